@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,10 @@ from pydantic import BaseModel, ValidationError
 from cxr_compare.configs.settings import KINDS, Config, ProbeConfig, config_class
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text_files import parse_toml, read_toml_file
+from cxr_compare.networks.registry import NETWORKS, TIMM, network_names
 
 _FOLDER = Path(__file__).parent
+_OF_BACKBONES = "chexnet"  # configuration of a network that is named alone
 
 
 def packaged_configs() -> list[str]:
@@ -28,11 +31,12 @@ def packaged_configs() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
 
 
-def find_config(name: str) -> Path:
+def find_config(name: str, more_names: Sequence[str] = ()) -> Path:
     """Return the file of a configuration, given its path or its name.
 
     Args:
         name: Path of a TOML file, or name of a configuration that comes with the program.
+        more_names: Further names that the user may have meant, for the error message.
 
     Returns:
         Path of the file.
@@ -49,12 +53,89 @@ def find_config(name: str) -> Path:
     names = packaged_configs()
     if name in names:
         return _FOLDER / f"{name}.toml"
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name, [*names, *more_names], n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     raise InputError(
         f"{name}: no such file, and no configuration of that name; there are "
         f"{', '.join(names)} ('cxr configs' describes them){hint}"
     )
+
+
+def is_backbone(name: str) -> bool:
+    """Return True for a network of a classifier that is neither a file nor a configuration.
+
+    Args:
+        name: Name of a network, such as ``resnet50``, of a configuration, or path of a file.
+
+    Example:
+        >>> is_backbone("resnet50"), is_backbone("chexnet")
+        (True, False)
+    """
+    if Path(name).is_file() or name in packaged_configs():
+        return False
+    return _network_of(name) in network_names("classifier") or name.startswith(TIMM)
+
+
+def _network_of(name: str) -> str:
+    """Return the network that a name of the literature without a size means."""
+    return {"mobilenet_v3": "mobilenet_v3_large"}.get(name, name)
+
+
+def keys_of_backbone(
+    backbone: str, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> dict[str, Any]:
+    """Return the keys that the configuration ``chexnet`` gets for another network.
+
+    Args:
+        backbone: Name of the network, as `is_backbone` knows it.
+        overrides: New values, as in `read_config`. They decide where they name a key.
+
+    Returns:
+        Values by ``section.key``: name and network, and what the network needs beside: the learning
+        rate of VGG, images that are large enough for InceptionV3.
+
+    Example:
+        >>> keys_of_backbone("vgg16")["training.learning_rate"]
+        3e-05
+        >>> keys_of_backbone("inception_v3", ["data.image_size=64"])["data.image_size"]
+        96
+    """
+    values = dict(_values_of(overrides))
+    backbone = _network_of(backbone)
+    keys: dict[str, Any] = {"name": backbone, "model.backbone": backbone}
+    network = NETWORKS.get(backbone)
+    if network is not None:
+        keys["name"] = network.title.partition(",")[0]
+        if network.learning_rate is not None:
+            keys["training.learning_rate"] = network.learning_rate
+        usual = read_toml_file(find_config(_OF_BACKBONES))["data"]["image_size"]
+        size = values.get("data.image_size", usual)
+        smallest = 32 * math.ceil(network.min_size / 32)  # sizes are multiples of 32
+        if isinstance(size, int) and size < smallest:
+            values["data.image_size"] = smallest
+    return keys | values
+
+
+def read_named_config(name: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
+    """Read a configuration by its file, its name, or a network for the configuration ``chexnet``.
+
+    Args:
+        name: Path of a TOML file, name of a configuration, or name of a classifier's network.
+        overrides: New values, as in `read_config`.
+
+    Returns:
+        The complete configuration.
+
+    Raises:
+        InputError: There is nothing of this name, or the configuration is not valid.
+
+    Example:
+        >>> read_named_config("resnet50").name
+        'ResNet-50'
+    """
+    if is_backbone(name):
+        return read_config(find_config(_OF_BACKBONES), keys_of_backbone(name, overrides))
+    return read_config(find_config(name, network_names("classifier")), overrides)
 
 
 def read_config(path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
@@ -77,7 +158,7 @@ def read_config(path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -
         3
     """
     content = read_toml_file(path)
-    values = overrides if isinstance(overrides, Mapping) else dict(map(_split_override, overrides))
+    values = _values_of(overrides)
     replace_keys(content, values, "--set {}")
     return _check(content, str(path), set(values))
 
@@ -206,6 +287,12 @@ def _keep_keys_of_a_probe(content: dict[str, Any]) -> None:
         content["name"] = "Probe"  # else a report would show the old name
         for key in ("batch_size", "precision"):  # chosen for a training
             content.get("training", {}).pop(key, None)
+
+
+def _values_of(overrides: Sequence[str] | Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(overrides, Mapping):
+        return overrides
+    return dict(map(_split_override, overrides))
 
 
 def _split_override(override: str) -> tuple[str, Any]:
@@ -362,14 +449,10 @@ def _suggestion(key: str, known: list[str]) -> str:
     for candidate in known:
         if leaf.lower() in _SYNONYMS.get(candidate, ()):
             return f"; did you mean '{candidate}'?"
-    key_by_leaf = {candidate.rpartition(".")[2]: candidate for candidate in known}
-    if leaf in key_by_leaf:  # in another section
-        return f"; did you mean '{key_by_leaf[leaf]}'?"
     siblings = [candidate for candidate in known if candidate.rpartition(".")[0] == section]
-    near = difflib.get_close_matches(key, siblings, n=1, cutoff=0.7)
-    if near:
-        return f"; did you mean '{near[0]}'?"
-    near = difflib.get_close_matches(leaf, key_by_leaf, n=1, cutoff=0.7)
-    if near:
-        return f"; did you mean '{key_by_leaf[near[0]]}'?"
+    for candidates in (siblings, known):
+        key_by_leaf = {candidate.rpartition(".")[2]: candidate for candidate in candidates}
+        near = difflib.get_close_matches(leaf, key_by_leaf, n=1, cutoff=0.7)
+        if near:
+            return f"; did you mean '{key_by_leaf[near[0]]}'?"
     return f"; known here: {', '.join(siblings or known)}"

@@ -22,6 +22,7 @@ from cxr_compare.evaluation.boxes.iobb import iobb
 from cxr_compare.evaluation.boxes.matching import match_boxes
 from cxr_compare.evaluation.metrics import image_metrics as _images
 from cxr_compare.evaluation.metrics import net_benefit as _benefit
+from cxr_compare.evaluation.metrics.registry import METRICS as _METRICS
 from cxr_compare.evaluation.metrics.registry import why_undefined as _why_undefined
 from cxr_compare.evaluation.single_figure import FigureEstimate
 from cxr_compare.evaluation.statistics import clustered_auroc as _tests
@@ -98,6 +99,17 @@ __all__ = [
     "match_boxes",
     "net_benefit",
 ]
+
+
+_OTHER_NAMES = {"f1_score": "f1", "precision_score": "precision", "recall_score": "recall"}
+
+
+def __getattr__(name: str) -> None:
+    problem = f"module 'cxr_compare.metrics' has no attribute '{name}'"
+    own = _OTHER_NAMES.get(name, name)
+    if own in _METRICS:
+        problem += f"; metrics.estimate({own!r}, y_true, y_score, threshold=...) gives it"
+    raise AttributeError(problem)
 
 
 def __dir__() -> list[str]:

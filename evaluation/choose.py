@@ -27,6 +27,7 @@ from cxr_compare.evaluation.boxes.overlaps import OverlapRule, StoredPairs, over
 from cxr_compare.evaluation.choices import Choices, Declared
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.image_metrics import classification_metrics, confusion_counts
+from cxr_compare.evaluation.metrics.missing_sentences import operating_point
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.output import Output, System
@@ -52,6 +53,7 @@ from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.evaluation.units import Unit, group_images
 
 _CHOOSE = "choose"
+_ANY_BOX = 0.5  # between the score 0 of an image without a box and the score 1 of any box
 _BOUND_TO = ("inference_id", "content_id", "labels_id", "split", "split_id")
 """Ids that a stored decision must share with the predictions and labels at hand."""
 
@@ -113,6 +115,8 @@ def tune(
             f"{system.source}: {system.name} gives image scores, so there are no boxes "
             "to reduce; tune it without --reduction"
         )
+    if not system.has_scores:
+        return _as_decided(system, truth, policies, options)
     is_ranks_only = _has_ranks_only(system, policies, options)
     y_true = _validation_labels(system, truth)
     ids = y_true.index
@@ -168,6 +172,28 @@ def tune(
         losses=losses,
         chosen_scores=images,
         box_choice=box_choice,
+    )
+
+
+def _as_decided(
+    system: System, truth: LabelledImages, policies: Sequence[str], options: TuningOptions
+) -> Choices:
+    """Return the choices of a system without scores, which decided itself: an operating point.
+
+    An image with a box is called positive, whatever the policy is, and every box is called.
+    """
+    y_true = _validation_labels(system, truth)
+    return Choices(
+        target=truth.finding,
+        chosen_on={
+            **_decision_ids(system, truth),
+            "digest": _digest(system.output_on(y_true.index), y_true),
+            **_validation_counts(truth, y_true),
+        },
+        reduction=Reduction("max"),
+        thresholds={policy: ThresholdChoice(policy, _ANY_BOX) for policy in policies},
+        box_cut=_ANY_BOX,
+        options=options,
     )
 
 
@@ -265,6 +291,9 @@ def checked_decision(
     if system.decision is None:
         requested = list(dict.fromkeys((*policies, *extra_policies)))
         derived = tune(system, truth, policies=requested, options=TuningOptions(boxes_by=boxes_by))
+        if not system.has_scores:
+            values = {"system": name}
+            return derived, [Note("operating_point", operating_point(name), values)]
         if derived.chosen_on["n_images"]:
             return derived, [Note("not_tuned", not_tuned_text([name]), {"system": name})]
         declared = any(choice.threshold is not None for choice in derived.thresholds.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -159,6 +159,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     seen = check_exposures(exposures, list(named), images)
     models, of_models = evaluate_models(named, images, policies, extra_policies, boxes_by=boxes_by)
     resamples = Resamples(test.n_patients, replicates, seed)
+    protocol = _without_ranking(protocol, models)
     check_protocol(protocol, models)
     places = learn_places(images, resamples)
     blind = (
@@ -266,6 +267,24 @@ _Model = TypeVar("_Model")
 _COUNT = re.compile(r"\d{1,3}")
 
 
+MOST_LETTERS = 100
+"""Longest name of a system: it also names files and is a row of each table."""
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse a name of a system that is too long for tables and files, before anything is computed.
+
+    Raises:
+        InputError: A name has more than 100 letters.
+    """
+    for name in names:
+        if len(name) > MOST_LETTERS:
+            raise InputError(
+                f"compare: the name '{name[:30]}...' has {len(name)} letters; give the system a "
+                f"name of at most {MOST_LETTERS}: NAME=PATH"
+            )
+
+
 def name_models(
     systems: Mapping[str, _Model | Sequence[_Model]],
 ) -> dict[str, dict[str, _Model]]:
@@ -282,7 +301,8 @@ def name_models(
         For each system, a dictionary from the name of a model to the model.
 
     Raises:
-        InputError: A system has no model, or two models would get the same name, such as those of a
+        InputError: A name is too long, a system has no model, or two models would get the same
+            name, such as those of a
             system called ``A #1`` and of the first seed of a system called ``A``; or a system has
             the name of the image-blind baseline of another.
 
@@ -290,6 +310,7 @@ def name_models(
         >>> name_models({"A": ["first", "second"]})
         {'A': {'A #1': 'first', 'A #2': 'second'}}
     """
+    check_names(systems)
     named: dict[str, dict[str, _Model]] = {}
     for name, model_or_models in systems.items():
         if isinstance(model_or_models, Sequence):
@@ -363,6 +384,21 @@ def check_protocol(protocol: Protocol, models: Models) -> None:
                     f"on validation whose sampling error is in no interval ({listing(fixed)}): "
                     "fix another metric, or compare without a protocol"
                 )
+
+
+def _without_ranking(protocol: Protocol, models: Models) -> Protocol:
+    """Let F1 decide a comparison in which a system has no scores, unless a file fixed the figure.
+
+    F1 is taken at the first policy for which all systems have a threshold.
+    """
+    members = [model for of_one in models.values() for model in of_one]
+    if protocol.declared or all(model.output.has_scores for model in members):
+        return protocol
+    for policy in members[0].thresholds:
+        others = [model.thresholds.get(policy) for model in members]
+        if all(each is not None and each.threshold is not None for each in others):
+            return replace(protocol, metric="f1", policy=policy)
+    return protocol
 
 
 def _check_primary(protocol: Protocol, figures: Figures) -> None:

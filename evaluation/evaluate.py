@@ -140,6 +140,7 @@ def _by_unit(
     """Return a model with the highest score of each study or patient, tuned by the same unit."""
     choices = _choices_by(unit, model.choices, system, images)
     output = Output.from_scores(units.names, units.highest(model.scores))
+    output = replace(output, has_scores=model.output.has_scores)
     return replace(model, images=whole, output=output, choices=choices)
 
 

@@ -19,7 +19,7 @@ from cxr_compare.evaluation.boxes.pointing import points_in_boxes
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.image_metrics import confusion_counts
-from cxr_compare.evaluation.metrics.metric import ALL, NEEDS, MetricKey, Need
+from cxr_compare.evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need
 from cxr_compare.evaluation.metrics.registry import METRICS, family
 from cxr_compare.evaluation.output import Output, SystemFacts
 from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
@@ -173,12 +173,16 @@ class EvaluatedModel:
     def boxes_are_decided(self) -> bool:
         """True if validation images with lesions chose the rule of the boxes.
 
-        Otherwise they are as stored. The constant boxes of an image-blind baseline have no rule.
+        Otherwise they are as stored. The constant boxes of an image-blind baseline have no rule,
+        and boxes without scores are decisions already.
         """
-        return self.rule_is_open or self.output.constant_points is not None
+        is_constant = self.output.constant_points is not None
+        return self.rule_is_open or is_constant or not self.output.has_scores
 
     def choices_of(self, key: MetricKey) -> dict[str, bool]:
         """Return the validation choices behind a figure, by name; True if resamples redo them."""
+        if not self.output.has_scores:  # its boxes are decisions already
+            return {PLACES: True} if self.relearned else {}
         metric = METRICS[key.metric]
         choices = {
             name: False for need, name in self.choices.fixed_choices.items() if need in metric.needs
@@ -200,6 +204,12 @@ class EvaluatedModel:
     def missing(self) -> dict[MetricKey, str]:
         """Return the reason, as a phrase, for each figure that the model cannot have, by key."""
         missing: dict[MetricKey, str] = {}
+        if not self.output.has_scores:
+            missing |= _without("scores", "", RANKINGS)
+            missing |= {
+                MetricKey(VERSUS_NORMAL, "", metric): NEEDS["scores"]
+                for metric in family("ranking")
+            }
         if self.pairs is None:
             # Figures of called boxes are left out: without a score cut they get no row.
             boxed = (metric for metric in METRICS if _needs(metric) == {"boxes"})
@@ -255,6 +265,17 @@ class EvaluatedModel:
 
 Models = Mapping[str, Sequence[EvaluatedModel]]
 """Evaluated models of each system by its display name, one for each training seed."""
+
+
+RANKINGS = (
+    *family("ranking"),
+    *family("coco"),
+    *family("coco_decided"),
+    *family("froc_iou"),
+    *family("froc_centre"),
+    *family("afroc"),
+)
+"""Metrics that rank images or boxes by their scores."""
 
 
 def images_of(models: Models) -> LabelledImages:

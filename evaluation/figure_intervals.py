@@ -160,8 +160,10 @@ def seed_parts(
 
     Returns:
         The AUROC with its contributions, one item for each seed; `None` if all chosen images are of
-        one class.
+        one class, or if the system has no scores.
     """
+    if not all(model.output.has_scores for model in members):
+        return None
     images = members[0].images
     clusters = images.patients[chosen]
     n_clusters = images.n_patients
@@ -220,10 +222,12 @@ class _Question:
     def refitted(self) -> bool:
         """True if the resamples make a choice behind the figure again for every model.
 
-        Relearned positions of an image-blind baseline are no choice of a system.
+        Relearned positions of an image-blind baseline are no choice of a system, and boxes without
+        scores leave none.
         """
-        by_model = [model.choices_of(self.key) for model in self.models]
-        return all(
+        choosing = [model for model in self.models if model.output.has_scores]
+        by_model = [model.choices_of(self.key) for model in choosing]
+        return bool(by_model) and all(
             any(choices.get(name) for name in choices if name != PLACES) for choices in by_model
         )
 

@@ -76,7 +76,7 @@ def macro_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
         ]
         for names in [*((name,) for name in systems), *combinations(systems, 2)]:
             if metric == "auroc":
-                row = _of_auroc(evidence, names)
+                row = mean_of_auroc(evidence, names)
             else:
                 row = _of_resamples(evidence, names, key, float(np.mean(effective)))
             second = names[1] if len(names) == 2 else ""
@@ -132,7 +132,7 @@ def _evidence(comparison: Comparison) -> Evidence:
     return comparison.evidence
 
 
-def _of_auroc(evidence: Sequence[Evidence], names: Sequence[str]) -> dict[str, object]:
+def mean_of_auroc(evidence: Sequence[Evidence], names: Sequence[str]) -> dict[str, object]:
     """Return the mean AUROC over findings, or the difference of two, by Obuchowski's method."""
     by_system = [_seeds_of_auroc(evidence, name) for name in names]
     signs = (1.0, -1.0)

@@ -72,6 +72,11 @@ class SystemFacts:
     notes: tuple[str, ...] = ()
 
 
+def made_here(record: Mapping[str, Any]) -> bool:
+    """Return True if this program trained, ran or joined a system, by the record on it."""
+    return any(record.get(key) for key in ("recipe", "backend", "members"))
+
+
 @dataclass(frozen=True)
 class System:
     """A trained model, a reader or other software, with its output for one finding.
@@ -94,6 +99,8 @@ class System:
             finding, as `evaluation.choices.Choices`; `None` if they were not chosen yet.
         facts: Facts about the training of the system.
         source: Folder or file that the output was read from, for error messages.
+        has_scores: False for boxes without scores, which nothing ranks: the system is one operating
+            point, as a reader who draws boxes. All its boxes have the score 1.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a", "b"], "status": ["ok", "failed"]})
@@ -111,6 +118,7 @@ class System:
     decision: Any = None
     facts: SystemFacts = field(default_factory=SystemFacts)
     source: str = ""
+    has_scores: bool = True
 
     @property
     def images_run(self) -> pd.Index:
@@ -161,6 +169,7 @@ class System:
             finding_maps=_rows(self.maps, image_ids),
             findings=self.findings,
             source=self.source,
+            has_scores=self.has_scores,
         )
 
 
@@ -184,6 +193,7 @@ class Output:
         source: Folder or file that the output was read from, for error messages.
         constant_points: Points of the image-blind baseline, as `points` returns them; `None` for
             all other outputs, whose points are those of their boxes or maps.
+        has_scores: False for boxes without scores, see `System`.
 
     Example:
         >>> Output.from_scores(pd.Index(["a", "b"]), [0.2, 0.8]).scores(None).tolist()
@@ -198,6 +208,7 @@ class Output:
     findings: tuple[str, ...] = ()
     source: str = ""
     constant_points: pd.DataFrame | None = None
+    has_scores: bool = True
 
     @classmethod
     def from_scores(cls, image_ids: pd.Index, scores: npt.ArrayLike) -> Output:
@@ -294,7 +305,8 @@ class Output:
     def points(self) -> pd.DataFrame | None:
         """Return the point at which the system sees the lesion on each image.
 
-        It is the centre of the most confident box, or the peak of the activation map.
+        It is the centre of the most confident box, or the peak of the activation map. Of boxes
+        without scores, it is the centre of the largest one.
 
         Returns:
             ``point_x`` and ``point_y`` in px of the original image, one row for each image; NaN for
@@ -308,7 +320,11 @@ class Output:
         if self.constant_points is not None:
             return self.constant_points
         if self.gives_boxes:
-            return top_box_centres(self.predicted_boxes, self.image_ids)
+            boxes = self.predicted_boxes
+            if not self.has_scores:
+                area = (boxes["x2"] - boxes["x1"]) * (boxes["y2"] - boxes["y1"])
+                boxes = boxes.assign(score=area)
+            return top_box_centres(boxes, self.image_ids)
         if self.maps is None:
             return None
         return map_peaks(self.maps, self.image_ids)[["point_x", "point_y"]]

@@ -21,6 +21,7 @@ import pandas as pd
 
 from cxr_compare.evaluation.box_choice import BOX_CUT, BOX_RULE, BoxChoice
 from cxr_compare.evaluation.boxes.box_figures import RANKED, FigureOfWeights
+from cxr_compare.evaluation.boxes.called_boxes import WeightedCalls
 from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
@@ -256,7 +257,8 @@ class FiguresOfWeights:
         self._stored: FigureOfWeights | None = None
         if model.pairs is not None:
             self._decided = _Boxes(model.pairs, model)
-            if model.output.gives_boxes and model.choices.overlap is not None:
+            is_detector = model.output.gives_boxes and model.output.has_scores
+            if is_detector and model.choices.overlap is not None:
                 self._stored = _precision_of_stored(model)
         self._making = Lock()  # replicates are computed by several threads
 
@@ -288,10 +290,12 @@ class FiguresOfWeights:
         ranked = normal = None
         if self._ranked is not None:
             ranked = self._ranked.sums(weights)
-            figures = _keyed(ALL, "", ranked.figures())
+            if self.model.output.has_scores:
+                figures = _keyed(ALL, "", ranked.figures())
         if self._ranked_normal is not None:
             normal = self._ranked_normal.sums(weights, beside=ranked)  # the positives are the same
-            figures |= _keyed(VERSUS_NORMAL, "", normal.figures())
+            if self.model.output.has_scores:
+                figures |= _keyed(VERSUS_NORMAL, "", normal.figures())
         if self._calibration is not None:
             figures |= _keyed(ALL, "", self._calibration.figures(weights))
         if self._points is not None:
@@ -332,6 +336,8 @@ class FiguresOfWeights:
                 of_rule = self._boxes_by(index).figures(weights[rows], cuts[rows])
                 for name, values in of_rule.items():
                     figures.setdefault(name, np.full(len(weights), np.nan))[rows] = values
+        if not self.model.output.has_scores:
+            return _keyed(ALL, "", figures)
         stored = np.column_stack([figures[name] for name in family("coco_decided")])
         if self._stored is not None:
             stored = self._stored(weights)
@@ -389,12 +395,17 @@ class _Boxes:
         if pairs is None:
             raise ValueError("a rule of boxes gives boxes")
         patients, n_patients = _patients_of_boxes(model)
-        self._ranked = [
-            (family(name), prepare(pairs, patients, n_patients)) for name, prepare in RANKED.items()
-        ]
+        self._ranked: list[tuple[tuple[str, ...], FigureOfWeights]] = []
+        if model.output.has_scores:
+            self._ranked = [
+                (family(name), prepare(pairs, patients, n_patients))
+                for name, prepare in RANKED.items()
+            ]
         self._rsna: WeightedRsnaScore | None = None
+        self._calls: WeightedCalls | None = None
         if model.choices.box_cut is not None:
             self._rsna = WeightedRsnaScore(pairs, patients, n_patients)
+            self._calls = WeightedCalls(pairs, patients, n_patients)
 
     def precision(self, weights: Integers) -> Floats:
         """Return AP50 and AP for each row of weights, shape ``(R, 2)``."""
@@ -409,6 +420,9 @@ class _Boxes:
         if self._rsna is not None:
             (name,) = family("rsna")
             figures[name] = self._rsna.at(np.asarray(weights, dtype=np.float64), cuts)
+        if self._calls is not None:
+            columns = self._calls.at(np.asarray(weights, dtype=np.float64), cuts).T
+            figures |= dict(zip(family("called_boxes"), columns, strict=True))
         return figures
 
 

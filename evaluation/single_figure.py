@@ -35,6 +35,7 @@ from cxr_compare.evaluation.threshold_figures import is_closed
 from cxr_compare.evaluation.thresholds import ThresholdChoice
 
 _SYSTEM = "system"
+_ANY_BOX = 0.5  # threshold that every box without a score, which gets the score 1, reaches
 _OF_VALIDATION = {
     "threshold": "is what validation images chose",
 }
@@ -151,6 +152,7 @@ class _Inputs:
     owners: npt.NDArray[np.str_]  # (N,), patient of each image
     true_boxes: pd.DataFrame  # original px
     boxes: pd.DataFrame | None  # predicted boxes in original px; None for image-level metrics
+    has_scores: bool = True  # False for boxes without scores, all of which are called
 
 
 @with_known_keywords
@@ -178,15 +180,15 @@ def estimate(
             form that `cxr_compare.boxes_table` reads; every lesion must have a box.
         y_score: Scores of the images, shape ``(N,)``; for a metric of calibration, probabilities in
             [0, 1]. For a metric of boxes, the predicted boxes in the form of the true ones, with a
-            column ``score`` (in [0, 1]).
+            column ``score`` (in [0, 1]); boxes without it are all called.
         patients: Patient of each image, any names, shape ``(N,)``. With `None`, images are taken as
             independent.
         image_ids: Id of each image, each once, shape ``(N,)``; `None` numbers the images. For a
             metric of boxes the ids are needed, unless `y_true` and `y_score` are lists that hold
             one output for each image.
         threshold: Score from which on an image (or a box, for a metric of called boxes) is called
-            positive, in [0, 1]. Metrics at a threshold need it; `None` for all others. It must not
-            have been chosen on these images.
+            positive, in [0, 1]. Metrics at a threshold need it, unless boxes have no scores; `None`
+            for all others. It must not have been chosen on these images.
         replicates: Number of bootstrap resamples. The AUROC and figures at a threshold need none.
         seed: Random seed of the bootstrap.
 
@@ -210,10 +212,13 @@ def estimate(
         0.667
     """
     record = _find_metric(metric)
-    _check_threshold(record, threshold)
     if record.boxed:
-        inputs = _read_boxes(y_true, y_score, image_ids, patients)
+        inputs = _read_boxes(y_true, y_score, image_ids, patients, metric)
+        if not inputs.has_scores and "box_cut" in record.needs:
+            threshold = _ANY_BOX
+        _check_threshold(record, threshold)
     else:
+        _check_threshold(record, threshold)
         inputs = _read_scores(y_true, y_score, image_ids, patients)
     if "probability" in record.needs:
         _check_probabilities(inputs)
@@ -303,9 +308,17 @@ def _read_scores(
 
 
 def _read_boxes(
-    true_boxes: Any, boxes: Any, image_ids: Iterable[Any] | None, patients: Any
+    true_boxes: Any, boxes: Any, image_ids: Iterable[Any] | None, patients: Any, metric: str
 ) -> _Inputs:
     found, true, ids = box_arguments(boxes, true_boxes, image_ids)
+    has_scores = "score" in found
+    if not has_scores:
+        if "box_cut" not in METRICS[metric].needs:
+            raise InputError(
+                f"estimate: {metric} needs scores, and the boxes have none; box_f1, false_marks "
+                "and rsna_score do without"
+            )
+        found = found.assign(score=1.0)
     ids = check_arguments(found, true, ids)
     _require_ids(ids, len(ids))
     order = np.argsort(ids.to_numpy(dtype=str), kind="stable")
@@ -322,6 +335,7 @@ def _read_boxes(
         owners,
         true,
         found,
+        has_scores,
     )
 
 

@@ -50,6 +50,7 @@ class SystemResult:
             on validation images, for each training seed.
         training_id: Id of the training, which a training run and the models exported from it share;
             `None` where it is unknown.
+        has_scores: False for boxes without scores: the system is one point of the charts.
         exported: True if the system is a model that was exported from a training run.
 
     Example:
@@ -71,6 +72,7 @@ class SystemResult:
     decisions: tuple[Choices, ...] = ()
     training_id: str | None = None
     exported: bool = False
+    has_scores: bool = True
 
     @classmethod
     def from_models(
@@ -101,7 +103,11 @@ class SystemResult:
                 for policy in first.chosen_policies
                 if again is not None and not np.isnan(again[policy]).all()
             },
-            curve=roc_and_pr_curves(first.images.y_true, first.scores),
+            curve=(
+                roc_and_pr_curves(first.images.y_true, first.scores)
+                if first.output.has_scores
+                else {}
+            ),
             confusion={policy: counts for policy, counts in confusion.items() if counts},
             boxes=first.boxes,
             maps=None if first.output.reduces_boxes else first.output.maps,
@@ -113,6 +119,7 @@ class SystemResult:
             decisions=tuple(model.choices for model in models),
             training_id=facts.training_id,
             exported=facts.exported,
+            has_scores=first.output.has_scores,
         )
 
     def __repr__(self) -> str:

@@ -22,6 +22,7 @@ from cxr_compare.evaluation.statistics.clustered_counts import (
     ShareParts,
     confusion_by_patient,
     function_over_seeds,
+    rarer_class_inflation,
     share_over_seeds,
 )
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
@@ -37,6 +38,8 @@ _OUTCOMES = {
     _JACCARD: (1, 1, 0, 1),
 }
 """Outcomes (tp, fp, tn, fn) of the images of which a figure is a share."""
+_OF_BOTH_CLASSES = ("called", "not_called", _JACCARD)
+"""Denominators whose share of positive images varies with the patients who are drawn."""
 _RIGHT = np.array([1, 0, 1, 0])
 """Outcomes of right decisions: each share is that of the right decisions."""
 _NO_END = "no interval: it has no upper end"
@@ -71,20 +74,31 @@ def closed_figure(
         The figure with its interval; without one, the note says why.
     """
     metric = METRICS[key.metric]
-    shares = share_parts(members, key, chosen)
-    figure: Callable[[float], float] = float
-    if shares is None and metric.name == "f1":  # F1 = 2 J / (1 + J), J = TP / (TP + FP + FN)
+    if "point" not in metric.needs:
         counts = [confusion(model, key.policy, chosen) for model in members]
-        shares = [_share_right(each, _JACCARD) for each in counts]
-        figure = _f1_of_jaccard
-    if shares is not None:
-        estimate = share_over_seeds(shares)
-    else:
-        scale = _scale_of(metric)
-        counts = [confusion(model, key.policy, chosen) for model in members]
-        estimate = function_over_seeds(scale.formula, counts)
-        figure = scale.figure
-    return ClosedFigure(interval_of(value, estimate, figure), estimate.exact)
+        return figure_of_counts(metric, value, counts)
+    localised = [_localised_share(model, key.policy, chosen) for model in members]
+    estimate = share_over_seeds(localised)
+    return ClosedFigure(interval_of(value, estimate), estimate.exact)
+
+
+def figure_of_counts(metric: Metric, value: float, seeds: Sequence[Floats]) -> ClosedFigure:
+    """Compute the interval of a figure that follows from the four counts of each patient.
+
+    Args:
+        metric: The figure.
+        value: Value of the figure, the mean over training seeds.
+        seeds: Counts by patient, shape ``(patients, 4)``, one for each training seed.
+    """
+    if metric.share_of is not None:
+        estimate = share_over_seeds([_share_right(counts, metric.share_of) for counts in seeds])
+        return ClosedFigure(interval_of(value, estimate), estimate.exact)
+    if metric.name == "f1":  # F1 = 2 J / (1 + J), J = TP / (TP + FP + FN)
+        estimate = share_over_seeds([_share_right(counts, _JACCARD) for counts in seeds])
+        return ClosedFigure(interval_of(value, estimate, _f1_of_jaccard), estimate.exact)
+    scale = _scale_of(metric)
+    estimate = function_over_seeds(scale.formula, seeds)
+    return ClosedFigure(interval_of(value, estimate, scale.figure), estimate.exact)
 
 
 def _f1_of_jaccard(share: float) -> float:
@@ -124,7 +138,8 @@ def confusion(model: EvaluatedModel, policy: str, chosen: npt.NDArray[np.bool_])
 def _share_right(counts: Floats, of: str) -> ShareParts:
     """Return the share of right decisions among images, such as the ``positive`` ones."""
     outcomes = np.array(_OUTCOMES[of])
-    return ShareParts.from_sums(counts @ (outcomes * _RIGHT), counts @ outcomes)
+    inflation = rarer_class_inflation(counts) if of in _OF_BOTH_CLASSES else 1.0
+    return ShareParts.from_sums(counts @ (outcomes * _RIGHT), counts @ outcomes, inflation)
 
 
 def _localised_share(

@@ -41,13 +41,7 @@ _SAFE_CLASSES: list[Any] = [
 ]
 
 
-_RANDOM_FUNCTIONS = {
-    init.kaiming_uniform_,
-    init.normal_,
-    init.uniform_,
-    Tensor.normal_,
-    Tensor.uniform_,
-}
+_INITIALISERS = {init.kaiming_uniform_, init.normal_, init.uniform_}
 
 
 _WRAPPER_KEYS = ("state_dict", "model", "model_state_dict")  # under which others store weights
@@ -149,9 +143,22 @@ class _WithoutRandomWeights(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _RANDOM_FUNCTIONS:
+        if func in _INITIALISERS:
             return args[0] if args else kwargs["tensor"]
+        # A constant that such a distribution can give: init.trunc_normal_ draws until all values
+        # lie within its limits.
+        if func is Tensor.normal_:
+            return args[0].fill_(_argument(args, kwargs, 1, "mean", 0.0))
+        if func is Tensor.uniform_:
+            low = _argument(args, kwargs, 1, "from", 0.0)
+            return args[0].fill_((low + _argument(args, kwargs, 2, "to", 1.0)) / 2)
         return func(*args, **kwargs)
+
+
+def _argument(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int, name: str, usual: float
+) -> float:
+    return float(args[position] if len(args) > position else kwargs.get(name, usual))
 
 
 def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -> nn.Module:

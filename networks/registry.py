@@ -63,6 +63,8 @@ class Network:
             the distance of neighbouring cells of the maps, in px of the input image. Empty for a
             network of the package timm.
         min_size: Side of the smallest image that the network reads, px.
+        learning_rate: Learning rate with which it learns in the configuration ``chexnet``; None if
+            that is the configuration's own.
         fixed_size: Side of the only images that the network reads, px; None if any size is
             possible.
         mean: Mean that the weights expect to be subtracted from pixels in [0, 1], averaged over the
@@ -79,6 +81,7 @@ class Network:
     classifier: bool = True
     strides: tuple[int, ...] = (16, 32)
     min_size: int = 1
+    learning_rate: float | None = None
     fixed_size: int | None = None
     mean: float = 0.449
     std: float = 0.226
@@ -115,10 +118,12 @@ _ALL = (
     Network("efficientnet_b2", "EfficientNet-B2", "efficientnet", detector=True),
     Network("efficientnet_b3", "EfficientNet-B3", "efficientnet", detector=True),
     Network("efficientnet_b4", "EfficientNet-B4", "efficientnet"),
-    Network("vgg16", "VGG16", "vgg", min_size=32),
-    Network("vgg16_bn", "VGG16, batch norm", "vgg", min_size=32),
-    Network("vgg19", "VGG19", "vgg", min_size=32),
-    Network("vgg19_bn", "VGG19, batch norm", "vgg", min_size=32),
+    Network("vgg16", "VGG16", "vgg", min_size=32, learning_rate=3e-5),
+    Network("vgg16_bn", "VGG16, batch norm", "vgg", min_size=32,
+            learning_rate=3e-5),
+    Network("vgg19", "VGG19", "vgg", min_size=32, learning_rate=3e-5),
+    Network("vgg19_bn", "VGG19, batch norm", "vgg", min_size=32,
+            learning_rate=3e-5),
     # Its convolutions are not padded: without the last halving its branches would not fit.
     Network("inception_v3", "InceptionV3, no auxiliary head", "inception", strides=(32,),
             min_size=75, mean=0.5, std=0.5),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxr_compare.data_prep.store.identify_folder import find_folders, folder_kind
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
@@ -134,3 +135,18 @@ class FromDataSet:
         if joined_by is not None:
             opened = with_joint_system(opened, self.test_set, folder, joined_by)
         return read_eligible(opened, self.test_set, images)
+
+
+def runs_inside(system: GivenSystem) -> list[GivenSystem]:
+    """Return a system for each run of a folder of runs; any other system stays as it is.
+
+    Args:
+        system: System that the user gave.
+    """
+    if system.name is not None or len(system.paths) != 1 or len(system.members) != 1:
+        return [system]
+    (path,) = system.paths
+    if not path.is_dir() or folder_kind(path) is not None:
+        return [system]
+    runs = find_folders(path).get("run", [])
+    return [GivenSystem(None, [run]) for run in runs] or [system]

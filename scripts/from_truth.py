@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
@@ -62,6 +62,7 @@ def open_truth(
     columns: tuple[str, ...] = (),
     target_names: list[str] | None = None,
     label: str | None = None,
+    uncertain: Literal["positive", "negative"] | None = None,
 ) -> GivenTruth:
     """Read true labels and true boxes that the user gives in files or in memory.
 
@@ -78,6 +79,7 @@ def open_truth(
         target_names: Names of the targets (findings, or groups of findings) to evaluate, or for
             labels in a file definitions NAME=FINDING,FINDING; None if there is one only.
         label: Column of the labels in a frame; None for the usual names.
+        uncertain: Label that test images of uncertain label get; None leaves them out.
 
     Returns:
         The ground truth of each target.
@@ -86,16 +88,19 @@ def open_truth(
         InputError: The labels, boxes or patients are malformed, or there is no such target.
     """
     if isinstance(truth, Path):
-        return _of_file(truth, boxes, patients, columns, target_names)
-    return _of_values(truth, boxes, patients, target_names, label)
-
-
-def _of_values(
-    truth: Any, boxes: Any, patients: Any, target_names: list[str] | None, label: str | None
-) -> GivenTruth:
+        return _of_file(truth, boxes, patients, columns, target_names, uncertain)
+    from cxr_compare.evaluation.boxes.read_boxes import is_coco, is_detector_output
     from cxr_compare.evaluation.sources.from_frames import truth_from_values
 
-    labelled, order = truth_from_values(truth, boxes=boxes, patients=patients, label=label)
+    if is_detector_output(truth):
+        if boxes is not None:
+            raise InputError("truth: holds true boxes itself; leave boxes out")
+        if is_coco(truth):
+            raise InputError("truth: a list of COCO annotations lacks the images; give the file")
+        truth, boxes = [int(len(target["boxes"]) > 0) for target in truth], truth
+    labelled, order = truth_from_values(
+        truth, boxes=boxes, patients=patients, label=label, uncertain=uncertain
+    )
     for name in target_names or ():
         if name not in (labelled.finding, "all"):
             raise InputError(
@@ -112,6 +117,7 @@ def _of_file(
     patients: Any,
     columns: tuple[str, ...],
     target_names: list[str] | None,
+    uncertain: Literal["positive", "negative"] | None,
 ) -> GivenTruth:
     # Readers of label files load much that values in memory do not need.
     from cxr_compare.data_prep.contracts.finding_names import Target
@@ -142,8 +148,11 @@ def _of_file(
         cautions = [note for note in dataset.info.notes if note.startswith(WARNING)]
         reasons = [caution.removeprefix(WARNING) for caution in cautions]
         raise InputError(". ".join([str(error), *reasons])) from None
+    splits = {
+        target.name: LabelledSplit(dataset, target, uncertain=uncertain) for target in targets
+    }
     return GivenTruth(
-        {target.name: LabelledSplit(dataset, target).truth_with_facts for target in targets},
+        {name: split.truth_with_facts for name, split in splits.items()},
         KnownImages.of_data_set(dataset),
         of_finding,
         coco=truth if truth.suffix.lower() == ".json" else None,

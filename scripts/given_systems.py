@@ -207,7 +207,10 @@ def read_compared(value: Any) -> list[GivenSystem]:
         ...     {"A": "out/a", "B": [0.1, 0.9]})]
         [('A', ['out/a']), ('B', ['<list of 2>'])]
     """
+    from cxr_compare.evaluation.compare import check_names
+
     if isinstance(value, Mapping):
+        check_names(value)
         systems = [GivenSystem(name, _members(source)) for name, source in value.items()]
         for system in systems:
             if not system.members:
@@ -222,7 +225,9 @@ def read_compared(value: Any) -> list[GivenSystem]:
                 f"compare: {values_caption(one)} has no name; give scores and boxes by the names "
                 'of their systems, such as {"A": scores}'
             )
-    return [GivenSystem(name, [*paths]) for name, paths in read_systems(value)]
+    systems = [GivenSystem(name, [*paths]) for name, paths in read_systems(value)]
+    check_names(system.name for system in systems if system.name)
+    return systems
 
 
 def _members(source: Any) -> list[Path | Predictions | GivenValues]:

@@ -26,7 +26,7 @@ from cxr_compare.evaluation.report.model_card import (
     OperatingPoint,
     hub_figure,
 )
-from cxr_compare.evaluation.report.system_cards import card_files
+from cxr_compare.evaluation.report.system_cards import card_files, carded_systems
 from cxr_compare.evaluation.report.table import text_table
 from cxr_compare.evaluation.single_figure import estimate
 from cxr_compare.evaluation.sources.eligibility import describe_training_data
@@ -132,9 +132,15 @@ def _counts_of_run(run: RunInfo) -> dict[str, str] | str:
 
 def _stored_cards(report: Path) -> dict[str, str]:
     """Return the card of each system that a report holds, by the name of the system."""
-    names = AnswerInfo.read(report / files.ANSWER).systems
+    answer = AnswerInfo.read(report / files.ANSWER)
+    carded = carded_systems(answer.systems, answer.provenance.systems)
+    if not carded:
+        raise InputError(
+            f"{report}: its systems were imported, so it has no model cards; cxr show FOLDER "
+            "--card prints that of a predictions folder"
+        )
     cards = {}
-    for name, file in card_files(list(names)).items():
+    for name, file in card_files(carded).items():
         path = report / file
         if not path.is_file():
             raise InputError(
@@ -150,7 +156,13 @@ def _card_in_report(folder: Path, record: Mapping[str, Any], report: Path) -> st
     for key in ("inference_id", "training_id"):
         for name, facts in evaluated.items():
             if record.get(key) and _id_of(facts, key, record[key]):
-                return _stored_cards(report)[name]
+                cards = _stored_cards(report)
+                if name not in cards:
+                    raise InputError(
+                        f"--report {report}: {name} was imported, so there is no model card of it; "
+                        "leave --report out"
+                    )
+                return cards[name]
     raise InputError(
         f"--report {report}: evaluates {', '.join(evaluated)}, not the system in {folder}; give "
         "the report of this system, or leave --report out"

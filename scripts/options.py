@@ -37,7 +37,10 @@ def _read_names(value: str | Iterable[str]) -> tuple[str, ...]:
         >>> _read_names("precision, recall,"), _read_names(["f1"])
         (('precision', 'recall'), ('f1',))
     """
-    texts = [value] if isinstance(value, str) else value
+    texts = [value] if isinstance(value, str) else [*value]
+    for text in texts:
+        if not isinstance(text, str):
+            raise InputError(f"expected names as texts, got a value of type {type(text).__name__}")
     return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
+from numbers import Real
 from operator import or_
 from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
@@ -148,7 +149,7 @@ def as_path(value: AnyPath | None) -> Path | None:
         The path; that of its folder for an object.
 
     Raises:
-        InputError: The object exists in memory only and has no folder.
+        InputError: The object has no folder, or none yet because it exists in memory only.
 
     Example:
         >>> as_path("out/run")
@@ -156,9 +157,11 @@ def as_path(value: AnyPath | None) -> Path | None:
     """
     if value is None or isinstance(value, Path):
         return value
+    type_name = type(value).__name__
+    if not isinstance(value, str) and not hasattr(value, "folder"):
+        raise InputError(f"expected the path of a folder or file, got a value of type {type_name}")
     path = value if isinstance(value, str) else value.folder
     if path is None:
-        type_name = type(value).__name__
         raise InputError(f"{type_name}: was written into no folder; write it, and give the folder")
     return Path(path)
 
@@ -316,8 +319,16 @@ def read_value(parameter: Parameter, value: Any) -> Any:
 def _read_item(parameter: Parameter, value: Any) -> Any:
     option = parameter.option
     argument = parameter.argument
+    if parameter.type is str and not isinstance(value, str):
+        if not isinstance(value, Real):
+            kind = type(value).__name__
+            raise InputError(f"{option}: expected a text, got a value of type {kind}")
+        value = str(value)
     if parameter.type is Path:
-        value = as_path(value)
+        try:
+            value = as_path(value)
+        except InputError as error:
+            raise InputError(f"{option}: {error}") from None
         if _STORE_ADDRESS.match(str(value)):
             address = str(value).replace(":/", "://", 1)
             raise InputError(f"{address}: mount it, or copy it to a disk first")

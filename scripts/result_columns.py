@@ -84,8 +84,8 @@ def split_column_roles(roles: Sequence[str]) -> tuple[ResultColumns, tuple[str, 
         roles: Texts ROLE=COLUMN, which say what a column contains, such as ``score=Probability``.
             The roles ``result_image`` (image id) and ``score`` belong to the predictions of all
             systems. SYSTEM.image, SYSTEM.score and SYSTEM.finding belong to the predictions of one
-            system; ``SYSTEM.finding=`` says that no column holds the classes of boxes. All others
-            belong to the labels.
+            system; ``SYSTEM.finding=`` says that no column holds the classes of boxes, and
+            ``SYSTEM.score=`` that none holds their scores. All others belong to the labels.
 
     Returns:
         The names of the columns of the predictions, and the texts that belong to the labels.
@@ -105,7 +105,8 @@ def split_column_roles(roles: Sequence[str]) -> tuple[ResultColumns, tuple[str, 
         role, _, column = text.partition("=")
         system, dot, own_role = role.rpartition(".")
         if dot and "=" in text:
-            if own_role not in _ROLES or not system or not (column or own_role == "finding"):
+            may_be_none = own_role in ("finding", "score")
+            if own_role not in _ROLES or not system or not (column or may_be_none):
                 raise InputError(
                     f"--columns {text}: for the file of one system write SYSTEM.image=COLUMN, "
                     "SYSTEM.score=COLUMN or SYSTEM.finding=COLUMN, or SYSTEM.box_form=FORM"

@@ -59,7 +59,10 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             if advice := key_advice(function, keyword, from_python=True):
                 raise InputError(advice)
         refuse_unknown_keywords(function.__name__, keywords, signature.parameters)
-        call = signature.bind(*positional, **keywords)
+        try:
+            call = signature.bind(*positional, **keywords)
+        except TypeError as error:
+            raise InputError(_wrong_call(function, signature, str(error))) from None
         call.apply_defaults()
         record = command_line(run, call.arguments)
         with (
@@ -80,6 +83,20 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
     run.__signature__ = _documented_signature(function)  # type: ignore[attr-defined]
     return run  # type: ignore[return-value]
+
+
+def _wrong_call(function: Callable[..., Any], signature: inspect.Signature, problem: str) -> str:
+    """Return what is wrong with the arguments of a call, and how they are named."""
+    by_position = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = signature.parameters.values()
+    positional = [each.name for each in parameters if each.kind is by_position]
+    required = [
+        each.name
+        for each in parameters
+        if each.kind is each.KEYWORD_ONLY and each.default is each.empty
+    ]
+    words = ", ".join([*positional, *(f"{name}=..." for name in required), "..."])
+    return f"{function.__name__}: {problem}; write {function.__name__}({words})"
 
 
 def _documented_signature(function: Callable[..., Any]) -> inspect.Signature:

@@ -319,14 +319,15 @@ def load(
     Raises:
         InputError: The folder holds no complete run or export, or there is no such device.
     """
-    if not Path(run).is_dir():  # before torch is imported, which takes seconds
+    run = as_path(run)
+    if not run.is_dir():  # before torch is imported, which takes seconds
         raise InputError(f"{run}: no such folder; give the folder of a run of cxr train")
-    if is_export(Path(run)):
+    if is_export(run):
         return _open(run)
-    if is_joint(Path(run)):
-        choose_backend(Path(run))
+    if is_joint(run):
+        choose_backend(run)
         tune_cpu()
         return _open(run, device=choose_device(device), precision=precision)
-    require_torch(Path(run))
+    require_torch(run)
     tune_cpu()
     return _open(run, device=choose_device(device), precision=precision)

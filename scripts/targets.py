@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.store.identify_folder import folder_kind, read_marker
 from cxr_compare.scripts.options import read_target
 
 _ALL = "all"
@@ -30,6 +34,23 @@ def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
     if not names:
         return [dataset.target()]
     return [_chosen_target(dataset, text) for text in dict.fromkeys(names)]
+
+
+def learned_target(folders: Iterable[Path]) -> str | None:
+    """Return the target that all of several runs learned.
+
+    Args:
+        folders: Folders of runs or predictions; paths of other kinds are passed over.
+
+    Returns:
+        Name of the target; None if they learned different ones, or none is known.
+    """
+    learned = {
+        read_marker(folder).get("target")
+        for folder in folders
+        if (kind := folder_kind(folder)) is not None and kind.name == "run"
+    }
+    return str(learned.pop()) if len(learned) == 1 and None not in learned else None
 
 
 def _chosen_target(dataset: DataSet, text: str) -> Target:

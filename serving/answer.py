@@ -20,9 +20,10 @@ from cxr_compare.data_prep.duplicates.seen_images import SeenImage
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.overlays.contours import ActivationGrid
-from cxr_compare.evaluation.overlays.draw import as_figure, draw_predictions
+from cxr_compare.evaluation.overlays.draw import as_figure
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 from cxr_compare.evaluation.overlays.shapes import system_colour
+from cxr_compare.evaluation.overlays.sheet import draw_predictions
 from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.serving.guard import Warned, WarningKind
 from cxr_compare.serving.known_limits import SeenState, seen_caution
@@ -385,13 +386,14 @@ def answer_row(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def render_answers(
-    answers: Sequence[Answer], *, panel: int = 480, draws_doubtful: bool = True
+    answers: Sequence[Answer], *, panel: int | None = None, draws_doubtful: bool = True
 ) -> np.ndarray:
     """Draw an image beside the boxes or activation map of each system, with a legend.
 
     Args:
         answers: Predictions of one or more systems (detectors or classifiers) for this one image.
-        panel: Longer side of each panel, px.
+        panel: Longer side of each panel, px; None takes what the image has and a sheet of 2,000 px
+            holds.
         draws_doubtful: True also draws, in grey, the boxes and maps of predictions with a warning.
 
     Returns:
@@ -423,7 +425,7 @@ def render_answers(
         warnings=warnings,
         note=" ".join([*cautions, note, *Answer.declared_lines(answers)]),
         panel=panel,
-    )
+    ).sheet()
 
 
 @with_known_keywords

@@ -21,6 +21,7 @@ _TREE = re.compile("<!-- tree -->.*<!-- end of tree -->", re.DOTALL)
 _CORE_TESTS = (
     "tests/test_architecture.py",
     "tests/test_documents.py",
+    "tests/test_generated_documents.py",
     "tests/test_imports.py",
     "tests/test_annexes.py::test_no_unmarked_line_names_an_annex",
     "tests/test_every_command.py::test_no_command_is_left_out",

@@ -1,8 +1,7 @@
-"""What the documents say is what the program does."""
+"""The texts of the documents: links, names, versions and phrases."""
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -10,49 +9,9 @@ import yaml
 from jsonschema import Draft7Validator
 
 import cxr_compare
-from cxr_compare.scripts.cli import build_app
-from cxr_compare.scripts.command_line import command_name
-from cxr_compare.scripts.command_list import all_commands, command_function
-from cxr_compare.scripts.parameters import description
 from tests.test_architecture import PACKAGES
-from tools import documents
 
 ROOT = Path(__file__).resolve().parents[1]
-APP = build_app()
-
-
-def cxr_commands(text: str) -> list[str]:
-    """Every `cxr ...` line of a shell block or script, continuation lines joined."""
-    joined = re.sub(r"\\\n\s*", " ", text)
-    lines = (line.strip().removeprefix("$ ") for line in joined.splitlines())
-    return [line.split("  #")[0] for line in lines if re.match(r"cxr [a-z]", line)]
-
-
-def shell_blocks(text: str) -> str:
-    return "\n".join(re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL))
-
-
-def documented() -> list[str]:
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    shown = [line for page in pages for line in cxr_commands(shell_blocks(page.read_text()))]
-    examples = [
-        example for name in all_commands() for example in description(command_function(name))[1]
-    ]
-    return shown + examples
-
-
-@pytest.mark.parametrize("command", documented())
-def test_documented_command_parses(command):
-    APP.parse_args(shlex.split(command)[1:])
-
-
-def test_reference_shows_every_command_and_readme_both_scripts():
-    readme, reference = ((ROOT / name).read_text() for name in ("README.md", "docs/reference.md"))
-    for name in map(command_name, all_commands()):
-        assert f"[{name}](#{name})" in reference
-        assert f"\n## {name}\n" in reference
-    assert "scripts/quickstart" in readme
-    assert "scripts/test" in readme
 
 
 def test_extras_are_installed_from_a_clone_as_no_index_has_the_package():
@@ -117,15 +76,6 @@ def test_constraints_pin_names_and_versions_only():
     pins = [line for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin) for pin in pins)
     assert {"torch", "torchvision", "numpy", "pydicom"} <= {pin.split("==")[0] for pin in pins}
-
-
-def test_every_command_shows_an_example():
-    for name in all_commands():
-        assert description(command_function(name))[1], f"cxr {name} --help has no example"
-
-
-def test_generated_documents_are_those_of_the_code():
-    assert list(documents.stale()) == [], documents.COMMAND
 
 
 def test_architecture_names_files_that_are_there_with_their_folder():

@@ -218,6 +218,45 @@ def test_bad_input_raises_one_line_in_python_too(call, message):
     assert "\n" not in str(refused.value)
 
 
+Y = [0, 1] * 30
+S = [number / 60 for number in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: cxr_compare.compare(Y, {"A": S}), "compare: .*systems"),
+        (lambda: cxr_compare.compare({"A": S}, truth=Y, policy=0.5), "threshold=T"),
+        (lambda: cxr_compare.compare({"A": S}, truth=Y, policy=[print]), "expected a text"),
+        (lambda: cxr_compare.compare({"A": S}, truth=Y, metrics=[print]), "expected names"),
+        (lambda: cxr_compare.compare({"A": print}, truth=Y), "^A: is a .*scores or boxes"),
+        (lambda: cxr_compare.compare({"A": [[1 - s, s] for s in S]}, truth=Y), "one column"),
+        (lambda: cxr_compare.load(S), "path .* list"),
+        (lambda: cxr_compare.predict(print, "folder"), "path .* builtin"),
+        (lambda: cxr_compare.train(print, data="data", out="out"), "config: .*name"),
+        (lambda: cxr_compare.train("chexnet", data=[1], out="out"), "data: .*path"),
+        (lambda: cxr_compare.tune(S), "tune: .*data=..."),
+    ],
+)
+def test_a_natural_mistake_is_answered_in_one_line(call, message):
+    with pytest.raises(cxr_compare.InputError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_boxes_of_images_as_truth_are_labels_and_true_boxes():
+    targets = [{"boxes": [[1.0, 1.0, 9.0, 9.0]] * label, "labels": [1] * label} for label in Y]
+    outputs = [{"boxes": [[1.0, 1.0, 8.0, 9.0]], "scores": [score], "labels": [1]} for score in S]
+    result = cxr_compare.compare({"A": outputs}, truth=targets, replicates=100)
+    same = cxr_compare.compare({"A": outputs}, truth=Y, boxes=targets, replicates=100)
+    assert result.to_frame().equals(same.to_frame())
+
+
+def test_a_figure_that_needs_a_threshold_is_found_by_its_name():
+    with pytest.raises(AttributeError, match=r"estimate.'accuracy'.*threshold"):
+        _ = cxr_compare.metrics.accuracy
+
+
 def test_a_decision_and_a_decoded_image_print_one_line():
     import numpy as np
 

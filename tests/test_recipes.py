@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +94,25 @@ def test_two_models_are_compared_on_a_data_set_of_another_finding(folder, capsys
     assert "kermany" in printed
     run(script)  # what is there is read
     assert capsys.readouterr().out == printed
+
+
+@pytest.mark.release
+def test_the_page_of_classifiers_trains_nine_in_one_line_and_compares_them(shared_data, folder):
+    source = shared_data / "kermany_224" / "chest_xray" / "train"
+    for kind in ("NORMAL", "PNEUMONIA"):
+        (folder / "chest_xray" / "train" / kind).mkdir(parents=True)
+        for image in sorted((source / kind).iterdir())[::17][:60]:
+            shutil.copy(image, folder / "chest_xray" / "train" / kind)
+    prepare(folder / "chest_xray", "kermany")
+    section = (ROOT / "docs/zoo.md").read_text().split("A quick trial")[1]
+    block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)
+    assert block is not None
+    for line in block[1].replace("\\\n", " ").strip().splitlines():
+        words = shlex.split(line)
+        assert words[0] == "cxr"
+        done = subprocess.run([sys.executable, "-m", "cxr_compare.scripts.cli", *words[1:]])
+        assert done.returncode == 0, line
+    table = (folder / "report" / "table.md").read_text()
+    names = "CheXNet DenseNet-121 EfficientNet-Lite0 InceptionV3 MobileNetV3 ResNet-50 VGG16 VGG19"
+    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
+    assert sorted(rows[2:]) == sorted([*names.split(), "Small CNN"])

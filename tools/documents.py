@@ -2,7 +2,7 @@
 
     python tools/documents.py        writes all of them
 
-`tests/test_documents.py` checks that the documents are up to date.
+`tests/test_generated_documents.py` checks that the documents are up to date.
 """
 
 from __future__ import annotations

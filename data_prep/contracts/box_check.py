@@ -17,6 +17,7 @@ from cxr_compare.data_prep.contracts.box_readings import (
     CUT_SHARE,
     FAR,
     MANY,
+    STEPS,
     BoxForm,
     BoxReading,
     BoxUnit,
@@ -99,7 +100,7 @@ def check_predictions(
     written = table[EDGES].to_numpy(np.float64)
     values = values_of(written, reading.form)
     if reading.unit != "px":
-        values = values / np.hstack([sizes, sizes]) * (100.0 if reading.unit == "percent" else 1.0)
+        values = values / np.hstack([sizes, sizes]) * STEPS[reading.unit]
     checked = _check(values, written, reading, sizes, table, slack=FAR)
     kept, note = without_empty_boxes(
         table.assign(**dict(zip(EDGES, checked.corners.T, strict=True)))

@@ -20,8 +20,10 @@ from cxr_compare.data_prep.contracts.errors import counted
 BoxForm = Literal["xyxy", "xywh", "cxcywh"]
 """Meaning of a box's four numbers: ``xyxy``, two corners; ``xywh``, left, top, width and height; or
 ``cxcywh``, centre, width and height."""
-BoxUnit = Literal["px", "share", "percent"]
-"""Unit of these numbers: px, shares of the image's sides (0 to 1), or per cent of them."""
+BoxUnit = Literal["px", "share", "percent", "thousandth"]
+"""Unit of these numbers: px, shares of the image's sides (0 to 1), per cent or thousandths."""
+STEPS: dict[BoxUnit, float] = {"share": 1.0, "percent": 100.0, "thousandth": 1000.0}
+"""Number that means the whole side of the image, by unit."""
 BoxOrder = Literal["xyxy", "yxyx"]
 """Order of the axes: x before y, or y before x."""
 FORMS: tuple[BoxForm, ...] = get_args(BoxForm)
@@ -34,9 +36,20 @@ _FORM_TEXTS = {
     "xywh": "x, y, width and height",
     "cxcywh": "x and y of the centre, width and height",
 }
-_UNIT_TEXTS = {"px": "px", "share": "shares of the image's size", "percent": "per cent of it"}
+_UNIT_TEXTS = {
+    "px": "px",
+    "share": "shares of the image's size",
+    "percent": "per cent of it",
+    "thousandth": "coordinates from 0 to 1000",
+}
 _FORM_QUESTIONS = {"xyxy": "corners", "xywh": "widths and heights", "cxcywh": "centres"}
-_UNIT_QUESTIONS = {"px": "pixels", "share": "shares of the image's size", "percent": "per cent"}
+_UNIT_QUESTIONS = {
+    "px": "pixels",
+    "share": "shares of the image's size",
+    "percent": "per cent",
+    "thousandth": "coordinates from 0 to 1000",
+}
+_LEAST_STEPS = 100.0  # largest number up to which boxes are rather per cent than thousandths
 _MOST = 0.9  # share of the boxes that must fit another reading before it is suggested
 CUT_SHARE = 0.01
 """Share of the side by which a true box may pass the border, and is cut."""
@@ -112,7 +125,7 @@ def corners_of(values: np.ndarray, form: BoxForm, unit: BoxUnit, sizes: np.ndarr
     corners = np.hstack([first, second])
     if unit == "px":
         return corners
-    return corners * np.hstack([sizes, sizes]) * (0.01 if unit == "percent" else 1.0)
+    return corners * np.hstack([sizes, sizes]) / STEPS[unit]
 
 
 def in_order(corners: np.ndarray, order: BoxOrder) -> np.ndarray:
@@ -258,6 +271,8 @@ def fitting_readings(
         if n_changes == 0 or (n_changes > 1 and len(values) < _FEWEST):
             continue
         if unit != "px" and np.isnan(sizes).all():
+            continue
+        if unit == "thousandth" and not _LEAST_STEPS < np.nanmax(values) <= STEPS[unit]:
             continue
         corners = corners_of(values, form, unit, sizes)
         sides = np.nan_to_num(corners[:, 2:] - corners[:, :2])

@@ -330,7 +330,18 @@ SCHEMAS: dict[str, Schema] = {
         {
             "chart": _text(),
             "system": _ANY_TEXT,
-            "kind": _text(allowed=("curve", "points", "band", "image-blind", "guide")),
+            "kind": _text(
+                allowed=(
+                    "curve",
+                    "mark",
+                    "points",
+                    "band",
+                    "image-blind",
+                    "guide",
+                    "positive",
+                    "negative",
+                )
+            ),
             "policy": _ANY_TEXT,
             **dict.fromkeys(("x", "y", "low", "high"), _FIGURE),
         },

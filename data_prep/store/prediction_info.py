@@ -94,6 +94,7 @@ class PredictionsInfo(MadeRecord, kind="predictions"):
         members: Members of an ensemble; None for a single system.
         ensemble: Method and weights by which the members were joined; None for a single system.
         notes: Sentences on how the predictions were read or joined.
+        has_scores: False for boxes without scores, of which each has the score 1.
         files: SHA-256 of each table in the folder, by file name.
     """
 
@@ -121,6 +122,7 @@ class PredictionsInfo(MadeRecord, kind="predictions"):
     members: Items[MemberInfo] | None = None
     ensemble: dict[str, Any] | None = None
     notes: Items[str] = ()
+    has_scores: bool = True
     files: Digests = Field(default_factory=dict)
 
 

@@ -35,6 +35,7 @@ PYTHON_ANSWERS = {
     ),
     "px": "leave out in_shares=True",
     "percent": "divide them by 100 and say in_shares=True to cxr_compare.boxes_table",
+    "thousandth": "divide them by 1000 and say in_shares=True to cxr_compare.boxes_table",
 }
 """Answer of a user of Python to a question about boxes, by form or unit."""
 _SPREAD = 1.5  # ratio of the spread of predicted and true boxes from which they are asked about

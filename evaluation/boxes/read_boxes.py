@@ -15,10 +15,11 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.box_check import check_predictions
 from cxr_compare.data_prep.contracts.box_numbers import coco_rotation, four_numbers
-from cxr_compare.data_prep.contracts.box_readings import FORMS, BoxForm
+from cxr_compare.data_prep.contracts.box_readings import FORMS, STEPS, BoxForm, BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.evaluation.boxes.answer_texts import BOX_KEY, shares_of
 from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, file_stem, texts_of
 from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 from cxr_compare.evaluation.boxes.table_columns import read_frame
@@ -45,7 +46,7 @@ def is_detector_output(value: Any) -> bool:
     if not isinstance(value, list | tuple) or not value:
         return False
     first = value[0]
-    is_dict = isinstance(first, Mapping) and bool({"boxes", "bbox"} & set(first))
+    is_dict = isinstance(first, Mapping) and bool({"boxes", "bbox", BOX_KEY} & set(first))
     return is_dict or _is_detections(first) or _is_ultralytics(first)
 
 
@@ -56,14 +57,16 @@ def is_coco(value: Any) -> bool:
         value: Any value, such as the predictions that a user gives.
 
     Returns:
-        True if the first item of the list is a dictionary with the key ``bbox``; False otherwise.
-        Such a list has one dictionary for each box, which names its image.
+        True if the first item of the list is a dictionary with the key ``bbox``, or ``box_2d`` as
+        vision-language models write it; False otherwise. Such a list has one dictionary for each
+        box, which names its image.
 
     Example:
         >>> is_coco([{"image_id": 7, "bbox": [0, 0, 4, 2]}]), is_coco([{"boxes": []}])
         (True, False)
     """
-    return is_detector_output(value) and isinstance(value[0], Mapping) and "bbox" in value[0]
+    is_dict = is_detector_output(value) and isinstance(value[0], Mapping)
+    return is_dict and bool({"bbox", BOX_KEY} & set(value[0]))
 
 
 def read_boxes(
@@ -147,7 +150,7 @@ def boxes_in_px(
                 f"{where}: {first['place']}: no size of image '{first['image_id']}' is known, so "
                 "shares of it say nothing; give boxes in pixels"
             )
-        unit = sizes / 100 if read.reading.unit == "percent" else sizes
+        unit = sizes / STEPS[read.reading.unit]
         corners = corners * np.hstack([unit, unit])
     rows = rows.assign(**dict(zip(EDGES, corners.T, strict=True)))
     reading = replace(read.reading, where=where, answers=answers)
@@ -165,6 +168,8 @@ def read_coco(
     entries: list[Any], names: ColumnNames, where: str, advice: ReadingAdvice
 ) -> ReadTable:
     """Read COCO results or annotations, which have one dictionary for each box."""
+    if any(BOX_KEY in entry for entry in entries):
+        return _read_answer_entries(entries, where)
     boxes, images = _boxes_and_images(entries, where)
     rows = pd.DataFrame({"image_id": texts_of(images)})
     corners, reading = names.corners(np.reshape(boxes, (-1, 4)), "xywh")
@@ -172,10 +177,7 @@ def read_coco(
         if turn := coco_rotation(entry):
             corners[row] = turned_bounds(corners[row], turn)
     rows[EDGES] = corners
-    have_score = ["score" in entry for entry in entries]
-    if any(have_score) or not entries:
-        if not all(have_score):
-            raise InputError(f"{where}: entry {have_score.index(False)} has no score, others have")
+    if _all_have("score", entries, where) or not entries:
         rows["score"] = np.array(
             [_score(entry["score"], f"{where}: entry {row}") for row, entry in enumerate(entries)],
             dtype=np.float64,
@@ -197,6 +199,34 @@ def read_coco(
         advice=f", {advice.annotations}",
         class_advice=f", or {advice.annotations}",
     )
+
+
+def _read_answer_entries(entries: list[Any], where: str) -> ReadTable:
+    """Read the boxes of a vision-language model, one dictionary for each: y before x, 0 to 1000."""
+    rows = []
+    for number, entry in enumerate(entries):
+        place = f"entry {number}"
+        if BOX_KEY not in entry or entry.get("image_id") is None:
+            raise InputError(f"{where}: {place} needs image_id and {BOX_KEY} of four numbers")
+        corners = shares_of(entry[BOX_KEY], f"{where}: {place}")
+        rows.append((entry["image_id"], *corners, place))
+    table = pd.DataFrame(rows, columns=["image_id", *EDGES, "place"]).astype({"place": TEXT})
+    table["image_id"] = texts_of(table["image_id"].tolist())
+    if _all_have("label", entries, where):
+        table["finding"] = texts_of([entry["label"] for entry in entries])
+    if _all_have("score", entries, where):
+        table["score"] = [
+            _score(entry["score"], f"{where}: entry {row}") for row, entry in enumerate(entries)
+        ]
+    return ReadTable(table, reading=BoxReading(unit="share", stated=True))
+
+
+def _all_have(key: str, entries: list[Any], where: str) -> bool:
+    """Return True if all entries have a key, False if none has; refuse it on some of them."""
+    has_key = [key in entry for entry in entries]
+    if any(has_key) and not all(has_key):
+        raise InputError(f"{where}: entry {has_key.index(False)} has no {key}, others have")
+    return any(has_key)
 
 
 def _score(value: Any, where: str) -> float:

@@ -31,7 +31,8 @@ class ColumnNames:
     Attributes:
         image: Column of the image ids. Of COCO results, ``id`` or ``file_name`` says what their
             ``image_id`` is.
-        score: Column of the scores, in [0, 1] or, if the user named it, in any range.
+        score: Column of the scores, in [0, 1] or, if the user named it, in any range. Empty if no
+            column of a table of boxes holds scores.
         finding: Column of the findings (disease signs). In a table without this column, all rows
             are about one finding. Empty if no column of a table of boxes holds their classes.
         score_is_named: True if the user named the column of scores. It is then not asked whether
@@ -103,6 +104,7 @@ class ReadTable:
             findings of the truth; may be empty.
         score_column: Name of the column of image scores that was recognised; empty if the user
             named it, and without such a column.
+        has_scores: False for boxes without scores, to which readers give the score 1.
         classes: Further columns with two classes, one row for each row of ``rows``.
     """
 
@@ -116,6 +118,7 @@ class ReadTable:
     advice: str = ""
     class_advice: str = ""
     score_column: str = ""
+    has_scores: bool = True
     classes: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property

@@ -90,6 +90,14 @@ class ReadingAdvice:
         option = self.column_option.replace("{role}", "score").replace("COLUMN", column)
         return f"If it is that already, on every row, say {option}"
 
+    def scores_of_boxes(self, column: str) -> str:
+        """Return how the user says whether a column holds the scores of boxes, or none does."""
+        if not self.column_option:
+            return "If so, call it score; if not, leave it out"
+        option = self.column_option.replace("{role}", "score")
+        given, none = option.replace("COLUMN", column), option.replace("COLUMN", "")
+        return f"If so, say {given}; if no column does, {none}"
+
     def any_range(self, column: str) -> str:
         """Return how the user says that scores may have any range; empty if they may not."""
         if not self.takes_any_range:

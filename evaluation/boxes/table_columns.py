@@ -20,6 +20,7 @@ from cxr_compare.data_prep.contracts.column_names import (
 )
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.evaluation.boxes.answer_texts import answer_columns, read_answers
 from cxr_compare.evaluation.boxes.box_checks import refuse_box_texts
 from cxr_compare.evaluation.boxes.prediction_strings import read_prediction_strings, string_columns
 from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, as_numbers
@@ -70,33 +71,30 @@ def read_frame(
         InputError: A column is missing or twice there, or a cell is missing or no number.
     """
     frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
-    of_strings = string_columns([*frame.columns], names.image)
-    if of_strings is not None:
-        return read_prediction_strings(frame, of_strings, names, where, class_names)
-    image, score = _image_and_score(frame, names, where, advice, of_boxes=of_boxes)
+    of_texts = _read_texts(frame, names, where, class_names)
+    if of_texts is not None:
+        return of_texts
+    has_boxes = bool(box_columns([*frame.columns]))
+    image, score = _image_and_score(frame, names, where, advice, of_boxes=of_boxes or has_boxes)
     header = [column for column in frame.columns if column not in (image, score)]
     box = box_columns(header)
     if not box:
         _refuse_incomplete_boxes([*frame.columns], where, required=of_boxes)
     numbers = [*box.values(), *([] if score is None else [score])]
-    if of_boxes:
+    ran = None
+    if of_boxes or (score is None and box):
         _refuse_twice(frame, numbers, where)
-        frame = frame[~_are_blank(frame[numbers]).all(axis=1)]
+        is_blank = _are_blank(frame[numbers]).all(axis=1)
+        ran = frame[image].dropna().astype(str).tolist() if is_blank.any() else None
+        frame = frame[~is_blank]
     columns = _Columns(image, score, _finding_column(frame, names, numbers, image, box), box)
     _refuse_twice(frame, columns.read, where)
     if not box:
         refuse_box_texts(frame.drop(columns=columns.read), where)
     class_advice = columns.class_advice(advice)
-    rows = pd.DataFrame({"place": [f"row {label}" for label in frame.index]}, dtype=TEXT)
-    for meaning, column in (("image_id", image), ("finding", columns.finding)):
-        if column is None:
-            continue
-        missing = frame[column].isna().to_numpy()
-        if missing.any():
-            also = class_advice if meaning == "finding" else ""
-            row = rows["place"][int(missing.argmax())]
-            raise InputError(f"{where}: {row}: {column} is missing; fill it in{also}")
-        rows[meaning] = frame[column].astype(str).astype(TEXT).to_numpy()
+    if not of_boxes:
+        _ask_for_scores(frame, columns, names, where, advice)
+    rows = _named_rows(frame, columns, where, class_advice)
     table = pd.concat([rows[["image_id", "place"]], frame[numbers].reset_index(drop=True)], axis=1)
     cells = {column: as_numbers(table, column, where) for column in numbers}
     if score is not None:
@@ -105,6 +103,7 @@ def read_frame(
         rows,
         frame[columns.read],
         notes=columns.notes(frame, names, advice),
+        ran=None if of_boxes else ran,
         class_advice=class_advice,
     )
     if box:
@@ -117,6 +116,35 @@ def read_frame(
         read.score_column = str(score)
         read.classes = _columns_of_two_classes(frame, columns)
     return read
+
+
+def _named_rows(
+    frame: pd.DataFrame, columns: _Columns, where: str, class_advice: str
+) -> pd.DataFrame:
+    """Return the place, the image and, where known, the finding of each row."""
+    rows = pd.DataFrame({"place": [f"row {label}" for label in frame.index]}, dtype=TEXT)
+    for meaning, column in (("image_id", columns.image), ("finding", columns.finding)):
+        if column is None:
+            continue
+        missing = frame[column].isna().to_numpy()
+        if missing.any():
+            also = class_advice if meaning == "finding" else ""
+            row = rows["place"][int(missing.argmax())]
+            raise InputError(f"{where}: {row}: {column} is missing; fill it in{also}")
+        rows[meaning] = frame[column].astype(str).astype(TEXT).to_numpy()
+    return rows
+
+
+def _read_texts(
+    frame: pd.DataFrame, names: ColumnNames, where: str, class_names: Mapping[int, str] | None
+) -> ReadTable | None:
+    """Read a table with all boxes of an image in one cell; None for any other table."""
+    of_strings = string_columns([*frame.columns], names.image)
+    if of_strings is not None:
+        return read_prediction_strings(frame, of_strings, names, where, class_names)
+    has_boxes = bool(box_columns([*frame.columns]))
+    of_answers = None if has_boxes else answer_columns(frame, names.image)
+    return None if of_answers is None else read_answers(frame, of_answers, where)
 
 
 @dataclass(frozen=True)
@@ -178,7 +206,7 @@ def _image_and_score(
     missing = {}
     if image is None:
         missing["image"] = names.image
-    if score is None and not of_boxes:
+    if score is None and not (of_boxes and names.score in (ColumnNames.score, "")):
         missing["score"] = names.score
     if names.finding not in (ColumnNames.finding, "", *header):
         missing = missing or {"finding": names.finding}
@@ -202,6 +230,24 @@ def _one_column(
         raise InputError(f"{where}: column '{configured}' appears twice; keep one")
     is_default = configured == getattr(ColumnNames, kind)
     return find_column(header, (configured, *synonyms)) if is_default else None
+
+
+def _ask_for_scores(
+    frame: pd.DataFrame, columns: _Columns, names: ColumnNames, where: str, advice: ReadingAdvice
+) -> None:
+    """Ask about a column without a known name that may hold the scores of boxes."""
+    if columns.score is not None or not names.score:
+        return
+    for column in frame.columns:
+        if column in columns.read:
+            continue
+        numbers = pd.to_numeric(frame[column], errors="coerce").to_numpy(np.float64)
+        is_share = bool(len(numbers)) and bool(((numbers >= 0) & (numbers <= 1)).all())
+        if is_share and (numbers % 1 != 0).any():
+            raise InputError(
+                f"{where}: does '{column}' hold the scores of the boxes? "
+                f"{advice.scores_of_boxes(str(column))}"
+            )
 
 
 def _finding_column(

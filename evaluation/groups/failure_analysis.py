@@ -387,7 +387,11 @@ def shortcut_table(models: Models) -> pd.DataFrame:
     evaluated = images_of(models)
     positive = evaluated.y_true.astype(np.float64)
     labels = pd.DataFrame({evaluated.finding: positive}, index=evaluated.image_ids)
-    systems = {name: [model.scores for model in members] for name, members in models.items()}
+    systems = {
+        name: [model.scores for model in members]
+        for name, members in models.items()
+        if all(model.output.has_scores for model in members)
+    }
     guesses = [
         row
         for row in measure_shortcuts(evaluated.images, evaluated.facts, labels, systems=systems)

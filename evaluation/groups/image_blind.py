@@ -185,13 +185,14 @@ def _baseline(
     choice = None
     if model.choices.box_choice is not None:
         choice = _choice_of_cut(model, system, truth, places, k)
+    cut = None if choice is None else choice.cut
     choices = model.choices.with_values(
         reduction=None,
         calibration=None,
         map_scale=None,
         map_boxes=None,
         overlap=None,
-        box_cut=None if choice is None else choice.cut,
+        box_cut=cut if model.output.has_scores else model.choices.box_cut,
         box_choice=choice,
     )
     ids = model.images.image_ids
@@ -208,6 +209,7 @@ def _baseline(
             findings=model.output.findings,
             source=model.output.source,
             constant_points=places.points_on(learned, ids),
+            has_scores=model.output.has_scores,
         )
         name = image_blind_name(model.name)
         return EvaluatedModel(name, model.images, output, choices, model.facts)

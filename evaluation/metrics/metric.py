@@ -11,7 +11,7 @@ Direction = Literal["higher", "lower", "ideal", "none"]
 ``none``, neither end is better."""
 Share = Literal["all", "positive", "negative", "called", "not_called"]
 """Images of which a metric is a share: all, those with a label, or those with a decision."""
-Need = Literal["threshold", "boxes", "box_cut", "point", "probability"]
+Need = Literal["threshold", "boxes", "box_cut", "point", "probability", "scores"]
 """Output or decision that a system must have for a metric."""
 Part = Literal["first", "localisation", "rates", "further", "none"]
 """Table of the report: the first one, localisation, sensitivities at single rates, the others."""
@@ -31,6 +31,7 @@ NEEDS: dict[Need, str] = {
     "box_cut": "validation images chose no score from which boxes count",
     "point": "the system gives neither boxes nor maps",
     "probability": "validation gives no probability to evaluate",
+    "scores": "its boxes have no scores, so nothing ranks its images or boxes",
 }
 """Reason why a system lacks a metric, for each need of a metric."""
 _NOT_PRIMARY = {

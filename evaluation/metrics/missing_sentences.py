@@ -32,6 +32,27 @@ def unknown_labels(n_images: int, n_uncertain: int, finding: str) -> str:
     return f"{text}."
 
 
+def uncertain_as(label: str, n_images: int) -> str:
+    """Say that test images of uncertain label count as ``positive`` or as ``negative``."""
+    if not n_images:
+        return f"No test image has an uncertain label, so none counts as {label}."
+    verb = "counts" if n_images == 1 else "count"
+    return (
+        f"Sensitivity analysis: {counted(n_images, 'test image')} of uncertain label {verb} as "
+        f"{label}. Thresholds are those of validation images of certain label."
+    )
+
+
+def operating_point(system: str) -> str:
+    """Say what a system whose boxes have no scores is compared by."""
+    return (
+        f"The boxes of {system} have no scores, so it is one operating point, as a reader is: an "
+        "image with a box is called positive at every threshold of the others. AUROC, average "
+        "precision and FROC need scores and are undefined. Its point is the centre of the largest "
+        "box."
+    )
+
+
 def evaluated_in_common(n_images: int, ran: Mapping[str, int]) -> str:
     """Say on how many images all systems ran; ``ran`` holds the number of each system."""
     each = ", ".join(f"{name} ran on {count:,}" for name, count in ran.items())

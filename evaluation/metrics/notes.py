@@ -22,6 +22,7 @@ NoteKind = Literal[
     "other_reading",  # boxes that match far better if they are read in another way
     "image_blind",  # the constant positions beside localisation figures, or why there are none
     "scores",  # scores that are not what they are called
+    "operating_point",  # a system whose boxes have no scores
     # How the input was read.
     "reading",  # what was recognised, cut or left out, as it usually is
     "assumption",  # what was left out or assumed although it may be wrong
@@ -62,7 +63,7 @@ class Note(NamedTuple):
 
         The report shows such a remark directly below that conclusion. True for the kinds
         ``scores``, ``assumption``, ``few_patients``, ``copies``, ``exposure``, ``by_image``,
-        ``left_out``, ``no_boxes``, ``no_box_hits`` and ``other_reading``.
+        ``left_out``, ``no_boxes``, ``no_box_hits``, ``other_reading`` and ``operating_point``.
         """
         return self.kind in (
             "scores",
@@ -75,6 +76,7 @@ class Note(NamedTuple):
             "no_boxes",
             "no_box_hits",
             "other_reading",
+            "operating_point",
         )
 
     @property

@@ -335,6 +335,29 @@ _BOX_METRICS = (
         undefined="no evaluated image has a true box or a called one",
         table=TablePosition("localisation", 5),
     ),
+    _called_boxes(
+        "box_f1",
+        "F1 of the boxes at IoU 0.5",
+        "Harmonic mean of the share of called boxes that match a lesion by an IoU of at least 0.5, "
+        "and of the share of lesions that one matches. A lesion takes one box; every other called "
+        "box is false. Boxes are called by the cut of the RSNA 2018 score; boxes without scores "
+        "are all called.",
+        family="called_boxes",
+        undefined="no evaluated image has a true box or a called one",
+        table=TablePosition("localisation", 5),
+    ),
+    _called_boxes(
+        "false_marks",
+        "False marks per image",
+        "Mean number of called boxes that hit no lesion by an IoU of at least 0.2. Read it beside "
+        "the F1 of the boxes: a system that calls nothing has none.",
+        family="called_boxes",
+        undefined="localisation is evaluated on no image",
+        direction="lower",
+        unbounded=True,
+        partners=("box_f1",),
+        table=TablePosition("localisation", 5),
+    ),
     _point(
         "localised_sensitivity",
         "Localised sensitivity",

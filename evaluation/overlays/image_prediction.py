@@ -100,8 +100,7 @@ class ImagePrediction:
             then "no answer".
         boxes: Predicted boxes, columns ``x1, y1, x2, y2`` in px of the original image and
             ``score``, shape ``(N, 5)``.
-        box_cut: Boxes with at least this score are drawn in the system's colour, all others thin
-            and grey.
+        box_cut: Boxes with at least this score are drawn.
         grid: Activation map of a classifier, with the map values at which its contours are drawn.
         contours: Probability that each level in ``grid.levels`` stands for, in the same order, such
             as ``(0.25, 0.5)``; empty if it is unknown, and the map is then not drawn.

@@ -14,7 +14,6 @@ import numpy as np
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.overlays.image_prediction import READER_COLOURS, ImagePrediction
 from cxr_compare.evaluation.overlays.shapes import (
-    FAINT_COLOUR,
     SYSTEM_COLOURS,
     TRUTH_COLOUR,
     Label,
@@ -71,7 +70,6 @@ def _example(
     closed: bool = True,
     tint: float = 0.0,
 ) -> Shape:
-    # The layer is no layer of the page, so that a legend stays when a layer is switched off.
     return Shape("key", paths, colour, width, closed=closed, tint=tint, rim=0.0)
 
 
@@ -105,7 +103,6 @@ def _marks() -> Mapping[str, Mark]:
         "elsewhere": Mark(
             "box centred elsewhere", (_example(_dashes(box[0]), system, closed=False),)
         ),
-        "faint": Mark("box below the threshold", (_example(box, FAINT_COLOUR, 1.0),)),
         "point": Mark(
             "scored point: centre of the highest-scoring box, or peak of the map",
             (_example(cross(16, 11, 7), system, closed=False),),
@@ -126,6 +123,8 @@ def drawn_marks(
     predictions: Sequence[ImagePrediction],
     drawn: Sequence[Sequence[Shape | Label]],
     truth: Sequence[Shape | Label] | None = None,
+    *,
+    located: bool = True,
 ) -> list[DrawnMark]:
     """Return the marks that are drawn on an image.
 
@@ -134,6 +133,7 @@ def drawn_marks(
         drawn: Lines and texts that are drawn for each of the predictions, in the same order, as
             `prediction_shapes` returns them.
         truth: Lines and texts that are drawn for the truth; None where it is not shown.
+        located: False if the image has no true boxes to compare the predicted boxes with.
 
     Returns:
         The marks, each once, in the order in which they are drawn.
@@ -153,7 +153,7 @@ def drawn_marks(
         if prediction.grid is not None and not prediction.contours:
             marks.append(DrawnMark("", prediction.system))
             lines = [shape for shape in lines if shape.layer != "map"]
-        marks += (_mark(shape, prediction, truth is not None) for shape in lines)
+        marks += (_mark(shape, prediction, located and truth is not None) for shape in lines)
     return list(dict.fromkeys(marks))
 
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from cxr_compare.evaluation.overlays.contours import map_shapes
 from cxr_compare.evaluation.overlays.image_prediction import NO_BOXES, ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.shapes import (
-    FAINT_COLOUR,
     TRUTH_COLOUR,
     Label,
     LabelRequest,
@@ -55,7 +54,6 @@ NO_EVIDENCE = ("no evidence above", "the first contour")
 """Lines of the text on a map without contours, where the image has no caption."""
 NO_CONTOUR = "map below its lowest level"
 """Text in the caption of a map of which nothing is drawn."""
-_MAX_FAINT_BOXES = 5
 
 
 def prediction_shapes(
@@ -63,23 +61,20 @@ def prediction_shapes(
     truth: ImageTruth | None,
     size: tuple[int, int],
     *,
-    faint: bool = True,
     line: float = 1 / 20,
 ) -> list[Shape | Label]:
     """Return what is drawn on an image for one prediction: map, boxes and point, and true lesions.
 
     The eight most confident boxes that score at least ``prediction.box_cut`` are drawn in the
     system's colour with their scores. Such a box is solid if its centre lies on a true lesion and
-    dashed if not; without a truth all are solid. The five most confident boxes below this score are
-    thin and grey. An activation map is drawn as contours or as the cell of its peak. A cross marks
-    the most suspicious point (box centre or peak of the map), unless the system calls the image
-    negative. True lesions are white corners.
+    dashed if not; where no true boxes are known all are solid. An activation map is drawn as
+    contours or as the cell of its peak. A cross marks the most suspicious point (box centre or peak
+    of the map), unless the system calls the image negative. True lesions are white corners.
 
     Args:
         prediction: What the system (a detector or classifier) predicts for the image.
         truth: Label and true boxes of the image; None where the truth is not to be shown.
         size: Width and height of the original image in px.
-        faint: True to draw also boxes that score below ``prediction.box_cut``.
         line: Height of a line of text, as a share of the longer side of the image.
 
     Returns:
@@ -103,8 +98,8 @@ def prediction_shapes(
         Shape("truth", corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
         for box in lesions
     ]
-    evaluated = None if truth is None else lesions
-    shapes += _box_shapes(prediction, evaluated, size, faint=faint, line=side * line)
+    evaluated = None if truth is None else truth.boxes
+    shapes += _box_shapes(prediction, evaluated, size, side * line)
     if prediction.point is not None and prediction.decision is not False:
         arms = cross(*prediction.point, arm=side / 48)
         shapes.append(Shape("point", arms, prediction.colour, width=2.4, closed=False))
@@ -138,24 +133,16 @@ def _box_shapes(
     prediction: ImagePrediction,
     lesions: npt.NDArray[np.float64] | None,
     size: tuple[int, int],
-    *,
-    faint: bool,
     line: float,
 ) -> list[Shape | Label]:
-    """Return the boxes, faint ones first so that they are below; solid if `lesions` is None."""
+    """Return the boxes with their scores; solid if `lesions` is None."""
     ordered = prediction.boxes[np.argsort(-prediction.boxes[:, 4], kind="stable")]
-    full = ordered[:, 4] >= prediction.box_cut
-    below = ordered[~full][:_MAX_FAINT_BOXES] if faint else NO_BOXES
-    thin = [Shape("faint", (rectangle(box),), FAINT_COLOUR, width=1.0, rim=0.8) for box in below]
-    called = ordered[full][:MAX_FULL_BOXES]
+    called = ordered[ordered[:, 4] >= prediction.box_cut][:MAX_FULL_BOXES]
     strong = []
     for box in called[::-1]:
         centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         dashed = lesions is not None and not _on_lesion(*centre, lesions)
         corners = (rectangle(box),)
         strong.append(Shape("boxes", corners, prediction.colour, width=2.4, dashed=dashed))
-    scores = [
-        *(LabelRequest("boxes", box, f"{box[4]:.2f}", prediction.colour) for box in called),
-        *(LabelRequest("faint", box, f"{box[4]:.2f}", FAINT_COLOUR) for box in below),
-    ]
-    return [*thin, *strong, *place_labels(scores, size, line)]
+    scores = [LabelRequest("boxes", box, f"{box[4]:.2f}", prediction.colour) for box in called]
+    return [*strong, *place_labels(scores, size, line)]

@@ -1,6 +1,6 @@
 """Shapes on an X-ray: polylines and short texts in original pixels, and their colours.
 
-Overlays consist of these shapes and texts, which are drawn as pixels or as SVG. Right and wrong
+Overlays consist of these shapes and texts, which `draw` draws as pixels. Right and wrong
 differ by the line (solid or dashed), not by colour alone. The truth is white, and a system has the
 same colour on X-rays, pages and paper.
 """
@@ -18,7 +18,6 @@ Points = npt.NDArray[np.float64]
 """Points x, y in original px, shape ``(N, 2)``."""
 
 TRUTH_COLOUR = "#FFFFFF"
-FAINT_COLOUR = "#C8C8C8"
 SYSTEM_COLOURS = (
     "#E06C00",
     "#1F8FD6",
@@ -45,8 +44,7 @@ class Shape:
     """Polylines in one style, drawn over an image.
 
     Attributes:
-        layer: Name of the group of shapes that a reader of the web page can switch off: ``boxes``,
-            ``map``, ``point``, ``truth`` or ``faint``.
+        layer: Kind of what is drawn: ``boxes``, ``map``, ``point`` or ``truth``.
         paths: Polylines, points x, y in px of the original image, shape ``(N, 2)`` each.
         colour: Colour of the line and of the inside, ``#RRGGBB``.
         width: Width of the line in screen px where the image is 512 px long; 0 for no line.
@@ -75,8 +73,7 @@ class Label:
     """One line of text on an image.
 
     Attributes:
-        layer: Name of the group of shapes that the text belongs to, such as ``boxes``; both are
-            switched off together.
+        layer: Kind of what the text belongs to, such as ``boxes``.
         text: The text to draw, such as ``0.91``.
         corner: Upper left corner x, y of the text in px of the original image.
         size: Height of the line of text in px of the original image.
@@ -103,7 +100,7 @@ class LabelRequest(NamedTuple):
     """A text to be placed at a box; `place_labels` chooses the position.
 
     Attributes:
-        layer: Name of the group of shapes that the text belongs to, such as ``boxes``.
+        layer: Kind of what the text belongs to, such as ``boxes``.
         box: Box ``x1, y1, x2, y2`` in px of the original image; further values, such as a score,
             are ignored.
         text: The text to place, such as ``0.91``.

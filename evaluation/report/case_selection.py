@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 CASES_PER_CATEGORY = 4
 """Number of cases of each kind that a report draws."""
-MOST_CASES = 24
+MOST_CASES = 20
 """Largest number of cases of all kinds together; with many kinds, each has fewer."""
 
 
@@ -41,11 +41,17 @@ _WIDEST_GAP = "widest gap in rank first"
 
 
 class _Kind(NamedTuple):
-    """Key, title and order of a category."""
+    """Kind of outcome: key, title and order of its category, its images and their ranks.
+
+    ``total`` counts the images of which `chosen` are shown; None counts the chosen ones.
+    """
 
     key: str
     title: str
     order: str
+    chosen: npt.NDArray[np.bool_]  # (N,)
+    strength: npt.NDArray[np.float64]  # (N,) the highest are shown first
+    total: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,14 +123,25 @@ def _categories(
     joint: JointSystem | None,
     made_of_others: Collection[str],
 ) -> list[CaseCategory]:
-    return [
-        *(_changes(table, joint, count) if joint else ()),
-        _all_miss(table, count),
-        *_one_finds(table, count, made_of_others),
-        _wrong_place(table, count),
-        *_false_alarms(table, count),
-        _agreement(table, count, np.random.default_rng(seed)),
+    """Pick the images of each kind; an image is shown once, with the first of its kinds."""
+    kinds = [
+        *_one_finds(table, made_of_others),
+        _all_miss(table),
+        _wrong_place(table),
+        *_false_alarms(table),
+        *(_changes(table, joint) if joint else ()),
     ]
+    is_shown = np.zeros(len(table.image_ids), dtype=bool)
+    categories = []
+    for kind in kinds:
+        members = np.flatnonzero(kind.chosen & ~is_shown)
+        # Ties are in the order of the ids.
+        ranked = members[np.argsort(-kind.strength[members], kind="stable")][:count]
+        is_shown[ranked] = True
+        total = int(kind.chosen.sum()) if kind.total is None else kind.total
+        image_ids = tuple(str(table.image_ids[row]) for row in ranked)
+        categories.append(CaseCategory(kind.key, kind.title, kind.order, image_ids, total))
+    return [*categories, _agreement(table, count, np.random.default_rng(seed))]
 
 
 def disagreement(decisions: pd.DataFrame, systems: list[str]) -> dict[str, float]:
@@ -192,42 +209,40 @@ def _all_systems(table: _DecisionTable) -> str:
     return {1: table.systems[0], 2: "Both"}.get(len(table.systems), "All")
 
 
-def _changes(table: _DecisionTable, joint: JointSystem, count: int) -> list[CaseCategory]:
+def _changes(table: _DecisionTable, joint: JointSystem) -> list[_Kind]:
     """Select images on which a joint system decides otherwise than a member, right ones first."""
     if not {joint.name, *joint.members} <= set(table.systems):
         return []
     position = table.systems.index(joint.name)
+    others = [table.systems.index(member) for member in joint.members]
     right = table.called == (table.label == 1)[:, None]
-    categories = []
-    for name, is_right in (("corrects", True), ("misleads", False)):
-        for member in joint.members:
-            other = table.systems.index(member)
-            chosen = (right[:, position] == is_right) & (right[:, other] != is_right)
-            gap = np.abs(table.confidence[:, position] - table.confidence[:, other])
-            title = f"{joint.name} is wrong where {member} is right"
-            if is_right:
-                title = f"{joint.name} corrects {member}"
-            kind = _Kind(f"{name}-{other + 1}", title, _WIDEST_GAP)
-            categories.append(_pick(table, kind, chosen, gap, count))
-    return categories
+    gaps = np.abs(table.confidence[:, [position]] - table.confidence[:, others])
+    kinds = []
+    for key, is_right in (("corrects", True), ("misleads", False)):
+        differs = (right[:, [position]] == is_right) & (right[:, others] != is_right)
+        title = f"{joint.name} is wrong where a member is right"
+        if is_right:
+            title = f"{joint.name} is right where a member is wrong"
+        strength = np.where(differs, gaps, 0).max(axis=1)
+        kinds.append(_Kind(key, title, _WIDEST_GAP, differs.any(axis=1), strength))
+    return kinds
 
 
-def _all_miss(table: _DecisionTable, count: int) -> CaseCategory:
+def _all_miss(table: _DecisionTable) -> _Kind:
     missed = (table.label == 1) & ~table.called.any(axis=1)
     verb = "misses" if len(table.systems) == 1 else "miss"
-    kind = _Kind("all-miss", f"{_all_systems(table)} {verb} it", "lowest scores first")
-    return _pick(table, kind, missed, -table.confidence.mean(axis=1), count)
+    title = f"{_all_systems(table)} {verb} it"
+    strength = -table.confidence.mean(axis=1)
+    return _Kind("all-miss", title, "lowest scores first", missed, strength)
 
 
-def _one_finds(
-    table: _DecisionTable, count: int, made_of_others: Collection[str]
-) -> list[CaseCategory]:
+def _one_finds(table: _DecisionTable, made_of_others: Collection[str]) -> list[_Kind]:
     """Select positive images that one system calls positive and no other single system does.
 
     All of them are counted; those with a wrong location are shown among the images of this kind.
     """
     single = [p for p, name in enumerate(table.systems) if name not in made_of_others]
-    categories = []
+    kinds = []
     for position in single if len(single) > 1 else ():
         others = [other for other in single if other != position]
         only = (table.label == 1) & table.called[:, position]
@@ -243,27 +258,26 @@ def _one_finds(
         order = _WIDEST_GAP
         if misplaced.any():
             order += f"; {misplaced.sum():,} with a wrong location are shown below"
-        kind = _Kind(f"only-{position + 1}", title, order)
-        category = _pick(table, kind, only & ~misplaced, gap, count)
-        categories.append(replace(category, total=int(only.sum())))
-    return categories
+        key = f"only-{position + 1}"
+        kinds.append(_Kind(key, title, order, only & ~misplaced, gap, int(only.sum())))
+    return kinds
 
 
-def _wrong_place(table: _DecisionTable, count: int) -> CaseCategory:
+def _wrong_place(table: _DecisionTable) -> _Kind:
     chosen = (table.label == 1) & table.misplaced.any(axis=1)
     strength = np.where(table.misplaced, table.confidence, 0).max(axis=1, initial=0)
-    kind = _Kind("wrong-place", "Right image, wrong location", "most confident first")
-    return _pick(table, kind, chosen, strength, count)
+    title = "Right image, wrong location"
+    return _Kind("wrong-place", title, "most confident first", chosen, strength)
 
 
-def _false_alarms(table: _DecisionTable, count: int) -> list[CaseCategory]:
+def _false_alarms(table: _DecisionTable) -> list[_Kind]:
     """Select false alarms, in separate categories for normal, abnormal and other images."""
     alarm = (table.label == 0) & table.called.any(axis=1)
     strength = np.where(table.called, table.confidence, 0).max(axis=1, initial=0)
     normal = table.kind == "normal"
     not_normal = table.kind == "not_normal"
     return [
-        _pick(table, _Kind(key, title, "highest ranks first"), alarm & group, strength, count)
+        _Kind(key, title, "highest ranks first", alarm & group, strength)
         for key, title, group in (
             ("alarm-normal", "False alarms on normal images", normal),
             (
@@ -296,23 +310,4 @@ def _agreement(table: _DecisionTable, count: int, rng: np.random.Generator) -> C
         order=f"a random sample of {n_positive} positive and {n_negative} negative ones",
         image_ids=tuple(str(table.image_ids[row]) for row in sampled),
         total=int(right.sum()),
-    )
-
-
-def _pick(
-    table: _DecisionTable,
-    kind: _Kind,
-    chosen: npt.NDArray[np.bool_],
-    strength: npt.NDArray[np.float64],
-    count: int,
-) -> CaseCategory:
-    """Take the chosen images with the largest strength; ties are in the order of their ids."""
-    members = np.flatnonzero(chosen)
-    ranked = members[np.argsort(-strength[members], kind="stable")][:count]
-    return CaseCategory(
-        key=kind.key,
-        title=kind.title,
-        order=kind.order,
-        image_ids=tuple(str(table.image_ids[row]) for row in ranked),
-        total=len(members),
     )

@@ -25,9 +25,9 @@ from cxr_compare.evaluation.decided_output import (
     map_levels,
 )
 from cxr_compare.evaluation.labelled_images import LabelledImages
-from cxr_compare.evaluation.overlays.draw import draw_overlay
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.shapes import system_colour
+from cxr_compare.evaluation.overlays.sheet import Drawing, draw_case
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.pixels import Pixels, pixels_of_data_set
 from cxr_compare.evaluation.sources.stored_predictions import (
@@ -59,26 +59,24 @@ class CaseSource:
         image_id: str,
         pixels: npt.NDArray[np.uint8] | None = None,
         *,
-        panel: int = 480,
-        faint: bool = False,
-    ) -> npt.NDArray[np.uint8]:
-        """Draw side by side the plain image, the true lesions and the prediction of each system.
+        panel: int | None = None,
+    ) -> Drawing:
+        """Draw the plain image, the true lesions and the prediction of each system.
 
         Args:
             image_id: Id of one of the test images.
             pixels: Grey values of the original image, uint8, shape ``(height, width)``. None reads
                 them from the data set.
-            panel: Length of the longer side of each of the images in px.
-            faint: True to draw, thin and grey, also boxes whose score is below the score from which
-                boxes are drawn in the system's colour.
+            panel: Length of the longer side of each of the images in px; None takes what the image
+                has and a sheet of 2,000 px holds.
 
         Returns:
-            RGB pixels of all images side by side, uint8, shape ``(height, width, 3)``.
+            The panels with their captions, and what is drawn on them.
 
         Raises:
             InputError: `pixels` is None and the image file cannot be read.
         """
-        return draw_overlay(
+        return draw_case(
             self.pixels.read(image_id) if pixels is None else pixels,
             self.truth(image_id),
             self.predictions(image_id),
@@ -86,7 +84,6 @@ class CaseSource:
             title=image_id,
             facts=self.facts(image_id),
             panel=panel,
-            faint=faint,
         )
 
     def truth(self, image_id: str) -> ImageTruth:
@@ -96,12 +93,12 @@ class CaseSource:
             image_id: Id of the image.
 
         Returns:
-            Label, boxes (None unless every lesion has one), kind of a negative image (such as
-            ``normal``), and radiologists' boxes, ready for drawing.
+            Label, boxes (None unless every lesion has one; None if no image has any), kind of a
+            negative image (such as ``normal``), and radiologists' boxes, ready for drawing.
         """
         labelled = self.labelled
         boxes = None
-        if image_id in labelled.boxes_trusted:
+        if len(labelled.true_boxes) and image_id in labelled.boxes_trusted:
             rows = self._rows_of_true_boxes.get(image_id, [])
             boxes = labelled.true_boxes[EDGES].iloc[rows].to_numpy(dtype=np.float64)
         kind = self._images.get("x_class", pd.Series(dtype=object)).get(image_id, "")
@@ -127,7 +124,7 @@ class CaseSource:
         ]
 
     def facts(self, image_id: str) -> str:
-        """Return view, sex and age of an image, and how its grey values were displayed, as text.
+        """Return view, sex and age of an image, and how its grey values were changed, as text.
 
         Args:
             image_id: Id of the image.
@@ -141,8 +138,9 @@ class CaseSource:
         if age is not None:
             parts.append(f"{age:.0f} years")
         if image_id in self.pixels.decoded.index:
-            decoded = self.pixels.decoded.loc[image_id].items()
-            parts.append(display_text({str(key): value for key, value in decoded}))
+            decoded = self.pixels.decoded.loc[image_id]
+            if decoded.get("voi") != "full_range" or decoded.get("inverted"):
+                parts.append(display_text({str(key): value for key, value in decoded.items()}))
         return ", ".join(parts)
 
     @cached_property

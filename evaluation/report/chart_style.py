@@ -5,14 +5,19 @@ matplotlib is imported when something is drawn: pages import this module for the
 
 from __future__ import annotations
 
-import base64
+import hashlib
 import io
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from xml.etree import ElementTree
+
+from markupsafe import Markup
 
 from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
 
@@ -20,10 +25,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK = "#1A2027"
+INK = "#000000"
 QUIET = "#59636E"
 LINE = "#D9DCD8"
 PAPER = "#FFFFFF"
+_PAGE_COLOURS = {
+    INK: "currentColor",
+    QUIET: "var(--quiet)",
+    LINE: "var(--line)",
+    PAPER: "var(--paper)",
+}
+"""Colours of files, and those of pages, which also have a dark theme."""
 MARKERS = ("o", "^", "s", "D", "v", "P")
 """Markers of the rules for thresholds, in their order; ``"."`` is a plain dot."""
 GUIDE: dict[str, Any] = {
@@ -46,7 +58,9 @@ _DASHES = (
 )
 # Lengths are in points. A chart is about as wide as the page of a phone is in px, so that its text
 # keeps its size there.
-_LEFT, _TOP, _WIDTH, _HEIGHT, _RIGHT, _BELOW = 50.0, 34.0, 278.0, 264.0, 12.0, 44.0
+_LEFT, _TOP, _WIDTH, _RIGHT, _BELOW = 50.0, 34.0, 278.0, 12.0, 44.0
+PLOT_HEIGHT = 264.0
+"""Height of the plot of a chart in points; one with many rows is higher."""
 _FONT = 12
 _LEGEND_FONT = 10.5
 _LEGEND_LETTERS = 48  # longest line of a legend
@@ -71,26 +85,34 @@ class ShownChart:
         """Text in the place of the chart: its title, its legend and its description."""
         return ". ".join(filter(None, (alt_text(self.figure), self.description)))
 
+    @cached_property
+    def file(self) -> bytes:
+        """The chart as an SVG file, black on white."""
+        return svg_bytes(self.figure)
+
     @property
-    def source(self) -> str:
-        """The chart as the ``src`` of an HTML image."""
-        return image_source(svg_bytes(self.figure))
+    def svg(self) -> Markup:
+        """The chart as an SVG element of a page, in the colours of the page."""
+        return page_svg(self.file, self.alt)
 
 
-def new_chart(title: str, x_title: str, y_title: str) -> tuple[Figure, Axes]:
+def new_chart(
+    title: str, x_title: str, y_title: str, *, plot_height: float = PLOT_HEIGHT
+) -> tuple[Figure, Axes]:
     """Return an empty figure in our style and its plot; `add_legend` completes it.
 
     Args:
         title: Title above the plot.
         x_title: Title of the horizontal axis, with the unit.
         y_title: Title of the vertical axis, with the unit.
+        plot_height: Height of the plot in points.
     """
     from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
 
     width = _LEFT + _WIDTH + _RIGHT
-    height = _TOP + _HEIGHT + _BELOW
+    height = _TOP + plot_height + _BELOW
     figure = NotebookFigure(figsize=(width / 72, height / 72), dpi=72)
-    frame = _LEFT / width, _BELOW / height, _WIDTH / width, _HEIGHT / height
+    frame = _LEFT / width, _BELOW / height, _WIDTH / width, plot_height / height
     axes = figure.add_axes(frame)
     axes.set_title(
         title,
@@ -103,7 +125,7 @@ def new_chart(title: str, x_title: str, y_title: str) -> tuple[Figure, Axes]:
     )
     axes.set_xlabel(x_title, fontsize=_FONT, color=INK)
     axes.set_ylabel(y_title, fontsize=_FONT, color=INK)
-    axes.xaxis.set_label_coords(0.5, -25 / _HEIGHT)
+    axes.xaxis.set_label_coords(0.5, -25 / plot_height)
     axes.yaxis.set_label_coords(-(_LEFT - 12) / _WIDTH, 0.5)
     style_axes(axes)
     return figure, axes
@@ -226,7 +248,7 @@ def add_legend(axes: Axes, title: str = "") -> None:
             title_fontsize=_LEGEND_FONT,
             frameon=False,
             loc="upper left",
-            bbox_to_anchor=(-(_LEFT - 12) / _WIDTH, -_BELOW / _HEIGHT),
+            bbox_to_anchor=(-(_LEFT - 12) / _WIDTH, -_BELOW / axes.bbox.height),
             alignment="left",
             handlelength=3.2,
             borderaxespad=0,
@@ -301,7 +323,7 @@ def save_pages(figures: Iterable[Figure], path: Path) -> None:
         PdfPages(path, metadata={"CreationDate": None}) as pages,
     ):
         for figure in figures:
-            pages.savefig(figure, facecolor="none")
+            pages.savefig(figure, facecolor=PAPER)
 
 
 def svg_bytes(figure: Figure) -> bytes:
@@ -314,13 +336,47 @@ def _written(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
 
     written = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "chart"}):
-        figure.savefig(written, format=kind, facecolor="none", metadata=metadata)
+        figure.savefig(written, format=kind, facecolor=PAPER, metadata=metadata)
     return written.getvalue()
 
 
-def image_source(svg: bytes) -> str:
-    """Return an SVG file as the ``src`` of an HTML image."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+def page_svg(file: bytes, alt: str) -> Markup:
+    """Return an SVG file of matplotlib as an element of a page, transparent and in its colours.
+
+    Only ids that the drawing refers to stay, under names that no other chart of the page has.
+
+    Args:
+        file: Content of the file, as `svg_bytes` returns it.
+        alt: Text in the place of the chart.
+    """
+    root = ElementTree.fromstring(file)  # noqa: S314 - our own file
+    key = hashlib.sha256(file).hexdigest()[:8]
+    parents = {child: parent for parent in root.iter() for child in parent}
+    for element in list(root.iter()):
+        element.tag = element.tag.rpartition("}")[2]
+        is_ground = element.get("id") == "patch_1"  # the first patch of a figure is its ground
+        if is_ground or element.tag in ("metadata", "style"):
+            parents[element].remove(element)
+            continue
+        for name, value in list(element.attrib.items()):
+            del element.attrib[name]
+            if name != "id" or element.tag in ("clipPath", "path"):
+                element.set(name.rpartition("}")[2], _of_page(name, value, key))
+    box = root.attrib["viewBox"]
+    root.attrib.clear()
+    root.attrib |= {"viewBox": box, "role": "img", "aria-label": alt, "fill": "currentColor"}
+    return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - escaped there
+
+
+def _of_page(name: str, value: str, key: str) -> str:
+    """Return the value of an attribute of an SVG file as it stands in a page."""
+    if name == "id":
+        return f"{key}-{value}"
+    if name == "style":
+        for colour, of_page in _PAGE_COLOURS.items():
+            value = value.replace(colour.lower(), of_page)
+        return value
+    return re.sub(r"^(url\(#|#)", rf"\g<1>{key}-", value)
 
 
 def wrapped(text: str, letters: int, lines: int = 2) -> str:

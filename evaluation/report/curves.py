@@ -27,6 +27,8 @@ RESAMPLES = 500
 """Number of resamples of patients behind each band."""
 MOST_BANDS = 4
 """Largest number of systems whose curves have bands; more bands would cover each other."""
+SCORE_BINS = 20
+"""Number of bins of equal width, from 0 to 1, of the histogram of scores."""
 FROC_PREFIX: dict[Hit, str] = {"iou": "froc", "centre": "froc_centre"}
 """Prefix of the metrics for each rule that decides whether a box hits a lesion."""
 _BAND_RATES = np.linspace(0, 1, 101)  # false positive rates of a ROC band
@@ -47,10 +49,12 @@ def curve_table(comparison: Comparison) -> pd.DataFrame:
 
     Returns:
         One row for each point of a curve. ``chart`` is ``roc``, ``pr``, ``froc-iou``,
-        ``froc-centre``, ``calibration`` or ``net-benefit``; ``system`` is a name, empty for a line
-        of orientation; ``kind`` is ``curve``, ``points`` (thresholds with their ``policy``, or the
-        rates of an FROC mean), ``band`` (ends ``low`` and ``high`` at ``x``), ``image-blind`` or
-        ``guide``. A chart that would be empty has no rows.
+        ``froc-centre``, ``scores``, ``calibration`` or ``net-benefit``; ``system`` is a name, empty
+        for a line of orientation; ``kind`` is ``curve``, ``mark`` (the one operating point of a
+        system without scores), ``points`` (thresholds with their ``policy``, or the rates of an
+        FROC mean), ``band`` (ends ``low`` and ``high`` at ``x``), ``image-blind``, ``guide``, or
+        ``positive`` and ``negative`` (share ``y`` of the images of this class whose score lies in
+        the bin around ``x``). A chart that would be empty has no rows.
     """
     parts: list[pd.DataFrame] = []
     has_bands = len(comparison.systems) <= MOST_BANDS
@@ -59,6 +63,7 @@ def curve_table(comparison: Comparison) -> pd.DataFrame:
         parts += _threshold_curves(name, result, images if has_bands else None)
         for hit in FROC_PREFIX:
             parts += _froc_curves(comparison, name, hit, has_bands=has_bands)
+        parts += _score_histograms(name, result, images)
         parts += _calibration_curve(name, images, has_bands=has_bands)
         known = _known_probabilities(images)
         if known is not None:
@@ -162,6 +167,10 @@ def _threshold_curves(
     `images` are the rows of the system's test images; None leaves the band of the ROC curve out.
     """
     curve = result.curve
+    if not result.has_scores and result.confusion:
+        rates = _rates(**next(iter(result.confusion.values())))
+        yield _rows("roc", name, "mark", [rates["fpr"]], [rates["tpr"]])
+        yield _rows("pr", name, "mark", [rates["recall"]], [rates["precision"]])
     if not curve:
         return
     for chart, x, y in (("roc", "fpr", "tpr"), ("pr", "recall", "precision")):
@@ -202,6 +211,10 @@ def _froc_curves(
     froc = result.froc.get(hit)
     if froc is None or not len(froc.sensitivity):
         return
+    if not result.has_scores:  # all boxes count at once
+        marks, found = froc.false_positives_per_image[-1:], froc.sensitivity[-1:]
+        yield _rows(chart, name, "mark", marks, found)
+        return
     yield _rows(chart, name, "curve", *_froc_steps(froc))
     yield _rows(chart, name, "points", FROC_RATES, froc_sensitivities(froc))
     rates = [
@@ -222,6 +235,25 @@ def _froc_steps(froc: FrocCurve) -> tuple[Floats, Floats]:
     low, high = FROC_RATES[0], FROC_RATES[-1]
     x = np.concatenate([np.maximum(false_positives, low / 2), [max(high, false_positives[-1])]])
     return x, np.append(sensitivity, sensitivity[-1])
+
+
+def _score_histograms(
+    name: str, result: SystemResult, images: pd.DataFrame
+) -> Iterator[pd.DataFrame]:
+    """Yield the share of each class's images in each bin of scores, and the chosen thresholds."""
+    labels = images["label"].to_numpy(np.float64, na_value=np.nan)
+    scores = images["score"].to_numpy(np.float64, na_value=np.nan)
+    if not result.curve:
+        return
+    edges = np.linspace(0, 1, SCORE_BINS + 1)
+    middles = (edges[:-1] + edges[1:]) / 2
+    for kind, of_class in (("positive", labels >= 1), ("negative", labels < 1)):
+        counts, _ = np.histogram(scores[of_class & np.isfinite(scores)], edges)
+        if counts.any():
+            yield _rows("scores", name, kind, middles, counts / counts.sum())
+    for policy, threshold in result.thresholds.items():
+        if threshold is not None and 0 <= threshold <= 1:
+            yield _rows("scores", name, "points", [threshold], [0.0], policy=policy)
 
 
 def _known_probabilities(images: pd.DataFrame) -> pd.DataFrame | None:

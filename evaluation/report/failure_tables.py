@@ -1,4 +1,4 @@
-"""Tables on where each system fails: kinds of error, lesions, groups of images, corrections."""
+"""Tables on where each system fails: errors, lesions, groups of images, disagreements."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
+from cxr_compare.evaluation.report.case_selection import disagreement
 from cxr_compare.evaluation.report.metric_table import row_count
 from cxr_compare.evaluation.report.table import Table, figure_text, text_table, value_text
-from cxr_compare.evaluation.statistics.figure_text import DASH, number
+from cxr_compare.evaluation.statistics.figure_text import DASH, number, score_text
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.verdict.sentences import at_threshold
 
@@ -36,6 +37,10 @@ _OTHER_TOPICS = frozenset(
     }
 )
 """Topics of the table of failures that are not groupings of images."""
+FEWEST_LESIONS = 10
+"""Number of lesions of a group from which the page shows it."""
+MOST_DISAGREEMENTS = 10
+"""Largest number of images in the table of disagreements."""
 _GROUP_METRICS = ("recall", "specificity")
 """Metrics that are shown by group; without a threshold it is AUROC."""
 _WITHOUT_THRESHOLD = ("auroc", "ap50_decided")
@@ -123,26 +128,29 @@ def lesion_table(comparison: Comparison) -> Table | None:
     if failures.empty:
         return None
     failures = failures[failures["topic"].str.startswith(LESION_TOPIC)]
-    failures = failures[failures["topic"] != f"{LESION_TOPIC}lesion_count"]
+    size, size_mm = f"{LESION_TOPIC}lesion_size", f"{LESION_TOPIC}lesion_size_mm"
+    left_out = {f"{LESION_TOPIC}lesion_count"}
+    if size_mm in set(failures["topic"]):
+        left_out.add(size)
+    failures = failures[~failures["topic"].isin(left_out) & (failures["of"] >= FEWEST_LESIONS)]
+    failures = failures[failures["note"] != TOO_FEW_LESIONS]
     if failures.empty:
         return None
+    joint = comparison.joint
+    names = [name for name in comparison.names if joint is None or name != joint.name]
     found = _by_system(failures)
     rows = []
     for topic, group in _groups_in_order(failures):
-        figures = [found.get((topic, group, name)) for name in comparison.names]
-        cells = [_group_text(figure) for figure in figures]
-        count = _denominator(failures, topic, group)
-        if any(figure is not None and figure["note"] == TOO_FEW_LESIONS for figure in figures):
-            cells = [DASH] * len(cells)
-            count = f"{count} lesions: too few"
-        rows.append((_group_title(topic.removeprefix(LESION_TOPIC), group), *cells, count))
-    return text_table(
-        "Lesions found",
-        ("Lesion", *comparison.names, "Lesions"),
-        rows,
+        cells = [_group_text(found.get((topic, group, name))) for name in names]
+        title = _group_title(topic.removeprefix(LESION_TOPIC), group)
+        rows.append((title, *cells, _denominator(failures, topic, group)))
+    lead = (
         "Share of lesions that a called box overlaps with an intersection over union (IoU) of at "
-        "least 0.2. Sizes are thirds of the lesions by area.",
+        f"least 0.2. Groups of fewer than {FEWEST_LESIONS} lesions are in groups.csv."
     )
+    if size not in left_out:
+        lead += " Sizes are thirds of the lesions by area."
+    return text_table("Lesions found", ("Lesion", *names, "Lesions"), rows, lead)
 
 
 def no_groups_text(images: pd.DataFrame) -> str:
@@ -370,3 +378,38 @@ def corrections_table(comparison: Comparison) -> Table | None:
         f"Images that the system of the row decides wrongly{at_threshold(comparison.main_policy)}, "
         "and how many of them the system of the column decides rightly. The location is ignored.",
     )
+
+
+def disagreement_table(comparison: Comparison) -> Table | None:
+    """Return the images that the systems rank most differently; None if no two have scores."""
+    single = [name for name in comparison.names if name not in comparison.made_of_others]
+    decisions = comparison.decisions
+    gaps = disagreement(decisions, single)
+    largest = sorted(gaps, key=lambda image_id: (-gaps[image_id], image_id))[:MOST_DISAGREEMENTS]
+    shown = [image_id for image_id in largest if gaps[image_id] > 0]
+    if not shown:
+        return None
+    scores = decisions.pivot_table("score", "image_id", "system", aggfunc="first")
+    labels = decisions.drop_duplicates("image_id").set_index("image_id")["label"]
+    rows = [
+        (
+            image_id,
+            _TRUTHS.get(labels[image_id], "unknown"),
+            *(_score_cell(scores, image_id, name) for name in single),
+        )
+        for image_id in shown
+    ]
+    return text_table(
+        "Largest disagreements",
+        ("Image", "Truth", *single),
+        rows,
+        "No image is drawn. The systems rank these most differently by score.",
+    )
+
+
+_TRUTHS = {1.0: "positive", 0.0: "negative"}
+
+
+def _score_cell(scores: pd.DataFrame, image_id: str, name: str) -> str:
+    score = scores[name].get(image_id) if name in scores else None
+    return DASH if score is None or pd.isna(score) else score_text(score)

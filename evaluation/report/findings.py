@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cxr_compare.evaluation.metrics.prose import listing
-from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.verdict import sentences
 from cxr_compare.evaluation.verdict.verdict_parts import (
@@ -43,13 +41,12 @@ def page_findings(verdict: Verdict, protocol: Protocol, joint: JointSystem | Non
     findings = []
     if verdict.ranking:
         findings.append(Finding(verdict.ranking, any(claim.decided for claim in verdict.claims)))
-    for each in verdict.conclusions:
-        if joint is not None and each.text == verdict.joint:
-            names = listing([METRICS[name].title_in_sentence for name in protocol.metrics])
-            figures = f"{names}{sentences.at_threshold(protocol.keys[0][1])}"
-            text = sentences.joint_summary(joint.name, joint.members, figures, shown=each.decided)
-            text = f"{text}. {verdict.joint_errors}".rstrip()
-            findings.append(Finding(text, each.decided, (each.text,)))
+    if joint is not None:
+        of_joint = [each for each in verdict.conclusions if each.text == verdict.joint]
+        findings += [
+            Finding(f"{each.text} {verdict.joint_errors}".rstrip(), each.decided)
+            for each in of_joint
+        ]
     for (_, policy), margins in _by_figure(verdict, "margin").items():
         claims = [each.claims[0] for each in margins]
         at = sentences.at_threshold(policy)

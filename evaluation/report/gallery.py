@@ -20,7 +20,7 @@ from cxr_compare.evaluation.report.case_selection import (
     select_cases,
 )
 from cxr_compare.evaluation.report.cases import CaseSource, read_cases
-from cxr_compare.evaluation.report.drawn_case import MAX_IMAGE_BYTES, PANEL, DrawnCase
+from cxr_compare.evaluation.report.drawn_case import DrawnCase
 from cxr_compare.evaluation.sources.pixels import Pixels
 
 _Drawn = list[tuple[CaseCategory, list[DrawnCase]]]
@@ -46,9 +46,12 @@ def _draw_cases(
             pixels = source.pixels.read(image_id)
         except InputError:
             return None
-        to_png(source.draw(image_id, pixels, panel=PANEL), folder / f"{anchor}.png")
+        drawing = source.draw(image_id, pixels)
+        to_png(drawing.sheet(), folder / f"{anchor}.png")
         gap = gaps.get(image_id, 0.0)
-        return DrawnCase.from_image(source, image_id, pixels, anchor=anchor, most=most, gap=gap)
+        return DrawnCase.from_drawing(
+            drawing, source, image_id, pixels, anchor=anchor, most=most, gap=gap
+        )
 
     drawn: _Drawn = [(category, []) for category in categories]
     missing = []
@@ -72,11 +75,11 @@ def _draw_cases(
     return drawn, missing
 
 
-_ALL_IMAGES_BYTES = 5_400_000  # 7.2 MB in base64
+_MOST_CASE_BYTES = 300_000
+_ALL_CASES_BYTES = 4_800_000  # 6.4 MB in base64
 
 
 _MOST_EXAMPLES = 3
-_MOST_FAILURES = 6
 
 
 _EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # beginnings of their keys
@@ -84,20 +87,18 @@ _EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # begin
 
 @dataclass(frozen=True)
 class Gallery:
-    """Drawn example images of the report, or the reason why there are none.
+    """Drawn example images of the report; there are none without pixels or without thresholds.
 
     Attributes:
         cases: Each kind of outcome, such as misses, with its drawn images.
         policy: Rule by which the thresholds behind the outcomes were chosen, such as ``max_f1``.
         intro: Sentence above the images.
-        reason: Why there are no images; empty if there are some.
         systems: Names of the compared detectors and classifiers.
     """
 
     cases: _Drawn = field(default_factory=list)
     policy: str = ""
     intro: str = ""
-    reason: str = ""
     systems: tuple[str, ...] = ()
 
     @property
@@ -116,17 +117,6 @@ class Gallery:
         return firsts[:_MOST_EXAMPLES]
 
     @property
-    def failures(self) -> list[tuple[CaseCategory, DrawnCase]]:
-        """One drawn image of each kind of failure that is not among the examples, at most six."""
-        shown = {case.anchor for _, case in self.examples}
-        first = [
-            (category, cases[0])
-            for category, cases in self.cases
-            if cases and category.key != "agreement"
-        ]
-        return [pair for pair in first if pair[1].anchor not in shown][:_MOST_FAILURES]
-
-    @property
     def legend(self) -> list[Mark]:
         """Legend of the drawn images."""
         drawn = [case for _, cases in self.cases for case in cases]
@@ -134,9 +124,8 @@ class Gallery:
 
     @property
     def brief_legend(self) -> list[Mark]:
-        """Legend of the small drawings on top, and of those of the failures."""
-        small = [*self.examples, *self.failures]
-        return legend(mark for _, case in small for mark in case.brief_marks)
+        """Legend of the small drawings on top."""
+        return legend(mark for _, case in self.examples for mark in case.brief_marks)
 
 
 def _first(category: CaseCategory, cases: list[DrawnCase]) -> DrawnCase:
@@ -176,10 +165,10 @@ def draw_gallery(
             call.
 
     Returns:
-        The drawn images; without pixels or thresholds, the reason why there are none.
+        The drawn images.
     """
     if pixels is None:
-        return Gallery(reason="This data set has no pixels, so no images are shown.")
+        return Gallery()
     policy = comparison.main_policy
     categories = select_cases(
         comparison.decisions,
@@ -191,10 +180,7 @@ def draw_gallery(
         made_of_others=comparison.made_of_others,
     )
     if not categories:
-        return Gallery(
-            reason="No system has a threshold, so no image can be called right or wrong. cxr tune "
-            "chooses thresholds."
-        )
+        return Gallery()
     source = read_cases(comparison, labelled, pixels, policy)
     categories = [
         _with_clear_example(category, comparison, source)
@@ -203,7 +189,7 @@ def draw_gallery(
         for category in categories
     ]
     n_images = sum(len(category.image_ids) for category in categories)
-    most = min(MAX_IMAGE_BYTES, _ALL_IMAGES_BYTES // n_images)
+    most = min(_MOST_CASE_BYTES, _ALL_CASES_BYTES // n_images)
     drawn, missing = _draw_cases(categories, source, folder, gaps, most, progress)
     intro = (
         "Choose an id to open a case with its scores, or an image to enlarge it. cxr overlay draws "

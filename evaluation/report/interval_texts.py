@@ -104,6 +104,14 @@ def _counts(made: IntervalFacts, cite: Cite) -> list[str]:
         "of patients of the images in the denominator, and a share of 0 or 1 has the exact "
         "interval.",
         "F1 and its interval are 2 J / (1 + J) of the share J = TP / (TP + FP + FN).",
+        "The denominators of precision, negative predictive value and J hold images of both "
+        "classes. There V is multiplied, and m divided (but not to below 2), by w, because the "
+        "few patients of a rare class may happen to be those with few images. w is the m of the "
+        "images of the rarer class, the one with the smaller m, divided by T² / (T + b Σ n (n − "
+        "1)), at least 1: n are the images of each patient, T = a Σ n, a is the mean over "
+        "patients of the share of their images that are of the class, and b the mean over "
+        "patients with several images of the share of the pairs of their images that are both of "
+        "the class.",
         "Balanced accuracy, MCC and likelihood ratios are computed with one more patient of each "
         f"of the four outcomes{cite('agresticaffo2000')}, who has as many images as the patients "
         "of the class have on average. Of these counts, the balanced accuracy, (1 + MCC) / 2 or "

@@ -7,8 +7,6 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.metrics.policy_text import policy_text
-from cxr_compare.evaluation.report.table import Table, text_table
 from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 CHANGES = ("missed, now found", "false alarm, now negative", "found, now missed", "new false alarm")
@@ -70,23 +68,6 @@ def joint_record(comparison: Comparison) -> dict[str, Any] | None:
 def joint_system(stored: Any) -> JointSystem | None:
     """Return the joint system that the ``answer.json`` of a report records; None without one."""
     return None if stored is None else JointSystem(stored.name, stored.members)
-
-
-def joint_table(comparison: Comparison) -> Table | None:
-    """Return the table of changed decisions; None without a joint system or without thresholds."""
-    joint = comparison.joint
-    if joint is None or not comparison.main_policy:
-        return None
-    counts = _counts(comparison)
-    rows = [(member, *(f"{count:,}" for count in row)) for member, *row in counts.itertuples()]
-    return text_table(
-        f"Where {joint.name} corrects its members",
-        ("Decision of", *(change[0].upper() + change[1:] for change in CHANGES)),
-        rows,
-        f"Images on which {joint.name} decides otherwise than one of its members, each at its own "
-        f"threshold for {policy_text(comparison.main_policy)}. The first two columns are "
-        "corrections, the last two are new errors.",
-    )
 
 
 def _counts(comparison: Comparison) -> pd.DataFrame:

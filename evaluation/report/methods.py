@@ -160,6 +160,7 @@ def _data_paragraph(comparison: Comparison, labelled: LabelledImages, citations:
     finding = inside_sentence(labelled.shown_name)
     data_name = (comparison.provenance.get("data_set") or {}).get("name") or labelled.title
     sources = labelled.images.get("source", pd.Series(dtype=object)).value_counts()
+    evaluated = _chosen(labelled.images, comparison.decisions["image_id"])
     texts = [f"This is an evaluation of {listing(comparison.names)} on {finding}."]
     cited = citations.cite_for("sources", *sources.index)
     if data_name:
@@ -171,7 +172,7 @@ def _data_paragraph(comparison: Comparison, labelled: LabelledImages, citations:
     texts += [
         _label_rule(comparison, finding),
         _roles(comparison, labelled),
-        f"Evaluated test images: {_people(labelled.images, comparison.decisions['image_id'])}",
+        f"Evaluated test images: {_people(evaluated)}.",
         *(note.text for note in comparison.notes if note.kind in ("left_out", "no_boxes")),
     ]
     return " ".join(text for text in texts if text)
@@ -197,7 +198,7 @@ def _roles(comparison: Comparison, labelled: LabelledImages) -> str:
     for role, title in _ROLES.items():
         labels = labelled.labels_of(role).dropna()
         if len(labels):
-            n_images = _people(labelled.images, labels.index).split(";")[0]
+            n_images = _count(_chosen(labelled.images, labels.index))
             texts.append(f"{title} {n_images}, {int((labels == 1).sum()):,} positive")
     if len(texts) < 2:
         return ""
@@ -211,25 +212,38 @@ def _roles(comparison: Comparison, labelled: LabelledImages) -> str:
     return f"Each image had one role{assigned}: {'; '.join(texts)}."
 
 
-def _people(images: pd.DataFrame, image_ids: Any) -> str:
-    """Describe sex, age and view of some images in a sentence, as far as they are known."""
-    chosen = images[images["image_id"].isin(image_ids)]
-    count = counted(len(chosen), "image")
-    if "patient_id" in chosen:
-        count += f" of {counted(int(chosen['patient_id'].nunique()), 'patient')}"
-    ages = chosen["age_years"].dropna() if "age_years" in chosen else pd.Series(dtype=float)
-    age = "age unknown"
-    if len(ages):
-        low, middle, high = ages.quantile([0.25, 0.5, 0.75])
-        age = f"age median {middle:.0f} (quartiles {low:.0f} to {high:.0f})"
-    return f"{count}; {_shares(chosen, 'sex')}; {age}; {_shares(chosen, 'view')}."
+def _chosen(images: pd.DataFrame, image_ids: Any) -> pd.DataFrame:
+    return images[images["image_id"].isin(image_ids)]
+
+
+def _count(images: pd.DataFrame) -> str:
+    """Count images and, where they are known, their patients."""
+    count = counted(len(images), "image")
+    if "patient_id" not in images:
+        return count
+    return f"{count} of {counted(int(images['patient_id'].nunique()), 'patient')}"
+
+
+def _people(images: pd.DataFrame) -> str:
+    """Describe number, sex, age and view of images, as far as they are known."""
+    facts = (_count(images), _shares(images, "sex"), _ages(images), _shares(images, "view"))
+    return "; ".join(fact for fact in facts if fact)
+
+
+def _ages(images: pd.DataFrame) -> str:
+    """Return median and quartiles of the ages of images; empty if they are unknown."""
+    ages = images["age_years"].dropna() if "age_years" in images else pd.Series(dtype=float)
+    if not len(ages):
+        return ""
+    low, middle, high = ages.quantile([0.25, 0.5, 0.75])
+    return f"age median {middle:.0f} (quartiles {low:.0f} to {high:.0f})"
 
 
 def _shares(images: pd.DataFrame, column: str) -> str:
-    """Return the numbers of images with each value of a column, as a text."""
+    """Return the numbers of images with each value of a column; empty if they are unknown."""
     values = images[column].dropna() if column in images else pd.Series(dtype=object)
     if not len(values):
-        return f"{column} unknown"
+        return ""
     counts = values.value_counts().sort_index()
     shares = [f"{value} {count:,}" for value, count in counts.items()]
     if len(values) < len(images):

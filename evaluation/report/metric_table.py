@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pandas as pd
 
@@ -16,31 +16,15 @@ from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.protocol import EXPLORATORY
 from cxr_compare.evaluation.report.table import notes_text, value_text
-from cxr_compare.evaluation.statistics.figure_text import p_equation, score_text
+from cxr_compare.evaluation.statistics.figure_text import p_equation
 from cxr_compare.evaluation.statistics.intervals import note_without_counts
 from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 MARKS = (
-    "● Shown to differ after correction for the number of comparisons. ○ Not shown, or not tested "
-    "together with others; not shown is not the same as equal."
+    "● Shown to differ after correction for the number of comparisons. ○ Tested and not shown, "
+    "which is not the same as equal. No sign: not tested, whatever its interval and p."
 )
-
-
-@dataclass(frozen=True)
-class ConfusionMatrix:
-    """Confusion matrix of one system (detector or classifier) at one threshold, as texts.
-
-    Attributes:
-        system: Name of the system.
-        threshold: The threshold as text, or a text that says that there is none.
-        counts: Numbers of images as texts, by ``tp`` (positive and called positive), ``fp``, ``tn``
-            and ``fn``; empty if there is no threshold.
-    """
-
-    system: str
-    threshold: str
-    counts: dict[str, str]
 
 
 def image_count(figures: Figures) -> str:
@@ -73,7 +57,7 @@ def evaluated_by_unit(comparison: Comparison) -> Comparison | None:
             for key, figure in figures.of(name).items()
             if key.metric == "threshold"
         }
-        systems[name] = replace(result, thresholds=thresholds)
+        systems[name] = replace(result, thresholds=thresholds, cost={})
     return replace(comparison, figures=figures, systems=systems)
 
 
@@ -124,20 +108,17 @@ def _image_blind(comparison: Comparison, key: MetricKey) -> dict[str, list[str]]
     baselines = [figures.get(baseline, *figure_of(key)) for _, baseline in pairs]
     if not any(baseline.known for baseline in baselines):
         return {}
-    gaps = []
-    for pair in pairs:
-        gap = figures.difference(*pair, *figure_of(key))
-        p_value = "" if gap.p_value is None else f"; {p_equation(gap.p_value)}"
-        gaps.append(value_text(gap) + p_value)
+    gaps = [difference_text(comparison, pair, figure_of(key)) for pair in pairs]
     return {"image-blind": list(map(value_text, baselines)), "minus image-blind": gaps}
 
 
 def difference_text(comparison: Comparison, pair: tuple[str, str], figure: tuple[str, str]) -> str:
-    """Return a difference with its interval and p-value, marked ● if the answer shows it.
+    """Return a difference with its interval and p-value, marked by what the answer says of it.
 
-    Only a comparison of the answer, which corrects for the number of comparisons, is marked as
-    shown. † marks a difference whose own interval excludes 0, but which this correction withdraws.
-    A difference without an interval has no mark.
+    The answer corrects for the number of comparisons. ● marks a difference that it shows, ○ one
+    that it tests and does not show, and † a difference whose own interval excludes 0, but which
+    this correction withdraws. A difference that the answer does not test, or that has no interval,
+    has no mark.
 
     Args:
         comparison: The comparison.
@@ -147,17 +128,16 @@ def difference_text(comparison: Comparison, pair: tuple[str, str], figure: tuple
     gap = comparison.figures.difference(*pair, *figure)
     p_text = "" if gap.p_value is None else f"; {p_equation(gap.p_value)}"
     text = value_text(gap)
-    if not gap.bounded:
+    if not gap.bounded or comparison.figures is not comparison.answer_figures:
         return text + p_text
-    decides = None
-    if comparison.figures is comparison.answer_figures:
-        decides = comparison.answer.decides(*pair, *figure)
-        if decides is None:
-            decides = comparison.answer.decides(pair[1], pair[0], *figure)
+    decides = comparison.answer.decides(*pair, *figure)
+    if decides is None:
+        decides = comparison.answer.decides(pair[1], pair[0], *figure)
+    if decides is None:
+        return text + p_text
     if decides:
         return f"● {text}{p_text}"
-    is_withdrawn = decides is False and gap.excludes_zero
-    return f"○ {text}{' †' if is_withdrawn else ''}{p_text}"
+    return f"○ {text}{' †' if gap.excludes_zero else ''}{p_text}"
 
 
 def figure_notes(
@@ -247,37 +227,6 @@ def counts_text(comparison: Comparison, keys: Sequence[MetricKey]) -> str:
 def row_count(figure: Figure, units: str) -> str:
     """Return as text the numbers of images (or other units) behind a row, such as "9 images"."""
     return f"{figure.n_images:,} {units}, {figure.n_positive:,} positive"
-
-
-def threshold_text(comparison: Comparison, system: str, policy: str) -> str:
-    """Return the threshold of a system as text for a table.
-
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-        system: Name of the system (detector or classifier).
-        policy: Rule by which the threshold was chosen on validation images, such as ``max_f1``.
-
-    Returns:
-        The threshold, or a text that says that the system has none.
-    """
-    value = comparison.systems[system].thresholds.get(policy)
-    return "no threshold" if value is None else f"score ≥ {score_text(value)}"
-
-
-def confusion_matrices(comparison: Comparison) -> list[ConfusionMatrix]:
-    """Return the confusion matrix of every system at its threshold by the main rule.
-
-    The list is empty if no system has a threshold.
-    """
-    policy = comparison.main_policy
-    if not policy:
-        return []
-    matrices = []
-    for name, result in comparison.systems.items():
-        counts = {cell: f"{n:,}" for cell, n in result.confusion.get(policy, {}).items()}
-        matrices.append(ConfusionMatrix(name, threshold_text(comparison, name, policy), counts))
-    return matrices
 
 
 def shown_contrasts(comparison: Comparison) -> list[tuple[str, str]]:

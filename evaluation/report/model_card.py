@@ -1,40 +1,57 @@
 """Model card of a system: what it is, what it learned from, its figures and where it fails.
 
 The card is a Markdown file with the sections of Mitchell et al. 2019 (Model Cards for Model
-Reporting) and the metadata block of the Hugging Face Hub. It has only what files record; what they
-do not record is called unknown. A report holds a card of every system, imported ones included.
+Reporting), below a YAML head as the Hugging Face Hub reads it. Each sentence is a plain function of
+what files record. A sentence without data is left out, and so is a section without sentences.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import yaml  # type: ignore[import-untyped]
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import metric_title
-from cxr_compare.evaluation.report.table import Table, markdown_rows, markdown_text
+from cxr_compare.evaluation.report.table import Table, escaped, markdown_rows
 from cxr_compare.evaluation.report.weight_licence import Start, starting_weights
 
 _HUB_METRICS = {"auroc": "roc_auc", "recall": "recall", "precision": "precision", "f1": "f1"}
 """Names of metrics on the Hugging Face Hub; other metrics keep their own names."""
-
-
-_ETHICS = """\
-- A missed finding delays care, and a false alarm causes further examinations; both shares are \
-among the figures above where they are known.
-- The labels are the opinion of those who annotated the images, and share their errors.
-- This card names no patient."""
-_NOT_INTENDED = """\
-- **Not intended**: the diagnosis or care of any patient. This is not a medical device.
-- **Out of scope**: other findings, other views and body parts, and patients or scanners unlike \
-those of the data below."""
-_GROUPS = (
-    "● marks a group that is shown to differ from all other images after Holm's correction for all "
-    "tests of groups."
+_TASKS = {
+    "boxes": "object-detection",
+    "scores": "image-classification",
+    "both": "object-detection",
+}
+_KINDS = {
+    "boxes": "a lesion detector, which gives boxes with scores",
+    "scores": "an image classifier, which gives a score for the image",
+    "both": "a joint system, which gives a score for the image and boxes with scores",
+}
+_STARTS: Mapping[Start, str] = {
+    "random": "The training started from random weights.",
+    "torchvision": "The training started from ImageNet weights of torchvision, whose code is under "
+    "BSD-3-Clause. torchvision says that its weights may have terms of their own, which follow "
+    "from the data that they were trained on.",
+    "efficientnet_lite": "The training started from ImageNet weights of EfficientNet-Lite, under "
+    "Apache-2.0.",
+    "imagenet": "The training started from ImageNet weights, whose licence depends on the network.",
+    "timm": "The training started from weights of timm, whose licence is on the page of that "
+    "model.",
+    "own": "The training started from other weights of the user, whose licence applies as well.",
+}
+_ETHICS = (
+    "A missed finding delays care, and a false alarm causes further examinations.",
+    "The labels are the opinion of those who annotated the images, and share their errors.",
+)
+_TRAINING_DATA = {"data set": "Data set", "train": "Training", "val": "Validation"}
+_LAYOUT = (
+    "The layout is that of Mitchell et al., Model Cards for Model Reporting, FAT* 2019, "
+    "doi:10.1145/3287560.3287596."
 )
 
 
@@ -87,8 +104,6 @@ class CardEvaluation:
         hub: Values for the metadata block that the Hugging Face Hub reads.
         synthetic: Number of synthetic images among the images.
         bounded: True if the metrics have intervals; False if only their values are stored.
-        left_out: Headings of tables that are left out because the model has no threshold, such as
-            ``At the threshold for best F1``.
     """
 
     images: Literal["test", "validation"]
@@ -101,7 +116,6 @@ class CardEvaluation:
     hub: Sequence[HubFigure] = ()
     synthetic: int = 0
     bounded: bool = True
-    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -110,7 +124,8 @@ class ModelCard:
 
     Attributes:
         name: Name of the model as shown to readers.
-        kind: ``boxes`` for a detector, ``scores`` for a classifier or a human reader.
+        kind: ``boxes`` for a detector, ``scores`` for a classifier or a human reader, ``both`` for
+            a joint system of both.
         finding: Name of the finding (disease sign) in the form for the middle of a sentence, such
             as ``lung opacity``.
         findings: Short names of the findings any of which makes an image positive.
@@ -123,8 +138,8 @@ class ModelCard:
 
     Example:
         >>> card = ModelCard("A", "scores", "mass", ("mass",), {"trained_on": "unknown"})
-        >>> card.imported, card.weights
-        (True, 'unknown')
+        >>> card.head()["pipeline_tag"]
+        'image-classification'
     """
 
     name: str
@@ -138,50 +153,8 @@ class ModelCard:
     cautions: Sequence[str] = ()
 
     @property
-    def imported(self) -> bool:
-        """True if only predictions that another program made are known, not the model."""
-        return not (
-            self.record.get("recipe") or self.record.get("backend") or self.record.get("members")
-        )
-
-    @property
-    def weights(self) -> Start:
-        """Source of the weights from which training started, such as ``torchvision``.
-
-        It is ``random`` without pretrained weights, ``own`` for the user's own weights, and
-        ``unknown`` if nothing is recorded; otherwise it names the publisher of ImageNet weights.
-        """
-        return starting_weights(self.record.get("recipe"))
-
-    @property
-    def model(self) -> Mapping[str, Any]:
-        """Settings of the network from the model's configuration; empty if unknown."""
-        return self._config.get("model") or {}
-
-    @property
-    def training(self) -> Mapping[str, Any]:
-        """Settings of the training from the model's configuration; empty if unknown."""
-        return self._config.get("training") or {}
-
-    @property
-    def image_size(self) -> int | None:
-        """Side of the square image that the network takes in px; None if unknown."""
-        return (self._config.get("data") or {}).get("image_size")
-
-    @property
-    def training_data(self) -> list[tuple[str, str]]:
-        """Known facts about the training data, as pairs of title and text; may be empty.
-
-        An example of a pair is ``("Data set", "rsna")``.
-        """
-        known = self.record.get("trained_on")
-        if not isinstance(known, Mapping):
-            return []
-        names = {"data set": "Data set", "train": "Training", "val": "Validation"}
-        return [(names.get(key, str(key)), str(value)) for key, value in known.items()]
-
-    @property
-    def _config(self) -> Mapping[str, Any]:
+    def config(self) -> Mapping[str, Any]:
+        """Training configuration of the model by section; empty if unknown."""
         return (self.record.get("recipe") or {}).get("config") or {}
 
     def to_markdown(self) -> str:
@@ -190,275 +163,247 @@ class ModelCard:
         Returns:
             The text of a ``README.md`` for the Hub: metadata between ``---`` lines, then the card.
         """
-        blocks = [
-            "\n".join(["---", *self._metadata(), "---"]),
-            f"# Model card: {markdown_text(self.name)}",
-            "## Model details",
-            "\n".join(self._details()),
-            "## Intended use",
-            f"- **Intended**: research on the detection of {markdown_text(self.finding)} in "
-            f"frontal chest X-rays, and the comparison of systems.\n{_NOT_INTENDED}",
-            "## Factors",
-            self._factors(),
-            "## Metrics",
-            "\n".join(self._metrics()),
-            "## Evaluation data",
-            self._evaluation_data(),
-            "## Training data",
-            self._training_data_text(),
-            "## Quantitative analyses",
-            *self._analyses(),
-            "## Ethical considerations",
-            _ETHICS,
-            "## Caveats and recommendations",
-            "\n".join(self._caveats()),
-            "The layout is that of Mitchell et al., Model Cards for Model Reporting, FAT* 2019, "
-            "doi:10.1145/3287560.3287596.",
-        ]
-        return "\n\n".join(blocks) + "\n"
+        head = yaml.safe_dump(self.head(), sort_keys=False, allow_unicode=True)
+        blocks = [f"---\n{head}---", f"# Model card: {_name(self.name)}"]
+        blocks += _section("Model details", _details(self))
+        blocks += _section("Intended use", _intended_use(self))
+        blocks += _section("Factors", [_factors(self.evaluation)])
+        blocks += _section("Metrics", _metrics(self))
+        blocks += _section("Evaluation data", _evaluation_data(self.evaluation))
+        blocks += _section("Training data", _training_data(self))
+        if self.evaluation is not None:
+            blocks += ["## Quantitative analyses", *_tables(self.evaluation)]
+        blocks += _section("Ethical considerations", _ETHICS)
+        blocks += _section("Caveats and recommendations", _caveats(self))
+        return "\n\n".join([*blocks, _LAYOUT]) + "\n"
 
-    def _details(self) -> list[str]:
-        record = self.record
-        kind = "an image classifier, which gives a score for the image"
-        if self.kind == "boxes":
-            kind = "a lesion detector, which gives boxes with scores"
-        lines = [f"- **What it is**: {kind}, for {markdown_text(self.finding)} on chest X-rays."]
-        lines += self._makers()
-        seed = record.get("seed")
-        if seed is not None:
-            seeds = seed if isinstance(seed, list | tuple) else [seed]
-            lines.append(f"- **Random seed**: {', '.join(map(str, seeds))}.")
-        if record.get("created") and not self.imported:
-            backend = f", run with {record['backend']}" if record.get("backend") else ""
-            precision = f" in {record['precision']}" if record.get("precision") else ""
-            lines.append(f"- **Recorded**: {record['created']}{backend}{precision}.")
-        lines.append(
-            f"- **Ids**: inference `{record.get('inference_id') or 'unknown'}`, training "
-            f"`{record.get('training_id') or 'unknown'}`."
-        )
-        return [*lines, f"- **Licence of the weights**: {self._licence()}"]
-
-    def _makers(self) -> list[str]:
-        record = self.record
-        if self.imported:
-            return [
-                "- **Made by**: another program. Its predictions were imported, so network, "
-                "training and version are unknown here."
-            ]
-        if record.get("members"):
-            names = [markdown_text(member["system"]) for member in record["members"]]
-            return [f"- **Made by**: cxr-compare, as a combination of {listing(names)}."]
-        if not record.get("recipe"):
-            return [
-                "- **Made by**: cxr-compare; its training files were not available, so network "
-                "and training are unknown here."
-            ]
-        network = self.model.get("backbone") or record["recipe"].get("network") or "not recorded"
-        architecture = self.model.get("architecture")
-        title = f"{architecture} on {network}" if architecture else str(network)
-        size = f", images of {self.image_size} × {self.image_size} px" if self.image_size else ""
-        version = (record.get("versions") or {}).get("cxr-compare")
-        maker = f"cxr-compare {version}" if version else "cxr-compare"
-        revision = f", revision `{record['revision']}`" if record.get("revision") else ""
-        return [
-            f"- **Network**: {markdown_text(title)}{size}.",
-            f"- **Made by**: {maker}{revision}.",
-        ]
-
-    def _licence(self) -> str:
-        if self.imported:
-            return "unknown; ask whoever made the system."
-        own = self.model.get("weights")
-        network = str(self.model.get("backbone")).replace("timm:", "")
-        start = {
-            "random": "The training started from random weights.",
-            "torchvision": "The training started from ImageNet weights of torchvision, whose code "
-            "is under BSD-3-Clause. torchvision says that its weights may have terms of their own, "
-            "which follow from the data that they were trained on.",
-            "efficientnet_lite": "The training started from ImageNet weights of EfficientNet-Lite, "
-            "under Apache-2.0.",
-            "imagenet": "The training started from ImageNet weights, whose licence depends on the "
-            "network; the run names it.",
-            "timm": f"The training started from weights of timm ({markdown_text(network)}), whose "
-            "licence is on the page of that model.",
-            "own": f"The training started from `{own}`, whose licence applies as well.",
-            "unknown": "It is unknown which weights the training started from.",
-        }[self.weights]
-        return (
-            "no licence of these weights is recorded; whoever publishes them must choose one. "
-            f"{start}"
-        )
-
-    def _factors(self) -> str:
-        if self.evaluation is not None and self.evaluation.groups:
-            return (
-                "Figures by group of images are below; the groups are those that the data set "
-                "records."
-            )
-        return (
-            "No groups of images (such as sex, age or view) were evaluated, so it is unknown where "
-            "the system does worse."
-        )
-
-    def _metrics(self) -> list[str]:
-        score = "between 0 and 1, not calibrated, so it is no probability."
-        if self.calibrated:
-            score = "calibrated to a probability on validation images."
-        lines = [f"- **Score**: {score}"]
-        if self.points:
-            lines.append(
-                "- **Operating points**: an image is called positive from these scores on."
-            )
-        else:
-            lines.append(
-                "- **Operating point**: none is known, because no threshold was chosen. AUROC and "
-                "average precision need none."
-            )
-        for point in self.points:
-            main = " (the figures below)" if point.is_main and len(self.points) > 1 else ""
-            lines.append(f"  - {point.policy}: {point.threshold}{main}")
-        if self.evaluation is not None and self.evaluation.bounded:
-            by = ", by patient"
-            if self.evaluation.counts.get("n_patients") is None:
-                by = ", by image, because patients are unknown"
-            lines.append(
-                f"- **Intervals**: 95 %{by}. AUROC after Obuchowski (1997), figures at a "
-                "threshold by closed formulas, other figures by a bootstrap of patients."
-            )
-        elif self.evaluation is not None:
-            lines.append(
-                "- **Intervals**: none, because only the figures are stored with the predictions."
-            )
-        return lines
-
-    def _evaluation_data(self) -> str:
-        evaluation = self.evaluation
-        if evaluation is None:
-            return (
-                "The system was not evaluated here. `cxr compare` gives figures with intervals, "
-                "and writes this card with them."
-            )
-        split = f", split `{evaluation.split}`" if evaluation.split else ""
-        n_images = evaluation.counts.get("n_images")
-        n_patients = evaluation.counts.get("n_patients")
-        n_positive = evaluation.counts.get("n_positive")
-        images = f"{n_images:,}" if n_images else "an unknown number of"
-        patients = f" of {counted(n_patients, 'patient')}" if n_patients else ""
-        positive = "" if n_positive is None else f", {n_positive:,} positive"
-        lines = [
-            f"- **Data set**: {markdown_text(evaluation.data_set)}{split}.",
-            f"- **Images**: {images} {evaluation.images} images{patients}{positive}.",
-        ]
-        if evaluation.images == "validation":
-            lines.append(
-                "- **These images chose weights and thresholds**, so the figures flatter the "
-                "system. Run `cxr compare` for figures on test images."
-            )
-        if evaluation.synthetic:
-            lines.append(
-                f"- **{evaluation.synthetic:,} of these images are synthetic**, drawn by a program "
-                "and of no patient."
-            )
-        return "\n".join(lines)
-
-    def _training_data_text(self) -> str:
-        if not self.training_data:
-            return (
-                "Unknown. The files do not say what the system was trained on, so it cannot be "
-                "ruled out that it has seen the images above."
-            )
-        lines = [
-            f"- **{markdown_text(key)}**: {markdown_text(text)}."
-            for key, text in self.training_data
-        ]
-        how = self.training
-        if how.get("epochs"):
-            text = f"{how['epochs']} epochs"
-            if how.get("batch_size"):
-                text += f", batches of {how['batch_size']}"
-            if how.get("optimiser"):
-                text += f", {how['optimiser']}"
-            if how.get("learning_rate"):
-                text += f", learning rate {how['learning_rate']}"
-            lines.append(f"- **Training run**: {text}.")
-        return "\n".join(lines)
-
-    def _analyses(self) -> list[str]:
-        """Return tables of figures, of errors and of groups."""
-        evaluation = self.evaluation
-        if evaluation is None:
-            return ["None."]
-        blocks = []
-        for section in evaluation.figures:
-            blocks += _table_blocks(section)
-        reason = (
-            "this system has no threshold. `cxr tune` chooses one from its predictions on "
-            "validation images"
-        )
-        if self.points:
-            reason = "none of them is defined for this system on these images"
-        blocks += [
-            f"**{markdown_text(heading)}**: no figures, because {reason}."
-            for heading in evaluation.left_out
-        ]
-        if evaluation.errors is not None:
-            blocks += [*_table_blocks(evaluation.errors), evaluation.errors.lead]
-        if evaluation.groups:
-            blocks += ["### By group of images", _GROUPS]
-            for section in evaluation.groups:
-                blocks += _table_blocks(section)
-        return blocks
-
-    def _caveats(self) -> list[str]:
-        lines = [f"- {markdown_text(text)}" for text in self.cautions]
-        lines.append(
-            "- Figures on one data set say little about another hospital. Evaluate the system on "
-            "your own images before you rely on it."
-        )
-        if not self.training_data:
-            lines.append(
-                "- Ask whoever made the system what it was trained on, and whether any of your "
-                "patients were among them."
-            )
-        return lines
-
-    def _metadata(self) -> list[str]:
-        """Return the lines of the metadata block. JSON texts are YAML, too."""
-        task = "object-detection" if self.kind == "boxes" else "image-classification"
+    def head(self) -> dict[str, Any]:
+        """Return the metadata block that the Hugging Face Hub reads."""
+        task = _TASKS[self.kind]
         tags = ["chest-x-ray", "radiology", "medical-imaging", *self.findings]
-        lines = [
-            "license: other",
-            "license_name: not-stated",
-            "library_name: cxr-compare",
-            f"pipeline_tag: {task}",
-            f"tags: {json.dumps([tag.replace('_', '-') for tag in tags])}",
-        ]
-        if self.evaluation is None or not self.evaluation.hub:
-            return lines
-        data_set = json.dumps(self.evaluation.data_set)
-        lines += [
-            "model-index:",
-            f"- name: {json.dumps(self.name)}",
-            "  results:",
-            "  - task:",
-            f"      type: {task}",
-            "    dataset:",
-            f"      type: {data_set}",
-            f"      name: {data_set}",
-            f"      split: {self.evaluation.images}",
-            "    metrics:",
-        ]
-        for figure in self.evaluation.hub:
-            lines += [
-                f"    - type: {figure.kind}",
-                f"      value: {figure.value:.4g}",
-                f"      name: {json.dumps(figure.name)}",
-            ]
-        return lines
+        head: dict[str, Any] = {
+            "license": "other",
+            "license_name": "not-stated",
+            "library_name": "cxr-compare",
+            "pipeline_tag": task,
+            "tags": [tag.replace("_", "-") for tag in tags],
+        }
+        evaluation = self.evaluation
+        if evaluation is not None and evaluation.hub:
+            results = {
+                "task": {"type": task},
+                "dataset": {
+                    "type": evaluation.data_set,
+                    "name": evaluation.data_set,
+                    "split": evaluation.images,
+                },
+                "metrics": [
+                    {"type": one.kind, "value": float(f"{one.value:.4g}"), "name": one.name}
+                    for one in evaluation.hub
+                ],
+            }
+            head["model-index"] = [{"name": self.name, "results": [results]}]
+        return head
 
 
-def _table_blocks(table: Table) -> list[str]:
-    return [f"**{markdown_text(table.title)}**", markdown_rows(table.frame)]
+def _section(title: str, sentences: Sequence[str]) -> list[str]:
+    """Return a heading and a list of the sentences that have data; nothing if none has."""
+    known = [f"- {sentence}" for sentence in sentences if sentence]
+    return [f"## {title}", "\n".join(known)] if known else []
+
+
+def _name(text: str) -> str:
+    return escaped(text, "markdown")
+
+
+def _details(card: ModelCard) -> list[str]:
+    record = card.record
+    return [
+        f"**What it is**: {_KINDS[card.kind]}, for {_name(card.finding)} on chest X-rays.",
+        _network(card),
+        _image_size(card),
+        _members(record),
+        _version(record),
+        _labelled("Revision", record.get("revision")),
+        _labelled("Random seed", record.get("seed")),
+        _labelled("Recorded", record.get("created") if record.get("backend") else None),
+        _labelled("Id of the predictions", record.get("inference_id")),
+        _labelled("Id of the training", record.get("training_id")),
+        _licence(card),
+    ]
+
+
+def _labelled(label: str, value: Any) -> str:
+    """Return a fact with its label; empty if the fact is unknown."""
+    if value is None or value == "":
+        return ""
+    values = value if isinstance(value, list | tuple) else [value]
+    return f"**{label}**: {_name(', '.join(map(str, values)))}."
+
+
+def _network(card: ModelCard) -> str:
+    model = card.config.get("model") or {}
+    recipe = card.record.get("recipe") or {}
+    backbone = model.get("backbone") or recipe.get("network")
+    return _labelled("Network", " on ".join(filter(None, (model.get("architecture"), backbone))))
+
+
+def _image_size(card: ModelCard) -> str:
+    size = (card.config.get("data") or {}).get("image_size")
+    return f"**Input**: images of {size} × {size} px." if size else ""
+
+
+def _members(record: Mapping[str, Any]) -> str:
+    names = [_name(member["system"]) for member in record.get("members") or ()]
+    return f"**Combination** of the predictions of {listing(names)}." if names else ""
+
+
+def _version(record: Mapping[str, Any]) -> str:
+    version = (record.get("versions") or {}).get("cxr-compare")
+    return f"**Made by**: cxr-compare {version}." if version and record.get("recipe") else ""
+
+
+def _licence(card: ModelCard) -> str:
+    start = starting_weights(card.record.get("recipe"))
+    if start == "unknown":
+        return ""
+    return (
+        "**Licence of the weights**: none is recorded; whoever publishes them must choose one. "
+        f"{_STARTS[start]}"
+    )
+
+
+def _intended_use(card: ModelCard) -> list[str]:
+    return [
+        f"**Intended**: research on the detection of {_name(card.finding)} in frontal chest "
+        "X-rays, and the comparison of systems.",
+        "**Not intended**: the diagnosis or care of any patient. This is not a medical device.",
+        "**Out of scope**: other findings, other views and body parts, and patients or scanners "
+        "unlike those of the data below.",
+    ]
+
+
+def _factors(evaluation: CardEvaluation | None) -> str:
+    if evaluation is None or not evaluation.groups:
+        return ""
+    return "**Groups of images**: those that the data set records; their figures are below."
+
+
+def _metrics(card: ModelCard) -> list[str]:
+    return [_score(card), *map(_point, card.points), _intervals(card.evaluation)]
+
+
+def _score(card: ModelCard) -> str:
+    if card.calibrated:
+        return "**Score**: calibrated to a probability on validation images."
+    return "**Score**: between 0 and 1, not calibrated, so it is no probability."
+
+
+def _point(point: OperatingPoint) -> str:
+    at = f"**Threshold for {_name(point.policy)}**: positive from {point.threshold} on"
+    return f"{at} (the figures below)." if point.is_main else f"{at}."
+
+
+def _intervals(evaluation: CardEvaluation | None) -> str:
+    if evaluation is None or not evaluation.bounded:
+        return ""
+    unit = "image" if evaluation.counts.get("n_patients") is None else "patient"
+    return (
+        f"**Intervals**: 95 %, by {unit}. AUROC after Obuchowski (1997), figures at a threshold by "
+        "closed formulas, other figures by a bootstrap of patients."
+    )
+
+
+def _evaluation_data(evaluation: CardEvaluation | None) -> list[str]:
+    if evaluation is None:
+        return []
+    return [
+        _labelled("Data set", evaluation.data_set),
+        _labelled("Split", evaluation.split),
+        _counts(evaluation),
+        _chose(evaluation),
+        _synthetic(evaluation),
+    ]
+
+
+def _counts(evaluation: CardEvaluation) -> str:
+    counts = evaluation.counts
+    parts = []
+    if counts.get("n_images") is not None:
+        parts.append(f"{counts['n_images']:,} {evaluation.images} images")
+    if counts.get("n_patients") is not None:
+        parts.append(counted(int(counts["n_patients"] or 0), "patient"))
+    if counts.get("n_positive") is not None:
+        parts.append(f"{counts['n_positive']:,} positive images")
+    return f"**Images**: {listing(parts)}." if parts else ""
+
+
+def _chose(evaluation: CardEvaluation) -> str:
+    if evaluation.images == "test":
+        return ""
+    return (
+        "**These images chose weights and thresholds**, so the figures flatter the system. Run "
+        "`cxr compare` for figures on test images."
+    )
+
+
+def _synthetic(evaluation: CardEvaluation) -> str:
+    if not evaluation.synthetic:
+        return ""
+    return (
+        f"**{evaluation.synthetic:,} of these images are synthetic**, drawn by a program and of no "
+        "patient."
+    )
+
+
+def _training_data(card: ModelCard) -> list[str]:
+    known = card.record.get("trained_on")
+    facts = known if isinstance(known, Mapping) else {}
+    how = card.config.get("training") or {}
+    return [
+        *(_labelled(_TRAINING_DATA.get(key, str(key)), text) for key, text in facts.items()),
+        _labelled("Epochs", how.get("epochs")),
+        _labelled("Batch size", how.get("batch_size")),
+        _labelled("Optimiser", how.get("optimiser")),
+        _labelled("Learning rate", how.get("learning_rate")),
+    ]
+
+
+def _tables(evaluation: CardEvaluation) -> list[str]:
+    """Return tables of figures, of errors and of groups."""
+    blocks = []
+    for table in evaluation.figures:
+        blocks += _table(table)
+    if evaluation.errors is not None:
+        blocks += [*_table(evaluation.errors), evaluation.errors.lead]
+    if evaluation.groups:
+        blocks += [
+            "### By group of images",
+            "● marks a group that is shown to differ from all other images after Holm's correction "
+            "for all tests of groups.",
+        ]
+    for table in evaluation.groups:
+        blocks += _table(table)
+    return blocks
+
+
+def _table(table: Table) -> list[str]:
+    return [f"**{_name(table.title)}**", markdown_rows(table.frame)]
+
+
+def _caveats(card: ModelCard) -> list[str]:
+    return [
+        *map(_name, card.cautions),
+        *_unknown_training(card),
+        "Figures on one data set say little about another hospital. Evaluate the system on your "
+        "own images before you rely on it.",
+    ]
+
+
+def _unknown_training(card: ModelCard) -> list[str]:
+    if isinstance(card.record.get("trained_on"), Mapping):
+        return []
+    return ["No file records what the system learned from, so it may have seen the images above."]
 
 
 def hub_figure(metric: str, value: float, policy: str = "") -> HubFigure:

@@ -7,7 +7,7 @@ import re
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
 from cxr_compare.evaluation.report.metric_table import image_count
-from cxr_compare.evaluation.report.table import Table, latex_rows, latex_text, markdown_rows
+from cxr_compare.evaluation.report.table import Table, escaped, latex_rows, markdown_rows
 
 
 def latex_table(comparison: Comparison, table: Table) -> str:
@@ -27,7 +27,7 @@ def latex_table(comparison: Comparison, table: Table) -> str:
     )
     label = "tab:" + re.sub("[^a-z0-9]+", "-", comparison.finding.lower())
     text = latex_rows(table.frame, caption, label).removesuffix("\\end{table}\n")
-    note = rf"\par {{\footnotesize {latex_text(table.note)}}}" if table.note else ""
+    note = rf"\par {{\footnotesize {escaped(table.note, 'latex')}}}" if table.note else ""
     return "\n".join([r"% needs \usepackage{booktabs}", f"{text}{note}", r"\end{table}", ""])
 
 

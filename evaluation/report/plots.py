@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from cxr_compare.evaluation.boxes.froc import FROC_RATES
 from cxr_compare.evaluation.figures import image_blind_name
@@ -27,6 +27,7 @@ from cxr_compare.evaluation.report.chart_style import (
     GUIDE,
     INK,
     MARKERS,
+    PLOT_HEIGHT,
     QUIET,
     add_legend,
     draw_band,
@@ -38,7 +39,7 @@ from cxr_compare.evaluation.report.chart_style import (
     style_axes,
     wrapped,
 )
-from cxr_compare.evaluation.report.curves import FROC_PREFIX, RESAMPLES
+from cxr_compare.evaluation.report.curves import FROC_PREFIX, RESAMPLES, SCORE_BINS
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
 
 _HIT_RULES = {
@@ -46,6 +47,7 @@ _HIT_RULES = {
     "froc-centre": "A box hits a lesion if its centre lies in the lesion's box, borders included.",
 }
 _DASHED = (0, (6, 4))
+_NEGATIVE = "#8A949E"  # grey of negative images, on white as on black
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -99,7 +101,8 @@ def draw(
         blind = image_blind_name(system)
         label = f"constant boxes with {system}'s scores"
         legend[blind] = _legend_text(figures, blind, label, chart)
-    figure, axes = new_chart(chart.title, chart.x_title, chart.y_title)
+    height = max(PLOT_HEIGHT, _SCORE_ROW * len(systems)) if name == "scores" else PLOT_HEIGHT
+    figure, axes = new_chart(chart.title, chart.x_title, chart.y_title, plot_height=height)
     chart.draw(axes, _Curves(rows, systems, legend, facts))
     add_legend(axes)
     return figure
@@ -127,13 +130,14 @@ def chart_note(name: str, curves: pd.DataFrame, facts: Mapping[str, Any]) -> str
             for system in facts["boxes_from_maps"]
             if system in set(rows["system"])
         ]
-        sentences.append("Points: the rates over which the mean is taken.")
+        if (rows["kind"] == "curve").any():
+            sentences.append("Points: the rates over which the mean is taken.")
         if has_bands:
             sentences.append("Bands: 95 % intervals at these rates.")
         if (rows["kind"] == "image-blind").any():
             sentences.append(
-                "Thin dashes: constant boxes, which do not depend on the image, with the image "
-                "scores of each system."
+                "Thin dashes: the best of the constant boxes, which do not depend on the image, "
+                "with the image scores of a system."
             )
     elif name == "calibration":
         sentences += _calibration_sentences(facts, has_bands=has_bands)
@@ -142,7 +146,12 @@ def chart_note(name: str, curves: pd.DataFrame, facts: Mapping[str, Any]) -> str
             "Not drawn, because scores that were not calibrated on validation images are no "
             f"probabilities: {listing(facts['without_net_benefit'])}."
         )
-    if name in ("roc", "pr") and (rows["kind"] == "points").any():
+    if (rows["kind"] == "mark").any():
+        sentences.append(
+            "Diamonds: systems without scores, which are one operating point (horizontal, vertical "
+            "position)."
+        )
+    if name == "roc" and (rows["kind"] == "points").any():
         sentences.append(
             "A threshold that was chosen on validation images may give other rates here than it "
             "gave there."
@@ -219,6 +228,7 @@ def draw_roc(axes: Axes, curves: _Curves) -> None:
     share_axis(axes, "x")
     share_axis(axes, "y")
     _draw_systems(axes, curves)
+    _draw_marks(axes, curves, 0, 1)
     _draw_thresholds(axes, curves)
 
 
@@ -234,9 +244,51 @@ def draw_froc(axes: Axes, curves: _Curves) -> None:
     axes.minorticks_off()
     share_axis(axes, "y")
     _draw_systems(axes, curves, drawstyle="steps-post")
+    _draw_marks(axes, curves, FROC_RATES[0], FROC_RATES[-1])
     for position, name in enumerate(curves.systems):
         points = _rows_of(curves, name, "points")
         axes.plot(points["x"], points["y"], **marker_style(".", system_colour(position)))
+
+
+_SCORE_ROW = 56.0  # least height of the histograms of a system, in points
+_BAR_REACH = 0.36  # height of the tallest bar, as a share of a row
+
+
+def draw_scores(axes: Axes, curves: _Curves) -> None:
+    """Draw a row for each system: scores of positive images upwards, of negative ones downwards.
+
+    Bars are shares of the images of their class, and the tallest bar of each row has one height.
+    """
+    share_axis(axes, "x")
+    axes.set(ylim=(len(curves.systems) - 0.5, -0.5))
+    axes.set_yticks([])
+    for position, name in enumerate(curves.systems):
+        base = position + 0.1  # the name stands above
+        bars = {kind: _rows_of(curves, name, kind) for kind in ("positive", "negative")}
+        tallest = max((rows["y"].max() for rows in bars.values() if len(rows)), default=0.0)
+        text = f"{wrapped(name, 32, lines=1)}: tallest bar {100 * tallest:.0f} %"
+        axes.text(
+            0.0, position - 0.3, text, fontsize=10.5, color=INK, va="bottom", parse_math=False
+        )
+        for kind, direction, colour in (
+            ("positive", -1, system_colour(position)),
+            ("negative", 1, _NEGATIVE),
+        ):
+            rows = bars[kind]
+            lengths = direction * _BAR_REACH * rows["y"] / tallest
+            axes.bar(rows["x"], lengths, 0.9 / SCORE_BINS, base, color=colour, linewidth=0)
+        axes.plot([0, 1], [base, base], color=QUIET, linewidth=1)
+    for place, policy in enumerate(_policies(curves.facts)):
+        look = marker_style(MARKERS[place % len(MARKERS)], QUIET)
+        chosen = curves.rows[curves.rows["policy"] == policy]
+        for position, name in enumerate(curves.systems):
+            for threshold in chosen.loc[chosen["system"] == name, "x"]:
+                base = position + 0.1
+                ends = [base - _BAR_REACH, base + _BAR_REACH]
+                axes.plot([threshold, threshold], ends, color=INK, linewidth=1)
+                axes.plot(threshold, base, **look)
+        if len(chosen):
+            axes.plot([], [], **look, label=f"threshold for {policy_text(policy)}")
 
 
 def draw_calibration(axes: Axes, curves: _Curves) -> None:
@@ -275,6 +327,7 @@ def _draw_systems(axes: Axes, curves: _Curves, **style: Any) -> None:
         band = _rows_of(curves, name, "band")
         if len(band):
             draw_band(axes, band["x"], band["low"], band["high"], position)
+    strongest = _strongest_baseline(curves)
     for position, name in enumerate(curves.systems):
         rows = _rows_of(curves, name, "curve")
         if rows.empty:
@@ -282,13 +335,31 @@ def _draw_systems(axes: Axes, curves: _Curves, **style: Any) -> None:
         look = line_style(position) | style
         draw_line(axes, rows["x"], rows["y"], **look, label=curves.legend[name])
         blind = _rows_of(curves, name, "image-blind")
-        if len(blind):
+        if name == strongest and len(blind):
             thin = look | {"linewidth": 1.2, "linestyle": _DASHED}
             text = curves.legend[image_blind_name(name)]
             draw_line(axes, blind["x"], blind["y"], **thin, label=text)
     guide = _rows_of(curves, "", "guide")
     if len(guide):
         axes.plot(guide["x"], guide["y"], **GUIDE, label=curves.legend[""])
+
+
+def _strongest_baseline(curves: _Curves) -> str:
+    """Return the system whose image-blind baseline finds most: one such curve says enough."""
+    blind = curves.rows[curves.rows["kind"] == "image-blind"]
+    return str(blind.groupby("system", sort=False)["y"].max().idxmax()) if len(blind) else ""
+
+
+def _draw_marks(axes: Axes, curves: _Curves, low: float, high: float) -> None:
+    """Draw the point of each system without scores; beyond the axis it lies at its end."""
+    for position, name in enumerate(curves.systems):
+        marks = _rows_of(curves, name, "mark")
+        if marks.empty:
+            continue
+        x, y = marks["x"].iloc[0], marks["y"].iloc[0]
+        label = f"{name}: one point ({number(x)}, {number(y)})"
+        style = marker_style("D", system_colour(position)) | {"markersize": 8}
+        axes.plot([min(max(x, low), high)], [y], **style, label=label)
 
 
 def _draw_thresholds(axes: Axes, curves: _Curves) -> None:
@@ -348,6 +419,14 @@ _CHARTS = {
         f"{FROC_PREFIX['centre']}_mean",
         "mean share",
         draw_froc,
+    ),
+    "scores": _Chart(
+        "Scores by class",
+        "Score of the image",
+        "Share of positives ↑, of negatives ↓",
+        "",
+        "",
+        draw_scores,
     ),
     "calibration": _Chart(
         "Calibration",
@@ -442,15 +521,25 @@ def _draw_forest_rows(
             "clip_on": False,
         }
         axes.plot(row["estimate"], place, "o", **dot, **hollow)
-    locator = MaxNLocator(
-        nbins=min(4, max(2, int(axes.bbox.width // 42))), steps=[1, 2, 5, 10], min_n_ticks=2
-    )
-    ticks = locator.tick_values(min(ends), max(ends) if max(ends) > min(ends) else min(ends) + 0.01)
-    axes.set_xticks(ticks)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: _tick_text(tick, ticks)))
+    ticks, texts = _fitting_ticks(min(ends), max(ends), axes.bbox.width)
+    axes.set_xticks(ticks, texts)
     axes.set_yticks([])
     axes.tick_params(labelsize=9.5, pad=4)
     axes.set(xlim=(ticks[0], ticks[-1]), ylim=(len(rows) - 0.5, -0.5))
+
+
+def _fitting_ticks(low: float, high: float, width: float) -> tuple[list[float], list[str]]:
+    """Return ticks around a range, and their texts, as many as stand apart on so many points."""
+    if high <= low:
+        high = low + 0.01
+    for most in (4, 3, 2, 1):
+        locator = MaxNLocator(nbins=most, steps=[1, 2, 5, 10], min_n_ticks=2)
+        ticks = list(map(float, locator.tick_values(low, high)))
+        texts = [_tick_text(tick, ticks) for tick in ticks]
+        letters = max(map(len, texts)) + 1.5
+        if letters * _LETTER <= width / (len(ticks) - 1):
+            break
+    return ticks, texts
 
 
 def _tick_text(tick: float, ticks: Sequence[float]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -20,34 +20,29 @@ from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
-from cxr_compare.evaluation.report.chart_style import alt_text, image_source, save_pages, svg_bytes
+from cxr_compare.evaluation.report.chart_style import ShownChart, save_pages
 from cxr_compare.evaluation.report.compared import Compared
-from cxr_compare.evaluation.report.failure_tables import no_groups_text
+from cxr_compare.evaluation.report.failure_tables import disagreement_table, no_groups_text
 from cxr_compare.evaluation.report.findings import page_findings
 from cxr_compare.evaluation.report.gallery import draw_gallery
 from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.report.paper_tables import latex_table, markdown_table
 from cxr_compare.evaluation.report.plots import chart_names, chart_note, draw, no_decision_curve
 from cxr_compare.evaluation.report.report_tables import report_tables
-from cxr_compare.evaluation.report.system_cards import card_files, write_cards
+from cxr_compare.evaluation.report.system_cards import card_files, carded_systems, write_cards
 from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.report.unknown_patients import image_wording
 
-MAX_BYTES = 10_000_000
+MAX_BYTES = 8_000_000
 
 
 _STALE = f"{files.OVERLAYS}/*.png", f"{files.FIGURES}/*"
 
 
-_MAIN_CHARTS = ("roc", "froc-iou", "calibration")
-
-
-class PageChart(NamedTuple):
-    """Chart of the page: its SVG file as the source of an image, with its texts."""
-
-    source: str
-    alt: str
-    note: str
+_MAIN_CHARTS = ("roc", "froc-iou", "scores")
+_NOT_ON_THE_PAGE = ("confusion", "froc-centre")
+"""Charts that are only files: the page has these counts in a table, and the FROC curve by overlap.
+"""
 
 
 def write_page(
@@ -77,7 +72,7 @@ def write_page(
         id.
 
     Raises:
-        ValueError: The page would be larger than 10 MB.
+        ValueError: The page would be larger than 8 MB.
     """
     comparison = compared.comparison
     labelled = compared.truth
@@ -110,6 +105,7 @@ def write_page(
             examples=gallery.examples,
             gallery=gallery,
             no_groups=no_groups_text(labelled.test.images),
+            disagreements=None if gallery.cases else disagreement_table(comparison),
             **methods(comparison, labelled),
             **tables,
             forest=charts.pop("forest", None),
@@ -133,7 +129,7 @@ def _draw_charts(
     figures: pd.DataFrame,
     facts: dict[str, Any],
     folder: Path,
-) -> dict[str, PageChart]:
+) -> dict[str, ShownChart]:
     """Draw each chart once, write it as SVG and as a page of a PDF, and return it by its name."""
     drawn = {
         name: draw(name, curves, figures, comparison.names, facts)
@@ -142,21 +138,21 @@ def _draw_charts(
     save_pages(drawn.values(), folder / "charts.pdf")
     charts = {}
     for name, figure in drawn.items():
-        svg = svg_bytes(figure)
-        (folder / f"{name}.svg").write_bytes(svg)
-        note = chart_note(name, curves, facts)
-        charts[name] = PageChart(image_source(svg), alt_text(figure), note)
+        charts[name] = ShownChart(figure, chart_note(name, curves, facts))
+        (folder / f"{name}.svg").write_bytes(charts[name].file)
     return charts
 
 
-def _content_without_images(comparison: Comparison, charts: dict[str, PageChart]) -> dict[str, Any]:
+def _content_without_images(
+    comparison: Comparison, charts: dict[str, ShownChart]
+) -> dict[str, Any]:
     """Return the content of the report's page but for its title, main tables and images."""
-    # These are ROC, FROC and calibration; other charts replace those that are missing.
-    curves = [name for name in charts if name != "confusion"]
+    # These are ROC, FROC and scores; other charts replace those that are missing.
+    curves = [name for name in charts if name not in _NOT_ON_THE_PAGE]
     ranked = sorted(curves, key=lambda name: name not in _MAIN_CHARTS)
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=curves.index)
     return {
-        "cards": card_files(comparison.names),
+        "cards": card_files(carded_systems(comparison.names, comparison.records)),
         "verdict": comparison.answer,
         "findings": page_findings(comparison.answer, comparison.protocol, comparison.joint),
         "notes": [

@@ -8,7 +8,6 @@ from typing import Any
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.report.cost_table import cost_table
 from cxr_compare.evaluation.report.failure_tables import (
     corrections_table,
     error_kinds_table,
@@ -18,9 +17,7 @@ from cxr_compare.evaluation.report.failure_tables import (
     subgroup_tables,
 )
 from cxr_compare.evaluation.report.folded_tables import folded_tables
-from cxr_compare.evaluation.report.joint_table import joint_table
 from cxr_compare.evaluation.report.metric_table import (
-    confusion_matrices,
     evaluated_by_unit,
     image_count,
 )
@@ -48,10 +45,9 @@ def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str,
         "no_place": _no_localisation(comparison),
         "place_notes": [each.text for each in comparison.notes if each.kind == "image_blind"],
         "by_unit": _unit_table(comparison, rows),
-        "confusion": confusion_matrices(comparison),
-        "cost": cost_table(comparison),
-        "errors": _present(error_kinds_table(comparison), lesion_table(comparison)),
-        "corrections": _present(corrections_table(comparison), joint_table(comparison)),
+        "errors": _present(
+            error_kinds_table(comparison), lesion_table(comparison), corrections_table(comparison)
+        ),
         "groups": group_tables(comparison),
         "groups_lead": groups_lead(comparison),
         "subgroups": subgroup_tables(comparison),
@@ -70,6 +66,7 @@ def _no_localisation(comparison: Comparison) -> str:
         for name in comparison.names
         for key, figure in comparison.figures.of(name).items()
         if key.subgroup == ALL
+        and key.policy in ("", comparison.main_policy)
         and key.metric in METRICS
         and METRICS[key.metric].table.part == "localisation"
     ]

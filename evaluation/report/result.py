@@ -94,7 +94,9 @@ class Result(OpenedFromFolder):
         if self.compared is None:
             return AnswerInfo.read(self._opened / files.ANSWER)
         table = self.table.to_dict("split")
-        table["index"] = [list(names) for names in table["index"]]
+        table["index"] = [
+            [name] if isinstance(name, str) else list(name) for name in table["index"]
+        ]
         return AnswerInfo(
             **answer_record(self.compared.comparison),
             table=AnswerTable(**table),
@@ -173,22 +175,26 @@ class Result(OpenedFromFolder):
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Main table of the report as texts: metrics by row, systems and differences by column.
+        """Main table of the report as texts, with size and time where they are known.
 
-        The index has two levels: a heading (rule for the threshold) and the title of the metric. A
-        cell holds a value with its interval, such as ``0.912 (0.880 to 0.940)``.
+        A cell holds a value with its interval, such as ``0.912 (0.880 to 0.940)``. One or two
+        systems and their difference are columns; the index then has two levels, a heading (rule
+        for the threshold) and the title of the metric. Of three or more systems each is a row.
         """
         if self.compared is not None:
             return summary_frame(self.compared.comparison, self.compared.rows)
         stored = self.answer.table.to_json()
-        index = pd.MultiIndex.from_tuples([tuple(names) for names in stored["index"]])
+        index: pd.Index = pd.MultiIndex.from_tuples([tuple(names) for names in stored["index"]])
+        if index.nlevels == 1:
+            index = index.get_level_values(0)
         return pd.DataFrame(stored["data"], index=index, columns=stored["columns"])
 
     @property
     def table_note(self) -> str:
         """Meaning of the marks in `table`; empty if it has no differences."""
         texts = self.table.to_numpy().ravel().tolist()
-        return marks_note(texts, joint_system(self.answer.joint), with_findings=True)
+        all_figures = self.table.index.nlevels > 1  # else that of the primary figure only
+        return marks_note(texts, joint_system(self.answer.joint), with_findings=all_figures)
 
     @property
     def headline(self) -> str:
@@ -251,8 +257,11 @@ class Result(OpenedFromFolder):
         drawn = bool(self.answer.overlays)
         hidden = self.answer.provenance.names_hidden
         images = "images" if drawn else "no images"
-        named = (drawn or self.answer.names_images) and not hidden
-        names = "file names" if named else "no file names"
+        names = "no file names"
+        if not hidden and (drawn or self.answer.names_images):
+            names = "file names"
+        elif not hidden and len(self.systems) > 1:
+            names = "ids of images"  # those of the largest disagreements
         first, second = sorted((images, names), key=lambda held: held.startswith("no "))
         return f"This file can be sent as it is; it holds {first} and {second}."
 
@@ -260,7 +269,9 @@ class Result(OpenedFromFolder):
         """Return the answer, its cautions and notes and the table as HTML, for a notebook."""
         notes = [*self.cautions, *(f"Note: {note}" for note in self.answer.reading)]
         items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-        table = self.table.to_html().replace("<td>", '<td style="white-space: nowrap">')
+        table = self.table.to_html()
+        if self.table.index.nlevels > 1:  # the many columns of three or more systems are broken
+            table = table.replace("<td>", '<td style="white-space: nowrap">')
         note = f"<p>{html.escape(self.table_note)}</p>" if self.table_note else ""
         return f"<p><b>{html.escape(self.headline)}</b></p><ul>{items}</ul>{table}{note}"
 
@@ -384,7 +395,7 @@ class Result(OpenedFromFolder):
                 "images=FOLDER"
             )
         source = read_cases(comparison, self.compared.truth, pixels, comparison.main_policy)
-        return as_figure([source.draw(image_id, panel=panel) for image_id in image_ids])
+        return as_figure([source.draw(image_id, panel=panel).sheet() for image_id in image_ids])
 
     def _stored_overlay(self, image_id: str) -> np.ndarray:
         from PIL import Image

@@ -1,4 +1,4 @@
-"""The main table of a report, with the rows that a user names or the usual rows."""
+"""The main table of a report: the figures that a user names or the usual ones, size and time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
+from cxr_compare.evaluation.report.cost_table import cost_frame, timing_note
 from cxr_compare.evaluation.report.metric_table import (
     counts_text,
     difference_text,
@@ -35,6 +36,9 @@ from cxr_compare.evaluation.verdict.sentences import at_threshold
 
 MOST_COLUMNS = 2
 """Largest number of systems that are columns of the main table; more are its rows."""
+
+_COSTS = "Size and time"
+"""Heading of the rows of costs."""
 
 NO_THRESHOLD = (
     "Accuracy, precision, sensitivity, specificity and F1 need a threshold, and there is "
@@ -94,8 +98,8 @@ def main_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
     """Return the main table of the report: metrics of all systems and their differences.
 
     One or two systems are columns. More are rows, beside the difference of the primary figure from
-    the system that the answer names. Without a threshold, the text above the table says which
-    usual figures are missing, and why.
+    the system that the answer names. Size and time stand last. Without a threshold, the text above
+    the table says which usual figures are missing, and why.
 
     Args:
         comparison: The comparison.
@@ -104,7 +108,11 @@ def main_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
     """
     keys = summary_keys(comparison, rows)
     is_wide = len(comparison.names) > MOST_COLUMNS
-    frame = _by_system(comparison, keys) if is_wide else _by_figure(comparison, keys)
+    frame = summary_frame(comparison, rows)
+    if is_wide:
+        frame = frame.rename_axis(columns="System")
+    else:
+        frame = _with_thresholds(comparison, keys, frame)
     lead = [counts_text(comparison, keys)]
     if not (rows or comparison.policies):
         lead.append(NO_THRESHOLD)
@@ -117,14 +125,25 @@ def main_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
     pairs = shown_contrasts(comparison)
     compared = comparison.protocol.keys if is_wide else list(map(figure_of, keys))
     differences = [(pair, figure) for figure in compared for pair in pairs]
-    note = marks_note(texts, comparison.joint if is_wide else None)
-    notes = (note, figure_notes(comparison, keys, differences))
+    marks = marks_note(texts, comparison.joint if is_wide else None)
+    notes = (marks, figure_notes(comparison, keys, differences), timing_note(comparison))
     return Table("", frame, " ".join(filter(None, lead)), " ".join(filter(None, notes)))
 
 
 def _by_figure(comparison: Comparison, keys: Sequence[MetricKey]) -> pd.DataFrame:
-    """Return a row for each figure; the threshold stands above the figures that need it."""
+    """Return a row for each figure and each cost, by heading and title."""
     frame = figure_frame(comparison, keys)
+    costs = cost_frame(comparison).T
+    if costs.empty:
+        return frame
+    costs.index = pd.MultiIndex.from_product([[_COSTS], costs.index])
+    return pd.concat([frame, costs.reindex(columns=frame.columns, fill_value="")])
+
+
+def _with_thresholds(
+    comparison: Comparison, keys: Sequence[MetricKey], frame: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the rows by title alone; the threshold stands above the figures that need it."""
     names = comparison.names
     parts: list[pd.DataFrame] = []
     for policy in dict.fromkeys(key.policy for key in keys):
@@ -135,6 +154,8 @@ def _by_figure(comparison: Comparison, keys: Sequence[MetricKey]) -> pd.DataFram
             row = pd.DataFrame([thresholds], index=[title], columns=names)
             parts.append(row.reindex(columns=frame.columns, fill_value=""))
         parts.append(frame.loc[[heading]].droplevel(0))
+    if _COSTS in frame.index:
+        parts.append(frame.loc[[_COSTS]].droplevel(0))
     return pd.concat(parts).rename_axis(columns="Figure")
 
 
@@ -153,11 +174,11 @@ def _threshold(comparison: Comparison, name: str, keys: Sequence[MetricKey], pol
 
 
 def _by_system(comparison: Comparison, keys: Sequence[MetricKey]) -> pd.DataFrame:
-    """Return a row for each system, with the difference of the primary figure from the best."""
+    """Return a row for each system: figures, difference of the primary one from the best, costs."""
     figures = comparison.figures
     names = comparison.names
     main = comparison.main_policy
-    frame = pd.DataFrame(index=names, columns=pd.Index([], name="System"))
+    frame = pd.DataFrame(index=names)
     for key in keys:
         at = at_threshold(key.policy) if key.policy not in ("", main) else ""
         texts = []
@@ -173,14 +194,14 @@ def _by_system(comparison: Comparison, keys: Sequence[MetricKey]) -> pd.DataFram
         ]
     protocol = comparison.protocol
     pairs = {pair[1]: pair for pair in shown_contrasts(comparison)}
-    if protocol.partner or not pairs:
-        return frame
-    (primary,) = protocol.keys
-    subject = "reference" if protocol.declared else "highest"
-    frame[f"{metric_title(primary[0])}, {subject} minus this"] = [
-        difference_text(comparison, pairs[name], primary) if name in pairs else "" for name in names
-    ]
-    return frame
+    if pairs and not protocol.partner:
+        (primary,) = protocol.keys
+        subject = "reference" if protocol.declared else "highest"
+        frame[f"{metric_title(primary[0])}, {subject} minus this"] = [
+            difference_text(comparison, pairs[name], primary) if name in pairs else ""
+            for name in names
+        ]
+    return frame.join(cost_frame(comparison))
 
 
 def summary_keys(comparison: Comparison, rows: Sequence[TableRow] = ()) -> list[MetricKey]:
@@ -210,7 +231,11 @@ def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.D
             usual rows.
 
     Returns:
-        One row for each metric, indexed by heading (the rule for the threshold) and metric; one
-        column for each system and for each difference.
+        Of one or two systems, one row for each metric and cost, indexed by heading (the rule for
+        the threshold) and title, and one column for each system and for their difference. Of more
+        systems, one row for each and one column for each metric and cost.
     """
-    return figure_frame(comparison, summary_keys(comparison, rows))
+    keys = summary_keys(comparison, rows)
+    if len(comparison.names) > MOST_COLUMNS:
+        return _by_system(comparison, keys)
+    return _by_figure(comparison, keys)

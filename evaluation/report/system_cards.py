@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,16 +15,18 @@ from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import inside_sentence
+from cxr_compare.evaluation.output import made_here
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.failure_tables import error_kinds_table, group_tables
 from cxr_compare.evaluation.report.interval_facts import is_calibrated
+from cxr_compare.evaluation.report.metric_table import figure_frame
 from cxr_compare.evaluation.report.model_card import (
     CardEvaluation,
     ModelCard,
     OperatingPoint,
     hub_figure,
 )
-from cxr_compare.evaluation.report.summary_table import summary_frame
+from cxr_compare.evaluation.report.summary_table import summary_keys
 from cxr_compare.evaluation.report.table import Table, text_table
 from cxr_compare.evaluation.report.unknown_patients import image_wording
 from cxr_compare.evaluation.statistics.figure_text import DASH
@@ -38,7 +41,7 @@ def cards_of_comparison(comparison: Comparison) -> dict[str, ModelCard]:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
     """
-    figures = summary_frame(comparison)
+    figures = figure_frame(comparison, summary_keys(comparison))
     groups = group_tables(comparison)
     return {name: _card(comparison, name, figures[name], groups) for name in comparison.names}
 
@@ -52,7 +55,7 @@ def _card(
     points = [
         OperatingPoint(policy_text(policy), _threshold(value), policy == main)
         for policy, value in result.thresholds.items()
-        if value is not None
+        if value is not None and result.has_scores
     ]
     return ModelCard(
         name=name,
@@ -76,12 +79,10 @@ def _evaluation(
 ) -> CardEvaluation:
     figures = comparison.figures
     sections = []
-    left_out = []
     for heading, of_heading in texts.groupby(level=0, sort=False):
         known = of_heading.droplevel(0)
         known = known[known != DASH]
         if known.empty:
-            left_out.append(str(heading))
             continue
         heads = ("Figure", "Value (95 % interval)")
         sections.append(text_table(str(heading), heads, known.items()))
@@ -112,7 +113,6 @@ def _evaluation(
         errors=_errors(comparison, name),
         hub=hub,
         synthetic=comparison.background.synthetic,
-        left_out=left_out,
     )
 
 
@@ -149,21 +149,29 @@ def card_files(names: Iterable[str]) -> dict[str, str]:
     return chosen
 
 
-def write_cards(comparison: Comparison, out: Path) -> None:
-    """Write the model card of every compared system as Markdown into the folder ``cards``.
+def carded_systems(names: Iterable[str], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the systems that have a card: of an imported one the report has nothing to add."""
+    return [name for name in names if made_here(records.get(name) or {})]
 
-    Model cards of an earlier report in this folder are removed.
+
+def write_cards(comparison: Comparison, out: Path) -> None:
+    """Write the model card of each system that was made here as Markdown into ``cards``.
+
+    Without such a system there is no folder. Cards of an earlier report in it are removed.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
         out: Folder of the report, in which ``cards`` is made.
     """
-    make_folder(out / files.CARDS)
     for stale in (out / files.CARDS).glob("*.md"):
         stale.unlink()
+    carded = carded_systems(comparison.names, comparison.records)
+    if not carded:
+        return
+    make_folder(out / files.CARDS)
     cards = cards_of_comparison(comparison)
-    for name, file in card_files(comparison.names).items():
+    for name, file in card_files(carded).items():
         text = cards[name].to_markdown()
         write_text(
             out / file, text if comparison.patients_known else image_wording(text, comparison.names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from itertools import cycle
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from markupsafe import escape
@@ -17,8 +17,9 @@ _FIGURE = re.compile(r"((?:[●○] )?−?\d[\d.,]*) (\(.+|of .+)")
 """A number, perhaps marked, and what belongs to it: its interval, or the total that it is part of.
 """
 _WIDE = 6
-_CARDS = 12
-_MARKUP = re.compile(r"[\\`*|\[\]]|<(?=[\w/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")
+_WIDEST = 12
+_CARDS = 16
+_MARKDOWN = re.compile(r"[\\`*|\[\]]|<(?=[\w/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -147,7 +148,7 @@ def html_table(table: Table, systems: Sequence[str] = ()) -> str:
     keys = {name: f'<i class="key s{place % 9}"></i>' for place, name in enumerate(systems)}
 
     def heading(text: str) -> str:
-        return f"{keys.get(text, '')}{escape(text)}"
+        return f"{keys.get(text, '')}{escaped(text, 'html')}"
 
     frame = table.frame
     shown = frame.map(_cell_html).rename(index=heading, columns=heading)
@@ -155,6 +156,8 @@ def html_table(table: Table, systems: Sequence[str] = ()) -> str:
     layout = "plain grid"
     if len(frame.columns) > _WIDE:
         layout += " wide"
+    if len(frame.columns) > _WIDEST:
+        layout += " widest"
     if len(frame.columns) > _CARDS:
         layout += " cards"
     with pd.option_context("display.max_colwidth", None):
@@ -164,8 +167,8 @@ def html_table(table: Table, systems: Sequence[str] = ()) -> str:
     head = head.replace("<th>", '<th role="columnheader" scope="col">')
     body = body.replace("<tr>", '<tr role="row">')
     body = body.replace("<th>", '<th role="rowheader" scope="row">')
-    names = cycle(frame.columns)
-    body = re.sub("<td>", lambda _: f'<td role="cell" data-name="{escape(next(names))}">', body)
+    names = cycle(escaped(name, "html") for name in frame.columns)
+    body = re.sub("<td>", lambda _: f'<td role="cell" data-name="{next(names)}">', body)
     head = head.replace("<table", '<table role="table"')
     head = head.replace("<thead", '<thead role="rowgroup"')
     return f'{head}<tbody role="rowgroup">{body}'
@@ -174,8 +177,8 @@ def html_table(table: Table, systems: Sequence[str] = ()) -> str:
 def _cell_html(text: str) -> str:
     figure = _FIGURE.fullmatch(text)
     if figure is None:
-        return escape(text)
-    return f"<b>{figure[1]}</b> <small>{escape(figure[2])}</small>"
+        return escaped(text, "html")
+    return f"<b>{figure[1]}</b> <small>{escaped(figure[2], 'html')}</small>"
 
 
 def markdown_rows(frame: pd.DataFrame) -> str:
@@ -189,43 +192,43 @@ def markdown_rows(frame: pd.DataFrame) -> str:
     """
     rows = [[str(frame.columns.name or ""), *frame.columns], ["---", *["---:"] * frame.shape[1]]]
     rows += frame.reset_index().to_numpy().tolist()
-    return "\n".join(f"| {' | '.join(map(markdown_text, row))} |" for row in rows)
-
-
-def markdown_text(text: str) -> str:
-    r"""Return a text in which nothing is markup of Markdown, on one line.
-
-    Example:
-        >>> print(markdown_text("A|B <b> my_model *x*"))
-        A\|B \<b> my_model \*x\*
-    """
-    return _MARKUP.sub(r"\\\g<0>", text.replace("\n", " "))
+    return "\n".join(f"| {' | '.join(escaped(cell, 'markdown') for cell in row)} |" for row in rows)
 
 
 def latex_rows(frame: pd.DataFrame, caption: str, label: str) -> str:
     """Return a table of texts as a LaTeX table, which needs the package booktabs only."""
-    escaped = frame.map(latex_text).rename(index=latex_text, columns=latex_text)
-    escaped.columns.name = None
-    return escaped.style.to_latex(
+
+    def in_latex(text: str) -> str:
+        return escaped(text, "latex")
+
+    shown = frame.map(in_latex).rename(index=in_latex, columns=in_latex)
+    shown.columns.name = None
+    return shown.style.to_latex(
         hrules=True,
         column_format="l" + "r" * frame.shape[1],
         position_float="centering",
-        caption=latex_text(caption),
+        caption=in_latex(caption),
         label=label,
     )
 
 
-def latex_text(text: str) -> str:
-    r"""Escape the characters of a text that LaTeX would interpret.
+def escaped(text: str, markup: Literal["html", "latex", "markdown"]) -> str:
+    r"""Return a text, such as a name, in which nothing is markup.
 
     Args:
         text: Plain text of one cell or sentence.
-
-    Returns:
-        The text with escaped special characters.
+        markup: Language of the file that the text stands in; Markdown also puts it on one line.
 
     Example:
-        >>> print(latex_text("50 % of A_1 & B, score ≥ 0.5"))
+        >>> print(escaped("50 % of A_1 & B, score ≥ 0.5", "latex"))
         50 \% of A\_1 \& B, score $\geq$ 0.5
+        >>> print(escaped("A|B <b> my_model *x*", "markdown"))
+        A\|B \<b> my_model \*x\*
+        >>> print(escaped("A <b>", "html"))
+        A &lt;b&gt;
     """
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+    if markup == "html":
+        return escape(text)
+    if markup == "latex":
+        return "".join(_LATEX.get(letter, letter) for letter in text)
+    return _MARKDOWN.sub(r"\\\g<0>", text.replace("\n", " "))

@@ -12,8 +12,8 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.page_templates import template_environment
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.overlays.draw import mark_source
 from cxr_compare.evaluation.overlays.legend import MARKS
-from cxr_compare.evaluation.overlays.svg import example_svg
 from cxr_compare.evaluation.report.table import html_table
 from cxr_compare.evaluation.statistics.figure_text import number, score_text
 
@@ -23,7 +23,7 @@ _HERE = Path(__file__).parent
 @cache
 def _environment(folder: Path) -> Environment:
     environment = template_environment(folder, _HERE)
-    filters = (counted, example_svg, html_table, listing, number, policy_text, score_text)
+    filters = (counted, html_table, listing, mark_source, number, policy_text, score_text)
     environment.filters.update({function.__name__: function for function in filters})
     environment.globals["marks"] = MARKS
     return environment

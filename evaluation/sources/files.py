@@ -245,6 +245,15 @@ def _read_yolo(
     table = pd.DataFrame(rows, columns=["image_id", "class", *EDGES, "score", "place"])
     table = table.astype({"class": np.int64, **dict.fromkeys([*EDGES, "score"], np.float64)})
     table[EDGES], reading = stated.corners(table[EDGES].to_numpy(np.float64), "cxcywh", "share")
+    is_unscored = table["score"].isna()
+    if is_unscored.any() and not is_unscored.all():
+        first = table[is_unscored].iloc[0]
+        raise InputError(
+            f"{labels}: {first['place']}: no confidence, and others have one; write it too "
+            "(save_conf=True)"
+        )
+    if len(table) and is_unscored.all():
+        table = table.drop(columns="score")
     content = b"".join(f"{path.name}\n".encode() + path.read_bytes() for path in files)
     if names is not None:
         unnamed = ~table["class"].isin(list(names))
@@ -294,13 +303,14 @@ def _yolo_rows(path: Path) -> Iterator[tuple[Any, ...]]:
         if not cells:
             continue
         try:
-            label, *box, score = (float(cell) for cell in cells)
+            label, *box = (float(cell) for cell in cells)
         except ValueError:
             label = math.nan
             box = []
+        score = box.pop() if len(box) == 5 else math.nan
         if len(box) != 4 or not label.is_integer() or label < 0:
-            hint = "; write the confidence too (save_conf=True)" if len(cells) == 5 else ""
             raise InputError(
-                f"{path}: line {number}: needs class, cx, cy, width, height and confidence{hint}"
+                f"{path}: line {number}: needs class, cx, cy, width, height and, if boxes have "
+                "scores, confidence"
             )
         yield path.stem, int(label), *box, score, f"{path.name}, line {number}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,7 @@ from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, as_n
 from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 from cxr_compare.evaluation.boxes.table_columns import box_columns
 from cxr_compare.evaluation.labelled_images import LabelledImages, no_boxes
+from cxr_compare.evaluation.metrics.missing_sentences import uncertain_as
 from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.imported import read_rows, system_of
@@ -51,20 +52,27 @@ _OF_IMAGES = (
     _ROLE_COLUMNS,
 )
 _LOST_DIGITS = r"^0+(?=\d)|\.0$"  # of ids that were read as numbers: 7 for 0007, 7.0 for 7
+_STATE_OF_NUMBER = {1.0: "present", 0.0: "absent", -1.0: "uncertain"}
 _IMAGE_COLUMNS = ("view", "sex", "age_years", "source", "width", "height")
 
 
 def truth_from_values(
-    truth: Any, *, boxes: Any = None, patients: Any = None, label: str | None = None
+    truth: Any,
+    *,
+    boxes: Any = None,
+    patients: Any = None,
+    label: str | None = None,
+    uncertain: Literal["positive", "negative"] | None = None,
 ) -> tuple[LabelledImages, pd.Series]:
     """Make the ground truth of images from labels in a Python array, list, Series or frame.
 
     Args:
         truth: Labels as an array, list or Series, shape ``(N,)``: 1 or True if the finding (disease
-            sign) is present, 0 or False if absent, NaN or None if unknown, or words for them that
-            label files may have, such as "yes", "no" and "unknown". Alternatively, a DataFrame with
-            a column of labels and, where known, ``image_id``, ``patient_id``, ``study_id``,
-            ``role`` (``val`` for validation images, ``test`` for test images) and further columns
+            sign) is present, 0 or False if absent, -1 beside 1 and 0 if uncertain, NaN or None if
+            unknown, or words for them that label files may have, such as "yes", "no", "uncertain"
+            and "unknown". Alternatively, a DataFrame with a column of labels and, where known,
+            ``image_id``, ``patient_id``, ``study_id``, ``role`` (``val`` for validation images,
+            ``test`` for test images) and further columns
             by which results can be grouped, such as ``sex``. It may have one row for each box with
             the columns of its edges, as RSNA's label file has (``patientId, x, y, width, height,
             Target``); its images are then those of the first row of each.
@@ -77,6 +85,7 @@ def truth_from_values(
             as a separate patient.
         label: Column of the labels in a DataFrame, which also names the finding; None for the usual
             names.
+        uncertain: Label that test images of uncertain label get; None leaves them out.
 
     Returns:
         The ground truth, and the ids of its images in the order and with the index of ``truth``.
@@ -84,8 +93,8 @@ def truth_from_values(
         images.
 
     Raises:
-        InputError: A label is neither 0, 1 nor missing, an image id repeats, a box is impossible or
-            on a negative image, or lengths differ.
+        InputError: A label is none of 1, 0, missing and uncertain, an image id repeats, a box is
+            impossible or on a negative image, or lengths differ.
 
     Example:
         >>> truth, ids = truth_from_values([1, 0, None], patients=["p1", "p2", "p2"])
@@ -110,6 +119,14 @@ def truth_from_values(
         frame["role"] = "test"
     roles = frame.set_index("image_id")["role"].sort_index()
     true_boxes, boxed = _true_boxes(boxes, frame)  # may name the finding
+    notes = [*frame.attrs.get("label_notes", ()), *frame.attrs.get("notes", ())]
+    doubtful = pd.Index(frame.attrs.get("uncertain", []), dtype=object)
+    if uncertain is not None:
+        counted_so = is_member(labels.index, doubtful) & (roles == "test").to_numpy()
+        labels = labels.mask(counted_so, float(uncertain == "positive"))
+        notes.append(uncertain_as(uncertain, int(counted_so.sum())))
+        positive = labels.index[(labels == 1).to_numpy()]
+        true_boxes = true_boxes[is_member(true_boxes["image_id"], positive)]
     is_trusted = (labels == 0) | ((labels == 1) & is_member(labels.index, boxed))
     trusted = labels.index[is_trusted.to_numpy(dtype=bool)]
     finding = str(frame.attrs.get("finding") or FINDING)
@@ -123,7 +140,8 @@ def truth_from_values(
         findings=(finding,),
         true_boxes=true_boxes[is_member(true_boxes["image_id"], trusted)].reset_index(drop=True),
         boxes_trusted=pd.Index(trusted, name="image_id"),
-        notes=frame.attrs.get("notes", ()),
+        uncertain=doubtful,
+        notes=tuple(notes),
         facts=shortcut_facts(tested, pd.DataFrame({"image_id": []})),
         synthetic=pd.Index(images.loc[is_synthetic, "image_id"]),
     )
@@ -224,7 +242,8 @@ def _read_outputs(
             "DataFrame with image_id"
         )
     read = read_boxes(outputs, image_ids, names, f"{name}: outputs", advice)
-    read.content = read.rows.reindex(columns=["image_id", "score", *EDGES, "finding"])
+    columns = ["image_id", *(["score"] if "score" in read.rows else []), *EDGES, "finding"]
+    read.content = read.rows.reindex(columns=columns)
     if "finding" not in read.rows:
         read.content = read.content.drop(columns="finding")
     elif not names.finding:  # the user says that no class is one
@@ -249,7 +268,7 @@ def _truth_frame(truth: Any, label: str | None) -> pd.DataFrame:
     else:
         ids = _id_texts(truth.index, "truth")
     _require_unique(ids, "truth")
-    frame = pd.DataFrame({"image_id": ids.astype(TEXT), "label": _labels(truth, ids)})
+    frame = _labelled_frame(truth, ids)
     if isinstance(truth, pd.Series) and truth.name is not None:
         frame.attrs["finding"] = finding_name(str(truth.name))
     return frame
@@ -331,7 +350,7 @@ def _read_truth_frame(truth: pd.DataFrame, named: str | None) -> pd.DataFrame:
     if column_by_role["image_id"] is not None:
         ids = _id_texts(truth[column_by_role["image_id"]], "truth")
     _require_unique(ids, "truth")
-    frame = pd.DataFrame({"image_id": ids.astype(TEXT), "label": _labels(truth[label], ids)})
+    frame = _labelled_frame(truth[label], ids)
     for role in ("patient_id", "study_id"):
         if column_by_role[role] is not None:
             frame[role] = truth[column_by_role[role]].astype(TEXT).to_numpy()
@@ -363,28 +382,40 @@ def _group_column(column: str) -> str:
     return plain if plain in _IMAGE_COLUMNS else f"x_{plain}"
 
 
-def _labels(values: Any, ids: pd.Index) -> np.ndarray:
-    """Return labels as 1.0, 0.0 and NaN, shape ``(N,)``; words mean what they mean in files."""
+def _labelled_frame(values: Any, ids: pd.Index) -> pd.DataFrame:
+    """Return ``image_id`` and ``label``: 1.0, 0.0 or NaN; words mean what they mean in files.
+
+    The attribute ``uncertain`` holds the ids of the images whose label is uncertain, and
+    ``label_notes`` says how -1 was read.
+    """
     cells = pd.Series(np.asarray(values, dtype=object))
     is_text = cells.map(lambda cell: isinstance(cell, str)).astype(bool)
     texts = plain_cells(cells[is_text].astype(TEXT))
-    states = states_of_cells(texts)
-    labels = pd.to_numeric(cells[~is_text], errors="coerce").reindex(cells.index)
-    labels = labels.astype(np.float64)
-    labels.update(states.map({"present": 1.0, "absent": 0.0}).astype(np.float64))
-    is_missing = cells.isna()
-    # -1 means uncertain in some files and negative in others, so it is asked about here
-    says_unknown = states.isin(["", "uncertain"]) & (texts != "-1")
-    is_missing.update(says_unknown | texts.isin(dictionary()["unknown"]))
-    is_wrong = (~labels.isin([0, 1]) & ~is_missing.astype(bool)).to_numpy()
+    numbers = pd.to_numeric(cells[~is_text], errors="coerce").astype(np.float64)
+    states = pd.concat([states_of_cells(texts), numbers.map(_STATE_OF_NUMBER)]).reindex(cells.index)
+    states = states.astype(object)
+    states[texts.index[texts.isin(["", *dictionary()["unknown"]])]] = "unknown"
+    states[cells.isna()] = "unknown"
+    is_minus = pd.concat([texts == "-1", numbers == -1]).reindex(cells.index).astype(bool)
+    if not {"present", "absent"} <= set(states):
+        # beside 1 alone, -1 is the other class, as in libraries that train on -1 and 1
+        states[is_minus] = None
+    is_wrong = states.isna().to_numpy()
     if is_wrong.any():
         row = int(np.flatnonzero(is_wrong)[0])
         count = counted(int(is_wrong.sum()), "row", "are")
         raise InputError(
             f"truth: row {row}, image '{ids[row]}': label={cells.iloc[row]!r}; a label is 1 or yes "
-            f"(positive), 0 or no (negative), or missing or 'unknown' ({count} not)"
+            "(positive), 0 or no (negative), -1 beside both (uncertain), or missing or 'unknown' "
+            f"({count} not)"
         )
-    return labels.to_numpy()
+    labels = states.map({"present": 1.0, "absent": 0.0}).astype(np.float64)
+    frame = pd.DataFrame({"image_id": ids.astype(TEXT), "label": labels.to_numpy()})
+    frame.attrs["uncertain"] = ids[(states == "uncertain").to_numpy()].tolist()
+    if is_minus.any():
+        rows = counted(int(is_minus.sum()), "label")
+        frame.attrs["label_notes"] = (f"-1 in the labels is taken for uncertain ({rows}).",)
+    return frame
 
 
 def _roles(values: pd.Series, ids: pd.Index) -> np.ndarray:
@@ -602,13 +633,21 @@ def _flat(value: Any, name: str) -> np.ndarray:
     """Convert values, also a tensor on any device, to an array of shape ``(N,)``."""
     if isinstance(value, Mapping):
         raise InputError(f"{name}: is a dict; give pd.Series(values, index=image_ids)")
+    if not hasattr(value, "__len__"):  # nor have a model and a function
+        raise InputError(
+            f"{name}: is a {type(value).__name__}; give what a model says of the images, scores or "
+            "boxes"
+        )
     if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
         raise InputError(f"{name}: has masked values; leave these images out, or give NaN")
     array = as_array(value)
     if array.ndim == 2 and array.shape[1] == 1:  # as a network with one output gives them
         array = array[:, 0]
     if array.ndim != 1:
-        raise InputError(f"{name}: expected one value for each image, got the shape {array.shape}")
+        advice = "; take one column, such as values[:, 1]" if array.ndim == 2 else ""
+        raise InputError(
+            f"{name}: expected one value for each image, got the shape {array.shape}{advice}"
+        )
     if np.iscomplexobj(array):
         raise InputError(f"{name}: has complex numbers; give real ones")
     return array

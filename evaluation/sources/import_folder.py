@@ -38,6 +38,7 @@ def as_predictions(read: System, data_set: MadeOn | None, imported_from: str) ->
         trained_on="unknown",
         imported_from=imported_from,
         notes=read.facts.notes,
+        has_scores=read.has_scores,
         **provenance(),
     )
     rows = read.boxes if read.gives_boxes else read.scores

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.boxes.read_boxes import boxes_in_px
 from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable
 from cxr_compare.evaluation.boxes.reading_advice import IMPORT, ReadingAdvice
+from cxr_compare.evaluation.boxes.unscored_boxes import with_evident_unit
 from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.output import System, SystemFacts
 from cxr_compare.evaluation.sources.files import read_source
@@ -201,6 +203,10 @@ def system_of(  # noqa: PLR0913 - options of cxr import
         notes += assumed
     of_split.require_evaluated(where, ran if read.holds_boxes else None)
     if read.holds_boxes:
+        if not read.has_scores and scale is None:
+            sizes = known.sizes_of(read.rows["image_id"])
+            read = with_evident_unit(read, sizes, where, advice.box_answers)
+            notes = read.notes
         rows = _clipped(_in_px(read, where, known, scale, advice), where, known, read)
         if scale is None:
             _ask_if_resized(rows, known.boxes, where, advice)
@@ -221,7 +227,8 @@ def system_of(  # noqa: PLR0913 - options of cxr import
     if read.in_shares:
         digested += settings
     content_id = _content_id(read, digested, scale)
-    return _system(name, status, rows, notes, content_id, gives_boxes=read.holds_boxes)
+    system = _system(name, status, rows, notes, content_id, gives_boxes=read.holds_boxes)
+    return replace(system, has_scores=read.has_scores)
 
 
 def _system(
@@ -284,6 +291,10 @@ def read_predicted_boxes(
     if not read.holds_boxes:
         raise InputError(f"{where}: holds scores of images; give predicted boxes")
     names_findings = _name_and_check(read, known, where, names, advice, finding, None, False)
+    if not read.has_scores:
+        raise InputError(
+            f"{where}: its boxes have no scores; {advice.name_column('score', 'score')}"
+        )
     boxes = _in_px(read, where, known, scale, advice)
     if scale is None:
         _ask_if_resized(boxes, known.boxes, where, ReadingAdvice(scale=IMPORT.scale))
@@ -309,9 +320,10 @@ def _name_and_check(
 ) -> bool:
     """Name images and findings of rows, check their scores, and say if rows name their findings."""
     if "score" not in read.rows:
-        raise InputError(
-            f"{where}: its boxes have no scores; {advice.name_column('score', 'score')}"
-        )
+        if not read.holds_boxes:
+            raise InputError(f"{where}: has no scores; {advice.name_column('score', 'score')}")
+        read.has_scores = False
+        read.rows["score"] = 1.0
     name_rows(read, known, where)
     names_findings = "finding" in read.rows
     _ask_if_confidence(read, known.labels, where, advice)

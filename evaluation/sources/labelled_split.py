@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.duplicates.seen_images import SeenImages
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.labelled_images import LabelledImages
+from cxr_compare.evaluation.metrics.missing_sentences import uncertain_as
 from cxr_compare.evaluation.sources.shortcuts import shortcut_facts
 
 
@@ -32,11 +33,14 @@ class LabelledSplit:
             positive.
         split: Name of the division of the data set into training, validation and test images; a
             data set may have several.
+        uncertain: Label that test images of uncertain label get, for a sensitivity analysis; None
+            leaves them out.
     """
 
     dataset: DataSet
     target: Target
     split: str = "default"
+    uncertain: Literal["positive", "negative"] | None = None
 
     @property
     def ids(self) -> dict[str, Any]:
@@ -60,9 +64,26 @@ class LabelledSplit:
         return self.dataset.images
 
     @cached_property
+    def _labelled(self) -> DataSet:
+        """The data set, with uncertain findings of test images as `uncertain` says."""
+        if self.uncertain is None:
+            return self.dataset
+        findings = self.dataset.findings
+        is_tested = is_member(findings["image_id"], self.image_ids("test"))
+        is_doubtful = is_tested & (findings["state"] == "uncertain").to_numpy()
+        keys = ["image_id", "finding"]
+        state = "present" if self.uncertain == "positive" else "absent"
+        tables = {"findings": findings.assign(state=findings["state"].mask(is_doubtful, state))}
+        if self.uncertain == "negative":
+            doubtful = pd.MultiIndex.from_frame(findings.loc[is_doubtful, keys])
+            boxes = self.dataset.boxes
+            tables["boxes"] = boxes[~pd.MultiIndex.from_frame(boxes[keys]).isin(doubtful)]
+        return self.dataset.with_tables(tables)
+
+    @cached_property
     def labels(self) -> pd.Series:
         """Label of every image by image id: 1.0 (present), 0.0 (absent), or NaN where unknown."""
-        return self.dataset.labels(self.target)
+        return self._labelled.labels(self.target)
 
     @cached_property
     def _roles(self) -> pd.Series:
@@ -75,12 +96,12 @@ class LabelledSplit:
 
         Localisation metrics use these images only.
         """
-        return self.dataset.boxes_trusted(self.target)
+        return self._labelled.boxes_trusted(self.target)
 
     @cached_property
     def true_boxes(self) -> pd.DataFrame:
         """Boxes of true lesions on the images of `boxes_trusted`, in px of the original image."""
-        return self.dataset.target_boxes(self.target)
+        return self._labelled.target_boxes(self.target)
 
     @cached_property
     def truth(self) -> LabelledImages:
@@ -91,6 +112,12 @@ class LabelledSplit:
         states = self.dataset.findings
         is_target = states["finding"].isin(self.target.any_of)
         is_uncertain = is_target & (states["state"] == "uncertain")
+        # Notes of a prepared data set were shown by the command that made it.
+        notes = self.dataset.info.notes if self.dataset.is_in_memory else ()
+        if self.uncertain is not None:
+            before = self.dataset.labels(self.target)
+            n_counted = int((before.isna() & self.labels.notna()).sum())
+            notes = (*notes, uncertain_as(self.uncertain, n_counted))
         return LabelledImages(
             images=self.images,
             labels=self.labels.to_frame(self.target.name),
@@ -105,8 +132,7 @@ class LabelledSplit:
             title=self.dataset.name,
             split_rule=self.dataset.split_rule(self.split),
             source=str(self.dataset.folder),
-            # Notes of a prepared data set were shown by the command that made it.
-            notes=self.dataset.info.notes if self.dataset.is_in_memory else (),
+            notes=tuple(notes),
         )
 
     @cached_property

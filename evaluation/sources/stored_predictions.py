@@ -92,6 +92,7 @@ def read_system(
         findings=target.any_of,
         decision=stored_decision(predictions, target.name),
         source=str(predictions.folder),
+        has_scores=info.has_scores,
         facts=SystemFacts(
             seed=info.seed,
             training_id=training_id(info),

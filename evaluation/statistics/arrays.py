@@ -27,6 +27,9 @@ def as_array(values: Any) -> npt.NDArray[Any]:
     Returns:
         The same numbers as a numpy array on the CPU.
 
+    Raises:
+        InputError: The value is no array, such as a network.
+
     Example:
         >>> as_array([1, 0]).tolist()
         [1, 0]
@@ -36,6 +39,8 @@ def as_array(values: Any) -> npt.NDArray[Any]:
         if str(values.dtype) == "torch.bfloat16":  # numpy has no such type
             values = values.float()
     elif hasattr(values, "cpu"):
+        if not hasattr(values, "numpy"):
+            raise InputError(f"expected an array of numbers, got a {type(values).__name__}")
         values = values.cpu().numpy()
     return np.asarray(values)
 

@@ -12,6 +12,10 @@ a confusion matrix. Where a class has no error, its part of the variance would b
 is computed with one more patient of each of the four outcomes, as Agresti and Caffo 2000 do for the
 difference of two shares. The interval of one share needs no such patient: the interval of a share
 of 0 or 1 is exact.
+
+Precision, negative predictive value and F1 depend on how many images are positive. If the patients
+of the rarer class are few and have unequal numbers of images, the sample shows too little of that
+inequality, so the variance is multiplied by `class_inflation`.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from cxr_compare.evaluation.statistics.bootstrap import per_cluster
 from cxr_compare.evaluation.statistics.clustered_auroc import FEW_PATIENTS
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.clustered_variance import (
+    class_inflation,
     effective_patients,
     satterthwaite_freedom,
 )
@@ -63,6 +68,17 @@ def confusion_by_patient(
     """
     outcomes = [y_true & called, ~y_true & called, ~y_true & ~called, y_true & ~called]
     return per_cluster(np.column_stack(outcomes), patients, n_patients)
+
+
+def rarer_class_inflation(counts: Floats) -> float:
+    """Return `class_inflation` of the class, positive or negative, with fewer effective patients.
+
+    Args:
+        counts: Numbers of images by patient, ``tp``, ``fp``, ``tn`` and ``fn``, shape
+            ``(patients, 4)``.
+    """
+    classes = (counts @ _CLASSES.T).T  # (2, patients)
+    return class_inflation(min(classes, key=effective_patients), classes.sum(axis=0))
 
 
 def jackknife(formula: Formula, sums: Floats) -> Floats:
@@ -111,6 +127,7 @@ class ShareParts:
         of: What each patient adds to the denominator, 0 or more, shape ``(patients,)``.
         value: The ratio; NaN if the denominator is 0.
         contributions: Contribution of each patient to its error, shape ``(patients,)``.
+        inflation: Factor by which the variance is multiplied, see `rarer_class_inflation`.
 
     Example:
         >>> parts = ShareParts.from_sums(np.array([2.0, 1.0, 0.0]), np.array([2.0, 2.0, 1.0]))
@@ -124,14 +141,15 @@ class ShareParts:
     of: Floats
     value: float
     contributions: Floats
+    inflation: float = 1.0
 
     @classmethod
-    def from_sums(cls, counted: Floats, of: Floats) -> ShareParts:
+    def from_sums(cls, counted: Floats, of: Floats, inflation: float = 1.0) -> ShareParts:
         """Divide the sum of `counted` by that of `of`, shape ``(patients,)`` each."""
         sums = np.column_stack([counted, of])
         with np.errstate(invalid="ignore", divide="ignore"):
             value = float(_ratio(sums.sum(axis=0)))
-        return cls(counted, of, value, jackknife(_ratio, sums))
+        return cls(counted, of, value, jackknife(_ratio, sums) * np.sqrt(inflation), inflation)
 
     @property
     def n_patients(self) -> int:
@@ -148,9 +166,11 @@ class ShareParts:
 
         The interval of a proportion is computed on the logit and reaches no further than the exact
         interval with the effective number of patients as trials, which is the interval of a share
-        of 0 or 1. The interval of another ratio is computed on the plain scale.
+        of 0 or 1. The interval of another ratio is computed on the plain scale. An inflated
+        variance lowers the number of trials, but not below two.
         """
         trials = effective_patients(self.of)
+        trials = max(trials / self.inflation, min(trials, 2.0))
         plain = ClusteredEstimate(
             self.value,
             None,
@@ -180,6 +200,7 @@ def share_over_seeds(seeds: Sequence[ShareParts]) -> ClusteredEstimate:
         np.mean([seed.of for seed in seeds], axis=0),
         value,
         np.mean([seed.contributions for seed in seeds], axis=0),
+        seeds[0].inflation,  # the seeds have the same images
     )
     over_patients = mean.estimate()
     if len(seeds) == 1 or over_patients.error is None:

@@ -28,6 +28,41 @@ def effective_patients(images: npt.ArrayLike) -> float:
     return float(n.sum() ** 2 / (n**2).sum()) if n.any() else 0.0
 
 
+def class_inflation(of_class: Floats, images: Floats) -> float:
+    """Compute how much the variance of a share of few patients' images is underestimated.
+
+    If few patients have images of a class, such as positive ones, and patients have unequal numbers
+    of images, these few are mostly patients with few images. Their images then look more evenly
+    spread over patients than in another sample, in which one of them has many. How evenly they are
+    spread on average follows from all patients: from how often an image is of the class, and how
+    often two images of one patient are.
+
+    Args:
+        of_class: Number of each patient's images that are of the class, shape ``(patients,)``.
+        images: Number of images of each patient, shape ``(patients,)``.
+
+    Returns:
+        Effective number of patients of the class by its own images, divided by the number that all
+        patients let expect; at least 1, and 1 if each patient has one image.
+
+    Example:
+        >>> round(class_inflation(np.array([1.0, 1, 2, 0]), np.array([1.0, 1, 2, 8])), 2)
+        1.25
+    """
+    known = images > 0
+    n = images[known]
+    inside = of_class[known]
+    several = n > 1
+    if not several.any() or not inside.any():
+        return 1.0
+    pairs = n * (n - 1)
+    share = float((inside / n).mean())
+    share_of_pairs = float((inside * (inside - 1))[several].dot(1 / pairs[several]) / several.sum())
+    total = share * n.sum()
+    expected = total**2 / (share_of_pairs * pairs.sum() + total)
+    return max(effective_patients(inside) / float(expected), 1.0)
+
+
 def without_leverage(added: Floats, images: Floats) -> Floats:
     """Correct patients' contributions to a mean over images for their leverage.
 

@@ -37,6 +37,7 @@ _LARGE_SHARE = 0.1
 _FIRST: tuple[NoteKind, ...] = (
     "scores",
     "other_reading",
+    "operating_point",
     "by_image",
     "copies",
     "exposure",

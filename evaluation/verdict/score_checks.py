@@ -11,6 +11,7 @@ import pandas as pd
 
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
 from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.output import made_here
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.thresholds import ValidationScores
@@ -41,7 +42,8 @@ def score_notes(models: Models) -> list[Note]:
     Returns:
         The notes, in the order of the systems.
     """
-    named = {model.name: model for members in models.values() for model in members}
+    of_all = {model.name: model for members in models.values() for model in members}
+    named = {name: model for name, model in of_all.items() if model.output.has_scores}
     if not named:
         return []
     labels = next(iter(named.values())).images.y_true
@@ -107,6 +109,16 @@ def _notes_of_values(
     notes += [
         _note(
             name,
+            f"All boxes of {name} have the score {number(_box_scores(model)[0])}: that is no "
+            "ranking, so its AUROC, average precision and FROC rest on ties alone. Leave the score "
+            "out: then it is compared as an operating point, by its decisions.",
+        )
+        for name, model in named.items()
+        if len(_box_scores(model)) >= _FEWEST and len(np.unique(_box_scores(model))) == 1
+    ]
+    notes += [
+        _note(
+            name,
             f"All scores of {name} are {number(float(scores[name][0]))}: they tell no image from "
             "another, so its figures say nothing of the images.",
         )
@@ -124,7 +136,8 @@ def _notes_of_values(
     for name, model in named.items():
         values = scores[name]
         is_image_score = model.output.kind == "scores" and has_values[name] > 2
-        if is_image_score and values.min() >= 0.5 and values.max() <= 1:
+        is_foreign = not made_here(model.facts.record)
+        if is_foreign and is_image_score and values.min() >= 0.5 and values.max() <= 1:
             text = (
                 f"No score of {name} is below 0.5: if they are the confidence of the predicted "
                 "class, all its figures are wrong. Give the probability of the finding, 1 - "
@@ -140,6 +153,13 @@ def _notes_of_values(
             )
             notes.append(Note("scores", text, {"systems": [first, second]}))
     return notes
+
+
+def _box_scores(model: EvaluatedModel) -> Floats:
+    """Return the scores of a detector's boxes; empty for a system of another kind."""
+    if not model.output.gives_boxes:
+        return np.zeros(0)
+    return model.output.predicted_boxes["score"].to_numpy(np.float64)
 
 
 def _note(system: str, text: str) -> Note:

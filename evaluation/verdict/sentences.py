@@ -124,7 +124,8 @@ def opening(
         return text
     counts = set(seeds.values())
     if len(seeds) == n_systems and len(counts) == 1:
-        return f"{text}, over {counts.pop()} training seeds{' each' if n_systems > 1 else ''}"
+        text = f"{text}, over {counts.pop()} training seeds"
+        return f"{text} each" if n_systems > 1 else text
     return f"{text}, over " + listing(
         [f"{count} training seeds of {name}" for name, count in seeds.items()]
     )

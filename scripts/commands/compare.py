@@ -98,6 +98,7 @@ def compare(
     exposure: Exposures = (),
     mapping: AnyPath | None = None,
     allow_shared_patients: bool = False,
+    uncertain: Literal["positive", "negative"] | None = None,
     both: bool = False,
     hide_names: bool = False,
     overwrite: bool = False,
@@ -111,8 +112,9 @@ def compare(
     Args:
         systems: Predictions folders (of cxr predict, import or ensemble) or runs (folders of cxr
             train), each as PATH or NAME=PATH. Several training seeds of one system are written
-            NAME=PATH,PATH,... A run is predicted and tuned first. The first system is the
-            reference, with which the others are compared. From Python you can also give scores or
+            NAME=PATH,PATH,... A folder of runs (cxr train NAME,NAME) stands for all runs in it. A
+            run is predicted and tuned first. The first system is the reference, with which the
+            others are compared. From Python you can also give scores or
             boxes by name, as arrays, Series or frames.
         data: Data set that cxr prepare made.
         truth: Labels, in place of --data: a CSV (image_id, label 0, 1 or empty, and if known
@@ -138,8 +140,10 @@ def compare(
         out: Report folder to make. Without it nothing is written, and each call predicts its runs
             again.
         target: Target (a finding, or a group of findings) to evaluate, if the data set has several.
-            Give the option several times, or give 'all', for one report on each target and a page
-            that links them. With --truth FILE also NAME=FINDING,FINDING, as in cxr prepare.
+            Give the option several times, or give 'all', for one page with a row for each target
+            and their mean, and a report on each (docs/questions/several-findings.md). With --truth
+            it takes the columns of the labels. With --truth FILE also NAME=FINDING,FINDING, as in
+            cxr prepare.
         split: Split (which images are for training, validation and test) whose test images are
             evaluated. By default it is the split that the systems were made on.
         images: What happens if the systems were run on different images. all, the default, refuses
@@ -170,6 +174,10 @@ def compare(
         allow_shared_patients: Evaluate labels of --truth in which patients of test images have
             images in validation or training, too. Without it they are refused; with it the report
             says how many they are.
+        uncertain: Label that test images of uncertain label get, positive or negative, as a
+            sensitivity analysis: is the answer the same? Thresholds stay those of validation images
+            of certain label. By default these images are left out and counted. Uncertain is what
+            the labels call so, such as -1 beside 1 and 0.
         both: Also compare all systems together as one more system: an image score by logistic
             regression, fitted on validation images, that gates the detector's boxes. The report
             says whether it is better than each of them, and which decisions it changes
@@ -219,13 +227,13 @@ def compare(
     inputs: Sequence[FromDataSet | FromTruth]
     left_out: dict[str, str] = {}  # findings that not all systems know
     if data is not None and truth is None and boxes is None and patients is None:
-        inputs = _from_data_set(compared, data, target_names, split, result_columns)
+        inputs = _from_data_set(compared, data, target_names, split, result_columns, uncertain)
     elif truth is not None and data is None:
         if split not in (None, "default"):
             raise InputError(f"--split {split}: is for --data; name roles in the truth")
         inputs, left_out = _from_truth(
             compared,
-            GivenTables(truth, boxes, patients, columns_of_truth),
+            GivenTables(truth, boxes, patients, columns_of_truth, uncertain),
             target_names,
             result_columns,
             read_scales(scale),
@@ -255,6 +263,7 @@ def compare(
             "metrics": list(metrics),
             "exposure": _without_folders(exposure),
             "mapping": None if mapping is None else as_path(mapping).name,
+            "uncertain": uncertain,
             "both": both,
             "hide_names": hide_names,
             "image_folder": None if image_options.folder is None else image_options.folder.name,
@@ -281,12 +290,13 @@ def compare(
 
 
 class GivenTables(NamedTuple):
-    """Labels, true boxes and patients in files or in memory, and how the columns are named."""
+    """Labels, true boxes and patients in files or in memory, and how their columns are read."""
 
     truth: Any
     boxes: Any
     patients: Any
     columns: tuple[str, ...]
+    uncertain: Literal["positive", "negative"] | None
 
 
 def _from_truth(
@@ -305,7 +315,15 @@ def _from_truth(
     several = several_findings(tables.truth, target_names)
     if several is None:
         compared = _with_systems_of_truth(compared, tables.truth, result_columns)
-        opened = [(open_truth(*tables, target_names), compared)]
+        given = open_truth(
+            tables.truth,
+            tables.boxes,
+            tables.patients,
+            tables.columns,
+            target_names,
+            uncertain=tables.uncertain,
+        )
+        opened = [(given, compared)]
     else:
         opened, left_out = _by_finding(several, compared, tables)
     first = next(iter(opened[0][0].truths.values()))
@@ -338,7 +356,13 @@ def _by_finding(
             continue
         boxes = several.boxes_of(tables.boxes, finding)
         label = several.label_of(finding)
-        given = open_truth(several.truth_of(finding), boxes, tables.patients, label=label)
+        given = open_truth(
+            several.truth_of(finding),
+            boxes,
+            tables.patients,
+            label=label,
+            uncertain=tables.uncertain,
+        )
         opened.append((given, of_finding))
     if not opened:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
@@ -352,19 +376,24 @@ def _from_data_set(
     target_names: list[str] | None,
     split: str | None,
     columns: ResultColumns,
+    uncertain: Literal["positive", "negative"] | None,
 ) -> list[FromDataSet]:
     """Return the systems on each target of a data set."""
     # Values in memory do not need the readers of data sets and predictions folders.
     from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-    from cxr_compare.scripts.from_data_set import FromDataSet, open_values
-    from cxr_compare.scripts.targets import chosen_targets
+    from cxr_compare.scripts.from_data_set import FromDataSet, open_values, runs_inside
+    from cxr_compare.scripts.targets import chosen_targets, learned_target
 
     dataset = data if isinstance(data, DataSet) else DataSet.open(as_path(data))
-    split = own_split(split, [path for system in compared for path in system.paths], dataset)
+    compared = [each for system in compared for each in runs_inside(system)]
+    paths = [path for system in compared for path in system.paths]
+    split = own_split(split, paths, dataset)
+    if not target_names and (learned := learned_target(paths)) in dataset.targets:
+        target_names = [learned]
     opened = [open_values(system, dataset, split, columns) for system in compared]
     return [
-        FromDataSet(opened, LabelledSplit(dataset, each, split))
+        FromDataSet(opened, LabelledSplit(dataset, each, split, uncertain))
         for each in chosen_targets(dataset, target_names)
     ]
 

@@ -61,8 +61,9 @@ def import_predictions(
             "image=Image Index,score=prob". A role that is left out is found by the usual names.
             finding= says that no column holds the classes of boxes; image=id or image=file_name,
             what the image_id of COCO results is.
-            box_form=xyxy (or xywh, cxcywh), box_unit=share (or px, percent) and box_order=yxyx (y
-            before x) say how boxes of any file are written.
+            box_form=xyxy (or xywh, cxcywh), box_unit=share (or px, percent, thousandth) and
+            box_order=yxyx (y before x) say how boxes of any file are written. score= says that no
+            column holds the scores of boxes.
         images: Images that the software was run on; only for files of boxes. all: every image (but
             no validation image if only test images have a box; with --coco-truth only its images).
             listed: images with a box or a file. FILE: in addition the names in this file, one on
@@ -127,7 +128,7 @@ def _column_names(roles: Sequence[str]) -> ColumnNames:
     names: dict[str, Any] = dict(text.split("=", 1) for text in roles if "=" in text)
     for text in roles:
         role, equals, column = text.partition("=")
-        has_column = column or role == "finding"  # finding= says that no column holds classes
+        has_column = column or role in ("finding", "score")  # no column holds classes, or scores
         if role not in _COLUMN_ROLES or not equals or not has_column:
             raise InputError(
                 f"--columns {text}: write image=COLUMN, score=COLUMN or finding=COLUMN"

@@ -23,8 +23,6 @@ from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import is_run, predict_images, require_predictable
 
-_PANEL = 480  # side of a panel, px
-
 
 @command
 def overlay(
@@ -39,6 +37,8 @@ def overlay(
     policy: str | None = None,
 ) -> Outcome:
     """Draw image, truth and each system side by side, one PNG per image.
+
+    A PNG is up to 2,000 px wide where the image has as many pixels.
 
     If cxr tune has chosen no threshold for a system, its boxes with a score of at least 0.5 are
     drawn, and its decision is marked as undecided.
@@ -92,7 +92,7 @@ def overlay(
         remove_old_temporary_files(out)
         with console.track("Drawing", len(image_ids)) as advance:
             for image_id, file in zip(image_ids, files, strict=True):
-                to_png(cases.draw(image_id, panel=_PANEL), file)
+                to_png(cases.draw(image_id).sheet(), file)
                 advance()
     return Outcome(
         f"Overlays: {count} in {out}",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING, Annotated, Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from cxr_compare.configs.load import find_config, read_config
+from cxr_compare.configs.load import is_backbone, keys_of_backbone, read_named_config
 from cxr_compare.configs.settings import Config, ProbeConfig
 from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, InputError, require_packages
 from cxr_compare.data_prep.store.identify_folder import require_kind
@@ -20,16 +24,74 @@ from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runtime import choose_device, tune_cpu
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cxr_compare.serving.run import Run
     from cxr_compare.training.launch import Launch
     from cxr_compare.training.run_folder import RunFolder
 
 
+@dataclass(frozen=True)
+class TrainedRuns:
+    """Trainings of several configurations, one run each.
+
+    Attributes:
+        folder: Folder that holds the runs.
+        runs: Run by name of the configuration or network.
+        failed: Reason by name of a configuration whose training failed.
+        next_steps: Command lines that are usually useful next.
+    """
+
+    folder: Path
+    runs: Mapping[str, Run]
+    failed: Mapping[str, str]
+    next_steps: tuple[str, ...] = ()
+
+    @property
+    def exit_status(self) -> int:
+        """0 if all were trained, 1 if one failed."""
+        return 1 if self.failed else 0
+
+    def __str__(self) -> str:
+        lines = [f"{name}: trained, {run.folder}" for name, run in self.runs.items()]
+        lines += [f"{name}: failed, {reason}" for name, reason in self.failed.items()]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the folder of each run and the reasons of failures, for JSON."""
+        folders = {name: str(run.folder) for name, run in self.runs.items()}
+        return {"folder": str(self.folder), "runs": folders, "failed": dict(self.failed)}
+
+
+def _read_names(value: str | Path | Sequence[str]) -> list[str]:
+    """Return the names of configurations, which commas separate unless they are part of a path."""
+    given = [value] if isinstance(value, str | Path) else value
+    if not isinstance(given, Sequence) or not all(isinstance(one, str | Path) for one in given):
+        raise InputError(
+            f"config: expected the name of a configuration, got a {type(value).__name__}"
+        )
+    texts = [str(text) for text in given]
+    parts = [[text] if Path(text).is_file() else text.split(",") for text in texts]
+    names = [name.strip() for part in parts for name in part]
+    if not all(names) or not names:
+        raise ValueError("write names of configurations with a comma between them")
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        raise ValueError(f"names {repeated} twice; keep one")
+    return names
+
+
+def _words_of_names(value: str | Path | Sequence[str]) -> list[str]:
+    return [",".join(map(str, value))] if isinstance(value, list | tuple) else [str(value)]
+
+
+Configurations = Annotated[
+    str | Sequence[str],
+    Argument(read=_read_names, write=_words_of_names, completions=config_names),
+]
+
+
 @command
 def train(
-    config: Annotated[str, Argument(completions=config_names)],
+    config: Configurations,
     *,
     data: AnyPath,
     out: AnyPath,
@@ -37,17 +99,20 @@ def train(
     despite_audit: DespiteAudit = False,
     device: Device = "auto",
     devices: Devices = 1,
-) -> Run:
-    """Train a detector or a classifier, or fit a probe.
+) -> Run | TrainedRuns:
+    """Train a detector or a classifier, or fit a probe; or several, one after another.
 
     The best epoch is kept. If the command is interrupted, run it again: it continues after the last
     complete epoch. A probe (configuration probe) is a classifier of frozen features, whose last
     layer is fitted in seconds.
 
     Args:
-        config: Training configuration: a name that cxr configs lists, or a TOML file.
+        config: Training configuration: a name that cxr configs lists, or a TOML file. The name of a
+            network, such as resnet50 (docs/weights.md), is the configuration chexnet with this
+            network. Several names with commas between them are trained one after another, each into
+            a folder of its own in --out; if one fails, the others are trained all the same.
         data: Data set folder that cxr prepare made.
-        out: Run folder to make.
+        out: Run folder to make. For several configurations the folder of their runs.
         set_: Replace a key of the configuration, such as training.epochs=20 or
             model.architecture=fcos; cxr configs NAME shows every key.
         despite_audit: Train although the audit (cxr check) found an error in the data set. The
@@ -57,7 +122,7 @@ def train(
             number of processes that do so.
 
     Returns:
-        The trained run, which can predict images.
+        The trained run, which can predict images; of several configurations their runs.
 
     Raises:
         InputError: A key is unknown, the folder holds another training, the audit found an error,
@@ -65,18 +130,24 @@ def train(
 
     Example:
         cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
+
+        cxr train small_cnn,vgg16,resnet50,chexnet --data out/data --out out/zoo
     """
     data = as_path(data)
     out = as_path(out)
     require_packages("train", "train", TRAIN_PACKAGES)
     require_kind(data, "data set")
-    settings = read_config(find_config(str(config)), set_ or ())
+    options = {"set_": set_, "despite_audit": despite_audit, "device": device, "devices": devices}
+    if len(config) > 1:
+        return _train_each(config, data, out, options)
+    settings = read_named_config(config[0], set_ or ())
+    if is_backbone(config[0]):
+        _say_keys(config[0], set_ or ())
     follow_parent()
     launch = _launched(devices)
     if launch.launcher is None and devices > 1:
         _require_devices(settings, devices)
-        call: dict[str, Any] = {"config": config, "set_": set_, "data": data, "out": out}
-        call |= {"despite_audit": despite_audit, "device": device, "devices": devices}
+        call: dict[str, Any] = {"config": config, "data": data, "out": out, **options}
         run_on_devices(shlex.split(command_line(train, call))[1:], devices)
         return _trained(data, out, device)
     with console.silent(launch.rank > 0):
@@ -86,6 +157,51 @@ def train(
     if launch.rank > 0 or launch.n_processes == devices > 1:
         return None  # type: ignore[return-value]  # the first process, or its parent, shows it
     return _trained(data, out, device)
+
+
+def _train_each(
+    names: Sequence[str], data: Path, out: Path, options: Mapping[str, Any]
+) -> TrainedRuns:
+    """Train several configurations one after another; one that fails leaves the others."""
+    if _launched(options["devices"]).launcher is not None:
+        raise InputError(f"train {','.join(names)}: under torchrun or srun train one configuration")
+    folders = {name: out / Path(name).stem.replace(":", "-") for name in names}
+    if len(set(folders.values())) < len(folders):
+        raise InputError(f"train {','.join(names)}: two files have one name; rename one")
+    # All that a configuration alone can say is said before the first is trained.
+    configs = [read_named_config(name, options["set_"] or ()) for name in names]
+    _require_questions(configs, data)
+    shown = {**options, "progress": not console.is_silent()}
+    runs: dict[str, Run] = {}
+    failed: dict[str, str] = {}
+    for number, (name, folder) in enumerate(folders.items(), start=1):
+        console.say(f"{number} of {len(names)}: {name}")
+        try:
+            run = train(name, data=data, out=folder, **shown)
+        except Exception as error:  # noqa: BLE001 - the other networks are still trained
+            reason = str(error) if isinstance(error, InputError) else repr(error)
+            failed[name] = reason.partition("\n")[0]
+            console.say(f"{name} failed: {failed[name]}")
+            continue
+        runs[name] = cast("Run", run)
+    report = f"cxr compare {shlex.quote(str(out))} --data {shlex.quote(str(data))} --out report"
+    return TrainedRuns(out, runs, failed, (report,) if len(runs) > 1 else ())
+
+
+def _require_questions(configs: Sequence[Config], data: Path) -> None:
+    """Refuse a split or a target that the data set does not have, before anything is trained."""
+    from cxr_compare.data_prep.dataset import DataSet
+
+    dataset = DataSet.open(data)
+    for config in configs:
+        dataset.target(config.data.target, option="--set data.target=NAME")
+        dataset.split(config.data.split)
+
+
+def _say_keys(name: str, overrides: Any) -> None:
+    keys = keys_of_backbone(name, overrides)
+    values = ", ".join(f"{key}={value}" for key, value in keys.items())
+    console.say(f"{name}: the configuration chexnet with {values}")
 
 
 def _launched(devices: int) -> Launch:

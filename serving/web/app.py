@@ -21,8 +21,8 @@ from cxr_compare.data_prep.contracts.csv_files import inert_cell
 from cxr_compare.data_prep.images.refused_files import MAX_PIXELS
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.overlays.contours import CONTOUR_PROBABILITIES
+from cxr_compare.evaluation.overlays.draw import mark_source
 from cxr_compare.evaluation.overlays.legend import MARKS
-from cxr_compare.evaluation.overlays.svg import example_svg
 from cxr_compare.serving.answer import ANSWER_COLUMNS, RESEARCH_USE, answer_row
 from cxr_compare.serving.web.analysis import Include, Server
 from cxr_compare.serving.web.schemas import (
@@ -126,9 +126,9 @@ def _legend() -> str:
         "contours": f" at {levels} of its scale",
         "cell": f", where it reaches {100 * CONTOUR_PROBABILITIES[0]:.0f} % of its scale",
     }
-    item = Markup('<li data-mark="{}" hidden>{}{}</li>')
+    item = Markup('<li data-mark="{}" hidden><img class="mark" src="{}" alt="">{}</li>')
     return "".join(
-        item.format(name, example_svg(MARKS[name]), f"{MARKS[name].text}{detail}")
+        item.format(name, mark_source(MARKS[name]), f"{MARKS[name].text}{detail}")
         for name, detail in details.items()
     )
 

@@ -137,13 +137,23 @@ def _real(labels: str, finding: str) -> Sample:
     return Sample(positive.to_numpy(), rows[[f"prob_{finding}"]].to_numpy().T, owner)
 
 
+@cache
+def _images_of_patients(labels: str, finding: str) -> list[npt.NDArray[np.int64]]:
+    """Return the rows of each real patient's images."""
+    owner = _real(labels, finding).patients
+    order = np.argsort(owner, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(owner))[:-1])
+
+
 def _real_patients(rng: np.random.Generator, *, labels: str, finding: str, figure: str,
                    floor: float, n_patients: int, confidence: float) -> Found:  # fmt: skip
-    """Make a guarantee on some real patients, and check it on all images."""
+    """Make a guarantee on real patients drawn with replacement, and check it on all images."""
     whole = _real(labels, finding)
-    drawn = rng.choice(whole.n_patients, n_patients, replace=False)
-    inside = np.isin(whole.patients, drawn)
-    sample = Sample(whole.y_true[inside], whole.scores[:, inside], whole.patients[inside])
+    images = _images_of_patients(labels, finding)
+    drawn = [images[patient] for patient in rng.integers(len(images), size=n_patients)]
+    rows = np.concatenate(drawn)
+    owner = np.repeat(np.arange(n_patients), [len(each) for each in drawn])
+    sample = Sample(whole.y_true[rows], whole.scores[:, rows], owner)
     threshold = _chosen(_guarantee_images(sample), f"{figure}>={floor}@{confidence}")
     good = (whole.scores[0] >= threshold) == whole.y_true
     counted = whole.y_true == (figure == "sensitivity")
@@ -183,7 +193,7 @@ def _guarantee_designs() -> dict[str, Callable[[], Measure]]:
         for figure, floor, confidence in (
             ("specificity", 0.80, 0.9), ("specificity", 0.90, 0.95), ("sensitivity", 0.80, 0.9),
         ):  # fmt: skip
-            for n in (60, 120, 250):
+            for n in (100, 200, 400):
                 name = f"guarantee, real {labels} {finding}, {figure} >= {floor:.2f} @ {confidence}"
                 rows[f"{name}, {n} patients".replace(" @ ", " at ")] = partial(
                     _real_patients, labels=labels, finding=finding, figure=figure, floor=floor,

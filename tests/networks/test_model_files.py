@@ -49,6 +49,26 @@ def test_a_model_comes_back_with_weights_buffers_and_arguments(net, tmp_path):
         assert torch.equal(back.state_dict()[name], value), name
 
 
+def test_draws_that_are_left_out_leave_values_within_the_limits_that_a_network_waits_for(
+    net, tmp_path
+):
+    drawn = []
+
+    def build_waiting_net(width: int) -> nn.Module:
+        built = build_net(width=width)
+        if not built[0].weight.is_meta:
+            weight = built[0].weight.detach()
+            # torch's trunc_normal_ draws until this holds, for ever if nothing is drawn.
+            drawn.append(weight.normal_(0.5, 0.1).sub(0.5).abs().max())
+            drawn.append(weight.uniform_(-2, -1).add(1.5).abs().max())
+        return built
+
+    save_model(net, tmp_path)
+    back = load_model(tmp_path, {"classifier": build_waiting_net})
+    assert max(drawn) <= 0.5
+    assert torch.equal(back[0].weight, net[0].weight)
+
+
 def test_the_same_weights_give_the_same_bytes_in_the_format_that_transformers_asks_for(
     net, tmp_path
 ):

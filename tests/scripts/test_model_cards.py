@@ -1,6 +1,7 @@
 """`cxr show --card`: cards of runs, of imported predictions, and of the systems of a report."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -35,21 +36,30 @@ def folder(tmp_path_factory):
 
 def test_imported_predictions_have_a_card_before_and_after_tuning(folder):
     before = show(folder / "scores", card=True).text
-    assert "was not evaluated here" in before
-    assert "Its predictions were imported" in before
+    assert "## Quantitative analyses" not in before
+    assert "No file records what the system learned from" in before
     tune(folder / "scores", data=folder / "data")
     after = show(folder / "scores", card=True).text
     assert "These images chose weights and thresholds" in after
     decision = json.loads(next((folder / "scores" / "decisions").glob("*.json")).read_text())
     assert f"| AUROC | {decision['validation']['']['auroc']:.3f} |" in after
-    assert "Intervals**: none" in after
+    assert "Intervals" not in after
+
+
+def predicted_here(source, target):
+    """Copy imported predictions as if a network of this program had made them."""
+    shutil.copytree(source, target)
+    path = target / "predictions.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "backend": "torch", "imported_from": None}))
+    return target
 
 
 def test_card_of_a_report_is_that_of_the_system_with_the_same_predictions(folder, tmp_path):
-    report = tmp_path / "report"
-    compare({"Renamed": folder / "scores"}, data=folder / "data", out=report, replicates=100)
+    report, scores = tmp_path / "report", predicted_here(folder / "scores", tmp_path / "scores")
+    compare({"Renamed": scores}, data=folder / "data", out=report, replicates=100)
     stored = (report / "cards" / "Renamed.md").read_text()
-    assert show(folder / "scores", card=True, report=report).text == stored
+    assert show(scores, card=True, report=report).text == stored
     assert show(report, card=True).text == stored
     other = untrained_run("classifier", folder / "data", tmp_path / "run")
     with pytest.raises(InputError, match="evaluates Renamed, not the system in"):
@@ -59,12 +69,22 @@ def test_card_of_a_report_is_that_of_the_system_with_the_same_predictions(folder
         show(report, card=True)
 
 
+def test_a_report_has_no_card_of_imported_predictions(folder, tmp_path):
+    report = tmp_path / "report"
+    compare({"Other": folder / "scores"}, data=folder / "data", out=report, replicates=100)
+    assert not (report / "cards").exists()
+    with pytest.raises(InputError, match="imported"):
+        show(report, card=True)
+    with pytest.raises(InputError, match="imported"):
+        show(folder / "scores", card=True, report=report)
+
+
 def test_card_of_a_run_without_validation_says_what_the_run_records(folder, tmp_path):
     run = untrained_run("detector", folder / "data", tmp_path / "run")
     card = show(run, card=True).text
     assert "pipeline_tag: object-detection" in card
     assert "20 images" in card
-    assert "was not evaluated here" in card
+    assert "## Quantitative analyses" not in card
 
 
 def test_card_is_of_a_system_and_only_then_takes_a_report(folder, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.scripts.small_sets import cxr
-from tests.test_documents import cxr_commands
+from tests.test_generated_documents import cxr_commands
 
 QUESTIONS = Path(__file__).resolve().parents[2] / "docs" / "questions"
 TESTED_ELSEWHERE = (
@@ -51,6 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scores = 1 / (1 + np.exp(-rng.normal(gain * (sick - 0.5))))
         pd.DataFrame({"image_id": names, "score": scores}).to_csv(folder / f"{file}.csv")
     pd.DataFrame({"image_id": names[6:8], "reason": "child"}).to_csv(folder / "exclude.csv")
+    _write_results(folder, names, sick)
     time = pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(np.arange(2000) * 72, unit="min")
     called = rng.random(2000) < np.where(np.arange(2000) < 1200, 0.2, 0.5)
     log = {"time": time.strftime("%FT%TZ"), "patient": range(2000), "score": called * 0.9}
@@ -62,6 +63,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in "ab":
             cxr(*shlex.split(f"import {name}.csv --data out/data --out out/{name} --name {name}"))
     return folder
+
+
+def _write_results(folder: Path, names: list[str], sick: np.ndarray) -> None:
+    """Write the labels, boxes and scores of the pages that compare files without a data set."""
+    rng = np.random.default_rng(1)
+    labels = pd.DataFrame({"image_id": names, "patient_id": [name[:4] for name in names]})
+    box = pd.DataFrame({"image_id": names, "x1": 20.0, "y1": 30.0, "x2": 60.0, "y2": 70.0})
+    labels.assign(label=sick.astype(int)).to_csv(folder / "truth.csv", index=False)
+    box[sick].to_csv(folder / "boxes.csv", index=False)
+    edges = ["x1", "y1", "x2", "y2"]
+    for file, share in (("detector", 0.9), ("rules", 0.7)):
+        found = box[sick & (rng.random(240) < share)].copy()
+        found[edges] += rng.integers(-8, 8, (len(found), 4))
+        false = box[rng.random(240) < 0.2].assign(x1=70.0, x2=95.0)
+        rows = pd.concat([found, false]).sort_values("image_id")
+        if file == "detector":
+            strength = np.where(rows["x1"] == 70, 2, 4)
+            rows["score"] = rng.beta(strength, 6 - strength).round(3)
+        rows.to_csv(folder / f"{file}.csv", index=False)
+    findings = {"mass": 0.4, "effusion": 0.3, "edema": 0.2, "hernia": 0.02}
+    states = {name: rng.random(240) < share for name, share in findings.items()}
+    labels.assign(**pd.DataFrame(states).astype(int)).to_csv(folder / "findings.csv", index=False)
+    for file, gain in (("first", 2.4), ("second", 1.8)):
+        scores = pd.DataFrame({"image_id": names})
+        for name, state in states.items():
+            if (file, name) != ("second", "hernia"):
+                scores[name] = (1 / (1 + np.exp(-rng.normal(gain * (state - 0.5))))).round(4)
+        scores.to_csv(folder / f"{file}.csv", index=False)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

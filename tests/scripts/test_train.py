@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from cxr_compare.classification.model import build_classifier
-from cxr_compare.configs.load import parse_config
+from cxr_compare.configs.load import parse_config, read_named_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.contracts.tables import read_table
@@ -27,6 +27,7 @@ from cxr_compare.evaluation.sources.stored_predictions import (
 )
 from cxr_compare.networks.model_files import load_model
 from cxr_compare.scripts.cli import run_command
+from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.run import Run
@@ -287,6 +288,33 @@ def test_refusal_leaves_no_folder(data, tmp_path, config, override, message):
     with pytest.raises(InputError, match=message):
         _train(data, tmp_path / "run", override, config=config)
     assert not (tmp_path / "run").exists()
+
+
+def test_several_names_are_trained_one_by_one_and_compared_by_their_folder(data, tmp_path, capfd):
+    names = "small_cnn,squeezenet1_1,timm:no_such_network"
+    options = {"data": data, "out": tmp_path / "zoo", "device": "cpu"}
+    keys = ["data.image_size=64", "training.epochs=1", "model.weights=none"]
+    keys.append("training.batch_size=8")
+    assert run_command(train, names, set_=keys, **options) == 1
+    assert "timm:no_such_network failed" in capfd.readouterr().err
+    finished = {path.parent.name: path.stat().st_mtime_ns for path in tmp_path.rglob("run.json")}
+    assert set(finished) == {"small_cnn", "squeezenet1_1"}
+    again = train(names, set_=keys, **options)
+    assert again.runs["squeezenet1_1"].name == "SqueezeNet 1.1"
+    assert list(again.failed) == ["timm:no_such_network"]
+    assert {p.parent.name: p.stat().st_mtime_ns for p in tmp_path.rglob("run.json")} == finished
+    result = compare(tmp_path / "zoo", data=data, replicates=100)
+    assert set(result.decisions["system"]) == {"Small CNN", "SqueezeNet 1.1"}
+
+
+def test_a_network_gets_what_it_needs_beside_unless_the_user_says_otherwise():
+    inception = read_named_config("inception_v3", ["data.image_size=64"])
+    assert (inception.data.image_size, inception.model.backbone) == (96, "inception_v3")
+    assert read_named_config("vgg19").training.learning_rate == 3e-5
+    assert read_named_config("vgg19", {"training.learning_rate": 0.1}).training.learning_rate == 0.1
+    assert read_named_config("chexnet").name == "CheXNet"
+    with pytest.raises(InputError, match="did you mean 'resnet50'"):
+        read_named_config("resnet5")
 
 
 def test_weights_of_another_architecture_are_refused(data: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from tools.annexes import modules_of_annexes
-from tools.simulation import folds
+from tools.simulation import findings, folds, rates
 from tools.simulation.claims import QUESTIONS, Question, measure
 from tools.simulation.designs import core_designs
 
@@ -50,7 +50,7 @@ name its mean and the number of sets in which it is defined."""
 
 def further_modules() -> list[Any]:
     """Return the modules of designs that call another function, with those of the annexes."""
-    return [folds, *modules_of_annexes("simulation")]
+    return [findings, folds, rates, *modules_of_annexes("simulation")]
 
 
 @cache
@@ -195,7 +195,7 @@ def table(results: Sequence[Result]) -> str:
 def _row(question: Question, rows: Sequence[tuple[Result, Mapping[str, float]]]) -> str:
     total = sum(int(found["n"]) for _, found in rows)
     count = sum(found["mean"] * found["n"] for _, found in rows)
-    ends = binomtest(round(count), total).proportion_ci(0.95)
+    low, high = _interval(round(count), total)
     means = [found["mean"] for _, found in rows]
     dates = sorted({result["date"] for result, _ in rows})
     cells = (
@@ -203,13 +203,20 @@ def _row(question: Question, rows: Sequence[tuple[Result, Mapping[str, float]]])
         str(len({result["design"] for result, _ in rows})),
         f"{total:,}",
         _percent(count / total),
-        f"{_percent(ends.low)}–{_percent(ends.high)}",
+        f"{_percent(low)}–{_percent(high)}",
         f"{_percent(min(means))}–{_percent(max(means))}",
         question.promised,
         " to ".join(dict.fromkeys((dates[0], dates[-1])))
         + ("" if all("command" in result for result, _ in rows) else ", earlier program"),
     )
     return f"| {' | '.join(cells)} |"
+
+
+@cache  # the tables are written after each design
+def _interval(count: int, total: int) -> tuple[float, float]:
+    """Return the 95 % Clopper-Pearson interval of a share."""
+    ends = binomtest(count, total).proportion_ci(0.95)
+    return ends.low, ends.high
 
 
 def _percent(share: float) -> str:
@@ -229,15 +236,15 @@ def every_row(results: Sequence[Result]) -> str:
     for result in results:
         for name, found in result["found"].items():
             n = int(found["n"])
-            ends = binomtest(round(found["mean"] * n), n).proportion_ci(0.95)
+            low, high = _interval(round(found["mean"] * n), n)
             question = questions()[_question(name)]
             writer.writerow(
                 (
                     result["design"],
                     name,
                     found["mean"],
-                    round(ends.low, 4),
-                    round(ends.high, 4),
+                    round(low, 4),
+                    round(high, 4),
                     n,
                     question.promised,
                     result["date"],

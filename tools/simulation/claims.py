@@ -39,7 +39,7 @@ class Question(NamedTuple):
     promised: str = ""
 
 
-_RATES = (
+RATES = (
     "recall",
     "specificity",
     "precision",
@@ -289,7 +289,7 @@ def rate_differences(result: Result, truth: Truth) -> Found:
     return {
         f"differs rate @ {metric}, {policy}": float(gap.excludes_zero)
         for (system, metric, policy), gap in gaps.items()
-        if system == "A - B" and policy and metric in _RATES
+        if system == "A - B" and policy and metric in RATES
     }
 
 
@@ -299,7 +299,7 @@ def rate_intervals(result: Result, truth: Truth) -> Found:
     found: Found = {}
     for policy, threshold in result.answer.thresholds["A"].items():
         true = None if threshold is None else truth.rates(threshold)
-        for metric in _RATES if true is not None else ():
+        for metric in RATES if true is not None else ():
             figure = figures[("A", metric, policy)]
             found[f"misses rate @ {metric}, {policy}"] = figure.misses(true[metric])
             found[f"no interval @ {metric}, {policy}"] = float(np.isnan(figure.low))

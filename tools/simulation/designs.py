@@ -308,7 +308,7 @@ _HEAD = ("headline", "marks")
 _AUROC = (*_HEAD, "auroc_intervals")
 _RATES = ("sentences", "headline", "rate_differences")
 _BOXES = ("sentences", "headline", "box_differences")
-_WIDE = {"rsna": "images as in RSNA", "1-60": "1 to 60 images", "1-3": "1 to 3 images"}
+WIDE = {"rsna": "images as in RSNA", "1-60": "1 to 60 images", "1-3": "1 to 3 images"}
 
 
 def _auroc_designs() -> list[Design]:
@@ -344,7 +344,7 @@ def _auroc_designs() -> list[Design]:
         (300, "1-3", 0.05),
         (300, "1-60", 0.05),
     ):
-        name = f"AUROC, skewed, {n} patients, {_WIDE[images]}, {100 * positive:.0f} % positive"
+        name = f"AUROC, skewed, {n} patients, {WIDE[images]}, {100 * positive:.0f} % positive"
         rows.append(
             row(name, auroc=(0.8, 0.8), patients=n, images=images, positive=positive,
                 law="skewed", labels_alike=0.75)
@@ -380,7 +380,7 @@ def _several_designs() -> list[Design]:
             (0.90, 0.85, 200, "one", "one image"),
             (0.90, 0.80, 200, "one", "one image"),
             (0.90, 0.80, 60, "one", "one image"),
-            (0.90, 0.80, 150, "rsna", _WIDE["rsna"]),
+            (0.90, 0.80, 150, "rsna", WIDE["rsna"]),
             (0.90, 0.80, 1000, "one", "one image"),
         )
     ]  # fmt: skip
@@ -401,7 +401,7 @@ def _threshold_designs() -> list[Design]:
     rows = [
         Design(f"thresholds, {v} / {n} patients, {name}", (*_RATES, "rate_intervals"),
                (0.85, 0.85), n, v, images)
-        for images, name in (("one", "one image"), ("rsna", _WIDE["rsna"]))
+        for images, name in (("one", "one image"), ("rsna", WIDE["rsna"]))
         for v, n in ((40, 60), (150, 200), (40, 600))
     ]  # fmt: skip
     rows += [
@@ -419,28 +419,6 @@ def _threshold_designs() -> list[Design]:
         Design("thresholds, E6: 50 / 80 patients, scores on 5 levels", (*_RATES, *_HEAD),
                (0.85, 0.85), 80, 50, "1-3", law="five levels"),
     ]  # fmt: skip
-    for n in (40, 80, 300):
-        for images, name in (("one", "one image"), ("1-60", _WIDE["1-60"])):
-            for positive in (0.05, 0.3):
-                title = f"single figures, {n} / {n} patients, {name}, {100 * positive:.0f} %"
-                rows.append(
-                    Design(title, ("rate_intervals",), (0.85,), n, n, images, positive,
-                           law="skewed", labels_alike=0.75)
-                )  # fmt: skip
-    policies = {"policy": ["youden", "cost:5/1", "sensitivity>=0.90"]}
-    for v, n, positive, images, law in (
-        (60, 100, 0.25, "rsna", "skewed"),
-        (100, 150, 0.15, "rsna", "skewed"),
-        (150, 150, 0.30, "one", "skewed"),
-        (60, 100, 0.25, "rsna", "no box"),
-        (100, 150, 0.15, "rsna", "no box"),
-        (150, 150, 0.30, "one", "no box"),
-    ):
-        name = f"policies, {v} / {n} patients, {100 * positive:.0f} %, {images}, {law}"
-        rows.append(
-            Design(name, ("rate_intervals",), (0.85,), n, v, images, positive, law=law,
-                   labels_alike=0.75, options=policies)
-        )  # fmt: skip
     rows += [
         Design(f"calibration, {v} / {n} patients", ("calibration",), (0.85,), n, v)
         for v, n in ((60, 200), (150, 600))
@@ -466,9 +444,9 @@ def _chance_designs() -> list[Design]:
             (40, "one", "one image", "binormal", LABELS_ALIKE),
             (200, "one", "one image", "binormal", LABELS_ALIKE),
             (1000, "one", "one image", "binormal", LABELS_ALIKE),
-            (40, "1-60", _WIDE["1-60"], "skewed", 0.75),
-            (80, "1-60", _WIDE["1-60"], "skewed", 0.75),
-            (80, "rsna", _WIDE["rsna"], "skewed", 0.75),
+            (40, "1-60", WIDE["1-60"], "skewed", 0.75),
+            (80, "1-60", WIDE["1-60"], "skewed", 0.75),
+            (80, "rsna", WIDE["rsna"], "skewed", 0.75),
         )
     ]  # fmt: skip
     rows += [row("one system that guesses, 60 patients, 4 positive", auroc=(0.5,), patients=60,
@@ -478,9 +456,9 @@ def _chance_designs() -> list[Design]:
             images=images, n_positive=n_positive, law=law, labels_alike=alike)
         for auroc, n, images, n_positive, name, law, alike in (
             (0.83, 40, "one", 11, "11 positive", "binormal", LABELS_ALIKE),
-            (0.71, 40, "1-60", None, _WIDE["1-60"], "skewed", 0.75),
-            (0.71, 80, "1-60", None, _WIDE["1-60"], "skewed", 0.75),
-            (0.71, 80, "1-3", None, _WIDE["1-3"], "binormal", LABELS_ALIKE),
+            (0.71, 40, "1-60", None, WIDE["1-60"], "skewed", 0.75),
+            (0.71, 80, "1-60", None, WIDE["1-60"], "skewed", 0.75),
+            (0.71, 80, "1-3", None, WIDE["1-3"], "binormal", LABELS_ALIKE),
             (0.60, 200, "one", None, "one image", "binormal", LABELS_ALIKE),
         )
     ]  # fmt: skip
@@ -534,7 +512,7 @@ def _margin_designs() -> list[Design]:
     return [
         Design(f"margin of 0.05 exactly, {n} patients, {name}", ("margin",), (0.85, 0.80), n,
                images=images, options={"margin": 0.05}, replicates=100)
-        for n, images, name in ((120, "1-3", _WIDE["1-3"]), (400, "one", "one image"))
+        for n, images, name in ((120, "1-3", WIDE["1-3"]), (400, "one", "one image"))
     ]  # fmt: skip
 
 
@@ -574,8 +552,8 @@ def _box_designs() -> list[Design]:
         row(f"boxes, {v} / {n} patients, {name}", claims=(*_BOXES, "box_intervals"), patients=n,
             validation=v, images=images)
         for v, n, images, name in (
-            (40, 60, "one", "one image"), (40, 60, "rsna", _WIDE["rsna"]),
-            (150, 200, "one", "one image"), (150, 200, "rsna", _WIDE["rsna"]),
+            (40, 60, "one", "one image"), (40, 60, "rsna", WIDE["rsna"]),
+            (150, 200, "one", "one image"), (150, 200, "rsna", WIDE["rsna"]),
         )
     ]  # fmt: skip
     rows += [

@@ -29,11 +29,11 @@ def test_every_mark_that_is_drawn_has_an_entry_and_no_other_one():
     boxes = np.array([[12, 12, 28, 28, 0.9], [40, 40, 60, 60, 0.8], [1, 1, 9, 9, 0.1]])
     detector = ImagePrediction("A", "#E06C00", boxes=boxes, box_cut=0.5, point=(20.0, 20.0))
     shown = {mark.name for mark in marks_of([detector])}
-    assert shown == {"truth", "on_lesion", "elsewhere", "faint", "point"}
+    assert shown == {"truth", "on_lesion", "elsewhere", "point"}
     assert [entry.text for entry in legend(marks_of([detector]))] == [
         MARKS[name].text for name in MARKS if name in shown
     ]
-    assert {mark.name for mark in marks_of([detector], None)} == {"box", "faint", "point"}
+    assert {mark.name for mark in marks_of([detector], None)} == {"box", "point"}
 
 
 def test_boxes_of_single_radiologists_are_no_agreed_lesions():

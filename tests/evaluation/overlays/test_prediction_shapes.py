@@ -10,7 +10,6 @@ from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, Im
 from cxr_compare.evaluation.overlays.outcomes import describe_score
 from cxr_compare.evaluation.overlays.prediction_shapes import prediction_shapes
 from cxr_compare.evaluation.overlays.shapes import (
-    FAINT_COLOUR,
     Label,
     Shape,
 )
@@ -34,27 +33,18 @@ def blob(height: float) -> np.ndarray:
     return height * np.exp(-((rows - 3) ** 2 + (columns - 3) ** 2) / 3)
 
 
-def test_boxes_below_the_threshold_are_thin_grey_and_few():
-    boxes = np.array([[0, 0, 9, 9, score] for score in np.linspace(0.01, 0.4, 9)])
-    prediction = ImagePrediction("A", COLOUR, boxes=boxes, box_cut=0.39)
-    shapes = drawn_shapes(prediction, ImageTruth(0.0), SIZE)
-    faint = [shape for shape in shapes if shape.colour == FAINT_COLOUR]
-    assert [shape.layer for shape in faint] == ["faint"] * 5  # a layer that is shown on demand
-    assert len(drawn_shapes(prediction, ImageTruth(0.0), SIZE, faint=False)) == 1
-    assert len(shapes) == 6
-    assert all(shape.width < shapes[-1].width for shape in faint)
-
-
-def test_box_exactly_at_the_cut_is_drawn_in_full():
-    prediction = ImagePrediction("A", COLOUR, boxes=np.array([[0, 0, 9, 9, 0.3]]), box_cut=0.3)
-    assert drawn_shapes(prediction, ImageTruth(0.0), SIZE)[0].colour == COLOUR
+def test_boxes_from_the_cut_on_are_drawn():
+    boxes = np.array([[0, 0, 9, 9, 0.3], [0, 0, 9, 9, 0.29]])
+    prediction = ImagePrediction("A", COLOUR, boxes=boxes, box_cut=0.3)
+    (drawn,) = drawn_shapes(prediction, ImageTruth(0.0), SIZE)
+    assert drawn.colour == COLOUR
 
 
 def test_called_boxes_bear_their_scores():
     boxes = np.array([[10, 10, 30, 30, 0.914], [40, 40, 60, 60, 0.02]])
     prediction = ImagePrediction("A", COLOUR, boxes=boxes, box_cut=0.5)
     shown = [(label.layer, label.text) for label in drawn_labels(prediction, ImageTruth(0.0), SIZE)]
-    assert shown == [("boxes", "0.91"), ("faint", "0.02")]
+    assert shown == [("boxes", "0.91")]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.evaluation.report.case_selection import select_cases
+from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 
 @pytest.fixture
@@ -23,6 +24,18 @@ def cases(comparison):
 )
 def test_each_kind_of_failure_has_its_cases(cases, key, image_ids, why):
     assert tuple(sorted(cases[key])) == image_ids, why
+
+
+def test_one_system_against_the_other_comes_first_and_no_image_twice(comparison):
+    joint = JointSystem("Both", comparison.names)
+    decisions = comparison.decisions
+    both = decisions[decisions["system"] == "RetinaNet"].assign(system="Both")
+    decisions = pd.concat([decisions, both])
+    names = [*comparison.names, "Both"]
+    chosen = select_cases(decisions, names, "max_f1", joint=joint, made_of_others=["Both"])
+    assert [each.key for each in chosen][:2] == ["only-1", "only-2"]
+    shown = [image_id for each in chosen for image_id in each.image_ids]
+    assert len(shown) == len(set(shown))
 
 
 def test_agreement_is_a_random_sample_of_right_calls(comparison):

@@ -2,11 +2,14 @@
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxr_compare.evaluation.boxes.froc import FROC_RATES, FrocCurve
@@ -14,9 +17,9 @@ from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES
 from cxr_compare.evaluation.metrics.net_benefit import net_benefit
 from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.protocol import Protocol
-from cxr_compare.evaluation.report.chart_style import log_axis, new_chart, save_chart
+from cxr_compare.evaluation.report.chart_style import ShownChart, log_axis, new_chart, save_chart
 from cxr_compare.evaluation.report.curves import chart_facts, curve_table, froc_sensitivities
-from cxr_compare.evaluation.report.plots import chart_names, chart_note, draw
+from cxr_compare.evaluation.report.plots import chart_names, chart_note, draw, draw_forest
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.intervals import Interval
 from tests.saved_report import save_report
@@ -158,19 +161,19 @@ def test_confusion_chart_says_what_share_each_count_is(comparison):
 
 def test_charts_without_content_are_absent(comparison):
     names = chart_names(curve_table(comparison), chart_facts(comparison))
-    assert names == ["forest", "roc", "pr", "confusion"]  # no boxes and no probabilities
+    assert names == ["forest", "roc", "pr", "scores", "confusion"]  # no boxes and no probabilities
     for result in comparison.systems.values():
         result.curve.clear()
         result.confusion.clear()
     assert chart_names(curve_table(comparison), chart_facts(comparison)) == ["forest"]
 
 
-def test_notes_speak_of_thresholds_only_where_one_is_marked(comparison):
+def test_a_note_speaks_of_thresholds_once_and_only_where_one_is_marked(comparison):
     marked = [note_of(comparison, name) for name in ("roc", "pr")]
     for result in comparison.systems.values():
         result.confusion.clear()
     unmarked = [note_of(comparison, name) for name in ("roc", "pr")]
-    assert all("hreshold" in note for note in marked)
+    assert ["hreshold" in note for note in marked] == [True, False]
     assert not any("hreshold" in note for note in unmarked)
 
 
@@ -343,13 +346,62 @@ def test_a_difference_is_claimed_only_where_its_interval_excludes_zero(interval,
 
 
 def test_page_embeds_the_files_and_each_chart_stands_once(comparison, image_set, tmp_path):
-    from base64 import b64decode
-
     page = save_report(comparison, image_set.labelled, None, tmp_path).read_text()
-    shown = re.findall(r'<img src="data:image/svg\+xml;base64,([^"]+)" alt="([^"]+)"', page)
-    files = {path.name: path.read_bytes() for path in (tmp_path / "figures").glob("*.svg")}
-    assert [b64decode(source) for source, _ in shown] == [
-        files[f"{name}.svg"] for name in ("forest", "roc", "pr")
+    shown = re.findall(r'<figure class="chart[^>]*>\s*<svg[^>]*aria-label="([^"]+)"', page)
+    files = {path.stem: path.read_text() for path in (tmp_path / "figures").glob("*.svg")}
+    assert set(files) == {"forest", "roc", "pr", "scores", "confusion"}
+    assert len(shown) == 4  # the counts of the confusion matrices are a table
+    assert "RetinaNet: AUROC" in shown[1]
+
+
+def test_a_chart_is_black_on_white_in_its_file_and_in_the_colours_of_the_page_there(comparison):
+    shown = ShownChart(drawn_chart(comparison, "roc"), description="Two systems")
+    file, page = shown.file.decode(), ElementTree.fromstring(shown.svg)  # noqa: S314
+    assert "#ffffff" in file
+    assert page.get("aria-label").endswith("Two systems")
+    styles = " ".join(element.get("style", "") for element in page.iter())
+    assert not re.search("#(ffffff|000000|59636e|d9dcd8)", styles)
+    assert "var(--quiet)" in styles
+    assert page.get("fill") == "currentColor"
+    (_, width, height) = page.get("viewBox").rsplit(" ", 2)
+    covers = [
+        path.get("d")
+        for path in page.iter("path")
+        if f"{width} 0" in path.get("d", "") and f"0 {height}" in path.get("d", "")
     ]
-    assert "RetinaNet: AUROC" in shown[1][1]
-    assert {path.suffix for path in (tmp_path / "figures").iterdir()} == {".svg", ".pdf"}
+    assert covers == []  # transparent
+
+
+def test_ids_of_two_charts_on_a_page_differ_and_what_they_refer_to_is_there(comparison):
+    drawings = [ShownChart(drawn_chart(comparison, name)).svg for name in ("roc", "pr")]
+    ids = [re.findall(r'id="(.*?)"', drawing) for drawing in drawings]
+    assert not set(ids[0]) & set(ids[1])
+    for own, drawing in zip(ids, drawings, strict=True):
+        assert set(re.findall(r'(?:url\(|href=")#([\w-]+)', drawing)) <= set(own)
+
+
+def test_histogram_of_scores_has_the_shares_of_each_class_and_the_thresholds(comparison):
+    images = comparison.decisions.query("system == 'RetinaNet'")
+    for kind, of_class in (("positive", images["label"] >= 1), ("negative", images["label"] < 1)):
+        bars = rows_of(comparison, "scores", "RetinaNet", kind)
+        counts, _ = np.histogram(images.loc[of_class, "score"].astype(float), 20, (0, 1))
+        assert bars["y"].tolist() == pytest.approx(list(counts / of_class.sum()))
+        assert bars["x"].iloc[0] == pytest.approx(0.025)
+    points = rows_of(comparison, "scores", "RetinaNet", "points").set_index("policy")["x"]
+    assert points.to_dict() == comparison.systems["RetinaNet"].thresholds
+
+
+@pytest.mark.parametrize("n_systems", [2, 6, 9])
+def test_ticks_of_the_forest_stand_apart(comparison, n_systems):
+    names = [f"a network of some size {number}" for number in range(n_systems)]
+    parts = [{"title": "AUROC", "rows": []}]
+    for position, name in enumerate(names):
+        low = position / n_systems
+        row = {"name": name, "system": name, "estimate": low + 0.1, "ci_low": low, "note": ""}
+        parts[0]["rows"].append(row | {"ci_high": low + 0.2})
+    figure = draw_forest(parts, names)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    (axes,) = figure.axes
+    boxes = [label.get_window_extent(renderer) for label in axes.get_xticklabels()]
+    assert len(boxes) >= 2
+    assert all(one.x1 + 2 < other.x0 for one, other in pairwise(boxes))

@@ -1,6 +1,7 @@
-"""Costs of systems: shown where they are known, "unknown" where they are not."""
+"""Costs of systems in the main table: shown where they are known, a dash where they are not."""
 
-from cxr_compare.evaluation.report.cost_table import cost_table
+from cxr_compare.evaluation.report.cost_table import cost_frame
+from cxr_compare.evaluation.report.summary_table import main_table
 from cxr_compare.evaluation.system_result import SystemResult
 
 KNOWN = {
@@ -16,19 +17,21 @@ KNOWN = {
 }
 
 
-def test_the_page_has_one_table_of_costs_with_a_row_for_each_system(comparison):
+def test_the_main_table_ends_with_parameters_flops_and_time(comparison):
     comparison.systems["CheXNet"] = SystemResult(cost=dict(KNOWN))
-    table = cost_table(comparison)
-    assert table.frame.loc["CheXNet"].to_dict() == {
-        "Parameters": "7.0 million",
-        "FLOPs per image": "5.7 billion",
-        "Time per image": "30.0 ms",
-        "Size of the weights": "28.4 MB",
+    table = main_table(comparison)
+    assert table.frame["CheXNet"].iloc[-3:].to_dict() == {
+        "Parameters (million)": "7.0",
+        "FLOPs per image (billion)": "5.7",
+        "Time per image (ms)": "30.0",
     }
+    assert "Timed on 2 CPU cores." in table.note
 
 
-def test_an_unrecorded_cost_is_unknown_and_never_zero(comparison):
+def test_an_unrecorded_cost_is_a_dash_and_never_zero(comparison):
+    comparison.systems["RetinaNet"] = SystemResult(cost=dict(KNOWN))
     comparison.systems["CheXNet"] = SystemResult()
-    assert set(cost_table(comparison).frame.loc["CheXNet"]) == {"unknown"}
+    assert set(cost_frame(comparison).loc["CheXNet"]) == {"–"}
     comparison.systems["RetinaNet"] = SystemResult()
-    assert cost_table(comparison) is None
+    assert cost_frame(comparison).empty
+    assert "FLOPs" not in main_table(comparison).frame.index

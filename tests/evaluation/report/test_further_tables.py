@@ -8,9 +8,11 @@ import pytest
 
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.groups.shares import FAILURE_COLUMNS, TOO_FEW
+from cxr_compare.evaluation.report.case_selection import disagreement
 from cxr_compare.evaluation.report.curves import curve_table
 from cxr_compare.evaluation.report.failure_tables import (
     corrections_table,
+    disagreement_table,
     error_kinds_table,
     group_tables,
     groups_lead,
@@ -20,6 +22,7 @@ from cxr_compare.evaluation.report.failure_tables import (
 )
 from cxr_compare.evaluation.report.folded_tables import folded_tables
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
+from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 
 def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
@@ -70,8 +73,9 @@ def failures_of_two(comparison):
             row("sex", "not F", name, "recall", 0.3 + shift),
             row("sex", "F - rest", name, "recall", 0.25 + shift),
             row("errors", "", name, "missed", 0.4 + shift),
-            row("lesions by lesion_size", "over 6 %", name, "lesion_recall", 0.7 + shift, 5.0),
-            row("lesions by lesion_size", "up to 2 %", name, "lesion_recall", 0.2 + shift, 3.0),
+            row("lesions by lesion_size", "over 6 %", name, "lesion_recall", 0.7 + shift, 15.0),
+            row("lesions by lesion_size", "up to 2 %", name, "lesion_recall", 0.2 + shift, 13.0),
+            row("lesions by third", "lower", name, "lesion_recall", 0.0, 9.0),
         ]
     rows += [
         row("shortcut", "view", "shortcut", "auroc", 0.69),
@@ -138,11 +142,32 @@ def test_a_group_of_too_few_patients_shows_its_counts(failures_of_two):
     assert groups_of(failures_of_two)["Sex: F"][0] == "3 of 4"
 
 
-def test_small_lesions_come_before_large_ones(failures_of_two):
+def test_small_lesions_come_before_large_ones_and_few_have_no_row(failures_of_two):
     frame = lesion_table(failures_of_two).frame
     assert list(frame.index) == ["Lesion size: up to 2 %", "Lesion size: over 6 %"]
     first = frame.loc["Lesion size: up to 2 %"]
-    assert (first["RetinaNet"], first["Lesions"]) == ("0.200 (0.100 to 0.300)", "3")
+    assert (first["RetinaNet"], first["Lesions"]) == ("0.200 (0.100 to 0.300)", "13")
+
+
+def test_lesions_have_no_column_of_a_joint_system_and_one_size(failures_of_two, monkeypatch):
+    monkeypatch.setattr(type(failures_of_two), "joint", JointSystem("CheXNet", ("A", "B")))
+    table = failures_of_two.groups
+    sizes = table[table["topic"] == "lesions by lesion_size"]
+    in_mm = sizes.assign(topic="lesions by lesion_size_mm", group="over 60 mm")
+    both = replace(failures_of_two, compute_groups=lambda: pd.concat([table, in_mm]))
+    frame = lesion_table(both).frame
+    assert list(frame.columns) == ["RetinaNet", "Lesions"]
+    assert list(frame.index) == ["Lesion size: over 60 mm"]
+
+
+def test_largest_disagreements_are_the_ids_that_differ_most_in_rank(comparison):
+    gaps = disagreement(comparison.decisions, comparison.names)
+    ids = list(disagreement_table(comparison).frame.index)
+    assert len(ids) == 10
+    assert gaps[ids[0]] == max(gaps.values())
+    assert min(gaps[image_id] for image_id in ids) >= sorted(gaps.values())[-10]
+    alone = replace(comparison, systems={"RetinaNet": comparison.systems["RetinaNet"]})
+    assert disagreement_table(alone) is None
 
 
 def test_errors_and_corrections_count_every_image_once(comparison):

@@ -12,11 +12,13 @@ import cxr_compare
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.report.metric_table import figure_frame
 from cxr_compare.evaluation.report.paper_tables import latex_table, markdown_table
 from cxr_compare.evaluation.report.summary_table import (
     TableRow,
     main_table,
     summary_frame,
+    summary_keys,
     table_rows,
 )
 from cxr_compare.evaluation.report.table import html_table, notes_text, text_table
@@ -71,7 +73,8 @@ def test_difference_has_the_p_value_of_its_own_test_not_adjusted(test_set, predi
     three = compare_predictions(systems, test_set, replicates=100)
     tests = three.tests.query("metric == 'auroc' and subgroup == 'all' and first == 'A'")
     tests = tests[tests["method"].str.startswith("Obuchowski")].set_index("second")
-    auroc = summary_frame(three).xs("AUROC", level=1).iloc[0]
+    frame = figure_frame(three, summary_keys(three))
+    auroc = frame.xs("AUROC", level=1).iloc[0]
     for name in ("B", "C"):
         assert auroc[f"A − {name}"].endswith(f"; {p_equation(tests.loc[name, 'p_value'])}")
 
@@ -94,8 +97,11 @@ def test_only_what_the_answer_shows_is_marked_as_shown(nine):
 def test_three_systems_and_more_are_rows_with_the_figures_of_the_other_layout(nine):
     comparison = nine.compared.comparison
     rows = main_table(comparison).frame
-    columns = nine.table.droplevel(0)
+    columns = figure_frame(comparison, summary_keys(comparison)).droplevel(0)
     assert list(rows.index) == [f"M{n}" for n in range(9)]
+    assert nine.table.equals(rows)
+    assert nine._repr_html_().count("<tr") == 10
+    assert "| M8 |" in markdown_table(comparison, main_table(comparison))
     for metric in (*BOTH, "Average precision"):
         assert rows[metric].tolist() == columns.loc[metric, rows.index].tolist()
 
@@ -133,9 +139,10 @@ def test_rows_that_were_asked_for_stand_in_their_order_and_one_without_a_figure_
 ):
     rows = [*table_rows(["f1", " recall", "auroc", "f1"]), TableRow("recall", "youden")]
     frame = summary_frame(comparison, rows)
-    titles = [title for _, title in frame.index]
+    figures = frame.drop("Size and time", level=0)
+    titles = [title for _, title in figures.index]
     assert titles == ["F1", "Sensitivity (recall)", "AUROC", "Sensitivity (recall)"]
-    assert set(frame.iloc[-1]) == {"–"}
+    assert set(figures.iloc[-1]) == {"–"}
 
 
 def test_reason_stands_once_with_the_figures_that_it_belongs_to(comparison):

@@ -12,7 +12,6 @@ from cxr_compare.evaluation.figure_intervals import EXACT_METHOD
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.reduction import Reduction
 from cxr_compare.evaluation.report.citations import read_references
-from cxr_compare.evaluation.report.cost_table import cost_table
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.interval_texts import families_text
 from cxr_compare.evaluation.report.methods import methods, policy_meaning
@@ -24,13 +23,6 @@ from cxr_compare.evaluation.sources.stored_predictions import (
 from cxr_compare.evaluation.thresholds import check_policy
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.networks.registry import NETWORKS
-
-
-def test_an_ensemble_shows_what_it_is_made_of(comparison):
-    cost = {"parameters": 64_400_000, "flops": None, "latency_ms": 392.0, "made_of": "A + B"}
-    comparison.systems["CheXNet"] = replace(comparison.systems["CheXNet"], cost=cost)
-    table = cost_table(comparison)
-    assert table.frame["Made of"].tolist() == ["one model", "A + B"]
 
 
 def test_decisions_paragraph_has_the_values_that_validation_chose(predict, test_set):
@@ -361,3 +353,11 @@ def test_member_of_a_joint_system_is_described_once(comparison, image_set):
     paragraph = methods(made, image_set.labelled)["paragraphs"][1]
     assert paragraph.count("was run by this program") == 1
     assert "CheXNet combines the predictions of RetinaNet" in paragraph
+
+
+def test_what_no_file_says_of_the_patients_is_left_out(comparison, image_set):
+    known = image_set.labelled.images[["image_id", "patient_id"]]
+    labelled = replace(image_set.labelled, images=known.assign(sex="F"))
+    paragraph = methods(comparison, labelled)["paragraphs"][0]
+    (of_test,) = re.findall(r"Evaluated test images: (.*?)\.", paragraph)
+    assert re.fullmatch(r"\d+ images of \d+ patients; sex F \d+", of_test)

@@ -109,7 +109,7 @@ def test_a_box_in_one_cell_of_truth_is_refused_and_not_left_out(table, box):
         compared(table, truth)
 
 
-@pytest.mark.parametrize("word", ["pneumonia", "-1", "−1", -1, 2])
+@pytest.mark.parametrize("word", ["pneumonia", "-2", 2])
 def test_a_label_that_is_not_understood_is_refused_with_its_row(table, word):
     labels = np.where(table["label"] == 1, "yes", "no").astype(object)
     labels[5] = word

@@ -62,7 +62,9 @@ def test_the_threshold_is_that_of_testing_one_after_the_other(figure, clusters):
         if clusters == "one":
             p = scipy.stats.binomtest(int(hits.sum()), len(names), 0.8, "greater").pvalue
         else:
-            p = share_below_p_values(hits[None].astype(float), sizes, 0.8, 0.08)[0] / 0.8
+            used = sizes.sum() ** 2 / (sizes**2).sum() / len(sizes)
+            hits_of_row = hits[None].astype(float)
+            p = share_below_p_values(hits_of_row, sizes, 0.8, 0.1 * used)[0] / used
         if p > 0.1:
             break
         last = cut
