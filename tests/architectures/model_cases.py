@@ -61,7 +61,7 @@ class ModelCase:
     def build(self, image_size: int = SIZE, **changes: Any) -> Any:
         """The model of its settings, from the seed 0, as a training builds it."""
         settings = parse_config(replace(self, model=self.model | changes).toml(), "case.toml").model
-        keys = settings.model_dump(exclude={"weights", "trainable"})
+        keys = settings.model_dump(exclude={"weights", "trainable", "compile"})
         build = build_detector if self.kind == "detector" else build_classifier
         torch.manual_seed(0)
         model = build(n_findings=1, image_size=image_size, **keys)
