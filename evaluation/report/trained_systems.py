@@ -191,7 +191,7 @@ def _detector(recipe: Facts, citations: Citations) -> str:
         settings = "; ".join(
             f"{key.replace('_', ' ')} {value}"
             for key, value in model.items()
-            if key not in ("architecture", "backbone", "weights", "trainable")
+            if key not in ("architecture", "backbone", "weights", "trainable", "compile")
         )
         network = _network_title(recipe["network"], citations)
         return f"is a detector of lesions, {detector} on {network} ({settings})."

@@ -206,7 +206,7 @@ def test_an_unusable_box_is_refused_with_its_image(label, box, reason, build_sma
 
 
 def test_a_configurations_keys_are_keywords_of_the_builder():
-    keys = set(RetinaNetSettings.model_fields) - {"architecture", "trainable"}
+    keys = set(RetinaNetSettings.model_fields) - {"architecture", "trainable", "compile"}
     builders = signature(build_detector), signature(LesionRetinaNet)
     assert keys < {name for builder in builders for name in builder.parameters}
 
