@@ -95,7 +95,9 @@ def test_only_what_the_answer_shows_is_marked_as_shown(nine):
 
 
 def test_a_difference_that_the_answer_does_not_test_has_no_sign(nine):
-    differences = nine.table.droplevel(0)["M0 − M8"]
+    comparison = nine.compared.comparison
+    frame = figure_frame(comparison, summary_keys(comparison))
+    differences = frame.droplevel(0)["M0 − M8"]
     assert differences["AUROC"][0] in "●○"
     assert differences["Accuracy"].lstrip("−")[0].isdigit()  # at a declared threshold
 
