@@ -154,6 +154,8 @@ def _check(
         reasons = misfits if fitting else faults
         row = int((reasons != "").argmax())
         question = questions_about(reading, fitting) if fitting else _advice(written, sizes)
+        if any(unit == "thousandth" for _, unit in fitting[:1]):  # px of a larger image fit as well
+            question = f"{question}. Or {_advice(written, sizes)}"
         raise InputError(
             f"{row_text(table, row, where)}: {_as_read(values[row], reading)}: {reasons[row]} "
             f"({counts(reasons != '')}): {question}"
