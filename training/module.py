@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 
 from cxr_compare.classification import loss as classification
@@ -80,12 +79,9 @@ class TrainingModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient; Lightning refuses to before fused steps, in bf16 without a reason."""
-        plugin = self.trainer.precision_plugin
-        if gradient_clip_val and gradient_clip_algorithm == GradClipAlgorithmType.VALUE:
-            plugin.clip_grad_by_value(optimizer, gradient_clip_val)
-        elif gradient_clip_val:
-            plugin.clip_grad_by_norm(optimizer, gradient_clip_val)
+        """Clip the gradient's norm; Lightning refuses to before fused steps, also of bf16."""
+        if gradient_clip_val:
+            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, _: int) -> Any:
         """Copy a batch from pinned memory while the GPU computes."""

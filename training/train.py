@@ -257,6 +257,7 @@ def fit(
             max_epochs=training.epochs,
             accumulate_grad_batches=training.accumulate,
             gradient_clip_val=training.clip or None,
+            gradient_clip_algorithm="norm",
             precision=_PRECISION[precision],
             callbacks=own,
             plugins=[AtomicCheckpointIO(), _launch_environment(launch)],

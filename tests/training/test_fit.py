@@ -105,6 +105,26 @@ def test_accumulated_batches_learn_what_one_batch_learns(tmp_path):
         torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw", "rmsprop"])
+def test_the_norm_of_the_gradient_is_limited_in_every_number_format(tmp_path, optimiser, precision):
+    norms = []
+
+    class Note(Callback):
+        def on_before_zero_grad(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            if gradients:
+                norms.append(torch.nn.utils.get_total_norm(gradients).item())
+
+    class Steep(SmallModule):
+        factor = staticmethod(lambda batch: 100.0)
+
+    how = {"optimiser": optimiser, "clip": 0.01, "epochs": 2}
+    fit_small(tmp_path, Steep, precision=precision, callbacks=[Note()], **how)
+    assert norms == pytest.approx([0.01] * len(norms), rel=1e-3)
+    assert len(norms) > 5
+
+
 def _figures(*values: float) -> type[SmallModule]:
     """A module whose validations measure these figures."""
 
