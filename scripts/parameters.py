@@ -9,6 +9,7 @@ is in the docstring.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -320,7 +321,7 @@ def _read_item(parameter: Parameter, value: Any) -> Any:
     option = parameter.option
     argument = parameter.argument
     if parameter.type is str and not isinstance(value, str):
-        if not isinstance(value, Real):
+        if not isinstance(value, Real | os.PathLike):
             kind = type(value).__name__
             raise InputError(f"{option}: expected a text, got a value of type {kind}")
         value = str(value)

@@ -272,7 +272,7 @@ def fitting_readings(
             continue
         if unit != "px" and np.isnan(sizes).all():
             continue
-        if unit == "thousandth" and not _LEAST_STEPS < np.nanmax(values) <= STEPS[unit]:
+        if unit == "thousandth" and not _may_be_steps(values, sizes):
             continue
         corners = corners_of(values, form, unit, sizes)
         sides = np.nan_to_num(corners[:, 2:] - corners[:, :2])
@@ -280,6 +280,14 @@ def fitting_readings(
         if not is_tiny and (box_faults(corners, sizes) == "").mean() >= _MOST:
             fitting.append((form, unit))
     return sorted(fitting, key=partial(_distance, reading))
+
+
+def _may_be_steps(values: np.ndarray, sizes: np.ndarray) -> bool:
+    """Return True if numbers up to 1000 reach so far that all boxes are not in one corner."""
+    reach = np.nanmax(values)
+    return bool(reach <= STEPS["thousandth"]) and bool(
+        reach > STEPS["thousandth"] / 2 or reach > max(_LEAST_STEPS, 2 * np.nanmax(sizes))
+    )
 
 
 def _distance(reading: BoxReading, other: tuple[BoxForm, BoxUnit]) -> tuple[int, bool]:

@@ -252,8 +252,13 @@ def _read_yolo(
             f"{labels}: {first['place']}: no confidence, and others have one; write it too "
             "(save_conf=True)"
         )
+    notes: list[str] = []
     if len(table) and is_unscored.all():
         table = table.drop(columns="score")
+        notes.append(
+            "No box has a confidence: the boxes are decisions without a ranking. Ultralytics "
+            "writes confidences with save_conf=True."
+        )
     content = b"".join(f"{path.name}\n".encode() + path.read_bytes() for path in files)
     if names is not None:
         unnamed = ~table["class"].isin(list(names))
@@ -270,7 +275,7 @@ def _read_yolo(
             f"{labels}: {first['place']}: class {first['class']} has no name; {advice.class_names}"
         )
     listed = [path.stem for path in files]
-    return ReadTable(table.drop(columns="class"), content, reading, listed=listed)
+    return ReadTable(table.drop(columns="class"), content, reading, notes=notes, listed=listed)
 
 
 def _yolo_names(

@@ -100,7 +100,7 @@ def train(
     device: Device = "auto",
     devices: Devices = 1,
 ) -> Run | TrainedRuns:
-    """Train a detector or a classifier, or fit a probe; or several, one after another.
+    """Train a detector, a classifier or several, or fit a probe.
 
     The best epoch is kept. If the command is interrupted, run it again: it continues after the last
     complete epoch. A probe (configuration probe) is a classifier of frozen features, whose last

@@ -200,7 +200,7 @@ def test_no_image_of_yolo_is_lost_by_a_name(yolo):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("0 .5 .5 .2 .2", {}, r"c\.txt: line 1: .*confidence.*save_conf=True"),
+        ("0 .5 .5 .2 .2\n0 .3 .3 .1 .1 .9", {}, r"c\.txt.* line 1: .*confidence.*save_conf=True"),
         ("\n0 .5 .5 .2 .2 high", {}, r"c\.txt: line 2: .*class, cx, cy"),
         ("0 .5 .5 .2 .2 .3 .4 .9", {}, r"line 1: .*class, cx, cy"),
         ("0 .5 .5 .2 .2 1.5", {}, r"c\.txt, line 1, image 'c': score=1.5"),
@@ -218,6 +218,12 @@ def test_a_bad_line_of_yolo_is_refused_by_file_and_line(yolo, tmp_path, text, op
     with pytest.raises(InputError, match=message):
         yolo({"labels/c.txt": text}, **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_yolo_files_without_confidences_are_decisions_and_the_user_is_told(yolo, capsys):
+    read = yolo({"labels/c.txt": "0 .5 .5 .2 .2"})
+    assert len(read.boxes) == 1
+    assert "save_conf=True" in capsys.readouterr().err
 
 
 def test_a_table_in_python_is_imported_like_a_file(data, tmp_path):

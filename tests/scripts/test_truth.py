@@ -225,7 +225,7 @@ def test_folder_of_images_gives_the_report_its_pictures(folder, tmp_path, monkey
     report = compare_files(folder, images=folder / "images", overwrite=True, **options)
     html = page.read_text()
     assert '<article class="case' in html
-    assert "data:image/webp;base64," in html
+    assert "data:image/jpeg;base64," in html
     assert list((tmp_path / "report" / "overlays").glob("*.png"))
     again = compare_files(folder, images=["all", folder / "images"], **options)
     assert again.to_frame().equals(report.to_frame())
