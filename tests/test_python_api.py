@@ -232,7 +232,7 @@ S = [number / 60 for number in range(60)]
         (lambda: cxr_compare.compare({"A": print}, truth=Y), "^A: is a .*scores or boxes"),
         (lambda: cxr_compare.compare({"A": [[1 - s, s] for s in S]}, truth=Y), "one column"),
         (lambda: cxr_compare.load(S), "path .* list"),
-        (lambda: cxr_compare.predict(print, "folder"), "path .* builtin"),
+        (lambda: cxr_compare.predict(object(), "folder"), "path .* object"),
         (lambda: cxr_compare.train(print, data="data", out="out"), "config: .*name"),
         (lambda: cxr_compare.train("chexnet", data=[1], out="out"), "data: .*path"),
         (lambda: cxr_compare.tune(S), "tune: .*data=..."),
