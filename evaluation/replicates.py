@@ -47,7 +47,7 @@ ChosenAgain = Mapping[tuple[str, int], Mapping[str, Floats]]
 
 
 class Evidence(NamedTuple):
-    """What the figures of a comparison were computed from, while it is in memory.
+    """Inputs of the figures of a comparison, while it is in memory.
 
     Attributes:
         models: Evaluated models of each system, one for each training seed.

@@ -1,4 +1,4 @@
-"""What happens beside the steps: history, best and averaged weights, early stop, first words."""
+"""Callbacks of a training: history, best and averaged weights, early stop, first words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a training runs on this machine: the processes that share it, and the number format."""
+"""The processes that share a training on this machine, and its number format."""
 
 from __future__ import annotations
 

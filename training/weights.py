@@ -153,7 +153,7 @@ class StartWeights(Checkpoint):
 
     @property
     def channels(self) -> dict[str, str]:
-        """How a classifier makes three input channels of a grey image, as its keyword argument.
+        """Keyword argument that says how a classifier makes three input channels of a grey image.
 
         ``same`` repeats the grey image, ``imagenet`` normalises each channel as a colour. The
         dictionary is empty if a file does not tell it.
