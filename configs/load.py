@@ -88,7 +88,8 @@ def keys_of_backbone(
 
     Args:
         backbone: Name of the network, as `is_backbone` knows it.
-        overrides: New values, as in `read_config`. They decide where they name a key.
+        overrides: New values, as in `read_config`. They decide where they name a key, but images
+            are never smaller than the network reads.
 
     Returns:
         Values by ``section.key``: name and network, and what the network needs beside: the learning

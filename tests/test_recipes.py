@@ -16,6 +16,7 @@ import pytest
 from cxr_compare import metrics
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.synth.phantom import write_phantom
+from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.run import Run
@@ -147,6 +148,10 @@ def test_the_page_of_own_parts_is_followed(folder, capfd):
         assert bool(capfd.readouterr().out) == ("TellRate" in line)
     runs = [Run.open(path.parent) for path in Path("out").rglob("run.json")]
     assert {run.name for run in runs} == {"CheXNet", "RetinaNet"}
+    compare("out/focal", data="out/data", out="out/report", replicates=100)
+    methods = Path("out/report/report.html").read_text()
+    assert "computed by the class myparts:Focal" in methods
+    assert "The loss was cross-entropy" not in methods
     names = {}
     exec((folder / "myparts.py").read_text(), names)  # noqa: S102  our own page
     labels, scores = [0, 1] * 40, [number / 80 for number in range(80)]
@@ -170,3 +175,19 @@ def test_an_own_part_that_is_none_is_refused_in_one_line(folder, key, message):
     prepare(folder / "phantom", "out/data")
     with pytest.raises(InputError, match=message):
         train("chexnet_quickstart", data="out/data", out="out/run", set_=[key])
+
+
+def test_a_callback_that_fails_is_named_in_one_line(folder):
+    (folder / "out").mkdir()
+    write_phantom(folder / "phantom", n_images=40, size=96, seed=3)
+    prepare(folder / "phantom", "out/data")
+    (folder / "failing_calls.py").write_text(
+        "from lightning.pytorch import Callback\n"
+        "class Fails(Callback):\n"
+        "    def on_train_start(self, trainer, module):\n"
+        "        raise KeyError('auroc')\n"
+    )
+    keys = ['training.callbacks=["failing_calls:Fails"]', "data.image_size=96"]
+    keys += ["training.epochs=1", *_SMALL["chexnet_quickstart"]]
+    with pytest.raises(InputError, match="callbacks: failing_calls:Fails: KeyError"):
+        train("chexnet_quickstart", data="out/data", out="out/run", set_=keys)

@@ -58,12 +58,11 @@ def failed_part(error: BaseException, parts: Sequence[object]) -> str | None:
     Returns:
         Text such as ``mycalls:Tell: KeyError: 'auroc'``; None if no part is concerned.
     """
-    names = {
-        inspect.getsourcefile(type(part)): f"{type(part).__module__}:{type(part).__qualname__}"
-        for part in parts
-    }
-    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-    concerned = [names[file] for file in files if file in names]
+    names = {type(part).__module__: type(part).__qualname__ for part in parts}
+    modules = [
+        str(frame.f_globals["__name__"]) for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    concerned = [f"{module}:{names[module]}" for module in modules if module in names]
     if not concerned:
         return None
     problem = f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -149,8 +149,9 @@ def prediction_text(facts: Facts) -> str:
 def _network(recipe: Facts, citations: Citations) -> str:
     config = recipe["config"]
     model = config["model"]
+    own = _own_parts(config["training"])
     if config["kind"] == "detector":
-        return _detector(recipe, citations)
+        return " ".join([_detector(recipe, citations), *own])
     network = _network_title(recipe["network"], citations)
     if model.get("trainable") == "none":
         sentences = [
@@ -162,6 +163,7 @@ def _network(recipe: Facts, citations: Citations) -> str:
             f"is a classifier of whole images, {network}, trained from image labels as CheXNet"
             f"{citations.cite('chexnet2017')} was.",
             *_classifier_loss(config["training"]),
+            *own,
         ]
         if model.get("dropout"):
             sentences.append(f"Dropout was {model['dropout']:g}.")
@@ -170,7 +172,22 @@ def _network(recipe: Facts, citations: Citations) -> str:
     return " ".join(sentences)
 
 
+def _own_parts(training: Facts) -> list[str]:
+    """Name the classes of the user's own that took part, about which nothing else is known."""
+    sentences = []
+    if training.get("module"):
+        sentences.append(
+            f"The loss was computed by the class {training['module']}, which may differ from the "
+            "program's."
+        )
+    if training.get("callbacks"):
+        sentences.append(f"Callbacks took part: {listing(training['callbacks'])}.")
+    return sentences
+
+
 def _classifier_loss(training: Facts) -> list[str]:
+    if training.get("module"):
+        return []
     sentences = ["The loss was cross-entropy."]
     weight = training.get("positive_weight", 1)
     if weight == "balanced":

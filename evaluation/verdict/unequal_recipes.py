@@ -166,6 +166,8 @@ def _positives(record: _Record) -> str:
 def _loss(record: _Record) -> str:
     """Return how the loss weighs positives: by a number, or inside the loss of a detector."""
     training = _section(record, "training")
+    if training.get("module"):  # a class of the user's own may compute any loss
+        return f"that of {training['module']}"
     if "positive_weight" in training:
         weight = training["positive_weight"]
         if weight == "balanced":

@@ -165,7 +165,9 @@ def _train_each(
     """Train several configurations one after another; one that fails leaves the others."""
     if _launched(options["devices"]).launcher is not None:
         raise InputError(f"train {','.join(names)}: under torchrun or srun train one configuration")
-    folders = {name: out / Path(name).stem.replace(":", "-") for name in names}
+    folders = {
+        name: out / Path(name).name.removesuffix(".toml").replace(":", "-") for name in names
+    }
     if len(set(folders.values())) < len(folders):
         raise InputError(f"train {','.join(names)}: two files have one name; rename one")
     # All that a configuration alone can say is said before the first is trained.

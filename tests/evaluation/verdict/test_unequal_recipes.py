@@ -65,6 +65,13 @@ def test_the_two_full_recipes_differ_in_all_conditions_that_their_files_name():
     }
 
 
+def test_a_loss_of_the_users_own_is_not_called_that_of_the_program():
+    facts = published("chexnet", 7_000_000, CHEXNET)
+    own = published("chexnet", 7_000_000, CHEXNET, module="myparts:Focal")
+    unequal = unequal_conditions({"A": facts, "B": own})
+    assert unequal["loss"]["B"] == "that of myparts:Focal"
+
+
 def test_any_setting_of_the_same_recipe_that_differs_is_named():
     one = published("chexnet", 7_000_000, CHEXNET)
     for setting, value, condition in (
