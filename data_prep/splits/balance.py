@@ -24,9 +24,9 @@ def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
     finding that is present on the image, or ``absent`` if no finding is present.
     """
     ids = pd.Index(images["image_id"])
-    reference = findings[findings["reader"] == REFERENCE_READER]
-    absent = reference.loc[reference["state"] == "absent", "image_id"]
-    present = reference[reference["state"] == "present"]
+    is_reference = findings["reader"] == REFERENCE_READER
+    absent = findings.loc[is_reference & (findings["state"] == "absent"), "image_id"]
+    present = findings.loc[is_reference & (findings["state"] == "present")]
     finding, names = pd.factorize(present["finding"], sort=True)
     rarest_first = np.argsort(np.bincount(finding, minlength=len(names)), kind="stable")
     rank_of_finding = np.argsort(rarest_first)
@@ -102,16 +102,18 @@ def balanced_parts(
     order = order[np.argsort(-size[order], kind="stable")]
     free = order[part[order] < 0]
     empty = set(np.flatnonzero(used)) - set(part.tolist())
-    sums = np.zeros_like(has)
+    # A part's growth is the sum of (2 sums + added) added / lacking over groups, images and strata.
+    growth_alone = counts**2 @ (1 / lacking).T
+    growth_alone[:, ~used] = np.inf
+    slope = np.zeros_like(has)  # 2 sums / lacking
     for left, number in zip(range(len(free), 0, -1), free, strict=True):
-        added = counts[number]
-        growth = ((2 * sums + added) * added / lacking).sum(axis=1).round(_DECIMALS)
-        growth[~used] = np.inf
+        growth = (slope @ counts[number] + growth_alone[number]).round(_DECIMALS)
         if left <= len(empty):  # no part stays empty where there are groups enough
             growth[[p for p in range(len(shares)) if p not in empty]] = np.inf
-        part[number] = growth.argmin()
-        sums[part[number]] += added
-        empty.discard(part[number])
+        chosen = growth.argmin()
+        part[number] = chosen
+        slope[chosen] += 2 * counts[number] / lacking[chosen]
+        empty.discard(chosen)
     return part[code]
 
 
