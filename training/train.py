@@ -33,6 +33,7 @@ from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.contracts.own_parts import failed_part, own_class
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.work.progress import Progress, Silence
 from cxr_compare.networks.cost import count_parameters, describe_device
@@ -50,7 +51,6 @@ from cxr_compare.training.launch import Launch, Precision, choose_precision, rea
 from cxr_compare.training.loggers import build_loggers, finish_loggers, require_loggers
 from cxr_compare.training.module import ClassifierModule, DetectorModule, TrainingModule
 from cxr_compare.training.optim import monitor_mode
-from cxr_compare.training.own_parts import failed_part, own_class
 from cxr_compare.training.plots import draw_curves
 from cxr_compare.training.run_folder import RunFolder, is_ended, made_on, metrics_of
 from cxr_compare.training.run_info import StartedRun

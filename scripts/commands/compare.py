@@ -14,6 +14,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
+from cxr_compare.data_prep.contracts.own_parts import files_of_parts
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.box_figures import choosing_figures
@@ -165,7 +166,8 @@ def compare(
             policies that were tuned. threshold=T needs no validation images.
         metrics: Rows of the report's table and of table.tex, in their order, such as
             precision,recall,f1; or recall@specificity>=0.90 for a figure at another threshold.
-            docs/metrics.md names all metrics.
+            docs/metrics.md names all metrics; MODULE:NAME is a function of yours
+            (docs/own-parts.md).
         exposure: Images that a system or its encoder has seen before, as NAME=FILE: a list with its
             source (docs/splits.md). The report says which share of the test images it is, and gives
             the AUROC without them. Images whose labels were seen are refused.
@@ -268,7 +270,7 @@ def compare(
             "hide_names": hide_names,
             "image_folder": None if image_options.folder is None else image_options.folder.name,
         },
-        inputs=_files_of_exposures(exposure, as_path(mapping)),
+        inputs=(*_files_of_exposures(exposure, as_path(mapping)), *files_of_parts(metrics)),
         both=both,
         exposures=tuple(exposures),
         overwrite=overwrite,
@@ -632,14 +634,19 @@ class ReportRequest:
         self, inputs: FromDataSet | FromTruth, folder: Path, patients: pd.Index | None = None
     ) -> Comparison:
         """Read the systems and compare them; runs are predicted into the folder first."""
+        from cxr_compare.evaluation.metrics.own_metric import OWN
+        from cxr_compare.evaluation.metrics.registry import METRICS
+
         metric = self.protocol.metric
         boxes_by = metric if metric in choosing_figures() else BOXES_BY
         read = inputs.read(folder, images=self.images, joined_by=boxes_by if self.both else None)
         policies_of_rows = [row.policy for row in self.rows if row.policy]
+        own_metrics = [row.metric for row in self.rows if METRICS[row.metric].family == OWN]
         with console.track("Resampling patients", self.evaluated["replicates"]) as advance:
             return read.compare(
                 protocol=self.protocol,
                 extra_policies=tuple(dict.fromkeys([*self.policies, *policies_of_rows])),
+                own_metrics=own_metrics,
                 exposures=self.exposures,
                 patients=patients,
                 advance=advance,
