@@ -96,6 +96,7 @@ class AugmentationSettings(Section):
         cutout: Largest side of a rectangle that is hidden, as a share of the image's side.
         horizontal_flip: Probability that an image is mirrored left to right, in [0, 1].
         mosaic: Probability, in [0, 1], that four images are joined into one; for detectors only.
+        function: ``MODULE:NAME`` of a function of the user's own that changes the grey values.
     """
 
     rotate_degrees: float = Field(default=0.0, ge=0, le=45.0, description="degrees either way")
@@ -113,6 +114,9 @@ class AugmentationSettings(Section):
     horizontal_flip: float = Field(default=0.0, ge=0, le=1.0, description="probability")
     mosaic: float = Field(
         default=0.0, ge=0, le=1, description="probability of four images in one; a detector's"
+    )
+    function: str | None = Field(
+        default=None, description="MODULE:NAME of your change of grey values: docs/own-parts.md"
     )
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.dataset import DataSet
@@ -145,8 +146,8 @@ def test_the_page_of_own_parts_is_followed(folder, capfd):
     for line in cxr_commands(page):
         words = shlex.split(line)[1:]
         if words[0] == "train":
-            for key in ["data.image_size=96", "training.epochs=1", *_SMALL[words[1]]]:
-                words += ["--set", key]
+            keys = ["data.image_size=96", "training.epochs=1", *_SMALL[words[1]]]
+            words[2:2] = [word for key in keys for word in ("--set", key)]  # the page's come last
         assert app(words) == 0, line
         assert bool(capfd.readouterr().out) == ("TellRate" in line)
     runs = [Run.open(path.parent) for path in Path("out").rglob("run.json")]
@@ -158,9 +159,16 @@ def test_the_page_of_own_parts_is_followed(folder, capfd):
     assert "computed by the class myparts:Focal" in report
     assert "Geometric mean of sensitivity and specificity at a score of 0.5." in report
     figures = pd.read_csv("out/report/figures.csv")
-    own = figures[(figures["metric"] == "g_mean") & (figures["kind"] == "difference")]
-    assert own[["estimate", "ci_low", "p_value"]].notna().all().all()
+    assert figures.loc[figures["metric"] == "g_mean", "estimate"].notna().sum() == 3
     del METRICS["g_mean"]
+    assert "Score against score" in report
+    names: dict[str, Any] = {}
+    exec((folder / "myparts.py").read_text(), names)  # noqa: S102  our own page
+    targets = [{"boxes": torch.tensor([[9.0, 9, 30, 30]] * n)} for n in (1, 0) * 8]
+    outputs = [{**each, "scores": torch.full((len(each["boxes"]),), 0.9)} for each in targets]
+    found = names["figures_of_epoch"](outputs, targets, range(16))
+    assert (found["ap50"], found["auroc"]) == (1, 1)
+    assert found["auroc_low"] < 1
 
 
 @pytest.mark.parametrize(
@@ -170,6 +178,8 @@ def test_the_page_of_own_parts_is_followed(folder, capfd):
         ("training.module=json:Loss", "json has no Loss"),
         ("training.module=json:JSONDecoder", "no subclass of"),
         ("training.module=focal", "is no MODULE:NAME"),
+        ("model.backbone=nowhere:Net", "model.backbone: nowhere cannot be imported"),
+        ("augmentation.function=json:darker", "augmentation.function: the module json has no"),
     ],
 )
 def test_an_own_part_that_is_none_is_refused_in_one_line(folder, key, message):

@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +65,21 @@ def own_part(name: str, key: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise InputError(f"{key}: {module_name} cannot be imported: {problem_of(error)}") from error
+        problem = f"{key}: {module_name} cannot be imported: {problem_of(error)}"
+        if isinstance(error, ModuleNotFoundError) and error.name == module_name:
+            problem += f"; it is looked for in {here} and among the installed packages"
+        raise InputError(problem) from error
     found = getattr(module, attribute, None)
     if found is None:
         raise InputError(f"{key}: the module {module_name} has no {attribute}")
+    return found
+
+
+def own_function(name: str, key: str) -> Callable[..., Any]:
+    """Return a function of the user's own, or another object that can be called."""
+    found = own_part(name, key)
+    if not callable(found):
+        raise InputError(f"{key}: {name} is no function")
     return found
 
 
@@ -81,13 +92,15 @@ def own_class(name: str, key: str, base: type) -> Any:
 
 
 def problem_of(error: BaseException) -> str:
-    """Return the type and the first line of an exception.
+    """Return the type and the first line of an exception; of an `InputError` its message alone.
 
     Example:
-        >>> problem_of(KeyError("auroc"))
-        "KeyError: 'auroc'"
+        >>> problem_of(KeyError("auroc")), problem_of(MemoryError())
+        ("KeyError: 'auroc'", 'MemoryError')
     """
-    return f"{type(error).__name__}: {first_line(error)}"
+    name = type(error).__name__
+    line = first_line(error)
+    return line if isinstance(error, InputError) or line == name else f"{name}: {line}"
 
 
 def failed_part(error: BaseException, parts: Sequence[object]) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.own_parts import own_part, problem_of
+from cxr_compare.data_prep.contracts.own_parts import own_function, problem_of
 from cxr_compare.evaluation.metrics.metric import Metric
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
@@ -31,11 +31,9 @@ def register_metric(name: str) -> Metric:
         InputError: The module cannot be imported or has no such function, or a metric of the
             program has this name.
     """
-    function = own_part(name, "metric")
+    function = own_function(name, "metric")
     short = name.partition(":")[2]
     known = METRICS.get(short)
-    if not callable(function):
-        raise InputError(f"metric: {name} is no function of labels and scores")
     if known is not None and known.family != OWN:
         raise InputError(f"metric: {name}: there is a metric {short} already; rename yours")
     title = short.replace("_", " ")

@@ -14,7 +14,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
-from cxr_compare.data_prep.contracts.own_parts import files_of_parts
+from cxr_compare.data_prep.contracts.own_parts import files_of_parts, own_function
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.box_figures import choosing_figures
@@ -96,6 +96,7 @@ def compare(
     unit: Literal["image", "study", "patient"] = "image",
     policy: list[str] | None = None,
     metrics: Names = (),
+    charts: Names = (),
     exposure: Exposures = (),
     mapping: AnyPath | None = None,
     allow_shared_patients: bool = False,
@@ -168,6 +169,8 @@ def compare(
             precision,recall,f1; or recall@specificity>=0.90 for a figure at another threshold.
             docs/metrics.md names all metrics; MODULE:NAME is a function of yours
             (docs/own-parts.md).
+        charts: Functions of yours, as MODULE:NAME, that get the result and return a chart for the
+            page (docs/own-parts.md).
         exposure: Images that a system or its encoder has seen before, as NAME=FILE: a list with its
             source (docs/splits.md). The report says which share of the test images it is, and gives
             the AUROC without them. Images whose labels were seen are refused.
@@ -221,6 +224,8 @@ def compare(
     for name in policy or ():
         check_policy(name)
     rows = table_rows(metrics)
+    for name in charts:
+        own_function(name, "--charts")
     target_names = [question.target] if question.target else target
     result_columns, columns_of_truth = split_column_roles(columns)
     if data is not None:
@@ -263,6 +268,7 @@ def compare(
         rows=rows,
         recorded={
             "metrics": list(metrics),
+            "charts": list(charts),
             "exposure": _without_folders(exposure),
             "mapping": None if mapping is None else as_path(mapping).name,
             "uncertain": uncertain,
@@ -270,11 +276,15 @@ def compare(
             "hide_names": hide_names,
             "image_folder": None if image_options.folder is None else image_options.folder.name,
         },
-        inputs=(*_files_of_exposures(exposure, as_path(mapping)), *files_of_parts(metrics)),
+        inputs=(
+            *_files_of_exposures(exposure, as_path(mapping)),
+            *files_of_parts((*metrics, *charts)),
+        ),
         both=both,
         exposures=tuple(exposures),
         overwrite=overwrite,
         hide_names=hide_names,
+        charts=charts,
     )
     if not inputs[1:] and not left_out:
         return request.report(inputs[0], out)
@@ -516,6 +526,7 @@ class ReportRequest:
             system.
         overwrite: True writes a finished report again.
         hide_names: True shows numbers in place of the ids of images and patients.
+        charts: ``MODULE:NAME`` of functions of the user's own that draw a chart.
     """
 
     protocol: Protocol
@@ -529,6 +540,7 @@ class ReportRequest:
     exposures: tuple[Exposure, ...]
     overwrite: bool
     hide_names: bool
+    charts: Sequence[str] = ()
 
     def report(self, inputs: FromDataSet | FromTruth, out: Path | None) -> Result:
         """Compare the systems on one target, and write the report.
@@ -598,7 +610,7 @@ class ReportRequest:
             from cxr_compare.evaluation.report.hidden_names import hide_names
 
             comparison, truth, pixels = hide_names(comparison, truth, pixels, seed)
-        return Result(Compared(comparison, truth, pixels, self.rows, seed))
+        return Result(Compared(comparison, truth, pixels, self.rows, seed, self.charts))
 
     def is_finished(self, inputs: FromDataSet | FromTruth, out: Path) -> bool:
         """Return True if a folder holds the report of this call, False if one is to be written.
