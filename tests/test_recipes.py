@@ -152,6 +152,7 @@ def test_the_page_of_own_parts_is_followed(folder, capfd):
         assert bool(capfd.readouterr().out) == ("TellRate" in line)
     runs = [Run.open(path.parent) for path in Path("out").rglob("run.json")]
     assert {run.name for run in runs} == {"CheXNet", "RetinaNet"}
+    assert list(Path("out/all-trainings").rglob("metrics.csv"))
     spots = DataSet.open("out/spots")
     assert len(spots.boxes) == 40
     assert spots.images["patient_id"].nunique() == 40
@@ -179,6 +180,7 @@ def test_the_page_of_own_parts_is_followed(folder, capfd):
         ("training.module=json:JSONDecoder", "no subclass of"),
         ("training.module=focal", "is no MODULE:NAME"),
         ("model.backbone=nowhere:Net", "model.backbone: nowhere cannot be imported"),
+        ("training.loggers=['json:JSONDecoder']", "training.loggers: json:JSONDecoder is no"),
         ("augmentation.function=json:darker", "augmentation.function: the module json has no"),
     ],
 )

@@ -170,10 +170,8 @@ def train(
         except Exception as error:
             if _is_out_of_memory(error):
                 raise _too_large_error(settings, launch.n_processes) from None
-            part = None if isinstance(error, InputError) else failed_part(error, callbacks)
-            if part is None:
-                raise
-            raise InputError(f"training.callbacks: {part}") from error
+            _name_failed_part(error, callbacks, all_loggers)
+            raise
         if launch.rank == 0:
             facts = {
                 **(datamodule.usable.counts() if images is ImageData else {}),
@@ -190,6 +188,19 @@ def train(
             }
             _complete(run, training, history, trainer, facts)
     return run
+
+
+def _name_failed_part(
+    error: Exception, callbacks: Sequence[Callback], loggers: Sequence[Logger]
+) -> None:
+    """Raise the error of a callback or logger of the user's own as one line."""
+    if isinstance(error, InputError):
+        return
+    own_loggers = [each for each in loggers if not type(each).__module__.startswith("lightning.")]
+    for key, parts in (("callbacks", callbacks), ("loggers", own_loggers)):
+        part = failed_part(error, parts)
+        if part is not None:
+            raise InputError(f"training.{key}: {part}") from error
 
 
 def _module_of(settings: TrainedConfig) -> type[TrainingModule]:
