@@ -177,8 +177,6 @@ class LazyLoader(DataLoader[Any]):
 class ImageData(LightningDataModule):
     """Training and validation images of a configuration.
 
-    A subclass may open other data sets in `setup`: it sets ``train``, ``val`` and ``collate``.
-
     Args:
         config: Configuration of the training.
         dataset: Data set with images, labels and splits.

@@ -72,7 +72,6 @@ def train(
     out: Path,
     *,
     module: type[TrainingModule] | None = None,
-    images: type[ImageData] = ImageData,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     progress: Progress = Silence(),  # noqa: B008  it has no state
@@ -91,7 +90,6 @@ def train(
         out: Folder of the training.
         module: Subclass of `DetectorModule` or `ClassifierModule`, such as one with another loss;
             None takes that of the configuration.
-        images: Subclass of `ImageData`, such as one with data sets of the user's own.
         callbacks: Further Lightning callbacks.
         loggers: Further Lightning loggers, beside those that the configuration names.
         progress: Takes lines for the user; and shows the progress.
@@ -120,9 +118,8 @@ def train(
     number_format = precision or choose_precision(training.precision, device)
     run = RunFolder(out)
     dataset = open_data(settings, data, run)
-    datamodule = images(settings, dataset, progress)
-    if images is ImageData:
-        _require_enough_images(datamodule, launch.n_processes)
+    datamodule = ImageData(settings, dataset, progress)
+    _require_enough_images(datamodule, launch.n_processes)
     if is_ended(settings, dataset, run, progress):
         return run
     require_published_weights(settings)  # before hours of decoding pixels
@@ -174,9 +171,7 @@ def train(
             raise
         if launch.rank == 0:
             facts = {
-                **(datamodule.usable.counts() if images is ImageData else {}),
-                "n_train": len(datamodule.train),
-                "n_val": len(datamodule.val),
+                **datamodule.usable.counts(),
                 "pretrained": settings.model.weights,
                 "parameters": parameters.total,
                 "trainable_parameters": parameters.trainable,
