@@ -31,6 +31,7 @@ from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
+from cxr_compare.evaluation.metrics.own_metric import own_figure
 from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap, per_cluster
@@ -75,6 +76,7 @@ def replicates(
     *,
     kept: Callable[[MetricKey], bool] = lambda _: True,
     boxed_only: bool = False,
+    own_metrics: Sequence[str] = (),
     advance: Callable[[int], None] | None = None,
 ) -> dict[str, list[pd.DataFrame]]:
     """Compute every figure of all models on the images and on the same resamples of patients.
@@ -87,6 +89,7 @@ def replicates(
             them here.
         kept: Function of the key of a figure that returns True if the figure is wanted.
         boxed_only: If True, localisation figures alone are computed.
+        own_metrics: Short names of metrics of the user's own, which are computed as well.
         advance: Function that is called after each step with the number of resamples in it, for a
             progress bar.
 
@@ -107,7 +110,7 @@ def replicates(
         (201, 0.679)
     """
     functions = {
-        (system, seed): _figures_of(model, boxed_only=boxed_only)
+        (system, seed): _figures_of(model, boxed_only=boxed_only, own_metrics=own_metrics)
         for system, members in models.items()
         for seed, model in enumerate(members)
     }
@@ -239,10 +242,17 @@ class FiguresOfWeights:
         *,
         boxed_only: bool = False,
         located: Located | None = None,
+        own_metrics: Sequence[str] = (),
     ) -> None:
         self.model = model
         located = located or model.located
         images = model.images
+        self._own = {
+            MetricKey(ALL, "", metric): own_figure(
+                metric, images.y_true, model.scores, images.patients
+            )
+            for metric in own_metrics
+        }
         self._ranked: RankedScores | None = None
         if not boxed_only:
             self._ranked = RankedScores(images.y_true, model.scores, images.patients)
@@ -308,6 +318,7 @@ class FiguresOfWeights:
             figures |= _keyed(ALL, "", self._calibration.figures(weights))
         if self._points is not None:
             figures[MetricKey(ALL, "", "pointing_accuracy")] = self._points.accuracy(weights)
+        figures |= self._of_own(weights)
         figures |= self._of_boxes(weights, chosen)
         found = None if self._points is None else self._points.found(weights)
         for policy, choice in self.model.thresholds.items():
@@ -327,6 +338,12 @@ class FiguresOfWeights:
                 of_normal = of_policy | {name: against[name] for name in ("fp", "tn")}
                 figures |= _keyed(VERSUS_NORMAL, policy, rates(**of_normal))
         return figures
+
+    def _of_own(self, weights: Integers) -> dict[MetricKey, Floats]:
+        """Compute the figures of the user's own; NaN for boxes without scores."""
+        if not self.model.output.has_scores:
+            return {key: np.full(len(weights), np.nan) for key in self._own}
+        return {key: of_weights(weights) for key, of_weights in self._own.items()}
 
     def _of_boxes(self, weights: Integers, chosen: Mapping[str, Floats]) -> dict[MetricKey, Floats]:
         """Compute the figures of boxes, by the rule of boxes and the score cut of each row."""
@@ -389,12 +406,12 @@ class _FiguresOfRelearned:
 
 
 def _figures_of(
-    model: EvaluatedModel, *, boxed_only: bool
+    model: EvaluatedModel, *, boxed_only: bool, own_metrics: Sequence[str]
 ) -> FiguresOfWeights | _FiguresOfRelearned:
     """Return the figures of a system, or of an image-blind baseline, as a function of weights."""
     if model.relearned:
         return _FiguresOfRelearned(model)
-    return FiguresOfWeights(model, boxed_only=boxed_only)
+    return FiguresOfWeights(model, boxed_only=boxed_only, own_metrics=own_metrics)
 
 
 class _Boxes:
