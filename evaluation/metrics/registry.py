@@ -339,8 +339,8 @@ _BOX_METRICS = (
         "vinbigdata_score",
         "VinBigData score",
         "Score of the VinBigData challenge of 2021 for one finding: mean of two average precisions "
-        "(Pascal VOC 2010), that of the boxes at an IoU above 0.4 and that of the class \"No "
-        "finding\". Every image without a lesion has the same one-pixel box of this class, and "
+        '(Pascal VOC 2010), that of the boxes at an IoU above 0.4 and that of the class "No '
+        'finding". Every image without a lesion has the same one-pixel box of this class, and '
         "each image predicts it with 1 − image score; so half of the score ranks images and no "
         "boxes, and a better image score alone raises it. Images of equal scores form one step.",
         family="vinbigdata",
