@@ -46,8 +46,9 @@ _MARGIN = 1e-6  # pycocotools decides on pairs whose IoU is this near to a thres
 class WeightedAveragePrecision:
     """Average precision of matched boxes, for many weightings of the patients at once.
 
-    It is that of COCO, or that of Pascal VOC from 2010 on. Average precision needs the precision only at the boxes that match a true box. Most boxes match
-    none at any threshold; they are counted for each patient once, before any weighting.
+    It is that of COCO, or that of Pascal VOC from 2010 on. Average precision needs the precision
+    only at the boxes that match a true box. Most boxes match none at any threshold; they are
+    counted for each patient once, before any weighting.
 
     Args:
         matches: Predicted boxes of all images in the order of falling scores, with the IoU

@@ -28,11 +28,10 @@ def area(hits, groups, n_true):
     Items of one group (equal scores) form one step.
     """
     points = []
-    true = called = 0
-    for number, hit in enumerate(hits):
+    true = 0
+    for called, hit in enumerate(hits, start=1):
         true += hit
-        called += 1
-        if number + 1 == len(hits) or groups[number + 1] != groups[number]:
+        if called == len(hits) or groups[called] != groups[called - 1]:
             points.append((true / n_true, true / called))
     total = last = 0.0
     for recall, _ in points:
