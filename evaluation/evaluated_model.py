@@ -294,6 +294,7 @@ RANKINGS = (
     *family("froc_iou"),
     *family("froc_centre"),
     *family("afroc"),
+    *family("vinbigdata"),
 )
 """Metrics that rank images or boxes by their scores."""
 

@@ -25,6 +25,7 @@ from cxr_compare.evaluation.boxes.called_boxes import WeightedCalls
 from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
+from cxr_compare.evaluation.boxes.vinbigdata_score import WeightedVinBigDataScore
 from cxr_compare.evaluation.evaluated_model import PLACES, EvaluatedModel, Located, Models
 from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.labelled_images import LabelledImages
@@ -427,6 +428,9 @@ class _Boxes:
                 (family(name), prepare(pairs, patients, n_patients))
                 for name, prepare in RANKED.items()
             ]
+            scores = model.scores[model.images.is_boxed]
+            with_images = WeightedVinBigDataScore(pairs, scores, patients, n_patients)
+            self._ranked.append((family("vinbigdata"), with_images))
         self._rsna: WeightedRsnaScore | None = None
         self._calls: WeightedCalls | None = None
         if model.choices.box_cut is not None:
