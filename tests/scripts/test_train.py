@@ -140,7 +140,7 @@ def test_a_run_answers_for_files_as_predict_tune_and_compare_do(data, whole, tmp
         columns = ["x1", "y1", "x2", "y2", "score"]
         np.testing.assert_allclose(answer.boxes[columns], expected[columns], rtol=1e-3, atol=1e-2)
         assert answer.finding == target.display_name
-        assert (answer.map is None) == (loaded.model.kind == "boxes")
+        assert (answer.grid is None) == (loaded.model.kind == "boxes")
 
 
 def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided(
