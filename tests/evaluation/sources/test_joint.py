@@ -96,7 +96,7 @@ def test_a_joint_system_has_scores_boxes_and_maps(joint, members):
 
 
 def test_members_may_differ_in_training_images(members, predict, evaluation_set):
-    detector, classifier = members
+    detector, _ = members
     more = predict("More", "scores", seed=2, roles=("train", "val", "test"))
     joint = join_in_memory([detector, more], evaluation_set)
     assert set(joint.images["image_id"]) == set(detector.images["image_id"])
