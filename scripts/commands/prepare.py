@@ -61,7 +61,7 @@ def _label_format(path: Path) -> str | None:
     from cxr_compare.data_prep.sources.registry import all_formats, format_of_file
 
     kind = format_of_file(path)
-    if kind is not None and "labels" not in all_formats()[kind].options:
+    if kind is not None and not all_formats()[kind].takes_label_files:
         raise InputError(
             f"{path}: is a file of --format {kind}; give the folder that holds it and the images, "
             f"without this file: cxr prepare FOLDER OUT --format {kind}"
@@ -106,9 +106,10 @@ def prepare(
     Args:
         *paths: Folder of the data set as published, followed by the data set folder to make. If you
             have your own label tables (.csv, .tsv, .xlsx) or a file of CVAT, Label Studio or VIA,
-            give them before these two folders. With --out give the data set folders to join.
-            MODULE:NAME of a torch Dataset of yours may stand in place of the folder
-            (docs/own-parts.md); its images are written into OUT-source.
+            give them before these two folders. Files of labelme and Pascal VOC in the folder are
+            joined with the tables. With --out give the data set folders to join. MODULE:NAME of a
+            torch Dataset of yours may stand in place of the folder (docs/own-parts.md); its images
+            are written into OUT-source.
         format: Format of the source: rsna, nih, vindr, kermany, covid, roboflow, cvat, voc, yolo,
             labelme, via, label-studio, coco, folders, dicom or table (docs/formats.md). Left out,
             it is the only one that the folder fits.
@@ -185,6 +186,7 @@ def prepare(
         raise InputError(
             f"prepare: files of {' and '.join(tools)} are not read together; give those of one tool"
         )
+    format_given = format is not None
     format = format or next(iter(named), None)  # noqa: A001
     read = ReadOptions(
         reference=reference,
@@ -211,6 +213,8 @@ def prepare(
     folder: Path
     source, folder = (None, Path(str(out))) if several else _source_and_out(sources, out, tables)
     _require_sources(sources if source is None else [source], prepared=several)
+    if source is not None and named == ["table"] and not format_given:
+        format = _format_beside_tables(source, tables)  # noqa: A001
     from cxr_compare.data_prep import prepare
     from cxr_compare.data_prep.assemble import combine
 
@@ -274,6 +278,20 @@ def _write_dataset(given: list[Path], out: Path | None, class_names: Sequence[st
     return [table, source, *given[1:]]
 
 
+def _format_beside_tables(source: Path, tables: Sequence[Path]) -> str:
+    """Return the format of a folder after tables, and say so if it has label files, too."""
+    from cxr_compare.data_prep.sources.registry import format_beside_tables
+
+    kind = format_beside_tables(source)
+    if kind != "table":
+        names = " and ".join(table.name for table in tables)
+        console.say(
+            f"{source}: read as --format {kind}, joined with {names}; say --format table to read "
+            f"{names} alone"
+        )
+    return kind
+
+
 def _require_sources(sources: list[Path], *, prepared: bool) -> None:
     """Check before anything heavy is imported that sources are there and of the right kind."""
     published = "give the folder of images and labels as it was published"
@@ -328,7 +346,7 @@ def _source_and_out(
 
     for path in both[:-1]:
         kind = likely_format(path) if path.is_dir() else None
-        if kind is not None and "labels" not in all_formats()[kind].options:
+        if kind is not None and not all_formats()[kind].takes_label_files:
             table = f"; {tables[0]} is not read together with them" if tables else ""
             raise InputError(
                 f"{path}: holds label files (--format {kind}), and {len(both)} folders are given; "
