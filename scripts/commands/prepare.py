@@ -171,21 +171,7 @@ def prepare(
     own_dataset = bool(given) and is_own_part(str(given[0])) and not given[0].exists()
     if own_dataset:
         given = _write_dataset(given, out, class_names)
-    # The last path is the folder to make, whatever its name, unless it is a file.
-    named_last = given[-1:] if out is None else ()
-    kinds = {
-        path: None if path in named_last and not path.is_file() else _label_format(path)
-        for path in given
-    }
-    tables = [path for path, kind in kinds.items() if kind is not None]
-    sources = [path for path in given if path not in tables]
-    # A table beside a file of an annotation tool adds to it.
-    named = sorted({kind for kind in kinds.values() if kind}, key=lambda kind: kind == "table")
-    tools = [kind for kind in named if kind != "table"]
-    if len(tools) > 1:
-        raise InputError(
-            f"prepare: files of {' and '.join(tools)} are not read together; give those of one tool"
-        )
+    tables, sources, named = _tables_and_sources(given, out)
     format_given = format is not None
     format = format or next(iter(named), None)  # noqa: A001
     read = ReadOptions(
@@ -264,6 +250,27 @@ def prepare(
         data_set_steps(dataset, source=source, tables=() if own_dataset else tables)
     )
     return dataset
+
+
+def _tables_and_sources(
+    given: Sequence[Path], out: Path | None
+) -> tuple[list[Path], list[Path], list[str]]:
+    """Divide paths into files of labels and other paths, and name the formats of these files."""
+    # The last path is the folder to make, whatever its name, unless it is a file.
+    named_last = given[-1:] if out is None else ()
+    kinds = {
+        path: None if path in named_last and not path.is_file() else _label_format(path)
+        for path in given
+    }
+    tables = [path for path, kind in kinds.items() if kind is not None]
+    # A table beside a file of an annotation tool adds to it.
+    named = sorted({kind for kind in kinds.values() if kind}, key=lambda kind: kind == "table")
+    tools = [kind for kind in named if kind != "table"]
+    if len(tools) > 1:
+        raise InputError(
+            f"prepare: files of {' and '.join(tools)} are not read together; give those of one tool"
+        )
+    return tables, [path for path in given if path not in tables], named
 
 
 def _write_dataset(given: list[Path], out: Path | None, class_names: Sequence[str]) -> list[Path]:
