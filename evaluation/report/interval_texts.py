@@ -31,6 +31,10 @@ _HITS = {
     ),
     "coco": "AP50 asks for an IoU of 0.5, the rule of PASCAL VOC and COCO, which rewards outlines.",
     "rsna": "The RSNA score averages over IoUs from 0.4 to 0.75, as the challenge of 2018 did.",
+    "vinbigdata": (
+        "The VinBigData score asks for an IoU above 0.4, as the challenge of 2021 did; half of it "
+        "is the average precision of the images without a finding."
+    ),
     "point": (
         "A point is right if it lies on a lesion, the only rule that boxes and maps can both meet."
     ),
