@@ -254,10 +254,16 @@ class DetectorTrainingSettings(TrainingSettings):
     Attributes:
         monitor: Metric on validation images that selects the best epoch: ``ap50`` or ``ap`` of the
             boxes, ``auroc`` of the images, or ``val_loss``. ``epoch`` keeps the last epoch.
+        tta: Test-time views: ``flip``, ``scale0.8``, ``scale1.2``. After the training the
+            validation images choose whether ``cxr predict --data`` joins them with the plain image
+            by default, by the FROC mean.
     """
 
     monitor: Literal["ap50", "ap", "auroc", "val_loss", "epoch"] = Field(
         default="ap50", description="picks the best epoch on validation; epoch: the last"
+    )
+    tta: list[Literal["flip", "scale0.8", "scale1.2"]] = Field(
+        default=[], description="test-time views that validation may make the default of predict"
     )
 
 

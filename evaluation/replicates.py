@@ -25,7 +25,8 @@ from cxr_compare.evaluation.boxes.called_boxes import WeightedCalls
 from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
-from cxr_compare.evaluation.evaluated_model import PLACES, EvaluatedModel, Models
+from cxr_compare.evaluation.boxes.vinbigdata_score import WeightedVinBigDataScore
+from cxr_compare.evaluation.evaluated_model import PLACES, EvaluatedModel, Located, Models
 from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
@@ -232,13 +233,20 @@ class FiguresOfWeights:
 
     A weight is the number of times that a bootstrap resample draws a patient; with all weights 1
     the figures are those of the images themselves. So each figure is defined once for both. With
-    `boxed_only`, figures of whole images are left out.
+    `boxed_only`, figures of whole images are left out. `located` replaces the places that the model
+    gives.
     """
 
     def __init__(
-        self, model: EvaluatedModel, *, boxed_only: bool = False, own_metrics: Sequence[str] = ()
+        self,
+        model: EvaluatedModel,
+        *,
+        boxed_only: bool = False,
+        located: Located | None = None,
+        own_metrics: Sequence[str] = (),
     ) -> None:
         self.model = model
+        located = located or model.located
         images = model.images
         self._own = {
             MetricKey(ALL, "", metric): own_figure(
@@ -261,13 +269,13 @@ class FiguresOfWeights:
                 images.y_true, model.probability, images.patients
             )
         self._points: _Points | None = None
-        if model.localised is not None:
-            self._points = _Points(images, model.localised, model.scores)
+        if located.localised is not None:
+            self._points = _Points(images, located.localised, model.scores)
         self._by_rule: dict[int, _Boxes] = {}
         self._decided: _Boxes | None = None
         self._stored: FigureOfWeights | None = None
-        if model.pairs is not None:
-            self._decided = _Boxes(model.pairs, model)
+        if located.pairs is not None:
+            self._decided = _Boxes(located.pairs, model)
             is_detector = model.output.gives_boxes and model.output.has_scores
             if is_detector and model.choices.overlap is not None:
                 self._stored = _precision_of_stored(model)
@@ -382,7 +390,7 @@ class _FiguresOfRelearned:
 
     def __init__(self, model: EvaluatedModel) -> None:
         self.once = FiguresOfWeights(model, boxed_only=True).once
-        self._relearned = model.relearned
+        self._model = model
 
     def __call__(self, weights: Integers, chosen: Mapping[str, Floats]) -> dict[MetricKey, Floats]:
         """Compute all figures for each row of patient weights, with the row's own positions."""
@@ -390,7 +398,8 @@ class _FiguresOfRelearned:
         places = chosen[PLACES].astype(int)
         for index in np.unique(places).tolist():
             rows = places == index
-            again = FiguresOfWeights(self._relearned[index](), boxed_only=True)
+            located = self._model.relearned[index]()
+            again = FiguresOfWeights(self._model, boxed_only=True, located=located)
             of_rows = {name: column[rows] for name, column in chosen.items()}
             for key, column in again(weights[rows], of_rows).items():
                 values.setdefault(key, np.full(len(weights), np.nan))[rows] = column
@@ -419,6 +428,9 @@ class _Boxes:
                 (family(name), prepare(pairs, patients, n_patients))
                 for name, prepare in RANKED.items()
             ]
+            scores = model.scores[model.images.is_boxed]
+            with_images = WeightedVinBigDataScore(pairs, scores, patients, n_patients)
+            self._ranked.append((family("vinbigdata"), with_images))
         self._rsna: WeightedRsnaScore | None = None
         self._calls: WeightedCalls | None = None
         if model.choices.box_cut is not None:

@@ -264,7 +264,7 @@ def _by_image(text: str) -> str:
     return text.replace("patient", "image").replace("with images of each class", "of each class")
 
 
-def _find_metric(name: str) -> Metric:
+def _find_metric(name: Any) -> Metric:
     name = part_name(name)
     if is_own_part(name):
         return register_metric(name)

@@ -38,7 +38,7 @@ def _read_names(value: str | Iterable[str]) -> tuple[str, ...]:
         >>> _read_names("precision, recall,"), _read_names(["f1"])
         (('precision', 'recall'), ('f1',))
     """
-    texts = [value] if isinstance(value, str) or callable(value) else [*value]
+    texts: list[Any] = [value] if isinstance(value, str) or callable(value) else [*value]
     texts = [part_name(text) for text in texts]
     for text in texts:
         if not isinstance(text, str):

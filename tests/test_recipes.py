@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -13,16 +14,24 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.synth.phantom import write_phantom
 from cxr_compare.evaluation.metrics.registry import METRICS
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.scripts import console
 from cxr_compare.scripts.cli import build_app
+from cxr_compare.scripts.commands.export import export
 from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.commands.train import train
+from cxr_compare.serving.predict_folder import freeze_decision
 from cxr_compare.serving.run import Run
-from tests.scripts.small_sets import tiny_training
+from tests.scripts.small_sets import cxr, drawn_images, tiny_training
+from tests.scripts.untrained import untrained_run
 from tests.test_generated_documents import cxr_commands
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -208,3 +217,63 @@ def test_a_callback_that_fails_is_named_in_one_line(folder):
     keys += ["training.epochs=1", *_SMALL["chexnet_quickstart"]]
     with pytest.raises(InputError, match="callbacks: failing_calls:Fails: KeyError"):
         train("chexnet_quickstart", data="out/data", out="out/run", set_=keys)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained detector, its ONNX export and an image that it calls positive."""
+    folder = tmp_path_factory.mktemp("exported")
+    data = drawn_images(folder, 24, 64, [32])
+    (folder / "out").mkdir()
+    made = untrained_run("detector", data, folder / "out/retinanet")
+    dataset = DataSet.open(data)
+    with console.silent():
+        freeze_decision(made, LabelledSplit(dataset, dataset.target()), console)
+    export(made, format="onnx")
+    system = Run.open(made / "exports/onnx-fp32")
+    files = sorted((folder / "source").glob("stage_2_t*_images/*.dcm"))
+    images = [read_image(file).pixels[:, 6:] for file in files]
+    positive = next(image for image in images if system.predict(image).computed_decision)
+    Image.fromarray(positive).save(folder / "xray.png")
+    return folder
+
+
+def printed_answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Return what `cxr predict --json` prints for ``xray.png``."""
+    capsys.readouterr()
+    system = folder / "out/retinanet/exports/onnx-fp32"
+    assert cxr("predict", system, folder / "xray.png", "--json", "--no-overlay") == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def test_onnx_runtime_alone_gives_the_answer_of_predict(exported, monkeypatch, capsys):
+    answer = printed_answer(exported, capsys)
+    monkeypatch.chdir(exported)
+    script = script_of("exports.md", "With ONNX Runtime alone")
+    names = run(script)
+    assert answer["boxes"]
+    assert names["score"][0] == pytest.approx(answer["score"], abs=1e-5)
+    assert names["threshold"] == answer["threshold"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(answer["computed_decision"])
+    assert len(lines) == 1 + len(answer["boxes"])
+    for box, line in zip(answer["boxes"], lines[1:], strict=True):
+        assert line.startswith(box["finding"])
+    for box, corners in zip(answer["boxes"], names["boxes"], strict=False):
+        assert corners.tolist() == pytest.approx([box[edge] for edge in EDGES], abs=0.05)
+
+
+def test_a_web_service_of_few_lines_gives_the_answer_of_predict(exported, monkeypatch, capsys):
+    from fastapi.testclient import TestClient
+
+    answer = printed_answer(exported, capsys)
+    monkeypatch.chdir(exported)
+    names = run(script_of("exports.md", "In your own web service"))
+    client = TestClient(names["app"])
+    image = (exported / "xray.png").read_bytes()
+    sent = client.post("/analyze", files={"file": ("xray.png", image)})
+    assert sent.status_code == 200
+    assert sent.json() == answer | {"image": "xray.png"}
+    sent = client.post("/analyze", files={"file": ("notes.png", b"no image")})
+    assert sent.status_code == 422
