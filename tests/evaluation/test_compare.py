@@ -314,8 +314,8 @@ def test_without_validation_rows_only_threshold_free_figures(predict, test_set):
     assert np.isnan(row.estimate)
     assert "no validation image" in row.note
     assert not any(each.confusion for each in comparison.systems.values())
-    (note,) = [note for note in comparison.notes if note.kind == "validation"]
-    assert note.values == {"system": "A", "declared": False}
+    (note,) = [note for note in comparison.notes if note.kind == "no_validation"]
+    assert note.values == {"systems": ["A"], "declared": False}
     assert comparison.decisions["decision_max_f1"].isna().all()
 
 
