@@ -307,15 +307,18 @@ def test_a_decision_chosen_on_something_else_is_refused(predict, test_set, key):
 
 
 def test_without_validation_rows_only_threshold_free_figures(predict, test_set):
-    system = predict("A", "boxes", roles=("test",))
-    comparison = compare_predictions({"A": system}, test_set, replicates=20)
+    systems = {
+        "A": predict("A", "boxes", roles=("test",)),
+        "B": predict("B", "scores", roles=("test",), seed=2),
+    }
+    comparison = compare_predictions(systems, test_set, replicates=20)
     assert figure(comparison, "A", "auroc").estimate > 0.5
     row = figure(comparison, "A", "f1", "max_f1")
     assert np.isnan(row.estimate)
     assert "no validation image" in row.note
     assert not any(each.confusion for each in comparison.systems.values())
-    (note,) = [note for note in comparison.notes if note.kind == "validation"]
-    assert note.values == {"system": "A", "declared": False}
+    (note,) = [note for note in comparison.notes if note.kind == "no_validation"]
+    assert note.values == {"systems": ["A", "B"], "declared": False}
     assert comparison.decisions["decision_max_f1"].isna().all()
 
 
