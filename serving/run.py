@@ -276,6 +276,23 @@ class Run(OpenedFromFolder):
         return map_levels(read_system(validation, self.target), self.decision)
 
     @cached_property
+    def map_scale(self) -> tuple[float, float] | None:
+        """Raw values at the ends of the scale on which activation maps are shown; None without.
+
+        The map of a joint system is the mean of those of its members, and so is its scale.
+        """
+        if not is_joint(self.folder):
+            return None if self.decision is None else self.decision.map_scale
+        name = f"decisions/{self.target.name}.json"
+        files = [validation_folder(folder) / name for folder in member_folders(self.folder)]
+        scales = [Choices.read(file).map_scale for file in files if file.is_file()]
+        known = [scale for scale in scales if scale is not None]
+        if not known:
+            return None
+        low, high = np.mean(known, axis=0)
+        return float(low), float(high)
+
+    @cached_property
     def synthetic(self) -> bool:
         """True if the run is known to have learned from synthetic images only."""
         if isinstance(self.model, ExportedModel | JointModel):

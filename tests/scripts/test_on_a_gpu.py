@@ -421,7 +421,7 @@ def test_a_server_that_finds_no_memory_says_so_and_is_ready_once_there_is_some(
 
     monkeypatch.setattr(logging.getLogger("cxr.serve"), "error", hear)
     with Client(app) as client:  # which waits until it is ready
-        assert client.get("/readyz").json() == {"status": "ok"}
+        assert client.get("/healthz").json() == {"status": "ok"}
     assert "CUDA out of memory" in str(said)
 
 
