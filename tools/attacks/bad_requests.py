@@ -86,7 +86,7 @@ def _heads() -> list[_Request]:
     lines = [
         b"\x16\x03\x01\x02\x00\x01\x00" + bytes(40) + b"\r\n\r\n",  # TLS
         b"GET / HTTP/9.9\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        begin.replace(b"localhost", b"evil.example"),
         b"GET / HTTP/1.1\r\n\r\n",
         begin + b"X: " + b"a" * 70_000 + b"\r\n\r\n",
         begin + b"Content-Length: -1\r\n\r\n",
@@ -145,7 +145,7 @@ def _uploads(rng: np.random.Generator) -> list[_Request]:
         made += [
             lambda p=path: _post(p, b"x", name="image"),
             lambda p=path: _post(p, b"x", boundary="y"),
-            lambda p=path: _post(p, files["png"])[:-20],
+            lambda p=path: _post(p, files["png"], end=b"\r\n--x"),
             lambda p=path: _post(p, files["png"]).replace(
                 b"multipart/form-data", b"application/json"
             ),
@@ -165,11 +165,19 @@ def _png(width: int, height: int, rows: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + data + _chunk(b"IEND", b"")
 
 
-def _post(path: str, content: bytes, *, name: str = "file", boundary: str = "x") -> bytes:
+def _post(
+    path: str,
+    content: bytes,
+    *,
+    name: str = "file",
+    boundary: str = "x",
+    end: bytes = b"\r\n--x--\r\n",
+) -> bytes:
+    """Return the bytes of a request that uploads a file."""
     body = (
         f'--x\r\nContent-Disposition: form-data; name="{name}"; filename="a"\r\n\r\n'.encode()
         + content
-        + b"\r\n--x--\r\n"
+        + end
     )
     head = (
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
@@ -186,7 +194,6 @@ def _send(target: tuple[str, int], content: bytes, waits: bool) -> str:
             connection.sendall(content)
             if not waits:
                 return _LEFT
-            connection.shutdown(socket.SHUT_WR)
             answer = b""
             while part := connection.recv(1 << 16):
                 answer += part[: 200 - len(answer)]
