@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
@@ -35,16 +35,15 @@ from cxr_compare.serving.export_spec import (
     is_joint,
     validation_folder,
 )
-from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.given_images import GivenImage, is_several, read_given
 from cxr_compare.serving.guard import GUARD_NAME, Guard, Warned, image_notes
 from cxr_compare.serving.image_files import AnswerOutput
 from cxr_compare.serving.joint_answers import warnings_of_files
-from cxr_compare.serving.joint_model import JointModel, member_folders
+from cxr_compare.serving.joint_model import member_folders
 from cxr_compare.serving.known_limits import MeasuredAuroc, TrainingImages, validation_auroc
 
 if TYPE_CHECKING:
-    from cxr_compare.serving.backends import Model
+    from cxr_compare.serving.predictor import Predictor
     from cxr_compare.training.run_folder import RunFolder
 
 _SYNTHETIC = "{system} learned from synthetic drawings only, from no real chest X-ray"
@@ -148,11 +147,8 @@ class Run(OpenedFromFolder):
         return self
 
     @cached_property
-    def model(self) -> Model:
-        """The loaded network: a `TrainedModel` for a run, an `ExportedModel` for an export.
-
-        It is loaded when this property is first read.
-        """
+    def model(self) -> Predictor:
+        """The loaded network; it is loaded when this property is first read."""
         return open_model(self.folder, precision=self.precision, device=self.device)
 
     @property
@@ -166,15 +162,7 @@ class Run(OpenedFromFolder):
     @cached_property
     def target(self) -> Target:
         """Finding, or group of findings, that decides whether an image is positive."""
-        if isinstance(self.model, ExportedModel):
-            return self.model.spec.target
-        if isinstance(self.model, JointModel):
-            return Run.open(member_folders(self.folder)[0], device=self.device).target
-        name = str(self.model.info.target)
-        stored = validation_folder(self.folder) / "predictions.json"
-        target = PredictionsInfo.read(stored).target if stored.is_file() else None
-        display_name = target.display_name if target else name
-        return Target(name, self.model.learnt, display_name)
+        return self.model.target
 
     @cached_property
     def operating_point(self) -> OperatingPoint:
@@ -187,21 +175,11 @@ class Run(OpenedFromFolder):
                 reason = "no operating point was exported, as the run had none; export it anew"
             return OperatingPoint(None, usual, reason)
         decision = Choices.read(self.decision_file)
-        if not (exported or self._has_chosen(decision)):
+        if not self.model.chose(decision.chosen_on.get("inference_id")):
             reason = "its operating point was chosen at another precision or with other weights"
             return OperatingPoint(None, usual, f"{reason}; run cxr tune on the run again")
         policy = decision.policy(self.wanted_policy, self.folder)
         return OperatingPoint(decision, policy, decision.thresholds[policy].reason)
-
-    def _has_chosen(self, decision: Choices) -> bool:
-        """Return True if a decision was chosen with this model, on any device."""
-        model: Any = self.model
-        if isinstance(model, JointModel):
-            return decision.chosen_on.get("inference_id") == model.training_id()
-        return any(
-            replace(model, device=device).inference_id() == decision.chosen_on.get("inference_id")
-            for device in dict.fromkeys((model.device, "cpu", "cuda"))
-        )
 
     @property
     def decision(self) -> Choices | None:
@@ -268,8 +246,8 @@ class Run(OpenedFromFolder):
         A contour is drawn where a map has the raw value that belongs to a probability. The
         dictionary is empty for a detector, and for a run without a decision rule.
         """
-        if isinstance(self.model, ExportedModel):
-            return dict(self.model.spec.map_levels)
+        if is_export(self.folder):
+            return dict(ExportSpec.open(self.folder).map_levels)
         if self.decision is None or self.model.kind == "boxes":
             return {}
         validation = Predictions.open(validation_folder(self.folder))
@@ -295,9 +273,7 @@ class Run(OpenedFromFolder):
     @cached_property
     def synthetic(self) -> bool:
         """True if the run is known to have learned from synthetic images only."""
-        if isinstance(self.model, ExportedModel | JointModel):
-            return self.model.info.synthetic
-        return self.model.run.synthetic
+        return self.model.synthetic
 
     @cached_property
     def guard(self) -> Guard | None:

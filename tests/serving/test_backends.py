@@ -112,10 +112,11 @@ def test_auto_leaves_out_a_runtime_that_is_not_installed(run, spec, monkeypatch)
         ("openvino", None, {}, "exports/openvino-.*cxr export .* --format openvino$"),
         ("auto", "int8", {},
          "exports/openvino-int8: .*cxr export .* --format openvino --precision int8 --data D"),
+        ("onnx", "int8", {}, "--precision int8: .*onnx.*--backend openvino"),
         (None, "int8", {}, "--precision int8: torch .*fp32 .*bf16.*--backend openvino .*onnx"),
         ("onnx", None, {"needs_torch": "--tta"}, "--tta: torch .*--backend onnx"),
     ],
-    ids=["int8", "fp32", "auto int8", "torch int8", "tta"],
+    ids=["int8", "fp32", "auto int8", "onnx int8", "torch int8", "tta"],
 )  # fmt: skip
 def test_unavailable_backend_is_refused_with_a_remedy(run, backend, precision, options, message):
     with pytest.raises(InputError, match=message):

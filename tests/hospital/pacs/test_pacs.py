@@ -1012,6 +1012,23 @@ def test_wrong_url_is_reported_before_models_are_loaded(run_folder, capsys, monk
         assert service.url in line
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--dicomweb", "https://no.such.invalid/d", "--dry-run"),
+        ("--dicomweb", "https://no.such.invalid/d", "--watch", "5"),
+        ("--listen", "CXR:11112", "--send-to", "PACS@no.such.invalid:104"),
+    ],
+)
+def test_a_name_that_no_machine_has_ends_at_once(run_folder, capsys, monkeypatch, options):
+    monkeypatch.setattr("cxr_compare.scripts.runs.is_run_or_export", lambda path: True)
+    monkeypatch.setattr(Patience, "run", lambda *arguments: pytest.fail("asks, and waits"))
+    assert cxr("pacs", run_folder, *options) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "no.such.invalid" in line
+    assert "no machine" in line
+
+
 def test_open_networks_are_warned_of(run_folder, capsys, monkeypatch):
     def ended(*arguments: object) -> None:
         raise InputError("as far as this test goes")
