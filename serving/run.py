@@ -37,7 +37,6 @@ from cxr_compare.serving.export_spec import (
 )
 from cxr_compare.serving.given_images import GivenImage, is_several, read_given
 from cxr_compare.serving.guard import GUARD_NAME, Guard, Warned, image_notes
-from cxr_compare.serving.image_files import AnswerOutput
 from cxr_compare.serving.joint_answers import warnings_of_files
 from cxr_compare.serving.joint_model import member_folders
 from cxr_compare.serving.known_limits import MeasuredAuroc, TrainingImages, validation_auroc
@@ -368,7 +367,7 @@ class Run(OpenedFromFolder):
     def _predict_folder(self, folder: Path) -> Answers:
         """Answer for all image files below a folder."""
         files: tuple[list[LooseImage], list[Path]] = ([], find_image_files([folder]))
-        return answer_files([self.load()], files, AnswerOutput(None), Silence())
+        return answer_files([self.load()], files, Silence())
 
     def predict_many(self, images: Iterable[GivenImage]) -> Iterator[Answer]:
         """Yield the prediction for each image when it is requested.
