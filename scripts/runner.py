@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, ParamSpec, TypeVar, get_args, get_origin
 
 from cxr_compare.data_prep.contracts.disk_space import disk_errors
@@ -150,7 +151,7 @@ def type_text(annotation: Any) -> str:
     for member in union_members(annotation):
         if get_origin(member) in (list, tuple, Sequence):  # one value stands for a list of one
             item = get_args(member)[0]
-            members += [*union_members(item), Sequence[item]]
+            members += [*union_members(item), GenericAlias(Sequence, (item,))]
         else:
             members.append(member)
     if type(None) in get_args(annotation):
