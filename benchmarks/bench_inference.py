@@ -218,7 +218,7 @@ def _export(setting: Setting, kind: str, size: Size, ours: str) -> Path:
     shutil.copyfile(run / PREPROCESS_FILE, folder / PREPROCESS_FILE)
     if precision == "int8":
         pixels = np.load(_calibration_images(setting, size))[:, 0]
-        quantise(folder, spec, lambda name: pixels[int(name)], [str(n) for n in range(len(pixels))])
+        quantise(folder, lambda name: pixels[int(name)], [str(n) for n in range(len(pixels))])
     spec.complete(folder)
     return folder
 

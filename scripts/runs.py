@@ -24,7 +24,7 @@ from cxr_compare.serving.backends import choose_backend, require_torch
 from cxr_compare.serving.export_spec import is_export, is_joint
 
 if TYPE_CHECKING:
-    from cxr_compare.serving.backends import Model
+    from cxr_compare.serving.predictor import Predictor
     from cxr_compare.serving.run import Run
 
 
@@ -293,7 +293,7 @@ def say_cautions(runs: Sequence[Run]) -> list[Run]:
     return list(runs)
 
 
-def _open(folder: str | Path, model: Model | None = None, **how: Any) -> Run:
+def _open(folder: str | Path, model: Predictor | None = None, **how: Any) -> Run:
     from cxr_compare.serving.run import Run
 
     run = Run.open(folder, **how)

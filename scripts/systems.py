@@ -47,7 +47,7 @@ from cxr_compare.serving.backends import require_torch
 from cxr_compare.serving.export_spec import ExportSpec, is_export, validation_folder
 
 if TYPE_CHECKING:
-    from cxr_compare.serving.backends import Model
+    from cxr_compare.serving.predictor import Predictor
 
 _EXPORTS = "exports"  # within a run's folder, see cxr_compare.serving.backends
 
@@ -301,7 +301,7 @@ def system_folder(path: Path) -> str:
 
 
 def predict_once(
-    model: Model,
+    model: Predictor,
     path: Path,
     dataset: DataSet,
     folder: Path,
