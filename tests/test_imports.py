@@ -25,7 +25,7 @@ WRONG_PATHS = (
         (COMMANDS, "torch sklearn scipy.stats matplotlib cyclopts", ""),
         (WRONG_PATHS, "torch pandas scipy sklearn matplotlib albumentations", "notes.txt: neither"),
         # A table of labels needs no reader of images.
-        ("import cxr_compare.data_prep.sources.registry", "torch pydicom cv2", ""),
+        ("import cxr_compare.data_prep.sources.registry", "torch pydicom", ""),
         # Prediction with an export needs nothing that compares systems.
         ("import cxr_compare.serving.answer_files", "torch pydicom scipy.special matplotlib", ""),
         ("import cxr_compare.evaluation.metrics.registry", "numpy pandas scipy pydantic", ""),
