@@ -96,6 +96,7 @@ def evaluate_by_unit(
     images: LabelledImages,
     unit: Unit,
     resamples: Resamples,
+    own_metrics: Sequence[str] = (),
 ) -> UnitEvaluation:
     """Evaluate models by study or patient, with thresholds that are chosen by the same unit.
 
@@ -105,6 +106,7 @@ def evaluate_by_unit(
         images: Labels, studies and patients of all images.
         unit: ``study`` or ``patient``. With ``image``, nothing is computed.
         resamples: Bootstrap samples of the patients.
+        own_metrics: Short names of metrics of the user's own, which are computed as well.
 
     Returns:
         The figures, tests and notes by study or patient; empty for ``image``.
@@ -118,7 +120,12 @@ def evaluate_by_unit(
         ]
         for name, members in models.items()
     }
-    frames = replicates(by_unit, resamples, kept=lambda key: not METRICS[key.metric].boxed)
+    frames = replicates(
+        by_unit,
+        resamples,
+        kept=lambda key: not METRICS[key.metric].boxed,
+        own_metrics=own_metrics,
+    )
     figures = compute_figures(images.finding, by_unit, frames, resamples, unit=unit)
     # Localisation is evaluated by image only, so its figures get no row, not even one with a note.
     figures = figures.without(lambda key: METRICS[key.metric].boxed)

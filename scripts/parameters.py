@@ -33,6 +33,7 @@ from typing import (
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folder_kinds import KindName
+from cxr_compare.data_prep.contracts.own_parts import part_name
 from cxr_compare.data_prep.store.identify_folder import require_kind
 
 _STORE_ADDRESS = re.compile("[a-z][a-z0-9]+:/")  # a Path keeps one slash of two
@@ -372,7 +373,7 @@ def texts_of(value: Any) -> list[str]:
         return [text for item in value for text in texts_of(item)]
     if hasattr(value, "columns"):
         return ["DataFrame"]
-    return [str(getattr(value, "folder", value))]
+    return [str(getattr(value, "folder", part_name(value)))]
 
 
 def description(function: Callable[..., Any]) -> tuple[str, list[str]]:

@@ -21,7 +21,7 @@ from cxr_compare.data_prep.contracts.keywords import refuse_unknown_keywords
 from cxr_compare.data_prep.contracts.locks import remove_leftovers
 from cxr_compare.data_prep.contracts.provenance import recorded_command
 from cxr_compare.scripts import console
-from cxr_compare.scripts.command_line import command_line
+from cxr_compare.scripts.command_line import command_line, errors_in_python
 from cxr_compare.scripts.configuration_options import key_advice
 from cxr_compare.scripts.parameters import (
     declared_types,
@@ -67,6 +67,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         record = command_line(run, call.arguments)
         with (
             console.silent(not progress),
+            errors_in_python(function),
             recorded_command(record),
             _named_full_disk(call.arguments),
         ):

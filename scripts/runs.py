@@ -16,6 +16,7 @@ from cxr_compare.data_prep.store.identify_folder import (
     unfinished_kind,
 )
 from cxr_compare.scripts import console
+from cxr_compare.scripts.command_line import errors_in_python
 from cxr_compare.scripts.options import split_name
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runtime import choose_device, runs_on_gpu, tune_cpu
@@ -322,12 +323,12 @@ def load(
     run = as_path(run)
     if not run.is_dir():  # before torch is imported, which takes seconds
         raise InputError(f"{run}: no such folder; give the folder of a run of cxr train")
-    if is_export(run):
-        return _open(run)
-    if is_joint(run):
-        choose_backend(run)
+    with errors_in_python(load):
+        if is_export(run):
+            return _open(run)
+        if is_joint(run):
+            choose_backend(run)
+        else:
+            require_torch(run)
         tune_cpu()
         return _open(run, device=choose_device(device), precision=precision)
-    require_torch(run)
-    tune_cpu()
-    return _open(run, device=choose_device(device), precision=precision)

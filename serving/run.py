@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder, html_lines
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
-from cxr_compare.data_prep.images.loose_images import find_image_files, read_loose_images
+from cxr_compare.data_prep.images.loose_images import LooseImage, find_image_files
 from cxr_compare.data_prep.store.loose_pixels import LoosePixels
 from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.work.progress import Silence
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.decided_output import DecidedOutput, decide, map_levels
 from cxr_compare.evaluation.sources.read_predictions import read_output, read_system
 from cxr_compare.evaluation.thresholds import DECLARED, POLICIES
 from cxr_compare.serving.answer import COLOUR, Answer
-from cxr_compare.serving.answer_summary import SystemTally
+from cxr_compare.serving.answer_files import answer_files
 from cxr_compare.serving.answers import Answers
 from cxr_compare.serving.backends import open_model, require_torch
 from cxr_compare.serving.export_spec import (
@@ -36,7 +37,8 @@ from cxr_compare.serving.export_spec import (
 )
 from cxr_compare.serving.given_images import GivenImage, is_several, read_given
 from cxr_compare.serving.guard import GUARD_NAME, Guard, Warned, image_notes
-from cxr_compare.serving.joint_answers import answered_batches, warnings_of_files
+from cxr_compare.serving.image_files import AnswerOutput
+from cxr_compare.serving.joint_answers import warnings_of_files
 from cxr_compare.serving.joint_model import member_folders
 from cxr_compare.serving.known_limits import MeasuredAuroc, TrainingImages, validation_auroc
 
@@ -193,6 +195,37 @@ class Run(OpenedFromFolder):
         """Name of the rule that chose the threshold in use, such as ``max_f1``."""
         return self.operating_point.policy
 
+    @property
+    def threshold(self) -> float | None:
+        """Lowest score at which an image is positive; None if the run cannot decide."""
+        return None if self.decision is None else self.decision.thresholds[self.policy].threshold
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images that the network predicts at a time."""
+        return self.model.batch_size
+
+    @property
+    def threshold_probability(self) -> float | None:
+        """Calibrated probability at the threshold in use; None without calibration."""
+        if self.decision is None or self.threshold is None:
+            return None
+        probability = self.decision.probability(np.array([self.threshold]))
+        return None if probability is None else float(probability[0])
+
+    @property
+    def system_fields(self) -> dict[str, Any]:
+        """Fields of `SystemFields` by name, which are the same in all answers."""
+        return {
+            "system": self.name,
+            "kind": self.model.kind,
+            "finding": self.target.display_name,
+            "policy": self.policy,
+            "threshold": self.threshold,
+            "threshold_probability": self.threshold_probability,
+            "undecided_because": self.undecided_because,
+        }
+
     @cached_property
     def declared(self) -> str | None:
         """Name and source of the threshold in use if somebody declared it, else None."""
@@ -317,29 +350,8 @@ class Run(OpenedFromFolder):
 
     def _predict_folder(self, folder: Path) -> Answers:
         """Answer for all image files below a folder."""
-        self.load()
-        tally = SystemTally(self.name, run_cautions=self.cautions)
-
-        def add_seconds(run: int, seconds: float) -> None:
-            tally.seconds += seconds
-
-        answers: list[Answer] = []
-        left_out: dict[str, str] = {}
-        files = read_loose_images(find_image_files([folder]))
-        for batch in answered_batches([self], files, self.model.batch_size, add_seconds):
-            answered = iter(batch.answered)
-            for file in batch.files:
-                outcome = InputError(str(file.problem)) if file.image is None else next(answered)
-                if isinstance(outcome, InputError):
-                    left_out[str(file.path)] = str(outcome)
-                    continue
-                answers += outcome
-                tally.count(outcome[0])
-        if not answers:
-            count = counted(len(left_out), "file")
-            first = next(iter(left_out.values()))
-            raise InputError(f"{folder}: none of {count} was answered; the first: {first}")
-        return Answers(tuple(answers), left_out, int(bool(left_out)), tallies=(tally,))
+        files: tuple[list[LooseImage], list[Path]] = ([], find_image_files([folder]))
+        return answer_files([self.load()], files, AnswerOutput(None), Silence())
 
     def predict_many(self, images: Iterable[GivenImage]) -> Iterator[Answer]:
         """Yield the prediction for each image when it is requested.
@@ -405,19 +417,15 @@ class Run(OpenedFromFolder):
                     output.prediction(key, COLOUR),
                     output.findings_of(key),
                     image=called,
-                    system=self.name,
-                    kind=model.kind,
-                    finding=self.target.display_name,
-                    policy=self.policy,
+                    **self.system_fields,
                     warnings=warnings,
                     declared=self.declared,
                     run_cautions=self.cautions,
                     seen=seen,
                     seen_in_training=self.training_images.state(seen),
-                    undecided_because=self.undecided_because,
                     notes=image_notes(image),
                     guard_distance=guard_distance,
-                    finding_scores=scores.get(key, dict.fromkeys(model.findings, 0.0)),
+                    findings=scores.get(key, dict.fromkeys(model.findings, 0.0)),
                     pixels=image.pixels,
                 )
             )

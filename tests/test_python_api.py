@@ -12,6 +12,7 @@ from typing import Any, get_args
 import pytest
 
 import cxr_compare
+from tests.scripts.small_sets import refusal
 from tests.test_architecture import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -234,7 +235,7 @@ S = [number / 60 for number in range(60)]
         (lambda: cxr_compare.load(S), "path .* list"),
         (lambda: cxr_compare.predict(object(), "folder"), "path .* object"),
         (lambda: cxr_compare.train(print, data="data", out="out"), "config: .*name"),
-        (lambda: cxr_compare.train("chexnet", data=[1], out="out"), "data: .*path"),
+        (lambda: cxr_compare.train("chexnet", data=[1], out="out"), "data=.*path"),
         (lambda: cxr_compare.tune(S), "tune: .*data=..."),
     ],
 )
@@ -242,6 +243,47 @@ def test_a_natural_mistake_is_answered_in_one_line(call, message):
     with pytest.raises(cxr_compare.InputError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+    assert "--" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "words", "argument", "option"),
+    [
+        (lambda: cxr_compare.show(), "show", "machine=True", "--machine"),
+        (
+            lambda: cxr_compare.compare("a.csv"),
+            "compare a.csv",
+            "data=SET, or truth=FILE",
+            "--data SET, or --truth FILE",
+        ),
+        (
+            lambda: cxr_compare.compare("A=a.csv", truth="labels.csv"),
+            "compare A=a.csv --truth labels.csv",
+            "allow_shared_patients=True",
+            "--allow-shared-patients",
+        ),
+        (
+            lambda: cxr_compare.compare(["A=a.csv", "B=b.csv"], truth="labels.csv", unit="person"),
+            "compare A=a.csv B=b.csv --truth labels.csv --images some",
+            'unit="person": ',
+            "--images some: ",
+        ),
+    ],
+)
+def test_a_message_names_what_was_called(
+    call, words, argument, option, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"i{number},{number % 2},p,{role}" for number, role in enumerate(["val", "test"] * 4)]
+    Path("labels.csv").write_text("\n".join(["image_id,label,patient_id,role", *rows]))
+    for file in ("a.csv", "b.csv"):
+        scores = [f"i{number},0.{number}" for number in range(8)]
+        Path(file).write_text("\n".join(["image_id,score", *scores]))
+    with pytest.raises(cxr_compare.InputError) as error:
+        call()
+    assert argument in str(error.value)
+    assert "--" not in str(error.value)
+    assert option in refusal(capsys, *words.split())
 
 
 def test_boxes_of_images_as_truth_are_labels_and_true_boxes():

@@ -170,6 +170,15 @@ cxr.compare({}, trut=[0, 1])
         assert "Any" not in said[line - 1][0]
 
 
+def test_a_missing_package_is_to_be_installed_from_the_wheel(bare, wheel, tmp_path):
+    code = (
+        "from cxr_compare.data_prep.contracts.errors import require_packages\n"
+        "require_packages('train', 'train', ['no_such_package'])"
+    )
+    done = run([bare / "bin/python", "-c", code], tmp_path)
+    assert f"pip install '{wheel}[train]'" in done.stderr
+
+
 def test_uninstalling_removes_what_was_installed_and_nothing_else(wheel, tmp_path):
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)

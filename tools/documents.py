@@ -261,6 +261,14 @@ with the other metric:
 
 {halves}
 
+Two scores are those of challenges on Kaggle. Their definitions are on the evaluation pages of the
+[RSNA Pneumonia Detection Challenge](https://www.kaggle.com/c/rsna-pneumonia-detection-challenge/overview/evaluation)
+of 2018 and of the
+[VinBigData challenge](https://www.kaggle.com/c/vinbigdata-chest-xray-abnormalities-detection/overview/evaluation)
+of 2021. The latter is the mean over 14 findings and the class "No finding"; here it is the mean
+over one finding, that of the target, and "No finding". So "No finding" is half of the score here,
+and was a fifteenth of it there.
+
 The command `python tools/documents.py` writes this page from `evaluation/metrics/registry.py`.
 
 | name | title | meaning | better | computed | undefined |

@@ -97,6 +97,8 @@ def predict(
             name in the data set, such as pneumonia=lung_opacity.
         tta: Test-time augmentation of a detector, which joins the boxes of several versions of an
             image: flip (mirrored), scale0.8 and scale1.2 (resized), or some of them with commas.
+            none predicts the plain image. By default it is what the validation images chose, if
+            the configuration of the run named views (training.tta), and else none.
         maps: Method of a classifier's activation maps, which show where it sees the finding.
             layercam has a finer grid than cam and gradcam.
 
@@ -162,8 +164,8 @@ def predict(
         if device == "cuda":
             raise InputError("--device cuda: CXR_ENGINE=ray predicts on processors; leave it out")
         how["device"] = "cpu"
-    how |= {"tta": tta, "maps": maps}
     name, run = split_name(words[0])
+    how |= {"tta": _views_of(run, tta, backend), "maps": maps}
     chosen = _choose_backend(run, data, how)  # before the data set is read, which takes time
     from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.serving.predict_folder import predict_data_set, predict_shard
@@ -190,6 +192,21 @@ def _refuse(options: dict[str, Any], advice: str) -> None:
     """Refuse the first option that was given and is for something else."""
     if unfit := [option for option, value in options.items() if value]:
         raise InputError(f"predict: --{unfit[0]} is for {advice}")
+
+
+def _views_of(run: Path, tta: str, backend: str | None) -> str:
+    """Return the views that are predicted: those that were given, else those that the run chose."""
+    if tta == "none":
+        return ""
+    record = run / "run.json"
+    if tta or backend not in (None, "auto", "torch") or not record.is_file():
+        return tta
+    from cxr_compare.training.run_info import RunInfo
+
+    views = ",".join(RunInfo.read(record).tta or ())
+    if views:
+        console.say(f"Views {views}, chosen on validation; --tta none predicts without them")
+    return views
 
 
 def _choose_backend(run: Path, data: Path, how: dict[str, Any]) -> ChosenBackend:

@@ -111,7 +111,11 @@ def test_an_extra_that_is_absent_is_named_before_any_work(tmp_path, monkeypatch,
             if "=" in arguments[0]:  # an environment variable, as in a shell
                 patch.setenv(*arguments.pop(0).split("="))
             line = refusal(capsys, *arguments)
-        assert line.endswith(f"in a clone: pip install '.[{extra}]'"), line
+        requirement = shlex.split(line)[-1]
+        assert "run: pip install" in line
+        assert requirement.endswith(f"[{extra}]"), line
+        # the clone from which this package was installed
+        assert (Path(requirement.removesuffix(f"[{extra}]")) / "setup.cfg").is_file()
         assert module in line
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -220,7 +220,7 @@ def test_folder_of_images_gives_the_report_its_pictures(folder, tmp_path, monkey
     compare_files(folder, **options)
     page = tmp_path / "report" / "report.html"
     assert "<article" not in page.read_text()
-    with pytest.raises(InputError, match="--overwrite"):
+    with pytest.raises(InputError, match="overwrite=True"):
         compare_files(folder, images=folder / "images", **options)
     report = compare_files(folder, images=folder / "images", overwrite=True, **options)
     html = page.read_text()
@@ -232,9 +232,9 @@ def test_folder_of_images_gives_the_report_its_pictures(folder, tmp_path, monkey
 
 
 def test_folder_of_images_is_for_a_truth_and_for_one_folder(folder, tmp_path):
-    with pytest.raises(InputError, match="--images"):
+    with pytest.raises(InputError, match="images="):
         compare_files(folder, images=[folder, folder / "images"])
-    with pytest.raises(InputError, match=r"--images .*absent: .*nor a folder"):
+    with pytest.raises(InputError, match=r"images=.*absent.*: .*nor a folder"):
         compare_files(folder, images=tmp_path / "absent")
 
 
@@ -335,7 +335,7 @@ def test_scores_without_a_finding_are_about_the_chosen_target(tables):
 
 
 def test_columns_of_result_files_beside_a_data_set_are_refused(tables, tmp_path):
-    with pytest.raises(InputError, match=r"--columns score=p_a: .*cxr import"):
+    with pytest.raises(InputError, match=r'columns="score=p_a": .*cxr import'):
         compare([str(tables / "a.csv")], data=_any_data_set(tmp_path), columns=["score=p_a"])
 
 

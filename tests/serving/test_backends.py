@@ -164,7 +164,7 @@ def test_an_export_answers_for_single_images_as_its_run(run, spec, model):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
     expected, actual = trained.predict(pixels), exported.predict(pixels)
     assert actual.score == pytest.approx(expected.score, abs=1e-5)
-    np.testing.assert_allclose(actual.map.values, expected.map.values, atol=1e-4)
+    np.testing.assert_allclose(actual.grid.values, expected.grid.values, atol=1e-4)
     assert (actual.system, actual.finding) == ("CheXNet", "Lung opacity")
     assert "no operating point" in str(actual.undecided_because)
     assert exported.model.inference_id() != model.inference_id()

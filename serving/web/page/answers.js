@@ -129,8 +129,9 @@ function boxScores(each) {
 }
 
 function findings(each) {
-  if (!each.findings.length) return null;
-  const rows = [...each.findings].sort((one, other) => other.score - one.score).map(({ finding, score }) => styled(h("tr", {},
+  const scored = Object.entries(each.findings).sort(([, one], [, other]) => other - one);
+  if (!scored.length) return null;
+  const rows = scored.map(([finding, score]) => styled(h("tr", {},
     h("th", { scope: "row" }, plain(finding)), h("td", { class: "rail" }, h("span", { class: "fill" })), h("td", { class: "figures" }, share(score))), { "--value": String(score) }));
   const table = (part, words) => h("table", { class: "findings" }, h("caption", {}, words), h("tbody", {}, part));
   const more = rows.slice(MOST_FINDINGS);

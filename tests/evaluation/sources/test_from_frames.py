@@ -332,7 +332,7 @@ def test_a_table_with_labels_that_is_truth_and_system_is_several_systems(table, 
     for given in (wide, tmp_path / "w.csv"):
         result = cxr_compare.compare({"all": given}, truth=given, replicates=100)
         assert result.systems == ["a", "b"]
-    with pytest.raises(InputError, match=r"--truth .*w\.csv"):
+    with pytest.raises(InputError, match=r"truth=.*w\.csv"):
         cxr_compare.compare({"A": tmp_path / "w.csv"})
 
 

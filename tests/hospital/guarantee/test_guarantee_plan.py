@@ -125,7 +125,7 @@ def test_a_guarantee_that_cannot_be_planned_is_refused(text, options, message):
 
 
 def test_an_option_of_a_plan_is_refused_without_one():
-    with pytest.raises(InputError, match="--expect: is for --plan"):
+    with pytest.raises(InputError, match=r"expect=\.\.\.: is for plan=True"):
         guarantee("predictions", SENSITIVITY, expect="0.9")
 
 

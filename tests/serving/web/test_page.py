@@ -22,7 +22,6 @@ from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from tests.browser import Browser
-from tests.scripts.launched import wait_until
 from tests.serving.web.conftest import listening
 from tests.serving.web.test_app import report_of
 
@@ -81,7 +80,6 @@ def address(served: list[Run]) -> Iterator[str]:
     """Where a server of the exports listens."""
     with listening(build_app(served, ServeSettings())) as port:
         address = f"http://127.0.0.1:{port}/"
-        wait_until(lambda: httpx.get(f"{address}readyz").status_code == 200, _PATIENCE)
         yield address
 
 
