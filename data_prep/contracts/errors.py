@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import re
+import traceback
 from collections.abc import Collection, Sequence
 
 TRAIN_PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations", "safetensors")
@@ -54,6 +55,19 @@ class InputError(ValueError):
         # Messages quote what is in files: it must neither break the line nor steer the terminal.
         shown = (c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shortened(message))
         super().__init__("".join(shown))
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows of the error: the user's own lines, and the message."""
+        package = __name__.partition(".")[0]
+        own = []
+        for frame, line in traceback.walk_tb(self.__traceback__):
+            module = str(frame.f_globals.get("__name__")).partition(".")[0]
+            if module == package:
+                break
+            if module != "IPython":
+                own.append((frame, line))
+        lines = traceback.StackSummary.extract(iter(own)).format()
+        return [*(line.rstrip() for line in lines), f"InputError: {self}"]
 
 
 def shortened(line: str) -> str:
