@@ -231,6 +231,11 @@ def _require_both_classes(
     """Refuse validation images on which no weights can be fitted."""
     n_with = len(set(patients[positive]))
     n_without = len(set(patients) - set(patients[positive]))
+    if not len(patients):
+        raise InputError(
+            "ensemble: weights are fitted on validation images, and there is none; divide the "
+            "images by a column role (val, test) of truth, or by --split of a data set"
+        )
     if min(n_with, n_without) < 2:
         raise InputError(
             f"ensemble: weights are fitted on validation images, and those of split '{split}' that "

@@ -511,3 +511,15 @@ def test_a_few_unknown_patients_count_as_their_own_and_intervals_stay_by_patient
     assert any("by image" in each for each in none.cautions)
     n_patients = [each.figures["n_patients"].iloc[0] for each in (known, partly)]
     assert n_patients == [N // 2, N // 2 + 2]
+
+
+def test_a_frame_with_ids_beside_an_array_of_labels_is_told_how_to_name_images():
+    frame = pd.DataFrame({"image": ["a", "b", "c"], "prob": [0.2, 0.4, 0.9]})
+    systems = {"A": np.array([0.1, 0.2, 0.3]), "B": frame}
+    with pytest.raises(InputError, match=r"^B: .*'a'.*index=image_ids"):
+        cxr_compare.compare(systems, truth=np.array([0, 1, 1]))
+
+
+def test_both_without_validation_images_asks_for_a_role(table):
+    with pytest.raises(InputError, match=r"validation.*role"):
+        compared(table, table[["image_id", "label"]], both=True)
