@@ -20,11 +20,8 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import (
-    read_output,
-    stored_decision,
-    tune_predictions,
-)
+from cxr_compare.evaluation.sources.read_predictions import read_output, stored_decision
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.networks.model_files import load_model
 from cxr_compare.scripts import console
 from cxr_compare.scripts.cli import run_command
