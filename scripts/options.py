@@ -46,7 +46,7 @@ def _read_names(value: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
 
 
-Names = Annotated[tuple[str, ...], Argument(read=_read_names)]
+Names = Annotated[tuple[Any, ...], Argument(read=_read_names)]  # from Python also functions
 
 
 def read_numbers(value: str | float | Iterable[str | float]) -> tuple[float, ...]:

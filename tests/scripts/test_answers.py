@@ -30,7 +30,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["run", "nowhere.png"], "^nowhere.png: "),
         (["R=nowhere", "film.png"], "^nowhere: "),
         (["run", "empty"], "^empty: "),
-        (["run"], "^predict: .*--data$"),
+        (["run"], "^predict: .*data="),
         (["film.png"], "^predict: .*cxr train"),
         (["begun", "film.png"], "^begun: .*cxr train "),
         (["set", "run", "film.png"], "^set: .*--data"),
