@@ -10,7 +10,12 @@ import pandas as pd
 
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.choices import Choices
-from cxr_compare.evaluation.choose import checked_decision, declare, tune
+from cxr_compare.evaluation.choose import (
+    checked_decision,
+    declare,
+    no_validation_text,
+    tune,
+)
 from cxr_compare.evaluation.common_images import validation_learned_from
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
 from cxr_compare.evaluation.figure_intervals import compute_figures
@@ -71,7 +76,23 @@ def evaluate_models(
             model = EvaluatedModel(name, images.test, output, choices, system.facts)
             models[system_name].append(model)
             notes += [*of_model, *validation_learned_from(name, system, images)]
-    return models, notes
+    return models, _joined(notes)
+
+
+def _joined(notes: Sequence[Note]) -> list[Note]:
+    """Say once of all systems without validation images that they have none."""
+    joined: list[Note] = [note for note in notes if note.kind != "no_validation"]
+    for declared in (False, True):
+        systems = [
+            system
+            for note in notes
+            if note.kind == "no_validation" and note.values and note.values["declared"] == declared
+            for system in note.values["systems"]
+        ]
+        if systems:
+            values = {"systems": systems, "declared": declared}
+            joined.append(Note("no_validation", no_validation_text(systems, declared), values))
+    return joined
 
 
 @dataclass(frozen=True)

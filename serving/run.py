@@ -23,7 +23,7 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.work.progress import Silence
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.decided_output import DecidedOutput, decide, map_levels
-from cxr_compare.evaluation.sources.stored_predictions import read_output, read_system
+from cxr_compare.evaluation.sources.read_predictions import read_output, read_system
 from cxr_compare.evaluation.thresholds import DECLARED, POLICIES
 from cxr_compare.serving.answer import COLOUR, Answer
 from cxr_compare.serving.answer_files import answer_files

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import shlex
+import traceback
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from importlib import metadata
@@ -58,6 +59,19 @@ class InputError(ValueError):
         # Messages quote what is in files: it must neither break the line nor steer the terminal.
         shown = (c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shortened(message))
         super().__init__("".join(shown))
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows of the error: the user's own lines, and the message."""
+        package = __name__.partition(".")[0]
+        own = []
+        for frame, line in traceback.walk_tb(self.__traceback__):
+            module = str(frame.f_globals.get("__name__")).partition(".")[0]
+            if module == package:
+                break
+            if module != "IPython":
+                own.append((frame, line))
+        lines = traceback.StackSummary.extract(iter(own)).format()
+        return [*(line.rstrip() for line in lines), f"InputError: {self}"]
 
 
 def shortened(line: str) -> str:

@@ -142,6 +142,8 @@ def _explanation(folder: Path, required: FolderKind) -> str:
         if required.name == "predictions" and not suitable:
             suitable = inner_folders.get("run", [])  # most commands that take them take a run, too
         return f"{_listed(inner_folders)}; {_advice_to_choose(suitable) or general_advice}"
+    if required.name == "data set":  # images as they were published
+        general_advice = f"make one of it: cxr prepare {shlex.quote(str(folder))} OUT, and give OUT"
     return f"is not {required.with_article} folder (no {required.marker}); {general_advice}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,7 @@ from cxr_compare.evaluation.sources.shortcuts import shortcut_facts
 from cxr_compare.evaluation.sources.wide_tables import FINDING, LABEL_NAMES, finding_name
 from cxr_compare.evaluation.statistics.arrays import as_array
 
+_NAME_IMAGES = "give truth=pd.Series(labels, index=image_ids)"
 _ROLE_COLUMNS = ("role", "split", "subset", "partition")
 # Names of columns that have one value for an image, however many boxes it has.
 _OF_IMAGES = (
@@ -189,6 +191,8 @@ def predictions_from_values(
         [0.9, 0.2]
     """
     advice = _advice_for_values(name, names_columns=columns is not None)
+    if image_ids is not None and _are_numbered(image_ids):
+        advice = replace(advice, unknown_rows=f"{_NAME_IMAGES}: truth has no image ids")
     names = columns or ColumnNames()
     if isinstance(value, pd.DataFrame):
         return read_rows(
@@ -290,6 +294,11 @@ def numbered_ids(count: int) -> pd.Index:
     """
     width = len(str(count))
     return pd.Index([f"image-{number:0{width}d}" for number in range(1, count + 1)])
+
+
+def _are_numbered(image_ids: pd.Series) -> bool:
+    """Return True if the user named no image, so that each has its number."""
+    return image_ids.tolist() == numbered_ids(len(image_ids)).tolist()
 
 
 def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
@@ -572,10 +581,10 @@ def _true_boxes(boxes: Any, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Index
         first = table["image_id"].to_numpy()[int(is_unknown.argmax())]
         near = near_ids([first], frame["image_id"])
         advice = f"; is it '{near[first]}'? Give both one id" if near else "; add it there"
-        if frame["image_id"].tolist() == numbered_ids(len(frame)).tolist():
+        if _are_numbered(frame["image_id"]):
             advice = (
-                ", which has no image ids; give truth=pd.Series(labels, index=image_ids), or the "
-                "boxes as the list of the outputs, in the order of the labels"
+                f", which has no image ids; {_NAME_IMAGES}, or the boxes as the list of the "
+                "outputs, in the order of the labels"
             )
         raise InputError(f"boxes: image '{first}' has no label in truth{advice}")
     labels = frame.set_index("image_id")["label"].reindex(table["image_id"]).to_numpy()

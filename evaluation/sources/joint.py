@@ -22,7 +22,7 @@ from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.reduction import Reduction
 from cxr_compare.evaluation.reduction_choice import choose_reduction
-from cxr_compare.evaluation.sources.stored_predictions import read_output
+from cxr_compare.evaluation.sources.read_predictions import read_output
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.joint_score import (
     METHOD,
@@ -231,6 +231,11 @@ def _require_both_classes(
     """Refuse validation images on which no weights can be fitted."""
     n_with = len(set(patients[positive]))
     n_without = len(set(patients) - set(patients[positive]))
+    if not len(patients):
+        raise InputError(
+            "ensemble: weights are fitted on validation images, and there is none; divide the "
+            "images by a column role (val, test) of truth, or by --split of a data set"
+        )
     if min(n_with, n_without) < 2:
         raise InputError(
             f"ensemble: weights are fitted on validation images, and those of split '{split}' that "

@@ -25,3 +25,21 @@ def test_long_names_in_what_a_command_says_are_cut_and_other_lines_stay(capsys):
 def test_message_comes_back_whole_from_another_process():
     error = pickle.loads(pickle.dumps(InputError("a.csv: is empty")))  # noqa: S301 - our own
     assert str(error) == "a.csv: is empty"
+
+
+def test_notebook_shows_the_line_of_the_user_and_the_message(tmp_path):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    shown: list[str] = []
+    shell._showtraceback = lambda kind, value, lines: shown.extend(lines)
+    cell = f"import cxr_compare\npath = {str(tmp_path / 'none')!r}\ncxr_compare.load(path)"
+    try:
+        shell.run_cell(cell)
+    finally:
+        InteractiveShell.clear_instance()
+    text = "\n".join(shown)
+    assert "line 3" in text
+    assert "cxr_compare.load(path)" in text
+    assert text.count("File ") == 1  # no line of the package
+    assert shown[-1].startswith(f"InputError: {tmp_path / 'none'}: ")

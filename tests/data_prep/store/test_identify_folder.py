@@ -66,6 +66,7 @@ def out(tmp_path: Path) -> Path:
         ("report", "predictions", "OUT/report/systems/A or OUT/report/systems/B"),
         ("begun", "run", "unfinished run.*cxr train"),
         ("begun", "data set", "unfinished run.*a data set folder"),
+        ("rsna download", "data set", "cxr prepare 'OUT/rsna download' "),
         ("", "run", "2 runs chexnet and retinanet, .*2 data sets data and other, "),
         ("", "run", "predictions imported and predicted"),
         ("", "run", "OUT/chexnet or OUT/retinanet"),

@@ -497,3 +497,29 @@ def test_scores_in_bf16_are_scores():
         0.75,
         0.5,
     ]
+
+
+def test_a_few_unknown_patients_count_as_their_own_and_intervals_stay_by_patient(table):
+    patients = table["patient_id"].to_numpy()
+    some = np.where(np.arange(N) < 4, None, patients)
+    known, partly, none = (
+        compared(table, table["label"].to_numpy(), patients=each) for each in (patients, some, None)
+    )
+    assert not any("unknown" in caution for caution in known.cautions)
+    (caution,) = [each for each in partly.cautions if "4 images" in each]
+    assert "by image" not in caution
+    assert any("by image" in each for each in none.cautions)
+    n_patients = [each.figures["n_patients"].iloc[0] for each in (known, partly)]
+    assert n_patients == [N // 2, N // 2 + 2]
+
+
+def test_a_frame_with_ids_beside_an_array_of_labels_is_told_how_to_name_images():
+    frame = pd.DataFrame({"image": ["a", "b", "c"], "prob": [0.2, 0.4, 0.9]})
+    systems = {"A": np.array([0.1, 0.2, 0.3]), "B": frame}
+    with pytest.raises(InputError, match=r"^B: .*'a'.*index=image_ids"):
+        cxr_compare.compare(systems, truth=np.array([0, 1, 1]))
+
+
+def test_both_without_validation_images_asks_for_a_role(table):
+    with pytest.raises(InputError, match=r"validation.*role"):
+        compared(table, table[["image_id", "label"]], both=True)
