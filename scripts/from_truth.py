@@ -230,7 +230,8 @@ def _system(predictions: Predictions, truth: LabelledImages) -> System:
     from dataclasses import replace
 
     from cxr_compare.data_prep.contracts.finding_names import Target
-    from cxr_compare.evaluation.sources.stored_predictions import read_system, record_of
+    from cxr_compare.evaluation.sources.read_predictions import read_system
+    from cxr_compare.evaluation.sources.stored_predictions import record_of
 
     require_members(predictions.images["image_id"], truth.images, predictions.folder)
     target = Target(truth.finding, truth.findings, truth.shown_name)

@@ -15,10 +15,11 @@ from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.own_parts import own_part, problem_of
+from cxr_compare.data_prep.sources.label_values import class_finding, normal_classes
 from cxr_compare.evaluation.boxes.boxes_table import boxes_table
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-_EDGES = {"x1": "xmin", "y1": "ymin", "x2": "xmax", "y2": "ymax"}
+_COLUMNS = {"finding": "label", "x1": "xmin", "y1": "ymin", "x2": "xmax", "y2": "ymax"}
 
 
 def write_own_dataset(
@@ -85,7 +86,7 @@ def _read_item(dataset: Any, number: int, where: str) -> tuple[np.ndarray, Mappi
         item = dataset[number]
     except Exception as error:
         raise InputError(f"{where}: {problem_of(error)}") from error
-    if not isinstance(item, tuple) or len(item) != 2:
+    if not isinstance(item, tuple | list) or len(item) != 2:
         raise InputError(f"{where}: is no pair (image, target)")
     pixels = np.asarray(item[0])
     if pixels.ndim == 3 and pixels.shape[0] == 1:
@@ -110,12 +111,15 @@ def _labels_of(
         return pd.DataFrame({"label": ["normal"]})
     if "labels" not in target:
         raise InputError(f"{where}: its target has boxes without labels")
+    names = [_class_name(label, classes, where) for label in target["labels"]]
+    normal = [name for name in names if class_finding(name, where) in normal_classes()]
+    if normal:
+        raise InputError(f"{where}: has a box of the class {normal[0]!r}; labels begin at 1")
     try:
-        boxes = boxes_table([{"boxes": target["boxes"]}], [image_id])
+        boxes = boxes_table([{"boxes": target["boxes"], "labels": names}], [image_id])
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    names = [_class_name(label, classes, where) for label in target["labels"]]
-    return boxes[list(_EDGES)].rename(columns=_EDGES).assign(label=names)
+    return boxes[list(_COLUMNS)].rename(columns=_COLUMNS)
 
 
 def _class_name(label: Any, classes: Sequence[str], where: str) -> str:

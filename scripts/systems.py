@@ -28,11 +28,8 @@ from cxr_compare.evaluation.sources.ensemble import (
     write_joined,
 )
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import (
-    store_decision,
-    stored_decision,
-    tune_predictions,
-)
+from cxr_compare.evaluation.sources.read_predictions import store_decision, stored_decision
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.scripts import console

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -81,7 +81,7 @@ BOX_COLUMNS = ("finding", *EDGES, "score")
 
 
 def _box_list(boxes: pd.DataFrame) -> list[Box]:
-    return [Box(**row) for row in boxes[list(BOX_COLUMNS)].to_dict("records")]  # type: ignore[misc]
+    return [Box.model_validate(row) for row in boxes[list(BOX_COLUMNS)].to_dict("records")]
 
 
 _Value = TypeVar("_Value")
@@ -207,7 +207,7 @@ class Answer(SystemFields):
         boxes[:, :4] = boxes[:, :4].clip(0, [width, height, width, height])
         columns = box_findings[order], *boxes.T
         return cls(
-            score=prediction.score,
+            score=cast(float, prediction.score),
             probability=prediction.probability,
             computed_decision=None if prediction.decision is None else bool(prediction.decision),
             boxes=pd.DataFrame(dict(zip(BOX_COLUMNS, columns, strict=True))),

@@ -59,9 +59,9 @@ def _free_stem(stem: str, taken: set[str]) -> str:
 def answer_files(
     runs: Sequence[Answering],
     files: tuple[list[LooseImage], list[Path]],
-    output: AnswerOutput,
     progress: Progress,
     *,
+    output: AnswerOutput | None = None,
     batch_size: int | None = None,
     strict: bool = False,
     on_answer: OnAnswer | None = None,
@@ -73,9 +73,9 @@ def answer_files(
             networks by `cxr export`.
         files: Pair from `find_images`: the images that it has already decoded, and the paths of
             image files that are still to be read.
-        output: Where results are written: overlays and CSV table. The caller
-            has locked the CSV table with `reserved_table`.
         progress: Shows messages and the progress.
+        output: Where results are written and printed; None writes nothing. The caller has locked the
+            CSV table with `reserved_table`.
         batch_size: Number of images that are predicted at a time; None takes the smallest number
             that suits all models.
         strict: True leaves out an image with a warning, such as one that is no frontal chest X-ray.
@@ -88,6 +88,7 @@ def answer_files(
     Raises:
         InputError: Not a single file could be predicted.
     """
+    output = output or AnswerOutput(None)
     begun, others = files
     # Processes: they decode while the networks compute.
     workers = min(cpu_count(), len(others)) if len(others) >= _WORTH_WORKERS else 0

@@ -217,7 +217,7 @@ class JointModel:
         sizes: pd.DataFrame,
         batch_size: int,
         *,
-        many: bool | None = None,
+        many: bool | None = None,  # a member is given one batch at a time
     ) -> Iterator[Part]:
         """Predict images batch by batch: each member reads them at its own size.
 
@@ -231,7 +231,7 @@ class JointModel:
         for start in range(0, len(image_ids), batch_size):
             ids = image_ids[start : start + batch_size]
             parts = [
-                concat_parts(list(member.predict(own, ids, sizes, len(ids), many=many)))
+                concat_parts(list(member.predict(own, ids, sizes, len(ids))))
                 for member, own in zip(self.members, sources, strict=True)
             ]
             predicted = [

@@ -41,9 +41,9 @@ from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.data_prep.work.ray_cluster import RayCluster
 from cxr_compare.data_prep.work.shards import Shard, ShardedWork
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.read_predictions import store_decision
 from cxr_compare.evaluation.sources.stored_predictions import (
     read_validation_scores,
-    store_decision,
     tune_predictions,
 )
 from cxr_compare.evaluation.thresholds import POLICIES

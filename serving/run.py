@@ -23,7 +23,7 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.work.progress import Silence
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.decided_output import DecidedOutput, decide, map_levels
-from cxr_compare.evaluation.sources.stored_predictions import read_output, read_system
+from cxr_compare.evaluation.sources.read_predictions import read_output, read_system
 from cxr_compare.evaluation.thresholds import DECLARED, POLICIES
 from cxr_compare.serving.answer import COLOUR, Answer
 from cxr_compare.serving.answer_files import answer_files
@@ -37,7 +37,6 @@ from cxr_compare.serving.export_spec import (
 )
 from cxr_compare.serving.given_images import GivenImage, is_several, read_given
 from cxr_compare.serving.guard import GUARD_NAME, Guard, Warned, image_notes
-from cxr_compare.serving.image_files import AnswerOutput
 from cxr_compare.serving.joint_answers import warnings_of_files
 from cxr_compare.serving.joint_model import member_folders
 from cxr_compare.serving.known_limits import MeasuredAuroc, TrainingImages, validation_auroc
@@ -254,6 +253,23 @@ class Run(OpenedFromFolder):
         return map_levels(read_system(validation, self.target), self.decision)
 
     @cached_property
+    def map_scale(self) -> tuple[float, float] | None:
+        """Raw values at the ends of the scale on which activation maps are shown; None without.
+
+        The map of a joint system is the mean of those of its members, and so is its scale.
+        """
+        if not is_joint(self.folder):
+            return None if self.decision is None else self.decision.map_scale
+        name = f"decisions/{self.target.name}.json"
+        files = [validation_folder(folder) / name for folder in member_folders(self.folder)]
+        scales = [Choices.read(file).map_scale for file in files if file.is_file()]
+        known = [scale for scale in scales if scale is not None]
+        if not known:
+            return None
+        low, high = np.mean(known, axis=0)
+        return float(low), float(high)
+
+    @cached_property
     def synthetic(self) -> bool:
         """True if the run is known to have learned from synthetic images only."""
         return self.model.synthetic
@@ -351,7 +367,7 @@ class Run(OpenedFromFolder):
     def _predict_folder(self, folder: Path) -> Answers:
         """Answer for all image files below a folder."""
         files: tuple[list[LooseImage], list[Path]] = ([], find_image_files([folder]))
-        return answer_files([self.load()], files, AnswerOutput(None), Silence())
+        return answer_files([self.load()], files, Silence())
 
     def predict_many(self, images: Iterable[GivenImage]) -> Iterator[Answer]:
         """Yield the prediction for each image when it is requested.

@@ -4,6 +4,7 @@ import ast
 import builtins
 import doctest
 import inspect
+import pydoc
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_an_editor_shows_what_paths_systems_runs_and_settings_may_be():
     jedi = pytest.importorskip("jedi")
     for (name, parameter), kinds in SHOWN.items():
         script = jedi.Script(f"import cxr_compare\ncxr_compare.{name}(", project=jedi.Project(ROOT))
-        (signature,) = script.get_signatures()
+        signature = script.get_signatures()[0]
         (shown,) = (
             parameter_shown
             for parameter_shown in signature.params
@@ -127,15 +128,35 @@ def test_a_folder_given_to_a_class_is_answered_with_the_right_call(name, tmp_pat
 
 
 def test_editors_and_type_checkers_see_the_names_that_are_there():
-    tree = ast.parse(Path(cxr_compare.__file__).read_text())
-    block = next(node for node in tree.body if isinstance(node, ast.If))
-    shown = {
+    tree = ast.parse(Path(cxr_compare.__file__).with_suffix(".pyi").read_text())
+    imported = {
         alias.asname: node.module
-        for node in block.body
+        for node in tree.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
+        if alias.asname
     }
-    assert shown == cxr_compare._HOMES | {"metrics": "cxr_compare"}
+    defined = {
+        node.name: f"cxr_compare.scripts.commands.{node.name}"
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name != "__getattr__"
+    }
+    assert imported | defined == cxr_compare._HOMES | {"metrics": "cxr_compare"}
+
+
+@pytest.mark.parametrize("name", ["compare", "prepare", "predict"])
+def test_help_begins_with_a_signature_that_fits_a_screen(name):
+    text = pydoc.render_doc(getattr(cxr_compare, name), renderer=pydoc.plaintext)
+    signature = text.partition(f"{name}(")[2].partition(" -> ")[0].splitlines()
+    assert len(signature) <= 16
+    assert signature[-1].endswith("progress: bool = False)")
+    assert "cxr_compare." not in "".join(signature)
+
+
+def test_every_public_name_is_described_in_a_line():
+    for name in set(dir(cxr_compare)) - {"__version__"}:
+        sentence = (inspect.getdoc(getattr(cxr_compare, name)) or "").partition("\n")[0]
+        assert sentence.endswith("."), name
 
 
 def test_metrics_are_functions_of_arrays_with_examples():

@@ -157,6 +157,8 @@ def test_the_page_of_own_parts_is_followed(folder, capfd):
         if words[0] == "train":
             keys = ["data.image_size=96", "training.epochs=1", *_SMALL[words[1]]]
             words[2:2] = [word for key in keys for word in ("--set", key)]  # the page's come last
+        if words[0] == "compare":
+            words += ["--replicates", "100"]
         assert app(words) == 0, line
         assert bool(capfd.readouterr().out) == ("TellRate" in line)
     runs = [Run.open(path.parent) for path in Path("out").rglob("run.json")]

@@ -27,9 +27,10 @@ from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.sources.box_fusion import NAME, OVERLAP, BoxGroups, best_box_fusion
-from cxr_compare.evaluation.sources.eligibility import check_data_set, training_id, training_sets
+from cxr_compare.evaluation.sources.eligibility import check_data_set, training_sets
 from cxr_compare.evaluation.sources.joint import JointRule, fit_joint
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.read_predictions import training_id
 from cxr_compare.evaluation.statistics.joint_score import METHOD
 
 _PART_SIZE = 1024  # images in one file of a predictions folder, as `cxr predict` writes them

@@ -33,7 +33,6 @@ from cxr_compare.scripts.command_frame import (
     sort_paths,
 )
 from cxr_compare.serving.answer_files import answer_files
-from cxr_compare.serving.image_files import AnswerOutput
 from cxr_compare.serving.joint_answers import AnsweredFile
 
 # Ends of the names of files that are written
@@ -93,9 +92,7 @@ def dicom(
             return None
         return _write(answered.file.path, answered.answers, algorithms, folder, stems)
 
-    answers = answer_files(
-        loaded, ([], files), AnswerOutput(None), console, strict=strict, on_answer=write
-    )
+    answers = answer_files(loaded, ([], files), console, strict=strict, on_answer=write)
     counts = {
         "written": len(files) - len(answers.left_out),
         "refused": len(answers.left_out),

@@ -28,7 +28,6 @@ from cxr_compare.scripts.command_frame import (
     sort_paths,
 )
 from cxr_compare.serving.answer_files import answer_files
-from cxr_compare.serving.image_files import AnswerOutput
 
 
 @command
@@ -71,9 +70,7 @@ def log(
     with closing(AnswerLog(folder, console.say)) as answer_log:
         loaded = open_runs(runs, options)
         on_answer = partial(log_answers, answer_log, loaded)
-        answers = answer_files(
-            loaded, ([], files), AnswerOutput(None), console, on_answer=on_answer
-        )
+        answers = answer_files(loaded, ([], files), console, on_answer=on_answer)
     n_failed = len(answers.left_out)
     n_answered = len(files) - n_failed
     text = f"{counted(n_answered, 'image')} answered, {n_failed} failed: {folder}"

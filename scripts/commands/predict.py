@@ -154,7 +154,7 @@ def predict(
             output = replace(output, has_lines=verbose or not is_many, has_summary=is_many)
             loaded = open_runs(runs, {**how, "policy": policy})
             return answer_files(
-                loaded, files, output, console, batch_size=batch_size, strict=strict
+                loaded, files, console, output=output, batch_size=batch_size, strict=strict
             )
     _refuse(for_images, "images; leave it out, or --data")
     if len(words) != 1 or out is None:

@@ -92,7 +92,7 @@ class ImpatientProtocol(H11Protocol):
 
     _timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin to wait for the headers of the first request."""
         super().connection_made(transport)
         self._await_headers()

@@ -81,7 +81,7 @@ class ServedSystem:
         Returns:
             A copy with the map.
         """
-        scale = None if self.run.decision is None else self.run.decision.map_scale
+        scale = self.run.map_scale
         if answer.grid is None or scale is None or scale[1] <= scale[0]:
             return answer
         values = np.nan_to_num(np.asarray(answer.grid.values, np.float64))

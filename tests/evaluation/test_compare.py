@@ -21,12 +21,8 @@ from cxr_compare.evaluation.report.metric_table import evaluated_by_unit
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.report.summary_table import main_table
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import (
-    compare_predictions,
-    read_output,
-    store_decision,
-    tune_predictions,
-)
+from cxr_compare.evaluation.sources.read_predictions import read_output, store_decision
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, expanded_level

@@ -105,7 +105,7 @@ def test_a_clean_split_passes_and_json_has_its_counts(tmp_path, mapping, capsys)
         (["image_id,role", "a,train", "a,test"], "two roles"),
         (["image_id,role", "a,test"], "no training images"),
         (["image_id,role", "a,train"], "no test image"),
-        (["image_id,role", "a,train", "b,test"], "--mapping"),  # whose patients nobody knows
+        (["image_id,role", "a,train", "b,test"], "mapping="),  # whose patients nobody knows
         (["label,role", "1,train"], "image_id"),
     ],
 )

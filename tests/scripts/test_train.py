@@ -20,11 +20,8 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import (
-    read_output,
-    stored_decision,
-    tune_predictions,
-)
+from cxr_compare.evaluation.sources.read_predictions import read_output, stored_decision
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.networks.model_files import load_model
 from cxr_compare.scripts import console
 from cxr_compare.scripts.cli import run_command
@@ -301,7 +298,7 @@ def test_resuming_with_another_split_of_the_data_is_refused(data, interrupted, m
 @pytest.mark.parametrize(
     ("config", "override", "message"),
     [
-        ("retinanet_quickstart", "training.epoch=1", "--set training.epoch: .*'training.epochs'"),
+        ("retinanet_quickstart", "training.epoch=1", "set_=.training.epoch.: .*'training.epochs'"),
         ("retinanet_quickstart", "data.split=mine", "split 'mine'.* default"),
         ("retinanet_quickstart", "data.target=mass", "target 'mass'.* opacity"),
         ("chexnet_quickstart", "model.weights=no/such.pth", "^no/such.pth: "),

@@ -304,8 +304,8 @@ def test_columns_of_a_frame_are_named_for_its_system(tables):
     [
         (["c.score=p_b"], r"c\.score=p_b: .*'c'; the systems are a, b"),
         (["b.scores=p_b"], r"b\.scores=p_b: .*SYSTEM\.score"),
-        ([], r"b\.csv: .*'image_id'.*--columns b\.image=COLUMN"),
-        (["b.image=case"], r"b\.csv: column 'score' .*--columns b\.score=COLUMN"),
+        ([], r"b\.csv: .*'image_id'.*columns=\"b\.image=COLUMN"),
+        (["b.image=case"], r"b\.csv: column 'score' .*columns=\"b\.score=COLUMN"),
     ],
 )
 def test_a_column_that_is_not_found_is_named_for_its_file(tables, named, message):

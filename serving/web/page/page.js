@@ -198,7 +198,6 @@ function render() {
   $("start").hidden = reading;
   $("reading").hidden = !reading;
   $("visit").hidden = !visit.length;
-  $("main").toggleAttribute("data-beside", reading && visit.length > 1);
   if (reading) renderReading();
   if (visit.length) renderVisit();
   document.title = reading ? `${current.name}: what each system says` : "Chest X-ray: what each system says";

@@ -244,6 +244,26 @@ def test_list_has_a_reason_for_every_kind_of_warning(page: _Page) -> None:
     assert page.run(reasons) == list(kinds)
 
 
+def test_the_x_ray_keeps_its_size_when_more_images_are_dropped(page: _Page, png: Any) -> None:
+    page.load(1280, 900)
+    stage = (
+        "(({ width, height }) => [width, height])"
+        "(document.querySelector('.stage').getBoundingClientRect())"
+    )
+    sizes = []
+    for number in range(4):
+        drop = _DROP % (base64.b64encode(png(number)).decode(), f"{number}.png")
+        page.run(drop)
+        page.wait(f"document.querySelector('#reading-title').textContent === '{number}.png'")
+        page.wait(
+            "document.querySelector('#verdict') && !document.querySelector('#save-csv').disabled"
+        )
+        sizes.append(page.run(stage))
+    assert page.text("#place") == "4 of 4"
+    assert sizes == [sizes[0]] * 4
+    assert sizes[0][0] > 800
+
+
 def test_dropped_file_that_is_no_image_is_refused_with_a_message(page: _Page) -> None:
     page.load()
     page.run(_DROP % (base64.b64encode(b"<svg xmlns='x'/>").decode(), "a.dcm"))
