@@ -152,7 +152,7 @@ def read_annotations(
     reading: BoxReading | None = None,
     roles: Collection[str] = (),
     coverage: str = "all",
-    tables: Sequence[Path] = (),
+    tables: Sequence[Path] | None = None,
 ) -> SourceTables:
     """Read a folder of images with label files, or one file whose images need not exist.
 
@@ -165,11 +165,16 @@ def read_annotations(
         reading: How the format writes boxes; None for corners in px.
         roles: Roles of ``--columns`` that the format reads itself.
         coverage: Which labels say that all lesions have a box, as in `build`.
-        tables: Label tables of the user, which are joined with the label files.
+        tables: Label tables of the user, which are joined with the label files. None takes the
+            files that the user named before the folder.
 
     Raises:
         InputError: Boxes are not understood, or no image can be used.
     """
+    if tables is None:
+        tables = options.labels
+        # A finding that only the table has is boxed nowhere.
+        coverage = "localised" if tables else coverage
     for text in () if tables else options.columns:
         if text.partition("=")[0] not in ("box_form", "box_unit", *roles):
             raise InputError(f"--columns {text}: --format {name} has no columns; leave it out")

@@ -2,7 +2,8 @@
 
 Rectangles (from any corner), masks, polygons and circles become the box around them. Any other
 shape, such as a line or a point, shows no extent, so its image is left out. An image whose JSON has
-no shape is negative for every class of the folder.
+no shape is negative for every class of the folder. A table of labels and patients may be given
+beside the files.
 
 Source:
     https://github.com/wkentaro/labelme/blob/main/labelme/_label_file.py
@@ -49,7 +50,9 @@ def _read(files: LabelFiles) -> Iterator[ImageLabels]:
     add_marks = partial(_add_marks, flags_of)
     labelled = list(read_image_files(files, paths, partial(_read_file, root), add_marks))
     drawn = list(dict.fromkeys(mark.label for labels in labelled for mark in labels.marks))
-    meaning = _meaning_of_flags(files.source.options.columns, drawn, flags_of)
+    # With a table, --columns name the columns of the table.
+    columns = () if files.source.options.labels else files.source.options.columns
+    meaning = _meaning_of_flags(columns, drawn, flags_of)
     for labels in labelled:
         flags = flags_of.get(labels.image, {})
         labels.absent = [*drawn, *(flag for flag in flags if meaning[flag] == "finding")]
@@ -153,5 +156,6 @@ LABELME = Format(
     folder="a `.json` an image, beside it or in a folder of their own",
     detect=has_file(("*.json", "*/*.json"), partial(contains, texts=LABELME_MARKS)),
     read=partial(read_annotations, "labelme", _read, roles=_FLAG_ROLES),
-    options=("patient_pattern", "columns"),
+    options=("labels", "sheet", "reference", "patient_pattern", "columns"),
+    file_per_image=True,
 )

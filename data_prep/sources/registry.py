@@ -180,6 +180,18 @@ def likely_format(folder: Path) -> str | None:
     return next(iter(fitting_formats(folder)), None)
 
 
+def format_beside_tables(folder: Path) -> str:
+    """Return the format of a folder of images that is given after label tables.
+
+    It is that of the label files in the folder if they can be joined with tables, else ``table``.
+    """
+    formats = all_formats()
+    fitting = [name for name in fitting_formats(folder) if name not in _VAGUE]
+    if len(fitting) == 1 and "labels" in formats[fitting[0]].options:
+        return fitting[0]
+    return TABLE.name
+
+
 def format_of_file(path: Path) -> str | None:
     """Return the format of a file of labels by its content; None if it is of no known format.
 

@@ -108,5 +108,6 @@ VOC = Format(
         ("Annotations/*.xml", "*.xml", "*/*.xml"), partial(contains, texts=(rb"<annotation[\s>]",))
     ),
     read=partial(read_annotations, "voc", _read),
-    options=("columns", "raw_boxes", "patient_pattern"),
+    options=("labels", "sheet", "reference", "columns", "raw_boxes", "patient_pattern"),
+    file_per_image=True,
 )

@@ -120,7 +120,8 @@ def _counts(made: IntervalFacts, cite: Cite) -> list[str]:
         f"of the four outcomes{cite('agresticaffo2000')}, who has as many images as the patients "
         "of the class have on average. Of these counts, the balanced accuracy, (1 + MCC) / 2 or "
         "LR / (1 + LR) has its interval on the logit in the same way, with 2 V² / Σ q⁴ degrees of "
-        "freedom and not cut; it is widened where it leaves out the printed figure.",
+        "freedom and not cut; it is widened where it leaves out the printed figure. MCC depends on "
+        "the share of positive images, so its V is multiplied by w.",
     ]
     if made.chosen:
         sentences.append(

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from cxr_compare.data_prep.store.predictions import Predictions
     from cxr_compare.scripts.outcome import Outcome
     from cxr_compare.serving.answers import Answers
-    from cxr_compare.serving.backends import Model
+    from cxr_compare.serving.predictor import Predictor
 
 _OVERLAYS = "predicted"
 
@@ -154,7 +154,7 @@ def predict(
             output = replace(output, has_lines=verbose or not is_many, has_summary=is_many)
             loaded = open_runs(runs, {**how, "policy": policy})
             return answer_files(
-                loaded, files, output, console, batch_size=batch_size, strict=strict
+                loaded, files, console, output=output, batch_size=batch_size, strict=strict
             )
     _refuse(for_images, "images; leave it out, or --data")
     if len(words) != 1 or out is None:
@@ -222,29 +222,16 @@ def _choose_backend(run: Path, data: Path, how: dict[str, Any]) -> ChosenBackend
     )
 
 
-def _open_model(chosen: ChosenBackend, how: dict[str, Any]) -> Model:
+def _open_model(chosen: ChosenBackend, how: dict[str, Any]) -> Predictor:
     """Load what predicts a data set."""
     from cxr_compare.data_prep.store.views import View, parse_views
 
     if how["backend"] == "auto":
         console.say(chosen.words)
-    if is_joint(chosen.folder):
-        tune_cpu()
-        return open_model(
-            chosen.folder,
-            precision="bf16" if chosen.precision == "bf16" else "fp32",
-            device=choose_device(how["device"]),
-        )
-    if chosen.backend != "torch":
-        from cxr_compare.serving.exported_model import ExportedModel
-
-        return ExportedModel.open(chosen.folder)
+    if chosen.backend != "torch" and not is_joint(chosen.folder):
+        return open_model(chosen.folder)
     tune_cpu()
-    from cxr_compare.serving.trained_model import (
-        TrainedModel,  # imports torch, which reads the settings then
-    )
-
-    return TrainedModel.open(
+    return open_model(
         chosen.folder,
         precision="bf16" if chosen.precision == "bf16" else "fp32",
         device=choose_device(how["device"]),

@@ -1,6 +1,8 @@
 """`cxr prepare` ends with the command that fits, and its refusals have the whole command."""
 
+import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,28 @@ def test_labels_patients_and_boxes_of_two_files_are_joined(films, tmp_path):
         f"cxr train {name}_small --data {tmp_path}/out --out {tmp_path}/{name}"
         for name in ("chexnet", "retinanet")
     ]
+
+
+def test_files_of_labelme_in_the_folder_are_joined_with_a_table(films, tmp_path, capsys):
+    """Only positive images have a JSON, as a radiologist draws them; the table labels all."""
+    folder = shutil.copytree(films / "films", tmp_path / "films")
+    shape = {"label": "opacity", "points": [[8, 10], [30, 40]], "shape_type": "rectangle"}
+    for number in range(1, N_IMAGES, 2):
+        name = f"f{number:02d}.png"
+        content = {"flags": {}, "shapes": [shape], "imagePath": name}
+        (folder / name).with_suffix(".json").write_text(json.dumps(content))
+    given = [films / "labels.csv", folder]
+    assert cli.run_command(prepare, *given, tmp_path / "out", workers=0) == 0
+    assert "--format labelme" in capsys.readouterr().err
+    dataset = DataSet.open(tmp_path / "out")
+    assert len(dataset.boxes) == N_IMAGES // 2
+    assert dataset.images["patient_id"].nunique() == 20
+    labels = dataset.labels(dataset.target())
+    assert labels.tolist() == [float(number % 2) for number in range(N_IMAGES)]
+    alone = prepare(*given, tmp_path / "alone", format="table", workers=0)
+    assert alone.boxes.empty
+    with pytest.raises(InputError, match=r"f01\.json"):  # only tables are named
+        prepare(given[0], folder / "f01.json", folder, tmp_path / "other", workers=0)
 
 
 def test_without_boxes_only_a_classifier_follows(films, tmp_path):

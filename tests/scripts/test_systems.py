@@ -11,7 +11,8 @@ from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
-from cxr_compare.evaluation.sources.eligibility import describe_training_data, training_id
+from cxr_compare.evaluation.sources.eligibility import describe_training_data
+from cxr_compare.evaluation.sources.read_predictions import training_id
 from cxr_compare.scripts import console
 from cxr_compare.scripts.given_systems import read_systems
 from cxr_compare.serving.exported_model import ExportedModel

@@ -20,11 +20,8 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import (
-    read_output,
-    stored_decision,
-    tune_predictions,
-)
+from cxr_compare.evaluation.sources.read_predictions import read_output, stored_decision
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.networks.model_files import load_model
 from cxr_compare.scripts import console
 from cxr_compare.scripts.cli import run_command
@@ -140,7 +137,7 @@ def test_a_run_answers_for_files_as_predict_tune_and_compare_do(data, whole, tmp
         columns = ["x1", "y1", "x2", "y2", "score"]
         np.testing.assert_allclose(answer.boxes[columns], expected[columns], rtol=1e-3, atol=1e-2)
         assert answer.finding == target.display_name
-        assert (answer.map is None) == (loaded.model.kind == "boxes")
+        assert (answer.grid is None) == (loaded.model.kind == "boxes")
 
 
 def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided(
@@ -301,7 +298,7 @@ def test_resuming_with_another_split_of_the_data_is_refused(data, interrupted, m
 @pytest.mark.parametrize(
     ("config", "override", "message"),
     [
-        ("retinanet_quickstart", "training.epoch=1", "--set training.epoch: .*'training.epochs'"),
+        ("retinanet_quickstart", "training.epoch=1", "set_=.training.epoch.: .*'training.epochs'"),
         ("retinanet_quickstart", "data.split=mine", "split 'mine'.* default"),
         ("retinanet_quickstart", "data.target=mass", "target 'mass'.* opacity"),
         ("chexnet_quickstart", "model.weights=no/such.pth", "^no/such.pth: "),

@@ -123,3 +123,30 @@ def test_flags_are_labels_of_the_image_or_make_it_unknown(tmp_path):
     assert states_of(understood, "d") == {"opacity": "absent"}
     with pytest.raises(InputError, match="unused=blurred"):
         read(folder, columns=("unused=blurred",))
+
+
+def test_a_table_beside_the_files_gives_labels_and_patients(tmp_path):
+    """Images without a JSON are labelled by the table, and its patients count."""
+    folder = folder_of(
+        tmp_path / "xrays",
+        a=labelme(shape(RECTANGLE, label="Opacity")),
+        b=None,
+        c=None,
+        d=labelme(shape(RECTANGLE, label="Opacity"), image="d.png"),
+    )
+    table = tmp_path / "labels.csv"
+    table.write_text("File name,Patient ID,Opacity\na.png,P1,yes\nb.png,P1,no\nc,P2,yes\nd,P2,no\n")
+    tables = read(folder, labels=(table,))
+    assert edges(tables) == [[10, 20, 40, 60]]
+    assert states(tables) == {
+        ("a", "opacity"): "present",
+        ("b", "opacity"): "absent",
+        ("c", "opacity"): "present",  # for a classifier; nobody has drawn the lesion
+    }
+    assert tables.images.set_index("image_id")["patient_id"].str[-2:].to_dict() == {
+        "a": "P1",
+        "b": "P1",
+        "c": "P2",
+    }
+    assert set(tables.box_coverage["image_id"]) == {"a", "b"}
+    assert set(reasons(tables)) == {"d.png"}  # the box says present, the table absent
