@@ -334,7 +334,8 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
         return settings.model_validate(content)
     except ValidationError as error:
         problem = first_problem(error, settings)
-    position = f"--set {problem.key}" if problem.key in overridden else f"{path}: {problem.key}"
+    whole = re.sub(r"\.\d+$", "", problem.key)  # the key of a list, for one of its items
+    position = f"--set {problem.key}" if whole in overridden else f"{path}: {problem.key}"
     if problem.is_rule:  # maybe over several keys, which it names
         words = set(re.findall(r"\w+", problem.message))
         section = f"{problem.key}.".lstrip(".")

@@ -264,6 +264,16 @@ class RetinaNetSettings(AnchorDetectorSettings):
         Literal["auto", "l1", "smooth_l1", "giou", "diou", "ciou"], CHANGES_LOSS
     ] = Field(default="auto", description="auto: l1 in head v1, giou in v2")
 
+    @model_validator(mode="after")
+    def _groups_of_channels(self) -> Self:
+        if self.head == "v2" and self.fpn_channels % 8:
+            raise ValueError(
+                f"head = 'v2' has group norms of 8 channels, and fpn_channels = "
+                f"{self.fpn_channels} is no multiple of 8; set fpn_channels = "
+                f"{-(-self.fpn_channels // 8) * 8}"
+            )
+        return self
+
 
 class DeformableDetrSettings(BackboneDetectorSettings):
     """Keys of Deformable DETR; `detection.others.detr.LesionDetr` takes them as arguments.

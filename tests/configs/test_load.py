@@ -375,3 +375,15 @@ def test_what_a_setting_changes_is_said_by_its_field():
     assert {"backbone", "fpn_channels", "head", "head_convs", "anchor_ratios"} == sized
     assert settings_that_change(RetinaNetSettings, "loss") == {"box_loss"}
     assert "queries" in settings_that_change(RtDetrSettings, "shape")
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("retinanet_small", "model.fpn_channels=20", "--set model.*fpn_channels = 24"),
+        ("fcos_lite", 'training.tta=["mirror"]', "^--set training.tta"),
+    ],
+)
+def test_a_value_that_does_not_fit_names_the_option_and_what_would(name, override, message):
+    with pytest.raises(InputError, match=message):
+        read_config(find_config(name), [override])
