@@ -21,6 +21,7 @@ GROUPS = {
     "training": "benchmarks.bench_models",
     "inference": "benchmarks.bench_inference",
     "predict": "benchmarks.bench_inference",
+    "start": "benchmarks.bench_start",
     "data": "benchmarks.bench_data",
     "evaluation": "benchmarks.bench_evaluation",
 }

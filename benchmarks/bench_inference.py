@@ -88,7 +88,7 @@ def network_rows(setting: Setting) -> Iterator[dict[str, Any]]:
         failed = {}
         for ours, precision in _exports():
             try:
-                made = _export(setting, kind, size, ours)
+                made = make_export(setting, kind, size, ours)
             except (ImportError, InputError, RuntimeError) as error:
                 failed[ours] = str(error)
             else:
@@ -190,7 +190,7 @@ def _set_class_bias(model: LesionRetinaNet, pixels: torch.Tensor) -> None:
         layer.bias[::2] = _NEVER  # background, which is no class to learn
 
 
-def _export(setting: Setting, kind: str, size: Size, ours: str) -> Path:
+def make_export(setting: Setting, kind: str, size: Size, ours: str) -> Path:
     """Make an export as `cxr export` writes it, without a check; an existing one is kept.
 
     int8 is calibrated on images that the run has seen.
@@ -218,7 +218,7 @@ def _export(setting: Setting, kind: str, size: Size, ours: str) -> Path:
     shutil.copyfile(run / PREPROCESS_FILE, folder / PREPROCESS_FILE)
     if precision == "int8":
         pixels = np.load(_calibration_images(setting, size))[:, 0]
-        quantise(folder, spec, lambda name: pixels[int(name)], [str(n) for n in range(len(pixels))])
+        quantise(folder, lambda name: pixels[int(name)], [str(n) for n in range(len(pixels))])
     spec.complete(folder)
     return folder
 
@@ -310,7 +310,7 @@ def command_rows(setting: Setting) -> Iterator[dict[str, Any]]:
                 predict_command, options=options, **arguments
             )
         for ours in (name for name, _ in _exports() if name in _COMMAND_EXPORTS):
-            arguments["run"] = str(_export(setting, kind, size, ours))
+            arguments["run"] = str(make_export(setting, kind, size, ours))
             candidates[ours] = Candidate.from_setup(predict_command, options=[], **arguments)
         work = f"cxr predict on {device}, {len(files)} files, {size}"
         rows = [Row(work, "images/s", ours, peer, note=note) for ours in candidates if ours != peer]

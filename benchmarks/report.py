@@ -27,6 +27,7 @@ _TITLES = {
     "training": "Training",
     "inference": "Inference",
     "predict": "The whole of `cxr predict`",
+    "start": "First answers",
     "data": "Images and tables",
     "evaluation": "Evaluation",
 }

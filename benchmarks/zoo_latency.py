@@ -120,9 +120,8 @@ def prepare(
         write_graph(model, folder / "onnx-fp32", "onnx")
         write_graph(model, folder / "openvino-fp32", "openvino")
         write_graph(model, folder / "openvino-int8", "openvino")
-        spec = _spec("openvino", "int8", size)
         ids = [str(number) for number in range(len(images))]
-        quantise(folder / "openvino-int8", spec, lambda i: images[int(i), 0], ids)
+        quantise(folder / "openvino-int8", lambda i: images[int(i), 0], ids)
         facts = {
             "network": name,
             "size": size,

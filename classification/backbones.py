@@ -15,6 +15,7 @@ from torchvision.models import vgg
 
 from cxr_compare.classification.feature_grid import Grid, trace_grid
 from cxr_compare.data_prep.contracts.errors import InputError, first_line
+from cxr_compare.data_prep.contracts.own_parts import own_class, problem_of
 from cxr_compare.networks.builders import build_network, feature_layers, find_network, timm_stages
 from cxr_compare.networks.layer_shapes import measure_layers
 from cxr_compare.networks.registry import NETWORKS
@@ -265,7 +266,7 @@ def build_trunk(name: str, last_stride: int | None, image_size: int = _PROBE_SIZ
 
     Args:
         name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet18``, or
-            ``timm:NAME`` for a network of the package timm.
+            ``timm:NAME`` for a network of the package timm, or ``MODULE:NAME`` of the user's own.
         last_stride: Stride of the last maps: distance of neighbouring cells in px of the input. 16
             removes the last halving of the maps; None keeps the stride of the network, usually 32.
         image_size: Side of the square images, px.
@@ -290,6 +291,8 @@ def build_trunk(name: str, last_stride: int | None, image_size: int = _PROBE_SIZ
         )
     if network.family == "timm":
         trunk = _build_timm_trunk(name, image_size)
+    elif network.family == "own":
+        trunk = _build_own_trunk(name, image_size)
     else:
         layers = _build_layers(name)
         if last_stride == 16 and network.strides == (16, 32):
@@ -328,6 +331,19 @@ def _build_timm_trunk(name: str, image_size: int) -> Trunk:
             f"{name}: its cells of {grid.stride} px do not tile images of {image_size} px; set "
             f"data.image_size = {max(step, round(image_size / step) * step)}"
         )
+    return Trunk(layers, channels, grid)
+
+
+def _build_own_trunk(name: str, image_size: int) -> Trunk:
+    layers_of = own_class(name, "model.backbone", nn.Module)
+    try:
+        layers = layers_of()
+        grid, channels = trace_grid(layers, image_size)
+    except Exception as error:
+        raise InputError(
+            f"model.backbone: {name}: {problem_of(error)}; it is made without arguments, and maps "
+            f"pixels (B, 3, {image_size}, {image_size}) to maps (B, C, h, h)"
+        ) from error
     return Trunk(layers, channels, grid)
 
 

@@ -19,6 +19,7 @@ from cxr_compare.networks.builders import find_network
 from cxr_compare.networks.checkpoints import Checkpoint, fit_layers, require_finite
 from cxr_compare.networks.layer_shapes import measure_layers
 from cxr_compare.networks.public_checkpoints import recognise_public_checkpoint
+from cxr_compare.networks.registry import NETWORKS
 from cxr_compare.networks.store_model import StoreModel
 from cxr_compare.networks.weight_files import fetch_imagenet
 
@@ -114,7 +115,10 @@ class ImageClassifier(StoreModel):
         """Layers of the backbone in stages; at each new stage the feature maps are smaller."""
         if isinstance(self.trunk, TimmTrunk):
             return self.trunk.stages
-        names = trunk_stages(self.architecture["arguments"]["backbone"])
+        backbone = self.architecture["arguments"]["backbone"]
+        if backbone not in NETWORKS:  # the user's own, of which nothing is known
+            return [[self.trunk]]
+        names = trunk_stages(backbone)
         return [[self.trunk.get_submodule(name) for name in stage] for stage in names]
 
     @cached_property
@@ -241,7 +245,7 @@ def build_classifier(
 
     Args:
         backbone: Name of a network in `networks.registry.NETWORKS`, such as ``densenet121``, or
-            ``timm:NAME`` for a network of the package timm.
+            ``timm:NAME`` for a network of the package timm, or ``MODULE:NAME`` of the user's own.
         n_findings: Number K of findings to predict.
         image_size: Side S of the images, px.
         last_stride: Stride of the last feature maps: distance of neighbouring cells in px of the

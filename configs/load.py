@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from cxr_compare.configs.settings import KINDS, Config, ProbeConfig, config_class
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.own_parts import is_own_part
 from cxr_compare.data_prep.contracts.text_files import parse_toml, read_toml_file
 from cxr_compare.networks.registry import NETWORKS, TIMM, network_names
 
@@ -73,7 +74,8 @@ def is_backbone(name: str) -> bool:
     """
     if Path(name).is_file() or name in packaged_configs():
         return False
-    return _network_of(name) in network_names("classifier") or name.startswith(TIMM)
+    own = name.startswith(TIMM) or is_own_part(name)
+    return own or _network_of(name) in network_names("classifier")
 
 
 def _network_of(name: str) -> str:
@@ -103,7 +105,8 @@ def keys_of_backbone(
     """
     values = dict(_values_of(overrides))
     backbone = _network_of(backbone)
-    keys: dict[str, Any] = {"name": backbone, "model.backbone": backbone}
+    title = backbone if backbone.startswith(TIMM) else backbone.rpartition(":")[2]
+    keys: dict[str, Any] = {"name": title, "model.backbone": backbone}
     network = NETWORKS.get(backbone)
     if network is not None:
         keys["name"] = network.title.partition(",")[0]
@@ -258,7 +261,8 @@ def replace_keys(content: dict[str, Any], values: Mapping[str, Any], source: str
         settings: Any = config.model_fields["model"].annotation
         content["model"] = {k: v for k, v in model.items() if k in settings.model_fields}
         if architecture != old_architecture:
-            content["name"] = architecture  # else a report would show the old name
+            # Else a report would show the old name.
+            content["name"] = architecture.rpartition(":")[2]
     becomes_probe = values.get("model.trainable") == "none"
     if becomes_probe and content.get("kind") == "classifier" and isinstance(model, dict):
         _keep_keys_of_a_probe(content)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -17,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from cxr_compare.data_prep.contracts.own_parts import is_own_part, own_part
 from cxr_compare.networks import registry
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -53,6 +53,8 @@ def _network(kind: registry.ModelKind) -> PlainValidator:
         names = registry.network_names(kind)
         if isinstance(value, str) and (value in names or value.startswith(registry.TIMM)):
             return value
+        if is_own_part(value) and kind == "classifier":
+            return str(value)
         raise ValueError(registry.describe_unknown(value, kind))
 
     return PlainValidator(check)
@@ -345,45 +347,28 @@ _SETTINGS_BY_ARCHITECTURE: dict[str, type[DetectorModelSettings]] = {
 }
 
 
-_ENTRY_POINTS = "cxr_compare.detectors"  # each names a subclass of `detection.detector.Detector`
-
-
-def detector_names() -> list[str]:
-    """Return the names of all detector architectures that a configuration may name.
-
-    Other installed packages can add architectures by an entry point; their names are included.
-
-    Example:
-        >>> detector_names()[0]
-        'retinanet'
-    """
-    own_names = registry.DETECTORS
-    return [*own_names, *sorted(entry_points(group=_ENTRY_POINTS).names - set(own_names))]
-
-
-def foreign_detector(name: str) -> Any:
-    """Import the class of a detector from another installed package.
+def own_detector(name: str) -> Any:
+    """Import the class of a detector of the user's own.
 
     Args:
-        name: Name of the architecture, by which the package has registered its class as an entry
-            point.
+        name: ``MODULE:NAME`` of a subclass of `detection.detector.Detector`.
 
     Returns:
         The class of the detector, from which networks are built.
 
     Raises:
-        ValueError: No installed package has such an entry point, or its class cannot be imported.
+        ValueError: The name is of no architecture, or its class cannot be imported or is no
+            detector.
     """
-    names = detector_names()
-    if name not in names:
+    if not is_own_part(name):
+        names = registry.DETECTORS
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"must be one of {', '.join(names)}, got {name!r}{hint}")
-    [entry_point] = entry_points(group=_ENTRY_POINTS, name=name)
-    try:
-        return entry_point.load()
-    except Exception as error:
-        raise ValueError(f"{name} of {entry_point.value} cannot be imported: {error}") from error
+        raise ValueError(f"must be one of {', '.join(names)}, or MODULE:NAME, got {name!r}{hint}")
+    found = own_part(name, name)
+    if not hasattr(found, "Settings"):
+        raise ValueError(f"{name} has no Settings; inherit from cxr_compare.detection.detector")
+    return found
 
 
 def detector_settings(architecture: str) -> type[DetectorModelSettings]:
@@ -392,8 +377,8 @@ def detector_settings(architecture: str) -> type[DetectorModelSettings]:
     Each architecture has keys of its own in the section ``[model]`` of a configuration.
 
     Args:
-        architecture: Name of the architecture, such as ``retinanet``, or of another package's entry
-            point.
+        architecture: Name of the architecture, such as ``retinanet``, or ``MODULE:NAME`` of a
+            detector of the user's own.
 
     Raises:
         ValueError: There is no such architecture.
@@ -403,14 +388,15 @@ def detector_settings(architecture: str) -> type[DetectorModelSettings]:
         'FCOSSettings'
     """
     own_settings = _SETTINGS_BY_ARCHITECTURE.get(architecture)
-    return own_settings or foreign_detector(architecture).Settings
+    return own_settings or own_detector(architecture).Settings
 
 
 class ClassifierModelSettings(ModelSettings):
     """Keys of an image classifier, the arguments of `classification.model.build_classifier`.
 
     Attributes:
-        backbone: Name of the network, such as ``densenet121``, or ``timm:NAME``.
+        backbone: Name of the network, such as ``densenet121``; ``timm:NAME``; or ``MODULE:NAME`` of
+            the user's own.
         last_stride: Side of one cell of the last feature maps in px of the input, 16 or 32; None
             keeps the stride of the network.
         dropout: Share of the pooled features that is set to zero in training, in [0, 1).
@@ -422,7 +408,8 @@ class ClassifierModelSettings(ModelSettings):
     """
 
     backbone: Annotated[ClassifierBackbone, CHANGES_SHAPE] = Field(
-        default="densenet121", description="a network of docs/weights.md, or timm:NAME"
+        default="densenet121",
+        description="a network of docs/weights.md, timm:NAME, or MODULE:NAME of yours",
     )
     last_stride: LastStride = Field(
         default=None, description="px a cell of the heat map; none or left out: the network's own"

@@ -26,6 +26,7 @@ from cxr_compare.configs.model_settings import (
     Section,
     detector_settings,
 )
+from cxr_compare.data_prep.contracts.own_parts import is_own_part
 
 
 def _or_auto(bounds: Mapping[str, int], value: Any) -> Any:
@@ -43,6 +44,22 @@ def _whole_or_auto(**bounds: int) -> tuple[Any, Any]:
     return PlainValidator(partial(_or_auto, bounds)), WithJsonSchema(schema)
 
 
+_LOGGERS = ("tensorboard", "mlflow", "wandb")
+
+
+def _check_logger(value: Any) -> Any:
+    if value in _LOGGERS or is_own_part(value):
+        return value
+    raise ValueError(
+        f"must be 'tensorboard', 'mlflow' or 'wandb', or MODULE:NAME of yours, got {value!r}"
+    )
+
+
+_Logger = Annotated[
+    str,
+    PlainValidator(_check_logger),
+    WithJsonSchema({"anyOf": [{"enum": list(_LOGGERS)}, {"const": "MODULE:NAME"}]}),
+]
 _Workers = Annotated[int | Literal["auto"], *_whole_or_auto(minimum=0, maximum=64)]
 
 
@@ -96,6 +113,7 @@ class AugmentationSettings(Section):
         cutout: Largest side of a rectangle that is hidden, as a share of the image's side.
         horizontal_flip: Probability that an image is mirrored left to right, in [0, 1].
         mosaic: Probability, in [0, 1], that four images are joined into one; for detectors only.
+        function: ``MODULE:NAME`` of a function of the user's own that changes the grey values.
     """
 
     rotate_degrees: float = Field(default=0.0, ge=0, le=45.0, description="degrees either way")
@@ -113,6 +131,9 @@ class AugmentationSettings(Section):
     horizontal_flip: float = Field(default=0.0, ge=0, le=1.0, description="probability")
     mosaic: float = Field(
         default=0.0, ge=0, le=1, description="probability of four images in one; a detector's"
+    )
+    function: str | None = Field(
+        default=None, description="MODULE:NAME of your change of grey values: docs/own-parts.md"
     )
 
     @model_validator(mode="after")
@@ -155,7 +176,7 @@ class TrainingSettings(Section):
         workers: Number of processes that load images for each device; 0 loads them in the training
             process, and ``auto`` chooses the number.
         loggers: Names of programs that log the metrics in addition to the file ``metrics.csv``,
-            such as ``tensorboard``.
+            such as ``tensorboard``, or ``MODULE:NAME`` of Lightning loggers of the user's own.
         module: ``MODULE:NAME`` of a class of the user's own that says how a step learns, such as
             with another loss; None for the program's.
         callbacks: ``MODULE:NAME`` of each Lightning callback of the user's own.
@@ -200,8 +221,8 @@ class TrainingSettings(Section):
         description="processes that load, a device; 0 loads in this one; auto: 0 on a CPU, for a "
         "GPU its share of the processors, 8 at most",
     )
-    loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(
-        default=[], description="beside metrics.csv; each needs its pip extra"
+    loggers: list[_Logger] = Field(
+        default=[], description="beside metrics.csv; each of the three needs its pip extra"
     )
     module: str | None = Field(
         default=None, description="MODULE:NAME of your class with another loss: docs/own-parts.md"
@@ -233,10 +254,16 @@ class DetectorTrainingSettings(TrainingSettings):
     Attributes:
         monitor: Metric on validation images that selects the best epoch: ``ap50`` or ``ap`` of the
             boxes, ``auroc`` of the images, or ``val_loss``. ``epoch`` keeps the last epoch.
+        tta: Test-time views: ``flip``, ``scale0.8``, ``scale1.2``. After the training the
+            validation images choose whether ``cxr predict --data`` joins them with the plain image
+            by default, by the FROC mean.
     """
 
     monitor: Literal["ap50", "ap", "auroc", "val_loss", "epoch"] = Field(
         default="ap50", description="picks the best epoch on validation; epoch: the last"
+    )
+    tta: list[Literal["flip", "scale0.8", "scale1.2"]] = Field(
+        default=[], description="test-time views that validation may make the default of predict"
     )
 
 

@@ -2,7 +2,7 @@
 
 Every command of the command line as a function, what they return, and `metrics`: functions of
 arrays. Each is loaded when it is first used: importing this module takes no time and needs no
-torch.
+torch. Editors and type checkers read `__init__.pyi`, which tools/documents.py writes.
 
 Example:
     >>> import cxr_compare
@@ -13,46 +13,11 @@ Example:
 # Names that begin with an underscore are not offered when an editor completes `cxr_compare.`
 import warnings as _warnings
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from cxr_compare.scripts.command_list import COMMANDS as _COMMANDS
 from cxr_compare.scripts.command_list import added_commands as _added_commands
 from cxr_compare.scripts.command_list import command_function as _command_function
-
-if _TYPE_CHECKING:  # for editors and type checkers, which do not look into the table below
-    from cxr_compare import metrics as metrics
-    from cxr_compare.data_prep.audit.audit import Audit as Audit
-    from cxr_compare.data_prep.audit.check_table import check_table as check_table
-    from cxr_compare.data_prep.contracts.errors import InputError as InputError
-    from cxr_compare.data_prep.dataset import DataSet as DataSet
-    from cxr_compare.data_prep.store.predictions import Predictions as Predictions
-    from cxr_compare.evaluation.boxes.boxes_table import boxes_table as boxes_table
-    from cxr_compare.evaluation.choices import Choices as Choices
-    from cxr_compare.evaluation.report.result import Result as Result
-    from cxr_compare.scripts.commands.check import check as check
-    from cxr_compare.scripts.commands.compare import compare as compare
-    from cxr_compare.scripts.commands.ensemble import ensemble as ensemble
-    from cxr_compare.scripts.commands.export import export as export
-    from cxr_compare.scripts.commands.folds import folds as folds
-    from cxr_compare.scripts.commands.import_predictions import (
-        import_predictions as import_predictions,
-    )
-    from cxr_compare.scripts.commands.list_configs import list_configs as list_configs
-    from cxr_compare.scripts.commands.overlay import overlay as overlay
-    from cxr_compare.scripts.commands.predict import predict as predict
-    from cxr_compare.scripts.commands.prepare import prepare as prepare
-    from cxr_compare.scripts.commands.serve import serve as serve
-    from cxr_compare.scripts.commands.show import show as show
-    from cxr_compare.scripts.commands.split import split as split
-    from cxr_compare.scripts.commands.synth import synth as synth
-    from cxr_compare.scripts.commands.train import train as train
-    from cxr_compare.scripts.commands.tune import tune as tune
-    from cxr_compare.scripts.runs import load as load
-    from cxr_compare.serving.answer import Answer as Answer
-    from cxr_compare.serving.answer import draw_answers as draw_answers
-    from cxr_compare.serving.answers import Answers as Answers
-    from cxr_compare.serving.run import Run as Run
 
 __version__ = "0.1.0"
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cxr_compare.configs.model_settings import (
     detector_settings,
-    foreign_detector,
+    own_detector,
     settings_that_change,
 )
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -59,8 +59,8 @@ def build_detector(
     """Build a detector in training mode, which reads square grey images, uint8 (B, 1, S, S).
 
     Args:
-        architecture: A name in `networks.registry.DETECTORS`, such as ``retinanet``, or the entry
-            point of another package (docs/architectures.md).
+        architecture: A name in `networks.registry.DETECTORS`, such as ``retinanet``, or
+            ``MODULE:NAME`` of a detector of the user's own (docs/architectures.md).
         backbone: Name of a network in `networks.registry.NETWORKS`, such as ``resnet50``, or
             ``timm:NAME``.
         norm: Normalisation of the backbone: ``frozen`` (batch norm with fixed statistics and
@@ -102,7 +102,7 @@ def build_detector(
             "weights imagenet: were made with batch norm; set norm to frozen or batch, not group"
         )
     try:
-        constructor = _DETECTORS.get(architecture) or foreign_detector(architecture)
+        constructor = _DETECTORS.get(architecture) or own_detector(architecture)
     except ValueError as error:
         raise InputError(f"architecture: {error}") from None
     body = build_body(backbone, norm)

@@ -241,6 +241,26 @@ def not_tuned_text(systems: Sequence[str]) -> str:
     )
 
 
+def no_validation_text(systems: Sequence[str], declared: bool) -> str:
+    """Say that some systems have no validation images, and so only figures without a threshold.
+
+    Args:
+        systems: Names of the systems.
+        declared: Whether the systems have declared thresholds.
+
+    Example:
+        >>> no_validation_text(["A", "B"], False)
+        'A and B have no validation images, so they have only figures that need no threshold.'
+    """
+    one = len(systems) == 1
+    verb, subject, has = ("has", "it", "has") if one else ("have", "they", "have")
+    also = " and figures at declared thresholds" if declared else ""
+    return (
+        f"{listing(systems)} {verb} no validation images, so {subject} {has} only figures that "
+        f"need no threshold{also}."
+    )
+
+
 def checked_decision(
     name: str,
     system: System,
@@ -297,11 +317,8 @@ def checked_decision(
         if derived.chosen_on["n_images"]:
             return derived, [Note("not_tuned", not_tuned_text([name]), {"system": name})]
         declared = any(choice.threshold is not None for choice in derived.thresholds.values())
-        also = " and figures at declared thresholds" if declared else ""
-        text = (
-            f"{name} has no validation images, so it has only figures that need no threshold{also}."
-        )
-        return derived, [Note("validation", text, {"system": name, "declared": declared})]
+        text = no_validation_text([name], declared)
+        return derived, [Note("no_validation", text, {"systems": [name], "declared": declared})]
     stored: Choices = system.decision
     ids = _decision_ids(system, truth)
     for key in _BOUND_TO:

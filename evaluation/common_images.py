@@ -119,16 +119,20 @@ def _unknown_patients(labelled: LabelledImages, common: pd.Index) -> list[Note]:
     if not n_unknown:
         return []
     all_images = n_unknown == len(common)
-    reason = f"the patients of {counted(n_unknown, 'image')} are unknown"
-    advice = " (name the patients of these images, too)"
     if all_images:
-        reason = "no patient is known"
         # A report without patients rewords "patient", except in two phrases that this text uses.
-        advice = " (name the patients by --patients)"
-    text = (
-        f"Intervals are by image, because {reason}: they are too narrow where patients have "
-        f"several images{'' if labelled.data_name else advice}."
-    )
+        advice = "" if labelled.data_name else " (name the patients by --patients)"
+        text = (
+            "Intervals are by image, because no patient is known: they are too narrow where "
+            f"patients have several images{advice}."
+        )
+    else:
+        advice = "" if labelled.data_name else " (name the patients of these images, too)"
+        text = (
+            f"The patients of {counted(n_unknown, 'image')} are unknown, and each of these images "
+            "counts as a patient of its own: intervals are too narrow where patients have several "
+            f"of them{advice}."
+        )
     return [Note("by_image", text, {"n_images": n_unknown, "all_images": all_images})]
 
 

@@ -69,6 +69,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     prevalence: str | float | None = None,
     unit: Unit = "image",
     extra_policies: Sequence[str] = (),
+    own_metrics: Sequence[str] = (),
     exposures: Sequence[Exposure] = (),
     patients: pd.Index | None = None,
     advance: Callable[[int], None] | None = None,
@@ -108,6 +109,8 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             image.
         extra_policies: Rules for thresholds, such as ``youden``, in addition to those whose
             thresholds ``cxr tune`` stored.
+        own_metrics: Short names of metrics of the user's own that are computed as well, as
+            `register_metric` returns them.
         exposures: Lists of images that a system, or the pretrained encoder in it, has seen in
             training, each with the name of the system.
         patients: Sorted names of the patients that are resampled, if the same resamples are to
@@ -166,7 +169,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         {} if places is None else image_blind_models(models, models_by_label(named), images, places)
     )
     again = choose_again(models, resamples, blind)
-    frames = draw_replicates(models, resamples, again, advance=advance)
+    frames = draw_replicates(models, resamples, again, own_metrics=own_metrics, advance=advance)
     if blind:
         baselines = {image_blind_name(name): members for name, members in blind.items()}
         frames |= draw_replicates(baselines, resamples, again, boxed_only=True)
@@ -175,7 +178,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         images.finding, models, frames, resamples, image_blind=blind, no_claim=no_claim
     )
     _check_primary(protocol, figures)
-    by_unit = evaluate_by_unit(models, models_by_label(named), images, unit, resamples)
+    by_unit = evaluate_by_unit(models, models_by_label(named), images, unit, resamples, own_metrics)
     exposed = [replace(each, figures=unseen_figures(each.exposure, models)) for each in seen]
     tests = paired_tests(figures, models, by_unit.tests)
     shortcuts = shortcut_table(models)

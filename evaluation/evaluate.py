@@ -10,7 +10,12 @@ import pandas as pd
 
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.choices import Choices
-from cxr_compare.evaluation.choose import checked_decision, declare, tune
+from cxr_compare.evaluation.choose import (
+    checked_decision,
+    declare,
+    no_validation_text,
+    tune,
+)
 from cxr_compare.evaluation.common_images import validation_learned_from
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
 from cxr_compare.evaluation.figure_intervals import compute_figures
@@ -71,7 +76,23 @@ def evaluate_models(
             model = EvaluatedModel(name, images.test, output, choices, system.facts)
             models[system_name].append(model)
             notes += [*of_model, *validation_learned_from(name, system, images)]
-    return models, notes
+    return models, _joined(notes)
+
+
+def _joined(notes: Sequence[Note]) -> list[Note]:
+    """Say once of all systems without validation images that they have none."""
+    joined: list[Note] = [note for note in notes if note.kind != "no_validation"]
+    for declared in (False, True):
+        systems = [
+            system
+            for note in notes
+            if note.kind == "no_validation" and note.values and note.values["declared"] == declared
+            for system in note.values["systems"]
+        ]
+        if systems:
+            values = {"systems": systems, "declared": declared}
+            joined.append(Note("no_validation", no_validation_text(systems, declared), values))
+    return joined
 
 
 @dataclass(frozen=True)
@@ -96,6 +117,7 @@ def evaluate_by_unit(
     images: LabelledImages,
     unit: Unit,
     resamples: Resamples,
+    own_metrics: Sequence[str] = (),
 ) -> UnitEvaluation:
     """Evaluate models by study or patient, with thresholds that are chosen by the same unit.
 
@@ -105,6 +127,7 @@ def evaluate_by_unit(
         images: Labels, studies and patients of all images.
         unit: ``study`` or ``patient``. With ``image``, nothing is computed.
         resamples: Bootstrap samples of the patients.
+        own_metrics: Short names of metrics of the user's own, which are computed as well.
 
     Returns:
         The figures, tests and notes by study or patient; empty for ``image``.
@@ -118,7 +141,12 @@ def evaluate_by_unit(
         ]
         for name, members in models.items()
     }
-    frames = replicates(by_unit, resamples, kept=lambda key: not METRICS[key.metric].boxed)
+    frames = replicates(
+        by_unit,
+        resamples,
+        kept=lambda key: not METRICS[key.metric].boxed,
+        own_metrics=own_metrics,
+    )
     figures = compute_figures(images.finding, by_unit, frames, resamples, unit=unit)
     # Localisation is evaluated by image only, so its figures get no row, not even one with a note.
     figures = figures.without(lambda key: METRICS[key.metric].boxed)

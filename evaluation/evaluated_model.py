@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,19 @@ PLACES = "constant positions"
 """Name of what an image-blind baseline learned, in the description of an interval."""
 
 
+class Located(NamedTuple):
+    """Places that a model gives on the N evaluated images, compared with the true boxes.
+
+    Attributes:
+        pairs: Pairs of the evaluated predicted boxes with the true boxes; None without boxes.
+        localised: True for images on which the point lies on a lesion, shape ``(N,)``; None without
+            points.
+    """
+
+    pairs: BoxPairs | None
+    localised: npt.NDArray[np.bool_] | None
+
+
 @dataclass(frozen=True, eq=False)
 class EvaluatedModel:
     """One trained model on the evaluated images, its choices applied to its output.
@@ -41,8 +55,9 @@ class EvaluatedModel:
         output: What the model says about these images.
         choices: Thresholds, calibration and rules, which were chosen on validation images.
         facts: Facts about the training of the model.
-        relearned: Functions that make the same image-blind baseline with positions that were
-            learned on a resample of the patients, one for each resample; empty for a system.
+        relearned: Functions that place the point and the boxes of an image-blind baseline where
+            they were learned on a resample of the patients, one for each resample; empty for a
+            system.
 
     Example:
         >>> images = LabelledImages.from_arrays(pd.Index(list("abcd")), [0, 0, 1, 1])
@@ -59,7 +74,7 @@ class EvaluatedModel:
     output: Output
     choices: Choices
     facts: SystemFacts = field(default_factory=SystemFacts)
-    relearned: Sequence[Callable[[], EvaluatedModel]] = ()
+    relearned: Sequence[Callable[[], Located]] = ()
 
     @cached_property
     def scores(self) -> Floats:
@@ -140,6 +155,11 @@ class EvaluatedModel:
     def pairs(self) -> BoxPairs | None:
         """Pairs of the evaluated predicted boxes with the true boxes; None without boxes."""
         return self.pairs_by(self.choices.box_rule)
+
+    @property
+    def located(self) -> Located:
+        """Evaluated boxes and points, compared with the true boxes."""
+        return Located(self.pairs, self.localised)
 
     def pairs_by(self, rule: BoxRule) -> BoxPairs | None:
         """Return the pairs of the boxes that a rule gives with the true boxes."""
@@ -274,6 +294,7 @@ RANKINGS = (
     *family("froc_iou"),
     *family("froc_centre"),
     *family("afroc"),
+    *family("vinbigdata"),
 )
 """Metrics that rank images or boxes by their scores."""
 

@@ -208,7 +208,7 @@ class _Question:
     @property
     def is_precision(self) -> bool:
         """True for the average precision of one system, which is biased upwards by few lesions."""
-        precision = (*family("coco"), *family("coco_decided"))
+        precision = (*family("coco"), *family("coco_decided"), *family("vinbigdata"))
         return not self.is_difference and self.key.metric in precision
 
     @cached_property

@@ -13,7 +13,8 @@ from cxr_compare.data_prep.contracts.ids import positions
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _Rule = Literal["max", "noisy_or", "top_k"]
-_TOP_K = 3
+TOP_K = 3
+"""Number of boxes that the rule ``top_k`` adds up."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class Reduction:
             reduced[rows[starts]] = 1.0 - np.multiply.reduceat(1.0 - scores, starts)
         else:
             rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows))))
-            top = rank < _TOP_K
-            reduced = np.bincount(rows[top], scores[top], minlength=n_images) / _TOP_K
+            top = rank < TOP_K
+            reduced = np.bincount(rows[top], scores[top], minlength=n_images) / TOP_K
         return reduced
 
 

@@ -25,12 +25,14 @@ from cxr_compare.evaluation.boxes.called_boxes import WeightedCalls
 from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
-from cxr_compare.evaluation.evaluated_model import PLACES, EvaluatedModel, Models
+from cxr_compare.evaluation.boxes.vinbigdata_score import WeightedVinBigDataScore
+from cxr_compare.evaluation.evaluated_model import PLACES, EvaluatedModel, Located, Models
 from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
+from cxr_compare.evaluation.metrics.own_metric import own_figure
 from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap, per_cluster
@@ -75,6 +77,7 @@ def replicates(
     *,
     kept: Callable[[MetricKey], bool] = lambda _: True,
     boxed_only: bool = False,
+    own_metrics: Sequence[str] = (),
     advance: Callable[[int], None] | None = None,
 ) -> dict[str, list[pd.DataFrame]]:
     """Compute every figure of all models on the images and on the same resamples of patients.
@@ -87,6 +90,7 @@ def replicates(
             them here.
         kept: Function of the key of a figure that returns True if the figure is wanted.
         boxed_only: If True, localisation figures alone are computed.
+        own_metrics: Short names of metrics of the user's own, which are computed as well.
         advance: Function that is called after each step with the number of resamples in it, for a
             progress bar.
 
@@ -107,7 +111,7 @@ def replicates(
         (201, 0.679)
     """
     functions = {
-        (system, seed): _figures_of(model, boxed_only=boxed_only)
+        (system, seed): _figures_of(model, boxed_only=boxed_only, own_metrics=own_metrics)
         for system, members in models.items()
         for seed, model in enumerate(members)
     }
@@ -229,12 +233,27 @@ class FiguresOfWeights:
 
     A weight is the number of times that a bootstrap resample draws a patient; with all weights 1
     the figures are those of the images themselves. So each figure is defined once for both. With
-    `boxed_only`, figures of whole images are left out.
+    `boxed_only`, figures of whole images are left out. `located` replaces the places that the model
+    gives.
     """
 
-    def __init__(self, model: EvaluatedModel, *, boxed_only: bool = False) -> None:
+    def __init__(
+        self,
+        model: EvaluatedModel,
+        *,
+        boxed_only: bool = False,
+        located: Located | None = None,
+        own_metrics: Sequence[str] = (),
+    ) -> None:
         self.model = model
+        located = located or model.located
         images = model.images
+        self._own = {
+            MetricKey(ALL, "", metric): own_figure(
+                metric, images.y_true, model.scores, images.patients
+            )
+            for metric in own_metrics
+        }
         self._ranked: RankedScores | None = None
         if not boxed_only:
             self._ranked = RankedScores(images.y_true, model.scores, images.patients)
@@ -250,13 +269,13 @@ class FiguresOfWeights:
                 images.y_true, model.probability, images.patients
             )
         self._points: _Points | None = None
-        if model.localised is not None:
-            self._points = _Points(images, model.localised, model.scores)
+        if located.localised is not None:
+            self._points = _Points(images, located.localised, model.scores)
         self._by_rule: dict[int, _Boxes] = {}
         self._decided: _Boxes | None = None
         self._stored: FigureOfWeights | None = None
-        if model.pairs is not None:
-            self._decided = _Boxes(model.pairs, model)
+        if located.pairs is not None:
+            self._decided = _Boxes(located.pairs, model)
             is_detector = model.output.gives_boxes and model.output.has_scores
             if is_detector and model.choices.overlap is not None:
                 self._stored = _precision_of_stored(model)
@@ -300,6 +319,7 @@ class FiguresOfWeights:
             figures |= _keyed(ALL, "", self._calibration.figures(weights))
         if self._points is not None:
             figures[MetricKey(ALL, "", "pointing_accuracy")] = self._points.accuracy(weights)
+        figures |= self._of_own(weights)
         figures |= self._of_boxes(weights, chosen)
         found = None if self._points is None else self._points.found(weights)
         for policy, choice in self.model.thresholds.items():
@@ -319,6 +339,12 @@ class FiguresOfWeights:
                 of_normal = of_policy | {name: against[name] for name in ("fp", "tn")}
                 figures |= _keyed(VERSUS_NORMAL, policy, rates(**of_normal))
         return figures
+
+    def _of_own(self, weights: Integers) -> dict[MetricKey, Floats]:
+        """Compute the figures of the user's own; NaN for boxes without scores."""
+        if not self.model.output.has_scores:
+            return {key: np.full(len(weights), np.nan) for key in self._own}
+        return {key: of_weights(weights) for key, of_weights in self._own.items()}
 
     def _of_boxes(self, weights: Integers, chosen: Mapping[str, Floats]) -> dict[MetricKey, Floats]:
         """Compute the figures of boxes, by the rule of boxes and the score cut of each row."""
@@ -364,7 +390,7 @@ class _FiguresOfRelearned:
 
     def __init__(self, model: EvaluatedModel) -> None:
         self.once = FiguresOfWeights(model, boxed_only=True).once
-        self._relearned = model.relearned
+        self._model = model
 
     def __call__(self, weights: Integers, chosen: Mapping[str, Floats]) -> dict[MetricKey, Floats]:
         """Compute all figures for each row of patient weights, with the row's own positions."""
@@ -372,7 +398,8 @@ class _FiguresOfRelearned:
         places = chosen[PLACES].astype(int)
         for index in np.unique(places).tolist():
             rows = places == index
-            again = FiguresOfWeights(self._relearned[index](), boxed_only=True)
+            located = self._model.relearned[index]()
+            again = FiguresOfWeights(self._model, boxed_only=True, located=located)
             of_rows = {name: column[rows] for name, column in chosen.items()}
             for key, column in again(weights[rows], of_rows).items():
                 values.setdefault(key, np.full(len(weights), np.nan))[rows] = column
@@ -380,12 +407,12 @@ class _FiguresOfRelearned:
 
 
 def _figures_of(
-    model: EvaluatedModel, *, boxed_only: bool
+    model: EvaluatedModel, *, boxed_only: bool, own_metrics: Sequence[str]
 ) -> FiguresOfWeights | _FiguresOfRelearned:
     """Return the figures of a system, or of an image-blind baseline, as a function of weights."""
     if model.relearned:
         return _FiguresOfRelearned(model)
-    return FiguresOfWeights(model, boxed_only=boxed_only)
+    return FiguresOfWeights(model, boxed_only=boxed_only, own_metrics=own_metrics)
 
 
 class _Boxes:
@@ -401,6 +428,9 @@ class _Boxes:
                 (family(name), prepare(pairs, patients, n_patients))
                 for name, prepare in RANKED.items()
             ]
+            scores = model.scores[model.images.is_boxed]
+            with_images = WeightedVinBigDataScore(pairs, scores, patients, n_patients)
+            self._ranked.append((family("vinbigdata"), with_images))
         self._rsna: WeightedRsnaScore | None = None
         self._calls: WeightedCalls | None = None
         if model.choices.box_cut is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.notebook import html_table
+from cxr_compare.data_prep.contracts.own_parts import is_own_part, part_name
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
@@ -23,6 +24,7 @@ from cxr_compare.evaluation.figure_intervals import compute_figures
 from cxr_compare.evaluation.figures import TIDY_COLUMNS, Figure
 from cxr_compare.evaluation.labelled_images import LabelledImages, no_boxes
 from cxr_compare.evaluation.metrics.metric import ALL, Metric, MetricKey
+from cxr_compare.evaluation.metrics.own_metric import OWN, register_metric
 from cxr_compare.evaluation.metrics.registry import METRICS, family
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.replicates import is_resampled
@@ -157,7 +159,7 @@ class _Inputs:
 
 @with_known_keywords
 def estimate(
-    metric: str,
+    metric: str | Callable[[Any, Any], Any],
     y_true: Any,
     y_score: Any,
     *,
@@ -174,7 +176,8 @@ def estimate(
 
     Args:
         metric: Short name of a metric, such as ``auroc``, ``recall`` (sensitivity), ``brier`` or
-            ``ap50``; ``docs/metrics.md`` lists all.
+            ``ap50``; ``docs/metrics.md`` lists all. Or a function of yours, or its name
+            ``MODULE:NAME`` (docs/own-parts.md).
         y_true: Labels of the images, 0 or 1, shape ``(N,)``. For a metric of boxes, the true boxes:
             a DataFrame with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px), or another
             form that `cxr_compare.boxes_table` reads; every lesion must have a box.
@@ -212,6 +215,7 @@ def estimate(
         0.667
     """
     record = _find_metric(metric)
+    metric = record.name
     if record.boxed:
         inputs = _read_boxes(y_true, y_score, image_ids, patients, metric)
         if not inputs.has_scores and "box_cut" in record.needs:
@@ -227,7 +231,10 @@ def estimate(
     is_drawn = is_resampled(key) and not is_closed(key)
     resamples = Resamples(model.images.n_patients, replicates if is_drawn else 1, seed)
     models = {_SYSTEM: [model]}
-    frames = draw_replicates(models, resamples, kept=lambda other: other == key)
+    own_metrics = [metric] if record.family == OWN else []
+    frames = draw_replicates(
+        models, resamples, kept=lambda other: other == key, own_metrics=own_metrics
+    )
     figure = compute_figures(metric, models, frames, resamples).of(_SYSTEM).get(key, Figure())
     return _as_result(metric, key.policy, figure, patients is not None)
 
@@ -257,7 +264,10 @@ def _by_image(text: str) -> str:
     return text.replace("patient", "image").replace("with images of each class", "of each class")
 
 
-def _find_metric(name: str) -> Metric:
+def _find_metric(name: Any) -> Metric:
+    name = part_name(name)
+    if is_own_part(name):
+        return register_metric(name)
     record = METRICS.get(name)
     if record is None:
         near = [own for own, each in METRICS.items() if each.title.lower().startswith(str(name))]

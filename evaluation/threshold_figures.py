@@ -97,7 +97,8 @@ def figure_of_counts(metric: Metric, value: float, seeds: Sequence[Floats]) -> C
         estimate = share_over_seeds([_share_right(counts, _JACCARD) for counts in seeds])
         return ClosedFigure(interval_of(value, estimate, _f1_of_jaccard), estimate.exact)
     scale = _scale_of(metric)
-    estimate = function_over_seeds(scale.formula, seeds)
+    inflation = rarer_class_inflation(seeds[0]) if metric.name == "mcc" else 1.0
+    estimate = function_over_seeds(scale.formula, seeds, inflation)
     return ClosedFigure(interval_of(value, estimate, scale.figure), estimate.exact)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from cxr_compare.data_prep.contracts.errors import InputError, first_line
+from cxr_compare.data_prep.contracts.own_parts import is_own_part
 from cxr_compare.networks.registry import (
     NETWORKS,
     TIMM,
@@ -26,7 +27,8 @@ def find_network(name: str, kind: ModelKind) -> Network:
 
     Args:
         name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet18``, or
-            ``timm:NAME`` for the network NAME of the Python package timm.
+            ``timm:NAME`` for the network NAME of the Python package timm; or, of a classifier,
+            ``MODULE:NAME`` of the user's own.
         kind: ``detector`` or ``classifier``.
 
     Returns:
@@ -42,6 +44,8 @@ def find_network(name: str, kind: ModelKind) -> Network:
     """
     if name.startswith(TIMM):
         return describe_timm_network(name)
+    if is_own_part(name) and kind == "classifier":
+        return Network(name, name, "own", None, strides=())
     if name in network_names(kind):
         return NETWORKS[name]
     raise InputError(f"backbone: {describe_unknown(name, kind)}")

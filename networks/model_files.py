@@ -181,10 +181,10 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
     build = builders.get(architecture.name) or builders[architecture.kind]
     arguments = architecture.arguments
     state = read_weights(folder / WEIGHTS_FILE)
-    is_timm = str(arguments.get("backbone")).startswith("timm:")
+    is_foreign = ":" in str(arguments.get("backbone"))  # of timm or the user's own
     try:
         with _WithoutRandomWeights():
-            if not is_timm:  # networks of timm may read values while they are built
+            if not is_foreign:  # they may read values while they are built
                 # Shapes alone first: an absurd size in a damaged file then takes no memory.
                 with torch.device("meta"):
                     _require_fit(build(**arguments), state, folder / WEIGHTS_FILE)

@@ -14,7 +14,7 @@ from typing import Literal
 ModelKind = Literal["detector", "classifier"]
 Family = Literal[
     "densenet", "resnet", "inception", "mobilenet", "efficientnet", "efficientnet_lite", "vgg",
-    "convnext", "squeezenet", "small_cnn", "timm",
+    "convnext", "squeezenet", "small_cnn", "timm", "own",
 ]  # fmt: skip
 TIMM = "timm:"
 
@@ -61,7 +61,7 @@ class Network:
         classifier: True if a classifier can use the network.
         strides: Strides of the last feature maps that a classifier can choose between. A stride is
             the distance of neighbouring cells of the maps, in px of the input image. Empty for a
-            network of the package timm.
+            network of the package timm, or of the user's own.
         min_size: Side of the smallest image that the network reads, px.
         learning_rate: Learning rate with which it learns in the configuration ``chexnet``; None if
             that is the configuration's own.
@@ -152,7 +152,7 @@ def network_names(kind: ModelKind) -> tuple[str, ...]:
 
     Returns:
         Names that the key ``model.backbone`` of a training configuration accepts, such as
-        ``resnet18``; it also accepts ``timm:NAME``.
+        ``resnet18``; it also accepts ``timm:NAME`` and, of a classifier, ``MODULE:NAME``.
     """
     return tuple(name for name, network in NETWORKS.items() if getattr(network, kind))
 
@@ -176,6 +176,7 @@ def describe_unknown(name: object, kind: ModelKind) -> str:
         return f"there is no {name}, though a published comparison names it; it may mean {meant}"
     names = network_names(kind)
     near = difflib.get_close_matches(str(name), names, n=1)
-    return f"must be one of {', '.join(names)}, or {TIMM}NAME, got {name!r}" + (
+    own = ", or MODULE:NAME of yours" if kind == "classifier" else ""
+    return f"must be one of {', '.join(names)}, or {TIMM}NAME{own}, got {name!r}" + (
         f"; did you mean '{near[0]}'?" if near else ""
     )

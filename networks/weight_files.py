@@ -15,7 +15,7 @@ from torchvision import models
 from torchvision.models import WeightsEnum
 
 from cxr_compare.data_prep.contracts.errors import InputError, first_line
-from cxr_compare.networks.builders import build_timm_network, describe_timm_network
+from cxr_compare.networks.builders import build_timm_network, find_network
 from cxr_compare.networks.registry import NETWORKS, PackagedWeights
 
 _COCO = {
@@ -43,7 +43,7 @@ def fetch_imagenet(name: str, **timm_arguments: Any) -> dict[str, Tensor]:
         InputError: There are no such weights, their package is missing or damaged, or the file is
             not in the cache and cannot be downloaded.
     """
-    network = NETWORKS.get(name) or describe_timm_network(name)
+    network = NETWORKS.get(name) or find_network(name, "classifier")
     if network.family == "timm":
         return build_timm_network(name, pretrained=True, **timm_arguments).state_dict()
     if network.weights is None:

@@ -19,7 +19,6 @@ from cyclopts import App, CycloptsError, Group
 
 from cxr_compare.data_prep.contracts.disk_space import disk_errors
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.temporary_folders import use_private_temporary_folder
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import (
     MAIN_OPTIONS,
@@ -326,7 +325,6 @@ def _main() -> None:
     termination = _Termination()
     before = signal.signal(signal.SIGTERM, termination)
     try:
-        use_private_temporary_folder()
         _run()
     except (KeyboardInterrupt, EOFError) as stopped:
         interrupted = isinstance(stopped, KeyboardInterrupt)
@@ -350,6 +348,11 @@ def _run() -> None:
     called = words[0]
     if called == "__complete":  # the shell asks for values of the command that follows
         called = words[1]
+    if called in map(command_name, all_commands()):
+        # Imported here: its locks would take a tenth of the time of cxr --help.
+        from cxr_compare.data_prep.contracts.temporary_folders import use_private_temporary_folder
+
+        use_private_temporary_folder()
     try:
         with disk_errors(Path("/dev/stdout")):
             installs = called == "--install-completion"

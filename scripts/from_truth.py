@@ -105,7 +105,7 @@ def open_truth(
         if name not in (labelled.finding, "all"):
             raise InputError(
                 f"--target {name}: there is no such target; "
-                f"{nearest_name(name, [labelled.finding], '')}"
+                f"{nearest_name(name, [labelled.finding], f'truth is of {labelled.finding!r}')}"
             )
     truths = {labelled.finding: labelled}
     return GivenTruth(truths, KnownImages.of_truth(labelled), truths.__getitem__, order)
@@ -230,7 +230,8 @@ def _system(predictions: Predictions, truth: LabelledImages) -> System:
     from dataclasses import replace
 
     from cxr_compare.data_prep.contracts.finding_names import Target
-    from cxr_compare.evaluation.sources.stored_predictions import read_system, record_of
+    from cxr_compare.evaluation.sources.read_predictions import read_system
+    from cxr_compare.evaluation.sources.stored_predictions import record_of
 
     require_members(predictions.images["image_id"], truth.images, predictions.folder)
     target = Target(truth.finding, truth.findings, truth.shown_name)
@@ -264,9 +265,8 @@ def open_given_systems(
     names = [_system_name(system, number) for number, system in enumerate(systems, start=1)]
     for name in scales or ():
         if name not in names:
-            raise InputError(
-                f"--scale {name}: there is no such system; {nearest_name(name, names, '')}"
-            )
+            near = nearest_name(name, names, f"the systems are {', '.join(names)}")
+            raise InputError(f"--scale {name}: there is no such system; {near}")
     if columns is not None:
         columns.require_known(names, [path for system in systems for path in system.paths])
     opened: dict[str, list[GivenPredictions]] = {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cxr_compare import configs
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.own_parts import part_name
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.store.identify_folder import join_command, read_marker
 from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
@@ -37,7 +38,8 @@ def _read_names(value: str | Iterable[str]) -> tuple[str, ...]:
         >>> _read_names("precision, recall,"), _read_names(["f1"])
         (('precision', 'recall'), ('f1',))
     """
-    texts = [value] if isinstance(value, str) else [*value]
+    texts: list[Any] = [value] if isinstance(value, str) or callable(value) else [*value]
+    texts = [part_name(text) for text in texts]
     for text in texts:
         if not isinstance(text, str):
             raise InputError(f"expected names as texts, got a value of type {type(text).__name__}")

@@ -33,6 +33,7 @@ from typing import (
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folder_kinds import KindName
+from cxr_compare.data_prep.contracts.own_parts import part_name
 from cxr_compare.data_prep.store.identify_folder import require_kind
 
 _STORE_ADDRESS = re.compile("[a-z][a-z0-9]+:/")  # a Path keeps one slash of two
@@ -204,7 +205,7 @@ def _parameter(declared: inspect.Parameter, declared_type: Any, description: str
         value_type, *metadata = get_args(value_type)
         for item in metadata:
             argument = item if isinstance(item, Argument) else argument
-    members = _union_members(value_type)
+    members = union_members(value_type)
     collections = [member for member in members if get_origin(member) in _COLLECTIONS]
     variadic = declared.kind is inspect.Parameter.VAR_POSITIONAL
     if argument.read is not None:
@@ -245,7 +246,7 @@ def declared_types(function: Callable[..., Any]) -> dict[str, Any]:
     return get_type_hints(without_return, function.__globals__, include_extras=True)
 
 
-def _union_members(declared_type: Any) -> tuple[Any, ...]:
+def union_members(declared_type: Any) -> tuple[Any, ...]:
     """Return the types of a union without None; any other type alone."""
     if get_origin(declared_type) not in (Union, UnionType):
         return (declared_type,)
@@ -254,13 +255,13 @@ def _union_members(declared_type: Any) -> tuple[Any, ...]:
 
 def _without_none(declared_type: Any) -> Any:
     """Return the type ``X`` of ``X | None``; any other type as it is."""
-    members = _union_members(declared_type)
+    members = union_members(declared_type)
     return members[0] if len(members) == 1 else declared_type
 
 
 def _command_line_type(declared_type: Any) -> Any:
     """Return the type that a text of the command line becomes; for `AnyPath` that is a path."""
-    members = _union_members(declared_type)
+    members = union_members(declared_type)
     return Path if Path in members else members[0]
 
 
@@ -372,7 +373,7 @@ def texts_of(value: Any) -> list[str]:
         return [text for item in value for text in texts_of(item)]
     if hasattr(value, "columns"):
         return ["DataFrame"]
-    return [str(getattr(value, "folder", value))]
+    return [str(getattr(value, "folder", part_name(value)))]
 
 
 def description(function: Callable[..., Any]) -> tuple[str, list[str]]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from types import GenericAlias
+from typing import Any, ParamSpec, TypeVar, get_args, get_origin
 
 from cxr_compare.data_prep.contracts.disk_space import disk_errors
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -21,12 +24,14 @@ from cxr_compare.data_prep.contracts.keywords import refuse_unknown_keywords
 from cxr_compare.data_prep.contracts.locks import remove_leftovers
 from cxr_compare.data_prep.contracts.provenance import recorded_command
 from cxr_compare.scripts import console
-from cxr_compare.scripts.command_line import command_line
+from cxr_compare.scripts.command_line import command_line, errors_in_python
 from cxr_compare.scripts.configuration_options import key_advice
 from cxr_compare.scripts.parameters import (
+    AnyPath,
     declared_types,
     parameters_of,
     read_value,
+    union_members,
     without_metadata,
 )
 
@@ -67,6 +72,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         record = command_line(run, call.arguments)
         with (
             console.silent(not progress),
+            errors_in_python(function),
             recorded_command(record),
             _named_full_disk(call.arguments),
         ):
@@ -99,7 +105,63 @@ def _wrong_call(function: Callable[..., Any], signature: inspect.Signature, prob
     return f"{function.__name__}: {problem}; write {function.__name__}({words})"
 
 
-def _documented_signature(function: Callable[..., Any]) -> inspect.Signature:
+class ShownSignature(inspect.Signature):
+    """A signature that ``help`` and notebooks show on one screen: short names of types, wrapped."""
+
+    def __str__(self) -> str:
+        no_break = "\N{NO-BREAK SPACE}"
+        parameters = [text.replace(" ", no_break) for text in self.texts()]
+        returns = type_text(self.return_annotation).replace(" ", no_break)
+        line = f"({', '.join(parameters)})\u00a0->\u00a0{returns}"
+        lines = textwrap.wrap(line, 88, subsequent_indent="    ", break_long_words=False)
+        return "\n".join(lines).replace(no_break, " ")
+
+    def format(self, **keywords: Any) -> str:
+        """Return the same text: `help` calls this from Python 3.13 on."""
+        return str(self)
+
+    def texts(self) -> list[str]:
+        """Return each parameter as a definition has it, with ``*`` where it belongs."""
+        texts = []
+        star = False
+        for parameter in self.parameters.values():
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                star = True
+            elif parameter.kind is parameter.KEYWORD_ONLY and not star:
+                texts.append("*")
+                star = True
+            stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
+            text = f"{stars}{parameter.name}: {type_text(parameter.annotation)}"
+            if parameter.default is not parameter.empty:
+                text += f" = {parameter.default!r}"
+            texts.append(text)
+        return texts
+
+
+def type_text(annotation: Any) -> str:
+    """Return a type as a user reads it: names without modules; one value or several.
+
+    Example:
+        >>> type_text(list[str] | None), type_text(AnyPath)
+        ('str | Sequence[str] | None', 'AnyPath')
+    """
+    if isinstance(annotation, str):
+        return annotation
+    members: list[Any] = []
+    for member in union_members(annotation):
+        if get_origin(member) in (list, tuple, Sequence):  # one value stands for a list of one
+            item = get_args(member)[0]
+            members += [*union_members(item), GenericAlias(Sequence, (item,))]
+        else:
+            members.append(member)
+    if type(None) in get_args(annotation):
+        members.append(None)
+    text = " | ".join(dict.fromkeys(map(inspect.formatannotation, members)))
+    text = text.replace(inspect.formatannotation(AnyPath), "AnyPath")
+    return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)
+
+
+def _documented_signature(function: Callable[..., Any]) -> ShownSignature:
     """Return the signature that a notebook shows: plain types, and the keyword ``progress``."""
     signature = inspect.signature(function)
     types = declared_types(function)
@@ -110,7 +172,7 @@ def _documented_signature(function: Callable[..., Any]) -> inspect.Signature:
     progress = inspect.Parameter(
         "progress", inspect.Parameter.KEYWORD_ONLY, default=False, annotation="bool"
     )
-    return signature.replace(parameters=[*parameters, progress])
+    return ShownSignature([*parameters, progress], return_annotation=signature.return_annotation)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from cxr_compare.data_prep.store.identify_folder import (
     unfinished_kind,
 )
 from cxr_compare.scripts import console
+from cxr_compare.scripts.command_line import errors_in_python
 from cxr_compare.scripts.options import split_name
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runtime import choose_device, runs_on_gpu, tune_cpu
@@ -23,7 +24,7 @@ from cxr_compare.serving.backends import choose_backend, require_torch
 from cxr_compare.serving.export_spec import is_export, is_joint
 
 if TYPE_CHECKING:
-    from cxr_compare.serving.backends import Model
+    from cxr_compare.serving.predictor import Predictor
     from cxr_compare.serving.run import Run
 
 
@@ -292,7 +293,7 @@ def say_cautions(runs: Sequence[Run]) -> list[Run]:
     return list(runs)
 
 
-def _open(folder: str | Path, model: Model | None = None, **how: Any) -> Run:
+def _open(folder: str | Path, model: Predictor | None = None, **how: Any) -> Run:
     from cxr_compare.serving.run import Run
 
     run = Run.open(folder, **how)
@@ -322,12 +323,12 @@ def load(
     run = as_path(run)
     if not run.is_dir():  # before torch is imported, which takes seconds
         raise InputError(f"{run}: no such folder; give the folder of a run of cxr train")
-    if is_export(run):
-        return _open(run)
-    if is_joint(run):
-        choose_backend(run)
+    with errors_in_python(load):
+        if is_export(run):
+            return _open(run)
+        if is_joint(run):
+            choose_backend(run)
+        else:
+            require_torch(run)
         tune_cpu()
         return _open(run, device=choose_device(device), precision=precision)
-    require_torch(run)
-    tune_cpu()
-    return _open(run, device=choose_device(device), precision=precision)

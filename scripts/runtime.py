@@ -18,7 +18,7 @@ from cxr_compare.serving.backends import open_model, require_torch
 from cxr_compare.serving.export_spec import is_export
 
 if TYPE_CHECKING:
-    from cxr_compare.serving.backends import Model
+    from cxr_compare.serving.predictor import Predictor
 
 # of glibc's malloc.h
 _M_TRIM_THRESHOLD = -1
@@ -111,7 +111,7 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
     return "cpu"
 
 
-def load_model(folder: Path, device: str = "auto") -> Model:
+def load_model(folder: Path, device: str = "auto") -> Predictor:
     """Load the network of a training (run) or an export, and set the number of threads for it.
 
     Args:

@@ -28,11 +28,8 @@ from cxr_compare.evaluation.sources.ensemble import (
     write_joined,
 )
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import (
-    store_decision,
-    stored_decision,
-    tune_predictions,
-)
+from cxr_compare.evaluation.sources.read_predictions import store_decision, stored_decision
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.scripts import console
@@ -47,7 +44,7 @@ from cxr_compare.serving.backends import require_torch
 from cxr_compare.serving.export_spec import ExportSpec, is_export, validation_folder
 
 if TYPE_CHECKING:
-    from cxr_compare.serving.backends import Model
+    from cxr_compare.serving.predictor import Predictor
 
 _EXPORTS = "exports"  # within a run's folder, see cxr_compare.serving.backends
 
@@ -301,7 +298,7 @@ def system_folder(path: Path) -> str:
 
 
 def predict_once(
-    model: Model,
+    model: Predictor,
     path: Path,
     dataset: DataSet,
     folder: Path,

@@ -166,7 +166,7 @@ def several_findings(truth: Any, target: Sequence[str] | None) -> SeveralFinding
         if has_label and (unknown or not wanted[1:]):
             return None
         if unknown:
-            near = nearest_name(unknown[0], list(columns), "")
+            near = nearest_name(unknown[0], list(columns), f"it has {', '.join(columns)}")
             raise InputError(f"--target {unknown[0]}: truth has no such column; {near}")
         if not wanted or (len(wanted) == 1 and not target):
             return None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, computed_field
+from pydantic.json_schema import SkipJsonSchema
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.csv_files import inert_cell
@@ -32,48 +34,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-ANSWER_COLUMNS = (
-    "image",
-    "system",
-    "finding",
-    "status",
-    "decision",
-    "probability",
-    "score",
-    "policy",
-    "threshold",
-    "computed_decision",
-    "n_boxes",
-    "boxes",
-    "warnings",
-    "seen_in_training",
-    "cautions",
-)
-"""Columns of an answer in the tables of ``cxr predict --csv`` and of a visit to ``cxr serve``."""
-BOX_COLUMNS = ("finding", *EDGES, "score")
-"""Columns of the table of an answer's boxes: finding, edges in px of the original, and score."""
 Status = Literal["ok", "doubtful"]
 """State of an answer: ``ok``, or ``doubtful`` if the image has a warning and no decision."""
-_KEYS = (
-    "image",
-    "system",
-    "kind",
-    "finding",
-    "status",
-    "decision",
-    "undecided_because",
-    "probability",
-    "score",
-    "policy",
-    "threshold",
-    "computed_decision",
-    "declared",
-    "boxes",
-    "warnings",
-    "notes",
-    "seen_in_training",
-    "cautions",
-)
 RESEARCH_USE = "Research use only, not a medical device."
 _DECISIONS = {True: "positive", False: "negative", None: None}
 _SYSTEM = "\0"  # placeholder for the name of a system in a sentence
@@ -88,85 +50,148 @@ _NOTE = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Answer:
+class Frame(BaseModel):
+    """Edges of a rectangle in px of the original image; those of a map may lie outside it."""
+
+    x1: float = Field(examples=[312.0])
+    y1: float = Field(examples=[401.5])
+    x2: float = Field(examples=[498.0])
+    y2: float = Field(examples=[655.0])
+
+
+class Box(Frame):
+    """Predicted box in px of the original image, with its finding and its score in [0, 1]."""
+
+    finding: str = Field(examples=["lung_opacity"])
+    score: float = Field(examples=[0.81])
+
+
+class ActivationMap(BaseModel):
+    """Map that shows where a classifier sees the finding."""
+
+    finding: str = Field(examples=["lung_opacity"])
+    values: list[list[float]] = Field(examples=[[[0.0, 0.1], [0.2, 0.9]]])
+    """Rows of cells from above, each cell in [0, 1] on one scale for all images."""
+    frame: Frame
+    """Outer edges of the cells."""
+
+
+BOX_COLUMNS = ("finding", *EDGES, "score")
+"""Columns of the table of an answer's boxes: finding, edges in px of the original, and score."""
+
+
+def _box_list(boxes: pd.DataFrame) -> list[Box]:
+    return [Box.model_validate(row) for row in boxes[list(BOX_COLUMNS)].to_dict("records")]
+
+
+_Value = TypeVar("_Value")
+_Boxes = Annotated[pd.DataFrame, PlainSerializer(_box_list, return_type=list[Box])]
+_Decision = Annotated[
+    bool | None,
+    PlainSerializer(_DECISIONS.get, return_type=Literal["positive", "negative"] | None),
+]
+_Warning = Annotated[Warned, PlainSerializer(str, return_type=str)]
+if TYPE_CHECKING:
+    _Kept = Annotated[_Value, Field()]
+else:
+
+    class _Kept:
+        """Type of what an answer holds besides the fields that are sent and written.
+
+        To pydantic and FastAPI it is any value: they would describe the classes inside.
+        """
+
+        def __class_getitem__(cls, kind: Any) -> Any:
+            """Return a type for pydantic, in place of `kind`."""
+            return Annotated[Any, SkipJsonSchema(), Field(exclude=True, repr=False)]
+
+
+class SystemFields(BaseModel):
+    """What every answer of a system says of the system."""
+
+    model_config = ConfigDict(allow_inf_nan=False, use_attribute_docstrings=True)
+
+    system: str = Field(examples=["RetinaNet"])
+    """Name of the system for people."""
+    kind: Literal["boxes", "scores", "both"]
+    """``boxes`` for a detector, ``scores`` for a classifier, ``both`` for the two joined."""
+    finding: str = Field(examples=["Lung opacity"])
+    """Name for people of the finding that is decided."""
+    policy: str = Field(examples=["max_f1"])
+    """Name of the rule that chose the threshold on validation images."""
+    threshold: float | None = Field(default=None, examples=[0.26])
+    """Lowest score at which an image is positive; null if the system has no threshold."""
+    threshold_probability: float | None = Field(default=None, ge=0, le=1, examples=[0.33])
+    """Calibrated probability at the threshold; null without calibration."""
+    undecided_because: str | None = Field(default=None, examples=[None])
+    """Reason why the system cannot decide on any image; null if it can."""
+
+
+class Answer(SystemFields):
     """Prediction of one system for one image, with its decision and its warnings.
 
-    A system is a trained detector or classifier. It decides for or against one finding by comparing
-    the image score with a threshold that was chosen on validation images. There is a decision only
-    if there is no warning. A warning says why the image may not be one that the system can predict,
-    such as an image that is no frontal chest X-ray.
+    A system is a trained detector or classifier, or both together. It decides for or against one
+    finding by comparing the image score with a threshold that was chosen on validation images.
+    There is a decision only if there is no warning. A warning says why the image may not be one
+    that the system can predict, such as an image that is no frontal chest X-ray.
 
-    Attributes:
-        image: Path of the image file as the user gave it, or ``array`` for pixels without a file.
-        system: Name of the system for people.
-        kind: ``boxes`` for a detector, ``scores`` for a classifier.
-        finding: Name for people of the finding that is decided, such as ``Lung opacity``.
-        score: Score of the image in [0, 1], before calibration.
-        probability: Calibrated probability in [0, 1]; None if the system has no calibration.
-        policy: Name of the rule that chose the threshold on validation images, such as ``max_f1``
-            (the threshold with the highest F1).
-        threshold: Lowest score at which an image is positive; None if the system has no threshold.
-        computed_decision: Decision by score and threshold, also if there is a warning: True
-            positive, False negative, None undecided. The attribute `decision` is the one to show.
-        boxes: Boxes of a positive image, by falling score, with columns ``finding, x1, y1, x2, y2,
-            score`` in px of the original. A detector's boxes score at least the threshold; a
-            classifier's are cut out of its activation map. A negative image has none. An undecided
-            image has a detector's boxes with a score of at least 0.5.
-        warnings: Reasons not to trust the prediction; empty if there are none.
-        declared: Name and source of the threshold if somebody declared it for the system; None if
-            it was chosen otherwise.
-        undecided_because: Reason why the system cannot decide on any image, such as a missing
-            threshold; None if it can decide.
-        notes: Facts about the image that the reader should know, such as that its grey values were
-            inverted. Unlike warnings they are no reason against the decision.
-        run_cautions: Sentences on what limits all predictions of the system, such as that it was
-            not shown to be better than guessing.
-        seen: How the training used this image or a near copy of it: for learning, or for selecting
-            the weights and the threshold. None if no use is known.
-        seen_in_training: The use in `seen` as one word: ``train``, ``val``, ``no``, or ``unknown``
-            if the training images are not known.
-        guard_distance: Log odds that the image is no frontal chest X-ray, by the system's
-            out-of-distribution check; None if the system has no check.
-        finding_scores: Score of each finding that the model learned. For a detector it is that of
-            the highest box of the finding, or 0 without a box.
-        prediction: Boxes, activation map and texts that the overlay shows.
-        pixels: The image as displayed, uint8 ``(H, W)``.
+    The fields are those of ``cxr predict --json`` and ``--csv``, of the HTTP interface and of its
+    OpenAPI document, which all are made from this class.
     """
 
-    image: str
-    system: str
-    kind: str
-    finding: str
-    score: float
-    probability: float | None
-    policy: str
-    threshold: float | None
-    computed_decision: bool | None
-    boxes: pd.DataFrame
-    warnings: tuple[Warned, ...] = ()
-    declared: str | None = None
-    undecided_because: str | None = None
-    notes: tuple[str, ...] = ()
-    run_cautions: tuple[str, ...] = ()
-    seen: SeenImage | None = None
-    seen_in_training: SeenState = "unknown"
-    guard_distance: float | None = None
-    finding_scores: Mapping[str, float] = field(default_factory=dict, repr=False)
-    prediction: ImagePrediction = field(
-        default_factory=lambda: ImagePrediction("", COLOUR), repr=False
-    )
-    pixels: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), np.uint8), repr=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    image: str = Field(examples=["chest.dcm"])
+    """Path of the image file as the user gave it, or ``array`` for pixels without a file."""
+    probability: float | None = Field(default=None, ge=0, le=1, examples=[0.74])
+    """Calibrated probability; null if the system has no calibration."""
+    score: float = Field(ge=0, le=1, examples=[0.81])
+    """Score of the image before calibration."""
+    computed_decision: _Decision = None
+    """Decision that score and threshold give, also if there is a warning; not meant for use."""
+    declared: str | None = Field(default=None, examples=[None])
+    """Name and source of the threshold if somebody declared it; null if it was chosen."""
+    findings: dict[str, float] = Field(default={}, examples=[{"lung_opacity": 0.81}], repr=False)
+    """Score of each finding that the model learned; a detector's is that of its highest box."""
+    boxes: _Boxes
+    """Boxes by falling score. A positive image has those that count for the decision, which are cut
+    out of the map if the system is a classifier. A negative image has none. An undecided image has
+    a detector's boxes with a score of at least 0.5. In Python they are a table with the columns
+    ``finding, x1, y1, x2, y2, score``."""
+    map: ActivationMap | None = Field(default=None, repr=False)
+    """Activation map of a classifier, if a client of the HTTP interface asked for maps."""
+    warnings: tuple[_Warning, ...] = Field(default=(), examples=[[]])
+    """Reasons not to trust the prediction, such as that the image is no frontal chest X-ray."""
+    notes: tuple[str, ...] = Field(default=(), examples=[[]])
+    """Facts about the image, such as that its grey values were inverted. They are no warnings."""
+    seen_in_training: SeenState = Field(default="unknown", examples=["no"])
+    """``train`` if the system learned from this image or a near copy, ``val`` if its weights and
+    threshold were chosen with it, ``no`` for neither, ``unknown`` if the images of the training are
+    not known."""
+
+    run_cautions: _Kept[tuple[str, ...]] = ()
+    """Sentences on what limits all predictions of the system."""
+    seen: _Kept[SeenImage | None] = None
+    """Use that the training made of this image or a near copy of it; None if no use is known."""
+    guard_distance: _Kept[float | None] = None
+    """Log odds that the image is no frontal chest X-ray; None if the system has no check."""
+    prediction: _Kept[ImagePrediction] = ImagePrediction("", COLOUR)
+    """Boxes, activation map and texts that the overlay shows."""
+    pixels: _Kept[np.ndarray] = Field(default_factory=lambda: np.zeros((1, 1), np.uint8))
+    """The image as displayed, uint8 ``(H, W)``."""
+
+    __eq__ = object.__eq__  # an answer equals itself alone: tables and pixels have no single truth
+    __hash__ = object.__hash__
 
     @classmethod
     def of_prediction(
-        cls, prediction: ImagePrediction, findings: np.ndarray, **described: Any
+        cls, prediction: ImagePrediction, box_findings: np.ndarray, **described: Any
     ) -> Answer:
         """Make an `Answer` from the network's prediction for an image.
 
         Args:
             prediction: Score, boxes and activation map of the image.
-            findings: Name of the finding of each box of `prediction`, in their order, str ``(N,)``.
+            box_findings: Finding of each box of `prediction`, in their order, str ``(N,)``.
             described: Values of the other attributes of `Answer`, by name, such as
                 ``system="CheXNet"``. The image ``pixels`` is required.
 
@@ -180,12 +205,11 @@ class Answer:
         height, width = described["pixels"].shape
         # Boxes from a map may extend beyond the image.
         boxes[:, :4] = boxes[:, :4].clip(0, [width, height, width, height])
-        columns = findings[order], *boxes.T
+        columns = box_findings[order], *boxes.T
         return cls(
             score=cast(float, prediction.score),
             probability=prediction.probability,
-            threshold=prediction.threshold,
-            computed_decision=prediction.decision,
+            computed_decision=None if prediction.decision is None else bool(prediction.decision),
             boxes=pd.DataFrame(dict(zip(BOX_COLUMNS, columns, strict=True))),
             prediction=prediction,
             **described,
@@ -215,19 +239,22 @@ class Answer:
             words.append(f"{count - _SHOWN_BOXES} more")
         return f"{counted(count, 'box')}: {', '.join(words)}"
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def status(self) -> Status:
         """``doubtful`` if there is a warning, and therefore no decision; else ``ok``."""
         return "doubtful" if self.warnings else "ok"
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
-    def decision(self) -> bool | None:
-        """Decision to show: True positive, False negative, None if undecided or doubtful.
+    def decision(self) -> _Decision:
+        """Decision at the threshold; none if the system is undecided or there is a warning.
 
-        It is doubtful if there is a warning.
+        In Python it is True for positive, False for negative, or None.
         """
         return self.computed_decision if self.status == "ok" else None
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def cautions(self) -> tuple[str, ...]:
         """Sentences on what limits how far the prediction can be trusted; empty if none are known.
@@ -247,37 +274,26 @@ class Answer:
         withheld = self.status != "ok"
         return replace(self.prediction, decision=self.decision, withheld=withheld).called
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the prediction as a dictionary of values that JSON can hold.
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that are sent, by name, as values that JSON can hold; without a map."""
+        return self.model_dump(mode="json", exclude={"map"})
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the prediction as a row of a CSV file.
+
+        Text that a spreadsheet would run as a formula gets an apostrophe in front.
 
         Returns:
-            Values of the attributes of `Answer` that describe the prediction, by name. A decision
-            is ``positive``, ``negative`` or None. ``boxes`` is a list with one dictionary for each
-            box.
+            Value by name of the column, for all of `ANSWER_COLUMNS`.
         """
-        return {key: getattr(self, key) for key in _KEYS} | {
-            "decision": _DECISIONS[self.decision],
-            "computed_decision": _DECISIONS[self.computed_decision],
-            "boxes": self.boxes[list(BOX_COLUMNS)].to_dict("records"),
-            "warnings": list(self.warnings),
-            "notes": list(self.notes),
-            "cautions": list(self.cautions),
-        }
-
-    @staticmethod
-    def refused(image: str, problem: str) -> dict[str, Any]:
-        """Return the dictionary for a file that could not be predicted.
-
-        It has the keys of `to_dict`, with empty values, and the key ``problem``.
-
-        Args:
-            image: Path of the file.
-            problem: Reason in one line, such as that the file is no image.
-        """
-        known = {"image": image, "status": "refused", "problem": problem}
-        lists = ("boxes", "warnings", "notes", "cautions")
-        empty: dict[str, Any] = {key: [] for key in lists}
-        return {**dict.fromkeys(_KEYS), **empty, **known}
+        entry = self.to_json()
+        texts = {name: "; ".join(entry[name]) for name in ("warnings", "notes", "cautions")}
+        boxes = [
+            ",".join(f"{box[edge]:.1f}" for edge in EDGES) + f",{box['score']:.4f}"
+            for box in entry["boxes"]
+        ]
+        row = {**entry, **texts, "boxes": ";".join(boxes)}
+        return {column: inert_cell(row[column]) for column in ANSWER_COLUMNS}
 
     @staticmethod
     def joint_warnings(answers: Sequence[Answer]) -> list[Warned]:
@@ -346,8 +362,8 @@ class Answer:
         return buffer.getvalue()
 
     @property
-    def map(self) -> ActivationGrid | None:
-        """Activation map of a classifier with its position in the image; None for a detector."""
+    def grid(self) -> ActivationGrid | None:
+        """Activation map with its position in the image, as computed; None for a detector."""
         return self.prediction.grid
 
     def figure(self) -> Figure:
@@ -355,34 +371,15 @@ class Answer:
         return draw_answers([self])
 
 
-def answer_row(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the prediction of one system for one image as a row of a CSV file.
-
-    Text that a spreadsheet would run as a formula gets an apostrophe in front.
-
-    Args:
-        entry: Keys and values of one `Answer`, from `Answer.to_dict`; keys may be missing.
-
-    Returns:
-        Value by name of the column, for all of `ANSWER_COLUMNS`.
-
-    Example:
-        >>> row = answer_row({"image": "=1.png", "score": 0.5, "warnings": ["odd", "dark"],
-        ...                   "boxes": [{"x1": 8, "y1": 0, "x2": 16, "y2": 8, "score": 0.5}]})
-        >>> row["image"], row["n_boxes"], row["boxes"], row["warnings"]
-        ("'=1.png", 1, '8.0,0.0,16.0,8.0,0.5000', 'odd; dark')
-    """
-    boxes = [
-        ",".join(f"{box[edge]:.1f}" for edge in EDGES) + f",{box['score']:.4f}"
-        for box in entry.get("boxes", [])
-    ]
-    row = {column: entry.get(column) for column in ANSWER_COLUMNS} | {
-        "n_boxes": len(boxes),
-        "boxes": ";".join(boxes),
-        "warnings": "; ".join(entry.get("warnings", [])),
-        "cautions": "; ".join(entry.get("cautions", [])),
-    }
-    return {column: inert_cell(value) for column, value in row.items()}
+_FIRST_COLUMNS = ("image", "system", "finding", "status", "decision", "probability", "score")
+_SENT = (
+    *(name for name, field in Answer.model_fields.items() if not field.exclude),
+    *Answer.model_computed_fields,
+)
+ANSWER_COLUMNS = tuple(
+    name for name in dict.fromkeys((*_FIRST_COLUMNS, *_SENT)) if name not in ("findings", "map")
+)
+"""Columns of an answer in a table, as of ``cxr predict --csv``: its fields with a single value."""
 
 
 def render_answers(

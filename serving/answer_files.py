@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from cxr_compare.data_prep.contracts.atomic_files import remove_old_temporary_files
 from cxr_compare.data_prep.contracts.csv_files import inert_cell
@@ -24,14 +24,22 @@ from cxr_compare.data_prep.images.loose_images import LooseImage, read_loose_ima
 from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.progress import Progress, Silence
 from cxr_compare.evaluation.overlays.draw import to_png
-from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
+from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, render_answers
 from cxr_compare.serving.answer_summary import SystemTally, summary_lines
-from cxr_compare.serving.answers import Answers, lines_of_image, remarks, run_lines
+from cxr_compare.serving.answers import (
+    Answers,
+    left_out_entry,
+    lines_of_image,
+    remarks,
+    run_lines,
+)
 from cxr_compare.serving.image_files import OVERLAY_END, AnswerOutput
-from cxr_compare.serving.joint_answers import AnsweredBatch, answered_batches
-
-if TYPE_CHECKING:
-    from cxr_compare.serving.run import Run
+from cxr_compare.serving.joint_answers import (
+    AnsweredFile,
+    Answering,
+    OnAnswer,
+    answered_files,
+)
 
 # Number of files from which worker processes pay: starting one takes as long as a few files.
 _WORTH_WORKERS = 16
@@ -49,13 +57,14 @@ def _free_stem(stem: str, taken: set[str]) -> str:
 
 
 def answer_files(
-    runs: Sequence[Run],
+    runs: Sequence[Answering],
     files: tuple[list[LooseImage], list[Path]],
-    output: AnswerOutput,
     progress: Progress,
     *,
-    batch_size: int | None,
-    strict: bool,
+    output: AnswerOutput | None = None,
+    batch_size: int | None = None,
+    strict: bool = False,
+    on_answer: OnAnswer | None = None,
 ) -> Answers:
     """Predict image files with all systems, one file after another, and write the results.
 
@@ -64,12 +73,14 @@ def answer_files(
             networks by `cxr export`.
         files: Pair from `find_images`: the images that it has already decoded, and the paths of
             image files that are still to be read.
-        output: Where results are written: overlays and CSV table. The caller
-            has locked the CSV table with `reserved_table`.
         progress: Shows messages and the progress.
+        output: Where results are written and printed; None writes nothing. The caller has locked the
+            CSV table with `reserved_table`.
         batch_size: Number of images that are predicted at a time; None takes the smallest number
             that suits all models.
         strict: True leaves out an image with a warning, such as one that is no frontal chest X-ray.
+        on_answer: Function that is called with each file, also with one that was left out, and may
+            return a reason to leave it out. The predictions are then not kept in memory.
 
     Returns:
         The predictions of all systems for all images, and the files that were left out.
@@ -77,12 +88,13 @@ def answer_files(
     Raises:
         InputError: Not a single file could be predicted.
     """
+    output = output or AnswerOutput(None)
     begun, others = files
     # Processes: they decode while the networks compute.
     workers = min(cpu_count(), len(others)) if len(others) >= _WORTH_WORKERS else 0
     stream = read_loose_images(others, workers=workers)
     if batch_size is None:
-        batch_size = min(run.model.batch_size for run in runs)
+        batch_size = min(run.batch_size for run in runs)
     is_new = output.overlays is not None and not output.overlays.exists()
     if output.overlays is not None:
         remove_old_temporary_files(output.overlays)
@@ -91,27 +103,26 @@ def answer_files(
     on_terminal = output.printed_as is not None and sys.stdout.isatty()
     shows_itself = output.has_lines if output.printed_as == "text" else on_terminal
     bar = Silence() if shows_itself else progress
-    writer = _Writer(output, progress, runs)
+    writer = _Writer(output, progress, runs, strict=strict, on_answer=on_answer)
     with bar.track("Predicting images", count) as advance, writer:
-        _write_batch(begun[:-1], [], writer, strict=strict)
-        advance(len(begun) - 1)
 
         def add_seconds(position: int, seconds: float) -> None:
             writer.tallies[position].seconds += seconds
 
+        def write(answered: AnsweredFile) -> None:
+            writer.write(answered)
+            advance(1)
+
+        for file in begun[:-1]:  # none of them shows an image
+            write(AnsweredFile(file, None, str(file.problem)))
         files_left = chain(begun[-1:], stream)
-        answered = answered_batches(runs, files_left, batch_size, add_seconds)
-
-        def write(batch: AnsweredBatch) -> None:
-            _write_batch(batch.files, batch.answered, writer, strict=strict)
-            advance(len(batch.files))
-
-        write_behind(write, answered)
+        write_behind(write, answered_files(runs, files_left, batch_size, add_seconds))
     if is_new and output.overlays is not None:
         with suppress(OSError):  # a folder that is not empty stays
             output.overlays.rmdir()
     if not writer.answered:
-        raise InputError(f"none of {counted(count, 'file')} was answered; see above")
+        first = next(iter(writer.left_out.values()))
+        raise InputError(f"none of {counted(count, 'file')} was answered; the first: {first}")
     if writer.left_out:
         left_out = counted(len(writer.left_out), "file")
         progress.say(f"{left_out} left out of {count}, see above")
@@ -126,33 +137,15 @@ def answer_files(
     )
 
 
-def _write_batch(
-    files: Sequence[LooseImage],
-    answered: Sequence[list[Answer] | InputError],
-    writer: _Writer,
-    *,
-    strict: bool,
-) -> None:
-    of_image = iter(answered)
-    for file in files:
-        answers = None if file.image is None else next(of_image)
-        if answers is None:
-            writer.leave_out(file.path, str(file.problem))
-        elif isinstance(answers, InputError):
-            writer.leave_out(file.path, str(answers))
-        elif strict and (warned := Answer.joint_warnings(answers)):
-            writer.leave_out(file.path, f"{file.path}: {warned[0]}; refused by --strict")
-        else:
-            writer.write(answers)
-
-
 @dataclass
 class _Writer:
     """Prints, draws and writes answers as they come."""
 
     output: AnswerOutput
     progress: Progress
-    runs: Sequence[Run]
+    runs: Sequence[Answering]
+    strict: bool
+    on_answer: OnAnswer | None
     answered: int = 0  # number of images so far
     # Reason for each file that was left out so far.
     left_out: dict[str, str] = field(default_factory=dict)
@@ -178,37 +171,40 @@ class _Writer:
             self._rows.writeheader()
         return self
 
-    def write(self, answers: Sequence[Answer]) -> None:
-        """Print, draw and store the answers for one image, as the options of the command say.
+    def write(self, answered: AnsweredFile) -> None:
+        """Write the answers for a file, or say why it has none."""
+        path = answered.file.path
+        if self.strict and answered.answers and (warned := Answer.joint_warnings(answered.answers)):
+            problem = f"{path}: {warned[0]}; refused by --strict"
+            answered = answered._replace(answers=None, problem=problem)
+        refused = None if self.on_answer is None else self.on_answer(answered)
+        if answered.answers is None or refused is not None:
+            self._leave_out(path, refused or str(answered.problem))
+        else:
+            self._write_answers(answered.answers)
 
-        Args:
-            answers: Scores and decisions for the image, one answer of each system, in the order of
-                the systems.
-        """
+    def _write_answers(self, answers: Sequence[Answer]) -> None:
+        """Print, draw and store the answers for one image, as the options of the command say."""
         for tally, answer in zip(self.tallies, answers, strict=True):
             tally.count(answer)
-        if self.output.printed_as is None:
-            self.kept += answers
-        else:
+        if self.output.printed_as is not None:
             self._print(answers)
+        elif self.on_answer is None:
+            self.kept += answers
         if self._rows is not None:
             for answer in answers:
-                self._rows.writerow(answer_row(answer.to_dict()))
+                self._rows.writerow(answer.to_row())
         if self.output.overlays is not None:
             self._draw(answers, self.output.overlays)
         self.answered += 1
 
-    def leave_out(self, path: Path, problem: str) -> None:
+    def _leave_out(self, path: Path, problem: str) -> None:
         """Record a file without an answer."""
         self.progress.say(f"left out: {problem}")
-        self._emit([Answer.refused(str(path), problem)])
+        entry = left_out_entry(str(path), problem)
+        self._emit([entry])
         if self._rows is not None:
-            row = {
-                "image": str(path),
-                "status": "refused",
-                "problem": problem,
-            }
-            self._rows.writerow({column: inert_cell(cell) for column, cell in row.items()})
+            self._rows.writerow({column: inert_cell(cell) for column, cell in entry.items()})
         self.left_out[str(path)] = problem
 
     def _print(self, answers: Sequence[Answer]) -> None:
@@ -220,7 +216,7 @@ class _Writer:
         if self.output.printed_as == "json":
             for line in remarks(answers):
                 self.progress.say(line)
-            self._emit([answer.to_dict() for answer in answers])
+            self._emit([answer.to_json() for answer in answers])
         elif self.output.has_lines:
             _print_lines(lines_of_image(answers))
             if not self.answered:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.notebook import html_lines
-from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, answer_row
+from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer
 from cxr_compare.serving.answer_summary import SystemTally, summary_frame, summary_lines
 
 MOST_LINES = 10
@@ -80,26 +80,33 @@ class Answers(Sequence[Answer]):
         The columns are `ANSWER_COLUMNS`, as in ``cxr predict --csv``. The table is empty if the
         predictions were printed and not kept.
         """
-        rows = [answer_row(answer.to_dict()) for answer in self.answers]
+        rows = [answer.to_row() for answer in self.answers]
         return pd.DataFrame(rows, columns=list(ANSWER_COLUMNS))
 
     def __repr__(self) -> str:
         without = f", {counted(len(self.left_out), 'file')} left out" if self.left_out else ""
         return f"<{counted(len(self), 'answer')}{without}>"
 
-    def to_dict(self) -> list[dict[str, Any]]:
-        """Return all predictions for JSON, followed by an entry for each file that was left out.
-
-        An entry of a file that was left out has the status ``refused`` and the key ``problem``.
-        """
-        problems = [Answer.refused(path, why) for path, why in self.left_out.items()]
-        return [*(answer.to_dict() for answer in self.answers), *problems]
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return all predictions for JSON, followed by an entry for each file that was left out."""
+        problems = [left_out_entry(path, why) for path, why in self.left_out.items()]
+        return [*(answer.to_json() for answer in self.answers), *problems]
 
     def _repr_html_(self) -> str:
         if self.is_many:
             return html_lines(str(self))
         table: str = self.to_frame().to_html(index=False)
         return table
+
+
+def left_out_entry(path: str, problem: str) -> dict[str, Any]:
+    """Return the entry of a file that was left out, in JSON and in a table.
+
+    Args:
+        path: Path of the file.
+        problem: Reason in one line, such as that the file is no image.
+    """
+    return {"image": path, "status": "refused", "problem": problem}
 
 
 def remarks(answers: Sequence[Answer]) -> list[str]:

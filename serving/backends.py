@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, InputError, require_packages
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.serving.export_spec import (
+    CARD_FILE,
     JOINT_MEMBERS,
     PACKAGES,
     ExportSpec,
@@ -21,13 +22,8 @@ from cxr_compare.serving.export_spec import (
 )
 
 if TYPE_CHECKING:
-    from cxr_compare.serving.exported_model import ExportedModel
-    from cxr_compare.serving.joint_model import JointModel
-    from cxr_compare.serving.trained_model import TrainedModel
+    from cxr_compare.serving.predictor import Predictor
 
-    Model: TypeAlias = TrainedModel | ExportedModel | JointModel
-
-CARD_FILE = "card.json"
 _Backend = Literal["torch", "onnx", "openvino", "auto"]
 
 
@@ -61,7 +57,7 @@ def require_torch(run: Path) -> None:
         raise
 
 
-def open_model(folder: Path, **options: Any) -> Model:
+def open_model(folder: Path, **options: Any) -> Predictor:
     """Load the network of a run or an export.
 
     A run is the folder that ``cxr train`` wrote; an export is a folder with its network in another
@@ -213,6 +209,8 @@ def _why_not(
         raise InputError(f"--backend {format}: choose {', '.join(get_args(_Backend))}")
     folder = export_folder(run, format, precision)
     source = "DATA" if data is None else shlex.quote(str(data))
+    if format == "onnx" and precision != "fp32":
+        return f"--precision {precision}: exports to onnx are fp32 only; take --backend openvino"
     command = f"cxr export {shlex.quote(str(run))} --format {format}" + (
         "" if precision == "fp32" else f" --precision {precision} --data {source}"
     )

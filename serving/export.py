@@ -7,34 +7,40 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-from pydantic import Field
-
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.output_folders import atomic_folder
-from cxr_compare.data_prep.contracts.provenance import MadeRecord, provenance
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.detection.dense import DenseDetector
 from cxr_compare.networks.cost import count_flops
-from cxr_compare.serving.backends import CARD_FILE
-from cxr_compare.serving.export_graph import calibration_images, layout_of, quantise, write_graph
+from cxr_compare.serving.export_graph import (
+    calibration_images,
+    layout_of,
+    quantise,
+    write_graph,
+    write_graph_with_boxes,
+)
 from cxr_compare.serving.export_spec import (
+    CARD_FILE,
     JOINT_MEMBERS,
     PACKAGES,
     PREPROCESS_FILE,
+    Card,
     ExportSpec,
     Format,
     Precision,
+    Proof,
 )
 from cxr_compare.serving.exported_model import ExportedModel, open_session, openvino_computes_bf16
 from cxr_compare.serving.guard import GUARD_NAME
 from cxr_compare.serving.joint_model import member_folders
-from cxr_compare.serving.parity import Proof, prove
+from cxr_compare.serving.parity import prove
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.trained_model import TrainedModel
 from cxr_compare.training.run_folder import RunFolder
@@ -104,15 +110,21 @@ def export_run(
     validation, training = _images_of(model.run, dataset, precision)
     with atomic_folder(out) as folder:
         spec = _describe(loaded, model, format)
-        write_graph(model.model, folder, format)
+        decision = loaded.decision
+        write_graph(model.model, folder, format, spec.facts(model.preprocess, decision))
         if store is not None and precision == "int8":
-            quantise(folder, spec, store.image, training)
+            quantise(folder, store.image, training)
+        if format == "onnx" and isinstance(model.model, DenseDetector):
+            facts = spec.facts(model.preprocess, decision, with_boxes=True)
+            write_graph_with_boxes(model.model, folder, decision, facts)
         _write_companions(loaded, folder)
         write_requirements(folder, format)
         spec = spec.with_values(precision=precision)
         spec.complete(folder)
-        proof = prove(loaded, ExportedModel.open(folder), dataset, store, validation)
-        proof.require(str(out))
+        try:
+            proof = prove(loaded, ExportedModel.open(folder), dataset, store, validation)
+        except InputError as error:
+            raise InputError(f"{out}: {error}") from None
         _write_card(folder, spec, proof, training)
     return proof
 
@@ -137,10 +149,11 @@ def export_joint(
         progress: Receives the progress of resizing images.
 
     Returns:
-        The differences between the predictions of the exported members and those of their runs.
+        The differences between an exported member and its run, of the member whose scores differ
+        most.
     """
     _require_possible(format, precision, dataset)
-    proofs = []
+    proofs: list[Proof] = []
     with atomic_folder(out) as folder:
         unneeded = shutil.ignore_patterns(JOINT_MEMBERS, "exports", ".*")
         shutil.copytree(run, folder, ignore=unneeded, dirs_exist_ok=True)
@@ -149,8 +162,7 @@ def export_joint(
             store = None if dataset is None else dataset.make_store(size, progress)
             target = folder / JOINT_MEMBERS / member.name
             proofs.append(export_run(member, target, format, precision, dataset, store))
-    measures = tuple(measure for proof in proofs for measure in proof.measures)
-    return replace(proofs[0], measures=measures)
+    return max(proofs, key=lambda proof: proof.score_difference)
 
 
 def write_requirements(folder: Path, format: Format) -> None:  # noqa: A002
@@ -176,21 +188,19 @@ def _require_possible(
     precision: Precision,
     dataset: DataSet | None,
 ) -> None:
+    if precision != "fp32" and format == "onnx":
+        raise InputError(
+            f"--precision {precision}: --format onnx is fp32 only; take --format openvino, which "
+            "computes faster at lower precisions on processors"
+        )
+    if precision == "bf16" and not openvino_computes_bf16():
+        raise InputError(
+            "--precision bf16: this processor has no bf16 arithmetic; take --precision fp32 or int8"
+        )
     if precision != "fp32" and dataset is None:
         raise InputError(
             f"--precision {precision}: is evaluated on the run's validation images; give the data "
             "set that it was trained on with --data"
-        )
-    if precision != "bf16":
-        return
-    if format == "onnx":
-        raise InputError(
-            "--precision bf16: ONNX Runtime has no bf16 convolutions on processors; take --format "
-            "openvino, or --precision fp32 or int8"
-        )
-    if not openvino_computes_bf16():
-        raise InputError(
-            "--precision bf16: this processor has no bf16 arithmetic; take --precision fp32 or int8"
         )
 
 
@@ -213,27 +223,6 @@ def _images_of(
     made_on = run.info.data_set
     split = made_on.split if made_on and made_on.split else "default"
     return validation, calibration_images(seen, dataset, split)
-
-
-class Card(MadeRecord, kind="card"):
-    """Content of ``card.json``, which holds the facts about an exported model for its users.
-
-    Attributes:
-        kind: One sentence that says what the exported model is; the key in the file is ``is``.
-        run: Folder of the training run that was exported.
-        learned_from: Phrase on the images of the training.
-        calibrated_on: Phrase on the images from which int8 value ranges were estimated; None for
-            other precisions.
-        runtime: Package that runs the exported model.
-        proof: Comparison of the outputs of the exported model with those of the training run.
-    """
-
-    kind: str = Field(validation_alias="is", serialization_alias="is")
-    run: str
-    learned_from: str
-    calibrated_on: str | None
-    runtime: str
-    proof: Proof
 
 
 def _describe(run: Run, model: TrainedModel, format: Format) -> ExportSpec:  # noqa: A002

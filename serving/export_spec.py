@@ -6,18 +6,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, Strict
 
 from cxr_compare.data_prep.contracts.checksums import require_unchanged
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.contracts.provenance import MadeRecord
 from cxr_compare.data_prep.contracts.records import Digests, Items, Record, Whole
 from cxr_compare.serving.measured_auroc import MeasuredAuroc
 from cxr_compare.training.run_info import RunInfo
+
+if TYPE_CHECKING:  # both import numpy, which cxr --help does not need
+    from cxr_compare.data_prep.store.preprocess import Preprocess
+    from cxr_compare.evaluation.choices import Choices
 
 Format = Literal["onnx", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -27,7 +33,10 @@ MODEL_FILES: dict[Format, tuple[str, ...]] = {
 }
 """Files of the exported network by its format; the first one is the one to open."""
 EXPORT_FILE = "export.json"
+CARD_FILE = "card.json"
 ANCHORS_FILE = "anchors.npy"
+BOXES_FILE = "model_with_boxes.onnx"
+"""Detector whose graph ends in the image score and the boxes, for ONNX Runtime alone."""
 PREPROCESS_FILE = "preprocess.json"
 EVALUATION_FILE = "evaluated.parquet"
 """Table with label, score and patient of a run's validation images, in its `validation_folder`."""
@@ -38,6 +47,13 @@ INPUT = "images"
 OUTPUTS = {"boxes": ("logits", "offsets"), "scores": ("logits", "maps")}
 """The graph's outputs by kind, float32: ``(B, A, K)`` and ``(B, A, 4)``, or ``(B, K)`` and
 ``(B, K, h, w)``. Boxes are decoded outside of it."""
+ORIGINAL_SIZE = "original_size"
+"""Second input of `BOXES_FILE`: int64 ``(2,)``, width and height of the original image, px."""
+BOXES_OUTPUTS = ("score", "boxes", "box_scores", "labels")
+"""Outputs of `BOXES_FILE` for one image: image score ``(1,)`` and N boxes, ``(N, 4)`` xyxy in px of
+the original, with scores ``(N,)`` and positions of their findings in the list ``(N,)``."""
+FACTS_SECTION = "cxr_compare"
+"""Section of an OpenVINO model's runtime information that holds the facts."""
 PACKAGES: dict[Format, str] = {"openvino": "openvino", "onnx": "onnxruntime"}  # fastest first
 MODEL_FILES_OF_RUN = ("model.safetensors", "model.json")
 """Files of a run that hold its weights and its architecture."""
@@ -138,6 +154,32 @@ class ExportSpec(Record, kind="export"):
         """
         return f"{self.format} {self.precision}"
 
+    def facts(
+        self, preprocess: Preprocess, decision: Choices | None, *, with_boxes: bool = False
+    ) -> dict[str, str]:
+        """Return the facts that stand in the file of the network, each as a JSON text.
+
+        ONNX holds them as ``metadata_props``, OpenVINO as ``rt_info`` in `FACTS_SECTION`.
+
+        Args:
+            preprocess: Side of the square input, and the normalisation inside the network.
+            decision: Decision rule of the run; None if it has none.
+            with_boxes: True for the facts of `BOXES_FILE`.
+        """
+        policy = decision.policy(None, "export") if decision and decision.thresholds else None
+        facts = {
+            "input": [INPUT, ORIGINAL_SIZE] if with_boxes else [INPUT],
+            "outputs": BOXES_OUTPUTS if with_boxes else OUTPUTS[self.kind],
+            "size": self.size,
+            "mean": preprocess.mean,
+            "std": preprocess.std,
+            "findings": self.findings,
+            "target": self.target.name,
+            "policy": policy,
+            "threshold": decision.thresholds[policy].threshold if decision and policy else None,
+        }
+        return {name: json.dumps(value) for name, value in facts.items()}
+
     def complete(self, folder: Path) -> None:
         """Write ``export.json`` with the digests of the network's files.
 
@@ -146,7 +188,8 @@ class ExportSpec(Record, kind="export"):
         Args:
             folder: Folder of the export.
         """
-        names = [n for n in (*MODEL_FILES[self.format], ANCHORS_FILE) if (folder / n).is_file()]
+        possible = (*MODEL_FILES[self.format], ANCHORS_FILE, BOXES_FILE)
+        names = [name for name in possible if (folder / name).is_file()]
         files = {name: digest_files(folder, [name]).hexdigest() for name in names}
         self.with_values(files=files).write(folder / EXPORT_FILE)
 
@@ -178,6 +221,61 @@ class ExportSpec(Record, kind="export"):
             InputError: The file is missing or damaged.
         """
         return cls.read(Path(folder) / EXPORT_FILE)
+
+
+class Proof(Record):
+    """Differences between the answers of an export and those of the run that it was made from.
+
+    Attributes:
+        images: Phrase that names the images on which both were compared.
+        score_difference: Largest difference of two image scores.
+        decisions_changed: Share of the images whose decision changes, in [0, 1].
+        auroc: AUROC of the run and of the export; None for a float32 export.
+        ap50: AP50 of the run and of the export; None for a classifier or a float32 export.
+    """
+
+    images: str
+    score_difference: float
+    decisions_changed: float
+    auroc: Annotated[tuple[float, float], Strict(False)] | None = None
+    ap50: Annotated[tuple[float, float], Strict(False)] | None = None
+
+    def summary(self) -> str:
+        """Return one line that says how far the export agrees with its run.
+
+        Example:
+            >>> Proof(images="4 images", score_difference=2e-6, decisions_changed=0.0).summary()
+            'Answers as its run on 4 images: scores differ by at most 2e-06, decisions by 0.0 %'
+        """
+        line = (
+            f"Answers as its run on {self.images}: scores differ by at most "
+            f"{self.score_difference:.2g}, decisions by {100 * self.decisions_changed:.1f} %"
+        )
+        for name, pair in (("AUROC", self.auroc), ("AP50", self.ap50)):
+            if pair is not None:
+                line += f"; {name} {pair[0]:.3g} to {pair[1]:.3g}"
+        return line
+
+
+class Card(MadeRecord, kind="card"):
+    """Facts of `cxr export` about an exported model, as they stand in ``card.json``.
+
+    Attributes:
+        kind: Sentence that says what the exported model is; the key in the file is ``is``.
+        run: Folder of the training run that was exported.
+        learned_from: Phrase on the images of the training.
+        calibrated_on: Phrase on the images from which int8 value ranges were estimated; None for
+            other precisions.
+        runtime: Package that runs the exported model.
+        proof: Comparison of the outputs of the exported model with those of the training run.
+    """
+
+    kind: str = Field(validation_alias="is", serialization_alias="is")
+    run: str
+    learned_from: str
+    calibrated_on: str | None
+    runtime: str
+    proof: Proof
 
 
 def require_names(names: Mapping[str, str], learnt: Sequence[str], folder: Path) -> None:

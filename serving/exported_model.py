@@ -39,12 +39,14 @@ from cxr_compare.serving.export_spec import (
     digest_files,
     require_names,
 )
+from cxr_compare.serving.known_limits import run_of_export
 from cxr_compare.training.run_info import RunInfo
 
 if TYPE_CHECKING:
     import openvino
     import pandas as pd
 
+    from cxr_compare.data_prep.contracts.finding_names import Target
     from cxr_compare.data_prep.store.pixel_store import PixelSource
 
 _WARM_UP = 3
@@ -303,6 +305,7 @@ class ExportedModel:
     Attributes:
         tta: Test-time augmentation; always None, because an export has none.
         maps: Kind of activation map of a classifier; always ``cam``.
+        device: Device that torch would compute on; always ``cpu``.
         folder: Folder of the export.
         spec: Inputs, outputs and origin of the network, from ``export.json``.
         preprocess: Size of the square input. The network itself normalises the pixels.
@@ -312,6 +315,7 @@ class ExportedModel:
 
     tta: ClassVar[None] = None
     maps: ClassVar = "cam"
+    device: ClassVar = "cpu"
 
     folder: Path
     spec: ExportSpec
@@ -386,6 +390,25 @@ class ExportedModel:
         """Content of ``run.json``, the facts about the training that was exported."""
         return self.spec.run
 
+    @property
+    def run_folder(self) -> Path | None:
+        """Folder of the run that was exported; None if it is not at hand."""
+        return run_of_export(self.folder, self.info)
+
+    @property
+    def target(self) -> Target:
+        """Finding, or group of findings, that decides whether an image is positive."""
+        return self.spec.target
+
+    @property
+    def synthetic(self) -> bool:
+        """True if the run is known to have learned from synthetic images only."""
+        return self.info.synthetic
+
+    def chose(self, inference_id: str | None) -> bool:
+        """Return True: an export holds the thresholds of its run, against which it was checked."""
+        return True
+
     def inference_id(self) -> str:
         """Return a digest of everything on which the predictions depend, besides the image.
 
@@ -453,21 +476,7 @@ class ExportedModel:
         *,
         many: bool | None = None,
     ) -> Iterator[Part]:
-        """Predict images batch by batch, so that memory does not grow with their number.
-
-        Args:
-            source: Object whose method `image` returns the square image of an image id, such as a
-                pixel store (folder of resized images).
-            image_ids: Images to predict, in order.
-            sizes: Size of the original images, with columns ``image_id, width, height`` in px.
-            batch_size: Number of images that are predicted at a time.
-            many: True computes several batches at the same time. By default it is True for more
-                than one batch.
-
-        Yields:
-            The predictions of each batch, as tables: boxes of a detector, or scores and activation
-            maps of a classifier.
-        """
+        """Predict images batch by batch, as `Predictor.predict` describes."""
         groups = [
             [str(image_id) for image_id in image_ids[start : start + batch_size]]
             for start in range(0, len(image_ids), batch_size)

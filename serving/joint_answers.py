@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
@@ -16,6 +16,16 @@ from cxr_compare.serving.guard import Warned, file_warnings
 
 class Answering(Protocol):
     """Interface of a system that predicts decoded images, as `serving.run.Run` does."""
+
+    name: str
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images that the network predicts at a time."""
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Sentences on what limits all predictions of the system."""
 
     def answer(
         self,
@@ -33,19 +43,34 @@ class Answering(Protocol):
         """
 
 
-class AnsweredBatch(NamedTuple):
-    """Image files of one batch with the predictions of all systems.
+class AnsweredFile(NamedTuple):
+    """An image file with the predictions of all systems.
 
     Attributes:
-        files: Files in their order, including those that could not be read.
-        answered: For each file that could be read, a list with one prediction of each system, or
-            the error with which a network failed.
-        seconds: Time that the predictions took for each image, in seconds.
+        file: The file with its decoded image, or the reason why it could not be read.
+        answers: One prediction of each system; None if there are none.
+        problem: Reason why there are no predictions; None if there are.
+        seconds: Time that the predictions took; None for a file that was not predicted.
     """
 
-    files: list[LooseImage]
-    answered: list[list[Answer] | InputError]
-    seconds: float
+    file: LooseImage
+    answers: list[Answer] | None
+    problem: str | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def from_outcome(
+        cls, file: LooseImage, outcome: list[Answer] | InputError, seconds: float
+    ) -> AnsweredFile:
+        """Join a file that could be read with its entry of `answers_by_image`."""
+        if isinstance(outcome, InputError):
+            return cls(file, None, str(outcome), seconds)
+        return cls(file, outcome, None, seconds)
+
+
+OnAnswer: TypeAlias = Callable[[AnsweredFile], str | None]
+"""Function that is called with each answered file, such as one that logs it. It may return a reason
+for which the answers are refused after all."""
 
 
 def warnings_of_files(images: Sequence[tuple[str, DecodedImage]]) -> list[tuple[Warned, ...]]:
@@ -94,30 +119,35 @@ def answers_by_image(
     return outcomes
 
 
-def answered_batches(
+def answered_files(
     runs: Sequence[Answering],
     files: Iterable[LooseImage],
-    size: int,
+    batch_size: int,
     on_run: Callable[[int, float], object] = lambda run, seconds: None,
-) -> Iterator[AnsweredBatch]:
+) -> Iterator[AnsweredFile]:
     """Predict image files in batches with several systems.
 
     Args:
         runs: Systems (trained detectors or classifiers) that predict.
         files: Files that were read, or could not be read.
-        size: Number of files in a batch. The first batch has one file, so that its result appears
-            without waiting until others are read.
+        batch_size: Number of files in a batch. The first batch has one file, so that its result
+            appears without waiting until others are read.
         on_run: Function that is called after each system with its position in `runs` and the
             seconds that it took for the batch.
 
     Yields:
-        The batches in the order of the files.
+        The files in their order.
     """
     rest = iter(files)
     count = 1
     while batch := list(islice(rest, count)):
-        count = size
+        count = batch_size
         images = [(str(file.path), file.image) for file in batch if file.image is not None]
         start = time.monotonic()
-        answered = answers_by_image(runs, images, on_run=on_run) if images else []
-        yield AnsweredBatch(batch, answered, (time.monotonic() - start) / max(1, len(images)))
+        outcomes = iter(answers_by_image(runs, images, on_run=on_run) if images else [])
+        seconds = (time.monotonic() - start) / max(1, len(images))
+        for file in batch:
+            if file.image is None:
+                yield AnsweredFile(file, None, str(file.problem))
+            else:
+                yield AnsweredFile.from_outcome(file, next(outcomes), seconds)

@@ -23,9 +23,11 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.serving.export_spec import JOINT_MEMBERS
+from cxr_compare.serving.predictor import Predictor
 from cxr_compare.training.run_info import RunInfo
 
 if TYPE_CHECKING:  # joining imports SciPy, which a run of one network does not need
+    from cxr_compare.data_prep.contracts.finding_names import Target
     from cxr_compare.evaluation.sources.joint import JointRule
 
 
@@ -96,10 +98,10 @@ class JointModel:
 
     folder: Path
     record: PredictionsInfo
-    members: tuple[Any, ...]  # of each kind that `open_model` opens
+    members: tuple[Predictor, ...]
 
     @classmethod
-    def open(cls, folder: Path, open_model: Callable[..., Any], **options: Any) -> JointModel:
+    def open(cls, folder: Path, open_model: Callable[..., Predictor], **options: Any) -> JointModel:
         """Load the networks of all members by the function that opens one, with its options."""
         record = PredictionsInfo.read(folder / "predictions.json")
         members = [open_model(member, **options) for member in member_folders(folder)]
@@ -125,7 +127,7 @@ class JointModel:
     @property
     def device(self) -> str:
         """Device that computes."""
-        return str(getattr(self.members[0], "device", "cpu"))
+        return self.members[0].device
 
     @property
     def maps(self) -> str:
@@ -153,6 +155,21 @@ class JointModel:
         return self.learnt
 
     @property
+    def target(self) -> Target:
+        """Finding, or group of findings, that decides whether an image is positive."""
+        return self.members[0].target
+
+    @property
+    def run_folder(self) -> Path:
+        """Folder of the joint system, which lists the training images of its members."""
+        return self.folder
+
+    @property
+    def synthetic(self) -> bool:
+        """True if all members are known to have learned from synthetic images only."""
+        return all(member.synthetic for member in self.members)
+
+    @property
     def info(self) -> RunInfo:
         """Facts about the joint system, as about a training."""
         origins = (member.info.started_from for member in self.members)
@@ -162,7 +179,7 @@ class JointModel:
             folder=str(self.folder),
             data_set=self.record.data_set,
             inference_id=self.record.inference_id,
-            synthetic=all(_is_synthetic(member) for member in self.members),
+            synthetic=self.synthetic,
             started_from=started[0] if started else None,
         )
 
@@ -172,6 +189,10 @@ class JointModel:
         if all(member.backend == "torch" for member in self.members):
             return own
         return "-".join([own, *(member.inference_id() for member in self.members)])
+
+    def chose(self, inference_id: str | None) -> bool:
+        """Return True if thresholds chosen on predictions with this digest are for this system."""
+        return inference_id == self.training_id()
 
     def training_id(self) -> str:
         """Return the id of the joint system, for every device and number format."""
@@ -195,19 +216,13 @@ class JointModel:
         image_ids: pd.Index,
         sizes: pd.DataFrame,
         batch_size: int,
-        **options: Any,
+        *,
+        many: bool | None = None,  # a member is given one batch at a time
     ) -> Iterator[Part]:
         """Predict images batch by batch: each member reads them at its own size.
 
-        Args:
-            source: The images, which can be had at other sizes.
-            image_ids: Ids of the images.
-            sizes: Width and height of the original images (px), by ``image_id``.
-            batch_size: Number of images at a time.
-            **options: Further options of the members' `predict`.
-
-        Yields:
-            Status, scores, boxes and maps of the images of a batch.
+        `Predictor.predict` describes the arguments; the source gives its images at other sizes,
+        too.
         """
         from cxr_compare.evaluation.sources.ensemble import joined_output
 
@@ -216,7 +231,7 @@ class JointModel:
         for start in range(0, len(image_ids), batch_size):
             ids = image_ids[start : start + batch_size]
             parts = [
-                concat_parts(list(member.predict(own, ids, sizes, len(ids), **options)))
+                concat_parts(list(member.predict(own, ids, sizes, len(ids))))
                 for member, own in zip(self.members, sources, strict=True)
             ]
             predicted = [
@@ -229,8 +244,3 @@ class JointModel:
             ]
             images, tables = joined_output(predicted, self.rule, sizes)
             yield Part(images, tables)
-
-
-def _is_synthetic(member: Any) -> bool:
-    run = getattr(member, "run", None)
-    return bool(run.synthetic if run is not None else member.info.synthetic)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,20 +41,19 @@ from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.data_prep.work.ray_cluster import RayCluster
 from cxr_compare.data_prep.work.shards import Shard, ShardedWork
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.read_predictions import store_decision
 from cxr_compare.evaluation.sources.stored_predictions import (
     read_validation_scores,
-    store_decision,
     tune_predictions,
 )
 from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.serving.backends import open_model
 from cxr_compare.serving.export_spec import EVALUATION_FILE, PREPROCESS_FILE, validation_folder
-from cxr_compare.serving.joint_model import JointModel, StoresBySize
-from cxr_compare.serving.known_limits import run_of_export
+from cxr_compare.serving.joint_model import StoresBySize
 from cxr_compare.training.run_info import RunInfo
 
 if TYPE_CHECKING:
-    from cxr_compare.serving.backends import Model
+    from cxr_compare.serving.backends import Predictor
 
 # Images in one file of a predictions folder: there are few files, and after Ctrl-C little is lost.
 PART_SIZE = 1024
@@ -64,7 +63,7 @@ _NO_MAPS = "none"  # of a joint system without a classifier
 
 
 def predict_data_set(  # noqa: PLR0913 - options of cxr predict
-    model: Model,
+    model: Predictor,
     dataset: DataSet,
     out: Path,
     split: str,
@@ -158,7 +157,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
 
 
 def predict_shard(
-    model: Model,
+    model: Predictor,
     dataset: DataSet,
     out: Path,
     split: str,
@@ -208,14 +207,12 @@ def predict_shard(
             if cluster is not None and not isinstance(store, StoresBySize):
                 parts = predict_parts(cluster, model, store, todo, sizes, at_once, many=many)
             else:
-                is_export = model.backend != "torch" and not isinstance(model, JointModel)
-                options: dict[str, Any] = {"many": many} if is_export else {}
-                parts = model.predict(store, todo, sizes, at_once, **options)
+                parts = model.predict(store, todo, sizes, at_once, many=many)
             write_parts(writer, parts, advance, PART_SIZE)
     return folder, len(mine)
 
 
-def _describe(model: Model, dataset: DataSet, split: str, name: str | None) -> PredictionsInfo:
+def _describe(model: Predictor, dataset: DataSet, split: str, name: str | None) -> PredictionsInfo:
     """Return what ``predictions.json`` says of system and data; check that these fit."""
     learnt = dict(zip(model.findings, model.names or model.learnt, strict=True))
     dataset.require_labelled(learnt, model.folder)
@@ -271,7 +268,7 @@ class _JoinedShards:
 
 
 def open_source(
-    model: Model, dataset: DataSet, progress: Progress, workers: Workers | None = None
+    model: Predictor, dataset: DataSet, progress: Progress, workers: Workers | None = None
 ) -> PixelStore | StoresBySize:
     """Open the input of a model: the pixels of a data set.
 
@@ -288,7 +285,7 @@ def open_source(
     Raises:
         InputError: An image cannot be read.
     """
-    if isinstance(model, JointModel):
+    if model.kind == "both":
         return StoresBySize(dataset, progress, model.preprocess.size)
     return dataset.make_store(model.preprocess.size, progress, workers)
 
@@ -371,7 +368,7 @@ def freeze_decision(
     progress.say(f"Operating point ({policy}, {images}): {point}")
 
 
-def describe_system(model: Model, name: str | None) -> PredictionsInfo:
+def describe_system(model: Predictor, name: str | None) -> PredictionsInfo:
     """Return what ``predictions.json`` says of the system.
 
     Args:
@@ -384,7 +381,7 @@ def describe_system(model: Model, name: str | None) -> PredictionsInfo:
     """
     info = model.info
     usual = info.name
-    run = _run_of(model)
+    run = model.run_folder
     if model.backend != "torch":
         usual = f"{usual} ({model.backend} {model.precision})"
     has_maps = model.kind != "boxes" and model.maps != _NO_MAPS
@@ -431,7 +428,7 @@ def _recipe_of(run: Path | None) -> dict[str, Any] | None:
     }
 
 
-def copy_seen_images(model: Model, writer: PredictionWriter, progress: Progress) -> None:
+def copy_seen_images(model: Predictor, writer: PredictionWriter, progress: Progress) -> None:
     """Copy the table of the images that the training used into the predictions folder.
 
     If the model is an export and its run (folder of the training) is not found, the table is
@@ -442,7 +439,7 @@ def copy_seen_images(model: Model, writer: PredictionWriter, progress: Progress)
         writer: Writer of the predictions folder.
         progress: Shows the message.
     """
-    folder = _run_of(model)
+    folder = model.run_folder
     if folder is None:
         progress.say(
             f"{model.folder}: its run is not at hand ({model.info.folder}), so which patients "
@@ -453,13 +450,6 @@ def copy_seen_images(model: Model, writer: PredictionWriter, progress: Progress)
             shutil.copyfile(folder / SEEN_FILE, temporary)
         writer.files[SEEN_FILE] = file_digest(writer.folder / SEEN_FILE, "sha256")
     writer.info = writer.info.with_values(**provenance())
-
-
-def _run_of(model: Model) -> Path | None:
-    """Return the run folder of a model; None if it is an export whose run is not at hand."""
-    if model.backend == "torch" or isinstance(model, JointModel):
-        return model.folder
-    return run_of_export(model.folder, model.info)
 
 
 def sent_size(batch_size: int) -> int:
@@ -525,14 +515,14 @@ class _PartPredictor:
     how: tuple[tuple[str, Any], ...]  # arguments with which a run is opened
     store: Path
     batch_size: int
-    options: Mapping[str, Any]
+    many: bool
 
     def __call__(self, images: pd.DataFrame) -> Part:
         store = open_store(self.store)
         model = _open_model(self.folder, self.names, self.how)
         ids = pd.Index(images["image_id"])
         return concat_parts(
-            list(model.predict(store, ids, images, self.batch_size, **self.options))
+            list(model.predict(store, ids, images, self.batch_size, many=self.many))
         )
 
 
@@ -551,14 +541,14 @@ def _open_model(
     folder: Path,
     names: tuple[tuple[str, str], ...] | None,
     how: tuple[tuple[str, Any], ...],
-) -> Model:
+) -> Predictor:
     model = open_model(folder, **dict(how))
     return model if names is None else model.with_names(dict(names))
 
 
 def predict_parts(
     workers: Workers,
-    model: Model,
+    model: Predictor,
     store: PixelStore,
     image_ids: pd.Index,
     sizes: pd.DataFrame,
@@ -588,16 +578,15 @@ def predict_parts(
         InputError: A worker could not open the model or the pixel store, or has ended each time
             that it tried the same images.
     """
-    of_torch = model.backend == "torch"
     many = len(image_ids) > batch_size if many is None else many
-    how = ("precision", "views", "maps") if of_torch else ()
+    how = ("precision", "views", "maps") if model.backend == "torch" else ()
     predictor = _PartPredictor(
         model.folder,
         None if model.names is None else tuple(model.names.items()),
         tuple((name, getattr(model, name)) for name in how),
         store.path,
         batch_size,
-        {} if of_torch else {"many": many},
+        many,
     )
     ordered = sizes.set_index("image_id").reindex(image_ids).rename_axis("image_id").reset_index()
     step = sent_size(batch_size)

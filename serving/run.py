@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder, html_lines
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
-from cxr_compare.data_prep.images.loose_images import find_image_files, read_loose_images
+from cxr_compare.data_prep.images.loose_images import LooseImage, find_image_files
 from cxr_compare.data_prep.store.loose_pixels import LoosePixels
 from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.work.progress import Silence
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.decided_output import DecidedOutput, decide, map_levels
-from cxr_compare.evaluation.sources.stored_predictions import read_output, read_system
+from cxr_compare.evaluation.sources.read_predictions import read_output, read_system
 from cxr_compare.evaluation.thresholds import DECLARED, POLICIES
 from cxr_compare.serving.answer import COLOUR, Answer
-from cxr_compare.serving.answer_summary import SystemTally
+from cxr_compare.serving.answer_files import answer_files
 from cxr_compare.serving.answers import Answers
 from cxr_compare.serving.backends import open_model, require_torch
 from cxr_compare.serving.export_spec import (
@@ -34,15 +35,14 @@ from cxr_compare.serving.export_spec import (
     is_joint,
     validation_folder,
 )
-from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.given_images import GivenImage, is_several, read_given
 from cxr_compare.serving.guard import GUARD_NAME, Guard, Warned, image_notes
-from cxr_compare.serving.joint_answers import answered_batches, warnings_of_files
-from cxr_compare.serving.joint_model import JointModel, member_folders
+from cxr_compare.serving.joint_answers import warnings_of_files
+from cxr_compare.serving.joint_model import member_folders
 from cxr_compare.serving.known_limits import MeasuredAuroc, TrainingImages, validation_auroc
 
 if TYPE_CHECKING:
-    from cxr_compare.serving.backends import Model
+    from cxr_compare.serving.predictor import Predictor
     from cxr_compare.training.run_folder import RunFolder
 
 _SYNTHETIC = "{system} learned from synthetic drawings only, from no real chest X-ray"
@@ -146,11 +146,8 @@ class Run(OpenedFromFolder):
         return self
 
     @cached_property
-    def model(self) -> Model:
-        """The loaded network: a `TrainedModel` for a run, an `ExportedModel` for an export.
-
-        It is loaded when this property is first read.
-        """
+    def model(self) -> Predictor:
+        """The loaded network; it is loaded when this property is first read."""
         return open_model(self.folder, precision=self.precision, device=self.device)
 
     @property
@@ -164,15 +161,7 @@ class Run(OpenedFromFolder):
     @cached_property
     def target(self) -> Target:
         """Finding, or group of findings, that decides whether an image is positive."""
-        if isinstance(self.model, ExportedModel):
-            return self.model.spec.target
-        if isinstance(self.model, JointModel):
-            return Run.open(member_folders(self.folder)[0], device=self.device).target
-        name = str(self.model.info.target)
-        stored = validation_folder(self.folder) / "predictions.json"
-        target = PredictionsInfo.read(stored).target if stored.is_file() else None
-        display_name = target.display_name if target else name
-        return Target(name, self.model.learnt, display_name)
+        return self.model.target
 
     @cached_property
     def operating_point(self) -> OperatingPoint:
@@ -185,21 +174,11 @@ class Run(OpenedFromFolder):
                 reason = "no operating point was exported, as the run had none; export it anew"
             return OperatingPoint(None, usual, reason)
         decision = Choices.read(self.decision_file)
-        if not (exported or self._has_chosen(decision)):
+        if not self.model.chose(decision.chosen_on.get("inference_id")):
             reason = "its operating point was chosen at another precision or with other weights"
             return OperatingPoint(None, usual, f"{reason}; run cxr tune on the run again")
         policy = decision.policy(self.wanted_policy, self.folder)
         return OperatingPoint(decision, policy, decision.thresholds[policy].reason)
-
-    def _has_chosen(self, decision: Choices) -> bool:
-        """Return True if a decision was chosen with this model, on any device."""
-        model: Any = self.model
-        if isinstance(model, JointModel):
-            return decision.chosen_on.get("inference_id") == model.training_id()
-        return any(
-            replace(model, device=device).inference_id() == decision.chosen_on.get("inference_id")
-            for device in dict.fromkeys((model.device, "cpu", "cuda"))
-        )
 
     @property
     def decision(self) -> Choices | None:
@@ -214,6 +193,37 @@ class Run(OpenedFromFolder):
     def policy(self) -> str:
         """Name of the rule that chose the threshold in use, such as ``max_f1``."""
         return self.operating_point.policy
+
+    @property
+    def threshold(self) -> float | None:
+        """Lowest score at which an image is positive; None if the run cannot decide."""
+        return None if self.decision is None else self.decision.thresholds[self.policy].threshold
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images that the network predicts at a time."""
+        return self.model.batch_size
+
+    @property
+    def threshold_probability(self) -> float | None:
+        """Calibrated probability at the threshold in use; None without calibration."""
+        if self.decision is None or self.threshold is None:
+            return None
+        probability = self.decision.probability(np.array([self.threshold]))
+        return None if probability is None else float(probability[0])
+
+    @property
+    def system_fields(self) -> dict[str, Any]:
+        """Fields of `SystemFields` by name, which are the same in all answers."""
+        return {
+            "system": self.name,
+            "kind": self.model.kind,
+            "finding": self.target.display_name,
+            "policy": self.policy,
+            "threshold": self.threshold,
+            "threshold_probability": self.threshold_probability,
+            "undecided_because": self.undecided_because,
+        }
 
     @cached_property
     def declared(self) -> str | None:
@@ -235,19 +245,34 @@ class Run(OpenedFromFolder):
         A contour is drawn where a map has the raw value that belongs to a probability. The
         dictionary is empty for a detector, and for a run without a decision rule.
         """
-        if isinstance(self.model, ExportedModel):
-            return dict(self.model.spec.map_levels)
+        if is_export(self.folder):
+            return dict(ExportSpec.open(self.folder).map_levels)
         if self.decision is None or self.model.kind == "boxes":
             return {}
         validation = Predictions.open(validation_folder(self.folder))
         return map_levels(read_system(validation, self.target), self.decision)
 
     @cached_property
+    def map_scale(self) -> tuple[float, float] | None:
+        """Raw values at the ends of the scale on which activation maps are shown; None without.
+
+        The map of a joint system is the mean of those of its members, and so is its scale.
+        """
+        if not is_joint(self.folder):
+            return None if self.decision is None else self.decision.map_scale
+        name = f"decisions/{self.target.name}.json"
+        files = [validation_folder(folder) / name for folder in member_folders(self.folder)]
+        scales = [Choices.read(file).map_scale for file in files if file.is_file()]
+        known = [scale for scale in scales if scale is not None]
+        if not known:
+            return None
+        low, high = np.mean(known, axis=0)
+        return float(low), float(high)
+
+    @cached_property
     def synthetic(self) -> bool:
         """True if the run is known to have learned from synthetic images only."""
-        if isinstance(self.model, ExportedModel | JointModel):
-            return self.model.info.synthetic
-        return self.model.run.synthetic
+        return self.model.synthetic
 
     @cached_property
     def guard(self) -> Guard | None:
@@ -341,29 +366,8 @@ class Run(OpenedFromFolder):
 
     def _predict_folder(self, folder: Path) -> Answers:
         """Answer for all image files below a folder."""
-        self.load()
-        tally = SystemTally(self.name, run_cautions=self.cautions)
-
-        def add_seconds(run: int, seconds: float) -> None:
-            tally.seconds += seconds
-
-        answers: list[Answer] = []
-        left_out: dict[str, str] = {}
-        files = read_loose_images(find_image_files([folder]))
-        for batch in answered_batches([self], files, self.model.batch_size, add_seconds):
-            answered = iter(batch.answered)
-            for file in batch.files:
-                outcome = InputError(str(file.problem)) if file.image is None else next(answered)
-                if isinstance(outcome, InputError):
-                    left_out[str(file.path)] = str(outcome)
-                    continue
-                answers += outcome
-                tally.count(outcome[0])
-        if not answers:
-            count = counted(len(left_out), "file")
-            first = next(iter(left_out.values()))
-            raise InputError(f"{folder}: none of {count} was answered; the first: {first}")
-        return Answers(tuple(answers), left_out, int(bool(left_out)), tallies=(tally,))
+        files: tuple[list[LooseImage], list[Path]] = ([], find_image_files([folder]))
+        return answer_files([self.load()], files, Silence())
 
     def predict_many(self, images: Iterable[GivenImage]) -> Iterator[Answer]:
         """Yield the prediction for each image when it is requested.
@@ -429,19 +433,15 @@ class Run(OpenedFromFolder):
                     output.prediction(key, COLOUR),
                     output.findings_of(key),
                     image=called,
-                    system=self.name,
-                    kind=model.kind,
-                    finding=self.target.display_name,
-                    policy=self.policy,
+                    **self.system_fields,
                     warnings=warnings,
                     declared=self.declared,
                     run_cautions=self.cautions,
                     seen=seen,
                     seen_in_training=self.training_images.state(seen),
-                    undecided_because=self.undecided_because,
                     notes=image_notes(image),
                     guard_distance=guard_distance,
-                    finding_scores=scores.get(key, dict.fromkeys(model.findings, 0.0)),
+                    findings=scores.get(key, dict.fromkeys(model.findings, 0.0)),
                     pixels=image.pixels,
                 )
             )

@@ -21,11 +21,14 @@ from cxr_compare.classification.inference import predict_scores
 from cxr_compare.classification.model import ImageClassifier, build_classifier
 from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.store.pixel_store import PixelSource, require_images
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.store.views import View
 from cxr_compare.data_prep.work.background_threads import read_ahead
+from cxr_compare.detection.dense import DenseDetector
 from cxr_compare.detection.detector import Detections, Detector, predict_boxes
 from cxr_compare.detection.frames import best_boxes
 from cxr_compare.detection.model import build_detector
@@ -33,9 +36,11 @@ from cxr_compare.evaluation.sources.box_fusion import NAME, OVERLAP, best_box_fu
 from cxr_compare.networks.cost import count_flops, count_parameters, measure_latency
 from cxr_compare.networks.model_files import WEIGHTS_FILE, load_model
 from cxr_compare.serving.export_spec import (
+    OUTPUTS,
     PREPROCESS_FILE,
     digest_files,
     require_names,
+    validation_folder,
 )
 from cxr_compare.serving.peak_memory import PeakMemory
 from cxr_compare.training.run_folder import RunFolder
@@ -159,9 +164,27 @@ class TrainedModel:
         return self.run.folder
 
     @property
+    def run_folder(self) -> Path:
+        """Folder of the training (run)."""
+        return self.run.folder
+
+    @property
     def info(self) -> RunInfo:
         """Content of ``run.json``: facts about the training, such as its best epoch."""
         return self.run.info
+
+    @property
+    def synthetic(self) -> bool:
+        """True if the run is known to have learned from synthetic images only."""
+        return self.run.synthetic
+
+    @property
+    def target(self) -> Target:
+        """Finding, or group of findings, that decides whether an image is positive."""
+        name = str(self.info.target)
+        stored = validation_folder(self.folder) / "predictions.json"
+        target = PredictionsInfo.read(stored).target if stored.is_file() else None
+        return Target(name, self.learnt, target.display_name if target else name)
 
     @property
     def batch_size(self) -> int:
@@ -201,6 +224,14 @@ class TrainedModel:
             digest.update(f"names {json.dumps(self.names, sort_keys=True)}".encode())
         return digest.hexdigest()[:16]
 
+    def chose(self, inference_id: str | None) -> bool:
+        """Return True if thresholds chosen on predictions with this digest are for this model.
+
+        They are if the weights and the precision are the same, on any device.
+        """
+        devices = dict.fromkeys((self.device, "cpu", "cuda"))
+        return any(replace(self, device=name).inference_id() == inference_id for name in devices)
+
     def training_id(self) -> str:
         """Return the digest that identifies the training, for every device and number format.
 
@@ -209,6 +240,19 @@ class TrainedModel:
         """
         plain = replace(self, precision="fp32", device="cpu", names=None)
         return plain.inference_id()
+
+    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what an export of the network outputs for images, uint8 ``(B, 1, S, S)``."""
+        pixels = torch.from_numpy(images).to(self.device)
+        with torch.inference_mode():
+            if isinstance(self.model, DenseDetector):
+                values = self.model.box_outputs(self.model.run(pixels).outputs)
+            else:
+                classifier = cast("ImageClassifier", self.model)
+                features = classifier.features(pixels)
+                values = classifier.logits(features), classifier.maps(features)
+        names = OUTPUTS[self.kind]
+        return {name: value.cpu().numpy() for name, value in zip(names, values, strict=True)}
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """Measure the time for one image; return it with its size and training facts.
@@ -245,22 +289,15 @@ class TrainedModel:
         }
 
     def predict(
-        self, source: PixelSource, image_ids: pd.Index, sizes: pd.DataFrame, batch_size: int
+        self,
+        source: PixelSource,
+        image_ids: pd.Index,
+        sizes: pd.DataFrame,
+        batch_size: int,
+        *,
+        many: bool | None = None,
     ) -> Iterator[Part]:
-        """Predict images batch by batch, so that memory does not grow with their number.
-
-        Args:
-            source: Object whose method `image` returns the square image of an image id, such as a
-                pixel store (folder of resized images). Images are read ahead while the network
-                computes.
-            image_ids: Images to predict, in order.
-            sizes: Size of the original images, with columns ``image_id, width, height`` in px.
-            batch_size: Number of images that are predicted at a time.
-
-        Yields:
-            The predictions of each batch, as tables: boxes of a detector, or scores and activation
-            maps of a classifier.
-        """
+        """Predict images batch by batch, as `Predictor.predict` describes."""
         require_images(source, image_ids)
         batches = read_ahead(self._batches(source, image_ids, batch_size))
         shared: dict[str, Any] = {

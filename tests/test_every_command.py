@@ -243,7 +243,7 @@ def test_serve_answers_for_an_uploaded_image(folder, monkeypatch):
     def is_ready() -> bool:
         assert server.poll() is None
         with suppress(httpx.TransportError):
-            return httpx.get(f"{address}/readyz").is_success
+            return httpx.get(f"{address}/healthz").is_success
         return False
 
     try:

@@ -1,7 +1,9 @@
 """Documented commands parse, and documents that are made from code are those of the code."""
 
+import ast
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ import pytest
 from cxr_compare.scripts.cli import build_app
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import all_commands, command_function
-from cxr_compare.scripts.parameters import description
+from cxr_compare.scripts.parameters import description, parameters_of
+from tests.test_architecture import PACKAGES
 from tools import documents
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +42,40 @@ def documented() -> list[str]:
 @pytest.mark.parametrize("command", documented())
 def test_documented_command_parses(command):
     APP.parse_args(shlex.split(command)[1:])
+
+
+def commands_in_messages() -> Iterator[tuple[str, str, set[str]]]:
+    """Every ``cxr NAME ... --option`` in a text of the code: file and line, name, options."""
+    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = _text(node)
+            for words in re.findall(
+                r"\bcxr [a-z]+(?:\s+(?:'[^']*'|[^\s;,:()'`]*[^\s;,:()'`.]))*", text
+            ):
+                options = set(re.findall(r"(?<!\S)--[a-z][a-z-]*", words))
+                if options:
+                    yield f"{path}:{node.lineno}", words.split()[1], options
+
+
+def _text(node: ast.AST) -> str:
+    if isinstance(node, ast.JoinedStr):
+        parts = [part.value if isinstance(part, ast.Constant) else "X" for part in node.values]
+        return "".join(map(str, parts))
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return ""
+
+
+def test_a_command_that_a_message_proposes_has_the_options_that_it_names():
+    known = {}
+    for name in all_commands():
+        own = {parameter.option for parameter in parameters_of(command_function(name))}
+        negative = {option.replace("--", "--no-") for option in own}
+        known[command_name(name)] = {"--json", "--help"} | own | negative
+    proposed = list(commands_in_messages())
+    assert len(proposed) > 100
+    assert [each for each in proposed if not each[2] <= known.get(each[1], set())] == []
 
 
 def test_reference_shows_every_command_and_readme_both_scripts():

@@ -24,11 +24,25 @@ WRONG_PATHS = (
         (CLI.format("show ."), "sqlite3", "folder of folders"),
         (COMMANDS, "torch sklearn scipy.stats matplotlib cyclopts", ""),
         (WRONG_PATHS, "torch pandas scipy sklearn matplotlib albumentations", "notes.txt: neither"),
+        # A table of labels needs no reader of images.
+        ("import cxr_compare.data_prep.sources.registry", "torch pydicom", ""),
+        # Prediction with an export needs nothing that compares systems.
+        ("import cxr_compare.serving.answer_files", "torch pydicom scipy.special matplotlib", ""),
         ("import cxr_compare.evaluation.metrics.registry", "numpy pandas scipy pydantic", ""),
         # Worker processes start with it; albumentations would cost 1.7 s each.
         ("import cxr_compare.data_prep.store.decode", "albumentations pandas torch", ""),
     ],
-    ids=["help", "help of a command", "show", "commands", "wrong paths", "registry", "decode"],
+    ids=[
+        "help",
+        "help of a command",
+        "show",
+        "commands",
+        "wrong paths",
+        "sources",
+        "predict",
+        "registry",
+        "decode",
+    ],
 )
 def test_it_imports_nothing_heavy(code, heavy, message, tmp_path):
     for name in ("run/run.json", "run/config.toml", "notes.txt"):

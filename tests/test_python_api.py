@@ -4,6 +4,7 @@ import ast
 import builtins
 import doctest
 import inspect
+import pydoc
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, get_args
 import pytest
 
 import cxr_compare
+from tests.scripts.small_sets import refusal
 from tests.test_architecture import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,7 +94,7 @@ def test_an_editor_shows_what_paths_systems_runs_and_settings_may_be():
     jedi = pytest.importorskip("jedi")
     for (name, parameter), kinds in SHOWN.items():
         script = jedi.Script(f"import cxr_compare\ncxr_compare.{name}(", project=jedi.Project(ROOT))
-        (signature,) = script.get_signatures()
+        signature = script.get_signatures()[0]
         (shown,) = (
             parameter_shown
             for parameter_shown in signature.params
@@ -126,15 +128,35 @@ def test_a_folder_given_to_a_class_is_answered_with_the_right_call(name, tmp_pat
 
 
 def test_editors_and_type_checkers_see_the_names_that_are_there():
-    tree = ast.parse(Path(cxr_compare.__file__).read_text())
-    block = next(node for node in tree.body if isinstance(node, ast.If))
-    shown = {
+    tree = ast.parse(Path(cxr_compare.__file__).with_suffix(".pyi").read_text())
+    imported = {
         alias.asname: node.module
-        for node in block.body
+        for node in tree.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
+        if alias.asname
     }
-    assert shown == cxr_compare._HOMES | {"metrics": "cxr_compare"}
+    defined = {
+        node.name: f"cxr_compare.scripts.commands.{node.name}"
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name != "__getattr__"
+    }
+    assert imported | defined == cxr_compare._HOMES | {"metrics": "cxr_compare"}
+
+
+@pytest.mark.parametrize("name", ["compare", "prepare", "predict"])
+def test_help_begins_with_a_signature_that_fits_a_screen(name):
+    text = pydoc.render_doc(getattr(cxr_compare, name), renderer=pydoc.plaintext)
+    signature = text.partition(f"{name}(")[2].partition(" -> ")[0].splitlines()
+    assert len(signature) <= 16
+    assert signature[-1].endswith("progress: bool = False)")
+    assert "cxr_compare." not in "".join(signature)
+
+
+def test_every_public_name_is_described_in_a_line():
+    for name in set(dir(cxr_compare)) - {"__version__"}:
+        sentence = (inspect.getdoc(getattr(cxr_compare, name)) or "").partition("\n")[0]
+        assert sentence.endswith("."), name
 
 
 def test_metrics_are_functions_of_arrays_with_examples():
@@ -234,7 +256,7 @@ S = [number / 60 for number in range(60)]
         (lambda: cxr_compare.load(S), "path .* list"),
         (lambda: cxr_compare.predict(object(), "folder"), "path .* object"),
         (lambda: cxr_compare.train(print, data="data", out="out"), "config: .*name"),
-        (lambda: cxr_compare.train("chexnet", data=[1], out="out"), "data: .*path"),
+        (lambda: cxr_compare.train("chexnet", data=[1], out="out"), "data=.*path"),
         (lambda: cxr_compare.tune(S), "tune: .*data=..."),
     ],
 )
@@ -242,6 +264,47 @@ def test_a_natural_mistake_is_answered_in_one_line(call, message):
     with pytest.raises(cxr_compare.InputError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+    assert "--" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "words", "argument", "option"),
+    [
+        (lambda: cxr_compare.show(), "show", "machine=True", "--machine"),
+        (
+            lambda: cxr_compare.compare("a.csv"),
+            "compare a.csv",
+            "data=SET, or truth=FILE",
+            "--data SET, or --truth FILE",
+        ),
+        (
+            lambda: cxr_compare.compare("A=a.csv", truth="labels.csv"),
+            "compare A=a.csv --truth labels.csv",
+            "allow_shared_patients=True",
+            "--allow-shared-patients",
+        ),
+        (
+            lambda: cxr_compare.compare(["A=a.csv", "B=b.csv"], truth="labels.csv", unit="person"),
+            "compare A=a.csv B=b.csv --truth labels.csv --images some",
+            'unit="person": ',
+            "--images some: ",
+        ),
+    ],
+)
+def test_a_message_names_what_was_called(
+    call, words, argument, option, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"i{number},{number % 2},p,{role}" for number, role in enumerate(["val", "test"] * 4)]
+    Path("labels.csv").write_text("\n".join(["image_id,label,patient_id,role", *rows]))
+    for file in ("a.csv", "b.csv"):
+        scores = [f"i{number},0.{number}" for number in range(8)]
+        Path(file).write_text("\n".join(["image_id,score", *scores]))
+    with pytest.raises(cxr_compare.InputError) as error:
+        call()
+    assert argument in str(error.value)
+    assert "--" not in str(error.value)
+    assert option in refusal(capsys, *words.split())
 
 
 def test_boxes_of_images_as_truth_are_labels_and_true_boxes():

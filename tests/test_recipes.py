@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -12,15 +13,25 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
-from cxr_compare import metrics
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.synth.phantom import write_phantom
-from cxr_compare.scripts.commands.compare import compare
+from cxr_compare.evaluation.metrics.registry import METRICS
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.scripts import console
+from cxr_compare.scripts.cli import build_app
+from cxr_compare.scripts.commands.export import export
 from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.commands.train import train
+from cxr_compare.serving.predict_folder import freeze_decision
 from cxr_compare.serving.run import Run
-from tests.scripts.small_sets import tiny_training
+from tests.scripts.small_sets import cxr, drawn_images, tiny_training
+from tests.scripts.untrained import untrained_run
 from tests.test_generated_documents import cxr_commands
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,24 +150,36 @@ def test_the_page_of_own_parts_is_followed(folder, capfd):
     (folder / "out").mkdir()
     write_phantom(folder / "phantom", n_images=40, size=96, seed=3)
     prepare(folder / "phantom", "out/data")
+    app = build_app()
     for line in cxr_commands(page):
-        _, _, name, *words = shlex.split(line)
-        options = dict(zip(words[::2], words[1::2], strict=True))
-        keys = [options["--set"], "data.image_size=96", "training.epochs=1", *_SMALL[name]]
-        train(name, data=options["--data"], out=options["--out"], set_=keys)
+        words = shlex.split(line)[1:]
+        if words[0] == "train":
+            keys = ["data.image_size=96", "training.epochs=1", *_SMALL[words[1]]]
+            words[2:2] = [word for key in keys for word in ("--set", key)]  # the page's come last
+        if words[0] == "compare":
+            words += ["--replicates", "100"]
+        assert app(words) == 0, line
         assert bool(capfd.readouterr().out) == ("TellRate" in line)
     runs = [Run.open(path.parent) for path in Path("out").rglob("run.json")]
     assert {run.name for run in runs} == {"CheXNet", "RetinaNet"}
-    compare("out/focal", data="out/data", out="out/report", replicates=100)
-    methods = Path("out/report/report.html").read_text()
-    assert "computed by the class myparts:Focal" in methods
-    assert "The loss was cross-entropy" not in methods
-    names = {}
+    assert list(Path("out/all-trainings").rglob("metrics.csv"))
+    spots = DataSet.open("out/spots")
+    assert len(spots.boxes) == 40
+    assert spots.images["patient_id"].nunique() == 40
+    report = Path("out/report/report.html").read_text()
+    assert "computed by the class myparts:Focal" in report
+    assert "Geometric mean of sensitivity and specificity at a score of 0.5." in report
+    figures = pd.read_csv("out/report/figures.csv")
+    assert figures.loc[figures["metric"] == "g_mean", "estimate"].notna().sum() == 3
+    del METRICS["g_mean"]
+    assert "Score against score" in report
+    names: dict[str, Any] = {}
     exec((folder / "myparts.py").read_text(), names)  # noqa: S102  our own page
-    labels, scores = [0, 1] * 40, [number / 80 for number in range(80)]
-    share, (low, high) = names["sensitivity_interval"](labels, scores, range(80))
-    assert low < share < high
-    assert share == metrics.estimate("recall", labels, scores, threshold=0.5).estimate
+    targets = [{"boxes": torch.tensor([[9.0, 9, 30, 30]] * n)} for n in (1, 0) * 8]
+    outputs = [{**each, "scores": torch.full((len(each["boxes"]),), 0.9)} for each in targets]
+    found = names["figures_of_epoch"](outputs, targets, range(16))
+    assert (found["ap50"], found["auroc"]) == (1, 1)
+    assert found["auroc_low"] < 1
 
 
 @pytest.mark.parametrize(
@@ -166,6 +189,9 @@ def test_the_page_of_own_parts_is_followed(folder, capfd):
         ("training.module=json:Loss", "json has no Loss"),
         ("training.module=json:JSONDecoder", "no subclass of"),
         ("training.module=focal", "is no MODULE:NAME"),
+        ("model.backbone=nowhere:Net", "model.backbone: nowhere cannot be imported"),
+        ("training.loggers=['json:JSONDecoder']", "training.loggers: json:JSONDecoder is no"),
+        ("augmentation.function=json:darker", "augmentation.function: the module json has no"),
     ],
 )
 def test_an_own_part_that_is_none_is_refused_in_one_line(folder, key, message):
@@ -190,3 +216,63 @@ def test_a_callback_that_fails_is_named_in_one_line(folder):
     keys += ["training.epochs=1", *_SMALL["chexnet_quickstart"]]
     with pytest.raises(InputError, match="callbacks: failing_calls:Fails: KeyError"):
         train("chexnet_quickstart", data="out/data", out="out/run", set_=keys)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained detector, its ONNX export and an image that it calls positive."""
+    folder = tmp_path_factory.mktemp("exported")
+    data = drawn_images(folder, 24, 64, [32])
+    (folder / "out").mkdir()
+    made = untrained_run("detector", data, folder / "out/retinanet")
+    dataset = DataSet.open(data)
+    with console.silent():
+        freeze_decision(made, LabelledSplit(dataset, dataset.target()), console)
+    export(made, format="onnx")
+    system = Run.open(made / "exports/onnx-fp32")
+    files = sorted((folder / "source").glob("stage_2_t*_images/*.dcm"))
+    images = [read_image(file).pixels[:, 6:] for file in files]
+    positive = next(image for image in images if system.predict(image).computed_decision)
+    Image.fromarray(positive).save(folder / "xray.png")
+    return folder
+
+
+def printed_answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Return what `cxr predict --json` prints for ``xray.png``."""
+    capsys.readouterr()
+    system = folder / "out/retinanet/exports/onnx-fp32"
+    assert cxr("predict", system, folder / "xray.png", "--json", "--no-overlay") == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def test_onnx_runtime_alone_gives_the_answer_of_predict(exported, monkeypatch, capsys):
+    answer = printed_answer(exported, capsys)
+    monkeypatch.chdir(exported)
+    script = script_of("exports.md", "With ONNX Runtime alone")
+    names = run(script)
+    assert answer["boxes"]
+    assert names["score"][0] == pytest.approx(answer["score"], abs=1e-5)
+    assert names["threshold"] == answer["threshold"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(answer["computed_decision"])
+    assert len(lines) == 1 + len(answer["boxes"])
+    for box, line in zip(answer["boxes"], lines[1:], strict=True):
+        assert line.startswith(box["finding"])
+    for box, corners in zip(answer["boxes"], names["boxes"], strict=False):
+        assert corners.tolist() == pytest.approx([box[edge] for edge in EDGES], abs=0.05)
+
+
+def test_a_web_service_of_few_lines_gives_the_answer_of_predict(exported, monkeypatch, capsys):
+    from fastapi.testclient import TestClient
+
+    answer = printed_answer(exported, capsys)
+    monkeypatch.chdir(exported)
+    names = run(script_of("exports.md", "In your own web service"))
+    client = TestClient(names["app"])
+    image = (exported / "xray.png").read_bytes()
+    sent = client.post("/analyze", files={"file": ("xray.png", image)})
+    assert sent.status_code == 200
+    assert sent.json() == answer | {"image": "xray.png"}
+    sent = client.post("/analyze", files={"file": ("notes.png", b"no image")})
+    assert sent.status_code == 422

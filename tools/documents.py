@@ -11,6 +11,7 @@ import ast
 import configparser
 import inspect
 import re
+import subprocess
 import sys
 import textwrap
 from collections import Counter
@@ -35,6 +36,7 @@ from cxr_compare.scripts.command_list import (
     command_groups,
 )
 from cxr_compare.scripts.parameters import Parameter, description, parameters_of, texts_of
+from cxr_compare.scripts.runner import type_text
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # where `tools` lies, if this file is run as a program
@@ -72,6 +74,7 @@ def generated() -> dict[str, str]:
         "docs/metrics.md": metrics_page(),
         "docs/reference.md": reference_page(),
         "docs/api.md": api_page(),
+        "cxr_compare/__init__.pyi": type_stub(),
         "docs/validity.md": simulation.with_table(_read("docs/validity.md"), results),
         "docs/validity.csv": simulation.every_row(results),
     }
@@ -261,6 +264,14 @@ with the other metric:
 
 {halves}
 
+Two scores are those of challenges on Kaggle. Their definitions are on the evaluation pages of the
+[RSNA Pneumonia Detection Challenge](https://www.kaggle.com/c/rsna-pneumonia-detection-challenge/overview/evaluation)
+of 2018 and of the
+[VinBigData challenge](https://www.kaggle.com/c/vinbigdata-chest-xray-abnormalities-detection/overview/evaluation)
+of 2021. The latter is the mean over 14 findings and the class "No finding"; here it is the mean
+over one finding, that of the target, and "No finding". So "No finding" is half of the score here,
+and was a fifteenth of it there.
+
 The command `python tools/documents.py` writes this page from `evaluation/metrics/registry.py`.
 
 | name | title | meaning | better | computed | undefined |
@@ -421,6 +432,99 @@ def api_page() -> str:
         for title, listed in sections.items()
     )
     return _API + "".join(lists)
+
+
+def type_stub() -> str:
+    """Return what editors and type checkers read of `cxr_compare`: a signature of each function.
+
+    The keyword ``progress`` and the loading of names on first use, which no type checker sees, are
+    written out. A function that returns one thing or another has a signature for each, as far as
+    its arguments tell them apart.
+    """
+    modules = {"Any": "typing", "Literal": "typing", "overload": "typing"}
+    modules |= {"Sequence": "collections.abc", "Mapping": "collections.abc"}
+    modules |= {"AnyPath": "cxr_compare.scripts.parameters"}
+    exported = [
+        f"from {home} import {name} as {name}"
+        for name, home in {"metrics": "cxr_compare", **cxr_compare._HOMES}.items()
+        if name not in COMMANDS
+    ]
+    functions = []
+    for name in COMMANDS:
+        function = command_function(name)
+        modules |= _imported_names(inspect.unwrap(function).__module__)
+        functions += _stub_functions(name, function)
+    used = set(re.findall(r"\b[A-Z]\w+|overload", "\n".join(functions))) - set(exported)
+    public = set(cxr_compare.__all__)
+    imports = [
+        f"from {modules[name]} import {name}"
+        for name in sorted(used & modules.keys() - public, key=lambda name: (modules[name], name))
+    ]
+    lines = [
+        '"""Made by tools/documents.py: what editors and type checkers read of the package."""',
+        "",
+        *imports,
+        *exported,
+        "",
+        "__version__: str",
+        "",
+        *functions,
+        "def __getattr__(name: str) -> Any: ...  # commands that other packages add",
+        "",
+    ]
+    text = "\n".join(lines)
+    for command in (["check", "--select", "I", "--fix", "--quiet"], ["format"]):
+        ruff = [sys.executable, "-m", "ruff", *command, "--stdin-filename", "x.pyi", "-"]
+        done = subprocess.run(ruff, input=text, capture_output=True, text=True, cwd=ROOT)
+        if done.returncode:
+            raise SystemExit(f"cxr_compare/__init__.pyi: {done.stderr or done.stdout}")
+        text = done.stdout
+    return text
+
+
+# Return types by what an argument is, where a function returns one of several.
+_OVERLOADS = {
+    "compare": (
+        ("target", 'Literal["all"] | list[str] | tuple[str, ...]', "ResultsByTarget"),
+        ("target", "str | None = None", "Result"),
+    ),
+}
+
+
+def _stub_functions(name: str, function: Callable[..., Any]) -> list[str]:
+    """Return the lines of a stub of a command."""
+    signature = inspect.signature(function)
+    texts = signature.texts()  # type: ignore[attr-defined]
+    returns = type_text(signature.return_annotation)
+    sentence = (inspect.getdoc(function) or "").partition("\n")[0]
+    if name not in _OVERLOADS:
+        return _stub_function(name, texts, returns, sentence)
+    lines = []
+    for parameter, annotation, returned in _OVERLOADS[name]:
+        own = [
+            f"{parameter}: {annotation}" if text.startswith(f"{parameter}:") else text
+            for text in texts
+        ]
+        lines += ["@overload", *_stub_function(name, own, returned, sentence)]
+    # A text is one finding, but for "all".
+    lines[1] += "  # type: ignore[overload-overlap]"
+    return lines
+
+
+def _stub_function(name: str, parameters: list[str], returns: str, sentence: str) -> list[str]:
+    """Return the lines of a function in a stub."""
+    indented = [f"    {parameter}," for parameter in parameters]
+    return [f"def {name}(", *indented, f") -> {returns}:", f'    """{sentence}"""', "    ...", ""]
+
+
+def _imported_names(module: str) -> dict[str, str]:
+    """Return where each name is from that a module imports from this package, or defines."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    names = {node.name: module for node in tree.body if isinstance(node, ast.ClassDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("cxr_compare."):
+            names |= {alias.name: str(node.module) for alias in node.names}
+    return names
 
 
 def _command(name_in_python: str, function: Callable[..., Any], shared: set[str]) -> str:

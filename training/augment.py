@@ -10,6 +10,7 @@ import copy
 import math
 import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ import albumentations
 import cv2
 import numpy as np
 
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.own_parts import own_function, part_name, problem_of
 from cxr_compare.data_prep.store.preprocess import MIN_VISIBLE
 from cxr_compare.training.mosaic import DroppedBoxes, cut_boxes
 
@@ -137,6 +140,8 @@ class Augmentation:
         others: Further changes of the grey values, such as blur and noise, applied in this order.
         holes: Cutout: a change that covers parts of the image with grey rectangles; None without
             cutout.
+        function: Function of the user's own, from grey values, uint8 (H, W), and a random generator
+            of NumPy to new grey values; None without one.
 
     Example:
         >>> augmentation = build_augmentation(horizontal_flip=1.0)
@@ -154,6 +159,7 @@ class Augmentation:
     contrast: float
     others: tuple[albumentations.BasicTransform, ...]
     holes: albumentations.CoarseDropout | None
+    function: Callable[[np.ndarray, np.random.Generator], Any] | None = None
 
     def apply(self, pixels: np.ndarray, boxes: np.ndarray | None, seed: int) -> AugmentedImage:
         """Change an image and its boxes at random.
@@ -192,6 +198,8 @@ class Augmentation:
             pixels = _CONTRAST.apply(pixels, *self.draw_greys(rng))
         for step in self.others:
             pixels = _apply(step, rng, image=pixels)["image"]
+        if self.function is not None:
+            pixels = _own_change(self.function, pixels, rng)
         if self.holes is not None:
             pixels, visible = _cut_holes(self.holes, rng, pixels, corners)
             corners = corners[visible]
@@ -252,6 +260,7 @@ def build_augmentation(  # noqa: PLR0913 - the keys of [augmentation]
     cutout: float = 0,
     horizontal_flip: float = 0.0,
     stretch: bool = False,
+    function: str | None = None,
 ) -> Augmentation | None:
     """Build an augmentation from its settings.
 
@@ -273,9 +282,14 @@ def build_augmentation(  # noqa: PLR0913 - the keys of [augmentation]
         stretch: True draws `scale` separately for width and height. This suits images that were
             squeezed into squares, whose original shape differs between hospitals and so between ill
             and healthy patients.
+        function: ``MODULE:NAME`` of a function of the user's own that changes grey values after the
+            others, before cutout (docs/own-parts.md).
 
     Returns:
         The augmentation, or None if the settings change nothing.
+
+    Raises:
+        InputError: The module of the function cannot be imported or has no such function.
 
     Example:
         >>> build_augmentation() is None, build_augmentation(rotate_degrees=5) is None
@@ -283,9 +297,10 @@ def build_augmentation(  # noqa: PLR0913 - the keys of [augmentation]
     """
     others = _others(gamma, blur, noise)
     moves = rotate_degrees, scale, shift, horizontal_flip, stretch
-    if not any((*moves, brightness, contrast, *others, cutout)):
+    own = None if function is None else own_function(function, "augmentation.function")
+    if not any((*moves, brightness, contrast, *others, cutout, own)):
         return None
-    return Augmentation(*moves, brightness, contrast, others, _holes(cutout))
+    return Augmentation(*moves, brightness, contrast, others, _holes(cutout), own)
 
 
 def _others(gamma: float, blur: float, noise: float) -> tuple[albumentations.BasicTransform, ...]:
@@ -322,6 +337,26 @@ def _apply(
     step = copy.copy(step)
     step.set_random_state(np.random.default_rng(rng.getrandbits(64)), rng)
     return step(**targets)
+
+
+def _own_change(
+    function: Callable[[np.ndarray, np.random.Generator], Any],
+    pixels: np.ndarray,
+    rng: random.Random,
+) -> np.ndarray:
+    """Return what the user's own function makes of an image, if it is one of the same shape."""
+    where = f"augmentation.function: {part_name(function)}"
+    draw = np.random.default_rng(rng.getrandbits(64))
+    try:
+        changed = np.asarray(function(pixels.copy(), draw))
+    except Exception as error:
+        raise InputError(f"{where}: {problem_of(error)}") from error
+    if changed.dtype != np.uint8 or changed.shape != pixels.shape:
+        raise InputError(
+            f"{where}: gave {changed.dtype} {changed.shape} for uint8 {pixels.shape}; it may not "
+            "change type and shape"
+        )
+    return changed
 
 
 def _cut_holes(

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from cxr_compare.configs.settings import Config, DetectorConfig, TrainedConfig
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.contracts.own_parts import problem_of
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.work.progress import Progress
@@ -144,11 +145,9 @@ class SeededRows(Dataset[Any]):
                 return self.rows[row]
         except Exception as error:
             names = getattr(self.rows, "image_ids", range(len(self)))
-            lines = str(error).strip().splitlines()
-            reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
             raise InputError(
-                f"image {names[row]}: cannot be loaded ({reason}); look at it with cxr check, or "
-                "take it out"
+                f"image {names[row]}: cannot be loaded ({problem_of(error)}); look at it with cxr "
+                "check, or take it out"
             ) from error
 
 
@@ -178,8 +177,6 @@ class LazyLoader(DataLoader[Any]):
 class ImageData(LightningDataModule):
     """Training and validation images of a configuration.
 
-    A subclass may open other data sets in `setup`: it sets ``train``, ``val`` and ``collate``.
-
     Args:
         config: Configuration of the training.
         dataset: Data set with images, labels and splits.
@@ -189,6 +186,7 @@ class ImageData(LightningDataModule):
         target: Finding, or group of findings, that is learned.
         findings: Findings in the order of the network's outputs.
         usable: Usable images of both roles, with their labels or boxes.
+        augmentation: Random changes of training images; None without any.
         train: Training images, which are requested by (row, seed).
         val: Validation images, which are requested by row.
         collate: Function that joins samples into a batch.
@@ -206,6 +204,8 @@ class ImageData(LightningDataModule):
         self.target = dataset.target(config.data.target, option="--set data.target=NAME")
         self.findings = self.target.any_of
         self.usable = usable_images(config, dataset, self.target)
+        settings = config.augmentation.model_dump(exclude={"mosaic"})
+        self.augmentation = build_augmentation(**settings)
 
     def prepare_data(self) -> None:
         """Decode pixels that the store lacks, in the first process only."""
@@ -215,7 +215,7 @@ class ImageData(LightningDataModule):
         """Open the images of both roles."""
         store = self.dataset.make_store(self.config.data.image_size, self.progress)
         settings = self.config.augmentation
-        augmentation = build_augmentation(**settings.model_dump(exclude={"mosaic"}))
+        augmentation = self.augmentation
         ids = self.usable.ids
         annotations = self.usable.annotations
         train = (store, ids["train"], annotations, self.findings, augmentation)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from cxr_compare.data_prep.contracts.errors import require_packages
+from cxr_compare.data_prep.contracts.own_parts import own_class
 from cxr_compare.training.run_folder import RunFolder
 
 _PROJECT = "cxr-compare"
@@ -24,14 +26,20 @@ def build_loggers(names: Sequence[str], run: RunFolder) -> list[Logger]:
     run in MLflow and W&B, which has the epochs since then.
 
     Args:
-        names: Names of the loggers, such as ``["tensorboard"]``.
+        names: Names of the loggers, such as ``["tensorboard"]``, or ``MODULE:NAME`` of classes of
+            the user's own, which are made without arguments.
         run: Folder of the training.
 
     Returns:
         One logger of Lightning for each name; empty if none was chosen.
     """
     builders = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
-    return [build(run) for name, build in builders.items() if name in names]
+    loggers = [build(run) for name, build in builders.items() if name in names]
+    return loggers + [_own_logger(name)() for name in names if name not in builders]
+
+
+def _own_logger(name: str) -> Any:
+    return own_class(name, "training.loggers", Logger)
 
 
 def _tensorboard(run: RunFolder) -> Logger:
@@ -90,13 +98,17 @@ _PACKAGES = {  # packages that each logger imports, from its pip extra
 
 
 def require_loggers(names: Sequence[str]) -> None:
-    """Check that the packages of the loggers are installed, before the training starts.
+    """Check that the loggers can be imported, before the training starts.
 
     Args:
-        names: Names of the loggers, such as ``tensorboard``.
+        names: Names of the loggers, as `build_loggers` takes them.
 
     Raises:
-        InputError: A package is missing; the message names the pip extra.
+        InputError: A package is missing, and the message names the pip extra; or a class of the
+            user's own cannot be imported or is no logger.
     """
     for name in names:
+        if name not in _PACKAGES:
+            _own_logger(name)
+            continue
         require_packages(f"training.loggers: {name}", name, _PACKAGES[name])

@@ -107,6 +107,9 @@ class RunInfo(StartedRun, kind="run"):
         best_figures: All figures of that epoch.
         epochs: Number of epochs.
         stopped_early: True if training stopped before the last epoch that was allowed.
+        tta: Test-time views that ``cxr predict --data`` joins by default, as validation chose them;
+            empty for the plain image, None if the configuration names no views.
+        tta_tried: FROC mean on validation of the plain image and of the views with it.
         penalties: Penalty that was chosen for each finding of a probe; None for other models.
         n_train: Number of training images.
         n_val: Number of validation images.
@@ -135,6 +138,8 @@ class RunInfo(StartedRun, kind="run"):
     best_figures: NumbersByName = Field(default_factory=dict)
     epochs: Whole | None = None
     stopped_early: bool | None = None
+    tta: Items[str] | None = None
+    tta_tried: NumbersByName = Field(default_factory=dict)
     penalties: dict[str, float] | None = None
     n_train: Whole | None = None
     n_val: Whole | None = None

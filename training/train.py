@@ -33,6 +33,7 @@ from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.contracts.own_parts import failed_part, own_class
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.work.progress import Progress, Silence
 from cxr_compare.networks.cost import count_parameters, describe_device
@@ -50,7 +51,6 @@ from cxr_compare.training.launch import Launch, Precision, choose_precision, rea
 from cxr_compare.training.loggers import build_loggers, finish_loggers, require_loggers
 from cxr_compare.training.module import ClassifierModule, DetectorModule, TrainingModule
 from cxr_compare.training.optim import monitor_mode
-from cxr_compare.training.own_parts import failed_part, own_class
 from cxr_compare.training.plots import draw_curves
 from cxr_compare.training.run_folder import RunFolder, is_ended, made_on, metrics_of
 from cxr_compare.training.run_info import StartedRun
@@ -72,7 +72,6 @@ def train(
     out: Path,
     *,
     module: type[TrainingModule] | None = None,
-    images: type[ImageData] = ImageData,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     progress: Progress = Silence(),  # noqa: B008  it has no state
@@ -91,7 +90,6 @@ def train(
         out: Folder of the training.
         module: Subclass of `DetectorModule` or `ClassifierModule`, such as one with another loss;
             None takes that of the configuration.
-        images: Subclass of `ImageData`, such as one with data sets of the user's own.
         callbacks: Further Lightning callbacks.
         loggers: Further Lightning loggers, beside those that the configuration names.
         progress: Takes lines for the user; and shows the progress.
@@ -120,9 +118,8 @@ def train(
     number_format = precision or choose_precision(training.precision, device)
     run = RunFolder(out)
     dataset = open_data(settings, data, run)
-    datamodule = images(settings, dataset, progress)
-    if images is ImageData:
-        _require_enough_images(datamodule, launch.n_processes)
+    datamodule = ImageData(settings, dataset, progress)
+    _require_enough_images(datamodule, launch.n_processes)
     if is_ended(settings, dataset, run, progress):
         return run
     require_published_weights(settings)  # before hours of decoding pixels
@@ -170,15 +167,11 @@ def train(
         except Exception as error:
             if _is_out_of_memory(error):
                 raise _too_large_error(settings, launch.n_processes) from None
-            part = None if isinstance(error, InputError) else failed_part(error, callbacks)
-            if part is None:
-                raise
-            raise InputError(f"training.callbacks: {part}") from error
+            _name_failed_part(error, callbacks, all_loggers)
+            raise
         if launch.rank == 0:
             facts = {
-                **(datamodule.usable.counts() if images is ImageData else {}),
-                "n_train": len(datamodule.train),
-                "n_val": len(datamodule.val),
+                **datamodule.usable.counts(),
                 "pretrained": settings.model.weights,
                 "parameters": parameters.total,
                 "trainable_parameters": parameters.trainable,
@@ -190,6 +183,19 @@ def train(
             }
             _complete(run, training, history, trainer, facts)
     return run
+
+
+def _name_failed_part(
+    error: Exception, callbacks: Sequence[Callback], loggers: Sequence[Logger]
+) -> None:
+    """Raise the error of a callback or logger of the user's own as one line."""
+    if isinstance(error, InputError):
+        return
+    own_loggers = [each for each in loggers if not type(each).__module__.startswith("lightning.")]
+    for key, parts in (("callbacks", callbacks), ("loggers", own_loggers)):
+        part = failed_part(error, parts)
+        if part is not None:
+            raise InputError(f"training.{key}: {part}") from error
 
 
 def _module_of(settings: TrainedConfig) -> type[TrainingModule]:

@@ -2,9 +2,13 @@
 
 import difflib
 import importlib.util
+import json
 import re
+import shlex
 import traceback
 from collections.abc import Collection, Sequence
+from contextlib import suppress
+from importlib import metadata
 
 TRAIN_PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations", "safetensors")
 """Packages of the pip extra `train`, which training and prediction with a run need."""
@@ -113,8 +117,7 @@ def require_packages(feature: str, extra: str, modules: Sequence[str]) -> None:
     Args:
         feature: Option or file that needs the packages, such as ``--engine local``, with which the
             message begins.
-        extra: Name of the pip extra that installs the packages, such as ``train`` for ``pip install
-            '.[train]'``.
+        extra: Name of the pip extra that installs the packages, such as ``train``.
         modules: Import names of the required modules, such as ``torch``.
 
     Raises:
@@ -127,9 +130,23 @@ def require_packages(feature: str, extra: str, modules: Sequence[str]) -> None:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:  # the second: a bare folder such as wandb/
             raise InputError(
-                f"{feature}: {name.replace('_', '-')} is not installed; in a clone: "
-                f"pip install '.[{extra}]'"
+                f"{feature}: {name.replace('_', '-')} is not installed; run: "
+                f"{_install_command(extra)}"
             )
+
+
+def _install_command(extra: str) -> str:
+    """Return the command that adds an extra: from the clone or wheel that was installed."""
+    from urllib.request import url2pathname  # takes long to import, and is seldom needed
+
+    record = None
+    with suppress(metadata.PackageNotFoundError):
+        record = metadata.distribution("cxr-compare").read_text("direct_url.json")
+    origin = json.loads(record or "{}")
+    url = origin.get("url", "")
+    source = url2pathname(url.removeprefix("file://")) if url.startswith("file://") else "."
+    option = "-e " if origin.get("dir_info", {}).get("editable") else ""
+    return f"pip install {option}{shlex.quote(f'{source}[{extra}]')}"
 
 
 def nearest_name(name: str, names: Collection[str], otherwise: str) -> str:

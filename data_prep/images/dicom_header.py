@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+if TYPE_CHECKING:  # pydicom takes long to import, and tables of labels need none of it
+    from pydicom.dataset import Dataset
 
 _VIEWS = {"PA": "PA", "AP": "AP"} | dict.fromkeys(
     ("LL", "RL", "LATERAL", "LAT", "RLAT", "LLAT"), "LL"
@@ -70,6 +69,7 @@ def header_facts(header: Dataset) -> dict[str, Any]:
         name in `MAKERS`, `OTHER` or None) and ``synthetic`` (bool).
 
     Example:
+        >>> from pydicom import Dataset
         >>> header = Dataset()
         >>> header.PatientAge = "051Y"
         >>> header_facts(header)["age_years"]
@@ -138,6 +138,7 @@ def orientation(header: Dataset) -> str | None:
     r"""Return the directions of rows and columns relative to the patient, such as ``L\F``, or None.
 
     Example:
+        >>> from pydicom import Dataset
         >>> header = Dataset()
         >>> header.PatientOrientation = ["L", "F"]
         >>> print(orientation(header))
@@ -185,6 +186,9 @@ def has_preamble(path: Path) -> bool:
 
 def deflated_start(path: Path) -> int | None:
     """Return the byte at which the compressed data set of a deflated file begins, or None."""
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
     try:
         meta = read_file_meta_info(path)
     except Exception:  # noqa: BLE001 - no meta header: then it is not deflated either
@@ -207,6 +211,7 @@ def clean_text(header: Dataset, keyword: str) -> str:
     """Return the text of a header element without padding; "" if it is missing or unreadable.
 
     Example:
+        >>> from pydicom import Dataset
         >>> clean_text(Dataset(), "PatientID")
         ''
     """

@@ -12,11 +12,7 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset, read_partial
+from typing import TYPE_CHECKING, Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.dicom_header import (
@@ -27,6 +23,9 @@ from cxr_compare.data_prep.images.dicom_header import (
 )
 from cxr_compare.data_prep.images.image import starts_like_dicom
 from cxr_compare.data_prep.images.refused_files import plain_reason, require_file
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 SMALLEST_SIDE = 64
 """A radiograph with a shorter side, in px, is an icon."""
@@ -75,7 +74,6 @@ _KEYWORDS = (
     "ContentSequence",
     "DirectoryRecordSequence",
 )
-_TAGS = [tag for tag in map(tag_for_keyword, _KEYWORDS) if tag is not None]
 _MAX_VALUE_BYTES = 4096  # a longer value is a document or a waveform
 _MAX_INFLATED_BYTES = 1 << 22  # bytes of a deflated file: enough for any header
 
@@ -155,6 +153,10 @@ def _check(path: str, file: Path) -> DicomFile:
 
 def _read_header(path: Path) -> tuple[Dataset, int | None]:
     """Return the elements of interest, and the tag of the pixels (None without any)."""
+    from pydicom.datadict import tag_for_keyword  # pydicom takes long to import: for DICOM alone
+    from pydicom.filereader import read_dataset, read_partial
+
+    tags = [tag for tag in map(tag_for_keyword, _KEYWORDS) if tag is not None]
     pixels: list[int] = []
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
@@ -171,7 +173,7 @@ def _read_header(path: Path) -> tuple[Dataset, int | None]:
         if deflated is None:
             file.seek(0)
             header = read_partial(
-                file, at_pixels, defer_size=_MAX_VALUE_BYTES, force=True, specific_tags=list(_TAGS)
+                file, at_pixels, defer_size=_MAX_VALUE_BYTES, force=True, specific_tags=tags
             )
         else:
             file.seek(deflated)
@@ -180,7 +182,7 @@ def _read_header(path: Path) -> tuple[Dataset, int | None]:
                 inflater.decompress(file.read(_MAX_INFLATED_BYTES), _MAX_INFLATED_BYTES)
             )
             header = read_dataset(
-                inflated, False, True, None, at_pixels, _MAX_VALUE_BYTES, specific_tags=list(_TAGS)
+                inflated, False, True, None, at_pixels, _MAX_VALUE_BYTES, specific_tags=tags
             )
     if len(header) == 0 and start[128:] != b"DICM":
         raise InputError(f"{path}: is not a DICOM file")

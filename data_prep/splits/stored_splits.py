@@ -203,7 +203,8 @@ def write_splits(
         taken = sorted(set(splits) & set(split_ids))
         if taken and not replaces:
             raise InputError(
-                f"{folder}: split '{taken[0]}' is there; choose another name, or --replace it"
+                f"{folder}: split '{taken[0]}' is there; choose another name, or replace it with "
+                "--replace"
             )
         if replaces and len(taken) < len(splits):
             new = sorted(set(splits) - set(taken))[0]

@@ -4,7 +4,8 @@ The predicted boxes of an image are matched in the order of falling scores; equa
 order of their rows. Each predicted box is matched to the unmatched true box with which its IoU is
 highest, if that IoU reaches the threshold. Among true boxes of equal IoU the later one is matched.
 Boxes on images without lesions count as false positives. Average precision is the mean of the
-interpolated precision at COCO's 101 recall levels 0, 0.01, ... 1.
+interpolated precision at COCO's 101 recall levels 0, 0.01, ... 1. `WeightedAveragePrecision` can
+take Pascal VOC's in its place, the area under the interpolated precision.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from cxr_compare.evaluation.boxes.matching import (
 )
 from cxr_compare.evaluation.boxes.other_readings import other_readings
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.ranking import area_under_best
 from cxr_compare.evaluation.statistics.running_sums import RunningRows, SegmentSums
 
 _RECALL_POINTS = np.linspace(0.0, 1.0, 101)
@@ -42,19 +44,22 @@ _MARGIN = 1e-6  # pycocotools decides on pairs whose IoU is this near to a thres
 
 
 class WeightedAveragePrecision:
-    """COCO average precision of matched boxes, for many weightings of the patients at once.
+    """Average precision of matched boxes, for many weightings of the patients at once.
 
-    Average precision needs the precision only at the boxes that match a true box. Most boxes match
-    none at any threshold; they are counted for each patient once, before any weighting.
+    It is that of COCO, or that of Pascal VOC from 2010 on. Average precision needs the precision
+    only at the boxes that match a true box. Most boxes match none at any threshold; they are
+    counted for each patient once, before any weighting.
 
     Args:
         matches: Predicted boxes of all images in the order of falling scores, with the IoU
             thresholds at which each matches a true box.
         clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
         n_clusters: Number of patients, P.
+        every_recall: If True, the interpolated precision is averaged over every recall, as Pascal
+            VOC does from 2010 on; otherwise over COCO's 101 recall levels.
 
     Source:
-        Lin et al. 2014 (COCO).
+        Lin et al. 2014 (COCO); Everingham et al. 2010 (Pascal VOC).
 
     Example:
         >>> from cxr_compare.evaluation.boxes.matching import match_boxes
@@ -67,7 +72,15 @@ class WeightedAveragePrecision:
         [[0.5], [1.0]]
     """
 
-    def __init__(self, matches: BoxMatches, clusters: Integers, n_clusters: int) -> None:
+    def __init__(
+        self,
+        matches: BoxMatches,
+        clusters: Integers,
+        n_clusters: int,
+        *,
+        every_recall: bool = False,
+    ) -> None:
+        self._every_recall = every_recall
         patients = np.asarray(clusters)
         self._n_true = np.bincount(patients, weights=matches.n_true, minlength=n_clusters)
         patient_of_box = patients[matches.image]
@@ -100,8 +113,13 @@ class WeightedAveragePrecision:
         needed = _finds_needed(n_true)  # (R, 101)
         figures = np.full((len(weights), len(self._hits)), np.nan)
         for column, hit in enumerate(self._hits):
-            true = RunningRows(np.take(finder, hit, axis=1))
-            figures[:, column] = _interpolated(true, np.take(called, hit, axis=1), needed)
+            found = np.take(finder, hit, axis=1)
+            called_at_hits = np.take(called, hit, axis=1)
+            if self._every_recall:
+                precision = np.cumsum(found, axis=1) / called_at_hits
+                figures[:, column] = area_under_best(precision, found, n_true)
+            else:
+                figures[:, column] = _interpolated(RunningRows(found), called_at_hits, needed)
         figures[n_true == 0] = np.nan
         return figures
 

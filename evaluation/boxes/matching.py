@@ -6,7 +6,7 @@ Average precision, FROC, the RSNA score and the types of errors are all computed
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -138,6 +138,17 @@ class BoxPairs:
         )
         box = number[self.box[of_chosen]]
         return BoxPairs(ranked, self.truth, box, self.true[of_chosen], self.iou[of_chosen])
+
+    def moved(self, corners: Floats) -> BoxPairs:
+        """Put the predicted boxes elsewhere on their images; scores and ranks stay.
+
+        Args:
+            corners: New corners xyxy in original px, one row for each row of the table from which
+                the boxes were read.
+        """
+        boxes = replace(self.boxes, corners=corners[self.boxes.row])
+        iou = box_iou(boxes.corners[self.box], self.truth.corners[self.true])
+        return replace(self, boxes=boxes, iou=iou)
 
 
 def _rank_boxes(boxes: Boxes, n_images: int, most: int | None) -> RankedBoxes:

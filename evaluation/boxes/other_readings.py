@@ -270,8 +270,7 @@ class _Trial:
             said = f"{factor:.3g}"
             scale = f"scale={said} to boxes_table"
             if self._system:
-                option = shlex.quote(f"{self._system}={said}")
-                scale = f'scale={{"{self._system}": {said}}} or --scale {option}'
+                scale = f"--scale {shlex.quote(f'{self._system}={said}')}"
             yield self._moved(
                 f"{name}in px of a resized image (factor {said})",
                 f"{advice}say {scale}",

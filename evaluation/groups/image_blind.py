@@ -23,12 +23,13 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.box_choice import BoxCandidate, BoxChoice
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
-from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models, images_of
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Located, Models, images_of
 from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.groups.constant_places import Places, PlaceSearch
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.output import Output, System
+from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
 
 ENOUGH_BOXES = 100
@@ -75,12 +76,16 @@ class ConstantPlaces:
 
     def boxes_on(self, places: Places, scores: pd.Series, k: int) -> pd.DataFrame:
         """Return the best k boxes on each image, in original px, with the score of the image."""
-        boxes = places.boxes[:k]
-        sizes = self.sizes.reindex(scores.index).to_numpy(np.float64)
-        corners = np.tile(sizes, 2)[:, None, :] * boxes  # (N, k, 4)
+        corners = self.corners_on(places, scores.index, k)
+        n_boxes = corners.shape[1]
         table = pd.DataFrame(corners.reshape(-1, 4), columns=EDGES)
-        table.insert(0, "image_id", np.repeat(scores.index.to_numpy(), len(boxes)))
-        return table.assign(score=np.repeat(scores.to_numpy(np.float64), len(boxes)))
+        table.insert(0, "image_id", np.repeat(scores.index.to_numpy(), n_boxes))
+        return table.assign(score=np.repeat(scores.to_numpy(np.float64), n_boxes))
+
+    def corners_on(self, places: Places, image_ids: pd.Index, k: int) -> Floats:
+        """Return the corners of the best k boxes on N images, in original px, ``(N, k, 4)``."""
+        sizes = self.sizes.reindex(image_ids).to_numpy(np.float64)
+        return np.asarray(np.tile(sizes, 2)[:, None, :] * places.boxes[:k])
 
 
 def learn_places(truth: LabelledImages, resamples: Resamples) -> ConstantPlaces | None:
@@ -200,22 +205,38 @@ def _baseline(
     finding = model.output.findings[0] if model.output.findings else ""
     image_scores = scores.rename("score").rename_axis("image_id").reset_index()
 
-    def baseline_at(learned: Places) -> EvaluatedModel:
-        output = Output(
-            "both",
-            ids,
-            finding_scores=image_scores,
-            finding_boxes=places.boxes_on(learned, scores, k).assign(finding=finding),
-            findings=model.output.findings,
-            source=model.output.source,
-            constant_points=places.points_on(learned, ids),
-            has_scores=model.output.has_scores,
-        )
-        name = image_blind_name(model.name)
-        return EvaluatedModel(name, model.images, output, choices, model.facts)
+    output = Output(
+        "both",
+        ids,
+        finding_scores=image_scores,
+        finding_boxes=places.boxes_on(places.learned, scores, k).assign(finding=finding),
+        findings=model.output.findings,
+        source=model.output.source,
+        constant_points=places.points_on(places.learned, ids),
+        has_scores=model.output.has_scores,
+    )
+    name = image_blind_name(model.name)
+    baseline = EvaluatedModel(name, model.images, output, choices, model.facts)
+    relearned = tuple(partial(_located_at, baseline, places, at, k) for at in places.relearned)
+    return replace(baseline, relearned=relearned)
 
-    relearned = tuple(partial(baseline_at, learned) for learned in places.relearned)
-    return replace(baseline_at(places.learned), relearned=relearned)
+
+def _located_at(baseline: EvaluatedModel, places: ConstantPlaces, at: Places, k: int) -> Located:
+    """Return the point and the k boxes of a baseline where they were learned again."""
+    images = baseline.images
+    pairs = baseline.pairs
+    assert pairs is not None  # noqa: S101 - a baseline has boxes
+    corners = places.corners_on(at, images.image_ids, k)
+    if len(at.boxes) < k:  # few boxes taught it, and the first ones find them all
+        pairs = pairs.subset(pairs.boxes.row % k < len(at.boxes))
+        missing = np.zeros((len(corners), k - len(at.boxes), 4))
+        corners = np.concatenate([corners, missing], axis=1)
+    points = places.points_on(at, images.boxed_images).to_numpy()[pairs.truth.image]
+    truth = pairs.truth.corners
+    inside = ((points >= truth[:, :2]) & (points <= truth[:, 2:])).all(axis=1)
+    localised = np.zeros(len(images.image_ids), dtype=bool)
+    localised[np.flatnonzero(images.is_boxed)[pairs.truth.image[inside]]] = True
+    return Located(pairs.moved(corners.reshape(-1, 4)), localised)
 
 
 def _boxes_given(model: EvaluatedModel) -> int:

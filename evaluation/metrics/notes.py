@@ -13,6 +13,7 @@ NoteKind = Literal[
     "copies",  # test images that look like copies of training images
     "exposure",  # test images that an encoder has seen before
     "validation",  # a deficiency of the validation images
+    "no_validation",  # systems without validation images
     "not_tuned",  # a system for which cxr tune had chosen no thresholds before
     "seeds",  # several training seeds
     "unit",  # figures by study or patient

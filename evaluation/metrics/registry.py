@@ -335,6 +335,19 @@ _BOX_METRICS = (
         undefined="no evaluated image has a true box or a called one",
         table=TablePosition("localisation", 5),
     ),
+    _boxed(
+        "vinbigdata_score",
+        "VinBigData score",
+        "Score of the VinBigData challenge of 2021 for one finding: mean of two average precisions "
+        '(Pascal VOC 2010), that of the boxes at an IoU above 0.4 and that of the class "No '
+        'finding". Every image without a lesion has the same one-pixel box of this class, and '
+        "each image predicts it with 1 − image score; so half of the score ranks images and no "
+        "boxes, and a better image score alone raises it. Images of equal scores form one step.",
+        family="vinbigdata",
+        undefined="no evaluated image has a true box, or every one has",
+        needs=("boxes",),
+        table=TablePosition("localisation", 5),
+    ),
     _called_boxes(
         "box_f1",
         "F1 of the boxes at IoU 0.5",

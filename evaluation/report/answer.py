@@ -208,7 +208,9 @@ def _declared_thresholds(comparison: Comparison) -> list[str]:
 def _finding(conclusion: Conclusion, comparison: Comparison) -> str:
     """Return a conclusion; one on boxes names the systems whose boxes are parts of a map."""
     text = conclusion.text
-    boxed = [c for c in conclusion.claims if c.metric.startswith(("ap", "froc", "rsna"))]
+    boxed = [
+        c for c in conclusion.claims if c.metric.startswith(("ap", "froc", "rsna", "vinbigdata"))
+    ]
     for claim in boxed[:1]:
         for name in (claim.first, claim.second):
             system = comparison.systems.get(name)  # None for an image-blind baseline

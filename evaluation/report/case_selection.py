@@ -257,7 +257,7 @@ def _one_finds(table: _DecisionTable, made_of_others: Collection[str]) -> list[_
                 title = f"{name} finds it, {table.systems[others[0]]} misses it"
         order = _WIDEST_GAP
         if misplaced.any():
-            order += f"; {misplaced.sum():,} with a wrong location are shown below"
+            order += f"; those with a wrong location ({misplaced.sum():,}) are below"
         key = f"only-{position + 1}"
         kinds.append(_Kind(key, title, order, only & ~misplaced, gap, int(only.sum())))
     return kinds
@@ -307,7 +307,7 @@ def _agreement(table: _DecisionTable, count: int, rng: np.random.Generator) -> C
     return CaseCategory(
         key="agreement",
         title=f"{_all_systems(table)} {verb} right",
-        order=f"a random sample of {n_positive} positive and {n_negative} negative ones",
+        order=f"a random sample (positive: {n_positive}, negative: {n_negative})",
         image_ids=tuple(str(table.image_ids[row]) for row in sampled),
         total=int(right.sum()),
     )

@@ -30,12 +30,12 @@ from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.overlays.sheet import Drawing, draw_case
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.pixels import Pixels, pixels_of_data_set
-from cxr_compare.evaluation.sources.stored_predictions import (
-    read_decision,
+from cxr_compare.evaluation.sources.read_predictions import (
     read_output,
     read_system,
     stored_decision,
 )
+from cxr_compare.evaluation.sources.stored_predictions import read_decision
 from cxr_compare.evaluation.thresholds import POLICIES
 
 

@@ -22,6 +22,7 @@ class Compared:
         rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
             usual rows.
         seed: Random seed for drawing some of the images that all systems decide rightly.
+        charts: ``MODULE:NAME`` of functions of the user's own that draw a chart of the result.
     """
 
     comparison: Comparison
@@ -29,3 +30,4 @@ class Compared:
     pixels: Pixels | None = None
     rows: Sequence[TableRow] = ()
     seed: int = 0
+    charts: Sequence[str] = ()

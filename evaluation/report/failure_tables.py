@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -403,10 +404,12 @@ def disagreement_table(comparison: Comparison) -> Table | None:
         "Largest disagreements",
         ("Image", "Truth", *single),
         rows,
-        "No image is drawn. The systems rank these most differently by score.",
+        "No image is drawn. The systems rank these most differently by score."
+        + (_NUMBERED if all(re.fullmatch(r"image-\d+", str(each)) for each in shown) else ""),
     )
 
 
+_NUMBERED = " Images that were given without ids are numbered from 1 in the order of the labels."
 _TRUTHS = {1.0: "positive", 0.0: "negative"}
 
 

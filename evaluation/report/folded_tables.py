@@ -9,8 +9,9 @@ from cxr_compare.evaluation.groups.exposure import ExposureResult, UnseenFigure
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT
 from cxr_compare.evaluation.report.table import Table, figure_text, text_table
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
-from cxr_compare.evaluation.statistics.figure_text import number, range_text
+from cxr_compare.evaluation.statistics.figure_text import DASH, number, range_text
 from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.verdict.unequal_recipes import training_conditions
 
 _PREDICTIVE = {"ppv": "Positive predictive value", "npv": "Negative predictive value"}
 
@@ -24,8 +25,24 @@ def folded_tables(comparison: Comparison) -> list[Table]:
             _at_prevalence(comparison),
             _shortcuts(comparison),
         ]
+    tables.append(_trainings(comparison))
     exposures = [_unseen(result) for result in comparison.exposures if result.n_seen]
     return [*(table for table in tables if table is not None), *exposures]
+
+
+def _trainings(comparison: Comparison) -> Table | None:
+    """Return what each system had in training; None without a system of this program."""
+    conditions = training_conditions(
+        {name: comparison.records[name] for name in comparison.names if name in comparison.records}
+    )
+    names = [name for name in comparison.names if any(name in each for each in conditions.values())]
+    if not names:
+        return None
+    rows = [
+        (f"{condition[:1].upper()}{condition[1:]}", *(values.get(name, DASH) for name in names))
+        for condition, values in conditions.items()
+    ]
+    return text_table("What each training had", ("Condition", *names), rows)
 
 
 def _first(rows: pd.DataFrame) -> Interval:

@@ -323,6 +323,7 @@ _MAIN_FIGURES = (  # metric and policy of the rows in the figure and in the Mark
     ("ap50", ""),
     ("ap50_decided", ""),
     ("rsna_score", ""),
+    ("vinbigdata_score", ""),
     ("froc_mean", ""),
     ("f1", "max_f1"),
     ("recall", "specificity>=0.90"),

@@ -44,7 +44,7 @@ class IntervalFacts:
         chance: True if an AUROC was tested against that of random scores.
         lowered: True if the lower end of an average precision allows for its bias.
         hits: Rules by which boxes and points hit lesions, as families of metrics: ``froc_iou``,
-            ``froc_centre``, ``coco``, ``rsna`` and ``point``.
+            ``froc_centre``, ``coco``, ``rsna``, ``vinbigdata`` and ``point``.
     """
 
     methods: tuple[str, ...]

@@ -31,6 +31,10 @@ _HITS = {
     ),
     "coco": "AP50 asks for an IoU of 0.5, the rule of PASCAL VOC and COCO, which rewards outlines.",
     "rsna": "The RSNA score averages over IoUs from 0.4 to 0.75, as the challenge of 2018 did.",
+    "vinbigdata": (
+        "The VinBigData score asks for an IoU above 0.4, as the challenge of 2021 did; half of it "
+        "is the average precision of the images without a finding."
+    ),
     "point": (
         "A point is right if it lies on a lesion, the only rule that boxes and maps can both meet."
     ),
@@ -116,7 +120,8 @@ def _counts(made: IntervalFacts, cite: Cite) -> list[str]:
         f"of the four outcomes{cite('agresticaffo2000')}, who has as many images as the patients "
         "of the class have on average. Of these counts, the balanced accuracy, (1 + MCC) / 2 or "
         "LR / (1 + LR) has its interval on the logit in the same way, with 2 V² / Σ q⁴ degrees of "
-        "freedom and not cut; it is widened where it leaves out the printed figure.",
+        "freedom and not cut; it is widened where it leaves out the printed figure. MCC depends on "
+        "the share of positive images, so its V is multiplied by w.",
     ]
     if made.chosen:
         sentences.append(

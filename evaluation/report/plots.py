@@ -533,7 +533,7 @@ def _fitting_ticks(low: float, high: float, width: float) -> tuple[list[float], 
     if high <= low:
         high = low + 0.01
     for most in (4, 3, 2, 1):
-        locator = MaxNLocator(nbins=most, steps=[1, 2, 5, 10], min_n_ticks=2)
+        locator = MaxNLocator(nbins=most, steps=[1, 2, 5, 10], min_n_ticks=1)
         ticks = list(map(float, locator.tick_values(low, high)))
         texts = [_tick_text(tick, ticks) for tick in ticks]
         letters = max(map(len, texts)) + 1.5

@@ -7,14 +7,15 @@ the size of the file and the memory do not grow with the data set.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
+from cxr_compare.data_prep.contracts.own_parts import is_own_part
 from cxr_compare.evaluation.choose import not_tuned_text
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import listing
@@ -32,6 +33,9 @@ from cxr_compare.evaluation.report.report_tables import report_tables
 from cxr_compare.evaluation.report.system_cards import card_files, carded_systems, write_cards
 from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.report.unknown_patients import image_wording
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_BYTES = 8_000_000
 
@@ -52,6 +56,7 @@ def write_page(
     curves: pd.DataFrame,
     figures: pd.DataFrame,
     facts: dict[str, Any],
+    own_charts: Mapping[str, Figure],
     progress: Callable[..., None] | None,
 ) -> dict[str, str]:
     """Write the page ``report.html``, and charts, cards, tables for a paper and images beside it.
@@ -64,6 +69,7 @@ def write_page(
         curves: Table of all curves, as `curve_table` returns it.
         figures: Tidy table of all figures.
         facts: What charts need beside them, as `chart_facts` returns it.
+        own_charts: Charts of the user's own, by ``MODULE:NAME``.
         progress: Function without arguments, called once for each drawn image; None for no such
             call.
 
@@ -81,7 +87,7 @@ def write_page(
     for pattern in _STALE:
         for stale in out.glob(pattern):
             stale.unlink()  # a file of an earlier report need not belong to this one
-    charts = _draw_charts(comparison, curves, figures, facts, out / files.FIGURES)
+    charts = _draw_charts(comparison, curves, figures, facts, out / files.FIGURES, own_charts)
     finding = comparison.display_name
     gallery = draw_gallery(
         comparison,
@@ -129,17 +135,20 @@ def _draw_charts(
     figures: pd.DataFrame,
     facts: dict[str, Any],
     folder: Path,
+    own_charts: Mapping[str, Figure],
 ) -> dict[str, ShownChart]:
     """Draw each chart once, write it as SVG and as a page of a PDF, and return it by its name."""
     drawn = {
         name: draw(name, curves, figures, comparison.names, facts)
         for name in chart_names(curves, facts)
     }
-    save_pages(drawn.values(), folder / "charts.pdf")
-    charts = {}
-    for name, figure in drawn.items():
-        charts[name] = ShownChart(figure, chart_note(name, curves, facts))
-        (folder / f"{name}.svg").write_bytes(charts[name].file)
+    save_pages([*drawn.values(), *own_charts.values()], folder / "charts.pdf")
+    charts = {
+        name: ShownChart(figure, chart_note(name, curves, facts)) for name, figure in drawn.items()
+    }
+    charts |= {name: ShownChart(figure, f"By {name}.") for name, figure in own_charts.items()}
+    for name, chart in charts.items():
+        (folder / f"{name.replace(':', '-')}.svg").write_bytes(chart.file)
     return charts
 
 
@@ -148,7 +157,8 @@ def _content_without_images(
 ) -> dict[str, Any]:
     """Return the content of the report's page but for its title, main tables and images."""
     # These are ROC, FROC and scores; other charts replace those that are missing.
-    curves = [name for name in charts if name not in _NOT_ON_THE_PAGE]
+    own = [chart for name, chart in charts.items() if is_own_part(name)]
+    curves = [name for name in charts if not (name in _NOT_ON_THE_PAGE or is_own_part(name))]
     ranked = sorted(curves, key=lambda name: name not in _MAIN_CHARTS)
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=curves.index)
     return {
@@ -162,7 +172,7 @@ def _content_without_images(
             if not (note.caution or note.about_decisions or note.kind == "image_blind")
         ],
         "untuned": _untuned(comparison),
-        "main_charts": [charts[name] for name in first],
+        "main_charts": [*(charts[name] for name in first), *own],
         "further_charts": [charts[name] for name in curves if name not in first],
     }
 

@@ -25,6 +25,7 @@ from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
+from cxr_compare.data_prep.contracts.own_parts import own_function, problem_of
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.figures import TIDY_COLUMNS
@@ -328,6 +329,21 @@ class Result(OpenedFromFolder):
             raise InputError(f"there is no chart '{name}'; this comparison has {', '.join(names)}")
         return draw(name, self.curves, self.figures, self.systems, facts)
 
+    def _own_chart(self, name: str) -> Figure:
+        """Draw a chart of the user's own, by a function of this result."""
+        from matplotlib.figure import Figure
+
+        function = own_function(name, "charts")
+        try:
+            drawn = function(self)
+        except Exception as error:
+            raise InputError(f"charts: {name}: {problem_of(error)}") from error
+        if not isinstance(drawn, Figure):
+            raise InputError(
+                f"charts: {name}: returned a {type(drawn).__name__}; return a matplotlib Figure"
+            )
+        return drawn
+
     @with_known_keywords
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
         """Return the test images that the report shows as examples, such as misses.
@@ -462,6 +478,7 @@ class Result(OpenedFromFolder):
             curves=self.curves,
             figures=self.figures,
             facts=self.answer.charts,
+            own_charts={name: self._own_chart(name) for name in self.compared.charts},
             progress=progress,
         )
         digests = {}

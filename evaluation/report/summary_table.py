@@ -9,9 +9,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.own_parts import is_own_part
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.metrics.own_metric import register_metric
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
 from cxr_compare.evaluation.report.cost_table import cost_frame, timing_note
@@ -65,7 +67,7 @@ def table_rows(names: Sequence[str]) -> tuple[TableRow, ...]:
 
     The text after ``@`` is the rule by which the threshold is chosen. A metric that needs a
     threshold, but has no ``@``, uses the rule that the report uses where it shows one threshold
-    only.
+    only. A function of the user's own, ``MODULE:NAME``, becomes a metric.
 
     Args:
         names: Short names of metrics, each perhaps with a rule after ``@``. Empty texts are left
@@ -82,6 +84,10 @@ def table_rows(names: Sequence[str]) -> tuple[TableRow, ...]:
         TableRow(metric='recall', policy='specificity>=0.90')
     """
     rows = [TableRow(*map(str.strip, name.split("@", 1))) for name in names if name.strip()]
+    rows = [
+        row._replace(metric=register_metric(row.metric).name) if is_own_part(row.metric) else row
+        for row in rows
+    ]
     for row in rows:
         if row.metric not in METRICS:
             near = difflib.get_close_matches(row.metric, METRICS, n=1)

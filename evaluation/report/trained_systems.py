@@ -403,6 +403,8 @@ def _augmentation(kinds: Facts, citations: Citations) -> str:
         for key, (words, factor) in _AUGMENTATIONS.items()
         if kinds.get(key)
     ]
+    if kinds.get("function"):
+        parts.append(f"by the function {kinds['function']}")
     if not parts:
         return "Training images were not augmented."
     cited = citations.cite("albumentations2020")

@@ -7,7 +7,6 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.tables import require_members
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.sources.eligible import unknown_training
@@ -60,27 +59,6 @@ def training_sets(system: Predictions) -> list[tuple[str, str]]:
     if recorded == "unknown":
         return []
     return [(each.name, each.content_id) for each in recorded]
-
-
-def training_id(info: PredictionsInfo) -> str:
-    """Return the id of the training run whose model made the predictions.
-
-    An exported model has the id of the run that it was exported from. Neither device nor precision
-    changes the id. Predictions that were imported from other software name no run.
-
-    Args:
-        info: Content of the file ``predictions.json`` in a folder of predictions.
-
-    Returns:
-        The id of the training run, or the id of these predictions (``inference_id``) where the
-        training run is not recorded.
-
-    Example:
-        >>> info = PredictionsInfo(system="A", kind="scores", exported_from="r", inference_id="x")
-        >>> training_id(info)
-        'r'
-    """
-    return str(info.training_id or info.exported_from or info.inference_id)
 
 
 def notes_on_seen_images(

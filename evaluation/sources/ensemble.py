@@ -27,9 +27,10 @@ from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.sources.box_fusion import NAME, OVERLAP, BoxGroups, best_box_fusion
-from cxr_compare.evaluation.sources.eligibility import check_data_set, training_id, training_sets
+from cxr_compare.evaluation.sources.eligibility import check_data_set, training_sets
 from cxr_compare.evaluation.sources.joint import JointRule, fit_joint
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.read_predictions import training_id
 from cxr_compare.evaluation.statistics.joint_score import METHOD
 
 _PART_SIZE = 1024  # images in one file of a predictions folder, as `cxr predict` writes them
@@ -159,11 +160,11 @@ def join(
     Raises:
         InputError: As `join_systems`.
     """
-    check_members(members)
     if {member.kind for member in members} not in ({"boxes"}, {"scores"}):
         if weights is not None:
             raise InputError("weights: a joint system fits its own; leave them out")
         return join_both(members, truths(), sizes)
+    check_members(members)
     _check_same_findings(members)
     member_weights = _checked_weights(weights, len(members))
     if members[0].kind == "boxes":
@@ -229,7 +230,8 @@ def join_both(
     Raises:
         InputError: The members do not fit each other, or the validation images do not suffice.
     """
-    check_members(members)
+    roles = next(iter(truths.values())).roles
+    check_members(members, evaluated=roles.index[roles.isin(["val", "test"])])
     images = _join_images(members)
     ran = pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
     boxes = _boxes_of_detectors(members, sizes)
@@ -352,8 +354,11 @@ def _info(
     )
 
 
-def check_members(members: Sequence[Predictions]) -> None:
-    """Refuse fewer than two members, repeated members, logits and different images."""
+def check_members(members: Sequence[Predictions], evaluated: pd.Index | None = None) -> None:
+    """Refuse fewer than two members, repeated members, logits and different images.
+
+    Members may differ in images that are not among the evaluated ones, if these are given.
+    """
     if len(members) < 2:
         raise InputError("ensemble: needs at least two predictions folders")
     first = members[0]
@@ -375,10 +380,13 @@ def check_members(members: Sequence[Predictions]) -> None:
             )
         member_by_training[training] = member
         differing = set(first.images["image_id"]) ^ set(member.images["image_id"])
+        if evaluated is not None:
+            differing &= set(evaluated)
         if differing:
             raise InputError(
                 f"{member.folder}: was run on other images than {first.folder} "
-                f"({len(differing)} differ, first '{min(differing)}'); predict both on one split"
+                f"({len(differing)} differ, first '{min(differing)}'); predict or import both for "
+                "one split"
             )
 
 
@@ -407,8 +415,10 @@ def _check_same_findings(members: Sequence[Predictions]) -> None:
 
 
 def _join_images(members: Sequence[Predictions]) -> pd.DataFrame:
-    """Join the members' images; an image that failed in any member counts as failed."""
+    """Join the images that all members list; one that failed in any member counts as failed."""
     index = pd.Index(members[0].images["image_id"].sort_values())
+    for member in members[1:]:
+        index = index[is_member(index, member.images["image_id"])]
     reasons: dict[str, list[str]] = {}
     for member in members:
         failed = member.images[member.images["status"] != "ok"]

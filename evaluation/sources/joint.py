@@ -22,7 +22,7 @@ from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.reduction import Reduction
 from cxr_compare.evaluation.reduction_choice import choose_reduction
-from cxr_compare.evaluation.sources.stored_predictions import read_output
+from cxr_compare.evaluation.sources.read_predictions import read_output
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.joint_score import (
     METHOD,

@@ -1,22 +1,19 @@
-"""Predictions folders as tables in memory, and the evaluation of these tables.
+"""Evaluation of the systems in predictions folders.
 
-This module does everything that needs a folder: it reads tables, checks which images a system has
-seen in training, adds the audit, and records how figures came about. The functions that compute
-figures take tables.
+This module does everything that needs a folder: it checks which images a system has seen in
+training, adds the audit, and records how figures came about. The functions that compute figures
+take tables.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.disk_space import make_folder
-from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation import choose
@@ -25,16 +22,16 @@ from cxr_compare.evaluation.common_images import Images, common_test_images
 from cxr_compare.evaluation.compare import models_by_label, name_models, pilot_parts
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.notes import Note
-from cxr_compare.evaluation.output import Output, System, SystemFacts
+from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.eligibility import (
     check_data_set,
     describe_training_data,
     notes_on_seen_images,
-    training_id,
     training_sets,
 )
 from cxr_compare.evaluation.sources.eligible import EligibleSystems
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.read_predictions import read_system
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
 
 _RECORDED = (
@@ -42,89 +39,6 @@ _RECORDED = (
     "created", "revision", "versions", "backend", "precision", "tta", "recipe", "members",
     "ensemble", "description",
 )  # fmt: skip
-
-
-def stored_decision(predictions: Predictions, target: str) -> Choices | None:
-    """Return the choices that ``cxr tune`` stored for a target; None if there are none."""
-    path = predictions.decision_file(target)
-    return Choices.read(path) if not predictions.tables and path.is_file() else None
-
-
-def store_decision(predictions: Predictions, choices: Choices) -> Path:
-    """Store choices with the predictions that they are for, and return the path of the file."""
-    path = predictions.decision_file(choices.target)
-    make_folder(path.parent)
-    choices.write(path)
-    return path
-
-
-def read_system(
-    predictions: Predictions,
-    target: Target,
-    image_ids: pd.Index | None = None,
-    *,
-    maps: bool = True,
-) -> System:
-    """Load the predictions of one detector or classifier for one finding into memory.
-
-    Args:
-        predictions: Stored predictions of the detector or classifier.
-        target: The finding to evaluate: a name and the disease signs any of which makes an image
-            positive. Only rows of these signs are read.
-        image_ids: Ids of the images whose rows are read; None for all predicted images.
-        maps: True to read activation maps too, which are large.
-
-    Returns:
-        Scores, boxes and maps of these images, with the stored thresholds and facts about the
-        training.
-
-    Raises:
-        InputError: A stored table is broken, or has rows of an image that was not predicted.
-    """
-    ids = pd.Index(predictions.images["image_id"]) if image_ids is None else image_ids
-    info = predictions.info
-    system = System(
-        name=predictions.name,
-        kind=predictions.kind,
-        images=predictions.images,
-        scores=predictions.rows("scores", target.any_of, ids),
-        boxes=predictions.rows("boxes", target.any_of, ids),
-        findings=target.any_of,
-        decision=stored_decision(predictions, target.name),
-        source=str(predictions.folder),
-        has_scores=info.has_scores,
-        facts=SystemFacts(
-            seed=info.seed,
-            training_id=training_id(info),
-            inference_id=info.inference_id,
-            exported=bool(info.exported_from),
-            cost=dict(info.cost or {}),
-            score_range=predictions.score_range,
-            notes=info.notes,
-        ),
-    )
-    return replace(system, maps=predictions.rows("maps", target.any_of, ids)) if maps else system
-
-
-def read_output(
-    predictions: Predictions, target: Target, image_ids: pd.Index, *, maps: bool = True
-) -> Output:
-    """Load the predictions of one detector or classifier for chosen images, in their order.
-
-    Args:
-        predictions: Stored predictions of the detector or classifier.
-        target: The finding to evaluate: a name and the disease signs any of which makes an image
-            positive. Only rows of these signs are read.
-        image_ids: Ids of the images, shape ``(N,)``; the model must have been run on all of them.
-        maps: True to read activation maps too, which are large.
-
-    Returns:
-        Scores, boxes and maps of the images, in the order of ``image_ids``.
-
-    Raises:
-        InputError: A stored table is broken, or has rows of an image that was not predicted.
-    """
-    return read_system(predictions, target, image_ids, maps=maps).output_on(image_ids)
 
 
 def read_system_of_split(

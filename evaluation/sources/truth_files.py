@@ -88,8 +88,8 @@ def truth_set(
     if boxes is not None and not is_table_file(boxes):
         raise InputError(
             f"{boxes}: boxes beside labels are a table with the columns image_id,x1,y1,x2,y2; COCO "
-            "and YOLO files hold the labels, too, so give them as --truth alone; of other formats "
-            "cxr prepare makes a data set for --data"
+            "and YOLO files hold the labels, too, so give them as --truth alone; other formats are "
+            "read by cxr prepare, and its data set is given as --data"
         )
     options = ReadOptions(columns=columns)
     if "labels" in labels.options:

@@ -13,9 +13,9 @@ is computed with one more patient of each of the four outcomes, as Agresti and C
 difference of two shares. The interval of one share needs no such patient: the interval of a share
 of 0 or 1 is exact.
 
-Precision, negative predictive value and F1 depend on how many images are positive. If the patients
-of the rarer class are few and have unequal numbers of images, the sample shows too little of that
-inequality, so the variance is multiplied by `class_inflation`.
+Precision, negative predictive value, F1 and MCC depend on how many images are positive. If the
+patients of the rarer class are few and have unequal numbers of images, the sample shows too little
+of that inequality, so the variance is multiplied by `class_inflation`.
 """
 
 from __future__ import annotations
@@ -211,7 +211,9 @@ def share_over_seeds(seeds: Sequence[ShareParts]) -> ClusteredEstimate:
     )
 
 
-def function_over_seeds(formula: Formula, seeds: Sequence[Floats]) -> ClusteredEstimate:
+def function_over_seeds(
+    formula: Formula, seeds: Sequence[Floats], inflation: float = 1.0
+) -> ClusteredEstimate:
     """Estimate a function of the four counts of a confusion matrix, for an interval by patient.
 
     One more patient of each of the four outcomes is added, who has as many images as the patients
@@ -222,6 +224,7 @@ def function_over_seeds(formula: Formula, seeds: Sequence[Floats]) -> ClusteredE
         formula: Function from counts (``tp``, ``fp``, ``tn``, ``fn``), shape ``(..., 4)``, to a
             value in [0, 1].
         seeds: Counts by patient, shape ``(patients, 4)``, one for each training seed of a model.
+        inflation: Factor by which the variance is multiplied, see `rarer_class_inflation`.
 
     Returns:
         Mean over the training seeds, with its standard error over patients and seeds. It has none
@@ -247,7 +250,7 @@ def function_over_seeds(formula: Formula, seeds: Sequence[Floats]) -> ClusteredE
     added = np.diag([of_positive, of_negative, of_negative, of_positive])
     sums = [np.vstack([counts, added]) for counts in seeds]
     values = [float(formula(each.sum(axis=0))) for each in sums]
-    columns = np.column_stack([jackknife(formula, each) for each in sums])
+    columns = np.column_stack([jackknife(formula, each) for each in sums]) * np.sqrt(inflation)
     freedom = satterthwaite_freedom(columns.mean(axis=1))
     if len(seeds) > 1:
         return estimate_over_seeds([values], columns.T @ columns, freedom, bounded=True)

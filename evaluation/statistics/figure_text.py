@@ -58,7 +58,7 @@ def _end_text(end: float | None, digits: int) -> str:
 
 
 def score_text(value: float) -> str:
-    """Format a score or threshold: three decimals, or three significant digits if it is small.
+    """Format a score or threshold: three decimals, or three digits where these would hide some.
 
     Args:
         value: The score or threshold.
@@ -67,10 +67,11 @@ def score_text(value: float) -> str:
         The text, such as ``0.710``.
 
     Example:
-        >>> score_text(0.71), score_text(0.00412)
-        ('0.710', '0.00412')
+        >>> score_text(0.71), score_text(0.06), score_text(0.00412)
+        ('0.710', '0.060', '0.00412')
     """
-    return f"{value:.3f}" if abs(value) >= 0.1 else f"{value:.3g}"
+    fits = abs(value) >= 0.1 or value == round(value, 3)
+    return f"{value:.3f}" if fits else f"{value:.3g}"
 
 
 def p_value_text(p_value: float | None) -> str:

@@ -225,6 +225,25 @@ class RankingSums(NamedTuple):
                 "average_precision": np.where(n_positive > 0, gained / n_positive, np.nan),
             }
 
+    def interpolated_precision(self) -> Floats:
+        """Compute the average precision of Pascal VOC (from 2010 on) once for each sample.
+
+        Tied scores form one step, as in the ``average_precision`` of the method `figures`.
+
+        Returns:
+            Area under the highest precision at or beyond each recall, shape ``(R,)``; NaN if a
+            sample has no positive image.
+
+        Example:
+            >>> ranked = RankedScores([1, 0, 1, 1], [0.9, 0.7, 0.5, 0.3])
+            >>> ranked.sums(np.ones((1, 4), dtype=int)).interpolated_precision().round(3).tolist()
+            [0.833]
+        """
+        false = np.take(self.negatives, self.ranked.negative_upto, axis=1)  # (R, P)
+        true = np.take(self.positives, self.ranked.positive_upto, axis=1)  # (R, P)
+        precision = true / np.maximum(true + false, 1)
+        return area_under_best(precision, self.on_positive, self.positives[:, -1])
+
     def counts(self, thresholds: Floats) -> dict[str, Floats]:
         """Count true and false positives and negatives in each weighted sample, at its threshold.
 
@@ -249,6 +268,31 @@ class RankingSums(NamedTuple):
             "tn": self.negatives[:, -1] - fp,
             "fn": self.positives[:, -1] - tp,
         }
+
+
+def area_under_best(precision: Floats, weights: Integers, n_positive: Integers | Floats) -> Floats:
+    """Return the area under the highest precision at or beyond each recall, for each sample.
+
+    Args:
+        precision: Precision at each positive item, from the highest score down, shape ``(R, P)``.
+        weights: Weight of each positive item in each sample, shape ``(R, P)``.
+        n_positive: Total weight of all positive items, also of those without a score, shape
+            ``(R,)``.
+
+    Returns:
+        The areas in [0, 1], shape ``(R,)``; NaN where no positive item has a weight.
+
+    Source:
+        Everingham et al. 2010 (Pascal VOC).
+
+    Example:
+        >>> precision = np.array([[1.0, 2 / 3, 3 / 4]])
+        >>> area_under_best(precision, np.ones((1, 3), dtype=int), np.array([3])).round(3).tolist()
+        [0.833]
+    """
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((best * weights).sum(axis=1) / n_positive)
 
 
 def roc_and_pr_curves(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> dict[str, Floats]:

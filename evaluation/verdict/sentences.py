@@ -438,17 +438,31 @@ def same_training(system: str, original: str) -> str:
     )
 
 
-def unequal_training(conditions: Mapping[str, Mapping[str, str]]) -> str:
+def unequal_training(
+    conditions: Mapping[str, Mapping[str, str]], *, boxes_against_labels: bool
+) -> str:
     """Name the training conditions, and their values by system, in which systems differ."""
     parts = []
     for condition, values in conditions.items():
         texts = ", ".join(f"{name}: {value}" for name, value in values.items())
         parts.append(f"{condition} ({texts})")
     count = counted(len(parts), "condition")
-    return (
-        f"Trainings differed in {count}: {'; '.join(parts)}. A difference between these systems is "
-        "one of their whole recipes, not of detector against classifier alone."
+    meaning = (
+        "This compares recipe against recipe: a difference between these systems is one of their "
+        "whole recipes, not of detector against classifier alone."
     )
+    if boxes_against_labels:
+        meaning = (
+            "All other recorded conditions were equal, so this compares boxes against labels: "
+            "learning boxes, with the head and loss that this needs, against learning labels."
+        )
+    figures = conditions.get("figure that chose the epoch", {}).values()
+    if {"AP50", "AP"} & set(figures):
+        meaning += (
+            " A detector's epoch was chosen by its boxes, which a classifier does not have; "
+            "training.monitor=auroc, or epoch for the last one, is the same figure for both."
+        )
+    return f"Trainings differed in {count}: {'; '.join(parts)}. {meaning}"
 
 
 def protocol_sentence(

@@ -1,4 +1,4 @@
-"""Conditions of training, such as the input size, in which the compared systems differ."""
+"""Conditions of training, such as the input size: what each system had, and what differs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,62 @@ _PARTS = {
     "head_first": "no part of the backbone in the first epoch, then all of it",
     "stages": "one stage of the backbone more in each epoch",
 }
+_OF_THE_QUESTION = frozenset(
+    {"architecture", "parameters", "loss", "learned annotations", "settings tried on validation"}
+)
+"""Conditions that differ because one system learns boxes and the other labels."""
+_DURATION = frozenset({"length of training", "time of training"})
 _EQUAL_TIMES = 1.5  # two trainings of one recipe differ by less on one machine
 _FOCAL = ("retinanet", "fcos")
 """Detectors that learn classes by the focal loss, which weighs easy images down."""
+
+
+def training_conditions(records: Mapping[str, _Record]) -> dict[str, dict[str, str]]:
+    """Return the conditions of the training of each system, such as the input size, in words.
+
+    Args:
+        records: Record of each system by its display name, as `unequal_conditions` takes them.
+
+    Returns:
+        By condition and display name, the value of each system whose value is known. A condition
+        that is known for no system is left out.
+
+    Example:
+        >>> training_conditions({"A": {"recipe": {"run": {"n_train": 500, "n_boxes": 90}}}})
+        {'training images': {'A': '500'}, 'learned annotations': {'A': '90 boxes'}}
+    """
+    trained = {name: record for name, record in records.items() if record.get("recipe")}
+    conditions: dict[str, dict[str, str]] = {}
+    for condition, describe in _CONDITIONS.items():
+        texts = {name: describe(record) for name, record in trained.items()}
+        known = {name: text for name, text in texts.items() if text}
+        if known:
+            conditions[condition] = known
+    return conditions
+
+
+def is_boxes_against_labels(unequal: Mapping[str, Mapping[str, str]]) -> bool:
+    """Return True if trainings differ only because one side learns boxes and the other labels.
+
+    Of the number of epochs and the time one may differ, too: two networks with equal numbers of
+    steps take different times.
+
+    Args:
+        unequal: Conditions that differ, as `unequal_conditions` returns them.
+
+    Example:
+        >>> annotations = {"A": "90 boxes", "B": "500 image labels"}
+        >>> is_boxes_against_labels({"learned annotations": annotations})
+        True
+        >>> sizes = {"A": "160 px", "B": "96 px"}
+        >>> is_boxes_against_labels({"learned annotations": annotations, "input size": sizes})
+        False
+    """
+    kinds = {
+        text.split()[-1].rstrip("s") for text in unequal.get("learned annotations", {}).values()
+    }
+    further = set(unequal) - _OF_THE_QUESTION
+    return len(kinds) > 1 and further <= _DURATION and len(further) < len(_DURATION)
 
 
 def unequal_conditions(records: Mapping[str, _Record]) -> dict[str, dict[str, str]]:
@@ -54,33 +107,29 @@ def unequal_conditions(records: Mapping[str, _Record]) -> dict[str, dict[str, st
         >>> unequal_conditions({"A": record(128), "B": record(96)})
         {'input size': {'A': '128 px', 'B': '96 px'}}
     """
-    trained = {name: record for name, record in records.items() if record.get("recipe")}
-    unequal: dict[str, dict[str, str]] = {}
-    for condition, describe in _CONDITIONS.items():
-        texts = {name: describe(record) for name, record in trained.items()}
-        known = {name: text for name, text in texts.items() if text}
-        if len(set(known.values())) > 1:
-            unequal[condition] = known
-    seconds = {name: _run(record).get("seconds_training") for name, record in trained.items()}
-    known_seconds = {name: value for name, value in seconds.items() if value}
-    if len(known_seconds) > 1 and max(known_seconds.values()) > _EQUAL_TIMES * min(
-        known_seconds.values()
-    ):
-        unequal["time of training"] = {
-            name: _time(value, trained[name]) for name, value in known_seconds.items()
-        }
-    return unequal
+    seconds = [_run(record).get("seconds_training") for record in records.values()]
+    times = [value for value in seconds if value]
+    has_equal_times = bool(times) and max(times) <= _EQUAL_TIMES * min(times)
+    return {
+        condition: values
+        for condition, values in training_conditions(records).items()
+        if len(set(values.values())) > 1
+        if not (condition == "time of training" and has_equal_times)
+    }
 
 
-def _time(seconds: float, record: _Record) -> str:
-    """Return a time and the device on which it was spent."""
+def _time(record: _Record) -> str:
+    """Return the time of training and the device on which it was spent."""
+    seconds = _run(record).get("seconds_training")
+    if not seconds:
+        return ""
     text = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
     device = _run(record).get("device_name")
     return f"{text} on {device}" if device else text
 
 
 def _run(record: _Record) -> _Record:
-    return record["recipe"].get("run") or {}
+    return (record.get("recipe") or {}).get("run") or {}
 
 
 def _section(record: _Record, name: str) -> _Record:
@@ -88,11 +137,15 @@ def _section(record: _Record, name: str) -> _Record:
 
 
 def _network(record: _Record) -> str:
-    name = str(record["recipe"].get("network") or "")
-    architecture = _section(record, "model").get("architecture")
-    if not name or architecture is None:
-        return name
-    return f"{architecture} on {name}"
+    return str(record["recipe"].get("network") or "")
+
+
+def _architecture(record: _Record) -> str:
+    """Return the architecture of a detector, or that the whole image is classified."""
+    config = record["recipe"].get("config") or {}
+    if config.get("kind") == "classifier":
+        return "classifier of whole images"
+    return str(_section(record, "model").get("architecture") or "")
 
 
 def _parameters(record: _Record) -> str:
@@ -224,6 +277,14 @@ def _augmentation(record: _Record) -> str:
     return "; ".join(parts)
 
 
+def _views(record: _Record) -> str:
+    """Return the views of an image whose boxes are joined; the plain image is the first."""
+    if "tta" not in record:
+        return ""
+    views = (record["tta"] or {}).get("views", [])[1:]
+    return ", ".join(views) or "none"
+
+
 def _choices(record: _Record) -> str:
     """Return how many settings validation chose from; a single one is no choice."""
     decision = record.get("decision")
@@ -241,6 +302,7 @@ def _choices(record: _Record) -> str:
 
 _CONDITIONS: Mapping[str, Callable[[_Record], str]] = {
     "network": _network,
+    "architecture": _architecture,
     "parameters": _parameters,
     "input size": _input_size,
     "first weights": _first_weights,
@@ -257,6 +319,8 @@ _CONDITIONS: Mapping[str, Callable[[_Record], str]] = {
     "optimiser": _optimiser,
     "averaged weights": _averaged,
     "augmentation": _augmentation,
+    "test-time views": _views,
     "settings tried on validation": _choices,
+    "time of training": _time,
 }
 """Function that words each condition of a training from its record; empty where it is unknown."""

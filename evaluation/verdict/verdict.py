@@ -23,6 +23,7 @@ from cxr_compare.evaluation.verdict.claims import (
     same,
 )
 from cxr_compare.evaluation.verdict.margin import against_margin, margin_text
+from cxr_compare.evaluation.verdict.unequal_recipes import is_boxes_against_labels
 from cxr_compare.evaluation.verdict.verdict_parts import (
     AnswerContext,
     Conclusion,
@@ -506,7 +507,8 @@ def _training_scope(systems: Sequence[str], context: AnswerContext) -> tuple[str
         *(sentences.same_training(name, original) for name, original in originals.items()),
     ]
     if context.unequal:
-        texts.append(sentences.unequal_training(context.unequal))
+        matched = is_boxes_against_labels(context.unequal)
+        texts.append(sentences.unequal_training(context.unequal, boxes_against_labels=matched))
     return sentences.training_brief(n_runs, len(trained)), texts
 
 

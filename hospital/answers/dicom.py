@@ -12,7 +12,6 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import counted, require_packages
 from cxr_compare.data_prep.images.image import starts_like_dicom
 from cxr_compare.data_prep.images.loose_images import find_image_files
-from cxr_compare.hospital.answers.answered_files import answered_files
 from cxr_compare.hospital.dicom_objects.result_identity import Algorithm, to_bytes
 from cxr_compare.hospital.dicom_objects.source_header import Source, read_source
 from cxr_compare.scripts import console
@@ -33,6 +32,8 @@ from cxr_compare.scripts.command_frame import (
     say_cautions,
     sort_paths,
 )
+from cxr_compare.serving.answer_files import answer_files
+from cxr_compare.serving.joint_answers import AnsweredFile
 
 # Ends of the names of files that are written
 _REPORT_END = "-sr.dcm"
@@ -85,30 +86,23 @@ def dicom(
     loaded = say_cautions(open_runs(runs, options))
     algorithms = [Algorithm.from_run(run) for run in loaded]
     stems: set[str] = set()
-    n_written = 0
-    for answered in answered_files(loaded, files):
-        problem = answered.problem
-        if problem is None and isinstance(answered.answers, list):
-            if strict and (warned := Answer.joint_warnings(answered.answers)):
-                problem = f"{answered.file.path}: {warned[0]}; refused by --strict"
-            else:
-                problem = _write(answered.file.path, answered.answers, algorithms, folder, stems)
-        if problem is None:
-            n_written += 1
-        else:
-            console.say(f"no DICOM objects: {problem}")
-    if not n_written:
-        raise InputError(f"none of {counted(len(files), 'DICOM file')} got objects; see above")
+
+    def write(answered: AnsweredFile) -> str | None:
+        if answered.answers is None:
+            return None
+        return _write(answered.file.path, answered.answers, algorithms, folder, stems)
+
+    answers = answer_files(loaded, ([], files), console, strict=strict, on_answer=write)
     counts = {
-        "written": n_written,
-        "refused": len(files) - n_written,
+        "written": len(files) - len(answers.left_out),
+        "refused": len(answers.left_out),
         "no_dicom": len(found) - len(files),
     }
     notes = [f"{counts['refused']} refused, see above"] if counts["refused"] else []
     notes += [f"{counts['no_dicom']} no DICOM"] if counts["no_dicom"] else []
     note = f" ({'; '.join(notes)})" if notes else ""
-    text = f"DICOM objects of {counted(n_written, 'image')}: {folder}{note}"
-    return Outcome(text, counts, exit_status=int(counts["refused"] > 0))
+    text = f"DICOM objects of {counted(counts['written'], 'image')}: {folder}{note}"
+    return Outcome(text, counts, exit_status=answers.exit_status)
 
 
 def _is_output(path: Path, folder: Path) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from functools import partial
 from typing import Annotated
 
-from cxr_compare import InputError
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.images.loose_images import find_image_files
-from cxr_compare.hospital.answers.answered_files import answered_files
-from cxr_compare.hospital.answers.logged_answers import log_answers, opened_log
+from cxr_compare.hospital.answers.answer_log import AnswerLog
+from cxr_compare.hospital.answers.logged_answers import log_answers
 from cxr_compare.scripts import console
 from cxr_compare.scripts.command_frame import (
     AnyPath,
@@ -26,6 +27,7 @@ from cxr_compare.scripts.command_frame import (
     require_backends,
     sort_paths,
 )
+from cxr_compare.serving.answer_files import answer_files
 
 
 @command
@@ -65,21 +67,12 @@ def log(
     options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
     require_backends(runs, options)
     files = find_image_files(sources)
-    n_failed = 0
-    with opened_log(folder) as answer_log:
+    with closing(AnswerLog(folder, console.say)) as answer_log:
         loaded = open_runs(runs, options)
-        for answered in answered_files(loaded, files):
-            file = answered.file
-            log_answers(
-                answer_log, loaded, str(file.path), file.image, answered.answers, answered.seconds
-            )
-            if answered.problem is not None:
-                console.say(f"failed: {answered.problem}")
-                n_failed += 1
+        on_answer = partial(log_answers, answer_log, loaded)
+        answers = answer_files(loaded, ([], files), console, on_answer=on_answer)
+    n_failed = len(answers.left_out)
     n_answered = len(files) - n_failed
-    if not n_answered:
-        raise InputError(f"none of {counted(len(files), 'file')} was answered; see above")
     text = f"{counted(n_answered, 'image')} answered, {n_failed} failed: {folder}"
-    return Outcome(
-        text, {"answered": n_answered, "failed": n_failed}, exit_status=int(n_failed > 0)
-    )
+    counts = {"answered": n_answered, "failed": n_failed}
+    return Outcome(text, counts, exit_status=answers.exit_status)

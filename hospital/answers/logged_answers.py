@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
-from cxr_compare import Answer, InputError, Run
-from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare import Run
 from cxr_compare.hospital.answers.answer_log import AnswerLog
 from cxr_compare.scripts import console
 from cxr_compare.scripts.command_frame import AnyPath, Argument
+from cxr_compare.serving.joint_answers import AnsweredFile
 
 Log = Annotated[
     AnyPath | None,
@@ -35,43 +35,32 @@ def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
     return nullcontext() if folder is None else closing(AnswerLog(folder, console.say))
 
 
-def log_answers(
-    log: AnswerLog | None,
-    runs: Sequence[Run],
-    file: str,
-    image: DecodedImage | None,
-    answers: Sequence[Answer] | InputError | None,
-    seconds: float | None,
-) -> None:
+def log_answers(log: AnswerLog | None, runs: Sequence[Run], answered: AnsweredFile) -> None:
     """Write the answers of systems for one file into a log; without a log nothing happens.
+
+    With the log and the runs given, it is an ``on_answer`` of `serving.answer_files.answer_files`.
 
     Args:
         log: Open log, or None.
         runs: Systems that were to predict the image.
-        file: Path of the file.
-        image: The decoded image; None if it could not be read.
-        answers: One answer of each system in `runs`, or the error with which a network failed. None
-            for a file that was not predicted.
-        seconds: Time that the answers took; None if unknown.
+        answered: The file with its answers, or without any.
     """
     if log is None:
         return
     rows = [_row(run) for run in runs]
-    if answers is not None and not isinstance(answers, InputError):
-        for row, answer in zip(rows, answers, strict=True):
-            row |= {key: getattr(answer, key) for key in ("score", "decision", "guard_distance")}
-            row["status"] = "ok" if answer.status == "ok" else "refused"
-    log.add_file(file, image, rows, seconds)
+    for row, answer in zip(rows, answered.answers or (), strict=answered.answers is not None):
+        row |= {key: getattr(answer, key) for key in ("score", "decision", "guard_distance")}
+        row["status"] = "ok" if answer.status == "ok" else "refused"
+    log.add_file(str(answered.file.path), answered.file.image, rows, answered.seconds)
 
 
 def _row(run: Run) -> dict[str, Any]:
     """Return the row of the log for an image that a run could not predict."""
-    chosen = None if run.decision is None else run.decision.thresholds[run.policy].threshold
     return {
         "system": run.name,
         "target": run.target.name,
         "policy": run.policy,
-        "threshold": chosen,
+        "threshold": run.threshold,
         "status": "failed",
         "decision": None,
     }

@@ -59,9 +59,8 @@ class Algorithm:
         Args:
             run: Opened run or export, with or without a stored threshold.
         """
-        chosen = None if run.decision is None else run.decision.thresholds[run.policy].threshold
         engine = f"{run.model.backend} {run.model.precision}"
-        return cls(run.name, run.model.inference_id(), engine, run.policy, chosen)
+        return cls(run.name, run.model.inference_id(), engine, run.policy, run.threshold)
 
 
 def to_bytes(instance: Dataset) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 import highdicom.sr as hd
@@ -53,7 +52,7 @@ def overlay_capture(
     Returns:
         The DICOM object, of the same patient and study as the image.
     """
-    titled = [replace(answer, image=_TITLE) for answer in answers]
+    titled = [answer.model_copy(update={"image": _TITLE}) for answer in answers]
     drawn = render_answers(titled, panel=_PANEL, draws_doubtful=False)
     return secondary_capture(source, drawn, algorithms, made=made)
 

@@ -12,11 +12,8 @@ from cxr_compare import Choices, DataSet, InputError
 from cxr_compare.evaluation.choices import Declared
 from cxr_compare.evaluation.choose import checked_decision, declare, validation_scores
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import (
-    read_system_of_split,
-    store_decision,
-    stored_decision,
-)
+from cxr_compare.evaluation.sources.read_predictions import store_decision, stored_decision
+from cxr_compare.evaluation.sources.stored_predictions import read_system_of_split
 from cxr_compare.hospital.guarantee.guarantee_plan import LEAST_PATIENTS, GuaranteePlan
 from cxr_compare.hospital.guarantee.guaranteed_threshold import GuaranteeImages
 from cxr_compare.hospital.guarantee.guarantees import Guarantee, read_guarantee

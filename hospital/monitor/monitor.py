@@ -14,7 +14,7 @@ from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.evaluation.report.study_page import study_files
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import read_output, stored_decision
+from cxr_compare.evaluation.sources.read_predictions import read_output, stored_decision
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.hospital.answers.answer_log import AGE_BANDS, LOG_KEY
 from cxr_compare.hospital.answers.answer_log_reader import read_audit, read_log

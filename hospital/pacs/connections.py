@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import ExitStack, closing
 from typing import NamedTuple, TypeAlias
 from urllib.parse import urlsplit
+
+import requests.utils
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.work.network_addresses import is_loopback
@@ -91,7 +94,8 @@ def check_connections(
     """Send a test request to the archive and the destination, before models are loaded.
 
     It is no error if the destination does not answer: results wait until it does. Nor is it an
-    error if the archive does not answer and is searched repeatedly.
+    error if the archive does not answer and is searched repeatedly. A name that no machine has is
+    an error: it was misspelt, and nobody will answer.
 
     Args:
         settings: Addresses, and the seconds between two searches of the archive.
@@ -100,9 +104,13 @@ def check_connections(
         progress: Shows warnings.
 
     Raises:
-        InputError: The archive refuses the search, or it does not answer and is searched only once.
+        InputError: No machine of a name is found, the archive refuses the search, or it does not
+            answer and is searched only once.
     """
     archive, destination = connections
+    for end in dict.fromkeys(connections):
+        if end is not None:
+            _require_known_host(end)
     searches_once = settings.watch is None
     if archive is not None:
         try:
@@ -116,6 +124,24 @@ def check_connections(
             destination.echo()
         except InputError as error:
             progress.say(f"{error}; results are sent when it answers, and nothing is lost")
+
+
+def _require_known_host(end: Destination) -> None:
+    """Check that a machine has the name in an address; a proxy knows the names behind it itself."""
+    if isinstance(end, StorePeer):
+        host = end.address.host
+    else:
+        host = str(urlsplit(end.shown).hostname)
+        proxies = requests.utils.get_environ_proxies(end.shown)
+        if requests.utils.select_proxy(end.shown, proxies) is not None:
+            return
+    try:
+        socket.getaddrinfo(host, None)
+    except (socket.gaierror, UnicodeError):  # the second: an empty label, as in pacs..example
+        raise InputError(
+            f"{end.shown}: no machine of the name {host} is found; correct it, or try again when "
+            "the network knows it"
+        ) from None
 
 
 def _warn_of_open_networks(

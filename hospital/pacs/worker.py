@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.dicom_header import header_facts
 from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.images.loose_images import LooseImage
 from cxr_compare.data_prep.images.radiograph_check import why_no_radiograph
 from cxr_compare.hospital.answers.logged_answers import log_answers
 from cxr_compare.hospital.dicom_objects.result_identity import SOFTWARE, Algorithm
@@ -33,7 +34,7 @@ from cxr_compare.hospital.pacs.patience import RefusedError
 from cxr_compare.hospital.pacs.station_settings import StationSettings
 from cxr_compare.hospital.pacs.tally import Tally
 from cxr_compare.serving.answer import Answer
-from cxr_compare.serving.joint_answers import answers_by_image
+from cxr_compare.serving.joint_answers import AnsweredFile, answers_by_image
 from cxr_compare.serving.run import Run
 
 _UNCHANGED_STUDIES_LISTED = 100  # number of them in each search after the first
@@ -98,7 +99,7 @@ class Worker:
         # Number of instances of each study without work left; the one listed longest ago first.
         self._settled_counts: dict[str, int] = {}
         self._batch_size = min(run.model.batch_size for run in systems)
-        self._log_answers = partial(log_answers, settings.log, systems)
+        self._on_answer = partial(log_answers, settings.log, systems)
 
     def pull(self, archive: DicomWebArchive, folder: Path) -> None:
         """Search an archive once, and fetch and predict its new images.
@@ -254,14 +255,16 @@ class Worker:
             return
         images = [(str(item.path), item.decoded) for item in readable]
         start = time.monotonic()
-        answers_of_images = answers_by_image(self._systems, images)
+        outcomes = answers_by_image(self._systems, images)
         seconds = (time.monotonic() - start) / len(images)
-        for item, answers in zip(readable, answers_of_images, strict=True):
-            self._log_answers(item.image, item.decoded, answers, seconds)
-            if isinstance(answers, InputError):
-                self._fail(item.image, _without_path(answers, item.path))
+        for item, outcome in zip(readable, outcomes, strict=True):
+            file = LooseImage(Path(item.image), item.decoded)
+            self._on_answer(AnsweredFile.from_outcome(file, outcome, seconds))
+            if isinstance(outcome, InputError):
+                self._fail(item.image, _without_path(outcome, item.path))
             else:
-                named = [replace(answer, image=_name(item.image)) for answer in answers]
+                name = {"image": _name(item.image)}
+                named = [answer.model_copy(update=name) for answer in outcome]
                 self._deliver(item.image, item.header, named)
 
     def _read(self, batch: Sequence[_StoredImage]) -> list[_ReadableImage]:
@@ -276,7 +279,7 @@ class Worker:
                 else:
                     self._skip(image, reason)
             except InputError as error:
-                self._log_answers(image, None, None, None)
+                self._on_answer(AnsweredFile(LooseImage(Path(image)), None, str(error)))
                 self._fail(image, _without_path(error, path))
         return readable
 

@@ -14,6 +14,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
+from cxr_compare.data_prep.contracts.own_parts import files_of_parts, own_function
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.box_figures import choosing_figures
@@ -95,6 +96,7 @@ def compare(
     unit: Literal["image", "study", "patient"] = "image",
     policy: list[str] | None = None,
     metrics: Names = (),
+    charts: Names = (),
     exposure: Exposures = (),
     mapping: AnyPath | None = None,
     allow_shared_patients: bool = False,
@@ -165,7 +167,10 @@ def compare(
             policies that were tuned. threshold=T needs no validation images.
         metrics: Rows of the report's table and of table.tex, in their order, such as
             precision,recall,f1; or recall@specificity>=0.90 for a figure at another threshold.
-            docs/metrics.md names all metrics.
+            docs/metrics.md names all metrics; MODULE:NAME is a function of yours
+            (docs/own-parts.md).
+        charts: Functions of yours, as MODULE:NAME, that get the result and return a chart for the
+            page (docs/own-parts.md).
         exposure: Images that a system or its encoder has seen before, as NAME=FILE: a list with its
             source (docs/splits.md). The report says which share of the test images it is, and gives
             the AUROC without them. Images whose labels were seen are refused.
@@ -219,6 +224,8 @@ def compare(
     for name in policy or ():
         check_policy(name)
     rows = table_rows(metrics)
+    for name in charts:
+        own_function(name, "--charts")
     target_names = [question.target] if question.target else target
     result_columns, columns_of_truth = split_column_roles(columns)
     if data is not None:
@@ -261,6 +268,7 @@ def compare(
         rows=rows,
         recorded={
             "metrics": list(metrics),
+            "charts": list(charts),
             "exposure": _without_folders(exposure),
             "mapping": None if mapping is None else as_path(mapping).name,
             "uncertain": uncertain,
@@ -268,11 +276,15 @@ def compare(
             "hide_names": hide_names,
             "image_folder": None if image_options.folder is None else image_options.folder.name,
         },
-        inputs=_files_of_exposures(exposure, as_path(mapping)),
+        inputs=(
+            *_files_of_exposures(exposure, as_path(mapping)),
+            *files_of_parts((*metrics, *charts)),
+        ),
         both=both,
         exposures=tuple(exposures),
         overwrite=overwrite,
         hide_names=hide_names,
+        charts=charts,
     )
     if not inputs[1:] and not left_out:
         return request.report(inputs[0], out)
@@ -514,6 +526,7 @@ class ReportRequest:
             system.
         overwrite: True writes a finished report again.
         hide_names: True shows numbers in place of the ids of images and patients.
+        charts: ``MODULE:NAME`` of functions of the user's own that draw a chart.
     """
 
     protocol: Protocol
@@ -527,6 +540,7 @@ class ReportRequest:
     exposures: tuple[Exposure, ...]
     overwrite: bool
     hide_names: bool
+    charts: Sequence[str] = ()
 
     def report(self, inputs: FromDataSet | FromTruth, out: Path | None) -> Result:
         """Compare the systems on one target, and write the report.
@@ -596,7 +610,7 @@ class ReportRequest:
             from cxr_compare.evaluation.report.hidden_names import hide_names
 
             comparison, truth, pixels = hide_names(comparison, truth, pixels, seed)
-        return Result(Compared(comparison, truth, pixels, self.rows, seed))
+        return Result(Compared(comparison, truth, pixels, self.rows, seed, self.charts))
 
     def is_finished(self, inputs: FromDataSet | FromTruth, out: Path) -> bool:
         """Return True if a folder holds the report of this call, False if one is to be written.
@@ -632,14 +646,19 @@ class ReportRequest:
         self, inputs: FromDataSet | FromTruth, folder: Path, patients: pd.Index | None = None
     ) -> Comparison:
         """Read the systems and compare them; runs are predicted into the folder first."""
+        from cxr_compare.evaluation.metrics.own_metric import OWN
+        from cxr_compare.evaluation.metrics.registry import METRICS
+
         metric = self.protocol.metric
         boxes_by = metric if metric in choosing_figures() else BOXES_BY
         read = inputs.read(folder, images=self.images, joined_by=boxes_by if self.both else None)
         policies_of_rows = [row.policy for row in self.rows if row.policy]
+        own_metrics = [row.metric for row in self.rows if METRICS[row.metric].family == OWN]
         with console.track("Resampling patients", self.evaluated["replicates"]) as advance:
             return read.compare(
                 protocol=self.protocol,
                 extra_policies=tuple(dict.fromkeys([*self.policies, *policies_of_rows])),
+                own_metrics=own_metrics,
                 exposures=self.exposures,
                 patients=patients,
                 advance=advance,

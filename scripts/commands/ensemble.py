@@ -18,7 +18,8 @@ from cxr_compare.evaluation.sources.ensemble import (
     write_joined,
 )
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import store_decision, tune_predictions
+from cxr_compare.evaluation.sources.read_predictions import store_decision
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.scripts import console
 from cxr_compare.scripts.compare_inputs import Table
 from cxr_compare.scripts.from_data_set import open_values

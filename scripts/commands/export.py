@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -23,8 +22,7 @@ from cxr_compare.serving.export_spec import PACKAGES, is_joint
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.export.export import ExportSummary
-    from cxr_compare.serving.export_spec import Format, Precision
-    from cxr_compare.serving.parity import Proof
+    from cxr_compare.serving.export_spec import Format, Precision, Proof
 
 _RUN_FORMATS = ("onnx", "openvino")
 
@@ -41,7 +39,6 @@ def export(
     target: str | None = None,
     reader: str | None = None,
     images: str | None = None,
-    verbose: bool = False,
 ) -> Outcome | ExportSummary:
     """Write a run for use without torch, or the labels of a data set.
 
@@ -49,8 +46,9 @@ def export(
     only its predictions are known here.
 
     An exported run is kept only if its boxes, scores, maps and decisions agree with those of the
-    run; card.json holds the differences. The options --precision and --data apply to a run. The
-    option --split and those after it apply to a data set.
+    run; card.json holds the differences. An export to onnx of a detector also holds
+    model_with_boxes.onnx, whose outputs are the image score and the boxes. The options --precision
+    and --data apply to a run. The option --split and those after it apply to a data set.
 
     When it has exported a data set, the command lists the labels that the chosen format cannot
     hold.
@@ -60,8 +58,8 @@ def export(
         out: Folder to make, by position or as --out. For a run it is RUN/exports/FORMAT-PRECISION
             by default.
         format: For a run: onnx or openvino. For a data set: coco or yolo.
-        precision: Number format of the exported run, by default fp32. bf16 is only for openvino;
-            bf16 and int8 need --data.
+        precision: Number format of the exported run, by default fp32. bf16 and int8 are only for
+            openvino, and need --data.
         data: Data set that the run was trained on. Its validation images check the export, and its
             training images calibrate int8. Without it fp32 is checked on synthetic images.
         split: Also write the roles (train, val, test) of this split, such as 'default'.
@@ -71,8 +69,6 @@ def export(
             written.
         images: How images are put beside the labels: png or jpeg (8 bits at the original size, as
             the models see them), link, copy or none. The default is png for yolo, none for coco.
-        verbose: For a run: print each check of the export against the run. Without it one line says
-            how far they agree.
 
     Returns:
         A summary of what was written. For a run it says how far the export's answers differ from
@@ -108,13 +104,12 @@ def export(
         exported, proof = _export_run(
             source, out, cast("Format", format), precision or "fp32", data
         )
-        checks = [f"  {measure.words()}" for measure in proof.measures] if verbose else []
         return Outcome(
-            "\n".join([proof.summary(), *checks, f"Export: {exported}"]),
-            {"export": str(exported), "verdict": proof.verdict, **asdict(proof)},
+            f"{proof.summary()}\nExport: {exported}",
+            {"export": str(exported), **proof.to_json()},
             next_steps=(f"cxr predict {shlex.quote(str(exported))} IMAGE",),
         )
-    for_runs = {"precision": precision, "data": data, "verbose": verbose or None}
+    for_runs = {"precision": precision, "data": data}
     _refuse(for_runs, f"is for a run; --format {format} writes a data set's labels")
     if out is None:
         raise InputError("export: give the folder to make behind the data set, or as --out")

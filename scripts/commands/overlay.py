@@ -14,7 +14,7 @@ from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import stored_decision
+from cxr_compare.evaluation.sources.read_predictions import stored_decision
 from cxr_compare.scripts import console
 from cxr_compare.scripts.given_systems import SystemPaths, Systems, read_systems
 from cxr_compare.scripts.options import DataFolder, choose_images, own_split

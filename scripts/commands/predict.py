@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from cxr_compare.data_prep.store.predictions import Predictions
     from cxr_compare.scripts.outcome import Outcome
     from cxr_compare.serving.answers import Answers
-    from cxr_compare.serving.backends import Model
+    from cxr_compare.serving.predictor import Predictor
 
 _OVERLAYS = "predicted"
 
@@ -97,6 +97,8 @@ def predict(
             name in the data set, such as pneumonia=lung_opacity.
         tta: Test-time augmentation of a detector, which joins the boxes of several versions of an
             image: flip (mirrored), scale0.8 and scale1.2 (resized), or some of them with commas.
+            none predicts the plain image. By default it is what the validation images chose, if
+            the configuration of the run named views (training.tta), and else none.
         maps: Method of a classifier's activation maps, which show where it sees the finding.
             layercam has a finer grid than cam and gradcam.
 
@@ -152,7 +154,7 @@ def predict(
             output = replace(output, has_lines=verbose or not is_many, has_summary=is_many)
             loaded = open_runs(runs, {**how, "policy": policy})
             return answer_files(
-                loaded, files, output, console, batch_size=batch_size, strict=strict
+                loaded, files, console, output=output, batch_size=batch_size, strict=strict
             )
     _refuse(for_images, "images; leave it out, or --data")
     if len(words) != 1 or out is None:
@@ -162,8 +164,8 @@ def predict(
         if device == "cuda":
             raise InputError("--device cuda: CXR_ENGINE=ray predicts on processors; leave it out")
         how["device"] = "cpu"
-    how |= {"tta": tta, "maps": maps}
     name, run = split_name(words[0])
+    how |= {"tta": _views_of(run, tta, backend), "maps": maps}
     chosen = _choose_backend(run, data, how)  # before the data set is read, which takes time
     from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.serving.predict_folder import predict_data_set, predict_shard
@@ -192,6 +194,21 @@ def _refuse(options: dict[str, Any], advice: str) -> None:
         raise InputError(f"predict: --{unfit[0]} is for {advice}")
 
 
+def _views_of(run: Path, tta: str, backend: str | None) -> str:
+    """Return the views that are predicted: those that were given, else those that the run chose."""
+    if tta == "none":
+        return ""
+    record = run / "run.json"
+    if tta or backend not in (None, "auto", "torch") or not record.is_file():
+        return tta
+    from cxr_compare.training.run_info import RunInfo
+
+    views = ",".join(RunInfo.read(record).tta or ())
+    if views:
+        console.say(f"Views {views}, chosen on validation; --tta none predicts without them")
+    return views
+
+
 def _choose_backend(run: Path, data: Path, how: dict[str, Any]) -> ChosenBackend:
     """Choose what predicts a data set: a run, or the export of it that computes fastest."""
     torch_alone = {"--tta": how["tta"], f"--maps {how['maps']}": how["maps"] != "cam"}
@@ -205,29 +222,16 @@ def _choose_backend(run: Path, data: Path, how: dict[str, Any]) -> ChosenBackend
     )
 
 
-def _open_model(chosen: ChosenBackend, how: dict[str, Any]) -> Model:
+def _open_model(chosen: ChosenBackend, how: dict[str, Any]) -> Predictor:
     """Load what predicts a data set."""
     from cxr_compare.data_prep.store.views import View, parse_views
 
     if how["backend"] == "auto":
         console.say(chosen.words)
-    if is_joint(chosen.folder):
-        tune_cpu()
-        return open_model(
-            chosen.folder,
-            precision="bf16" if chosen.precision == "bf16" else "fp32",
-            device=choose_device(how["device"]),
-        )
-    if chosen.backend != "torch":
-        from cxr_compare.serving.exported_model import ExportedModel
-
-        return ExportedModel.open(chosen.folder)
+    if chosen.backend != "torch" and not is_joint(chosen.folder):
+        return open_model(chosen.folder)
     tune_cpu()
-    from cxr_compare.serving.trained_model import (
-        TrainedModel,  # imports torch, which reads the settings then
-    )
-
-    return TrainedModel.open(
+    return open_model(
         chosen.folder,
         precision="bf16" if chosen.precision == "bf16" else "fp32",
         device=choose_device(how["device"]),

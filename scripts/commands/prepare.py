@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, cast
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.own_parts import is_own_part
 from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
@@ -106,7 +107,9 @@ def prepare(
         *paths: Folder of the data set as published, followed by the data set folder to make. If you
             have your own label tables (.csv, .tsv, .xlsx) or a file of CVAT, Label Studio or VIA,
             give them before these two folders. Files of labelme and Pascal VOC in the folder are
-            joined with the tables. With --out give the data set folders to join.
+            joined with the tables. With --out give the data set folders to join. MODULE:NAME of a
+            torch Dataset of yours may stand in place of the folder (docs/own-parts.md); its images
+            are written into OUT-source.
         format: Format of the source: rsna, nih, vindr, kermany, covid, roboflow, cvat, voc, yolo,
             labelme, via, label-studio, coco, folders, dicom or table (docs/formats.md). Left out,
             it is the only one that the folder fits.
@@ -165,21 +168,10 @@ def prepare(
     exclude = as_path(exclude)
     id_key = as_path(id_key)
     given = [as_path(path) for path in paths]
-    # The last path is the folder to make, whatever its name, unless it is a file.
-    named_last = given[-1:] if out is None else ()
-    kinds = {
-        path: None if path in named_last and not path.is_file() else _label_format(path)
-        for path in given
-    }
-    tables = [path for path, kind in kinds.items() if kind is not None]
-    sources = [path for path in given if path not in tables]
-    # A table beside a file of an annotation tool adds to it.
-    named = sorted({kind for kind in kinds.values() if kind}, key=lambda kind: kind == "table")
-    tools = [kind for kind in named if kind != "table"]
-    if len(tools) > 1:
-        raise InputError(
-            f"prepare: files of {' and '.join(tools)} are not read together; give those of one tool"
-        )
+    own_dataset = bool(given) and is_own_part(str(given[0])) and not given[0].exists()
+    if own_dataset:
+        given = _write_dataset(given, out, class_names)
+    tables, sources, named = _tables_and_sources(given, out)
     format_given = format is not None
     format = format or next(iter(named), None)  # noqa: A001
     read = ReadOptions(
@@ -254,8 +246,43 @@ def prepare(
             summary = prepare.prepare(source, folder, options)
     dataset = DataSet.open(folder)
     dataset.summary = summary
-    dataset.next_steps = tuple(data_set_steps(dataset, source=source, tables=tables))
+    dataset.next_steps = tuple(
+        data_set_steps(dataset, source=source, tables=() if own_dataset else tables)
+    )
     return dataset
+
+
+def _tables_and_sources(
+    given: Sequence[Path], out: Path | None
+) -> tuple[list[Path], list[Path], list[str]]:
+    """Divide paths into files of labels and other paths, and name the formats of these files."""
+    # The last path is the folder to make, whatever its name, unless it is a file.
+    named_last = given[-1:] if out is None else ()
+    kinds = {
+        path: None if path in named_last and not path.is_file() else _label_format(path)
+        for path in given
+    }
+    tables = [path for path, kind in kinds.items() if kind is not None]
+    # A table beside a file of an annotation tool adds to it.
+    named = sorted({kind for kind in kinds.values() if kind}, key=lambda kind: kind == "table")
+    tools = [kind for kind in named if kind != "table"]
+    if len(tools) > 1:
+        raise InputError(
+            f"prepare: files of {' and '.join(tools)} are not read together; give those of one tool"
+        )
+    return tables, [path for path in given if path not in tables], named
+
+
+def _write_dataset(given: list[Path], out: Path | None, class_names: Sequence[str]) -> list[Path]:
+    """Write a Dataset of the user's own beside the folder to make; return it as paths to read."""
+    if len(given) + (out is not None) != 2:
+        raise InputError("prepare: with a Dataset give the folder to make, and nothing else")
+    from cxr_compare.scripts.own_dataset import write_own_dataset
+
+    made = out or given[1]
+    source = made.with_name(f"{made.name}-source")
+    table = write_own_dataset(str(given[0]), source, class_names, console.track)
+    return [table, source, *given[1:]]
 
 
 def _format_beside_tables(source: Path, tables: Sequence[Path]) -> str:

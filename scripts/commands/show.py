@@ -223,21 +223,13 @@ def _run(folder: Path) -> dict[str, Any]:
 
 
 def _export(folder: Path) -> dict[str, Any]:
-    from cxr_compare.serving.export import Card
+    from cxr_compare.serving.export_spec import CARD_FILE, Card
 
-    card = Card.read(folder / "card.json")
+    card = Card.read(folder / CARD_FILE)
     facts = {"is": card.kind, "of run": card.run, "learned from": card.learned_from}
     if card.calibrated_on:
         facts["calibrated on"] = card.calibrated_on
-    facts["compared with the run"] = f"{card.proof.verdict}, on {card.proof.images}"
-    for measure in card.proof.measures:
-        sides = ""
-        if measure.original is not None and measure.exported is not None:
-            sides = f"{measure.original:.4g} to {measure.exported:.4g}; "
-        limit = "-" if measure.limit is None else f"at most {measure.limit:g}"
-        name = f"{measure.name.rstrip(':')} ({measure.case})"
-        facts[name] = f"{measure.value:.3g} ({sides}{limit})"
-    return facts
+    return facts | {"compared with the run": card.proof.summary()}
 
 
 def _answers(folder: Path) -> dict[str, str]:

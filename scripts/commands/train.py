@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cxr_compare.configs.load import is_backbone, keys_of_backbone, read_named_config
-from cxr_compare.configs.settings import Config, ProbeConfig
+from cxr_compare.configs.settings import Config, DetectorConfig, ProbeConfig
 from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, InputError, require_packages
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.scripts import console
@@ -277,6 +277,11 @@ def _conclude(run: RunFolder, settings: Config, data: Path, device: str) -> None
     split = settings.data.split
     add_guard(run.folder, dataset, split, settings.data.image_size, console)
     test_set = LabelledSplit(dataset, target, split)
+    if isinstance(settings, DetectorConfig):
+        from cxr_compare.serving.view_choice import choose_views
+
+        views = settings.training.tta
+        choose_views(run.folder, test_set, views, console, device=choose_device(device))
     freeze_decision(run.folder, test_set, console, device=choose_device(device))
 
 

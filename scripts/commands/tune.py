@@ -13,7 +13,8 @@ from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.common_images import validation_learned_from
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import read_system_of_split, store_decision
+from cxr_compare.evaluation.sources.read_predictions import store_decision
+from cxr_compare.evaluation.sources.stored_predictions import read_system_of_split
 from cxr_compare.evaluation.thresholds import DECLARED, POLICIES, check_policy
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.scripts import console

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
-from fastapi.routing import APIRoute
 from markupsafe import Markup
 from pydantic import BeforeValidator
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from cxr_compare.data_prep.contracts.csv_files import inert_cell
 from cxr_compare.data_prep.images.refused_files import MAX_PIXELS
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.overlays.contours import CONTOUR_PROBABILITIES
 from cxr_compare.evaluation.overlays.draw import mark_source
 from cxr_compare.evaluation.overlays.legend import MARKS
-from cxr_compare.serving.answer import ANSWER_COLUMNS, RESEARCH_USE, answer_row
 from cxr_compare.serving.web.analysis import Include, Server
+from cxr_compare.serving.web.limits import MEBIBYTE
 from cxr_compare.serving.web.schemas import (
     ERRORS,
     AnalyzeAnswer,
@@ -34,13 +31,10 @@ from cxr_compare.serving.web.schemas import (
     ModelsAnswer,
     Refused,
     StateAnswer,
-    SystemAnswer,
-    VisitEntry,
 )
 from cxr_compare.serving.web.systems import versions_of
 
 _LONGEST_NAME = 120
-_MOST_PARTS = 1_000_000  # values of the JSON of a report: to read it stops all else for a second
 _PAGE = Path(__file__).with_name("page")
 _LEGEND_PLACE = "<!-- legend -->"
 _KINDS = {
@@ -80,22 +74,6 @@ _PIXELS: dict[str, Any] = {
         }.items()
     },
 }
-RESULT_FORMATS = (  # columns of a visit's table besides those of an answer
-    "undecided_because",
-    "threshold_probability",
-    "systems_disagree",
-    "time",
-    "view",
-    "width",
-    "height",
-    "backend",
-    "model_id",
-    "request_id",
-    "note",
-)
-_Visit = Annotated[
-    list[VisitEntry], Body(description="Answers of /v1/analyze.", min_length=1, max_length=500)
-]
 
 
 class Files:
@@ -152,23 +130,7 @@ def _file(listed: dict[str, Path], name: str) -> Response:
     return FileResponse(path, media_type=_KINDS[path.suffix])
 
 
-class _ReportRoute(APIRoute):
-    """A route whose JSON is read only if its number of parts is bounded."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler = super().get_route_handler()
-
-        async def bounded(request: Request) -> Response:
-            body = await request.body()
-            if body.count(b",") > _MOST_PARTS:
-                raise Refused(413, "too_many", "too much for one report; send fewer answers")
-            return await handler(request)
-
-        return bounded
-
-
 router = APIRouter()
-reports = APIRouter(route_class=_ReportRoute)
 
 
 def _server(request: Request) -> Server:
@@ -190,7 +152,6 @@ async def models(request: Request) -> ModelsAnswer:
         missed_together=server.missed_together,
         versions=versions_of(frozenset(system.backend for system in facts)),
         limits=limits,
-        research_use=RESEARCH_USE,
     )
 
 
@@ -204,12 +165,9 @@ async def analyze(
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> AnalyzeAnswer:
     """Predict one image with every system: decision, probability, and boxes in px of the image."""
-    server = _server(request)
-    if server.status != "ok":
-        raise not_now(server)
-    name, content = await _upload(request)
     request_id = request.scope["cxr_request_id"]
-    return await asyncio.to_thread(server.analyze, request_id, name, content, frozenset(include))
+    async with _upload(request) as (name, content):
+        return await _server(request).analyze(request_id, name, content, frozenset(include))
 
 
 @router.post(
@@ -224,8 +182,8 @@ async def pixels(request: Request) -> Response:
 
     The body of the response has the rows from above as little-endian uint16.
     """
-    _, content = await _upload(request)
-    decoded = await asyncio.to_thread(_server(request).decode_deep, content)
+    async with _upload(request) as (_, content):
+        decoded = await _server(request).decode(content, deep=True)
     deep = decoded.image.deep
     assert deep is not None  # noqa: S101 - it was asked for
     height, width = deep.values.shape
@@ -239,53 +197,10 @@ async def pixels(request: Request) -> Response:
     return Response(deep.values.tobytes(), media_type="application/octet-stream", headers=facts)
 
 
-@reports.post(
-    "/v1/report.csv",
-    tags=["reports"],
-    response_class=Response,
-    responses={**ERRORS, 200: {"content": {"text/csv": {}}}},
-)
-async def report_csv(entries: _Visit) -> Response:
-    """Return predictions that a client has kept as a CSV table. Nothing is stored.
-
-    The table has one row for each image and system (trained network).
-    """
-    sheet = io.StringIO(newline="")
-    rows = csv.DictWriter(sheet, (*ANSWER_COLUMNS, *RESULT_FORMATS))
-    rows.writeheader()
-    rows.writerows(_row(entry, system) for entry in entries for system in entry.systems)
-    content = sheet.getvalue().encode("utf-8-sig")  # so that a spreadsheet reads it as UTF-8
-    headers = {"Content-Disposition": 'attachment; filename="answers.csv"'}
-    return Response(content, media_type="text/csv; charset=utf-8", headers=headers)
-
-
-def _row(entry: VisitEntry, system: SystemAnswer) -> dict[str, Any]:
-    answer = {**system.model_dump(), "image": entry.image.name}
-    facts = (
-        answer
-        | entry.image.model_dump()
-        | {
-            "systems_disagree": entry.disagreement,
-            "time": entry.time,
-            "request_id": entry.request_id,
-            "note": RESEARCH_USE,
-        }
-    )
-    return answer_row(answer) | {name: inert_cell(facts[name]) for name in RESULT_FORMATS}
-
-
 @router.get("/healthz", tags=["state"])
 async def healthz() -> StateAnswer:
-    """Report that the server is alive."""
-    return StateAnswer(status="ok")
-
-
-@router.get("/readyz", tags=["state"], responses={503: {"model": StateAnswer}})
-async def readyz(request: Request, response: Response) -> StateAnswer:
-    """Report whether the server can predict. The status is 503 while it starts or stops."""
-    status = _server(request).status
-    response.status_code = 200 if status == "ok" else 503
-    return StateAnswer(status=status)
+    """Report that the server is ready to predict; it listens only once it is."""
+    return StateAnswer()
 
 
 @router.get("/", include_in_schema=False)
@@ -328,14 +243,36 @@ class _InMemory(MultiPartParser):
     spool_max_size = 1 << 40
 
 
-async def _upload(request: Request) -> tuple[str, bytes]:
-    """Return the one file of a request: its name at the client, and its content."""
+@asynccontextmanager
+async def _upload(request: Request) -> AsyncIterator[tuple[str, bytes]]:
+    """Give the one file of a request, its name at the client and its content, once there is room.
+
+    Few uploads are in memory at a time: the body of a request that waits is not read.
+    """
+    # Browsers name the site of the page that posts; other programs send no such header.
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+        raise Refused(403, "origin", "sent by a page of another site; use the page of this server")
+    server = _server(request)
+    seconds = server.settings.patience
+    async with server.places:
+        try:
+            async with asyncio.timeout(seconds):
+                received = await _read_form(request, server.settings.max_bytes)
+        except TimeoutError:
+            message = f"the image did not arrive within {seconds:g} seconds; send it again"
+            raise Refused(408, "slow", message, {"Connection": "close"}) from None
+        yield received
+
+
+async def _read_form(request: Request, most: int) -> tuple[str, bytes]:
+    """Read the one file of a form."""
     kind = request.headers.get("Content-Type", "")
-    if kind.partition(";")[0].strip().lower() != "multipart/form-data":
+    if not kind.lower().startswith("multipart/form-data"):
         raise Refused(
             415, "not_multipart", "send the image as the field 'file' of multipart/form-data"
         )
-    parser = _InMemory(request.headers, request.stream(), max_files=1, max_fields=0)
+    stream = _bounded(request.stream(), most)
+    parser = _InMemory(request.headers, stream, max_files=1, max_fields=0)
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -354,17 +291,18 @@ async def _upload(request: Request) -> tuple[str, bytes]:
     return _plain_name(upload.filename or ""), content
 
 
+async def _bounded(stream: AsyncIterable[bytes], most: int) -> AsyncGenerator[bytes]:
+    """Pass the parts of a body on, and refuse a body of more than `most` bytes."""
+    received = 0
+    async for part in stream:
+        received += len(part)
+        if received > most:
+            message = f"larger than the limit of {most / MEBIBYTE:,.4g} MiB"
+            raise Refused(413, "too_large", message, {"Connection": "close"})
+        yield part
+
+
 def _plain_name(name: str) -> str:
     """Return the client's name of a file, without folders and unprintable characters."""
     last = name.replace("\\", "/").rpartition("/")[2]
     return "".join(sign for sign in last if sign.isprintable())[:_LONGEST_NAME] or "image"
-
-
-def not_now(server: Server) -> Refused:
-    """Return the error (status 503) for a request that comes while the server starts or stops.
-
-    Args:
-        server: State of the server, whose ``status`` the message names.
-    """
-    message = f"the server is {server.status}; try again"
-    return Refused(503, server.status, message, {"Retry-After": "5"})

@@ -9,6 +9,8 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.work.network_addresses import is_loopback
 
 MEBIBYTE = 1 << 20
+PATIENCE = 25.0
+"""Seconds in which headers and a body must arrive on an address that others can reach."""
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
@@ -22,7 +24,7 @@ class ServeSettings:
         token: Token that clients send as ``Authorization: Bearer TOKEN``; None requires none.
         allowed_hosts: Host names by which clients may call the server, besides its address and
             localhost.
-        max_bytes: Largest request, in bytes.
+        max_bytes: Largest body of a request, in bytes.
         strict: True refuses an image with a warning, such as one that is no frontal chest X-ray.
 
     Raises:
@@ -35,6 +37,11 @@ class ServeSettings:
     allowed_hosts: tuple[str, ...] = ()
     max_bytes: int = 64 * MEBIBYTE
     strict: bool = False
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds in which headers and a body must arrive; None on an address of this machine."""
+        return None if is_loopback(self.host) else PATIENCE
 
     def __post_init__(self) -> None:
         if self.token is None and not is_loopback(self.host):

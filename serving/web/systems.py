@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER
@@ -22,19 +23,11 @@ from cxr_compare.evaluation.report.answer import AnswerInfo, EvaluatedOn
 from cxr_compare.evaluation.report.files import DECISIONS
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.evaluation.statistics.bands import share_band
-from cxr_compare.serving.answer import Answer
+from cxr_compare.serving.answer import ActivationMap, Answer, Frame
 from cxr_compare.serving.export_spec import EVALUATION_FILE, validation_folder
 from cxr_compare.serving.known_limits import MeasuredAuroc
 from cxr_compare.serving.run import Run
-from cxr_compare.serving.web.schemas import (
-    ActivationMap,
-    Figure,
-    FindingScore,
-    Frame,
-    ReportFigures,
-    SystemAnswer,
-    SystemFacts,
-)
+from cxr_compare.serving.web.schemas import Figure, ReportFigures, SystemFacts
 
 _RESAMPLES = 2000
 _OF_FIGURES = ("metric", "estimate", "ci_low", "ci_high", "policy")
@@ -64,21 +57,9 @@ class ServedSystem:
     def __init__(self, run: Run, report: ReportFigures | None, report_url: str | None) -> None:
         self.run = run
         run.test_auroc = _test_auroc(report)
-        threshold = None
-        probability = None
-        if run.decision is not None:
-            threshold = run.decision.thresholds[run.policy].threshold
-        if run.decision is not None and threshold is not None:
-            probability = run.decision.probability(np.array([threshold]))
         self.facts = SystemFacts(
-            system=run.name,
-            kind=run.model.kind,
-            finding=run.target.display_name,
+            **run.system_fields,
             findings=list(run.model.findings),
-            policy=run.policy,
-            threshold=threshold,
-            threshold_probability=None if probability is None else float(probability[0]),
-            undecided_because=run.undecided_because,
             backend=run.model.backend,
             precision=run.model.precision,
             model_id=run.model.inference_id(),
@@ -91,42 +72,27 @@ class ServedSystem:
             report_url=report_url,
         )
 
-    def describe(self, answer: Answer, *, maps: bool) -> SystemAnswer:
-        """Return a prediction of this system in the form of the HTTP interface.
+    def with_map(self, answer: Answer) -> Answer:
+        """Add a classifier's map, on the scale of validation; an answer without one is returned.
 
         Args:
-            answer: The prediction, from `Run.answer`.
-            maps: True includes the activation map of a classifier.
+            answer: Prediction of this system, from `Run.answer`.
 
         Returns:
-            The prediction with the score of each finding, the boxes and, if requested, the map.
+            A copy with the map.
         """
-        shared = {k: v for k, v in answer.to_dict().items() if k in SystemAnswer.model_fields}
-        scores = answer.finding_scores.items()
-        return SystemAnswer(
-            **shared,
-            model_id=self.facts.model_id,
-            backend=self.facts.backend,
-            threshold_probability=self.facts.threshold_probability,
-            findings=[FindingScore(finding=name, score=score) for name, score in scores],
-            map=self._map(answer) if maps else None,
-        )
-
-    def _map(self, answer: Answer) -> ActivationMap | None:
-        """Return a classifier's map on the scale of validation; None where there is none."""
-        scale = None if self.run.decision is None else self.run.decision.map_scale
-        if answer.map is None or scale is None or scale[1] <= scale[0]:
-            return None
-        values = np.nan_to_num(np.asarray(answer.map.values, np.float64))
+        scale = self.run.map_scale
+        if answer.grid is None or scale is None or scale[1] <= scale[0]:
+            return answer
+        values = np.nan_to_num(np.asarray(answer.grid.values, np.float64))
         shares = np.clip((values - scale[0]) / (scale[1] - scale[0]), 0.0, 1.0)
-        x1, y1, x2, y2 = answer.map.frame
+        frame = dict(zip(EDGES, answer.grid.frame, strict=True))
         target = sorted(self.run.target.any_of)
-        finding = max(target, key=lambda name: answer.finding_scores.get(name, 0.0))
-        return ActivationMap(
-            finding=finding,
-            values=np.round(shares, 4).tolist(),
-            frame=Frame(x1=x1, y1=y1, x2=x2, y2=y2),
+        finding = max(target, key=lambda name: answer.findings.get(name, 0.0))
+        shown = ActivationMap(
+            finding=finding, values=np.round(shares, 4).tolist(), frame=Frame(**frame)
         )
+        return answer.model_copy(update={"map": shown})
 
 
 def _test_auroc(report: ReportFigures | None) -> MeasuredAuroc | None:
@@ -139,7 +105,7 @@ def _test_auroc(report: ReportFigures | None) -> MeasuredAuroc | None:
     return MeasuredAuroc(figure.estimate, figure.ci_low, figure.ci_high, "test", report.n_images)
 
 
-def disagreement(answers: Sequence[SystemAnswer]) -> bool | None:
+def disagreement(answers: Sequence[Answer]) -> bool | None:
     """Return True if one system decides that an image is positive and another that it is negative.
 
     Args:
@@ -238,7 +204,7 @@ def _missed(run: Run, rows: pd.DataFrame) -> pd.DataFrame | None:
 def _missed_in_validation(run: Run) -> pd.DataFrame | None:
     """Return the missed positives of a run's validation images; None for another decision."""
     path = validation_folder(run.folder) / EVALUATION_FILE
-    threshold = None if run.decision is None else run.decision.thresholds[run.policy].threshold
+    threshold = run.threshold
     if run.decision is None or threshold is None or not path.is_file():
         return None
     record = PredictionsInfo.read(path.parent / "predictions.json")
@@ -332,11 +298,10 @@ def _evaluated_as_served(run: Run, content: AnswerInfo) -> str | None:
     """Return the name of a system that a report evaluates at the served threshold, or None."""
     name = _evaluated_as(run, content)
     evaluated = None if name is None else content.thresholds.get(name, {}).get(run.policy)
-    served = None if run.decision is None else run.decision.thresholds[run.policy].threshold
-    if evaluated is None or served is None:
+    if evaluated is None or run.threshold is None:
         return None
     # Two back ends compute one score to a few digits, so they choose almost the same threshold.
-    return name if np.isclose(evaluated, served, rtol=0.01, atol=0) else None
+    return name if np.isclose(evaluated, run.threshold, rtol=0.01, atol=0) else None
 
 
 def _evaluated_itself(run: Run, content: AnswerInfo) -> bool:

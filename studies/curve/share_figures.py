@@ -16,11 +16,8 @@ from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, why_undefined
 from cxr_compare.evaluation.replicates import FiguresOfWeights
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import (
-    read_decision,
-    read_eligible,
-    read_output,
-)
+from cxr_compare.evaluation.sources.read_predictions import read_output
+from cxr_compare.evaluation.sources.stored_predictions import read_decision, read_eligible
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds

@@ -14,7 +14,8 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.evaluation.boxes.lesion_hits import HitRule
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import read_decision, read_output
+from cxr_compare.evaluation.sources.read_predictions import read_output
+from cxr_compare.evaluation.sources.stored_predictions import read_decision
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.studies.readers import reader_sentences
 from cxr_compare.studies.readers.reader_files import (

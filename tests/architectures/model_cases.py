@@ -135,15 +135,9 @@ def example_toml() -> str:
 
 @contextmanager
 def example_installed(folder: Path) -> Iterator[None]:
-    """The page's example as an installed package that names it as an entry point."""
+    """The page's example as a module that can be imported."""
     (code,) = _blocks("python")
-    entry_point = next(block for block in _blocks("toml") if "entry-points" in block)
-    (name, value) = re.findall(r'^(\w+) = "(\S+)"', entry_point, re.M)[0]
     (folder / "lesion_centernet.py").write_text(code)
-    info = folder / "lesion_centernet-0.1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lesion-centernet\nVersion: 0.1\n")
-    (info / "entry_points.txt").write_text(f"[cxr_compare.detectors]\n{name} = {value}\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         yield
@@ -195,7 +189,7 @@ _ALL = [
     ModelCase("ssdlite", "detector", model={"architecture": "ssdlite", **_BODY}),
     ModelCase(
         "centernet", "detector", refused=_NO_ANCHORS, steps=45,
-        model={"architecture": "centernet", **_BODY, "channels": 32},
+        model={"architecture": "lesion_centernet:CenterNet", **_BODY, "channels": 32},
     ),
     _classifier("small_cnn", release=False),
     ModelCase(  # it begins with the weights of the run of another case

@@ -131,8 +131,8 @@ def test_the_example_of_the_page_is_trained_from_its_configuration(data, tmp_pat
 
 def test_a_misspelt_architecture_or_key_is_met_with_a_suggestion(data, tmp_path, capsys):
     arguments = ["train", "retinanet_quickstart", "--data", data, "--out", tmp_path / "run"]
-    line = refusal(capsys, *arguments, "--set", "model.architecture=centrenet")
-    assert "'centernet'" in line
+    line = refusal(capsys, *arguments, "--set", "model.architecture=rt_der")
+    assert "'rt_detr'" in line
     line = refusal(
         capsys, *arguments, "--set", "model.architecture=rt_detr", "--set", "model.querys=3"
     )

@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
@@ -346,29 +345,29 @@ def test_a_damaged_configuration_of_a_run_is_one_line():
             parse_config(text, "run")
 
 
-def test_a_detector_that_cannot_be_imported_is_one_line(monkeypatch):
-    broken = EntryPoint("mine", "no_such_module:Mine", "cxr_compare.detectors")
-    monkeypatch.setattr(
-        "cxr_compare.configs.model_settings.entry_points",
-        lambda group, **by: EntryPoints([broken]).select(**by),
-    )
-    with pytest.raises(InputError, match=r"--set model\.architecture: mine .*no_such_module"):
-        read_config(find_config("retinanet_small"), ["model.architecture=mine"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_module:Mine", "no_such_module cannot be imported"),
+        ("json:Mine", "json has no Mine"),
+        ("json:JSONDecoder", "has no Settings"),
+        ("retinane", "did you mean 'retinanet'"),
+    ],
+)
+def test_a_detector_that_is_none_is_refused_in_one_line(name, message):
+    with pytest.raises(InputError, match=rf"--set model\.architecture: .*{message}"):
+        read_config(find_config("retinanet_small"), [f"model.architecture={name}"])
 
 
-def test_a_subclass_with_another_loss_has_the_keys_of_its_parent(monkeypatch):
-    loss = EntryPoint("heavy", "tests.configs.own_loss:HeavyBoxes", "cxr_compare.detectors")
-    monkeypatch.setattr(
-        "cxr_compare.configs.model_settings.entry_points",
-        lambda group, **by: EntryPoints([loss]).select(**by),
-    )
-    keys = ["model.architecture=heavy", "model.head_convs=2", "model.backbone=resnet18"]
+def test_a_subclass_with_another_loss_has_the_keys_of_its_parent():
+    name = "tests.configs.own_loss:HeavyBoxes"
+    keys = [f"model.architecture={name}", "model.head_convs=2", "model.backbone=resnet18"]
     config = read_config(find_config("retinanet_small"), keys)
-    assert (config.model.head_convs, config.name) == (2, "heavy")
+    assert (config.model.head_convs, config.name) == (2, "HeavyBoxes")
     settings = config.model.model_dump(exclude={"weights", "trainable", "compile"})
     model = build_detector(**settings, image_size=96)
     assert isinstance(model, LesionRetinaNet)
-    assert model.architecture["name"] == "heavy"
+    assert model.architecture["name"] == name
 
 
 def test_what_a_setting_changes_is_said_by_its_field():

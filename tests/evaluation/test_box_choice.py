@@ -23,7 +23,8 @@ from cxr_compare.evaluation.boxes.overlaps import (
     overlap_candidates,
 )
 from cxr_compare.evaluation.choices import Choices
-from cxr_compare.evaluation.sources.stored_predictions import store_decision, tune_predictions
+from cxr_compare.evaluation.sources.read_predictions import store_decision
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.evaluation.tuning_options import TuningOptions
 
 SIDE = 20.0

@@ -15,13 +15,12 @@ from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.reduction import CANDIDATES
 from cxr_compare.evaluation.reduction_choice import choose_reduction
-from cxr_compare.evaluation.sources.stored_predictions import (
-    read_decision,
+from cxr_compare.evaluation.sources.read_predictions import (
     read_output,
     store_decision,
     stored_decision,
-    tune_predictions,
 )
+from cxr_compare.evaluation.sources.stored_predictions import read_decision, tune_predictions
 from cxr_compare.evaluation.statistics.calibration import fit_platt
 from cxr_compare.evaluation.thresholds import choose_threshold
 from cxr_compare.evaluation.tuning_options import TuningOptions

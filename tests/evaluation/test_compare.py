@@ -21,12 +21,8 @@ from cxr_compare.evaluation.report.metric_table import evaluated_by_unit
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.report.summary_table import main_table
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import (
-    compare_predictions,
-    read_output,
-    store_decision,
-    tune_predictions,
-)
+from cxr_compare.evaluation.sources.read_predictions import read_output, store_decision
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, expanded_level
@@ -307,15 +303,18 @@ def test_a_decision_chosen_on_something_else_is_refused(predict, test_set, key):
 
 
 def test_without_validation_rows_only_threshold_free_figures(predict, test_set):
-    system = predict("A", "boxes", roles=("test",))
-    comparison = compare_predictions({"A": system}, test_set, replicates=20)
+    systems = {
+        "A": predict("A", "boxes", roles=("test",)),
+        "B": predict("B", "scores", roles=("test",), seed=2),
+    }
+    comparison = compare_predictions(systems, test_set, replicates=20)
     assert figure(comparison, "A", "auroc").estimate > 0.5
     row = figure(comparison, "A", "f1", "max_f1")
     assert np.isnan(row.estimate)
     assert "no validation image" in row.note
     assert not any(each.confusion for each in comparison.systems.values())
-    (note,) = [note for note in comparison.notes if note.kind == "validation"]
-    assert note.values == {"system": "A", "declared": False}
+    (note,) = [note for note in comparison.notes if note.kind == "no_validation"]
+    assert note.values == {"systems": ["A", "B"], "declared": False}
     assert comparison.decisions["decision_max_f1"].isna().all()
 
 

@@ -9,7 +9,7 @@ from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.reduction import Reduction
-from cxr_compare.evaluation.sources.stored_predictions import read_output
+from cxr_compare.evaluation.sources.read_predictions import read_output
 
 TARGET = Target("either", ("x", "y"), "X or Y")
 FRAME = {"x1": 0.0, "y1": 0.0, "x2": 20.0, "y2": 10.0}

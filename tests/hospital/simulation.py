@@ -104,7 +104,7 @@ def _with_false_boxes(
 @cache
 def _true_false_boxes(clusters: str) -> tuple[Floats, Floats]:
     """Return thresholds, and the true mean number of false boxes of an image at each."""
-    sample, places = _with_false_boxes(np.random.default_rng(0), clusters, 100_000)
+    sample, places = _with_false_boxes(np.random.default_rng(0), clusters, 400_000)
     assert places.false_boxes is not None
     image, shown_up_to = places.false_boxes
     cuts = np.linspace(0.2, 0.9, 141)
@@ -130,11 +130,17 @@ def _real(labels: str, finding: str) -> Sample:
         rows = truth.merge(rows, on="Image Index")
         positive = rows["Target"] == 1
     else:
-        truth = pd.read_csv(_DATA / "reference_csv" / "Data_Entry_2017_v2020.csv.gz")
-        rows = truth.merge(rows, on="Image Index", validate="one_to_one")
-        positive = rows["Finding Labels"].str.split("|").map(lambda found: finding in found)
+        rows = _with_nih_labels(rows)
+        positive = rows["labels"].map(lambda labels: finding in labels)
     owner = np.unique(rows["Image Index"].str[:8], return_inverse=True)[1]
     return Sample(positive.to_numpy(), rows[[f"prob_{finding}"]].to_numpy().T, owner)
+
+
+def _with_nih_labels(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add to scores the list of NIH's findings of each image."""
+    truth = pd.read_csv(_DATA / "reference_csv" / "Data_Entry_2017_v2020.csv.gz")
+    rows = truth.merge(rows, on="Image Index", validate="one_to_one")
+    return rows.assign(labels=rows["Finding Labels"].str.split("|"))
 
 
 @cache
@@ -159,6 +165,43 @@ def _real_patients(rng: np.random.Generator, *, labels: str, finding: str, figur
     counted = whole.y_true == (figure == "sensitivity")
     kind = "violated, real" + (", 0.95" if confidence == 0.95 else "") + f" @ {figure}"
     return _violated(kind, bool(good[counted].mean() < floor), threshold)
+
+
+@cache
+def _real_false_marks() -> Floats:
+    """Return marks on real images that show nothing: scores of findings that NIH's labels deny.
+
+    Each finding is a mark on each image. Its score is the rank of CheXNet's score within the
+    finding, or 0 where the label confirms it, shape ``(images, 14)``.
+    """
+    rows = _with_nih_labels(pd.read_csv(_DATA / "chexnet_scores" / "preds.csv"))
+    marks = rows.filter(like="prob_").rank(pct=True)
+    for column in marks:
+        finding = column.removeprefix("prob_")
+        marks.loc[rows["labels"].map(lambda labels, it=finding: it in labels), column] = 0.0
+    return marks.to_numpy()
+
+
+def _real_false_boxes(rng: np.random.Generator, *, all_images: bool, n_patients: int) -> Found:
+    """Guarantee the mean number of false marks on real patients, and check it on all of them."""
+    marks = _real_false_marks()
+    patients = _images_of_patients("NIH", "Effusion")
+    drawn = [patients[patient] for patient in rng.integers(len(patients), size=n_patients)]
+    if not all_images:
+        drawn = [rng.choice(images, 1) for images in drawn]
+    taken = marks[np.concatenate(drawn)]
+    owner = np.repeat(np.arange(n_patients), [len(images) for images in drawn])
+    image, finding = np.nonzero(taken)
+    boxed = np.ones(len(taken), dtype=bool)
+    places = Localisation(boxed, None, FalseBoxes(image, taken[image, finding]))
+    images = GuaranteeImages(~boxed, taken.max(axis=1), owner.astype(str), places)
+    threshold = _chosen(images, f"false_positives_per_image<=0.5@{_CONFIDENCE}")
+    counts = np.minimum((marks >= threshold).sum(axis=1), MAX_FALSE_POSITIVES)
+    of_patient = [counts[images] for images in patients]
+    if not all_images:
+        of_patient = [each.mean(keepdims=True) for each in of_patient]
+    true = np.concatenate(of_patient).mean()
+    return _violated("violated, real @ false boxes", bool(true > 0.5), threshold)
 
 
 def _guarantee_designs() -> dict[str, Callable[[], Measure]]:
@@ -199,6 +242,10 @@ def _guarantee_designs() -> dict[str, Callable[[], Measure]]:
                     _real_patients, labels=labels, finding=finding, figure=figure, floor=floor,
                     n_patients=n, confidence=confidence,
                 )  # fmt: skip
+    for all_images, title in ((False, "one image"), (True, "all images")):
+        for n in (100, 200, 400):
+            name = f"guarantee, real NIH false marks <= 0.5 at 0.9, {title}, {n} patients"
+            rows[name] = partial(_real_false_boxes, all_images=all_images, n_patients=n)
     return {name: partial(_same, of) for name, of in rows.items()}
 
 

@@ -52,11 +52,11 @@ def test_wrong_paths_are_named_before_a_model_is_loaded(folders, monkeypatch, pa
 
 @pytest.mark.parametrize("option", [{"tta": "flip"}, {"maps": "layercam"}, {"finding": ["a=b"]}])
 def test_options_that_change_what_the_operating_point_is_of_are_refused(folders, option):
-    with pytest.raises(InputError, match=f"^predict: --{next(iter(option))} .*--data"):
+    with pytest.raises(InputError, match=f"^predict: {next(iter(option))}=.*data="):
         predict("run", "film.png", **option)  # type: ignore[arg-type]
 
 
 def test_a_data_set_needs_one_run_and_a_folder(folders: Path) -> None:
     for paths, out in ((["run", "run"], Path("x")), (["run"], None)):
-        with pytest.raises(InputError, match=r"^predict --data: .*--out"):
+        with pytest.raises(InputError, match=r"^predict data=.*out="):
             predict(*paths, out=out, data="set")

@@ -105,7 +105,7 @@ def test_a_clean_split_passes_and_json_has_its_counts(tmp_path, mapping, capsys)
         (["image_id,role", "a,train", "a,test"], "two roles"),
         (["image_id,role", "a,test"], "no training images"),
         (["image_id,role", "a,train"], "no test image"),
-        (["image_id,role", "a,train", "b,test"], "--mapping"),  # whose patients nobody knows
+        (["image_id,role", "a,train", "b,test"], "mapping="),  # whose patients nobody knows
         (["label,role", "1,train"], "image_id"),
     ],
 )
@@ -118,7 +118,7 @@ def test_a_mapping_of_other_images_is_refused_and_options_of_data_sets_too(tmp_p
     split = write(tmp_path / "split.csv", "image_id,role", "a,train", "b,test")
     with pytest.raises(InputError, match="names the patient of none"):
         check(split, mapping=mapping)
-    with pytest.raises(InputError, match="--strict"):
+    with pytest.raises(InputError, match="strict=True"):
         check(split, mapping=mapping, strict=True)
     with pytest.raises(InputError, match="no such file"):
         check(tmp_path / "none.csv")
@@ -129,7 +129,7 @@ def test_a_mapping_of_other_images_is_refused_and_options_of_data_sets_too(tmp_p
 
 def test_options_of_a_split_are_refused_on_a_data_set(tmp_path):
     data = table_set(tmp_path, ["a", "b"], {"mass": [1, 0]})
-    with pytest.raises(InputError, match="--mapping"):
+    with pytest.raises(InputError, match="mapping="):
         check(data, mapping="rsna")
 
 

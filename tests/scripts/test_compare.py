@@ -15,7 +15,8 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import store_decision, tune_predictions
+from cxr_compare.evaluation.sources.read_predictions import store_decision
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.show import show
@@ -48,7 +49,9 @@ def test_a_finished_report_answers_the_same_call_and_refuses_another(
         ask(unit="patient")
     with pytest.raises(InputError, match="with metrics none, not f1; choose"):
         ask(metrics="f1")
-    with pytest.raises(InputError, match="and these are other systems; choose another --out, or"):
+    with pytest.raises(
+        InputError, match=r"and these are other systems; choose another out=\.\.\., or"
+    ):
         ask(shutil.copytree(system, tmp_path / "other"))
     assert ask(unit="patient", overwrite=True) > first
     dataset, predictions = DataSet.open(data), Predictions.open(system)
@@ -60,9 +63,9 @@ def test_a_finished_report_answers_the_same_call_and_refuses_another(
 
 
 def test_images_of_a_data_set_are_its_own(data, system, tmp_path):
-    with pytest.raises(InputError, match=r"--images .*: is for --truth"):
+    with pytest.raises(InputError, match=r"images=.*: is for truth="):
         compare({"R": system}, data=data, images=tmp_path)
-    with pytest.raises(InputError, match=r"--images some: is neither all nor common"):
+    with pytest.raises(InputError, match=r'images="some": is neither all nor common'):
         compare({"R": system}, data=data, images="some")
 
 
@@ -242,5 +245,5 @@ def test_every_target_gets_its_report_and_the_page_joins_them(data, system, tmp_
 
 
 def test_several_targets_and_none_named_are_refused(data, system, tmp_path):
-    with pytest.raises(InputError, match="choose one with --target"):
+    with pytest.raises(InputError, match="choose one with target="):
         compare([str(system)], data=data, out=tmp_path / "report")

@@ -97,7 +97,7 @@ def test_what_not_all_systems_know_is_left_out_and_named(drawn):
 def test_columns_are_findings_only_where_that_is_said(drawn):
     with pytest.raises(InputError, match=r"mass, edema, hernia may be findings"):
         _of(drawn)
-    with pytest.raises(InputError, match=r"--target masss.*mass"):
+    with pytest.raises(InputError, match=r'target="masss".*mass'):
         _of(drawn, target=["masss", "edema"])
     assert list(_of(drawn, target=["edema", "mass"]).results) == ["edema", "mass"]
 

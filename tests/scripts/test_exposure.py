@@ -157,7 +157,7 @@ def test_images_whose_labels_were_seen_are_refused_also_by_their_patient(tmp_pat
 def test_names_of_nih_are_found_through_the_mapping_and_the_rest_is_unknown(tmp_path, images):
     renamed = images.set_axis(pd.Index([f"rsna-{n}" for n in range(N)], name="image_id"))
     seen = seen_list(tmp_path / "seen.csv", [f"{name}.png" for name in IDS[:9]], column="nih_image")
-    with pytest.raises(InputError, match="--mapping"):
+    with pytest.raises(InputError, match="mapping="):
         compared(renamed, exposure={"A": seen})
     rows = [f"rsna-{n},{IDS[n]}.png" for n in range(80)]
     mapping = tmp_path / "rsna_to_nih.csv"
@@ -192,7 +192,7 @@ def test_an_exposure_of_no_system_or_without_use_is_refused(tmp_path, images):
         compared(images, exposure=[str(seen)])
     with pytest.raises(InputError, match="no such file"):
         compared(images, exposure={"A": tmp_path / "none.csv"})
-    with pytest.raises(InputError, match="--mapping"):
+    with pytest.raises(InputError, match="mapping="):
         compared(images, mapping=tmp_path)
 
 
@@ -205,7 +205,7 @@ def test_the_report_has_a_table_and_refuses_another_list_in_its_folder(tmp_path,
     stored = json.loads((out / "answer.json").read_text())
     assert stored["exposure"][0]["n_seen"] == 20
     seen_list(seen, IDS[:21])
-    with pytest.raises(InputError, match="--overwrite"):
+    with pytest.raises(InputError, match="overwrite=True"):
         compared(images, exposure={"A": seen}, out=out)
 
 

@@ -538,7 +538,7 @@ def test_folder_instead_of_a_file_and_a_blank_name_are_refused(data, tmp_path):
         import_predictions(tmp_path, data=data, out=tmp_path / "out", name="Other")
     ids = DataSet.open(data).images["image_id"]
     (tmp_path / "preds.csv").write_text(f"image_id,score\n{ids.iloc[2]},0.5\n")
-    with pytest.raises(InputError, match=r"out: .*--name"):
+    with pytest.raises(InputError, match=r"out: .*name="):
         import_predictions(tmp_path / "preds.csv", data=data, out=tmp_path / "out", name=" ")
     assert not (tmp_path / "out").exists()
 

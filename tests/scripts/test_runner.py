@@ -124,9 +124,9 @@ def test_python_takes_one_number_where_the_option_may_be_repeated(sizes: Any, ca
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"unit": "study"}, "--unit study: .*image, patient$"),
-        ({"replicates": 99}, "--replicates 99: .*100$"),
-        ({"replicates": 901}, "--replicates 901: .*900$"),
+        ({"unit": "study"}, "unit=.study.: .*image, patient$"),
+        ({"replicates": 99}, "replicates=99: .*100$"),
+        ({"replicates": 901}, "replicates=901: .*900$"),
     ],
     ids=["choice", "least", "most"],
 )

@@ -20,17 +20,16 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import (
-    read_output,
-    stored_decision,
-    tune_predictions,
-)
+from cxr_compare.evaluation.sources.read_predictions import read_output, stored_decision
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.networks.model_files import load_model
+from cxr_compare.scripts import console
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.run import Run
+from cxr_compare.serving.view_choice import choose_views
 from cxr_compare.studies.curve.curve_trainings import CurveRun  # annex studies
 from cxr_compare.training.plots import save_figure
 from cxr_compare.training.run_folder import RunFolder
@@ -138,7 +137,7 @@ def test_a_run_answers_for_files_as_predict_tune_and_compare_do(data, whole, tmp
         columns = ["x1", "y1", "x2", "y2", "score"]
         np.testing.assert_allclose(answer.boxes[columns], expected[columns], rtol=1e-3, atol=1e-2)
         assert answer.finding == target.display_name
-        assert (answer.map is None) == (loaded.model.kind == "boxes")
+        assert (answer.grid is None) == (loaded.model.kind == "boxes")
 
 
 def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided(
@@ -227,6 +226,27 @@ def test_ended_run_without_an_operating_point_gets_what_predict_and_tune_choose(
     assert stored_decision(frozen, "opacity") == chosen
 
 
+def test_views_that_validation_chose_are_the_default_of_predict(data, tmp_path):
+    _train(data, tmp_path / "run", 'training.tta=["flip"]', "training.epochs=1")
+    run = RunFolder.open(tmp_path / "run")
+    figures = run.info.tta_tried
+    assert set(figures) == {"plain", "flip"}
+    assert run.info.tta == (("flip",) if figures["flip"] > figures["plain"] else ())
+    assert run.decision_file("opacity").is_file()
+    assert not list(run.folder.glob("views-*"))
+
+    dataset = DataSet.open(data)
+    run.info.with_values(tta=("flip",)).write(run.folder / "run.json")
+    choose_views(run.folder, LabelledSplit(dataset, dataset.target()), ["scale0.8"], console)
+    assert run.info.tta == ("flip",)  # a choice stays
+    expected = {"": ["plain", "flip"], "none": None, "scale0.8": ["plain", "scale0.8"]}
+    for given, views in expected.items():
+        out = tmp_path / f"predicted-{given}"
+        predict(run.folder, out=out, data=data, device="cpu", tta=given)
+        tta = Predictions.open(out).info.tta
+        assert (tta["views"] if tta else None) == views
+
+
 def test_the_decision_that_marks_a_training_as_ended_is_its_last_file(
     data, ended, tmp_path, monkeypatch
 ):
@@ -278,7 +298,7 @@ def test_resuming_with_another_split_of_the_data_is_refused(data, interrupted, m
 @pytest.mark.parametrize(
     ("config", "override", "message"),
     [
-        ("retinanet_quickstart", "training.epoch=1", "--set training.epoch: .*'training.epochs'"),
+        ("retinanet_quickstart", "training.epoch=1", "set_=.training.epoch.: .*'training.epochs'"),
         ("retinanet_quickstart", "data.split=mine", "split 'mine'.* default"),
         ("retinanet_quickstart", "data.target=mass", "target 'mass'.* opacity"),
         ("chexnet_quickstart", "model.weights=no/such.pth", "^no/such.pth: "),

@@ -220,7 +220,7 @@ def test_folder_of_images_gives_the_report_its_pictures(folder, tmp_path, monkey
     compare_files(folder, **options)
     page = tmp_path / "report" / "report.html"
     assert "<article" not in page.read_text()
-    with pytest.raises(InputError, match="--overwrite"):
+    with pytest.raises(InputError, match="overwrite=True"):
         compare_files(folder, images=folder / "images", **options)
     report = compare_files(folder, images=folder / "images", overwrite=True, **options)
     html = page.read_text()
@@ -232,9 +232,9 @@ def test_folder_of_images_gives_the_report_its_pictures(folder, tmp_path, monkey
 
 
 def test_folder_of_images_is_for_a_truth_and_for_one_folder(folder, tmp_path):
-    with pytest.raises(InputError, match="--images"):
+    with pytest.raises(InputError, match="images="):
         compare_files(folder, images=[folder, folder / "images"])
-    with pytest.raises(InputError, match=r"--images .*absent: .*nor a folder"):
+    with pytest.raises(InputError, match=r"images=.*absent.*: .*nor a folder"):
         compare_files(folder, images=tmp_path / "absent")
 
 
@@ -304,8 +304,8 @@ def test_columns_of_a_frame_are_named_for_its_system(tables):
     [
         (["c.score=p_b"], r"c\.score=p_b: .*'c'; the systems are a, b"),
         (["b.scores=p_b"], r"b\.scores=p_b: .*SYSTEM\.score"),
-        ([], r"b\.csv: .*'image_id'.*--columns b\.image=COLUMN"),
-        (["b.image=case"], r"b\.csv: column 'score' .*--columns b\.score=COLUMN"),
+        ([], r"b\.csv: .*'image_id'.*columns=\"b\.image=COLUMN"),
+        (["b.image=case"], r"b\.csv: column 'score' .*columns=\"b\.score=COLUMN"),
     ],
 )
 def test_a_column_that_is_not_found_is_named_for_its_file(tables, named, message):
@@ -335,7 +335,7 @@ def test_scores_without_a_finding_are_about_the_chosen_target(tables):
 
 
 def test_columns_of_result_files_beside_a_data_set_are_refused(tables, tmp_path):
-    with pytest.raises(InputError, match=r"--columns score=p_a: .*cxr import"):
+    with pytest.raises(InputError, match=r'columns="score=p_a": .*cxr import'):
         compare([str(tables / "a.csv")], data=_any_data_set(tmp_path), columns=["score=p_a"])
 
 

@@ -100,8 +100,8 @@ def test_tune_chooses_among_the_requested_rules_and_prefers_the_simplest(data, d
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"calibration": "beta"}, "--calibration beta: .*none, temp"),
-        ({"reduction": ["mean"]}, "--reduction mean: .*max, top_k"),
+        ({"calibration": "beta"}, "calibration=.beta.: .*none, temp"),
+        ({"reduction": ["mean"]}, "reduction=.mean.: .*max, top_k"),
         ({"policy": ["best"]}, "policy 'best': .*max_f1"),
     ],
 )

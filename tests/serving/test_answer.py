@@ -24,14 +24,12 @@ from cxr_compare.serving.answer import (
     ANSWER_COLUMNS,
     COLOUR,
     Answer,
-    answer_row,
     draw_answers,
     render_answers,
 )
 from cxr_compare.serving.guard import Guard, Warned
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.trained_model import TrainedModel
-from cxr_compare.serving.web.app import RESULT_FORMATS
 from cxr_compare.training.run_info import RunInfo
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,8 +68,8 @@ def test_a_file_and_its_pixels_get_the_same_answer(run: Run, chest: Path) -> Non
     assert from_file.score == from_pixels.score == from_colour.score
     assert from_file.decision is None
     assert "cxr train" in str(from_file.undecided_because)
-    assert from_file.map is not None  # though without an operating point no contour is known
-    assert from_file.map.values.shape == (2, 2)
+    assert from_file.grid is not None  # though without an operating point no contour is known
+    assert from_file.grid.values.shape == (2, 2)
     assert from_file.boxes.columns.tolist() == ["finding", "x1", "y1", "x2", "y2", "score"]
 
 
@@ -217,7 +215,7 @@ def test_an_answer_that_a_warning_speaks_against_is_called_none() -> None:
     assert str(doubtful) == (
         "film.png  RetinaNet  no answer  probability 0.83  score 0.900 (threshold 0.410)"
     )
-    assert (doubtful.to_dict()["status"], answer().to_dict()["status"]) == ("doubtful", "ok")
+    assert (doubtful.to_json()["status"], answer().to_json()["status"]) == ("doubtful", "ok")
     assert (doubtful.decision, doubtful.computed_decision, len(doubtful.boxes)) == (None, True, 4)
     drawn = [
         render_answers(
@@ -260,12 +258,13 @@ def test_boxes_of_an_answer_end_where_the_image_ends() -> None:
 
 
 def test_an_answer_is_plain_json() -> None:
-    entry = json.loads(json.dumps(answer(warnings=(Warned("odd"),)).to_dict()))
+    entry = json.loads(json.dumps(answer(warnings=(Warned("odd"),)).to_json()))
     assert (entry["decision"], entry["computed_decision"]) == (None, "positive")
-    assert answer().to_dict()["decision"] == "positive"
-    without = Answer.refused("a.txt", "is no image")
-    assert without.keys() == {*entry, "problem"}
-    assert [key for key, value in without.items() if value] == ["image", "status", "problem"]
+    assert answer().to_json()["decision"] == "positive"
+    assert {"pixels", "prediction", "seen", "guard_distance", "map"}.isdisjoint(entry)
+    described = Answer.model_json_schema(mode="serialization")["properties"]
+    assert described.keys() == {*entry, "map"}
+    assert all(field.get("description") for field in described.values())
     assert entry["boxes"][0] == {
         "finding": "lung_opacity", "x1": 10.4, "y1": 20.0, "x2": 30.0, "y2": 40.6, "score": 0.9,
     }  # fmt: skip
@@ -290,13 +289,12 @@ def test_shared_warnings_appear_once_after_those_of_the_image() -> None:
     ]  # fmt: skip
 
 
-def test_both_tables_of_answers_have_the_columns_that_the_page_names() -> None:
+def test_a_table_of_answers_has_the_columns_that_the_page_names() -> None:
     page = (ROOT / "docs/formats.md").read_text()
     assert f"\n{','.join((*ANSWER_COLUMNS, 'problem'))}\n" in page
-    assert f"\n{','.join(RESULT_FORMATS)}\n" in page
-    row = answer_row(answer(image="=1+1.png", warnings=(Warned("odd"), Warned("dark"))).to_dict())
+    row = answer(image="=1+1.png", warnings=(Warned("odd"), Warned("dark"))).to_row()
     assert tuple(row) == ANSWER_COLUMNS
-    assert (row["image"], row["n_boxes"], row["warnings"]) == ("'=1+1.png", 4, "odd; dark")
+    assert (row["image"], row["decision"], row["warnings"]) == ("'=1+1.png", None, "odd; dark")
     assert row["boxes"].startswith("10.4,20.0,30.0,40.6,0.9000;")
 
 

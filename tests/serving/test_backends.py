@@ -112,10 +112,11 @@ def test_auto_leaves_out_a_runtime_that_is_not_installed(run, spec, monkeypatch)
         ("openvino", None, {}, "exports/openvino-.*cxr export .* --format openvino$"),
         ("auto", "int8", {},
          "exports/openvino-int8: .*cxr export .* --format openvino --precision int8 --data D"),
+        ("onnx", "int8", {}, "--precision int8: .*onnx.*--backend openvino"),
         (None, "int8", {}, "--precision int8: torch .*fp32 .*bf16.*--backend openvino .*onnx"),
         ("onnx", None, {"needs_torch": "--tta"}, "--tta: torch .*--backend onnx"),
     ],
-    ids=["int8", "fp32", "auto int8", "torch int8", "tta"],
+    ids=["int8", "fp32", "auto int8", "onnx int8", "torch int8", "tta"],
 )  # fmt: skip
 def test_unavailable_backend_is_refused_with_a_remedy(run, backend, precision, options, message):
     with pytest.raises(InputError, match=message):
@@ -163,7 +164,7 @@ def test_an_export_answers_for_single_images_as_its_run(run, spec, model):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
     expected, actual = trained.predict(pixels), exported.predict(pixels)
     assert actual.score == pytest.approx(expected.score, abs=1e-5)
-    np.testing.assert_allclose(actual.map.values, expected.map.values, atol=1e-4)
+    np.testing.assert_allclose(actual.grid.values, expected.grid.values, atol=1e-4)
     assert (actual.system, actual.finding) == ("CheXNet", "Lung opacity")
     assert "no operating point" in str(actual.undecided_because)
     assert exported.model.inference_id() != model.inference_id()

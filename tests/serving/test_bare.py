@@ -79,7 +79,7 @@ def test_an_export_answers_without_torch_as_its_run_does(bare, systems, images, 
     done = _cxr(bare, "predict", *folders, *images, "--json", "--csv", table, "--out", overlays)
     assert done.returncode == 0, done.stderr
     expected = [
-        _nearly(loaded.predict(image).to_dict())
+        _nearly(loaded.predict(image).to_json())
         for image in images
         for _, loaded in systems.values()
     ]

@@ -1,10 +1,13 @@
 """An exported network answers as the network that it was made of."""
 
 import ctypes
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
+import openvino
 import pytest
 import torch
 from torch import nn
@@ -13,7 +16,7 @@ from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.detection.model import build_detector
 from cxr_compare.serving.export_graph import write_graph
-from cxr_compare.serving.export_spec import ExportSpec, Format
+from cxr_compare.serving.export_spec import FACTS_SECTION, ExportSpec, Format
 from cxr_compare.serving.exported_model import open_session
 from tests.plain_info import export_spec
 
@@ -62,6 +65,29 @@ def test_a_detector_gives_the_same_logits_and_offsets(fmt, detector, tmp_path):
         expected = heads.outputs["bbox_regression"][:count].numpy()
         np.testing.assert_allclose(outputs["offsets"], expected, atol=1e-4)
     assert not detector.training
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_the_file_of_the_network_says_what_is_needed_to_use_it(fmt, systems, tmp_path):
+    folder, run = systems["boxes"]
+    preprocess = run.model.preprocess
+    facts = ExportSpec.open(folder).facts(preprocess, run.decision)
+    write_graph(run.model.model, tmp_path, fmt, facts)
+    if fmt == "onnx":
+        network = onnx.load(tmp_path / "model.onnx")
+        names = [
+            [value.name for value in part] for part in (network.graph.input, network.graph.output)
+        ]
+        stored = {entry.key: json.loads(entry.value) for entry in network.metadata_props}
+    else:
+        network = openvino.Core().read_model(tmp_path / "model.xml")
+        names = [[value.any_name for value in part] for part in (network.inputs, network.outputs)]
+        section = network.get_rt_info(FACTS_SECTION).astype(dict)
+        stored = {key: json.loads(value.astype(str)) for key, value in section.items()}
+    assert [stored["input"], stored["outputs"]] == names
+    assert (stored["size"], stored["mean"], stored["std"]) == (SIZE, 0.5, 0.25)
+    assert stored["findings"] == ["lung_opacity"]
+    assert (stored["target"], stored["policy"], stored["threshold"]) == ("opacity", "max_f1", 0.5)
 
 
 def test_channels_that_differ_by_colour_stay_separate(tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ def test_an_export_is_described_without_torch_which_takes_600_mib() -> None:
         "from cxr_compare.training.run_info import RunInfo\n"
         f"model = Model(info={info}, backend='openvino', precision='fp32', kind='scores', "
         "findings=['opacity'], names=None, tta=None, maps='cam', "
-        "folder=Path('a/b/c'), inference_id=lambda: '2', training_id=lambda: '3')\n"
+        "folder=Path('a/b/c'), run_folder=None, inference_id=lambda: '2', "
+        "training_id=lambda: '3')\n"
         "assert describe_system(model, None).exported_from == '3'\n"
         "assert 'torch' not in sys.modules"
     )

@@ -558,7 +558,7 @@ def _verdict_measure(n_patients: int, aurocs: tuple[float, float]) -> Measure:
         truth = pd.DataFrame({"label": labels * 1.0, "patient_id": sample.patients.astype(str)})
         systems = dict(zip("AB", sample.scores, strict=True))
         report = cxr_compare.compare(systems, truth=truth, replicates=100)
-        (claim,) = report.to_dict()["answer"]["claims"]
+        (claim,) = report.answer.claims
         name: str | None = claim["higher"]
         return name
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.preprocess import MIN_SIDE, MIN_VISIBLE
 from cxr_compare.training.augment import Augmentation, build_augmentation
 from cxr_compare.training.mosaic import DroppedBoxes
@@ -364,3 +365,34 @@ def test_albumentations_is_kept_from_the_network_before_it_is_imported():
     assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
     source = inspect.getsource(sys.modules[Augmentation.__module__])
     assert source.index('os.environ["NO_ALB') < source.index("\nimport albumentations")
+
+
+def darker(image: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    return (image * draw.uniform(0.2, 0.8)).astype(np.uint8)
+
+
+def cropped(image: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    return image[1:]
+
+
+def broken(image: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    raise KeyError("grey")
+
+
+def test_a_function_of_the_users_own_changes_grey_values_by_its_seed_and_no_box():
+    augmentation = chain(function=f"{__name__}:darker")
+    image, boxes = noise_image(), np.array([[3.0, 4.0, 30.0, 40.0]])
+    first, same, other = (augmentation.apply(image, boxes, seed) for seed in (1, 1, 2))
+    assert np.array_equal(first.pixels, same.pixels)
+    assert not np.array_equal(first.pixels, other.pixels)
+    assert first.pixels.mean() < image.mean()
+    assert first.boxes.tolist() == boxes.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("cropped", "uint8"), ("broken", "KeyError: 'grey'")]
+)
+def test_a_function_of_the_users_own_that_fails_is_named(name, message):
+    augmentation = chain(function=f"{__name__}:{name}")
+    with pytest.raises(InputError, match=f"{name}: .*{message}"):
+        augmentation.apply(noise_image(), None, 0)

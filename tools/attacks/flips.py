@@ -98,8 +98,7 @@ def predictions(folder: Path) -> Iterable[Any]:
 
 def exported(folder: Path) -> Iterable[Any]:
     """Yield what an export states, and what its network answers."""
-    from cxr_compare.serving.backends import CARD_FILE
-    from cxr_compare.serving.export import Card
+    from cxr_compare.serving.export_spec import CARD_FILE, Card
     from cxr_compare.serving.run import Run
 
     loaded: Any = Run.open(folder).load()

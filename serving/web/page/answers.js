@@ -5,6 +5,7 @@ import { counted, h, inside, listing, outcome, plain, policyWords, share, styled
 
 const SIGNS = { positive: "▲", negative: "○", undecided: "?", "no answer": "–", doubtful: "–" };
 const VERBS = { positive: ["says positive for", "say positive for"], negative: ["says negative for", "say negative for"] };
+const KINDS = { boxes: "Draws boxes around lesions", scores: "Classifies the whole image, then shows where", both: "Joins boxes around lesions with a score of the whole image" };
 const MOST_FINDINGS = 6;
 
 /** One line that says it all: `kind`, `title`, and a sentence for each system where they differ. */
@@ -89,7 +90,7 @@ export function card(each, place, facts, lookAt, howItDid) {
     h("header", {},
       h("h3", {}, h("span", { class: "key" }), each.system),
       h("p", { class: `decision ${decided.replace(" ", "-")}` }, h("span", { class: "sign", "aria-hidden": "true" }, SIGNS[decided]), decided)),
-    h("p", { class: "quiet" }, each.kind === "boxes" ? "Draws boxes around lesions" : "Classifies the whole image, then shows where", ` · ${inside(each.finding)}`),
+    h("p", { class: "quiet" }, KINDS[each.kind], ` · ${inside(each.finding)}`),
     each.undecided_because ? h("p", { class: "because" }, `Why: ${each.undecided_because}`) : null,
     each.declared ? h("p", { class: "quiet" }, `${capital(each.declared)}.`) : null,
     each.status === "ok" ? computed : h("details", {}, h("summary", {}, "What it computed"), computed),
@@ -129,8 +130,9 @@ function boxScores(each) {
 }
 
 function findings(each) {
-  if (!each.findings.length) return null;
-  const rows = [...each.findings].sort((one, other) => other.score - one.score).map(({ finding, score }) => styled(h("tr", {},
+  const scored = Object.entries(each.findings).sort(([, one], [, other]) => other - one);
+  if (!scored.length) return null;
+  const rows = scored.map(([finding, score]) => styled(h("tr", {},
     h("th", { scope: "row" }, plain(finding)), h("td", { class: "rail" }, h("span", { class: "fill" })), h("td", { class: "figures" }, share(score))), { "--value": String(score) }));
   const table = (part, words) => h("table", { class: "findings" }, h("caption", {}, words), h("tbody", {}, part));
   const more = rows.slice(MOST_FINDINGS);
@@ -139,7 +141,7 @@ function findings(each) {
 }
 
 function boxes(each, place, lookAt) {
-  if (!each.boxes.length) return each.kind === "boxes" ? h("p", { class: "quiet" }, "No boxes.") : null;
+  if (!each.boxes.length) return each.kind === "scores" ? null : h("p", { class: "quiet" }, "No boxes.");
   return h("div", { class: "boxes" }, h("p", {}, `${counted(each.boxes.length, "box", "boxes")}, highest score first. Look at`),
     h("ul", {}, each.boxes.map((box, number) => h("li", {}, h("button", { type: "button", class: "small", "aria-label": `Look at box ${number + 1}: ${plain(box.finding)}, score ${share(box.score)}, from ${Math.round(box.x1)}, ${Math.round(box.y1)} to ${Math.round(box.x2)}, ${Math.round(box.y2)} px`,
       onclick: () => lookAt(place, number) }, String(number + 1))))));

@@ -69,17 +69,11 @@ export const blobOf = async (url) => (await request(url)).blob();
 
 export async function analyze(file, name, signal) {
   const options = { method: "POST", body: form(file, name), signal };
-  return (await request("/v1/analyze?include=maps", options)).json();
+  return (await request("/v1/analyze?include=maps,csv", options)).json();
 }
 
 /** Whether this tab sends a token, which a link would not. */
 export const hasToken = () => sessionStorage.getItem(KEY) !== null;
-
-/** A table made of answers. The server keeps nothing of them. */
-export async function visitTable(entries) {
-  const options = { method: "POST", body: JSON.stringify(entries), headers: { "Content-Type": "application/json" } };
-  return (await request("/v1/report.csv", options)).blob();
-}
 
 /** The image before any window: `values` (uint16 rows), and what the file shows as black and white. */
 export async function pixels(file, name, signal) {

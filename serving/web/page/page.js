@@ -5,14 +5,13 @@ import * as client from "./client.js";
 import { Refusal } from "./client.js";
 import { $, bytes, counted, h, listing, save, say } from "./dom.js";
 import { dropped, pasted, sorted } from "./files.js";
-import { entry, summary, table } from "./visit.js";
+import { csv, summary, table } from "./visit.js";
 import { Viewer } from "./viewer.js";
 
 const AT_ONCE = 2;
 const MOST_TRIES = 6;
 const KEPT_PIXELS = 3;
 const LOCAL = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
-const MOST_SAVED = 500;
 
 const viewer = new Viewer($("viewer"));
 let known = { systems: [], limits: { bytes: Infinity }, versions: {}, research_use: "Research use only, not a medical device." };
@@ -36,7 +35,7 @@ function choose(files, left = 0) {
     return;
   }
   visit = visit.filter((item) => item.state !== "chosen");
-  chosen = files.map((file) => ({ file, name: file.webkitRelativePath || file.name || "pasted image", state: "chosen", answer: null, error: null, at: "" }));
+  chosen = files.map((file) => ({ file, name: file.webkitRelativePath || file.name || "pasted image", state: "chosen", answer: null, error: null }));
   for (const item of chosen) refuseLarge(item);
   visit.push(...chosen);
   show(chosen[0]);
@@ -127,7 +126,6 @@ async function analyzeOne(item, signal) {
     if (!(error instanceof Refusal) && error.name !== "AbortError") throw error;
     item.error = item.state === "failed" ? error : null;
   }
-  item.at = new Date().toISOString();
   item.waits = null;
   if (item === current && item.answer) {
     const image = await pixels(item).catch((error) => { failed = error; return null; });
@@ -200,7 +198,6 @@ function render() {
   $("start").hidden = reading;
   $("reading").hidden = !reading;
   $("visit").hidden = !visit.length;
-  $("main").toggleAttribute("data-beside", reading && visit.length > 1);
   if (reading) renderReading();
   if (visit.length) renderVisit();
   document.title = reading ? `${current.name}: what each system says` : "Chest X-ray: what each system says";
@@ -314,20 +311,10 @@ function another() {
 const SAVING = ["save-answers", "save-csv"];  // beside the answer, and above the table of the visit
 const stamp = () => new Date().toISOString().slice(0, 16).replace(/[:T]/g, "-");
 
-/** Have the server make a table of the answers of this visit; those without an answer are left out. */
-async function saveVisit() {
-  const answered = visit.filter((item) => item.answer).slice(-MOST_SAVED);
-  for (const id of SAVING) $(id).disabled = true;
-  notice("");
-  try {
-    save(await client.visitTable(answered.map(entry)), `cxr-visit-${stamp()}.csv`);
-    say("CSV saved.");
-  } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    notice(`Nothing was saved. ${error.message}`);
-  } finally {
-    render();
-  }
+/** Save a table of the answers of this visit; images without an answer are left out. */
+function saveVisit() {
+  save(csv(visit), `cxr-visit-${stamp()}.csv`);
+  say("CSV saved.");
 }
 
 // Dialogs, keys and the rest

@@ -51,8 +51,10 @@ export function summary(visit) {
   return `${visit.length} ${visit.length === 1 ? "image" : "images"}${parts.length ? `: ${parts.join(", ")}` : ""}`;
 }
 
-/** What the server makes a table of: the answers, without maps. */
-export function entry(item) {
-  const systems = item.answer.systems.map((each) => ({ ...each, map: null }));
-  return { ...item.answer, systems, time: item.at };
+/** The answers as one CSV table: that of each image, with the columns named once. */
+export function csv(visit) {
+  const tables = visit.filter((item) => item.answer).map((item) => item.answer.csv);
+  const rows = (table) => table.slice(table.indexOf("\n") + 1);
+  const text = tables[0] + tables.slice(1).map(rows).join("");
+  return new Blob(["\ufeff", text], { type: "text/csv" });  // so that a spreadsheet reads it as UTF-8
 }

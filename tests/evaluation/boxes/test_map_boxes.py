@@ -17,11 +17,10 @@ from cxr_compare.evaluation.boxes.map_boxes import (
     upsample,
 )
 from cxr_compare.evaluation.overlays.contours import ActivationGrid, map_shapes
+from cxr_compare.evaluation.sources.read_predictions import store_decision, stored_decision
 from cxr_compare.evaluation.sources.stored_predictions import (
     compare_predictions,
     read_decision,
-    store_decision,
-    stored_decision,
     tune_predictions,
 )
 

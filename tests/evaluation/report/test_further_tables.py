@@ -170,6 +170,15 @@ def test_largest_disagreements_are_the_ids_that_differ_most_in_rank(comparison):
     assert disagreement_table(alone) is None
 
 
+def test_ids_that_the_program_gave_are_explained(comparison):
+    decisions = comparison.decisions
+    numbers = {each: f"image-{n}" for n, each in enumerate(decisions["image_id"].unique(), 1)}
+    renamed = decisions.assign(image_id=decisions["image_id"].map(numbers))
+    numbered = replace(comparison, decisions=renamed)
+    assert "numbered from 1" in disagreement_table(numbered).lead
+    assert "numbered" not in disagreement_table(comparison).lead
+
+
 def test_errors_and_corrections_count_every_image_once(comparison):
     # hand-counted from the twelve images; p05 and p06 are right as images, whatever the place
     errors = error_kinds_table(comparison).frame

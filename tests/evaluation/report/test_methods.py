@@ -15,11 +15,8 @@ from cxr_compare.evaluation.report.citations import read_references
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.interval_texts import families_text
 from cxr_compare.evaluation.report.methods import methods, policy_meaning
-from cxr_compare.evaluation.sources.stored_predictions import (
-    compare_predictions,
-    store_decision,
-    tune_predictions,
-)
+from cxr_compare.evaluation.sources.read_predictions import store_decision
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.evaluation.thresholds import check_policy
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.networks.registry import NETWORKS

@@ -21,7 +21,7 @@ SHARES = {
     "localised_sensitivity": (["found"], ["boxed"]),
     "f1": (["tp"], ["tp", "fp", "fn"]),
 }
-OF_BOTH_CLASSES = ("precision", "npv", "f1")
+OF_BOTH_CLASSES = ("precision", "npv", "f1", "mcc")
 FUNCTIONS = ("balanced_accuracy", "mcc", "lr_positive", "lr_negative")
 
 
@@ -129,7 +129,7 @@ def figure_of_counts(metric, tp, fp, tn, fn):
     return (1 - sensitivity) / specificity
 
 
-def function_interval(metric, counts):
+def function_interval(metric, counts, w):
     """Add one patient of each outcome, and return the interval on the scale of the figure."""
     there, back = {
         "balanced_accuracy": (lambda figure: figure, lambda value: value),
@@ -143,7 +143,7 @@ def function_interval(metric, counts):
     def scaled(sums):
         return there(figure_of_counts(metric, *sums))
 
-    q = leave_out(scaled, added)
+    q = leave_out(scaled, added) * np.sqrt(w)
     low, high = map(back, on_the_logit(scaled(added.sum(axis=0)), q, satterthwaite(q)))
     printed = figure_of_counts(metric, *counts.sum(axis=0))
     return min(low, printed), max(high, printed)
@@ -204,14 +204,15 @@ def test_every_interval_at_a_threshold_is_that_of_the_paragraph(report):
     assert inflation(counts_by_patient(images_of(report, first["first"]), first["policy"])) > 1.1
     for row in rows.itertuples():
         counts = counts_by_patient(images_of(report, row.first), row.policy)
+        w = inflation(counts) if row.metric in OF_BOTH_CLASSES else 1
         if row.metric in SHARES:
             counted, of = (counts[names].sum(axis=1) for names in SHARES[row.metric])
-            w = inflation(counts) if row.metric in OF_BOTH_CLASSES else 1
             low, high = share_interval(counted.to_numpy(), of.to_numpy(), w)
             if row.metric == "f1":
                 low, high = 2 * low / (1 + low), 2 * high / (1 + high)
         else:
-            low, high = function_interval(row.metric, counts[["tp", "fp", "tn", "fn"]].to_numpy())
+            outcomes = counts[["tp", "fp", "tn", "fn"]].to_numpy()
+            low, high = function_interval(row.metric, outcomes, w)
         found = (row.ci_low, row.ci_high)
         assert found == pytest.approx((low, high), abs=1e-9), (row.first, row.metric, row.policy)
 

@@ -173,7 +173,7 @@ def test_a_column_that_is_no_class_is_named_with_the_option_that_says_so(folder,
         compared(*files)
     assert figures(compared(*files, columns=["D.finding="])) == [1, 1]
     of_set = {"data": folder / "data", "name": "D"}
-    with pytest.raises(InputError, match=rf"'{column}'.*--columns finding="):
+    with pytest.raises(InputError, match=rf"'{column}'.*columns=\"finding="):
         cxr_compare.import_predictions(folder / "D.csv", out=folder / "no", **of_set)
     read = cxr_compare.import_predictions(
         folder / "D.csv", out=folder / f"out-{column}", columns=["finding="], **of_set

@@ -11,10 +11,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.sources.ensemble import join_systems
-from cxr_compare.evaluation.sources.stored_predictions import (
-    describe_training_data,
-    read_eligible,
-)
+from cxr_compare.evaluation.sources.stored_predictions import describe_training_data, read_eligible
 from tests.stored_json import bind_tables, put_table
 
 oracle_wbf = pytest.importorskip("ensemble_boxes.ensemble_boxes_wbf")

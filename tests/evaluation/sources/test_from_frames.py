@@ -332,7 +332,7 @@ def test_a_table_with_labels_that_is_truth_and_system_is_several_systems(table, 
     for given in (wide, tmp_path / "w.csv"):
         result = cxr_compare.compare({"all": given}, truth=given, replicates=100)
         assert result.systems == ["a", "b"]
-    with pytest.raises(InputError, match=r"--truth .*w\.csv"):
+    with pytest.raises(InputError, match=r"truth=.*w\.csv"):
         cxr_compare.compare({"A": tmp_path / "w.csv"})
 
 
@@ -497,6 +497,20 @@ def test_scores_in_bf16_are_scores():
         0.75,
         0.5,
     ]
+
+
+def test_a_few_unknown_patients_count_as_their_own_and_intervals_stay_by_patient(table):
+    patients = table["patient_id"].to_numpy()
+    some = np.where(np.arange(N) < 4, None, patients)
+    known, partly, none = (
+        compared(table, table["label"].to_numpy(), patients=each) for each in (patients, some, None)
+    )
+    assert not any("unknown" in caution for caution in known.cautions)
+    (caution,) = [each for each in partly.cautions if "4 images" in each]
+    assert "by image" not in caution
+    assert any("by image" in each for each in none.cautions)
+    n_patients = [each.figures["n_patients"].iloc[0] for each in (known, partly)]
+    assert n_patients == [N // 2, N // 2 + 2]
 
 
 def test_a_frame_with_ids_beside_an_array_of_labels_is_told_how_to_name_images():

@@ -95,6 +95,16 @@ def test_a_joint_system_has_scores_boxes_and_maps(joint, members):
     assert all(weight > 0 for weight in rule["weights"])
 
 
+def test_members_may_differ_in_training_images(members, predict, evaluation_set):
+    detector, _ = members
+    more = predict("More", "scores", seed=2, roles=("train", "val", "test"))
+    joint = join_in_memory([detector, more], evaluation_set)
+    assert set(joint.images["image_id"]) == set(detector.images["image_id"])
+    lost = evaluation_set.image_ids("val")[0]
+    with pytest.raises(InputError, match=lost):
+        join_in_memory([detector, predict("Less", seed=2, skip=(lost,))], evaluation_set)
+
+
 def test_permuted_test_labels_change_neither_weights_nor_gate(members, evaluation_set, monkeypatch):
     before = join_in_memory(members, evaluation_set)
     test_ids = set(LabelledSplit(evaluation_set, evaluation_set.target()).image_ids("test"))

@@ -144,3 +144,13 @@ def test_an_inflated_variance_widens_the_interval_of_a_share():
     assert wide.error == pytest.approx(np.sqrt(2) * plain.error)
     assert wide.ci_low < plain.ci_low
     assert plain.ci_high < wide.ci_high
+
+
+def test_an_inflated_variance_widens_the_interval_of_a_function_of_counts():
+    counts = np.repeat(np.eye(4), [9, 4, 20, 3], axis=0)
+    plain, wide = (
+        function_over_seeds(lambda sums: (sums[..., 0] + sums[..., 2]) / sums.sum(-1), [counts], w)
+        for w in (1.0, 2.0)
+    )
+    assert wide.estimate == plain.estimate
+    assert wide.error == pytest.approx(np.sqrt(2) * plain.error)

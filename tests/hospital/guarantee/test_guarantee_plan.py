@@ -103,20 +103,20 @@ def test_planned_guarantee_is_printed_drawn_and_stored(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        (PPV, PPV_PLAN | {"expect": "0.5"}, "--expect: .*ppv .*0.5,0.7"),
-        (PPV, PPV_PLAN | {"prevalence": None}, "--plan: .*ppv .*--prevalence"),
-        (PPV, PPV_PLAN | {"images": 2}, "--plan: .*ppv .*--images"),
-        (PPV, PPV_PLAN | {"expect": "0.25,0.6"}, "--expect 0.25: .*0.3 to 1$"),
-        (PPV, PPV_PLAN | {"expect": "0.5,1.2"}, "--expect 1.2: .*0 to 1$"),
-        (SENSITIVITY, {"expect": "0.9", "prevalence": 0.3}, "--prevalence: .*ppv"),
-        (MEAN, {"expect": "0.6"}, "--expect 0.6: .*0 to 0.5$"),
+        (PPV, PPV_PLAN | {"expect": "0.5"}, "expect=\\.\\.\\.: .*ppv .*0.5,0.7"),
+        (PPV, PPV_PLAN | {"prevalence": None}, "plan=True: .*ppv .*prevalence="),
+        (PPV, PPV_PLAN | {"images": 2}, "plan=True: .*ppv .*images="),
+        (PPV, PPV_PLAN | {"expect": "0.25,0.6"}, "expect=0.25: .*0.3 to 1$"),
+        (PPV, PPV_PLAN | {"expect": "0.5,1.2"}, "expect=1.2: .*0 to 1$"),
+        (SENSITIVITY, {"expect": "0.9", "prevalence": 0.3}, "prevalence=\\.\\.\\.: .*ppv"),
+        (MEAN, {"expect": "0.6"}, "expect=0.6: .*0 to 0.5$"),
         ("auroc>=0.9@0.9", {"expect": "0.95"}, "'auroc>=0.9@0.9': .*sensitivity>=F@C"),
         ("sensitivity>=0.80", {"expect": "0.9"}, "'sensitivity>=0.80': .*=0.90@0.90"),
-        (SENSITIVITY, {}, "--plan: .*--expect"),
-        (SENSITIVITY, {"expect": "0.9,0.8"}, "--expect: .*two figures"),
-        (SENSITIVITY, {"expect": "0.7"}, "--expect 0.7: .*0.8 to 1$"),
+        (SENSITIVITY, {}, "plan=True: .*expect="),
+        (SENSITIVITY, {"expect": "0.9,0.8"}, "expect=\\.\\.\\.: .*two figures"),
+        (SENSITIVITY, {"expect": "0.7"}, "expect=0.7: .*0.8 to 1$"),
         (SENSITIVITY, {"expect": "0.9", "within": 1.0}, "from 0 to below 1"),
-        (SENSITIVITY, {"expect": "0.9", "target": "t"}, "--target: .*--plan"),
+        (SENSITIVITY, {"expect": "0.9", "target": "t"}, "target.*plan=True"),
     ],
 )
 def test_a_guarantee_that_cannot_be_planned_is_refused(text, options, message):
@@ -125,7 +125,7 @@ def test_a_guarantee_that_cannot_be_planned_is_refused(text, options, message):
 
 
 def test_an_option_of_a_plan_is_refused_without_one():
-    with pytest.raises(InputError, match="--expect: is for --plan"):
+    with pytest.raises(InputError, match=r"expect=\.\.\.: is for plan=True"):
         guarantee("predictions", SENSITIVITY, expect="0.9")
 
 

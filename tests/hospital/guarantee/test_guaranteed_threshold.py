@@ -1,10 +1,14 @@
 """Thresholds with a guarantee, against the tests written as plain loops."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.stats
 
 from cxr_compare.hospital.guarantee.clustered_share import share_below_p_values
+from cxr_compare.hospital.guarantee.guarantee_plan import LEAST_PATIENTS
 from cxr_compare.hospital.guarantee.guaranteed_threshold import (
     FalseBoxes,
     GuaranteeImages,
@@ -13,6 +17,8 @@ from cxr_compare.hospital.guarantee.guaranteed_threshold import (
 )
 from cxr_compare.hospital.guarantee.guarantees import read_guarantee
 from tools.simulation.draw import draw, skill_of
+
+README = Path(__file__).resolve().parents[3] / "README.md"
 
 
 def images(n_patients=300, clusters="one", seed=0, copies=1):
@@ -127,6 +133,22 @@ def test_false_positives_are_counted_up_to_five_an_image():
     assert choose(of, "false_positives_per_image<=1@0.90")[0] < 0.7
     assert 0.7 < choose(of, "false_positives_per_image<=0.5@0.90")[0] <= 0.9
     assert choose(of, "false_positives_per_image<=0.01@0.90")[0] is None
+
+
+def test_the_guarantee_of_the_readme_can_be_given_on_the_quickstart():
+    """Its validation images are of 108 patients, 38 of them with the finding."""
+    (text,) = re.findall(r'cxr guarantee \S+ "(.*?)"', README.read_text())
+    n = 108
+    false_boxes = FalseBoxes(np.arange(20), np.full(20, 0.3))
+    of = GuaranteeImages(
+        np.arange(n) < 38,
+        np.linspace(0.99, 0.1, n),
+        np.arange(n).astype(str),
+        Localisation(np.ones(n, dtype=bool), None, false_boxes),
+    )
+    guarantee = read_guarantee(text)
+    assert min(of.count(part.figure).n_patients for part in guarantee.parts) >= LEAST_PATIENTS
+    assert of.choose(guarantee)[0] is not None
 
 
 def test_a_value_above_its_bound_is_not_called_out_of_reach():

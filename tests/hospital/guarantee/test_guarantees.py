@@ -12,10 +12,10 @@ from scipy import stats
 from cxr_compare import DataSet, InputError, Predictions, compare, tune
 from cxr_compare.evaluation import choose
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.read_predictions import stored_decision
 from cxr_compare.evaluation.sources.stored_predictions import (
     read_system_of_split,
     read_validation_scores,
-    stored_decision,
 )
 from cxr_compare.hospital.guarantee.guarantee import guarantee, guaranteed_threshold
 from cxr_compare.hospital.guarantee.guarantees import read_guarantee

@@ -67,12 +67,12 @@ def radiograph(uid: str = "1.2.3.1", study: str = "1.2.3", **changed: Any) -> Da
 class System:
     """Answers as a run does, without a network."""
 
-    name, policy, decision = "CheXNet", "max_f1", None
+    name, policy, threshold = "CheXNet", "max_f1", None
     target = SimpleNamespace(name="opacity")
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.warned: tuple[str, ...] = ()
+        self.warned: tuple[Warned, ...] = ()
         self.seen: SeenImage | None = None
         self.model = SimpleNamespace(
             batch_size=2, backend="onnx", precision="fp32", inference_id=lambda: "0123"
@@ -83,11 +83,22 @@ class System:
         boxes = pd.DataFrame(columns=["finding", "x1", "y1", "x2", "y2", "score"])
         return [
             Answer(
-                called, self.name, "scores", "Lung opacity", 0.75, 0.5, self.policy, 0.25, True,
-                boxes, self.warned, pixels=image.pixels, seen=self.seen,
+                image=called,
+                system=self.name,
+                kind="scores",
+                finding="Lung opacity",
+                score=0.75,
+                probability=0.5,
+                policy=self.policy,
+                threshold=0.25,
+                computed_decision=True,
+                boxes=boxes,
+                warnings=self.warned,
+                pixels=image.pixels,
+                seen=self.seen,
             )
             for called, image in images
-        ]  # fmt: skip
+        ]
 
 
 class Shelf:
@@ -999,6 +1010,23 @@ def test_wrong_url_is_reported_before_models_are_loaded(run_folder, capsys, monk
         line = refusal(capsys, "pacs", run_folder, "--dicomweb", service.url, *further)
         assert "DICOMweb" in line
         assert service.url in line
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--dicomweb", "https://no.such.invalid/d", "--dry-run"),
+        ("--dicomweb", "https://no.such.invalid/d", "--watch", "5"),
+        ("--listen", "CXR:11112", "--send-to", "PACS@no.such.invalid:104"),
+    ],
+)
+def test_a_name_that_no_machine_has_ends_at_once(run_folder, capsys, monkeypatch, options):
+    monkeypatch.setattr("cxr_compare.scripts.runs.is_run_or_export", lambda path: True)
+    monkeypatch.setattr(Patience, "run", lambda *arguments: pytest.fail("asks, and waits"))
+    assert cxr("pacs", run_folder, *options) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "no.such.invalid" in line
+    assert "no machine" in line
 
 
 def test_open_networks_are_warned_of(run_folder, capsys, monkeypatch):

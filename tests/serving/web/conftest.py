@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,8 +50,6 @@ class Client:
         self._thread.start()
         if self._begins:
             self._run(self._lifespan.__aenter__())
-            while self.get("/readyz").status_code != 200:
-                time.sleep(0.01)
         return self
 
     def __exit__(self, *error: object) -> None:

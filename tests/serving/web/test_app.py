@@ -13,13 +13,13 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from fastapi import FastAPI
 from PIL import Image
 from scipy.stats import binomtest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.answer import EvaluatedOn, ReportOrigin
+from cxr_compare.serving.answer import ANSWER_COLUMNS
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
@@ -90,10 +90,9 @@ def test_answer_contains_findings_map_overlay_and_versions(client: Any, png: Png
         "monochrome1": False, "view": None,
     }  # fmt: skip
     detector, classifier = answer["systems"]
-    assert detector["findings"][0]["finding"] == classifier["findings"][0]["finding"]
-    assert classifier["findings"][0]["score"] == classifier["score"]
+    assert classifier["findings"] == {"lung_opacity": classifier["score"]}
     best = max(box["score"] for box in detector["boxes"])
-    assert detector["findings"][0]["score"] >= best
+    assert detector["findings"]["lung_opacity"] >= best
     assert detector["map"] is None
     values = np.array(classifier["map"]["values"])
     assert values.min() >= 0
@@ -209,20 +208,6 @@ def test_internal_error_is_logged_without_its_message(client, png, caplog, monke
     assert "Doe" not in caplog.text + answer.text
 
 
-def test_a_server_that_starts_or_stops_is_not_ready(app: FastAPI, client: Any) -> None:
-    state = app.state.server
-    for status in ("starting", "stopping"):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(state, "status", status)
-            ready = client.get("/readyz")
-            assert (ready.status_code, ready.json()) == (503, {"status": status})
-            refused = client.post("/v1/analyze", files={"file": ("a.png", b"x")})
-            assert refusal(refused) == (503, status)
-            assert refused.headers["retry-after"]
-            assert client.get("/healthz").json() == {"status": "ok"}
-    assert client.get("/readyz").json() == {"status": "ok"}
-
-
 def report_of(folder: Path, **facts: Any) -> Path:
     """A report of one system, as far as it is read."""
     rows = [
@@ -336,43 +321,16 @@ def test_decisions_at_another_threshold_are_not_reported_as_those_of_the_server(
         assert (missed is not None and missed.images == "test") is applies
 
 
-def test_the_visit_becomes_a_table_that_no_spreadsheet_runs(client: Any, png: Png) -> None:
-    entries = [ask(client, png(1), "=1+1.png"), {**ask(client, png(2)), "time": "2026-11-22 01:10"}]
-    answer = client.post("/v1/report.csv", json=entries)
-    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
-    assert "attachment" in answer.headers["content-disposition"]
-    rows = list(csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig"))))
-    assert len(rows) == 4
-    assert [row["image"] for row in rows] == ["'=1+1.png"] * 2 + ["a.png"] * 2
-    assert rows[2]["time"] == "2026-11-22 01:10"
-    for row, system in zip(rows[:2], entries[0]["systems"], strict=True):
+def test_the_table_of_an_answer_is_that_of_cxr_predict_and_no_spreadsheet_runs_it(client, png):
+    assert ask(client, png(1))["csv"] is None
+    answer = ask(client, png(1), "=1+1.png", include="csv")
+    rows = list(csv.DictReader(io.StringIO(answer["csv"])))
+    assert tuple(rows[0]) == ANSWER_COLUMNS
+    assert [row["image"] for row in rows] == ["'=1+1.png"] * 2
+    for row, system in zip(rows, answer["systems"], strict=True):
         assert float(row["score"]) == system["score"]
         assert row["decision"] == system["decision"]
         assert row["boxes"].count(";") == max(0, len(system["boxes"]) - 1)
-    one_warned = entries[:1]
-    one_warned[0]["systems"][0]["warnings"] = ["only drawings"]
-    table = client.post("/v1/report.csv", json=one_warned).content.decode("utf-8-sig")
-    assert [row["warnings"] for row in csv.DictReader(io.StringIO(table))] == ["only drawings", ""]
-
-
-def test_a_table_of_a_visit_takes_what_answers_are_and_no_more(client: Any, png: Png) -> None:
-    entry = ask(client, png(1), include="overlay")
-    assert client.post("/v1/report.csv", json=[entry]).status_code == 200
-    for body in (
-        [],
-        {},
-        [{"image": 1}],
-        [{**entry, "warnings": ["w"] * 33}],
-        [{**entry, "warnings": ["w" * 4001]}],
-        [{**entry, "systems": entry["systems"][:1] * 33}],
-        [{**entry, "image": {**entry["image"], "name": "n" * 4001}}],
-    ):
-        assert refusal(client.post("/v1/report.csv", json=body)) == (400, "bad_input")
-    many = {
-        "content": "[" + "1," * 1_000_001 + "1]",
-        "headers": {"Content-Type": "application/json"},
-    }
-    assert refusal(client.post("/v1/report.csv", **many)) == (413, "too_many")
 
 
 def test_pixels_at_full_depth_are_those_of_the_file(client: Any) -> None:

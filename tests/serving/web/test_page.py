@@ -22,7 +22,6 @@ from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from tests.browser import Browser
-from tests.scripts.launched import wait_until
 from tests.serving.web.conftest import listening
 from tests.serving.web.test_app import report_of
 
@@ -81,7 +80,6 @@ def address(served: list[Run]) -> Iterator[str]:
     """Where a server of the exports listens."""
     with listening(build_app(served, ServeSettings())) as port:
         address = f"http://127.0.0.1:{port}/"
-        wait_until(lambda: httpx.get(f"{address}readyz").status_code == 200, _PATIENCE)
         yield address
 
 
@@ -244,6 +242,26 @@ def test_list_has_a_reason_for_every_kind_of_warning(page: _Page) -> None:
     page.load()
     reasons = f"import('/page/visit.js').then(({{ reason }}) => {items}.map(reason))"
     assert page.run(reasons) == list(kinds)
+
+
+def test_the_x_ray_keeps_its_size_when_more_images_are_dropped(page: _Page, png: Any) -> None:
+    page.load(1280, 900)
+    stage = (
+        "(({ width, height }) => [width, height])"
+        "(document.querySelector('.stage').getBoundingClientRect())"
+    )
+    sizes = []
+    for number in range(4):
+        drop = _DROP % (base64.b64encode(png(number)).decode(), f"{number}.png")
+        page.run(drop)
+        page.wait(f"document.querySelector('#reading-title').textContent === '{number}.png'")
+        page.wait(
+            "document.querySelector('#verdict') && !document.querySelector('#save-csv').disabled"
+        )
+        sizes.append(page.run(stage))
+    assert page.text("#place") == "4 of 4"
+    assert sizes == [sizes[0]] * 4
+    assert sizes[0][0] > 800
 
 
 def test_dropped_file_that_is_no_image_is_refused_with_a_message(page: _Page) -> None:

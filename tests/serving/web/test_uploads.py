@@ -2,7 +2,6 @@
 
 import io
 import resource
-import zipfile
 import zlib
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image
 from pydicom import uid
 
 from cxr_compare.data_prep.images.image import read_image
@@ -21,7 +19,6 @@ from tests.data_prep.images.test_image import huge, png_of_size
 from tests.small_dicom import as_file, dicom_image, image_file
 
 GREYS = np.random.default_rng(3).integers(0, 256, (48, 64), dtype=np.uint8)
-SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
 
 
 encoded = partial(image_file, GREYS)
@@ -31,14 +28,6 @@ def dicom(values: np.ndarray = GREYS, *, preamble: bytes = bytes(128), **element
     header = dicom_image(values, **elements)
     header.preamble = preamble
     return as_file(header)
-
-
-def archive(comment: bytes = b"") -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as made:
-        made.writestr("a.html", "<script>alert(1)</script>")
-        made.comment = comment
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -59,12 +48,9 @@ def test_the_content_decides(content: bytes, format_: str) -> None:
 
 
 REFUSED = {
-    "SVG": SVG,
-    "SVG behind blanks": b" \n\t" + SVG,
+    "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
     "HTML": b"<!DOCTYPE html><html><img src='x.png'></html>",
-    "XML": b"<?xml version='1.0'?>" + SVG,
-    "zip": archive(),
-    "empty zip": b"PK\x05\x06" + bytes(18),
+    "zip": b"PK\x05\x06" + bytes(18),
     "gzip": b"\x1f\x8b\x08" + bytes(40),
     "PDF": b"%PDF-1.7\n" + bytes(40),
     "GIF": encoded("GIF"),
@@ -73,35 +59,22 @@ REFUSED = {
     "PPM": encoded("PPM"),
     "program": b"\x7fELF" + bytes(200),
     "text": b"patient,score\n1,0.5\n",
-    "PNG and zip": encoded("PNG") + archive(),
-    "PNG and zip with a comment": encoded("PNG") + archive(b"x" * 5000),
-    "JPEG and zip": encoded("JPEG") + archive(),
-    "DICOM and zip": dicom() + archive(),
-    "TIFF and zip": encoded("TIFF") + archive(),
-    "PNG and start of a zip": encoded("PNG") + b"PK\x03\x04" + bytes(9),
-    "PNG and HTML": encoded("PNG") + b"<html><script>alert(1)</script>",
-    "JPEG and HTML": encoded("JPEG") + b"\n< script >alert(1)</script>",
-    "JPEG and PHP": encoded("JPEG") + b"<?php system($_GET[1]);",
-    "JPEG that is a PDF": encoded("JPEG", comment=b"%PDF-1.4 ..."),
-    "PNG and a program": encoded("PNG") + b"\x7fELF" + bytes(50),
-    "DICOM and a program": dicom(preamble=b"MZ" + bytes(126)),
-    "DICOM and a page": dicom(preamble=b"<html><script>".ljust(128)),
-    "animated PNG": encoded("PNG", save_all=True, append_images=[Image.fromarray(255 - GREYS)]),
 }
 
 
 @pytest.mark.parametrize("content", REFUSED.values(), ids=REFUSED)
-def test_what_is_no_still_image_alone_is_refused(content: bytes) -> None:
+def test_another_type_is_refused_before_a_decoder_sees_it(content: bytes) -> None:
     with pytest.raises(Refused) as refused:
         detect_format(content)
-    assert (refused.value.status, refused.value.code) == (415, "type")
-    assert "DICOM, PNG, JPEG or TIFF" in refused.value.message
+    assert (refused.value.status, refused.value.error.code) == (415, "type")
+    assert "DICOM, PNG, JPEG or TIFF" in refused.value.error.message
 
 
 def refusal(content: bytes) -> tuple[int, str, str]:
     with pytest.raises(Refused) as refused:
         decode_upload(content)
-    return refused.value.status, refused.value.code, refused.value.message
+    error = refused.value.error
+    return refused.value.status, error.code, error.message
 
 
 @pytest.mark.parametrize(

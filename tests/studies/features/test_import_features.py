@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.sources.stored_predictions import stored_decision
+from cxr_compare.evaluation.sources.read_predictions import stored_decision
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.predict import predict

@@ -224,5 +224,5 @@ def test_no_number_of_patients_makes_up_for_trainings_that_differ():
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "report.html").touch()
-    with pytest.raises(InputError, match=r"holds 'report.html'.*--out"):
+    with pytest.raises(InputError, match=r"holds 'report.html'.*out="):
         plan(**ASSUMED, out=tmp_path)

@@ -271,7 +271,7 @@ def test_lesions_truth_and_marks_must_fit(tmp_path, truth, lesions, marks, messa
 def test_marks_without_lesions_are_refused(tmp_path):
     truth = write(tmp_path / "truth.csv", "case,label\na,1\nn,0\n")
     file = write(tmp_path / "marks.csv", "reader,case,x,y,rating\nR,a,1,1,2\n")
-    with pytest.raises(InputError, match="marks need --lesions"):
+    with pytest.raises(InputError, match="marks need lesions="):
         command([file], out=tmp_path / "out", truth=truth)
 
 
@@ -289,7 +289,7 @@ def test_marks_that_name_lesions_need_those_names(evaluation_set, tmp_path):
     ids = evaluation_set.image_ids("test", "default")
     rows = "".join(f"{reader},{name},,1\n" for reader in "RS" for name in ids)
     file = write(tmp_path / "marks.csv", f"reader,image_id,lesion,rating\n{rows}")
-    with pytest.raises(InputError, match="--lesions"):
+    with pytest.raises(InputError, match="lesions="):
         command([file], out=tmp_path / "out", data=evaluation_set.folder)
 
 
@@ -399,7 +399,7 @@ def test_readers_come_as_coco_results_or_as_imported_predictions(
 def test_a_modality_that_nobody_read_with_is_not_renamed(tmp_path):
     truth = write(tmp_path / "truth.csv", "case,label\na,1\nn,0\n")
     file = write(tmp_path / "r.csv", "reader,modality,case,rating\nR,0,a,1\nR,0,n,2\n")
-    with pytest.raises(InputError, match=r"--rename 1=with: .*0"):
+    with pytest.raises(InputError, match=r'rename="1=with": .*0'):
         command([file], out=tmp_path / "out", truth=truth, rename="1=with")
 
 

@@ -578,8 +578,8 @@ def test_a_system_is_not_evaluated_on_images_that_it_was_tuned_on(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give either --truth"),
-        ({"truth": "t.csv", "system": ["a.csv"]}, "--system a.csv: expected NAME=PATH"),
+        ({}, "give either truth="),
+        ({"truth": "t.csv", "system": ["a.csv"]}, "system=.a.csv.: expected NAME=PATH"),
         ({"truth": "t.csv", "system": ["A=a.csv", "A=b.csv"]}, "each with a name of its own"),
         ({"truth": "t.csv", "ratings": "Ann=form.csv"}, "Ann=FILE names who filled in a form"),
     ],
