@@ -223,6 +223,7 @@ def compare(  # type: ignore[overload-overlap]
     unit: Literal["image", "study", "patient"] = "image",
     policy: str | Sequence[str] | None = None,
     metrics: str | Sequence[str] = (),
+    charts: str | Sequence[str] = (),
     exposure: str | Sequence[str] = (),
     mapping: AnyPath | None = None,
     allow_shared_patients: bool = False,
@@ -260,6 +261,7 @@ def compare(
     unit: Literal["image", "study", "patient"] = "image",
     policy: str | Sequence[str] | None = None,
     metrics: str | Sequence[str] = (),
+    charts: str | Sequence[str] = (),
     exposure: str | Sequence[str] = (),
     mapping: AnyPath | None = None,
     allow_shared_patients: bool = False,
@@ -321,7 +323,6 @@ def export(
     target: str | None = None,
     reader: str | None = None,
     images: str | None = None,
-    verbose: bool = False,
     progress: bool = False,
 ) -> Outcome | ExportSummary:
     """Write a run for use without torch, or the labels of a data set."""

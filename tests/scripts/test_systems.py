@@ -127,6 +127,6 @@ def test_unfinished_runs_of_a_folder_are_named_and_left_out(tmp_path, capsys):
     (tmp_path / "zoo/vgg16").mkdir()
     (tmp_path / "zoo/vgg16/config.toml").touch()
     found = runs_inside(GivenSystem(None, [tmp_path / "zoo"]))
-    assert [each.paths for each in found] == [(tmp_path / "zoo/small_cnn",)]
+    assert [each.paths for each in found] == [[tmp_path / "zoo/small_cnn"]]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{tmp_path / 'zoo/vgg16'}: ")
