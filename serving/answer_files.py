@@ -74,8 +74,8 @@ def answer_files(
         files: Pair from `find_images`: the images that it has already decoded, and the paths of
             image files that are still to be read.
         progress: Shows messages and the progress.
-        output: Where results are written and printed; None writes nothing. The caller has locked the
-            CSV table with `reserved_table`.
+        output: Where results are written and printed; None writes nothing. The caller has locked
+            the CSV table with `reserved_table`.
         batch_size: Number of images that are predicted at a time; None takes the smallest number
             that suits all models.
         strict: True leaves out an image with a warning, such as one that is no frontal chest X-ray.
