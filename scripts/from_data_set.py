@@ -7,10 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr_compare.data_prep.store.identify_folder import find_folders, folder_kind
+from cxr_compare.data_prep.store.identify_folder import (
+    find_folders,
+    folder_kind,
+    unfinished_kind,
+)
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.scripts import console
 from cxr_compare.scripts.given_systems import GivenSystem, GivenValues
 from cxr_compare.scripts.recorded_call import recorded_systems, system_files
 from cxr_compare.scripts.systems import (
@@ -149,4 +154,8 @@ def runs_inside(system: GivenSystem) -> list[GivenSystem]:
     if not path.is_dir() or folder_kind(path) is not None:
         return [system]
     runs = find_folders(path).get("run", [])
+    for folder in sorted(path.iterdir()) if runs else ():
+        unfinished = unfinished_kind(folder)
+        if unfinished is not None and unfinished.name == "run":
+            console.say(f"{folder}: an unfinished run, left out; the same cxr train completes it")
     return [GivenSystem(None, [run]) for run in runs] or [system]

@@ -119,7 +119,6 @@ def test_the_page_of_classifiers_trains_nine_in_one_line_and_compares_them(share
         (folder / "chest_xray" / "train" / kind).mkdir(parents=True)
         for image in sorted((source / kind).iterdir())[::17][:60]:
             shutil.copy(image, folder / "chest_xray" / "train" / kind)
-    prepare(folder / "chest_xray", "kermany")
     section = (ROOT / "docs/zoo.md").read_text().split("A quick trial")[1]
     block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)
     assert block is not None

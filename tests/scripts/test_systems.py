@@ -14,7 +14,8 @@ from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.sources.eligibility import describe_training_data
 from cxr_compare.evaluation.sources.read_predictions import training_id
 from cxr_compare.scripts import console
-from cxr_compare.scripts.given_systems import read_systems
+from cxr_compare.scripts.from_data_set import runs_inside
+from cxr_compare.scripts.given_systems import GivenSystem, read_systems
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.predict_folder import copy_seen_images, describe_system
 from cxr_compare.training.run_info import RunInfo
@@ -118,3 +119,14 @@ def test_opened_predictions_are_a_system_like_their_path(tmp_path):
     expected = read_systems(tmp_path / "a")
     assert read_systems(opened) == read_systems([opened]) == expected
     assert read_systems([opened, str(tmp_path / "a")]) == expected * 2
+
+
+def test_unfinished_runs_of_a_folder_are_named_and_left_out(tmp_path, capsys):
+    (tmp_path / "zoo/small_cnn").mkdir(parents=True)
+    RunInfo(**FACTS).write(tmp_path / "zoo/small_cnn/run.json")
+    (tmp_path / "zoo/vgg16").mkdir()
+    (tmp_path / "zoo/vgg16/config.toml").touch()
+    found = runs_inside(GivenSystem(None, [tmp_path / "zoo"]))
+    assert [each.paths for each in found] == [[tmp_path / "zoo/small_cnn"]]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path / 'zoo/vgg16'}: ")
