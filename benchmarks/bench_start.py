@@ -48,14 +48,14 @@ def first_answers(setting: Setting) -> Iterator[dict[str, Any]]:
     }
     for work, (words, modules, limit) in works.items():
         candidates = {
-            "first answer": Candidate.from_setup(process, words=[*_CLI, *words]),
-            _BARE: Candidate.from_setup(process, words=["-c", f"import {modules}"]),
+            "first answer": Candidate.from_setup(command_run, words=[*_CLI, *words]),
+            _BARE: Candidate.from_setup(command_run, words=["-c", f"import {modules}"]),
         }
         row = Row(work, "s", "first answer", _BARE, limit=limit)
         yield from setting.meter.measure(candidates, [row], warm=True)
 
 
-def process(words: Sequence[str]) -> Run:
+def command_run(words: Sequence[str]) -> Run:
     """Set up a new process of Python, from its start to its end.
 
     Args:

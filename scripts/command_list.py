@@ -1,8 +1,7 @@
 """The commands in the groups that `cxr --help` shows: those of the core, and those that are added.
 
 Annexes and other people's packages add a command by an entry point of the group
-`cxr_compare.commands`, such as `dose-report = my_package.dose:report`. Of the core,
-`cxr_compare/__init__.py` repeats the names, because type checkers read imports and run no code.
+`cxr_compare.commands`, such as `dose-report = my_package.dose:report`.
 """
 
 import sys

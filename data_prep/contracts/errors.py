@@ -7,7 +7,6 @@ import re
 import shlex
 import traceback
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from importlib import metadata
 
 TRAIN_PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations", "safetensors")
@@ -139,10 +138,10 @@ def _install_command(extra: str) -> str:
     """Return the command that adds an extra: from the clone or wheel that was installed."""
     from urllib.request import url2pathname  # takes long to import, and is seldom needed
 
-    record = None
-    with suppress(metadata.PackageNotFoundError):
-        record = metadata.distribution("cxr-compare").read_text("direct_url.json")
-    origin = json.loads(record or "{}")
+    # A clone on the search path has a record of its own, which does not say where it was installed.
+    found = metadata.distributions(name="cxr-compare")
+    records = (distribution.read_text("direct_url.json") for distribution in found)
+    origin = json.loads(next(filter(None, records), "{}"))
     url = origin.get("url", "")
     source = url2pathname(url.removeprefix("file://")) if url.startswith("file://") else "."
     option = "-e " if origin.get("dir_info", {}).get("editable") else ""

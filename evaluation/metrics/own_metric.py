@@ -73,8 +73,7 @@ def own_figure(
         if np.ptp(labels[drawn]) == 0:  # a resample of one class; most figures need both
             return np.nan
         try:
-            value = function(labels[drawn], scores[drawn])
-            return np.nan if value is None else float(value)
+            return float(function(labels[drawn], scores[drawn]))
         except Exception as error:
             raise InputError(f"metric {metric}: {problem_of(error)}") from error
 

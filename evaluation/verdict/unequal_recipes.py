@@ -271,7 +271,11 @@ def _patience(record: _Record) -> str:
 
 def _augmentation(record: _Record) -> str:
     kinds = _section(record, "augmentation")
-    parts = [f"{key.replace('_', ' ')} {value:g}" for key, value in kinds.items() if value]
+    parts = [
+        f"{key.replace('_', ' ')} {value if isinstance(value, str) else f'{value:g}'}"
+        for key, value in kinds.items()
+        if value
+    ]
     if not parts:
         return "none" if kinds else ""
     return "; ".join(parts)

@@ -165,6 +165,7 @@ def predict(
             raise InputError("--device cuda: CXR_ENGINE=ray predicts on processors; leave it out")
         how["device"] = "cpu"
     name, run = split_name(words[0])
+    require_backends([(name, run)], how)
     how |= {"tta": _views_of(run, tta, backend), "maps": maps}
     chosen = _choose_backend(run, data, how)  # before the data set is read, which takes time
     from cxr_compare.data_prep.dataset import DataSet

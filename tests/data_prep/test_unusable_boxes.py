@@ -445,7 +445,7 @@ def test_corners_that_fit_are_asked_about_in_truth_and_predictions_until_answere
     sizes = [(5 + n, 6 + 2 * n, 20 + n % 3, 30 - n % 4) for n in range(N_BOXES)]
     right = [{"bbox": list(size)} for size in sizes]
     corners = [{"bbox": [x, y, x + w, y + h]} for x, y, w, h in sizes]
-    with pytest.raises(InputError, match=r"are these corners.*columns box_form=xyxy"):
+    with pytest.raises(InputError, match=r"are these corners.*columns=.box_form=xyxy"):
         compare_with_truth(tmp_path / "truth", corners, right)
     answered = compare_with_truth(tmp_path / "t", corners, right, columns=["box_form=xyxy"])
     assert answered == pytest.approx(1)

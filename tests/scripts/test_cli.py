@@ -61,8 +61,8 @@ ROOT = Path(__file__).resolve().parents[2]
         (["show", "--jsn", "x"], "--jsn. Did you mean --json?"),
         (["show", "empty"], "not a cxr folder"),
         (["prepare", "run", "out", "--format", "coco"], "is a run; give the folder of images and"),
-        (["check", "raw"], "give a data set folder that cxr prepare made"),  # a download
-        (["split", "raw", "--name", "a"], "give a data set folder that cxr prepare made"),
+        (["check", "raw"], "make one of it: cxr prepare raw OUT"),  # a download
+        (["split", "raw", "--name", "a"], "make one of it: cxr prepare raw OUT"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )

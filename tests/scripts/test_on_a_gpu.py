@@ -473,6 +473,8 @@ def test_an_archive_is_answered_for_on_the_device(gpu, runs, tmp_path, monkeypat
     shelves = []
 
     class Archive(pacs.Shelf):
+        shown = "http://127.0.0.1:9"
+
         def __init__(self, *_: object) -> None:
             super().__init__(pacs.radiograph())
             shelves.append(self)

@@ -125,17 +125,17 @@ def test_test_set_of_another_split_can_be_reused(data):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"file": Path("s.csv"), "val": 0.1}, "val=.*file="),
-        ({"keep_test_of": "default", "test": 0.1}, "test=.*keep_test_of="),
-        ({"test_folds": True, "folds": 5, "val": 0.1}, "val=.*test_folds=True"),
-        ({"strict": True}, "strict=True .*file="),
-        ({"test_folds": True}, "test_folds=True: .*folds="),
+        ({"file": Path("s.csv"), "val": 0.1}, "--val .*--file"),
+        ({"keep_test_of": "default", "test": 0.1}, "--test .*--from"),
+        ({"test_folds": True, "folds": 5, "val": 0.1}, "--val .*--test-folds"),
+        ({"strict": True}, "--strict .*--file"),
+        ({"test_folds": True}, "--test-folds: .*--folds"),
         (
             {"keep_test_of": "default", "folds": 5, "test_folds": True},
-            "keep_test_of=.*file=.*test",
+            "--from .*--file .*--test",
         ),
         ({"val": 0.6, "test": 0.6}, "val=0.6 .*test=0.6 .* 1$"),
-        ({"name": "default"}, "split 'default' .*replace=True"),
+        ({"name": "default"}, "split 'default' .*--replace"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused_in_one_line(data, options, message):

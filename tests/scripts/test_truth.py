@@ -302,8 +302,8 @@ def test_columns_of_a_frame_are_named_for_its_system(tables):
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        (["c.score=p_b"], r"c\.score=p_b: .*'c'; the systems are a, b"),
-        (["b.scores=p_b"], r"b\.scores=p_b: .*SYSTEM\.score"),
+        (["c.score=p_b"], r"c\.score=p_b\W+.*'c'; the systems are a, b"),
+        (["b.scores=p_b"], r"b\.scores=p_b\W+.*SYSTEM\.score"),
         ([], r"b\.csv: .*'image_id'.*columns=\"b\.image=COLUMN"),
         (["b.image=case"], r"b\.csv: column 'score' .*columns=\"b\.score=COLUMN"),
     ],

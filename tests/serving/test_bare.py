@@ -68,7 +68,8 @@ def _nearly(entry: dict[str, Any]) -> dict[str, Any]:
         for box in entry["boxes"]
     ]
     numbers = {k: pytest.approx(v, abs=1e-4) for k, v in entry.items() if isinstance(v, float)}
-    return {**entry, **numbers, "boxes": boxes}
+    findings = pytest.approx(entry["findings"], abs=1e-4)
+    return {**entry, **numbers, "findings": findings, "boxes": boxes}
 
 
 def test_an_export_answers_without_torch_as_its_run_does(bare, systems, images, tmp_path):

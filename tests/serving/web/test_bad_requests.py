@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def process(exports: list[Path]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def running(exports: list[Path]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The address of a server, and its process."""
     command = [sys.executable, "-m", "cxr_compare.scripts.cli", "serve", *map(str, exports)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -31,8 +31,8 @@ def process(exports: list[Path]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(2_000, marks=pytest.mark.long)])
-def test_bad_requests_are_refused_and_leave_no_memory_behind(process: Any, count: int) -> None:
-    address, started = process
+def test_bad_requests_are_refused_and_leave_no_memory_behind(running: Any, count: int) -> None:
+    address, started = running
     found = attack(address, started.pid, count)
     answers, memory = found["answers"], found["memory_mib"]
     assert set(answers) <= {
