@@ -73,7 +73,8 @@ def own_figure(
         if np.ptp(labels[drawn]) == 0:  # a resample of one class; most figures need both
             return np.nan
         try:
-            return float(function(labels[drawn], scores[drawn]))
+            value = function(labels[drawn], scores[drawn])
+            return np.nan if value is None else float(value)
         except Exception as error:
             raise InputError(f"metric {metric}: {problem_of(error)}") from error
 

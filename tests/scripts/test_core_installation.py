@@ -1,6 +1,7 @@
 """The core alone: without the packages of training, and without what Linux alone has."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -172,15 +173,15 @@ def test_command_that_needs_torch_is_refused_before_any_work(command, without_tr
     before = sorted(without_train.rglob("*"))
     line = refusal(capsys, *command.split())
     assert "torch " in line
-    assert "pip install '.[" in line
+    assert re.search(r"pip install .*\[\w+\]", line)
     assert sorted(without_train.rglob("*")) == before
 
 
 def test_python_raises_the_same_message_in_one_line(without_train):
     for call in (cxr_compare.load, cxr_compare.Run.open):
-        with pytest.raises(InputError, match=r"^run \(a run\): torch .*pip install '\.\[train\]'"):
+        with pytest.raises(InputError, match=r"^run \(a run\): torch .*pip install .*\[train\]"):
             call("run")
-    with pytest.raises(InputError, match=r"torch .*pip install '\.\[train\]'"):
+    with pytest.raises(InputError, match=r"torch .*pip install .*\[train\]"):
         cxr_compare.predict("run", "image.png")
 
 
