@@ -25,6 +25,7 @@ from cxr_compare.scripts.options import (
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runs import (
+    RunGiven,
     RunsAndImages,
     open_runs,
     read_paths,
@@ -165,7 +166,7 @@ def predict(
             raise InputError("--device cuda: CXR_ENGINE=ray predicts on processors; leave it out")
         how["device"] = "cpu"
     name, run = split_name(words[0])
-    require_backends([(name, run)], how)
+    require_backends([RunGiven(name, run)], how)
     how |= {"tta": _views_of(run, tta, backend), "maps": maps}
     chosen = _choose_backend(run, data, how)  # before the data set is read, which takes time
     from cxr_compare.data_prep.dataset import DataSet
