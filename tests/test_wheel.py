@@ -207,6 +207,14 @@ def _given_names(block: str) -> str:
             defined.add(node.arg)
         elif isinstance(node, ast.alias):
             defined.add((node.asname or node.name).partition(".")[0])
+    stored: set[str] = set()
+    for statement in tree.body:  # such as labels = pd.Series(labels)
+        names = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
+        loads = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+        new = {node.id for node in names if isinstance(node.ctx, ast.Store)} - stored
+        if isinstance(statement, ast.Assign):
+            defined -= loads & new
+        stored |= new
     lines = [f"{name}: Any\n" for name in sorted(used - defined - {"cxr", "cxr_compare"})]
     return "".join(["from typing import Any\nimport cxr_compare, cxr_compare as cxr\n", *lines])
 

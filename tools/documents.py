@@ -418,7 +418,8 @@ def api_page() -> str:
     """Return ``docs/api.md``: the exported names, whose docstrings the site shows."""
     names = [name for name in cxr_compare.__all__ if not name.startswith("_")]
     sections = {
-        "Commands": [name for name in names if name in COMMANDS],
+        # Where they are defined: the stub has one line of each docstring.
+        "Commands": [f"scripts.commands.{name}.{name}" for name in names if name in COMMANDS],
         "Commands of the annexes": [
             f"{point.module.removeprefix('cxr_compare.')}.{point.attr}"
             for name, point in added_commands().items()
