@@ -107,7 +107,7 @@ else:
 
 
 class SystemFields(BaseModel):
-    """What every answer of a system says of the system."""
+    """Description of the system, in every answer of it."""
 
     model_config = ConfigDict(allow_inf_nan=False, use_attribute_docstrings=True)
 

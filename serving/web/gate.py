@@ -1,4 +1,4 @@
-"""What every request passes before a route: the host, the token, and the log.
+"""Checks that every request passes before a route, of host and token, and the log.
 
 The check of the host stops other web pages in the same browser (DNS rebinding), and the token stops
 strangers. A proxy in front of the server limits rates.
