@@ -246,17 +246,16 @@ def no_validation_text(systems: Sequence[str], declared: bool) -> str:
 
     Args:
         systems: Names of the systems.
-        declared: Whether the systems have declared thresholds.
+        declared: True if the systems have declared thresholds.
 
     Example:
         >>> no_validation_text(["A", "B"], False)
         'A and B have no validation images, so they have only figures that need no threshold.'
     """
-    one = len(systems) == 1
-    verb, subject, has = ("has", "it", "has") if one else ("have", "they", "have")
+    has, subject = ("has", "it") if len(systems) == 1 else ("have", "they")
     also = " and figures at declared thresholds" if declared else ""
     return (
-        f"{listing(systems)} {verb} no validation images, so {subject} {has} only figures that "
+        f"{listing(systems)} {has} no validation images, so {subject} {has} only figures that "
         f"need no threshold{also}."
     )
 

@@ -23,6 +23,7 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.box_choice import BoxCandidate, BoxChoice
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
+from cxr_compare.evaluation.boxes.pointing import points_in_boxes
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Located, Models, images_of
 from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.groups.constant_places import Places, PlaceSearch
@@ -231,11 +232,8 @@ def _located_at(baseline: EvaluatedModel, places: ConstantPlaces, at: Places, k:
         pairs = pairs.subset(pairs.boxes.row % k < len(at.boxes))
         missing = np.zeros((len(corners), k - len(at.boxes), 4))
         corners = np.concatenate([corners, missing], axis=1)
-    points = places.points_on(at, images.boxed_images).to_numpy()[pairs.truth.image]
-    truth = pairs.truth.corners
-    inside = ((points >= truth[:, :2]) & (points <= truth[:, 2:])).all(axis=1)
-    localised = np.zeros(len(images.image_ids), dtype=bool)
-    localised[np.flatnonzero(images.is_boxed)[pairs.truth.image[inside]]] = True
+    points = places.points_on(at, images.image_ids)
+    localised = points_in_boxes(points, images.true_boxes)
     return Located(pairs.moved(corners.reshape(-1, 4)), localised)
 
 

@@ -271,11 +271,11 @@ def _patience(record: _Record) -> str:
 
 def _augmentation(record: _Record) -> str:
     kinds = _section(record, "augmentation")
-    parts = [
-        f"{key.replace('_', ' ')} {value if isinstance(value, str) else f'{value:g}'}"
-        for key, value in kinds.items()
-        if value
-    ]
+    parts = []
+    for key, value in kinds.items():
+        if value:
+            text = value if isinstance(value, str) else f"{value:g}"
+            parts.append(f"{key.replace('_', ' ')} {text}")
     if not parts:
         return "none" if kinds else ""
     return "; ".join(parts)

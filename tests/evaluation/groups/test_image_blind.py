@@ -6,6 +6,7 @@ import pytest
 
 import cxr_compare
 from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.figures import Figure, Figures, image_blind_name
 from cxr_compare.evaluation.groups import image_blind
 from cxr_compare.evaluation.groups.image_blind import learn_places
@@ -174,6 +175,26 @@ def test_positions_are_learned_again_on_resamples_of_patients():
         np.array_equal(one.point, other.point)
         for one, other in zip(places.relearned, again.relearned, strict=True)
     )
+
+
+@pytest.mark.parametrize("n_kept", [1, 2])
+def test_moved_boxes_are_paired_as_if_they_had_been_read_there(n_kept):
+    rng = np.random.default_rng(0)
+    ids = pd.Index([f"i{n}" for n in range(6)])
+    corners = rng.uniform(0, 60, (3, 24, 4))
+    corners[..., 2:] = corners[..., :2] + rng.uniform(20, 60, (3, 24, 2))
+    tables = [pd.DataFrame(each, columns=EDGES) for each in corners]
+    truth = tables[0].assign(image_id=rng.choice(ids[:4], 24))
+    boxes = tables[1][:12].assign(image_id=ids.repeat(2), score=rng.choice([0.3, 0.7], 6).repeat(2))
+    pairs = pair_boxes(boxes, truth, ids)
+    kept = np.arange(12) % 2 < n_kept  # the first one or both boxes of each image
+    moved = pairs.subset(kept[pairs.boxes.row]).moved(corners[2, :12])
+    there = boxes.assign(**tables[2][:12])[kept]
+    expected = pair_boxes(there, truth, ids)
+    assert np.array_equal(moved.iou, expected.iou)
+    assert np.array_equal(moved.true, expected.true)
+    assert np.array_equal(moved.boxes.corners, expected.boxes.corners)
+    assert np.array_equal(moved.boxes.rank, expected.boxes.rank)
 
 
 def test_best_places_of_lesions_in_two_lungs():
