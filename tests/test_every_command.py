@@ -198,7 +198,7 @@ def test_export_quantises(folder, monkeypatch, capfd):
     monkeypatch.chdir(folder)
     arguments = "export classifier int8 --format openvino --precision int8 --data data"
     status, error = cxr(*arguments.split()), capfd.readouterr().err
-    assert status == 0 or "is not kept, it answers otherwise than its run" in error
+    assert status == 0 or "is not kept" in error
 
 
 # annex hospital

@@ -300,10 +300,10 @@ def _states(table: LabelTable, column: str) -> pd.Series:
     states = states_of_cells(cells)
     states = states.mask(is_member(plain_cells(cells), list(table.unknown_labels)), "")
     reason = (
-        f" in column '{column}' holds no state; write 1 or yes, 0 or no, -1 or uncertain, or "
+        f"column '{column}' holds no state; write 1 or yes, 0 or no, -1 or uncertain, or "
         f"nothing. Say --columns 'unused={column}' if it is no finding"
     )
-    refuse_line(states.isna(), table.path, reason, cells)
+    refuse_line(states.isna(), table.path, reason)  # not quoted: it may be a name
     return states
 
 

@@ -76,7 +76,7 @@ def test_logger_of_a_resumed_training_gets_the_epochs_since_then(tmp_path):
 )
 def test_logger_without_its_package_is_refused_in_one_line(package, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: package)
-    with pytest.raises(InputError, match=r"pip install '\.\[wandb\]'") as caught:
+    with pytest.raises(InputError, match=r"pip install .*\[wandb\]") as caught:
         require_loggers(["wandb"])
     assert "\n" not in str(caught.value)
     require_loggers([])
