@@ -299,6 +299,7 @@ COCO = Format(
     folder="`.json` files that list `images`, and the images",
     detect=has_file(("annotations/*.json", "*.json", "*/_annotations.coco.json"), _is_coco),
     read=partial(read_annotations, "coco", _read, reading=_READING),
-    options=("reference", "columns", "raw_boxes", "patient_pattern"),
+    options=("labels", "sheet", "reference", "columns", "raw_boxes", "patient_pattern"),
     labels_alone=True,
+    found_in_folder=True,
 )

@@ -157,5 +157,5 @@ LABELME = Format(
     detect=has_file(("*.json", "*/*.json"), partial(contains, texts=LABELME_MARKS)),
     read=partial(read_annotations, "labelme", _read, roles=_FLAG_ROLES),
     options=("labels", "sheet", "reference", "patient_pattern", "columns"),
-    file_per_image=True,
+    found_in_folder=True,
 )

@@ -109,5 +109,5 @@ VOC = Format(
     ),
     read=partial(read_annotations, "voc", _read),
     options=("labels", "sheet", "reference", "columns", "raw_boxes", "patient_pattern"),
-    file_per_image=True,
+    found_in_folder=True,
 )

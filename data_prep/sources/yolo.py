@@ -260,6 +260,15 @@ YOLO = Format(
     folder="a `.txt` an image; `data.yaml` or `--class-names`",
     detect=_looks_like_yolo,
     read=partial(read_annotations, "yolo", _read, reading=_READING),
-    options=("columns", "raw_boxes", "patient_pattern", "class_names"),
+    options=(
+        "labels",
+        "sheet",
+        "reference",
+        "columns",
+        "raw_boxes",
+        "patient_pattern",
+        "class_names",
+    ),
     labels_alone=True,
+    found_in_folder=True,
 )

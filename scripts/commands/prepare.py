@@ -106,7 +106,7 @@ def prepare(
     Args:
         *paths: Folder of the data set as published, followed by the data set folder to make. If you
             have your own label tables (.csv, .tsv, .xlsx) or a file of CVAT, Label Studio or VIA,
-            give them before these two folders. Files of labelme and Pascal VOC in the folder are
+            give them before these two folders. Label files of a tool in the folder of images are
             joined with the tables. With --out give the data set folders to join. MODULE:NAME of a
             torch Dataset of yours may stand in place of the folder (docs/own-parts.md); its images
             are written into OUT-source.
