@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_readings import box_faults, cut_boxes
+from cxr_compare.data_prep.contracts.box_readings import cut_boxes
 from cxr_compare.data_prep.contracts.boxes import EDGES, FIELD_WIDTH_MM
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.ids import is_member
@@ -23,15 +23,16 @@ _FROM_HEADER = ("view", "sex", "age_years", "spacing_row_mm", "spacing_col_mm")
 
 
 def misfits(tables: SourceTables, facts: pd.DataFrame) -> pd.DataFrame:
-    """Find images that are not of the size that their labels state, or that a box leaves.
+    """Find images that are not of the size that their labels state.
+
+    The boxes of images were checked against the files when they were read.
 
     Args:
         tables: Tables that were read from the user's files.
         facts: Table with ``image_id``, ``width`` and ``height`` (px) of the decoded images.
 
     Returns:
-        One row for each such image with ``image_id``, ``stage`` (``size`` or ``boxes``),
-        ``reason`` and, if a box leaves it, the edges of the first such box.
+        One row for each such image with ``image_id``, ``stage`` and ``reason``.
     """
     sizes = facts[["image_id", "width", "height"]].astype({"width": "float64", "height": "float64"})
     stated = tables.images.reindex(columns=["image_id", "width", "height"])
@@ -45,12 +46,6 @@ def misfits(tables: SourceTables, facts: pd.DataFrame) -> pd.DataFrame:
             for known, actual in zip(wrong["known"], wrong[side], strict=True)
         ]
         found.append(wrong[["image_id"]].assign(stage="size", reason=reasons))
-    boxes = tables.boxes.merge(sizes, on="image_id")
-    faults = box_faults(
-        boxes[EDGES].to_numpy(dtype="float64"), boxes[["width", "height"]].to_numpy()
-    )
-    faulty = boxes.assign(stage="boxes", reason=faults)[pd.Series(faults != "", boxes.index)]
-    found.append(faulty[["image_id", "stage", "reason", *EDGES]])
     return pd.concat(found, ignore_index=True).drop_duplicates("image_id")
 
 
@@ -62,8 +57,7 @@ def complete_tables(
     Args:
         tables: Tables that were read from the user's files: images, findings, boxes and others.
         facts: Facts of the images that can be used.
-        failed: Images that cannot be used, with ``image_id``, ``stage``, ``reason`` and, if one of
-            their boxes is the reason, its edges.
+        failed: Images that cannot be used, with ``image_id``, ``stage`` and ``reason``.
 
     Returns:
         The completed tables, and the decode table, which says for each image how its file was
@@ -79,8 +73,9 @@ def complete_tables(
     usable_tables["boxes"], note = _cut(usable_tables["boxes"], images)
     usable_tables["notes"] = (*tables.notes, *note)
     rows = failed.merge(tables.images[["image_id", "path"]], on="image_id").sort_values("image_id")
-    parts = [tables.excluded, rows[["path", "stage", "reason", *EDGES]]]
-    usable_tables["excluded"] = _with_digests(pd.concat(parts, ignore_index=True), tables.root)
+    excluded = pd.concat([tables.excluded, rows], ignore_index=True)
+    excluded = excluded.reindex(columns=["path", "stage", "reason", *EDGES])
+    usable_tables["excluded"] = _with_digests(excluded, tables.root)
     decode = facts[list(SCHEMAS["decode"].columns)].sort_values("image_id")
     return replace(tables, images=images, **usable_tables), decode
 
