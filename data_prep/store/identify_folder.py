@@ -15,8 +15,7 @@ from cxr_compare.data_prep.contracts.folder_kinds import FOLDER_KINDS, FolderKin
 REPORT_MARKER = "answer.json"
 """File that marks a report folder complete."""
 
-_KINDS = tuple(kind for kind in FOLDER_KINDS if not kind.is_part)
-MARKERS = tuple(kind.marker for kind in _KINDS)
+MARKERS = tuple(kind.marker for kind in FOLDER_KINDS)
 """Files that mark a folder of some kind complete."""
 SHARDS: tuple[KindName, ...] = ("shard of a data set", "shard of predictions")
 """Kinds of folders that are no results of their own: ``--join`` makes one of all."""
@@ -38,7 +37,7 @@ def folder_kind(folder: Path) -> FolderKind | None:
     Example:
         >>> folder_kind(Path("no-such-folder"))
     """
-    return next((kind for kind in _KINDS if (folder / kind.marker).is_file()), None)
+    return next((kind for kind in FOLDER_KINDS if (folder / kind.marker).is_file()), None)
 
 
 def unfinished_kind(folder: Path) -> FolderKind | None:
@@ -55,7 +54,7 @@ def unfinished_kind(folder: Path) -> FolderKind | None:
     """
     if folder_kind(folder) is not None:
         return None
-    for kind in _KINDS:
+    for kind in FOLDER_KINDS:
         if any((folder / name).exists() for name in kind.first_files):
             return kind
     return None
@@ -103,7 +102,7 @@ def require_kind(folder: Path, kind_name: KindName) -> None:
         ...
         cxr_compare.data_prep.contracts.errors.InputError: no-such-folder: no such folder; ...
     """
-    kind = next(kind for kind in _KINDS if kind.name == kind_name)
+    kind = next(kind for kind in FOLDER_KINDS if kind.name == kind_name)
     if (folder / kind.marker).is_file():
         return
     raise InputError(f"{folder}: {_explanation(folder, kind)}")
