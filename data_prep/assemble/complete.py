@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.box_readings import cut_boxes
-from cxr_compare.data_prep.contracts.boxes import EDGES, FIELD_WIDTH_MM
-from cxr_compare.data_prep.contracts.checksums import file_digest
+from cxr_compare.data_prep.contracts.boxes import FIELD_WIDTH_MM
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import SCHEMAS
 from cxr_compare.data_prep.contracts.tables import empty_table
-from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.source_tables import SourceTables
 
 _HEADER = "header_"  # of the columns of the decode table with facts that an image states itself
@@ -73,9 +69,8 @@ def complete_tables(
     usable_tables["boxes"], note = _cut(usable_tables["boxes"], images)
     usable_tables["notes"] = (*tables.notes, *note)
     rows = failed.merge(tables.images[["image_id", "path"]], on="image_id").sort_values("image_id")
-    excluded = pd.concat([tables.excluded, rows], ignore_index=True)
-    excluded = excluded.reindex(columns=["path", "stage", "reason", *EDGES])
-    usable_tables["excluded"] = _with_digests(excluded, tables.root)
+    rows = rows[["path", "stage", "reason"]]
+    usable_tables["excluded"] = pd.concat([tables.excluded, rows], ignore_index=True)
     decode = facts[list(SCHEMAS["decode"].columns)].sort_values("image_id")
     return replace(tables, images=images, **usable_tables), decode
 
@@ -127,12 +122,3 @@ def _cut(boxes: pd.DataFrame, images: pd.DataFrame) -> tuple[pd.DataFrame, list[
     limits = sizes.reindex(boxes["image_id"].to_numpy()).to_numpy()
     cut, note = cut_boxes(boxes, limits)
     return cut, [note] if note else []
-
-
-def _with_digests(excluded: pd.DataFrame, root: Path) -> pd.DataFrame:
-    """Add the SHA-256 of images with a wrong box, so that an audit can show them."""
-    digests = {}
-    for path in excluded.loc[excluded[EDGES].notna().any(axis=1), "path"]:
-        with suppress(OSError):
-            digests[path] = file_digest(root / path, "sha256")
-    return excluded.assign(file_sha256=excluded["path"].map(digests).astype(TEXT))

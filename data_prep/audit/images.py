@@ -38,7 +38,6 @@ _SMALLEST_SIDE = 128
 _TEXT_SHOWN = 24  # images with text that the page shows; its CSV lists all
 _REASONS_SHOWN = 20
 _POSITION = r"^(label file), \w+ \d+(?=: )"  # such as "label file, line 3: "
-_FILES_SHOWN = 8  # images with a wrong box to show for each reason
 
 
 def find_duplicates(decode: pd.DataFrame) -> pd.DataFrame:
@@ -289,7 +288,6 @@ def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
         if reason not in common:
             continue
         stage = rows["stage"].iloc[0]
-        seen = rows["path"][rows.reindex(columns=["file_sha256"])["file_sha256"].notna()]
         expected = stage == "list" or "no image file" in str(reason)
         problems.append(
             Problem.from_cases(
@@ -299,15 +297,12 @@ def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
                 rows["path"],
                 advice=advice,
                 unit="file",
-                shown=tuple(seen.head(_FILES_SHOWN)),
             )
         )
     rest = excluded.loc[~reasons.isin(common), "path"]
     text = f"left out when prepared, for {reasons.nunique() - len(common):,} other reasons"
     advice = "read excluded.parquet"
-    other = Problem.from_cases(
-        "excluded_other", "warning", text, rest, advice=advice, unit="file", shown=()
-    )
+    other = Problem.from_cases("excluded_other", "warning", text, rest, advice=advice, unit="file")
     return [*problems, other]
 
 

@@ -101,7 +101,7 @@ def _first_step(audit: Audit) -> str:
 
 
 def _all_cases(dataset: DataSet, audit: Audit) -> pd.DataFrame:
-    """List each case of each problem, with the position of burned-in text or the wrong box."""
+    """List each case of each problem, with the position of burned-in text."""
     columns = ["check", "severity", "split", "group", "image_id", "patient_id", "path", "label"]
     parts = [pd.DataFrame(columns=[*columns, "role", *EDGES], dtype=TEXT)]
     for problem in audit.problems:
@@ -116,11 +116,7 @@ def _all_cases(dataset: DataSet, audit: Audit) -> pd.DataFrame:
     of_images = images.reindex(cases["image_id"]).set_axis(cases.index)
     cases["path"] = of_images["path"].fillna(cases["path"])
     cases[["patient_id", "label"]] = of_images[["patient_id", "label"]]
-    excluded = dataset.optional_table("excluded").drop_duplicates("path").set_index("path")
-    is_file = cases["image_id"].isna()
-    wrong = excluded.reindex(columns=EDGES).reindex(cases["path"].where(is_file))
-    edges = cases[EDGES].astype("float64").fillna(wrong.set_axis(cases.index))
-    cases[EDGES] = edges.round(1)
+    cases[EDGES] = cases[EDGES].astype("float64").round(1)
     return cases.astype({"group": "Int64"})
 
 

@@ -128,7 +128,6 @@ class Source:
         patient_notes: Those of `notes` that warn of images of unknown patients.
         read_as: Sentences on how the label tables were read.
         excluded: Reason why an image, or a file without one, is left out, by its id or path.
-        wrong_boxes: Edges ``x1, y1, x2, y2`` of the box for which an image is left out, by id.
         split: ``image_id, role`` of images whose role is fixed.
         official: ``image_id, role`` as the publisher assigned them.
         targets: Targets by name; None makes one of each finding.
@@ -148,7 +147,6 @@ class Source:
     patient_notes: list[str] = field(default_factory=list)
     read_as: list[str] = field(default_factory=list)
     excluded: dict[str, str] = field(default_factory=dict)
-    wrong_boxes: dict[str, np.ndarray] = field(default_factory=dict)
     split: pd.DataFrame = field(default_factory=empty_roles)
     official: pd.DataFrame = field(default_factory=empty_roles)
     targets: dict[str, Target] | None = None
@@ -298,14 +296,11 @@ def _paths(images: pd.DataFrame) -> dict[str, Any]:
 def _excluded_table(source: Source, paths: dict[str, Any]) -> pd.DataFrame:
     if not source.excluded:
         return empty_table("excluded")
-    boxes = pd.DataFrame(source.wrong_boxes, EDGES, dtype="float64").T
-    boxes = boxes.reindex(list(source.excluded))
     return pd.DataFrame(
         {
             "path": [paths.get(image_id, image_id) for image_id in source.excluded],
             "stage": "labels",
             "reason": list(source.excluded.values()),
-            **{edge: boxes[edge].to_numpy() for edge in EDGES},
         }
     )
 
@@ -368,10 +363,7 @@ def _boxes(
         text = f"boxes are of {frame[0]:g} x {frame[1]:g} px, and the file is not"
         faults = np.where(other & (faults == ""), text, faults)
     for row in np.flatnonzero(faults != ""):
-        image_id = rows["image_id"].iloc[row]
-        if image_id not in source.excluded:
-            source.wrong_boxes[image_id] = np.where(np.isfinite(corners[row]), corners[row], np.nan)
-            source.exclude([image_id], faults[row])
+        source.exclude([rows["image_id"].iloc[row]], faults[row])
     if source.options.raw_boxes:
         corners = _turn(source, rows["image_id"], corners)
     table = rows[LABEL_KEY].assign(**dict(zip(EDGES, corners.T, strict=True)))
