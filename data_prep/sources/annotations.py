@@ -22,6 +22,7 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.sources.image_facts import LONGEST_SIDE_PX
 from cxr_compare.data_prep.sources.image_files import ImageIndex
 from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.data_prep.sources.label_rows import table_statements
@@ -30,9 +31,6 @@ from cxr_compare.data_prep.sources.own_table import add_facts, name_images
 from cxr_compare.data_prep.sources.source_tables import FINDING_KEY, ReadOptions, Show, SourceTables
 from cxr_compare.data_prep.sources.statements import Source, build, note_unlabelled
 from cxr_compare.data_prep.sources.table_roles import read_tables, recognise_tables
-
-LONGEST_SIDE_PX = 1_000_000
-"""Longest side of an image that a label file may state, px."""
 
 
 @dataclass(frozen=True)

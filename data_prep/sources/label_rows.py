@@ -11,7 +11,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.box_classes import class_column, other_class
 from cxr_compare.data_prep.contracts.box_readings import BoxForm, BoxReading, BoxUnit
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.ids import are_rows_of, is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import is_table_file, refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -147,9 +147,7 @@ def _without_marked(rows: pd.DataFrame, normal: pd.DataFrame, marked: pd.DataFra
     Absences of images that a row calls normal stay: a mark contradicts them.
     """
     present = marked.loc[marked["state"] == "present", ["image_id", "finding"]]
-    is_marked = pd.MultiIndex.from_frame(rows[["image_id", "finding"]]).isin(
-        pd.MultiIndex.from_frame(present)
-    )
+    is_marked = are_rows_of(rows[["image_id", "finding"]], present)
     is_normal = is_member(rows["image_id"], normal["image_id"])
     return rows[~(rows["implied"] & is_marked & ~is_normal)]
 

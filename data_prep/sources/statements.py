@@ -22,11 +22,11 @@ from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS, BoxReadin
 from cxr_compare.data_prep.contracts.boxes import EDGES, upright_boxes
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.ids import are_rows_of, is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.sources.image_files import ImageIndex, stored_size
+from cxr_compare.data_prep.sources.image_files import SIDEWAYS, ImageIndex, stored_size
 from cxr_compare.data_prep.sources.joined_readers import with_reference
 from cxr_compare.data_prep.sources.label_values import dictionary
 from cxr_compare.data_prep.sources.source_tables import (
@@ -42,7 +42,6 @@ BOX = ["b1", "b2", "b3", "b4"]
 STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "score"]
 """Columns of a table of statements: four numbers of a box (NaN without one), and a model's score,
 which is empty in a truth."""
-_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
 
 
 class Statements:
@@ -174,7 +173,7 @@ class Source:
     def labelled_size(self, path: str) -> tuple[int, int]:
         """Return width and height (px) of the pixels that the boxes of an image are of."""
         width, height, turn = self.stored_size(path)
-        is_sideways = turn in _SIDEWAYS and not self.options.raw_boxes
+        is_sideways = turn in SIDEWAYS and not self.options.raw_boxes
         return (height, width) if is_sideways else (width, height)
 
     @property
@@ -308,7 +307,7 @@ def _excluded_table(source: Source, paths: dict[str, Any]) -> pd.DataFrame:
 def _without_idle_absences(rows: pd.DataFrame) -> pd.DataFrame:
     """Drop the implied absences of findings about which the same reader states something."""
     stated = rows.loc[~rows["implied"], LABEL_KEY].drop_duplicates()
-    return rows[~(rows["implied"] & _in(rows[LABEL_KEY], stated))]
+    return rows[~(rows["implied"] & are_rows_of(rows[LABEL_KEY], stated))]
 
 
 def _exclude_normal(source: Source, rows: pd.DataFrame, normal: set[tuple[str, str]]) -> None:
@@ -327,15 +326,10 @@ def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
     denied = labels.loc[labels["state"] == "absent", LABEL_KEY].merge(boxed[LABEL_KEY])
     absent = boxed.loc[boxed["state"] == "absent", "image_id"]
     source.exclude([*absent, *denied["image_id"]], "box of a finding that is labelled absent")
-    is_alone = ~_in(boxed[LABEL_KEY], labels[LABEL_KEY])
+    is_alone = ~are_rows_of(boxed[LABEL_KEY], labels[LABEL_KEY])
     states = pd.concat([labels[[*LABEL_KEY, "state"]], boxed[is_alone]]).drop_duplicates()
     twice = states.duplicated(LABEL_KEY)
     source.exclude(states.loc[twice, "image_id"], "two states for one finding")
-
-
-def _in(rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
-    """Return True for the rows that are among the rows of another table of the same columns."""
-    return pd.MultiIndex.from_frame(rows).isin(pd.MultiIndex.from_frame(others))
 
 
 def _boxes(
@@ -420,7 +414,7 @@ def _turn(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:
             width, height, turn = source.stored_size(path)
         except InputError:  # found again, and listed, when the image is decoded
             continue
-        if turn in _SIDEWAYS:
+        if turn in SIDEWAYS:
             sides[row] = sides[row, ::-1].copy()
         rows = rows_of_image.get(image_id)
         if turn > 1 and rows is not None:
@@ -436,7 +430,7 @@ def _coverage(
     """List the images and findings on which a reader has drawn a box around every lesion."""
     if not kind:
         return empty_table("box_coverage")
-    boxed = _in(findings[LABEL_KEY], boxes[LABEL_KEY])
+    boxed = are_rows_of(findings[LABEL_KEY], boxes[LABEL_KEY])
     is_partial = np.zeros(len(findings), dtype=bool)
     if partial:
         pairs = pd.MultiIndex.from_frame(findings[LABEL_KEY[:2]])
