@@ -14,8 +14,8 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.box_figures import choosing_figures
-from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.evaluate import evaluate_by_unit, evaluate_models
+from cxr_compare.evaluation.comparison import Comparison, decisive_figures
+from cxr_compare.evaluation.evaluate import decision_notes, evaluate_by_unit, evaluate_models
 from cxr_compare.evaluation.evaluated_model import Models
 from cxr_compare.evaluation.figure_intervals import (
     compute_figures,
@@ -45,12 +45,14 @@ from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
 from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.evaluation.units import Unit
-from cxr_compare.evaluation.verdict.background import Background
 from cxr_compare.evaluation.verdict.cautions import (
+    chance_notes,
+    data_notes,
     few_patients,
     figures_left_out,
     misread_boxes,
     missing_boxes,
+    shortcut_notes,
 )
 from cxr_compare.evaluation.verdict.score_checks import score_notes
 
@@ -160,7 +162,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         _check_seeds(name, list(members.values()))
     boxes_by = protocol.metric if protocol.metric in choosing_figures() else BOXES_BY
     seen = check_exposures(exposures, list(named), images)
-    models, of_models = evaluate_models(named, images, policies, extra_policies, boxes_by=boxes_by)
+    models = evaluate_models(named, images, policies, extra_policies, boxes_by=boxes_by)
     resamples = Resamples(test.n_patients, replicates, seed)
     protocol = _without_ranking(protocol, models)
     check_protocol(protocol, models)
@@ -203,7 +205,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         records=records,
         notes=[
             *notes,
-            *of_models,
+            *decision_notes(models, models_by_label(named), images),
             *score_notes(models),
             *(each.note for each in exposed),
             *figures_left_out(models, models_by_label(named), figures, images),
@@ -214,6 +216,9 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             *by_unit.notes,
             *_seed_notes(models),
             *_reading_notes(images, models_by_label(named)),
+            *data_notes(images, models, audit),
+            *chance_notes(decisive_figures(protocol, figures, by_unit.figures)),
+            *shortcut_notes(shortcuts),
         ],
         exposures=exposed,
         evidence=Evidence(models, frames, resamples),
@@ -225,7 +230,8 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             for model in members
             if model.choices.declared is not None
         },
-        background=Background.from_images(images, models, audit),
+        synthetic=images.n_synthetic,
+        audit=audit,
         patients_known=test.of_unknown_patient(test.image_ids) < len(test.image_ids),
         split=images.split,
         replicates=resamples.n_replicates,
@@ -254,7 +260,7 @@ def pilot_parts(
     """
     for name, members in named.items():
         _check_seeds(name, list(members.values()))
-    models, _ = evaluate_models(named, images, POLICIES)
+    models = evaluate_models(named, images, POLICIES)
     everything = np.ones(len(images.test.image_ids), dtype=bool)
     parts = {
         name: part
@@ -426,15 +432,15 @@ def _reading_notes(images: LabelledImages, systems: Mapping[str, System]) -> lis
     notes = [reading_note(sentence) for sentence in images.notes]
     notes += [reading_note(sentence, listing(of)) for sentence, of in names.items()]
     image_ids = set(images.image_ids)
-    return [note._replace(values=_named_images(note.text, image_ids)) for note in notes]
+    return [
+        note._replace(names_images=not image_ids.isdisjoint(_words(note.text))) for note in notes
+    ]
 
 
-def _named_images(text: str, image_ids: set[str]) -> dict[str, list[str]] | None:
-    """Return the images that a note names, for reports that must not name any; None without."""
+def _words(text: str) -> set[str]:
+    """Return the words of a note that may be ids of images, with and without a file's ending."""
     words = {word for word in re.split(r"[\s,;:()'\"?]+", text) if not _COUNT.fullmatch(word)}
-    words |= {re.sub(r"\.\w{2,5}$", "", word) for word in words}
-    named = sorted(words & image_ids)
-    return {"images": named} if named else None
+    return words | {re.sub(r"\.\w{2,5}$", "", word) for word in words}
 
 
 def _seed_notes(systems: Models) -> list[Note]:
@@ -444,7 +450,6 @@ def _seed_notes(systems: Models) -> list[Note]:
             "seeds",
             f"Figures of {name} are means over {len(models)} training seeds; its curves, confusion "
             "matrices and images are those of the first seed.",
-            {"system": name, "n_seeds": len(models)},
         )
         for name, models in systems.items()
         if len(models) > 1

@@ -290,7 +290,7 @@ def read_cases_of_images(
         decision = None
         used = policy or POLICIES[0]
         if stored_decision(system, test_set.target.name) is not None:
-            decision, _ = read_decision(name, system, test_set, ())
+            decision = read_decision(name, system, test_set, ())
             used = decision.policy(policy, system.folder)
         evidence = read_output(system, test_set.target, ids)
         levels = None

@@ -21,7 +21,6 @@ from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.common_images import Images, common_test_images
 from cxr_compare.evaluation.compare import models_by_label, name_models, pilot_parts
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.eligibility import (
     check_data_set,
@@ -95,7 +94,7 @@ def read_decision(
     split: LabelledSplit,
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
-) -> tuple[Choices, list[Note]]:
+) -> Choices:
     """Return a model's stored thresholds and rules, or choose them on validation images.
 
     The work is done by `evaluation.choose.checked_decision`.
@@ -110,7 +109,7 @@ def read_decision(
         extra_policies: Rules by which thresholds are chosen in addition to the stored ones.
 
     Returns:
-        Thresholds and calibration, and remarks for the reader of the report.
+        Thresholds, calibration and rules for boxes.
 
     Raises:
         InputError: The stored thresholds were chosen on other images, labels or predictions.

@@ -111,7 +111,7 @@ def test_a_stored_threshold_that_was_changed_by_hand_is_refused(predict, test_se
     system = predict("A", "boxes", seed=1)
     choices = tune_predictions(system, test_set)
     store_decision(system, choices)
-    assert read_decision("A", system, test_set, [])[0] == choices
+    assert read_decision("A", system, test_set, []) == choices
     file = system.folder / "decisions" / "opacity.json"
     changed = json.loads(file.read_text())
     changed["chosen_on"]["digest"] = "another"
