@@ -60,9 +60,9 @@ def read_system_of_split(
     Raises:
         InputError: A stored table is broken, or has rows of an image that was not predicted.
     """
-    ids = pd.Index(np.concatenate([split.image_ids(role) for role in roles]), name="image_id")
+    ids = pd.Index(np.concatenate([split.truth.ids_of(role) for role in roles]), name="image_id")
     system = read_system(predictions, split.target, ids)
-    labelled = split.labels_of("val").dropna().index
+    labelled = split.truth.labels_of("val").dropna().index
     fitted = split.seen_by(predictions, labelled, ["train"]).all_ids
     return replace(system, facts=replace(system.facts, fitted_on=fitted))
 
@@ -247,5 +247,5 @@ def read_validation_scores(
     Returns:
         A table with ``label`` (1.0 present, 0.0 absent) and ``score``, indexed by image id.
     """
-    system = read_system(predictions, split.target, split.image_ids("val"), maps=False)
+    system = read_system(predictions, split.target, split.truth.ids_of("val"), maps=False)
     return choose.validation_scores(system, decision, split.truth)

@@ -203,7 +203,7 @@ def test_a_decision_keeps_what_its_thresholds_were_chosen_on(
     kept = decision.chosen_scores
     for policy, choice in decision.thresholds.items():
         assert choose_threshold(kept.y_true, kept.scores, policy) == choice
-    owners = set(test_set.patients(evaluation_set.image_ids("val")))
+    owners = set(test_set.truth.patients_of(evaluation_set.image_ids("val")))
     assert set(kept.patients) == owners
     if unit == "patient":
         assert len(kept.patients) == len(owners)
@@ -222,7 +222,7 @@ def test_a_patient_scores_as_the_highest_of_its_images(predict, test_set, evalua
     decision = tune_predictions(system, test_set, unit="patient")
     ids = evaluation_set.image_ids("val")
     table = pd.DataFrame(
-        {"patient": test_set.patients(ids),
+        {"patient": test_set.truth.patients_of(ids),
          "label": evaluation_set.labels(target).reindex(ids).to_numpy(),
          "score": read_output(system, target, ids).scores(None).to_numpy()}
     ).groupby("patient").max()  # fmt: skip

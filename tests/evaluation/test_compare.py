@@ -451,7 +451,7 @@ def test_figures_by_patient_are_those_of_the_highest_scores(
     for name, system in systems.items():
         rule = tune_predictions(system, test_set, unit="patient")
         table = pd.DataFrame(
-            {"patient": test_set.patients(ids),
+            {"patient": test_set.truth.patients_of(ids),
              "label": evaluation_set.labels(target).reindex(ids).to_numpy(),
              "score": read_output(system, target, ids).scores(rule.reduction).to_numpy()}
         ).groupby("patient").max()  # fmt: skip

@@ -107,7 +107,7 @@ def test_members_may_differ_in_training_images(members, predict, evaluation_set)
 
 def test_permuted_test_labels_change_neither_weights_nor_gate(members, evaluation_set, monkeypatch):
     before = join_in_memory(members, evaluation_set)
-    test_ids = set(LabelledSplit(evaluation_set, evaluation_set.target()).image_ids("test"))
+    test_ids = set(LabelledSplit(evaluation_set, evaluation_set.target()).truth.ids_of("test"))
     labels = type(evaluation_set).labels
 
     def permuted(self, target):
@@ -126,7 +126,7 @@ def test_permuted_test_labels_change_neither_weights_nor_gate(members, evaluatio
 
 def test_its_validation_patients_count_as_seen(joint, evaluation_set):
     split = LabelledSplit(evaluation_set, evaluation_set.target())
-    fitted = split.labels_of("val").dropna().index
+    fitted = split.truth.labels_of("val").dropna().index
     assert set(joint.seen["image_id"]) == set(fitted)
     assert set(joint.seen["role"]) == {"val"}
 
