@@ -131,21 +131,21 @@ def boxes_table(
                 "in_shares: shares need the width and height of each image; image_sizes="
             )
         read.reading = replace(read.reading, unit="share")
-    return _checked(read, where, sizes, scale)
+    return _checked(read, sizes, scale)
 
 
 def _checked(
-    read: ReadTable, where: str, sizes: np.ndarray | None = None, scale: float | None = None
+    read: ReadTable, sizes: np.ndarray | None = None, scale: float | None = None
 ) -> pd.DataFrame:
     """Return the checked boxes; warn about predicted boxes that were left out."""
     if "score" in read.rows:
-        check_scores(read.rows, where)
+        check_scores(read.rows, read.where)
     if sizes is None:
         sizes = np.full((len(read.rows), 2), np.nan)
-    rows, notes = boxes_in_px(read, where, sizes, scale, PYTHON_ANSWERS)
+    rows, notes = boxes_in_px(read, sizes, scale, PYTHON_ANSWERS)
     if "score" not in rows:
-        require_corners(rows, where, PYTHON_ANSWERS)
-    _warn("; ".join(notes), where)
+        require_corners(rows, read.where, PYTHON_ANSWERS)
+    _warn("; ".join(notes), read.where)
     return rows[[name for name in _COLUMNS if name in rows]]
 
 
@@ -226,7 +226,7 @@ def _as_table(value: Any, ids: pd.Index, where: str) -> pd.DataFrame:
             value = value if kind is None else value.assign(finding=value[kind].astype(str))
         has_text_ids = value["image_id"].dtype == TEXT
         return value if has_text_ids else value.assign(image_id=value["image_id"].astype(TEXT))
-    return _checked(read_boxes(value, ids, ColumnNames(), where, ReadingAdvice()), where)
+    return _checked(read_boxes(value, ids, ColumnNames(), where, ReadingAdvice()))
 
 
 def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:
