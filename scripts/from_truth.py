@@ -11,10 +11,11 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.tables import frame_digest, require_members
+from cxr_compare.evaluation.compare import EligibleSystems
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.output import System
-from cxr_compare.evaluation.sources.eligible import EligibleSystems, eligible_in_memory
+from cxr_compare.evaluation.sources.eligible import eligible_in_memory
 from cxr_compare.evaluation.sources.known_images import KnownImages
 from cxr_compare.scripts import console
 from cxr_compare.scripts.given_systems import (

@@ -19,8 +19,12 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation import choose
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.common_images import Images, common_test_images
-from cxr_compare.evaluation.compare import models_by_label, name_models, pilot_parts
-from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.compare import (
+    EligibleSystems,
+    models_by_label,
+    name_models,
+    pilot_parts,
+)
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.eligibility import (
     check_data_set,
@@ -28,7 +32,6 @@ from cxr_compare.evaluation.sources.eligibility import (
     notes_on_seen_images,
     training_sets,
 )
-from cxr_compare.evaluation.sources.eligible import EligibleSystems
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.read_predictions import read_system
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
@@ -93,7 +96,6 @@ def read_decision(
     predictions: Predictions,
     split: LabelledSplit,
     policies: Sequence[str],
-    extra_policies: Sequence[str] = (),
 ) -> Choices:
     """Return a model's stored thresholds and rules, or choose them on validation images.
 
@@ -106,7 +108,6 @@ def read_decision(
         split: The data set, with the finding to evaluate and its validation images.
         policies: Rules to choose thresholds, such as ``max_f1``, for a model without stored
             thresholds.
-        extra_policies: Rules by which thresholds are chosen in addition to the stored ones.
 
     Returns:
         Thresholds, calibration and rules for boxes.
@@ -115,7 +116,7 @@ def read_decision(
         InputError: The stored thresholds were chosen on other images, labels or predictions.
     """
     system = read_system_of_split(predictions, split, ["val"])
-    return choose.checked_decision(name, system, split.truth, policies, extra_policies)
+    return choose.checked_decision(name, system, split.truth, policies)
 
 
 def read_eligible(
@@ -171,36 +172,6 @@ def record_of(predictions: Predictions) -> dict[str, Any]:
     return {"folder": predictions.folder.name, **shown}
 
 
-def compare_predictions(
-    systems: Mapping[str, Predictions | Sequence[Predictions]],
-    split: LabelledSplit,
-    *,
-    images: Images = "all",
-    **options: Any,
-) -> Comparison:
-    """Compare detectors and classifiers, from their stored predictions, on the same test images.
-
-    `evaluation.compare.compare_systems` computes the metrics and defines further options.
-
-    Args:
-        systems: Stored predictions by display name. The first one is the reference, with which the
-            others are compared. Models that differ only in the training seed are given as a
-            sequence under one name.
-        split: The data set, with the finding to evaluate and its validation and test images.
-        images: ``all`` refuses models that ran on different test images; ``common`` takes the
-            images on which all models ran.
-        **options: Further keywords of `compare_systems`, such as ``policies``.
-
-    Returns:
-        All metrics with intervals and differences, and the conclusion on the better model.
-
-    Raises:
-        InputError: Predictions are of another data set, a model has seen test images or patients in
-            training, or `compare_systems` refuses the input.
-    """
-    return read_eligible(systems, split, images).compare(**options)
-
-
 def _audit(split: LabelledSplit) -> list[str] | None:
     """Return a sentence for each kind of error that ``cxr check`` finds; None without a check."""
     # This is imported late because it loads decoders of images, which the first figures do not
@@ -226,11 +197,9 @@ def pilot_of_predictions(
         contribution of each patient, from which the precision of a larger study can be computed.
 
     Raises:
-        InputError: `compare_predictions` would refuse the input, or all test images are positive or
-            all are negative.
+        InputError: As `read_eligible`, or all test images are positive or all are negative.
     """
-    read = read_eligible(systems, split)
-    return pilot_parts(read.named, read.images)
+    return pilot_parts(read_eligible(systems, split))
 
 
 def read_validation_scores(

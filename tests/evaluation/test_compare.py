@@ -22,12 +22,13 @@ from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.report.summary_table import main_table
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.read_predictions import read_output, store_decision
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, expanded_level
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.evaluation.units import group_images
+from tests.compared import compare_predictions
 from tests.evaluation.evaluated_images import evaluated_images, figures_of, model_of, row_of
 from tests.stored_json import put_table, stored_json
 

@@ -10,10 +10,10 @@ from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.compare import check_protocol
 from cxr_compare.evaluation.figures import FIXED_CHOICE
 from cxr_compare.evaluation.protocol import Protocol
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.calibration import fit_calibration
 from cxr_compare.evaluation.verdict.verdict import state_verdict
+from tests.compared import compare_predictions
 from tests.evaluation.boxes.simulated import simulate
 from tests.evaluation.evaluated_images import evaluated_images, figures_of, model_of
 

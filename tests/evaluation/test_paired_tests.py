@@ -20,7 +20,6 @@ from cxr_compare.evaluation.paired_tests import (
     paired_tests,
 )
 from cxr_compare.evaluation.replicates import replicates
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP, Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     OBUCHOWSKI,
@@ -32,6 +31,7 @@ from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.thresholds import ThresholdChoice
 from cxr_compare.evaluation.verdict.cautions import few_patients
+from tests.compared import compare_predictions
 from tests.evaluation.evaluated_images import evaluated_images, figures_of, model_of, once, row_of
 
 N = 240

@@ -17,10 +17,10 @@ from cxr_compare.evaluation.boxes.read_table import ColumnNames
 from cxr_compare.evaluation.sources import import_folder
 from cxr_compare.evaluation.sources.import_options import ImportOptions
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.split import split
+from tests.compared import compare_predictions
 from tests.scripts.small_sets import table_set
 
 

@@ -19,10 +19,10 @@ from cxr_compare.evaluation.boxes.map_boxes import (
 from cxr_compare.evaluation.overlays.contours import ActivationGrid, map_shapes
 from cxr_compare.evaluation.sources.read_predictions import store_decision, stored_decision
 from cxr_compare.evaluation.sources.stored_predictions import (
-    compare_predictions,
     read_decision,
     tune_predictions,
 )
+from tests.compared import compare_predictions
 
 
 def maps_of(*grids, frame=(0.0, 0.0, 80.0, 80.0)):

@@ -22,9 +22,9 @@ from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.output import Output, SystemFacts
 from cxr_compare.evaluation.sources.eligibility import describe_training_data, training_sets
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.verdict.cautions import chance_notes, data_notes, list_cautions
+from tests.compared import compare_predictions
 from tests.stored_json import bind_tables
 
 

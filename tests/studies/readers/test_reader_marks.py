@@ -338,7 +338,7 @@ def test_a_detector_is_evaluated_at_its_boxes(evaluation_set, predict, marked_by
     assert stored["primary"] == "wafroc"
     of = {(row["metric"], row["kind"]): row["estimate"] for row in stored["figures"]}
     from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-    from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
+    from tests.compared import compare_predictions
 
     test_set = LabelledSplit(evaluation_set, evaluation_set.target())
     evaluated = compare_predictions({"AI": detector}, test_set, replicates=20).metrics
