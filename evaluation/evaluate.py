@@ -149,12 +149,7 @@ def evaluate_by_unit(
         ]
         for name, members in models.items()
     }
-    frames = replicates(
-        by_unit,
-        resamples,
-        kept=lambda key: not METRICS[key.metric].boxed,
-        own_metrics=own_metrics,
-    )
+    frames = replicates(by_unit, resamples, own_metrics=own_metrics)
     figures = compute_figures(images.finding, by_unit, frames, resamples, unit=unit)
     # Localisation is evaluated by image only, so its figures get no row, not even one with a note.
     figures = figures.without(lambda key: METRICS[key.metric].boxed)

@@ -74,7 +74,6 @@ def replicates(
     resamples: Resamples,
     again: ChosenAgain | None = None,
     *,
-    kept: Callable[[MetricKey], bool] = lambda _: True,
     boxed_only: bool = False,
     own_metrics: Sequence[str] = (),
     advance: Callable[[int], None] | None = None,
@@ -87,7 +86,6 @@ def replicates(
             random seed.
         again: Choices that every resample makes, as `choose_again` returns them; None makes
             them here.
-        kept: Function of the key of a figure that returns True if the figure is wanted.
         boxed_only: If True, localisation figures alone are computed.
         own_metrics: Short names of metrics of the user's own, which are computed as well.
         advance: Function that is called after each step with the number of resamples in it, for a
@@ -131,7 +129,7 @@ def replicates(
             (name, key): values
             for name, figures in functions.items()
             for key, values in figures(weights, rows[name]).items()
-            if kept(key) and is_resampled(key)
+            if is_resampled(key)
         }
 
     drawn = cluster_bootstrap(statistic, resamples, advance, beside)
@@ -141,7 +139,6 @@ def replicates(
         values = {
             key: np.append(value, drawn.get((name, key), unknown))
             for key, value in figures.once.items()
-            if kept(key)
         }
         frames[name[0]].append(pd.DataFrame(values))
     return frames

@@ -220,9 +220,8 @@ def estimate(
     resamples = Resamples(model.images.n_patients, replicates if is_drawn else 1, seed)
     models = {_SYSTEM: [model]}
     own_metrics = [metric] if record.family == OWN else []
-    frames = draw_replicates(
-        models, resamples, kept=lambda other: other == key, own_metrics=own_metrics
-    )
+    (drawn,) = draw_replicates(models, resamples, own_metrics=own_metrics)[_SYSTEM]
+    frames = {_SYSTEM: [drawn.loc[:, [other == key for other in drawn]]]}
     figure = compute_figures(metric, models, frames, resamples).of(_SYSTEM).get(key, Figure())
     return _as_result(metric, key.policy, figure, patients is not None)
 

@@ -437,7 +437,7 @@ def _systems_with_map_boxes(figures: Figures, claim: Claim) -> list[str]:
     systems = []
     for name in (claim.first, claim.second):
         figure = figures.get(name, *claim.key)
-        if MAP_CUT in (*figure.fixed_choices, *figure.refitted_choices):
+        if MAP_CUT in figure.choices:
             systems.append(name)
     return systems
 

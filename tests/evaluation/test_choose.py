@@ -191,7 +191,7 @@ def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, test_set)
     assert stored == again
     assert {row["rule"] for row in decision.tried if "rule" in row} == {"max", "noisy_or"}
     assert set(decision.losses) == {
-        "as_it_is", "temperature", "platt", "isotonic",
+        "none", "temperature", "platt", "isotonic",
     }  # fmt: skip
 
 
