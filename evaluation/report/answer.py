@@ -12,10 +12,9 @@ from cxr_compare.data_prep.contracts.records import Digests, Items, NumbersByNam
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.curves import chart_facts
 from cxr_compare.evaluation.report.given_thresholds import GIVEN_METRICS, declared_threshold_line
-from cxr_compare.evaluation.report.joint_changes import joint_record
 from cxr_compare.evaluation.report.unknown_patients import image_worded_record
 from cxr_compare.evaluation.thresholds import DECLARED
-from cxr_compare.evaluation.verdict.verdict_parts import Conclusion
+from cxr_compare.evaluation.verdict.verdict_parts import Conclusion, JointSystem
 
 
 class EvaluatedOn(Record):
@@ -63,14 +62,10 @@ class JointMembers(Record):
     Attributes:
         name: Name of the joint system.
         members: Names of its members.
-        policy: Operating point at which decisions are compared.
-        changes: Numbers of changed decisions, by member and kind of change.
     """
 
     name: str
     members: Items[str]
-    policy: str
-    changes: dict[str, dict[str, Whole]]
 
 
 class AnswerTable(Record):
@@ -155,10 +150,15 @@ class AnswerInfo(Record, kind="answer"):
     call: dict[str, Any] | None
     files: Digests = Field(default_factory=dict)
 
+    @property
+    def joint_system(self) -> JointSystem | None:
+        """The joint system as sentences and cases take it; None without one."""
+        return None if self.joint is None else JointSystem(self.joint.name, self.joint.members)
+
 
 def answer_record(comparison: Comparison) -> dict[str, Any]:
     """Return the answer of a comparison and the facts behind it, by the keys of `AnswerInfo`."""
-    answer = comparison.answer
+    answer, joint = comparison.answer, comparison.joint
     record = {
         "headline": answer.headline,
         "ranking": answer.ranking,
@@ -174,7 +174,7 @@ def answer_record(comparison: Comparison) -> dict[str, Any]:
         "names_images": any("images" in (note.values or {}) for note in comparison.notes),
         "target": comparison.finding,
         "systems": comparison.names,
-        "joint": joint_record(comparison),
+        "joint": joint and {"name": joint.name, "members": list(joint.members)},
         "made_of_others": comparison.made_of_others,
         "policy": comparison.main_policy,
         "policies": comparison.policies,

@@ -230,22 +230,15 @@ def add_legend(axes: Axes, title: str = "") -> None:
     Markers are smaller there than in the plot. A label is shown as it is, also if matplotlib would
     read it as a formula or hide it.
     """
-    from matplotlib.lines import Line2D
-
     drawn = [line for line in axes.lines if not str(line.get_label()).startswith("_child")]
     if drawn:
-        handles = []
-        for line in drawn:
-            sample = Line2D([], [])
-            sample.update_from(line)
-            sample.set_markersize(min(line.get_markersize(), 8))
-            handles.append(sample)
         legend = axes.legend(
-            handles,
-            [" "] * len(handles),
+            drawn,
+            [" "] * len(drawn),
             title=" " if title else None,
             fontsize=_LEGEND_FONT,
             title_fontsize=_LEGEND_FONT,
+            markerscale=0.7,
             frameon=False,
             loc="upper left",
             bbox_to_anchor=(-(_LEFT - 12) / _WIDTH, -_BELOW / axes.bbox.height),

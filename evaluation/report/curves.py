@@ -84,28 +84,21 @@ def chart_facts(comparison: Comparison) -> dict[str, Any]:
 
     Returns:
         ``calibration`` (the method of each system with probabilities; an empty text for a score
-        that was not calibrated), ``calibration_groups`` (how many groups of images a calibration
-        curve has), ``without_net_benefit`` (systems without probabilities), ``no_decision_curve``
-        (True if net benefit was computed for none of them), ``boxes_from_maps`` (systems that never
-        learned boxes), ``withdrawn`` (meaning of †), ``forest`` (parts of the forest plot) and
-        ``confusion`` (counts by system and rule).
+        that was not calibrated), ``without_net_benefit`` (systems without probabilities),
+        ``boxes_from_maps`` (systems that never learned boxes), ``withdrawn`` (meaning of †),
+        ``forest`` (parts of the forest plot) and ``confusion`` (counts by system and rule).
     """
     calibration = {}
-    groups = set()
     without = []
     for name, result in comparison.systems.items():
         images = comparison.decisions[comparison.decisions["system"] == name]
-        known = _known_probabilities(images)
-        if known is not None:
-            calibration[name] = _calibration_method(result)
-            groups.add(len(np.unique(_calibration_groups(known))))
-        else:
+        if _known_probabilities(images) is None:
             without.append(name)
+        else:
+            calibration[name] = _calibration_method(result)
     return {
         "calibration": calibration,
-        "calibration_groups": sorted(groups),
         "without_net_benefit": without,
-        "no_decision_curve": len(without) == len(comparison.systems),
         "boxes_from_maps": [
             name for name, result in comparison.systems.items() if result.map_scale is not None
         ],
@@ -270,11 +263,6 @@ def _known_probabilities(images: pd.DataFrame) -> pd.DataFrame | None:
     return None if known.empty else known
 
 
-def _calibration_groups(known: pd.DataFrame) -> npt.NDArray[np.intp]:
-    """Return the number of each image's group, ordered by probability; groups are equally large."""
-    return equal_mass_bins(known["probability"].to_numpy(), min(10, max(2, len(known) // 25)))
-
-
 def _calibration_curve(
     name: str, images: pd.DataFrame, *, has_bands: bool
 ) -> Iterator[pd.DataFrame]:
@@ -282,7 +270,7 @@ def _calibration_curve(
     known = _known_probabilities(images)
     if known is None:
         return
-    bins = _calibration_groups(known)
+    bins = equal_mass_bins(known["probability"].to_numpy(), min(10, max(2, len(known) // 25)))
     labels = known["label"].to_numpy()
     present, position = np.unique(bins, return_inverse=True)
     sizes = np.bincount(bins)[present]

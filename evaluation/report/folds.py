@@ -29,7 +29,6 @@ from cxr_compare.evaluation.metrics.registry import METRICS, family, metric_titl
 from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.report.answer import AnswerInfo
 from cxr_compare.evaluation.report.files import DECISIONS
-from cxr_compare.evaluation.report.joint_changes import joint_system
 from cxr_compare.evaluation.report.table import markdown_rows, text_table
 from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_equation, range_text
 from cxr_compare.evaluation.statistics.holm import holm
@@ -118,7 +117,7 @@ class Folds:
             figures=figures[[*KEYS, "fold", "estimate"]].astype({"estimate": float}),
             n_images=tuple(int(images["image_id"].nunique()) for images in tested),
             provenance=tuple(report.provenance.to_json() for report in reports),
-            joint=joint_system(reports[0].joint),
+            joint=reports[0].joint_system,
         )
 
     @cached_property

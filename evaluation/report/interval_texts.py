@@ -42,26 +42,6 @@ _HITS = {
 """Rules by which a box or a point hits a lesion, with their reasons, by kind of figure."""
 
 
-def interval_meaning(made: IntervalFacts) -> str:
-    """Say what the interval of a single figure means."""
-    if not made.single:
-        return "This report has no intervals."
-    return (
-        "The method gives intervals that contain the true figure, of all patients like these, in "
-        "95 % of test sets. An interval is not the range in which the figure of another study "
-        "would fall, which is wider. The text to copy into a paper names each method."
-    )
-
-
-def difference_meaning() -> str:
-    """Say how the interval of a paired difference is read."""
-    return (
-        "The figure of one system minus that of the other, on the same images. Two intervals may "
-        "overlap although the difference is clear, so read the interval of the difference. If it "
-        "includes 0, the systems were not shown to differ."
-    )
-
-
 def hits_text(made: IntervalFacts) -> str:
     """Say by which rules boxes and points hit lesions, and why; empty without such figures."""
     return " ".join(sentence for kind, sentence in _HITS.items() if kind in made.hits)

