@@ -17,7 +17,11 @@ from cxr_compare.evaluation.figures import Figure
 from cxr_compare.evaluation.metrics.calibration_figures import equal_mass_bins
 from cxr_compare.evaluation.metrics.net_benefit import RISKS, decision_curve
 from cxr_compare.evaluation.metrics.registry import METRICS, RATE_LABELS
-from cxr_compare.evaluation.report.metric_table import shown_contrasts, withdrawn_text
+from cxr_compare.evaluation.report.metric_table import (
+    is_decided,
+    shown_contrasts,
+    withdrawn_text,
+)
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bands import roc_band, share_band
 from cxr_compare.evaluation.statistics.intervals import note_without_counts
@@ -329,7 +333,7 @@ def _forest(comparison: Comparison) -> Iterator[dict[str, Any]]:
         for first, second in contrasts:
             gap = figures.difference(first, second, *key)
             name = f"{first} − {second}" if len(contrasts) == 1 else f"− {second}"
-            decides = _decides(comparison, first, second, key)
+            decides = is_decided(comparison, (first, second), key)
             row = _forest_row(f"{name}{suffix}", gap)
             if row:
                 row["shown"] = decides is True
@@ -350,13 +354,3 @@ def _forest_row(name: str, figure: Figure, *, system: str = "") -> dict[str, Any
         "ci_high": float(figure.ci_high),
         "note": note_without_counts(figure.note),
     }
-
-
-def _decides(comparison: Comparison, first: str, second: str, key: tuple[str, str]) -> bool | None:
-    """Return True if the answer shows a difference, False if not, None if it does not mention it.
-
-    A difference whose own interval excludes 0, but which is not shown, was withdrawn by the
-    correction for the number of comparisons.
-    """
-    decides = comparison.answer.decides(first, second, *key)
-    return comparison.answer.decides(second, first, *key) if decides is None else decides

@@ -200,11 +200,6 @@ def families_text(made: IntervalFacts, cite: Cite = uncited) -> str:
             "A joint system is claimed to be better only where it exceeds each of its members "
             f"(intersection-union test{cite('berger1982')}); its p is the largest of theirs."
         )
-    if made.pairs:
-        sentences.append(
-            "The table of every pair adjusts its p-values over the pairs of one figure at one "
-            "threshold."
-        )
     return " ".join(sentences)
 
 

@@ -56,37 +56,6 @@ _LAYOUT = (
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
-    """One threshold of a model, as the model card (a page that describes the model) lists it.
-
-    Attributes:
-        policy: Rule by which the threshold was chosen, in words, such as ``best F1``.
-        threshold: The threshold as text, such as ``0.42``.
-        is_main: True for the threshold that the report uses where it shows results at one threshold
-            only.
-    """
-
-    policy: str
-    threshold: str
-    is_main: bool = False
-
-
-@dataclass(frozen=True)
-class HubFigure:
-    """One value of a metric in the form in which the Hugging Face Hub reads it.
-
-    Attributes:
-        kind: Name of the metric on the Hub, such as ``roc_auc``.
-        name: Name of the metric for readers, such as ``AUROC``.
-        value: Value of the metric.
-    """
-
-    kind: str
-    name: str
-    value: float
-
-
-@dataclass(frozen=True)
 class CardEvaluation:
     """Metrics of one model on one set of images, for its model card.
 
@@ -101,7 +70,7 @@ class CardEvaluation:
         figures: Tables of metrics with their 95 % intervals.
         groups: Tables of metrics in groups of images, such as age groups.
         errors: Kinds of error with the number of each; None if unknown.
-        hub: Values for the metadata block that the Hugging Face Hub reads.
+        hub: Values for the metadata block that the Hugging Face Hub reads; see `hub_figure`.
         synthetic: Number of synthetic images among the images.
         bounded: True if the metrics have intervals; False if only their values are stored.
     """
@@ -113,7 +82,7 @@ class CardEvaluation:
     figures: Sequence[Table] = ()
     groups: Sequence[Table] = ()
     errors: Table | None = None
-    hub: Sequence[HubFigure] = ()
+    hub: Sequence[Mapping[str, str | float]] = ()
     synthetic: int = 0
     bounded: bool = True
 
@@ -131,7 +100,8 @@ class ModelCard:
         findings: Short names of the findings any of which makes an image positive.
         record: What the model's files record: configuration (``recipe``), command, versions, ids
             and training data (``trained_on``); keys may be missing.
-        points: The model's thresholds.
+        thresholds: The model's thresholds, by the rule that chose them, such as ``max_f1``.
+        main_policy: Rule of the threshold for results that are shown at one threshold only.
         calibrated: True if the scores were calibrated on validation images.
         evaluation: Metrics of the model; None if it was not evaluated.
         cautions: Sentences on what may make the metrics wrong.
@@ -147,7 +117,8 @@ class ModelCard:
     finding: str
     findings: tuple[str, ...]
     record: Mapping[str, Any]
-    points: Sequence[OperatingPoint] = ()
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    main_policy: str = ""
     calibrated: bool = False
     evaluation: CardEvaluation | None = None
     cautions: Sequence[str] = ()
@@ -197,10 +168,7 @@ class ModelCard:
                     "name": evaluation.data_set,
                     "split": evaluation.images,
                 },
-                "metrics": [
-                    {"type": one.kind, "value": float(f"{one.value:.4g}"), "name": one.name}
-                    for one in evaluation.hub
-                ],
+                "metrics": list(map(dict, evaluation.hub)),
             }
             head["model-index"] = [{"name": self.name, "results": [results]}]
         return head
@@ -290,18 +258,18 @@ def _factors(evaluation: CardEvaluation | None) -> str:
 
 
 def _metrics(card: ModelCard) -> list[str]:
-    return [_score(card), *map(_point, card.points), _intervals(card.evaluation)]
+    points = [
+        f"**Threshold for {_name(policy_text(policy))}**: positive from {threshold:.4g} on"
+        f"{' (the figures below)' if policy == card.main_policy else ''}."
+        for policy, threshold in card.thresholds.items()
+    ]
+    return [_score(card), *points, _intervals(card.evaluation)]
 
 
 def _score(card: ModelCard) -> str:
     if card.calibrated:
         return "**Score**: calibrated to a probability on validation images."
     return "**Score**: between 0 and 1, not calibrated, so it is no probability."
-
-
-def _point(point: OperatingPoint) -> str:
-    at = f"**Threshold for {_name(point.policy)}**: positive from {point.threshold} on"
-    return f"{at} (the figures below)." if point.is_main else f"{at}."
 
 
 def _intervals(evaluation: CardEvaluation | None) -> str:
@@ -406,7 +374,7 @@ def _unknown_training(card: ModelCard) -> list[str]:
     return ["No file records what the system learned from, so it may have seen the images above."]
 
 
-def hub_figure(metric: str, value: float, policy: str = "") -> HubFigure:
+def hub_figure(metric: str, value: float, policy: str = "") -> dict[str, str | float]:
     """Return the value of a metric under the name that the Hugging Face Hub has for the metric.
 
     Args:
@@ -416,13 +384,17 @@ def hub_figure(metric: str, value: float, policy: str = "") -> HubFigure:
             without a threshold.
 
     Returns:
-        The value with the Hub's name of the metric and a title for readers.
+        The Hub's name of the metric, the value and a title for readers.
 
     Example:
         >>> hub_figure("auroc", 0.9)
-        HubFigure(kind='roc_auc', name='AUROC', value=0.9)
+        {'type': 'roc_auc', 'value': 0.9, 'name': 'AUROC'}
     """
     title = metric_title(metric)
     if policy:
         title += f" at {policy_text(policy)}"
-    return HubFigure(_HUB_METRICS.get(metric, metric), title, value)
+    return {
+        "type": _HUB_METRICS.get(metric, metric),
+        "value": float(f"{value:.4g}"),
+        "name": title,
+    }

@@ -33,7 +33,6 @@ from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import AnswerInfo, AnswerTable, answer_record
 from cxr_compare.evaluation.report.compared import Compared
-from cxr_compare.evaluation.report.given_thresholds import given_threshold_lines
 from cxr_compare.evaluation.report.metric_table import marks_note
 from cxr_compare.evaluation.report.summary_table import summary_frame
 from cxr_compare.evaluation.report.tidy_tables import tidy_table
@@ -242,9 +241,7 @@ class Result(OpenedFromFolder):
 
     def __str__(self) -> str:
         lines = [self.headline, self.answer.ranking, *self.answer.margin]
-        if any(policy.startswith("threshold=") for policy in self.answer.policies):
-            lines += given_threshold_lines(self.figures[self.figures["kind"] == "system"])
-        lines += self.answer.at_declared_thresholds
+        lines += self.answer.at_given_thresholds
         lines += [f"Caution: {caution}" for caution in self.cautions]
         lines += [f"Note: {note}" for note in self.answer.reading]
         if self.page is not None:

@@ -112,10 +112,12 @@ class ResultsByTarget(ShownAsText):
     @property
     def table(self) -> pd.DataFrame:
         """AUROC of each system with its interval as text: a row a finding, and the mean last."""
-        rows = {
-            self._title(name): [self._auroc(result, system) for system in self.systems]
-            for name, result in self.results.items()
-        }
+        rows = {}
+        for name, result in self.results.items():
+            figures = _aurocs(result)
+            rows[self._title(name)] = [
+                value_text(figures.get(system, "auroc")) for system in self.systems
+            ]
         if len(self._macro("auroc")):
             means = [value_text(self._interval("auroc", system)) for system in self.systems]
             rows[_MACRO.capitalize()] = means
@@ -204,7 +206,7 @@ class ResultsByTarget(ShownAsText):
             data_name=data_name,
             results=results,
             titles=self.titles,
-            counts={name: _count_text(each) for name, each in results.items()},
+            counts={name: image_count(_aurocs(each)) for name, each in results.items()},
         )
         return replace(self, results=results, page=write_text(folder / files.PAGE, page))
 
@@ -250,20 +252,6 @@ class ResultsByTarget(ShownAsText):
         rows = self._macro(metric)
         row = rows[(rows["first"] == first) & (rows["second"] == second)].iloc[0]
         return Interval(row["estimate"], row["ci_low"], row["ci_high"])
-
-    @staticmethod
-    def _auroc(result: Result, system: str) -> str:
-        rows = result.figures
-        row = rows[
-            (rows["metric"] == "auroc")
-            & (rows["subgroup"] == "all")
-            & (rows["unit"] == "image")
-            & (rows["first"] == system)
-            & (rows["second"] == "")
-        ]
-        if row.empty:
-            return ""
-        return value_text(Interval(*row[["estimate", "ci_low", "ci_high"]].iloc[0]))
 
     def _gaps_of_means(self) -> list[_Gap]:
         means = self._macro("auroc")
@@ -315,10 +303,10 @@ class ResultsByTarget(ShownAsText):
         return [f"{'; '.join(sentences)} {correction}."]
 
 
-def _count_text(result: Result) -> str:
-    """Return the numbers of images and patients of a finding as text."""
-    by_image = result.figures[result.figures["unit"] == "image"]
-    return image_count(Figures.from_table(by_image))
+def _aurocs(result: Result) -> Figures:
+    """Return the AUROC of each system by image."""
+    rows = result.figures
+    return Figures.from_table(rows[(rows["unit"] == "image") & (rows["metric"] == "auroc")])
 
 
 class _Gap(NamedTuple):
@@ -345,10 +333,7 @@ class _Gap(NamedTuple):
     @property
     def size(self) -> Interval:
         """The difference of the better system from the worse one."""
-        low, high = self.interval.ci_low, self.interval.ci_high
-        if self.interval.estimate < 0:
-            low, high = -high, -low
-        return Interval(abs(self.interval.estimate), low, high)
+        return self.interval.reversed() if self.interval.estimate < 0 else self.interval
 
 
 def _gaps(table: pd.DataFrame) -> list[_Gap]:
