@@ -40,7 +40,9 @@ from cxr_compare.evaluation.report.chart_style import (
     wrapped,
 )
 from cxr_compare.evaluation.report.curves import FROC_PREFIX, RESAMPLES, SCORE_BINS
+from cxr_compare.evaluation.report.table import value_text
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
+from cxr_compare.evaluation.statistics.intervals import Interval
 
 _HIT_RULES = {
     "froc-iou": "A box hits a lesion if their intersection over union (IoU) is at least 0.2.",
@@ -208,11 +210,7 @@ def _legend_text(figures: pd.DataFrame, system: str, label: str, chart: _Chart) 
     rows = figures[of].dropna(subset=["estimate"])
     if rows.empty:
         return label
-    row = rows.iloc[0]
-    ends = ""
-    if not math.isnan(row["ci_low"]):
-        ends = f" ({range_text(row['ci_low'], row['ci_high'])})"
-    figure = f"{chart.figure} {number(row['estimate'])}{ends}"
+    figure = f"{chart.figure} {value_text(Interval.from_row(rows.iloc[0]))}"
     return f"{label}: {figure.replace(' ', _NO_BREAK)}"
 
 
