@@ -157,9 +157,9 @@ def test_the_hub_reads_the_card_and_its_figures_back(trained, tmp_path):
                 dataset_type=card.evaluation.data_set,
                 dataset_name=card.evaluation.data_set,
                 dataset_split="test",
-                metric_type=figure.kind,
-                metric_name=figure.name,
-                metric_value=float(f"{figure.value:.4g}"),
+                metric_type=figure["type"],
+                metric_name=figure["name"],
+                metric_value=figure["value"],
             )
             for figure in card.evaluation.hub
         ]
