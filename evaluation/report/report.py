@@ -15,7 +15,6 @@ from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.own_parts import is_own_part
 from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
-from cxr_compare.evaluation.choose import not_tuned_text
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
@@ -111,8 +110,8 @@ def write_page(
         notes=[
             note
             for note in comparison.notes
-            # The image-blind baseline is explained below the main figures.
-            if not (note.caution or note.about_decisions or note.kind == "image_blind")
+            # Both are explained elsewhere on the page.
+            if not (note.caution or note.kind in ("not_tuned", "image_blind"))
         ],
         main=main,
         place_notes=[each.text for each in comparison.notes if each.kind == "image_blind"],
@@ -135,7 +134,7 @@ def write_page(
         disagreements=None if gallery.cases else disagreement_table(comparison),
         made=IntervalFacts.from_comparison(comparison),
         most_undefined=round(100 * MOST_UNDEFINED),
-        untuned=_untuned(comparison),
+        untuned=" ".join(note.text for note in comparison.notes if note.kind == "not_tuned"),
         paragraphs=paragraphs,
         references=references,
         by_unit=_unit_table(comparison, compared.rows),
@@ -199,10 +198,3 @@ def _unit_table(comparison: Comparison, rows: Sequence[TableRow]) -> Table | Non
         return None
     title = f"By {by_unit.figures.unit}: the highest score of its images, with its own thresholds"
     return main_table(by_unit, rows)._replace(title=title)
-
-
-def _untuned(comparison: Comparison) -> str:
-    """Say of which systems the thresholds were chosen during the comparison."""
-    notes = [note for note in comparison.notes if note.about_decisions]
-    names = [str((note.values or {})["system"]) for note in notes]
-    return not_tuned_text(names) if names else ""
