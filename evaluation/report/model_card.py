@@ -18,7 +18,7 @@ from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.table import Table, escaped, markdown_rows
-from cxr_compare.evaluation.report.weight_licence import Start, starting_weights
+from cxr_compare.evaluation.report.weight_licence import starting_weights
 
 _HUB_METRICS = {"auroc": "roc_auc", "recall": "recall", "precision": "precision", "f1": "f1"}
 """Names of metrics on the Hugging Face Hub; other metrics keep their own names."""
@@ -31,18 +31,6 @@ _KINDS = {
     "boxes": "a lesion detector, which gives boxes with scores",
     "scores": "an image classifier, which gives a score for the image",
     "both": "a joint system, which gives a score for the image and boxes with scores",
-}
-_STARTS: Mapping[Start, str] = {
-    "random": "The training started from random weights.",
-    "torchvision": "The training started from ImageNet weights of torchvision, whose code is under "
-    "BSD-3-Clause. torchvision says that its weights may have terms of their own, which follow "
-    "from the data that they were trained on.",
-    "efficientnet_lite": "The training started from ImageNet weights of EfficientNet-Lite, under "
-    "Apache-2.0.",
-    "imagenet": "The training started from ImageNet weights, whose licence depends on the network.",
-    "timm": "The training started from weights of timm, whose licence is on the page of that "
-    "model.",
-    "own": "The training started from other weights of the user, whose licence applies as well.",
 }
 _ETHICS = (
     "A missed finding delays care, and a false alarm causes further examinations.",
@@ -233,11 +221,11 @@ def _version(record: Mapping[str, Any]) -> str:
 
 def _licence(card: ModelCard) -> str:
     start = starting_weights(card.record.get("recipe"))
-    if start == "unknown":
+    if not start:
         return ""
     return (
         "**Licence of the weights**: none is recorded; whoever publishes them must choose one. "
-        f"{_STARTS[start]}"
+        f"{start}"
     )
 
 
