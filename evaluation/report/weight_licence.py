@@ -1,4 +1,4 @@
-"""Weights that a training started from, and their licence, as far as the recipe of a system says."""
+"""Weights that a training started from and their licence, as far as a recipe names them."""
 
 from __future__ import annotations
 
