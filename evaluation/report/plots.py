@@ -451,7 +451,9 @@ def draw_forest(parts: Sequence[Mapping[str, Any]], systems: Sequence[str]) -> F
     for axes, part in zip(plots, parts, strict=True):
         style_axes(axes)
         axes.grid(visible=False, axis="y")
-        axes.set_title(wrapped(part["title"], 44), loc="left", fontsize=_FOREST_FONT, color=QUIET)
+        axes.set_title(
+            wrapped(part["title"], 44, lines=3), loc="left", fontsize=_FOREST_FONT, color=QUIET
+        )
         for place, row in enumerate(part["rows"]):
             _draw_forest_row(axes, place, row, systems)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 5, 10]))
