@@ -188,8 +188,8 @@ class Folds:
         if rows.empty:
             return ""
         shown = [
-            f"{first} - {second} {number(row['mean'])} ({p_equation(row['p_holm'])})"
-            for (first, second), row in rows[rows["p_holm"] < 1 - LEVEL].iterrows()
+            f"{row['first']} - {row['second']} {number(row['mean'])} ({p_equation(row['p_holm'])})"
+            for row in rows[rows["p_holm"] < 1 - LEVEL].reset_index().to_dict("records")
         ]
         return (
             f"- {_title(metric, policy)}: of {counted(len(rows), 'pair')}, shown to differ (Holm): "
@@ -357,7 +357,7 @@ def _cell(rows: pd.DataFrame, pair: Pair) -> str:
     """Return mean and interval of a pair, or why there is none."""
     if pair not in rows.index:
         return DASH
-    row = rows.loc[pair]
+    row: Any = rows.loc[pair]
     if pd.isna(row["mean"]):
         return row["note"] or DASH
     return value_text(Interval(row["mean"], row["ci_low"], row["ci_high"]))
@@ -383,7 +383,7 @@ def _panel(axes: Axes, folds: Folds, rows: pd.DataFrame) -> None:
     for position, system in enumerate(folds.systems):
         if (system, "") not in known.index:
             continue
-        row = known.loc[(system, "")]
+        row: Any = known.loc[(system, "")]
         colour = system_colour(position)
         axes.plot(
             row[names], [position] * len(names), "o", color=colour, fillstyle="none", alpha=0.6

@@ -91,15 +91,11 @@ class Gallery:
 
     Attributes:
         cases: Each kind of outcome, such as misses, with its drawn images.
-        policy: Rule by which the thresholds behind the outcomes were chosen, such as ``max_f1``.
-        intro: Sentence above the images.
-        systems: Names of the compared detectors and classifiers.
+        missing: Ids of images that were left out because their file cannot be read.
     """
 
     cases: _Drawn = field(default_factory=list)
-    policy: str = ""
-    intro: str = ""
-    systems: tuple[str, ...] = ()
+    missing: list[str] = field(default_factory=list)
 
     @property
     def examples(self) -> list[tuple[CaseCategory, DrawnCase]]:
@@ -174,19 +170,7 @@ def draw_gallery(compared: Compared, folder: Path, progress: Callable[..., None]
     n_images = sum(len(category.image_ids) for category in categories)
     most = min(_MOST_CASE_BYTES, _ALL_CASES_BYTES // n_images)
     gaps = disagreement(comparison.decisions, comparison.names)
-    drawn, missing = _draw_cases(categories, source, folder, gaps, most, progress)
-    intro = (
-        "Choose an id to open a case with its scores, or an image to enlarge it. cxr overlay draws "
-        "any other test image."
-    )
-    if missing:
-        intro += f" Left out because the file could not be read: {', '.join(missing)}."
-    return Gallery(
-        cases=drawn,
-        policy=policy,
-        intro=intro,
-        systems=tuple(system.name for system in source.systems),
-    )
+    return Gallery(*_draw_cases(categories, source, folder, gaps, most, progress))
 
 
 def _with_clear_example(

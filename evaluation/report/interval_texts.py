@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.metrics.prose import listing
-from cxr_compare.evaluation.report.citations import Cite, uncited
+from cxr_compare.evaluation.report.citations import Cite
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.statistics.rank_test import (
     FEW_PATIENTS,
@@ -178,7 +178,7 @@ def _seeds(cite: Cite) -> list[str]:
     ]
 
 
-def families_text(made: IntervalFacts, cite: Cite = uncited) -> str:
+def families_text(made: IntervalFacts, cite: Cite) -> str:
     """Name the families of claims and their common bound; empty for a single comparison."""
     if sum(made.families.values()) < 2:
         return ""
@@ -203,7 +203,7 @@ def families_text(made: IntervalFacts, cite: Cite = uncited) -> str:
     return " ".join(sentences)
 
 
-def uncertainty_text(made: IntervalFacts, cite: Cite = uncited) -> str:
+def uncertainty_text(made: IntervalFacts, cite: Cite) -> str:
     """Name the methods of all intervals and tests, and cite them."""
     sentences: list[str] = []
     if "obuchowski" in made.all:

@@ -120,6 +120,15 @@ def policy_meaning(policy: Policy) -> str:
     )
 
 
+def map_cells(comparison: Comparison) -> dict[str, str]:
+    """Return the size of the cells of each system's maps in words, by its name."""
+    return {
+        name: cell_size_text(system.maps)
+        for name, system in comparison.systems.items()
+        if system.map_scale is not None and system.maps is not None and len(system.maps)
+    }
+
+
 def _data_paragraph(comparison: Comparison, labelled: LabelledImages, citations: Citations) -> str:
     finding = inside_sentence(labelled.shown_name)
     data_name = (comparison.provenance.get("data_set") or {}).get("name") or labelled.title
@@ -247,15 +256,14 @@ def _decisions_paragraph(comparison: Comparison, made: IntervalFacts, citations:
             chosen = [] if decision is None else _choices(decision, citations)
             parts = [*chosen, _thresholds(system)]
             texts.append(f"{name}: {_chosen_on(decision)}: {'; '.join(parts)}.")
+    cells = map_cells(comparison)
     for name in comparison.systems:
         facts = comparison.records.get(name) or {}
         if facts.get("maps"):
             method = facts["maps"]["method"]
             title, key = _MAPS.get(method, (method, ""))
             cited = citations.cite(key) if key else ""
-            system = comparison.systems[name]
-            has_map = system.map_scale is not None and system.maps is not None
-            of_cells = f" of {cell_size_text(system.maps)}" if has_map and len(system.maps) else ""
+            of_cells = f" of {cells[name]}" if name in cells else ""
             texts.append(
                 f"Locations and boxes of {name} are read from its {title}{cited}{of_cells}."
             )

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.own_parts import is_own_part
-from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
@@ -34,7 +33,7 @@ from cxr_compare.evaluation.report.findings import page_findings
 from cxr_compare.evaluation.report.folded_tables import folded_tables
 from cxr_compare.evaluation.report.gallery import draw_gallery
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
-from cxr_compare.evaluation.report.methods import methods, policy_meaning
+from cxr_compare.evaluation.report.methods import map_cells, methods, policy_meaning
 from cxr_compare.evaluation.report.metric_table import evaluated_by_unit, image_count
 from cxr_compare.evaluation.report.paper_tables import latex_table, markdown_table
 from cxr_compare.evaluation.report.plots import chart_names, chart_note, draw
@@ -116,11 +115,7 @@ def write_page(
         main=main,
         place_notes=[each.text for each in comparison.notes if each.kind == "image_blind"],
         no_place=_no_localisation(comparison),
-        cells={
-            name: cell_size_text(system.maps)
-            for name, system in comparison.systems.items()
-            if system.map_scale is not None and system.maps is not None and len(system.maps)
-        },
+        cells=map_cells(comparison),
         forest=charts.get("forest"),
         main_charts=[charts[name] for name in (*main_charts, *own)],
         further_charts=[charts[name] for name in curves if name not in main_charts],
