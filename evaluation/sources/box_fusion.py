@@ -134,8 +134,8 @@ def best_box_fusion(boxes: Boxes, *, models: Integers, n_models: int) -> Boxes:
         for fused in _fuse_table(boxes, models, table, n_models):
             labels = boxes.labels[table[fused.rows, 0]]
             parts.append(Boxes(fused.edges.T, fused.scores / n_models, labels))
-    fused = Boxes.joined(parts)
-    return fused[np.lexsort((-fused.scores, fused.labels))]
+    joined = Boxes.joined(parts)
+    return joined[np.lexsort((-joined.scores, joined.labels))]
 
 
 class _FusedSlot(NamedTuple):
