@@ -60,8 +60,6 @@ def prediction_shapes(
     prediction: ImagePrediction,
     truth: ImageTruth | None,
     size: tuple[int, int],
-    *,
-    line: float = 1 / 20,
 ) -> list[Shape | Label]:
     """Return what is drawn on an image for one prediction: map, boxes and point, and true lesions.
 
@@ -75,7 +73,6 @@ def prediction_shapes(
         prediction: What the system (a detector or classifier) predicts for the image.
         truth: Label and true boxes of the image; None where the truth is not to be shown.
         size: Width and height of the original image in px.
-        line: Height of a line of text, as a share of the longer side of the image.
 
     Returns:
         Lines and texts in px of the original image, in the order in which they are drawn.
@@ -87,19 +84,20 @@ def prediction_shapes(
     """
     lesions = NO_BOXES if truth is None or truth.boxes is None else truth.boxes
     side = max(size)
+    line = side / 20  # height of a line of text
     shapes: list[Shape | Label] = []
     grid = prediction.grid
     if grid is not None and grid.levels:  # a map without contours is not drawn
         visible = [area for area in map_shapes(grid, prediction.colour) if _is_visible(area, size)]
         shapes += visible
         if not visible and truth is None and not prediction.withheld:
-            shapes += _no_evidence(prediction.colour, size, side * line)
+            shapes += _no_evidence(prediction.colour, size, line)
     shapes += [
         Shape("truth", corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
         for box in lesions
     ]
     evaluated = None if truth is None else truth.boxes
-    shapes += _box_shapes(prediction, evaluated, size, side * line)
+    shapes += _box_shapes(prediction, evaluated, size, line)
     if prediction.point is not None and prediction.decision is not False:
         arms = cross(*prediction.point, arm=side / 48)
         shapes.append(Shape("point", arms, prediction.colour, width=2.4, closed=False))
