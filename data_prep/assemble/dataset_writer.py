@@ -143,14 +143,16 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
     if record is not None:
         stored = dict(record.settings)
         now = dict(settings)
-        sources = [{key: of.pop(key, None) for key in growing} for of in (stored, now)]
+        stored_sources, now_sources = (
+            {key: of.pop(key, None) for key in growing} for of in (stored, now)
+        )
         require_same_settings(out, stored, now, "give another folder, or the same options")
         if not add:
             advice = "prepare a new folder"
             if settings["source_format"] != "combined":
                 advice = f"--add takes in what is new, or {advice}"
-            require_same_settings(out, *sources, advice)
-        return isinstance(record, DataSetInfo) and sources[0] == sources[1]
+            require_same_settings(out, stored_sources, now_sources, advice)
+        return isinstance(record, DataSetInfo) and stored_sources == now_sources
     # A set that was begun has its settings before anything else.
     if out.is_dir() and any(path.name not in (LOCK_NAME, WORK_FOLDER) for path in out.iterdir()):
         raise InputError(f"{out}: not empty and not a cxr data set; choose a new folder")
