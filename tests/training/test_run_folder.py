@@ -45,7 +45,7 @@ def test_run_records_training_on_synthetic_images_alone(tmp_path, patients, star
 
 def test_folder_without_a_run_is_refused(tmp_path):
     assert RunFolder.started_in(tmp_path) is None
-    with pytest.raises(InputError, match="is empty; give a run folder that cxr train made"):
+    with pytest.raises(InputError, match="give a run folder that cxr train made"):
         RunFolder.open(tmp_path)
 
 
