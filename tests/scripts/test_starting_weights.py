@@ -180,7 +180,7 @@ def test_ended_detector_is_left_as_it_is_though_its_start_is_gone(
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: folder.mkdir(), "is empty; give a run folder"),
+        (lambda folder: folder.mkdir(), "give a run folder"),
         (lambda folder: None, r"no such weights file"),
     ],
 )
