@@ -99,7 +99,7 @@ def test_other_system_complete_folder_and_strange_folder_are_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_and_stop(tmp_path / "unfinished")
     with (
-        pytest.raises(InputError, match="inference_id"),
+        pytest.raises(InputError, match=r"unfinished: .*\bmodel\b"),
         PredictionWriter(tmp_path / "unfinished", INFO.with_values(inference_id="i2")),
     ):
         pass

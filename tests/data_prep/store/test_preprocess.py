@@ -125,7 +125,7 @@ def test_wrong_value_in_preprocess_json_is_refused_by_key(tmp_path, key, value):
     path = tmp_path / "preprocess.json"
     Preprocess(size=512, mean=0.5, std=0.25).write(path)
     write_json(path, "preprocess", {**stored_json(path), key: value})
-    with pytest.raises(InputError, match=f"preprocess.json: {key} "):
+    with pytest.raises(InputError, match=rf"preprocess.json: {key}\b"):
         Preprocess.read(path)
 
 
