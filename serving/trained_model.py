@@ -372,22 +372,29 @@ class MultiViewDetector(nn.Module):
         self.n_findings = model.n_findings
 
     def forward(self, images: Tensor) -> Detections:
-        """Return the boxes of each image, as `Detector` does in evaluation mode.
+        """Return the boxes of each image, as `Detector` does in evaluation mode."""
+        return self.detect(images)[0]
+
+    def detect(self, images: Tensor) -> tuple[Detections, np.ndarray | None]:
+        """Return the boxes of each image and the scores of the image head, as `Detector.detect`.
 
         Args:
             images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
 
         Returns:
-            Boxes of each image in px of the square image; None for an image for which the network's
-            output for any view (version of the image) is not finite.
+            Boxes of each image in px of the square image, None for an image for which the network's
+            output for any view (version of the image) is not finite; and the mean of the scores of
+            all views, (B, K), None without an image head.
         """
         size = images.shape[-1]
         failed = set()
         parts: list[Boxes] = []
         views: list[int] = []  # number of the view of each box
+        scores = []
         for number, view in enumerate(self.views):
             with _with_size(self.model, view.canvas_size(size)):
-                detections = self.model(_render_view(images, view))
+                detections, view_scores = self.model.detect(_render_view(images, view))
+            scores.append(view_scores)
             for image, boxes in enumerate(detections):
                 if boxes is None:
                     failed.add(image)
@@ -404,7 +411,8 @@ class MultiViewDetector(nn.Module):
         )
         owners, labels = np.divmod(fused.labels, self.n_findings + 1)
         fused = replace(fused, labels=labels)
-        return [
+        detected = [
             None if image in failed else best_boxes(fused[owners == image])
             for image in range(len(images))
         ]
+        return detected, None if scores[0] is None else np.mean(scores, axis=0)
