@@ -171,7 +171,7 @@ class Detector(StoreModel):
             The boxes, as `detections` returns them, and the score of each image and finding,
             float64 (B, K) in [0, 1]; None without an image head.
         """
-        passed = self.run(images)
+        passed = self.run(images, None)
         scores = None
         if self.image_head is not None:
             scores = passed.image_logits.detach().double().sigmoid().cpu().numpy()

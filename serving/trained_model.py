@@ -36,6 +36,7 @@ from cxr_compare.evaluation.sources.box_fusion import NAME, OVERLAP, best_box_fu
 from cxr_compare.networks.cost import count_flops, count_parameters, measure_latency
 from cxr_compare.networks.model_files import WEIGHTS_FILE, load_model
 from cxr_compare.serving.export_spec import (
+    IMAGE_OUTPUT,
     OUTPUTS,
     PREPROCESS_FILE,
     digest_files,
@@ -246,13 +247,18 @@ class TrainedModel:
         pixels = torch.from_numpy(images).to(self.device)
         with torch.inference_mode():
             if isinstance(self.model, DenseDetector):
-                values = self.model.box_outputs(self.model.run(pixels).outputs)
+                passed = self.model.run(pixels)
+                values = dict(
+                    zip(OUTPUTS["boxes"], self.model.box_outputs(passed.outputs), strict=True)
+                )
+                if passed.image_logits is not None:
+                    values[IMAGE_OUTPUT] = passed.image_logits
             else:
                 classifier = cast("ImageClassifier", self.model)
                 features = classifier.features(pixels)
-                values = classifier.logits(features), classifier.maps(features)
-        names = OUTPUTS[self.kind]
-        return {name: value.cpu().numpy() for name, value in zip(names, values, strict=True)}
+                computed = classifier.logits(features), classifier.maps(features)
+                values = dict(zip(OUTPUTS["scores"], computed, strict=True))
+        return {name: value.cpu().numpy() for name, value in values.items()}
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """Measure the time for one image; return it with its size and training facts.
