@@ -120,8 +120,8 @@ def settings_that_change(settings: type[BaseModel], what: Literal["shape", "loss
     """Return the keys of a section whose metadata says that they change the shape or the loss.
 
     Example:
-        >>> settings_that_change(RetinaNetSettings, "loss")
-        {'box_loss'}
+        >>> sorted(settings_that_change(RetinaNetSettings, "loss"))
+        ['box_loss', 'image_head_weight']
     """
     return {
         name

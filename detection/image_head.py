@@ -42,5 +42,5 @@ class ImageHead(nn.Module):
         """
         labels = torch.zeros_like(logits)  # (B, K)
         for row, target in enumerate(targets):
-            labels[row, target["labels"] - 1] = 1.0
+            labels[row, target["labels"] - 1] = labels.new_ones(())  # no wait for the device
         return self.weight * functional.binary_cross_entropy_with_logits(logits, labels)
