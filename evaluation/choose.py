@@ -27,9 +27,6 @@ from cxr_compare.evaluation.boxes.overlaps import OverlapRule, StoredPairs, over
 from cxr_compare.evaluation.choices import Choices, Declared
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.image_metrics import classification_metrics, confusion_counts
-from cxr_compare.evaluation.metrics.missing_sentences import operating_point
-from cxr_compare.evaluation.metrics.notes import Note
-from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.output import Output, System
 from cxr_compare.evaluation.reduction import Reduction
 from cxr_compare.evaluation.reduction_choice import choose_reduction, scores_on_validation
@@ -224,42 +221,6 @@ def declare(decision: Choices, declared: Declared) -> Choices:
     )
 
 
-def not_tuned_text(systems: Sequence[str]) -> str:
-    """Say that the thresholds of some systems were chosen during the comparison.
-
-    Args:
-        systems: Names of the systems.
-
-    Example:
-        >>> not_tuned_text(["A"])
-        'A was not tuned before; its thresholds were chosen now, on the validation images.'
-    """
-    verb, whose = ("was", "its") if len(systems) == 1 else ("were", "their")
-    return (
-        f"{listing(systems)} {verb} not tuned before; {whose} thresholds were chosen now, on the "
-        "validation images."
-    )
-
-
-def no_validation_text(systems: Sequence[str], declared: bool) -> str:
-    """Say that some systems have no validation images, and so only figures without a threshold.
-
-    Args:
-        systems: Names of the systems.
-        declared: True if the systems have declared thresholds.
-
-    Example:
-        >>> no_validation_text(["A", "B"], False)
-        'A and B have no validation images, so they have only figures that need no threshold.'
-    """
-    has, subject = ("has", "it") if len(systems) == 1 else ("have", "they")
-    also = " and figures at declared thresholds" if declared else ""
-    return (
-        f"{listing(systems)} {has} no validation images, so {subject} {has} only figures that "
-        f"need no threshold{also}."
-    )
-
-
 def checked_decision(
     name: str,
     system: System,
@@ -268,7 +229,7 @@ def checked_decision(
     extra_policies: Sequence[str] = (),
     *,
     boxes_by: str = BOXES_BY,
-) -> tuple[Choices, list[Note]]:
+) -> Choices:
     """Return a system's stored thresholds and rules, or choose them on validation images.
 
     Stored ones are those that ``cxr tune`` chose before. They are taken as they are if the digest
@@ -288,8 +249,7 @@ def checked_decision(
             ``cxr tune`` stored no rule, such as ``froc_mean``.
 
     Returns:
-        The thresholds and rules, and notes for the report: that no thresholds were stored before,
-        or that there are no validation images.
+        The thresholds and rules.
 
     Raises:
         InputError: The stored thresholds and rules were chosen on other images, labels or
@@ -303,21 +263,12 @@ def checked_decision(
         ...     {"image_id": ids, "finding": "label", "score": [0.125, 0.25, 0.75, 0.875]}
         ... )
         >>> system = System("CheXNet", "scores", images, scores)
-        >>> decision, notes = checked_decision("CheXNet", system, truth, ["max_f1"])
-        >>> [note.kind for note in notes]
-        ['not_tuned']
+        >>> checked_decision("CheXNet", system, truth, ["max_f1"]).thresholds["max_f1"].threshold
+        0.5
     """
     if system.decision is None:
         requested = list(dict.fromkeys((*policies, *extra_policies)))
-        derived = tune(system, truth, policies=requested, options=TuningOptions(boxes_by=boxes_by))
-        if not system.has_scores:
-            values = {"system": name}
-            return derived, [Note("operating_point", operating_point(name), values)]
-        if derived.chosen_on["n_images"]:
-            return derived, [Note("not_tuned", not_tuned_text([name]), {"system": name})]
-        declared = any(choice.threshold is not None for choice in derived.thresholds.values())
-        text = no_validation_text([name], declared)
-        return derived, [Note("no_validation", text, {"systems": [name], "declared": declared})]
+        return tune(system, truth, policies=requested, options=TuningOptions(boxes_by=boxes_by))
     stored: Choices = system.decision
     ids = _decision_ids(system, truth)
     for key in _BOUND_TO:
@@ -333,7 +284,7 @@ def checked_decision(
             f"{system.source}: the decision of {name} was chosen on other scores or labels of the "
             "validation images than these; run cxr tune again"
         )
-    return _with_validation(stored, output, y_true, truth, extra_policies), []
+    return _with_validation(stored, output, y_true, truth, extra_policies)
 
 
 def _with_validation(

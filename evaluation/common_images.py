@@ -57,12 +57,7 @@ def common_test_images(
         unknown = labels.index[labels.isna()]
         n_uncertain = int(unknown.isin(labelled.uncertain).sum())
         text = unknown_labels(len(unknown), n_uncertain, labelled.shown_name)
-        values = {
-            "n_unlabelled": len(unknown),
-            "finding": labelled.shown_name,
-            "n_uncertain": n_uncertain,
-        }
-        notes.append(Note("left_out", text, values))
+        notes.append(Note("left_out", text, brief=f"{len(unknown):,} without a label"))
     ran = {
         name: known.index.intersection(system.images_run, sort=False)
         for name, system in systems.items()
@@ -83,13 +78,8 @@ def common_test_images(
         text = left_out(len(dropped), len(known), n_positive, int((known == 1).sum()))
         if differs:
             text = f"{evaluated_in_common(len(common), counts)} {text}"
-        values = {
-            "n_not_evaluated": len(dropped),
-            "n_labelled": len(known),
-            "n_positive": n_positive,
-            "ran": counts,
-        }
-        notes.append(Note("left_out", text, values))
+        brief = f"{len(dropped):,} without an answer of every system"
+        notes.append(Note("left_out", text, brief))
     if not len(common):
         raise InputError(
             f"no test image of split '{labelled.split}' with a known label was run by "
@@ -109,7 +99,7 @@ def common_test_images(
             f"Patients have images in more than one role: {' and '.join(roles)}. Thresholds, "
             "models and figures know these patients: the figures are too good for new patients."
         )
-        notes.append(Note("by_image", text, {"counts": by_role}))
+        notes.append(Note("by_image", text))
     return replace(labelled, evaluated=pd.Index(common, name="image_id")), notes
 
 
@@ -133,7 +123,7 @@ def _unknown_patients(labelled: LabelledImages, common: pd.Index) -> list[Note]:
             "counts as a patient of its own: intervals are too narrow where patients have several "
             f"of them{advice}."
         )
-    return [Note("by_image", text, {"n_images": n_unknown, "all_images": all_images})]
+    return [Note("by_image", text)]
 
 
 def validation_learned_from(name: str, system: System, truth: LabelledImages) -> list[Note]:
@@ -171,13 +161,7 @@ def validation_learned_from(name: str, system: System, truth: LabelledImages) ->
         f"validation images of split '{truth.split}'. It scores these images more surely than new "
         "ones, so its thresholds and its calibration may not fit new images."
     )
-    values = {
-        "system": name,
-        "n_learned": n_learned,
-        "n_validation": len(labelled),
-        "split": truth.split,
-    }
-    return [Note("validation", text, values)]
+    return [Note("validation", text)]
 
 
 def _difference_line(ran: Mapping[str, pd.Index]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -14,8 +14,8 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.box_figures import choosing_figures
-from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.evaluate import evaluate_by_unit, evaluate_models
+from cxr_compare.evaluation.comparison import Comparison, decisive_figures
+from cxr_compare.evaluation.evaluate import decision_notes, evaluate_by_unit, evaluate_models
 from cxr_compare.evaluation.evaluated_model import Models
 from cxr_compare.evaluation.figure_intervals import (
     compute_figures,
@@ -45,30 +45,47 @@ from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
 from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.evaluation.units import Unit
-from cxr_compare.evaluation.verdict.background import Background
 from cxr_compare.evaluation.verdict.cautions import (
+    chance_notes,
+    data_notes,
     few_patients,
     figures_left_out,
     misread_boxes,
     missing_boxes,
+    shortcut_notes,
 )
 from cxr_compare.evaluation.verdict.score_checks import score_notes
 
 
+@dataclass(frozen=True)
+class EligibleSystems:
+    """Systems that may be compared, the test images that all of them ran on, and their truth.
+
+    Attributes:
+        named: Models of each system by its display name, as `name_models` returns them.
+        images: Labels, roles, patients and true boxes of all images, with the test images that all
+            systems ran on.
+        notes: Remarks on images that are left out, and on those that a model has seen.
+        recorded: Ids and versions that the record of the comparison shows.
+        audit: Errors that ``cxr check`` found in the data; None if nothing was checked.
+    """
+
+    named: Mapping[str, Mapping[str, System]]
+    images: LabelledImages
+    notes: list[Note]
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    audit: list[str] | None = None
+
+
 def compare_systems(  # noqa: PLR0913 - options of cxr compare
-    named: Mapping[str, Mapping[str, System]],
-    images: LabelledImages,
+    eligible: EligibleSystems,
     *,
-    notes: Sequence[Note] = (),
-    recorded: Mapping[str, Any] | None = None,
-    audit: Sequence[str] | None = None,
-    policies: Sequence[str] = POLICIES,
+    policies: Sequence[str] = (),
     replicates: int = 2000,
     seed: int = 0,
     protocol: Protocol = EXPLORATORY,
     prevalence: str | float | None = None,
     unit: Unit = "image",
-    extra_policies: Sequence[str] = (),
     own_metrics: Sequence[str] = (),
     exposures: Sequence[Exposure] = (),
     patients: pd.Index | None = None,
@@ -84,18 +101,11 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     patients.
 
     Args:
-        named: For each system by its display name, in the order in which they are shown, its
-            trained models by their own names, as `name_models` returns them: one for each training
-            seed. The first system is the reference, which the others are compared with, unless
-            the protocol names another.
-        images: Labels, patients, true boxes and roles of all images, as `common_test_images`
-            returns them: systems are evaluated on `LabelledImages.test`, and thresholds and rules
-            are chosen on the images with the role ``val``.
-        notes: Notes for the report on the choice of the images.
-        recorded: Ids and versions that the record of the comparison shows; None shows none.
-        audit: Errors that ``cxr check`` found in the data; None if nothing was checked.
-        policies: Rules by which thresholds are chosen, such as ``max_f1``, for systems of which
-            ``cxr tune`` stored no thresholds.
+        eligible: The systems, their test images and the truth. The first system is the reference,
+            which the others are compared with, unless the protocol names another. Thresholds and
+            rules are chosen on the images with the role ``val``.
+        policies: Rules by which thresholds are chosen, such as ``youden``, in addition to those
+            whose thresholds ``cxr tune`` stored, or to `POLICIES` for other systems.
         replicates: Number of bootstrap resamples of the patients.
         seed: Random seed of the bootstrap.
         protocol: Question of the comparison: primary figure, margin, reference system, subgroups
@@ -107,8 +117,6 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             leaves these values out.
         unit: With ``study`` or ``patient``, figures are computed by study or patient as well as by
             image.
-        extra_policies: Rules for thresholds, such as ``youden``, in addition to those whose
-            thresholds ``cxr tune`` stored.
         own_metrics: Short names of metrics of the user's own that are computed as well, as
             `register_metric` returns them.
         exposures: Lists of images that a system, or the pretrained encoder in it, has seen in
@@ -140,16 +148,18 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         >>> poor = System("poor", "scores", ran, rows.assign(score=[0.2, 0.7, 0.7, 0.2] * 20))
         >>> named = name_models({"good": good, "poor": poor})
         >>> images, notes = common_test_images(models_by_label(named), labelled)
-        >>> comparison = compare_systems(named, images, notes=notes, replicates=50)
+        >>> eligible = EligibleSystems(named, images, notes)
+        >>> comparison = compare_systems(eligible, replicates=50)
         >>> comparison
         <Comparison of good and poor on label: 40 test images>
         >>> comparison.figures.difference("good", "poor", "auroc").estimate
         0.5
     """
-    if not named:
+    if not eligible.named:
         raise InputError("compare needs at least one system")
-    named = {name: named[name] for name in protocol.in_order(named)}
-    policies = tuple(dict.fromkeys((*policies, *filter(None, [protocol.policy]))))
+    named = {name: eligible.named[name] for name in protocol.in_order(eligible.named)}
+    images = eligible.images
+    usual = tuple(dict.fromkeys((*POLICIES, *filter(None, [protocol.policy]))))
     unit = protocol.unit_of(unit)
     of_use = None if prevalence is None else Prevalence.parse(prevalence)
     if patients is not None:
@@ -160,7 +170,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         _check_seeds(name, list(members.values()))
     boxes_by = protocol.metric if protocol.metric in choosing_figures() else BOXES_BY
     seen = check_exposures(exposures, list(named), images)
-    models, of_models = evaluate_models(named, images, policies, extra_policies, boxes_by=boxes_by)
+    models = evaluate_models(named, images, usual, policies, boxes_by=boxes_by)
     resamples = Resamples(test.n_patients, replicates, seed)
     protocol = _without_ranking(protocol, models)
     check_protocol(protocol, models)
@@ -199,11 +209,11 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         ),
         systems=results,
         decisions=_decisions_table(models, test.images),
-        provenance={**(recorded or {}), **_record(models, records, protocol, resamples)},
+        provenance={**eligible.recorded, **_record(models, records, protocol, resamples)},
         records=records,
         notes=[
-            *notes,
-            *of_models,
+            *eligible.notes,
+            *decision_notes(models, models_by_label(named), images),
             *score_notes(models),
             *(each.note for each in exposed),
             *figures_left_out(models, models_by_label(named), figures, images),
@@ -214,6 +224,9 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             *by_unit.notes,
             *_seed_notes(models),
             *_reading_notes(images, models_by_label(named)),
+            *data_notes(images, models, eligible.audit),
+            *chance_notes(decisive_figures(protocol, figures, by_unit.figures)),
+            *shortcut_notes(shortcuts),
         ],
         exposures=exposed,
         evidence=Evidence(models, frames, resamples),
@@ -225,25 +238,22 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             for model in members
             if model.choices.declared is not None
         },
-        background=Background.from_images(images, models, audit),
+        synthetic=images.n_synthetic,
+        audit=eligible.audit,
         patients_known=test.of_unknown_patient(test.image_ids) < len(test.image_ids),
         split=images.split,
         replicates=resamples.n_replicates,
     )
 
 
-def pilot_parts(
-    named: Mapping[str, Mapping[str, System]], images: LabelledImages
-) -> dict[str, list[AurocParts]]:
+def pilot_parts(eligible: EligibleSystems) -> dict[str, list[AurocParts]]:
     """Compute the contribution of each test patient to the AUROC of each system.
 
     The planning of a further study estimates from the contributions how precise the AUROC would be
     with another number of patients.
 
     Args:
-        named: Trained models of each system, as `name_models` returns them.
-        images: Labels, patients, true boxes and roles of all images, as `common_test_images`
-            returns them.
+        eligible: The systems, their test images and the truth.
 
     Returns:
         By display name of the system, one item for each training seed: the AUROC with the
@@ -252,9 +262,10 @@ def pilot_parts(
     Raises:
         InputError: All test images are of one class.
     """
+    named, images = eligible.named, eligible.images
     for name, members in named.items():
         _check_seeds(name, list(members.values()))
-    models, _ = evaluate_models(named, images, POLICIES)
+    models = evaluate_models(named, images, POLICIES)
     everything = np.ones(len(images.test.image_ids), dtype=bool)
     parts = {
         name: part
@@ -426,15 +437,15 @@ def _reading_notes(images: LabelledImages, systems: Mapping[str, System]) -> lis
     notes = [reading_note(sentence) for sentence in images.notes]
     notes += [reading_note(sentence, listing(of)) for sentence, of in names.items()]
     image_ids = set(images.image_ids)
-    return [note._replace(values=_named_images(note.text, image_ids)) for note in notes]
+    return [
+        note._replace(names_images=not image_ids.isdisjoint(_words(note.text))) for note in notes
+    ]
 
 
-def _named_images(text: str, image_ids: set[str]) -> dict[str, list[str]] | None:
-    """Return the images that a note names, for reports that must not name any; None without."""
+def _words(text: str) -> set[str]:
+    """Return the words of a note that may be ids of images, with and without a file's ending."""
     words = {word for word in re.split(r"[\s,;:()'\"?]+", text) if not _COUNT.fullmatch(word)}
-    words |= {re.sub(r"\.\w{2,5}$", "", word) for word in words}
-    named = sorted(words & image_ids)
-    return {"images": named} if named else None
+    return words | {re.sub(r"\.\w{2,5}$", "", word) for word in words}
 
 
 def _seed_notes(systems: Models) -> list[Note]:
@@ -444,7 +455,6 @@ def _seed_notes(systems: Models) -> list[Note]:
             "seeds",
             f"Figures of {name} are means over {len(models)} training seeds; its curves, confusion "
             "matrices and images are those of the first seed.",
-            {"system": name, "n_seeds": len(models)},
         )
         for name, models in systems.items()
         if len(models) > 1

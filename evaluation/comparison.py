@@ -20,7 +20,6 @@ from cxr_compare.evaluation.replicates import Evidence
 from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.joint_score import METHOD
 from cxr_compare.evaluation.system_result import SystemResult
-from cxr_compare.evaluation.verdict.background import Background
 from cxr_compare.evaluation.verdict.cautions import list_cautions
 from cxr_compare.evaluation.verdict.claims import Claim
 from cxr_compare.evaluation.verdict.unequal_recipes import unequal_conditions
@@ -63,7 +62,8 @@ class Comparison:
         protocol: Question of the comparison: primary figure, rule for its threshold, margin,
             reference system and subgroups.
         by_unit: Figures by study or patient; `None` if figures are by image only.
-        background: Facts about the data set and the training of the systems.
+        synthetic: Number of evaluated images that were drawn by a program and are no radiographs.
+        audit: Errors that ``cxr check`` found in the data; None if nothing was checked.
         declared: Threshold that was declared for a model, with its name and source, by name of the
             model; models without one are absent.
         patients_known: False if no patient is known, so that each image counts as a patient.
@@ -95,7 +95,8 @@ class Comparison:
     compute_groups: Callable[[], pd.DataFrame] = pd.DataFrame
     protocol: Protocol = EXPLORATORY
     by_unit: Figures | None = None
-    background: Background = field(default_factory=Background)
+    synthetic: int = 0
+    audit: Sequence[str] | None = None
     declared: Mapping[str, Declared] = field(default_factory=dict)
     patients_known: bool = True
     records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -228,8 +229,7 @@ class Comparison:
         They are the figures by study or patient if the protocol says so, and otherwise the figures
         by image.
         """
-        grouped = self.protocol.unit in ("study", "patient")
-        return self.by_unit if grouped and self.by_unit is not None else self.figures
+        return decisive_figures(self.protocol, self.figures, self.by_unit)
 
     @cached_property
     def answer(self) -> Verdict:
@@ -245,8 +245,8 @@ class Comparison:
                     if name not in self.same_training
                 }
             ),
-            n_synthetic=self.background.synthetic,
-            cautions=list_cautions(self.background, figures, self.shortcuts, self.notes),
+            n_synthetic=self.synthetic,
+            cautions=list_cautions(self.notes),
         )
         return state_verdict(
             figures,
@@ -289,6 +289,12 @@ class Comparison:
         rows &= (tests["unit"] == self.answer_figures.unit) & (tests["subgroup"] == ALL)
         rows &= (tests["independent"] == "patients") & tests["p_value"].notna()
         return tests.index[rows].tolist()
+
+
+def decisive_figures(protocol: Protocol, by_image: Figures, by_unit: Figures | None) -> Figures:
+    """Return the figures that decide: those by study or patient if the protocol says so."""
+    grouped = protocol.unit in ("study", "patient")
+    return by_unit if grouped and by_unit is not None else by_image
 
 
 def _p_of_exceeding_all(claims: Sequence[Claim]) -> float | None:

@@ -13,7 +13,6 @@ from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.choose import (
     checked_decision,
     declare,
-    no_validation_text,
     tune,
 )
 from cxr_compare.evaluation.common_images import validation_learned_from
@@ -21,6 +20,7 @@ from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
 from cxr_compare.evaluation.figure_intervals import compute_figures
 from cxr_compare.evaluation.figures import Figure, Figures
 from cxr_compare.evaluation.labelled_images import LabelledImages
+from cxr_compare.evaluation.metrics import missing_sentences
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.metrics.registry import METRICS
@@ -38,7 +38,7 @@ def evaluate_models(
     extra_policies: Sequence[str] = (),
     *,
     boxes_by: str = BOXES_BY,
-) -> tuple[Models, list[Note]]:
+) -> Models:
     """Apply the thresholds and rules of every model to its output on the evaluated images.
 
     Those that ``cxr tune`` stored are taken; those of other models are chosen on validation images.
@@ -57,42 +57,50 @@ def evaluate_models(
             which ``cxr tune`` stored no rule, such as ``froc_mean``.
 
     Returns:
-        The models of each system by its display name, and notes for the report on the choice of
-        their thresholds and rules.
+        The models of each system by its display name.
 
     Raises:
         InputError: Thresholds or rules that ``cxr tune`` stored were chosen on other images, labels
             or predictions.
     """
-    notes: list[Note] = []
     models: dict[str, list[EvaluatedModel]] = {}
     for system_name, members in systems.items():
         models[system_name] = []
         for name, system in members.items():
-            choices, of_model = checked_decision(
+            choices = checked_decision(
                 name, system, images, policies, extra_policies, boxes_by=boxes_by
             )
             output = system.output_on(images.test.image_ids)
             model = EvaluatedModel(name, images.test, output, choices, system.facts)
             models[system_name].append(model)
-            notes += [*of_model, *validation_learned_from(name, system, images)]
-    return models, _joined(notes)
+    return models
 
 
-def _joined(notes: Sequence[Note]) -> list[Note]:
-    """Say once of all systems without validation images that they have none."""
-    joined: list[Note] = [note for note in notes if note.kind != "no_validation"]
-    for declared in (False, True):
-        systems = [
-            system
-            for note in notes
-            if note.kind == "no_validation" and note.values and note.values["declared"] == declared
-            for system in note.values["systems"]
-        ]
-        if systems:
-            values = {"systems": systems, "declared": declared}
-            joined.append(Note("no_validation", no_validation_text(systems, declared), values))
-    return joined
+def decision_notes(
+    models: Models, systems: Mapping[str, System], images: LabelledImages
+) -> list[Note]:
+    """Note what the thresholds and rules of models rest on, if ``cxr tune`` stored none before."""
+    notes: list[Note] = []
+    not_tuned = []
+    no_validation: dict[bool, list[str]] = {False: [], True: []}  # by declared thresholds
+    for model in (model for members in models.values() for model in members):
+        system = systems[model.name]
+        if not model.output.has_scores:
+            text = missing_sentences.operating_point(model.name)
+            notes.append(Note("operating_point", text))
+        elif system.decision is None and model.choices.chosen_on["n_images"]:
+            not_tuned.append(model.name)
+        elif system.decision is None:
+            is_declared = any(each.threshold is not None for each in model.thresholds.values())
+            no_validation[is_declared].append(model.name)
+        notes += validation_learned_from(model.name, system, images)
+    if not_tuned:
+        notes.append(Note("not_tuned", missing_sentences.not_tuned(not_tuned)))
+    for declared, names in no_validation.items():
+        if names:
+            text = missing_sentences.no_validation(names, declared=declared)
+            notes.append(Note("no_validation", text))
+    return notes
 
 
 @dataclass(frozen=True)
@@ -141,12 +149,7 @@ def evaluate_by_unit(
         ]
         for name, members in models.items()
     }
-    frames = replicates(
-        by_unit,
-        resamples,
-        kept=lambda key: not METRICS[key.metric].boxed,
-        own_metrics=own_metrics,
-    )
+    frames = replicates(by_unit, resamples, own_metrics=own_metrics)
     figures = compute_figures(images.finding, by_unit, frames, resamples, unit=unit)
     # Localisation is evaluated by image only, so its figures get no row, not even one with a note.
     figures = figures.without(lambda key: METRICS[key.metric].boxed)
@@ -213,12 +216,4 @@ def _unit_note(units: Units, whole: LabelledImages, n_images: int, figures: Figu
             f" {units.n_left_out:,} {plural} are left out, because an image has no known label and "
             "none is positive."
         )
-    values = {
-        "unit": unit,
-        "units": plural,
-        "n_units": n_units,
-        "n_images": n_images,
-        "n_positive": n_positive,
-        "n_left_out": units.n_left_out,
-    }
-    return Note("unit", text, values)
+    return Note("unit", text)

@@ -462,13 +462,11 @@ def _by_bootstrap(inputs: _Inputs, question: _Question, drawn: Floats, no_claim:
     3. If few positive images bias average precision, a note says so.
     4. A share of 0 or 1, which no resample changes, gets the exact interval.
     """
-    choices = question.choices
     figure = Figure(
         question.value,
         n_chosen_on=question.n_chosen_on,
         refitted=question.refitted,
-        fixed_choices=tuple(name for name, made_again in choices.items() if not made_again),
-        refitted_choices=tuple(name for name, made_again in choices.items() if made_again),
+        choices=question.choices,
         no_claim=no_claim or question.no_claim if question.is_difference else "",
     )
     if not is_resampled(question.key):

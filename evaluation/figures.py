@@ -112,10 +112,8 @@ class Figure(Interval):
             or score cut was chosen; for a difference the smaller number. `None` if nothing was
             chosen.
         refitted: True if the resamples choose the threshold, or the score cut of boxes, again.
-        fixed_choices: Names of the validation choices, such as ``calibration``, that no resample
-            makes again.
-        refitted_choices: Names of the validation choices, such as ``thresholds``, that the
-            resamples make again.
+        choices: Validation choices behind the figure by name, such as ``thresholds``: True if the
+            resamples make them again.
         no_claim: Reason why no claim may rest on a difference, which then has no p-value, such as
             that boxes are as stored; empty if one may.
         interval_at: Function from a coverage, such as 0.975, to the ends of the interval of a
@@ -138,8 +136,7 @@ class Figure(Interval):
     detectable: float | None = None
     n_chosen_on: int | None = None
     refitted: bool = False
-    fixed_choices: tuple[str, ...] = ()
-    refitted_choices: tuple[str, ...] = ()
+    choices: Mapping[str, bool] = field(default_factory=dict)
     no_claim: str = ""
     interval_at: IntervalAt | None = field(default=None, compare=False, repr=False)
 

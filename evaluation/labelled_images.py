@@ -201,6 +201,11 @@ class LabelledImages:
         sources = self.images.set_index("image_id")["patient_id_source"].reindex(image_ids)
         return int((sources == "assumed_image").sum())
 
+    @property
+    def n_synthetic(self) -> int:
+        """Number of test images on which systems are compared that are no radiographs."""
+        return len(self.test.image_ids.intersection(self.synthetic))
+
     def shared_patients(self) -> pd.DataFrame:
         """Return the patients of test images who also have images in another role.
 

@@ -28,15 +28,14 @@ from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.boxes.vinbigdata_score import WeightedVinBigDataScore
 from cxr_compare.evaluation.evaluated_model import PLACES, EvaluatedModel, Located, Models
 from cxr_compare.evaluation.figures import image_blind_name
-from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from cxr_compare.evaluation.metrics.own_metric import own_figure
 from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap, per_cluster
-from cxr_compare.evaluation.statistics.ranking import FallingScores, RankedScores
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
+from cxr_compare.evaluation.statistics.ranking import CalledShare, RankedScores
 from cxr_compare.evaluation.thresholds import ValidationScores
 
 _Name = TypeVar("_Name", bound=Hashable)
@@ -75,7 +74,6 @@ def replicates(
     resamples: Resamples,
     again: ChosenAgain | None = None,
     *,
-    kept: Callable[[MetricKey], bool] = lambda _: True,
     boxed_only: bool = False,
     own_metrics: Sequence[str] = (),
     advance: Callable[[int], None] | None = None,
@@ -88,7 +86,6 @@ def replicates(
             random seed.
         again: Choices that every resample makes, as `choose_again` returns them; None makes
             them here.
-        kept: Function of the key of a figure that returns True if the figure is wanted.
         boxed_only: If True, localisation figures alone are computed.
         own_metrics: Short names of metrics of the user's own, which are computed as well.
         advance: Function that is called after each step with the number of resamples in it, for a
@@ -132,7 +129,7 @@ def replicates(
             (name, key): values
             for name, figures in functions.items()
             for key, values in figures(weights, rows[name]).items()
-            if kept(key) and is_resampled(key)
+            if is_resampled(key)
         }
 
     drawn = cluster_bootstrap(statistic, resamples, advance, beside)
@@ -142,7 +139,6 @@ def replicates(
         values = {
             key: np.append(value, drawn.get((name, key), unknown))
             for key, value in figures.once.items()
-            if kept(key)
         }
         frames[name[0]].append(pd.DataFrame(values))
     return frames
@@ -268,9 +264,16 @@ class FiguresOfWeights:
             self._calibration = CalibrationFigures(
                 images.y_true, model.probability, images.patients
             )
-        self._points: _Points | None = None
+        self._points: CalledShare | None = None
         if located.localised is not None:
-            self._points = _Points(images, located.localised, model.scores)
+            boxed = images.y_true & images.is_boxed
+            self._points = CalledShare(
+                model.scores,
+                boxed & located.localised,
+                boxed,
+                images.patients,
+                images.n_patients,
+            )
         self._by_rule: dict[int, _Boxes] = {}
         self._decided: _Boxes | None = None
         self._stored: FigureOfWeights | None = None
@@ -317,11 +320,12 @@ class FiguresOfWeights:
                 figures |= _keyed(VERSUS_NORMAL, "", normal.figures())
         if self._calibration is not None:
             figures |= _keyed(ALL, "", self._calibration.figures(weights))
-        if self._points is not None:
-            figures[MetricKey(ALL, "", "pointing_accuracy")] = self._points.accuracy(weights)
+        found = None if self._points is None else self._points.at(weights)
+        if found is not None:
+            whatever_score = np.full(len(weights), -np.inf)
+            figures[MetricKey(ALL, "", "pointing_accuracy")] = found(whatever_score)
         figures |= self._of_own(weights)
         figures |= self._of_boxes(weights, chosen)
-        found = None if self._points is None else self._points.found(weights)
         for policy, choice in self.model.thresholds.items():
             if choice.threshold is None:
                 continue
@@ -469,37 +473,5 @@ def _precision_of_stored(model: EvaluatedModel) -> FigureOfWeights:
     return RANKED["coco_decided"](pairs, *_patients_of_boxes(model))
 
 
-class _Points:
-    """Images whose scored point lies on a lesion, for many weightings of the patients."""
-
-    def __init__(
-        self, images: LabelledImages, on_lesion: npt.NDArray[np.bool_], scores: Floats
-    ) -> None:
-        boxed = images.y_true & images.is_boxed
-        columns = np.column_stack([boxed & on_lesion, boxed])
-        self._counts = per_cluster(columns, images.patients, images.n_patients)
-        hits = boxed & on_lesion
-        self._hits = FallingScores(scores[hits], images.patients[hits])
-
-    def _sums(self, weights: Integers) -> Floats:
-        return (np.asarray(weights, dtype=np.float64) @ self._counts).T
-
-    def accuracy(self, weights: Integers) -> Floats:
-        """Return the share of the boxed positive images whose point lies on a lesion."""
-        pointed, boxed = self._sums(weights)
-        return _share(pointed, boxed)
-
-    def found(self, weights: Integers) -> Callable[[Floats], Floats]:
-        """Return the share that is called, too, as a function of the thresholds of the rows."""
-        _, boxed = self._sums(weights)
-        sums = self._hits.sums(weights)
-        return lambda cuts: _share(self._hits.called(sums, cuts), boxed)
-
-
 def _keyed(subgroup: str, policy: str, values: Mapping[str, Floats]) -> dict[MetricKey, Floats]:
     return {MetricKey(subgroup, policy, metric): column for metric, column in values.items()}
-
-
-def _share(part: Floats, whole: Floats) -> Floats:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(part / whole)

@@ -17,12 +17,12 @@ from cxr_compare.data_prep.contracts.notebook import html_table
 from cxr_compare.data_prep.contracts.own_parts import is_own_part, part_name
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.box_checks import check_arguments
-from cxr_compare.evaluation.boxes.boxes_table import box_arguments
+from cxr_compare.evaluation.boxes.boxes_table import box_tables
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel
 from cxr_compare.evaluation.figure_intervals import compute_figures
 from cxr_compare.evaluation.figures import TIDY_COLUMNS, Figure
-from cxr_compare.evaluation.labelled_images import LabelledImages, no_boxes
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, Metric, MetricKey
 from cxr_compare.evaluation.metrics.own_metric import OWN, register_metric
 from cxr_compare.evaluation.metrics.registry import METRICS, family
@@ -144,19 +144,6 @@ class FigureEstimate:
         return f"{images} of {counted(self.n_patients, 'patient')}"
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """Images on which a figure is computed, in the order of their ids."""
-
-    ids: pd.Index  # (N,)
-    y_true: npt.NDArray[np.bool_]  # (N,)
-    scores: npt.NDArray[np.float64]  # (N,)
-    owners: npt.NDArray[np.str_]  # (N,), patient of each image
-    true_boxes: pd.DataFrame  # original px
-    boxes: pd.DataFrame | None  # predicted boxes in original px; None for image-level metrics
-    has_scores: bool = True  # False for boxes without scores, all of which are called
-
-
 @with_known_keywords
 def estimate(
     metric: str | Callable[[Any, Any], Any],
@@ -217,24 +204,24 @@ def estimate(
     record = _find_metric(metric)
     metric = record.name
     if record.boxed:
-        inputs = _read_boxes(y_true, y_score, image_ids, patients, metric)
-        if not inputs.has_scores and "box_cut" in record.needs:
+        images, output = _read_boxes(y_true, y_score, image_ids, patients, record)
+        if not output.has_scores:
             threshold = _ANY_BOX
         _check_threshold(record, threshold)
     else:
         _check_threshold(record, threshold)
-        inputs = _read_scores(y_true, y_score, image_ids, patients)
+        images, output = _read_scores(y_true, y_score, image_ids, patients)
     if "probability" in record.needs:
-        _check_probabilities(inputs)
+        _check_probabilities(output)
     key = MetricKey(ALL, _policy(record, threshold), metric)
-    model = _model(record, inputs, key.policy, threshold)
+    choices = _choices(record, key.policy, threshold)
+    model = EvaluatedModel(_SYSTEM, images, output, choices)
     is_drawn = is_resampled(key) and not is_closed(key)
     resamples = Resamples(model.images.n_patients, replicates if is_drawn else 1, seed)
     models = {_SYSTEM: [model]}
     own_metrics = [metric] if record.family == OWN else []
-    frames = draw_replicates(
-        models, resamples, kept=lambda other: other == key, own_metrics=own_metrics
-    )
+    (drawn,) = draw_replicates(models, resamples, own_metrics=own_metrics)[_SYSTEM]
+    frames = {_SYSTEM: [drawn.loc[:, [other == key for other in drawn]]]}
     figure = compute_figures(metric, models, frames, resamples).of(_SYSTEM).get(key, Figure())
     return _as_result(metric, key.policy, figure, patients is not None)
 
@@ -303,7 +290,8 @@ def _policy(record: Metric, threshold: float | None) -> str:
 
 def _read_scores(
     y_true: Any, y_score: Any, image_ids: Iterable[Any] | None, patients: Any
-) -> _Inputs:
+) -> tuple[LabelledImages, Output]:
+    """Return labels and scores of images, in the order of their ids."""
     truth, scores = check_truth_and_scores(y_true, y_score)
     if image_ids is None:
         width = len(str(len(truth)))
@@ -314,39 +302,32 @@ def _read_scores(
         _require_ids(ids, len(truth))
     order = np.argsort(ids.to_numpy(dtype=str), kind="stable")
     owners = _owners(patients, ids)
-    return _Inputs(ids[order], truth[order], scores[order], owners[order], no_boxes(), None)
+    images = LabelledImages.from_arrays(ids[order], truth[order], owners[order])
+    return images, Output.from_scores(images.image_ids, scores[order])
 
 
 def _read_boxes(
-    true_boxes: Any, boxes: Any, image_ids: Iterable[Any] | None, patients: Any, metric: str
-) -> _Inputs:
-    found, true, ids = box_arguments(boxes, true_boxes, image_ids)
+    true_boxes: Any, boxes: Any, image_ids: Iterable[Any] | None, patients: Any, record: Metric
+) -> tuple[LabelledImages, Output]:
+    """Return images with true boxes, and predicted boxes, which score 1 if they have no score."""
+    found, true, ids = box_tables(boxes, true_boxes, image_ids)
     has_scores = "score" in found
     if not has_scores:
-        if "box_cut" not in METRICS[metric].needs:
+        if "box_cut" not in record.needs:
             raise InputError(
-                f"estimate: {metric} needs scores, and the boxes have none; box_f1, false_marks "
-                "and rsna_score do without"
+                f"estimate: {record.name} needs scores, and the boxes have none; box_f1, "
+                "false_marks and rsna_score do without"
             )
         found = found.assign(score=1.0)
-    ids = check_arguments(found, true, ids)
-    _require_ids(ids, len(ids))
+    check_arguments(found, true, ids)
     order = np.argsort(ids.to_numpy(dtype=str), kind="stable")
-    owners = _owners(patients, ids)
+    owners = _owners(patients, ids)[order]
     ids = ids[order]
-    owners = owners[order]
     true = true[true["image_id"].isin(ids)].reset_index(drop=True)
     found = found[found["image_id"].isin(ids)].reset_index(drop=True)
-    highest = found.groupby("image_id")["score"].max().reindex(ids).fillna(0.0)
-    return _Inputs(
-        ids,
-        np.asarray(ids.isin(true["image_id"]), dtype=bool),
-        highest.to_numpy(np.float64),
-        owners,
-        true,
-        found,
-        has_scores,
-    )
+    images = LabelledImages.from_arrays(ids, ids.isin(true["image_id"]), owners)
+    output = replace(Output.from_boxes(ids, found), has_scores=has_scores)
+    return replace(images, true_boxes=true, boxes_trusted=ids), output
 
 
 def _require_ids(ids: pd.Index, count: int) -> None:
@@ -370,29 +351,22 @@ def _owners(patients: Any, ids: pd.Index) -> npt.NDArray[np.str_]:
     return names.astype(TEXT).to_numpy(dtype=str)
 
 
-def _check_probabilities(inputs: _Inputs) -> None:
-    wrong = ~((inputs.scores >= 0) & (inputs.scores <= 1))
+def _check_probabilities(output: Output) -> None:
+    scores = output.scores(None)
+    wrong = ~((scores >= 0) & (scores <= 1)).to_numpy()
     if wrong.any():
         row = int(wrong.argmax())
         raise InputError(
-            f"y_score: image '{inputs.ids[row]}': {inputs.scores[row]} is no probability in [0, 1] "
+            f"y_score: image '{scores.index[row]}': {scores.iloc[row]} is no probability in [0, 1] "
             f"({counted(int(wrong.sum()), 'row', 'are')} not); are these logits? Apply a sigmoid"
         )
 
 
-def _model(record: Metric, inputs: _Inputs, policy: str, threshold: float | None) -> EvaluatedModel:
-    images = LabelledImages.from_arrays(inputs.ids, inputs.y_true, inputs.owners)
-    if inputs.boxes is not None:
-        images = replace(images, true_boxes=inputs.true_boxes, boxes_trusted=inputs.ids)
-    if inputs.boxes is None:
-        output = Output.from_scores(inputs.ids, inputs.scores)
-    else:
-        output = Output.from_boxes(inputs.ids, inputs.boxes)
-    choices = Choices(
+def _choices(record: Metric, policy: str, threshold: float | None) -> Choices:
+    return Choices(
         target=record.name,
         chosen_on={},
         thresholds={policy: ThresholdChoice(policy, threshold)} if policy else {},
         box_cut=threshold if "box_cut" in record.needs else None,
         calibration=RawScores() if "probability" in record.needs else None,
     )
-    return EvaluatedModel(_SYSTEM, images, output, choices)

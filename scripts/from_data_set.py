@@ -27,7 +27,7 @@ from cxr_compare.scripts.systems import (
 if TYPE_CHECKING:
     from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.evaluation.common_images import Images
-    from cxr_compare.evaluation.sources.eligible import EligibleSystems
+    from cxr_compare.evaluation.compare import EligibleSystems
     from cxr_compare.evaluation.sources.pixels import Pixels
     from cxr_compare.scripts.result_columns import ResultColumns
 

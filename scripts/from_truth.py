@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,10 +11,11 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.tables import frame_digest, require_members
+from cxr_compare.evaluation.compare import EligibleSystems
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.output import System
-from cxr_compare.evaluation.sources.eligible import EligibleSystems, eligible_in_memory
+from cxr_compare.evaluation.sources.eligible import eligible_in_memory
 from cxr_compare.evaluation.sources.known_images import KnownImages
 from cxr_compare.scripts import console
 from cxr_compare.scripts.given_systems import (
@@ -227,8 +228,6 @@ class GivenPredictions:
 
 def _system(predictions: Predictions, truth: LabelledImages) -> System:
     """Return a system of predictions in memory, such as those of a joint system."""
-    from dataclasses import replace
-
     from cxr_compare.data_prep.contracts.finding_names import Target
     from cxr_compare.evaluation.sources.read_predictions import read_system
     from cxr_compare.evaluation.sources.stored_predictions import record_of
@@ -300,6 +299,7 @@ def _read_member(
 ) -> System | Predictions:
     from cxr_compare.evaluation.boxes.reading_advice import advice_for_result_file
     from cxr_compare.evaluation.sources.from_frames import predictions_from_values
+    from cxr_compare.evaluation.sources.import_options import ImportOptions
     from cxr_compare.evaluation.sources.imported import read_rows
 
     if isinstance(member, GivenValues):
@@ -313,16 +313,16 @@ def _read_member(
     if len(given.truths) == 1:  # rows without a finding are about the only target
         ((target, truth),) = given.truths.items()
         usual = target if target in truth.findings else truth.findings[0]
-    return read_rows(
-        member,
-        given.known,
-        name=name,
+    options = ImportOptions(
+        name,
         coco_truth=given.coco,
-        columns=None if columns is None else columns.names(name, member),
         usual_finding=usual,
         scale=scale,
         advice=advice_for_result_file(name, names_columns=columns is not None),
     )
+    if columns is not None:
+        options = replace(options, columns=columns.names(name, member))
+    return read_rows(member, given.known, options)
 
 
 def truth_digest(truth: LabelledImages) -> str:

@@ -24,8 +24,8 @@ from cxr_compare.evaluation.sources.eligibility import check_data_set
 from cxr_compare.evaluation.sources.ensemble import (
     join_both,
     joined_id,
+    joined_predictions,
     truths_of_findings,
-    write_joined,
 )
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.read_predictions import store_decision, stored_decision
@@ -170,7 +170,7 @@ def _joint_predictions(
     stored = PredictionsInfo.read(record).inference_id if record.is_file() else None
     if stored != joined_id(members, joined.settings):
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier or unfinished report
-        write_joined(members, joined, dataset, folder, name)
+        joined_predictions(members, joined, name, folder, dataset)
     predictions = Predictions.open(folder)
     decisions = [stored_decision(member, target.name) for member in members]
     policies = dict.fromkeys(policy for each in decisions if each for policy in each.thresholds)

@@ -152,8 +152,8 @@ def _prove_quality(
             f"{run.folder}: has no operating point to hold the export against; run the same cxr "
             "train command again, which adds it"
         )
-    labels = split.labels.reindex(ids).dropna()
-    sizes = split.images[["image_id", "width", "height"]]
+    labels = split.truth.label.reindex(ids).dropna()
+    sizes = split.dataset.images[["image_id", "width", "height"]]
     answers, others = (
         _answers(run, model, store, labels.index, sizes) for model in (run.model, exported)
     )

@@ -151,7 +151,8 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     made = Predictions.open(out)
     if "test" in asked and image_ids is None:
         test_set = LabelledSplit(dataset, next(iter(dataset.targets.values())), split)
-        for line in test_set.seen_by(made, test_set.image_ids("test")).describe_copies(made.name):
+        seen = test_set.seen_by(made, test_set.truth.ids_of("test"))
+        for line in seen.describe_copies(made.name):
             progress.say(f"{line}; cxr compare refuses equal images and warns of near copies")
     return made
 
@@ -350,7 +351,7 @@ def freeze_decision(
     predictions = predict_validation(run, test_set, progress, device=device)
     decision = tune_predictions(predictions, test_set)
     scored = read_validation_scores(predictions, decision, test_set)
-    patients = test_set.patients(scored.index)
+    patients = test_set.truth.patients_of(scored.index)
     evaluated = scored.assign(system=predictions.name, probability=np.nan, patient_id=patients)
     evaluated = evaluated.rename_axis("image_id").reset_index()
     digest = write_table(evaluated, predictions.folder / EVALUATION_FILE, "decisions")

@@ -413,7 +413,7 @@ class MultiViewDetector(nn.Module):
         fused = best_box_fusion(
             every[shown],
             models=np.asarray(views, np.int64)[shown],
-            weights=[1.0] * len(self.views),
+            n_models=len(self.views),
         )
         owners, labels = np.divmod(fused.labels, self.n_findings + 1)
         fused = replace(fused, labels=labels)

@@ -78,7 +78,7 @@ def read_answers(frame: pd.DataFrame, columns: tuple[str, str], where: str) -> R
         f"The boxes are read from the answers in '{answer_column}', whose format says their unit."
     )
     reading = BoxReading(unit="share", stated=True)
-    return ReadTable(table, frame, reading, [note], listed=images, ran=images)
+    return ReadTable(table, frame, reading, [note], listed=images, ran=images, where=where)
 
 
 def boxes_of_answer(text: str, where: str) -> Iterator[AnswerBox]:

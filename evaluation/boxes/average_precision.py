@@ -25,7 +25,6 @@ from pycocotools.cocoeval import COCOeval
 
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.boxes.best_precision import best_precision
-from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.boxes.matching import (
     IOU_THRESHOLDS,
@@ -194,8 +193,7 @@ def average_precision(
         >>> {name: round(figure, 6) for name, figure in figures.items()}
         {'ap50': 1.0, 'ap': 1.0}
     """
-    boxes, truth, ids = box_arguments(boxes, truth, image_ids)
-    ids = check_arguments(boxes, truth, ids, crowds=True)
+    boxes, truth, ids = box_arguments(boxes, truth, image_ids, crowds=True)
     if "crowd" not in truth:
         _warn_if_misread(boxes, truth, ids)
         return unchecked_average_precision(boxes, truth, ids)

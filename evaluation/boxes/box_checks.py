@@ -221,38 +221,26 @@ def near_ids(ids: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     return {name: by_key[_key(name)] for name in unknown if _key(name) in by_key}
 
 
-def check_arguments(
-    boxes: Any, truth: Any, image_ids: Iterable[Any], *, crowds: bool = False
-) -> pd.Index:
-    """Check the arguments of a box metric: predicted boxes, true boxes and image ids.
+def check_arguments(boxes: Any, truth: Any, ids: pd.Index, *, crowds: bool = False) -> None:
+    """Check the arguments of a box metric: predicted boxes, true boxes and image ids as texts.
 
-    Boxes of images that are not in `image_ids` are allowed. But a table is refused if none of its
-    images is in `image_ids`, unless it has images in common with the other table, and the other
-    table has images in common with `image_ids`. An id that equals one of `image_ids` except for
-    upper or lower case or the file's ending is refused as well.
+    Boxes of images that are not in `ids` are allowed. But a table is refused if none of its images
+    is in `ids`, unless it has images in common with the other table, and the other table has images
+    in common with `ids`. An id that equals one of `ids` except for upper or lower case or the
+    file's ending is refused as well.
 
     Args:
         boxes: DataFrame of predicted boxes with the columns ``image_id``, ``x1``, ``y1``, ``x2``,
             ``y2`` (original px) and ``score`` (in [0, 1]).
         truth: DataFrame of true boxes with the same columns except ``score``.
-        image_ids: Ids of all images that are evaluated, each once.
+        ids: Ids of all images that are evaluated, each once.
         crowds: True if the metric knows COCO's crowds (column ``crowd`` of `truth`).
-
-    Returns:
-        The image ids as an index, in the given order.
 
     Raises:
         InputError: A true box is a crowd and `crowds` is False, a table is no DataFrame, a column
-            is missing, a box or a score is invalid, an id in `image_ids` repeats, no image of a
-            table is in `image_ids`, or a table spells the id of an image in another way than
-            `image_ids`.
-
-    Example:
-        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
-        >>> check_arguments(truth.assign(score=0.9), truth, ["a", "b"]).tolist()
-        ['a', 'b']
+            is missing, a box or a score is invalid, an id repeats, no image of a table is among the
+            ids, or a table spells the id of an image in another way.
     """
-    ids = image_ids if isinstance(image_ids, pd.Index) else pd.Index(list(image_ids))
     if not ids.is_unique:
         raise InputError(
             f"image_ids: '{ids[ids.duplicated()][0]}' appears more than once; keep one of each"
@@ -269,7 +257,6 @@ def check_arguments(
             "knows what to do; leave the images with crowds out"
         )
     _check_ids(boxes["image_id"].astype(TEXT), truth["image_id"].astype(TEXT), ids.astype(TEXT))
-    return ids
 
 
 def _require_columns(table: Any, where: str, columns: list[str]) -> None:

@@ -19,7 +19,11 @@ from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.evaluation.boxes.box_checks import PYTHON_ANSWERS, check_scores
+from cxr_compare.evaluation.boxes.box_checks import (
+    PYTHON_ANSWERS,
+    check_arguments,
+    check_scores,
+)
 from cxr_compare.evaluation.boxes.read_boxes import (
     boxes_in_px,
     index_of_ids,
@@ -131,28 +135,28 @@ def boxes_table(
                 "in_shares: shares need the width and height of each image; image_sizes="
             )
         read.reading = replace(read.reading, unit="share")
-    return _checked(read, where, sizes, scale)
+    return _checked(read, sizes, scale)
 
 
 def _checked(
-    read: ReadTable, where: str, sizes: np.ndarray | None = None, scale: float | None = None
+    read: ReadTable, sizes: np.ndarray | None = None, scale: float | None = None
 ) -> pd.DataFrame:
     """Return the checked boxes; warn about predicted boxes that were left out."""
     if "score" in read.rows:
-        check_scores(read.rows, where)
+        check_scores(read.rows, read.where)
     if sizes is None:
         sizes = np.full((len(read.rows), 2), np.nan)
-    rows, notes = boxes_in_px(read, where, sizes, scale, PYTHON_ANSWERS)
+    rows, notes = boxes_in_px(read, sizes, scale, PYTHON_ANSWERS)
     if "score" not in rows:
-        require_corners(rows, where, PYTHON_ANSWERS)
-    _warn("; ".join(notes), where)
+        require_corners(rows, read.where, PYTHON_ANSWERS)
+    _warn("; ".join(notes), read.where)
     return rows[[name for name in _COLUMNS if name in rows]]
 
 
 def box_arguments(
-    boxes: Any, truth: Any, image_ids: Any, *, one_class: bool = True
+    boxes: Any, truth: Any, image_ids: Any, *, one_class: bool = True, crowds: bool = False
 ) -> BoxArguments:
-    """Convert the arguments of a box metric to two tables and an index of image ids.
+    """Convert the arguments of a box metric to two checked tables and an index of image ids.
 
     A DataFrame that already has the columns ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2`` is
     returned with its ids as texts and otherwise unchanged. The column ``finding`` is removed unless
@@ -166,15 +170,16 @@ def box_arguments(
         image_ids: Ids of all images that are evaluated, or None if `boxes` and `truth` are lists
             that hold one output for each image.
         one_class: If True, a table whose column ``finding`` names several classes is refused.
+        crowds: True if the metric knows COCO's crowds (column ``crowd`` of the true boxes).
 
     Returns:
         The table of predicted boxes, the table of true boxes, and the image ids.
 
     Raises:
         InputError: `boxes` or `truth` has no form that `boxes_table` reads, a table has several
-            classes although `one_class` is True, an image id is missing, or `image_ids` is None
-            although `boxes` and `truth` are not two lists of the same length with one output for
-            each image.
+            classes although `one_class` is True, `image_ids` is None although `boxes` and `truth`
+            are not two lists of the same length with one output for each image, or the tables do
+            not pass `check_arguments`.
 
     Example:
         >>> outputs = [{"boxes": [[0, 0, 4, 2]], "scores": [0.9]}]
@@ -182,6 +187,13 @@ def box_arguments(
         >>> arguments.boxes["score"].tolist(), arguments.image_ids.tolist()
         ([0.9], ['a'])
     """
+    arguments = box_tables(boxes, truth, image_ids, one_class=one_class)
+    check_arguments(*arguments, crowds=crowds)
+    return arguments
+
+
+def box_tables(boxes: Any, truth: Any, image_ids: Any, *, one_class: bool = True) -> BoxArguments:
+    """Convert the arguments of a box metric as `box_arguments` does, but do not check them."""
     ids = _numbers_of_outputs(boxes, truth) if image_ids is None else index_of_ids(image_ids)
     predicted = _as_table(boxes, ids, "boxes")
     true = _as_table(truth, ids, "truth")
@@ -226,7 +238,7 @@ def _as_table(value: Any, ids: pd.Index, where: str) -> pd.DataFrame:
             value = value if kind is None else value.assign(finding=value[kind].astype(str))
         has_text_ids = value["image_id"].dtype == TEXT
         return value if has_text_ids else value.assign(image_id=value["image_id"].astype(TEXT))
-    return _checked(read_boxes(value, ids, ColumnNames(), where, ReadingAdvice()), where)
+    return _checked(read_boxes(value, ids, ColumnNames(), where, ReadingAdvice()))
 
 
 def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
-from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, Hit, LesionHits, find_lesions
 from cxr_compare.evaluation.boxes.matching import pair_boxes
@@ -159,7 +158,6 @@ def froc(
         ([0.0, 0.5, 0.5], [0.0, 1.0, 1.0])
     """
     boxes, truth, ids = box_arguments(boxes, truth, image_ids)
-    ids = check_arguments(boxes, truth, ids)
     return froc_curve(find_lesions(pair_boxes(boxes, truth, ids), HIT_RULES[hit]))
 
 

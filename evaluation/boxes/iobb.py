@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
-from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.boxes.matching import BoxPairs, pair_boxes
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -66,7 +65,6 @@ def iobb(
         (1.0, 0.0, 1.0)
     """
     boxes, truth, ids = box_arguments(boxes, truth, image_ids)
-    ids = check_arguments(boxes, truth, ids)
     pairs = pair_boxes(boxes, truth, ids)
     shares = _iobb(pairs)
     is_called = pairs.boxes.score >= cut

@@ -18,7 +18,6 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.boxes import EDGES, Boxes, box_iou
 from cxr_compare.data_prep.contracts.ids import positions
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
-from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.statistics.arrays import Floats
 
@@ -291,7 +290,6 @@ def match_boxes(
         [[True, True, False]]
     """
     boxes, truth, ids = box_arguments(boxes, truth, image_ids)
-    ids = check_arguments(boxes, truth, ids)
     return match_pairs(pair_boxes(boxes, truth, ids), iou_thresholds)
 
 

@@ -147,32 +147,6 @@ def _meeting_pairs(corners: Floats, later: Integers) -> tuple[Integers, Integers
     return np.concatenate(earlier or nothing), np.concatenate(following or nothing)
 
 
-def without_overlaps(boxes: pd.DataFrame, limit: float | None) -> pd.DataFrame:
-    """Remove boxes that overlap a more confident box of the same image too much.
-
-    Args:
-        boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
-            The table may be empty. A box can also be removed by a box of another finding.
-        limit: Largest IoU (intersection over union) of two boxes of an image that both stay, at
-            least 0.1; None keeps all boxes.
-
-    Returns:
-        The boxes that stay, in their order.
-
-    Source:
-        Greedy non-maximum suppression, as in ``torchvision.ops.nms``.
-
-    Example:
-        >>> boxes = pd.DataFrame({"image_id": "a", "x1": [0.0, 1.0, 50.0], "y1": 0.0,
-        ...     "x2": [10.0, 10.0, 60.0], "y2": 10.0, "score": [0.9, 0.8, 0.3]})
-        >>> without_overlaps(boxes, 0.3)["score"].tolist()
-        [0.9, 0.3]
-    """
-    if limit is None or boxes.empty:
-        return boxes
-    return OverlappingBoxes.from_boxes(boxes).left(limit)
-
-
 @dataclass(frozen=True)
 class OverlapRule:
     """Rule by which the stored boxes of a detector become the boxes that are evaluated and drawn.
@@ -195,18 +169,6 @@ class OverlapRule:
             return "as they are stored"
         overlapping = f"overlap a more confident one by an IoU above {self.limit:g}"
         return f"after removal of those that {overlapping}"
-
-    def apply(self, boxes: pd.DataFrame) -> pd.DataFrame:
-        """Remove the boxes that the rule does not keep.
-
-        Args:
-            boxes: Stored boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
-                ``score``.
-
-        Returns:
-            The boxes that stay after greedy non-maximum suppression in each image, in their order.
-        """
-        return without_overlaps(boxes, self.limit)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def read_prediction_strings(
     meanings = ["image_id", "place", *form.numbers]
     rows = pd.DataFrame(boxes, columns=meanings).rename(columns={"confidence": "score"})
     rows = rows.astype({"image_id": TEXT, "place": TEXT, "score": np.float64})
-    read = ReadTable(rows, table, listed=images, ran=images)
+    read = ReadTable(rows, table, listed=images, ran=images, where=where)
     read.notes = [f"{string_column} is read as {' '.join(form.numbers)} of each box."]
     if form is _VINBIGDATA:
         rows, note = _with_findings(rows, class_names, where)

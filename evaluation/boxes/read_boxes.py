@@ -117,7 +117,7 @@ def read_boxes(
 
 
 def boxes_in_px(
-    read: ReadTable, where: str, sizes: np.ndarray, scale: float | None, answers: Mapping[str, str]
+    read: ReadTable, sizes: np.ndarray, scale: float | None, answers: Mapping[str, str]
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Convert boxes to px of the original image, and check them; this is the one check of them.
 
@@ -135,6 +135,7 @@ def boxes_in_px(
         InputError: A box is impossible, or the boxes are probably in another form or unit.
     """
     rows = read.rows
+    where = read.where
     corners = rows[EDGES].to_numpy(np.float64)
     if scale is not None:
         if read.in_shares:
@@ -198,6 +199,7 @@ def read_coco(
         reading=reading,
         advice=f", {advice.annotations}",
         class_advice=f", or {advice.annotations}",
+        where=where,
     )
 
 
@@ -218,7 +220,7 @@ def _read_answer_entries(entries: list[Any], where: str) -> ReadTable:
         table["score"] = [
             _score(entry["score"], f"{where}: entry {row}") for row, entry in enumerate(entries)
         ]
-    return ReadTable(table, reading=BoxReading(unit="share", stated=True))
+    return ReadTable(table, reading=BoxReading(unit="share", stated=True), where=where)
 
 
 def _all_have(key: str, entries: list[Any], where: str) -> bool:
@@ -290,7 +292,7 @@ def _read_outputs(images: list[Any], ids: list[str], names: ColumnNames, where: 
         rows["score"] = np.zeros(0)
     rows["place"] = pd.Series(places, dtype=TEXT)
     _, reading = names.corners(np.zeros((0, 4)), "xyxy")
-    return ReadTable(rows, reading=reading)
+    return ReadTable(rows, reading=reading, where=where)
 
 
 def _corners(boxes: Any, names: ColumnNames, where: str) -> np.ndarray:

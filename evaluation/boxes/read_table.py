@@ -106,6 +106,7 @@ class ReadTable:
             named it, and without such a column.
         has_scores: False for boxes without scores, to which readers give the score 1.
         classes: Further columns with two classes, one row for each row of ``rows``.
+        where: Name of the file or object in messages.
     """
 
     rows: pd.DataFrame
@@ -120,6 +121,7 @@ class ReadTable:
     score_column: str = ""
     has_scores: bool = True
     classes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    where: str = ""
 
     @property
     def holds_boxes(self) -> bool:

@@ -105,6 +105,7 @@ def read_frame(
         notes=columns.notes(frame, names, advice),
         ran=None if of_boxes else ran,
         class_advice=class_advice,
+        where=where,
     )
     if box:
         form, _ = _FORMS[tuple(box)]

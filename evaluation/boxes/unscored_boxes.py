@@ -25,7 +25,7 @@ _ALIKE = 0.9  # side of an image in steps, from which px from 0 to 1000 fit as w
 
 
 def with_evident_unit(
-    read: ReadTable, sizes: npt.NDArray[np.float64], where: str, answers: Mapping[str, str]
+    read: ReadTable, sizes: npt.NDArray[np.float64], answers: Mapping[str, str]
 ) -> ReadTable:
     """Return boxes in the only unit or order by which they fit their images.
 
@@ -43,6 +43,7 @@ def with_evident_unit(
         InputError: Several readings fit.
     """
     reading = read.reading
+    where = read.where
     if reading.unit != "px" or reading.form != "xyxy" or reading.affirmed or read.rows.empty:
         return read
     corners = read.rows[EDGES].to_numpy(np.float64)

@@ -130,24 +130,8 @@ class ExposureResult:
     def note(self) -> Note:
         """Note for the report on the seen images, with the system's AUROC without them."""
         own = next((each for each in self.figures if each.system == self.exposure.system), None)
-        gap = None if own is None else own.difference
-        values = {
-            "subject": self.exposure.subject,
-            "system": self.exposure.system,
-            "n_seen": self.n_seen,
-            "n_images": self.n_images,
-            "n_unknown": self.n_unknown,
-            "n_patients_seen": self.n_patients_seen,
-            "n_patients": self.n_patients,
-            "source": self.exposure.source,
-            "unseen": None if own is None or own.on_unseen is None else own.on_unseen.estimate,
-            "on_all": None if own is None or own.on_all is None else own.on_all.estimate,
-            "difference": None if gap is None else gap.estimate,
-            "interval": _ends(gap),
-            "reason": "" if own is None else own.reason,
-        }
         kind: NoteKind = "exposure" if self.n_seen or self.n_patients_seen else "training"
-        return Note(kind, self._text(own), values)
+        return Note(kind, self._text(own))
 
     def _text(self, own: UnseenFigure | None) -> str:
         """Say how many images were seen, and the system's AUROC without them."""

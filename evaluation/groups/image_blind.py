@@ -175,12 +175,7 @@ def image_blind_notes(
             f" Nothing is claimed about differences from it: fewer than {ENOUGH_BOXES} boxes teach "
             "positions that are worse than the best constant ones by an unknown amount."
         )
-    values = {
-        "point": places.learned.point.round(3).tolist(),
-        "boxes": counts,
-        "learned_on": dict(places.n_boxes),
-    }
-    return [Note("image_blind", text, values)]
+    return [Note("image_blind", text)]
 
 
 def _baseline(

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from cxr_compare.evaluation.evaluated_model import THRESHOLDS, EvaluatedModel, Models
 from cxr_compare.evaluation.figures import choices_text
 from cxr_compare.evaluation.replicates import ChosenAgain
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
 from cxr_compare.evaluation.statistics.intervals import Interval, percentile_interval
-from cxr_compare.evaluation.statistics.ranking import FallingScores
+from cxr_compare.evaluation.statistics.ranking import CalledShare
 from cxr_compare.evaluation.thresholds import is_chosen
 
 _Group = TypeVar("_Group", bound=Hashable)
@@ -87,9 +87,12 @@ def draw_shares(
     def statistic(
         weights: npt.NDArray[np.int16], thresholds: Floats
     ) -> dict[tuple[str, _Group, str], Floats]:
-        return {
-            key: np.mean([share(weights, thresholds[:, at]) for at, share in of_seeds], axis=0)
+        values = {
+            key: np.mean([share.at(weights)(thresholds[:, at]) for at, share in of_seeds], axis=0)
             for key, of_seeds in shares.items()
+        }
+        return {
+            key: 1 - value if key[2] == "specificity" else value for key, value in values.items()
         }
 
     drawn = cluster_bootstrap(statistic, resamples, beside=np.column_stack([*cuts.values()]))
@@ -122,47 +125,29 @@ def _unsure(members: Sequence[EvaluatedModel], policy: str) -> str:
     return next(filter(None, reasons), "")
 
 
-class _CalledShare:
-    """Share of some images that are called and hit, for many weightings of the patients."""
-
-    def __init__(
-        self,
-        model: EvaluatedModel,
-        hits: npt.NDArray[np.bool_],
-        of: npt.NDArray[np.bool_],
-        *,
-        not_called: bool = False,
-    ) -> None:
-        images = model.images
-        self._falling = FallingScores(model.scores[hits], images.patients[hits])
-        counts = np.bincount(images.patients[of], minlength=images.n_patients)
-        self._of = counts.astype(np.float64)
-        self._not_called = not_called
-
-    def __call__(self, weights: Integers, thresholds: Floats) -> Floats:
-        called = self._falling.called(self._falling.sums(weights), thresholds)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = called / (weights.astype(np.float64) @ self._of)
-        return 1 - share if self._not_called else np.asarray(share)
-
-
 def _shares_of(
     members: Sequence[EvaluatedModel], chosen: npt.NDArray[np.bool_]
-) -> dict[str, list[_CalledShare]]:
-    """Return the shares of a group by metric, one for each training seed."""
+) -> dict[str, list[CalledShare]]:
+    """Return the called shares of a group by metric, one for each training seed.
+
+    That of ``specificity`` is the share of called negative images, which is 1 minus it.
+    """
     images = members[0].images
     positive, negative = chosen & images.y_true, chosen & ~images.y_true
+
+    def share(
+        model: EvaluatedModel, hits: npt.NDArray[np.bool_], of: npt.NDArray[np.bool_]
+    ) -> CalledShare:
+        return CalledShare(model.scores, hits, of, images.patients, images.n_patients)
+
     shares = {
-        "recall": [_CalledShare(model, positive, positive) for model in members],
-        "specificity": [
-            _CalledShare(model, negative, negative, not_called=True) for model in members
-        ],
+        "recall": [share(model, positive, positive) for model in members],
+        "specificity": [share(model, negative, negative) for model in members],
     }
     on_lesion = [model.localised for model in members if model.localised is not None]
     if len(on_lesion) == len(members):
         boxed = positive & images.is_boxed
         shares["localised_sensitivity"] = [
-            _CalledShare(model, boxed & hit, boxed)
-            for model, hit in zip(members, on_lesion, strict=True)
+            share(model, boxed & hit, boxed) for model, hit in zip(members, on_lesion, strict=True)
         ]
     return shares

@@ -1,27 +1,13 @@
-"""Sentences on test images that a figure does not count: functions of counts that return text."""
+"""Sentences on images and thresholds that figures lack: functions that return text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.statistics.figure_text import number
-
-
-class LeftOutFigure(NamedTuple):
-    """AUROC of one system on the labelled test images that are not evaluated.
-
-    ``auroc`` is None if the system ran on images of one class only; ``evaluated`` is its AUROC on
-    the evaluated images.
-    """
-
-    auroc: float | None
-    n_images: int
-    n_positive: int
-    evaluated: float | None
 
 
 def unknown_labels(n_images: int, n_uncertain: int, finding: str) -> str:
@@ -53,6 +39,25 @@ def operating_point(system: str) -> str:
     )
 
 
+def not_tuned(systems: Sequence[str]) -> str:
+    """Say that the thresholds of some systems were chosen during the comparison."""
+    verb, whose = ("was", "its") if len(systems) == 1 else ("were", "their")
+    return (
+        f"{listing(systems)} {verb} not tuned before; {whose} thresholds were chosen now, on the "
+        "validation images."
+    )
+
+
+def no_validation(systems: Sequence[str], *, declared: bool) -> str:
+    """Say that some systems have no validation images; they may have declared thresholds."""
+    has, subject = ("has", "it") if len(systems) == 1 else ("have", "they")
+    also = " and figures at declared thresholds" if declared else ""
+    return (
+        f"{listing(systems)} {has} no validation images, so {subject} {has} only figures that "
+        f"need no threshold{also}."
+    )
+
+
 def evaluated_in_common(n_images: int, ran: Mapping[str, int]) -> str:
     """Say on how many images all systems ran; ``ran`` holds the number of each system."""
     each = ", ".join(f"{name} ran on {count:,}" for name, count in ran.items())
@@ -71,19 +76,17 @@ def left_out(n_images: int, n_labelled: int, n_positive: int, n_labelled_positiv
     return f"{text}."
 
 
-def figures_on_left_out(systems: Mapping[str, LeftOutFigure]) -> str:
-    """Give the AUROC on images that are left out, of the systems that ran on them."""
-    parts = []
-    for name, figure in systems.items():
-        images = f"{counted(figure.n_images, 'image')}, {figure.n_positive:,} positive"
-        if figure.auroc is None:
-            parts.append(f"{name} has no AUROC ({images})")
-            continue
-        text = f"{name} has an AUROC of {number(figure.auroc)} ({images})"
-        if figure.evaluated is not None:
-            text += f", against {number(figure.evaluated)} on the evaluated images"
-        parts.append(text)
-    return f"On the images that are not evaluated, {'; '.join(parts)}."
+def auroc_on_left_out(
+    system: str, auroc: float | None, n_images: int, n_positive: int, evaluated: float
+) -> str:
+    """Give the AUROC of a system on images that are left out, beside that on the evaluated ones."""
+    images = f"{counted(n_images, 'image')}, {n_positive:,} positive"
+    if auroc is None:
+        return f"{system} has no AUROC ({images})"
+    return (
+        f"{system} has an AUROC of {number(auroc)} ({images}), against {number(evaluated)} on the "
+        "evaluated images"
+    )
 
 
 def positives_without_boxes(n_without: int, n_positive: int) -> str:
@@ -106,13 +109,7 @@ def beside_count(notes: Sequence[Note]) -> str:
 
     The result is empty if none is left out.
     """
-    parts = []
-    for note in notes:
-        values = note.values or {}
-        if "n_unlabelled" in values:
-            parts.append(f"{values['n_unlabelled']:,} without a label")
-        if "n_not_evaluated" in values:
-            parts.append(f"{values['n_not_evaluated']:,} without an answer of every system")
+    parts = [note.brief for note in notes if note.brief]
     return f"left out: {listing(parts)}" if parts else ""
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 NoteKind = Literal[
     # The basis of the figures.
@@ -14,7 +13,7 @@ NoteKind = Literal[
     "exposure",  # test images that an encoder has seen before
     "validation",  # a deficiency of the validation images
     "no_validation",  # systems without validation images
-    "not_tuned",  # a system for which cxr tune had chosen no thresholds before
+    "not_tuned",  # systems for which cxr tune had chosen no thresholds before
     "seeds",  # several training seeds
     "unit",  # figures by study or patient
     "few_patients",  # few patients, or one with many images
@@ -46,8 +45,8 @@ class Note(NamedTuple):
         kind: Subject of the remark, a code such as ``few_patients`` or ``copies``; `NoteKind` lists
             all codes with their meaning.
         text: The remark in whole sentences.
-        values: Numbers and names that the text contains, by name, for the JSON file of the results;
-            None if they are not stored.
+        brief: The remark in a few words, beside the number of evaluated images; may be empty.
+        names_images: True if the text names images, for reports that must not name any.
 
     Example:
         >>> Note("copies", "3 test images are copies of training images.").caution
@@ -56,38 +55,25 @@ class Note(NamedTuple):
 
     kind: NoteKind
     text: str
-    values: Mapping[str, Any] | None = None
+    brief: str = ""
+    names_images: bool = False
 
     @property
     def caution(self) -> bool:
         """True if the fact may make the conclusion on the better system wrong.
 
-        The report shows such a remark directly below that conclusion. True for the kinds
-        ``scores``, ``assumption``, ``few_patients``, ``copies``, ``exposure``, ``by_image``,
-        ``left_out``, ``no_boxes``, ``no_box_hits``, ``other_reading`` and ``operating_point``.
+        The report shows such a remark directly below that conclusion, and all others further down.
         """
-        return self.kind in (
-            "scores",
-            "assumption",
-            "few_patients",
-            "copies",
-            "exposure",
-            "by_image",
-            "left_out",
-            "no_boxes",
-            "no_box_hits",
-            "other_reading",
-            "operating_point",
+        return self.kind not in (
+            "training",
+            "validation",
+            "no_validation",
+            "not_tuned",
+            "seeds",
+            "unit",
+            "image_blind",
+            "reading",
         )
-
-    @property
-    def about_decisions(self) -> bool:
-        """True if the remark only says that ``cxr tune`` had chosen no thresholds before.
-
-        The thresholds of the system were then chosen during the comparison, on the validation
-        images. The reader need not do anything.
-        """
-        return self.kind == "not_tuned"
 
 
 WARNING = "WARNING: "

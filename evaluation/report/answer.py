@@ -171,7 +171,7 @@ def answer_record(comparison: Comparison) -> dict[str, Any]:
         "claims": [claim.to_dict() for claim in answer.claims],
         "notes": [note.text for note in comparison.notes],
         "reading": [note.text for note in comparison.notes if note.kind == "reading"],
-        "names_images": any("images" in (note.values or {}) for note in comparison.notes),
+        "names_images": any(note.names_images for note in comparison.notes),
         "target": comparison.finding,
         "systems": comparison.names,
         "joint": joint_record(comparison),

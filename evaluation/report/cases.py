@@ -290,7 +290,7 @@ def read_cases_of_images(
         decision = None
         used = policy or POLICIES[0]
         if stored_decision(system, test_set.target.name) is not None:
-            decision, _ = read_decision(name, system, test_set, ())
+            decision = read_decision(name, system, test_set, ())
             used = decision.policy(policy, system.folder)
         evidence = read_output(system, test_set.target, ids)
         levels = None
@@ -311,7 +311,7 @@ def _locate(output: DecidedOutput, test_set: LabelledSplit) -> None:
     table = output.decisions
     if "point_x" not in table:
         return
-    positive = (test_set.labels.reindex(table.index) == 1).to_numpy()
-    is_located = table.index.isin(test_set.boxes_trusted) & positive
-    hit = points_in_boxes(table, test_set.true_boxes)
+    positive = (test_set.truth.label.reindex(table.index) == 1).to_numpy()
+    is_located = table.index.isin(test_set.truth.boxes_trusted) & positive
+    hit = points_in_boxes(table, test_set.truth.true_boxes)
     table["localised"] = pd.Series(hit, table.index, dtype="boolean").where(is_located)

@@ -114,7 +114,7 @@ def _hidden_result(result: SystemResult, names: Mapping[str, Mapping[str, str]])
 def _without_examples(note: Note) -> Note:
     """Return a note on copies, or on how the input was read, without the ids of examples."""
     if note.kind == "copies":
-        return note._replace(text=_COPIES.sub("", note.text), values=None)
+        return note._replace(text=_COPIES.sub("", note.text), names_images=False)
     if note.kind in ("reading", "assumption"):
-        return note._replace(text=_EXAMPLES.sub("", note.text), values=None)
+        return note._replace(text=_EXAMPLES.sub("", note.text), names_images=False)
     return note

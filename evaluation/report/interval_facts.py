@@ -120,7 +120,8 @@ class IntervalFacts:
 
 def _fixed_choices(comparison: Comparison, figures: Sequence[Figure]) -> tuple[str, ...]:
     """Name the choices of validation that no resample made again."""
-    names = [name for figure in figures for name in figure.fixed_choices]
+    choices = [choice for figure in figures for choice in figure.choices.items()]
+    names = [name for name, made_again in choices if not made_again]
     for record in comparison.records.values():
         decision = record.get("decision") or {}
         if decision.get("reduction") and decision.get("tried"):

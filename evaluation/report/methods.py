@@ -169,7 +169,7 @@ def _data_paragraph(comparison: Comparison, labelled: LabelledImages, citations:
         texts.append(f"The data set is “{data_name}”{cited}.")
     elif cited:
         texts.append(f"The source of the images is published{cited}.")
-    if comparison.background.synthetic:
+    if comparison.synthetic:
         texts.append("Its images are synthetic, made by this program, not of patients.")
     texts += [
         _label_rule(comparison, finding),
@@ -208,7 +208,7 @@ def _roles(comparison: Comparison, labelled: LabelledImages) -> str:
     how = [] if rule is None else [rule.method]
     if rule is not None and rule.balanced:
         how.append(f"balanced by {listing(rule.balanced)}")
-    if comparison.background.audit is not None and not comparison.background.audit:
+    if comparison.audit is not None and not comparison.audit:
         how.append("each patient in one role")
     assigned = f" ({', '.join(how)})" if how else ""
     return f"Each image had one role{assigned}: {'; '.join(texts)}."

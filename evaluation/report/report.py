@@ -16,7 +16,6 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.own_parts import is_own_part
-from cxr_compare.evaluation.choose import not_tuned_text
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.report import files
@@ -168,17 +167,10 @@ def _content_without_images(
         "notes": [
             note
             for note in comparison.notes
-            # The image-blind baseline is explained below the main figures.
-            if not (note.caution or note.about_decisions or note.kind == "image_blind")
+            # Both are explained elsewhere on the page.
+            if not (note.caution or note.kind in ("not_tuned", "image_blind"))
         ],
-        "untuned": _untuned(comparison),
+        "untuned": " ".join(note.text for note in comparison.notes if note.kind == "not_tuned"),
         "main_charts": [*(charts[name] for name in first), *own],
         "further_charts": [charts[name] for name in curves if name not in first],
     }
-
-
-def _untuned(comparison: Comparison) -> str:
-    """Say of which systems the thresholds were chosen during the comparison."""
-    notes = [note for note in comparison.notes if note.about_decisions]
-    names = [str((note.values or {})["system"]) for note in notes]
-    return not_tuned_text(names) if names else ""

@@ -112,7 +112,7 @@ def _evaluation(
         groups=groups,
         errors=_errors(comparison, name),
         hub=hub,
-        synthetic=comparison.background.synthetic,
+        synthetic=comparison.synthetic,
     )
 
 

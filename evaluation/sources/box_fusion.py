@@ -112,15 +112,15 @@ def _concatenate(parts: Sequence[Boxes], like: Boxes) -> Boxes:
 
 
 def best_box_fusion(
-    boxes: Boxes, *, models: Integers, weights: Sequence[float], iou_threshold: float = OVERLAP
+    boxes: Boxes, *, models: Integers, n_models: int, iou_threshold: float = OVERLAP
 ) -> Boxes:
     """Fuse the boxes of several detectors: average the best overlapping box of each detector.
 
     This is non-maximum suppression across detectors. Within each label, the most confident box is
-    replaced by the mean of the best box of each detector that overlaps it, weighted by score and
-    detector; all other overlapping boxes are removed; then the most confident of the remaining
-    boxes is taken, and so on. The score of a fused box is the weighted mean over all detectors; a
-    detector without an overlapping box counts as 0.
+    replaced by the mean of the best box of each detector that overlaps it, weighted by score;
+    all other overlapping boxes are removed; then the most confident of the remaining boxes is
+    taken, and so on. The score of a fused box is the mean over all detectors; a detector without an
+    overlapping box counts as 0.
 
     Weighted box fusion, in contrast, takes the mean over every overlapping box. The low-scoring
     duplicates of one detector, which remain because stored boxes are only suppressed at IoU 0.6,
@@ -130,7 +130,7 @@ def best_box_fusion(
         boxes: The boxes of all detectors together, N in all. Only boxes with the same label (number
             of the group of image and finding, see `BoxGroups`) are fused.
         models: Index of the detector of each box, from 0, shape ``(N,)``.
-        weights: Weight of each detector, above 0, in the order of these indices.
+        n_models: Number of detectors.
         iou_threshold: Two boxes overlap if their intersection over union is above this value, in
             [0, 1].
 
@@ -140,17 +140,15 @@ def best_box_fusion(
     Example:
         >>> corners = np.array([[0.0, 0, 4, 4], [0, 0, 4, 3], [0, 0, 4, 3.5]])
         >>> boxes = Boxes(corners, np.array([0.9, 0.3, 0.2]), np.zeros(3, int))
-        >>> fused = best_box_fusion(boxes, models=np.array([0, 1, 1]), weights=[1, 1])
+        >>> fused = best_box_fusion(boxes, models=np.array([0, 1, 1]), n_models=2)
         >>> fused.corners.round(3).tolist(), fused.scores.round(3).tolist()
         ([[0.0, 0.0, 4.0, 3.75]], [0.6])
     """
-    model_weights = np.asarray(weights, dtype=np.float64)
-    weighted = replace(boxes, scores=boxes.scores * model_weights[models])
     parts = []
-    for table in _box_tables(weighted):
-        for fused in _fuse_table(weighted, models, table, len(model_weights), iou_threshold):
+    for table in _box_tables(boxes):
+        for fused in _fuse_table(boxes, models, table, n_models, iou_threshold):
             labels = boxes.labels[table[fused.rows, 0]]
-            parts.append(Boxes(fused.edges.T, fused.scores / model_weights.sum(), labels))
+            parts.append(Boxes(fused.edges.T, fused.scores / n_models, labels))
     return _concatenate(parts, boxes)
 
 
@@ -159,7 +157,7 @@ class _FusedSlot(NamedTuple):
 
     rows: npt.NDArray[np.int64]  # rows of the table, (R,)
     edges: Floats  # x1, y1, x2, y2 of each box, (4, R)
-    scores: Floats  # sum of the weighted scores, (R,)
+    scores: Floats  # sum of the scores, (R,)
 
 
 def _fuse_table(

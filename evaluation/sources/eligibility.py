@@ -95,7 +95,7 @@ def notes_on_seen_images(
     ]
     leaked = split.seen_by(system, image_ids)
     if len(leaked.by_id):
-        patients = sorted(set(split.patients(leaked.by_id)))
+        patients = sorted(set(split.truth.patients_of(leaked.by_id)))
         shown = ", ".join(patients[:_SHOWN])
         raise InputError(
             f"{system.folder}: {name} has seen {counted(len(patients), 'patient')} of "

@@ -1,50 +1,16 @@
-"""Systems that may be compared, with the test images that all of them ran on."""
+"""Systems in memory that may be compared, with the test images that all of them ran on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.common_images import Images, common_test_images
-from cxr_compare.evaluation.compare import compare_systems, models_by_label, name_models
-from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.compare import EligibleSystems, models_by_label, name_models
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.output import System
-
-
-@dataclass(frozen=True)
-class EligibleSystems:
-    """Systems that may be compared, the test images that all of them ran on, and their truth.
-
-    Attributes:
-        named: Models of each system by its display name, as `name_models` returns them.
-        images: Labels, roles, patients and true boxes of all images, with the test images that all
-            systems ran on.
-        notes: Remarks on images that are left out, and on those that a model has seen.
-        recorded: Ids and versions that the record of the comparison shows.
-        audit: Errors that ``cxr check`` found in the data; None if nothing was checked.
-    """
-
-    named: Mapping[str, Mapping[str, System]]
-    images: LabelledImages
-    notes: list[Note]
-    recorded: Mapping[str, Any] = field(default_factory=dict)
-    audit: list[str] | None = None
-
-    def compare(self, **options: Any) -> Comparison:
-        """Compare the systems; `evaluation.compare.compare_systems` defines the options."""
-        return compare_systems(
-            self.named,
-            self.images,
-            notes=self.notes,
-            recorded=self.recorded,
-            audit=self.audit,
-            **options,
-        )
 
 
 def unknown_training(systems: Sequence[str]) -> Note:

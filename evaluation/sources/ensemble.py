@@ -61,92 +61,39 @@ class JoinedOutput:
 def join_systems(
     members: Sequence[Predictions],
     dataset: DataSet,
-    out: Path,
-    name: str | None = None,
-    *,
-    weights: Sequence[float] | None = None,
-    split: str = "default",
-) -> list[str]:
-    """Write the predictions of an ensemble: several detectors, several classifiers, or of both.
-
-    Boxes of detectors that overlap are fused to mean boxes (`best_box_fusion`). Probabilities of
-    classifiers, and activation maps if all have the same grid, are averaged. Detectors and
-    classifiers together become a joint system, see `join_both`. If writing was interrupted, the
-    next call goes on where it stopped.
-
-    Args:
-        members: Stored predictions of two or more systems for the same images.
-        dataset: The data set on whose images all members made their predictions.
-        out: Folder to make, which then holds the ensemble's predictions in the same format as those
-            of a single model.
-        name: Name of the ensemble; None joins the names of the members, as in ``A + B``, or counts
-            members of equal names, as in ``A x 3``.
-        weights: Weight of each member, from 1e-6 to 1e6, in the order of ``members``; None for
-            equal weights. A joint system fits its weights, so it takes none.
-        split: Name of the split on whose validation images a joint system is fitted.
-
-    Returns:
-        Remarks for the user, one sentence each, such as that activation maps were left out.
-
-    Raises:
-        InputError: There are fewer than two members, a member is given twice, members differ in
-            findings, images or data set, the weights are invalid, the validation images do not
-            suffice to fit a joint system, or the folder holds something else than an interrupted
-            start of the same ensemble.
-    """
-    _check_data_sets(members, dataset)
-    joined = join(
-        members,
-        lambda: truths_of_findings(members, dataset, split),
-        dataset.images,
-        weights=weights,
-    )
-    return write_joined(members, joined, dataset, out, name)
-
-
-def join_in_memory(
-    members: Sequence[Predictions],
-    dataset: DataSet,
+    out: Path | None = None,
     name: str | None = None,
     split: str = "default",
 ) -> Predictions:
-    """Join systems as `join_systems` does, but write no folder.
+    """Return the predictions of an ensemble: several detectors, several classifiers, or of both.
+
+    Boxes of detectors that overlap are fused to mean boxes (`best_box_fusion`). Probabilities of
+    classifiers, and activation maps if all have the same grid, are averaged. Detectors and
+    classifiers together become a joint system, see `join_both`.
 
     Args:
         members: Predictions of two or more systems for the same images.
         dataset: The data set on whose images all members made their predictions.
-        name: Name of the ensemble; None joins the names of the members.
+        out: Folder to make, as in `joined_predictions`.
+        name: Name of the ensemble, as in `joined_predictions`.
         split: Name of the split on whose validation images a joint system is fitted.
 
-    Returns:
-        The predictions of the ensemble, in memory.
-
     Raises:
-        InputError: As `join_systems`.
+        InputError: There are fewer than two members, a member is given twice, members differ in
+            findings, images or data set, the validation images do not suffice to fit a joint
+            system, or the folder holds something else than an interrupted start of the same
+            ensemble.
     """
-    _check_data_sets(members, dataset)
-    joined = join(members, lambda: truths_of_findings(members, dataset, split), dataset.images)
-    return joined_predictions(members, joined, name)
-
-
-def _check_data_sets(members: Sequence[Predictions], dataset: DataSet) -> None:
     for member in members:
         check_data_set(member.name, member, dataset)
-
-
-def joined_predictions(
-    members: Sequence[Predictions], joined: JoinedOutput, name: str | None = None
-) -> Predictions:
-    """Return the predictions of an ensemble, in memory."""
-    return Predictions.from_part(_info(members, joined, name), Part(joined.images, joined.tables))
+    joined = join(members, lambda: truths_of_findings(members, dataset, split), dataset.images)
+    return joined_predictions(members, joined, name, out, dataset)
 
 
 def join(
     members: Sequence[Predictions],
     truths: Callable[[], Mapping[str, LabelledImages]],
     sizes: pd.DataFrame,
-    *,
-    weights: Sequence[float] | None = None,
 ) -> JoinedOutput:
     """Join several detectors, several classifiers, or both.
 
@@ -155,21 +102,17 @@ def join(
         truths: Function that returns labels, roles and true boxes of the images by finding. It is
             called for a joint system of detectors and classifiers only.
         sizes: Table with ``image_id``, ``width`` and ``height`` of the images (px).
-        weights: Weight of each member, as for `join_systems`.
 
     Raises:
         InputError: As `join_systems`.
     """
     if {member.kind for member in members} not in ({"boxes"}, {"scores"}):
-        if weights is not None:
-            raise InputError("weights: a joint system fits its own; leave them out")
         return join_both(members, truths(), sizes)
     check_members(members)
     _check_same_findings(members)
-    member_weights = _checked_weights(weights, len(members))
     if members[0].kind == "boxes":
-        return _join_detectors(members, sizes, member_weights)
-    return _join_classifiers(members, member_weights)
+        return _join_detectors(members, sizes)
+    return _join_classifiers(members)
 
 
 def shared_findings(members: Sequence[Predictions]) -> list[str]:
@@ -272,7 +215,7 @@ def _maps_of_classifiers(
     with_maps = [member for member in members if len(member.maps)]
     if not with_maps:
         return None
-    maps = _mean_maps(with_maps, images, np.full(len(with_maps), 1 / len(with_maps)))
+    maps = _mean_maps(with_maps, images)
     return None if maps is None else maps[maps["finding"].isin(findings)]
 
 
@@ -280,30 +223,40 @@ def _boxes_of_detectors(members: Sequence[Predictions], sizes: pd.DataFrame) -> 
     """Return the boxes of the only detector, or the fused boxes of several; None without one."""
     detectors = [member for member in members if member.kind != "scores"]
     if len(detectors) > 1:
-        return _join_detectors(detectors, sizes, [1.0] * len(detectors)).tables["boxes"]
+        return _join_detectors(detectors, sizes).tables["boxes"]
     if not detectors:
         return None
     boxes = detectors[0].boxes
     return boxes[_is_of_successful_image(boxes, _join_images(members))].reset_index(drop=True)
 
 
-def write_joined(
+def joined_predictions(
     members: Sequence[Predictions],
     joined: JoinedOutput,
-    dataset: DataSet | None,
-    out: Path,
     name: str | None = None,
-) -> list[str]:
-    """Write the predictions folder of an ensemble, and return remarks for the user.
+    out: Path | None = None,
+    dataset: DataSet | None = None,
+) -> Predictions:
+    """Return the predictions of an ensemble.
 
-    Without a data set the images on which the weights were fitted are not listed.
+    Args:
+        members: Predictions of the members.
+        joined: Their joined output.
+        name: Name of the ensemble; None joins the names of the members, as in ``A + B``, or counts
+            members of equal names, as in ``A x 3``.
+        out: Folder to make, in the format of the predictions of a single model. If writing was
+            interrupted, the next call goes on where it stopped. None keeps them in memory.
+        dataset: Data set of the images, without which the folder does not list the images on which
+            the weights were fitted.
     """
+    info = _info(members, joined, name)
+    if out is None:
+        return Predictions.from_part(info, Part(joined.images, joined.tables))
     fitted_on = None
     if joined.fitted_on is not None and dataset is not None:
         fitted_on = dataset.identities(joined.fitted_on).assign(role="val")
     seen, unknown = _joined_seen(members, fitted_on)
-    info = _info(members, joined, name).with_values(seen_unknown=unknown)
-    with PredictionWriter(out, info) as writer:
+    with PredictionWriter(out, info.with_values(seen_unknown=unknown)) as writer:
         for start in range(0, len(joined.images), _PART_SIZE):
             part = joined.images.iloc[start : start + _PART_SIZE]
             if set(part["image_id"]) <= writer.done:
@@ -315,7 +268,7 @@ def write_joined(
             writer.add(part, **part_tables)
         if seen is not None:
             writer.files[SEEN_FILE] = write_table(seen, out / SEEN_FILE, "seen")
-    return joined.notes
+    return Predictions.open(out)
 
 
 def _info(
@@ -436,9 +389,7 @@ def _join_images(members: Sequence[Predictions]) -> pd.DataFrame:
     )
 
 
-def _join_detectors(
-    members: Sequence[Predictions], sizes: pd.DataFrame, weights: list[float]
-) -> JoinedOutput:
+def _join_detectors(members: Sequence[Predictions], sizes: pd.DataFrame) -> JoinedOutput:
     """Fuse the stored boxes of detectors, separately for each image and finding."""
     images = _join_images(members)
     parts = [member.boxes.assign(model=number) for number, member in enumerate(members)]
@@ -446,12 +397,12 @@ def _join_detectors(
     table = table[_is_of_successful_image(table, images)]
     groups = BoxGroups.from_table(table)
     boxes = Boxes.from_table(table, groups.labels)
-    fused = best_box_fusion(boxes, models=table["model"].to_numpy(), weights=weights)
+    fused = best_box_fusion(boxes, models=table["model"].to_numpy(), n_models=len(members))
     # The boxes are in order of label and falling score, so the position within the label is the
     # rank.
     rank = np.arange(len(fused)) - np.searchsorted(fused.labels, fused.labels, side="left")
     kept = fused[(rank < MAX_BOXES) & (fused.scores >= LEAST_SCORE)]
-    settings = {"method": "best", "iou": OVERLAP, "weights": weights}
+    settings = {"method": "best", "iou": OVERLAP, "weights": [1.0] * len(members)}
     return JoinedOutput(
         images,
         {"boxes": groups.to_table(kept, sizes)},
@@ -460,14 +411,13 @@ def _join_detectors(
     )
 
 
-def _join_classifiers(members: Sequence[Predictions], weights: list[float]) -> JoinedOutput:
+def _join_classifiers(members: Sequence[Predictions]) -> JoinedOutput:
     """Average the probabilities of classifiers, and their maps if all maps are of one kind.
 
     Raises:
         InputError: A member lacks a score for an image that it ran on.
     """
     images = _join_images(members)
-    shares = np.array(weights) / sum(weights)  # (M,)
     tables = [_rows_that_ran(member.scores, images, _KEYS) for member in members]
     for member, table in zip(members, tables, strict=True):
         if not table[_KEYS].equals(tables[0][_KEYS]):
@@ -476,27 +426,25 @@ def _join_classifiers(members: Sequence[Predictions], weights: list[float]) -> J
                 f"{members[0].folder}; predict both again"
             )
     scores = np.stack([table["score"].to_numpy(np.float64) for table in tables])  # (M, N)
-    joined = {"scores": tables[0][_KEYS].assign(score=np.clip(shares @ scores, 0.0, 1.0))}
+    joined = {"scores": tables[0][_KEYS].assign(score=scores.mean(axis=0))}
     notes = []
-    maps = _mean_maps(members, images, shares)
+    maps = _mean_maps(members, images)
     if maps is not None:
         joined["maps"] = maps
     elif any(len(member.maps) for member in members):
         notes.append(_MAPS_LEFT_OUT)
-    settings = {"method": "mean", "weights": weights}
+    settings = {"method": "mean", "weights": [1.0] * len(members)}
     return JoinedOutput(images, joined, "mean probability", settings, notes)
 
 
-def _mean_maps(
-    members: Sequence[Predictions], images: pd.DataFrame, shares: np.ndarray
-) -> pd.DataFrame | None:
-    """Compute the weighted mean of raw maps; None if the maps differ in kind, grid or frame."""
+def _mean_maps(members: Sequence[Predictions], images: pd.DataFrame) -> pd.DataFrame | None:
+    """Compute the mean of raw maps; None if the maps differ in kind, grid or frame."""
     keys = [*_KEYS, *_GRID]
     tables = [_rows_that_ran(member.maps, images, keys) for member in members]
     if tables[0].empty or any(not table[keys].equals(tables[0][keys]) for table in tables):
         return None
     values = [
-        list(shares @ np.stack([np.asarray(row, dtype=np.float64) for row in rows]))
+        list(np.mean([np.asarray(row, dtype=np.float64) for row in rows], axis=0))
         for rows in zip(*(table["values"] for table in tables), strict=True)
     ]
     return tables[0].assign(values=pd.Series(values, dtype=object))
@@ -509,21 +457,6 @@ def _rows_that_ran(rows: pd.DataFrame, images: pd.DataFrame, keys: list[str]) ->
 def _is_of_successful_image(rows: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:
     """Return True for the rows of images that ran in every member, shape ``(N,)``."""
     return is_member(rows["image_id"], images.loc[images["status"] == "ok", "image_id"])
-
-
-_WEIGHT_RANGE = (1e-6, 1e6)  # within this range, sums and shares of weights are exact enough
-
-
-def _checked_weights(weights: Sequence[float] | None, n_members: int) -> list[float]:
-    member_weights = [1.0] * n_members if weights is None else [float(w) for w in weights]
-    low, high = _WEIGHT_RANGE
-    in_range = all(low <= weight <= high for weight in member_weights)
-    if len(member_weights) != n_members or not in_range:
-        raise InputError(
-            f"weights: {n_members} members need {n_members} numbers from {low:g} to {high:g}, "
-            "one each"
-        )
-    return member_weights
 
 
 _SUMMED = (

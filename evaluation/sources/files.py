@@ -28,28 +28,18 @@ from cxr_compare.evaluation.boxes.read_boxes import read_coco
 from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, texts_of
 from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 from cxr_compare.evaluation.boxes.table_columns import read_frame
+from cxr_compare.evaluation.sources.import_options import ImportOptions
 
 
-def read_source(
-    source: str | Path | pd.DataFrame,
-    names: ColumnNames,
-    coco_truth: str | Path | None = None,
-    class_names: str | Path | Sequence[str] | None = None,
-    advice: ReadingAdvice | None = None,
-) -> ReadTable:
+def read_source(source: str | Path | pd.DataFrame, options: ImportOptions) -> ReadTable:
     """Read every row of predictions from a DataFrame, YOLO folder, COCO results or CSV file.
+
+    In a submission with a column ``PredictionString``, the classes are those of VinBigData if the
+    options name none.
 
     Args:
         source: The file, folder or DataFrame to read.
-        names: Names of the columns of a CSV file or DataFrame.
-        coco_truth: COCO annotation file in which the image and category numbers of COCO results
-            have names; None if they need no names.
-        class_names: Names of YOLO's class numbers, in their order: a sequence, a text with commas
-            such as ``"mass,nodule"``, or a ``data.yaml`` file. None uses the ``data.yaml`` beside
-            the text files; without such a file, all boxes must be of class 0. In a submission with
-            a column ``PredictionString``, None takes VinBigData's classes. Not used for other
-            sources.
-        advice: What error messages tell the user to do.
+        options: Names of columns and classes, and what error messages tell the user to do.
 
     Returns:
         The rows, with images and findings (disease signs) named as in the source, and remarks on
@@ -60,27 +50,26 @@ def read_source(
 
     Example:
         >>> frame = pd.DataFrame({"image_id": ["a"], "score": [0.5]})
-        >>> read_source(frame, ColumnNames()).rows["score"].tolist()
+        >>> read_source(frame, ImportOptions("A")).rows["score"].tolist()
         [0.5]
     """
-    advice = advice or ReadingAdvice()
+    names, advice = options.columns, options.advice
     if isinstance(source, pd.DataFrame):
-        numbered = given_class_names(class_names)
+        numbered = given_class_names(options.class_names)
         return read_frame(source, names, advice.frame, advice, class_names=numbered)
     source = Path(source)
     if source.is_dir():
-        return _read_yolo(source, class_names, names, advice)
+        return _read_yolo(source, options)
     if not source.is_file():
         raise InputError(f"{source}: no such file or folder")
     refuse_other_kind(source)
     if _looks_like_json(source):
-        truth = None if coco_truth is None else Path(coco_truth)
-        return _read_coco_file(source, truth, names, advice)
+        return _read_coco_file(source, options)
     table = read_text_table(source, ())
     if len(table.columns) == 1:
         table = read_text_table(source, (names.image, names.score))
     table.index += 2  # line 1 is the header
-    numbered = given_class_names(class_names)
+    numbered = given_class_names(options.class_names)
     read = read_frame(table, names, str(source), advice, class_names=numbered)
     read.content = source.read_bytes()
     return read
@@ -91,21 +80,22 @@ def _looks_like_json(path: Path) -> bool:
         return file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{")
 
 
-def _read_coco_file(
-    path: Path, truth: Path | None, names: ColumnNames, advice: ReadingAdvice
-) -> ReadTable:
+def _read_coco_file(path: Path, options: ImportOptions) -> ReadTable:
     """Read COCO results, with the names that an annotation file gives to their numbers.
 
-    ``names.image`` says what ``image_id`` is: ``id``, an id of the annotation file; ``file_name``,
-    the number in the name of the image's file; any other text, that the user says neither.
+    ``options.columns.image`` says what ``image_id`` is: ``id``, an id of the annotation file;
+    ``file_name``, the number in the name of the image's file; any other text, that the user says
+    neither.
     """
     results = read_json_file(path)
     if not isinstance(results, list):
         raise InputError(f"{path}: COCO results are a list of boxes; this holds an object")
+    names, advice = options.columns, options.advice
     read = read_coco(results, names, str(path), advice)
     read.content = path.read_bytes()
-    if truth is None:
+    if options.coco_truth is None:
         return read
+    truth = Path(options.coco_truth)
     annotations = read_json_file(truth)
     read.rows = _with_names(read.rows, path, annotations, truth, names.image, advice)
     true_boxes = annotations.get("annotations", [])
@@ -224,12 +214,7 @@ _YAML_SUFFIXES = (".yaml", ".yml")
 _NO_PREDICTIONS = ("classes.txt", "requirements.txt", "readme.txt")
 
 
-def _read_yolo(
-    folder: Path,
-    class_names: str | Path | Sequence[str] | None,
-    stated: ColumnNames,
-    advice: ReadingAdvice,
-) -> ReadTable:
+def _read_yolo(folder: Path, options: ImportOptions) -> ReadTable:
     """Read a folder with one ``.txt`` for each image, directly or in ``labels/``."""
     labels = folder / "labels" if (folder / "labels").is_dir() else folder
     files = [
@@ -240,11 +225,13 @@ def _read_yolo(
             f"{labels}: holds no prediction file (.txt, one an image); give the folder that "
             "Ultralytics' save_txt wrote, or one CSV or JSON file"
         )
-    names = _yolo_names(folder, class_names)
+    names = _yolo_names(folder, options)
     rows = [row for path in files for row in _yolo_rows(path)]
     table = pd.DataFrame(rows, columns=["image_id", "class", *EDGES, "score", "place"])
     table = table.astype({"class": np.int64, **dict.fromkeys([*EDGES, "score"], np.float64)})
-    table[EDGES], reading = stated.corners(table[EDGES].to_numpy(np.float64), "cxcywh", "share")
+    table[EDGES], reading = options.columns.corners(
+        table[EDGES].to_numpy(np.float64), "cxcywh", "share"
+    )
     is_unscored = table["score"].isna()
     if is_unscored.any() and not is_unscored.all():
         first = table[is_unscored].iloc[0]
@@ -272,17 +259,18 @@ def _read_yolo(
     elif (table["class"] != 0).any():
         first = table[table["class"] != 0].iloc[0]
         raise InputError(
-            f"{labels}: {first['place']}: class {first['class']} has no name; {advice.class_names}"
+            f"{labels}: {first['place']}: class {first['class']} has no name; "
+            f"{options.advice.class_names}"
         )
     listed = [path.stem for path in files]
-    return ReadTable(table.drop(columns="class"), content, reading, notes=notes, listed=listed)
+    return ReadTable(
+        table.drop(columns="class"), content, reading, notes=notes, listed=listed, where=str(folder)
+    )
 
 
-def _yolo_names(
-    folder: Path, class_names: str | Path | Sequence[str] | None
-) -> dict[int, str] | None:
+def _yolo_names(folder: Path, options: ImportOptions) -> dict[int, str] | None:
     """Return the names of classes by number; None if they are not given."""
-    given = given_class_names(class_names)
+    given = given_class_names(options.class_names)
     if given is not None:
         return given
     for parent in (folder, folder.parent):

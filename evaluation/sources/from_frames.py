@@ -38,6 +38,7 @@ from cxr_compare.evaluation.labelled_images import LabelledImages, no_boxes
 from cxr_compare.evaluation.metrics.missing_sentences import uncertain_as
 from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.output import System
+from cxr_compare.evaluation.sources.import_options import ImportOptions
 from cxr_compare.evaluation.sources.imported import read_rows, system_of
 from cxr_compare.evaluation.sources.known_images import KnownImages, by_last_parts
 from cxr_compare.evaluation.sources.shortcuts import shortcut_facts
@@ -194,30 +195,19 @@ def predictions_from_values(
     if image_ids is not None and _are_numbered(image_ids):
         advice = replace(advice, unknown_rows=f"{_NAME_IMAGES}: truth has no image ids")
     names = columns or ColumnNames()
+    options = ImportOptions(name, columns=names, split=split, scale=scale, advice=advice)
     if isinstance(value, pd.DataFrame):
-        return read_rows(
-            value, known, name=name, split=split, columns=columns, scale=scale, advice=advice
-        )
-    images: str | list[str] = "all"
+        return read_rows(value, known, options)
     if is_detector_output(value):
         read = _read_outputs(name, value, image_ids, names, advice)
         if not is_coco(value) and image_ids is not None:
-            images = [*map(str, image_ids)]
+            options = replace(options, images=[*map(str, image_ids)])
     else:
         rows = _score_frame(name, value, image_ids)
         read = ReadTable(rows, rows[["image_id", "score"]])
-        names = ColumnNames(score_is_named=names.score_is_named)
-    return system_of(
-        read,
-        known,
-        name=name,
-        where=name,
-        names=names,
-        images=images,
-        split=split,
-        scale=scale,
-        advice=advice,
-    )
+        options = replace(options, columns=ColumnNames(score_is_named=names.score_is_named))
+    read.where = name
+    return system_of(read, known, options)
 
 
 def _advice_for_values(name: str, *, names_columns: bool) -> ReadingAdvice:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -13,6 +12,7 @@ from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.output import System
+from cxr_compare.evaluation.sources.import_options import ImportOptions
 from cxr_compare.evaluation.sources.imported import read_rows
 from cxr_compare.evaluation.sources.known_images import KnownImages
 
@@ -46,7 +46,7 @@ def as_predictions(read: System, data_set: MadeOn | None, imported_from: str) ->
 
 
 def read_predictions(
-    source: str | Path | pd.DataFrame, data: str | Path | DataSet, **options: Any
+    source: str | Path | pd.DataFrame, data: str | Path | DataSet, options: ImportOptions
 ) -> Predictions:
     """Read the predictions of any detector or classifier, or of a human reader, of a data set.
 
@@ -54,8 +54,7 @@ def read_predictions(
         source: The predictions: a CSV file or other table, a folder of YOLO text files, a COCO
             results file, or a DataFrame.
         data: The data set that contains the images, or its folder.
-        **options: Further keywords of `read_rows`, such as ``finding="mass"``; ``name`` is
-            required.
+        options: How the rows are read.
 
     Returns:
         The predictions, in memory. ``info.notes`` says what was left out, clipped or assumed.
@@ -64,16 +63,15 @@ def read_predictions(
         InputError: As `read_rows`.
 
     Example:
-        >>> read_predictions("no-such.csv", "data", name="Other")
+        >>> read_predictions("no-such.csv", "data", ImportOptions("Other"))
         Traceback (most recent call last):
         ...
         cxr_compare.data_prep.contracts.errors.InputError: data: no such folder; ...
     """
     dataset = data if isinstance(data, DataSet) else DataSet.open(Path(data))
-    split = options.get("split", "default")
-    read = read_rows(source, KnownImages.of_data_set(dataset), **options)
+    read = read_rows(source, KnownImages.of_data_set(dataset), options)
     imported_from = "DataFrame" if isinstance(source, pd.DataFrame) else Path(source).name
-    return as_predictions(read, data_set_record(dataset, split), imported_from)
+    return as_predictions(read, data_set_record(dataset, options.split), imported_from)
 
 
 def data_set_record(dataset: DataSet, split: str) -> MadeOn:
@@ -91,7 +89,7 @@ def import_file(
     source: str | Path | pd.DataFrame,
     data: str | Path | DataSet,
     out: str | Path,
-    **options: Any,
+    options: ImportOptions,
 ) -> Predictions:
     """Read predictions of other software, or of a human reader, and write them to a folder.
 
@@ -100,8 +98,7 @@ def import_file(
             DataFrame; see `read_predictions`.
         data: The data set that contains the images, or its folder.
         out: Folder to make, in the format of this package's own predictions.
-        **options: Further keywords of `read_predictions`, such as ``finding="mass"``; ``name`` is
-            required.
+        options: How the rows are read.
 
     Returns:
         The predictions, read back from the new folder.
@@ -109,7 +106,7 @@ def import_file(
     Raises:
         InputError: The source cannot be read, or the folder already holds something else.
     """
-    predictions = read_predictions(source, data, **options)
+    predictions = read_predictions(source, data, options)
     with PredictionWriter(Path(out), predictions.info) as writer:
         if not writer.done:  # else a killed import wrote all but the record
             tables = {predictions.kind: predictions.tables[predictions.kind]}

@@ -10,11 +10,11 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,7 @@ from cxr_compare.evaluation.boxes.unscored_boxes import with_evident_unit
 from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.output import System, SystemFacts
 from cxr_compare.evaluation.sources.files import read_source
+from cxr_compare.evaluation.sources.import_options import ImportOptions
 from cxr_compare.evaluation.sources.known_images import (
     KnownImages,
     finding_of_rows,
@@ -69,56 +70,20 @@ def without_garbage_collector() -> Iterator[None]:
 
 
 @without_garbage_collector()
-def read_rows(  # noqa: PLR0913 - options of cxr import
-    source: str | Path | pd.DataFrame,
-    known: KnownImages,
-    *,
-    name: str,
-    finding: str | None = None,
-    columns: ColumnNames | None = None,
-    class_names: str | Path | Sequence[str] | None = None,
-    images: str | Path | Iterable[str] = "all",
-    split: str = "default",
-    ignore_unknown: bool = False,
-    coco_truth: str | Path | None = None,
-    usual_finding: str | None = None,
-    scale: float | None = None,
-    advice: ReadingAdvice = IMPORT,
+def read_rows(
+    source: str | Path | pd.DataFrame, known: KnownImages, options: ImportOptions
 ) -> System:
     """Read predictions of other software as a system, and check every row by the known images.
 
     A table with the columns ``x1, y1, x2, y2`` (or other names of edges that are recognised)
     contains boxes in px of the original image; any other table contains image scores. If the source
-    has scores, a validation or test image without a score counts as failed. The arguments are the
-    options of the command ``cxr import``.
+    has scores, a validation or test image without a score counts as failed.
 
     Args:
         source: The predictions: a CSV file or other table, a folder of YOLO text files, a COCO
             results file, or a DataFrame.
         known: Images and findings that the rows may name.
-        name: Name of the detector, classifier or reader as shown in reports.
-        finding: Name of the finding (disease sign) that all rows are about, such as
-            ``lung_opacity``. None reads it from a column, or takes the only known finding.
-        columns: Names of the columns of a table; None for ``image_id``, ``score``, ``finding`` or
-            similar names that are recognised.
-        class_names: Names of YOLO's class numbers, in their order: a sequence, a text with commas
-            such as ``"mass,nodule"``, or a ``data.yaml`` file. None uses the ``data.yaml`` beside
-            the text files; without such a file, all boxes must be of class 0. Not used for other
-            sources.
-        images: Images on which the detector was run. An image among them without a box is one on
-            which it found nothing. ``all`` for all validation and test images, ``listed`` for the
-            images with a row, a sequence of image ids, or a text file with one id per line. It
-            changes nothing for image scores.
-        split: Name of the division of the images into validation and test images.
-        ignore_unknown: True to leave out rows of unknown images or findings, False to refuse the
-            source.
-        coco_truth: COCO annotation file in which a COCO results file's image and category numbers
-            have names; None if the results need no names.
-        usual_finding: Finding of rows that name none, if the source may also name the findings of
-            its rows; None if `known` or `finding` decides.
-        scale: Factor from the px of the boxes to px of the original image. None asks about boxes
-            that are spread over another range than the true boxes.
-        advice: What error messages and notes tell the user to do.
+        options: How the rows are read.
 
     Returns:
         The system, with the rows of all findings. ``facts.notes`` says what was recognised, left
@@ -127,234 +92,153 @@ def read_rows(  # noqa: PLR0913 - options of cxr import
 
     Raises:
         InputError: The source is malformed, or has no test image of the split, or a row has an
-            unknown image or finding, a score outside [0, 1] in a column that `columns` does not
+            unknown image or finding, a score outside [0, 1] in a column that the options do not
             name, an impossible box, or a second score for one image and finding.
     """
-    names = columns or ColumnNames()
-    where = advice.frame if isinstance(source, pd.DataFrame) else str(Path(source))
-    if finding is None and len(known.findings) > 1 and names == ColumnNames():
+    if options.finding is None and len(known.findings) > 1 and options.columns == ColumnNames():
         table = source if isinstance(source, pd.DataFrame) else Path(source)
         by_finding = scores_by_finding(table, known.findings)
         source = source if by_finding is None else by_finding
-    return system_of(
-        read_source(source, names, coco_truth, class_names, advice),
-        known,
-        name=name,
-        where=where,
-        names=names,
-        finding=finding,
-        images=images,
-        split=split,
-        ignore_unknown=ignore_unknown,
-        usual_finding=usual_finding,
-        scale=scale,
-        advice=advice,
-        listed_by=coco_truth,
-        settings=[str(class_names)],
-    )
+    return system_of(read_source(source, options), known, options)
 
 
-def system_of(  # noqa: PLR0913 - options of cxr import
-    read: ReadTable,
-    known: KnownImages,
-    *,
-    name: str,
-    where: str,
-    names: ColumnNames,
-    finding: str | None = None,
-    images: str | Path | Iterable[str] = "all",
-    split: str = "default",
-    ignore_unknown: bool = False,
-    usual_finding: str | None = None,
-    scale: float | None = None,
-    advice: ReadingAdvice,
-    listed_by: str | Path | None = None,
-    settings: Sequence[str] = (),
-) -> System:
-    """Check scores or boxes by the known images, and return them as a system; see `read_rows`.
-
-    Args:
-        read: The scores or boxes as they were read.
-        known: Images and findings that the rows may name.
-        name: Name of the system.
-        where: Name of the source in messages.
-        names: Names of the columns and the form of the boxes, as the user states them.
-        finding: Finding that all rows are about; None if the source or `known` says it.
-        images: Images on which a detector was run.
-        split: Name of the division of the images into validation and test images.
-        ignore_unknown: True to leave out rows of unknown images or findings.
-        usual_finding: Finding of rows that name none.
-        scale: Factor from the px of the boxes to px of the original image; None asks in doubt.
-        advice: What error messages and notes tell the user to do.
-        listed_by: COCO annotation file whose images count as run; None without one.
-        settings: Further settings of reading shares, which the content id depends on.
-    """
-    _name_and_check(read, known, where, names, advice, finding, usual_finding, ignore_unknown)
-    ran = images_run(images, known.ids_by_name, advice, ignore_unknown=ignore_unknown)
-    notes = read.notes
+def system_of(read: ReadTable, known: KnownImages, options: ImportOptions) -> System:
+    """Check scores or boxes by the known images, and return them as a system; see `read_rows`."""
+    _name_and_check(read, known, options)
+    ran = images_run(known.ids_by_name, options)
     if read.rows.empty and not read.holds_boxes:  # only boxes may be absent
-        raise InputError(f"{where}: has a header but no row of scores")
-    files = listed_images(read, known, where, advice, ignore_unknown=ignore_unknown)
-    of_split = SplitImages(known, split, frozenset(read.rows["image_id"]) | set(files), advice)
+        raise InputError(f"{read.where}: has a header but no row of scores")
+    listed = {*read.rows["image_id"], *listed_images(read, known, options)}
+    of_split = SplitImages(known, options, frozenset(listed))
     assumed: list[str] = []
     if read.holds_boxes and ran is None:
         ids = known.ids_by_name
         ran, assumed = of_split.assumed_run(read.ran and ids_of_names(read.ran, ids), ids)
-        notes += assumed
-    of_split.require_evaluated(where, ran if read.holds_boxes else None)
-    if read.holds_boxes:
-        if not read.has_scores and scale is None:
-            sizes = known.sizes_of(read.rows["image_id"])
-            read = with_evident_unit(read, sizes, where, advice.box_answers)
-            notes = read.notes
-        rows = _clipped(_in_px(read, where, known, scale, advice), where, known, read)
-        if scale is None:
-            _ask_if_resized(rows, known.boxes, where, advice)
-    elif scale is not None:
-        raise InputError(f"{where}: --scale is of boxes, and these are scores; leave it out")
+        read.notes += assumed
+    of_split.require_evaluated(read.where, ran if read.holds_boxes else None)
+    if not read.holds_boxes:
+        if options.scale is not None:
+            raise InputError(
+                f"{read.where}: --scale is of boxes, and these are scores; leave it out"
+            )
+        rows = _scores(read)
     else:
-        rows = _scores(read.rows, where)
+        if not read.has_scores and options.scale is None:
+            sizes = known.sizes_of(read.rows["image_id"])
+            read = with_evident_unit(read, sizes, options.advice.box_answers)
+        rows = _clipped(_in_px(read, known, options), known, read)
+        if options.scale is None:
+            _ask_if_resized(rows, known, read.where, options.advice)
     status = of_split.status(ran, gives_boxes=read.holds_boxes)
-    notes += of_split.notes(
+    read.notes += of_split.notes(
         status,
         None if assumed else ran,
         gives_boxes=read.holds_boxes,
-        listed_by=None if read.ran is None else listed_by,
+        is_listed=read.ran is not None,
     )
-    kind = "boxes" if read.holds_boxes else "scores"
-    digested: list[Any] = [kind, names.image, names.score, names.finding, finding, split]
-    digested.append("all" if ran is None else sorted(ran))
-    if read.in_shares:
-        digested += settings
-    content_id = _content_id(read, digested, scale)
-    system = _system(name, status, rows, notes, content_id, gives_boxes=read.holds_boxes)
-    return replace(system, has_scores=read.has_scores)
+    return _system(read, status, rows, _content_id(read, ran, options), options.name)
 
 
 def _system(
-    name: str,
-    images: pd.DataFrame,
-    rows: pd.DataFrame,
-    notes: Sequence[str],
-    content_id: str,
-    *,
-    gives_boxes: bool,
+    read: ReadTable, images: pd.DataFrame, rows: pd.DataFrame, content_id: str, name: str
 ) -> System:
+    kind: Literal["boxes", "scores"] = "boxes" if read.holds_boxes else "scores"
     low_high = None
-    if not gives_boxes and len(rows):
+    if kind == "scores" and len(rows):
         low_high = (float(rows["score"].min()), float(rows["score"].max()))
-    kind = "boxes" if gives_boxes else "scores"
     record = {"system": name, "kind": kind, "seed": None, "trained_on": "unknown"}
     facts = SystemFacts(
         training_id=content_id,
         inference_id=content_id,
         score_range=low_high,
         record={**record, "inference_id": content_id},
-        notes=tuple(notes),
+        notes=tuple(read.notes),
     )
     findings = tuple(sorted(rows["finding"].unique()))
-    if gives_boxes:
-        return System(
-            name, "boxes", images, boxes=rows, findings=findings, facts=facts, source=name
-        )
-    return System(name, "scores", images, rows, findings=findings, facts=facts, source=name)
+    system = System(name, kind, images, findings=findings, facts=facts, source=name)
+    if kind == "boxes":
+        return replace(system, boxes=rows, has_scores=read.has_scores)
+    return replace(system, scores=rows)
 
 
 def read_predicted_boxes(
-    source: str | Path,
-    dataset: DataSet,
-    *,
-    finding: str | None = None,
-    class_names: str | Path | Sequence[str] | None = None,
-    coco_truth: str | Path | None = None,
-    scale: float | None = None,
+    source: str | Path, dataset: DataSet, options: ImportOptions
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read all predicted boxes of other software as they are, and the true boxes beside them.
 
-    No box is clipped or left out, however low its score. The arguments are those of
-    `read_predictions`.
+    No box is clipped or left out, however low its score.
 
     Returns:
         The predicted boxes in px of the original image, with the columns ``image_id``, ``finding``,
         ``score``, ``x1``, ``y1``, ``x2`` and ``y2``; and the true boxes of the same findings, with
-        the column ``crowd``, which is True for the crowds of `coco_truth`.
+        the column ``crowd``, which is True for the crowds of `ImportOptions.coco_truth`.
 
     Raises:
         InputError: The source is malformed or holds scores of images, or a row has an unknown image
             or finding, or an impossible box.
     """
     known = KnownImages.of_data_set(dataset)
-    advice = ReadingAdvice()
-    names = ColumnNames()
-    where = str(Path(source))
-    read = read_source(source, names, coco_truth, class_names, advice)
+    options = replace(options, advice=ReadingAdvice())
+    read = read_source(source, options)
     if not read.holds_boxes:
-        raise InputError(f"{where}: holds scores of images; give predicted boxes")
-    names_findings = _name_and_check(read, known, where, names, advice, finding, None, False)
+        raise InputError(f"{read.where}: holds scores of images; give predicted boxes")
+    names_findings = _name_and_check(read, known, options)
     if not read.has_scores:
         raise InputError(
-            f"{where}: its boxes have no scores; {advice.name_column('score', 'score')}"
+            f"{read.where}: its boxes have no scores; "
+            f"{options.advice.name_column('score', 'score')}"
         )
-    boxes = _in_px(read, where, known, scale, advice)
-    if scale is None:
-        _ask_if_resized(boxes, known.boxes, where, ReadingAdvice(scale=IMPORT.scale))
+    boxes = _in_px(read, known, options)
+    if options.scale is None:
+        _ask_if_resized(boxes, known, read.where, IMPORT)
     truth = dataset.boxes[dataset.boxes["reader"] == REFERENCE_READER]
     if not names_findings:
         truth = truth[truth["finding"].isin(boxes["finding"].unique())]
-    of_crowds = ReadTable(read.crowds)
-    name_rows(of_crowds, known, where)
+    of_crowds = ReadTable(read.crowds, where=read.where)
+    name_rows(of_crowds, known)
     crowds = of_crowds.rows.assign(crowd=True)
-    crowds["finding"] = finding_of_rows(crowds, where, known, None, None, advice)
+    crowds["finding"] = finding_of_rows(of_crowds, known, replace(options, finding=None))
     return boxes, pd.concat([truth, crowds])
 
 
-def _name_and_check(
-    read: ReadTable,
-    known: KnownImages,
-    where: str,
-    names: ColumnNames,
-    advice: ReadingAdvice,
-    finding: str | None,
-    usual_finding: str | None,
-    ignore_unknown: bool,
-) -> bool:
+def _name_and_check(read: ReadTable, known: KnownImages, options: ImportOptions) -> bool:
     """Name images and findings of rows, check their scores, and say if rows name their findings."""
+    advice = options.advice
     if "score" not in read.rows:
         if not read.holds_boxes:
-            raise InputError(f"{where}: has no scores; {advice.name_column('score', 'score')}")
+            raise InputError(f"{read.where}: has no scores; {advice.name_column('score', 'score')}")
         read.has_scores = False
         read.rows["score"] = 1.0
-    name_rows(read, known, where)
+    name_rows(read, known)
     names_findings = "finding" in read.rows
-    _ask_if_confidence(read, known.labels, where, advice)
-    read.rows["finding"] = finding_of_rows(
-        read.rows,
-        where,
-        known,
-        finding,
-        usual_finding or known.usual_finding,
-        advice,
-        read.class_advice,
-    )
-    keep_known(read, known, where, advice, ignore_unknown=ignore_unknown)
-    answer = "" if read.holds_boxes else advice.any_range(read.score_column or names.score)
-    any_range = bool(answer) and names.score_is_named
-    check_scores(read.rows, where, any_range=any_range, answer=answer)
+    _ask_if_confidence(read, known.labels, advice)
+    read.rows["finding"] = finding_of_rows(read, known, options)
+    keep_known(read, known, options)
+    column = read.score_column or options.columns.score
+    answer = "" if read.holds_boxes else advice.any_range(column)
+    any_range = bool(answer) and options.columns.score_is_named
+    check_scores(read.rows, read.where, any_range=any_range, answer=answer)
     return names_findings
 
 
-def _content_id(read: ReadTable, settings: list[Any], scale: float | None) -> str:
+def _content_id(read: ReadTable, ran: set[str] | None, options: ImportOptions) -> str:
     """Return an id of the content that was read and of the settings with which it was read."""
-    if scale is not None:
-        settings = [*settings, scale]
+    names = options.columns
+    settings: list[Any] = ["boxes" if read.holds_boxes else "scores"]
+    settings += [names.image, names.score, names.finding, options.finding, options.split]
+    settings.append("all" if ran is None else sorted(ran))
+    if read.in_shares:
+        settings.append(str(options.class_names))
+    if options.scale is not None:
+        settings.append(options.scale)
     digest = hashlib.sha256(read.content_bytes + json.dumps(settings).encode()).hexdigest()
     return f"import-{digest[:16]}"
 
 
 def _ask_if_resized(
-    rows: pd.DataFrame, true_boxes: pd.DataFrame, where: str, advice: ReadingAdvice
+    rows: pd.DataFrame, known: KnownImages, where: str, advice: ReadingAdvice
 ) -> None:
-    question = spread_question(rows, true_boxes, where)
+    question = spread_question(rows, known.boxes, where)
     if question:
         raise InputError(f"{question} {advice.scale}")
 
@@ -362,9 +246,7 @@ def _ask_if_resized(
 _ENOUGH_TO_TELL = 10  # rows from which scores of 0.5 and above alone are asked about
 
 
-def _ask_if_confidence(
-    read: ReadTable, labels: pd.Series, where: str, advice: ReadingAdvice
-) -> None:
+def _ask_if_confidence(read: ReadTable, labels: pd.Series, advice: ReadingAdvice) -> None:
     """Ask whether scores are the confidence of the predicted class, whichever that is."""
     if not read.score_column:
         return
@@ -389,27 +271,26 @@ def _ask_if_confidence(
     )
     also = "" if column else ", as none is below 0.5"
     raise InputError(
-        f"{where}: is '{read.score_column}' the {reason}{also}? Then give the probability of the "
-        f"finding: 1 - {read.score_column} where the class is not the finding. "
+        f"{read.where}: is '{read.score_column}' the {reason}{also}? Then give the probability of "
+        f"the finding: 1 - {read.score_column} where the class is not the finding. "
         f"{advice.confirm_score(read.score_column)}"
     )
 
 
-def _scores(rows: pd.DataFrame, where: str) -> pd.DataFrame:
+def _scores(read: ReadTable) -> pd.DataFrame:
     """Return one score for each image and finding; refuse a second score."""
+    rows = read.rows
     is_repeated = rows.duplicated(["image_id", "finding"])
     if is_repeated.any():
         first = rows[is_repeated].iloc[0]
         raise InputError(
-            f"{where}: {first['place']} gives image '{first['image_id']}' a second score for "
+            f"{read.where}: {first['place']} gives image '{first['image_id']}' a second score for "
             f"{first['finding']}; keep one"
         )
     return rows[["image_id", "finding", "score"]]
 
 
-def _in_px(
-    read: ReadTable, where: str, known: KnownImages, scale: float | None, advice: ReadingAdvice
-) -> pd.DataFrame:
+def _in_px(read: ReadTable, known: KnownImages, options: ImportOptions) -> pd.DataFrame:
     """Return boxes with edges in px of the original image, checked but not clipped.
 
     The notes of `read` say what was left out.
@@ -422,12 +303,12 @@ def _in_px(
             f"{first['place']}, image '{first['image_id']}'); repeated boxes count as false."
         )
     sizes = known.sizes_of(read.rows["image_id"])
-    checked, notes = boxes_in_px(read, where, sizes, scale, advice.box_answers)
+    checked, notes = boxes_in_px(read, sizes, options.scale, options.advice.box_answers)
     read.notes += [f"{WARNING}{note[:1].upper()}{note[1:]}." for note in notes]
     return checked.reset_index(drop=True)
 
 
-def _clipped(raw: pd.DataFrame, where: str, known: KnownImages, source: ReadTable) -> pd.DataFrame:
+def _clipped(raw: pd.DataFrame, known: KnownImages, source: ReadTable) -> pd.DataFrame:
     """Return boxes clipped to their images, the 100 most confident per image and finding.
 
     The notes of `source` say what was clipped or left out.
@@ -441,7 +322,7 @@ def _clipped(raw: pd.DataFrame, where: str, known: KnownImages, source: ReadTabl
         row = int(np.flatnonzero(~has_area)[0])
         edges = ", ".join(f"{n}={v:g}" for n, v in zip(EDGES, corners[row], strict=True))
         raise InputError(
-            f"{where}: {raw['place'].iloc[row]}, image '{raw['image_id'].iloc[row]}': "
+            f"{source.where}: {raw['place'].iloc[row]}, image '{raw['image_id'].iloc[row]}': "
             f"{edges}; a box needs x1 < x2 and y1 < y2 inside the image, in pixels of the original"
         )
     tolerance = _ROUNDING if source.in_shares else 0.0

@@ -18,8 +18,8 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.evaluation.boxes.box_checks import check_names, near_ids
 from cxr_compare.evaluation.boxes.read_table import ReadTable, file_stem
-from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 from cxr_compare.evaluation.labelled_images import LabelledImages
+from cxr_compare.evaluation.sources.import_options import ImportOptions
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.dataset import DataSet
@@ -150,7 +150,7 @@ def ids_from_names(names: pd.Series, ids: dict[str, str]) -> pd.Series:
     return renamed(names.astype(TEXT), id_by_name)
 
 
-def name_rows(read: ReadTable, known: KnownImages, where: str) -> None:
+def name_rows(read: ReadTable, known: KnownImages) -> None:
     """Give the rows of a table the ids of the known images, and the findings of their classes."""
     rows = read.rows
     if "file_name" in rows:  # decides over the number, if it is the name of a known image
@@ -164,8 +164,8 @@ def name_rows(read: ReadTable, known: KnownImages, where: str) -> None:
         rows["image_id"] = ids_from_names(names, known.ids_by_name)
         rows["image_id"], note = by_last_parts(rows["image_id"], known.images["image_id"])
         read.notes += note
-    check_names(names, rows["image_id"], where, rows["place"])
-    _name_findings(read, known, where)
+    check_names(names, rows["image_id"], read.where, rows["place"])
+    _name_findings(read, known)
 
 
 def by_last_parts(names: pd.Series, ids: pd.Series) -> tuple[pd.Series, list[str]]:
@@ -206,7 +206,7 @@ def _last_parts(names: pd.Series) -> pd.Series:
     return parts.str.replace(_ENDING, "", regex=True)
 
 
-def _name_findings(read: ReadTable, known: KnownImages, where: str) -> None:
+def _name_findings(read: ReadTable, known: KnownImages) -> None:
     """Replace classes by findings; leave them out if all rows are of the only finding."""
     rows = read.rows
     if "finding" not in rows:
@@ -214,7 +214,7 @@ def _name_findings(read: ReadTable, known: KnownImages, where: str) -> None:
     classes = rows["finding"]
     findings = findings_of_classes(classes, known.findings)
     if findings is not None:
-        name_labels(classes[is_member(findings, known.findings)].unique(), where, "column")
+        name_labels(classes[is_member(findings, known.findings)].unique(), read.where, "column")
         rows["finding"] = findings
         return
     (name,) = classes.unique()
@@ -223,33 +223,25 @@ def _name_findings(read: ReadTable, known: KnownImages, where: str) -> None:
     read.rows = rows.drop(columns="finding")
 
 
-def finding_of_rows(
-    rows: pd.DataFrame,
-    where: str,
-    known: KnownImages,
-    finding: str | None,
-    usual_finding: str | None,
-    advice: ReadingAdvice,
-    class_advice: str = "",
-) -> pd.Series:
-    """Return each row's finding: the source's own, `finding`, the usual one, or the only one."""
-    if "finding" in rows:
-        if finding is not None:
+def finding_of_rows(read: ReadTable, known: KnownImages, options: ImportOptions) -> pd.Series:
+    """Return each row's finding: its own, that of the options, the usual one, or the only one."""
+    if "finding" in read.rows:
+        if options.finding is not None:
             raise InputError(
-                f"{where}: names the findings of its rows; leave --finding out{class_advice}"
+                f"{read.where}: names the findings of its rows; leave --finding out"
+                f"{read.class_advice}"
             )
-        return rows["finding"]
-    finding = finding or usual_finding
+        return read.rows["finding"]
+    finding = options.finding or options.usual_finding or known.usual_finding
     if finding is None and len(known.findings) != 1:
         raise InputError(
-            f"{where}: names no finding of {', '.join(known.findings)}; {advice.finding}"
+            f"{read.where}: names no finding of {', '.join(known.findings)}; "
+            f"{options.advice.finding}"
         )
-    return pd.Series(finding or known.findings[0], index=rows.index, dtype=TEXT)
+    return pd.Series(finding or known.findings[0], index=read.rows.index, dtype=TEXT)
 
 
-def keep_known(
-    read: ReadTable, known: KnownImages, where: str, advice: ReadingAdvice, *, ignore_unknown: bool
-) -> None:
+def keep_known(read: ReadTable, known: KnownImages, options: ImportOptions) -> None:
     """Refuse rows of images and findings that the data set lacks, or leave them out with a note."""
     rows = read.rows
     had_rows = not rows.empty
@@ -264,19 +256,19 @@ def keep_known(
         examples = ", ".join(repr(name[:80]) for name in names[:_SHOWN])
         if len(names) > _SHOWN:
             examples += ", ..."
-        if not ignore_unknown:
+        if not options.ignore_unknown:
             first = rows.loc[is_unknown, "place"].iloc[0]
             missing = counted_phrase(len(names), f"{noun} are")
             near = near_ids(names[:_SHOWN], values) if column == "image_id" else {}
             questions = "".join(f"; is {wrong!r} image {right!r}?" for wrong, right in near.items())
             raise InputError(
-                f"{where}: {missing} not in {known.where} ({examples}), the first "
-                f"at {first}{questions}; correct them{also}, or {advice.unknown_rows}{last}"
+                f"{read.where}: {missing} not in {known.where} ({examples}), the first at "
+                f"{first}{questions}; correct them{also}, or {options.advice.unknown_rows}{last}"
             )
         read.notes.append(
             counted_phrase(len(names), f"{noun} unknown to the data set left out ({examples}).")
         )
         rows = rows[~is_unknown]
     if rows.empty and had_rows:
-        raise InputError(f"{where}: no row is of an image and finding of {known.where}")
+        raise InputError(f"{read.where}: no row is of an image and finding of {known.where}")
     read.rows = rows.reset_index(drop=True)

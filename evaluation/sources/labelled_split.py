@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.finding_names import Target
@@ -58,10 +57,14 @@ class LabelledSplit:
             "split_id": ids.split_ids.get(self.split),
         }
 
+    @cached_property
+    def _roles(self) -> pd.Series:
+        """Role of every image by image id."""
+        return self.dataset.split(self.split).set_index("image_id")["role"]
+
     @property
-    def images(self) -> pd.DataFrame:
-        """Table of all images of the data set, one row each, with patient, path and size."""
-        return self.dataset.images
+    def _tested(self) -> pd.Index:
+        return self._roles.index[self._roles == "test"]
 
     @cached_property
     def _labelled(self) -> DataSet:
@@ -69,7 +72,7 @@ class LabelledSplit:
         if self.uncertain is None:
             return self.dataset
         findings = self.dataset.findings
-        is_tested = is_member(findings["image_id"], self.image_ids("test"))
+        is_tested = is_member(findings["image_id"], self._tested)
         is_doubtful = is_tested & (findings["state"] == "uncertain").to_numpy()
         keys = ["image_id", "finding"]
         state = "present" if self.uncertain == "positive" else "absent"
@@ -81,34 +84,12 @@ class LabelledSplit:
         return self.dataset.with_tables(tables)
 
     @cached_property
-    def labels(self) -> pd.Series:
-        """Label of every image by image id: 1.0 (present), 0.0 (absent), or NaN where unknown."""
-        return self._labelled.labels(self.target)
-
-    @cached_property
-    def _roles(self) -> pd.Series:
-        """Role of every image by image id, read once: each system's figures use it many times."""
-        return self.dataset.split(self.split).set_index("image_id")["role"]
-
-    @cached_property
-    def boxes_trusted(self) -> pd.Index:
-        """Ids of the images on which every lesion has a true box, or which have no lesion.
-
-        Localisation metrics use these images only.
-        """
-        return self._labelled.boxes_trusted(self.target)
-
-    @cached_property
-    def true_boxes(self) -> pd.DataFrame:
-        """Boxes of true lesions on the images of `boxes_trusted`, in px of the original image."""
-        return self._labelled.target_boxes(self.target)
-
-    @cached_property
     def truth(self) -> LabelledImages:
         """Labels, roles (train, val, test), patients and true boxes of the images, in memory.
 
         The metadata from which labels might be guessed are left out, see `truth_with_facts`.
         """
+        labels = self._labelled.labels(self.target)
         states = self.dataset.findings
         is_target = states["finding"].isin(self.target.any_of)
         is_uncertain = is_target & (states["state"] == "uncertain")
@@ -116,16 +97,16 @@ class LabelledSplit:
         notes = self.dataset.info.notes if self.dataset.is_in_memory else ()
         if self.uncertain is not None:
             before = self.dataset.labels(self.target)
-            n_counted = int((before.isna() & self.labels.notna()).sum())
+            n_counted = int((before.isna() & labels.notna()).sum())
             notes = (*notes, uncertain_as(self.uncertain, n_counted))
         return LabelledImages(
-            images=self.images,
-            labels=self.labels.to_frame(self.target.name),
+            images=self.dataset.images,
+            labels=labels.to_frame(self.target.name),
             roles=self._roles,
             display_name=self.target.display_name,
             findings=self.target.any_of,
-            true_boxes=self.true_boxes,
-            boxes_trusted=self.boxes_trusted,
+            true_boxes=self._labelled.target_boxes(self.target),
+            boxes_trusted=self._labelled.boxes_trusted(self.target),
             uncertain=pd.Index(states.loc[is_uncertain, "image_id"].unique()),
             ids=self.ids,
             data_name="" if self.dataset.is_in_memory else self.dataset.name,
@@ -143,47 +124,14 @@ class LabelledSplit:
         may have learned to predict labels from such facts, too. The ids of synthetic images are
         added, too.
         """
-        rows = is_member(self.images["image_id"], self.image_ids("test"))
-        synthetic = self.images["image_id"][self.dataset.synthetic.to_numpy(dtype=bool)]
+        images = self.dataset.images
+        rows = is_member(images["image_id"], self._tested)
+        synthetic = images["image_id"][self.dataset.synthetic.to_numpy(dtype=bool)]
         return replace(
             self.truth,
-            facts=shortcut_facts(self.images[rows], self.dataset.decode),
+            facts=shortcut_facts(images[rows], self.dataset.decode),
             synthetic=pd.Index(synthetic),
         )
-
-    def image_ids(self, role: str) -> pd.Index:
-        """Return the ids of the validation images or of the test images.
-
-        Args:
-            role: ``val`` for the validation images, ``test`` for the test images.
-
-        Returns:
-            The image ids in sorted order.
-        """
-        return self._roles.index[self._roles == role].sort_values()
-
-    def labels_of(self, role: str) -> pd.Series:
-        """Return the labels of the validation images or of the test images.
-
-        Args:
-            role: ``val`` for the validation images, ``test`` for the test images.
-
-        Returns:
-            Labels indexed by image id: 1.0 (finding present), 0.0 (absent), or NaN where unknown.
-        """
-        return self.labels.reindex(self.image_ids(role))
-
-    def patients(self, image_ids: pd.Index) -> np.ndarray:
-        """Return the patient of each of some images.
-
-        Args:
-            image_ids: Ids of images, shape ``(N,)``.
-
-        Returns:
-            Patient id of each image, shape ``(N,)``, in the order of ``image_ids``.
-        """
-        patient_by_image = self.images.set_index("image_id")["patient_id"]
-        return patient_by_image.reindex(image_ids).to_numpy(dtype=str)
 
     def seen_by(
         self, system: Predictions, image_ids: pd.Index, roles: Sequence[str] = ("train", "val")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from cxr_compare.data_prep.sources.markup_files import read_lines
 from cxr_compare.evaluation.boxes.read_table import ReadTable, file_stem
 from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 from cxr_compare.evaluation.metrics.notes import WARNING
+from cxr_compare.evaluation.sources.import_options import ImportOptions
 from cxr_compare.evaluation.sources.known_images import KnownImages, ids_from_names
 
 _NOUNS = {
@@ -34,15 +35,23 @@ class SplitImages:
 
     Attributes:
         known: Images that the predictions may be of.
-        split: Name of the split that the user chose.
+        options: How the predictions are read: the split that the user chose, and so on.
         listed: Ids of the images with a row or a file of predictions.
-        advice: What messages tell the user to do.
     """
 
     known: KnownImages
-    split: str
+    options: ImportOptions
     listed: frozenset[str]
-    advice: ReadingAdvice
+
+    @property
+    def advice(self) -> ReadingAdvice:
+        """What messages tell the user to do."""
+        return self.options.advice
+
+    @property
+    def split(self) -> str:
+        """Name of the split that the user chose."""
+        return self.options.split
 
     def ids(self, role: str) -> set[str]:
         """Return the ids of the images with a role, such as ``test``, in the chosen split."""
@@ -65,7 +74,7 @@ class SplitImages:
             return None
         shares: dict[str, float] = {}
         for name in self.known.splits:
-            other = SplitImages(self.known, name, self.listed, self.advice)
+            other = replace(self, options=replace(self.options, split=name))
             test = other.ids("test")
             if self.listed <= other.evaluated and self.listed & test:
                 shares[name] = len(self.listed & test) / len(test)
@@ -179,7 +188,7 @@ class SplitImages:
         ran: Iterable[str] | None,
         *,
         gives_boxes: bool,
-        listed_by: str | Path | None = None,
+        is_listed: bool = False,
     ) -> list[str]:
         """Return sentences on what was assumed of images without predictions.
 
@@ -187,7 +196,7 @@ class SplitImages:
             images: Status of the images, see `status`.
             ran: Ids of the images that a detector was run on, where something says so; else None.
             gives_boxes: True for boxes, False for scores.
-            listed_by: COCO annotation file whose images count as run; None without one.
+            is_listed: True if the images of a COCO annotation file count as run.
         """
         notes = []
         is_ok = images["status"] == "ok"
@@ -198,6 +207,7 @@ class SplitImages:
                 f"{WARNING if is_most else ''}{self._by_role(empty)} have no box: taken as run, "
                 f"with nothing found; if some were not run, {self.advice.empty_images}."
             )
+        listed_by = self.options.coco_truth if is_listed else None
         if gives_boxes and listed_by is not None and empty:
             verb = "has" if len(empty) == 1 else "have"
             notes.append(
@@ -232,14 +242,9 @@ class SplitImages:
         return " and ".join(part if not i else part.lower() for i, part in enumerate(parts))
 
 
-def images_run(
-    run_on: str | Path | Iterable[str],
-    ids: Mapping[str, str],
-    advice: ReadingAdvice,
-    *,
-    ignore_unknown: bool,
-) -> set[str] | None:
+def images_run(ids: Mapping[str, str], options: ImportOptions) -> set[str] | None:
     """Return the ids of the images that the system ran on; None for all val and test images."""
+    run_on = options.images
     if isinstance(run_on, str) and run_on in ("all", "listed"):
         return None if run_on == "all" else set()
     if isinstance(run_on, str | Path):
@@ -254,24 +259,23 @@ def images_run(
     names = {number: line.strip() for number, line in lines if line.strip()}
     matches = {n: ids.get(name) or ids.get(file_stem(name)) for n, name in names.items()}
     unknown = next((number for number, image in matches.items() if image is None), None)
-    if unknown is not None and not ignore_unknown:
+    if unknown is not None and not options.ignore_unknown:
         raise InputError(
             f"{where} {unknown}: {names[unknown]!r} is no image of the data set; correct the "
-            f"names, or {advice.unknown_rows}"
+            f"names, or {options.advice.unknown_rows}"
         )
     return {image for image in matches.values() if image is not None}
 
 
-def listed_images(
-    read: ReadTable, known: KnownImages, where: str, advice: ReadingAdvice, *, ignore_unknown: bool
-) -> Iterable[str]:
+def listed_images(read: ReadTable, known: KnownImages, options: ImportOptions) -> Iterable[str]:
     """Return the ids of the images that have a file or a row, even an empty one."""
     if not read.listed:
         return []
     ids = known.ids_by_name
     names = ids_of_names(read.listed, ids)
     unknown = [name for name in names if name not in ids]
-    if unknown and not ignore_unknown:
+    if unknown and not options.ignore_unknown:
+        advice, where = options.advice, read.where
         if not read.in_shares:
             raise InputError(
                 f"{where}: {counted(len(unknown), 'image', 'are')} not in the data set, such as "

@@ -6,7 +6,6 @@ from the facts that ``cxr prepare`` recorded about each file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,7 +13,6 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.ids import positions
 from cxr_compare.data_prep.contracts.schemas import OLDEST_YEARS
 from cxr_compare.evaluation.groups import shortcuts
-from cxr_compare.evaluation.statistics.arrays import Floats
 
 _RECORDED_FACTS = (
     "transfer_syntax",
@@ -67,11 +65,7 @@ def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
 
 
 def measure_shortcuts(
-    images: pd.DataFrame,
-    decode: pd.DataFrame,
-    labels: pd.DataFrame,
-    *,
-    systems: Mapping[str, Sequence[Floats]] | None = None,
+    images: pd.DataFrame, decode: pd.DataFrame, labels: pd.DataFrame
 ) -> list[dict[str, Any]]:
     """Measure how well metadata and border pixels alone predict each label of a data set.
 
@@ -85,8 +79,6 @@ def measure_shortcuts(
             as ``bits``; may be empty.
         labels: One column for each label, such as ``mass``: 1.0 (present), 0.0 (absent), or NaN
             where unknown, indexed by ``image_id``.
-        systems: Scores of detectors or classifiers to compare with the metadata, by display name:
-            one array of image scores for each training seed. None for no such comparison.
 
     Returns:
         One dictionary for each pair of a fact (``fact``, such as ``view``) and a label, with values
@@ -101,4 +93,4 @@ def measure_shortcuts(
         [('view', 1.0)]
     """
     facts = shortcut_facts(images, decode)
-    return shortcuts.measure_shortcuts(images, facts, labels, systems=systems)
+    return shortcuts.measure_shortcuts(images, facts, labels)

@@ -19,9 +19,12 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation import choose
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.common_images import Images, common_test_images
-from cxr_compare.evaluation.compare import models_by_label, name_models, pilot_parts
-from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.compare import (
+    EligibleSystems,
+    models_by_label,
+    name_models,
+    pilot_parts,
+)
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.eligibility import (
     check_data_set,
@@ -29,7 +32,6 @@ from cxr_compare.evaluation.sources.eligibility import (
     notes_on_seen_images,
     training_sets,
 )
-from cxr_compare.evaluation.sources.eligible import EligibleSystems
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.read_predictions import read_system
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
@@ -61,9 +63,9 @@ def read_system_of_split(
     Raises:
         InputError: A stored table is broken, or has rows of an image that was not predicted.
     """
-    ids = pd.Index(np.concatenate([split.image_ids(role) for role in roles]), name="image_id")
+    ids = pd.Index(np.concatenate([split.truth.ids_of(role) for role in roles]), name="image_id")
     system = read_system(predictions, split.target, ids)
-    labelled = split.labels_of("val").dropna().index
+    labelled = split.truth.labels_of("val").dropna().index
     fitted = split.seen_by(predictions, labelled, ["train"]).all_ids
     return replace(system, facts=replace(system.facts, fitted_on=fitted))
 
@@ -94,8 +96,7 @@ def read_decision(
     predictions: Predictions,
     split: LabelledSplit,
     policies: Sequence[str],
-    extra_policies: Sequence[str] = (),
-) -> tuple[Choices, list[Note]]:
+) -> Choices:
     """Return a model's stored thresholds and rules, or choose them on validation images.
 
     The work is done by `evaluation.choose.checked_decision`.
@@ -107,16 +108,15 @@ def read_decision(
         split: The data set, with the finding to evaluate and its validation images.
         policies: Rules to choose thresholds, such as ``max_f1``, for a model without stored
             thresholds.
-        extra_policies: Rules by which thresholds are chosen in addition to the stored ones.
 
     Returns:
-        Thresholds and calibration, and remarks for the reader of the report.
+        Thresholds, calibration and rules for boxes.
 
     Raises:
         InputError: The stored thresholds were chosen on other images, labels or predictions.
     """
     system = read_system_of_split(predictions, split, ["val"])
-    return choose.checked_decision(name, system, split.truth, policies, extra_policies)
+    return choose.checked_decision(name, system, split.truth, policies)
 
 
 def read_eligible(
@@ -172,36 +172,6 @@ def record_of(predictions: Predictions) -> dict[str, Any]:
     return {"folder": predictions.folder.name, **shown}
 
 
-def compare_predictions(
-    systems: Mapping[str, Predictions | Sequence[Predictions]],
-    split: LabelledSplit,
-    *,
-    images: Images = "all",
-    **options: Any,
-) -> Comparison:
-    """Compare detectors and classifiers, from their stored predictions, on the same test images.
-
-    `evaluation.compare.compare_systems` computes the metrics and defines further options.
-
-    Args:
-        systems: Stored predictions by display name. The first one is the reference, with which the
-            others are compared. Models that differ only in the training seed are given as a
-            sequence under one name.
-        split: The data set, with the finding to evaluate and its validation and test images.
-        images: ``all`` refuses models that ran on different test images; ``common`` takes the
-            images on which all models ran.
-        **options: Further keywords of `compare_systems`, such as ``policies``.
-
-    Returns:
-        All metrics with intervals and differences, and the conclusion on the better model.
-
-    Raises:
-        InputError: Predictions are of another data set, a model has seen test images or patients in
-            training, or `compare_systems` refuses the input.
-    """
-    return read_eligible(systems, split, images).compare(**options)
-
-
 def _audit(split: LabelledSplit) -> list[str] | None:
     """Return a sentence for each kind of error that ``cxr check`` finds; None without a check."""
     # This is imported late because it loads decoders of images, which the first figures do not
@@ -227,11 +197,9 @@ def pilot_of_predictions(
         contribution of each patient, from which the precision of a larger study can be computed.
 
     Raises:
-        InputError: `compare_predictions` would refuse the input, or all test images are positive or
-            all are negative.
+        InputError: As `read_eligible`, or all test images are positive or all are negative.
     """
-    read = read_eligible(systems, split)
-    return pilot_parts(read.named, read.images)
+    return pilot_parts(read_eligible(systems, split))
 
 
 def read_validation_scores(
@@ -248,5 +216,5 @@ def read_validation_scores(
     Returns:
         A table with ``label`` (1.0 present, 0.0 absent) and ``score``, indexed by image id.
     """
-    system = read_system(predictions, split.target, split.image_ids("val"), maps=False)
+    system = read_system(predictions, split.target, split.truth.ids_of("val"), maps=False)
     return choose.validation_scores(system, decision, split.truth)

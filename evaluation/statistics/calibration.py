@@ -307,8 +307,7 @@ def choose_calibration(
 
     Returns:
         The chosen calibration, fitted on all images, and the mean log loss of each method by its
-        name. Probabilities are limited to [0.0001, 0.9999] in the loss. The key of the method
-        ``none`` is ``as_it_is``, as in stored files.
+        name. Probabilities are limited to [0.0001, 0.9999] in the loss.
 
     Raises:
         InputError: All labels are 0 or all are 1, or a label or score is missing, invalid or of
@@ -317,7 +316,7 @@ def choose_calibration(
     Example:
         >>> truth, scores = [0, 1] * 10, [0.4, 0.6] * 10
         >>> chosen, losses = choose_calibration(truth, scores, np.arange(20) // 2 % 2)
-        >>> chosen.method, losses["platt"] < losses["as_it_is"]
+        >>> chosen.method, losses["platt"] < losses["none"]
         ('platt', True)
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
@@ -332,9 +331,7 @@ def choose_calibration(
             logits = clipped_logit(fitted.probability(scores[held_out]))
             losses[method] += _log_loss_sum(logits, labels) / len(truth)
     chosen = min(methods, key=losses.__getitem__)  # the first method with the least loss
-    # Decisions that were stored before there were other choices have the name "as_it_is".
-    record = {"as_it_is" if method == "none" else method: loss for method, loss in losses.items()}
-    return fit_calibration(chosen, truth, scores) or RawScores(), record
+    return fit_calibration(chosen, truth, scores) or RawScores(), losses
 
 
 def _log_loss_sum(logits: Floats, labels: Floats) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -32,43 +32,3 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, p * (len(tests) - rank)))
         adjusted[position] = highest
     return adjusted
-
-
-def step_down(count: int, is_shown: Callable[[int, int], bool]) -> list[int]:
-    """Find the number of comparisons for which the interval of each of several claims is widened.
-
-    A claim states that two systems differ, and is shown if the interval of the difference excludes
-    0.
-
-    In the first step all k claims are tested with intervals of coverage ``1 - 0.05 / k``. Claims
-    that are shown with these intervals are settled. The remaining m claims are tested again with
-    the narrower intervals of coverage ``1 - 0.05 / m``, and so on, until a step shows no claim.
-
-    Args:
-        count: Number of claims, k.
-        is_shown: Function of two arguments: the position of a claim, from 0, and a number of
-            comparisons. It returns True if the claim is shown with its interval for this number of
-            comparisons.
-
-    Returns:
-        Number of comparisons for which the interval of each claim is widened, in the order of the
-        claims.
-
-    Source:
-        Holm 1979, applied to intervals instead of p-values.
-
-    Example:
-        >>> step_down(3, lambda claim, comparisons: claim == 0)
-        [3, 2, 2]
-    """
-    comparisons = [count] * count
-    still_open = list(range(count))
-    while still_open:
-        size = len(still_open)
-        for claim in still_open:
-            comparisons[claim] = size
-        remaining = [claim for claim in still_open if not is_shown(claim, size)]
-        if len(remaining) == size:
-            break
-        still_open = remaining
-    return comparisons

@@ -36,8 +36,6 @@ class Interval:
         ci_high: Upper end of the interval; NaN without an interval.
         note: Reason why the figure is undefined or has no interval, or a remark; may be empty.
         unmoved: True if there is no interval because every bootstrap resample gave the same value.
-        shifted: True if there is no interval because the interval of the bootstrap resamples
-            excludes the estimate.
 
     Example:
         >>> Interval(0.8, 0.7, 0.9).bounded, Interval(0.8).bounded
@@ -49,7 +47,6 @@ class Interval:
     ci_high: float = math.nan
     note: str = ""
     unmoved: bool = field(default=False, repr=False, kw_only=True)
-    shifted: bool = field(default=False, repr=False, kw_only=True)
 
     @classmethod
     def from_share(cls, share: float, trials: float, level: float = LEVEL) -> Self:
@@ -239,7 +236,7 @@ def percentile_interval(
             f"no interval: resampling itself shifts this figure (middle {100 * level:.4g} % of "
             f"resamples: {low:.3f} to {high:.3f})"
         )
-        return Interval(estimate, note=note, shifted=True)
+        return Interval(estimate, note=note)
     note = f"{undefined_note}{_LEFT_OUT}" if n_undefined else ""
     return Interval(estimate, float(low), float(high), note)
 

@@ -5,7 +5,7 @@ The order of the scores is computed once; every replicate of the bootstrap is th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -80,6 +80,46 @@ class FallingScores:
         """
         position = np.searchsorted(self.negated, -thresholds, side="right")
         return np.where(np.isnan(thresholds), np.nan, sums[np.arange(len(sums)), position])
+
+
+class CalledShare:
+    """Share of images that are hits and called positive, for many weightings of the patients.
+
+    Args:
+        scores: Score of each image, shape ``(N,)``.
+        hits: True for images that count if they are called, shape ``(N,)``.
+        of: True for the images of which it is a share, shape ``(N,)``.
+        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
+        n_clusters: Number P of all patients.
+
+    Example:
+        >>> everything = np.array([True, True])
+        >>> share = CalledShare(np.array([0.2, 0.9]), everything, everything, np.array([0, 1]), 2)
+        >>> share.at(np.array([[1, 1], [3, 1]]))(np.array([0.5, 0.5])).tolist()
+        [0.5, 0.25]
+    """
+
+    def __init__(
+        self,
+        scores: Floats,
+        hits: npt.NDArray[np.bool_],
+        of: npt.NDArray[np.bool_],
+        clusters: Integers,
+        n_clusters: int,
+    ) -> None:
+        self._hits = FallingScores(scores[hits], clusters[hits])
+        self._of = np.bincount(clusters[of], minlength=n_clusters).astype(np.float64)
+
+    def at(self, weights: Integers) -> Callable[[Floats], Floats]:
+        """Return the share under each row of weights, as a function of the rows' thresholds."""
+        sums = self._hits.sums(weights)
+        whole = np.asarray(weights, dtype=np.float64) @ self._of
+
+        def share(thresholds: Floats) -> Floats:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return np.asarray(self._hits.called(sums, thresholds) / whole)
+
+        return share
 
 
 class RankedScores:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,18 +15,17 @@ from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics import image_metrics
 from cxr_compare.evaluation.metrics.missing_sentences import (
-    LeftOutFigure,
-    figures_on_left_out,
+    auroc_on_left_out,
     positives_without_boxes,
 )
 from cxr_compare.evaluation.metrics.notes import Note, NoteKind
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.output import System
+from cxr_compare.evaluation.statistics.arrays import Integers
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation
 from cxr_compare.evaluation.statistics.intervals import interval_text
-from cxr_compare.evaluation.verdict.background import Background
 from cxr_compare.evaluation.verdict.claims import against_chance
 
 _FEW_PATIENTS = 20
@@ -41,50 +39,47 @@ _FIRST: tuple[NoteKind, ...] = (
     "by_image",
     "copies",
     "exposure",
+    "audit",
+    "no_audit",
+    "chance",
+    "below_chance",
+    "shortcut",
+    "elsewhere",
+    "synthetic",
 )
-"""Kinds of notes that are listed before all other cautions, because they are the most harmful."""
+"""Kinds of cautions that are listed first, the most harmful before the others."""
 _NO_AUDIT = "Whether a patient is in both training and test data was not checked (run cxr check)."
 _SYNTHETIC = "Synthetic images: the figures say nothing about patients."
 
 
-def list_cautions(
-    background: Background,
-    figures: Figures,
-    failures: pd.DataFrame,
-    notes: Sequence[Note] = (),
-) -> tuple[Note, ...]:
-    """List what may make the conclusion of a comparison wrong, the most harmful first.
-
-    Args:
-        background: Facts about the data set and the training of the systems.
-        figures: Figures of all systems and their paired differences, with intervals.
-        failures: Table of the failure analysis, as `failure_table` returns it. Its rows on how well
-            the label can be predicted from metadata and image borders alone are used. The table may
-            be empty.
-        notes: Notes of the comparison for its report. Those that say what may make the conclusion
-            wrong are included.
-
-    Returns:
-        Notes on what may be wrong, such as few patients or test images that a system has seen in
-        training, the most harmful first.
+def list_cautions(notes: Sequence[Note]) -> tuple[Note, ...]:
+    """List the notes on what may make the conclusion of a comparison wrong, most harmful first.
 
     Example:
-        >>> figures = Figures("opacity", "image", ())
-        >>> cautions = list_cautions(Background("RSNA"), figures, pd.DataFrame())
-        >>> cautions[0].text
-        'Whether a patient is in both training and test data was not checked (run cxr check).'
+        >>> notes = [Note("few_patients", "Few."), Note("seeds", "Two."), Note("copies", "One.")]
+        >>> [note.kind for note in list_cautions(notes)]
+        ['copies', 'few_patients']
     """
-    cautions = [item for item in notes if item.kind in _FIRST]
-    cautions += [_audit_note(error) for error in background.audit or ()]
-    if background.data_name and background.audit is None:
-        cautions.append(Note("no_audit", _NO_AUDIT, {}))
-    cautions += _chance_cautions(figures)
-    cautions += _shortcut_cautions(failures)
-    cautions += _training_cautions(background)
-    if background.synthetic:
-        cautions.append(Note("synthetic", _SYNTHETIC, {}))
-    cautions += [item for item in notes if item.caution and item.kind not in _FIRST]
-    return tuple(cautions)
+    order = {kind: rank for rank, kind in enumerate(_FIRST)}
+    cautions = [note for note in notes if note.caution]
+    return tuple(sorted(cautions, key=lambda note: order.get(note.kind, len(order))))
+
+
+def data_notes(images: LabelledImages, models: Models, audit: Sequence[str] | None) -> list[Note]:
+    """Note errors that ``cxr check`` found, training on other data, and synthetic images.
+
+    Args:
+        images: Labels and roles of all images.
+        models: Evaluated models of each system by its display name, one for each training seed.
+        audit: A sentence for each error; None if nothing was checked.
+    """
+    notes = [_audit_note(error) for error in audit or ()]
+    if images.data_name and audit is None:
+        notes.append(Note("no_audit", _NO_AUDIT))
+    notes += _training_notes(images, models)
+    if images.n_synthetic:
+        notes.append(Note("synthetic", _SYNTHETIC))
+    return notes
 
 
 def few_patients(evaluated: LabelledImages) -> list[Note]:
@@ -103,61 +98,43 @@ def few_patients(evaluated: LabelledImages) -> list[Note]:
     Example:
         >>> ids = pd.Index([f"i{number}" for number in range(42)])
         >>> evaluated = LabelledImages.from_arrays(ids, [1] * 2 + [0] * 40)
-        >>> [row["name"] for row in few_patients(evaluated)[0].values["classes"]]
-        ['positive']
+        >>> few_patients(evaluated)[0].text.partition(".")[0]
+        'The 2 positive images are of 2 patients'
     """
-    classes = []
+    few = []
+    largest = []
     for name, of_class in (("positive", evaluated.y_true), ("negative", ~evaluated.y_true)):
         images = np.bincount(evaluated.patients[of_class])
         n_images = int(images.sum())
         if not n_images:
             continue
         effective = effective_patients(images)
-        largest = int(images.max())
-        classes.append(
-            {
-                "name": name,
-                "n_images": n_images,
-                "n_patients": int(np.count_nonzero(images)),
-                "effective": effective,
-                "few": effective < _FEW_PATIENTS,
-                # Number of images of the patient with the most, if this is a large share; else 0.
-                "largest": largest if largest > 1 and largest >= _LARGE_SHARE * n_images else 0,
-            }
-        )
-    classes = [row for row in classes if row["few"] or row["largest"]]
-    if not classes:
-        return []
-    values = {"classes": classes, "least": _FEW_PATIENTS}
-    return [Note("few_patients", _few_patients_text(classes), values)]
-
-
-def _few_patients_text(classes: Sequence[Mapping[str, Any]]) -> str:
-    """Say how much the images of few patients say, and which part of them is of one patient."""
-    texts = []
-    few = [row for row in classes if row["few"]]
-    for row in few:
-        images = counted(row["n_images"], f"{row['name']} image")
-        verb = "is" if row["n_images"] == 1 else "are"
-        text = f"The {images} {verb} of {counted(row['n_patients'], 'patient')}"
-        if row["n_images"] > row["n_patients"]:
-            text += (
-                f", and say as much as {counted(row['n_images'], 'image')} of "
-                f"{row['effective']:.1f} patients with one image each would"
-            )
-        texts.append(f"{text}.")
+        if effective < _FEW_PATIENTS:
+            few.append(_few_patients_text(name, images, effective))
+        most = int(images.max())
+        if most > 1 and most >= _LARGE_SHARE * n_images:
+            share = f"{100 * most / n_images:.0f} %"
+            largest.append(f"One patient has {most:,} of the {n_images:,} {name} images ({share}).")
     if few:
-        texts.append(
+        few.append(
             f"With fewer than {_FEW_PATIENTS} patients of a class, one patient more or less may "
             "change the answer."
         )
-    texts += [
-        f"One patient has {row['largest']:,} of the {row['n_images']:,} {row['name']} images "
-        f"({100 * row['largest'] / row['n_images']:.0f} %)."
-        for row in classes
-        if row["largest"]
-    ]
-    return " ".join(texts)
+    return [Note("few_patients", " ".join([*few, *largest]))] if few or largest else []
+
+
+def _few_patients_text(name: str, images: Integers, effective: float) -> str:
+    """Say how much the images of few patients of a class say, from the images of each patient."""
+    n_images = int(images.sum())
+    n_patients = int(np.count_nonzero(images))
+    verb = "is" if n_images == 1 else "are"
+    text = f"The {counted(n_images, f'{name} image')} {verb} of {counted(n_patients, 'patient')}"
+    if n_images > n_patients:
+        text += (
+            f", and say as much as {counted(n_images, 'image')} of {effective:.1f} patients with "
+            "one image each would"
+        )
+    return f"{text}."
 
 
 def misread_boxes(models: Models, figures: Figures) -> list[Note]:
@@ -178,11 +155,10 @@ def misread_boxes(models: Models, figures: Figures) -> list[Note]:
                 system=model.name,
             )
             if readings:
-                values = {"name": model.name, **readings[0]._asdict()}
-                found.append(Note("other_reading", readings[0].text(model.name), values))
+                found.append(Note("other_reading", readings[0].text(model.name)))
         predicts = any(len(model.output.predicted_boxes) for model in detectors)
         if predicts and not found and figures.get(name, "ap50").estimate == 0:
-            found.append(Note("no_box_hits", _no_box_hits_text(name), {"name": name}))
+            found.append(Note("no_box_hits", _no_box_hits_text(name)))
         notes += found
     return notes
 
@@ -197,8 +173,7 @@ def missing_boxes(estimates: Figures, evaluated: LabelledImages) -> list[Note]:
     )
     if not n_without or not has_boxed_figure:
         return []
-    text = positives_without_boxes(n_without, n_positive)
-    return [Note("no_boxes", text, {"n_without": n_without, "n_positive": n_positive})]
+    return [Note("no_boxes", positives_without_boxes(n_without, n_positive))]
 
 
 def figures_left_out(
@@ -213,7 +188,7 @@ def figures_left_out(
     """
     labels = images.labels_of("test").dropna()
     dropped = labels.index.difference(images.test.image_ids)
-    of_systems = {}
+    texts = []
     for name, members in models.items():
         ids = dropped
         for model in members:
@@ -227,16 +202,12 @@ def figures_left_out(
             scores = output.scores(model.choices.reduction).to_numpy(np.float64)
             areas.append(image_metrics.auroc(positive, scores))
         known = [area for area in areas if area is not None]
-        of_systems[name] = LeftOutFigure(
-            float(np.mean(known)) if known else None,
-            len(ids),
-            int(positive.sum()),
-            figures.get(name, "auroc").estimate,
-        )
-    if not of_systems:
+        mean = float(np.mean(known)) if known else None
+        evaluated = figures.get(name, "auroc").estimate
+        texts.append(auroc_on_left_out(name, mean, len(ids), int(positive.sum()), evaluated))
+    if not texts:
         return []
-    values = {name: figure._asdict() for name, figure in of_systems.items()}
-    return [Note("left_out", figures_on_left_out(of_systems), {"systems": values})]
+    return [Note("left_out", f"On the images that are not evaluated, {'; '.join(texts)}.")]
 
 
 def _answered(system: System) -> pd.Index:
@@ -254,10 +225,10 @@ def _no_box_hits_text(name: str) -> str:
 
 
 def _audit_note(error: str) -> Note:
-    return Note("audit", f"The audit of this data set found an error: {error}.", {"error": error})
+    return Note("audit", f"The audit of this data set found an error: {error}.")
 
 
-def _chance_cautions(figures: Figures) -> list[Note]:
+def chance_notes(figures: Figures) -> list[Note]:
     """Note systems that were not shown to be better than chance, and those that were worse."""
     aurocs = {name: figures.get(name, "auroc") for name in figures.systems}
     of_standing: dict[str, dict[str, Figure]] = {}
@@ -280,25 +251,14 @@ def _chance_note(kind: NoteKind, aurocs: Mapping[str, Figure], result: str) -> N
         f"patient {p_equation(auroc.p_value)})"
         for name, auroc in aurocs.items()
     ]
-    systems = {
-        name: {
-            "estimate": auroc.estimate,
-            "ci_low": auroc.ci_low,
-            "ci_high": auroc.ci_high,
-            "p_value": auroc.p_value,
-        }
-        for name, auroc in aurocs.items()
-    }
-    return Note(
-        kind, f"By AUROC, {listing(names)} {_was(names)} {result} (0.5).", {"systems": systems}
-    )
+    return Note(kind, f"By AUROC, {listing(names)} {_was(names)} {result} (0.5).")
 
 
 def _was(names: Sequence[str]) -> str:
     return "was" if len(names) == 1 else "were"
 
 
-def _shortcut_cautions(failures: pd.DataFrame) -> list[Note]:
+def shortcut_notes(failures: pd.DataFrame) -> list[Note]:
     """Note systems that were not shown to exceed the prediction from metadata and image borders."""
     if failures.empty:
         return []
@@ -308,7 +268,6 @@ def _shortcut_cautions(failures: pd.DataFrame) -> list[Note]:
     fact = str(gaps["group"].iloc[0])
     guesses = failures[(failures["topic"] == SHORTCUT) & (failures["group"] == fact)]
     guess = Figure.from_row(guesses.iloc[0])
-    systems = {}
     texts = []
     for _, row in gaps.iterrows():
         gap = Figure.from_row(row)
@@ -319,14 +278,7 @@ def _shortcut_cautions(failures: pd.DataFrame) -> list[Note]:
         texts.append(
             f"{row['system']} ({number(auroc)}, difference {number(gap.estimate)}, {interval})"
         )
-        systems[row["system"]] = {
-            "auroc": auroc,
-            "difference": gap.estimate,
-            "ci_low": gap.ci_low,
-            "ci_high": gap.ci_high,
-            "bounded": gap.bounded,
-        }
-    if not systems:
+    if not texts:
         return []
     text = (
         f"The label can be predicted without the lungs, from {fact}, with AUROC "
@@ -335,27 +287,25 @@ def _shortcut_cautions(failures: pd.DataFrame) -> list[Note]:
         "Each of these AUROCs compares only images of the same fold, so it can differ from the "
         "system's AUROC elsewhere."
     )
-    values = {"fact": fact, "auroc": guess.estimate, "systems": systems}
-    return [Note("shortcut", text, values)]
+    return [Note("shortcut", text)]
 
 
-def _training_cautions(background: Background) -> list[Note]:
+def _training_notes(images: LabelledImages, models: Models) -> list[Note]:
     """Note systems that were trained on other data sets than the one that they are evaluated on."""
+    content_id = images.ids.get("content_id")
     systems_of: dict[tuple[str, ...], list[str]] = {}
-    for name, data_sets in background.elsewhere.items():
-        systems_of.setdefault(data_sets, []).append(name)
+    for system, members in models.items():
+        trained_on = [each for model in members for each in model.facts.trained_on]
+        others = dict.fromkeys(name for name, made_of in trained_on if made_of != content_id)
+        if others:
+            systems_of.setdefault(tuple(others), []).append(system)
     if not systems_of:
         return []
-    groups = [
-        {"systems": systems, "data_sets": list(data_sets)}
-        for data_sets, systems in systems_of.items()
-    ]
     texts = []
     for data_sets, systems in systems_of.items():
         names = [
-            f"“{name}”{' (other images)' if name == background.data_name else ''}"
-            for name in data_sets
+            f"“{name}”{' (other images)' if name == images.data_name else ''}" for name in data_sets
         ]
         texts.append(f"{listing(systems)} {_was(systems)} trained on data set {listing(names)}")
-    text = f"{'; '.join(texts)}; evaluated on “{background.data_name}”."
-    return [Note("elsewhere", text, {"groups": groups, "data_set": background.data_name})]
+    text = f"{'; '.join(texts)}; evaluated on “{images.data_name}”."
+    return [Note("elsewhere", text)]

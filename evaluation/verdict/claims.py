@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from cxr_compare.evaluation.figures import Figure, Figures, family_level
-from cxr_compare.evaluation.statistics.holm import step_down
 
 _ROUNDING = 1e-9
 
@@ -186,6 +185,11 @@ class Claim:
             "higher": self.leader or None,
         }
 
+    def among(self, comparisons: int) -> Claim:
+        """Return the claim with the interval that it has among several comparisons."""
+        difference = self.difference.within(comparisons)
+        return replace(self, difference=difference, comparisons=comparisons)
+
     @property
     def falling(self) -> Claim:
         """The same difference, turned so that the system with the higher figure comes first."""
@@ -226,16 +230,30 @@ def decide_together(claims: Sequence[Claim]) -> list[Claim]:
         >>> [(claim.standing, claim.comparisons) for claim in decide_together(claims)]
         [('first', 2), ('first', 1)]
     """
-    bounded = [position for position, claim in enumerate(claims) if claim.difference.bounded]
+    decided = decide_groups([[claim] for claim in claims], lambda group: group[0].decided)
+    return [claim for (claim,) in decided]
 
-    def widened(position: int, comparisons: int) -> Claim:
-        difference = claims[position].difference.within(comparisons)
-        return replace(claims[position], difference=difference, comparisons=comparisons)
 
-    sizes = step_down(
-        len(bounded), lambda index, comparisons: widened(bounded[index], comparisons).decided
-    )
-    decided = list(claims)
-    for position, size in zip(bounded, sizes, strict=True):
-        decided[position] = widened(position, size)
+def decide_groups(
+    groups: Sequence[Sequence[Claim]], is_shown: Callable[[Sequence[Claim]], bool]
+) -> list[list[Claim]]:
+    """Widen the intervals of claims that are shown in groups, for the number of groups.
+
+    All groups are tested at the widest interval; each that is shown leaves the others fewer to be
+    corrected for, until no more is shown. Groups with a claim without an interval stay unchanged.
+    """
+    decided = [list(group) for group in groups]
+    still_open = [
+        position
+        for position, group in enumerate(groups)
+        if all(claim.difference.bounded for claim in group)
+    ]
+    while still_open:
+        size = len(still_open)
+        for position in still_open:
+            decided[position] = [claim.among(size) for claim in groups[position]]
+        remaining = [position for position in still_open if not is_shown(decided[position])]
+        if len(remaining) == size:
+            break
+        still_open = remaining
     return decided

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator
 from itertools import combinations
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
+from cxr_compare.evaluation.metrics.image_metrics import auroc
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.output import made_here
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -42,117 +43,96 @@ def score_notes(models: Models) -> list[Note]:
     Returns:
         The notes, in the order of the systems.
     """
-    of_all = {model.name: model for members in models.values() for model in members}
-    named = {name: model for name, model in of_all.items() if model.output.has_scores}
-    if not named:
-        return []
-    labels = next(iter(named.values())).images.y_true
-    scores = {name: model.scores for name, model in named.items()}
-    notes = []
-    if len(labels) >= _FEWEST:
-        notes += _notes_of_values(named, scores, labels)
-    for name, model in named.items():
-        validation = model.choices.chosen_scores
-        if validation is None:
-            continue
-        auroc = _auroc_if_turned(validation)
-        if auroc is not None:
-            text = (
-                f"On validation images the scores of {name} are higher for negative than for "
-                f"positive images (AUROC {number(auroc)}): are they turned round there? Its "
-                "thresholds and calibration are then wrong."
+    named = {
+        model.name: model
+        for members in models.values()
+        for model in members
+        if model.output.has_scores
+    }
+    texts: list[str] = []
+    for model in named.values():
+        texts += _texts_on_values(model, named.values())
+        texts += _texts_on_validation(model)
+    for first, second in combinations(named.values(), 2):
+        is_export = first.facts.exported or second.facts.exported  # which may well agree
+        if _are_enough(first) and not is_export and np.array_equal(first.scores, second.scores):
+            texts.append(
+                f"{first.name} and {second.name} have the same score on every test image: are they "
+                "one file?"
             )
-            notes.append(Note("scores", text, {"system": name, "auroc": auroc}))
-        elif _is_another_scale(validation, scores[name], labels):
-            middle, on_test = float(np.median(validation.scores)), float(np.median(scores[name]))
-            text = (
-                f"The scores of {name} have another scale on test than on validation images "
-                f"(median {number(on_test)} and {number(middle)}), in both classes: thresholds and "
-                "calibration from validation do not fit."
-            )
-            values = {"system": name, "validation": middle, "test": on_test}
-            notes.append(Note("scores", text, values))
-    return notes
+    return [Note("scores", text) for text in texts]
 
 
-def _notes_of_values(
-    named: Mapping[str, EvaluatedModel], scores: Mapping[str, Floats], labels: npt.NDArray[np.bool_]
-) -> list[Note]:
-    """Make the notes on the values of the test scores."""
-    are_labels = [name for name in named if np.array_equal(scores[name], labels)]
-    notes = [
-        _note(
-            name,
+def _are_enough(model: EvaluatedModel) -> bool:
+    return len(model.scores) >= _FEWEST
+
+
+def _texts_on_values(model: EvaluatedModel, of_all: Collection[EvaluatedModel]) -> Iterator[str]:
+    """Say what the values of a model's test scores are, beside those of all models."""
+    if not _are_enough(model):
+        return
+    name, scores = model.name, model.scores
+    low, high = float(scores.min()), float(scores.max())
+    n_values = len(np.unique(scores))
+    box_scores = _box_scores(model)
+    if np.array_equal(scores, model.images.y_true):
+        yield (
             f"The scores of {name} equal the labels of the test images: is the column of labels "
-            "read as the scores?",
+            "read as the scores?"
         )
-        for name in are_labels
-    ]
-    has_values = {name: len(np.unique(scores[name])) for name in named}
-    are_decisions = [
-        name
-        for name in named
-        if name not in are_labels and has_values[name] == 2 and np.isin(scores[name], (0, 1)).all()
-    ]
-    unfair = ""
-    if any(count > 2 for count in has_values.values()):
-        unfair = ", and differences to other systems are not fair to it"
-    notes += [
-        _note(
-            name,
+    elif n_values == 2 and (low, high) == (0.0, 1.0):
+        unfair = ""
+        if any(len(np.unique(other.scores)) > 2 for other in of_all):
+            unfair = ", and differences to other systems are not fair to it"
+        yield (
             f"All scores of {name} are 0 or 1: they are decisions, not probabilities. Its AUROC is "
             "the mean of one sensitivity and one specificity. It and the average precision are "
-            f"then lower than those of its probabilities{unfair}.",
+            f"then lower than those of its probabilities{unfair}."
         )
-        for name in are_decisions
-    ]
-    notes += [
-        _note(
-            name,
-            f"All boxes of {name} have the score {number(_box_scores(model)[0])}: that is no "
+    if len(box_scores) >= _FEWEST and len(np.unique(box_scores)) == 1:
+        yield (
+            f"All boxes of {name} have the score {number(box_scores[0])}: that is no "
             "ranking, so its AUROC, average precision and FROC rest on ties alone. Leave the score "
-            "out: then it is compared as an operating point, by its decisions.",
+            "out: then it is compared as an operating point, by its decisions."
         )
-        for name, model in named.items()
-        if len(_box_scores(model)) >= _FEWEST and len(np.unique(_box_scores(model))) == 1
-    ]
-    notes += [
-        _note(
-            name,
-            f"All scores of {name} are {number(float(scores[name][0]))}: they tell no image from "
-            "another, so its figures say nothing of the images.",
+    if n_values == 1:
+        yield (
+            f"All scores of {name} are {number(low)}: they tell no image from another, so its "
+            "figures say nothing of the images."
         )
-        for name in named
-        if has_values[name] == 1
-    ]
-    for name, values in scores.items():
-        if values.min() < 0 or values.max() > 1:
-            low, high = float(values.min()), float(values.max())
-            text = (
-                f"The scores of {name} lie between {number(low)} and {number(high)}: they are no "
-                "probabilities, and only their ranks count. It has no calibration."
-            )
-            notes.append(Note("scores", text, {"system": name, "low": low, "high": high}))
-    for name, model in named.items():
-        values = scores[name]
-        is_image_score = model.output.kind == "scores" and has_values[name] > 2
-        is_foreign = not made_here(model.facts.record)
-        if is_foreign and is_image_score and values.min() >= 0.5 and values.max() <= 1:
-            text = (
-                f"No score of {name} is below 0.5: if they are the confidence of the predicted "
-                "class, all its figures are wrong. Give the probability of the finding, 1 - "
-                "confidence where the class is another."
-            )
-            notes.append(_note(name, text))
-    for first, second in combinations(named, 2):
-        if named[second].facts.exported or named[first].facts.exported:
-            continue  # a run and its export may well agree
-        if np.array_equal(scores[first], scores[second]):
-            text = (
-                f"{first} and {second} have the same score on every test image: are they one file?"
-            )
-            notes.append(Note("scores", text, {"systems": [first, second]}))
-    return notes
+    if low < 0 or high > 1:
+        yield (
+            f"The scores of {name} lie between {number(low)} and {number(high)}: they are no "
+            "probabilities, and only their ranks count. It has no calibration."
+        )
+    may_be_confidence = model.output.kind == "scores" and not made_here(model.facts.record)
+    if may_be_confidence and n_values > 2 and low >= 0.5 and high <= 1:
+        yield (
+            f"No score of {name} is below 0.5: if they are the confidence of the predicted "
+            "class, all its figures are wrong. Give the probability of the finding, 1 - "
+            "confidence where the class is another."
+        )
+
+
+def _texts_on_validation(model: EvaluatedModel) -> Iterator[str]:
+    """Say that a model's validation scores are turned round, or of another scale than on test."""
+    validation = model.choices.chosen_scores
+    if validation is None:
+        return
+    area = _auroc_if_turned(validation)
+    if area is not None:
+        yield (
+            f"On validation images the scores of {model.name} are higher for negative than for "
+            f"positive images (AUROC {number(area)}): are they turned round there? Its thresholds "
+            "and calibration are then wrong."
+        )
+    elif _is_another_scale(validation, model.scores, model.images.y_true):
+        on_test, middle = float(np.median(model.scores)), float(np.median(validation.scores))
+        yield (
+            f"The scores of {model.name} have another scale on test than on validation images "
+            f"(median {number(on_test)} and {number(middle)}), in both classes: thresholds and "
+            "calibration from validation do not fit."
+        )
 
 
 def _box_scores(model: EvaluatedModel) -> Floats:
@@ -160,10 +140,6 @@ def _box_scores(model: EvaluatedModel) -> Floats:
     if not model.output.gives_boxes:
         return np.zeros(0)
     return model.output.predicted_boxes["score"].to_numpy(np.float64)
-
-
-def _note(system: str, text: str) -> Note:
-    return Note("scores", text, {"system": system})
 
 
 def _is_another_scale(
@@ -199,14 +175,10 @@ def _auroc_if_turned(validation: ValidationScores) -> float | None:
     means = rows.groupby([validation.patients, "positive"])["score"].mean().reset_index()
     positive = means.loc[means["positive"], "score"].to_numpy()
     negative = means.loc[~means["positive"], "score"].to_numpy()
-    if not len(positive) or not len(negative):
-        return None
-    ranks = pd.Series(np.concatenate([positive, negative])).rank().to_numpy()
-    n_pairs = len(positive) * len(negative)
-    area = (ranks[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2) / n_pairs
-    if area >= _HIGHEST_TURNED:
+    area = auroc(means["positive"], means["score"])
+    if area is None or area >= _HIGHEST_TURNED:
         return None
     from scipy.stats import mannwhitneyu  # takes half a second, and is rarely needed
 
     test = mannwhitneyu(positive, negative, alternative="less")
-    return float(area) if test.pvalue < _P_TURNED else None
+    return area if test.pvalue < _P_TURNED else None

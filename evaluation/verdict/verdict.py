@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 from cxr_compare.evaluation.box_choice import MAP_CUT
@@ -14,11 +14,11 @@ from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted
 from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.statistics.figure_text import number
-from cxr_compare.evaluation.statistics.holm import step_down
 from cxr_compare.evaluation.verdict import sentences
 from cxr_compare.evaluation.verdict.claims import (
     Claim,
     against_chance,
+    decide_groups,
     decide_together,
     same,
 )
@@ -343,20 +343,7 @@ def _joint_conclusions(question: _Question, joint: JointSystem) -> list[Conclusi
         if key not in question.protocol.keys
     ]
     groups = [group for group in groups if all(claim.difference.known for claim in group)]
-    tested = [position for position, group in enumerate(groups) if _is_tested(group)]
-
-    def widened(position: int, comparisons: int) -> list[Claim]:
-        return [
-            replace(claim, difference=claim.difference.within(comparisons), comparisons=comparisons)
-            for claim in groups[position]
-        ]
-
-    sizes = step_down(
-        len(tested), lambda index, size: _exceeds_all(widened(tested[index], size), joint)
-    )
-    decided = list(groups)
-    for position, size in zip(tested, sizes, strict=True):
-        decided[position] = widened(position, size)
+    decided = decide_groups(groups, lambda group: _exceeds_all(group, joint))
     primary = _joint_claims(question, joint, question.protocol.keys)
     return [
         _joint_conclusion(question, joint, primary, secondary=False),
@@ -450,7 +437,7 @@ def _systems_with_map_boxes(figures: Figures, claim: Claim) -> list[str]:
     systems = []
     for name in (claim.first, claim.second):
         figure = figures.get(name, *claim.key)
-        if MAP_CUT in (*figure.fixed_choices, *figure.refitted_choices):
+        if MAP_CUT in figure.choices:
             systems.append(name)
     return systems
 
@@ -470,11 +457,10 @@ def _margin_conclusions(question: _Question) -> list[Conclusion]:
     for other in others:
         for metric, policy in question.protocol.keys:
             claim = Claim.from_estimates(question.figures, other, reference, metric, policy)
-            difference = claim.difference.within(contrasts)
-            claim = replace(claim, difference=difference, comparisons=contrasts)
+            claim = claim.among(contrasts)
             figure = f"{METRICS[metric].title_in_sentence}{sentences.at_threshold(policy)}"
-            text = margin_text(reference, other, figure, difference, margin, contrasts)
-            decided = against_margin(difference, margin) not in ("open", "unknown")
+            text = margin_text(reference, other, figure, claim.difference, margin, contrasts)
+            decided = against_margin(claim.difference, margin) not in ("open", "unknown")
             conclusions.append(Conclusion(text, "margin", (claim,), decided))
     return conclusions
 

@@ -149,7 +149,7 @@ def _declare(folder: Path, text: str, data: Path, target: str | None) -> Choices
     if stored_decision(predictions, test_set.target.name) is None:
         raise InputError(f"{folder}: has no decision on {test_set.target.name}; run cxr tune first")
     system = read_system_of_split(predictions, test_set, ["val"])
-    decision, _ = checked_decision(predictions.name, system, test_set.truth, ())
+    decision = checked_decision(predictions.name, system, test_set.truth, ())
     declared = guaranteed_threshold(guaranteed, text, system, decision, test_set.truth)
     decision = declare(decision, declared)
     path = store_decision(predictions, decision)

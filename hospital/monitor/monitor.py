@@ -164,7 +164,7 @@ def _validation(test_set: LabelledSplit, reference: Path, answers: pd.DataFrame)
     decision = stored_decision(predictions, target.name)
     if decision is None:
         raise InputError(f"{reference}: has no threshold for '{target.name}'; run cxr tune first")
-    ids = test_set.image_ids("val").intersection(predictions.images_run)
+    ids = test_set.truth.ids_of("val").intersection(predictions.images_run)
     scores = read_output(predictions, target, ids).scores(decision.reduction)
     of_system = answers[(answers["system"] == predictions.name) | (len(systems) == 1)]
     used = of_system["threshold"].dropna()  # what the log decides by
@@ -173,16 +173,16 @@ def _validation(test_set: LabelledSplit, reference: Path, answers: pd.DataFrame)
     if threshold is None:
         words = f"has no threshold for {chosen.policy} ({chosen.reason})"
         raise InputError(f"{reference}: {words}; tune it with another policy")
-    images = test_set.images.set_index("image_id").reindex(ids)
+    images = test_set.dataset.images.set_index("image_id").reindex(ids)
     facts = images.reindex(columns=["view", "sex", "age_years"]).astype(object)
     years = pd.to_numeric(facts.pop("age_years"))
     bands = pd.cut(years, [0, *AGE_BANDS.values()], right=False, labels=[*AGE_BANDS])
     return facts.assign(
         system=predictions.name,
-        patient=test_set.patients(ids),
+        patient=test_set.truth.patients_of(ids),
         image=ids,
         score=scores,
         decision=is_positive(scores, threshold),
-        label=test_set.labels.reindex(ids),
+        label=test_set.truth.label.reindex(ids),
         age_band=bands.astype(object),
     )

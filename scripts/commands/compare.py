@@ -646,6 +646,7 @@ class ReportRequest:
         self, inputs: FromDataSet | FromTruth, folder: Path, patients: pd.Index | None = None
     ) -> Comparison:
         """Read the systems and compare them; runs are predicted into the folder first."""
+        from cxr_compare.evaluation.compare import compare_systems
         from cxr_compare.evaluation.metrics.own_metric import OWN
         from cxr_compare.evaluation.metrics.registry import METRICS
 
@@ -655,9 +656,10 @@ class ReportRequest:
         policies_of_rows = [row.policy for row in self.rows if row.policy]
         own_metrics = [row.metric for row in self.rows if METRICS[row.metric].family == OWN]
         with console.track("Resampling patients", self.evaluated["replicates"]) as advance:
-            return read.compare(
+            return compare_systems(
+                read,
                 protocol=self.protocol,
-                extra_policies=tuple(dict.fromkeys([*self.policies, *policies_of_rows])),
+                policies=tuple(dict.fromkeys([*self.policies, *policies_of_rows])),
                 own_metrics=own_metrics,
                 exposures=self.exposures,
                 patients=patients,

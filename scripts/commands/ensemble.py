@@ -11,11 +11,9 @@ from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.sources.ensemble import (
     join,
-    join_in_memory,
     join_systems,
     joined_predictions,
     shared_findings,
-    write_joined,
 )
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.read_predictions import store_decision
@@ -89,7 +87,18 @@ def ensemble(
     if out is None and console.printed_as() is not None:
         raise InputError("ensemble: give the folder to make with --out")
     if data is None:
-        return _joined_on_truth(open_truth(truth, boxes, patients), given, out, name)
+        joined = _joined_on_truth(open_truth(truth, boxes, patients), given, out, name)
+    else:
+        joined = _joined_on_data(data, given, out, name)
+    for note in joined.info.notes:
+        console.say(note)
+    return joined
+
+
+def _joined_on_data(
+    data: Path, given: Sequence[GivenSystem], out: Path | None, name: str | None
+) -> Predictions:
+    """Join systems on a data set; runs of them predict first."""
     require_predictable(given)
     dataset = DataSet.open(data)
     split = own_split(None, [path for system in given for path in system.paths], dataset)
@@ -99,7 +108,7 @@ def ensemble(
             for number, system in enumerate(given)
             for seed, member in enumerate(open_values(system, dataset, split).members)
         ]
-        joined = _joined(members, dataset, split, out, name)
+        joined = join_systems(members, dataset, out, name, split)
     paths = [path for system in given for path in system.paths]
     if out is not None and joined.kind == "both" and len(paths) == len(members):
         _keep_runs(joined, paths, members, LabelledSplit(dataset, dataset.target(), split))
@@ -118,21 +127,7 @@ def _joined_on_truth(
         lambda: {finding: truth.of_finding(finding) for finding in shared_findings(members)},
         truth.known.images,
     )
-    if out is None:
-        return joined_predictions(members, joined, name)
-    for note in write_joined(members, joined, None, out, name):
-        console.say(note)
-    return Predictions.open(out)
-
-
-def _joined(
-    members: Sequence[Predictions], dataset: DataSet, split: str, out: Path | None, name: str | None
-) -> Predictions:
-    if out is None:
-        return join_in_memory(members, dataset, name, split)
-    for note in join_systems(members, dataset, out, name, split=split):
-        console.say(note)
-    return Predictions.open(out)
+    return joined_predictions(members, joined, name, out)
 
 
 def _opened(member: Path | Predictions) -> Predictions:

@@ -98,12 +98,10 @@ def import_predictions(
     out = as_path(out)
     coco_truth = as_path(coco_truth)
     from cxr_compare.evaluation.sources.import_folder import import_file
+    from cxr_compare.evaluation.sources.import_options import ImportOptions
 
-    predictions = import_file(
-        file,
-        data,
-        out,
-        name=name,
+    options = ImportOptions(
+        name,
         columns=_column_names(columns),
         finding=finding,
         class_names=class_names,
@@ -113,6 +111,7 @@ def import_predictions(
         coco_truth=coco_truth,
         scale=scale,
     )
+    predictions = import_file(file, data, out, options)
     for note in predictions.info.notes:
         say(note)
     return predictions

@@ -178,9 +178,9 @@ class _Counts(NamedTuple):
 def _counts(design: CurveDesign, test_set: LabelledSplit) -> dict[float, _Counts]:
     """Count, for each share, the annotations of the images for training and validation."""
     dataset = test_set.dataset
-    labels = test_set.labels.dropna() == 1
-    trusted = labels[labels.index.isin(test_set.boxes_trusted)]
-    boxes = test_set.true_boxes["image_id"]
+    labels = test_set.truth.label.dropna() == 1
+    trusted = labels[labels.index.isin(test_set.truth.boxes_trusted)]
+    boxes = test_set.truth.true_boxes["image_id"]
     by_share: dict[float, list[_Counts]] = {}
     for (_, share, _), part in design.parts.items():
         split = dataset.split(part)

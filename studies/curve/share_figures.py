@@ -198,7 +198,7 @@ def evaluate_shares(
         resamples = Resamples(evaluated.n_patients, replicates, stream=number)
         for column, (name, run) in enumerate(runs.items()):
             of_run = replace(of_split, split=run.part)
-            decision, _ = read_decision(name, run.predictions, of_run, [_POLICY])
+            decision = read_decision(name, run.predictions, of_run, [_POLICY])
             output = read_output(run.predictions, of_run.target, evaluated.image_ids)
             model = EvaluatedModel(name, evaluated, output, decision)
             figures_of = FiguresOfWeights(model)

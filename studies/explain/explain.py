@@ -68,6 +68,7 @@ def explain(
     Example:
         cxr explain results.json --data out/data --figure 0.4712 --figure ap75=0.3127
     """
+    from cxr_compare.evaluation.sources.import_options import ImportOptions
     from cxr_compare.evaluation.sources.imported import read_predicted_boxes
     from cxr_compare.evaluation.sources.truth_files import truth_set
     from cxr_compare.studies.explain.protocols import explain_figure
@@ -86,14 +87,10 @@ def explain(
             coco_truth = coco_truth or truth
     else:
         raise InputError("explain: give either --data SET or --truth FILE")
-    predicted, true = read_predicted_boxes(
-        boxes,
-        dataset,
-        finding=finding,
-        class_names=class_names,
-        coco_truth=coco_truth,
-        scale=scale,
+    options = ImportOptions(
+        "boxes", finding=finding, class_names=class_names, coco_truth=coco_truth, scale=scale
     )
+    predicted, true = read_predicted_boxes(boxes, dataset, options)
     test_ids = dataset.image_ids("test", split)
     answer = explain_figure(list(figure), predicted, true, test_ids, dataset.images)
     return Outcome(answer["text"], answer)

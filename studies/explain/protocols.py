@@ -26,7 +26,6 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.boxes.average_precision import share_on_crowds
 from cxr_compare.evaluation.boxes.best_precision import best_precision
-from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.boxes.matching import (
     IOU_THRESHOLDS,
@@ -487,8 +486,7 @@ def explain_figure(
         raise InputError(
             "--figure: give the figure itself first, such as 0.4712, and then ap75=F or score0.3=F"
         )
-    boxes, truth, ids = box_arguments(boxes, truth, image_ids, one_class=False)
-    ids = check_arguments(boxes, truth, ids, crowds=True)
+    boxes, truth, ids = box_arguments(boxes, truth, image_ids, one_class=False, crowds=True)
     evaluator = ProtocolEvaluator(boxes, truth, ids)
     tried = evaluator.protocols()
     values = np.array([[one.value_by(rules, evaluator) for one in reported] for rules in tried])

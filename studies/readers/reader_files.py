@@ -14,8 +14,9 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_line
 from cxr_compare.data_prep.store.prediction_writer import is_predictions_folder
-from cxr_compare.evaluation.boxes.read_table import ColumnNames
+from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 from cxr_compare.evaluation.sources.files import read_source
+from cxr_compare.evaluation.sources.import_options import ImportOptions
 from cxr_compare.studies.readers.reader_form import read_review
 from cxr_compare.studies.readers.reader_study import LESION
 
@@ -164,7 +165,7 @@ def read_readings(
     elif key is not None:
         rows = read_review(path, key)
     else:
-        rows = read_source(path, ColumnNames()).rows
+        rows = read_source(path, ImportOptions(name, advice=ReadingAdvice())).rows
     reader, _, modality = name.partition(":")
     rows = rows.rename(columns={"image_id": "case", "score": "rating"})
     rows = rows.assign(reader=reader, modality=modality or ONLY_MODALITY)

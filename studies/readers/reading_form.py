@@ -124,6 +124,7 @@ def import_form(
     from cxr_compare.evaluation.boxes.read_table import ColumnNames
     from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
     from cxr_compare.evaluation.sources.import_folder import import_file
+    from cxr_compare.evaluation.sources.import_options import ImportOptions
     from cxr_compare.studies.readers.reader_form import read_review
 
     form = as_path(form)
@@ -133,17 +134,15 @@ def import_form(
     rows.index.name = None  # messages name a row by it, and line 1 of the form is its header
     if set(EDGES) <= set(rows):
         rows = rows[rows["x1"].notna()]
-    predictions = import_file(
-        rows,
-        as_path(data),
-        as_path(out),
-        name=name,
+    options = ImportOptions(
+        name,
         columns=ColumnNames(score_is_named=True),
         finding=finding,
         split=split,
         images=read,
         advice=ReadingAdvice(frame=str(form)),
     )
+    predictions = import_file(rows, as_path(data), as_path(out), options)
     for note in predictions.info.notes:
         console.say(note)
     return predictions

@@ -171,7 +171,7 @@ def _predicted_system(
             f"{predictions.folder}: {name} did not run on case '{missing[0]}' ({len(missing)} such "
             "cases that readers read)"
         )
-    decision, _ = read_decision(name, predictions, test_set, (policy,))
+    decision = read_decision(name, predictions, test_set, (policy,))
     output = read_output(predictions, test_set.target, cases)
     scores = output.scores(decision.reduction)
     table = pd.DataFrame({"reader": name, "modality": "", "case": cases, "rating": scores.values})

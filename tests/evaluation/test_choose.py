@@ -112,7 +112,7 @@ def test_a_stored_threshold_that_was_changed_by_hand_is_refused(predict, test_se
     system = predict("A", "boxes", seed=1)
     choices = tune_predictions(system, test_set)
     store_decision(system, choices)
-    assert read_decision("A", system, test_set, [])[0] == choices
+    assert read_decision("A", system, test_set, []) == choices
     file = system.folder / "decisions" / "opacity.json"
     changed = json.loads(file.read_text())
     changed["chosen_on"]["digest"] = "another"
@@ -192,7 +192,7 @@ def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, test_set)
     assert stored == again
     assert {row["rule"] for row in decision.tried if "rule" in row} == {"max", "noisy_or"}
     assert set(decision.losses) == {
-        "as_it_is", "temperature", "platt", "isotonic",
+        "none", "temperature", "platt", "isotonic",
     }  # fmt: skip
 
 
@@ -204,7 +204,7 @@ def test_a_decision_keeps_what_its_thresholds_were_chosen_on(
     kept = decision.chosen_scores
     for policy, choice in decision.thresholds.items():
         assert choose_threshold(kept.y_true, kept.scores, policy) == choice
-    owners = set(test_set.patients(evaluation_set.image_ids("val")))
+    owners = set(test_set.truth.patients_of(evaluation_set.image_ids("val")))
     assert set(kept.patients) == owners
     if unit == "patient":
         assert len(kept.patients) == len(owners)
@@ -223,7 +223,7 @@ def test_a_patient_scores_as_the_highest_of_its_images(predict, test_set, evalua
     decision = tune_predictions(system, test_set, unit="patient")
     ids = evaluation_set.image_ids("val")
     table = pd.DataFrame(
-        {"patient": test_set.patients(ids),
+        {"patient": test_set.truth.patients_of(ids),
          "label": evaluation_set.labels(target).reindex(ids).to_numpy(),
          "score": read_output(system, target, ids).scores(None).to_numpy()}
     ).groupby("patient").max()  # fmt: skip

@@ -22,12 +22,13 @@ from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.report.summary_table import main_table
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.read_predictions import read_output, store_decision
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, expanded_level
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.evaluation.units import group_images
+from tests.compared import compare_predictions
 from tests.evaluation.evaluated_images import evaluated_images, figures_of, model_of, row_of
 from tests.stored_json import put_table, stored_json
 
@@ -314,7 +315,7 @@ def test_without_validation_rows_only_threshold_free_figures(predict, test_set):
     assert "no validation image" in row.note
     assert not any(each.confusion for each in comparison.systems.values())
     (note,) = [note for note in comparison.notes if note.kind == "no_validation"]
-    assert note.values == {"systems": ["A", "B"], "declared": False}
+    assert note.text.startswith("A and B have no validation images")
     assert comparison.decisions["decision_max_f1"].isna().all()
 
 
@@ -451,7 +452,7 @@ def test_figures_by_patient_are_those_of_the_highest_scores(
     for name, system in systems.items():
         rule = tune_predictions(system, test_set, unit="patient")
         table = pd.DataFrame(
-            {"patient": test_set.patients(ids),
+            {"patient": test_set.truth.patients_of(ids),
              "label": evaluation_set.labels(target).reindex(ids).to_numpy(),
              "score": read_output(system, target, ids).scores(rule.reduction).to_numpy()}
         ).groupby("patient").max()  # fmt: skip
@@ -474,11 +475,7 @@ def test_figures_by_patient_are_those_of_the_highest_scores(
     threshold = table.frame.loc["Score threshold for best F1", "A"]
     assert threshold.startswith(score_text(by_patient["A"]))
     (note,) = [note for note in comparison.notes if note.kind == "unit"]
-    assert (note.values["unit"], note.values["n_units"], note.values["n_images"]) == (
-        "patient",
-        50,
-        100,
-    )
+    assert note.text.startswith("By patient: 50 patients of 100 images")
     Result(Compared(comparison, test_set.truth)).save(tmp_path / "report")
     written = pd.read_csv(tmp_path / "report" / "figures.csv")
     assert set(written["unit"]) == {"image", "patient"}

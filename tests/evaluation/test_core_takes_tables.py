@@ -9,13 +9,18 @@ import pandas as pd
 import pytest
 
 from cxr_compare.evaluation.common_images import common_test_images
-from cxr_compare.evaluation.compare import compare_systems, models_by_label, name_models
+from cxr_compare.evaluation.compare import (
+    EligibleSystems,
+    compare_systems,
+    models_by_label,
+    name_models,
+)
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.stored_predictions import (
-    compare_predictions,
     read_system_of_split,
 )
+from tests.compared import compare_predictions
 
 
 @pytest.fixture
@@ -57,7 +62,7 @@ def frames():
 def compared(systems, truth, images="all", **options):
     named = name_models(systems)
     selected, notes = common_test_images(models_by_label(named), truth, images=images)
-    return compare_systems(named, selected, notes=notes, **options)
+    return compare_systems(EligibleSystems(named, selected, notes), **options)
 
 
 def test_the_core_opens_no_file(no_files):

@@ -10,10 +10,10 @@ from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.compare import check_protocol
 from cxr_compare.evaluation.figures import FIXED_CHOICE
 from cxr_compare.evaluation.protocol import Protocol
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.calibration import fit_calibration
 from cxr_compare.evaluation.verdict.verdict import state_verdict
+from tests.compared import compare_predictions
 from tests.evaluation.boxes.simulated import simulate
 from tests.evaluation.evaluated_images import evaluated_images, figures_of, model_of
 
@@ -62,7 +62,7 @@ def test_a_decision_names_its_fixed_choices():
 def test_figures_of_boxes_from_maps_name_the_cut_that_resamples_choose_again(predict, test_set):
     systems = {"A": predict("A", "boxes", seed=1), "C": predict("C", maps=True, skill=2.5, seed=3)}
     estimates = compare_predictions(systems, test_set, replicates=50).figures
-    assert estimates.get("A", "froc_mean").refitted_choices == (OVERLAP,)
-    assert estimates.get("A", "ap50").refitted_choices == ()
-    assert estimates.get("C", "froc_mean").refitted_choices == (MAP_CUT,)
-    assert estimates.get("C", "ap50").refitted_choices == (MAP_CUT,)
+    assert estimates.get("A", "froc_mean").choices == {OVERLAP: True}
+    assert estimates.get("A", "ap50").choices == {}
+    assert estimates.get("C", "froc_mean").choices == {MAP_CUT: True}
+    assert estimates.get("C", "ap50").choices == {MAP_CUT: True}

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
 import cxr_compare
 
@@ -32,15 +31,13 @@ def test_images_left_out_are_counted_with_their_prevalence_and_the_other_system(
         {"A": SCORES, "B": SCORES.drop(dropped)}, truth(), images="common", unit="image"
     )
     counts, figures = notes_of(result, "left_out")
-    assert counts.values["n_not_evaluated"] == 7
-    assert (counts.values["n_positive"], counts.values["n_labelled"]) == (2, 40)
-    assert counts.values["ran"] == {"A": 40, "B": 33}
+    assert "A ran on 40, B ran on 33" in counts.text
+    assert "7 of 40 labelled test images" in counts.text
     assert "2 positive (28.6 %), against 8 positive (24.2 %)" in counts.text
     kept = POSITIVE[[0, 1, 2, 3, 8, 30, 31]]
     of_dropped = SCORES[dropped].to_numpy()
     above = of_dropped[kept][:, None] > of_dropped[~kept][None, :]
-    assert figures.values["systems"]["A"]["auroc"] == pytest.approx(above.mean())
-    assert list(figures.values["systems"]) == ["A"]
+    assert f"A has an AUROC of {above.mean():.3f} (7 images, 2 positive)" in figures.text
     for note in (counts, figures):
         assert f"Caution: {note.text}" in str(result)
 

@@ -20,7 +20,6 @@ from cxr_compare.evaluation.paired_tests import (
     paired_tests,
 )
 from cxr_compare.evaluation.replicates import replicates
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP, Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     OBUCHOWSKI,
@@ -32,6 +31,7 @@ from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.thresholds import ThresholdChoice
 from cxr_compare.evaluation.verdict.cautions import few_patients
+from tests.compared import compare_predictions
 from tests.evaluation.evaluated_images import evaluated_images, figures_of, model_of, once, row_of
 
 N = 240
@@ -386,18 +386,16 @@ def test_f1_of_one_is_exact_by_the_share_that_it_follows_from():
 
 def test_few_effective_patients_and_a_patient_with_many_images_are_a_caution():
     (caution,) = few_patients(evaluated_images(np.isin(np.arange(N), [0, 100, 200])))
-    (positive,) = [row for row in caution.values["classes"] if row["name"] == "positive"]
-    assert (positive["n_images"], positive["n_patients"], positive["few"]) == (3, 3, True)
+    assert "The 3 positive images are of 3 patients." in caution.text
+    assert "negative images are" not in caution.text
     owner = np.where(np.arange(N) < 100, 0, np.arange(N) - 99)
     even = np.arange(N) % 2 == 0
     (caution,) = few_patients(evaluated_images(even, owner))
-    classes = caution.values["classes"]
-    assert [row["name"] for row in classes] == ["positive", "negative"]
-    for row in classes:
+    for name in ("positive", "negative"):
         # 50 of 120 images of either class: (50 + 70)^2 / (50^2 + 70) effective patients.
-        assert row["effective"] == pytest.approx(120**2 / 2570)
-        assert (row["largest"], row["n_images"]) == (50, 120)
-    assert "(42 %)" in caution.text
+        effective = f"The 120 {name} images are of 71 patients, and say as much as 120 images of "
+        assert f"{effective}{120**2 / 2570:.1f} patients" in caution.text
+        assert f"One patient has 50 of the 120 {name} images (42 %)." in caution.text
     assert few_patients(evaluated_images(even)) == []
 
 

@@ -12,11 +12,11 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.ensemble import ensemble
 from cxr_compare.scripts.commands.tune import tune
+from tests.compared import compare_predictions
 from tests.plain_sets import prepare_plain
 from tests.scripts.small_sets import write_predictions, write_source
 from tests.stored_json import put_table

@@ -15,11 +15,12 @@ from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.read_table import ColumnNames
 from cxr_compare.evaluation.sources import import_folder
+from cxr_compare.evaluation.sources.import_options import ImportOptions
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.split import split
+from tests.compared import compare_predictions
 from tests.scripts.small_sets import table_set
 
 
@@ -71,7 +72,9 @@ def test_scores_come_in_and_images_without_one_are_failed(run, capsys):
 def test_scores_of_a_spreadsheet_or_with_decimal_commas_are_those_of_the_csv(run, tmp_path, data):
     table = pd.DataFrame({"image_id": list("cdef"), "score": [0.25, 0.5, 0.125, 1.0]})
     table.to_excel(tmp_path / "preds.xlsx", index=False)
-    import_folder.import_file(tmp_path / "preds.xlsx", data, tmp_path / "book", name="Other")
+    import_folder.import_file(
+        tmp_path / "preds.xlsx", data, tmp_path / "book", ImportOptions("Other")
+    )
     commas = run(table.to_csv(index=False, sep=";", decimal=","))
     for predictions in (Predictions.open(tmp_path / "book"), commas):
         assert predictions.scores["score"].tolist() == table["score"].tolist()
@@ -230,7 +233,7 @@ def test_a_table_in_python_is_imported_like_a_file(data, tmp_path):
     frame = pd.DataFrame({"image_id": ["c", "d"], "p": [0.25, 1]}, index=["one", "two"])
     columns = ColumnNames(score="p")
     imported_predictions = import_folder.import_file(
-        frame, str(data), tmp_path / "out", name="Table", columns=columns
+        frame, str(data), tmp_path / "out", ImportOptions("Table", columns=columns)
     )
     assert imported_predictions.scores["score"].tolist() == [0.25, 1.0]
     assert imported_predictions.info.imported_from == "DataFrame"
@@ -244,7 +247,9 @@ def test_a_table_in_python_is_imported_like_a_file(data, tmp_path):
         (frame.rename(columns={"p": "q"}), "the DataFrame: column 'p' .*image_id, q"),
     ):
         with pytest.raises(InputError, match=message):
-            import_folder.import_file(wrong, data, tmp_path / "no", name="T", columns=columns)
+            import_folder.import_file(
+                wrong, data, tmp_path / "no", ImportOptions("T", columns=columns)
+            )
     assert not (tmp_path / "no").exists()
 
 
@@ -575,7 +580,7 @@ def test_the_submission_of_vinbigdata_has_classes_and_corners(tmp_path):
     )
     (tmp_path / "preds.csv").write_text(text)
     predictions = import_folder.import_file(
-        tmp_path / "preds.csv", folder, tmp_path / "out", name="V"
+        tmp_path / "preds.csv", folder, tmp_path / "out", ImportOptions("V")
     )
     assert predictions.boxes[["image_id", "finding", *EDGES, "score"]].to_numpy().tolist() == [
         ["c", "lung_opacity", 10, 20, 40, 60, 0.9],
@@ -584,7 +589,7 @@ def test_the_submission_of_vinbigdata_has_classes_and_corners(tmp_path):
     ]
     assert set(statuses(predictions).values()) == {"ok"}
     in_memory = import_folder.read_predictions(
-        pd.read_csv(tmp_path / "preds.csv"), folder, name="V"
+        pd.read_csv(tmp_path / "preds.csv"), folder, ImportOptions("V")
     )
     assert in_memory.tables["boxes"].equals(predictions.boxes)
 

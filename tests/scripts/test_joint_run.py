@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         for run in runs:
             freeze_decision(run, split, console)
         ensemble([f"D={runs[0]}", f"C={runs[1]}"], data=data, out=folder / "both")
-    return Made(dataset, folder / "both", split.image_ids("test")[:8].tolist())
+    return Made(dataset, folder / "both", split.truth.ids_of("test")[:8].tolist())
 
 
 def require_stored_answers(system: Path, made: Made, tolerance: float) -> None:

@@ -83,9 +83,9 @@ def test_tune_reports_its_calibration(data, predictions):
     shown = str(tune(predictions, data=data, **options))
     stored = stored_json(predictions / "decisions" / "opacity.json")
     assert set(stored["losses"]) == {
-        "as_it_is", "temperature", "platt", "isotonic",
+        "none", "temperature", "platt", "isotonic",
     }  # fmt: skip
-    assert "(held-out log loss: as_it_is " in shown
+    assert "(held-out log loss: none " in shown
     assert stored["thresholds"]["threshold=0.5"]["threshold"] == 0.5
 
 

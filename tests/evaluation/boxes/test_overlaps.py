@@ -13,8 +13,11 @@ from cxr_compare.evaluation.boxes.overlaps import (
     OverlappingBoxes,
     StoredPairs,
     overlap_candidates,
-    without_overlaps,
 )
+
+
+def without_overlaps(boxes, limit):
+    return OverlappingBoxes.from_boxes(boxes).left(limit)
 
 
 def random_boxes(n_boxes=400, n_images=20, seed=0):

@@ -24,9 +24,9 @@ from cxr_compare.evaluation.groups.failure_analysis import (
 from cxr_compare.evaluation.groups.shares import TOO_FEW, TOO_FEW_LESIONS, Shares
 from cxr_compare.evaluation.groups.shortcuts import SHORTCUT
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.thresholds import ThresholdChoice
+from tests.compared import compare_predictions
 from tests.evaluation.evaluated_images import evaluated_images, model_of, row_of
 from tests.stored_json import bind_tables, put_table
 

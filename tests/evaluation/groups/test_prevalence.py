@@ -5,7 +5,7 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.groups.prevalence import Prevalence
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
+from tests.compared import compare_predictions
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ from cxr_compare.evaluation.metrics.registry import (
 )
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report.summary_table import TableRow, main_table
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.ranking import RankedScores
+from tests.compared import compare_predictions
 from tools import documents
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -20,8 +20,9 @@ from cxr_compare.evaluation.report.cases import CaseSource, display_text, read_c
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.pixels import pixels_of_data_set
 from cxr_compare.evaluation.sources.read_predictions import store_decision
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.scripts.commands.overlay import image_file_name, overlay
+from tests.compared import compare_predictions
 from tests.stored_json import put_table
 
 

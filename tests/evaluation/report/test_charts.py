@@ -20,8 +20,8 @@ from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report.chart_style import ShownChart, log_axis, new_chart, save_chart
 from cxr_compare.evaluation.report.curves import chart_facts, curve_table, froc_sensitivities
 from cxr_compare.evaluation.report.plots import chart_names, chart_note, draw, draw_forest
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.intervals import Interval
+from tests.compared import compare_predictions
 from tests.saved_report import save_report
 
 

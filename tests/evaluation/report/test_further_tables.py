@@ -21,8 +21,8 @@ from cxr_compare.evaluation.report.failure_tables import (
     subgroup_tables,
 )
 from cxr_compare.evaluation.report.folded_tables import folded_tables
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
+from tests.compared import compare_predictions
 
 
 def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):

@@ -22,9 +22,9 @@ from cxr_compare.evaluation.report.summary_table import (
     table_rows,
 )
 from cxr_compare.evaluation.report.table import html_table, notes_text, text_table
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.figure_text import p_equation
 from cxr_compare.evaluation.system_result import SystemResult
+from tests.compared import compare_predictions
 
 PAIR = "RetinaNet − CheXNet"
 BOTH = {"Accuracy", "Precision", "Sensitivity (recall)", "Specificity", "F1", "AUROC"}

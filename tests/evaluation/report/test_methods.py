@@ -16,10 +16,11 @@ from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.interval_texts import families_text
 from cxr_compare.evaluation.report.methods import methods, policy_meaning
 from cxr_compare.evaluation.sources.read_predictions import store_decision
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.evaluation.thresholds import check_policy
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.networks.registry import NETWORKS
+from tests.compared import compare_predictions
 
 
 def test_decisions_paragraph_has_the_values_that_validation_chose(predict, test_set):
@@ -55,7 +56,7 @@ def test_a_further_policy_is_evaluated_beside_the_stored_ones(predict, test_set,
         {"A": tuned, "B": untuned},
         test_set,
         replicates=100,
-        extra_policies=("threshold=0.3", "cost:5/1"),
+        policies=("threshold=0.3", "cost:5/1"),
     )
     assert list(comparison.systems["A"].thresholds) == ["youden", "threshold=0.3", "cost:5/1"]
     assert comparison.systems["A"].thresholds["threshold=0.3"] == 0.3

@@ -26,7 +26,6 @@ from cxr_compare.evaluation.report.summary_table import table_rows
 from cxr_compare.evaluation.report.table import value_text
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.system_result import SystemResult
-from cxr_compare.evaluation.verdict.background import Background
 from tests.outline import Outline
 from tests.saved_report import save_report
 from tests.undrawn_figures import leave_figures_out
@@ -95,18 +94,16 @@ def test_report_opens_with_the_answer(html):
 
 
 def test_every_caution_opens_from_a_few_words_and_a_short_one_stands_in_full(written, comparison):
-    one = replace(comparison, background=Background(synthetic=12), notes=[])
-    assert '<p class="cautions">Synthetic images: the figures say' in written(one)
-    long = written(replace(comparison, background=Background(), notes=[Note("copies", "a" * 130)]))
+    one = replace(comparison, notes=[Note("synthetic", "Synthetic images.")])
+    assert '<p class="cautions">Synthetic images.' in written(one)
+    long = written(replace(comparison, notes=[Note("copies", "a" * 130)]))
     assert f"images</summary><p>{'a' * 130}</p>" in long
-    few = [Note("few_patients", "Nine patients."), Note("copies", "A copy.")]
-    elsewhere = Background("rsna", 12, ("a leak",), {"CheXNet": ("phantom",)})
-    html = written(replace(comparison, background=elsewhere, notes=few))
-    cautions = re.search(r'<ul class="cautions".*?</ul>', html, re.DOTALL)[0]
+    kinds = ["few_patients", "copies", "audit", "elsewhere", "synthetic"]
+    several = replace(comparison, notes=[Note(kind, f"About {kind}.") for kind in kinds])
+    cautions = re.search(r'<ul class="cautions".*?</ul>', written(several), re.DOTALL)[0]
     opened = re.findall(r"<summary>(.*?)</summary><p>(.*?)</p>", cautions)
-    assert [text for _, text in opened] == [
-        note.text for note in replace(comparison, background=elsewhere, notes=few).answer.cautions
-    ]
+    assert [text for _, text in opened] == [note.text for note in several.answer.cautions]
+    assert len(opened) == len(kinds)
     assert all(3 <= len(brief.split()) <= 6 for brief, _ in opened)
 
 

@@ -38,7 +38,6 @@ def forbid_evaluation(monkeypatch):
         raise AssertionError("a finished report evaluated again")
 
     monkeypatch.setattr(core, "compare_systems", refuse)
-    monkeypatch.setattr("cxr_compare.evaluation.sources.eligible.compare_systems", refuse)
     monkeypatch.setattr("cxr_compare.scripts.systems.load_model", refuse)
 
 

@@ -13,9 +13,9 @@ from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.report.compared import Compared
 from cxr_compare.evaluation.report.result import Result
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.run_info import StartedRun
+from tests.compared import compare_predictions
 from tests.stored_json import put_table
 
 TABLES = ("images", "findings", "boxes", "box_coverage")

@@ -33,16 +33,15 @@ def assert_equal(one, other):
 
 def test_more_labels_than_one_table_holds(monkeypatch):
     boxes, _ = simulate(9, n_labels=20, most=8)
-    one = {"models": np.zeros(len(boxes), int), "weights": [1.0]}
+    one = {"models": np.zeros(len(boxes), int), "n_models": 1}
     whole = best_box_fusion(boxes, **one)
     monkeypatch.setattr("cxr_compare.evaluation.sources.box_fusion._ROWS_AT_ONCE", 3)
     assert_equal(best_box_fusion(boxes, **one), whole)
 
 
-def by_definition(boxes, models, weights, iou_threshold):
+def by_definition(boxes, models, n_models, iou_threshold):
     """One label: rows of score and corners, in the order in which their leaders are found."""
-    weighed = boxes.scores * np.array(weights)[models]
-    left = list(np.argsort(-weighed, kind="stable"))
+    left = list(np.argsort(-boxes.scores, kind="stable"))
     rows = []
     while left:
         overlap = box_iou(boxes.corners[left[0]], boxes.corners[left])
@@ -51,23 +50,23 @@ def by_definition(boxes, models, weights, iou_threshold):
         for box in near:  # by falling score
             best.setdefault(models[box], box)
         chosen = list(best.values())
-        total = weighed[chosen].sum()
-        rows.append([total / sum(weights), *(weighed[chosen] @ boxes.corners[chosen] / total)])
+        total = boxes.scores[chosen].sum()
+        mean = boxes.scores[chosen] @ boxes.corners[chosen] / total
+        rows.append([total / n_models, *mean])
         left = [box for box in left if box not in near]
     return np.array(rows)
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("iou_threshold", [0.0, 0.3, 0.6])
-@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [2.0, 1.0, 0.5]])
-def test_each_label_is_fused_as_defined(seed, iou_threshold, weights):
+def test_each_label_is_fused_as_defined(seed, iou_threshold):
     boxes, models = simulate(seed)
-    fused = best_box_fusion(boxes, models=models, weights=weights, iou_threshold=iou_threshold)
+    fused = best_box_fusion(boxes, models=models, n_models=3, iou_threshold=iou_threshold)
     assert 0 < len(fused) < len(boxes)
     assert set(fused.labels) == set(boxes.labels)
     for label in np.unique(boxes.labels):
         mine = boxes.labels == label
-        expected = by_definition(boxes[mine], models[mine], weights, iou_threshold)
+        expected = by_definition(boxes[mine], models[mine], 3, iou_threshold)
         expected = expected[np.argsort(-expected[:, 0], kind="stable")]
         ours = fused[fused.labels == label]
         found = np.column_stack([ours.scores, ours.corners])
@@ -76,7 +75,7 @@ def test_each_label_is_fused_as_defined(seed, iou_threshold, weights):
 
 def test_one_model_alone_is_non_maximum_suppression():
     boxes, models = simulate(7, n_models=1)
-    fused = best_box_fusion(boxes, models=models, weights=[1.0])
+    fused = best_box_fusion(boxes, models=models, n_models=1)
     kept = boxes[suppress_boxes(boxes, 0.5)]
     assert 0 < len(kept) < len(boxes)
     np.testing.assert_allclose(fused.scores, kept.scores, rtol=1e-12)
@@ -85,7 +84,7 @@ def test_one_model_alone_is_non_maximum_suppression():
 
 def test_boxes_without_area_or_score_come_through():
     boxes = boxes_of([[1, 1, 1, 5], [0, 0, 2, 2]], [0.5, 0.0], [0, 1])
-    fused = best_box_fusion(boxes, models=np.zeros(2, int), weights=[1])
+    fused = best_box_fusion(boxes, models=np.zeros(2, int), n_models=1)
     np.testing.assert_allclose(fused.corners, boxes.corners)
     assert fused.scores == pytest.approx([0.5, 0.0])
 
@@ -98,7 +97,7 @@ def test_findings_and_images_never_meet_and_boxes_keep_to_their_image():
     mixed = frame.sample(frac=1, random_state=0)
     groups = BoxGroups.from_table(mixed)
     stored = Boxes.from_table(mixed, groups.labels)
-    fused = best_box_fusion(stored, models=np.zeros(3, int), weights=[1.0])
+    fused = best_box_fusion(stored, models=np.zeros(3, int), n_models=1)
     table = groups.to_table(fused, sizes.astype({"width": "Int64"}))
     found = table.sort_values("score", ascending=False)
     assert list(zip(found["image_id"], found["finding"], strict=True)) == [

@@ -12,6 +12,7 @@ import cxr_compare
 from cxr_compare import InputError
 from cxr_compare.evaluation.boxes.read_table import ColumnNames
 from cxr_compare.evaluation.sources.from_frames import truth_from_values
+from cxr_compare.evaluation.sources.import_options import ImportOptions
 from cxr_compare.evaluation.sources.imported import read_rows
 from cxr_compare.evaluation.sources.known_images import KnownImages
 
@@ -27,7 +28,8 @@ def auroc(folder: Path, columns: ColumnNames | None = None, **table: object) -> 
     labelled, _ = truth_from_values(pd.Series(Y, index=IDS))
     path = folder / "p.csv"
     pd.DataFrame({"filename": IDS, **table}).to_csv(path, index=False)
-    rows = read_rows(path, KnownImages.of_truth(labelled), name="A", columns=columns).scores
+    options = ImportOptions("A", columns=columns or ColumnNames())
+    rows = read_rows(path, KnownImages.of_truth(labelled), options).scores
     figure = cxr_compare.metrics.auroc(Y, rows.set_index("image_id")["score"][IDS].to_numpy())
     assert figure is not None
     return figure

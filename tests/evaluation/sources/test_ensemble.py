@@ -24,13 +24,11 @@ def detectors(predict):
 
 @pytest.fixture
 def join(evaluation_set, tmp_path):
-    """Join members and open the predictions folder of the ensemble."""
+    """Join members in a predictions folder."""
     numbers = itertools.count()
 
-    def join_members(members, weights=None):
-        folder = tmp_path / f"ensemble-{next(numbers)}"
-        join_systems(members, evaluation_set, folder, weights=weights)
-        return Predictions.open(folder)
+    def join_members(members):
+        return join_systems(members, evaluation_set, tmp_path / f"ensemble-{next(numbers)}")
 
     return join_members
 
@@ -47,14 +45,13 @@ def fail(member, image_id, reason="unreadable"):
 
 
 def test_fused_boxes_are_those_of_the_oracle(detectors, evaluation_set, join):
-    joined = join(detectors, [2, 1])
+    joined = join(detectors)
     for image_id in evaluation_set.image_ids("val")[:20]:
         parts = [d.boxes[d.boxes["image_id"] == image_id] for d in detectors]
         boxes, scores, _ = oracle_wbf.weighted_boxes_fusion(
             [part[EDGES].to_numpy() / 100 for part in parts],
             [part["score"].to_numpy() for part in parts],
             [np.zeros(len(part)) for part in parts],
-            weights=[2, 1],
             iou_thr=0.5,
         )
         ours = joined.boxes[joined.boxes["image_id"] == image_id]
@@ -62,24 +59,24 @@ def test_fused_boxes_are_those_of_the_oracle(detectors, evaluation_set, join):
         np.testing.assert_allclose(ours[EDGES].to_numpy() / 100, boxes, atol=1e-6)
 
 
-def test_classifiers_give_the_weighted_mean_and_their_maps_too(predict, join):
+def test_classifiers_give_the_mean_and_their_maps_too(predict, join):
     members = [predict(f"C{seed}", "scores", seed=seed, maps=True) for seed in (1, 2)]
-    joined = join(members, [3, 1])
+    joined = join(members)
     first, second = (m.scores.set_index("image_id")["score"] for m in members)
     mean = joined.scores.set_index("image_id")["score"]
-    np.testing.assert_allclose(mean, 0.75 * first[mean.index] + 0.25 * second[mean.index])
+    np.testing.assert_allclose(mean, (first[mean.index] + second[mean.index]) / 2)
     values = [m.maps.set_index("image_id")["values"] for m in members]
     image_id = mean.index[0]
     row = joined.maps.set_index("image_id").loc[image_id]
-    expected = 0.75 * values[0][image_id] + 0.25 * values[1][image_id]
-    np.testing.assert_allclose(row["values"], expected)
+    np.testing.assert_allclose(row["values"], (values[0][image_id] + values[1][image_id]) / 2)
 
 
-def test_maps_of_one_member_alone_are_left_out_with_a_note(predict, evaluation_set, tmp_path):
+def test_maps_of_one_member_alone_are_left_out_with_a_note(predict, join):
     members = [predict("C1", "scores", seed=1, maps=True), predict("C2", "scores", seed=2)]
-    (note,) = join_systems(members, evaluation_set, tmp_path / "joined")
+    joined = join(members)
+    (note,) = joined.info.notes
     assert "maps" in note
-    assert Predictions.open(tmp_path / "joined").maps.empty
+    assert joined.maps.empty
 
 
 def test_an_image_that_failed_in_one_member_failed_and_has_no_boxes(detectors, join):
@@ -111,14 +108,6 @@ def test_members_that_do_not_belong_together_are_refused(predict, detectors, joi
     (finding,) = set(first.boxes["finding"])
     with pytest.raises(InputError, match=f"--finding {finding}'"):
         join([first, with_info(second, findings=["mass", finding])])
-
-
-@pytest.mark.parametrize(
-    "weights", [[1.0], [1.0, -1.0], [1.0, float("nan")], [1e308, 1e308], [1.0, 1e-300]]
-)
-def test_wrong_weights_are_refused(detectors, join, weights):
-    with pytest.raises(InputError, match=r"weights.*\b2\b"):
-        join(detectors, weights)
 
 
 def with_info(member, **facts):
@@ -180,9 +169,7 @@ def test_a_member_without_a_list_of_training_images_is_named(detectors, join, te
     assert describe_training_data(joined)["unknown"] == "D2"
 
 
-def test_the_id_follows_members_and_settings(detectors, join):
-    first = join(detectors, [2, 1]).info.inference_id
-    assert join(detectors, [2, 1]).info.inference_id == first
-    assert join(detectors, [1, 2]).info.inference_id != first
-    equal = join(detectors, [1, 1]).info.inference_id
-    assert join(detectors[::-1], [1, 1]).info.inference_id != equal
+def test_the_id_follows_the_members(detectors, join):
+    first = join(detectors).info.inference_id
+    assert join(detectors).info.inference_id == first
+    assert join(detectors[::-1]).info.inference_id != first

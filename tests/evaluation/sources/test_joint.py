@@ -7,8 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.sources.ensemble import join_in_memory, join_systems
+from cxr_compare.evaluation.sources.ensemble import join_systems
 from cxr_compare.evaluation.sources.joint import gate_boxes
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.statistics.calibration import clipped_logit
@@ -24,8 +23,7 @@ def members(predict):
 
 @pytest.fixture
 def joint(members, evaluation_set, tmp_path):
-    join_systems(members, evaluation_set, tmp_path / "joint")
-    return Predictions.open(tmp_path / "joint")
+    return join_systems(members, evaluation_set, tmp_path / "joint")
 
 
 def sample(n, seed=0, skill=(1.5, 1.2)):
@@ -98,16 +96,16 @@ def test_a_joint_system_has_scores_boxes_and_maps(joint, members):
 def test_members_may_differ_in_training_images(members, predict, evaluation_set):
     detector, _ = members
     more = predict("More", "scores", seed=2, roles=("train", "val", "test"))
-    joint = join_in_memory([detector, more], evaluation_set)
+    joint = join_systems([detector, more], evaluation_set)
     assert set(joint.images["image_id"]) == set(detector.images["image_id"])
     lost = evaluation_set.image_ids("val")[0]
     with pytest.raises(InputError, match=lost):
-        join_in_memory([detector, predict("Less", seed=2, skip=(lost,))], evaluation_set)
+        join_systems([detector, predict("Less", seed=2, skip=(lost,))], evaluation_set)
 
 
 def test_permuted_test_labels_change_neither_weights_nor_gate(members, evaluation_set, monkeypatch):
-    before = join_in_memory(members, evaluation_set)
-    test_ids = set(LabelledSplit(evaluation_set, evaluation_set.target()).image_ids("test"))
+    before = join_systems(members, evaluation_set)
+    test_ids = set(LabelledSplit(evaluation_set, evaluation_set.target()).truth.ids_of("test"))
     labels = type(evaluation_set).labels
 
     def permuted(self, target):
@@ -118,7 +116,7 @@ def test_permuted_test_labels_change_neither_weights_nor_gate(members, evaluatio
         return found
 
     monkeypatch.setattr(type(evaluation_set), "labels", permuted)
-    after = join_in_memory(members, evaluation_set)
+    after = join_systems(members, evaluation_set)
     assert after.info.ensemble == before.info.ensemble
     pd.testing.assert_frame_equal(after.scores, before.scores)
     pd.testing.assert_frame_equal(after.boxes, before.boxes)
@@ -126,7 +124,7 @@ def test_permuted_test_labels_change_neither_weights_nor_gate(members, evaluatio
 
 def test_its_validation_patients_count_as_seen(joint, evaluation_set):
     split = LabelledSplit(evaluation_set, evaluation_set.target())
-    fitted = split.labels_of("val").dropna().index
+    fitted = split.truth.labels_of("val").dropna().index
     assert set(joint.seen["image_id"]) == set(fitted)
     assert set(joint.seen["role"]) == {"val"}
 
@@ -137,11 +135,11 @@ def test_validation_without_two_patients_of_each_class_is_refused(
     labels = type(evaluation_set).labels
     monkeypatch.setattr(type(evaluation_set), "labels", lambda *given: labels(*given) * 0)
     with pytest.raises(InputError, match=r"0 patients with.*'lung_opacity'"):
-        join_in_memory(members, evaluation_set)
+        join_systems(members, evaluation_set)
 
 
 def test_three_members_are_joined_with_fused_boxes(members, predict, evaluation_set):
-    joint = join_in_memory([*members, predict("E", "boxes", seed=3)], evaluation_set)
+    joint = join_systems([*members, predict("E", "boxes", seed=3)], evaluation_set)
     assert len(joint.info.ensemble["findings"]["lung_opacity"]["weights"]) == 3
     assert joint.kind == "both"
     assert joint.boxes.groupby("image_id").size().max() <= 100

@@ -6,13 +6,14 @@ import pytest
 from scipy.special import logit
 
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.evaluation.groups import shortcuts
 from cxr_compare.evaluation.groups.shortcuts import (
     Fact,
     TargetLabels,
     auroc_of_fact,
     auroc_of_facts,
 )
-from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
+from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts, shortcut_facts
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.statistics.folds import MOST_FOLDS, patient_folds
 from tests.rsna_tables import read_rsna_tables
@@ -132,7 +133,8 @@ def test_intervals_include_the_variance_of_models_that_share_images():
     positive = np.random.default_rng(3).random(400) < 0.5
     labels = pd.DataFrame({"mass": positive.astype(float)}, index=images["image_id"])
     scores = (positive + np.random.default_rng(4).normal(0, 1, 400)).astype(np.float64)
-    (row,) = measure_shortcuts(images, NO_DECODE, labels, systems={"A": [scores]})
+    facts = shortcut_facts(images, NO_DECODE)
+    (row,) = shortcuts.measure_shortcuts(images, facts, labels, systems={"A": [scores]})
     folds, patient = patient_folds(images["patient_id"].to_numpy()), np.arange(400)
     fact = Fact.from_values("view", images["view"])
     guess = auroc_of_fact(fact, TargetLabels(positive, folds, patient))

@@ -12,6 +12,7 @@ from cxr_compare import InputError
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.evaluation.sources.from_frames import truth_from_values
 from cxr_compare.evaluation.sources.import_folder import read_predictions
+from cxr_compare.evaluation.sources.import_options import ImportOptions
 from cxr_compare.evaluation.sources.truth_files import truth_set
 
 IDS = [f"img{number}" for number in range(6)]
@@ -105,9 +106,8 @@ def test_coco_results_by_number_find_images_of_equal_names_in_two_folders(tmp_pa
     (tmp_path / "t.json").write_text(json.dumps(truth))
     (tmp_path / "r.json").write_text(json.dumps(results))
     dataset = truth_set(tmp_path / "t.json", None, print)
-    predictions = read_predictions(
-        tmp_path / "r.json", dataset, name="A", coco_truth=tmp_path / "t.json"
-    )
+    options = ImportOptions("A", coco_truth=tmp_path / "t.json")
+    predictions = read_predictions(tmp_path / "r.json", dataset, options)
     scores = predictions.tables["boxes"].set_index("image_id")["score"]
     positive = dataset.findings.set_index("image_id")["state"] == "present"
     assert scores[positive[positive].index].tolist() == [0.9]

@@ -12,35 +12,42 @@ from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.prediction_info import TrainingSet
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.output import Output, SystemFacts
 from cxr_compare.evaluation.sources.eligibility import describe_training_data, training_sets
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
-from cxr_compare.evaluation.verdict.background import Background
-from cxr_compare.evaluation.verdict.cautions import list_cautions
+from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.evaluation.verdict.cautions import chance_notes, data_notes, list_cautions
+from tests.compared import compare_predictions
 from tests.stored_json import bind_tables
 
-NO_FAILURES = pd.DataFrame()
+
+def images(content_id="1"):
+    ids = pd.Index(["a", "b"])
+    labelled = LabelledImages.from_arrays(ids, [0, 1])
+    return replace(labelled, data_name="rsna", ids={"content_id": content_id})
 
 
-def cautions(make_metrics, rows, failures=NO_FAILURES, *, p_values=(), audit=(), **background):
-    figures = Figures.from_table(
-        make_metrics([(name, "", "auroc", *row) for name, row in rows.items()])
-    )
-    key = MetricKey(ALL, "", "auroc")
-    for name, p_value in zip(rows, p_values, strict=False):
-        figures.rows[name, ""][key] = replace(figures.rows[name, ""][key], p_value=p_value)
-    return list_cautions(Background("rsna", audit=audit, **background), figures, failures)
+def trained_on(**systems):
+    """Models of systems that were trained on data sets of these names and content ids."""
+    output = Output.from_scores(pd.Index(["a", "b"]), [0.1, 0.9])
+    choices = Choices(target="label", chosen_on={})
+    return {
+        name: [EvaluatedModel(name, images(), output, choices, SystemFacts(trained_on=sets))]
+        for name, sets in systems.items()
+    }
 
 
-def test_an_audit_that_skipped_the_split_is_a_caution(make_metrics):
-    rows = {"A": (0.9, 0.8, 0.95), "B": (0.8, 0.7, 0.9)}
-    (caution,) = cautions(make_metrics, rows, audit=None)
+def test_an_audit_that_skipped_the_split_is_a_caution():
+    (caution,) = data_notes(images(), trained_on(A=()), None)
     assert caution.kind == "no_audit"
-    assert cautions(make_metrics, rows) == ()
+    assert data_notes(images(), trained_on(A=()), []) == []
 
 
 @pytest.mark.parametrize(
@@ -54,35 +61,36 @@ def test_an_audit_that_skipped_the_split_is_a_caution(make_metrics):
 def test_a_rank_test_that_does_not_show_more_than_chance_is_a_caution(
     make_metrics, a, b, p_values, kind, systems
 ):
-    (caution,) = cautions(make_metrics, {"A": a, "B": b}, p_values=p_values)
-    assert caution.kind == kind
-    assert list(caution.values["systems"]) == systems
-    for name, row in caution.values["systems"].items():
-        estimate, low, high = {"A": a, "B": b}[name]
-        assert (row["estimate"], row["ci_low"], row["ci_high"]) == (estimate, low, high)
-        assert f"{name} ({estimate:.3f}, 95 % interval {low:.3f} to {high:.3f}" in caution.text
-
-
-def test_the_worst_comes_first_and_notes_of_caution_last(make_metrics):
-    figures = Figures.from_table(make_metrics([("A", "", "auroc", 0.5, 0.4, 0.6)]))
+    rows = {"A": a, "B": b}
+    figures = Figures.from_table(
+        make_metrics([(name, "", "auroc", *row) for name, row in rows.items()])
+    )
     key = MetricKey(ALL, "", "auroc")
-    figures.rows["A", ""][key] = replace(figures.rows["A", ""][key], p_value=1.0)
-    background = Background("rsna", 3, ("a leak",), {"A": ("phantom",)})
-    notes = [Note("few_patients", "Few patients."), Note("seeds", "Means over seeds.")]
-    listed = list_cautions(background, figures, NO_FAILURES, notes)
-    kinds = [note.kind for note in listed]
-    assert kinds == ["audit", "chance", "elsewhere", "synthetic", "few_patients"]
+    for name, p_value in zip(rows, p_values, strict=True):
+        figures.rows[name, ""][key] = replace(figures.rows[name, ""][key], p_value=p_value)
+    (caution,) = chance_notes(figures)
+    assert caution.kind == kind
+    for name, (estimate, low, high) in rows.items():
+        figure = f"{name} ({estimate:.3f}, 95 % interval {low:.3f} to {high:.3f}"
+        assert (figure in caution.text) == (name in systems)
 
 
-def test_training_elsewhere_is_one_caution_for_all_systems(make_metrics):
-    rows = {"A": (0.9, 0.8, 0.95)}
-    both = {"A": ("phantom",), "B": ("phantom",), "C": ("rsna", "nih")}
-    (caution,) = cautions(make_metrics, rows, elsewhere=both)
-    assert caution.values["groups"] == [
-        {"systems": ["A", "B"], "data_sets": ["phantom"]},
-        {"systems": ["C"], "data_sets": ["rsna", "nih"]},
-    ]
-    assert "“rsna” (other images)" in caution.text
+def test_the_worst_comes_first_and_other_cautions_last():
+    kinds = ["few_patients", "seeds", "synthetic", "elsewhere", "chance", "audit", "scores"]
+    listed = list_cautions([Note(kind, "") for kind in kinds])
+    assert [note.kind for note in listed] == [
+        "scores", "audit", "chance", "elsewhere", "synthetic", "few_patients"
+    ]  # fmt: skip
+
+
+def test_training_elsewhere_is_one_caution_for_all_systems():
+    phantom = (("phantom", "2"),)
+    models = trained_on(A=phantom, B=phantom, C=(("rsna", "3"), ("nih", "4")), D=(("rsna", "1"),))
+    (caution,) = data_notes(images(), models, [])
+    assert caution.kind == "elsewhere"
+    assert "A and B were trained on data set “phantom”" in caution.text
+    assert "C was trained on data set “rsna” (other images) and “nih”" in caution.text
+    assert "D" not in caution.text.split()
 
 
 def viewed(evaluation_set, truth_in_view):
@@ -112,12 +120,9 @@ def test_a_guess_without_the_lungs_is_compared_with_each_system(
     shortcuts = [note for note in found.answer.cautions if note.kind == "shortcut"]
     if truth_in_view:
         (caution,) = shortcuts
-        assert caution.values["fact"] == "view"
-        assert caution.values["auroc"] == 1.0
-        systems = caution.values["systems"]
-        assert list(systems) == ["A", "B"]
-        for row in systems.values():  # the guess reaches 1 on these pairs
-            assert row["auroc"] - 1 == pytest.approx(row["difference"])
+        assert "from view, with AUROC 1.000" in caution.text
+        for name, gap in zip(rows["system"], rows["estimate"], strict=True):
+            assert f"{name} ({1 + gap:.3f}, difference {number(gap)}" in caution.text
         assert (rows["estimate"] < 0).all()
     else:
         assert shortcuts == []
@@ -137,9 +142,9 @@ def test_errors_of_the_audit_stand_below_the_answer(predict, test_set, evaluatio
     write_audit(evaluation_set, [leak, elsewhere, mild])
     found = compare_predictions({"A": predict("A", seed=1)}, test_set, replicates=20)
     error = "split 'default': patient in more than one role (3 patients)"
-    assert found.background.audit == (error,)
+    assert found.audit == [error]
     assert found.answer.cautions[0].kind == "audit"
-    assert found.answer.cautions[0].values == {"error": error}
+    assert error in found.answer.cautions[0].text
 
 
 def test_only_an_audit_of_this_very_split_clears_it(evaluation_set):

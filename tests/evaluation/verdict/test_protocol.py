@@ -10,10 +10,11 @@ from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.sources.read_predictions import store_decision
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 from cxr_compare.scripts.compare_inputs import read_protocol_or_margin
 from cxr_compare.scripts.given_systems import read_systems
+from tests.compared import compare_predictions
 
 
 @pytest.mark.parametrize(

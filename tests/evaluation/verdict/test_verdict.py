@@ -12,11 +12,11 @@ from cxr_compare.evaluation.figures import Figure, Figures
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.protocol import Protocol
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.verdict.claims import Claim, decide_together
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 from cxr_compare.evaluation.verdict.verdict_parts import AnswerContext
+from tests.compared import compare_predictions
 
 
 def table(make_metrics, scores, gaps=(), key=("", "auroc")):

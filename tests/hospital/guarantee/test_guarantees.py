@@ -146,7 +146,7 @@ def test_images_that_the_system_learned_from_guarantee_nothing(scored, tmp_path,
     dataset = DataSet.open(data)
     test_set = LabelledSplit(dataset, dataset.target("opacity"), "default")
     predictions = Predictions.open(folder)
-    seen = test_set.seen_by(predictions, test_set.image_ids("val")[:0])
-    monkeypatch.setattr(type(seen), "all_ids", [test_set.image_ids("val")[0]])
+    seen = test_set.seen_by(predictions, test_set.truth.ids_of("val")[:0])
+    monkeypatch.setattr(type(seen), "all_ids", [test_set.truth.ids_of("val")[0]])
     with pytest.raises(InputError, match="learned from patients of 1 validation images"):
         guarantee(folder, TEXT, data=data)

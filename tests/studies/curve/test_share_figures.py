@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.studies.curve.curve_study import CURVE_METRICS
 from cxr_compare.studies.curve.share_figures import EvaluatedRun, evaluate_shares
+from tests.compared import compare_predictions
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.studies.readers.reader_form import read_review, write_reader_study
 from cxr_compare.studies.readers.reading_form import import_form
+from tests.compared import compare_predictions
 
 
 @pytest.fixture

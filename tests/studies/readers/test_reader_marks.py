@@ -11,6 +11,7 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.boxes.lesion_hits import HitRule
 from cxr_compare.evaluation.sources.import_folder import import_file
+from cxr_compare.evaluation.sources.import_options import ImportOptions
 from cxr_compare.studies.readers.reader_analysis import analyse_readers
 from cxr_compare.studies.readers.reader_files import read_lesions, read_reading_table
 from cxr_compare.studies.readers.readers import readers as command
@@ -337,7 +338,7 @@ def test_a_detector_is_evaluated_at_its_boxes(evaluation_set, predict, marked_by
     assert stored["primary"] == "wafroc"
     of = {(row["metric"], row["kind"]): row["estimate"] for row in stored["figures"]}
     from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-    from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
+    from tests.compared import compare_predictions
 
     test_set = LabelledSplit(evaluation_set, evaluation_set.target())
     evaluated = compare_predictions({"AI": detector}, test_set, replicates=20).metrics
@@ -373,7 +374,7 @@ def test_readers_come_as_coco_results_or_as_imported_predictions(
         named.append(f"{reader}={path}")
         images = write(tmp_path / "images.txt", "\n".join(ids))
         made = tmp_path / f"{reader}-predictions"
-        import_file(path, evaluation_set, made, name=reader, images=images)
+        import_file(path, evaluation_set, made, ImportOptions(reader, images=images))
         imported.append(f"{reader}:unaided={made}")
     truth = evaluation_set.labels(evaluation_set.target()).reindex(ids).astype(int).rename("label")
     truth = truth.rename_axis("case").reset_index()
