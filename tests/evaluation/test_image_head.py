@@ -15,13 +15,13 @@ from cxr_compare.evaluation.sources.read_predictions import (
     stored_decision,
 )
 from cxr_compare.evaluation.sources.stored_predictions import (
-    compare_predictions,
     read_decision,
     read_validation_scores,
     tune_predictions,
 )
 from cxr_compare.evaluation.statistics.joint_score import JointScore
 from cxr_compare.evaluation.tuning_options import TuningOptions
+from tests.compared import compare_predictions
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_rule_that_is_asked_for_is_taken_and_survives_its_file(
         assert decision.reduction.rule == rule
         store_decision(system, decision)
         assert stored_decision(system, "opacity") == decision
-        assert read_decision("A", system, test_set, [])[0] == decision
+        assert read_decision("A", system, test_set, []) == decision
         joint = decision.reduction.joint
         expected = head if joint is None else joint.probability(np.column_stack([box, head]))
         decided = decide("A", output, decision, "max_f1").decisions["score"]
