@@ -219,6 +219,7 @@ def write_graph(
         facts: Facts that stand in the file, from `ExportSpec.facts`; None for none.
     """
     graph: nn.Module
+    outputs: tuple[str, ...]
     grey = _for_grey(model)
     if isinstance(grey, DenseDetector):
         size = grey.preprocess.size

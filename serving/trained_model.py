@@ -396,11 +396,12 @@ class MultiViewDetector(nn.Module):
         failed = set()
         parts: list[Boxes] = []
         views: list[int] = []  # number of the view of each box
-        scores = []
+        scores: list[np.ndarray] = []
         for number, view in enumerate(self.views):
             with _with_size(self.model, view.canvas_size(size)):
                 detections, view_scores = self.model.detect(_render_view(images, view))
-            scores.append(view_scores)
+            if view_scores is not None:
+                scores.append(view_scores)
             for image, boxes in enumerate(detections):
                 if boxes is None:
                     failed.add(image)
@@ -421,4 +422,4 @@ class MultiViewDetector(nn.Module):
             None if image in failed else best_boxes(fused[owners == image])
             for image in range(len(images))
         ]
-        return detected, None if scores[0] is None else np.mean(scores, axis=0)
+        return detected, np.mean(scores, axis=0) if scores else None
