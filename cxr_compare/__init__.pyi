@@ -59,7 +59,6 @@ def prepare(
     id_key: AnyPath | None = None,
     keep_ids: bool = False,
     add: bool = False,
-    strict: bool = False,
     join: AnyPath | Sequence[AnyPath] = (),
     workers: int | None = None,
     progress: bool = False,
@@ -93,7 +92,6 @@ def split(
     file: AnyPath | None = None,
     keep_test_of: str | None = None,
     replace: bool = False,
-    strict: bool = False,
     progress: bool = False,
 ) -> Outcome:
     """Make another split by patient; copies of an image stay together."""

@@ -126,8 +126,8 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
             work = _sharded_work(tables, plan, options)
             shards = work.require_all(options.join) if options.join else []
             for line in limits:
-                options.show(line)
-            shown = tuple(line for line in limits if not line.startswith("WARNING"))
+                options.progress.say(line)
+            shown = tuple(limits)
             before = _known_ids(out)
             if n_replaced:
                 remove_stores(out, except_sizes=options.sizes)
@@ -184,7 +184,8 @@ def _read_request(source: Path, out: Path, options: PrepareOptions) -> _Request:
     for size in options.sizes:
         require_size(size)
     key = _read_key(options, out, source)
-    tables = _read(source, out, options)
+    say = options.progress.say
+    tables = read_source(source, options.format, options.read, say, out=str(out))
     default = _user_split(options, tables)
     if key is not None:
         tables, new_names = pseudonymise(tables, key)
@@ -257,26 +258,12 @@ def _read_key(options: PrepareOptions, out: Path, source: Path) -> bytes | None:
     return None
 
 
-def _read(source: Path, out: Path, options: PrepareOptions) -> SourceTables:
-    tables = read_source(source, options.format, options.read, options.show, out=str(out))
-    if options.strict and len(tables.excluded):
-        first = tables.excluded.iloc[0]
-        labels = " and ".join(map(str, options.read.labels))
-        rows = f"; see its rows in {labels}" if labels else ""
-        left_out = counted(len(tables.excluded), "image", "are")
-        raise InputError(
-            f"{tables.root / first['path']}: {first['reason']}{rows} ({left_out} left out without "
-            "--strict)"
-        )
-    return tables
-
-
 def _user_split(options: PrepareOptions, tables: SourceTables) -> str | SplitAndOrigin | None:
     """Read the user's own split before any image, since it may be refused."""
     if options.split is None:
         return None
     if str(options.split) != "official":
-        return read_split_file(Path(options.split), tables.images, strict=options.strict)
+        return read_split_file(Path(options.split), tables.images)
     if not tables.official.empty:
         return "official"
     if len(tables.split) and len(tables.split) == len(tables.images):
@@ -345,7 +332,7 @@ def _add_stores(dataset: DataSet, tables: SourceTables, options: PrepareOptions)
         if open_complete_store(dataset.folder, size, images["image_id"]) is not None:
             continue
         true_paths = tables.images.set_index("image_id")["path"]  # those of a set may be hidden
-        with options.progress(f"Pixels at {size} px", len(images)) as advance:
+        with options.progress.track(f"Pixels at {size} px", len(images)) as advance:
             build_pixel_store(
                 dataset.folder,
                 images.assign(path=images["image_id"].map(true_paths)),

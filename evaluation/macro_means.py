@@ -91,12 +91,11 @@ def macro_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
     return table.astype({"p_value": "float64", "p_holm": "float64"})
 
 
-def finding_tests(comparisons: Mapping[str, Comparison], metric: str = "auroc") -> pd.DataFrame:
-    """Collect the paired differences of each finding, corrected by Holm's method over all of them.
+def finding_tests(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
+    """Collect the paired differences of AUROC of each finding, corrected by Holm over all of them.
 
     Args:
         comparisons: Comparison of the same systems on each finding, by name of the finding.
-        metric: Short name of the figure that is tested.
 
     Returns:
         One row for each finding and pair of systems: ``finding``, ``first``, ``second``,
@@ -107,7 +106,7 @@ def finding_tests(comparisons: Mapping[str, Comparison], metric: str = "auroc") 
     p_values: list[float | None] = []
     for finding, comparison in comparisons.items():
         for first, second in combinations(comparison.figures.systems, 2):
-            gap = comparison.figures.difference(first, second, metric)
+            gap = comparison.figures.difference(first, second, "auroc")
             p_values.append(gap.p_value)
             rows.append(
                 {

@@ -23,7 +23,6 @@ from cxr_compare.evaluation.report.interval_facts import is_calibrated
 from cxr_compare.evaluation.report.model_card import (
     CardEvaluation,
     ModelCard,
-    OperatingPoint,
     hub_figure,
 )
 from cxr_compare.evaluation.report.system_cards import card_files, carded_systems
@@ -194,10 +193,8 @@ def _card_of_files(record: Mapping[str, Any], tables: Path) -> ModelCard:
         finding=inside_sentence(str(title)),
         findings=findings,
         record=record,
-        points=[
-            OperatingPoint(policy_text(policy), f"{value:.4g}", policy == main)
-            for policy, value in thresholds.items()
-        ],
+        thresholds=thresholds,
+        main_policy=main,
         calibrated=is_calibrated({"decision": decision and decision.to_json()}),
         evaluation=_on_validation(record, tables, decision, main, thresholds.get(main)),
     )

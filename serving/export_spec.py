@@ -219,7 +219,7 @@ class ExportSpec(Record, kind="export"):
         if not path.is_file():
             raise InputError(f"{path}: is missing; export the run again")
         if self.files:  # an export that is being made has none yet
-            require_unchanged(path, "graph", self.files.get(name))
+            require_unchanged(path, self.files.get(name))
         return path
 
     @classmethod

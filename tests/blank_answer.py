@@ -7,7 +7,7 @@ from cxr_compare.evaluation.report.answer import AnswerInfo, AnswerTable, Evalua
 
 def blank_answer(data_set: dict[str, Any], **stated: Any) -> AnswerInfo:
     """Return the content of an ``answer.json`` on a data set."""
-    texts = ("cautions", "findings", "margin", "at_declared_thresholds", "notes", "reading")
+    texts = ("cautions", "findings", "margin", "at_given_thresholds", "notes", "reading")
     facts: dict[str, Any] = {
         **dict.fromkeys(texts, ()),
         "headline": "No system is better.",

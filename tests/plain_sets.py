@@ -14,7 +14,7 @@ from cxr_compare.data_prep.sources.label_values import STATE_OF_TEXT
 from cxr_compare.data_prep.sources.patients import add_patients
 from cxr_compare.data_prep.sources.registry import FORMATS
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
-from cxr_compare.data_prep.sources.statements import BOX, Source, Statements, build
+from cxr_compare.data_prep.sources.statements import BOX, Source, build
 from cxr_compare.scripts.commands.prepare import prepare
 
 EDGES = ["x1", "y1", "x2", "y2"]
@@ -31,7 +31,7 @@ def _read_plain(root: Path, options: ReadOptions, show: Show) -> SourceTables:
         source.split = images[["image_id", "split"]].rename(columns={"split": "role"})
     source.images = images.drop(columns="split", errors="ignore")
     add_patients(source, root.name)
-    statements = Statements()
+    statements = source.statements
     labels = _with_reader(read_text_table(root / "labels.csv", ("image_id", "finding")))
     labels["state"] = labels["state"].str.lower().map(STATE_OF_TEXT).astype(TEXT)
     labels["origin"] = (labels["reader"] == "reference").map({True: "unknown", False: "reader"})
@@ -42,7 +42,7 @@ def _read_plain(root: Path, options: ReadOptions, show: Show) -> SourceTables:
             columns=dict(zip(EDGES, BOX, strict=True))
         )
         statements.add_table(boxes.assign(state="present", origin="boxes"))
-    return build(source, statements, coverage="localised")
+    return build(source, coverage="localised")
 
 
 def _with_reader(table: pd.DataFrame) -> pd.DataFrame:

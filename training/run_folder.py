@@ -216,7 +216,7 @@ class RunFolder:
     def config(self) -> str:
         """Complete configuration of the training as TOML text."""
         if self.is_complete:
-            require_unchanged(self.config_file, "config", self.info.files.get(_CONFIG))
+            require_unchanged(self.config_file, self.info.files.get(_CONFIG))
         try:
             return self.config_file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
@@ -273,7 +273,7 @@ class RunFolder:
     def require_weights(self) -> None:
         """Check that the weights of a complete training are those that it wrote."""
         digest = self.info.files.get(WEIGHTS_FILE)
-        require_unchanged(self.folder / WEIGHTS_FILE, "weights", digest)
+        require_unchanged(self.folder / WEIGHTS_FILE, digest)
 
 
 def _probe_line(info: RunInfo) -> str:

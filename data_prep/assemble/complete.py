@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_readings import box_faults, cut_boxes
-from cxr_compare.data_prep.contracts.boxes import EDGES, FIELD_WIDTH_MM
-from cxr_compare.data_prep.contracts.checksums import file_digest
+from cxr_compare.data_prep.contracts.box_readings import cut_boxes
+from cxr_compare.data_prep.contracts.boxes import FIELD_WIDTH_MM
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import SCHEMAS
 from cxr_compare.data_prep.contracts.tables import empty_table
-from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.source_tables import SourceTables
 
 _HEADER = "header_"  # of the columns of the decode table with facts that an image states itself
@@ -23,15 +19,16 @@ _FROM_HEADER = ("view", "sex", "age_years", "spacing_row_mm", "spacing_col_mm")
 
 
 def misfits(tables: SourceTables, facts: pd.DataFrame) -> pd.DataFrame:
-    """Find images that are not of the size that their labels state, or that a box leaves.
+    """Find images that are not of the size that their labels state.
+
+    The boxes of images were checked against the files when they were read.
 
     Args:
         tables: Tables that were read from the user's files.
         facts: Table with ``image_id``, ``width`` and ``height`` (px) of the decoded images.
 
     Returns:
-        One row for each such image with ``image_id``, ``stage`` (``size`` or ``boxes``),
-        ``reason`` and, if a box leaves it, the edges of the first such box.
+        One row for each such image with ``image_id``, ``stage`` and ``reason``.
     """
     sizes = facts[["image_id", "width", "height"]].astype({"width": "float64", "height": "float64"})
     stated = tables.images.reindex(columns=["image_id", "width", "height"])
@@ -45,12 +42,6 @@ def misfits(tables: SourceTables, facts: pd.DataFrame) -> pd.DataFrame:
             for known, actual in zip(wrong["known"], wrong[side], strict=True)
         ]
         found.append(wrong[["image_id"]].assign(stage="size", reason=reasons))
-    boxes = tables.boxes.merge(sizes, on="image_id")
-    faults = box_faults(
-        boxes[EDGES].to_numpy(dtype="float64"), boxes[["width", "height"]].to_numpy()
-    )
-    faulty = boxes.assign(stage="boxes", reason=faults)[pd.Series(faults != "", boxes.index)]
-    found.append(faulty[["image_id", "stage", "reason", *EDGES]])
     return pd.concat(found, ignore_index=True).drop_duplicates("image_id")
 
 
@@ -62,8 +53,7 @@ def complete_tables(
     Args:
         tables: Tables that were read from the user's files: images, findings, boxes and others.
         facts: Facts of the images that can be used.
-        failed: Images that cannot be used, with ``image_id``, ``stage``, ``reason`` and, if one of
-            their boxes is the reason, its edges.
+        failed: Images that cannot be used, with ``image_id``, ``stage`` and ``reason``.
 
     Returns:
         The completed tables, and the decode table, which says for each image how its file was
@@ -79,8 +69,8 @@ def complete_tables(
     usable_tables["boxes"], note = _cut(usable_tables["boxes"], images)
     usable_tables["notes"] = (*tables.notes, *note)
     rows = failed.merge(tables.images[["image_id", "path"]], on="image_id").sort_values("image_id")
-    parts = [tables.excluded, rows[["path", "stage", "reason", *EDGES]]]
-    usable_tables["excluded"] = _with_digests(pd.concat(parts, ignore_index=True), tables.root)
+    rows = rows[["path", "stage", "reason"]]
+    usable_tables["excluded"] = pd.concat([tables.excluded, rows], ignore_index=True)
     decode = facts[list(SCHEMAS["decode"].columns)].sort_values("image_id")
     return replace(tables, images=images, **usable_tables), decode
 
@@ -132,12 +122,3 @@ def _cut(boxes: pd.DataFrame, images: pd.DataFrame) -> tuple[pd.DataFrame, list[
     limits = sizes.reindex(boxes["image_id"].to_numpy()).to_numpy()
     cut, note = cut_boxes(boxes, limits)
     return cut, [note] if note else []
-
-
-def _with_digests(excluded: pd.DataFrame, root: Path) -> pd.DataFrame:
-    """Add the SHA-256 of images with a wrong box, so that an audit can show them."""
-    digests = {}
-    for path in excluded.loc[excluded[EDGES].notna().any(axis=1), "path"]:
-        with suppress(OSError):
-            digests[path] = file_digest(root / path, "sha256")
-    return excluded.assign(file_sha256=excluded["path"].map(digests).astype(TEXT))

@@ -9,14 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.assemble.changed_settings import describe_change
 from cxr_compare.data_prep.audit.audit import MeasureShortcuts, audit
 from cxr_compare.data_prep.audit.page import write_audit
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.locks import LOCK_NAME
-from cxr_compare.data_prep.contracts.output_folders import read_matching_record
+from cxr_compare.data_prep.contracts.output_folders import require_same_settings
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.records import Record
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
@@ -136,30 +135,24 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
         InputError: The folder holds something else, or a data set with other settings.
     """
     growing = ("source_id", "exclude")
-    ignored = growing if add else ()
-
-    def refusal(key: str, was: Any, now: Any) -> str:
-        if key in growing:
-            combined = settings["source_format"] == "combined"
-            grow = "" if combined else "--add takes in what is new, or "
-            changed = "the source has changed since this folder was made"
-            if key == "exclude":
-                changed = "was prepared with another list of images to leave out"
-            return f"{changed}; {grow}prepare a new folder"
-        return describe_change(out, key, was, now)
-
-    record = read_matching_record(
-        out,
-        {"dataset.json": DataSetInfo, f"{WORK_FOLDER}/{_SETTINGS}": _Settings},
-        {key: settings[key] for key in settings if key not in ignored},
-        stored_settings=lambda record: {
-            k: v for k, v in record.settings.items() if k not in ignored
-        },
-        refusal=refusal,
-    )
+    record: DataSetInfo | _Settings | None = None
+    if (out / "dataset.json").is_file():
+        record = DataSetInfo.read(out / "dataset.json")
+    elif (out / WORK_FOLDER / _SETTINGS).is_file():
+        record = _Settings.read(out / WORK_FOLDER / _SETTINGS)
     if record is not None:
-        same = all(record.settings.get(key) == settings.get(key) for key in growing)
-        return isinstance(record, DataSetInfo) and same
+        stored = dict(record.settings)
+        now = dict(settings)
+        stored_sources, now_sources = (
+            {key: of.pop(key, None) for key in growing} for of in (stored, now)
+        )
+        require_same_settings(out, stored, now, "give another folder, or the same options")
+        if not add:
+            advice = "prepare a new folder"
+            if settings["source_format"] != "combined":
+                advice = f"--add takes in what is new, or {advice}"
+            require_same_settings(out, stored_sources, now_sources, advice)
+        return isinstance(record, DataSetInfo) and stored_sources == now_sources
     # A set that was begun has its settings before anything else.
     if out.is_dir() and any(path.name not in (LOCK_NAME, WORK_FOLDER) for path in out.iterdir()):
         raise InputError(f"{out}: not empty and not a cxr data set; choose a new folder")

@@ -43,10 +43,10 @@ def decode_source(
 
     Returns:
         Two tables: the facts of the images that can be used, and those that cannot, with their
-        ``image_id``, ``stage``, ``reason`` and, if a box leaves its image, the edges of the box.
+        ``image_id``, ``stage`` and ``reason``.
 
     Raises:
-        InputError: An image cannot be used and `options` are strict, or the disk is full.
+        InputError: The disk is full.
     """
     images = tables.images
     known = unchanged_facts(tables, _latest(stored, writer.facts()))["image_id"]
@@ -58,23 +58,17 @@ def decode_source(
     # Files that every machine must be able to read.
     ends = [tables.root / path for path in paths.iloc[[0, -1][: len(paths)]]]
     errors: dict[str, str] = {}
-    with options.progress("Reading images", len(images)) as advance:
+    with options.progress.track("Reading images", len(images)) as advance:
         advance(len(images) - len(paths))
         for row in decode_into(
             writer, tasks, workers=options.workers, reads=[tables.root, *ends], on_decoded=advance
         ):
             path = tables.root / paths[row.image_id]
             errors[row.image_id] = str(row.error).removeprefix(f"{path}: ")  # it may hold a name
-            if options.strict:
-                raise _strict_refusal(path, row.image_id, errors[row.image_id])
     facts = _latest(stored, writer.facts())
     usable = is_member(facts["image_id"], images["image_id"])
     facts = facts[usable & ~is_member(facts["image_id"], list(errors))]
     unfit = misfits(tables, facts)
-    if options.strict and len(unfit):
-        first = unfit.iloc[0]
-        path = images.loc[images["image_id"] == first["image_id"], "path"].iloc[0]
-        raise _strict_refusal(tables.root / path, first["image_id"], first["reason"])
     unread = pd.DataFrame({"image_id": list(errors), "reason": list(errors.values())}, dtype=TEXT)
     unusable = pd.concat([unread.assign(stage="decode"), unfit], ignore_index=True)
     return facts[~is_member(facts["image_id"], unfit["image_id"])], unusable
@@ -133,7 +127,7 @@ def take_shards(
     known = writer.facts()["image_id"]
     done = {image_id for image_id in known if writer.has_squares(image_id)}
     image_ids = sorted(tables.images["image_id"])
-    with options.progress("Joining shards", len(image_ids)) as advance:
+    with options.progress.track("Joining shards", len(image_ids)) as advance:
         for position, image_id in enumerate(image_ids):
             if image_id not in done:
                 image = shards[position % len(shards)].get(image_id)
@@ -179,7 +173,3 @@ def _file_state(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return state.st_size, state.st_mtime_ns
-
-
-def _strict_refusal(path: Path, image_id: str, reason: str) -> InputError:
-    return InputError(f"{path}: {reason} (image '{image_id}' is left out without --strict)")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +11,7 @@ from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.work.map_images import Workers
-
-# ``progress(description, total)`` returns a context manager, whose value is a function
-# ``advance(n)``.
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+from cxr_compare.data_prep.work.progress import Progress, Silence
 
 
 @dataclass(frozen=True)
@@ -40,15 +36,10 @@ class PrepareOptions:
         keep_ids: True keeps the ids of DICOM files without hashing, which then must identify
             nobody.
         add: True adds new images of the user's folder to a complete data set.
-        strict: True stops at the first file or label that cannot be used, instead of leaving it
-            out.
         join: Folders of all shards of this work, whose images are taken over; empty if the images
             are decoded.
         workers: Number of processes, or the Ray cluster, that decode the images.
-        progress: Function that gets the description of a step and its number of images, and returns
-            a context manager, whose value is called with the number of images done since its last
-            call.
-        show: Function that is called with each line of text for the user.
+        progress: Shows lines of text and the progress of steps to the user.
         measure_shortcuts: Function that measures, for the check of the data set, how well metadata
             and image borders predict each label; None omits this check.
 
@@ -68,9 +59,7 @@ class PrepareOptions:
     id_key: str | Path | None = None
     keep_ids: bool = False
     add: bool = False
-    strict: bool = False
     join: tuple[Path, ...] = ()
     workers: Workers = field(default_factory=cpu_count)
-    progress: Progress = lambda description, total: nullcontext(lambda n: None)
-    show: Callable[[str], None] = lambda line: None
+    progress: Progress = field(default_factory=Silence)
     measure_shortcuts: MeasureShortcuts | None = None

@@ -18,7 +18,6 @@ from cxr_compare.data_prep.audit.images import (
     check_images,
     check_near_duplicates,
     check_people,
-    describe_files,
     find_duplicates,
 )
 from cxr_compare.data_prep.audit.labels import check_boxes, check_shortcuts, count_prevalence
@@ -306,8 +305,6 @@ def audit(
         "shortcuts": shortcuts,
         "split_by_image": leak,
         "prevalence": _rows(count_prevalence(images, labels, splits)),
-        "files": _rows(describe_files(images, decode)),
-        "copies": {"equal": len(twins), "near": len(near.groups)},
     }
     return Audit(serious_first(problems), checked, facts)
 

@@ -37,9 +37,7 @@ TEXT_CHECK = "burned_in_text"
 _SMALLEST_SIDE = 128
 _TEXT_SHOWN = 24  # images with text that the page shows; its CSV lists all
 _REASONS_SHOWN = 20
-_VALUES_SHOWN = 20
 _POSITION = r"^(label file), \w+ \d+(?=: )"  # such as "label file, line 3: "
-_FILES_SHOWN = 8  # images with a wrong box to show for each reason
 
 
 def find_duplicates(decode: pd.DataFrame) -> pd.DataFrame:
@@ -268,27 +266,6 @@ def check_images(images: pd.DataFrame) -> list[Problem]:
     ]
 
 
-def describe_files(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
-    """Count the images by size in px and by how their files are stored.
-
-    Args:
-        images: Table with ``width`` and ``height``.
-        decode: Decode table: one row for each image, with how its file was decoded; may be empty.
-
-    Returns:
-        One row for each of the 20 commonest values of a property: ``property`` (such as ``bits``),
-        ``value`` and ``n_images``.
-    """
-    counts = {}
-    sides = images.groupby(["width", "height"]).size().nlargest(_VALUES_SHOWN)
-    counts["size, px"] = sides.set_axis([f"{width} x {height}" for width, height in sides.index])
-    for column in ("transfer_syntax", "decoder", "bits", "photometric", "voi", "inverted"):
-        values = decode.get(column, pd.Series(dtype=TEXT)).value_counts().head(_VALUES_SHOWN)
-        counts[column.replace("_", " ")] = values.set_axis(values.index.astype(TEXT))
-    table = pd.concat(counts, names=["property", "value"]).rename("n_images").reset_index()
-    return table.astype({"n_images": "int64"})
-
-
 def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
     """Report the files that were left out when the data set was prepared, by reason.
 
@@ -300,7 +277,7 @@ def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
         One problem for each reason.
     """
     # In these reasons, the text after the colon describes the single case, such as a size.
-    measured = is_member(excluded["stage"], ["boxes", "size"])
+    measured = excluded["stage"] == "size"
     reasons = excluded["reason"].mask(measured, excluded["reason"].str.split(":").str[0])
     reasons = reasons.str.replace(_POSITION, r"\1", regex=True)
     reasons = reasons.mask(excluded["stage"] == "list", "named in the list of --exclude")
@@ -311,7 +288,6 @@ def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
         if reason not in common:
             continue
         stage = rows["stage"].iloc[0]
-        seen = rows["path"][rows.reindex(columns=["file_sha256"])["file_sha256"].notna()]
         expected = stage == "list" or "no image file" in str(reason)
         problems.append(
             Problem.from_cases(
@@ -321,15 +297,12 @@ def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
                 rows["path"],
                 advice=advice,
                 unit="file",
-                shown=tuple(seen.head(_FILES_SHOWN)),
             )
         )
     rest = excluded.loc[~reasons.isin(common), "path"]
     text = f"left out when prepared, for {reasons.nunique() - len(common):,} other reasons"
     advice = "read excluded.parquet"
-    other = Problem.from_cases(
-        "excluded_other", "warning", text, rest, advice=advice, unit="file", shown=()
-    )
+    other = Problem.from_cases("excluded_other", "warning", text, rest, advice=advice, unit="file")
     return [*problems, other]
 
 

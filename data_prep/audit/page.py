@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
-from pydicom.uid import UID_dictionary
 
 from cxr_compare.data_prep.audit.audit import AUDIT, AUDIT_PAGE, EXCLUDE, Audit
 from cxr_compare.data_prep.audit.images import TEXT_CHECK
@@ -74,7 +73,6 @@ def render_audit(dataset: DataSet, audit: Audit, *, pixels: bool = True) -> str:
         cases_name=_CASES_NAME,
         shortcuts=_shortcut_tables(dataset, audit.facts.get("shortcuts", [])),
         prevalence=_prevalence_tables(dataset, audit.facts.get("prevalence", [])),
-        files=_files_table(audit.facts),
         limits=_LIMITS,
         version=provenance()["versions"].get("cxr-compare", ""),
     )
@@ -103,7 +101,7 @@ def _first_step(audit: Audit) -> str:
 
 
 def _all_cases(dataset: DataSet, audit: Audit) -> pd.DataFrame:
-    """List each case of each problem, with the position of burned-in text or the wrong box."""
+    """List each case of each problem, with the position of burned-in text."""
     columns = ["check", "severity", "split", "group", "image_id", "patient_id", "path", "label"]
     parts = [pd.DataFrame(columns=[*columns, "role", *EDGES], dtype=TEXT)]
     for problem in audit.problems:
@@ -118,11 +116,7 @@ def _all_cases(dataset: DataSet, audit: Audit) -> pd.DataFrame:
     of_images = images.reindex(cases["image_id"]).set_axis(cases.index)
     cases["path"] = of_images["path"].fillna(cases["path"])
     cases[["patient_id", "label"]] = of_images[["patient_id", "label"]]
-    excluded = dataset.optional_table("excluded").drop_duplicates("path").set_index("path")
-    is_file = cases["image_id"].isna()
-    wrong = excluded.reindex(columns=EDGES).reindex(cases["path"].where(is_file))
-    edges = cases[EDGES].astype("float64").fillna(wrong.set_axis(cases.index))
-    cases[EDGES] = edges.round(1)
+    cases[EDGES] = cases[EDGES].astype("float64").round(1)
     return cases.astype({"group": "Int64"})
 
 
@@ -175,26 +169,8 @@ def _prevalence_tables(dataset: DataSet, rows: list[dict[str, Any]]) -> dict[str
     return tables
 
 
-def _files_table(facts: dict[str, Any]) -> Markup:
-    """Build the table of sizes and storage of the images, and of the number of copies."""
-    texts: dict[str, str] = {}
-    for row in facts.get("files", []):
-        value = row["value"]
-        if row["property"] == "transfer syntax":
-            value = UID_dictionary.get(value, (value,))[0]
-        text = f"{value}: {row['n_images']:,}"
-        title = row["property"].capitalize()
-        texts[title] = f"{texts[title]}, {text}" if title in texts else text
-    copies = facts.get("copies", {"equal": 0, "near": 0})
-    found = f"{counted(copies['equal'], 'image')} equal to another, {copies['near']:,} nearly"
-    texts["Copies"] = found if any(copies.values()) else "none found"
-    return _html(pd.DataFrame(texts.items()), header=False)
-
-
-def _html(table: pd.DataFrame, *, header: bool = True) -> Markup:
+def _html(table: pd.DataFrame) -> Markup:
     """Return a table as HTML, in which special characters are escaped."""
     with pd.option_context("display.max_colwidth", None):
-        text = table.to_html(
-            index=False, header=header, border=0, classes="plain", justify="left", na_rep="–"
-        )
+        text = table.to_html(index=False, border=0, classes="plain", justify="left", na_rep="–")
     return Markup(text)  # noqa: S704  (pandas escapes the values)

@@ -16,7 +16,7 @@ from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.dataset import DataSet, ImageFile
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.duplicates.image_reader import open_reader
 
 _PICTURE_PX = 166
@@ -105,18 +105,12 @@ class Pictures:
         self.texts = pd.concat([columns, *texts]).set_index("image_id")
         self.images = dataset.images.set_index("image_id")
         self.labels = label_texts(dataset)
-        excluded = dataset.optional_table("excluded").drop_duplicates("path").set_index("path")
-        self.excluded = excluded.reindex(columns=["file_sha256", *EDGES])
 
     def cases(self, problem: Problem) -> list[list[Picture]]:
         """Return the pictures of each shown case of a problem; none if no image can be read."""
         if self.read is None:
             return []
-        draw = self._draw_image
-        if problem.unit == "file":
-            draw = self._draw_excluded
-        elif problem.check == TEXT_CHECK:
-            draw = self._draw_text
+        draw = self._draw_text if problem.check == TEXT_CHECK else self._draw_image
         roles = roles_by_image(self.dataset, problem.split)
         cases = []
         for names in problem.images:
@@ -157,15 +151,3 @@ class Pictures:
         crop = pixels[top : int(y2 + margin), left : int(x2 + margin)]
         lines = ["suspected text", *self._caption(image_id, roles)]
         return draw_picture(image_id, crop, np.empty((0, 4)), lines, _CROP_PX)
-
-    def _draw_excluded(self, image_id: str, roles: pd.Series) -> Picture | None:
-        """Draw a file that was left out for a wrong box, with the box if it can be drawn."""
-        path = image_id
-        sha256, *edges = self.excluded.loc[path]
-        pixels = ImageFile(self.dataset.source_root / path, str(sha256)).read()
-        height, width = pixels.shape
-        box = np.array([edges], dtype="float64")
-        numbers = ", ".join(f"{name} {edge:g}" for name, edge in zip(EDGES, edges, strict=True))
-        lines = [numbers.replace("nan", "missing"), f"of {width} × {height} px"]
-        shares = box[np.isfinite(box).all(axis=1)] / [width, height, width, height]
-        return draw_picture(path, pixels, shares, lines)

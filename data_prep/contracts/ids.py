@@ -94,6 +94,11 @@ def renamed(values: pd.Series, names: Mapping[str, str]) -> pd.Series:
     return pd.Series(pd.array(new_texts, dtype=TEXT), index=values.index, name=values.name)
 
 
+def are_rows_of(rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
+    """Return True for the rows that are among the rows of another table of the same columns."""
+    return pd.MultiIndex.from_frame(rows).isin(pd.MultiIndex.from_frame(others))
+
+
 def find_one(value: str, members: pd.Series | pd.Index) -> int:
     """Return the row number of one text.
 

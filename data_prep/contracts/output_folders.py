@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import LOCK_NAME, LockFile, remove_abandoned_folders
-from cxr_compare.data_prep.contracts.records import Record
 
 
 @contextmanager
@@ -96,46 +95,38 @@ def require_only_files(out: Path, names: Collection[str], folder_kind: str) -> N
             )
 
 
-def read_matching_record(
-    out: Path,
-    records: Mapping[str, type[Record]],
-    settings: Mapping[str, Any],
-    *,
-    stored_settings: Callable[[Any], Mapping[str, Any]],
-    refusal: Callable[[str, Any, Any], str],
-) -> Any:
-    """Read the JSON file with a folder's settings, and check that they equal those of this call.
+# Settings that are digests or long, in words.
+_IN_WORDS = {
+    "source_id": "list of images or labels",
+    "source_parts": "data sets",
+    "exclude": "list of images to leave out",
+    "id_key": "key of the ids",
+    "inference_id": "model or options of its predictions",
+    "data_set": "data set or split",
+}
 
-    A command calls this function before it continues or reuses the folder.
+
+def require_same_settings(
+    folder: Path, stored: Mapping[str, Any], now: Mapping[str, Any], advice: str
+) -> None:
+    """Refuse a folder that was begun or made with other settings than those of this call.
 
     Args:
-        out: The output folder. It need not exist.
-        records: By file name, such as ``run.json``, the record that the file holds. The first of
-            these files that exists in `out` is read.
-        settings: Settings of the present call of the command, by key. Each must equal the stored
-            setting.
-        stored_settings: Function that takes the record and returns the settings in it, by key.
-        refusal: Function that returns the message about the first setting that differs. Its
-            arguments are the key, the stored value and the new value; a missing value is None.
-
-    Returns:
-        The record; None if the folder has none of the files.
+        folder: The output folder.
+        stored: Settings that the folder records, by key.
+        now: Settings of this call of the command.
+        advice: What the user can do.
 
     Raises:
-        InputError: The folder was begun or made with other settings.
+        InputError: A setting differs; the message has both values.
 
     Example:
-        >>> out = Path("nowhere")
-        >>> read_matching_record(out, {}, {}, stored_settings=dict, refusal=str)
+        >>> require_same_settings(Path("set"), {"val": 0.1}, {"val": 0.1}, "choose another folder")
     """
-    for name, kind in records.items():
-        if not (out / name).is_file():
-            continue
-        record = kind.read(out / name)
-        stored = stored_settings(record)
-        for key in {**settings, **stored}:
-            if stored.get(key) != settings.get(key):
-                message = refusal(key, stored.get(key), settings.get(key))
-                raise InputError(f"{out}: {message}")
-        return record
-    return None
+    for key in {**now, **stored}:
+        was, new = stored.get(key), now.get(key)
+        if was != new:
+            other = f"{key}={was}, and this command has {key}={new}"
+            if key in _IN_WORDS:
+                other = f"another {_IN_WORDS[key]}"
+            raise InputError(f"{folder}: was made with {other}; {advice}")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 from pydantic_core import from_json
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
-from cxr_compare.data_prep.contracts.checksums import remake_instruction
+from cxr_compare.data_prep.contracts.checksums import AGAIN
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.limits import MAX_JSON_BYTES
 from cxr_compare.data_prep.contracts.text_files import read_bytes
@@ -111,12 +111,10 @@ class Record(BaseModel):
         try:
             return cls.model_validate_json(json.dumps(content, allow_nan=False))
         except ValidationError as error:
-            problem = _error_line(error.errors(include_url=False)[0], content)
+            problem = _error_line(error.errors(include_url=False)[0])
         except ValueError:  # a number such as 1e999
             problem = "holds a number that is too large"
-        raise InputError(
-            f"{path}: {problem}; bring back an unchanged copy, or {remake_instruction(cls._kind)}"
-        )
+        raise InputError(f"{path}: {problem}; {AGAIN}")
 
 
 def write_json(path: Path, kind: str, content: dict[str, Any]) -> None:
@@ -156,10 +154,7 @@ def _read_content(path: Path, kind: str) -> dict[str, Any]:
     try:
         content = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
-        raise InputError(
-            f"{path}: not readable as JSON ({error}); bring back an unchanged copy, or "
-            f"{remake_instruction(kind)}"
-        ) from None
+        raise InputError(f"{path}: not readable as JSON ({error}); {AGAIN}") from None
     stored_kind = content.pop("contract", None) if isinstance(content, dict) else None
     if stored_kind != kind:
         raise InputError(
@@ -168,54 +163,16 @@ def _read_content(path: Path, kind: str) -> dict[str, Any]:
     version = content.pop("schema_version", None)
     if version != SCHEMA_VERSION:
         raise InputError(
-            f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}; "
-            f"{remake_instruction(kind)}"
+            f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}; run the "
+            "command that makes it again"
         )
     if rb"\u0000" in raw:
-        raise InputError(
-            f"{path}: holds a text with a zero character; bring back an unchanged copy, or "
-            f"{remake_instruction(kind)}"
-        )
+        raise InputError(f"{path}: holds a text with a zero character; {AGAIN}")
     return dict(content)
 
 
-_RULES = {
-    "string_type": "must be a text",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-    "list_type": "must be a list",
-    "tuple_type": "must be a list",
-    "dict_type": "must be an object",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-    "dataclass_type": "must be an object",
-}
-
-
-def _error_line(error: Any, content: Any) -> str:
-    """Convert an error of pydantic to a message of ours: key, rule and value."""
-    position = ""
-    value = content
-    for part in error["loc"]:
-        # pydantic also names which member of a union it tried, which is no key of the file.
-        if isinstance(value, dict) and part in value:
-            position = f"{position}.{part}".lstrip(".")
-            value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            position = f"{position}[{part}]"
-            value = value[part]
-    kind = error["type"]
-    if kind in ("missing", "missing_argument") and isinstance(value, dict):
-        return f"{position or 'it'} lacks '{error['loc'][-1]}'"
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{position} is an unknown key"
-    if kind in ("missing", "too_short", "too_long") and isinstance(value, list):
-        return f"{position} must hold another number of values, got {len(value)}"
-    if kind == "literal_error":
-        rule = f"must be {error['ctx']['expected'].replace(chr(39), '')}"
-    else:
-        rule = _RULES.get(kind) or error["msg"].removeprefix("Value error, ")
-    return f"{position or 'it'} {rule}, got {str(value)[:40]!r}"
+def _error_line(error: Any) -> str:
+    """Return where pydantic found an error, what it expects there and what it found."""
+    position = ".".join(map(str, error["loc"])) or "it"
+    found = "" if error["type"] == "missing" else f", got {str(error['input'])[:40]!r}"
+    return f"{position}: {error['msg'].removeprefix('Value error, ')}{found}"

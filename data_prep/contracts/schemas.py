@@ -145,10 +145,6 @@ _READ = {**_KEY, "reader": _text()}
 _READER_KEY = ("image_id", "finding", "reader")
 _BOX = dict.fromkeys(EDGES, _number(0))
 _ROLE = _text(allowed=ROLES)
-# If an image is excluded because of a wrong box, these columns hold the box and the checksum of the
-# file.
-_WRONG_BOX = dict.fromkeys(EDGES, _number(optional=True, nullable=True))
-_WRONG_BOX["file_sha256"] = _text(optional=True, nullable=True)
 _ANY_TEXT = Column("text")
 _FIGURE = Column("float64", nullable=True)
 _COUNT = _number(0, dtype="Int64", nullable=True)
@@ -227,7 +223,7 @@ SCHEMAS: dict[str, Schema] = {
         },
         unique=("image_id",),
     ),
-    "excluded": Schema({"path": _text(), "stage": _text(), "reason": _text(), **_WRONG_BOX}),
+    "excluded": Schema({"path": _text(), "stage": _text(), "reason": _text()}),
     "split": Schema(
         {"image_id": _text(), "role": _ROLE, "fold": _number(0, dtype="Int64", nullable=True)},
         unique=("image_id",),

@@ -31,9 +31,6 @@ _NAMED = 5  # sheets in a message
 _SAVE_AS_CSV = "save the sheet as CSV, which may be larger"
 _BOOK = "xl/workbook.xml"
 _NEVER_CALCULATED = re.compile(rb"fullCalcOnLoad=[\"'](?:1|true)[\"']")
-_FIRST_SECTION = re.compile(r"""(?:[^;"\\]|\\.|"[^"]*")*""")  # of a number format: positive numbers
-_UNSEEN = re.compile(r"\[[^\]<>=]*\]|[_*].")  # colours, languages, and what fills a cell
-_LITERAL = re.compile(r'"[^"]*"|\\.|[-/ ]')
 _EXACT_LIMIT = 10**15  # a spreadsheet keeps 15 digits of a number
 _MISSING = "#N/A"  # result of a formula without a value
 
@@ -215,12 +212,10 @@ def _number_text(value: float, cell: Any, where: str) -> str:
     if float(value) != int(value):
         return repr(float(value))
     text = str(int(value))
-    section = _FIRST_SECTION.match(str(cell.number_format))
-    shown = _UNSEEN.sub("", section[0] if section else "").strip()
+    shown = str(cell.number_format)
     if value >= 0 and set(shown) == {"0"}:  # shows leading zeros, as in 00019124
         return text.zfill(len(shown))
-    whole = re.split("[.%Ee]", _LITERAL.sub("", shown))[0]
-    if "00" in whole.replace(",", ""):
+    if "00" in re.split("[.%Ee]", shown)[0].replace(",", ""):
         raise InputError(
             f"{where}: cell {cell.coordinate} holds {text} and shows it by the number format "
             f"{cell.number_format}; write the column as text, as it is shown"

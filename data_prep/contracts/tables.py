@@ -19,11 +19,7 @@ import pyarrow.parquet as pq
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.checksums import (
-    changed_file_error,
-    remake_instruction,
-    unnamed_file_error,
-)
+from cxr_compare.data_prep.contracts.checksums import AGAIN, require_unchanged
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member, is_strictly_increasing
 from cxr_compare.data_prep.contracts.records import SCHEMA_VERSION
@@ -285,7 +281,7 @@ def read_table(
     parts = table_parts(path, files)
     if path.is_dir() and not parts:
         return empty_table(name) if columns is None else empty_table(name)[list(columns)]
-    frames = [_read_part(part, name, columns, files) for part in parts]
+    frames = [_read_part(part, columns, files) for part in parts]
     frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
     return frame if columns is not None else validate_table(frame, name, path)
 
@@ -300,7 +296,7 @@ def table_parts(path: Path, files: Mapping[str, str] | None) -> list[Path]:
 
 
 def _read_part(
-    path: Path, name: str, columns: Sequence[str] | None, files: Mapping[str, str] | None
+    path: Path, columns: Sequence[str] | None, files: Mapping[str, str] | None
 ) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: no such table; is this the right folder, and is it complete?")
@@ -308,19 +304,14 @@ def _read_part(
     if files is not None:
         is_part = path.parent.suffix == ".parquet"
         digest = files.get(f"{path.parent.name}/{path.name}" if is_part else path.name)
-        if digest is None:
-            raise unnamed_file_error(path, name)
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise changed_file_error(path, name)
+        require_unchanged(path, digest, hashlib.sha256(content).hexdigest())
     try:
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
             table = file.read(None if columns is None else list(columns))
         frame = from_arrow(table)
     except Exception as error:  # noqa: BLE001 - damaged metadata raise all kinds
         reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path}: cannot be read as a table ({reason}); {remake_instruction(name)}"
-        ) from None
+        raise InputError(f"{path}: cannot be read as a table ({reason}); {AGAIN}") from None
     version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
     if version != str(SCHEMA_VERSION):
         raise InputError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +9,8 @@ from pathlib import Path
 from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.export.content import AnnotationContent, ImageEntry
-from cxr_compare.data_prep.export.render import SUFFIXES, RenderTask, render_all
+from cxr_compare.data_prep.export.render import RenderTask, render_all
 from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES
-from cxr_compare.data_prep.work.image_files import require_image_checksum
 
 
 @dataclass
@@ -21,8 +19,8 @@ class AnnotationFolder:
 
     Attributes:
         path: Path of the folder.
-        mode: How images are written: ``none`` (not at all), as decoded ``png`` or ``jpeg`` of 8
-            bits, as symbolic ``link`` to the original file, or as ``copy`` of it.
+        mode: How images are written: ``none`` (not at all), as decoded ``png`` of 8 bits, or as
+            symbolic ``link`` to the original file.
         dataset: Data set that is exported.
         advance: Function that is called with the number of images finished since its last call.
         not_exported: One line for each kind of label or fact that the file format cannot hold.
@@ -34,11 +32,6 @@ class AnnotationFolder:
     advance: Callable[[int], None] = lambda n: None
     not_exported: list[str] = field(default_factory=list)
     _tasks: list[RenderTask] = field(default_factory=list)
-
-    @property
-    def renders(self) -> bool:
-        """True if images are written as decoded PNG or JPEG, not linked, copied or left out."""
-        return self.mode in SUFFIXES
 
     def write(self, name: str, text: str) -> None:
         """Write a text file below the folder.
@@ -57,8 +50,8 @@ class AnnotationFolder:
         Args:
             image: Facts about the image.
         """
-        if self.renders:
-            return image.stem + SUFFIXES[self.mode]
+        if self.mode == "png":
+            return f"{image.stem}.png"
         path = Path(image.file or "")
         if self.mode != "none":
             path = self.dataset.image_path(image.image_id)
@@ -67,7 +60,7 @@ class AnnotationFolder:
     def put_image(self, image: ImageEntry, name: str) -> None:
         """Write the file of an image into this folder, unless `mode` is ``none``.
 
-        If images are decoded to PNG or JPEG, this method only collects them, and `render` writes
+        If images are decoded to PNG, this method only collects them, and `render` writes
         them.
 
         Args:
@@ -86,19 +79,15 @@ class AnnotationFolder:
         if not origin.is_file():
             raise InputError(f"{origin}: the image is gone; bring it back")
         target.parent.mkdir(parents=True, exist_ok=True)
-        if self.renders:
+        if self.mode == "png":
             size = (int(image.width or 0), int(image.height or 0)) if image.has_size else None
             self._tasks.append(RenderTask(origin, target, source.sha256, size))
             return
-        if self.mode == "link":
-            target.symlink_to(origin.absolute())
-        else:
-            require_image_checksum(origin, source.sha256)
-            shutil.copyfile(origin, target)
+        target.symlink_to(origin.absolute())
         self.advance(1)
 
     def render(self, workers: int) -> None:
-        """Decode the images that `put_image` collected, and write their PNG or JPEG files.
+        """Decode the images that `put_image` collected, and write their PNG files.
 
         Args:
             workers: Largest number of worker processes.

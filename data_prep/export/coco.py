@@ -81,7 +81,9 @@ class _CocoWriter:
         annotations = list[dict[str, Any]]()
         for image in self._content.entries(images):
             self.n_images += 1
-            file = folder.file_name_of(image) if folder.renders else image.file or image.image_id
+            file = (
+                folder.file_name_of(image) if folder.mode == "png" else image.file or image.image_id
+            )
             self.n_renamed += PurePosixPath(file).stem != image.image_id
             size = {"width": image.width, "height": image.height} if image.has_size else {}
             listed.append({"id": self.n_images, "file_name": file, **size})

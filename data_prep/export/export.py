@@ -17,12 +17,10 @@ from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.export.annotation_folder import AnnotationFolder
 from cxr_compare.data_prep.export.coco import write_coco
 from cxr_compare.data_prep.export.content import AnnotationContent, select_content
-from cxr_compare.data_prep.export.render import SUFFIXES
 from cxr_compare.data_prep.export.yolo import write_yolo
 from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES
 
-_IMAGE_MODES = ("none", *SUFFIXES, "link", "copy")
-_BYTES_A_PIXEL = {"png": 1.0, "jpeg": 0.5}  # approximate upper limits
+_IMAGE_MODES = ("none", "png", "link")
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,8 +96,7 @@ def export_annotations(
         reader: Name of the person whose labels are written. The default is ``reference``: the final
             labels, which join those of all people.
         target: Name of the target whose findings are written; None writes all findings.
-        images: How images are written: none, png, jpeg, link or copy; None takes the default of the
-            format.
+        images: How images are written: none, png or link; None takes the default of the format.
         workers: Number of processes that render images; None takes all processors.
         advance: Function that is called with the number of images finished since its last call.
 
@@ -124,27 +121,17 @@ def export_annotations(
             f"{dataset.folder}: links would show the paths that its key hides; use --images png"
         )
     content = select_content(dataset, split=split, reader=reader, target=target)
-    require_free_space(out, _bytes_needed(content, images))
+    if images == "png":  # a byte a pixel at most, about
+        pixels = content.images["width"] * content.images["height"]
+        require_free_space(out, int(pixels.astype("float64").sum()))
     with atomic_folder(out) as temporary:
         folder = AnnotationFolder(temporary, images, dataset, advance)
         n_boxes = _WRITERS[format](content, folder)
         folder.render(cpu_count() if workers is None else workers)
-    if images in ("link", "copy"):
+    if images == "link":
         suffixes = content.images["file"].str.lower().str.extract(r"(\.[^./]*)$", expand=False)
         folder.note_loss(
             int((~suffixes.isin(IMAGE_SUFFIXES[:-2])).sum()),
             "images are DICOM, which many programs do not read; --images png renders them",
         )
-    if images == "copy" and dataset.info.id_key:
-        folder.not_exported.append("the copies keep their headers, which may name the patients")
     return ExportSummary(format, out, len(content.images), n_boxes, tuple(folder.not_exported))
-
-
-def _bytes_needed(content: AnnotationContent, mode: str) -> int:
-    if mode in _BYTES_A_PIXEL:
-        pixels = content.images["width"] * content.images["height"]
-        return int(pixels.astype("float64").sum() * _BYTES_A_PIXEL[mode])
-    if mode != "copy":
-        return 0
-    paths = (content.dataset.image_path(image_id) for image_id in content.images["image_id"])
-    return sum(path.stat().st_size for path in paths if path.is_file())

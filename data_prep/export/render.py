@@ -1,4 +1,4 @@
-"""Rendering of images as 8-bit PNG or JPEG files, with the pixels that the models see.
+"""Rendering of images as 8-bit PNG files, with the pixels that the models see.
 
 This module does not import pandas, so that worker processes start fast.
 """
@@ -16,19 +16,16 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.work.image_files import require_image_checksum
 from cxr_compare.data_prep.work.map_images import map_images
 
-SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
-"""Suffix of a rendered file by the name of its format."""
-_OPTIONS = {".png": (), ".jpg": (cv2.IMWRITE_JPEG_QUALITY, 95)}
 _ROWS_A_WORKER = 16  # fewer images are finished before another process has started
 
 
 @dataclass(frozen=True)
 class RenderTask:
-    """A request to decode an image file and to write it as an 8-bit PNG or JPEG file.
+    """A request to decode an image file and to write it as an 8-bit PNG file.
 
     Attributes:
         origin: File to decode.
-        target: File to write; its suffix decides the format.
+        target: File to write.
         sha256: SHA-256 digest that the file must have, from when the data set was prepared; None
             accepts any.
         size: Width and height that the image must have, px; None accepts any.
@@ -41,7 +38,7 @@ class RenderTask:
 
 
 def render_all(tasks: Sequence[RenderTask], *, workers: int) -> Iterator[None]:
-    """Decode image files and write them as PNG or JPEG in their original size.
+    """Decode image files and write them as PNG in their original size.
 
     Args:
         tasks: Requests, one for each image.
@@ -73,8 +70,7 @@ def _render(task: RenderTask) -> str | None:
         if task.size is not None and task.size != (width, height):
             stated = " x ".join(map(str, task.size))
             return f"{task.origin}: {width} x {height} px, not {stated} as when it was prepared"
-        options = _OPTIONS[task.target.suffix]
-        encoded = cv2.imencode(task.target.suffix, pixels, options)[1]
+        encoded = cv2.imencode(".png", pixels)[1]
         with atomic_path(task.target) as temporary:
             temporary.write_bytes(encoded.tobytes())
     except InputError as error:

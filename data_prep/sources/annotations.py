@@ -7,9 +7,7 @@ without a label file are unknown.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,22 +17,20 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.box_readings import BoxReading
-from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
+from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.sources.image_facts import LONGEST_SIDE_PX
 from cxr_compare.data_prep.sources.image_files import ImageIndex
 from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_values import dictionary, normal_classes
 from cxr_compare.data_prep.sources.own_table import add_facts, name_images
 from cxr_compare.data_prep.sources.source_tables import FINDING_KEY, ReadOptions, Show, SourceTables
-from cxr_compare.data_prep.sources.statements import Source, Statements, build, note_unlabelled
+from cxr_compare.data_prep.sources.statements import Source, build, note_unlabelled
 from cxr_compare.data_prep.sources.table_roles import read_tables, recognise_tables
-
-LONGEST_SIDE_PX = 1_000_000
-"""Longest side of an image that a label file may state, px."""
 
 
 @dataclass(frozen=True)
@@ -86,61 +82,7 @@ class ImageLabels:
     roles: Collection[str] = ()
 
 
-@dataclass
-class LabelFiles:
-    """Label files of a source while they are read.
-
-    Attributes:
-        source: Source with the user's folder and options, notes and excluded images.
-        reading: How boxes are read.
-        index: Images of the folder; None if one file is read alone.
-        classes: Labels that files name as classes, in the order in which they were found.
-        counts: Number of cases by text of the note.
-        unread: Path of the image and the reason, for each box that could not be read.
-    """
-
-    source: Source
-    reading: BoxReading
-    index: ImageIndex | None
-    classes: dict[str, None] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-    unread: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def images(self) -> ImageIndex:
-        """Images of the user's folder."""
-        if self.index is None:
-            raise InputError(f"{self.source.root}: a file; give the folder that holds it")
-        return self.index
-
-    def find_image(
-        self, name: str, file: str, folders: Sequence[str], role: str | None = None
-    ) -> str | None:
-        """Return the path of the image that a label file names; None if it is not exactly one."""
-        matches = [name]
-        if self.index is not None:  # the images of a single file need not exist
-            matches = self.index.by_name(name, folders, role)
-        if len(matches) == 1:
-            return matches[0]
-        fits = f"file_name fits {counted(len(matches), 'image')}" if matches else "no such image"
-        self.source.exclude([f"{file}: {name}"], fits)
-        return None
-
-    def cannot_read(self, image: str, reason: str) -> None:
-        """Leave out an image of which a mark cannot be read: its findings are unknown."""
-        self.source.exclude([image], reason)
-        self.unread.append((image, reason))
-
-    @contextmanager
-    def reading_mark(self, image: str, position: str) -> Iterator[None]:
-        """Leave out the image if a mark cannot be read, which an `InputError` says."""
-        try:
-            yield
-        except InputError as error:
-            self.cannot_read(image, f"{position}: {error}")
-
-
-ReadLabels = Callable[[LabelFiles], Iterator[ImageLabels]]
+ReadLabels = Callable[[Source], Iterator[ImageLabels]]
 
 
 def read_annotations(
@@ -178,10 +120,11 @@ def read_annotations(
     for text in () if tables else options.columns:
         if text.partition("=")[0] not in ("box_form", "box_unit", *roles):
             raise InputError(f"--columns {text}: --format {name} has no columns; leave it out")
-    source = Source(name, root, options, show)
     index = None if root.is_file() else ImageIndex(root)
-    files = LabelFiles(source, reading or BoxReading(), index)
-    gathered = list(read(files))
+    source = Source(name, root, options, show, index)
+    statements = source.statements
+    statements.reading = reading or BoxReading()
+    gathered = list(read(source))
     paths = list(dict.fromkeys(labels.image for labels in gathered))
     if not paths:
         reasons = [f"{path}: {reason}" for path, reason in source.excluded.items()]
@@ -189,22 +132,21 @@ def read_annotations(
         raise InputError(f"{root}: no image can be used; {reasons[0]}")
     texts = read_tables(source, tables)
     beside = recognise_tables(texts, source, need_labels=False) if texts else []
-    ids = name_images(source, beside, index, paths)
+    ids = name_images(source, beside, paths)
     source.excluded = {ids.get(path, path): why for path, why in source.excluded.items()}
     add_facts(source, beside, _facts(gathered, ids))
-    statements = Statements(files.reading)
-    statements.unread = [(ids.get(image, image), reason) for image, reason in files.unread]
-    _add_statements(source, statements, gathered, ids, files)
+    statements.unread = [(ids.get(image, image), reason) for image, reason in statements.unread]
+    _add_statements(source, gathered, ids)
     n_around = sum(mark.is_around for item in gathered for mark in item.marks)
-    files.counts["shapes have no upright box: the box around each of these is taken"] += n_around
-    source.notes[:0] = [counted_phrase(n, text) for text, n in files.counts.items() if n]
+    source.counts["shapes have no upright box: the box around each of these is taken"] += n_around
+    source.notes[:0] = [counted_phrase(n, text) for text, n in source.counts.items() if n]
     source.implied_note = "findings are absent because a label file has no box of them"
     if beside:
-        table_statements(source, beside, marked=statements)
+        table_statements(source, beside, add_to_marks=True)
     else:
-        note_unlabelled(source, statements, unused=True)
+        note_unlabelled(source, unused=True)
     source.official = _official(source, gathered, ids)
-    made = build(source, statements, coverage=coverage)
+    made = build(source, coverage=coverage)
     if made.findings.empty:
         first = next(iter(source.excluded.values()), "no label")
         raise InputError(f"{root}: no image can be used; {first}")
@@ -242,21 +184,15 @@ def _facts(gathered: Sequence[ImageLabels], ids: dict[str, str]) -> pd.DataFrame
     return table.assign(image_id=pd.Series(list(facts), dtype=TEXT))
 
 
-def _add_statements(
-    source: Source,
-    statements: Statements,
-    gathered: Sequence[ImageLabels],
-    ids: dict[str, str],
-    files: LabelFiles,
-) -> None:
+def _add_statements(source: Source, gathered: Sequence[ImageLabels], ids: dict[str, str]) -> None:
     """Add the statements of all label files, and what is absent because no mark names it."""
-    labels = [*files.classes, *(mark.label for item in gathered for mark in item.marks)]
+    labels = [*source.classes, *(mark.label for item in gathered for mark in item.marks)]
     labels += [label for item in gathered for label in item.absent or ()]
     labels = list(dict.fromkeys(labels))
     require_few_names(labels, source.root)
     meanings = _meanings(labels, str(source.root), source.show)
     stated = {mark.label for item in gathered for mark in item.marks if mark.state is None}
-    drawn = {*files.classes, *stated, *(label for item in gathered for label in item.absent or ())}
+    drawn = {*source.classes, *stated, *(label for item in gathered for label in item.absent or ())}
     findings = {meanings[label][0] for label in drawn} - {""}
     boxes_of: dict[tuple[str, str, str], tuple[str, list[Sequence[float]]]] = {}
     for item in gathered:
@@ -267,9 +203,7 @@ def _add_statements(
         for reader in dict.fromkeys([*item.readers, *(mark.reader for mark in item.marks)]):
             marks = [mark for mark in item.marks if mark.reader == reader]
             could_name = absent if reader in item.readers else set()
-            boxes = _add_marks(
-                statements, image_id, reader, marks, meanings, could_name, files.counts
-            )
+            boxes = _add_marks(source, image_id, reader, marks, meanings, could_name)
             for finding, own in boxes.items():
                 key = (image_id, reader, finding)
                 first, others = boxes_of.setdefault(key, (item.file, own))
@@ -279,15 +213,15 @@ def _add_statements(
 
 
 def _add_marks(
-    statements: Statements,
+    source: Source,
     image_id: str,
     reader: str,
     marks: Sequence[Mark],
     meanings: dict[str, tuple[str, str]],
     absent: set[str],
-    counts: Counter[str],
 ) -> dict[str, list[Sequence[float]]]:
     """Add what one reader says of an image, and return the boxes of each finding."""
+    statements = source.statements
     add = partial(statements.add, image_id, reader=reader, origin="boxes")
     boxes: dict[str, list[Sequence[float]]] = {}
     is_open = False
@@ -297,7 +231,7 @@ def _add_marks(
             state = mark.state
         box = mark.box
         if box is not None and state in ("normal", "absent"):
-            counts["boxes are of a class that says 'absent': these are dropped"] += 1
+            source.counts["boxes are of a class that says 'absent': these are dropped"] += 1
             box = None
         if state == "normal":
             statements.normal.add((image_id, reader))

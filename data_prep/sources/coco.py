@@ -30,7 +30,6 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
-    LabelFiles,
     Mark,
     read_annotations,
     sides_of,
@@ -49,7 +48,7 @@ from cxr_compare.data_prep.sources.outlines import (
     require_same_place,
 )
 from cxr_compare.data_prep.sources.source_tables import Format
-from cxr_compare.data_prep.sources.statements import user_reading
+from cxr_compare.data_prep.sources.statements import Source, user_reading
 
 _MARKS = (rb'"images"\s*:\s*\[', rb'"(?:annotations|categories)"\s*:\s*\[')
 _READING = BoxReading(form="xywh")
@@ -57,23 +56,23 @@ _SAME_AREA = 0.01  # share by which an area may differ from that of its box
 _MOST = 0.9
 
 
-def _read(files: LabelFiles) -> Iterator[ImageLabels]:
+def _read(source: Source) -> Iterator[ImageLabels]:
     """Yield the labels of the COCO files of a folder, or of one file."""
-    root = files.source.root
+    root = source.root
     read = []
     others = []
     for path in [""] if root.is_file() else files_below(root, ".json"):
         content = read_json_file(root / path)
         if isinstance(content, dict) and isinstance(content.get("images"), list):
-            read.append(_CocoFile(files, path or root.name, root / path, content))
+            read.append(_CocoFile(source, path or root.name, root / path, content))
         else:
             others.append(path)
     if not read:
         reason = f"{others[0]}: not COCO: it has no list of images" if others else "no JSON file"
         raise InputError(f"{root / reason}" if others else f"{root}: holds {reason}")
-    files.counts["files are JSON but not COCO: these are ignored"] += len(others)
-    stated = replace(files.reading, stated=_are_sizes(read))
-    files.reading = user_reading(files.source.options, stated)
+    source.counts["files are JSON but not COCO: these are ignored"] += len(others)
+    stated = replace(source.statements.reading, stated=_are_sizes(read))
+    source.statements.reading = user_reading(source.options, stated)
     used = {category for file in read for category in file.used_categories()}
     for file in read:
         yield from file.labels(used)
@@ -101,7 +100,7 @@ def _are_sizes(read: Sequence[_CocoFile]) -> bool:
 class _CocoFile:
     """One COCO file."""
 
-    files: LabelFiles
+    source: Source
     path: str
     full_path: Path
     content: dict[str, Any]
@@ -149,47 +148,38 @@ class _CocoFile:
             name = image.get("file_name")
             if key is None or not isinstance(name, str) or not name:
                 raise self._fail(f"images[{number}]", "must have an id and a file_name")
+            if "neg_category_ids" in image:  # of LVIS, where most categories are unknown
+                raise self._fail(
+                    f"images[{number}]",
+                    "lists neg_category_ids, which are not read; remove them if every finding "
+                    "without an annotation is absent",
+                )
             listed.add(key)
-            file = self.files.find_image(name, self.path, folders, role)
+            file = self.source.find_image(name, self.path, folders, role)
             if file is None:
                 continue
             if key in seen:
                 if seen[key] != (file, image):
                     twice = f"image id {key} appears more than once"
-                    self.files.source.exclude([file, seen[key][0]], twice)
+                    self.source.exclude([file, seen[key][0]], twice)
                 continue
             seen[key] = (file, image)
             labels = ImageLabels(file, self.path, absent=list(named.values()))
             labels.facts = plain_facts(image)
             labels.roles = [role] if role else []
-            with self.files.reading_mark(file, f"{self.path}: image {key}"):
+            with self.source.reading_mark(file, f"{self.path}: image {key}"):
                 labels.facts |= sides_of(image.get("width"), image.get("height"))
             own = annotations.get(key, [])
             annotators = {_reader_of(item) for _, item in own} or everybody
             readers = self._readers(key, image, annotators, everybody)
             labels.readers = sorted(readers) if annotations else ()
             for position, item in own:
-                with self.files.reading_mark(file, f"{self.path}: annotations[{position}]"):
+                with self.source.reading_mark(file, f"{self.path}: annotations[{position}]"):
                     labels.marks.append(self._mark(item, image, named))
-            self._take_lvis(labels, image, named)
             yield labels
         for key in annotations.keys() - listed:
             text = "annotated, but not among the images"
-            self.files.source.exclude([f"{self.path}: image {key}"], text)
-
-    def _take_lvis(self, labels: ImageLabels, image: dict[str, Any], named: dict[str, str]) -> None:
-        """Take what LVIS lists as absent, and as annotated in part."""
-        listed = image.get("neg_category_ids")
-        if not isinstance(listed, list) or not labels.readers:
-            return
-        labels.absent = [named[key] for key in map(_id_text, listed) if key in named]
-        partly = image.get("not_exhaustive_category_ids")
-        keys = map(_id_text, partly if isinstance(partly, list) else [])
-        names = {named.get(key or "") for key in keys}
-        labels.marks = [
-            replace(mark, shares_box=mark.shares_box or mark.label in names)
-            for mark in labels.marks
-        ]
+            self.source.exclude([f"{self.path}: image {key}"], text)
 
     def _readers(
         self, key: str, image: dict[str, Any], annotators: set[str], everybody: set[str]
@@ -219,24 +209,25 @@ class _CocoFile:
         label = named[category]
         mark = Mark(label, None, _reader_of(item))
         if item.get("iscrowd") not in (None, 0, "0", ""):
-            counts = self.files.counts
+            counts = self.source.counts
             counts["annotations are crowds: findings of these are boxed in part"] += 1
             return replace(mark, shares_box=True)
         numbers = four_numbers(item.get("bbox"))
         segmentation = item.get("segmentation")
         outline = polygon_points(segmentation)
         around = edges_around(outline) or mask_edges(segmentation, image)
+        reading = self.source.statements.reading
         if numbers is None and around is None:
             if class_finding(label, self.path) in normal_classes():
                 return mark
             raise InputError(_without_box(item))
         if numbers is None:
-            return mark.with_box(values_of(np.array([around]), self.files.reading.form)[0].tolist())
+            return mark.with_box(values_of(np.array([around]), reading.form)[0].tolist())
         if degrees := coco_rotation(item):
             return mark.with_box(self._turned(numbers, degrees, outline, image))
-        if around is not None and self.files.reading.unit == "px":
+        if around is not None and reading.unit == "px":
             sides = finite_or_nan(image.get(side) for side in ("width", "height"))
-            require_same_place(numbers, around, max(sides), self.files.reading)
+            require_same_place(numbers, around, max(sides), reading)
         return mark.with_box(numbers, is_around=False)
 
     def _turned(
@@ -299,6 +290,7 @@ COCO = Format(
     folder="`.json` files that list `images`, and the images",
     detect=has_file(("annotations/*.json", "*.json", "*/_annotations.coco.json"), _is_coco),
     read=partial(read_annotations, "coco", _read, reading=_READING),
-    options=("reference", "columns", "raw_boxes", "patient_pattern"),
+    options=("labels", "sheet", "reference", "columns", "raw_boxes", "patient_pattern"),
     labels_alone=True,
+    found_in_folder=True,
 )

@@ -17,7 +17,7 @@ import numpy as np
 from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.sources.annotations import ImageLabels, LabelFiles, Mark, sides_of
+from cxr_compare.data_prep.sources.annotations import ImageLabels, Mark, sides_of
 from cxr_compare.data_prep.sources.image_files import contains, has_file
 from cxr_compare.data_prep.sources.label_values import STATE_OF_TEXT
 from cxr_compare.data_prep.sources.markup_files import read_xml_file
@@ -29,6 +29,7 @@ from cxr_compare.data_prep.sources.outlines import (
 )
 from cxr_compare.data_prep.sources.own_table import TABLE
 from cxr_compare.data_prep.sources.source_tables import Format
+from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.tool_files import (
     facts_of,
     read_tool_files,
@@ -36,22 +37,24 @@ from cxr_compare.data_prep.sources.tool_files import (
 )
 
 
-def _read_file(files: LabelFiles, path: Path) -> Iterator[ImageLabels]:
+def _read_file(source: Source, path: Path) -> Iterator[ImageLabels]:
     for entry in read_xml_file(path, "annotations").findall("image"):
         name = entry.get("name", "")
-        image = files.find_image(name, path.name, ("", "images"))
+        image = source.find_image(name, path.name, ("", "images"))
         if image is None:
             continue
         labels = ImageLabels(image, path.name, absent=None)
-        with files.reading_mark(image, f"{path.name}: {name}"):
+        with source.reading_mark(image, f"{path.name}: {name}"):
             labels.facts = sides_of(entry.get("width"), entry.get("height"))
         labels.facts |= facts_of({"split": entry.get("subset", "")})
         for number, shape in enumerate(entry, start=1):
             by_model = shape.get("source") == "auto"
-            files.counts["shapes were drawn by a model: these are read like the others"] += by_model
+            source.counts["shapes were drawn by a model: these are read like the others"] += (
+                by_model
+            )
             attributes = {str(a.get("name")): a.text or "" for a in shape.findall("attribute")}
             labels.facts = facts_of(attributes) | labels.facts
-            with files.reading_mark(image, f"{path.name}: {name}: shape {number}"):
+            with source.reading_mark(image, f"{path.name}: {name}: shape {number}"):
                 labels.marks.append(_mark(shape, attributes, labels.facts))
         labels.readers = {mark.reader for mark in labels.marks} or {REFERENCE_READER}
         yield labels

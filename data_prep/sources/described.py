@@ -63,12 +63,12 @@ def read_set(root: Path, entry: PublicSet, options: ReadOptions, show: Show) -> 
     has_files = bool(images["path"].notna().any())
     if entry.size and not has_files:
         source.images = source.images.assign(width=entry.size[0], height=entry.size[1])
-    statements = table_statements(source, tables, entry)
+    table_statements(source, tables, entry)
     if entry.copies:
-        statements = _scaled_to_copies(source, statements)
-    source.targets = _targets(entry, set(statements.frame()["finding"]))
+        _scale_to_copies(source)
+    source.targets = _targets(entry, set(source.statements.frame()["finding"]))
     frame = (entry.size[0], entry.size[1]) if has_files and entry.framed else None
-    made = build(source, statements, coverage=entry.coverage, frame=frame)
+    made = build(source, coverage=entry.coverage, frame=frame)
     if entry.boxed:
         kept = is_member(made.box_coverage["finding"], entry.boxed) & bool(len(made.boxes))
         made = replace(made, box_coverage=made.box_coverage[kept].reset_index(drop=True))
@@ -236,12 +236,12 @@ def _add_set_patients(source: Source, entry: PublicSet) -> None:
     add_patients(source, entry.prefix, entry.patient_pattern or None, remedy="")
 
 
-def _scaled_to_copies(source: Source, statements: Statements) -> Statements:
+def _scale_to_copies(source: Source) -> None:
     """Scale boxes, which are in px of the original, to images that are resized copies."""
     images = source.images.set_index("image_id")
     stated = images.reindex(columns=["width", "height"]).astype("float64")
     source.images = source.images.drop(columns=["width", "height"], errors="ignore")
-    rows = statements.frame()
+    rows = source.statements.frame()
     factors = np.ones((len(rows), 2))
     leaves = []
     for image_id, boxes in rows[rows["boxed"]].groupby("image_id"):
@@ -257,17 +257,17 @@ def _scaled_to_copies(source: Source, statements: Statements) -> Statements:
     is_scaled = np.isfinite(factors).all(axis=1) & (factors != 1).any(axis=1)
     fit = not any(leaves) and len(leaves) >= _ENOUGH_TO_TELL  # they were resized with the copies
     if fit or not is_scaled.any():
-        return statements
+        return
     rows.loc[is_scaled, BOX] *= np.hstack([factors, factors])[is_scaled]
     n_images = counted(rows.loc[is_scaled, "image_id"].nunique(), "boxed image", "have")
     source.notes.append(
         f"{n_images} another size than the original. They are taken as copies that were resized "
         "without padding, and their boxes were scaled"
     )
-    scaled = Statements(statements.reading)
+    scaled = Statements(source.statements.reading)
     scaled.add_table(rows)
-    scaled.normal = statements.normal
-    return scaled
+    scaled.normal = source.statements.normal
+    source.statements = scaled
 
 
 def _official_roles(source: Source, entry: PublicSet) -> pd.Series | None:

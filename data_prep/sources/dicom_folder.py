@@ -28,7 +28,7 @@ from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.patients import named_patients, warn_of_unknown_patients
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
-from cxr_compare.data_prep.sources.statements import Source, Statements, build
+from cxr_compare.data_prep.sources.statements import Source, build
 from cxr_compare.data_prep.sources.table_roles import read_tables, recognise_tables
 from cxr_compare.data_prep.work.map_images import map_images
 
@@ -99,13 +99,14 @@ def _read_dicom_tree(root: Path, options: ReadOptions, show: Show) -> SourceTabl
     source.images = _images(source, files)
     if tables:
         _match_rows(source, tables, files)
-        made = build(source, table_statements(source, tables), coverage="localised")
+        table_statements(source, tables)
+        made = build(source, coverage="localised")
     else:
         source.notes.append(
             "No image has a label, so nothing can be trained or evaluated; give a table of "
             "labels before the folder"
         )
-        made = build(source, Statements())
+        made = build(source)
     return replace(made, excluded=pd.concat([_unusable(headers), made.excluded]))
 
 

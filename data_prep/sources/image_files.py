@@ -28,7 +28,8 @@ _ROLE = re.compile(
 _FILES_OPENED = 20  # of each pattern, to recognise a format by its content
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
 _EXIF_ORIENTATION = 0x0112
-_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations by which width and height change places."""
 
 
 def files_below(root: Path, suffixes: str | tuple[str, ...] = "") -> list[str]:
@@ -238,7 +239,7 @@ def has_columns(path: Path, *columns: str) -> bool:
 def image_size(path: Path) -> tuple[int, int]:
     """Return the width and height in px of the upright image, after any EXIF orientation."""
     width, height, turn = stored_size(path)
-    return (height, width) if turn in _SIDEWAYS else (width, height)
+    return (height, width) if turn in SIDEWAYS else (width, height)
 
 
 def stored_size(path: Path) -> tuple[int, int, int]:

@@ -12,30 +12,31 @@ from functools import cache
 from typing import TypeVar
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.sources.annotations import ImageLabels, LabelFiles
+from cxr_compare.data_prep.sources.annotations import ImageLabels
 from cxr_compare.data_prep.sources.image_files import (
     ImageIndex,
     role_from_path,
     roles_of_paths,
     stem,
 )
+from cxr_compare.data_prep.sources.statements import Source
 
 Content = TypeVar("Content")
 _IMAGE_FOLDERS = ("images", "JPEGImages")
 
 
 def read_image_files(
-    files: LabelFiles,
+    source: Source,
     paths: Iterable[str],
     read: Callable[[str], tuple[Content, Sequence[str]]],
-    add_marks: Callable[[LabelFiles, ImageLabels, Content], None],
+    add_marks: Callable[[Source, ImageLabels, Content], None],
 ) -> Iterator[ImageLabels]:
     """Yield the labels of each image that has a label file, and of the others beside them.
 
     Those without a file are unknown. Images of other folders, such as masks, do not count.
 
     Args:
-        files: Label files of the source.
+        source: Source with the images of the folder.
         paths: Paths of the label files, relative to the source folder.
         read: Function that returns the content of a label file, and the names or paths that the
             file gives its image.
@@ -43,30 +44,30 @@ def read_image_files(
     """
     file_of: dict[str, str] = {}
     for path in paths:
-        near = files.images.by_stem(stem(path), image_folders(posixpath.dirname(path)))
+        near = source.files.by_stem(stem(path), image_folders(posixpath.dirname(path)))
         image = near[0] if len(near) == 1 else None
         try:
             content, names = read(path)
         except InputError as error:
-            problem = str(error).removeprefix(f"{files.source.root / path}: ")
+            problem = str(error).removeprefix(f"{source.root / path}: ")
             file = f"label file {posixpath.basename(path)}" if image else "label file"
-            files.cannot_read(image or path, f"{file}: {problem}")
+            source.cannot_read(image or path, f"{file}: {problem}")
             continue
         try:
-            image = _find_image(path, near, names, files.images)
+            image = _find_image(path, near, names, source.files)
             if image in file_of:
                 raise InputError(f"{file_of[image]} labels the same image")
         except InputError as error:
             file = f"label file {posixpath.basename(path)}" if image else "label file"
-            files.source.exclude([image or path], f"{file}: {error}")
+            source.exclude([image or path], f"{file}: {error}")
             continue
         file_of[image] = path
         roles = roles_of_paths(posixpath.dirname(path), posixpath.dirname(image))
         labels = ImageLabels(image, path, absent=None, roles=roles)
-        add_marks(files, labels, content)
+        add_marks(source, labels, content)
         yield labels
     folders_with_labels = {_without_role(posixpath.dirname(image)) for image in file_of}
-    for image in files.images.paths:
+    for image in source.files.paths:
         is_near = _without_role(posixpath.dirname(image)) in folders_with_labels
         if image not in file_of and is_near:
             roles = roles_of_paths(posixpath.dirname(image))

@@ -13,6 +13,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.ids import are_rows_of
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.source_tables import FINDING_KEY, LABEL_KEY
@@ -43,8 +44,7 @@ def with_reference(
         return findings, boxes
     stated = findings[~is_reader]
     made = _vote(readers, rule).assign(implied=False)
-    known = pd.MultiIndex.from_frame(stated[FINDING_KEY])
-    made = made[~pd.MultiIndex.from_frame(made[FINDING_KEY]).isin(known)]
+    made = made[~are_rows_of(made[FINDING_KEY], stated[FINDING_KEY])]
     own_boxes = boxes[boxes["reader"] != REFERENCE_READER]
     fused = _fuse(readers, own_boxes, pd.concat([stated, made]), rule)
     return (

@@ -11,7 +11,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.box_classes import class_column, other_class
 from cxr_compare.data_prep.contracts.box_readings import BoxForm, BoxReading, BoxUnit
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.ids import are_rows_of, is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import is_table_file, refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -25,7 +25,7 @@ from cxr_compare.data_prep.sources.label_values import (
     plain_cells,
     states_of_cells,
 )
-from cxr_compare.data_prep.sources.statements import BOX, Source, Statements, note_unlabelled
+from cxr_compare.data_prep.sources.statements import BOX, Source, note_unlabelled
 
 _MOST_SHARE = 1.1
 _KEY = ["image_id", "finding", "reader"]
@@ -41,24 +41,27 @@ def table_statements(
     source: Source,
     tables: Sequence[LabelTable],
     published: PublicSet | None = None,
-    marked: Statements | None = None,
-) -> Statements:
-    """Return what each reader (person) states in label tables, with how their boxes are read.
+    *,
+    add_to_marks: bool = False,
+) -> None:
+    """Add what each reader (person) states in label tables to the statements of a source.
 
     A finding is absent on an image if the rows of the image name only other findings, or state that
     nothing is found. Images with a finding beside "no finding" are left out.
 
     Args:
-        source: Source with its images. It takes notes.
+        source: Source with its images. It takes notes, and how boxes are read.
         tables: Label tables, each with the image of every row.
         published: Public set whose tables they are: it says which findings are ruled out though no
             row names them, and the user need not be told what its labels imply.
-        marked: Statements of label files beside the tables, to which those of the tables are added.
+        add_to_marks: True if the source has the statements of label files, which may be all.
 
     Raises:
         InputError: A cell cannot be understood, or no row states a finding.
     """
-    statements = marked or Statements(BoxReading(where=str(tables[0].path)))
+    statements = source.statements
+    if not add_to_marks:
+        statements.reading = BoxReading(where=str(tables[0].path))
     reading = statements.reading if statements.frame()["boxed"].any() else None
     parts: list[pd.DataFrame] = []
     for table in (table for table in tables if len(table.images)):
@@ -84,14 +87,14 @@ def table_statements(
             parts.append(_boxed_rows(table, rows.join(found), numbers[is_boxed], is_boxed))
     statements.reading = reading or statements.reading
     rows, normal = _consistent(source, parts, published)
-    if marked is None and rows.empty:
+    if not add_to_marks and rows.empty:
         reason = "every row states that the image shows nothing" if len(normal) else ""
         raise InputError(
             f"{tables[0].path}: {reason or 'no row states a label'}: no finding to learn; add "
             "images that show one"
         )
-    if marked is not None:
-        drawn = marked.frame()
+    if add_to_marks:
+        drawn = statements.frame()
         rows = _without_marked(rows, normal, drawn)
         findings = drawn[["finding"]].drop_duplicates()
         denied = normal.assign(state="absent", origin="unknown", implied=True)
@@ -99,8 +102,7 @@ def table_statements(
     statements.add_table(rows)
     statements.normal.update(normal.itertuples(index=False, name=None))
     source.implied_note = _implied_note(tables)
-    note_unlabelled(source, statements, unused=False)
-    return statements
+    note_unlabelled(source, unused=False)
 
 
 def _consistent(
@@ -145,9 +147,7 @@ def _without_marked(rows: pd.DataFrame, normal: pd.DataFrame, marked: pd.DataFra
     Absences of images that a row calls normal stay: a mark contradicts them.
     """
     present = marked.loc[marked["state"] == "present", ["image_id", "finding"]]
-    is_marked = pd.MultiIndex.from_frame(rows[["image_id", "finding"]]).isin(
-        pd.MultiIndex.from_frame(present)
-    )
+    is_marked = are_rows_of(rows[["image_id", "finding"]], present)
     is_normal = is_member(rows["image_id"], normal["image_id"])
     return rows[~(rows["implied"] & is_marked & ~is_normal)]
 

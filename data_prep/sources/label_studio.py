@@ -23,7 +23,7 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_json_file
-from cxr_compare.data_prep.sources.annotations import ImageLabels, LabelFiles, Mark, sides_of
+from cxr_compare.data_prep.sources.annotations import ImageLabels, Mark, sides_of
 from cxr_compare.data_prep.sources.image_files import (
     IMAGE_SUFFIXES,
     contains,
@@ -39,6 +39,7 @@ from cxr_compare.data_prep.sources.outlines import (
 )
 from cxr_compare.data_prep.sources.own_table import TABLE
 from cxr_compare.data_prep.sources.source_tables import Format
+from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.tool_files import (
     facts_of,
     read_tool_files,
@@ -105,14 +106,14 @@ def _task_of_flat(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": data, "annotations": [annotation] if is_annotated else []}
 
 
-def _read_file(files: LabelFiles, path: Path) -> Iterator[ImageLabels]:
+def _read_file(source: Source, path: Path) -> Iterator[ImageLabels]:
     for number, task in enumerate(_tasks(path), start=1):
         where = f"{path}: task {number}"
         if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
             raise InputError(f"{where}: is no object with data; export from Label Studio as JSON")
         data = {k: v for k, v in task["data"].items() if isinstance(v, str | int | float)}
-        name = _image_name(data, files)
-        image = files.find_image(name, path.name, ("", "images"))
+        name = _image_name(data, source)
+        image = source.find_image(name, path.name, ("", "images"))
         if image is None:
             continue
         labels = ImageLabels(image, f"{path.name}, task {number}", absent=None, readers=())
@@ -131,11 +132,11 @@ def _read_file(files: LabelFiles, path: Path) -> Iterator[ImageLabels]:
                 reader = REFERENCE_READER
             results = _objects(annotation.get("result", []), where)
             labels.readers = [*labels.readers, reader]
-            _add_marks(labels, results, reader, files, where)
+            _add_marks(labels, results, reader, source, where)
         yield labels
 
 
-def _image_name(data: Mapping[str, Any], files: LabelFiles) -> str:
+def _image_name(data: Mapping[str, Any], source: Source) -> str:
     """Return the file of a task's image, without the digits that an upload puts before its name.
 
     They stay if one of the user's files has them.
@@ -147,7 +148,7 @@ def _image_name(data: Mapping[str, Any], files: LabelFiles) -> str:
         names.append(unquote(re.sub(r"^.*[?&]d=|[?&#].*$", "", text)) if is_address else text)
     name = next((name for name in names if name.lower().endswith(IMAGE_SUFFIXES)), "")
     name = name or next(iter(names), "")
-    if files.index is not None and files.index.by_name(name, ("", "images")):
+    if source.index is not None and source.index.by_name(name, ("", "images")):
         return name
     return re.sub(r"^(/data/upload/.*)\b[0-9a-f]{8}-", r"\1", name)
 
@@ -162,7 +163,7 @@ def _add_marks(
     labels: ImageLabels,
     results: list[dict[str, Any]],
     reader: str,
-    files: LabelFiles,
+    source: Source,
     where: str,
 ) -> None:
     """Add the marks of an annotation.
@@ -185,7 +186,7 @@ def _add_marks(
     for result in unclear:
         value = result.get("value")
         if isinstance(value, dict) and {"x", "points", "rle"} & value.keys():
-            files.cannot_read(labels.image, f"{labels.file}: a mark has no class")
+            source.cannot_read(labels.image, f"{labels.file}: a mark has no class")
     if unclear and not marks:
         marks.append(Mark("unknown", reader=reader))
     labels.marks += marks

@@ -22,7 +22,6 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
-    LabelFiles,
     Mark,
     read_annotations,
     sides_of,
@@ -32,6 +31,7 @@ from cxr_compare.data_prep.sources.image_label_files import read_image_files
 from cxr_compare.data_prep.sources.label_values import class_finding, dictionary, normal_classes
 from cxr_compare.data_prep.sources.outlines import box_around, pairs_of
 from cxr_compare.data_prep.sources.source_tables import Format
+from cxr_compare.data_prep.sources.statements import Source
 
 LABELME_MARKS = (rb'"shapes"\s*:', rb'"imagePath"\s*:')
 """Keys by which a JSON of labelme is recognised."""
@@ -40,23 +40,23 @@ _FLAG_ROLES = ("finding", "no_finding", "unused")
 _POINTS = {"rectangle": (2, 4), "mask": (2,), "rotation": (4,), "circle": (2,)}
 
 
-def _read(files: LabelFiles) -> Iterator[ImageLabels]:
+def _read(source: Source) -> Iterator[ImageLabels]:
     """Yield the labels of a folder of labelme's files and images."""
-    root = files.source.root
+    root = source.root
     paths = [path for path in files_below(root, ".json") if contains(root / path, LABELME_MARKS)]
     if not paths:
         raise InputError(f"{root}: holds no JSON of labelme")
     flags_of: dict[str, dict[str, bool]] = {}
     add_marks = partial(_add_marks, flags_of)
-    labelled = list(read_image_files(files, paths, partial(_read_file, root), add_marks))
+    labelled = list(read_image_files(source, paths, partial(_read_file, root), add_marks))
     drawn = list(dict.fromkeys(mark.label for labels in labelled for mark in labels.marks))
     # With a table, --columns name the columns of the table.
-    columns = () if files.source.options.labels else files.source.options.columns
+    columns = () if source.options.labels else source.options.columns
     meaning = _meaning_of_flags(columns, drawn, flags_of)
     for labels in labelled:
         flags = flags_of.get(labels.image, {})
         labels.absent = [*drawn, *(flag for flag in flags if meaning[flag] == "finding")]
-        _take_flags(labels, [flag for flag, is_set in flags.items() if is_set], meaning, files)
+        _take_flags(labels, [flag for flag, is_set in flags.items() if is_set], meaning, source)
         yield labels
 
 
@@ -73,15 +73,15 @@ def _read_file(source: Path, path: str) -> tuple[dict[str, Any], list[str]]:
 
 def _add_marks(
     flags_of: dict[str, dict[str, bool]],
-    files: LabelFiles,
+    source: Source,
     labels: ImageLabels,
     content: dict[str, Any],
 ) -> None:
-    with files.reading_mark(labels.image, labels.file):
+    with source.reading_mark(labels.image, labels.file):
         labels.facts = sides_of(content.get("imageWidth"), content.get("imageHeight"))
     sides = (labels.facts.get("width"), labels.facts.get("height"))
     for number, shape in enumerate(content["shapes"], start=1):
-        with files.reading_mark(labels.image, f"{labels.file}: shape {number}"):
+        with source.reading_mark(labels.image, f"{labels.file}: shape {number}"):
             label = shape.get("label") if isinstance(shape, dict) else None
             if not isinstance(label, str) or not label.strip():
                 raise InputError("has no label")
@@ -133,7 +133,7 @@ def _meaning_of_flags(
 
 
 def _take_flags(
-    labels: ImageLabels, are_set: Sequence[str], meaning: dict[str, str], files: LabelFiles
+    labels: ImageLabels, are_set: Sequence[str], meaning: dict[str, str], source: Source
 ) -> None:
     """Add the labels that flags state. One that is not understood leaves others unknown."""
     drawn = {class_finding(mark.label, "shape") for mark in labels.marks}
@@ -147,7 +147,7 @@ def _take_flags(
         labels.absent = ()
         text = "have a flag that says nothing known: findings that are not marked on these images"
         answer = "say --columns finding=FLAG, no_finding=FLAG or unused=FLAG"
-        files.counts[f"images {text} are unknown; {answer} ({unclear[0][:40]})"] += 1
+        source.counts[f"images {text} are unknown; {answer} ({unclear[0][:40]})"] += 1
 
 
 LABELME = Format(
@@ -157,5 +157,5 @@ LABELME = Format(
     detect=has_file(("*.json", "*/*.json"), partial(contains, texts=LABELME_MARKS)),
     read=partial(read_annotations, "labelme", _read, roles=_FLAG_ROLES),
     options=("labels", "sheet", "reference", "patient_pattern", "columns"),
-    file_per_image=True,
+    found_in_folder=True,
 )

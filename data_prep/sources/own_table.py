@@ -39,16 +39,16 @@ def _read(root: Path, options: ReadOptions, show: Show) -> SourceTables:
 
 def read_own_tables(source: Source, tables: Sequence[LabelTable]) -> SourceTables:
     """Find the images that recognised tables name, and make the tables of the data set."""
-    index = None if source.root.is_file() else ImageIndex(source.root)
-    name_images(source, tables, index)
+    source.index = None if source.root.is_file() else ImageIndex(source.root)
+    name_images(source, tables)
     add_facts(source, tables)
-    return build(source, table_statements(source, tables), coverage="localised")
+    table_statements(source, tables)
+    return build(source, coverage="localised")
 
 
 def name_images(
     source: Source,
     tables: Sequence[LabelTable],
-    index: ImageIndex | None,
     marked: Sequence[str] = (),
 ) -> dict[str, str]:
     """Give each image its id, and each row of the tables its image.
@@ -56,7 +56,6 @@ def name_images(
     Args:
         source: Source whose ``images`` become those that tables or label files name.
         tables: Label tables of the user.
-        index: Images of the folder; None if files are read without their images.
         marked: Paths of the images that label files name.
 
     Returns:
@@ -68,19 +67,19 @@ def name_images(
     named: dict[str, str] = {}
     if tables:
         names = pd.concat([table.cells("file") for table in tables]).unique().tolist()
-        named = _find_images(names, source, index)
+        named = _find_images(names, source)
     paths = pd.DataFrame({"path": list(dict.fromkeys([*marked, *named.values()]))}, dtype=TEXT)
     images = paths.assign(image_id=ids_of_paths(paths["path"]))
     require_unique_ids(images, source.root)
     source.images = images
-    if index is not None:
-        _note_unlisted(source, index, with_tables=bool(tables))
+    if source.index is not None:
+        _note_unlisted(source, source.index, with_tables=bool(tables))
     files = pd.DataFrame({"name": list(named), "path": list(named.values())}, dtype=TEXT)
     files = files.merge(images, on="path")
     for table in tables:
         rows = pd.DataFrame({"name": table.cells("file"), "row": range(len(table.text))})
         table.keep_matches(rows.merge(files, on="name"))
-    if index is None and tables:
+    if source.index is None and tables:
         _require_labelled(tables, files.set_index("name")["image_id"])
     return dict(zip(images["path"], images["image_id"], strict=True))
 
@@ -142,8 +141,9 @@ def _require_labelled(tables: Sequence[LabelTable], ids: pd.Series) -> None:
             )
 
 
-def _find_images(names: Sequence[str], source: Source, index: ImageIndex | None) -> dict[str, str]:
+def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
     """Return the path of each image by its name in the tables; exclude names that fit no image."""
+    index = source.index
     if index is None:  # a table alone, whose images need not be there
         return {name: name for name in names}
     path_by_name = {}

@@ -183,7 +183,7 @@ def likely_format(folder: Path) -> str | None:
 def format_beside_tables(folder: Path) -> str:
     """Return the format of a folder of images that is given after label tables.
 
-    It is that of the label files in the folder if they can be joined with tables, else ``table``.
+    It is that of the label files in the folder if they are of one tool, else ``table``.
     """
     formats = all_formats()
     fitting = [name for name in fitting_formats(folder) if name not in _VAGUE]

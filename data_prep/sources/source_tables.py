@@ -270,8 +270,8 @@ class Format:
         sources: Web addresses at which data sets of this format are published.
         labels_alone: True if a file or folder of labels can be read without the images, as ``cxr
             compare --truth`` does.
-        file_per_image: True if each image has a label file of its own. These are found in the
-            folder, so that only tables are given before it.
+        found_in_folder: True if the label files are found in the folder, so that only tables are
+            given before it.
     """
 
     name: str
@@ -282,12 +282,12 @@ class Format:
     options: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     labels_alone: bool = False
-    file_per_image: bool = False
+    found_in_folder: bool = False
 
     @property
     def takes_label_files(self) -> bool:
         """True if label files of this format are given by name before the folder of images."""
-        return "labels" in self.options and not self.file_per_image
+        return "labels" in self.options and not self.found_in_folder
 
 
 def targets_from_findings(

@@ -7,7 +7,9 @@ rows of one table; `build` checks them and makes the tables of the data set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,13 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.box_check import check_boxes
 from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS, BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES, upright_boxes
-from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
+from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.ids import are_rows_of, is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.sources.image_files import stored_size
+from cxr_compare.data_prep.sources.image_files import SIDEWAYS, ImageIndex, stored_size
 from cxr_compare.data_prep.sources.joined_readers import with_reference
 from cxr_compare.data_prep.sources.label_values import dictionary
 from cxr_compare.data_prep.sources.source_tables import (
@@ -40,69 +42,6 @@ BOX = ["b1", "b2", "b3", "b4"]
 STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "score"]
 """Columns of a table of statements: four numbers of a box (NaN without one), and a model's score,
 which is empty in a truth."""
-_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
-
-
-@dataclass
-class Source:
-    """A source while it is read: its images, what is left out, and notes for the user.
-
-    Attributes:
-        format: Name of the format, as in ``--format``.
-        root: Folder to which the paths of the images are relative, or the one file that is read.
-        options: Options of the user.
-        show: Function that shows the user a line at once.
-        images: Table with ``image_id`` and ``path``, and later all facts of the images table.
-        notes: Notes for the user, one sentence each.
-        patient_notes: Those of `notes` that warn of images of unknown patients.
-        read_as: Sentences on how the label tables were read.
-        excluded: Reason why an image, or a file without one, is left out, by its id or path.
-        wrong_boxes: Edges ``x1, y1, x2, y2`` of the box for which an image is left out, by id.
-        split: ``image_id, role`` of images whose role is fixed.
-        official: ``image_id, role`` as the publisher assigned them.
-        targets: Targets by name; None makes one of each finding.
-        implied_note: End of the sentence with the number of labels that no row states.
-    """
-
-    format: str
-    root: Path
-    options: ReadOptions
-    show: Show = lambda line: None
-    images: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"image_id": [], "path": []}))
-    notes: list[str] = field(default_factory=list)
-    patient_notes: list[str] = field(default_factory=list)
-    read_as: list[str] = field(default_factory=list)
-    excluded: dict[str, str] = field(default_factory=dict)
-    wrong_boxes: dict[str, np.ndarray] = field(default_factory=dict)
-    split: pd.DataFrame = field(default_factory=empty_roles)
-    official: pd.DataFrame = field(default_factory=empty_roles)
-    targets: dict[str, Target] | None = None
-    implied_note: str = ""
-    _sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-
-    def exclude(self, ids: Iterable[Any], reason: str) -> None:
-        """Leave images, or files without an image, out; the first reason of each counts."""
-        for image_id in ids:
-            self.excluded.setdefault(str(image_id), reason)
-
-    def keep(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows of a table without those of images that are left out."""
-        if not self.excluded:
-            return table
-        kept = ~is_member(table["image_id"], list(self.excluded))
-        return table[kept].reset_index(drop=True)
-
-    def stored_size(self, path: str) -> tuple[int, int, int]:
-        """Return width and height (px) of an image as stored, and its EXIF orientation, 1 to 8."""
-        if path not in self._sizes:
-            self._sizes[path] = stored_size(self.root / path)
-        return self._sizes[path]
-
-    def labelled_size(self, path: str) -> tuple[int, int]:
-        """Return width and height (px) of the pixels that the boxes of an image are of."""
-        width, height, turn = self.stored_size(path)
-        is_sideways = turn in _SIDEWAYS and not self.options.raw_boxes
-        return (height, width) if is_sideways else (width, height)
 
 
 class Statements:
@@ -170,6 +109,107 @@ class Statements:
         return pd.concat(typed, ignore_index=True)
 
 
+@dataclass
+class Source:
+    """A source while it is read: its images, what is stated and left out, and notes for the user.
+
+    Attributes:
+        format: Name of the format, as in ``--format``.
+        root: Folder to which the paths of the images are relative, or the one file that is read.
+        options: Options of the user.
+        show: Function that shows the user a line at once.
+        index: Image files of the folder by their names; None if one file of labels is read alone.
+        images: Table with ``image_id`` and ``path``, and later all facts of the images table.
+        statements: What readers state of the images.
+        classes: Labels that files name as classes, in the order in which they were found.
+        counts: Number of cases by text of a note.
+        notes: Notes for the user, one sentence each.
+        patient_notes: Those of `notes` that warn of images of unknown patients.
+        read_as: Sentences on how the label tables were read.
+        excluded: Reason why an image, or a file without one, is left out, by its id or path.
+        split: ``image_id, role`` of images whose role is fixed.
+        official: ``image_id, role`` as the publisher assigned them.
+        targets: Targets by name; None makes one of each finding.
+        implied_note: End of the sentence with the number of labels that no row states.
+    """
+
+    format: str
+    root: Path
+    options: ReadOptions
+    show: Show = lambda line: None
+    index: ImageIndex | None = None
+    images: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"image_id": [], "path": []}))
+    statements: Statements = field(default_factory=Statements)
+    classes: dict[str, None] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    patient_notes: list[str] = field(default_factory=list)
+    read_as: list[str] = field(default_factory=list)
+    excluded: dict[str, str] = field(default_factory=dict)
+    split: pd.DataFrame = field(default_factory=empty_roles)
+    official: pd.DataFrame = field(default_factory=empty_roles)
+    targets: dict[str, Target] | None = None
+    implied_note: str = ""
+    _sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+
+    def exclude(self, ids: Iterable[Any], reason: str) -> None:
+        """Leave images, or files without an image, out; the first reason of each counts."""
+        for image_id in ids:
+            self.excluded.setdefault(str(image_id), reason)
+
+    def keep(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of a table without those of images that are left out."""
+        if not self.excluded:
+            return table
+        kept = ~is_member(table["image_id"], list(self.excluded))
+        return table[kept].reset_index(drop=True)
+
+    def stored_size(self, path: str) -> tuple[int, int, int]:
+        """Return width and height (px) of an image as stored, and its EXIF orientation, 1 to 8."""
+        if path not in self._sizes:
+            self._sizes[path] = stored_size(self.root / path)
+        return self._sizes[path]
+
+    def labelled_size(self, path: str) -> tuple[int, int]:
+        """Return width and height (px) of the pixels that the boxes of an image are of."""
+        width, height, turn = self.stored_size(path)
+        is_sideways = turn in SIDEWAYS and not self.options.raw_boxes
+        return (height, width) if is_sideways else (width, height)
+
+    @property
+    def files(self) -> ImageIndex:
+        """Image files of the user's folder."""
+        if self.index is None:
+            raise InputError(f"{self.root}: a file; give the folder that holds it")
+        return self.index
+
+    def find_image(
+        self, name: str, file: str, folders: Sequence[str], role: str | None = None
+    ) -> str | None:
+        """Return the path of the image that a label file names; None if it is not exactly one."""
+        matches = [name]
+        if self.index is not None:  # the images of a single file need not exist
+            matches = self.index.by_name(name, folders, role)
+        if len(matches) == 1:
+            return matches[0]
+        fits = f"file_name fits {counted(len(matches), 'image')}" if matches else "no such image"
+        self.exclude([f"{file}: {name}"], fits)
+        return None
+
+    def cannot_read(self, image: str, reason: str) -> None:
+        """Leave out an image of which a mark cannot be read: its findings are unknown."""
+        self.exclude([image], reason)
+        self.statements.cannot_read(image, reason)
+
+    @contextmanager
+    def reading_mark(self, image: str, position: str) -> Iterator[None]:
+        """Leave out the image if a mark cannot be read, which an `InputError` says."""
+        try:
+            yield
+        except InputError as error:
+            self.cannot_read(image, f"{position}: {error}")
+
+
 def user_reading(options: ReadOptions, reading: BoxReading) -> BoxReading:
     """Return how boxes are read if the user answered a question about them by ``--columns``."""
     form, unit = (options.role(f"box_{kind}") for kind in ("form", "unit"))
@@ -184,7 +224,6 @@ def user_reading(options: ReadOptions, reading: BoxReading) -> BoxReading:
 
 def build(
     source: Source,
-    statements: Statements,
     *,
     coverage: str = "all",
     frame: tuple[float, float] | None = None,
@@ -195,8 +234,7 @@ def build(
     out: their findings are unknown, not absent.
 
     Args:
-        source: Source with its images, patients among their columns.
-        statements: All that is stated of them.
+        source: Source with its images, patients among their columns, and all that is stated.
         coverage: Which labels say that all lesions have a box: ``all`` for those that are absent or
             have a box; ``localised`` for these alone of findings with any box; ``boxed`` for those
             with a box; empty if boxes are complete nowhere.
@@ -206,10 +244,11 @@ def build(
     Raises:
         InputError: Boxes are probably in another form or unit, or every image is left out.
     """
+    statements = source.statements
     rows = _without_idle_absences(statements.frame())
     rows = rows[is_member(rows["image_id"], source.images["image_id"])].reset_index(drop=True)
     _exclude_normal(source, rows, statements.normal)
-    boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True), statements, frame)
+    boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True), frame)
     for image_id, reason in statements.unread:
         source.exclude([image_id], reason)
     _exclude_contradictions(source, rows)
@@ -256,14 +295,11 @@ def _paths(images: pd.DataFrame) -> dict[str, Any]:
 def _excluded_table(source: Source, paths: dict[str, Any]) -> pd.DataFrame:
     if not source.excluded:
         return empty_table("excluded")
-    boxes = pd.DataFrame(source.wrong_boxes, EDGES, dtype="float64").T
-    boxes = boxes.reindex(list(source.excluded))
     return pd.DataFrame(
         {
             "path": [paths.get(image_id, image_id) for image_id in source.excluded],
             "stage": "labels",
             "reason": list(source.excluded.values()),
-            **{edge: boxes[edge].to_numpy() for edge in EDGES},
         }
     )
 
@@ -271,7 +307,7 @@ def _excluded_table(source: Source, paths: dict[str, Any]) -> pd.DataFrame:
 def _without_idle_absences(rows: pd.DataFrame) -> pd.DataFrame:
     """Drop the implied absences of findings about which the same reader states something."""
     stated = rows.loc[~rows["implied"], LABEL_KEY].drop_duplicates()
-    return rows[~(rows["implied"] & _in(rows[LABEL_KEY], stated))]
+    return rows[~(rows["implied"] & are_rows_of(rows[LABEL_KEY], stated))]
 
 
 def _exclude_normal(source: Source, rows: pd.DataFrame, normal: set[tuple[str, str]]) -> None:
@@ -290,21 +326,15 @@ def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
     denied = labels.loc[labels["state"] == "absent", LABEL_KEY].merge(boxed[LABEL_KEY])
     absent = boxed.loc[boxed["state"] == "absent", "image_id"]
     source.exclude([*absent, *denied["image_id"]], "box of a finding that is labelled absent")
-    is_alone = ~_in(boxed[LABEL_KEY], labels[LABEL_KEY])
+    is_alone = ~are_rows_of(boxed[LABEL_KEY], labels[LABEL_KEY])
     states = pd.concat([labels[[*LABEL_KEY, "state"]], boxed[is_alone]]).drop_duplicates()
     twice = states.duplicated(LABEL_KEY)
     source.exclude(states.loc[twice, "image_id"], "two states for one finding")
 
 
-def _in(rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
-    """Return True for the rows that are among the rows of another table of the same columns."""
-    return pd.MultiIndex.from_frame(rows).isin(pd.MultiIndex.from_frame(others))
-
-
 def _boxes(
     source: Source,
     rows: pd.DataFrame,
-    statements: Statements,
     frame: tuple[float, float] | None,
 ) -> pd.DataFrame:
     """Return the boxes as corners in px of the upright image; images of wrong boxes are left out.
@@ -313,9 +343,9 @@ def _boxes(
     """
     sizes, misfits = _box_sizes(source, rows["image_id"])
     framed = sizes if frame is None else np.tile(np.asarray(frame), (len(rows), 1))
-    reading = user_reading(source.options, statements.reading)
+    reading = user_reading(source.options, source.statements.reading)
     reading = replace(reading, where=reading.where or str(source.root))
-    unread = statements.unread
+    unread = source.statements.unread
     checked = check_boxes(
         rows[BOX].to_numpy(np.float64), reading, framed, rows["image_id"].tolist(), unread
     )
@@ -327,10 +357,7 @@ def _boxes(
         text = f"boxes are of {frame[0]:g} x {frame[1]:g} px, and the file is not"
         faults = np.where(other & (faults == ""), text, faults)
     for row in np.flatnonzero(faults != ""):
-        image_id = rows["image_id"].iloc[row]
-        if image_id not in source.excluded:
-            source.wrong_boxes[image_id] = np.where(np.isfinite(corners[row]), corners[row], np.nan)
-            source.exclude([image_id], faults[row])
+        source.exclude([rows["image_id"].iloc[row]], faults[row])
     if source.options.raw_boxes:
         corners = _turn(source, rows["image_id"], corners)
     table = rows[LABEL_KEY].assign(**dict(zip(EDGES, corners.T, strict=True)))
@@ -387,7 +414,7 @@ def _turn(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:
             width, height, turn = source.stored_size(path)
         except InputError:  # found again, and listed, when the image is decoded
             continue
-        if turn in _SIDEWAYS:
+        if turn in SIDEWAYS:
             sides[row] = sides[row, ::-1].copy()
         rows = rows_of_image.get(image_id)
         if turn > 1 and rows is not None:
@@ -403,7 +430,7 @@ def _coverage(
     """List the images and findings on which a reader has drawn a box around every lesion."""
     if not kind:
         return empty_table("box_coverage")
-    boxed = _in(findings[LABEL_KEY], boxes[LABEL_KEY])
+    boxed = are_rows_of(findings[LABEL_KEY], boxes[LABEL_KEY])
     is_partial = np.zeros(len(findings), dtype=bool)
     if partial:
         pairs = pd.MultiIndex.from_frame(findings[LABEL_KEY[:2]])
@@ -419,10 +446,10 @@ def _coverage(
     return rows.assign(coverage=said).astype(TEXT).reset_index(drop=True)
 
 
-def note_unlabelled(source: Source, statements: Statements, *, unused: bool) -> None:
+def note_unlabelled(source: Source, *, unused: bool) -> None:
     """Note the images without a label, and with `unused` give them that role if none has one."""
     ids = source.keep(source.images)["image_id"]
-    labelled = statements.frame()["image_id"].unique()
+    labelled = source.statements.frame()["image_id"].unique()
     unlabelled = ids[~is_member(ids, labelled)]
     if unlabelled.empty:
         return

@@ -14,12 +14,12 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
-    LabelFiles,
     read_annotations,
 )
 from cxr_compare.data_prep.sources.image_files import files_below, role_from_path
 from cxr_compare.data_prep.sources.label_values import plain_facts
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, Show, SourceTables
+from cxr_compare.data_prep.sources.statements import Source
 
 _FACTS = {
     "patient_id": "patient",
@@ -28,7 +28,7 @@ _FACTS = {
     "sex": "sex",
     "age_years": "age",
 }
-ReadFile = Callable[[LabelFiles, Path], Iterator[ImageLabels]]
+ReadFile = Callable[[Source, Path], Iterator[ImageLabels]]
 
 
 def read_tool_files(
@@ -81,14 +81,14 @@ def read_tool_files(
     )
 
 
-def _read_all(read: ReadFile, paths: Sequence[Path], files: LabelFiles) -> Iterator[ImageLabels]:
+def _read_all(read: ReadFile, paths: Sequence[Path], source: Source) -> Iterator[ImageLabels]:
     """Yield the labels of all files, each of one reader if the user says so."""
-    of_file = files.source.options.role("reader") == "TABLE"
+    of_file = source.options.role("reader") == "TABLE"
     file_of: dict[str, Path] = {}
     for path in paths:
         same = [other for other in paths if other.name == path.name]
         reader = (path.parent if len(same) > 1 else path).name.partition(".")[0]
-        for labels in read(files, path):
+        for labels in read(source, path):
             first = file_of.setdefault(labels.image, path)
             if of_file:
                 labels.marks = [replace(mark, reader=reader) for mark in labels.marks]

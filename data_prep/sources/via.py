@@ -23,11 +23,12 @@ from cxr_compare.data_prep.contracts.column_names import column_names, find_colu
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import read_header, read_text_table
 from cxr_compare.data_prep.contracts.text_files import read_json_file
-from cxr_compare.data_prep.sources.annotations import ImageLabels, LabelFiles, Mark
+from cxr_compare.data_prep.sources.annotations import ImageLabels, Mark
 from cxr_compare.data_prep.sources.image_files import contains, has_file
 from cxr_compare.data_prep.sources.outlines import box_around, ellipse_points, pairs_of
 from cxr_compare.data_prep.sources.own_table import TABLE
 from cxr_compare.data_prep.sources.source_tables import Format
+from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.tool_files import (
     facts_of,
     read_tool_files,
@@ -49,13 +50,13 @@ class _Image:
     regions: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
 
 
-def _read_file(files: LabelFiles, path: Path) -> Iterator[ImageLabels]:
+def _read_file(source: Source, path: Path) -> Iterator[ImageLabels]:
     read = _images_of_json if path.suffix.lower() == ".json" else _images_of_table
     entries = list(read(path))
     finding = _finding_attribute(path, entries)
     of_file = find_column(_names(entry.attributes for entry in entries), column_names("label"))
     for entry in entries:
-        image = files.find_image(entry.name, path.name, ("", "images"))
+        image = source.find_image(entry.name, path.name, ("", "images"))
         if image is None:
             continue
         labels = ImageLabels(image, path.name, absent=None, facts=facts_of(entry.attributes))
@@ -65,7 +66,7 @@ def _read_file(files: LabelFiles, path: Path) -> Iterator[ImageLabels]:
             labels.readers = ()  # where files have labels, a file without one was not labelled
         for number, (shape, attributes) in enumerate(entry.regions, start=1):
             names = _values(attributes.get(finding)) if finding else []
-            with files.reading_mark(image, f"{path.name}: {entry.name}: region {number}"):
+            with source.reading_mark(image, f"{path.name}: {entry.name}: region {number}"):
                 if not names:
                     raise InputError("names no finding")
                 box = _box_of_shape(shape)

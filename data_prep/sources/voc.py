@@ -21,7 +21,6 @@ from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
-    LabelFiles,
     Mark,
     read_annotations,
     sides_of,
@@ -37,13 +36,14 @@ from cxr_compare.data_prep.sources.image_label_files import read_image_files
 from cxr_compare.data_prep.sources.markup_files import read_lines, read_xml_file, text_of
 from cxr_compare.data_prep.sources.outlines import box_of_rectangle
 from cxr_compare.data_prep.sources.source_tables import Format
+from cxr_compare.data_prep.sources.statements import Source
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-def _read(files: LabelFiles) -> Iterator[ImageLabels]:
+def _read(source: Source) -> Iterator[ImageLabels]:
     """Yield the labels of a folder of Pascal VOC annotations and images."""
-    root = files.source.root
+    root = source.root
     paths = files_below(root, ".xml")
     if not paths:
         raise InputError(f"{root}: holds no XML file")
@@ -52,17 +52,17 @@ def _read(files: LabelFiles) -> Iterator[ImageLabels]:
         content = read_xml_file(root / path, "annotation")
         return content, [text_of(content, tag) for tag in ("path", "filename")]
 
-    labelled = list(read_image_files(files, paths, read, _add_marks))
+    labelled = list(read_image_files(source, paths, read, _add_marks))
     _take_roles(root, labelled)
     yield from labelled
 
 
-def _add_marks(files: LabelFiles, labels: ImageLabels, content: Element) -> None:
-    with files.reading_mark(labels.image, labels.file):
+def _add_marks(source: Source, labels: ImageLabels, content: Element) -> None:
+    with source.reading_mark(labels.image, labels.file):
         labels.facts = sides_of(text_of(content, "size/width"), text_of(content, "size/height"))
     sides = (labels.facts.get("width"), labels.facts.get("height"))
     for number, item in enumerate(content.findall("object"), start=1):
-        with files.reading_mark(labels.image, f"{labels.file}: object {number}"):
+        with source.reading_mark(labels.image, f"{labels.file}: object {number}"):
             labels.marks.append(_mark(item, sides))
 
 
@@ -109,5 +109,5 @@ VOC = Format(
     ),
     read=partial(read_annotations, "voc", _read),
     options=("labels", "sheet", "reference", "columns", "raw_boxes", "patient_pattern"),
-    file_per_image=True,
+    found_in_folder=True,
 )

@@ -23,7 +23,6 @@ from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.text_files import read_yaml_file
 from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
-    LabelFiles,
     Mark,
     read_annotations,
 )
@@ -37,6 +36,7 @@ from cxr_compare.data_prep.sources.image_files import (
 from cxr_compare.data_prep.sources.image_label_files import image_folders, read_image_files
 from cxr_compare.data_prep.sources.markup_files import read_lines
 from cxr_compare.data_prep.sources.source_tables import Format
+from cxr_compare.data_prep.sources.statements import Source
 
 _ROLES = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
 _NAMES = rb"n\0?a\0?m\0?e\0?s"  # in UTF-8 or UTF-16
@@ -65,39 +65,38 @@ def read_class_names(path: Path) -> dict[int, str]:
     return _names_of(content, path)
 
 
-def _read(files: LabelFiles) -> Iterator[ImageLabels]:
+def _read(source: Source) -> Iterator[ImageLabels]:
     """Yield the labels of a folder of YOLO labels and images."""
-    source = files.source
     root = source.root
-    paths = _label_files(files)
+    paths = _label_files(source)
     if not paths:
         raise InputError(f"{root}: no label file (.txt) has the name of an image")
     yamls = _read_yamls(root)
     names = _class_names(root, source.options.class_names, yamls)
-    files.classes |= dict.fromkeys(names.values())
+    source.classes |= dict.fromkeys(names.values())
 
     def read(path: str) -> tuple[list[str], Sequence[str]]:
         return read_lines(root / path), ()
 
-    labelled = list(read_image_files(files, paths, read, partial(_add_marks, names)))
+    labelled = list(read_image_files(source, paths, read, partial(_add_marks, names)))
     _take_roles(root, yamls, labelled)
     yield from labelled
 
 
 def _add_marks(
-    names: dict[int, str], files: LabelFiles, labels: ImageLabels, lines: list[str]
+    names: dict[int, str], source: Source, labels: ImageLabels, lines: list[str]
 ) -> None:
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            with files.reading_mark(labels.image, f"{labels.file}: line {number}"):
+            with source.reading_mark(labels.image, f"{labels.file}: line {number}"):
                 labels.marks.append(_mark(line.split(), names))
     if not labels.marks:
         return
     try:  # shares say nothing of an image that cannot be measured
-        files.source.labelled_size(labels.image)
+        source.labelled_size(labels.image)
     except InputError as error:
-        problem = str(error).removeprefix(f"{files.source.root / labels.image}: ")
-        files.source.exclude([labels.image], problem)
+        problem = str(error).removeprefix(f"{source.root / labels.image}: ")
+        source.exclude([labels.image], problem)
         labels.marks = []
         labels.readers = ()
 
@@ -121,16 +120,16 @@ def _mark(cells: list[str], names: dict[int, str]) -> Mark:
     return Mark(names[int(label)], box.tolist(), is_around=True)
 
 
-def _label_files(files: LabelFiles) -> list[str]:
+def _label_files(source: Source) -> list[str]:
     """Return the text files that have the name of an image, and others beside them."""
-    texts = files_below(files.source.root, ".txt")
+    texts = files_below(source.root, ".txt")
     named = {
         text
         for text in texts
-        if files.images.by_stem(stem(text), image_folders(posixpath.dirname(text)))
+        if source.files.by_stem(stem(text), image_folders(posixpath.dirname(text)))
     }
     folders = {posixpath.dirname(text) for text in named}
-    root = files.source.root
+    root = source.root
     return [
         text
         for text in texts
@@ -260,6 +259,15 @@ YOLO = Format(
     folder="a `.txt` an image; `data.yaml` or `--class-names`",
     detect=_looks_like_yolo,
     read=partial(read_annotations, "yolo", _read, reading=_READING),
-    options=("columns", "raw_boxes", "patient_pattern", "class_names"),
+    options=(
+        "labels",
+        "sheet",
+        "reference",
+        "columns",
+        "raw_boxes",
+        "patient_pattern",
+        "class_names",
+    ),
     labels_alone=True,
+    found_in_folder=True,
 )

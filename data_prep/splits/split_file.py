@@ -27,7 +27,6 @@ def read_split_file(
     linked: Labels = None,
     *,
     name: str = "role",
-    strict: bool = False,
 ) -> tuple[pd.DataFrame, SplitOrigin]:
     """Read the user's own assignment of images or patients to train, validation and test.
 
@@ -39,8 +38,6 @@ def read_split_file(
         linked: Key of each image, indexed by ``image_id``, the same for all copies of an image.
             Copies must have the same role. None if no copies are known.
         name: Name of the split.
-        strict: True raises an error if the table names unknown ids or leaves out images. False
-            notes it in the record.
 
     Returns:
         Two values: a table with ``image_id``, ``role`` and ``fold``, and a JSON-ready record of the
@@ -65,18 +62,11 @@ def read_split_file(
     refuse_line(roles.isna(), path, "; use train, val, test or unused", stated)
     roles = roles.astype(TEXT)
     rows = pd.DataFrame({key: text[key], "role": roles, "fold": _folds(text, roles, path)})
-    known = _known_rows(rows, images, path, strict=strict)
+    known = _known_rows(rows, images, path)
     table = images[["image_id", "patient_id"]].sort_values("image_id", ignore_index=True)
     table = table.merge(known, on=key, how="left")
     _require_one_role(table, linked, path)
-    lacking = table["role"].isna()
-    n_lacking = int(lacking.sum())
-    if strict and lacking.any():
-        first = table.loc[lacking, "image_id"].iloc[0]
-        raise InputError(
-            f"{path}: gives no role to image {first!r} ({n_lacking} such images; without "
-            "--strict they are unused)"
-        )
+    n_lacking = int(table["role"].isna().sum())
     n_unknown = len(rows) - len(known)
     notes = []
     if n_lacking:
@@ -108,9 +98,7 @@ def _folds(text: pd.DataFrame, roles: pd.Series, path: Path) -> pd.Series:
     return folds.astype("Int64")
 
 
-def _known_rows(
-    rows: pd.DataFrame, images: pd.DataFrame, path: Path, *, strict: bool
-) -> pd.DataFrame:
+def _known_rows(rows: pd.DataFrame, images: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Return the rows whose id is in the data set; refuse a repeated id."""
     column = str(rows.columns[0])
     ids = rows[column]
@@ -122,7 +110,7 @@ def _known_rows(
         )
     known = is_member(ids, images[column])
     unknown = pd.Series(~known, index=ids.index)
-    if unknown.any() and (strict or not known.any()):
+    if unknown.any() and not known.any():
         example = images[column].iloc[0]
         shown = f"{example.split(':')[0]}:..." if ":" in example else repr(example)
         raise InputError(

@@ -37,7 +37,6 @@ def add_splits(
     test_folds: bool = False,
     file: Path | None = None,
     keep_test_of: str | None = None,
-    strict: bool = False,
     replaces: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Add a split (assignment of images to train, validation and test) to a data set.
@@ -58,7 +57,6 @@ def add_splits(
             draw; None draws.
         keep_test_of: Name of an existing split whose test images are kept; train and validation are
             drawn. None draws the test images, too.
-        strict: True raises an error if `file` names unknown ids or leaves out images.
         replaces: True replaces existing splits of the same name; False makes new ones.
 
     Returns:
@@ -78,7 +76,7 @@ def add_splits(
         )
     if test_folds:
         rule = replace(rule, val=0.0, test=0.0)
-    split, how = _make_split(dataset, name, rule, file, keep_test_of, strict=strict)
+    split, how = _make_split(dataset, name, rule, file, keep_test_of)
     splits = {name: split}
     if file is not None and (test_folds or each_fold) and split["fold"].nunique() != rule.folds:
         raise InputError(f"{file}: has {split['fold'].nunique()} folds, asked for {rule.folds}")
@@ -99,12 +97,10 @@ def _make_split(
     rule: SplitRule,
     file: Path | None,
     keep_test_of: str | None,
-    *,
-    strict: bool,
 ) -> tuple[pd.DataFrame, SplitOrigin]:
     linked = dataset_links(dataset)
     if file is not None:
-        return read_split_file(file, dataset.images, linked, name=name, strict=strict)
+        return read_split_file(file, dataset.images, linked, name=name)
     if keep_test_of is None:
         default = dataset.split()
         unused = default.loc[default["role"] == "unused", ["image_id", "role"]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import shlex
@@ -10,21 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folder_kinds import FOLDER_KINDS, FolderKind, KindName
 
 REPORT_MARKER = "answer.json"
 """File that marks a report folder complete."""
 
-_KINDS = tuple(kind for kind in FOLDER_KINDS if not kind.is_part)
-MARKERS = tuple(kind.marker for kind in _KINDS)
+MARKERS = tuple(kind.marker for kind in FOLDER_KINDS)
 """Files that mark a folder of some kind complete."""
 SHARDS: tuple[KindName, ...] = ("shard of a data set", "shard of predictions")
 """Kinds of folders that are no results of their own: ``--join`` makes one of all."""
 _LIST_PERMISSION = os.R_OK | os.X_OK
 _MAX_CHILDREN = 200  # folders inside a folder that are looked into
 _PLURAL = ("predictions",)  # kinds whose names are plural
-_MAX_NAMED = 3  # folders in a message
 
 
 def folder_kind(folder: Path) -> FolderKind | None:
@@ -40,7 +37,7 @@ def folder_kind(folder: Path) -> FolderKind | None:
     Example:
         >>> folder_kind(Path("no-such-folder"))
     """
-    return next((kind for kind in _KINDS if (folder / kind.marker).is_file()), None)
+    return next((kind for kind in FOLDER_KINDS if (folder / kind.marker).is_file()), None)
 
 
 def unfinished_kind(folder: Path) -> FolderKind | None:
@@ -57,7 +54,7 @@ def unfinished_kind(folder: Path) -> FolderKind | None:
     """
     if folder_kind(folder) is not None:
         return None
-    for kind in _KINDS:
+    for kind in FOLDER_KINDS:
         if any((folder / name).exists() for name in kind.first_files):
             return kind
     return None
@@ -105,7 +102,7 @@ def require_kind(folder: Path, kind_name: KindName) -> None:
         ...
         cxr_compare.data_prep.contracts.errors.InputError: no-such-folder: no such folder; ...
     """
-    kind = next(kind for kind in _KINDS if kind.name == kind_name)
+    kind = next(kind for kind in FOLDER_KINDS if kind.name == kind_name)
     if (folder / kind.marker).is_file():
         return
     raise InputError(f"{folder}: {_explanation(folder, kind)}")
@@ -113,125 +110,27 @@ def require_kind(folder: Path, kind_name: KindName) -> None:
 
 def _explanation(folder: Path, required: FolderKind) -> str:
     """Say what is at a path instead of a folder of the required kind, and what to do."""
+    article = "an" if required.name == "export" else "a"
+    advice = f"give {article} {required.name} folder that {required.command_line} made"
     if required.name == "predictions":
-        general_advice = "give a run, or a folder that cxr predict or cxr import made"
-    else:
-        article = "an" if required.name == "export" else "a"
-        general_advice = f"give {article} {required.name} folder that {required.command_line} made"
+        advice = "give a run, or a folder that cxr predict or cxr import made"
     if not folder.exists():
-        similar = _similar_folder(folder, required)
-        return f"no such folder; {f'did you mean {similar}?' if similar else general_advice}"
+        return f"no such folder; {advice}"
     if not folder.is_dir():
-        kind_of_parent = folder_kind(folder.parent)
-        if kind_of_parent is not None and kind_of_parent.name == required.name:
-            return f"is a file, not a folder; give {shlex.quote(str(folder.parent))}"
-        return f"is a file, not a folder; {general_advice}"
+        return f"is a file, not a folder; {advice}"
     actual = folder_kind(folder)
-    if actual is not None:
-        verb = "holds" if actual.name in _PLURAL else "is"
-        advice = _advice_for_other_kind(folder, actual, required) or general_advice
-        return f"{verb} {actual.with_article}, not {required.with_article}; {advice}"
     unfinished = unfinished_kind(folder)
     if unfinished is not None:
-        return _explanation_of_unfinished(unfinished, required, general_advice)
-    if next(folder.iterdir(), None) is None:
-        return f"is empty; {general_advice}"
-    inner_folders = find_folders(folder)
-    if inner_folders:
-        suitable = inner_folders.get(required.name, [])
-        if required.name == "predictions" and not suitable:
-            suitable = inner_folders.get("run", [])  # most commands that take them take a run, too
-        return f"{_listed(inner_folders)}; {_advice_to_choose(suitable) or general_advice}"
-    if required.name == "data set":  # images as they were published
-        general_advice = f"make one of it: cxr prepare {shlex.quote(str(folder))} OUT, and give OUT"
-    return f"is not {required.with_article} folder (no {required.marker}); {general_advice}"
-
-
-def _explanation_of_unfinished(
-    unfinished: FolderKind, required: FolderKind, general_advice: str
-) -> str:
-    article = "" if unfinished.name in _PLURAL else "an "
-    name = f"{article}unfinished {unfinished.name}"
-    may_become_required = unfinished.name == required.name or {unfinished.name, required.name} == {
-        "run",
-        "predictions",
-    }
-    if may_become_required:
-        return f"{name}; run the same {unfinished.command_line} again to complete it"
-    return f"{name}, not {required.with_article}; {general_advice}"
-
-
-def _similar_folder(folder: Path, required: FolderKind) -> str | None:
-    """Return a folder of the required kind beside a missing one, with a similar name."""
-    if not folder.parent.is_dir():
-        return None
-    siblings = find_folders(folder.parent)
-    kinds = [required.name]
-    if required.name == "predictions":  # most commands that take them take a run, too
-        kinds.append("run")
-    names = [path.name for kind in kinds for path in siblings.get(kind, [])]
-    matches = difflib.get_close_matches(folder.name, names, n=1, cutoff=0.7)
-    return shlex.quote(str(folder.parent / matches[0])) if matches else None
-
-
-def _listed(folders: dict[KindName, list[Path]]) -> str:
-    parts = []
-    for kind, paths in folders.items():
-        has_plural_name = kind in _PLURAL or len(paths) == 1
-        noun = kind if has_plural_name else counted(len(paths), kind)
-        names = [path.name for path in paths]
-        listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-        parts.append(f"the {noun} {listed}")
-    return f"it holds {', '.join(parts)}"
-
-
-def _advice_to_choose(paths: list[Path]) -> str | None:
-    if not paths:
-        return None
-    names = " or ".join(shlex.quote(str(path)) for path in paths[:_MAX_NAMED])
-    return f"give one of them, {names}" if len(paths) > 1 else f"give {names}"
-
-
-def _advice_for_other_kind(folder: Path, actual: FolderKind, required: FolderKind) -> str | None:
-    """Say which folder to give, or which command to run, instead of a folder of another kind."""
-    if actual.name in SHARDS:
-        return f"join all shards first: {join_command(folder, read_marker(folder))}"
-    if required.name == "data set":
-        return _advice_for_data_set(folder, actual)
-    if required.name == "run":
-        return _advice_for_run(folder, actual)
-    if required.name == "predictions":
-        return _advice_for_predictions(folder, actual)
-    return None
-
-
-def _advice_for_data_set(folder: Path, actual: FolderKind) -> str | None:
-    if actual.name == "phantom":
-        return f"run: cxr prepare {shlex.quote(str(folder))} out/data --format rsna"
-    data_set = find_data_set(folder)
-    return f"give its data set, {shlex.quote(str(data_set))}" if data_set else None
-
-
-def _advice_for_run(folder: Path, actual: FolderKind) -> str | None:
-    if actual.name == "predictions":
-        run = Path(str(_read_json(folder / actual.marker).get("run") or ""))
-        return f"give its run, {shlex.quote(str(run))}" if folder_kind(run) else None
-    if actual.name == "data set":
-        run = folder.parent / "retinanet"
-        data = shlex.quote(str(folder))
-        return f"train first: cxr train retinanet_small --data {data} --out {run}"
-    return None
-
-
-def _advice_for_predictions(folder: Path, actual: FolderKind) -> str | None:
-    if actual.name in ("run", "export"):
-        system = shlex.quote(str(folder))
-        data = shlex.quote(str(find_data_set(folder) or "DATA"))
-        out = shlex.quote(f"{str(folder).rstrip('/')}-predictions")
-        return f"predict first: cxr predict {system} --data {data} --out {out}"
-    if actual.name == "report" and (folder / "systems").is_dir():
-        return _advice_to_choose(find_folders(folder / "systems").get("predictions", []))
-    return None
+        again = f"run the same {unfinished.command_line} again to complete it"
+        return f"holds an unfinished {unfinished.name}; {again}, or {advice}"
+    if actual is not None and actual.name in SHARDS:
+        advice = f"join all shards first: {join_command(folder, read_marker(folder))}"
+    elif required.name == "data set" and (actual is None or actual.name == "phantom"):
+        advice = f"make one of it: cxr prepare {shlex.quote(str(folder))} OUT, and give OUT"
+    if actual is None:
+        return f"is not {required.with_article} folder (no {required.marker}); {advice}"
+    verb = "holds" if actual.name in _PLURAL else "is"
+    return f"{verb} {actual.with_article}, not {required.with_article}; {advice}"
 
 
 def find_data_set(folder: Path) -> Path | None:

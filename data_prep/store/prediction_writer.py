@@ -20,7 +20,7 @@ from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
-from cxr_compare.data_prep.contracts.output_folders import read_matching_record, require_only_files
+from cxr_compare.data_prep.contracts.output_folders import require_only_files, require_same_settings
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.prediction_info import PredictionsInfo, UnfinishedPredictions
 from cxr_compare.data_prep.work.shards import Shard, ShardedWork
@@ -200,17 +200,13 @@ class PredictionWriter:
             "inference_id": self.info.inference_id,
             "data_set": None if made_on is None else made_on.to_json(),
         }
-        unfinished = read_matching_record(
-            self.folder,
-            {_UNFINISHED_RECORD: UnfinishedPredictions},
-            identity,
-            stored_settings=lambda record: record.identity,
-            refusal=lambda key, stored, new: (
-                f"was begun with another {key}; remove it, or choose another folder"
-            ),
-        )
-        if unfinished is None:
-            UnfinishedPredictions(identity=identity).write(self.folder / _UNFINISHED_RECORD)
+        unfinished = self.folder / _UNFINISHED_RECORD
+        if unfinished.is_file():
+            stored = UnfinishedPredictions.read(unfinished).identity
+            advice = "remove it, or choose another folder"
+            require_same_settings(self.folder, stored, identity, advice)
+        else:
+            UnfinishedPredictions(identity=identity).write(unfinished)
         if self._share is not None:
             work, shard = self._share
             work.begin(self.folder, shard)

@@ -12,7 +12,7 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder, require_free
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
-from cxr_compare.data_prep.contracts.output_folders import read_matching_record
+from cxr_compare.data_prep.contracts.output_folders import require_same_settings
 from cxr_compare.data_prep.sources.rsna import TEST_IMAGES, TRAIN_IMAGES, DrawnWith, PhantomInfo
 from cxr_compare.data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE
 from cxr_compare.data_prep.synth.rendering import count_images, draw_image, draw_patient
@@ -155,18 +155,12 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
     # A hidden file is a lock or a temporary file of an interrupted run.
     if not out.exists() or (out.is_dir() and all(p.name[0] == "." for p in out.iterdir())):
         return None
-    record = read_matching_record(
-        out,
-        {_JSON: PhantomInfo, _STARTED: PhantomInfo},
-        asdict(arguments),
-        stored_settings=lambda record: record.arguments.to_json(),
-        refusal=lambda key, was, now: (
-            f"holds a phantom with {key}={was!r}, asked for {now!r}; choose another folder or "
-            "remove this one"
-        ),
-    )
-    if record is None:
+    files = [path for path in (out / _JSON, out / _STARTED) if path.is_file()]
+    if not files:
         raise InputError(f"{out}: not an empty folder and not a phantom; choose another folder")
+    record = PhantomInfo.read(files[0])
+    advice = "choose another folder or remove this one"
+    require_same_settings(out, record.arguments.to_json(), asdict(arguments), advice)
     return record.counts or None
 
 

@@ -20,20 +20,13 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.output_folders import require_same_settings
 from cxr_compare.data_prep.contracts.provenance import present_command, software_versions
 from cxr_compare.data_prep.contracts.records import Digests, Record, Whole
 
 Rows = TypeVar("Rows", bound=Sequence[Any])
 _VARIABLE = "CXR_SHARD"
 _MOST_NAMED = 5  # missing shards in a message
-# Settings that are digests or long, in words.
-_IN_WORDS = {
-    "source_id": "labels or list of images",
-    "exclude": "list of images to leave out",
-    "id_key": "key of the ids",
-    "inference_id": "model or options of its predictions",
-    "data_set": "data set or split",
-}
 
 
 @dataclass(frozen=True)
@@ -216,18 +209,10 @@ class ShardedWork:
         record = self._read(folder)
         if record.shard != shard:
             raise InputError(f"{folder}: holds shard {record.shard}, not {shard}; remove it")
+        advice = "make and join shards with the same {}"
         versions = software_versions()
-        for name, (was, now) in _changes(record.versions, versions).items():
-            raise InputError(
-                f"{folder}: was made with {name} {was}, here it is {now}; make and join shards "
-                "with the same versions"
-            )
-        for key, (was, now) in _changes(record.settings, self.settings).items():
-            what = _IN_WORDS.get(key)
-            other = f"another {what}" if what else f"{key}={was}, this command has {key}={now}"
-            raise InputError(
-                f"{folder}: was made with {other}; make and join shards with the same options"
-            )
+        require_same_settings(folder, record.versions, versions, advice.format("versions"))
+        require_same_settings(folder, record.settings, self.settings, advice.format("options"))
         if record.rows_id != self._rows_id():
             raise InputError(
                 f"{folder}: was made of another list of {record.n_rows:,} images, this command "
@@ -281,12 +266,3 @@ def _slurm_shard() -> Shard:
             f"(--array=1-64), or repeat one with {_VARIABLE}=3/64"
         )
     return Shard(task - first + 1, count)
-
-
-def _changes(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the values that differ, by key: the stored one and that of now."""
-    return {
-        key: (stored.get(key), now.get(key))
-        for key in {**now, **stored}
-        if stored.get(key) != now.get(key)
-    }

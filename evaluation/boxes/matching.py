@@ -100,13 +100,12 @@ class BoxPairs:
     true: npt.NDArray[np.int64]
     iou: Floats
 
-    def subset(self, kept: npt.NDArray[np.bool_], most: int | None = MAX_BOXES) -> BoxPairs:
+    def subset(self, kept: npt.NDArray[np.bool_]) -> BoxPairs:
         """Select the pairs of some of the predicted boxes, without computing an IoU again.
 
         Args:
-            kept: True for the predicted boxes that are kept, shape ``(N,)``.
-            most: Largest number of kept boxes of an image that count; these are the most confident
-                ones. None counts all kept boxes.
+            kept: True for the predicted boxes that are kept, shape ``(N,)``; of these the 100 most
+                confident ones of an image count.
 
         Returns:
             The same pairs as `pair_boxes` makes from the kept boxes alone.
@@ -122,9 +121,7 @@ class BoxPairs:
         boxes = self.boxes
         chosen = np.flatnonzero(kept)
         rank = _rank_within(boxes.image[chosen], len(self.truth.per_image))
-        if most is not None:
-            chosen = chosen[rank < most]
-            rank = rank[rank < most]
+        chosen, rank = chosen[rank < MAX_BOXES], rank[rank < MAX_BOXES]
         number = np.full(len(boxes.image), -1)
         number[chosen] = np.arange(len(chosen))
         of_chosen = number[self.box] >= 0

@@ -30,8 +30,6 @@ class ReadingAdvice:
         split: How the user chooses another split of the data set; empty if there is only one.
         scale: What to say if boxes are in px of a resized image, or that they are not.
         frame: Name of a table in memory, where a file has its path.
-        takes_any_range: True if scores may have any range where the user named their column, as
-            only their ranks count.
     """
 
     column_option: str = ""
@@ -45,22 +43,23 @@ class ReadingAdvice:
     split: str = ""
     scale: str = "Give px of the original image"
     frame: str = "the DataFrame"
-    takes_any_range: bool = False
+
+    def _option(self, role: str, column: str = "COLUMN") -> str:
+        return self.column_option.replace("{role}", role).replace("COLUMN", column)
 
     @property
     def name_others(self) -> str:
         """Phrase on how the user names other columns than those that were recognised."""
         if not self.column_option:
             return "rename the columns if others are meant"
-        return f"name others with {self.column_option.replace('{role}', 'ROLE')}"
+        return f"name others with {self._option('ROLE')}"
 
     def other_class(self, column: str) -> str:
         """Return how the user says that the class of boxes is in another column, or in none."""
         read = f"'{column}' is read as the class of each box"
         if not self.column_option:
             return f"{read}; if it is something else, leave the column out"
-        option = self.column_option.replace("{role}", "finding")
-        none = option.replace("COLUMN", "")
+        option, none = self._option("finding"), self._option("finding", "")
         return f"{read}; if another column holds it, say {option}, if none does, {none}"
 
     @property
@@ -69,9 +68,8 @@ class ReadingAdvice:
         write = "Write the file_name of its image into each result"
         if not self.column_option:
             return write
-        option = self.column_option.replace("{role}", "image")
-        readings = [option.replace("COLUMN", reading) for reading in ("id", "file_name")]
-        return f"{write}, or say {readings[0]} if these are ids, {readings[1]} if not"
+        ids, names = self._option("image", "id"), self._option("image", "file_name")
+        return f"{write}, or say {ids} if these are ids, {names} if not"
 
     @property
     def box_answers(self) -> dict[str, str]:
@@ -79,7 +77,7 @@ class ReadingAdvice:
         answers: dict[str, str] = {}
         for kind, names in (("form", FORMS), ("unit", UNITS)):
             for name in names:
-                option = self.column_option.replace("{role}", f"box_{kind}").replace("COLUMN", name)
+                option = self._option(f"box_{kind}", name)
                 answers[name] = f"say {option}" if option else PYTHON_ANSWERS[name]
         return answers
 
@@ -87,22 +85,18 @@ class ReadingAdvice:
         """Return how the user says that a column of scores holds the probability of the finding."""
         if not self.column_option:
             return "If it is that already, on every row, name the column of scores yourself"
-        option = self.column_option.replace("{role}", "score").replace("COLUMN", column)
-        return f"If it is that already, on every row, say {option}"
+        return f"If it is that already, on every row, say {self._option('score', column)}"
 
     def scores_of_boxes(self, column: str) -> str:
         """Return how the user says whether a column holds the scores of boxes, or none does."""
         if not self.column_option:
             return "If so, call it score; if not, leave it out"
-        option = self.column_option.replace("{role}", "score")
-        given, none = option.replace("COLUMN", column), option.replace("COLUMN", "")
+        given, none = self._option("score", column), self._option("score", "")
         return f"If so, say {given}; if no column does, {none}"
 
     def any_range(self, column: str) -> str:
         """Return how the user says that scores may have any range; empty if they may not."""
-        if not self.takes_any_range:
-            return ""
-        return self.column_option.replace("{role}", "score").replace("COLUMN", column)
+        return self._option("score", column)
 
     def name_column(self, role: str, usual_name: str) -> str:
         """Return how the user says which column contains something.
@@ -120,8 +114,7 @@ class ReadingAdvice:
         content = {"image": "image ids", "score": "scores", "finding": "findings"}[role]
         if not self.column_option:
             return f"call the column of {content} {usual_name}"
-        option = self.column_option.replace("{role}", role)
-        return f"name the column of {content} by {option}, or call it {usual_name}"
+        return f"name the column of {content} by {self._option(role)}, or call it {usual_name}"
 
 
 IMPORT = ReadingAdvice(
@@ -136,7 +129,6 @@ IMPORT = ReadingAdvice(
     images_run="name them in a file, with --images FILE",
     split="--split",
     scale="Say --scale FACTOR, or --scale 1 if they are not",
-    takes_any_range=True,
 )
 """Advice for `cxr import`."""
 
@@ -159,5 +151,4 @@ def advice_for_result_file(system: str, *, names_columns: bool = True) -> Readin
         finding="choose one with --target, or add a column 'finding' with the finding of each row",
         annotations="give the annotation file that they come from as --truth",
         scale=f"Say --scale {shlex.quote(f'{system}=FACTOR')}, with 1 if they are not",
-        takes_any_range=names_columns,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple, cast
+from typing import cast
 
 import contourpy
 import numpy as np
@@ -183,7 +183,10 @@ def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
         return [Shape("map", corners, colour, width=1.0, tint=_CELL_TINT, rim=0.0)]
     if not grid.contoured:
         return []
-    x, y, z = _upsampled(grid)
+    z = grid._fine_values
+    x1, y1, x2, y2 = grid.frame
+    x = x1 + (np.arange(z.shape[1]) + 0.5) / z.shape[1] * (x2 - x1)
+    y = y1 + (np.arange(z.shape[0]) + 0.5) / z.shape[0] * (y2 - y1)
     generator = contourpy.contour_generator(x, y, z, fill_type=contourpy.FillType.OuterOffset)
     shapes = []
     for level in grid.contoured:
@@ -191,23 +194,6 @@ def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
         width = 1.0 + 0.4 * grid.levels.index(level)
         shapes.append(Shape("map", areas, colour, width=width, tint=_TINT_PER_LEVEL, rim=0.0))
     return shapes
-
-
-class _Upsampled(NamedTuple):
-    """Interpolated map: x ``(W,)`` and y ``(H,)`` in original px, and its values ``(H, W)``."""
-
-    x: npt.NDArray[np.float64]
-    y: npt.NDArray[np.float64]
-    z: npt.NDArray[np.float64]
-
-
-def _upsampled(grid: ActivationGrid) -> _Upsampled:
-    """Return the interpolated map with the positions of its points."""
-    z = grid._fine_values
-    x1, y1, x2, y2 = grid.frame
-    x = x1 + (np.arange(z.shape[1]) + 0.5) / z.shape[1] * (x2 - x1)
-    y = y1 + (np.arange(z.shape[0]) + 0.5) / z.shape[0] * (y2 - y1)
-    return _Upsampled(x, y, z)
 
 
 def _areas(generator: contourpy.ContourGenerator, level: float) -> tuple[Points, ...]:

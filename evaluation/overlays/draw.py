@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -39,6 +39,7 @@ _SHIFT = 4  # cv2 takes fixed-point coordinates in units of 1/16 px
 _DASH_LENGTH = 9.0  # px at a panel of 512 px
 _GAP_LENGTH = 7.0
 _REFERENCE = 512.0  # panel px for which widths of lines are given
+_SMALLEST_SHOWN = 128  # px at which a page shows a panel; a line has at least 1 px there
 _RIM_OPACITY = 0.6
 _DPI = 100  # resolution of a matplotlib figure
 # To search for the best filter of each line takes as long as everything else, and the files are no
@@ -50,49 +51,14 @@ _PNG_FILTER = (
 )
 
 
-class Panel(NamedTuple):
-    """A resized grey image and its scale.
-
-    Attributes:
-        pixels: Grey pixels after resizing, shape ``(H, W)``, uint8.
-        scale: Number of px of the resized image for each px of the original image, such as 0.2.
-    """
-
-    pixels: Pixels
-    scale: float
-
-
-def fit_panel(pixels: Pixels, panel: int) -> Panel:
-    """Resize a grey image so that its longer side has ``panel`` px; its aspect stays the same.
-
-    Args:
-        pixels: Grey pixels of the original image, shape ``(H, W)``, uint8.
-        panel: Longer side of the result in px.
-
-    Returns:
-        The resized pixels and the number of result px for each original px.
-
-    Example:
-        >>> fitted = fit_panel(np.zeros((100, 50), np.uint8), 20)
-        >>> fitted.pixels.shape, fitted.scale
-        ((20, 10), 0.2)
-    """
-    height, width = pixels.shape
-    scale = panel / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    resized = cv2.resize(pixels, size, interpolation=method)
-    return Panel(np.asarray(resized, dtype=np.uint8), scale)
-
-
 def draw_panel(pixels: Pixels, shapes: Sequence[Shape | Label], panel: int) -> Pixels:
-    """Resize a grey image and draw lines and short texts over it.
+    """Resize a grey image so that its longer side has ``panel`` px, and draw over it.
 
     Args:
         pixels: Grey pixels of the original image, shape ``(H, W)``, uint8.
         shapes: Lines and texts with coordinates in px of the original image; later ones are drawn
             over earlier ones.
-        panel: Longer side of the result in px.
+        panel: Longer side of the result in px; the aspect of the image stays the same.
 
     Returns:
         RGB pixels, shape ``(height, width, 3)``, uint8.
@@ -101,14 +67,12 @@ def draw_panel(pixels: Pixels, shapes: Sequence[Shape | Label], panel: int) -> P
         >>> draw_panel(np.zeros((100, 50), np.uint8), [], 20).shape
         (20, 10, 3)
     """
-    return draw_shapes(fit_panel(pixels, panel), shapes, panel)
-
-
-def draw_shapes(fitted: Panel, shapes: Sequence[Shape | Label], panel: int) -> Pixels:
-    """Draw lines and short texts over a grey image that was resized to ``panel`` px."""
-    grey, scale = fitted
+    height, width = pixels.shape
+    scale = panel / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    grey = cv2.resize(pixels, size, interpolation=method)
     canvas = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
-    unit = panel / _REFERENCE
     for shape in shapes:
         if isinstance(shape, Label):
             canvas = _letter(canvas, shape, scale)
@@ -117,7 +81,7 @@ def draw_shapes(fitted: Panel, shapes: Sequence[Shape | Label], panel: int) -> P
         if shape.tint:
             canvas = _tint(canvas, paths, shape)
         if shape.width:
-            _stroke(canvas, paths, shape, unit)
+            _stroke(canvas, paths, shape, panel)
     return canvas
 
 
@@ -152,9 +116,10 @@ def _tint(canvas: Pixels, paths: list[Points], shape: Shape) -> Pixels:
     return canvas
 
 
-def _stroke(canvas: Pixels, paths: list[Points], shape: Shape, unit: float) -> None:
+def _stroke(canvas: Pixels, paths: list[Points], shape: Shape, panel: int) -> None:
     """Draw the lines onto the canvas: first the dark rim, then the colour."""
-    width = max(1, round(shape.width * unit))
+    unit = panel / _REFERENCE
+    width = max(1, round(shape.width * unit), round(panel / _SMALLEST_SHOWN))
     lines = [np.vstack([path, path[:1]]) if shape.closed else path for path in paths]
     if shape.dashed:
         lines = [dash for line in lines for dash in _dashes(line, unit)]
@@ -245,10 +210,8 @@ def _png(image: Pixels) -> bytes:
 
 def mark_pixels(mark: Mark, width: int) -> Pixels:
     """Draw the example of a mark on the grey of an X-ray, large at first, so that it is smooth."""
-    large = 8
-    ground = np.full((large * KEY_SIZE[1], large * KEY_SIZE[0]), KEY_GROUND, np.uint8)
-    panel = Panel(ground, float(large))
-    drawn = draw_shapes(panel, mark.shapes, round(large * _REFERENCE))
+    ground = np.full(KEY_SIZE[::-1], KEY_GROUND, np.uint8)
+    drawn = draw_panel(ground, mark.shapes, 8 * KEY_SIZE[0])
     height = round(width * KEY_SIZE[1] / KEY_SIZE[0])
     resized = cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(resized, dtype=np.uint8)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from cxr_compare.evaluation.overlays.contours import ActivationGrid
 from cxr_compare.evaluation.overlays.shapes import (
+    LINE_SHARE,
     TRUTH_COLOUR,
     Label,
     LabelRequest,
@@ -57,15 +58,13 @@ class ImageTruth:
         is_complete = not np.isnan(self.label) and self.boxes is not None
         return "Truth" if is_complete or not self.readers else "Readers"
 
-    def shapes(self, size: tuple[int, int], line: float) -> list[Shape | Label]:
+    def shapes(self, size: tuple[int, int]) -> list[Shape | Label]:
         """Return what is drawn for the truth: white corners, and named boxes of radiologists.
 
         The truth is drawn in the same way on every image and in every legend.
 
         Args:
             size: Width and height of the original image in px.
-            line: Height of a line of text, as a share of the longer side of the image, such as
-                0.05.
 
         Returns:
             Lines and texts in px of the original image, in the order in which they are drawn.
@@ -78,7 +77,7 @@ class ImageTruth:
         return [
             *(Shape("truth", (rectangle(one.box),), one.colour, width=1.5) for one in requests),
             *(Shape("truth", corner_brackets(box), TRUTH_COLOUR, closed=False) for box in lesions),
-            *place_labels(requests, size, max(size) * line),
+            *place_labels(requests, size, max(size) * LINE_SHARE),
         ]
 
 

@@ -70,7 +70,8 @@ def _example(
     closed: bool = True,
     tint: float = 0.0,
 ) -> Shape:
-    return Shape("key", paths, colour, width, closed=closed, tint=tint, rim=0.0)
+    wide = width * 512 / KEY_SIZE[0]  # the width of a shape is that on an image of 512 px
+    return Shape("key", paths, colour, wide, closed=closed, tint=tint, rim=0.0)
 
 
 def _dashes(corners: Points) -> tuple[Points, ...]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from cxr_compare.evaluation.overlays.contours import map_shapes
 from cxr_compare.evaluation.overlays.image_prediction import NO_BOXES, ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.shapes import (
+    LINE_SHARE,
     TRUTH_COLOUR,
     Label,
     LabelRequest,
@@ -57,11 +58,7 @@ NO_CONTOUR = "map below its lowest level"
 
 
 def prediction_shapes(
-    prediction: ImagePrediction,
-    truth: ImageTruth | None,
-    size: tuple[int, int],
-    *,
-    line: float = 1 / 20,
+    prediction: ImagePrediction, truth: ImageTruth | None, size: tuple[int, int]
 ) -> list[Shape | Label]:
     """Return what is drawn on an image for one prediction: map, boxes and point, and true lesions.
 
@@ -75,7 +72,6 @@ def prediction_shapes(
         prediction: What the system (a detector or classifier) predicts for the image.
         truth: Label and true boxes of the image; None where the truth is not to be shown.
         size: Width and height of the original image in px.
-        line: Height of a line of text, as a share of the longer side of the image.
 
     Returns:
         Lines and texts in px of the original image, in the order in which they are drawn.
@@ -93,13 +89,13 @@ def prediction_shapes(
         visible = [area for area in map_shapes(grid, prediction.colour) if _is_visible(area, size)]
         shapes += visible
         if not visible and truth is None and not prediction.withheld:
-            shapes += _no_evidence(prediction.colour, size, side * line)
+            shapes += _no_evidence(prediction.colour, size, side * LINE_SHARE)
     shapes += [
         Shape("truth", corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
         for box in lesions
     ]
     evaluated = None if truth is None else truth.boxes
-    shapes += _box_shapes(prediction, evaluated, size, side * line)
+    shapes += _box_shapes(prediction, evaluated, size, side * LINE_SHARE)
     if prediction.point is not None and prediction.decision is not False:
         arms = cross(*prediction.point, arm=side / 48)
         shapes.append(Shape("point", arms, prediction.colour, width=2.4, closed=False))

@@ -34,6 +34,8 @@ furthest from all earlier ones, also for colour-blind readers. All have a contra
 paper and to black. As that leaves little difference in grey, a system also has a dash pattern in
 charts and a shape in legends and tables. ``page.css.jinja`` and the page of `cxr serve` contain the
 same colours."""
+LINE_SHARE = 1 / 20
+"""Height of a line of text on an image, as a share of the image's longer side."""
 LETTER_SHARE = 0.8
 """Font size of a text, as a share of the height of the line."""
 _GLYPH = 0.6  # width of a character, as a share of the height of a line

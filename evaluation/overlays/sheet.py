@@ -16,9 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cxr_compare.evaluation.overlays.draw import (
     Pixels,
-    draw_shapes,
+    draw_panel,
     find_font,
-    fit_panel,
     mark_pixels,
 )
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
@@ -187,7 +186,7 @@ def draw_case(
         raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
     size = (pixels.shape[1], pixels.shape[0])
     by_system = [prediction_shapes(answer, truth, size) for answer in predictions]
-    of_truth = truth.shapes(size, 1 / 20)
+    of_truth = truth.shapes(size)
     captions = [
         Caption("Image", None, title, facts),
         Caption(truth.title, None, describe_truth(truth, finding), "", is_truth=True),
@@ -253,10 +252,10 @@ def _draw_panels(
 ) -> list[Pixels]:
     """Draw the shapes of each panel; a narrow image is padded with black, for the text below it."""
     side = panel or _panel_side((pixels.shape[1], pixels.shape[0]), len(by_panel))
-    fitted = fit_panel(pixels, side)
-    lacking = max(0, side * 2 // 3 - fitted.pixels.shape[1])
+    panels = [draw_panel(pixels, shapes, side) for shapes in by_panel]
+    lacking = max(0, side * 2 // 3 - panels[0].shape[1])
     padding = ((0, 0), (lacking // 2, lacking - lacking // 2), (0, 0))
-    return [np.pad(draw_shapes(fitted, shapes, side), padding) for shapes in by_panel]
+    return [np.pad(drawn, padding) for drawn in panels]
 
 
 def _answer_caption(prediction: ImagePrediction, finding: str) -> Caption:

@@ -11,11 +11,9 @@ from cxr_compare.data_prep.contracts.provenance import MadeRecord
 from cxr_compare.data_prep.contracts.records import Digests, Items, NumbersByName, Record, Whole
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.curves import chart_facts
-from cxr_compare.evaluation.report.given_thresholds import GIVEN_METRICS, declared_threshold_line
-from cxr_compare.evaluation.report.joint_changes import joint_record
+from cxr_compare.evaluation.report.given_thresholds import given_threshold_lines
 from cxr_compare.evaluation.report.unknown_patients import image_worded_record
-from cxr_compare.evaluation.thresholds import DECLARED
-from cxr_compare.evaluation.verdict.verdict_parts import Conclusion
+from cxr_compare.evaluation.verdict.verdict_parts import Conclusion, JointSystem
 
 
 class EvaluatedOn(Record):
@@ -63,14 +61,10 @@ class JointMembers(Record):
     Attributes:
         name: Name of the joint system.
         members: Names of its members.
-        policy: Operating point at which decisions are compared.
-        changes: Numbers of changed decisions, by member and kind of change.
     """
 
     name: str
     members: Items[str]
-    policy: str
-    changes: dict[str, dict[str, Whole]]
 
 
 class AnswerTable(Record):
@@ -97,7 +91,7 @@ class AnswerInfo(Record, kind="answer"):
         cautions: Reasons why it may be wrong.
         findings: Sentences on further comparisons.
         margin: Sentences on a margin that was stated beforehand.
-        at_declared_thresholds: Sentences on the figures at declared thresholds.
+        at_given_thresholds: Sentences on the figures at given and at declared thresholds.
         scope: What the answer is about.
         claims: Differences in the primary figure between two systems, which the headline states.
         notes: All notes.
@@ -131,7 +125,7 @@ class AnswerInfo(Record, kind="answer"):
     cautions: Items[str]
     findings: Items[str]
     margin: Items[str]
-    at_declared_thresholds: Items[str]
+    at_given_thresholds: Items[str]
     scope: str
     claims: Items[dict[str, Any]]
     notes: Items[str]
@@ -155,10 +149,15 @@ class AnswerInfo(Record, kind="answer"):
     call: dict[str, Any] | None
     files: Digests = Field(default_factory=dict)
 
+    @property
+    def joint_system(self) -> JointSystem | None:
+        """The joint system as sentences and cases take it; None without one."""
+        return None if self.joint is None else JointSystem(self.joint.name, self.joint.members)
+
 
 def answer_record(comparison: Comparison) -> dict[str, Any]:
     """Return the answer of a comparison and the facts behind it, by the keys of `AnswerInfo`."""
-    answer = comparison.answer
+    answer, joint = comparison.answer, comparison.joint
     record = {
         "headline": answer.headline,
         "ranking": answer.ranking,
@@ -166,7 +165,7 @@ def answer_record(comparison: Comparison) -> dict[str, Any]:
         "cautions": [caution.text for caution in answer.cautions],
         "findings": [_finding(each, comparison) for each in answer.conclusions],
         "margin": [each.text for each in answer.conclusions if each.kind == "margin"],
-        "at_declared_thresholds": _declared_thresholds(comparison),
+        "at_given_thresholds": given_threshold_lines(comparison),
         "scope": " ".join(answer.scope.values()),
         "claims": [claim.to_dict() for claim in answer.claims],
         "notes": [note.text for note in comparison.notes],
@@ -174,7 +173,7 @@ def answer_record(comparison: Comparison) -> dict[str, Any]:
         "names_images": any(note.names_images for note in comparison.notes),
         "target": comparison.finding,
         "systems": comparison.names,
-        "joint": joint_record(comparison),
+        "joint": joint and {"name": joint.name, "members": list(joint.members)},
         "made_of_others": comparison.made_of_others,
         "policy": comparison.main_policy,
         "policies": comparison.policies,
@@ -186,23 +185,6 @@ def answer_record(comparison: Comparison) -> dict[str, Any]:
         "provenance": comparison.provenance,
     }
     return record if comparison.patients_known else image_worded_record(record, comparison.names)
-
-
-def _declared_thresholds(comparison: Comparison) -> list[str]:
-    """Return a sentence for each declared threshold, with the figures of its system there."""
-    lines = []
-    for model, declared in comparison.declared.items():
-        system = model if model in comparison.systems else model.rpartition(" #")[0]
-        figures = {
-            metric: comparison.figures.get(system, metric, DECLARED).estimate
-            for metric in GIVEN_METRICS
-        }
-        lines.append(
-            declared_threshold_line(
-                model, declared.threshold, declared.name, declared.source, figures
-            )
-        )
-    return lines
 
 
 def _finding(conclusion: Conclusion, comparison: Comparison) -> str:

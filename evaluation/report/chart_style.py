@@ -143,8 +143,8 @@ def style_axes(axes: Axes) -> None:
 def share_axis(axes: Axes, which: str) -> None:
     """Let the axis ``x`` or ``y`` of a plot go from 0 to 1, with a tick at each quarter."""
     quarters = [0, 0.25, 0.5, 0.75, 1]
-    axes.set(**{f"{which}lim": (0, 1), f"{which}ticks": quarters})
-    axis_of(axes, which).set_ticklabels([f"{quarter:g}" for quarter in quarters])
+    labels = [f"{quarter:g}" for quarter in quarters]
+    axes.set(**{f"{which}lim": (0, 1), f"{which}ticks": quarters, f"{which}ticklabels": labels})
 
 
 def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
@@ -163,13 +163,8 @@ def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
         shown = [tick for tick in ticks if low <= tick <= high]
     labels = [f"{tick:,.0f}" if tick >= 1 else f"{tick:.6f}".rstrip("0") for tick in shown]
     axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
-    axis_of(axes, which).set_ticks(shown, labels)
+    axes.set(**{f"{which}ticks": shown, f"{which}ticklabels": labels})
     axes.minorticks_off()
-
-
-def axis_of(axes: Axes, which: str) -> Any:
-    """Return the axis ``x`` or ``y`` of a plot."""
-    return axes.xaxis if which == "x" else axes.yaxis
 
 
 def line_style(position: int) -> dict[str, Any]:
@@ -230,22 +225,15 @@ def add_legend(axes: Axes, title: str = "") -> None:
     Markers are smaller there than in the plot. A label is shown as it is, also if matplotlib would
     read it as a formula or hide it.
     """
-    from matplotlib.lines import Line2D
-
     drawn = [line for line in axes.lines if not str(line.get_label()).startswith("_child")]
     if drawn:
-        handles = []
-        for line in drawn:
-            sample = Line2D([], [])
-            sample.update_from(line)
-            sample.set_markersize(min(line.get_markersize(), 8))
-            handles.append(sample)
         legend = axes.legend(
-            handles,
-            [" "] * len(handles),
+            drawn,
+            [" "] * len(drawn),
             title=" " if title else None,
             fontsize=_LEGEND_FONT,
             title_fontsize=_LEGEND_FONT,
+            markerscale=0.7,
             frameon=False,
             loc="upper left",
             bbox_to_anchor=(-(_LEFT - 12) / _WIDTH, -_BELOW / axes.bbox.height),

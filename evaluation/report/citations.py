@@ -25,11 +25,6 @@ def read_references() -> dict[str, dict[str, Any]]:
     return {entry["key"]: entry for entry in tomllib.loads(text)["entry"]}
 
 
-def uncited(key: str) -> str:
-    """Return no text, for sentences outside of the methods section."""
-    return ""
-
-
 @dataclass(frozen=True)
 class Citations:
     """References that a text cites, numbered when they are first cited.

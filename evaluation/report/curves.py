@@ -17,7 +17,11 @@ from cxr_compare.evaluation.figures import Figure
 from cxr_compare.evaluation.metrics.calibration_figures import equal_mass_bins
 from cxr_compare.evaluation.metrics.net_benefit import RISKS, decision_curve
 from cxr_compare.evaluation.metrics.registry import METRICS, RATE_LABELS
-from cxr_compare.evaluation.report.metric_table import shown_contrasts, withdrawn_text
+from cxr_compare.evaluation.report.metric_table import (
+    is_decided,
+    shown_contrasts,
+    withdrawn_text,
+)
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bands import roc_band, share_band
 from cxr_compare.evaluation.statistics.intervals import note_without_counts
@@ -84,28 +88,21 @@ def chart_facts(comparison: Comparison) -> dict[str, Any]:
 
     Returns:
         ``calibration`` (the method of each system with probabilities; an empty text for a score
-        that was not calibrated), ``calibration_groups`` (how many groups of images a calibration
-        curve has), ``without_net_benefit`` (systems without probabilities), ``no_decision_curve``
-        (True if net benefit was computed for none of them), ``boxes_from_maps`` (systems that never
-        learned boxes), ``withdrawn`` (meaning of †), ``forest`` (parts of the forest plot) and
-        ``confusion`` (counts by system and rule).
+        that was not calibrated), ``without_net_benefit`` (systems without probabilities),
+        ``boxes_from_maps`` (systems that never learned boxes), ``withdrawn`` (meaning of †),
+        ``forest`` (parts of the forest plot) and ``confusion`` (counts by system and rule).
     """
     calibration = {}
-    groups = set()
     without = []
     for name, result in comparison.systems.items():
         images = comparison.decisions[comparison.decisions["system"] == name]
-        known = _known_probabilities(images)
-        if known is not None:
-            calibration[name] = _calibration_method(result)
-            groups.add(len(np.unique(_calibration_groups(known))))
-        else:
+        if _known_probabilities(images) is None:
             without.append(name)
+        else:
+            calibration[name] = _calibration_method(result)
     return {
         "calibration": calibration,
-        "calibration_groups": sorted(groups),
         "without_net_benefit": without,
-        "no_decision_curve": len(without) == len(comparison.systems),
         "boxes_from_maps": [
             name for name, result in comparison.systems.items() if result.map_scale is not None
         ],
@@ -270,11 +267,6 @@ def _known_probabilities(images: pd.DataFrame) -> pd.DataFrame | None:
     return None if known.empty else known
 
 
-def _calibration_groups(known: pd.DataFrame) -> npt.NDArray[np.intp]:
-    """Return the number of each image's group, ordered by probability; groups are equally large."""
-    return equal_mass_bins(known["probability"].to_numpy(), min(10, max(2, len(known) // 25)))
-
-
 def _calibration_curve(
     name: str, images: pd.DataFrame, *, has_bands: bool
 ) -> Iterator[pd.DataFrame]:
@@ -282,7 +274,7 @@ def _calibration_curve(
     known = _known_probabilities(images)
     if known is None:
         return
-    bins = _calibration_groups(known)
+    bins = equal_mass_bins(known["probability"].to_numpy(), min(10, max(2, len(known) // 25)))
     labels = known["label"].to_numpy()
     present, position = np.unique(bins, return_inverse=True)
     sizes = np.bincount(bins)[present]
@@ -341,7 +333,7 @@ def _forest(comparison: Comparison) -> Iterator[dict[str, Any]]:
         for first, second in contrasts:
             gap = figures.difference(first, second, *key)
             name = f"{first} − {second}" if len(contrasts) == 1 else f"− {second}"
-            decides = _decides(comparison, first, second, key)
+            decides = is_decided(comparison, (first, second), key)
             row = _forest_row(f"{name}{suffix}", gap)
             if row:
                 row["shown"] = decides is True
@@ -362,13 +354,3 @@ def _forest_row(name: str, figure: Figure, *, system: str = "") -> dict[str, Any
         "ci_high": float(figure.ci_high),
         "note": note_without_counts(figure.note),
     }
-
-
-def _decides(comparison: Comparison, first: str, second: str, key: tuple[str, str]) -> bool | None:
-    """Return True if the answer shows a difference, False if not, None if it does not mention it.
-
-    A difference whose own interval excludes 0, but which is not shown, was withdrawn by the
-    correction for the number of comparisons.
-    """
-    decides = comparison.answer.decides(first, second, *key)
-    return comparison.answer.decides(second, first, *key) if decides is None else decides

@@ -25,19 +25,6 @@ _ENCODINGS = ((1000, 85), (640, 75), (480, 60), (320, 40), (160, 30))
 
 
 @dataclass(frozen=True)
-class DrawnPanel:
-    """A panel of a case on a page.
-
-    Attributes:
-        caption: Text below the panel.
-        source: The panel as the ``src`` of an HTML image.
-    """
-
-    caption: Caption
-    source: str
-
-
-@dataclass(frozen=True)
 class DrawnCase:
     """An example image of the report, drawn with the true lesions and each system's prediction.
 
@@ -48,7 +35,7 @@ class DrawnCase:
         width: Width of a panel in px.
         height: Height of a panel in px.
         panels: Views of the image side by side: plain, with the true lesions, and with the
-            prediction of each system.
+            prediction of each system; each is a caption and the ``src`` of an HTML image.
         outcomes: For each system a code that says whether it is right, such as ``placed`` (found,
             at the right position), ``missed``, ``alarm`` (false alarm) or ``clear`` (correctly
             called negative).
@@ -66,7 +53,7 @@ class DrawnCase:
     facts: str
     width: int
     height: int
-    panels: tuple[DrawnPanel, ...]
+    panels: tuple[tuple[Caption, str], ...]
     outcomes: tuple[str, ...]
     lesion: float | None
     gap: float
@@ -111,7 +98,7 @@ class DrawnCase:
             facts=source.facts(image_id),
             width=drawing.panels[0].shape[1],
             height=drawing.panels[0].shape[0],
-            panels=tuple(map(DrawnPanel, drawing.captions, embed_panels(drawing.panels, most))),
+            panels=tuple(zip(drawing.captions, embed_panels(drawing.panels, most), strict=True)),
             outcomes=tuple(outcome_kind(prediction, truth) for prediction in predictions),
             lesion=_largest_lesion(truth, width * height),
             gap=gap,
@@ -121,7 +108,7 @@ class DrawnCase:
                 drawn_marks(
                     predictions,
                     by_system,
-                    truth.shapes(size, 1 / 20),
+                    truth.shapes(size),
                     located=truth.boxes is not None,
                 )
             ),

@@ -349,29 +349,23 @@ def corrections_table(comparison: Comparison) -> Table | None:
         return None
     decided = comparison.decisions.dropna(subset=["label", column])
     right = (decided[column].astype(bool) == (decided["label"] >= 1)).astype(object)
-    by_system = decided.assign(right=right).pivot_table(
+    wide = decided.assign(right=right).pivot_table(
         index=["image_id", "label"], columns="system", values="right", aggfunc="first"
     )
-    names = [name for name in comparison.names if name in by_system]
+    names = [name for name in comparison.names if name in wide]
     if len(names) < 2:
         return None
-    rows: list[list[str]] = []
+    rows = []
     for wrong in comparison.names:
         if wrong not in names:
-            rows.append([wrong, *[DASH] * (1 + len(comparison.names))])
+            rows.append((wrong, DASH, *(DASH for _ in comparison.names)))
             continue
-        errors = by_system[by_system[wrong].eq(False)]
-        row = [wrong, f"{len(errors):,}"]
-        for other in comparison.names:
-            if other == wrong or other not in names:
-                row.append("" if other == wrong else DASH)
-                continue
-            corrected = errors[errors[other].eq(True)]
-            n_missed = int((corrected.index.get_level_values("label") >= 1).sum())
-            alarms = counted(len(corrected) - n_missed, "false alarm")
-            parts = f" ({n_missed:,} missed, {alarms})"
-            row.append(f"{len(corrected):,}{parts if len(names) < 4 else ''}")
-        rows.append(row)
+        errors = wide[wide[wrong].eq(False)]
+        cells = dict.fromkeys(comparison.names, DASH) | {wrong: ""}
+        for other in names:
+            if other != wrong:
+                cells[other] = _corrected_text(errors[errors[other].eq(True)], len(names) < 4)
+        rows.append((wrong, f"{len(errors):,}", *cells.values()))
     return text_table(
         "Which system corrects whom",
         ("Wrong", "Errors", *comparison.names),
@@ -379,6 +373,15 @@ def corrections_table(comparison: Comparison) -> Table | None:
         f"Images that the system of the row decides wrongly{at_threshold(comparison.main_policy)}, "
         "and how many of them the system of the column decides rightly. The location is ignored.",
     )
+
+
+def _corrected_text(corrected: pd.DataFrame, has_parts: bool) -> str:
+    """Return the number of corrected images, and of which kind the errors were."""
+    if not has_parts:
+        return f"{len(corrected):,}"
+    n_missed = int((corrected.index.get_level_values("label") >= 1).sum())
+    alarms = counted(len(corrected) - n_missed, "false alarm")
+    return f"{len(corrected):,} ({n_missed:,} missed, {alarms})"
 
 
 def disagreement_table(comparison: Comparison) -> Table | None:

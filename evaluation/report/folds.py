@@ -29,11 +29,10 @@ from cxr_compare.evaluation.metrics.registry import METRICS, family, metric_titl
 from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.report.answer import AnswerInfo
 from cxr_compare.evaluation.report.files import DECISIONS
-from cxr_compare.evaluation.report.joint_changes import joint_system
-from cxr_compare.evaluation.report.table import markdown_rows, text_table
+from cxr_compare.evaluation.report.table import markdown_rows, text_table, value_text
 from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_equation, range_text
 from cxr_compare.evaluation.statistics.holm import holm
-from cxr_compare.evaluation.statistics.intervals import LEVEL
+from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 KEYS = ["target", "unit", "subgroup", "first", "second", "policy", "metric"]
@@ -118,7 +117,7 @@ class Folds:
             figures=figures[[*KEYS, "fold", "estimate"]].astype({"estimate": float}),
             n_images=tuple(int(images["image_id"].nunique()) for images in tested),
             provenance=tuple(report.provenance.to_json() for report in reports),
-            joint=joint_system(reports[0].joint),
+            joint=reports[0].joint_system,
         )
 
     @cached_property
@@ -166,8 +165,9 @@ class Folds:
         titles = [_title(metric, policy) for metric, policy in headlines]
         alone = [(name, "") for name in self.systems]
         contrasts = [pair for pair in self._pairs() if pair[0] == self.systems[0]]
+        columns = [_of_figure(self.table, *figure) for figure in headlines]
         rows = [
-            (" - ".join(filter(None, pair)), *(_cell(self.table, pair, *of) for of in headlines))
+            (" - ".join(filter(None, pair)), *(_cell(column, pair) for column in columns))
             for pair in (*alone, *contrasts)
         ]
         lines = [markdown_rows(text_table("", ("System", *titles), rows).frame), ""]
@@ -189,7 +189,7 @@ class Folds:
             return ""
         shown = [
             f"{row['first']} - {row['second']} {number(row['mean'])} ({p_equation(row['p_holm'])})"
-            for row in rows[rows["p_holm"] < 1 - LEVEL].to_dict("records")
+            for row in rows[rows["p_holm"] < 1 - LEVEL].reset_index().to_dict("records")
         ]
         return (
             f"- {_title(metric, policy)}: of {counted(len(rows), 'pair')}, shown to differ (Holm): "
@@ -201,7 +201,7 @@ class Folds:
         rows = self._tested(metric, policy, self._gains())
         if self.joint is None or rows.empty:
             return ""
-        members = rows["first"].tolist()
+        members = rows.index.get_level_values("first").tolist()
         is_shown = ((rows["mean"] < 0) & (rows["p_holm"] < 1 - LEVEL)).all()
         gains = [
             f"gain over {member} {number(-mean)} ({range_text(-high, -low)})"
@@ -217,7 +217,7 @@ class Folds:
     def _tested(self, metric: str, policy: str, pairs: Sequence[Pair]) -> pd.DataFrame:
         """Return the rows of some differences that have a p-value."""
         rows = _of_figure(self.table, metric, policy).dropna(subset="p_holm")
-        return rows[_are(rows, pairs)]
+        return rows[rows.index.isin(pairs)]
 
     def write(self, out: Path) -> None:
         """Write ``folds.csv``, ``folds.md``, ``folds.png`` and ``folds.json``.
@@ -341,11 +341,11 @@ def _title(metric: str, policy: str) -> str:
 
 
 def _of_figure(table: pd.DataFrame, metric: str, policy: str) -> pd.DataFrame:
-    """Return the rows of one figure on all images, for the first unit in the table."""
+    """Return the rows of one figure on all images by pair, for the first unit in the table."""
     rows = table[
         (table["metric"] == metric) & (table["policy"] == policy) & (table["subgroup"] == ALL)
     ]
-    return rows.drop_duplicates(["first", "second"])
+    return rows.drop_duplicates(["first", "second"]).set_index(["first", "second"])
 
 
 def _are(table: pd.DataFrame, pairs: Sequence[Pair]) -> pd.Series:
@@ -353,17 +353,14 @@ def _are(table: pd.DataFrame, pairs: Sequence[Pair]) -> pd.Series:
     return pd.Series(pd.MultiIndex.from_frame(table[["first", "second"]]).isin(pairs), table.index)
 
 
-def _row(table: pd.DataFrame, pair: Pair, metric: str, policy: str) -> pd.Series | None:
-    rows = _of_figure(table, metric, policy)
-    rows = rows[_are(rows, [pair])]
-    return None if rows.empty else rows.iloc[0]
-
-
-def _cell(table: pd.DataFrame, pair: Pair, metric: str, policy: str) -> str:
-    row = _row(table, pair, metric, policy)
-    if row is None or pd.isna(row["mean"]):
-        return DASH if row is None or not row["note"] else row["note"]
-    return f"{number(row['mean'])} ({range_text(row['ci_low'], row['ci_high'])})"
+def _cell(rows: pd.DataFrame, pair: Pair) -> str:
+    """Return mean and interval of a pair, or why there is none."""
+    if pair not in rows.index:
+        return DASH
+    row: Any = rows.loc[pair]
+    if pd.isna(row["mean"]):
+        return row["note"] or DASH
+    return value_text(Interval(row["mean"], row["ci_low"], row["ci_high"]))
 
 
 def _figure(folds: Folds) -> Figure:
@@ -375,16 +372,18 @@ def _figure(folds: Folds) -> Figure:
     for axes, (metric, policy) in zip(
         figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True
     ):
-        _panel(axes, folds, table, metric, policy)
+        _panel(axes, folds, _of_figure(table, metric, policy))
+        axes.set_title(_title(metric, policy), fontsize=8)
     return figure
 
 
-def _panel(axes: Axes, folds: Folds, table: pd.DataFrame, metric: str, policy: str) -> None:
+def _panel(axes: Axes, folds: Folds, rows: pd.DataFrame) -> None:
     names = [f"fold_{n + 1}" for n in range(len(folds.folders))]
+    known = rows.dropna(subset="mean")
     for position, system in enumerate(folds.systems):
-        row = _row(table, (system, ""), metric, policy)
-        if row is None or pd.isna(row["mean"]):
+        if (system, "") not in known.index:
             continue
+        row: Any = known.loc[(system, "")]
         colour = system_colour(position)
         axes.plot(
             row[names], [position] * len(names), "o", color=colour, fillstyle="none", alpha=0.6
@@ -393,7 +392,6 @@ def _panel(axes: Axes, folds: Folds, table: pd.DataFrame, metric: str, policy: s
             [row["ci_low"], row["ci_high"]], [position, position], color=colour, linewidth=1.4
         )
         axes.plot(row["mean"], position, "D", color=colour, markersize=6)
-    axes.set_title(_title(metric, policy), fontsize=8)
     axes.set_yticks(range(len(folds.systems)), folds.systems, fontsize=8)
     axes.set_ylim(len(folds.systems) - 0.5, -0.5)
     axes.tick_params(axis="x", labelsize=7)

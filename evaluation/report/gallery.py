@@ -11,17 +11,17 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.overlays.legend import Mark, legend
 from cxr_compare.evaluation.overlays.prediction_shapes import boxes_on_lesions
 from cxr_compare.evaluation.report.case_selection import (
     CaseCategory,
+    disagreement,
     select_cases,
 )
 from cxr_compare.evaluation.report.cases import CaseSource, read_cases
+from cxr_compare.evaluation.report.compared import Compared
 from cxr_compare.evaluation.report.drawn_case import DrawnCase
-from cxr_compare.evaluation.sources.pixels import Pixels
 
 _Drawn = list[tuple[CaseCategory, list[DrawnCase]]]
 
@@ -91,15 +91,11 @@ class Gallery:
 
     Attributes:
         cases: Each kind of outcome, such as misses, with its drawn images.
-        policy: Rule by which the thresholds behind the outcomes were chosen, such as ``max_f1``.
-        intro: Sentence above the images.
-        systems: Names of the compared detectors and classifiers.
+        missing: Ids of images that were left out because their file cannot be read.
     """
 
     cases: _Drawn = field(default_factory=list)
-    policy: str = ""
-    intro: str = ""
-    systems: tuple[str, ...] = ()
+    missing: list[str] = field(default_factory=list)
 
     @property
     def examples(self) -> list[tuple[CaseCategory, DrawnCase]]:
@@ -138,35 +134,19 @@ def _first(category: CaseCategory, cases: list[DrawnCase]) -> DrawnCase:
     return max(cases, key=clarity)
 
 
-def draw_gallery(
-    comparison: Comparison,
-    labelled: LabelledImages,
-    pixels: Pixels | None,
-    folder: Path,
-    gaps: Mapping[str, float],
-    *,
-    per_category: int,
-    seed: int,
-    progress: Callable[..., None] | None,
-) -> Gallery:
+def draw_gallery(compared: Compared, folder: Path, progress: Callable[..., None] | None) -> Gallery:
     """Select example images, and draw them as files and for the page.
 
     Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-        labelled: Labels, true boxes and facts of the images.
-        pixels: Reader of the pixels; None if there are no image files.
+        compared: The comparison, and what its images need.
         folder: Folder for the drawn images as PNG files.
-        gaps: How differently the systems rank each image by score, from 0 (equal ranks) to 1, by
-            image id.
-        per_category: Largest number of images of each kind of outcome, such as misses.
-        seed: Random seed for drawing some of the images that all systems decide rightly.
         progress: Function without arguments, called once for each drawn image; None for no such
             call.
 
     Returns:
         The drawn images.
     """
+    comparison, pixels = compared.comparison, compared.pixels
     if pixels is None:
         return Gallery()
     policy = comparison.main_policy
@@ -174,14 +154,13 @@ def draw_gallery(
         comparison.decisions,
         comparison.names,
         policy,
-        per_category=per_category,
-        seed=seed,
+        seed=compared.seed,
         joint=comparison.joint,
         made_of_others=comparison.made_of_others,
     )
     if not categories:
         return Gallery()
-    source = read_cases(comparison, labelled, pixels, policy)
+    source = read_cases(comparison, compared.truth, pixels, policy)
     categories = [
         _with_clear_example(category, comparison, source)
         if category.key == "agreement"
@@ -190,19 +169,8 @@ def draw_gallery(
     ]
     n_images = sum(len(category.image_ids) for category in categories)
     most = min(_MOST_CASE_BYTES, _ALL_CASES_BYTES // n_images)
-    drawn, missing = _draw_cases(categories, source, folder, gaps, most, progress)
-    intro = (
-        "Choose an id to open a case with its scores, or an image to enlarge it. cxr overlay draws "
-        "any other test image."
-    )
-    if missing:
-        intro += f" Left out because the file could not be read: {', '.join(missing)}."
-    return Gallery(
-        cases=drawn,
-        policy=policy,
-        intro=intro,
-        systems=tuple(system.name for system in source.systems),
-    )
+    gaps = disagreement(comparison.decisions, comparison.names)
+    return Gallery(*_draw_cases(categories, source, folder, gaps, most, progress))
 
 
 def _with_clear_example(

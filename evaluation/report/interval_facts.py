@@ -10,7 +10,7 @@ import pandas as pd
 
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.figure_intervals import BIAS_CORRECTED
-from cxr_compare.evaluation.figures import FIXED_CHOICE, Figure, Figures, IntervalKind
+from cxr_compare.evaluation.figures import Figure, Figures, IntervalKind
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.registry import METRICS
 
@@ -20,7 +20,6 @@ class IntervalFacts:
     """Methods by which the intervals and tests of a report were computed, for its methods section.
 
     Attributes:
-        methods: Names of the methods of the intervals in words, each once.
         single: Kinds of the intervals of single systems: ``bootstrap``, ``obuchowski``
             (Obuchowski's variance of the AUROC), ``counts`` (closed, of a figure at a threshold),
             ``exact`` (without an approximation for large
@@ -36,18 +35,14 @@ class IntervalFacts:
             all of its members in the primary figure), ``joint_findings`` (the same in further
             figures), ``margin`` (differences from the reference and the margin) and ``groups``
             (groups of images). Empty groups of comparisons are left out.
-        pairs: True if a table has p-values that are adjusted over all pairs of systems.
         has_thresholds: True if at least one system has a threshold.
         chosen: True if the threshold of at least one system was chosen on validation images.
-        calibrated: True if the scores of at least one system were calibrated on validation
-            images.
         chance: True if an AUROC was tested against that of random scores.
         lowered: True if the lower end of an average precision allows for its bias.
         hits: Rules by which boxes and points hit lesions, as families of metrics: ``froc_iou``,
             ``froc_centre``, ``coco``, ``rsna``, ``vinbigdata`` and ``point``.
     """
 
-    methods: tuple[str, ...]
     single: frozenset[IntervalKind]
     paired: frozenset[IntervalKind]
     replicates: int | None
@@ -55,10 +50,8 @@ class IntervalFacts:
     fixed: tuple[str, ...]
     tested: bool
     families: Mapping[str, int]
-    pairs: bool
     has_thresholds: bool
     chosen: bool
-    calibrated: bool
     chance: bool
     lowered: bool
     hits: frozenset[str]
@@ -89,11 +82,6 @@ class IntervalFacts:
                 has_thresholds[policy] = has_thresholds.get(policy, False) or value is not None
         figures_with_ends = [*single, *paired]
         return cls(
-            methods=tuple(
-                dict.fromkeys(
-                    figure.method.partition(f", {FIXED_CHOICE}")[0] for figure in figures_with_ends
-                )
-            ),
             single=frozenset(figure.kind for figure in single if figure.kind is not None),
             paired=frozenset(figure.kind for figure in paired if figure.kind is not None),
             replicates=comparison.replicates,
@@ -101,13 +89,11 @@ class IntervalFacts:
             fixed=_fixed_choices(comparison, figures_with_ends),
             tested=len(tests) > 0,
             families=_families(comparison),
-            pairs=len(tests) > 0 and len(comparison.systems) > 2,
             has_thresholds=any(has_thresholds.values()),
             chosen=any(
                 is_known and not policy.startswith("threshold=")
                 for policy, is_known in has_thresholds.items()
             ),
-            calibrated=any(is_calibrated(record) for record in comparison.records.values()),
             chance=any(figures.get(name, "auroc").p_value is not None for name in figures.systems),
             lowered=any(BIAS_CORRECTED in figure.method for figure in single),
             hits=frozenset(

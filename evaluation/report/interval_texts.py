@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.metrics.prose import listing
-from cxr_compare.evaluation.report.citations import Cite, uncited
+from cxr_compare.evaluation.report.citations import Cite
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.statistics.rank_test import (
     FEW_PATIENTS,
@@ -40,26 +40,6 @@ _HITS = {
     ),
 }
 """Rules by which a box or a point hits a lesion, with their reasons, by kind of figure."""
-
-
-def interval_meaning(made: IntervalFacts) -> str:
-    """Say what the interval of a single figure means."""
-    if not made.single:
-        return "This report has no intervals."
-    return (
-        "The method gives intervals that contain the true figure, of all patients like these, in "
-        "95 % of test sets. An interval is not the range in which the figure of another study "
-        "would fall, which is wider. The text to copy into a paper names each method."
-    )
-
-
-def difference_meaning() -> str:
-    """Say how the interval of a paired difference is read."""
-    return (
-        "The figure of one system minus that of the other, on the same images. Two intervals may "
-        "overlap although the difference is clear, so read the interval of the difference. If it "
-        "includes 0, the systems were not shown to differ."
-    )
 
 
 def hits_text(made: IntervalFacts) -> str:
@@ -198,7 +178,7 @@ def _seeds(cite: Cite) -> list[str]:
     ]
 
 
-def families_text(made: IntervalFacts, cite: Cite = uncited) -> str:
+def families_text(made: IntervalFacts, cite: Cite) -> str:
     """Name the families of claims and their common bound; empty for a single comparison."""
     if sum(made.families.values()) < 2:
         return ""
@@ -220,15 +200,10 @@ def families_text(made: IntervalFacts, cite: Cite = uncited) -> str:
             "A joint system is claimed to be better only where it exceeds each of its members "
             f"(intersection-union test{cite('berger1982')}); its p is the largest of theirs."
         )
-    if made.pairs:
-        sentences.append(
-            "The table of every pair adjusts its p-values over the pairs of one figure at one "
-            "threshold."
-        )
     return " ".join(sentences)
 
 
-def uncertainty_text(made: IntervalFacts, cite: Cite = uncited) -> str:
+def uncertainty_text(made: IntervalFacts, cite: Cite) -> str:
     """Name the methods of all intervals and tests, and cite them."""
     sentences: list[str] = []
     if "obuchowski" in made.all:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -12,16 +12,13 @@ from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.labelled_images import LabelledImages
-from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
-from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
+from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.report.citations import Citations
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.interval_texts import (
-    difference_meaning,
     hits_text,
-    interval_meaning,
     uncertainty_text,
 )
 from cxr_compare.evaluation.report.trained_systems import (
@@ -36,9 +33,8 @@ from cxr_compare.evaluation.statistics.calibration import (
     RawScores,
 )
 from cxr_compare.evaluation.statistics.figure_text import number
-from cxr_compare.evaluation.statistics.intervals import MOST_UNDEFINED
 from cxr_compare.evaluation.system_result import SystemResult
-from cxr_compare.evaluation.thresholds import Policy, check_policy
+from cxr_compare.evaluation.thresholds import Policy
 
 _ROLES = {"train": "training", "val": "validation", "test": "test"}
 _REDUCTIONS = {
@@ -64,53 +60,30 @@ _SOFTWARE = {
 }
 
 
-def methods(comparison: Comparison, labelled: LabelledImages) -> dict[str, Any]:
-    """Return the methods section of the report: paragraphs and references.
+class Methods(NamedTuple):
+    """Methods section of a paper, as paragraphs and numbered references."""
+
+    paragraphs: list[str]
+    references: list[str]
+
+
+def methods(comparison: Comparison, labelled: LabelledImages) -> Methods:
+    """Return the methods section of the report.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
         labelled: Labels, roles and facts of all images.
-
-    Returns:
-        The contents under the names by which the page's templates use them, such as ``paragraphs``
-        and ``references``.
     """
     citations = Citations()
     made = IntervalFacts.from_comparison(comparison)
-    cells = _map_cells(comparison)
     paragraphs = [
         _data_paragraph(comparison, labelled, citations),
         _systems_paragraph(comparison, citations),
-        _decisions_paragraph(comparison, made, cells, citations),
+        _decisions_paragraph(comparison, made, citations),
         _statistics_paragraph(comparison, made, citations),
     ]
-    known = {
-        key.metric
-        for _, _, key, figure in comparison.figures
-        if key.subgroup == ALL and figure.known
-    }
-    return {
-        "paragraphs": paragraphs,
-        "references": citations.texts,
-        # The meaning of single rates is explained where their mean is.
-        "metrics": [
-            metric
-            for metric in in_reading_order()
-            if metric.name in known and metric.table.part not in ("rates", "none")
-        ],
-        "policies": {
-            policy: policy_meaning(check_policy(policy)) for policy in comparison.policies
-        },
-        "most_undefined": round(100 * MOST_UNDEFINED),
-        "comparison": comparison,
-        "made": made,
-        "cells": cells,
-        "meanings": {
-            "interval": interval_meaning(made),
-            "difference": difference_meaning(),
-        },
-    }
+    return Methods(paragraphs, citations.texts)
 
 
 def policy_meaning(policy: Policy) -> str:
@@ -149,7 +122,7 @@ def policy_meaning(policy: Policy) -> str:
     )
 
 
-def _map_cells(comparison: Comparison) -> dict[str, str]:
+def map_cells(comparison: Comparison) -> dict[str, str]:
     """Return the size of the cells of each system's maps in words, by its name."""
     return {
         name: cell_size_text(system.maps)
@@ -269,9 +242,7 @@ def _systems_paragraph(comparison: Comparison, citations: Citations) -> str:
     return " ".join([*texts, imported_text(imported)] if imported else texts)
 
 
-def _decisions_paragraph(
-    comparison: Comparison, made: IntervalFacts, cells: Mapping[str, str], citations: Citations
-) -> str:
+def _decisions_paragraph(comparison: Comparison, made: IntervalFacts, citations: Citations) -> str:
     texts = ["No system had a threshold, so no image was called positive or negative."]
     if made.has_thresholds:
         texts = ["An image was called positive where its score was at or above the threshold."]
@@ -287,13 +258,14 @@ def _decisions_paragraph(
             chosen = [] if decision is None else _choices(decision, citations)
             parts = [*chosen, _thresholds(system)]
             texts.append(f"{name}: {_chosen_on(decision)}: {'; '.join(parts)}.")
+    cells = map_cells(comparison)
     for name in comparison.systems:
         facts = comparison.records.get(name) or {}
         if facts.get("maps"):
             method = facts["maps"]["method"]
             title, key = _MAPS.get(method, (method, ""))
             cited = citations.cite(key) if key else ""
-            of_cells = f" of {cells[name]}" if cells.get(name) else ""
+            of_cells = f" of {cells[name]}" if name in cells else ""
             texts.append(
                 f"Locations and boxes of {name} are read from its {title}{cited}{of_cells}."
             )

@@ -130,14 +130,24 @@ def difference_text(comparison: Comparison, pair: tuple[str, str], figure: tuple
     text = value_text(gap)
     if not gap.bounded or comparison.figures is not comparison.answer_figures:
         return text + p_text
-    decides = comparison.answer.decides(*pair, *figure)
-    if decides is None:
-        decides = comparison.answer.decides(pair[1], pair[0], *figure)
-    if decides is None:
+    decided = is_decided(comparison, pair, figure)
+    if decided is None:
         return text + p_text
-    if decides:
+    if decided:
         return f"● {text}{p_text}"
     return f"○ {text}{' †' if gap.excludes_zero else ''}{p_text}"
+
+
+def is_decided(
+    comparison: Comparison, pair: tuple[str, str], figure: tuple[str, str]
+) -> bool | None:
+    """Return True if the answer shows a difference, False if not, None if it does not mention it.
+
+    A difference whose own interval excludes 0, but which is not shown, was withdrawn by the
+    correction for the number of comparisons.
+    """
+    decides = comparison.answer.decides(*pair, *figure)
+    return comparison.answer.decides(*pair[::-1], *figure) if decides is None else decides
 
 
 def figure_notes(

@@ -18,7 +18,7 @@ from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.table import Table, escaped, markdown_rows
-from cxr_compare.evaluation.report.weight_licence import Start, starting_weights
+from cxr_compare.evaluation.report.weight_licence import starting_weights
 
 _HUB_METRICS = {"auroc": "roc_auc", "recall": "recall", "precision": "precision", "f1": "f1"}
 """Names of metrics on the Hugging Face Hub; other metrics keep their own names."""
@@ -32,18 +32,6 @@ _KINDS = {
     "scores": "an image classifier, which gives a score for the image",
     "both": "a joint system, which gives a score for the image and boxes with scores",
 }
-_STARTS: Mapping[Start, str] = {
-    "random": "The training started from random weights.",
-    "torchvision": "The training started from ImageNet weights of torchvision, whose code is under "
-    "BSD-3-Clause. torchvision says that its weights may have terms of their own, which follow "
-    "from the data that they were trained on.",
-    "efficientnet_lite": "The training started from ImageNet weights of EfficientNet-Lite, under "
-    "Apache-2.0.",
-    "imagenet": "The training started from ImageNet weights, whose licence depends on the network.",
-    "timm": "The training started from weights of timm, whose licence is on the page of that "
-    "model.",
-    "own": "The training started from other weights of the user, whose licence applies as well.",
-}
 _ETHICS = (
     "A missed finding delays care, and a false alarm causes further examinations.",
     "The labels are the opinion of those who annotated the images, and share their errors.",
@@ -53,37 +41,6 @@ _LAYOUT = (
     "The layout is that of Mitchell et al., Model Cards for Model Reporting, FAT* 2019, "
     "doi:10.1145/3287560.3287596."
 )
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """One threshold of a model, as the model card (a page that describes the model) lists it.
-
-    Attributes:
-        policy: Rule by which the threshold was chosen, in words, such as ``best F1``.
-        threshold: The threshold as text, such as ``0.42``.
-        is_main: True for the threshold that the report uses where it shows results at one threshold
-            only.
-    """
-
-    policy: str
-    threshold: str
-    is_main: bool = False
-
-
-@dataclass(frozen=True)
-class HubFigure:
-    """One value of a metric in the form in which the Hugging Face Hub reads it.
-
-    Attributes:
-        kind: Name of the metric on the Hub, such as ``roc_auc``.
-        name: Name of the metric for readers, such as ``AUROC``.
-        value: Value of the metric.
-    """
-
-    kind: str
-    name: str
-    value: float
 
 
 @dataclass(frozen=True)
@@ -101,7 +58,7 @@ class CardEvaluation:
         figures: Tables of metrics with their 95 % intervals.
         groups: Tables of metrics in groups of images, such as age groups.
         errors: Kinds of error with the number of each; None if unknown.
-        hub: Values for the metadata block that the Hugging Face Hub reads.
+        hub: Values for the metadata block that the Hugging Face Hub reads; see `hub_figure`.
         synthetic: Number of synthetic images among the images.
         bounded: True if the metrics have intervals; False if only their values are stored.
     """
@@ -113,7 +70,7 @@ class CardEvaluation:
     figures: Sequence[Table] = ()
     groups: Sequence[Table] = ()
     errors: Table | None = None
-    hub: Sequence[HubFigure] = ()
+    hub: Sequence[Mapping[str, str | float]] = ()
     synthetic: int = 0
     bounded: bool = True
 
@@ -131,7 +88,8 @@ class ModelCard:
         findings: Short names of the findings any of which makes an image positive.
         record: What the model's files record: configuration (``recipe``), command, versions, ids
             and training data (``trained_on``); keys may be missing.
-        points: The model's thresholds.
+        thresholds: The model's thresholds, by the rule that chose them, such as ``max_f1``.
+        main_policy: Rule of the threshold for results that are shown at one threshold only.
         calibrated: True if the scores were calibrated on validation images.
         evaluation: Metrics of the model; None if it was not evaluated.
         cautions: Sentences on what may make the metrics wrong.
@@ -147,7 +105,8 @@ class ModelCard:
     finding: str
     findings: tuple[str, ...]
     record: Mapping[str, Any]
-    points: Sequence[OperatingPoint] = ()
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    main_policy: str = ""
     calibrated: bool = False
     evaluation: CardEvaluation | None = None
     cautions: Sequence[str] = ()
@@ -197,10 +156,7 @@ class ModelCard:
                     "name": evaluation.data_set,
                     "split": evaluation.images,
                 },
-                "metrics": [
-                    {"type": one.kind, "value": float(f"{one.value:.4g}"), "name": one.name}
-                    for one in evaluation.hub
-                ],
+                "metrics": list(map(dict, evaluation.hub)),
             }
             head["model-index"] = [{"name": self.name, "results": [results]}]
         return head
@@ -265,11 +221,11 @@ def _version(record: Mapping[str, Any]) -> str:
 
 def _licence(card: ModelCard) -> str:
     start = starting_weights(card.record.get("recipe"))
-    if start == "unknown":
+    if not start:
         return ""
     return (
         "**Licence of the weights**: none is recorded; whoever publishes them must choose one. "
-        f"{_STARTS[start]}"
+        f"{start}"
     )
 
 
@@ -290,18 +246,18 @@ def _factors(evaluation: CardEvaluation | None) -> str:
 
 
 def _metrics(card: ModelCard) -> list[str]:
-    return [_score(card), *map(_point, card.points), _intervals(card.evaluation)]
+    points = [
+        f"**Threshold for {_name(policy_text(policy))}**: positive from {threshold:.4g} on"
+        f"{' (the figures below)' if policy == card.main_policy else ''}."
+        for policy, threshold in card.thresholds.items()
+    ]
+    return [_score(card), *points, _intervals(card.evaluation)]
 
 
 def _score(card: ModelCard) -> str:
     if card.calibrated:
         return "**Score**: calibrated to a probability on validation images."
     return "**Score**: between 0 and 1, not calibrated, so it is no probability."
-
-
-def _point(point: OperatingPoint) -> str:
-    at = f"**Threshold for {_name(point.policy)}**: positive from {point.threshold} on"
-    return f"{at} (the figures below)." if point.is_main else f"{at}."
 
 
 def _intervals(evaluation: CardEvaluation | None) -> str:
@@ -406,7 +362,7 @@ def _unknown_training(card: ModelCard) -> list[str]:
     return ["No file records what the system learned from, so it may have seen the images above."]
 
 
-def hub_figure(metric: str, value: float, policy: str = "") -> HubFigure:
+def hub_figure(metric: str, value: float, policy: str = "") -> dict[str, str | float]:
     """Return the value of a metric under the name that the Hugging Face Hub has for the metric.
 
     Args:
@@ -416,13 +372,17 @@ def hub_figure(metric: str, value: float, policy: str = "") -> HubFigure:
             without a threshold.
 
     Returns:
-        The value with the Hub's name of the metric and a title for readers.
+        The Hub's name of the metric, the value and a title for readers.
 
     Example:
         >>> hub_figure("auroc", 0.9)
-        HubFigure(kind='roc_auc', name='AUROC', value=0.9)
+        {'type': 'roc_auc', 'value': 0.9, 'name': 'AUROC'}
     """
     title = metric_title(metric)
     if policy:
         title += f" at {policy_text(policy)}"
-    return HubFigure(_HUB_METRICS.get(metric, metric), title, value)
+    return {
+        "type": _HUB_METRICS.get(metric, metric),
+        "value": float(f"{value:.4g}"),
+        "name": title,
+    }

@@ -40,7 +40,9 @@ from cxr_compare.evaluation.report.chart_style import (
     wrapped,
 )
 from cxr_compare.evaluation.report.curves import FROC_PREFIX, RESAMPLES, SCORE_BINS
+from cxr_compare.evaluation.report.table import value_text
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
+from cxr_compare.evaluation.statistics.intervals import Interval
 
 _HIT_RULES = {
     "froc-iou": "A box hits a lesion if their intersection over union (IoU) is at least 0.2.",
@@ -140,7 +142,7 @@ def chart_note(name: str, curves: pd.DataFrame, facts: Mapping[str, Any]) -> str
                 "with the image scores of a system."
             )
     elif name == "calibration":
-        sentences += _calibration_sentences(facts, has_bands=has_bands)
+        sentences += _calibration_sentences(facts, rows, has_bands=has_bands)
     elif name == "net-benefit" and facts["without_net_benefit"]:
         sentences.append(
             "Not drawn, because scores that were not calibrated on validation images are no "
@@ -163,17 +165,9 @@ def chart_note(name: str, curves: pd.DataFrame, facts: Mapping[str, Any]) -> str
     return " ".join(sentences)
 
 
-def no_decision_curve(facts: Mapping[str, Any]) -> str:
-    """Return a sentence on why there is no decision curve; empty where there is one."""
-    if not facts["no_decision_curve"]:
-        return ""
-    return (
-        "There is no decision curve, because it needs probabilities, and these scores were not "
-        "calibrated on validation images."
-    )
-
-
-def _calibration_sentences(facts: Mapping[str, Any], *, has_bands: bool) -> list[str]:
+def _calibration_sentences(
+    facts: Mapping[str, Any], rows: pd.DataFrame, *, has_bands: bool
+) -> list[str]:
     methods = {name: method for name, method in facts["calibration"].items() if method}
     as_given = [name for name, method in facts["calibration"].items() if not method]
     sentences = []
@@ -186,7 +180,8 @@ def _calibration_sentences(facts: Mapping[str, Any], *, has_bands: bool) -> list
         sentences.append(
             f"Not calibrated, the score is taken as the probability: {listing(as_given)}."
         )
-    groups = " or ".join(map(str, facts["calibration_groups"]))
+    points = rows.loc[rows["kind"] == "curve", "system"].value_counts()
+    groups = " or ".join(map(str, sorted(set(points))))
     sentences.append(
         f"Each point is one of {groups} groups of equally many images, ordered by probability."
     )
@@ -215,26 +210,17 @@ def _legend_text(figures: pd.DataFrame, system: str, label: str, chart: _Chart) 
     rows = figures[of].dropna(subset=["estimate"])
     if rows.empty:
         return label
-    row = rows.iloc[0]
-    ends = ""
-    if not math.isnan(row["ci_low"]):
-        ends = f" ({range_text(row['ci_low'], row['ci_high'])})"
-    figure = f"{chart.figure} {number(row['estimate'])}{ends}"
+    figure = f"{chart.figure} {value_text(Interval.from_row(rows.iloc[0]))}"
     return f"{label}: {figure.replace(' ', _NO_BREAK)}"
 
 
-def draw_roc(axes: Axes, curves: _Curves) -> None:
-    """Draw ROC curves with their bands and the points of chosen thresholds."""
+def draw_rates(axes: Axes, curves: _Curves) -> None:
+    """Draw ROC or precision-recall curves with the points of chosen thresholds."""
     share_axis(axes, "x")
     share_axis(axes, "y")
     _draw_systems(axes, curves)
     _draw_marks(axes, curves, 0, 1)
     _draw_thresholds(axes, curves)
-
-
-def draw_precision_recall(axes: Axes, curves: _Curves) -> None:
-    """Draw precision-recall curves with the points of chosen thresholds."""
-    draw_roc(axes, curves)
 
 
 def draw_froc(axes: Axes, curves: _Curves) -> None:
@@ -394,7 +380,7 @@ _CHARTS = {
         "Sensitivity",
         "auroc",
         "AUROC",
-        draw_roc,
+        draw_rates,
     ),
     "pr": _Chart(
         "Precision-recall curve",
@@ -402,7 +388,7 @@ _CHARTS = {
         "Precision",
         "average_precision",
         "AP",
-        draw_precision_recall,
+        draw_rates,
     ),
     "froc-iou": _Chart(
         "FROC curve, hit by overlap",
@@ -442,12 +428,8 @@ _CHARTS = {
 }
 
 
-# Lengths of the forest plot, in points. It is narrow, so that its text can be read on a phone.
-_FOREST_WIDTH = 372.0
+_FOREST_WIDTH = 372.0  # points; narrow, so that its text can be read on a phone
 _FOREST_FONT = 10.5
-_LETTER = 6.0  # width of a letter
-_NAME_LETTERS = 17
-_ROW, _LINE, _HEAD, _FOOT, _GAP = 20.0, 12.0, 24.0, 20.0, 10.0
 
 
 def draw_forest(parts: Sequence[Mapping[str, Any]], systems: Sequence[str]) -> Figure:
@@ -460,93 +442,53 @@ def draw_forest(parts: Sequence[Mapping[str, Any]], systems: Sequence[str]) -> F
         parts: Parts of the plot, ``forest`` of `chart_facts`.
         systems: Names of the systems in the order of the report, which decides their colours.
     """
-    names = [[wrapped(row["name"], _NAME_LETTERS) for row in part["rows"]] for part in parts]
-    titles = [wrapped(part["title"], 60) for part in parts]
-    longest = max(len(line) for part in names for name in part for line in name.split("\n"))
-    texts = [[_forest_text(row) for row in part["rows"]] for part in parts]
-    left = longest * _LETTER + 14
-    width = _FOREST_WIDTH - left - max(len(text) for part in texts for text in part) * _LETTER - 10
-    lines = max(name.count("\n") for part in names for name in part)
-    row_height = _ROW + lines * 8
-    heads = [_HEAD + title.count("\n") * _LINE for title in titles]
-    heights = [row_height * len(part["rows"]) for part in parts]
-    whole = sum(heads) + sum(heights) + _FOOT * len(parts) + _GAP * (len(parts) - 1)
-    figure = NotebookFigure(figsize=(_FOREST_WIDTH / 72, whole / 72), dpi=72)
-    top = whole
-    for part, head, height, title, labels, values in zip(
-        parts, heads, heights, titles, names, texts, strict=True
-    ):
-        top -= head + height
-        frame = left / _FOREST_WIDTH, top / whole, width / _FOREST_WIDTH, height / whole
-        axes = figure.add_axes(frame)
-        top -= _FOOT + _GAP
+    counts = [len(part["rows"]) for part in parts]
+    names = [wrapped(row["name"], 17) for part in parts for row in part["rows"]]
+    row_height = 28 if any("\n" in name for name in names) else 20
+    height = row_height * sum(counts) + 58 * len(parts)
+    figure = NotebookFigure(figsize=(_FOREST_WIDTH / 72, height / 72), dpi=72, layout="constrained")
+    plots = figure.subplots(len(parts), squeeze=False, height_ratios=counts)[:, 0]
+    for axes, part in zip(plots, parts, strict=True):
         style_axes(axes)
-        axes.set_title(
-            title, loc="left", x=(8 - left) / width, fontsize=_FOREST_FONT, color=QUIET, pad=7
-        )
         axes.grid(visible=False, axis="y")
-        _draw_forest_rows(axes, part["rows"], systems)
-        beside = axes.get_yaxis_transform()
-        for place, (label, text) in enumerate(zip(labels, values, strict=True)):
-            look: dict[str, Any] = {
-                "va": "center",
-                "fontsize": _FOREST_FONT,
-                "color": INK,
-                "transform": beside,
-            }
-            axes.text((8 - left) / width, place, label, **look, parse_math=False, linespacing=1.1)
-            axes.text(1 + 10 / width, place, text, **look)
+        axes.set_title(
+            wrapped(part["title"], 44, lines=3), loc="left", fontsize=_FOREST_FONT, color=QUIET
+        )
+        for place, row in enumerate(part["rows"]):
+            _draw_forest_row(axes, place, row, systems)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 5, 10]))
+        axes.ticklabel_format(axis="x", useOffset=False)
+        axes.set_yticks([])
+        axes.tick_params(labelsize=9.5, pad=4)
+        axes.set_ylim(len(part["rows"]) - 0.5, -0.5)
     return figure
 
 
-def _draw_forest_rows(
-    axes: Axes, rows: Sequence[Mapping[str, Any]], systems: Sequence[str]
+def _draw_forest_row(
+    axes: Axes, place: int, row: Mapping[str, Any], systems: Sequence[str]
 ) -> None:
-    """Draw a dot and an interval for each row, and set the axis around them."""
-    ends = [end for row in rows for end in (row["ci_low"], row["ci_high"])]
-    is_difference = not rows[0]["system"]
+    """Draw the dot and the interval of a row, its name at the left and its figure at the right."""
+    is_difference = not row["system"]
     if is_difference:
-        ends.append(0.0)
         axes.axvline(0, color=QUIET, linewidth=1, linestyle=(0, (2, 2)))
-    for place, row in enumerate(rows):
-        colour = INK if is_difference else system_colour(list(systems).index(row["system"]))
-        axes.plot([row["ci_low"], row["ci_high"]], [place, place], color=colour, linewidth=2)
-        hollow: dict[str, Any] = (
-            {"markerfacecolor": "white"} if is_difference and not row["shown"] else {}
-        )
-        dot: dict[str, Any] = {
-            "color": colour,
-            "markersize": 7.5,
-            "markeredgewidth": 1.8,
-            "clip_on": False,
-        }
-        axes.plot(row["estimate"], place, "o", **dot, **hollow)
-    ticks, texts = _fitting_ticks(min(ends), max(ends), axes.bbox.width)
-    axes.set_xticks(ticks, texts)
-    axes.set_yticks([])
-    axes.tick_params(labelsize=9.5, pad=4)
-    axes.set(xlim=(ticks[0], ticks[-1]), ylim=(len(rows) - 0.5, -0.5))
-
-
-def _fitting_ticks(low: float, high: float, width: float) -> tuple[list[float], list[str]]:
-    """Return ticks around a range, and their texts, as many as stand apart on so many points."""
-    if high <= low:
-        high = low + 0.01
-    for most in (4, 3, 2, 1):
-        locator = MaxNLocator(nbins=most, steps=[1, 2, 5, 10], min_n_ticks=1)
-        ticks = list(map(float, locator.tick_values(low, high)))
-        texts = [_tick_text(tick, ticks) for tick in ticks]
-        letters = max(map(len, texts)) + 1.5
-        if letters * _LETTER <= width / (len(ticks) - 1):
-            break
-    return ticks, texts
-
-
-def _tick_text(tick: float, ticks: Sequence[float]) -> str:
-    """Return a tick with as many decimals as its axis needs, at least two below 1."""
-    step = ticks[1] - ticks[0]
-    digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    return number(tick, max(digits, 2) if step < 1 else digits) if abs(tick) > 1e-12 else "0"
+    colour = INK if is_difference else system_colour(list(systems).index(row["system"]))
+    filling = "white" if is_difference and not row["shown"] else colour
+    axes.plot([row["ci_low"], row["ci_high"]], [place, place], color=colour, linewidth=2)
+    axes.plot(
+        row["estimate"],
+        place,
+        "o",
+        color=colour,
+        markersize=7.5,
+        markeredgewidth=1.8,
+        markerfacecolor=filling,
+        clip_on=False,
+    )
+    beside = axes.get_yaxis_transform()
+    text: dict[str, Any] = {"va": "center", "fontsize": _FOREST_FONT, "color": INK}
+    text |= {"transform": beside, "parse_math": False}
+    axes.text(-0.04, place, wrapped(row["name"], 17), **text, ha="right", linespacing=1.1)
+    axes.text(1.04, place, _forest_text(row), **text)
 
 
 def _forest_text(row: Mapping[str, Any]) -> str:
@@ -581,12 +523,10 @@ def draw_confusion(
         policies: Rules in the order of the columns.
     """
     width, height = _MATRIX[0] * len(policies), _MATRIX[1] * len(confusion)
-    figure = NotebookFigure(figsize=(width / 72, height / 72), dpi=72)
-    for row, (name, matrices) in enumerate(confusion.items()):
-        for column, policy in enumerate(policies):
-            left, below = column * _MATRIX[0] + 55, height - (row + 1) * _MATRIX[1] + 36
-            frame = left / width, below / height, 108 / width, 108 / height
-            axes = figure.add_axes(frame)
+    figure = NotebookFigure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
+    grid = figure.subplots(len(confusion), len(policies), squeeze=False)
+    for (name, matrices), line in zip(confusion.items(), grid, strict=True):
+        for policy, axes in zip(policies, line, strict=True):
             title = f"{wrapped(name, 30)}\n{policy_text(policy)}"
             axes.set_title(title, fontsize=8, parse_math=False)
             _draw_matrix(axes, matrices.get(policy))

@@ -33,8 +33,6 @@ from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import AnswerInfo, AnswerTable, answer_record
 from cxr_compare.evaluation.report.compared import Compared
-from cxr_compare.evaluation.report.given_thresholds import given_threshold_lines
-from cxr_compare.evaluation.report.joint_changes import joint_system
 from cxr_compare.evaluation.report.metric_table import marks_note
 from cxr_compare.evaluation.report.summary_table import summary_frame
 from cxr_compare.evaluation.report.tidy_tables import tidy_table
@@ -195,7 +193,7 @@ class Result(OpenedFromFolder):
         """Meaning of the marks in `table`; empty if it has no differences."""
         texts = self.table.to_numpy().ravel().tolist()
         all_figures = self.table.index.nlevels > 1  # else that of the primary figure only
-        return marks_note(texts, joint_system(self.answer.joint), with_findings=all_figures)
+        return marks_note(texts, self.answer.joint_system, with_findings=all_figures)
 
     @property
     def headline(self) -> str:
@@ -243,9 +241,7 @@ class Result(OpenedFromFolder):
 
     def __str__(self) -> str:
         lines = [self.headline, self.answer.ranking, *self.answer.margin]
-        if any(policy.startswith("threshold=") for policy in self.answer.policies):
-            lines += given_threshold_lines(self.figures[self.figures["kind"] == "system"])
-        lines += self.answer.at_declared_thresholds
+        lines += self.answer.at_given_thresholds
         lines += [f"Caution: {caution}" for caution in self.cautions]
         lines += [f"Note: {note}" for note in self.answer.reading]
         if self.page is not None:
@@ -300,9 +296,7 @@ class Result(OpenedFromFolder):
             NaN. A metric that is undefined for every system, such as an average precision without
             true boxes, has no row. ``n_patients`` is missing where patients are unknown.
         """
-        table = self.figures[self.figures["unit"] == "image"]
-        by_metric = table.groupby(["subgroup", "metric", "policy"])["estimate"]
-        table = table[by_metric.transform("count") > 0].reset_index(drop=True)
+        table = known_of_any(self.figures[self.figures["unit"] == "image"])
         is_tested = (table["kind"] == "difference") & (table["subgroup"] == ALL)
         return table.assign(p_value=table["p_value"].where(is_tested))[list(TIDY_COLUMNS)]
 
@@ -329,20 +323,21 @@ class Result(OpenedFromFolder):
             raise InputError(f"there is no chart '{name}'; this comparison has {', '.join(names)}")
         return draw(name, self.curves, self.figures, self.systems, facts)
 
-    def _own_chart(self, name: str) -> Figure:
-        """Draw a chart of the user's own, by a function of this result."""
+    def own_charts(self) -> dict[str, Figure]:
+        """Draw the charts of the user's own, by functions of this result, by ``MODULE:NAME``."""
         from matplotlib.figure import Figure
 
-        function = own_function(name, "charts")
-        try:
-            drawn = function(self)
-        except Exception as error:
-            raise InputError(f"charts: {name}: {problem_of(error)}") from error
-        if not isinstance(drawn, Figure):
-            raise InputError(
-                f"charts: {name}: returned a {type(drawn).__name__}; return a matplotlib Figure"
-            )
-        return drawn
+        figures = {}
+        for name in () if self.compared is None else self.compared.charts:
+            function = own_function(name, "charts")
+            try:
+                figures[name] = function(self)
+            except Exception as error:
+                raise InputError(f"charts: {name}: {problem_of(error)}") from error
+            if not isinstance(figures[name], Figure):
+                kind = type(figures[name]).__name__
+                raise InputError(f"charts: {name}: returned a {kind}; return a matplotlib Figure")
+        return figures
 
     @with_known_keywords
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
@@ -371,7 +366,7 @@ class Result(OpenedFromFolder):
             self.policy,
             per_category=per_kind,
             seed=self.answer.seed,
-            joint=joint_system(self.answer.joint),
+            joint=self.answer.joint_system,
             made_of_others=self.answer.made_of_others,
         )
         rows = [(kind.title, image, kind.total) for kind in kinds for image in kind.image_ids]
@@ -470,22 +465,19 @@ class Result(OpenedFromFolder):
         from cxr_compare.evaluation.report.report import write_page
 
         (folder / files.ANSWER).unlink(missing_ok=True)
-        if self.compared is None:
-            raise ValueError("a result that was opened from its folder is copied")
-        overlays = write_page(
-            self.compared,
-            folder,
-            curves=self.curves,
-            figures=self.figures,
-            facts=self.answer.charts,
-            own_charts={name: self._own_chart(name) for name in self.compared.charts},
-            progress=progress,
-        )
+        overlays = write_page(self, folder, progress)
         digests = {}
         for name in files.TABLES:
             table = getattr(self, name)
             digests[f"{name}.parquet"] = write_table(table, folder / f"{name}.parquet", name)
-        for name in files.CSV_TABLES:
-            write_csv(getattr(self, name), folder / f"{name}.csv")
+        write_csv(known_of_any(self.figures), folder / files.FIGURES_CSV)
+        write_csv(self.tests, folder / files.TESTS_CSV)
+        write_csv(self.groups, folder / files.GROUPS_CSV)
         answer = self.answer.with_values(overlays=overlays, call=call, files=digests)
         answer.write(folder / files.ANSWER)
+
+
+def known_of_any(figures: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the metrics that at least one system has."""
+    by_metric = figures.groupby(["target", "unit", "subgroup", "metric", "policy"])["estimate"]
+    return figures[by_metric.transform("count") > 0].reset_index(drop=True)

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
+from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.macro_means import finding_tests, macro_table
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.result import Result
+from cxr_compare.evaluation.report.metric_table import image_count
+from cxr_compare.evaluation.report.result import Result, known_of_any
 from cxr_compare.evaluation.report.table import Table, text_table, value_text
-from cxr_compare.evaluation.report.targets_page import write_targets_page
+from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.statistics.figure_text import p_equation, p_value_text
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
@@ -109,10 +112,12 @@ class ResultsByTarget(ShownAsText):
     @property
     def table(self) -> pd.DataFrame:
         """AUROC of each system with its interval as text: a row a finding, and the mean last."""
-        rows = {
-            self._title(name): [self._auroc(result, system) for system in self.systems]
-            for name, result in self.results.items()
-        }
+        rows = {}
+        for name, result in self.results.items():
+            figures = _aurocs(result)
+            rows[self._title(name)] = [
+                value_text(figures.get(system, "auroc")) for system in self.systems
+            ]
         if len(self._macro("auroc")):
             means = [value_text(self._interval("auroc", system)) for system in self.systems]
             rows[_MACRO.capitalize()] = means
@@ -174,32 +179,36 @@ class ResultsByTarget(ShownAsText):
         make_folder(folder)
         with folder_lock(folder):
             results = {name: each.save(folder / name) for name, each in self.results.items()}
-            return self.with_results(results).write(folder)
+            return self.write(folder, results)
 
-    def with_results(self, results: Mapping[str, Result]) -> ResultsByTarget:
-        """Return a copy whose results on single findings were written."""
-        return ResultsByTarget(results, self.titles, self.macro, self.tests, self.left_out)
-
-    def write(self, folder: Path, data_name: str = "") -> ResultsByTarget:
+    def write(
+        self, folder: Path, results: Mapping[str, Result], data_name: str = ""
+    ) -> ResultsByTarget:
         """Write the page and the tables of all findings beside the reports of each.
 
         Args:
             folder: Folder that exists, with the report of each finding.
+            results: Results of these reports, by name of the finding.
             data_name: Name of the data set as reports show it; empty if it has none.
 
         Returns:
             The results with the path of their page.
         """
-        figures = [result.figures for result in self.results.values()]
-        write_csv(pd.concat(figures, ignore_index=True), folder / files.FIGURES_CSV)
+        figures = [result.figures for result in results.values()]
+        write_csv(known_of_any(pd.concat(figures, ignore_index=True)), folder / files.FIGURES_CSV)
         write_csv(self.macro, folder / files.MACRO_CSV)
         write_csv(self.tests, folder / files.TESTS_CSV)
-        page = write_targets_page(
-            folder, self.headline, self._tables(), self.results, self.titles, data_name
+        page = render(
+            "targets.html.jinja",
+            headline=self.headline,
+            systems=self.systems,
+            tables=self._tables(),
+            data_name=data_name,
+            results=results,
+            titles=self.titles,
+            counts={name: image_count(_aurocs(each)) for name, each in results.items()},
         )
-        return ResultsByTarget(
-            self.results, self.titles, self.macro, self.tests, self.left_out, page
-        )
+        return replace(self, results=results, page=write_text(folder / files.PAGE, page))
 
     def _tables(self) -> list[Table]:
         """Return the tables of the page: AUROC of each finding, means, and differences."""
@@ -243,20 +252,6 @@ class ResultsByTarget(ShownAsText):
         rows = self._macro(metric)
         row = rows[(rows["first"] == first) & (rows["second"] == second)].iloc[0]
         return Interval(row["estimate"], row["ci_low"], row["ci_high"])
-
-    @staticmethod
-    def _auroc(result: Result, system: str) -> str:
-        rows = result.figures
-        row = rows[
-            (rows["metric"] == "auroc")
-            & (rows["subgroup"] == "all")
-            & (rows["unit"] == "image")
-            & (rows["first"] == system)
-            & (rows["second"] == "")
-        ]
-        if row.empty:
-            return ""
-        return value_text(Interval(*row[["estimate", "ci_low", "ci_high"]].iloc[0]))
 
     def _gaps_of_means(self) -> list[_Gap]:
         means = self._macro("auroc")
@@ -308,6 +303,12 @@ class ResultsByTarget(ShownAsText):
         return [f"{'; '.join(sentences)} {correction}."]
 
 
+def _aurocs(result: Result) -> Figures:
+    """Return the AUROC of each system by image."""
+    rows = result.figures
+    return Figures.from_table(rows[(rows["unit"] == "image") & (rows["metric"] == "auroc")])
+
+
 class _Gap(NamedTuple):
     """Paired difference of two systems for one finding, or for the mean over findings."""
 
@@ -332,10 +333,7 @@ class _Gap(NamedTuple):
     @property
     def size(self) -> Interval:
         """The difference of the better system from the worse one."""
-        low, high = self.interval.ci_low, self.interval.ci_high
-        if self.interval.estimate < 0:
-            low, high = -high, -low
-        return Interval(abs(self.interval.estimate), low, high)
+        return self.interval.reversed() if self.interval.estimate < 0 else self.interval
 
 
 def _gaps(table: pd.DataFrame) -> list[_Gap]:

@@ -13,7 +13,6 @@ from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.metric import ALL
-from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.output import made_here
 from cxr_compare.evaluation.report import files
@@ -23,7 +22,6 @@ from cxr_compare.evaluation.report.metric_table import figure_frame
 from cxr_compare.evaluation.report.model_card import (
     CardEvaluation,
     ModelCard,
-    OperatingPoint,
     hub_figure,
 )
 from cxr_compare.evaluation.report.summary_table import summary_keys
@@ -51,27 +49,19 @@ def _card(
 ) -> ModelCard:
     result = comparison.systems[name]
     record = comparison.records.get(name) or {}
-    main = comparison.main_policy
-    points = [
-        OperatingPoint(policy_text(policy), _threshold(value), policy == main)
-        for policy, value in result.thresholds.items()
-        if value is not None and result.has_scores
-    ]
+    thresholds = result.thresholds.items() if result.has_scores else ()
     return ModelCard(
         name=name,
         kind=str(record.get("kind") or ("boxes" if result.boxes is not None else "scores")),
         finding=inside_sentence(comparison.display_name),
         findings=tuple(comparison.findings),
         record=record,
-        points=points,
+        thresholds={policy: value for policy, value in thresholds if value is not None},
+        main_policy=comparison.main_policy,
         calibrated=is_calibrated(record),
         evaluation=_evaluation(comparison, name, figures, groups),
         cautions=[caution.text for caution in comparison.answer.cautions],
     )
-
-
-def _threshold(value: float) -> str:
-    return f"{value:.4g}"
 
 
 def _evaluation(

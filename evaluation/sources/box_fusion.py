@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -100,27 +100,14 @@ def _box_tables(boxes: Boxes) -> Iterator[npt.NDArray[np.int64]]:
         yield np.where(is_filled, order[positions], -1)
 
 
-def _concatenate(parts: Sequence[Boxes], like: Boxes) -> Boxes:
-    """Join the parts, ordered by label and falling score; without parts the result is empty."""
-    parts = [like[:0], *parts]
-    fused = Boxes(
-        np.concatenate([part.corners for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-    )
-    return fused[np.lexsort((-fused.scores, fused.labels))]
-
-
-def best_box_fusion(
-    boxes: Boxes, *, models: Integers, n_models: int, iou_threshold: float = OVERLAP
-) -> Boxes:
+def best_box_fusion(boxes: Boxes, *, models: Integers, n_models: int) -> Boxes:
     """Fuse the boxes of several detectors: average the best overlapping box of each detector.
 
     This is non-maximum suppression across detectors. Within each label, the most confident box is
-    replaced by the mean of the best box of each detector that overlaps it, weighted by score;
-    all other overlapping boxes are removed; then the most confident of the remaining boxes is
-    taken, and so on. The score of a fused box is the mean over all detectors; a detector without an
-    overlapping box counts as 0.
+    replaced by the mean of the best box of each detector that overlaps it (IoU above 0.5), weighted
+    by score; all other overlapping boxes are removed; then the most confident of the remaining
+    boxes is taken, and so on. The score of a fused box is the mean over all detectors; a detector
+    without an overlapping box counts as 0.
 
     Weighted box fusion, in contrast, takes the mean over every overlapping box. The low-scoring
     duplicates of one detector, which remain because stored boxes are only suppressed at IoU 0.6,
@@ -131,8 +118,6 @@ def best_box_fusion(
             of the group of image and finding, see `BoxGroups`) are fused.
         models: Index of the detector of each box, from 0, shape ``(N,)``.
         n_models: Number of detectors.
-        iou_threshold: Two boxes overlap if their intersection over union is above this value, in
-            [0, 1].
 
     Returns:
         The fused boxes, ordered by label and then by falling score.
@@ -146,10 +131,11 @@ def best_box_fusion(
     """
     parts = []
     for table in _box_tables(boxes):
-        for fused in _fuse_table(boxes, models, table, n_models, iou_threshold):
+        for fused in _fuse_table(boxes, models, table, n_models):
             labels = boxes.labels[table[fused.rows, 0]]
             parts.append(Boxes(fused.edges.T, fused.scores / n_models, labels))
-    return _concatenate(parts, boxes)
+    joined = Boxes.joined(parts)
+    return joined[np.lexsort((-joined.scores, joined.labels))]
 
 
 class _FusedSlot(NamedTuple):
@@ -160,9 +146,7 @@ class _FusedSlot(NamedTuple):
     scores: Floats  # sum of the scores, (R,)
 
 
-def _fuse_table(
-    boxes: Boxes, models: Integers, table: Integers, n_models: int, iou_threshold: float
-) -> list[_FusedSlot]:
+def _fuse_table(boxes: Boxes, models: Integers, table: Integers, n_models: int) -> list[_FusedSlot]:
     """Fuse the boxes of a table, slot by slot; a box leads if no earlier box has used it."""
     is_unused = table >= 0  # (R, K)
     edges = np.ascontiguousarray(np.moveaxis(boxes.corners[table], -1, 0))  # (4, R, K)
@@ -176,7 +160,7 @@ def _fuse_table(
         candidates = edges[:, rows, slot:]  # (4, R', K')
         leaders = candidates[..., :1]
         overlap = box_iou(np.moveaxis(leaders, 0, -1), np.moveaxis(candidates, 0, -1))
-        is_near = is_unused[rows, slot:] & (overlap > iou_threshold)
+        is_near = is_unused[rows, slot:] & (overlap > OVERLAP)
         is_near[:, 0] = True  # the leader itself, which may have no area
         total = np.zeros(len(rows))
         weighted_edges = np.zeros((4, len(rows)))

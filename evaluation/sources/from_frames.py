@@ -217,7 +217,6 @@ def _advice_for_values(name: str, *, names_columns: bool) -> ReadingAdvice:
         column_option=f'columns=["{name}.{{role}}=COLUMN"]' if names_columns else "",
         frame=name,
         scale=scale,
-        takes_any_range=names_columns,
     )
 
 

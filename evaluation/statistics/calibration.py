@@ -322,7 +322,7 @@ def choose_calibration(
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
         raise InputError("calibration needs positive and negative images")
-    losses = dict.fromkeys(methods, 0.0)
+    losses: dict[str, float] = dict.fromkeys(methods, 0.0)
     for fold in np.unique(folds):
         held_out = folds == fold
         labels = truth[held_out].astype(np.float64)
@@ -330,7 +330,7 @@ def choose_calibration(
             fitted = fit_calibration(method, truth[~held_out], scores[~held_out]) or RawScores()
             logits = clipped_logit(fitted.probability(scores[held_out]))
             losses[method] += _log_loss_sum(logits, labels) / len(truth)
-    chosen = min(methods, key=losses.__getitem__)  # the first method with the least loss
+    chosen = min(methods, key=lambda method: losses[method])  # the first with the least loss
     return fit_calibration(chosen, truth, scores) or RawScores(), losses
 
 

@@ -745,4 +745,4 @@ def _report_on_targets(
                 console.say(f"{each.truth.shown_name}:")
                 request.write(results[name], each, out / name)
         opened = {name: Result.open(out / name) for name in results}
-        return answer.with_results(opened).write(out, inputs[0].truth.title)
+        return answer.write(out, opened, inputs[0].truth.title)

@@ -67,8 +67,8 @@ def export(
             it all findings are written.
         reader: Reader whose labels are written. By default the reference labels of all readers are
             written.
-        images: How images are put beside the labels: png or jpeg (8 bits at the original size, as
-            the models see them), link, copy or none. The default is png for yolo, none for coco.
+        images: How images are put beside the labels: png (8 bits at the original size, as the
+            models see them), link or none. The default is png for yolo, none for coco.
 
     Returns:
         A summary of what was written. For a run it says how far the export's answers differ from

@@ -94,7 +94,6 @@ def prepare(
     id_key: AnyPath | None = None,
     keep_ids: bool = False,
     add: bool = False,
-    strict: bool = False,
     join: Shards = (),
     workers: Annotated[int | None, Argument(minimum=0)] = None,
 ) -> DataSet:
@@ -106,7 +105,7 @@ def prepare(
     Args:
         *paths: Folder of the data set as published, followed by the data set folder to make. If you
             have your own label tables (.csv, .tsv, .xlsx) or a file of CVAT, Label Studio or VIA,
-            give them before these two folders. Files of labelme and Pascal VOC in the folder are
+            give them before these two folders. Label files of a tool in the folder of images are
             joined with the tables. With --out give the data set folders to join. MODULE:NAME of a
             torch Dataset of yours may stand in place of the folder (docs/own-parts.md); its images
             are written into OUT-source.
@@ -142,8 +141,6 @@ def prepare(
         keep_ids: Keep the ids of DICOM files, because they identify nobody. Without it --id-key is
             required for DICOM files.
         add: Add the new images of the source to a data set that is complete.
-        strict: Stop at the first file or label that cannot be used. Without it such files are left
-            out and listed.
         workers: Number of processes that decode images, by default one for each processor. 0
             decodes in this process, which takes the least memory.
 
@@ -153,7 +150,7 @@ def prepare(
 
     Raises:
         InputError: The source has another format, holds nothing usable, or has changed; or the
-            folder holds something else; or, with `strict`, a file or label cannot be used.
+            folder holds something else.
 
     Example:
         cxr prepare labels.csv images sets/own --columns label=Finding
@@ -232,11 +229,9 @@ def prepare(
                 id_key=id_key,
                 keep_ids=keep_ids,
                 add=add,
-                strict=strict,
                 join=tuple(map(as_path, join)),
                 workers=decoders,
-                progress=console.track,
-                show=console.say,
+                progress=console,
                 measure_shortcuts=measure_shortcuts,
             )
             if shard is not None:

@@ -28,7 +28,6 @@ def split(
     file: AnyPath | None = None,
     keep_test_of: Annotated[str | None, Argument(option="--from")] = None,
     replace: bool = False,
-    strict: bool = False,
 ) -> Outcome:
     """Make another split by patient; copies of an image stay together.
 
@@ -53,8 +52,6 @@ def split(
             again (the option --from).
         replace: Draw the existing split of this name again, with its former options if none are
             given. Train the runs of this split again afterwards.
-        strict: Refuse a --file that leaves images without a role. Without it such images are in no
-            role.
 
     Returns:
         How each split was made, and how many images and patients each role has.
@@ -88,8 +85,6 @@ def split(
             raise InputError(f"--{clash[0]} has no meaning with {option}; leave one of them out")
     if keep_test_of and (file or test_folds):
         raise InputError("--from keeps a test set; leave out --file and --test-folds")
-    if strict and file is None:
-        raise InputError("--strict has no meaning without --file; leave it out")
     if test_folds and folds is None:
         raise InputError("--test-folds: say how many with --folds")
     from cxr_compare.data_prep.audit import audit, page
@@ -109,7 +104,6 @@ def split(
         test_folds=test_folds,
         file=file,
         keep_test_of=keep_test_of,
-        strict=strict,
         replaces=replace,
     )
     dataset = DataSet.open(data)

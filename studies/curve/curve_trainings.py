@@ -21,7 +21,6 @@ from cxr_compare.configs.settings import KINDS, ProbeConfig
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.output_folders import read_matching_record
 from cxr_compare.data_prep.contracts.provenance import MadeRecord
 from cxr_compare.data_prep.splits.nested_parts import add_nested_parts, draw_nested_parts
 
@@ -192,20 +191,18 @@ class CurvePlan:
             }
             return {key: facts[key] for key in started} | configs
 
-        def refusal(key: str, was: Any, now: Any) -> str:
-            difference = f": {first_difference(was, now)}" if key in KINDS else ""
-            return (
-                f"holds a curve of another {_SETTING_NAMES[key]}{difference}; give the old one, or "
-                "choose another --out"
-            )
-
-        return read_matching_record(
-            self.folder,
-            {file: CurveStarted},
-            settings_of(started),
-            stored_settings=lambda record: settings_of(record.to_json()),
-            refusal=refusal,
-        )
+        if not (self.folder / file).is_file():
+            return None
+        record = CurveStarted.read(self.folder / file)
+        stored = settings_of(record.to_json())
+        for key, value in settings_of(started).items():
+            if stored[key] != value:
+                difference = f": {first_difference(stored[key], value)}" if key in KINDS else ""
+                raise InputError(
+                    f"{self.folder}: holds a curve of another {_SETTING_NAMES[key]}{difference}; "
+                    "give the old one, or choose another --out"
+                )
+        return record
 
     @property
     def splits(self) -> list[str]:

@@ -101,8 +101,9 @@ def read_study(
         labels = read_truth(truth)
     else:
         evaluated = truth
-        stated = truth.labels.dropna()
-        labels = pd.DataFrame({"label": stated == 1, "patient": truth.patients(stated.index)})
+        stated = truth.truth.label.dropna()
+        patients = truth.truth.patients_of(stated.index)
+        labels = pd.DataFrame({"label": stated == 1, "patient": patients})
         labels = labels.rename_axis("case")
     findings = () if evaluated is None else evaluated.target.any_of
     readings = [read_readings(path, name, key, findings) for name, path in ratings]
@@ -121,7 +122,7 @@ def read_study(
     if lesions is not None:
         boxes = read_lesions(lesions)
     elif evaluated is not None and "x1" in readings[0]:
-        boxes = evaluated.true_boxes.rename(columns={"image_id": "case"})
+        boxes = evaluated.truth.true_boxes.rename(columns={"image_id": "case"})
     else:
         raise InputError("readers: marks need --lesions LESIONS.csv, or edges and --data")
     study = join_marks(

@@ -22,7 +22,7 @@ from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.stored_splits import SplitRule
 from cxr_compare.data_prep.store import decode as decoding
 from cxr_compare.data_prep.store import decode_writer
-from tests.data_prep.assemble.sources import make, read_options
+from tests.data_prep.assemble.sources import make, read_options, told
 from tests.data_prep.assemble.sources import write_pairs as write_source
 from tests.data_prep.sources.answers import write_files
 from tests.plain_sets import prepare_plain
@@ -133,7 +133,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
     monkeypatch.setattr(decode_writer, "_COMMIT_IMAGES", 3)
     source, whole = straight
     with pytest.raises(KeyboardInterrupt):
-        make(source, tmp_path / "broken", sizes=(32,), progress=stop_after(stop))
+        make(source, tmp_path / "broken", sizes=(32,), progress=told(stop_after(stop)))
     with pytest.raises(InputError, match="an unfinished data set"):
         DataSet.open(tmp_path / "broken")
     decoded.clear()
@@ -146,6 +146,7 @@ KILLED = """
 import os, sys
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from cxr_compare.data_prep import prepare as preparing
 from cxr_compare.data_prep.prepare import prepare
 from cxr_compare.data_prep.store import decode_writer
@@ -158,7 +159,8 @@ def progress(description, total):
 source = Path(sys.argv[1])
 read = read_options(source)
 options = preparing.PrepareOptions(
-    "table", read, sizes=(32,), workers=1, progress=progress
+    "table", read, sizes=(32,), workers=1,
+    progress=SimpleNamespace(track=progress, say=lambda line: None),
 )
 prepare(source, Path(sys.argv[2]), options)
 """
@@ -195,24 +197,6 @@ def test_an_unreadable_file_is_left_out_with_its_reason(tmp_path):
     assert "no such image" in reasons["i006.png"]
     assert summary.n_boxes == 2
     assert any("i003.png" in line for line in summary.lines)
-
-
-def test_strict_stops_at_the_first_unusable_file_and_completes_nothing(tmp_path):
-    source = write_source(tmp_path / "source")
-    (source / "i003.png").write_bytes(b"no image")
-    with pytest.raises(InputError) as refusal:
-        make(source, tmp_path / "set", strict=True)
-    assert str(refusal.value).startswith(f"{source / 'i003.png'}: ")
-    assert not (tmp_path / "set" / "dataset.json").exists()
-
-
-def test_strict_stops_at_a_bad_label_before_the_folder_is_made(tmp_path):
-    source = write_source(tmp_path / "source")
-    with (source / "labels.csv").open("a") as labels:
-        labels.write("stranger,mass,1\n")
-    with pytest.raises(InputError, match=r"stranger: no such image; see its rows in .*labels\.csv"):
-        make(source, tmp_path / "set", strict=True)
-    assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.parametrize(
@@ -261,28 +245,25 @@ def test_other_settings_or_a_changed_source_are_refused(tmp_path):
     source = write_source(tmp_path / "source")
     out = tmp_path / "set"
     make(source, out)
-    with pytest.raises(InputError, match=r"--val 0\.15.*--val 0\.1;.*cxr split .* --val 0\.1$"):
+    with pytest.raises(InputError, match=r"val=0\.15.*val=0\.1;"):
         make(source, out, rule=SplitRule(val=0.1))
-    with pytest.raises(InputError, match=f"{source}.*{tmp_path / 'other'};"):
+    with pytest.raises(InputError, match=f"{source}, .*{tmp_path / 'other'};"):
         make(write_source(tmp_path / "other"), out)
     with (source / "labels.csv").open("a") as labels:
         labels.write("i000,nodule,1\n")
-    with pytest.raises(InputError, match=r"the source has changed since .*--add"):
+    with pytest.raises(InputError, match="another list of images or labels; --add takes in"):
         make(source, out)
 
 
-def test_another_target_is_refused_as_the_user_types_it_and_the_former_one_accepted(tmp_path):
+def test_another_target_is_refused_with_both_values_and_the_former_one_accepted(tmp_path):
     source = write_source(tmp_path / "source")
     out = tmp_path / "set"
     make(source, out)
-    with pytest.raises(InputError) as refusal:
+    with pytest.raises(InputError, match=r"targets=None.*'any'.*'big'"):
         make(source, out, targets={"any": ["mass"], "big": ["mass"]})
-    assert "without --target" in str(refusal.value)
-    assert "--target any=mass --target big=mass" in str(refusal.value)
-    assert "{" not in str(refusal.value)
     other = tmp_path / "other"
     make(source, other, targets={"any": ["mass"]})
-    with pytest.raises(InputError, match="give --target any=mass to use this one"):
+    with pytest.raises(InputError, match=r"targets=.*any.*mass.*targets=None"):
         make(source, other)
     assert make(source, other, targets={"any": ["mass"]}).already_complete
 
@@ -292,7 +273,7 @@ def test_a_target_that_joins_spellings_is_another_target_and_no_changed_source(t
     source = write_source(tmp_path / "source")
     (source / "labels.csv").write_text("image_id,finding,state\n" + rows)
     make(source, tmp_path / "set")
-    with pytest.raises(InputError, match="without --target"):
+    with pytest.raises(InputError, match="targets=None"):
         make(source, tmp_path / "set", targets={"mass": ["mass", "masss"]})
 
 
@@ -391,7 +372,7 @@ def test_limits_of_a_set_are_noted_before_any_image_is_read(tmp_path):
         return nullcontext(lambda n: None)
 
     options = preparing.PrepareOptions(
-        "table", read, workers=0, show=said.append, progress=progress
+        "table", read, workers=0, progress=told(progress, said.append)
     )
     notes = preparing.prepare(source, tmp_path / "data", options).notes
     few = "WARNING: There are few patients: 2 positive for mass, 0 negative for mass"

@@ -1,6 +1,7 @@
 """Boxes that cannot be used: an image with such a box is asked about or unknown, never negative."""
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.data_prep.sources.answers import reader
 
 WIDTH, HEIGHT = 100, 120
 N_BOXES = 12
+OTHERS = ("yolo", "voc", "table")  # formats besides COCO
 # Left, top, width and height of the lesion of each positive image.
 LESIONS = [(64 + n, 70 + n, 20, 25) for n in range(N_BOXES)]
 NAMES = [f"p{n:02d}_0" for n in range(2 * N_BOXES)]  # the first half has a lesion each
@@ -285,8 +287,10 @@ def test_boxes_turn_as_exif_turns_the_pixels(orientation, left, top, width, heig
     assert upright_boxes(corners, (61, 71), orientation).tolist() == [turned]
 
 
-@pytest.mark.parametrize("format_name", ["coco", "yolo", "voc", "table"])
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("format_name", "orientation"),
+    [*(("coco", orientation) for orientation in range(1, 9)), *product(OTHERS, (6,))],
+)
 def test_boxes_of_raw_pixels_lie_on_the_lesion_of_the_turned_image(
     format_name, orientation, tmp_path
 ):

@@ -7,6 +7,8 @@ import pytest
 from scipy.stats import binomtest, norm, t
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.figure_intervals import EXACT_METHOD, bootstrap_p_value, compute_figures
 from cxr_compare.evaluation.figures import OVER_SEEDS, REFITTED, Figures, family_level
 from cxr_compare.evaluation.groups.failure_analysis import add_groups
@@ -20,6 +22,7 @@ from cxr_compare.evaluation.paired_tests import (
     paired_tests,
 )
 from cxr_compare.evaluation.replicates import replicates
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP, Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     OBUCHOWSKI,
@@ -51,6 +54,18 @@ def a_model(evaluated, seed, skill=1.2, threshold=0.5):
     reason = "validation has no image" if threshold is None else None
     choice = {"max_f1": ThresholdChoice("max_f1", threshold, reason)}
     return model_of(evaluated, scores, choice)
+
+
+@pytest.fixture(scope="module")
+def three(predicted_folder, evaluated_folder):
+    """A comparison of three systems, by image and by patient."""
+    dataset = DataSet.open(evaluated_folder)
+    systems = {
+        name: Predictions.open(predicted_folder(name, "scores", seed))
+        for seed, name in enumerate("ABC")
+    }
+    split = LabelledSplit(dataset, dataset.target())
+    return compare_predictions(systems, split, replicates=200, unit="patient")
 
 
 def pairs_of(models):
@@ -97,10 +112,8 @@ def test_delongs_name_is_not_given_to_a_test_over_seeds(evaluated):
     ]
 
 
-def test_p_holm_is_of_the_family_that_the_answer_speaks_of(predict, test_set):
-    systems = {name: predict(name, seed=seed) for seed, name in enumerate("ABC")}
-    comparison = compare_predictions(systems, test_set, replicates=200)
-    tests, answer = comparison.tests_with_holm, comparison.answer
+def test_p_holm_is_of_the_family_that_the_answer_speaks_of(three):
+    tests, answer = three.tests_with_holm, three.answer
     told = tests[tests["p_holm"].notna()]
     primary = told[told["metric"] == "auroc"]
     assert primary["method"].tolist() == [OBUCHOWSKI] * 3
@@ -109,13 +122,11 @@ def test_p_holm_is_of_the_family_that_the_answer_speaks_of(predict, test_set):
     claims = [c for each in answer.conclusions for c in each.claims if c.metric != "auroc"]
     assert len(rest) == sum(c.difference.bounded for c in claims) > 2
     assert rest["p_holm"].tolist() == pytest.approx(holm(rest["p_value"].tolist()))
-    assert comparison.tests["p_holm"].isna().all()
+    assert three.tests["p_holm"].isna().all()
 
 
-def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(predict, test_set):
-    systems = {name: predict(name, seed=seed) for seed, name in enumerate("ABC")}
-    comparison = compare_predictions(systems, test_set, replicates=200, unit="patient")
-    for table in (comparison.metrics, comparison.by_unit.table()):
+def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(three):
+    for table in (three.metrics, three.by_unit.table()):
         rows = table[(table["second"] != "") & table["ci_low"].notna()]
         assert {"average_precision", "f1", "brier"} <= set(rows["metric"])
         for row in rows.to_dict("records"):
@@ -126,11 +137,11 @@ def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(
             if row["metric"] == "auroc":
                 method = OBUCHOWSKI
             of |= {"first": first, "second": second, "method": method}
-            found = row_of(comparison.tests, **of)
+            found = row_of(three.tests, **of)
             assert found["p_value"] <= found["p_holm_pairs"] <= 1
             if method != OBUCHOWSKI:
                 assert found["p_value"] >= 2 / 201
-    assert set(comparison.tests["unit"]) == {"image", "patient"}
+    assert set(three.tests["unit"]) == {"image", "patient"}
 
 
 def test_a_bootstrap_p_value_counts_both_sides_and_never_reaches_0():
@@ -188,10 +199,8 @@ def test_the_spread_between_seeds_widens_groups_their_differences_and_gaps(evalu
     assert (pair["ci_high"] - pair["ci_low"]) / 2 > 1.96 * np.sqrt(values[0].var(ddof=1) / 2)
 
 
-def test_the_table_takes_its_auroc_intervals_from_the_patients(predict, test_set):
-    systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
-    comparison = compare_predictions(systems, test_set, replicates=100)
-    table, tests = comparison.metrics, comparison.tests
+def test_the_table_takes_its_auroc_intervals_from_the_patients(three):
+    table, tests = three.metrics, three.tests.query("unit == 'image'")
     for subgroup in ("all", "vs_normal"):
         of = {"metric": "auroc", "subgroup": subgroup}
         for system, pair in (("A", ("A", "")), ("A - B", ("A", "B"))):

@@ -34,7 +34,7 @@ def test_losses_are_listed_and_the_summary_is_json(data, tmp_path, monkeypatch, 
     ("arguments", "message"),
     [
         (["--format", "pascal"], "use one of coco, yolo"),
-        (["--format", "coco", "--images", "some"], "use one of none, png, jpeg, link, copy"),
+        (["--format", "coco", "--images", "some"], "use one of none, png, link"),
         (["--format", "coco", "--split", "no"], "has no split 'no'; it has default"),
         ([], "--format is missing: onnx, openvino for a run"),
         (["--format", "coco", "--precision", "int8"], "--precision is for a run"),

@@ -65,8 +65,6 @@ def test_a_file_is_followed_and_its_gaps_are_noted(data, tmp_path, capsys):
     split(data, name="mine", file=file)
     assert "note: mine.csv " in capsys.readouterr().err
     assert len(DataSet.open(data).image_ids("val", "mine")) == 20
-    with pytest.raises(InputError, match=r"image 'i100' \(20 .*--strict"):
-        split(data, name="strict", file=file, strict=True)
 
 
 def test_a_table_of_several_splits_gives_each_by_its_name(data, tmp_path):
@@ -75,7 +73,7 @@ def test_a_table_of_several_splits_gives_each_by_its_name(data, tmp_path):
     splits = pd.DataFrame({"patient_id": patients, "first": first, "second": first[::-1]})
     splits.to_csv(tmp_path / "splits.csv", index=False)
     for name in ("first", "second"):
-        split(data, name=name, file=tmp_path / "splits.csv", strict=True)
+        split(data, name=name, file=tmp_path / "splits.csv")
         dataset = DataSet.open(data)
         patient = dataset.images.set_index("image_id")["patient_id"]
         tested = splits.loc[splits[name] == "test", "patient_id"]
@@ -95,7 +93,7 @@ def test_folds_of_the_published_results_fit_the_images_of_rsna(shared_data, tmp_
     folds = pd.read_csv(file, index_col="image_id")
     roles = {}
     for name in folds:
-        split(tmp_path / "rsna", name=name, file=file, strict=True, as_json=True)
+        split(tmp_path / "rsna", name=name, file=file, as_json=True)
         roles[name] = json.loads(capsys.readouterr().out)[name]["roles"]
         assert sum(roles[name][role]["images"] for role in ("train", "val", "test")) == 710
         assert sum(roles[name][role]["patients"] for role in ("train", "val", "test")) == 645
@@ -128,7 +126,6 @@ def test_test_set_of_another_split_can_be_reused(data):
         ({"file": Path("s.csv"), "val": 0.1}, "--val .*--file"),
         ({"keep_test_of": "default", "test": 0.1}, "--test .*--from"),
         ({"test_folds": True, "folds": 5, "val": 0.1}, "--val .*--test-folds"),
-        ({"strict": True}, "--strict .*--file"),
         ({"test_folds": True}, "--test-folds: .*--folds"),
         (
             {"keep_test_of": "default", "folds": 5, "test_folds": True},

@@ -1,7 +1,8 @@
 """Small sources of three tables, and the data sets that `prepare` makes of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -62,3 +63,8 @@ def make(source: Path, out: Path, **options: Any) -> Any:
     if given["format"] == "table" and "read" not in given:
         given["read"] = read_options(source)
     return prepare(source, out, PrepareOptions(**given))
+
+
+def told(track: Callable[..., Any], say: Callable[[str], None] = lambda line: None) -> Any:
+    """What shows progress and lines, of two functions."""
+    return SimpleNamespace(track=track, say=say)

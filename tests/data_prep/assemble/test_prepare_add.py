@@ -16,7 +16,7 @@ from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.splits.stored_splits import add_splits
-from tests.data_prep.assemble.sources import make, write_pairs
+from tests.data_prep.assemble.sources import make, told, write_pairs
 
 SIZE = 32
 
@@ -203,7 +203,7 @@ def test_while_it_works_no_id_of_the_source_is_written_either(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make(source, out, id_key=tmp_path / "key", sizes=[SIZE], progress=interrupted)
+        make(source, out, id_key=tmp_path / "key", sizes=[SIZE], progress=told(interrupted))
     assert len((out / "decoded.jsonl").read_bytes().splitlines()) == 24
     written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
     assert not [secret for secret in (b"i000", b"i023", b":p0") if secret in written]

@@ -11,7 +11,6 @@ from cxr_compare.data_prep.audit.images import (
     check_images,
     check_near_duplicates,
     check_people,
-    describe_files,
     find_duplicates,
 )
 from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
@@ -132,17 +131,3 @@ def test_equal_reasons_of_label_files_are_one_problem_whatever_their_line():
     reasons = [f"label file, line {n % 3}: box of zero size" for n in range(12)]
     excluded = pd.DataFrame({"path": list("abcdefghijkl"), "stage": "labels", "reason": reasons})
     assert [problem.count for problem in check_excluded(excluded) if problem.count] == [12]
-
-
-def test_images_are_counted_by_size_and_by_how_their_files_are_stored():
-    sides = pd.array([10, 10, 30, None], dtype="Int64")
-    images = image_table("pqrs").assign(width=sides, height=sides)
-    decode = images[["image_id"]].assign(bits=[8, 8, 12, 12])
-    table = describe_files(images, decode)
-    assert table.to_numpy().tolist() == [
-        ["size, px", "10 x 10", 2],
-        ["size, px", "30 x 30", 1],
-        ["bits", "8", 2],
-        ["bits", "12", 2],
-    ]
-    assert describe_files(images.iloc[3:], decode.iloc[:0]).empty

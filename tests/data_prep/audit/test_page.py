@@ -22,7 +22,6 @@ from cxr_compare.data_prep.duplicates.image_reader import open_reader
 from cxr_compare.data_prep.prepare import prepare
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
-from tests.data_prep.assemble.sources import make, write_pairs
 from tests.outline import Outline
 from tests.small_dicom import chest
 from tests.stored_json import bind_tables, put_table
@@ -159,25 +158,6 @@ def test_of_copies_one_stays_and_of_those_with_two_labels_none():
         "e": "image_patients; c stays",
         "l": "lateral",
     }
-
-
-@pytest.mark.parametrize(("x1", "x2"), [(20, 60), (-5, 30), (30, 30)])
-def test_an_image_that_a_wrong_box_rules_out_is_drawn_with_its_box(tmp_path, x1, x2):
-    source = write_pairs(tmp_path / "source")
-    boxes = pd.read_csv(source / "boxes.csv").astype("object")
-    boxes.loc[0, ["x1", "x2"]] = [x1, x2]
-    boxes.to_csv(source / "boxes.csv", index=False)
-    make(source, tmp_path / "set")
-    dataset = DataSet.open(tmp_path / "set")
-    html = (tmp_path / "set/audit.html").read_text()
-    figure = next(f for f in html.split("<figure") if "<code>i000.png</code>" in f)
-    assert f"<br>x1 {x1}, y1 2, x2 {x2}, y2 40<br>of 50 × 40 px" in figure
-    columns = np.nonzero(is_yellow(decoded(SOURCE.findall(figure)[0])))[1]
-    assert (columns.min(), columns.max()) == pytest.approx((max(x1, 0), min(x2, 49)), abs=3)
-    cases = pd.read_csv(tmp_path / "set/audit_cases.csv").set_index("path")
-    assert cases.loc["i000.png", ["x1", "y1", "x2", "y2"]].tolist() == [x1, 2, x2, 40]
-    shutil.copy(source / "i001.png", source / "i000.png")  # of another file nothing is told
-    assert "i000.png</code><br>" not in render_audit(dataset, audit(dataset))
 
 
 def test_every_problem_is_on_the_page_with_what_to_do(html, found):

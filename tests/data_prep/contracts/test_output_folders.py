@@ -6,14 +6,9 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import (
     atomic_folder,
-    read_matching_record,
     require_only_files,
+    require_same_settings,
 )
-from cxr_compare.data_prep.contracts.records import Record
-
-
-class Bench(Record, kind="bench"):
-    settings: dict[str, int]
 
 
 def test_only_temporary_folders_of_ended_processes_are_removed(tmp_path):
@@ -54,19 +49,11 @@ def test_foreign_file_in_an_output_folder_is_named(tmp_path):
 
 
 def test_folder_made_with_other_settings_is_refused_with_both_values(tmp_path):
-    Bench(settings={"seed": 1, "size": 8}).write(tmp_path / "bench.json")
-
-    def read(settings: dict[str, int]) -> Bench | None:
-        return read_matching_record(
-            tmp_path,
-            {"bench.started.json": Bench, "bench.json": Bench},
-            settings,
-            stored_settings=lambda record: record.settings,
-            refusal=lambda key, stored, new: f"{key} was {stored}, now {new}",
-        )
-
-    assert read({"seed": 1, "size": 8}).settings == {"seed": 1, "size": 8}
-    with pytest.raises(InputError, match=r"seed .*1.*2"):
-        read({"seed": 2, "size": 8})
-    with pytest.raises(InputError, match=r"size .*8.*None"):
-        read({"seed": 1})
+    stored = {"seed": 1, "size": 8}
+    require_same_settings(tmp_path, stored, dict(stored), "choose another")
+    with pytest.raises(InputError, match=r"seed=1.*seed=2.*choose another"):
+        require_same_settings(tmp_path, stored, {"seed": 2, "size": 8}, "choose another")
+    with pytest.raises(InputError, match=r"size=8.*size=None"):
+        require_same_settings(tmp_path, stored, {"seed": 1}, "choose another")
+    with pytest.raises(InputError, match="another key of the ids"):
+        require_same_settings(tmp_path, {}, {"id_key": "0a"}, "choose another")

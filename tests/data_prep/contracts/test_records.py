@@ -76,13 +76,13 @@ def test_a_record_cannot_be_changed_and_a_copy_is_checked():
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ({}, "lacks 'n'"),
-        ({"n": 1, "no such": 2}, "no such is an unknown key"),
-        ({"n": 1, "parts": {"a": {"odd": 2}}}, "parts.a.odd is an unknown key"),
-        ({"n": "1"}, "n must be a whole number"),
-        ({"n": True}, "n must be a whole number"),
-        ({"n": 10**400}, "n "),
-        ({"n": 1, "parts": {"a": {"names": ["x", 2]}}}, "parts.a.names[1] must be a text"),
+        ({}, " n: "),
+        ({"n": 1, "no such": 2}, " no such: "),
+        ({"n": 1, "parts": {"a": {"odd": 2}}}, " parts.a.odd: "),
+        ({"n": "1"}, " n: "),
+        ({"n": True}, " n: "),
+        ({"n": 10**400}, " n: "),
+        ({"n": 1, "parts": {"a": {"names": ["x", 2]}}}, " parts.a.names.1: "),
         ({"n": 1, "facts": {"deep": json.loads("[" * 150 + "]" * 150)}}, None),
     ],
 )
@@ -117,10 +117,10 @@ def test_text_that_is_no_such_file_is_refused_in_one_line(tmp_path, text):
     refusal(path)
 
 
-def test_another_schema_version_says_what_to_run(tmp_path):
+def test_another_schema_version_is_refused(tmp_path):
     path = tmp_path / "opacity.json"
     path.write_text(json.dumps({"contract": "decision", "schema_version": 1}))
-    assert "cxr tune" in refusal(path, Choices)
+    assert "schema version 1" in refusal(path, Choices)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_another_schema_version_says_what_to_run(tmp_path):
         (("thresholds", "max_f1", "threshold"), True, ("thresholds.max_f1.threshold", "True")),
         (("thresholds",), [], ("thresholds", "[]")),
         (("map_scale",), [1.0], ("map_scale",)),
-        (("map_scale", 1), None, ("map_scale[1]", "None")),
+        (("map_scale", 1), None, ("map_scale.1", "None")),
         (("target",), 3, ("target", "'3'")),
-        (("calibration", "slope"), "steep", ("calibration.slope", "'steep'")),
+        (("calibration", "slope"), "steep", ("calibration", "slope", "'steep'")),
         (("calibration", "method"), "isotonic", ("calibration",)),
     ],
 )

@@ -146,11 +146,8 @@ def test_cells_of_a_sheet_are_the_text_that_a_csv_would_hold(tmp_path):
 @pytest.mark.parametrize(
     ("number_format", "shown"),
     [
-        ("0000", "0012"), ("0000;-0000", "0012"), ("0000_)", "0012"), ("[$-407]0000", "0012"),
-        ("[Red]0000;[Blue]-0000", "0012"), ("0", "12"), ("General", "12"), ("0.00", "12"),
-        ("#,##0", "12"), ("0.00E+00", "12"), ('0" kg"', "12"), ("0%", "12"),
-        ('"img"0000', None), ("000-000", None), ("0,000", None), ("[>9]0000;0", None),
-        (r"\p000", None),
+        ("0000", "0012"), ("0", "12"), ("General", "12"), ("#,##0.00", "12"), ("0.00E+00", "12"),
+        ("0%", "12"), ("0000;-0000", None), ('"img"0000', None), ("0,000", None),
     ],
 )  # fmt: skip
 def test_zeros_that_a_number_format_shows_are_kept_or_asked_about(tmp_path, number_format, shown):
@@ -350,19 +347,13 @@ def test_a_cut_workbook_is_one_line(tmp_path, length):
     [
         ("t.xls", b"", r"CSV or \.xlsx"),
         ("T.ODS", b"", r"CSV or \.xlsx"),
-        ("t.numbers", b"", r"CSV or \.xlsx"),
-        ("t.parquet", b"PAR1", r"CSV or \.xlsx"),
         ("t.csv", b"PAR1", "Parquet"),
         ("t.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1", "without a password"),
-        ("t.sav", b"$FL2", r"CSV or \.xlsx"),
         ("t.csv.zip", b"PK", r"CSV or \.xlsx"),
         ("results.pkl", b"\x80\x04", "COCO results or a CSV"),
-        ("results.pth", b"PK\x03\x04", "COCO results or a CSV"),
-        ("results.npz", b"PK\x03\x04", "COCO results or a CSV"),
         ("results.jsonl", b'{"a": 1}\n{"a": 2}\n', "COCO results or a CSV"),
         ("t.csv", b"\x80\x04\x95", "pickle"),
         ("t.csv", b"%PDF-1.7", "PDF"),
-        ("t.csv", b"\x89PNG\r\n", "image"),
         ("t.csv", bytes(128) + b"DICM", "image"),
     ],
 )

@@ -163,14 +163,10 @@ def test_json_is_read_as_windows_editors_write_it(tmp_path, encoding):
     assert edges(read(source)) == [[10, 20, 40, 60]]
 
 
-def test_lvis_says_itself_what_is_absent(tmp_path):
-    images = [
-        {"id": 1, "file_name": "a.png", "neg_category_ids": [], "not_exhaustive_category_ids": [7]},
-        {"id": 2, "file_name": "b.png", "neg_category_ids": [3]},
-    ]
-    tables = read(write_set(tmp_path, {"x.json": coco(images=images)}))
-    assert states(tables) == {("a", "lung_opacity"): "present", ("b", "mass"): "absent"}
-    assert sorted(tables.box_coverage["coverage"]) == ["all", "some"]
+def test_categories_that_lvis_lists_as_absent_are_refused(tmp_path):
+    images = [{"id": 1, "file_name": "a.png", "neg_category_ids": [7]}]
+    with pytest.raises(InputError, match=r"images\[0\]: lists neg_category_ids"):
+        read(write_set(tmp_path, {"x.json": coco(images=images)}))
 
 
 def test_boxes_of_no_finding_are_no_lesion(tmp_path):

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.sources.registry import read_source
+from cxr_compare.data_prep.sources.registry import format_beside_tables, read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from tests.data_prep.sources.answers import edges, reasons, states, states_of, write_files
 
@@ -134,6 +135,49 @@ def test_label_studio_beside_a_table(tmp_path):
     labels = "file,label\na.png,nodule\nb.png,normal\nc.png,mass\n"  # nobody denies a's mass
     other = read(tmp_path, json.dumps(tasks), labels, name="tasks.json")
     assert states_of(other, "a") == {"mass": "present", "nodule": "present"}
+
+
+VOC_FILE = (
+    "<annotation><filename>{0}.png</filename><size><width>200</width><height>100</height></size>"
+    "{1}</annotation>"
+)
+VOC_MASS = (
+    "<object><name>mass</name><bndbox><xmin>10</xmin><ymin>20</ymin><xmax>40</xmax>"
+    "<ymax>60</ymax></bndbox></object>"
+)
+SHAPE = {"label": "mass", "shape_type": "rectangle", "points": [[10, 20], [40, 60]]}
+IN_FOLDER = {
+    "voc": {f"{name}.xml": VOC_FILE.format(name, VOC_MASS * (name == "a")) for name in "ab"},
+    "yolo": {"a.txt": "0 0.125 0.4 0.15 0.4", "b.txt": "", "data.yaml": "names: [mass]"},
+    "labelme": {
+        f"{name}.json": json.dumps({"imagePath": f"{name}.png", "shapes": [SHAPE] * (name == "a")})
+        for name in "ab"
+    },
+    "coco": {
+        "train.json": json.dumps(
+            {
+                "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],
+                "categories": [{"id": 1, "name": "mass"}],
+                "annotations": [{"image_id": 1, "category_id": 1, "bbox": [10, 20, 30, 40]}],
+            }
+        )
+    },
+    "cvat": {"a.xml": cvat(a=MASS, b="")},
+}
+
+
+@pytest.mark.parametrize("kind", IN_FOLDER)
+def test_label_files_in_the_folder_of_images_are_joined_with_a_table(tmp_path, kind):
+    for name in "abcd":
+        Image.new("L", (200, 100)).save(tmp_path / f"{name}.png")
+    write_files(tmp_path, IN_FOLDER[kind] | {"labels.csv": TABLE})
+    assert format_beside_tables(tmp_path) == kind
+    tables = read_source(tmp_path, kind, ReadOptions(labels=(tmp_path / "labels.csv",)))
+    found = {image: states_of(tables, image)["mass"] for image in "abcd"}
+    assert found == {"a": "present", "b": "absent", "c": "present", "d": "absent"}
+    assert edges(tables) == [pytest.approx([10, 20, 40, 60])]
+    assert tables.images["patient_id"].nunique() == 3
+    assert reasons(tables) == {}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ TRUTH = ImageTruth(1.0, np.array([[10.0, 10.0, 30.0, 30.0]]))
 
 def marks_of(predictions, truth=TRUTH):
     shapes = [prediction_shapes(one, truth, SIZE) for one in predictions]
-    return drawn_marks(predictions, shapes, None if truth is None else truth.shapes(SIZE, 0.05))
+    return drawn_marks(predictions, shapes, None if truth is None else truth.shapes(SIZE))
 
 
 def classifier(name: str, cells: int, probability: float | None = 0.8) -> ImagePrediction:

@@ -85,7 +85,7 @@ def test_flood_of_boxes_is_bounded_and_counted():
 
 def test_truth_has_the_same_mark_on_its_own_panel_and_on_those_of_systems():
     truth = ImageTruth(1.0, np.array([[8.0, 8.0, 24.0, 40.0]]))
-    (own,) = truth.shapes((64, 64), 0.05)
+    (own,) = truth.shapes((64, 64))
     shapes = prediction_shapes(ImagePrediction("A", COLOUR), truth, (64, 64))
     (on_system,) = [shape for shape in shapes if shape.layer == "truth"]
     assert [path.tolist() for path in own.paths] == [path.tolist() for path in on_system.paths]

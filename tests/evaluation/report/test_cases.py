@@ -172,7 +172,7 @@ def test_single_readers_are_drawn_thin_and_named(test_set, evaluation_set):
     assert truth.title == "Truth"
     assert replace(truth, label=np.nan).title == replace(truth, boxes=None).title == "Readers"
     both = replace(truth, readers={**truth.readers, "R2": truth.boxes})
-    shapes = both.shapes((100, 100), 1 / 20)
+    shapes = both.shapes((100, 100))
     drawn = [(s.width, s.colour) for s in shapes if isinstance(s, Shape)]
     assert [width for width, _ in drawn] == [1.5, 1.5, 1.5, 2.0]
     assert len({colour for _, colour in drawn}) == 3

@@ -42,8 +42,6 @@ def write_report(folder, position, systems=("A", "B"), patients=None, joint=None
     rows.append(rows[0] | {"metric": "tp", "estimate": 3.0})
     data_set = {"content_id": "c", "labels_id": "l", "split": f"cv-{position}"}
     folder.mkdir()
-    if joint is not None:
-        joint = {**joint, "policy": "max_f1", "changes": {}}
     answer = blank_answer({"name": "set"} | data_set | changes, systems=systems, joint=joint)
     answer.write(folder / "answer.json")
     write_figures(rows, folder)

@@ -39,13 +39,13 @@ def test_more_labels_than_one_table_holds(monkeypatch):
     assert_equal(best_box_fusion(boxes, **one), whole)
 
 
-def by_definition(boxes, models, n_models, iou_threshold):
+def by_definition(boxes, models, n_models):
     """One label: rows of score and corners, in the order in which their leaders are found."""
     left = list(np.argsort(-boxes.scores, kind="stable"))
     rows = []
     while left:
         overlap = box_iou(boxes.corners[left[0]], boxes.corners[left])
-        near = [box for box, iou in zip(left, overlap, strict=True) if iou > iou_threshold]
+        near = [box for box, iou in zip(left, overlap, strict=True) if iou > 0.5]
         best = {}
         for box in near:  # by falling score
             best.setdefault(models[box], box)
@@ -58,15 +58,14 @@ def by_definition(boxes, models, n_models, iou_threshold):
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("iou_threshold", [0.0, 0.3, 0.6])
-def test_each_label_is_fused_as_defined(seed, iou_threshold):
+def test_each_label_is_fused_as_defined(seed):
     boxes, models = simulate(seed)
-    fused = best_box_fusion(boxes, models=models, n_models=3, iou_threshold=iou_threshold)
+    fused = best_box_fusion(boxes, models=models, n_models=3)
     assert 0 < len(fused) < len(boxes)
     assert set(fused.labels) == set(boxes.labels)
     for label in np.unique(boxes.labels):
         mine = boxes.labels == label
-        expected = by_definition(boxes[mine], models[mine], 3, iou_threshold)
+        expected = by_definition(boxes[mine], models[mine], 3)
         expected = expected[np.argsort(-expected[:, 0], kind="stable")]
         ours = fused[fused.labels == label]
         found = np.column_stack([ours.scores, ours.corners])
