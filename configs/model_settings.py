@@ -120,8 +120,8 @@ def settings_that_change(settings: type[BaseModel], what: Literal["shape", "loss
     """Return the keys of a section whose metadata says that they change the shape or the loss.
 
     Example:
-        >>> settings_that_change(RetinaNetSettings, "loss")
-        {'box_loss'}
+        >>> sorted(settings_that_change(RetinaNetSettings, "loss"))
+        ['box_loss', 'image_head_weight']
     """
     return {
         name
@@ -214,19 +214,36 @@ class BackboneDetectorSettings(DetectorModelSettings):
         return self
 
 
-class AnchorDetectorSettings(BackboneDetectorSettings):
-    """Keys of the detectors with anchors on five levels of a feature pyramid.
+class PyramidDetectorSettings(BackboneDetectorSettings):
+    """Keys of the detectors with a feature pyramid of five levels.
 
     Attributes:
         fpn_channels: Number of channels of the pyramid's feature maps.
-        anchor_sizes: Side of the smallest anchor of each level, px; None chooses them by the image
-            size.
-        anchor_ratios: Ratios of height to width, of which each level has anchors.
+        image_head: True adds an image head: a linear layer on the means of the pyramid's levels,
+            which scores the whole image.
+        image_head_weight: Factor of the loss of the image head.
     """
 
     fpn_channels: Annotated[int, CHANGES_SHAPE] = Field(
         default=256, ge=8, le=1024, description="width of the pyramid"
     )
+    image_head: bool = Field(
+        default=False, description="a second output, which scores the whole image"
+    )
+    image_head_weight: Annotated[Positive, CHANGES_LOSS] = Field(
+        default=1.0, description="factor of the loss of image_head"
+    )
+
+
+class AnchorDetectorSettings(PyramidDetectorSettings):
+    """Keys of the detectors with anchors on the five levels of their feature pyramid.
+
+    Attributes:
+        anchor_sizes: Side of the smallest anchor of each level, px; None chooses them by the image
+            size.
+        anchor_ratios: Ratios of height to width, of which each level has anchors.
+    """
+
     anchor_sizes: list[Side] | None = Field(
         default=None,
         min_length=5,
@@ -316,7 +333,7 @@ class RtDetrSettings(DeformableDetrSettings):
     )
 
 
-class FCOSSettings(BackboneDetectorSettings):
+class FCOSSettings(PyramidDetectorSettings):
     """Keys of FCOS; `detection.others.torchvision_detectors.LesionFCOS` takes them as arguments.
 
     Attributes:
