@@ -120,8 +120,8 @@ def settings_that_change(settings: type[BaseModel], what: Literal["shape", "loss
     """Return the keys of a section whose metadata says that they change the shape or the loss.
 
     Example:
-        >>> sorted(settings_that_change(RetinaNetSettings, "loss"))
-        ['box_loss', 'image_head_weight']
+        >>> settings_that_change(RetinaNetSettings, "loss")
+        {'box_loss'}
     """
     return {
         name
@@ -214,36 +214,19 @@ class BackboneDetectorSettings(DetectorModelSettings):
         return self
 
 
-class PyramidDetectorSettings(BackboneDetectorSettings):
-    """Keys of the detectors with a feature pyramid of five levels.
+class AnchorDetectorSettings(BackboneDetectorSettings):
+    """Keys of the detectors with anchors on five levels of a feature pyramid.
 
     Attributes:
         fpn_channels: Number of channels of the pyramid's feature maps.
-        image_head: True adds an image head: a linear layer on the means of the pyramid's levels,
-            which scores the whole image.
-        image_head_weight: Factor of the loss of the image head.
-    """
-
-    fpn_channels: Annotated[int, CHANGES_SHAPE] = Field(
-        default=256, ge=8, le=1024, description="width of the pyramid"
-    )
-    image_head: bool = Field(
-        default=False, description="a second output, which scores the whole image"
-    )
-    image_head_weight: Annotated[Positive, CHANGES_LOSS] = Field(
-        default=1.0, description="factor of the loss of image_head"
-    )
-
-
-class AnchorDetectorSettings(PyramidDetectorSettings):
-    """Keys of the detectors with anchors on the five levels of their feature pyramid.
-
-    Attributes:
         anchor_sizes: Side of the smallest anchor of each level, px; None chooses them by the image
             size.
         anchor_ratios: Ratios of height to width, of which each level has anchors.
     """
 
+    fpn_channels: Annotated[int, CHANGES_SHAPE] = Field(
+        default=256, ge=8, le=1024, description="width of the pyramid"
+    )
     anchor_sizes: list[Side] | None = Field(
         default=None,
         min_length=5,
@@ -333,7 +316,7 @@ class RtDetrSettings(DeformableDetrSettings):
     )
 
 
-class FCOSSettings(PyramidDetectorSettings):
+class FCOSSettings(BackboneDetectorSettings):
     """Keys of FCOS; `detection.others.torchvision_detectors.LesionFCOS` takes them as arguments.
 
     Attributes:

@@ -187,8 +187,8 @@ def tune(
     target: str | None = None,
     policy: str | Sequence[str] | None = None,
     calibration: Literal["none", "temperature", "platt", "isotonic", "choose"] | None = None,
-    reduction: Literal["max", "top_k", "noisy_or", "head", "joined"]
-    | Sequence[Literal["max", "top_k", "noisy_or", "head", "joined"]]
+    reduction: Literal["max", "top_k", "noisy_or"]
+    | Sequence[Literal["max", "top_k", "noisy_or"]]
     | None = None,
     boxes_by: str = "froc_mean",
     progress: bool = False,

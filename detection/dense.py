@@ -22,13 +22,11 @@ class HeadPass(NamedTuple):
         anchors: Anchors of each image, float32 (A, 4) xyxy in px of the square images that the
             network reads.
         level_sizes: Number of anchors on each level of the feature pyramid; the sum is A.
-        image_logits: Logits of the K findings for each image, (B, K); None without an image head.
     """
 
     outputs: dict[str, Tensor]
     anchors: list[Tensor]
     level_sizes: list[int]
-    image_logits: Tensor | None = None
 
 
 class DenseDetector(Detector):
@@ -90,8 +88,7 @@ class DenseDetector(Detector):
             for level, n_anchors in zip(features, anchors_per_cell, strict=True)
         ]
         anchors = self.anchor_generator(image_list(pixels), shapes)
-        image_logits = None if self.image_head is None else self.image_head(features)
-        return HeadPass(outputs, anchors, level_sizes, image_logits)
+        return HeadPass(outputs, anchors, level_sizes)
 
     def detections(self, passed: HeadPass) -> Detections:
         """Compute the boxes of each image from the outputs of the heads.

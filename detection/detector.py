@@ -20,7 +20,6 @@ from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.detection.backbone import body_stages
 from cxr_compare.detection.frames import MIN_SCORE, NMS_IOU, best_boxes, boxes_frames
-from cxr_compare.detection.image_head import ImageHead
 from cxr_compare.networks.store_model import (
     ImageBatch,
     StoreModel,
@@ -58,8 +57,8 @@ class Detector(StoreModel):
 
     The method `run` computes the output that losses and boxes share, and the methods `losses` and
     `detections` take this output. `detection.model.build_detector` sets `architecture`,
-    `preprocess`, `n_findings` and `image_head`. A finding is a disease sign, such as a mass; the
-    numbers of findings are 1 to K.
+    `preprocess` and `n_findings`. A finding is a disease sign, such as a mass; the numbers of
+    findings are 1 to K.
 
     Attributes:
         Settings: Keys of the class in the section ``[model]``; a subclass inherits them.
@@ -71,9 +70,6 @@ class Detector(StoreModel):
             with an epsilon of 0.
         body_path: Name of the module that is the backbone, without any feature pyramid. It can
             receive weights of other networks.
-        image_head: Layer that scores the whole image, whose logits (B, K) are the attribute
-            ``image_logits`` of what `run` returns; None if the image has no score but those of its
-            boxes.
     """
 
     Settings: type[DetectorModelSettings] = BackboneDetectorSettings
@@ -81,7 +77,6 @@ class Detector(StoreModel):
     class_layers: tuple[str, ...] = ()
     coco_without_epsilon = False  # True if its COCO weights have a batch-norm epsilon of 0
     body_path = "backbone.body"  # module below any pyramid, into which other weights are loaded
-    image_head: ImageHead | None
 
     @property
     def body(self) -> nn.Module:
@@ -145,37 +140,6 @@ class Detector(StoreModel):
             InputError: There are no such weights for this detector.
         """
         raise InputError("weights: expected none, imagenet, a file or a run, but got 'coco'")
-
-    def all_losses(self, passed: Any, targets: Targets) -> dict[str, Tensor]:
-        """Return the losses of the boxes and, as ``image``, that of the image head if there is one.
-
-        Args:
-            passed: Output of the method `run` for the same images.
-            targets: True boxes and labels of each image, as `build_targets` returns them.
-
-        Returns:
-            The losses by name.
-        """
-        losses = self.losses(passed, targets)
-        if self.image_head is not None:
-            losses["image"] = self.image_head.loss(passed.image_logits, targets)
-        return losses
-
-    def detect(self, images: Tensor) -> tuple[Detections, np.ndarray | None]:
-        """Return the boxes of each image, and the scores of the image head.
-
-        Args:
-            images: B square grey images of S x S px, uint8 (B, 1, S, S).
-
-        Returns:
-            The boxes, as `detections` returns them, and the score of each image and finding,
-            float64 (B, K) in [0, 1]; None without an image head.
-        """
-        passed = self.run(images, None)
-        scores = None
-        if self.image_head is not None:
-            scores = passed.image_logits.detach().double().sigmoid().cpu().numpy()
-        return self.detections(passed), scores
 
     def suppress_overlaps(
         self, boxes: Tensor, scores: Tensor, labels: Tensor, finite: Tensor
@@ -243,7 +207,7 @@ class Detector(StoreModel):
             return self.detections(passed)
         if targets is None:
             raise ValueError("Expected targets in training mode, but got none")
-        return self.all_losses(passed, targets)
+        return self.losses(passed, targets)
 
 
 def training_losses(model: Detector, batch: LesionBatch) -> dict[str, Tensor]:
@@ -285,7 +249,7 @@ def validation_losses(model: Detector, batch: LesionBatch) -> tuple[dict[str, Te
     targets = build_targets(batch, model.n_findings)
     with evaluation_mode(model), torch.no_grad():
         passed = model.run(batch.images, targets)
-        return model.all_losses(passed, targets), model.detections(passed)
+        return model.losses(passed, targets), model.detections(passed)
 
 
 def build_targets(batch: LesionBatch, n_findings: int) -> Targets:
@@ -376,8 +340,7 @@ def predict_boxes(
     Yields:
         For each batch a `Part`: the status of each image (``ok``, or ``failed`` if the output is
         not finite), and the table ``boxes`` with ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``,
-        ``y2`` in px of the original image, and ``score``. A model with an image head also gives the
-        table ``scores`` with ``image_id``, ``finding`` and ``score``.
+        ``y2`` in px of the original image, and ``score``.
 
     Raises:
         InputError: `findings` has another number of names than the model has findings, or the size
@@ -394,5 +357,5 @@ def predict_boxes(
                 torch.inference_mode(),
                 torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
             ):
-                detections, scores = model.detect(pixels.to(device, non_blocking=True))
-            yield boxes_frames(image_ids, detections, findings, placement, sizes, scores)
+                detections = model(pixels.to(device, non_blocking=True))
+            yield boxes_frames(image_ids, detections, findings, placement, sizes)

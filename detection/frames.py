@@ -185,7 +185,6 @@ def boxes_frames(
     findings: Sequence[str],
     placement: Callable[[str], Placement],
     sizes: pd.DataFrame,
-    scores: np.ndarray | None = None,
 ) -> Part:
     """Return the predicted boxes of a batch as a table, in px of the original images.
 
@@ -199,13 +198,10 @@ def boxes_frames(
             resized square.
         sizes: Columns ``width, height`` of the original images in px, by image id. Boxes are
             clipped to them, and dropped if no area is left.
-        scores: Scores of the image head for each image and finding, (B, K) in [0, 1]; an image
-            whose scores are not finite becomes ``failed``. None without an image head.
 
     Returns:
         The status of each image (``ok`` or ``failed``), and the table ``boxes`` with the columns
-        ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` and ``score``. With `scores` there
-        is also the table ``scores`` with ``image_id``, ``finding`` and ``score``.
+        ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` and ``score``.
 
     Raises:
         InputError: The size of an image is unknown.
@@ -218,9 +214,6 @@ def boxes_frames(
         >>> part.tables["boxes"].values.tolist()
         [['a', 'opacity', 16.0, 16.0, 48.0, 32.0, 0.5]]
     """
-    if scores is not None:
-        is_finite = np.isfinite(scores).all(axis=1)  # (B,)
-        detected = [boxes if ok else None for boxes, ok in zip(detected, is_finite, strict=True)]
     pairs = zip(image_ids, detected, strict=True)
     finite = [(image_id, boxes) for image_id, boxes in pairs if boxes is not None]
     finite_ids = [image_id for image_id, _ in finite]
@@ -233,17 +226,8 @@ def boxes_frames(
     names = pd.array(list(findings), dtype=TEXT).take(all_boxes.labels - 1)
     table = all_boxes.to_table(box_ids, names)
     has_area = (table["x2"] > table["x1"]) & (table["y2"] > table["y1"])
-    ran = [boxes is not None for boxes in detected]
-    tables = {"boxes": table[has_area].reset_index(drop=True)}
-    if scores is not None:
-        tables["scores"] = pd.DataFrame(
-            {
-                "image_id": pd.array(finite_ids, dtype=TEXT).repeat(len(findings)),
-                "finding": pd.array(list(findings) * len(finite_ids), dtype=TEXT),
-                "score": scores[ran].ravel().astype(np.float64),
-            }
-        )
-    return Part(image_status(image_ids, ran), tables)
+    status = image_status(image_ids, [boxes is not None for boxes in detected])
+    return Part(status, {"boxes": table[has_area].reset_index(drop=True)})
 
 
 def _original_sizes(sizes: pd.DataFrame, image_ids: Sequence[str]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import signature
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,7 +16,6 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.backbone import DetectorStart, build_body
 from cxr_compare.detection.detector import Detector
-from cxr_compare.detection.image_head import ImageHead
 from cxr_compare.detection.others.detr import LesionDetr
 from cxr_compare.detection.others.torchvision_detectors import (
     LesionFasterRCNN,
@@ -42,7 +41,6 @@ _DETECTORS: dict[str, Callable[..., Detector]] = {
     "faster_rcnn": LesionFasterRCNN,
     "ssdlite": LesionSSDLite,
 }
-_IMAGE_HEAD = "image_head"
 _MIN_IMAGE = 32  # px: C5 is then one pixel
 
 
@@ -56,8 +54,6 @@ def build_detector(
     image_size: int = 512,
     mean: float | None = None,
     std: float | None = None,
-    image_head: bool = False,
-    image_head_weight: float = 1.0,
     **settings: Any,
 ) -> Detector:
     """Build a detector in training mode, which reads square grey images, uint8 (B, 1, S, S).
@@ -79,9 +75,6 @@ def build_detector(
             mean that belongs to the backbone's published weights.
         std: Number that the pixels are then divided by. None takes the standard deviation that
             belongs to these weights.
-        image_head: True adds a layer on the feature pyramid that scores the whole image, for a
-            detector that has a pyramid.
-        image_head_weight: Factor of the loss of this layer.
         **settings: Settings of the architecture by name, such as ``fpn_channels=256``, which
             `configs.model_settings` explains.
 
@@ -126,11 +119,6 @@ def build_detector(
     model: Detector = build(*bound.args, **bound.kwargs)
     model.preprocess = preprocess
     model.n_findings = n_findings
-    # Built last, so that the random weights of all other layers are those without it.
-    model.image_head = None
-    if image_head:
-        channels = cast("int", model.get_submodule("backbone").out_channels)
-        model.image_head = ImageHead(channels, n_findings, image_head_weight)
     arguments = {
         "architecture": architecture,
         "backbone": backbone,
@@ -139,8 +127,6 @@ def build_detector(
         "image_size": image_size,
         "mean": mean,
         "std": std,
-        "image_head": image_head,
-        "image_head_weight": image_head_weight,
         **bound.arguments,
         **model.resolved,
     }
@@ -190,11 +176,8 @@ def start_from(model: Detector, checkpoint: Checkpoint, findings: Sequence[str] 
         model.body.load_state_dict(body, strict=False)
         return f"{source}: takes the features of {backbone}; pyramid and heads start anew"
 
-    class_layers = list(model.class_layers)
-    if any(key.startswith(_IMAGE_HEAD) for key in tensors):
-        class_layers.append(_IMAGE_HEAD)  # where the checkpoint has none, it starts anew alone
     class_keys = [
-        key for key in own_tensors if any(f".{part}." in f".{key}" for part in class_layers)
+        key for key in own_tensors if any(f".{part}." in f".{key}" for part in model.class_layers)
     ]
     other_keys = own_tensors.keys() - set(class_keys)
     _require_shapes(model, checkpoint, {key: own_tensors[key] for key in other_keys}, tensors)

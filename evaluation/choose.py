@@ -29,7 +29,7 @@ from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.image_metrics import classification_metrics, confusion_counts
 from cxr_compare.evaluation.output import Output, System
 from cxr_compare.evaluation.reduction import Reduction
-from cxr_compare.evaluation.reduction_choice import choose_reduction, scores_on_validation
+from cxr_compare.evaluation.reduction_choice import choose_reduction
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 from cxr_compare.evaluation.statistics.calibration import (
     METHODS,
@@ -295,9 +295,10 @@ def _with_validation(
     extra_policies: Sequence[str],
 ) -> Choices:
     """Add to stored choices the validation images that they rest on, and further thresholds."""
-    patients = truth.patients_of(y_true.index)
-    scores = scores_on_validation(output, stored.reduction, y_true, patients)
-    images = ValidationScores(y_true.to_numpy() == 1, scores.to_numpy(np.float64), patients)
+    scores = output.scores(stored.reduction)
+    images = ValidationScores(
+        y_true.to_numpy() == 1, scores.to_numpy(np.float64), truth.patients_of(y_true.index)
+    )
     further = {
         policy: choose_threshold(images.y_true, images.scores, policy)
         for policy in extra_policies
@@ -332,8 +333,6 @@ def _digest(output: Output, y_true: pd.Series) -> str:
 def validation_scores(system: System, decision: Choices, truth: LabelledImages) -> pd.DataFrame:
     """Compute the scores of the validation images in the same way as those of test images.
 
-    A joined score has weights that were fitted on other patients.
-
     Args:
         system: System with its output on the validation images.
         decision: Thresholds and rules of the system; the rule by which boxes become image scores is
@@ -357,9 +356,7 @@ def validation_scores(system: System, decision: Choices, truth: LabelledImages) 
     if y_true.empty:
         return pd.DataFrame({"label": [], "score": []}, dtype=np.float64)
     output = system.output_on(y_true.index)
-    patients = truth.patients_of(y_true.index)
-    scores = scores_on_validation(output, decision.reduction, y_true, patients)
-    return pd.DataFrame({"label": y_true, "score": scores})
+    return pd.DataFrame({"label": y_true, "score": output.scores(decision.reduction)})
 
 
 def _validation_labels(system: System, truth: LabelledImages) -> pd.Series:

@@ -17,8 +17,7 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_peaks
 from cxr_compare.evaluation.boxes.overlaps import OverlappingBoxes, OverlapRule
 from cxr_compare.evaluation.boxes.pointing import top_box_centres
-from cxr_compare.evaluation.reduction import HEAD_CANDIDATES, Reduction, reduce_boxes
-from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.reduction import Reduction, reduce_boxes
 
 SCORE_COLUMNS = ["image_id", "finding", "score"]
 """Columns of a table of image scores."""
@@ -89,7 +88,7 @@ class System:
         images: Every image that the system was run on: ``image_id``, ``status`` (``ok`` or
             ``failed``).
         scores: Image scores: ``image_id``, ``finding``, ``score`` in [0, 1], or in any range if
-            only the ranks count; of a detector those of its image head, or empty.
+            only the ranks count; empty for a detector.
         boxes: Predicted boxes: ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` in px of
             the original image, ``score`` in [0, 1]; empty for a classifier.
         maps: Activation maps of a classifier, with the columns of `MAP_COLUMNS`; empty if the
@@ -186,8 +185,7 @@ class Output:
         kind: ``boxes`` for a detector, ``scores`` for a classifier or a reader, ``both`` for a
             joint system, whose image scores are not made of its boxes.
         image_ids: Ids of the images, unique, shape ``(N,)``; the model ran on all of them.
-        finding_scores: Image scores: ``image_id``, ``finding``, ``score``; of a detector those of
-            its image head, or empty.
+        finding_scores: Image scores: ``image_id``, ``finding``, ``score``; empty for a detector.
         finding_boxes: Boxes of a detector: ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``,
             ``y2`` in px of the original image, and ``score``.
         finding_maps: Activation maps of a classifier, with the columns of `MAP_COLUMNS`.
@@ -233,11 +231,6 @@ class Output:
         """True if the image score is made of the boxes, as it is for a detector alone."""
         return self.kind == "boxes"
 
-    @property
-    def has_image_head(self) -> bool:
-        """True for a detector that also scores the whole image."""
-        return self.reduces_boxes and not self.finding_scores.empty
-
     @cached_property
     def predicted_boxes(self) -> pd.DataFrame:
         """Table of a detector's boxes on the chosen images, without the finding of each box.
@@ -281,9 +274,8 @@ class Output:
         If there are several evaluated findings, the highest of their scores is returned.
 
         Args:
-            reduction: Rule that combines the boxes of an image, and the score of an image head, to
-                its score; `None` takes the score of the most confident box. Systems that give image
-                scores ignore this rule.
+            reduction: Rule that combines the boxes of an image to its score; `None` takes the score
+                of the most confident box. Systems that give image scores ignore this rule.
 
         Returns:
             Scores in [0, 1], or in the range that the system gives, shape ``(N,)``, in the order of
@@ -298,12 +290,8 @@ class Output:
             >>> system.output_on(pd.Index(["a"])).scores(None).tolist()
             [0.0]
         """
-        rule = reduction or Reduction()
-        if self.reduces_boxes and rule.joint is not None:
-            joined = rule.joint.probability(self.box_and_head_scores())
-            return pd.Series(joined, self.image_ids, name="score")
-        if self.reduces_boxes and rule.rule != "head":
-            return reduce_boxes(self.predicted_boxes, self.image_ids, rule)
+        if self.reduces_boxes:
+            return reduce_boxes(self.predicted_boxes, self.image_ids, reduction)
         highest = self.finding_scores.groupby("image_id")["score"].max()
         combined = highest.reindex(self.image_ids).astype(np.float64)
         if combined.isna().any():
@@ -313,10 +301,6 @@ class Output:
                 f"{combined.index[combined.isna()][0]}'; predict or import that finding"
             )
         return combined
-
-    def box_and_head_scores(self) -> Floats:
-        """Return the best box's score and the image head's of each image, shape ``(N, 2)``."""
-        return np.column_stack([self.scores(rule) for rule in HEAD_CANDIDATES[:2]])
 
     def points(self) -> pd.DataFrame | None:
         """Return the point at which the system sees the lesion on each image.

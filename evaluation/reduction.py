@@ -1,4 +1,4 @@
-"""Reduction of the output of a detector for an image, mostly of its boxes, to its image score."""
+"""Reduction of the boxes of an image to its image score."""
 
 from __future__ import annotations
 
@@ -11,27 +11,24 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import positions
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-from cxr_compare.evaluation.statistics.joint_score import JointScore
 
-_Rule = Literal["max", "noisy_or", "top_k", "head", "joined"]
+_Rule = Literal["max", "noisy_or", "top_k"]
 TOP_K = 3
 """Number of boxes that the rule ``top_k`` adds up."""
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """Rule that reduces the output of a detector for an image to one image score.
+    """Rule that reduces the boxes of an image to one image score.
 
     ``max`` takes the score of the most confident box; ``noisy_or`` takes ``1 - prod(1 - score)``;
     ``top_k`` is the sum of the three highest scores divided by three, so that missing boxes count
-    0. An image without boxes scores 0. Of a detector with an image head, ``head`` takes the score
-    of the head, and ``joined`` a logistic regression on the scores of ``max`` and ``head``.
+    0. An image without boxes scores 0.
 
     Attributes:
-        rule: ``max``, ``noisy_or``, ``top_k``, ``head`` or ``joined``.
+        rule: ``max``, ``noisy_or`` or ``top_k``.
         min_score: Boxes with a lower score are ignored. ``noisy_or`` needs this: 300 boxes with
             score 0.01 would give an image score of 0.95.
-        joint: Fitted regression of ``joined``; None for the other rules.
 
     Source:
         ``max``: the multiple-instance assumption, Dietterich et al. 1997.
@@ -43,7 +40,6 @@ class Reduction:
 
     rule: _Rule = "max"
     min_score: float = 0.0
-    joint: JointScore | None = None
 
     def reduce_ranked(self, rows: Integers, scores: Floats, n_images: int) -> Floats:
         """Compute one score for each image from boxes that are sorted by falling score.
@@ -85,8 +81,6 @@ CANDIDATES = (
     *(Reduction("noisy_or", floor) for floor in (0.3, 0.2, 0.1, 0.05, 0.02, 0.01)),
 )
 """Reductions that validation chooses from, simpler ones first. The first is the usual one."""
-HEAD_CANDIDATES = (Reduction("max"), Reduction("head"), Reduction("joined"))
-"""Reductions that validation chooses from for a detector with an image head."""
 
 
 def reduce_boxes(

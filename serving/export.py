@@ -245,7 +245,6 @@ def _describe(run: Run, model: TrainedModel, format: Format) -> ExportSpec:  # n
         target=run.target,
         size=size,
         level_sizes=level_sizes,
-        image_head=isinstance(network, DenseDetector) and network.image_head is not None,
         map_frame=map_frame,
         map_levels=tuple(run.map_levels.items()),
         run=origin,

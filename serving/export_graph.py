@@ -36,13 +36,11 @@ from cxr_compare.detection.frames import (
 )
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.reduction import TOP_K, Reduction
-from cxr_compare.evaluation.statistics.calibration import CLIP
 from cxr_compare.serving.export_spec import (
     ANCHORS_FILE,
     BOXES_FILE,
     BOXES_OUTPUTS,
     FACTS_SECTION,
-    IMAGE_OUTPUT,
     INPUT,
     MODEL_FILES,
     ORIGINAL_SIZE,
@@ -87,22 +85,16 @@ def _for_grey(model: nn.Module) -> nn.Module:
 
 
 class _DetectorGraph(nn.Module):
-    """Logits of the findings ``(B, A, K)`` and offsets ``(B, A, 4)`` from store pixels.
-
-    With an image head the third output is its logits, ``(B, K)``.
-    """
+    """Logits of the findings ``(B, A, K)`` and offsets ``(B, A, 4)`` from store pixels."""
 
     def __init__(self, model: DenseDetector) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         pixels = self.model.preprocess.normalise(images).expand(-1, 3, -1, -1)
-        levels = list(self.model.backbone(pixels).values())
-        box_outputs = self.model.box_outputs(self.model.head(levels))
-        if self.model.image_head is None:
-            return box_outputs
-        return (*box_outputs, self.model.image_head(levels))
+        outputs = self.model.head(list(self.model.backbone(pixels).values()))
+        return self.model.box_outputs(outputs)
 
 
 class _ClassifierGraph(nn.Module):
@@ -134,7 +126,7 @@ class _BoxesGraph(nn.Module):
         self.overlap = None if decision is None else decision.overlap
 
     def forward(self, images: Tensor, original_size: Tensor) -> tuple[Tensor, ...]:
-        logits, offsets, *image_logits = (output[0] for output in self.network(images))
+        logits, offsets = (output[0] for output in self.network(images))
         corners, scores, labels = self._candidates(logits, offsets)
         kept = torch.cat([self._best(corners, scores, labels == k) for k in range(self.n_findings)])
         corners = self._to_original(corners[kept], original_size)
@@ -142,7 +134,7 @@ class _BoxesGraph(nn.Module):
         kept = kept[has_area]
         scores = scores[kept]
         # An output that is not finite gives the score NaN: without boxes it would look negative.
-        score = self._image_score(scores, *image_logits) + 0.0 * (logits.sum() + offsets.sum())
+        score = self._reduced(scores) + 0.0 * (logits.sum() + offsets.sum())
         order = scores.argsort(descending=True)
         corners = corners[has_area][order]
         scores = scores[order]
@@ -179,27 +171,12 @@ class _BoxesGraph(nn.Module):
         moved = (corners.view(-1, 2, 2) - offset) / (scaled / sides)
         return torch.minimum(moved.clamp(min=0.0), sides).view(-1, 4).float()
 
-    def _image_score(self, scores: Tensor, image_logits: Tensor | None = None) -> Tensor:
-        """Return the image score ``(1,)`` from the boxes' scores and the image head's logits."""
-        if image_logits is None or self.reduction.rule not in ("head", "joined"):
-            return self._reduced(scores)
-        head = image_logits.sigmoid().max().view(1) + 0.0 * image_logits.sum()
-        joint = self.reduction.joint
-        if joint is None:
-            return head
-        columns = torch.stack([self._reduced(scores), head])  # (2, 1)
-        clipped = columns.clamp(CLIP, 1.0 - CLIP)
-        weights = torch.tensor(joint.weights)[:, None]
-        at_zero = torch.tensor(joint.at_zero)[:, None]
-        terms = torch.where(columns == 0, at_zero, weights * (clipped / (1.0 - clipped)).log())
-        return (joint.intercept + terms.sum(dim=0)).sigmoid()
-
     def _reduced(self, scores: Tensor) -> Tensor:
-        """Return the image score ``(1,)`` by a rule that reduces the boxes."""
+        """Return the image score ``(1,)``."""
         used = torch.where(scores >= self.reduction.min_score, scores, 0.0)
         if self.reduction.rule == "noisy_or":
             return 1.0 - (1.0 - used).prod(dim=0, keepdim=True)
-        number = TOP_K if self.reduction.rule == "top_k" else 1
+        number = 1 if self.reduction.rule == "max" else TOP_K
         filled = torch.cat([used, used.new_zeros(number)])
         return filled.topk(number).values.sum(dim=0, keepdim=True) / number
 
@@ -219,24 +196,21 @@ def write_graph(
         facts: Facts that stand in the file, from `ExportSpec.facts`; None for none.
     """
     graph: nn.Module
-    outputs: tuple[str, ...]
     grey = _for_grey(model)
     if isinstance(grey, DenseDetector):
         size = grey.preprocess.size
-        outputs = OUTPUTS["boxes"]
+        kind = "boxes"
         graph = _DetectorGraph(grey)
-        if grey.image_head is not None:
-            outputs = (*outputs, IMAGE_OUTPUT)
         np.save(folder / ANCHORS_FILE, anchors_of(grey)[0])
     else:
         classifier = cast("ImageClassifier", grey)
         size = classifier.preprocess.size
-        outputs = OUTPUTS["scores"]
+        kind = "scores"
         graph = _ClassifierGraph(classifier)
     path = folder / MODEL_FILES["onnx"][0]
     example = torch.zeros(_TRACED_BATCH, 1, size, size, dtype=torch.uint8)
-    axes = {name: {0: "batch"} for name in (INPUT, *outputs)}
-    _write_onnx(graph, path, {INPUT: example}, outputs, axes, facts or {})
+    axes = {name: {0: "batch"} for name in (INPUT, *OUTPUTS[kind])}
+    _write_onnx(graph, path, {INPUT: example}, OUTPUTS[kind], axes, facts or {})
     if format == "openvino":
         without_telemetry()
         import openvino

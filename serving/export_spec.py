@@ -47,8 +47,6 @@ INPUT = "images"
 OUTPUTS = {"boxes": ("logits", "offsets"), "scores": ("logits", "maps")}
 """The graph's outputs by kind, float32: ``(B, A, K)`` and ``(B, A, 4)``, or ``(B, K)`` and
 ``(B, K, h, w)``. Boxes are decoded outside of it."""
-IMAGE_OUTPUT = "image_logits"
-"""Third output of a detector with an image head: float32 ``(B, K)``."""
 ORIGINAL_SIZE = "original_size"
 """Second input of `BOXES_FILE`: int64 ``(2,)``, width and height of the original image, px."""
 BOXES_OUTPUTS = ("score", "boxes", "box_scores", "labels")
@@ -125,7 +123,6 @@ class ExportSpec(Record, kind="export"):
         size: Side S of the square input images, px.
         level_sizes: Number of anchors on each level of a detector's feature pyramid; the sum is the
             number A of anchors. Empty for a classifier.
-        image_head: True for a detector with an image head, which also scores the whole image.
         map_frame: Outer edges of a classifier's activation map, xyxy in px of the input; None for a
             detector.
         map_levels: Pairs of a probability and the raw map value at which overlays draw its contour;
@@ -143,17 +140,11 @@ class ExportSpec(Record, kind="export"):
     target: Target
     size: Whole
     level_sizes: Items[Whole] = ()
-    image_head: bool = False
     map_frame: Annotated[tuple[float, float, float, float], Strict(False)] | None = None
     map_levels: Items[tuple[float, float]] = ()
     run: RunInfo
     files: Digests = Field(default_factory=dict)
     validation_auroc: MeasuredAuroc | None = None
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the network's outputs."""
-        return (*OUTPUTS[self.kind], IMAGE_OUTPUT) if self.image_head else OUTPUTS[self.kind]
 
     @property
     def backend(self) -> str:
@@ -178,7 +169,7 @@ class ExportSpec(Record, kind="export"):
         policy = decision.policy(None, "export") if decision and decision.thresholds else None
         facts = {
             "input": [INPUT, ORIGINAL_SIZE] if with_boxes else [INPUT],
-            "outputs": BOXES_OUTPUTS if with_boxes else self.outputs,
+            "outputs": BOXES_OUTPUTS if with_boxes else OUTPUTS[self.kind],
             "size": self.size,
             "mean": preprocess.mean,
             "std": preprocess.std,

@@ -30,9 +30,9 @@ from cxr_compare.detection.frames import boxes_frames, decode_boxes
 from cxr_compare.evaluation.statistics.logistic_regression import sigmoid
 from cxr_compare.serving.export_spec import (
     ANCHORS_FILE,
-    IMAGE_OUTPUT,
     INPUT,
     MODEL_FILES,
+    OUTPUTS,
     PACKAGES,
     PREPROCESS_FILE,
     ExportSpec,
@@ -107,9 +107,8 @@ class Session(Protocol):
 
         Returns:
             Float32 arrays by name of the output, for K findings. Of a detector with A anchors they
-            are ``logits`` ``(B, A, K)`` and ``offsets`` ``(B, A, 4)``, with an image head also
-            ``image_logits`` ``(B, K)``; of a classifier ``logits`` ``(B, K)`` and ``maps`` ``(B, K,
-            h, w)``, the activation maps.
+            are ``logits`` ``(B, A, K)`` and ``offsets`` ``(B, A, 4)``; of a classifier ``logits``
+            ``(B, K)`` and ``maps`` ``(B, K, h, w)``, the activation maps.
         """
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
@@ -198,7 +197,7 @@ class _OnnxSession:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except broken as error:
             raise RuntimeError(str(error)) from None
-        self._outputs = list(spec.outputs)
+        self._outputs = list(OUTPUTS[spec.kind])
         self.package = f"onnxruntime {onnxruntime.__version__}"
         self.device = "cuda" if "CUDA" in self._session.get_providers()[0] else "cpu"
 
@@ -242,7 +241,7 @@ class _OpenVinoSession:
             settings["INFERENCE_NUM_THREADS"] = threads
         self._compiled: openvino.CompiledModel = core.compile_model(model, "CPU", settings)
         self._request = self._compiled.create_infer_request()
-        self._outputs = spec.outputs
+        self._outputs = OUTPUTS[spec.kind]
         self.package = f"openvino {openvino.__version__.split('-')[0]}"
         self.device = "cpu"
 
@@ -498,13 +497,12 @@ class ExportedModel:
     ) -> Part:
         if self.kind == "boxes":
             boxes = self.decode(output)
-            scores = _shares(output[IMAGE_OUTPUT]) if self.spec.image_head else None
-            part = boxes_frames(image_ids, boxes, self.learnt, placement, sizes, scores)
+            part = boxes_frames(image_ids, boxes, self.learnt, placement, sizes)
             return part.with_findings(self.names)
         frame = cast(Frame, self.spec.map_frame)
         frames = [placement(image_id).frame_to_original(frame) for image_id in image_ids]
-        scores = _shares(output["logits"])
-        part = scores_frames(image_ids, scores, output["maps"], "cam", self.learnt, frames)
+        shares = sigmoid(output["logits"].astype(np.float64))  # in float64, as a run computes them
+        part = scores_frames(image_ids, shares, output["maps"], "cam", self.learnt, frames)
         return part.with_findings(self.names)
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
@@ -551,11 +549,6 @@ class ExportedModel:
             "precision": self.precision,
             "image_size": size,
         }
-
-
-def _shares(logits: np.ndarray) -> np.ndarray:
-    """Return scores in [0, 1], computed in float64 as those of a run."""
-    return sigmoid(logits.astype(np.float64))
 
 
 def _read(source: PixelSource, groups: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -416,8 +416,7 @@ class Run(OpenedFromFolder):
         source = LoosePixels(originals, model.preprocess.size)
         (part,) = model.predict(source, source.ids, source.sizes, len(source.ids))
         output = self.decided(part)
-        rows = part.tables["boxes" if model.kind == "boxes" else "scores"]
-        scores = _finding_scores(rows, model.findings)
+        scores = _finding_scores(part.tables, model.findings)
         answers: list[Answer | InputError] = []
         for row, (called, image) in enumerate(images):
             key = str(row)
@@ -490,8 +489,11 @@ def _run_folder(folder: Path) -> RunFolder:
     return RunFolder.open(folder)
 
 
-def _finding_scores(rows: pd.DataFrame, findings: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return the highest score of each finding by image, in the order of the model's findings."""
+def _finding_scores(
+    tables: Mapping[str, pd.DataFrame], findings: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return the score of each finding by image, in the order of the model's findings."""
+    rows = tables["scores"] if "scores" in tables else tables["boxes"]
     scores: dict[str, dict[str, float]] = {}
     for image_id, finding, score in zip(
         rows["image_id"], rows["finding"], rows["score"], strict=True

@@ -36,7 +36,6 @@ from cxr_compare.evaluation.sources.box_fusion import NAME, OVERLAP, best_box_fu
 from cxr_compare.networks.cost import count_flops, count_parameters, measure_latency
 from cxr_compare.networks.model_files import WEIGHTS_FILE, load_model
 from cxr_compare.serving.export_spec import (
-    IMAGE_OUTPUT,
     OUTPUTS,
     PREPROCESS_FILE,
     digest_files,
@@ -247,18 +246,13 @@ class TrainedModel:
         pixels = torch.from_numpy(images).to(self.device)
         with torch.inference_mode():
             if isinstance(self.model, DenseDetector):
-                passed = self.model.run(pixels)
-                values = dict(
-                    zip(OUTPUTS["boxes"], self.model.box_outputs(passed.outputs), strict=True)
-                )
-                if passed.image_logits is not None:
-                    values[IMAGE_OUTPUT] = passed.image_logits
+                values = self.model.box_outputs(self.model.run(pixels).outputs)
             else:
                 classifier = cast("ImageClassifier", self.model)
                 features = classifier.features(pixels)
-                computed = classifier.logits(features), classifier.maps(features)
-                values = dict(zip(OUTPUTS["scores"], computed, strict=True))
-        return {name: value.cpu().numpy() for name, value in values.items()}
+                values = classifier.logits(features), classifier.maps(features)
+        names = OUTPUTS[self.kind]
+        return {name: value.cpu().numpy() for name, value in zip(names, values, strict=True)}
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """Measure the time for one image; return it with its size and training facts.
@@ -378,30 +372,22 @@ class MultiViewDetector(nn.Module):
         self.n_findings = model.n_findings
 
     def forward(self, images: Tensor) -> Detections:
-        """Return the boxes of each image, as `Detector` does in evaluation mode."""
-        return self.detect(images)[0]
-
-    def detect(self, images: Tensor) -> tuple[Detections, np.ndarray | None]:
-        """Return the boxes of each image and the scores of the image head, as `Detector.detect`.
+        """Return the boxes of each image, as `Detector` does in evaluation mode.
 
         Args:
             images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
 
         Returns:
-            Boxes of each image in px of the square image, None for an image for which the network's
-            output for any view (version of the image) is not finite; and the mean of the scores of
-            all views, (B, K), None without an image head.
+            Boxes of each image in px of the square image; None for an image for which the network's
+            output for any view (version of the image) is not finite.
         """
         size = images.shape[-1]
         failed = set()
         parts: list[Boxes] = []
         views: list[int] = []  # number of the view of each box
-        scores: list[np.ndarray] = []
         for number, view in enumerate(self.views):
             with _with_size(self.model, view.canvas_size(size)):
-                detections, view_scores = self.model.detect(_render_view(images, view))
-            if view_scores is not None:
-                scores.append(view_scores)
+                detections = self.model(_render_view(images, view))
             for image, boxes in enumerate(detections):
                 if boxes is None:
                     failed.add(image)
@@ -418,8 +404,7 @@ class MultiViewDetector(nn.Module):
         )
         owners, labels = np.divmod(fused.labels, self.n_findings + 1)
         fused = replace(fused, labels=labels)
-        detected = [
+        return [
             None if image in failed else best_boxes(fused[owners == image])
             for image in range(len(images))
         ]
-        return detected, np.mean(scores, axis=0) if scores else None

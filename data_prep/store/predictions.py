@@ -121,7 +121,7 @@ class Predictions(OpenedFromFolder):
     images = stored_table("predicted_images.parquet", "predicted_images")
     """All images that the system was run on: ``image_id, status, reason``."""
     scores = stored_table("scores.parquet", "scores")
-    """Image scores; of a detector those of its image head, or empty."""
+    """Image scores; empty for a detector."""
     boxes = stored_table("boxes.parquet", "predicted_boxes")
     """Predicted boxes, px of the original image; empty for a classifier."""
     maps = stored_table("maps.parquet", "maps")

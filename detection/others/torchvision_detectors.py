@@ -252,7 +252,6 @@ class _ProposalPass(NamedTuple):
     offsets: Tensor  # (B, A, 4), offsets from the anchors
     anchors: list[Tensor]  # per image (A, 4) xyxy, store px
     proposals: list[Tensor]  # per image (P, 4) xyxy, store px
-    image_logits: Tensor | None  # (B, K); None without an image head
 
 
 class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward is Detector's
@@ -325,9 +324,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
         pixels = self.pixels(images)  # (B, 3, S, S)
         batch = image_list(pixels)
         maps = self.backbone(pixels)
-        levels = list(maps.values())
-        image_logits = None if self.image_head is None else self.image_head(levels)
-        outputs = self.rpn.head(levels)
+        outputs = self.rpn.head(list(maps.values()))
         with torch.autocast(pixels.device.type, enabled=False):
             objectness, offsets = ([level.float() for level in levels] for levels in outputs)
             sizes = [level[0].numel() for level in objectness]
@@ -336,12 +333,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
             decoded = self.rpn.box_coder.decode(moves.detach(), anchors).view(count, -1, 4)
             proposals, _ = self.rpn.filter_proposals(decoded, logits, batch.image_sizes, sizes)
         return _ProposalPass(
-            maps,
-            logits.view(count, -1),
-            moves.view(count, -1, 4),
-            anchors,
-            proposals,
-            image_logits,
+            maps, logits.view(count, -1), moves.view(count, -1, 4), anchors, proposals
         )
 
     def _classified(

@@ -40,8 +40,6 @@ _ROLES = {"train": "training", "val": "validation", "test": "test"}
 _REDUCTIONS = {
     "max": "most confident box",
     "noisy_or": "noisy-or of the boxes",
-    "head": "that of its image head",
-    "joined": "logistic regression on the most confident box and the image head",
     "top_k": "mean of the three most confident boxes",
 }
 _MAPS = {

@@ -39,15 +39,14 @@ def tune(
     target: str | None = None,
     policy: list[str] | None = None,
     calibration: Literal["none", "temperature", "platt", "isotonic", "choose"] | None = None,
-    reduction: list[Literal["max", "top_k", "noisy_or", "head", "joined"]] | None = None,
+    reduction: list[Literal["max", "top_k", "noisy_or"]] | None = None,
     boxes_by: str = BOXES_BY,
 ) -> Choices:
     """Choose thresholds, calibration and boxes on validation images.
 
-    The command also chooses how boxes, and the score of an image head, become the image score. A
-    detector's box is left out if it overlaps a more confident box too much. A classifier's boxes
-    are cut out of its activation maps; the level of the cut and the number of boxes of an image are
-    chosen on validation images.
+    The command also chooses how boxes become a score of the image. A detector's box is left out if
+    it overlaps a more confident box too much. A classifier's boxes are cut out of its activation
+    maps; the level of the cut and the number of boxes of an image are chosen on validation images.
 
     Args:
         predictions: Predictions folder (of cxr predict, import or ensemble) or run (folder of cxr
@@ -63,10 +62,8 @@ def tune(
             the method with the lowest log loss on held-out folds of validation patients.
         reduction: Method that turns the boxes of an image into one score: max (the highest score of
             a box), top_k (the mean of the three highest, where a missing box counts 0) or noisy_or
-            (1 minus the product of 1 - score). A detector with an image head also has head (the
-            score of the head) and joined (a logistic regression on max and head). Of several
-            methods (by default all three of boxes, or max, head and joined) the first is taken,
-            unless another has a higher AUROC on validation by more than chance.
+            (1 minus the product of 1 - score). Of several methods (by default all) the first is
+            taken, unless another has a higher AUROC on validation by more than chance.
         boxes_by: Metric of boxes ranked by their score, such as ap50_decided. The allowed overlap
             of boxes, or the cut of maps, is the one with the best value of this metric on
             validation images. If the primary figure of your study is a figure of boxes, name it

@@ -178,16 +178,12 @@ _ALL = [
     _detr("deformable_detr", alone=(), steps=300),
     ModelCase(
         "fcos", "detector",
-        model={
-            "architecture": "fcos", **_BODY, "fpn_channels": 32, "head_convs": 1,
-            "image_head": True,
-        },
+        model={"architecture": "fcos", **_BODY, "fpn_channels": 32, "head_convs": 1},
     ),
     ModelCase(
         "faster_rcnn", "detector", refused=_NO_ANCHORS, steps=150, rate=1e-3,
         model={
             "architecture": "faster_rcnn", **_BODY, "fpn_channels": 32, "box_channels": 32,
-            "image_head": True,
         },
     ),
     ModelCase("ssdlite", "detector", model={"architecture": "ssdlite", **_BODY}),

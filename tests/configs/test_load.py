@@ -373,7 +373,7 @@ def test_a_subclass_with_another_loss_has_the_keys_of_its_parent():
 def test_what_a_setting_changes_is_said_by_its_field():
     sized = settings_that_change(RetinaNetSettings, "shape")
     assert {"backbone", "fpn_channels", "head", "head_convs", "anchor_ratios"} == sized
-    assert settings_that_change(RetinaNetSettings, "loss") == {"box_loss", "image_head_weight"}
+    assert settings_that_change(RetinaNetSettings, "loss") == {"box_loss"}
     assert "queries" in settings_that_change(RtDetrSettings, "shape")
 
 
@@ -382,10 +382,6 @@ def test_what_a_setting_changes_is_said_by_its_field():
     [
         ("retinanet_small", "model.fpn_channels=20", "--set model.*fpn_channels = 24"),
         ("fcos_lite", 'training.tta=["mirror"]', "^--set training.tta"),
-        ("chexnet_small", "model.image_head=true", "^--set model.image_head: unknown key"),
-        ("ssdlite_small", "model.image_head=true", "^--set model.image_head: unknown key"),
-        ("rt_detr_small", "model.image_head=true", "^--set model.image_head: unknown key"),
-        ("retinanet_lite", "model.image_head_weight=0.0", "^--set model.image_head_weight"),
     ],
 )
 def test_a_value_that_does_not_fit_names_the_option_and_what_would(name, override, message):

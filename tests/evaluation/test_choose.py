@@ -31,7 +31,6 @@ class _Scores:
     """Output of which only the image scores are known, by rule."""
 
     reduces_boxes = True
-    has_image_head = False
 
     def __init__(self, by_rule):
         self.by_rule = by_rule

@@ -18,7 +18,6 @@ from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.reduction import Reduction
 from cxr_compare.evaluation.statistics.calibration import PlattScaling
-from cxr_compare.evaluation.statistics.joint_score import JointScore
 from cxr_compare.evaluation.thresholds import ThresholdChoice
 from cxr_compare.serving.export import write_requirements
 from cxr_compare.serving.export_graph import anchors_of, write_graph
@@ -31,7 +30,6 @@ from cxr_compare.training.run_info import RunInfo
 
 SIZE = 64
 TARGET = Target("opacity", ("lung_opacity",), "Lung opacity")
-JOINT = JointScore(-0.5, (0.5, 1.5), (-2.0, 0.0))
 
 
 def _decision(kind: str) -> Choices:
@@ -48,8 +46,6 @@ def _decision(kind: str) -> Choices:
     }
     if kind == "boxes":
         return Choices(**shared, reduction=Reduction("top_k"))
-    if kind == "image_head":
-        return Choices(**shared, reduction=Reduction("joined", joint=JOINT))
     return Choices(**shared, map_scale=(-0.05, 0.05), map_boxes=MapBoxRule(0.5))
 
 
@@ -74,19 +70,18 @@ def _network(kind: str) -> nn.Module:
     torch.manual_seed(0)
     if kind == "scores":
         return build_classifier("small_cnn", image_size=SIZE).eval()
-    small: dict[str, Any] = {"backbone": "resnet18", "fpn_channels": 32, "head_convs": 1}
-    has_head = kind == "image_head"
-    model = build_detector("retinanet", **small, image_size=SIZE, image_head=has_head)
+    model = build_detector(
+        "retinanet", backbone="resnet18", fpn_channels=32, head_convs=1, image_size=SIZE
+    )
     nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.5)
     return model.eval()
 
 
 @pytest.fixture(scope="session")
 def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Run]]:
-    """The export of two detectors and a classifier, each with the run that it was made of."""
+    """The export of a detector and of a classifier, each with the run that it was made of."""
     made = {}
-    names = {"boxes": "RetinaNet", "image_head": "RetinaNet with head", "scores": "CheXNet"}
-    for kind, name in names.items():
+    for kind, name in (("boxes", "RetinaNet"), ("scores", "CheXNet")):
         folder = tmp_path_factory.mktemp("exports") / name
         folder.mkdir()
         network, decision = _network(kind), _decision(kind)
@@ -98,13 +93,11 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, R
         (folder / "decisions").mkdir()
         decision.write(folder / "decisions/opacity.json")
         info = RunInfo(name=name, inference_id="of-run", findings=("lung_opacity",))
-        spec: dict[str, Any] = {"kind": "boxes", "target": TARGET, "run": info}
-        if kind != "scores":
-            spec["image_head"] = kind == "image_head"
+        spec: dict[str, Any] = {"kind": kind, "target": TARGET, "run": info}
+        if kind == "boxes":
             anchors, spec["level_sizes"] = anchors_of(network)  # type: ignore[arg-type]
             np.save(folder / ANCHORS_FILE, anchors)
         else:
-            spec["kind"] = "scores"
             pixels = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8)
             maps = activation_maps(network, pixels, "cam")  # type: ignore[arg-type]
             spec["map_frame"] = maps.frame

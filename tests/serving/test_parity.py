@@ -23,7 +23,7 @@ from cxr_compare.serving.export_spec import BOXES_FILE
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.parity import prove
 from cxr_compare.serving.run import OperatingPoint, Run
-from tests.serving.conftest import JOINT, SIZE
+from tests.serving.conftest import SIZE
 
 
 class Noise:
@@ -39,7 +39,7 @@ class Noise:
 IDS = [str(number) for number in range(4)]
 
 
-@pytest.mark.parametrize("kind", ["boxes", "image_head", "scores"])
+@pytest.mark.parametrize("kind", ["boxes", "scores"])
 def test_a_float_export_that_answers_as_its_run_is_accepted(systems, kind):
     folder, run = systems[kind]
     proof = prove(run, ExportedModel.open(folder), None, Noise(), IDS)
@@ -63,13 +63,7 @@ def altered(export: ExportedModel, name: str, shift: float) -> ExportedModel:
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [
-        ("boxes", "logits"),
-        ("boxes", "offsets"),
-        ("image_head", "image_logits"),
-        ("scores", "logits"),
-        ("scores", "maps"),
-    ],
+    [("boxes", "logits"), ("boxes", "offsets"), ("scores", "logits"), ("scores", "maps")],
 )
 def test_a_float_export_with_another_output_is_refused(systems, kind, name):
     folder, run = systems[kind]
@@ -95,20 +89,12 @@ def with_boxes(folder: Path, run: Any, to: Path, decision: Choices | None) -> Ex
 
 
 @pytest.mark.parametrize(
-    ("kind", "reduction", "overlap"),
-    [
-        ("boxes", Reduction("max"), None),
-        ("boxes", Reduction("top_k"), 0.2),
-        ("boxes", Reduction("noisy_or", 0.3), 0.2),
-        ("image_head", Reduction("max"), None),
-        ("image_head", Reduction("head"), 0.2),
-        ("image_head", Reduction("joined", joint=JOINT), 0.2),
-    ],
+    ("reduction", "overlap"),
+    [(Reduction("max"), None), (Reduction("top_k"), 0.2), (Reduction("noisy_or", 0.3), 0.2)],
+    ids=["max", "top_k", "noisy_or"],
 )
-def test_network_with_boxes_gives_score_and_boxes_of_the_run(
-    systems, tmp_path, kind, reduction, overlap
-):
-    folder, run = systems[kind]
+def test_network_with_boxes_gives_score_and_boxes_of_the_run(systems, tmp_path, reduction, overlap):
+    folder, run = systems["boxes"]
     decision = run.decision.with_values(reduction=reduction, overlap=overlap)
     other = Run(run.folder, run.name)
     other.model, other.target, other.map_levels = run.model, run.target, {}

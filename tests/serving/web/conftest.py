@@ -112,7 +112,7 @@ def png() -> Callable[[int], bytes]:
 @pytest.fixture(scope="session")
 def exports(systems: dict[str, tuple[Path, Run]]) -> list[Path]:
     """The folders of a detector's and a classifier's export."""
-    return [systems[kind][0] for kind in ("boxes", "scores")]
+    return [folder for folder, _ in systems.values()]
 
 
 @pytest.fixture(scope="session")
