@@ -103,8 +103,7 @@ def read_study(
         evaluated = truth
         stated = truth.truth.label.dropna()
         patients = truth.truth.patients_of(stated.index)
-        labels = pd.DataFrame({"label": stated == 1, "patient": patients})
-        labels = labels.rename_axis("case")
+        labels = pd.DataFrame({"label": stated == 1, "patient": patients}).rename_axis("case")
     findings = () if evaluated is None else evaluated.target.any_of
     readings = [read_readings(path, name, key, findings) for name, path in ratings]
     readings = _renamed(readings, rename)
