@@ -7,9 +7,8 @@ the size of the file and the memory do not grow with the data set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
@@ -19,6 +18,7 @@ from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.chart_style import ShownChart, save_pages
+from cxr_compare.evaluation.report.compared import Compared
 from cxr_compare.evaluation.report.failure_tables import (
     corrections_table,
     disagreement_table,
@@ -36,7 +36,6 @@ from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.methods import map_cells, methods, policy_meaning
 from cxr_compare.evaluation.report.metric_table import evaluated_by_unit, image_count
 from cxr_compare.evaluation.report.paper_tables import latex_table, markdown_table
-from cxr_compare.evaluation.report.plots import chart_names, chart_note, draw
 from cxr_compare.evaluation.report.summary_table import TableRow, main_table, summary_keys
 from cxr_compare.evaluation.report.system_cards import card_files, carded_systems, write_cards
 from cxr_compare.evaluation.report.table import Table
@@ -44,9 +43,6 @@ from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.report.unknown_patients import image_wording
 from cxr_compare.evaluation.statistics.intervals import MOST_UNDEFINED, note_without_counts
 from cxr_compare.evaluation.thresholds import check_policy
-
-if TYPE_CHECKING:
-    from cxr_compare.evaluation.report.result import Result
 
 MAX_BYTES = 8_000_000
 _STALE = f"{files.OVERLAYS}/*.png", f"{files.FIGURES}/*"
@@ -57,14 +53,18 @@ _NOT_ON_THE_PAGE = ("confusion", "froc-centre")
 
 
 def write_page(
-    result: Result, out: Path, progress: Callable[..., None] | None = None
+    compared: Compared,
+    charts: Mapping[str, ShownChart],
+    out: Path,
+    progress: Callable[..., None] | None = None,
 ) -> dict[str, str]:
     """Write the page ``report.html``, and charts, cards, tables for a paper and images beside it.
 
     A report without pixels shows no images.
 
     Args:
-        result: The result, whose comparison is in memory.
+        compared: The comparison, and what it was made from.
+        charts: All charts by name, in their order.
         out: Folder of the report, which exists.
         progress: Function without arguments, called once for each drawn image; None for no such
             call.
@@ -74,16 +74,13 @@ def write_page(
         id.
 
     Raises:
-        ValueError: The page would be larger than 8 MB, or the result was opened from its folder.
+        ValueError: The page would be larger than 8 MB.
     """
-    compared = result.compared
-    if compared is None:
-        raise ValueError("a result that was opened from its folder is copied")
     comparison, labelled = compared.comparison, compared.truth
     for pattern in _STALE:
         for stale in out.glob(pattern):
             stale.unlink()  # a file of an earlier report need not belong to this one
-    charts = _draw_charts(result, out / files.FIGURES)
+    _save_charts(charts, out / files.FIGURES)
     # These are ROC, FROC and scores; other charts replace those that are missing.
     curves = [name for name in charts if name != "forest" and name not in _NOT_ON_THE_PAGE]
     own = [name for name in curves if is_own_part(name)]
@@ -153,20 +150,12 @@ def write_page(
     return {case.image_id: f"{case.anchor}.png" for _, cases in gallery.cases for case in cases}
 
 
-def _draw_charts(result: Result, folder: Path) -> dict[str, ShownChart]:
-    """Draw each chart once, write it as SVG and as a page of a PDF, and return it by its name."""
+def _save_charts(charts: Mapping[str, ShownChart], folder: Path) -> None:
+    """Write each chart as SVG and as a page of a PDF."""
     make_folder(folder)
-    curves, facts = result.curves, result.answer.charts
-    charts = {}
-    for name in chart_names(curves, facts):
-        figure = draw(name, curves, result.figures, result.systems, facts)
-        charts[name] = ShownChart(figure, chart_note(name, curves, facts))
-    for name, figure in result.own_charts().items():
-        charts[name] = ShownChart(figure, f"By {name}.")
     save_pages([chart.figure for chart in charts.values()], folder / "charts.pdf")
     for name, chart in charts.items():
         (folder / f"{name.replace(':', '-')}.svg").write_bytes(chart.file)
-    return charts
 
 
 def _no_localisation(comparison: Comparison) -> str:

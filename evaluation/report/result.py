@@ -40,6 +40,8 @@ from cxr_compare.evaluation.report.tidy_tables import tidy_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from cxr_compare.evaluation.report.chart_style import ShownChart
+
 # matplotlib and what draws images are imported where something is drawn.
 
 
@@ -339,6 +341,19 @@ class Result(OpenedFromFolder):
                 raise InputError(f"charts: {name}: returned a {kind}; return a matplotlib Figure")
         return figures
 
+    def _shown_charts(self) -> dict[str, ShownChart]:
+        """Draw each chart of the page, the user's own last, by name."""
+        from cxr_compare.evaluation.report.chart_style import ShownChart
+        from cxr_compare.evaluation.report.plots import chart_names, chart_note
+
+        facts = self.answer.charts
+        charts = {
+            name: ShownChart(self.plot(name), chart_note(name, self.curves, facts))
+            for name in chart_names(self.curves, facts)
+        }
+        own = {name: ShownChart(each, f"By {name}.") for name, each in self.own_charts().items()}
+        return charts | own
+
     @with_known_keywords
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
         """Return the test images that the report shows as examples, such as misses.
@@ -465,7 +480,9 @@ class Result(OpenedFromFolder):
         from cxr_compare.evaluation.report.report import write_page
 
         (folder / files.ANSWER).unlink(missing_ok=True)
-        overlays = write_page(self, folder, progress)
+        if self.compared is None:
+            raise ValueError("a result that was opened from its folder is copied")
+        overlays = write_page(self.compared, self._shown_charts(), folder, progress)
         digests = {}
         for name in files.TABLES:
             table = getattr(self, name)
