@@ -34,7 +34,7 @@ def _find_format(path: Path) -> Format | None:
     """Return the format that reads a file or folder of labels without images; None without one."""
     formats = all_formats()
     if path.is_dir():  # other formats get their files by name
-        folders = (f for f in formats.values() if f.labels_alone and "labels" not in f.options)
+        folders = (f for f in formats.values() if f.labels_alone and not f.takes_label_files)
         return next((found for found in folders if found.detect(path)), None)
     name = format_of_file(path)
     if name is None:
@@ -92,7 +92,7 @@ def truth_set(
             "read by cxr prepare, and its data set is given as --data"
         )
     options = ReadOptions(columns=columns)
-    if "labels" in labels.options:
+    if labels.takes_label_files:
         options = replace(options, labels=label_files)
     tables = labels.read(path, options, show).with_targets(targets or {})
     # A comparison finds images of unknown patients itself, whatever the truth is.
