@@ -149,8 +149,8 @@ def validation_learned_from(name: str, system: System, truth: LabelledImages) ->
         >>> truth = LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0], role="val")
         >>> ran = pd.DataFrame({"image_id": ["a", "b"], "status": "ok"})
         >>> system = System("A", "scores", ran, facts=SystemFacts(fitted_on=pd.Index(["a"])))
-        >>> validation_learned_from("A", system, truth)[0].values["n_learned"]
-        1
+        >>> validation_learned_from("A", system, truth)[0].kind
+        'validation'
     """
     labelled = truth.labels_of("val").dropna().index
     n_learned = len(labelled.intersection(system.facts.fitted_on))

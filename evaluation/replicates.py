@@ -98,6 +98,7 @@ def replicates(
 
     Example:
         >>> from cxr_compare.evaluation.choices import Choices
+        >>> from cxr_compare.evaluation.labelled_images import LabelledImages
         >>> from cxr_compare.evaluation.output import Output
         >>> n = np.arange(60)
         >>> images = LabelledImages.from_arrays(pd.Index(n).map("{:02d}".format), n % 2 == 0)

@@ -58,7 +58,7 @@ def test_run_and_empty_folder_are_distinguished(tmp_path, monkeypatch, capsys):
     assert cxr("export", tmp_path / "run", tmp_path / "out", "--format", "coco") == 2
     assert "--format onnx or openvino" in capsys.readouterr().err
     assert cxr("export", tmp_path, tmp_path / "out", "--format", "coco") == 2
-    assert "the run run; " in capsys.readouterr().err
+    assert "no dataset.json" in capsys.readouterr().err
 
 
 def test_folder_to_make_is_given_by_position_or_as_out_and_not_by_both(data, tmp_path, capsys):

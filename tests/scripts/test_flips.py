@@ -46,7 +46,7 @@ def test_damage_in_a_column_that_is_read_is_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[column.data_page_offset + column.total_compressed_size // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"seen\.parquet: .* cxr train "):
+    with pytest.raises(InputError, match=r"seen\.parquet: "):
         read_table(path, "seen", ["patient_id"])
 
 

@@ -66,7 +66,7 @@ def test_labels_without_patients_are_prepared_and_said_so(tmp_path, monkeypatch)
 def test_a_second_call_goes_on_and_a_changed_dataset_is_refused(tmp_path, monkeypatch):
     prepared(tmp_path, monkeypatch)
     assert prepared(tmp_path, monkeypatch).summary.already_complete
-    with pytest.raises(InputError, match="changed"):
+    with pytest.raises(InputError, match="list of images or labels"):
         prepared(tmp_path, monkeypatch, target=lambda row: row % 3 == 0)
 
 

@@ -144,7 +144,7 @@ def test_what_is_written_reads_back_and_scores_the_same(guard, data, unseen, tmp
     ("change", "message"),
     [
         ({"statistics": 0}, "another version of cxr"),
-        ({"limit": None}, "limit .*'None'"),
+        ({"limit": None}, "limit.*'None'"),
         ({"arrays": {}}, "'layout_mean'"),
         ({"contract": "run"}, "'run'.*'guard'"),
     ],
