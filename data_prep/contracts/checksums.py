@@ -12,7 +12,7 @@ from pathlib import Path
 from cxr_compare.data_prep.contracts.errors import InputError
 
 AGAIN = "bring back an unchanged copy, or run the command that makes it again"
-"""What to do with a damaged file."""
+"""Advice for a damaged file."""
 
 
 def require_unchanged(path: Path, stated: str | None, found: str | None = None) -> None:

@@ -45,7 +45,7 @@ class SplitImages:
 
     @property
     def advice(self) -> ReadingAdvice:
-        """What messages tell the user to do."""
+        """Advice in messages."""
         return self.options.advice
 
     @property

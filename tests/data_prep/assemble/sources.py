@@ -66,5 +66,5 @@ def make(source: Path, out: Path, **options: Any) -> Any:
 
 
 def told(track: Callable[..., Any], say: Callable[[str], None] = lambda line: None) -> Any:
-    """What shows progress and lines, of two functions."""
+    """Progress that is shown by two functions."""
     return SimpleNamespace(track=track, say=say)
