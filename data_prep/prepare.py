@@ -127,7 +127,8 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
             shards = work.require_all(options.join) if options.join else []
             for line in limits:
                 options.progress.say(line)
-            shown = tuple(limits)
+            # A warning is shown again at the end, where it is not above the progress of hours.
+            shown = tuple(line for line in limits if not line.startswith("WARNING"))
             before = _known_ids(out)
             if n_replaced:
                 remove_stores(out, except_sizes=options.sizes)

@@ -39,7 +39,7 @@ _SHIFT = 4  # cv2 takes fixed-point coordinates in units of 1/16 px
 _DASH_LENGTH = 9.0  # px at a panel of 512 px
 _GAP_LENGTH = 7.0
 _REFERENCE = 512.0  # panel px for which widths of lines are given
-_SMALLEST_SHOWN = 128  # px at which a page shows a panel; a line has at least 1 px there
+_SMALLEST_SHOWN = 200  # px at which a page shows a panel; a line has at least 1 px there
 _RIM_OPACITY = 0.6
 _DPI = 100  # resolution of a matplotlib figure
 # To search for the best filter of each line takes as long as everything else, and the files are no

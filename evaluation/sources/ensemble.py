@@ -402,7 +402,7 @@ def _join_detectors(members: Sequence[Predictions], sizes: pd.DataFrame) -> Join
     # rank.
     rank = np.arange(len(fused)) - np.searchsorted(fused.labels, fused.labels, side="left")
     kept = fused[(rank < MAX_BOXES) & (fused.scores >= LEAST_SCORE)]
-    settings = {"method": "best", "iou": OVERLAP, "weights": [1.0] * len(members)}
+    settings = {"method": "best", "iou": OVERLAP}
     return JoinedOutput(
         images,
         {"boxes": groups.to_table(kept, sizes)},
@@ -433,7 +433,7 @@ def _join_classifiers(members: Sequence[Predictions]) -> JoinedOutput:
         joined["maps"] = maps
     elif any(len(member.maps) for member in members):
         notes.append(_MAPS_LEFT_OUT)
-    settings = {"method": "mean", "weights": [1.0] * len(members)}
+    settings = {"method": "mean"}
     return JoinedOutput(images, joined, "mean probability", settings, notes)
 
 

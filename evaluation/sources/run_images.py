@@ -15,7 +15,6 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.markup_files import read_lines
 from cxr_compare.evaluation.boxes.read_table import ReadTable, file_stem
-from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.sources.import_options import ImportOptions
 from cxr_compare.evaluation.sources.known_images import KnownImages, ids_from_names
@@ -43,19 +42,9 @@ class SplitImages:
     options: ImportOptions
     listed: frozenset[str]
 
-    @property
-    def advice(self) -> ReadingAdvice:
-        """Advice in messages."""
-        return self.options.advice
-
-    @property
-    def split(self) -> str:
-        """Name of the split that the user chose."""
-        return self.options.split
-
     def ids(self, role: str) -> set[str]:
         """Return the ids of the images with a role, such as ``test``, in the chosen split."""
-        return set(self.known.ids_of_role(role, self.split))
+        return set(self.known.ids_of_role(role, self.options.split))
 
     @cached_property
     def evaluated(self) -> set[str]:
@@ -100,7 +89,7 @@ class SplitImages:
             return
         raise InputError(
             f"{where}: has none of the {len(expected):,} validation and test images of split "
-            f"'{self.split}' of {self.known.where}{self._roles_of(present)}; "
+            f"'{self.options.split}' of {self.known.where}{self._roles_of(present)}; "
             f"{self._what_to_do()}"
         )
 
@@ -111,16 +100,15 @@ class SplitImages:
         return f"; it has {' and '.join(parts)}" if parts else ""
 
     def _what_to_do(self) -> str:
-        if self.other_split is not None and self.advice.split:
+        if self.other_split is not None and self.options.advice.split:
             return (
                 f"all its images are validation or test images of split '{self.other_split}': say "
-                f"{self.advice.split} {self.other_split}"
+                f"{self.options.advice.split} {self.other_split}"
             )
         advice = "predict the validation and test images"
-        if self.advice.images_run:
-            advice += (
-                f", or, if a detector was run on them and found nothing, {self.advice.images_run}"
-            )
+        images_run = self.options.advice.images_run
+        if images_run:
+            advice += f", or, if a detector was run on them and found nothing, {images_run}"
         return advice
 
     def assumed_run(
@@ -155,11 +143,11 @@ class SplitImages:
             "val": "no threshold is chosen on them",
             "test": "cxr compare can evaluate nothing on them",
         }[absent]
-        correction = f"; if they were run, {self.advice.images_run}"
+        correction = f"; if they were run, {self.options.advice.images_run}"
         return self.ids(role), [
             f"{WARNING}No {_NOUNS[absent].removesuffix('s')} has a box, and {_NOUNS[role]} have: "
             f"the {count:,} are counted as not run, and {effect}"
-            f"{correction if self.advice.images_run else ''}."
+            f"{correction if self.options.advice.images_run else ''}."
         ]
 
     def status(self, ran: Iterable[str] | None, *, gives_boxes: bool) -> pd.DataFrame:
@@ -205,7 +193,7 @@ class SplitImages:
             is_most = 2 * len(empty) > int(is_ok.sum())
             notes.append(
                 f"{WARNING if is_most else ''}{self._by_role(empty)} have no box: taken as run, "
-                f"with nothing found; if some were not run, {self.advice.empty_images}."
+                f"with nothing found; if some were not run, {self.options.advice.empty_images}."
             )
         listed_by = self.options.coco_truth if is_listed else None
         if gives_boxes and listed_by is not None and empty:
@@ -220,13 +208,13 @@ class SplitImages:
             notes.append(
                 f"{self._by_role(failed)} have no row in the file and count as failed ({shown})."
             )
-        if failed and self.other_split is not None and self.advice.split:
+        if failed and self.other_split is not None and self.options.advice.split:
             outside = len(self.listed - self.evaluated)
             notes.append(
                 f"{WARNING}{outside:,} of the {len(self.listed):,} images in the file are neither "
-                f"validation nor test images of split '{self.split}', but all are of split "
-                f"'{self.other_split}': say {self.advice.split} {self.other_split} if it was run "
-                "on that one."
+                f"validation nor test images of split '{self.options.split}', but all are of split "
+                f"'{self.other_split}': say {self.options.advice.split} {self.other_split} if it "
+                "was run on that one."
             )
         return notes
 
