@@ -5,6 +5,7 @@ A ratio near 1 says that a command is as fast as its libraries allow.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -64,10 +65,15 @@ def command_run(words: Sequence[str]) -> Run:
     Returns:
         The work.
     """
+    environment = dict(os.environ)
+    # Where a container sets it, each process compiles all modules anew, which no user's does.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def run() -> None:
         command = [sys.executable, *words]
-        subprocess.run(command, check=True, capture_output=True)  # noqa: S603  our own command
+        subprocess.run(  # noqa: S603  our own command
+            command, check=True, capture_output=True, env=environment
+        )
 
     return run
 

@@ -109,22 +109,44 @@ else:
 class SystemFields(BaseModel):
     """Description of the system, in every answer of it."""
 
-    model_config = ConfigDict(allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(allow_inf_nan=False)
 
-    system: str = Field(examples=["RetinaNet"])
-    """Name of the system for people."""
-    kind: Literal["boxes", "scores", "both"]
-    """``boxes`` for a detector, ``scores`` for a classifier, ``both`` for the two joined."""
-    finding: str = Field(examples=["Lung opacity"])
-    """Name for people of the finding that is decided."""
-    policy: str = Field(examples=["max_f1"])
-    """Name of the rule that chose the threshold on validation images."""
-    threshold: float | None = Field(default=None, examples=[0.26])
-    """Lowest score at which an image is positive; null if the system has no threshold."""
-    threshold_probability: float | None = Field(default=None, ge=0, le=1, examples=[0.33])
-    """Calibrated probability at the threshold; null without calibration."""
-    undecided_because: str | None = Field(default=None, examples=[None])
-    """Reason why the system cannot decide on any image; null if it can."""
+    system: str = Field(
+        examples=["RetinaNet"],
+        description="Name of the system for people.",
+    )
+    kind: Literal["boxes", "scores", "both"] = Field(
+        description=(
+            "``boxes`` for a detector, ``scores`` for a classifier, ``both`` for the two joined."
+        ),
+    )
+    finding: str = Field(
+        examples=["Lung opacity"],
+        description="Name for people of the finding that is decided.",
+    )
+    policy: str = Field(
+        examples=["max_f1"],
+        description="Name of the rule that chose the threshold on validation images.",
+    )
+    threshold: float | None = Field(
+        default=None,
+        examples=[0.26],
+        description=(
+            "Lowest score at which an image is positive; null if the system has no threshold."
+        ),
+    )
+    threshold_probability: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        examples=[0.33],
+        description="Calibrated probability at the threshold; null without calibration.",
+    )
+    undecided_because: str | None = Field(
+        default=None,
+        examples=[None],
+        description="Reason why the system cannot decide on any image; null if it can.",
+    )
 
 
 class Answer(SystemFields):
@@ -141,33 +163,85 @@ class Answer(SystemFields):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    image: str = Field(examples=["chest.dcm"])
-    """Path of the image file as the user gave it, or ``array`` for pixels without a file."""
-    probability: float | None = Field(default=None, ge=0, le=1, examples=[0.74])
-    """Calibrated probability; null if the system has no calibration."""
-    score: float = Field(ge=0, le=1, examples=[0.81])
-    """Score of the image before calibration."""
-    computed_decision: _Decision = None
-    """Decision that score and threshold give, also if there is a warning; not meant for use."""
-    declared: str | None = Field(default=None, examples=[None])
-    """Name and source of the threshold if somebody declared it; null if it was chosen."""
-    findings: dict[str, float] = Field(default={}, examples=[{"lung_opacity": 0.81}], repr=False)
-    """Score of each finding that the model learned; a detector's is that of its highest box."""
-    boxes: _Boxes
-    """Boxes by falling score. A positive image has those that count for the decision, which are cut
-    out of the map if the system is a classifier. A negative image has none. An undecided image has
-    a detector's boxes with a score of at least 0.5. In Python they are a table with the columns
-    ``finding, x1, y1, x2, y2, score``."""
-    map: ActivationMap | None = Field(default=None, repr=False)
-    """Activation map of a classifier, if a client of the HTTP interface asked for maps."""
-    warnings: tuple[_Warning, ...] = Field(default=(), examples=[[]])
-    """Reasons not to trust the prediction, such as that the image is no frontal chest X-ray."""
-    notes: tuple[str, ...] = Field(default=(), examples=[[]])
-    """Facts about the image, such as that its grey values were inverted. They are no warnings."""
-    seen_in_training: SeenState = Field(default="unknown", examples=["no"])
-    """``train`` if the system learned from this image or a near copy, ``val`` if its weights and
-    threshold were chosen with it, ``no`` for neither, ``unknown`` if the images of the training are
-    not known."""
+    image: str = Field(
+        examples=["chest.dcm"],
+        description=(
+            "Path of the image file as the user gave it, or ``array`` for pixels without a file."
+        ),
+    )
+    probability: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        examples=[0.74],
+        description="Calibrated probability; null if the system has no calibration.",
+    )
+    score: float = Field(
+        ge=0,
+        le=1,
+        examples=[0.81],
+        description="Score of the image before calibration.",
+    )
+    computed_decision: _Decision = Field(
+        default=None,
+        description=(
+            "Decision that score and threshold give, also if there is a warning; not meant for use."
+        ),
+    )
+    declared: str | None = Field(
+        default=None,
+        examples=[None],
+        description=(
+            "Name and source of the threshold if somebody declared it; null if it was chosen."
+        ),
+    )
+    findings: dict[str, float] = Field(
+        default={},
+        examples=[{"lung_opacity": 0.81}],
+        repr=False,
+        description=(
+            "Score of each finding that the model learned; a detector's is that of its highest box."
+        ),
+    )
+    boxes: _Boxes = Field(
+        description=(
+            "Boxes by falling score. A positive image has those that count for the decision, "
+            "which are cut out of the map if the system is a classifier. A negative image has "
+            "none. An undecided image has a detector's boxes with a score of at least 0.5. In "
+            "Python they are a table with the columns ``finding, x1, y1, x2, y2, score``."
+        ),
+    )
+    map: ActivationMap | None = Field(
+        default=None,
+        repr=False,
+        description=(
+            "Activation map of a classifier, if a client of the HTTP interface asked for maps."
+        ),
+    )
+    warnings: tuple[_Warning, ...] = Field(
+        default=(),
+        examples=[[]],
+        description=(
+            "Reasons not to trust the prediction, such as that the image is no frontal chest X-ray."
+        ),
+    )
+    notes: tuple[str, ...] = Field(
+        default=(),
+        examples=[[]],
+        description=(
+            "Facts about the image, such as that its grey values were inverted. They are no "
+            "warnings."
+        ),
+    )
+    seen_in_training: SeenState = Field(
+        default="unknown",
+        examples=["no"],
+        description=(
+            "``train`` if the system learned from this image or a near copy, ``val`` if its "
+            "weights and threshold were chosen with it, ``no`` for neither, ``unknown`` if "
+            "the images of the training are not known."
+        ),
+    )
 
     run_cautions: _Kept[tuple[str, ...]] = ()
     """Sentences on what limits all predictions of the system."""
