@@ -453,7 +453,12 @@ _SENT = (
 ANSWER_COLUMNS = tuple(
     name for name in dict.fromkeys((*_FIRST_COLUMNS, *_SENT)) if name not in ("findings", "map")
 )
-"""Columns of an answer in a table, as of ``cxr predict --csv``: its fields with a single value."""
+"""Columns of an answer in a table: its fields with a single value."""
+TABLE_COLUMNS = (*ANSWER_COLUMNS, "problem")
+"""Columns of the table of ``cxr predict --csv`` and of the page of ``cxr serve``.
+
+The row of a file without an answer has ``image``, ``status`` and ``problem`` alone.
+"""
 
 
 def render_answers(

@@ -24,7 +24,7 @@ from cxr_compare.data_prep.images.loose_images import LooseImage, read_loose_ima
 from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.progress import Progress, Silence
 from cxr_compare.evaluation.overlays.draw import to_png
-from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, render_answers
+from cxr_compare.serving.answer import TABLE_COLUMNS, Answer, render_answers
 from cxr_compare.serving.answer_summary import SystemTally, summary_lines
 from cxr_compare.serving.answers import (
     Answers,
@@ -167,7 +167,7 @@ class _Writer:
         if self.output.csv is not None:
             make_folder(self.output.csv.parent)
             self._table = _unfinished(self.output.csv).open("w", newline="", encoding="utf-8")
-            self._rows = csv.DictWriter(self._table, (*ANSWER_COLUMNS, "problem"))
+            self._rows = csv.DictWriter(self._table, TABLE_COLUMNS)
             self._rows.writeheader()
         return self
 

@@ -77,7 +77,7 @@ class Answers(Sequence[Answer]):
     def to_frame(self) -> pd.DataFrame:
         """Return the predictions as a table with one row for each image and system.
 
-        The columns are `ANSWER_COLUMNS`, as in ``cxr predict --csv``. The table is empty if the
+        The columns are `ANSWER_COLUMNS`. The table is empty if the
         predictions were printed and not kept.
         """
         rows = [answer.to_row() for answer in self.answers]

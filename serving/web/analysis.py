@@ -16,7 +16,7 @@ from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record
-from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, render_answers
+from cxr_compare.serving.answer import TABLE_COLUMNS, Answer, render_answers
 from cxr_compare.serving.guard import Warned
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.schemas import AnalyzeAnswer, ImageFacts, Refused, ReportFigures
@@ -158,7 +158,7 @@ def _overlay(answers: Sequence[Answer]) -> str:
 
 def _table(answers: Sequence[Answer]) -> str:
     sheet = io.StringIO(newline="")
-    rows = csv.DictWriter(sheet, ANSWER_COLUMNS)
+    rows = csv.DictWriter(sheet, TABLE_COLUMNS)
     rows.writeheader()
     rows.writerows(answer.to_row() for answer in answers)
     return sheet.getvalue()

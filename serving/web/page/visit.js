@@ -51,10 +51,22 @@ export function summary(visit) {
   return `${visit.length} ${visit.length === 1 ? "image" : "images"}${parts.length ? `: ${parts.join(", ")}` : ""}`;
 }
 
-/** The answers as one CSV table: that of each image, with the columns named once. */
+// As the server writes text: an apostrophe keeps a spreadsheet from running a name as a formula.
+function refusedRow(item, columns) {
+  const cells = { image: item.name, status: "refused", problem: item.error.message };
+  const inert = (text) => text.replace(/(^|[;,\t\r\n])(\s*)(?=[=+\-@])/g, "$1$2'");
+  return columns.map((name) => (cells[name] ? `"${inert(cells[name]).replaceAll('"', '""')}"` : "")).join(",");
+}
+
+/** The answers as one CSV table, with the columns named once. A refused image has a row with its problem. */
 export function csv(visit) {
-  const tables = visit.filter((item) => item.answer).map((item) => item.answer.csv);
-  const rows = (table) => table.slice(table.indexOf("\n") + 1);
-  const text = tables[0] + tables.slice(1).map(rows).join("");
+  const [columns] = visit.find((item) => item.answer).answer.csv.split("\r\n");
+  const rows = (table) => table.slice(columns.length + 2);
+  const refused = visit.filter((item) => item.state === "failed");
+  const text = [
+    `${columns}\r\n`,
+    ...visit.filter((item) => item.answer).map((item) => rows(item.answer.csv)),
+    ...refused.map((item) => `${refusedRow(item, columns.split(","))}\r\n`),
+  ].join("");
   return new Blob(["\ufeff", text], { type: "text/csv" });  // so that a spreadsheet reads it as UTF-8
 }

@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.answer import EvaluatedOn, ReportOrigin
-from cxr_compare.serving.answer import ANSWER_COLUMNS
+from cxr_compare.serving.answer import TABLE_COLUMNS
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
@@ -325,7 +325,7 @@ def test_the_table_of_an_answer_is_that_of_cxr_predict_and_no_spreadsheet_runs_i
     assert ask(client, png(1))["csv"] is None
     answer = ask(client, png(1), "=1+1.png", include="csv")
     rows = list(csv.DictReader(io.StringIO(answer["csv"])))
-    assert tuple(rows[0]) == ANSWER_COLUMNS
+    assert tuple(rows[0]) == TABLE_COLUMNS
     assert [row["image"] for row in rows] == ["'=1+1.png"] * 2
     for row, system in zip(rows, answer["systems"], strict=True):
         assert float(row["score"]) == system["score"]

@@ -11,12 +11,14 @@ from typing import Any, get_args
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.evaluation.overlays.legend import MARKS
 from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS
+from cxr_compare.serving.answer import TABLE_COLUMNS
 from cxr_compare.serving.guard import Guard, Warned, WarningKind, orientation_warnings
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
@@ -364,6 +366,20 @@ def test_one_number_of_certainty_stands_open_and_the_csv_is_beside_the_answer(pa
     page.click("#save-answers")
     page.wait("window.saved")
     assert page.run("window.saved").endswith(".csv")
+
+
+def test_saved_table_has_a_row_for_an_image_without_an_answer(page: _Page) -> None:
+    example = httpx.get(f"{page.address}examples").json()["examples"][0]
+    files = {"file": (example["name"], httpx.get(page.address + example["url"][1:]).content)}
+    answer = httpx.post(f"{page.address}v1/analyze?include=csv", files=files).json()
+    refused = {"state": "failed", "name": "=a,b.png", "error": {"message": 'no "image"'}}
+    visit = json.dumps([refused, {"state": "done", "answer": answer}])
+    text = page.run(f"import('/page/visit.js').then((module) => module.csv({visit}).text())")
+    table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    assert tuple(table) == TABLE_COLUMNS
+    assert [*table["system"]] == [*(each["system"] for each in answer["systems"]), ""]
+    cells = table.iloc[-1][lambda row: row != ""]
+    assert dict(cells) == {"image": "'=a,b.png", "status": "refused", "problem": 'no "image"'}
 
 
 def test_button_of_the_theme_names_what_it_does(page: _Page) -> None:
