@@ -403,8 +403,7 @@ def test_a_bbox_must_be_around_its_outline(n_wrong, tmp_path):
     assert dataset.summary.excluded["path"].tolist() == ["p00_0.png"]
 
 
-@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
-@pytest.mark.parametrize("n_wrong", [1, 4, 11, 12])
+@pytest.mark.parametrize(("n_wrong", "axes"), [(1, (0,)), (4, (1,)), (11, (0, 1)), (12, (0, 1))])
 def test_corners_in_another_order_are_sorted_where_they_move_together(n_wrong, axes, tmp_path):
     drawn = [list(corners) for corners in CORNERS]
     for corners in drawn[:n_wrong]:

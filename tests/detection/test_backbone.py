@@ -224,14 +224,14 @@ def test_densenet_under_a_pyramid_is_torchvisions_densenet():
 
 
 @pytest.mark.parametrize("name", list(STAGES))
-@pytest.mark.parametrize("layers", [0, 2, 5])
-def test_stages_thaw_from_the_top_by_their_stride(name, layers):
+def test_stages_thaw_from_the_top_by_their_stride(name):
     with torch.device("meta"):
         model = build_detector("retinanet", backbone=name, norm="batch", fpn_channels=16)
-    model.freeze_for_epoch(layers)
-    parameters = model.body.named_parameters()
-    learning = {key.split(".")[0] for key, p in parameters if p.requires_grad}
-    assert learning == {child for stage in STAGES[name][:layers] for child in stage.split()}
+    for layers in (0, 2, 5):
+        model.freeze_for_epoch(layers)
+        parameters = model.body.named_parameters()
+        learning = {key.split(".")[0] for key, p in parameters if p.requires_grad}
+        assert learning == {child for stage in STAGES[name][:layers] for child in stage.split()}
     assert all(p.requires_grad for p in model.backbone.fpn.parameters())
     assert all(p.requires_grad for p in model.head.parameters())
 

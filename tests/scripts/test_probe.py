@@ -1,7 +1,6 @@
 """A probe from the commands: trained, predicted, tuned, compared, exported and asked for images."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,6 @@ from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.scripts.cli import run_command
-from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.export import export
 from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.scripts.commands.train import train

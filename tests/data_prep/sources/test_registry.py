@@ -47,14 +47,13 @@ def test_first_page_names_every_format():
     assert f"`--format`: {', '.join(f'`{name}`' for name in FORMATS)}" in text
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_record_is_complete_and_its_options_exist(name):
-    known = FORMATS[name]
-    assert known.name == name
-    assert known.title
-    assert known.folder
-    assert set(known.options) <= set(OPTIONS)
-    assert not any("://" in address for address in known.sources)
+def test_records_are_complete_and_their_options_exist():
+    for name, known in FORMATS.items():
+        assert known.name == name
+        assert known.title, name
+        assert known.folder, name
+        assert set(known.options) <= set(OPTIONS), name
+        assert not any("://" in address for address in known.sources), name
 
 
 @pytest.mark.parametrize("name", FORMATS)
