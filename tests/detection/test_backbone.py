@@ -113,10 +113,13 @@ def test_detector_on_every_backbone_has_five_levels_and_learns(name):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("norm", ["frozen", "batch"])
 @pytest.mark.parametrize(
-    "name", ["mobilenet_v3_small", "efficientnet_b0", "efficientnet_lite0", "densenet121"]
-)
+    ("name", "norm"),
+    [
+        ("mobilenet_v3_small", "frozen"), ("mobilenet_v3_small", "batch"),
+        ("efficientnet_b0", "batch"), ("efficientnet_lite0", "frozen"), ("densenet121", "batch"),
+    ],
+)  # fmt: skip
 def test_body_learns_with_batch_norm_of_either_kind(name, norm):
     model = build_detector(
         "retinanet", backbone=name, norm=norm, fpn_channels=16, head_convs=1, image_size=SIZE
