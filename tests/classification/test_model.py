@@ -211,10 +211,8 @@ def step(model, batch) -> set[str]:
     ("how", "epoch", "changed"),
     [
         ("head", 0, {"head"}),
-        ("head", 9, {"head"}),
         ("stages", 0, {"head"}),
         ("stages", 1, {"head", "layer4"}),
-        ("stages", 2, {"head", "layer4", "layer3"}),
         ("head_first", 0, {"head"}),
         ("head_first", 1, {"head", "layer4", "layer3", "layer2", "layer1", "conv1", "bn1"}),
         ("stages", 5, {"head", "layer4", "layer3", "layer2", "layer1", "conv1", "bn1"}),
