@@ -972,7 +972,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--dicomweb http://h/d --caller A", "--caller"),
         ("--dicomweb http://h/d --watch 5 --dry-run", "--watch"),
         ("--dicomweb http://h/d", "neither"),
-        ("--dicomweb ftp://h/d", "ftp://h/d"),
+        ("--dicomweb ftp://h/d", "give a URL"),
         ("--dicomweb http://user:secret@h/d", "credentials"),
         ("--dicomweb http://h/d --since yesterday", "2026-01-31"),
         ("--dicomweb http://h/d --modality C/R", "--modality C/R"),
