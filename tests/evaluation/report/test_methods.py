@@ -294,24 +294,6 @@ def test_a_rule_chosen_among_several_is_named_as_a_choice_that_stays_fixed(compa
     }
 
 
-def test_systems_of_which_nothing_is_known_share_one_sentence(comparison, image_set):
-    unknown = replace(comparison, records={})
-    paragraph = methods(unknown, image_set.labelled).paragraphs[1]
-    assert paragraph.count("imported") == 1
-    assert all(name in paragraph for name in comparison.names)
-
-
-def test_member_of_a_joint_system_is_described_once(comparison, image_set):
-    records = {
-        "RetinaNet": {"backend": "onnx"},
-        "CheXNet": {"members": [{"system": "RetinaNet", "backend": "onnx"}]},
-    }
-    made = replace(comparison, records=records)
-    paragraph = methods(made, image_set.labelled).paragraphs[1]
-    assert paragraph.count("was run by this program") == 1
-    assert "CheXNet combines the predictions of RetinaNet" in paragraph
-
-
 def test_what_no_file_says_of_the_patients_is_left_out(comparison, image_set):
     known = image_set.labelled.images[["image_id", "patient_id"]]
     labelled = replace(image_set.labelled, images=known.assign(sex="F"))

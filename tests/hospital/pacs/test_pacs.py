@@ -401,15 +401,6 @@ def test_journal_contains_no_identifier(desk: Desk) -> None:
     assert not any(identifier in content for identifier in (b"345678", b"4711", b"Doe", b"Jane"))
 
 
-def test_journal_records_the_time_of_every_step(desk: Desk) -> None:
-    desk.run(Shelf(radiograph()))
-    with sqlite3.connect(desk.folder / "journal.sqlite") as connection:
-        (row,) = connection.execute("SELECT state, fetched, answered, sent FROM images").fetchall()
-    connection.close()
-    assert row[0] == "sent"
-    assert row[1] <= row[2] <= row[3]
-
-
 def test_journal_survives_a_kill(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
@@ -446,14 +437,6 @@ def test_a_flipped_bit_of_a_journal_is_refused_in_one_line_or_does_no_harm(desk:
         assert set(shelf.held) == had
     assert 0 < refused < len(positions)
     assert "no longer" not in str(desk.lines)
-
-
-def test_journal_whose_column_lost_its_name_is_refused_in_one_line(desk: Desk) -> None:
-    desk.run(Shelf(radiograph("1.2.3.1")))
-    path = desk.folder / "journal.sqlite"
-    path.write_bytes(path.read_bytes().replace(b"since", b"sinse"))
-    with pytest.raises(InputError, match=r"--journal .*journal.sqlite: "):
-        desk.run(Shelf(radiograph("1.2.3.1")))
 
 
 def test_journal_is_used_by_one_program_at_a_time(tmp_path: Path) -> None:
