@@ -146,7 +146,7 @@ def phantom_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of drawn images, which no test changes."""
     folder = tmp_path_factory.mktemp("phantom")
     write_phantom(folder / "phantom", n_images=40, size=96, seed=3)
-    prepare(folder / "phantom", folder / "data")
+    prepare(folder / "phantom", folder / "data", workers=0)
     return folder / "data"
 
 

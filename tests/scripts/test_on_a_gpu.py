@@ -259,12 +259,7 @@ def runs(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.mark.parametrize(
-    "way",
-    [
-        "classifier",
-        pytest.param("detector", marks=pytest.mark.release),
-        *(pytest.param(way, marks=pytest.mark.long) for way in WAYS if "in fp16" in way),
-    ],
+    "way", [pytest.param(way, marks=() if way == "detector" else pytest.mark.long) for way in WAYS]
 )
 def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, runs, tmp_path, capsys, way):
     config, changes = WAYS[way]
