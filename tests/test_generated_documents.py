@@ -6,8 +6,6 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from cxr_compare.scripts.cli import build_app
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import all_commands, command_function
@@ -39,9 +37,13 @@ def documented() -> list[str]:
     return shown + examples
 
 
-@pytest.mark.parametrize("command", documented())
-def test_documented_command_parses(command):
-    APP.parse_args(shlex.split(command)[1:])
+def test_documented_commands_parse():
+    for command in documented():
+        try:
+            APP.parse_args(shlex.split(command)[1:])
+        except Exception as error:
+            error.add_note(command)
+            raise
 
 
 def commands_in_messages() -> Iterator[tuple[str, str, set[str]]]:

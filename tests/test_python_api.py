@@ -90,19 +90,6 @@ def test_a_notebook_shows_what_paths_systems_runs_and_settings_may_be():
         assert {member.__name__ for member in members} == kinds
 
 
-def test_an_editor_shows_what_paths_systems_runs_and_settings_may_be():
-    jedi = pytest.importorskip("jedi")
-    for (name, parameter), kinds in SHOWN.items():
-        script = jedi.Script(f"import cxr_compare\ncxr_compare.{name}(", project=jedi.Project(ROOT))
-        signature = script.get_signatures()[0]
-        (shown,) = (
-            parameter_shown
-            for parameter_shown in signature.params
-            if parameter_shown.name == parameter
-        )
-        assert {member.name for member in shown.infer_annotation()} >= kinds - {"NoneType"}
-
-
 def test_an_object_that_lies_in_no_folder_is_refused_as_a_path():
     from cxr_compare.data_prep.audit.audit import Audit
 

@@ -141,15 +141,23 @@ _SMALL = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def phantom_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of drawn images, which no test changes."""
+    folder = tmp_path_factory.mktemp("phantom")
+    write_phantom(folder / "phantom", n_images=40, size=96, seed=3)
+    prepare(folder / "phantom", folder / "data", workers=0)
+    return folder / "data"
+
+
 @pytest.mark.slow
-def test_the_page_of_own_parts_is_followed(folder, capfd):
+def test_the_page_of_own_parts_is_followed(folder, phantom_set, capfd):
     page = (ROOT / "docs/own-parts.md").read_text()
     (folder / "myparts.py").write_text(
         "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     )
     (folder / "out").mkdir()
-    write_phantom(folder / "phantom", n_images=40, size=96, seed=3)
-    prepare(folder / "phantom", "out/data")
+    (folder / "out/data").symlink_to(phantom_set)
     app = build_app()
     for line in cxr_commands(page):
         words = shlex.split(line)[1:]
@@ -194,18 +202,12 @@ def test_the_page_of_own_parts_is_followed(folder, capfd):
         ("augmentation.function=json:darker", "augmentation.function: the module json has no"),
     ],
 )
-def test_an_own_part_that_is_none_is_refused_in_one_line(folder, key, message):
-    (folder / "out").mkdir()
-    write_phantom(folder / "phantom", n_images=40, size=96, seed=3)
-    prepare(folder / "phantom", "out/data")
+def test_an_own_part_that_is_none_is_refused_in_one_line(folder, phantom_set, key, message):
     with pytest.raises(InputError, match=message):
-        train("chexnet_quickstart", data="out/data", out="out/run", set_=[key])
+        train("chexnet_quickstart", data=phantom_set, out="run", set_=[key])
 
 
-def test_a_callback_that_fails_is_named_in_one_line(folder):
-    (folder / "out").mkdir()
-    write_phantom(folder / "phantom", n_images=40, size=96, seed=3)
-    prepare(folder / "phantom", "out/data")
+def test_a_callback_that_fails_is_named_in_one_line(folder, phantom_set):
     (folder / "failing_calls.py").write_text(
         "from lightning.pytorch import Callback\n"
         "class Fails(Callback):\n"
@@ -215,7 +217,7 @@ def test_a_callback_that_fails_is_named_in_one_line(folder):
     keys = ['training.callbacks=["failing_calls:Fails"]', "data.image_size=96"]
     keys += ["training.epochs=1", *_SMALL["chexnet_quickstart"]]
     with pytest.raises(InputError, match="callbacks: failing_calls:Fails: KeyError"):
-        train("chexnet_quickstart", data="out/data", out="out/run", set_=keys)
+        train("chexnet_quickstart", data=phantom_set, out="run", set_=keys)
 
 
 @pytest.fixture(scope="module")

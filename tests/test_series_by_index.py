@@ -43,10 +43,9 @@ def test_rows_in_another_order_give_the_same_figure(function):
     assert function(y, s[::-1], patients.sample(frac=1, random_state=2)) == expected
 
 
-@pytest.mark.parametrize("rows", [slice(40, None), slice(None, None, 2)])
-def test_other_rows_are_refused(function, rows):
+def test_other_rows_are_refused(function):
     with pytest.raises(InputError):
-        function(Y[:40], S[rows], PATIENTS[:40])
+        function(Y[:40], S[::2], PATIENTS[:40])
 
 
 def test_a_reversed_series_beside_an_array_is_refused(function):
@@ -61,27 +60,20 @@ def test_patients_of_other_rows_are_refused():
 
 
 @pytest.mark.parametrize(
-    "truth",
+    ("name", "scores", "truth"),
     [
-        np.column_stack([Y, 1 - Y]),
-        dict(enumerate(Y)),
-        Y.set_axis(pd.MultiIndex.from_product([range(8), range(10)])),
+        ("truth", S, np.column_stack([Y, 1 - Y])),
+        ("truth", S, dict(enumerate(Y))),
+        ("truth", S, Y.set_axis(pd.MultiIndex.from_product([range(8), range(10)]))),
+        ("A", np.ma.masked_less(S.to_numpy(), 0.1), Y),
+        ("A", S.to_numpy() + 1j, Y),
+        ("A", S + 1j, Y),
     ],
-    ids=["one-hot", "dict", "MultiIndex"],
+    ids=["one-hot", "dict", "MultiIndex", "masked", "complex", "complex Series"],
 )
-def test_truth_of_another_shape_is_refused_by_name(truth):
-    with pytest.raises(InputError, match=r"^truth: "):
-        cxr_compare.compare({"A": S}, truth=truth)
-
-
-@pytest.mark.parametrize(
-    "scores",
-    [np.ma.masked_less(S.to_numpy(), 0.1), S.to_numpy() + 1j, S + 1j],
-    ids=["masked", "complex", "complex Series"],
-)
-def test_scores_that_are_no_real_numbers_are_refused_by_name(scores):
-    with pytest.raises(InputError, match=r"^A: "):
-        cxr_compare.compare({"A": scores}, truth=Y)
+def test_truth_or_scores_of_another_kind_are_refused_by_name(name, scores, truth):
+    with pytest.raises(InputError, match=f"^{name}: "):
+        cxr_compare.compare({"A": scores}, truth=truth)
 
 
 def test_a_list_of_series_is_several_seeds_of_one_system():
@@ -107,16 +99,18 @@ def auroc(scores, truth, **options):
     return result.to_frame().set_index("metric").estimate["auroc"]
 
 
-@pytest.mark.parametrize("scores", [BY_ID, BY_ID.sort_index(), S, BY_ID[:70]])
 @pytest.mark.parametrize(
-    "truth",
+    ("truth", "scores"),
     [
-        truth_with_ids(ORDER),
-        truth_with_ids([str(number) for number in ORDER]),
-        truth_with_ids([f"{number:04d}" for number in ORDER]),
-        truth_with_ids(ORDER.astype(float)),
+        (truth_with_ids(ORDER), BY_ID),
+        (truth_with_ids(ORDER), BY_ID.sort_index()),
+        (truth_with_ids(ORDER), S),
+        (truth_with_ids(ORDER), BY_ID[:70]),
+        (truth_with_ids([str(number) for number in ORDER]), BY_ID),
+        (truth_with_ids([f"{number:04d}" for number in ORDER]), BY_ID),
+        (truth_with_ids(ORDER.astype(float)), BY_ID),
     ],
-    ids=["numbers", "texts", "zeros in front", "floats"],
+    ids=["by id", "sorted", "rows", "some", "texts", "zeros in front", "floats"],
 )
 def test_an_index_that_may_be_rows_or_image_ids_is_asked_about(truth, scores):
     with pytest.raises(InputError, match=r"^A: "):

@@ -1,7 +1,6 @@
 """Boxes that cannot be used: an image with such a box is asked about or unknown, never negative."""
 
 import json
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from tests.data_prep.sources.answers import reader
 
 WIDTH, HEIGHT = 100, 120
 N_BOXES = 12
-OTHERS = ("yolo", "voc", "table")  # formats besides COCO
 # Left, top, width and height of the lesion of each positive image.
 LESIONS = [(64 + n, 70 + n, 20, 25) for n in range(N_BOXES)]
 NAMES = [f"p{n:02d}_0" for n in range(2 * N_BOXES)]  # the first half has a lesion each
@@ -289,7 +287,7 @@ def test_boxes_turn_as_exif_turns_the_pixels(orientation, left, top, width, heig
 
 @pytest.mark.parametrize(
     ("format_name", "orientation"),
-    [*(("coco", orientation) for orientation in range(1, 9)), *product(OTHERS, (6,))],
+    [("coco", 1), ("coco", 3), ("coco", 6), ("yolo", 6), ("voc", 8), ("table", 6)],
 )
 def test_boxes_of_raw_pixels_lie_on_the_lesion_of_the_turned_image(
     format_name, orientation, tmp_path
@@ -386,7 +384,7 @@ def test_large_lesions_are_no_corners(tmp_path):
     assert corners_of(dataset)[0] == [*sizes[0][:2], sizes[0][0] + sizes[0][2], sum(sizes[0][1::2])]
 
 
-@pytest.mark.parametrize("n_wrong", [1, 4, 11, 12])
+@pytest.mark.parametrize("n_wrong", [1, 4, 12])
 def test_a_bbox_must_be_around_its_outline(n_wrong, tmp_path):
     annotations: list[dict[str, Any]] = []
     for n, (x, y, w, h) in enumerate(LESIONS):
@@ -403,8 +401,7 @@ def test_a_bbox_must_be_around_its_outline(n_wrong, tmp_path):
     assert dataset.summary.excluded["path"].tolist() == ["p00_0.png"]
 
 
-@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
-@pytest.mark.parametrize("n_wrong", [1, 4, 11, 12])
+@pytest.mark.parametrize(("n_wrong", "axes"), [(1, (0,)), (4, (1,)), (11, (0, 1)), (12, (0, 1))])
 def test_corners_in_another_order_are_sorted_where_they_move_together(n_wrong, axes, tmp_path):
     drawn = [list(corners) for corners in CORNERS]
     for corners in drawn[:n_wrong]:

@@ -111,12 +111,9 @@ class Stranger:
     [
         (b"", "cannot be read as weights"),
         (b"not a zip", "cannot be read as weights"),
-        (b"root:x:0:0:root:/root:/bin/bash\n", "cannot be read as weights"),
-        (b"file,label\na.png,mass\nb.png,normal\n", "cannot be read as weights"),
-        (b"\x89HDF\r\n\x1a\n", "is an HDF5 file, as Keras writes it"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
         ({"a": Stranger()}, r"holds Python objects \(.*Stranger\).*model.state_dict\(\)"),
         ({"a": 1}, "'a' is no tensor"),
-        ([1, 2], "expected a dictionary of tensors"),
         ({}, "expected a dictionary of tensors"),
     ],
 )

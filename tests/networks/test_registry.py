@@ -14,10 +14,10 @@ from tests.scripts.small_sets import cxr
 PUBLISHED = [name for name, network in NETWORKS.items() if network.weights == "torchvision"]
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_weights_and_smallest_image_are_torchvisions(name):
-    weights = models.get_model_weights(name)["IMAGENET1K_V1"]
-    assert NETWORKS[name].min_size == max(weights.meta["min_size"])
+def test_weights_and_smallest_images_are_torchvisions():
+    for name in PUBLISHED:
+        weights = models.get_model_weights(name)["IMAGENET1K_V1"]
+        assert NETWORKS[name].min_size == max(weights.meta["min_size"]), name
 
 
 @pytest.mark.parametrize("name", ["densenet121", "resnext50_32x4d", "vgg19", "efficientnet_lite1"])

@@ -16,15 +16,10 @@ CALL = ["train", "chexnet_small", "--data", "set", "--out", "run"]
     [
         (["--epochs", "3"], "training.epochs"),
         (["--epochs=3"], "training.epochs"),
-        (["--batch-size", "8"], "training.batch_size"),
         (["--batch_size", "8"], "training.batch_size"),
         (["--lr", "0.001"], "training.learning_rate"),
-        (["--learning-rate", "1e-3"], "training.learning_rate"),
-        (["--image-size", "512"], "data.image_size"),
         (["--imgsz", "512"], "data.image_size"),
-        (["--seed", "1"], "training.seed"),
         (["--weights"], "model.weights"),
-        (["--target", "mass"], "data.target"),
         (["--training.epochs", "3"], "training.epochs"),
     ],
 )

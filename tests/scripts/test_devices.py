@@ -87,6 +87,7 @@ def test_slurm_job_of_the_page_trains_on_two_nodes(data, tmp_path):
     assert (tmp_path / "two/run.json").is_file()
 
 
+@pytest.mark.release
 def test_refusal_that_all_processes_share_leaves_no_folder(data, tmp_path):
     arguments = _words("chexnet_quickstart", data, tmp_path / "run", ["training.batch_size=5"])
     with launched(arguments, slurm(2), tmp_path) as two:

@@ -69,14 +69,20 @@ def test_card_of_a_report_is_that_of_the_system_with_the_same_predictions(folder
         show(report, card=True)
 
 
-def test_a_report_has_no_card_of_imported_predictions(folder, tmp_path):
-    report = tmp_path / "report"
+@pytest.fixture(scope="module")
+def other_report(folder, tmp_path_factory):
+    """The report of the imported predictions alone."""
+    report = tmp_path_factory.mktemp("other") / "report"
     compare({"Other": folder / "scores"}, data=folder / "data", out=report, replicates=100)
-    assert not (report / "cards").exists()
+    return report
+
+
+def test_a_report_has_no_card_of_imported_predictions(folder, other_report):
+    assert not (other_report / "cards").exists()
     with pytest.raises(InputError, match="imported"):
-        show(report, card=True)
+        show(other_report, card=True)
     with pytest.raises(InputError, match="imported"):
-        show(folder / "scores", card=True, report=report)
+        show(folder / "scores", card=True, report=other_report)
 
 
 def test_card_of_a_run_without_validation_says_what_the_run_records(folder, tmp_path):
@@ -87,15 +93,13 @@ def test_card_of_a_run_without_validation_says_what_the_run_records(folder, tmp_
     assert "## Quantitative analyses" not in card
 
 
-def test_card_is_of_a_system_and_only_then_takes_a_report(folder, tmp_path):
+def test_card_is_of_a_system_and_only_then_takes_a_report(folder, other_report):
     with pytest.raises(InputError, match="is a data set"):
         show(folder / "data", card=True)
     with pytest.raises(InputError, match="card=True"):
         show(machine=True, card=True)
-    report = tmp_path / "report"
-    compare({"S": folder / "scores"}, data=folder / "data", out=report, replicates=100)
     with pytest.raises(InputError, match="card=True"):
-        show(folder / "scores", report=report)
+        show(folder / "scores", report=other_report)
     with pytest.raises(InputError, match="report"):
         show(folder / "scores", card=True, report=folder / "data")
 

@@ -1,7 +1,6 @@
 """A probe from the commands: trained, predicted, tuned, compared, exported and asked for images."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,6 @@ from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.scripts.cli import run_command
-from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.export import export
 from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.scripts.commands.train import train
@@ -26,8 +24,8 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def probe_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn images, enough for an AUROC with an interval."""
-    return drawn_images(tmp_path_factory.mktemp("drawn"), 120, 96, [SIZE], prevalence=0.45)
+    """Return a small set of drawn images."""
+    return drawn_images(tmp_path_factory.mktemp("drawn"), 48, 64, [SIZE], prevalence=0.45)
 
 
 @pytest.fixture(scope="module")
@@ -78,33 +76,6 @@ def test_only_the_last_layer_of_a_probe_is_fitted(probe, weights):
     assert kept["penalty"].tolist() == list(run.info.penalties.values())
     assert kept["val_loss"].min() == history["val_loss"].min()
     assert set(run.seen["role"]) == {"train", "val"}
-
-
-def _aurocs(report: Any) -> pd.DataFrame:
-    """The AUROC of all test images of each system and each pair."""
-    figures = report.to_frame()
-    return figures[(figures["metric"] == "auroc") & (figures["subgroup"] == "all")].set_index(
-        ["first", "second"]
-    )
-
-
-def test_a_probe_equals_a_trained_head_within_its_interval(
-    probe, predicted, probe_set, weights, tmp_path
-):
-    head = tmp_path / "head"
-    keys = [*_keys(weights), "model.trainable=head", "model.last_stride=32", "training.epochs=12",
-            "training.learning_rate=1e-2", "training.batch_size=16",
-            "training.weight_decay=0.05", "training.monitor=val_loss"]  # fmt: skip
-    run_command(train, "chexnet_quickstart", data=probe_set, out=head, set_=keys, device="cpu")
-    run_command(predict, str(head), data=probe_set, out=tmp_path / "p", device="cpu")
-    report = compare(
-        [f"Probe={predicted.folder}", f"Head={tmp_path / 'p'}"],
-        data=probe_set,
-        out=tmp_path / "report",
-        replicates=200,
-    )
-    (row,) = _aurocs(report).loc[[("Probe", "Head")]].itertuples()
-    assert row.ci_low < 0 < row.ci_high
 
 
 def test_a_probe_has_maps_that_add_up_to_its_scores(probe, predicted):

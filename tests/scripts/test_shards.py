@@ -247,7 +247,9 @@ def test_calls_that_have_no_shards_are_refused(source, whole, made_shards, monke
         assert "CXR_SHARD=1/3" in refusal(capsys, *command)
 
 
-@pytest.mark.parametrize("kind", ["detector", "classifier"])
+@pytest.mark.parametrize(
+    "kind", ["classifier", pytest.param("detector", marks=pytest.mark.release)]
+)
 @pytest.mark.usefixtures("one_thread")
 def test_joined_predictions_are_those_of_one_call(kind, whole, tmp_path, monkeypatch, capsys):
     run = untrained_run(kind, whole, tmp_path / "run")

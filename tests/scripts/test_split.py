@@ -85,7 +85,7 @@ def test_a_table_of_several_splits_gives_each_by_its_name(data, tmp_path):
         split(data, name="second", file=tmp_path / "both.csv", replace=True)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_folds_of_the_published_results_fit_the_images_of_rsna(shared_data, tmp_path, capsys):
     """No draw takes part; the figures are those of docs/results.md and docs/results-in-full.md."""
     prepare(shared_data / "rsna", tmp_path / "rsna", format="rsna", size=[32], workers=0)

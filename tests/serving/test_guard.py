@@ -271,12 +271,11 @@ def _of_age(pixels: np.ndarray, years: float | None) -> DecodedImage:
 @pytest.mark.parametrize(
     ("learned", "years", "message"),
     [
-        ((0, 3, 60, 900), 6.0, "a patient of 2 to 11 years; of the 963 images .* 3 are of that"),
-        ((0, 3, 60, 900), 0.2, "a patient of under 2 years; .* 0 are"),
+        ((0, 3, 60, 900), 6.0, "2 to 11 years.* 963 .* 3 "),
+        ((0, 3, 60, 900), 0.2, "under 2 years.* 0 "),
         ((0, 3, 60, 900), 14.0, None),
-        ((0, 3, 60, 900), 18.0, None),
         ((0, 3, 60, 900), None, None),
-        ((400, 900, 200, 2), 40.0, "a patient of 18 or more years"),  # a model of children
+        ((400, 900, 200, 2), 40.0, "18 or more years"),  # a model of children
         ((400, 900, 200, 2), 6.0, None),
         (None, 6.0, None),  # a run that does not know
     ],

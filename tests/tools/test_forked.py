@@ -15,6 +15,8 @@ from cxr_compare.scripts import child_processes
 from tests.scripts.launched import wait_until
 from tools.attacks.forked import ForkedCommand, adopt_orphans, orphans
 
+pytestmark = pytest.mark.release  # as the attacks that use it
+
 
 @pytest.fixture
 def become(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:

@@ -11,6 +11,8 @@ import pytest
 from tools.attacks import kills, material
 from tools.attacks.forked import adopt_orphans, call_in_new_process
 
+pytestmark = pytest.mark.release  # as the attack itself
+
 # Writes ten files, one after another. Those that exist may be left.
 _TEN_FILES = """
 import sys, time
@@ -51,7 +53,6 @@ def attack(tmp_path, monkeypatch):
     return attack
 
 
-@pytest.mark.slow
 def test_a_command_that_goes_on_after_kills_passes(attack, capsys):
     assert attack(_RESUMES) == []
     *_, n_kills, n_different = capsys.readouterr().out.split()
@@ -59,7 +60,6 @@ def test_a_command_that_goes_on_after_kills_passes(attack, capsys):
     assert int(n_different) == 0
 
 
-@pytest.mark.slow
 def test_half_a_file_that_stays_after_a_kill_is_found(attack):
     assert any("out/" in line for line in attack(_LEAVES_HALF_FILES))
 
@@ -90,7 +90,6 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.release
 @pytest.mark.parametrize("name", material.COMMANDS)
 def test_killed_command_leaves_what_one_that_nobody_killed_does(work, tmp_path, name):
     call_in_new_process(kill_forked, name, work, tmp_path)

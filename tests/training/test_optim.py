@@ -42,11 +42,10 @@ def test_schedules_rise_and_fall_as_documented():
 
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "step", "constant"])
-@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 2), (2, 5)])  # as in a first try
-def test_warm_up_longer_than_the_training_is_harmless(schedule, epochs, steps):
+def test_warm_up_longer_than_the_training_is_harmless(schedule):
     how = training_settings(schedule=schedule, learning_rate=1.0, warmup_epochs=5)
-    rates = _rates(how, epochs, steps)
-    assert all(0 <= rate <= 1 for rate in rates)
+    for epochs, steps in ((1, 1), (1, 2), (2, 5)):  # as in a first try
+        assert all(0 <= rate <= 1 for rate in _rates(how, epochs, steps))
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd", "rmsprop"])

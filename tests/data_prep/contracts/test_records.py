@@ -103,7 +103,6 @@ def test_content_is_checked_by_its_class(tmp_path, content, named):
         "3",
         '{"n": 1',
         '{"n": NaN}',
-        '{"n": 1, "facts": {"a": Infinity}}',
         '{"n": 1, "facts": {"a": 1e999}}',
         '{"n": 1, "facts": {"a": "\\ud800"}}',
         '{"n": 1, "facts": {"a": "\\u0000"}}',

@@ -161,8 +161,10 @@ def counts(tables: SourceTables) -> dict[str, tuple[int, int]]:
     }
 
 
-@pytest.mark.parametrize(("positive", "negative"), [("TB+", "TB-"), ("TB", "!TB")])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "positive", "negative"),
+    [("table", "TB", "!TB"), *((layout, "TB+", "TB-") for layout in LAYOUTS)],
+)
 def test_opposite_labels_are_one_finding_present_and_absent(tmp_path, layout, positive, negative):
     tables = read(tmp_path, [positive] * 3 + [negative] * 2, layout)
     assert counts(tables) == {"tb": (3, 2)}
@@ -170,16 +172,15 @@ def test_opposite_labels_are_one_finding_present_and_absent(tmp_path, layout, po
 
 
 @pytest.mark.parametrize(
-    ("labels", "shown"),
+    ("layout", "labels", "shown"),
     [
-        ([">=3mm", "<3mm"], [">=3mm", "<3mm"]),
-        (["TB-", "effusion"], ["TB-"]),
-        (["-1", "mass"], ["-1"]),
-        (["0.7", "mass"], ["0.7"]),
-        (['{"choices": ["Mass"]}', "mass"], ["Label Studio"]),
+        *((layout, [">=3mm", "<3mm"], [">=3mm", "<3mm"]) for layout in LAYOUTS),
+        ("table", ["TB-", "effusion"], ["TB-"]),
+        ("coco", ["-1", "mass"], ["-1"]),
+        ("voc", ["0.7", "mass"], ["0.7"]),
+        ("yolo", ['{"choices": ["Mass"]}', "mass"], ["Label Studio"]),
     ],
 )
-@pytest.mark.parametrize("layout", LAYOUTS)
 def test_labels_that_lose_their_meaning_in_a_name_are_shown(tmp_path, layout, labels, shown):
     with pytest.raises(InputError) as caught:
         read(tmp_path, labels * 2, layout)
@@ -252,11 +253,8 @@ def test_several_labels_in_a_cell_are_read_one_by_one(tmp_path):
         ['[{"x": 10.0, "rectanglelabels": ["nodule"]}]', "[]"],
         ['{"objects":[{"title":"nodule"}],"classifications":[]}', "mass"],
         ["20 30 60 34", "mass"],
-        ["557374 2 1015 8 1009 14", "-1"],
         ["0 200 300 400 500;0 10 20 30 40", "mass"],
-        ["[20, 30, 60, 34]", "[]"],
         ["mass", "0,7"],
-        ["1.0", "0.4"],
     ],
 )
 def test_a_column_of_other_content_than_names_is_refused(tmp_path, cells):

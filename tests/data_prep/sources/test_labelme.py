@@ -59,8 +59,6 @@ def test_a_shape_gives_the_box_around_it(tmp_path, points, kind, box):
     "wrong",
     [
         shape([[1, 2], [3, 4]], "line"),
-        shape([[1, 2]], "point"),
-        shape([[1, 2], [3, 4], [5, 9]], "linestrip"),
         shape([[1, 2], [1, 9]]),  # no width
         shape([[1, 2], ["x", 9]]),
         shape([1, 2, 3, 4]),

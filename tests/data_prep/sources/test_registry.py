@@ -47,22 +47,21 @@ def test_first_page_names_every_format():
     assert f"`--format`: {', '.join(f'`{name}`' for name in FORMATS)}" in text
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_record_is_complete_and_its_options_exist(name):
-    known = FORMATS[name]
-    assert known.name == name
-    assert known.title
-    assert known.folder
-    assert set(known.options) <= set(OPTIONS)
-    assert not any("://" in address for address in known.sources)
+def test_records_are_complete_and_their_options_exist():
+    for name, known in FORMATS.items():
+        assert known.name == name
+        assert known.title, name
+        assert known.folder, name
+        assert set(known.options) <= set(OPTIONS), name
+        assert not any("://" in address for address in known.sources), name
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_empty_and_missing_folders_are_refused_by_every_format(tmp_path, name):
-    with pytest.raises(InputError, match="is empty"):
-        read_source(tmp_path, name, ReadOptions())
-    with pytest.raises(InputError, match="no such folder"):
-        read_source(tmp_path / "none", name, ReadOptions())
+def test_empty_and_missing_folders_are_refused_by_every_format(tmp_path):
+    for name in FORMATS:
+        with pytest.raises(InputError, match="is empty"):
+            read_source(tmp_path, name, ReadOptions())
+        with pytest.raises(InputError, match="no such folder"):
+            read_source(tmp_path / "none", name, ReadOptions())
     assert likely_format(tmp_path) is None
 
 
@@ -102,15 +101,16 @@ def test_a_sure_guess_is_taken_and_said(tmp_path):
     assert [line for line in lines if "--format labelme" in line]
 
 
-def test_where_two_formats_fit_both_are_named(tmp_path):
-    folder = write_files(tmp_path, {"a.json": LABELME, "c.json": COCO, "a.png": ""})
-    with pytest.raises(InputError, match="--format labelme or --format coco"):
-        read_source(folder, None, ReadOptions())
-
-
-def test_files_of_a_tool_that_is_not_read_are_named(tmp_path):
-    folder = write_files(tmp_path, {"ann/a.png.json": SUPERVISELY, "a.png": ""})
-    with pytest.raises(InputError, match="Supervisely"):
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"a.json": LABELME, "c.json": COCO}, "--format labelme or --format coco"),
+        ({"ann/a.png.json": SUPERVISELY}, "Supervisely"),  # whose files are not read
+    ],
+)
+def test_what_else_a_folder_may_be_is_named(tmp_path, files, named):
+    folder = write_files(tmp_path, {"a.png": "", **files})
+    with pytest.raises(InputError, match=named):
         read_source(folder, None, ReadOptions())
 
 

@@ -27,15 +27,6 @@ def test_outcome_of_an_image(decision, label, localised, sign, why):
 
 
 @pytest.mark.parametrize(
-    ("localised", "text"),
-    [(False, "right image, wrong place"), (True, "found, on the lesion")],
-)
-def test_a_position_beside_the_lesion_is_wrong(localised, text):
-    prediction = ImagePrediction("A", COLOUR, decision=True, localised=localised)
-    assert outcome(prediction, ImageTruth(1.0))[1] == text
-
-
-@pytest.mark.parametrize(
     ("score", "threshold", "text"),
     [(0.5, 0.5, "score 0.500 ≥ 0.500"), (0.50001, 0.50002, "score 0.50001 < 0.50002")],
 )

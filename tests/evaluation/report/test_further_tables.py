@@ -234,13 +234,13 @@ def test_every_topic_of_a_real_comparison_is_shown(test_set, predict):
 
 
 @pytest.mark.parametrize(
-    ("columns", "words"),
+    ("columns", "reasons"),
     [
-        ({}, "view, sex and age are not known here"),
-        ({"view": "PA"}, "sex and age are not known here, and view does not vary"),
-        ({"view": "PA", "sex": "F", "age_years": 5.0}, "view, sex and age do not vary"),
+        ({}, {"not known"}),
+        ({"view": "PA"}, {"not known", "not vary"}),
+        ({"view": "PA", "sex": "F", "age_years": 5.0}, {"not vary"}),
     ],
 )
-def test_the_page_says_why_there_are_no_groups(columns, words):
-    images = pd.DataFrame({"image_id": ["a", "b"]}).assign(**columns)
-    assert no_groups_text(images) == f"No groups of images: {words}."
+def test_the_page_says_why_there_are_no_groups(columns, reasons):
+    text = no_groups_text(pd.DataFrame({"image_id": ["a", "b"]}).assign(**columns))
+    assert {reason for reason in ("not known", "not vary") if reason in text} == reasons

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.figure_intervals import EXACT_METHOD
 from cxr_compare.evaluation.figures import Figures
-from cxr_compare.evaluation.reduction import Reduction
 from cxr_compare.evaluation.report.citations import read_references
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.interval_texts import families_text
@@ -140,25 +138,6 @@ def test_paragraph_and_report_give_one_account_of_the_families(predict, test_set
         assert f"({size} " in account
     without_numbers = re.sub(r" \[[\d, ]+\]", "", made.paragraphs[3])
     assert account in without_numbers
-
-
-@pytest.mark.parametrize(("n_tried", "words"), [(1, "(1 rule from"), (5, "(5 rules from")])
-def test_one_rule_is_counted_in_the_singular(comparison, image_set, n_tried, words):
-    changed = _with_choices(comparison, n_tried, reduction=Reduction("max"))
-    assert words in methods(changed, image_set.labelled).paragraphs[2]
-
-
-def _with_choices(comparison, n_tried, **chosen):
-    """The comparison whose CheXNet has other choices, and records them."""
-    choices = Choices(
-        target="opacity",
-        chosen_on={"n_images": 40, "n_patients": 40, "n_positive": 9},
-        tried=[{}] * n_tried,
-        **chosen,
-    )
-    result = replace(comparison.systems["CheXNet"], decisions=(choices,))
-    comparison.records["CheXNet"]["decision"] = choices.to_json()
-    return replace(comparison, systems=comparison.systems | {"CheXNet": result})
 
 
 RECIPE = {
@@ -313,28 +292,6 @@ def test_a_rule_chosen_among_several_is_named_as_a_choice_that_stays_fixed(compa
     assert fixed - set(IntervalFacts.from_comparison(alone).fixed) == {
         "rule from boxes to an image score"
     }
-
-
-def test_nothing_to_choose_is_not_written_as_a_count_of_zero(comparison, image_set):
-    assert " tried" not in paragraphs(_with_choices(comparison, 0), image_set)
-
-
-def test_systems_of_which_nothing_is_known_share_one_sentence(comparison, image_set):
-    unknown = replace(comparison, records={})
-    paragraph = methods(unknown, image_set.labelled).paragraphs[1]
-    assert paragraph.count("imported") == 1
-    assert all(name in paragraph for name in comparison.names)
-
-
-def test_member_of_a_joint_system_is_described_once(comparison, image_set):
-    records = {
-        "RetinaNet": {"backend": "onnx"},
-        "CheXNet": {"members": [{"system": "RetinaNet", "backend": "onnx"}]},
-    }
-    made = replace(comparison, records=records)
-    paragraph = methods(made, image_set.labelled).paragraphs[1]
-    assert paragraph.count("was run by this program") == 1
-    assert "CheXNet combines the predictions of RetinaNet" in paragraph
 
 
 def test_what_no_file_says_of_the_patients_is_left_out(comparison, image_set):

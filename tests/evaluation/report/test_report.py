@@ -365,13 +365,6 @@ def test_case_carries_what_it_is_chosen_by(html):
     assert 'data-lesion="7.81"' in case  # 16 x 20 of 64 x 64 px
 
 
-def test_cell_size_of_a_map_stands_once_beside_the_figures(html):
-    cells = "8 × 8 cells, each 8 px wide in the original image, 12.5 % of the width of the map"
-    without_methods = html[: html.index('id="methods"')]
-    assert without_methods.count(f"The map of CheXNet has {cells}") == 1
-    assert without_methods.count("8 × 8 cells") == 1
-
-
 def test_worst_panels_keep_to_their_share_and_are_at_most_1000_px_long():
     noise = np.random.default_rng(0).integers(0, 256, (1200, 800, 3), dtype=np.uint8)
     for most in (300_000, 100_000):

@@ -70,6 +70,12 @@ def result(drawn):
     return _compare(drawn, systems, policy=[f"threshold={CUT}"])
 
 
+@pytest.fixture(scope="module")
+def alone(drawn):
+    """The called boxes without another system."""
+    return _compare(drawn, {"A": _called(drawn[2])})
+
+
 def test_figures_are_those_of_the_scored_boxes_at_the_threshold(result):
     figures = _figures(result)
     for metric in DECIDED:
@@ -129,11 +135,9 @@ def test_charts_mark_its_point(result):
         assert any(label.startswith("called: one point") for label in labels), chart
 
 
-def test_scores_that_are_all_one_are_no_ranking(drawn):
-    called = _called(drawn[2])
-    text = str(_compare(drawn, {"A": called.assign(score=1.0)}))
-    assert "no ranking" in text
-    assert "no ranking" not in str(_compare(drawn, {"A": called}))
+def test_scores_that_are_all_one_are_no_ranking(drawn, alone):
+    assert "no ranking" in str(_compare(drawn, {"A": _called(drawn[2]).assign(score=1.0)}))
+    assert "no ranking" not in str(alone)
 
 
 def test_half_of_the_scores_is_refused(drawn):
@@ -157,7 +161,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("kind", [*ANSWERS, "box_2d", "entries"])
-def test_the_format_of_an_answer_says_what_its_numbers_mean(drawn, kind):
+def test_the_format_of_an_answer_says_what_its_numbers_mean(drawn, alone, kind):
     truth, _, scored, _ = drawn
     called = _called(scored)
     rows = list(called.itertuples())
@@ -178,7 +182,7 @@ def test_the_format_of_an_answer_says_what_its_numbers_mean(drawn, kind):
                 texts[image] = "".join(ANSWERS[kind](rows[number]) for number in own)
         of_kind = truth[["image_id"]].assign(answer=truth["image_id"].map(texts))
     read = _figures(_compare(drawn, {"A": of_kind}))["estimate"]
-    expected = _figures(_compare(drawn, {"A": called}))["estimate"]
+    expected = _figures(alone)["estimate"]
     for metric in ("box_f1", "false_marks"):
         assert read["A", "", metric, ""] == pytest.approx(expected["A", "", metric, ""], abs=0.02)
 
@@ -246,7 +250,7 @@ def test_y_before_x_is_read_where_x_first_leaves_the_image(drawn):
     assert "y1, x1, y2, x2" in str(results[1])
 
 
-def test_files_give_the_same(drawn, tmp_path):
+def test_files_give_the_same(drawn, alone, tmp_path):
     truth, boxes, scored, _ = drawn
     called = _called(scored)
     called.to_csv(tmp_path / "a.csv", index=False)
@@ -260,7 +264,7 @@ def test_files_give_the_same(drawn, tmp_path):
         out=tmp_path / "report",
         replicates=100,
     )
-    in_memory = _figures(_compare(drawn, {"A": called}))["estimate"].dropna()
+    in_memory = _figures(alone)["estimate"].dropna()
     pd.testing.assert_series_equal(_figures(by_file)["estimate"].dropna(), in_memory)
     assert "one operating point" in by_file.page.read_text()
 

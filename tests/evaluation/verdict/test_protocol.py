@@ -38,7 +38,6 @@ from tests.compared import compare_predictions
             {"metric": "recall", "partner": "npv", "policy": "max_f1"},
             "not the two halves of an operating point",
         ),
-        ({"metric": "auroc", "partner": "average_precision"}, "not the two halves"),
         ({"metric": "auroc", "policy": "max_f1"}, "has no policy"),
         ({"metric": "recall", "policy": "best"}, "unknown policy"),
         ({"margin": 0.0}, "must lie above 0"),

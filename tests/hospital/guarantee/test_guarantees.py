@@ -27,17 +27,14 @@ TEXT = "sensitivity>=0.50@0.90"
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("sensitivity>=1.2@0.9", "the sensitivity must lie between 0 and 1, got '1.2'"),
-        ("specificity>=0@0.9", "the specificity must lie between 0 and 1, got '0'"),
-        ("sensitivity>=0.9@0", "the confidence after @ must lie between 0 and 1, got '0'"),
-        ("sensitivity>=0.9@", "the confidence after @ must lie between 0 and 1, got ''"),
+        ("sensitivity>=1.2@0.9", "sensitivity .*'1.2'"),
+        ("sensitivity>=0.9@0", "confidence .*'0'"),
         ("sensitivity>=.9.1@0.9", "got '.9.1'"),
-        ("ppv>=0.4,prevalence=1@0.9", "the prevalence must lie between 0 and 1"),
-        ("false_positives_per_image<=9@0.9", "must lie between 0 and 5, got '9'"),
+        ("ppv>=0.4,prevalence=1@0.9", "prevalence"),
+        ("false_positives_per_image<=9@0.9", "'9'"),
         ("ppv>=0.4@0.9", "use sensitivity>=F@C"),
         ("sensitivity>=0.9&@0.9", "use sensitivity>=F@C"),
-        ("max_f1@0.9", "use sensitivity>=F@C"),
-        ("sensitivity>=0.9&sensitivity>=0.8@0.9", "two different ones joined by &"),
+        ("sensitivity>=0.9&sensitivity>=0.8@0.9", "&"),
     ],
 )
 def test_a_guarantee_that_cannot_be_read_is_refused(text, says):

