@@ -18,13 +18,13 @@ from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.sources.class_folders import FOLDERS, ROBOFLOW
 from cxr_compare.data_prep.sources.coco import COCO
 from cxr_compare.data_prep.sources.cvat import CVAT
+from cxr_compare.data_prep.sources.described import public_formats
 from cxr_compare.data_prep.sources.dicom_folder import DICOM
 from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES, files_below
 from cxr_compare.data_prep.sources.label_studio import LABEL_STUDIO
 from cxr_compare.data_prep.sources.labelme import LABELME
 from cxr_compare.data_prep.sources.other_files import describe_label_files
 from cxr_compare.data_prep.sources.own_table import TABLE, first_table
-from cxr_compare.data_prep.sources.public_formats import COVID, KERMANY, NIH, RSNA, VINDR
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, SourceTables
 from cxr_compare.data_prep.sources.via import VIA
 from cxr_compare.data_prep.sources.voc import VOC
@@ -33,11 +33,7 @@ from cxr_compare.data_prep.sources.yolo import YOLO
 GROUP = "cxr_compare.formats"
 """Group of the entry points by which other packages add formats."""
 _RECORDS = (
-    RSNA,
-    NIH,
-    VINDR,
-    KERMANY,
-    COVID,
+    *public_formats(),
     ROBOFLOW,
     CVAT,
     VOC,
