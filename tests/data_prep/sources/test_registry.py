@@ -108,16 +108,11 @@ def test_where_two_formats_fit_both_are_named(tmp_path):
         read_source(folder, None, ReadOptions())
 
 
-def test_files_of_a_tool_that_is_not_read_are_named(tmp_path):
-    folder = write_files(tmp_path, {"ann/a.png.json": SUPERVISELY, "a.png": ""})
-    with pytest.raises(InputError, match="Supervisely"):
-        read_source(folder, None, ReadOptions())
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("train.json", '[{"file": "a.png", "syms": ["Mass"]}]'),
+        ("ann/a.png.json", SUPERVISELY),
         ("labels/all.json", '{"a.png": {"finding": "Mass"}}'),
         ("boxes.jsonl", '{"image": "a.png"}'),
         ("tool.xml", "<dataset/>"),
