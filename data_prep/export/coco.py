@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -47,7 +48,8 @@ def coco_files(content: AnnotationContent, images: str) -> LabelFiles:
         boxes = all_boxes if name != _UNLABELLED else {}
         listed: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
-        for image in part.itertuples():
+        rows: Iterable[Any] = part.itertuples()
+        for image in rows:
             file = f"{image.stem}.png" if images == "png" else image.path or image.image_id
             n_renamed += PurePosixPath(file).stem != image.image_id
             files.images[image.image_id] = f"images/{file}"

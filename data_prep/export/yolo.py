@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -33,7 +34,8 @@ def yolo_files(content: AnnotationContent, images: str) -> LabelFiles:
     files = content.begin_files("have no label file")
     boxes = content.boxes_by_image()
     numbers = {name: number for number, name in enumerate(content.classes)}
-    for image in content.images.itertuples():
+    rows: Iterable[Any] = content.images.itertuples()
+    for image in rows:
         role = f"/{image.role}" if image.role else ""
         if image.is_labelled:
             own = boxes.get(image.image_id, ())
