@@ -257,7 +257,7 @@ def _turned(
         np.isin(outline[:, 0], (low[0], high[0])).all()
         and np.isin(outline[:, 1], (low[1], high[1])).all()
     )
-    limits = np.nan_to_num(sides, nan=np.inf)
+    limits = np.nan_to_num(sides, nan=np.inf).tolist()
     around = box_of_rectangle(low, high, limits, degrees)[0]
     return tuple(values_of(np.array([edges_around(outline) if is_turned else around]), "xywh")[0])
 
