@@ -83,7 +83,10 @@ def _check(path: Path, key: str, ids: dict[str, pd.Series], mapping: AnyPath | N
     if key == "patient_id" and mapping is None:
         named = tuple(shared_names(role, ids[role], ids["train"]) for role in tested)
         return SplitCheck(path.name, "", named)
-    patients, doubtful, source = _patients(path, pd.concat(list(ids.values())), mapping)
+    table, source = _patients(path, pd.concat(list(ids.values())), mapping)
+    patients = table.set_index("image_id")["patient_id"]
+    is_doubtful = table["patient_id_source"] == "mapped_unverified"
+    doubtful = frozenset(table.loc[is_doubtful, "image_id"])
     found: list[SharedPatients] = [
         shared_patients(role, ids[role], ids["train"], patients, doubtful) for role in tested
     ]
@@ -99,29 +102,29 @@ def _check(path: Path, key: str, ids: dict[str, pd.Series], mapping: AnyPath | N
     return SplitCheck(path.name, source, tuple(found))
 
 
-def _patients(
-    path: Path, ids: pd.Series, mapping: AnyPath | None
-) -> tuple[pd.Series, frozenset[str], str]:
-    """Return the patient by image, the images with a doubtful one, and the name of the mapping."""
+def _patients(path: Path, ids: pd.Series, mapping: AnyPath | None) -> tuple[pd.DataFrame, str]:
+    """Return the patient by image and how it is known, and the name of the mapping."""
     from cxr_compare.data_prep.sources import patient_lookup
 
     if mapping is None:
-        lookup = patient_lookup.nih_patients(ids)
-        if lookup.patients.empty:
+        table = patient_lookup.nih_patients(ids)
+        if table.empty:
             raise InputError(
                 f"{path}: lists images, whose patients are not known; give a mapping with "
                 "--mapping (rsna for images of the RSNA challenge, or a CSV image_id,patient_id)"
             )
-        return lookup.patients, lookup.doubtful, lookup.source
+        return table, "the names of NIH's images"
     given = as_path(mapping)
-    if str(given) == patient_lookup.RSNA and not given.exists():
-        given = patient_lookup.find_rsna_mapping([path.parent, Path()])
     if (given / "dataset.json").is_file():
         from cxr_compare.data_prep.dataset import DataSet
 
         images = DataSet.open(given).images
-        stated = images[images["patient_id_source"] != "assumed_image"]
-        unsure = stated.loc[stated["patient_id_source"] == "mapped_unverified", "image_id"]
-        return stated.set_index("image_id")["patient_id"], frozenset(unsure), given.name
-    lookup = patient_lookup.read_patient_lookup(given).with_nih_names(ids)
-    return lookup.patients, lookup.doubtful, lookup.source
+        return images[images["patient_id_source"] != "assumed_image"], given.name
+    if str(given) == patient_lookup.RSNA and not given.exists():
+        given = patient_lookup.find_rsna_mapping([path.parent, Path()])
+    elif given.is_dir():
+        given = patient_lookup.find_rsna_mapping([given])
+    table = patient_lookup.read_patients(given)
+    if table["patient_id"].str.startswith("nih:").any():
+        table = pd.concat([table, patient_lookup.nih_patients(ids)]).drop_duplicates("image_id")
+    return table, given.name

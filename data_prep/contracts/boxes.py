@@ -115,29 +115,24 @@ def turned_points(points: np.ndarray, degrees: float, pivot: np.ndarray) -> np.n
     return turned
 
 
-def turned_bounds(
-    corners: np.ndarray, degrees: float, size: tuple[float, float] = (np.nan, np.nan)
-) -> np.ndarray:
-    """Return the upright box around a box that is turned about its middle, clipped to the image.
+def turned_bounds(corners: np.ndarray, degrees: float) -> np.ndarray:
+    """Return the upright box around a box that is turned about its middle, clipped at 0.
 
     Args:
         corners: Edges ``x1, y1, x2, y2`` of the box before it is turned, px, shape ``(4,)``.
         degrees: Clockwise rotation in degrees, as annotation tools state it. NaN gives NaN.
-        size: Width and height of the image, px; NaN, if unknown, does not clip.
 
     Returns:
         Edges ``x1, y1, x2, y2`` of the box around the turned one, px, shape ``(4,)``.
 
     Example:
-        >>> turned_bounds(np.array([100.0, 100, 160, 130]), 90, (200, 240)).round(6).tolist()
+        >>> turned_bounds(np.array([100.0, 100, 160, 130]), 90).round(6).tolist()
         [115.0, 85.0, 145.0, 145.0]
     """
     x1, y1, x2, y2 = corners
     points = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
     points = turned_points(points, degrees, (corners[:2] + corners[2:]) / 2)
-    around = np.concatenate([points.min(axis=0), points.max(axis=0)])
-    limit = np.where(np.isnan(size), np.inf, size)
-    return np.clip(around, 0, np.concatenate([limit, limit]))
+    return np.maximum(np.concatenate([points.min(axis=0), points.max(axis=0)]), 0)
 
 
 def upright_boxes(corners: np.ndarray, size: tuple[float, float], orientation: int) -> np.ndarray:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
@@ -21,30 +20,26 @@ _KEY = ["image_id", "finding"]
 _FACTS = ("study_id", "view", "sex", "age_years", "spacing_col_mm")
 
 
-class ImageEntry(NamedTuple):
-    """Facts about an image of an export, which every label file states.
+@dataclass
+class LabelFiles:
+    """Label files of an export, before anything is written.
 
     Attributes:
-        image_id: Id of the image.
-        stem: The id, changed so that it can be a file name, without a suffix.
-        file: Path of the original file relative to the folder of the images; None for an image
-            without a file.
-        width: Width of the original image, px; None if unknown.
-        height: Height of the original image, px; None if unknown.
-        role: ``train``, ``val``, ``test`` or ``unused``; None if the export does not state them.
+        texts: Content of each file by its path in the folder.
+        images: Path in the folder of the file of each image, by image id.
+        n_boxes: Number of boxes in the files.
+        losses: One sentence for each kind of label or fact that the files cannot hold.
     """
 
-    image_id: str
-    stem: str
-    file: str | None
-    width: int | None
-    height: int | None
-    role: str | None
+    texts: dict[str, str] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
+    n_boxes: int = 0
+    losses: list[str] = field(default_factory=list)
 
-    @property
-    def has_size(self) -> bool:
-        """True if width and height are known."""
-        return self.width is not None and self.height is not None
+    def lose(self, number: int, text: str) -> None:
+        """Note a loss of so many things; the text begins with a noun in the plural and a verb."""
+        if number:
+            self.losses.append(counted_phrase(number, text))
 
 
 @dataclass(frozen=True)
@@ -56,9 +51,10 @@ class AnnotationContent:
 
     Attributes:
         dataset: Data set in which the labels of the chosen reader are those of ``reference``.
-        images: Table of images by ``image_id``, with ``role`` (train, val, test or unused; missing
-            if the export does not state them), ``file`` (path of the original file) and ``stem``
-            (the id as a file name without suffix).
+        images: Table of images by ``image_id``, with ``role`` (train, val, test or unused),
+            ``stem`` (the id as a file name without suffix) and ``is_labelled`` (False if a label of
+            the image is among `unlabelled`). What is missing is None, all roles without a split.
+        unlabelled: Labels that files of boxes cannot express: ``image_id, finding, why``.
         readers: Names of the readers whose labels are not exported.
         classes: Names of the exported findings, in alphabetical order.
         targets: By name: findings that together make an image positive, as ``dataset.json`` stores
@@ -67,39 +63,17 @@ class AnnotationContent:
 
     dataset: DataSet
     images: pd.DataFrame
+    unlabelled: pd.DataFrame
     readers: tuple[str, ...]
     classes: tuple[str, ...]
     targets: dict[str, Target]
-
-    @property
-    def has_roles(self) -> bool:
-        """True if the export states which images are for train, validation and test."""
-        return bool(self.images["role"].notna().all())
-
-    def entries(self, images: pd.DataFrame | None = None) -> Iterator[ImageEntry]:
-        """Yield the facts about each image in order.
-
-        Args:
-            images: Rows of the images table to yield; None yields all.
-        """
-        images = self.images if images is None else images
-        columns = images[list(ImageEntry._fields)].astype(object)
-        rows = columns.where(columns.notna(), None).itertuples(index=False, name=None)
-        return (ImageEntry(*row) for row in rows)
-
-    def known_facts(self) -> list[str]:
-        """Return the names of facts, such as ``sex`` or ``view``, that are known for any image."""
-        free = [c for c in self.images.columns if c.startswith("x_")]
-        several = ["source"] if self.images["source"].nunique() > 1 else []
-        known = [c for c in (*_FACTS, *free) if c in self.images and self.images[c].notna().any()]
-        return [*several, *known]
 
     def by_role(self) -> Iterator[tuple[str | None, pd.DataFrame]]:
         """Yield each role (train, val, test, unused) with the table of its images, train first.
 
         If the export does not state roles, it yields None with the table of all images.
         """
-        if not self.has_roles:
+        if self.images["role"].isna().any():
             yield None, self.images
             return
         for role in ("train", "val", "test", "unused"):
@@ -108,14 +82,7 @@ class AnnotationContent:
                 yield role, chosen
 
     def boxes_by_image(self) -> dict[str, list[tuple[str, float, float, float, float]]]:
-        """Return the boxes of the reader ``reference``, by image id.
-
-        The labels of this reader are the ones that are exported. An image without a box is missing.
-
-        Returns:
-            By image id, a list of tuples ``finding, x1, y1, x2, y2`` with edges in px of the
-            original image.
-        """
+        """Return the exported boxes by image id, as tuples ``finding, x1, y1, x2, y2`` (px)."""
         columns = ["image_id", "finding", *EDGES]
         boxes: dict[str, list[tuple[str, float, float, float, float]]] = {}
         rows = self.dataset.boxes[columns].sort_values(columns)
@@ -123,59 +90,43 @@ class AnnotationContent:
             boxes.setdefault(image_id, []).append(tuple(box))
         return boxes
 
-    def inexpressible_labels(self) -> pd.DataFrame:
-        """Return the labels that a file of boxes, such as a YOLO file, cannot express.
+    def begin_files(self, unlabelled: str) -> LabelFiles:
+        """Return empty label files with the losses that all files of boxes (COCO, YOLO) have.
 
-        In such a file, a finding without a box counts as absent. It cannot say that a finding is
-        unknown.
-
-        They are labels of the reader ``reference``, which are the ones that are exported.
-
-        Returns:
-            A table with columns ``image_id, finding, why``. The column ``why`` has the reason: the
-            finding is unknown or uncertain, or not all its lesions have a box.
+        Args:
+            unlabelled: Words on the images of which a label cannot be expressed.
         """
-        findings = self.dataset.findings
-        coverage = self.dataset.box_coverage
-        pairs = self.images[["image_id"]].merge(
-            pd.DataFrame({"finding": list(self.classes)}, dtype=TEXT), how="cross"
+        files = LabelFiles()
+        counts = self.unlabelled["why"].value_counts()
+        reasons = ", ".join(f"{n:,} {why}" for why, n in counts.items())
+        why = f"since a finding is neither present nor absent ({reasons})"
+        files.lose(int((~self.images["is_labelled"]).sum()), f"images {unlabelled}, {why}")
+        files.lose(
+            int(self.images["patient_id"].nunique()),
+            "patients are not exported; read back with --patient-pattern if the ids contain them",
         )
-        whole = coverage.loc[coverage["coverage"] == "all", _KEY].assign(covered="yes")
-        boxed = self.dataset.boxes[_KEY].drop_duplicates().assign(boxed="yes")
-        pairs = pairs.merge(findings[[*_KEY, "state"]], on=_KEY, how="left")
-        pairs = pairs.merge(whole, on=_KEY, how="left").merge(boxed, on=_KEY, how="left")
-        state = pairs["state"]
-        complete = pairs["covered"].notna() & pairs["boxed"].notna()
-        why = state.map({"uncertain": "uncertain"}).where(state.notna(), "unknown")
-        why = why.mask((state == "present") & ~complete, "not fully boxed")
-        return pairs[_KEY].assign(why=why).dropna(ignore_index=True)
-
-
-def refuse_if_inexpressible(
-    content: AnnotationContent, inexpressible_labels: pd.DataFrame, format_name: str
-) -> None:
-    """Refuse an export in which every image has a label that a file of boxes cannot express.
-
-    Args:
-        content: Images, labels and boxes to export.
-        inexpressible_labels: Table of `AnnotationContent.inexpressible_labels`.
-        format_name: Name of the file format, for the message.
-
-    Raises:
-        InputError: Every image has such a label.
-    """
-    if not is_member(content.images["image_id"], inexpressible_labels["image_id"]).all():
-        return
-    first = inexpressible_labels.iloc[0]
-    raise InputError(
-        f"{content.dataset.folder}: {format_name} cannot express it: on each image some finding is "
-        f"unknown, uncertain or not fully boxed (image {first['image_id']!r}: "
-        f"{first['finding']} is {first['why']}); choose one with --target"
-    )
+        free = [column for column in self.images.columns if column.startswith("x_")]
+        several = ["source"] if self.images["source"].nunique() > 1 else []
+        there = self.images.columns[self.images.notna().any()]
+        facts = [*several, *(column for column in (*_FACTS, *free) if column in there)]
+        if facts:
+            files.losses.append(f"{', '.join(facts)}: not exported")
+        files.lose(
+            len(self.readers),
+            f"readers are not exported; --reader takes one of {', '.join(self.readers)}",
+        )
+        for name, target in self.targets.items():
+            if len(target.any_of) > 1:
+                members = ",".join(target.any_of)
+                files.losses.append(
+                    f"the target {name} is not exported; read back with --target {name}={members}"
+                )
+        return files
 
 
 def select_content(
     dataset: DataSet,
+    format: str,  # noqa: A002 - the option's own name
     *,
     split: str | None,
     reader: str,
@@ -185,6 +136,7 @@ def select_content(
 
     Args:
         dataset: A prepared data set.
+        format: Name of the file format, for the message.
         split: Name of the split, that is, of the assignment to train, validation and test, which
             the export states; None exports no assignment.
         reader: Name of the person whose labels are exported; ``reference`` for the final labels,
@@ -195,7 +147,8 @@ def select_content(
         The selected images, labels and boxes.
 
     Raises:
-        InputError: The reader does not exist, or a finding has characters that files cannot hold.
+        InputError: The reader does not exist, a finding has characters that files cannot hold, or
+            on every image some finding is unknown, uncertain or not outlined by boxes.
     """
     tables = {name: dataset.optional_table(name) for name in _TABLES}
     readers = sorted(set(tables["findings"]["reader"]) | set(tables["boxes"]["reader"]))
@@ -220,7 +173,18 @@ def select_content(
             f"{dataset.folder}: finding {odd!r} has characters that label files cannot hold"
         )
     others = tuple(name for name in readers if name != reader)
-    return AnnotationContent(chosen, _images(dataset, split), others, tuple(classes), targets)
+    images = _images(dataset, split)
+    unlabelled = _inexpressible_labels(chosen, images["image_id"], classes)
+    is_labelled = ~is_member(images["image_id"], unlabelled["image_id"])
+    if not is_labelled.any():
+        first = unlabelled.iloc[0]
+        raise InputError(
+            f"{dataset.folder}: {format} cannot express it: on each image some finding is unknown, "
+            f"uncertain or not fully boxed (image {first['image_id']!r}: {first['finding']} is "
+            f"{first['why']}); choose one with --target"
+        )
+    images = images.astype(object).where(images.notna(), None).assign(is_labelled=is_labelled)
+    return AnnotationContent(chosen, images, unlabelled, others, tuple(classes), targets)
 
 
 def _images(dataset: DataSet, split: str | None) -> pd.DataFrame:
@@ -229,7 +193,6 @@ def _images(dataset: DataSet, split: str | None) -> pd.DataFrame:
     if split is not None:
         roles = dataset.split(split).set_index("image_id")["role"]
         images["role"] = images["image_id"].map(roles).fillna("unused").astype(TEXT)
-    images["file"] = images["path"]
     images["stem"] = file_stems(images["image_id"])
     return images
 
@@ -263,3 +226,26 @@ def file_stems(ids: pd.Series) -> pd.Series:
         taken.add(name.lower())
         names[index] = name
     return pd.Series(names, dtype=TEXT).reindex(ids.index)
+
+
+def _inexpressible_labels(
+    dataset: DataSet, image_ids: pd.Series, classes: Sequence[str]
+) -> pd.DataFrame:
+    """Return the labels that a file of boxes cannot express, with the reason ``why``.
+
+    In such a file, a finding without a box counts as absent. It cannot say that a finding is
+    unknown or uncertain, or that not all its lesions have a box.
+    """
+    findings = dataset.findings
+    coverage = dataset.box_coverage
+    named = pd.DataFrame({"finding": classes}, dtype=TEXT)
+    pairs = image_ids.to_frame().merge(named, how="cross")
+    whole = coverage.loc[coverage["coverage"] == "all", _KEY].assign(covered="yes")
+    boxed = dataset.boxes[_KEY].drop_duplicates().assign(boxed="yes")
+    pairs = pairs.merge(findings[[*_KEY, "state"]], on=_KEY, how="left")
+    pairs = pairs.merge(whole, on=_KEY, how="left").merge(boxed, on=_KEY, how="left")
+    state = pairs["state"]
+    complete = pairs["covered"].notna() & pairs["boxed"].notna()
+    why = state.map({"uncertain": "uncertain"}).where(state.notna(), "unknown")
+    why = why.mask((state == "present") & ~complete, "not fully boxed")
+    return pairs[_KEY].assign(why=why).dropna(ignore_index=True)

@@ -14,10 +14,10 @@ from cxr_compare.data_prep.contracts.output_folders import atomic_folder
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.export.annotation_folder import AnnotationFolder
-from cxr_compare.data_prep.export.coco import write_coco
-from cxr_compare.data_prep.export.content import AnnotationContent, select_content
-from cxr_compare.data_prep.export.yolo import write_yolo
+from cxr_compare.data_prep.export.coco import coco_files
+from cxr_compare.data_prep.export.content import AnnotationContent, LabelFiles, select_content
+from cxr_compare.data_prep.export.image_writer import write_images
+from cxr_compare.data_prep.export.yolo import yolo_files
 from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES
 
 _IMAGE_MODES = ("none", "png", "link")
@@ -65,9 +65,9 @@ class ExportSummary(ShownAsText):
         )
 
 
-_WRITERS: dict[str, Callable[[AnnotationContent, AnnotationFolder], int]] = {
-    "coco": write_coco,
-    "yolo": write_yolo,
+_MAKERS: dict[str, Callable[[AnnotationContent, str], LabelFiles]] = {
+    "coco": coco_files,
+    "yolo": yolo_files,
 }
 
 
@@ -107,8 +107,8 @@ def export_annotations(
         InputError: The options do not fit together, or an image cannot be read.
     """
     out = Path(out)
-    if format not in _WRITERS:
-        raise InputError(f"--format {format}: use one of {', '.join(_WRITERS)}")
+    if format not in _MAKERS:
+        raise InputError(f"--format {format}: use one of {', '.join(_MAKERS)}")
     if images is None:
         # Programs cannot read YOLO files without images.
         images = "png" if format == "yolo" and dataset.has_pixels else "none"
@@ -120,18 +120,24 @@ def export_annotations(
         raise InputError(
             f"{dataset.folder}: links would show the paths that its key hides; use --images png"
         )
-    content = select_content(dataset, split=split, reader=reader, target=target)
+    content = select_content(dataset, format, split=split, reader=reader, target=target)
     if images == "png":  # a byte a pixel at most, about
-        pixels = content.images["width"] * content.images["height"]
-        require_free_space(out, int(pixels.astype("float64").sum()))
+        sides = content.images[["width", "height"]].astype("float64")
+        require_free_space(out, int(sides.prod(axis=1).sum()))
+    files = _MAKERS[format](content, images)
     with atomic_folder(out) as temporary:
-        folder = AnnotationFolder(temporary, images, dataset, advance)
-        n_boxes = _WRITERS[format](content, folder)
-        folder.render(cpu_count() if workers is None else workers)
+        for name, text in files.texts.items():
+            path = temporary / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        if images != "none":
+            names = {image_id: temporary / name for image_id, name in files.images.items()}
+            processes = cpu_count() if workers is None else workers
+            write_images(dataset, names, images, processes, advance)
     if images == "link":
-        suffixes = content.images["file"].str.lower().str.extract(r"(\.[^./]*)$", expand=False)
-        folder.note_loss(
+        suffixes = content.images["path"].str.lower().str.extract(r"(\.[^./]*)$", expand=False)
+        files.lose(
             int((~suffixes.isin(IMAGE_SUFFIXES[:-2])).sum()),
             "images are DICOM, which many programs do not read; --images png renders them",
         )
-    return ExportSummary(format, out, len(content.images), n_boxes, tuple(folder.not_exported))
+    return ExportSummary(format, out, len(content.images), files.n_boxes, tuple(files.losses))

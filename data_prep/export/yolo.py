@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Any
 
-import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.export.annotation_folder import (
-    AnnotationFolder,
-    note_facts_without_columns,
-)
-from cxr_compare.data_prep.export.content import (
-    AnnotationContent,
-    ImageEntry,
-    refuse_if_inexpressible,
-)
-
-_UNLABELLED = "unlabelled/images"
+from cxr_compare.data_prep.export.content import AnnotationContent, LabelFiles
+from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES
 
 
-def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> int:
-    """Write labels and boxes in the format of YOLO: one text file for each image.
+def yolo_files(content: AnnotationContent, images: str) -> LabelFiles:
+    """Make files of labels and boxes in the format of YOLO: one text file for each image.
 
     The file ``labels/IMAGE.txt`` (``labels/train/IMAGE.txt`` and so on, if train, validation and
     test are exported) has one line for each box: the number of its class (from 0), the x and y of
@@ -35,39 +26,42 @@ def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> int:
 
     Args:
         content: Images, labels and boxes to export.
-        folder: Folder to write into.
-
-    Returns:
-        Number of boxes that were written.
+        images: How images are written: none, png or link.
 
     Raises:
-        InputError: On every image some finding is unknown, uncertain or not outlined by boxes, or
-            an image with boxes has no known width and height.
+        InputError: An image with boxes has no known width and height.
     """
+    files = content.begin_files("have no label file")
     boxes = content.boxes_by_image()
-    inexpressible_labels = content.inexpressible_labels()
-    refuse_if_inexpressible(content, inexpressible_labels, "yolo")
-    is_unlabelled = is_member(content.images["image_id"], inexpressible_labels["image_id"])
     numbers = {name: number for number, name in enumerate(content.classes)}
-    n_boxes = 0
-    for image, unlabelled in zip(content.entries(), is_unlabelled, strict=True):
-        under = f"{image.role}/" if image.role else ""
+    rows: Iterable[Any] = content.images.itertuples()
+    for image in rows:
+        role = f"/{image.role}" if image.role else ""
+        if image.is_labelled:
+            own = boxes.get(image.image_id, ())
+            lines = [_line(numbers[name], edges, image) for name, *edges in own]
+            files.texts[f"labels{role}/{image.stem}.txt"] = "".join(lines)
+            files.n_boxes += len(lines)
         # Programs take images in images/ without a label file for negatives.
-        images = _UNLABELLED if unlabelled else f"images/{image.role}" if image.role else "images"
-        if not unlabelled:
-            lines = [
-                _line(numbers[name], edges, image) for name, *edges in boxes.get(image.image_id, ())
-            ]
-            folder.write(f"labels/{under}{image.stem}.txt", "".join(lines))
-            n_boxes += len(lines)
-        folder.put_image(image, f"{images}/{folder.file_name_of(image)}")
-    text = yaml.safe_dump(_description(content), sort_keys=False, allow_unicode=True)
-    folder.write("data.yaml", text)
-    _note_losses(content, folder, inexpressible_labels)
-    return n_boxes
+        folder = f"images{role}" if image.is_labelled else "unlabelled/images"
+        suffix = PurePosixPath(image.path or "").suffix
+        if images == "png":
+            suffix = ".png"
+        elif suffix.lower() not in IMAGE_SUFFIXES:
+            suffix = ".dcm"
+        files.images[image.image_id] = f"{folder}/{image.stem}{suffix}"
+    description = _description(content)
+    files.texts["data.yaml"] = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
+    renamed = int((content.images["stem"] != content.images["image_id"]).sum())
+    files.lose(renamed, "ids were changed, since they are no file names")
+    if images == "none":
+        files.losses.append(
+            "images are not exported; programs expect them in images/ beside labels/ (--images png)"
+        )
+    return files
 
 
-def _line(number: int, edges: list[float], image: ImageEntry) -> str:
+def _line(number: int, edges: list[float], image: Any) -> str:
     if image.width is None or image.height is None:
         raise InputError(f"image {image.image_id!r}: has boxes, but no size; yolo needs it")
     x1, y1, x2, y2 = edges
@@ -83,22 +77,3 @@ def _description(content: AnnotationContent) -> dict[str, Any]:
     places = {role: f"images/{role}" for role in roles} or {"train": "images"}
     names = dict(enumerate(content.classes))
     return {**places, "nc": len(names), "names": names}
-
-
-def _note_losses(
-    content: AnnotationContent, folder: AnnotationFolder, inexpressible_labels: pd.DataFrame
-) -> None:
-    counts = inexpressible_labels["why"].value_counts()
-    reasons = ", ".join(f"{count:,} {why}" for why, count in counts.items())
-    folder.note_loss(
-        inexpressible_labels["image_id"].nunique(),
-        f"images have no label file, since a finding is neither present nor absent ({reasons})",
-    )
-    note_facts_without_columns(content, folder)
-    images = content.images
-    renamed = int((images["stem"] != images["image_id"]).sum())
-    folder.note_loss(renamed, "ids were changed, since they are no file names")
-    if folder.mode == "none":
-        folder.not_exported.append(
-            "images are not exported; programs expect them in images/ beside labels/ (--images png)"
-        )

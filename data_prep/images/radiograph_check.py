@@ -122,14 +122,14 @@ def why_no_radiograph(path: Path) -> tuple[str | None, bool]:
     return check_dicom_file(path.parent, path.name).reason, True
 
 
-def check_dicom_file(root: Path, name: str, copy: Path | None = None) -> DicomFile:
+def check_dicom_file(root: Path, name: str) -> DicomFile:
     """Read the header of a DICOM file, and check whether it is a frontal chest radiograph.
 
-    `name` is the path relative to `root`; `copy` is a local copy that is read instead.
+    `name` is the path relative to `root`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of odd values; those used are checked here
-        return _check(name, copy or root / name)
+        return _check(name, root / name)
 
 
 def _check(path: str, file: Path) -> DicomFile:

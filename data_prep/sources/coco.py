@@ -23,7 +23,6 @@ import numpy as np
 
 from cxr_compare.data_prep.contracts.box_numbers import coco_rotation, finite_or_nan, four_numbers
 from cxr_compare.data_prep.contracts.box_readings import BoxReading, values_of
-from cxr_compare.data_prep.contracts.boxes import turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
@@ -42,6 +41,7 @@ from cxr_compare.data_prep.sources.image_files import (
 )
 from cxr_compare.data_prep.sources.label_values import class_finding, normal_classes, plain_facts
 from cxr_compare.data_prep.sources.outlines import (
+    box_of_rectangle,
     edges_around,
     mask_edges,
     polygon_points,
@@ -223,33 +223,12 @@ class _CocoFile:
             raise InputError(_without_box(item))
         if numbers is None:
             return mark.with_box(values_of(np.array([around]), reading.form)[0].tolist())
+        sides = finite_or_nan(image.get(side) for side in ("width", "height"))
         if degrees := coco_rotation(item):
-            return mark.with_box(self._turned(numbers, degrees, outline, image))
+            return mark.with_box(_turned(numbers, degrees, outline, sides))
         if around is not None and reading.unit == "px":
-            sides = finite_or_nan(image.get(side) for side in ("width", "height"))
             require_same_place(numbers, around, max(sides), reading)
         return mark.with_box(numbers, is_around=False)
-
-    def _turned(
-        self,
-        numbers: tuple[float, ...],
-        degrees: float,
-        outline: np.ndarray | None,
-        image: dict[str, Any],
-    ) -> tuple[float, ...]:
-        """Return the box around a box that CVAT turned, in the form of the file."""
-        x, y, width, height = numbers
-        corners = (x, y, x + width, y + height)
-        is_turned = outline is not None and not (
-            np.isin(outline[:, 0], corners[::2]).all()
-            and np.isin(outline[:, 1], corners[1::2]).all()
-        )
-        if is_turned:
-            return tuple(values_of(np.array([edges_around(outline)]), "xywh")[0])
-        sides = finite_or_nan(image.get(side) for side in ("width", "height"))
-        size = (sides[0] or np.nan, sides[1] or np.nan)
-        turned = turned_bounds(np.array(corners), degrees, size).round(4)
-        return tuple(values_of(turned[None], "xywh")[0])
 
     def _items(self, name: str, *, required: bool = True) -> list[dict[str, Any]]:
         items = self.content.get(name, None if required else [])
@@ -262,6 +241,25 @@ class _CocoFile:
 
     def _fail(self, position: str, reason: str) -> InputError:
         return InputError(f"{self.full_path}: {position}: {reason}")
+
+
+def _turned(
+    numbers: tuple[float, ...],
+    degrees: float,
+    outline: np.ndarray | None,
+    sides: Sequence[float],
+) -> tuple[float, ...]:
+    """Return the box around a box that CVAT turned, in the form of the file."""
+    x, y, width, height = numbers
+    low = np.array([x, y])
+    high = np.array([x + width, y + height])
+    is_turned = outline is not None and not (
+        np.isin(outline[:, 0], (low[0], high[0])).all()
+        and np.isin(outline[:, 1], (low[1], high[1])).all()
+    )
+    limits = np.nan_to_num(sides, nan=np.inf).tolist()
+    around = box_of_rectangle(low, high, limits, degrees)[0]
+    return tuple(values_of(np.array([edges_around(outline) if is_turned else around]), "xywh")[0])
 
 
 def _reader_of(annotation: dict[str, Any]) -> str:

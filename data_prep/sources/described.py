@@ -8,6 +8,7 @@ images.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -20,7 +21,13 @@ from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.table_files import read_table_file, refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.sources.descriptions import PublicSet, TableRules, find_files
+from cxr_compare.data_prep.sources.descriptions import (
+    PublicSet,
+    TableRules,
+    find_files,
+    own_descriptions,
+    sets_of_format,
+)
 from cxr_compare.data_prep.sources.image_facts import read_facts, take_facts
 from cxr_compare.data_prep.sources.image_files import list_images, require_unique_ids
 from cxr_compare.data_prep.sources.image_lists import image_name, read_image_list
@@ -30,6 +37,7 @@ from cxr_compare.data_prep.sources.patients import add_patients
 from cxr_compare.data_prep.sources.rsna import add_nih_patients
 from cxr_compare.data_prep.sources.source_tables import (
     NO_PIXELS,
+    Format,
     ReadOptions,
     Show,
     SourceTables,
@@ -41,9 +49,11 @@ from cxr_compare.data_prep.sources.statements import BOX, Source, Statements, bu
 _ENOUGH_TO_TELL = 20  # boxed copies of images, if all boxes fit into them
 
 
-def read_set(root: Path, entry: PublicSet, options: ReadOptions, show: Show) -> SourceTables:
-    """Read a public data set, which is in a folder, by its description."""
-    source = Source(entry.format, root, options, show)
+def _read(name: str, root: Path, options: ReadOptions, show: Show) -> SourceTables:
+    """Read a public data set, which is in a folder, by the description that fits."""
+    sets = sets_of_format(name)
+    entry = next((entry for entry in sets if entry.fits(root)), sets[0])
+    source = Source(name, root, options, show)
     files = _files(source, entry)
     tables = _tables(source, entry, files)
     images = _match(source, entry, tables, files)
@@ -327,3 +337,23 @@ def _targets(entry: PublicSet, stated: set[str]) -> dict[str, Target]:
         if name in targets:
             targets[name] = replace(targets[name], display_name=shown)
     return targets
+
+
+def _is_there(name: str, root: Path) -> bool:
+    return any(entry.fits(root) for entry in sets_of_format(name))
+
+
+def public_formats() -> list[Format]:
+    """Return the formats of public data sets, in the order of their descriptions."""
+    return [
+        Format(
+            name=name,
+            title=entry.title,
+            folder=entry.folder,
+            detect=partial(_is_there, name),
+            read=partial(_read, name),
+            options=tuple(entry.options),
+            sources=tuple(entry.sources),
+        )
+        for name, entry in own_descriptions().format.items()
+    ]

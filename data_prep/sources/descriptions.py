@@ -167,17 +167,28 @@ class PublicSet(_Described):
         return bool(len(files) and in_place.all() and is_published.mean() > _MOST_PUBLISHED)
 
 
+class PublicFormat(_Described):
+    """Description of a format of public data sets; the attributes are those of `Format`."""
+
+    title: str
+    folder: str
+    sources: list[str]
+    options: list[str] = []
+
+
 class DescriptionFile(_Described):
     """Content of a file that describes tables and data sets.
 
     Attributes:
         names: Names of columns by role, the most exact first.
         table: Tables.
+        format: Formats of public data sets, by name.
         set: Public data sets, by name.
     """
 
     names: dict[str, list[str]] = {}
     table: list[TableRules] = []
+    format: dict[str, PublicFormat] = {}
     set: dict[str, PublicSet] = {}
 
     def find_table(self, columns: Collection[str]) -> TableRules | None:
@@ -235,7 +246,6 @@ def find_files(root: Path, rules: TableRules) -> list[Path]:
     return found
 
 
-def find_set(root: Path, format: str) -> PublicSet | None:  # noqa: A002 - the option's own name
-    """Return the description of a format that fits a folder; None if none fits."""
-    sets = [entry for entry in public_sets().values() if entry.format == format]
-    return next((entry for entry in sets if entry.fits(root)), None)
+def sets_of_format(name: str) -> list[PublicSet]:
+    """Return the descriptions of the data sets of a format."""
+    return [entry for entry in public_sets().values() if entry.format == name]

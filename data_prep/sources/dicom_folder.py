@@ -64,11 +64,7 @@ def read_headers(root: Path, skip: Container[str] = ()) -> Iterator[DicomFile]:
 
 
 def _look_at_file(task: tuple[Path, str]) -> DicomFile:
-    root, path = task
-    try:
-        return check_dicom_file(*task, root / path)
-    except InputError as error:
-        return DicomFile(path, str(error).removeprefix(f"{root / path}: "))
+    return check_dicom_file(*task)
 
 
 def _read_dicom_tree(root: Path, options: ReadOptions, show: Show) -> SourceTables:

@@ -25,11 +25,16 @@ from cxr_compare.data_prep.sources.label_values import (
     plain_cells,
     states_of_cells,
 )
-from cxr_compare.data_prep.sources.statements import BOX, Source, note_unlabelled
+from cxr_compare.data_prep.sources.statements import (
+    BOX,
+    STATEMENT,
+    Source,
+    joined_statements,
+    note_unlabelled,
+)
 
 _MOST_SHARE = 1.1
 _KEY = ["image_id", "finding", "reader"]
-_COLUMNS = [*_KEY, "state", "origin", *BOX, "implied", "boxed"]
 _BOX_FORMS: dict[BoxForm, tuple[str, ...]] = {
     "xyxy": ("xmin", "ymin", "xmax", "ymax"),
     "xywh": ("xmin", "ymin", "width", "height"),
@@ -113,13 +118,7 @@ def _consistent(
     Returns:
         The statements, and image and reader of the rows that state that nothing is found.
     """
-    types = {
-        **dict.fromkeys(_COLUMNS, TEXT),
-        **dict.fromkeys(BOX, "float64"),
-        **dict.fromkeys(["implied", "boxed"], "bool"),
-    }
-    typed = [rows[_COLUMNS].astype(types) for rows in parts or [pd.DataFrame(columns=_COLUMNS)]]
-    rows = pd.concat(typed, ignore_index=True)
+    rows = joined_statements(parts)
     rows = rows[rows["state"] != ""]
     implied = rows[rows["implied"]].drop_duplicates(_KEY)
     rows = rows[~rows["implied"]].drop_duplicates()
@@ -138,7 +137,7 @@ def _consistent(
     implied = implied.merge(stated, how="left", on=_KEY, indicator="named")
     implied = implied[implied["named"] == "left_only"]
     implied = implied.assign(implied=published is None)
-    return pd.concat([rows, implied[_COLUMNS]], ignore_index=True), normal
+    return pd.concat([rows, implied[STATEMENT]], ignore_index=True), normal
 
 
 def _without_marked(rows: pd.DataFrame, normal: pd.DataFrame, marked: pd.DataFrame) -> pd.DataFrame:
@@ -160,7 +159,7 @@ def _reader_rows(table: LabelTable) -> pd.DataFrame:
         rows["reader"] = table.cells("reader")
         rows["origin"] = np.where(rows["reader"] == REFERENCE_READER, origin, "reader")
     refuse_line(rows["reader"] == "", table.path, "reader is empty; fill it in")
-    return rows.assign(**dict.fromkeys(BOX, np.nan), implied=False, boxed=False)
+    return rows
 
 
 def _implied(rows: pd.DataFrame, findings: Iterable[str]) -> pd.DataFrame:

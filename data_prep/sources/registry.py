@@ -18,13 +18,12 @@ from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.sources.class_folders import FOLDERS, ROBOFLOW
 from cxr_compare.data_prep.sources.coco import COCO
 from cxr_compare.data_prep.sources.cvat import CVAT
+from cxr_compare.data_prep.sources.described import public_formats
 from cxr_compare.data_prep.sources.dicom_folder import DICOM
 from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES, files_below
 from cxr_compare.data_prep.sources.label_studio import LABEL_STUDIO
 from cxr_compare.data_prep.sources.labelme import LABELME
-from cxr_compare.data_prep.sources.other_files import describe_label_files
 from cxr_compare.data_prep.sources.own_table import TABLE, first_table
-from cxr_compare.data_prep.sources.public_formats import COVID, KERMANY, NIH, RSNA, VINDR
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, SourceTables
 from cxr_compare.data_prep.sources.via import VIA
 from cxr_compare.data_prep.sources.voc import VOC
@@ -33,11 +32,7 @@ from cxr_compare.data_prep.sources.yolo import YOLO
 GROUP = "cxr_compare.formats"
 """Group of the entry points by which other packages add formats."""
 _RECORDS = (
-    RSNA,
-    NIH,
-    VINDR,
-    KERMANY,
-    COVID,
+    *public_formats(),
     ROBOFLOW,
     CVAT,
     VOC,
@@ -54,6 +49,10 @@ FORMATS: dict[str, Format] = {record.name: record for record in _RECORDS}
 """Formats of this package by name; those of other packages are in `all_formats`."""
 _MOST_FOLDERS = 50  # in which a format is looked for
 _VAGUE = (DICOM.name, TABLE.name)  # many folders with DICOM files or tables fit these
+_LABEL_SUFFIXES = (
+    ".json", ".jsonl", ".ndjson", ".xml", ".csv", ".tsv", ".xlsx", ".manifest", ".parquet", ".pkl",
+)  # fmt: skip
+_SHOWN = 3  # of the files that look like labels
 
 
 def all_formats() -> dict[str, Format]:
@@ -222,9 +221,12 @@ def _advice(folder: Path, out: str = "OUT") -> str | None:
         if inside:
             command = prepare_command(below, out)
             return f"its folder {below.name} looks like --format {inside[0]}: {command}"
-    others = describe_label_files(folder)
+    others = _unread_files(folder)
     if others and DICOM.name not in fitting:
-        return f"{others}, or give a table: {_table_command('LABELS.csv', folder, out)}"
+        return (
+            f"it holds files of no format that is read: {others}; export the labels as COCO, "
+            f"Pascal VOC or YOLO, or give a table: {_table_command('LABELS.csv', folder, out)}"
+        )
     if fitting:
         name = fitting[0]
         if name == TABLE.name:
@@ -241,6 +243,15 @@ def _advice(folder: Path, out: str = "OUT") -> str | None:
         "column for the file names and one for the labels: "
         f"{_table_command('LABELS.csv', folder, out)}"
     )
+
+
+def _unread_files(folder: Path) -> str:
+    """Return the names of the files of a folder that look like labels, without its own tables."""
+    paths = files_below(folder, _LABEL_SUFFIXES)
+    tables = (".csv", ".tsv", ".xlsx")
+    others = [path for path in paths if "/" in path or not path.lower().endswith(tables)]
+    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+    return ", ".join(others[:_SHOWN]) + more
 
 
 def prepare_command(folder: Path, out: str) -> str:

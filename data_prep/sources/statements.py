@@ -39,9 +39,15 @@ from cxr_compare.data_prep.sources.source_tables import (
 )
 
 BOX = ["b1", "b2", "b3", "b4"]
-STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "score"]
-"""Columns of a table of statements: four numbers of a box (NaN without one), and a model's score,
-which is empty in a truth."""
+STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "boxed", "implied"]
+"""Columns of a table of statements, with four numbers of a box (NaN without one), and True if the
+row has a box, and if it only follows from what others say."""
+_TYPES = {
+    **dict.fromkeys(STATEMENT[:5], TEXT),
+    **dict.fromkeys(BOX, "float64"),
+    "boxed": "bool",
+    "implied": "bool",
+}
 
 
 class Statements:
@@ -75,38 +81,32 @@ class Statements:
     ) -> None:
         """Add a statement, with a box or without."""
         numbers = (np.nan,) * 4 if box is None else tuple(box)
-        row = (image_id, finding, state, reader, origin, *numbers, np.nan, box is not None, implied)
+        row = (image_id, finding, state, reader, origin, *numbers, box is not None, implied)
         self._rows.append(row)
 
     def add_table(self, table: pd.DataFrame) -> None:
-        """Add a table of statements; columns of boxes, ``score`` and ``implied`` may lack.
-
-        A row is one with a box if any of its four numbers is there, or if a column ``boxed`` says
-        so.
-        """
-        table = table.reindex(columns=[*STATEMENT, *({"boxed", "implied"} & set(table.columns))])
-        if "boxed" not in table:
-            table = table.assign(boxed=table[BOX].notna().any(axis=1))
-        if "implied" not in table:
-            table = table.assign(implied=False)
+        """Add a table of statements, as `joined_statements` takes it."""
         self._tables.append(table)
 
-    def cannot_read(self, image_id: str, reason: str) -> None:
-        """Note an annotation that gives no box: its image is left out, for it is not negative."""
-        self.unread.append((image_id, reason))
-
     def frame(self) -> pd.DataFrame:
-        """Return all statements: columns `STATEMENT`, and the flags ``boxed`` and ``implied``."""
-        columns = [*STATEMENT, "boxed", "implied"]
-        tables = [pd.DataFrame.from_records(self._rows, columns=columns), *self._tables]
-        types = {
-            **dict.fromkeys(STATEMENT[:5], TEXT),
-            **dict.fromkeys([*BOX, "score"], "float64"),
-            "boxed": "bool",
-            "implied": "bool",
-        }
-        typed = [table[columns].astype(types) for table in tables]
-        return pd.concat(typed, ignore_index=True)
+        """Return all statements: columns `STATEMENT`."""
+        rows = pd.DataFrame.from_records(self._rows, columns=STATEMENT)
+        return joined_statements([rows, *self._tables])
+
+
+def joined_statements(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Join tables of statements to one; columns of boxes, ``boxed`` and ``implied`` may lack.
+
+    Without ``boxed``, a row is one with a box if any of its four numbers is there.
+    """
+    typed = [pd.DataFrame(columns=STATEMENT).astype(_TYPES)]
+    for table in tables:
+        if "boxed" not in table:
+            table = table.assign(boxed=table.reindex(columns=BOX).notna().any(axis=1))
+        if "implied" not in table:
+            table = table.assign(implied=False)
+        typed.append(table.reindex(columns=STATEMENT).astype(_TYPES))
+    return pd.concat(typed, ignore_index=True)
 
 
 @dataclass
@@ -199,7 +199,7 @@ class Source:
     def cannot_read(self, image: str, reason: str) -> None:
         """Leave out an image of which a mark cannot be read: its findings are unknown."""
         self.exclude([image], reason)
-        self.statements.cannot_read(image, reason)
+        self.statements.unread.append((image, reason))
 
     @contextmanager
     def reading_mark(self, image: str, position: str) -> Iterator[None]:
@@ -249,8 +249,6 @@ def build(
     rows = rows[is_member(rows["image_id"], source.images["image_id"])].reset_index(drop=True)
     _exclude_normal(source, rows, statements.normal)
     boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True), frame)
-    for image_id, reason in statements.unread:
-        source.exclude([image_id], reason)
     _exclude_contradictions(source, rows)
     paths = _paths(source.images)
     images, rows, boxes = (source.keep(table) for table in (source.images, rows, boxes))

@@ -174,13 +174,13 @@ def read_exposure(
         lacking = nih_names.isna().to_numpy() & ~is_seen & (seen.kind == "nih_image")
         lacking = lacking & ~names.str.fullmatch(NIH_NAME).to_numpy(dtype=bool)
         unknown = pd.Index(images.loc[lacking, "image_id"])
-    elif seen.kind == "nih_image" and not nih_patients(names).patients.size:
+    elif seen.kind == "nih_image" and nih_patients(names).empty:
         raise InputError(
             f"{path}: lists images of NIH, and {truth.source} has other names; say which they "
             "are with --mapping rsna_to_nih.csv, or list image_id"
         )
     patients = set(images.loc[is_seen, "patient_id"])
-    patients |= set(nih_patients(seen.names).patients) & set(images["patient_id"])
+    patients |= set(nih_patients(seen.names)["patient_id"]) & set(images["patient_id"])
     return Exposure(
         system,
         seen.source,

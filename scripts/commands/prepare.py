@@ -57,7 +57,6 @@ def _label_format(path: Path) -> str | None:
         if path.suffix.lower() in (".json", ".xml"):
             raise InputError(f"{path}: no such file")
         return "table" if is_table_file(path) else None
-    from cxr_compare.data_prep.sources.other_files import tool_of_file
     from cxr_compare.data_prep.sources.registry import all_formats, format_of_file
 
     kind = format_of_file(path)
@@ -67,9 +66,10 @@ def _label_format(path: Path) -> str | None:
             f"without this file: cxr prepare FOLDER OUT --format {kind}"
         )
     if kind is None and path.suffix.lower() == ".json":
-        tool = tool_of_file(path)
-        problem = f"of {tool}, which is not read" if tool else "no file of labels that is known"
-        raise InputError(f"{path}: is {problem}; export the labels as COCO, Pascal VOC or YOLO")
+        raise InputError(
+            f"{path}: is no file of labels that is known; export the labels as COCO, Pascal VOC "
+            "or YOLO"
+        )
     return kind
 
 
