@@ -9,7 +9,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.figures import Figure, Figures, image_blind_name
+from cxr_compare.evaluation.figures import Figures, image_blind_name
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.metrics.missing_sentences import beside_count, boxed_positives
 from cxr_compare.evaluation.metrics.policy_text import policy_text
@@ -231,12 +231,9 @@ def counts_text(comparison: Comparison, keys: Sequence[MetricKey]) -> str:
     if counted_figure is None:
         return ""
     missing = beside_count(comparison.notes) if figures.unit == "image" else ""
-    return f"{row_count(counted_figure, figures.plural_unit)}{f'; {missing}' if missing else ''}."
-
-
-def row_count(figure: Figure, units: str) -> str:
-    """Return as text the numbers of images (or other units) behind a row, such as "9 images"."""
-    return f"{figure.n_images:,} {units}, {figure.n_positive:,} positive"
+    units = f"{counted_figure.n_images:,} {figures.plural_unit}"
+    text = f"{units}, {counted_figure.n_positive:,} positive"
+    return f"{text}; {missing}." if missing else f"{text}."
 
 
 def shown_contrasts(comparison: Comparison) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.own_metric import register_metric
 from cxr_compare.evaluation.metrics.policy_text import policy_text
-from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
+from cxr_compare.evaluation.metrics.registry import METRICS, metric_title
 from cxr_compare.evaluation.report.cost_table import cost_frame, timing_note
 from cxr_compare.evaluation.report.metric_table import (
     counts_text,
@@ -39,6 +39,19 @@ from cxr_compare.evaluation.verdict.sentences import at_threshold
 MOST_COLUMNS = 2
 """Largest number of systems that are columns of the main table; more are its rows."""
 
+_USUAL_ROWS = (
+    "auroc",
+    "average_precision",
+    "recall",
+    "specificity",
+    "precision",
+    "f1",
+    "accuracy",
+    "localised_sensitivity",
+    "ap50_decided",
+    "froc_mean",
+)
+"""Metrics of the main table unless the user names others."""
 _COSTS = "Size and time"
 """Heading of the rows of costs."""
 
@@ -220,7 +233,7 @@ def summary_keys(comparison: Comparison, rows: Sequence[TableRow] = ()) -> list[
         if figure.known or not (key.metric in METRICS and METRICS[key.metric].boxed)
     }
     keys = []
-    for row in rows or map(TableRow, highlighted("summary")):
+    for row in rows or map(TableRow, _USUAL_ROWS):
         at = row.policy or (policy if "threshold" in METRICS[row.metric].needs else "")
         key = MetricKey(ALL, at, row.metric)
         if rows or key in available:

@@ -1,4 +1,4 @@
-"""Tables of all pages: DataFrames of texts, which pandas writes as HTML, LaTeX and CSV."""
+"""Tables of all pages: DataFrames of texts, which pandas writes as HTML and CSV."""
 
 from __future__ import annotations
 
@@ -193,23 +193,6 @@ def markdown_rows(frame: pd.DataFrame) -> str:
     rows = [[str(frame.columns.name or ""), *frame.columns], ["---", *["---:"] * frame.shape[1]]]
     rows += frame.reset_index().to_numpy().tolist()
     return "\n".join(f"| {' | '.join(escaped(cell, 'markdown') for cell in row)} |" for row in rows)
-
-
-def latex_rows(frame: pd.DataFrame, caption: str, label: str) -> str:
-    """Return a table of texts as a LaTeX table, which needs the package booktabs only."""
-
-    def in_latex(text: str) -> str:
-        return escaped(text, "latex")
-
-    shown = frame.map(in_latex).rename(index=in_latex, columns=in_latex)
-    shown.columns.name = None
-    return shown.style.to_latex(
-        hrules=True,
-        column_format="l" + "r" * frame.shape[1],
-        position_float="centering",
-        caption=in_latex(caption),
-        label=label,
-    )
 
 
 def escaped(text: str, markup: Literal["html", "latex", "markdown"]) -> str:
