@@ -179,37 +179,33 @@ def figure_notes(
     return notes_text(notes)
 
 
-def withdrawn_text(joint: JointSystem | None, *, with_findings: bool = False) -> str:
+def withdrawn_text(joint: JointSystem | None) -> str:
     """Say what † means: a difference that is not shown, although its own interval excludes 0.
 
     Args:
         joint: The system that joins others, if there is one.
-        with_findings: True if the differences are also those of other figures than the primary.
     """
     if joint is None:
         return "† Not shown once all comparisons of the answer are corrected for (Holm)."
-    corrected = ", and all other differences are corrected for their number (Holm)"
+    corrected = ""
+    if len(joint.members) > 2:
+        corrected = ", and all other differences are corrected for their number (Holm)"
     return (
         f"† Not shown, although this interval excludes 0: {joint.name} must exceed each of its "
-        f"members{corrected if with_findings or len(joint.members) > 2 else ''}."
+        f"members{corrected}."
     )
 
 
-def marks_note(
-    texts: Sequence[str], joint: JointSystem | None = None, *, with_findings: bool = False
-) -> str:
+def marks_note(texts: Sequence[str], joint: JointSystem | None = None) -> str:
     """Explain the marks of differences, and their p-values; empty if there is no difference.
 
     Args:
         texts: Texts of a table.
         joint: The system that joins others, if there is one.
-        with_findings: True if the table has differences of other figures than the primary.
     """
     if not any(text.startswith(("●", "○")) for text in texts):
         return ""
-    withdrawn = ""
-    if any("†" in text for text in texts):
-        withdrawn = f" {withdrawn_text(joint, with_findings=with_findings)}"
+    withdrawn = f" {withdrawn_text(joint)}" if any("†" in text for text in texts) else ""
     return (
         f"{MARKS}{_joint_mark(joint)}{withdrawn} p is two-sided and not adjusted for the other "
         "comparisons; its test is in tests.csv."

@@ -16,7 +16,6 @@ from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.own_metric import register_metric
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, metric_title
-from cxr_compare.evaluation.report.cost_table import cost_frame, timing_note
 from cxr_compare.evaluation.report.metric_table import (
     counts_text,
     difference_text,
@@ -52,8 +51,13 @@ _USUAL_ROWS = (
     "froc_mean",
 )
 """Metrics of the main table unless the user names others."""
-_COSTS = "Size and time"
-"""Heading of the rows of costs."""
+_COSTS = (
+    ("Parameters (million)", "parameters", 1e6),
+    ("FLOPs per image (billion)", "flops", 1e9),
+    ("Time per image (ms)", "latency_ms", 1.0),
+)
+"""Title with the unit, key of the record and divisor of each cost; others are in ``answer.json``.
+"""
 
 NO_THRESHOLD = (
     "Accuracy, precision, sensitivity, specificity and F1 need a threshold, and there is "
@@ -144,8 +148,8 @@ def main_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
     pairs = shown_contrasts(comparison)
     compared = comparison.protocol.keys if is_wide else list(map(figure_of, keys))
     differences = [(pair, figure) for figure in compared for pair in pairs]
-    marks = marks_note(texts, comparison.joint if is_wide else None)
-    notes = (marks, figure_notes(comparison, keys, differences), timing_note(comparison))
+    marks = marks_note(texts, comparison.joint)
+    notes = (marks, figure_notes(comparison, keys, differences), _timing_note(comparison))
     return Table("", frame, " ".join(filter(None, lead)), " ".join(filter(None, notes)))
 
 
@@ -155,7 +159,7 @@ def _by_figure(comparison: Comparison, keys: Sequence[MetricKey]) -> pd.DataFram
     costs = cost_frame(comparison).T
     if costs.empty:
         return frame
-    costs.index = pd.MultiIndex.from_product([[_COSTS], costs.index])
+    costs.index = pd.MultiIndex.from_product([["Size and time"], costs.index])
     return pd.concat([frame, costs.reindex(columns=frame.columns, fill_value="")])
 
 
@@ -258,3 +262,32 @@ def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.D
     if len(comparison.names) > MOST_COLUMNS:
         return _by_system(comparison, keys)
     return _by_figure(comparison, keys)
+
+
+def cost_frame(comparison: Comparison) -> pd.DataFrame:
+    """Return parameters, FLOPs and time of each system as texts: a row a system, a column a cost.
+
+    A cost that no system records has no column. That of an ensemble is the sum over its members.
+    """
+    costs = [result.cost for result in comparison.systems.values()]
+    columns = {
+        title: [_cost_text(each.get(key), divisor) for each in costs]
+        for title, key, divisor in _COSTS
+        if any(each.get(key) is not None for each in costs)
+    }
+    return pd.DataFrame(columns, index=comparison.names)
+
+
+def _cost_text(value: float | None, divisor: float) -> str:
+    """Return a cost in its unit, such as "12.5"; a dash if it is unknown."""
+    if value is None or value != value:
+        return DASH
+    scaled = value / divisor
+    return f"{scaled:.2g}" if 0 < scaled < 1 else f"{scaled:,.1f}"
+
+
+def _timing_note(comparison: Comparison) -> str:
+    """Say on which devices the systems were timed; empty if none was."""
+    costs = [result.cost for result in comparison.systems.values()]
+    devices = {str(each["latency_device"]) for each in costs if each.get("latency_device")}
+    return f"Timed on {' and '.join(sorted(devices))}." if devices else ""

@@ -66,7 +66,6 @@ def text_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[Any]],
     lead: str = "",
-    note: str = "",
 ) -> Table:
     """Make a table from rows of texts, of which the first is the heading of the row.
 
@@ -75,7 +74,6 @@ def text_table(
         columns: Headings of the columns, the first of which holds the headings of the rows.
         rows: Texts of each row, one for each column.
         lead: Text above the table.
-        note: Text below the table.
 
     Example:
         >>> text_table("Ages", ("Patient", "Age"), [("p1", "40")]).frame.loc["p1", "Age"]
@@ -87,7 +85,7 @@ def text_table(
         index=[row[0] for row in rows],
         columns=pd.Index(columns[1:], name=columns[0]),
     )
-    return Table(title, frame, lead, note)
+    return Table(title, frame, lead)
 
 
 def value_text(figure: Interval) -> str:

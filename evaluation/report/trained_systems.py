@@ -54,8 +54,7 @@ def system_text(
     if facts.get("members"):
         names = [member["system"] for member in facts["members"]]
         ensemble = facts.get("ensemble") or {}
-        fusion = citations.cite("wbf2021") if ensemble.get("fusion") == "wbf" else ""
-        parts = [f"{name} combines the predictions of {listing(names)}{fusion}."]
+        parts = [f"{name} combines the predictions of {listing(names)}."]
         if ensemble.get("method") == METHOD:
             parts += _joint_model(names, ensemble, citations)
         parts += [
