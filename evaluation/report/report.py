@@ -101,7 +101,7 @@ def write_page(
         comparison=comparison,
         data_name=labelled.title,
         counts=image_count(comparison.figures),
-        findings=page_findings(comparison.answer, comparison.protocol, comparison.joint),
+        findings=page_findings(comparison.answer, comparison.joint),
         notes=[
             note
             for note in comparison.notes
