@@ -51,6 +51,8 @@ _USUAL_ROWS = (
     "froc_mean",
 )
 """Metrics of the main table unless the user names others."""
+_SIZE_AND_TIME = "Size and time"
+"""Heading of the rows of costs."""
 _COSTS = (
     ("Parameters (million)", "parameters", 1e6),
     ("FLOPs per image (billion)", "flops", 1e9),
@@ -159,7 +161,7 @@ def _by_figure(comparison: Comparison, keys: Sequence[MetricKey]) -> pd.DataFram
     costs = cost_frame(comparison).T
     if costs.empty:
         return frame
-    costs.index = pd.MultiIndex.from_product([["Size and time"], costs.index])
+    costs.index = pd.MultiIndex.from_product([[_SIZE_AND_TIME], costs.index])
     return pd.concat([frame, costs.reindex(columns=frame.columns, fill_value="")])
 
 
@@ -177,8 +179,8 @@ def _with_thresholds(
             row = pd.DataFrame([thresholds], index=[title], columns=names)
             parts.append(row.reindex(columns=frame.columns, fill_value=""))
         parts.append(frame.loc[[heading]].droplevel(0))
-    if _COSTS in frame.index:
-        parts.append(frame.loc[[_COSTS]].droplevel(0))
+    if _SIZE_AND_TIME in frame.index:
+        parts.append(frame.loc[[_SIZE_AND_TIME]].droplevel(0))
     return pd.concat(parts).rename_axis(columns="Figure")
 
 
