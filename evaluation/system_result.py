@@ -51,7 +51,6 @@ class SystemResult:
         training_id: Id of the training, which a training run and the models exported from it share;
             `None` where it is unknown.
         has_scores: False for boxes without scores: the system is one point of the charts.
-        exported: True if the system is a model that was exported from a training run.
 
     Example:
         >>> SystemResult(thresholds={"max_f1": 0.4}, seeds=3).boxes is None
@@ -71,7 +70,6 @@ class SystemResult:
     seeds: int | None = None
     decisions: tuple[Choices, ...] = ()
     training_id: str | None = None
-    exported: bool = False
     has_scores: bool = True
 
     @classmethod
@@ -118,18 +116,11 @@ class SystemResult:
             seeds=None if seed_unknown else len(models),
             decisions=tuple(model.choices for model in models),
             training_id=facts.training_id,
-            exported=facts.exported,
             has_scores=first.output.has_scores,
         )
 
     def __repr__(self) -> str:
-        localised = "with boxes or maps" if self.points else "without boxes and maps"
-        return f"<SystemResult {localised}, policies {', '.join(self.thresholds) or 'none'}>"
-
-    @property
-    def points(self) -> bool:
-        """True if the system points at a position in the image, by boxes or activation maps."""
-        return self.boxes is not None or self.maps is not None
+        return f"<SystemResult of the policies {', '.join(self.thresholds) or 'none'}>"
 
 
 def _middle(values: Floats) -> tuple[float, float]:

@@ -113,7 +113,8 @@ def _export_record(folder: Path) -> dict[str, Any]:
         "backend": spec.format,
         "precision": spec.precision,
         "recipe": {
-            "config": {"model": {"weights": run.pretrained}, "data": {"image_size": spec.size}}
+            "config": {"model": {"weights": run.pretrained}},
+            "preprocess": {"size": spec.size},
         },
         "trained_on": _counts_of_run(run),
     }

@@ -26,7 +26,7 @@ from cxr_compare.configs.settings import config_class
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.registry import FORMATS
 from cxr_compare.evaluation.metrics.metric import Direction, Metric, Need
-from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order, why_undefined
+from cxr_compare.evaluation.metrics.registry import METRICS, why_undefined
 from cxr_compare.networks.registry import DETECTORS, NETWORKS
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import (
@@ -295,7 +295,7 @@ _SAID_ABOVE = ("there is no image", Metric.undefined)
 def metrics_page() -> str:
     """Return ``docs/metrics.md``, in which metrics that differ only in a number share a row."""
     alike: dict[tuple[str, ...], list[Metric]] = {}
-    for metric in in_reading_order():
+    for metric in METRICS.values():
         alike.setdefault(_cells(metric, anonymous=True), []).append(metric)
     rows = [
         (
@@ -307,7 +307,7 @@ def metrics_page() -> str:
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
     halves = "\n".join(
         f"- `{metric.name}` with {' or '.join(f'`{partner}`' for partner in able)}"
-        for metric in in_reading_order()
+        for metric in METRICS.values()
         if not metric.why_not_primary
         if (able := [name for name in metric.partners if not METRICS[name].why_not_primary])
     )

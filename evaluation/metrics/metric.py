@@ -1,4 +1,4 @@
-"""Record of one metric: its name, meaning, direction, needs and place in the report."""
+"""Record of one metric: its name, meaning, direction and needs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ Share = Literal["all", "positive", "negative", "called", "not_called"]
 """Images of which a metric is a share: all, those with a label, or those with a decision."""
 Need = Literal["threshold", "boxes", "box_cut", "point", "probability", "scores"]
 """Output or decision that a system must have for a metric."""
-Part = Literal["first", "localisation", "rates", "further", "none"]
-"""Table of the report: the first one, localisation, sensitivities at single rates, the others."""
-Highlight = Literal["subgroups", "summary", "targets", "verdict"]
-"""Shorter list of the report that also contains a metric."""
 
 ALL = "all"
 """Subgroup of all images."""
@@ -85,28 +81,9 @@ class Counts:
         return self.tn + self.fn
 
 
-class TablePosition(NamedTuple):
-    """Table of the report that shows a metric as a row or column, and the metric's order in it.
-
-    Metrics of equal rank keep the order in which `registry.METRICS` lists them.
-
-    Attributes:
-        part: ``first`` (the main table), ``localisation`` (metrics of boxes and points), ``rates``
-            (sensitivity per lesion at single rates of false positives), ``further`` (all other
-            metrics) or ``none`` (in no table).
-        rank: Order within the table; lower numbers come first.
-    """
-
-    part: Part
-    rank: int
-
-
-_FURTHER = TablePosition("further", 0)
-
-
 @dataclass(frozen=True)
 class Metric:
-    """Description of one metric: its names and meaning, what it needs, where the report shows it.
+    """Description of one metric: its names and meaning, and what it needs.
 
     Tables, tests, documents and the JSON schema are made from these descriptions.
 
@@ -133,10 +110,6 @@ class Metric:
             peak of an activation map) or ``probability`` (a calibrated probability).
         formula: Function from `Counts` to the value; None for a metric that does not follow from
             the four counts.
-        table: Table of the report that shows the metric, and the metric's order in that table.
-        highlights: Shorter lists of the report that show the metric as well: ``subgroups`` (tables
-            of subgroups), ``summary`` (main table), ``targets`` (the page that joins reports on
-            several findings) or ``verdict`` (conclusions in words below the main one).
         unbounded: True if values can lie outside [-1, 1]; such a metric is never drawn on an axis
             with other metrics.
         lowest: Smallest value of a metric that is not unbounded, such as -1 of a correlation.
@@ -161,8 +134,6 @@ class Metric:
     share_of: Share | None = None
     needs: tuple[Need, ...] = ()
     formula: Callable[[Counts], Any] | None = None
-    table: TablePosition = _FURTHER
-    highlights: tuple[Highlight, ...] = ()
     unbounded: bool = False
     lowest: float = 0.0
     partners: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 NoteKind = Literal[
@@ -37,6 +38,28 @@ NoteKind = Literal[
 ]
 """Subject of a note."""
 
+CAUTIONS: Mapping[NoteKind, str] = {
+    "scores": "Scores may not be what they are called",
+    "other_reading": "Boxes match far better if they are read in another way",
+    "operating_point": "A system without scores is one operating point",
+    "by_image": "Patients are unknown or in several roles",
+    "copies": "Test images resemble training images",
+    "exposure": "Test images were seen before",
+    "audit": "The audit found an error",
+    "no_audit": "Patient leaks were not checked",
+    "chance": "Some not shown better than chance",
+    "below_chance": "Worse than chance",
+    "shortcut": "Not shown better than a shortcut",
+    "elsewhere": "Trained on other data",
+    "synthetic": "Synthetic images, not patients",
+    "left_out": "Test images left out",
+    "no_boxes": "Lesions without boxes",
+    "few_patients": "Few patients in a class",
+    "no_box_hits": "No box matches a true box",
+    "assumption": "Assumed or left out in reading",
+}
+"""Heading of the notes that may make the answer wrong, by kind, the most harmful first."""
+
 
 class Note(NamedTuple):
     """One remark that a reader of a comparison must know, such as "few patients".
@@ -64,16 +87,7 @@ class Note(NamedTuple):
 
         The report shows such a remark directly below that conclusion, and all others further down.
         """
-        return self.kind not in (
-            "training",
-            "validation",
-            "no_validation",
-            "not_tuned",
-            "seeds",
-            "unit",
-            "image_blind",
-            "reading",
-        )
+        return self.kind in CAUTIONS
 
 
 WARNING = "WARNING: "

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from cxr_compare.evaluation.metrics.metric import Highlight, Metric, Part, TablePosition
+from cxr_compare.evaluation.metrics.metric import Metric
 
 _no_image = "there is no image"
 _decision = partial(Metric, family="decision", needs=("threshold",))
@@ -26,8 +26,6 @@ _IMAGE_METRICS = (
         "Chance that a random positive image scores above a random negative one; 0.5 is guessing.",
         family="ranking",
         undefined="no image is {absent}",
-        table=TablePosition("first", 0),
-        highlights=("subgroups", "summary", "targets", "verdict"),
     ),
     Metric(
         "average_precision",
@@ -36,8 +34,6 @@ _IMAGE_METRICS = (
         "precision-recall curve); guessing gives the prevalence.",
         family="ranking",
         undefined="no image is positive",
-        table=TablePosition("first", 1),
-        highlights=("summary", "targets", "verdict"),
     ),
     _decision(
         "accuracy",
@@ -47,8 +43,6 @@ _IMAGE_METRICS = (
         formula=lambda c: (c.tp + c.tn) / (c.positive + c.negative),
         undefined=_no_image,
         share_of="all",
-        table=TablePosition("first", 6),
-        highlights=("summary",),
     ),
     _decision(
         "precision",
@@ -58,8 +52,6 @@ _IMAGE_METRICS = (
         undefined="no image is called positive",
         share_of="called",
         partners=("recall",),
-        table=TablePosition("first", 4),
-        highlights=("summary",),
     ),
     _decision(
         "recall",
@@ -69,8 +61,6 @@ _IMAGE_METRICS = (
         undefined="no image is positive",
         share_of="positive",
         partners=("specificity", "precision"),
-        table=TablePosition("first", 2),
-        highlights=("subgroups", "summary", "verdict"),
     ),
     _decision(
         "specificity",
@@ -80,8 +70,6 @@ _IMAGE_METRICS = (
         undefined="no image is negative",
         share_of="negative",
         partners=("recall", "npv"),
-        table=TablePosition("first", 3),
-        highlights=("subgroups", "summary", "verdict"),
     ),
     _decision(
         "f1",
@@ -89,8 +77,6 @@ _IMAGE_METRICS = (
         "Harmonic mean of precision and sensitivity.",
         formula=lambda c: 2 * c.tp / (2 * c.tp + c.fp + c.fn),
         undefined="no image is positive, and none is called positive",
-        table=TablePosition("first", 5),
-        highlights=("summary",),
     ),
     _decision(
         "balanced_accuracy",
@@ -128,7 +114,6 @@ _IMAGE_METRICS = (
         formula=lambda c: c.tp * c.negative / (c.fp * c.positive),
         undefined="no negative image is called positive, or no image is {absent}",
         partners=("lr_negative",),
-        table=TablePosition("none", 0),
         unbounded=True,
     ),
     _decision(
@@ -138,7 +123,6 @@ _IMAGE_METRICS = (
         formula=lambda c: c.fn * c.negative / (c.tn * c.positive),
         undefined="no negative image is called negative, or no image is {absent}",
         direction="lower",
-        table=TablePosition("none", 0),
         unbounded=True,
     ),
 )
@@ -149,7 +133,6 @@ _count = partial(
     undefined=_no_image,
     direction="none",
     needs=("threshold",),
-    table=TablePosition("none", 0),
     unbounded=True,
 )
 _COUNT_METRICS = (
@@ -164,7 +147,6 @@ _COUNT_METRICS = (
         family="threshold",
         direction="none",
         needs=("threshold",),
-        table=TablePosition("none", 0),
     ),
 )
 
@@ -178,7 +160,6 @@ _CALIBRATION_METRICS = (
         "brier",
         "Brier score",
         "Mean squared error of the calibrated probability.",
-        highlights=("targets",),
     ),
     _loss(
         "log_loss",
@@ -231,7 +212,6 @@ _LOCALISATION_METRICS = (
         "Share of the positive images whose point (centre of the most confident box, or of the "
         "highest cell of the activation map) lies on a true lesion, whatever the threshold is.",
         needs=("point",),
-        table=TablePosition("localisation", 2),
     ),
     _coco(
         "ap50",
@@ -240,14 +220,12 @@ _LOCALISATION_METRICS = (
         "that a detector stored, as papers report it. Images without lesions take part. At most "
         "100 boxes per image count, the most confident ones; boxes of equal scores are ordered by "
         "image id. With few positive images AP50 is too high.",
-        table=TablePosition("localisation", 3),
     ),
     _coco(
         "ap",
         "AP[.5:.95], as stored",
         "COCO average precision of the boxes (pycocotools), averaged over IoU thresholds from 0.5 "
         "to 0.95, of all boxes that a detector stored; it rewards exact outlines.",
-        table=TablePosition("localisation", 4),
     ),
     _coco_decided(
         "ap50_decided",
@@ -255,15 +233,12 @@ _LOCALISATION_METRICS = (
         "COCO average precision of the boxes at an IoU of at least 0.5, of the decided boxes: "
         "those without the ones that overlap a more confident box by more than a limit, which is "
         "chosen on validation images. They are the boxes that are drawn.",
-        table=TablePosition("localisation", 4),
-        highlights=("subgroups", "summary", "verdict"),
     ),
     _coco_decided(
         "ap_decided",
         "AP[.5:.95] of the decided boxes",
         "AP[.5:.95] of the decided boxes: the stored boxes without those that overlap a more "
         "confident box by more than a limit, which is chosen on validation images.",
-        table=TablePosition("localisation", 4),
     ),
 )
 
@@ -271,7 +246,7 @@ RATE_LABELS = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
 """Labels of `FROC_RATES`: numbers of false positives per image at which sensitivity is read."""
 
 
-def _froc_metrics(hit: str, title: str, mean_meaning: str, rank: int) -> tuple[Metric, ...]:
+def _froc_metrics(hit: str, title: str, mean_meaning: str) -> tuple[Metric, ...]:
     """Return the metric of the mean over all rates, then the metrics of the single rates."""
     froc = partial(_boxed, family=f"froc_{hit}", needs=("boxes",))
     prefix = "froc" if hit == "iou" else f"froc_{hit}"
@@ -280,8 +255,6 @@ def _froc_metrics(hit: str, title: str, mean_meaning: str, rank: int) -> tuple[M
         f"{prefix}_mean",
         f"{title}, mean",
         mean_meaning,
-        table=TablePosition("localisation", rank),
-        highlights=("summary",) if hit == "iou" else (),
     )
     return mean, *(
         froc(
@@ -289,7 +262,6 @@ def _froc_metrics(hit: str, title: str, mean_meaning: str, rank: int) -> tuple[M
             f"{title}, at {rate}",
             f"Share of the lesions that are found ({found_by}), at {rate} false positives per "
             "image.",
-            table=TablePosition("rates", rank),
         )
         for rate in RATE_LABELS
     )
@@ -304,7 +276,6 @@ _BOX_METRICS = (
         "positives per image. A box finds a lesion by an IoU of at least 0.2; further boxes on the "
         "same lesion count neither as found lesions nor as false positives. At each rate, the "
         "highest share with at most that many false positives counts (no interpolation).",
-        6,
     ),
     *_froc_metrics(
         "centre",
@@ -312,7 +283,6 @@ _BOX_METRICS = (
         "Share of the lesions that are found, averaged over 1/8 to 8 false positives per image as "
         "for the FROC mean, but a box finds a lesion if its centre lies on the lesion or its "
         "border.",
-        7,
     ),
     _boxed(
         "wafroc",
@@ -323,7 +293,6 @@ _BOX_METRICS = (
         undefined="no evaluated image has a true box, or every one has",
         family="afroc",
         needs=("boxes",),
-        table=TablePosition("localisation", 8),
     ),
     _called_boxes(
         "rsna_score",
@@ -333,7 +302,6 @@ _BOX_METRICS = (
         "is chosen on validation images.",
         family="rsna",
         undefined="no evaluated image has a true box or a called one",
-        table=TablePosition("localisation", 5),
     ),
     _boxed(
         "vinbigdata_score",
@@ -346,7 +314,6 @@ _BOX_METRICS = (
         family="vinbigdata",
         undefined="no evaluated image has a true box, or every one has",
         needs=("boxes",),
-        table=TablePosition("localisation", 5),
     ),
     _called_boxes(
         "box_f1",
@@ -357,7 +324,6 @@ _BOX_METRICS = (
         "are all called.",
         family="called_boxes",
         undefined="no evaluated image has a true box or a called one",
-        table=TablePosition("localisation", 5),
     ),
     _called_boxes(
         "false_marks",
@@ -369,7 +335,6 @@ _BOX_METRICS = (
         direction="lower",
         unbounded=True,
         partners=("box_f1",),
-        table=TablePosition("localisation", 5),
     ),
     _point(
         "localised_sensitivity",
@@ -379,8 +344,6 @@ _BOX_METRICS = (
         "image without a point counts as missed.",
         partners=("specificity",),
         needs=("threshold", "point"),
-        table=TablePosition("localisation", 1),
-        highlights=("subgroups", "summary", "verdict"),
     ),
 )
 
@@ -388,16 +351,13 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         *_IMAGE_METRICS,
-        *_COUNT_METRICS,
-        *_CALIBRATION_METRICS,
         *_LOCALISATION_METRICS,
         *_BOX_METRICS,
+        *_CALIBRATION_METRICS,
+        *_COUNT_METRICS,
     )
 }
 """Every metric by its short name; metrics of a family are in the order of its function."""
-
-
-_PARTS: tuple[Part, ...] = ("first", "localisation", "rates", "further", "none")
 
 
 def family(name: str) -> tuple[str, ...]:
@@ -415,42 +375,6 @@ def family(name: str) -> tuple[str, ...]:
         ('tp', 'fp', 'tn', 'fn')
     """
     return tuple(metric.name for metric in METRICS.values() if metric.family == name)
-
-
-def highlighted(*lists: Highlight) -> tuple[str, ...]:
-    """Return the names of the metrics in given short lists of the report, in the report's order.
-
-    Args:
-        *lists: Names of short lists: ``subgroups`` (tables of subgroups), ``summary`` (main
-            table), ``targets`` (page that joins the reports on several findings) or ``verdict``
-            (conclusions in words). A metric that is in at least one of them is returned.
-
-    Returns:
-        Short names of metrics, such as ``auroc``.
-
-    Example:
-        >>> highlighted("targets")
-        ('auroc', 'average_precision', 'brier')
-    """
-    return tuple(
-        metric.name for metric in in_reading_order() if set(lists) & set(metric.highlights)
-    )
-
-
-def in_reading_order() -> list[Metric]:
-    """Return the descriptions of all metrics in the order in which the report's tables show them.
-
-    Returns:
-        The metrics of the main table first, then localisation, rates, further and unlisted ones.
-
-    Example:
-        >>> [metric.name for metric in in_reading_order()][:2]
-        ['auroc', 'average_precision']
-    """
-    order = {part: position for position, part in enumerate(_PARTS)}
-    return sorted(
-        METRICS.values(), key=lambda metric: (order[metric.table.part], metric.table.rank)
-    )
 
 
 def metric_title(metric: str) -> str:

@@ -13,7 +13,7 @@ from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.curves import chart_facts
 from cxr_compare.evaluation.report.given_thresholds import given_threshold_lines
 from cxr_compare.evaluation.report.unknown_patients import image_worded_record
-from cxr_compare.evaluation.verdict.verdict_parts import Conclusion, JointSystem
+from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 
 class EvaluatedOn(Record):
@@ -163,7 +163,7 @@ def answer_record(comparison: Comparison) -> dict[str, Any]:
         "ranking": answer.ranking,
         "kind": answer.kind,
         "cautions": [caution.text for caution in answer.cautions],
-        "findings": [_finding(each, comparison) for each in answer.conclusions],
+        "findings": [each.text for each in answer.conclusions],
         "margin": [each.text for each in answer.conclusions if each.kind == "margin"],
         "at_given_thresholds": given_threshold_lines(comparison),
         "scope": " ".join(answer.scope.values()),
@@ -185,23 +185,3 @@ def answer_record(comparison: Comparison) -> dict[str, Any]:
         "provenance": comparison.provenance,
     }
     return record if comparison.patients_known else image_worded_record(record, comparison.names)
-
-
-def _finding(conclusion: Conclusion, comparison: Comparison) -> str:
-    """Return a conclusion; one on boxes names the systems whose boxes are parts of a map."""
-    text = conclusion.text
-    boxed = [
-        c for c in conclusion.claims if c.metric.startswith(("ap", "froc", "rsna", "vinbigdata"))
-    ]
-    for claim in boxed[:1]:
-        for name in (claim.first, claim.second):
-            system = comparison.systems.get(name)  # None for an image-blind baseline
-            if system is None:
-                continue
-            if system.map_scale is not None and system.maps is not None and len(system.maps):
-                first = system.maps.iloc[0]
-                text += (
-                    f" {name} never learned boxes: its boxes are parts of a map of "
-                    f"{first['grid_w']} × {first['grid_h']} cells."
-                )
-    return text

@@ -93,7 +93,7 @@ def select_cases(
         policy: Rule by which thresholds were chosen, such as ``max_f1``; the column of decisions is
             then called ``decision_max_f1``.
         per_category: Largest number of images of each kind of outcome, such as misses; fewer if
-            all kinds together would have more than 24.
+            all kinds together would have more than 20.
         seed: Random seed for drawing some of the images that all systems decide rightly.
         joint: System that joins others; the images on which it decides otherwise than one of them
             are then shown, too.

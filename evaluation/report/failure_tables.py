@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.groups.shares import LESION_TOPIC, TOO_FEW, TOO_FEW_LESIONS
+from cxr_compare.evaluation.groups.shares import FEW_LESIONS, LESION_TOPIC, TOO_FEW
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT
-from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.prose import listing
-from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
+from cxr_compare.evaluation.metrics.registry import METRICS, metric_title
 from cxr_compare.evaluation.report.case_selection import disagreement
-from cxr_compare.evaluation.report.metric_table import row_count
-from cxr_compare.evaluation.report.table import Table, figure_text, text_table, value_text
+from cxr_compare.evaluation.report.table import Table, text_table, value_text
 from cxr_compare.evaluation.statistics.figure_text import DASH, number, score_text
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.verdict.sentences import at_threshold
@@ -38,16 +36,10 @@ _OTHER_TOPICS = frozenset(
     }
 )
 """Topics of the table of failures that are not groupings of images."""
-FEWEST_LESIONS = 10
-"""Number of lesions of a group from which the page shows it."""
 MOST_DISAGREEMENTS = 10
 """Largest number of images in the table of disagreements."""
 _GROUP_METRICS = ("recall", "specificity")
 """Metrics that are shown by group; without a threshold it is AUROC."""
-_WITHOUT_THRESHOLD = ("auroc", "ap50_decided")
-"""Metrics that are shown without a threshold where other metrics are shown at a threshold."""
-_NORMAL_ONLY = "vs_normal"
-"""Subgroup that every comparison has, so it was not named by a user."""
 _GROUP_COLUMNS = {"view": "view", "sex": "sex", "age_years": "age"}
 """Columns by which images are grouped unless a protocol names others, and their titles."""
 _COUNTED = {"positive": "Positive images", "negative": "Negative images"}
@@ -133,8 +125,7 @@ def lesion_table(comparison: Comparison) -> Table | None:
     left_out = {f"{LESION_TOPIC}lesion_count"}
     if size_mm in set(failures["topic"]):
         left_out.add(size)
-    failures = failures[~failures["topic"].isin(left_out) & (failures["of"] >= FEWEST_LESIONS)]
-    failures = failures[failures["note"] != TOO_FEW_LESIONS]
+    failures = failures[~failures["topic"].isin(left_out) & (failures["of"] >= FEW_LESIONS)]
     if failures.empty:
         return None
     joint = comparison.joint
@@ -147,7 +138,7 @@ def lesion_table(comparison: Comparison) -> Table | None:
         rows.append((title, *cells, _denominator(failures, topic, group)))
     lead = (
         "Share of lesions that a called box overlaps with an intersection over union (IoU) of at "
-        f"least 0.2. Groups of fewer than {FEWEST_LESIONS} lesions are in groups.csv."
+        f"least 0.2. Groups of fewer than {FEW_LESIONS} lesions are in groups.csv."
     )
     if size not in left_out:
         lead += " Sizes are thirds of the lesions by area."
@@ -291,52 +282,6 @@ def groups_lead(comparison: Comparison) -> str:
             "than 30 patients of a class on either side there is no test."
         )
     return f"{text} Differences are in groups.csv."
-
-
-def subgroup_tables(comparison: Comparison) -> list[Table]:
-    """Return one table for each metric, with its values in the subgroups of the analysis plan."""
-    policy = comparison.main_policy
-    keys = {key for _, _, key, _ in comparison.figures}
-    subgroups = [
-        subgroup
-        for subgroup in dict.fromkeys(key.subgroup for _, _, key, _ in comparison.figures)
-        if subgroup not in (ALL, _NORMAL_ONLY)
-    ]
-    tables: list[Table] = []
-    for metric in highlighted("subgroups"):
-        for metric_policy in ("", policy):
-            present = [
-                subgroup
-                for subgroup in subgroups
-                if MetricKey(subgroup, metric_policy, metric) in keys
-            ]
-            is_shown = metric_policy or not policy or not tables or metric in _WITHOUT_THRESHOLD
-            if present and is_shown:
-                tables.append(_subgroup_table(comparison, metric, metric_policy, present))
-    return tables
-
-
-def _subgroup_table(
-    comparison: Comparison, metric: str, policy: str, subgroups: Sequence[str]
-) -> Table:
-    first, *others = comparison.names
-    if len(others) > 1:
-        others = []  # the differences are in figures.csv
-    estimates = comparison.figures
-    rows = []
-    for subgroup in subgroups:
-        figures = [
-            estimates.get(name, metric, policy, subgroup=subgroup) for name in comparison.names
-        ]
-        counted = next((figure for figure in figures if figure.n_images), figures[0])
-        counts = row_count(counted, "images")
-        figures += [
-            estimates.difference(first, name, metric, policy, subgroup=subgroup) for name in others
-        ]
-        rows.append((subgroup.replace("_", " "), counts, *map(figure_text, figures)))
-    title = f"{metric_title(metric)}{at_threshold(policy)}"
-    differences = [f"{first} − {name}" for name in others]
-    return text_table(title, ("Subgroup", "Images", *comparison.names, *differences), rows)
 
 
 def corrections_table(comparison: Comparison) -> Table | None:

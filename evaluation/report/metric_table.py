@@ -9,7 +9,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.figures import Figure, Figures, image_blind_name
+from cxr_compare.evaluation.figures import Figures, image_blind_name
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.metrics.missing_sentences import beside_count, boxed_positives
 from cxr_compare.evaluation.metrics.policy_text import policy_text
@@ -179,37 +179,33 @@ def figure_notes(
     return notes_text(notes)
 
 
-def withdrawn_text(joint: JointSystem | None, *, with_findings: bool = False) -> str:
+def withdrawn_text(joint: JointSystem | None) -> str:
     """Say what † means: a difference that is not shown, although its own interval excludes 0.
 
     Args:
         joint: The system that joins others, if there is one.
-        with_findings: True if the differences are also those of other figures than the primary.
     """
     if joint is None:
         return "† Not shown once all comparisons of the answer are corrected for (Holm)."
-    corrected = ", and all other differences are corrected for their number (Holm)"
+    corrected = ""
+    if len(joint.members) > 2:
+        corrected = ", and all other differences are corrected for their number (Holm)"
     return (
         f"† Not shown, although this interval excludes 0: {joint.name} must exceed each of its "
-        f"members{corrected if with_findings or len(joint.members) > 2 else ''}."
+        f"members{corrected}."
     )
 
 
-def marks_note(
-    texts: Sequence[str], joint: JointSystem | None = None, *, with_findings: bool = False
-) -> str:
+def marks_note(texts: Sequence[str], joint: JointSystem | None = None) -> str:
     """Explain the marks of differences, and their p-values; empty if there is no difference.
 
     Args:
         texts: Texts of a table.
         joint: The system that joins others, if there is one.
-        with_findings: True if the table has differences of other figures than the primary.
     """
     if not any(text.startswith(("●", "○")) for text in texts):
         return ""
-    withdrawn = ""
-    if any("†" in text for text in texts):
-        withdrawn = f" {withdrawn_text(joint, with_findings=with_findings)}"
+    withdrawn = f" {withdrawn_text(joint)}" if any("†" in text for text in texts) else ""
     return (
         f"{MARKS}{_joint_mark(joint)}{withdrawn} p is two-sided and not adjusted for the other "
         "comparisons; its test is in tests.csv."
@@ -231,12 +227,9 @@ def counts_text(comparison: Comparison, keys: Sequence[MetricKey]) -> str:
     if counted_figure is None:
         return ""
     missing = beside_count(comparison.notes) if figures.unit == "image" else ""
-    return f"{row_count(counted_figure, figures.plural_unit)}{f'; {missing}' if missing else ''}."
-
-
-def row_count(figure: Figure, units: str) -> str:
-    """Return as text the numbers of images (or other units) behind a row, such as "9 images"."""
-    return f"{figure.n_images:,} {units}, {figure.n_positive:,} positive"
+    units = f"{counted_figure.n_images:,} {figures.plural_unit}"
+    text = f"{units}, {counted_figure.n_positive:,} positive"
+    return f"{text}; {missing}." if missing else f"{text}."
 
 
 def shown_contrasts(comparison: Comparison) -> list[tuple[str, str]]:

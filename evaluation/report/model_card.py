@@ -18,7 +18,7 @@ from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.table import Table, escaped, markdown_rows
-from cxr_compare.evaluation.report.weight_licence import starting_weights
+from cxr_compare.evaluation.verdict.unequal_recipes import conditions_of
 
 _HUB_METRICS = {"auroc": "roc_auc", "recall": "recall", "precision": "precision", "f1": "f1"}
 """Names of metrics on the Hugging Face Hub; other metrics keep their own names."""
@@ -111,11 +111,6 @@ class ModelCard:
     evaluation: CardEvaluation | None = None
     cautions: Sequence[str] = ()
 
-    @property
-    def config(self) -> Mapping[str, Any]:
-        """Training configuration of the model by section; empty if unknown."""
-        return (self.record.get("recipe") or {}).get("config") or {}
-
     def to_markdown(self) -> str:
         """Return the card as Markdown with the metadata block of the Hugging Face Hub.
 
@@ -176,8 +171,6 @@ def _details(card: ModelCard) -> list[str]:
     record = card.record
     return [
         f"**What it is**: {_KINDS[card.kind]}, for {_name(card.finding)} on chest X-rays.",
-        _network(card),
-        _image_size(card),
         _members(record),
         _version(record),
         _labelled("Revision", record.get("revision")),
@@ -195,18 +188,6 @@ def _labelled(label: str, value: Any) -> str:
         return ""
     values = value if isinstance(value, list | tuple) else [value]
     return f"**{label}**: {_name(', '.join(map(str, values)))}."
-
-
-def _network(card: ModelCard) -> str:
-    model = card.config.get("model") or {}
-    recipe = card.record.get("recipe") or {}
-    backbone = model.get("backbone") or recipe.get("network")
-    return _labelled("Network", " on ".join(filter(None, (model.get("architecture"), backbone))))
-
-
-def _image_size(card: ModelCard) -> str:
-    size = (card.config.get("data") or {}).get("image_size")
-    return f"**Input**: images of {size} × {size} px." if size else ""
 
 
 def _members(record: Mapping[str, Any]) -> str:
@@ -315,13 +296,10 @@ def _synthetic(evaluation: CardEvaluation) -> str:
 def _training_data(card: ModelCard) -> list[str]:
     known = card.record.get("trained_on")
     facts = known if isinstance(known, Mapping) else {}
-    how = card.config.get("training") or {}
+    conditions = conditions_of(card.record)
     return [
         *(_labelled(_TRAINING_DATA.get(key, str(key)), text) for key, text in facts.items()),
-        _labelled("Epochs", how.get("epochs")),
-        _labelled("Batch size", how.get("batch_size")),
-        _labelled("Optimiser", how.get("optimiser")),
-        _labelled("Learning rate", how.get("learning_rate")),
+        *(_labelled(f"{name[:1].upper()}{name[1:]}", text) for name, text in conditions.items()),
     ]
 
 
@@ -386,3 +364,43 @@ def hub_figure(metric: str, value: float, policy: str = "") -> dict[str, str | f
         "value": float(f"{value:.4g}"),
         "name": title,
     }
+
+
+def starting_weights(recipe: Mapping[str, Any] | None) -> str:
+    """Return a sentence on the weights from which the training of a network started.
+
+    Args:
+        recipe: Configuration of the training as stored with the predictions, with the network's
+            settings (``weights`` and ``backbone``) under ``["config"]["model"]``; None if unknown,
+            as for predictions of another program.
+
+    Returns:
+        The source of the weights, and under which terms they are; empty if nothing is recorded.
+
+    Example:
+        >>> starting_weights({"config": {"model": {"backbone": "resnet50", "weights": "none"}}})
+        'The training started from random weights.'
+        >>> starting_weights(None)
+        ''
+    """
+    model = ((recipe or {}).get("config") or {}).get("model") or {}
+    weights, backbone = str(model.get("weights", "")), str(model.get("backbone", ""))
+    if not weights:
+        return ""
+    if weights == "none":
+        return "The training started from random weights."
+    if weights != "imagenet":
+        return "The training started from other weights of the user, whose licence applies as well."
+    if not backbone:
+        return "The training started from ImageNet weights, whose licence depends on the network."
+    if backbone.startswith("efficientnet_lite"):
+        return "The training started from ImageNet weights of EfficientNet-Lite, under Apache-2.0."
+    if backbone.startswith("timm:"):
+        return (
+            "The training started from weights of timm, whose licence is on the page of that model."
+        )
+    return (
+        "The training started from ImageNet weights of torchvision, whose code is under "
+        "BSD-3-Clause. torchvision says that its weights may have terms of their own, which follow "
+        "from the data that they were trained on."
+    )

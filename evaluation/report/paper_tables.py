@@ -7,7 +7,7 @@ import re
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
 from cxr_compare.evaluation.report.metric_table import image_count
-from cxr_compare.evaluation.report.table import Table, escaped, latex_rows, markdown_rows
+from cxr_compare.evaluation.report.table import Table, escaped, markdown_rows
 
 
 def latex_table(comparison: Comparison, table: Table) -> str:
@@ -26,9 +26,25 @@ def latex_table(comparison: Comparison, table: Table) -> str:
         f"{f': {count}' if count else ''}. Figures with 95 % intervals."
     )
     label = "tab:" + re.sub("[^a-z0-9]+", "-", comparison.finding.lower())
-    text = latex_rows(table.frame, caption, label).removesuffix("\\end{table}\n")
-    note = rf"\par {{\footnotesize {escaped(table.note, 'latex')}}}" if table.note else ""
-    return "\n".join([r"% needs \usepackage{booktabs}", f"{text}{note}", r"\end{table}", ""])
+    rows = [["", *table.frame.columns], *table.frame.reset_index().to_numpy().tolist()]
+    head, *body = (" & ".join(escaped(cell, "latex") for cell in row) + r" \\" for row in rows)
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escaped(caption, 'latex')}}}",
+        rf"\label{{{label}}}",
+        rf"\begin{{tabular}}{{l{'r' * table.frame.shape[1]}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        rf"\par {{\footnotesize {escaped(table.note, 'latex')}}}" if table.note else "",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def markdown_table(comparison: Comparison, table: Table) -> str:

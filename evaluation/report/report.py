@@ -15,7 +15,7 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.own_parts import is_own_part
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.metric import ALL
-from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
+from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.chart_style import ShownChart, save_pages
 from cxr_compare.evaluation.report.compared import Compared
@@ -27,7 +27,6 @@ from cxr_compare.evaluation.report.failure_tables import (
     groups_lead,
     lesion_table,
     no_groups_text,
-    subgroup_tables,
 )
 from cxr_compare.evaluation.report.findings import page_findings
 from cxr_compare.evaluation.report.folded_tables import folded_tables
@@ -95,14 +94,14 @@ def write_page(
         corrections_table(comparison),
     )
     paragraphs, references = methods(comparison, labelled)
-    explained = {key.metric for key in summary_keys(comparison, compared.rows)}
+    shown = dict.fromkeys(key.metric for key in summary_keys(comparison, compared.rows))
     main_policy = comparison.main_policy
     page = render(
         "report.html.jinja",
         comparison=comparison,
         data_name=labelled.title,
         counts=image_count(comparison.figures),
-        findings=page_findings(comparison.answer, comparison.protocol, comparison.joint),
+        findings=page_findings(comparison.answer, comparison.joint),
         notes=[
             note
             for note in comparison.notes
@@ -120,7 +119,6 @@ def write_page(
         errors=[table for table in errors if table is not None],
         groups=group_tables(comparison),
         groups_lead=groups_lead(comparison),
-        subgroups=subgroup_tables(comparison),
         no_groups=no_groups_text(labelled.test.images),
         gallery=gallery,
         disagreements=None if gallery.cases else disagreement_table(comparison),
@@ -131,7 +129,7 @@ def write_page(
         references=references,
         by_unit=_unit_table(comparison, compared.rows),
         folded=folded_tables(comparison),
-        metrics=[metric for metric in in_reading_order() if metric.name in explained],
+        metrics=[METRICS[metric] for metric in shown],
         policy_meaning=policy_meaning(check_policy(main_policy)) if main_policy else "",
         cards=card_files(carded_systems(comparison.names, comparison.records)),
     )
@@ -167,7 +165,7 @@ def _no_localisation(comparison: Comparison) -> str:
         if key.subgroup == ALL
         and key.policy in ("", comparison.main_policy)
         and key.metric in METRICS
-        and METRICS[key.metric].table.part == "localisation"
+        and METRICS[key.metric].boxed
     ]
     if any(figure.known for figure in figures):
         return ""

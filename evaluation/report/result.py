@@ -194,8 +194,7 @@ class Result(OpenedFromFolder):
     def table_note(self) -> str:
         """Meaning of the marks in `table`; empty if it has no differences."""
         texts = self.table.to_numpy().ravel().tolist()
-        all_figures = self.table.index.nlevels > 1  # else that of the primary figure only
-        return marks_note(texts, self.answer.joint_system, with_findings=all_figures)
+        return marks_note(texts, self.answer.joint_system)
 
     @property
     def headline(self) -> str:

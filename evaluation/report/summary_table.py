@@ -15,8 +15,7 @@ from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.own_metric import register_metric
 from cxr_compare.evaluation.metrics.policy_text import policy_text
-from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
-from cxr_compare.evaluation.report.cost_table import cost_frame, timing_note
+from cxr_compare.evaluation.metrics.registry import METRICS, metric_title
 from cxr_compare.evaluation.report.metric_table import (
     counts_text,
     difference_text,
@@ -39,8 +38,28 @@ from cxr_compare.evaluation.verdict.sentences import at_threshold
 MOST_COLUMNS = 2
 """Largest number of systems that are columns of the main table; more are its rows."""
 
-_COSTS = "Size and time"
+_USUAL_ROWS = (
+    "auroc",
+    "average_precision",
+    "recall",
+    "specificity",
+    "precision",
+    "f1",
+    "accuracy",
+    "localised_sensitivity",
+    "ap50_decided",
+    "froc_mean",
+)
+"""Metrics of the main table unless the user names others."""
+_SIZE_AND_TIME = "Size and time"
 """Heading of the rows of costs."""
+_COSTS = (
+    ("Parameters (million)", "parameters", 1e6),
+    ("FLOPs per image (billion)", "flops", 1e9),
+    ("Time per image (ms)", "latency_ms", 1.0),
+)
+"""Title with the unit, key of the record and divisor of each cost; others are in ``answer.json``.
+"""
 
 NO_THRESHOLD = (
     "Accuracy, precision, sensitivity, specificity and F1 need a threshold, and there is "
@@ -131,8 +150,8 @@ def main_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
     pairs = shown_contrasts(comparison)
     compared = comparison.protocol.keys if is_wide else list(map(figure_of, keys))
     differences = [(pair, figure) for figure in compared for pair in pairs]
-    marks = marks_note(texts, comparison.joint if is_wide else None)
-    notes = (marks, figure_notes(comparison, keys, differences), timing_note(comparison))
+    marks = marks_note(texts, comparison.joint)
+    notes = (marks, figure_notes(comparison, keys, differences), _timing_note(comparison))
     return Table("", frame, " ".join(filter(None, lead)), " ".join(filter(None, notes)))
 
 
@@ -142,7 +161,7 @@ def _by_figure(comparison: Comparison, keys: Sequence[MetricKey]) -> pd.DataFram
     costs = cost_frame(comparison).T
     if costs.empty:
         return frame
-    costs.index = pd.MultiIndex.from_product([[_COSTS], costs.index])
+    costs.index = pd.MultiIndex.from_product([[_SIZE_AND_TIME], costs.index])
     return pd.concat([frame, costs.reindex(columns=frame.columns, fill_value="")])
 
 
@@ -160,8 +179,8 @@ def _with_thresholds(
             row = pd.DataFrame([thresholds], index=[title], columns=names)
             parts.append(row.reindex(columns=frame.columns, fill_value=""))
         parts.append(frame.loc[[heading]].droplevel(0))
-    if _COSTS in frame.index:
-        parts.append(frame.loc[[_COSTS]].droplevel(0))
+    if _SIZE_AND_TIME in frame.index:
+        parts.append(frame.loc[[_SIZE_AND_TIME]].droplevel(0))
     return pd.concat(parts).rename_axis(columns="Figure")
 
 
@@ -220,7 +239,7 @@ def summary_keys(comparison: Comparison, rows: Sequence[TableRow] = ()) -> list[
         if figure.known or not (key.metric in METRICS and METRICS[key.metric].boxed)
     }
     keys = []
-    for row in rows or map(TableRow, highlighted("summary")):
+    for row in rows or map(TableRow, _USUAL_ROWS):
         at = row.policy or (policy if "threshold" in METRICS[row.metric].needs else "")
         key = MetricKey(ALL, at, row.metric)
         if rows or key in available:
@@ -245,3 +264,32 @@ def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.D
     if len(comparison.names) > MOST_COLUMNS:
         return _by_system(comparison, keys)
     return _by_figure(comparison, keys)
+
+
+def cost_frame(comparison: Comparison) -> pd.DataFrame:
+    """Return parameters, FLOPs and time of each system as texts: a row a system, a column a cost.
+
+    A cost that no system records has no column. That of an ensemble is the sum over its members.
+    """
+    costs = [result.cost for result in comparison.systems.values()]
+    columns = {
+        title: [_cost_text(each.get(key), divisor) for each in costs]
+        for title, key, divisor in _COSTS
+        if any(each.get(key) is not None for each in costs)
+    }
+    return pd.DataFrame(columns, index=comparison.names)
+
+
+def _cost_text(value: float | None, divisor: float) -> str:
+    """Return a cost in its unit, such as "12.5"; a dash if it is unknown."""
+    if value is None or value != value:
+        return DASH
+    scaled = value / divisor
+    return f"{scaled:.2g}" if 0 < scaled < 1 else f"{scaled:,.1f}"
+
+
+def _timing_note(comparison: Comparison) -> str:
+    """Say on which devices the systems were timed; empty if none was."""
+    costs = [result.cost for result in comparison.systems.values()]
+    devices = {str(each["latency_device"]) for each in costs if each.get("latency_device")}
+    return f"Timed on {' and '.join(sorted(devices))}." if devices else ""

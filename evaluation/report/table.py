@@ -1,4 +1,4 @@
-"""Tables of all pages: DataFrames of texts, which pandas writes as HTML, LaTeX and CSV."""
+"""Tables of all pages: DataFrames of texts, which pandas writes as HTML and CSV."""
 
 from __future__ import annotations
 
@@ -66,7 +66,6 @@ def text_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[Any]],
     lead: str = "",
-    note: str = "",
 ) -> Table:
     """Make a table from rows of texts, of which the first is the heading of the row.
 
@@ -75,7 +74,6 @@ def text_table(
         columns: Headings of the columns, the first of which holds the headings of the rows.
         rows: Texts of each row, one for each column.
         lead: Text above the table.
-        note: Text below the table.
 
     Example:
         >>> text_table("Ages", ("Patient", "Age"), [("p1", "40")]).frame.loc["p1", "Age"]
@@ -87,7 +85,7 @@ def text_table(
         index=[row[0] for row in rows],
         columns=pd.Index(columns[1:], name=columns[0]),
     )
-    return Table(title, frame, lead, note)
+    return Table(title, frame, lead)
 
 
 def value_text(figure: Interval) -> str:
@@ -193,23 +191,6 @@ def markdown_rows(frame: pd.DataFrame) -> str:
     rows = [[str(frame.columns.name or ""), *frame.columns], ["---", *["---:"] * frame.shape[1]]]
     rows += frame.reset_index().to_numpy().tolist()
     return "\n".join(f"| {' | '.join(escaped(cell, 'markdown') for cell in row)} |" for row in rows)
-
-
-def latex_rows(frame: pd.DataFrame, caption: str, label: str) -> str:
-    """Return a table of texts as a LaTeX table, which needs the package booktabs only."""
-
-    def in_latex(text: str) -> str:
-        return escaped(text, "latex")
-
-    shown = frame.map(in_latex).rename(index=in_latex, columns=in_latex)
-    shown.columns.name = None
-    return shown.style.to_latex(
-        hrules=True,
-        column_format="l" + "r" * frame.shape[1],
-        position_float="centering",
-        caption=in_latex(caption),
-        label=label,
-    )
 
 
 def escaped(text: str, markup: Literal["html", "latex", "markdown"]) -> str:

@@ -10,6 +10,7 @@ from jinja2 import Environment
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.page_templates import template_environment
+from cxr_compare.evaluation.metrics.notes import CAUTIONS
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.overlays.draw import mark_source
@@ -25,7 +26,7 @@ def _environment(folder: Path) -> Environment:
     environment = template_environment(folder, _HERE)
     filters = (counted, html_table, listing, mark_source, number, policy_text, score_text)
     environment.filters.update({function.__name__: function for function in filters})
-    environment.globals["marks"] = MARKS
+    environment.globals.update({"marks": MARKS, "caution_headings": CAUTIONS})
     return environment
 
 

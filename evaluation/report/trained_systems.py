@@ -1,4 +1,4 @@
-"""Networks, training and augmentation of systems in words, as their runs record them.
+"""Networks and trainings of systems in words, as their runs record them.
 
 What a run does not record is left out. ``facts`` is the record of a system in the provenance of a
 comparison, and ``recipe`` its entry on the training run.
@@ -9,54 +9,33 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.report.citations import Citations, network_titles
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.joint_score import METHOD
+from cxr_compare.evaluation.verdict.unequal_recipes import conditions_of
 
 Facts = Mapping[str, Any]
 
-_AUGMENTATIONS = {
-    "rotate_degrees": ("rotation by up to %g degrees", 1),
-    "scale": ("scale by up to %g %%", 100),
-    "shift": ("shift by up to %g %% of the side", 100),
-    "brightness": ("brightness by up to %g %%", 100),
-    "contrast": ("contrast by up to %g %%", 100),
-    "gamma": ("gamma by up to %g", 1),
-    "blur": ("blur of up to %g px", 1),
-    "noise": ("noise of up to %g %%", 100),
-    "cutout": ("holes of up to %g %% of the side", 100),
-    "horizontal_flip": ("left-right flips of %g %%", 100),
-    "mosaic": ("mosaics of four images in %g %% of cases", 100),
-}
-"""Words on each augmentation, and the factor of its setting in them."""
 _GATES = {
     "rescaled": "those of the detector, rescaled so that the highest of an image has its score",
     "multiplied": "those of the detector, with their scores multiplied by the score of the image",
     "untouched": "those of the detector, untouched",
 }
 """Words on how a joint system changes the scores of boxes."""
-_BOX_LOSSES = {
-    "giou": "generalised IoU",
-    "l1": "L1",
-    "smooth_l1": "smooth L1",
-    "diou": "distance IoU",
-    "ciou": "complete IoU",
+_PAPERS = {
+    "adam": "adam2015",
+    "adamw": "adamw2019",
+    "coco": "coco2014",
+    "giou": "giou2019",
+    "imagenet": "imagenet2015",
 }
-_OPTIMISERS = {
-    "adamw": "AdamW",
-    "adam": "Adam",
-    "sgd": "stochastic gradient descent with Nesterov momentum",
-    "rmsprop": "RMSprop with momentum",
-}
-_MONITORED = {
-    "ap50": "AP50",
-    "ap": "AP",
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-}
+"""Key of the reference of a setting's value."""
+_IN_THE_SENTENCE = frozenset({"network", "architecture", "input size"})
+"""Conditions of training that the sentences before their list state."""
+_NO_SETTINGS = frozenset({"architecture", "backbone", "weights", "trainable", "compile"})
+"""Settings of a network that are stated elsewhere, or change nothing but the speed."""
 
 
 def system_text(
@@ -66,17 +45,16 @@ def system_text(
     recipe = facts.get("recipe")
     if recipe:
         parts = [
-            f"{name} {_network(recipe, citations)} Images were {_preprocessed(recipe)}.",
-            _first_weights(recipe, citations),
-            _training(recipe, facts.get("seed"), citations),
+            f"{name} {_network(recipe, citations)}",
+            f"Images were {_preprocessed(recipe)}.",
+            _training(facts, citations),
             prediction_text(facts),
         ]
         return " ".join(part for part in parts if part)
     if facts.get("members"):
         names = [member["system"] for member in facts["members"]]
         ensemble = facts.get("ensemble") or {}
-        fusion = citations.cite("wbf2021") if ensemble.get("fusion") == "wbf" else ""
-        parts = [f"{name} combines the predictions of {listing(names)}{fusion}."]
+        parts = [f"{name} combines the predictions of {listing(names)}."]
         if ensemble.get("method") == METHOD:
             parts += _joint_model(names, ensemble, citations)
         parts += [
@@ -147,91 +125,39 @@ def prediction_text(facts: Facts) -> str:
 
 
 def _network(recipe: Facts, citations: Citations) -> str:
-    config = recipe["config"]
-    model = config["model"]
-    own = _own_parts(config["training"])
-    if config["kind"] == "detector":
-        return " ".join([_detector(recipe, citations), *own])
-    network = _network_title(recipe["network"], citations)
-    if model.get("trainable") == "none":
-        sentences = [
-            "is a probe, a classifier of whole images: a logistic regression of the standardised "
-            f"mean of the last maps of {network}."
-        ]
+    """Say what was trained, with the settings of its network."""
+    model = dict(recipe["config"]["model"])
+    if model.get("box_loss") == "auto":
+        model["box_loss"] = "giou" if model["head"] == "v2" else "l1"
+    if recipe["config"]["kind"] == "detector":
+        architecture = model.get("architecture", "retinanet")
+        cited = citations.cite_for("detectors", architecture)
+        start = f"is a detector of lesions, {_title(architecture)}{cited} on"
+    elif model.get("trainable") == "none":
+        start = (
+            "is a probe, a classifier of whole images by a logistic regression, in which half the "
+            "squared norm of the weights, times a penalty, was added to the mean cross-entropy, of "
+            "the standardised mean of the last maps of"
+        )
     else:
-        sentences = [
-            f"is a classifier of whole images, {network}, trained from image labels as CheXNet"
-            f"{citations.cite('chexnet2017')} was.",
-            *_classifier_loss(config["training"]),
-            *own,
-        ]
-        if model.get("dropout"):
-            sentences.append(f"Dropout was {model['dropout']:g}.")
-    if model.get("last_stride"):
-        sentences.append(f"Each cell of its map covers {model['last_stride']} px of the input.")
-    return " ".join(sentences)
+        cited = citations.cite("chexnet2017")
+        start = f"is a classifier of whole images, trained as CheXNet{cited} was, on"
+    network = recipe["network"]
+    text = f"{start} {_title(network)}{citations.cite_for('networks', network)}"
+    settings = []
+    for key, value in model.items():
+        if key not in _NO_SETTINGS:
+            settings.append(f"{key.replace('_', ' ')} {value}{_cited(value, citations)}")
+    return f"{text} ({'; '.join(settings)})." if settings else f"{text}."
 
 
-def _own_parts(training: Facts) -> list[str]:
-    """Name the classes of the user's own that took part, about which nothing else is known."""
-    sentences = []
-    if training.get("module"):
-        sentences.append(
-            f"The loss was computed by the class {training['module']}, which may differ from the "
-            "program's."
-        )
-    if training.get("callbacks"):
-        sentences.append(f"Callbacks took part: {listing(training['callbacks'])}.")
-    return sentences
+def _cited(value: Any, citations: Citations) -> str:
+    """Cite the paper on the value of a setting; empty without one."""
+    return citations.cite(_PAPERS[value]) if isinstance(value, str) and value in _PAPERS else ""
 
 
-def _classifier_loss(training: Facts) -> list[str]:
-    if training.get("module"):
-        return []
-    sentences = ["The loss was cross-entropy."]
-    weight = training.get("positive_weight", 1)
-    if weight == "balanced":
-        sentences.append("Positives were weighted by the ratio of negatives to positives.")
-    elif weight != 1:
-        sentences.append(f"Positives were weighted by {weight:g}.")
-    if training.get("label_smoothing"):
-        sentences.append(f"Labels were smoothed by {training['label_smoothing']:g}.")
-    return sentences
-
-
-def _detector(recipe: Facts, citations: Citations) -> str:
-    model = recipe["config"]["model"]
-    architecture = model.get("architecture", "retinanet")
-    if architecture != "retinanet":
-        title = network_titles().get(architecture, architecture)
-        detector = f"{title}{citations.cite_for('detectors', architecture)}"
-        settings = "; ".join(
-            f"{key.replace('_', ' ')} {value}"
-            for key, value in model.items()
-            if key not in ("architecture", "backbone", "weights", "trainable", "compile")
-        )
-        network = _network_title(recipe["network"], citations)
-        return f"is a detector of lesions, {detector} on {network} ({settings})."
-    loss = model["box_loss"]
-    if loss == "auto":
-        loss = "giou" if model["head"] == "v2" else "l1"
-    detector = (
-        f"RetinaNet{citations.cite('retinanet2017')} with a feature pyramid"
-        f"{citations.cite('fpn2017')} of {model['fpn_channels']} channels"
-    )
-    network = _network_title(recipe["network"], citations)
-    cited = citations.cite("giou2019") if loss == "giou" else ""
-    return (
-        f"is a detector of lesions: {detector} on {network}. Its heads have {model['head_convs']} "
-        "convolutions. "
-        f"The losses are focal loss and the {_BOX_LOSSES[loss]} loss of boxes{cited}. "
-        f"Norms of the backbone: {model['norm']}."
-    )
-
-
-def _network_title(name: str, citations: Citations) -> str:
-    title = network_titles().get(name, name.replace("_", " "))
-    return f"{title}{citations.cite_for('networks', name)}"
+def _title(name: str) -> str:
+    return network_titles().get(name, name.replace("_", " "))
 
 
 def _preprocessed(recipe: Facts) -> str:
@@ -243,169 +169,32 @@ def _preprocessed(recipe: Facts) -> str:
     )
 
 
-def _first_weights(recipe: Facts, citations: Citations) -> str:
-    model = recipe["config"]["model"]
-    learned = model.get("trainable")
-    weights = _weights(model["weights"], citations)
-    if learned == "none":
-        return f"Its network has {weights}, which were not changed."
-    start = f"It started from {weights}."
-    if learned == "head":
-        return f"{start} Only the last layer was trained."
-    if learned == "head_first":
-        return f"{start} In the first epoch only the last layer was trained."
-    if learned == "stages":
-        return f"{start} One more stage was trained in each epoch."
-    if isinstance(learned, int | float) and learned < 5:
-        return f"{start} Of the backbone, the deepest {learned} stages were trained."
-    return start
-
-
-def _weights(name: str, citations: Citations) -> str:
-    if name == "none":
-        return "random weights"
-    if name == "imagenet":
-        return f"weights published for ImageNet{citations.cite('imagenet2015')}"
-    if name == "coco":
-        return f"weights published for COCO{citations.cite('coco2014')}"
-    return f"the weights “{name}”"
-
-
-def _training(recipe: Facts, seeds: Any, citations: Citations) -> str:
-    if recipe["config"]["training"].get("penalties"):
-        return _fitted_probe(recipe)
-    return _trained_in_epochs(recipe, seeds, citations)
-
-
-def _fitted_probe(recipe: Facts) -> str:
-    """Describe how the logistic regression of a probe was fitted."""
-    run = recipe["run"]
-    tried = recipe["config"]["training"]["penalties"]
-    chosen = run.get("penalties") or {}
-    sentences = [
-        f"The logistic regression was fitted to {counted(run['n_train'], 'image')} by scikit-learn "
-        "with an L2 penalty: half the squared norm of the weights, times the penalty, was added to "
-        "the mean cross-entropy."
-    ]
-    for finding, penalty in chosen.items():
-        sentences.append(f"The penalty for {finding.replace('_', ' ')} was {penalty:g}.")
-    if chosen and len(tried) > 1:
-        sentences.append(
-            f"It was chosen from {len(tried)} values between {min(tried):g} and {max(tried):g} by "
-            f"the loss on {counted(run['n_val'], 'validation image')}, in which each patient "
-            "counted once."
-        )
-    sentences.append("Training images were not augmented.")
-    return " ".join(sentences)
-
-
-def _trained_in_epochs(recipe: Facts, seeds: Any, citations: Citations) -> str:
-    """Describe a training in epochs; ``seeds`` is a list for several training seeds."""
-    how, run = recipe["config"]["training"], recipe["run"]
-    several = isinstance(seeds, list | tuple)
-    sentences = [
-        f"It was trained on {counted(run['n_train'], 'image')} for {_length(how, run, several)} in "
-        f"batches of {how['batch_size']} images.",
-        f"It learned by {_optimiser(how, citations)} at a {_learning_rate(how)}.",
-        *_details(how),
-        _augmentation(recipe["config"]["augmentation"], citations),
-        _kept_epoch(how, run),
-    ]
-    if several:
-        sentences.append(
-            f"There are {len(seeds)} trainings, with the seeds {listing(list(map(str, seeds)))}."
-        )
+def _training(facts: Facts, citations: Citations) -> str:
+    """List the conditions of a training; of several training seeds, those of the first."""
+    recipe, seeds = facts["recipe"], facts.get("seed")
+    training, run = recipe["config"]["training"], recipe["run"]
+    conditions = conditions_of(facts)
+    known: dict[str, Any] = {
+        name: text for name, text in conditions.items() if name not in _IN_THE_SENTENCE
+    }
+    known["epochs at most"] = training.get("epochs")
+    if training.get("optimiser") in ("sgd", "rmsprop"):
+        known["momentum"] = training.get("momentum")
+    known["validation images"] = run.get("n_val")
+    known["kept epoch"] = run.get("best_epoch")
+    known["L2 penalties tried"] = ", ".join(map(str, training.get("penalties") or ()))
+    for finding, penalty in (run.get("penalties") or {}).items():
+        known[f"penalty for {finding.replace('_', ' ')}"] = penalty
+    known["callbacks"] = ", ".join(training.get("callbacks") or ())
+    known["arithmetic"] = run.get("precision")
+    subject = "Training"
+    if isinstance(seeds, list | tuple):
+        subject = f"First of the trainings with the seeds {listing(list(map(str, seeds)))}"
     else:
-        if run.get("best_epoch") and how.get("monitor") not in (None, "epoch"):
-            sentences.append(f"It was epoch {run['best_epoch']}.")
-        seed = how.get("seed") if seeds is None else seeds
-        if seed is not None:
-            sentences.append(f"The seed was {seed}.")
-    if run.get("precision"):
-        sentences.append(f"Arithmetic was in {run['precision']}.")
-    if run.get("device_name"):
-        sentences.append(f"The training ran on {run['device_name']}.")
-    if run.get("seconds_training") and not several:
-        sentences.append(f"It took {_time(run['seconds_training'])}.")
-    return " ".join(sentence for sentence in sentences if sentence)
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
-
-
-def _length(how: Facts, run: Facts, several: bool) -> str:
-    """Return the number of epochs, and why a training ended before its last."""
-    planned = counted(how["epochs"], "epoch")
-    if several:
-        return f"{planned} at most" if how.get("patience") else planned
-    if run.get("epochs") == how["epochs"]:
-        return planned
-    text = f"{run['epochs']} of {planned}"
-    if how.get("patience"):
-        text += f" (stopped after {how['patience']} without improvement)"
-    return text
-
-
-def _learning_rate(how: Facts) -> str:
-    text = f"peak learning rate of {how['learning_rate']:g}"
-    if how.get("schedule"):
-        text += f", {how['schedule'].replace('_', '-')} schedule"
-    if how.get("warmup_epochs"):
-        text += f", warm-up until epoch {how['warmup_epochs']:g}"
-    if how.get("weight_decay"):
-        text += f", weight decay {how['weight_decay']:g}"
-    return text
-
-
-def _details(how: Facts) -> list[str]:
-    """Describe the settings of a training that are not those of every training."""
-    sentences = []
-    if how.get("accumulate", 1) > 1:
-        sentences.append(f"Gradients were accumulated over {how['accumulate']} batches.")
-    if how.get("clip"):
-        sentences.append(f"Gradients were clipped to a norm of {how['clip']:g}.")
-    if how.get("ema_decay"):
-        sentences.append(f"Weights were averaged with a decay of {how['ema_decay']:g}.")
-    if how.get("positive_share"):
-        sentences.append(
-            f"Positive images were drawn in {100 * how['positive_share']:g} % of cases."
-        )
-    return sentences
-
-
-def _kept_epoch(how: Facts, run: Facts) -> str:
-    """Say which epoch's weights were kept; empty if the files do not say it."""
-    monitor = how.get("monitor")
-    if not monitor:
-        return ""
-    if monitor == "epoch":
-        return "The last epoch's weights were kept."
-    best = "lowest loss" if monitor == "val_loss" else f"highest {_MONITORED.get(monitor, monitor)}"
-    return f"The epoch with the {best} on {counted(run['n_val'], 'validation image')} was kept."
-
-
-def _optimiser(how: Facts, citations: Citations) -> str:
-    name = str(how.get("optimiser", "an optimiser that was not recorded"))
-    text = _OPTIMISERS.get(name, name)
-    if name == "adamw":
-        text += citations.cite("adamw2019")
-    elif name == "adam":
-        text += citations.cite("adam2015")
-    elif name in ("sgd", "rmsprop") and how.get("momentum"):
-        text += f" {how['momentum']:g}"
-    return text
-
-
-def _augmentation(kinds: Facts, citations: Citations) -> str:
-    parts = [
-        words % round(factor * kinds[key], 6)
-        for key, (words, factor) in _AUGMENTATIONS.items()
-        if kinds.get(key)
-    ]
-    if kinds.get("function"):
-        parts.append(f"by the function {kinds['function']}")
-    if not parts:
-        return "Training images were not augmented."
-    cited = citations.cite("albumentations2020")
-    return f"Training images were changed at random: {listing(parts)}{cited}."
+        known["seed"] = training.get("seed") if seeds is None else seeds
+    first = (recipe["config"]["model"].get("weights"), training.get("optimiser"))
+    papers = [_PAPERS[value] for value in first if value in _PAPERS]
+    if conditions.get("augmentation", "none") != "none":
+        papers.append("albumentations2020")
+    texts = [f"{name} {value}" for name, value in known.items() if value not in (None, "")]
+    return f"{subject}{citations.cite(*papers)}: {'; '.join(texts)}."

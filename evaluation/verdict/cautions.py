@@ -18,7 +18,7 @@ from cxr_compare.evaluation.metrics.missing_sentences import (
     auroc_on_left_out,
     positives_without_boxes,
 )
-from cxr_compare.evaluation.metrics.notes import Note, NoteKind
+from cxr_compare.evaluation.metrics.notes import CAUTIONS, Note, NoteKind
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.output import System
@@ -32,22 +32,6 @@ _FEW_PATIENTS = 20
 """Effective number of patients of a class below which a comparison carries a caution."""
 _LARGE_SHARE = 0.1
 """Share of the images of a class from which a caution says that they are of one patient."""
-_FIRST: tuple[NoteKind, ...] = (
-    "scores",
-    "other_reading",
-    "operating_point",
-    "by_image",
-    "copies",
-    "exposure",
-    "audit",
-    "no_audit",
-    "chance",
-    "below_chance",
-    "shortcut",
-    "elsewhere",
-    "synthetic",
-)
-"""Kinds of cautions that are listed first, the most harmful before the others."""
 _NO_AUDIT = "Whether a patient is in both training and test data was not checked (run cxr check)."
 _SYNTHETIC = "Synthetic images: the figures say nothing about patients."
 
@@ -60,9 +44,9 @@ def list_cautions(notes: Sequence[Note]) -> tuple[Note, ...]:
         >>> [note.kind for note in list_cautions(notes)]
         ['copies', 'few_patients']
     """
-    order = {kind: rank for rank, kind in enumerate(_FIRST)}
+    order = list(CAUTIONS)
     cautions = [note for note in notes if note.caution]
-    return tuple(sorted(cautions, key=lambda note: order.get(note.kind, len(order))))
+    return tuple(sorted(cautions, key=lambda note: order.index(note.kind)))
 
 
 def data_notes(images: LabelledImages, models: Models, audit: Sequence[str] | None) -> list[Note]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+
 from cxr_compare.evaluation.figures import family_level
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.statistics.intervals import Interval
-from cxr_compare.evaluation.verdict.printed_digits import distinguishing_digits
+
+_FEWEST_DIGITS = 3
+_MOST_DIGITS = 9
 
 MarginStanding = Literal["equivalent", "non-inferior", "worse", "open", "unknown"]
 
@@ -85,7 +89,7 @@ def margin_text(
         "worse": f"is worse than {reference} by more than",
         "open": f"was not shown to be non-inferior to {reference} by",
     }[standing]
-    digits = distinguishing_digits((difference.ci_low, difference.ci_high), (-margin, margin))
+    digits = _distinguishing_digits((difference.ci_low, difference.ci_high), (-margin, margin))
     ends = range_text(-difference.ci_high, -difference.ci_low, digits=digits)
     corrected = f", Bonferroni over {contrasts} contrasts" if contrasts > 1 else ""
     return (
@@ -93,3 +97,19 @@ def margin_text(
         f"{other} {number(-difference.estimate, digits)} ({100 * family_level(contrasts):.4g} % "
         f"interval {ends}{corrected})."
     )
+
+
+def _distinguishing_digits(ends: tuple[float, float], marks: tuple[float, ...]) -> int:
+    """Return the fewest decimals, 3 to 9, at which rounded ends keep their order with the marks."""
+
+    def keeps_order(digits: int) -> bool:
+        return all(
+            np.sign(round(end, digits) - round(mark, digits)) == np.sign(end - mark)
+            for end in ends
+            for mark in marks
+        )
+
+    for digits in range(_FEWEST_DIGITS, _MOST_DIGITS):
+        if keeps_order(digits):
+            return digits
+    return _MOST_DIGITS

@@ -16,7 +16,6 @@ from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS, metric_title
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.verdict.claims import Claim
-from cxr_compare.evaluation.verdict.margin import against_margin
 
 Analysis = Literal["protocol_given", "exploratory", "untested"]
 """``protocol_given``: a file fixed the question; ``untested``: the figures have no tests."""
@@ -348,8 +347,11 @@ def joint_sentence(members: Sequence[str], claims: Sequence[Claim], at: str, *, 
         value, of_member = map(number, claim.values)
         title = f"{title_inside(claim)} " if len(figures) > 1 else ""
         rows.append(f"{title}{value} against {of_member} of {claim.second} ({gap(claim)})")
-    start = joint_summary(claims[0].first, members, named, shown=shown)
-    return f"{start}: {'; '.join(rows)}."
+    verb = "was shown" if shown else "was not shown"
+    return (
+        f"{claims[0].first} {verb} to have a higher {named} than each of {listing(members)}: "
+        f"{'; '.join(rows)}."
+    )
 
 
 def unchanged_boxes_sentence(member: str, claims: Sequence[Claim], at: str) -> str:
@@ -507,7 +509,7 @@ def image_blind_sentence(claim: Claim, at: str) -> str:
     The second system of the claim is the image-blind baseline of the first; `at` are the words on
     the threshold.
     """
-    places = _constant_places(claim, f"{claim.first}'s")
+    places = _constant_places(claim)
     value, other = map(number, claim.values)
     compared = f"{title_inside(claim)}{at} {value}, {places} {other}, {gap(claim)}."
     match claim.standing:
@@ -523,60 +525,24 @@ def image_blind_sentence(claim: Claim, at: str) -> str:
     return f"{claim.first} was not shown to localise lesions: {compared}"
 
 
-def _constant_places(claim: Claim, whose: str) -> str:
+def _constant_places(claim: Claim) -> str:
     """Name what an image-blind baseline uses: all but the positions is the system's own."""
     metric = METRICS[claim.metric]
     if "boxes" in metric.needs:
-        return f"constant positions with {whose} own image scores"
+        return f"constant positions with {claim.first}'s own image scores"
     if "threshold" in metric.needs:
-        return f"a constant position with {whose} own calls"
+        return f"a constant position with {claim.first}'s own calls"
     return "a constant position"
 
 
-def image_blind_summary(claims: Sequence[Claim], at: str) -> str:
-    """Say which systems localise lesions better than constant positions with the same scores.
+def image_blind_summary(claims: Sequence[Claim]) -> str:
+    """Say which systems localise lesions better than constant positions, without the figures.
 
     The second system of each claim is the image-blind baseline of the first.
     """
-    systems: dict[str, list[str]] = {"first": [], "second": [], "open": [], "unknown": []}
+    words = {"first": "shown for", "second": "worse for"}
+    systems: dict[str, list[str]] = {}
     for claim in claims:
-        value, other = map(number, claim.values)
-        standing = "open" if claim.standing == "same" else claim.standing
-        systems[standing].append(f"{claim.first} ({value} and {other})")
-    places = _constant_places(claims[0], "each system's")
-    words = {
-        "first": "higher for ",
-        "second": "lower for ",
-        "open": "not shown to differ for ",
-        "unknown": "no claim for ",
-    }
-    parts = [f"{words[standing]}{listing(names)}" for standing, names in systems.items() if names]
-    title = metric_title(claims[0].metric)
-    return f"{title}{at}, against {places}: {'; '.join(parts)}."
-
-
-def joint_summary(joint: str, members: Sequence[str], figures: str, *, shown: bool) -> str:
-    """Say if a joint system was shown to exceed each of its members, without the figures."""
-    verb = "was shown" if shown else "was not shown"
-    return f"{joint} {verb} to have a higher {figures} than each of {listing(members)}"
-
-
-def margin_summary(claims: Sequence[Claim], margin: float, at: str) -> str:
-    """Say which of several systems are non-inferior to the reference, the second of each claim."""
-    standings: dict[str, list[str]] = {
-        "equivalent": [],
-        "non-inferior": [],
-        "worse": [],
-        "open": [],
-        "unknown": [],
-    }
-    for claim in claims:
-        standings[against_margin(claim.difference, margin)].append(claim.first)
-    words = {"open": "not shown to be non-inferior", "unknown": "no interval"}
-    parts = [
-        f"{listing(names)} {words.get(standing, standing)}"
-        for standing, names in standings.items()
-        if names
-    ]
-    start = f"{metric_title(claims[0].metric)}{at} against the reference {claims[0].second}"
-    return f"{start}, by the margin of {number(margin)}: {'; '.join(parts)}."
+        systems.setdefault(words.get(claim.standing, "not shown for"), []).append(claim.first)
+    parts = [f"{word} {listing(names)}" for word, names in systems.items()]
+    return f"Lesions localised better than by constant positions: {'; '.join(parts)}."

@@ -48,14 +48,19 @@ def training_conditions(records: Mapping[str, _Record]) -> dict[str, dict[str, s
         >>> training_conditions({"A": {"recipe": {"run": {"n_train": 500, "n_boxes": 90}}}})
         {'training images': {'A': '500'}, 'learned annotations': {'A': '90 boxes'}}
     """
-    trained = {name: record for name, record in records.items() if record.get("recipe")}
-    conditions: dict[str, dict[str, str]] = {}
-    for condition, describe in _CONDITIONS.items():
-        texts = {name: describe(record) for name, record in trained.items()}
-        known = {name: text for name, text in texts.items() if text}
-        if known:
-            conditions[condition] = known
-    return conditions
+    conditions: dict[str, dict[str, str]] = {condition: {} for condition in _CONDITIONS}
+    for name, record in records.items():
+        for condition, text in conditions_of(record).items():
+            conditions[condition][name] = text
+    return {condition: values for condition, values in conditions.items() if values}
+
+
+def conditions_of(record: _Record) -> dict[str, str]:
+    """Return the known conditions of the training of one system, in words."""
+    if not record.get("recipe"):
+        return {}
+    texts = {condition: describe(record) for condition, describe in _CONDITIONS.items()}
+    return {condition: text for condition, text in texts.items() if text}
 
 
 def is_boxes_against_labels(unequal: Mapping[str, Mapping[str, str]]) -> bool:

@@ -11,7 +11,7 @@ from cxr_compare.evaluation.figures import Figures, family_level, image_blind_na
 from cxr_compare.evaluation.groups.image_blind import FEW_BOXES
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
-from cxr_compare.evaluation.metrics.registry import METRICS, highlighted
+from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.verdict import sentences
@@ -34,6 +34,15 @@ from cxr_compare.evaluation.verdict.verdict_parts import (
 )
 
 _ERROR = 0.05
+_FURTHER_FIGURES = (
+    ("auroc", ""),
+    ("average_precision", ""),
+    ("recall", "max_f1"),
+    ("specificity", "max_f1"),
+    ("localised_sensitivity", "max_f1"),
+    ("ap50_decided", ""),
+)
+"""Metrics and rules for their thresholds on which the verdict concludes beside the primary one."""
 
 
 def state_verdict(
@@ -142,6 +151,11 @@ class _Question:
     def primary(self) -> str:
         """Name of the primary figure with its threshold, inside a sentence."""
         return f"{listing(self.figure_names)}{self.at_primary}"
+
+    @property
+    def further_keys(self) -> list[tuple[str, str]]:
+        """Metrics and rules of the figures that are not the primary ones."""
+        return [key for key in _FURTHER_FIGURES if key not in self.protocol.keys]
 
 
 @dataclass(frozen=True)
@@ -259,10 +273,7 @@ def _further_conclusions(question: _Question) -> list[Conclusion]:
     """Conclude about figures other than the primary one, with intervals that Holm widens."""
     reference = question.systems[0]
     claims: list[Claim] = []
-    for metric in highlighted("verdict"):
-        key = (metric, "max_f1" if "threshold" in METRICS[metric].needs else "")
-        if key in question.protocol.keys:
-            continue
+    for key in question.further_keys:
         claims += [
             Claim.from_estimates(question.figures, reference, other, *key)
             for other in question.systems[1:]
@@ -332,15 +343,10 @@ def _joint_conclusions(question: _Question, joint: JointSystem) -> list[Conclusi
     interval is widened for the number of members. The primary figures are one question; the further
     figures are corrected for their number by Holm's method.
     """
-    further = [
-        (metric, "max_f1" if "threshold" in METRICS[metric].needs else "")
-        for metric in highlighted("verdict")
-        if not METRICS[metric].partners  # one half alone is higher because of another threshold
-    ]
     groups = [
         _joint_claims(question, joint, [key])
-        for key in further
-        if key not in question.protocol.keys
+        for key in question.further_keys
+        if not METRICS[key[0]].partners  # one half alone is higher because of another threshold
     ]
     groups = [group for group in groups if all(claim.difference.known for claim in group)]
     decided = decide_groups(groups, lambda group: _exceeds_all(group, joint))

@@ -320,7 +320,7 @@ def test_a_run_evaluated_on_a_gpu_and_its_export_are_named_as_one_training(compa
     run, export = comparison.names[:2]
     systems = {
         run: replace(comparison.systems[run], training_id="t"),
-        export: replace(comparison.systems[export], training_id="t", exported=True),
+        export: replace(comparison.systems[export], training_id="t"),
     }
     assert replace(comparison, systems=systems).same_training == {export: run}
     systems[run] = replace(systems[run], training_id="another")

@@ -17,12 +17,11 @@ from cxr_compare.evaluation.metrics.image_metrics import (
     confusion_counts,
     rates,
 )
-from cxr_compare.evaluation.metrics.metric import Metric, TablePosition
+from cxr_compare.evaluation.metrics.metric import Metric
 from cxr_compare.evaluation.metrics.registry import (
     METRICS,
     RATE_LABELS,
     family,
-    highlighted,
     metric_title,
 )
 from cxr_compare.evaluation.protocol import Protocol
@@ -62,20 +61,6 @@ def test_names_of_rates_are_those_of_the_numbers():
     assert tuple(float(Fraction(rate)) for rate in RATE_LABELS) == FROC_RATES
 
 
-@pytest.mark.parametrize(
-    ("shown_in", "metrics"),
-    [
-        ("subgroups", "auroc recall specificity localised_sensitivity ap50_decided"),
-        (
-            "verdict",
-            "auroc average_precision recall specificity localised_sensitivity ap50_decided",
-        ),
-    ],
-)  # fmt: skip
-def test_shorter_lists_keep_their_metrics(shown_in, metrics):
-    assert highlighted(shown_in) == tuple(metrics.split())
-
-
 def test_a_title_inside_a_sentence_keeps_the_capitals_of_names_alone():
     expected = {
         "auroc": "AUROC", "f1": "F1", "mcc": "MCC",
@@ -97,7 +82,6 @@ def informedness(monkeypatch):
         undefined="there is no positive or no negative image",
         needs=("threshold",),
         formula=lambda c: c.tp / c.positive + c.tn / c.negative - 1,
-        table=TablePosition("first", 7),
     )
     monkeypatch.setitem(METRICS, metric.name, metric)
     return metric

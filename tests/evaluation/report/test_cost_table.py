@@ -1,7 +1,6 @@
 """Costs of systems in the main table: shown where they are known, a dash where they are not."""
 
-from cxr_compare.evaluation.report.cost_table import cost_frame
-from cxr_compare.evaluation.report.summary_table import main_table
+from cxr_compare.evaluation.report.summary_table import cost_frame, main_table
 from cxr_compare.evaluation.system_result import SystemResult
 
 KNOWN = {

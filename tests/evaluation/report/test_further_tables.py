@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.groups.shares import FAILURE_COLUMNS, TOO_FEW
 from cxr_compare.evaluation.report.case_selection import disagreement
 from cxr_compare.evaluation.report.curves import curve_table
@@ -18,29 +17,10 @@ from cxr_compare.evaluation.report.failure_tables import (
     groups_lead,
     lesion_table,
     no_groups_text,
-    subgroup_tables,
 )
 from cxr_compare.evaluation.report.folded_tables import folded_tables
 from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 from tests.compared import compare_predictions
-
-
-def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
-    rows = [
-        ("RetinaNet", "", "auroc", 0.7, 0.6, 0.8),
-        ("CheXNet", "", "auroc", 0.6, 0.5, 0.7),
-        ("RetinaNet - CheXNet", "", "auroc", 0.1, -0.1, 0.3),
-    ]
-    extra = make_metrics(rows).assign(subgroup="x_scanner=mobile", n_images=7, n_positive=3)
-    metrics = pd.concat([comparison.metrics, extra], ignore_index=True)
-    (table,) = subgroup_tables(replace(comparison, figures=Figures.from_table(metrics)))
-    assert table.frame.loc["x scanner=mobile"].tolist() == [
-        "7 images, 3 positive",
-        "0.700 (0.600 to 0.800)",
-        "0.600 (0.500 to 0.700)",
-        "0.100 (−0.100 to 0.300)",
-    ]
-    assert subgroup_tables(comparison) == []
 
 
 @pytest.fixture

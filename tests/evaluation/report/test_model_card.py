@@ -10,9 +10,8 @@ import yaml
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.groups.failure_analysis import FAILURE_COLUMNS
 from cxr_compare.evaluation.metrics.notes import Note
-from cxr_compare.evaluation.report.model_card import ModelCard
+from cxr_compare.evaluation.report.model_card import ModelCard, starting_weights
 from cxr_compare.evaluation.report.system_cards import card_files, cards_of_comparison, write_cards
-from cxr_compare.evaluation.report.weight_licence import starting_weights
 
 SECTIONS = [  # of Mitchell et al. 2019, in their order
     "Model details", "Intended use", "Factors", "Metrics", "Evaluation data", "Training data",
@@ -22,9 +21,10 @@ RECIPE = {
     "network": "resnet18",
     "config": {
         "model": {"architecture": "retinanet", "backbone": "resnet18", "weights": "imagenet"},
-        "data": {"image_size": 512},
-        "training": {"epochs": 12, "batch_size": 8},
+        "training": {"batch_size": 8},
     },
+    "preprocess": {"size": 512},
+    "run": {"epochs": 12},
 }
 
 
@@ -58,11 +58,13 @@ def test_card_has_the_sections_of_the_layout_in_their_order(trained):
 
 def test_card_of_a_run_says_what_it_is_and_what_it_learned_from(trained):
     text = cards_of_comparison(trained)["RetinaNet"].to_markdown()
-    assert "retinanet on resnet18" in section(text, "Model details")
-    assert "512 × 512 px" in section(text, "Model details")
-    assert "500 images of 455 patients" in section(text, "Training data")
-    assert "**Epochs**: 12." in section(text, "Training data")
-    assert "**Batch size**: 8." in section(text, "Training data")
+    training = section(text, "Training data")
+    assert "500 images of 455 patients" in training
+    assert "**Network**: resnet18." in training
+    assert "**Architecture**: retinanet." in training
+    assert "**Input size**: 512 px." in training
+    assert "**Length of training**: 12 epochs." in training
+    assert "**Batch**: 8 images." in training
     assert "torchvision" in section(text, "Model details")  # whose weights it started from
 
 
