@@ -44,8 +44,9 @@ check nothing. With hashes and fingerprint, `prepare` is slower than such a loop
 measured it also searched for burned-in text, which took about as long as decoding an image.
 
 Evaluating 27,000 images takes longer than its limit of 10 s since a rule of boxes is chosen for
-each system and more figures of boxes are resampled. The first answers do not meet their limits;
-the machine computed half as fast on their day (a 3 × 3 convolution at 118 GFLOP/s, before 217).
+each system and more figures of boxes are resampled. The first answers do not meet their limits.
+They were measured on another AMD EPYC, without bf16: its 3 × 3 convolution in fp32 computes 118
+GFLOP/s, that of the other rows 217.
 
 The picture shows the ratios of all rows, in which *ours* is cxr-compare. All rows are also in
 `benchmarks/recorded.json`. `python -m benchmarks [GROUP] --write-docs` measures again and writes

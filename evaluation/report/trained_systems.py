@@ -135,9 +135,9 @@ def _network(recipe: Facts, citations: Citations) -> str:
         start = f"is a detector of lesions, {_title(architecture)}{cited} on"
     elif model.get("trainable") == "none":
         start = (
-            "is a probe, a classifier of whole images by a logistic regression, in which half the "
-            "squared norm of the weights, times a penalty, was added to the mean cross-entropy, of "
-            "the standardised mean of the last maps of"
+            "is a probe, a classifier of whole images: a logistic regression (loss: mean "
+            "cross-entropy, and half the squared norm of the weights times a penalty) on the "
+            "standardised mean of the last maps of"
         )
     else:
         cited = citations.cite("chexnet2017")
