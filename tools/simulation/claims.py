@@ -55,6 +55,7 @@ _BOXES = (
     "froc_mean",
     "wafroc",
     "rsna_score",
+    "vinbigdata_score",
     "pointing_accuracy",
     "localised_sensitivity",
 )
@@ -187,7 +188,7 @@ class Truth:
         return {metric: float(np.mean([each[metric] for each in seen])) for metric in _TRUE_BOXES}
 
 
-_TRUE_BOXES = ("ap50", "ap50_decided", "froc_mean", "pointing_accuracy")
+_TRUE_BOXES = ("ap50", "ap50_decided", "froc_mean", "vinbigdata_score", "pointing_accuracy")
 
 
 class _Cell(NamedTuple):
