@@ -158,7 +158,8 @@ class TrainingSettings(Section):
             Nesterov momentum) or ``rmsprop``.
         learning_rate: Highest learning rate of the schedule.
         weight_decay: Weight decay of all weights but those of norms and biases.
-        momentum: Momentum of ``sgd`` and ``rmsprop``.
+        momentum: Momentum of ``sgd`` and ``rmsprop``. The schedule ``one_cycle`` has its own, which
+            falls from 0.95 to 0.85 while the learning rate rises, and then rises again.
         schedule: Course of the learning rate after the warm-up: ``one_cycle``, ``cosine``,
             ``constant``, ``step`` (a tenth after 2/3 and 11/12 of the training) or ``plateau`` (a
             tenth after 3 epochs without improvement of `monitor`).
@@ -193,7 +194,7 @@ class TrainingSettings(Section):
     )
     learning_rate: Positive = Field(description="peak of the schedule")
     weight_decay: NotNegative = Field(default=0.01, description="of kernels; norms have none")
-    momentum: Fraction = Field(default=0.9, description="of sgd and rmsprop")
+    momentum: Fraction = Field(default=0.9, description="of sgd and rmsprop; one_cycle has its own")
     schedule: Literal["one_cycle", "cosine", "step", "plateau", "constant"] = Field(
         default="one_cycle",
         description="after the warm-up; step: a tenth after 2/3 and 11/12 of the training; "

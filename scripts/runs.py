@@ -312,7 +312,7 @@ def load(
         run: Folder of the run or the export.
         device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
         precision: Number format of the computation. Thresholds were chosen at ``fp32``; at another
-            format images stay undecided until ``cxr tune`` is run. An export ignores it.
+            format images stay undecided. An export ignores it.
 
     Returns:
         The loaded run; its method `predict` predicts images.

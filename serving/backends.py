@@ -173,11 +173,18 @@ def _exported(run: Path, format: Format, precision: Precision) -> ChosenBackend:
 def _given_joint(
     folder: Path, backend: _Backend | None, precision: Precision | None, needs_torch: str | None
 ) -> ChosenBackend:
-    """Return what predicts with a joint system: that with which its members were stored."""
+    """Return what predicts with a joint system: what its members are stored for, or its export."""
     if needs_torch:
         raise InputError(f"{needs_torch}: is for a single run; leave it out for {folder}")
     members = sorted((folder / JOINT_MEMBERS).iterdir())
-    chosen = [choose_backend(member, backend, precision) for member in members]
+    if backend in ("onnx", "openvino") and not all(map(is_export, members)):
+        wanted = precision or "fp32"
+        exported = export_folder(folder, backend, wanted)  # of all members together
+        if not is_joint(exported):
+            raise InputError(f"{_why_not(folder, backend, wanted, None)}")
+        return _given_joint(exported, backend, precision, needs_torch)
+    stored = None if backend == "auto" else backend
+    chosen = [choose_backend(member, stored, precision) for member in members]
     words = f"Back end: {chosen[0].backend} {chosen[0].precision} ({folder})"
     return ChosenBackend(folder, chosen[0].backend, chosen[0].precision, words)
 

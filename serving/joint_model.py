@@ -186,13 +186,19 @@ class JointModel:
     def inference_id(self) -> str:
         """Return the id of the rule with the ids of the networks that compute."""
         own = str(self.record.inference_id)
-        if all(member.backend == "torch" for member in self.members):
+        if all(member.backend == "torch" and member.precision == "fp32" for member in self.members):
             return own
         return "-".join([own, *(member.inference_id() for member in self.members)])
 
     def chose(self, inference_id: str | None) -> bool:
-        """Return True if thresholds chosen on predictions with this digest are for this system."""
-        return inference_id == self.training_id()
+        """Return True if thresholds chosen on predictions with this digest are for this system.
+
+        Runs were joined in float32; exports were checked against their runs.
+        """
+        as_joined = all(
+            member.backend != "torch" or member.precision == "fp32" for member in self.members
+        )
+        return as_joined and inference_id == self.training_id()
 
     def training_id(self) -> str:
         """Return the id of the joint system, for every device and number format."""

@@ -176,7 +176,10 @@ class Run(OpenedFromFolder):
         decision = Choices.read(self.decision_file)
         if not self.model.chose(decision.chosen_on.get("inference_id")):
             reason = "its operating point was chosen at another precision or with other weights"
-            return OperatingPoint(None, usual, f"{reason}; run cxr tune on the run again")
+            # cxr tune predicts a run in float32, and so chooses nothing for another precision.
+            fp32 = self.precision == "fp32"
+            advice = "run cxr tune on the run again" if fp32 else "leave out --precision"
+            return OperatingPoint(None, usual, f"{reason}; {advice}")
         policy = decision.policy(self.wanted_policy, self.folder)
         return OperatingPoint(decision, policy, decision.thresholds[policy].reason)
 

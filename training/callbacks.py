@@ -351,6 +351,8 @@ class FirstBatch(Callback):
 def _step_seconds(trainer: Trainer, module: LightningModule, batch: Any) -> tuple[float, float]:
     """Return the seconds of a training step and of a validation step, on a copy of the module."""
     trial: Any = copy.deepcopy(module).train()
+    trial.trainer = trainer  # a copy has none, and losses of the user's own may read it
+    trial.log = trial.log_dict = lambda *_, **__: None
     device = module.device
     there = trial.transfer_batch_to_device(batch, device, 0)
     learning = validating = 0.0

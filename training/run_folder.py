@@ -126,8 +126,8 @@ class RunFolder:
         folder = Path(folder)
         if (folder / _CONFIG).exists():
             raise InputError(
-                f"{folder}: holds a run already; leave out --no-resume to go on with it, or "
-                "choose another --out"
+                f"{folder}: holds a run already; the same cxr train goes on with it; or choose "
+                "another --out"
             )
         # A start that was interrupted before its last file left only these: it may start again.
         require_only_files(folder, {"checkpoints", _SEEN, _STARTED}, "run")

@@ -25,6 +25,7 @@ from lightning.pytorch.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
+from timm.layers import convert_sync_batchnorm
 
 from cxr_compare.configs.load import dump_config, parse_config
 from cxr_compare.configs.settings import Config, TrainedConfig, TrainingSettings
@@ -252,11 +253,10 @@ def fit(
         )
     )
     is_cuda = _is_cuda(trainer_options)
-    options: dict[str, Any] = {
-        "sync_batchnorm": is_cuda,
-        **_launch_options(launch),
-        **trainer_options,
-    }
+    if is_cuda and launch.n_processes > 1:
+        # By timm: torch's function, which Lightning calls, loses the activation of timm's norms.
+        convert_sync_batchnorm(learner)
+    options: dict[str, Any] = {**_launch_options(launch), **trainer_options}
     checkpoint = run.last_checkpoint if run.last_checkpoint.is_file() else None
     with _quiet(), torch.random.fork_rng(range(torch.cuda.device_count()) if is_cuda else ()):
         trainer = Trainer(

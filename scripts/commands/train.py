@@ -180,8 +180,10 @@ def _train_each(
         console.say(f"{number} of {len(names)}: {name}")
         try:
             run = train(name, data=data, out=folder, **shown)
-        except Exception as error:  # noqa: BLE001 - the other networks are still trained
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the other networks are still trained
             reason = str(error) if isinstance(error, InputError) else repr(error)
+            if isinstance(error, SystemExit):  # of processes that share the training
+                reason = f"exit status {error.code}; its first process has said why"
             failed[name] = reason.partition("\n")[0]
             console.say(f"{name} failed: {failed[name]}")
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from importlib import metadata
@@ -38,7 +39,11 @@ _SAME_TRAINING = (
 )
 _FLATTERING = "Threshold and weights were chosen on these images: on new ones expect less."
 _FEW_MISSED = "These images chose the thresholds: on new ones expect more."
-_PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
+_PACKAGES = {
+    "torch": ("torch",),
+    "onnx": ("onnxruntime", "onnxruntime-gpu"),  # of which one is installed
+    "openvino": ("openvino",),
+}
 
 
 class ServedSystem:
@@ -123,14 +128,19 @@ def versions_of(backends: frozenset[str]) -> dict[str, str]:
     """Return the versions of Python, numpy, this program and the packages that compute networks.
 
     Args:
-        backends: Names of the programs that compute networks: ``torch``, ``onnx`` or ``openvino``.
+        backends: Names of the programs that compute networks: ``torch``, ``onnx`` or ``openvino``;
+            of a joint system whose members differ, several with `` + `` between them.
 
     Returns:
         Version by name of the package.
     """
-    packages = ["cxr-compare", "numpy", *(_PACKAGES[backend] for backend in sorted(backends))]
+    names = sorted({name for backend in backends for name in backend.split(" + ")})
+    packages = ["cxr-compare", "numpy", *(each for name in names for each in _PACKAGES[name])]
     versions = {"python": platform.python_version()}
-    return versions | {package: metadata.version(package) for package in packages}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
 
 
 def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFigures | None]:

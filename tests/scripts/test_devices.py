@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from cxr_compare.configs.load import find_config, first_difference, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.scripts.commands.train import _launched
+from cxr_compare.scripts.commands.train import _launched, train
 from cxr_compare.training.launch import Launch, read_launch
 from cxr_compare.training.run_folder import resumable
 from cxr_compare.training.train import require_shares
 from tests.scripts.launched import alone, launched, slurm, torchrun
-from tests.scripts.small_sets import drawn_images
+from tests.scripts.small_sets import drawn_images, table_set
 from tests.scripts.test_scale_page import sbatch_words
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +95,18 @@ def test_refusal_that_all_processes_share_leaves_no_folder(data, tmp_path):
         (line,) = two.outputs()[0].splitlines()
     assert line.startswith("cxr: --devices 2: training.batch_size = 5 ")
     assert not (tmp_path / "run").exists()
+
+
+def test_of_several_trainings_one_whose_processes_fail_leaves_the_others(tmp_path, monkeypatch):
+    def fail(words: list[str], devices: int) -> None:
+        raise SystemExit(2)  # the first process has said why
+
+    monkeypatch.setattr("cxr_compare.scripts.commands.train.run_on_devices", fail)
+    data = table_set(tmp_path, ["a", "b"], {"opacity": ["present", "absent"]})
+    names = ["chexnet_quickstart", "small_cnn"]
+    made = train(names, data=data, out=tmp_path / "zoo", device="cpu", devices=2)
+    assert list(made.failed) == names
+    assert made.exit_status == 1
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,27 @@ def test_an_export_itself_is_taken_as_it_is(run: Path, spec: ExportSpec) -> None
         choose_backend(export, needs_torch="--maps layercam")
 
 
+def put_joint(folder: Path) -> Path:
+    member = folder / "members/1-A"
+    member.mkdir(parents=True)
+    (folder / "predictions.json").write_text("{}")
+    return member
+
+
+def test_a_joint_system_of_runs_is_exported_whole_and_not_member_by_member(run, spec):
+    joint = run / "joint"
+    member = put_joint(joint)
+    for name in ("model.safetensors", "model.json", "preprocess.json"):
+        (member / name).write_bytes((run / name).read_bytes())
+    put(member, spec)  # torch computes a member that is a run, whatever stands below it
+    with pytest.raises(InputError, match=rf"no such export.*cxr export {joint} --format onnx$"):
+        choose_backend(joint, "onnx")
+    assert choose_backend(joint, "auto")[:3] == (joint, "torch", "fp32")
+    exported = export_folder(joint, "onnx", "fp32")
+    spec.write(put_joint(exported) / EXPORT_FILE)
+    assert choose_backend(joint, "onnx")[:3] == (exported, "onnx", "fp32")
+
+
 def test_an_export_answers_for_single_images_as_its_run(run, spec, model):
     export = put(run, spec)
     write_graph(model.model, export, "onnx")

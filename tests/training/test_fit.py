@@ -12,11 +12,22 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Callback
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.training.callbacks import History, RampedAverage
-from tests.training.small_training import Batch, SmallModule, fit_small, small_model
+from cxr_compare.training import callbacks, train
+from cxr_compare.training.callbacks import FirstBatch, History, RampedAverage
+from cxr_compare.training.launch import Launch
+from tests.training.small_training import (
+    Batch,
+    SmallData,
+    SmallModule,
+    fit_small,
+    run_in,
+    small_model,
+    training_settings,
+)
 
 
 class _StopAt(Callback):
@@ -330,3 +341,46 @@ def test_training_on_a_gpu_learns_as_on_the_cpu(tmp_path, precision):
     here = fit_small(tmp_path / "cpu", ema_decay=0.9)
     losses = [[row["val_loss"] for row in trained.rows] for trained in (there, here)]
     assert losses[0] == pytest.approx(losses[1], rel=0.3)  # dropout draws other numbers there
+
+
+class _Ramp(SmallModule):
+    """A loss of the user's own that asks how long the training is, and logs a figure."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        share = (self.current_epoch + 1) / self.trainer.max_epochs
+        self.log("share", share, batch_size=len(batch))
+        return {name: share * loss for name, loss in super().losses(batch).items()}
+
+
+def test_the_time_is_also_said_of_a_loss_that_reads_the_trainer(tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks, "draw_training_batch", lambda *_: None)
+    own = {"first_batch": lambda data: next(iter(data.train_dataloader())), "n_workers": 0}
+    for name, value in {**own, "findings": ()}.items():
+        monkeypatch.setattr(SmallData, name, value, raising=False)
+    said: list[str] = []
+    first = FirstBatch(run_in(tmp_path), said.append)
+    fit_small(tmp_path, _Ramp, callbacks=[first], epochs=1)
+    assert "on this machine: 1 epoch" in said[0]
+
+
+class _Built(Exception):  # noqa: N818 - it ends a test
+    """All is ready, and Lightning's trainer would be made."""
+
+
+def test_norms_of_several_gpus_keep_the_activation_that_timm_has_in_them(tmp_path, monkeypatch):
+    def build_trainer(**options: Any) -> None:
+        assert not options.get("sync_batchnorm")  # torch's own conversion would follow
+        raise _Built
+
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setattr(train, "Trainer", build_trainer)
+    monkeypatch.setattr(train, "read_launch", lambda: Launch("torchrun", 2, 2, 0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), BatchNormAct2d(4)).eval()
+    images = torch.randn(2, 1, 4, 4)
+    before = model(images)
+    learner = SmallModule(model, training_settings())
+    with pytest.raises(_Built):
+        train.fit(learner, SmallData(training_settings()), run_in(tmp_path))
+    assert isinstance(learner.model[1], nn.SyncBatchNorm)
+    torch.testing.assert_close(learner.model(images), before)
