@@ -101,7 +101,7 @@ class SeveralFindings:
             return GivenValues(by_name[finding]) if finding in by_name else None
         if not isinstance(value, pd.DataFrame):
             return GivenValues(self._column_of_array(value, finding, name))
-        columns = score_columns(list(value.columns), self.names)
+        columns = score_columns(list(value.columns), self.names, name)
         if columns:
             if finding not in columns:
                 return None

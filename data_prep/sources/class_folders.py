@@ -37,23 +37,27 @@ _CLASS_FOLDERS = TableRules(
     separator=r"[|]",
 )
 _HOLDERS = ("images", "image", "imgs", "img")
+_MASKS = re.compile(r"(?<![a-z])masks?(?![a-z])", re.IGNORECASE)  # folders such as "lung masks"
 
 
 def _class_rows(root: Path) -> pd.DataFrame:
     """Return the path, the folder of the class and the role of each image below a folder.
 
     A folder ``train``, ``val`` or ``test`` is a role, and a folder ``images`` is no class: the
-    class is the last other folder. It is empty for an image that is in none.
+    class is the last other folder. It is empty for an image that is in none. Images in folders of
+    masks are left out.
     """
-    files = list_images(root)
-    folders = [path.split("/")[:-1] for path in files["path"]]
+    files = [
+        path for path in list_images(root)["path"] if not _MASKS.search(path.rpartition("/")[0])
+    ]
+    folders = [path.split("/")[:-1] for path in files]
     classes = []
     roles = []
     for parts in folders:
         named = [p for p in parts if p.lower() not in ROLE_NAMES and p.lower() not in _HOLDERS]
         classes.append(_NUMBERING.sub("", named[-1]) if named else "")
         roles.append(next((ROLE_NAMES[p.lower()] for p in parts if p.lower() in ROLE_NAMES), ""))
-    columns = {"file": files["path"], "label": classes, "split": roles}
+    columns = {"file": files, "label": classes, "split": roles}
     return pd.DataFrame(columns, dtype=TEXT)
 
 
@@ -76,6 +80,8 @@ def _read_folders(root: Path, options: ReadOptions, show: Show) -> SourceTables:
     loose = rows["label"] == ""
     if loose.all():
         raise InputError(f"{root}: has no folders of classes with images, such as NORMAL")
+    masks = set(list_images(root)["path"]) - set(rows["file"])
+    source.exclude(sorted(masks), "in a folder of masks")
     source.exclude(rows.loc[loose, "file"], "not in the folder of a class")
     rows = rows[~loose].reset_index(drop=True)
     no_role = rows["split"] == ""

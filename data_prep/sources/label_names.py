@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from typing import Literal, NamedTuple
 
 from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.sources.label_values import (
     STATE_OF_TEXT,
     class_finding,
@@ -66,8 +68,8 @@ def name_labels(
         Finding and state of each text, and notes on the signs that were read.
 
     Raises:
-        InputError: Two texts that differ in a sign get one name, a text is no name (JSON, numbers),
-            or a text seems to say that something is absent, and nothing says what.
+        InputError: Two texts that differ in a sign get one name, a text is no name (JSON, numbers)
+            or lists others, or a text seems to say that something is absent, and nothing says what.
 
     Example:
         >>> name_labels(["TB+", "TB-", "Lung Opacity"], "labels.csv").labels["TB-"]
@@ -96,6 +98,9 @@ def name_labels(
                 f"{where}: the labels {one[:_SHOWN]!r} and {other[:_SHOWN]!r} would both be the "
                 f"finding '{finding}'; give each a name of its own in letters, or both one spelling"
             )
+    if kind == "label":
+        _refuse_lists(distinct, where)
+        _refuse_question_marks(distinct, where)
     for text in distinct:
         if text not in signed:
             labels[text] = _unpaired(text, labels[text], where, kind)
@@ -127,6 +132,7 @@ _TOOLS = {
     "Labelbox": re.compile(r"\b(?:objects|featureId|schemaId)\b"),
 }
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
+_JOINTS = re.compile(r"[,/+&()'\"\n]|\b(?:and|und|et)\b", re.IGNORECASE)
 
 
 def _refuse_json(texts: Iterable[str], where: str) -> None:
@@ -164,6 +170,36 @@ def _refuse_numbers(texts: Iterable[str], where: str) -> None:
             f"{where}: does the label {text!r} say that something is absent, or uncertain? Write "
             "'normal' where an image shows nothing, and 'unknown' where nobody could say"
         )
+
+
+def _refuse_lists(texts: Iterable[str], where: str) -> None:
+    """Ask about a text of which each part is a label of the column, or behind a comma a finding.
+
+    Taken for the name of one finding, it would deny the findings that it lists.
+    """
+    parts_of = {
+        text: {class_finding(part, where) for part in _JOINTS.split(text) if _has_word(part)}
+        for text in texts
+    }
+    times = Counter(chain.from_iterable(parts_of.values()))
+    known = {*dictionary()["findings"]["names"], *normal_classes()}
+    for text, parts in parts_of.items():
+        others = {part for part in parts if times[part] > 1 or ("," in text and part in known)}
+        if len(parts) > 1 and parts == others:
+            raise InputError(
+                f"{where}: does {text[:_SHOWN]!r} list {counted(len(parts), 'label')}? Write | or "
+                "; between labels; if it is one, give it a name of other words"
+            )
+
+
+def _refuse_question_marks(texts: Iterable[str], where: str) -> None:
+    """Ask about a text with a question mark, whose finding may be uncertain."""
+    for text in texts:
+        if "?" in text:
+            raise InputError(
+                f"{where}: does '{text[:_SHOWN]}' say that a finding is uncertain? Write it in "
+                "words, such as 'uncertain mass', or without the question mark"
+            )
 
 
 def _no_name(where: str, text: str, content: str, advice: str) -> str:

@@ -31,7 +31,11 @@ _WORDS = {
         "nein", "falsch", "negativ", "non", "faux", "não", "nao",
         "negativo", "négatif", "いいえ", "無", "无", "無し", "なし", "否", "陰性", "阴性",
     ),
-    "uncertain": ("-1", "uncertain"),
+    "uncertain": (
+        "-1", "uncertain", "unsure", "unclear", "possible", "possibly", "probable", "probably",
+        "suspected", "questionable", "equivocal", "indeterminate", "inconclusive",
+        "fraglich", "unklar", "unsicher",
+    ),
 }  # fmt: skip
 STATE_OF_TEXT = {word: state for state, words in _WORDS.items() for word in words}
 """State by the text that people write for it, in the form that `plain_cells` gives."""

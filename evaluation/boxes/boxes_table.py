@@ -81,7 +81,8 @@ def boxes_table(
               box.
         image_ids: Id of each image, in the order of the outputs. None is allowed for COCO results
             and DataFrames, because they name their images, and for Ultralytics results that hold
-            the paths of their images; the file names without their endings are then the ids.
+            the paths of their images; the file names without their endings are then the ids. If
+            these file names are those of all `image_ids`, they decide and not the order.
         box_format: Format of the boxes: ``xyxy`` (two corners), ``xywh`` (left, top, width, height)
             or ``cxcywh`` (centre, width, height). None takes the usual format: ``xywh`` for COCO's
             ``bbox``, the format that a DataFrame's column names or a torchvision ``BoundingBoxes``
@@ -219,7 +220,8 @@ def _numbers_of_outputs(boxes: Any, truth: Any) -> pd.Index:
             "for each image, in the same order"
         )
     width = len(str(len(boxes)))
-    return pd.Index([f"{number:0{width}d}" for number in range(len(boxes))], dtype=TEXT)
+    # Names that no file has, for a file that names its image decides over the order.
+    return pd.Index([f"output {number:0{width}d}" for number in range(len(boxes))], dtype=TEXT)
 
 
 def _warn(note: str, where: str) -> None:

@@ -20,6 +20,7 @@ from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.answer_texts import BOX_KEY, shares_of
+from cxr_compare.evaluation.boxes.box_checks import near_ids
 from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, file_stem, texts_of
 from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 from cxr_compare.evaluation.boxes.table_columns import read_frame
@@ -332,9 +333,9 @@ def index_of_ids(image_ids: Any) -> pd.Index:
 
 
 def _ids_of_outputs(images: list[Any], ids: pd.Index | None, where: str) -> list[str]:
+    files = [image.path for image in images if isinstance(getattr(image, "path", None), str)]
     if ids is None:
-        files = [getattr(image, "path", None) for image in images]
-        if not all(isinstance(file, str) for file in files):
+        if len(files) < len(images):
             raise InputError(
                 "image_ids: missing; give the id of each image, in the order of the outputs"
             )
@@ -348,6 +349,11 @@ def _ids_of_outputs(images: list[Any], ids: pd.Index | None, where: str) -> list
         raise InputError(
             f"image_ids: '{ids[ids.duplicated()][0]}' appears more than once; give each image once"
         )
+    stems = [file_stem(file) for file in files]
+    near = near_ids(stems, ids)
+    named = [near.get(stem, stem) for stem in stems]
+    if set(named) == set(ids):  # the files name the images, in an order of their own
+        return named
     return [str(name) for name in ids]
 
 

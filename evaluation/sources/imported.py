@@ -97,7 +97,7 @@ def read_rows(
     """
     if options.finding is None and len(known.findings) > 1 and options.columns == ColumnNames():
         table = source if isinstance(source, pd.DataFrame) else Path(source)
-        by_finding = scores_by_finding(table, known.findings)
+        by_finding = scores_by_finding(table, known.findings, options.advice.frame)
         source = source if by_finding is None else by_finding
     return system_of(read_source(source, options), known, options)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column, image_names
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import is_table_file, read_header, read_text_table
 
 LABEL_NAMES = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
@@ -72,38 +73,54 @@ def finding_name(text: str) -> str:
     return re.sub(r"[^0-9a-z]+", "_", text.lower()).strip("_") or FINDING
 
 
-def score_columns(columns: Sequence[Any], findings: Sequence[str]) -> dict[str, Any]:
+def score_columns(
+    columns: Sequence[Any], findings: Sequence[str], where: str = "the table"
+) -> dict[str, Any]:
     """Return the column of scores of each finding, such as ``mass`` or ``prob_Mass``.
+
+    A name that says so, such as ``prob_mass``, counts before ``mass``, which may hold labels.
 
     Args:
         columns: Names of the columns of a table.
         findings: Names of findings, such as ``mass``.
+        where: Name of the table, for messages.
 
     Returns:
         Column by name of the finding; findings without a column are missing.
 
+    Raises:
+        InputError: Two columns may hold the scores of one finding.
+
     Example:
-        >>> score_columns(["image_id", "prob_Mass", "Edema"], ["mass", "edema", "hernia"])
+        >>> score_columns(["image_id", "prob_Mass", "Mass", "Edema"], ["mass", "edema", "hernia"])
         {'mass': 'prob_Mass', 'edema': 'Edema'}
     """
     words = {*column_names("score"), "p", "pred"}
     found = {}
     for finding in findings:
-        wanted = {finding}
-        wanted.update(f"{word}_{finding}" for word in words)
-        wanted.update(f"{finding}_{word}" for word in words)
-        for column in columns:
-            if finding_name(str(column)) in wanted:
-                found[finding] = column
+        names = {f"{word}_{finding}" for word in words} | {f"{finding}_{word}" for word in words}
+        named = [column for column in columns if finding_name(str(column)) in names]
+        bare = [column for column in columns if finding_name(str(column)) == finding]
+        candidates = named or bare
+        if len(candidates) > 1:
+            both = " and ".join(f"'{column}'" for column in candidates[:2])
+            raise InputError(
+                f"{where}: do {both} both hold scores of '{finding}'? Leave out the other column"
+            )
+        if candidates:
+            found[finding] = candidates[0]
     return found
 
 
-def scores_by_finding(table: Path | pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame | None:
+def scores_by_finding(
+    table: Path | pd.DataFrame, findings: Sequence[str], where: str = "the table"
+) -> pd.DataFrame | None:
     """Return a table with a column of scores for each finding as rows of one finding each.
 
     Args:
         table: Table in memory, or a file; files of other kinds are left as they are.
         findings: Findings of the known images.
+        where: Name of a table in memory, for messages.
 
     Returns:
         ``image_id, finding, score``; None for a table that has no two such columns.
@@ -115,7 +132,7 @@ def scores_by_finding(table: Path | pd.DataFrame, findings: Sequence[str]) -> pd
         header = read_header(table)
     else:
         return None
-    columns = score_columns(header, findings)
+    columns = score_columns(header, findings, str(table) if isinstance(table, Path) else where)
     names = [str(column) for column in header]
     image = find_column(names, image_names(names))
     if image is None or len(columns) < 2:

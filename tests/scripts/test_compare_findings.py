@@ -102,6 +102,18 @@ def test_columns_are_findings_only_where_that_is_said(drawn):
     assert list(_of(drawn, target=["edema", "mass"]).results) == ["edema", "mass"]
 
 
+def test_labels_beside_scores_are_never_taken_for_scores(drawn):
+    truth, first, second = drawn
+    named = first.rename(columns=lambda name: name if name == "image_id" else f"prob_{name}")
+    both = named.merge(truth, on="image_id")  # scores first, then labels of the same findings
+    means = _of((truth, both, second), target=NAMES).macro
+    means = means.set_index(["metric", "first", "second"])["estimate"]
+    single = [metrics.estimate("auroc", truth[name], first[name]).estimate for name in NAMES]
+    assert means["auroc", "A", ""] == pytest.approx(np.mean(single))
+    with pytest.raises(InputError, match="prob_mass"):
+        _of((truth, both.assign(pred_mass=1), second), target=NAMES)
+
+
 def test_files_give_the_same_and_a_page(drawn, tmp_path):
     truth, first, second = drawn
     paths = {}

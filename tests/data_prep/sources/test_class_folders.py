@@ -16,6 +16,7 @@ FOLDERS = (
     "test/Normal/d.png",
     "test/PNEUMONIA/e.png",
 )
+MASKS = ("lung masks", "Infection_Mask")
 CLASSES = {
     "train/_classes.csv": "filename, Mass, No Finding\na.png, 1, 0\nb.png, 0, 1\n",
     "valid/_classes.csv": "filename, Mass, No Finding\nc.png, 0, 1\n",
@@ -77,6 +78,16 @@ def test_an_image_beside_the_folders_is_left_out(tmp_path):
     names = (*FOLDERS, *(f"train/NORMAL/n{n}.png" for n in range(9)), "loose.png")
     tables = reader("folders")(write_folders(tmp_path, names))
     assert list(reasons(tables)) == ["loose.png"]
+
+
+def test_folders_of_masks_are_no_class(tmp_path):
+    names = [f"train/{name}/images/{name}.png" for name in ("Normal", "TB")]
+    names += [f"train/{name}/{kind}/{name}.png" for name in ("Normal", "TB") for kind in MASKS]
+    assert likely_format(write_folders(tmp_path, tuple(names))) == "folders"
+    tables = reader("folders")(tmp_path)
+    assert sorted(tables.findings["state"]) == ["absent", "present"]
+    assert set(tables.findings["finding"]) == {"tb"}
+    assert set(reasons(tables).values()) == {"in a folder of masks"}
 
 
 @pytest.mark.parametrize(

@@ -250,6 +250,32 @@ def test_several_labels_in_a_cell_are_read_one_by_one(tmp_path):
 @pytest.mark.parametrize(
     "cells",
     [
+        ["Mass", "Nodule", "Mass, Nodule"],
+        ["Mass", "Nodule", "Mass/Nodule"],
+        ["Mass", "Nodule", "Mass and Nodule"],
+        ["Mass", "Nodule", "('Mass', 'Nodule')"],
+        ["Cavity, Scar", "Scar, Cavity, Bulla", "Bulla, Cavity"],
+        ["normal", "normal", "Atelectasis, Effusion"],
+    ],
+)
+def test_a_label_that_lists_others_is_asked_about(tmp_path, cells):
+    with pytest.raises(InputError, match="'label'"):
+        read(tmp_path, cells)
+
+
+def test_a_name_of_several_words_stays_one_finding(tmp_path):
+    tables = read(tmp_path, ["Nodule/Mass", "Pneumonia, unspecified", "Edema and cough"])
+    assert set(counts(tables)) == {"nodule_mass", "pneumonia_unspecified", "edema_and_cough"}
+
+
+def test_a_question_mark_is_asked_about(tmp_path):
+    with pytest.raises(InputError, match=r"mass\?"):
+        read(tmp_path, ["mass?", "nodule"])
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
         ['[{"x": 10.0, "rectanglelabels": ["nodule"]}]', "[]"],
         ['{"objects":[{"title":"nodule"}],"classifications":[]}', "mass"],
         ["20 30 60 34", "mass"],

@@ -332,6 +332,32 @@ def test_a_row_unknown_beside_others_leaves_open_what_they_do_not_name(tmp_path)
     assert states_of(tables, "b") == {"mass": "absent", "nodule": "present"}
 
 
+@pytest.mark.parametrize("label", ["possible mass", "mass (probable)", "Suspected mass"])
+def test_a_label_of_a_possible_finding_is_uncertain_and_shown(tmp_path, label):
+    lines: list[str] = []
+    table = f"file,label\na.png,mass\nb.png,{label}\nc.png,normal\n"
+    tables = read_table(tmp_path, table, show=lines.append)
+    assert states_of(tables, "b") == {"mass": "uncertain"}
+    assert f"  {label}: taken for mass is uncertain (1 row)" in lines
+
+
+@pytest.mark.parametrize("label", ["uncertain", "Indeterminate", "possible"])
+def test_a_word_of_doubt_alone_is_no_finding_and_denies_none(tmp_path, label):
+    tables = read_table(tmp_path, f"file,label\na.png,mass\nb.png,{label}\nc.png,normal\n")
+    assert set(states(tables)) == {("a", "mass"), ("c", "mass")}
+
+
+def test_the_nature_of_a_finding_is_part_of_its_name(tmp_path):
+    tables = read_table(tmp_path, "file,label\na.png,indeterminate nodule\nb.png,normal\n")
+    assert states_of(tables, "a") == {"indeterminate_nodule": "present"}
+
+
+@pytest.mark.parametrize("view", ["LAT", "Left lateral", "lateral view"])
+def test_words_for_a_lateral_view_leave_the_image_out(tmp_path, view):
+    table = f"file,label,view\na.png,mass,PA\nb.png,normal,{view}\n"
+    assert reasons(read_table(tmp_path, table)) == {"b.png": "lateral view"}
+
+
 def test_words_for_unknown_are_shown_and_name_no_finding(tmp_path):
     lines: list[str] = []
     table = "file,label\na.png,mass\nb.png,keine Angabe\nc.png,#N/A\nd.png,normal\n"

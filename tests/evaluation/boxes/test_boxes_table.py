@@ -129,6 +129,12 @@ def test_detections_of_supervision_become_a_table():
     assert len(boxes_table(outputs[0], ["a"])) == 2  # one image alone
 
 
+def test_files_of_ultralytics_decide_where_the_ids_are_in_another_order():
+    table = boxes_table(ultralytics_results(), ["c.png", "a.png", "b.png"])
+    expected = EXPECTED.assign(image_id=EXPECTED["image_id"] + ".png")
+    pd.testing.assert_frame_equal(table[COLUMNS], expected, check_dtype=False)
+
+
 def test_results_of_ultralytics_are_named_by_their_files_or_by_ids():
     table = boxes_table(ultralytics_results())
     assert_expected(table)
