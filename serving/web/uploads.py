@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
@@ -87,7 +88,13 @@ def decode_upload(content: bytes, *, deep: bool = False) -> Decoded:
 
 @contextmanager
 def _file_in_memory(content: bytes) -> Iterator[Path]:
-    """Give the path of a file that is on no disk."""
+    """Give the path of a file that is on no disk; a Mac has none, and gets a temporary file."""
+    if not hasattr(os, "memfd_create"):
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "upload")
+            path.write_bytes(content)
+            yield path
+        return
     with os.fdopen(os.memfd_create("upload"), "wb") as file:
         file.write(content)
         file.flush()

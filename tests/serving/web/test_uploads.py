@@ -1,7 +1,9 @@
 """Uploads: their type by content alone, limits before decoding, and one line for damaged ones."""
 
 import io
+import os
 import resource
+import tempfile
 import zlib
 from functools import partial
 from pathlib import Path
@@ -107,6 +109,15 @@ def test_an_upload_is_what_the_file_is(content: bytes, tmp_path: Path) -> None:
         expected.deep.black,
         expected.deep.white,
     )
+
+
+def test_a_system_without_files_in_memory_reads_uploads_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delattr(os, "memfd_create")  # as on a Mac
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    np.testing.assert_array_equal(decode_upload(encoded("PNG")).image.pixels, GREYS)
+    assert not any(tmp_path.iterdir())
 
 
 def deflated_bomb() -> bytes:
