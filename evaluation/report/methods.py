@@ -149,7 +149,7 @@ def _data_paragraph(comparison: Comparison, labelled: LabelledImages, citations:
         *(
             note.text
             for note in comparison.notes
-            if note.kind in ("left_out", "no_boxes", "assumption")
+            if note.kind in ("left_out", "no_boxes", "assumption") and not note.names_images
         ),
     ]
     return " ".join(text for text in texts if text)
