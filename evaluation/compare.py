@@ -453,8 +453,8 @@ def _seed_notes(systems: Models) -> list[Note]:
     return [
         Note(
             "seeds",
-            f"Figures of {name} are means over {len(models)} training seeds; its curves, confusion "
-            "matrices and images are those of the first seed.",
+            f"Figures of {name} are means over {len(models)} training seeds; its curves, "
+            "thresholds, confusion matrices and images are those of the first seed.",
         )
         for name, models in systems.items()
         if len(models) > 1

@@ -155,7 +155,7 @@ def evaluate_by_unit(
     figures = figures.without(lambda key: METRICS[key.metric].boxed)
     return UnitEvaluation(
         figures=_with_thresholds(figures, by_unit),
-        notes=[_unit_note(units, whole, len(images.test.image_ids), figures)],
+        notes=[_unit_note(units, whole, len(images.test.image_ids), figures, by_unit)],
         tests=paired_tests(figures, by_unit),
     )
 
@@ -203,14 +203,17 @@ def _with_thresholds(figures: Figures, models: Models) -> Figures:
     return replace(figures, rows=rows)
 
 
-def _unit_note(units: Units, whole: LabelledImages, n_images: int, figures: Figures) -> Note:
+def _unit_note(
+    units: Units, whole: LabelledImages, n_images: int, figures: Figures, models: Models
+) -> Note:
     unit, plural = figures.unit, figures.plural_unit
     n_units, n_positive = len(units.names), int(np.sum(whole.y_true))
     text = (
         f"By {unit}: {n_units:,} {plural} of {n_images:,} images, {n_positive:,} of them positive. "
-        f"A {unit} is positive if any of its images is. Its score is the highest of its images, "
-        f"and thresholds are chosen again on validation {plural}."
+        f"A {unit} is positive if any of its images is. Its score is the highest of its images."
     )
+    if any(model.chosen_policies for members in models.values() for model in members):
+        text += f" Thresholds are chosen again on validation {plural}."
     if units.n_left_out:
         text += (
             f" {units.n_left_out:,} {plural} are left out, because an image has no known label and "

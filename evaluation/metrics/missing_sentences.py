@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.notes import WARNING, Note
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.statistics.figure_text import number
 
@@ -24,8 +24,8 @@ def uncertain_as(label: str, n_images: int) -> str:
         return f"No test image has an uncertain label, so none counts as {label}."
     verb = "counts" if n_images == 1 else "count"
     return (
-        f"Sensitivity analysis: {counted(n_images, 'test image')} of uncertain label {verb} as "
-        f"{label}. Thresholds are those of validation images of certain label."
+        f"{WARNING}Sensitivity analysis: {counted(n_images, 'test image')} of uncertain label "
+        f"{verb} as {label}. Thresholds are those of validation images of certain label."
     )
 
 

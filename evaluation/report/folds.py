@@ -35,6 +35,7 @@ from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
+_ROUNDING = 1e-12
 KEYS = ["target", "unit", "subgroup", "first", "second", "policy", "metric"]
 Pair = tuple[str, str]
 """Two systems of a difference, first minus second; the second is empty for one system."""
@@ -140,6 +141,7 @@ class Folds:
         same = [table[key] for key in KEYS if key not in ("first", "second")]
         families = p_values[pairs].fillna(1.0).groupby(same)
         adjusted = families.transform(lambda family: np.array(holm([*family])))
+        adjusted = adjusted.where(p_values[pairs].notna())
         of_joint = p_values[_are(table, self._gains()) & claimed]
         return table.assign(p_holm=pd.concat([adjusted, of_joint]).reindex(table.index))
 
@@ -173,11 +175,10 @@ class Folds:
         lines = [markdown_rows(text_table("", ("System", *titles), rows).frame), ""]
         lines += filter(None, (self._pair_sentence(*figure) for figure in headlines))
         lines += filter(None, (self._joint_sentence(*figure) for figure in headlines))
-        k = len(self.folders)
         summary = (
-            f"Mean over {k} folds ({sum(self.n_images):,} test images in all). The 95 % interval "
-            "is for what this training recipe reaches on sets like this one when it learns from "
-            f"{k - 1}/{k} of their patients. Because folds share training images, it is wider than "
+            f"Mean over {len(self.folders)} folds ({sum(self.n_images):,} test images in all). The "
+            "95 % interval is for what this training recipe reaches on sets like this one when it "
+            "learns from as many patients. Because folds share training images, it is wider than "
             "the t interval of independent values (Nadeau and Bengio 2003)."
         )
         return "\n".join([*lines, "", summary, ""])
@@ -269,7 +270,8 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     variance of their mean therefore exceeds ``s^2 / k``, and no estimator of this variance is
     unbiased (Bengio and Grandvalet 2004). The test images of a fold are ``1 / (k - 1)`` as many as
     its other images. The variance is then taken as ``s^2 (1 / k + 1 / (k - 1))`` with ``k - 1``
-    degrees of freedom. A metric that is undefined in a fold has no mean.
+    degrees of freedom. A metric that is undefined in a fold has no mean. One that is the same in
+    all folds has no interval and no p-value, because they do not say how much it varies.
 
     Args:
         figures: One row for each value in each fold: the columns of `KEYS` (``target``: evaluated
@@ -280,7 +282,8 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row for each combination of `KEYS`, with ``mean``, ``sd``, the ends of the 95 % interval
         ``ci_low`` and ``ci_high``, ``n_folds``, ``note`` (says in how many folds the metric is
-        undefined), the p-value ``p`` of a mean of 0, and each fold's value as ``fold_1`` and so on.
+        undefined, or why it has no interval), the p-value ``p`` of a mean of 0, and each fold's
+        value as ``fold_1`` and so on.
 
     Source:
         Nadeau and Bengio 2003, Machine Learning 52:239. docs/validity.md reports the coverage of
@@ -301,12 +304,14 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     is_complete = values.notna().all(axis=1)
     mean = values.mean(axis=1).where(is_complete)
     spread = values.std(axis=1, ddof=1).where(is_complete)
-    error = spread * np.sqrt(1 / n_folds + 1 / (n_folds - 1))
+    is_constant = is_complete & (spread < _ROUNDING)
+    error = (spread * np.sqrt(1 / n_folds + 1 / (n_folds - 1))).mask(is_constant)
     half = stdtrit(n_folds - 1, (1 + LEVEL) / 2) * error
     metrics = order.get_level_values("metric")
     most = np.array([np.inf if METRICS[name].unbounded else 1.0 for name in metrics])
     missing = values.isna().sum(axis=1)
     note = missing.map(lambda count: f"undefined in {count} of {n_folds} folds" if count else "")
+    note = note.mask(is_constant, "no interval: the same in all folds")
     values.columns = [f"fold_{n + 1}" for n in range(n_folds)]
     low = np.maximum(mean - half, -most)
     high = np.minimum(mean + half, most)

@@ -75,7 +75,6 @@ class IntervalFacts:
         figures = comparison.figures
         single = _bounded(figures, "system")
         paired = _bounded(figures, "difference")
-        tests = comparison.tests
         has_thresholds: dict[str, bool] = {}
         for system in comparison.systems.values():
             for policy, value in system.thresholds.items():
@@ -87,7 +86,7 @@ class IntervalFacts:
             replicates=comparison.replicates,
             refitted=any(figure.refitted for figure in figures_with_ends),
             fixed=_fixed_choices(comparison, figures_with_ends),
-            tested=len(tests) > 0,
+            tested=any(figure.p_value is not None for figure in paired),
             families=_families(comparison),
             has_thresholds=any(has_thresholds.values()),
             chosen=any(

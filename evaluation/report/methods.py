@@ -146,7 +146,11 @@ def _data_paragraph(comparison: Comparison, labelled: LabelledImages, citations:
         _label_rule(comparison, finding),
         _roles(comparison, labelled),
         f"Evaluated test images: {_people(evaluated)}.",
-        *(note.text for note in comparison.notes if note.kind in ("left_out", "no_boxes")),
+        *(
+            note.text
+            for note in comparison.notes
+            if note.kind in ("left_out", "no_boxes", "assumption") and not note.names_images
+        ),
     ]
     return " ".join(text for text in texts if text)
 
@@ -268,7 +272,7 @@ def _decisions_paragraph(comparison: Comparison, made: IntervalFacts, citations:
                 f"Locations and boxes of {name} are read from its {title}{cited}{of_cells}."
             )
     texts.append(hits_text(made))
-    texts += [note.text for note in comparison.notes if note.kind == "image_blind"]
+    texts += [note.text for note in comparison.notes if note.kind in ("seeds", "image_blind")]
     return " ".join(text for text in texts if text)
 
 

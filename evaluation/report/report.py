@@ -178,5 +178,5 @@ def _unit_table(comparison: Comparison, rows: Sequence[TableRow]) -> Table | Non
     by_unit = evaluated_by_unit(comparison)
     if by_unit is None:
         return None
-    title = f"By {by_unit.figures.unit}: the highest score of its images, with its own thresholds"
+    title = f"By {by_unit.figures.unit}: the highest score of its images"
     return main_table(by_unit, rows)._replace(title=title)

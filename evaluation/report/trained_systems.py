@@ -141,7 +141,7 @@ def _network(recipe: Facts, citations: Citations) -> str:
         )
     else:
         cited = citations.cite("chexnet2017")
-        start = f"is a classifier of whole images, trained as CheXNet{cited} was, on"
+        start = f"is a classifier of whole images, as CheXNet{cited} is, on"
     network = recipe["network"]
     text = f"{start} {_title(network)}{citations.cite_for('networks', network)}"
     settings = []

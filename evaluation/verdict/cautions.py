@@ -26,7 +26,7 @@ from cxr_compare.evaluation.statistics.arrays import Integers
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation
 from cxr_compare.evaluation.statistics.intervals import interval_text
-from cxr_compare.evaluation.verdict.claims import against_chance
+from cxr_compare.evaluation.verdict.claims import CHANCE, against_chance
 
 _FEW_PATIENTS = 20
 """Effective number of patients of a class below which a comparison carries a caution."""
@@ -114,10 +114,7 @@ def _few_patients_text(name: str, images: Integers, effective: float) -> str:
     verb = "is" if n_images == 1 else "are"
     text = f"The {counted(n_images, f'{name} image')} {verb} of {counted(n_patients, 'patient')}"
     if n_images > n_patients:
-        text += (
-            f", and say as much as {counted(n_images, 'image')} of {effective:.1f} patients with "
-            "one image each would"
-        )
+        text += f", and say as much as {effective:.1f} patients with one image each would"
     return f"{text}."
 
 
@@ -243,7 +240,10 @@ def _was(names: Sequence[str]) -> str:
 
 
 def shortcut_notes(failures: pd.DataFrame) -> list[Note]:
-    """Note systems that were not shown to exceed the prediction from metadata and image borders."""
+    """Note systems that were not shown to exceed the prediction from metadata and image borders.
+
+    There is no note if this prediction itself was not shown to be better than chance.
+    """
     if failures.empty:
         return []
     gaps = failures[failures["topic"] == BEYOND_SHORTCUT]
@@ -252,6 +252,8 @@ def shortcut_notes(failures: pd.DataFrame) -> list[Note]:
     fact = str(gaps["group"].iloc[0])
     guesses = failures[(failures["topic"] == SHORTCUT) & (failures["group"] == fact)]
     guess = Figure.from_row(guesses.iloc[0])
+    if not guess.ci_low > CHANCE:
+        return []
     texts = []
     for _, row in gaps.iterrows():
         gap = Figure.from_row(row)

@@ -402,8 +402,8 @@ def test_few_effective_patients_and_a_patient_with_many_images_are_a_caution():
     (caution,) = few_patients(evaluated_images(even, owner))
     for name in ("positive", "negative"):
         # 50 of 120 images of either class: (50 + 70)^2 / (50^2 + 70) effective patients.
-        effective = f"The 120 {name} images are of 71 patients, and say as much as 120 images of "
-        assert f"{effective}{120**2 / 2570:.1f} patients" in caution.text
+        effective = f"The 120 {name} images are of 71 patients, and say as much as "
+        assert f"{effective}{120**2 / 2570:.1f} patients with one image each" in caution.text
         assert f"One patient has 50 of the 120 {name} images (42 %)." in caution.text
     assert few_patients(evaluated_images(even)) == []
 

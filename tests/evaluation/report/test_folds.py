@@ -94,6 +94,19 @@ def test_pairs_that_differ_are_found_by_holm_over_all_pairs(tmp_path):
     assert line.endswith(f"A - B 0.103 ({p_equation(adjusted[0])})")
 
 
+def test_a_difference_that_is_the_same_in_all_folds_is_not_tested(tmp_path, monkeypatch):
+    monkeypatch.setitem(PAIRS, ("A", "B"), (0.05, 0.05, 0.05))
+    folders = [write_report(tmp_path / str(n), n, ("A", "B", "C")) for n in range(3)]
+    folds = Folds.read(folders)
+    row = folds.table.set_index(["first", "second", "metric"]).loc[("A", "B", "auroc")]
+    assert row["mean"] == pytest.approx(0.05)
+    assert row[["ci_low", "ci_high", "p_holm"]].isna().all()
+    assert row["note"]
+    (line,) = [line for line in folds.to_markdown().splitlines() if line.startswith("- AUROC")]
+    assert "of 2 pairs" in line
+    assert "A - B" not in line
+
+
 def test_a_joint_system_is_better_only_if_both_differences_are_shown_and_no_pair_for_holm(tmp_path):
     joint = {"name": "C", "members": ["A", "B"]}
     folders = [write_report(tmp_path / str(n), n, ("A", "B", "C"), joint=joint) for n in range(3)]

@@ -62,6 +62,19 @@ def test_a_further_policy_is_evaluated_beside_the_stored_ones(predict, test_set,
     assert comparison.decisions["decision_threshold=0.3"].tolist() == expected
 
 
+def test_a_single_system_has_no_test_of_a_difference_and_seeds_have_one_printed_choice(
+    predict, test_set
+):
+    systems = {"A": [predict("A", seed=1), predict("B", seed=2)]}
+    comparison = compare_predictions(systems, test_set, replicates=20)
+    assert not IntervalFacts.from_comparison(comparison).tested
+    made = methods(comparison, test_set.truth)
+    assert "p of a difference" not in made.paragraphs[3]
+    (note,) = [note.text for note in comparison.notes if note.kind == "seeds"]
+    assert "thresholds" in note
+    assert note in made.paragraphs[2]
+
+
 OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
 
 

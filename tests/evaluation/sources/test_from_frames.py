@@ -80,6 +80,8 @@ def test_auroc_by_patient_is_that_of_the_highest_scores(table):
         assert row["estimate"] == pytest.approx(roc_auc_score(highest["label"], highest[column]))
         assert row["ci_method"].startswith(OBUCHOWSKI)
         assert row["n_images"] == N // 2
+    (note,) = [text for text in result.answer.notes if text.startswith("By patient")]
+    assert "validation" not in note  # there are no validation images, so nothing is chosen on them
 
 
 @pytest.mark.parametrize("words", [("ja", "nein"), ("+", "−")])

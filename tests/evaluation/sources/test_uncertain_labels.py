@@ -8,6 +8,7 @@ import pytest
 
 import cxr_compare
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.sources.from_frames import truth_from_values
 from tests.evaluation.evaluated_images import row_of
 
@@ -68,7 +69,9 @@ def test_uncertain_test_images_can_count_as_a_class(truth, scores, label, value,
     auroc = row_of(result.figures, system="A", metric="auroc")
     assert auroc["estimate"] == row_of(expected.figures, system="A", metric="auroc")["estimate"]
     assert auroc["n_images"] == N
-    assert f"4 test images of uncertain label count as {label}" in str(result)
+    counted = f"4 test images of uncertain label count as {label}"
+    assert [counted in text for text in result.cautions].count(True) == 1
+    assert counted in methods(result.compared.comparison, result.compared.truth).paragraphs[0]
     truth.to_csv(tmp_path / "truth.csv", index=False)
     scores.rename("score").rename_axis("image_id").to_csv(tmp_path / "a.csv")
     by_file = cxr_compare.compare(

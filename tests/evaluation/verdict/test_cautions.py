@@ -15,7 +15,7 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel
 from cxr_compare.evaluation.figures import Figures
-from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT
+from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.notes import Note
@@ -23,7 +23,12 @@ from cxr_compare.evaluation.output import Output, SystemFacts
 from cxr_compare.evaluation.sources.eligibility import describe_training_data, training_sets
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.statistics.figure_text import number
-from cxr_compare.evaluation.verdict.cautions import chance_notes, data_notes, list_cautions
+from cxr_compare.evaluation.verdict.cautions import (
+    chance_notes,
+    data_notes,
+    list_cautions,
+    shortcut_notes,
+)
 from tests.compared import compare_predictions
 from tests.stored_json import bind_tables
 
@@ -127,6 +132,15 @@ def test_a_guess_without_the_lungs_is_compared_with_each_system(
     else:
         assert shortcuts == []
         assert (rows["ci_low"] > 0).all()
+
+
+@pytest.mark.parametrize(("ends", "is_shown"), [((0.51, 0.69), True), ((0.49, 0.71), False)])
+def test_only_a_guess_that_beats_chance_is_called_a_prediction_of_the_label(ends, is_shown):
+    row = {"group": "view", "metric": "auroc", "note": ""}
+    guess = row | {"topic": SHORTCUT, "system": SHORTCUT, "estimate": 0.6}
+    gap = row | {"topic": BEYOND_SHORTCUT, "system": "A", "estimate": 0.05}
+    rows = [guess | {"ci_low": ends[0], "ci_high": ends[1]}, gap | {"ci_low": -0.1, "ci_high": 0.2}]
+    assert len(shortcut_notes(pd.DataFrame(rows))) == is_shown
 
 
 def write_audit(dataset, problems=(), split_ids=None):
