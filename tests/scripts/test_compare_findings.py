@@ -134,6 +134,15 @@ def test_files_give_the_same_and_a_page(drawn, tmp_path):
     assert saved.page is not None
 
 
+def test_without_patients_the_page_of_all_findings_speaks_of_images(drawn, tmp_path):
+    truth, first, second = drawn
+    images = (truth.drop(columns=["patient_id", "sex"]), first, second)
+    results = _of(images, target=NAMES[:2])
+    page = results.write(tmp_path, results.results).page.read_text()
+    assert "160 test images, " in page
+    assert "intervals by patient" not in page
+
+
 def test_boxes_belong_to_the_finding_of_their_row(drawn):
     truth, *_ = drawn
     truth = truth.drop(columns="sex")
