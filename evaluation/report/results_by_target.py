@@ -25,6 +25,7 @@ from cxr_compare.evaluation.report.metric_table import image_count
 from cxr_compare.evaluation.report.result import Result, known_of_any
 from cxr_compare.evaluation.report.table import Table, text_table, value_text
 from cxr_compare.evaluation.report.templates import render
+from cxr_compare.evaluation.report.unknown_patients import image_wording
 from cxr_compare.evaluation.statistics.figure_text import p_equation, p_value_text
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
@@ -194,8 +195,8 @@ class ResultsByTarget(ShownAsText):
         Returns:
             The results with the path of their page.
         """
-        figures = [result.figures for result in results.values()]
-        write_csv(known_of_any(pd.concat(figures, ignore_index=True)), folder / files.FIGURES_CSV)
+        figures = pd.concat([result.figures for result in results.values()], ignore_index=True)
+        write_csv(known_of_any(figures), folder / files.FIGURES_CSV)
         write_csv(self.macro, folder / files.MACRO_CSV)
         write_csv(self.tests, folder / files.TESTS_CSV)
         page = render(
@@ -208,6 +209,8 @@ class ResultsByTarget(ShownAsText):
             titles=self.titles,
             counts={name: image_count(_aurocs(each)) for name, each in results.items()},
         )
+        if figures["n_patients"].isna().all():
+            page = image_wording(page, self.systems)
         return replace(self, results=results, page=write_text(folder / files.PAGE, page))
 
     def _tables(self) -> list[Table]:
