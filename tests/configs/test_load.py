@@ -156,7 +156,7 @@ def test_override_replaces_the_value_of_the_file(override, section, key, value):
         ),
         ("retinanet_small", ["model.fpn_channels=20"], "--set model.*fpn_channels = 24"),
         ("retinanet_small", ["model.trainable=none"], r"model\.trainable"),
-        ("fcos_lite", ['training.tta=["mirror"]'], "^--set training.tta"),
+        ("retinanet_lite", ['training.tta=["mirror"]'], "^--set training.tta"),
         ("probe", ["model.weights=none"], "weights = 'none'"),
         ("probe", ["augmentation.scale=0.1"], "augmentation: unknown key"),
         ("probe", ["training.epochs=3"], "--set training.epochs: unknown key"),

@@ -158,8 +158,8 @@ def test_any_other_difference_makes_it_recipe_against_recipe():
 
 def test_two_detectors_do_not_compare_boxes_against_labels():
     detectors = {
-        "RetinaNet": published("retinanet_lite", 4_500_000, RETINANET),
-        "FCOS": published("fcos_lite", 4_400_000, RETINANET),
+        "RetinaNet": published("retinanet_small", 4_500_000, RETINANET),
+        "FCOS": published("fcos_small", 4_400_000, RETINANET, learning_rate=1e-3),
     }
     unequal = unequal_conditions(detectors)
     assert set(unequal) == {"architecture", "parameters"}  # both learn by the focal loss
