@@ -35,7 +35,7 @@ from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
-_ROUNDING = 1e-12
+_ROUNDING = 1e-12  # spread that rounding alone gives to folds with one value
 KEYS = ["target", "unit", "subgroup", "first", "second", "policy", "metric"]
 Pair = tuple[str, str]
 """Two systems of a difference, first minus second; the second is empty for one system."""
