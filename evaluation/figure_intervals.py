@@ -95,8 +95,9 @@ def compute_figures(
     system its differences from them. `no_claim` is the reason why no claim may rest on these
     differences; empty if one may. The note of an undefined figure says why it is undefined.
 
-    Source: Obuchowski 1997 (AUROC); Obuchowski and Rockette 1995, Hillis 2007 (training seeds);
-    Efron and Tibshirani 1993 (percentiles); Hesterberg 2015 (few patients).
+    Source:
+        Obuchowski 1997 (AUROC); Obuchowski and Rockette 1995, Hillis 2007 (training seeds);
+        Efron and Tibshirani 1993 (percentiles); Hesterberg 2015 (few patients).
     """
     blind = {image_blind_name(name): members for name, members in (image_blind or {}).items()}
     inputs = _Inputs({**models, **blind}, frames, resamples)
@@ -618,8 +619,8 @@ def bootstrap_p_value(replicates: Floats, patients: float | None = None) -> floa
     percentile interval that is widened for few patients by `expanded_level`. Replicates of NaN are
     left out; without any other the p-value is None.
 
-    Source: Efron and Tibshirani 1993, sections 15.4 and 16.4; Davison and Hinkley 1997, section
-    4.2.
+    Source:
+        Efron and Tibshirani 1993, sections 15.4 and 16.4; Davison and Hinkley 1997, section 4.2.
 
     Example:
         >>> bootstrap_p_value(np.array([0.1] * 97 + [-0.1] * 2))

@@ -88,7 +88,8 @@ def paired_tests(
     the first minus that of the second system. A row on the AUROC of one system has an empty
     ``second`` and no p-value.
 
-    Source: Obuchowski 1997; DeLong et al. 1988; Holm 1979.
+    Source:
+        Obuchowski 1997; DeLong et al. 1988; Holm 1979.
     """
     rows = [
         _test_row(figures, first, second, key, figure, _method(key, figure))

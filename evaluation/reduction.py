@@ -26,7 +26,8 @@ class Reduction:
     0. An image without boxes scores 0. Boxes with a score below `min_score` are ignored.
     ``noisy_or`` needs this: 300 boxes with score 0.01 would give an image score of 0.95.
 
-    Source: ``max``: the multiple-instance assumption, Dietterich et al. 1997.
+    Source:
+        ``max``: the multiple-instance assumption, Dietterich et al. 1997.
     """
 
     rule: _Rule = "max"

@@ -264,8 +264,9 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     ``note`` (says in how many folds the metric is undefined, or why it has no interval), the
     p-value ``p`` of a mean of 0, and each fold's value as ``fold_1`` and so on.
 
-    Source: Nadeau and Bengio 2003, Machine Learning 52:239. docs/validity.md reports the coverage
-    of these intervals.
+    Source:
+        Nadeau and Bengio 2003, Machine Learning 52:239. docs/validity.md reports the coverage of
+        these intervals.
 
     Example:
         >>> row = {"target": "t", "unit": "image", "subgroup": "all", "first": "A", "second": ""}

@@ -182,7 +182,8 @@ def decide_together(claims: Sequence[Claim]) -> list[Claim]:
     a sentence about a claim always agrees with the interval that is printed beside it. Claims
     without an interval are not counted and stay unchanged. The order stays.
 
-    Source: Holm 1979.
+    Source:
+        Holm 1979.
 
     Example:
         >>> narrow = Figure(0.1, 0.04, 0.16, interval_at=lambda level: (0.03, 0.17))

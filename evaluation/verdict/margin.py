@@ -26,7 +26,8 @@ def against_margin(difference: Interval, margin: float) -> MarginStanding:
     its upper end lies below -margin, ``open`` otherwise, and ``unknown`` if there is no interval.
     An end that equals -margin or margin shows nothing.
 
-    Source: Schuirmann 1987 (two one-sided tests); ICH E9.
+    Source:
+        Schuirmann 1987 (two one-sided tests); ICH E9.
 
     Example:
         >>> against_margin(Interval(-0.01, -0.03049, 0.01), 0.0304)
