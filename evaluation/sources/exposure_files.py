@@ -53,11 +53,11 @@ class SeenList:
 def read_seen_list(path: Path) -> SeenList:
     r"""Read a text file that lists the images which an encoder or model has seen in training.
 
-    It begins with the line ``# source: TEXT`` (where the list comes from), then ``# labels:
-    unseen`` or ``# labels: seen`` (whether training used the labels of the images) and, if only an
-    encoder inside the model saw the images, ``# encoder: NAME``. The next line is ``image_id`` or
-    ``nih_image``, and each further line names one image. An InputError is raised if the source, the
-    labels, the column name or all images are missing.
+    It begins with the line ``# source: TEXT`` (where the list comes from), then with
+    ``# labels: unseen`` or ``# labels: seen`` (whether training used the labels of the images) and,
+    if only an encoder inside the model saw the images, ``# encoder: NAME``. The next line is
+    ``image_id`` or ``nih_image``, and each further line names one image. An InputError is raised if
+    the source, the labels, the column name or all images are missing.
 
     Example:
         >>> import tempfile

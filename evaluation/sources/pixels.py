@@ -29,8 +29,8 @@ def _no_readings() -> pd.DataFrame:
 class Pixels:
     """Pixels of the evaluated images, and what is known of their files and their single readers.
 
-    `read` returns the grey values of an image at its original size, uint8, shape ``(height,
-    width)``, by image id, and raises InputError where a file cannot be read. `read_decoded` and
+    `read` returns the grey values of an image at its original size, by image id: uint8, shape
+    ``(height, width)``. It raises InputError where a file cannot be read. `read_decoded` and
     `read_readings` return the tables `decoded` and `readings`.
     """
 
