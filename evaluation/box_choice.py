@@ -1,10 +1,7 @@
 """Choose on validation which boxes of a system are evaluated, and from which score a box is called.
 
 A detector stores overlapping boxes, and a classifier's activation maps can be cut in many ways.
-Each candidate rule turns the stored output into boxes in one way. The rule whose boxes have the
-highest figure on validation images is chosen. Then the score cut is chosen at which these boxes
-have the highest RSNA score (the score of the RSNA Pneumonia Detection Challenge); a box is called
-if its score is at or above this cut.
+Each candidate rule turns the stored output into boxes in one way.
 """
 
 from __future__ import annotations
@@ -41,20 +38,7 @@ _SAME = 1e-9
 class BoxCandidate(NamedTuple):
     """One rule that selects or makes a system's boxes, with its boxes on validation images.
 
-    Attributes:
-        rule: Rule that turns stored output into boxes: it removes boxes of a detector that overlap
-            too much, or cuts a classifier's activation maps into boxes.
-        pairs: Predicted boxes paired with the true boxes, on the validation images whose lesions
-            are all boxed.
-
-    Example:
-        >>> import pandas as pd
-        >>> from cxr_compare.evaluation.boxes.matching import pair_boxes
-        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
-        ...     "y2": [2.0]})
-        >>> pairs = pair_boxes(truth.assign(score=0.9), truth, pd.Index(["a", "b"]))
-        >>> BoxCandidate(OverlapRule(0.5), pairs).rule.limit
-        0.5
+    `pairs` has only the validation images whose lesions are all boxed.
     """
 
     rule: BoxRule
@@ -65,12 +49,9 @@ class BoxCandidate(NamedTuple):
 class BoxChoice:
     """Choice, on validation images, of the rule that selects or makes a system's boxes.
 
-    A system is a detector or a classifier. Of a detector's boxes that overlap too much, the rule
-    keeps the best; for a classifier, it cuts boxes out of activation maps.
-
-    The rule with the highest value of a figure, such as the mean sensitivity of the FROC curve, is
-    chosen. The class also chooses the score from which a box counts as called (the cut), by the
-    RSNA 2018 score.
+    The rule removes boxes of a detector that overlap too much, or cuts boxes out of a classifier's
+    activation maps. The rule with the highest value of a figure is chosen; then the score from
+    which a box counts as called (the cut) is chosen by the RSNA 2018 score.
 
     Among rules with equal figures, the one with the highest AP50 (average precision at IoU 0.5) is
     chosen, and among rules that are equal in AP50 too, the earliest. Among cuts with equal RSNA
@@ -80,19 +61,8 @@ class BoxChoice:
     Attributes:
         candidates: Rules to choose from, the simplest first.
         patients: Patient of each validation image whose lesions are all boxed, shape ``(N,)``.
-        metric: Short name of the figure by which the rule is chosen, such as ``froc_mean``; one of
-            `choosing_figures`.
+        metric: Short name of the figure by which the rule is chosen; one of `choosing_figures`.
         cuts: Score cuts to choose from, rising, in (0, 1).
-
-    Example:
-        >>> import pandas as pd
-        >>> from cxr_compare.evaluation.boxes.matching import pair_boxes
-        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
-        ...     "y2": [2.0]})
-        >>> pairs = pair_boxes(truth.assign(score=0.9), truth, pd.Index(["a", "b"]))
-        >>> choice = BoxChoice([BoxCandidate(OverlapRule(None), pairs)], np.array(["p", "q"]))
-        >>> choice.n_positive, choice.rule.limit is None
-        (1, True)
     """
 
     candidates: Sequence[BoxCandidate]
@@ -113,29 +83,11 @@ class BoxChoice:
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
         """Prepare to choose the rule for boxes and the score cut again on weighted patients.
 
-        The bootstrap weights each patient by the number of times that the patient was drawn.
-        `evaluation.replicates.refit_choices` calls the function that is returned.
-
-        Args:
-            clusters: Patient of each image as an index from 0, shape ``(N,)``.
-            n_clusters: Number P of patients.
-
-        Returns:
-            A function of whole-number patient weights, shape ``(R, P)``, where each of the R rows
-            is one weighting. It returns two arrays, each of shape ``(R,)``: under the key
-            `BOX_RULE` the index of the chosen candidate, and under the key `BOX_CUT` the chosen cut
-            (NaN if no image with a weight above 0 has a lesion).
-
-        Example:
-            >>> import pandas as pd
-            >>> from cxr_compare.evaluation.boxes.matching import pair_boxes
-            >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
-            ...     "y2": [2.0]})
-            >>> pairs = pair_boxes(truth.assign(score=0.9), truth, pd.Index(["a", "b"]))
-            >>> choice = BoxChoice([BoxCandidate(OverlapRule(None), pairs)], np.array(["p", "q"]))
-            >>> choose = choice.refit(np.array([0, 1]), 2)
-            >>> choose(np.array([[1, 1], [2, 0]]))[BOX_RULE].tolist()
-            [0.0, 0.0]
+        `clusters` has the patient of each image as an index from 0, shape ``(N,)``. The function
+        that is returned takes R weightings of the P patients by whole numbers (how often the
+        bootstrap drew each), shape ``(R, P)``. It returns two arrays of shape ``(R,)``: under
+        `BOX_RULE` the index of the chosen candidate, and under `BOX_CUT` the chosen cut (NaN if no
+        image with a weight above 0 has a lesion).
         """
         best_of = self._best_rule(clusters, n_clusters)
         scores: dict[int, WeightedRsnaScore] = {}
@@ -211,21 +163,9 @@ class BoxChoice:
     def figures(self) -> list[dict[str, str | float | None]]:
         """Return the figures of each candidate rule on the validation images.
 
-        Returns:
-            One dictionary for each candidate rule. The key ``boxes`` has the rule in words. The
-            other keys are the short names of the figure that chooses the rule, such as
-            ``froc_mean``, and of AP50 (``ap50``), with their values; a value is None if the figure
-            is undefined.
-
-        Example:
-            >>> import pandas as pd
-            >>> from cxr_compare.evaluation.boxes.matching import pair_boxes
-            >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
-            ...     "y2": [2.0]})
-            >>> pairs = pair_boxes(truth.assign(score=0.9), truth, pd.Index(["a", "b"]))
-            >>> choice = BoxChoice([BoxCandidate(OverlapRule(None), pairs)], np.array(["p", "q"]))
-            >>> list(choice.figures()[0])
-            ['boxes', 'froc_mean', 'ap50']
+        The key ``boxes`` has the rule in words. The other keys are the short names of the figure
+        that chooses the rule, such as ``froc_mean``, and of AP50 (``ap50``); a value is None if it
+        is undefined.
         """
         together = np.zeros(len(self.patients), dtype=np.int64)
         once = np.ones((1, 1), dtype=np.int64)

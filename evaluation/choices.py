@@ -35,16 +35,9 @@ _SUMMARY_METRICS = ("recall", "specificity", "precision", "f1")
 class Declared:
     """Threshold that somebody declared for a system, such as one that a study of its own gave.
 
-    It is the threshold of the policy ``declared`` and is taken as it is.
-
-    Attributes:
-        name: Short name of the aim, such as ``sensitivity>=0.90@0.90``.
-        threshold: Images with ``score >= threshold`` are positive.
-        source: Sentence part that says on what grounds the threshold was declared.
-
-    Example:
-        >>> Declared("screening", 0.3, "our study of 2025").text
-        'declared: screening; our study of 2025'
+    It is the threshold of the policy ``declared`` and is taken as it is. `name` is the short name
+    of the aim, such as ``sensitivity>=0.90@0.90``. `source` is a sentence part that says on what
+    grounds the threshold was declared.
     """
 
     name: str

@@ -68,31 +68,15 @@ def tune(
     The score of an image is that of its most confident stored box, unless another rule to combine
     the boxes has a significantly higher AUROC. The boxes that are evaluated and drawn are selected
     or made by the rule with the highest mean sensitivity of the FROC curve, or with the highest
-    value of the figure that `options` names. For a detector, this rule leaves out stored boxes that
-    overlap a more confident box too much; for a classifier, it cuts boxes out of activation maps.
-    The thresholds are then chosen on the image scores.
+    value of the figure that `options` names (see `BoxChoice`). The thresholds are then chosen on
+    the image scores.
 
-    Args:
-        system: System with its output on the validation images.
-        truth: Labels, patients and lesions of all images. The images with the role ``val``
-            (validation) are used.
-        policies: Rules by which thresholds are chosen, one threshold for each, such as ``["max_f1",
-            "sensitivity>=0.90"]``; `evaluation.thresholds.check_policy` lists all.
-        options: Options: the method of calibration, the rules to try for combining the boxes of an
-            image to its score, and the figure that chooses the rule for boxes; see
-            `TuningOptions`. `None` takes the usual choices.
-        unit: What calibration and thresholds are computed on: ``image``, ``study`` or ``patient``.
-            The score of a study or patient is the highest of its images. All else is chosen on
-            images.
-
-    Returns:
-        The thresholds, calibration and rules, with their figures on the validation images. If the
-        system ran on no validation image of known label, only policies that state their threshold
-        (such as ``threshold=0.5``) have one, and the others have a reason instead.
-
-    Raises:
-        InputError: A policy is unknown, an image has no valid score, or the options name rules to
-            combine boxes although the system gives image scores and no boxes.
+    With the `unit` ``study`` or ``patient``, calibration and thresholds are computed by study or
+    patient, whose score is the highest of its images; all else is chosen on images. If the system
+    ran on no validation image of known label, only policies that state their threshold (such as
+    ``threshold=0.5``) have one, and the others have a reason instead. An InputError is raised for
+    an unknown policy, an image without a valid score, and rules to combine boxes of a system that
+    gives image scores.
 
     Example:
         >>> ids = ["a", "b", "c", "d"]
@@ -197,12 +181,8 @@ def _as_decided(
 def declare(decision: Choices, declared: Declared) -> Choices:
     """Add a declared threshold to a decision that was chosen now, under the policy ``declared``.
 
-    Args:
-        decision: Thresholds and rules that were chosen on validation images, not read from a file.
-        declared: Threshold with its name and source. It takes the place of an earlier one.
-
-    Returns:
-        The decision with the threshold, and with its figures on the validation images.
+    It replaces an earlier declared threshold. Its figures on the validation images are added too;
+    they are empty without `Choices.chosen_scores`.
 
     Example:
         >>> scores = ValidationScores([False, True], [0.2, 0.8], ["p", "q"])
@@ -232,39 +212,11 @@ def checked_decision(
 ) -> Choices:
     """Return a system's stored thresholds and rules, or choose them on validation images.
 
-    Stored ones are those that ``cxr tune`` chose before. They are taken as they are if the digest
-    that is stored with them is that of the labels, scores, boxes and maps of the validation images.
-    Otherwise they are refused.
-
-    Args:
-        name: Name of the system as reports show it.
-        system: System with its output and, if ``cxr tune`` stored them, its thresholds and rules.
-        truth: Labels, patients and lesions of all images. The images with the role ``val``
-            (validation) are used.
-        policies: Rules by which thresholds are chosen for a system of which ``cxr tune`` stored no
-            thresholds, such as ``["max_f1"]``.
-        extra_policies: Rules for thresholds in addition to those whose thresholds ``cxr tune``
-            stored.
-        boxes_by: Short name of the figure that chooses the rule for boxes of a system of which
-            ``cxr tune`` stored no rule, such as ``froc_mean``.
-
-    Returns:
-        The thresholds and rules.
-
-    Raises:
-        InputError: The stored thresholds and rules were chosen on other images, labels or
-            predictions.
-
-    Example:
-        >>> ids = ["a", "b", "c", "d"]
-        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "status": "ok"})
-        >>> truth = LabelledImages.from_arrays(pd.Index(ids), [0, 0, 1, 1], role="val")
-        >>> scores = pd.DataFrame(
-        ...     {"image_id": ids, "finding": "label", "score": [0.125, 0.25, 0.75, 0.875]}
-        ... )
-        >>> system = System("CheXNet", "scores", images, scores)
-        >>> checked_decision("CheXNet", system, truth, ["max_f1"]).thresholds["max_f1"].threshold
-        0.5
+    Stored ones are those that ``cxr tune`` chose before. They are taken as they are, with the
+    thresholds of `extra_policies` added, if the digest that is stored with them is that of the
+    labels, scores, boxes and maps of the validation images. Otherwise they are refused with an
+    InputError. `policies` and `boxes_by` (short name of the figure that chooses the rule for boxes)
+    are used only if nothing is stored.
     """
     if system.decision is None:
         requested = list(dict.fromkeys((*policies, *extra_policies)))
@@ -333,24 +285,8 @@ def _digest(output: Output, y_true: pd.Series) -> str:
 def validation_scores(system: System, decision: Choices, truth: LabelledImages) -> pd.DataFrame:
     """Compute the scores of the validation images in the same way as those of test images.
 
-    Args:
-        system: System with its output on the validation images.
-        decision: Thresholds and rules of the system; the rule by which boxes become image scores is
-            used.
-        truth: Labels, patients and lesions of all images. The images with the role ``val``
-            (validation) and a known label are used.
-
-    Returns:
-        Table with the columns ``label`` (0 or 1) and ``score``, indexed by image id.
-
-    Example:
-        >>> images = pd.DataFrame({"image_id": ["a"], "patient_id": ["a"], "status": ["ok"]})
-        >>> truth = LabelledImages.from_arrays(pd.Index(["a"]), [1], role="val")
-        >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["label"], "score": [0.75]})
-        >>> system = System("CheXNet", "scores", images, scores)
-        >>> choices = Choices(target="label", chosen_on={})
-        >>> validation_scores(system, choices, truth)["score"].to_dict()
-        {'a': 0.75}
+    The table has the columns ``label`` (0 or 1) and ``score`` and is indexed by image id. Images of
+    unknown label, or on which the system did not run, are left out.
     """
     y_true = _validation_labels(system, truth)
     if y_true.empty:

@@ -28,20 +28,10 @@ def common_test_images(
 ) -> tuple[LabelledImages, list[Note]]:
     """Select the test images of known label on which all systems are evaluated.
 
-    Args:
-        systems: Systems with their output, by display name.
-        labelled: Labels, patients, true boxes and roles of all images. The images with the role
-            ``test`` are used.
-        images: With ``all``, systems are refused that ran on different test images or failed on
-            some of them. With ``common``, the images on which all systems ran are taken.
-
-    Returns:
-        All images, with the selected ones as `LabelledImages.test`, and notes for the report on
-        images that are left out.
-
-    Raises:
-        InputError: With ``all``, the systems ran on different test images, or a system failed on an
-            image. With ``all`` or ``common``, no test image is left.
+    With `images` ``all``, systems are refused that ran on different test images or failed on some
+    of them; with ``common``, the images on which all systems ran are taken. The selected images are
+    `LabelledImages.test` of the result; the notes for the report name images that are left out. An
+    InputError is raised if no test image is left.
 
     Example:
         >>> labelled = LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0])
@@ -127,30 +117,13 @@ def _unknown_patients(labelled: LabelledImages, common: pd.Index) -> list[Note]:
 
 
 def validation_learned_from(name: str, system: System, truth: LabelledImages) -> list[Note]:
-    """Make a note if a system was fitted on some of the validation images.
+    """Make a note if a system was fitted on some of the validation images; return it in a list.
 
     The figures on test images are not affected. But the scores of a system separate the classes
     better on images that it was fitted on than on new images. A threshold that is chosen on such
     scores may therefore have another sensitivity or specificity on new images than it was chosen
     for. An ensemble of the models of a cross-validation always has such validation images, so they
     are noted and not refused.
-
-    Args:
-        name: Display name of the system.
-        system: The system with its output and the facts about its training.
-        truth: Labels, patients and roles of all images. Images with the role ``val`` are the
-            validation images.
-
-    Returns:
-        A list with one note, or an empty list.
-
-    Example:
-        >>> from cxr_compare.evaluation.output import SystemFacts
-        >>> truth = LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0], role="val")
-        >>> ran = pd.DataFrame({"image_id": ["a", "b"], "status": "ok"})
-        >>> system = System("A", "scores", ran, facts=SystemFacts(fitted_on=pd.Index(["a"])))
-        >>> validation_learned_from("A", system, truth)[0].kind
-        'validation'
     """
     labelled = truth.labels_of("val").dropna().index
     n_learned = len(labelled.intersection(system.facts.fitted_on))

@@ -100,40 +100,18 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     threshold. All other intervals come from a bootstrap in which all systems share the resampled
     patients.
 
-    Args:
-        eligible: The systems, their test images and the truth. The first system is the reference,
-            which the others are compared with, unless the protocol names another. Thresholds and
-            rules are chosen on the images with the role ``val``.
-        policies: Rules by which thresholds are chosen, such as ``youden``, in addition to those
-            whose thresholds ``cxr tune`` stored, or to `POLICIES` for other systems.
-        replicates: Number of bootstrap resamples of the patients.
-        seed: Random seed of the bootstrap.
-        protocol: Question of the comparison: primary figure, margin, reference system, subgroups
-            and so on. By default, AUROC is the primary figure, and the comparison counts as
-            exploratory.
-        prevalence: Share of positive images where the systems will be used, for which the positive
-            and negative predictive values are computed: a share such as ``"0.05"``, a share with
-            its 95 % interval such as ``"0.05:0.03-0.08"``, or counts such as ``"12/240"``. `None`
-            leaves these values out.
-        unit: With ``study`` or ``patient``, figures are computed by study or patient as well as by
-            image.
-        own_metrics: Short names of metrics of the user's own that are computed as well, as
-            `register_metric` returns them.
-        exposures: Lists of images that a system, or the pretrained encoder in it, has seen in
-            training, each with the name of the system.
-        patients: Sorted names of the patients that are resampled, if the same resamples are to
-            serve other findings, whose test images are of other patients; None takes those of the
-            test images.
-        advance: Function that is called after each step with the number of resamples in it, for a
-            progress bar.
+    The first system is the reference, which the others are compared with, unless the protocol names
+    another. An InputError is raised if stored thresholds and rules of a system were chosen on other
+    validation images, labels or predictions, or if a system lacks the primary figure of a protocol
+    that was declared in a file.
 
-    Returns:
-        All figures, intervals, tests and notes of the comparison, from which a report is made.
-
-    Raises:
-        InputError: Stored thresholds and rules of a system were chosen on other validation images,
-            labels or predictions, a system lacks the primary figure of a protocol that was declared
-            in a file, or an argument cannot be read.
+    The options are those of ``cxr compare``: `policies` are thresholds in addition to those that
+    ``cxr tune`` stored, or to `POLICIES`; `prevalence` is a share such as ``"0.05"``, a share with
+    its 95 % interval such as ``"0.05:0.03-0.08"``, or counts such as ``"12/240"``; `own_metrics`
+    are names that `register_metric` returns. `patients` has the sorted names of the patients that
+    are resampled, if the same resamples are to serve other findings, whose test images are of other
+    patients; None takes those of the test images. `advance` is called after each step with the
+    number of resamples in it.
 
     Example:
         >>> from cxr_compare.evaluation.common_images import common_test_images
@@ -249,18 +227,9 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
 def pilot_parts(eligible: EligibleSystems) -> dict[str, list[AurocParts]]:
     """Compute the contribution of each test patient to the AUROC of each system.
 
-    The planning of a further study estimates from the contributions how precise the AUROC would be
-    with another number of patients.
-
-    Args:
-        eligible: The systems, their test images and the truth.
-
-    Returns:
-        By display name of the system, one item for each training seed: the AUROC with the
-        contributions of the patients.
-
-    Raises:
-        InputError: All test images are of one class.
+    The result has, by display name of the system, one item for each training seed. The planning of
+    a further study estimates from the contributions how precise the AUROC would be with another
+    number of patients. An InputError is raised if all test images are of one class.
     """
     named, images = eligible.named, eligible.images
     for name, members in named.items():
@@ -286,11 +255,7 @@ MOST_LETTERS = 100
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuse a name of a system that is too long for tables and files, before anything is computed.
-
-    Raises:
-        InputError: A name has more than 100 letters.
-    """
+    """Refuse a name of a system that is too long for tables and files (InputError)."""
     for name in names:
         if len(name) > MOST_LETTERS:
             raise InputError(
@@ -305,20 +270,10 @@ def name_models(
     """Give every trained model of every system a name of its own.
 
     The only model of a system has the name of the system. If there are several training seeds, the
-    models are called ``NAME #1``, ``NAME #2`` and so on.
-
-    Args:
-        systems: Trained model of each system by its display name, or a sequence of models, one for
-            each training seed.
-
-    Returns:
-        For each system, a dictionary from the name of a model to the model.
-
-    Raises:
-        InputError: A name is too long, a system has no model, or two models would get the same
-            name, such as those of a
-            system called ``A #1`` and of the first seed of a system called ``A``; or a system has
-            the name of the image-blind baseline of another.
+    models are called ``NAME #1``, ``NAME #2`` and so on. An InputError is raised if a name is too
+    long, a system has no model, two models would get the same name (such as those of a system
+    called ``A #1`` and of the first seed of a system called ``A``), or a system has the name of the
+    image-blind baseline of another.
 
     Example:
         >>> name_models({"A": ["first", "second"]})
@@ -350,14 +305,7 @@ def name_models(
 
 
 def models_by_label(named: Mapping[str, Mapping[str, _Model]]) -> dict[str, _Model]:
-    """Collect the trained models of all systems in one dictionary, by their own names.
-
-    Args:
-        named: For each system by its name, a dictionary from the name of each model to the model,
-            as `name_models` returns it.
-
-    Returns:
-        Models by their own name, in the order of the systems.
+    """Collect the models that `name_models` returned in one dictionary, by their own names.
 
     Example:
         >>> models_by_label({"A": {"A #1": "first", "A #2": "second"}, "B": {"B": "third"}})
@@ -369,16 +317,9 @@ def models_by_label(named: Mapping[str, Mapping[str, _Model]]) -> dict[str, _Mod
 def check_protocol(protocol: Protocol, models: Models) -> None:
     """Check that all models have what the question of a comparison needs.
 
-    Every model must have a threshold by the rule that the question names.
-
-    Args:
-        protocol: Question of the comparison: primary figure, rule for its threshold, margin,
-            reference system and subgroups.
-        models: Evaluated models of each system by its display name, one for each training seed.
-
-    Raises:
-        InputError: A model lacks the threshold, or the primary figure of a protocol file depends on
-            a choice on validation images that the bootstrap does not repeat.
+    An InputError is raised if a model lacks a threshold by the rule that the question names, or if
+    the primary figure of a protocol file depends on a choice on validation images that the
+    bootstrap does not repeat.
     """
     for model in (model for members in models.values() for model in members):
         if protocol.policy and protocol.policy not in model.choices.thresholds:

@@ -32,19 +32,12 @@ class Comparison:
     """Result of a comparison: all figures, tests and facts from which a report is made.
 
     Attributes:
-        finding: Name of the finding that was evaluated.
         display_name: Name of the finding as reports show it, such as "lung opacity".
         findings: Names of the findings that count: an image is positive if any of them is present.
         systems: Output of each system by its display name, in the order of the report; the first is
             the reference system, which the others are compared with.
-        figures: All figures of systems and all paired differences, by image, with intervals.
-        tests: Table of tests of the differences between systems, one row for each test, as
-            `paired_tests` returns it. Some columns are ``metric``, ``first`` and ``second`` (names
-            of the systems), ``method`` and ``p_value``.
-        groups: Table of the failure analysis, as `failure_table` returns it: one row for each
-            figure in a group of images or lesions, or of a kind of error. Some columns are
-            ``topic`` (such as ``sex``), ``group`` (such as ``F``), ``system``, ``metric`` and
-            ``estimate``.
+        figures: Figures and paired differences by image.
+        tests: Tests of the differences between systems, as `paired_tests` returns them.
         decisions: Table with one row for each image and system: ``image_id``, ``system``,
             ``label``, ``score``, ``probability``, ``decision_RULE`` for each rule that chose a
             threshold (such as ``decision_max_f1``), ``localised`` (True if the system points at a
@@ -59,27 +52,14 @@ class Comparison:
         split: Name of the split, the division of the images into training, validation and test
             images.
         replicates: Number of bootstrap resamples; `None` where it is unknown.
-        protocol: Question of the comparison: primary figure, rule for its threshold, margin,
-            reference system and subgroups.
         by_unit: Figures by study or patient; `None` if figures are by image only.
         synthetic: Number of evaluated images that were drawn by a program and are no radiographs.
         audit: Errors that ``cxr check`` found in the data; None if nothing was checked.
-        declared: Threshold that was declared for a model, with its name and source, by name of the
-            model; models without one are absent.
+        declared: Declared threshold by name of the model; models without one are absent.
         patients_known: False if no patient is known, so that each image counts as a patient.
         exposures: Test images that a system, or the pretrained encoder in it, has seen in training,
             with the figures on the other test images.
         evidence: What the figures were computed from.
-
-    Example:
-        >>> from cxr_compare.evaluation.figures import Figure
-        >>> from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-        >>> auroc = {MetricKey(ALL, "", "auroc"): Figure(0.9, 0.85, 0.95)}
-        >>> figures = Figures("opacity", "image", ("A",), {("A", ""): auroc})
-        >>> decisions = pd.DataFrame({"image_id": ["a", "b"], "system": "A"})
-        >>> Comparison("opacity", "opacity", ("opacity",), {"A": SystemResult()}, figures,
-        ...     decisions)
-        <Comparison of A on opacity: 2 test images>
     """
 
     finding: str

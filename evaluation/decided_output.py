@@ -47,15 +47,9 @@ class DecidedOutput:
             raw value of the maps at which its contour is drawn, see `map_levels`.
         calibrated: True if the keys of `levels` are calibrated probabilities, False if they are
             scores or if there are no maps.
-        threshold: Threshold of the score, from which an image is positive; `None` without one.
+        threshold: Score from which an image is positive; `None` without one.
         has_own_boxes: True if the boxes are those of a detector although there are maps, as in a
             joint system. Otherwise the boxes of a system with maps are cut out of them.
-
-    Example:
-        >>> table = pd.DataFrame({"score": [0.8], "decision": [True]}, index=["a"])
-        >>> output = DecidedOutput("RetinaNet", table, NO_BOXES, threshold=0.5)
-        >>> output.prediction("a", "#1f77b4").decision
-        True
     """
 
     name: str
@@ -92,21 +86,10 @@ class DecidedOutput:
         return {str(image): row for row, image in enumerate(ids)}
 
     def prediction(self, image_id: str, colour: str) -> ImagePrediction:
-        """Return the prediction of this system for one image, ready to be drawn.
+        """Return the prediction of this system for one image, ready to be drawn in a colour.
 
-        Args:
-            image_id: Id of the image.
-            colour: Colour in which the system is drawn, such as ``#1f77b4``.
-
-        Returns:
-            Score, decision, boxes, map and point of the image. All are empty if the system has no
-            output for this image.
-
-        Example:
-            >>> table = pd.DataFrame({"score": [0.8], "decision": [True]}, index=["a"])
-            >>> output = DecidedOutput("RetinaNet", table, NO_BOXES, threshold=0.5)
-            >>> output.prediction("a", "#1f77b4").score
-            0.8
+        A colour is written like ``#1f77b4``. All but the names is empty if the system has no output
+        for this image.
         """
         row: dict[str, Any] = {}
         if image_id in self.decisions.index:
@@ -139,20 +122,9 @@ class DecidedOutput:
     def findings_of(self, image_id: str) -> npt.NDArray[Any]:
         """Return the finding (disease sign), such as "opacity", of each predicted box of an image.
 
-        Args:
-            image_id: Id of the image.
-
-        Returns:
-            Names of findings, shape ``(boxes,)``, in the order of the image's boxes. Boxes that
-            were cut out of an activation map have the finding of this map. A name is ``""`` if the
-            finding is unknown.
-
-        Example:
-            >>> table = pd.DataFrame({"score": [0.8]}, index=["a"])
-            >>> boxes = pd.DataFrame({"image_id": ["a"], "finding": ["opacity"], "x1": [0.0],
-            ...     "y1": [0.0], "x2": [4.0], "y2": [2.0], "score": [0.8]})
-            >>> DecidedOutput("RetinaNet", table, boxes).findings_of("a").tolist()
-            ['opacity']
+        The names have shape ``(boxes,)`` and stand in the order of the image's boxes. Boxes that
+        were cut out of an activation map have the finding of this map. A name is ``""`` if it is
+        unknown.
         """
         rows = self._box_rows.get(image_id, np.zeros(0, np.intp))
         if "finding" in self.boxes:
@@ -179,28 +151,9 @@ def decide(
 ) -> DecidedOutput:
     """Apply a system's thresholds and rules to its output, image by image.
 
-    A system is a detector, a classifier or a reader.
-
-    Args:
-        name: Name of the system as reports show it.
-        evidence: Output of the system (scores, boxes or maps) on the images.
-        decision: Thresholds, calibration and rule for boxes, as chosen on validation images; `None`
-            leaves all images undecided.
-        policy: Name of the rule that chose the threshold, such as ``max_f1``; its threshold
-            decides.
-        levels: For each probability, the raw value of the activation maps at which its contour is
-            drawn, see `map_levels`; None draws no contours.
-
-    Returns:
-        Scores, decisions, boxes, maps and points of all images.
-
-    Example:
-        >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
-        >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["opacity"], "score": [0.8]})
-        >>> system = System("CheXNet", "scores", images, scores)
-        >>> output = system.output_on(system.images_run)
-        >>> decide("CheXNet", output, None, "max_f1").decisions["score"].tolist()
-        [0.8]
+    A system is a detector, a classifier or a reader. The threshold of `policy` decides; a decision
+    of `None` leaves all images undecided. `levels` are those of `map_levels`; None draws no
+    contours.
     """
     scores = evidence.scores(None if decision is None else decision.reduction)
     table = pd.DataFrame({"score": scores})
@@ -235,25 +188,10 @@ def decide(
 def map_levels(system: System, decision: Choices | None) -> dict[float, float]:
     """Compute the values of activation maps at which a system's contours are drawn.
 
-    A contour of a probability is drawn around the region where the activation map is at or above a
-    value. The values are computed from all images that the system ran on. They do not depend on
-    which images are drawn, so the drawing of one image is always the same.
-
-    Args:
-        system: System with activation maps.
-        decision: Thresholds, calibration and rules of the system, as chosen on validation images;
-            `None` if they were not chosen yet.
-
-    Returns:
-        For each probability that is drawn, the raw value of the maps at which its contour is drawn;
-        empty for a system without maps. Without a calibration, scores take the place of
-        probabilities.
-
-    Example:
-        >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
-        >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["opacity"], "score": [0.8]})
-        >>> map_levels(System("CheXNet", "scores", images, scores), None)
-        {}
+    The values are those of `levels_at`, from all images that the system ran on. They do not depend
+    on which images are drawn, so the drawing of one image is always the same. Without a
+    calibration, or with a decision of None (not chosen yet), scores take the place of
+    probabilities.
     """
     output = system.output_on(system.images_run)
     scores = output.scores(None if decision is None else decision.reduction)
@@ -263,23 +201,11 @@ def map_levels(system: System, decision: Choices | None) -> dict[float, float]:
 
 
 def levels_at(maps: pd.DataFrame | None, probabilities: pd.Series) -> dict[float, float]:
-    """Compute the map values of a system's contours from the images' probabilities.
+    """Compute the map values of a system's contours from the images' probabilities, by image id.
 
     A contour of a probability is drawn around the region where the activation map is at or above a
-    value.
-
-    Args:
-        maps: Table of activation maps with one row for each image and the columns `MAP_COLUMNS` of
-            `evaluation.output`; None for a system without maps.
-        probabilities: Probability of each image with a map, by image id.
-
-    Returns:
-        For each probability that is drawn, the raw value of the maps at which its contour is drawn;
-        empty without maps.
-
-    Example:
-        >>> levels_at(None, pd.Series(dtype=float))
-        {}
+    value. The result has this raw value for each probability that is drawn; it is empty without
+    maps. `maps` has one row for each image and the columns `MAP_COLUMNS` of `evaluation.output`.
     """
     if maps is None:
         return {}
@@ -291,16 +217,9 @@ def shown_box_cut(scores: Floats, decision: bool | None, threshold: float | None
     """Return the score from which the boxes of a detector are shown on one image.
 
     On a positive image the box with the highest score is shown, and every box at or above the
-    threshold. On a negative image no box is shown. On an undecided image the boxes at or above the
-    threshold are shown, or those at or above 0.5 if there is no threshold.
-
-    Args:
-        scores: Scores of the image's boxes, shape ``(boxes,)``.
-        decision: True for a positive image, False for a negative one, None for an undecided one.
-        threshold: Threshold of the image score; None if there is no threshold.
-
-    Returns:
-        Lowest score of the boxes to show; infinity if no box is shown.
+    threshold. On a negative image no box is shown (infinity is returned). On an undecided image
+    (`decision` None) the boxes at or above the threshold are shown, or those at or above 0.5 if
+    there is no threshold.
 
     Example:
         >>> shown_box_cut(np.array([0.6, 0.2]), True, 0.3)

@@ -41,27 +41,11 @@ def evaluate_models(
 ) -> Models:
     """Apply the thresholds and rules of every model to its output on the evaluated images.
 
-    Those that ``cxr tune`` stored are taken; those of other models are chosen on validation images.
-
-    Args:
-        systems: For each system by its name, a dictionary from the name of each of its models (one
-            for each training seed) to the model, as `name_models` returns it.
-        images: Labels, patients, true boxes and roles of all images. Models are evaluated on
-            `LabelledImages.test`; thresholds and rules are chosen on the images with the role
-            ``val`` (validation).
-        policies: Rules by which thresholds are chosen for systems of which ``cxr tune`` stored no
-            thresholds, such as ``["max_f1"]``.
-        extra_policies: Rules for thresholds in addition to those whose thresholds ``cxr tune``
-            stored.
-        boxes_by: Short name of the metric by which the rule for boxes is chosen for systems of
-            which ``cxr tune`` stored no rule, such as ``froc_mean``.
-
-    Returns:
-        The models of each system by its display name.
-
-    Raises:
-        InputError: Thresholds or rules that ``cxr tune`` stored were chosen on other images, labels
-            or predictions.
+    `systems` is as `name_models` returns it; the models of each system are returned by its display
+    name. Thresholds and rules that ``cxr tune`` stored are taken, with those of `extra_policies`
+    added; those of other models are chosen on the images with the role ``val``, by `policies` and
+    `boxes_by` (see `checked_decision`). An InputError is raised if stored ones were chosen on other
+    images, labels or predictions.
     """
     models: dict[str, list[EvaluatedModel]] = {}
     for system_name, members in systems.items():
@@ -107,11 +91,7 @@ def decision_notes(
 class UnitEvaluation:
     """Figures of all systems by study or patient instead of by image.
 
-    Attributes:
-        figures: Figures and differences with intervals; `None` if figures are by image only.
-        notes: Notes for the report about the studies or patients.
-        tests: Table of tests of the paired differences, as `paired_tests` returns it; `None` if
-            figures are by image only.
+    `figures` and `tests` (as `paired_tests` returns them) are `None` if figures are by image only.
     """
 
     figures: Figures | None = None
@@ -129,16 +109,8 @@ def evaluate_by_unit(
 ) -> UnitEvaluation:
     """Evaluate models by study or patient, with thresholds that are chosen by the same unit.
 
-    Args:
-        models: Evaluated models of each system by its display name, one for each training seed.
-        systems: Output of each model on all images, by the model's name.
-        images: Labels, studies and patients of all images.
-        unit: ``study`` or ``patient``. With ``image``, nothing is computed.
-        resamples: Bootstrap samples of the patients.
-        own_metrics: Short names of metrics of the user's own, which are computed as well.
-
-    Returns:
-        The figures, tests and notes by study or patient; empty for ``image``.
+    `systems` has the output of each model on all images, by the model's name. Nothing is computed
+    for the unit ``image``.
     """
     if unit == "image":
         return UnitEvaluation()

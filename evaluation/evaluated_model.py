@@ -35,10 +35,8 @@ PLACES = "constant positions"
 class Located(NamedTuple):
     """Places that a model gives on the N evaluated images, compared with the true boxes.
 
-    Attributes:
-        pairs: Pairs of the evaluated predicted boxes with the true boxes; None without boxes.
-        localised: True for images on which the point lies on a lesion, shape ``(N,)``; None without
-            points.
+    `pairs` is None without boxes. `localised` is True for images on which the point lies on a
+    lesion, shape ``(N,)``; None without points.
     """
 
     pairs: BoxPairs | None
@@ -51,10 +49,7 @@ class EvaluatedModel:
 
     Attributes:
         name: Name of the system, with the number of the training seed if there are several.
-        images: The N evaluated images with their labels, patients and true boxes.
-        output: What the model says about these images.
-        choices: Thresholds, calibration and rules, which were chosen on validation images.
-        facts: Facts about the training of the model.
+        images: The N evaluated images.
         relearned: Functions that place the point and the boxes of an image-blind baseline where
             they were learned on a resample of the patients, one for each resample; empty for a
             system.
@@ -251,16 +246,12 @@ class EvaluatedModel:
     def decisions(self, system: str) -> pd.DataFrame:
         """Return a table with the scores and decisions of the model, one row for each image.
 
-        Args:
-            system: Display name of the system, for the column ``system``.
-
-        Returns:
-            Table with ``image_id``, ``system``, ``label`` (1.0 or 0.0), ``score``, ``probability``
-            (NaN without calibration), ``decision_RULE`` for each rule that chose a threshold (such
-            as ``decision_max_f1``; True if called positive), ``point_x`` and ``point_y`` (point
-            that the model gives, original px) and ``localised`` (True if the point lies on a
-            lesion; missing but for positive images whose lesions are all boxed). There is a column
-            ``x_class`` (kind of image, such as ``normal``) if it is known.
+        The columns are ``image_id``, ``system`` (as given), ``label`` (1.0 or 0.0), ``score``,
+        ``probability`` (NaN without calibration), ``decision_RULE`` for each rule that chose a
+        threshold (such as ``decision_max_f1``; True if called positive), ``point_x`` and
+        ``point_y`` (point that the model gives, original px) and ``localised`` (True if the point
+        lies on a lesion; missing but for positive images whose lesions are all boxed). There is a
+        column ``x_class`` (kind of image, such as ``normal``) if it is known.
         """
         images = self.images
         frame = pd.DataFrame({"image_id": images.image_ids.to_numpy(), "system": system})

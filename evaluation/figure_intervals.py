@@ -89,39 +89,15 @@ def compute_figures(
 ) -> Figures:
     """Compute all figures and paired differences of systems, with intervals and p-values.
 
-    Args:
-        target: Name of the finding, or group of findings, that is evaluated.
-        models: Evaluated models of each system by its display name, one for each training seed.
-        frames: Frames of these models, which `replicates` returned, and of the image-blind
-            baselines under their `image_blind_name`.
-        resamples: Bootstrap samples of the patients that gave the frames.
-        unit: What the models are evaluated by: ``image``, ``study`` or ``patient``.
-        image_blind: Image-blind baselines by display name of their system; they get the
-            localisation figures that the system has, and the system its differences from them.
-        no_claim: Reason why no claim may rest on differences from baselines; empty if one may.
-
-    Returns:
-        Figures of all systems and pairs of systems. The note of an undefined one says why.
+    `frames` has those of the models, which `replicates` returned for the same resamples, and those
+    of the image-blind baselines under their `image_blind_name`. `image_blind` has the baselines by
+    display name of their system; they get the localisation figures that the system has, and the
+    system its differences from them. `no_claim` is the reason why no claim may rest on these
+    differences; empty if one may. The note of an undefined figure says why it is undefined.
 
     Source:
         Obuchowski 1997 (AUROC); Obuchowski and Rockette 1995, Hillis 2007 (training seeds);
         Efron and Tibshirani 1993 (percentiles); Hesterberg 2015 (few patients).
-
-    Example:
-        >>> import pandas as pd
-        >>> from cxr_compare.evaluation.choices import Choices
-        >>> from cxr_compare.evaluation.labelled_images import LabelledImages
-        >>> from cxr_compare.evaluation.output import Output
-        >>> from cxr_compare.evaluation.replicates import replicates
-        >>> n = np.arange(60)
-        >>> images = LabelledImages.from_arrays(pd.Index(n).map("{:02d}".format), n % 2 == 0)
-        >>> output = Output.from_scores(images.image_ids, (n * 7 % 10 + 3 * (n % 2 == 0)) / 20)
-        >>> choices = Choices(target="opacity", chosen_on={})
-        >>> models = {"A": [EvaluatedModel("A", images, output, choices)]}
-        >>> resamples = Resamples(60, 200, 0)
-        >>> figures = compute_figures("opacity", models, replicates(models, resamples), resamples)
-        >>> round(figures.get("A", "auroc").estimate, 3)
-        0.68
     """
     blind = {image_blind_name(name): members for name, members in (image_blind or {}).items()}
     inputs = _Inputs({**models, **blind}, frames, resamples)
@@ -148,19 +124,12 @@ def compute_figures(
 def seed_parts(
     members: Sequence[EvaluatedModel], chosen: np.ndarray, *, by_image: bool = False
 ) -> list[AurocParts] | None:
-    """Compute the contribution of each patient to the AUROC, for every training seed.
+    """Compute the contribution of each patient to a system's AUROC, for every training seed.
 
     The variance of the AUROC and the covariance between seeds and systems are computed from them.
-
-    Args:
-        members: Models of one system, one for each training seed.
-        chosen: True for the images on which the AUROC is computed, shape ``(N,)``.
-        by_image: If True, contributions of images instead of patients are computed, as if images
-            were independent.
-
-    Returns:
-        The AUROC with its contributions, one item for each seed; `None` if all chosen images are of
-        one class, or if the system has no scores.
+    `chosen` is True for the images that count, shape ``(N,)``. With `by_image`, contributions of
+    images are computed, as if images were independent. The result is `None` if all chosen images
+    are of one class, or if the system has no scores.
     """
     if not all(model.output.has_scores for model in members):
         return None
@@ -622,18 +591,13 @@ def lower_for_bias(drawn: Floats, value: float) -> Floats:
 
     With few lesions, an average precision is too high on average. The replicates (its values on
     bootstrap resamples) are too high by the same bias once more, so the bias is estimated by their
-    mean minus the figure, and twice the bias is subtracted from the replicates below their median.
-    The upper half of the replicates stays as it is, because the replicates do not always show the
-    whole bias. The resulting interval contains both the usual percentile interval and the corrected
-    one.
+    mean minus the figure, and twice the bias is subtracted from the replicates below their median,
+    but none becomes lower than 0. The upper half of the replicates stays as it is, because the
+    replicates do not always show the whole bias. The resulting interval contains both the usual
+    percentile interval and the corrected one.
 
-    Args:
-        drawn: Replicates in [0, 1], shape ``(R,)``; NaN where the average precision is undefined.
-        value: The average precision on the evaluated images, without resampling.
-
-    Returns:
-        The replicates, shape ``(R,)``, of which those below the median are lowered, but not to less
-        than 0.
+    The replicates `drawn` are in [0, 1], shape ``(R,)``, and NaN where the average precision is
+    undefined; `value` is the average precision on the evaluated images.
 
     Example:
         >>> lower_for_bias(np.array([0.25, 0.5, 0.75]), 0.25).tolist()
@@ -647,21 +611,13 @@ def lower_for_bias(drawn: Floats, value: float) -> Floats:
 
 
 def bootstrap_p_value(replicates: Floats, patients: float | None = None) -> float | None:
-    """Compute the two-sided p-value of a difference of 0 from its bootstrap replicates.
+    """Compute the two-sided p-value of a difference of 0 from its R bootstrap replicates.
 
     The p-value is twice the share of replicates on that side of 0 which has fewer; replicates of
     exactly 0 count on both sides. 1 is added to both counts, so that the p-value is never 0. If the
-    effective number of patients is given, the p-value is enlarged so that it agrees with a
-    percentile interval that is widened for few patients by `expanded_level`.
-
-    Args:
-        replicates: Values of the difference on R bootstrap resamples, shape ``(R,)``; NaN where it
-            is undefined.
-        patients: Effective number of patients: how many patients with one image each would give as
-            much information. None enlarges nothing.
-
-    Returns:
-        The p-value in (0, 1]; None if every replicate is undefined.
+    effective number of `patients` is given, the p-value is enlarged so that it agrees with a
+    percentile interval that is widened for few patients by `expanded_level`. Replicates of NaN are
+    left out; without any other the p-value is None.
 
     Source:
         Efron and Tibshirani 1993, sections 15.4 and 16.4; Davison and Hinkley 1997, section 4.2.

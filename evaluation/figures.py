@@ -87,17 +87,13 @@ class Figure(Interval):
     for differences the bootstrap resamples validation patients as well, and each resample makes the
     choice again, so that the interval includes the uncertainty of the choice.
 
-    The first arguments are the fields of `Interval`: `estimate` (the figure or the difference),
-    `ci_low` and `ci_high` (ends of its 95 % interval; NaN where a value is missing) and `note` (the
-    reason why it is missing, or a remark).
-
     Attributes:
         method: Name of the method of the interval, such as "Obuchowski 1997, clustered by patient";
             empty without an interval.
         kind: Kind of that method: ``bootstrap``, ``obuchowski``, ``counts`` (closed, at a
             threshold), ``exact`` or ``seeds`` (over training seeds); `None` without an interval.
-        n_images: Number of images on which the figure is computed; number of studies or patients
-            if it is computed by these.
+        n_images: Number of images on which the figure is computed; number of studies or patients if
+            it is computed by these.
         n_patients: Number of patients who have these images (studies).
         n_positive: Number of positive images (studies, patients).
         effective_patients: Effective number of patients: how many patients with one image each
@@ -118,11 +114,6 @@ class Figure(Interval):
             that boxes are as stored; empty if one may.
         interval_at: Function from a coverage, such as 0.975, to the ends of the interval of a
             difference; None if the interval can have no other coverage than 95 %.
-
-    Example:
-        >>> figure = Figure(0.9, 0.85, 0.95, method="clustered")
-        >>> figure.ci_low, figure.refitted
-        (0.85, False)
     """
 
     method: str = ""
@@ -159,13 +150,8 @@ class Figure(Interval):
     def within(self, comparisons: int) -> Figure:
         """Return the difference with the wider interval that it has among several comparisons.
 
-        Args:
-            comparisons: Number of comparisons whose intervals are to contain all true differences
-                at once with 95 % probability, at least 1.
-
-        Returns:
-            The difference with the wider interval. It has no interval if the one for this number of
-            comparisons cannot be computed.
+        The intervals of all of them contain all true differences at once with 95 % probability. The
+        difference has no interval if the one for this number of comparisons cannot be computed.
         """
         if comparisons == 1 or not self.bounded:
             return self
@@ -178,12 +164,7 @@ class Figure(Interval):
 def choices_text(choices: Mapping[str, bool]) -> str:
     """Return the part of a method's name that lists the validation choices behind a figure.
 
-    Args:
-        choices: For each choice by its name, such as ``thresholds``, True if the bootstrap
-            resamples make it again and False if it is fixed.
-
-    Returns:
-        A text that begins with a comma, or an empty text if there is no choice.
+    `choices` is that of a `Figure`. The text begins with a comma, or is empty without a choice.
 
     Example:
         >>> choices_text({"thresholds": True, "calibration": False})
@@ -198,16 +179,7 @@ def choices_text(choices: Mapping[str, bool]) -> str:
 def family_level(comparisons: int) -> float:
     """Return the coverage with which several intervals contain all true values at once with 95 %.
 
-    Args:
-        comparisons: Number of intervals.
-
-    Returns:
-        Coverage that each of the intervals needs: ``1 - 0.05 / comparisons``, which is the
-        Bonferroni correction.
-
-    Example:
-        >>> family_level(1), family_level(2)
-        (0.95, 0.975)
+    It is ``1 - 0.05 / comparisons``, the Bonferroni correction.
     """
     return 1 - (1 - LEVEL) / max(comparisons, 1)
 
@@ -226,10 +198,6 @@ class Figures:
             paired difference, first minus second; the second name is empty for the figure of one
             system. The image-blind baseline of a system (constant positions with the system's own
             image scores) stands under its `image_blind_name`, in localisation figures only.
-
-    Example:
-        >>> Figures("opacity", "study", ("A",)).plural_unit
-        'studies'
     """
 
     target: str
@@ -251,18 +219,10 @@ class Figures:
         return self.rows.get((first, second), {})
 
     def get(self, system: str, metric: str, policy: str = "", *, subgroup: str = ALL) -> Figure:
-        """Return one figure of a system.
+        """Return one figure of a system or of an image-blind baseline.
 
-        Args:
-            system: Display name of the system, or name of an image-blind baseline.
-            metric: Short name of the metric, such as ``auroc``.
-            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
-                without a threshold, such as ``auroc``.
-            subgroup: Name of the group of images on which the figure is computed, such as ``all``
-                (all evaluated images) or ``vs_normal`` (positive and normal images).
-
-        Returns:
-            The figure with its interval; an estimate of NaN if there is no such figure.
+        The estimate is NaN if there is no such figure. `policy` is empty for a figure without a
+        threshold, such as ``auroc``.
         """
         return self.of(system).get(MetricKey(subgroup, policy, metric), Figure())
 
@@ -271,18 +231,8 @@ class Figures:
     ) -> Figure:
         """Return the paired difference of two systems in one figure, first minus second.
 
-        Args:
-            first: Display name of the first system.
-            second: Display name of the second system. The order in which the pair is stored does
-                not matter.
-            metric: Short name of the metric, such as ``auroc``.
-            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
-                without a threshold, such as ``auroc``.
-            subgroup: Name of the group of images on which the figure is computed, such as ``all``
-                (all evaluated images) or ``vs_normal`` (positive and normal images).
-
-        Returns:
-            The difference with its interval; an estimate of NaN if there is no such difference.
+        The order in which the pair is stored does not matter. The estimate is NaN if there is no
+        such difference.
         """
         key = MetricKey(subgroup, policy, metric)
         stored = self.of(first, second).get(key, Figure())
@@ -305,13 +255,8 @@ class Figures:
     def boxed_positives(self, system: str, key: MetricKey) -> tuple[int, int] | None:
         """Return how many positive images have boxes, and their number with those that lack them.
 
-        Args:
-            system: Display name of a system.
-            key: Key of the figure.
-
-        Returns:
-            Both numbers for a localisation figure that rests on some of the positive images only;
-            None for any other figure.
+        The result is None unless the figure is a localisation figure that rests on some of the
+        positive images only.
         """
         if key.metric not in METRICS or not METRICS[key.metric].boxed:
             return None
@@ -364,13 +309,8 @@ class Figures:
     def from_table(cls, table: pd.DataFrame) -> Figures:
         """Read figures and differences from a table that `table` returned.
 
-        Args:
-            table: Table as the method `table` returns it, of one finding or group of findings
-                (column ``target``) and one ``unit``.
-
-        Returns:
-            The figures and differences. The wider intervals for several comparisons are missing,
-            because the table does not hold them.
+        The table has one ``target`` and one ``unit``. The wider intervals for several comparisons
+        are missing, because the table does not hold them.
         """
         rows: dict[tuple[str, str], dict[MetricKey, Figure]] = {}
         for row in table.to_dict("records"):

@@ -22,16 +22,7 @@ from cxr_compare.evaluation.metrics.registry import METRICS
 
 
 def no_boxes() -> pd.DataFrame:
-    """Return an empty table of true boxes.
-
-    Returns:
-        Table of 0 rows with the columns ``image_id, x1, y1, x2, y2``. The four edges are float64,
-        in px of the original image.
-
-    Example:
-        >>> no_boxes().shape
-        (0, 5)
-    """
+    """Return an empty table of true boxes with the columns ``image_id, x1, y1, x2, y2``."""
     return pd.DataFrame({"image_id": [], **{edge: np.zeros(0) for edge in EDGES}})
 
 
@@ -121,18 +112,8 @@ class LabelledImages:
     ) -> LabelledImages:
         """Make labelled images of one role and one finding without boxes.
 
-        Args:
-            image_ids: Ids of the images, unique, shape ``(N,)``.
-            y_true: 1 or True if the finding is present, 0 or False if it is absent, NaN if this is
-                unknown, shape ``(N,)``.
-            patients: Patient of each image, shape ``(N,)``; `None` takes each image as a patient
-                of its own.
-            role: Role of all images.
-            finding: Name of the finding.
-
-        Example:
-            >>> LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0]).y_true.tolist()
-            [True, False]
+        The ids are unique, shape ``(N,)``. A label is 1 or True (present), 0 or False (absent) or
+        NaN (unknown). Without `patients`, each image counts as a patient of its own.
         """
         ids = pd.Index(image_ids, name="image_id")
         owners = ids if patients is None else np.asarray(patients)
@@ -171,13 +152,7 @@ class LabelledImages:
         return pd.Index(chosen.sort_values(), name="image_id")
 
     def labels_of(self, role: str) -> pd.Series:
-        """Return the labels of the images with a role, in the order of `ids_of`.
-
-        Example:
-            >>> images = LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0], role="val")
-            >>> images.labels_of("val").to_dict()
-            {'a': 1.0, 'b': 0.0}
-        """
+        """Return the labels of the images with a role, in the order of `ids_of`."""
         return self.label.reindex(self.ids_of(role))
 
     @cached_property
@@ -209,9 +184,8 @@ class LabelledImages:
     def shared_patients(self) -> pd.DataFrame:
         """Return the patients of test images who also have images in another role.
 
-        Returns:
-            Columns ``role`` (``val`` or ``train``) and ``patient_id``, one row for each pair;
-            empty if each patient of a test image has this role alone, as must be.
+        The columns are ``role`` (``val`` or ``train``) and ``patient_id``, one row for each pair.
+        The table is empty if each patient of a test image has this role alone, as must be.
         """
         pairs = pd.DataFrame(
             {"role": self.roles, "patient_id": self._owners.reindex(self.roles.index)}
@@ -301,21 +275,7 @@ class LabelledImages:
         return None if self.is_normal is None else self.y_true | self.is_normal
 
     def population(self, figure: MetricKey) -> npt.NDArray[np.bool_]:
-        """Select the images that a figure is computed on, such as those of a subgroup.
-
-        Args:
-            figure: Key of the figure: name of its group of images, such as ``all``; rule for its
-                threshold, such as ``max_f1``, or empty; and short name of its metric, such as
-                ``auroc``.
-
-        Returns:
-            True for the images that the figure uses, shape ``(N,)``.
-
-        Example:
-            >>> images = LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0])
-            >>> images.population(MetricKey("all", "", "auroc")).tolist()
-            [True, True]
-        """
+        """Return True for the images that a figure is computed on, shape ``(N,)``."""
         if figure.subgroup == VERSUS_NORMAL and self.versus_normal is not None:
             return self.versus_normal
         if figure.metric in METRICS and METRICS[figure.metric].boxed:

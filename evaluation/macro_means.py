@@ -46,17 +46,13 @@ COLUMNS = (
 def macro_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
     """Compute the mean of each figure over findings, for systems and for pairs of them.
 
-    A finding enters the mean of a figure if every system has this figure, with an interval.
+    `comparisons` has one comparison of the same systems for each finding, on the same resamples of
+    the same patients. A finding enters the mean of a figure if every system has this figure, with
+    an interval. Figures that fewer than two findings have are left out.
 
-    Args:
-        comparisons: Comparison of the same systems on each finding, on the same resamples of the
-            same patients, by name of the finding.
-
-    Returns:
-        One row for each figure of one system, or paired difference of two (``second`` is then not
-        empty), with the columns of `COLUMNS`. ``findings`` names the findings in the mean, with
-        commas; ``p_holm`` is that of the AUROC among all pairs of systems. Figures that fewer than
-        two findings have are left out.
+    The table has the columns of `COLUMNS` and one row for each figure of one system, or paired
+    difference of two (``second`` is then not empty). ``findings`` names the findings in the mean,
+    with commas; ``p_holm`` is that of the AUROC among all pairs of systems.
     """
     systems = next(iter(comparisons.values())).figures.systems
     rows = []
@@ -94,13 +90,9 @@ def macro_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
 def finding_tests(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
     """Collect the paired differences of AUROC of each finding, corrected by Holm over all of them.
 
-    Args:
-        comparisons: Comparison of the same systems on each finding, by name of the finding.
-
-    Returns:
-        One row for each finding and pair of systems: ``finding``, ``first``, ``second``,
-        ``estimate``, ``ci_low``, ``ci_high``, ``p_value`` and ``p_holm``; missing where the
-        difference has no test.
+    The table has one row for each finding and pair of systems, with ``finding``, ``first``,
+    ``second``, ``estimate``, ``ci_low``, ``ci_high``, ``p_value`` and ``p_holm``; p-values are
+    missing where the difference has no test.
     """
     rows = []
     p_values: list[float | None] = []

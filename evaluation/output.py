@@ -54,10 +54,6 @@ class SystemFacts:
         record: What is known of the training and the prediction, such as the configuration
             (``recipe``), by name, for the record of a comparison.
         notes: Sentences on how its output was read: what was recognised, cut, left out or assumed.
-
-    Example:
-        >>> SystemFacts(seed=1, exported=True).seed
-        1
     """
 
     seed: int | str | None = None
@@ -82,7 +78,6 @@ class System:
     """A trained model, a reader or other software, with its output for one finding.
 
     Attributes:
-        name: Name of the system.
         kind: ``boxes`` for a detector, ``scores`` for a classifier or a reader, ``both`` for a
             joint system, whose image scores are not made of its boxes.
         images: Every image that the system was run on: ``image_id``, ``status`` (``ok`` or
@@ -97,15 +92,9 @@ class System:
             ``("opacity",)``: an image is positive if any of them is present.
         decision: Thresholds, calibration and rules that ``cxr tune`` stored for the evaluated
             finding, as `evaluation.choices.Choices`; `None` if they were not chosen yet.
-        facts: Facts about the training of the system.
         source: Folder or file that the output was read from, for error messages.
         has_scores: False for boxes without scores, which nothing ranks: the system is one operating
             point, as a reader who draws boxes. All its boxes have the score 1.
-
-    Example:
-        >>> images = pd.DataFrame({"image_id": ["a", "b"], "status": ["ok", "failed"]})
-        >>> System("A", "scores", images).images_run.tolist()
-        ['a']
     """
 
     name: str
@@ -132,11 +121,7 @@ class System:
         return self.kind != "scores"
 
     def of_findings(self, findings: Sequence[str]) -> System:
-        """Return the system with its rows of some findings alone, which are then evaluated.
-
-        Args:
-            findings: Names of these findings.
-        """
+        """Return the system with its rows of some findings alone, which are then evaluated."""
         return replace(
             self,
             scores=self.scores[is_member(self.scores["finding"], findings)].reset_index(drop=True),
@@ -145,21 +130,9 @@ class System:
         )
 
     def output_on(self, image_ids: pd.Index) -> Output:
-        """Return the output of the system on some of its images.
+        """Return the output of the system on some images, all of which it must have run on.
 
-        Args:
-            image_ids: Ids of these images, unique, shape ``(N,)``; the system must have run on all
-                of them.
-
-        Returns:
-            The output on these images.
-
-        Example:
-            >>> images = pd.DataFrame({"image_id": ["a", "b"], "status": ["ok", "ok"]})
-            >>> scores = pd.DataFrame({"image_id": ["a", "b"], "finding": "x", "score": [0.1, 0.9]})
-            >>> output = System("A", "scores", images, scores).output_on(pd.Index(["b"]))
-            >>> output.scores(None).tolist()
-            [0.9]
+        The ids are unique, shape ``(N,)``.
         """
         return Output(
             self.kind,
@@ -181,23 +154,16 @@ def _rows(table: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
 class Output:
     """Output of one trained model on N images, for the evaluated finding or findings.
 
+    The attributes that `System` has too mean the same, on these images alone.
+
     Attributes:
-        kind: ``boxes`` for a detector, ``scores`` for a classifier or a reader, ``both`` for a
-            joint system, whose image scores are not made of its boxes.
         image_ids: Ids of the images, unique, shape ``(N,)``; the model ran on all of them.
         finding_scores: Image scores: ``image_id``, ``finding``, ``score``; empty for a detector.
         finding_boxes: Boxes of a detector: ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``,
             ``y2`` in px of the original image, and ``score``.
         finding_maps: Activation maps of a classifier, with the columns of `MAP_COLUMNS`.
-        findings: Names of the findings that are evaluated.
-        source: Folder or file that the output was read from, for error messages.
         constant_points: Points of the image-blind baseline, as `points` returns them; `None` for
             all other outputs, whose points are those of their boxes or maps.
-        has_scores: False for boxes without scores, see `System`.
-
-    Example:
-        >>> Output.from_scores(pd.Index(["a", "b"]), [0.2, 0.8]).scores(None).tolist()
-        [0.2, 0.8]
     """
 
     kind: Literal["boxes", "scores", "both"]
@@ -269,20 +235,12 @@ class Output:
         return scored.drop_duplicates("image_id").drop(columns="score").reset_index(drop=True)
 
     def scores(self, reduction: Reduction | None) -> pd.Series:
-        """Return one score for each chosen image.
+        """Return one score for each chosen image, shape ``(N,)``, in the order of `image_ids`.
 
         If there are several evaluated findings, the highest of their scores is returned.
-
-        Args:
-            reduction: Rule that combines the boxes of an image to its score; `None` takes the score
-                of the most confident box. Systems that give image scores ignore this rule.
-
-        Returns:
-            Scores in [0, 1], or in the range that the system gives, shape ``(N,)``, in the order of
-            `image_ids`.
-
-        Raises:
-            InputError: An image has no score.
+        `reduction` combines the boxes of a detector; `None` takes the most confident box. Scores
+        are in [0, 1], or in the range that the system gives. An InputError is raised if an image
+        has no score; a detector's image without a box has the score 0.
 
         Example:
             >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
@@ -306,16 +264,9 @@ class Output:
         """Return the point at which the system sees the lesion on each image.
 
         It is the centre of the most confident box, or the peak of the activation map. Of boxes
-        without scores, it is the centre of the largest one.
-
-        Returns:
-            ``point_x`` and ``point_y`` in px of the original image, one row for each image; NaN for
-            an image without a box or map. `None` for a system without boxes and maps.
-
-        Example:
-            >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
-            >>> System("A", "scores", images).output_on(pd.Index(["a"])).points() is None
-            True
+        without scores, it is the centre of the largest one. The columns are ``point_x`` and
+        ``point_y`` in px of the original image, with one row for each image (NaN for an image
+        without a box or map). `None` for a system without boxes and maps.
         """
         if self.constant_points is not None:
             return self.constant_points
@@ -337,23 +288,11 @@ class Output:
     ) -> pd.DataFrame | None:
         """Return the boxes of a detector, or the boxes that are cut out of a classifier's maps.
 
-        Args:
-            scores: Score of each image in [0, 1], by image id, shape ``(N,)``.
-            scale: Low and high end of the raw values on which all maps are shown, as computed on
-                validation images; `None` without maps.
-            rule: Rule that selects or makes the boxes, as chosen on validation images; for a
-                detector `None` keeps all stored boxes.
-
-        Returns:
-            Table with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the original image and
-            ``score``; `None` if the system has neither boxes nor maps, or if it has maps and no
-            rule to cut them.
-
-        Example:
-            >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
-            >>> output = System("A", "scores", images).output_on(pd.Index(["a"]))
-            >>> output.boxes(pd.Series([0.5]), None, None) is None
-            True
+        `scores` are those of the images, by image id. `scale` has the low and high end of the raw
+        values on which all maps are shown, as computed on validation images. For a detector, `rule`
+        None keeps all stored boxes. The columns are ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in
+        px of the original image and ``score``. `None` is returned for neither boxes nor maps, and
+        for maps without a rule to cut them.
         """
         if self.gives_boxes:
             limit = rule.limit if isinstance(rule, OverlapRule) else None

@@ -81,44 +81,15 @@ def paired_tests(
     """List the tests of the difference of every pair of systems in every figure.
 
     AUROC is tested by Obuchowski's method, and all other figures by the bootstrap, in which each
-    resample chooses thresholds again. By image, AUROC is tested by DeLong's method, too.
+    resample chooses thresholds again. By image, AUROC is tested by DeLong's method, too. `more` has
+    further tests with the same columns, such as those of figures by study or patient.
 
-    Args:
-        figures: Figures and paired differences with intervals and p-values.
-        models: Evaluated models of each system by its display name, one for each training seed.
-        more: Table of further tests with the same columns, such as those of figures by study or
-            patient, to be added; `None` adds none.
-
-    Returns:
-        Table with one row for each test and the columns of `TEST_COLUMNS`, such as ``first`` and
-        ``second`` (names of the systems), ``metric``, ``policy`` (rule for the threshold),
-        ``method``, ``estimate`` (first minus second system) and ``p_value``. A row on the AUROC of
-        one system has an empty ``second`` and no p-value.
+    The table has one row for each test and the columns of `TEST_COLUMNS`; ``estimate`` is that of
+    the first minus that of the second system. A row on the AUROC of one system has an empty
+    ``second`` and no p-value.
 
     Source:
         Obuchowski 1997; DeLong et al. 1988; Holm 1979.
-
-    Example:
-        >>> from cxr_compare.evaluation.choices import Choices
-        >>> from cxr_compare.evaluation.evaluated_model import EvaluatedModel
-        >>> from cxr_compare.evaluation.figure_intervals import compute_figures
-        >>> from cxr_compare.evaluation.labelled_images import LabelledImages
-        >>> from cxr_compare.evaluation.output import Output
-        >>> from cxr_compare.evaluation.replicates import replicates
-        >>> from cxr_compare.evaluation.statistics.bootstrap import Resamples
-        >>> n = np.arange(60)
-        >>> images = LabelledImages.from_arrays(pd.Index(n).map("{:02d}".format), n % 2 == 0)
-        >>> scores = {"A": (n * 7 % 10 + 6 * (n % 2 == 0)) / 20, "B": n / 60}
-        >>> models = {
-        ...     name: [EvaluatedModel(name, images, Output.from_scores(images.image_ids, values),
-        ...                           Choices(target="opacity", chosen_on={}))]
-        ...     for name, values in scores.items()
-        ... }
-        >>> resamples = Resamples(60, 200, 0)
-        >>> frames = replicates(models, resamples)
-        >>> tests = paired_tests(compute_figures("opacity", models, frames, resamples), models)
-        >>> tests[(tests["metric"] == "auroc") & (tests["second"] == "B")]["method"].tolist()[0]
-        'Obuchowski 1997, clustered by patient'
     """
     rows = [
         _test_row(figures, first, second, key, figure, _method(key, figure))

@@ -18,6 +18,10 @@ from cxr_compare.evaluation.units import Unit
 class Protocol:
     """Question of a comparison: which figure decides, at which threshold, and on which unit.
 
+    An InputError is raised if a metric is unknown or cannot alone decide which system is better, if
+    the rule for the threshold is invalid, missing or not needed, if the metric is about boxes but
+    `unit` is not ``image``, and if `margin` lies outside (0, 1).
+
     Attributes:
         metric: Short name of the primary figure, by which systems are compared, such as ``auroc``.
             It must be a metric of which higher values are better.
@@ -37,15 +41,6 @@ class Protocol:
             decides by image.
         declared: True if a protocol file fixed the question before the test images were used.
         file_sha256: SHA-256 of the protocol file in hexadecimal digits; `None` without a file.
-
-    Raises:
-        InputError: A metric is unknown or cannot alone decide which system is better, a metric
-            needs a rule for the threshold that is missing, the rule is invalid or not needed, the
-            metric is about boxes but `unit` is not ``image``, or `margin` lies outside (0, 1).
-
-    Example:
-        >>> Protocol(metric="auroc", margin=0.02, subgroups=("view",)).subgroups
-        ('view',)
     """
 
     metric: str = "auroc"
@@ -129,12 +124,8 @@ class Protocol:
     def main_policy(self, policies: Sequence[str]) -> str:
         """Return the rule of the threshold for results that are shown at one threshold only.
 
-        Args:
-            policies: Names of the rules that chose a threshold, such as ``["youden", "max_f1"]``.
-
-        Returns:
-            The rule of the protocol if it has one; otherwise ``max_f1`` if it is among `policies`,
-            or else the first of them. Empty if `policies` is empty.
+        It is the rule of the protocol if it has one; otherwise ``max_f1`` if it is among
+        `policies`, or else the first of them. Empty if `policies` is empty.
 
         Example:
             >>> EXPLORATORY.main_policy(["youden", "max_f1"]), EXPLORATORY.main_policy(["youden"])
@@ -145,14 +136,7 @@ class Protocol:
     def in_order(self, systems: Mapping[str, Any]) -> list[str]:
         """Return the names of the systems with the reference system first.
 
-        Args:
-            systems: Systems by display name; only the names are used.
-
-        Returns:
-            The reference system's name, then those of the other systems in the order of `systems`.
-
-        Raises:
-            InputError: The reference system of the protocol is none of the systems.
+        An InputError is raised if the reference system of the protocol is none of the systems.
         """
         names = list(systems)
         if self.reference is None:
@@ -167,16 +151,9 @@ class Protocol:
     def unit_of(self, requested: Unit) -> Unit:
         """Return what figures are computed by, in addition to those by image.
 
-        Args:
-            requested: ``image``, ``study`` or ``patient``, as the user requests it.
-
-        Returns:
-            ``image``, ``study`` or ``patient``: that of the protocol if it fixes one, and otherwise
-            `requested`.
-
-        Raises:
-            InputError: The user requests ``study`` or ``patient``, and the protocol fixes another
-                one.
+        It is the unit of the protocol if it fixes one, and otherwise the requested one. An
+        InputError is raised if ``study`` or ``patient`` is requested and the protocol fixes another
+        unit.
         """
         if self.unit is None or self.unit == requested:
             return requested

@@ -23,35 +23,21 @@ class Reduction:
 
     ``max`` takes the score of the most confident box; ``noisy_or`` takes ``1 - prod(1 - score)``;
     ``top_k`` is the sum of the three highest scores divided by three, so that missing boxes count
-    0. An image without boxes scores 0.
-
-    Attributes:
-        rule: ``max``, ``noisy_or`` or ``top_k``.
-        min_score: Boxes with a lower score are ignored. ``noisy_or`` needs this: 300 boxes with
-            score 0.01 would give an image score of 0.95.
+    0. An image without boxes scores 0. Boxes with a score below `min_score` are ignored.
+    ``noisy_or`` needs this: 300 boxes with score 0.01 would give an image score of 0.95.
 
     Source:
         ``max``: the multiple-instance assumption, Dietterich et al. 1997.
-
-    Example:
-        >>> Reduction("noisy_or", 0.1).rule
-        'noisy_or'
     """
 
     rule: _Rule = "max"
     min_score: float = 0.0
 
     def reduce_ranked(self, rows: Integers, scores: Floats, n_images: int) -> Floats:
-        """Compute one score for each image from boxes that are sorted by falling score.
+        """Compute one score for each image, shape ``(n_images,)``, from sorted boxes.
 
-        Args:
-            rows: Index of the image of each box, from 0, rising, shape ``(B,)``.
-            scores: Score of each box in [0, 1], shape ``(B,)``; the boxes of an image in falling
-                order.
-            n_images: Number of images.
-
-        Returns:
-            One score for each image, shape ``(n_images,)``; 0 for an image without boxes.
+        `rows` has the index of the image of each box, from 0, rising; `scores`, in [0, 1], fall
+        within an image; shape ``(B,)`` both. An image without boxes scores 0.
 
         Example:
             >>> Reduction("max").reduce_ranked(np.array([1, 1]), np.array([0.75, 0.5]), 2).tolist()
@@ -86,19 +72,11 @@ CANDIDATES = (
 def reduce_boxes(
     boxes: pd.DataFrame, image_ids: pd.Index, reduction: Reduction | None = None
 ) -> pd.Series:
-    """Reduce the boxes of each image to one image score.
+    """Reduce the boxes of each image to one image score, in the order of `image_ids`.
 
-    Args:
-        boxes: Predicted boxes with ``image_id`` and ``score`` in [0, 1]; may be empty.
-        image_ids: Ids of the images under evaluation, unique, shape ``(N,)``.
-        reduction: Rule that combines the scores of the boxes; by default the score of the most
-            confident box.
-
-    Returns:
-        One score for each image, shape ``(N,)``, in the order of `image_ids`.
-
-    Raises:
-        InputError: An id repeats, a box belongs to no image, or a score lies outside [0, 1].
+    `boxes` has ``image_id`` and ``score`` in [0, 1], and may be empty; the ids are unique. By
+    default the score of the most confident box is taken. An InputError is raised if an id repeats,
+    a box belongs to no image, or a score lies outside [0, 1].
 
     Example:
         >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "score": [0.5, 0.75]})

@@ -28,10 +28,6 @@ class ReductionChoice:
         scores: Image scores of the validation images by this rule, shape ``(N,)``.
         tried: Every rule that was tried, as a dictionary with ``rule`` (name), ``min_score`` (score
             below which boxes are ignored) and ``auroc`` (AUROC on the validation images).
-
-    Example:
-        >>> ReductionChoice(None, pd.Series([0.2, 0.8]), []).reduction is None
-        True
     """
 
     reduction: Reduction | None
@@ -53,28 +49,9 @@ def choose_reduction(
     highest AUROC is chosen. A choice by the highest AUROC alone would follow sampling error where
     validation is small: with 68 images in a fold it cost 0.010 of AUROC on test.
 
-    Args:
-        output: Output of the detector (or of a system that gives image scores) on the N validation
-            images.
-        y_true: Labels of the validation images, 0 or 1, shape ``(N,)``.
-        patients: Patient of each validation image, shape ``(N,)``.
-        rules: Names of the rules to choose from (``max``, ``noisy_or``, ``top_k``, see
-            `Reduction`); empty for all. If ``max``, the most confident box, is not among them, the
-            first remaining rule takes its part.
-
-    Returns:
-        The chosen rule with the image scores that it gives.
-
-    Example:
-        >>> from cxr_compare.evaluation.output import System
-        >>> images = pd.DataFrame({"image_id": ["a", "b"], "status": "ok"})
-        >>> boxes = pd.DataFrame({"image_id": ["a", "b"], "finding": "opacity", "x1": 0.0,
-        ...     "y1": 0.0, "x2": 4.0, "y2": 4.0, "score": [0.2, 0.8]})
-        >>> system = System("RetinaNet", "boxes", images, boxes=boxes)
-        >>> labels = pd.Series([0.0, 1.0], index=["a", "b"])
-        >>> output = system.output_on(system.images_run)
-        >>> choose_reduction(output, labels, np.array(["p", "q"])).reduction.rule
-        'max'
+    `y_true` (0 or 1) and `patients` have shape ``(N,)``, as the N validation images of `output`.
+    `rules` are the names of the rules to choose from; empty for all. If ``max``, the most confident
+    box, is not among them, the first remaining rule takes its part.
     """
     if not output.reduces_boxes:
         return ReductionChoice(None, output.scores(None), [])

@@ -50,10 +50,7 @@ ChosenAgain = Mapping[tuple[str, int], Mapping[str, Floats]]
 class Evidence(NamedTuple):
     """Inputs of the figures of a comparison, while it is in memory.
 
-    Attributes:
-        models: Evaluated models of each system, one for each training seed.
-        frames: Frames of replicates of these models.
-        resamples: Resamples of the patients that gave the frames.
+    The frames are those of the models, and the resamples those that gave the frames.
     """
 
     models: Models
@@ -80,21 +77,13 @@ def replicates(
 ) -> dict[str, list[pd.DataFrame]]:
     """Compute every figure of all models on the images and on the same resamples of patients.
 
-    Args:
-        models: Evaluated models of each system by its display name, one for each training seed.
-        resamples: Bootstrap samples of the patients: number of patients, number R of resamples and
-            random seed.
-        again: Choices that every resample makes, as `choose_again` returns them; None makes
-            them here.
-        boxed_only: If True, localisation figures alone are computed.
-        own_metrics: Short names of metrics of the user's own, which are computed as well.
-        advance: Function that is called after each step with the number of resamples in it, for a
-            progress bar.
+    `again` has the choices that every resample makes, as `choose_again` returns them; None makes
+    them here. `own_metrics` are short names of metrics of the user's own. `advance` is called after
+    each step with the number of resamples in it.
 
-    Returns:
-        For each system one frame for each training seed, shape ``(1 + R, figures)``. Row 0 has the
-        figures themselves. NaN where a figure is undefined, and in all other rows of the figures
-        that are not resampled (`is_resampled`).
+    Each system has one frame for each training seed, shape ``(1 + R, figures)``. Row 0 has the
+    figures themselves. NaN where a figure is undefined, and in all other rows of the figures that
+    are not resampled (`is_resampled`).
 
     Example:
         >>> from cxr_compare.evaluation.choices import Choices
@@ -150,15 +139,9 @@ def choose_again(
 ) -> ChosenAgain:
     """Make the choices of every seed of every system again on resampled validation patients.
 
-    Args:
-        models: Evaluated models of each system by its display name, one for each training seed.
-        resamples: Number R of resamples of the patients, and their random seed.
-        image_blind: Image-blind baselines by display name of their system. They have the thresholds
-            of their system, and choose their score cut of boxes.
-
-    Returns:
-        The values that are chosen, by system and seed, as `refit_choices` returns them. Those of a
-        baseline are under the name that `image_blind_name` returns.
+    The values are those of `refit_choices`, by system and seed. The baselines in `image_blind`, by
+    display name of their system, have the thresholds of their system and choose their own score cut
+    of boxes; their values are under the name that `image_blind_name` returns.
     """
     image_blind = image_blind or {}
     choices = {
@@ -187,19 +170,9 @@ def refit_choices(
 ) -> dict[_Name, dict[str, Floats]]:
     """Refit choices on the same resamples of the validation patients.
 
-    Args:
-        choices: For each model, the choices that it made on validation images.
-        resamples: Number R of resamples of the patients, and their random seed.
-
-    Returns:
-        For each model, a dictionary from the name of the choice, such as ``max_f1``, to the value
-        that is chosen on every resample, shape ``(R,)``; NaN where no value can be chosen.
-
-    Example:
-        >>> scores = ValidationScores([0, 1], [0.2, 0.8], ["p", "q"], ("threshold=0.5",))
-        >>> chosen = refit_choices({"CheXNet": [scores]}, Resamples(2, n_replicates=3))
-        >>> chosen["CheXNet"]["threshold=0.5"].tolist()
-        [0.5, 0.5, 0.5]
+    `choices` has those that each model made on validation images. For each model, the result has by
+    name of the choice, such as ``max_f1``, the value that is chosen on every resample, shape
+    ``(R,)``; NaN where no value can be chosen.
     """
     patients = [choice.patients for made in choices.values() for choice in made]
     if not patients:
@@ -299,14 +272,10 @@ class FiguresOfWeights:
     ) -> dict[MetricKey, Floats]:
         """Compute all figures for each row of patient weights, with the row's own choices.
 
-        Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
-            chosen: Choices that each row makes on its validation patients, by name, shape ``(R,)``
-                each; NaN where a row could choose nothing. All others are those of the model.
-
-        Returns:
-            Values by key (group of images, rule for the threshold, metric), shape ``(R,)`` each;
-            NaN where a figure is undefined.
+        The whole-number weights of P patients in R weightings have shape ``(R, P)``; `chosen` has
+        the choices that each row makes on its validation patients, by name, shape ``(R,)`` each
+        (NaN where a row could choose nothing). All other choices are those of the model. The values
+        by key have shape ``(R,)`` each; NaN where a figure is undefined.
         """
         chosen = chosen or {}
         figures: dict[MetricKey, Floats] = {}

@@ -30,8 +30,8 @@ class SystemResult:
         curve: Points of the ROC and precision-recall curves by name: ``threshold``, ``fpr`` (false
             positive rate), ``tpr`` (true positive rate), ``precision`` and ``recall``, shape
             ``(points,)`` each; empty where they are unknown.
-        confusion: Numbers of images ``tp``, ``fp``, ``tn`` and ``fn`` (true and false positives and
-            negatives) by name of the rule that chose the threshold.
+        confusion: Numbers of images ``tp``, ``fp``, ``tn`` and ``fn`` by name of the rule that
+            chose the threshold.
         boxes: Table of the evaluated boxes on the test images with ``image_id``, ``x1``, ``y1``,
             ``x2``, ``y2`` (original px) and ``score``. Those of a classifier are cut out of its
             activation maps. `None` without boxes.
@@ -42,19 +42,13 @@ class SystemResult:
             ``latency_ms`` (time for one image in ms); a value is `None` if it was not measured.
         froc: FROC curve by name of the rule by which a box hits a lesion, ``iou`` or ``centre``;
             empty without boxes.
-        image_blind_froc: FROC curve of its image-blind baseline by name of the rule; empty without
-            a baseline.
+        image_blind_froc: That of its image-blind baseline; empty without a baseline.
         seeds: Number of training runs of the system; `None` where it is unknown, as for other
             software and readers.
-        decisions: Thresholds, calibration, and rules for image scores and boxes, which were chosen
-            on validation images, for each training seed.
+        decisions: What was chosen on validation images, for each training seed.
         training_id: Id of the training, which a training run and the models exported from it share;
             `None` where it is unknown.
         has_scores: False for boxes without scores: the system is one point of the charts.
-
-    Example:
-        >>> SystemResult(thresholds={"max_f1": 0.4}, seeds=3).boxes is None
-        True
     """
 
     thresholds: dict[str, float | None] = field(default_factory=dict)
@@ -79,16 +73,11 @@ class SystemResult:
         again: Mapping[str, Floats] | None = None,
         image_blind: Sequence[EvaluatedModel] = (),
     ) -> SystemResult:
-        """Collect the output of a system from its evaluated models.
+        """Collect the output of a system from its evaluated models, one for each training seed.
 
-        Args:
-            models: Evaluated models of the system, one for each training seed.
-            again: Values that every resample of the validation patients chooses for the first
-                seed, by name, shape ``(R,)``; None if they are unknown.
-            image_blind: Image-blind baseline of each of them; empty without a baseline.
-
-        Returns:
-            The output of the first seed, with the decisions of all seeds.
+        The output is that of the first seed, with the decisions of all seeds. `again` has the
+        values that every resample of the validation patients chooses for the first seed, by name,
+        shape ``(R,)``. `image_blind` has the baseline of each model; empty without a baseline.
         """
         first = models[0]
         facts = first.facts

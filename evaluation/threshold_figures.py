@@ -64,14 +64,9 @@ def closed_figure(
 ) -> ClosedFigure:
     """Compute the interval of a figure at the thresholds of its models.
 
-    Args:
-        members: Models of one system, one for each training seed.
-        key: Figure at a threshold: its rule for the threshold and its metric.
-        value: Value of the figure, the mean over training seeds.
-        chosen: True for the images on which the figure is computed, shape ``(N,)``.
-
-    Returns:
-        The figure with its interval; without one, the note says why.
+    `members` are the models of one system, one for each training seed; `value` is the figure, the
+    mean over seeds; `chosen` is True for the images that count, shape ``(N,)``. Without an
+    interval, the note says why.
     """
     metric = METRICS[key.metric]
     if "point" not in metric.needs:
@@ -85,10 +80,8 @@ def closed_figure(
 def figure_of_counts(metric: Metric, value: float, seeds: Sequence[Floats]) -> ClosedFigure:
     """Compute the interval of a figure that follows from the four counts of each patient.
 
-    Args:
-        metric: The figure.
-        value: Value of the figure, the mean over training seeds.
-        seeds: Counts by patient, shape ``(patients, 4)``, one for each training seed.
+    `value` is the figure, the mean over training seeds. `seeds` has the counts by patient for each
+    training seed, shape ``(patients, 4)``.
     """
     if metric.share_of is not None:
         estimate = share_over_seeds([_share_right(counts, metric.share_of) for counts in seeds])
@@ -109,15 +102,9 @@ def _f1_of_jaccard(share: float) -> float:
 def share_parts(
     members: Sequence[EvaluatedModel], key: MetricKey, chosen: npt.NDArray[np.bool_]
 ) -> list[ShareParts] | None:
-    """Return a figure at a threshold with the patients' contributions, if it is a share of images.
+    """Return a figure at a threshold with the patients' contributions, one item for each seed.
 
-    Args:
-        members: Models of one system, one for each training seed.
-        key: Figure at a threshold: its rule for the threshold and its metric.
-        chosen: True for the images on which the figure is computed, shape ``(N,)``.
-
-    Returns:
-        One item for each training seed; None if the figure is no share of images.
+    The arguments are those of `closed_figure`. None if the figure is no share of images.
     """
     metric = METRICS[key.metric]
     share_of = metric.share_of
@@ -191,15 +178,10 @@ def _scale_of(metric: Metric) -> _Scale:
 def interval_of(
     value: float, estimate: ClusteredEstimate, figure: Callable[[float], float] = float
 ) -> Interval:
-    """Return a figure with the interval of its estimate in [0, 1].
+    """Return a figure with the interval of its estimate on a scale of [0, 1].
 
-    Args:
-        value: The figure.
-        estimate: Estimate of the figure on a scale of [0, 1].
-        figure: Rising function from this scale to the figure.
-
-    Returns:
-        The figure with an interval that contains it; without one, the note says why.
+    `figure` is a rising function from this scale to the figure. The interval contains the figure;
+    without one, the note says why.
     """
     ends = estimate.interval_at(LEVEL)
     if ends is None or np.isnan(value):

@@ -59,10 +59,6 @@ class Policy(NamedTuple):
             stated threshold; `None` for the other kinds.
         prevalence: Share of positive images at which costs are weighed, in (0, 1). `None` takes
             that of the validation images.
-
-    Example:
-        >>> Policy("sensitivity", 0.95).value
-        0.95
     """
 
     kind: str
@@ -74,14 +70,7 @@ class Policy(NamedTuple):
 class ThresholdChoice:
     """Threshold that a rule (policy) chose, or the reason why it chose none.
 
-    Attributes:
-        policy: Name of the policy, the rule that chooses a threshold, such as ``max_f1``.
-        threshold: Images with ``score >= threshold`` are positive; `None` if there is no threshold.
-        reason: Reason why there is no threshold; `None` if there is one.
-
-    Example:
-        >>> ThresholdChoice("max_f1", 0.4).threshold
-        0.4
+    Images with ``score >= threshold`` are positive. `reason` is `None` if there is a threshold.
     """
 
     policy: str
@@ -92,18 +81,11 @@ class ThresholdChoice:
 def check_policy(policy: str) -> Policy:
     """Read the name of a policy, the rule that chooses a threshold, and check it.
 
-    Args:
-        policy: ``max_f1``, ``youden``, ``sensitivity>=F``, ``specificity>=F`` (F in [0, 1]),
-            ``cost:FN/FP`` (costs of a missed positive and of a false alarm, at the prevalence of
-            the validation images), ``cost:FN/FP@P`` (at prevalence P), ``threshold=T`` (a fixed
-            threshold that the user states, T in [0, 1]), or ``declared`` (the threshold that the
-            decision of each system declares).
-
-    Returns:
-        The kind of the rule, with the values that its name holds.
-
-    Raises:
-        InputError: The name has none of these forms, or a number in it lies outside its limits.
+    The names are ``max_f1``, ``youden``, ``sensitivity>=F``, ``specificity>=F`` (F in [0, 1]),
+    ``cost:FN/FP`` (costs of a missed positive and of a false alarm, at the prevalence of the
+    validation images), ``cost:FN/FP@P`` (at prevalence P), ``threshold=T`` (a fixed threshold that
+    the user states, T in [0, 1]) and ``declared`` (the threshold that the decision of each system
+    declares). An InputError is raised for any other name, or a number outside its limits.
 
     Example:
         >>> check_policy("specificity>=0.90")
@@ -132,17 +114,7 @@ def is_chosen(policy: str) -> bool:
     """Return True if a threshold depends on which validation images it was chosen on.
 
     A threshold that the user states, such as ``threshold=0.5``, does not, and neither does a
-    declared threshold, which is taken as it is.
-
-    Args:
-        policy: Rule for the threshold, such as ``max_f1``; empty for a figure without a threshold.
-
-    Returns:
-        True if the threshold is chosen on validation images.
-
-    Example:
-        >>> is_chosen("max_f1"), is_chosen("threshold=0.5")
-        (True, False)
+    declared threshold, which is taken as it is. A figure without a threshold has the policy ``""``.
     """
     return bool(policy) and check_policy(policy).kind not in ("threshold", DECLARED)
 
@@ -158,17 +130,9 @@ def choose_threshold(
     ``specificity>=F`` takes the lowest candidate whose specificity is at least F. ``threshold=T``
     takes T, whatever the images are. ``declared`` is never chosen.
 
-    Args:
-        y_true: Labels of the validation images, 0 or 1, shape ``(N,)``.
-        y_score: Scores of these images, shape ``(N,)``.
-        policy: Name of the policy; `check_policy` lists all.
-
-    Returns:
-        The threshold, or the reason why there is none.
-
-    Raises:
-        InputError: The policy is unknown, a label is not 0 or 1, a score is not a finite number, or
-            there are not as many labels as scores.
+    Labels (0 or 1) and scores have shape ``(N,)``. An InputError is raised for an unknown policy, a
+    label that is not 0 or 1, a score that is no finite number, and different numbers of labels and
+    scores.
 
     Example:
         >>> choose_threshold([0, 1, 0, 1], [0.25, 0.5, 0.75, 1.0], "sensitivity>=0.9").threshold
@@ -225,21 +189,9 @@ def _why_no_threshold(cuts: _Cuts, rule: Policy) -> str:
 class ValidationScores:
     """Labels, scores and patients of validation images, on which thresholds are chosen.
 
-    The rows are images, or studies or patients if these are evaluated instead of images. If
-    `policies` is not empty, the bootstrap chooses their thresholds again on resampled patients, see
-    `evaluation.replicates.refit_choices`.
-
-    Attributes:
-        y_true: True for positive rows, shape ``(M,)``.
-        scores: Score of each row, float64, shape ``(M,)``.
-        patients: Patient of each row, shape ``(M,)``.
-        policies: Names of the policies (rules such as ``max_f1``) whose thresholds are chosen
-            again.
-
-    Example:
-        >>> scores = ValidationScores([True, False], [0.8, 0.2], ["p1", "p2"])
-        >>> scores.n_positive, scores.patients.tolist()
-        (1, ['p1', 'p2'])
+    The M rows are images, or studies or patients if these are evaluated instead of images; all
+    arrays have shape ``(M,)``. If `policies` is not empty, the bootstrap chooses their thresholds
+    again on resampled patients, see `evaluation.replicates.refit_choices`.
     """
 
     y_true: npt.NDArray[np.bool_]
@@ -263,18 +215,11 @@ class ValidationScores:
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
         """Prepare to choose the thresholds again on weighted patients.
 
-        The bootstrap weights each patient by the number of times that the patient was drawn.
-
-        Args:
-            clusters: Patient of each of the M rows as an index from 0, shape ``(M,)``.
-            n_clusters: Number of patients.
-
-        Returns:
-            A function of whole-number patient weights, shape ``(R, n_clusters)``, where each of the
-            R rows is one weighting. It returns a dictionary from the name of the policy, such as
-            ``max_f1``, to the threshold that is chosen under the weights of each row, shape
-            ``(R,)``; NaN where there is no threshold. If no candidate reaches a required
-            sensitivity or specificity, the candidate that comes closest is chosen.
+        `clusters` has the patient of each row as an index from 0, shape ``(M,)``. The function that
+        is returned takes R weightings of the patients by whole numbers (how often the bootstrap
+        drew each), shape ``(R, n_clusters)``. It returns, by policy, the threshold that is chosen
+        under each weighting, shape ``(R,)``; NaN where there is no threshold. If no candidate
+        reaches a required sensitivity or specificity, the candidate that comes closest is chosen.
 
         Example:
             >>> scores = ValidationScores([0, 1], [0.25, 0.75], ["p", "q"], ("max_f1",))
@@ -315,14 +260,9 @@ class ValidationScores:
     def too_few_for(self, policy: str) -> str:
         """Return the reason if there are too few images to measure how far a threshold varies.
 
-        The bootstrap measures it, by choosing the threshold again on resampled patients.
-
-        Args:
-            policy: Name of a policy, the rule that chooses a threshold, such as ``max_f1``.
-
-        Returns:
-            The reason, for a required sensitivity or specificity that allows fewer than two errors
-            on these images; empty for all other policies.
+        The bootstrap measures it, by choosing the threshold again on resampled patients. A required
+        sensitivity or specificity needs two allowed errors on these images; for all other policies
+        the reason is empty.
 
         Example:
             >>> scores = ValidationScores([True] * 12 + [False] * 40, range(52), ["p"] * 52)
@@ -389,11 +329,9 @@ class _Cuts(NamedTuple):
 class _Position(NamedTuple):
     """Chosen cut of each row.
 
-    Attributes:
-        cut: Index of the cut, shape ``(R,)``.
-        exists: True where the cut fulfils the policy, shape ``(R,)``.
-        is_candidate: True where the cut can be used as a threshold, shape ``(R,)``. This includes
-            rows in which no candidate reaches the required value; `cut` is then the closest one.
+    `exists` is True where the cut fulfils the policy. `is_candidate` is True where it can be used
+    as a threshold, which includes rows in which no candidate reaches the required value; `cut` is
+    then the index of the closest one. All have shape ``(R,)``.
     """
 
     cut: npt.NDArray[np.int64]
@@ -462,9 +400,8 @@ def _cheapest(cuts: _Cuts, rule: Policy) -> _Position:
 class _Costs(NamedTuple):
     """Expected costs in units of the cost of false alarms on all negatives.
 
-    Attributes:
-        cost: Cost of each cut, shape ``(R, D)``.
-        all_missed: Cost of missing all positives, shape ``(R, 1)``, or one number for all rows.
+    `cost` is that of each cut, shape ``(R, D)``. `all_missed` is that of missing all positives,
+    shape ``(R, 1)``, or one number for all rows.
     """
 
     cost: Floats

@@ -12,7 +12,8 @@ from cxr_compare.evaluation.boxes.box_figures import check_boxes_by
 class TuningOptions:
     """Options for choosing a system's thresholds, calibration and rules on validation images.
 
-    By default the usual choices are made.
+    By default the usual choices are made. An InputError is raised if `boxes_by` is not a figure of
+    ranked boxes.
 
     Attributes:
         calibration: Method that turns scores into probabilities, one of
@@ -22,13 +23,6 @@ class TuningOptions:
             ``max``, ``noisy_or``, ``top_k`` (see `Reduction`); empty for all three.
         boxes_by: Short name of the figure with whose highest value the rule for boxes is chosen,
             such as ``froc_mean``; `check_boxes_by` checks it.
-
-    Raises:
-        InputError: `boxes_by` is not a figure of ranked boxes.
-
-    Example:
-        >>> TuningOptions(calibration="choose").reductions
-        ()
     """
 
     calibration: str | None = None

@@ -26,17 +26,13 @@ _Value = TypeVar("_Value", bound=np.generic)
 
 @dataclass(frozen=True)
 class Units:
-    """Assignment of images to the units that are evaluated: images, studies or patients.
+    """Assignment of images to the U units that are evaluated: images, studies or patients.
 
     Attributes:
-        names: Names of the units that are evaluated, sorted, shape ``(U,)``.
+        names: Names of the units, sorted, shape ``(U,)``.
         of_image: Index in `names` of the unit of each image, -1 for an image of a unit that is left
             out, shape ``(N,)``.
         n_left_out: Number of units that are left out because of an unknown label.
-
-    Example:
-        >>> Units(pd.Index(["p", "q"]), np.array([1, 0, 0])).n_left_out
-        0
     """
 
     names: pd.Index
@@ -44,13 +40,7 @@ class Units:
     n_left_out: int = 0
 
     def highest(self, values: npt.ArrayLike) -> Floats:
-        """Return, for each unit (image, study or patient), the highest value among its images.
-
-        Args:
-            values: Value of each image, shape ``(N,)``.
-
-        Returns:
-            Highest values, shape ``(U,)``.
+        """Return, for each unit, the highest value among its images; shapes ``(N,)`` to ``(U,)``.
 
         Example:
             >>> Units(pd.Index(["a", "b"]), np.array([1, 0, 0])).highest([0.5, 0.1, 0.3]).tolist()
@@ -62,13 +52,7 @@ class Units:
         return highest
 
     def first(self, values: npt.NDArray[_Value]) -> npt.NDArray[_Value]:
-        """Return, for each unit (image, study or patient), the value of its first image.
-
-        Args:
-            values: Value of each image, shape ``(N,)``.
-
-        Returns:
-            Values of the first images, shape ``(U,)``.
+        """Return, for each unit, the value of its first image; shapes ``(N,)`` to ``(U,)``.
 
         Example:
             >>> Units(pd.Index(["a", "b"]), np.array([1, 0, 0])).first(np.array([7, 8, 9])).tolist()
@@ -100,24 +84,9 @@ def _unit_names(images: LabelledImages, image_ids: pd.Index, unit: Unit) -> npt.
 def group_images(images: LabelledImages, image_ids: pd.Index, unit: Unit, *, role: str) -> Units:
     """Assign images of one role to the units of an evaluation.
 
-    Args:
-        images: Labels, studies and patients of all images.
-        image_ids: Ids of the images under evaluation, shape ``(N,)``.
-        unit: What is evaluated: ``image``, ``study`` or ``patient``.
-        role: Role of the images under evaluation, such as ``test``. Images of this role whose label
-            is unknown belong to their units as well.
-
-    Returns:
-        The units with the images that belong to each. A unit that has an image of unknown label and
-        no positive image is left out.
-
-    Raises:
-        InputError: `unit` is ``study``, and the study of an image is unknown.
-
-    Example:
-        >>> images = LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0], ["p", "p"])
-        >>> group_images(images, images.image_ids, "patient", role="test").names.tolist()
-        ['p']
+    `image_ids` are those under evaluation, shape ``(N,)``. Images of the role whose label is
+    unknown belong to their units as well: a unit that has such an image and no positive image is
+    left out. An InputError is raised if `unit` is ``study`` and the study of an image is unknown.
     """
     labels = images.labels_of(role)
     names = _unit_names(images, image_ids, unit)
@@ -135,16 +104,9 @@ def group_images(images: LabelledImages, image_ids: pd.Index, unit: Unit, *, rol
 def evaluated_units(images: LabelledImages, unit: Unit) -> tuple[Units, LabelledImages]:
     """Turn the evaluated test images into evaluated studies or patients.
 
-    Args:
-        images: Labels, studies and patients of all images.
-        unit: What is evaluated: ``image``, ``study`` or ``patient``.
-
-    Returns:
-        The assignment of images to units, and units in place of images, without boxes. A unit is
-        positive if any of its images is positive.
-
-    Raises:
-        InputError: `unit` is ``study``, and the study of an image is unknown.
+    The units take the place of images in the second result, without boxes; a unit is positive if
+    any of its images is. An InputError is raised if `unit` is ``study`` and the study of an image
+    is unknown.
 
     Example:
         >>> images = LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0], ["p", "p"])

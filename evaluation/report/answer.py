@@ -19,12 +19,9 @@ from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 class EvaluatedOn(Record):
     """The data set on which a comparison report was made.
 
-    Attributes:
-        name: Name of the data set, or of the file with the truth.
-        content_id: Digest of the table of images; None for a truth that is no data set.
-        labels_id: Digest of the labels and boxes; None for a truth that is no data set.
-        split: Name of the split.
-        split_ids: Digest of each split by its name.
+    `name` is that of the data set, or of the file with the truth. `content_id` (digest of the table
+    of images) and `labels_id` (digest of the labels and boxes) are None for a truth that is no data
+    set. `split_ids` has the digest of each split by its name.
     """
 
     name: str
@@ -38,12 +35,10 @@ class ReportOrigin(MadeRecord):
     """Data set and systems (models or human readers) from which a comparison report was made.
 
     Attributes:
-        data_set: Data set that was evaluated, and its split into train, validation and test.
         bootstrap: Number of resamples, their seed and the kind of interval.
         seeds: Training seeds of each system.
         systems: For each system by its name, facts such as its kind and the data on which it was
             trained.
-        protocol: Settings of the protocol.
         names_hidden: True if the ids of images and patients are numbers.
     """
 
@@ -56,24 +51,16 @@ class ReportOrigin(MadeRecord):
 
 
 class JointMembers(Record):
-    """The joint system of a comparison.
-
-    Attributes:
-        name: Name of the joint system.
-        members: Names of its members.
-    """
+    """Names of the joint system of a comparison and of its members."""
 
     name: str
     members: Items[str]
 
 
 class AnswerTable(Record):
-    """The main table of a report as texts.
+    """The main table of a report as texts, with the texts of each column in `data`, row by row.
 
-    Attributes:
-        index: Heading of the section and name of each row.
-        columns: Headings of the columns.
-        data: Text of each column, row by row.
+    Each entry of `index` is the heading of the section and the name of a row.
     """
 
     index: list[list[str]]
@@ -94,28 +81,20 @@ class AnswerInfo(Record, kind="answer"):
         at_given_thresholds: Sentences on the figures at given and at declared thresholds.
         scope: What the answer is about.
         claims: Differences in the primary figure between two systems, which the headline states.
-        notes: All notes.
         reading: Sentences on how the truth and the systems were read.
         names_images: True if such a sentence, or a caution on reading, names an image.
         target: Name of the target (findings that make an image positive) that was evaluated.
-        systems: Names of the compared systems.
-        joint: The joint system; None without one.
-        made_of_others: Systems that are made of others, by name.
         policy: Operating point, such as ``max_f1``, whose threshold is used for everything that is
             shown at a single threshold.
         policies: Operating points for which at least one system has a threshold.
         thresholds: For each system by name, the score threshold by operating point, such as
             ``max_f1``; None if the operating point has no threshold.
-        declared: Declared threshold of each system that has one.
-        costs: Cost of each system.
         charts: What charts and their notes need beside the curves.
         exposure: Results on images that a system may have seen.
-        provenance: Data set and systems of the report.
-        table: The main table of the report.
         seed: Random seed of the bootstrap resampling.
         overlays: By image id, the file name of the image with boxes and contours drawn on it.
-        call: Systems, data and options of the command that made the comparison, by key; None if
-            it was not a command.
+        call: Systems, data and options of the command that made the comparison, by key; None if it
+            was not a command.
         files: SHA-256 of each Parquet table of the report, by file name.
     """
 

@@ -24,7 +24,6 @@ class CaseCategory:
 
     Attributes:
         key: Short name of the kind for addresses on the page, such as ``all-miss``.
-        title: Heading above the images.
         order: Text that says how the images are ordered.
         image_ids: Ids of the images that are shown, in this order.
         total: Number of test images with this kind of outcome; not all of them are shown.
@@ -81,28 +80,18 @@ def select_cases(
 
     The most confident errors come first. Confidence is the rank of an image's score among all
     scores of the same system, because scores of two systems have no common scale. Systems without
-    decisions by the rule ``policy`` are left out.
+    decisions by the rule `policy` are left out. The kinds of outcome that at least one image has
+    are in the report's order; there are none without decisions.
 
-    Args:
-        decisions: One row for each image and system with ``image_id``, ``system``, ``label`` (1.0,
-            0.0 or NaN), ``score`` and ``decision_POLICY`` (True if called positive). Optional
-            columns are ``localised`` (True if the system points at a lesion) and ``x_class``
-            (kind of image, such as ``normal``).
-        systems: Names of the systems (detectors or classifiers), in the order in which they are
-            shown.
-        policy: Rule by which thresholds were chosen, such as ``max_f1``; the column of decisions is
-            then called ``decision_max_f1``.
-        per_category: Largest number of images of each kind of outcome, such as misses; fewer if
-            all kinds together would have more than 20.
-        seed: Random seed for drawing some of the images that all systems decide rightly.
-        joint: System that joins others; the images on which it decides otherwise than one of them
-            are then shown, too.
-        made_of_others: Names of the systems that join others of them. Where exactly one of the
-            others finds an image, they are not counted.
+    `decisions` has one row for each image and system with ``image_id``, ``system``, ``label`` (1.0,
+    0.0 or NaN), ``score`` and ``decision_POLICY`` (True if called positive). Optional columns are
+    ``localised`` (True if the system points at a lesion) and ``x_class`` (kind of image, such as
+    ``normal``). Each kind has at most `per_category` images, and fewer if all kinds together would
+    have more than 20. `seed` draws some of the images that all systems decide rightly.
 
-    Returns:
-        The kinds of outcome that at least one image has, in the report's order; empty without
-        decisions.
+    With a `joint` system, images on which it decides otherwise than a member are shown, too.
+    `made_of_others` names the systems that join others of them; where exactly one of the others
+    finds an image, they are not counted.
     """
     if f"decision_{policy}" not in decisions:
         return []
@@ -145,18 +134,11 @@ def _categories(
 
 
 def disagreement(decisions: pd.DataFrame, systems: list[str]) -> dict[str, float]:
-    """Compute for each image how differently the systems rank it.
+    """Compute for each image how differently the systems rank it, from 0 (equal ranks) to 1.
 
     Each system's scores are replaced by their ranks among all images, from 0 to 1, because scores
     of two systems have no common scale. The value of an image is its highest minus its lowest rank
-    over the systems.
-
-    Args:
-        decisions: One row for each image and system, with ``image_id``, ``system`` and ``score``.
-        systems: Names of the systems (detectors or classifiers) to compare.
-
-    Returns:
-        Difference of ranks by image id, from 0 (equal ranks) to 1.
+    over the systems. `decisions` has ``image_id``, ``system`` and ``score``.
 
     Example:
         >>> frame = pd.DataFrame({"image_id": ["a", "b"] * 2, "system": list("AABB"),

@@ -43,11 +43,7 @@ from cxr_compare.evaluation.thresholds import POLICIES
 class CaseSource:
     """Reader of the labels, boxes and predictions of one test image at a time, which draws them.
 
-    Attributes:
-        labelled: Labels, true boxes and facts of the images.
-        pixels: Reader of the pixels.
-        systems: Predictions and decisions of each system (detector or classifier), in the order in
-            which they are drawn.
+    The systems are in the order in which they are drawn.
     """
 
     labelled: LabelledImages
@@ -63,18 +59,10 @@ class CaseSource:
     ) -> Drawing:
         """Draw the plain image, the true lesions and the prediction of each system.
 
-        Args:
-            image_id: Id of one of the test images.
-            pixels: Grey values of the original image, uint8, shape ``(height, width)``. None reads
-                them from the data set.
-            panel: Length of the longer side of each of the images in px; None takes what the image
-                has and a sheet of 2,000 px holds.
-
-        Returns:
-            The panels with their captions, and what is drawn on them.
-
-        Raises:
-            InputError: `pixels` is None and the image file cannot be read.
+        `pixels` are the grey values of the original image, uint8, shape ``(height, width)``; None
+        reads them from the data set (InputError if its file cannot be read). `panel` is the length
+        of the longer side of each panel in px; None takes what the image has and a sheet of 2,000
+        px holds.
         """
         return draw_case(
             self.pixels.read(image_id) if pixels is None else pixels,
@@ -89,12 +77,7 @@ class CaseSource:
     def truth(self, image_id: str) -> ImageTruth:
         """Return the label and the true boxes of an image, and boxes of single radiologists.
 
-        Args:
-            image_id: Id of the image.
-
-        Returns:
-            Label, boxes (None unless every lesion has one; None if no image has any), kind of a
-            negative image (such as ``normal``), and radiologists' boxes, ready for drawing.
+        The boxes are None unless every lesion of the image has one, and if no image has any.
         """
         labelled = self.labelled
         boxes = None
@@ -110,14 +93,7 @@ class CaseSource:
         )
 
     def predictions(self, image_id: str) -> list[ImagePrediction]:
-        """Return the prediction of every system for an image, in the order in which they are drawn.
-
-        Args:
-            image_id: Id of one of the test images.
-
-        Returns:
-            One prediction for each system.
-        """
+        """Return the prediction of every system for an image, in the order of drawing."""
         return [
             system.prediction(image_id, system_colour(position))
             for position, system in enumerate(self.systems)
@@ -126,11 +102,7 @@ class CaseSource:
     def facts(self, image_id: str) -> str:
         """Return view, sex and age of an image, and how its grey values were changed, as text.
 
-        Args:
-            image_id: Id of the image.
-
-        Returns:
-            A short text with what is recorded; parts that are unknown are left out.
+        Parts that are unknown are left out.
         """
         row: Any = self._images.loc[image_id] if image_id in self._images.index else {}
         view, sex, age = (_value(row.get(name)) for name in ("view", "sex", "age_years"))
@@ -183,13 +155,9 @@ _DISPLAY_RULES = {
 def display_text(decoded: Mapping[str, Any]) -> str:
     """Describe how the stored values of an image file became the grey values that are shown.
 
-    Args:
-        decoded: What was recorded when the image was read: ``voi`` (rule for the display window),
-            ``window_center``, ``window_width`` and ``inverted`` (True if black and white were
-            exchanged). Keys may be missing.
-
-    Returns:
-        A short text on the display window and on inversion.
+    `decoded` is what was recorded when the image was read: ``voi`` (rule for the display window),
+    ``window_center``, ``window_width`` and ``inverted`` (True if black and white were exchanged).
+    Keys may be missing.
 
     Example:
         >>> display_text({"window_center": 40, "window_width": 400, "inverted": True})
@@ -215,18 +183,7 @@ def _value(value: Any) -> Any:
 def read_cases(
     comparison: Comparison, labelled: LabelledImages, pixels: Pixels, policy: str
 ) -> CaseSource:
-    """Prepare the test images of a comparison for drawing, with the decisions by one rule.
-
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-        labelled: Labels, true boxes and facts of the images.
-        pixels: Reader of the pixels.
-        policy: Rule by which thresholds were chosen, such as ``max_f1``.
-
-    Returns:
-        An object that draws any of the test images.
-    """
+    """Prepare the test images of a comparison for drawing, with the decisions by one rule."""
     outputs = tuple(_compared_output(comparison, name, policy) for name in comparison.names)
     return CaseSource(labelled, pixels, outputs)
 
@@ -263,23 +220,10 @@ def read_cases_of_images(
     """Prepare chosen images for drawing, from stored predictions, with the decisions by one rule.
 
     A system whose threshold was not chosen on validation images has no decision; its boxes with a
-    score of at least 0.5 are drawn in its colour.
-
-    Args:
-        systems: Stored predictions of each detector or classifier by display name, in the order in
-            which they are drawn.
-        test_set: Data set, with the finding to evaluate and the validation images on which
-            thresholds were chosen.
-        image_ids: Ids of the images to draw.
-        policy: Rule by which thresholds were chosen, such as ``max_f1``; None takes the declared
-            threshold of a system, or else that of ``max_f1``.
-
-    Returns:
-        An object that draws any of these images.
-
-    Raises:
-        InputError: A system ran on none of the images, has no threshold by this rule, or its stored
-            thresholds were chosen on other images, labels or predictions.
+    score of at least 0.5 are drawn in its colour. The policy None takes the declared threshold of a
+    system, or else that of ``max_f1``. An InputError is raised if a system ran on none of the
+    images, has no threshold by this rule, or its stored thresholds were chosen on other images,
+    labels or predictions.
     """
     requested = pd.Index(image_ids, name="image_id")
     outputs = []

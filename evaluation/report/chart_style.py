@@ -68,13 +68,7 @@ _LEGEND_LETTERS = 48  # longest line of a legend
 
 @dataclass(frozen=True)
 class ShownChart:
-    """A chart of an HTML page.
-
-    Attributes:
-        figure: The chart as a matplotlib figure, with its title and its legend.
-        note: Text below the chart; may be empty.
-        description: What the chart shows, for readers who cannot see it; may be empty.
-    """
+    """A chart of an HTML page, with the text below it and a description for who cannot see it."""
 
     figure: Figure
     note: str = ""
@@ -101,11 +95,7 @@ def new_chart(
 ) -> tuple[Figure, Axes]:
     """Return an empty figure in our style and its plot; `add_legend` completes it.
 
-    Args:
-        title: Title above the plot.
-        x_title: Title of the horizontal axis, with the unit.
-        y_title: Title of the vertical axis, with the unit.
-        plot_height: Height of the plot in points.
+    Titles of axes include the unit. The height of the plot is in points.
     """
     from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
 
@@ -170,10 +160,8 @@ def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
 def line_style(position: int) -> dict[str, Any]:
     """Return the keywords with which matplotlib draws the line of one of the compared systems.
 
-    Nine systems can be told apart without their colours, by their dashes.
-
-    Args:
-        position: Index of the system in the comparison, from 0.
+    The position of the system is counted from 0. Nine systems can be told apart without their
+    colours, by their dashes.
     """
     dashes = _DASHES[(position + position // len(SYSTEM_COLOURS)) % len(_DASHES)]
     return {
@@ -186,13 +174,10 @@ def line_style(position: int) -> dict[str, Any]:
 
 
 def marker_style(marker: str, colour: str) -> dict[str, Any]:
-    """Return the keywords with which matplotlib draws a marker.
+    """Return the keywords with which matplotlib draws a marker in a colour, ``#RRGGBB``.
 
-    The marker ``o`` is a wide ring, so that it stays visible around another marker.
-
-    Args:
-        marker: Shape of the marker as matplotlib calls it, such as ``s``; ``.`` is a plain dot.
-        colour: Colour of the marker, ``#RRGGBB``.
+    The marker is named as in matplotlib; ``.`` is a plain dot. The marker ``o`` is a wide ring, so
+    that it stays visible around another marker.
     """
     style: dict[str, Any] = {
         "linestyle": "",
@@ -284,14 +269,8 @@ def alt_text(figure: Figure) -> str:
 def save_chart(figure: Figure, path: Path) -> list[Path]:
     """Write a figure as an SVG and a PDF file; equal figures give equal files.
 
-    The PDF embeds its fonts as TrueType. The SVG keeps its text as text (`NotebookFigure`).
-
-    Args:
-        figure: The figure to write.
-        path: Path whose suffix is replaced by ``.svg`` and ``.pdf``.
-
-    Returns:
-        Paths of both files.
+    The suffix of `path` is replaced, and both paths are returned. The PDF embeds its fonts as
+    TrueType. The SVG keeps its text as text (`NotebookFigure`).
     """
     svg, pdf = path.with_suffix(".svg"), path.with_suffix(".pdf")
     svg.write_bytes(svg_bytes(figure))
@@ -331,11 +310,8 @@ def _written(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
 def page_svg(file: bytes, alt: str) -> Markup:
     """Return an SVG file of matplotlib as an element of a page, transparent and in its colours.
 
-    Only ids that the drawing refers to stay, under names that no other chart of the page has.
-
-    Args:
-        file: Content of the file, as `svg_bytes` returns it.
-        alt: Text in the place of the chart.
+    Only ids that the drawing refers to stay, under names that no other chart of the page has. `alt`
+    is the text in the place of the chart.
     """
     root = ElementTree.fromstring(file)  # noqa: S314 - our own file
     key = hashlib.sha256(file).hexdigest()[:8]

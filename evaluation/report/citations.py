@@ -15,12 +15,7 @@ Cite = Callable[[str], str]
 
 @cache
 def read_references() -> dict[str, dict[str, Any]]:
-    """Return the literature references in ``references.toml``.
-
-    Returns:
-        The fields of each entry, such as ``title``, by the entry's ``key``, in the order of the
-        file.
-    """
+    """Return the fields of each entry in ``references.toml`` by its ``key``, in their order."""
     text = Path(__file__).with_name("references.toml").read_text(encoding="utf-8")
     return {entry["key"]: entry for entry in tomllib.loads(text)["entry"]}
 
@@ -28,9 +23,6 @@ def read_references() -> dict[str, dict[str, Any]]:
 @dataclass(frozen=True)
 class Citations:
     """References that a text cites, numbered when they are first cited.
-
-    Attributes:
-        cited: Fields of the cited references by key, in the order of their numbers.
 
     Example:
         >>> citations = Citations()

@@ -16,8 +16,6 @@ class Compared:
     """A comparison in memory, with what its page and its images need.
 
     Attributes:
-        comparison: Figures, tests and facts.
-        truth: Labels, roles, true boxes and facts of all images.
         pixels: Reader of the pixels; None if there are no image files.
         rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
             usual rows.

@@ -46,19 +46,14 @@ _TEXTS = ("chart", "system", "kind", "policy")
 
 
 def curve_table(comparison: Comparison) -> pd.DataFrame:
-    """Return the numbers of all curves of a report as one tidy table.
+    """Return the numbers of all curves of a report as one tidy table, a row for each point.
 
-    Args:
-        comparison: Result of comparing systems.
-
-    Returns:
-        One row for each point of a curve. ``chart`` is ``roc``, ``pr``, ``froc-iou``,
-        ``froc-centre``, ``scores``, ``calibration`` or ``net-benefit``; ``system`` is a name, empty
-        for a line of orientation; ``kind`` is ``curve``, ``mark`` (the one operating point of a
-        system without scores), ``points`` (thresholds with their ``policy``, or the rates of an
-        FROC mean), ``band`` (ends ``low`` and ``high`` at ``x``), ``image-blind``, ``guide``, or
-        ``positive`` and ``negative`` (share ``y`` of the images of this class whose score lies in
-        the bin around ``x``). A chart that would be empty has no rows.
+    ``chart`` is ``roc``, ``pr``, ``froc-iou``, ``froc-centre``, ``scores``, ``calibration`` or
+    ``net-benefit``; ``system`` is a name, empty for a line of orientation; ``kind`` is ``curve``,
+    ``mark`` (the one operating point of a system without scores), ``points`` (thresholds with their
+    ``policy``, or the rates of an FROC mean), ``band`` (ends ``low`` and ``high`` at ``x``),
+    ``image-blind``, ``guide``, or ``positive`` and ``negative`` (share ``y`` of the images of this
+    class whose score lies in the bin around ``x``). A chart that would be empty has no rows.
     """
     parts: list[pd.DataFrame] = []
     has_bands = len(comparison.systems) <= MOST_BANDS
@@ -83,14 +78,10 @@ def curve_table(comparison: Comparison) -> pd.DataFrame:
 def chart_facts(comparison: Comparison) -> dict[str, Any]:
     """Return what charts and their notes need beside the curves, as JSON values.
 
-    Args:
-        comparison: Result of comparing systems.
-
-    Returns:
-        ``calibration`` (the method of each system with probabilities; an empty text for a score
-        that was not calibrated), ``without_net_benefit`` (systems without probabilities),
-        ``boxes_from_maps`` (systems that never learned boxes), ``withdrawn`` (meaning of †),
-        ``forest`` (parts of the forest plot) and ``confusion`` (counts by system and rule).
+    The keys are ``calibration`` (the method of each system with probabilities; an empty text for a
+    score that was not calibrated), ``without_net_benefit`` (systems without probabilities),
+    ``boxes_from_maps`` (systems that never learned boxes), ``withdrawn`` (meaning of †), ``forest``
+    (parts of the forest plot) and ``confusion`` (counts by system and rule).
     """
     calibration = {}
     without = []
@@ -116,17 +107,10 @@ def chart_facts(comparison: Comparison) -> dict[str, Any]:
 
 
 def froc_sensitivities(curve: FrocCurve) -> list[float]:
-    """Read from a FROC curve the share of lesions found at seven rates of false positives.
+    """Read from a FROC curve the share of lesions found at the seven rates of `FROC_RATES`.
 
-    The rates are `FROC_RATES`: 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per image. The curve is
-    constant between its points.
-
-    Args:
-        curve: False positives per image in rising order, beginning with 0, and the share of lesions
-            found at each.
-
-    Returns:
-        Shares of lesions found, in the order of `FROC_RATES`.
+    The rates are 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per image. The curve, which begins
+    with 0 false positives, is constant between its points.
 
     Example:
         >>> curve = FrocCurve(np.array([0.0, 1.0]), np.array([0.25, 0.75]))

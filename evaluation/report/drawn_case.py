@@ -29,7 +29,6 @@ class DrawnCase:
     """An example image of the report, drawn with the true lesions and each system's prediction.
 
     Attributes:
-        image_id: Id of the image.
         anchor: Name of the example in addresses on the page, such as ``all-miss-01``.
         facts: Line of text with view, sex and age.
         width: Width of a panel in px.
@@ -75,15 +74,8 @@ class DrawnCase:
     ) -> DrawnCase:
         """Embed the panels of an overlay file in a page, and draw the small image of the case.
 
-        Args:
-            drawing: Panels of the image.
-            source: Object that reads labels, true boxes and predictions of the image.
-            image_id: Id of the image.
-            pixels: Grey values of the original image, uint8, shape ``(height, width)``.
-            anchor: Name of the example in addresses on its page, such as ``all-miss-01``.
-            most: Largest size of all encoded panels together in bytes.
-            gap: How differently the systems rank this image among all test images by score, from 0
-                (equal ranks) to 1.
+        `pixels` are the grey values of the original image, uint8, shape ``(height, width)``. `most`
+        is the largest size of all encoded panels together in bytes.
         """
         height, width = pixels.shape
         size = width, height
@@ -145,9 +137,8 @@ def _brief(prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]
 def embed_panels(panels: Sequence[npt.NDArray[np.uint8]], most: int) -> list[str]:
     """Return the panels of a case as sources of images, smaller where they would be too large.
 
-    Args:
-        panels: RGB pixels, uint8, shape ``(H, W, 3)`` each.
-        most: Largest size of all encoded panels together in bytes.
+    The panels are RGB, uint8, shape ``(H, W, 3)`` each. `most` is the largest size of all encoded
+    panels together in bytes.
     """
     side, quality = _ENCODINGS[-1]
     for side, quality in _ENCODINGS:

@@ -146,11 +146,7 @@ def lesion_table(comparison: Comparison) -> Table | None:
 
 
 def no_groups_text(images: pd.DataFrame) -> str:
-    """Return why there are no groups of images: what is not known of them, or does not vary.
-
-    Args:
-        images: Table of the evaluated images.
-    """
+    """Return why there are no groups of images: what is not known of them, or does not vary."""
     unknown, constant = [], []
     for column, title in _GROUP_COLUMNS.items():
         values = images[column].dropna() if column in images else pd.Series(dtype=object)

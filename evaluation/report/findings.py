@@ -11,10 +11,8 @@ from cxr_compare.evaluation.verdict.verdict_parts import JointSystem, Verdict
 class Finding(NamedTuple):
     """A finding of the page, and the sentences that it summarises.
 
-    Attributes:
-        text: The sentence.
-        decided: True if it says that something was shown.
-        details: Sentences with the figures behind it; empty if `text` has them.
+    `decided` is True if it says that something was shown. `details` are sentences with the figures
+    behind it; empty if `text` has them.
     """
 
     text: str
@@ -26,10 +24,6 @@ def page_findings(verdict: Verdict, joint: JointSystem | None) -> list[Finding]:
     """Return the findings that the page shows below its answer.
 
     Several findings on constant positions become one sentence, below which each can be opened.
-
-    Args:
-        verdict: Result of the comparison in sentences.
-        joint: System that joins others of the comparison; None without one.
     """
     findings = []
     if verdict.ranking:

@@ -56,7 +56,6 @@ class Folds:
             threshold), ``metric``, ``fold`` (from 0) and ``estimate``.
         n_images: Number of test images of each fold.
         provenance: For each report, versions, ids and seeds as in its ``answer.json``.
-        joint: System that joins others of the comparison; None without one.
     """
 
     folders: tuple[Path, ...]
@@ -71,15 +70,8 @@ class Folds:
     def read(cls, folders: list[Path]) -> Folds:
         """Read the reports of ``cxr compare`` on the folds of one cross-validation.
 
-        Args:
-            folders: Report folder of each fold; at least two.
-
-        Returns:
-            The reports together.
-
-        Raises:
-            InputError: There are fewer than two reports, a report is incomplete, reports differ in
-                systems, evaluated finding or data, or two reports test the same patient.
+        An InputError is raised for fewer than two reports, an incomplete one, reports that differ
+        in systems, evaluated finding or data, and two reports that test the same patient.
         """
         if len(folders) < 2:
             raise InputError("folds: at least two reports make a cross-validation")
@@ -125,14 +117,12 @@ class Folds:
     def table(self) -> pd.DataFrame:
         """Mean, standard deviation and interval of every metric over the folds.
 
-        Its columns are ``target`` (evaluated finding), ``unit``, ``subgroup``, ``first``,
-        ``second``, ``policy`` (rule for the threshold) and ``metric``, then ``mean``, ``sd``,
-        ``ci_low``, ``ci_high``, ``n_folds``, ``note`` and each fold's value as ``fold_1`` and so
-        on. Differences of two systems (first minus second) also have a p-value in ``p_holm``,
-        adjusted for the number of pairs of systems by Holm's method. A difference between a joint
-        system and a member is no such pair, and its p-value is not adjusted: only if each of them
-        is shown is
-        the joint system better than its members.
+        The columns are `KEYS`, then ``mean``, ``sd``, ``ci_low``, ``ci_high``, ``n_folds``,
+        ``note`` and each fold's value as ``fold_1`` and so on. Differences of two systems (first
+        minus second) also have a p-value in ``p_holm``, adjusted for the number of pairs of systems
+        by Holm's method. A difference between a joint system and a member is no such pair, and its
+        p-value is not adjusted: only if each of them is shown is the joint system better than its
+        members.
         """
         table = summarise_folds(self.figures)
         p_values = table.pop("p")
@@ -159,9 +149,8 @@ class Folds:
     def to_markdown(self) -> str:
         """Return a Markdown table of the main metrics, one row for each system and difference.
 
-        Returns:
-            The table, then a sentence on the pairs of systems that differ, and one on the number of
-            folds and images.
+        Below it are sentences on the pairs of systems that differ, and one on the number of folds
+        and images.
         """
         headlines = _main_figures(self.table)
         titles = [_title(metric, policy) for metric, policy in headlines]
@@ -221,12 +210,9 @@ class Folds:
         return rows[rows.index.isin(pairs)]
 
     def write(self, out: Path) -> None:
-        """Write ``folds.csv``, ``folds.md``, ``folds.png`` and ``folds.json``.
+        """Write the summary of the folds to a folder: as tables, as a figure, and for programs.
 
-        They hold the summary of the folds: as tables, as a figure, and for programs.
-
-        Args:
-            out: Folder in which the files are written.
+        The files are ``folds.csv``, ``folds.md``, ``folds.png`` and ``folds.json``.
         """
         write_csv(self.table, out / "folds.csv")
         write_text(out / "folds.md", self.to_markdown())
@@ -273,17 +259,10 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     degrees of freedom. A metric that is undefined in a fold has no mean. One that is the same in
     all folds has no interval and no p-value, because they do not say how much it varies.
 
-    Args:
-        figures: One row for each value in each fold: the columns of `KEYS` (``target``: evaluated
-            finding, ``unit``: image, study or patient, ``subgroup``, ``first`` and ``second``:
-            systems, ``policy``: rule for the threshold, ``metric``), ``fold`` (from 0), and the
-            value ``estimate``.
-
-    Returns:
-        One row for each combination of `KEYS`, with ``mean``, ``sd``, the ends of the 95 % interval
-        ``ci_low`` and ``ci_high``, ``n_folds``, ``note`` (says in how many folds the metric is
-        undefined, or why it has no interval), the p-value ``p`` of a mean of 0, and each fold's
-        value as ``fold_1`` and so on.
+    `figures` is that of `Folds`. The result has one row for each combination of `KEYS`, with
+    ``mean``, ``sd``, the ends of the 95 % interval ``ci_low`` and ``ci_high``, ``n_folds``,
+    ``note`` (says in how many folds the metric is undefined, or why it has no interval), the
+    p-value ``p`` of a mean of 0, and each fold's value as ``fold_1`` and so on.
 
     Source:
         Nadeau and Bengio 2003, Machine Learning 52:239. docs/validity.md reports the coverage of

@@ -36,8 +36,7 @@ def _draw_cases(
 ) -> tuple[_Drawn, list[str]]:
     """Draw the images of all categories, as many at a time as there are processors.
 
-    Returns:
-        The cases of each category, and the ids of the images whose file cannot be read.
+    The cases of each category are returned with the ids of the images whose file cannot be read.
     """
     make_folder(folder)
 
@@ -89,9 +88,8 @@ _EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # begin
 class Gallery:
     """Drawn example images of the report; there are none without pixels or without thresholds.
 
-    Attributes:
-        cases: Each kind of outcome, such as misses, with its drawn images.
-        missing: Ids of images that were left out because their file cannot be read.
+    `cases` has each kind of outcome, such as misses, with its drawn images; `missing` the ids of
+    images that were left out because their file cannot be read.
     """
 
     cases: _Drawn = field(default_factory=list)
@@ -135,16 +133,9 @@ def _first(category: CaseCategory, cases: list[DrawnCase]) -> DrawnCase:
 
 
 def draw_gallery(compared: Compared, folder: Path, progress: Callable[..., None] | None) -> Gallery:
-    """Select example images, and draw them as files and for the page.
+    """Select example images, and draw them as PNG files in a folder and for the page.
 
-    Args:
-        compared: The comparison, and what its images need.
-        folder: Folder for the drawn images as PNG files.
-        progress: Function without arguments, called once for each drawn image; None for no such
-            call.
-
-    Returns:
-        The drawn images.
+    `progress` is called once for each drawn image.
     """
     comparison, pixels = compared.comparison, compared.pixels
     if pixels is None:

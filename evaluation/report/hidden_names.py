@@ -31,15 +31,6 @@ def hide_names(
 
     Numbers follow the shuffled order of the sorted ids, so they tell nothing of names or dates, and
     are the same for every finding of a data set. Which number belongs to which id is not kept.
-
-    Args:
-        comparison: Result of a comparison.
-        truth: Labels, roles, true boxes and facts of all images.
-        pixels: Reader of the pixels; None if there are no image files.
-        seed: Random seed of the order.
-
-    Returns:
-        The comparison, the ground truth and the reader with numbers.
     """
     names = {
         column: _numbers(truth.images[column], kind, seed)

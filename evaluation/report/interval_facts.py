@@ -20,11 +20,8 @@ class IntervalFacts:
     """Methods by which the intervals and tests of a report were computed, for its methods section.
 
     Attributes:
-        single: Kinds of the intervals of single systems: ``bootstrap``, ``obuchowski``
-            (Obuchowski's variance of the AUROC), ``counts`` (closed, of a figure at a threshold),
-            ``exact`` (without an approximation for large
-            samples) or ``seeds`` (Obuchowski and Rockette, over training seeds).
-        paired: Kinds of the intervals of differences between two systems, from the same list.
+        single: Kinds of the intervals of single systems, as `Figure.kind` lists them.
+        paired: Kinds of the intervals of differences between two systems.
         replicates: Number of bootstrap resamples; None if there was no bootstrap.
         refitted: True if, for at least one interval, thresholds were chosen again in each resample.
         fixed: Choices on validation images, such as a threshold, that are not repeated in each
@@ -65,12 +62,7 @@ class IntervalFacts:
     def from_comparison(cls, comparison: Comparison) -> IntervalFacts:
         """Collect the methods by which the intervals and tests of a comparison were computed.
 
-        Args:
-            comparison: Result of comparing systems (detectors or classifiers): metrics with
-                intervals, tests, and the decision of each system on each test image.
-
-        Returns:
-            The methods of the metrics on all test images and of the tests.
+        They are those of the metrics on all test images and of the tests.
         """
         figures = comparison.figures
         single = _bounded(figures, "system")
@@ -115,15 +107,7 @@ def _fixed_choices(comparison: Comparison, figures: Sequence[Figure]) -> tuple[s
 
 
 def is_calibrated(record: Mapping[str, Any]) -> bool:
-    """Return True if the scores of a system were calibrated on validation images.
-
-    Args:
-        record: Facts about the system. The method is in
-            ``record["decision"]["calibration"]["method"]``, such as ``platt``; ``none``, or no
-            decision or calibration, means uncalibrated scores.
-
-    Returns:
-        True if there is a method of calibration.
+    """Return True if the scores of a system were calibrated on validation images, by its record.
 
     Example:
         >>> is_calibrated({"decision": {"calibration": {"method": "platt"}}})

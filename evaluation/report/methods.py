@@ -66,13 +66,7 @@ class Methods(NamedTuple):
 
 
 def methods(comparison: Comparison, labelled: LabelledImages) -> Methods:
-    """Return the methods section of the report.
-
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-        labelled: Labels, roles and facts of all images.
-    """
+    """Return the methods section of the report."""
     citations = Citations()
     made = IntervalFacts.from_comparison(comparison)
     paragraphs = [

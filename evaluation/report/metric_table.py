@@ -28,14 +28,7 @@ MARKS = (
 
 
 def image_count(figures: Figures) -> str:
-    """Return as text the numbers of test images and patients behind the metrics.
-
-    Args:
-        figures: Values of the metrics of all systems.
-
-    Returns:
-        The text for a caption; empty where the numbers are unknown.
-    """
+    """Return the numbers of test images and patients behind the metrics as text; may be empty."""
     for name in figures.systems:
         figure = figures.get(name, EXPLORATORY.metric)
         if figure.n_images:
@@ -69,14 +62,9 @@ def policy_heading(policy: str) -> str:
 def figure_frame(comparison: Comparison, keys: Sequence[MetricKey]) -> pd.DataFrame:
     """Return figures and differences as texts, with the image-blind baselines below their figures.
 
-    Args:
-        comparison: The comparison.
-        keys: Metric and rule for its threshold of each row; rows at the same threshold are put
-            together.
-
-    Returns:
-        One row for each figure, indexed by heading (the rule for the threshold) and title; one
-        column for each system and for each difference of the first system from another.
+    The table has one row for each figure, indexed by heading (the rule for the threshold) and
+    title, and one column for each system and for each difference of the first system from another.
+    Rows at the same threshold are put together.
     """
     names = comparison.names
     pairs = [(names[0], other) for other in names[1:]]
@@ -118,12 +106,8 @@ def difference_text(comparison: Comparison, pair: tuple[str, str], figure: tuple
     The answer corrects for the number of comparisons. ● marks a difference that it shows, ○ one
     that it tests and does not show, and † a difference whose own interval excludes 0, but which
     this correction withdraws. A difference that the answer does not test, or that has no interval,
-    has no mark.
-
-    Args:
-        comparison: The comparison.
-        pair: Names of the two systems.
-        figure: Metric and rule for its threshold (empty for none).
+    has no mark. `pair` has the names of the two systems; `figure` the metric and the rule for its
+    threshold (empty for none).
     """
     gap = comparison.figures.difference(*pair, *figure)
     p_text = "" if gap.p_value is None else f"; {p_equation(gap.p_value)}"
@@ -180,11 +164,7 @@ def figure_notes(
 
 
 def withdrawn_text(joint: JointSystem | None) -> str:
-    """Say what † means: a difference that is not shown, although its own interval excludes 0.
-
-    Args:
-        joint: The system that joins others, if there is one.
-    """
+    """Say what † means: a difference that is not shown, although its own interval excludes 0."""
     if joint is None:
         return "† Not shown once all comparisons of the answer are corrected for (Holm)."
     corrected = ""
@@ -197,11 +177,9 @@ def withdrawn_text(joint: JointSystem | None) -> str:
 
 
 def marks_note(texts: Sequence[str], joint: JointSystem | None = None) -> str:
-    """Explain the marks of differences, and their p-values; empty if there is no difference.
+    """Explain the marks of differences in the texts of a table, and their p-values.
 
-    Args:
-        texts: Texts of a table.
-        joint: The system that joins others, if there is one.
+    The result is empty if there is no difference.
     """
     if not any(text.startswith(("●", "○")) for text in texts):
         return ""

@@ -55,7 +55,6 @@ class CardEvaluation:
             if unknown.
         counts: Numbers of images, patients and positive images by ``n_images``, ``n_patients`` and
             ``n_positive``; a value is None, or its key missing, if unknown.
-        figures: Tables of metrics with their 95 % intervals.
         groups: Tables of metrics in groups of images, such as age groups.
         errors: Kinds of error with the number of each; None if unknown.
         hub: Values for the metadata block that the Hugging Face Hub reads; see `hub_figure`.
@@ -80,7 +79,6 @@ class ModelCard:
     """Content of the model card (a page that describes one model) of a detector or classifier.
 
     Attributes:
-        name: Name of the model as shown to readers.
         kind: ``boxes`` for a detector, ``scores`` for a classifier or a human reader, ``both`` for
             a joint system of both.
         finding: Name of the finding (disease sign) in the form for the middle of a sentence, such
@@ -93,11 +91,6 @@ class ModelCard:
         calibrated: True if the scores were calibrated on validation images.
         evaluation: Metrics of the model; None if it was not evaluated.
         cautions: Sentences on what may make the metrics wrong.
-
-    Example:
-        >>> card = ModelCard("A", "scores", "mass", ("mass",), {"trained_on": "unknown"})
-        >>> card.head()["pipeline_tag"]
-        'image-classification'
     """
 
     name: str
@@ -112,11 +105,7 @@ class ModelCard:
     cautions: Sequence[str] = ()
 
     def to_markdown(self) -> str:
-        """Return the card as Markdown with the metadata block of the Hugging Face Hub.
-
-        Returns:
-            The text of a ``README.md`` for the Hub: metadata between ``---`` lines, then the card.
-        """
+        """Return the card as Markdown, below the metadata block of the Hugging Face Hub."""
         head = yaml.safe_dump(self.head(), sort_keys=False, allow_unicode=True)
         blocks = [f"---\n{head}---", f"# Model card: {_name(self.name)}"]
         blocks += _section("Model details", _details(self))
@@ -343,14 +332,7 @@ def _unknown_training(card: ModelCard) -> list[str]:
 def hub_figure(metric: str, value: float, policy: str = "") -> dict[str, str | float]:
     """Return the value of a metric under the name that the Hugging Face Hub has for the metric.
 
-    Args:
-        metric: Short name of the metric, such as ``auroc``.
-        value: Value of the metric.
-        policy: Rule by which its threshold was chosen, such as ``max_f1``; empty for a metric
-            without a threshold.
-
-    Returns:
-        The Hub's name of the metric, the value and a title for readers.
+    ``name`` is a title for readers. `policy` is empty for a metric without a threshold.
 
     Example:
         >>> hub_figure("auroc", 0.9)
@@ -369,13 +351,9 @@ def hub_figure(metric: str, value: float, policy: str = "") -> dict[str, str | f
 def starting_weights(recipe: Mapping[str, Any] | None) -> str:
     """Return a sentence on the weights from which the training of a network started.
 
-    Args:
-        recipe: Configuration of the training as stored with the predictions, with the network's
-            settings (``weights`` and ``backbone``) under ``["config"]["model"]``; None if unknown,
-            as for predictions of another program.
-
-    Returns:
-        The source of the weights, and under which terms they are; empty if nothing is recorded.
+    It also says under which terms they are. The network's settings (``weights`` and ``backbone``)
+    are under ``["config"]["model"]`` of the recipe. The sentence is empty if nothing is recorded,
+    as for predictions of another program.
 
     Example:
         >>> starting_weights({"config": {"model": {"backbone": "resnet50", "weights": "none"}}})

@@ -11,15 +11,7 @@ from cxr_compare.evaluation.report.table import Table, escaped, markdown_rows
 
 
 def latex_table(comparison: Comparison, table: Table) -> str:
-    """Return the main table as LaTeX, with caption and label; it needs only the package booktabs.
-
-    Args:
-        comparison: The comparison that the table shows.
-        table: The main table.
-
-    Returns:
-        Content of a ``.tex`` file.
-    """
+    """Return the main table as LaTeX with caption and label, which needs only booktabs."""
     count = image_count(comparison.figures)
     caption = (
         f"{listing(comparison.names)} on {inside_sentence(comparison.display_name)}"
@@ -48,15 +40,7 @@ def latex_table(comparison: Comparison, table: Table) -> str:
 
 
 def markdown_table(comparison: Comparison, table: Table) -> str:
-    """Return the answer, the reasons why it may be wrong, and the main table as Markdown.
-
-    Args:
-        comparison: The comparison that the table shows.
-        table: The main table.
-
-    Returns:
-        Content of a Markdown file.
-    """
+    """Return the answer, the reasons why it may be wrong, and the main table as Markdown."""
     answer = comparison.answer
     finding = inside_sentence(comparison.display_name)
     blocks = [

@@ -82,14 +82,9 @@ def draw(
     systems: Sequence[str],
     facts: Mapping[str, Any],
 ) -> Figure:
-    """Draw one chart with its title and its legend.
+    """Draw one chart of `chart_names` with its title and its legend.
 
-    Args:
-        name: One of `chart_names`.
-        curves: Table of curves, as `curve_table` returns it.
-        figures: Tidy table of figures, one row for each metric of a system.
-        systems: Names of the systems in the order of the report, which decides their colours.
-        facts: Facts of the charts, as `chart_facts` returns them.
+    `figures` is the tidy table of figures. The order of the systems decides their colours.
     """
     if name == "forest":
         return draw_forest(facts["forest"], systems)
@@ -436,11 +431,8 @@ def draw_forest(parts: Sequence[Mapping[str, Any]], systems: Sequence[str]) -> F
     """Draw the figures of systems on one axis, and their differences on another below.
 
     A filled dot marks a difference that the answer shows, a hollow dot one that it does not show,
-    and † one that is not shown once all comparisons are corrected for.
-
-    Args:
-        parts: Parts of the plot, ``forest`` of `chart_facts`.
-        systems: Names of the systems in the order of the report, which decides their colours.
+    and † one that is not shown once all comparisons are corrected for. The parts are ``forest`` of
+    `chart_facts`; the order of the systems decides their colours.
     """
     counts = [len(part["rows"]) for part in parts]
     names = [wrapped(row["name"], 17) for part in parts for row in part["rows"]]
@@ -517,10 +509,8 @@ def draw_confusion(
 ) -> Figure:
     """Draw confusion matrices: one row for each system, one column for each rule for thresholds.
 
-    Args:
-        confusion: Counts ``tp``, ``fp``, ``tn``, ``fn`` by system and rule; a system may lack a
-            rule.
-        policies: Rules in the order of the columns.
+    `confusion` has the counts ``tp``, ``fp``, ``tn`` and ``fn`` by system and rule; a system may
+    lack a rule. `policies` has the rules in the order of the columns.
     """
     width, height = _MATRIX[0] * len(policies), _MATRIX[1] * len(confusion)
     figure = NotebookFigure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")

@@ -59,21 +59,10 @@ def write_page(
 ) -> dict[str, str]:
     """Write the page ``report.html``, and charts, cards, tables for a paper and images beside it.
 
-    A report without pixels shows no images.
-
-    Args:
-        compared: The comparison, and what it was made from.
-        charts: All charts by name, in their order.
-        out: Folder of the report, which exists.
-        progress: Function without arguments, called once for each drawn image; None for no such
-            call.
-
-    Returns:
-        File name of the drawn version of each example image in the folder ``overlays``, by image
-        id.
-
-    Raises:
-        ValueError: The page would be larger than 8 MB.
+    A report without pixels shows no images. `charts` has all charts by name, in their order;
+    `progress` is called once for each drawn image. The result has the file name of each example
+    image in the folder ``overlays``, by image id. A ValueError is raised if the page would be
+    larger than 8 MB.
     """
     comparison, labelled = compared.comparison, compared.truth
     for pattern in _STALE:

@@ -72,10 +72,8 @@ class ResultsByTarget(ShownAsText):
     ) -> ResultsByTarget:
         """Compute the means and tests of results that are in memory.
 
-        Args:
-            results: Result of each finding, all on the same resamples of the same patients.
-            titles: Name of each finding as reports show it.
-            left_out: Findings that were not evaluated, with the reason.
+        All results are on the same resamples of the same patients. `left_out` has the findings that
+        were not evaluated, with the reason.
         """
         comparisons = {
             name: result.compared.comparison
@@ -187,13 +185,7 @@ class ResultsByTarget(ShownAsText):
     ) -> ResultsByTarget:
         """Write the page and the tables of all findings beside the reports of each.
 
-        Args:
-            folder: Folder that exists, with the report of each finding.
-            results: Results of these reports, by name of the finding.
-            data_name: Name of the data set as reports show it; empty if it has none.
-
-        Returns:
-            The results with the path of their page.
+        The folder has the report of each finding; `results` are the results of these reports.
         """
         figures = pd.concat([result.figures for result in results.values()], ignore_index=True)
         write_csv(known_of_any(figures), folder / files.FIGURES_CSV)

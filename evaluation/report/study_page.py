@@ -63,15 +63,8 @@ _HERE = Path(__file__).parent
 class Statement:
     """A sentence with a result of a study, for its HTML page.
 
-    Attributes:
-        text: The sentence.
-        shown: True if the sentence states a difference that is statistically shown.
-        about: Kind of the sentence, such as ``difference``; empty if the page treats all sentences
-            alike.
-
-    Example:
-        >>> Statement("The AUROC of A is higher than that of B.", shown=True).shown
-        True
+    `shown` is True if it states a difference that is statistically shown. `about` is the kind of
+    the sentence, such as ``difference``; empty if the page treats all sentences alike.
     """
 
     text: str
@@ -85,19 +78,13 @@ class Section:
 
     Attributes:
         key: Id of the section in the HTML text, to which links lead, such as ``figures``.
-        title: Heading of the section.
         lead: Sentences below the heading; may be empty.
-        charts: Charts of the section.
         beside: Table at the right of the charts; None if there is no such table.
         note: Sentence below the table `beside`; may be empty.
         tables: Tables below the charts. A table whose title equals that of the section is shown
             without its title.
         folded: Tables that are hidden until the user presses a button; the key is the text of the
             button.
-
-    Example:
-        >>> Section("figures", "All figures").lead
-        ''
     """
 
     key: str
@@ -121,7 +108,6 @@ class StudyPage:
         scope: Paragraphs that say for which patients, data and readers the main result holds.
         statements: Sentences with further results, shown below the heading.
         notes: Warnings, as sentences.
-        sections: Sections of the page with charts and tables.
         methods: Sentences on the methods.
         details: Tables at the end of the methods, each with a note below it.
         provenance: Versions of programs and ids of data, by name.
@@ -129,10 +115,6 @@ class StudyPage:
             statistically shown.
         skip_to: Id of the section to which the first link of the page leads, for users of a
             keyboard.
-
-    Example:
-        >>> StudyPage("Monitor", "Monitor", "Quiet.", provenance={}).skip_to
-        'figures'
     """
 
     title: str
@@ -151,30 +133,14 @@ class StudyPage:
     def render(self, template: str | Path = "study.html.jinja", **values: Any) -> str:
         """Render the page as HTML.
 
-        Args:
-            template: Path of a Jinja template that extends ``study.html.jinja`` by the content of
-                one study. The default fits all studies.
-            **values: Further values that the template uses, by the names of its variables.
-
-        Returns:
-            The HTML text.
-
-        Example:
-            >>> page = StudyPage("Monitor", "Monitor", "Quiet.", provenance={})
-            >>> "Quiet." in page.render()
-            True
+        `template` is the path of a Jinja template that extends ``study.html.jinja``, which fits all
+        studies, by the content of one study. `values` are further values that it uses, by name.
         """
         return render(_HERE / template, page=self, **values)
 
 
 def study_files(kind: str) -> set[str]:
     """Return the names of the files that `write_study` writes.
-
-    Args:
-        kind: Kind of the study, with which the file names begin, such as ``curve``.
-
-    Returns:
-        The names of its page, its JSON file and its CSV file.
 
     Example:
         >>> sorted(study_files("curve"))
@@ -190,25 +156,9 @@ def write_study(
     stored: Mapping[str, Any],
     html: str,
 ) -> Path:
-    """Write the result files of a study: a table, a JSON file and, last, an HTML page.
+    """Write the result files of a study and return the path of its page.
 
-    Args:
-        out: Folder that the files are written into.
-        kind: Kind of the study, such as ``monitor``; the files are ``KIND.csv``, ``KIND.json`` and
-            ``KIND.html``.
-        rows: Rows of the CSV table, as a DataFrame or as dictionaries by column.
-        stored: Content of the JSON file.
-        html: Text of the HTML page.
-
-    Returns:
-        Path of the HTML page.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     page = write_study(Path(folder), "monitor", [{"key": "a"}], {}, "<html></html>")
-        >>> page.name
-        'monitor.html'
+    The files are ``KIND.csv`` (a table of `rows`), ``KIND.json`` and, last, ``KIND.html``.
     """
     write_csv(pd.DataFrame(rows), out / f"{kind}.csv")
     write_json(out / f"{kind}.json", kind, dict(stored))

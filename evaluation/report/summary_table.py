@@ -71,10 +71,8 @@ NO_THRESHOLD = (
 class TableRow(NamedTuple):
     """Metric that a table row shows, and the threshold at which the metric is computed.
 
-    Attributes:
-        metric: Short name of the metric, such as ``auroc``.
-        policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for the rule that
-            the report uses where it shows one threshold only, or if the metric needs no threshold.
+    `policy` is empty for the rule that the report uses where it shows one threshold only, or if the
+    metric needs no threshold.
     """
 
     metric: str
@@ -82,21 +80,13 @@ class TableRow(NamedTuple):
 
 
 def table_rows(names: Sequence[str]) -> tuple[TableRow, ...]:
-    """Convert names such as ``recall@specificity>=0.90`` to rows of a table.
+    """Convert names such as ``recall@specificity>=0.90`` to rows of a table, each once.
 
     The text after ``@`` is the rule by which the threshold is chosen. A metric that needs a
     threshold, but has no ``@``, uses the rule that the report uses where it shows one threshold
-    only. A function of the user's own, ``MODULE:NAME``, becomes a metric.
-
-    Args:
-        names: Short names of metrics, each perhaps with a rule after ``@``. Empty texts are left
-            out.
-
-    Returns:
-        The rows in the order of the names, each once.
-
-    Raises:
-        InputError: A metric or rule is unknown, or a metric with a rule needs no threshold.
+    only. A function of the user's own, ``MODULE:NAME``, becomes a metric. Empty texts are left out.
+    An InputError is raised if a metric or rule is unknown, or a metric with a rule needs no
+    threshold.
 
     Example:
         >>> table_rows(["auroc", "recall@specificity>=0.90"])[1]
@@ -124,12 +114,8 @@ def main_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
 
     One or two systems are columns. More are rows, beside the difference of the primary figure from
     the system that the answer names. Size and time stand last. Without a threshold, the text above
-    the table says which usual figures are missing, and why.
-
-    Args:
-        comparison: The comparison.
-        rows: Metrics with the rules for their thresholds, in the order of the rows; if empty, the
-            usual ones.
+    the table says which usual figures are missing, and why. Without `rows`, the usual metrics are
+    shown.
     """
     keys = summary_keys(comparison, rows)
     is_wide = len(comparison.names) > MOST_COLUMNS
@@ -250,15 +236,10 @@ def summary_keys(comparison: Comparison, rows: Sequence[TableRow] = ()) -> list[
 def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.DataFrame:
     """Return the main table as a DataFrame of texts.
 
-    Args:
-        comparison: The comparison.
-        rows: Metrics with the rules for their thresholds, in the order of the rows; if empty, the
-            usual rows.
-
-    Returns:
-        Of one or two systems, one row for each metric and cost, indexed by heading (the rule for
-        the threshold) and title, and one column for each system and for their difference. Of more
-        systems, one row for each and one column for each metric and cost.
+    Of one or two systems, one row for each metric and cost, indexed by heading (the rule for the
+    threshold) and title, and one column for each system and for their difference. Of more systems,
+    one row for each and one column for each metric and cost. Without `rows`, the usual metrics are
+    shown.
     """
     keys = summary_keys(comparison, rows)
     if len(comparison.names) > MOST_COLUMNS:

@@ -33,12 +33,7 @@ _HUB_FIGURES = ("auroc", "average_precision", "recall", "specificity", "precisio
 
 
 def cards_of_comparison(comparison: Comparison) -> dict[str, ModelCard]:
-    """Return the model card of each compared system by its name, with its figures on the test set.
-
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-    """
+    """Return the model card of each compared system by name, with its figures on test images."""
     figures = figure_frame(comparison, summary_keys(comparison))
     groups = group_tables(comparison)
     return {name: _card(comparison, name, figures[name], groups) for name in comparison.names}
@@ -118,11 +113,7 @@ def _errors(comparison: Comparison, name: str) -> Table | None:
 def card_files(names: Iterable[str]) -> dict[str, str]:
     """Return a file name for the model card of each system, relative to the report folder.
 
-    Args:
-        names: Names of the systems (detectors and classifiers).
-
-    Returns:
-        File name such as ``cards/CheXNet.md`` by system; no two are equal, even if case is ignored.
+    No two are equal, even if case is ignored.
 
     Example:
         >>> card_files(["A b", "a/b"])
@@ -147,12 +138,8 @@ def carded_systems(names: Iterable[str], records: Mapping[str, Mapping[str, Any]
 def write_cards(comparison: Comparison, out: Path) -> None:
     """Write the model card of each system that was made here as Markdown into ``cards``.
 
-    Without such a system there is no folder. Cards of an earlier report in it are removed.
-
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-        out: Folder of the report, in which ``cards`` is made.
+    `out` is the folder of the report. Without such a system there is no folder. Cards of an earlier
+    report in it are removed.
     """
     for stale in (out / files.CARDS).glob("*.md"):
         stale.unlink()

@@ -45,14 +45,10 @@ _LATEX = {
 
 
 class Table(NamedTuple):
-    """Table of texts.
+    """Table of texts, with a text above it (`lead`) and one below it (`note`).
 
-    Attributes:
-        title: Title of the table; may be empty.
-        frame: Text of each cell. The index has the headings of the rows, and the name of the
-            columns is the heading of the index.
-        lead: Text above the table; may be empty.
-        note: Text below the table, such as reasons of undefined values; may be empty.
+    The index of `frame` has the headings of the rows, and the name of the columns is the heading of
+    the index. All other texts may be empty.
     """
 
     title: str
@@ -69,11 +65,7 @@ def text_table(
 ) -> Table:
     """Make a table from rows of texts, of which the first is the heading of the row.
 
-    Args:
-        title: Title of the table.
-        columns: Headings of the columns, the first of which holds the headings of the rows.
-        rows: Texts of each row, one for each column.
-        lead: Text above the table.
+    The first of `columns` is the heading of the headings of the rows.
 
     Example:
         >>> text_table("Ages", ("Patient", "Age"), [("p1", "40")]).frame.loc["p1", "Age"]
@@ -97,12 +89,6 @@ def value_text(figure: Interval) -> str:
 def figure_text(figure: Interval) -> str:
     """Return a value with its interval as text, or the reason why the value is undefined.
 
-    Args:
-        figure: The value with its interval.
-
-    Returns:
-        The text for a table cell.
-
     Example:
         >>> figure_text(Interval(0.5, 0.4, 0.6))
         '0.500 (0.400 to 0.600)'
@@ -115,8 +101,7 @@ def figure_text(figure: Interval) -> str:
 def notes_text(notes: Iterable[tuple[str, str, str]]) -> str:
     """Write each note once, after the figures that it belongs to; empty notes are left out.
 
-    Args:
-        notes: Title of a figure, the system that it is of, and the note on it.
+    Each entry is the title of a figure, the system that it is of, and the note on it.
 
     Example:
         >>> notes_text([("F1", "A", "no threshold"), ("F1", "B", "no threshold"), ("F1", "C", "")])
@@ -137,11 +122,8 @@ def html_table(table: Table, systems: Sequence[str] = ()) -> str:
     """Return a table as HTML, with the colour key of each system beside its name.
 
     On a narrow screen the style sheet shows each row as a card, for which each cell carries the
-    heading of its column. The roles keep their meaning there.
-
-    Args:
-        table: The table; its title, lead and note are written by the template.
-        systems: Names of the systems in the order of the comparison.
+    heading of its column. The roles keep their meaning there. The template writes title, lead and
+    note. The systems are in the order of the comparison.
     """
     keys = {name: f'<i class="key s{place % 9}"></i>' for place, name in enumerate(systems)}
 
@@ -196,9 +178,7 @@ def markdown_rows(frame: pd.DataFrame) -> str:
 def escaped(text: str, markup: Literal["html", "latex", "markdown"]) -> str:
     r"""Return a text, such as a name, in which nothing is markup.
 
-    Args:
-        text: Plain text of one cell or sentence.
-        markup: Language of the file that the text stands in; Markdown also puts it on one line.
+    Markdown also puts it on one line.
 
     Example:
         >>> print(escaped("50 % of A_1 & B, score ≥ 0.5", "latex"))

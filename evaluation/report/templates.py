@@ -33,13 +33,8 @@ def _environment(folder: Path) -> Environment:
 def render(template: str | Path, **values: Any) -> str:
     """Fill in a template (Jinja) as an HTML page, in which special characters are escaped.
 
-    Args:
-        template: File name of a template beside this module, such as ``report.html.jinja``, or the
-            path of a template elsewhere.
-        **values: Values of the template's variables, by name.
-
-    Returns:
-        The rendered page.
+    `template` is the name of a file beside this module, such as ``report.html.jinja``, or the path
+    of a template elsewhere; `values` are its variables by name.
     """
     path = _HERE / template  # an absolute path names a template elsewhere
     return _environment(path.parent).get_template(path.name).render(**values)

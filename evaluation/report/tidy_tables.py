@@ -12,10 +12,8 @@ from cxr_compare.evaluation.report.unknown_patients import image_worded_table
 def tidy_table(comparison: Comparison, name: str) -> pd.DataFrame:
     """Return one of the five tables of a comparison in the types of its file.
 
-    Args:
-        comparison: The comparison.
-        name: ``figures`` (by image, then by study or patient), ``tests``, ``groups``, ``decisions``
-            or ``curves``.
+    They are ``figures`` (by image, then by study or patient), ``tests``, ``groups``, ``decisions``
+    and ``curves``.
     """
     if name == "figures":
         table = comparison.metrics

@@ -58,14 +58,8 @@ def image_wording(text: str, systems: Sequence[str] = ()) -> str:
     """Replace "patient" by "image" in a text of a report whose images have no known patients.
 
     Each image then counts as a separate patient, and the report must not speak of patients. Phrases
-    that speak of patients in general stay, and so do the names of systems.
-
-    Args:
-        text: Text of the report, plain or HTML.
-        systems: Names of the systems.
-
-    Returns:
-        The changed text.
+    that speak of patients in general stay, and so do the names of systems. The text is plain or
+    HTML.
 
     Example:
         >>> image_wording("200 test images of 200 patients; 2,000 resamples of patients")
@@ -92,13 +86,6 @@ def image_worded_table(table: pd.DataFrame, systems: Sequence[str] = ()) -> pd.D
 
     The texts are changed as by `image_wording`. The columns ``n_patients`` and
     ``effective_patients``, which count patients, become empty.
-
-    Args:
-        table: Table with texts and counts; it is not changed.
-        systems: Names of the systems.
-
-    Returns:
-        The changed copy.
     """
     changed = table.copy()
     for name, column in table.items():
@@ -114,13 +101,6 @@ def image_worded_record(value: Any, systems: Sequence[str] = ()) -> Any:
 
     The texts are changed as by `image_wording`. Values under the keys ``n_patients`` and
     ``effective_patients``, which count patients, become None.
-
-    Args:
-        value: Dictionary, list, text or number, as JSON has them; it is not changed.
-        systems: Names of the systems.
-
-    Returns:
-        The changed copy.
     """
     if isinstance(value, dict):
         return {

@@ -48,15 +48,7 @@ class BoxGroups(NamedTuple):
 
     @classmethod
     def from_table(cls, boxes: pd.DataFrame) -> BoxGroups:
-        """Find the groups in a table of boxes.
-
-        Args:
-            boxes: One row for each box, with the columns ``image_id`` and ``finding`` (name of the
-                disease sign).
-
-        Returns:
-            The group of each box; groups are numbered by image and then by finding.
-        """
+        """Find the groups in a table of boxes, by its columns ``image_id`` and ``finding``."""
         image, images = pd.factorize(boxes["image_id"], sort=True)
         finding, findings = pd.factorize(boxes["finding"], sort=True)
         labels = image * max(len(findings), 1) + finding
@@ -65,15 +57,10 @@ class BoxGroups(NamedTuple):
     def to_table(self, boxes: Boxes, sizes: pd.DataFrame) -> pd.DataFrame:
         """Return boxes as a table with the names of image and finding, clipped to their images.
 
-        Args:
-            boxes: Boxes in px of the original image. The label of each box is the index of its
-                group.
-            sizes: Sizes of images, columns ``image_id, width, height`` in px. Boxes of an image
-                without a size are not clipped at its right and lower edge.
-
-        Returns:
-            One row for each box, with ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` in
-            px of the original image, and ``score``.
+        The label of each box is the index of its group. `sizes` has ``image_id, width, height`` in
+        px; boxes of an image without a size are not clipped at its right and lower edge. The
+        columns are ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the original
+        image, and ``score``.
         """
         image, finding = np.divmod(boxes.labels, max(len(self.findings), 1))
         table = sizes.set_index("image_id")[["width", "height"]].reindex(self.images)
@@ -103,24 +90,19 @@ def _box_tables(boxes: Boxes) -> Iterator[npt.NDArray[np.int64]]:
 def best_box_fusion(boxes: Boxes, *, models: Integers, n_models: int) -> Boxes:
     """Fuse the boxes of several detectors: average the best overlapping box of each detector.
 
-    This is non-maximum suppression across detectors. Within each label, the most confident box is
-    replaced by the mean of the best box of each detector that overlaps it (IoU above 0.5), weighted
-    by score; all other overlapping boxes are removed; then the most confident of the remaining
-    boxes is taken, and so on. The score of a fused box is the mean over all detectors; a detector
-    without an overlapping box counts as 0.
+    This is non-maximum suppression across detectors. Within each label (number of the group of
+    image and finding, see `BoxGroups`), the most confident box is replaced by the mean of the best
+    box of each detector that overlaps it (IoU above 0.5), weighted by score; all other overlapping
+    boxes are removed; then the most confident of the remaining boxes is taken, and so on. The score
+    of a fused box is the mean over all detectors; a detector without an overlapping box counts as
+    0.
 
     Weighted box fusion, in contrast, takes the mean over every overlapping box. The low-scoring
     duplicates of one detector, which remain because stored boxes are only suppressed at IoU 0.6,
     then lower the score: on RSNA, AP50 was 0.371 instead of 0.425.
 
-    Args:
-        boxes: The boxes of all detectors together, N in all. Only boxes with the same label (number
-            of the group of image and finding, see `BoxGroups`) are fused.
-        models: Index of the detector of each box, from 0, shape ``(N,)``.
-        n_models: Number of detectors.
-
-    Returns:
-        The fused boxes, ordered by label and then by falling score.
+    `models` has the index of the detector of each box, from 0, shape ``(N,)``. The fused boxes are
+    ordered by label and then by falling score.
 
     Example:
         >>> corners = np.array([[0.0, 0, 4, 4], [0, 0, 4, 3], [0, 0, 4, 3.5]])

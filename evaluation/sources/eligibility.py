@@ -18,15 +18,10 @@ _SHOWN = 5  # largest number of patients that an error names
 def describe_training_data(system: Predictions) -> dict[str, str] | str:
     """Describe in words the images and patients on which a detector or classifier was trained.
 
-    Args:
-        system: Stored predictions of the detector or classifier, which may list its training
-            images.
-
-    Returns:
-        Texts such as ``{"data set": "rsna", "train": "900 images of 700 patients"}``: the names of
-        the data sets; one text each for training (``train``) and validation (``val``) images; and
-        under ``unknown``, for an ensemble, the names of its models without such a list. If no
-        training images are listed, the text ``unknown`` instead of the dictionary.
+    The texts are such as ``{"data set": "rsna", "train": "900 images of 700 patients"}``: the names
+    of the data sets; one text each for training (``train``) and validation (``val``) images; and
+    under ``unknown``, for an ensemble, the names of its models without a list of training images.
+    If no training images are listed, the text ``unknown`` is returned instead of the dictionary.
     """
     seen = system.seen
     if seen is None:
@@ -48,12 +43,8 @@ def describe_training_data(system: Predictions) -> dict[str, str] | str:
 def training_sets(system: Predictions) -> list[tuple[str, str]]:
     """Return the data sets on which a detector or classifier was trained, as its record names them.
 
-    Args:
-        system: Stored predictions of the detector or classifier.
-
-    Returns:
-        Pairs of a data set's name and its content id, a digest of the ids and pixels of its images.
-        The list is empty if the data sets are unknown.
+    Each is a name and a content id, a digest of the ids and pixels of its images. The list is empty
+    if the data sets are unknown.
     """
     recorded = system.info.trained_on
     if recorded == "unknown":
@@ -66,21 +57,9 @@ def notes_on_seen_images(
 ) -> list[Note]:
     """Refuse a detector or classifier that was trained on test images; note what is uncertain.
 
-    Args:
-        name: Name of the detector or classifier as shown to readers.
-        system: Stored predictions of this detector or classifier, which may list its training
-            images.
-        split: The data set, with the finding to evaluate and the division of its images into
-            validation and test images.
-        image_ids: Ids of the test images under evaluation.
-
-    Returns:
-        Remarks for the report: on unknown training data, and on test images that look like copies
-        of training images.
-
-    Raises:
-        InputError: The model was trained on a patient of the test images, or on an image with the
-            same pixels as a test image.
+    The notes are on unknown training data, and on test images that look like copies of training
+    images. An InputError is raised if the model was trained on a patient of the test images, or on
+    an image with the same pixels as a test image.
     """
     seen = system.seen
     if seen is None:
@@ -114,14 +93,8 @@ def notes_on_seen_images(
 def check_data_set(name: str, system: Predictions, dataset: DataSet) -> None:
     """Refuse predictions that were made on images other than those of a data set.
 
-    Args:
-        name: Name of the detector or classifier as shown to readers.
-        system: Stored predictions of this detector or classifier.
-        dataset: The data set under evaluation.
-
-    Raises:
-        InputError: The predictions were made on image files without a data set, on another data
-            set, or on images that this data set does not contain.
+    They are those of image files without a data set, of another data set, or of images that this
+    data set does not contain.
     """
     made_on = system.info.data_set
     content_id = dataset.ids.content_id

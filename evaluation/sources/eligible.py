@@ -25,15 +25,9 @@ def eligible_in_memory(
 ) -> EligibleSystems:
     """Select the test images on which systems of unknown training are compared.
 
-    Args:
-        systems: Systems by display name; models that differ only in the training seed are given as
-            a sequence under one name.
-        truth: Labels, roles, patients and true boxes of all images.
-        images: ``all`` refuses models that ran on different test images; ``common`` takes the
-            images on which all models ran.
-
-    Raises:
-        InputError: The models ran on different test images.
+    Models that differ only in the training seed are given as a sequence under one name. With
+    `images` ``all``, an InputError is raised if the models ran on different test images; ``common``
+    takes the images on which all models ran.
     """
     named = name_models(systems)
     models = models_by_label(named)

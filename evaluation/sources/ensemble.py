@@ -69,20 +69,12 @@ def join_systems(
 
     Boxes of detectors that overlap are fused to mean boxes (`best_box_fusion`). Probabilities of
     classifiers, and activation maps if all have the same grid, are averaged. Detectors and
-    classifiers together become a joint system, see `join_both`.
+    classifiers together become a joint system, see `join_both`, which is fitted on the validation
+    images of `split`. `out` and `name` are as in `joined_predictions`.
 
-    Args:
-        members: Predictions of two or more systems for the same images.
-        dataset: The data set on whose images all members made their predictions.
-        out: Folder to make, as in `joined_predictions`.
-        name: Name of the ensemble, as in `joined_predictions`.
-        split: Name of the split on whose validation images a joint system is fitted.
-
-    Raises:
-        InputError: There are fewer than two members, a member is given twice, members differ in
-            findings, images or data set, the validation images do not suffice to fit a joint
-            system, or the folder holds something else than an interrupted start of the same
-            ensemble.
+    An InputError is raised if there are fewer than two members, a member is given twice, members
+    differ in findings, images or data set, the validation images do not suffice to fit a joint
+    system, or the folder holds something else than an interrupted start of the same ensemble.
     """
     for member in members:
         check_data_set(member.name, member, dataset)
@@ -95,16 +87,11 @@ def join(
     truths: Callable[[], Mapping[str, LabelledImages]],
     sizes: pd.DataFrame,
 ) -> JoinedOutput:
-    """Join several detectors, several classifiers, or both.
+    """Join several detectors, several classifiers, or both; errors are those of `join_systems`.
 
-    Args:
-        members: Predictions of two or more systems for the same images.
-        truths: Function that returns labels, roles and true boxes of the images by finding. It is
-            called for a joint system of detectors and classifiers only.
-        sizes: Table with ``image_id``, ``width`` and ``height`` of the images (px).
-
-    Raises:
-        InputError: As `join_systems`.
+    `truths` returns labels, roles and true boxes of the images by finding; it is called for a joint
+    system of detectors and classifiers only. `sizes` has ``image_id``, ``width`` and ``height`` of
+    the images (px).
     """
     if {member.kind for member in members} not in ({"boxes"}, {"scores"}):
         return join_both(members, truths(), sizes)
@@ -128,14 +115,8 @@ def truths_of_findings(
 ) -> dict[str, LabelledImages]:
     """Return the ground truth of each finding on which members are joined.
 
-    Args:
-        members: Stored predictions of two or more systems.
-        dataset: The data set on whose images all members made their predictions.
-        split: Name of the split on whose validation images the weights are fitted.
-        findings: Findings to join; None takes those that all members predict.
-
-    Raises:
-        InputError: A member does not predict one of the findings, or no finding is shared.
+    Without `findings`, it is those that all members predict. An InputError is raised if a member
+    does not predict one of the findings, or no finding is shared.
     """
     shared = shared_findings(members)
     findings = shared if findings is None else findings
@@ -158,20 +139,12 @@ def join_both(
 
     The regression is fitted on the logits of the members' image scores of the validation images.
     The validation images themselves get scores whose weights were fitted on other patients, so that
-    a threshold can be chosen on them; all other images get those of the fit on all of them.
+    a threshold can be chosen on them; all other images get those of the fit on all of them. The
+    gate is that with the highest figure `boxes_by` on validation.
 
-    Args:
-        members: Predictions of two or more systems for the same images.
-        truths: Labels, roles and true boxes of the images by finding.
-        sizes: Table with ``image_id``, ``width`` and ``height`` of the images (px).
-        boxes_by: Figure on validation whose highest value chooses how boxes are gated.
-
-    Returns:
-        Scores, the boxes of the detector (fused if there are several) and the maps of the
-        classifier.
-
-    Raises:
-        InputError: The members do not fit each other, or the validation images do not suffice.
+    The result has scores, the boxes of the detector (fused if there are several) and the maps of
+    the classifier. An InputError is raised if the members do not fit each other, or the validation
+    images do not suffice.
     """
     roles = next(iter(truths.values())).roles
     check_members(members, evaluated=roles.index[roles.isin(["val", "test"])])
@@ -193,13 +166,8 @@ def joined_output(
 ) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     """Apply a fitted rule to the members' output on new images.
 
-    Args:
-        members: Predictions of the members, in the order in which the weights were fitted.
-        rule: The fitted rule.
-        sizes: Table with ``image_id``, ``width`` and ``height`` of the images (px).
-
-    Returns:
-        Status of the images, and the tables of a predictions folder.
+    The members are in the order in which the weights were fitted; `sizes` is that of `join`. The
+    status of the images is returned with the tables of a predictions folder.
     """
     images = _join_images(members)
     ran = pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
@@ -237,17 +205,12 @@ def joined_predictions(
     out: Path | None = None,
     dataset: DataSet | None = None,
 ) -> Predictions:
-    """Return the predictions of an ensemble.
+    """Return the predictions of an ensemble, which are kept in memory or written to a folder.
 
-    Args:
-        members: Predictions of the members.
-        joined: Their joined output.
-        name: Name of the ensemble; None joins the names of the members, as in ``A + B``, or counts
-            members of equal names, as in ``A x 3``.
-        out: Folder to make, in the format of the predictions of a single model. If writing was
-            interrupted, the next call goes on where it stopped. None keeps them in memory.
-        dataset: Data set of the images, without which the folder does not list the images on which
-            the weights were fitted.
+    The name None joins the names of the members, as in ``A + B``, or counts members of equal names,
+    as in ``A x 3``. The folder `out` gets the format of the predictions of a single model; if
+    writing was interrupted, the next call goes on where it stopped. Without `dataset`, it does not
+    list the images on which the weights were fitted.
     """
     info = _info(members, joined, name)
     if out is None:
@@ -414,8 +377,7 @@ def _join_detectors(members: Sequence[Predictions], sizes: pd.DataFrame) -> Join
 def _join_classifiers(members: Sequence[Predictions]) -> JoinedOutput:
     """Average the probabilities of classifiers, and their maps if all maps are of one kind.
 
-    Raises:
-        InputError: A member lacks a score for an image that it ran on.
+    A member that lacks a score for an image that it ran on is refused.
     """
     images = _join_images(members)
     tables = [_rows_that_ran(member.scores, images, _KEYS) for member in members]

@@ -53,19 +53,11 @@ class SeenList:
 def read_seen_list(path: Path) -> SeenList:
     r"""Read a text file that lists the images which an encoder or model has seen in training.
 
-    Args:
-        path: Text file. It begins with the line ``# source: TEXT`` (where the list comes from),
-            then ``# labels: unseen`` or ``# labels: seen`` (whether training used the labels of the
-            images) and, if only an encoder (network that computes features) inside the model saw
-            the images, ``# encoder: NAME``. The next line is ``image_id`` or ``nih_image``, and
-            each further line names one image.
-
-    Returns:
-        The names of the images, and the facts that the first lines state.
-
-    Raises:
-        InputError: There is no such file, its source, its labels or the column name is missing, or
-            it lists no image.
+    It begins with the line ``# source: TEXT`` (where the list comes from), then with
+    ``# labels: unseen`` or ``# labels: seen`` (whether training used the labels of the images) and,
+    if only an encoder inside the model saw the images, ``# encoder: NAME``. The next line is
+    ``image_id`` or ``nih_image``, and each further line names one image. An InputError is raised if
+    the source, the labels, the column name or all images are missing.
 
     Example:
         >>> import tempfile
@@ -127,25 +119,14 @@ def read_exposure(
 ) -> Exposure:
     """Find the evaluated images that a detector or classifier saw in training, from a list.
 
-    The list is of the whole model, or of its encoder, the part that computes features.
+    The list (`read_seen_list`) is of the whole model, or of its encoder, the part that computes
+    features. Images are found by their id and, if `mapping` is given, by their file name in the NIH
+    data set, from which the RSNA images were taken: ``rsna_to_nih.csv``, or a folder that holds it.
+    A patient counts as seen if any image of the patient in the data set, or any listed NIH image of
+    the patient, was seen.
 
-    Images are found by their id and, if ``mapping`` is given, by their file name in the NIH data
-    set, from which the RSNA images were taken. A patient counts as seen if any image of the patient
-    in the data set, or any listed NIH image of the patient, was seen.
-
-    Args:
-        system: Name of the detector or classifier as shown to readers.
-        path: Text file that lists the seen images, see `read_seen_list`.
-        truth: The images under evaluation, with their patients.
-        mapping: Table that gives the NIH file name of each RSNA image: ``rsna_to_nih.csv``, or a
-            folder that holds it. None if the data set is not from RSNA.
-
-    Returns:
-        The seen images and patients of the data set, and the images for which this is unknown.
-
-    Raises:
-        InputError: A file cannot be read, the list of ids has none of the data set, or the list
-            names NIH images, no image of the data set has such a name, and no ``mapping`` is given.
+    An InputError is raised if the list of ids has none of the data set, or if it names NIH images,
+    no image of the data set has such a name, and no `mapping` is given.
     """
     seen = read_seen_list(path)
     images = truth.images[["image_id", "patient_id"]]

@@ -34,24 +34,9 @@ from cxr_compare.evaluation.sources.import_options import ImportOptions
 def read_source(source: str | Path | pd.DataFrame, options: ImportOptions) -> ReadTable:
     """Read every row of predictions from a DataFrame, YOLO folder, COCO results or CSV file.
 
-    In a submission with a column ``PredictionString``, the classes are those of VinBigData if the
-    options name none.
-
-    Args:
-        source: The file, folder or DataFrame to read.
-        options: Names of columns and classes, and what error messages tell the user to do.
-
-    Returns:
-        The rows, with images and findings (disease signs) named as in the source, and remarks on
-        how they were read.
-
-    Raises:
-        InputError: The source is missing or malformed. The message names the row or entry.
-
-    Example:
-        >>> frame = pd.DataFrame({"image_id": ["a"], "score": [0.5]})
-        >>> read_source(frame, ImportOptions("A")).rows["score"].tolist()
-        [0.5]
+    Images and findings (disease signs) are named as in the source. In a submission with a column
+    ``PredictionString``, the classes are those of VinBigData if the options name none. An
+    InputError names the row or entry of a malformed source.
     """
     names, advice = options.columns, options.advice
     if isinstance(source, pd.DataFrame):

@@ -69,35 +69,26 @@ def truth_from_values(
 ) -> tuple[LabelledImages, pd.Series]:
     """Make the ground truth of images from labels in a Python array, list, Series or frame.
 
-    Args:
-        truth: Labels as an array, list or Series, shape ``(N,)``: 1 or True if the finding (disease
-            sign) is present, 0 or False if absent, -1 beside 1 and 0 if uncertain, NaN or None if
-            unknown, or words for them that label files may have, such as "yes", "no", "uncertain"
-            and "unknown". Alternatively, a DataFrame with a column of labels and, where known,
-            ``image_id``, ``patient_id``, ``study_id``, ``role`` (``val`` for validation images,
-            ``test`` for test images) and further columns
-            by which results can be grouped, such as ``sex``. It may have one row for each box with
-            the columns of its edges, as RSNA's label file has (``patientId, x, y, width, height,
-            Target``); its images are then those of the first row of each.
-        boxes: Boxes of the true lesions: a DataFrame ``image_id, x1, y1, x2, y2`` in px of the
-            original image, or a CSV file. A positive image without a row counts as an image whose
-            boxes are unknown. None without boxes.
-        patients: Patient of each image: an array in the order of ``truth``, a Series with the index
-            of ``truth`` or indexed by image id, a DataFrame ``image_id, patient_id``, or a CSV
-            file. None takes the column ``patient_id``, and without that column every image counts
-            as a separate patient.
-        label: Column of the labels in a DataFrame, which also names the finding; None for the usual
-            names.
-        uncertain: Label that test images of uncertain label get; None leaves them out.
+    The labels, shape ``(N,)``, are 1 or True (finding present), 0 or False (absent), -1 beside 1
+    and 0 (uncertain), NaN or None (unknown), or words for them that label files may have, such as
+    "yes", "uncertain" and "unknown". A DataFrame has them in the column `label` (None for the usual
+    names), which also names the finding, and where known ``image_id``, ``patient_id``,
+    ``study_id``, ``role`` (``val`` or ``test``) and further columns by which results can be
+    grouped, such as ``sex``. It may have one row for each box with the columns of its edges, as
+    RSNA's label file has (``patientId, x, y, width, height, Target``); its images are then those of
+    the first row of each.
 
-    Returns:
-        The ground truth, and the ids of its images in the order and with the index of ``truth``.
-        Images without ids are called ``image-1`` and so on. Without roles, all images are test
-        images.
+    `boxes` are the true lesions: a DataFrame ``image_id, x1, y1, x2, y2`` in px of the original
+    image, or a CSV file. The boxes of a positive image without a row are unknown. `patients` is an
+    array in the order of `truth`, a Series with its index or indexed by image id, a DataFrame
+    ``image_id, patient_id``, or a CSV file; without it and without a column of patients, every
+    image counts as a separate patient. `uncertain` is the label that test images of uncertain label
+    get; None leaves them out.
 
-    Raises:
-        InputError: A label is none of 1, 0, missing and uncertain, an image id repeats, a box is
-            impossible or on a negative image, or lengths differ.
+    The ids of the images are returned too, in the order and with the index of `truth`. Images
+    without ids are called ``image-1`` and so on. Without roles, all images are test images. An
+    InputError is raised if a label is none of these, an image id repeats, a box is impossible or on
+    a negative image, or lengths differ.
 
     Example:
         >>> truth, ids = truth_from_values([1, 0, None], patients=["p1", "p2", "p2"])
@@ -162,28 +153,16 @@ def predictions_from_values(
 ) -> System:
     """Read the image scores or the boxes of a detector or classifier that Python has in memory.
 
-    Args:
-        name: Name of the detector or classifier as shown to readers.
-        value: Scores in [0, 1], higher if the finding (disease sign) is more likely: an array,
-            list or tensor, shape ``(N,)``, in the order of ``image_ids``; a Series with the index
-            of ``image_ids`` or indexed by image id; or a DataFrame ``image_id, score``.
-            Alternatively boxes: a DataFrame ``image_id, x1, y1, x2, y2, score`` in px of the
-            original image, or outputs of a detection library, such as a list of
-            dictionaries as torchvision returns them (see `boxes_table`).
-        known: Images and findings that the values may be about.
-        image_ids: Ids of the images in the order of ``value``, with the index of the truth; None if
-            ``value`` itself names the image of each score or box.
-        split: Name of the division of the images into validation and test images; a prediction is
-            expected for each of these images.
-        columns: Names of the columns of a DataFrame; None for the usual names, where the user
-            cannot name others.
-        scale: Factor from the px of boxes to px of the original image; None asks where needed.
+    Scores in [0, 1] are an array, list or tensor, shape ``(N,)``, in the order of `image_ids`; a
+    Series with the index of `image_ids` or indexed by image id; or a DataFrame ``image_id, score``.
+    Boxes are a DataFrame ``image_id, x1, y1, x2, y2, score`` in px of the original image, or
+    outputs of a detection library (see `boxes_table`). `image_ids` has the index of the truth; None
+    if the values themselves name their images.
 
-    Returns:
-        The system.
-
-    Raises:
-        InputError: Lengths differ, a score is outside [0, 1], or an image is unknown.
+    A prediction is expected for each validation and test image of `split`. `columns` are names of
+    the columns of a DataFrame; None for the usual names, where the user cannot name others. `scale`
+    is the factor from the px of boxes to px of the original image; None asks where needed. An
+    InputError is raised if lengths differ, a score is outside [0, 1], or an image is unknown.
 
     Example:
         >>> truth, ids = truth_from_values([1, 0])
@@ -268,14 +247,7 @@ def _truth_frame(truth: Any, label: str | None) -> pd.DataFrame:
 
 
 def numbered_ids(count: int) -> pd.Index:
-    """Make ids for images that have no names; sorting the ids keeps their order.
-
-    Args:
-        count: Number of images.
-
-    Returns:
-        The ids, such as ``image-01``, counted from 1 and with as many leading zeros as sorting
-        needs.
+    """Make ids such as ``image-01`` for images without names; sorting keeps their order.
 
     Example:
         >>> numbered_ids(11)[[0, 10]].tolist()
@@ -293,9 +265,8 @@ def _are_numbered(image_ids: pd.Series) -> bool:
 def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Divide a frame with one row for each box into one of images and one of boxes.
 
-    Returns:
-        The frame without the columns of edges and with one row for each image, and the boxes; for a
-        frame without boxes, the frame and None.
+    The frame of images has no columns of edges. A frame without boxes is returned as it is, with
+    None.
     """
     columns = [str(column) for column in truth.columns]
     image = find_column(columns, image_names(columns))

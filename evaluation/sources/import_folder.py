@@ -22,10 +22,7 @@ _UNKNOWN_COST = ("parameters", "flops", "latency_ms", "latency_device", "batch_s
 def as_predictions(read: System, data_set: MadeOn | None, imported_from: str) -> Predictions:
     """Return the predictions with the record and the tables of a predictions folder.
 
-    Args:
-        read: Scores or boxes that were read into memory.
-        data_set: Name and ids of the data set and of its split, for the record.
-        imported_from: Name of the file, for the record.
+    `data_set` and `imported_from` (name of the file) are for the record.
     """
     info = PredictionsInfo(
         system=read.name,
@@ -50,23 +47,9 @@ def read_predictions(
 ) -> Predictions:
     """Read the predictions of any detector or classifier, or of a human reader, of a data set.
 
-    Args:
-        source: The predictions: a CSV file or other table, a folder of YOLO text files, a COCO
-            results file, or a DataFrame.
-        data: The data set that contains the images, or its folder.
-        options: How the rows are read.
-
-    Returns:
-        The predictions, in memory. ``info.notes`` says what was left out, clipped or assumed.
-
-    Raises:
-        InputError: As `read_rows`.
-
-    Example:
-        >>> read_predictions("no-such.csv", "data", ImportOptions("Other"))
-        Traceback (most recent call last):
-        ...
-        cxr_compare.data_prep.contracts.errors.InputError: data: no such folder; ...
+    The source is a CSV file or other table, a folder of YOLO text files, a COCO results file, or a
+    DataFrame. ``info.notes`` says what was left out, clipped or assumed. Errors are those of
+    `read_rows`.
     """
     dataset = data if isinstance(data, DataSet) else DataSet.open(Path(data))
     read = read_rows(source, KnownImages.of_data_set(dataset), options)
@@ -93,18 +76,8 @@ def import_file(
 ) -> Predictions:
     """Read predictions of other software, or of a human reader, and write them to a folder.
 
-    Args:
-        source: The predictions: a CSV file, a folder of YOLO text files, a COCO results file, or a
-            DataFrame; see `read_predictions`.
-        data: The data set that contains the images, or its folder.
-        out: Folder to make, in the format of this package's own predictions.
-        options: How the rows are read.
-
-    Returns:
-        The predictions, read back from the new folder.
-
-    Raises:
-        InputError: The source cannot be read, or the folder already holds something else.
+    The predictions are read back from the new folder. Sources are those of `read_predictions`. An
+    InputError is raised if the source cannot be read, or the folder already holds something else.
     """
     predictions = read_predictions(source, data, options)
     with PredictionWriter(Path(out), predictions.info) as writer:

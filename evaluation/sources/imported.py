@@ -77,23 +77,13 @@ def read_rows(
 
     A table with the columns ``x1, y1, x2, y2`` (or other names of edges that are recognised)
     contains boxes in px of the original image; any other table contains image scores. If the source
-    has scores, a validation or test image without a score counts as failed.
+    has scores, a validation or test image without a score counts as failed. The system has the rows
+    of all findings. ``facts.notes`` says what was recognised, left out, clipped or assumed; a
+    sentence that begins with ``WARNING: `` is a caution of a comparison.
 
-    Args:
-        source: The predictions: a CSV file or other table, a folder of YOLO text files, a COCO
-            results file, or a DataFrame.
-        known: Images and findings that the rows may name.
-        options: How the rows are read.
-
-    Returns:
-        The system, with the rows of all findings. ``facts.notes`` says what was recognised, left
-        out, clipped or assumed; a sentence that begins with ``WARNING: `` is a caution of a
-        comparison.
-
-    Raises:
-        InputError: The source is malformed, or has no test image of the split, or a row has an
-            unknown image or finding, a score outside [0, 1] in a column that the options do not
-            name, an impossible box, or a second score for one image and finding.
+    An InputError is raised if the source is malformed, or has no test image of the split, or a row
+    has an unknown image or finding, a score outside [0, 1] in a column that the options do not
+    name, an impossible box, or a second score for one image and finding.
     """
     if options.finding is None and len(known.findings) > 1 and options.columns == ColumnNames():
         table = source if isinstance(source, pd.DataFrame) else Path(source)
@@ -166,16 +156,11 @@ def read_predicted_boxes(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read all predicted boxes of other software as they are, and the true boxes beside them.
 
-    No box is clipped or left out, however low its score.
-
-    Returns:
-        The predicted boxes in px of the original image, with the columns ``image_id``, ``finding``,
-        ``score``, ``x1``, ``y1``, ``x2`` and ``y2``; and the true boxes of the same findings, with
-        the column ``crowd``, which is True for the crowds of `ImportOptions.coco_truth`.
-
-    Raises:
-        InputError: The source is malformed or holds scores of images, or a row has an unknown image
-            or finding, or an impossible box.
+    No box is clipped or left out, however low its score. Both tables have ``image_id``, ``finding``
+    and the edges in px of the original image; the predicted one ``score``, and that of the true
+    boxes of the same findings ``crowd``, which is True for the crowds of
+    `ImportOptions.coco_truth`. An InputError is raised for a malformed source, scores of images, an
+    unknown image or finding, and an impossible box.
     """
     known = KnownImages.of_data_set(dataset)
     options = replace(options, advice=ReadingAdvice())

@@ -64,12 +64,9 @@ class JointFinding(Record):
 
 
 class JointRule(Record):
-    """Rule by which the outputs of several systems become those of one joint system.
+    """Rule by which the outputs of several systems become those of one joint system, by finding.
 
-    Attributes:
-        method: Name of the method.
-        boxes_by: Figure whose highest value on validation chose how boxes are gated.
-        findings: Rule of each finding by its name.
+    `boxes_by` is the figure whose highest value on validation chose how boxes are gated.
     """
 
     method: str = METHOD
@@ -83,17 +80,12 @@ class JointRule(Record):
         boxes: pd.DataFrame | None,
         held_out: Mapping[str, pd.Series] | None = None,
     ) -> dict[str, pd.DataFrame]:
-        """Compute the scores and boxes of the joint system.
+        """Compute the tables ``scores`` and, with a detector, ``boxes`` of the joint system.
 
-        Args:
-            members: Predictions of the members, in the order in which the weights were fitted.
-            image_ids: Images that ran in every member, shape ``(N,)``.
-            boxes: Boxes of the detector or the fused boxes of several; None without a detector.
-            held_out: By finding, the joint scores of validation images, computed with weights that
-                were fitted on other patients. They take the place of those of the rule.
-
-        Returns:
-            Tables ``scores`` and, with a detector, ``boxes``.
+        The members are in the order in which the weights were fitted; `image_ids` ran in all of
+        them. `boxes` are those of the detector or the fused ones of several; None without a
+        detector. `held_out` has, by finding, the joint scores of validation images, computed with
+        weights that were fitted on other patients; they replace those of the rule.
         """
         all_scores = []
         all_boxes = []
@@ -133,11 +125,9 @@ def gate_boxes(boxes: pd.DataFrame, scores: pd.Series, gate: _Gate) -> pd.DataFr
 class FittedJoint:
     """A joint rule with what it learned from.
 
-    Attributes:
-        rule: The fitted rule.
-        held_out: By finding, the joint scores of the labelled validation images, computed with
-            weights that were fitted on other patients.
-        fitted_on: Validation images with a label on which weights were fitted.
+    `held_out` has, by finding, the joint scores of the labelled validation images, computed with
+    weights that were fitted on other patients. `fitted_on` are the validation images with a label
+    on which weights were fitted.
     """
 
     rule: JointRule
@@ -154,16 +144,9 @@ def fit_joint(
 ) -> FittedJoint:
     """Fit the weights of the members and choose the gate of boxes, on validation images only.
 
-    Args:
-        members: Predictions of the members.
-        truths: Labels, roles and true boxes of the images by finding, for findings that all
-            members predict.
-        image_ids: Images that ran in every member.
-        boxes: Boxes of the detector or the fused boxes of several; None without a detector.
-        boxes_by: Figure whose highest value chooses how boxes are gated.
-
-    Raises:
-        InputError: Too few validation patients with or without a finding have a known label.
+    `truths` has findings that all members predict; `image_ids` ran in every member; `boxes` is that
+    of `JointRule.apply`. The gate is that with the highest figure `boxes_by`. An InputError is
+    raised if too few validation patients with or without a finding have a known label.
     """
     rules: dict[str, JointFinding] = {}
     held_out: dict[str, pd.Series] = {}

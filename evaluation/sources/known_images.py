@@ -33,8 +33,8 @@ class KnownImages:
     """The images and findings that rows of predictions may name, with their ground truth.
 
     Attributes:
-        images: Table with one row for each image: ``image_id``, and where known ``path``,
-            ``width`` and ``height`` (px).
+        images: Table with one row for each image: ``image_id``, and where known ``path``, ``width``
+            and ``height`` (px).
         findings: Names of the findings that rows may be about, sorted.
         usual_finding: Finding of rows that name none; None if nothing decides it.
         labels: 1.0 (positive) or 0.0 (negative) by image id; empty if there are several targets.
@@ -106,13 +106,8 @@ def ids_by_name(images: pd.DataFrame) -> dict[str, str]:
     """Map every name by which an image may be called to its image id.
 
     Names are the id itself, the name that files of this image have in exports of this package, and
-    the name of the image's own file without folder and suffix.
-
-    Args:
-        images: Table of the images with ``image_id`` and ``path`` (missing where unknown).
-
-    Returns:
-        A dictionary from each name to the image id. A file name that two images share is left out.
+    the name of the image's own file (column ``path``, missing where unknown) without folder and
+    suffix. A file name that two images share is left out.
     """
     from cxr_compare.data_prep.export.content import file_stems
 
@@ -132,12 +127,7 @@ def ids_by_name(images: pd.DataFrame) -> dict[str, str]:
 def ids_from_names(names: pd.Series, ids: dict[str, str]) -> pd.Series:
     """Replace names of images by their ids in a data set; an unknown name stays as it is.
 
-    Args:
-        names: Names of images, one for each row, with or without a suffix such as ``.png``.
-        ids: Dictionary from each known name to the image id, as `ids_by_name` returns it.
-
-    Returns:
-        The ids, in the order of ``names``.
+    Names may have a suffix such as ``.png``. `ids` is what `ids_by_name` returns.
     """
     if is_member(names, list(ids.values())).all():
         return names.astype(TEXT)
@@ -172,14 +162,8 @@ def by_last_parts(names: pd.Series, ids: pd.Series) -> tuple[pd.Series, list[str
     """Return the image of each name by its last part, where each fits exactly one image.
 
     Folders and endings of files, such as ``/data/test/p1.png``, may stand in the names or in the
-    ids. If a name fits no image or two names fit one, all stay as they are.
-
-    Args:
-        names: Names of images, one for each row of a table.
-        ids: Ids of the known images.
-
-    Returns:
-        The ids of the images, and a sentence if names were matched so.
+    ids. If a name fits no image or two names fit one, all stay as they are. A sentence is returned
+    if names were matched so.
 
     Example:
         >>> ids = pd.Series(["a", "b"])

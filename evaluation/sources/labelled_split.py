@@ -24,16 +24,9 @@ class LabelledSplit:
     """A data set, the disease finding to evaluate in it, and a division into val and test images.
 
     Metrics are computed on the ``test`` images. Thresholds, and everything else that turns outputs
-    into decisions, are chosen on the ``val`` (validation) images.
-
-    Attributes:
-        dataset: The data set: images, labels, true boxes and divisions of the images.
-        target: The finding to evaluate: a name, and the disease signs any of which makes an image
-            positive.
-        split: Name of the division of the data set into training, validation and test images; a
-            data set may have several.
-        uncertain: Label that test images of uncertain label get, for a sensitivity analysis; None
-            leaves them out.
+    into decisions, are chosen on the ``val`` (validation) images. `split` is the name of the
+    division; a data set may have several. `uncertain` is the label that test images of uncertain
+    label get, for a sensitivity analysis; None leaves them out.
     """
 
     dataset: DataSet
@@ -138,16 +131,10 @@ class LabelledSplit:
     ) -> SeenImages:
         """Find images that a detector or classifier has seen: it was trained or selected on them.
 
-        Args:
-            system: Stored predictions of the detector or classifier, which may list its training
-                images.
-            image_ids: Ids of the images to look for.
-            roles: Uses of an image in training that count as seen: ``train`` (weights were fitted
-                on the image), ``val`` (the checkpoint was chosen on it), or both.
-
-        Returns:
-            The seen images: those with the same id or patient as a training image, and those with
-            equal or similar pixels. Empty if the training images are not listed.
+        They are those with the same id or patient as a training image, and those with equal or
+        similar pixels. `roles` are the uses in training that count: ``train`` (weights were fitted
+        on the image), ``val`` (the checkpoint was chosen on it), or both. The result is empty if
+        the training images are not listed.
         """
         images = self.dataset.identities(image_ids)
         seen = system.seen

@@ -29,11 +29,9 @@ def _no_readings() -> pd.DataFrame:
 class Pixels:
     """Pixels of the evaluated images, and what is known of their files and their single readers.
 
-    Attributes:
-        read: Function that returns the grey values of an image at its original size, uint8, shape
-            ``(height, width)``, by image id. It raises InputError where a file cannot be read.
-        read_decoded: Function that returns the table `decoded`.
-        read_readings: Function that returns the table `readings`.
+    `read` returns the grey values of an image at its original size, by image id: uint8, shape
+    ``(height, width)``. It raises InputError where a file cannot be read. `read_decoded` and
+    `read_readings` return the tables `decoded` and `readings`.
     """
 
     read: Callable[[str], npt.NDArray[np.uint8]]
@@ -57,12 +55,7 @@ class Pixels:
 def pixels_of_data_set(dataset: DataSet, findings: Sequence[str]) -> Pixels:
     """Return the pixels of a data set, and what its single readers drew of some findings.
 
-    Args:
-        dataset: The data set, which has the image files.
-        findings: Names of the findings whose readings are drawn.
-
-    Returns:
-        A reader of the pixels. Tables are read when the first image is drawn.
+    Tables are read when the first image is drawn.
     """
 
     def readings() -> pd.DataFrame:
@@ -85,20 +78,10 @@ def pixels_of_folder(truth: LabelledImages, folder: Path, say: Callable[[str], N
     """Return the pixels of the image files in a folder, for images that have no data set.
 
     A file belongs to the image whose id is its name, with or without the suffix, in any subfolder.
-    An image without a file is evaluated but not drawn.
-
-    Args:
-        truth: Images with their true boxes.
-        folder: Folder of PNG, JPEG, DICOM or other image files.
-        say: Function that shows the user a sentence, such as how many images have no file.
-
-    Returns:
-        A reader of the pixels.
-
-    Raises:
-        InputError: The folder is missing, it has no file for any image, or several files for one
-            image; or a file has another size than the labels state, or a true box reaches beyond
-            it.
+    An image without a file is evaluated but not drawn; `say` shows the user how many there are. An
+    InputError is raised if the folder is missing, it has no file for any image, or several files
+    for one image; or if a file has another size than the labels state, or a true box reaches beyond
+    it.
     """
     if not folder.is_dir():
         raise InputError(f"--images {folder}: is no folder; give the folder of the image files")

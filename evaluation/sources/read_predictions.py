@@ -41,19 +41,10 @@ def read_system(
 ) -> System:
     """Load the predictions of one detector or classifier for one finding into memory.
 
-    Args:
-        predictions: Stored predictions of the detector or classifier.
-        target: The finding to evaluate: a name and the disease signs any of which makes an image
-            positive. Only rows of these signs are read.
-        image_ids: Ids of the images whose rows are read; None for all predicted images.
-        maps: True to read activation maps too, which are large.
-
-    Returns:
-        Scores, boxes and maps of these images, with the stored thresholds and facts about the
-        training.
-
-    Raises:
-        InputError: A stored table is broken, or has rows of an image that was not predicted.
+    Only rows of the target's findings are read, of the images `image_ids` (None for all predicted
+    ones). Activation maps are large, so `maps` can leave them out. The stored thresholds and facts
+    about the training are included. An InputError is raised if a stored table is broken, or has
+    rows of an image that was not predicted.
     """
     ids = pd.Index(predictions.images["image_id"]) if image_ids is None else image_ids
     info = predictions.info
@@ -85,18 +76,7 @@ def read_output(
 ) -> Output:
     """Load the predictions of one detector or classifier for chosen images, in their order.
 
-    Args:
-        predictions: Stored predictions of the detector or classifier.
-        target: The finding to evaluate: a name and the disease signs any of which makes an image
-            positive. Only rows of these signs are read.
-        image_ids: Ids of the images, shape ``(N,)``; the model must have been run on all of them.
-        maps: True to read activation maps too, which are large.
-
-    Returns:
-        Scores, boxes and maps of the images, in the order of ``image_ids``.
-
-    Raises:
-        InputError: A stored table is broken, or has rows of an image that was not predicted.
+    The model must have been run on all of them. All else is as in `read_system`.
     """
     return read_system(predictions, target, image_ids, maps=maps).output_on(image_ids)
 
@@ -105,14 +85,8 @@ def training_id(info: PredictionsInfo) -> str:
     """Return the id of the training run whose model made the predictions.
 
     An exported model has the id of the run that it was exported from. Neither device nor precision
-    changes the id. Predictions that were imported from other software name no run.
-
-    Args:
-        info: Content of the file ``predictions.json`` in a folder of predictions.
-
-    Returns:
-        The id of the training run, or the id of these predictions (``inference_id``) where the
-        training run is not recorded.
+    changes the id. Predictions that were imported from other software name no run; theirs is their
+    own ``inference_id``.
 
     Example:
         >>> info = PredictionsInfo(system="A", kind="scores", exported_from="r", inference_id="x")

@@ -32,10 +32,7 @@ _SHOWN = 5  # largest number of images that a message lists
 class SplitImages:
     """The images by their role in one split, and what a file of predictions has.
 
-    Attributes:
-        known: Images that the predictions may be of.
-        options: How the predictions are read: the split that the user chose, and so on.
-        listed: Ids of the images with a row or a file of predictions.
+    `listed` are the ids of the images with a row or a file of predictions.
     """
 
     known: KnownImages
@@ -72,14 +69,8 @@ class SplitImages:
     def require_evaluated(self, where: str, ran: Iterable[str] | None) -> None:
         """Refuse predictions that have no validation image and no test image of the split.
 
-        Args:
-            where: Name of the file, for the message.
-            ran: Ids of the images that the system was run on, where something says so; None if
-                nothing does.
-
-        Raises:
-            InputError: No such image has predictions. The message says what the images are, and
-                which split fits.
+        `ran` are the ids of the images that the system was run on, where something says so, else
+        None. The message says what the images are, and which split fits.
         """
         present = self.listed | set(ran or ())
         if not self.listed and ran is None:
@@ -116,18 +107,14 @@ class SplitImages:
     ) -> tuple[set[str] | None, list[str]]:
         """Return the images that a detector ran on where no option names them, and notes.
 
-        A COCO annotation file lists the images. Without such a file, a detector with boxes on
-        images of one role, such as test, and on no image of the other role is taken as not run on
-        the other role. One whose images all belong to another split was run on the images with a
-        box alone. Otherwise, images that were never run would decide its threshold, or count as
-        images without a lesion.
+        A COCO annotation file lists the images (`named`; None without such a file). Without one, a
+        detector with boxes on images of one role, such as test, and on no image of the other role
+        is taken as not run on the other role. One whose images all belong to another split was run
+        on the images with a box alone. Otherwise, images that were never run would decide its
+        threshold, or count as images without a lesion.
 
-        Args:
-            named: Names of the images that a COCO annotation file lists; None without such a file.
-            names: Image id by name.
-
-        Returns:
-            The ids, None for all validation and test images; and a sentence for each assumption.
+        `names` has the image id by name. The ids are None for all validation and test images; there
+        is a sentence for each assumption.
         """
         if named is not None:
             return {names[name] for name in named if name in names} & self.evaluated, []
@@ -153,12 +140,9 @@ class SplitImages:
     def status(self, ran: Iterable[str] | None, *, gives_boxes: bool) -> pd.DataFrame:
         """Return the status of every image with predictions, and of every val and test image.
 
-        Args:
-            ran: Ids of the images that a detector was run on; None for all val and test images.
-            gives_boxes: True for boxes, of which an image may have none; False for scores.
-
-        Returns:
-            Columns ``image_id``, ``status`` (``ok`` or ``failed``) and ``reason``.
+        `ran` are the ids of the images that a detector was run on; None for all val and test
+        images. Boxes may be absent from an image, scores may not. The columns are ``image_id``,
+        ``status`` (``ok`` or ``failed``) and ``reason``.
         """
         was_run = set(self.listed)
         if gives_boxes:
@@ -180,11 +164,9 @@ class SplitImages:
     ) -> list[str]:
         """Return sentences on what was assumed of images without predictions.
 
-        Args:
-            images: Status of the images, see `status`.
-            ran: Ids of the images that a detector was run on, where something says so; else None.
-            gives_boxes: True for boxes, False for scores.
-            is_listed: True if the images of a COCO annotation file count as run.
+        `images` is their `status`. `ran` are the ids of the images that a detector was run on,
+        where something says so, else None. `is_listed` is True if the images of a COCO annotation
+        file count as run.
         """
         notes = []
         is_ok = images["status"] == "ok"

@@ -33,15 +33,9 @@ def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
 
     Examples are age, file size, bit depth and the grey values along the border. Impossible ages
     become unknown. The grey values along the border have one column for each piece of the border.
-
-    Args:
-        images: Table of images, one row each, with ``image_id`` and perhaps ``age_years``.
-        decode: Table with ``image_id`` and what was measured when the image file was decoded, such
-            as ``bits`` or ``file_bytes``; may be empty.
-
-    Returns:
-        One row for each row of ``images``, indexed by ``image_id``, with one column for each known
-        fact, such as ``age_years``; missing values where a fact of an image is unknown.
+    `decode` has ``image_id`` and what was measured when the image file was decoded, such as
+    ``bits`` or ``file_bytes``; it may be empty. The rows are those of `images`, indexed by
+    ``image_id``; values are missing where a fact of an image is unknown.
     """
     rows = positions(images["image_id"], decode["image_id"])
     columns = {
@@ -70,19 +64,10 @@ def measure_shortcuts(
     """Measure how well metadata and border pixels alone predict each label of a data set.
 
     A high AUROC means that a model may predict the label without looking at the lungs. The values
-    and their computation are those of `evaluation.groups.shortcuts.measure_shortcuts`.
-
-    Args:
-        images: Table of images, one row each, with ``image_id``, ``patient_id`` and metadata such
-            as ``view``.
-        decode: Table with ``image_id`` and what was measured when the image file was decoded, such
-            as ``bits``; may be empty.
-        labels: One column for each label, such as ``mass``: 1.0 (present), 0.0 (absent), or NaN
-            where unknown, indexed by ``image_id``.
-
-    Returns:
-        One dictionary for each pair of a fact (``fact``, such as ``view``) and a label, with values
-        such as ``auroc``, the AUROC of the label predicted from this fact.
+    and their computation are those of `evaluation.groups.shortcuts.measure_shortcuts`, from
+    `shortcut_facts`. `labels` has one column for each label, such as ``mass``: 1.0 (present), 0.0
+    (absent), or NaN where unknown, indexed by ``image_id``. There is one dictionary for each pair
+    of a fact (``fact``, such as ``view``) and a label.
 
     Example:
         >>> images = pd.DataFrame({"image_id": [str(n) for n in range(400)],

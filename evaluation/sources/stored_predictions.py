@@ -48,20 +48,8 @@ def read_system_of_split(
 ) -> System:
     """Load the predictions of one model for the validation or test images of a data set, or both.
 
-    The result also lists labelled validation images that the model was trained on; in a correct
-    division of the data there are none.
-
-    Args:
-        predictions: Stored predictions of a detector or classifier.
-        split: The data set, with the finding to evaluate and its validation and test images.
-        roles: Which images are read: ``val`` (validation), ``test``, or both.
-
-    Returns:
-        Scores, boxes and maps of the model on these images. ``facts.fitted_on`` lists the
-        validation images that the model was trained on.
-
-    Raises:
-        InputError: A stored table is broken, or has rows of an image that was not predicted.
+    ``facts.fitted_on`` lists the labelled validation images that the model was trained on; in a
+    correct division of the data there are none. An InputError is raised as by `read_system`.
     """
     ids = pd.Index(np.concatenate([split.truth.ids_of(role) for role in roles]), name="image_id")
     system = read_system(predictions, split.target, ids)
@@ -73,20 +61,7 @@ def read_system_of_split(
 def tune_predictions(predictions: Predictions, split: LabelledSplit, **options: Any) -> Choices:
     """Choose a model's thresholds and calibration on the validation images of a data set.
 
-    They turn the outputs of the model into decisions.
-
-    Args:
-        predictions: Stored predictions of a detector or classifier.
-        split: The data set, with the finding to evaluate and its validation images.
-        **options: Further keywords of `evaluation.choose.tune`, such as
-            ``policies=["max_f1"]``, the rules by which thresholds are chosen.
-
-    Returns:
-        The chosen thresholds, the calibration and the way in which boxes become an image score.
-
-    Raises:
-        InputError: A rule is unknown, an image has no valid score, or an option does not fit the
-            model, see `evaluation.choose.tune`.
+    The options are those of `evaluation.choose.tune`, which also says what is refused.
     """
     return choose.tune(read_system_of_split(predictions, split, ["val"]), split.truth, **options)
 
@@ -100,20 +75,6 @@ def read_decision(
     """Return a model's stored thresholds and rules, or choose them on validation images.
 
     The work is done by `evaluation.choose.checked_decision`.
-
-    Args:
-        name: Name of the detector or classifier as shown to readers.
-        predictions: Stored predictions of this detector or classifier. They may include thresholds
-            that the command ``cxr tune`` chose before.
-        split: The data set, with the finding to evaluate and its validation images.
-        policies: Rules to choose thresholds, such as ``max_f1``, for a model without stored
-            thresholds.
-
-    Returns:
-        Thresholds, calibration and rules for boxes.
-
-    Raises:
-        InputError: The stored thresholds were chosen on other images, labels or predictions.
     """
     system = read_system_of_split(predictions, split, ["val"])
     return choose.checked_decision(name, system, split.truth, policies)
@@ -126,16 +87,10 @@ def read_eligible(
 ) -> EligibleSystems:
     """Read systems that may be compared, and select the test images that all of them ran on.
 
-    Args:
-        systems: Stored predictions by display name; models that differ only in the training seed
-            are given as a sequence under one name.
-        split: The data set, with the finding to evaluate and its validation and test images.
-        images: ``all`` refuses models that ran on different test images; ``common`` takes the
-            images on which all models ran.
-
-    Raises:
-        InputError: Predictions are of another data set, the models ran on different test images,
-            or one has seen test images or patients in training.
+    Models that differ only in the training seed are given as a sequence under one name. With
+    `images` ``all``, models that ran on different test images are refused; ``common`` takes the
+    images on which all models ran. An InputError is also raised if predictions are of another data
+    set, or a model has seen test images or patients in training.
     """
     named = name_models(systems)
     models = models_by_label(named)
@@ -187,17 +142,8 @@ def pilot_of_predictions(
 ) -> dict[str, list[AurocParts]]:
     """Compute each model's AUROC, and each test patient's contribution to it, to plan a study.
 
-    Args:
-        systems: Stored predictions by display name; models that differ only in the training seed
-            are given as a sequence under one name.
-        split: The data set, with the finding to evaluate and its test images.
-
-    Returns:
-        For each name, a list with one object for each training seed: the AUROC with the
-        contribution of each patient, from which the precision of a larger study can be computed.
-
-    Raises:
-        InputError: As `read_eligible`, or all test images are positive or all are negative.
+    Systems are given and refused as by `read_eligible`, and so are test images of one class. The
+    contributions are those of `pilot_parts`.
     """
     return pilot_parts(read_eligible(systems, split))
 
@@ -207,14 +153,7 @@ def read_validation_scores(
 ) -> pd.DataFrame:
     """Compute the image scores of validation images in the same way as those of test images.
 
-    Args:
-        predictions: Stored predictions of a detector or classifier.
-        decision: Thresholds and rules of the model, of which the rule is used by which boxes become
-            an image score.
-        split: The data set, with the finding to evaluate and its validation images.
-
-    Returns:
-        A table with ``label`` (1.0 present, 0.0 absent) and ``score``, indexed by image id.
+    The table is that of `evaluation.choose.validation_scores`.
     """
     system = read_system(predictions, split.target, split.truth.ids_of("val"), maps=False)
     return choose.validation_scores(system, decision, split.truth)

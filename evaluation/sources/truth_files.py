@@ -53,29 +53,17 @@ def truth_set(
 ) -> DataSet:
     """Read labels and true boxes from files as a data set in memory, without image files.
 
+    `path` is a COCO annotation file, a file of VIA 2, a CSV file of labels or boxes, or a folder of
+    YOLO labels or of COCO files. `patients` is a CSV file with the columns ``image_id,patient_id``,
+    and `boxes` one of true boxes beside a CSV file of labels. `columns` are meanings of columns
+    whose names are not recognised, such as ``label=opacity``; `show` is called with each line of a
+    table of the recognised ones. `targets` has the findings of each target (what is evaluated) that
+    the user defines; by default each finding is a target.
+
     Every image is a test image, unless the files themselves say which images are for training,
-    validation and test.
-
-    Args:
-        path: A COCO annotation file, a file of VIA 2, a CSV file of labels or boxes, or a folder of
-            YOLO labels or of COCO files.
-        patients: A CSV file with the columns ``image_id,patient_id``; None if the labels name the
-            patients.
-        show: Function that is called with each line of a table of the recognised columns.
-        boxes: A CSV file of true boxes, if ``path`` is a CSV file of labels; None without true
-            boxes or if ``path`` contains them.
-        columns: Meanings of columns whose names are not recognised, as ROLE=COLUMN, such as
-            ``label=opacity`` for a column ``opacity`` that holds the labels.
-        targets: Findings of each target (what is evaluated) that the user defines, by its name;
-            None for a target of each finding.
-
-    Returns:
-        The data set in memory. Its ``info.notes`` says how the files were read; a sentence that
-        begins with ``WARNING: `` is a caution.
-
-    Raises:
-        InputError: The labels are malformed or missing, a box reaches beyond its image, or an image
-            has no patient in ``patients``.
+    validation and test. ``info.notes`` says how the files were read; a sentence that begins with
+    ``WARNING: `` is a caution. An InputError is raised if the labels are malformed or missing, a
+    box reaches beyond its image, or an image has no patient in `patients`.
     """
     if (path / "dataset.json").is_file():
         raise InputError(f"{path}: is a set that cxr prepare made; give it by --data")

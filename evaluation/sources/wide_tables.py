@@ -30,12 +30,8 @@ def label_column(path: Path) -> str | None:
 def systems_in_table(table: Path | pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the scores of each system in a table that has a column of labels and no score column.
 
-    Args:
-        table: Table with a column of images, one of labels, and numbers in [0, 1] for each system.
-
-    Returns:
-        Scores by the name of their column, each as ``image_id, score``; empty for a table of
-        another kind.
+    A system is a column of numbers in [0, 1] beside those of images and labels. Its scores are
+    ``image_id, score``, by the name of the column. The result is empty for a table of another kind.
 
     Example:
         >>> table = pd.DataFrame({"image_id": ["a", "b", "c"], "label": [1, 0, 1]})
@@ -79,17 +75,8 @@ def score_columns(
     """Return the column of scores of each finding, such as ``mass`` or ``prob_Mass``.
 
     A name that says so, such as ``prob_mass``, counts before ``mass``, which may hold labels.
-
-    Args:
-        columns: Names of the columns of a table.
-        findings: Names of findings, such as ``mass``.
-        where: Name of the table, for messages.
-
-    Returns:
-        Column by name of the finding; findings without a column are missing.
-
-    Raises:
-        InputError: Two columns may hold the scores of one finding.
+    Findings without a column are missing. An InputError is raised if two columns may hold the
+    scores of one finding; `where` is the name of the table for its message.
 
     Example:
         >>> score_columns(["image_id", "prob_Mass", "Mass", "Edema"], ["mass", "edema", "hernia"])
@@ -117,13 +104,8 @@ def scores_by_finding(
 ) -> pd.DataFrame | None:
     """Return a table with a column of scores for each finding as rows of one finding each.
 
-    Args:
-        table: Table in memory, or a file; files of other kinds are left as they are.
-        findings: Findings of the known images.
-        where: Name of a table in memory, for messages.
-
-    Returns:
-        ``image_id, finding, score``; None for a table that has no two such columns.
+    The columns are ``image_id, finding, score``. None for a file of another kind and a table that
+    has no two such columns. `where` is the name of a table in memory, for messages.
     """
     header: Sequence[Any]
     if isinstance(table, pd.DataFrame):

@@ -52,10 +52,7 @@ def list_cautions(notes: Sequence[Note]) -> tuple[Note, ...]:
 def data_notes(images: LabelledImages, models: Models, audit: Sequence[str] | None) -> list[Note]:
     """Note errors that ``cxr check`` found, training on other data, and synthetic images.
 
-    Args:
-        images: Labels and roles of all images.
-        models: Evaluated models of each system by its display name, one for each training seed.
-        audit: A sentence for each error; None if nothing was checked.
+    `audit` has a sentence for each error; None if nothing was checked.
     """
     notes = [_audit_note(error) for error in audit or ()]
     if images.data_name and audit is None:
@@ -69,15 +66,10 @@ def data_notes(images: LabelledImages, models: Models, audit: Sequence[str] | No
 def few_patients(evaluated: LabelledImages) -> list[Note]:
     """Make a note if a class has few patients, or if one patient has many of its images.
 
-    The classes are the positive and the negative images. A class has few patients if its effective
-    number of patients (how many patients with one image each would give as much information) is
-    below 20. One patient has many images if they are at least a tenth of the class.
-
-    Args:
-        evaluated: The evaluated images with their labels and patients.
-
-    Returns:
-        A list with one note that covers both classes, or an empty list.
+    The classes are the positive and the negative images; one note covers both. A class has few
+    patients if its effective number of patients (how many patients with one image each would give
+    as much information) is below 20. One patient has many images if they are at least a tenth of
+    the class.
 
     Example:
         >>> ids = pd.Index([f"i{number}" for number in range(42)])

@@ -28,15 +28,9 @@ _ERROR = 0.05
 def against_chance(auroc: Figure) -> Literal["above", "below", "open", "unknown"]:
     """Return whether a system was shown to be better or worse than chance by its AUROC.
 
-    The rank test by patient decides (`evaluation.statistics.rank_test`), and not the interval that
-    is printed beside it.
-
-    Args:
-        auroc: AUROC of the system with the p-value of this test.
-
-    Returns:
-        ``above`` or ``below`` if the AUROC was shown to differ from 0.5, ``open`` if it was not
-        shown, ``unknown`` without a test.
+    The rank test by patient decides (`evaluation.statistics.rank_test`), whose p-value the AUROC
+    has, and not the interval that is printed beside it. ``open`` means that no difference from 0.5
+    was shown, ``unknown`` that there is no test.
 
     Example:
         >>> against_chance(Figure(0.83, 0.49, 0.97, p_value=0.002))
@@ -50,19 +44,7 @@ def against_chance(auroc: Figure) -> Literal["above", "below", "open", "unknown"
 
 
 def same(one: float, other: float) -> bool:
-    """Return True if two figures are equal, apart from rounding errors of their computation.
-
-    Args:
-        one: The first figure.
-        other: The second figure.
-
-    Returns:
-        True if the two differ by less than 1e-9.
-
-    Example:
-        >>> same(0.1 + 0.2, 0.3)
-        True
-    """
+    """Return True if two figures differ by less than 1e-9, as by rounding errors."""
     return abs(one - other) < _ROUNDING
 
 
@@ -73,9 +55,6 @@ class Claim:
     A difference is shown if its interval excludes 0.
 
     Attributes:
-        first: Name of the first system.
-        second: Name of the second system.
-        metric: Short name of the metric, such as ``auroc``.
         policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
             without a threshold.
         values: Value of the figure for the first and for the second system.
@@ -102,18 +81,9 @@ class Claim:
     def from_estimates(
         cls, estimates: Figures, first: str, second: str, metric: str, policy: str = ""
     ) -> Claim:
-        """Make the claim about the difference of two systems in one figure.
+        """Make the claim about the difference of two systems in one figure, as a single comparison.
 
-        Args:
-            estimates: Figures and paired differences of a comparison.
-            first: Name of the first system.
-            second: Name of the second system.
-            metric: Short name of the metric, such as ``recall``.
-            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
-                without a threshold, such as ``auroc``.
-
-        Returns:
-            The claim, as a single comparison: its interval is not widened for further comparisons.
+        Its interval is not widened for further comparisons.
         """
         values = (
             estimates.get(first, metric, policy).estimate,
@@ -209,13 +179,8 @@ def decide_together(claims: Sequence[Claim]) -> list[Claim]:
 
     A family is a set of claims that are corrected together for their number. With 95 % probability
     no claim of the family is shown falsely. A claim is shown if its widened interval excludes 0, so
-    a sentence about a claim always agrees with the interval that is printed beside it.
-
-    Args:
-        claims: Claims of one family. Claims without an interval are not counted and stay unchanged.
-
-    Returns:
-        The claims in the same order, with widened intervals.
+    a sentence about a claim always agrees with the interval that is printed beside it. Claims
+    without an interval are not counted and stay unchanged. The order stays.
 
     Source:
         Holm 1979.

@@ -19,20 +19,12 @@ MarginStanding = Literal["equivalent", "non-inferior", "worse", "open", "unknown
 def against_margin(difference: Interval, margin: float) -> MarginStanding:
     """Compare the unrounded interval of a difference with a margin.
 
-    The margin states how much worse than the reference system another system may be and still count
-    as not worse.
-
-    Args:
-        difference: Figure of the other system minus that of the reference system, with its
-            interval.
-        margin: How much worse than the reference system another system may be, in the unit of the
-            figure, above 0, such as 0.05 for an AUROC.
-
-    Returns:
-        ``equivalent`` if the whole interval lies between -margin and margin, ``non-inferior`` if
-        its lower end lies above -margin, ``worse`` if its upper end lies below -margin, ``open``
-        otherwise, and ``unknown`` if there is no interval. An end that equals -margin or margin
-        shows nothing.
+    The margin, above 0 and in the unit of the figure, states how much worse than the reference
+    system another system may be and still count as not worse. The difference is that of the other
+    system minus the reference system. The result is ``equivalent`` if the whole interval lies
+    between -margin and margin, ``non-inferior`` if its lower end lies above -margin, ``worse`` if
+    its upper end lies below -margin, ``open`` otherwise, and ``unknown`` if there is no interval.
+    An end that equals -margin or margin shows nothing.
 
     Source:
         Schuirmann 1987 (two one-sided tests); ICH E9.
@@ -60,20 +52,10 @@ def margin_text(
 ) -> str:
     """Say if a system was shown to be non-inferior or equivalent to the reference system.
 
-    Args:
-        reference: Name of the reference system.
-        other: Name of the other system.
-        figure: Name of the figure as it is written inside a sentence.
-        difference: Figure of the other system minus that of the reference system, with an interval
-            that is widened for the number of contrasts.
-        margin: How much worse than the reference system the other may be and still count as not
-            worse, in the unit of the figure, above 0.
-        contrasts: Number of comparisons with the reference system for which the interval is
-            widened.
-
-    Returns:
-        The sentence, with as many decimals as its rounded numbers need to keep their order. It
-        prints the difference the other way round, reference system minus other system.
+    `figure` is written as inside a sentence. `difference` is that of `against_margin`, with an
+    interval that is widened for the number of contrasts with the reference system. The sentence
+    prints the difference the other way round, reference system minus other system, and has as many
+    decimals as its rounded numbers need to keep their order.
 
     Example:
         >>> margin_text("A", "B", "AUROC", Interval(0.0, -0.02, 0.03), 0.05)[:55]

@@ -36,12 +36,6 @@ def score_notes(models: Models) -> list[Note]:
     nothing (AUROC 0.5) are called turned round in at most 0.7 % of simulated validation sets of 10
     to 300 images, and scores with the same distribution in each class were called another scale in
     none of 36,000 simulations of 40 to 300 images with shifts of prevalence.
-
-    Args:
-        models: Evaluated models of each system by its display name, one for each training seed.
-
-    Returns:
-        The notes, in the order of the systems.
     """
     named = {
         model.name: model

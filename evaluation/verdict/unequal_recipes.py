@@ -37,12 +37,8 @@ _FOCAL = ("retinanet", "fcos")
 def training_conditions(records: Mapping[str, _Record]) -> dict[str, dict[str, str]]:
     """Return the conditions of the training of each system, such as the input size, in words.
 
-    Args:
-        records: Record of each system by its display name, as `unequal_conditions` takes them.
-
-    Returns:
-        By condition and display name, the value of each system whose value is known. A condition
-        that is known for no system is left out.
+    `records` are those of `unequal_conditions`. The result has, by condition and display name, the
+    value of each system whose value is known. A condition that is known for no system is left out.
 
     Example:
         >>> training_conditions({"A": {"recipe": {"run": {"n_train": 500, "n_boxes": 90}}}})
@@ -67,10 +63,7 @@ def is_boxes_against_labels(unequal: Mapping[str, Mapping[str, str]]) -> bool:
     """Return True if trainings differ only because one side learns boxes and the other labels.
 
     Of the number of epochs and the time one may differ, too: two networks with equal numbers of
-    steps take different times.
-
-    Args:
-        unequal: Conditions that differ, as `unequal_conditions` returns them.
+    steps take different times. `unequal` is what `unequal_conditions` returns.
 
     Example:
         >>> annotations = {"A": "90 boxes", "B": "500 image labels"}
@@ -93,16 +86,11 @@ def unequal_conditions(records: Mapping[str, _Record]) -> dict[str, dict[str, st
     If two systems were trained under unequal conditions, the difference in their figures may come
     from the conditions, and not only from the kinds of the systems.
 
-    Args:
-        records: Record of each system by its display name: what is known about its training. The
-            record of a system that cxr-compare trained has the key ``recipe``, a dictionary with
-            ``config``, ``preprocess`` and ``run``, and ``decision``, what validation chose. Systems
-            without a recipe are left out.
-
-    Returns:
-        By condition, such as ``input size``, and display name, the value of each system in words. A
-        condition is included if it is known for at least two systems and not equal for all of them;
-        the time of training, if the longest is 1.5 times the shortest.
+    The record of a system that cxr-compare trained has the key ``recipe``, a dictionary with
+    ``config``, ``preprocess`` and ``run``, and ``decision``, what validation chose. Systems without
+    a recipe are left out. The result has, by condition and display name, the value of each system
+    in words. A condition is included if it is known for at least two systems and not equal for all
+    of them; the time of training, if the longest is more than 1.5 times the shortest.
 
     Example:
         >>> def record(size):

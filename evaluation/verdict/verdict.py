@@ -62,20 +62,9 @@ def state_verdict(
     primary figure are corrected together, and all other figures that the verdict mentions are
     corrected together.
 
-    Args:
-        figures: Figures of all systems and paired differences, with intervals.
-        systems: Display names of the systems, the reference system first.
-        finding: Name of the finding as reports show it, such as "lung opacity".
-        protocol: Question of the comparison: primary figure, rule for its threshold, margin,
-            reference system and subgroups.
-        context: Further facts that the verdict mentions, such as the number of training seeds;
-            `None` without such facts.
-        joint: System that joins others of the comparison. The verdict then says whether it is
-            better than each of them, and compares the others as without it.
-
-    Returns:
-        The verdict: which system is better if that is shown, its limits, further comparisons and
-        cautions.
+    The reference system is the first of `systems`; `finding` is its name as reports show it. With a
+    `joint` system, the verdict says whether it is better than each of its members, and compares the
+    others as without it.
 
     Example:
         >>> from cxr_compare.evaluation.figures import Figure

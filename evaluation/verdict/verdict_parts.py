@@ -43,11 +43,6 @@ class Conclusion:
 
     Attributes:
         text: The sentence; if `secondary` is True, it begins by saying that it confirms nothing.
-        kind: Subject of the sentence: ``primary`` (the primary figure), ``margin`` (the primary
-            figure, compared with a margin of non-inferiority), ``pair`` (another figure),
-            ``operating_point`` (the figures at one threshold, such as sensitivity and specificity),
-            ``joint`` (a joint system, compared with each of its members) or ``image_blind`` (a
-            system, compared with its image-blind baseline).
         claims: Differences that the sentence is about, each with the interval that decides if it is
             shown.
         decided: True if the sentence says that something was shown.
@@ -75,9 +70,6 @@ class Verdict:
     Attributes:
         where: Phrase on the evaluated images, with which the main sentence (headline) begins.
         answer: Main sentence without this phrase.
-        kind: Kind of the result: ``decided`` (a difference was shown), ``open`` (no difference was
-            shown, or not for every pair), ``single`` (there is only one system) or ``unknown`` (a
-            figure or an interval is missing).
         scope: Limits of what the comparison shows: full sentences by the short form of each limit.
         conclusions: Further comparisons of pairs of systems.
         claims: Differences in the primary figure between all pairs of systems, with intervals that
@@ -154,16 +146,8 @@ class Verdict:
     def decides(self, first: str, second: str, metric: str, policy: str) -> bool | None:
         """Say if the verdict shows a difference of two systems in one figure.
 
-        Args:
-            first: Display name of the first system.
-            second: Display name of the second system.
-            metric: Short name of the metric, such as ``recall``.
-            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
-                without a threshold, such as ``auroc``.
-
-        Returns:
-            True if the verdict says that a difference is shown, False if it says that none is
-            shown; None if it does not mention the two systems in this order with this figure.
+        The result is None if the verdict does not mention the two systems in this order with this
+        figure.
         """
         claims = list(self.claims)
         for conclusion in self.conclusions:
@@ -189,11 +173,6 @@ class AnswerContext:
         unequal: Training conditions that are not equal in all systems: for each condition, its
             value by system, such as ``{"input size": {"A": "128 px", "B": "96 px"}}``.
         n_synthetic: Number of evaluated images that were drawn by a program and are no radiographs.
-        cautions: Notes on what may make the result wrong, the most harmful first.
-
-    Example:
-        >>> AnswerContext(seeds={"A": 3}).seeds["A"]
-        3
     """
 
     seeds: Mapping[str, int] = field(default_factory=dict)
