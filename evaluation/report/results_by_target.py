@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,7 +141,7 @@ class ResultsByTarget(ShownAsText):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return f"<p>{self.headline}</p>{self.table.to_html()}"
+        return f"<p>{html.escape(self.headline)}</p>{self.table.to_html()}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer, the rows of the means, and where the report of each finding is.

@@ -155,6 +155,17 @@ def test_a_patient_that_the_list_lacks_is_reported_for_the_argument(table):
         compared(table, table.set_index("image_id")["label"], patients=patients)
 
 
+def test_a_file_of_patients_is_read_as_on_the_command_line(table, tmp_path):
+    file = tmp_path / "patients.csv"
+    table[["image_id", "patient_id"]].to_csv(file, sep=";", index=False)
+    labels = table.set_index("image_id")["label"]
+    from_file = compared(table, labels, patients=file)
+    from_series = compared(table, labels, patients=table.set_index("image_id")["patient_id"])
+    pd.testing.assert_frame_equal(from_file.to_frame(), from_series.to_frame())
+    with pytest.raises(InputError, match=r"absent\.csv"):
+        compared(table, labels, patients=tmp_path / "absent.csv")
+
+
 def test_a_role_gives_thresholds_and_none_gives_figures_without_any(table):
     without = compared(table, table["label"].to_numpy())
     assert set(without.to_frame().dropna(subset="estimate")["policy"]) == {""}
