@@ -1,7 +1,7 @@
 """Submission files of Kaggle's challenges, which hold all boxes of an image in one cell.
 
 RSNA Pneumonia Detection Challenge 2018 (``patientId,PredictionString``): confidence, x, y, width
-and height of each box. VinBigData 2020 (``image_id,PredictionString``): class, confidence and the
+and height of each box. VinBigData 2021 (``image_id,PredictionString``): class, confidence and the
 corners x1, y1, x2, y2; class 14 is "No finding". An empty cell says that nothing was found.
 
 Source:
