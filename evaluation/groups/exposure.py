@@ -32,7 +32,6 @@ class Exposure:
     """Images that a system, or the pretrained encoder in it, has seen in its training.
 
     Attributes:
-        system: Display name of the system.
         source: Where the list of seen images comes from, such as a file name.
         labels_seen: True if the labels of the images were seen, too; False if only the pixels were
             seen.

@@ -75,7 +75,7 @@ class ShareName(NamedTuple):
         group: Group of images within `topic`, such as ``F`` for ``sex``; empty for all images.
         policy: Rule that chose the threshold, such as ``max_f1``; empty for a figure without a
             threshold.
-        metric: Short name of the metric, such as ``recall``.
+        metric: Short name, such as ``recall``.
     """
 
     topic: str

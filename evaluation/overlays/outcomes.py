@@ -17,9 +17,7 @@ Sign = Literal["right", "wrong", "open"]
 class Outcome(NamedTuple):
     """Short statement whether one system (a detector or classifier) is right on one image.
 
-    Attributes:
-        sign: ``right``, ``wrong`` or ``open`` (undecided, or the truth is unknown).
-        text: Short description, such as ``missed`` or ``false alarm``.
+    The sign ``open`` means that it is undecided, or that the truth is unknown.
     """
 
     sign: Sign

@@ -32,7 +32,7 @@ def _on_lesion(x: float, y: float, truth: npt.NDArray[np.float64]) -> bool:
 
 
 def boxes_on_lesions(prediction: ImagePrediction, truth: ImageTruth) -> bool:
-    """Return True if every box that is drawn in full has its centre on a true lesion."""
+    """Return True if every box from `box_cut` on has its centre on a true lesion."""
     lesions = NO_BOXES if truth.boxes is None else truth.boxes
     full = prediction.boxes[prediction.boxes[:, 4] >= prediction.box_cut]
     centres = (full[:, :2] + full[:, 2:4]) / 2

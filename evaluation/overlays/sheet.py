@@ -75,7 +75,6 @@ class Drawing:
 
     Attributes:
         panels: RGB pixels of each panel, uint8, shape ``(H, W, 3)``, all of one size.
-        captions: Text below each panel.
         marks: What is drawn on the panels, for the legend.
         warnings: Reasons why the predictions may be wrong, shown above the legend.
         note: Text below the legend; may be empty.
