@@ -18,21 +18,11 @@ class WeightedAfroc:
     normal image, 1/2 if the two scores are equal, and 0 otherwise. A lesion that no mark finds and
     a normal image without a mark have the score minus infinity.
 
-    Args:
-        hits: Lesions with the marks (predicted boxes, or boxes or points that a reader set) that
-            find them, and the marks that hit no lesion.
-        worth: Weight of each lesion, at least 0, shape ``(lesions,)``. If all weights are 1, the
-            area is that of the AFROC, in which every lesion counts alike.
-        clusters: Patient of each image as a whole number from 0, shape ``(images,)``.
+    `worth` is the weight of each lesion, at least 0; with weights of 1 every lesion counts alike.
+    `clusters` numbers the patient of each image from 0.
 
     Source:
         Chakraborty and Berbaum 2004 (JAFROC); Chakraborty and Zhai 2016 (weights).
-
-    Example:
-        >>> hits = LesionHits(np.array([0]), np.array([0.9]), np.array([0, 1]),
-        ...     np.array([0.9, 0.4]), np.array([False, True]), 2)
-        >>> WeightedAfroc.shared(hits, np.array([0, 1]))(np.ones((1, 2), dtype=int)).tolist()
-        [1.0]
     """
 
     def __init__(self, hits: LesionHits, worth: Floats, clusters: Integers) -> None:
@@ -47,32 +37,18 @@ class WeightedAfroc:
 
     @classmethod
     def shared(cls, hits: LesionHits, clusters: Integers) -> WeightedAfroc:
-        """Build an object whose lesions share the weight of their image (weighted AFROC).
-
-        Args:
-            hits: Lesions with the marks (predicted boxes, or boxes or points that a reader set)
-                that find them, and the marks that hit no lesion.
-            clusters: Patient of each image as a whole number from 0, shape ``(images,)``.
-
-        Returns:
-            An object that computes the area, in which each of the k lesions of an image has the
-            weight 1 / k.
+        """Build an object in which each of the k lesions of an image has the weight 1 / k.
 
         Source:
-            Chakraborty and Zhai 2016.
+            Chakraborty and Zhai 2016 (weighted AFROC).
         """
         lesions_of_image = np.bincount(hits.lesion_image)
         return cls(hits, 1 / lesions_of_image[hits.lesion_image], clusters)
 
     def __call__(self, weights: Integers) -> Floats:
-        """Compute the area under the curve for each weighting.
+        """Compute the area, ``(R,)``, under each of R weightings of P patients, ``(R, P)``.
 
-        Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
-                how often each patient was drawn in each of R bootstrap resamples.
-
-        Returns:
-            Areas in [0, 1], shape ``(R,)``; NaN where no lesion or no normal image has a weight.
+        It is NaN where no lesion or no normal image has a weight.
         """
         normals = self._normals.sums(weights)
         on_lesion = np.take(weights, self._patient_of_lesion, axis=1) * self._worth

@@ -45,17 +45,10 @@ _MARGIN = 1e-6  # pycocotools decides on pairs whose IoU is this near to a thres
 class WeightedAveragePrecision:
     """Average precision of matched boxes, for many weightings of the patients at once.
 
-    It is that of COCO, or that of Pascal VOC from 2010 on. Average precision needs the precision
-    only at the boxes that match a true box. Most boxes match none at any threshold; they are
-    counted for each patient once, before any weighting.
-
-    Args:
-        matches: Predicted boxes of all images in the order of falling scores, with the IoU
-            thresholds at which each matches a true box.
-        clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
-        n_clusters: Number of patients, P.
-        every_recall: If True, the interpolated precision is averaged over every recall, as Pascal
-            VOC does from 2010 on; otherwise over COCO's 101 recall levels.
+    It is that of COCO over 101 recall levels or, with `every_recall`, that of Pascal VOC from 2010
+    on. Average precision needs the precision only at the boxes that match a true box. Most boxes
+    match none at any threshold; they are counted for each patient once, before any weighting.
+    `clusters` numbers the patient of each image from 0 to `n_clusters` - 1.
 
     Source:
         Lin et al. 2014 (COCO); Everingham et al. 2010 (Pascal VOC).
@@ -95,15 +88,9 @@ class WeightedAveragePrecision:
         )
 
     def __call__(self, weights: Integers) -> Floats:
-        """Compute the average precision for each weighting and each IoU threshold.
+        """Compute the average precision, ``(R, thresholds)``, under R weightings, shape ``(R, P)``.
 
-        Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
-                how often each patient was drawn in each of R bootstrap resamples.
-
-        Returns:
-            Average precision in [0, 1], shape ``(R, thresholds)``; NaN where no patient with a true
-            box has a weight.
+        It is in [0, 1], and NaN where no patient with a true box has a weight.
         """
         n_true = np.asarray(weights, dtype=np.float64) @ self._n_true  # (R,)
         finder = np.take(weights, self._patient_of_finder, axis=1)  # (R, finds)
@@ -216,25 +203,6 @@ def unchecked_average_precision(
     """Compute `average_precision` without checks of the input, for tables that are valid already.
 
     Training calls it at each validation, on boxes that the network has just predicted.
-
-    Args:
-        boxes: Valid predicted boxes, as a table with the columns ``image_id``, ``x1``, ``y1``,
-            ``x2``, ``y2`` (original px) and ``score`` (in [0, 1]).
-        truth: Valid true boxes, as a table with the same columns except ``score``.
-        image_ids: Ids of all images that are evaluated, each once, shape ``(images,)``.
-
-    Returns:
-        The figures ``ap50`` and ``ap`` in [0, 1]; both are None if no image has a true box.
-
-    Source:
-        Lin et al. 2014 (COCO), as computed by pycocotools.
-
-    Example:
-        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
-        ...     "y2": [2.0]})
-        >>> figures = unchecked_average_precision(truth.assign(score=0.9), truth, pd.Index(["a"]))
-        >>> round(figures["ap50"], 6)
-        1.0
     """
     return coco_average_precision(pair_boxes(boxes, truth, image_ids))
 
@@ -255,23 +223,13 @@ def coco_average_precision(
 ) -> dict[str, float | None]:
     """Compute COCO's AP50 and AP from pairs of predicted and true boxes of one class.
 
-    AP50 is the average precision at an IoU threshold of 0.5; AP is its mean over the thresholds
-    0.50, 0.55, ... 0.95.
-
     A predicted box whose IoU with every true box is below 0.5 matches none. If a predicted and a
     true box have an IoU of 0.5 or more with each other only, they match where this IoU reaches the
-    threshold. Only the remaining boxes are given to pycocotools, which is slow. The result equals
-    that of pycocotools on all boxes.
+    threshold. Only the remaining boxes are given to pycocotools, which is slow. The result,
+    ``ap50`` and ``ap``, equals that of pycocotools on all boxes; both are None without a true box.
 
-    Args:
-        pairs: Pairs of predicted and true boxes of the same image with their IoU, as `pair_boxes`
-            makes them.
-        on_crowd: Share of each predicted box that lies on a crowd, shape ``(boxes,)``. A box that
-            matches no true box is not counted at IoU thresholds that its share reaches. None if
-            there are no crowds.
-
-    Returns:
-        The figures ``ap50`` and ``ap`` in [0, 1]; both are None if there is no true box.
+    `on_crowd` is the share of each predicted box that lies on a crowd: a box that matches no true
+    box is not counted at IoU thresholds that its share reaches.
 
     Source:
         Lin et al. 2014 (COCO), as computed by pycocotools.
@@ -347,17 +305,10 @@ def _precision(
 def coco_annotations(
     image: Integers, corners: Floats, scores: Floats | None = None
 ) -> list[dict[str, Any]]:
-    """Convert boxes to the dictionaries of COCO's annotations and results.
+    """Convert boxes (xyxy, original px) to the dictionaries of COCO's annotations and results.
 
-    Args:
-        image: Number of the image of each box, shape ``(N,)``.
-        corners: Corners xyxy in original px, shape ``(N, 4)``.
-        scores: Score of each box, shape ``(N,)``; None for true boxes, whose scores are set to 1.
-
-    Returns:
-        One dictionary for each box, with the keys of a COCO annotation: ``id``, ``image_id``,
-        ``category_id`` (always 1), ``bbox`` (left, top, width, height), ``area``, ``iscrowd``
-        (always 0) and ``score``. Ids start at 1, because pycocotools uses 0 for "not matched".
+    ``category_id`` is always 1, ``iscrowd`` 0, and the score 1 where none is given. Ids start at 1,
+    because pycocotools uses 0 for "not matched".
 
     Example:
         >>> (box,) = coco_annotations(np.array([7]), np.array([[1.0, 2.0, 4.0, 8.0]]))

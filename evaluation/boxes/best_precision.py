@@ -12,17 +12,11 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 def best_precision(
     called: Integers, n_true: int, recall: Floats, *, beyond: bool = False
 ) -> Floats:
-    """Find the highest precision at or above each recall level, for average precision.
+    """Find the highest precision at or above each recall level; 0 above the highest recall.
 
-    Args:
-        called: Rank of each box that matches a true box, among all boxes in the order of falling
-            scores, from 1, rising, shape ``(hits,)``.
-        n_true: Number of true boxes, at least 1.
-        recall: Recall levels in [0, 1], shape ``(levels,)``.
-        beyond: If True, only precision at a recall strictly above the level counts.
-
-    Returns:
-        Precision in [0, 1], shape ``(levels,)``; 0 at levels above the highest recall.
+    `called` has the rank of each box that matches a true box, among all boxes in the order of
+    falling scores, from 1, rising. With `beyond`, only precision at a recall strictly above the
+    level counts.
 
     Source:
         Everingham et al. 2010 (Pascal VOC); Lin et al. 2014 (COCO).

@@ -47,25 +47,11 @@ _ENDING = re.compile(r"\.(?:png|jpe?g|tiff?|bmp|webp|dcm|dicom|npy|txt)$", re.IG
 def check_scores(
     table: pd.DataFrame, where: str, *, any_range: bool = False, answer: str = ""
 ) -> None:
-    """Check that all scores are numbers in [0, 1], or in any range.
+    """Raise InputError unless all scores are numbers in [0, 1], or finite numbers with `any_range`.
 
-    Args:
-        table: Table with the columns ``image_id`` and ``score``. An optional column ``place`` holds
-            a text for each row that says where it is in its file, such as "line 3".
-        where: Name of the file or argument that holds the rows. The message starts with it.
-        any_range: True allows all finite scores, of which only the ranks count.
-        answer: How the user says that; empty if it is not possible.
-
-    Raises:
-        InputError: A score is NaN or outside [0, 1]. If scores are outside, the message asks
-            whether they are logits or percent.
-
-    Example:
-        >>> table = pd.DataFrame({"image_id": ["a"], "score": [85.0]})
-        >>> check_scores(table, "boxes")
-        Traceback (most recent call last):
-        ...
-        cxr_compare.data_prep.contracts.errors.InputError: boxes: row 0, image 'a': score=85.0; ...
+    The message asks whether scores outside are logits or per cent; `answer` says what the user does
+    if any range is meant, and is empty if that is not possible. An optional column ``place`` says
+    where each row is in its file, such as "line 3".
     """
     scores = table["score"].to_numpy(np.float64)
     is_wrong = ~((scores >= 0) & (scores <= 1))
@@ -90,21 +76,7 @@ def check_scores(
 
 
 def refuse_box_texts(table: pd.DataFrame, where: str) -> None:
-    """Refuse a table with a column of whole boxes, which would be left out.
-
-    Args:
-        table: Columns that are not read. Its index numbers the rows in the message.
-        where: Name of the file or argument. The message starts with it.
-
-    Raises:
-        InputError: A cell writes a box, such as ``[10, 20, 30, 40]``.
-
-    Example:
-        >>> refuse_box_texts(pd.DataFrame({"bbox": ["[10, 20, 30, 40]"]}), "truth")
-        Traceback (most recent call last):
-        ...
-        cxr_compare.data_prep.contracts.errors.InputError: truth: row 0: column 'bbox' holds ...
-    """
+    """Raise InputError if a column that is not read holds boxes, such as ``[10, 20, 30, 40]``."""
     for name, cells in table.select_dtypes(exclude=["number", "bool"]).items():
         are_boxes = are_box_texts(cells.astype(str).rename(str(name))).to_numpy()
         if are_boxes.any():
@@ -142,13 +114,7 @@ def _reach(corners: np.ndarray) -> float:
 def spread_question(boxes: pd.DataFrame, truth: pd.DataFrame, where: str) -> str:
     """Return the question about predicted boxes that are probably in px of a resized image.
 
-    Args:
-        boxes: Predicted boxes with ``x1``, ``y1``, ``x2`` and ``y2`` (px).
-        truth: True boxes with the same columns.
-        where: Name of the file or argument that holds the predicted boxes.
-
-    Returns:
-        The question, with the likely factor to px of the true boxes; empty without doubt.
+    It names the likely factor to px of the true boxes; empty without doubt.
     """
     ratio = _spread_ratio(boxes, truth)
     if ratio is None:
@@ -165,24 +131,10 @@ def _reach_text(boxes: pd.DataFrame) -> str:
 
 
 def check_names(names: pd.Series, ids: pd.Series, where: str, places: pd.Series) -> None:
-    """Check that a table calls no image by two names, such as ``a.png`` and ``a``.
+    """Raise InputError if a table calls one image by two names, such as ``a.png`` and ``a``.
 
-    Args:
-        names: Name of the image in each row of the table, shape ``(N,)``.
-        ids: Id of the image in each row, shape ``(N,)``, with the index of `names`.
-        where: Name of the file that holds the rows. The message starts with it.
-        places: Text for each row that says where it is in its file, such as "row 3" or "line 3",
-            shape ``(N,)``, with the index of `names`.
-
-    Raises:
-        InputError: Two different names belong to the same image id.
-
-    Example:
-        >>> names, ids = pd.Series(["a.png", "a"]), pd.Series(["a", "a"])
-        >>> check_names(names, ids, "boxes.csv", pd.Series(["row 0", "row 1"]))
-        Traceback (most recent call last):
-        ...
-        cxr_compare.data_prep.contracts.errors.InputError: boxes.csv: row 1 calls image 'a' 'a', ...
+    `names`, `ids` and `places` (such as "row 3", for the message) have one value for each row and
+    the same index.
     """
     if (names.to_numpy() == ids.to_numpy()).all():
         return
@@ -203,14 +155,6 @@ def check_names(names: pd.Series, ids: pd.Series, where: str, places: pd.Series)
 def near_ids(ids: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     """Find ids that differ from a known id only in upper or lower case or in the file's ending.
 
-    Args:
-        ids: Image ids to look up, such as those of a table of boxes.
-        known: Image ids that exist.
-
-    Returns:
-        A dictionary from each of `ids` that resembles a known id to this known id. Ids that equal a
-        known id, or resemble none, are left out.
-
     Example:
         >>> near_ids(["A.png", "b", "c"], ["a", "b"])
         {'A.png': 'a'}
@@ -227,19 +171,8 @@ def check_arguments(boxes: Any, truth: Any, ids: pd.Index, *, crowds: bool = Fal
     Boxes of images that are not in `ids` are allowed. But a table is refused if none of its images
     is in `ids`, unless it has images in common with the other table, and the other table has images
     in common with `ids`. An id that equals one of `ids` except for upper or lower case or the
-    file's ending is refused as well.
-
-    Args:
-        boxes: DataFrame of predicted boxes with the columns ``image_id``, ``x1``, ``y1``, ``x2``,
-            ``y2`` (original px) and ``score`` (in [0, 1]).
-        truth: DataFrame of true boxes with the same columns except ``score``.
-        ids: Ids of all images that are evaluated, each once.
-        crowds: True if the metric knows COCO's crowds (column ``crowd`` of `truth`).
-
-    Raises:
-        InputError: A true box is a crowd and `crowds` is False, a table is no DataFrame, a column
-            is missing, a box or a score is invalid, an id repeats, no image of a table is among the
-            ids, or a table spells the id of an image in another way.
+    file's ending is refused as well. So are a missing column, an invalid box or score, an id that
+    repeats and, unless the metric knows `crowds`, a true box that is one.
     """
     if not ids.is_unique:
         raise InputError(

@@ -67,23 +67,12 @@ def choosing_figures() -> tuple[str, ...]:
 
     They are the metrics that rank boxes by score: average precision, FROC, AFROC and the RSNA 2018
     score, which is the highest over all score cuts.
-
-    Example:
-        >>> "froc_mean" in choosing_figures(), "auroc" in choosing_figures()
-        (True, False)
     """
     return tuple(name for group in _CHOOSING for name in family(group))
 
 
 def check_boxes_by(metric: str) -> None:
-    """Check the name of the figure by whose highest value the rule for boxes is chosen.
-
-    Raises:
-        InputError: `metric` is not one of the names that `choosing_figures` returns.
-
-    Example:
-        >>> check_boxes_by("froc_mean")
-    """
+    """Raise InputError unless the metric is one of `choosing_figures`."""
     if metric not in choosing_figures():
         raise InputError(
             f"--boxes-by {metric}: give a figure of ranked boxes: {', '.join(choosing_figures())}"
@@ -93,28 +82,10 @@ def check_boxes_by(metric: str) -> None:
 def box_figure(
     metric: str, pairs: BoxPairs, patients: Integers, n_patients: int
 ) -> FigureOfWeights:
-    """Prepare to compute one figure of boxes, such as AP50, for many weightings of patients.
+    """Return one of `choosing_figures` as a function of the weights of P patients, ``(R, P)``.
 
-    Args:
-        metric: Short name of the figure, such as ``ap50``; one of `choosing_figures`.
-        pairs: Predicted boxes paired with the true boxes of the same image.
-        patients: Patient of each image as an index from 0, shape ``(images,)``.
-        n_patients: Number P of patients.
-
-    Returns:
-        A function of whole-number patient weights, shape ``(R, P)``, where each of the R rows is
-        one weighting, such as a bootstrap resample. It returns the figure under the weights of each
-        row, shape ``(R,)``; NaN where the figure is undefined.
-
-    Example:
-        >>> import pandas as pd
-        >>> from cxr_compare.evaluation.boxes.matching import pair_boxes
-        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
-        ...     "y2": [2.0]})
-        >>> pairs = pair_boxes(truth.assign(score=0.9), truth, pd.Index(["a", "b"]))
-        >>> figure = box_figure("ap50", pairs, np.array([0, 1]), 2)
-        >>> figure(np.array([[1, 1]])).round(3).tolist()
-        [1.0]
+    The function returns the figure, shape ``(R,)``, NaN where it is undefined. `patients` numbers
+    the patient of each image from 0.
     """
     if metric.startswith("ap50"):  # which needs one IoU threshold only
         precision = WeightedAveragePrecision(match_pairs(pairs, [0.5]), patients, n_patients)

@@ -39,14 +39,7 @@ _COLUMNS = ("image_id", *EDGES, "score", "finding", "crowd")
 
 
 class BoxArguments(NamedTuple):
-    """Arguments of a box metric, converted to tables by `box_arguments`.
-
-    Attributes:
-        boxes: Predicted boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
-            ``score``.
-        truth: True boxes with the same columns except ``score``.
-        image_ids: Ids of all images that are evaluated, as texts.
-    """
+    """Predicted boxes, true boxes and image ids (texts) of a box metric, from `box_arguments`."""
 
     boxes: pd.DataFrame
     truth: pd.DataFrame
@@ -160,33 +153,11 @@ def box_arguments(
     """Convert the arguments of a box metric to two checked tables and an index of image ids.
 
     A DataFrame that already has the columns ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2`` is
-    returned with its ids as texts and otherwise unchanged. The column ``finding`` is removed unless
-    both tables have it. If no ids are given, the two lists must hold one output for each image in
-    the same order, and the positions become the ids.
-
-    Args:
-        boxes: Predicted boxes, in a form that `boxes_table` reads: a DataFrame, a list of the
-            outputs of a detection library with one for each image, or COCO results.
-        truth: True boxes, in one of the same forms, without scores.
-        image_ids: Ids of all images that are evaluated, or None if `boxes` and `truth` are lists
-            that hold one output for each image.
-        one_class: If True, a table whose column ``finding`` names several classes is refused.
-        crowds: True if the metric knows COCO's crowds (column ``crowd`` of the true boxes).
-
-    Returns:
-        The table of predicted boxes, the table of true boxes, and the image ids.
-
-    Raises:
-        InputError: `boxes` or `truth` has no form that `boxes_table` reads, a table has several
-            classes although `one_class` is True, `image_ids` is None although `boxes` and `truth`
-            are not two lists of the same length with one output for each image, or the tables do
-            not pass `check_arguments`.
-
-    Example:
-        >>> outputs = [{"boxes": [[0, 0, 4, 2]], "scores": [0.9]}]
-        >>> arguments = box_arguments(outputs, [{"boxes": [[0, 0, 4, 2]]}], ["a"])
-        >>> arguments.boxes["score"].tolist(), arguments.image_ids.tolist()
-        ([0.9], ['a'])
+    returned with its ids as texts and otherwise unchanged; all else that `boxes_table` reads is
+    converted. The column ``finding`` is removed unless both tables have it; with `one_class`, a
+    table that names several classes is refused. If no ids are given, the two lists must hold one
+    output for each image in the same order, and the positions become the ids. `check_arguments`
+    says what else raises InputError.
     """
     arguments = box_tables(boxes, truth, image_ids, one_class=one_class)
     check_arguments(*arguments, crowds=crowds)

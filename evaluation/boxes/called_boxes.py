@@ -20,12 +20,7 @@ class WeightedCalls:
     Boxes with a score of at least a cut are called. For the F1, each lesion takes at most one
     called box with an IoU of at least 0.5, as COCO matches them; every other called box is a false
     positive. A false mark is a called box that hits no lesion by an IoU of at least 0.2, as in the
-    FROC curve.
-
-    Args:
-        pairs: Pairs of predicted and true boxes of the same image with their IoU.
-        clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
-        n_clusters: Number of patients, P.
+    FROC curve. `clusters` numbers the patient of each image from 0 to `n_clusters` - 1.
 
     Example:
         >>> import pandas as pd
@@ -64,15 +59,10 @@ class WeightedCalls:
         )
 
     def at(self, weight: Floats, cuts: Floats) -> Floats:
-        """Compute both figures for each row of weights at the row's own score cut.
+        """Compute both figures, ``(R, 2)``, for R rows of weights, each at its own score cut.
 
-        Args:
-            weight: Weights of P patients in R weightings, shape ``(R, P)``.
-            cuts: Score cut of each row of `weight`, shape ``(R,)``; NaN where a row has no cut.
-
-        Returns:
-            F1 and false marks per image, shape ``(R, 2)``; NaN in rows without a cut, and where
-            there is neither a lesion nor a called box, or no image.
+        They are NaN in rows whose cut is NaN, and where there is neither a lesion nor a called box,
+        or no image.
         """
         sums = np.full((3, len(weight)), np.nan)
         for cut in np.unique(cuts[~np.isnan(cuts)]).tolist():

@@ -15,25 +15,16 @@ _BACKGROUND_IOU = 0.1
 
 
 def count_error_types(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
-    """Count the lesions and the called boxes of each image by outcome.
+    """Count the lesions and the called boxes of each image by outcome, shape ``(images,)`` each.
 
     A box is called if its score is at least the cut. Called boxes are matched in the order of
     falling scores, each to the unmatched lesion with which its IoU is highest, if that IoU is at
     least 0.5. A called box that matches no lesion is one of three errors, by its highest IoU with
-    any lesion: a duplicate from 0.5, a poor box from 0.1 to 0.5, or background below 0.1.
+    any lesion: a ``duplicate`` from 0.5, a ``poor_box`` from 0.1 to 0.5, or ``background`` below
+    0.1.
 
-    A lesion that a box matches is found. A lesion that no box matches is poorly boxed if some poor
-    box has its highest IoU with it; otherwise it is missed.
-
-    Args:
-        pairs: Pairs of predicted and true boxes of the same image with their IoU, as `pair_boxes`
-            makes them. Each true box is a lesion.
-        cut: Score from which on boxes are called.
-
-    Returns:
-        Counts for each image, shape ``(images,)``, by these names: ``lesions`` is the number of
-        lesions, which are ``found``, ``poorly_boxed`` or ``missed``; ``poor_box``, ``duplicate``
-        and ``background`` are numbers of boxes.
+    Of the ``lesions``, one that a box matches is ``found``. One that no box matches is
+    ``poorly_boxed`` if some poor box has its highest IoU with it; otherwise it is ``missed``.
 
     Source:
         Bolya et al. 2020 (TIDE), restricted to one class, so without classification errors.

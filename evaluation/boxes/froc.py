@@ -27,11 +27,7 @@ class WeightedFroc:
     count. The sensitivity at a rate of false positives is the highest one among the operating
     points that do not exceed the rate. There is no interpolation between operating points.
 
-    Args:
-        hits: Lesions with the marks (predicted boxes, or boxes or points that a reader set) that
-            find them, and the marks that hit no lesion.
-        clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
-        n_clusters: Number of patients, P.
+    `clusters` numbers the patient of each image from 0 to `n_clusters` - 1.
 
     Source:
         Chakraborty 1989; the rates are those of LUNA16 (Setio et al. 2017).
@@ -62,16 +58,10 @@ class WeightedFroc:
         self._n_lesions = np.bincount(patients[hits.lesion_image], minlength=n_clusters)
 
     def figures(self, weights: Integers, rates: Sequence[float] = FROC_RATES) -> Floats:
-        """Compute the sensitivity at each rate of false positives, and the mean over the rates.
+        """Compute the mean over the rates and the sensitivity at each rate, ``(R, 1 + rates)``.
 
-        Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
-                how often each patient was drawn in each of R bootstrap resamples.
-            rates: Numbers of false positives per image, each at least 0.
-
-        Returns:
-            The mean in the first column and the sensitivity at each rate in the others, in [0, 1],
-            shape ``(R, 1 + rates)``; NaN where no patient with a lesion has a weight.
+        `weights` has the shape ``(R, P)``, and a rate is a number of false positives per image.
+        Rows in which no patient with a lesion has a weight are NaN.
         """
         weight = np.asarray(weights, dtype=np.float64)
         n_images = weight @ self._n_images
@@ -89,16 +79,8 @@ class WeightedFroc:
 class FrocCurve(NamedTuple):
     """FROC curve: sensitivity per lesion against the mean number of false positives per image.
 
-    From point to point, neither array falls. Both are empty if there is no lesion.
-
-    Attributes:
-        false_positives_per_image: Mean number of false positives per image, shape ``(points,)``.
-        sensitivity: Share of the lesions that are found, in [0, 1], shape ``(points,)``.
-
-    Example:
-        >>> curve = FrocCurve(np.array([0.0, 0.5]), np.array([0.4, 0.8]))
-        >>> curve
-        <FROC curve of 2 points, up to sensitivity 0.800 at 0.500 false positives per image>
+    From point to point, neither array falls. Both have the shape ``(points,)``, and are empty if
+    there is no lesion.
     """
 
     false_positives_per_image: Floats
@@ -162,25 +144,12 @@ def froc(
 
 
 def froc_curve(hits: LesionHits) -> FrocCurve:
-    """Compute the FROC curve from lesions and the marks that find them.
+    """Compute the FROC curve, from (0, 0) to the point at which every mark counts.
 
-    Args:
-        hits: Lesions with the marks (predicted boxes, or boxes or points that a reader set) that
-            find them, and the marks that hit no lesion.
-
-    Returns:
-        The share of lesions that are found against the mean number of false positives (marks that
-        hit no lesion) per image, from (0, 0) to the point at which every mark counts; empty if
-        there is no lesion.
+    It is empty if there is no lesion.
 
     Source:
         Chakraborty 1989.
-
-    Example:
-        >>> hits = LesionHits(np.array([0]), np.array([0.9]), np.array([0, 1]),
-        ...     np.array([0.9, 0.4]), np.array([False, True]), 2)
-        >>> froc_curve(hits)
-        <FROC curve of 3 points, up to sensitivity 1.000 at 0.500 false positives per image>
     """
     n_lesions = len(hits.best)
     if not n_lesions:

@@ -34,8 +34,9 @@ def iobb(
     Args:
         boxes: Predicted boxes, as a table with the columns ``image_id``, ``x1``, ``y1``, ``x2``,
             ``y2`` (original px) and ``score`` (in [0, 1]), or as a list of the outputs of a
-            detection library (torchvision, Ultralytics or supervision), one for each image. Boxes
-            of images that are not in `image_ids` are ignored.
+            detection library (torchvision, Ultralytics or supervision), one for each image. The 100
+            most confident boxes of each image count. Boxes of images that are not in `image_ids`
+            are ignored.
         truth: True boxes, one for each lesion, in one of the same two forms, without scores.
         image_ids: Ids of all images that are evaluated, with and without boxes, each once. None is
             allowed if `boxes` and `truth` are lists that hold one output for each image, in the

@@ -21,15 +21,11 @@ class HitRule(NamedTuple):
     """Rule by which a mark (a predicted box, or a reader's box or point) hits a lesion.
 
     Attributes:
-        kind: Kind of the rule. With ``iou``, the IoU of mark and lesion must be at least `limit`.
-            With ``centre``, the centre of the mark must lie in the lesion's box or on its border.
-            With ``distance``, the centres of mark and lesion must be at most `limit` apart.
+        kind: With ``iou``, the IoU of mark and lesion must be at least `limit`. With ``centre``,
+            the centre of the mark must lie in the lesion's box or on its border. With ``distance``,
+            the centres of mark and lesion must be at most `limit` apart.
         limit: Least IoU in (0, 1] for ``iou``, largest distance in original px for ``distance``;
             unused for ``centre``.
-
-    Example:
-        >>> HitRule("iou", 0.2)
-        HitRule(kind='iou', limit=0.2)
     """
 
     kind: Literal["iou", "centre", "distance"]
@@ -43,19 +39,13 @@ HIT_RULES: dict[Hit, HitRule] = {"iou": HitRule("iou", 0.2), "centre": HitRule("
 class AfrocCurve(NamedTuple):
     """Points of an alternative FROC (AFROC) curve, from (0, 0) to (1, 1).
 
-    A mark is a predicted box, or a box or point that a reader set. A mark that hits no lesion is
-    false. Each point belongs to a score cut; only marks with a score of at least the cut count
-    there.
+    Each point belongs to a score cut; only marks with a score of at least the cut count there.
 
     Attributes:
-        false_positive_fraction: Share of the images without a lesion that have a false mark, in
-            [0, 1], shape ``(points,)``.
+        false_positive_fraction: Share of the images without a lesion that have a false mark, shape
+            ``(points,)``.
         lesion_fraction: Sum of the weights of the lesions that a mark hits, as a share of the
-            weight of all lesions, in [0, 1], shape ``(points,)``.
-
-    Example:
-        >>> AfrocCurve(np.array([0.0, 1.0]), np.array([0.0, 1.0])).lesion_fraction.tolist()
-        [0.0, 1.0]
+            weight of all lesions, shape ``(points,)``.
     """
 
     false_positive_fraction: Floats
@@ -64,9 +54,6 @@ class AfrocCurve(NamedTuple):
 
 class LesionHits(NamedTuple):
     """Lesions with the scores of the marks that find them, and the marks of all images.
-
-    The marks are the predicted boxes of a system, or the boxes or points that a reader set. A mark
-    that hits no lesion is false.
 
     Attributes:
         lesion_image: Position of the image of each lesion, shape ``(lesions,)``.
@@ -93,10 +80,7 @@ class LesionHits(NamedTuple):
 
     @property
     def highest_false(self) -> Floats:
-        """Highest score of a false mark on each image, shape ``(images,)``.
-
-        The value is minus infinity for images without a false mark.
-        """
+        """Highest score of a false mark on each image, ``(images,)``; minus infinity if none."""
         highest = np.full(self.n_images, -np.inf)
         np.maximum.at(highest, self.mark_image[self.false], self.mark_score[self.false])
         return highest
@@ -109,15 +93,9 @@ class LesionHits(NamedTuple):
     def afroc_curve(self, worth: Floats) -> AfrocCurve:
         """Compute the AFROC curve: found lesions against images with a false mark.
 
-        Only false marks on images without a lesion count.
-
-        Args:
-            worth: Weight of each lesion, at least 0, shape ``(lesions,)``. If all weights are 1,
-                every lesion counts alike.
-
-        Returns:
-            The curve, with the point (0, 0), one point for each distinct score in falling order,
-            and the point (1, 1).
+        Only false marks on images without a lesion count. `worth` is the weight of each lesion, at
+        least 0. Between (0, 0) and (1, 1), the curve has one point for each distinct score in
+        falling order.
 
         Source:
             Chakraborty and Winter 1990.
@@ -136,16 +114,6 @@ def find_lesions(pairs: BoxPairs, rule: HitRule = HIT_RULES["iou"]) -> LesionHit
     """Find the lesions that predicted boxes hit, and the predicted boxes that hit no lesion.
 
     A lesion may be hit by several boxes, and a box may hit several lesions.
-
-    Args:
-        pairs: Pairs of predicted and true boxes of the same image with their IoU, as `pair_boxes`
-            makes them. Each true box is a lesion.
-        rule: Rule by which a predicted box hits a lesion; by default, the IoU of the two must be at
-            least 0.2.
-
-    Returns:
-        The lesions, each with the highest score of a box that hits it, and the predicted boxes as
-        marks.
 
     Source:
         Chakraborty 1989 (free-response marks).

@@ -1,7 +1,9 @@
 """Boxes and points from a classifier's activation maps, and the rules that cut maps into boxes.
 
-An activation map is a coarse grid of raw values (evidence for a finding) over a part of the image,
-whose outer frame is given in px of the original image.
+An activation map is a coarse grid of raw values (evidence for a finding) over a part of the image.
+A table of maps has one row for each map: ``image_id``; ``grid_h`` and ``grid_w``, the numbers of
+cells down and across; ``values``, the flat list of raw values, one row of cells after the other;
+and ``x1``, ``y1``, ``x2``, ``y2``, the outer frame in original px.
 """
 
 from __future__ import annotations
@@ -26,14 +28,7 @@ _LEAST_EVIDENCE = 0.02
 
 
 class MapFrame(NamedTuple):
-    """Rectangle of the original image that an activation map covers.
-
-    Attributes:
-        x1: Left edge in original px.
-        y1: Upper edge in original px.
-        x2: Right edge in original px.
-        y2: Lower edge in original px.
-    """
+    """Rectangle of the original image that an activation map covers, in original px."""
 
     x1: float
     y1: float
@@ -50,15 +45,9 @@ class _Map(NamedTuple):
 
 
 class CutBoxes(NamedTuple):
-    """Boxes that are cut out of one activation map.
+    """Boxes that are cut out of one activation map, with their scores in [0, 1], shape ``(N,)``.
 
-    Attributes:
-        corners: Corners xyxy in original px, not clipped to the image, shape ``(N, 4)``.
-        scores: Score of each box in [0, 1], shape ``(N,)``.
-
-    Example:
-        >>> CutBoxes(np.array([[0.0, 0.0, 4.0, 2.0]]), np.array([0.8])).scores.tolist()
-        [0.8]
+    Their corners are xyxy in original px, not clipped to the image, shape ``(N, 4)``.
     """
 
     corners: Floats
@@ -66,34 +55,15 @@ class CutBoxes(NamedTuple):
 
 
 def map_grid(row: Mapping[str, Any]) -> Floats:
-    """Return the raw values of one activation map as an array of two dimensions.
-
-    Args:
-        row: One row of a table of maps: ``grid_h`` and ``grid_w``, the numbers of cells down and
-            across, and ``values``, the flat list of raw values, one row of cells after the other.
-
-    Returns:
-        Raw values of the cells, before any scaling, shape ``(grid_h, grid_w)``.
-
-    Example:
-        >>> map_grid({"grid_h": 1, "grid_w": 2, "values": [0.5, 1.0]}).tolist()
-        [[0.5, 1.0]]
-    """
+    """Return the raw values of one row of a table of maps, shape ``(grid_h, grid_w)``."""
     values = np.asarray(row["values"], dtype=np.float64)
     return values.reshape(int(row["grid_h"]), int(row["grid_w"]))
 
 
 def upsample(grid: Floats, factor: int = _UPSAMPLING) -> Floats:
-    """Upsample a map by bilinear interpolation between the centres of its cells.
+    """Upsample a map by bilinear interpolation to `factor` points a cell along each side.
 
     Between the outermost cell centres and the border of the map, the values are constant.
-
-    Args:
-        grid: Values of the cells, shape ``(H, W)``.
-        factor: Number of points for each cell along each side, at least 1.
-
-    Returns:
-        Values at the points, shape ``(H x factor, W x factor)``.
 
     Example:
         >>> upsample(np.array([[0.0, 1.0]]), factor=2).tolist()
@@ -148,16 +118,9 @@ def _read_maps(maps: pd.DataFrame) -> Iterator[_Map]:
 def map_peaks(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
     """Find the highest point of the activation map of each image.
 
-    Args:
-        maps: Table of maps, one row for each image that has one. Its columns are ``image_id``;
-            ``grid_h`` and ``grid_w``, the numbers of cells down and across; ``values``, the flat
-            list of raw values; and ``x1``, ``y1``, ``x2``, ``y2``, the outer frame in original px.
-        image_ids: Ids of all images, each once, shape ``(images,)``.
-
-    Returns:
-        Table with ``point_x`` and ``point_y`` in original px and ``peak``, the raw value at this
-        point. It has one row for each image in the order of `image_ids`; all three values are NaN
-        for an image without a map.
+    The table has ``point_x`` and ``point_y`` in original px and ``peak``, the raw value there, with
+    one row for each image in the order of `image_ids`; all three are NaN for an image without a
+    map.
 
     Source:
         Zhou et al. 2016 (class activation maps); Zhang et al. 2018 (the pointing game).
@@ -177,14 +140,8 @@ def map_peaks(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
 def cell_size_text(maps: pd.DataFrame) -> str:
     """Describe how many cells a system's maps have and how large one cell is.
 
-    Args:
-        maps: Table with one activation map in each row, at least one: ``grid_h`` and ``grid_w``,
-            the numbers of cells down and across, and ``x1``, ``x2``, the left and right edge of the
-            map in original px.
-
-    Returns:
-        A phrase for reports. It has the numbers of cells of the smallest map. Where the cells of
-        the maps differ in width, it gives the smallest and the largest width.
+    The numbers of cells are those of the smallest map. Where the cells differ in width, the
+    smallest and the largest width are given.
 
     Example:
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [8], "grid_w": [8],
@@ -204,24 +161,9 @@ def cell_size_text(maps: pd.DataFrame) -> str:
 def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
     """Compute the range of raw values on which all activation maps of a system are shown.
 
-    The same range is used for every map, so a faint map stays faint when it is drawn or cut.
-
-    Args:
-        maps: Table of the activation maps of the validation images, one row for each map, with
-            ``image_id``; ``grid_h`` and ``grid_w``, the numbers of cells down and across;
-            ``values``, the flat list of raw values; and ``x1``, ``y1``, ``x2``, ``y2``, the outer
-            frame in original px.
-
-    Returns:
-        The lower end, which is 0 (no evidence), and the upper end, which is the 99th percentile of
-        the highest values of the maps, in raw values. If that percentile is not positive, or there
-        is no map, the upper end is 1.
-
-    Example:
-        >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
-        ...     "values": [[0.5, 2.0]], "x1": [0.0], "y1": [0.0], "x2": [64.0], "y2": [32.0]})
-        >>> map_scale(maps)
-        (0.0, 2.0)
+    The same range is used for every map, so a faint map stays faint when it is drawn or cut. The
+    lower end is 0 (no evidence), the upper end the 99th percentile of the highest values of the
+    maps of the validation images; it is 1 if that is not positive, or there is no map.
     """
     peaks = [float(one.grid.max()) for one in _read_maps(maps)]
     high = float(np.quantile(peaks, 0.99)) if peaks else 1.0
@@ -244,17 +186,10 @@ class MapParts(NamedTuple):
 
 
 def map_parts(grid: Floats, cut: float) -> MapParts:
-    """Find the connected parts of an activation map whose values are at or above a cut.
+    """Find the connected parts of an activation map whose raw values are at or above a cut.
 
     The map is upsampled to 8 x 8 points for each cell. Points that touch at a side or a corner
     belong to one part.
-
-    Args:
-        grid: Raw values of the cells of the map, before any scaling, shape ``(H, W)``.
-        cut: Least raw value of the points of a part.
-
-    Returns:
-        The parts; none if all values of the map are below the cut.
 
     Example:
         >>> parts = map_parts(np.array([[0.0, 2.0]]), cut=1.0)
@@ -283,15 +218,14 @@ def map_parts(grid: Floats, cut: float) -> MapParts:
 class MapBoxRule:
     """Rule that cuts an activation map into boxes, one around each part at or above a level.
 
-    An absolute level is the same raw value for all maps of a system, so a faint map gives no box. A
-    relative level lies between the lowest and the highest value of each map. With either kind, a
-    map whose highest value is below 2 % of the map scale gives no box. With a relative level, a map
-    whose values are all equal gives none.
+    An absolute level is a share of the map scale, the same raw value for all maps of a system, so a
+    faint map gives no box. A relative level lies between the lowest and the highest value of each
+    map. With either kind, a map whose highest value is below 2 % of the map scale gives no box.
+    With a relative level, a map whose values are all equal gives none.
 
     Attributes:
         level: Level of the cut, in (0, 1).
-        relative: True if the level is a share of the range of each single map, False if it is a
-            share of the map scale, a range of raw values that is the same for all maps of a system.
+        relative: True for a relative level, False for an absolute one.
         most: Largest number of boxes of an image. If there are more parts, those with the highest
             values are taken. None takes all parts.
 
@@ -322,21 +256,12 @@ class MapBoxRule:
     def cut(
         self, grid: Floats, frame: MapFrame, score: float, scale: tuple[float, float]
     ) -> CutBoxes:
-        """Cut one activation map into boxes.
+        """Cut one map of raw values, shape ``(H, W)``, into boxes; `scale` is that of `map_scale`.
 
         The score of a box is the score of the image, times the highest value of the part as a share
-        of the map scale (at most 1). Boxes with a score below 0.001 are left out.
-
-        Args:
-            grid: Raw values of the cells of the map, before any scaling, shape ``(H, W)``.
-            frame: Rectangle of the original image that the map covers, in original px.
-            score: Score of the image, in [0, 1].
-            scale: Lower and upper end of the map scale in raw values, such as ``(0.0, 2.0)``.
-
-        Returns:
-            The boxes in the reading order of their parts, or from the highest value to the lowest
-            if the rule limits their number. There are none if no value reaches the level, or if the
-            map is too faint or constant as described at the class.
+        of the map scale (at most 1). Boxes with a score below 0.001 are left out. The boxes are in
+        the reading order of their parts, or from the highest value to the lowest if the rule limits
+        their number.
         """
         low, high = scale
         lowest = float(grid.min())
@@ -364,21 +289,10 @@ class MapBoxRule:
     def apply(
         self, maps: pd.DataFrame, scores: pd.Series, scale: tuple[float, float]
     ) -> pd.DataFrame:
-        """Cut all maps of a system into the boxes that are evaluated.
+        """Cut all maps of a system into the boxes that are evaluated, as `cut` does.
 
-        Each map is cut as by `cut`. The score of a box contains the score of its image, so that
-        boxes of images with a low score rank below those of images with a high score.
-
-        Args:
-            maps: Table of activation maps, one row for each map, with ``image_id``; ``grid_h`` and
-                ``grid_w``, the numbers of cells down and across; ``values``, the flat list of raw
-                values; and ``x1``, ``y1``, ``x2``, ``y2``, the outer frame in original px.
-            scores: Score of each image in [0, 1], indexed by image id.
-            scale: Lower and upper end of the map scale in raw values, such as ``(0.0, 2.0)``.
-
-        Returns:
-            Table of boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
-            ``score`` (in [0, 1]).
+        The score of a box contains the score of its image (`scores`, by image id), so that boxes of
+        images with a low score rank below those of images with a high score.
 
         Example:
             >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
@@ -415,27 +329,10 @@ def map_box_candidates(
 ) -> list[tuple[MapBoxRule, pd.DataFrame]]:
     """Cut activation maps into boxes by every rule that is tried on the validation images.
 
-    Args:
-        maps: Table of activation maps, one row for each map, with ``image_id``; ``grid_h`` and
-            ``grid_w``, the numbers of cells down and across; ``values``, the flat list of raw
-            values; and ``x1``, ``y1``, ``x2``, ``y2``, the outer frame in original px.
-        scores: Score of each image in [0, 1], indexed by image id.
-        scale: Lower and upper end of the range of raw values that is the same for all maps of a
-            system, as `map_scale` computes it.
-
-    Returns:
-        Each rule with its boxes (a table with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in
-        original px and ``score``), in the order of preference: of equally good rules the earlier
-        one is chosen. Each rule keeps the parts of a map whose values reach a level. First come
-        rules with a level relative to the range of each map and at most one box an image, then such
-        rules with at most two boxes, then rules with a level relative to `scale`.
-
-    Example:
-        >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
-        ...     "values": [[0.0, 2.0]], "x1": [0.0], "y1": [0.0], "x2": [64.0], "y2": [32.0]})
-        >>> candidates = map_box_candidates(maps, pd.Series({"a": 0.8}), (0.0, 2.0))
-        >>> len(candidates), candidates[0][0]
-        (21, MapBoxRule(level=0.6, relative=True, most=1))
+    The rules are in the order of preference: of equally good rules the earlier one is chosen. First
+    come rules with a level relative to the range of each map and at most one box an image, then
+    such rules with at most two boxes, then rules with a level relative to `scale`, that of
+    `map_scale`.
     """
     read = list(_read_maps(maps))
     one = []

@@ -36,8 +36,7 @@ class RankedBoxes:
     Boxes of equal score keep the order of their rows.
 
     Attributes:
-        image: Index of the image of each box, from 0, in the list of image ids, rising, shape
-            ``(N,)``.
+        image: Index of the image of each box in the list of image ids, rising, shape ``(N,)``.
         rank: Rank of each box in its image, 0 for the most confident, shape ``(N,)``.
         score: Score of each box, shape ``(N,)``.
         corners: Corners xyxy in original px, shape ``(N, 4)``.
@@ -52,10 +51,7 @@ class RankedBoxes:
 
     @cached_property
     def falling(self) -> npt.NDArray[np.int64]:
-        """Positions of the boxes in the order of falling scores, shape ``(N,)``.
-
-        Boxes of equal score keep their order.
-        """
+        """Positions of the boxes by falling score, ``(N,)``; ties keep their order."""
         return np.argsort(-self.score, kind="stable")
 
 
@@ -64,8 +60,7 @@ class TrueBoxes:
     """True boxes, ordered by image.
 
     Attributes:
-        image: Index of the image of each box, from 0, in the list of image ids, rising, shape
-            ``(T,)``.
+        image: Index of the image of each box in the list of image ids, rising, shape ``(T,)``.
         corners: Corners xyxy in original px, shape ``(T, 4)``.
         per_image: Number of true boxes of each image, shape ``(images,)``.
     """
@@ -80,8 +75,6 @@ class BoxPairs:
     """Pairs of every predicted box with every true box of the same image.
 
     Attributes:
-        boxes: The N predicted boxes.
-        truth: The T true boxes.
         box: Position in `boxes` of the predicted box of each pair, rising, shape ``(pairs,)``.
         true: Position in `truth` of the true box of each pair, shape ``(pairs,)``.
         iou: IoU of the two boxes of each pair, in [0, 1], shape ``(pairs,)``.
@@ -101,22 +94,10 @@ class BoxPairs:
     iou: Floats
 
     def subset(self, kept: npt.NDArray[np.bool_]) -> BoxPairs:
-        """Select the pairs of some of the predicted boxes, without computing an IoU again.
+        """Return the pairs that `pair_boxes` makes of some boxes, without a new IoU.
 
-        Args:
-            kept: True for the predicted boxes that are kept, shape ``(N,)``; of these the 100 most
-                confident ones of an image count.
-
-        Returns:
-            The same pairs as `pair_boxes` makes from the kept boxes alone.
-
-        Example:
-            >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
-            ...     "y2": [2.0]})
-            >>> boxes = pd.concat([truth.assign(score=0.9), truth.assign(x2=3.0, score=0.4)])
-            >>> pairs = pair_boxes(boxes, truth, pd.Index(["a"]))
-            >>> pairs.subset(np.array([False, True])).iou.tolist()
-            [0.75]
+        `kept` is True for these predicted boxes, shape ``(N,)``; the 100 most confident of them on
+        an image count.
         """
         boxes = self.boxes
         chosen = np.flatnonzero(kept)
@@ -138,9 +119,8 @@ class BoxPairs:
     def moved(self, corners: Floats) -> BoxPairs:
         """Put the predicted boxes elsewhere on their images; scores and ranks stay.
 
-        Args:
-            corners: New corners xyxy in original px, one row for each row of the table from which
-                the boxes were read.
+        `corners` has one row, xyxy in original px, for each row of the table from which the boxes
+        were read.
         """
         boxes = replace(self.boxes, corners=corners[self.boxes.row])
         iou = box_iou(boxes.corners[self.box], self.truth.corners[self.true])
@@ -183,17 +163,9 @@ def pair_boxes(
 ) -> BoxPairs:
     """Pair each predicted box with all true boxes of its image, and compute their IoU.
 
-    Args:
-        boxes: Predicted boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
-            ``score``. The table may be empty. Boxes of images that are not in `image_ids` are
-            ignored.
-        truth: True boxes with the same columns except ``score``.
-        image_ids: Ids of all images that are evaluated, each once, shape ``(images,)``.
-        most: Largest number of predicted boxes of an image that count; these are the most confident
-            ones. None counts all boxes.
-
-    Returns:
-        The predicted boxes, the true boxes and all pairs of them.
+    Both tables have ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px), that of predicted
+    boxes also ``score``, and may be empty. Boxes of images that are not in `image_ids` (each once)
+    are ignored. The `most` most confident predicted boxes of an image count; None counts all.
 
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
@@ -218,15 +190,10 @@ class BoxMatches:
     """Predicted boxes, ordered by falling score, and the IoU thresholds at which each one matches.
 
     Attributes:
-        hit: True where a box matches a true box at an IoU threshold, shape
-            ``(boxes, thresholds)``.
-        image: Index of the image of each box, from 0, in the list of image ids, shape ``(boxes,)``.
+        hit: True where a box matches a true box at an IoU threshold, shape ``(boxes, thresholds)``.
+        image: Index of the image of each box in the list of image ids, shape ``(boxes,)``.
         score: Score of each box, falling, shape ``(boxes,)``.
         n_true: Number of true boxes of each image, shape ``(images,)``.
-
-    Example:
-        >>> BoxMatches(np.array([[True]]), np.array([0]), np.array([0.9]), np.array([2]))
-        <Matches of 1 predicted and 2 true boxes: 1 found, by IoU threshold>
     """
 
     hit: npt.NDArray[np.bool_]
@@ -299,29 +266,12 @@ def match_pairs(
     """Match predicted to true boxes at several IoU thresholds at once, from pairs of them.
 
     The predicted boxes of an image are matched in the order of falling scores. Each is matched to
-    the unmatched true box with which its IoU is highest, if that IoU reaches the threshold.
-
-    Args:
-        pairs: Pairs of predicted and true boxes of the same image with their IoU, as `pair_boxes`
-            makes them.
-        iou_thresholds: Least IoU of a match, in (0, 1], shape ``(thresholds,)``.
-        best_only: If True, a predicted box can match only the true box with which its IoU is
-            highest, and matches none if that true box is matched already. This is the rule of
-            Pascal VOC. If False, it can match any unmatched true box.
-
-    Returns:
-        The predicted boxes in the order of falling scores, and whether each one matches a true box
-        at each threshold.
+    the unmatched true box with which its IoU is highest, if that IoU reaches the threshold. With
+    `best_only`, a predicted box can match only the true box with which its IoU is highest, and
+    matches none if that true box is matched already. This is the rule of Pascal VOC.
 
     Source:
         Lin et al. 2014 (COCO); Everingham et al. 2010 (Pascal VOC) for `best_only`.
-
-    Example:
-        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
-        ...     "y2": [2.0]})
-        >>> boxes = pd.concat([truth.assign(score=0.9), truth.assign(score=0.8)])
-        >>> match_pairs(pair_boxes(boxes, truth, pd.Index(["a"])), [0.5]).hit.tolist()
-        [[True], [False]]
     """
     thresholds = np.asarray(iou_thresholds, dtype=np.float64)
     boxes = pairs.boxes
@@ -356,16 +306,7 @@ def greedy_matches(
     The most confident boxes of all images are matched first, all at once, then the second most
     confident boxes, and so on. Each box is matched to the unmatched true box with which its IoU is
     highest, if that IoU reaches the threshold. Among true boxes of equal IoU the later one is
-    matched, as pycocotools does.
-
-    Args:
-        pairs: Pairs of predicted and true boxes of the same image with their IoU, as `pair_boxes`
-            makes them.
-        usable: True for the pairs that may match, shape ``(pairs,)``.
-        thresholds: Least IoU of a match, in (0, 1], shape ``(thresholds,)``.
-
-    Returns:
-        The predicted boxes that match, and the true boxes that are matched, at each threshold.
+    matched, as pycocotools does. Only pairs that are `usable`, shape ``(pairs,)``, may match.
 
     Source:
         Lin et al. 2014 (COCO).

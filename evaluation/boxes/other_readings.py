@@ -55,11 +55,6 @@ _FORM_PAIRS: tuple[tuple[BoxForm, BoxForm], ...] = (
 def reread_form(corners: Floats, read_as: BoxForm, written: BoxForm) -> Floats:
     """Return the corners of boxes whose numbers were read in one form and written in another.
 
-    Args:
-        corners: Corners as they were read, px, shape ``(N, 4)``.
-        read_as: Form in which the numbers were read.
-        written: Form in which they were written.
-
     Example:
         >>> reread_form(np.array([[10.0, 20, 30, 40]]), "xyxy", "xywh").tolist()
         [[10.0, 20.0, 40.0, 60.0]]
@@ -116,34 +111,16 @@ def other_readings(
 
     Tried are y before x, coordinates from 0 to 1000, sizes taken for corners and the reverse, the
     centre taken for a corner and the reverse, px of a resized image, images mirrored left to right,
-    classes that are numbered differently, and numbers of images that count them in another way.
-    A reading is returned if the AP50 as read is below 0.5 and the other AP50 is higher by at least
+    classes that are numbered differently, and numbers of images that count them in another way. A
+    reading is returned if the AP50 as read is below 0.5 and the other AP50 is higher by at least
     0.1 (1 / sqrt(n) if the number n of true boxes is below 100), and if at least 5 true boxes match
-    by it that no box matches as read.
+    by it that no box matches as read. That with the highest AP50 comes first; of readings whose
+    AP50 differs by less than 0.02, the simplest one.
 
-    Args:
-        boxes: Predicted boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
-            ``score``. Classes are tried if both tables have the column ``finding``.
-        true_boxes: True boxes with the same columns except ``score``.
-        sizes: Table with a row for each evaluated image: ``image_id`` and, where known, ``width``
-            and ``height`` in px, without which mirrored boxes and coordinates from 0 to 1000 cannot
-            be recognised. Boxes of other images are ignored.
-        system: Name of the system for the advice on options of ``cxr compare``; empty if only the
-            options of `boxes_table` are of use.
-
-    Returns:
-        The readings, that with the highest AP50 first; of readings whose AP50 differs by less than
-        0.02, the simplest one. The list is empty without doubt.
-
-    Example:
-        >>> x1 = np.arange(10.0) * 10
-        >>> ids = [f"i{letter}" for letter in "abcdefghij"]
-        >>> truth = pd.DataFrame({"image_id": ids, "x1": x1, "y1": 200.0, "x2": x1 + 40,
-        ...     "y2": 300.0})
-        >>> swapped = truth.rename(columns=dict(x1="y1", y1="x1", x2="y2", y2="x2"))
-        >>> found = other_readings(swapped.assign(score=0.9), truth, truth[["image_id"]])
-        >>> found[0].name, round(found[0].ap50, 6)
-        ('as y, x, y, x', 1.0)
+    Classes are tried if both tables have the column ``finding``. `sizes` has a row for each
+    evaluated image: ``image_id`` and, where known, ``width`` and ``height`` in px, without which
+    mirrored boxes and coordinates from 0 to 1000 cannot be recognised. `system` is named in the
+    advice on options of ``cxr compare``; empty if only those of `boxes_table` are of use.
     """
     trial = _Trial(boxes, true_boxes, sizes, system)
     pairs = trial.pairs
@@ -358,15 +335,8 @@ def _index(values: npt.NDArray[np.int64], known: npt.NDArray[np.int64]) -> npt.N
 def _common_factor(predicted: Floats, true: Floats, weights: Floats) -> float | None:
     """Return the factor from predicted to true boxes by which most pairs agree, by their weights.
 
-    A pair votes if its centres, its widths and its heights give nearly the same factor.
-
-    Args:
-        predicted: Corners of the predicted box of each pair, shape ``(pairs, 4)``.
-        true: Corners of the true box of each pair, shape ``(pairs, 4)``.
-        weights: Weight of each pair, shape ``(pairs,)``.
-
-    Returns:
-        The factor; None if no pair votes.
+    A pair (corners in rows, shape ``(pairs, 4)``) votes if its centres, its widths and its heights
+    give nearly the same factor. None if no pair votes.
     """
     positive = _centre_and_size(predicted) > 0
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -50,15 +50,7 @@ class OverlappingBoxes:
 
     @classmethod
     def from_boxes(cls, boxes: pd.DataFrame) -> OverlappingBoxes:
-        """Find the pairs of boxes of the same image that overlap.
-
-        Args:
-            boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
-                ``score``. The table may be empty.
-
-        Returns:
-            The boxes, with all pairs whose IoU exceeds 0.1.
-        """
+        """Find the pairs of boxes of the same image that overlap; the table may be empty."""
         image = pd.factorize(boxes["image_id"])[0]
         order = np.lexsort((-boxes["score"].to_numpy(np.float64), image))
         image = image[order]
@@ -80,31 +72,17 @@ class OverlappingBoxes:
         )
 
     def left(self, limit: float | None) -> pd.DataFrame:
-        """Return the boxes that stay when those that overlap a more confident box are removed.
-
-        Args:
-            limit: Largest IoU (intersection over union) of two boxes of an image that both stay, at
-                least 0.1; None keeps all boxes.
-
-        Returns:
-            The rows of `boxes` that stay, in their order; the method `kept` says which ones stay.
-        """
+        """Return the rows of `boxes` that are `kept`, in their order."""
         if limit is None:
             return self.boxes
         return self.boxes[self.kept(limit)].reset_index(drop=True)
 
     def kept(self, limit: float | None) -> npt.NDArray[np.bool_]:
-        """Find the boxes that stay after greedy non-maximum suppression in all images.
+        """Return True for boxes that stay after greedy non-maximum suppression, ``(boxes,)``.
 
         The boxes of an image are visited in the order of falling scores. A box that has not been
-        removed itself removes the less confident boxes whose IoU with it exceeds the limit.
-
-        Args:
-            limit: Largest IoU (intersection over union) of two boxes of an image that both stay, at
-                least 0.1; None keeps all boxes.
-
-        Returns:
-            True for the rows of `boxes` that stay, shape ``(boxes,)``.
+        removed itself removes the less confident boxes whose IoU with it exceeds the limit, which
+        is at least 0.1; None keeps all boxes.
         """
         stays = np.ones(len(self.boxes), dtype=bool)
         if limit is None:
@@ -121,14 +99,10 @@ class OverlappingBoxes:
 
 
 def _meeting_pairs(corners: Floats, later: Integers) -> tuple[Integers, Integers]:
-    """Find the pairs of boxes of the same image that have an area in common.
+    """Return the positions of the earlier and the later box of each pair with an area in common.
 
-    Args:
-        corners: Boxes xyxy in px, one image after the other, shape ``(N, 4)``.
-        later: Number of boxes of the same image that follow each box, shape ``(N,)``.
-
-    Returns:
-        Position of the earlier and of the later box of each pair, shape ``(pairs,)`` each.
+    The boxes (xyxy, px) are in order of their images; `later` counts the boxes of the same image
+    that follow each box, shape ``(N,)``.
     """
     x1, y1, x2, y2 = np.ascontiguousarray(corners.T)
     earlier: list[Integers] = []
@@ -151,9 +125,7 @@ def _meeting_pairs(corners: Floats, later: Integers) -> tuple[Integers, Integers
 class OverlapRule:
     """Rule by which the stored boxes of a detector become the boxes that are evaluated and drawn.
 
-    Attributes:
-        limit: Largest IoU (intersection over union) of two boxes of an image that both stay; None
-            keeps all boxes.
+    `limit` is the largest IoU of two boxes of an image that both stay; None keeps all boxes.
 
     Example:
         >>> OverlapRule(0.3).description
@@ -178,10 +150,6 @@ class StoredPairs:
     The pairs are computed once; `left` then selects those of the boxes that stay for any limit of
     overlap.
 
-    Attributes:
-        stored: The stored boxes, with the pairs of them that overlap each other.
-        pairs: Pairs of each stored box with the true boxes of its image.
-
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [10.0],
         ...     "y2": [10.0]})
@@ -199,28 +167,13 @@ class StoredPairs:
     def on_images(
         cls, stored: OverlappingBoxes, truth: pd.DataFrame, image_ids: pd.Index
     ) -> StoredPairs:
-        """Pair the stored boxes with the true boxes of their images.
-
-        Args:
-            stored: The stored boxes, with the pairs of them that overlap each other.
-            truth: True boxes with ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2`` (original px).
-            image_ids: Ids of all images that are evaluated, each once, shape ``(images,)``.
-
-        Returns:
-            The pairs of all stored boxes, not only of the 100 most confident of an image.
-        """
+        """Pair all stored boxes of an image, not only the best 100, with its true boxes."""
         return cls(stored, pair_boxes(stored.boxes, truth, image_ids, most=None))
 
     def left(self, limit: float | None) -> BoxPairs:
-        """Select the pairs of the boxes that stay when overlapping boxes are removed.
+        """Select the pairs of the boxes that stay by `OverlappingBoxes.kept`.
 
-        Args:
-            limit: Largest IoU (intersection over union) of two boxes of an image that both stay, at
-                least 0.1; None keeps all boxes.
-
-        Returns:
-            Pairs of the boxes that stay after greedy non-maximum suppression. Of these boxes, the
-            100 most confident of each image count.
+        Of these boxes, the 100 most confident of each image count.
         """
         return self.pairs.subset(self.stored.kept(limit)[self.pairs.boxes.row])
 
@@ -228,21 +181,8 @@ class StoredPairs:
 def overlap_candidates(stored: StoredPairs) -> list[tuple[OverlapRule, BoxPairs]]:
     """Remove overlapping boxes by every rule that is tried on the validation images.
 
-    Args:
-        stored: Stored boxes of the validation images, paired with the true boxes.
-
-    Returns:
-        Each rule with the pairs of the boxes that stay, in the order of preference: of equally good
-        rules the earlier one is chosen. The first rule keeps all boxes. The others follow from the
-        largest permitted overlap to the smallest.
-
-    Example:
-        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [10.0],
-        ...     "y2": [10.0]})
-        >>> boxes = pd.concat([truth.assign(score=0.9), truth.assign(x2=9.0, score=0.8)])
-        >>> stored = OverlappingBoxes.from_boxes(boxes)
-        >>> pairs = StoredPairs.on_images(stored, truth, pd.Index(["a"]))
-        >>> [len(left.boxes.score) for _, left in overlap_candidates(pairs)]
-        [2, 1, 1, 1, 1, 1, 1]
+    The rules are in the order of preference: of equally good rules the earlier one is chosen. The
+    first rule keeps all boxes. The others follow from the largest permitted overlap to the
+    smallest.
     """
     return [(OverlapRule(limit), stored.left(limit)) for limit in _LARGEST_OVERLAPS]

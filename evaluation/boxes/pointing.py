@@ -13,15 +13,9 @@ def top_box_centres(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
     """Compute the centre of the most confident box of each image.
 
     If several boxes share the highest score, the uppermost of them is taken, and of equally high
-    ones the leftmost. The order of the rows has no effect.
-
-    Args:
-        boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
-        image_ids: Ids of all images, each once, shape ``(images,)``.
-
-    Returns:
-        Table with ``point_x`` and ``point_y`` in original px. It has one row for each image in the
-        order of `image_ids`; both are NaN for an image without a box.
+    ones the leftmost. The order of the rows has no effect. The table has ``point_x`` and
+    ``point_y`` in original px, one row for each image in the order of `image_ids`; both are NaN for
+    an image without a box.
 
     Example:
         >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "x1": [0, 8], "y1": [0, 4],
@@ -39,15 +33,9 @@ def top_box_centres(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
 
 
 def points_in_boxes(points: pd.DataFrame, truth: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Test for each image if its point lies in one of its true boxes or on the border of one.
+    """Return True for images whose point lies in a true box or on the border of one, ``(images,)``.
 
-    Args:
-        points: Table with ``point_x`` and ``point_y`` in original px, one row for each image,
-            indexed by image id. A NaN lies in no box.
-        truth: True boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px).
-
-    Returns:
-        True where the point of the image lies in a true box, shape ``(images,)``.
+    `points` has ``point_x`` and ``point_y`` in original px by image id; a NaN lies in no box.
 
     Source:
         Zhang et al. 2018, the pointing game.

@@ -1,7 +1,7 @@
 """Submission files of Kaggle's challenges, which hold all boxes of an image in one cell.
 
 RSNA Pneumonia Detection Challenge 2018 (``patientId,PredictionString``): confidence, x, y, width
-and height of each box. VinBigData 2020 (``image_id,PredictionString``): class, confidence and the
+and height of each box. VinBigData 2021 (``image_id,PredictionString``): class, confidence and the
 corners x1, y1, x2, y2; class 14 is "No finding". An empty cell says that nothing was found.
 
 Source:
@@ -59,13 +59,7 @@ _VINBIGDATA = _Form("image_id", ("class", "confidence", "x1", "y1", "x2", "y2"),
 def string_columns(header: Sequence[str], image: str) -> tuple[str, str] | None:
     """Return the columns of image ids and of prediction strings; None in any other table.
 
-    Args:
-        header: Names of the table's columns.
-        image: Name of the column of image ids, if the table has it.
-
-    Example:
-        >>> string_columns(["patientId", "PredictionString"], "image_id")
-        ('patientId', 'PredictionString')
+    `image` is the name of the column of image ids, if the table has it.
     """
     strings = find_column(header, ("predictionstring",))
     images = image if image in header else find_column(header, (*column_names("file"), "patientid"))
@@ -81,15 +75,9 @@ def read_prediction_strings(
 ) -> ReadTable:
     """Read the boxes of a submission file, which lists all images that were run.
 
-    Args:
-        table: The table, with one row for each image. Its index numbers the rows in messages.
-        columns: Columns of image ids and of prediction strings.
-        names: What the user states about the boxes.
-        where: Name of the file, for messages.
-        class_names: Names of the class numbers; None for those of VinBigData.
-
-    Raises:
-        InputError: An image has two rows, or a cell holds no whole boxes of numbers.
+    The table has one row for each image, and its index numbers the rows in messages. An image with
+    two rows, or a cell that holds no whole boxes of numbers, raises InputError. Without
+    `class_names`, the class numbers are those of VinBigData.
     """
     image_column, string_column = columns
     images = table[image_column].astype(str).tolist()

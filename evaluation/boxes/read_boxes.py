@@ -30,19 +30,10 @@ _KINDS = "expected a DataFrame of boxes, a list with an output for each image, o
 
 
 def is_detector_output(value: Any) -> bool:
-    """Return True if a value is a list of a detector's outputs, or of COCO results or annotations.
+    """Return True for a list or tuple of a detector's outputs, or of COCO results or annotations.
 
-    Args:
-        value: Any value, such as the predictions that a user gives.
-
-    Returns:
-        True if the value is a list or tuple whose first item is the output of torchvision,
-        Ultralytics or supervision for one image, or a COCO result or annotation; False otherwise.
-        `boxes_table` reads such lists.
-
-    Example:
-        >>> is_detector_output([{"boxes": []}]), is_detector_output([0.1, 0.9])
-        (True, False)
+    Its first item is the output of torchvision, Ultralytics or supervision for one image, or a COCO
+    result or annotation.
     """
     if not isinstance(value, list | tuple) or not value:
         return False
@@ -52,19 +43,9 @@ def is_detector_output(value: Any) -> bool:
 
 
 def is_coco(value: Any) -> bool:
-    """Return True if a value is a list of COCO results or annotations.
+    """Return True for a list of COCO results or annotations, with one dictionary for each box.
 
-    Args:
-        value: Any value, such as the predictions that a user gives.
-
-    Returns:
-        True if the first item of the list is a dictionary with the key ``bbox``, or ``box_2d`` as
-        vision-language models write it; False otherwise. Such a list has one dictionary for each
-        box, which names its image.
-
-    Example:
-        >>> is_coco([{"image_id": 7, "bbox": [0, 0, 4, 2]}]), is_coco([{"boxes": []}])
-        (True, False)
+    Its first item has the key ``bbox``, or ``box_2d`` as vision-language models write it.
     """
     is_dict = is_detector_output(value) and isinstance(value[0], Mapping)
     return is_dict and bool({"bbox", BOX_KEY} & set(value[0]))
@@ -80,21 +61,11 @@ def read_boxes(
 ) -> ReadTable:
     """Read boxes of any kind in memory, as `boxes_table` describes them.
 
-    Args:
-        value: DataFrame, COCO results or annotations, or outputs of a detection library.
-        image_ids: Id of each image, in the order of the outputs; None if they name their images.
-        names: Names of the columns of a DataFrame, and what the user states about the boxes.
-        where: Name of the argument, for messages.
-        advice: What error messages tell the user to do.
-        class_names: Names of class numbers in a submission file; None for those of VinBigData.
-
-    Returns:
-        The boxes as corners in their own unit, in the order of ``value``, with ``score`` and
-        ``finding`` where they have them. Of COCO results there are also ``category`` and, if every
-        entry has them, ``category_name`` and ``file_name``.
-
-    Raises:
-        InputError: The value is of no such kind, or a part of it cannot be read.
+    `image_ids` is None if the outputs name their images, and `class_names` if the numbers in a
+    submission file are those of VinBigData. The rows are corners in their own unit, in the order of
+    `value`, with ``score`` and ``finding`` where they have them. Of COCO results there are also
+    ``category`` and, if every entry has them, ``category_name`` and ``file_name``. Any other value,
+    or a part that cannot be read, raises InputError.
     """
     if isinstance(value, pd.DataFrame):
         return read_frame(value, names, where, advice, of_boxes=True, class_names=class_names)
@@ -122,18 +93,10 @@ def boxes_in_px(
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Convert boxes to px of the original image, and check them; this is the one check of them.
 
-    Args:
-        read: Boxes as they were read.
-        where: Name of the file or argument, for messages.
-        sizes: Width and height in px of the image of each box, shape ``(N, 2)``; NaN if unknown.
-        scale: Factor from the px of the boxes to px of the original image; None for 1.
-        answers: What to do if the boxes have another form or unit, by its name.
-
-    Returns:
-        The rows with sorted corners and without boxes of zero size, and a note on each change.
-
-    Raises:
-        InputError: A box is impossible, or the boxes are probably in another form or unit.
+    `sizes` has width and height in px of the image of each box, shape ``(N, 2)``, NaN if unknown;
+    `answers` says what to do if the boxes have another form or unit, by its name. Returned are the
+    rows with sorted corners and without boxes of zero size, and a note on each change. A box that
+    is impossible, or boxes that are probably in another form or unit, raise InputError.
     """
     rows = read.rows
     where = read.where

@@ -40,10 +40,6 @@ class ColumnNames:
         box_form: Form of the boxes that the user states; None takes that of the source.
         box_unit: Unit of the boxes that the user states; None takes that of the source.
         box_order: Order of the axes, ``yxyx`` for boxes with y before x.
-
-    Example:
-        >>> ColumnNames(image="Image Index").score
-        'score'
     """
 
     image: str = "image_id"
@@ -57,13 +53,10 @@ class ColumnNames:
     def corners(
         self, values: np.ndarray, form: BoxForm, unit: BoxUnit = "px", *, stated: bool = False
     ) -> tuple[np.ndarray, BoxReading]:
-        """Return boxes as corners in their unit, and how they were read.
+        """Return boxes, shape ``(N, 4)``, as corners in their unit, and how they were read.
 
-        Args:
-            values: Four numbers of each box, shape ``(N, 4)``.
-            form: Form of the source, which counts if the user states none.
-            unit: Unit of the source, which counts if the user states none.
-            stated: True if the source names each number.
+        `form` and `unit` are those of the source, which count if the user states none; `stated` is
+        True if the source names each number.
         """
         reading = BoxReading(
             form=self.box_form or form,
@@ -142,19 +135,10 @@ class ReadTable:
 
 
 def as_numbers(table: pd.DataFrame, column: str, where: str) -> pd.Series:
-    """Convert the cells of a column to numbers, which may be infinite.
+    """Convert the cells of a column to float64, which may be infinite.
 
-    Args:
-        table: Rows with this column, and with ``place`` (such as ``row 3``) and ``image_id``, which
-            error messages name.
-        column: Name of the column to convert.
-        where: Name of the file, for error messages.
-
-    Returns:
-        The numbers, float64, in the order of the rows.
-
-    Raises:
-        InputError: A cell is not a number. The message names its row.
+    InputError for a cell that is no number names its ``place`` (such as ``row 3``) and
+    ``image_id``.
     """
     cells = table[column]
     cells = cells.astype(str) if cells.dtype == object else cells  # a cell may hold anything
@@ -171,13 +155,7 @@ def as_numbers(table: pd.DataFrame, column: str, where: str) -> pd.Series:
 
 
 def file_stem(name: Any) -> str:
-    r"""Return the name of a file without folders and without its suffix.
-
-    Args:
-        name: Name or path of the file, with ``/`` (Linux) or backslashes (Windows) between folders.
-
-    Returns:
-        The name without folders and suffix.
+    r"""Return the name of a file without folders (Linux or Windows) and without its suffix.
 
     Example:
         >>> file_stem(r"images\a.b.png")

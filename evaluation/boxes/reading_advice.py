@@ -99,11 +99,9 @@ class ReadingAdvice:
         return self._option("score", column)
 
     def name_column(self, role: str, usual_name: str) -> str:
-        """Return how the user says which column contains something.
+        """Return how the user says which column holds a role: ``image``, ``score`` or ``finding``.
 
-        Args:
-            role: What the column contains: ``image``, ``score`` or ``finding``.
-            usual_name: Name of a column that is recognised without an option.
+        `usual_name` is the name of a column that is recognised without an option.
 
         Example:
             >>> IMPORT.name_column("score", "score")
@@ -134,11 +132,9 @@ IMPORT = ReadingAdvice(
 
 
 def advice_for_result_file(system: str, *, names_columns: bool = True) -> ReadingAdvice:
-    """Return the advice for a result file that a command with ``--truth`` reads.
+    """Return the advice for a system's result file that a command with ``--truth`` reads.
 
-    Args:
-        system: Name of the system to which the file belongs.
-        names_columns: True if the command has the option ``--columns``, as ``cxr compare`` has.
+    `names_columns` is True if the command has the option ``--columns``, as ``cxr compare`` has.
 
     Example:
         >>> advice_for_result_file("Net A").column_option

@@ -24,16 +24,8 @@ class WeightedRsnaScore:
     is the mean over the images. An image with called boxes but no lesion has the value 0; an image
     with neither is left out.
 
-    Args:
-        pairs: Pairs of predicted and true boxes of the same image with their IoU, as `pair_boxes`
-            makes them.
-        clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
-        n_clusters: Number of patients, P.
-        cuts: Score cuts at which a call of the object computes the RSNA score, and from which
-            `best_cut` chooses, shape ``(cuts,)``.
-
-    Attributes:
-        cuts: The score cuts as an array, shape ``(cuts,)``.
+    `clusters` numbers the patient of each image from 0 to `n_clusters` - 1. A call computes the
+    score at each of `cuts`, from which `best_cut` chooses.
 
     Source:
         RSNA Pneumonia Detection Challenge 2018, evaluation page.
@@ -84,30 +76,18 @@ class WeightedRsnaScore:
         return np.stack([self._counts(cut) for cut in self.cuts.tolist()], axis=1)
 
     def __call__(self, weights: Integers) -> Floats:
-        """Compute the RSNA score for each weighting at each of the score cuts.
+        """Compute the RSNA score, ``(R, cuts)``, under R weightings of P patients, ``(R, P)``.
 
-        Args:
-            weights: Weights of P patients in R weightings, shape ``(R, P)``, such as how often each
-                patient was drawn in each of R bootstrap resamples.
-
-        Returns:
-            RSNA scores in [0, 1], shape ``(R, cuts)``; NaN where every image is left out.
+        It is in [0, 1], and NaN where every image is left out.
         """
         weight = np.asarray(weights, dtype=np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((weight @ self._tables[0].T) / (weight @ self._tables[1].T))
 
     def at(self, weight: Floats, cuts: Floats) -> Floats:
-        """Compute the RSNA score for each row of weights at the row's own score cut.
+        """Compute the RSNA score, ``(R,)``, for each row of weights, ``(R, P)``, at its own cut.
 
-        Args:
-            weight: Weights of P patients in R weightings, shape ``(R, P)``, such as how often each
-                patient was drawn in each of R bootstrap resamples.
-            cuts: Score cut of each row of `weight`, shape ``(R,)``; NaN where a row has no cut.
-
-        Returns:
-            RSNA scores in [0, 1], shape ``(R,)``; NaN in rows without a cut, and where every image
-            is left out.
+        It is NaN in rows whose cut is NaN, and where every image is left out.
         """
         sums = np.full((2, len(weight)), np.nan)
         for cut in np.unique(cuts[~np.isnan(cuts)]).tolist():
@@ -118,16 +98,10 @@ class WeightedRsnaScore:
             return np.asarray(score_sum / n_images)
 
     def best_cut(self, weights: Integers) -> Floats:
-        """Choose the score cut with the highest RSNA score for each row of weights.
+        """Choose the score cut with the highest RSNA score for each row of weights, shape ``(R,)``.
 
-        Of several cuts with the same RSNA score, the first in `cuts` is chosen.
-
-        Args:
-            weights: Weights of P patients in R weightings, shape ``(R, P)``, such as how often each
-                patient was drawn in each of R bootstrap resamples.
-
-        Returns:
-            Chosen cuts, shape ``(R,)``; NaN in rows without a lesion.
+        Of several cuts with the same RSNA score, the first in `cuts` is chosen. Rows without a
+        lesion are NaN.
         """
         scores = self(weights)
         best = self.cuts[np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)]

@@ -58,17 +58,10 @@ def read_frame(
 ) -> ReadTable:
     """Read a table of scores or of boxes, whose columns have usual names or those that are given.
 
-    Args:
-        frame: The table. Its index numbers the rows in messages.
-        names: Names of the columns.
-        where: Name of the file or argument, for messages.
-        advice: What error messages tell the user to do.
-        of_boxes: True for a table that must hold boxes. Their scores may be absent, and rows whose
-            numbers are all empty stand for images without boxes.
-        class_names: Names of class numbers in a submission file; None for those of VinBigData.
-
-    Raises:
-        InputError: A column is missing or twice there, or a cell is missing or no number.
+    With `of_boxes`, the table must hold boxes, their scores may be absent, and rows whose numbers
+    are all empty stand for images without boxes. The index numbers the rows in messages. A column
+    that is missing or twice there, and a cell that is missing or no number, raise InputError.
+    Without `class_names`, the class numbers in a submission file are those of VinBigData.
     """
     frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
     of_texts = _read_texts(frame, names, where, class_names)

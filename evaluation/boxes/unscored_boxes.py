@@ -31,16 +31,8 @@ def with_evident_unit(
 
     Whole numbers up to 1000 may be px or coordinates from 0 to 1000. Where boxes in px leave their
     images, they are the latter, or y is written before x. Where both fit, or the size of an image
-    is unknown, the user is asked.
-
-    Args:
-        read: Boxes without scores, as corners in their own unit.
-        sizes: Width and height in px of the image of each box, shape ``(N, 2)``; NaN if unknown.
-        where: Name of the file or argument, for messages.
-        answers: What to do if the boxes have another form or unit, by its name.
-
-    Raises:
-        InputError: Several readings fit.
+    is unknown, InputError asks the user. `sizes` has width and height in px of the image of each
+    box, NaN if unknown; `answers` says what to do for another form or unit, by its name.
     """
     reading = read.reading
     where = read.where

@@ -23,15 +23,8 @@ class WeightedVinBigDataScore:
     everywhere, so it is found by every image that predicts it. Each image predicts it with the
     score 1 - image score.
 
-    A box can match only the lesion with which its IoU is highest, as in Pascal VOC. Images of
-    equal scores form one step.
-
-    Args:
-        pairs: Pairs of predicted and true boxes of the same image with their IoU, as `pair_boxes`
-            makes them.
-        scores: Image score of each image, shape ``(images,)``.
-        clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
-        n_clusters: Number of patients, P.
+    A box can match only the lesion with which its IoU is highest, as in Pascal VOC. Images of equal
+    scores form one step. `clusters` numbers the patient of each image from 0 to `n_clusters` - 1.
 
     Source:
         VinBigData Chest X-ray Abnormalities Detection 2021, evaluation page; Everingham et al. 2010
@@ -58,15 +51,9 @@ class WeightedVinBigDataScore:
         self._no_finding = RankedScores(is_empty, -scores, clusters)  # ranks as 1 - score does
 
     def __call__(self, weights: Integers) -> Floats:
-        """Compute the VinBigData score for each weighting.
+        """Compute the score, ``(R,)``, under each of R weightings of P patients, ``(R, P)``.
 
-        Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
-                how often each patient was drawn in each of R bootstrap resamples.
-
-        Returns:
-            Scores in [0, 1], shape ``(R,)``; NaN where no image with a lesion has a weight, or none
-            without a lesion.
+        It is NaN where no image with a lesion has a weight, or none without a lesion.
         """
         of_boxes = self._boxes(weights)[:, 0]
         of_images = self._no_finding.sums(weights).interpolated_precision()

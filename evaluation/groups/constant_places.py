@@ -41,12 +41,9 @@ class Places(NamedTuple):
 class PlaceSearch:
     """Constant positions for many weightings of the patients whose boxes teach them.
 
-    Which lesions each candidate finds is computed once for all weightings.
-
-    Args:
-        corners: Corners xyxy of L lesions, as shares of the image's size, shape ``(L, 4)``.
-        images: Image of each lesion as a whole number from 0, shape ``(L,)``.
-        patients: Patient of each lesion as a whole number from 0 to P - 1, shape ``(L,)``.
+    Which lesions each candidate finds is computed once for all weightings. `corners` (xyxy) are
+    shares of the image's size, shape ``(L, 4)``; `images` and `patients` number the image and the
+    patient of each of the L lesions from 0.
     """
 
     def __init__(self, corners: Floats, images: Integers, patients: Integers) -> None:

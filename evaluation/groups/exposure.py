@@ -32,7 +32,6 @@ class Exposure:
     """Images that a system, or the pretrained encoder in it, has seen in its training.
 
     Attributes:
-        system: Display name of the system.
         source: Where the list of seen images comes from, such as a file name.
         labels_seen: True if the labels of the images were seen, too; False if only the pixels were
             seen.
@@ -69,11 +68,9 @@ class UnseenFigure:
     on the same images.
 
     Attributes:
-        system: Display name of the system.
         on_all: AUROC on all test images; None if it is undefined.
         on_unseen: AUROC on the test images that are not on the list; None if it is undefined.
-        difference: AUROC on the unseen test images minus AUROC on all test images; None if it is
-            undefined.
+        difference: `on_unseen` minus `on_all`; None if it is undefined.
         reason: Reason why an AUROC or its confidence interval is undefined or unsure; empty without
             such a reason.
     """
@@ -85,11 +82,10 @@ class UnseenFigure:
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as a dictionary of JSON values.
+        """Return ``system``, ``all``, ``unseen``, ``difference`` and ``note`` as JSON values.
 
-        The keys are ``system``, ``all``, ``unseen``, ``difference`` and ``note``. Each of ``all``,
-        ``unseen`` and ``difference`` is None, or a dictionary with ``estimate``, ``ci_low`` and
-        ``ci_high``.
+        Each of ``all``, ``unseen`` and ``difference`` is None, or a dictionary with ``estimate``,
+        ``ci_low`` and ``ci_high``.
         """
         return {
             "system": self.system,
@@ -109,9 +105,7 @@ class ExposureResult:
 
     Attributes:
         exposure: The images that were seen, and the system that has seen them.
-        n_images: Number of test images.
-        n_seen: Number of test images that were seen.
-        n_unknown: Number of test images of which it is not known whether they were seen.
+        n_images: Number of test images, of which `n_seen` were seen and `n_unknown` may have been.
         n_patients: Number of patients of the test images.
         n_patients_seen: Number of these patients of whom any image was seen.
         figures: AUROC of each system with and without the seen images; empty if it was not
@@ -202,19 +196,10 @@ def check_exposures(
     systems: Sequence[str],
     images: LabelledImages,
 ) -> list[ExposureResult]:
-    """Count the test images that systems have seen in training.
+    """Count the test images that systems have seen in training, without figures.
 
-    Args:
-        exposures: Lists of images that were seen, each with the system that has seen them.
-        systems: Display names of the systems.
-        images: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of all images.
-
-    Returns:
-        One result for each item of `exposures`, without figures.
-
-    Raises:
-        InputError: An item of `exposures` names a system that is not in `systems`, or a system has
-            seen the label of a test image or of another image of a test patient.
+    InputError if an item of `exposures` names a system that is not in `systems`, or a system has
+    seen the label of a test image or of another image of a test patient.
 
     Example:
         >>> images = LabelledImages.from_arrays(
@@ -258,15 +243,7 @@ def _is_seen(exposure: Exposure, evaluated: LabelledImages) -> npt.NDArray[np.bo
 
 
 def unseen_figures(exposure: Exposure, models: Models) -> tuple[UnseenFigure, ...]:
-    """Compute the AUROC of every system without the test images that one system has seen.
-
-    Args:
-        exposure: Images that were seen in training, and the system that has seen them.
-        models: Evaluated models of each system by its display name, one for each training seed.
-
-    Returns:
-        One result for each system.
-    """
+    """Compute the AUROC of every system without the test images that one system has seen."""
     evaluated = images_of(models)
     unseen = ~_is_seen(exposure, evaluated)
     everything = np.ones(len(unseen), dtype=bool)

@@ -64,19 +64,15 @@ _WHOLE_IMAGE = "picture"
 def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
     """Group true lesions by size, number in the image, position and view (projection).
 
-    Args:
-        pairs: Pairs of predicted and true boxes. Each true box is a lesion.
-        images: Table of images in the order of the images of `pairs`, with ``height`` and ``width``
-            in px and, where they are known, ``spacing_col_mm`` and ``spacing_row_mm`` (width and
-            height of a pixel in mm) and ``view``, such as ``AP``.
+    The groupings are ``lesion_size`` (area as a share of the image, in thirds of these lesions),
+    ``lesion_size_mm``, ``lesion_count`` (number of lesions in the image), ``third`` (upper, middle
+    or lower third of the image), ``side`` (left or right half of the image) and ``view``; the name
+    of a lesion's group is empty where it is unknown. A grouping is left out if all lesions are in
+    one group, or if its columns are missing.
 
-    Returns:
-        By name of the grouping, the name of the group of each lesion, shape ``(lesions,)``; an
-        empty name where it is unknown. The groupings are ``lesion_size`` (area as a share of the
-        image, in thirds of these lesions), ``lesion_size_mm``, ``lesion_count`` (number of lesions
-        in the image), ``third`` (upper, middle or lower third of the image), ``side`` (left or
-        right half of the image) and ``view``. A grouping is left out if all lesions are in one
-        group, or if its columns are missing.
+    The images have the order of those of `pairs`, with ``height`` and ``width`` in px and, where
+    they are known, ``spacing_col_mm`` and ``spacing_row_mm`` (width and height of a pixel in mm)
+    and ``view``, such as ``AP``.
     """
     corners = pairs.truth.corners
     image = pairs.truth.image
@@ -118,15 +114,11 @@ def _thirds_of_size(share: Floats) -> Groups:
 
 
 def trusted_spacing(images: pd.DataFrame) -> Floats:
-    """Return the size of a pixel in mm, if the whole image then has a plausible width.
+    """Return width and height of a pixel in mm, ``(images, 2)``, if the image's width is plausible.
 
-    Args:
-        images: Table of images with ``width`` in px, and ``spacing_col_mm`` and ``spacing_row_mm``,
-            the width and height of a pixel in mm.
-
-    Returns:
-        Width and height of a pixel in mm, shape ``(images, 2)``. Both are NaN where they are
-        unknown, or where the width of the image is below 250 or above 500 mm (`FIELD_WIDTH_MM`).
+    Both are NaN where they are unknown, or where the width of the image is below 250 or above 500
+    mm (`FIELD_WIDTH_MM`). The columns are ``width`` in px, ``spacing_col_mm`` and
+    ``spacing_row_mm``.
     """
     names = ["spacing_col_mm", "spacing_row_mm"]
     if not set(names) <= set(images):
@@ -175,17 +167,10 @@ def with_tests(
     A gap is the difference in a figure between a group and the rest of the images. If the group or
     the rest has fewer than 30 patients with positive images, or with negative ones, its gaps have
     figures but no p-value, and so no claim is made about them. All other p-values are corrected
-    together by Holm's method.
+    together by Holm's method, in ``p_holm``.
 
-    Args:
-        table: Table that `Shares.table` returned, one row for each figure or gap; it is changed in
-            place.
-        evaluated: The evaluated images with their labels and patients.
-        groups: Names of groups by topic, such as ``sex``: the group of each image, such as ``F``,
-            shape ``(N,)``; empty where it is unknown.
-
-    Returns:
-        The table, with ``p_holm`` filled in the rows of gaps that have a p-value.
+    `table` is that of `Shares.table`, and is changed in place. `groups` has the group of each
+    image, such as ``F``, by topic, such as ``sex``; empty where it is unknown.
     """
     for topic, group_of_image in groups.items():
         for group in _split_groups(group_of_image):
@@ -221,23 +206,13 @@ def failure_table(
 ) -> pd.DataFrame:
     """Make the table of the failure analysis: where and how each system fails.
 
-    Args:
-        models: Evaluated models of each system by its display name, one for each training seed.
-        again: Choices that every bootstrap resample makes, as `choose_again` returns them.
-        protocol: Question of the comparison. Its subgroups and its rule for the threshold are used.
-        prevalence: Share of positive images where the systems will be used; `None` if it was not
-            stated.
-        resamples: Bootstrap samples of the patients: number of patients, number of resamples and
-            random seed.
-        shortcut_rows: Rows that `shortcut_table` returned.
+    It has the columns of `FAILURE_COLUMNS`, one row for each figure of a system or difference of
+    two systems. Column ``topic`` names the grouping, such as ``sex``, or the subject, such as
+    ``errors``, and column ``group`` the group of images in it, such as ``F``. ``policy`` is the
+    rule for the threshold, and ``count`` and ``of`` are the numerator and denominator of a share.
 
-    Returns:
-        Table with the columns of `FAILURE_COLUMNS`, one row for each figure of a system or
-        difference of two systems. Column ``topic`` names the grouping, such as ``sex``, or the
-        subject, such as ``errors``, and column ``group`` the group of images in it, such as ``F``.
-        Further columns are ``system``, ``policy`` (rule for the threshold), ``metric``,
-        ``estimate``, the ends of its interval ``ci_low`` and ``ci_high``, ``count`` and ``of``
-        (numerator and denominator of a share) and ``p_value``.
+    `again` comes from `choose_again`, `shortcut_rows` from `shortcut_table`; `prevalence` is None
+    if it was not stated.
     """
     evaluated = images_of(models)
     first = next(iter(models.values()))[0]
@@ -308,16 +283,9 @@ def add_groups(
     added as well.
 
     The rest of a group is all images of other groups. If there are two groups, the rest is added
-    for the first one only, because the second one is its rest.
-
-    Args:
-        shares: Collection of figures, to which the figures of the groups are added.
-        models: Evaluated models of each system by its display name, one for each training seed.
-        groups: Names of groups by topic, such as ``sex``: the group of each image, such as ``F``,
-            shape ``(N,)``; empty where it is unknown.
-        policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
-            at least this threshold are called positive.
-        drawn: Figures on resamples, from which differences of systems follow; `None` without.
+    for the first one only, because the second one is its rest. `groups` are those of `with_tests`.
+    Differences of systems follow from `drawn`, figures on resamples, where it has them, else from
+    both intervals.
     """
     drawn = drawn or {}
     for name, members in models.items():
@@ -464,18 +432,12 @@ def _add_right_wrong(shares: Shares, models: Models, policy: str) -> None:
 def predictive_values(
     recall: npt.ArrayLike, specificity: npt.ArrayLike, prevalence: npt.ArrayLike
 ) -> dict[str, Floats]:
-    """Compute the positive and the negative predictive value at a prevalence by Bayes' rule.
+    """Compute ``ppv`` and ``npv``, the predictive values at a prevalence, by Bayes' rule.
 
-    The sensitivity and the specificity are assumed to be the same at this prevalence.
-
-    Args:
-        recall: Sensitivity in [0, 1], a number or an array.
-        specificity: Specificity in [0, 1], a number or an array of the same shape.
-        prevalence: Share of positives in [0, 1], a number or an array of the same shape.
-
-    Returns:
-        ``ppv``, the share of positives among the images that are called positive, and ``npv``, the
-        share of negatives among the others; NaN where there is no such image.
+    The sensitivity and the specificity are assumed to be the same at this prevalence. All three are
+    in [0, 1], numbers or arrays of one shape. ``ppv`` is the share of positives among the images
+    that are called positive, and ``npv`` the share of negatives among the others; NaN where there
+    is no such image.
 
     Example:
         >>> values = predictive_values(0.9, 0.8, 0.1)
@@ -498,18 +460,10 @@ def add_at_prevalence(
     prevalence: Prevalence,
     drawn: _DrawnShares | None = None,
 ) -> None:
-    """Add the predictive values of each system at a prevalence.
+    """Add the predictive values of each system at a prevalence; see `predictive_values`.
 
-    Predictive values are the share of positives among the images called positive, and of negatives
-    among the others.
-
-    Args:
-        shares: Collection of figures, to which the predictive values are added.
-        models: Evaluated models of each system by its display name, one for each training seed.
-        policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
-            at least this threshold are called positive.
-        prevalence: Share of positive images where the systems will be used.
-        drawn: Figures on resamples, from which differences of systems follow; `None` without.
+    Differences of systems follow from `drawn`, figures on resamples, where it has them, else from
+    both intervals.
     """
     everything = np.ones(len(images_of(models).y_true), dtype=bool)
     for name, members in models.items():
@@ -542,9 +496,7 @@ def _interval_of_rates(
 ) -> tuple[Interval, ClusteredEstimate]:
     """Return a function of sensitivity and specificity with its interval by patient.
 
-    Args:
-        of_rates: The function, with values in [0, 1].
-        counts: Outcomes by patient, shape ``(patients, 4)``, one for each training seed.
+    `counts` has the outcomes by patient, shape ``(patients, 4)``, of each training seed.
     """
     seeds = [_rates(of_seed.sum(axis=0)) for of_seed in counts]
     value = float(of_rates(*np.mean(seeds, axis=0)))

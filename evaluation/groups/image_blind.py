@@ -92,12 +92,7 @@ class ConstantPlaces:
 def learn_places(truth: LabelledImages, resamples: Resamples) -> ConstantPlaces | None:
     """Learn the constant positions from the boxes of validation and training images together.
 
-    Args:
-        truth: Roles and true boxes of all images. Boxes of test images are not read.
-        resamples: Number of resamples of the comparison, and their random seed.
-
-    Returns:
-        The positions; None if there is neither a validation nor a training box.
+    Boxes of test images are not read. None if there is neither a validation nor a training box.
     """
     roles = truth.roles.reindex(truth.true_boxes["image_id"]).to_numpy()
     boxes = truth.true_boxes[np.isin(roles, ("val", "train"))]
@@ -124,14 +119,8 @@ def image_blind_models(
 ) -> dict[str, list[EvaluatedModel]]:
     """Make the image-blind baseline of every system that points at a position.
 
-    Args:
-        models: Evaluated models of each system by its display name, one for each training seed.
-        systems: Output of each model on all images, by the model's name.
-        truth: Labels, roles, patients and true boxes of all images.
-        places: Constant positions.
-
-    Returns:
-        Baselines by display name of their system, one for each training seed.
+    There is one for each training seed. `systems` has the output of each model on all images, by
+    the model's name.
     """
     return {
         name: [_baseline(model, systems[model.name], truth, places) for model in members]

@@ -23,11 +23,6 @@ class Prevalence:
         value: The share, in (0, 1).
         low: Lower end of the 95 % interval; equal to `value` if the share is taken as known.
         high: Upper end of the 95 % interval; equal to `value` if the share is taken as known.
-
-    Example:
-        >>> prevalence = Prevalence("0.05:0.03-0.08", 0.05, 0.03, 0.08)
-        >>> float(prevalence.like(np.float64(0.9)))
-        0.05
     """
 
     text: str
@@ -39,20 +34,9 @@ class Prevalence:
     def parse(cls, text: str | float) -> Prevalence:
         """Read a prevalence from a text or a number.
 
-        Args:
-            text: A share such as ``0.05``, which is taken as known; a share with its 95 % interval
-                such as ``0.05:0.03-0.08``; or counts such as ``12/240``, for which the interval of
-                Clopper and Pearson is computed.
-
-        Returns:
-            The prevalence with its interval.
-
-        Raises:
-            InputError: The text has none of these forms, or a number lies outside (0, 1).
-
-        Example:
-            >>> Prevalence.parse("0.05:0.03-0.08").high
-            0.08
+        It is a share such as ``0.05``, which is taken as known; a share with its 95 % interval such
+        as ``0.05:0.03-0.08``; or counts such as ``12/240``, for which the interval of Clopper and
+        Pearson is computed. InputError for any other form, or a number outside (0, 1).
         """
         share, _, interval = str(text).partition(":")
         count, _, size = share.partition("/")
@@ -81,23 +65,12 @@ class Prevalence:
         """Add the uncertainty of the prevalence to the interval of a predictive value.
 
         On the logit scale a predictive value is the logit of the prevalence (or minus it) plus a
-        value that does not depend on it, so the two uncertainties add up by MOVER.
-
-        Args:
-            ends: Ends of the 95 % interval at the prevalence `value`, in [0, 1].
-            centre: Value between them from which the interval was computed.
-            rises: True if the predictive value rises with the prevalence.
-
-        Returns:
-            The wider interval around `centre`.
+        value that does not depend on it, so the two uncertainties add up by MOVER. `ends` is the
+        95 % interval at the prevalence `value`, computed from `centre`; `rises` is True if the
+        predictive value rises with the prevalence.
 
         Source:
             Zou and Donner 2008 (MOVER).
-
-        Example:
-            >>> known = Prevalence("0.1", 0.1, 0.1, 0.1)
-            >>> known.widen((0.25, 0.75), 0.5, rises=True)
-            Interval(estimate=0.5, ci_low=0.25, ci_high=0.75, note='')
         """
         middle, low, high = scipy.special.logit([centre, *ends])
         value, least, most = scipy.special.logit([self.value, self.low, self.high])
@@ -109,18 +82,11 @@ class Prevalence:
         return Interval(centre, float(new_low), float(new_high))
 
     def like(self, figures: Floats) -> Floats:
-        """Draw a random prevalence for each bootstrap replicate of a figure.
+        """Draw a random prevalence for each bootstrap replicate of a figure, shape ``(R,)``.
 
         The prevalences are normally distributed on the logit scale, with the 2.5th and the 97.5th
-        percentile at the ends of the 95 % interval. The random seed is fixed.
-
-        Args:
-            figures: Replicates of a figure (its values on R bootstrap resamples), shape ``(R,)``,
-                or the figure itself as a scalar. Only the shape is used.
-
-        Returns:
-            Drawn prevalences in (0, 1), shape ``(R,)``; for a scalar, the prevalence without
-            drawing.
+        percentile at the ends of the 95 % interval. The random seed is fixed. A scalar gets the
+        prevalence without drawing.
         """
         if not np.ndim(figures):
             return np.asarray(self.value)

@@ -57,16 +57,9 @@ def draw_shares(
 ) -> dict[tuple[str, _Group, str], Drawn]:
     """Compute sensitivity, specificity and localised sensitivity of groups on the same resamples.
 
-    Args:
-        models: Evaluated models of each system by its display name, one for each training seed.
-        policy: Rule by which the threshold was chosen, such as ``max_f1``.
-        again: Choices that every resample makes, as `choose_again` returns them.
-        groups: True for the images of each group, shape ``(N,)``, by name of the group.
-        resamples: Bootstrap samples of the patients.
-
-    Returns:
-        Means over training seeds by system, group and metric; systems without a threshold, or
-        without points for the localised sensitivity, are left out.
+    `again` comes from `choose_again`; `groups` is True for the images of each group. The figures
+    are means over training seeds by system, group and metric; systems without a threshold, or
+    without points for the localised sensitivity, are left out.
     """
     called = [name for name, members in models.items() if _has_threshold(members, policy)]
     cuts = {

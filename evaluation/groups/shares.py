@@ -75,7 +75,7 @@ class ShareName(NamedTuple):
         group: Group of images within `topic`, such as ``F`` for ``sex``; empty for all images.
         policy: Rule that chose the threshold, such as ``max_f1``; empty for a figure without a
             threshold.
-        metric: Short name of the metric, such as ``recall``.
+        metric: Short name, such as ``recall``.
     """
 
     topic: str
@@ -139,7 +139,6 @@ class Shares:
     A share is a count over another count, such as the found lesions over all lesions.
 
     Attributes:
-        n_patients: Number of patients.
         gaps: Names of groupings (topics), such as ``sex``, whose groups are also compared with the
             rest of the images. The rest of a group is added under the name ``not GROUP`` of the
             same topic.
@@ -168,12 +167,8 @@ class Shares:
     ) -> None:
         """Add a share of images or lesions, such as the share of lesions that are found.
 
-        Args:
-            system: Display name of the system.
-            name: Name of the share: grouping, group, rule for the threshold and metric.
-            counted: Amount that each image or lesion adds to the numerator, shape ``(N,)``.
-            of: Amount that each image or lesion adds to the denominator, shape ``(N,)``.
-            patients: Patient of each image or lesion as a whole number from 0, shape ``(N,)``.
+        Each image or lesion adds `counted` to the numerator and `of` to the denominator, shape
+        ``(N,)`` each; `patients` numbers its patient from 0.
         """
         by_patient, total = (
             per_cluster(np.asarray(values, np.float64)[:, None], patients, self.n_patients)[:, 0]
@@ -217,14 +212,7 @@ class Shares:
     def add_auroc(
         self, system: str, name: ShareName, estimate: ClusteredEstimate, parts: AurocParts
     ) -> None:
-        """Add an AUROC, or a difference of two AUROCs on the same images.
-
-        Args:
-            system: Display name of the system.
-            name: Name of the figure: grouping, group, rule for the threshold (empty) and metric.
-            estimate: The AUROC or the difference, with its standard error and interval.
-            parts: Contribution of each patient to the AUROC or the difference.
-        """
+        """Add an AUROC, or a difference of two AUROCs on the same images."""
         interval = estimate.as_interval
         images = parts.images
         if name.topic in self.gaps and np.count_nonzero(images, axis=0).min() < FEWEST:
@@ -240,15 +228,9 @@ class Shares:
     def table(self, systems: Sequence[str]) -> pd.DataFrame:
         """Make the table of all figures, differences between systems and gaps between groups.
 
-        Args:
-            systems: Display names of the systems. The first one is compared with each of the
-                others.
-
-        Returns:
-            Table with the columns of `FAILURE_COLUMNS`, such as ``topic``, ``group``, ``system``,
-            ``metric``, ``estimate``, ``ci_low`` and ``ci_high``. A difference has the system
-            ``A - B``, and the gap between a group and the rest has the group ``GROUP - rest`` and a
-            p-value.
+        It has the columns of `FAILURE_COLUMNS`. The first system is compared with each of the
+        others: a difference has the system ``A - B``. The gap between a group and the rest has the
+        group ``GROUP - rest`` and a p-value.
         """
         rows = [_row(key, figure) for key, figure in self._figures.items()]
         names = {name for _, name in self._figures}

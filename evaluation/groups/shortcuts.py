@@ -74,11 +74,6 @@ class Fact:
         table: Predictors for each distinct value of the fact, float64, shape
             ``(values, predictors)``.
         known: True for the images for which the fact is known, shape ``(N,)``.
-
-    Example:
-        >>> fact = Fact.from_values("view", pd.Series(["AP", "PA"] * 20))
-        >>> fact.table.shape
-        (2, 2)
     """
 
     name: str
@@ -88,19 +83,12 @@ class Fact:
 
     @classmethod
     def from_values(cls, name: str, values: pd.Series) -> Fact | None:
-        """Make a fact from numbers or categories.
+        """Make a fact of a value for each image: floats for numbers, other types for categories.
 
         For numbers, the logistic model is a line in the ranks that bends at both terciles. For
-        categories, each one has a weight; categories with fewer than 20 images are merged into
-        one. Missing values are a category of their own.
-
-        Args:
-            name: Name of the fact as it is shown to people.
-            values: Value of the fact for each image, shape ``(N,)``: floats for numbers, any other
-                type for categories.
-
-        Returns:
-            The fact; None if it is known for fewer than 20 images, or the same for all images.
+        categories, each one has a weight; categories with fewer than 20 images are merged into one.
+        Missing values are a category of their own. None if the fact is known for fewer than 20
+        images, or the same for all images.
         """
         known = values.notna().to_numpy(dtype=bool)
         if known.sum() < _RARE_IMAGES:
@@ -133,26 +121,13 @@ class TargetLabels:
         return int(self.patient.max()) + 1
 
     def select(self, rows: np.ndarray) -> TargetLabels:
-        """Select the labels of some of the images.
-
-        Args:
-            rows: Positions of these images, shape ``(M,)``.
-
-        Returns:
-            Their labels, folds and patients, in the order of `rows`.
-        """
+        """Select the labels of the images at these positions, in their order."""
         return TargetLabels(self.positive[rows], self.fold[rows], self.patient[rows])
 
     def auroc(self, scores: np.ndarray, folds: Integers | None) -> AurocParts | None:
         """Compute the AUROC of scores, comparing only images of the same fold.
 
-        Args:
-            scores: Score of each image, shape ``(N,)``.
-            folds: Cross-validation fold of each image, shape ``(N,)``; None compares all pairs of
-                images.
-
-        Returns:
-            The AUROC with the contribution of each patient; None if no fold has both classes.
+        Without folds, all pairs of images are compared. None if no fold has both classes.
         """
         return auroc_parts(self.positive, scores, self.patient, self.n_patients, folds=folds)
 
@@ -161,14 +136,7 @@ def auroc_of_fact(fact: Fact, truth: TargetLabels) -> AurocParts | None:
     """Compute the AUROC with which one fact about the images predicts their labels.
 
     A logistic model predicts the labels of each cross-validation fold; it is fitted on the other
-    folds.
-
-    Args:
-        fact: The fact, such as the view, for the N images.
-        truth: Labels, folds and patients of the N images.
-
-    Returns:
-        The AUROC over pairs of images in the same fold; None if no fold has both classes.
+    folds. Pairs of images in the same fold count; None if no fold has both classes.
     """
     levels = len(fact.table)
     cells = truth.fold.astype(np.int64) * levels + fact.codes
@@ -191,14 +159,8 @@ def auroc_of_facts(facts: Sequence[Fact], truth: TargetLabels) -> AurocParts | N
     """Compute the AUROC with which several facts about the images together predict the labels.
 
     A logistic model predicts the labels of each cross-validation fold; it is fitted on the other
-    folds, on a random sample of at most 30,000 images.
-
-    Args:
-        facts: The facts, such as view and sex, at least one, each for the N images.
-        truth: Labels, folds and patients of the N images.
-
-    Returns:
-        The AUROC over pairs of images in the same fold; None if no fold has both classes.
+    folds, on a random sample of at most 30,000 images. Pairs of images in the same fold count; None
+    if no fold has both classes.
     """
     scores = np.zeros(len(truth.positive))
     rng = np.random.default_rng(0)
@@ -279,28 +241,20 @@ def measure_shortcuts(
     are the other images of the same patient, need no model: the prediction is their mean label, or
     the overall mean if the patient has no other image.
 
-    Args:
-        images: Table with one row for each image: ``image_id``, ``patient_id``, and columns of
-            facts about the person and the file, such as ``view``, ``sex``, ``age_years``,
-            ``source``, ``width`` and ``height``.
-        facts: Table of further facts, indexed by image id. A column replaces the column of `images`
-            of the same name. Columns whose names begin with ``border_grey_`` are grey levels at the
-            border of the image. The table may be empty.
-        labels: Table with one column for each finding, such as ``mass``, indexed by image id: 1.0
-            for positive, 0.0 for negative, NaN for unknown.
-        systems: Scores of systems that are compared with the facts, by name of the system: one
-            array of shape ``(images,)`` for each training seed. `None` compares no system.
+    `images` has ``image_id``, ``patient_id`` and columns of facts about the person and the file.
+    `facts` has further facts by image id, which replace columns of the same name; those that begin
+    with ``border_grey_`` are grey levels at the border of the image. `labels` has one column for
+    each finding, by image id: 1.0, 0.0, or NaN for unknown. `systems` has the scores of systems
+    that are compared with the facts, ``(images,)`` for each training seed.
 
-    Returns:
-        One dictionary for each finding and fact, the highest AUROC first, with the keys ``target``
-        (finding), ``fact`` (name of the fact), ``kind`` (``person``, ``file``, ``picture`` for the
-        whole image, ``border``, ``together`` for all facts of the kinds person, file and border, or
-        ``siblings``), ``auroc``, ``ci_low`` and ``ci_high`` (95 % interval), ``n_images``,
-        ``n_positive`` and ``n_known``, the number of images for which the fact is known. Facts that
-        are the same for all images are left out, and so are findings with fewer than 20 images of a
-        class. If systems are given, the dictionaries also have ``beyond``: by system, the AUROC of
-        the system minus that of the fact on the same pairs of images. It is left out for siblings,
-        and for the border if it is known for some images only.
+    Each finding and fact gives a dictionary, the highest AUROC first, with ``target`` (finding),
+    ``fact``, ``kind`` (``person``, ``file``, ``picture`` for the whole image, ``border``,
+    ``together`` for all facts of the kinds person, file and border, or ``siblings``), ``auroc``,
+    ``ci_low``, ``ci_high``, ``n_images``, ``n_positive`` and ``n_known``, the number of images for
+    which the fact is known. Facts that are the same for all images are left out, and so are
+    findings with fewer than 20 images of a class. If systems are given, ``beyond`` has, by system,
+    its AUROC minus that of the fact on the same pairs of images. It is left out for siblings, and
+    for the border if it is known for some images only.
 
     Example:
         >>> images = pd.DataFrame({"image_id": [str(n) for n in range(400)],

@@ -22,18 +22,9 @@ MOST_GROUPS = 12
 def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str, Groups]:
     """Group images by columns of their table, such as sex, for figures by subgroup.
 
-    Args:
-        images: Table of the images, one row for each of the N images.
-        columns: Names of the columns to group by, such as ``sex``; ``a*b`` groups by two columns at
-            once. By default sex, age band, source and view (projection) are used, if they are known
-            and have 2 to 12 groups.
-
-    Returns:
-        By name of the column, the name of the group of each image, shape ``(N,)``; "" where the
-        group is unknown.
-
-    Raises:
-        InputError: A requested column does not exist, or has more than 12 values.
+    ``a*b`` groups by two columns at once. By default sex, age band, source and view (projection)
+    are used, if they are known and have 2 to 12 groups. An unknown group is "". InputError if a
+    requested column does not exist, or has more than 12 values.
 
     Example:
         >>> table = pd.DataFrame({"sex": ["F", None, "M"], "age_years": [70.0, 30.0, None]})

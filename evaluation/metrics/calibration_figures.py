@@ -103,14 +103,7 @@ def _fit_offsets(x: Floats, mass: Floats, positive: Floats) -> Floats:
 
 
 def equal_width_bins(probability: Floats) -> npt.NDArray[np.int64]:
-    """Assign probabilities to ten bins of equal width, closed on the right.
-
-    Args:
-        probability: Predicted probabilities in [0, 1], one for each image, shape ``(N,)``.
-
-    Returns:
-        Index of the bin of each probability, from 0 to 9, shape ``(N,)``. Bin 0 is [0, 0.1], bin 1
-        is (0.1, 0.2], and so on.
+    """Assign probabilities to ten bins of equal width: 0 is [0, 0.1], 1 is (0.1, 0.2], and so on.
 
     Source:
         Naeini, Cooper and Hauskrecht 2015.
@@ -125,17 +118,9 @@ def equal_width_bins(probability: Floats) -> npt.NDArray[np.int64]:
 def equal_mass_bins(probability: Floats, n_bins: int = _N_BINS) -> npt.NDArray[np.int64]:
     """Assign probabilities to bins with about equally many images; equal values share a bin.
 
-    The bins are cut at quantiles of the probabilities and are closed on the right. The quantile for
-    a share is the smallest value such that at least this share of all values is equal to it or
-    smaller.
-
-    Args:
-        probability: Predicted probabilities in [0, 1], one for each image, shape ``(N,)``; may be
-            empty.
-        n_bins: Number of bins; some stay empty where many probabilities are equal.
-
-    Returns:
-        Index of the bin of each probability, from 0 to ``n_bins - 1``, shape ``(N,)``.
+    The bins, numbered from 0, are cut at quantiles of the probabilities and are closed on the
+    right; some stay empty where many probabilities are equal. The quantile for a share is the
+    smallest value such that at least this share of all values is equal to it or smaller.
 
     Source:
         Naeini, Cooper and Hauskrecht 2015.
@@ -157,26 +142,16 @@ class CalibrationFigures:
     The constructor sums over the images of each patient once, so that a bootstrap over patients
     only multiplies these sums by weights.
 
-    ``brier`` and ``log_loss`` are mean losses over the images. ``ece`` is
-    the mean gap between the observed share of positive images and the mean probability over bins
-    (`equal_width_bins`), weighted by the number of images in each bin.
-    ``calibration_slope`` and ``calibration_intercept`` are fitted jointly:
-    ``logit P(y) = intercept + slope * logit(p)``. ``calibration_in_the_large`` is the intercept
-    with a slope of 1. Where a logarithm is taken, probabilities are limited to [`CLIP`, 1 -
-    `CLIP`], with `CLIP` = 0.0001. The bins are formed from the images without weights and stay the
-    same under all weights.
+    ``brier`` and ``log_loss`` are mean losses over the images. ``ece`` is the mean gap between the
+    observed share of positive images and the mean probability over bins (`equal_width_bins`),
+    weighted by the number of images in each bin. ``calibration_slope`` and
+    ``calibration_intercept`` are fitted jointly: ``logit P(y) = intercept + slope * logit(p)``.
+    ``calibration_in_the_large`` is the intercept with a slope of 1. Where a logarithm is taken,
+    probabilities are limited to [`CLIP`, 1 - `CLIP`], with `CLIP` = 0.0001. The bins are formed
+    from the images without weights and stay the same under all weights.
 
-    Args:
-        y_true: Labels of the images, 0 (finding absent) or 1 (present), shape ``(N,)``.
-        probability: Predicted probabilities that the finding is present, in [0, 1], shape ``(N,)``.
-        clusters: Index of the patient of each image, from 0 to P - 1, shape ``(N,)``. None: every
-            image counts as a separate patient.
-
-    Attributes:
-        n_clusters: Number of patients, P.
-
-    Raises:
-        InputError: A probability is outside [0, 1].
+    `clusters` numbers the patient of each image from 0 to `n_clusters` - 1; without it every image
+    counts as a separate patient. InputError for a probability outside [0, 1].
 
     Source:
         Brier 1950; Naeini, Cooper and Hauskrecht 2015 (ECE); Cox 1958 and Van Calster et al. 2019
@@ -235,22 +210,15 @@ class CalibrationFigures:
         return np.asarray(sums.reshape(self.n_clusters, n_columns), dtype=np.float64)
 
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
-        """Compute the six calibration metrics under every row of patient weights.
+        """Compute the six calibration metrics under every row of patient weights, ``(R, P)``.
 
-        Without weights, slope and intercepts are fitted on the probabilities themselves. With
-        weights and more than 256 distinct probabilities, each image is divided between the two
-        nearest of 256 grid points of the log-odds; slope and intercepts change by less than one
-        unit of their third digit.
+        Without weights, each patient counts once, and slope and intercepts are fitted on the
+        probabilities themselves. With weights and more than 256 distinct probabilities, each image
+        is divided between the two nearest of 256 grid points of the log-odds; slope and intercepts
+        change by less than one unit of their third digit.
 
-        Args:
-            weights: How often each patient counts, one row for each resample, shape ``(R, P)`` with
-                R resamples and P patients. None: one row in which each patient counts once.
-
-        Returns:
-            Values by short name of the metric (``brier``, ``log_loss``, ``ece``,
-            ``calibration_slope``, ``calibration_intercept``, ``calibration_in_the_large``), shape
-            ``(R,)`` each. A value is NaN where the metric is undefined, for example a slope where a
-            cut of the probabilities separates positive from negative images.
+        A value, shape ``(R,)``, is NaN where the metric is undefined, for example a slope where a
+        cut of the probabilities separates positive from negative images.
         """
         once = np.ones((1, self.n_clusters)) if weights is None else weights
         used = np.asarray(once, dtype=np.float64)[:, : self.n_clusters]

@@ -56,17 +56,8 @@ def rates(
 ) -> dict[str, Floats]:
     """Compute every metric that follows from the four counts of a confusion matrix.
 
-    Args:
-        tp: Number of images with label 1 that are called positive; a number or an array of any
-            shape.
-        fp: Number of images with label 0 that are called positive; the same shape as ``tp``.
-        tn: Number of images with label 0 that are called negative; the same shape as ``tp``.
-        fn: Number of images with label 1 that are called negative; the same shape as ``tp``.
-
-    Returns:
-        Values by short name of the metric, such as ``recall``, ``precision``, ``f1`` or ``mcc``,
-        each in the shape of ``tp``. A value is NaN where its denominator is 0, and therefore also
-        where a likelihood ratio would be infinite.
+    The counts are numbers or arrays of one shape. A value is NaN where its denominator is 0, and
+    therefore also where a likelihood ratio would be infinite.
 
     Source:
         Matthews 1975 for ``mcc``; Deeks and Altman 2004 for the likelihood ratios.

@@ -43,16 +43,6 @@ class Counts:
     """The four counts of a confusion matrix: numbers, or arrays of one shape.
 
     The counts may be sums of weights of images instead of whole numbers.
-
-    Attributes:
-        tp: Number of images with label 1 that are called positive.
-        fp: Number of images with label 0 that are called positive.
-        tn: Number of images with label 0 that are called negative.
-        fn: Number of images with label 1 that are called negative.
-
-    Example:
-        >>> Counts(tp=8, fp=3, tn=20, fn=2).positive
-        10
     """
 
     tp: Any
@@ -174,10 +164,6 @@ class MetricKey(NamedTuple):
         policy: Rule by which the threshold was chosen on validation images, as in the option
             ``--policy``, such as ``max_f1``; empty where the metric has no threshold.
         metric: Short name of the metric, such as ``recall``.
-
-    Example:
-        >>> MetricKey("all", "max_f1", "recall").policy
-        'max_f1'
     """
 
     subgroup: str

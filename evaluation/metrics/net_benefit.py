@@ -57,10 +57,6 @@ def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float)
 def decision_curve(y_true: npt.ArrayLike, probability: npt.ArrayLike) -> Floats:
     """Compute the net benefit at each of `RISKS`.
 
-    Args:
-        y_true: True for images with the finding, shape ``(N,)``.
-        probability: Predicted probabilities that the finding is present, in [0, 1], shape ``(N,)``.
-
     Source:
         Vickers and Elkin 2006.
 

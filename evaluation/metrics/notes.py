@@ -65,15 +65,10 @@ class Note(NamedTuple):
     """One remark that a reader of a comparison must know, such as "few patients".
 
     Attributes:
-        kind: Subject of the remark, a code such as ``few_patients`` or ``copies``; `NoteKind` lists
-            all codes with their meaning.
+        kind: Subject of the remark; `NoteKind` lists all codes with their meaning.
         text: The remark in whole sentences.
         brief: The remark in a few words, beside the number of evaluated images; may be empty.
         names_images: True if the text names images, for reports that must not name any.
-
-    Example:
-        >>> Note("copies", "3 test images are copies of training images.").caution
-        True
     """
 
     kind: NoteKind
@@ -97,9 +92,8 @@ WARNING = "WARNING: "
 def reading_note(sentence: str, of: str = "") -> Note:
     """Return the note on what a reader recognised, cut, left out or assumed.
 
-    Args:
-        sentence: Sentence of the reader; it begins with ``WARNING: `` if it is a caution.
-        of: What was read, such as the name of a system; empty if the sentence names it.
+    The sentence begins with ``WARNING: `` if it is a caution; `of` is what was read, such as the
+    name of a system, if the sentence does not name it.
 
     Example:
         >>> reading_note("WARNING: 1 box without width left out.", of="A")[:2]

@@ -20,16 +20,11 @@ _FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {}
 
 
 def register_metric(name: str) -> Metric:
-    """Add a function of the user's own to the registry of metrics, under its own name.
+    """Add a function of the user's own, ``MODULE:NAME``, to the registry, under its own name.
 
-    Args:
-        name: ``MODULE:NAME`` of a function of labels (0 or 1, shape ``(N,)``) and scores, shape
-            ``(N,)``. It returns a number, or NaN where it is undefined. The first line of its
-            docstring is the meaning of the figure.
-
-    Raises:
-        InputError: The module cannot be imported or has no such function, or a metric of the
-            program has this name.
+    The function takes labels (0 or 1) and scores, shape ``(N,)`` each, and returns a number, or NaN
+    where it is undefined. The first line of its docstring is the meaning of the figure. InputError
+    if it cannot be imported, or a metric of the program has this name.
     """
     function = own_function(name, "metric")
     short = name.partition(":")[2]
@@ -56,11 +51,8 @@ def own_figure(
 ) -> Callable[[Integers], Floats]:
     """Return a figure of the user's own as a function of the weights of P patients, ``(R, P)``.
 
-    Args:
-        metric: Short name of a metric that `register_metric` added.
-        y_true: Label of each image, shape ``(N,)``.
-        scores: Score of each image, shape ``(N,)``.
-        patients: Number of the patient of each image, shape ``(N,)``.
+    The short name is that of a metric that `register_metric` added; `patients` numbers the patient
+    of each image.
     """
     function = _FUNCTIONS[metric]
     labels = y_true.astype(np.int64)

@@ -14,14 +14,9 @@ _COST = re.compile(r"cost:([\d.]+)/([\d.]+)(?:@([\d.]+))?")
 
 
 def policy_text(policy: str) -> str:
-    """Describe in words the rule by which a threshold is chosen.
+    """Describe in words the rule by which a threshold is chosen, as in the option ``--policy``.
 
-    Args:
-        policy: The rule as in the option ``--policy``, such as ``max_f1``. An empty text gives
-            "Without a threshold".
-
-    Returns:
-        A phrase for tables and sentences.
+    An empty text gives "Without a threshold".
 
     Example:
         >>> policy_text("max_f1"), policy_text("sensitivity>=0.95")

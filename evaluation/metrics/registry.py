@@ -361,14 +361,9 @@ METRICS: dict[str, Metric] = {
 
 
 def family(name: str) -> tuple[str, ...]:
-    """Return the names of the metrics that one function computes together.
+    """Return the short names of the metrics that one function computes together, in its order.
 
-    Args:
-        name: Name of the group of metrics, such as ``counts`` or ``ranking``.
-
-    Returns:
-        Short names of metrics, in the order in which the function returns their values; empty for
-        an unknown group.
+    An unknown group has none.
 
     Example:
         >>> family("counts")
@@ -378,31 +373,12 @@ def family(name: str) -> tuple[str, ...]:
 
 
 def metric_title(metric: str) -> str:
-    """Return the title of a metric; for an unknown metric, the short name without underscores.
-
-    Args:
-        metric: Short name of the metric, such as ``auroc``.
-
-    Returns:
-        The title, for tables and axes.
-
-    Example:
-        >>> metric_title("auroc"), metric_title("new_metric")
-        ('AUROC', 'new metric')
-    """
+    """Return the title of a metric; for an unknown metric, the short name without underscores."""
     return METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
 
 
 def why_undefined(metric: str, n_positive: int | None = None, n_images: int | None = None) -> str:
-    """Return the reason why a metric is undefined on a set of images.
-
-    Args:
-        metric: Short name of the metric, such as ``recall``.
-        n_positive: Number of positive images; None if it is unknown.
-        n_images: Number of images; None if it is unknown.
-
-    Returns:
-        A clause without a full stop; for an unknown metric, "undefined on these images".
+    """Return the reason why a metric is undefined on a set of images, as a clause.
 
     Example:
         >>> why_undefined("recall"), why_undefined("auroc"), why_undefined("auroc", 0, 20)

@@ -39,17 +39,12 @@ def contour_levels(peaks: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[f
 
     The values of a class activation map add up to a logit, so a single value is not a probability.
     To give the values a meaning, the image probabilities of the same classifier are regressed on
-    the peaks of the maps by a rising (isotonic) regression. Labels are not used.
+    the peaks of the maps (NaN is left out) by a rising (isotonic) regression. Labels are not used.
 
-    Args:
-        peaks: Highest raw map value of each image, shape ``(N,)``; images with NaN are left out.
-        probabilities: Probability that the classifier gives each image, in [0, 1], shape ``(N,)``.
-
-    Returns:
-        Map value by probability, for each of `CONTOUR_PROBABILITIES` (0.25, 0.5, 0.75) that the
-        regression reaches. In the example, images whose map peaks at 3.0 or higher have a mean
-        probability of at least 0.25. All values are above 0, because only such values are evidence
-        for the finding.
+    The result has the map value by probability, for each of `CONTOUR_PROBABILITIES` (0.25, 0.5,
+    0.75) that the regression reaches. In the example, images whose map peaks at 3.0 or higher have
+    a mean probability of at least 0.25. All values are above 0, because only such values are
+    evidence for the finding.
 
     Source:
         Zhou et al. 2016 (class activation maps); Ayer et al. 1955 (isotonic regression).
@@ -86,10 +81,6 @@ class ActivationGrid:
             beyond the image.
         levels: Map values of the contours in rising order, the same for all images of one
             classifier; see `contour_levels`.
-
-    Example:
-        >>> ActivationGrid(np.zeros((8, 8)), (0.0, 0.0, 256.0, 128.0), (0.5,)).cell
-        (32.0, 16.0)
     """
 
     values: npt.NDArray[np.float64]
@@ -164,19 +155,7 @@ def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
 
     Maps are not normalised per image, so images with equal values look equal. A map with few cells,
     and a map whose every contour would hold more than a third of its frame, shows the cell of its
-    peak instead.
-
-    Args:
-        grid: The activation map and the values at which its contours are drawn.
-        colour: Colour in which the classifier of the map is drawn, ``#RRGGBB``.
-
-    Returns:
-        One shape for each contour, or one shape for the grid cell; an empty list where the map
-        stays below the lowest level.
-
-    Example:
-        >>> map_shapes(ActivationGrid(np.zeros((8, 8)), (0, 0, 256, 256), (0.5,)), "#E06C00")
-        []
+    peak instead. A map that stays below the lowest level shows nothing.
     """
     if grid.shows_cell:
         corners = (rectangle(grid.peak_cell),)

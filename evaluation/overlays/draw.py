@@ -54,18 +54,8 @@ _PNG_FILTER = (
 def draw_panel(pixels: Pixels, shapes: Sequence[Shape | Label], panel: int) -> Pixels:
     """Resize a grey image so that its longer side has ``panel`` px, and draw over it.
 
-    Args:
-        pixels: Grey pixels of the original image, shape ``(H, W)``, uint8.
-        shapes: Lines and texts with coordinates in px of the original image; later ones are drawn
-            over earlier ones.
-        panel: Longer side of the result in px; the aspect of the image stays the same.
-
-    Returns:
-        RGB pixels, shape ``(height, width, 3)``, uint8.
-
-    Example:
-        >>> draw_panel(np.zeros((100, 50), np.uint8), [], 20).shape
-        (20, 10, 3)
+    The result is RGB; both are uint8. Shapes have coordinates in px of the original image; later
+    ones are drawn over earlier ones.
     """
     height, width = pixels.shape
     scale = panel / max(height, width)
@@ -157,16 +147,7 @@ def _fixed(path: Points) -> npt.NDArray[np.int32]:
 def as_figure(images: Sequence[Pixels]) -> Figure:
     """Place RGB images one below the other in a matplotlib figure, without resampling them.
 
-    Args:
-        images: RGB pixels, uint8, shape ``(H, W, 3)`` each; at least one image.
-
-    Returns:
-        The figure, as wide as the widest image; narrower images are padded with white.
-
-    Example:
-        >>> figure = as_figure([np.zeros((20, 40, 3), np.uint8)])
-        >>> figure.get_size_inches().tolist()
-        [0.4, 0.2]
+    It is as wide as the widest image; narrower images are padded with white.
     """
     width = max(image.shape[1] for image in images)
     rows = [
@@ -184,20 +165,10 @@ def as_figure(images: Sequence[Pixels]) -> Figure:
 
 
 def to_png(image: Pixels, path: Path) -> None:
-    """Write an RGB image as a PNG file.
+    """Write an RGB image (uint8) as a PNG file.
 
-    Args:
-        image: RGB pixels, uint8, shape ``(H, W, 3)``.
-        path: PNG file to write. An existing file is replaced only when the new file is complete, so
-            that nobody reads half a file.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     to_png(np.zeros((20, 40, 3), np.uint8), Path(folder, "a.png"))
-        ...     with Image.open(Path(folder, "a.png")) as image:
-        ...         image.size
-        (40, 20)
+    An existing file is replaced only when the new file is complete, so that nobody reads half a
+    file.
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(_png(image))
@@ -225,19 +196,8 @@ def mark_source(mark: Mark) -> str:
 def encode_jpeg(pixels: Pixels, side: int, quality: int) -> bytes:
     """Encode an RGB image as JPEG, made smaller where necessary; a small image is not enlarged.
 
-    Colours keep their resolution, because lines are thin.
-
-    Args:
-        pixels: RGB pixels, uint8, shape ``(H, W, 3)``.
-        side: Largest allowed length of the longer side of the result in px.
-        quality: Quality setting of the JPEG encoder, from 0 (smallest file) to 100 (best image).
-
-    Returns:
-        Content of the JPEG file.
-
-    Example:
-        >>> encode_jpeg(np.zeros((8, 8, 3), np.uint8), 4, quality=80)[:2].hex()
-        'ffd8'
+    Colours keep their resolution, because lines are thin. `side` is the largest length of the
+    longer side in px, and `quality` goes from 0 (smallest file) to 100 (best image).
     """
     height, width = pixels.shape[:2]
     scale = side / max(height, width)

@@ -37,10 +37,6 @@ class ImageTruth:
             abnormality. Empty if unknown.
         readers: Boxes that each single radiologist drew, by the radiologist's name, in the format
             of ``boxes``. They are shown in addition to ``boxes``.
-
-    Example:
-        >>> ImageTruth(1.0, np.array([[0.0, 0.0, 4.0, 2.0]])).title
-        'Truth'
     """
 
     label: float
@@ -61,13 +57,8 @@ class ImageTruth:
     def shapes(self, size: tuple[int, int]) -> list[Shape | Label]:
         """Return what is drawn for the truth: white corners, and named boxes of radiologists.
 
-        The truth is drawn in the same way on every image and in every legend.
-
-        Args:
-            size: Width and height of the original image in px.
-
-        Returns:
-            Lines and texts in px of the original image, in the order in which they are drawn.
+        The truth is drawn in the same way on every image and in every legend. `size` is width and
+        height of the original image in px.
         """
         lesions = NO_BOXES if self.boxes is None else self.boxes
         requests = []
@@ -88,7 +79,6 @@ class ImagePrediction:
     None, or an empty text, means that the value is unknown or that the system does not give it.
 
     Attributes:
-        system: Name of the system as shown to readers.
         colour: Colour in which the system is drawn on the X-ray, ``#RRGGBB``.
         score: Score of the image, in [0, 1].
         threshold: Score of the image from which the system calls it positive, in [0, 1].
@@ -107,10 +97,6 @@ class ImagePrediction:
             highest-scoring box, or the peak of the map.
         localised: True if ``point`` lies on a true lesion.
         has_own_boxes: True if the boxes are those of a detector although there is a map.
-
-    Example:
-        >>> ImagePrediction("A", "#E06C00", decision=True).called
-        'POSITIVE'
     """
 
     system: str
@@ -134,10 +120,6 @@ class ImagePrediction:
 
         A decision that the finding is present is in capitals. A prediction that must not be used
         gives "no answer".
-
-        Example:
-            >>> ImagePrediction("A", "", decision=True).called
-            'POSITIVE'
         """
         if self.withheld:
             return "no answer"

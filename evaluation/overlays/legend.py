@@ -127,17 +127,11 @@ def drawn_marks(
     *,
     located: bool = True,
 ) -> list[DrawnMark]:
-    """Return the marks that are drawn on an image.
+    """Return the marks that are drawn on an image, each once, in the order in which they are drawn.
 
-    Args:
-        predictions: What each system (detector or classifier) predicts for the image.
-        drawn: Lines and texts that are drawn for each of the predictions, in the same order, as
-            `prediction_shapes` returns them.
-        truth: Lines and texts that are drawn for the truth; None where it is not shown.
-        located: False if the image has no true boxes to compare the predicted boxes with.
-
-    Returns:
-        The marks, each once, in the order in which they are drawn.
+    `drawn` has the lines and texts of each prediction, as `prediction_shapes` returns them. `truth`
+    is None where the truth is not shown, and `located` False if the image has no true boxes to
+    compare the predicted boxes with.
 
     Example:
         >>> answer = ImagePrediction("A", "#E06C00", point=(9.0, 9.0))
@@ -175,18 +169,10 @@ def _mark(shape: Shape, prediction: ImagePrediction, has_truth: bool) -> DrawnMa
 
 
 def legend(marks: Iterable[DrawnMark], *, cells: bool = False) -> list[Mark]:
-    """Return the entries of the legend of one or more images.
+    """Return the entries of the legend of one or more images, in the order of `MARKS`.
 
-    Args:
-        marks: Marks that are drawn on the images.
-        cells: True to give the number of cells of a map of which one cell is drawn.
-
-    Returns:
-        Entries in the order of `MARKS`; systems whose maps are drawn alike share one.
-
-    Example:
-        >>> [entry.text for entry in legend([DrawnMark("point"), DrawnMark("truth")])][0]
-        'true lesion'
+    Systems whose maps are drawn alike share one. With `cells`, the number of cells of a map of
+    which one cell is drawn is given.
     """
     by_system: dict[tuple[str, str], DrawnMark] = {}
     for mark in marks:

@@ -17,9 +17,7 @@ Sign = Literal["right", "wrong", "open"]
 class Outcome(NamedTuple):
     """Short statement whether one system (a detector or classifier) is right on one image.
 
-    Attributes:
-        sign: ``right``, ``wrong`` or ``open`` (undecided, or the truth is unknown).
-        text: Short description, such as ``missed`` or ``false alarm``.
+    The sign ``open`` means that it is undecided, or that the truth is unknown.
     """
 
     sign: Sign
@@ -42,20 +40,10 @@ OUTCOMES = {
 def outcome_kind(prediction: ImagePrediction, truth: ImageTruth) -> str:
     """Return the code that says how one system's prediction for one image compares with the truth.
 
-    Args:
-        prediction: What the system predicts for the image. Its decision is used, and whether its
-            most suspicious point (box centre or peak of an activation map) lies on a true lesion.
-        truth: Label of the image; the boxes are not used here.
-
-    Returns:
-        A key of `OUTCOMES`: ``placed``, ``found`` or ``misplaced`` (called positive and positive;
-        the point lies on a lesion, at a position that was not evaluated, or elsewhere), ``missed``
-        (called negative, but positive), ``alarm`` (called positive, but negative), ``clear``
-        (called negative and negative), ``undecided`` (no decision) or ``unknown`` (no label).
-
-    Example:
-        >>> outcome_kind(ImagePrediction("A", "#E06C00", decision=True), ImageTruth(0.0))
-        'alarm'
+    It is a key of `OUTCOMES`: ``placed``, ``found`` or ``misplaced`` (called positive and positive;
+    the point lies on a lesion, at a position that was not evaluated, or elsewhere), ``missed``
+    (called negative, but positive), ``alarm`` (called positive, but negative), ``clear`` (called
+    negative and negative), ``undecided`` (no decision) or ``unknown`` (no label).
     """
     if prediction.decision is None:
         return "undecided"
@@ -75,14 +63,6 @@ def outcome_kind(prediction: ImagePrediction, truth: ImageTruth) -> str:
 def outcome(prediction: ImagePrediction, truth: ImageTruth) -> Outcome:
     """Return whether one system's prediction for one image is right, with a short text.
 
-    Args:
-        prediction: What the system predicts for the image. Its decision is used, and whether its
-            most suspicious point (box centre or peak of an activation map) lies on a true lesion.
-        truth: Label of the image; the boxes are not used here.
-
-    Returns:
-        ``right``, ``wrong`` or ``open``, and a text such as "missed".
-
     Example:
         >>> outcome(ImagePrediction("A", "#E06C00", decision=False), ImageTruth(1.0))
         Outcome(sign='wrong', text='missed')
@@ -94,14 +74,8 @@ def describe_score(prediction: ImagePrediction) -> str:
     """Describe the score of an image beside its threshold, as in ``score 0.910 ≥ 0.300``.
 
     If more than eight boxes have a score of at least ``prediction.box_cut``, the text also says
-    that eight of them are drawn.
-
-    Args:
-        prediction: What the system predicts for the image.
-
-    Returns:
-        A short text for the caption. It has more digits where score and threshold differ but would
-        look equal.
+    that eight of them are drawn. The score has more digits where score and threshold differ but
+    would look equal.
 
     Example:
         >>> describe_score(ImagePrediction("A", "#E06C00", score=0.91, threshold=0.3))
@@ -129,13 +103,7 @@ def _drawn_boxes(prediction: ImagePrediction) -> str:
 def describe_truth(truth: ImageTruth, finding: str) -> str:
     """Describe in words the label and the true boxes of an image.
 
-    Args:
-        truth: Label and true boxes of the image, and perhaps boxes of single radiologists.
-        finding: Name of the finding as shown to readers, such as ``Lung opacity``.
-
-    Returns:
-        A short text for the caption, such as "Opacity: present, 2 boxes". Where there are boxes of
-        single radiologists, it also says how many boxes each of them drew.
+    Where there are boxes of single radiologists, the text also says how many each of them drew.
 
     Example:
         >>> describe_truth(ImageTruth(0.0, kind="not_normal"), "Opacity")

@@ -32,16 +32,7 @@ def _on_lesion(x: float, y: float, truth: npt.NDArray[np.float64]) -> bool:
 
 
 def boxes_on_lesions(prediction: ImagePrediction, truth: ImageTruth) -> bool:
-    """Return True if every box that is drawn in full has its centre on a true lesion.
-
-    Args:
-        prediction: What the system (a detector or classifier) predicts for the image.
-        truth: Label and true boxes of the image.
-
-    Example:
-        >>> boxes_on_lesions(ImagePrediction("A", "#E06C00"), ImageTruth(1.0))
-        True
-    """
+    """Return True if every box from `box_cut` on has its centre on a true lesion."""
     lesions = NO_BOXES if truth.boxes is None else truth.boxes
     full = prediction.boxes[prediction.boxes[:, 4] >= prediction.box_cut]
     centres = (full[:, :2] + full[:, 2:4]) / 2
@@ -66,20 +57,8 @@ def prediction_shapes(
     system's colour with their scores. Such a box is solid if its centre lies on a true lesion and
     dashed if not; where no true boxes are known all are solid. An activation map is drawn as
     contours or as the cell of its peak. A cross marks the most suspicious point (box centre or peak
-    of the map), unless the system calls the image negative. True lesions are white corners.
-
-    Args:
-        prediction: What the system (a detector or classifier) predicts for the image.
-        truth: Label and true boxes of the image; None where the truth is not to be shown.
-        size: Width and height of the original image in px.
-
-    Returns:
-        Lines and texts in px of the original image, in the order in which they are drawn.
-
-    Example:
-        >>> answer = ImagePrediction("A", "#E06C00", point=(30.0, 40.0), decision=True)
-        >>> [shape.layer for shape in prediction_shapes(answer, None, (96, 96))]
-        ['point']
+    of the map), unless the system calls the image negative. True lesions are white corners; None as
+    `truth` shows none. `size` is width and height of the original image in px.
     """
     lesions = NO_BOXES if truth is None or truth.boxes is None else truth.boxes
     side = max(size)

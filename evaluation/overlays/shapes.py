@@ -51,13 +51,8 @@ class Shape:
         colour: Colour of the line and of the inside, ``#RRGGBB``.
         width: Width of the line in screen px where the image is 512 px long; 0 for no line.
         closed: True if the last point of each polyline is joined to the first.
-        dashed: True for dashed lines.
         tint: Opacity with which the inside is filled, from 0 (not filled) to 1.
         rim: Width of the dark rim around the line, screen px; 0 for no rim.
-
-    Example:
-        >>> Shape("boxes", (rectangle([0, 0, 4, 2]),), "#E06C00").paths[0].tolist()
-        [[0.0, 0.0], [4.0, 0.0], [4.0, 2.0], [0.0, 2.0]]
     """
 
     layer: str
@@ -76,14 +71,9 @@ class Label:
 
     Attributes:
         layer: Kind of what the text belongs to, such as ``boxes``.
-        text: The text to draw, such as ``0.91``.
         corner: Upper left corner x, y of the text in px of the original image.
         size: Height of the line of text in px of the original image.
         colour: Colour of the text, ``#RRGGBB``.
-
-    Example:
-        >>> Label("boxes", "0.91", (0.0, 0.0), 20.0, "#E06C00").width
-        48.0
     """
 
     layer: str
@@ -105,7 +95,6 @@ class LabelRequest(NamedTuple):
         layer: Kind of what the text belongs to, such as ``boxes``.
         box: Box ``x1, y1, x2, y2`` in px of the original image; further values, such as a score,
             are ignored.
-        text: The text to place, such as ``0.91``.
         colour: Colour of the text, ``#RRGGBB``.
     """
 
@@ -122,15 +111,8 @@ def place_labels(
 
     A text goes above the box's upper left corner where there is space, else below the lower left
     corner, else inside the box. If all of these positions are taken, the right end of the box is
-    tried in the same way. A text without a free position is left out.
-
-    Args:
-        requests: Texts with their boxes; the first has the first choice of positions.
-        image: Width and height of the original image in px.
-        size: Height of a line of text in px of the original image.
-
-    Returns:
-        The texts with their positions, without those that have no free position.
+    tried in the same way. A text without a free position is left out. `image` is width and height
+    of the original image, and `size` the height of a line of text, in its px.
 
     Example:
         >>> box = np.array([10.0, 40.0, 60.0, 90.0])
@@ -162,35 +144,17 @@ def _overlap(one: Label, other: Label) -> bool:
 
 
 def system_colour(position: int) -> str:
-    """Return the colour in which the drawings show one of the compared systems.
+    """Return the colour, ``#RRGGBB``, of the system at a position in the comparison, from 0.
 
     The nine colours of `SYSTEM_COLOURS` repeat from the tenth system on.
-
-    Args:
-        position: Position of the system in the comparison, from 0.
-
-    Returns:
-        The colour as ``#RRGGBB``.
-
-    Example:
-        >>> system_colour(0) == system_colour(9)
-        True
     """
     return SYSTEM_COLOURS[position % len(SYSTEM_COLOURS)]
 
 
 def rectangle(box: Sequence[float] | npt.NDArray[np.float64]) -> Points:
-    """Return the four corners of a box as a polyline.
+    """Return the four corners of a box (xyxy), clockwise from the top left, shape ``(4, 2)``.
 
-    Args:
-        box: Box ``x1, y1, x2, y2``; further values, such as a score, are ignored.
-
-    Returns:
-        The corners x, y, clockwise from the top left, shape ``(4, 2)``.
-
-    Example:
-        >>> rectangle([0, 0, 4, 2]).tolist()
-        [[0.0, 0.0], [4.0, 0.0], [4.0, 2.0], [0.0, 2.0]]
+    Further values of the box, such as a score, are ignored.
     """
     x1, y1, x2, y2 = (float(edge) for edge in box[:4])
     return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
@@ -199,12 +163,9 @@ def rectangle(box: Sequence[float] | npt.NDArray[np.float64]) -> Points:
 def corner_brackets(box: Sequence[float] | npt.NDArray[np.float64]) -> tuple[Points, ...]:
     """Return four right angles that mark the corners of a box, so that its inside stays visible.
 
-    Args:
-        box: Box ``x1, y1, x2, y2``; further values, such as a score, are ignored.
-
-    Returns:
-        One open polyline for each corner, from the top left clockwise, whose arms are a quarter of
-        the box's shorter side long.
+    They are one open polyline for each corner, from the top left clockwise, whose arms are a
+    quarter of the box's shorter side long. Further values of the box (xyxy), such as a score, are
+    ignored.
 
     Example:
         >>> corner_brackets([0, 0, 8, 8])[0].tolist()
@@ -220,19 +181,9 @@ def corner_brackets(box: Sequence[float] | npt.NDArray[np.float64]) -> tuple[Poi
 
 
 def cross(x: float, y: float, arm: float) -> tuple[Points, ...]:
-    """Return the two lines of an upright cross.
+    """Return the horizontal and the vertical line of a cross whose arms are `arm` px long.
 
-    Args:
-        x: Position of the centre across, in px of the original image.
-        y: Position of the centre down, in px of the original image.
-        arm: Distance from the centre to each of the four ends, in px of the original image.
-
-    Returns:
-        The horizontal line and the vertical line, shape ``(2, 2)`` each.
-
-    Example:
-        >>> [path.tolist() for path in cross(5, 5, 2)]
-        [[[3.0, 5.0], [7.0, 5.0]], [[5.0, 3.0], [5.0, 7.0]]]
+    The centre x, y and the arm are in px of the original image.
     """
     return (
         np.array([[x - arm, y], [x + arm, y]], dtype=np.float64),

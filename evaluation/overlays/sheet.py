@@ -54,7 +54,6 @@ class Caption(NamedTuple):
     Attributes:
         name: First line, in bold, such as the name of a detector.
         colour: Colour of the square before the name, ``#RRGGBB``; None for no square.
-        line: Second line.
         second_line: Third line, in grey; may be empty.
         is_truth: True for the image with the true lesions; white corners, as drawn around these
             lesions, then stand before the name instead of a square.
@@ -76,7 +75,6 @@ class Drawing:
 
     Attributes:
         panels: RGB pixels of each panel, uint8, shape ``(H, W, 3)``, all of one size.
-        captions: Text below each panel.
         marks: What is drawn on the panels, for the legend.
         warnings: Reasons why the predictions may be wrong, shown above the legend.
         note: Text below the legend; may be empty.
@@ -89,11 +87,7 @@ class Drawing:
     note: str = ""
 
     def sheet(self) -> Pixels:
-        """Return all panels, at most four in a row, with their captions and a legend.
-
-        Returns:
-            RGB pixels, uint8, shape ``(height, width, 3)``.
-        """
+        """Return all panels, at most four in a row, with their captions and a legend, in RGB."""
         columns = _columns(len(self.panels))
         height, width = self.panels[0].shape[:2]
         gap = _gap(width)
@@ -154,26 +148,12 @@ def draw_case(
     facts: str = "",
     panel: int | None = None,
 ) -> Drawing:
-    """Draw the plain image, the true lesions and the prediction of each system.
+    """Draw the plain image (grey, uint8), the true lesions and the prediction of each system.
 
-    A system is a detector or a classifier. The text below its image says whether it is right, and a
-    legend below explains what is drawn.
-
-    Args:
-        pixels: Grey pixels of the original image, uint8, shape ``(H, W)``.
-        truth: Label and true boxes of the image.
-        predictions: What each system predicts for the image; one image is drawn for each.
-        finding: Name of the finding as shown to readers, such as ``Lung opacity``.
-        title: First line of the text below the plain image, such as the image's id.
-        facts: Second line of the text below the plain image; may be empty.
-        panel: Longer side of each of the images in px; None takes what the image has and a sheet of
-            2,000 px holds.
-
-    Returns:
-        The panels with their captions and what is drawn on them.
-
-    Raises:
-        ValueError: The pixels are not grey uint8.
+    The text below the image of a system says whether it is right, and a legend below explains what
+    is drawn. Below the plain image are `title`, such as the image's id, and `facts`. `panel` is the
+    longer side of each image in px; None takes what the image has and a sheet of 2,000 px holds.
+    ValueError if the pixels are not grey uint8.
 
     Example:
         >>> pixels = np.zeros((64, 64), np.uint8)
@@ -214,30 +194,9 @@ def draw_predictions(
 ) -> Drawing:
     """Draw the plain image and the prediction of each system, for unlabelled images.
 
-    A system is a detector or a classifier. Below the images is a legend of the shapes.
-
-    Args:
-        pixels: Grey pixels of the original image, uint8, shape ``(H, W)``.
-        predictions: What each system predicts for the image; one image is drawn for each.
-        findings: Name of the finding that each system predicts, such as ``Lung opacity``, in the
-            order of ``predictions``.
-        title: Text below the plain image, such as the file's name.
-        warnings: Reasons why the predictions may be wrong, one sentence each, shown above the
-            legend.
-        note: Text below the legend; may be empty.
-        panel: Longer side of each of the images in px; None takes what the image has and a sheet of
-            2,000 px holds.
-
-    Returns:
-        The panels with their captions and what is drawn on them.
-
-    Example:
-        >>> answer = ImagePrediction("A", "#E06C00", decision=True)
-        >>> drawn = draw_predictions(
-        ...     np.zeros((64, 64), np.uint8), [answer], findings=["Opacity"], title="x"
-        ... )
-        >>> len(drawn.panels)
-        2
+    `findings` has the finding of each prediction, and `title`, such as the file's name, is below
+    the plain image. Below the images follow the `warnings` (reasons why the predictions may be
+    wrong), a legend of the shapes and the `note`. `panel` is that of `draw_case`.
     """
     size = (pixels.shape[1], pixels.shape[0])
     by_system = [prediction_shapes(answer, None, size) for answer in predictions]

@@ -18,21 +18,10 @@ Integers = npt.NDArray[np.integer[Any]]
 
 
 def as_array(values: Any) -> npt.NDArray[Any]:
-    """Convert a list, an array, a Series or a torch tensor to a numpy array.
+    """Convert a list, an array, a Series or a torch tensor to a numpy array on the CPU.
 
-    Args:
-        values: Numbers of any shape. A torch tensor may be on a GPU, may require a gradient and may
-            be bf16, which becomes float32.
-
-    Returns:
-        The same numbers as a numpy array on the CPU.
-
-    Raises:
-        InputError: The value is no array, such as a network.
-
-    Example:
-        >>> as_array([1, 0]).tolist()
-        [1, 0]
+    A tensor may be on a GPU, may require a gradient and may be bf16, which becomes float32.
+    InputError for what is no array, such as a network.
     """
     if hasattr(values, "detach"):  # a torch tensor; torch itself is never imported here
         values = values.detach().cpu()
@@ -48,24 +37,9 @@ def as_array(values: Any) -> npt.NDArray[Any]:
 def check_truth_and_scores(
     y_true: npt.ArrayLike, y_score: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.bool_], Floats]:
-    """Check the labels and scores of the same N images, and convert them to numpy arrays.
+    """Check labels (0 or 1) and finite scores of N images; return them as booleans and float64.
 
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Finite scores, shape ``(N,)``; a higher score means that the positive class is more
-            likely.
-
-    Returns:
-        The labels as booleans and the scores as float64, shape ``(N,)`` each.
-
-    Raises:
-        InputError: The shapes differ, a label is neither 0 nor 1, or a score is not finite. The
-            message gives the number of the row.
-
-    Example:
-        >>> truth, scores = check_truth_and_scores([0, 1], [0.2, 0.7])
-        >>> truth.tolist(), scores.tolist()
-        ([False, True], [0.2, 0.7])
+    InputError names the row of the first that is invalid, or says that the shapes differ.
     """
     truth = as_array(y_true)
     scores = as_array(y_score).astype(np.float64)
@@ -121,14 +95,8 @@ def require_index_in_order(values: pd.Series, name: str, to: str) -> None:
 def align_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Bring arguments with one value for each image into one order, where they are Series.
 
-    Args:
-        values: Argument by name. Arrays and lists stay as they are; Series follow the first Series.
-
-    Returns:
-        The arguments, by name.
-
-    Raises:
-        InputError: Two Series have different images, or a Series beside an array is shuffled.
+    Arrays and lists stay as they are; Series follow the first Series. InputError if two Series have
+    different images, or a Series beside an array is shuffled.
 
     Example:
         >>> scores = pd.Series([0.2, 0.9], index=["b", "a"])
@@ -149,16 +117,9 @@ def align_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_positive(y_score: npt.ArrayLike, threshold: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Call each score positive that is equal to the threshold or above it.
+    """Call each score positive that is equal to the threshold or above it; both broadcast.
 
     All parts of the program use this rule, for scores of images and of boxes.
-
-    Args:
-        y_score: Scores, any shape.
-        threshold: One threshold, or an array whose shape broadcasts with that of the scores.
-
-    Returns:
-        True if the score is at least the threshold, else False, in the broadcast shape.
 
     Example:
         >>> is_positive([0.4, 0.5, 0.6], 0.5).tolist()

@@ -13,14 +13,9 @@ from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
 
 class Band(NamedTuple):
-    """Lower and upper end of a pointwise 95 % band around a curve or a row of points.
+    """Lower and upper end of a pointwise 95 % bootstrap band at each of M points, shape ``(M,)``.
 
-    The band comes from bootstrap resamples of patients. An end is NaN at a point where no resample
-    has a value.
-
-    Attributes:
-        low: Lower end at each of the M points, shape ``(M,)``.
-        high: Upper end at each of the M points, shape ``(M,)``.
+    An end is NaN at a point where no resample of patients has a value.
     """
 
     low: Floats
@@ -36,31 +31,14 @@ def roc_band(
     resamples: int = 500,
     seed: int = 0,
 ) -> Band:
-    """Compute the 95 % bootstrap band of an ROC curve: sensitivity at false positive rates.
+    """Compute the 95 % bootstrap band of an ROC curve: sensitivity at false positive rates `at`.
 
     Each resample of patients gives a curve whose points are joined by straight lines. The band
     holds the middle 95 % of the sensitivities at each rate (vertical averaging). Resamples with
     images of one class only are left out.
 
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores, higher for the positive class, shape ``(N,)``.
-        patients: Name of each image's patient, shape ``(N,)``.
-        at: False positive rates at which the band is computed, in [0, 1], shape ``(M,)``.
-        resamples: Number of bootstrap resamples.
-        seed: Random seed of the bootstrap.
-
-    Returns:
-        Lower and upper end of the sensitivity at each rate, shape ``(M,)`` each.
-
     Source:
         Vertical averaging: Fawcett 2006, "An introduction to ROC analysis", algorithm 3.
-
-    Example:
-        >>> truth = [0, 0, 1, 1]
-        >>> band = roc_band(truth, [0.1, 0.2, 0.8, 0.9], list("abcd"), np.array([0.5]))
-        >>> band.low.tolist(), band.high.tolist()
-        ([1.0], [1.0])
     """
     scores = np.asarray(y_score, dtype=np.float64)
     order = np.argsort(-scores, kind="stable")
@@ -88,21 +66,11 @@ def share_band(
     resamples: int = 500,
     seed: int = 0,
 ) -> Band:
-    """Compute a 95 % interval of the share of positive images in each group of images.
+    """Compute a 95 % interval of the share of positive images in each group of images, ``(G,)``.
 
-    The groups are, for example, the bins of a calibration plot. The interval comes from a bootstrap
-    of patients. A share of 0 or 1 is the same in every resample; it gets the exact binomial
-    interval, with the group's patients as trials.
-
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        groups: Number of each image's group, from 0, shape ``(N,)``. G is the number of groups.
-        patients: Name of each image's patient, shape ``(N,)``.
-        resamples: Number of bootstrap resamples.
-        seed: Random seed of the bootstrap.
-
-    Returns:
-        Lower and upper end of the share, shape ``(G,)`` each.
+    The groups, numbered from 0, are, for example, the bins of a calibration plot. The interval
+    comes from a bootstrap of patients. A share of 0 or 1 is the same in every resample; it gets the
+    exact binomial interval, with the group's patients as trials.
 
     Source:
         Clopper and Pearson 1934, for the shares 0 and 1.

@@ -183,15 +183,9 @@ def cluster_bootstrap(
 
 
 def cluster_index(clusters: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], int]:
-    """Number the patients from 0 in the order of their names.
+    """Number the patients from 0 in the order of their names, and count them.
 
     The order of the rows has no influence on the numbers, so it cannot change a resample.
-
-    Args:
-        clusters: Name of each image's patient, shape ``(N,)``.
-
-    Returns:
-        The number of each image's patient, shape ``(N,)``, and the number of patients.
 
     Example:
         >>> index, count = cluster_index(["b", "a", "b"])
@@ -203,21 +197,11 @@ def cluster_index(clusters: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], int]:
 
 
 def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> Floats:
-    """Sum values of images over the images of each patient.
+    """Sum K values of each image, shape ``(N, K)``, over the images of each patient, ``(P, K)``.
 
     For the weights of resampled patients, ``weights @ per_cluster(...)`` then gives the sums of
-    every resample.
-
-    Args:
-        values: K values of each of N images, shape ``(N, K)``.
-        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
-        n_clusters: Number P of patients.
-
-    Returns:
-        Sums, shape ``(P, K)``; 0 for a patient without an image.
-
-    Raises:
-        InputError: `values` and `clusters` differ in length.
+    every resample. A patient without an image has 0. InputError if `values` and `clusters` differ
+    in length.
 
     Example:
         >>> per_cluster([[1.0], [2.0], [4.0]], np.array([0, 1, 0]), 2).tolist()

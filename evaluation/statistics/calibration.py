@@ -23,15 +23,9 @@ _STEEPEST = 100.0
 
 
 def clipped_logit(scores: npt.ArrayLike) -> Floats:
-    """Compute the log-odds (logit) of scores, after limiting them to [0.0001, 0.9999].
+    """Compute the log-odds (logit) of scores of any shape, after limiting them to [0.0001, 0.9999].
 
     The limits keep the log-odds of the scores 0 and 1 finite.
-
-    Args:
-        scores: Scores in [0, 1], of any shape.
-
-    Returns:
-        Log-odds, float64, of the same shape; all are finite.
 
     Example:
         >>> clipped_logit([0.0, 0.5, 1.0]).round(2).tolist()
@@ -43,23 +37,12 @@ def clipped_logit(scores: npt.ArrayLike) -> Floats:
 
 @dataclass(frozen=True)
 class RawScores:
-    """Calibration of method ``none``: the score itself is taken as the probability of disease.
-
-    Attributes:
-        method: Always ``none``.
-    """
+    """Calibration of method ``none``: the score itself is taken as the probability of disease."""
 
     method: Literal["none"] = "none"
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
-        """Return the scores as float64, unchanged.
-
-        Args:
-            scores: Scores in [0, 1], of any shape.
-
-        Returns:
-            The probabilities, of the same shape.
-        """
+        """Return the scores as float64, unchanged."""
         return np.asarray(scores, dtype=np.float64)
 
 
@@ -90,14 +73,7 @@ class PlattScaling:
     no_box: float | None = None
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
-        """Compute the calibrated probability of the positive class.
-
-        Args:
-            scores: Scores in [0, 1], of any shape.
-
-        Returns:
-            Probabilities, of the same shape.
-        """
+        """Compute the calibrated probability of the positive class, in the shape of the scores."""
         raw = np.asarray(scores, dtype=np.float64)
         probability = sigmoid(self.slope * clipped_logit(raw) + self.intercept)
         if self.no_box is None:
@@ -115,7 +91,6 @@ class IsotonicScaling:
     Attributes:
         scores: Score at each knot, in rising order.
         probabilities: Probability at each knot, never falling.
-        method: Always ``isotonic``.
 
     Example:
         >>> IsotonicScaling((0.25, 0.75), (0.0, 0.5)).probability([0.0, 0.5, 1.0]).tolist()
@@ -127,14 +102,7 @@ class IsotonicScaling:
     method: Literal["isotonic"] = "isotonic"
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
-        """Compute the calibrated probability of the positive class.
-
-        Args:
-            scores: Scores in [0, 1], of any shape.
-
-        Returns:
-            Probabilities, of the same shape.
-        """
+        """Compute the calibrated probability of the positive class, in the shape of the scores."""
         return np.interp(np.asarray(scores, dtype=np.float64), self.scores, self.probabilities)
 
 
@@ -147,27 +115,13 @@ def fit_calibration(
 ) -> Calibration | None:
     """Fit a calibration, which turns scores into probabilities, with a method given by its name.
 
-    Args:
-        method: ``none`` (the score is the probability), ``temperature``, ``platt`` or ``isotonic``.
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores in [0, 1], shape ``(N,)``; 0 for an image in which a detector found no box.
-
-    Returns:
-        The fitted calibration; None if all labels are 0 or all are 1. The method ``none`` never
-        gives None.
-
-    Raises:
-        InputError: The method is unknown, or a label or score is missing, invalid or of another
-            shape.
+    None if all labels are 0 or all are 1; the method ``none`` never gives None. A score of 0 is
+    that of an image in which a detector found no box. InputError for an unknown method, and for a
+    label or score that is missing, invalid or of another shape.
 
     Source:
         Guo, Pleiss, Sun and Weinberger 2017 (temperature); Platt 2000; Zadrozny and Elkan 2002
         (isotonic).
-
-    Example:
-        >>> fitted = fit_calibration("isotonic", [0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9])
-        >>> fitted.probability([0.1, 0.9]).tolist()
-        [0.0, 1.0]
     """
     if method not in METHODS:
         raise InputError(f"unknown calibration {method!r}: use {', '.join(METHODS)}")
@@ -221,21 +175,11 @@ def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> IsotonicScal
 def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | None:
     """Fit Platt scaling, ``probability = sigmoid(slope * logit(score) + intercept)``, to labels.
 
-    The labels are smoothed as Platt does, so that the fit always exists. The curve never falls: if
-    the maximum-likelihood slope is negative, the slope is set to 0 and the curve is level at the
-    smoothed share of positives. Scores of 0 (images in which a detector found no box) have a
-    separate probability: the smoothed share of positives among them, pooled with the images of
-    lower probability so that the order of scores is kept.
-
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores in [0, 1], shape ``(N,)``.
-
-    Returns:
-        The scaling; None if all labels are 0 or all are 1.
-
-    Raises:
-        InputError: A label is neither 0 nor 1, a score is outside [0, 1], or the shapes differ.
+    The labels are smoothed as Platt does, so that the fit always exists; None if all labels are 0
+    or all are 1. The curve never falls: if the maximum-likelihood slope is negative, the slope is
+    set to 0 and the curve is level at the smoothed share of positives. Scores of 0 (images in which
+    a detector found no box) have a separate probability: the smoothed share of positives among
+    them, pooled with the images of lower probability so that the order of scores is kept.
 
     Source:
         Platt 2000; Ayer et al. 1955, for pooling adjacent violators.
@@ -297,27 +241,10 @@ def choose_calibration(
 ) -> tuple[Calibration, dict[str, float]]:
     """Choose the calibration method with the smallest log loss in cross-validation.
 
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores in [0, 1], shape ``(N,)``.
-        folds: Number of the cross-validation fold of each image, shape ``(N,)``. All images of a
-            patient should be in one fold.
-        methods: Names of the methods to choose from: ``none``, ``temperature``, ``platt``,
-            ``isotonic``. Of several methods with the same loss, the first one is chosen.
-
-    Returns:
-        The chosen calibration, fitted on all images, and the mean log loss of each method by its
-        name. Probabilities are limited to [0.0001, 0.9999] in the loss.
-
-    Raises:
-        InputError: All labels are 0 or all are 1, or a label or score is missing, invalid or of
-            another shape.
-
-    Example:
-        >>> truth, scores = [0, 1] * 10, [0.4, 0.6] * 10
-        >>> chosen, losses = choose_calibration(truth, scores, np.arange(20) // 2 % 2)
-        >>> chosen.method, losses["platt"] < losses["none"]
-        ('platt', True)
+    All images of a patient should be in one fold. Of several methods with the same loss, the first
+    one is chosen. Returned are its calibration, fitted on all images, and the mean log loss of each
+    method; there probabilities are limited to [0.0001, 0.9999]. InputError if all labels are 0 or
+    all are 1, or a label or score is invalid.
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():

@@ -60,12 +60,6 @@ class AurocParts:
         trials: Largest number of pairs of a positive and a negative patient in which no patient
             occurs twice, for the exact interval of an AUROC of 0 or 1; 0 for a difference.
         bounded: True for an AUROC, which lies in [0, 1]; False for a difference of two.
-
-    Example:
-        >>> patients = np.arange(4)
-        >>> parts = auroc_parts([0, 1, 0, 1], [0.1, 0.9, 0.4, 0.3], patients, n_clusters=4)
-        >>> parts.value, parts.of_positive.shape
-        (0.75, (4,))
     """
 
     value: float
@@ -124,13 +118,9 @@ class AurocParts:
 
     @classmethod
     def mean(cls, seeds: Sequence[AurocParts]) -> AurocParts:
-        """Average the AUROCs of models that differ in the random seed of their training only.
+        """Average AUROCs and contributions of models that differ in their training seed only.
 
-        Args:
-            seeds: AUROC of each trained model, at least one; all on the same images.
-
-        Returns:
-            The mean AUROC with the mean contributions of the patients.
+        All are on the same images.
         """
         return cls(
             float(np.mean([seed.value for seed in seeds])),
@@ -152,9 +142,7 @@ class AurocParts:
     def estimate(self) -> ClusteredEstimate:
         """Return the AUROC or the difference with its standard error over patients.
 
-        Returns:
-            The estimate. If the standard error cannot be computed, the field ``note`` of the
-            estimate gives the reason.
+        If the standard error cannot be computed, the `note` of the estimate gives the reason.
         """
         variance = self.variance
         if variance is None:
@@ -175,16 +163,9 @@ class AurocParts:
 def auroc_over_seeds(*systems: Sequence[AurocParts]) -> ClusteredEstimate:
     """Estimate the mean AUROC of a system's training seeds, or the difference of two such means.
 
-    A system is a model that was trained once or several times, with different random seeds.
-
-    Args:
-        *systems: AUROCs of one system's trainings, or of two systems' trainings, from
-            `auroc_parts`, one sequence for each system. All are on the same images.
-
-    Returns:
-        The mean over the trainings of one system, or the difference of two means, first minus
-        second. The uncertainty is over patients and trainings; with one training per system, it is
-        over patients only.
+    Each system is a sequence of AUROCs, one for each training, all on the same images; of two
+    systems, the result is first minus second. The uncertainty is over patients and trainings; with
+    one training per system, it is over patients only.
 
     Source:
         Obuchowski and Rockette 1995; see `estimate_over_seeds`.
@@ -222,19 +203,11 @@ def auroc_parts(
     *,
     folds: Integers | None = None,
 ) -> AurocParts | None:
-    """Compute an AUROC and the contribution of each patient to it.
+    """Compute an AUROC and the contribution of each patient; None if no fold has both classes.
 
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores, higher for the positive class, shape ``(N,)``.
-        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
-        n_clusters: Number of patients.
-        folds: Number of the cross-validation fold of each image, shape ``(N,)``, if each fold was
-            scored by another model; an image is then compared only with images of its fold. None if
-            one model scored all images.
-
-    Returns:
-        The AUROC with the contributions; None if no fold has images of both classes.
+    `clusters` numbers the patient of each image from 0. `folds` has the cross-validation fold of
+    each image, if each fold was scored by another model; an image is then compared only with images
+    of its fold.
 
     Source:
         Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data"; the components are
@@ -274,19 +247,8 @@ def auroc_parts_of_levels(
     """Compute the AUROC of scores that are equal for all images of the same level and fold.
 
     The result is that of `auroc_parts`. The images are counted by level where `auroc_parts` sorts
-    them, which is several times faster for many images with few levels.
-
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        levels: Level of each image, from 0 to L - 1, shape ``(N,)``.
-        level_scores: Score of each level in each of F folds, shape ``(F, L)``.
-        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
-        n_clusters: Number of patients.
-        folds: Number of the cross-validation fold of each image, from 0 to F - 1, shape ``(N,)``;
-            an image is compared only with images of its fold.
-
-    Returns:
-        The AUROC with the contributions; None if no fold has images of both classes.
+    them, which is several times faster for many images with few levels. `levels` and `folds` number
+    the level and fold of each image from 0; `level_scores` has the shape ``(folds, levels)``.
 
     Example:
         >>> one_fold, levels = np.zeros(4, int), np.array([0, 1, 1, 2])
@@ -361,9 +323,9 @@ class _Outscored(NamedTuple):
     """For an image of either class, the images of the other class that it ranks rightly.
 
     Attributes:
-        points: For each score, two arrays: the number of negative images that a positive image
-            with this score outscores, and the number of positive images that outscore a negative
-            image with this score. A tie is half a point, so all sums are exact in binary.
+        points: For each score, two arrays: the number of negative images that a positive image with
+            this score outscores, and the number of positive images that outscore a negative image
+            with this score. A tie is half a point, so all sums are exact in binary.
         rivals: Number of all negative images, and of all positive images.
     """
 

@@ -56,10 +56,7 @@ def confusion_by_patient(
     patients: Integers,
     n_patients: int,
 ) -> Floats:
-    """Count true and false positives and negatives by patient.
-
-    Returns:
-        Numbers of images, ``tp``, ``fp``, ``tn`` and ``fn``, shape ``(n_patients, 4)``.
+    """Count ``tp``, ``fp``, ``tn`` and ``fn`` by patient, in images, shape ``(n_patients, 4)``.
 
     Example:
         >>> y_true, called = np.array([True, False]), np.array([True, True])
@@ -73,28 +70,18 @@ def confusion_by_patient(
 def rarer_class_inflation(counts: Floats) -> float:
     """Return `class_inflation` of the class, positive or negative, with fewer effective patients.
 
-    Args:
-        counts: Numbers of images by patient, ``tp``, ``fp``, ``tn`` and ``fn``, shape
-            ``(patients, 4)``.
+    `counts` are those of `confusion_by_patient`.
     """
     classes = (counts @ _CLASSES.T).T  # (2, patients)
     return class_inflation(min(classes, key=effective_patients), classes.sum(axis=0))
 
 
 def jackknife(formula: Formula, sums: Floats) -> Floats:
-    """Compute the contribution of each patient to the error of a figure.
+    """Compute the contribution of each patient to the error of a figure of sums, ``(patients, K)``.
 
-    The squares of the contributions add up to the figure's variance, and their products with those
-    of another figure to the covariance.
-
-    Args:
-        formula: Function from sums over patients to the figure.
-        sums: K values of each patient that are summed, shape ``(patients, K)``. Patients with only
-            zeros do not count.
-
-    Returns:
-        Contributions, shape ``(patients,)``; NaN for a patient without whom the figure is
-        undefined.
+    The squares of the contributions, shape ``(patients,)``, add up to the figure's variance, and
+    their products with those of another figure to the covariance. Patients with only zeros do not
+    count; a patient without whom the figure is undefined has NaN.
 
     Source:
         Efron and Stein 1981; Mancl and DeRouen 2001.
@@ -220,15 +207,11 @@ def function_over_seeds(
     of the class have on average. So the value of the estimate, from which the interval is computed
     on the logit, is not the figure itself but nearer the middle.
 
-    Args:
-        formula: Function from counts (``tp``, ``fp``, ``tn``, ``fn``), shape ``(..., 4)``, to a
-            value in [0, 1].
-        seeds: Counts by patient, shape ``(patients, 4)``, one for each training seed of a model.
-        inflation: Factor by which the variance is multiplied, see `rarer_class_inflation`.
-
-    Returns:
-        Mean over the training seeds, with its standard error over patients and seeds. It has none
-        if fewer than two patients have a positive image, or fewer than two a negative one.
+    `formula` takes ``tp``, ``fp``, ``tn`` and ``fn``, shape ``(..., 4)``, to a value in [0, 1];
+    `seeds` has the counts by patient, ``(patients, 4)``, of each training seed. The result is the
+    mean over the seeds, with its standard error over patients and seeds. It has none if fewer than
+    two patients have a positive image, or fewer than two a negative one. `inflation` multiplies the
+    variance, see `rarer_class_inflation`.
 
     Source:
         Agresti and Caffo 2000, here by patient; for several seeds, Obuchowski and Rockette 1995.

@@ -82,10 +82,7 @@ class ClusteredEstimate:
 
     @property
     def exact(self) -> bool:
-        """True for an AUROC of exactly 0 or 1, which gets the exact binomial interval.
-
-        It must have more than one trial (attribute `trials`).
-        """
+        """True for an AUROC of 0 or 1 with more than one trial; its interval is exact."""
         return self.bounded and self.estimate in (0.0, 1.0) and self.trials > 1
 
     @property
@@ -104,15 +101,10 @@ class ClusteredEstimate:
         return (self.interval_at(LEVEL) or (np.nan, np.nan))[1]
 
     def interval_at(self, level: float) -> tuple[float, float] | None:
-        """Compute the confidence interval with a given coverage.
+        """Compute the confidence interval of a coverage such as 0.95.
 
-        The interval of an AUROC is computed on the logit, so that it stays inside [0, 1].
-
-        Args:
-            level: Coverage of the interval, in (0, 1), such as 0.95.
-
-        Returns:
-            Lower and upper end; None without a standard error.
+        None without a standard error. The interval of an AUROC is computed on the logit, so that it
+        stays inside [0, 1].
 
         Example:
             >>> low, high = ClusteredEstimate(0.9, 0.03, bounded=True).interval_at(0.9)
@@ -139,12 +131,6 @@ class ClusteredEstimate:
 
         Each part of the variance has its own quantile of Student's t. The interval is therefore
         wider than the usual one.
-
-        Args:
-            level: Coverage of the interval, in (0, 1), such as 0.95.
-
-        Returns:
-            Lower and upper end.
 
         Source:
             Zou and Donner 2008.
@@ -210,7 +196,7 @@ class ClusteredEstimate:
     def p_value(self) -> float | None:
         """Two-sided p-value of the hypothesis that the true value is 0.
 
-        None if there is no standard error.
+        None without a standard error.
         """
         if not self.error:
             return None
@@ -232,15 +218,9 @@ class ClusteredEstimate:
 def smallest_detectable(error: float, freedom: float = np.inf) -> float:
     """Compute the smallest true difference that a two-sided test detects with 80 % power.
 
-    The formula is ``(t[1 - alpha / 2] + t[power]) x standard error``: the usual formula for a
-    sample size with a two-sided test, solved for the difference.
-
-    Args:
-        error: Standard error of the paired difference.
-        freedom: Degrees of freedom of the t test; infinite for the normal distribution.
-
-    Returns:
-        The difference, in the unit of the standard error, such as AUROC.
+    The formula is ``(t[1 - alpha / 2] + t[power]) x standard error`` of the paired difference: the
+    usual formula for a sample size with a two-sided test, solved for the difference. An infinite
+    `freedom` takes the normal distribution.
 
     Source:
         Lachin 1981, "Introduction to sample size determination and power analysis".

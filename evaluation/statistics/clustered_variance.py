@@ -11,11 +11,8 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 def effective_patients(images: npt.ArrayLike) -> float:
     """Compute how many patients with one image each would give as much information as the patients.
 
-    Args:
-        images: Number of images of each patient, shape ``(patients,)``.
-
-    Returns:
-        ``(sum n)^2 / sum n^2``, from 0 (no image) to the number of patients.
+    It is ``(sum n)^2 / sum n^2`` of their numbers of images, from 0 (no image) to the number of
+    patients.
 
     Source:
         Kish 1965, the effective sample size of unequal weights.
@@ -37,13 +34,9 @@ def class_inflation(of_class: Floats, images: Floats) -> float:
     spread on average follows from all patients: from how often an image is of the class, and how
     often two images of one patient are.
 
-    Args:
-        of_class: Number of each patient's images that are of the class, shape ``(patients,)``.
-        images: Number of images of each patient, shape ``(patients,)``.
-
-    Returns:
-        Effective number of patients of the class by its own images, divided by the number that all
-        patients let expect; at least 1, and 1 if each patient has one image.
+    The result is the effective number of patients of the class by its own images, divided by the
+    number that all patients let expect; at least 1, and 1 if each patient has one image. Both
+    arguments count images of each patient, shape ``(patients,)``.
 
     Example:
         >>> round(class_inflation(np.array([1.0, 1, 2, 0]), np.array([1.0, 1, 2, 8])), 2)
@@ -64,19 +57,12 @@ def class_inflation(of_class: Floats, images: Floats) -> float:
 
 
 def without_leverage(added: Floats, images: Floats) -> Floats:
-    """Correct patients' contributions to a mean over images for their leverage.
+    """Correct patients' contributions to a mean over images, shape ``(patients,)``, for leverage.
 
     A patient with a large share of the images pulls the mean towards its images, so the deviation
     of this patient from the mean is too small by the factor 1 minus that share. The sum of the
-    squared results is the jackknife variance of the mean.
-
-    Args:
-        added: Contribution of each patient to the mean's deviation: sum over the patient's images
-            of (value - mean), divided by the number of all images; shape ``(patients,)``.
-        images: Number of images of each patient, shape ``(patients,)``.
-
-    Returns:
-        Corrected contributions, shape ``(patients,)``.
+    squared results is the jackknife variance of the mean. `added` is, for each patient, the sum
+    over the patient's images of (value - mean), divided by the number of all images.
 
     Source:
         Mancl and DeRouen 2001; MacKinnon and White 1985 (HC3).
@@ -93,14 +79,8 @@ def satterthwaite_freedom(contributions: Floats) -> float:
     """Compute the degrees of freedom of a variance V that is a sum of squares, ``V = sum q^2``.
 
     They are ``2 V^2 / Var(V)``. The variance of V is taken as ``sum q^4``, which gives rather too
-    few than too many degrees of freedom.
-
-    Args:
-        contributions: Terms q, such as the contribution of each patient to the error of an
-            estimate, not all 0, shape ``(patients,)``.
-
-    Returns:
-        The degrees of freedom.
+    few than too many degrees of freedom. The terms q, such as the contributions of patients, are
+    not all 0.
 
     Source:
         Satterthwaite 1946.

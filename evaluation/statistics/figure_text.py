@@ -9,14 +9,7 @@ ZERO = 1e-6
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Format a number with a true minus sign (not a hyphen); an undefined number becomes a dash.
-
-    Args:
-        value: The number; None or NaN if it is undefined.
-        digits: Number of decimals.
-
-    Returns:
-        The text, such as ``−0.250``.
+    """Format a number with a true minus sign (not a hyphen); None or NaN becomes a dash.
 
     Example:
         >>> number(-0.25), number(-0.0001), number(None), number(12.0, 0)
@@ -32,14 +25,6 @@ def range_text(low: float | None, high: float | None, *, digits: int = 3) -> str
     """Format both ends of an interval, such as ``0.100 to 0.200``; a dash if there is no interval.
 
     An end that is not 0 but would round to it gets so many decimals that its side is seen.
-
-    Args:
-        low: Lower end; None where there is no interval.
-        high: Upper end; None where there is no interval.
-        digits: Number of decimals.
-
-    Returns:
-        The text, such as ``0.100 to 0.200``.
 
     Example:
         >>> range_text(-0.1, 0.1), range_text(-0.00024, 0.1), range_text(None, None)
@@ -60,12 +45,6 @@ def _end_text(end: float | None, digits: int) -> str:
 def score_text(value: float) -> str:
     """Format a score or threshold: three decimals, or three digits where these would hide some.
 
-    Args:
-        value: The score or threshold.
-
-    Returns:
-        The text, such as ``0.710``.
-
     Example:
         >>> score_text(0.71), score_text(0.06), score_text(0.00412)
         ('0.710', '0.060', '0.00412')
@@ -76,12 +55,6 @@ def score_text(value: float) -> str:
 
 def p_value_text(p_value: float | None) -> str:
     """Format a p-value for a table, with four decimals near 0.05; None becomes a dash.
-
-    Args:
-        p_value: The p-value, in [0, 1]; None without one.
-
-    Returns:
-        The text, such as ``0.200`` or ``< 0.001``.
 
     Example:
         >>> p_value_text(0.0517), p_value_text(0.2), p_value_text(0.00002), p_value_text(None)
@@ -96,12 +69,6 @@ def p_value_text(p_value: float | None) -> str:
 
 def p_equation(p_value: float | None) -> str:
     """Format a p-value for a sentence.
-
-    Args:
-        p_value: The p-value, in [0, 1]; None without one.
-
-    Returns:
-        The text, such as ``p = 0.200`` or ``p < 0.001``.
 
     Example:
         >>> p_equation(0.0517), p_equation(0.00002), p_equation(None)

@@ -18,26 +18,16 @@ _HASH_KEY = "0" * 16
 def patient_folds(
     patients: npt.NDArray[np.str_], y_true: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.int64]:
-    """Assign images to cross-validation folds so that all images of a patient are in one fold.
+    """Assign images to folds, numbered from 0; all images of a patient are in one fold.
 
     With labels, the patients with a positive image are assigned to the folds in turn, and so are
     the other patients, in the order of a hash of their names. The folds are then balanced, and they
     are the same on every machine and for any order of images. There are as many folds as there are
-    patients of the rarer kind (with, or without, a positive image), but at most 5.
+    patients of the rarer kind (with, or without, a positive image), but at most 5; InputError if
+    there are fewer than two.
 
     Without labels, the fold follows from a hash of the patient's name, so it does not depend on the
     other patients. There are then always 5 folds.
-
-    Args:
-        patients: Name of each image's patient, shape ``(N,)``.
-        y_true: True for positive images, shape ``(N,)``; None to assign the folds without labels.
-
-    Returns:
-        Number of each image's fold from 0, shape ``(N,)``.
-
-    Raises:
-        InputError: Labels are given, and fewer than two patients have a positive image or fewer
-            than two have none.
 
     Example:
         >>> names = np.array(["a", "b", "c", "d", "a"])

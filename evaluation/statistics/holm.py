@@ -9,14 +9,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Adjust the p-values of several tests by Holm's method.
 
     If every adjusted p-value below 0.05 is called significant, the chance of any false one among
-    the tests is at most 5 %.
-
-    Args:
-        p_values: P-values in [0, 1]. A `None` stands for a test without a p-value, which is not
-            counted.
-
-    Returns:
-        Adjusted p-values in [0, 1] in the same order; `None` stays `None`.
+    the tests is at most 5 %. `None`, a test without a p-value, is not counted and stays `None`.
 
     Source:
         Holm 1979.

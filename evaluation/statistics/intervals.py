@@ -31,15 +31,8 @@ class Interval:
     """An estimate, such as an AUROC, and its confidence interval; unknown values are NaN.
 
     Attributes:
-        estimate: The estimate; NaN if it is undefined.
-        ci_low: Lower end of the interval; NaN without an interval.
-        ci_high: Upper end of the interval; NaN without an interval.
         note: Reason why the figure is undefined or has no interval, or a remark; may be empty.
         unmoved: True if there is no interval because every bootstrap resample gave the same value.
-
-    Example:
-        >>> Interval(0.8, 0.7, 0.9).bounded, Interval(0.8).bounded
-        (True, False)
     """
 
     estimate: float = math.nan
@@ -52,13 +45,7 @@ class Interval:
     def from_share(cls, share: float, trials: float, level: float = LEVEL) -> Self:
         """Compute the exact binomial confidence interval of an observed share.
 
-        Args:
-            share: The observed share, in [0, 1].
-            trials: Number of independent trials, above 0; it need not be whole.
-            level: Coverage of the interval, in (0, 1), such as 0.95.
-
-        Returns:
-            The share with its interval.
+        The number of independent `trials`, above 0, need not be whole.
 
         Source:
             Clopper and Pearson 1934.
@@ -78,20 +65,10 @@ class Interval:
 
     @classmethod
     def from_row(cls, row: Any) -> Self:
-        """Read an estimate and its interval from a row of the table ``groups.csv``.
+        """Read an estimate and its interval from a row of the table ``groups.csv`` of a report.
 
-        This table of a report lists the AUROC and other metrics in groups of images.
-
-        Args:
-            row: Dictionary or Series with the keys ``ci_low``, ``estimate``, ``ci_high`` and
-                ``note``. Missing numbers become NaN.
-
-        Returns:
-            The estimate with its interval.
-
-        Example:
-            >>> Interval.from_row({"estimate": 0.8, "ci_low": None, "ci_high": None, "note": ""})
-            Interval(estimate=0.8, ci_low=nan, ci_high=nan, note='')
+        The row has the keys ``ci_low``, ``estimate``, ``ci_high`` and ``note``; missing numbers
+        become NaN.
         """
         low, estimate, high = (
             math.nan if pd.isna(row[name]) else float(row[name])
@@ -136,9 +113,6 @@ class Interval:
     def to_dict(self) -> dict[str, float | None]:
         """Return estimate and interval as a dictionary for JSON, with None instead of NaN.
 
-        Returns:
-            A dictionary with the keys ``estimate``, ``ci_low`` and ``ci_high``.
-
         Example:
             >>> Interval(0.8).to_dict()
             {'estimate': 0.8, 'ci_low': None, 'ci_high': None}
@@ -149,9 +123,6 @@ class Interval:
     def reversed(self) -> Interval:
         """Return a difference and its interval with the opposite sign: second minus first.
 
-        Returns:
-            The reversed difference, with the same note.
-
         Example:
             >>> Interval(0.1, -0.2, 0.3).reversed()
             Interval(estimate=-0.1, ci_low=-0.3, ci_high=0.2, note='')
@@ -161,13 +132,8 @@ class Interval:
     def minus(self, other: Interval, correlation: float = 0.0) -> Interval:
         """Subtract another estimate; both intervals together give that of the difference.
 
-        Args:
-            other: Estimate with interval that is subtracted.
-            correlation: Correlation of the two estimates, in [-1, 1]; 0 if they come from
-                independent images.
-
-        Returns:
-            The difference. It has no interval if one of the two estimates has none.
+        `correlation` is that of the two estimates; 0 if they come from independent images. There is
+        no interval if one of the two estimates has none.
 
         Source:
             MOVER: Newcombe 1998; Zou and Donner 2008.
@@ -195,20 +161,11 @@ class Interval:
 def percentile_interval(
     replicates: Floats, level: float = LEVEL, *, estimate: float = math.nan
 ) -> Interval:
-    """Compute the percentile interval of an estimate from its bootstrap replicates.
+    """Compute the percentile interval of an estimate from its bootstrap replicates, shape ``(R,)``.
 
-    There is no interval if more than 10 % of the replicates are undefined, if the interval would
-    exclude the estimate, or if the interval would have no width. If every resample gives the same
-    value, the bootstrap cannot say how uncertain the estimate is.
-
-    Args:
-        replicates: Value of the metric on each of R resamples, shape ``(R,)``; NaN if it is
-            undefined there.
-        level: Coverage of the interval, in (0, 1), such as 0.95.
-        estimate: Value of the metric on the original images; NaN if it is undefined.
-
-    Returns:
-        The estimate with its interval, or with a note that says why there is no interval.
+    There is no interval, and a note says why, if more than 10 % of the replicates are undefined
+    (NaN), if the interval would exclude the estimate, or if the interval would have no width. If
+    every resample gives the same value, the bootstrap cannot say how uncertain the estimate is.
 
     Source:
         Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
@@ -247,9 +204,6 @@ def note_without_counts(note: str) -> str:
     In a small test set almost every figure has a note with another number. Without the numbers
     these notes are equal, so that a table can show them once.
 
-    Args:
-        note: Note of an interval; may be empty.
-
     Example:
         >>> note_without_counts("undefined in 71 of 2000 resamples, left out")
         'undefined in some resamples, which are left out'
@@ -267,15 +221,7 @@ def expanded_level(level: float, patients: float | None) -> float:
 
     The variance of resamples of n patients is too small by the factor (n - 1) / n, and their tails
     are those of the normal distribution instead of Student's t. Percentiles further out correct
-    both.
-
-    Args:
-        level: Coverage that the interval is to have, in (0, 1), such as 0.95.
-        patients: Effective number of patients: that of patients with one image each who would give
-            as much information. None or at most 1 leaves the level as it is.
-
-    Returns:
-        Coverage of at least `level`, to be used for the percentiles instead of `level`.
+    both. `patients` is the effective number; None or at most 1 leaves the level as it is.
 
     Source:
         Hesterberg 2015, "What teachers should know about the bootstrap", expanded percentiles.
@@ -292,16 +238,5 @@ def expanded_level(level: float, patients: float | None) -> float:
 
 
 def interval_text(interval: Interval) -> str:
-    """Format both ends of an interval, such as ``0.100 to 0.200``; empty if there is no interval.
-
-    Args:
-        interval: An estimate and its interval, whose ends are NaN if there is no interval.
-
-    Returns:
-        The text, such as ``0.100 to 0.200``.
-
-    Example:
-        >>> interval_text(Interval(0.0, -0.1, 0.1))
-        '−0.100 to 0.100'
-    """
+    """Format both ends of an interval, such as ``0.100 to 0.200``; empty without an interval."""
     return range_text(interval.ci_low, interval.ci_high) if interval.bounded else ""

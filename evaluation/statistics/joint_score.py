@@ -45,14 +45,7 @@ class JointScore:
     at_zero: tuple[float, ...]
 
     def probability(self, scores: Floats) -> Floats:
-        """Compute the joint score of images from the scores of all systems.
-
-        Args:
-            scores: Image scores in [0, 1], shape ``(N, M)``.
-
-        Returns:
-            Joint scores in [0, 1], shape ``(N,)``.
-        """
+        """Compute joint scores in [0, 1], ``(N,)``, from the scores of all systems, ``(N, M)``."""
         logits = np.full(len(scores), self.intercept)
         columns = np.asarray(scores, dtype=np.float64).T
         for weight, at_zero, column in zip(self.weights, self.at_zero, columns, strict=True):
@@ -62,22 +55,12 @@ class JointScore:
 
 
 def fit_joint_score(y_true: npt.NDArray[np.bool_], scores: Floats) -> JointScore:
-    """Fit the weights of systems on images that none of them learned from.
+    """Fit the weights of M systems on images, ``(N, M)``, that none of them learned from.
 
-    Args:
-        y_true: True for positive images, shape ``(N,)``.
-        scores: Image scores of M systems in [0, 1], shape ``(N, M)``.
-
-    Returns:
-        The joint score. A system whose scores are all equal has weight 0.
+    A system whose scores are all equal has weight 0.
 
     Source:
         Stacking: Wolpert 1992.
-
-    Example:
-        >>> y_true = np.arange(8) % 2 == 0
-        >>> fit_joint_score(y_true, np.where(y_true, 0.7, 0.3)[:, None]).weights[0] > 0
-        True
     """
     scores = np.asarray(scores, dtype=np.float64)
     n_systems = scores.shape[1]
@@ -102,27 +85,11 @@ def fit_joint_score(y_true: npt.NDArray[np.bool_], scores: Floats) -> JointScore
 def cross_fitted_scores(
     y_true: npt.NDArray[np.bool_], scores: Floats, patients: npt.NDArray[np.str_]
 ) -> Floats:
-    """Compute joint scores of images with weights that were fitted on other patients.
+    """Compute joint scores of images with weights that were fitted on other patients, ``(N,)``.
 
     A threshold that is chosen on these scores is not too optimistic, as it would be on scores whose
-    weights were fitted on the same images.
-
-    Args:
-        y_true: True for positive images, shape ``(N,)``.
-        scores: Image scores of M systems in [0, 1], shape ``(N, M)``.
-        patients: Patient of each image, shape ``(N,)``.
-
-    Returns:
-        Joint scores in [0, 1], shape ``(N,)``.
-
-    Raises:
-        InputError: Fewer than two patients have a positive image, or fewer than two have none.
-
-    Example:
-        >>> y_true = np.arange(8) % 2 == 0
-        >>> names = np.arange(8).astype(str)
-        >>> cross_fitted_scores(y_true, np.where(y_true, 0.7, 0.3)[:, None], names).shape
-        (8,)
+    weights were fitted on the same images. InputError if fewer than two patients have a positive
+    image, or fewer than two have none.
     """
     folds = patient_folds(patients, y_true)
     joint = np.empty(len(y_true))

@@ -17,12 +17,10 @@ _LEAST_CURVATURE = 1e-12  # added so that separated classes give a finite step
 
 
 class LogisticFit(NamedTuple):
-    """Coefficients of R logistic regressions that were fitted together, one per row.
+    """Coefficients of R logistic regressions that were fitted together, shape ``(R, C)``.
 
-    Attributes:
-        coefficients: Coefficients of the C variables, shape ``(R, C)``.
-        gradient: Largest absolute gradient of the loss before the last step, shape ``(R,)``; near 0
-            if the fit has converged.
+    `gradient` is the largest absolute gradient of the loss before the last step, shape ``(R,)``;
+    near 0 if the fit has converged.
     """
 
     coefficients: Floats
@@ -31,12 +29,6 @@ class LogisticFit(NamedTuple):
 
 def sigmoid(logits: Floats) -> Floats:
     """Compute probabilities from log-odds of any shape, without overflow at either end.
-
-    Args:
-        logits: Log-odds, float64, of any shape.
-
-    Returns:
-        Probabilities in [0, 1], float64, of the same shape.
 
     Example:
         >>> sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist()
@@ -62,18 +54,11 @@ def fit_logistic(
     classes are separated and no ridge keeps the coefficients finite, the coefficients of the last
     step are returned.
 
-    Args:
-        design: C variables of N images, shape ``(N, C)``; a column of ones gives an intercept.
-        mass: Weight of each image in each regression, shape ``(R, N)``.
-        positive_sums: For each regression, the weighted sum of the variables over positive images,
-            shape ``(R, C)``.
-        start: Coefficients from which the iteration starts, shape ``(R, C)``; all are 0 if None.
-        ridge: Ridge penalty: half of this number times each squared coefficient is added to the
-            loss; shape ``(C,)`` or one for all.
-        offset: Fixed part of the log-odds of each image, shape ``(N,)`` or one for all.
-
-    Returns:
-        The coefficients and the remaining gradients.
+    `design` has C variables of N images, ``(N, C)``, a column of ones for an intercept; `mass` the
+    weights of the images, ``(R, N)``; `positive_sums` the weighted sums of the variables over
+    positive images, ``(R, C)``; `start` the first coefficients, ``(R, C)``. Half of `ridge` times
+    each squared coefficient is added to the loss, and `offset` is a fixed part of the log-odds of
+    each image.
 
     Source:
         Damped Newton method: Lin, Lin and Weng 2007, for Platt scaling.

@@ -23,16 +23,9 @@ PAIRED_BY_PATIENT = "difference of contributions by patient, after Obuchowski 19
 def part_minus_whole(part: Sequence[AurocParts], whole: Sequence[AurocParts]) -> ClusteredEstimate:
     """Estimate the AUROC on some of the images minus the AUROC on all images.
 
-    The two AUROCs are correlated, because the part is contained in the whole.
-
-    Args:
-        part: AUROC on some of the images, from `evaluation.statistics.clustered_auroc.auroc_parts`,
-            one for each training seed of a model.
-        whole: AUROC on all images, in the same order of training seeds and with the same numbering
-            of patients.
-
-    Returns:
-        The difference of the means over training seeds. Its uncertainty is over patients only.
+    The two AUROCs are correlated, because the part is contained in the whole. Both have one item
+    for each training seed, in the same order and with the same numbering of patients; the result is
+    the difference of their means, with its uncertainty over patients only.
 
     Source:
         Obuchowski 1997 for the contributions; Mancl and DeRouen 2001 for their leverage.

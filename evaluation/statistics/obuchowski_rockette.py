@@ -82,7 +82,7 @@ class OverallTest:
             hold for these readers only).
         freedom: Degrees of freedom of numerator and denominator. The second one is infinite for
             chi-square.
-        p_value: p-value of this hypothesis; None if it is not known.
+        p_value: None if it is not known.
     """
 
     statistic: float
@@ -143,9 +143,8 @@ class ProgramComponents:
 class MultiReaderAnalysis:
     """Results of a reader study: mean of each system, their differences, and a test of all systems.
 
-    A system is a way of reading, such as with or without a program's help; its mean is that of a
-    metric, such as the AUROC, over readers. In a crossed study (`analyse_crossed`) every reader
-    reads with every system. In a nested one (`analyse_nested`) every system has its own readers.
+    In a crossed study (`analyse_crossed`) every reader reads with every system. In a nested one
+    (`analyse_nested`) every system has its own readers.
 
     Attributes:
         systems: Mean over readers of each system, with its interval, in the order of the systems.
@@ -166,19 +165,11 @@ class MultiReaderAnalysis:
 def jackknife_covariance(replicates: npt.ArrayLike) -> Floats:
     """Compute the covariance of several metrics over cases, from leave-one-case-out values.
 
-    A case is a unit that is sampled, such as a patient. The covariance is that of estimates from
-    samples of so many cases.
-
-    Args:
-        replicates: Value of each metric when each case is left out in turn, shape ``(cases,
-            figures)``. NaN if the metric does not use the case; only cases that two metrics both
-            use add to their covariance.
-
-    Returns:
-        Covariance matrix of the metrics, shape ``(figures, figures)``.
-
-    Raises:
-        InputError: A metric uses fewer than two cases.
+    A case is a unit that is sampled, such as a patient. The covariance, ``(figures, figures)``, is
+    that of estimates from samples of so many cases. `replicates` has the value of each metric when
+    each case is left out in turn, shape ``(cases, figures)``; NaN if the metric does not use the
+    case. Only cases that two metrics both use add to their covariance. InputError if a metric uses
+    fewer than two cases.
 
     Source:
         Efron and Stein 1981.
@@ -215,21 +206,10 @@ def analyse_crossed(
     at once, such as an image. For differences, mean squares and covariances are pooled over all
     systems, as in published programs. For the mean of one system, those of this system are used.
 
-    Args:
-        figures: Value of a metric, such as the AUROC, for each system (row) and reader (column),
-            shape ``(systems, readers)``.
-        covariance: Covariance over cases of all these values, in the order of the rows of
-            `figures`, shape ``(systems x readers, systems x readers)``.
-        readers: "random" if the results shall hold for all readers like these, "fixed" if for these
-            readers only.
-        cases: "random" if the results shall hold for all cases like these, "fixed" if for these
-            cases only.
-
-    Returns:
-        Means of the systems, their differences, the test of all systems, and variance components.
-
-    Raises:
-        InputError: There are fewer than two readers, or the covariance has another shape.
+    `figures` is a metric, such as the AUROC, of each system (row) and reader (column), and
+    `covariance` that of all these values over cases, in the order of the rows. An effect is
+    "random" if the results shall hold for all readers (or cases) like these, "fixed" if for these
+    only. InputError if there are fewer than two readers, or the covariance has another shape.
 
     Source:
         Obuchowski and Rockette 1995; Hillis 2007.
@@ -282,27 +262,15 @@ def analyse_nested(
     readers. All readers see the same cases (images or patients). The reader of a system with a
     single reader must be fixed, because the spread between readers is then unknown.
 
-    Args:
-        figures: For each system, the value of a metric, such as the AUROC, of each of its readers,
-            shape ``(readers,)`` each.
-        covariance: Covariance over cases of all these values, system by system, shape ``(figures,
-            figures)``.
-        readers: "random" if the results shall hold for all readers like these, "fixed" if for these
-            readers only; one word for all systems or one for each.
-        cases: "random" if the results shall hold for all cases like these, "fixed" if for these
-            cases only.
-        freedom: Degrees of freedom of the covariance; infinite if it can be taken as known because
-            there are many cases.
-        floor_mean_square: True to take the mean square between readers as at least ``Var(error) -
-            Cov2``, its expectation for readers that do not differ. With two or three readers, the
-            mean square is often smaller by chance.
+    `figures` has, for each system, a metric of each of its readers, and `covariance` is that of all
+    these values over cases, system by system. Effects are as in `analyse_crossed`, those of readers
+    one for all systems or one for each. InputError if shapes disagree, a value is not finite, a
+    system with random readers has one reader, or neither readers nor cases are random.
 
-    Returns:
-        Means, differences and the overall test.
-
-    Raises:
-        InputError: Shapes disagree, a value is not finite, a system with random readers has one
-            reader, or neither readers nor cases are random.
+    The `freedom` of the covariance is infinite if it can be taken as known because there are many
+    cases. With `floor_mean_square`, the mean square between readers is at least
+    ``Var(error) - Cov2``, its expectation for readers that do not differ: with two or three
+    readers, it is often smaller by chance.
 
     Source:
         Obuchowski, Gallas and Hillis 2012; Hillis 2014.
@@ -358,13 +326,8 @@ def program_components(
 ) -> ProgramComponents | None:
     """Estimate the variance components of readers against a program that reads the cases alone.
 
-    Args:
-        figures: Value of a metric, such as the AUROC, of each reader, then that of the program,
-            shape ``(readers + 1,)``.
-        covariance: Covariance over cases of all these values, shape ``(readers + 1, readers + 1)``.
-
-    Returns:
-        The components; None for a single reader.
+    `figures` is a metric of each reader, then of the program, and `covariance` that of all these
+    values over cases. None for a single reader.
 
     Source:
         Hillis 2007, section 5.3; Chakraborty 2017, and method 1T-RRRC of RJafroc.
@@ -402,17 +365,10 @@ def estimate_over_seeds(
     result holds for further trainings, too; with a single seed, it holds for that trained model
     only.
 
-    Args:
-        figures: Value of the metric, such as the AUROC, for each seed; one sequence for each of one
-            or two systems.
-        covariance: Covariance over patients of all these values, system by system, shape
-            ``(figures, figures)``.
-        freedom: Degrees of freedom of the covariance.
-        bounded: True if the estimate is a metric in [0, 1]; False for a difference.
-        span: Largest absolute value that a difference can take, such as 1 for the AUROC.
-
-    Returns:
-        The mean of one system; or the mean of the first system minus that of the second.
+    `figures` has the metric of each seed for each of one or two systems (first minus second), and
+    `covariance`, with its degrees of `freedom`, is that of all these values over patients, system
+    by system. `bounded` is True for a metric in [0, 1]; `span` is the largest absolute value of a
+    difference.
 
     Source:
         Obuchowski and Rockette 1995; Hillis 2007; see `analyse_nested`.

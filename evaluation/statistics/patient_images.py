@@ -15,7 +15,6 @@ class ImageNumbers(NamedTuple):
     """Moments of the number of images per patient in a data set, to plan a study.
 
     Attributes:
-        mean: Mean number of images.
         mean_square: Mean of the squared number of images.
         patients_per_freedom: Number of patients behind one degree of freedom of an estimated
             variance. A patient with ``n`` images adds about ``n (1 + (n - 1) / 2)`` to the

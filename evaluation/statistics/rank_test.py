@@ -33,7 +33,7 @@ def chance_p_value(
     *,
     permutations: int = PERMUTATIONS,
 ) -> float | None:
-    """Test the hypothesis that scores say nothing about the labels, by patient.
+    """Test the hypothesis that scores say nothing about the labels, by patient; two-sided p-value.
 
     The statistic is the difference of the mean ranks of positive and negative images, so it rises
     with the AUROC. Its distribution comes from random permutations of the patients' labels: each
@@ -48,27 +48,13 @@ def chance_p_value(
     With more than 2,000 patients, and at least 100 in the rarer class, the divided statistic is
     compared with the normal distribution in place of permutations.
 
-    Args:
-        y_true: True for positive images, shape ``(N,)``.
-        seeds: Scores of the images, shape ``(N,)``, one array for each training seed of a system,
-            whose ranks are averaged.
-        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
-        n_clusters: Number of patients.
-        permutations: Number of random permutations.
-
-    Returns:
-        Two-sided p-value, at least ``2 / (permutations + 1)``; None if fewer than two patients have
-        a positive image, or fewer than two a negative one.
+    The ranks are averaged over `seeds`, the scores of each training of a system. The p-value is at
+    least ``2 / (permutations + 1)``; None if fewer than two patients have a positive image, or
+    fewer than two a negative one.
 
     Source:
         Mann and Whitney 1947 (one image each); Datta and Satten 2005 (rank sum by patient); Chung
         and Romano 2013 (permutation of a statistic divided by its standard error).
-
-    Example:
-        >>> y_true = np.arange(12) < 6
-        >>> p_value = chance_p_value(y_true, [12.0 - np.arange(12)], np.arange(12), 12)
-        >>> p_value < 0.01
-        True
     """
     images = np.bincount(clusters, minlength=n_clusters)
     positive = np.bincount(clusters[y_true], minlength=n_clusters)

@@ -19,16 +19,12 @@ from cxr_compare.evaluation.statistics.running_sums import cumulative_rows
 class FallingScores:
     """Images sorted from the highest score down, to count the positive calls at any threshold.
 
-    An image is called positive if its score is at least the threshold. The patients may have any
-    whole-number weights, as in resamples of a bootstrap.
+    An image is called positive if its score is at least the threshold. The patients, numbered from
+    0 by `clusters`, may have any whole-number weights, as in resamples of a bootstrap.
 
     Attributes:
         negated: The scores times -1, from the highest score down, so that the values rise, shape
             ``(N,)``.
-
-    Args:
-        scores: Score of each image, shape ``(N,)``.
-        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
 
     Example:
         >>> images = FallingScores(np.array([0.2, 0.9, 0.2]), np.array([0, 1, 1]))
@@ -43,40 +39,24 @@ class FallingScores:
         self._patient_of_image = clusters[order]
 
     def weights(self, weights: Integers) -> npt.NDArray[np.int32]:
-        """Return the weight of each image, which is that of its patient, in each sample.
+        """Return the weight of each image, ``(R, N)``, which is that of its patient, ``(R, P)``.
 
-        Args:
-            weights: Weights of P patients in R samples, shape ``(R, P)``, such as how often a
-                resample of the bootstrap drew each patient.
-
-        Returns:
-            Weights from the highest score down, shape ``(R, N)``.
+        Images are in the order from the highest score down, in each of R samples.
         """
         return np.take(weights, self._patient_of_image, axis=1).astype(np.int32)
 
     def sums(self, weights: Integers) -> npt.NDArray[np.int32]:
         """Compute the total weight of the images from the highest score down to each image.
 
-        Args:
-            weights: Weights of P patients in R samples, shape ``(R, P)``, such as how often a
-                resample of the bootstrap drew each patient.
-
-        Returns:
-            Sums from the highest score down with a leading 0, shape ``(R, N + 1)``.
+        For weights of P patients in R samples, ``(R, P)``, the sums have a leading 0 and the shape
+        ``(R, N + 1)``.
         """
         return cumulative_rows(np.take(weights, self._patient_of_image, axis=1))
 
     def called(self, sums: npt.NDArray[np.int32], thresholds: Floats) -> Floats:
         """Return the total weight of the images whose score is at least the threshold of a sample.
 
-        Args:
-            sums: Running sums of the weights, as the method `sums` returns them, shape ``(R, N +
-                1)``.
-            thresholds: Threshold of each of the R samples, shape ``(R,)``; NaN if a sample has no
-                threshold.
-
-        Returns:
-            Total weights, shape ``(R,)``; NaN without a threshold.
+        `sums` are those of the method `sums`; a sample without a threshold (NaN) has NaN.
         """
         position = np.searchsorted(self.negated, -thresholds, side="right")
         return np.where(np.isnan(thresholds), np.nan, sums[np.arange(len(sums)), position])
@@ -85,12 +65,8 @@ class FallingScores:
 class CalledShare:
     """Share of images that are hits and called positive, for many weightings of the patients.
 
-    Args:
-        scores: Score of each image, shape ``(N,)``.
-        hits: True for images that count if they are called, shape ``(N,)``.
-        of: True for the images of which it is a share, shape ``(N,)``.
-        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
-        n_clusters: Number P of all patients.
+    It is a share of the images for which `of` is True; `clusters` numbers the patient of each image
+    from 0 to `n_clusters` - 1.
 
     Example:
         >>> everything = np.array([True, True])
@@ -125,16 +101,10 @@ class CalledShare:
 class RankedScores:
     """Labels and scores, sorted once, to compute AUROC and average precision many times.
 
-    Each computation may give the patients other weights, as in resamples of a bootstrap.
-
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores, shape ``(N,)``.
-        clusters: Number of each image's patient from 0, shape ``(N,)``. If left out, every image
-            counts as a separate patient.
-
-    Raises:
-        InputError: A label is neither 0 nor 1, a score is not finite, or the lengths differ.
+    Each computation may give the patients other weights, as in resamples of a bootstrap. `clusters`
+    numbers the patient of each image from 0; without it, every image counts as a separate patient.
+    InputError for a label that is neither 0 nor 1, a score that is not finite, or lengths that
+    differ.
 
     Example:
         >>> ranked = RankedScores([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8])
@@ -167,29 +137,19 @@ class RankedScores:
         self.negatives_tied = bool((self.negative_above != self.negative_upto).any())
 
     def auroc(self, weights: Integers | None = None) -> Floats:
-        """Compute the AUROC once for each sample of weighted patients.
+        """Compute the AUROC, ``(R,)``, for each of R samples of weighted patients, ``(R, P)``.
 
-        Args:
-            weights: Weights of P patients in R samples, shape ``(R, P)``, such as how often a
-                resample of the bootstrap drew each patient. If left out, each patient counts once
-                (``R = 1``).
-
-        Returns:
-            The AUROCs, shape ``(R,)``; NaN if the weighted images of a sample lack a class.
+        Without weights, each patient counts once (``R = 1``). NaN if a sample lacks a class.
         """
         return self.figures(weights)["auroc"]
 
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
-        """Compute AUROC and average precision once for each sample of weighted patients.
+        """Compute AUROC and average precision for each sample of weighted patients, ``(R, P)``.
 
-        Args:
-            weights: Whole-number weights of P patients in R samples, shape ``(R, P)``, such as how
-                often a resample of the bootstrap drew each patient; the last columns may belong to
-                patients without an image. If None, each patient counts once, and R is 1.
-
-        Returns:
-            ``auroc``, in which a tie counts half, and ``average_precision``, in which tied scores
-            form one step; shape ``(R,)`` each. NaN if a sample lacks a class that the metric needs.
+        In ``auroc`` a tie counts half; in ``average_precision`` tied scores form one step. Both
+        have the shape ``(R,)``, and are NaN if a sample lacks a class that the metric needs. The
+        last columns of the weights may belong to patients without an image; without weights, each
+        patient counts once.
         """
         once = np.ones((1, self.n_clusters), dtype=np.int32)
         return self.sums(once if weights is None else weights).figures()
@@ -197,15 +157,8 @@ class RankedScores:
     def sums(self, weights: Integers, beside: RankingSums | None = None) -> RankingSums:
         """Compute running sums of the weights of images, from which all metrics follow.
 
-        Args:
-            weights: Whole-number weights of P patients in R samples, shape ``(R, P)``, such as how
-                often a resample of the bootstrap drew each patient.
-            beside: Sums of another ranking (other scores) of the same images under the same
-                weights, whose sums over positive images are used again to save time; None computes
-                all sums.
-
-        Returns:
-            The running sums, with the ranking itself.
+        `beside` are the sums of another ranking (other scores) of the same images under the same
+        weights, ``(R, P)``, whose sums over positive images are used again to save time.
         """
         if beside is None:
             on_positive = self.positive.weights(weights)  # (R, P)
@@ -223,7 +176,6 @@ class RankingSums(NamedTuple):
     samples, P positive and N negative images.
 
     Attributes:
-        ranked: The sorted labels and scores of the images.
         on_positive: Weight of each positive image, from the highest score down, shape ``(R, P)``.
         positives: Running sums of these weights with a leading 0, shape ``(R, P + 1)``.
         negatives: Running sums of the weights of negative images, shape ``(R, N + 1)``.
@@ -235,14 +187,7 @@ class RankingSums(NamedTuple):
     negatives: npt.NDArray[np.int32]
 
     def figures(self) -> dict[str, Floats]:
-        """Compute AUROC and average precision once for each sample of weighted patients.
-
-        The method `RankedScores.figures` explains names and shapes.
-
-        Returns:
-            ``auroc`` and ``average_precision``, shape ``(R,)`` each, as `RankedScores.figures`
-            returns them.
-        """
+        """Compute AUROC and average precision of each sample; see `RankedScores.figures`."""
         ranked = self.ranked
         n_positive = self.positives[:, -1].astype(np.float64)
         n_negative = self.negatives[:, -1].astype(np.float64)
@@ -266,13 +211,10 @@ class RankingSums(NamedTuple):
             }
 
     def interpolated_precision(self) -> Floats:
-        """Compute the average precision of Pascal VOC (from 2010 on) once for each sample.
+        """Compute the average precision of Pascal VOC (from 2010 on) of each sample, ``(R,)``.
 
-        Tied scores form one step, as in the ``average_precision`` of the method `figures`.
-
-        Returns:
-            Area under the highest precision at or beyond each recall, shape ``(R,)``; NaN if a
-            sample has no positive image.
+        It is the area under the highest precision at or beyond each recall; tied scores form one
+        step. NaN if a sample has no positive image.
 
         Example:
             >>> ranked = RankedScores([1, 0, 1, 1], [0.9, 0.7, 0.5, 0.3])
@@ -285,14 +227,9 @@ class RankingSums(NamedTuple):
         return area_under_best(precision, self.on_positive, self.positives[:, -1])
 
     def counts(self, thresholds: Floats) -> dict[str, Floats]:
-        """Count true and false positives and negatives in each weighted sample, at its threshold.
+        """Count ``tp``, ``fp``, ``tn`` and ``fn``, ``(R,)``, of each sample at its threshold.
 
-        Args:
-            thresholds: Threshold of each of the R samples, shape ``(R,)``; NaN if a sample has no
-                threshold.
-
-        Returns:
-            ``tp``, ``fp``, ``tn`` and ``fn``, shape ``(R,)`` each; NaN without a threshold.
+        A sample without a threshold (NaN) has NaN.
 
         Example:
             >>> ranked = RankedScores([0, 1, 1], [0.2, 0.9, 0.2])
@@ -313,14 +250,9 @@ class RankingSums(NamedTuple):
 def area_under_best(precision: Floats, weights: Integers, n_positive: Integers | Floats) -> Floats:
     """Return the area under the highest precision at or beyond each recall, for each sample.
 
-    Args:
-        precision: Precision at each positive item, from the highest score down, shape ``(R, P)``.
-        weights: Weight of each positive item in each sample, shape ``(R, P)``.
-        n_positive: Total weight of all positive items, also of those without a score, shape
-            ``(R,)``.
-
-    Returns:
-        The areas in [0, 1], shape ``(R,)``; NaN where no positive item has a weight.
+    Precision and weights are those at each positive item, from the highest score down, shape
+    ``(R, P)``; `n_positive` is the total weight, ``(R,)``, of all positive items, also of those
+    without a score. NaN where no positive item has a weight.
 
     Source:
         Everingham et al. 2010 (Pascal VOC).
@@ -338,18 +270,9 @@ def area_under_best(precision: Floats, weights: Integers, n_positive: Integers |
 def roc_and_pr_curves(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> dict[str, Floats]:
     """Compute the ROC and the precision-recall curve, one point per distinct score.
 
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores, higher for the positive class, shape ``(N,)``.
-
-    Returns:
-        A dictionary of ``threshold``, which falls from infinity (no image is called positive),
-        ``fpr`` (false positive rate), ``tpr`` (true positive rate), ``precision`` and ``recall``,
-        shape ``(distinct scores + 1,)`` each. The precision is NaN if no image is called positive,
-        and a rate is NaN if its class is absent.
-
-    Raises:
-        InputError: A label is neither 0 nor 1, a score is not finite, or the lengths differ.
+    The ``threshold`` falls from infinity (no image is called positive); ``fpr``, ``tpr``,
+    ``precision`` and ``recall`` have the same shape, ``(distinct scores + 1,)``. The precision is
+    NaN if no image is called positive, and a rate is NaN if its class is absent.
 
     Source:
         Fawcett 2006, "An introduction to ROC analysis".

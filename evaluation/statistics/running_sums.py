@@ -23,15 +23,10 @@ class SegmentSums:
     """Sums of the weights of predicted boxes in each part (segment) of a ranking by score.
 
     A segment is a part of the ranking between two positions of interest, such as two boxes that
-    each find a lesion. The weight of a box is that of its patient. Call the object with the weights
-    of P patients in R samples (such as bootstrap resamples), shape ``(R, P)``; it returns the sums,
-    shape ``(R, S)``.
-
-    Args:
-        segment: Number of each box's segment, from 0, shape ``(N,)``.
-        clusters: Number of each box's patient, from 0, shape ``(N,)``.
-        n_segments: Number of segments, S.
-        n_clusters: Number P of patients.
+    each find a lesion. The weight of a box is that of its patient. `segment` and `clusters` number
+    the segment and the patient of each box from 0. Call the object with the weights of P patients
+    in R samples (such as bootstrap resamples), shape ``(R, P)``; it returns the sums, shape
+    ``(R, S)``.
 
     Example:
         >>> sums = SegmentSums(np.array([0, 0, 1]), np.array([0, 1, 1]), 2, 2)
@@ -77,13 +72,10 @@ def _box_counts(
 
 
 class RunningRows:
-    """Running sums along rows of whole numbers, and a fast search in these sums.
+    """Running sums along rows of whole numbers of at least 0, and a fast search in these sums.
 
     The search finds for each row the first position at which its running sum reaches a value. One
     call answers for all rows.
-
-    Args:
-        counts: Whole numbers of at least 0, shape ``(R, n)``; each row is summed separately.
 
     Example:
         >>> rows = RunningRows(np.array([[1, 1, 2], [0, 3, 1]]))
@@ -115,15 +107,10 @@ class RunningRows:
     def search(
         self, values: npt.NDArray[Any], side: Literal["left", "right"] = "left"
     ) -> npt.NDArray[np.int64]:
-        """Find where values belong in the running sums of their row.
+        """Find where values, ``(R, k)``, belong in the running sums of their row, from 0 to n.
 
-        Args:
-            values: Values to search for, shape ``(R, k)``.
-            side: ``left`` for the position before equal sums, ``right`` for that after them, as in
-                `numpy.searchsorted`.
-
-        Returns:
-            Positions from 0 to n, shape ``(R, k)``.
+        `side` is that of `numpy.searchsorted`: ``left`` is the position before equal sums,
+        ``right`` that after them.
         """
         shifted = (values + self._before).astype(np.int64)
         position = np.searchsorted(self._all, shifted.ravel(), side=side).reshape(shifted.shape)
@@ -131,13 +118,7 @@ class RunningRows:
 
 
 def cumulative_rows(weights: Integers) -> npt.NDArray[np.int32]:
-    """Compute the cumulative sum along each row, with a leading 0.
-
-    Args:
-        weights: Whole numbers, shape ``(R, n)``.
-
-    Returns:
-        Sums, shape ``(R, n + 1)``.
+    """Compute the cumulative sum along each row, ``(R, n + 1)``, with a leading 0.
 
     Example:
         >>> cumulative_rows(np.array([[1, 2, 0]])).tolist()
@@ -149,14 +130,9 @@ def cumulative_rows(weights: Integers) -> npt.NDArray[np.int32]:
 
 
 def first_at_least(sums: npt.NDArray[Any], sought: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Find where each row of running sums first reaches a value, by binary search in all rows.
+    """Find where each row of running sums, ``(R, n)``, first reaches a value; n if it never does.
 
-    Args:
-        sums: Running sums, which never fall, shape ``(R, n)``.
-        sought: Value to search for in each row, shape ``(R,)``.
-
-    Returns:
-        Positions from 0 to n, shape ``(R,)``; n where a row never reaches its value.
+    The sums never fall; the search is binary, in all rows at once.
 
     Example:
         >>> sums = np.array([[0, 2, 2], [1, 4, 9], [0, 0, 1]])
