@@ -261,8 +261,7 @@ def _meanings(labels: Sequence[str], where: str, show: Show) -> dict[str, tuple[
     for note in named.notes:
         show(note)
     meanings = dict.fromkeys(labels, ("", "unknown"))
-    for label in known:
-        finding, state = named.labels[label]
+    for label, (finding, state) in named.labels.items():
         meanings[label] = ("", "normal") if finding in normal_classes() else (finding, state)
     return meanings
 

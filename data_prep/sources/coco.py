@@ -135,6 +135,12 @@ class _CocoFile:
             key = _id_text(item.get("image_id"))
             if key is None or _id_text(item.get("category_id")) is None:
                 raise self._fail(f"annotations[{number}]", "must have image_id and category_id")
+            if item.get("score") is not None:
+                raise self._fail(
+                    f"annotations[{number}]",
+                    "has a score, as a model's output has; give the labels, or remove the scores "
+                    "if people drew these boxes",
+                )
             annotations.setdefault(key, []).append((number, item))
         everybody = {_reader_of(item) for item in self.content["annotations"]}
         everybody = everybody or {REFERENCE_READER}

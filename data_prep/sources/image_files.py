@@ -20,6 +20,7 @@ from cxr_compare.data_prep.images.refused_files import plain_reason, require_fil
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 _SUFFIX = re.compile(rf"(?i)(?<=[^/])(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})$")
+_ELSEWHERE = re.compile(r"[/\\]|\.\.|\w+:")  # begin of a path on another machine, or an address
 _LABEL_SUFFIXES = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
 _ROLE = re.compile(
     r"(?<![a-z])(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?)|(?P<test>test(?:ing)?)"
@@ -81,6 +82,20 @@ def without_suffix(path: str) -> str:
         ('images/a', '1.2.840')
     """
     return _SUFFIX.sub("", path.replace("\\", "/"))
+
+
+def folders_agree(name: str, other: str) -> bool:
+    """Return True if one of two paths of an image is in all folders of the other.
+
+    A folder ``images`` does not count.
+
+    Example:
+        >>> folders_agree("p1/0.png", "p2/0.png"), folders_agree("p1/0.png", "images/0.png")
+        (False, True)
+    """
+    parts = [path.replace("\\", "/").lower().split("/")[:-1] for path in (name, other)]
+    one, two = ({*folders} - {"", ".", "images"} for folders in parts)
+    return one <= two or two <= one
 
 
 def ids_of_paths(paths: pd.Series) -> pd.Series:
@@ -157,7 +172,8 @@ class ImageIndex:
                 several images match, those in a folder of the same name come first.
 
         Returns:
-            Exactly one path if it is clear which image is meant, otherwise no path or several.
+            Exactly one path if it is clear which image is meant, otherwise no path or several. A
+            file in other folders than a relative path says is another image.
         """
         parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")]
         folders = list(folders)
@@ -172,6 +188,8 @@ class ImageIndex:
         matches = self._by_name.get(last.lower(), [])
         for name_of_file in (last, posixpath.splitext(last)[0]):  # a UID has full stops
             matches = matches or self._by_stem.get(name_of_file, [])
+        if len(matches) > 1 or not _ELSEWHERE.match(name):
+            matches = [path for path in matches if folders_agree(name, path)]
         if len(matches) > 1 and role:
             of_role = [p for p in matches if role_from_path(posixpath.dirname(p)) == role]
             return of_role or matches

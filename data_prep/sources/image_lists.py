@@ -14,13 +14,17 @@ from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES
 from cxr_compare.data_prep.contracts.table_files import read_table_file, refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_text_file
-from cxr_compare.data_prep.sources.image_files import without_suffix
+from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES, without_suffix
 
 ROLE_COLUMNS = column_names("split")
 """Names of a column that says to which part of a split an image belongs."""
 # RSNA's tables call the column of images patientId, so that a patient is recognised by other names.
 _IMAGE_COLUMNS = ("imageid", *column_names("file"))
 _PATIENT_COLUMNS = column_names("patient")
+_FIRST_CELL = re.compile(
+    rf"""(?i)"[^"]*"|'[^']*'|[^,;\t]*?(?:{"|".join(map(re.escape, IMAGE_SUFFIXES))})(?=[\s,;]|$)"""
+    r"|[^,;\s]*"
+)
 _RSNA_IMAGE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -42,7 +46,8 @@ def read_image_list(path: Path) -> pd.Series:
     Each line has one image, which may be followed by its label or other cells.
 
     The first cell of a line is the id, file name or path of an image; cells are separated by
-    commas, semicolons, tabs or spaces. A header is recognised.
+    commas, semicolons, tabs or spaces. A file name, or an id in quotes, may have spaces. A header
+    is recognised.
 
     Raises:
         InputError: There is no such file, or it lists no image.
@@ -58,7 +63,7 @@ def read_image_list(path: Path) -> pd.Series:
         reason = "is a folder; give the file of the list" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {reason}")
     lines = [line.strip() for line in read_text_file(path).splitlines() if line.strip()]
-    cells = [re.split(r"[,;\t]|\s+", line, maxsplit=1)[0].strip("\"'") for line in lines]
+    cells = [match[0].strip("\"'") for match in map(_FIRST_CELL.match, lines) if match]
     if cells and find_column(cells[:1], (*_IMAGE_COLUMNS, *_PATIENT_COLUMNS)):
         cells = cells[1:]
     if not cells:

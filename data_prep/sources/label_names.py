@@ -10,7 +10,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
@@ -29,7 +29,7 @@ _SHOWN = 60  # characters of a label in a message
 
 
 class Label(NamedTuple):
-    """Finding that a label names, and its state: ``present`` or ``absent``."""
+    """Finding that a label names, and its state: ``present``, ``absent`` or ``uncertain``."""
 
     finding: str
     state: str = "present"
@@ -41,7 +41,7 @@ class LabelNames:
 
     Attributes:
         labels: Finding and state by the text of the label.
-        notes: Sentences on labels that were read as present and absent because of their signs.
+        notes: Sentences on labels whose signs or words of doubt were read.
     """
 
     labels: dict[str, Label] = field(default_factory=dict)
@@ -55,17 +55,19 @@ def name_labels(
 
     Two texts share a name only if they differ in nothing but case, blanks, ``_``, ``/`` and ``-``
     between letters or digits. A sign of presence or absence (``+``, ``(-)``, "negative" at the end,
-    ``!``, "no", "non-" in front) counts where the same word stands with the other sign.
+    ``!``, "no", "non-" in front) counts where the same word stands with the other sign. With a word
+    of doubt in front or behind, such as "possible mass", the finding is uncertain; a word of doubt
+    alone names no finding, and is left out.
 
     Args:
         texts: All labels, each of one class; see `split_labels` for cells that list several.
         where: File and column, for messages.
         kind: ``label`` for a column of labels, where "no mass" denies every known finding, and is
             asked about if it is none. ``class`` for class names of boxes. ``column`` for names that
-            have states of their own, such as columns of 1 and 0: their signs are not read.
+            have states of their own, such as columns of 1 and 0: signs and doubts are not read.
 
     Returns:
-        Finding and state of each text, and notes on the signs that were read.
+        Finding and state of each text that names one, and notes on the signs that were read.
 
     Raises:
         InputError: Two texts that differ in a sign get one name, a text is no name (JSON, numbers)
@@ -76,6 +78,26 @@ def name_labels(
         Label(finding='tb', state='absent')
     """
     distinct = list(dict.fromkeys(texts))
+    if kind == "column":
+        return LabelNames(*_named(distinct, where, kind))
+    bare = {
+        text: _doubt().sub("", text)
+        for text in distinct
+        if text == "-1" or STATE_OF_TEXT.get(text.lower()) != "uncertain"
+    }
+    labels, notes = _named(list(dict.fromkeys(bare.values())), where, kind)
+    states = {text: labels[plain] for text, plain in bare.items()}
+    for text in distinct:
+        if text not in bare:
+            notes.append(f"'{text}' names no finding: what has this label is unknown")
+        elif text != bare[text]:
+            states[text] = Label(states[text].finding, "uncertain")
+            notes.append(f"'{text}' is taken for the finding '{states[text].finding}', uncertain")
+    return LabelNames(states, notes)
+
+
+def _named(distinct: list[str], where: str, kind: str) -> tuple[dict[str, Label], list[str]]:
+    """Name the findings of labels without words of doubt; return notes on their signs, too."""
     _refuse_json(distinct, where)
     _refuse_numbers(distinct, where)
     signed = {} if kind == "column" else _opposites(distinct)
@@ -100,11 +122,12 @@ def name_labels(
             )
     if kind == "label":
         _refuse_lists(distinct, where)
+    if kind != "column":
         _refuse_question_marks(distinct, where)
     for text in distinct:
         if text not in signed:
             labels[text] = _unpaired(text, labels[text], where, kind)
-    return LabelNames(labels, _notes(signed))
+    return labels, _notes(signed)
 
 
 def split_labels(cell: str) -> list[str]:
@@ -132,6 +155,7 @@ _TOOLS = {
     "Labelbox": re.compile(r"\b(?:objects|featureId|schemaId)\b"),
 }
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
+_BOX = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:[\s,]+-?\d+(?:\.\d+)?){3}(?![\w.])")
 _JOINTS = re.compile(r"[,/+&()'\"\n]|\b(?:and|und|et)\b", re.IGNORECASE)
 
 
@@ -150,16 +174,17 @@ def _refuse_json(texts: Iterable[str], where: str) -> None:
         raise InputError(_no_name(where, text, content, advice))
 
 
-def _refuse_numbers(texts: Iterable[str], where: str) -> None:
-    """Refuse texts that hold numbers only; the clearest sign of another content is named."""
-    numbers = [text for text in texts if not _has_letter(text) and _NUMBER.search(text)]
-    numbers = [text for text in numbers if text not in ("0", "1")]
-    minus_one = [text for text in numbers if _plain(text) in ("-1", "-1.0")]
-    for text in numbers:
-        if len(_NUMBER.findall(text)) > 1:
+def _refuse_numbers(texts: Sequence[str], where: str) -> None:
+    """Refuse texts of numbers or of a box; the clearest sign of another content is named."""
+    for text in texts:
+        are_numbers = not _has_letter(text) and len(_NUMBER.findall(text)) > 1
+        if are_numbers or _BOX.search(text):
             content = "several numbers, such as corners of a box or run lengths of a mask (RLE)"
             advice = "give boxes in columns of their own, x1,y1,x2,y2, and the label as a name"
             raise InputError(_no_name(where, text, content, advice))
+    numbers = [text for text in texts if not _has_letter(text) and _NUMBER.search(text)]
+    numbers = [text for text in numbers if text not in ("0", "1")]
+    minus_one = [text for text in numbers if _plain(text) in ("-1", "-1.0")]
     for text in numbers:
         if text not in minus_one:
             content = "a number, such as a share, a score or a class"
@@ -283,6 +308,14 @@ def _sign(text: str) -> _Sign | None:
     if finding in normal_classes():
         return None
     return _Sign(finding, _spelling(rest), state, in_front is not None)
+
+
+@cache
+def _doubt() -> re.Pattern[str]:
+    """Return the pattern of the words around a label which say that its finding is uncertain."""
+    words = "|".join(dictionary()["uncertain_before"])
+    pattern = rf"^(?:{words})[\W_]+(?=\w)|(?<=\w)[\W_]+(?:{words})\W*$"
+    return re.compile(pattern, re.IGNORECASE)
 
 
 @cache

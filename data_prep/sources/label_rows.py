@@ -123,7 +123,8 @@ def _consistent(
     implied = rows[rows["implied"]].drop_duplicates(_KEY)
     rows = rows[~rows["implied"]].drop_duplicates()
     is_normal = is_member(rows["finding"], normal_classes())
-    normal = rows.loc[is_normal & ~rows["boxed"], ["image_id", "reader"]].drop_duplicates()
+    says_normal = is_normal & ~rows["boxed"] & (rows["state"] == "present")
+    normal = rows.loc[says_normal, ["image_id", "reader"]].drop_duplicates()
     idle = rows.loc[rows["boxed"] & (is_normal | (rows["state"] == "absent")), "image_id"]
     if len(idle):
         source.notes.append(

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +16,6 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.descriptions import BOX_ROLES, TableRules
 from cxr_compare.data_prep.sources.label_names import Label, name_labels, split_labels
 from cxr_compare.data_prep.sources.label_values import (
-    STATE_OF_TEXT,
     ambiguous_sexes,
     class_finding,
     dictionary,
@@ -214,23 +212,10 @@ class LabelTable:
         known = [text for text in texts if text.lower() not in self.unknown_labels]
         where = f"{self.path}: column '{(*self.columns.get('label', ()), 'label')[0]}'"
         others = [name.replace("_", " ") for name in findings]
-        if self.has("state"):  # then "uncertain" and "no" in front are part of a name
-            return name_labels([*known, *others], where, "column").labels
-        known = [t for t in known if t == "-1" or STATE_OF_TEXT.get(t.lower()) != "uncertain"]
-        bare = {text: _doubt().sub("", text) for text in known}
-        labels = name_labels([*bare.values(), *others], where).labels
-        return {
-            text: labels[plain] if plain == text else Label(labels[plain].finding, "uncertain")
-            for text, plain in bare.items()
-        }
-
-
-@cache
-def _doubt() -> re.Pattern[str]:
-    """Return the pattern of the words around a label which say that its finding is uncertain."""
-    words = "|".join(dictionary()["uncertain_before"])
-    pattern = rf"^(?:{words})[\W_]+(?=\w)|(?<=\w)[\W_]+(?:{words})\W*$"
-    return re.compile(pattern, re.IGNORECASE)
+        # Beside a state, "uncertain" and "no" in front are part of a name.
+        return name_labels(
+            [*known, *others], where, "column" if self.has("state") else "label"
+        ).labels
 
 
 def described_table(path: Path, text: pd.DataFrame, rules: TableRules) -> LabelTable:

@@ -17,9 +17,9 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.image_facts import read_facts, refuse_differing, take_facts
 from cxr_compare.data_prep.sources.image_files import (
     ImageIndex,
+    folders_agree,
     ids_of_paths,
     require_unique_ids,
-    without_suffix,
 )
 from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_table import LabelTable
@@ -150,14 +150,19 @@ def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
     times = Counter(posixpath.basename(name) for name in names)
     for name in names:
         matches = index.by_name(name, ("", "images"))
-        if len(matches) > 1 or times[posixpath.basename(name)] > 1:  # the folders must agree, too
-            ends = [(_end(name), _end(path)) for path in matches]
-            agree = [one.endswith(other) or other.endswith(one) for one, other in ends]
-            matches = [path for path, agrees in zip(matches, agree, strict=True) if agrees]
+        if times[posixpath.basename(name)] > 1:  # also below folders of another machine
+            matches = [path for path in matches if folders_agree(name, path)]
         if len(matches) == 1:
             path_by_name[name] = matches[0]
         else:
             source.exclude([name], f"fits {len(matches)} images" if matches else "no such image")
+    first: dict[str, str] = {}
+    for name, path in list(path_by_name.items()):
+        other = first.setdefault(path, name)
+        if not folders_agree(name, other):
+            for one in (name, other):
+                path_by_name.pop(one, None)
+                source.exclude([one], f"fits {path}, as {name if one == other else other} does")
     if not path_by_name:
         raise InputError(
             f"{source.root}: holds {next(iter(index.paths), 'no image')}, but none of the "
@@ -165,10 +170,6 @@ def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
             "folder, or the right column with --columns file=COLUMN"
         )
     return path_by_name
-
-
-def _end(path: str) -> str:
-    return "/" + without_suffix(path).lstrip("./")
 
 
 def _take_split(source: Source, where: str) -> None:

@@ -6,7 +6,7 @@ attributes and keys, and turns a tensor on any device into an array with the ten
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -312,12 +312,27 @@ def _ids_of_outputs(images: list[Any], ids: pd.Index | None, where: str) -> list
         raise InputError(
             f"image_ids: '{ids[ids.duplicated()][0]}' appears more than once; give each image once"
         )
-    stems = [file_stem(file) for file in files]
-    near = near_ids(stems, ids)
-    named = [near.get(stem, stem) for stem in stems]
+    named = _ids_of_paths(files if len(files) == len(ids) else [], ids)
     if set(named) == set(ids):  # the files name the images, in an order of their own
         return named
+    for number, (name, image_id) in enumerate(zip(named, ids, strict=False)):
+        if name and name != image_id:
+            raise InputError(
+                f"{where}[{number}]: its path names image '{name}', and image_ids has '{image_id}' "
+                "there; give the ids of all files, or the ids in the order of the outputs"
+            )
     return [str(name) for name in ids]
+
+
+def _ids_of_paths(files: Sequence[str], ids: pd.Index) -> list[str]:
+    """Return the id that is the longest end of each path, but for case and the ending, else ""."""
+    names = []
+    for file in files:
+        parts = file.replace("\\", "/").split("/")
+        names.append(["/".join(parts[start:]) for start in range(len(parts))])
+    ends = [end for of_file in names for end in of_file]
+    near = {**near_ids(ends, ids), **{name: name for name in ids}}
+    return [next((near[end] for end in of_file if end in near), "") for of_file in names]
 
 
 def _is_detections(output: Any) -> bool:

@@ -79,6 +79,14 @@ def test_a_prepared_data_set_is_a_mapping_and_several_lists_count_together(tmp_p
     assert check(test, train=[first, second], mapping=data).roles[0].shared == 2
 
 
+def test_names_of_files_in_lists_may_have_spaces(tmp_path):
+    names = ["Viral Pneumonia (1)", "Viral Pneumonia (2)", "Viral Pneumonia (3)"]
+    mapping = write(tmp_path / "m.csv", "image_id,patient_id", *(f"{n},{n[-2]}" for n in names))
+    test = write(tmp_path / "test.txt", f"images/{names[0]}.png 1", f"'{names[1]}' 1")
+    found = check(test, train=[write(tmp_path / "train.txt", f"{names[2]}.PNG")], mapping=mapping)
+    assert (found.roles[0].listed, found.roles[0].known, found.roles[0].shared) == (2, 2, 0)
+
+
 def test_a_split_of_patients_needs_no_mapping(tmp_path):
     split = write(tmp_path / "s.csv", "patient_id,role", "p,train", "p,test", "q,test", "r,val")
     roles = check(split).roles

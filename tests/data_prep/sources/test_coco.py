@@ -81,7 +81,7 @@ def test_roboflow_has_a_file_a_folder_and_a_first_category_that_only_groups(tmp_
 
 
 def test_an_image_is_found_from_the_file_in_images_or_by_its_name_alone(tmp_path):
-    names = ("C:\\data\\a.png", "/home/me/set/images/b.png", "http://host/c.png", "deep/d.dcm")
+    names = ("C:\\data\\a.png", "/home/me/set/images/b.png", "http://host/c.png", "d.dcm")
     images = [{"id": n, "file_name": name} for n, name in enumerate(names, start=1)]
     image_files = ("annotations/images/a.png", "images/b.png", "far/below/c.PNG", "png/d.png")
     source = write_set(tmp_path, {"annotations/x.json": coco(images=images)}, image_files)
@@ -241,6 +241,10 @@ def test_image_ids_that_stand_twice_exclude_both_and_dangling_annotations_are_li
         (coco(annotations={"1": 2}), "annotations: is no list"),
         (coco(annotations=[{"id": 1, "image_id": 1}]), r"annotations\[0\]: must have image_id"),
         (coco(categories=[{"id": 1}]), r"categories\[0\]: must have an id"),
+        (
+            coco(annotations=[{**COCO["annotations"][0], "score": 0.9}]),
+            r"annotations\[0\]: has a score",
+        ),
         (coco(images=[{"id": 1}]), r"images\[0\]: must have an id and a file_name"),
         (coco(categories=[{"id": 7, "name": "***"}]), "has no letter"),
         (coco(images=[]), "no image can be used"),

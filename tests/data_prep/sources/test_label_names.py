@@ -268,9 +268,19 @@ def test_a_name_of_several_words_stays_one_finding(tmp_path):
     assert set(counts(tables)) == {"nodule_mass", "pneumonia_unspecified", "edema_and_cough"}
 
 
-def test_a_question_mark_is_asked_about(tmp_path):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_doubtful_labels_are_no_findings_of_their_own(tmp_path, layout):
+    tables = read(tmp_path, ["mass", "possible mass", "uncertain", "nodule"], layout)
+    found = states(tables)
+    assert found.pop(("01", "mass")) == "uncertain"
+    assert {finding for _, finding in found} == {"mass", "nodule"}
+    assert {image for image, _ in found} == {"00", "01", "03"}
     with pytest.raises(InputError, match=r"mass\?"):
-        read(tmp_path, ["mass?", "nodule"])
+        read(tmp_path, ["mass?", "nodule"], layout)
+
+
+def test_controls_show_no_finding(tmp_path):
+    assert counts(read(tmp_path, ["disease", "disease", "control"])) == {"disease": (2, 1)}
 
 
 @pytest.mark.parametrize(
@@ -281,6 +291,7 @@ def test_a_question_mark_is_asked_about(tmp_path):
         ["20 30 60 34", "mass"],
         ["0 200 300 400 500;0 10 20 30 40", "mass"],
         ["mass", "0,7"],
+        ["opacity 1 789.28 582.43 1815.94 2499.73", "none 1 0 0 1 1"],
     ],
 )
 def test_a_column_of_other_content_than_names_is_refused(tmp_path, cells):

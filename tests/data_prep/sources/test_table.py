@@ -240,6 +240,16 @@ def test_rows_of_images_that_are_not_there_never_fall_to_others_of_the_same_name
     assert tables.images[["image_id", "path"]].to_numpy().tolist() == [["view1", "p2/view1.png"]]
 
 
+def test_a_file_in_another_folder_is_another_image_but_for_folders_of_another_machine(tmp_path):
+    table = "Path,label\np1/0.png,mass\np2/1.png,normal\n/home/me/2.png,mass\np3/3.png,mass\n"
+    table += "p4/3.png,mass\n"
+    files = ["p2/0.png", "p2/1.png", "xrays/2.png", "3.png"]
+    folder_of(tmp_path, {"labels.csv": table}, files=files)
+    tables = read(tmp_path)
+    assert reasons(tables).keys() == {"p1/0.png", "p3/3.png", "p4/3.png"}
+    assert tables.images["path"].tolist() == ["p2/1.png", "xrays/2.png"]
+
+
 def test_a_mapping_of_the_users_works_as_those_that_come_with_the_program(tmp_path):
     mapping = tmp_path / "ours.toml"
     mapping.write_text(
@@ -330,6 +340,12 @@ def test_a_row_unknown_beside_others_leaves_open_what_they_do_not_name(tmp_path)
     tables = read_table(tmp_path, table)
     assert states_of(tables, "a") == {"mass": "present"}
     assert states_of(tables, "b") == {"mass": "absent", "nodule": "present"}
+
+
+def test_an_image_that_is_not_healthy_is_not_called_normal(tmp_path):
+    table = "file,healthy,mass\na.png,0,1\nb.png,1,0\n"
+    tables = read_table(tmp_path, table, columns=("finding=healthy+mass",))
+    assert states(tables) == {("a", "mass"): "present", ("b", "mass"): "absent"}
 
 
 @pytest.mark.parametrize("label", ["possible mass", "mass (probable)", "Suspected mass"])

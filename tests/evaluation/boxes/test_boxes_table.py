@@ -141,6 +141,13 @@ def test_results_of_ultralytics_are_named_by_their_files_or_by_ids():
     assert set(table["finding"]) == {"opacity"}
     other = boxes_table(ultralytics_results(), (7, 8, 9))
     assert other["image_id"].tolist() == ["7", "7", "9"]
+    results = ultralytics_results()
+    for result, path in zip(results, ("p2/0", "p3/1", "p1/0"), strict=True):
+        result.path = f"/images/{path}.png"
+    by_path = boxes_table(results, ("p1/0", "p2/0", "p3/1"))
+    assert by_path["image_id"].tolist() == ["p2/0", "p2/0", "p1/0"]
+    with pytest.raises(InputError, match="p2/0"):
+        boxes_table(results, ("p1/0", "p2/0", "p4/1"))
 
 
 def test_coco_results_need_no_ids_and_annotations_keep_their_crowds():
