@@ -80,6 +80,11 @@ class StoreModel(nn.Module, ABC):
     n_findings: int
     _frozen: tuple[nn.Module, ...] = ()  # a tuple: the backbone has registered them
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # The guarantee of decisions: they hold on every device, where fp32 differs but by rounding.
+        torch.backends.cudnn.allow_tf32 = False
+
     @property
     @abstractmethod
     def stages(self) -> Sequence[Sequence[nn.Module]]:

@@ -12,10 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.scripts.console import say
 from cxr_compare.serving.backends import open_model, require_torch
 from cxr_compare.serving.export_spec import is_export
+from cxr_compare.training.launch import read_launch
 
 if TYPE_CHECKING:
     from cxr_compare.serving.predictor import Predictor
@@ -96,12 +97,12 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
         raise InputError(f"--device {name}: choose auto, cpu or cuda")
     why = _why_no_gpu(torch)
     if name != "cpu" and torch.cuda.is_available() and why is None:
-        # The guarantee of decisions: they hold on every device, where fp32 differs but by rounding.
-        torch.backends.cudnn.allow_tf32 = False
         if devices > (found := torch.cuda.device_count()):
+            advice = f"ask for {found} at most, or add --device cpu"
+            if read_launch().launcher == "slurm":
+                advice = "let each task see all: --gpus-per-node in place of --gpus-per-task"
             raise InputError(
-                f"--devices {devices}: torch finds {found} CUDA devices; ask for {found} at most, "
-                "or add --device cpu"
+                f"--devices {devices}: torch finds {counted(found, 'CUDA device')}; {advice}"
             )
         return "cuda"
     if name == "cuda":

@@ -72,7 +72,16 @@ def train_probe(
     with ExitStack() as stack:
         stack.enter_context(folder_lock(out))
         if RunFolder.started_in(out) is None:
-            start_run(settings, dataset, run, images.ids, start, progress, despite_audit)
+            start_run(
+                settings,
+                dataset,
+                run,
+                images.ids,
+                start,
+                progress,
+                despite_audit,
+                training.precision,
+            )
         store = dataset.make_store(settings.data.image_size, progress)
         progress.say(f"{settings.name}: {images}; {training.precision} on {device}")
         began = time.perf_counter()

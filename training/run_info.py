@@ -56,6 +56,7 @@ class StartedRun(MadeRecord, kind="started_run"):
         despite_audit: Errors of the data set's audit that the user set aside.
         synthetic: True if the program drew all training images itself.
         started_from: Initial weights; None for random and for published weights.
+        precision: Number format of the training, ``fp32``, ``bf16`` or ``fp16``.
         files: SHA-256 of the table of used images, by file name.
     """
 
@@ -68,6 +69,7 @@ class StartedRun(MadeRecord, kind="started_run"):
     despite_audit: Items[str] = ()
     synthetic: bool = False
     started_from: StartedFrom | None = None
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
     files: Digests = Field(default_factory=dict)
 
     @property
@@ -118,7 +120,6 @@ class RunInfo(StartedRun, kind="run"):
         pretrained: Published weights that the training began with, or a file.
         parameters: Number of parameters.
         trainable_parameters: Number of parameters that were trained.
-        precision: Number format of the training.
         cpu_settings: Number of threads and of loading processes.
         device: Type of the device.
         devices: Number of devices.
@@ -148,7 +149,6 @@ class RunInfo(StartedRun, kind="run"):
     pretrained: str | None = None
     parameters: Whole | None = None
     trainable_parameters: Whole | None = None
-    precision: str | None = None
     cpu_settings: dict[str, Whole] | None = None
     device: str | None = None
     devices: Whole | None = None

@@ -115,14 +115,13 @@ def train(
         *(own_class(name, "training.callbacks", Callback)() for name in training.callbacks),
         *callbacks,
     ]
-    device: Any = "cuda" if _is_cuda(trainer_options) else "cpu"
-    number_format = precision or choose_precision(training.precision, device)
     run = RunFolder(out)
     dataset = open_data(settings, data, run)
     datamodule = ImageData(settings, dataset, progress)
     _require_enough_images(datamodule, launch.n_processes)
     if is_ended(settings, dataset, run, progress):
         return run
+    number_format = precision or _choose_precision(training, run, _is_cuda(trainer_options))
     require_published_weights(settings)  # before hours of decoding pixels
     model, start = build_model(settings, datamodule.findings, progress)
     trainable = settings.model.trainable if settings.model.trainable in GRADUAL else None
@@ -142,7 +141,14 @@ def train(
             stack.enter_context(folder_lock(out))
             if RunFolder.started_in(out) is None:
                 start_run(
-                    settings, dataset, run, datamodule.usable.ids, start, progress, despite_audit
+                    settings,
+                    dataset,
+                    run,
+                    datamodule.usable.ids,
+                    start,
+                    progress,
+                    despite_audit,
+                    number_format,
                 )
             # Written now: if the training diverges, its best weights need these files.
             save_architecture(model, out)
@@ -184,6 +190,18 @@ def train(
             }
             _complete(run, training, history, trainer, facts)
     return run
+
+
+def _choose_precision(training: TrainingSettings, run: RunFolder, is_cuda: bool) -> Precision:
+    """Return the number format of a new training, or that in which a training began."""
+    started = RunFolder.started_in(run.folder)
+    began = None if started is None else started.started.precision
+    if began == "fp16" and not is_cuda:
+        raise InputError(
+            f"{run.folder}: this training began in fp16, which is for CUDA devices; go on with it "
+            "on a GPU, or choose another --out"
+        )
+    return began or choose_precision(training.precision, "cuda" if is_cuda else "cpu")
 
 
 def _name_failed_part(
@@ -304,6 +322,7 @@ def start_run(
     start: StartWeights | None,
     progress: Progress,
     despite_audit: bool,
+    precision: Precision,
 ) -> None:
     """Check the audit and leaks, and write the records of a new training."""
     split = settings.data.split
@@ -338,6 +357,7 @@ def start_run(
         despite_audit=tuple(errors),
         synthetic=synthetic,
         started_from=started_from,
+        precision=precision,
     )
     RunFolder.create(run.folder, config=dump_config(settings), seen=seen, started=started)
 
@@ -400,6 +420,8 @@ def _launch_environment(launch: Launch) -> ClusterEnvironment:
     if launch.launcher == "torchrun":
         return TorchElasticEnvironment()
     if launch.launcher == "slurm":
+        # Lightning refuses tasks without this variable, which srun --ntasks does not set.
+        os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(launch.n_local))
         # Its checkpoint in the middle of an epoch would not be exact.
         return SLURMEnvironment(auto_requeue=False)
     return LightningEnvironment()
@@ -460,7 +482,8 @@ def _too_large_error(settings: TrainedConfig, devices: int) -> InputError:
     return InputError(
         f"training.batch_size: {training.batch_size} images do not fit in memory; choose another "
         f"--out and add --set training.batch_size={smaller} --set "
-        f"training.accumulate={accumulate}, which learns from as many images a step"
+        f"training.accumulate={accumulate}, which learns from {smaller * accumulate} images a step "
+        f"(before: {training.batch_size * training.accumulate})"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 from cxr_compare.configs.describe import annotated, summaries
 from cxr_compare.configs.load import find_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.scripts.options import Settings, config_names
+from cxr_compare.scripts.options import Settings, config_names, settings_words
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import Argument
 from cxr_compare.scripts.runner import command
@@ -50,8 +51,8 @@ def list_configs(
     of_run = Path(name) / "config.toml"
     config = read_config(of_run if of_run.is_file() else find_config(name), set_ or ())
     text = annotated(config)
-    changed = "".join(f" --set {setting}" for setting in set_ or ())
-    step = f"cxr train {name}{changed} --data DATA --out RUN"
+    changed = [word for text in settings_words(set_ or ()) for word in ("--set", text)]
+    step = f"{shlex.join(['cxr', 'train', name, *changed])} --data DATA --out RUN"
     steps = () if Path(name).exists() else (step,)
     return Outcome(text.rstrip(), tomllib.loads(text), next_steps=steps, piped=True)
 

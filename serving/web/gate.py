@@ -60,7 +60,7 @@ def add_gate(app: Starlette, settings: ServeSettings) -> None:
             backend=_BearerToken(settings.token),
             on_error=lambda connection, error: error_response(_no_token(error), connection.scope),
         )
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    app.add_middleware(_HostCheck, hosts=hosts)
     app.add_middleware(_RequestLog)  # outermost: it logs what is refused, too
 
 
@@ -94,6 +94,29 @@ def _no_token(error: AuthenticationError) -> Refused:
     return Refused(401, "token", str(error), {"WWW-Authenticate": 'Bearer realm="cxr"'})
 
 
+class _HostCheck:
+    """Starlette's check of the host; what it refuses gets an answer as all other refusals do."""
+
+    def __init__(self, app: ASGIApp, hosts: list[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def passed(*_: object) -> None:
+            await self._app(scope, receive, send)
+
+        async def refused(_: Message) -> None:
+            raise Refused(
+                400,
+                "host",
+                "the header Host names another server; use the address of this one, or start it "
+                "with --allowed-host NAME",
+            )
+
+        check = TrustedHostMiddleware(passed, self._hosts, www_redirect=False)
+        await check(scope, receive, refused)
+
+
 class _RequestLog:
     """Gives each request an id, logs id, route, status and seconds alone, and adds headers."""
 
@@ -121,6 +144,8 @@ class _RequestLog:
         refused = None
         try:
             await self._app(scope, receive, noting)
+        except Refused as error:
+            refused = error
         except ClientDisconnect:
             status = _CLIENT_LEFT
         except asyncio.CancelledError:  # the server ends, and waits no longer

@@ -13,6 +13,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,9 @@ from cxr_compare.scripts import cli
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import all_commands, command_groups
 from cxr_compare.scripts.commands import show
+from cxr_compare.scripts.commands.list_configs import list_configs
 from cxr_compare.scripts.next_steps import next_steps
+from cxr_compare.scripts.options import read_settings
 from cxr_compare.serving.export_spec import Card, Proof
 from cxr_compare.training.run_info import RunInfo
 from tests.plain_info import export_spec
@@ -286,6 +289,15 @@ def test_a_configuration_shown_is_one_that_train_takes(tmp_path, capsys):
     assert config == read_config(find_config("retinanet_small"), ["training.epochs=7"])
     assert cxr("configs", "retinanet_small", "--json") == 0
     assert json.loads(capsys.readouterr().out)["kind"] == "detector"
+
+
+def test_next_step_of_changed_keys_can_be_typed():
+    changes = {"training": {"epochs": 7, "loggers": ["tensorboard"]}, "model.weights": "none"}
+    (step,) = list_configs("retinanet_small", set_=changes).next_steps
+    words = shlex.split(step)
+    typed = [text for option, text in pairwise(words) if option == "--set"]
+    path = find_config("retinanet_small")
+    assert read_config(path, typed) == read_config(path, read_settings(changes))
 
 
 def test_a_run_shows_the_configuration_that_trained_it(tmp_path, capsys):

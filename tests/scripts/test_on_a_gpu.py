@@ -360,9 +360,21 @@ def test_a_card_that_torch_has_no_kernels_for_is_not_used(gpu, monkeypatch, caps
     assert choose_device("cuda") == "cuda"
 
 
-def test_fp32_is_not_tf32(gpu, monkeypatch):
+def test_a_slurm_task_that_sees_one_gpu_of_several_names_the_option(gpu, monkeypatch):
+    with pytest.raises(InputError, match="1 CUDA device; ask for 1 at most"):
+        choose_device("cuda", 4)
+    for name, value in {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=r"1 CUDA device; .*--gpus-per-node"):
+        choose_device("cuda", 4)
+
+
+@pytest.mark.parametrize(
+    "build", [build_small_detector, lambda: build_classifier("resnet18", image_size=SIZE)]
+)
+def test_fp32_is_not_tf32_whoever_builds_the_network(build, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    choose_device("cuda")
+    build()
     assert not torch.backends.cudnn.allow_tf32
 
 

@@ -279,6 +279,31 @@ def test_resuming_with_another_configuration_names_the_key(data: Path, interrupt
         _train(data, interrupted, "training.learning_rate=0.1", config="chexnet_quickstart")
 
 
+def test_a_resumed_training_keeps_the_number_format_that_it_began_with(
+    data, interrupted, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    shutil.copytree(interrupted, out)
+    started = RunFolder(out).started
+    formats = []
+
+    def stop(*_: Any, precision: str, **__: Any) -> None:
+        formats.append(precision)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cxr_compare.training.train.fit", stop)
+    for here in (True, False):  # on machines with and without bf16
+        monkeypatch.setattr(
+            "cxr_compare.training.launch.has_bf16_instructions", lambda here=here: here
+        )
+        with pytest.raises(KeyboardInterrupt):
+            _train(data, out, config="chexnet_quickstart")
+    assert formats == [started.precision] * 2
+    started.with_values(precision="fp16").write(out / "started.json")
+    with pytest.raises(InputError, match="began in fp16"):
+        _train(data, out, config="chexnet_quickstart")
+
+
 def test_a_run_of_the_other_kind_is_named_before_the_data_set_is_opened(
     data, interrupted, monkeypatch
 ):

@@ -17,7 +17,12 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _mobilenet_extractor
 
-from cxr_compare.detection.detector import Detector, build_targets, training_losses
+from cxr_compare.detection.detector import (
+    Detector,
+    build_targets,
+    training_losses,
+    validation_losses,
+)
 from cxr_compare.detection.frames import MAX_PER_FINDING, NMS_IOU
 from cxr_compare.detection.model import build_detector
 from tests.architectures.model_cases import MODEL_CASES
@@ -171,6 +176,16 @@ def test_only_the_image_whose_output_is_not_finite_fails(architecture):
         boxes = model.detections(passed)
     assert len(boxes[0]) > 0
     assert boxes[1] is None
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_images_fail_and_losses_show_it_where_every_output_is_nan(architecture):
+    model = build(architecture, norm="group")
+    for weights in model.parameters():
+        nn.init.constant_(weights, torch.nan)
+    losses, boxes = validation_losses(model, draw_batch(SIZE, 2, 4))
+    assert boxes == [None, None]
+    assert all(loss.isnan() for loss in losses.values())
 
 
 def test_one_image_of_one_pixel_maps_can_be_learned_from():
