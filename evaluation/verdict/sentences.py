@@ -106,18 +106,25 @@ def _figures_and_gaps(claims: Sequence[Claim]) -> str:
 
 
 def opening(
-    n_images: int, unit: str, *, n_synthetic: int, seeds: Mapping[str, int], n_systems: int
+    n_evaluated: int,
+    unit: str,
+    *,
+    n_synthetic: int,
+    all_synthetic: bool,
+    seeds: Mapping[str, int],
+    n_systems: int,
 ) -> str:
     """Return the phrase on the evaluated images and training seeds that begins the headline.
 
     ``seeds`` holds the number of training seeds of each system with several.
     """
-    if n_synthetic and (n_synthetic >= n_images or unit != "images"):
-        text = f"On {n_images:,} synthetic test {unit}"
+    if all_synthetic:
+        text = f"On {n_evaluated:,} synthetic test {unit}"
     elif n_synthetic:
-        text = f"On {n_images:,} test {unit}, {n_synthetic:,} of them synthetic"
-    elif n_images:
-        text = f"On these {n_images:,} test {unit}"
+        of_them = "of them" if unit == "images" else "of their images"
+        text = f"On {n_evaluated:,} test {unit}, {n_synthetic:,} {of_them} synthetic"
+    elif n_evaluated:
+        text = f"On these {n_evaluated:,} test {unit}"
     else:
         text = "On this test set"
     if not seeds:

@@ -188,6 +188,7 @@ def _opening(question: _Question, context: AnswerContext) -> str:
         max(counts),
         question.figures.plural_unit,
         n_synthetic=context.n_synthetic,
+        all_synthetic=context.all_synthetic,
         seeds=seeds,
         n_systems=len(question.systems),
     )

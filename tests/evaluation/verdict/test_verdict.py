@@ -162,7 +162,7 @@ def test_an_export_beside_its_run_is_no_second_training(make_metrics, verdict_of
             "On these 12 test images, over 3 training seeds each, ",
         ),
         (AnswerContext(seeds={"A": 3}), "On these 12 test images, over 3 training seeds of A, "),
-        (AnswerContext(n_synthetic=12), "On 12 synthetic test images, "),
+        (AnswerContext(n_synthetic=12, all_synthetic=True), "On 12 synthetic test images, "),
         (AnswerContext(n_synthetic=5), "On 12 test images, 5 of them synthetic, "),
     ],
 )
