@@ -226,6 +226,7 @@ class Comparison:
                 }
             ),
             n_synthetic=self.synthetic,
+            all_synthetic=0 < self.synthetic == self.decisions["image_id"].nunique(),
             cautions=list_cautions(self.notes),
         )
         return state_verdict(

@@ -7,8 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import display_name
+from cxr_compare.data_prep.contracts.schemas import SYNTHETIC_PATIENT
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.identify_folder import folder_kind
 from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
@@ -210,6 +213,11 @@ def _decision(tables: Path, record: Mapping[str, Any]) -> Choices | None:
     return Choices.read(named[0]) if named else None
 
 
+def _count_synthetic(scored: pd.DataFrame) -> int:
+    """Return how many of the images are of a patient of the phantom."""
+    return int(scored["patient_id"].str.contains(SYNTHETIC_PATIENT).sum())
+
+
 def _on_validation(
     record: Mapping[str, Any],
     tables: Path,
@@ -265,6 +273,6 @@ def _on_validation(
         counts={key: chosen_on.get(key) for key in ("n_images", "n_patients", "n_positive")},
         figures=[text_table(titles[at], heads, part) for at, part in rows.items() if part],
         hub=hub,
-        synthetic=int(chosen_on.get("n_images") or 0) if record.get("synthetic") else 0,
+        synthetic=0 if scored is None else _count_synthetic(scored),
         bounded=scored is not None,
     )

@@ -51,7 +51,7 @@ CAUTIONS: Mapping[NoteKind, str] = {
     "below_chance": "Worse than chance",
     "shortcut": "Not shown better than a shortcut",
     "elsewhere": "Trained on other data",
-    "synthetic": "Synthetic images, not patients",
+    "synthetic": "Synthetic test images",
     "left_out": "Test images left out",
     "no_boxes": "Lesions without boxes",
     "few_patients": "Few patients in a class",

@@ -135,7 +135,11 @@ def _data_paragraph(comparison: Comparison, labelled: LabelledImages, citations:
     elif cited:
         texts.append(f"The source of the images is published{cited}.")
     if comparison.synthetic:
-        texts.append("Its images are synthetic, made by this program, not of patients.")
+        is_all = comparison.synthetic == len(evaluated)
+        which = "All" if is_all else f"{comparison.synthetic:,} of the"
+        texts.append(
+            f"{which} evaluated test images are synthetic, made by this program, not of patients."
+        )
     texts += [
         _label_rule(comparison, finding),
         _roles(comparison, labelled),

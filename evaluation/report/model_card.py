@@ -268,8 +268,8 @@ def _chose(evaluation: CardEvaluation) -> str:
     if evaluation.images == "test":
         return ""
     return (
-        "**These images chose weights and thresholds**, so the figures flatter the system. Run "
-        "`cxr compare` for figures on test images."
+        "**These images chose the thresholds**, and perhaps the weights, so the figures flatter "
+        "the system. Run `cxr compare` for figures on test images."
     )
 
 

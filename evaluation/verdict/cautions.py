@@ -33,7 +33,7 @@ _FEW_PATIENTS = 20
 _LARGE_SHARE = 0.1
 """Share of the images of a class from which a caution says that they are of one patient."""
 _NO_AUDIT = "Whether a patient is in both training and test data was not checked (run cxr check)."
-_SYNTHETIC = "Synthetic images: the figures say nothing about patients."
+_ALL_SYNTHETIC = "Synthetic images: the figures say nothing about patients."
 
 
 def list_cautions(notes: Sequence[Note]) -> tuple[Note, ...]:
@@ -58,8 +58,13 @@ def data_notes(images: LabelledImages, models: Models, audit: Sequence[str] | No
     if images.data_name and audit is None:
         notes.append(Note("no_audit", _NO_AUDIT))
     notes += _training_notes(images, models)
-    if images.n_synthetic:
-        notes.append(Note("synthetic", _SYNTHETIC))
+    n_synthetic, n_images = images.n_synthetic, len(images.test.image_ids)
+    if n_synthetic:
+        some = (
+            f"{n_synthetic:,} of the {n_images:,} test images are synthetic, drawn by a program: "
+            "figures on all of them together are not figures of patients."
+        )
+        notes.append(Note("synthetic", some if n_synthetic < n_images else _ALL_SYNTHETIC))
     return notes
 
 

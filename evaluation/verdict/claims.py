@@ -110,6 +110,11 @@ class Claim:
         return "open" if self.difference.bounded else "unknown"
 
     @property
+    def no_interval(self) -> str:
+        """Reason why the difference has no interval, in words."""
+        return self.difference.note or "the paired difference has no interval"
+
+    @property
     def equal(self) -> bool:
         """True if both systems have the same value of the figure, apart from rounding errors."""
         return same(*self.values)

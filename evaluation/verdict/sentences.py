@@ -32,6 +32,7 @@ MOST_NAMED = 4
 """Largest number of systems that the headline names one by one."""
 SECONDARY_START = "Secondary finding, which explains but does not confirm:"
 
+_EXCEEDS, _SIMILAR, _UNTESTED = "shown to exceed", "not shown to differ from", "not tested against"
 _ANALYSES: Mapping[Analysis, str] = {
     "protocol_given": "protocol given",
     "exploratory": "exploratory",
@@ -105,18 +106,25 @@ def _figures_and_gaps(claims: Sequence[Claim]) -> str:
 
 
 def opening(
-    n_images: int, unit: str, *, n_synthetic: int, seeds: Mapping[str, int], n_systems: int
+    n_evaluated: int,
+    unit: str,
+    *,
+    n_synthetic: int,
+    all_synthetic: bool,
+    seeds: Mapping[str, int],
+    n_systems: int,
 ) -> str:
     """Return the phrase on the evaluated images and training seeds that begins the headline.
 
     ``seeds`` holds the number of training seeds of each system with several.
     """
-    if n_synthetic and (n_synthetic >= n_images or unit != "images"):
-        text = f"On {n_images:,} synthetic test {unit}"
+    if all_synthetic:
+        text = f"On {n_evaluated:,} synthetic test {unit}"
     elif n_synthetic:
-        text = f"On {n_images:,} test {unit}, {n_synthetic:,} of them synthetic"
-    elif n_images:
-        text = f"On these {n_images:,} test {unit}"
+        of_them = "of them" if unit == "images" else "of their images"
+        text = f"On {n_evaluated:,} test {unit}, {n_synthetic:,} {of_them} synthetic"
+    elif n_evaluated:
+        text = f"On these {n_evaluated:,} test {unit}"
     else:
         text = "On this test set"
     if not seeds:
@@ -190,10 +198,9 @@ def pair_sentence(claim: Claim, figure: str, finding: str) -> str:
                 f"{value} and {other}, {gap(claim)}"
             )
         case "unknown":
-            reason = claim.difference.note or "the paired difference has no interval"
             return (
                 f"nothing can be claimed of {first} and {second}: {figure} for {finding} {value} "
-                f"and {other}; {reason}"
+                f"and {other}; {claim.no_interval}"
             )
 
 
@@ -208,34 +215,46 @@ def ranked_sentence(
     """Name the system or systems with the highest figure, and say which others they exceed.
 
     ``tops`` holds their claims against the other systems, each with the top system first. The
-    others of more than four systems are counted; `ranking_sentence` names them.
+    others of more than four systems are counted; `ranking_sentence` names them. If differences have
+    no interval, the sentence says that they were not tested, and why.
     """
     results = []
     for name, claims in tops.items():
-        who = "it" if len(tops) == 1 else name
-        exceeded = [claim for claim in claims if claim.decided]
-        similar = [claim for claim in claims if not claim.decided]
+        who = "it was" if len(tops) == 1 else f"{name} was"
+        groups = _by_result(claims)
         if n_systems > MOST_NAMED:
-            results.append(f"{who} {_counted_results(len(exceeded), len(similar))}")
-            continue
-        if exceeded:
-            results.append(f"{who} was shown to exceed {_with_values(exceeded)}")
-        if similar:
-            results.append(f"{who} was not shown to differ from {_with_values(similar)}")
+            results.append(f"{who} {_counted_results(groups)}")
+        else:
+            results += [f"{who} {words} {_with_values(of)}" for words, of in groups.items()]
     same = "same, " if len(tops) > 1 else ""
     return (
         f"{listing(list(tops))} had the {same}highest {figure} of {n_systems} systems for "
         f"{finding} ({number(value)}); {listing(results)}"
+        f"{_reasons([claim for claims in tops.values() for claim in claims])}"
     )
 
 
-def _counted_results(n_exceeded: int, n_similar: int) -> str:
-    if not n_exceeded:
-        return "was not shown to differ from any of the others"
-    if not n_similar:
-        return "was shown to exceed all others"
-    exceeded = f"was shown to exceed {n_exceeded} of the others"
-    return f"{exceeded}, and was not shown to differ from {n_similar}"
+def _by_result(claims: Sequence[Claim]) -> dict[str, list[Claim]]:
+    """Group the claims of a top system by their result, in words; without empty groups."""
+    groups: dict[str, list[Claim]] = {_EXCEEDS: [], _SIMILAR: [], _UNTESTED: []}
+    for claim in claims:
+        words = _UNTESTED if claim.standing == "unknown" else _SIMILAR
+        groups[_EXCEEDS if claim.decided else words].append(claim)
+    return {words: of_group for words, of_group in groups.items() if of_group}
+
+
+def _counted_results(groups: Mapping[str, Sequence[Claim]]) -> str:
+    if len(groups) == 1:
+        (words,) = groups
+        return f"{words} {'all others' if words == _EXCEEDS else 'any of the others'}"
+    first, *others = [f"{words} {len(claims)}" for words, claims in groups.items()]
+    return ", and was ".join([f"{first} of the others", *others])
+
+
+def _reasons(claims: Sequence[Claim]) -> str:
+    """Say why some differences have no interval; empty where all have one."""
+    reasons = [claim.no_interval for claim in claims if claim.standing == "unknown"]
+    return "".join(f"; {reason}" for reason in dict.fromkeys(reasons))
 
 
 def ranking_sentence(tops: Mapping[str, Sequence[Claim]]) -> str:
@@ -245,10 +264,7 @@ def ranking_sentence(tops: Mapping[str, Sequence[Claim]]) -> str:
     """
     texts = []
     for name, claims in tops.items():
-        exceeded = _with_values([claim for claim in claims if claim.decided])
-        similar = _with_values([claim for claim in claims if not claim.decided])
-        parts = [f"shown to exceed {exceeded}"] if exceeded else []
-        parts += [f"not shown to differ from {similar}"] if similar else []
+        parts = [f"{words} {_with_values(of)}" for words, of in _by_result(claims).items()]
         texts.append(f"{name} was {'; '.join(parts)}.")
     return " ".join(texts)
 
@@ -277,9 +293,15 @@ def halves_of_several_sentence(
     finding: str,
     *,
     others_open: bool,
+    untested: Sequence[Claim] = (),
 ) -> str:
-    """Say which of several systems was shown to have both primary figures higher than which."""
+    """Say which of several systems was shown to have both primary figures higher than which.
+
+    ``untested`` holds all claims if none of them has an interval.
+    """
     higher = _both_higher(figures, at, finding)
+    if untested:
+        return f"no two systems could be tested for both {higher}{_reasons(untested)}"
     if not ahead:
         return f"no system was shown to have both {higher} than another"
     pairs = listing([f"{name} than {listing(losers)}" for name, losers in ahead.items()])
@@ -338,7 +360,9 @@ def boxed_positives_sentence(claim: Claim, n_boxed: int, n_positive: int) -> str
     return f" {title[0].upper()}{title[1:]} rests {rests}."
 
 
-def joint_sentence(members: Sequence[str], claims: Sequence[Claim], at: str, *, shown: bool) -> str:
+def joint_sentence(
+    members: Sequence[str], claims: Sequence[Claim], at: str, *, shown: bool, tested: bool
+) -> str:
     """Say if a joint system, the first of each claim, was shown to exceed each of its members."""
     figures = list(dict.fromkeys(title_inside(claim) for claim in claims))
     named = f"{listing(figures)}{at}"
@@ -347,11 +371,11 @@ def joint_sentence(members: Sequence[str], claims: Sequence[Claim], at: str, *, 
         value, of_member = map(number, claim.values)
         title = f"{title_inside(claim)} " if len(figures) > 1 else ""
         rows.append(f"{title}{value} against {of_member} of {claim.second} ({gap(claim)})")
-    verb = "was shown" if shown else "was not shown"
-    return (
-        f"{claims[0].first} {verb} to have a higher {named} than each of {listing(members)}: "
-        f"{'; '.join(rows)}."
-    )
+    name, than = claims[0].first, f"a higher {named} than each of {listing(members)}"
+    result = f"{name} {'was shown' if shown else 'was not shown'} to have {than}"
+    if not tested:
+        result = f"Whether {name} has {than} could not be tested"
+    return f"{result}: {'; '.join(rows)}."
 
 
 def unchanged_boxes_sentence(member: str, claims: Sequence[Claim], at: str) -> str:

@@ -177,6 +177,7 @@ def _opening(question: _Question, context: AnswerContext) -> str:
         max(counts),
         question.figures.plural_unit,
         n_synthetic=context.n_synthetic,
+        all_synthetic=context.all_synthetic,
         seeds=seeds,
         n_systems=len(question.systems),
     )
@@ -211,10 +212,16 @@ def _single_answer(question: _Question) -> str:
 
 
 def _pair_headline(question: _Question, claim: Claim) -> _Headline:
-    kind: HeadlineKind = "decided" if claim.decided else "open"
-    if claim.standing == "unknown":
-        kind = "unknown"
+    kind = _kind([claim], is_open=not claim.decided)
     return _Headline(sentences.pair_sentence(claim, question.primary, question.finding), kind)
+
+
+def _kind(claims: Sequence[Claim], *, is_open: bool) -> HeadlineKind:
+    """Return the kind of a headline about several systems: unknown if no pair was tested."""
+    standings = {claim.standing for claim in claims}
+    if "unknown" in standings and standings <= {"unknown", "same"}:
+        return "unknown"
+    return "open" if is_open else "decided"
 
 
 def _ranked_headline(question: _Question, claims: list[Claim]) -> _Headline:
@@ -235,7 +242,7 @@ def _ranked_headline(question: _Question, claims: list[Claim]) -> _Headline:
     is_open = len(tops) > 1 or not all(claim.decided for claim in against[tops[0]])
     text = sentences.ranked_sentence(against, len(ranked), figure, finding, best)
     ranking = sentences.ranking_sentence(against) if len(ranked) > sentences.MOST_NAMED else ""
-    return _Headline(text, "open" if is_open else "decided", ranking)
+    return _Headline(text, _kind(claims, is_open=is_open), ranking)
 
 
 def _halves_headline(question: _Question, claims: list[Claim]) -> _Headline:
@@ -248,12 +255,17 @@ def _halves_headline(question: _Question, claims: list[Claim]) -> _Headline:
     at, finding = question.at_primary, question.finding
     n_pairs = len(question.systems) * (len(question.systems) - 1) // 2
     is_open = n_pairs > sum(map(len, ahead.values()))
-    kind: HeadlineKind = "open" if is_open else "decided"
+    kind = _kind(claims, is_open=is_open)
     if len(question.systems) == 2:
         leader = next(iter(ahead), "")
         return _Headline(sentences.both_halves_sentence(leader, claims, at, finding), kind)
     text = sentences.halves_of_several_sentence(
-        ahead, question.figure_names, at, finding, others_open=is_open
+        ahead,
+        question.figure_names,
+        at,
+        finding,
+        others_open=is_open,
+        untested=claims if kind == "unknown" else (),
     )
     return _Headline(text, kind)
 
@@ -390,7 +402,11 @@ def _joint_conclusion(
     if joint.boxes_of and not tested and all(METRICS[claim.metric].boxed for claim in claims):
         text = sentences.unchanged_boxes_sentence(joint.boxes_of, claims, at)
     else:
-        text = sentences.joint_sentence(joint.members, claims, at, shown=shown)
+        # A test against one member that did not show it higher settles the question.
+        not_exceeded = {claim.standing for claim in claims if claim.leader != joint.name}
+        text = sentences.joint_sentence(
+            joint.members, claims, at, shown=shown, tested=not_exceeded != {"unknown"}
+        )
     text = _marked(text, secondary)
     return Conclusion(text, "joint", tuple(claims), shown, secondary, tested=tested)
 

@@ -173,10 +173,12 @@ class AnswerContext:
         unequal: Training conditions that are not equal in all systems: for each condition, its
             value by system, such as ``{"input size": {"A": "128 px", "B": "96 px"}}``.
         n_synthetic: Number of evaluated images that were drawn by a program and are no radiographs.
+        all_synthetic: True if all evaluated images are such.
     """
 
     seeds: Mapping[str, int] = field(default_factory=dict)
     same_training: Mapping[str, str] = field(default_factory=dict)
     unequal: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     n_synthetic: int = 0
+    all_synthetic: bool = False
     cautions: tuple[Note, ...] = ()

@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.show import show
 from cxr_compare.scripts.commands.tune import tune
+from cxr_compare.serving.export_spec import EVALUATION_FILE
 from tests.scripts.small_sets import cxr, table_set
 from tests.scripts.untrained import untrained_run
 
@@ -40,10 +42,25 @@ def test_imported_predictions_have_a_card_before_and_after_tuning(folder):
     assert "No file records what the system learned from" in before
     tune(folder / "scores", data=folder / "data")
     after = show(folder / "scores", card=True).text
-    assert "These images chose weights and thresholds" in after
+    assert "These images chose the thresholds" in after
     decision = json.loads(next((folder / "scores" / "decisions").glob("*.json")).read_text())
     assert f"| AUROC | {decision['validation']['']['auroc']:.3f} |" in after
     assert "Intervals" not in after
+
+
+def test_card_counts_the_synthetic_validation_images(folder, tmp_path):
+    shutil.copytree(folder / "scores", tmp_path / "scores")
+    tune(tmp_path / "scores", data=folder / "data")
+    patients = ["phantom-1:1"] * 3 + ["p2", "p3"]
+    rows = pd.DataFrame({"image_id": list("abcde"), "system": "Other", "label": [0, 1, 0, 1, 0]})
+    rows = rows.assign(score=[0.1, 0.9, 0.2, 0.8, 0.3], probability=np.nan, patient_id=patients)
+    digest = write_table(rows, tmp_path / "scores" / EVALUATION_FILE, "decisions")
+    path = tmp_path / "scores" / "predictions.json"
+    record = json.loads(path.read_text())
+    files = {**record["files"], EVALUATION_FILE: digest}
+    path.write_text(json.dumps({**record, "files": files}))
+    card = show(tmp_path / "scores", card=True).text
+    assert "**3 of these images are synthetic**" in card
 
 
 def predicted_here(source, target):

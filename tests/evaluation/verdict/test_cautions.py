@@ -49,6 +49,16 @@ def trained_on(**systems):
     }
 
 
+@pytest.mark.parametrize(
+    ("synthetic", "words"),
+    [(["a"], "1 of the 2 test images are synthetic"), (["a", "b"], "Synthetic images: the fig")],
+)
+def test_part_of_a_test_set_is_not_called_synthetic_as_a_whole(synthetic, words):
+    of_phantom = replace(images(), synthetic=pd.Index(synthetic))
+    (caution,) = data_notes(of_phantom, trained_on(A=()), [])
+    assert caution.text.startswith(words)
+
+
 def test_an_audit_that_skipped_the_split_is_a_caution():
     (caution,) = data_notes(images(), trained_on(A=()), None)
     assert caution.kind == "no_audit"

@@ -16,7 +16,7 @@ def gap(estimate, low, high):
     return Figure(estimate, low, high, interval_at=lambda level: (low, high))
 
 
-def verdict_of(joint=JOINT, ap50=SAME):
+def verdict_of(joint=JOINT, ap50=SAME, auroc_below_joint=None):
     errors = {"A": (20, 31), "B": (40, 41), "A + B": (24, 30)}
     singles = {
         "A": {AUROC: Figure(0.90), PRECISION: Figure(0.8), AP50: Figure(0.4)},
@@ -29,7 +29,7 @@ def verdict_of(joint=JOINT, ap50=SAME):
             rows[name, ""][MetricKey(ALL, "max_f1", metric)] = Figure(count)
     rows["A", "B"] = {AUROC: gap(0.05, 0.01, 0.09)}
     rows["A", "A + B"] = {
-        AUROC: gap(-0.02, -0.03, -0.01),
+        AUROC: auroc_below_joint or gap(-0.02, -0.03, -0.01),
         PRECISION: gap(-0.02, -0.05, 0.01),
         AP50: ap50,
     }
@@ -72,3 +72,11 @@ def test_without_a_joint_system_nothing_is_said_of_one():
     verdict = verdict_of(joint=None)
     assert verdict.joint_families == ([], [])
     assert verdict.joint_errors == ""
+
+
+def test_a_joint_system_without_an_interval_was_not_tested():
+    verdict = verdict_of(auroc_below_joint=Figure(-0.02, note="few patients"))
+    assert verdict.joint.startswith(
+        "Whether A + B has a higher AUROC than each of A and B could not"
+    )
+    assert "(difference 0.020; few patients)" in verdict.joint

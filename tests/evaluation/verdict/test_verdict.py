@@ -162,7 +162,7 @@ def test_an_export_beside_its_run_is_no_second_training(make_metrics, verdict_of
             "On these 12 test images, over 3 training seeds each, ",
         ),
         (AnswerContext(seeds={"A": 3}), "On these 12 test images, over 3 training seeds of A, "),
-        (AnswerContext(n_synthetic=12), "On 12 synthetic test images, "),
+        (AnswerContext(n_synthetic=12, all_synthetic=True), "On 12 synthetic test images, "),
         (AnswerContext(n_synthetic=5), "On 12 test images, 5 of them synthetic, "),
     ],
 )
@@ -193,6 +193,31 @@ def test_best_of_three_is_compared_with_each_other_by_intervals_for_all_pairs(
         "open",
         [False, False, True],
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("ABC", "it was not tested against B (0.800) and C (0.700); few patients."),
+        ("ABCDE", "it was not tested against any of the others; few patients."),
+    ],
+)
+def test_systems_that_could_not_be_tested_are_not_called_similar(
+    make_metrics, verdict_of, names, words
+):
+    scores = {name: 0.9 - 0.1 * place for place, name in enumerate(names)}
+    gaps = [(f"{one} - {other}", np.nan, np.nan) for one, other in combinations(names, 2)]
+    metrics = table(make_metrics, scores, gaps)
+    metrics.loc[metrics["second"] != "", "note"] = "few patients"
+    verdict = verdict_of(metrics, list(names), "X")
+    assert words in verdict.headline
+    assert "not shown" not in verdict.headline + verdict.ranking
+    assert verdict.kind == "unknown"
+    gaps[0] = ("A - B", 0.05, 0.15)
+    tested = verdict_of(table(make_metrics, scores, gaps), list(names), "X")
+    assert "it was shown to exceed " in tested.headline
+    assert "was not tested against" in tested.headline
+    assert tested.kind == "open"
 
 
 @pytest.mark.parametrize(
