@@ -72,17 +72,10 @@ def all_commands() -> tuple[str, ...]:
 
 
 def command_function(name: str) -> Callable[..., Any]:
-    """Return the Python function of a command of `cxr`.
+    """Import and return the function of a command by its name in Python, such as ``tune``.
 
-    Args:
-        name: Name of the command in Python, such as ``tune`` or ``import_predictions``.
-
-    Returns:
-        The function, such as `cxr_compare.tune`. Its module is imported now.
-
-    Raises:
-        InputError: The entry point of an added command leads to no function, or its module cannot
-            be imported.
+    Raises InputError if the entry point of an added command leads to no function, or its module
+    cannot be imported.
     """
     if name in COMMANDS:
         function: Callable[..., Any] = getattr(import_module(f"{_CORE}.{name}"), name)
