@@ -106,13 +106,10 @@ class StoreModel(nn.Module, ABC):
 
         Layers after the backbone always learn. Frozen stages stay in evaluation mode.
 
-        Args:
-            trainable: Stages that learn. ``all``: all stages. ``head`` and ``none``: no stage.
-                ``head_first``: no stage in the first epoch, then all. ``stages``: no stage in the
-                first epoch and one more in each further epoch, from the deepest on (the gradual
-                unfreezing of ULMFiT, Howard and Ruder 2018). A number: so many of the deepest
-                stages.
-            epoch: Number of the epoch, from 0.
+        ``all`` trains all stages, ``head`` and ``none`` none, a number so many of the deepest. With
+        ``head_first`` no stage learns in the first epoch, then all; with ``stages`` no stage in the
+        first epoch and one more in each further epoch, from the deepest on (the gradual unfreezing
+        of ULMFiT, Howard and Ruder 2018). Epochs count from 0.
         """
         stages = self.stages
         n_stages = len(stages)

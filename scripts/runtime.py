@@ -50,7 +50,7 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
 
 
 def runs_on_gpu(device: str) -> bool:
-    """Return True if torch would compute on a GPU: ``cuda``, or ``auto`` where there is one.
+    """Return True if torch would compute on a GPU for ``auto``, ``cpu`` or ``cuda``.
 
     torch is imported only if the machine may have a GPU.
     """

@@ -33,7 +33,10 @@ def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # n
 
 
 def require_torch(run: Path) -> None:
-    """Check that a folder is a run, and that the packages with which it predicts are installed."""
+    """Check that the packages with which a run predicts are installed.
+
+    If one is missing and the folder is no run, the error says the latter.
+    """
     try:
         require_packages(f"{run} (a run)", "train", TRAIN_PACKAGES)
     except InputError:
