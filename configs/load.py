@@ -105,10 +105,6 @@ def read_named_config(name: str, overrides: Sequence[str] | Mapping[str, Any] = 
     """Read a configuration by its file, its name, or a network for the configuration ``chexnet``.
 
     Raises InputError if there is nothing of this name, or the configuration is not valid.
-
-    Example:
-        >>> read_named_config("resnet50").name
-        'ResNet-50'
     """
     if is_backbone(name):
         return read_config(find_config(_OF_BACKBONES), keys_of_backbone(name, overrides))
@@ -122,10 +118,6 @@ def read_config(path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -
     is written as in TOML, but a plain word needs no quotes. Raises InputError if the file cannot be
     read, a key is missing or unknown (the message suggests the most similar key), or a value has
     the wrong type or lies outside its range.
-
-    Example:
-        >>> read_config(find_config("chexnet"), ["training.epochs=3"]).training.epochs
-        3
     """
     content = read_toml_file(path)
     values = _values_of(overrides)

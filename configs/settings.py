@@ -370,10 +370,6 @@ def config_class(
     `trainable` is the value of ``model.trainable``; of a classifier, ``none`` means a probe: a
     linear layer that is fitted to frozen features. Raises ValueError if no detector has this
     architecture.
-
-    Example:
-        >>> config_class("classifier", trainable="none").__name__
-        'ProbeConfig'
     """
     if kind == "classifier":
         return ProbeConfig if trainable == "none" else ClassifierConfig

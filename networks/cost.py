@@ -41,11 +41,6 @@ def count_flops(model: nn.Module, image_size: int) -> int:
     operation. Other layers, decoding and non-maximum suppression are not counted.
 
     S is `image_size`, px. The mode of the model is restored.
-
-    Example:
-        >>> from cxr_compare.classification.model import build_classifier
-        >>> count_flops(build_classifier("small_cnn", image_size=64), 64) > 1_000_000
-        True
     """
     # Where Triton is absent, as in a container, torch warns; nothing counted here is written in it.
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)

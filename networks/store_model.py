@@ -148,16 +148,7 @@ def require_findings(findings: Sequence[str], n_findings: int, model: str) -> No
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Keep a model in evaluation mode during a ``with`` block, and restore its mode at the end.
-
-    Example:
-        >>> model = nn.Dropout()
-        >>> with evaluation_mode(model):
-        ...     model.training
-        False
-        >>> model.training
-        True
-    """
+    """Keep a model in evaluation mode during a ``with`` block, and restore its mode at the end."""
     was_training = model.training
     model.eval()
     try:

@@ -92,12 +92,7 @@ def command_function(name: str) -> Callable[..., Any]:
 
 
 def name_in_python(function: Callable[..., Any]) -> str:
-    """Return the name of a command in Python: an added one need not be called as its function is.
-
-    Example:
-        >>> name_in_python(command_function("tune"))
-        'tune'
-    """
+    """Return the name of a command in Python; that of an added one may not be its function's."""
     for name, point in added_commands().items():
         if (point.module, point.attr) == (function.__module__, function.__qualname__):
             return name

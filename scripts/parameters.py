@@ -351,13 +351,7 @@ def texts_of(value: Any) -> list[str]:
 
 
 def description(function: Callable[..., Any]) -> tuple[str, list[str]]:
-    """Return a command's docstring before its sections, and the command lines of its examples.
-
-    Example:
-        >>> from cxr_compare.scripts.commands.show import show
-        >>> description(show)[1][0]
-        'cxr show out/data'
-    """
+    """Return a command's docstring before its sections, and the command lines of its examples."""
     text = inspect.getdoc(function) or ""
     body = text.partition("\nArgs:\n")[0].strip()
     paragraphs = _section(function, "Example").split("\n\n")

@@ -231,7 +231,7 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
 
 
 def say_cautions(runs: Sequence[Run]) -> list[Run]:
-    """Print what limits all predictions of runs, such as that one may be guessing."""
+    """Return runs after printing what limits all their predictions, such as that one guesses."""
     for run in runs:
         for caution in run.cautions:
             console.say(f"CAUTION: {caution}")

@@ -79,11 +79,6 @@ def plans_assumed(
     training, and the deviation of the AUROC between trainings is None. `readers` are at least 2; 3,
     5 and 10 if empty; `reader_deviation` is in [0, 0.5). Raises InputError if an assumption is
     missing, is out of its range, or does not fit the others.
-
-    Example:
-        >>> basis = plans_assumed([0.85, 0.9], prevalence=0.3, correlation=0.5)
-        >>> basis.compares, round(basis.difference, 3)
-        (True, 0.05)
     """
     if not aurocs or prevalence is None:
         raise InputError("plan: without a pilot give --auroc A,B and --prevalence")

@@ -260,14 +260,6 @@ class PilotPlan:
         positives: Number of patients in the pilot who have a positive image.
         images: Mean number of images per patient in the pilot.
         seeds: Number of trainings of each system in the planned study.
-
-    Example:
-        >>> from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
-        >>> y_true = np.repeat([0, 1], 50)
-        >>> y_score = np.random.default_rng(0).normal(y_true)
-        >>> pilot = PilotPlan([[auroc_parts(y_true, y_score, np.arange(100), n_clusters=100)]])
-        >>> pilot.patients, pilot.positives
-        (100, 50)
     """
 
     def __init__(
