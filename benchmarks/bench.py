@@ -87,11 +87,7 @@ Timer = Callable[[float], Timed]
 class Sample:
     """One timed run.
 
-    Attributes:
-        amount: Amount of work, such as a number of images.
-        seconds: Time of the work, s.
-        noise: Share of the processors that other programs used meanwhile; None if unknown.
-        peak_gib: Greatest memory of the process, GiB.
+    `noise` is the share of the processors that other programs used meanwhile; None if unknown.
     """
 
     amount: float
@@ -109,9 +105,7 @@ class Row:
     """A row that is to be measured: our candidate against another one.
 
     Attributes:
-        work: Description of the work that both do.
         unit: Unit of the figure: an amount per second, or s or ms for a run or an amount.
-        ours: Name of our candidate.
         peer: Name of the other candidate; empty if no other program does the same.
         limit: Largest allowed value of the figure.
         limit_gib: Largest allowed memory of our process, GiB.
@@ -134,14 +128,7 @@ class Row:
         return self.unit.endswith("/s")
 
     def figure(self, sample: Sample) -> float:
-        """Return the figure of a sample: an amount per second, or a time.
-
-        Args:
-            sample: One timed run.
-
-        Returns:
-            The figure, in the unit of the row.
-        """
+        """Return the figure of a sample, in the unit of the row."""
         if self._is_rate:
             return sample.amount / sample.seconds
         return sample.seconds / sample.amount * (1000 if self.unit.startswith("ms") else 1)
@@ -156,16 +143,8 @@ class Row:
     ) -> dict[str, Any]:
         """Summarise the samples of all rounds.
 
-        A round counts only if every candidate has a quiet sample.
-
-        Args:
-            rounds: Samples of each round.
-            rejected: Number of samples that did not count, by candidate.
-            failed: Error of each candidate that failed.
-            peaks: Peak speeds of the machine, by name.
-
-        Returns:
-            Medians, ranges and ratios, as plain JSON values.
+        A round counts only if every candidate has a quiet sample. `rejected` samples did not count.
+        The result has medians, ranges and ratios, as plain JSON values.
         """
         names = [self.ours, self.peer] if self.peer else [self.ours]
         found = [[samples.get(name) for name in names] for samples in rounds]
@@ -215,7 +194,6 @@ class Meter:
 
     Attributes:
         machine: Clocks of the processors.
-        rounds: Largest number of rounds.
         least_seconds: Shortest time of a sample, s; a run is repeated until then, because processor
             time is counted in hundredths of a second.
         guarded: True if noisy samples do not count.
@@ -233,15 +211,7 @@ class Meter:
     peaks: dict[str, float] = field(default_factory=dict)
 
     def sample(self, timer: Timer, least: float) -> Sample:
-        """Time one run, repeated for a number of seconds, whether other programs are quiet or not.
-
-        Args:
-            timer: Function that does the work.
-            least: Shortest time of the sample, s.
-
-        Returns:
-            The sample, with the share of the processors that other programs used.
-        """
+        """Time one run, repeated for some seconds, whether other programs are quiet or not."""
         busy = self.machine.busy()
         own = self.machine.own()
         start = self.machine.now()
@@ -255,14 +225,7 @@ class Meter:
         return Sample(taken.amount, taken.seconds, noise, taken.peak_gib)
 
     def quiet_sample(self, timer: Timer) -> tuple[Sample | None, int]:
-        """Take up to four samples until one is quiet.
-
-        Args:
-            timer: Function that does the work.
-
-        Returns:
-            The first quiet sample, or None; and the number of samples that did not count.
-        """
+        """Take up to four samples until one is quiet; return it or None, and how many were not."""
         for rejected in range(_TRIES):
             if rejected and not self._wait():
                 return None, rejected
@@ -292,18 +255,11 @@ class Meter:
         warm: bool = True,
         most: int = 5,
     ) -> Iterator[dict[str, Any]]:
-        """Time the candidates in turn.
+        """Time the candidates in turn, and yield each row as plain JSON values.
 
-        A candidate that fails is left out from then on, and its rows state the error.
-
-        Args:
-            candidates: Candidates by name.
-            rows: Rows to fill in.
-            warm: True to run each candidate once before it is timed.
-            most: Largest number of rounds; long rounds are fewer.
-
-        Yields:
-            Each row as plain JSON values.
+        A candidate that fails is left out from then on, and its rows state the error. `warm` runs
+        each candidate once before it is timed. `most` is the largest number of rounds; long rounds
+        are fewer.
         """
         rejected = dict.fromkeys(candidates, 0)
         failed: dict[str, str] = {}
@@ -364,15 +320,7 @@ def _turned(names: list[str], number: int) -> list[str]:
 
 
 def each(function: Callable[..., object], values: Sequence[Any]) -> float:
-    """Call a function with every value.
-
-    Args:
-        function: Function of one value.
-        values: Values.
-
-    Returns:
-        Number of values.
-    """
+    """Call a function with every value; return the number of values."""
     for value in values:
         function(value)
     return float(len(values))
@@ -382,13 +330,7 @@ def each(function: Callable[..., object], values: Sequence[Any]) -> float:
 class Setting:
     """Settings of every group.
 
-    Attributes:
-        scratch: Folder for temporary files.
-        meter: Meter that takes the samples.
-        seed: Random seed.
-        quick: True for tiny sizes, one round, one process, and without waiting for a quiet machine.
-        dataset: Data set whose images are used; None without one.
-        source: Folder of images to use; None without one.
+    `quick` means tiny sizes, one round, one process, and no waiting for a quiet machine.
     """
 
     scratch: Path
@@ -467,14 +409,7 @@ def open_setting(
 ) -> Iterator[Setting]:
     """Set up a benchmark on a data set, a folder of images, or synthetic images.
 
-    Args:
-        data: Folder of a data set; None without one.
-        source: Folder of images; None without one.
-        seed: Random seed.
-        quick: True for tiny sizes and one round.
-
-    Yields:
-        The setting, whose temporary folder is removed afterwards.
+    Its temporary folder is removed afterwards.
     """
     dataset = None if data is None else DataSet.open(data)
     if source is not None and not source.is_dir():

@@ -112,12 +112,7 @@ def _epoch(read: Callable[[Any], np.ndarray], images: list[Any]) -> float:
 def store_epoch(path: str, ids: str) -> Run:
     """Set up an epoch from our pixel store, which returns views of a memory-mapped file.
 
-    Args:
-        path: File of the squares.
-        ids: File with the image ids, one in each line.
-
-    Returns:
-        The work.
+    `ids` is a file with one image id in each line.
     """
     return partial(_epoch, PixelStore.open(Path(path)).image, _lines(ids))
 
@@ -130,13 +125,7 @@ def grey_epoch(paths: str) -> Run:
 def plain_epoch(paths: str, size: int, pillow: bool) -> Run:
     """Set up an epoch from files that are decoded and resized each time.
 
-    Args:
-        paths: File with the paths of the images, one in each line.
-        size: Side of the resized images, px.
-        pillow: True to decode JPEG in DICOM by Pillow.
-
-    Returns:
-        The work.
+    `paths` is a file with one path in each line. `pillow` decodes JPEG in DICOM by Pillow.
     """
     read = partial(plain_square, size=size, pillow=pillow)
     return partial(_epoch, read, [Path(line) for line in _lines(paths)])
@@ -150,15 +139,9 @@ def _read_grey(path: Path) -> np.ndarray:
 
 
 def plain_square(path: Path, size: int, *, pillow: bool = False) -> np.ndarray:
-    """Read an image as a plain loop does: without lookup table, window or check.
+    """Read an image as a plain loop does, ``(size, size)``: without lookup table, window or check.
 
-    Args:
-        path: DICOM or image file.
-        size: Side of the resized image, px.
-        pillow: True to decode JPEG in DICOM by Pillow.
-
-    Returns:
-        Pixels, shape ``(size, size)``.
+    `pillow` decodes JPEG in DICOM by Pillow.
     """
     if is_dicom(path):
         with warnings.catch_warnings():
@@ -197,13 +180,8 @@ def augment_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 def augmented_epoch(path: str, ids: str, n_boxes: int) -> Run:
     """Set up an epoch with our augmentation, as `chexnet.toml` and `retinanet.toml` define it.
 
-    Args:
-        path: File of the squares.
-        ids: File with the image ids, one in each line.
-        n_boxes: Number of boxes of each image, 0 to 2.
-
-    Returns:
-        The work.
+    `path` is the file of the squares, `ids` one with an image id in each line. An image has 0 to 2
+    boxes.
     """
     from cxr_compare.training.augment import build_augmentation
 
@@ -224,13 +202,7 @@ def augmented_epoch(path: str, ids: str, n_boxes: int) -> Run:
 def composed_epoch(path: str, ids: str, n_boxes: int) -> Run:
     """Set up an epoch with the same changes as users of albumentations write them.
 
-    Args:
-        path: File of the squares.
-        ids: File with the image ids, one in each line.
-        n_boxes: Number of boxes of each image, 0 to 2.
-
-    Returns:
-        The work.
+    The arguments are those of `augmented_epoch`.
     """
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations
@@ -308,16 +280,9 @@ def prepare_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 def prepare(paths: str, size: int, scratch: str, workers: int, measure: bool) -> Run:
     """Set up the preparation of images by our program.
 
-    Args:
-        paths: File with the paths of the images, one in each line.
-        size: Side of the stored images, px.
-        scratch: Folder for temporary files.
-        workers: Number of processes.
-        measure: True to compute the hashes, the fingerprint and the other facts of each image as
-            well, as ``cxr prepare`` does; False to store pixels only, as for a second size.
-
-    Returns:
-        The work.
+    `paths` is a file with one path in each line. `measure` computes the hashes, the fingerprint and
+    the other facts of each image as well, as ``cxr prepare`` does; False stores pixels only, as for
+    a second size.
     """
     images = _as_table(named := [Path(line) for line in _lines(paths)], len(named))
     folder = Path(scratch) / f"prepared-{workers}-{measure}"
@@ -339,14 +304,7 @@ def prepare(paths: str, size: int, scratch: str, workers: int, measure: bool) ->
 def plain_prepare(paths: str, size: int, scratch: str, pillow: bool) -> Run:
     """Set up the preparation of images by a plain loop in one process.
 
-    Args:
-        paths: File with the paths of the images, one in each line.
-        size: Side of the stored images, px.
-        scratch: Folder for temporary files.
-        pillow: True to decode JPEG in DICOM by Pillow.
-
-    Returns:
-        The work.
+    `paths` is a file with one path in each line. `pillow` decodes JPEG in DICOM by Pillow.
     """
     named = [Path(line) for line in _lines(paths)]
     folder = Path(scratch) / f"plain-{pillow}"
@@ -389,13 +347,7 @@ def lookup_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 def find_ids(path: str, seed: int, how: str) -> Run:
     """Set up finding half of the ids of an index among all.
 
-    Args:
-        path: File of the squares.
-        seed: Random seed of the half.
-        how: ``is_member`` for ours, or the name of the peer.
-
-    Returns:
-        The work.
+    `path` is the file of the squares. `how` is ``is_member`` for ours, or the name of the peer.
     """
     ids = pd.read_parquet(index_file(Path(path)))["image_id"]
     some = ids.sample(frac=0.5, random_state=seed)
@@ -406,13 +358,7 @@ def find_ids(path: str, seed: int, how: str) -> Run:
 def open_store(path: str, seed: int, how: str) -> Run:
     """Set up opening a store, showing one of its images, or reading its index alone.
 
-    Args:
-        path: File of the squares.
-        seed: Random seed of the image.
-        how: Name of the candidate, which says what is done.
-
-    Returns:
-        The work.
+    `path` is the file of the squares. `how` is the name of the candidate, which says what is done.
     """
     if how.startswith("pandas"):
         return lambda: each(pd.read_parquet, [index_file(Path(path))])

@@ -135,16 +135,7 @@ def _precision(n_images: int, seed: int, boxes: int, ours: Sequence[str]) -> dic
 
 
 def whole_comparison(n_images: int, n_replicates: int, seed: int) -> Run:
-    """Set up a whole comparison by our program: every figure, interval and difference.
-
-    Args:
-        n_images: Number of images.
-        n_replicates: Number of bootstrap resamples.
-        seed: Random seed.
-
-    Returns:
-        The work.
-    """
+    """Set up a whole comparison by our program: every figure, interval and difference."""
     systems = make_systems(n_images, seed)
     return lambda: bool(len(evaluate(systems, n_replicates, seed, groups=True)))
 
@@ -152,17 +143,7 @@ def whole_comparison(n_images: int, n_replicates: int, seed: int) -> Run:
 def our_replicates(
     n_images: int, n_replicates: int, seed: int, boxes: int = BOXES_PER_IMAGE
 ) -> Run:
-    """Set up the image-level figures of every resample by our program.
-
-    Args:
-        n_images: Number of images.
-        n_replicates: Number of bootstrap resamples.
-        seed: Random seed.
-        boxes: Number of boxes of an image.
-
-    Returns:
-        The work.
-    """
+    """Set up the image-level figures of every resample by our program."""
     systems = make_systems(n_images, seed, boxes)
     return lambda: float(len(image_figures(systems, n_replicates, seed)))
 
@@ -170,17 +151,7 @@ def our_replicates(
 def looped_replicates(
     n_images: int, n_replicates: int, seed: int, boxes: int = BOXES_PER_IMAGE
 ) -> Run:
-    """Set up the same figures by a loop over scikit-learn.
-
-    Args:
-        n_images: Number of images.
-        n_replicates: Number of bootstrap resamples.
-        seed: Random seed.
-        boxes: Number of boxes of an image.
-
-    Returns:
-        The work.
-    """
+    """Set up the same figures by a loop over scikit-learn."""
     systems = make_systems(n_images, seed, boxes)
     return lambda: float(len(looped_figures(systems, n_replicates, seed)))
 
@@ -188,14 +159,7 @@ def looped_replicates(
 def box_figures(n_images: int, seed: int, boxes: int, how: str) -> Run:
     """Set up AP50 and AP of the first detector, by our program or by another one.
 
-    Args:
-        n_images: Number of images.
-        seed: Random seed.
-        boxes: Number of boxes of an image.
-        how: Name of the candidate.
-
-    Returns:
-        The work.
+    `how` is the name of the candidate.
     """
     systems = make_systems(n_images, seed, boxes)
     found = systems.boxes["A"]
@@ -214,16 +178,7 @@ def box_figures(n_images: int, seed: int, boxes: int, how: str) -> Run:
 
 
 def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Systems:
-    """Draw images, lesions and predictions; the detectors find four of five lesions.
-
-    Args:
-        n_images: Number of images.
-        seed: Random seed.
-        n_boxes: Number of boxes of an image.
-
-    Returns:
-        Images, and the output of the systems.
-    """
+    """Draw images, lesions and predictions; the detectors find four of five lesions."""
     rng = np.random.default_rng(seed)
     ids = pd.Index([f"i{number:06d}" for number in range(n_images)], name="image_id")
     sick = rng.random(n_images) < _POSITIVE
@@ -322,15 +277,6 @@ def evaluate(
     """Compute every figure, interval and paired difference.
 
     Thresholds and cuts are chosen on validation images.
-
-    Args:
-        systems: Images, and the output of the systems.
-        n_replicates: Number of bootstrap resamples.
-        seed: Random seed of the resamples.
-        groups: True to add the figures of groups of patients.
-
-    Returns:
-        Table of all figures.
     """
     models = {name: [_tuned(systems, name)] for name in systems.scores}
     resamples = Resamples(systems.evaluated.n_patients, n_replicates, seed)
@@ -371,13 +317,7 @@ def image_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
 
     Rates are taken at thresholds for the best F1, chosen on as many resamples of validation.
 
-    Args:
-        systems: Images, and the output of the systems.
-        n_replicates: Number of bootstrap resamples.
-        seed: Random seed of the resamples.
-
-    Returns:
-        AUROC, average precision and rates, shape ``(replicates, systems x 7)``.
+    The result has AUROC, average precision and rates, ``(replicates, systems x 7)``.
     """
     evaluated = systems.evaluated
     resamples = Resamples(evaluated.n_patients, n_replicates, seed)
@@ -401,16 +341,7 @@ def image_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
 
 
 def looped_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
-    """Compute the same figures by a plain loop that calls scikit-learn for each resample.
-
-    Args:
-        systems: Images, and the output of the systems.
-        n_replicates: Number of bootstrap resamples.
-        seed: Random seed of the resamples.
-
-    Returns:
-        AUROC, average precision and rates, shape ``(replicates, systems x 7)``.
-    """
+    """Compute the figures of `image_figures` by a plain loop that calls scikit-learn."""
     from sklearn import metrics as peer
 
     evaluated = systems.evaluated
@@ -466,17 +397,7 @@ def _coco_classes(program: str) -> tuple[Any, Any]:
 def as_coco(
     boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index, program: str
 ) -> tuple[Any, Any]:
-    """Convert truth and predictions to the form that pycocotools or faster-coco-eval needs.
-
-    Args:
-        boxes: Predicted boxes.
-        truth: True boxes.
-        image_ids: Ids of the images.
-        program: ``pycocotools`` or ``faster-coco-eval``.
-
-    Returns:
-        Truth and predictions.
-    """
+    """Convert truth and predictions to the form of ``pycocotools`` or ``faster-coco-eval``."""
     coco = _coco_classes(program)[0]()
     images = [{"id": number + 1} for number in range(len(image_ids))]
     coco.dataset = {"images": images, "categories": [{"id": 1}]}
@@ -498,12 +419,7 @@ def as_coco(
 def plain_figures(given: tuple[Any, Any], program: str) -> dict[str, float]:
     """Compute AP50 and AP by pycocotools or faster-coco-eval, as their documents describe it.
 
-    Args:
-        given: Truth and predictions from `as_coco`.
-        program: ``pycocotools`` or ``faster-coco-eval``.
-
-    Returns:
-        ``ap50`` and ``ap``.
+    `given` are the truth and predictions from `as_coco`. The keys are ``ap50`` and ``ap``.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         coco = _coco_classes(program)[1](*given, "bbox")

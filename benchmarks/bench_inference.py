@@ -128,16 +128,7 @@ def _calibration_images(setting: Setting, size: Size) -> str:
 
 
 def make_run(setting: Setting, kind: str, size: Size) -> Path:
-    """Make a run as `cxr train` leaves it, with random weights; an existing one is kept.
-
-    Args:
-        setting: Setting of the benchmark.
-        kind: ``detector`` or ``classifier``.
-        size: Size of the images and of the network.
-
-    Returns:
-        Folder of the run.
-    """
+    """Make a run as `cxr train` leaves it, with random weights; an existing one is kept."""
     folder = setting.scratch / f"run-{kind}"
     if folder.exists():
         return folder
@@ -226,15 +217,7 @@ def make_export(setting: Setting, kind: str, size: Size, ours: str) -> Path:
 def torchvision_loop(kind: str, size: Sequence[Any], images: str, run: str, device: str) -> Run:
     """Set up torchvision's network in eager mode on float32 images in memory.
 
-    Args:
-        kind: ``detector`` or ``classifier``.
-        size: Size of the images and of the network.
-        images: File of the images.
-        run: Folder of the run with the weights.
-        device: ``cpu`` or ``cuda``.
-
-    Returns:
-        The work.
+    `images` is their file, and `run` has the weights.
     """
     shape = Size(*size)
     pixels = torch.from_numpy(np.load(images))
@@ -255,14 +238,7 @@ def torchvision_peer(
 ) -> tuple[Callable[[Any], object], Callable[[torch.Tensor], Any]]:
     """Return torchvision's network with the weights of a run, and what makes its input.
 
-    Args:
-        kind: ``detector`` or ``classifier``.
-        size: Size of the images and of the network.
-        run: Folder of the run with the weights.
-        device: ``cpu`` or ``cuda``.
-
-    Returns:
-        The network, and a function from pixels of the store to its input.
+    The function makes the input from pixels of the store.
     """
     trained = load_model(Path(run), BUILDERS)
     if kind == "detector":
@@ -320,15 +296,7 @@ def command_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 def torchvision_files(kind: str, size: Sequence[Any], run: str, files: str, device: str) -> Run:
     """Set up a plain loop that decodes files in batches, runs torchvision's network and writes CSV.
 
-    Args:
-        kind: ``detector`` or ``classifier``.
-        size: Size of the images and of the network.
-        run: Folder of the run with the weights.
-        files: File with the paths of the images, one in each line.
-        device: ``cpu`` or ``cuda``.
-
-    Returns:
-        The work.
+    `files` has the path of one image in each line, and `run` has the weights.
     """
     shape = Size(*size)
     named = [Path(line) for line in Path(files).read_text(encoding="utf-8").split("\n")]

@@ -51,11 +51,7 @@ _PRECISIONS = ("fp32", "bf16")
 class Size(NamedTuple):
     """Size of the images and of the network.
 
-    Attributes:
-        side: Side of the images, px.
-        batch: Number of images in a batch.
-        backbone: Name of the backbone.
-        fpn_channels: Channels of a detector's feature pyramid; 0 for a classifier.
+    `side` is in px. `fpn_channels` are those of a detector's feature pyramid; 0 for a classifier.
     """
 
     side: int
@@ -111,14 +107,8 @@ def peak_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 def peak(kind: str, precision: str, device: str, small: bool) -> Run:
     """Set up work of one kind that reaches the peak speed of the machine.
 
-    Args:
-        kind: ``copy of memory``, ``matrix product`` or ``3x3 convolution``.
-        precision: ``fp32`` or ``bf16``.
-        device: ``cpu`` or ``cuda``.
-        small: True for a tiny amount.
-
-    Returns:
-        The work, which returns thousand millions of operations or of bytes.
+    `kind` is ``copy of memory``, ``matrix product`` or ``3x3 convolution``. The work returns
+    thousand millions of operations or of bytes.
     """
     number = torch.bfloat16 if precision == "bf16" else torch.float32
     if kind == "copy of memory":
@@ -190,16 +180,8 @@ def training_step(
 ) -> Run:
     """Set up our training step in a precision, or torchvision's step.
 
-    Args:
-        kind: ``detector`` or ``classifier``.
-        size: Size of the images and of the network.
-        images: File of the images.
-        device: ``cpu`` or ``cuda``.
-        seed: Random seed of weights, boxes and labels.
-        precision: ``fp32`` or ``bf16``; empty for torchvision's step.
-
-    Returns:
-        The work.
+    `images` is their file. The seed is that of weights, boxes and labels. The precision is empty
+    for torchvision's step.
     """
     shape = Size(*size)
     pixels = torch.from_numpy(np.load(images))
@@ -218,15 +200,7 @@ def training_step(
 
 
 def flops(kind: str, size: Size) -> float:
-    """Count the floating-point operations of the forward pass of one image.
-
-    Args:
-        kind: ``detector`` or ``classifier``.
-        size: Size of the images and of the network.
-
-    Returns:
-        Number of operations.
-    """
+    """Count the floating-point operations of the forward pass of one image."""
     twins = detector_twins if kind == "detector" else classifier_twins
     return float(count_flops(twins(size, 0, "cpu")[0], size.side))
 
@@ -234,12 +208,7 @@ def flops(kind: str, size: Size) -> float:
 def stacked_images(setting: Setting, size: Size) -> str:
     """Write images as the pixel store has them into a file, repeated if there are few.
 
-    Args:
-        setting: Setting of the benchmark.
-        size: Side and number of the images.
-
-    Returns:
-        Path of the file, uint8 ``(B, 1, S, S)``.
+    They are uint8 ``(B, 1, S, S)``.
     """
     paths = setting.images[: size.batch]
     read = [letterbox(read_image(path).pixels, size.side)[0] for path in paths]
@@ -279,16 +248,7 @@ def _our_step(
 
 
 def detector_twins(size: Size, seed: int, device: str) -> tuple[LesionRetinaNet, RetinaNet]:
-    """Build our detector, and torchvision's with the same weights and anchors.
-
-    Args:
-        size: Size of the images and of the network.
-        seed: Random seed of the weights.
-        device: ``cpu`` or ``cuda``.
-
-    Returns:
-        Our network and torchvision's.
-    """
+    """Build our detector, and torchvision's with the same weights and anchors."""
     torch.manual_seed(seed)
     ours: Any = build_detector(
         "retinanet",
@@ -335,15 +295,7 @@ def detector_twins(size: Size, seed: int, device: str) -> tuple[LesionRetinaNet,
 
 
 def boxed(images: Tensor, seed: int) -> LesionBatch:
-    """Draw up to two boxes on each image.
-
-    Args:
-        images: Images, uint8 ``(B, 1, S, S)``.
-        seed: Random seed.
-
-    Returns:
-        Batch of images with boxes.
-    """
+    """Draw up to two boxes on each image, uint8 ``(B, 1, S, S)``."""
     rng = np.random.default_rng(seed)
     side = images.shape[-1]
     boxes = []
@@ -356,15 +308,7 @@ def boxed(images: Tensor, seed: int) -> LesionBatch:
 
 
 def detector_floats(images: Tensor, device: str = "cpu") -> list[Tensor]:
-    """Convert images to the form of torchvision's data sets, float32 ``(3, S, S)`` in [0, 1].
-
-    Args:
-        images: Images, uint8 ``(B, 1, S, S)``.
-        device: Device of the result.
-
-    Returns:
-        One tensor for each image.
-    """
+    """Convert images, uint8 ``(B, 1, S, S)``, to float32 ``(3, S, S)`` in [0, 1] each."""
     return [(image.repeat(3, 1, 1).float() / 255).to(device) for image in images]
 
 
@@ -398,16 +342,7 @@ def _peer_step(
 
 
 def classifier_twins(size: Size, seed: int, device: str) -> tuple[ImageClassifier, DenseNet]:
-    """Build our classifier as `cxr train` uses it, and torchvision's with the same weights.
-
-    Args:
-        size: Size of the images and of the network.
-        seed: Random seed of the weights.
-        device: ``cpu`` or ``cuda``.
-
-    Returns:
-        Our network and torchvision's.
-    """
+    """Build our classifier as `cxr train` uses it, and torchvision's with the same weights."""
     torch.manual_seed(seed)
     ours = build_classifier("densenet121", image_size=size.side)
     peer = densenet121(weights=None, num_classes=1)
@@ -418,15 +353,7 @@ def classifier_twins(size: Size, seed: int, device: str) -> tuple[ImageClassifie
 
 
 def labelled(images: Tensor, seed: int) -> LabelBatch:
-    """Draw a label for each image.
-
-    Args:
-        images: Images, uint8 ``(B, 1, S, S)``.
-        seed: Random seed.
-
-    Returns:
-        Batch of images with labels.
-    """
+    """Draw a label for each image, uint8 ``(B, 1, S, S)``."""
     drawn = np.random.default_rng(seed).integers(2, size=(len(images), 1))
     names = [str(number) for number in range(len(images))]
     return LabelBatch(names, images, torch.from_numpy(drawn.astype(np.float32)))
@@ -435,28 +362,13 @@ def labelled(images: Tensor, seed: int) -> LabelBatch:
 def classifier_floats(model: ImageClassifier, images: Tensor) -> Tensor:
     """Convert images to the form of a loader of torchvision, normalised float32 ``(B, 3, S, S)``.
 
-    Args:
-        model: Our classifier, which normalises the images.
-        images: Images, uint8 ``(B, 1, S, S)``.
-
-    Returns:
-        The tensor.
+    `images` are uint8 ``(B, 1, S, S)``.
     """
     return model.preprocess.normalise(images).expand(-1, 3, -1, -1).contiguous()
 
 
 def classifier_step(model: ImageClassifier, batch: LabelBatch, device: str, precision: str) -> Run:
-    """Set up our training step of the classifier with AdamW.
-
-    Args:
-        model: Our classifier.
-        batch: Images with labels.
-        device: ``cpu`` or ``cuda``.
-        precision: ``fp32`` or ``bf16``.
-
-    Returns:
-        The work.
-    """
+    """Set up our training step of the classifier with AdamW."""
     how = TrainingSettings(
         epochs=1,
         batch_size=len(batch.images),
@@ -469,17 +381,7 @@ def classifier_step(model: ImageClassifier, batch: LabelBatch, device: str, prec
 
 
 def detector_step(model: LesionRetinaNet, batch: LesionBatch, device: str, precision: str) -> Run:
-    """Set up our training step of the detector with SGD.
-
-    Args:
-        model: Our detector.
-        batch: Images with boxes.
-        device: ``cpu`` or ``cuda``.
-        precision: ``fp32`` or ``bf16``.
-
-    Returns:
-        The work.
-    """
+    """Set up our training step of the detector with SGD."""
     how = TrainingSettings(
         epochs=1,
         batch_size=len(batch.images),

@@ -19,15 +19,7 @@ from cxr_compare.scripts import console
 def torch_predictions(images: str, batch: int, run: str, precision: Any, device: str) -> Run:
     """Set up the prediction of images with a run, by PyTorch.
 
-    Args:
-        images: File of the images.
-        batch: Number of images in a batch.
-        run: Folder of the run.
-        precision: ``fp32`` or ``bf16``.
-        device: ``cpu`` or ``cuda``.
-
-    Returns:
-        The work.
+    `images` is their file.
     """
     from cxr_compare.serving.trained_model import TrainedModel
 
@@ -37,13 +29,7 @@ def torch_predictions(images: str, batch: int, run: str, precision: Any, device:
 def exported_predictions(images: str, batch: int, folder: str) -> Run:
     """Set up the prediction of images with an export.
 
-    Args:
-        images: File of the images.
-        batch: Number of images in a batch.
-        folder: Folder of the export.
-
-    Returns:
-        The work.
+    `images` is their file.
     """
     from cxr_compare.serving.exported_model import ExportedModel
 
@@ -65,13 +51,7 @@ def _predictions(model: Any, images: str, batch: int) -> Run:
 def predict_command(run: str, files: str, options: Sequence[str]) -> Run:
     """Set up the command `cxr predict` with a run or an export, in this process.
 
-    Args:
-        run: Folder of the run or export.
-        files: File with the paths of the images, one in each line.
-        options: Further words of the command line.
-
-    Returns:
-        The work.
+    `files` has the path of one image in each line; `options` are further words of the command line.
     """
     from cxr_compare.scripts.cli import build_app
 

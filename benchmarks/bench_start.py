@@ -59,11 +59,7 @@ def first_answers(setting: Setting) -> Iterator[dict[str, Any]]:
 def command_run(words: Sequence[str]) -> Run:
     """Set up a new process of Python, from its start to its end.
 
-    Args:
-        words: Words behind the interpreter.
-
-    Returns:
-        The work.
+    `words` come behind the interpreter.
     """
     environment = dict(os.environ)
     # Where a container sets it, each process compiles all modules anew, which no user's does.

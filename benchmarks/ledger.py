@@ -97,16 +97,7 @@ def _of_fold(dataset: DataSet, folder: Path, fold: int, draws: int, seed: int) -
 
 
 def figures_by_protocol(boxes: pd.DataFrame, truth: pd.DataFrame, images: pd.Series) -> Floats:
-    """Compute the figure of each protocol.
-
-    Args:
-        boxes: Predicted boxes.
-        truth: True boxes.
-        images: Ids of the images, which may be repeated.
-
-    Returns:
-        Figures in the order of `PROTOCOLS`.
-    """
+    """Compute the figure of each of `PROTOCOLS`, in their order; ids of images may be repeated."""
     copies = images.rename("image_id").rename_axis("copy").reset_index()
     copies["copy"] = copies["copy"].astype(str)
     marks, lesions = (

@@ -37,12 +37,7 @@ _EVERY = 0.05  # s between two looks at the processes
 
 @dataclass(frozen=True)
 class Bound:
-    """Memory that a command may take.
-
-    Attributes:
-        fixed_mib: Memory that does not depend on the images, MiB.
-        image_kib: Memory of each image, KiB.
-    """
+    """Memory that a command may take: without the images, MiB, and for each of them, KiB."""
 
     fixed_mib: float
     image_kib: float
@@ -54,12 +49,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table.
-
-    Attributes:
-        bound: Memory that the commands of the row may take.
-        commands: Words of each command, in the order in which they can run.
-    """
+    """A row of the table: the words of commands in their order, and the bound of their memory."""
 
     bound: Bound
     commands: list[list[str]]
@@ -74,14 +64,7 @@ SERVICES = {
 
 @dataclass(frozen=True)
 class Peak:
-    """Memory that one command took.
-
-    Attributes:
-        command: Name of the row.
-        images: Number of images.
-        peak_mib: Peak memory, MiB.
-        seconds: Time of the command, s.
-    """
+    """Memory that the commands of a row took, with the time."""
 
     command: str
     images: int
@@ -117,16 +100,10 @@ def _resident_kib(process: int) -> int:
 
 
 def peak_mib(command: list[str]) -> float:
-    """Run a command, and return its peak memory.
+    """Run a command, and return its peak memory, MiB.
 
-    Args:
-        command: Program and arguments.
-
-    Returns:
-        Peak of the first process or of all processes together, whichever is greater, MiB.
-
-    Raises:
-        InputError: The command failed; the message ends with the last line that it printed.
+    It is that of the first process or of all processes together, whichever is greater. Raises
+    InputError, which ends with the last line that was printed, if the command failed.
     """
     with tempfile.TemporaryFile() as said:
         environment = {**os.environ, "CXR_DESPITE_AUDIT": "1"}  # of a curve
@@ -324,16 +301,7 @@ BOUNDS = {name: row.bound for name, row in _rows(Path("folder"), 1000).items()}
 
 
 def measure(counts: tuple[int, int], commands: set[str], seed: int) -> list[Peak]:
-    """Measure the peak memory of commands at two numbers of images.
-
-    Args:
-        counts: The two numbers of images.
-        commands: Names of rows or commands to measure; empty for all.
-        seed: Random seed of the images.
-
-    Returns:
-        Peak of each command at each number.
-    """
+    """Measure the peak memory of rows or commands, or of all, at two numbers of images."""
     peaks = []
     for count in counts:
         with tempfile.TemporaryDirectory(prefix="cxr-memory-") as name:
@@ -361,12 +329,6 @@ def _worst(peaks: Iterable[Peak], command: str) -> dict[int, float]:
 
 def over_bounds(peaks: list[Peak]) -> list[str]:
     """Return one line for each command that took more than its bound.
-
-    Args:
-        peaks: Measured peaks.
-
-    Returns:
-        The lines; empty if all commands are within their bounds.
 
     Example:
         >>> over_bounds([Peak("configs", 1000, 2000.0, 1.0)])

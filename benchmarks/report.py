@@ -71,12 +71,6 @@ def line_of(row: Mapping[str, Any]) -> str:
 def as_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     r"""Return measured rows as a plain table; cells that were not measured stay empty.
 
-    Args:
-        rows: Measured rows.
-
-    Returns:
-        Lines of the table.
-
     Example:
         >>> from benchmarks.bench import Row, Sample
         >>> row = Row("open", "s", "store", limit=2.0)
@@ -141,12 +135,7 @@ def losses(payload: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
     A row got slower if every ratio lies below every recorded ratio, and the median is lower by a
     tenth or more. Ratios of another machine are not compared.
 
-    Args:
-        payload: Rows of this run.
-        before: Recorded rows.
-
-    Returns:
-        One line for each such row.
+    `payload` is this run, and `before` the recorded rows.
     """
     found = []
     same = _machine(payload) == _machine(before)
@@ -182,15 +171,8 @@ def record(payload: Mapping[str, Any]) -> Path:
 
     Recorded rows of groups that were not measured this time stay, if they are of the same machine.
 
-    Args:
-        payload: Rows of this run.
-
-    Returns:
-        Path of the page.
-
-    Raises:
-        InputError: The run was quick, or only a part was measured and the rest is of another
-            machine.
+    Returns the path of the page. Raises InputError if the run was quick, or only a part was
+    measured and the rest is of another machine.
     """
     if payload["quick"]:
         raise InputError("benchmarks: --quick says nothing of speed; leave out --write-docs")
@@ -277,12 +259,7 @@ def _cells(texts: Iterable[str]) -> str:
 
 
 def draw(payload: Mapping[str, Any], folder: Path) -> None:
-    """Write the picture: ratios with their ranges.
-
-    Args:
-        payload: Rows of a run.
-        folder: Folder of the picture.
-    """
+    """Write the picture: ratios with their ranges."""
     rows = payload["rows"]
     ratios = [row for row in rows if row["ratio"] is not None]
     if ratios:

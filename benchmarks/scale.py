@@ -33,13 +33,7 @@ _POSITIVE = 0.22
 
 
 def write_source(folder: Path, count: int, seed: int) -> None:
-    """Write images of random greys, and a table of their patients and labels.
-
-    Args:
-        folder: New folder.
-        count: Number of images.
-        seed: Random seed.
-    """
+    """Write images of random greys, and a table of their patients and labels."""
     (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng([seed, count])
     names = [f"{number:07d}.png" for number in range(count)]
@@ -53,13 +47,7 @@ def write_source(folder: Path, count: int, seed: int) -> None:
 
 
 def write_scores(folder: Path, count: int, seed: int) -> None:
-    """Write labels of validation and test images, and the scores of two systems.
-
-    Args:
-        folder: New folder.
-        count: Number of images.
-        seed: Random seed.
-    """
+    """Write labels of validation and test images, and the scores of two systems."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng([seed, count])
     label = (rng.random(count) < _POSITIVE).astype(int)

@@ -33,11 +33,7 @@ _LAST_WORDS = 300  # characters of what a failed process wrote
 class Timed(NamedTuple):
     """One timed run.
 
-    Attributes:
-        amount: Amount of work.
-        seconds: Time of the work, s.
-        peak_gib: Peak memory of the process, GiB.
-        printed: Values that the run returned by name; None if it returned an amount.
+    `printed` are the values that the run returned by name; None if it returned an amount.
     """
 
     amount: float
@@ -54,10 +50,8 @@ class WorkerError(RuntimeError):
 class Candidate:
     """Work that is set up in its own process.
 
-    Attributes:
-        setup: Function at the top level of a module, which returns the work.
-        arguments: Arguments of this function by name, as plain JSON values.
-        tuned: True if the process takes the settings that the program takes.
+    `setup` is a function at the top level of a module, which returns the work; its arguments are
+    plain JSON values. `tuned` gives the process the settings that the program takes.
     """
 
     setup: Callable[..., Run]
@@ -68,16 +62,7 @@ class Candidate:
     def from_setup(
         cls, setup: Callable[..., Run], *, tuned: bool = False, **arguments: Any
     ) -> Self:
-        """Make a candidate.
-
-        Args:
-            setup: Function at the top level of a module, which returns the work.
-            tuned: True if the process takes the settings that the program takes.
-            **arguments: Arguments of the function.
-
-        Returns:
-            The candidate.
-        """
+        """Make a candidate from a setup function and its arguments."""
         return cls(setup, arguments, tuned)
 
     def here(self) -> Run:
@@ -115,11 +100,7 @@ class Worker:
         self._answers = cast("IO[bytes]", self._child.stdout)
 
     def ready(self) -> None:
-        """Wait until the process is set up.
-
-        Raises:
-            WorkerError: The setup failed.
-        """
+        """Wait until the process is set up; raise WorkerError if that failed."""
         self._answer()
 
     def __call__(self, least: float) -> Timed:
@@ -164,13 +145,7 @@ def _environment() -> dict[str, str]:
 def timed(run: Run, least: float, now: Callable[[], float] = time.perf_counter) -> Timed:
     """Do the work once, and repeat it until a number of seconds are over.
 
-    Args:
-        run: The work, which returns an amount or a dictionary.
-        least: Shortest time, s.
-        now: Clock, s.
-
-    Returns:
-        Amount and time of all repetitions.
+    The work returns an amount or a dictionary. The result has amount and time of all repetitions.
     """
     start = now()
     amount = seconds = 0.0
@@ -192,10 +167,8 @@ def peak_gib() -> float:
 def serve(name: str, arguments: dict[str, Any], *, tuned: bool) -> None:
     """Set up the work, then answer orders until stdin ends.
 
-    Args:
-        name: ``MODULE:FUNCTION`` that returns the work.
-        arguments: Arguments of the function by name.
-        tuned: True to take the settings that the program takes.
+    `name` is ``MODULE:FUNCTION`` that returns the work. `tuned` takes the settings that the program
+    takes.
     """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer

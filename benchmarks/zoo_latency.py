@@ -218,11 +218,7 @@ class _Worker:
         )
 
     def ask(self, **question: Any) -> dict[str, Any]:
-        """Return the answer to a question.
-
-        Raises:
-            InputError: The process has ended.
-        """
+        """Return the answer to a question; raise InputError if the process has ended."""
         self._process.send_signal(signal.SIGCONT)
         stdin = cast("IO[str]", self._process.stdin)
         stdout = cast("IO[str]", self._process.stdout)
@@ -278,12 +274,7 @@ def _rounds(
 def rows_of(rounds: Sequence[dict[str, Sample]], mode: str) -> list[dict[str, Any]]:
     """Return medians and ranges by candidate; ratios to the peer are formed within a round.
 
-    Args:
-        rounds: Samples of each round, by candidate.
-        mode: ``single`` or ``batch``.
-
-    Returns:
-        One row for each candidate.
+    `mode` is ``single`` or ``batch``. There is one row for each candidate.
 
     Example:
         >>> often = {"seconds": 2.0, "processor": 4.0, "noise": 0.0}
@@ -329,11 +320,7 @@ def _lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
 def missed_targets(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Yield a line for each network and back end that misses its target in batches.
 
-    Args:
-        rows: Measured rows.
-
-    Yields:
-        The lines, and for each back end a line with the number of networks that reach its target.
+    A line for each back end follows, with the number of networks that reach its target.
 
     Example:
         >>> row = {"network": "vgg16", "mode": "batch", "candidate": "openvino int8", "ratio": 6.0}
@@ -373,9 +360,7 @@ def with_batch_statistics(model: torch.nn.Module, images: torch.Tensor) -> None:
 
     Without this, activations of random weights would grow or vanish.
 
-    Args:
-        model: Network, which is changed.
-        images: Normalised images, float32 ``(B, C, S, S)``.
+    The images are normalised, float32 ``(B, C, S, S)``.
     """
     import torch
 

@@ -18,15 +18,10 @@ MapMethod = Literal["cam", "gradcam", "layercam"]
 class ScoredMaps(NamedTuple):
     """Logits of a batch, and activation maps that show which regions support them.
 
-    B is the number of images, K the number of findings (disease signs). A map has h x w cells.
-
-    Attributes:
-        logits: Logit of each image and finding, float32 (B, K). It does not depend on the method by
-            which the maps are made.
-        maps: Activation maps without rescaling, float32 (B, K, h, w). Maps of different images have
-            the same scale.
-        frame: Outer edges ``(x1, y1, x2, y2)`` of the maps, in px of the square images that the
-            network reads.
+    `logits` are float32 (B, K), and do not depend on the method by which the maps are made. `maps`
+    are float32 (B, K, h, w), not rescaled, so that maps of different images have the same scale.
+    `frame` has their outer edges ``(x1, y1, x2, y2)``, in px of the square images that the network
+    reads.
     """
 
     logits: Tensor
@@ -45,32 +40,18 @@ class _LayerGradients(NamedTuple):
 def activation_maps(model: ImageClassifier, images: Tensor, method: str = "cam") -> ScoredMaps:
     """Compute the logits of a batch, and for each finding a map of the regions that support it.
 
-    Args:
-        model: The classifier, with K findings (disease signs). Its mode does not change.
-        images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S, S).
-        method: ``cam`` gives the contribution of each cell to the logit. ``gradcam`` gives the
-            positive part of ``cam`` divided by the number of cells, which is what Grad-CAM computes
-            for a head of a mean and one linear layer. ``layercam`` gives finer maps: those before
-            the last halving, weighted by their gradients. ``none`` gives the maps of ``cam``. If
-            the last layer reads the class token of a transformer, every method gives the tokens
-            that the last block reads, weighted by their gradients.
+    ``cam`` gives the contribution of each cell to the logit. ``gradcam`` gives the positive part of
+    ``cam`` divided by the number of cells, which is what Grad-CAM computes for a head of a mean and
+    one linear layer. ``layercam`` gives finer maps: those before the last halving, weighted by
+    their gradients. ``none`` gives the maps of ``cam``. If the last layer reads the class token of
+    a transformer, every method gives the tokens that the last block reads, weighted by their
+    gradients.
 
-    Returns:
-        Logits (B, K), maps (B, K, h, w), and the outer edges of the maps in px of the square
-        images.
-
-    Raises:
-        InputError: There is no such method, or the network has no maps for this method.
+    Images are square and grey, uint8 (B, 1, S, S). The mode of the model does not change. Raises
+    InputError if there is no such method, or the network has no maps for it.
 
     Source:
         Zhou et al. 2016 (CAM), Selvaraju et al. 2017 (Grad-CAM), Jiang et al. 2021 (LayerCAM).
-
-    Example:
-        >>> from cxr_compare.classification.model import build_classifier
-        >>> model = build_classifier("resnet18", image_size=64)
-        >>> mapped = activation_maps(model, torch.zeros(2, 1, 64, 64, dtype=torch.uint8))
-        >>> mapped.maps.shape
-        torch.Size([2, 1, 2, 2])
     """
     with evaluation_mode(model):
         if model.map_method(method) == "token_gradcam":

@@ -40,9 +40,6 @@ class PooledNorm(nn.Module):
     The layer computes its mean and variance from the pooled maps. Therefore pooling its output
     gives the same values as normalising the pooled maps, and class activation maps stay exact.
 
-    Args:
-        norm: Layer norm that the network applies after pooling.
-
     Example:
         >>> norm = nn.LayerNorm(8)
         >>> maps = torch.rand(1, 8, 4, 4)
@@ -58,14 +55,7 @@ class PooledNorm(nn.Module):
         self.eps = norm.eps
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Normalise feature maps so that their means over the cells become layer-normalised.
-
-        Args:
-            maps: Maps before pooling, float (B, C, h, w).
-
-        Returns:
-            Normalised maps, float (B, C, h, w).
-        """
+        """Normalise maps (B, C, h, w) so that their means over cells become layer-normalised."""
         pooled = maps.float().mean(dim=(2, 3))  # (B, C)
         variance = pooled.var(dim=1, correction=0)  # (B,)
         scale = (variance + self.eps).rsqrt()[:, None, None, None]  # (B, 1, 1, 1)
@@ -144,19 +134,14 @@ class TimmTrunk(nn.Module):
     head. If the head has a norm after the pooling, this norm and its published weights are kept. If
     the head reads a class token, each map has a single cell with the value of this token.
 
-    Args:
-        name: ``timm:NAME``, where NAME is timm's name of the network, such as ``timm:resnet18``.
-        image_size: Side of the images, px.
+    Raises InputError if the head has a norm that cannot be applied to maps, or timm does not know
+    or cannot build the network.
 
     Attributes:
         size_arguments: Arguments of ``timm.create_model`` for a network that is built for one image
             size, such as ``{"img_size": 384}``; empty if timm's own size is used or any size fits.
         reads_token: True if the head reads a class token instead of the map.
         stride: Distance of neighbouring cells of the map, px of the input, as timm states it.
-
-    Raises:
-        InputError: The head has a norm that cannot be applied to maps, or timm does not know or
-            cannot build the network.
     """
 
     size_arguments: dict[str, int]
@@ -185,14 +170,9 @@ class TimmTrunk(nn.Module):
         self._side = image_size // self.stride
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Compute feature maps from pixels, including the norm of the removed head.
+        """Compute maps (B, C, h, w), with the norm of the removed head, from pixels (B, 3, S, S).
 
-        Args:
-            pixels: Pixels of three channels after subtraction of the mean and division by the
-                standard deviation, float (B, 3, S, S).
-
-        Returns:
-            Maps, float (B, C, h, w), with the published norm of the head applied.
+        The pixels are normalised by mean and standard deviation.
         """
         output: Tensor = self.network.forward_features(pixels)
         if self.reads_token:
@@ -201,14 +181,10 @@ class TimmTrunk(nn.Module):
         return maps
 
     def as_maps(self, output: Tensor) -> Tensor:
-        """Convert the output of a timm network to maps with the channels first.
+        """Convert the output of a timm network to maps with the channels first, (B, C, h, w).
 
-        Args:
-            output: Tokens (B, N, C), of which class tokens before those of the grid are left out;
-                or maps with the channels first (B, C, h, w) or last (B, h, w, C).
-
-        Returns:
-            Maps (B, C, h, w).
+        The output are tokens (B, N, C), of which class tokens before those of the grid are left
+        out; or maps with the channels first or last.
         """
         if output.ndim == 3:
             cells = output[:, -(self._side**2) :].transpose(1, 2)  # (B, C, h * w)
@@ -217,13 +193,9 @@ class TimmTrunk(nn.Module):
         return output.permute(0, 3, 1, 2) if channels_last else output
 
     def resize_position_embedding(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights whose position embedding is interpolated to this network's token grid.
+        """Return weights whose position embeddings are interpolated to this network's token grid.
 
-        Args:
-            state: Weights by name, from the same network for images of any size.
-
-        Returns:
-            The weights by name, of which only position embeddings are changed.
+        `state` are the weights of the same network for images of any size.
         """
         resized = dict(state)
         own_embedding = getattr(self.network, "pos_embed", None)
@@ -249,11 +221,8 @@ class TimmTrunk(nn.Module):
 class Trunk:
     """A network without its last (classification) layer, and the geometry of its feature maps.
 
-    Attributes:
-        layers: Module that computes maps, float (B, channels, h, w), from normalised pixels, float
-            (B, 3, S, S).
-        channels: Number of channels of the last maps.
-        grid: Positions of the cells of the last maps.
+    `layers` compute maps, float (B, channels, h, w), from normalised pixels, float (B, 3, S, S).
+    `grid` has the positions of the cells of these maps.
     """
 
     layers: nn.Module
@@ -264,19 +233,10 @@ class Trunk:
 def build_trunk(name: str, last_stride: int | None, image_size: int = _PROBE_SIZE) -> Trunk:
     """Build a network without its classification layer, with random weights.
 
-    Args:
-        name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet18``, or
-            ``timm:NAME`` for a network of the package timm, or ``MODULE:NAME`` of the user's own.
-        last_stride: Stride of the last maps: distance of neighbouring cells in px of the input. 16
-            removes the last halving of the maps; None keeps the stride of the network, usually 32.
-        image_size: Side of the square images, px.
-
-    Returns:
-        The network, the number of channels of its last maps, and the positions of their cells.
-
-    Raises:
-        InputError: There is no such network, the images are too small for it, or it has no maps of
-            this stride.
+    `name` is of `networks.registry.NETWORKS`, ``timm:NAME`` or ``MODULE:NAME``. The stride is the
+    distance of neighbouring cells of the last maps in px of the input: 16 removes the last halving
+    of the maps; None keeps that of the network, usually 32. Raises InputError if there is no such
+    network, the images are too small for it, or it has no maps of this stride.
 
     Example:
         >>> build_trunk("resnet18", 16, 64).grid
@@ -354,12 +314,7 @@ def trunk_stages(name: str) -> list[list[str]]:
     The layers are the children of the network without its pooling and last layer. A layer without
     weights belongs to the stage before it.
 
-    Args:
-        name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet18``; not one of
-            timm.
-
-    Returns:
-        A list of names for each stage, from the input on.
+    The network is one of `networks.registry.NETWORKS`, not of timm. Stages go from the input on.
 
     Example:
         >>> trunk_stages("small_cnn")[0]

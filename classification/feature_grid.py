@@ -29,10 +29,9 @@ _NO_GRID = "its output is not a grid of square cells over the image"
 class Grid:
     """Positions of the cells of a square feature map in its image, the same for rows and columns.
 
-    Attributes:
-        stride: Distance of neighbouring cells, in px of the input image.
-        centre: Distance from the left (or upper) edge of the image to the middle of the first cell,
-            in px. With the defaults, the cells are the pixels of the image.
+    `stride` is the distance of neighbouring cells, and `centre` the distance from the left (or
+    upper) edge of the image to the middle of the first cell, in px of the image. With the defaults,
+    the cells are the pixels of the image.
 
     Example:
         >>> Grid(stride=32, centre=16.0).frame(7, 7)
@@ -43,35 +42,21 @@ class Grid:
     centre: float = 0.5
 
     def tiling(self) -> Grid:
-        """Return a grid with the same stride whose first cell begins at the edge of the image.
-
-        Returns:
-            The grid, whose cells cover the image from its edge on without gaps.
-        """
+        """Return a grid with the same stride whose first cell begins at the edge of the image."""
         return Grid(self.stride, self.stride / 2)
 
     def frame(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Return the outer edges of a map whose cells are squares with the stride as their side.
 
-        Args:
-            height: Height of the map, in cells.
-            width: Width of the map, in cells.
-
-        Returns:
-            Edges x1, y1, x2, y2 in px of the input image, whose upper left corner is (0, 0). They
-            may lie outside the image.
+        The edges x1, y1, x2, y2 of a map of some cells in height and width are in px of the input
+        image, whose upper left corner is (0, 0). They may lie outside the image.
         """
         start = self.centre - self.stride / 2
         return start, start, start + width * self.stride, start + height * self.stride
 
 
 class TracedMaps(NamedTuple):
-    """Positions of the cells of a network's last feature maps, and their number of channels.
-
-    Attributes:
-        grid: Positions of the cells.
-        channels: Number of channels of the maps.
-    """
+    """Positions of the cells of a network's last feature maps, and their number of channels."""
 
     grid: Grid
     channels: int
@@ -82,15 +67,8 @@ def trace_grid(layers: nn.Module, image_size: int) -> TracedMaps:
 
     If branches with different centres meet, as in ResNet-D, the mean of their centres is taken.
 
-    Args:
-        layers: Network that maps (1, 3, S, S) to (1, C, h, h). It stays unchanged.
-        image_size: Side S of the image, px.
-
-    Returns:
-        Positions of the cells of the output, and its number of channels C.
-
-    Raises:
-        InputError: The output is not a square grid of cells.
+    `layers` map (1, 3, S, S) to (1, C, h, h), and stay unchanged. Raises InputError if the output
+    is not a square grid of cells.
 
     Example:
         >>> trace_grid(nn.Conv2d(3, 8, 3, stride=2, padding=1), 64)

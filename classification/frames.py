@@ -26,21 +26,11 @@ def scores_frames(
     Each table has a row for each image and finding. An image with a score or a map value that is
     not finite is ``failed`` and has no rows.
 
-    Args:
-        image_ids: Ids of the B images.
-        scores: Scores before calibration, in [0, 1], of B images and K findings (disease signs),
-            shape (B, K).
-        maps: Raw activation maps, shape (B, K, h, w).
-        method: Name of the method of the maps, such as ``cam``.
-        findings: Names of the K findings, such as ``["mass"]``.
-        frames: Outer edges ``(x1, y1, x2, y2)`` of each image's maps in px of the original image,
-            as `data_prep.store.placement.Placement.frame_to_original` returns them.
-
-    Returns:
-        The status of each image (``ok`` or ``failed``), and two tables. ``scores`` has the columns
-        ``image_id``, ``finding`` and ``score``. ``maps`` has ``image_id``, ``finding``, ``method``,
-        ``grid_h``, ``grid_w``, ``values`` (row by row) and the edges ``x1``, ``y1``, ``x2``,
-        ``y2``.
+    Scores before calibration are (B, K) in [0, 1], raw activation maps (B, K, h, w). `frames` are
+    the outer edges of each image's maps in px of the original image, as
+    `data_prep.store.placement.Placement.frame_to_original` returns them. ``scores`` has the columns
+    ``image_id``, ``finding`` and ``score``; ``maps`` has ``image_id``, ``finding``, ``method``,
+    ``grid_h``, ``grid_w``, ``values`` (row by row) and the edges ``x1``, ``y1``, ``x2``, ``y2``.
 
     Example:
         >>> maps = np.zeros((1, 1, 2, 2))

@@ -31,28 +31,12 @@ def predict_scores(
 
     Memory does not grow with the number of images.
 
-    Args:
-        model: The classifier. It is moved to ``device``.
-        batches: Ids and pixels of some images at a time. The pixels are those of B square grey
-            images of S x S px (resized, with black borders), uint8 (B, 1, S, S).
-        findings: Names of the K findings (disease signs), such as ``["mass"]``, in the order of the
-            model's outputs.
-        placement: Function that returns, for an image id, the position of the original image in its
-            resized square.
-        device: Device that computes, such as ``cuda``.
-        precision: ``fp32`` for float32, or ``bf16`` to compute the backbone in bfloat16 (autocast).
-            Logits and maps are always float32.
-        maps: Method of the activation maps, such as ``cam``; see `activation_maps`. The scores are
-            the same for all methods.
-
-    Yields:
-        For each batch a `Part`: the status of each image (``ok``, or ``failed`` if the output is
-        not finite), and the tables ``scores`` and ``maps`` (with edges in px of the original
-        image), as `scores_frames` makes them.
-
-    Raises:
-        InputError: `findings` has another number of names than the model has findings, or the
-            method of the maps is unknown.
+    `batches` are ids and square grey pixels, uint8 (B, 1, S, S). `findings` are in the order of the
+    model's outputs. `placement` gives the position of an original image in its resized square. The
+    model moves to the device; ``bf16`` computes the backbone in bfloat16 (autocast), and logits and
+    maps are always float32. `maps` is a method of `activation_maps`; the scores are the same for
+    all. A `Part` is that of `scores_frames`. Raises InputError if `findings` does not fit the
+    model, or the method is unknown.
     """
     require_findings(findings, model.n_findings, "classifier")
     device = torch.device(device)
@@ -84,25 +68,8 @@ def compute_features(
 ) -> Iterator[np.ndarray]:
     """Compute the pooled features of images, which the last layer of a classifier reads.
 
-    Args:
-        model: The classifier. It is moved to ``device``, and its mode does not change.
-        batches: Ids and pixels of some images at a time. The pixels are those of B square grey
-            images of S x S px (resized, with black borders), uint8 (B, 1, S, S).
-        device: Device that computes, such as ``cuda``.
-        precision: ``fp32`` for float32, or ``bf16`` to compute the backbone in bfloat16 (autocast).
-
-    Yields:
-        Features of each batch, float32 (B, C).
-
-    Raises:
-        InputError: A feature is not finite; the message names the image.
-
-    Example:
-        >>> from cxr_compare.classification.model import build_classifier
-        >>> model = build_classifier("resnet18", image_size=64)
-        >>> batch = (["a", "b"], torch.zeros(2, 1, 64, 64, dtype=torch.uint8))
-        >>> next(compute_features(model, [batch])).shape
-        (2, 512)
+    `batches`, `device` and `precision` are those of `predict_scores`. Features are float32 (B, C).
+    Raises InputError, which names the image, if a feature is not finite.
     """
     device = torch.device(device)
     model.to(device)

@@ -18,12 +18,7 @@ Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, targets) -> scalar
 
 @dataclass(frozen=True)
 class LabelBatch(ImageBatch):
-    """A batch of images with labels, from which a classifier learns.
-
-    Attributes:
-        targets: Labels of the B images for K findings (disease signs), float32 (B, K): 1 present, 0
-            absent, NaN unknown.
-    """
+    """A batch of images with labels, float32 (B, K): 1 present, 0 absent, NaN unknown."""
 
     targets: Tensor  # float32 (B, K): 1 present, 0 absent, NaN unknown
 
@@ -33,16 +28,9 @@ def masked_cross_entropy(
 ) -> Tensor:
     """Compute the mean binary cross entropy over the known labels of a batch.
 
-    Args:
-        logits: Outputs of the model for B images and K findings (disease signs), shape (B, K).
-        targets: Labels, shape (B, K): 1 present, 0 absent, a value between them after label
-            smoothing, or NaN unknown.
-        pos_weight: Factor of the loss of positive labels, for each finding, shape (K,), or one for
-            all, shape (1,); on the device of the logits. None counts positive and negative labels
-            alike.
-
-    Returns:
-        A float32 scalar; 0, without gradient, if no label is known.
+    Labels are (B, K): 1 present, 0 absent, a value between them after label smoothing, or NaN
+    unknown. `pos_weight` is a factor of the loss of positive labels, (K,) or (1,), on the device of
+    the logits. The loss is 0, without gradient, if no label is known.
 
     Example:
         >>> masked_cross_entropy(torch.tensor([[0.0, 9.0]]), torch.tensor([[1.0, torch.nan]]))
@@ -59,16 +47,11 @@ def masked_cross_entropy(
 def build_criterion(positive_weight: float | Literal["balanced"], targets: np.ndarray) -> Criterion:
     """Build the loss function of a classifier: binary cross entropy with a weight of the positives.
 
-    Args:
-        positive_weight: Factor of the loss of each positive label. ``balanced`` takes the number of
-            negatives per positive of each finding, limited to 0.01 to 100; it is 1 for a finding
-            without positives or without negatives.
-        targets: Labels of the N training images for K findings (disease signs), shape (N, K): 1
-            present, 0 absent, NaN unknown.
-
-    Returns:
-        A function of the logits and labels of a batch, both of shape (B, K), that returns the mean
-        loss of the known labels as a scalar.
+    The weight is a factor of the loss of each positive label. ``balanced`` takes the number of
+    negatives per positive of each finding, limited to 0.01 to 100; it is 1 for a finding without
+    positives or without negatives. `targets` (N, K) are those of the training images: 1 present, 0
+    absent, NaN unknown. The function takes logits and labels (B, K), and returns the mean loss of
+    the known labels.
     """
     if positive_weight == 1:
         return masked_cross_entropy
@@ -96,18 +79,10 @@ def training_losses(
     *,
     smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Compute the loss of a classifier on a training batch.
+    """Compute the loss ``classification`` of a classifier in training mode on a training batch.
 
-    Args:
-        model: The classifier in training mode.
-        batch: Images and labels. All labels may be unknown.
-        criterion: Function that computes the loss from logits and labels, such as the result of
-            `build_criterion`.
-        smoothing: Label smoothing: share of each label that is moved to one half (Szegedy et al.
-            2016, with two classes for each finding), so that 0.1 turns 1 into 0.95.
-
-    Returns:
-        A dictionary with the scalar loss under the key ``classification``.
+    All labels may be unknown. `smoothing` is the share of each label that is moved to one half
+    (Szegedy et al. 2016, with two classes for each finding), so that 0.1 turns 1 into 0.95.
     """
     targets = batch.targets * (1 - smoothing) + smoothing / 2
     return {"classification": criterion(model(batch.images), targets)}
@@ -123,15 +98,7 @@ def validation_losses(
     The model runs once in evaluation mode, so batch-norm statistics and the mode of the model do
     not change. The targets are not smoothed.
 
-    Args:
-        model: The classifier.
-        batch: Images and labels. All labels may be unknown.
-        criterion: Function that computes the loss from logits and labels, such as the result of
-            `build_criterion`.
-
-    Returns:
-        A dictionary with the scalar loss under the key ``classification``; and the scores of the B
-        images for K findings, float64 (B, K) in [0, 1].
+    All labels may be unknown. Scores are float64 (B, K) in [0, 1].
     """
     with evaluation_mode(model), torch.no_grad():
         logits: Tensor = model(batch.images)
@@ -142,15 +109,5 @@ def sigmoid_scores(logits: Tensor) -> Tensor:
     """Compute scores in [0, 1] from logits, by the sigmoid in float64.
 
     In float32 every logit above 17 would give exactly 1.
-
-    Args:
-        logits: Outputs of the model, any shape.
-
-    Returns:
-        Scores, float64, of the same shape.
-
-    Example:
-        >>> sigmoid_scores(torch.tensor([0.0]))
-        tensor([0.5000], dtype=torch.float64)
     """
     return logits.double().sigmoid()

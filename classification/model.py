@@ -36,17 +36,9 @@ class ImageClassifier(StoreModel):
     The function `build_classifier` builds it. The network without its last layer (the trunk)
     computes feature maps; their means over the image (pooled features) go into one linear layer.
 
-    Args:
-        trunk: Network without its last layer, with the positions of the cells of its maps.
-        n_findings: Number K of findings.
-        preprocess: Size and normalisation of the pixels that the network reads.
-        dropout: Share of the pooled features that is set to zero in training, in [0, 1).
-        channels: ``same`` repeats the grey image in three channels; ``imagenet`` normalises each
-            channel as a colour of ImageNet.
-
-    Attributes:
-        by_colour: True if the three channels that the network reads differ, because each is
-            normalised as a colour. False if the same grey channel is repeated.
+    `dropout` is the share of the pooled features that is set to zero in training, in [0, 1).
+    `channels` ``same`` repeats the grey image in three channels; ``imagenet`` normalises each
+    channel as a colour of ImageNet, so that they differ and `by_colour` is True.
     """
 
     by_colour: bool
@@ -81,12 +73,8 @@ class ImageClassifier(StoreModel):
     def features(self, images: Tensor) -> Tensor:
         """Compute the last feature maps, from which logits and activation maps are made.
 
-        Args:
-            images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S,
-                S).
-
-        Returns:
-            Maps after any activation function, float32 (B, C, h, w).
+        Images are square and grey, uint8 (B, 1, S, S). Maps are those after any activation
+        function, float32 (B, C, h, w).
         """
         maps: Tensor = self.trunk(self.pixels(images))
         return maps.float()
@@ -94,18 +82,8 @@ class ImageClassifier(StoreModel):
     def pixels(self, images: Tensor) -> Tensor:
         """Normalise grey images, and make the three channels that the network reads.
 
-        The channels differ if `by_colour` is True.
-
-        Args:
-            images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S,
-                S).
-
-        Returns:
-            Normalised pixels, float32 (B, 3, S, S).
-
-        Raises:
-            InputError: The images are not uint8, or their shape is not that of images of the size
-                that the model reads.
+        Images are square and grey, uint8 (B, 1, S, S), or InputError is raised. The pixels are
+        float32 (B, 3, S, S); the channels differ if `by_colour` is True.
         """
         pixels = super().pixels(images)
         return pixels * self._gain + self._shift if self.by_colour else pixels
@@ -129,8 +107,7 @@ class ImageClassifier(StoreModel):
         reads. The method ``layercam`` makes activation maps from them, because they are finer than
         the last maps.
 
-        Raises:
-            InputError: The backbone is not a sequence of layers.
+        Raises InputError if the backbone is not a sequence of layers.
         """
         if not isinstance(self.trunk, nn.Sequential):
             raise InputError(
@@ -144,25 +121,11 @@ class ImageClassifier(StoreModel):
         return self.trunk[n_before], grid.tiling() if cells_tile_image else grid
 
     def logits(self, features: Tensor) -> Tensor:
-        """Compute the logits of the findings from feature maps, in float32 also under autocast.
-
-        Args:
-            features: Maps from the method `features`, float32 (B, C, h, w).
-
-        Returns:
-            Logits of the K findings, float32 (B, K).
-        """
+        """Compute logits (B, K) from maps (B, C, h, w), in float32 also under autocast."""
         return self.head(features.mean(dim=(2, 3)))
 
     def head(self, pooled: Tensor) -> Tensor:
-        """Compute the logits of the findings from pooled features, in float32 also under autocast.
-
-        Args:
-            pooled: Mean of each of the C feature maps over its cells, float32 (B, C).
-
-        Returns:
-            Logits of the K findings, float32 (B, K).
-        """
+        """Compute logits (B, K) from pooled features (B, C), in float32 also under autocast."""
         with torch.autocast(pooled.device.type, enabled=False):
             logits: Tensor = self.classifier(self.dropout(pooled))
         return logits
@@ -170,12 +133,8 @@ class ImageClassifier(StoreModel):
     def map_method(self, requested: str) -> str:
         """Return the method by which activation maps are made if a user requests a method.
 
-        Args:
-            requested: Name of the requested method: ``cam``, ``gradcam`` or ``layercam``.
-
-        Returns:
-            The requested method, except for a network whose last layer reads a class token: it has
-            only maps by ``token_gradcam``.
+        It is the requested method, except for a network whose last layer reads a class token: it
+        has only maps by ``token_gradcam``.
         """
         if not isinstance(self.trunk, TimmTrunk) or not self.trunk.reads_token:
             return requested
@@ -187,11 +146,7 @@ class ImageClassifier(StoreModel):
         The mean of a map plus the bias of its finding is the logit of the finding. Nothing is
         rescaled, so maps of different images can be compared (Zhou et al. 2016).
 
-        Args:
-            features: Maps from the method `features`, float32 (B, C, h, w).
-
-        Returns:
-            Maps, float32 (B, K, h, w).
+        `features` are those of the method `features`; maps are float32 (B, K, h, w).
         """
         with torch.autocast(features.device.type, enabled=False):
             return torch.einsum("kc,bchw->bkhw", self.classifier.weight, features)
@@ -203,25 +158,13 @@ class ImageClassifier(StoreModel):
         cell depends on (Araujo et al. 2019). Strided layers shift the receptive fields up and to
         the left, in ResNet-18 by half a cell. The first edges may therefore be negative.
 
-        Args:
-            height: Height of the map, in cells.
-            width: Width of the map, in cells.
-
-        Returns:
-            Edges x1, y1, x2, y2 in px. The upper left corner of the image is (0, 0).
+        `height` and `width` are in cells. The edges are x1, y1, x2, y2 in px; the upper left corner
+        of the image is (0, 0).
         """
         return self._grid.frame(height, width)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the logit of each finding.
-
-        Args:
-            images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S,
-                S).
-
-        Returns:
-            Logits of the K findings, float32 (B, K).
-        """
+        """Compute the logits, float32 (B, K), of square grey images, uint8 (B, 1, S, S)."""
         return self.logits(self.features(images))
 
 
@@ -243,35 +186,14 @@ def build_classifier(
     gets the same head: the mean over its last maps and one linear layer. With this head class
     activation maps are exact.
 
-    Args:
-        backbone: Name of a network in `networks.registry.NETWORKS`, such as ``densenet121``, or
-            ``timm:NAME`` for a network of the package timm, or ``MODULE:NAME`` of the user's own.
-        n_findings: Number K of findings to predict.
-        image_size: Side S of the images, px.
-        last_stride: Stride of the last feature maps: distance of neighbouring cells in px of the
-            image. 16 leaves out the last halving, which gives more cells with the same parameters.
-            None keeps the network's own stride, usually 32.
-        dropout: Share of the pooled features that is set to zero in training, in [0, 1).
-        weights: ``imagenet`` for published weights, or None for random ones. `start_from` loads
-            weights of a file.
-        mean: Number that is subtracted from the pixels, which are scaled to [0, 1]. None takes the
-            mean that belongs to the network's published weights.
-        std: Number that the pixels are then divided by. None takes the standard deviation that
-            belongs to the published weights.
-        channels: Content of the network's three input channels. ``same`` repeats the grey image
-            three times. ``imagenet`` normalises the grey image by ImageNet's mean and standard
-            deviation of each colour, as public CheXNets were trained.
-
-    Returns:
-        The classifier. Its weights are random unless `weights` is ``imagenet``.
-
-    Raises:
-        InputError: An argument is outside its range, or the weights are not available.
-
-    Example:
-        >>> model = build_classifier("resnet18", image_size=64).eval()
-        >>> model(torch.zeros(2, 1, 64, 64, dtype=torch.uint8)).shape
-        torch.Size([2, 1])
+    `backbone` is of `networks.registry.NETWORKS`, ``timm:NAME`` or ``MODULE:NAME``. `last_stride`
+    is that of `build_trunk`: 16 gives more cells with the same parameters. `dropout` is the share
+    of the pooled features that is set to zero in training, in [0, 1). `weights` None are random;
+    `start_from` loads those of a file. `mean` and `std` normalise pixels that are scaled to [0, 1];
+    None takes those that belong to the published weights. `channels` ``same`` repeats the grey
+    image three times; ``imagenet`` normalises it by ImageNet's mean and standard deviation of each
+    colour, as public CheXNets were trained. Raises InputError if an argument is outside its range,
+    or the weights are not available.
     """
     if n_findings < 1:
         raise InputError(f"n_findings: expected at least 1, but got {n_findings}")
@@ -326,18 +248,10 @@ def start_from(model: ImageClassifier, checkpoint: Checkpoint, findings: Sequenc
     training by `cxr train` or to a public model), the rows of the last layer for shared findings
     are loaded as well.
 
-    Args:
-        model: Classifier from `build_classifier`. It stays unchanged if the weights do not fit.
-        checkpoint: The weights of a file or run, with the names of their findings (disease signs)
-            and of their network if these are known.
-        findings: Names of the findings that the model is to learn, such as ``["mass"]``, in the
-            order of its outputs. If it is empty, no row of the last layer is loaded.
-
-    Returns:
-        A sentence that says which part was loaded and which was not.
-
-    Raises:
-        InputError: The weights belong to another network, or contain a value that is not finite.
+    `findings` are those that the model is to learn, in the order of its outputs; without them no
+    row of the last layer is loaded. The sentence says which part was loaded and which was not.
+    Raises InputError if the weights belong to another network, or contain a value that is not
+    finite; the model then stays unchanged.
     """
     name = model.architecture["arguments"]["backbone"]
     rows = _shared_rows(model, checkpoint, findings)

@@ -24,12 +24,8 @@ _TOLERANCE = 1e-5  # largest component of the gradient of the mean loss at which
 class LabelledFeatures:
     """Features of N images, with the images' labels and patients.
 
-    Attributes:
-        features: C features of each image, which a network computed, as means over the image and
-            not standardised, float32 (N, C), finite.
-        targets: Labels for K findings (disease signs), float32 (N, K): 1 present, 0 absent, NaN
-            unknown.
-        patients: Id of the patient of each image, N texts.
+    `features` are means over the image and not standardised, float32 (N, C), finite. `targets` are
+    float32 (N, K): 1 present, 0 absent, NaN unknown. `patients` has N ids.
     """
 
     features: np.ndarray  # float32 (N, C)
@@ -50,18 +46,9 @@ def compute_labelled_features(
 ) -> LabelledFeatures:
     """Compute the pooled features of images, with the network in evaluation mode.
 
-    Args:
-        model: The network, which is moved to ``device``.
-        store: Object whose method `image` returns the pixels of an image id.
-        labels: Labels of the images by ``image_id``, with a column for each finding.
-        patients: Id of the patient of each image.
-        batch_size: Number of images that are computed together.
-        device: Device that computes.
-        precision: Number format of the network.
-        advance: Function that is called with the number of images of each batch.
-
-    Raises:
-        InputError: A feature is not finite; the message names the image.
+    The model moves to the device. `labels` have a column for each finding, by ``image_id``.
+    `advance` is called with the number of images of each batch. Raises InputError, which names the
+    image, if a feature is not finite.
     """
 
     def batches() -> Iterator[tuple[list[str], torch.Tensor]]:
@@ -83,13 +70,10 @@ def compute_labelled_features(
 class PenaltyTrial:
     """Losses of one fit of a logistic regression with one penalty, for one finding (disease sign).
 
-    Attributes:
-        finding: Position of the finding among the labels, from 0.
-        penalty: Factor of the penalty on large coefficients, see `fit_layer`.
-        train_loss: Mean cross entropy of the training images, without the penalty.
-        val_loss: Cross entropy of the validation images: the mean over patients of the mean of
-            their images. NaN if no label of the validation images is known.
-        kept: True for the penalty that was chosen for this finding.
+    `finding` is the position among the labels, from 0. The losses are cross entropies without the
+    penalty: the mean of the training images, and the mean over validation patients of the mean of
+    their images, NaN if no label is known. `kept` marks the penalty that was chosen; see
+    `fit_layer`.
     """
 
     finding: int
@@ -107,8 +91,8 @@ class FittedLayer:
     The layer takes features as they are, because the weights include the standardising.
 
     Attributes:
-        weight: Weights, float64 (K, C).
-        bias: Biases, float64 (K,).
+        weight: Float64 (K, C).
+        bias: Float64 (K,).
         trials: Result of the fit for each finding and penalty: all penalties of the first finding,
             the largest first, then those of the second finding, and so on. A finding in `constant`
             has one trial only.
@@ -138,24 +122,14 @@ def fit_layer(
 ) -> FittedLayer:
     """Fit a logistic regression for each finding, and choose its penalty on validation images.
 
-    A finding is a disease sign. The features are those that a fixed network computed for each
-    image.
-
     Features are standardised by the mean and the standard deviation of all training images. The
     loss is the mean cross entropy of the training images plus a penalty: half the squared norm of
     the weights of standardised features, times a factor. The factor with the lowest loss on the
-    validation images is kept, where each patient counts once, however many images there are. The
-    returned layer includes the standardising, so that it takes features as they are.
+    validation images, which are of other patients, is kept; each patient counts once, however many
+    images there are. The returned layer includes the standardising, so that it takes features as
+    they are.
 
-    Args:
-        train: Features, labels and patients of the training images.
-        validation: Features, labels and patients of the validation images, which are of other
-            patients.
-        penalties: Factors to choose from, all above 0, such as ``[0.01, 100.0]``.
-
-    Returns:
-        The layer with the chosen penalties. For a finding without a known validation label, the
-        largest factor is kept.
+    All penalties are above 0. For a finding without a known validation label, the largest is kept.
 
     Example:
         >>> features = np.array([[0.0], [1.0], [2.0], [3.0]], np.float32)

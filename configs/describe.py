@@ -22,14 +22,9 @@ _FOR = "# For: "  # begins the line of a packaged file that names its machine an
 class ConfigSummary(NamedTuple):
     """A short description of a training configuration that comes with the program.
 
-    Attributes:
-        name: Name, such as ``chexnet``.
-        kind: ``detector`` or ``classifier``.
-        network: Name of the backbone's network.
-        image_size: Side of the square images to which the model's input is resized, px.
-        epochs: Largest number of epochs; a dash for a probe (a linear layer on frozen features).
-        weights: Initial weights, such as ``imagenet``; ``none`` for random weights.
-        suits: Machine and purpose for which the configuration was made, as a phrase.
+    `image_size` is the side of the square input, px. `epochs` are the largest number; a dash for a
+    probe (a linear layer on frozen features). `weights` are ``none`` for random ones. `suits` is a
+    phrase on the machine and purpose for which the configuration was made.
     """
 
     name: str
@@ -42,14 +37,7 @@ class ConfigSummary(NamedTuple):
 
 
 def summaries() -> list[ConfigSummary]:
-    """Return a summary of every training configuration that comes with the program.
-
-    The summaries of detectors come before those of classifiers.
-
-    Example:
-        >>> [summary.network for summary in summaries() if summary.name == "retinanet"]
-        ['resnet50']
-    """
+    """Return a summary of every configuration that comes with the program, detectors first."""
     unsorted = [_summary(find_config(name)) for name in packaged_configs()]
     return sorted(unsorted, key=lambda summary: summary.kind, reverse=True)
 
@@ -131,13 +119,6 @@ def annotated(config: Config) -> str:
 
     `read_config` reads the text back as the same configuration. TOML cannot express a key without a
     value, so such a key is commented out.
-
-    Args:
-        config: Configuration of a training: a detector, a classifier or a probe (a linear layer on
-            frozen features).
-
-    Returns:
-        TOML with a comment above each key.
 
     Example:
         >>> text = annotated(read_config(find_config("chexnet")))

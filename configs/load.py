@@ -35,19 +35,8 @@ def packaged_configs() -> list[str]:
 def find_config(name: str, more_names: Sequence[str] = ()) -> Path:
     """Return the file of a configuration, given its path or its name.
 
-    Args:
-        name: Path of a TOML file, or name of a configuration that comes with the program.
-        more_names: Further names that the user may have meant, for the error message.
-
-    Returns:
-        Path of the file.
-
-    Raises:
-        InputError: There is no such file and no such name.
-
-    Example:
-        >>> find_config("chexnet").name
-        'chexnet.toml'
+    `more_names` are further names that the user may have meant, for the error message. Raises
+    InputError if there is no such file and no such name.
     """
     if Path(name).is_file():
         return Path(name)
@@ -64,9 +53,6 @@ def find_config(name: str, more_names: Sequence[str] = ()) -> Path:
 
 def is_backbone(name: str) -> bool:
     """Return True for a network of a classifier that is neither a file nor a configuration.
-
-    Args:
-        name: Name of a network, such as ``resnet50``, of a configuration, or path of a file.
 
     Example:
         >>> is_backbone("resnet50"), is_backbone("chexnet")
@@ -88,14 +74,9 @@ def keys_of_backbone(
 ) -> dict[str, Any]:
     """Return the keys that the configuration ``chexnet`` gets for another network.
 
-    Args:
-        backbone: Name of the network, as `is_backbone` knows it.
-        overrides: New values, as in `read_config`. They decide where they name a key, but images
-            are never smaller than the network reads.
-
-    Returns:
-        Values by ``section.key``: name and network, and what the network needs beside: the learning
-        rate of VGG, images that are large enough for InceptionV3.
+    `overrides` (as in `read_config`) decide where they name a key, but images are never smaller
+    than the network reads. The keys ``section.key`` are name and network, and what the network
+    needs beside: the learning rate of VGG, images that are large enough for InceptionV3.
 
     Example:
         >>> keys_of_backbone("vgg16")["training.learning_rate"]
@@ -123,19 +104,7 @@ def keys_of_backbone(
 def read_named_config(name: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
     """Read a configuration by its file, its name, or a network for the configuration ``chexnet``.
 
-    Args:
-        name: Path of a TOML file, name of a configuration, or name of a classifier's network.
-        overrides: New values, as in `read_config`.
-
-    Returns:
-        The complete configuration.
-
-    Raises:
-        InputError: There is nothing of this name, or the configuration is not valid.
-
-    Example:
-        >>> read_named_config("resnet50").name
-        'ResNet-50'
+    Raises InputError if there is nothing of this name, or the configuration is not valid.
     """
     if is_backbone(name):
         return read_config(find_config(_OF_BACKBONES), keys_of_backbone(name, overrides))
@@ -145,21 +114,10 @@ def read_named_config(name: str, overrides: Sequence[str] | Mapping[str, Any] = 
 def read_config(path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
     """Read a configuration in TOML, check it, and add the defaults of missing keys.
 
-    Args:
-        path: TOML file.
-        overrides: New values by ``section.key``, or texts ``section.key=value``. In a text the
-            value is written as in TOML, but a plain word needs no quotes.
-
-    Returns:
-        The complete configuration of a detector or a classifier.
-
-    Raises:
-        InputError: The file cannot be read, a key is missing or unknown (the message suggests the
-            most similar key), or a value has the wrong type or lies outside its range.
-
-    Example:
-        >>> read_config(find_config("chexnet"), ["training.epochs=3"]).training.epochs
-        3
+    `overrides` are new values by ``section.key``, or texts ``section.key=value``, in which a value
+    is written as in TOML, but a plain word needs no quotes. Raises InputError if the file cannot be
+    read, a key is missing or unknown (the message suggests the most similar key), or a value has
+    the wrong type or lies outside its range.
     """
     content = read_toml_file(path)
     values = _values_of(overrides)
@@ -170,16 +128,8 @@ def read_config(path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -
 def parse_config(text: str, source: str) -> Config:
     """Check a configuration in TOML that a training has stored, and add defaults of missing keys.
 
-    Args:
-        text: The configuration in TOML.
-        source: Name of the file that contains the text, with which error messages begin.
-
-    Returns:
-        The complete configuration of a detector or a classifier.
-
-    Raises:
-        InputError: The text is not valid TOML, a key is missing or unknown, or a value is not
-            allowed.
+    Messages begin with `source`, the name of the file that contains the text. Raises InputError if
+    the text is not valid TOML, a key is missing or unknown, or a value is not allowed.
     """
     content = parse_toml(text, source)
     return _check(content, source, set())
@@ -188,11 +138,7 @@ def parse_config(text: str, source: str) -> Config:
 def dump_config(config: BaseModel) -> str:
     """Return a configuration as TOML text with all values, including the defaults.
 
-    Args:
-        config: A configuration, or one of its sections, such as ``config.training``.
-
-    Returns:
-        TOML text with one line for each key that has a value.
+    It may be one of its sections, such as ``config.training``. A key without a value has no line.
 
     Example:
         >>> dump_config(read_config(find_config("chexnet"))).splitlines()[0]
@@ -205,12 +151,7 @@ def dump_config(config: BaseModel) -> str:
 def first_difference(old: BaseModel, new: BaseModel) -> str | None:
     """Return a phrase about the first key in which two configurations differ.
 
-    Args:
-        old: Earlier configuration, or one of its sections.
-        new: Present configuration, of the same class.
-
-    Returns:
-        The key with both values in one phrase; None if the configurations are equal.
+    Both are of the same class; a section will do. None if they are equal.
 
     Example:
         >>> old = read_config(find_config("chexnet"), ["training.seed=1"])
@@ -243,14 +184,9 @@ def replace_keys(content: dict[str, Any], values: Mapping[str, Any], source: str
     becomes a probe (a linear layer on frozen features: ``model.trainable=none``), the keys that a
     probe does not have are removed first.
 
-    Args:
-        content: The configuration as nested dictionaries: keys by section.
-        values: New values by ``section.key``, such as ``{"training.epochs": 3}``.
-        source: Name of the option or file that gave the values, for messages. ``{}`` in it stands
-            for the key, as in ``--set {}``.
-
-    Raises:
-        InputError: There is no such architecture, or a name of a section is used as a key.
+    `values` are by ``section.key``, such as ``{"training.epochs": 3}``. `source` names the option
+    or file that gave them, for messages; ``{}`` in it stands for the key, as in ``--set {}``.
+    Raises InputError if there is no such architecture, or a name of a section is used as a key.
     """
     key = "model.architecture"
     model = content.get("model")
@@ -360,11 +296,9 @@ def _config_class(kind: str, architecture: str, position: str, trainable: str = 
 class KeyProblem(NamedTuple):
     """Problem of one key of a settings file.
 
-    Attributes:
-        key: Key as ``section.key``; empty for a rule over the whole file.
-        message: Description of the problem.
-        is_rule: True if a check of this program failed, such as one over several keys. False if a
-            key is unknown or missing, or its value has a wrong type or is out of range.
+    `key` is ``section.key``; empty for a rule over the whole file. `is_rule` is True if a check of
+    this program failed, such as one over several keys; False if a key is unknown or missing, or its
+    value has a wrong type or is out of range.
     """
 
     key: str
@@ -379,13 +313,8 @@ def first_problem(error: ValidationError, settings: type[BaseModel]) -> KeyProbl
     often the misspelt form of a key that is also reported as missing. Else the first problem is
     chosen.
 
-    Args:
-        error: Error that pydantic raised when it checked the content of the file.
-        settings: Class with all keys of the file. The message suggests its most similar key for an
-            unknown key.
-
-    Returns:
-        The key and the description of its problem.
+    `settings` has all keys of the file; the message suggests the most similar one for an unknown
+    key.
     """
     errors = error.errors(include_url=False, include_context=False)
     first = min(errors, key=lambda e: e["type"] != "extra_forbidden")

@@ -103,9 +103,8 @@ LastStride = Annotated[Literal[16, 32] | None, BeforeValidator(_none_as_left_out
 class Changes:
     """Metadata of a setting: what another value of it changes in a model.
 
-    Attributes:
-        shape: True if tensors get another shape, so that weights of another value do not fit.
-        loss: True if only the loss of a training changes; the weights fit.
+    `shape`: tensors get another shape, so that weights of another value do not fit. `loss`: only
+    the loss of a training changes; the weights fit.
     """
 
     shape: bool = False
@@ -134,15 +133,11 @@ class ModelSettings(Section):
     """Keys of ``[model]`` that detectors and classifiers share.
 
     Attributes:
-        backbone: Name of the network on which the model is built, such as ``resnet50``.
-        weights: Initial weights: ``none`` (random), ``imagenet``, a file, or the folder of a
-            training.
         trainable: Parts of the backbone whose weights are trained: ``all``, ``head`` (no part of
             the backbone), ``head_first`` (no part in the first epoch, then all), ``stages`` (none
             in the first epoch, then one more in each epoch, from the deepest), or the number of
             stages from the deepest. None trains the three deepest stages if `weights` are published
             ones, else all.
-        compile: True compiles the backbone by ``torch.compile`` while it is trained.
     """
 
     backbone: Annotated[str, CHANGES_SHAPE] = Field(
@@ -175,22 +170,13 @@ class DetectorModelSettings(ModelSettings):
     """Keys of ``[model]`` that every detector has.
 
     `detector_settings` returns the class with all keys of one architecture.
-
-    Attributes:
-        architecture: Name of the architecture, such as ``retinanet``.
     """
 
     architecture: str = Field(default="retinanet", description="see docs/architectures.md")
 
 
 class BackboneDetectorSettings(DetectorModelSettings):
-    """Keys of the detectors of this program, in addition to those of every detector.
-
-    Attributes:
-        backbone: Name of the backbone's network, such as ``resnet50``, or ``timm:NAME``.
-        norm: Normalisation of the backbone: ``frozen`` batch norm, live ``batch`` norm, or
-            ``group`` norm.
-    """
+    """Keys of the detectors of this program, in addition to those of every detector."""
 
     backbone: Annotated[DetectorBackbone, CHANGES_SHAPE] = Field(
         default="resnet50", description="a network of docs/weights.md, or timm:NAME"
@@ -215,14 +201,7 @@ class BackboneDetectorSettings(DetectorModelSettings):
 
 
 class AnchorDetectorSettings(BackboneDetectorSettings):
-    """Keys of the detectors with anchors on five levels of a feature pyramid.
-
-    Attributes:
-        fpn_channels: Number of channels of the pyramid's feature maps.
-        anchor_sizes: Side of the smallest anchor of each level, px; None chooses them by the image
-            size.
-        anchor_ratios: Ratios of height to width, of which each level has anchors.
-    """
+    """Keys of the detectors with anchors on five levels of a feature pyramid."""
 
     fpn_channels: Annotated[int, CHANGES_SHAPE] = Field(
         default=256, ge=8, le=1024, description="width of the pyramid"
@@ -245,10 +224,6 @@ class RetinaNetSettings(AnchorDetectorSettings):
         head: Version of the head: ``v2`` has group norm and the GIoU loss, ``v1`` neither.
         head_convs: Number of convolutions in each of the two heads, which classify and place the
             boxes.
-        weights: Initial weights: ``none`` (random), ``imagenet``, ``coco``, a file, or the folder
-            of a training.
-        box_loss: Loss of the boxes; ``auto`` takes ``l1`` with head ``v1`` and ``giou`` with
-            ``v2``.
     """
 
     head: Annotated[Literal["v1", "v2"], CHANGES_SHAPE] = Field(
@@ -276,14 +251,7 @@ class RetinaNetSettings(AnchorDetectorSettings):
 
 
 class DeformableDetrSettings(BackboneDetectorSettings):
-    """Keys of Deformable DETR; `detection.others.detr.LesionDetr` takes them as arguments.
-
-    Attributes:
-        queries: Number of boxes that the network looks for in an image.
-        channels: Number of channels of the transformer's features, a multiple of 32.
-        encoder_layers: Number of encoder layers.
-        decoder_layers: Number of decoder layers, each with its own losses.
-    """
+    """Keys of Deformable DETR; `detection.others.detr.LesionDetr` takes them as arguments."""
 
     queries: Annotated[int, CHANGES_SHAPE] = Field(
         default=300, ge=1, le=1000, description="boxes looked for in an image"
@@ -303,7 +271,6 @@ class RtDetrSettings(DeformableDetrSettings):
     """Keys of RT-DETR and D-FINE; `detection.others.detr.LesionDetr` takes them as arguments.
 
     Attributes:
-        encoder_layers: Number of encoder layers, on the coarsest maps.
         denoising: Number of additional queries that are made of noisy true boxes in training
             (denoising); 0 makes none.
     """
@@ -320,7 +287,6 @@ class FCOSSettings(BackboneDetectorSettings):
     """Keys of FCOS; `detection.others.torchvision_detectors.LesionFCOS` takes them as arguments.
 
     Attributes:
-        fpn_channels: Number of channels of the feature pyramid.
         head_convs: Number of convolutions in each of the two heads, which classify and place the
             boxes.
     """
@@ -334,12 +300,7 @@ class FCOSSettings(BackboneDetectorSettings):
 
 
 class FasterRCNNSettings(AnchorDetectorSettings):
-    """Keys of Faster R-CNN, the arguments of `torchvision_detectors.LesionFasterRCNN`.
-
-    Attributes:
-        box_channels: Number of outputs of each fully connected layer that classifies a proposed
-            box.
-    """
+    """Keys of Faster R-CNN, the arguments of `torchvision_detectors.LesionFasterRCNN`."""
 
     box_channels: Annotated[int, CHANGES_SHAPE] = Field(
         default=1024, ge=8, le=4096, description="width of the layers that classify a proposal"
@@ -358,17 +319,10 @@ _SETTINGS_BY_ARCHITECTURE: dict[str, type[DetectorModelSettings]] = {
 
 
 def own_detector(name: str) -> Any:
-    """Import the class of a detector of the user's own.
+    """Import a detector class of the user's own, ``MODULE:NAME`` of a subclass of `Detector`.
 
-    Args:
-        name: ``MODULE:NAME`` of a subclass of `detection.detector.Detector`.
-
-    Returns:
-        The class of the detector, from which networks are built.
-
-    Raises:
-        ValueError: The name is of no architecture, or its class cannot be imported or is no
-            detector.
+    Raises ValueError if the name is of no architecture, or its class cannot be imported or is no
+    detector.
     """
     if not is_own_part(name):
         names = registry.DETECTORS
@@ -382,20 +336,10 @@ def own_detector(name: str) -> Any:
 
 
 def detector_settings(architecture: str) -> type[DetectorModelSettings]:
-    """Return the class of the model settings of a detector architecture.
+    """Return the class with the keys that a detector architecture has in the section ``[model]``.
 
-    Each architecture has keys of its own in the section ``[model]`` of a configuration.
-
-    Args:
-        architecture: Name of the architecture, such as ``retinanet``, or ``MODULE:NAME`` of a
-            detector of the user's own.
-
-    Raises:
-        ValueError: There is no such architecture.
-
-    Example:
-        >>> detector_settings("fcos").__name__
-        'FCOSSettings'
+    The architecture may be ``MODULE:NAME`` of a detector of the user's own. Raises ValueError if
+    there is none.
     """
     own_settings = _SETTINGS_BY_ARCHITECTURE.get(architecture)
     return own_settings or own_detector(architecture).Settings
@@ -405,16 +349,11 @@ class ClassifierModelSettings(ModelSettings):
     """Keys of an image classifier, the arguments of `classification.model.build_classifier`.
 
     Attributes:
-        backbone: Name of the network, such as ``densenet121``; ``timm:NAME``; or ``MODULE:NAME`` of
-            the user's own.
         last_stride: Side of one cell of the last feature maps in px of the input, 16 or 32; None
             keeps the stride of the network.
         dropout: Share of the pooled features that is set to zero in training, in [0, 1).
-        trainable: Parts of the backbone whose weights are trained: ``all``, ``head`` (no part of
-            the backbone), ``head_first`` (no part in the first epoch, then all), ``stages`` (none
-            in the first epoch, then one more in each epoch, from the deepest), or the number of
-            stages from the deepest. ``none`` makes the model a probe (a fitted linear layer on
-            frozen features), which has its own keys.
+        trainable: As for `ModelSettings`. ``none`` makes the model a probe (a fitted linear layer
+            on frozen features), which has its own keys.
     """
 
     backbone: Annotated[ClassifierBackbone, CHANGES_SHAPE] = Field(
@@ -436,13 +375,6 @@ class ProbeModelSettings(Section):
     """Keys of a probe's encoder: a network with its weights.
 
     A probe is a linear layer that is fitted to the features of a frozen encoder.
-
-    Attributes:
-        backbone: Name of the encoder's network, or ``timm:NAME``.
-        weights: Weights of the encoder: ``imagenet``, a file, or the folder of a training.
-        last_stride: Side of one cell of the last feature maps in px of the input, 16 or 32; None
-            keeps the stride of the network.
-        trainable: Always ``none``: the encoder stays as it is.
     """
 
     backbone: Annotated[str, _network("classifier"), _NAME] = Field(

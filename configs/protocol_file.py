@@ -24,7 +24,6 @@ class ProtocolFile(Section):
     """Keys of a protocol, the file that fixes the question of a comparison beforehand.
 
     Attributes:
-        target: Name of the target (finding, or group of findings) that is evaluated.
         metric: List with the short name of the primary metric, such as ``["auroc"]``, or the list
             ``["sensitivity", "specificity"]``.
         policy: Name of the rule that chooses the threshold for the metric, such as ``max_f1``;
@@ -34,7 +33,7 @@ class ProtocolFile(Section):
             each group of images with the same value.
         reference: Name of the system (a model or a human reader) with which the others are
             compared; None takes the first system.
-        unit: What a decision is made for: ``image``, ``study`` or ``patient``; None takes images.
+        unit: What a decision is made for; None takes images.
     """
 
     target: Name = Field(description="What is evaluated.")
@@ -56,13 +55,7 @@ class ProtocolFile(Section):
 
 
 class ReadProtocol(NamedTuple):
-    """Content of a protocol, the file that fixes the question of a comparison beforehand.
-
-    Attributes:
-        keys: The checked content, one field for each key of the file.
-        sha256: SHA-256 digest of the file, hexadecimal, by which a later change of the file is
-            noticed.
-    """
+    """Content of a protocol file, with the SHA-256 by which a later change of it is noticed."""
 
     keys: ProtocolFile
     sha256: str
@@ -71,15 +64,8 @@ class ReadProtocol(NamedTuple):
 def read_protocol(path: Path) -> ReadProtocol:
     """Read and check a protocol, the file that fixes the question of a comparison beforehand.
 
-    Args:
-        path: A TOML file with the keys of `ProtocolFile`.
-
-    Returns:
-        The content of the file and its digest.
-
-    Raises:
-        InputError: The file cannot be read, a key is missing or unknown (the message suggests the
-            most similar key), or a value has the wrong type or lies outside its range.
+    Raises InputError if the file cannot be read, a key is missing or unknown (the message suggests
+    the most similar key), or a value has the wrong type or lies outside its range.
     """
     keys = read_toml_file(path)
     try:

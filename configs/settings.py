@@ -71,8 +71,7 @@ class DataSettings(Section):
     Attributes:
         target: Name of the target (finding, or group of findings) that is learned; None takes the
             only target of the data set.
-        split: Name of a split of the data set.
-        image_size: Side in px of the squares to which images are resized, a multiple of 32.
+        image_size: Side in px of the squares to which images are resized.
     """
 
     target: str | None = Field(
@@ -85,12 +84,7 @@ class DataSettings(Section):
 
 
 class DetectorDataSettings(DataSettings):
-    """Keys of ``[data]`` for a detector, whose images must be large enough for its feature pyramid.
-
-    Attributes:
-        image_size: Side in px of the squares to which images are resized, a multiple of 32, at
-            least 96.
-    """
+    """Keys of ``[data]`` for a detector; images must be large enough for its feature pyramid."""
 
     # At 64 px P6 is a single pixel, and oneDNN's bf16 gradient of the convolution from it to P7
     # is not initialised (torch 2.15 on AVX512-BF16): training would end in noise or NaN.
@@ -150,9 +144,6 @@ class TrainingSettings(Section):
     """Keys of ``[training]`` that detectors and classifiers share.
 
     Attributes:
-        seed: Random seed of initial weights, order of the images and augmentation.
-        epochs: Largest number of epochs.
-        batch_size: Number of images of a batch, of all devices together.
         accumulate: Number of batches whose gradients are added up for one optimiser step.
         optimiser: ``adamw``, ``adam`` (adds the weight decay to the gradient), ``sgd`` (with
             Nesterov momentum) or ``rmsprop``.
@@ -164,23 +155,15 @@ class TrainingSettings(Section):
             ``constant``, ``step`` (a tenth after 2/3 and 11/12 of the training) or ``plateau`` (a
             tenth after 3 epochs without improvement of `monitor`).
         warmup_epochs: Number of first epochs in which the learning rate rises, such as 0.5.
-        clip: Largest norm of the gradient; 0 does not limit it.
         ema_decay: Decay of a moving average of the weights, in [0, 1); 0 does not average.
         positive_share: Share of positive images among the training images that are drawn, in [0,
             1); 0 draws each image equally often.
-        patience: Number of epochs without improvement of `monitor` after which the training stops;
-            0 never stops it early.
+        patience: Number of epochs without improvement of `monitor` after which the training stops.
         monitor: Name of the metric on validation images that selects the best epoch, such as
             ``val_loss``.
-        precision: Number format of the computation, ``fp32``, ``bf16`` or ``fp16``; ``auto`` takes
-            the format that suits the device.
-        workers: Number of processes that load images for each device; 0 loads them in the training
-            process, and ``auto`` chooses the number.
+        workers: Number of processes that load images for each device.
         loggers: Names of programs that log the metrics in addition to the file ``metrics.csv``,
             such as ``tensorboard``, or ``MODULE:NAME`` of Lightning loggers of the user's own.
-        module: ``MODULE:NAME`` of a class of the user's own that says how a step learns, such as
-            with another loss; None for the program's.
-        callbacks: ``MODULE:NAME`` of each Lightning callback of the user's own.
     """
 
     seed: int = Field(
@@ -272,8 +255,6 @@ class ClassifierTrainingSettings(TrainingSettings):
     """Keys of ``[training]`` for a classifier, including its loss.
 
     Attributes:
-        monitor: Metric on validation images that selects the best epoch: ``auroc``,
-            ``average_precision`` or ``val_loss``. ``epoch`` keeps the last epoch.
         positive_weight: Factor by which the loss of positive labels is multiplied; ``balanced``
             takes the number of negative labels divided by that of positive labels.
         label_smoothing: Share of each label that is moved to one half; 0.1 turns 1 into 0.95.
@@ -301,11 +282,9 @@ class ProbeTrainingSettings(Section):
     Attributes:
         seed: Number that tells trainings apart. It does not change the result, because the fit
             draws nothing at random.
-        batch_size: Number of images whose features are computed together.
         penalties: Factors to choose from. Half the squared norm of the layer's weights, times the
             factor, is added to the mean loss. For each finding the factor with the lowest loss on
             validation images is chosen.
-        precision: Number format in which the encoder computes, ``fp32`` or ``bf16``.
     """
 
     # What other trainings choose, and a probe does not.
@@ -338,14 +317,7 @@ class _Config(_AnyConfig):
 
 
 class DetectorConfig(_Config):
-    """Configuration of a detector; `config_class` adds the keys of its architecture.
-
-    Attributes:
-        kind: Always ``detector``.
-        data: Target (finding that is learned), split and image size.
-        model: Architecture and backbone, with their settings.
-        training: Optimiser, learning rate, number of epochs and further settings.
-    """
+    """Configuration of a detector; `config_class` adds the keys of its architecture."""
 
     kind: Literal["detector"]
     data: DetectorDataSettings
@@ -354,13 +326,7 @@ class DetectorConfig(_Config):
 
 
 class ClassifierConfig(_Config):
-    """Configuration of a classifier.
-
-    Attributes:
-        kind: Always ``classifier``.
-        model: Backbone with its settings.
-        training: Optimiser, learning rate, loss, number of epochs and further settings.
-    """
+    """Configuration of a classifier."""
 
     kind: Literal["classifier"]
     model: ClassifierModelSettings
@@ -380,11 +346,6 @@ class ProbeConfig(_AnyConfig):
     """Configuration of a probe: a classifier with a frozen encoder and a fitted last layer.
 
     There is no augmentation, because the features of each image are computed once.
-
-    Attributes:
-        kind: Always ``classifier``.
-        model: Frozen encoder: a network with its weights.
-        training: Penalties to choose from, and settings of the computation.
     """
 
     kind: Literal["classifier"]
@@ -406,19 +367,9 @@ def config_class(
 
     The keys of a detector also depend on its architecture.
 
-    Args:
-        kind: ``detector`` or ``classifier``.
-        architecture: Name of a detector's architecture, such as ``retinanet``. It has no effect for
-            a classifier.
-        trainable: Value of the key ``model.trainable``. It matters only for a classifier. There,
-            ``none`` means a probe: a linear layer that is fitted to frozen features.
-
-    Raises:
-        ValueError: No detector has this architecture.
-
-    Example:
-        >>> config_class("classifier", trainable="none").__name__
-        'ProbeConfig'
+    `trainable` is the value of ``model.trainable``; of a classifier, ``none`` means a probe: a
+    linear layer that is fitted to frozen features. Raises ValueError if no detector has this
+    architecture.
     """
     if kind == "classifier":
         return ProbeConfig if trainable == "none" else ClassifierConfig

@@ -32,21 +32,10 @@ def group_norm(channels: int) -> nn.GroupNorm:
     With a fixed number of 32 groups, a small model would have only one or two values in a group on
     the coarsest level (P7) of the feature pyramid, and normalising so few values would erase them.
 
-    Args:
-        channels: Number of channels, a multiple of 8.
-
-    Returns:
-        The layer, with a weight and a bias for each channel.
-
-    Raises:
-        InputError: `channels` is not a positive multiple of 8.
+    `channels` must be a positive multiple of 8, or InputError is raised.
 
     Source:
         Wu and He 2018, Group Normalization.
-
-    Example:
-        >>> group_norm(64).num_groups
-        8
     """
     if channels < _CHANNELS_PER_GROUP or channels % _CHANNELS_PER_GROUP:
         raise InputError(
@@ -99,20 +88,12 @@ NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
 def build_body(name: str, norm: str) -> nn.Module:
     """Build the backbone of a detector: a network without pooling and classifier, untrained.
 
-    Args:
-        name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet50``, or
-            ``timm:NAME`` for a network of the package timm. The layers of the network must be its
-            children in forward order, and it must be possible to build it on torch's meta device.
-        norm: Normalisation of its layers: ``frozen`` (batch norm with fixed statistics and
-            weights), ``batch`` (batch norm that learns) or ``group`` (group norm). ``batch`` leaves
-            a network without batch norm as it is.
-
-    Returns:
-        The backbone with random weights.
-
-    Raises:
-        InputError: There is no such network or norm, the network accepts images of one size only,
-            or ``frozen`` or ``group`` is given for a network without batch norm.
+    `name` is of `networks.registry.NETWORKS`, or ``timm:NAME``. The layers of the network must be
+    its children in forward order, and it must be possible to build it on torch's meta device.
+    `norm` is ``frozen`` (batch norm with fixed statistics and weights), ``batch`` (which learns,
+    and leaves a network without batch norm as it is) or ``group``. Raises InputError if there is no
+    such network or norm, the network accepts images of one size only, or has no batch norm to
+    freeze or replace.
     """
     if find_network(name, "detector").fixed_size:
         raise InputError(
@@ -194,13 +175,7 @@ def body_stages(name: str, body: nn.Module) -> list[list[nn.Module]]:
 
     Networks of timm keep their own stages; for example, ConvNeXt has no stage of 2 px.
 
-    Args:
-        name: Name of the backbone's network, such as ``resnet50``.
-        body: The backbone, as it is inside the feature pyramid that `DetectorStart.pyramid`
-            returns.
-
-    Returns:
-        The layers of each stage, in forward order. The layers are those of `body`, not copies.
+    The layers are in forward order, and are those of `body`, not copies.
     """
     if name.startswith(TIMM):
         return timm_stages(body.get_submodule("model"))

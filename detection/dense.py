@@ -18,9 +18,9 @@ class HeadPass(NamedTuple):
 
     Attributes:
         outputs: Outputs of the heads (the layers that score anchors and fit boxes) by name, such as
-            ``cls_logits``, float32, each (B, A, ...).
-        anchors: Anchors of each image, float32 (A, 4) xyxy in px of the square images that the
-            network reads.
+            ``cls_logits``, each (B, A, ...).
+        anchors: Anchors of each image, (A, 4) xyxy in px of the square images that the network
+            reads.
         level_sizes: Number of anchors on each level of the feature pyramid; the sum is A.
     """
 
@@ -65,15 +65,9 @@ class DenseDetector(Detector):
         """
 
     def run(self, images: Tensor, targets: Targets | None = None) -> HeadPass:
-        """Run the backbone and the heads (the layers that score anchors and fit boxes) over images.
+        """Run the backbone and the heads over square grey images, uint8 ``(B, 1, S, S)``.
 
-        Args:
-            images: B square grey images of S x S px (resized, with black borders), uint8 ``(B, 1,
-                S, S)``.
-            targets: True boxes of each image; not used by this method.
-
-        Returns:
-            Outputs of the heads and anchors, float32 also under autocast.
+        Outputs and anchors are float32 also under autocast. The targets are not used.
         """
         pixels = self.pixels(images)  # (B, 3, S, S)
         features = list(self.backbone(pixels).values())
@@ -96,12 +90,8 @@ class DenseDetector(Detector):
         On a CPU `detection.frames` computes them, as for exported networks. On a GPU the whole
         batch is computed at once.
 
-        Args:
-            passed: Output of the method `run` for the images.
-
-        Returns:
-            For each image its boxes in px of the square images, by falling score, at most 100 of
-            each finding; None for an image whose output is not finite.
+        Boxes are in px of the square images, by falling score, at most 100 of each finding; None
+        for an image whose output is not finite.
         """
         outputs = {name: output.detach() for name, output in passed.outputs.items()}
         with torch.autocast(passed.anchors[0].device.type, enabled=False):
@@ -116,17 +106,9 @@ class DenseDetector(Detector):
     def decode_batch(self, logits: Tensor, offsets: Tensor, passed: HeadPass) -> Detections:
         """Compute the boxes of all images of a batch at once, by the rules of `decode_boxes`.
 
-        Args:
-            logits: Logits of the K findings (without background) for B images and A anchors,
-                float32 (B, A, K).
-            offsets: Offsets of the boxes from the anchors, float32 (B, A, 4), as for
-                `decode_anchors`.
-            passed: Output of the method `run`, of which the anchors and the numbers of anchors on
-                each level are read.
-
-        Returns:
-            For each image its boxes in px of the square images, by falling score; None for an image
-            whose output is not finite.
+        Logits of the K findings, without background, are float32 (B, A, K); offsets are (B, A, 4),
+        as for `decode_anchors`. Boxes are in px of the square images, by falling score; None for an
+        image whose output is not finite.
         """
         n_images, _, n_findings = logits.shape
         finite = logits.isfinite().all(dim=(1, 2)) & offsets.isfinite().all(dim=(1, 2))  # (B,)
@@ -153,14 +135,7 @@ class DenseDetector(Detector):
 
 
 def image_list(pixels: Tensor) -> ImageList:
-    """Wrap pixels in the class that torchvision's detectors read. Nothing is padded.
-
-    Args:
-        pixels: Normalised pixels, float (B, 3, S, S).
-
-    Returns:
-        The pixels with the size of each image, (S, S).
-    """
+    """Wrap pixels, float (B, 3, S, S), in the class that torchvision's detectors read."""
     return ImageList(pixels, [(pixels.shape[2], pixels.shape[3])] * len(pixels))
 
 
@@ -170,13 +145,9 @@ def decode_anchors(offsets: Tensor, anchors: Tensor) -> Tensor:
     This function replaces that of torchvision, which would send a constant to the GPU at each call.
     The logarithms are limited, so that a box is at most 62.5 times as wide or high as its anchor.
 
-    Args:
-        offsets: Offsets (N, 4): shift of the centre along x and y as shares of the anchor's width
-            and height, then the logarithms of the factors for width and height.
-        anchors: Anchors (N, 4) xyxy, px.
-
-    Returns:
-        Boxes (N, 4) xyxy, px.
+    Anchors and boxes are (N, 4) xyxy, px. Offsets (N, 4) are the shift of the centre along x and y
+    as shares of the anchor's width and height, then the logarithms of the factors for width and
+    height.
 
     Example:
         >>> decode_anchors(torch.tensor([[0.5, 0.0, 0.0, 0.0]]), torch.tensor([[0.0, 0, 8, 8]]))

@@ -32,11 +32,8 @@ from cxr_compare.networks.store_model import (
 class LesionBatch(ImageBatch):
     """A batch of images with lesion boxes, from which a detector learns.
 
-    Attributes:
-        boxes: For each image, its N true boxes, float32 (N, 4) xyxy in px of the images of the
-            batch.
-        labels: For each image, the number of the finding (disease sign) of each box, from 1, int64
-            (N,).
+    Each image has N boxes, float32 (N, 4) xyxy in px of the images of the batch, with the number of
+    the finding of each, from 1, int64 (N,).
     """
 
     boxes: list[Tensor]
@@ -133,11 +130,7 @@ class Detector(StoreModel):
     def fetch_coco(self) -> dict[str, Tensor]:
         """Read torchvision's COCO weights of this detector, which may have to be downloaded.
 
-        Returns:
-            Tensors by the names that torchvision gives them.
-
-        Raises:
-            InputError: There are no such weights for this detector.
+        Tensors have torchvision's names. Raises InputError if this detector has no such weights.
         """
         raise InputError("weights: expected none, imagenet, a file or a run, but got 'coco'")
 
@@ -189,18 +182,8 @@ class Detector(StoreModel):
     def forward(self, images: Tensor, targets: Targets | None = None) -> Any:
         """Return losses in training mode and `Detections` in evaluation mode, as torchvision does.
 
-        Args:
-            images: B square grey images of S x S px (resized, with black borders), uint8 ``(B, 1,
-                S, S)``.
-            targets: True boxes and labels of each image, as `build_targets` returns them; needed in
-                training mode.
-
-        Returns:
-            In training mode scalar losses by name; in evaluation mode the boxes of each image, as
-            `detections` returns them.
-
-        Raises:
-            ValueError: There are no targets in training mode.
+        Images are square and grey, S x S px, uint8 ``(B, 1, S, S)``. `targets` are those of
+        `build_targets`; ValueError is raised without them in training mode.
         """
         passed = self.run(images, targets)
         if not self.training:
@@ -215,16 +198,7 @@ def training_losses(model: Detector, batch: LesionBatch) -> dict[str, Tensor]:
 
     Any number of the images may have no boxes.
 
-    Args:
-        model: The detector in training mode.
-        batch: Images with their true boxes.
-
-    Returns:
-        Scalar losses by name, such as ``classification``.
-
-    Raises:
-        InputError: A box is not finite, has no area or lies outside its image, or a label is not a
-            number from 1 to the number of findings; the message names the image.
+    Raises InputError as `build_targets` does.
     """
     return model(batch.images, build_targets(batch, model.n_findings))
 
@@ -235,16 +209,8 @@ def validation_losses(model: Detector, batch: LesionBatch) -> tuple[dict[str, Te
     The model runs once in evaluation mode, so batch-norm statistics and the mode of the model do
     not change.
 
-    Args:
-        model: The detector.
-        batch: Images with their true boxes.
-
-    Returns:
-        Scalar losses by name, such as ``classification``; and for each image its predicted boxes in
-        px of the resized square image, or None if the output for the image is not finite.
-
-    Raises:
-        InputError: A true box or label is not valid, see `build_targets`.
+    Boxes are in px of the resized square image; None for an image whose output is not finite.
+    Raises InputError as `build_targets` does.
     """
     targets = build_targets(batch, model.n_findings)
     with evaluation_mode(model), torch.no_grad():
@@ -259,18 +225,10 @@ def build_targets(batch: LesionBatch, n_findings: int) -> Targets:
     background, without an error. The boxes are checked in main memory and then sent to the device
     of the images at once.
 
-    Args:
-        batch: Images with their true boxes and labels.
-        n_findings: Number K of findings (disease signs) that the model predicts.
-
-    Returns:
-        For each image a dictionary with ``boxes``, float32 (N, 4) xyxy in px of the resized square
-        image, and ``labels``, int64 (N,), the number of each box's finding from 1 to K. Both are on
-        the device of the images.
-
-    Raises:
-        InputError: A box is not finite, has no area or lies wholly outside the image, a label is
-            outside 1 to K, or an image has another number of boxes than of labels.
+    Each image has ``boxes``, float32 (N, 4) xyxy in px of the resized square image, and ``labels``,
+    int64 (N,), the numbers of the findings from 1 to K. Raises InputError, which names the image,
+    if a box is not finite, has no area or lies wholly outside the image, a label is outside 1 to K,
+    or there are not as many boxes as labels.
     """
     for image_id, boxes, labels in zip(batch.image_ids, batch.boxes, batch.labels, strict=True):
         if boxes.shape != (len(labels), 4):
@@ -323,28 +281,12 @@ def predict_boxes(
 
     Memory does not grow with the number of images.
 
-    Args:
-        model: The detector. It is moved to ``device``.
-        batches: Ids and pixels of some images at a time. The pixels are those of B square grey
-            images of S x S px (resized, with black borders), uint8 (B, 1, S, S).
-        findings: Names of the K findings (disease signs) that the detector predicts, such as
-            ``["mass"]``, in the order of their numbers.
-        placement: Function that returns, for an image id, the position of the original image in its
-            resized square.
-        images: Size of the original images, with columns ``image_id, width, height`` in px. Boxes
-            are clipped to it.
-        device: Device that computes, such as ``cuda``.
-        precision: ``fp32`` for float32, or ``bf16`` to compute backbone and heads in bfloat16
-            (autocast). Boxes are always decoded in float32.
-
-    Yields:
-        For each batch a `Part`: the status of each image (``ok``, or ``failed`` if the output is
-        not finite), and the table ``boxes`` with ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``,
-        ``y2`` in px of the original image, and ``score``.
-
-    Raises:
-        InputError: `findings` has another number of names than the model has findings, or the size
-            of an image is unknown.
+    `batches` are ids and square grey pixels, uint8 (B, 1, S, S). `findings` are in the order of
+    their numbers. `placement` gives the position of an original image in its resized square, and
+    `images` its size, with columns ``image_id, width, height`` in px, to which boxes are clipped.
+    The model moves to the device; ``bf16`` computes backbone and heads in bfloat16 (autocast), and
+    boxes are always decoded in float32. A `Part` is that of `detection.frames.boxes_frames`. Raises
+    InputError if `findings` does not fit the model, or the size of an image is unknown.
     """
     require_findings(findings, model.n_findings, "detector")
     sizes = images.set_index("image_id")

@@ -42,19 +42,11 @@ def decode_boxes(
     decoded. Non-maximum suppression at IoU 0.6 then runs within each finding, and the best 100
     boxes of each finding are kept.
 
-    Args:
-        logits: Logits of the K findings (disease signs) without background, for B images and A
-            anchors, float32 ``(B, A, K)``.
-        offsets: Offsets of the boxes from the anchors, float32 ``(B, A, 4)``: shift of the centre
-            along x and y as shares of the anchor's width and height, then the logarithms of the
-            factors for width and height.
-        anchors: Anchors, float32 ``(A, 4)`` xyxy in px of the square images that the network reads.
-        level_sizes: Number of anchors on each level of the feature pyramid; their sum is A.
-        size: Side of the square image, px, to which boxes are clipped.
-
-    Returns:
-        The boxes of each image by falling score, float32 in px of the square image, with labels 1
-        to K; None for an image whose output has a NaN or an infinity.
+    Logits of the K findings without background are float32 ``(B, A, K)``; offsets are ``(B, A,
+    4)``, as for `detection.dense.decode_anchors`. Anchors are float32 ``(A, 4)`` xyxy in px of the
+    square images of side `size`, to which boxes are clipped; the sum of `level_sizes` is A. Boxes
+    are in these px, by falling score, with labels 1 to K; None for an image whose output has a NaN
+    or an infinity.
 
     Source:
         torchvision's ``RetinaNet.postprocess_detections``, to which the tests compare it.
@@ -77,13 +69,6 @@ def decode_boxes(
 def best_boxes(boxes: Boxes) -> Boxes:
     """Keep at most 100 boxes of each finding with a score of at least 0.001, by falling score.
 
-    Args:
-        boxes: Boxes of one image: corners (N, 4) xyxy, scores (N,), and labels (N,), which are the
-            numbers of the findings.
-
-    Returns:
-        The boxes that were kept.
-
     Example:
         >>> corners = np.array([[0.0, 0, 8, 8], [4.0, 4, 12, 12]])
         >>> best_boxes(Boxes(corners, np.array([0.0005, 0.5]), np.array([1, 1]))).scores.tolist()
@@ -105,13 +90,8 @@ def suppress_boxes(
     the threshold. Among boxes of equal score the earlier row comes first. Overlaps are compared in
     double precision, as in torchvision.
 
-    Args:
-        boxes: N boxes of one image, with scores and labels (numbers of the findings).
-        iou_threshold: Largest IoU of two kept boxes of one label, in [0, 1].
-        most_per_label: Largest number of kept boxes of one label; None for any number.
-
-    Returns:
-        Rows of `boxes`, int (M,), ordered by label and falling score.
+    The threshold is the largest IoU of two kept boxes of one label. Rows are ordered by label and
+    falling score.
 
     Example:
         >>> corners = np.array([[0.0, 0, 8, 8], [0.0, 0, 8, 9], [20.0, 20, 28, 28]])
@@ -188,23 +168,11 @@ def boxes_frames(
 ) -> Part:
     """Return the predicted boxes of a batch as a table, in px of the original images.
 
-    Args:
-        image_ids: Ids of the B images.
-        detected: Boxes of each image in px of its resized square, with labels from 1. None marks an
-            image whose output is not finite; it becomes ``failed``.
-        findings: Names of the findings (disease signs), such as ``["mass"]``, in the order of the
-            labels.
-        placement: Function that returns, for an image id, the position of the original image in its
-            resized square.
-        sizes: Columns ``width, height`` of the original images in px, by image id. Boxes are
-            clipped to them, and dropped if no area is left.
-
-    Returns:
-        The status of each image (``ok`` or ``failed``), and the table ``boxes`` with the columns
-        ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` and ``score``.
-
-    Raises:
-        InputError: The size of an image is unknown.
+    `detected` are in px of the resized squares, with labels from 1 in the order of `findings`; None
+    makes an image ``failed``. `placement` gives the position of an original image in its square.
+    Boxes are clipped to `sizes` (columns ``width, height`` in px, by image id), and dropped if no
+    area is left. The table ``boxes`` has the columns ``image_id``, ``finding``, ``x1``, ``y1``,
+    ``x2``, ``y2`` and ``score``. Raises InputError if the size of an image is unknown.
 
     Example:
         >>> one = Boxes(np.array([[8.0, 8.0, 24.0, 16.0]]), np.array([0.5]), np.array([1]))

@@ -58,38 +58,14 @@ def build_detector(
 ) -> Detector:
     """Build a detector in training mode, which reads square grey images, uint8 (B, 1, S, S).
 
-    Args:
-        architecture: A name in `networks.registry.DETECTORS`, such as ``retinanet``, or
-            ``MODULE:NAME`` of a detector of the user's own (docs/architectures.md).
-        backbone: Name of a network in `networks.registry.NETWORKS`, such as ``resnet50``, or
-            ``timm:NAME``.
-        norm: Normalisation of the backbone: ``frozen`` (batch norm with fixed statistics and
-            weights), ``batch`` (batch norm that learns) or ``group`` (group norm).
-        weights: ``imagenet`` (for the backbone), ``coco`` (for a RetinaNet, all but the class
-            layer), or None for random weights. Published weights are downloaded on first use or
-            read from an installed package. `start_from` loads weights of a file or a run.
-        n_findings: Number K of findings (disease signs) to predict. Label k is the k-th finding,
-            and 0 is background.
-        image_size: Side S of the images, px.
-        mean: Number that is subtracted from the pixels, which are scaled to [0, 1]. None takes the
-            mean that belongs to the backbone's published weights.
-        std: Number that the pixels are then divided by. None takes the standard deviation that
-            belongs to these weights.
-        **settings: Settings of the architecture by name, such as ``fpn_channels=256``, which
-            `configs.model_settings` explains.
-
-    Returns:
-        The detector. Its weights are random unless `weights` names published ones.
-
-    Raises:
-        InputError: An argument is outside its range, or the weights are not available.
-
-    Example:
-        >>> model = build_detector(
-        ...     "retinanet", n_findings=1, image_size=64, backbone="resnet18", fpn_channels=16
-        ... )
-        >>> len(model.stages)
-        5
+    `architecture` is of `networks.registry.DETECTORS`, or ``MODULE:NAME`` (docs/architectures.md);
+    `backbone` and `norm` are those of `build_body`. `weights` are ``imagenet`` (for the backbone),
+    ``coco`` (for a RetinaNet, all but the class layer) or None for random ones; published weights
+    are downloaded on first use or read from an installed package, and `start_from` loads others.
+    Label k is the k-th finding, and 0 is background. `image_size` is S, px. `mean` and `std`
+    normalise pixels that are scaled to [0, 1]; None takes those that belong to the published
+    weights of the backbone. `configs.model_settings` explains the settings. Raises InputError if an
+    argument is outside its range, or the weights are not available.
     """
     if n_findings < 1:
         raise InputError(f"n_findings: expected at least 1, but got {n_findings}")
@@ -147,18 +123,10 @@ def start_from(model: Detector, checkpoint: Checkpoint, findings: Sequence[str] 
     torchvision's COCO files, the class layers keep their random weights. From any other network
     with the same backbone only the features are loaded.
 
-    Args:
-        model: Detector from `build_detector`. It stays unchanged if the weights do not fit.
-        checkpoint: The weights of a file or run, with the names of their findings (disease signs)
-            and of their network if these are known.
-        findings: Names of the findings that the model is to learn, such as ``["mass"]``, in the
-            order of the labels; empty if unknown.
-
-    Returns:
-        A sentence that says which part was loaded and which was not.
-
-    Raises:
-        InputError: The weights belong to another network, normalisation or size, or are damaged.
+    `findings` are those that the model is to learn, in the order of the labels; empty if unknown.
+    The sentence says which part was loaded and which was not. Raises InputError if the weights
+    belong to another network, normalisation or size, or are damaged; the model then stays
+    unchanged.
     """
     source = checkpoint.source
     backbone = model.architecture["arguments"]["backbone"]
@@ -278,12 +246,7 @@ def _require_shapes(
 def load_body(body: nn.Module, checkpoint: Checkpoint, name: str) -> None:
     """Load the weights of a backbone from a checkpoint of any network that contains it.
 
-    Args:
-        body: Backbone from `detection.backbone.build_body`.
-        checkpoint: The weights, from a file or a run.
-        name: Name of the backbone's network, such as ``resnet50``, for messages.
-
-    Raises:
-        InputError: The weights belong to another network, or contain a value that is not finite.
+    The body is that of `build_body`; `name` serves messages. Raises InputError if the weights
+    belong to another network, or contain a value that is not finite.
     """
     body.load_state_dict(fit_layers(body, checkpoint, name, "detector"), strict=False)

@@ -26,12 +26,7 @@ DEFAULT_RATIOS = (0.5, 1.0, 2.0)
 
 
 class Anchors(NamedTuple):
-    """An anchor generator with the arguments that it was built with.
-
-    Attributes:
-        generator: The anchor generator.
-        arguments: Its arguments by name: ``anchor_sizes`` in px, and ``anchor_ratios``.
-    """
+    """An anchor generator with its arguments, ``anchor_sizes`` in px and ``anchor_ratios``."""
 
     generator: AnchorGenerator
     arguments: dict[str, list[float]]
@@ -42,24 +37,13 @@ def build_anchors(
 ) -> Anchors:
     """Build the anchors of five pyramid levels.
 
-    Args:
-        sizes: Side of the smallest anchor of each of the five levels, px, such as ``(32, 64, 128,
-            256, 512)``. None takes torchvision's sizes for images of 512 px, scaled to the image
-            size. The sizes that None takes begin at two strides of the finest level or more,
-            because a lesion between two smaller anchors would overlap neither by half.
-        ratios: Height divided by width of the anchors, such as ``(0.5, 1.0, 2.0)``. Each is used
-            with every size.
-        image_size: Side of the images, px.
-        stride: Stride of the finest level, px.
-        steps: Number of sizes on each level. They are the level's size times 2^(i / steps), i from
-            0 to steps - 1.
-
-    Returns:
-        The generator, and the sizes and ratios that it was built with.
-
-    Raises:
-        InputError: There are not five sizes, a size is below 1 px, there is no ratio, or a ratio is
-            not above 0.
+    `sizes` are the sides of the smallest anchor of each level, px. None takes torchvision's sizes
+    for images of 512 px, scaled to the image size; they begin at two strides of the finest level or
+    more, because a lesion between two smaller anchors would overlap neither by half. `ratios` are
+    height divided by width; each is used with every size. A level has `steps` sizes: its own times
+    2^(i / steps), i from 0 to steps - 1. `stride` is that of the finest level, px. Raises
+    InputError if there are not five sizes, a size is below 1 px, there is no ratio, or a ratio is
+    not above 0.
 
     Example:
         >>> build_anchors(None, (1.0,), 512, stride=8, steps=3).arguments["anchor_sizes"]
@@ -90,22 +74,11 @@ _MAX_CONVS = 4  # torchvision's heads have four; a shallower one keeps the first
 def box_loss(kind: str, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
     """Compute the sum of the box losses of the M matched anchors of an image.
 
-    Args:
-        kind: Name of the loss: ``l1``, ``smooth_l1``, ``giou``, ``diou`` or ``ciou``.
-        offsets: Predicted offsets of the boxes from the anchors, (M, 4), as for `decode_anchors`.
-        anchors: Matched anchors (M, 4) xyxy in px of the square images that the network reads.
-        boxes: True box of each matched anchor, (M, 4) xyxy in the same px.
-
-    Returns:
-        A float32 scalar.
+    `kind` is ``l1``, ``smooth_l1``, ``giou``, ``diou`` or ``ciou``. Offsets (M, 4) are those of
+    `decode_anchors`; anchors and their true boxes are (M, 4) xyxy in px of the square image.
 
     Source:
         Smooth L1: Girshick 2015; GIoU: Rezatofighi et al. 2019; DIoU and CIoU: Zheng et al. 2020.
-
-    Example:
-        >>> anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
-        >>> box_loss("giou", torch.zeros(1, 4), anchors, anchors).item()
-        0.0
     """
     if kind in ("l1", "smooth_l1"):
         target = encode_boxes(boxes, anchors, anchors.new_ones(4))  # (M, 4)
@@ -124,13 +97,7 @@ def iou_losses(kind: str, boxes: Tensor, true_boxes: Tensor) -> Tensor:
 
     The results are those of torchvision, whose functions wait for the GPU; this function does not.
 
-    Args:
-        kind: ``giou``, ``diou`` or ``ciou``: the generalised, distance or complete IoU loss.
-        boxes: Predicted boxes (M, 4) xyxy, px.
-        true_boxes: True box of each predicted box, (M, 4) xyxy, px.
-
-    Returns:
-        Loss of each pair, shape (M,).
+    Boxes and true boxes are (M, 4) xyxy, px; the result is (M,).
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
     true_x1, true_y1, true_x2, true_y2 = true_boxes.unbind(-1)
@@ -252,17 +219,6 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
     settings. Each of the `anchor_sizes` is used in three scales: 2^0, 2^(1/3) and 2^(2/3). The
     heads are the two stacks of convolutions that score anchors and fit boxes.
 
-    Args:
-        start: Backbone, its preprocessing, and the number of findings.
-        head: ``v1`` or ``v2``, the version of the head.
-        fpn_channels: Number of channels of the feature pyramid.
-        head_convs: Number of convolutions of each head, 1 to 4.
-        anchor_sizes: Side of the smallest anchor of each of the five levels, px; None chooses them
-            by the image size.
-        anchor_ratios: Height divided by width of the anchors.
-        box_loss: ``l1``, ``smooth_l1``, ``giou``, ``diou``, ``ciou``, or ``auto`` for that of the
-            head's version.
-
     Source:
         Lin et al. 2017, Focal Loss for Dense Object Detection.
     """
@@ -302,27 +258,12 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
     def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return logits and offsets of the head, without the background class.
 
-        Args:
-            outputs: Outputs of the heads for B images and A anchors: ``cls_logits`` (B, A, K + 1)
-                and ``bbox_regression`` (B, A, 4).
-
-        Returns:
-            Logits of the K findings (B, A, K), and offsets of the boxes from the anchors (B, A, 4),
-            as for `decode_anchors`.
+        The inputs are ``cls_logits`` (B, A, K + 1) and ``bbox_regression`` (B, A, 4).
         """
         return outputs["cls_logits"][..., 1:], outputs["bbox_regression"]
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute the losses of a batch: means over its images of torchvision's loss of one image.
-
-        Args:
-            passed: Output of the method `run` for the same images.
-            targets: True boxes and labels of each image, as `detection.detector.build_targets`
-                returns them.
-
-        Returns:
-            Losses ``classification`` and ``bbox_regression``, each a mean over the images.
-        """
+        """Compute the losses of a batch: means of torchvision's loss of each of its images."""
         with torch.autocast(passed.anchors[0].device.type, enabled=False):
             return self.compute_loss(targets, passed.outputs, passed.anchors)
 
@@ -331,12 +272,8 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
 
         They are downloaded if torch's cache lacks them.
 
-        Returns:
-            Tensors by the names that torchvision gives them.
-
-        Raises:
-            InputError: The model has another backbone or other sizes than torchvision's, or the
-                file cannot be downloaded.
+        Raises InputError if the model has another backbone or other sizes than torchvision's, or
+        the file cannot be downloaded.
         """
         arguments = self.architecture["arguments"]
         sizes = [arguments[key] for key in ("backbone", "fpn_channels", "head_convs")]

@@ -25,22 +25,9 @@ from cxr_compare.networks.registry import (
 def find_network(name: str, kind: ModelKind) -> Network:
     """Look up a network that a kind of model can use as its backbone.
 
-    Args:
-        name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet18``, or
-            ``timm:NAME`` for the network NAME of the Python package timm; or, of a classifier,
-            ``MODULE:NAME`` of the user's own.
-        kind: ``detector`` or ``classifier``.
-
-    Returns:
-        Facts about the network, such as the size of image it reads; for ``timm:NAME`` they come
-        from the settings of the package timm.
-
-    Raises:
-        InputError: The name is unknown, or this kind of model cannot use the network.
-
-    Example:
-        >>> find_network("resnet18", "detector").family
-        'resnet'
+    `name` is of `networks.registry.NETWORKS`, ``timm:NAME`` (whose facts come from timm) or, of a
+    classifier, ``MODULE:NAME``. Raises InputError if it is unknown, or this kind of model cannot
+    use the network.
     """
     if name.startswith(TIMM):
         return describe_timm_network(name)
@@ -57,15 +44,7 @@ def describe_timm_network(name: str) -> Network:
     The images are grey, so the mean and the standard deviation of the pixels are those of timm
     averaged over the three colours.
 
-    Args:
-        name: ``timm:NAME``, where NAME is timm's name of the network, such as ``timm:resnet18``.
-
-    Returns:
-        The facts in the form in which the registry has those of other networks: mean and standard
-        deviation of the pixels, and the size of the images if the network reads only one size.
-
-    Raises:
-        InputError: timm has no network of this name.
+    The name is ``timm:NAME``. Raises InputError if timm has no network of this name.
     """
     plain_name = name.removeprefix(TIMM)
     if not timm.is_model(plain_name):
@@ -81,24 +60,11 @@ def describe_timm_network(name: str) -> Network:
 
 
 def build_network(name: str, **timm_arguments: Any) -> nn.Module:
-    """Build a whole network with random weights.
+    """Build a network with random weights, in training mode; one of timm lacks its last layer.
 
-    Args:
-        name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet18``, or
-            ``timm:NAME`` for a network of the Python package timm, which is built without its last
-            layer.
-        **timm_arguments: Arguments of ``timm.create_model``, such as ``img_size=224``; networks
-            that are not of timm ignore them.
-
-    Returns:
-        The network in training mode.
-
-    Raises:
-        InputError: timm cannot build the network.
-
-    Example:
-        >>> [name for name, _ in build_network("resnet18").named_children()][-2:]
-        ['avgpool', 'fc']
+    `name` is of `networks.registry.NETWORKS`, or ``timm:NAME``. The arguments are those of
+    ``timm.create_model``, such as ``img_size=224``; networks that are not of timm ignore them.
+    Raises InputError if timm cannot build the network.
     """
     if name.startswith(TIMM):
         return build_timm_network(name, **timm_arguments)
@@ -113,16 +79,10 @@ def build_network(name: str, **timm_arguments: Any) -> nn.Module:
 def build_timm_network(name: str, *, pretrained: bool = False, **timm_arguments: Any) -> nn.Module:
     """Build a network of the Python package timm without its last layer.
 
-    Args:
-        name: Name of the network, ``timm:NAME`` or timm's name alone, such as ``timm:resnet18``.
-        pretrained: True for published weights, which are downloaded; False for random weights.
-        **timm_arguments: Further arguments of ``timm.create_model``, such as ``img_size=224``.
-
-    Returns:
-        The network in training mode, which outputs pooled features instead of classes.
-
-    Raises:
-        InputError: timm cannot build the network, or its weights cannot be downloaded.
+    `name` is ``timm:NAME`` or timm's name alone; the arguments are those of ``timm.create_model``.
+    The network is in training mode, and outputs pooled features instead of classes. Published
+    weights are downloaded. Raises InputError if timm cannot build it, or its weights cannot be
+    downloaded.
     """
     plain_name = name.removeprefix(TIMM)
     try:
@@ -174,11 +134,7 @@ def _conv_norm(conv: nn.Module, norm: nn.Module) -> nn.Sequential:
 def feature_layers(network: nn.Module) -> nn.Module:
     """Return the layers of a torchvision network before its pooling, in forward order.
 
-    Args:
-        network: A network of torchvision, such as a ResNet, from `build_network`.
-
-    Returns:
-        A module whose children are these layers. The layers are not copied.
+    They are the children of the result, and are not copied.
 
     Example:
         >>> list(dict(feature_layers(build_network("resnet18")).named_children()))[-1]
@@ -198,12 +154,6 @@ def timm_stages(network: nn.Module) -> list[list[nn.Module]]:
     A plain transformer, whose maps all have one size, is divided into four stages with equal
     numbers of blocks. Tensors that belong to no layer, such as the position embedding, are in the
     first stage.
-
-    Args:
-        network: A network of the Python package timm, from `build_timm_network`.
-
-    Returns:
-        The layers of each stage, in forward order.
     """
     info: Any = network.feature_info
     strides = [stage["reduction"] for stage in info]

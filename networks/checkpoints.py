@@ -28,14 +28,10 @@ class Checkpoint:
     Attributes:
         source: File or folder that the weights come from, for messages.
         state: Tensors by their names in the file.
-        findings: Names of the findings (disease signs), such as ``mass``, that the outputs of the
-            network are for, in their order; None if the file does not name them.
+        findings: Findings that the outputs of the network are for, in their order; None if the file
+            does not name them.
         network: Name of the network, such as ``resnet18``; None if the file does not name it.
         arguments: Arguments that the network was built with, by name; empty if unknown.
-
-    Example:
-        >>> Checkpoint("model.pth", {"fc.weight": torch.zeros(2, 8)}).shapes
-        {'fc.weight': (2, 8)}
     """
 
     source: str  # file or run that they come from, for messages
@@ -64,22 +60,11 @@ def fit_layers(
     weights are divided equally among the channels that the network reads, because all of these show
     the same image.
 
-    Args:
-        layers: Layers that need weights.
-        checkpoint: The weights.
-        name: Name of the network that the layers belong to, such as ``resnet18``, for messages.
-        kind: Kind of the model, ``detector`` or ``classifier``, for messages.
-        rename: Function that translates the name of a tensor, after
-            `networks.tensor_names.name_in_body` has translated it from the file's name, into the
-            name in `layers`. The default changes nothing.
-
-    Returns:
-        Tensors by their names in `layers`. Step counters of batch norm are missing, because old
-        files and frozen layers lack them, so load the tensors with ``strict=False``.
-
-    Raises:
-        InputError: A tensor of the layers is missing, is unexpected or has another shape, two
-            tensors have the same name after translation, or a value is not finite.
+    `rename` translates the name of a tensor, after `networks.tensor_names.name_in_body` has
+    translated it from the file's name, into the name in `layers`. Step counters of batch norm are
+    missing in the result, because old files and frozen layers lack them, so load it with
+    ``strict=False``. Raises InputError if a tensor of the layers is missing, is unexpected or has
+    another shape, two tensors have the same name after translation, or a value is not finite.
     """
     own_state = layers.state_dict()
     source = checkpoint.source
@@ -111,16 +96,8 @@ def describe_difference(
 ) -> str:
     """Return a sentence on how the tensors of a checkpoint differ from a network, and what to do.
 
-    Args:
-        file_shapes: Shapes of the checkpoint's tensors, by their names in this program.
-        own_shapes: Shapes of the network's tensors, by the same names.
-        checkpoint: The checkpoint (weights from a file or run), which may name its network.
-        name: Name of the network that the tensors were expected to be of, such as ``resnet18``.
-        kind: Kind of the model that reads the checkpoint: ``detector`` or ``classifier``.
-
-    Returns:
-        The end of an error message: the difference, such as another network, and what the user can
-        set or choose instead.
+    The shapes are by this program's names. `name` is the network that the tensors were expected to
+    be of. The sentence is the end of an error message.
 
     Example:
         >>> checkpoint = Checkpoint("w.pth", {}, network="resnet18")
@@ -160,13 +137,8 @@ def guess_network(shapes: Shapes, names: Iterable[str] = tuple(NETWORKS)) -> str
     two exceptions: statistics of batch norms may be missing, and the first layer may read one grey
     channel instead of three colours.
 
-    Args:
-        shapes: Shapes of the checkpoint's tensors by their names in the file.
-        names: Names of the networks to compare with; by default all in
-            `networks.registry.NETWORKS`.
-
-    Returns:
-        The name of the first network that fits, such as ``resnet18``; None if no network fits.
+    The shapes are by the names in the file. The result is the first of `names` that fits; None if
+    none does.
     """
     file_shapes = {name_in_body(key): shape for key, shape in _without_norm_state(shapes).items()}
     for name in names:
@@ -203,16 +175,7 @@ def match_names(
 
     The step counters of batch norm are left out, because they change nothing.
 
-    Args:
-        keys: Names of the tensors in the checkpoint.
-        rename: Function from the name in the checkpoint to the name in this program.
-        source: File or folder of the checkpoint, for messages.
-
-    Returns:
-        For each name in this program, the name in the checkpoint.
-
-    Raises:
-        InputError: `rename` gives two tensors the same name.
+    Raises InputError if `rename` gives two tensors the same name.
 
     Example:
         >>> match_names(["module.fc.bias"], name_in_body, source="w.pth")
@@ -229,16 +192,7 @@ def match_names(
 
 
 def require_finite(value: Any, key: str, source: str) -> None:
-    """Check that all values of a tensor are finite numbers.
-
-    Args:
-        value: The tensor.
-        key: Name of the tensor in the checkpoint.
-        source: File or folder of the checkpoint, for messages.
-
-    Raises:
-        InputError: A value is NaN or infinite.
-    """
+    """Raise InputError, which names the tensor, if a value of it is NaN or infinite."""
     if not value.isfinite().all():
         raise InputError(
             f"{source}: {key} holds values that are not finite; its training diverged, take "

@@ -17,12 +17,9 @@ _WARM_UP = 3  # runs before the first timed one
 
 
 class ParameterCounts(NamedTuple):
-    """Numbers of the parameters of a model.
+    """Numbers of the parameters of a model: all, and those that the optimiser changes.
 
-    Attributes:
-        total: Number of all parameters.
-        trainable: Number of parameters that the optimiser changes. Frozen batch norms have no
-            parameters at all.
+    Frozen batch norms have no parameters at all.
     """
 
     total: int
@@ -30,18 +27,7 @@ class ParameterCounts(NamedTuple):
 
 
 def count_parameters(model: nn.Module) -> ParameterCounts:
-    """Count the parameters of a model.
-
-    Args:
-        model: Any module.
-
-    Returns:
-        Number of all parameters, and of those that learn.
-
-    Example:
-        >>> count_parameters(nn.Linear(3, 2))
-        ParameterCounts(total=8, trainable=8)
-    """
+    """Count the parameters of a model, and those that learn."""
     parameters = list(model.parameters())
     total = sum(parameter.numel() for parameter in parameters)
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
@@ -54,17 +40,7 @@ def count_flops(model: nn.Module, image_size: int) -> int:
     Each multiplication and each addition in convolutions and matrix products counts as one
     operation. Other layers, decoding and non-maximum suppression are not counted.
 
-    Args:
-        model: A detector or classifier of this program. Its mode is restored.
-        image_size: Side S of the image, px.
-
-    Returns:
-        Number of operations.
-
-    Example:
-        >>> from cxr_compare.classification.model import build_classifier
-        >>> count_flops(build_classifier("small_cnn", image_size=64), 64) > 1_000_000
-        True
+    S is `image_size`, px. The mode of the model is restored.
     """
     # Where Triton is absent, as in a container, torch warns; nothing counted here is written in it.
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
@@ -98,17 +74,10 @@ def measure_latency(
     Three runs warm up and are not counted. If there are several images, the runs use them in turn,
     because decoding takes longer if there are more boxes.
 
-    Args:
-        model: The model. It is moved to ``device``.
-        image_size: Side S of the images, px.
-        repeats: Number of timed runs.
-        images: Images, uint8 (N, 1, S, S); None takes one image of noise.
-        device: Device that computes, such as ``cpu``.
-        precision: ``fp32``, or ``bf16`` by autocast.
-
-    Returns:
-        The median ``latency_ms``, the 10th percentile ``latency_low_ms`` and the 90th percentile
-        ``latency_high_ms``, all in milliseconds, and the name of the device, ``latency_device``.
+    The model moves to the device. Images are uint8 (N, 1, S, S) with S = `image_size`; None takes
+    one image of noise. `precision` is ``fp32``, or ``bf16`` by autocast. The result has the median
+    ``latency_ms``, the 10th percentile ``latency_low_ms`` and the 90th percentile
+    ``latency_high_ms``, all in milliseconds, and the name of the device, ``latency_device``.
     """
     device = torch.device(device)
     if images is None:
@@ -148,11 +117,7 @@ def _to_cpu(output: object) -> None:
 
 
 def describe_device(device: torch.device) -> str:
-    """Return the model name of a device, such as ``AMD EPYC 9654, 2 threads``, or its kind.
-
-    Args:
-        device: Device of torch, such as ``torch.device("cpu")``.
-    """
+    """Return the model name of a device, such as ``AMD EPYC 9654, 2 threads``, or its kind."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     if device.type != "cpu":

@@ -10,10 +10,7 @@ from torch import nn
 class MeasuredLayer(NamedTuple):
     """Name of a layer, with the stride and the number of the feature maps that it outputs.
 
-    Attributes:
-        name: Name of the layer in the network, such as ``layer1``.
-        stride: Distance of neighbouring cells of the feature maps, in px of the input image.
-        channels: Number of feature maps (channels).
+    The stride is the distance of neighbouring cells of the maps, in px of the input image.
     """
 
     name: str
@@ -22,14 +19,7 @@ class MeasuredLayer(NamedTuple):
 
 
 def copy_without_values(layers: nn.Module) -> nn.Module:
-    """Copy a network onto torch's meta device, where running it computes shapes only.
-
-    Args:
-        layers: Any network; it stays unchanged.
-
-    Returns:
-        A copy whose tensors have shapes and types but no values.
-    """
+    """Copy a network onto torch's meta device, where tensors have shapes but no values."""
     memo = {
         id(tensor): torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
         for tensor in (*layers.parameters(), *layers.buffers())
@@ -45,15 +35,8 @@ def copy_without_values(layers: nn.Module) -> nn.Module:
 def measure_layers(layers: nn.Module, image_size: int) -> list[MeasuredLayer]:
     """Measure stride and number of the feature maps that each child of a network outputs.
 
-    Args:
-        layers: A network whose children are its layers in forward order.
-        image_size: Side S of the square input images (1, 3, S, S), px.
-
-    Returns:
-        One entry for each child, in forward order.
-
-    Raises:
-        TypeError: A child does not accept the output of the child before it.
+    The children are its layers in forward order; their input is (1, 3, S, S). Raises TypeError if a
+    child does not accept the output of the child before it.
 
     Example:
         >>> measure_layers(nn.Sequential(nn.Conv2d(3, 8, 1), nn.MaxPool2d(2)), 64)[-1]

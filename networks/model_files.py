@@ -52,10 +52,8 @@ def save_model(model: nn.Module, folder: Path) -> None:
 
     Each of the two files appears only when it is complete.
 
-    Args:
-        model: A detector or classifier of this program (a `StoreModel`), with an attribute
-            ``architecture``: a dictionary with ``kind``, ``name`` and ``arguments``.
-        folder: Folder for ``model.safetensors`` and ``model.json``.
+    The files are ``model.safetensors`` and ``model.json``. The model has an attribute
+    ``architecture``: a dictionary with ``kind``, ``name`` and ``arguments``.
     """
     # Contiguous and on the CPU: the file then does not depend on where the model was trained.
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
@@ -64,12 +62,7 @@ def save_model(model: nn.Module, folder: Path) -> None:
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors to a safetensors file. Equal tensors give equal files.
-
-    Args:
-        state: Tensors by name, contiguous and on the CPU.
-        path: Path of the file.
-    """
+    """Write contiguous CPU tensors to a safetensors file. Equal tensors give equal files."""
     with atomic_path(path) as temporary:
         content = save(dict(state), metadata={"format": "pt"})  # transformers needs this entry
         # save() writes the entries of the header in any order: here they get a fixed one.
@@ -83,10 +76,8 @@ def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
 class Architecture(Record):
     """The network of a training run, to which the stored weights belong.
 
-    Attributes:
-        kind: ``detector`` or ``classifier``.
-        name: Name of the network's family, such as ``retinanet`` or ``classifier``.
-        arguments: Keyword arguments with which the network is built again, by name.
+    `name` is that of its family, such as ``retinanet`` or ``classifier``. The arguments are those
+    of the function that builds the network again.
     """
 
     kind: Literal["detector", "classifier"]
@@ -95,38 +86,21 @@ class Architecture(Record):
 
 
 class ModelInfo(Record, kind="model"):
-    """Content of ``model.json``, which says how the network of a training run is built.
-
-    Attributes:
-        architecture: Kind, name and arguments of the network.
-    """
+    """Content of ``model.json``, which says how the network of a training run is built."""
 
     architecture: Architecture
 
 
 def save_architecture(model: nn.Module, folder: Path) -> None:
-    """Write to ``model.json`` in a training's folder how its network is built (its architecture).
-
-    Args:
-        model: Model with an attribute ``architecture``: a dictionary with ``kind``, ``name`` and
-            ``arguments``.
-        folder: Folder of the training.
-    """
+    """Write the architecture of a network to ``model.json`` in the folder of its training."""
     architecture: Any = model.architecture
     ModelInfo(architecture=Architecture(**architecture)).write(folder / ARCHITECTURE_FILE)
 
 
 def read_architecture(folder: Path) -> Architecture:
-    """Read from ``model.json`` in a training's folder how its network is built (its architecture).
+    """Read the architecture of a network from ``model.json`` in the folder of its training.
 
-    Args:
-        folder: Folder of the training.
-
-    Returns:
-        The architecture, whose arguments are those of the function that builds the network.
-
-    Raises:
-        InputError: The file is missing or damaged.
+    Raises InputError if the file is missing or damaged.
     """
     stored = ModelInfo.read(folder / ARCHITECTURE_FILE).architecture
     # A run from elsewhere has weights of its own, and must not make this machine download others.
@@ -164,17 +138,9 @@ def _argument(
 def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -> nn.Module:
     """Build the model of a folder, and load its weights.
 
-    Args:
-        folder: Folder that `save_model` wrote to.
-        builders: Function that builds a model, by the name of its architecture or else by its kind,
-            ``detector`` or ``classifier``.
-
-    Returns:
-        The model in evaluation mode, on the CPU.
-
-    Raises:
-        InputError: A file is missing or damaged, or the tensors differ from those of the built
-            model.
+    The folder is that of `save_model`. A builder is found by the name of the architecture or else
+    by its kind. The model is in evaluation mode, on the CPU. Raises InputError if a file is missing
+    or damaged, or the tensors differ from those of the built model.
     """
     path = folder / ARCHITECTURE_FILE
     architecture = read_architecture(folder)
@@ -205,14 +171,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     The file may be ``.safetensors``, or ``.pth``, ``.pt`` or ``.ckpt`` of PyTorch. The state
     dictionary may be nested under ``state_dict``, ``model`` or ``model_state_dict``.
 
-    Args:
-        path: Path of the file.
-
-    Returns:
-        The tensors by name, on the CPU.
-
-    Raises:
-        InputError: The file is missing or damaged, or contains something else than tensors by name.
+    Raises InputError if the file is missing or damaged, or contains something else than tensors by
+    name.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
@@ -264,13 +224,8 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
     """Load weights into a model. All names and shapes must agree.
 
-    Args:
-        model: The model; it stays on its device.
-        state: Tensors by name. Step counters of batch norm may be missing.
-        source: File of the weights, for messages.
-
-    Raises:
-        InputError: A tensor is missing, is unexpected or has another shape.
+    The model stays on its device. Step counters of batch norm may be missing in `state`. Raises
+    InputError if another tensor is missing, is unexpected or has another shape.
     """
     _require_fit(model, state, source)
     model.load_state_dict(state, strict=False)

@@ -14,8 +14,7 @@ class PublicCheckpoint:
 
     Attributes:
         maker: Name of the publisher, such as ``torchxrayvision``, for messages.
-        findings: Names of the findings (disease signs), such as ``mass``, that the outputs are for,
-            in their order; empty if they are not known.
+        findings: Findings that the outputs are for, in their order; empty if they are not known.
         last: Name of the last layer, such as ``classifier``, with which the names of its tensors
             begin.
         mean: Number that was subtracted from the pixels in training, for pixels scaled to [0, 1].
@@ -110,23 +109,14 @@ def recognise_public_checkpoint(checkpoint: Checkpoint) -> PublicCheckpoint | No
 
     The classifier is recognised by names and shapes of its tensors.
 
-    Args:
-        checkpoint: Weights as they were read from a file.
-
-    Returns:
-        The facts, with the name of the last layer in this checkpoint. The names of the outputs are
-        left empty if a torchxrayvision network has an unusual number of outputs. None for a
-        checkpoint whose outputs are named (one of a training by `cxr train`), and for an unknown
-        network.
+    The facts have the name of the last layer in this checkpoint; the findings are left empty if a
+    torchxrayvision network has an unusual number of outputs. The result is None for a checkpoint
+    whose outputs are named (one of a training by `cxr train`), and for an unknown network.
 
     Source:
         arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py`` and
         ``ChexnetTrainer.py``, jrzech/reproduce-chexnet ``model.py`` and ``cxr_dataset.py``,
         mlmed/torchxrayvision ``models.py``, ``datasets.py`` and ``utils.normalize``, version 1.5.2.
-
-    Example:
-        >>> recognise_public_checkpoint(Checkpoint("a run", {}, findings=["mass"])) is None
-        True
     """
     if checkpoint.findings is not None:
         return None

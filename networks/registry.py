@@ -23,13 +23,8 @@ TIMM = "timm:"
 class PackagedWeights:
     """File of published weights inside a Python package.
 
-    `networks.weight_files.fetch_imagenet` reads the file.
-
-    Attributes:
-        package: Name of the package for pip, and of the module that contains the file.
-        version: Version of the package.
-        file: Path of the file, relative to the folder of the module.
-        sha256: SHA-256 digest of the file, in hexadecimal digits.
+    `package` is its name for pip, and that of the module; `file` is relative to the folder of the
+    module, and `sha256` hexadecimal. `networks.weight_files.fetch_imagenet` reads the file.
     """
 
     package: str
@@ -57,8 +52,6 @@ class Network:
         weights: Source of published ImageNet weights: ``torchvision`` for the first version that
             torchvision offers, or a file in a Python package. None if there are no such weights, or
             if the package timm gives them.
-        detector: True if a detector can use the network.
-        classifier: True if a classifier can use the network.
         strides: Strides of the last feature maps that a classifier can choose between. A stride is
             the distance of neighbouring cells of the maps, in px of the input image. Empty for a
             network of the package timm, or of the user's own.
@@ -147,12 +140,8 @@ _NOT_A_NETWORK = {"resnet121": "densenet121 or resnet101"}
 def network_names(kind: ModelKind) -> tuple[str, ...]:
     """Return the names of the networks that a kind of model may use as its backbone.
 
-    Args:
-        kind: ``detector`` or ``classifier``.
-
-    Returns:
-        Names that the key ``model.backbone`` of a training configuration accepts, such as
-        ``resnet18``; it also accepts ``timm:NAME`` and, of a classifier, ``MODULE:NAME``.
+    The key ``model.backbone`` accepts them; it also accepts ``timm:NAME`` and, of a classifier,
+    ``MODULE:NAME``.
     """
     return tuple(name for name, network in NETWORKS.items() if getattr(network, kind))
 
@@ -160,12 +149,7 @@ def network_names(kind: ModelKind) -> tuple[str, ...]:
 def describe_unknown(name: object, kind: ModelKind) -> str:
     """Return the end of an error message about an unknown network, with the names that exist.
 
-    Args:
-        name: Name of a network that does not exist, as the user wrote it.
-        kind: Kind of model that needs the network: ``detector`` or ``classifier``.
-
-    Returns:
-        A clause without a full stop, with the most similar name if there is one.
+    It is a clause without a full stop, with the most similar name if there is one.
 
     Example:
         >>> describe_unknown("resnet5", "detector").partition(", got ")[2]

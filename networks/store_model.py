@@ -22,12 +22,9 @@ Trainable = Literal["all", "head", "head_first", "stages", "none"] | int
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """A batch of images for a model. Subclasses add labels or boxes, which stay in main memory.
+    """A batch of square images with black borders, uint8 (B, 1, S, S), which the model normalises.
 
-    Attributes:
-        image_ids: Ids of the B images of the batch.
-        images: Images resized to squares with black borders, uint8 (B, 1, S, S). The model
-            normalises them.
+    Subclasses add labels or boxes, which stay in main memory.
     """
 
     image_ids: list[str]
@@ -39,13 +36,7 @@ class ImageBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the same batch with its images on another device; labels and boxes do not move.
 
-        Args:
-            device: Device, such as ``cuda``.
-            non_blocking: True to let the program continue while images are copied from page-locked
-                memory; False to wait for the copy.
-
-        Returns:
-            A new batch.
+        `non_blocking` lets the program continue while images are copied from page-locked memory.
         """
         return replace(self, images=self.images.to(device, non_blocking=non_blocking))
 
@@ -54,9 +45,6 @@ class ImageBatch:
 
         A GPU copies from this memory faster. `DataLoader` calls this method. Labels and boxes do
         not move.
-
-        Returns:
-            A new batch.
         """
         return replace(self, images=self.images.pin_memory())
 
@@ -123,13 +111,10 @@ class StoreModel(nn.Module, ABC):
 
         Layers after the backbone always learn. Frozen stages stay in evaluation mode.
 
-        Args:
-            trainable: Stages that learn. ``all``: all stages. ``head`` and ``none``: no stage.
-                ``head_first``: no stage in the first epoch, then all. ``stages``: no stage in the
-                first epoch and one more in each further epoch, from the deepest on (the gradual
-                unfreezing of ULMFiT, Howard and Ruder 2018). A number: so many of the deepest
-                stages.
-            epoch: Number of the epoch, from 0.
+        ``all`` trains all stages, ``head`` and ``none`` none, a number so many of the deepest. With
+        ``head_first`` no stage learns in the first epoch, then all; with ``stages`` no stage in the
+        first epoch and one more in each further epoch, from the deepest on (the gradual unfreezing
+        of ULMFiT, Howard and Ruder 2018). Epochs count from 0.
         """
         stages = self.stages
         n_stages = len(stages)
@@ -151,14 +136,7 @@ class StoreModel(nn.Module, ABC):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training or evaluation mode; frozen layers stay in evaluation mode.
-
-        Args:
-            mode: True for training mode, False for evaluation mode.
-
-        Returns:
-            The model itself, as for other modules of torch.
-        """
+        """Set training or evaluation mode; frozen layers stay in evaluation mode."""
         super().train(mode)
         for layer in self._frozen:
             layer.eval()
@@ -166,16 +144,7 @@ class StoreModel(nn.Module, ABC):
 
 
 def require_findings(findings: Sequence[str], n_findings: int, model: str) -> None:
-    """Check that as many findings (disease signs) are named as a model has outputs.
-
-    Args:
-        findings: Names of the findings that the outputs are for, such as ``["mass"]``.
-        n_findings: Number of outputs of the model.
-        model: Name of the model, for the message.
-
-    Raises:
-        InputError: The number of names is not `n_findings`.
-    """
+    """Raise InputError unless as many findings are named as a model has outputs."""
     if len(findings) != n_findings:
         raise InputError(
             f"{model}: knows {n_findings} findings, but got {len(findings)}: {', '.join(findings)}"
@@ -184,19 +153,7 @@ def require_findings(findings: Sequence[str], n_findings: int, model: str) -> No
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Keep a model in evaluation mode during a ``with`` block, and restore its mode at the end.
-
-    Args:
-        model: The model. The mode of each of its parts is restored.
-
-    Example:
-        >>> model = nn.Dropout()
-        >>> with evaluation_mode(model):
-        ...     model.training
-        False
-        >>> model.training
-        True
-    """
+    """Keep a model in evaluation mode during a ``with`` block, and restore its mode at the end."""
     was_training = model.training
     model.eval()
     try:

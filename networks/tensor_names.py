@@ -44,12 +44,6 @@ def name_in_body(key: str) -> str:
     that contain the backbone, such as ``module.`` or ``backbone.``, are removed. A name that needs
     no change is returned as it is.
 
-    Args:
-        key: Name of the tensor in the file, such as ``module.densenet121.features.conv0.weight``.
-
-    Returns:
-        Name of the tensor in this program, such as ``conv0.weight``.
-
     Source:
         arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py``, mlmed/torchxrayvision
         ``models.py`` and lukemelas/EfficientNet-PyTorch ``model.py``, as published.
@@ -79,11 +73,7 @@ def detector_renamer(keys: Collection[str]) -> Callable[[str], str]:
     of a head (the layers that score boxes) 0, 2, 4 and 6, because they count the ReLU layers
     between them; this program numbers them 0, 1, 2 and 3. FCOS still numbers them in the old way.
 
-    Args:
-        keys: Names of all tensors in the file, by which the detector FCOS is recognised.
-
-    Returns:
-        A function from the name in the file to the name in this program.
+    FCOS is recognised by `keys`, the names of all tensors in the file.
 
     Example:
         >>> rename = detector_renamer(["head.regression_head.conv.6.bias"])

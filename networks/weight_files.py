@@ -30,18 +30,10 @@ def fetch_imagenet(name: str, **timm_arguments: Any) -> dict[str, Tensor]:
     They come from the package timm, from a file in another Python package, or from torchvision's
     file, according to the network.
 
-    Args:
-        name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet18``, or
-            ``timm:NAME`` for a network of timm.
-        **timm_arguments: Arguments of ``timm.create_model``, such as ``img_size=384`` for a network
-            that is built for one image size; other networks ignore them.
-
-    Returns:
-        Tensors by their names in the file.
-
-    Raises:
-        InputError: There are no such weights, their package is missing or damaged, or the file is
-            not in the cache and cannot be downloaded.
+    `name` is of `networks.registry.NETWORKS`, or ``timm:NAME``, and has the arguments of
+    ``timm.create_model``, such as ``img_size=384`` for a network that is built for one image size.
+    Tensors have the names of the file. Raises InputError if there are no such weights, their
+    package is missing or damaged, or the file is not in the cache and cannot be downloaded.
     """
     network = NETWORKS.get(name) or find_network(name, "classifier")
     if network.family == "timm":
@@ -60,15 +52,9 @@ def fetch_coco(head: str) -> dict[str, Tensor]:
 
     They are downloaded if torch's cache lacks them.
 
-    Args:
-        head: Version of torchvision's model: ``v1`` (``retinanet_resnet50_fpn``) or ``v2``
-            (``retinanet_resnet50_fpn_v2``).
-
-    Returns:
-        Tensors by the names that torchvision gives them.
-
-    Raises:
-        InputError: The file is not in the cache and cannot be downloaded.
+    `head` is the version of torchvision's model: ``v1`` (``retinanet_resnet50_fpn``) or ``v2``
+    (``retinanet_resnet50_fpn_v2``). Raises InputError if the file is not in the cache and cannot be
+    downloaded.
     """
     return _fetch_from_torchvision(models.get_weight(_COCO[head]))
 
@@ -76,14 +62,8 @@ def fetch_coco(head: str) -> dict[str, Tensor]:
 def read_packaged_weights(weights: PackagedWeights) -> dict[str, Tensor]:
     """Read a file of weights inside a Python package, without running code of the package.
 
-    Args:
-        weights: Name of the package, path of the file in it, and the file's SHA-256 digest.
-
-    Returns:
-        Tensors by their names in the file.
-
-    Raises:
-        InputError: The package is not installed, or its file is missing, unreadable or changed.
+    Tensors have the names of the file. Raises InputError if the package is not installed, or its
+    file is missing, unreadable or changed.
     """
     spec = find_spec(weights.package)
     if spec is None or spec.origin is None:

@@ -43,11 +43,7 @@ class Child(Protocol):
         """Ask the command to end, as Ctrl-C does."""
 
     def wait(self, seconds: float) -> None:
-        """Wait until the process ends, or until a time is over.
-
-        Args:
-            seconds: Longest waiting time, seconds.
-        """
+        """Wait until the process ends, or for a number of seconds at most."""
 
     def kill(self) -> None:
         """Kill the process of the command if it has not ended."""
@@ -77,8 +73,7 @@ class _Process:
 def end_children(children: Sequence[Child]) -> None:
     """Interrupt the commands that have not ended; a training keeps its last whole epoch.
 
-    Args:
-        children: Processes of commands. One that has not ended in a minute is killed.
+    A process that has not ended in a minute is killed.
     """
     until = time.monotonic() + _GRACE
     try:
@@ -96,13 +91,8 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start a `cxr` command as a process that ends if this process ends.
 
-    Args:
-        words: Words of the command line after ``cxr``.
-        environment: Environment variables of the new process, added to those of this one.
-        output: File for the output of the process. None lets it write to this terminal.
-
-    Returns:
-        The running process.
+    `words` follow ``cxr`` on the command line. The environment variables are added to those of this
+    process. Without `output` the process writes to this terminal.
     """
     told = {_PARENT: str(os.getpid()), InputError.variable: str(InputError.status)}
     return subprocess.Popen(  # noqa: S603  our own command
@@ -123,11 +113,8 @@ def start_child(words: Sequence[str], environment: Mapping[str, str], output: IO
 def follow_parent() -> bool:
     """Let this process end when the `cxr` command that started it ends.
 
-    Returns:
-        True if a `cxr` command started this process, False if a user did.
-
-    Raises:
-        KeyboardInterrupt: The command that started this process has already ended.
+    True if a `cxr` command started it, False if a user did. Raises KeyboardInterrupt if the command
+    that started it has already ended.
     """
     parent = os.environ.pop(_PARENT, None)  # not for the processes that this one starts
     if parent is not None:
@@ -139,11 +126,7 @@ def follow_parent() -> bool:
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Ask a `cxr` command to end, as Ctrl-C or SIGTERM does.
-
-    Args:
-        process: Process of the command.
-    """
+    """Ask a `cxr` command to end, as Ctrl-C or SIGTERM does."""
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # in a background job; there, too
     process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
 
@@ -154,13 +137,8 @@ def run_on_devices(words: Sequence[str], devices: int) -> None:
     torchrun's launcher starts and watches them: if one fails, the others end. The first process
     speaks; what the others write is shown only where one of them fails first.
 
-    Args:
-        words: Words of the command line after ``cxr``.
-        devices: Number of processes, one for each device.
-
-    Raises:
-        InputError: A process failed; the message is its last line.
-        KeyboardInterrupt: The user interrupted.
+    `words` follow ``cxr`` on the command line. Raises InputError with the last line of a process
+    that failed, and KeyboardInterrupt if the user interrupted.
     """
     from torch.distributed.elastic.multiprocessing.api import (
         DefaultLogsSpecs,

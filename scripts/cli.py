@@ -62,9 +62,8 @@ def _versions() -> str:
 def build_app(called: str | None = None) -> App:
     """Build the application with all commands of `cxr`.
 
-    Args:
-        called: Name of the command that runs, such as ``import``: its module alone is imported. If
-            it is no command, the first sentence of each is shown. None imports all modules.
+    The module of the command `called`, such as ``import``, is imported alone. If it is no command,
+    the first sentence of each is shown. None imports all modules.
     """
     app = App(
         name="cxr",
@@ -223,17 +222,7 @@ def _option_help(parameter: Parameter) -> str:
 def run_command(
     function: Callable[..., Any], *arguments: Any, as_json: bool = False, **options: Any
 ) -> int:
-    """Run a command as the shell does, and print its result.
-
-    Args:
-        function: Function of the command.
-        *arguments: Positional arguments of the command.
-        as_json: True prints the result as JSON.
-        **options: Options of the command, by parameter name.
-
-    Returns:
-        The exit status.
-    """
+    """Run a command as the shell does, print its result, and return the exit status."""
     with printing("json" if as_json else "text"):
         result = function(*arguments, **options, progress=True)
     if result is None:

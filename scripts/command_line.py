@@ -32,9 +32,6 @@ _REFUSED = re.compile(r"((?:[a-z-]+ )?--[a-z-]+) (?!.*--)([^:'\"]+ [^:'\"]+)(?=:
 def command_name(function_name: str) -> str:
     """Return the name of a command on the command line: that of its function, with hyphens.
 
-    Args:
-        function_name: Name of the command in Python, such as ``import_predictions``.
-
     Example:
         >>> command_name("list_configs"), command_name("wrong_labels")
         ('configs', 'wrong-labels')
@@ -45,12 +42,7 @@ def command_name(function_name: str) -> str:
 def command_line(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
     """Return the command line that does the same as a call from Python.
 
-    Args:
-        function: Function of the command.
-        arguments: Value of each parameter of the function, by name.
-
-    Returns:
-        The command line, quoted for a shell. Parameters with their default are left out.
+    It is quoted for a shell, and leaves out parameters with their default.
 
     Example:
         >>> from cxr_compare.scripts.commands.show import show
@@ -84,11 +76,8 @@ def _is_default(value: Any, default: Any) -> bool:
 def errors_in_python(function: Callable[..., Any]) -> Iterator[None]:
     """Show the errors of a ``with`` block with Python's arguments, unless `cxr` runs the function.
 
-    Args:
-        function: Public function that the user calls.
-
-    Raises:
-        InputError: The block raised it; only its message differs.
+    `function` is the public function that the user calls. Only the message of an InputError
+    differs.
     """
     try:
         yield
@@ -108,13 +97,6 @@ def in_python(message: str, function: Callable[..., Any]) -> str:
     is to be typed in a shell. The word behind an option is its value, unless the option is a switch
     or the word continues the sentence (`_NO_VALUE`). At the beginning of a message the value goes
     up to the colon.
-
-    Args:
-        message: Message with options of the command line.
-        function: Public function that the user called.
-
-    Returns:
-        The message for a user of Python.
 
     Example:
         >>> from cxr_compare.scripts.commands.compare import compare

@@ -72,17 +72,10 @@ def all_commands() -> tuple[str, ...]:
 
 
 def command_function(name: str) -> Callable[..., Any]:
-    """Return the Python function of a command of `cxr`.
+    """Import and return the function of a command by its name in Python, such as ``tune``.
 
-    Args:
-        name: Name of the command in Python, such as ``tune`` or ``import_predictions``.
-
-    Returns:
-        The function, such as `cxr_compare.tune`. Its module is imported now.
-
-    Raises:
-        InputError: The entry point of an added command leads to no function, or its module cannot
-            be imported.
+    Raises InputError if the entry point of an added command leads to no function, or its module
+    cannot be imported.
     """
     if name in COMMANDS:
         function: Callable[..., Any] = getattr(import_module(f"{_CORE}.{name}"), name)
@@ -99,12 +92,7 @@ def command_function(name: str) -> Callable[..., Any]:
 
 
 def name_in_python(function: Callable[..., Any]) -> str:
-    """Return the name of a command in Python: an added one need not be called as its function is.
-
-    Example:
-        >>> name_in_python(command_function("tune"))
-        'tune'
-    """
+    """Return the name of a command in Python; that of an added one may not be its function's."""
     for name, point in added_commands().items():
         if (point.module, point.attr) == (function.__module__, function.__qualname__):
             return name

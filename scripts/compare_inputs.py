@@ -32,10 +32,8 @@ Table = Annotated[Any, Argument(read=_read_table, write=_table_texts, metavar="F
 class ImageOptions(NamedTuple):
     """Values of the option ``--images`` of `cxr compare`.
 
-    Attributes:
-        rule: ``all`` refuses systems (detectors or classifiers) that have predicted different
-            images, ``common`` evaluates only the images that every system has predicted.
-        folder: Folder of the image files that belong to labels in a table; None if there is none.
+    The rule ``all`` refuses systems that have predicted different images; ``common`` evaluates only
+    the images that every system has predicted. `folder` has the image files of labels in a table.
     """
 
     rule: Literal["all", "common"] = "all"
@@ -45,16 +43,9 @@ class ImageOptions(NamedTuple):
 def read_image_options(value: Any) -> ImageOptions:
     """Return the values of the option ``--images`` of `cxr compare`.
 
-    Args:
-        value: ``all`` (refuse detectors or classifiers that were run on different images),
-            ``common`` (evaluate the images that all of them were run on) or a folder of image
-            files; or one of the words and one folder.
-
-    Returns:
-        The rule, and the folder of image files or None.
-
-    Raises:
-        ValueError: Two rules or two folders are given, or a value is neither a rule nor a folder.
+    A value is ``all`` (refuse detectors or classifiers that were run on different images),
+    ``common`` (evaluate the images that all of them were run on) or a folder of image files; or one
+    of the words and one folder. Raises ValueError for anything else.
 
     Example:
         >>> read_image_options(["common", "."])
@@ -112,14 +103,8 @@ Images = Annotated[
 def require_given_thresholds(policies: Sequence[str] | None) -> None:
     """Refuse rules that choose a threshold, for true labels without validation images.
 
-    Without a rule, the user is told that no threshold is chosen.
-
-    Args:
-        policies: Rules by which thresholds are chosen, such as ``max_f1``, or ``threshold=0.5`` for
-            a given one; None or empty if the user named no rule.
-
-    Raises:
-        InputError: A rule chooses a threshold on validation images.
+    Without a rule, the user is told that no threshold is chosen. A policy such as ``threshold=0.5``
+    passes; one such as ``max_f1``, which needs validation images, raises InputError.
     """
     if not policies:
         console.say(
@@ -141,19 +126,8 @@ def read_protocol_or_margin(
 
     A protocol fixes the question before the test images are used: metric, margin and groups.
 
-    Args:
-        path: Protocol file that fixed the question beforehand. None makes the comparison
-            exploratory.
-        margin: Margin of non-inferiority (largest acceptable disadvantage, in the unit of the
-            metric) from ``--margin``. It must agree with the protocol. None without the option.
-        target: Name of the target (finding that is evaluated) from ``--target``. It must agree with
-            the protocol. None without the option.
-
-    Returns:
-        The question, with all choices that the protocol fixes.
-
-    Raises:
-        InputError: The protocol is malformed, or an option differs from it.
+    Without a file the comparison is exploratory. The margin of non-inferiority is in the unit of
+    the metric. Raises InputError if the file is malformed, or differs from `margin` or `target`.
     """
     if path is None:
         return Protocol(margin=margin)

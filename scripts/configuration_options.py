@@ -57,11 +57,7 @@ def _key_by_name() -> dict[str, str]:
 def configuration_key(option: str) -> str | None:
     """Return the key of a configuration that an option names, also by its name in other programs.
 
-    Args:
-        option: Name of the option or of the keyword, such as ``--batch-size``.
-
-    Returns:
-        The key with its section; None if there is no such key.
+    The option may be a keyword as well. None if there is no such key.
 
     Example:
         >>> configuration_key("--lr"), configuration_key("--no-such")
@@ -77,14 +73,7 @@ def configuration_key(option: str) -> str | None:
 def key_advice(function: Callable[..., Any], name: str, *, from_python: bool) -> str | None:
     """Return how to set the key of a configuration that a user wrote as an option or a keyword.
 
-    Args:
-        function: Function of the command.
-        name: Option or keyword that the command does not have.
-        from_python: True for a keyword, False for an option of the command line.
-
-    Returns:
-        One sentence; None if there is no such key, or the command has no configuration (no option
-        ``--set``).
+    None if there is no such key, or the command has no configuration (no option ``--set``).
 
     Example:
         >>> from cxr_compare.scripts.commands.train import train

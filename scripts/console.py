@@ -21,8 +21,7 @@ _PRINTED_AS = ContextVar[Literal["text", "json"] | None]("printed_as", default=N
 def silent(on: bool = True) -> Iterator[None]:
     """Show no messages and no progress within a ``with`` block, as in a call from Python.
 
-    Args:
-        on: True shows nothing. False changes nothing: what an outer block silences stays silent.
+    `on` False changes nothing: what an outer block silences stays silent.
     """
     before = _SILENT.set(on or _SILENT.get())  # an outer block that silences stays in force
     try:
@@ -38,11 +37,7 @@ def is_silent() -> bool:
 
 @contextmanager
 def printing(form: Literal["text", "json"]) -> Iterator[None]:
-    """Let commands print their results within a ``with`` block, as on the command line.
-
-    Args:
-        form: ``text`` prints lines for people, ``json`` prints JSON.
-    """
+    """Let commands print their results within a ``with`` block, as on the command line."""
     before = _PRINTED_AS.set(form)
     try:
         yield
@@ -59,11 +54,7 @@ def printed_as() -> Literal["text", "json"] | None:
 
 
 def say(text: str = "") -> None:
-    """Print a message to stderr. The middle of a very long line is left out.
-
-    Args:
-        text: One or more lines.
-    """
+    """Print a message to stderr. The middle of a very long line is left out."""
     if _SILENT.get():
         return
     lines = [shortened(line) for line in text.split("\n")]
@@ -72,31 +63,19 @@ def say(text: str = "") -> None:
 
 
 def emit(text: str) -> None:
-    """Print one line of a result to stdout, which the user may send to another program.
-
-    Args:
-        text: The line without its line break.
-    """
+    """Print one line of a result to stdout, which the user may send to another program."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def next_step(*commands: str) -> None:
-    """Print the command that is usually useful next; several are alternatives.
-
-    Args:
-        *commands: Commands, of which the user chooses one.
-    """
+    """Print the command that is usually useful next; several are alternatives."""
     for place, command in enumerate(commands):
         say(f"{'or:' if place else 'Next:':5} {command}")
 
 
 def emit_json(payload: Any) -> None:
-    """Print a result as JSON to stdout.
-
-    Args:
-        payload: Values for JSON. Values of other types become texts.
-    """
+    """Print a result as JSON to stdout; values of other types become texts."""
     emit(json.dumps(payload, indent=2, ensure_ascii=False, default=str))
 
 
@@ -108,13 +87,8 @@ def track(description: str, total: int | None) -> Iterator[Callable[..., None]]:
     CI), one line is printed at the end of the work, and for long work further lines say how long it
     will take.
 
-    Args:
-        description: Text before the bar, such as ``Reading images``.
-        total: Number of steps, or None if it is unknown.
-
-    Yields:
-        A function to be called with the number of steps that were done since its last call, by
-        default 1.
+    The function that it yields takes the number of steps that were done since its last call, by
+    default 1. `total` is None if the number of steps is unknown.
     """
     if _SILENT.get():  # asked here: threads that call the function do not know what is silent
         yield lambda n=1: None
@@ -197,10 +171,7 @@ def _notebook_progress(description: str, total: int | None) -> Iterator[Callable
 
 
 def time_left(seconds: float) -> str:
-    """Return a text that says how much time is left.
-
-    Args:
-        seconds: Estimated time that the work still takes, seconds.
+    """Return how much time is left, as a text.
 
     Example:
         >>> time_left(20), time_left(340), time_left(12_000)
@@ -228,15 +199,8 @@ def in_notebook() -> bool:
 class NotebookBar:
     """Progress bar in a notebook cell, which is updated in place. It needs no widgets.
 
-    Args:
-        description: Text before the numbers.
-        total: Number of steps, or None if it is unknown.
-
-    Attributes:
-        description: Text before the numbers.
-        total: Number of steps, or None if it is unknown.
-        count: Number of steps that were done so far.
-        note: Text behind the numbers, such as the time left.
+    `total` is None if the number of steps is unknown, `count` the number of steps that were done so
+    far, and `note` the text behind the numbers, such as the time left.
 
     Example:
         >>> bar = NotebookBar("Reading images", 4)
@@ -271,15 +235,10 @@ class NotebookBar:
         self._handle = display(self, display_id=True)
 
     def advance(self, count: int, note: str, *, is_last: bool = False) -> None:
-        """Set the number of steps that were done, and redraw the bar.
+        """Set the number of steps done so far and the text behind them, and redraw the bar.
 
         To spare the browser, the bar is redrawn only if the last time was more than 0.2 seconds
-        ago.
-
-        Args:
-            count: Number of steps that were done so far.
-            note: Text behind the numbers, such as the time left.
-            is_last: True always redraws it.
+        ago, or this is the last step.
         """
         self.count = count
         self.note = note

@@ -35,21 +35,12 @@ system to its file.
 def read_exposures(
     texts: Sequence[str], truth: LabelledImages, mapping: Path | None
 ) -> list[Exposure]:
-    """Read which test images systems have seen in training, from one file for each system.
+    """Read which test images systems have seen in training, from texts SYSTEM=FILE.
 
-    Args:
-        texts: Texts NAME=FILE: name of a system, and the file that lists the images it has seen.
-        truth: The images under evaluation, with their patients.
-        mapping: Table that gives for each image of RSNA the image of NIH from which it was made,
-            for files that list NIH's images. The word ``rsna`` takes RSNA's mapping from the
-            working folder. None if the files list ids of the data set.
-
-    Returns:
-        Seen images of each system, in the order of `texts`.
-
-    Raises:
-        InputError: A text has no name or no file, a file cannot be read, or `mapping` is given
-            without `texts`.
+    `mapping` is a table that gives for each image of RSNA the image of NIH from which it was made,
+    for files that list NIH's images; ``rsna`` takes RSNA's mapping from the working folder, and
+    None means that the files list ids of the data set. Raises InputError if a text has no name or
+    no file, a file cannot be read, or `mapping` is given without `texts`.
     """
     if mapping is not None and not texts:
         raise InputError("--mapping: is for --exposure; leave it out")

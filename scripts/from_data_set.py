@@ -37,15 +37,8 @@ def open_values(
 ) -> ComparedSystem:
     """Turn a system's values in memory into predictions; folders and files stay as they are.
 
-    Args:
-        system: System (detector or classifier) as it was given to the command.
-        dataset: Data set that the values belong to.
-        split: Name of the split (division into training, validation and test images) whose test
-            images the values belong to.
-        columns: Names of the columns of values; None if the user cannot give any.
-
-    Returns:
-        The system, whose members are folders or predictions.
+    The members of the result are folders or predictions. `split` is the one whose test images the
+    values belong to; `columns` is None if the user cannot give names of columns.
     """
     from cxr_compare.evaluation.sources.from_frames import predictions_from_values
     from cxr_compare.evaluation.sources.import_folder import as_predictions, data_set_record
@@ -66,13 +59,7 @@ def open_values(
 
 @dataclass(frozen=True)
 class FromDataSet:
-    """Systems to compare on one target of a data set.
-
-    Attributes:
-        systems: Systems (detectors, classifiers or persons) to compare.
-        test_set: Data set, target (finding that is evaluated), and split (division into training,
-            validation and test images) whose test images are evaluated.
-    """
+    """Systems to compare on one target of a data set."""
 
     systems: Sequence[ComparedSystem]
     test_set: LabelledSplit
@@ -124,15 +111,11 @@ class FromDataSet:
     ) -> EligibleSystems:
         """Open the predictions of all systems, and select the test images of the comparison.
 
-        Args:
-            folder: Folder into which runs are predicted and a joint system is written.
-            images: ``all`` refuses systems that ran on different test images; ``common`` takes the
-                images on which all ran.
-            joined_by: Figure whose highest value on validation chooses how the boxes of a joint
-                system are gated; None compares no joint system.
-
-        Raises:
-            InputError: The systems do not fit the data set or each other.
+        Runs are predicted and a joint system is written into `folder`. `images` ``all`` refuses
+        systems that ran on different test images; ``common`` takes the images on which all ran.
+        `joined_by` is the figure whose highest value on validation chooses how the boxes of a joint
+        system are gated; None compares none. Raises InputError if the systems do not fit the data
+        set or each other.
         """
         from cxr_compare.evaluation.sources.stored_predictions import read_eligible
 
@@ -143,11 +126,7 @@ class FromDataSet:
 
 
 def runs_inside(system: GivenSystem) -> list[GivenSystem]:
-    """Return a system for each run of a folder of runs; any other system stays as it is.
-
-    Args:
-        system: System that the user gave.
-    """
+    """Return a system for each run of a folder of runs; any other system stays as it is."""
     if system.name is not None or len(system.paths) != 1 or len(system.members) != 1:
         return [system]
     (path,) = system.paths

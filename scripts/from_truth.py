@@ -65,28 +65,15 @@ def open_truth(
     label: str | None = None,
     uncertain: Literal["positive", "negative"] | None = None,
 ) -> GivenTruth:
-    """Read true labels and true boxes that the user gives in files or in memory.
+    """Read true labels and true boxes that the user gives in files or in memory, for each target.
 
-    Args:
-        truth: File of labels (CSV with ``image_id`` and ``label``), file or folder of true boxes,
-            or labels in memory as an array, a Series or a frame.
-        boxes: Table of the true boxes with the columns ``image_id,x1,y1,x2,y2`` in px of the
-            original image, in a file or in memory; None if there are no boxes or `truth` holds
-            them.
-        patients: Patient id of each image: file with the columns ``image_id,patient_id``, or values
-            in memory in the order of the labels; None if `truth` names the patients or they are
-            unknown.
-        columns: Columns of the CSV file of labels as texts ROLE=COLUMN, such as ``label=Finding``.
-        target_names: Names of the targets (findings, or groups of findings) to evaluate, or for
-            labels in a file definitions NAME=FINDING,FINDING; None if there is one only.
-        label: Column of the labels in a frame; None for the usual names.
-        uncertain: Label that test images of uncertain label get; None leaves them out.
-
-    Returns:
-        The ground truth of each target.
-
-    Raises:
-        InputError: The labels, boxes or patients are malformed, or there is no such target.
+    `truth` is a file of labels (CSV with ``image_id`` and ``label``), a file or folder of true
+    boxes, or labels in memory as an array, a Series or a frame. `boxes` is a table with the columns
+    ``image_id,x1,y1,x2,y2`` in px of the original image; `patients` has ``image_id,patient_id``, or
+    values in the order of labels in memory. `columns` of the CSV file are texts ROLE=COLUMN, such
+    as ``label=Finding``; for a frame `label` names one. `target_names` may define targets as
+    NAME=FINDING,FINDING for labels in a file. `uncertain` None leaves out test images of uncertain
+    label. Raises InputError if an input is malformed, or there is no such target.
     """
     if isinstance(truth, Path):
         return _of_file(truth, boxes, patients, columns, target_names, uncertain)
@@ -185,10 +172,9 @@ def _caption(table: Any) -> str:
 class GivenPredictions:
     """Predictions of one model, as they were read from a file or from memory.
 
-    Attributes:
-        caption: Name of the file, or a description of the values such as ``<list of 2>``.
-        read: Scores or boxes, checked against the images of the truth; or predictions that were
-            joined in memory.
+    `caption` is the name of the file, or a description of the values such as ``<list of 2>``.
+    `read` are scores or boxes, checked against the images of the truth; or predictions that were
+    joined in memory.
     """
 
     caption: str
@@ -247,19 +233,9 @@ def open_given_systems(
 ) -> dict[str, list[GivenPredictions]]:
     """Read files and values in memory with the predictions of systems.
 
-    Args:
-        systems: Systems, each with a file or with values in memory for each training with another
-            random seed.
-        given: The true labels and boxes.
-        columns: Names of the columns in tables of predictions; None if the user cannot give any.
-        scales: Factor from the px of the boxes of a system to px of the original image, by name.
-
-    Returns:
-        Predictions of each training seed, by the name of the system.
-
-    Raises:
-        InputError: A file is malformed, a detector's file holds no box, or two systems have one
-            name.
+    Each training seed of a system has its file or values. `scales` has the factor from the px of
+    the boxes of a system to px of the original image. Raises InputError if a file is malformed, a
+    detector's file holds no box, or two systems have one name.
     """
     names = [_system_name(system, number) for number, system in enumerate(systems, start=1)]
     for name in scales or ():
@@ -342,11 +318,8 @@ def truth_digest(truth: LabelledImages) -> str:
 class FromTruth:
     """Systems to compare on one target, and its ground truth, which no data set holds.
 
-    Attributes:
-        systems: Predictions of each training seed, by the name of the system.
-        truth: Labels, roles, patients and true boxes of the images.
-        of_finding: Function that returns the ground truth of one finding of the target.
-        pixels: Reader of the pixels; None without image files.
+    `of_finding` returns the ground truth of one finding of the target. `pixels` is None without
+    image files.
     """
 
     systems: Mapping[str, Sequence[GivenPredictions]]
@@ -376,15 +349,8 @@ class FromTruth:
     ) -> EligibleSystems:
         """Select the test images on which all systems are compared.
 
-        Args:
-            folder: Not used; systems of a data set write into it.
-            images: ``all`` refuses systems that ran on different test images; ``common`` takes the
-                images on which all ran.
-            joined_by: Figure whose highest value on validation chooses how the boxes of a joint
-                system are gated; None compares no joint system.
-
-        Raises:
-            InputError: The systems ran on different test images, or cannot be joined.
+        The options are those of `FromDataSet.read`; `folder` is not used. Raises InputError if the
+        systems ran on different test images, or cannot be joined.
         """
         del folder
         systems: dict[str, Sequence[System]] = {

@@ -21,10 +21,6 @@ _Member = TypeVar("_Member")
 def is_values(value: Any) -> bool:
     """Return True for values in memory, such as an array or a frame, False for a path or a run.
 
-    Args:
-        value: Scores, boxes, a path or an opened run (training): anything that a user may give as a
-            detector or classifier to compare.
-
     Example:
         >>> is_values([0.1, 0.9]), is_values("out/run"), is_values(["out/a", "out/b"])
         (True, False, False)
@@ -49,10 +45,6 @@ def _is_number_text(value: Any) -> bool:
 def names_path(value: Any) -> bool:
     """Return True for a text, a path, or an object with a folder, such as an opened run.
 
-    Args:
-        value: Scores, boxes, a path or an opened run (training): anything that a user may give as a
-            detector or classifier to compare.
-
     Example:
         >>> names_path("labels.csv"), names_path(["p1", "p2"])
         (True, False)
@@ -62,12 +54,6 @@ def names_path(value: Any) -> bool:
 
 def values_caption(value: Any) -> str:
     """Return a short description of values in memory, for a record or a message.
-
-    Args:
-        value: Array, Series, frame or list.
-
-    Returns:
-        Text such as ``<list of 2>``.
 
     Example:
         >>> values_caption([0.1, 0.9])
@@ -97,10 +83,8 @@ def _split_seeds(system: str) -> tuple[str | None, list[Path]]:
 class SystemPaths(NamedTuple):
     """A system to compare: one model, or the same model trained with several random seeds.
 
-    Attributes:
-        name: Name in tables and figures; None takes the name of the first folder of `paths`.
-        paths: One folder for each random seed: of a training, of an export of its network, or of
-            predictions.
+    `name` None takes the name of the first folder of `paths`, which are trainings, exports or
+    predictions, one for each random seed.
     """
 
     name: str | None
@@ -109,11 +93,7 @@ class SystemPaths(NamedTuple):
 
 @dataclass(frozen=True)
 class GivenValues:
-    """Scores or boxes of a detector or classifier that Python passes as array, frame or list.
-
-    Attributes:
-        value: Array, DataFrame or list.
-    """
+    """Scores or boxes of a detector or classifier that Python passes as array, frame or list."""
 
     value: Any
 
@@ -124,12 +104,7 @@ class GivenValues:
 class GivenSystem(NamedTuple):
     """A system to compare, as the user gives it: paths, predictions or values in memory.
 
-    A system is a model, or the same model trained with several random seeds.
-
-    Attributes:
-        name: Name for people; None if the user gave none.
-        members: One entry for each training seed: a path of a folder or file, opened predictions,
-            or scores or boxes in memory.
+    A system is a model, or the same model trained with several random seeds, each a member.
     """
 
     name: str | None
@@ -150,13 +125,8 @@ SystemsGiven: TypeAlias = (
 def read_systems(value: SystemsGiven) -> list[SystemPaths]:
     """Read systems from texts or from a mapping; objects of class `SystemPaths` stay unchanged.
 
-    Args:
-        value: Text ``NAME=PATH[,PATH...]`` or ``PATH``, path or opened object with a ``folder``; or
-            several of them; or a mapping from name to path or paths. Several paths are trainings
-            with different random seeds.
-
-    Returns:
-        One system for each text, object or name.
+    A text is ``NAME=PATH[,PATH...]`` or ``PATH``; a path may be an opened object with a ``folder``.
+    Several paths of a system are trainings with different random seeds.
 
     Example:
         >>> read_systems(["A=out/a,out/b"]) == read_systems({"A": ["out/a", Path("out/b")]})
@@ -192,15 +162,8 @@ Systems = Annotated[SystemsGiven, Argument(read=read_systems)]
 def read_compared(value: Any) -> list[GivenSystem]:
     """Read systems to compare: texts of the command line, or a mapping from name to path or values.
 
-    Args:
-        value: Text ``NAME=PATH[,PATH...]``, or several; or a mapping from name to path, or to
-            scores or boxes in memory.
-
-    Returns:
-        One system (detector or classifier) for each text or name.
-
-    Raises:
-        InputError: Values in memory have no name, or there are none.
+    A text is ``NAME=PATH[,PATH...]``. Raises InputError if values in memory have no name, or there
+    are no values.
 
     Example:
         >>> [(name, [str(m) for m in members]) for name, members in read_compared(
@@ -250,14 +213,9 @@ def _is_one_seed(value: Any) -> bool:
 
 
 def compared_words(value: Any) -> list[str]:
-    """Return systems to compare as words of the command line.
+    """Return systems to compare as words of the command line, ``NAME=PATH[,PATH...]`` or ``PATH``.
 
-    Args:
-        value: Systems (detectors or classifiers) in any form that `read_compared` accepts.
-
-    Returns:
-        One text ``NAME=PATH[,PATH...]`` or ``PATH`` for each system. Values in memory are described
-        in place of a path, such as ``<list of 2>``.
+    Values in memory are described in place of a path, such as ``<list of 2>``.
     """
     texts = [(name, ",".join(map(str, members))) for name, members in read_compared(value)]
     return [text if name is None else f"{name}={text}" for name, text in texts]
@@ -281,12 +239,8 @@ def seeds_to_join(
 ) -> tuple[str, list[tuple[_Member, ...]]]:
     """Return the name of the system that joins all, and the members of each of its seeds.
 
-    Args:
-        opened: Members of each training seed by name of the system.
-
-    Raises:
-        InputError: The systems have different numbers of seeds, or one has the name of the joint
-            system.
+    Raises InputError if the systems have different numbers of seeds, or one has the name of the
+    joint system.
     """
     name = " + ".join(opened)
     counts = {system: len(members) for system, members in opened.items()}

@@ -54,17 +54,9 @@ def model_card(folder: Path, report: Path | None = None) -> str:
     A model card describes a model for its users: training data, figures, thresholds and limits. A
     system is a trained network with its threshold, or predictions of other software.
 
-    Args:
-        folder: Folder of a training (run), an export of its network, predictions or a report.
-        report: Report of `cxr compare` that evaluates the system; None takes figures on its
-            validation images.
-
-    Returns:
-        Markdown; several cards are separated by an empty line.
-
-    Raises:
-        InputError: The folder holds neither a system nor a report, or the report does not evaluate
-            the system.
+    It is Markdown; several cards are separated by an empty line. Without `report` the figures are
+    those on validation images. Raises InputError if the folder holds neither a system nor a report,
+    or the report does not evaluate the system.
     """
     kind = folder_kind(folder)
     if kind is not None and kind.name == "report":

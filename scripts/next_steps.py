@@ -30,13 +30,8 @@ _MOST_SYSTEMS = 4  # largest number of systems in a suggested comparison
 def next_steps(folder: Path, data: Path | None = None) -> list[str]:
     """Return the commands that are usually useful next for a folder, the most usual one first.
 
-    Args:
-        folder: Complete folder that a command of `cxr` made, such as a data set or a training.
-        data: Data set that the folder was made from; None searches for it beside the folder.
-
-    Returns:
-        Command lines such as ``cxr tune out/predictions --data out/data``; empty if there is
-        nothing to suggest for this kind of folder.
+    `data` is the data set that the folder was made from; None searches for it beside the folder.
+    The list is empty if there is nothing to suggest for this kind of folder.
     """
     kind = folder_kind(folder)
     data = data or find_data_set(folder)
@@ -68,14 +63,6 @@ def data_set_steps(
     For a data set without labels the command prepares it again with labels, and for one with a
     single class of labels it joins it with another data set. If no patient is known, a last command
     prepares the images again with patients.
-
-    Args:
-        dataset: A prepared data set.
-        source: Folder that it was prepared from; None if it is unknown.
-        tables: Files of labels that it was prepared from.
-
-    Returns:
-        Command lines in the order in which they are useful.
     """
     folder = _word(dataset.folder)
     again = _word(_free(dataset.folder, f"{dataset.folder.name}-2"))
@@ -102,13 +89,7 @@ def trainings(dataset: DataSet, split: str = "default") -> list[str]:
     the audit's page. Of several targets (findings, or groups of findings), the commands name the
     one with the most training images of its rarer class.
 
-    Args:
-        dataset: A prepared data set.
-        split: Name of the split to train on, which says which images are for training and
-            validation.
-
-    Returns:
-        Command lines in the order in which they are useful; empty if nothing can be trained.
+    The list is empty if nothing can be trained.
     """
     from cxr_compare.data_prep.audit.audit import AUDIT_PAGE, redraw_command, split_errors
 

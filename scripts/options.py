@@ -52,15 +52,6 @@ Names = Annotated[tuple[Any, ...], Argument(read=_read_names)]  # from Python al
 def read_numbers(value: str | float | Iterable[str | float]) -> tuple[float, ...]:
     """Return the numbers in a text with commas, or in several such texts.
 
-    Args:
-        value: Text such as ``0.1,0.5``, or several such texts or numbers.
-
-    Returns:
-        The numbers, in their order.
-
-    Raises:
-        ValueError: A part of a text is no number.
-
     Example:
         >>> read_numbers("0.85,0.80"), read_numbers([3, 4])
         ((0.85, 0.8), (3.0, 4.0))
@@ -101,13 +92,8 @@ SettingsGiven: TypeAlias = str | Sequence[str] | Mapping[str, Any]
 def read_settings(value: SettingsGiven) -> list[str] | dict[str, Any]:
     """Return new values of configuration keys in a uniform form, from any form a user may give.
 
-    Args:
-        value: Text ``section.key=value``, several of them, or a mapping from key to value, which
-            may be nested by section, such as ``{"training": {"epochs": 2}}``.
-
-    Returns:
-        A list of texts if texts were given, or a flat mapping from ``section.key`` to value if a
-        mapping was given.
+    A mapping may be nested by section, such as ``{"training": {"epochs": 2}}``, and becomes flat;
+    texts stay texts.
 
     Example:
         >>> read_settings({"training": {"epochs": 2}, "model.weights": Path("a.pth")})
@@ -133,12 +119,6 @@ def _flat_settings(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def settings_words(value: SettingsGiven) -> list[str]:
     """Return new values of configuration keys as texts ``section.key=value``.
-
-    Args:
-        value: Such texts, or a mapping from key to value.
-
-    Returns:
-        One text for each key. Values of a mapping are written as JSON.
 
     Example:
         >>> settings_words({"training": {"epochs": 2}, "model.weights": "none"})
@@ -175,13 +155,6 @@ def read_roles(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...
 
     ROLE says what the column contains, such as ``label``; COLUMN is its name in the table.
 
-    Args:
-        value: Text such as ``label=Finding,xmin=left``, several such texts, or a mapping from role
-            to name of the column.
-
-    Returns:
-        One text for each role.
-
     Example:
         >>> read_roles("label=Finding,xmin=left"), read_roles({"label": "Finding"})
         (('label=Finding', 'xmin=left'), ('label=Finding',))
@@ -194,14 +167,7 @@ def read_roles(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...
 def read_target(text: str) -> tuple[str, tuple[str, ...]]:
     """Read the definition of a target from a text NAME=FINDING,FINDING.
 
-    Args:
-        text: Name of the target, and the findings that it joins.
-
-    Returns:
-        The name and the findings.
-
-    Raises:
-        InputError: The name or the findings are missing.
+    Raises InputError if the name or the findings are missing.
 
     Example:
         >>> read_target("opacity=lung_opacity,pneumonia")
@@ -217,8 +183,7 @@ def read_target(text: str) -> tuple[str, tuple[str, ...]]:
 def uses_cluster() -> bool:
     """Return True if ``CXR_ENGINE=ray`` asks for a Ray cluster, False for this machine alone.
 
-    Raises:
-        InputError: The engine is unknown, or an address is set without the engine ``ray``.
+    Raises InputError if the engine is unknown, or an address is set without the engine ``ray``.
     """
     name = os.environ.get("CXR_ENGINE") or "local"
     address = os.environ.get("CXR_ADDRESS")
@@ -244,12 +209,7 @@ Shards = Annotated[
 
 
 def shard_outcome(folder: Path, n_images: int) -> Outcome:
-    """Return the result of a command that made the folder of a shard.
-
-    Args:
-        folder: The folder.
-        n_images: Number of its images.
-    """
+    """Return the result of a command that made the folder of a shard."""
     record = read_marker(folder)
     text = (
         f"{folder}: shard {record['number']} of {record['count']} is complete, with "
@@ -268,14 +228,8 @@ def open_workers(processes: int | None = None) -> Iterator[Workers]:
     or HOST:PORT. Without an address the command starts a cluster on this machine, which ends with
     the ``with`` block.
 
-    Args:
-        processes: Number of processes, or of processors of a cluster; None uses all.
-
-    Yields:
-        Number of processes of this machine, or the Ray cluster.
-
-    Raises:
-        InputError: The variables contradict each other, or there is no such cluster.
+    `processes` None uses all processors. Raises InputError if the variables contradict each other,
+    or there is no such cluster.
     """
     if uses_cluster():
         from cxr_compare.data_prep.work.ray_cluster import open_cluster
@@ -336,16 +290,9 @@ _USUAL_SPLIT = "default"
 
 
 def choose_images(dataset: DataSet, named: list[str] | None, split: str, limit: int) -> list[str]:
-    """Return the images that the user names, or a random sample of the test images, sorted.
+    """Return the images that the user names, or at most `limit` random test images, sorted.
 
-    Args:
-        dataset: Data set with the images.
-        named: Ids of images; None or empty for a sample.
-        split: Name of the split (division into training, validation and test images).
-        limit: Largest number of images of a sample.
-
-    Raises:
-        InputError: A named image is unknown, or the split has no test image.
+    Raises InputError if a named image is unknown, or the split has no test image.
     """
     import numpy as np
 
@@ -369,16 +316,8 @@ def own_split(split: str | None, sources: Iterable[Path], dataset: DataSet) -> s
     the split that the models learned on. On another split, a model has often learned from the
     images that it would be evaluated on.
 
-    Args:
-        split: Name that the user gave; None takes that of `sources`.
-        sources: Folders of trainings (runs) or of predictions.
-        dataset: Data set that they were made from.
-
-    Returns:
-        The name of the split; ``default`` if there are no sources.
-
-    Raises:
-        InputError: The folders were made on different splits, and `split` is None.
+    `sources` are trainings or predictions; without one it is ``default``. Raises InputError if they
+    were made on different splits and `split` is None.
     """
     if split is not None:
         return split
@@ -415,14 +354,7 @@ def split_name(system: str) -> tuple[str | None, Path]:
 
     A text without ``=`` has no name. A text that is an existing path is taken as a path.
 
-    Args:
-        system: Text ``NAME=PATH`` or ``PATH``.
-
-    Returns:
-        The name, None for a text without a name; and the path.
-
-    Raises:
-        InputError: The name or the path is empty.
+    Raises InputError if the name or the path is empty.
 
     Example:
         >>> split_name("A=out/a"), split_name("out/a")

@@ -25,23 +25,12 @@ _COLUMNS = {"finding": "label", "x1": "xmin", "y1": "ymin", "x2": "xmax", "y2": 
 def write_own_dataset(
     name: str, folder: Path, class_names: Sequence[str], progress: Progress
 ) -> Path:
-    """Write the images of a map-style Dataset as PNG files, and their labels as a table.
+    """Write the images of a map-style Dataset as PNG files and their labels as a table.
 
-    Files that are there and equal are left as they are.
-
-    Args:
-        name: ``MODULE:NAME`` of the Dataset, or of a class or function that returns it when it is
-            called without arguments.
-        folder: Folder to write to.
-        class_names: Names of the classes; empty for the Dataset's own attribute ``classes``.
-        progress: Shows the progress.
-
-    Returns:
-        Path of the table.
-
-    Raises:
-        InputError: The module cannot be imported, or an item is not what docs/own-parts.md says;
-            the message names the item.
+    Returns the path of the table. `name` is ``MODULE:NAME`` of the Dataset, or of what returns it
+    when called without arguments. Without `class_names` the Dataset's attribute ``classes`` counts.
+    Equal files that are there stay. Raises InputError if the module cannot be imported, or an item,
+    which the message names, is not what docs/own-parts.md says.
     """
     dataset = own_part(name, "prepare")
     try:

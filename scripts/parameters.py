@@ -94,7 +94,6 @@ class Parameter:
     """One parameter of a `cxr` command, as the command line and the reference present it.
 
     Attributes:
-        name: Name in the function's signature.
         type: Type without None and without metadata; for a list, the type of its items.
         default: Default value; `inspect.Parameter.empty` if a value is required.
         positional: True if the value is given by position, False for an option.
@@ -172,12 +171,6 @@ def as_path(value: AnyPath | None) -> Path | None:
 def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     """Return the parameters of a command in the order of its signature.
 
-    Args:
-        function: Function of the command.
-
-    Returns:
-        Name, type, default and description of each parameter, as the command line needs them.
-
     Example:
         >>> def count(*, images: int = 3):
         ...     '''Count.
@@ -231,11 +224,7 @@ def declared_types(function: Callable[..., Any]) -> dict[str, Any]:
 
     The type of the return value is left out, because importing it takes long.
 
-    Args:
-        function: Function of a command.
-
-    Returns:
-        Types with the metadata of ``Annotated``, by the name of the parameter.
+    The types have the metadata of ``Annotated``.
     """
     annotations = {
         name: annotation
@@ -268,9 +257,6 @@ def _command_line_type(declared_type: Any) -> Any:
 def without_metadata(declared_type: Any) -> Any:
     """Return a type without the metadata of `Annotated`, as a user reads it.
 
-    Args:
-        declared_type: Type, perhaps an ``Annotated`` one.
-
     Example:
         >>> without_metadata(Annotated[int, Argument(minimum=1)])
         <class 'int'>
@@ -286,17 +272,9 @@ def without_metadata(declared_type: Any) -> Any:
 def read_value(parameter: Parameter, value: Any) -> Any:
     """Check the value of a parameter, and return it in the form that the command takes.
 
-    Args:
-        parameter: The parameter of the command.
-        value: Value from the command line or from Python; None stays None.
-
-    Returns:
-        The value, in which texts that name folders have become paths; a list or a tuple if the
-        parameter takes several values.
-
-    Raises:
-        InputError: A folder is of the wrong kind, or a value cannot be read, is out of range or is
-            not among the choices.
+    Texts that name folders become paths; a parameter that takes several values becomes a list or a
+    tuple; None stays None. Raises InputError if a folder is of the wrong kind, or a value cannot be
+    read, is out of range or is not among the choices.
     """
     if value is None:
         return None
@@ -348,11 +326,7 @@ def _read_item(parameter: Parameter, value: Any) -> Any:
 def texts_of(value: Any) -> list[str]:
     """Return a value as the texts that stand for it on a command line.
 
-    Args:
-        value: Value of a parameter, such as a number, a path or a list.
-
-    Returns:
-        One text for each item of a list or mapping; empty for None.
+    A list or mapping has one text for each item; None has none.
 
     Example:
         >>> texts_of({"training": {"epochs": 2}}), texts_of([3, "a"]), texts_of(None)
@@ -377,19 +351,7 @@ def texts_of(value: Any) -> list[str]:
 
 
 def description(function: Callable[..., Any]) -> tuple[str, list[str]]:
-    """Return the description of a command and the examples of its command line.
-
-    Args:
-        function: Function of a command.
-
-    Returns:
-        The docstring before its sections, and a list with one command line for each example.
-
-    Example:
-        >>> from cxr_compare.scripts.commands.show import show
-        >>> description(show)[1][0]
-        'cxr show out/data'
-    """
+    """Return a command's docstring before its sections, and the command lines of its examples."""
     text = inspect.getdoc(function) or ""
     body = text.partition("\nArgs:\n")[0].strip()
     paragraphs = _section(function, "Example").split("\n\n")

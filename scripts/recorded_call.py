@@ -53,12 +53,10 @@ def _record_kind(folder: Path) -> str:
 
 
 def system_files(systems: Sequence[ComparedSystem], target: str, out: Path) -> list[Path]:
-    """Return the files of the systems whose change makes their report out of date.
+    """Return the files of the systems whose change makes their report `out` of date.
 
-    Args:
-        systems: Systems (detectors, classifiers or persons) that are compared.
-        target: Name of the target, which names the file of a decision rule.
-        out: Report folder, which holds the predictions of systems that were given as runs.
+    `out` is the report folder, which holds the predictions of systems that were given as runs. The
+    target names the file of a decision rule.
     """
     folders = [path for system in systems for path in system.paths]
     records = [path / f"{_record_kind(path)}.json" for path in folders]
@@ -69,13 +67,8 @@ def system_files(systems: Sequence[ComparedSystem], target: str, out: Path) -> l
 def require_same_call(out: Path, call: dict[str, Any], inputs: Sequence[Path]) -> None:
     """Check that a finished report is that of a call, and that its inputs are older than it.
 
-    Args:
-        out: Folder of the finished report.
-        call: The present call, with the keys and values that a report records.
-        inputs: Files that the call reads; they may be missing.
-
-    Raises:
-        InputError: The folder holds the report of another call, or an input is newer than it.
+    `call` has the keys and values that a report records; `inputs` may be missing. Raises InputError
+    if the folder holds the report of another call, or an input is newer than it.
     """
     answer = out / files.ANSWER
     report = AnswerInfo.read(answer)

@@ -20,10 +20,8 @@ _ROLES_OF_ALL = {"result_image": "image", "score": "score"}
 class ResultColumns:
     """Names of the columns of result files, as the option ``--columns`` gives them.
 
-    Attributes:
-        of_all: Name of a column by its role (``image``, ``score`` or ``finding``) in every file.
-        of_one: The same for the files of one system, by its name or by the name of a file without
-            suffix.
+    `of_all` has the name of a column by its role (``image``, ``score`` or ``finding``) in every
+    file. `of_one` has the same for one system, by its name or by the name of a file without suffix.
 
     Example:
         >>> columns = ResultColumns({"score": "prob"}, {"B": {"score": "p_mass"}})
@@ -35,12 +33,7 @@ class ResultColumns:
     of_one: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def names(self, system: str, file: Path | None = None) -> ColumnNames:
-        """Return the names of the columns in one file.
-
-        Args:
-            system: Name of the system.
-            file: File of the system; None for a table in memory.
-        """
+        """Return the names of the columns in one file of a system; None is a table in memory."""
         from cxr_compare.evaluation.boxes.read_table import ColumnNames
 
         by_file = {} if file is None else self.of_one.get(file.stem, {})
@@ -49,15 +42,7 @@ class ResultColumns:
         return ColumnNames(**named, score_is_named="score" in named)
 
     def require_known(self, systems: Sequence[str], files: Sequence[Path]) -> None:
-        """Refuse the name of a system that is not compared.
-
-        Args:
-            systems: Names of all systems.
-            files: Result files of all systems.
-
-        Raises:
-            InputError: A name is neither a system nor a file without suffix.
-        """
+        """Refuse a name of `of_one` that is neither a system nor a file without suffix."""
         known = {*systems, *(file.stem for file in files)}
         for name, columns in self.of_one.items():
             if name not in known:
@@ -80,18 +65,11 @@ def require_box_answers(named: Mapping[str, str], system: str = "") -> None:
 def split_column_roles(roles: Sequence[str]) -> tuple[ResultColumns, tuple[str, ...]]:
     """Separate the column names of files with predictions from those of the file with true labels.
 
-    Args:
-        roles: Texts ROLE=COLUMN, which say what a column contains, such as ``score=Probability``.
-            The roles ``result_image`` (image id) and ``score`` belong to the predictions of all
-            systems. SYSTEM.image, SYSTEM.score and SYSTEM.finding belong to the predictions of one
-            system; ``SYSTEM.finding=`` says that no column holds the classes of boxes, and
-            ``SYSTEM.score=`` that none holds their scores. All others belong to the labels.
-
-    Returns:
-        The names of the columns of the predictions, and the texts that belong to the labels.
-
-    Raises:
-        InputError: A text names a system, but no role of its file, or no column.
+    A text is ROLE=COLUMN, such as ``score=Probability``. The roles ``result_image`` (image id) and
+    ``score`` belong to the predictions of all systems, SYSTEM.image, SYSTEM.score and
+    SYSTEM.finding to those of one, and all others to the labels. ``SYSTEM.finding=`` says that no
+    column holds the classes of boxes, and ``SYSTEM.score=`` that none holds their scores. Raises
+    InputError if a text names a system, but no role of its file, or no column.
 
     Example:
         >>> results, of_truth = split_column_roles(["B.score=p_mass", "label=Finding"])

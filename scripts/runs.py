@@ -32,12 +32,7 @@ _MOST_RUNS = 4  # that a message suggests
 
 
 class RunGiven(NamedTuple):
-    """A training (run), or an export of its network, that the user named.
-
-    Attributes:
-        name: Name of the system for people; None if the user gave none.
-        path: Folder of the run or export.
-    """
+    """A training (run), or an export of its network, that the user named."""
 
     name: str | None
     path: Path
@@ -50,12 +45,7 @@ PathsGiven: TypeAlias = AnyPath | Sequence[AnyPath]
 def read_paths(value: PathsGiven | Sequence[PathsGiven]) -> tuple[str, ...]:
     """Return trainings and images given from Python as words of the command line.
 
-    Args:
-        value: Path of a training's folder (run) or of an image, an opened run, ``NAME=PATH``, or
-            several of them, which may be nested.
-
-    Returns:
-        One text ``PATH`` or ``NAME=PATH`` for each training or image.
+    A path may be an opened run or ``NAME=PATH``; lists may be nested.
 
     Example:
         >>> read_paths([Path("out/a"), ["b.png", "A=out/c"]])
@@ -75,15 +65,8 @@ Runs = Annotated[PathsGiven, Argument(read=read_paths, metavar="RUN|EXPORT ...")
 def parse_runs(words: Sequence[str], command: str) -> list[RunGiven]:
     """Read the words of a command that takes only trainings (runs) and exports of their networks.
 
-    Args:
-        words: Words ``PATH`` or ``NAME=PATH``.
-        command: Beginning of the command line for messages, such as ``cxr serve``.
-
-    Returns:
-        For each word the name of the system, None without a name, and its folder.
-
-    Raises:
-        InputError: A path is neither a run nor an export.
+    `words` are ``PATH`` or ``NAME=PATH``. `command` is the beginning of the command line for
+    messages, such as ``cxr serve``. Raises InputError if a path is neither a run nor an export.
     """
     runs = [_named_path(text) for text in words]
     for _, path in runs:
@@ -123,16 +106,8 @@ def _command_with_runs(folder: Path, command: str) -> str:
 def sort_paths(words: Sequence[str]) -> tuple[list[RunGiven], list[Path]]:
     """Separate the words of a command into trainings (runs) with their exports, and images.
 
-    Args:
-        words: Words of the command line: ``PATH`` or ``NAME=PATH`` of a training or an export, and
-            paths of images or of folders with images.
-
-    Returns:
-        The trainings and exports, each with its name or None, and the other paths.
-
-    Raises:
-        InputError: There is no training or no image, a path does not exist, or NAME=PATH names
-            something else than a training.
+    A training or an export is ``PATH`` or ``NAME=PATH``. Raises InputError if there is no training
+    or no image, a path does not exist, or NAME=PATH names something else than a training.
     """
     runs: list[RunGiven] = []
     sources = []
@@ -173,16 +148,8 @@ def _named_path(text: str) -> RunGiven:
 def is_run_or_export(path: Path) -> bool:
     """Return True for the folder of an ended training (run) or of an export of its network.
 
-    Args:
-        path: Path of a folder or file.
-
-    Returns:
-        True for such a folder; False for a path that `cxr` did not make, such as a folder of
-        images.
-
-    Raises:
-        InputError: The training in the folder has not ended, or the folder is another one that
-            `cxr` made.
+    False for a path that `cxr` did not make, such as a folder of images. Raises InputError if the
+    training has not ended, or the folder is another one that `cxr` made.
     """
     if not path.is_dir():
         return False
@@ -207,15 +174,8 @@ def is_run_or_export(path: Path) -> bool:
 def require_backends(runs: Sequence[RunGiven], options: dict[str, Any]) -> None:
     """Check that all trained networks can predict on this machine, before anything is written.
 
-    This depends on the installed packages, on the program that computes (back end) and on the
-    number format.
-
-    Args:
-        runs: Trainings and exports of their networks.
-        options: Options of the command, of which ``backend`` and ``precision`` are used.
-
-    Raises:
-        InputError: An export or a package is missing.
+    This depends on the installed packages and on the options ``backend`` and ``precision``. Raises
+    InputError if an export or a package is missing.
     """
     for _, path in runs:
         choose_backend(path, options["backend"], options["precision"])
@@ -227,17 +187,9 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
     A run without a name that has the same name as another one gets the name of its folder. The user
     sees which runs have no threshold or no out-of-distribution check.
 
-    Args:
-        runs: Runs and exports, each with its name or None.
-        options: The options ``policy`` (name of the rule whose threshold decides), ``backend``
-            (program that computes), ``precision`` and ``device`` of the command, by name.
-
-    Returns:
-        The loaded runs and exports, in the order of `runs`.
-
-    Raises:
-        InputError: A folder is damaged, two runs have the same name, there is no such threshold or
-            device, or a package is missing.
+    The options are ``policy`` (name of the rule whose threshold decides), ``backend``,
+    ``precision`` and ``device``. Raises InputError if a folder is damaged, two runs have the same
+    name, there is no such threshold or device, or a package is missing.
     """
     backend, precision, device = (options[key] for key in ("backend", "precision", "device"))
     gpu = backend == "auto" and runs_on_gpu(device)
@@ -279,14 +231,7 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
 
 
 def say_cautions(runs: Sequence[Run]) -> list[Run]:
-    """Print what limits all predictions of trained networks, such as that one may be guessing.
-
-    Args:
-        runs: Loaded runs (folders of trainings) or exports of their networks.
-
-    Returns:
-        The same runs, as a list.
-    """
+    """Return runs after printing what limits all their predictions, such as that one guesses."""
     for run in runs:
         for caution in run.cautions:
             console.say(f"CAUTION: {caution}")

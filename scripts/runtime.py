@@ -34,10 +34,8 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
     Two pools of threads on the same processors slow each other down. torch therefore gets the
     processors that the other processes leave. ``OMP_NUM_THREADS`` overrides this number.
 
-    Args:
-        workers: Number of processes that load images for each process that computes; 0 if images
-            are loaded by the computing process itself.
-        shared_by: Number of processes that compute on this machine.
+    `workers` load images for each process that computes; `shared_by` is the number of processes
+    that compute on this machine.
     """
     _keep_freed_memory()
     import cv2
@@ -53,12 +51,9 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
 
 
 def runs_on_gpu(device: str) -> bool:
-    """Return True if torch would compute on a GPU.
+    """Return True if torch would compute on a GPU for ``auto``, ``cpu`` or ``cuda``.
 
     torch is imported only if the machine may have a GPU.
-
-    Args:
-        device: ``auto``, ``cpu`` or ``cuda``.
     """
     may_have_one = any(Path(node).exists() for node in _GPU_NODES)
     if device == "cpu" or not may_have_one or find_spec("torch") is None:
@@ -79,17 +74,9 @@ def _keep_freed_memory() -> None:
 
 
 def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"]:
-    """Choose the device to compute on.
+    """Choose the device: ``auto`` takes a GPU if there is one.
 
-    Args:
-        name: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
-        devices: Number of GPUs that are needed.
-
-    Returns:
-        ``cpu`` or ``cuda``.
-
-    Raises:
-        InputError: The name is unknown, or there are too few GPUs.
+    Raises InputError if the name is unknown, or there are fewer GPUs than `devices`.
     """
     import torch
 
@@ -115,15 +102,8 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
 def load_model(folder: Path, device: str = "auto") -> Predictor:
     """Load the network of a training (run) or an export, and set the number of threads for it.
 
-    Args:
-        folder: Folder of a training, or of an export of its network.
-        device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``. An export ignores it.
-
-    Returns:
-        The loaded model.
-
-    Raises:
-        InputError: The folder is damaged, there is no such device, or packages are missing.
+    `device` is ``auto``, ``cpu`` or ``cuda``; an export ignores it. Raises InputError if the folder
+    is damaged, there is no such device, or packages are missing.
     """
     if is_export(folder):
         return open_model(folder)

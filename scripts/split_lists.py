@@ -42,24 +42,12 @@ def check_split_file(
     """Count the test and validation images whose patient is also in training, in published lists.
 
     The lists are those of a split (division into training, validation and test) that someone else
-    made.
-
-    Args:
-        path: Table with the role of each image or patient; or, if `training` is given, list of the
-            test images.
-        training: Lists of the training images; empty if `path` gives all roles.
-        mapping: Table, or prepared data set, with the patient of each image; or the word ``rsna``,
-            which takes RSNA's mapping to images of NIH. None if the lists name patients, or images
-            of NIH, whose names contain the patient.
-        other_options: Names of options that the user gave and that only apply to data sets; any is
-            an error.
-
-    Returns:
-        The counts for the test images and, if there are any, the validation images.
-
-    Raises:
-        InputError: A list or the mapping cannot be read, the patient of an image is not known, or
-            `other_options` is not empty.
+    made. `path` has the role of each image or patient, or with `training` the test images.
+    `mapping` is a table or prepared data set with the patient of each image, or ``rsna`` for RSNA's
+    mapping to images of NIH; None if the lists name patients, or images of NIH, whose names contain
+    the patient. `other_options` are names of given options that only apply to data sets. Raises
+    InputError for any of them, a list or mapping that cannot be read, or an image whose patient is
+    not known.
     """
     if other_options:
         raise InputError(

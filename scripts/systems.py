@@ -50,12 +50,7 @@ _EXPORTS = "exports"  # within a run's folder, see cxr_compare.serving.backends
 
 
 class ComparedSystem(NamedTuple):
-    """A system to compare, after values in memory have been turned into predictions.
-
-    Attributes:
-        name: Name for people; None if the user gave none.
-        members: Folder or predictions of each random seed with which the model was trained.
-    """
+    """A system to compare, after values in memory have been turned into predictions."""
 
     name: str | None
     members: list[Path | Predictions]
@@ -67,15 +62,7 @@ class ComparedSystem(NamedTuple):
 
 
 def require_predictable(systems: Sequence[SystemPaths | GivenSystem | ComparedSystem]) -> None:
-    """Check that the packages are installed with which trained models predict.
-
-    Args:
-        systems: Systems of a command, some of which may be trainings (runs), which must be
-            predicted first.
-
-    Raises:
-        InputError: A package is missing.
-    """
+    """Check that the packages are installed with which trained models predict."""
     for path in (path for system in systems for path in system.paths):
         if is_run(path):
             require_torch(path)
@@ -89,18 +76,8 @@ def open_systems(
     A system that was given as a training (run) or an export of its network is first predicted into
     ``out/systems``, and its threshold is chosen on validation images.
 
-    Args:
-        systems: Systems to compare.
-        test_set: Data set, target (finding that is evaluated), and split (division into training,
-            validation and test images) whose test images are evaluated.
-        out: Folder of the report, to which files are written.
-
-    Returns:
-        Predictions of each training seed, by the name of the system.
-
-    Raises:
-        InputError: Two systems have one name, also by their folders, or a system belongs to another
-            data set or to findings that the data set does not label.
+    Raises InputError if two systems have one name, also by their folders, or a system belongs to
+    another data set or to findings that the data set does not label.
     """
     opened: dict[str, list[Predictions]] = {}
     for name, members in _with_own_names(systems, _usual_names(systems, test_set.dataset)):
@@ -127,17 +104,9 @@ def with_joint_system(
     It is written into ``out/systems``. Of systems with several training seeds, the first seeds are
     joined, the second ones, and so on.
 
-    Args:
-        opened: Predictions of each training seed by name of the system.
-        test_set: The finding to evaluate, and the images of a split.
-        out: Folder of the report.
-        boxes_by: Figure on validation whose highest value chooses how boxes are gated.
-
-    Returns:
-        The opened systems, and the joint one at the end.
-
-    Raises:
-        InputError: The systems have different numbers of seeds, or cannot be joined.
+    `boxes_by` is the figure on validation whose highest value chooses how boxes are gated. The
+    joint system comes last. Raises InputError if the systems have different numbers of seeds, or
+    cannot be joined.
     """
     name, of_seeds = seeds_to_join(opened)
     joint = [
@@ -194,10 +163,9 @@ def _open_member(
 
 
 def _usual_names(systems: Sequence[ComparedSystem], dataset: DataSet) -> list[str]:
-    """Look at every system before the first is predicted, which may take hours.
+    """Return the name that each system has without a given one, after a look at every system.
 
-    Returns:
-        The name that each system has without a given one.
+    All are looked at before the first is predicted, which may take hours.
     """
     names = []
     for name, members in systems:
@@ -275,19 +243,12 @@ def _open_system(path: Path, test_set: LabelledSplit, out: Path, name: str | Non
 
 
 def predicts(path: Path) -> bool:
-    """Return True for the folder of an ended training (run) or an export of its network.
-
-    Args:
-        path: Any path.
-    """
+    """Return True for the folder of an ended training (run) or an export of its network."""
     return is_run(path) or is_export(path)
 
 
 def system_folder(path: Path) -> str:
     """Return the name of the folder, within a report, for the predictions of a run or an export.
-
-    Args:
-        path: Folder of a training (run), or of an export of its network.
 
     Example:
         >>> system_folder(Path("out/chexnet")), system_folder(Path("out/chexnet/exports/onnx-fp32"))
@@ -308,20 +269,9 @@ def predict_once(
 ) -> Predictions:
     """Open the predictions of a model, or compute them if the folder holds none.
 
-    Args:
-        model: Loaded network of a training (run), or an export of the network.
-        path: Folder of the run or the export, for messages.
-        dataset: Data set whose images are predicted.
-        folder: Predictions folder to open or to make.
-        split: Name of the split, which says which images are for validation and test.
-        name: Name of the system; None takes that of the run.
-        **chosen: Further keyword arguments of `predict_data_set`, such as ``image_ids``.
-
-    Returns:
-        The predictions, which are stored in `folder`.
-
-    Raises:
-        InputError: The folder holds predictions of another training.
+    `path` is the run or export, for messages; `name` None takes that of the run; `chosen` are
+    further arguments of `predict_data_set`, such as ``image_ids``. Raises InputError if the folder
+    holds predictions of another training.
     """
     if not (folder / "predictions.json").is_file():
         from cxr_compare.serving.predict_folder import predict_data_set
@@ -338,36 +288,21 @@ def predict_once(
 
 
 def is_run(path: Path) -> bool:
-    """Return True for the folder of an ended training, which must be predicted before evaluation.
-
-    Args:
-        path: Any path.
-    """
+    """Return True for the folder of an ended training, which is predicted before evaluation."""
     return (path / "run.json").is_file() and not is_predictions_folder(path)
 
 
 def open_predictions(folder: Path) -> Predictions:
-    """Open a predictions folder; of a run, the predictions of its validation images.
-
-    Args:
-        folder: Predictions folder, or folder of an ended training (run).
-    """
+    """Open a predictions folder; of a run, the predictions of its validation images."""
     return Predictions.open(validation_folder(folder) if is_run(folder) else folder)
 
 
 def decision_of_run(run: Path, inference_id: str | None, test_set: LabelledSplit) -> Choices | None:
     """Return the stored decision rule (threshold, calibration) of a run if it fits the data.
 
-    Args:
-        run: Folder of a training (run), or of an export of its network.
-        inference_id: Digest of all that the model's predictions depend on; the rule must have been
-            chosen with this digest. None skips this comparison. Use None for an export: it holds
-            the rule of its run, whose digest differs.
-        test_set: Data set, target (finding that decides) and split (division into training,
-            validation and test images) for which the rule must have been chosen.
-
-    Returns:
-        The rule, or None if there is no rule or it does not fit.
+    It must have been chosen for `test_set`, and with `inference_id`, the digest of all that the
+    model's predictions depend on. None skips this comparison; use it for an export, which holds the
+    rule of its run, whose digest differs.
     """
     path = validation_folder(run) / "decisions" / f"{test_set.target.name}.json"
     if not path.is_file():
@@ -385,16 +320,6 @@ def predict_images(
 
     If the training has a rule (threshold, calibration) that fits the data, its validation images
     are included as well, because the rule was chosen on them.
-
-    Args:
-        run: Folder of the training.
-        test_set: Data set, target (finding that decides) and split (division into training,
-            validation and test images) of the images.
-        image_ids: Ids of the images to predict.
-        folder: Predictions folder to make.
-
-    Returns:
-        The predictions, with the decision rule if there is one.
     """
     model = load_model(run)
     decision = decision_of_run(run, model.inference_id(), test_set)

@@ -17,17 +17,9 @@ _ALL = "all"
 def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
     """Return the targets (findings, or groups of findings) that a command is to evaluate.
 
-    Args:
-        dataset: Data set with its targets.
-        names: Names of targets, or ``all`` for all targets of the data set. None takes the only
-            target. NAME=FINDING,FINDING names a target that has these findings.
-
-    Returns:
-        The targets without repetition, in the order of the names.
-
-    Raises:
-        InputError: There is no such target, or it has other findings, or there are several targets
-            and `names` is None.
+    `names` may be ``all``, or define a target as NAME=FINDING,FINDING; None takes the only target.
+    They keep their order, without repetition. Raises InputError if there is no such target, it has
+    other findings, or there are several targets and `names` is None.
     """
     if names and _ALL in names and _ALL not in dataset.targets:
         return list(dataset.targets.values())
@@ -39,11 +31,8 @@ def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
 def learned_target(folders: Iterable[Path]) -> str | None:
     """Return the target that all of several runs learned.
 
-    Args:
-        folders: Folders of runs or predictions; paths of other kinds are passed over.
-
-    Returns:
-        Name of the target; None if they learned different ones, or none is known.
+    Paths of other kinds than runs or predictions are passed over. None if they learned different
+    ones, or none is known.
     """
     learned = {
         read_marker(folder).get("target")
@@ -69,10 +58,7 @@ def _chosen_target(dataset: DataSet, text: str) -> Target:
 
 
 def without_definitions(names: list[str] | None) -> list[str] | None:
-    """Return names of targets without the findings that define them.
-
-    Args:
-        names: Targets as NAME or NAME=FINDING,FINDING; None for none.
+    """Return names of targets without the findings of NAME=FINDING,FINDING.
 
     Example:
         >>> without_definitions(["opacity=opacity,opacitiy", "edema"])

@@ -31,9 +31,7 @@ _LABELS = {0.0, 1.0, -1.0}
 class SeveralFindings:
     """Findings that a truth in memory has columns for.
 
-    Attributes:
-        truth: Frame of labels with a column for each finding, or array of labels, shape ``(N, K)``.
-        columns: Column of each finding in ``truth``, by the name of the finding.
+    `truth` is a frame of labels, or an array ``(N, K)``; `columns` has the column of each finding.
     """
 
     truth: Any
@@ -73,12 +71,8 @@ class SeveralFindings:
     def systems_of(self, systems: Sequence[GivenSystem], finding: str) -> list[GivenSystem] | str:
         """Return the systems with their scores or boxes of one finding.
 
-        Args:
-            systems: Systems as they are given.
-            finding: Name of the finding.
-
-        Returns:
-            The systems; or the name of the first system that has nothing on this finding.
+        The result is the name of the first system that has nothing on this finding, if there is
+        one.
         """
         found = []
         for system in systems:
@@ -138,16 +132,9 @@ class SeveralFindings:
 def several_findings(truth: Any, target: Sequence[str] | None) -> SeveralFindings | None:
     """Return the findings of a truth in memory that has a column for each of several.
 
-    Args:
-        truth: Labels in memory.
-        target: Names of the findings that the user asks for, or ``all``; None if nothing is said.
-
-    Returns:
-        The findings; None for labels of one finding.
-
-    Raises:
-        InputError: A finding that is asked for has no column, or several columns may be findings
-            and nothing says which are.
+    `target` names the findings that the user asks for, or ``all``. The result is None for labels of
+    one finding. Raises InputError if a finding that is asked for has no column, or several columns
+    may be findings and nothing says which are.
 
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a", "b"], "mass": [0, 1], "edema": [1, 0]})

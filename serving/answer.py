@@ -466,14 +466,10 @@ def render_answers(
 ) -> np.ndarray:
     """Draw an image beside the boxes or activation map of each system, with a legend.
 
-    Args:
-        answers: Predictions of one or more systems (detectors or classifiers) for this one image.
-        panel: Longer side of each panel, px; None takes what the image has and a sheet of 2,000 px
-            holds.
-        draws_doubtful: True also draws, in grey, the boxes and maps of predictions with a warning.
-
-    Returns:
-        RGB image, uint8, shape ``(h, w, 3)``.
+    The drawing is uint8 (h, w, 3), RGB.
+    `panel` is the longer side of each panel in px; None takes what the image has and a sheet of
+    2,000 px holds. `draws_doubtful` also draws, in grey, the boxes and maps of predictions with a
+    warning.
     """
     first = answers[0]
     undrawn: dict[str, Any] = {"boxes": np.empty((0, 5)), "grid": None, "point": None}

@@ -68,25 +68,12 @@ def answer_files(
 ) -> Answers:
     """Predict image files with all systems, one file after another, and write the results.
 
-    Args:
-        runs: Trained systems that predict: folders of `cxr train` (runs), or exports of their
-            networks by `cxr export`.
-        files: Pair from `find_images`: the images that it has already decoded, and the paths of
-            image files that are still to be read.
-        progress: Shows messages and the progress.
-        output: Where results are written and printed; None writes nothing. The caller has locked
-            the CSV table with `reserved_table`.
-        batch_size: Number of images that are predicted at a time; None takes the smallest number
-            that suits all models.
-        strict: True leaves out an image with a warning, such as one that is no frontal chest X-ray.
-        on_answer: Function that is called with each file, also with one that was left out, and may
-            return a reason to leave it out. The predictions are then not kept in memory.
-
-    Returns:
-        The predictions of all systems for all images, and the files that were left out.
-
-    Raises:
-        InputError: Not a single file could be predicted.
+    `files` are the images that `find_images` has already decoded, and the paths still to be read.
+    The caller has locked the CSV table of `output` with `reserved_table`. `batch_size` None takes
+    the smallest number that suits all models; `strict` leaves out an image with a warning.
+    `on_answer` is called with each file, also with one that was left out, and may return a reason
+    to leave it out; the predictions are then not kept in memory. Raises InputError if not a single
+    file could be predicted.
     """
     output = output or AnswerOutput(None)
     begun, others = files

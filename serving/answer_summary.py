@@ -29,23 +29,14 @@ class SystemTally:
     """Counts of one system's predictions for a number of images.
 
     Attributes:
-        system: Display name of the system.
-        images: Number of images that could be read and that the system was to predict.
-        positive: Number of images that the system decided as positive.
-        negative: Number of images that the system decided as negative.
-        no_answer: Number of images without a decision: they have a warning, or the system has no
-            threshold.
-        warnings: Number of images with a warning, such as one that is no frontal chest X-ray.
-        seconds: Time that the system computed, in seconds.
-        trained_equal: Number of images from which the system learned (equal pixels).
-        trained_near: Number of images of which the system learned from a near copy.
-        selected: Number of images that served, themselves or as near copies, to select the system's
-            weights and its threshold.
+        images: Images that could be read and that the system was to predict.
+        no_answer: Images without a decision: they have a warning, or the system has no threshold.
+        seconds: Time that the system computed.
+        trained_equal: Images from which the system learned (equal pixels).
+        trained_near: Images of which the system learned from a near copy.
+        selected: Images that served, themselves or as near copies, to select the system's weights
+            and its threshold.
         run_cautions: Sentences on what limits all predictions of the system.
-
-    Example:
-        >>> SystemTally("CheXNet", images=3, positive=1, negative=2, seconds=0.5).row
-        ('CheXNet', 3, 1, 2, 0, 0, 0.5)
     """
 
     system: str
@@ -61,11 +52,7 @@ class SystemTally:
     run_cautions: tuple[str, ...] = field(default=(), repr=False)
 
     def count(self, answer: Answer) -> None:
-        """Add the system's prediction for one more image to the counts.
-
-        Args:
-            answer: Prediction of this system for the image.
-        """
+        """Add the system's prediction for one more image to the counts."""
         self.images += 1
         self.positive += answer.decision is True
         self.negative += answer.decision is False
@@ -95,28 +82,14 @@ class SystemTally:
 
 
 def summary_frame(tallies: Sequence[SystemTally]) -> pd.DataFrame:
-    """Return the counts of several systems as a table with the columns `SUMMARY_COLUMNS`.
-
-    Args:
-        tallies: Counts of each system's (detector's or classifier's) predictions.
-
-    Returns:
-        One row for each system: its name, the numbers of images, of positive and negative
-        decisions, of images without a decision and with a warning, and the seconds of computing.
-    """
+    """Return a row with the counts of each system, with the columns `SUMMARY_COLUMNS`."""
     return pd.DataFrame([tally.row for tally in tallies], columns=list(SUMMARY_COLUMNS))
 
 
 def summary_lines(tallies: Sequence[SystemTally]) -> list[str]:
-    """Return the counts of several systems as lines of text, followed by their cautions.
+    """Return a heading, a line for the counts of each system, and a line for each caution.
 
     A caution is a sentence on what limits the predictions of a system.
-
-    Args:
-        tallies: Counts of each system's (detector's or classifier's) predictions.
-
-    Returns:
-        A line with headings, one line for each system, and one line for each caution.
 
     Example:
         >>> tally = SystemTally("CheXNet", images=3, positive=1, negative=2, seconds=0.51)

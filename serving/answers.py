@@ -100,12 +100,7 @@ class Answers(Sequence[Answer]):
 
 
 def left_out_entry(path: str, problem: str) -> dict[str, Any]:
-    """Return the entry of a file that was left out, in JSON and in a table.
-
-    Args:
-        path: Path of the file.
-        problem: Reason in one line, such as that the file is no image.
-    """
+    """Return the entry of a file that was left out, in JSON and in a table."""
     return {"image": path, "status": "refused", "problem": problem}
 
 
@@ -113,14 +108,8 @@ def remarks(answers: Sequence[Answer]) -> list[str]:
     """Return a line for each warning, note and caution about an image.
 
     A warning removes the decision, a note is a fact about the image, and a caution limits how far
-    the prediction can be trusted.
-
-    Args:
-        answers: Predictions of all systems (detectors and classifiers) for this one image.
-
-    Returns:
-        Lines that begin with the path of the image and ``WARNING:``, ``NOTE:`` or ``CAUTION:``;
-        empty if there is nothing to remark.
+    the prediction can be trusted. `answers` are those of all systems for one image. Each line
+    begins with the path of the image and ``WARNING:``, ``NOTE:`` or ``CAUTION:``.
     """
     remarks = [f"WARNING: {text}" for text in Answer.joint_warnings(answers)]
     remarks += [f"NOTE: {text}" for answer in answers for text in answer.notes]
@@ -129,26 +118,11 @@ def remarks(answers: Sequence[Answer]) -> list[str]:
 
 
 def lines_of_image(answers: Sequence[Answer]) -> list[str]:
-    """Return the lines that the command line prints for an image: remarks, then each prediction.
-
-    Args:
-        answers: Predictions of all systems (detectors and classifiers) for this one image.
-
-    Returns:
-        The lines without line breaks. The remarks are warnings, notes on the image, and cautions
-        (limits of the predictions).
-    """
+    """Return the lines that the command line prints for an image: remarks, then each prediction."""
     return [*remarks(answers), *map(str, answers)]
 
 
 def run_lines(answers: Iterable[Answer]) -> list[str]:
-    """Return a line for each sentence that limits all predictions of a system, each once.
-
-    Args:
-        answers: Predictions of any systems (detectors or classifiers) for any images.
-
-    Returns:
-        Lines that begin with ``CAUTION:``; empty if no such limit is known.
-    """
+    """Return a ``CAUTION:`` line for each sentence that limits all predictions of a system."""
     cautions = (text for answer in answers for text in answer.run_cautions)
     return [f"CAUTION: {text}" for text in dict.fromkeys(cautions)]

@@ -28,27 +28,14 @@ _Backend = Literal["torch", "onnx", "openvino", "auto"]
 
 
 def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # noqa: A002
-    """Return the default folder of an export, which holds a trained network in another format.
-
-    Args:
-        run: Folder of the training (run) whose network is exported.
-        format: ``onnx`` or ``openvino``.
-        precision: ``fp32``, ``bf16`` or ``int8``.
-
-    Returns:
-        The path ``RUN/exports/FORMAT-PRECISION``.
-    """
+    """Return ``RUN/exports/FORMAT-PRECISION``, the default folder of an export of a run."""
     return run / "exports" / f"{format}-{precision}"
 
 
 def require_torch(run: Path) -> None:
-    """Check that the packages are installed with which the network of a training predicts.
+    """Check that the packages with which a run predicts are installed.
 
-    Args:
-        run: Folder of the training (run).
-
-    Raises:
-        InputError: A package is missing, or the folder is not that of a training.
+    If one is missing and the folder is no run, the error says the latter.
     """
     try:
         require_packages(f"{run} (a run)", "train", TRAIN_PACKAGES)
@@ -58,22 +45,10 @@ def require_torch(run: Path) -> None:
 
 
 def open_model(folder: Path, **options: Any) -> Predictor:
-    """Load the network of a run or an export.
+    """Load the network of a run (of ``cxr train``) or an export (of ``cxr export``).
 
-    A run is the folder that ``cxr train`` wrote; an export is a folder with its network in another
-    format, from ``cxr export``.
-
-    Args:
-        folder: Folder of a run or an export.
-        options: Keyword arguments of `TrainedModel.open`, such as ``device``. For an export they
-            are ignored.
-
-    Returns:
-        The loaded model.
-
-    Raises:
-        InputError: The folder is neither a run nor an export, it is damaged, or a package is
-            missing.
+    The options are those of `TrainedModel.open`, such as ``device``; an export ignores them. Raises
+    InputError if the folder is neither or damaged, or a package is missing.
     """
     if is_export(folder):
         from cxr_compare.serving.exported_model import ExportedModel
@@ -92,12 +67,8 @@ def open_model(folder: Path, **options: Any) -> Predictor:
 class ChosenBackend(NamedTuple):
     """The program (back end), folder and number format that `choose_backend` chose for predicting.
 
-    Attributes:
-        folder: Folder of the training (run) for torch, or of the export of its network for other
-            programs.
-        backend: Program that computes the network.
-        precision: Number format of the computation: ``fp32``, ``bf16`` or ``int8``.
-        words: Sentence that says what was chosen, with the reason or the folder.
+    `folder` is the run for torch, and the export for other programs. `words` is a sentence that
+    says what was chosen, with the reason or the folder.
     """
 
     folder: Path  # a run for torch, else an export
@@ -122,23 +93,10 @@ def choose_backend(
     another format) with the runtime of that format. ``auto`` takes the fastest export of the run
     that this machine can compute, or torch if there is none.
 
-    Args:
-        folder: Folder of a run or an export.
-        backend: ``torch``, ``onnx``, ``openvino``, ``auto``, or None for the default.
-        precision: Number format of the computation, ``fp32``, ``bf16`` or ``int8``; None for the
-            default.
-        needs_torch: Option of the command that only torch supports, such as ``--tta``; None if
-            there is none.
-        gpu: True if torch would compute on a GPU; ``auto`` then takes torch.
-        data: Data set that the error message names in the command that makes an export; None if
-            unknown.
-
-    Returns:
-        The folder, the back end and the precision.
-
-    Raises:
-        InputError: The export is missing, belongs to another training, cannot run on this machine,
-            or does not fit the options.
+    `needs_torch` is an option that only torch supports, such as ``--tta``. If torch would compute
+    on a GPU (`gpu`), ``auto`` takes torch. `data` is the data set that an error names in the
+    command that makes the export. Raises InputError if the export is missing, belongs to another
+    training, cannot run on this machine, or does not fit the options.
     """
     if is_export(folder):
         return _given_export(folder, backend, precision, needs_torch)

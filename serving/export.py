@@ -82,25 +82,12 @@ def export_run(
 ) -> Proof:
     """Write the network of a run in another format, and accept it only if it predicts the same.
 
-    A run is the folder of a training; the new folder is its export. ``bf16`` and ``int8`` are
-    checked on validation images, and ``int8`` is calibrated on training images. Both need the data
-    set of the run, with its pixels stored at the size of the run. Without a data set a float32
-    export is checked on synthetic images.
-
-    Args:
-        run: Folder of a complete training.
-        out: Folder to make. It must be new or empty, and appears only when it is complete.
-        format: ``onnx`` or ``openvino``.
-        precision: ``fp32``, ``bf16`` or ``int8``.
-        dataset: Data set of the run; None checks a float32 export on synthetic images.
-        store: Pixels of the data set, resized to the size of the run; None without a data set.
-
-    Returns:
-        The differences between the predictions of the export and those of the run.
-
-    Raises:
-        InputError: The training has not ended, the format does not have this precision, images are
-            missing, or the export's predictions differ too much from those of the run.
+    ``bf16`` and ``int8`` are checked on validation images, and ``int8`` is calibrated on training
+    images. Both need the data set of the run, with its pixels stored at the size of the run.
+    Without a data set a float32 export is checked on synthetic images. `out` must be new or empty,
+    and appears only when it is complete. Raises InputError if the training has not ended, the
+    format does not have this precision, images are missing, or the predictions differ too much from
+    those of the run.
     """
     _require_possible(format, precision, dataset)
     loaded = Run.open(run, device="cpu").load()
@@ -139,18 +126,8 @@ def export_joint(
 ) -> Proof:
     """Write a joint system with its members in another format, into one folder.
 
-    Args:
-        run: Folder of a joint system that was made of runs.
-        out: Folder to make.
-        format: Format of the networks.
-        precision: Number format of the computation.
-        dataset: Data set of the training, on which the exports are checked; None checks them on
-            drawn images.
-        progress: Receives the progress of resizing images.
-
-    Returns:
-        The differences between an exported member and its run, of the member whose scores differ
-        most.
+    The members must be runs. Without a data set the exports are checked on drawn images. The proof
+    is that of the member whose scores differ most.
     """
     _require_possible(format, precision, dataset)
     proofs: list[Proof] = []
@@ -166,14 +143,7 @@ def export_joint(
 
 
 def write_requirements(folder: Path, format: Format) -> None:  # noqa: A002
-    """Write ``requirements.txt`` with the installed versions of packages that an export needs.
-
-    An export is a network in ONNX or OpenVINO format.
-
-    Args:
-        folder: Folder of the export.
-        format: Format of the network: ``onnx`` or ``openvino``.
-    """
+    """Write ``requirements.txt`` with the installed versions of packages that an export needs."""
     lines = []
     for name in (*_PREDICTS_WITH, PACKAGES[format]):
         try:

@@ -189,11 +189,7 @@ def write_graph(
 ) -> None:
     """Write a network in float32 into a folder, and the anchors of a detector beside it.
 
-    Args:
-        model: A detector or classifier in evaluation mode.
-        folder: Folder to write into.
-        format: ``onnx`` or ``openvino``.
-        facts: Facts that stand in the file, from `ExportSpec.facts`; None for none.
+    The model is in evaluation mode; `facts` (`ExportSpec.facts`) stand in the file.
     """
     graph: nn.Module
     grey = _for_grey(model)
@@ -227,12 +223,9 @@ def write_graph_with_boxes(
 ) -> None:
     """Write a detector, in float32 and for one image, whose outputs are what `cxr predict` answers.
 
-    Args:
-        model: A detector in evaluation mode.
-        folder: Folder to write into.
-        decision: Decision rule of the run, of which the graph holds the reduction of boxes to the
-            image score and the largest overlap of two boxes.
-        facts: Facts that stand in the file, from `ExportSpec.facts`.
+    The model is in evaluation mode. `decision` gives the reduction of boxes to the image score and
+    the largest overlap of two boxes, which the graph holds. `facts` (`ExportSpec.facts`) stand in
+    the file.
     """
     graph = _BoxesGraph(cast("DenseDetector", _for_grey(model)), decision)
     side = model.preprocess.size
@@ -279,17 +272,10 @@ def _write_onnx(
 def layout_of(model: nn.Module) -> tuple[tuple[int, ...], Frame | None]:
     """Return the numbers that are needed to decode the outputs of an exported network.
 
-    Args:
-        model: A detector or classifier.
-
-    Returns:
-        For a detector, the number of anchors on each level of its feature pyramid, and None. For a
-        classifier, an empty tuple and the outer edges x1, y1, x2, y2 of its activation map, in px
-        of the input.
-
-    Raises:
-        InputError: The network cannot be exported, because a detector has no anchors at fixed
-            positions or a classifier's head reads a class token.
+    For a detector they are the number of anchors on each level of its feature pyramid, and None;
+    for a classifier an empty tuple and the outer edges x1, y1, x2, y2 of its activation map, in px
+    of the input. Raises InputError if a detector has no anchors at fixed positions, or a
+    classifier's head reads a class token: neither can be exported.
     """
     if isinstance(model, DenseDetector):
         return anchors_of(model)[1], None
@@ -313,12 +299,7 @@ def layout_of(model: nn.Module) -> tuple[tuple[int, ...], Frame | None]:
 def anchors_of(model: DenseDetector) -> tuple[np.ndarray, tuple[int, ...]]:
     """Return the anchors of a detector and their number on each level of its feature pyramid.
 
-    Args:
-        model: A detector with anchors.
-
-    Returns:
-        The anchors, float32 ``(A, 4)`` xyxy in px of the network's square input, and the number of
-        anchors of each level.
+    The anchors are float32 ``(A, 4)`` xyxy in px of the network's square input.
     """
     size = model.preprocess.size
     with torch.inference_mode():
@@ -331,24 +312,10 @@ def calibration_images(
 ) -> list[str]:
     """Choose the training images that give the value ranges of an export in 8-bit integers.
 
-    Validation and test images are never chosen, because they evaluate the export and the system.
-    The default is 300 images: more change the ranges little.
-
-    Args:
-        seen: Table of the images that the training used: their ``image_id`` and ``role`` (``train``
-            or ``val``).
-        dataset: Data set of the run.
-        split: Name of the split (which images are for training, validation and test) of the
-            training.
-        most: Largest number of images.
-        seed: Random seed of the choice.
-
-    Returns:
-        Sorted image ids.
-
-    Raises:
-        InputError: The data set has none of the run's training images, or one of them has another
-            role than ``train`` in the split.
+    `seen` has the ``image_id`` and ``role`` of the images that the training used; of these, only
+    ``train`` is chosen, because validation and test images evaluate the export and the system. More
+    than 300 images change the ranges little. The ids are sorted. Raises InputError if the data set
+    has none of the run's training images, or one of them has another role in the split.
     """
     trained = seen[seen["role"] == "train"]
     candidates = sorted(set(trained["image_id"]) & set(dataset.images["image_id"]))
@@ -376,10 +343,7 @@ def quantise(folder: Path, image: Callable[[str], np.ndarray], image_ids: Sequen
     images of the quickstart, 9 changed their decision if it was in 8 bits (for CheXNet and for
     RetinaNet), and 1 and 4 if it was not.
 
-    Args:
-        folder: Folder of the float32 export.
-        image: Function that returns the pixels of an image id, uint8 ``(S, S)``.
-        image_ids: Training images that calibrate the activations.
+    `image` returns the pixels of an image id, uint8 ``(S, S)``; `image_ids` are training images.
 
     Source:
         Post-training quantisation with fast bias correction, NNCF (Kozlov et al. 2020).

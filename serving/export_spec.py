@@ -62,46 +62,28 @@ _HASH_BLOCK = 1 << 20
 
 
 def is_export(folder: Path) -> bool:
-    """Return True if a folder holds a complete exported network. Nothing is loaded.
-
-    Args:
-        folder: Any path.
-    """
+    """Return True if a folder holds a complete exported network. Nothing is loaded."""
     return (folder / EXPORT_FILE).is_file()
 
 
 def is_joint(folder: Path) -> bool:
-    """Return True for predictions of a joint system that hold its members, so that it predicts.
-
-    Args:
-        folder: Any path.
-    """
+    """Return True for predictions of a joint system that hold its members, so that it predicts."""
     return (folder / "predictions.json").is_file() and (folder / JOINT_MEMBERS).is_dir()
 
 
 def validation_folder(folder: Path) -> Path:
     """Return the folder with the decision rule (threshold, calibration) of a run or an export.
 
-    Args:
-        folder: Folder of a training (run), of an export of its network, or of a joint system.
-
-    Returns:
-        The folder ``validation`` of a run, which need not exist, or the folder of the export or of
-        the joint system itself.
+    It is the folder ``validation`` of a run, which need not exist, or the folder of the export or
+    of the joint system itself.
     """
     return folder if is_export(folder) or is_joint(folder) else folder / "validation"
 
 
 def digest_files(folder: Path, names: Iterable[str] = _RUN_FILES) -> hashlib._Hash:
-    """Return a SHA-256 object that has read some files of a folder, one after another.
+    """Return a SHA-256 object that has read some files of a folder; the caller may add more.
 
-    Args:
-        folder: Folder of the files.
-        names: Names of the files. By default they are the files of a run (folder of a training) on
-            which its predictions depend.
-
-    Returns:
-        The hash object, which the caller may update with more content.
+    By default they are the files of a run on which its predictions depend.
     """
     digest = hashlib.sha256()
     for name in names:
@@ -115,9 +97,6 @@ class ExportSpec(Record, kind="export"):
     """Inputs, outputs and origin of a network that was exported to ONNX or OpenVINO.
 
     Attributes:
-        format: Format of the network's file, ``onnx`` or ``openvino``.
-        precision: Number format of the computation, ``fp32``, ``bf16`` or ``int8``.
-        kind: ``boxes`` for a detector, ``scores`` for a classifier.
         findings: Names of the K findings in the order of the outputs.
         target: Finding, or group of findings, that decides whether an image is positive.
         size: Side S of the square input images, px.
@@ -160,11 +139,7 @@ class ExportSpec(Record, kind="export"):
         """Return the facts that stand in the file of the network, each as a JSON text.
 
         ONNX holds them as ``metadata_props``, OpenVINO as ``rt_info`` in `FACTS_SECTION`.
-
-        Args:
-            preprocess: Side of the square input, and the normalisation inside the network.
-            decision: Decision rule of the run; None if it has none.
-            with_boxes: True for the facts of `BOXES_FILE`.
+        `with_boxes` asks for the facts of `BOXES_FILE`.
         """
         policy = decision.policy(None, "export") if decision and decision.thresholds else None
         facts = {
@@ -184,9 +159,6 @@ class ExportSpec(Record, kind="export"):
         """Write ``export.json`` with the digests of the network's files.
 
         The presence of this file marks the folder as complete.
-
-        Args:
-            folder: Folder of the export.
         """
         possible = (*MODEL_FILES[self.format], ANCHORS_FILE, BOXES_FILE)
         names = [name for name in possible if (folder / name).is_file()]
@@ -196,15 +168,8 @@ class ExportSpec(Record, kind="export"):
     def file(self, folder: Path, name: str) -> Path:
         """Return the path of a file of the exported network, after a check of its content.
 
-        Args:
-            folder: Folder of the export.
-            name: Name of the file, a key of `files`.
-
-        Returns:
-            The path.
-
-        Raises:
-            InputError: The file is missing, or has changed since the export.
+        `name` is a key of `files`. Raises InputError if the file is missing or has changed since
+        the export.
         """
         path = folder / name
         if not path.is_file():
@@ -215,11 +180,7 @@ class ExportSpec(Record, kind="export"):
 
     @classmethod
     def open(cls, folder: Path | str) -> ExportSpec:
-        """Read the description of an exported network from ``export.json`` in its folder.
-
-        Raises:
-            InputError: The file is missing or damaged.
-        """
+        """Read the description of an exported network from ``export.json`` in its folder."""
         return cls.read(Path(folder) / EXPORT_FILE)
 
 
@@ -267,7 +228,6 @@ class Card(MadeRecord, kind="card"):
         calibrated_on: Phrase on the images from which int8 value ranges were estimated; None for
             other precisions.
         runtime: Package that runs the exported model.
-        proof: Comparison of the outputs of the exported model with those of the training run.
     """
 
     kind: str = Field(validation_alias="is", serialization_alias="is")
@@ -281,15 +241,8 @@ class Card(MadeRecord, kind="card"):
 def require_names(names: Mapping[str, str], learnt: Sequence[str], folder: Path) -> None:
     """Check the names under which a model's findings are to appear in its predictions.
 
-    A model and a data set may name the same finding differently.
-
-    Args:
-        names: Name in the data set, by the name that the model learned.
-        learnt: All findings that the model learned.
-        folder: Folder of the model, which messages name.
-
-    Raises:
-        InputError: A key of `names` is no finding of the model, or two findings get the same name.
+    `names` gives the name in the data set by the name that the model learned. Raises InputError if
+    a key is none of the `learnt` findings, or two findings get the same name.
     """
     for learnt_name, name in names.items():
         if learnt_name not in learnt:

@@ -89,39 +89,21 @@ def _core() -> openvino.Core:
 
 
 class Session(Protocol):
-    """A network that is loaded and ready to compute.
-
-    Attributes:
-        package: Runtime and its version, such as ``openvino 2026.4.1``.
-        device: Device that computes, such as ``cpu``.
-    """
+    """A network that is loaded and ready to compute, by a runtime such as ``openvino 2026.4.1``."""
 
     package: str
     device: str
 
     def run(self, images: np.ndarray) -> Arrays:
-        """Return the outputs for a batch of images.
+        """Return the outputs by name, float32, for a batch of images, uint8 ``(B, 1, S, S)``.
 
-        Args:
-            images: Pixels, uint8 ``(B, 1, S, S)``.
-
-        Returns:
-            Float32 arrays by name of the output, for K findings. Of a detector with A anchors they
-            are ``logits`` ``(B, A, K)`` and ``offsets`` ``(B, A, 4)``; of a classifier ``logits``
-            ``(B, K)`` and ``maps`` ``(B, K, h, w)``, the activation maps.
+        For K findings a detector with A anchors has ``logits`` ``(B, A, K)`` and ``offsets`` ``(B,
+        A, 4)``; a classifier has ``logits`` ``(B, K)`` and ``maps`` ``(B, K, h, w)``, the
+        activation maps.
         """
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
-        """Yield the outputs of batches in their order.
-
-        The network computes one batch while the next one is read.
-
-        Args:
-            batches: Batches of images, uint8 ``(B, 1, S, S)``.
-
-        Yields:
-            The outputs of each batch, as the method `run` returns them.
-        """
+        """Yield the outputs of batches in order; one is computed while the next one is read."""
 
 
 def open_session(
@@ -135,20 +117,10 @@ def open_session(
 ) -> Session:
     """Load an exported network.
 
-    Args:
-        folder: Folder of the export.
-        spec: Inputs, outputs and origin of the export.
-        many: True computes several batches at the same time. It predicts more images a second, but
-            each batch takes longer.
-        shares: True leaves some processors free for other work, such as decoding images.
-        batch_size: Number of images in every batch, which makes the network faster; None lets it
-            vary.
-
-    Returns:
-        The network, ready to run.
-
-    Raises:
-        InputError: The file of the network is missing or cannot be loaded.
+    `many` computes several batches at the same time: more images a second, but each batch takes
+    longer. `shares` leaves some processors free for other work, such as decoding images. A fixed
+    `batch_size` makes the network faster. Raises InputError if the file is missing or cannot be
+    loaded.
     """
     folder = Path(folder)
     path, *_ = [spec.file(folder, name) for name in MODEL_FILES[spec.format]]
@@ -302,13 +274,10 @@ class _OpenVinoSession:
 class ExportedModel:
     """A network that was exported to ONNX or OpenVINO, with the preprocessing of its input.
 
+    The network itself normalises the pixels. An export has no test-time augmentation, and computes
+    on the processor.
+
     Attributes:
-        tta: Test-time augmentation; always None, because an export has none.
-        maps: Kind of activation map of a classifier; always ``cam``.
-        device: Device that torch would compute on; always ``cpu``.
-        folder: Folder of the export.
-        spec: Inputs, outputs and origin of the network, from ``export.json``.
-        preprocess: Size of the square input. The network itself normalises the pixels.
         names: Name of a finding in the predictions, by the name that the network learned. Findings
             that are not among the keys are left out; None keeps all, under their learned names.
     """
@@ -329,28 +298,16 @@ class ExportedModel:
 
     @classmethod
     def open(cls, folder: str | Path) -> ExportedModel:
-        """Open a complete exported network; its weights are read at the first prediction.
-
-        Args:
-            folder: Folder of the export.
-
-        Raises:
-            InputError: The description of the network or of its preprocessing is missing or
-                damaged.
-        """
+        """Open a complete exported network; its weights are read at the first prediction."""
         folder = Path(folder)
         spec = ExportSpec.open(folder)
         return cls(folder, spec, Preprocess.read(folder / PREPROCESS_FILE))
 
     def with_names(self, names: Mapping[str, str]) -> ExportedModel:
-        """Return this model restricted to some findings, which get the names of a data set.
+        """Return this model with only the findings of `names`, under the names of a data set.
 
-        Args:
-            names: Name in the data set, by the name that the model learned, such as ``{"opacity":
-                "lung_opacity"}``. Other findings are left out.
-
-        Raises:
-            InputError: The model did not learn a key of `names`, or two findings get the same name.
+        `names` gives the name in the data set by the learned name, as ``{"opacity":
+        "lung_opacity"}``. See `require_names` for its errors.
         """
         require_names(names, self.learnt, self.folder)
         return replace(self, names=names)
@@ -430,14 +387,7 @@ class ExportedModel:
         return open_session(self.folder, self.spec, shares=True)
 
     def streaming(self, batch_size: int) -> Session:
-        """Return the loaded network for batches of equal size; it computes several at a time.
-
-        Args:
-            batch_size: Number of images in every batch.
-
-        Returns:
-            The network, which is loaded at the first call with this batch size.
-        """
+        """Return the network for this batch size, loaded once; it computes several at a time."""
         if batch_size not in self._streaming:
             self._streaming[batch_size] = open_session(
                 self.folder, self.spec, many=True, batch_size=batch_size
@@ -452,15 +402,9 @@ class ExportedModel:
         return anchors
 
     def decode(self, outputs: Arrays) -> list[Boxes | None]:
-        """Compute boxes from the outputs of a detector's network.
+        """Compute the boxes of each image from a detector's outputs, in px of the square input.
 
-        Args:
-            outputs: Float32 arrays by name, from `Session.run`: ``logits`` ``(B, A, K)`` and
-                ``offsets`` ``(B, A, 4)`` for A anchors and K findings.
-
-        Returns:
-            Boxes of each image in px of the network's square input; None for an image whose output
-            is not finite.
+        `outputs` are those of `Session.run`. An image whose output is not finite has None.
         """
         logits = outputs["logits"]
         offsets = outputs["offsets"]
@@ -508,15 +452,9 @@ class ExportedModel:
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """Measure the time for one image; return it with the export's size and training facts.
 
-        Args:
-            sample_images: Images to measure the time with, uint8 ``(N, S, S)``; None takes noise.
-                Real images matter for a detector, because decoding takes longer if there are more
-                boxes.
-
-        Returns:
-            Figures by name, such as ``parameters``, ``size_bytes``, ``train_seconds`` and
-            ``latency_ms``, the median time of a batch of one image in ms. None stands for an
-            unknown figure.
+        `sample_images` are uint8 ``(N, S, S)``; None takes noise. Real images matter for a
+        detector, because decoding takes longer if there are more boxes. ``latency_ms`` is the
+        median time of a batch of one image in ms. None stands for an unknown figure.
         """
         size = self.spec.size
         if sample_images is None:

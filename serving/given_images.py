@@ -44,11 +44,8 @@ _CHANNELS = (1, 3)
 class ReadImage:
     """One image that a user gave for prediction, after reading.
 
-    Attributes:
-        name: Path of the file, or ``array`` for pixels without a file.
-        image: The decoded image.
-        warnings: Reasons why a pydicom data set in memory is no frontal chest X-ray; None for
-            others, which are checked later.
+    `name` is the path of the file, or ``array``. `warnings` say why a pydicom data set in memory is
+    no frontal chest X-ray; None for others, which are checked later.
     """
 
     name: str
@@ -60,9 +57,6 @@ def is_several(image: Any) -> bool:
     """Return True if a value holds several images: a list, or another iterable of images.
 
     A path, an array, a tensor, a mapping, bytes, a pydicom data set and a table are not several.
-
-    Args:
-        image: Any value that a user gives as an image or as images.
     """
     is_one = isinstance(image, str | np.ndarray | Mapping | _BYTES) or hasattr(image, "detach")
     is_table = hasattr(image, "columns")
@@ -72,16 +66,10 @@ def is_several(image: Any) -> bool:
 def read_given(image: Any) -> ReadImage:
     """Read one image as 8-bit grey.
 
-    Args:
-        image: A file; or pixels as an array or tensor of shape ``(H, W)``, ``(H, W, 3)``, ``(3, H,
-            W)`` or with one channel, uint8 or float in [0, 1]; or a PIL image with 8 bits a
-            channel; or a pydicom data set. 0 is black, and air is dark.
-
-    Returns:
-        The decoded image with its name.
-
-    Raises:
-        InputError: The image cannot be read; the message says which conversion to do.
+    The image is a file; or pixels as an array or tensor of shape ``(H, W)``, ``(H, W, 3)``, ``(3,
+    H, W)`` or with one channel, uint8 or float in [0, 1]; or a PIL image with 8 bits a channel; or
+    a pydicom data set. 0 is black, and air is dark. Raises InputError if it cannot be read; the
+    message says which conversion to do.
     """
     if isinstance(image, str | Path):
         return ReadImage(str(image), read_image(image))
@@ -164,11 +152,7 @@ def _array_of_tensor(tensor: Any) -> np.ndarray:
 
 
 def _as_grey_or_rgb(array: np.ndarray) -> np.ndarray:
-    """Return pixels as uint8, ``(H, W)`` or ``(H, W, 3)``.
-
-    Raises:
-        InputError: Another shape, type or range; the message says which conversion to do.
-    """
+    """Return pixels as uint8, ``(H, W)`` or ``(H, W, 3)``; errors say which conversion to do."""
     got = f"expected {_ONE_OF}, but got {array.dtype} {array.shape}"
     if array.ndim == 4:
         raise InputError(f"image: {got}; of a batch give a list of its images: list(batch)")

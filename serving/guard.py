@@ -82,23 +82,17 @@ _TURNS: tuple[tuple[WarningKind, str, Callable[[np.ndarray], np.ndarray]], ...] 
 
 
 class Warned(str):
-    """Text of a warning about an image (a string), with its kind for programs.
+    """Text of a warning about an image, a sentence without a full stop, with its kind.
 
-    Attributes:
-        kind: ``other_image`` (of another kind than the training images), ``negative``, ``turned``,
-            ``age``, ``synthetic_run`` (the system learned from synthetic images) or ``damaged``.
+    The kind is ``other_image`` (of another kind than the training images), ``negative``,
+    ``turned``, ``age``, ``synthetic_run`` (the system learned from synthetic images) or
+    ``damaged``.
     """
 
     kind: WarningKind
 
     def __new__(cls, message: str, kind: WarningKind = "other_image") -> Self:
-        """Make a warning.
-
-        Args:
-            message: Text of the warning, a sentence without a full stop.
-            kind: Kind of the warning; by default the image is of another kind than the training
-                images.
-        """
+        """Make a warning."""
         warned = super().__new__(cls, message)
         warned.kind = kind
         return warned
@@ -137,22 +131,13 @@ class GuardFit:
     def scores(self, measured: ImageStatistics) -> np.ndarray:
         """Return the log odds that each image shows no chest, given equally frequent classes.
 
-        Args:
-            measured: Layout, edges and other statistics of N images.
-
-        Returns:
-            One value for each image, shape ``(N,)``.
+        The shape is ``(N,)``.
         """
         return _terms(self, measured) @ self.weights
 
 
 class PackedArray(Record):
-    """A float32 array as text in base64, with its shape.
-
-    Attributes:
-        shape: Length of each axis.
-        float32: The values as bytes in base64.
-    """
+    """A float32 array as text in base64, with its shape."""
 
     shape: list[Annotated[Whole, Field(ge=0)]]
     float32: str
@@ -165,8 +150,7 @@ class Guard(Record, kind="guard"):
 
     Attributes:
         size: Side of the square images that the check was learned from, px.
-        limit: Log odds (from the method `score`) from which an image counts as no frontal chest
-            X-ray.
+        limit: Log odds (from `score`) from which an image counts as no frontal chest X-ray.
         images: Number of training images that the check was learned from.
         false_alarms: Share of the training images that reach the limit, in [0, 1]. Each image is
             scored by a fit without its patient.
@@ -203,11 +187,7 @@ class Guard(Record, kind="guard"):
         return GuardFit(**{f.name: _unpack(self.arrays[f.name]) for f in fields(GuardFit)})
 
     def score(self, pixels: np.ndarray) -> float:
-        """Return the log odds that an image is no frontal chest X-ray.
-
-        Args:
-            pixels: The image, uint8 ``(H, W)`` of any size.
-        """
+        """Return the log odds that an image, uint8 ``(H, W)`` of any size, is no chest X-ray."""
         return float(
             self.fit.scores(ImageStatistics.from_images([visible_part(pixels, self.size)]))[0]
         )
@@ -224,16 +204,9 @@ class Guard(Record, kind="guard"):
         Either the image does not look like a frontal chest X-ray, or the patient's age is rare
         among the training images.
 
-        Args:
-            image: The decoded image, or its pixels, uint8 ``(H, W)``. A decoded image also gives
-                the age of the patient.
-            square: The image resized into a square with black borders, uint8 ``(size, size)``; None
-                makes it from `image`.
-            system: Name of the system in the sentences.
-            score: Log odds from the method `score` for this image; None computes them.
-
-        Returns:
-            Sentences without a full stop, each with its kind; empty if there is no such reason.
+        A decoded `image` also gives the age of the patient; pixels are uint8 ``(H, W)``. `square`
+        is the image in a square with black borders, uint8 ``(size, size)``, and `score` the result
+        of the method `score`; None computes either. `system` names the system in the sentences.
         """
         decoded = image if isinstance(image, DecodedImage) else None
         pixels = image.pixels if isinstance(image, DecodedImage) else image
@@ -270,18 +243,9 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
 
     They concern the header, the colour, the size and the contrast. A DICOM file that ``cxr prepare
     --format dicom`` would leave out gets a warning with the same reason. So does a file whose
-    PatientOrientation says that the image is turned or mirrored.
-
-    Args:
-        path: File of the image; None if the image was given as an array.
-        image: The decoded image. None reads it from `path`, except for a DICOM file, of which then
-            only the header is checked.
-
-    Returns:
-        One text with its kind for each warning; empty if there is none.
-
-    Raises:
-        InputError: The image was to be read from `path`, and cannot be decoded.
+    PatientOrientation says that the image is turned or mirrored. `path` is None for an image that
+    was given as an array. Without `image` the file is decoded (InputError if it cannot be), except
+    for a DICOM file, of which then only the header is checked.
     """
     reason = None
     is_dicom = False
@@ -304,13 +268,7 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
 
 
 def orientation_warnings(image: DecodedImage) -> list[Warned]:
-    """Return a warning if the DICOM header says that the image is mirrored or turned.
-
-    The list is empty otherwise.
-
-    Args:
-        image: The decoded image.
-    """
+    """Return a warning if the DICOM header says that the image is mirrored or turned, else none."""
     stated = str(image.record["orientation"] or "")
     row, _, column = stated.partition("\\")
     turned = _ORIENTATIONS.get(row[:1] + column[:1])
@@ -322,12 +280,6 @@ def image_notes(image: DecodedImage) -> tuple[str, ...]:
     """Return facts about an image that its reader should know, such as that it was inverted.
 
     A note is no reason to distrust a prediction.
-
-    Args:
-        image: The decoded image.
-
-    Returns:
-        Phrases without a full stop; empty if there is nothing to know.
     """
     notes: tuple[str, ...] = ()
     if image.record["inverted"]:
@@ -344,16 +296,7 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int, progress: Prog
     The check recognises images that are no frontal chest X-ray. An existing check is kept. With
     fewer than 50 training images or 5 patients, no check is stored and the user gets a note.
 
-    Args:
-        run: Folder of the training, into which ``guard.json`` is written.
-        dataset: Data set of the run.
-        split: Name of the split (which images are for training, validation and test) whose training
-            images the check learns from.
-        size: Side of the square images that the network reads, px.
-        progress: Shows messages and the progress.
-
-    Raises:
-        InputError: The stored check is damaged, or another version of cxr made it.
+    Raises InputError if the stored check is damaged, or another version of cxr made it.
     """
     path = run / GUARD_NAME
     if path.is_file():
@@ -375,11 +318,8 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int, progress: Prog
 def how_to_add_guard(run: Path) -> str:
     """Return how a run without an out-of-distribution check gets one, or why it cannot have one.
 
-    Args:
-        run: Folder of a training, or of an export of its network, without ``guard.json``.
-
-    Returns:
-        End of a sentence about the missing check.
+    The text is the end of a sentence; `run` is the folder of a training or an export without
+    ``guard.json``.
     """
     record = run / "run.json"
     n_train = RunInfo.read(record).n_train if record.is_file() else None
@@ -401,15 +341,8 @@ def fit_guard(
     exceed when their patients are left out of the fit. It is at least 1.0, so that X-rays of other
     hospitals pass, and at most 1.5, because training sets contain some odd images.
 
-    Args:
-        source: Object whose method `image` returns the square image of an image id, such as a pixel
-            store (folder of resized images).
-        patients: Id of the patient of each image, indexed by image id.
-        ages: Age of the patient of each image in years (NaN if unknown), by image id; None if no
-            age is known.
-
-    Returns:
-        The check, or None if there are too few images or patients.
+    `source` gives the square image of an image id. `patients` and `ages` (years, NaN if unknown)
+    are indexed by image id. The result is None if there are too few images or patients.
     """
     if len(patients) < MIN_IMAGES or patients.nunique() < MIN_PATIENTS:
         return None
@@ -453,14 +386,9 @@ def fit_guard(
 
 
 def count_ages(years: np.ndarray) -> tuple[int, ...] | None:
-    """Count images by the age group of their patients.
+    """Count images of patients under 2, of 2 to 11, of 12 to 17, and of 18 or more years.
 
-    Args:
-        years: Ages in years, NaN where unknown, shape ``(N,)``.
-
-    Returns:
-        The number of images of patients under 2, of 2 to 11, of 12 to 17, and of 18 or more years;
-        None if fewer than 50 ages are known.
+    Unknown ages are NaN. The result is None if fewer than 50 ages are known.
 
     Example:
         >>> count_ages(np.repeat([1.0, 60.0], [10, 90]))

@@ -52,14 +52,7 @@ class ImageStatistics:
 
     @classmethod
     def from_images(cls, images: Iterable[np.ndarray]) -> Self:
-        """Compute the statistics of images.
-
-        Args:
-            images: Images, uint8 ``(H, W)`` of any shape.
-
-        Returns:
-            The statistics, one row for each image.
-        """
+        """Compute the statistics of images, uint8 ``(H, W)`` of any shape, one row for each."""
         rows = [_statistics(image) for image in images]
         return cls(
             layout=np.array([row.layout for row in rows], np.float32),
@@ -80,12 +73,7 @@ def visible_part(pixels: np.ndarray, size: int) -> np.ndarray:
 
     An image that was already resized to that square gives the same result as its original.
 
-    Args:
-        pixels: The image, uint8 ``(H, W)``.
-        size: Side of the square images that the network reads, px.
-
-    Returns:
-        The scaled part of the image, uint8 ``(h, w)`` with h and w at most 128.
+    The result is uint8 ``(h, w)`` with h and w at most 128.
     """
     square = pixels if pixels.shape == (size, size) else letterbox(pixels, size)[0]
     if size > _SIDE:
@@ -199,15 +187,7 @@ def _overall(
 
 
 def vary(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Change a radiograph as another exposure would: contrast, crop, tilt and sharpness.
-
-    Args:
-        image: The image, uint8 ``(H, W)``.
-        rng: Random generator.
-
-    Returns:
-        The changed image, uint8 ``(H, W)``.
-    """
+    """Change a radiograph as another exposure would: contrast, crop, tilt and sharpness."""
     height, width = image.shape
     cut = rng.random(4) * 0.08
     if rng.random() < 0.7:
@@ -253,13 +233,8 @@ def spoil(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.
 
     The out-of-distribution check learns to recognise such images, such as negatives and crops.
 
-    Args:
-        image: A training image, uint8 ``(H, W)``.
-        other: Another training image, uint8, for the changes that need two.
-        rng: Random generator, which also chooses the kind of change.
-
-    Returns:
-        The changed image, uint8 ``(h, w)``; a crop is smaller than the original.
+    The images are uint8 ``(H, W)``; `other` serves the changes that need two. A crop is smaller
+    than the original.
     """
     ways = (
         _negative,
@@ -330,12 +305,7 @@ def _page_of(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> 
 def draw(number: int, rng: np.random.Generator) -> np.ndarray:
     """Draw an image that is no X-ray, such as noise, a page of text or rods.
 
-    Args:
-        number: Number of the image. Consecutive numbers give different kinds.
-        rng: Random generator.
-
-    Returns:
-        The image, uint8 ``(height, width)``.
+    It is uint8 ``(height, width)``. Consecutive numbers give different kinds.
     """
     kinds: tuple[Callable[[np.random.Generator], np.ndarray], ...] = (
         _noise,

@@ -28,17 +28,14 @@ OVERLAY_END = "-overlay.png"
 class AnswerOutput:
     """Destinations of the predictions for image files; several destinations may be set.
 
+    Raises InputError if `csv` is a folder or no regular file.
+
     Attributes:
-        overlays: Folder for one PNG file of each image, with the boxes or maps drawn in; None draws
-            none.
-        csv: CSV table to write; None writes none.
-        printed_as: ``text`` or ``json``, the form in which predictions are printed; None in a call
-            from Python, which prints nothing.
+        overlays: Folder for one PNG file of each image, with the boxes or maps drawn in.
+        printed_as: Form in which predictions are printed; None in a call from Python, which prints
+            nothing.
         has_lines: True if printed text has a line for each image and system.
         has_summary: True if printed text ends with a table that has a row for each system.
-
-    Raises:
-        InputError: `csv` is a folder or no regular file.
     """
 
     overlays: Path | None  # folder of the PNG files; None draws none
@@ -55,11 +52,7 @@ class AnswerOutput:
             raise InputError(f"--csv {self.csv}: is no regular file; name another")
 
     def wrote(self, path: Path) -> bool:
-        """Return True if an earlier call wrote this file into the folder of overlays.
-
-        Args:
-            path: Path of the file.
-        """
+        """Return True if an earlier call wrote this file into the folder of overlays."""
         if self.overlays is None or not path.name.endswith(OVERLAY_END):
             return False
         return path.parent.resolve() == self.overlays.resolve()
@@ -68,20 +61,11 @@ class AnswerOutput:
 def find_images(
     sources: Sequence[Path], output: AnswerOutput
 ) -> tuple[list[LooseImage], list[Path]]:
-    """Find the image files among some files and folders.
+    """Find the image files among files and folders, without those that an earlier call wrote.
 
-    Files are decoded until one of them shows an image, so that no model is loaded without one.
-
-    Args:
-        sources: Files and folders that the user named.
-        output: Where predictions are written. Files that an earlier call wrote there are left out.
-
-    Returns:
-        The files that were decoded, of which the last one shows an image, and the paths of all
-        other files, which are not decoded yet.
-
-    Raises:
-        InputError: No file shows an image, or all of them were written by an earlier call.
+    Files are decoded until one of them shows an image, so that no model is loaded without one. The
+    result has the decoded files, of which the last one shows an image, and the paths of all others.
+    Raises InputError if no file shows an image, or all of them were written by an earlier call.
     """
     files = [path for path in find_image_files(sources) if not output.wrote(path)]
     if not files:
@@ -100,11 +84,7 @@ def find_images(
 def reserved_table(table: Path | None) -> Iterator[None]:
     """Lock the CSV table of predictions for a ``with`` block, so that no other command writes it.
 
-    Args:
-        table: Path of the table; None locks nothing.
-
-    Raises:
-        InputError: Another command is writing the table.
+    None locks nothing. Raises InputError if another command is writing the table.
     """
     if table is None:
         yield

@@ -34,23 +34,15 @@ class Answering(Protocol):
     ) -> list[Answer | InputError]:
         """Return one prediction for each image, or the error with which the network failed on it.
 
-        Args:
-            images: Path (or ``array`` for pixels without a file) and decoded image of each.
-            of_files: Warnings about each image's file; None makes them from the path.
-
-        Returns:
-            One entry for each image, in their order.
+        `images` are the path (or ``array`` for pixels without a file) and the decoded image of
+        each. `of_files` are warnings about each image's file; None makes them from the path.
         """
 
 
 class AnsweredFile(NamedTuple):
-    """An image file with the predictions of all systems.
+    """An image file with the predictions of all systems, or the `problem` why there are none.
 
-    Attributes:
-        file: The file with its decoded image, or the reason why it could not be read.
-        answers: One prediction of each system; None if there are none.
-        problem: Reason why there are no predictions; None if there are.
-        seconds: Time that the predictions took; None for a file that was not predicted.
+    `seconds` is the time that the predictions took; None for a file that was not predicted.
     """
 
     file: LooseImage
@@ -74,15 +66,9 @@ for which the answers are refused after all."""
 
 
 def warnings_of_files(images: Sequence[tuple[str, DecodedImage]]) -> list[tuple[Warned, ...]]:
-    """Return the warnings about image files (header, colour, size), which hold for any system.
+    """Return the warnings about each image file (header, colour, size), which hold for any system.
 
-    A system is a trained detector or classifier.
-
-    Args:
-        images: Path (or `ARRAY` for pixels without a file) and decoded image of each.
-
-    Returns:
-        One tuple of warnings for each image; empty if there is none.
+    `images` are the path (or `ARRAY` for pixels without a file) and the decoded image of each.
     """
     return [file_warnings(None if name == ARRAY else name, image) for name, image in images]
 
@@ -93,17 +79,10 @@ def answers_by_image(
     of_files: Sequence[tuple[Warned, ...]] | None = None,
     on_run: Callable[[int, float], object] = lambda run, seconds: None,
 ) -> list[list[Answer] | InputError]:
-    """Predict decoded images with several systems.
+    """Predict decoded images with several systems; a failed image has the first error of a network.
 
-    Args:
-        runs: Systems (trained detectors or classifiers) that predict.
-        images: Path (or `ARRAY` for pixels without a file) and decoded image of each.
-        of_files: Warnings of `file_warnings` for each image; None makes them here.
-        on_run: Function that is called after each system with its position in `runs` and the
-            seconds that it took for all images.
-
-    Returns:
-        For each image a list with one prediction of each system, or the first error of a network.
+    `images` and `of_files` are those of `Answering.answer`. `on_run` is called after each system
+    with its position in `runs` and the seconds that it took for all images.
     """
     outcomes: list[list[Answer] | InputError] = []
     of_files = warnings_of_files(images) if of_files is None else of_files  # once for all runs
@@ -125,18 +104,11 @@ def answered_files(
     batch_size: int,
     on_run: Callable[[int, float], object] = lambda run, seconds: None,
 ) -> Iterator[AnsweredFile]:
-    """Predict image files in batches with several systems.
+    """Yield image files in their order, predicted in batches with several systems.
 
-    Args:
-        runs: Systems (trained detectors or classifiers) that predict.
-        files: Files that were read, or could not be read.
-        batch_size: Number of files in a batch. The first batch has one file, so that its result
-            appears without waiting until others are read.
-        on_run: Function that is called after each system with its position in `runs` and the
-            seconds that it took for the batch.
-
-    Yields:
-        The files in their order.
+    The first batch has one file, so that its result appears without waiting until others are read.
+    `on_run` is called after each system with its position in `runs` and the seconds that it took
+    for the batch.
     """
     rest = iter(files)
     count = 1

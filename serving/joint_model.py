@@ -86,10 +86,7 @@ class StoresBySize:
 class JointModel:
     """The networks of all members with the rule that joins them; it predicts as one network does.
 
-    Attributes:
-        folder: Folder of the joint system.
-        record: Content of its ``predictions.json``.
-        members: Loaded networks of the members.
+    `folder` is that of the joint system, and `record` the content of its ``predictions.json``.
     """
 
     kind: ClassVar[Literal["both"]] = "both"

@@ -44,13 +44,8 @@ def validation_auroc(folder: Path) -> MeasuredAuroc | None:
     The training has selected its weights on these images, so the AUROC is rather too high. A system
     that does not exceed chance here will not do so elsewhere.
 
-    Args:
-        folder: Folder of the training (run), whose AUROC is computed; or of an export of its
-            network, which has stored the AUROC of the run.
-
-    Returns:
-        The AUROC; None if the labels and scores of the images are not stored, or all images have
-        the same label.
+    An export has stored the AUROC of its run. The result is None if the labels and scores of the
+    images are not stored, or all images have the same label.
 
     Source:
         Obuchowski 1997, clustered by patient.
@@ -79,12 +74,7 @@ def run_of_export(folder: Path, info: RunInfo) -> Path | None:
     An export holds no patient ids. The images from which it learned are read from its run, which is
     searched two levels above the export and where it was when the export was made.
 
-    Args:
-        folder: Folder of the export.
-        info: Facts about the training that the export has stored.
-
-    Returns:
-        Folder of the run; None if it is at neither place, or is another training.
+    The result is None if it is at neither place, or is another training.
     """
     candidates = [folder.absolute().parent.parent]
     if info.folder:
@@ -102,10 +92,9 @@ def run_of_export(folder: Path, info: RunInfo) -> Path | None:
 class TrainingImages:
     """Images that the training of a system used, as far as they are known.
 
-    Attributes:
-        lookup: Table that finds an image or a near copy of it among the images of the training;
-            None if the training's list of images cannot be found.
-        is_complete: False if the training began with weights whose own training images are unknown.
+    `lookup` finds an image or a near copy of it among them; None if the training's list of images
+    cannot be found. `is_complete` is False if the training began with weights whose own training
+    images are unknown.
     """
 
     lookup: SeenLookup | None
@@ -113,16 +102,7 @@ class TrainingImages:
 
     @classmethod
     def of_run(cls, folder: Path, info: RunInfo) -> TrainingImages:
-        """Read which images a training has used.
-
-        Args:
-            folder: Folder of the training (run), or of an export of its network, whose run is
-                searched for.
-            info: Content of ``run.json``, which an export has stored as well.
-
-        Returns:
-            The images of the training; those of a training whose list is not found are unknown.
-        """
+        """Read which images a run, or the run of an export, has used; unknown if it has no list."""
         run = run_of_export(folder, info) if is_export(folder) else folder
         lookup = None
         if run is not None and (run / SEEN_FILE).is_file():
@@ -130,28 +110,16 @@ class TrainingImages:
         return cls(lookup, is_complete=not info.unknown_weights)
 
     def find(self, image: DecodedImage) -> SeenImage | None:
-        """Return how the training used an image or a near copy of it; None if no use is known.
-
-        Args:
-            image: The decoded image.
-
-        Returns:
-            Role of the image in the training (``train`` or ``val``), and whether the training used
-            a near copy rather than equal pixels; None if no use is known.
-        """
+        """Return how the training used an image or a near copy of it; None if no use is known."""
         if self.lookup is None:
             return None
         return self.lookup.find(image.pixel_sha256, image.perceptual_hash)
 
     def state(self, found: SeenImage | None) -> SeenState:
-        """Return how the training used an image in one word.
+        """Return how the training used an image in one word, from the result of `find`.
 
-        Args:
-            found: Result of `find` for the image.
-
-        Returns:
-            ``train`` if it learned from the image, ``val`` if it selected weights or threshold with
-            it, ``no`` for neither, ``unknown`` if not all training images are known.
+        It is ``train`` if the training learned from the image, ``val`` if it selected weights or
+        threshold with it, ``no`` for neither, and ``unknown`` if not all training images are known.
         """
         if found is not None:
             return found.role
@@ -168,10 +136,6 @@ def _files(run: Path) -> Mapping[str, str]:
 def seen_caution(found: SeenImage | None, system: str) -> str | None:
     """Return a sentence that says that the training used an image; None for any other image.
 
-    Args:
-        found: How the training used the image, from `TrainingImages.find`, or None.
-        system: Name of the system for people.
-
     Example:
         >>> seen_caution(SeenImage("train", is_near=False), "CheXNet")
         'this image trained CheXNet: the answer says nothing about new images'
@@ -187,16 +151,8 @@ def seen_summary(
 ) -> str | None:
     """Return a sentence on how many of several images the training used; None if it used none.
 
-    Args:
-        system: Display name of the system.
-        n_images: Number of images that the system has predicted.
-        n_equal: Number of these from which the system learned (equal pixels).
-        n_near: Number of these of which the system learned from a near copy.
-        n_selected: Number of these that served, themselves or as near copies, to select the weights
-            and the threshold.
-
-    Returns:
-        The sentence, without a full stop; None if the training used none of the images.
+    The system learned from `n_equal` of the images (equal pixels) and from a near copy of `n_near`;
+    `n_selected`, themselves or as near copies, served to select the weights and the threshold.
 
     Example:
         >>> seen_summary("CheXNet", 140, 85, 6, 20)

@@ -16,17 +16,8 @@ CHANCE = 0.5
 class MeasuredAuroc:
     """AUROC of a trained system on images that it did not learn from, with its 95 % interval.
 
-    Attributes:
-        estimate: The AUROC.
-        ci_low: Lower end of the interval; None where there is no interval.
-        ci_high: Upper end of the interval; None where there is no interval.
-        images: ``test`` for the test images of a report, ``validation`` for the images that chose
-            the system's threshold.
-        n_images: Number of images; None if unknown.
-
-    Example:
-        >>> MeasuredAuroc(0.52, 0.43, 0.61, "validation", 68).better_than_chance
-        False
+    The interval is None where there is none. `images` is ``test`` for the test images of a report,
+    and ``validation`` for those that chose the system's threshold.
     """
 
     estimate: float
@@ -41,13 +32,9 @@ class MeasuredAuroc:
         return self.ci_low is not None and self.ci_low > CHANCE
 
     def caution(self, system: str) -> str | None:
-        """Return a sentence for a system that was not shown to be better than chance, else None.
+        """Return a sentence for a system that was not shown to be better than chance.
 
-        Args:
-            system: Display name of the system.
-
-        Returns:
-            The sentence, without a full stop; None if the whole interval lies above 0.5.
+        It has no full stop. The result is None if the whole interval lies above 0.5.
 
         Example:
             >>> MeasuredAuroc(0.52, 0.43, 0.61, "validation", 68).caution("RetinaNet")

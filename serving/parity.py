@@ -58,19 +58,10 @@ def prove(
     without a data set) and on a black image. At a lower precision numbers differ, so AUROC, AP50
     and decisions on all validation images are compared.
 
-    Args:
-        run: The opened run.
-        exported: The loaded export.
-        dataset: Data set of the run; None compares on synthetic images.
-        store: Pixels of the data set at the size that the run reads; None without a data set.
-        validation: Ids of the validation images; empty without a data set.
-
-    Returns:
-        The differences.
-
-    Raises:
-        InputError: The answers differ by more than the limits, or cannot be compared because the
-            run has no threshold or the validation images are all positive or all negative.
+    `store` has the pixels of the data set at the size that the run reads; without a data set it is
+    None and `validation` (ids) is empty. Raises InputError if the answers differ by more than the
+    limits, or cannot be compared because the run has no threshold or the validation images are all
+    positive or all negative.
     """
     ids = sorted(validation)
     if exported.precision == "fp32":

@@ -26,16 +26,6 @@ class PeakMemory:
     process, as Linux counts it, without mapped files (such as the stored images) and without
     processes that load data. Memory that the process used before is subtracted, except for the
     model's weights.
-
-    Args:
-        model: The model, whose tensors count on a GPU.
-        device: Device on which the model computes.
-
-    Example:
-        >>> watch = PeakMemory(nn.Linear(2, 2))
-        >>> seen = watch.read()
-        >>> seen is None or seen >= 24  # four weights and two biases of 4 bytes
-        True
     """
 
     def __init__(self, model: nn.Module, device: torch.device | str = "cpu") -> None:

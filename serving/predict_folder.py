@@ -79,33 +79,15 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
 ) -> Predictions:
     """Predict the val and test images of a split, or chosen images, into a predictions folder.
 
-    A split says which images of a data set are for training (train), validation (val) and test.
+    An unfinished folder is continued. `validation_of` predicts only the validation images, to
+    choose a threshold for this target; `image_ids` predicts no other images. `made_before` are
+    predictions of the same model, whose rows are copied instead of computed again. `join` lists the
+    folders of all shards that `predict_shard` made with the same options. Batch size and name are
+    by default those of the model and its run; without a cluster this process predicts.
 
-    Args:
-        model: Opened run (trained network) or export (the network in another format) that predicts.
-        dataset: Data set with the images.
-        out: Predictions folder. An unfinished one is continued.
-        split: Split of the data set that gives the images their roles.
-        progress: Shows messages and the progress.
-        batch_size: Number of images predicted at a time. By default it is that of the model.
-        name: Name of the system. By default it is the name of the run.
-        validation_of: Finding, or group of findings, for whose decision threshold only the
-            validation images are predicted; None predicts validation and test images.
-        image_ids: Ids of the images to predict, and no others; None predicts all validation and
-            test images.
-        made_before: Predictions of the same model, whose rows are copied instead of computed again;
-            None if there are none.
-        join: Folders of all shards that `predict_shard` made with the same options, whose
-            predictions are taken over; empty if the images are predicted.
-        cluster: Ray cluster that predicts; None predicts in this process.
-
-    Returns:
-        The predictions. The cost of one image is measured only if all val and test images are
-        predicted, because only such predictions are compared by cost.
-
-    Raises:
-        InputError: The model predicts a finding that the data set does not label, the folder holds
-            other predictions, or the shards do not fit.
+    The cost of one image is measured only if all val and test images are predicted, because only
+    such predictions are compared by cost. Raises InputError if the model predicts a finding that
+    the data set does not label, the folder holds other predictions, or the shards do not fit.
     """
     info = _describe(model, dataset, split, name)
     roles = dataset.split(split)
@@ -174,22 +156,9 @@ def predict_shard(
     The batches are those of `predict_data_set`, since the last bits of an image's figures depend on
     the number of images in its batch.
 
-    Args:
-        model: Opened run or export that predicts.
-        dataset: Data set with the images.
-        out: Predictions folder that is made when all shards are joined.
-        split: Split of the data set whose validation and test images are predicted.
-        progress: Shows messages and the progress.
-        shard: The batches to predict.
-        batch_size: Number of images predicted at a time. By default it is that of the model.
-        name: Name of the system. By default it is the name of the run.
-        cluster: Ray cluster that predicts; None predicts in this process.
-
-    Returns:
-        The folder of the shard, and the number of its images.
-
-    Raises:
-        InputError: As for `predict_data_set`, or the folder holds another shard.
+    The options are those of `predict_data_set`; `out` is the folder that is made when all shards
+    are joined. Returns the folder of the shard and the number of its images. Raises InputError as
+    `predict_data_set` does, or if the folder holds another shard.
     """
     info = _describe(model, dataset, split, name)
     roles = dataset.split(split)
@@ -273,18 +242,9 @@ def open_source(
 ) -> PixelStore | StoresBySize:
     """Open the input of a model: the pixels of a data set.
 
-    Args:
-        model: Run (trained network) or export (the network in another format) that predicts.
-        dataset: Data set of the images.
-        progress: Shows the progress if pixels are stored first.
-        workers: Number of processes, or the Ray cluster, that resize and store the pixels; None
-            uses processes of this machine.
-
-    Returns:
-        The pixel store (folder of resized images), or those of the members of a joint system.
-
-    Raises:
-        InputError: An image cannot be read.
+    They are stored first if need be, by `workers` (processes or a Ray cluster; None uses processes
+    of this machine). A joint system has a store for each size of its members. Raises InputError if
+    an image cannot be read.
     """
     if model.kind == "both":
         return StoresBySize(dataset, progress, model.preprocess.size)
@@ -300,15 +260,8 @@ def predict_validation(
 ) -> Predictions:
     """Return the predictions of a run for its validation images; compute them if they are missing.
 
-    Args:
-        run: Folder of a complete training.
-        test_set: Data set, target (finding that decides) and split (which images are for training,
-            validation and test) of the training.
-        progress: Shows messages and the progress.
-        device: Device that computes.
-
-    Returns:
-        The predictions, which are stored in the run folder.
+    `run` is the folder of a complete training, in which the predictions are stored, and `test_set`
+    the data set, target and split of the training.
     """
     folder = validation_folder(run)
     if (folder / "predictions.json").is_file():
@@ -338,12 +291,7 @@ def freeze_decision(
     run's validation images. It is stored in the run folder with the predictions of these images. An
     existing rule stays unchanged.
 
-    Args:
-        run: Folder of a complete training.
-        test_set: Data set, target (finding that decides) and split (which images are for training,
-            validation and test) of the training.
-        progress: Shows messages and the progress.
-        device: Device that computes.
+    `run` is the folder of a complete training, and `test_set` the data set, target and split of it.
     """
     name = test_set.target.name
     if (validation_folder(run) / "decisions" / f"{name}.json").is_file():
@@ -370,15 +318,9 @@ def freeze_decision(
 
 
 def describe_system(model: Predictor, name: str | None) -> PredictionsInfo:
-    """Return what ``predictions.json`` says of the system.
+    """Return what ``predictions.json`` says of the system: name, findings, digests and others.
 
-    Args:
-        model: Run (trained network) or export (the network in another format) that predicts.
-        name: Name of the system for people; None takes the name of the run.
-
-    Returns:
-        The name, the findings, digests of the network and its training, the number format, the data
-        sets of the training and others.
+    The name None takes the name of the run.
     """
     info = model.info
     usual = info.name
@@ -432,13 +374,7 @@ def _recipe_of(run: Path | None) -> dict[str, Any] | None:
 def copy_seen_images(model: Predictor, writer: PredictionWriter, progress: Progress) -> None:
     """Copy the table of the images that the training used into the predictions folder.
 
-    If the model is an export and its run (folder of the training) is not found, the table is
-    missing, and a message says so.
-
-    Args:
-        model: Run (trained network) or export (the network in another format) that predicts.
-        writer: Writer of the predictions folder.
-        progress: Shows the message.
+    If the run of an export is not found, the table is missing, and a message says so.
     """
     folder = model.run_folder
     if folder is None:
@@ -456,12 +392,8 @@ def copy_seen_images(model: Predictor, writer: PredictionWriter, progress: Progr
 def sent_size(batch_size: int) -> int:
     """Return the number of images that a worker process predicts before it sends the results back.
 
-    Args:
-        batch_size: Number of images predicted at a time.
-
-    Returns:
-        A multiple of `batch_size`, chosen so that few large results fill one file of a predictions
-        folder.
+    It is a multiple of `batch_size`, chosen so that few large results fill one file of a
+    predictions folder.
 
     Example:
         >>> sent_size(16), sent_size(48), sent_size(300)
@@ -480,11 +412,8 @@ def write_parts(
 ) -> None:
     """Write predictions to files while the next ones are computed.
 
-    Args:
-        writer: Writer of the predictions folder.
-        batches: Predictions of each batch, which are computed when they are requested.
-        advance: Function that is called with the number of images of each batch.
-        size: Number of images in one file.
+    The `batches` are computed when they are requested. `advance` is called with the number of
+    images of each; `size` is the number of images in one file.
     """
 
     def reported() -> Iterator[Part]:
@@ -529,11 +458,7 @@ class _PartPredictor:
 
 @lru_cache(maxsize=1)
 def open_store(path: Path) -> PixelStore:
-    """Open a pixel store once in each process.
-
-    Args:
-        path: File of the squares.
-    """
+    """Open a pixel store once in each process."""
     return PixelStore.open(path)
 
 
@@ -560,24 +485,11 @@ def predict_parts(
     """Predict images in worker processes of this machine or a cluster.
 
     The batches hold the same images as those of ``model.predict``, so the tables are equal byte for
-    byte.
-
-    Args:
-        workers: Number of processes, or the Ray cluster, that predict.
-        model: The loaded model.
-        store: Pixel store (folder of resized square images).
-        image_ids: Images to predict, in order.
-        sizes: Size of the original images, with columns ``image_id, width, height`` in px.
-        batch_size: Number of images predicted at a time.
-        many: True lets an export compute several batches at the same time. By default it is True
-            for more than one batch.
-
-    Returns:
-        Predictions in the order of the images, each `Part` with as many images as `sent_size` says.
-
-    Raises:
-        InputError: A worker could not open the model or the pixel store, or has ended each time
-            that it tried the same images.
+    byte. `sizes` are those of the original images, with columns ``image_id, width, height`` in px.
+    `many` lets an export compute several batches at the same time; by default it is True for more
+    than one batch. Each `Part` has as many images as `sent_size` says. Raises InputError if a
+    worker could not open the model or the pixel store, or has ended each time that it tried the
+    same images.
     """
     many = len(image_ids) > batch_size if many is None else many
     how = ("precision", "views", "maps") if model.backend == "torch" else ()

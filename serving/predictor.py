@@ -117,15 +117,8 @@ class Predictor(Protocol):
     ) -> Iterator[Part]:
         """Predict images batch by batch, so that memory does not grow with their number.
 
-        Args:
-            source: Object whose method `image` returns the square image of an image id.
-            image_ids: Images to predict, in order.
-            sizes: Size of the original images, with columns ``image_id, width, height`` in px.
-            batch_size: Number of images that are predicted at a time.
-            many: True lets an export compute several batches at the same time; by default it does
-                for more than one batch.
-
-        Yields:
-            The predictions of each batch, as tables: boxes of a detector, or scores and activation
-            maps of a classifier.
+        `source` gives the square image of an image id; `sizes` are those of the original images,
+        with columns ``image_id, width, height`` in px. `many` lets an export compute several
+        batches at the same time; by default it does for more than one batch. A part has boxes of a
+        detector, or scores and activation maps of a classifier.
         """

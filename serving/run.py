@@ -49,12 +49,10 @@ _SYNTHETIC = "{system} learned from synthetic drawings only, from no real chest 
 
 
 class OperatingPoint(NamedTuple):
-    """The stored decision rule of a trained network (threshold and others), or why it has none.
+    """The stored decision rule of a trained network, with its policy, or why it has none.
 
-    Attributes:
-        decision: Rule that was chosen on validation images; None if the network cannot decide.
-        policy: Name of the rule that chose the threshold in use, such as ``max_f1``.
-        undecided_because: Reason why the network cannot decide; None if it can.
+    The rule was chosen on validation images. `policy` is the name of the rule that chose the
+    threshold in use, such as ``max_f1``.
     """
 
     decision: Choices | None

@@ -61,12 +61,6 @@ class TrainedModel:
     """The trained network of a run (folder of a training), with the preprocessing of its input.
 
     Attributes:
-        backend: Program that computes; always ``torch``.
-        run: Run folder of the model.
-        model: Network in evaluation mode.
-        preprocess: Size and normalisation of the pixels that the network was trained with.
-        precision: Number format of the computation: ``fp32`` or ``bf16``.
-        device: Device that computes: ``cpu`` or ``cuda``.
         views: Versions of each image, such as mirrored, whose outputs are joined; the plain image
             comes first. A single view means no test-time augmentation.
         maps: Method by which a classifier's activation maps are made, such as ``cam``.
@@ -99,22 +93,11 @@ class TrainedModel:
         views: tuple[View, ...] = (View(),),
         maps: MapMethod = "cam",
     ) -> TrainedModel:
-        """Load the trained network of a complete run (folder of a training).
+        """Load the trained network of a complete run, in evaluation mode on the device.
 
-        Args:
-            folder: Folder of the training.
-            precision: Number format of the computation: ``fp32`` or ``bf16``.
-            device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
-            views: Versions of each image, such as mirrored, whose boxes a detector joins. The first
-                is the plain image; more are test-time augmentation.
-            maps: Method of a classifier's activation maps, such as ``cam``.
-
-        Returns:
-            The network in evaluation mode on the device, with its preprocessing.
-
-        Raises:
-            InputError: The training has not ended, the weights do not fit the architecture, or the
-                model cannot make such maps or views.
+        `device` is ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``. The class explains
+        `views` and `maps`. Raises InputError if the training has not ended, the weights do not fit
+        the architecture, or the model cannot make such maps or views.
         """
         run = RunFolder.open(folder)
         folder = run.folder
@@ -132,14 +115,10 @@ class TrainedModel:
         return cls(run, model, preprocess, precision, device, views, how)
 
     def with_names(self, names: Mapping[str, str]) -> TrainedModel:
-        """Return this model restricted to some findings, which get the names of a data set.
+        """Return this model with only the findings of `names`, under the names of a data set.
 
-        Args:
-            names: Name in the data set, by the name that the model learned, such as ``{"opacity":
-                "lung_opacity"}``. Other findings are left out.
-
-        Raises:
-            InputError: The model did not learn a key of `names`, or two findings get the same name.
+        `names` gives the name in the data set by the learned name, as ``{"opacity":
+        "lung_opacity"}``. See `require_names` for its errors.
         """
         require_names(names, self.learnt, self.run.folder)
         return replace(self, names=names)
@@ -257,15 +236,9 @@ class TrainedModel:
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """Measure the time for one image; return it with its size and training facts.
 
-        Args:
-            sample_images: Images to measure the time with, uint8 ``(N, S, S)``; None takes noise.
-                Real images matter for a detector, because decoding takes longer if there are more
-                boxes.
-
-        Returns:
-            Figures by name, such as ``parameters``, ``size_bytes``, ``flops``, ``train_seconds``
-            and ``latency_ms``, the median time of a batch of one image in ms. None stands for an
-            unknown figure.
+        `sample_images` are uint8 ``(N, S, S)``; None takes noise. Real images matter for a
+        detector, because decoding takes longer if there are more boxes. ``latency_ms`` is the
+        median time of a batch of one image in ms. None stands for an unknown figure.
         """
         size = self.preprocess.size
         images = None if sample_images is None else torch.from_numpy(sample_images).unsqueeze(1)
@@ -360,9 +333,7 @@ class MultiViewDetector(nn.Module):
     There is no such class for classifiers: on RSNA's five folds the mirrored view raised CheXNet's
     AUROC from 0.874 to 0.880, but lowered its mean FROC sensitivity from 0.325 to 0.261.
 
-    Args:
-        model: Detector that predicts each version of the image.
-        views: Versions of the image, such as mirrored; the plain image comes first.
+    The plain image is the first of `views`.
     """
 
     def __init__(self, model: Detector, views: Sequence[View]) -> None:
@@ -374,12 +345,8 @@ class MultiViewDetector(nn.Module):
     def forward(self, images: Tensor) -> Detections:
         """Return the boxes of each image, as `Detector` does in evaluation mode.
 
-        Args:
-            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
-
-        Returns:
-            Boxes of each image in px of the square image; None for an image for which the network's
-            output for any view (version of the image) is not finite.
+        The images are square, as the pixel store resized them, uint8 (B, 1, S, S), and the boxes
+        are in px of the square. An image for which the output of any view is not finite has None.
         """
         size = images.shape[-1]
         failed = set()

@@ -33,12 +33,8 @@ def choose_views(
     the overlap of boxes, as `cxr tune` does; the higher FROC mean wins, and the plain image if both
     are equal. A choice that was made before stays.
 
-    Args:
-        run: Folder of a complete training of a detector.
-        test_set: Data set, target and split of the training.
-        views: Names of the views that are tried together, beside the plain image.
-        progress: Shows messages and the progress.
-        device: Device that computes.
+    `run` is a complete training of a detector, `test_set` the data set, target and split of it, and
+    `views` are tried together, beside the plain image.
     """
     info = RunInfo.read(run / "run.json")
     if not views or info.tta is not None:

@@ -98,15 +98,7 @@ def _read(path: str) -> str:
 def with_parts(page: str, parts: dict[str, str]) -> str:
     """Replace each part of a page that is between ``<!-- NAME -->`` and ``<!-- end of NAME -->``.
 
-    Args:
-        page: Text of the page.
-        parts: New text of each part, by name.
-
-    Returns:
-        Text of the page with the new parts.
-
-    Raises:
-        SystemExit: The page lacks one of the comments.
+    A page without one of the comments ends the program.
     """
     for name, text in parts.items():
         start = f"<!-- {name} -->\n"
@@ -164,14 +156,9 @@ def formats_table() -> str:
 
 
 def key_block(kind: Literal["detector", "classifier"], *sections: str) -> str:
-    """Return the keys of a configuration as TOML, with defaults, meaning and values.
+    """Return the keys of a configuration as a Markdown block of TOML with defaults and meaning.
 
-    Args:
-        kind: ``detector`` or ``classifier``.
-        *sections: Names of the sections to return; all if none is named.
-
-    Returns:
-        A Markdown block of TOML.
+    Without `sections` it has all of them.
     """
     lines: list[str] = []
     for key in _keys(config_class(kind, "retinanet")):

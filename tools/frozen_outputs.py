@@ -89,10 +89,6 @@ def make_chexnet(shared: Path, out: Path) -> None:
     """Compare three of CheXNet's scores against RSNA's labels.
 
     Patients whose id ends in 0, 1 or 2 are the validation patients.
-
-    Args:
-        shared: Folder of the shared data.
-        out: New folder.
     """
     folder = shared / "chexnet_scores"
     truth = pd.read_csv(folder / "truth_rsna.csv")
@@ -159,12 +155,7 @@ def make_chexnet(shared: Path, out: Path) -> None:
 
 
 def make_phantom(quickstart: Path, out: Path) -> None:
-    """Tune and compare stored predictions of both models on synthetic images.
-
-    Args:
-        quickstart: Finished output of ``scripts/quickstart``.
-        out: New folder.
-    """
+    """Tune and compare stored predictions of both models of a finished ``scripts/quickstart``."""
     out.mkdir(parents=True)
     data = quickstart / "data"
     stored = sorted((quickstart / "report" / "systems").glob("*"))
@@ -212,27 +203,14 @@ def make_phantom(quickstart: Path, out: Path) -> None:
 
 
 def make_datasets(shared: Path, out: Path) -> None:
-    """Prepare two data sets.
-
-    Args:
-        shared: Folder of the shared data.
-        out: New folder.
-    """
+    """Prepare two data sets."""
     out.mkdir(parents=True)
     cxr("prepare", shared / "rsna", out / "rsna", "--format", "rsna", "--size", "64")
     cxr("prepare", shared / "kermany_224", out / "kermany", "--format", "kermany", "--size", "32")
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of a JSON value, without those that differ between any two runs.
-
-    Args:
-        value: JSON value.
-        name: Path of the value.
-
-    Yields:
-        Path and value of each leaf.
-    """
+    """Yield path and value of each leaf of a JSON value but those that differ in any two runs."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key not in VOLATILE:
@@ -249,30 +227,14 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Return True if two values are equal; numbers may differ by 1e-9 of their size.
-
-    Args:
-        a: First value.
-        b: Second value.
-
-    Returns:
-        True if they are equal, or both NaN.
-    """
+    """Return True if two values are equal, or both NaN; numbers to 1e-9 of their size."""
     if isinstance(a, float | int) and isinstance(b, float | int):
         return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) or (a != a and b != b)
     return bool(a == b)
 
 
 def json_differences(before: Path, after: Path) -> Iterator[str]:
-    """Yield a line for each leaf of two JSON files that differs, is gone, or is new.
-
-    Args:
-        before: File of the first revision.
-        after: File of the second revision.
-
-    Yields:
-        The lines.
-    """
+    """Yield a line for each leaf of two JSON files that differs, is gone, or is new."""
     old, new = (dict(flat(json.loads(path.read_text()))) for path in (before, after))
     for name in old.keys() | new.keys():
         if name not in new or name not in old:
@@ -290,13 +252,6 @@ def table_differences(before: Path, after: Path) -> Iterator[str]:
     """Yield a line for each column and row of two tables that differs.
 
     Rows of a table of metrics are matched by their key.
-
-    Args:
-        before: File of the first revision.
-        after: File of the second revision.
-
-    Yields:
-        The lines.
     """
     old = read(before)
     new = read(after)
@@ -331,16 +286,7 @@ def table_differences(before: Path, after: Path) -> Iterator[str]:
 
 
 def compare(before: Path, after: Path, most: int) -> int:
-    """Print all differences of two folders, file by file.
-
-    Args:
-        before: Folder of the first revision.
-        after: Folder of the second revision.
-        most: Largest number of differences that are printed for a file.
-
-    Returns:
-        1 if there are differences, else 0.
-    """
+    """Print at most so many differences of two folders for each file; return 1 if there are any."""
     files = sorted(
         {
             p.relative_to(root)

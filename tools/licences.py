@@ -155,16 +155,7 @@ def table(licences: Iterable[Licence]) -> str:
 def problems(
     licences: Iterable[Licence], missing: Mapping[str, str], *, skip_missing: bool
 ) -> list[str]:
-    """Return the problems that forbid a release.
-
-    Args:
-        licences: Licences of the installed packages.
-        missing: Packages that are not installed, with the requirement that needs them.
-        skip_missing: True to ignore missing packages.
-
-    Returns:
-        One line for each problem.
-    """
+    """Return the problems that forbid a release."""
     lines = [f"{each.name} {each.version}: {each.problem}" for each in licences if each.problem]
     if not skip_missing:
         lines += [

@@ -11,12 +11,7 @@ from typing import Any, NamedTuple
 
 
 class NotebookPage(NamedTuple):
-    """A notebook as text.
-
-    Attributes:
-        markdown: The cells and their outputs.
-        pictures: The PNG pictures of the outputs, by file name.
-    """
+    """A notebook as Markdown of cells and outputs, and the PNG pictures of these by file name."""
 
     markdown: str
     pictures: dict[str, bytes]
@@ -29,12 +24,7 @@ def page_from_notebook(path: Path, picture_prefix: str) -> NotebookPage:
     Markdown holds: a picture, HTML, or a block of text. The first cell, which introduces the
     notebook, is left out: the page that takes the text in has an introduction of its own.
 
-    Args:
-        path: The notebook (``.ipynb``).
-        picture_prefix: Start of the pictures' file names; a number and ``.png`` follow.
-
-    Returns:
-        The text and its pictures.
+    The names of the pictures are the prefix, a number and ``.png``.
     """
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     parts: list[str] = []

@@ -134,13 +134,7 @@ class PretendedTensor(Tensor):
         self.host.grad = None if value is None else value.host
 
     def backward(self, gradient: Any = None, *args: Any, **kwargs: Any) -> None:
-        """Compute gradients by the graph of the host tensors.
-
-        Args:
-            gradient: Gradient of this tensor; None for a scalar.
-            *args: Further arguments of torch.
-            **kwargs: Further arguments of torch.
-        """
+        """Compute gradients by the graph of the host tensors."""
         self.host.backward(None if gradient is None else gradient.host, *args, **kwargs)
 
 
@@ -150,7 +144,6 @@ class PretendedDevice:
 
     Attributes:
         total_memory: Size of the memory, bytes; an allocation beyond it fails.
-        name: Name of the device.
         capability: Compute capability: 9.0 is an H100, 7.5 a T4.
         allocated: Allocated memory, bytes.
         peak: Greatest allocated memory so far, bytes.
@@ -186,15 +179,9 @@ class PretendedDevice:
         self.peak = max(self.peak, self.allocated)
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Compute an operation on the host, as the device would do it.
+        """Compute an operation of torch on the host, as the device would do it.
 
-        Args:
-            func: Operation of torch.
-            args: Positional arguments of the operation.
-            kwargs: Keyword arguments of the operation.
-
-        Returns:
-            Result of the operation, on the device that torch would choose.
+        The result is on the device that torch would choose.
         """
         flat = _flat(args, kwargs)
         here = [t for t in flat if isinstance(t, PretendedTensor)]

@@ -34,11 +34,8 @@ _CONTRAST = albumentations.RandomBrightnessContrast(p=1.0)
 class AugmentedImage(NamedTuple):
     """An image after random changes for training, with its boxes.
 
-    Attributes:
-        pixels: Grey values, uint8 (H, W).
-        boxes: Remaining boxes, float32 (M, 4) xyxy in px of `pixels`, clipped to the image.
-        kept: Row in the input of each remaining box, int64 (M,), ascending.
-        dropped: Numbers of boxes that were removed, by reason.
+    `boxes` are those that remain, float32 (M, 4) xyxy in px, clipped to the image, and `kept` are
+    their rows in the input, int64 (M,), ascending. `pixels` are uint8 (H, W).
     """
 
     pixels: np.ndarray
@@ -50,15 +47,8 @@ class AugmentedImage(NamedTuple):
 class Move(NamedTuple):
     """A random movement of an image: it is mirrored, then scaled, turned and shifted.
 
-    The centre of the image is the fixed point of mirroring, scaling and turning.
-
-    Attributes:
-        mirrored: True if the image is mirrored left to right.
-        scale_x: Factor of the width, such as 1.1.
-        scale_y: Factor of the height, such as 1.1.
-        degrees: Rotation in degrees, counter-clockwise.
-        shift_x: Shift to the right, px; negative to the left.
-        shift_y: Shift downwards, px; negative upwards.
+    The centre of the image is the fixed point of mirroring, scaling and turning. Degrees are
+    counter-clockwise; shifts are in px to the right and downwards.
     """
 
     mirrored: bool
@@ -69,12 +59,7 @@ class Move(NamedTuple):
     shift_y: int
 
     def matrix(self, x: float, y: float) -> np.ndarray:
-        """Return the affine matrix, float64 `(2, 3)`, from old to new positions in px.
-
-        Args:
-            x: Position of the image centre along x, px.
-            y: Position of the image centre along y, px.
-        """
+        """Return the matrix, float64 `(2, 3)`, from old to new px, for the centre of an image."""
         cos = math.cos(math.radians(self.degrees))
         sin = math.sin(math.radians(self.degrees))
         scale_x = -self.scale_x if self.mirrored else self.scale_x
@@ -88,32 +73,17 @@ class Move(NamedTuple):
         return np.array([[xx, xy, to_x - xx * x - xy * y], [yx, yy, to_y - yx * x - yy * y]])
 
     def pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Apply this movement to an image. Areas from outside the image become black.
-
-        Args:
-            pixels: Grey values, uint8 (H, W).
-
-        Returns:
-            The moved image, of the same shape.
-        """
+        """Apply this movement to an image, uint8 (H, W). Areas from outside it become black."""
         height, width = pixels.shape
         matrix = self.matrix((width - 1) / 2, (height - 1) / 2)  # centres of pixels
         # A warp reads across rows, which is slow unless they are in a cache: copy them first.
         return cv2.warpAffine(pixels.copy(), matrix, (width, height), flags=cv2.INTER_LINEAR)
 
     def boxes(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-        """Apply this movement to boxes.
+        """Apply this movement to boxes (N, 4) xyxy, px, of an image of some width and height, px.
 
         A lesion fills an ellipse rather than the corners of its box. The new box therefore encloses
-        the moved ellipse, not the moved corners.
-
-        Args:
-            boxes: Boxes ``xyxy``, px, shape ``(N, 4)``.
-            width: Width of the image, px.
-            height: Height of the image, px.
-
-        Returns:
-            Moved boxes ``xyxy`` in px, shape ``(N, 4)``, which may reach outside the image.
+        the moved ellipse, not the moved corners. It may reach outside the image.
         """
         matrix = self.matrix(width / 2, height / 2)
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -138,10 +108,9 @@ class Augmentation:
         brightness: Largest change of brightness to either side, as a share of the grey range.
         contrast: Largest relative change of contrast to either side.
         others: Further changes of the grey values, such as blur and noise, applied in this order.
-        holes: Cutout: a change that covers parts of the image with grey rectangles; None without
-            cutout.
+        holes: Cutout: a change that covers parts of the image with grey rectangles.
         function: Function of the user's own, from grey values, uint8 (H, W), and a random generator
-            of NumPy to new grey values; None without one.
+            of NumPy to new grey values.
 
     Example:
         >>> augmentation = build_augmentation(horizontal_flip=1.0)
@@ -162,21 +131,10 @@ class Augmentation:
     function: Callable[[np.ndarray, np.random.Generator], Any] | None = None
 
     def apply(self, pixels: np.ndarray, boxes: np.ndarray | None, seed: int) -> AugmentedImage:
-        """Change an image and its boxes at random.
+        """Change an image, uint8 (H, W), and its boxes (N, 4) xyxy, px, at random by a seed.
 
         A box is removed if less than 30 % of its area stays in the image and uncovered, or if less
         than 2 px of a side stay.
-
-        Args:
-            pixels: Image, uint8 ``(H, W)``.
-            boxes: Boxes ``xyxy``, px, ``(N, 4)``; None for no boxes.
-            seed: Random seed; the same seed gives the same result.
-
-        Returns:
-            The changed image with its remaining boxes.
-
-        Raises:
-            ValueError: The boxes have another shape.
         """
         height, width = pixels.shape
         corners = np.zeros((0, 4)) if boxes is None else np.asarray(boxes, dtype=np.float64)
@@ -210,16 +168,7 @@ class Augmentation:
         )
 
     def draw_move(self, rng: random.Random, width: int, height: int) -> Move | None:
-        """Draw the movement of an image at random.
-
-        Args:
-            rng: Random generator, from which the numbers are drawn.
-            width: Width of the image, px.
-            height: Height of the image, px.
-
-        Returns:
-            The movement; None if the image is not moved.
-        """
+        """Draw the movement of an image of some width and height, px; None if it is not moved."""
         mirrored = rng.random() < self.horizontal_flip
         if not (mirrored or self.rotate_degrees or self.scale or self.shift):
             return None
@@ -234,14 +183,10 @@ class Augmentation:
         )
 
     def draw_greys(self, rng: random.Random) -> tuple[float, float]:
-        """Draw the random change of brightness and contrast of an image.
+        """Draw the change of brightness and contrast of an image.
 
-        Args:
-            rng: Random generator.
-
-        Returns:
-            Factor by which grey values (0 to 255) are multiplied, and number of grey levels that is
-            then added to them.
+        The result is a factor of the grey values (0 to 255), and the number of grey levels that is
+        then added to them.
         """
         contrast = 1 + rng.uniform(-self.contrast, self.contrast)
         return contrast, 255 * rng.uniform(-self.brightness, self.brightness)
@@ -268,32 +213,11 @@ def build_augmentation(  # noqa: PLR0913 - the keys of [augmentation]
     cutout (one or two grey rectangles) change half of the images. `configs.settings` states the
     limits. Mirror images are off by default, because the heart is on the left.
 
-    Args:
-        rotate_degrees: Largest rotation to either side, degrees.
-        scale: Largest relative change of size; 0.1 scales by 0.9 to 1.1.
-        shift: Largest shift, as a share of the side of the image.
-        brightness: Largest change of all grey values, as a share of the grey range.
-        contrast: Largest relative change of contrast; 0.1 multiplies it by 0.9 to 1.1.
-        gamma: Range of the exponent of the grey values; 0.5 draws it between 1/1.5 and 1.5.
-        blur: Largest sigma of a Gaussian blur, px.
-        noise: Largest standard deviation of noise, as a share of the grey range.
-        cutout: Largest side of a grey rectangle, as a share of the side of the image.
-        horizontal_flip: Probability that an image is mirrored left to right, in [0, 1].
-        stretch: True draws `scale` separately for width and height. This suits images that were
-            squeezed into squares, whose original shape differs between hospitals and so between ill
-            and healthy patients.
-        function: ``MODULE:NAME`` of a function of the user's own that changes grey values after the
-            others, before cutout (docs/own-parts.md).
-
-    Returns:
-        The augmentation, or None if the settings change nothing.
-
-    Raises:
-        InputError: The module of the function cannot be imported or has no such function.
-
-    Example:
-        >>> build_augmentation() is None, build_augmentation(rotate_degrees=5) is None
-        (True, False)
+    The settings are those of `configs.settings.AugmentationSettings`. `stretch` suits images that
+    were squeezed into squares, whose original shape differs between hospitals and so between ill
+    and healthy patients. `function` is ``MODULE:NAME`` and comes after the other changes of grey
+    values, before cutout. The result is None if the settings change nothing. Raises InputError if
+    the function cannot be imported.
     """
     others = _others(gamma, blur, noise)
     moves = rotate_degrees, scale, shift, horizontal_flip, stretch

@@ -29,11 +29,9 @@ class History(Callback):
     The rows of all epochs are stored in the checkpoint, and the files are written from them, so
     both always agree. The rows hold no times: equal trainings write equal files.
 
-    Args:
-        run: Folder of the training.
-        monitor: Figure that selects the best epoch; ``epoch`` keeps the last.
-        average: Callback whose averaged weights are kept; None keeps the network's own.
-        say: Function that takes a line for the user after each epoch.
+    `monitor` is the figure that selects the best epoch; ``epoch`` keeps the last. The weights that
+    are kept are those of `average`, or the network's own. `say` takes a line for the user after
+    each epoch.
     """
 
     def __init__(
@@ -163,8 +161,7 @@ def _column(name: str) -> tuple[int, bool]:
 class WeightAverage(WeightAveraging):
     """Lightning's moving average of the weights, computed without waiting for the GPU.
 
-    Args:
-        decay: Weight of the old average in each step, in [0, 1), such as 0.999.
+    `decay` is the weight of the old average in each step, in [0, 1), such as 0.999.
     """
 
     def __init__(self, decay: float) -> None:
@@ -188,10 +185,6 @@ class RampedAverage(AveragedModel):
     At first the decay is small and the average follows the weights quickly, so that the random
     initial weights do not dominate the average of early epochs. The number of steps is stored in
     main memory, where it can be read without waiting for the GPU.
-
-    Args:
-        model: Model whose weights are averaged.
-        decay: Final weight of the old average in each step, in [0, 1), such as 0.999.
 
     Source:
         TensorFlow's ``ExponentialMovingAverage(num_updates=...)``.
@@ -272,11 +265,7 @@ class FiniteLoss(Callback):
 
 
 class Bar(Callback):
-    """Progress over all batches of a training, of training and validation.
-
-    Args:
-        progress: Shows it.
-    """
+    """Progress over all batches of a training, of training and validation."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -313,10 +302,6 @@ class FirstBatch(Callback):
     """Drawing of the first training batch, and the line on how long the training will take here.
 
     Two steps are taken on a copy of the network, of which the second is timed.
-
-    Args:
-        run: Folder of the training, in which ``batch.png`` is drawn.
-        say: Function that takes the line for the user.
     """
 
     def __init__(self, run: RunFolder, say: Callable[[str], None]) -> None:

@@ -32,11 +32,9 @@ _MOSAIC_STREAM = 1  # beside the sample's seed: mosaics do not follow its other 
 
 @dataclass(frozen=True)
 class ImageSample:
-    """One image of a data set. Subclasses add its labels or boxes.
+    """One image of a data set, a square with black borders, uint8 (S, S).
 
-    Attributes:
-        image_id: Id of the image.
-        pixels: The image resized to a square with black borders, uint8 (S, S).
+    Subclasses add its labels or boxes.
     """
 
     image_id: str
@@ -53,17 +51,9 @@ class ImageDataset(Dataset[_Sample], ABC):
     Each subclass defines the kind of annotation. ``dataset[row]`` is the image of a row as it is
     stored, and ``dataset[row, seed]`` is the image changed at random by `augmentation`.
 
-    Attributes:
-        store: Object whose method `image` returns the pixels of an image id.
-        image_ids: Ids of the images, in the order of the rows.
-        annotations: Table of the labels or boxes, which may also have those of other images; each
-            subclass says which columns it has.
-        findings: Names of the findings (disease signs) to learn, such as ``mass``, in the order of
-            the model's outputs.
-        augmentation: Random change of each image that is read with a seed; None changes nothing.
-
-    Raises:
-        InputError: The store lacks an image.
+    `annotations` is a table of the labels or boxes, which may also have those of other images; each
+    subclass says which columns it has. `findings` are in the order of the model's outputs. Raises
+    InputError if the store lacks an image.
     """
 
     store: PixelSource
@@ -108,9 +98,8 @@ class ImageLabelDataset(ImageDataset[_LabelSample]):
     The table `annotations` has the index ``image_id`` and a column for each finding, with 1 for
     present, 0 for absent and NaN for unknown. The labels of an image without a row are unknown.
 
-    Raises:
-        InputError: The pixel store lacks an image, a finding has no column, or a label is not 1, 0
-            or NaN.
+    Raises InputError if the pixel store lacks an image, a finding has no column, or a label is not
+    1, 0 or NaN.
     """
 
     def __post_init__(self, annotations: pd.DataFrame) -> None:
@@ -141,14 +130,7 @@ class ImageLabelDataset(ImageDataset[_LabelSample]):
 
 
 def collate_labels(samples: Sequence[_LabelSample]) -> LabelBatch:
-    """Stack images with their labels into a batch, whose memory is a copy.
-
-    Args:
-        samples: B samples of an `ImageLabelDataset`, whose images have the same size, S x S px.
-
-    Returns:
-        The batch, with images uint8 (B, 1, S, S) and labels of K findings, float32 (B, K).
-    """
+    """Copy B images of one size, S x S px, with their labels into a batch."""
     targets = torch.from_numpy(np.stack([sample.targets for sample in samples]))  # (B, K)
     return LabelBatch([sample.image_id for sample in samples], _stacked(samples), targets)
 
@@ -162,12 +144,7 @@ class _LesionSample(ImageSample):
 
 @dataclass(frozen=True)
 class AugmentedLesionBatch(LesionBatch):
-    """A batch of images with lesion boxes, and the number of boxes that augmentation removed.
-
-    Attributes:
-        dropped: Numbers of boxes that augmentation (random changes of training images) has removed,
-            summed over the images of the batch.
-    """
+    """A batch of images with lesion boxes, and the sums of the boxes that augmentation removed."""
 
     dropped: DroppedBoxes = NONE_DROPPED
 
@@ -247,14 +224,7 @@ class LesionDataset(ImageDataset[_LesionSample]):
 
 
 def collate_lesions(samples: Sequence[_LesionSample]) -> AugmentedLesionBatch:
-    """Stack images with lesion boxes into a batch, whose memory is a copy.
-
-    Args:
-        samples: B samples of a `LesionDataset`, whose images have the same size, S x S px.
-
-    Returns:
-        The batch, with images uint8 (B, 1, S, S) and their boxes.
-    """
+    """Copy B images of one size, S x S px, with their boxes into a batch."""
     dropped = zip(*(sample.dropped for sample in samples), strict=True)
     return AugmentedLesionBatch(
         [sample.image_id for sample in samples],

@@ -43,16 +43,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
     Every process draws the whole epoch and takes its share of each batch, so the images of a step
     do not depend on the number of processes. Images that fill no whole step wait for another epoch.
 
-    Args:
-        n_rows: Number of images.
-        seed: Seed of the training.
-        step: Number of images of an optimiser step, of all processes together.
-        weights: Weight of each image in draws with replacement, (N,); None draws each image once.
-        rank: Number of this process.
-        world_size: Number of processes.
-
-    Raises:
-        InputError: There are fewer images than a step takes.
+    `step` is the number of images of an optimiser step, of all processes together; fewer images
+    raise InputError. `weights` (N,) are for draws with replacement; None draws each image once.
+    `rank` is the number of this process of `world_size`.
 
     Example:
         >>> sampler = EpochSampler(5, seed=0, step=2)
@@ -105,9 +98,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 def balancing_weights(positive: np.ndarray, positive_share: float) -> np.ndarray:
     """Compute draw weights with which positive images make up a given share of the draws.
 
-    Args:
-        positive: True for a positive image (one with the finding), bool (N,), of both kinds.
-        positive_share: Share of positive images in the draws, between 0 and 1 (both excluded).
+    `positive` is bool (N,) and has both values; the share lies between 0 and 1.
 
     Example:
         >>> balancing_weights(np.array([True, False, False]), 0.5).tolist()
@@ -121,9 +112,8 @@ def balancing_weights(positive: np.ndarray, positive_share: float) -> np.ndarray
 class SeededRows(Dataset[Any]):
     """A map-style data set whose random changes follow the seed of the row.
 
-    Args:
-        rows: A data set of this program, or any other. Another one draws from the generators of
-            torch, NumPy or Python, as torchvision's transforms do.
+    They may be of any other program as well, which draws from the generators of torch, NumPy or
+    Python, as torchvision's transforms do.
     """
 
     def __init__(self, rows: Any) -> None:
@@ -177,10 +167,8 @@ class LazyLoader(DataLoader[Any]):
 class ImageData(LightningDataModule):
     """Training and validation images of a configuration.
 
-    Args:
-        config: Configuration of the training.
-        dataset: Data set with images, labels and splits.
-        progress: Shows the decoding of pixels.
+    Raises InputError if a role has no positive or no negative image, or the data set has no boxes
+    for a detector.
 
     Attributes:
         target: Finding, or group of findings, that is learned.
@@ -190,10 +178,6 @@ class ImageData(LightningDataModule):
         train: Training images, which are requested by (row, seed).
         val: Validation images, which are requested by row.
         collate: Function that joins samples into a batch.
-
-    Raises:
-        InputError: A role has no positive or no negative image, or the data set has no boxes for a
-            detector.
     """
 
     def __init__(self, config: TrainedConfig, dataset: DataSet, progress: Progress) -> None:
@@ -293,10 +277,8 @@ class ImageData(LightningDataModule):
 class UsableImages(NamedTuple):
     """Images of a data set that a model can learn from.
 
-    Attributes:
-        annotations: Boxes, or labels with a column for each finding (1, 0 or NaN) by ``image_id``.
-        ids: Ids of the usable images by role, ``train`` and ``val``.
-        positive: Ids of the positive images of all roles.
+    `annotations` are boxes, or labels with a column for each finding (1, 0 or NaN) by ``image_id``.
+    `ids` has the images of each role, ``train`` and ``val``; `positive` those of all roles.
     """
 
     annotations: pd.DataFrame
@@ -329,8 +311,7 @@ def usable_images(config: Config, dataset: DataSet, target: Target) -> UsableIma
     A detector uses images whose lesions all have a box, and images without a lesion; a classifier
     uses images with a known label.
 
-    Raises:
-        InputError: There are no boxes, or a role has no positive or no negative image.
+    Raises InputError if there are no boxes, or a role has no positive or no negative image.
     """
     if config.kind == "detector":
         if not dataset.boxes["finding"].isin(target.any_of).any():

@@ -16,11 +16,8 @@ _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
 class Launch(NamedTuple):
     """Processes that train together.
 
-    Attributes:
-        launcher: Program that started them; None for a single process.
-        n_processes: Number of all processes.
-        n_local: Number of the processes on this machine.
-        rank: Number of this one, from 0. The first one writes the folder.
+    `launcher` started them; None for a single process. `n_local` of them are on this machine.
+    `rank` is the number of this one, from 0; the first one writes the folder.
     """
 
     launcher: Literal["torchrun", "slurm"] | None = None
@@ -53,16 +50,8 @@ def choose_precision(
 ) -> Precision:
     """Return the number format in which a training computes.
 
-    Args:
-        name: ``fp32``, ``bf16`` or ``fp16``; or ``auto``, which takes ``bf16`` if the device has
-            instructions for it, else ``fp16`` on a GPU with tensor cores, else ``fp32``.
-        device: ``cpu`` or ``cuda``.
-
-    Returns:
-        ``fp32``, ``bf16`` or ``fp16``.
-
-    Raises:
-        InputError: ``fp16`` was chosen for a CPU.
+    ``auto`` takes ``bf16`` if the device has instructions for it, else ``fp16`` on a GPU with
+    tensor cores, else ``fp32``. Raises InputError if ``fp16`` was chosen for a CPU.
     """
     if name == "fp16" and device == "cpu":
         raise InputError(

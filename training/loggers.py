@@ -25,13 +25,7 @@ def build_loggers(names: Sequence[str], run: RunFolder) -> list[Logger]:
     data leave the machine unless the user's environment says so. A resumed training begins a new
     run in MLflow and W&B, which has the epochs since then.
 
-    Args:
-        names: Names of the loggers, such as ``["tensorboard"]``, or ``MODULE:NAME`` of classes of
-            the user's own, which are made without arguments.
-        run: Folder of the training.
-
-    Returns:
-        One logger of Lightning for each name; empty if none was chosen.
+    A name ``MODULE:NAME`` is a class of the user's own, which is made without arguments.
     """
     builders = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
     loggers = [build(run) for name, build in builders.items() if name in names]
@@ -100,12 +94,8 @@ _PACKAGES = {  # packages that each logger imports, from its pip extra
 def require_loggers(names: Sequence[str]) -> None:
     """Check that the loggers can be imported, before the training starts.
 
-    Args:
-        names: Names of the loggers, as `build_loggers` takes them.
-
-    Raises:
-        InputError: A package is missing, and the message names the pip extra; or a class of the
-            user's own cannot be imported or is no logger.
+    Raises InputError, which names the pip extra of a missing package, also if a class of the user's
+    own cannot be imported or is no logger.
     """
     for name in names:
         if name not in _PACKAGES:

@@ -16,19 +16,13 @@ _NEAREST_EDGE = 0.3  # smallest distance from the edges to the point where parts
 
 
 class DroppedBoxes(NamedTuple):
-    """Number of lesion boxes before images were changed at random, and numbers of removed boxes.
+    """Number of lesion boxes before images were changed at random, and of the boxes removed since.
 
     Attributes:
-        n_boxes: Number of boxes before the change.
-        outside: Number of boxes that were removed because too little of them remained in the image,
-            or in the part of a mosaic that shows the image.
-        small: Number of boxes that were removed because a side became shorter than 2 px.
-        covered: Number of boxes that were removed because a grey rectangle (cutout) hid most of
-            them.
-
-    Example:
-        >>> DroppedBoxes(n_boxes=5, outside=1, small=2).total
-        3
+        n_boxes: Boxes before the change.
+        outside: Too little of them remained in the image, or in the part of a mosaic that shows it.
+        small: A side became shorter than 2 px.
+        covered: A grey rectangle (cutout) hid most of them.
     """
 
     n_boxes: int = 0
@@ -37,15 +31,7 @@ class DroppedBoxes(NamedTuple):
     covered: int = 0
 
     def plus(self, other: DroppedBoxes) -> DroppedBoxes:
-        """Return the sums of these counts and other counts.
-
-        Args:
-            other: Counts of other images.
-
-        Example:
-            >>> DroppedBoxes(3, 1).plus(DroppedBoxes(2, 0, 1)).total
-            2
-        """
+        """Return the sums of these counts and other counts."""
         return DroppedBoxes(*(first + second for first, second in zip(self, other, strict=True)))
 
     @property
@@ -84,13 +70,9 @@ NONE_DROPPED = DroppedBoxes()
 class Mosaic(NamedTuple):
     """A square training image that joins parts of four images, with their boxes.
 
-    Attributes:
-        pixels: Grey values, uint8 (S, S).
-        boxes: Remaining boxes of the four images, one image after the other, float32 (M, 4) xyxy in
-            px of `pixels`.
-        kept: For each of the four images, the row numbers of its remaining boxes in the input,
-            int64, ascending.
-        dropped: Numbers of boxes that were removed, by reason.
+    `boxes` are those that remain of the four images, one image after the other, float32 (M, 4) xyxy
+    in px of `pixels`, uint8 (S, S). `kept` has for each image their row numbers in the input,
+    int64, ascending.
     """
 
     pixels: np.ndarray
@@ -108,25 +90,11 @@ def join_mosaic(
     side of its part. The area of that square next to the point is shown, and boxes are clipped to
     it. A box is dropped if less than 30 % of its area or less than 2 px of a side is left.
 
-    Args:
-        images: Upper left, upper right, lower left and lower right image, uint8 ``(S, S)``.
-        boxes: Boxes of each of the four images, ``xyxy`` in px, shape ``(N, 4)``.
-        seed: Random seed of the point.
-
-    Returns:
-        The mosaic with its remaining boxes and the numbers of removed boxes.
-
-    Raises:
-        InputError: There are not four square images of one size.
+    The images are upper left, upper right, lower left and lower right, uint8 ``(S, S)`` of one
+    size; others raise InputError. Boxes are ``xyxy`` in px, ``(N, 4)`` for each image.
 
     Source:
         Bochkovskiy, Wang and Liao 2020, YOLOv4.
-
-    Example:
-        >>> grey = [np.full((64, 64), level, np.uint8) for level in (10, 20, 30, 40)]
-        >>> mosaic = join_mosaic(grey, [np.zeros((0, 4))] * 4, seed=0)
-        >>> mosaic.pixels.shape, np.unique(mosaic.pixels).tolist()
-        ((64, 64), [10, 20, 30, 40])
     """
     shapes = {image.shape for image in images}
     size = images[0].shape[0] if images else 0
@@ -159,10 +127,8 @@ def join_mosaic(
 class CutBoxes(NamedTuple):
     """Boxes that were clipped to a part of an image, with the numbers of removed boxes.
 
-    Attributes:
-        boxes: Remaining boxes, (M, 4) xyxy in px of the image.
-        rows: Row number in the input of each remaining box, int64 (M,).
-        dropped: Numbers of boxes that were removed, by reason.
+    `boxes` are those that remain, (M, 4) xyxy in px of the image, and `rows` their row numbers in
+    the input, int64 (M,).
     """
 
     boxes: np.ndarray
@@ -171,16 +137,9 @@ class CutBoxes(NamedTuple):
 
 
 def cut_boxes(boxes: np.ndarray, tile: tuple[int, int, int, int]) -> CutBoxes:
-    """Clip boxes to a part of an image, and remove those of which too little is left.
+    """Clip boxes (N, 4) xyxy, px, to a part of an image with the edges x1, y1, x2, y2, px.
 
     A box is removed if less than 30 % of its area or less than 2 px of a side is left.
-
-    Args:
-        boxes: Boxes ``xyxy``, px, ``(N, 4)``.
-        tile: Edges x1, y1, x2, y2 of the part, px.
-
-    Returns:
-        The remaining boxes, their row numbers in the input, and the numbers of removed boxes.
     """
     cut = np.minimum(np.maximum(boxes, [*tile[:2]] * 2), [*tile[2:]] * 2)
     sides = cut[:, 2:] - cut[:, :2]

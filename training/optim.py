@@ -30,9 +30,6 @@ _PLATEAU_PATIENCE = 2  # epochs without improvement that ``plateau`` bears; it f
 def monitor_mode(monitor: str) -> Mode:
     """Return whether a small (``min``) or a large (``max``) value of a metric is good.
 
-    Args:
-        monitor: Name of the metric that selects the best epoch, such as ``auroc`` or ``val_loss``.
-
     Example:
         >>> monitor_mode("val_loss"), monitor_mode("auroc")
         ('min', 'max')
@@ -45,17 +42,9 @@ def build_optimiser(
 ) -> Optimizer:
     """Build the optimiser for all parameters that are not frozen.
 
-    Args:
-        model: The model. Its norm layers and biases get no weight decay.
-        settings: Optimiser, learning rate, momentum and weight decay.
-        fused: torch's argument of this name: True updates all weights in one pass, and None leaves
-            the choice to torch.
-
-    Returns:
-        The optimiser, with the parameters of norm layers and biases in a group of their own.
-
-    Raises:
-        ValueError: All parameters are frozen.
+    Norm layers and biases are a group of their own, without weight decay. `fused` is torch's
+    argument: True updates all weights in one pass, and None leaves the choice to torch. Raises
+    ValueError if all parameters are frozen.
     """
     learning = [p for p in model.parameters() if p.requires_grad]
     if not learning:
@@ -89,15 +78,9 @@ def build_schedule(
     ``plateau`` falls to a tenth in the third epoch in a row without improvement of `monitor`, and
     has no warm-up. ``constant`` does not fall.
 
-    Args:
-        optimiser: Optimiser from `build_optimiser`.
-        settings: Name of the schedule, number of epochs, and warm-up.
-        steps: Number of optimiser steps of the whole training.
-        batches: Number of batches of an epoch. ``plateau`` steps at the last one, which Lightning
-            does after validation and before it writes the checkpoint.
-
-    Returns:
-        The schedule and the times at which it steps.
+    `steps` are the optimiser steps of the whole training, `batches` those of an epoch. ``plateau``
+    steps at the last batch, which Lightning does after validation and before it writes the
+    checkpoint.
     """
     if settings.schedule == "plateau":
         plateau = ReduceLROnPlateau(

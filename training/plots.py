@@ -31,11 +31,8 @@ def draw_curves(
 ) -> None:
     """Draw losses and metrics by epoch as a PNG file, in which the best epoch is marked.
 
-    Args:
-        history: One row of metrics for each epoch, as in ``metrics.csv``.
-        path: PNG file to write.
-        monitor: Name of the metric that selects the best epoch; its line is bold.
-        best_epoch: Number of the best epoch, whose weights are kept.
+    `history` has the rows of ``metrics.csv``; the line of `monitor`, by which the best epoch was
+    chosen, is bold.
     """
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
@@ -75,11 +72,9 @@ def draw_penalties(trials: Sequence[dict[str, Any]], path: Path) -> None:
     A probe is a classifier on frozen features, whose last layer is fitted with several weights of
     the penalty on large coefficients. The penalty that was kept is marked.
 
-    Args:
-        trials: One row for each finding and penalty, as in the probe's ``metrics.csv``:
-            ``finding``, ``penalty``, ``train_loss``, ``val_loss``, and ``kept`` (1 for the kept
-            penalty, else 0).
-        path: PNG file to write.
+    `trials` are the rows of the probe's ``metrics.csv``, one for each finding and penalty:
+    ``finding``, ``penalty``, ``train_loss``, ``val_loss``, and ``kept`` (1 for the kept penalty,
+    else 0).
     """
     findings = list(dict.fromkeys(trial["finding"] for trial in trials))
     columns = min(4, len(findings))
@@ -114,10 +109,7 @@ def draw_penalties(trials: Sequence[dict[str, Any]], path: Path) -> None:
 def draw_training_batch(batch: Any, findings: Sequence[str], path: Path) -> None:
     """Draw a training batch as the model reads it, with its boxes or its labels.
 
-    Args:
-        batch: A `LesionBatch`, or a `LabelBatch` with ``targets``.
-        findings: Names of the findings, in the order of the targets.
-        path: PNG file to write.
+    It is a `LesionBatch`, or a `LabelBatch` with ``targets`` in the order of `findings`.
     """
     images = batch.images[:, 0].cpu().numpy()
     boxes = getattr(batch, "boxes", None)
@@ -148,12 +140,8 @@ def draw_batch(
 ) -> None:
     """Draw at most 16 images of a training batch as the model reads them, with their boxes.
 
-    Args:
-        images: Images, uint8 ``(B, S, S)``.
-        captions: One caption for each image, which is drawn above it.
-        path: PNG file to write.
-        boxes: Boxes of each image, ``(N, 4)`` xyxy in px of the resized square image; None for a
-            classifier.
+    Images are uint8 ``(B, S, S)``. A caption is drawn above each. `boxes` are ``(N, 4)`` xyxy in px
+    of the resized square image; None for a classifier.
     """
     n_images = min(len(images), _MOST_IMAGES)
     columns = min(4, n_images)
@@ -176,11 +164,6 @@ def draw_batch(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file, which appears only when it is complete.
-
-    Args:
-        figure: A figure of matplotlib.
-        path: PNG file to write.
-    """
+    """Write a figure as a PNG file, which appears only when it is complete."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")

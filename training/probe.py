@@ -45,20 +45,8 @@ def train_probe(
 ) -> RunFolder:
     """Fit the last layer of a classifier of frozen features (a probe), and write its run folder.
 
-    Args:
-        settings: Configuration of the probe.
-        data: Data set folder that `prepare` made.
-        out: Folder of the run.
-        progress: Shows messages and the progress.
-        despite_audit: True fits although the audit found an error.
-        device: Device that computes the features.
-
-    Returns:
-        The folder of the run, which is complete.
-
-    Raises:
-        InputError: The configuration, the data or the folder do not allow it, or a feature is not
-            finite.
+    The run is complete. Raises InputError if the configuration, the data or the folder do not allow
+    it (such as an error of the audit, without `despite_audit`), or a feature is not finite.
     """
     run = RunFolder(out)
     dataset = open_data(settings, data, run)

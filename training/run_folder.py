@@ -51,11 +51,7 @@ def metrics_of(row: Row) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a training (a run): configuration, used images, metrics and weights.
-
-    Attributes:
-        folder: Path of the run folder.
-    """
+    """The folder of a training (a run): configuration, used images, metrics and weights."""
 
     folder: Path
 
@@ -90,19 +86,10 @@ class RunFolder:
     ) -> RunFolder:
         """Start a training in a new or empty folder.
 
-        Args:
-            folder: Path of the folder, which is made if necessary.
-            config: Complete configuration in TOML.
-            seen: Table of the images that the training uses: ``image_id, patient_id, role``, where
-                the role is ``train`` (learned from) or ``val`` (used to select the weights).
-            started: Facts that must be unchanged when the training is resumed, such as data set
-                ids.
-
-        Returns:
-            The run folder, which holds the configuration and the table of images.
-
-        Raises:
-            InputError: The folder holds another training or other files.
+        The folder is made if necessary. `config` is complete, in TOML. `seen` has ``image_id,
+        patient_id, role`` of the images that the training uses, where the role is ``train``
+        (learned from) or ``val`` (used to select the weights). `started` must be unchanged when the
+        training is resumed. Raises InputError if the folder holds another training or other files.
         """
         folder = Path(folder)
         cls.require_free(folder)
@@ -115,14 +102,7 @@ class RunFolder:
 
     @staticmethod
     def require_free(folder: str | Path) -> None:
-        """Check that a folder is new or empty.
-
-        Args:
-            folder: Path of the folder.
-
-        Raises:
-            InputError: The folder holds a training or other files.
-        """
+        """Raise InputError if a folder holds a training or other files."""
         folder = Path(folder)
         if (folder / _CONFIG).exists():
             raise InputError(
@@ -134,11 +114,7 @@ class RunFolder:
 
     @classmethod
     def started_in(cls, folder: str | Path) -> RunFolder | None:
-        """Return the training that was started in a folder, ended or not; None if there is none.
-
-        Args:
-            folder: Path of the folder.
-        """
+        """Return the training that was started in a folder, ended or not; None if there is none."""
         folder = Path(folder)
         return cls(folder) if (folder / _CONFIG).is_file() else None
 
@@ -146,11 +122,7 @@ class RunFolder:
     def open(cls, folder: str | Path) -> RunFolder:
         """Open the folder of a training that has ended.
 
-        Args:
-            folder: Path of the folder.
-
-        Raises:
-            InputError: There is no training in the folder, or it has not ended.
+        Raises InputError if there is no training in the folder, or it has not ended.
         """
         run = cls.started_in(folder)
         if run is None:
@@ -183,8 +155,7 @@ class RunFolder:
     def best_weights(self, epoch: float) -> Path:
         """Return the path of the weights of an epoch that was the best so far.
 
-        Args:
-            epoch: Number of the epoch, from 1.
+        Epochs count from 1.
         """
         return self.checkpoints / f"best-{int(epoch):04d}.safetensors"
 
@@ -201,9 +172,6 @@ class RunFolder:
         """Return the path of the stored decision rule: thresholds, calibration and further rules.
 
         The file need not exist.
-
-        Args:
-            target: Name of the finding, or group of findings, that is decided.
         """
         return self.validation / "decisions" / f"{target}.json"
 
@@ -250,18 +218,13 @@ class RunFolder:
         return info.synthetic
 
     def write_history(self, rows: Sequence[Row]) -> None:
-        """Write ``metrics.csv``, with one row for each epoch.
-
-        Args:
-            rows: Losses, metrics and learning rate of each epoch, by column.
-        """
+        """Write ``metrics.csv``, with a row of losses, metrics and learning rate for each epoch."""
         write_csv(pd.DataFrame(list(rows)), self.folder / "metrics.csv", float_format="%.6g")
 
     def complete(self, **facts: Any) -> None:
         """Write ``run.json``, whose presence marks the training as complete.
 
-        Args:
-            **facts: Values of `RunInfo` in addition to those that `create` recorded.
+        `facts` are values of `RunInfo` in addition to those that `create` recorded.
         """
         started = self.started
         values = {name: getattr(started, name) for name in started.model_fields_set}

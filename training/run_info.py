@@ -13,17 +13,12 @@ from cxr_compare.data_prep.store.prediction_info import MadeOn, TrainingSet
 
 
 class StartedFrom(Record):
-    """Initial weights of a training.
+    """Initial weights of a training, with facts about the training that made them.
 
     Attributes:
         weights: File or folder of the weights, as the user gave it.
         trained_on: ``unknown`` for weights of another program; None for those of a training.
-        name: Name of the earlier training.
-        model_kind: ``detector`` or ``classifier``.
-        target: Name of the target that it learned.
-        findings: Names of the findings in the order of its outputs.
-        seed: Its random seed.
-        data_set: Its data set.
+        findings: Findings in the order of its outputs.
         started_from: Its own initial weights.
         n_images: Number of images that it used.
         n_patients: Number of patients of these images.
@@ -47,11 +42,7 @@ class StartedRun(MadeRecord, kind="started_run"):
 
     Attributes:
         name: Name of the trained model, such as ``RetinaNet``.
-        model_kind: ``detector`` (predicts boxes) or ``classifier`` (predicts a score for each
-            image).
-        target: Name of the target that the model learned: the findings that make an image positive.
-        findings: Names of the findings (diseases) in the order of the network's outputs.
-        seed: Random seed.
+        findings: Findings in the order of the network's outputs.
         data_set: Data set and its split into train, validation and test.
         despite_audit: Errors of the data set's audit that the user set aside.
         synthetic: True if the program drew all training images itself.
@@ -107,26 +98,16 @@ class RunInfo(StartedRun, kind="run"):
         best_epoch: Number of that epoch; None for a probe.
         best_value: Value of the figure at that epoch.
         best_figures: All figures of that epoch.
-        epochs: Number of epochs.
         stopped_early: True if training stopped before the last epoch that was allowed.
         tta: Test-time views that ``cxr predict --data`` joins by default, as validation chose them;
             empty for the plain image, None if the configuration names no views.
         tta_tried: FROC mean on validation of the plain image and of the views with it.
         penalties: Penalty that was chosen for each finding of a probe; None for other models.
-        n_train: Number of training images.
-        n_val: Number of validation images.
         n_boxes: Number of boxes of the training images, from which a detector learned.
         n_labels: Number of known labels of the training images, from which a classifier learned.
         pretrained: Published weights that the training began with, or a file.
-        parameters: Number of parameters.
-        trainable_parameters: Number of parameters that were trained.
         cpu_settings: Number of threads and of loading processes.
-        device: Type of the device.
-        devices: Number of devices.
-        device_name: Name of the device.
         seconds: Time of all epochs.
-        seconds_training: Time of training.
-        seconds_validation: Time of validation.
         seconds_features: Time of computing the features of a probe.
         folder: Folder of the run, as an export records it; None in the run itself.
         inference_id: Digest of the run's predictions, as an export records it.

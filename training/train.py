@@ -237,22 +237,9 @@ def fit(
 ) -> tuple[History, Trainer]:
     """Fit a module in a run folder, from its last whole epoch on where there is one.
 
-    Args:
-        learner: The network with its losses and figures.
-        data: Batches of both roles.
-        run: Folder that gets ``metrics.csv`` and the checkpoints.
-        callbacks: Further Lightning callbacks.
-        loggers: Lightning loggers.
-        progress: Takes a line for each epoch, and shows the progress.
-        precision: Number format.
-        trainer_options: Further arguments of Lightning's `Trainer`.
-
-    Returns:
-        The rows of all epochs, and Lightning's trainer.
-
-    Raises:
-        InputError: A loss is not finite, a figure is undefined, or the checkpoint is damaged.
-        KeyboardInterrupt: The user interrupted.
+    `run` gets ``metrics.csv`` and the checkpoints. The options are those of `train`. Returns the
+    rows of all epochs, and Lightning's trainer. Raises InputError if a loss is not finite, a figure
+    is undefined, or the checkpoint is damaged.
     """
     training = learner.training_settings
     launch = read_launch()
@@ -457,12 +444,7 @@ def _is_cuda(trainer_options: Mapping[str, Any]) -> bool:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an exception means that memory ran out, on a CPU or a GPU.
-
-    Example:
-        >>> _is_out_of_memory(MemoryError())
-        True
-    """
+    """Return True if an exception means that memory ran out, on a CPU or a GPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     messages = ("can't allocate memory", "not enough memory")

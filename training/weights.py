@@ -61,8 +61,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read the checkpoint of a training; no code in it is run.
 
-    Raises:
-        InputError: The file is damaged.
+    Raises InputError if the file is damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:  # torch checks no CRC when it reads
@@ -85,13 +84,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 class StartWeights(Checkpoint):
     """Initial weights of a training, from a file or from an earlier training.
 
-    Attributes:
-        source: File or folder that the weights come from, as the user gave it.
-        state: Tensors by their names in the file.
-        findings: Names of the network's outputs in their order; None for a file of another program.
-        network: Name of the network, such as ``resnet18``; None for a file of another program.
-        arguments: Arguments that the network was built with, by name; empty if unknown.
-        run: Folder of the training (run) that made the weights; None for a file of another program.
+    `run` is the folder of the training that made the weights; None for a file of another program.
     """
 
     run: RunFolder | None = None
@@ -104,14 +97,8 @@ class StartWeights(Checkpoint):
         images which it used are known. The training need not have ended, because one that diverged
         never does.
 
-        Args:
-            weights: A weights file, a run folder, or ``none``, ``imagenet`` or ``coco``.
-
-        Returns:
-            The weights; None for random and for published weights.
-
-        Raises:
-            InputError: The file or the run cannot be read.
+        `weights` is a weights file, a run folder, or ``none``, ``imagenet`` or ``coco``, for which
+        the result is None. Raises InputError if the file or the run cannot be read.
         """
         if weights in ("none", *PUBLISHED_WEIGHTS):
             return None
@@ -167,11 +154,7 @@ class StartWeights(Checkpoint):
 
         It says their normalisation, and their size if it differs from that of the new training.
 
-        Args:
-            size: Side of the images of the new training, px.
-
-        Returns:
-            One line; empty if the pixels are unknown.
+        The list is empty if the pixels are unknown.
         """
         pixels = self.normalisation
         if not pixels:
@@ -217,11 +200,7 @@ class StartWeights(Checkpoint):
         both tables, the id of the earlier one gets the name of its training's folder and a colon in
         front.
 
-        Args:
-            images: Images of the new training: ``image_id, patient_id, role``.
-
-        Returns:
-            A table with the same columns and more rows.
+        The tables have the columns ``image_id, patient_id, role``.
         """
         if self.run is None:
             return images
@@ -242,12 +221,8 @@ class StartWeights(Checkpoint):
     def leak_warnings(self, images: pd.DataFrame, test_images: pd.DataFrame) -> list[str]:
         """Return warnings about images used for the initial weights that make metrics too good.
 
-        Args:
-            images: Images of the new training, with their roles (``train`` or ``val``).
-            test_images: Test images of the split (the division into train, val and test images).
-
-        Returns:
-            One line for each problem.
+        `images` are those of the new training, with their roles; `test_images` those of its split.
+        There is one line for each problem.
         """
         if self.run is None:
             return []

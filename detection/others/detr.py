@@ -81,16 +81,6 @@ class LesionDetr(Detector):
     `configs.model_settings.RtDetrSettings` explains the settings. Deformable DETR makes no
     denoising queries. RT-DETR and D-FINE have at most as many queries as their maps have cells.
 
-    Args:
-        architecture: ``rt_detr``, ``d_fine`` or ``deformable_detr``.
-        start: Backbone, its preprocessing, and the number of findings.
-        queries: Number of boxes that the network looks for in an image.
-        channels: Width of the transformer.
-        encoder_layers: Number of encoder layers.
-        decoder_layers: Number of decoder layers, each with its own losses.
-        denoising: Number of queries that training makes of true boxes with added noise; 0 makes no
-            such queries.
-
     Source:
         Zhao et al. 2024, DETRs Beat YOLOs on Real-time Object Detection (RT-DETR); Peng et al.
         2025, D-FINE; Zhu et al. 2021, Deformable DETR.
@@ -155,15 +145,9 @@ class LesionDetr(Detector):
     def run(self, images: Tensor, targets: Targets | None = None) -> _Pass:
         """Run the network on a batch of images.
 
-        Args:
-            images: B square grey images of S x S px (resized, with black borders), uint8 ``(B, 1,
-                S, S)``.
-            targets: True boxes and labels of each image, as `detection.detector.build_targets`
-                returns them. From these, RT-DETR and D-FINE make denoising queries in training.
-                None without true boxes; the method `losses` then cannot be called.
-
-        Returns:
-            Logits and boxes of the queries, and the arguments of the loss.
+        RT-DETR and D-FINE make denoising queries of the targets in training. Without targets the
+        method `losses` cannot be called. The result has the logits and boxes of the queries, and
+        the arguments of the loss.
         """
         labels = None if targets is None else [self._package_target(target) for target in targets]
         output = self.network(pixel_values=self.pixels(images), labels=labels)
@@ -182,17 +166,8 @@ class LesionDetr(Detector):
     def losses(self, passed: _Pass, targets: Targets) -> dict[str, Tensor]:
         """Compute the losses with the package transformers, divided by the number of images.
 
-        Args:
-            passed: Output of the method `run` for the same images, which was called with targets.
-            targets: True boxes and labels of each image, as `detection.detector.build_targets`
-                returns them.
-
-        Returns:
-            Scalar losses by name, such as ``bbox``, summed over all decoder layers and over matched
-            and denoising queries, and divided by the number of images.
-
-        Raises:
-            ValueError: `run` was called without targets.
+        The losses, such as ``bbox``, are summed over all decoder layers and over matched and
+        denoising queries. Raises ValueError if `run` was called without targets.
         """
         if passed.loss is None:
             raise ValueError("Expected a pass with targets, but got one without")
@@ -221,12 +196,8 @@ class LesionDetr(Detector):
         A DETR predicts a box for each of a fixed number of queries. They are trained not to repeat
         a box, so no suppression of overlaps is needed.
 
-        Args:
-            passed: Output of the method `run` for the images.
-
-        Returns:
-            For each image at most 100 boxes of each finding, in px of the square images, by falling
-            score; None for an image whose output is not finite.
+        Boxes are at most 100 of each finding, in px of the square images, by falling score; None
+        for an image whose output is not finite.
         """
         corners = box_convert(passed.boxes.detach(), "cxcywh", "xyxy") * self.preprocess.size
         scores = passed.logits.detach().sigmoid()

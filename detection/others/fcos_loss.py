@@ -28,15 +28,10 @@ def match_cells(boxes: Tensor, cells: Tensor, level_sizes: Sequence[int], radius
     box, and if the size of the box belongs to the cell's level of the feature pyramid. If several
     boxes fit, the cell learns the one with the smallest area.
 
-    Args:
-        boxes: True boxes of an image, xyxy in px of the square image, shape ``(T, 4)``.
-        cells: Squares that the cells of all levels cover, from the finest level to the coarsest,
-            xyxy in the same px, shape ``(A, 4)``.
-        level_sizes: Number of cells of each level; the sum is A.
-        radius: Largest distance of a cell's middle from the centre of a box, in sides of the cell.
-
-    Returns:
-        Row of the box in `boxes`, -1 for a cell that learns no box, shape ``(A,)``.
+    Boxes (T, 4) and the squares `cells` (A, 4), of all levels from the finest to the coarsest, are
+    xyxy in px of the square image; the sum of `level_sizes` is A. `radius` is the largest distance
+    of a cell's middle from the centre of a box, in sides of the cell. The result (A,) has the row
+    of the box, -1 for a cell that learns no box.
 
     Source:
         Tian et al. 2019, FCOS; the same matches as ``torchvision.models.detection.FCOS``.
@@ -76,20 +71,11 @@ def fcos_losses(
     The losses of an image are sums over cells, divided by the number of cells that learn a box (by
     1 if there are none). There are B images, A cells of the feature maps and K findings.
 
-    Args:
-        outputs: Outputs of the network, float32: ``cls_logits`` ``(B, A, K + 1)``,
-            ``bbox_regression`` ``(B, A, 4)`` and ``bbox_ctrness`` ``(B, A, 1)``.
-        cells: Squares that the cells of all levels cover, xyxy in px of the square images, shape
-            ``(A, 4)``.
-        matched: Row of the true box that each cell learns, -1 for a cell that learns no box, shape
-            ``(B, A)``, from `match_cells`.
-        targets: True boxes and labels of each image, as `detection.detector.build_targets` returns
-            them.
-
-    Returns:
-        Scalar losses by name: ``classification`` (focal loss), ``bbox_regression`` (generalised
-        IoU) and ``bbox_ctrness`` (cross entropy of the centredness: how near the middle of the cell
-        is to the centre of its box).
+    `outputs` are float32: ``cls_logits`` ``(B, A, K + 1)``, ``bbox_regression`` ``(B, A, 4)`` and
+    ``bbox_ctrness`` ``(B, A, 1)``. `cells` and `matched` ``(B, A)`` are those of `match_cells`. The
+    losses are ``classification`` (focal loss), ``bbox_regression`` (generalised IoU) and
+    ``bbox_ctrness`` (cross entropy of the centredness: how near the middle of the cell is to the
+    centre of its box).
 
     Source:
         Tian et al. 2019, FCOS; the losses of ``torchvision.models.detection.fcos.FCOSHead``.
@@ -123,8 +109,7 @@ def fcos_losses(
 def _centredness(distances: Tensor) -> Tensor:
     """Return how near a cell's middle is to the centre of its box, 1 at the centre, ``(M,)``.
 
-    Args:
-        distances: Distances to the left, upper, right and lower edge, shape ``(M, 4)``.
+    Distances ``(M, 4)`` are those to the left, upper, right and lower edge.
     """
     across = distances[:, 0::2]
     down = distances[:, 1::2]

@@ -61,11 +61,6 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
     `configs.model_settings.FCOSSettings` explains the settings. The heads use the group norm of
     `detection.backbone.group_norm`.
 
-    Args:
-        start: Backbone, its preprocessing, and the number of findings (disease signs).
-        fpn_channels: Number of channels of the feature pyramid.
-        head_convs: Number of convolutions of each head (the layers that score cells and fit boxes).
-
     Source:
         Tian et al. 2019, FCOS: Fully Convolutional One-Stage Object Detection.
     """
@@ -93,13 +88,9 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
         cell to the edges of its box. They are converted to the offset of the centre and the
         logarithm of the sides.
 
-        Args:
-            outputs: Outputs of the heads for B images and A cells: ``cls_logits`` (B, A, K + 1),
-                ``bbox_regression`` (B, A, 4) and ``bbox_ctrness`` (B, A, 1).
-
-        Returns:
-            Logits of the K findings (B, A, K), and offsets of the boxes from the cells (B, A, 4),
-            as for `detection.dense.decode_anchors`.
+        The inputs are ``cls_logits`` (B, A, K + 1), ``bbox_regression`` (B, A, 4) and
+        ``bbox_ctrness`` (B, A, 1) of A cells; the results are (B, A, K) and (B, A, 4), as for
+        `detection.dense.decode_anchors`.
         """
         both = torch.cat([outputs["bbox_ctrness"], outputs["cls_logits"]], dim=2)  # (B, A, K + 2)
         log_probability = functional.logsigmoid(both)
@@ -114,14 +105,6 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
         """Compute torchvision's losses for each image, and their means over the images.
 
         torchvision divides by the boxes of the whole batch instead.
-
-        Args:
-            passed: Output of the method `run` for the same images.
-            targets: True boxes and labels of each image, as `detection.detector.build_targets`
-                returns them.
-
-        Returns:
-            Losses by name, each computed for every image and then averaged over the images.
         """
         cells = passed.anchors[0]
         with torch.autocast(cells.device.type, enabled=False):
@@ -178,9 +161,6 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
     from an image without boxes. Here the three largest background losses of such an image count,
     which are as many as count for one default box that is matched to a true box.
 
-    Args:
-        start: Backbone, its preprocessing, and the number of findings (disease signs).
-
     Source:
         Liu et al. 2016, SSD: Single Shot MultiBox Detector; Howard et al. 2019, MobileNetV3.
     """
@@ -197,16 +177,7 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
         super().__init__(maps, anchors, size, n_classes, head=head)
 
     def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return logits of each finding against all other classes, and offsets of the boxes.
-
-        Args:
-            outputs: Outputs of the heads for B images and A default boxes: ``cls_logits`` (B, A, K
-                + 1) and ``bbox_regression`` (B, A, 4).
-
-        Returns:
-            Logits of the K findings (B, A, K), and offsets from the default boxes (B, A, 4), as for
-            `detection.dense.decode_anchors`.
-        """
+        """Return logits of each finding against all other classes, and offsets of the boxes."""
         classes, offsets = outputs["cls_logits"], outputs["bbox_regression"]
         logits = _logits(classes.log_softmax(2)[..., 1:], classes)
         (centres, _, sides, _) = self.box_coder.weights
@@ -218,14 +189,6 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
         For an image without boxes, torchvision defines no classification loss. The three largest
         background losses of its default boxes are used instead, as many as torchvision samples for
         each default box that is matched to a true box.
-
-        Args:
-            passed: Output of the method `run` for the same images.
-            targets: True boxes and labels of each image, as `detection.detector.build_targets`
-                returns them.
-
-        Returns:
-            Losses by name, each computed for every image and then averaged over the images.
         """
         anchors = passed.anchors[:1]
 
@@ -261,18 +224,6 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
     are means over the images of torchvision's loss of one image. Anchors, and the rule that assigns
     a proposal to a pyramid level, are torchvision's at 512 px, scaled to the image size. Each level
     has the single size that `anchor_sizes` names (`configs.model_settings.FasterRCNNSettings`).
-
-    Args:
-        start: Backbone, its preprocessing, and the number of findings (disease signs).
-        fpn_channels: Number of channels of the feature pyramid.
-        box_channels: Width of the layers that classify a proposal.
-        anchor_sizes: Side of the anchors of each of the five levels, px; None chooses them by the
-            image size.
-        anchor_ratios: Height divided by width of the anchors.
-
-    Attributes:
-        rpn: Region proposal network of torchvision.
-        roi_heads: Layers of torchvision that score and refine the proposals.
 
     Source:
         Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks.
@@ -311,14 +262,8 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
     def run(self, images: Tensor, targets: Targets | None = None) -> _ProposalPass:
         """Run the backbone and the network that proposes boxes over images.
 
-        Args:
-            images: B square grey images of S x S px (resized, with black borders), uint8 ``(B, 1,
-                S, S)``.
-            targets: True boxes of each image; not used by this method.
-
-        Returns:
-            Feature maps, outputs of the proposal network and proposals. Proposals have no gradient,
-            as in torchvision.
+        The result has feature maps, outputs of the proposal network and proposals. Proposals have
+        no gradient, as in torchvision. The targets are not used.
         """
         count = len(images)
         pixels = self.pixels(images)  # (B, 3, S, S)
@@ -352,14 +297,8 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
         Anchors and proposals are sampled at random in training. In evaluation mode the random seed
         is fixed, so that the losses of two epochs can be compared.
 
-        Args:
-            passed: Output of the method `run` for the same images.
-            targets: True boxes and labels of each image, as `detection.detector.build_targets`
-                returns them.
-
-        Returns:
-            The means, by name of the loss: ``objectness`` and ``proposal_regression`` of the
-            proposal network, ``classification`` and ``bbox_regression`` of the second network.
+        The losses are ``objectness`` and ``proposal_regression`` of the proposal network, and
+        ``classification`` and ``bbox_regression`` of the second network.
         """
         device = passed.objectness.device
         devices = [] if device.type == "cpu" else [device]
@@ -397,12 +336,8 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
     def detections(self, passed: _ProposalPass) -> Detections:
         """Classify the proposals, refine their boxes, and return the best boxes of each image.
 
-        Args:
-            passed: Output of the method `run` for the images.
-
-        Returns:
-            For each image at most 100 boxes of each finding, in px of the square images, by falling
-            score; None for an image whose output is not finite.
+        Boxes are at most 100 of each finding, in px of the square images, by falling score; None
+        for an image whose output is not finite.
         """
         logits, offsets = self._classified(passed, passed.proposals)
         finite = passed.objectness.isfinite().all(1) & passed.offsets.isfinite().all((1, 2))

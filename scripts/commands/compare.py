@@ -509,14 +509,11 @@ def _files_of_exposures(exposure: Sequence[str], mapping: Path | None) -> tuple[
 class ReportRequest:
     """The options of one call of `cxr compare`, in the form in which they apply to each target.
 
-    A target is a finding, or a group of findings, that is evaluated.
-
     Attributes:
         protocol: Target and margin (largest acceptable disadvantage) of the comparison and, if a
             protocol file fixed them before the test images were used, all other choices.
         policies: Policies (rules that choose a threshold) of ``--policy``. Policies that the rows
             of the table name are added to them.
-        images: Value of ``--images``: ``all`` or ``common``.
         evaluated: Options on which the figures depend, as keyword arguments of `compare_systems`.
         rows: Rows of the report's table (``--metrics``).
         recorded: Further options of the call, as the report records them.
@@ -524,7 +521,6 @@ class ReportRequest:
         both: True adds the system that joins all of them (``--both``).
         exposures: Images that systems or their encoders have seen before, one object for each
             system.
-        overwrite: True writes a finished report again.
         hide_names: True shows numbers in place of the ids of images and patients.
         charts: ``MODULE:NAME`` of functions of the user's own that draw a chart.
     """
@@ -543,20 +539,11 @@ class ReportRequest:
     charts: Sequence[str] = ()
 
     def report(self, inputs: FromDataSet | FromTruth, out: Path | None) -> Result:
-        """Compare the systems on one target, and write the report.
+        """Compare the systems on one target, and write the report; `out` None writes nothing.
 
-        Args:
-            inputs: Systems to compare, and the ground truth of a target (finding that is
-                evaluated).
-            out: Report folder; None writes nothing.
-
-        Returns:
-            The report. If `out` holds the finished report of the same call, it is opened and not
-            made again.
-
-        Raises:
-            InputError: `out` holds the report of another call or other files, or the systems do not
-                fit the data set.
+        If `out` holds the finished report of the same call, it is opened and not made again. Raises
+        InputError if it holds the report of another call or other files, or the systems do not fit
+        the data set.
         """
         from cxr_compare.evaluation.report.result import Result
 
@@ -581,10 +568,8 @@ class ReportRequest:
     ) -> Result:
         """Compare the systems on one target, and write no report.
 
-        Args:
-            inputs: Systems to compare, and the ground truth of a target.
-            folder: Folder into which runs are predicted that were not predicted before.
-            patients: Patients that are resampled; None takes those of the test images.
+        Runs that were not predicted before are predicted into `folder`. `patients` are resampled;
+        None takes those of the test images.
         """
         return self._result(self._compare(inputs, folder, patients), inputs)
 
@@ -615,12 +600,7 @@ class ReportRequest:
     def is_finished(self, inputs: FromDataSet | FromTruth, out: Path) -> bool:
         """Return True if a folder holds the report of this call, False if one is to be written.
 
-        Args:
-            inputs: Systems that are compared, and the ground truth.
-            out: Report folder.
-
-        Raises:
-            InputError: The folder holds the report of another call, or an input changed since.
+        Raises InputError if it holds the report of another call, or an input changed since.
         """
         if self.overwrite or not (out / files.ANSWER).is_file():
             return False

@@ -133,9 +133,6 @@ def image_file_name(image_id: str) -> str:
 
     Characters that are neither letters, digits, dots, hyphens nor underscores become underscores.
 
-    Args:
-        image_id: Id of the image.
-
     Example:
         >>> image_file_name("patient/1.png")
         'patient_1.png.png'

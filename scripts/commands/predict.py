@@ -243,19 +243,10 @@ def _open_model(chosen: ChosenBackend, how: dict[str, Any]) -> Predictor:
 
 
 def parse_finding_names(texts: list[str]) -> dict[str, str]:
-    """Read texts LEARNT=NAME into a mapping from the model's finding to the data set's finding.
+    """Read texts LEARNT=NAME into the data set's name of each finding by the model's name.
 
-    A text without ``=`` keeps the name that the model learned.
-
-    Args:
-        texts: Texts ``LEARNT=NAME``, as given for the option ``--finding``, such as
-            ``pneumonia=lung_opacity``.
-
-    Returns:
-        Name in the data set, by the name that the model learned.
-
-    Raises:
-        InputError: A text has another form, or names the same finding of the model a second time.
+    A text without ``=`` keeps the name that the model learned. Raises InputError if a text has
+    another form, or names the same finding of the model a second time.
     """
     names: dict[str, str] = {}
     for text in texts:

@@ -312,8 +312,7 @@ def _source_and_out(
 ) -> tuple[Path, Path]:
     """Tell the source from the folder to make.
 
-    Raises:
-        InputError: There are not two folders. The message has the command with both.
+    Raises InputError if there are not two folders; the message has the command with both.
 
     Example:
         >>> _source_and_out([Path("rsna"), Path("sets/rsna")], None)

@@ -133,15 +133,9 @@ def _address(host: str, port: int) -> str:
 def read_token(file: Path | None) -> str | None:
     """Return the token that clients of the server must send, from a file or from ``CXR_TOKEN``.
 
-    Args:
-        file: File with the token; None reads the environment variable ``CXR_TOKEN``.
-
-    Returns:
-        The token; None if `file` is None and the variable is not set.
-
-    Raises:
-        InputError: The file cannot be read, or other users may read it; or the token is shorter
-            than 16 characters, too long, or not printable ASCII.
+    `file` None reads the variable; the result is None if it is not set. Raises InputError if the
+    file cannot be read or other users may read it, or the token is shorter than 16 characters, too
+    long, or not printable ASCII.
     """
     if file is None:
         token = os.environ.get(_TOKEN_VARIABLE)

@@ -121,15 +121,8 @@ def _machine() -> dict[str, Any]:
 def describe_folder(folder: Path) -> dict[str, Any]:
     """Return facts about a folder that cxr made, or about such folders inside it.
 
-    Args:
-        folder: Path of the folder.
-
-    Returns:
-        Facts by name, such as ``kind``, which says what the folder holds. For a folder of such
-        folders, a description of each by its name.
-
-    Raises:
-        InputError: The folder does not exist, was not made by cxr, or is unfinished.
+    The facts are by name, such as ``kind``; a folder of such folders has a description of each by
+    its name. Raises InputError if the folder does not exist, was not made by cxr, or is unfinished.
     """
     if not folder.is_dir():
         what = "a file; give its folder" if folder.exists() else "no such folder"

@@ -33,11 +33,7 @@ if TYPE_CHECKING:
 class TrainedRuns:
     """Trainings of several configurations, one run each.
 
-    Attributes:
-        folder: Folder that holds the runs.
-        runs: Run by name of the configuration or network.
-        failed: Reason by name of a configuration whose training failed.
-        next_steps: Command lines that are usually useful next.
+    `runs` has the run, and `failed` the reason, by name of the configuration or network.
     """
 
     folder: Path

@@ -31,14 +31,8 @@ _Made = TypeVar("_Made")
 class Server:
     """State of the web server: its systems and its settings.
 
-    Args:
-        systems: Systems (trained networks with their thresholds) with which the server predicts.
-        settings: Settings of the server.
-        missed_together: Share of positive images that every system decides as negative; None if
-            unknown.
-
-    Attributes:
-        places: Semaphore that a request holds while its image is in memory.
+    `missed_together` is the share of positive images that every system decides as negative. A
+    request holds the semaphore `places` while its image is in memory.
     """
 
     def __init__(
@@ -61,11 +55,7 @@ class Server:
         self._predict("blank", DecodedImage(np.zeros((64, 64), np.uint8), decode_record([])), ())
 
     async def decode(self, content: bytes, *, deep: bool = False) -> Decoded:
-        """Decode an upload in a thread, with all its bits if `deep` is True.
-
-        Raises:
-            Refused: The upload is no image, is damaged, or has too many pixels.
-        """
+        """Decode an upload in a thread, with all its bits if `deep`; see `decode_upload`."""
         return await _in_thread(self._decoders, lambda: decode_upload(content, deep=deep))
 
     async def analyze(
@@ -73,18 +63,9 @@ class Server:
     ) -> AnalyzeAnswer:
         """Decode one upload, and return the predictions of all systems for it.
 
-        Args:
-            request_id: Identifier of the request in the log.
-            name: File name that the client gave.
-            content: Bytes of the upload.
-            include: Additional parts of the response: ``maps`` (activation maps), ``overlay`` (a
-                PNG drawing) or ``csv`` (a table).
-
-        Returns:
-            The response, with facts about the image and one prediction of each system.
-
-        Raises:
-            Refused: The upload cannot be predicted; the error says why.
+        `request_id` identifies the request in the log, and `name` is the client's file name.
+        `include` adds ``maps`` (activation maps), ``overlay`` (a PNG drawing) or ``csv`` (a table)
+        to the response. Raises Refused if the upload cannot be predicted.
         """
         decoded = await self.decode(content)
         return await _in_thread(

@@ -79,9 +79,6 @@ _PIXELS: dict[str, Any] = {
 class Files:
     """The files that a server sends, by name. The names are listed when the server starts.
 
-    Args:
-        report: Report folder; None if there is no report.
-
     Attributes:
         page: Path of each file of the HTML page, by file name.
         index: Content of the HTML page.

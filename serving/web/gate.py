@@ -46,12 +46,7 @@ _HEADERS = {
 
 
 def add_gate(app: Starlette, settings: ServeSettings) -> None:
-    """Check each request to an application: its host, then its token; and log it.
-
-    Args:
-        app: Application that gets the requests that pass.
-        settings: Token and host names.
-    """
+    """Check each request to an application: its host, then its token; and log it."""
     hosts = [settings.host, "localhost", "127.0.0.1", "[::1]", *settings.allowed_hosts]
     hosts = [f"[{host}]" if host.count(":") > 1 and host[0] != "[" else host for host in hosts]
     if settings.token is not None:
@@ -65,12 +60,7 @@ def add_gate(app: Starlette, settings: ServeSettings) -> None:
 
 
 def error_response(refused: Refused, scope: Scope) -> Response:
-    """Return the response to a refused request.
-
-    Args:
-        refused: Status and reason.
-        scope: Scope of the request.
-    """
+    """Return the response to a refused request."""
     body = ErrorAnswer(request_id=scope["cxr_request_id"], error=refused.error)
     return JSONResponse(body.model_dump(exclude_none=True), refused.status, headers=refused.headers)
 

@@ -18,17 +18,16 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 class ServeSettings:
     """Settings of the web server that `cxr serve` starts.
 
+    Raises InputError if other machines could reach the server without a token, or a host name is
+    none.
+
     Attributes:
-        host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         token: Token that clients send as ``Authorization: Bearer TOKEN``; None requires none.
         allowed_hosts: Host names by which clients may call the server, besides its address and
             localhost.
-        max_bytes: Largest body of a request, in bytes.
+        max_bytes: Largest body of a request.
         strict: True refuses an image with a warning, such as one that is no frontal chest X-ray.
-
-    Raises:
-        InputError: Other machines could reach the server without a token, or a host name is none.
     """
 
     host: str = "127.0.0.1"

@@ -14,12 +14,9 @@ from cxr_compare.serving.guard import WarningKind
 class Refused(Exception):  # noqa: N818 - an answer
     """An HTTP request that the server refuses, with status, short code and message.
 
-    Args:
-        status: HTTP status, such as 422.
-        code: Short name of the reason for programs, such as ``unreadable``.
-        message: Reason in one line, with what to do.
-        headers: HTTP headers of the response, by name; None for none.
-        kind: Kind of the warning if an image is refused for a warning; else None.
+    `status` is the HTTP status, such as 422; `code` names the reason for programs, such as
+    ``unreadable``; `message` says it in one line, with what to do. `kind` is that of the warning if
+    an image is refused for a warning.
     """
 
     def __init__(

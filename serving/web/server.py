@@ -36,13 +36,8 @@ def build_app(
 ) -> FastAPI:
     """Build the web application that predicts uploaded images with some systems.
 
-    Args:
-        systems: Loaded runs (trained networks with their thresholds) or exports of their networks.
-        settings: Limits and addresses of the server.
-        report: Report folder of cxr compare on these systems, or None.
-
-    Returns:
-        The application. It does not listen yet.
+    `systems` are loaded runs or exports, and `report` is the report folder of cxr compare on them.
+    The application does not listen yet.
     """
     served = [
         ServedSystem(run, figures, _REPORT_URL if figures and figures.images == "test" else None)
@@ -154,21 +149,11 @@ def run_server(
     grace: int,  # seconds that requests under way get at the end
     on_start: Callable[[], object],  # called once it listens
 ) -> int:
-    """Serve on a socket until a signal ends the server.
+    """Serve on a bound socket until a signal ends the server; return the number of the signal.
 
-    Args:
-        systems: Loaded runs (trained networks with their thresholds) or exports of their networks.
-        settings: Limits and addresses of the server.
-        listening: Socket that is bound to the address.
-        report: Report folder of cxr compare on these systems, or None.
-        grace: Seconds that requests get to finish after the signal.
-        on_start: Function that is called once the server listens.
-
-    Returns:
-        Number of the signal, such as 2 for Ctrl-C.
-
-    Raises:
-        RuntimeError: The server ended by itself; the log says why.
+    `grace` is the time in seconds that requests get to finish after the signal. `on_start` is
+    called once the server listens. Raises RuntimeError if the server ended by itself; the log says
+    why.
     """
     handler = logging.StreamHandler()  # a line a request: its id, route, status and seconds
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -49,14 +49,8 @@ _PACKAGES = {
 class ServedSystem:
     """A system that the server predicts with, and facts about it that do not change.
 
-    Args:
-        run: Loaded run (trained network with its threshold) or export of it.
-        report: Metrics of the system; None if none are known.
-        report_url: Address of the report on this server; None without a report.
-
-    Attributes:
-        run: The loaded run or export.
-        facts: Facts about the system, as the HTTP interface sends them.
+    `facts` are those that the HTTP interface sends. `report` has the metrics of the system, None if
+    none are known, and `report_url` the address of the report on this server.
     """
 
     def __init__(self, run: Run, report: ReportFigures | None, report_url: str | None) -> None:
@@ -78,14 +72,7 @@ class ServedSystem:
         )
 
     def with_map(self, answer: Answer) -> Answer:
-        """Add a classifier's map, on the scale of validation; an answer without one is returned.
-
-        Args:
-            answer: Prediction of this system, from `Run.answer`.
-
-        Returns:
-            A copy with the map.
-        """
+        """Add a classifier's map, on the scale of validation; an answer without one is returned."""
         scale = self.run.map_scale
         if answer.grid is None or scale is None or scale[1] <= scale[0]:
             return answer
@@ -113,11 +100,7 @@ def _test_auroc(report: ReportFigures | None) -> MeasuredAuroc | None:
 def disagreement(answers: Sequence[Answer]) -> bool | None:
     """Return True if one system decides that an image is positive and another that it is negative.
 
-    Args:
-        answers: Predictions of all systems (detectors and classifiers) for this one image.
-
-    Returns:
-        True or False; None if fewer than two systems decide.
+    `answers` are those of all systems for one image. None if fewer than two systems decide.
     """
     decisions = [answer.decision for answer in answers if answer.decision is not None]
     return len(set(decisions)) > 1 if len(decisions) > 1 else None
@@ -127,12 +110,8 @@ def disagreement(answers: Sequence[Answer]) -> bool | None:
 def versions_of(backends: frozenset[str]) -> dict[str, str]:
     """Return the versions of Python, numpy, this program and the packages that compute networks.
 
-    Args:
-        backends: Names of the programs that compute networks: ``torch``, ``onnx`` or ``openvino``;
-            of a joint system whose members differ, several with `` + `` between them.
-
-    Returns:
-        Version by name of the package.
+    The back ends are ``torch``, ``onnx`` or ``openvino``; a joint system whose members differ has
+    several with `` + `` between them.
     """
     names = sorted({name for backend in backends for name in backend.split(" + ")})
     packages = ["cxr-compare", "numpy", *(each for name in names for each in _PACKAGES[name])]
@@ -146,16 +125,9 @@ def versions_of(backends: frozenset[str]) -> dict[str, str]:
 def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFigures | None]:
     """Return the figures of each system (AUROC and others), from a report or validation images.
 
-    Args:
-        systems: Runs (trained networks with their thresholds) or exports of their networks.
-        folder: Report folder of `cxr compare`; None takes the figures on validation images.
-
-    Returns:
-        One entry for each system: its figures in the report, or else on its validation images; None
-        if it has no figures.
-
-    Raises:
-        InputError: The report evaluates none of the systems.
+    `folder` is a report of `cxr compare`; a system that it does not evaluate has the figures on its
+    validation images, and None if it has none. Raises InputError if the report evaluates none of
+    the systems.
     """
     if folder is None:
         return [_validation_figures(run) for run in systems]
@@ -176,14 +148,9 @@ def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFi
 def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigures | None:
     """Return the share of positive images that every system decided as negative.
 
-    Args:
-        systems: Runs (trained networks with their thresholds) or exports of their networks.
-        folder: Report folder of `cxr compare`, for test images; None takes validation images. These
-            are also taken if the report does not evaluate all systems at the served thresholds.
-
-    Returns:
-        The share, as the only value in `figures`; None if not all systems have decided the same
-        images.
+    `folder` is a report of `cxr compare`, for test images; validation images are taken without one,
+    or if it does not evaluate all systems at the served thresholds. The share is the only value in
+    `figures`. The result is None if not all systems have decided the same images.
     """
     if folder is not None:
         content = AnswerInfo.read(folder / REPORT_MARKER)

@@ -30,11 +30,8 @@ _FORMATS = {
 class Decoded:
     """An uploaded image after decoding.
 
-    Attributes:
-        image: The decoded image.
-        format: File format, such as ``DICOM`` or ``PNG``.
-        bits: Number of bits of a stored pixel value, such as 12.
-        warnings: Warnings of `serving.guard.file_warnings` about the file.
+    `format` is that of the file, such as ``DICOM``; `bits` is the number of bits of a stored pixel
+    value; `warnings` are those of `serving.guard.file_warnings`.
     """
 
     image: DecodedImage
@@ -46,11 +43,7 @@ class Decoded:
 def detect_format(content: bytes) -> str:
     """Return the file type of an upload, such as ``DICOM``, detected from its first bytes alone.
 
-    Args:
-        content: Bytes of the upload.
-
-    Raises:
-        Refused: It is another type, for whose decoder there is no need.
+    Raises Refused if it is another type than those that are decoded.
     """
     if starts_like_dicom(content[:132]):
         return "DICOM"
@@ -63,15 +56,8 @@ def detect_format(content: bytes) -> str:
 def decode_upload(content: bytes, *, deep: bool = False) -> Decoded:
     """Decode an uploaded file to 8-bit grey, as a viewer would show the image.
 
-    Args:
-        content: Bytes of the upload.
-        deep: True also returns the pixels with all bits, before any window.
-
-    Returns:
-        The decoded image with its warnings.
-
-    Raises:
-        Refused: The upload is no image, is damaged, or has too many pixels.
+    `deep` also returns the pixels with all bits, before any window. Raises Refused if the upload is
+    no image, is damaged, or has too many pixels.
     """
     kind = detect_format(content)
     with _file_in_memory(content) as path:

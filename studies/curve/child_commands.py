@@ -27,10 +27,8 @@ _TERMINATED = 143
 class Command(NamedTuple):
     """A `cxr` command to run in a process of its own, with the file for its output.
 
-    Attributes:
-        name: Name for messages, which differs from those of all commands that run at the same time.
-        words: Words of the command line without ``cxr``, such as ``["train", "retinanet"]``.
-        log: File to which the output is added. Its folder exists.
+    `name` differs from those of all commands that run at the same time. `words` are those of the
+    command line without ``cxr``. The output is added to `log`, whose folder exists.
     """
 
     name: str
@@ -46,28 +44,18 @@ class Machines(Protocol):
         """Number of commands that run at the same time."""
 
     def start(self, command: Command, slot: int) -> Child:
-        """Start a command in a free slot.
+        """Start a command in a free slot, counted from 0.
 
         There are as many slots as commands may run at the same time. A slot stands for the GPUs or
         processors that its command gets.
-
-        Args:
-            command: Command with its log file.
-            slot: Number of the slot, from 0.
-
-        Returns:
-            The running command.
         """
 
 
 class ThisMachine(NamedTuple):
     """Runner of `cxr` commands on this machine, a fixed number of them at the same time.
 
-    A slot stands for the GPUs or processors that a running command gets.
-
-    Attributes:
-        environments: Environment variables of each slot. As many commands run at the same time as
-            there are slots.
+    As many run at the same time as there are `environments`: the environment variables of each
+    slot.
     """
 
     environments: Sequence[Mapping[str, str]]
@@ -78,15 +66,7 @@ class ThisMachine(NamedTuple):
         return len(self.environments)
 
     def start(self, command: Command, slot: int) -> Child:
-        """Start a command on this machine.
-
-        Args:
-            command: Command with its log file.
-            slot: Number of the slot, from 0, which chooses the environment variables.
-
-        Returns:
-            The running command.
-        """
+        """Start a command on this machine with the environment variables of a slot."""
         with command.log.open("ab") as output:
             return start_child(command.words, self.environments[slot], output)
 
@@ -94,14 +74,7 @@ class ThisMachine(NamedTuple):
 class Running:
     """A `cxr` command that was started, and may have ended.
 
-    Args:
-        command: Command with its log file.
-        child: Process of the command.
-
-    Attributes:
-        command: Command with its log file.
-        child: Process of the command.
-        status: Exit status as `has_ended` last read it; None while the command runs.
+    `status` is the exit status as `has_ended` last read it; None while the command runs.
     """
 
     def __init__(self, command: Command, child: Child) -> None:
@@ -119,9 +92,8 @@ class Running:
 
         The reason is the last line that the command wrote, if it wrote any.
 
-        Raises:
-            KeyboardInterrupt: The command was interrupted, so all commands are to end.
-            InputError: The disk is full, so that the other commands would fail as well.
+        Raises KeyboardInterrupt if the command was interrupted, so that all commands are to end,
+        and InputError if the disk is full, so that the others would fail as well.
         """
         status = self.status or 0
         if status in (_TERMINATED, -signal.SIGTERM):  # as when a machine goes down
@@ -148,15 +120,9 @@ def run_commands(
     each command, such as `cxr train`, continues its own work. After five failures in a row no
     further command is started.
 
-    Args:
-        commands: Commands to run, in this order.
-        machines: Object that starts the commands, such as `ThisMachine`.
-        ended: Function that is called with each command that has ended, before the next one is
-            started. It returns True if the command failed.
-
-    Raises:
-        KeyboardInterrupt: The user interrupted, or one command was interrupted. All commands have
-            then been interrupted.
+    `ended` is called with each command that has ended, before the next one is started, and returns
+    True if it failed. Raises KeyboardInterrupt if the user interrupted, or one command was
+    interrupted; all commands have then been interrupted.
     """
     coming = iter(commands)
     running: dict[int, Running] = {}
@@ -180,11 +146,7 @@ def run_commands(
 def problem_of_status(status: int) -> str | None:
     """Return what the exit status of a `cxr` command means; None for success.
 
-    Args:
-        status: Exit status of the process; negative if a signal ended it.
-
-    Raises:
-        KeyboardInterrupt: The command was interrupted (status 130).
+    It is negative if a signal ended the process. Raises KeyboardInterrupt for 130 (interrupted).
 
     Example:
         >>> problem_of_status(2), problem_of_status(-9)
@@ -205,17 +167,8 @@ def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
 
     The commands, such as the trainings of a curve, run at the same time.
 
-    Args:
-        device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
-        devices: Number of GPUs for each command.
-        jobs: Number of commands that run at the same time.
-
-    Returns:
-        One mapping of environment variables for each of the `jobs` commands, such as
-        ``{"CUDA_VISIBLE_DEVICES": "0"}``.
-
-    Raises:
-        InputError: The device does not exist, or the machine has too few GPUs.
+    Each of the `jobs` commands gets `devices` GPUs, such as ``{"CUDA_VISIBLE_DEVICES": "0"}``.
+    Raises InputError if the device does not exist, or the machine has too few GPUs.
     """
     if not runs_on_gpu(device):
         if device not in ("auto", "cpu"):
@@ -238,16 +191,7 @@ def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
 
     Several commands share one GPU only if each of them takes a single one.
 
-    Args:
-        names: Names of the GPUs of this machine.
-        devices: Number of GPUs for each command.
-        jobs: Number of commands that run at the same time.
-
-    Returns:
-        Values of the environment variable ``CUDA_VISIBLE_DEVICES``, one for each command.
-
-    Raises:
-        InputError: There are too few GPUs.
+    The results are values of ``CUDA_VISIBLE_DEVICES``. Raises InputError if there are too few GPUs.
 
     Example:
         >>> share_gpus(["0", "1", "2", "3"], devices=2, jobs=2)

@@ -39,10 +39,8 @@ _INTERRUPTED = 130
 class MachineShare(NamedTuple):
     """Processors and GPUs that one of several commands running at the same time gets.
 
-    Attributes:
-        processors: Number of processors.
-        gpus: Number of GPUs; below 1 if several commands share one.
-        threads: Number of threads of torch on processors; None leaves the choice to the command.
+    `gpus` are below 1 if several commands share one. `threads` are those of torch on processors;
+    None leaves the choice to the command.
     """
 
     processors: int
@@ -59,18 +57,9 @@ def share_machines(
     to them. If there are fewer GPUs than commands, several commands share one GPU. Without GPUs
     each command gets the largest equal number of processors with which all commands run at once.
 
-    Args:
-        machines: Number of processors and number of GPUs of each machine, such as ``[(32, 4), (8,
-            0)]``.
-        device: ``auto`` (GPUs if there are any), ``cpu`` or ``cuda``.
-        devices: Number of GPUs for each command.
-        jobs: Number of commands that run at the same time.
-
-    Returns:
-        Processors and GPUs for one command.
-
-    Raises:
-        InputError: The device is unknown, or no machine has enough GPUs or processors.
+    `machines` have a number of processors and of GPUs each. `device` is ``auto`` (GPUs if there are
+    any), ``cpu`` or ``cuda``. Raises InputError if it is unknown, or no machine has enough GPUs or
+    processors.
 
     Example:
         >>> share_machines([(8, 0), (8, 0)], "auto", devices=1, jobs=4)
@@ -110,17 +99,10 @@ def choose_machines(
 ) -> Machines:
     """Return the object that starts commands on this machine or a cluster.
 
-    Args:
-        workers: Number of processes of this machine, which is not used, or the Ray cluster.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        devices: Number of GPUs for each command.
-        jobs: Number of commands that run at the same time.
-        reads: Folders and files that the commands read or write. All machines of a cluster must see
-            them under the same path.
-
-    Raises:
-        InputError: There is no such device. If a machine of the cluster lacks a package or a
-            folder, the error is raised when the first command starts.
+    The number of processes in `workers` is not used. All machines of a cluster must see `reads`,
+    folders and files that the commands read or write, under the same path. Raises InputError if
+    there is no such device; if a machine lacks a package or a folder, when the first command
+    starts.
     """
     if isinstance(workers, RayCluster):
         return _ClusterMachines(workers, device, devices, jobs, reads)

@@ -207,12 +207,7 @@ def curve(
 
 
 def _chosen_device() -> str:
-    """Read from ``CXR_DEVICE`` on which device the models are trained.
-
-    Returns:
-        ``auto`` (the default: a GPU if there is one), ``cpu`` or ``cuda``, the same values as for
-        `--device` of `cxr train`.
-    """
+    """Return the device from ``CXR_DEVICE``: ``auto`` (the default), ``cpu`` or ``cuda``."""
     return os.environ.get("CXR_DEVICE") or "auto"
 
 
@@ -221,9 +216,6 @@ def _trains_despite_audit() -> bool:
 
     The environment variable ``CXR_DESPITE_AUDIT=1`` allows it. The audit is the check of a data
     set.
-
-    Raises:
-        InputError: The variable has another value than 0 or 1.
     """
     value = os.environ.get("CXR_DESPITE_AUDIT") or "0"
     if value not in ("0", "1"):

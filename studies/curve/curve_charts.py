@@ -39,24 +39,9 @@ _APART: Mapping[Kind, float] = {"detector": 1.0, "classifier": 1 / 1.03, "mixed"
 
 
 def curve_chart(study: CurveStudy, metric: str) -> Figure:
-    """Draw learning curves: a metric against annotated training images.
+    """Draw learning curves: a metric, which a model must have, against annotated training images.
 
-    Args:
-        study: Result of a learning-curve study: performance of models that were trained on growing
-            shares of the training data.
-        metric: Short name of the metric, such as ``auroc``; at least one model must have it.
-
-    Returns:
-        The chart, with one point for each model and size, the 95 % intervals and the fitted curves.
-
-    Example:
-        >>> from cxr_compare.studies.curve.curve_study import CurveModel, SizeFigure
-        >>> figure = SizeFigure(Interval(0.8, 0.7, 0.9))
-        >>> point = SizePoint("detector", 1.0, 100, 40, 100, 30, {"auroc": figure})
-        >>> model = CurveModel("detector", "RetinaNet")
-        >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [model], [point])
-        >>> curve_chart(study, "auroc").axes[0].get_title(loc="left")
-        'AUROC against annotated images'
+    There is one point for each model and size, with its 95 % interval, and the fitted curves.
     """
     drawn = drawn_models(study, metric)
     title = metric_title(metric)
@@ -109,24 +94,9 @@ def _draw_crossing(axes: Axes, study: CurveStudy, metric: str) -> None:
 def drawn_models(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
     """Collect the points and the fitted curve of each model, to draw them on the result page.
 
-    Args:
-        study: Result of a learning-curve study: performance of models that were trained on growing
-            shares of the training data.
-        metric: Short name of the metric, such as ``auroc``.
-
-    Returns:
-        One dictionary for each model that has the metric, with the keys ``kind`` (such as
-        ``detector``), ``name``, ``position`` (number of the model's colour, from 0), ``points``
-        (one for each size) and ``line`` (parameters of the curve; None without a fitted curve).
-
-    Example:
-        >>> from cxr_compare.studies.curve.curve_study import CurveModel, SizeFigure
-        >>> figure = SizeFigure(Interval(0.8, 0.7, 0.9))
-        >>> point = SizePoint("detector", 1.0, 100, 40, 100, 30, {"auroc": figure})
-        >>> model = CurveModel("detector", "RetinaNet")
-        >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [model], [point])
-        >>> drawn_models(study, "auroc")[0]["points"][0]["figure"]
-        0.8
+    One dictionary for each model that has the metric, with the keys ``kind`` (such as
+    ``detector``), ``name``, ``position`` (number of the model's colour, from 0), ``points`` (one
+    for each size) and ``line`` (parameters of the curve; None without a fitted curve).
     """
     drawn = []
     for model in study.models:

@@ -42,19 +42,12 @@ class CurveDesign:
         models: Description of each model by its kind: ``detector`` (learns from boxes),
             ``classifier`` (learns from labels) or ``mixed`` (learns from labels and some boxes).
         shares: Shares of the annotated training and validation patients that models are trained on,
-            ascending, in (0, 1], such as ``[0.25, 0.5, 1.0]``.
-        seeds: Random seeds of the trainings, such as ``[0, 1, 2]``.
+            ascending, in (0, 1].
         parts: Name of the smaller split that a model is trained on. The key has the name of the
             whole split, whose test images evaluate the model, the share and the seed, such as
             ``("default", 0.5, 0)``.
         length: Sentence for the page that says how long the models of each share were trained, such
             as "8 epochs.".
-
-    Example:
-        >>> model = CurveModel("detector", "RetinaNet")
-        >>> parts = {("default", 0.5, 0): "default-half", ("default", 1.0, 0): "default"}
-        >>> CurveDesign({"detector": model}, [0.5, 1.0], [0], parts, "8 epochs.").splits
-        ['default']
     """
 
     models: Mapping[Kind, CurveModel]
@@ -83,24 +76,12 @@ def evaluate_curve(
     The metrics are computed on test images, which are the same for all shares of the training data.
     The use of the test images is logged.
 
-    Args:
-        design: Models, shares of the training data, seeds and splits (divisions of the patients
-            into training, validation and test).
-        test_set: Test images with their labels, boxes and patients.
-        predictions: Predictions of each trained model. The key has the kind of model, the name of
-            the split, the share and the seed, such as ``("detector", "default", 0.5, 0)``.
-        made: Record of how the study was made, for the result files, such as versions; the key
-            ``command`` has the command line.
-        replicates: Number of bootstrap resamples of the test patients.
-        advance: Function that is called once, without arguments, for each evaluated model, for a
-            progress bar.
-
-    Returns:
-        Metrics of each model at each size, fitted curves, and differences between models.
-
-    Raises:
-        InputError: A model was trained or selected on test patients, or no test image of a split
-            can be evaluated.
+    The keys of `predictions` are the kind of model, the name of the split, the share and the seed,
+    such as ``("detector", "default", 0.5, 0)``. `made` records how the study was made, such as
+    versions; the key ``command`` has the command line. `replicates` are bootstrap resamples of the
+    test patients. `advance` is called without arguments for each evaluated model. Raises InputError
+    if a model was trained or selected on test patients, or no test image of a split can be
+    evaluated.
     """
     systems: dict[str, list[EvaluatedRun]] = {}
     for (model, split, share, seed), answers in predictions.items():
@@ -160,12 +141,8 @@ def _points(
 class _Counts(NamedTuple):
     """Numbers of annotated images and boxes at a share, as means over splits and seeds.
 
-    Attributes:
-        labelled: Images with a label.
-        positive: Labelled images with the finding.
-        boxed: Images whose lesions are all boxed, or that are known to have no lesion.
-        boxed_positive: Images of `boxed` with the finding.
-        boxes: Boxes on these images.
+    `labelled` images have a label, and `positive` of them the finding. On `boxed` images all
+    lesions are boxed or there is known to be none; `boxed_positive` of them have the finding.
     """
 
     labelled: float

@@ -47,27 +47,10 @@ FILES = study_files("curve") | {f"curve.{kind}" for kind in ("pdf", "svg")}
 
 
 def write_curve(study: CurveStudy, out: Path) -> Path:
-    """Write the result files of a learning-curve study: a table, a JSON file, a figure and a page.
+    """Write the result files of a learning-curve study, and return the path of its page.
 
     The files are ``curve.csv``, ``curve.json``, ``curve.svg`` and ``curve.pdf`` with the figure of
     the first metric, and, last, ``curve.html``.
-
-    Args:
-        study: Result of the study: performance of models that were trained on growing shares of the
-            training data.
-        out: Folder that the files are written into.
-
-    Returns:
-        Path of the page ``curve.html``.
-
-    Example:
-        >>> import tempfile
-        >>> from cxr_compare.studies.curve.curve_study import CurveModel
-        >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [CurveModel("detector", "A")], [])
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     page = write_curve(study, Path(folder))
-        >>> page.name
-        'curve.html'
     """
     rows = list(_tidy(study))
     statements = {metric: list(curve_statements(study, metric)) for metric in study.metrics}

@@ -20,14 +20,6 @@ def curve_statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
     They say which models lack the metric, which models differ, and where the learning curves cross.
     A sentence states a difference only if it is statistically shown.
 
-    Args:
-        study: Result of a learning-curve study: performance of models that were trained on growing
-            shares of the training data.
-        metric: Short name of the metric, such as ``auroc``.
-
-    Yields:
-        The sentences, in the order of the result page.
-
     Example:
         >>> from cxr_compare.studies.curve.curve_study import CurveModel
         >>> model = CurveModel("classifier", "CheXNet")
@@ -55,12 +47,6 @@ def curve_statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
 
 def title_in_sentence(metric: str) -> str:
     """Return the title of a metric as it is written inside a sentence, such as "mean FROC".
-
-    Args:
-        metric: Short name of the metric, such as ``auroc``.
-
-    Returns:
-        The title, which begins with a small letter unless it is an abbreviation.
 
     Example:
         >>> title_in_sentence("froc_mean")
@@ -97,13 +83,6 @@ def model_against(first: Kind, second: Kind) -> str:
 
     The mixed model (a detector that starts from the classifier's weights, which were learned from
     all labels) is compared with the classifier that was trained on all labels.
-
-    Args:
-        first: Kind of the first model: ``detector``, ``classifier`` or ``mixed``.
-        second: Kind of the second model.
-
-    Returns:
-        Name of the second model; "with all labels" is added for the pair mixed and classifier.
 
     Example:
         >>> model_against("mixed", "classifier")

@@ -47,10 +47,6 @@ class CurveModel:
         name: Name of the model, such as "RetinaNet".
         settings: Settings of the training as a text, such as the number of epochs; may be empty.
         note: A further sentence about the model; may be empty.
-
-    Example:
-        >>> CurveModel("classifier", "CheXNet").settings
-        ''
     """
 
     kind: Kind
@@ -63,14 +59,8 @@ class CurveModel:
 class SizeFigure:
     """Value of one metric for one model at one size of the training data.
 
-    Attributes:
-        interval: Mean over training seeds and splits (divisions into training, validation and test
-            patients), with its 95 % interval.
-        seeds: Value for each training seed, as a mean over the splits; empty if not known.
-
-    Example:
-        >>> SizeFigure(Interval(0.8, 0.7, 0.9), (0.79, 0.81)).interval.ci_low
-        0.7
+    `interval` is the mean over training seeds and splits, with its 95 % interval; `seeds` has the
+    value of each seed, as a mean over the splits, and is empty if not known.
     """
 
     interval: Interval
@@ -82,7 +72,6 @@ class SizePoint:
     """Results of one model that was trained with one share of the training data.
 
     Attributes:
-        kind: Kind of the model: ``detector``, ``classifier`` or ``mixed``.
         share: Share of the training and validation patients that were used, in (0, 1].
         n_images: Number of labelled images for training and validation, as mean over splits and
             training seeds.
@@ -91,10 +80,6 @@ class SizePoint:
         n_positive: Number of these images with the disease.
         figures: Value of each metric by its short name, such as ``auroc``; without metrics that the
             model lacks.
-
-    Example:
-        >>> SizePoint("mixed", 0.5, 200, 40, 100, 60, {}).n_grown
-        100
     """
 
     kind: Kind
@@ -123,18 +108,11 @@ class Difference:
     Attributes:
         metric: Short name of the metric, such as ``auroc``.
         share: Share of the training data that the first model was trained with, in (0, 1].
-        first: Kind of the first model: ``detector``, ``classifier`` or ``mixed``.
-        second: Kind of the second model.
         gap: Difference with its 95 % interval.
         p_value: p-value of the hypothesis of no difference; None if it cannot be computed. In the
             results of `CurveStudy.compared` it is corrected for several sizes by Holm's method.
         n_images: Number of images that the first model was trained on; NaN until
             `CurveStudy.compared` sets it.
-
-    Example:
-        >>> gap = Interval(0.1, 0.05, 0.15)
-        >>> Difference("auroc", 1.0, "detector", "classifier", gap, 0.01).shown
-        True
     """
 
     metric: str
@@ -160,17 +138,6 @@ class Difference:
 
         This is so for the mixed model against the classifier, because the mixed model has all
         labels at every size.
-
-        Args:
-            first: Kind of the first model: ``detector``, ``classifier`` or ``mixed``.
-            second: Kind of the second model.
-
-        Returns:
-            True if the first model is mixed and the second a classifier, else False.
-
-        Example:
-            >>> Difference.with_all_labels("mixed", "detector")
-            False
         """
         return (first, second) == ("mixed", "classifier")
 
@@ -183,7 +150,6 @@ class CurveStudy:
     split is a division of the patients into training, validation and test patients.
 
     Attributes:
-        data_set: Name of the data set.
         target: Name of the disease finding that the models detect, as it is printed, such as "lung
             opacity".
         folds: Names of the splits; models of each size are trained and evaluated in each of them.
@@ -198,11 +164,6 @@ class CurveStudy:
         commands: Command lines that made the study.
         notes: Sentences on the design and its limits.
         provenance: Versions of programs and ids of the data, as the JSON file stores them.
-
-    Example:
-        >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [CurveModel("detector", "A")], [])
-        >>> study.metrics
-        []
     """
 
     data_set: str
@@ -227,37 +188,14 @@ class CurveStudy:
     def sizes(self, kind: Kind) -> list[SizePoint]:
         """Return the results of a model at each size of the training data, the smallest first.
 
-        Args:
-            kind: Kind of the model: ``detector``, ``classifier`` or ``mixed``.
-
-        Returns:
-            One point for each size; empty if the study has no such model.
-
-        Example:
-            >>> large = SizePoint("detector", 1.0, 100, 0, 0, 0, {})
-            >>> small = SizePoint("detector", 0.5, 50, 0, 0, 0, {})
-            >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [], [large, small])
-            >>> [point.share for point in study.sizes("detector")]
-            [0.5, 1.0]
+        The list is empty if the study has no such model.
         """
         return sorted((p for p in self.points if p.kind == kind), key=lambda p: p.share)
 
     def fitted(self, metric: str, kind: Kind) -> LearningCurve | None:
-        """Return the fitted learning curve of a model for a metric.
+        """Return the fitted learning curve of a model for a metric; None if none was fitted.
 
         The parameters of the curve are rounded to six decimals, as the page stores them.
-
-        Args:
-            metric: Short name of the metric, such as ``auroc``.
-            kind: Kind of the model: ``detector``, ``classifier`` or ``mixed``.
-
-        Returns:
-            The curve; None if none was fitted.
-
-        Example:
-            >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [], [])
-            >>> study.fitted("auroc", "detector") is None
-            True
         """
         curve = self.fits.get(metric, {}).get(kind)
         if curve is None or curve.line is None:
@@ -266,19 +204,9 @@ class CurveStudy:
         return replace(curve, line=line, draws=curve.draws.round(_DECIMALS))
 
     def crossing(self, metric: str) -> Crossing | None:
-        """Find the number of images at which the learning curves of two models cross.
+        """Find the number of images at which the curves of detector and classifier cross.
 
-        The models are the detector and the classifier.
-
-        Args:
-            metric: Short name of the metric, such as ``auroc``.
-
-        Returns:
-            The crossing, with efforts in annotated images; None if one of the curves is missing.
-
-        Example:
-            >>> CurveStudy("NIH", "opacity", ["default"], 1, [], []).crossing("auroc") is None
-            True
+        Efforts are in annotated images. None if one of the curves is missing.
         """
         first, second = (self.fitted(metric, kind) for kind in MAIN)
         if first is None or second is None:
@@ -286,46 +214,18 @@ class CurveStudy:
         return crossing(first, second)
 
     def pairs(self, metric: str) -> list[tuple[Kind, Kind]]:
-        """Return which pairs of models are compared with each other by a metric.
-
-        Args:
-            metric: Short name of the metric, such as ``auroc``.
-
-        Returns:
-            Kinds of the first and the second model of each pair, such as ``("detector",
-            "classifier")``.
-
-        Example:
-            >>> gap = Interval(0.1, 0.05, 0.15)
-            >>> row = Difference("auroc", 1.0, "detector", "classifier", gap, 0.01)
-            >>> CurveStudy("NIH", "opacity", ["default"], 1, [], [], [row]).pairs("auroc")
-            [('detector', 'classifier')]
-        """
+        """Return the kinds of each two models that are compared by a metric."""
         of_metric = [row for row in self.differences if row.metric == metric]
         return list(dict.fromkeys((row.first, row.second) for row in of_metric))
 
     def compared(self, metric: str, first: Kind, second: Kind) -> list[Difference]:
         """Return the differences of two models with p-values that are corrected over all sizes.
 
-        Args:
-            metric: Short name of the metric, such as ``auroc``.
-            first: Kind of the first model: ``detector``, ``classifier`` or ``mixed``.
-            second: Kind of the second model.
-
-        Returns:
-            The differences, first model minus second, the smallest size first, with the number of
-            training images of the first model.
+        The differences are first model minus second, the smallest size first, with the number of
+        training images of the first model.
 
         Source:
             Holm 1979.
-
-        Example:
-            >>> point = SizePoint("detector", 1.0, 100, 40, 100, 30, {})
-            >>> gap = Interval(0.1, 0.05, 0.15)
-            >>> row = Difference("auroc", 1.0, "detector", "classifier", gap, 0.01)
-            >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [], [point], [row])
-            >>> study.compared("auroc", "detector", "classifier")[0].n_images
-            100
         """
         images = {point.share: point.n_grown for point in self.sizes(first)}
         pair = (metric, first, second)
@@ -343,15 +243,7 @@ class CurveStudy:
         They allow a conclusion on their crossing only if both models have several trainings at each
         size, and a power law fits the points of both.
 
-        Args:
-            metric: Short name of the metric, such as ``auroc``.
-
-        Returns:
-            The reason; empty if the curves allow a conclusion, or if one of them is missing.
-
-        Example:
-            >>> CurveStudy("NIH", "opacity", ["default"], 1, [], []).unclaimed("auroc")
-            ''
+        The reason is empty if they allow a conclusion, or if one of them is missing.
         """
         where = self.crossing(metric)
         curves = [self.fitted(metric, kind) for kind in MAIN]
@@ -359,19 +251,9 @@ class CurveStudy:
         return "" if where is None or usable else where.reason
 
     def never_crossing(self, metric: str) -> str:
-        """Return why the study cannot show that two curves cross.
+        """Return why the study cannot show that the curves of detector and classifier cross.
 
-        The two curves are the learning curves of detector and classifier.
-
-        Args:
-            metric: Short name of the metric, such as ``auroc``.
-
-        Returns:
-            The reason; empty if it depends on the measured range, or if a crossing is shown.
-
-        Example:
-            >>> CurveStudy("NIH", "opacity", ["default"], 1, [], []).never_crossing("auroc")
-            ''
+        The reason is empty if it depends on the measured range, or if a crossing is shown.
         """
         where = self.crossing(metric)
         anywhere = where is not None and where.interval == (0.0, math.inf)

@@ -53,10 +53,7 @@ class CurveRun:
     """One training of a learning curve: one kind of model, on a share of the training patients.
 
     Attributes:
-        model: Kind of the model: detector, classifier, or mixed (a detector that starts from the
-            weights of the classifier).
-        split: Name of the whole split, whose test images evaluate the model. A split says which
-            images are for training, validation and test.
+        split: Name of the whole split, whose test images evaluate the model.
         part: Name of the smaller split that is trained on. It has the share of the training and of
             the validation patients of `split`.
         share: Share of these patients, in (0, 1].
@@ -124,10 +121,7 @@ class CurvePlan:
     Attributes:
         folder: Folder of the curve.
         data: Folder of the data set.
-        detector: Configuration of the detector.
-        classifier: Configuration of the classifier.
-        shares: Shares of the training and validation patients, ascending, each in (0, 1], such as
-            ``(0.25, 1.0)``.
+        shares: Shares of the training and validation patients, ascending, each in (0, 1].
         seeds: Random seeds, from 0. Each gives a draw of the patients and initial weights.
         parts: Name of each smaller split, by ``(name of the whole split, share, seed)``.
         mixed: True also trains the mixed model: a detector that starts from the weights of the
@@ -149,13 +143,8 @@ class CurvePlan:
     def started(self, dataset: DataSet, splits: Sequence[str]) -> dict[str, Any]:
         """Return the settings that a later call must not change when it continues the curve.
 
-        Args:
-            dataset: Data set of the curve.
-            splits: Names of the whole splits of the data set whose test images evaluate the models.
-
-        Returns:
-            Settings by name, as values for JSON: both configurations, the shares of the patients,
-            the digest of each split, and others.
+        `splits` are the names of the whole splits. The settings are values for JSON: both
+        configurations, the shares of the patients, the digest of each split, and others.
         """
         ids = dataset.ids
         return {
@@ -174,15 +163,9 @@ class CurvePlan:
         A later call may add seeds and the mixed model (a detector that starts from the weights of
         the classifier), but must not change other settings.
 
-        Args:
-            started: Settings of the present call, from the method `started`.
-            file: Name of the JSON file in the curve's folder that stores the settings.
-
-        Returns:
-            Content of that file; None if the folder has no such file.
-
-        Raises:
-            InputError: The folder holds a curve with other settings.
+        `started` are the settings of the present call, and `file` is the JSON file in the curve's
+        folder that stores them; None if there is no such file. Raises InputError if the folder
+        holds a curve with other settings.
         """
 
         def settings_of(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,12 +202,6 @@ class CurvePlan:
 
         There is no training of the mixed model (a detector that starts from the classifier's
         weights) for the largest share.
-
-        Args:
-            model: Kind of the model: detector, classifier or mixed.
-
-        Returns:
-            The trainings, none of which need have begun.
         """
         runs = []
         for split, share, seed in self.parts:
@@ -241,12 +218,6 @@ class CurvePlan:
         """Return the configuration of a training.
 
         If all shares have equal numbers of steps, a training on a smaller share has more epochs.
-
-        Args:
-            run: Training of the curve.
-
-        Returns:
-            The configuration, with the split, random seed and number of epochs of this training.
         """
         base = self.classifier if run.model == "classifier" else self.detector
         training = base.training
@@ -269,11 +240,7 @@ class CurvePlan:
         return base.model_copy(update=changes)
 
     def write_config(self, run: CurveRun) -> Path:
-        """Write the configuration of a training beside its run folder, and return the file's path.
-
-        Args:
-            run: Training of the curve.
-        """
+        """Write the configuration of a training beside its run folder; return the path."""
         file = make_folder(run.folder.parent) / f"{run.folder.name}.toml"
         write_text(file, dump_config(self.config(run)))
         return file
@@ -291,24 +258,10 @@ def read_configs(
 ) -> tuple[DetectorConfig, ClassifierConfig]:
     """Read the configurations of both models, and give both the same target.
 
-    A target is the finding, or group of findings, that is learned.
-
-    Args:
-        dataset: Data set of the curve.
-        detector: Name or file of the detector's configuration.
-        detector_overrides: New values of keys in this configuration: texts ``section.key=value``,
-            or a mapping from ``section.key`` to value.
-        classifier: Name or file of the classifier's configuration.
-        classifier_overrides: The same for the classifier.
-        mixed: True also checks that the detector can start from the weights of the classifier.
-        equal: ``steps`` or ``epochs``: the quantity that is equal for all shares.
-
-    Returns:
-        The configurations of the detector and of the classifier.
-
-    Raises:
-        InputError: A configuration cannot be read, belongs to the other kind of model, or does not
-            fit the options.
+    The overrides are texts ``section.key=value``, or a mapping from ``section.key`` to value.
+    `mixed` also checks that the detector can start from the weights of the classifier. `equal` is
+    the quantity that is equal for all shares, ``steps`` or ``epochs``. Raises InputError if a
+    configuration cannot be read, belongs to the other kind of model, or does not fit the options.
     """
     detector_config = cast("DetectorConfig", _read_config(detector, detector_overrides, "detector"))
     classifier_config = cast(
@@ -367,23 +320,11 @@ def add_parts(
     images of the other patients get the role ``unused``. For one seed, a smaller share lies within
     each larger one. Nothing is added unless all smaller splits can be learned from.
 
-    Args:
-        dataset: Data set on the disk to which the smaller splits are added.
-        target: Name of the finding, or group of findings, that detector and classifier learn. The
-            draw balances its positive and negative patients.
-        splits: Names of the whole splits to draw from.
-        shares: Shares of the training and validation patients to keep, each in (0, 1], such as
-            ``[0.25, 1.0]``. A share of 1 is the whole split.
-        seeds: Random seeds; each gives one draw of every share.
-
-    Returns:
-        Name of each smaller split, by name of the whole split, share and seed. That of share 1 is
-        the name of the whole split.
-
-    Raises:
-        InputError: No positive image has boxes of all its lesions; the images for training,
-            validation or test are all positive or all negative (for training and validation, images
-            with unboxed lesions do not count); or two shares keep the same patients.
+    The draw balances the positive and negative patients of the target. A share of 1 is the whole
+    split, and has its name. The names are by whole split, share and seed. Raises InputError if no
+    positive image has boxes of all its lesions; the images for training, validation or test are all
+    positive or all negative (for training and validation, images with unboxed lesions do not
+    count); or two shares keep the same patients.
     """
     learned = dataset.target(target)
     labels = dataset.labels(learned).dropna() == 1
@@ -413,17 +354,7 @@ def add_parts(
 
 
 def require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
-    """Check that no patient is in the test images of two splits, as in a cross-validation.
-
-    A split says which images are for training, validation and test.
-
-    Args:
-        dataset: Data set with the splits.
-        splits: Names of the splits, each of which has test images.
-
-    Raises:
-        InputError: A patient has test images in two splits, or a split is named twice.
-    """
+    """Refuse splits of which two test the same patient, or that are named twice."""
     patients_by_split: dict[str, set[str]] = {}
     patients = dataset.images.set_index("image_id")["patient_id"]
     for split in splits:

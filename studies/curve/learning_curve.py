@@ -48,16 +48,7 @@ _TAIL = (1 - LEVEL) / 2
 
 @dataclass(frozen=True)
 class CurveBand:
-    """A fitted learning curve, evaluated at N numbers of images, with its pointwise 95 % band.
-
-    All values lie in [0, 1].
-
-    Attributes:
-        values: Fitted value of the metric, such as the AUROC, at each number of images, shape
-            ``(N,)``.
-        low: Lower end of the 95 % band, shape ``(N,)``.
-        high: Upper end of the 95 % band, shape ``(N,)``.
-    """
+    """A learning curve at N numbers of images, with its pointwise 95 % band, each ``(N,)``."""
 
     values: Floats
     low: Floats
@@ -104,16 +95,9 @@ class LearningCurve:
         return self.line is not None and (self.lack_of_fit is None or self.lack_of_fit > 1 - LEVEL)
 
     def at(self, amounts: npt.ArrayLike) -> CurveBand:
-        """Evaluate the fitted curve at given numbers of annotated training images.
+        """Evaluate the fitted curve and its band at numbers of annotated training images, ``(N,)``.
 
-        Args:
-            amounts: Numbers of annotated training images, above 0, shape ``(N,)``.
-
-        Returns:
-            The curve and its band at these numbers.
-
-        Raises:
-            InputError: No curve was fitted, or a number of images is not above 0.
+        Raises InputError if no curve was fitted, or a number of images is not above 0.
         """
         if self.line is None:
             raise InputError(f"no learning curve: {self.reason}")
@@ -128,14 +112,10 @@ class LearningCurve:
 
 
 class EffortRange(NamedTuple):
-    """Range of annotation effort in which two learning curves are compared.
+    """Range of annotation effort, in seconds, in which two learning curves are compared.
 
     The effort is the number of annotated training images times the seconds that the annotation of
     one image takes (``seconds_per_image`` of `crossing`).
-
-    Attributes:
-        low: Smallest effort, in seconds.
-        high: Largest effort, in seconds.
     """
 
     low: float
@@ -146,11 +126,10 @@ class EffortRange(NamedTuple):
 class Crossing:
     """Annotation effort at which one model's fitted learning curve overtakes that of another.
 
-    The function `crossing` computes it from two learning curves. Each learning curve gives a
-    model's performance, such as its AUROC, as a function of the number of annotated training
-    images. The effort is the time, in seconds, for annotating the training images: their number
-    times the seconds that one image takes. With the default of `crossing`, 1 second for each image,
-    the effort equals the number of images.
+    The function `crossing` computes it from two learning curves. The effort is the time, in
+    seconds, for annotating the training images: their number times the seconds that one image
+    takes. With the default of `crossing`, 1 second for each image, the effort equals the number of
+    images.
 
     Attributes:
         effort: Estimated effort at which the two curves cross, in seconds. None if one of the
@@ -166,10 +145,6 @@ class Crossing:
             Within it, neither curve is extrapolated. None if there is no such range.
         reason: Sentence part that says why the crossing is not statistically shown; empty if it is
             shown.
-
-    Example:
-        >>> Crossing(1200.0, (900.0, 1600.0), "first", (500.0, 4000.0), reason="").shown
-        True
     """
 
     effort: float | None
@@ -204,21 +179,11 @@ def fit_learning_curves(
     left out if a performance is NaN there, or if the mean performance is 1, because ``ln(1 - 1)``
     is undefined.
 
-    Args:
-        amounts: For each model, the number of annotated training images at each size of the
-            training set, above 0, shape ``(S,)`` each.
-        figures: For each model, its performance in [0, 1], such as the AUROC on test images, at
-            each size (row) and training seed (column), shape ``(S, seeds)`` each.
-        covariance: Covariance, over test patients, of all values in `figures`. Rows and columns are
-            in the order model, size, seed; shape ``(figures, figures)``, where ``figures`` is the
-            number of all values.
-        freedom: Degrees of freedom of the covariance, such as the number of test patients of the
-            rarer class minus 1.
-        draws: Number of random draws of each curve's parameters, a power of 2.
-        seed: Random seed of the draws.
-
-    Returns:
-        The curve of each model, in the order of `amounts`.
+    For each model, `amounts` are the numbers of annotated training images above 0 at each size,
+    ``(S,)``, and `figures` its performance in [0, 1], such as the AUROC on test images, ``(S,
+    seeds)``. `covariance` is that of all these values over test patients, with rows and columns in
+    the order model, size, seed, and `freedom` its degrees of freedom, such as the number of test
+    patients of the rarer class minus 1. The number of draws is a power of 2.
 
     Source:
         Hestness et al. 2017; for the covariance, Obuchowski and Rockette 1995.
@@ -265,18 +230,10 @@ def crossing(
     only one training at each size, because its curve then describes a few trained models only, or
     if a power law does not fit the points.
 
-    Args:
-        first: Curve of the first model.
-        second: Curve of the second model, from the same call of `fit_learning_curves`.
-        seconds_per_image: Seconds of annotation for one training image of the first and of the
-            second model, above 0. With the default, the effort is the number of images.
-
-    Returns:
-        Estimated effort and its interval. If the crossing is not shown, the result has the reason.
-
-    Raises:
-        InputError: A number of seconds is not finite or not above 0, or the curves have different
-            numbers of draws because they come from different fits.
+    Both curves are of the same call of `fit_learning_curves`. The seconds are above 0, for the
+    first and the second model. If the crossing is not shown, the result has the reason. Raises
+    InputError if a number of seconds is not finite or not above 0, or the curves have different
+    numbers of draws.
 
     Source:
         Fieller 1954, J R Stat Soc B 16:175.

@@ -33,14 +33,9 @@ _POLICY = POLICIES[0]
 class EvaluatedRun(NamedTuple):
     """A trained model that is to be evaluated on test images.
 
-    A split divides the patients of a data set into training, validation and test patients. For a
-    learning curve, models are trained on parts of a split's training patients.
-
-    Attributes:
-        split: Name of the split whose test images evaluate the model.
-        part: Name of the smaller split that the model was trained on; the threshold is chosen on
-            its validation images.
-        predictions: Predictions of the model on the images of both splits.
+    `split` is the one whose test images evaluate the model; `part` is the smaller split that it was
+    trained on, on whose validation images the threshold is chosen. The predictions are on the
+    images of both.
     """
 
     split: str
@@ -49,12 +44,9 @@ class EvaluatedRun(NamedTuple):
 
 
 class _MetricValues(NamedTuple):
-    """Values of one metric for several systems.
+    """Values of one metric for several systems, as means over splits, ``(systems,)``.
 
-    Attributes:
-        values: Means over splits, NaN where undefined, shape ``(systems,)``.
-        covariance: Covariance of these means over patients, shape ``(systems, systems)``.
-        reasons: Reason why a value is undefined, by name of the system.
+    `covariance` is that of the means over patients; `reasons` say why a value is undefined (NaN).
     """
 
     values: _Floats
@@ -79,12 +71,6 @@ class ShareFigures:
         freedom: Degrees of freedom of the covariances: the number of test patients of the rarer
             class minus the number of splits, at least 1.
         notes: Sentences on test images that were left out, with the reason.
-
-    Example:
-        >>> figures = {"auroc": _MetricValues(np.array([0.7, 0.8]), np.eye(2) / 1e4, {})}
-        >>> shares = ShareFigures(("A", "B"), figures, 200, 150, 60.0)
-        >>> shares.values("auroc", ["B"]).tolist()
-        [0.8]
     """
 
     systems: tuple[str, ...]
@@ -95,38 +81,14 @@ class ShareFigures:
     notes: tuple[str, ...] = ()
 
     def values(self, metric: str, names: Sequence[str]) -> _Floats:
-        """Return the values of a metric for some systems.
-
-        Args:
-            metric: Short name of the metric, such as ``auroc``.
-            names: Names of the systems.
-
-        Returns:
-            One value for each named system, shape ``(len(names),)``; NaN if undefined.
-
-        Example:
-            >>> figures = {"auroc": _MetricValues(np.array([0.7, 0.8]), np.eye(2) / 1e4, {})}
-            >>> ShareFigures(("A", "B"), figures, 200, 150, 60.0).values("auroc", ["A"]).tolist()
-            [0.7]
-        """
+        """Return the values of a metric for some systems, in their order; NaN if undefined."""
         return self.figures[metric].values[[self.systems.index(name) for name in names]]
 
     def estimate(self, metric: str, *groups: Sequence[str]) -> ClusteredEstimate:
         """Estimate the mean of a metric over the seeds of a model, or the difference of two models.
 
-        Args:
-            metric: Short name of the metric, such as ``auroc``; all named systems must have it.
-            *groups: Names of the systems that are the training seeds of one model; a second group
-                for a second model.
-
-        Returns:
-            The mean of one group, or the mean of the first group minus that of the second.
-
-        Example:
-            >>> figures = {"auroc": _MetricValues(np.array([0.7, 0.8]), np.eye(2) / 1e4, {})}
-            >>> shares = ShareFigures(("A", "B"), figures, 200, 150, 60.0)
-            >>> round(shares.estimate("auroc", ["B"], ["A"]).estimate, 3)
-            0.1
+        Each group has the names of the systems that are the training seeds of one model; all must
+        have the metric. The difference is the mean of the first group minus that of the second.
         """
         figure = self.figures[metric]
         members = [[self.systems.index(name) for name in group] for group in groups]
@@ -148,21 +110,11 @@ def evaluate_shares(
     The metrics are those of `CURVE_METRICS`, such as the AUROC. A metric that needs a threshold
     uses the one with the largest F1 on validation images.
 
-    Args:
-        systems: For each system (a model of one kind, share of the data and training seed) by its
-            name, its trained model for each split (division into training, validation and test
-            patients).
-        test_set: Test images with their labels, boxes and patients.
-        replicates: Number of bootstrap resamples of the test patients.
-        advance: Function that is called once, without arguments, for each evaluated model, for a
-            progress bar.
-
-    Returns:
-        Values of each metric with their covariance over test patients.
-
-    Raises:
-        InputError: A system has no model for a split, a model was trained or selected on test
-            patients, or no test image of a split can be evaluated.
+    `systems` has for each system (a model of one kind, share of the data and training seed) its
+    trained model for each split. `replicates` are bootstrap resamples of the test patients.
+    `advance` is called without arguments for each evaluated model. Raises InputError if a system
+    has no model for a split, a model was trained or selected on test patients, or no test image of
+    a split can be evaluated.
     """
     splits = list(dict.fromkeys(run.split for runs in systems.values() for run in runs))
     keys = {
@@ -228,11 +180,7 @@ def _covariance(drawn: _Floats) -> _Floats:
 
     A resample without a positive patient has no figures and is left out.
 
-    Args:
-        drawn: Resampled figures, shape ``(splits, systems, replicates)``.
-
-    Returns:
-        Covariance over patients, shape ``(systems, systems)``.
+    The resampled figures are ``(splits, systems, replicates)``.
     """
     total = np.zeros((drawn.shape[1],) * 2)
     for of_split in drawn:

@@ -85,14 +85,8 @@ class _ClassMatches(NamedTuple):
 class KnownProtocol(NamedTuple):
     """Known protocol that is nearest to a protocol that was tried.
 
-    A protocol is a set of rules by which a program evaluates boxes. The nearest one differs in the
-    fewest rules.
-
-    Attributes:
-        n_changes: Number of rules in which the two protocols differ; a wrong format of the boxes
-            counts as two.
-        name: Name of the known protocol, such as that of the program that uses it.
-        rules: Rules of the known protocol.
+    A protocol is a set of rules by which a program evaluates boxes. `n_changes` is the number of
+    rules in which the two differ; a wrong format of the boxes counts as two.
     """
 
     n_changes: int
@@ -107,19 +101,12 @@ class ProtocolEvaluator:
     protocol may also ask for the score of the RSNA challenge 2018 instead of an average precision.
     Boxes are matched once for each combination of rules that affects the matching.
 
-    Args:
-        boxes: Predicted boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
-            ``score`` and, if there are several classes, ``finding``.
-        truth: True boxes with the same columns except ``score``. An optional column ``crowd`` is
-            True for COCO's crowds: boxes around groups of objects that were not boxed singly.
-        image_ids: Ids of all images that are evaluated, each once.
-
-    Attributes:
-        value: Function that takes a protocol and returns the figure by this protocol, in [0, 1];
-            NaN where it is undefined.
-
-    Raises:
-        InputError: There is no predicted box or no true box on these images.
+    `boxes` have ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px), ``score`` and, if there
+    are several classes, ``finding``. `truth` has the same columns except ``score``; an optional
+    column ``crowd`` is True for COCO's crowds: boxes around groups of objects that were not boxed
+    singly. `image_ids` are those of all images that are evaluated, each once. `value` maps a
+    protocol to the figure by it, in [0, 1], NaN where it is undefined. Raises InputError if there
+    is no predicted or no true box on these images.
 
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
@@ -170,12 +157,8 @@ class ProtocolEvaluator:
         A rule takes its first value if it is not given, or if its value makes no difference on
         these boxes.
 
-        Args:
-            rules: Value of each given rule by the name of the rule, as in the file
-                ``protocols.toml`` beside this module, such as ``{"images": "positive"}``.
-
-        Returns:
-            The protocol, with a value for every rule.
+        `rules` are those of ``protocols.toml`` beside this module, such as ``{"images":
+        "positive"}``.
         """
         values = []
         for name, options in self._options.items():
@@ -184,11 +167,9 @@ class ProtocolEvaluator:
         return Protocol(*values)
 
     def protocols(self) -> dict[Protocol, KnownProtocol]:
-        """List the protocols to try: known ones, and those with one or two other rules.
+        """Return the protocols to try, each with the known protocol that is nearest to it.
 
-        Returns:
-            A dictionary from each protocol to the known protocol from which it differs in the
-            fewest rules.
+        These are the known ones, and those with one or two other rules.
         """
         nearest: dict[Protocol, KnownProtocol] = {}
         for name, known in KNOWN_PROTOCOLS.items():
@@ -337,11 +318,9 @@ def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
 class ReportedFigure(NamedTuple):
     """Figure that another program reports for a set of predicted boxes.
 
-    Attributes:
-        value: The figure, in [0, 1].
-        tolerance: Largest difference at which a figure that is computed here counts as equal.
-        changed: Rules that have another value than for the first figure that the program reports,
-            by the name of the rule, such as ``{"iou": "0.75"}``; empty for the first figure itself.
+    `value` is in [0, 1]; a figure computed here counts as equal up to `tolerance`. `changed` are
+    the rules that have another value than for the first figure that the program reports, such as
+    ``{"iou": "0.75"}``; empty for the first figure itself.
     """
 
     value: float
@@ -352,16 +331,10 @@ class ReportedFigure(NamedTuple):
     def from_text(cls, text: str) -> ReportedFigure:
         """Read a reported figure from a text.
 
-        Args:
-            text: The figure, such as ``0.4712``; or the figure at the IoU threshold 0.75, such as
-                ``ap75=0.31``; or the figure of the boxes with a score of at least 0.3, such as
-                ``score0.3=0.44``.
-
-        Returns:
-            The figure, with a tolerance of half of the last digit in the text, but at least 0.0001.
-
-        Raises:
-            InputError: The text has none of these forms, or the figure lies outside [0, 1].
+        It is the figure, such as ``0.4712``; or that at the IoU threshold 0.75, such as
+        ``ap75=0.31``; or that of the boxes with a score of at least 0.3, such as ``score0.3=0.44``.
+        The tolerance is half of the last digit, but at least 0.0001. Raises InputError for another
+        form, or a figure outside [0, 1].
 
         Example:
             >>> ReportedFigure.from_text("ap75=0.31")
@@ -390,13 +363,8 @@ class ReportedFigure(NamedTuple):
     def value_by(self, rules: Protocol, evaluator: ProtocolEvaluator) -> float:
         """Compute this figure on the evaluator's boxes by a protocol (a set of rules).
 
-        Args:
-            rules: Protocol by which the first figure that the program reports is computed.
-            evaluator: Evaluator of the boxes for which the figure is reported.
-
-        Returns:
-            The figure by this protocol, with the rules in `changed` applied; NaN where it is
-            undefined.
+        `rules` are those of the first figure; `changed` is applied to them. NaN where it is
+        undefined.
         """
         if rules.area == "rsna" and "iou" in self.changed:
             return np.nan
@@ -595,10 +563,8 @@ def _gives(
 ) -> npt.NDArray[np.bool_]:
     """Return True where a protocol gives all figures of a row, shape ``(rows, protocols)``.
 
-    Args:
-        values: Figures by each protocol, shape ``(protocols, F)``.
-        figures: Figures that a program might report, F in each row, shape ``(rows, F)``.
-        reported: The F reported figures, whose tolerances are used.
+    `values` are figures by each protocol, ``(protocols, F)``. `figures` are those that a program
+    might report, ``(rows, F)``. The tolerances are those of the F `reported` figures.
     """
     gives = np.ones((len(figures), len(values)), dtype=bool)
     for column, one in enumerate(reported):

@@ -61,7 +61,6 @@ class FeatureTable:
     has these columns.
 
     Attributes:
-        source: The file.
         index: Table with a row for each image of the data set, in the order of the file: its
             ``image_id``, its row ``place`` in the file and, for a grid or a part, the edges ``x1,
             y1, x2, y2`` of the part, px of the original image.
@@ -84,17 +83,9 @@ class FeatureTable:
     ) -> FeatureTable:
         """Open a file and check all but the features themselves.
 
-        Args:
-            source: Parquet file to read.
-            dataset: Data set that contains the images.
-            image_column: Column that names the image of each row.
-            split: Name of the split; each of its images must have features.
-            ignore_unknown: True to leave out rows whose image the data set lacks, False to refuse
-                the file.
-
-        Raises:
-            InputError: The file cannot be read, a column is missing or holds neither features nor a
-                position, a row is wrong, or an image of the split has no features.
+        Each image of the split must have features. `ignore_unknown` leaves out rows whose image the
+        data set lacks. Raises InputError if the file cannot be read, a column is missing or holds
+        neither features nor a position, a row is wrong, or an image is unknown or missing.
         """
         file = _open(source)
         layout = _find_layout(file, source, image_column)
@@ -120,8 +111,7 @@ class FeatureTable:
     def blocks(self) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
         """Yield some rows of `index` with their features, float32 (rows, cells, channels).
 
-        Raises:
-            InputError: A row has another number of features, or one that is not finite.
+        Raises InputError if a row has another number of features, or one that is not finite.
         """
         wanted = np.zeros(self._file.metadata.num_rows, bool)
         wanted[self.index["place"]] = True
@@ -136,9 +126,8 @@ class FeatureTable:
     def pooled(self) -> tuple[np.ndarray, str]:
         """Return the mean features of each image, and a digest of all features.
 
-        Returns:
-            The means over the cells, float32 (N, channels), in the order of `index`; and the digest
-            of the ids, the grid, its position and all features.
+        The means over the cells are float32 (N, channels), in the order of `index`. The digest is
+        of the ids, the grid, its position and all features.
         """
         digest = hashlib.sha256("\n".join(self.index["image_id"]).encode())
         digest.update(repr(self.grid).encode())

@@ -29,17 +29,10 @@ def binormal_auroc_covariance(
     patient are of one class. Nothing is approximated: an AUROC is a mean over pairs of images, and
     the covariance of two pairs follows from the bivariate normal distribution.
 
-    Args:
-        aurocs: True AUROC of each system, in (0, 1).
-        positives: Number of positive patients.
-        negatives: Number of negative patients.
-        correlation: Correlation of two systems' scores of the same image, among the images of one
-            class.
-        images: Mean number of images per patient, and mean of the squared number.
-        within: Correlation of one system's scores of two images of the same patient.
-
-    Returns:
-        Covariance matrix of the AUROCs, shape ``(systems, systems)``.
+    `correlation` is that of two systems' scores of the same image, among the images of one class,
+    and `within` that of one system's scores of two images of the same patient. `images` are the
+    mean number of images per patient, and the mean of the squared number. AUROCs are in (0, 1); the
+    result is ``(systems, systems)``.
 
     Source:
         The moments of a U statistic (Hoeffding 1948; Hanley and McNeil 1982) of two correlated
@@ -84,16 +77,9 @@ def obuchowski_positives(
     tables therefore ask for more patients than a simulated study needs (docs/plan.md), and the
     result is reported only beside the number that `studies.plan.sample_size` computes.
 
-    Args:
-        aurocs: True AUROCs of the two systems, which differ, in (0, 1).
-        correlation: Correlation of the two systems' scores of the same image, among the images of
-            one class.
-        negatives_per_positive: Number of negative patients for each positive patient, such as 4.
-        power: Probability that the test finds the difference, in (0, 1).
-        level: Confidence level, in (0, 1): 1 minus the two-sided error of the test.
-
-    Returns:
-        Number of positive patients, not rounded.
+    The two true AUROCs differ. `correlation` is that of the systems' scores of the same image,
+    among the images of one class. `level` is 1 minus the two-sided error of the test. The number is
+    not rounded.
 
     Source:
         Obuchowski and McClish 1997, Stat Med 16:1529; Obuchowski 2000, AJR 175:603. The result
@@ -135,14 +121,6 @@ def _pairings(patients: int, images: tuple[float, float]) -> Floats:
 
 def bivariate_normal_below(h: float, k: float, correlation: Floats) -> Floats:
     """Compute P(X < h and Y < k) for standard normal variables X and Y with a correlation.
-
-    Args:
-        h: Upper limit of X.
-        k: Upper limit of Y.
-        correlation: Correlations of X and Y in [-1, 1], any shape.
-
-    Returns:
-        One probability for each correlation, in the shape of `correlation`.
 
     Source:
         Drezner and Wesolowsky 1990, integrated over the angle.

@@ -34,10 +34,6 @@ class PlanBasis:
             reading).
         facts: Assumptions, or numbers of the pilot study, as the file ``plan.json`` stores them.
         notes: Sentences on the assumptions; may be empty.
-
-    Example:
-        >>> plans_assumed([0.85, 0.9], prevalence=0.3).compares
-        True
     """
 
     plans: Mapping[str, Plan]
@@ -75,34 +71,14 @@ def plans_assumed(
     If `readers` or `reader_deviation` is given, there is one plan for each number of readers
     instead.
 
-    Args:
-        aurocs: Assumed AUROC of one system (model), or of the two systems to compare, in (0, 1).
-        prevalence: Share of positive patients, in (0, 1); it must be given.
-        correlation: Correlation of two systems' scores of the same image, among the positive and
-            among the negative images, in [0, 1); 0.5 if None.
-        images: Numbers of images of a patient, or names of data sets (``rsna``, ``nih``) whose
-            numbers are used; one image per patient if empty.
-        within: Correlation of one system's scores of two images of a patient, in [0, 1); 0.5 if
-            None.
-        seeds: Numbers of trainings of each system, with different random seeds; one training if
-            empty.
-        seed_deviation: Standard deviation of the AUROC between trainings; None with one training.
-        seed_correlation: Correlation of the scores of two trainings for one image, among the
-            positive and among the negative images; None with one training.
-        readers: Numbers of readers, at least 2; 3, 5 and 10 if empty.
-        reader_deviation: Standard deviation of the AUROC between readers, in [0, 0.5); None without
-            readers.
-
-    Returns:
-        The plans and the assumptions.
-
-    Raises:
-        InputError: An assumption is missing, is out of its range, or does not fit the others.
-
-    Example:
-        >>> basis = plans_assumed([0.85, 0.9], prevalence=0.3, correlation=0.5)
-        >>> basis.compares, round(basis.difference, 3)
-        (True, 0.05)
+    `aurocs` are those of one system or of the two to compare, in (0, 1), and `prevalence`, in (0,
+    1), must be given. Correlations are those of scores within a class, in [0, 1): of two systems
+    for the same image (0.5 if None), of one system for two images of a patient (`within`, 0.5 if
+    None), and of two trainings for one image. `images` may name data sets (``rsna``, ``nih``) whose
+    numbers of images per patient are used; without them it is one. Without `seeds` there is one
+    training, and the deviation of the AUROC between trainings is None. `readers` are at least 2; 3,
+    5 and 10 if empty; `reader_deviation` is in [0, 0.5). Raises InputError if an assumption is
+    missing, is out of its range, or does not fit the others.
     """
     if not aurocs or prevalence is None:
         raise InputError("plan: without a pilot give --auroc A,B and --prevalence")
@@ -153,11 +129,8 @@ def _check_seeds(
 ) -> None:
     """Refuse incomplete assumptions on trainings.
 
-    Args:
-        seeds: Numbers of trainings.
-        deviation: Standard deviation of the AUROC between trainings.
-        alike: Correlation of two trainings' scores within a class.
-        between: Correlation of two systems' scores within a class.
+    The deviation is that of the AUROC between trainings. `alike` is the correlation of two
+    trainings' scores within a class, and `between` that of two systems' scores.
     """
     if max(seeds) == 1 and (deviation, alike) != (None, None):
         option = "--seed-correlation" if deviation is None else "--seed-deviation"
@@ -193,29 +166,10 @@ def _assumed_readers(
 def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
     """Plan a reader study from the results of a pilot study: one plan for each number of readers.
 
-    Args:
-        folder: Folder with the results of the pilot study, written by the command `cxr readers`.
-        readers: Numbers of readers, at least 2; 3, 5 and 10 if empty.
-
-    Returns:
-        One plan for each number of trainings. A plan computes the precision of the study for any
-        number of patients. The field ``facts`` has the AUROCs and the variances of the pilot study,
-        and ``compares`` is True for two systems.
-
-    Raises:
-        InputError: The pilot study has no variance components, or a number of readers is below 2.
-
-    Example:
-        >>> import tempfile
-        >>> from cxr_compare.data_prep.contracts.records import write_json
-        >>> components = dict.fromkeys(("reader", "interaction", "cov1", "cov2", "cov3"), 0.0003)
-        >>> pilot = {"primary": "auroc", "n_cases": 100, "n_positive": 40}
-        >>> pilot["crossed"] = {"auroc": {"components": {**components, "error": 0.0009}}}
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_json(Path(folder) / "readers.json", "readers", pilot)
-        ...     basis = plans_of_readers(Path(folder), [5])
-        >>> list(basis.plans)
-        ['5 readers']
+    `folder` is that of `cxr readers`. Readers are at least 2; 3, 5 and 10 if empty. ``facts`` has
+    the AUROCs and the variances of the pilot study, and ``compares`` is True for two systems.
+    Raises InputError if the pilot study has no variance components, or a number of readers is below
+    2.
     """
     if readers and min(readers) < 2:
         raise InputError("plan --readers: give 2 or more")
@@ -245,26 +199,10 @@ def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
 def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> PlanBasis:
     """Plan a study from the predictions of a pilot study: one plan for each number of trainings.
 
-    Args:
-        parts: For each system (model) by its name, the AUROC of each of its trainings with the
-            contributions of the patients, as
-            `evaluation.sources.stored_predictions.pilot_of_predictions` returns them. There are one
-            or two systems.
-        seeds: Numbers of trainings of each system in the planned study; the number of the pilot
-            study if empty.
-
-    Returns:
-        The plans and numbers of the pilot study.
-
-    Example:
-        >>> from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
-        >>> truth = [0, 0, 0, 1, 1, 1]
-        >>> parts = {
-        ...     "A": [auroc_parts(truth, [0.1, 0.4, 0.3, 0.2, 0.8, 0.9], range(6), 6)],
-        ...     "B": [auroc_parts(truth, [0.2, 0.1, 0.6, 0.5, 0.7, 0.9], range(6), 6)],
-        ... }
-        >>> plans_of_predictions(parts, []).compares
-        True
+    For each of one or two systems, `parts` has the AUROC of each of its trainings with the
+    contributions of the patients, from
+    `evaluation.sources.stored_predictions.pilot_of_predictions`. Without `seeds` the number of
+    trainings is that of the pilot study.
     """
     systems = list(parts.values())
     plans = {

@@ -42,27 +42,8 @@ _SHARES = (0.5, 1.0, 1.5)
 def write_plan(plan: StudyPlan, out: Path) -> tuple[Path, ...]:
     """Draw the charts of a planned study into a folder, and write ``plan.json`` last.
 
-    The charts are written into the subfolder ``figures``.
-
-    Args:
-        plan: Plan of a comparison of AUROCs.
-        out: New folder, or a folder that contains the files of an earlier plan only.
-
-    Returns:
-        Paths of the charts as SVG files; each is also a PDF file.
-
-    Raises:
-        InputError: The folder contains files that do not belong to a plan.
-
-    Example:
-        >>> import tempfile
-        >>> from cxr_compare.studies.plan.plan_basis import plans_assumed
-        >>> from cxr_compare.studies.plan.study_plan import plan_study
-        >>> plan = plan_study(plans_assumed([0.85, 0.9], prevalence=0.3))
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     figures = write_plan(plan, Path(folder))
-        >>> [path.name for path in figures]
-        ['power.svg', 'half_width.svg']
+    The charts lie in the subfolder ``figures`` as SVG, whose paths are returned, and PDF. The
+    folder is new or contains files of an earlier plan only; else InputError is raised.
     """
     require_only_files(out, {_STORED, _FIGURES}, "plan")
     figures = out / _FIGURES

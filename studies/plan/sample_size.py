@@ -42,27 +42,16 @@ _QUANTILES = 32  # number of quantiles of a mean square between trainings
 
 
 class PossibleErrors(NamedTuple):
-    """Standard errors that the test of a planned study may find, all equally likely.
+    """Standard errors that the test may find, all equally likely, with their degrees of freedom.
 
     They differ because the study will estimate its standard error from few readers or trainings.
-
-    Attributes:
-        errors: The possible standard errors, shape ``(possibilities,)``.
-        freedom: Degrees of freedom of the t test with each of them, shape ``(possibilities,)``.
     """
 
     errors: Floats
     freedom: Floats
 
     def reaches(self, level: float) -> Floats:
-        """Return half the width of the confidence interval for each of the standard errors.
-
-        Args:
-            level: Coverage of the interval, in (0, 1), such as 0.95.
-
-        Returns:
-            Half the widths, shape ``(possibilities,)``.
-        """
+        """Return half the width of the confidence interval for each of the standard errors."""
         return np.asarray(scipy.special.stdtrit(self.freedom, (1 + level) / 2) * self.errors)
 
 
@@ -84,14 +73,7 @@ class CautiousErrors(NamedTuple):
     over_cases: float
 
     def reaches(self, level: float) -> Floats:
-        """Return half the width of the cautious interval for each of the possible variances.
-
-        Args:
-            level: Coverage of the interval, in (0, 1), such as 0.95.
-
-        Returns:
-            Half the widths, shape ``(possibilities,)``.
-        """
+        """Return half the width of the cautious interval for each of the possible variances."""
         tail = (1 + level) / 2
         squared = scipy.special.stdtrit(self.freedom, tail) ** 2 * self.between
         return np.asarray(np.sqrt(squared + scipy.special.ndtri(tail) ** 2 * self.over_cases))
@@ -104,7 +86,6 @@ class PlannedStudy:
     The study estimates the AUROC of one system (model or way of reading), or the difference of two.
 
     Attributes:
-        patients: Number of test patients.
         positives: Number of test patients with the disease.
         error: Expected standard error of the difference or of the AUROC.
         freedom: Degrees of freedom of the t test; infinite for the normal distribution.
@@ -129,17 +110,7 @@ class PlannedStudy:
     def power(self, difference: float, level: float = LEVEL) -> float:
         """Compute the probability that the study's two-sided test finds a true difference.
 
-        Args:
-            difference: True difference of the two AUROCs.
-            level: Confidence level, in (0, 1): 1 minus the two-sided error of the test.
-
-        Returns:
-            Power in [0, 1].
-
-        Example:
-            >>> study = PlannedStudy(1000, 300, error=0.01, freedom=np.inf)
-            >>> round(study.power(0.028), 2), round(study.power(0.0), 3)
-            (0.8, 0.05)
+        The level is 1 minus the two-sided error of the test.
         """
         if self.possible_errors is None:
             return power_of_t(difference / self.error, self.freedom, level)
@@ -159,16 +130,6 @@ class PlannedStudy:
         """Compute half the width of the confidence interval that the study will have on average.
 
         About half of such studies have a wider interval.
-
-        Args:
-            level: Coverage of the interval, in (0, 1), such as 0.95.
-
-        Returns:
-            Half the width, in units of AUROC.
-
-        Example:
-            >>> round(PlannedStudy(1000, 300, error=0.01, freedom=np.inf).half_width(), 4)
-            0.0196
         """
         reach = self._reaches(level)
         if self.auroc is None:
@@ -182,13 +143,8 @@ class PlannedStudy:
 def power_of_t(effect: float, freedom: float, level: float = LEVEL) -> float:
     """Compute the power of a two-sided t test from both tails of the noncentral t distribution.
 
-    Args:
-        effect: True difference divided by its standard error.
-        freedom: Degrees of freedom; infinite for the normal distribution.
-        level: Confidence level, in (0, 1): 1 minus the two-sided error of the test.
-
-    Returns:
-        Power in [0, 1].
+    `effect` is the true difference divided by its standard error; `freedom` is infinite for the
+    normal distribution; `level` is 1 minus the two-sided error of the test.
 
     Source:
         Johnson, Kotz and Balakrishnan 1995, on the noncentral t distribution.
@@ -246,14 +202,7 @@ class AssumedPlan:
     """Fewest patients that can be planned."""
 
     def study(self, patients: int) -> PlannedStudy:
-        """Compute the precision of the study with a given number of patients.
-
-        Args:
-            patients: Number of patients, at least 4.
-
-        Returns:
-            The planned study, with at least two patients of each class.
-        """
+        """Compute the precision of the study with 4 patients or more, two or more of each class."""
         positives = min(max(round(patients * self.prevalence), 2), patients - 2)
         negatives = patients - positives
         if isinstance(self.images, int):
@@ -291,12 +240,7 @@ class AssumedPlan:
 
 
 class VarianceRange(NamedTuple):
-    """Confidence interval of a true variance, relative to its estimate.
-
-    Attributes:
-        low: Lower end, divided by the estimated variance.
-        high: Upper end, divided by the estimated variance.
-    """
+    """Confidence interval of a true variance, both ends divided by the estimated variance."""
 
     low: float
     high: float
@@ -305,15 +249,10 @@ class VarianceRange(NamedTuple):
 class PilotPlan:
     """Plan of a study of one or two systems (models), with patients like those of a pilot study.
 
-    Args:
-        systems: For each system, the AUROC of each of its trainings in the pilot study, from
-            `auroc_parts`.
-        seeds: Number of trainings of each system in the planned study, one number for each system.
-            If None, these are as many as in the pilot study.
-
-    Raises:
-        InputError: The AUROCs of the pilot study do not vary over patients, or several trainings
-            are planned and the pilot study has only one.
+    For each system, `systems` has the AUROC of each of its trainings in the pilot study, from
+    `auroc_parts`. Without `seeds` the planned study has as many trainings. Raises InputError if the
+    AUROCs of the pilot study do not vary over patients, or several trainings are planned and the
+    pilot study has only one.
 
     Attributes:
         value: In the pilot study, the AUROC of one system or the difference of two.
@@ -321,14 +260,6 @@ class PilotPlan:
         positives: Number of patients in the pilot who have a positive image.
         images: Mean number of images per patient in the pilot.
         seeds: Number of trainings of each system in the planned study.
-
-    Example:
-        >>> from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
-        >>> y_true = np.repeat([0, 1], 50)
-        >>> y_score = np.random.default_rng(0).normal(y_true)
-        >>> pilot = PilotPlan([[auroc_parts(y_true, y_score, np.arange(100), n_clusters=100)]])
-        >>> pilot.patients, pilot.positives
-        (100, 50)
     """
 
     def __init__(
@@ -358,13 +289,9 @@ class PilotPlan:
             )
 
     def study(self, patients: int) -> PlannedStudy:
-        """Compute the precision of the study with a given number of patients.
+        """Compute the precision of the study with at least `least` patients.
 
-        Args:
-            patients: Number of patients, at least the property `least`.
-
-        Returns:
-            The planned study, with the pilot study's share of positive patients.
+        The share of positive patients is that of the pilot study.
         """
         share = self.patients / patients * self._scale
         # The variance that seeds share stays; each seed's own variance is divided by their number.
@@ -395,22 +322,14 @@ class PilotPlan:
     def scaled(self, factor: float) -> PilotPlan:
         """Return the plan with another variance over patients than the pilot study found.
 
-        Args:
-            factor: Factor of the variance, above 0, for example an end of `variance_range`.
-
-        Returns:
-            The changed plan; the original plan stays as it is.
+        The factor is above 0, for example an end of `variance_range`.
         """
         other = copy(self)
         other._scale = factor
         return other
 
     def variance_range(self) -> VarianceRange:
-        """Compute the 95 % interval of the true variance over patients, relative to its estimate.
-
-        Returns:
-            Lower and upper end, each divided by the variance that the pilot study found.
-        """
+        """Compute the 95 % interval of the variance over patients, relative to its estimate."""
         tails = scipy.special.chdtri(self._freedom, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return VarianceRange(float(self._freedom / tails[0]), float(self._freedom / tails[1]))
 
@@ -520,14 +439,8 @@ class CrossedPlan:
     ) -> CrossedPlan:
         """Plan a study without a pilot study, with correlations from the literature.
 
-        Args:
-            aurocs: Expected mean AUROC of the readers with each of the two modalities.
-            prevalence: Share of the cases that have the disease, in (0, 1).
-            readers: Number of readers.
-            deviation: Standard deviation of the readers' true AUROCs.
-
-        Returns:
-            Plan with variance components that follow from the arguments.
+        `aurocs` are the expected means of the readers with each of the two modalities, and
+        `deviation` the standard deviation of the readers' true AUROCs.
 
         Source:
             The correlations are those of the R package MRMCsamplesize 1.0.0, after Obuchowski 2000,
@@ -549,14 +462,7 @@ class CrossedPlan:
         return cls(parts, cases, prevalence, readers)
 
     def study(self, patients: int) -> PlannedStudy:
-        """Compute the precision of the study with a given number of cases.
-
-        Args:
-            patients: Number of cases, at least the property `least`.
-
-        Returns:
-            The planned study, with the precision of the difference between the two modalities.
-        """
+        """Compute the precision of the difference of the modalities with at least `least` cases."""
         parts = self.components
         share = self.pilot_cases / patients
         shared = max(parts.cov2 - parts.cov3, 0.0)
@@ -594,14 +500,8 @@ Plan = AssumedPlan | PilotPlan | CrossedPlan
 def fewest_patients(plan: Plan, enough: Callable[[PlannedStudy], bool]) -> PlannedStudy | None:
     """Find the planned study with the fewest patients that satisfies a condition.
 
-    Args:
-        plan: Plan whose method ``study`` computes the precision of the study for any number of
-            patients.
-        enough: Condition: function that returns True if a planned study is precise enough, such as
-            one with a power of 0.8. It must also return True for every larger study.
-
-    Returns:
-        The planned study; None if even 100,000,000 patients are not enough.
+    The condition must hold for every study larger than one for which it holds. None if even
+    100,000,000 patients are not enough.
 
     Example:
         >>> plan = AssumedPlan((0.9,), prevalence=0.3)

@@ -55,12 +55,6 @@ class StudyPlan(ShownAsText):
             level 1 - `level`.
         basis: Plans, with the assumptions or the pilot study they come from.
         figures: Paths of the charts that were drawn; empty before.
-
-    Example:
-        >>> from cxr_compare.studies.plan.plan_basis import plans_assumed
-        >>> plan = plan_study(plans_assumed([0.85, 0.9], prevalence=0.3))
-        >>> plan.rows[0]["power"]
-        0.8
     """
 
     difference: float | None
@@ -109,23 +103,10 @@ class StudyPlan(ShownAsText):
         return rows
 
     def shows(self, power: float, difference: float) -> Callable[[PlannedStudy], bool]:
-        """Return a function that checks whether a planned study shows a difference often enough.
+        """Return a function that is True for a planned study that shows a difference often enough.
 
-        To show a difference means that the two-sided test of the study is significant.
-
-        Args:
-            power: Probability with which the study must show the difference, in (0, 1).
-            difference: True difference of the two AUROCs.
-
-        Returns:
-            A function that is True for a planned study with at least this power.
-
-        Example:
-            >>> from cxr_compare.studies.plan.plan_basis import plans_assumed
-            >>> plan = plan_study(plans_assumed([0.85, 0.9], prevalence=0.3))
-            >>> enough = plan.shows(0.8, 0.05)
-            >>> enough(plan.basis.first.study(50)), enough(plan.basis.first.study(1000))
-            (False, True)
+        To show a difference means that the two-sided test of the study is significant; that must
+        have at least the probability `power`.
         """
         return lambda study: study.power(difference, self.level) >= power
 
@@ -145,17 +126,7 @@ class StudyPlan(ShownAsText):
         return row
 
     def sentences(self) -> Iterator[str]:
-        """Yield the needed numbers of patients as sentences, then the assumptions.
-
-        Yields:
-            The sentences, in the order in which the terminal shows them.
-
-        Example:
-            >>> from cxr_compare.studies.plan.plan_basis import plans_assumed
-            >>> plan = plan_study(plans_assumed([0.85], prevalence=0.3), half_width=0.05)
-            >>> len(list(plan.sentences()))
-            1
-        """
+        """Yield the needed numbers of patients as sentences, then the assumptions."""
         for row in self.rows:
             yield plan_sentences.plan_answer(row["plan"], self._answer(row))
         several = {max(row["seeds"]) > 1 for row in self.rows if "seeds" in row}
@@ -180,17 +151,7 @@ class StudyPlan(ShownAsText):
         return text
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the requirements and the needed numbers of patients, as ``plan.json`` holds them.
-
-        Returns:
-            A dictionary of plain JSON values.
-
-        Example:
-            >>> from cxr_compare.studies.plan.plan_basis import plans_assumed
-            >>> plan = plan_study(plans_assumed([0.85], prevalence=0.3), half_width=0.05)
-            >>> plan.to_dict()["half_width"]
-            0.05
-        """
+        """Return the requirements and the needed numbers of patients, as in ``plan.json``."""
         return {
             "basis": dict(self.basis.facts),
             "difference": self.difference,
@@ -211,28 +172,11 @@ def plan_study(
 ) -> StudyPlan:
     """Plan how many patients a study needs to show a difference or to reach a precision.
 
-    Args:
-        basis: Plans with their assumptions, from `plans_assumed`, `plans_of_readers` or
-            `plans_of_predictions` of `studies.plan.plan_basis`.
-        difference: Smallest difference of two AUROCs that matters, such as 0.05. If None, it is the
-            difference of the two assumed AUROCs.
-        half_width: Largest allowed half-width of the confidence interval, on average; None if there
-            is no such limit.
-        power: Probability with which the study must show the difference, in (0, 1); 0.8 if None.
-        level: Coverage of the interval, in (0, 1).
-
-    Returns:
-        The plan; it computes the numbers of patients when they are first read.
-
-    Raises:
-        InputError: Neither a difference nor a half-width is given, a difference is given although
-            the study has one system only, or a power is given without a difference.
-
-    Example:
-        >>> from cxr_compare.studies.plan.plan_basis import plans_assumed
-        >>> plan = plan_study(plans_assumed([0.85, 0.9], prevalence=0.3), difference=0.05)
-        >>> plan.rows[0]["patients"] > 100
-        True
+    `difference` is the smallest that matters; None takes that of the two assumed AUROCs.
+    `half_width` is the largest allowed one of the confidence interval, on average. `power` is 0.8
+    if None. The plan computes the numbers of patients when they are first read. Raises InputError
+    if neither a difference nor a half-width is given, a difference is given for one system, or a
+    power without a difference.
     """
     difference = difference or basis.difference or None
     if not basis.compares and difference is not None:

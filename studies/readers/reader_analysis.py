@@ -58,16 +58,13 @@ class StudyRow:
         second: Name of the modality or system that is subtracted; empty unless this is a
             difference.
         reader: Name of the reader if `kind` is ``reader``; empty otherwise.
-        estimate: Value of the metric, of the mean or of the difference.
         std_error: Standard error; None if nothing varies.
         df: Degrees of freedom of the t distribution; None for the normal distribution.
         ci_low: Lower end of the confidence interval at the level of the study, such as 95 %. For a
             metric or a mean, the interval is cut to the range of the metric. None if unknown.
-        ci_high: Upper end of this interval; None if unknown.
         ci_low_all: Lower end of the interval that holds for all differences of a metric at once
             (Bonferroni). With few degrees of freedom between readers this interval is a cautious
             one, and it is then given for a mean, too. None otherwise.
-        ci_high_all: Upper end of this interval.
         p_value: p-value of the hypothesis of no difference by the published method, for this
             comparison alone; None unless this is a difference.
         p_value_all: p-value that belongs to the interval for all differences at once (`ci_low_all`
@@ -75,35 +72,8 @@ class StudyRow:
         freedom_between: Degrees of freedom of the variance between readers; None if readers are
             fixed (the results hold for these readers only).
         cautious: True if `freedom_between` is too small for the published interval to be reliable.
-        n_readers: Number of readers.
-        n_cases: Number of cases.
         design: Sentence on whether the same readers read with both modalities of a difference;
             empty unless this is a difference.
-
-    Example:
-        >>> row = StudyRow(
-        ...     kind="difference",
-        ...     metric="auroc",
-        ...     first="with AI",
-        ...     second="without AI",
-        ...     reader="",
-        ...     estimate=0.05,
-        ...     std_error=0.02,
-        ...     df=20.0,
-        ...     ci_low=0.01,
-        ...     ci_high=0.09,
-        ...     ci_low_all=0.01,
-        ...     ci_high_all=0.09,
-        ...     p_value=0.02,
-        ...     p_value_all=0.02,
-        ...     freedom_between=4,
-        ...     cautious=False,
-        ...     n_readers=5,
-        ...     n_cases=100,
-        ...     design="",
-        ... )
-        >>> row.decided
-        True
     """
 
     kind: _Kind
@@ -145,9 +115,7 @@ class OverallResult:
     three modalities or more.
 
     Attributes:
-        test: Test of this hypothesis: statistic, degrees of freedom and p-value.
-        n_modalities: Number of modalities.
-        n_readers: Number of readers.
+        test: Statistic, degrees of freedom and p-value.
         freedom_between: Degrees of freedom of the variance between readers; None if readers are
             fixed (the results hold for these readers only).
         significant: True if the p-value is below 1 minus the confidence level of the study, such as
@@ -156,11 +124,6 @@ class OverallResult:
             further condition.
         n_pairs: Number of pairs of modalities.
         n_pairs_shown: Number of pairs of modalities whose difference is statistically shown.
-
-    Example:
-        >>> test = OverallTest(5.0, (2, 8.0), 0.04)
-        >>> OverallResult(test, 3, 5, 8, True, True, 3, 1).decided
-        True
     """
 
     test: OverallTest
@@ -189,16 +152,7 @@ class AgainstSystem:
     The program is called the system. A modality is a way of reading, such as with or without a
     system's help.
 
-    Attributes:
-        metric: Short name of the metric, such as ``auroc``.
-        modality: Name of the modality of the readers.
-        system: Name of the system (program).
-        components: Variance components of the differences "reader minus system".
-
-    Example:
-        >>> components = ProgramComponents(mean_square=0.002, reader=0.001, cov2=0.0, error=0.001)
-        >>> AgainstSystem("auroc", "CT", "CheXNet", components).system
-        'CheXNet'
+    The components are those of the differences "reader minus system".
     """
 
     metric: str
@@ -214,8 +168,6 @@ class ReaderAnalysis:
     A modality is a way of reading, such as with or without a system's help.
 
     Attributes:
-        study: Readings (ratings, decisions or marks of each reader on each case), with the true
-            labels of the cases.
         readers: ``random`` if the results hold for all readers like these, ``fixed`` if for these
             readers only.
         cases: ``random`` if the results hold for all patients like these, ``fixed`` if for these
@@ -264,16 +216,7 @@ class ReaderAnalysis:
         return self.metrics[0]
 
     def rows_of(self, kind: _Kind, metric: str) -> list[StudyRow]:
-        """Return all results of one kind for one metric.
-
-        Args:
-            kind: ``reader`` (metric of one reader), ``system`` (metric of a program that read
-                alone), ``mean`` (over readers) or ``difference``.
-            metric: Short name of the metric, such as ``auroc``.
-
-        Returns:
-            The results, in the order of the study.
-        """
+        """Return all results of one kind for one metric, in the order of the study."""
         return [row for row in self.rows if row.kind == kind and row.metric == metric]
 
     def pairs_of(self, metric: str) -> list[StudyRow]:
@@ -281,11 +224,7 @@ class ReaderAnalysis:
 
         Differences between a modality and a system (a program that read alone) are left out.
 
-        Args:
-            metric: Short name of the metric, such as ``auroc``.
-
-        Returns:
-            The differences, in the order of the study.
+        They are in the order of the study.
         """
         modalities = self.study.modalities
         return [row for row in self.rows_of("difference", metric) if row.second in modalities]
@@ -293,14 +232,7 @@ class ReaderAnalysis:
     def overall(self, metric: str) -> OverallResult | None:
         """Return the test of the hypothesis that all modalities have the same mean of a metric.
 
-        A modality is a way of reading, such as with or without a system's help.
-
-        Args:
-            metric: Short name of the metric, such as ``auroc``.
-
-        Returns:
-            The test; None with fewer than three modalities, or if not all readers read with each
-            modality.
+        None with fewer than three modalities, or if not all readers read with each modality.
         """
         crossed = self.crossed.get(metric)
         n_modalities = len(self.study.modalities)
@@ -337,35 +269,13 @@ def analyse_readers(
     for that reader only. A system that read the cases alone (a program) is treated as a fixed
     reader.
 
-    Args:
-        study: Readings (ratings, decisions or marks of each reader on each case), with the true
-            labels of the cases.
-        readers: ``random`` if the results shall hold for all readers like these, ``fixed`` if for
-            these readers only.
-        cases: ``random`` if the results shall hold for all patients like these, ``fixed`` if for
-            these patients only.
-        level: Confidence level of the intervals, in (0, 1).
-
-    Returns:
-        Metrics of readers and modalities, their differences, and variance components.
-
-    Raises:
-        InputError: Neither readers nor cases are random, or readers are random and no modality has
-            two readers.
+    `readers` and `cases` are ``random`` if the results shall hold for all like these, ``fixed`` if
+    for these only. Raises InputError if neither is random, or readers are random and no modality
+    has two readers.
 
     Source:
         Obuchowski and Rockette 1995, see `evaluation.statistics.obuchowski_rockette`; the
         covariance over cases is estimated by the jackknife over patients.
-
-    Example:
-        >>> from cxr_compare.studies.readers.readings import join_readings
-        >>> cases = pd.Index(list("abcd"), name="case")
-        >>> truth = pd.DataFrame({"label": [True, True, False, False], "patient": cases}, cases)
-        >>> readings = pd.DataFrame({"reader": list("11112222"), "modality": "CT",
-        ...     "case": [*cases, *cases], "rating": [4, 2, 3, 1, 3, 4, 1, 2]})
-        >>> analysis = analyse_readers(join_readings(truth, [readings], {}), readers="fixed")
-        >>> [row.kind for row in analysis.rows]
-        ['reader', 'reader', 'mean']
     """
     if readers == cases == "fixed":
         raise InputError("readers and cases are both fixed, so nothing varies; let one be random")
@@ -389,10 +299,8 @@ def analyse_readers(
 class _Reading:
     """Readings of a reader with one modality, or of a system, with the patients of the cases.
 
-    Attributes:
-        rows: Rows of the table of readings.
-        patients: Numbers of the patients who have a case here, ascending.
-        owner: Patient of each row, as a position in `patients`.
+    `patients` are the numbers of those who have a case here, ascending; `owner` is the patient of
+    each of `rows`, as a position in them.
     """
 
     rows: pd.DataFrame
@@ -417,12 +325,10 @@ def _readings(study: ReaderStudy) -> dict[_Name, _Reading]:
 
 @dataclass(frozen=True)
 class _PairDifference:
-    """Difference of two modalities.
+    """Difference of two modalities, the first minus the second.
 
-    Attributes:
-        estimate: First minus second modality.
-        columns: Columns of the figures that enter the difference.
-        design: Sentence on how readers and modalities are combined.
+    `columns` are those of the figures that enter it; `design` is a sentence on how readers and
+    modalities are combined.
     """
 
     estimate: ClusteredEstimate
@@ -651,10 +557,9 @@ class _MetricStudy:
 
 
 def _left_out(figure: Callable[[Integers], Floats], present: Integers, n_patients: int) -> Floats:
-    """Compute a figure of all present patients, then of all but one, for each patient.
+    """Compute a figure of all present patients, then of all but one, ``(patients + 1,)``.
 
-    Returns:
-        Values of shape ``(patients + 1,)``; NaN for patients who are not present.
+    It is NaN for patients who are not present.
     """
     left_out = np.full(n_patients + 1, np.nan)
     left_out[0] = figure(np.ones((1, len(present)), dtype=np.int16))[0]

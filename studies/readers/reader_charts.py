@@ -39,14 +39,9 @@ def reader_chart(analysis: ReaderAnalysis, names: Sequence[str]) -> ShownChart:
     A modality is a way of reading, such as with or without help; a system is a program that read
     the cases alone.
 
-    Args:
-        analysis: Result of the analysis of a reader study, from
-            `studies.readers.reader_analysis.analyse_readers`.
-        names: Texts of the legend for the modalities and then the systems.
-
-    Returns:
-        The chart: ROC curves if readers rated cases, weighted AFROC curves if they marked lesions,
-        or points if they only decided between positive and negative.
+    `names` are texts of the legend for the modalities and then the systems. The curves are ROC
+    curves if readers rated cases, weighted AFROC curves if they marked lesions, or points if they
+    only decided between positive and negative.
     """
     study = analysis.study
     curve = reader_curve_name(study) if study.has_ratings else ""
@@ -62,14 +57,7 @@ def reader_chart(analysis: ReaderAnalysis, names: Sequence[str]) -> ShownChart:
 
 
 def reader_curve_name(study: ReaderStudy) -> str:
-    """Return the name of the curves that are drawn for a reader study.
-
-    Args:
-        study: Readings of the readers with the true labels.
-
-    Returns:
-        "Weighted AFROC" if readers marked lesions, else "ROC".
-    """
+    """Return the name of a study's curves: "Weighted AFROC" of marked lesions, else "ROC"."""
     return "Weighted AFROC" if isinstance(study, MarkedStudy) else "ROC"
 
 
@@ -92,18 +80,9 @@ def _complete(axes: Axes, study: ReaderStudy) -> None:
 
 
 def charts_by_reader(analysis: ReaderAnalysis, names: Sequence[str]) -> Iterator[ShownChart]:
-    """Draw a chart for each reader: one curve for each modality, and the curve of each system.
+    """Draw a chart for each reader, with one curve for each modality and each system.
 
-    A modality is a way of reading, such as with or without help; a system is a program that read
-    the cases alone.
-
-    Args:
-        analysis: Result of the analysis of a reader study, from
-            `studies.readers.reader_analysis.analyse_readers`.
-        names: Texts of the legend for the modalities and then the systems.
-
-    Yields:
-        One chart for each reader, in the order of the readings.
+    `names` are those of `reader_chart`. The charts are in the order of the readings.
     """
     study = analysis.study
     for reader, readings in study.readings.groupby("reader", sort=False):

@@ -46,27 +46,10 @@ _SAME = {
 def read_truth(path: Path) -> pd.DataFrame:
     r"""Read the true label of each case of a reader study from a CSV file.
 
-    Args:
-        path: File with the columns ``case`` and ``label`` (0 or 1) and, if several cases belong to
-            one patient, ``patient``.
-
-    Returns:
-        Table with the columns ``label`` (True if the disease is present) and ``patient``; the index
-        is the name of the case. Without a column ``patient`` in the file, each case is its own
-        patient.
-
-    Raises:
-        InputError: A column is missing, a label is neither 0 nor 1, another value is not allowed,
-            or a case appears twice.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "truth.csv"
-        ...     _ = path.write_text("case,label\na,1\nb,0\n")
-        ...     truth = read_truth(path)
-        >>> truth["label"].tolist()
-        [True, False]
+    The file has the columns ``case`` and ``label`` (0 or 1) and, if several cases belong to one
+    patient, ``patient``; without it, each case is its own patient. The table has the columns
+    ``label`` (True if the disease is present) and ``patient``; the index is the name of the case.
+    Raises InputError if a column is missing, a value is not allowed, or a case appears twice.
     """
     table = _read_csv(path, ["case", "label"], ["patient"])
     _require_unique(path, table, ["case"])
@@ -79,18 +62,11 @@ def read_truth(path: Path) -> pd.DataFrame:
 def read_lesions(path: Path) -> pd.DataFrame:
     r"""Read the true lesions of the cases of a reader study from a CSV file.
 
-    Args:
-        path: File with one row for each lesion. It has the column ``case`` and may have ``lesion``
-            (name of the lesion within its case), ``weight`` (importance of the lesion; the weights
-            of a case add up to 1) and the edges ``x1``, ``y1``, ``x2``, ``y2`` of its box in px.
-            Lesions without a name are numbered within each case.
-
-    Returns:
-        One row for each lesion, with the columns of the file and ``lesion``.
-
-    Raises:
-        InputError: A column is missing, a value is not allowed, a lesion appears twice, or the
-            weights of a case do not add up to 1.
+    The file has one row for each lesion. It has the column ``case`` and may have ``lesion`` (name
+    of the lesion within its case), ``weight`` (importance of the lesion; the weights of a case add
+    up to 1) and the edges ``x1``, ``y1``, ``x2``, ``y2`` of its box in px. Lesions without a name
+    are numbered within each case. Raises InputError if a column is missing, a value is not allowed,
+    a lesion appears twice, or the weights of a case do not add up to 1.
 
     Example:
         >>> import tempfile
@@ -121,34 +97,16 @@ def read_readings(
 
     A reading is the rating or decision of a reader on a case, or a mark at a location.
 
-    Args:
-        path: CSV table of readings of all readers; or, for one reader, the filled-in form
-            ``review.csv`` of a blind study, a JSON file in the format of COCO results, or a folder
-            of predictions in this program's format.
-        name: Name of the reader, with the modality (way of reading) after a colon if there are
-            several, such as ``R1`` or ``R1:with AI``; None if `path` is a table of readings, which
-            names the readers itself.
-        key: File ``key.csv`` of the blind study, which says which image each number of the form
-            stands for; None for other inputs.
-        findings: Names of the findings whose boxes in a folder of predictions are read as marks,
-            such as ``["opacity"]``.
+    `path` is a CSV table of all readers, for which `name` is None; or, for one reader, the
+    filled-in form ``review.csv`` of a blind study, a JSON file in the format of COCO results, or a
+    folder of predictions. `name` has the modality (way of reading) after a colon if there are
+    several, such as ``R1:with AI``. `key` is the file ``key.csv`` of the blind study, which says
+    which image each number of the form stands for. The boxes of `findings` in a folder of
+    predictions are read as marks.
 
-    Returns:
-        Table with one row for each reading or mark. Its columns are ``reader``, ``modality``,
-        ``case`` and the results, such as ``rating``, ``decision`` or the edges of a mark.
-
-    Raises:
-        InputError: The file is damaged, or `name` is None although the file has no names of
-            readers.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "readings.csv"
-        ...     _ = path.write_text("reader,case,decision\nR1,a,1\nR1,b,0\n")
-        ...     table = read_readings(path, None, None, ())
-        >>> table["modality"].tolist()
-        ['reading', 'reading']
+    Each row is a reading or mark, with the columns ``reader``, ``modality``, ``case`` and the
+    results, such as ``rating``, ``decision`` or the edges of a mark. Raises InputError if the file
+    is damaged, or has no names of readers and `name` is None.
     """
     folder = is_predictions_folder(path)
     if key is None and not folder and path.suffix != ".json":
@@ -181,28 +139,11 @@ def read_reading_table(path: Path, system: str | None = None) -> pd.DataFrame:
     the lesion that the mark hits, empty if it hits no lesion). In a table of marks, a row without a
     location says that the case was read; a rating in such a row is the rating of the whole case.
 
-    Args:
-        path: File with the columns ``reader``, ``case`` and ``rating`` (a number, higher for
-            disease), ``decision`` (1 for positive, 0 for negative) or both; if there are several
-            modalities (ways of reading) also ``modality``. For a system, the column ``reader`` is
-            not needed.
-        system: Name of the system; None if the table is of readers.
-
-    Returns:
-        Table with one row for each reading or mark. Its columns are ``reader``, ``modality``,
-        ``case`` and the results. For a system, ``reader`` is its name and ``modality`` is empty.
-
-    Raises:
-        InputError: A column is missing, a value is not allowed, or a reading appears twice.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "readings.csv"
-        ...     _ = path.write_text("reader,case,rating\nR1,a,4\nR1,b,1\n")
-        ...     table = read_reading_table(path)
-        >>> table["rating"].tolist()
-        [4.0, 1.0]
+    The file has the columns ``reader`` (not for a `system`), ``case`` and ``rating`` (a number,
+    higher for disease), ``decision`` (1 for positive, 0 for negative) or both; if there are several
+    modalities (ways of reading) also ``modality``. The table has the columns of `read_readings`;
+    for a system, ``reader`` is its name and ``modality`` is empty. Raises InputError if a column is
+    missing, a value is not allowed, or a reading appears twice.
     """
     keys = ["reader", "case"] if system is None else ["case"]
     table = _read_csv(path, keys, ["modality", *VALUES, *_PLACES])

@@ -65,22 +65,11 @@ def write_reader_study(
     ``panels/001.png`` and so on, an empty form ``review.csv``, ``README.txt``, and ``key.csv``,
     which gives the image id of each number and is not for readers.
 
-    Args:
-        dataset: The data set that contains the images.
-        image_ids: Ids of the images to be read.
-        out: Folder to make.
-        finding: Name of the finding (disease sign) that readers look for, such as ``Lung opacity``,
-            as the page shows it.
-        panel: Largest length of the longer side of a written image in px.
-        seed: Random seed of the order of the images.
-        progress: Function without arguments, called after each written image; None for no such
-            call.
-
-    Returns:
-        The image ids in the order of their numbers, which start at 1.
-
-    Raises:
-        InputError: The folder already holds a study, which a reader may have filled in.
+    `finding` is the disease sign that readers look for, as the page shows it. `panel` is the
+    largest length of the longer side of a written image in px. The seed is that of the order of the
+    images. `progress` is called without arguments after each written image. Returns the image ids
+    in the order of their numbers, which start at 1. Raises InputError if the folder already holds a
+    study, which a reader may have filled in.
     """
     if (out / "review.csv").exists():
         raise InputError(f"{out}: holds a study already; choose another --out")
@@ -117,18 +106,11 @@ def read_review(review: Path, key: Path) -> pd.DataFrame:
     Numbers of images may have lost their leading zeros in a spreadsheet. Rows without a score are
     left out.
 
-    Args:
-        review: The filled-in form, ``review.csv``.
-        key: The file ``key.csv`` of the same study, which gives the image id of each number.
-
-    Returns:
-        A table with ``image_id``, ``score`` and ``row`` (number of the line in the form, from 2).
-        If the form has boxes, ``x1, y1, x2, y2`` follow in px of the original image; they are NaN
-        in a row that rates the whole image.
-
-    Raises:
-        InputError: The form has a number that the key lacks, a number repeats in the key, no score
-            is filled in, or a cell is not a number. The message names the line.
+    `key` is the file ``key.csv`` of the same study, with the image id of each number. The table has
+    ``image_id``, ``score`` and ``row`` (number of the line in the form, from 2). If the form has
+    boxes, ``x1, y1, x2, y2`` follow in px of the original image; they are NaN in a row that rates
+    the whole image. Raises InputError, which names the line, if a number is not in the key or
+    repeats in it, no score is filled in, or a cell is not a number.
     """
     key_table = _read_rows(key, _KEY_COLUMNS, [_SCALE]).set_index("number")
     image_by_number = key_table["image_id"]

@@ -40,32 +40,9 @@ from cxr_compare.studies.readers.reader_statements import (
 
 
 def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
-    """Write the results of a reader study as a table, a JSON file and an HTML page.
+    """Write the results of a reader study to a folder, and return the path of their page.
 
     The files are ``readers.csv``, ``readers.json`` and, last, ``readers.html``.
-
-    Args:
-        analysis: Result of the analysis of a reader study, from
-            `studies.readers.reader_analysis.analyse_readers`.
-        out: Folder that the files are written into.
-
-    Returns:
-        Path of the page ``readers.html``.
-
-    Example:
-        >>> import tempfile
-        >>> import pandas as pd
-        >>> from cxr_compare.studies.readers.reader_analysis import analyse_readers
-        >>> from cxr_compare.studies.readers.readings import join_readings
-        >>> cases = pd.Index(list("abcd"), name="case")
-        >>> truth = pd.DataFrame({"label": [True, True, False, False], "patient": cases}, cases)
-        >>> readings = pd.DataFrame({"reader": list("11112222"), "modality": "CT",
-        ...     "case": [*cases, *cases], "rating": [4, 2, 3, 1, 3, 4, 1, 2]})
-        >>> analysis = analyse_readers(join_readings(truth, [readings], {}))
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     page = write_readers(analysis, Path(folder))
-        >>> page.name
-        'readers.html'
     """
     stored = _readers_dict(analysis)
     page = _page(analysis, stored["notes"])

@@ -36,8 +36,7 @@ class VarianceComponents(Record):
 class CrossedAnalysis(Record, extra="ignore"):
     """Analysis of one figure of a reader study in which every reader read every case.
 
-    Attributes:
-        components: Variance of the readers' figures by its causes; None if it was not estimated.
+    The components are None if they were not estimated.
     """
 
     components: VarianceComponents | None = None
@@ -46,11 +45,8 @@ class CrossedAnalysis(Record, extra="ignore"):
 class ReadersRecord(Record, kind="readers", extra="ignore"):
     """What a plan reads of ``readers.json``, the results of a reader study.
 
-    Attributes:
-        primary: Name of the figure, declared before the study, that decides its main question.
-        n_positive: Number of positive cases.
-        n_cases: Number of cases.
-        crossed: Analysis of each figure by its name; None if not every reader read every case.
+    `primary` is the figure, declared before the study, that decides its main question. The analyses
+    are by name of the figure; None if not every reader read every case.
     """
 
     primary: str

@@ -31,25 +31,6 @@ def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
     give the means over readers. With three modalities or more, the test of all of them comes first.
     A difference is called shown only if the interval that holds for all comparisons at once
     excludes 0; the sentence quotes this interval.
-
-    Args:
-        analysis: Result of the analysis of a reader study, from
-            `studies.readers.reader_analysis.analyse_readers`.
-
-    Returns:
-        The sentences, in the order of the result page.
-
-    Example:
-        >>> import pandas as pd
-        >>> from cxr_compare.studies.readers.reader_analysis import analyse_readers
-        >>> from cxr_compare.studies.readers.readings import join_readings
-        >>> cases = pd.Index(list("abcd"), name="case")
-        >>> truth = pd.DataFrame({"label": [True, True, False, False], "patient": cases}, cases)
-        >>> readings = pd.DataFrame({"reader": list("11112222"), "modality": "CT",
-        ...     "case": [*cases, *cases], "rating": [4, 2, 3, 1, 3, 4, 1, 2]})
-        >>> statements = reader_statements(analyse_readers(join_readings(truth, [readings], {})))
-        >>> [statement.shown for statement in statements]
-        [False]
     """
     differences = analysis.rows_of("difference", analysis.primary)
     if differences:
@@ -91,13 +72,9 @@ def _overall_statements(analysis: ReaderAnalysis) -> list[Statement]:
 
 
 def overall_test_text(test: OverallTest) -> str:
-    """Return a test of several means as text, such as "F(4, 36.79) = 7.80, p < 0.001".
+    """Return a test of several means as text.
 
-    Args:
-        test: Test of the hypothesis that all modalities (ways of reading) have the same mean.
-
-    Returns:
-        The text: the F statistic if the denominator has finite degrees of freedom, else chi-square.
+    It is the F statistic if the denominator has finite degrees of freedom, else chi-square.
 
     Example:
         >>> overall_test_text(OverallTest(7.8003, (4, 36.793), 0.000117))
@@ -114,12 +91,7 @@ def component_sentences(analysis: ReaderAnalysis) -> list[str]:
     A system is a program that read the cases alone. The metric is the one from which the
     conclusions of the study are drawn.
 
-    Args:
-        analysis: Result of the analysis of a reader study, from
-            `studies.readers.reader_analysis.analyse_readers`.
-
-    Returns:
-        One sentence for each modality (way of reading) and system; empty without a system.
+    The list is empty without a system.
     """
     title = analysis.study.metrics[analysis.primary].title_in_sentence
     sentences = []
@@ -137,12 +109,6 @@ def component_sentences(analysis: ReaderAnalysis) -> list[str]:
 
 def variance_text(value: float) -> str:
     """Return a variance or covariance as text, with three digits and a true minus sign.
-
-    Args:
-        value: Variance or covariance.
-
-    Returns:
-        The text.
 
     Example:
         >>> variance_text(0.00030459978), variance_text(-0.00030459978)
@@ -211,12 +177,6 @@ def modality_title(name: str) -> str:
 
     A name that is only a number gets a word before it: "1" becomes "modality 1".
 
-    Args:
-        name: Name of the modality (way of reading) or of the system.
-
-    Returns:
-        The heading.
-
     Example:
         >>> modality_title("1"), modality_title("with AI")
         ('modality 1', 'with AI')
@@ -241,13 +201,6 @@ def _interval(
 def precise_range(low: float | None, high: float | None) -> str:
     """Return an interval as text, with four digits if three would round an end near 0 to 0.
 
-    Args:
-        low: Lower end; None if unknown.
-        high: Upper end; None if unknown.
-
-    Returns:
-        The text, such as "−0.088 to 0.004".
-
     Example:
         >>> precise_range(-0.08796, 0.00036), precise_range(-0.0880, 0.0040)
         ('−0.0880 to 0.0004', '−0.088 to 0.004')
@@ -259,12 +212,6 @@ def precise_range(low: float | None, high: float | None) -> str:
 
 def percent_text(level: float) -> str:
     """Return a confidence level in percent as text.
-
-    Args:
-        level: Level in [0, 1], such as 0.95.
-
-    Returns:
-        The text, such as "95 %".
 
     Example:
         >>> percent_text(0.95)
@@ -296,15 +243,7 @@ def _read_by_one(analysis: ReaderAnalysis) -> list[str]:
 
 
 def reader_notes(analysis: ReaderAnalysis) -> list[str]:
-    """Return warnings on the results of a reader study, such as that it has few patients.
-
-    Args:
-        analysis: Result of the analysis of a reader study, from
-            `studies.readers.reader_analysis.analyse_readers`.
-
-    Returns:
-        The warnings as sentences; empty if there is nothing to warn of.
-    """
+    """Return warnings on the results of a reader study, such as that it has few patients."""
     study = analysis.study
     notes = list(study.notes)
     for label, name in ((True, "positive"), (False, "negative")):

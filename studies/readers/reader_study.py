@@ -55,16 +55,6 @@ class ReaderStudy:
         systems: Results of systems that read the cases alone, in the same columns; ``reader`` is
             the name of the system and ``modality`` is empty. It has no rows without a system.
         notes: Sentences on cases that were not read; may be empty.
-
-    Example:
-        >>> cases = pd.Index(["a", "b"], name="case")
-        >>> truth = pd.DataFrame({"label": [True, False], "patient": cases}, cases)
-        >>> readings = pd.DataFrame(
-        ...     {"reader": "R1", "modality": "CT", "case": cases, "rating": [4, 1]}
-        ... )
-        >>> study = ReaderStudy(truth, readings, readings[:0])
-        >>> study.modalities, study.readers("CT"), list(study.metrics)
-        (['CT'], ['R1'], ['auroc'])
     """
 
     truth: pd.DataFrame
@@ -89,14 +79,10 @@ class ReaderStudy:
         The function is called for many sets of weights. A bootstrap, for example, weights each
         patient by the number of times that the patient was drawn.
 
-        Args:
-            metric: Short name of the metric, such as ``auroc``, a key of `metrics`.
-            rows: Readings of one reader in one modality (way of reading), or results of one system.
-            owner: Patient of each row as a number from 0, shape ``(rows,)``.
-
-        Returns:
-            A function of patient weights, shape ``(R, patients)``, that returns the metric for each
-            row of weights, shape ``(R,)``.
+        `metric` is a key of `metrics`. `rows` are readings of one reader in one modality, or
+        results of one system, and `owner` is the patient of each, a number from 0. The function
+        takes patient weights, ``(R, patients)``, and returns the metric for each row of weights,
+        ``(R,)``.
 
         Example:
             >>> cases = pd.Index(["a", "b"], name="case")
@@ -122,15 +108,7 @@ class ReaderStudy:
         return list(self._readers)
 
     def readers(self, modality: str) -> list[str]:
-        """Return the names of the readers who read with a given modality.
-
-        Args:
-            modality: Name of the modality (way of reading, such as with or without a system's
-                help).
-
-        Returns:
-            Names of the readers, in the order of the readings.
-        """
+        """Return the readers who read with a modality, in the order of the readings."""
         return self._readers[modality]
 
     @cached_property
@@ -213,15 +191,9 @@ class MarkedStudy(ReaderStudy):
     def finds(self, rows: pd.DataFrame, counted: bool = False) -> tuple[LesionHits, Floats]:
         """Find which lesions the marks of one reader or system hit.
 
-        Args:
-            rows: Readings of one reader in one modality (way of reading), or results of one system;
-                they say whose marks are used, and on which cases.
-            counted: True to use only the marks that are rated high enough to count; False to use
-                all marks.
-
-        Returns:
-            The lesions of these cases with the marks that hit them, and the weights of the lesions,
-            shape ``(lesions,)``.
+        `rows` are readings of one reader in one modality, or results of one system; they say whose
+        marks are used, and on which cases. `counted` uses only the marks that are rated high enough
+        to count. The weights of the lesions are ``(lesions,)``.
         """
         reader = str(rows["reader"].iloc[0])
         modality = str(rows["modality"].iloc[0])
@@ -258,20 +230,7 @@ class MarkedStudy(ReaderStudy):
     def figure(
         self, metric: str, rows: pd.DataFrame, owner: Integers
     ) -> Callable[[Integers], Floats]:
-        """Return a function that computes a metric of one reader or system with weighted patients.
-
-        The function is called for many sets of weights. A bootstrap, for example, weights each
-        patient by the number of times that the patient was drawn.
-
-        Args:
-            metric: Short name of the metric, such as ``auroc``, a key of `metrics`.
-            rows: Readings of one reader in one modality (way of reading), or results of one system.
-            owner: Patient of each row as a number from 0, shape ``(rows,)``.
-
-        Returns:
-            A function of patient weights, shape ``(R, patients)``, that returns the metric for each
-            row of weights, shape ``(R,)``.
-        """
+        """Return a function of patient weights for a metric, as `ReaderStudy.figure` does."""
         if metric != "wafroc" and metric not in _MARKED:
             return super().figure(metric, rows, owner)
         finds, weight = self.finds(rows, counted=metric in ("lesion_sensitivity", "false_marks"))

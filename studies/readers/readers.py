@@ -36,16 +36,10 @@ _FALSE_POSITIVES = 0.5  # false positives per image at which FROC gives the sens
 def read_hit_rule(value: str | HitRule) -> HitRule:
     """Read the rule that says when a mark of a reader hits a lesion.
 
-    Args:
-        value: ``centre`` (the centre of the mark lies in the lesion), ``iou`` or ``iou:F`` (mark
-            and lesion overlap with an IoU of at least F, by default 0.2), or ``distance:N`` (their
-            centres are at most N px of the original apart).
-
-    Returns:
-        The rule with its limit.
-
-    Raises:
-        ValueError: The rule is unknown, or its limit is missing, no number or out of range.
+    It is ``centre`` (the centre of the mark lies in the lesion), ``iou`` or ``iou:F`` (mark and
+    lesion overlap with an IoU of at least F, by default 0.2), or ``distance:N`` (their centres are
+    at most N px of the original apart). Raises ValueError if the rule is unknown, or its limit is
+    missing, no number or out of range.
 
     Example:
         >>> read_hit_rule("iou"), read_hit_rule("distance:40")

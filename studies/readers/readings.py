@@ -47,54 +47,17 @@ def read_study(
     Readers rate cases, decide between positive and negative, or mark lesions, each with one or
     several modalities (ways of reading). A system is a program that read the cases alone.
 
-    Args:
-        ratings: Files of readings, each as a pair: the name of its reader, such as ``R1`` or
-            ``R1:with AI`` (reader and modality), and the path. The name is None if the file has the
-            names of the readers.
-        systems: Results of systems, by name of the system. Each is a pair: the path of a CSV file
-            and None, or the path of a folder of predictions and the test images with their labels.
-        truth: CSV file with the true label of each case, or images of a data set with their labels.
-        key: File ``key.csv`` of a blind study, which says which image each number in a reader's
-            form stands for; None for other inputs.
-        lesions: CSV file of the true lesions, if readers mark lesions; None if there is no such
-            file.
-        hit: Rule that decides whether a mark hits a lesion, such as: the mark's centre lies in the
-            lesion's box.
-        false_marks: Number of false positives per image at which the sensitivity is read from the
-            FROC curve.
-        positive_from: Rating from which a case is called positive, or a mark counts; None if there
-            is no such limit.
-        policy: Name of the rule by which the threshold of a system is chosen on validation images,
-            such as ``max_f1`` (largest F1).
-        rename: New names of modalities, such as ``["1=without AI", "2=with AI"]``; may be empty.
+    `ratings` are pairs of a name of the reader, such as ``R1`` or ``R1:with AI`` (reader and
+    modality), and the path; the name is None if the file has the names. Each system is the path of
+    a CSV file and None, or the path of a folder of predictions and the test images with their
+    labels. `truth` is a CSV file or the images of a data set with their labels. `key` is the
+    ``key.csv`` of a blind study, and `lesions` the CSV file of the true lesions that readers mark.
+    `false_marks` is the number of false positives per image at which the sensitivity is read from
+    the FROC curve; from `positive_from` on a case is called positive, or a mark counts. `policy`
+    chooses the threshold of a system on validation images, such as ``max_f1``. `rename` gives
+    modalities new names, such as ``1=without AI``.
 
-    Returns:
-        The study: readings and systems' results, joined with the true labels and lesions.
-
-    Raises:
-        InputError: A file is damaged, or the files do not fit each other.
-
-    Example:
-        >>> import tempfile
-        >>> from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     truth, readings = Path(folder) / "truth.csv", Path(folder) / "readings.csv"
-        ...     _ = truth.write_text("case,label\na,1\nb,1\nc,0\nd,0\n")
-        ...     _ = readings.write_text("reader,case,rating\n1,a,4\n1,b,2\n1,c,3\n1,d,1\n")
-        ...     study = read_study(
-        ...         [(None, readings)],
-        ...         {},
-        ...         truth=truth,
-        ...         key=None,
-        ...         lesions=None,
-        ...         hit=HIT_RULES["centre"],
-        ...         false_marks=0.5,
-        ...         positive_from=None,
-        ...         policy="max_f1",
-        ...         rename=(),
-        ...     )
-        >>> study.modalities
-        ['reading']
+    Raises InputError if a file is damaged, or the files do not fit each other.
     """
     if isinstance(truth, Path):
         evaluated = None
@@ -202,31 +165,15 @@ def join_readings(
 ) -> ReaderStudy:
     """Join the readings of readers and systems with the true labels, and check that they fit.
 
-    Args:
-        truth: Columns ``label`` (True if the disease is present) and ``patient``; the index is the
-            name of the case.
-        readings: Tables with the columns ``reader``, ``modality`` (way of reading), ``case``, and
-            ``rating``, ``decision`` (1 or 0) or both.
-        systems: Results of systems (programs that read the cases alone) by name of the system:
-            tables with the same columns.
-        positive_from: Rating from which a case is called positive, if the readings have no
-            decisions; None to use no such limit.
+    `truth` has the columns ``label`` (True if the disease is present) and ``patient``; the index is
+    the name of the case. The tables have the columns ``reader``, ``modality`` (way of reading),
+    ``case``, and ``rating``, ``decision`` (1 or 0) or both; those of systems (programs that read
+    the cases alone) are by name. From `positive_from` on a case is called positive if the readings
+    have no decisions.
 
-    Returns:
-        The study, with the cases that were read.
-
-    Raises:
-        InputError: A reading appears twice or its case has no true label, a system lacks a case, or
-            a reader has read cases of fewer than two positive or two negative patients.
-
-    Example:
-        >>> cases = pd.Index(list("abcd"), name="case")
-        >>> truth = pd.DataFrame({"label": [True, True, False, False], "patient": cases}, cases)
-        >>> readings = pd.DataFrame(
-        ...     {"reader": "R1", "modality": "CT", "case": cases, "rating": [4, 2, 3, 1]}
-        ... )
-        >>> join_readings(truth, [readings], {}).readers("CT")
-        ['R1']
+    The study has the cases that were read. Raises InputError if a reading appears twice or its case
+    has no true label, a system lacks a case, or a reader has read cases of fewer than two positive
+    or two negative patients.
     """
     read = _joined(readings)
     repeats = read.duplicated(KEYS)
@@ -270,39 +217,17 @@ def join_marks(
 ) -> MarkedStudy:
     """Join the marks of readers and systems with the true lesions and labels, and check them.
 
-    Args:
-        truth: Columns ``label`` (True if the disease is present) and ``patient``; the index is the
-            name of the case.
-        readings: Tables of marks with the columns ``reader``, ``modality`` (way of reading),
-            ``case``, ``rating``, and ``lesion`` (name of the lesion that the mark hits, empty if it
-            hits no lesion) or the edges ``x1``, ``y1``, ``x2``, ``y2`` in px.
-        systems: Marks of systems (programs that read the cases alone) by name of the system: tables
-            with the same columns.
-        lesions: True lesions, with the columns ``case``, ``lesion`` (name within the case) and, if
-            known, ``weight`` (importance) and the edges ``x1``, ``y1``, ``x2``, ``y2`` in px.
-        all_read: What to do if the file of a reader has rows with marks only, so that cases without
-            a mark are not listed. True to take all cases as read by this reader; False to refuse
-            the file, because it is then not known which cases were read.
-        positive_from: Rating from which a mark counts in the lesion sensitivity and in the false
-            positives per image; None if all marks count.
+    `truth` and the tables are those of `join_readings`; a mark has a ``rating``, and ``lesion``
+    (name of the lesion that it hits, empty if it hits no lesion) or the edges ``x1``, ``y1``,
+    ``x2``, ``y2`` in px. `lesions` have the columns ``case``, ``lesion`` (name within the case)
+    and, if known, ``weight`` (importance) and the edges. If the file of a reader has rows with
+    marks only, cases without a mark are not listed: `all_read` takes all cases as read; False
+    refuses the file, because it is not known which were read. Below `positive_from` a mark counts
+    neither in the lesion sensitivity nor in the false positives per image.
 
-    Returns:
-        The study, with the cases that were read.
-
-    Raises:
-        InputError: The readings are refused for a reason that `join_readings` states, a reader's
-            file does not say which cases were read (see `all_read`), a positive case has no lesion,
-            a negative case has one, or a mark has the name of an unknown lesion.
-
-    Example:
-        >>> cases = pd.Index(list("abcd"), name="case")
-        >>> truth = pd.DataFrame({"label": [True, True, False, False], "patient": cases}, cases)
-        >>> lesions = pd.DataFrame({"case": ["a", "b"], "lesion": ["1", "1"]})
-        >>> marks = pd.DataFrame({"reader": "R1", "modality": "CT", "case": ["a", "c"],
-        ...     "rating": [4.0, 2.0], "lesion": ["1", ""]})
-        >>> study = join_marks(truth, [marks], {}, lesions, all_read=True)
-        >>> list(study.metrics)[0], len(study.marks)
-        ('wafroc', 2)
+    Raises InputError for the reasons of `join_readings`, a file that does not say which cases were
+    read, a positive case without a lesion or a negative case with one, or a mark with the name of
+    an unknown lesion.
     """
     lowest = -np.inf if positive_from is None else positive_from
     tables = [table.assign(counted=is_positive(table["rating"], lowest)) for table in readings]

@@ -76,12 +76,8 @@ class WrongLabels:
 class RandomErrors:
     """Two models' AUROCs if a given share of the labels, drawn at random, is wrong.
 
-    Attributes:
-        share: Share of the labels that are wrong, in [0, 1].
-        first: AUROC of the first model: mean, lowest and highest of the random draws.
-        second: AUROC of the second model: mean, lowest and highest of the random draws.
-        overturned: Share of the random draws that overturn the conclusion of the comparison, in [0,
-            1].
+    The AUROCs are mean, lowest and highest of the random draws. `overturned` is the share of the
+    draws, in [0, 1], that overturn the conclusion of the comparison.
     """
 
     share: float
@@ -110,23 +106,11 @@ def overturning_labels(
     number found is enough to overturn the conclusion. The search is greedy, so a slightly smaller
     set may exist. In the random draws, every label is wrong with the same probability.
 
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        first: Scores of the first model, shape ``(N,)``, or of its training seeds, shape ``(seeds,
-            N)``.
-        second: Scores of the second model, in the same form.
-        patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as
-            independent.
-        level: Coverage of the confidence interval that decides whether a difference is shown, in
-            (0, 1).
-        seed: Random seed of the labels that are wrong at random.
-
-    Returns:
-        The numbers of wrong labels; None if all labels are 0 or all are 1, or if the difference has
-        no interval.
-
-    Raises:
-        InputError: A label is neither 0 nor 1, a score is not finite, or the lengths differ.
+    Labels are 0 or 1, ``(N,)``. The scores of a model are ``(N,)``, or ``(seeds, N)`` of its
+    training seeds. Without `patients`, images are taken as independent. The level is that of the
+    interval that decides whether a difference is shown; the seed is that of the random draws. The
+    result is None if all labels are equal, or the difference has no interval. Raises InputError if
+    a label is neither 0 nor 1, a score is not finite, or the lengths differ.
 
     Example:
         >>> y_true = np.arange(60) % 2 == 0
@@ -225,9 +209,8 @@ def _flip(pair: _Pair, truth: Labels, sign: int, rule: _Rule) -> Labels | None:
     The rule ``difference`` takes the label that moves the difference most, and ``interval`` the
     label that moves the deciding end of the interval most. Either may find the smaller set.
 
-    Returns:
-        True for the labels that were flipped, shape ``(N,)``; None where the conclusion does not
-        change before a class or half of the labels are used up.
+    The result marks the labels that were flipped, ``(N,)``; it is None where the conclusion does
+    not change before a class or half of the labels are used up.
     """
     start = pair.standing(truth)
     flipped = np.zeros(len(truth), dtype=bool)
@@ -287,13 +270,10 @@ def _last_of_batch(
 
 
 def _influence(pair: _Pair, truth: Labels) -> Floats:
-    """Compute the change of the difference of AUROCs when one label is flipped, to first order.
+    """Compute the change of the difference of AUROCs by flipping one label, to first order.
 
-    A positive image that becomes negative leaves the mean over positives and joins the mean over
-    negatives, and the reverse.
-
-    Returns:
-        The change for each image, shape ``(N,)``.
+    The changes are ``(N,)``. A positive image that becomes negative leaves the mean over positives
+    and joins the mean over negatives, and the reverse.
     """
     n_positive = int(truth.sum())
     n_negative = len(truth) - n_positive

@@ -48,13 +48,9 @@ class ReferenceAccuracy:
     The labels are the reference standard, against which models are evaluated, and may contain
     errors.
 
-    Args:
-        sensitivity: Share of the diseased images whose label is positive, in (0, 1].
-        specificity: Share of the healthy images whose label is negative, in (0, 1].
-
-    Raises:
-        InputError: A value lies outside (0, 1], or the two values add up to 1 or less, which is no
-            better than chance.
+    Both are in (0, 1], of the diseased images whose label is positive and of the healthy images
+    whose label is negative. Raises InputError for other values, or if the two add up to 1 or less,
+    which is no better than chance.
 
     Example:
         >>> ReferenceAccuracy(sensitivity=0.95, specificity=0.98).youden
@@ -79,15 +75,9 @@ class ReferenceAccuracy:
     def from_text(cls, text: str) -> ReferenceAccuracy:
         """Read the accuracy of the labels from a text.
 
-        Args:
-            text: Share of wrong labels in either class, such as ``0.05``, or both values, such as
-                ``sensitivity=0.95,specificity=0.98``.
-
-        Returns:
-            Sensitivity and specificity of the labels.
-
-        Raises:
-            InputError: The text has neither form, or a value is impossible.
+        It is the share of wrong labels in either class, such as ``0.05``, or both values, such as
+        ``sensitivity=0.95,specificity=0.98``. Raises InputError for another form, or an impossible
+        value.
 
         Example:
             >>> ReferenceAccuracy.from_text("0.05")
@@ -117,12 +107,8 @@ class ReferenceAccuracy:
     def prevalence(self, labelled_positive: float) -> float:
         """Compute the true prevalence from the share of images that are labelled positive.
 
-        Args:
-            labelled_positive: Share of images that are labelled positive, in [0, 1].
-
-        Returns:
-            The prevalence. It is outside [0, 1] if labels with this sensitivity and specificity
-            cannot have this share of positives.
+        It is outside [0, 1] if labels with this sensitivity and specificity cannot have this share
+        of positives.
 
         Source:
             Rogan and Gladen 1978, Am J Epidemiol 107:71.
@@ -138,16 +124,6 @@ class ReferenceAccuracy:
 
         The formula is ``PPV + NPV - 1``, with the predictive values of the labels for the true
         disease. A true AUROC of 0.9 and a result of 0.5 give a measured AUROC of 0.7.
-
-        Args:
-            labelled_positive: Share of images that are labelled positive, in (0, 1).
-
-        Returns:
-            The share, at most 1.
-
-        Example:
-            >>> round(ReferenceAccuracy(1.0, 1.0).discrimination(0.3), 6)
-            1.0
         """
         z = labelled_positive
         gap = (z + self.specificity - 1) * (self.sensitivity - z)
@@ -156,11 +132,7 @@ class ReferenceAccuracy:
     def impossible(self, labelled_positive: float) -> str:
         """Return the reason why labels with these errors cannot have a given share of positives.
 
-        Args:
-            labelled_positive: Share of images that are labelled positive, in [0, 1].
-
-        Returns:
-            The reason; empty if the share is possible.
+        The reason is empty if the share, in [0, 1], is possible.
         """
         low, high = 1 - self.specificity, self.sensitivity
         if low < labelled_positive < high:
@@ -176,19 +148,11 @@ def corrected_auroc(
 ) -> ClusteredEstimate | None:
     """Compute the AUROC against the true disease from labels with a known error.
 
-    Args:
-        y_true: Labels of the reference standard, which may contain errors: 0 or 1, shape ``(N,)``.
-        y_score: Scores of a model, higher for disease, shape ``(N,)``.
-        reference: Sensitivity and specificity of the labels, taken as known exactly.
-        patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as
-            independent.
-
-    Returns:
-        The corrected AUROC with its 95 % interval. If there is no interval, the field ``note``
-        gives the reason. None if all labels are 0 or all are 1.
-
-    Raises:
-        InputError: A label is neither 0 nor 1, a score is not finite, or the lengths differ.
+    Labels, which may contain errors, are 0 or 1, ``(N,)``; scores ``(N,)`` are higher for disease.
+    The accuracy of the labels is taken as known exactly. Without `patients`, images are taken as
+    independent. If there is no 95 % interval, ``note`` gives the reason. The result is None if all
+    labels are equal. Raises InputError if a label is neither 0 nor 1, a score is not finite, or the
+    lengths differ.
 
     Source:
         The mixture of Rogan and Gladen 1978 in both classes; the variance of Obuchowski 1997.
@@ -215,20 +179,7 @@ def corrected_auroc_difference(
 
     Each AUROC is corrected for the known error of the labels, as in `corrected_auroc`.
 
-    Args:
-        y_true: Labels of the reference standard, which may contain errors: 0 or 1, shape ``(N,)``.
-        first: Scores of the first model, higher for disease, shape ``(N,)``.
-        second: Scores of the second model, higher for disease, shape ``(N,)``.
-        reference: Sensitivity and specificity of the labels, taken as known exactly.
-        patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as
-            independent.
-
-    Returns:
-        The corrected difference, first minus second, with its 95 % interval. If there is no
-        interval, the field ``note`` gives the reason. None if all labels are 0 or all are 1.
-
-    Raises:
-        InputError: A label is neither 0 nor 1, a score is not finite, or the lengths differ.
+    It is first minus second; the arguments and errors are those of `corrected_auroc`.
 
     Example:
         >>> y_true, y_score = [0, 0, 0, 0, 1, 1, 1, 1], np.array([1, 2, 3, 6, 4, 5, 7, 8])
@@ -252,19 +203,11 @@ def corrected_rates(
 ) -> dict[str, ClusteredEstimate]:
     """Compute a model's sensitivity and specificity against the true disease, from faulty labels.
 
-    Args:
-        y_true: Labels of the reference standard, which may contain errors: 0 or 1, shape ``(N,)``.
-        y_pred: Decisions of a model at a fixed threshold, 0 or 1, shape ``(N,)``.
-        reference: Sensitivity and specificity of the labels, taken as known exactly.
-        patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as
-            independent.
-
-    Returns:
-        ``recall`` (sensitivity) and ``specificity``, each with its 95 % interval; NaN with a note
-        if labels with this error cannot have the observed share of positives.
-
-    Raises:
-        InputError: A label or decision is neither 0 nor 1, or the lengths differ.
+    Labels, which may contain errors, and decisions at a fixed threshold are 0 or 1, ``(N,)``.
+    Without `patients`, images are taken as independent. The rates are ``recall`` (sensitivity) and
+    ``specificity``, each with its 95 % interval; NaN with a note if labels with this error cannot
+    have the observed share of positives. Raises InputError if a label or decision is neither 0 nor
+    1, or the lengths differ.
 
     Source:
         Rogan and Gladen 1978, Am J Epidemiol 107:71, applied to the decisions of each class.

@@ -34,15 +34,9 @@ _Request = Callable[[], bytes]
 def attack(address: str, process: int, count: int, seed: int = 0) -> dict[str, object]:
     """Send bad requests to a server, and measure its memory meanwhile.
 
-    Args:
-        address: Address of the server, such as ``http://127.0.0.1:8000``.
-        process: Number of its process.
-        count: Number of requests, at least 400.
-        seed: Random seed of the damage.
-
-    Returns:
-        Number of answers by status, and the resident memory of the server in MiB at the start,
-        after 400 requests, and the highest later.
+    `process` is the number of the server's process; `count` is at least 400. The result has the
+    number of answers by status, and the resident memory of the server in MiB at the start, after
+    400 requests, and the highest later.
     """
     url = urlsplit(address)
     target = (str(url.hostname), url.port or 80)

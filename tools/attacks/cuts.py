@@ -41,16 +41,7 @@ def jpegs(image: Image.Image) -> dict[str, bytes]:
 
 
 def with_frame(header: Dataset, syntax: str, frame: bytes) -> Dataset:
-    """Return a copy of a DICOM object with another compressed frame.
-
-    Args:
-        header: DICOM object.
-        syntax: UID of the transfer syntax.
-        frame: Compressed frame.
-
-    Returns:
-        The new object.
-    """
+    """Return a copy of a DICOM object with another compressed frame, of a transfer syntax (UID)."""
     made = copy.deepcopy(header)
     made.file_meta.TransferSyntaxUID = syntax
     made.PixelData = encapsulate([frame])
@@ -60,15 +51,7 @@ def with_frame(header: Dataset, syntax: str, frame: bytes) -> Dataset:
 
 
 def plain_header(film: np.ndarray, bits: int) -> Dataset:
-    """Make an uncompressed radiograph.
-
-    Args:
-        film: Pixels.
-        bits: Number of stored bits.
-
-    Returns:
-        The DICOM object.
-    """
+    """Make an uncompressed radiograph with a number of stored bits."""
     return dicom_image(
         film,
         bits_stored=bits,
@@ -82,13 +65,7 @@ def plain_header(film: np.ndarray, bits: int) -> Dataset:
 def lossless_jpeg(header: Dataset, syntax: Any, folder: Path) -> Dataset:
     """Compress a radiograph by GDCM, the only encoder of lossless JPEG here.
 
-    Args:
-        header: Uncompressed DICOM object.
-        syntax: Transfer syntax of GDCM.
-        folder: Folder for temporary files.
-
-    Returns:
-        The compressed DICOM object.
+    `syntax` is GDCM's transfer syntax.
     """
     header.save_as(folder / "raw.dcm", enforce_file_format=True)
     reader = _GDCM.ImageReader()
@@ -107,16 +84,9 @@ def lossless_jpeg(header: Dataset, syntax: Any, folder: Path) -> Dataset:
 
 
 def dicoms(eight: np.ndarray, deep: np.ndarray, bits: int, folder: Path) -> dict[str, Dataset]:
-    """Make a radiograph in every transfer syntax that can be written here.
+    """Make a radiograph in every transfer syntax that can be written here, by name.
 
-    Args:
-        eight: Pixels of 8 bits.
-        deep: Pixels of more bits.
-        bits: Number of bits of `deep`.
-        folder: Folder for temporary files.
-
-    Returns:
-        DICOM objects by the name of their syntax.
+    `deep` are its pixels with more bits than 8, namely `bits`.
     """
     header8 = plain_header(eight, 8)
     header16 = plain_header(deep, bits)
@@ -162,15 +132,7 @@ def dicoms(eight: np.ndarray, deep: np.ndarray, bits: int, folder: Path) -> dict
 
 
 def plain_files(eight: np.ndarray, deep: np.ndarray) -> dict[str, bytes]:
-    """Make the same images as files of other formats.
-
-    Args:
-        eight: Pixels of 8 bits.
-        deep: Pixels of more bits.
-
-    Returns:
-        Content of each file by its name, whose suffix says how such a file ends.
-    """
+    """Make the same images as files of other formats, by names that end as such files do."""
     grey = Image.fromarray(eight)
     deeper = Image.fromarray(deep)
     colour = Image.merge("RGB", [grey, grey.transpose(0), grey])
@@ -194,15 +156,9 @@ def plain_files(eight: np.ndarray, deep: np.ndarray) -> dict[str, bytes]:
 def cut(content: bytes, percent: int, ending: str, kind: str) -> bytes | None:
     """Cut the content of a file.
 
-    Args:
-        content: Content of the whole file.
-        percent: Share that is kept, in per cent.
-        ending: ``bare`` for nothing after the cut, ``zeros`` for zeros up to the old size,
-            ``ended`` for the regular end of such a file.
-        kind: Format of the file, such as ``png``.
-
-    Returns:
-        The damaged content; None if the format has no regular end.
+    `percent` is the share that is kept. The ending is ``bare`` for nothing after the cut, ``zeros``
+    for zeros up to the old size, or ``ended`` for the regular end of such a file; None if its
+    format, such as ``png``, has no regular end.
     """
     kept = content[: len(content) * percent // 100]
     if ending == "bare":
@@ -244,12 +200,7 @@ def _ended_png(kept: bytes) -> bytes:
 def damaged_dicoms(header: Dataset, folder: Path) -> Iterator[tuple[str, int, Path]]:
     """Yield a DICOM file that is cut, and DICOM files whose frame is cut.
 
-    Args:
-        header: DICOM object.
-        folder: Folder for the files.
-
-    Yields:
-        Kind of damage, share that is kept in per cent, and path of the file.
+    Each comes with the kind of damage and the share that is kept in per cent.
     """
     path = folder / "cut.dcm"
     header.save_as(folder / "whole.dcm", enforce_file_format=True)
@@ -289,14 +240,9 @@ def attack(
 ) -> Counter[str]:
     """Cut every file at every share and with every ending.
 
-    Args:
-        films: DICOM objects by name.
-        plain: Content of image files by name.
-        folder: Folder for the files.
-
-    Returns:
-        Number of files by outcome. Wrong outcomes have keys that name the file: ``calm: ...`` if a
-        damaged file was read without a remark, and ``whole: ...`` if a whole file was refused.
+    Returns the number of files by outcome. Wrong outcomes have keys that name the file: ``calm:
+    ...`` if a damaged file was read without a remark, and ``whole: ...`` if a whole file was
+    refused.
     """
     total: Counter[str] = Counter()
     for name, header in films.items():
@@ -335,11 +281,7 @@ def _count(
 
 
 def real_films(data: Path) -> dict[str, Dataset]:
-    """Read radiographs of the public sets, by name.
-
-    Args:
-        data: Folder of the shared data.
-    """
+    """Read radiographs of the public sets in the folder of the shared data, by name."""
     odd = data / "dicom_odd"
     first = next((data / "rsna/stage_2_train_images").glob("*.dcm"))
     films = {"JPEG baseline, as published": pydicom.dcmread(first)}

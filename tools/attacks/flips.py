@@ -132,15 +132,7 @@ READERS: dict[str, Reader] = {
 
 
 def content(folder: Path, reader: Reader) -> list[str]:
-    """Return everything that the program reads in a folder, in a form that can be compared.
-
-    Args:
-        folder: The folder.
-        reader: Function that yields its content.
-
-    Returns:
-        One text for each item.
-    """
+    """Return a text for each item that the program reads in a folder."""
     return [_shown(item) for item in reader(folder)]
 
 
@@ -157,15 +149,7 @@ def _shown(item: Any) -> str:
 
 
 def kind_of(path: Path, folder: Path) -> str:
-    """Return the kind of a file: its path in the folder, without numbers of parts and epochs.
-
-    Args:
-        path: Path of the file.
-        folder: Folder of the program that contains it.
-
-    Returns:
-        Name of the row in the table.
-    """
+    """Return the kind of a file: its path in the folder, without numbers of parts and epochs."""
     name = path.relative_to(folder).as_posix()
     return re.sub(
         r"-\d+|(?<=pixels/)\d+|(?<=systems/)[^/]+(?=/)|(?<=decisions/)[^/]+(?=\.json)", "*", name
@@ -173,16 +157,10 @@ def kind_of(path: Path, folder: Path) -> str:
 
 
 def attempt(folder: Path, path: Path, reader: Reader, whole: list[str]) -> tuple[str, str]:
-    """Open a folder in which a file was changed.
+    """Open a folder in which a file was changed; return the outcome and the error message.
 
-    Args:
-        folder: The folder.
-        path: The changed file.
-        reader: Function that yields the content of the folder.
-        whole: Content of the unchanged folder.
-
-    Returns:
-        Outcome (``refused``, ``harmless``, ``silent`` or ``traceback``) and error message.
+    The outcome is ``refused``, ``harmless``, ``silent`` or ``traceback``; `whole` is the content of
+    the unchanged folder.
     """
     try:
         now = content(folder, reader)
@@ -197,16 +175,7 @@ def attempt(folder: Path, path: Path, reader: Reader, whole: list[str]) -> tuple
 
 
 def attack(folders: Iterable[Path], flips: int, seed: int) -> dict[str, Counter[str]]:
-    """Flip bits, the same number for each kind of file.
-
-    Args:
-        folders: Folders that the program wrote.
-        flips: Number of flips of all files together.
-        seed: Random seed.
-
-    Returns:
-        Number of flips by outcome, by kind of file.
-    """
+    """Flip bits, as many for each kind of file; return the numbers by outcome, by kind of file."""
     draw = random.Random(seed)  # noqa: S311
     targets = []
     for folder in folders:

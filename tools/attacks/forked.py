@@ -50,11 +50,8 @@ class ForkedCommand:
     ) -> None:
         """Fork the command.
 
-        Args:
-            words: Words of the command line after ``cxr``.
-            environment: All its environment variables.
-            output: File for all that it prints. None keeps it for `communicate`.
-            own_group: True starts a process group.
+        `words` follow ``cxr`` on the command line. The environment is complete. `output` takes all
+        that is printed; None keeps it for `communicate`.
         """
         self._printed = None
         if output is None:
@@ -80,8 +77,7 @@ class ForkedCommand:
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end; the exit status.
 
-        Raises:
-            subprocess.TimeoutExpired: It runs for longer than `timeout` seconds.
+        Raises subprocess.TimeoutExpired if it runs for longer than `timeout` seconds.
         """
         began = time.monotonic()
         # `Process.join` would also wait for the processes that the command has forked.
@@ -113,12 +109,7 @@ class ForkedCommand:
 def call_in_new_process(function: Callable[..., object], *arguments: object) -> None:
     """Call a function in a process of its own, from which it may fork commands.
 
-    Args:
-        function: Function of a module.
-        *arguments: Its arguments.
-
-    Raises:
-        RuntimeError: The function raised an exception, which is printed to stderr.
+    Raises RuntimeError if the function raised an exception, which is printed to stderr.
     """
     process = FORK_SERVER.Process(target=function, args=arguments)
     process.start()

@@ -139,8 +139,6 @@ class Attacked:
     """A command that is run again and again with a fresh folder.
 
     Attributes:
-        name: Name of the row.
-        words: Words of the command.
         copied: Inputs that are copied into the folder.
         work: Folder of the inputs.
         disk: Folder that the command writes.
@@ -180,15 +178,10 @@ class Attacked:
         return left + [f"{row}: still runs: {each}" for each in self.running()]
 
     def outcome(self, row: str, ended: Ended, reference: dict[str, str]) -> list[str]:
-        """Compare a finished command with one that was not killed.
+        """Return a line for each difference from a command that was not killed.
 
-        Args:
-            row: Name of the round.
-            ended: End of the command.
-            reference: Digests of the files of the command that was not killed.
-
-        Returns:
-            One line for each difference.
+        `row` is the name of the round; `reference` has the digests of the files of the other
+        command.
         """
         # If the output was complete when the command was killed, the same command reports this.
         complete = (
@@ -201,15 +194,7 @@ class Attacked:
 
 
 def finish(command: Running, seconds: float = _LONGEST_COMMAND) -> Ended:
-    """Wait for the end of a command, or end it if it takes too long.
-
-    Args:
-        command: Running command.
-        seconds: Longest time to wait, s.
-
-    Returns:
-        End of the command.
-    """
+    """Wait for the end of a command, or end it after so many seconds."""
     try:
         stderr = command.communicate(timeout=seconds)[1]
         return Ended(command.returncode, stderr.decode())
@@ -231,13 +216,7 @@ def modification_times(folder: Path) -> dict[Path, int]:
 def count_changes(command: Running, folder: Path, most: int | None = None) -> int:
     """Watch the folder of a command until it has changed so often, or the command has ended.
 
-    Args:
-        command: The command.
-        folder: The folder that it writes.
-        most: Changes to wait for; None waits for the end of the command.
-
-    Returns:
-        Number of files that were written, each as often as it was seen to change.
+    Each file counts as often as it was seen to change. None waits for the end of the command.
     """
     changes = 0
     before = modification_times(folder)
@@ -255,14 +234,7 @@ def count_changes(command: Running, folder: Path, most: int | None = None) -> in
 def kill_command(attacked: Attacked, row: str, most: int, plan: Plan) -> tuple[int, list[str]]:
     """Start a command and kill it, several times in a row.
 
-    Args:
-        attacked: The command.
-        row: Name of the round.
-        most: Most kills.
-        plan: When it is killed.
-
-    Returns:
-        Number of kills, and a line for each process that outlived its command.
+    Returns the number of kills, and a line for each process that outlived its command.
     """
     wrong = []
     kills = 0
@@ -284,16 +256,10 @@ def kill_command(attacked: Attacked, row: str, most: int, plan: Plan) -> tuple[i
 
 
 def attack(name: str, work: Path, disk: Path, plan: Plan) -> list[str]:
-    """Kill a command until there were enough kills.
+    """Kill a command of `material.COMMANDS` until there were enough kills.
 
-    Args:
-        name: A key of `material.COMMANDS`.
-        work: Folder of the inputs.
-        disk: Folder that the command writes; it is emptied for each round.
-        plan: How often and when.
-
-    Returns:
-        A line for everything that differs from a command that nobody killed.
+    The folder `disk` that it writes is emptied for each round. There is a line for everything that
+    differs from a command that nobody killed.
     """
     text, copied = material.COMMANDS[name]
     words = text.format(w=work, d=disk).split()

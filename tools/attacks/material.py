@@ -118,9 +118,7 @@ def make(folder: Path) -> Path:
 def complete(folder: Path, steps: Iterable[tuple[object, ...]]) -> None:
     """Run the commands whose output is not in the folder yet.
 
-    Args:
-        folder: The folder.
-        steps: For each command a file that it writes, then its words.
+    A step is a file that a command writes, then the words of the command.
     """
     for marker, *words in steps:
         if not (folder / str(marker)).is_file():

@@ -100,11 +100,8 @@ def summarise(counted: Iterable[Found]) -> dict[str, dict[str, float]]:
 def run(name: str, sets: int, seed: int, pool: ProcessPoolExecutor | None = None) -> Result:
     """Simulate the data sets of a design.
 
-    Args:
-        name: Name of the design.
-        sets: Number of data sets.
-        seed: Random seed; each set has a stream of its own, whatever the number of sets.
-        pool: Processes to draw in; None draws in this one.
+    Each set has a random stream of its own, whatever the number of sets. `pool` None draws in this
+    process.
     """
     numbers = range(sets)
     chunks = [numbers[start : start + _CHUNK] for start in range(0, sets, _CHUNK)]

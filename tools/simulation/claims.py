@@ -28,12 +28,7 @@ Result = cxr_compare.Result
 
 
 class Question(NamedTuple):
-    """A row of the table.
-
-    Attributes:
-        title: What the share is of.
-        promised: What the report promises, in %; empty if nothing.
-    """
+    """A row of the table: what the share is of, and what the report promises, in %, if anything."""
 
     title: str
     promised: str = ""
@@ -108,11 +103,7 @@ def sample_auroc(sample: Sample) -> float:
 
 
 class Truth:
-    """True values of a design, computed from many drawn images when they are first needed.
-
-    Attributes:
-        design: The design.
-    """
+    """True values of a design, computed from many drawn images when they are first needed."""
 
     def __init__(self, design: Design) -> None:
         self.design = design

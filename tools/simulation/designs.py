@@ -65,7 +65,6 @@ class Design:
     """One row of the table of designs.
 
     Attributes:
-        name: Unique name.
         claims: Names of the functions in `tools.simulation.claims` that count the claims.
         auroc: True AUROC of each system; ignored for detectors.
         patients: Number of test patients.
@@ -134,12 +133,7 @@ class Design:
         return drawn
 
     def drawn(self, rng: np.random.Generator, n_test: int | None = None) -> Drawn:
-        """Draw validation and test images.
-
-        Args:
-            rng: Random generator.
-            n_test: Number of test patients; None takes that of the design.
-        """
+        """Draw validation and test images, of `n_test` patients or of those of the design."""
         sizes = {"val": self.validation, "test": n_test or self.patients}
         if self.detector is None:
             skills = self.skills(rng)
@@ -217,12 +211,8 @@ def in_group(
 ) -> None:
     """Draw a group of patients or images; its scores may be higher, which the AUROC does not see.
 
-    Args:
-        rng: Random generator.
-        drawn: Data, which get the column ``sex`` (by patient) or ``view`` (by image).
-        share: Share of the patients or images in the group.
-        by_image: True if images, not patients, are drawn into the group.
-        shift: Number by which the log-odds of all scores of the group are higher.
+    The drawn data get the column ``sex`` (by patient) or ``view`` (by image). `shift` is the number
+    by which the log-odds of all scores of the group, a share of the data, are higher.
     """
     inside = rng.random(len(drawn.truth)) < share
     if not by_image:

@@ -75,10 +75,8 @@ _WITHOUT_BOX = (0.45, 0.10, 0.02)
 class Sample:
     """Images with labels, and the scores of several models on them.
 
-    Attributes:
-        y_true: True for positive images, shape ``(N,)``.
-        scores: Scores of each model in (0, 1), shape ``(models, N)``.
-        patients: Patient of each image as an index from 0, shape ``(N,)``.
+    `y_true` is bool ``(N,)``; the scores are in (0, 1), ``(models, N)``; patients are indices from
+    0, ``(N,)``.
     """
 
     y_true: npt.NDArray[np.bool_]
@@ -110,12 +108,9 @@ def skill_spread(auroc: float, between_seeds: float) -> float:
 def cluster_sizes(rng: np.random.Generator, n_patients: int, kind: str) -> Integers:
     """Draw the number of images of each patient, shape ``(n_patients,)``.
 
-    Args:
-        rng: Random generator.
-        n_patients: Number of patients.
-        kind: ``one`` (one image each), ``1-3``, ``1-60`` (Pareto: most patients have one or two),
-            ``rsna`` or ``nih`` (numbers as in these data sets), or ``giant`` (one patient with 100
-            images, all others with one).
+    `kind` is ``one`` (one image each), ``1-3``, ``1-60`` (Pareto: most patients have one or two),
+    ``rsna`` or ``nih`` (numbers as in these data sets), or ``giant`` (one patient with 100 images,
+    all others with one).
     """
     if kind in IMAGES_PER_PATIENT:
         table = IMAGES_PER_PATIENT[kind]
@@ -145,20 +140,9 @@ def draw(
 ) -> Sample:
     """Draw a sample in which at least two patients have a positive and two a negative image.
 
-    Args:
-        rng: Random generator.
-        n_patients: Number of patients.
-        skills: Shift of positive images of each training seed, by system.
-        clusters: Number of images of a patient, see `cluster_sizes`.
-        prevalence: Share of positive images, in (0, 1).
-        n_positive: Exact number of positive images; needs one image per patient. None draws labels
-            that correlate within a patient.
-        noise: Shares of the variance of the noise.
-        law: Distribution of the scores.
-        labels_alike: Correlation of the latent labels of a patient's images.
-
-    Returns:
-        The images, with one row of scores for each seed of each system.
+    `skills` are the shifts of positive images of each training seed, by system; the scores have a
+    row for each. `clusters` is a kind of `cluster_sizes`. `n_positive` needs one image per patient;
+    None draws labels that correlate within a patient, by `labels_alike` of their latent values.
     """
     while True:
         owner = np.repeat(np.arange(n_patients), cluster_sizes(rng, n_patients, clusters))
@@ -253,10 +237,8 @@ _FAINTEST = -2.3  # evidence without which there is no box
 class BoxedImages:
     """Images with true boxes, and the boxes of two detectors.
 
-    Attributes:
-        sample: Labels and patients; its scores are of no use.
-        lesions: True boxes: ``image`` (index of the image) and the columns of `EDGES`.
-        boxes: Predicted boxes of each detector, with a column ``score``, too.
+    `lesions` are true boxes: ``image`` (index of the image) and the columns of `EDGES`. `boxes` are
+    those of each detector, with a column ``score``, too. The scores of `sample` are of no use.
     """
 
     sample: Sample
@@ -289,15 +271,7 @@ def draw_images(
     Both detectors see the same lesions and the same locations that look like a lesion. What each
     finds, where it draws the box and how confident it is correlates between them.
 
-    Args:
-        rng: Random generator.
-        n_patients: Number of patients.
-        clusters: Number of images of a patient, see `cluster_sizes`.
-        law: Distribution of the boxes of both detectors.
-        prevalence: Share of positive images.
-
-    Returns:
-        Images with lesions and boxes.
+    `clusters` is a kind of `cluster_sizes`.
     """
     sample = draw(rng, n_patients, [[0.0]] * 2, clusters=clusters, prevalence=prevalence)
     of_image = logit(sample.scores)

@@ -27,11 +27,9 @@ def _measure(
 ) -> Callable[[np.random.Generator], Found]:
     """Return a simulation of two systems whose AUROC is the same for every finding.
 
-    Args:
-        patients: Number of patients.
-        most_images: Largest number of images of a patient; all numbers from 1 are equally likely.
-        least: Share of positive images of the rarest finding; that of the most frequent is 0.4.
-        repeated: True for one finding, with a share of 0.2, that is given 14 times.
+    All numbers of images of a patient up to `most_images` are equally likely. `least` is the share
+    of positive images of the rarest finding; that of the most frequent is 0.4. `repeated` gives one
+    finding, with a share of 0.2, 14 times.
     """
     shares = [0.2] if repeated else np.geomspace(least, 0.4, _FINDINGS).tolist()
     truth = float(norm.cdf(_GAP / np.sqrt(2)))
