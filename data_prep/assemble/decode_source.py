@@ -33,10 +33,10 @@ from cxr_compare.data_prep.work.shards import Shard, ShardedWork
 def decode_source(
     tables: SourceTables, writer: DecodeWriter, stored: pd.DataFrame, options: PrepareOptions
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Decode the images of a source whose facts are neither in `stored` nor in the writer.
+    """Decode the images of a source that are not yet known.
 
-    `stored` holds the facts of a complete data set to which images are added; the writer has those
-    of an interrupted call. Returned are the facts of the images that can be used, and a table
+    `stored` has the facts of a complete data set to which images are added, and the writer those of
+    an interrupted call. Returned are the facts of the images that can be used, and a table
     ``image_id, stage, reason`` of those that cannot.
     """
     images = tables.images

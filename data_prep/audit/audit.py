@@ -251,9 +251,9 @@ def audit(
     """Search a data set for faults that would make results wrong; the most serious come first.
 
     Without `pixels`, images that may be copies of each other are compared by fingerprints only.
-    `near` and `text` (from `find_burned_in_text`) hand over what was sought before: without `near`
-    the pairs are searched now, without `text` no burned-in text is reported. None for
-    `measure_shortcuts` omits that check. The workers decode images that may be copies.
+    `near` is the result of an earlier search for such pairs; None searches for them. `text` is from
+    `find_burned_in_text`, None if no text was sought in the pixels. None for `measure_shortcuts`
+    omits that check. The workers decode images that may be copies.
     """
     images = with_optional_columns(dataset.images)
     # Several checks group by patient: codes are compared much faster than texts.

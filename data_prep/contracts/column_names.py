@@ -24,12 +24,8 @@ def names_by_role() -> dict[str, list[str]]:
 def column_names(role: str) -> tuple[str, ...]:
     """Return the names by which a column with a given content is recognised, the most exact first.
 
-    The role is a key of the package's file ``column_names.toml``; the names are as in
-    `names_by_role`.
-
-    Example:
-        >>> "filename" in column_names("file"), "prob" in column_names("score")
-        (True, True)
+    The role is a key of the package's file ``column_names.toml``, such as ``score``; the names are
+    as in `names_by_role`.
     """
     return tuple((_TABLE["names"] | _TABLE["predictions"] | _TABLE["boxes"])[role])
 

@@ -97,7 +97,7 @@ class _StoredCopies(Record, kind="near_duplicates"):
             invalid.
         pixels: Name of the folder with resized images whose pixels were compared, such as
             ``letterbox-160``; None if only fingerprints were compared.
-        candidates: See `NearDuplicates`, as for `undecided` and `complete`.
+        candidates: As in `NearDuplicates`; so are `undecided` and `complete`.
         pairs: For each pair: both image ids, number of differing bits of the fingerprints, how the
             second image is turned, and correlation of the pixels (None if they were not compared).
     """

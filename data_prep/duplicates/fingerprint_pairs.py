@@ -171,9 +171,9 @@ def turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def inverted_words() -> np.ndarray:
-    """Return which words of a fingerprint each turn inverts, bool ``(8, words)`` as in `TURNS`.
+    """Return which words of a fingerprint each of the eight turns inverts, bool ``(8, words)``.
 
-    See `turned_distances` for words and turns.
+    The rows are in the order of `TURNS`; see `turned_distances` for words and turns.
     """
     negative, mirrored, upside_down = np.array(list(TURNS.values())).T[:, :, None]
     odd_x, odd_y = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)

@@ -58,7 +58,7 @@ def require_images(source: PixelSource, image_ids: pd.Index) -> None:
 
 
 def pixels_file(dataset_folder: Path, size: int) -> Path:
-    """Return the array with all images of a data set as squares of one side, px (its pixel store).
+    """Return the file of all images of a data set as squares of one side, px (its pixel store).
 
     The file need not exist. A size that no store may have is refused.
 
