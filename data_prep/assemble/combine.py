@@ -60,7 +60,8 @@ def combine(
     put before the id. Patients with the same id (``nih:00019124``) count as one patient. A finding
     (disease) that a data set does not label is unknown on its images. Patients are assigned to
     train, validation and test again; patients of two sets who share an image are not separated.
-    Images that are unused in their set stay unused. `exclude` is a list as of `read_exclusions`.
+    Images that are unused in their set stay unused. `exclude` is a file as for
+    `read_exclusions`.
 
     Refused are fewer than two data sets, sets that hold the same images or define a target
     differently, sets whose ids were hashed with different keys, and an option that names an unknown

@@ -35,7 +35,7 @@ class PrepareOptions:
         add: True adds new images of the user's folder to a complete data set.
         join: Folders of all shards of this work, whose images are taken over; empty if the images
             are decoded.
-        measure_shortcuts: None omits this check.
+        measure_shortcuts: Function for the check of shortcuts, as in `audit`; None omits it.
     """
 
     format: str | None

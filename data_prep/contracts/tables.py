@@ -289,7 +289,7 @@ def require_members(ids: pd.Series, images: pd.DataFrame, path: Path) -> None:
 
 
 def frame_digest(frame: pd.DataFrame, columns: Iterable[str]) -> str:
-    """Return a digest of some columns of a table, 16 hexadecimal digits, for any order of its rows."""
+    """Return a digest, 16 hexadecimal digits, of some columns of a table with rows in any order."""
     names = list(columns)
     hashes = np.sort(pd.util.hash_pandas_object(frame[names], index=False).to_numpy())
     return hashlib.sha256(",".join(names).encode() + hashes.tobytes()).hexdigest()[:16]

@@ -41,8 +41,9 @@ def find_dataset_copies(
     """Find images of a data set that are nearly equal copies of each other.
 
     The result is stored in the data set folder, and used again as long as the images stay the same.
-    `decode` replaces the decode table of the folder. With `pixels`, the pixels of two images are
-    compared, too, if their fingerprints are too different to be sure that they are copies.
+    Without `decode`, the decode table of the folder is read. With `pixels`, the pixels of two
+    images are compared, too, if their fingerprints are too different to be sure that they are
+    copies.
     """
     if decode is None:
         decode = dataset.optional_table("decode")

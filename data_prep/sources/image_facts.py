@@ -24,7 +24,7 @@ LONGEST_SIDE_PX = 1_000_000
 def read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
     """Return the facts of a table's rows, with ``image_id``; a cell without a fact is missing.
 
-    With `sizes`, the width and height of images, of which its boxes are, are read, too.
+    With `sizes`, the width and height of the images that its boxes are of are read, too.
     """
     facts = table.images[["image_id"]].copy()
     for role, columns in table.columns.items():
