@@ -76,7 +76,6 @@ class ImageFile:
     """An image file of a data set, with the facts that reading it needs.
 
     Attributes:
-        path: Path of the file.
         sha256: SHA-256 digest that the file had when the data set was prepared; None for a file
             that no data set holds.
     """
@@ -85,14 +84,9 @@ class ImageFile:
     sha256: str | None
 
     def read(self) -> np.ndarray:
-        """Decode the file into the grey levels that a viewer displays.
+        """Decode the file into the grey levels that a viewer displays, uint8 ``(H, W)``.
 
-        Returns:
-            Grey levels, uint8, shape ``(H, W)``.
-
-        Raises:
-            InputError: The file is missing, cannot be read as an image, or has another digest than
-                `sha256`.
+        A file that is missing, is no image, or has another digest than `sha256` is refused.
         """
         # Imported here: evaluating without pixels needs no decoder.
         from cxr_compare.data_prep.images.image import read_image

@@ -89,20 +89,10 @@ def _user_choices(options: PrepareOptions, key: bytes | None) -> dict[str, Any]:
 def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Summary:
     """Make a data set folder (tables, splits, images, checks) from a user's folder of images.
 
-    Every image is decoded once. An interrupted call can be repeated, and then continues. A complete
-    data set is not changed, except that resized images of further sizes are added.
-
-    Args:
-        source: Folder of images and labels, or for some formats the path of a label table.
-        out: Data set folder to make.
-        options: Options of the user, such as the format and the split.
-
-    Returns:
-        The numbers of images, patients and labels, and the files that were left out.
-
-    Raises:
-        InputError: The images or labels cannot be read, or `out` contains other files or a data set
-            with other options.
+    For some formats the source is the path of a label table. Every image is decoded once. An
+    interrupted call can be repeated, and then continues. A complete data set is not changed, except
+    that resized images of further sizes are added. A folder with other files, or with a data set
+    with other options, is refused.
     """
     out = Path(out)
     request = _read_request(Path(source), out, options)
@@ -145,18 +135,9 @@ def prepare_shard(
 ) -> tuple[Path, int]:
     """Decode every n-th image of a source into a folder of its own, which a later call joins.
 
-    Args:
-        source: As `prepare` takes it.
-        out: Data set folder that is made when all shards are joined.
-        options: As `prepare` takes them; a call with `join` has the same.
-        shard: The images to decode.
-
-    Returns:
-        The folder of the shard, and the number of its images that were decoded.
-
-    Raises:
-        InputError: The images or labels cannot be read, or the folder contains other files or a
-            shard with other options.
+    `out` is the data set folder that is made when all shards are joined; the joining call has the
+    same options but for `join`. Returned are the folder of the shard, and the number of its images
+    that were decoded. A folder with other files, or with a shard with other options, is refused.
     """
     out = Path(out)
     request = _read_request(Path(source), out, options)

@@ -58,22 +58,12 @@ def mean_p_value(
     The p-value comes from a betting game: a bettor starts with a wealth of 1 and, before each
     value, stakes part of it on a mean above `mean`. If the hypothesis holds, the wealth reaches 1 /
     p with a probability of at most p. The values may come in any order. Each bet is the best one
-    for reaching a wealth of ``1 / error`` with the remaining values.
+    for reaching a wealth of ``1 / error`` with the remaining values; betting stops once the p-value
+    is at most `error`, the significance level with which it will be compared.
 
-    Args:
-        values: Independent values in [0, `upper`]; R samples of n values, shape ``(R, n)``, or one
-            sample, shape ``(n,)``.
-        mean: Mean under the hypothesis, one for all samples or shape ``(R,)``.
-        upper: Largest value that is possible.
-        error: Significance level with which the p-value will be compared, in (0, 1). Betting stops
-            once the p-value is at most this level.
-
-    Returns:
-        One p-value for each sample, shape ``(R,)``: 1 divided by the largest wealth that was
-        reached, and 1 for a sample without values.
-
-    Raises:
-        InputError: A value lies outside [0, `upper`].
+    The values lie in [0, `upper`]; R samples are ``(R, n)``, one sample ``(n,)``. `mean` is one for
+    all samples or ``(R,)``. The p-values, ``(R,)``, are 1 divided by the largest wealth that was
+    reached, and 1 for a sample without values.
 
     Source:
         Waudby-Smith and Ramdas 2024; Voracek and Orabona 2025.
@@ -105,17 +95,8 @@ def mean_interval(values: npt.ArrayLike, level: float = LEVEL) -> Floats:
     half of the error ``1 - level``. A bettor whose wealth becomes large refutes this number as the
     mean. The interval contains the numbers that neither bettor refutes.
 
-    Args:
-        values: Independent values in [0, 1]; R samples of n values, shape ``(R, n)``, or one
-            sample, shape ``(n,)``.
-        level: Confidence level: smallest probability that the interval contains the mean, in (0,
-            1).
-
-    Returns:
-        Lower and upper end for each sample, shape ``(R, 2)``; 0 and 1 for a sample without values.
-
-    Raises:
-        InputError: A value lies outside [0, 1].
+    The values lie in [0, 1]; R samples are ``(R, n)``, one sample ``(n,)``. The lower and upper
+    ends are ``(R, 2)``; 0 and 1 for a sample without values.
 
     Source:
         Waudby-Smith and Ramdas 2024.
@@ -130,21 +111,11 @@ def mean_interval(values: npt.ArrayLike, level: float = LEVEL) -> Floats:
 
 
 def shuffled_sample(values: npt.ArrayLike, upper: float = 1.0) -> Floats:
-    """Scale values to [0, 1], and bring them into a fixed pseudo-random order.
+    """Scale values in [0, `upper`] to [0, 1], and bring them into a fixed pseudo-random order.
 
-    The p-value and the interval of this module depend on the order of the values. The fixed order
-    keeps a user from trying several orders.
-
-    Args:
-        values: Values in [0, `upper`]; R samples of n values, shape ``(R, n)``, or one sample,
-            shape ``(n,)``.
-        upper: Largest value that is possible; it becomes 1.
-
-    Returns:
-        The scaled values, shape ``(R, n)``. The order depends on n only.
-
-    Raises:
-        InputError: A value lies outside [0, `upper`].
+    The p-value and the interval of this module depend on the order of the values. The fixed order,
+    which depends on n only, keeps a user from trying several orders. R samples are ``(R, n)``, one
+    sample ``(n,)``; the result is ``(R, n)``. Another value is an `InputError`.
 
     Example:
         >>> sorted(shuffled_sample([1, 2, 4], upper=4)[0].tolist())
@@ -198,17 +169,11 @@ def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     most p, however small the reference is. A value between two multiples of 1/12 counts in part as
     either; no bet gains from that, because the logarithm is concave.
 
-    Args:
-        values: Values in [0, 1] in the order of their days, shape ``(R, n)``; each of the R rows is
-            a separate series, tested separately.
-        day: Day of each value, in ascending order, shape ``(n,)``: 0 for the reference, which has
-            at least one value, then 1, 2, and so on. A day without a value leaves the evidence as
-            it is.
-
-    Returns:
-        Evidence (e-value) after each distinct day of the stream, shape ``(R, days)``, at most 1e12.
-        Time and memory grow with the number of days that have values, however far apart these days
-        are.
+    The values lie in [0, 1] and are in the order of their days, ``(R, n)``; each row is a separate
+    series, tested separately. The days ascend, ``(n,)``, and the reference has at least one value;
+    a day without a value leaves the evidence as it is. The evidence (e-value, at most 1e12) is
+    ``(R, days)``, after each distinct day of the stream. Time and memory grow with the number of
+    days that have values, however far apart these days are.
 
     Source:
         The mixture over starts is taken from Shin, Ramdas and Rinaldo 2024 (e-detectors), NEJSDS
@@ -232,14 +197,9 @@ def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     day of change and bets on it. The bettors whose supposed day fits the values gain most. The
     share of a day is the share of the final wealth that belongs to the bettors of this day.
 
-    Args:
-        values: Values of one series in [0, 1], in the order of their days, shape ``(n,)``.
-        day: Day of each value, in ascending order, shape ``(n,)``: 0 for the reference (the values
-            from before any change), then 1, 2, and so on.
-
-    Returns:
-        Shares that add up to 1, one for each distinct day but the last, shape ``(days - 1,)``. Each
-        share belongs to the changes between its day and the next distinct day.
+    Values and days, ``(n,)``, are as there, but of one series. The shares, ``(days - 1,)``, add up
+    to 1, one for each distinct day but the last; each belongs to the changes between its day and
+    the next distinct day.
 
     Source:
         The mixture of `change_evidence`.
@@ -262,19 +222,11 @@ def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
 def start_quantiles(
     shares: Floats, day: npt.ArrayLike, quantiles: npt.ArrayLike
 ) -> npt.NDArray[np.int64]:
-    """Find quantiles of the day of change from the shares that `start_shares` returns.
+    """Find quantiles of the day of change from the result of `start_shares` for the same days.
 
     The share of a day says how likely the change began after it. With the quantiles 0.1 and 0.9,
-    for example, the change began between the two resulting days with a share of 80 %.
-
-    Args:
-        shares: Result of `start_shares`, shape ``(days - 1,)``, where ``days`` is the number of
-            distinct days.
-        day: Day of each value, the same as for `start_shares`.
-        quantiles: Quantiles in [0, 1], shape ``(Q,)``.
-
-    Returns:
-        The day at each quantile, shape ``(Q,)``; a day without a value may be among the results.
+    for example, the change began between the two resulting days with a share of 80 %. The day at
+    each of Q quantiles, ``(Q,)``, may be one without a value.
 
     Example:
         >>> start_quantiles(np.array([0.2, 0.8]), [0, 1, 2], [0.1, 0.9]).tolist()
@@ -319,9 +271,7 @@ def _log_evidence(tally: Floats, days: npt.NDArray[np.int64]) -> Floats:
 class StartWeights(NamedTuple):
     """Division of the wealth of `change_evidence` among the supposed days of a change.
 
-    That function measures the evidence for a change of a mean by the wealth of bettors, who have a
-    wealth of 1 together at the beginning. Each bettor supposes that the change begins after one
-    day, and bets on the change from then on. All values are logarithms of shares of that wealth.
+    All values are logarithms of shares of the wealth of 1 with which all bettors begin.
 
     Attributes:
         starting: Logarithm of the share whose bets start between each day and the next one, shape
@@ -337,19 +287,12 @@ class StartWeights(NamedTuple):
 def start_weights(days: npt.NDArray[np.int64]) -> StartWeights:
     """Compute which share of the wealth of `change_evidence` starts to bet after each day.
 
-    That function measures the evidence for a change of a mean by the wealth of bettors, who have a
-    wealth of 1 together at the beginning. Each bettor supposes that the change begins after one
-    day, and starts to bet on the change then. Bettors whose day has no value bet like those who
-    start after the day before it. The first bettors start right after the reference, which is day
-    0.
+    Each bettor supposes that the change begins after one day, and starts to bet on it then. Bettors
+    whose day has no value bet like those who start after the day before it. The first bettors start
+    right after the reference, which is day 0.
 
-    Args:
-        days: Distinct days that have values, in ascending order, shape ``(D,)``; the first is 0,
-            the reference (values from before any change).
-
-    Returns:
-        Shares as logarithms, shape ``(D - 1,)`` each. The shares that start by the last day and the
-        share that still waits then add up to 1.
+    The D distinct days that have values ascend from 0. The shares that start by the last day and
+    the share that still waits then add up to 1.
 
     Example:
         >>> weights = start_weights(np.array([0, 1, 2]))

@@ -60,28 +60,12 @@ def combine(
     put before the id. Patients with the same id (``nih:00019124``) count as one patient. A finding
     (disease) that a data set does not label is unknown on its images. Patients are assigned to
     train, validation and test again; patients of two sets who share an image are not separated.
-    Images that are unused in their set stay unused.
+    Images that are unused in their set stay unused. `exclude` is a file as for
+    `read_exclusions`.
 
-    Args:
-        folders: Data set folders, at least two.
-        out: Folder of the combined data set.
-        name: Name of the combined data set. None takes the name of the folder.
-        rule: Shares of patients for validation and test, number of folds and seed of the
-            random draw; None takes the defaults of `SplitRule`.
-        targets: By name of a further target, the findings of which any makes an image positive;
-            None adds no target.
-        exclude: CSV file with the column ``image_id`` of images to leave out; None leaves out no
-            image.
-        measure_shortcuts: Function that measures, for the check of the data set, how well metadata
-            and image borders predict each label. None omits this check.
-
-    Returns:
-        The numbers of images, patients and labels of the combined data set.
-
-    Raises:
-        InputError: There are fewer than two data sets, two of them hold the same images or define a
-            target differently, or an option names an unknown image or finding. A data set whose ids
-            were hashed with another key is refused, too.
+    Refused are fewer than two data sets, sets that hold the same images or define a target
+    differently, sets whose ids were hashed with different keys, and an option that names an unknown
+    image or finding.
     """
     out = Path(out)
     rule = rule or SplitRule()

@@ -26,26 +26,13 @@ def merge_targets(
 ) -> SourceTables:
     """Add targets to a combined data set: those of the joined data sets (parts) and the user's.
 
-    A target is one or several findings that together make an image positive.
-
-    An image is negative for a target only if all its findings are absent. If one part labels only
-    lung opacity and another part only pneumonia, a target of both findings would therefore have no
-    negatives. If no part labels all findings of a user's target, the target becomes a finding of
-    its own. It is present on an image if any of the findings is present, and absent if all findings
-    that the part of the image labels are absent. Boxes are copied to the new finding.
-
-    Args:
-        tables: Joined tables of the data sets.
-        part_targets: By name of a joined data set, its targets by name.
-        part_findings: By name of a joined data set, its findings table (state of each finding by
-            image and reader).
-        user_targets: Names of the findings of each target that the user defined, by its name.
-
-    Returns:
-        The tables with the targets, the findings that were made for them, and notes for the user.
-
-    Raises:
-        InputError: Parts define a target differently, or a target names an unknown finding.
+    `part_targets` and `part_findings` have the name of a part as key, `user_targets` that of a
+    target. An image is negative for a target only if all its findings are absent. If one part
+    labels only lung opacity and another part only pneumonia, a target of both findings would
+    therefore have no negatives. If no part labels all findings of a user's target, the target
+    becomes a finding of its own. It is present on an image if any of the findings is present, and
+    absent if all findings that the part of the image labels are absent. Boxes are copied to the new
+    finding. Parts that define a target differently, and unknown findings, are refused.
     """
     findings = {name: reference_only(table) for name, table in part_findings.items()}
     targets: dict[str, Target] = {}
@@ -96,10 +83,6 @@ def reference_only(table: pd.DataFrame) -> pd.DataFrame:
 
     A label table may have rows of several people (readers). The rows of the reader ``reference``
     are the final labels, which training and evaluation use.
-
-    Args:
-        table: Table with the column ``reader``, such as the findings table (state of each finding
-            by image and reader).
     """
     return table[table["reader"] == REFERENCE_READER]
 

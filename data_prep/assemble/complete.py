@@ -19,16 +19,10 @@ _FROM_HEADER = ("view", "sex", "age_years", "spacing_row_mm", "spacing_col_mm")
 
 
 def misfits(tables: SourceTables, facts: pd.DataFrame) -> pd.DataFrame:
-    """Find images that are not of the size that their labels state.
+    """Find images that are not of the size (px) that their labels state.
 
-    The boxes of images were checked against the files when they were read.
-
-    Args:
-        tables: Tables that were read from the user's files.
-        facts: Table with ``image_id``, ``width`` and ``height`` (px) of the decoded images.
-
-    Returns:
-        One row for each such image with ``image_id``, ``stage`` and ``reason``.
+    There is one row for each such image, with ``image_id``, ``stage`` and ``reason``. The boxes of
+    images were checked against the files when they were read.
     """
     sizes = facts[["image_id", "width", "height"]].astype({"width": "float64", "height": "float64"})
     stated = tables.images.reindex(columns=["image_id", "width", "height"])
@@ -48,17 +42,10 @@ def misfits(tables: SourceTables, facts: pd.DataFrame) -> pd.DataFrame:
 def complete_tables(
     tables: SourceTables, facts: pd.DataFrame, failed: pd.DataFrame
 ) -> tuple[SourceTables, pd.DataFrame]:
-    """Add facts of the decoded image files, such as sizes, to the tables of a data set.
+    """Add facts of the decoded image files to the tables, and return them with the decode table.
 
-    Args:
-        tables: Tables that were read from the user's files: images, findings, boxes and others.
-        facts: Facts of the images that can be used.
-        failed: Images that cannot be used, with ``image_id``, ``stage`` and ``reason``.
-
-    Returns:
-        The completed tables, and the decode table, which says for each image how its file was
-        decoded. Images that cannot be used are removed from the tables and listed in the table
-        ``excluded``.
+    The decode table says for each image how its file was decoded. Images in `failed` (``image_id``,
+    ``stage``, ``reason``) are removed from the tables and listed in the table ``excluded``.
     """
     images = _complete_images(tables.images, facts)
     ids = images["image_id"]

@@ -35,11 +35,7 @@ SplitAndOrigin = tuple[pd.DataFrame, SplitOrigin]
 
 
 class _Settings(Record, kind="settings"):
-    """``settings.json`` of a data set folder that is not complete yet.
-
-    Attributes:
-        settings: Options with which the data set is being prepared.
-    """
+    """``settings.json`` of a data set folder that is not complete yet."""
 
     settings: dict[str, Any]
 
@@ -49,8 +45,6 @@ class SetPlan:
     """Choices of the user that define a prepared data set. Other choices make another data set.
 
     Attributes:
-        name: Name of the data set in reports, such as ``nih``.
-        rule: Shares of patients for validation and test, folds and seed of the random draw.
         settings: All options of the user by name, ready for JSON.
         split: Assignment to train, validation and test that is stored as ``default``:
             ``"official"`` for that of the publisher, the user's own table with a record of its
@@ -118,21 +112,10 @@ _SETTINGS = "settings.json"
 
 
 def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bool:
-    """Check the folder of a data set, and return True if nothing remains to be prepared.
+    """Return True if a folder holds the complete data set of these settings.
 
-    Args:
-        out: Folder of the data set.
-        settings: Options of the user by name, as the folder records them. A folder with other
-            options raises an error.
-        add: True if new images of the user's files are to be added; files that changed since are
-            then no error.
-
-    Returns:
-        True if the folder holds the complete data set that these settings describe. False if the
-        folder is empty or incomplete, or if the user's files have changed and `add` is True.
-
-    Raises:
-        InputError: The folder holds something else, or a data set with other settings.
+    False means that it is empty or incomplete, or that the user's files have changed and `add`
+    allows it. A folder of something else, or of a data set with other settings, is refused.
     """
     growing = ("source_id", "exclude")
     record: DataSetInfo | _Settings | None = None
@@ -160,13 +143,7 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
 
 
 def begin_set(out: Path, settings: dict[str, Any]) -> None:
-    """Mark a folder as an unfinished data set, so that a repeated call can continue it.
-
-    Args:
-        out: Folder of the data set.
-        settings: Options of the user by name, by which a later call recognises that it has the same
-            options.
-    """
+    """Mark a folder as an unfinished data set, which a call with the same options can continue."""
     _Settings(settings=settings).write(make_folder(out / WORK_FOLDER) / _SETTINGS)
 
 
@@ -179,21 +156,10 @@ def write_set(
     measure_shortcuts: MeasureShortcuts | None = None,
     workers: Workers = 1,
 ) -> None:
-    """Write all files of a data set folder except the resized images.
+    """Write all files of a data set folder except the resized images, ``dataset.json`` last.
 
-    ``dataset.json`` is written last. Existing splits (assignments to train, validation and test)
-    are kept and extended to new images.
-
-    Args:
-        out: Folder of the data set.
-        tables: Complete tables: images, findings, boxes and others.
-        decode: Decode table: one row for each image, with how its file was decoded and what was
-            measured on its pixels.
-        plan: Name, options and rule for the split, as the user chose them.
-        measure_shortcuts: Function that measures, for the check of the data set, how well metadata
-            and image borders predict each label. None omits this check.
-        workers: Number of processes, or the Ray cluster, that decode images which may be copies of
-            each other.
+    Existing splits (assignments to train, validation and test) are kept and extended to new images.
+    The workers decode images that may be copies of each other.
     """
     info = DataSetInfo(
         name=plan.name,

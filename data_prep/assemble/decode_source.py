@@ -35,18 +35,9 @@ def decode_source(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Decode the images of a source that are not yet known.
 
-    Args:
-        tables: Tables that were read from the user's files.
-        writer: Writer of facts and squares, with those of an interrupted call.
-        stored: Facts of the images of a complete data set to which images are added.
-        options: Options of the user.
-
-    Returns:
-        Two tables: the facts of the images that can be used, and those that cannot, with their
-        ``image_id``, ``stage`` and ``reason``.
-
-    Raises:
-        InputError: The disk is full.
+    `stored` has the facts of a complete data set to which images are added, and the writer those of
+    an interrupted call. Returned are the facts of the images that can be used, and a table
+    ``image_id, stage, reason`` of those that cannot.
     """
     images = tables.images
     known = unchanged_facts(tables, _latest(stored, writer.facts()))["image_id"]
@@ -77,16 +68,11 @@ def decode_source(
 def decode_shard(
     tables: SourceTables, folder: Path, work: ShardedWork, shard: Shard, options: PrepareOptions
 ) -> int:
-    """Decode every n-th image of a source into a folder of its own; a repeated call goes on.
+    """Decode every n-th image of a source into a folder of its own, and return their number.
 
-    What depends on all images, such as copies, splits and the audit, is made when the shards are
-    joined, by the code that makes it without shards.
-
-    Returns:
-        The number of images that were decoded.
-
-    Raises:
-        InputError: The folder contains other files or a shard of other work, or the disk is full.
+    A repeated call goes on. What depends on all images, such as copies, splits and the audit, is
+    made when the shards are joined, by the code that makes it without shards. A folder with other
+    files, or with a shard of other work, is refused.
     """
     if tables.images["path"].isna().all():
         raise InputError(f"{tables.root}: the source gives no images, so it has no shards")
@@ -110,16 +96,9 @@ def take_shards(
 ) -> None:
     """Take over the images of all shards in the order in which one call would decode them.
 
-    An image that a shard could not decode is tried again afterwards, as by a call that goes on.
-
-    Args:
-        folders: Folders of all shards, by their number; empty if there are none.
-        tables: Tables that were read from the user's files.
-        writer: Writer of facts and squares, with those of an interrupted call.
-        options: Options of the user.
-
-    Raises:
-        InputError: A shard is damaged, or the disk is full.
+    The folders stand in the order of their numbers; without any, nothing happens. An image that a
+    shard could not decode is tried again afterwards, as by a call that goes on. A damaged shard is
+    refused.
     """
     if not folders:
         return

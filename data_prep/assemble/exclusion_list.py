@@ -15,17 +15,9 @@ from cxr_compare.data_prep.sources.source_tables import SourceTables
 
 
 def read_exclusions(path: Path) -> pd.DataFrame:
-    """Read the user's list of images to leave out of a data set.
+    """Read the user's list of images to leave out, with columns ``image_id`` and ``reason``.
 
-    Args:
-        path: CSV file with the column ``image_id`` and optionally ``reason``.
-
-    Returns:
-        A table with columns ``image_id`` and ``reason``. A missing reason becomes the name of the
-        file.
-
-    Raises:
-        InputError: The file cannot be read or lacks the column ``image_id``.
+    The CSV file needs the column ``image_id``; a missing reason becomes the name of the file.
     """
     rows = read_text_table(path, ["image_id"], ["reason"])
     rows["reason"] = rows["reason"].mask(rows["reason"] == "", f"named in {path.name}")
@@ -33,20 +25,9 @@ def read_exclusions(path: Path) -> pd.DataFrame:
 
 
 def exclude_listed(tables: SourceTables, listed: pd.DataFrame, path: Path) -> SourceTables:
-    """Remove images that the user listed from all tables of a data set.
+    """Move the listed images (``image_id``, ``reason``) from all tables to the table ``excluded``.
 
-    They are entered into the table ``excluded`` with their reasons.
-
-    Args:
-        tables: Tables that were read from the user's files: images, findings, boxes and others.
-        listed: Table with columns ``image_id`` and ``reason``, one row for each image to leave out.
-        path: File of the list, for messages.
-
-    Returns:
-        The tables without these images.
-
-    Raises:
-        InputError: The list names an unknown image, or all images.
+    `path` is the file of the list, for messages. A list of unknown images, or of all, is refused.
     """
     images = tables.images
     ids = listed["image_id"]

@@ -13,18 +13,11 @@ from cxr_compare.data_prep.sources.source_tables import SourceTables
 
 
 def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[str, str]]:
-    """Replace the ids of images, patients and studies in all tables by keyed hashes.
+    """Replace the ids of images, patients and studies by keyed hashes; return new image ids by old.
 
-    The prefix of a patient id is kept: ``dicom:17`` becomes ``dicom:`` and 24 hexadecimal digits.
-    Paths are not changed, because the images must still be read; `hide_paths` replaces them before
-    tables are written.
-
-    Args:
-        tables: Tables that were read from the user's files: images, findings, boxes and others.
-        key: Secret key of the hash, 16 to 4,096 bytes.
-
-    Returns:
-        The tables with new ids, and the new image id by the old one.
+    The key has 16 to 4,096 bytes. The prefix of a patient id is kept: ``dicom:17`` becomes
+    ``dicom:`` and 24 hexadecimal digits. Paths are not changed, because the images must still be
+    read; `hide_paths` replaces them before tables are written.
     """
     images = tables.images.copy()
     frames = (images, tables.findings, tables.boxes, tables.box_coverage, tables.split)

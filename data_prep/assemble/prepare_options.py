@@ -21,31 +21,21 @@ class PrepareOptions:
     Attributes:
         format: Name of the format of the user's files, such as ``nih``; None raises an error that
             suggests a likely format.
-        read: Options for reading the labels, such as how labels of several people are joined.
         name: Name of the data set in reports; None takes the name of the folder.
         sizes: Sides of the resized square images that are stored now, px; empty if they are stored
             later.
         targets: By name of a target, the findings of which any makes an image positive.
-        rule: Shares of patients for validation and test, folds, seed and method of the random draw.
         split: Assignment to train, validation and test: ``official`` for that of the publisher, or
             a CSV file with the role (train, val, test, unused) of each image or patient; None draws
             it by `rule`.
-        exclude: CSV file with images to leave out (``image_id`` and optionally ``reason``); None
-            leaves out no image.
+        exclude: CSV file with images to leave out (``image_id`` and optionally ``reason``).
         id_key: File with the secret key by which ids are replaced by hashes; None keeps the ids.
         keep_ids: True keeps the ids of DICOM files without hashing, which then must identify
             nobody.
         add: True adds new images of the user's folder to a complete data set.
         join: Folders of all shards of this work, whose images are taken over; empty if the images
             are decoded.
-        workers: Number of processes, or the Ray cluster, that decode the images.
-        progress: Shows lines of text and the progress of steps to the user.
-        measure_shortcuts: Function that measures, for the check of the data set, how well metadata
-            and image borders predict each label; None omits this check.
-
-    Example:
-        >>> PrepareOptions(format="nih", sizes=(512,)).rule.test
-        0.2
+        measure_shortcuts: Function for the check of shortcuts, as in `audit`; None omits it.
     """
 
     format: str | None

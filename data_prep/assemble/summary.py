@@ -23,19 +23,12 @@ class Summary:
     """Result of ``cxr prepare``: numbers of images, patients and labels, and faults.
 
     Attributes:
-        folder: Folder of the data set.
-        name: Name of the data set.
-        n_images: Number of images.
-        n_patients: Number of patients.
         n_boxes: Number of lesion boxes that are used for training and evaluation.
-        targets: By name of a target (findings that together make an image positive), its numbers of
-            positive, negative and unknown images.
+        targets: By name of a target, its numbers of positive, negative and unknown images.
         roles: By split (``default`` and ``official``) and role (train, val, test, unused): numbers
             of images, patients and, for each target, positive images.
-        excluded: Table of files that were left out, with columns ``path``, ``stage`` and
-            ``reason``.
+        excluded: Files that were left out, with columns ``path``, ``stage`` and ``reason``.
         notes: Notes on the user's files, one sentence each.
-        audit: Faults that the check of the data set found.
         already_complete: True if the data set was complete before the call.
         changes: Sentences on the images that were added to a complete data set.
         shown_before: Those of `notes` that this call has shown before it decoded the images;
@@ -113,14 +106,8 @@ def summarise(
 ) -> Summary:
     """Count the images, patients, boxes and labels of a data set for ``cxr prepare``.
 
-    Args:
-        dataset: A prepared data set.
-        already_complete: True if the data set was complete before the call.
-        before: Ids of the images before new ones were added; None if no images were added.
-        n_replaced: Number of images whose file the user has replaced since the last call.
-
-    Returns:
-        The counts, with the excluded files and the faults of the data set.
+    `before` holds the image ids before new images were added, or None; `n_replaced` is the number
+    of images whose file the user has replaced since the last call.
     """
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
     shown = [name for name in _SPLITS if name in dataset.ids.split_ids]

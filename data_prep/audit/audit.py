@@ -78,9 +78,6 @@ class AuditInfo(Record, kind="audit"):
     Attributes:
         passed: True if there is no problem of severity ``error``.
         counts: Number of problems by severity.
-        checked: Number of things that were checked, by name.
-        problems: Problems that were found.
-        facts: Figures that were measured.
     """
 
     passed: bool
@@ -251,21 +248,12 @@ def audit(
     measure_shortcuts: MeasureShortcuts | None = None,
     workers: Workers = 1,
 ) -> Audit:
-    """Search a data set for faults that would make results wrong, such as patients in two sets.
+    """Search a data set for faults that would make results wrong; the most serious come first.
 
-    Args:
-        dataset: A prepared data set.
-        pixels: True also compares the pixels of images that may be copies of each other; False
-            compares only fingerprints.
-        near: Pairs of images that look alike, if they were searched before; None searches for them.
-        text: Lines of text in the pixels, from `find_burned_in_text`; None if they are not sought.
-        measure_shortcuts: Function that measures how well metadata and image borders predict each
-            label. Its arguments are the tables of images, of decoded files and of labels (one
-            column for each target). None omits this check.
-        workers: Number of processes, or the Ray cluster, that decode images which may be copies.
-
-    Returns:
-        The problems, the most serious first, and figures of the data set.
+    Without `pixels`, images that may be copies of each other are compared by fingerprints only.
+    `near` is the result of an earlier search for such pairs; None searches for them. `text` is from
+    `find_burned_in_text`, None if no text was sought in the pixels. None for `measure_shortcuts`
+    omits that check. The workers decode images that may be copies.
     """
     images = with_optional_columns(dataset.images)
     # Several checks group by patient: codes are compared much faster than texts.
@@ -362,15 +350,7 @@ def _with_redraw(problem: Problem, folder: Path) -> Problem:
 def redraw_command(folder: Path, name: str) -> str:
     """Return the command that draws a split again, so that no patient is in two of its parts.
 
-    A split assigns each image to train, validation or test. Copies of an image are assigned to the
-    same part, too.
-
-    Args:
-        folder: Folder of the data set.
-        name: Name of the split.
-
-    Returns:
-        The command as a user types it.
+    Copies of an image are assigned to the same part, too.
 
     Example:
         >>> redraw_command(Path("no-such-folder"), "default")
@@ -392,17 +372,8 @@ def redraw_command(folder: Path, name: str) -> str:
 def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
     """Search a data set for faults again after its splits have changed.
 
-    A split assigns each image to train, validation or test. How well metadata predict the label is
-    taken from the stored ``audit.json``, unless images or labels have changed.
-
-    Args:
-        dataset: A prepared data set.
-        measure_shortcuts: Function that measures how well metadata and image borders predict each
-            label. It is called only if images or labels have changed since ``audit.json`` was
-            written.
-
-    Returns:
-        The problems and figures, as from `audit`.
+    How well metadata predict the label is taken from the stored ``audit.json``; the function is
+    called only if images or labels have changed since.
     """
     path = dataset.folder / AUDIT
     before = Audit.read(path).facts if path.is_file() else {}
@@ -415,15 +386,7 @@ def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
 def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
     """Return the errors of one split that ``cxr check`` has stored in ``audit.json``.
 
-    A split assigns each image to train, validation or test.
-
-    Args:
-        dataset: A prepared data set.
-        split: Name of the split.
-
-    Returns:
-        Problems of severity ``error`` that concern the split; None if the split has changed since
-        the check, or if there was no check.
+    None means that the split has changed since the check, or that there was no check.
     """
     path = dataset.folder / AUDIT
     if not path.is_file():
@@ -441,21 +404,9 @@ def require_no_errors(
 ) -> tuple[bool, tuple[str, ...]]:
     """Check that ``cxr check`` found no error in a split before it is used for training.
 
-    A split assigns each image to train, validation or test. If there is no stored result of ``cxr
-    check`` for the split, the function only checks that no patient and no copy of an image is in
-    two of train, validation and test.
-
-    Args:
-        dataset: Data set that has the split.
-        split: Name of the split.
-        despite_errors: True returns errors instead of raising an exception.
-
-    Returns:
-        Two values: True if there is a stored result of ``cxr check`` for the split, and the
-        messages of the errors, which can only be there if `despite_errors` is True.
-
-    Raises:
-        InputError: An error was found, and `despite_errors` is False.
+    If there is no stored result for the split, only patients and copies of an image in two of
+    train, validation and test are sought. Returned are True if there is a stored result, and the
+    messages of the errors, which raise an `InputError` unless `despite_errors` is True.
     """
     errors = split_errors(dataset, split)
     audited = errors is not None

@@ -267,14 +267,9 @@ def check_images(images: pd.DataFrame) -> list[Problem]:
 
 
 def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
-    """Report the files that were left out when the data set was prepared, by reason.
+    """Report the files that were left out when the data set was prepared, one problem a reason.
 
-    Args:
-        excluded: Table of these files with columns ``path``, ``stage`` (step that left the file
-            out) and ``reason``.
-
-    Returns:
-        One problem for each reason.
+    The columns are ``path``, ``stage`` (step that left the file out) and ``reason``.
     """
     # In these reasons, the text after the colon describes the single case, such as a size.
     measured = excluded["stage"] == "size"
@@ -309,14 +304,9 @@ def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
 def find_burned_in_text(dataset: DataSet, workers: Workers) -> pd.DataFrame:
     """Search the image files of a data set for lines of text, which takes as long as decoding them.
 
-    Args:
-        dataset: A prepared data set.
-        workers: Number of processes, or the Ray cluster, that decode the images.
-
-    Returns:
-        One row for each image with such a line, the longest line first: ``image_id``, and the box
-        ``x1, y1, x2, y2`` around the line in px of the original. A file that cannot be read has no
-        row.
+    There is one row for each image with such a line, the longest line first: ``image_id``, and the
+    box ``x1, y1, x2, y2`` around the line in px of the original. A file that cannot be read has no
+    row.
     """
     ids = dataset.images.loc[dataset.images["path"].notna().to_numpy(), "image_id"].tolist()
     lines = map_images(
@@ -344,14 +334,10 @@ def _find_text_line(file: ImageFile) -> TextLine:
 
 
 def check_burned_in_text(decode: pd.DataFrame, lines: pd.DataFrame | None = None) -> list[Problem]:
-    """Report images that may show a name, a date or a hospital in their pixels.
+    """Report images that may show a name, a date or a hospital in their pixels, as one problem.
 
-    Args:
-        decode: Table with ``image_id`` and ``burned_in_annotation`` (what the DICOM header says).
-        lines: Lines of text in the pixels, from `find_burned_in_text`; None if none were sought.
-
-    Returns:
-        A list with one problem; its count is 0 if no image may contain text.
+    `decode` has ``image_id`` and ``burned_in_annotation`` (what the DICOM header says); `lines` is
+    from `find_burned_in_text`, None if no text was sought. The count is 0 without such an image.
     """
     stated = decode.reindex(columns=["image_id", "burned_in_annotation"])
     stated = stated.loc[is_member(stated["burned_in_annotation"], ["yes"]), ["image_id"]]

@@ -182,17 +182,10 @@ def count_prevalence(
 ) -> pd.DataFrame:
     """Count images, patients and positive images by role, view, sex, age and source.
 
-    Args:
-        images: Table with ``image_id``, ``patient_id``, ``view``, ``sex``, ``age_years`` and
-            ``source``.
-        labels: Labels, indexed by ``image_id``, with a column for each target: 1 positive, 0
-            negative, NaN unknown.
-        splits: By name of a split, a table with ``image_id`` and ``role``.
-
-    Returns:
-        One row for each target, grouping (column ``by``, such as ``sex``) and group (``value``),
-        with ``n_images, n_patients, n_known, n_positive, prevalence, ci_low, ci_high`` (Wilson's 95
-        % interval, which takes images for independent).
+    The images need ``image_id``, ``patient_id``, ``view``, ``sex``, ``age_years`` and ``source``.
+    There is one row for each target, grouping (column ``by``, such as ``sex``) and group
+    (``value``), with ``n_images, n_patients, n_known, n_positive, prevalence, ci_low, ci_high``
+    (Wilson's 95 % interval, which takes images for independent).
     """
     labels = labels.set_axis(labels.columns.astype(str), axis=1)
     ids = images["image_id"]
@@ -280,14 +273,8 @@ def _common_values(values: pd.Series, order: Sequence[str]) -> pd.Categorical:
 def check_shortcuts(measured: Sequence[Mapping[str, Any]]) -> list[Problem]:
     """Report metadata and image borders that predict the label without the lungs (shortcuts).
 
-    Of each kind of metadata only the strongest is reported.
-
-    Args:
-        measured: One dictionary for each kind of metadata (such as the view) and each label, with
-            its AUROC and 95 % interval.
-
-    Returns:
-        One problem for each kind of fault that was found; an empty list if there is none.
+    `measured` has a dictionary for each kind of metadata (such as the view) and each label, with
+    its AUROC and 95 % interval. Of each kind of metadata only the strongest is reported.
     """
     strong = [
         row

@@ -35,9 +35,7 @@ class Picture:
 
     Attributes:
         name: Image id, or path of a file that was left out.
-        source: The picture as a ``data:`` URL.
-        width: Width, px.
-        height: Height, px.
+        source: The picture as a ``data:`` URL, of `width` and `height` px.
         lines: Lines of the caption below the name.
     """
 

@@ -25,9 +25,9 @@ class SharedPatients:
     Attributes:
         role: ``test`` or ``val``: the images that are compared with training.
         unit: What the list names: ``image`` or ``patient``.
-        listed: Number of images of this role.
-        known: Number of images of this role whose patient is known.
-        shared: Number of images of this role whose patient is also in training.
+        listed: Number of images of this role; `known` and `shared` are among them.
+        known: Number of images whose patient is known.
+        shared: Number of images whose patient is also in training.
         patients: Number of known patients of this role.
         patients_shared: Number of patients of this role who are also in training.
         identical: Number of images that are both in this role and in training.
@@ -144,16 +144,9 @@ def shared_patients(
 ) -> SharedPatients:
     """Count the test or validation images whose patient is also in training.
 
-    Args:
-        role: ``test`` or ``val``: name of the images in `listed`.
-        listed: Ids of the test or validation images; repeated ids count once.
-        training: Ids of the training images.
-        patients: Patient id, indexed by image id; the index is unique. Patients of other images are
-            unknown.
-        doubtful: Ids of images whose patient is uncertain.
-
-    Returns:
-        The numbers of images and patients.
+    `listed` and `training` are image ids, of which repeated ones count once. `patients` has the
+    patient id by image id (a unique index); other images have no known patient, and those in
+    `doubtful` an uncertain one.
 
     Example:
         >>> patients = pd.Series({"a": "p", "b": "p", "c": "q"})
@@ -184,17 +177,9 @@ def shared_patients(
 
 
 def shared_names(role: str, listed: pd.Series, training: pd.Series) -> SharedPatients:
-    """Count the test or validation patients who are also in training.
+    """Count the test or validation patients who are also in training; repeated ids count once.
 
     Use it for a published list that names patients instead of images.
-
-    Args:
-        role: ``test`` or ``val``: name of the patients in `listed`.
-        listed: Ids of the test or validation patients; repeated ids count once.
-        training: Ids of the training patients.
-
-    Returns:
-        The numbers of patients.
 
     Example:
         >>> shared_names("test", pd.Series(["p", "q"]), pd.Series(["p"])).share
@@ -210,17 +195,9 @@ def shared_names(role: str, listed: pd.Series, training: pd.Series) -> SharedPat
 
 
 def require_roles(source: str, rows: dict[str, pd.Series]) -> None:
-    """Check that a split has training images, and test or validation images.
+    """Refuse a split without training images, or with neither test nor validation images.
 
-    Args:
-        source: Name of the file with the split, for the message.
-        rows: Ids of images or patients, by ``train``, ``val`` and ``test``.
-
-    Raises:
-        InputError: There are no training images, or neither test nor validation images.
-
-    Example:
-        >>> require_roles("split.csv", {"train": pd.Series(["a"]), "test": pd.Series(["b"])})
+    `rows` has the ids of images or patients by ``train``, ``val`` and ``test``.
     """
     if "train" not in rows:
         raise InputError(f"{source}: has no training images; give a split with the role train")

@@ -29,12 +29,8 @@ _SMALLEST_LEAK = 0.01  # share of leaking test images from which a split by imag
 def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
     """Find the images of patients who are in more than one of train, validation and test.
 
-    Args:
-        images: Table with columns ``image_id`` and ``patient_id``.
-        split: Table with columns ``image_id`` and ``role``.
-
-    Returns:
-        A sorted table with columns ``patient_id, image_id, role``.
+    `split` has columns ``image_id`` and ``role``. The result has ``patient_id, image_id, role`` and
+    is sorted.
     """
     evaluated = evaluated_images(split)
     row = positions(evaluated["image_id"], images["image_id"])

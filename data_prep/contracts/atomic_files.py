@@ -25,24 +25,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path, and rename the file to its final path when the ``with`` block ends.
 
     A reader sees the old file or the new one, never half of one. On any error the temporary file is
-    removed and an old file stays unchanged.
-
-    Args:
-        path: Path that the complete file gets. An old file at this path is replaced.
-
-    Yields:
-        A new path in the same folder, to which the block writes.
-
-    Raises:
-        InputError: The disk is full or access is denied.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with atomic_path(Path(folder, "a.csv")) as temporary:
-        ...         _ = temporary.write_text("image_id,score")
-        ...     [path.name for path in Path(folder).iterdir()]
-        ['a.csv']
+    removed and an old file stays unchanged. A full disk or a denied access is an `InputError`.
     """
     temporary = temporary_path(path)
     with disk_errors(path):
@@ -54,43 +37,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a new temporary name in the folder of a file that is to be written.
+    """Return a new hidden name ending in ``.tmp``, in the folder of a file that is to be written.
 
     No two writers get the same name. The process number alone would not do, because processes in
     two containers may have the same number.
-
-    Args:
-        path: The file to be written.
-
-    Returns:
-        A hidden path that ends in ``.tmp``.
-
-    Example:
-        >>> temporary_path(Path("out/a.csv")) != temporary_path(Path("out/a.csv"))
-        True
     """
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a text file as UTF-8. The file appears only when it is complete.
-
-    Args:
-        path: Path of the file. An old file is replaced.
-        text: Content of the file.
-
-    Returns:
-        The path of the file.
-
-    Raises:
-        InputError: The disk is full or access is denied.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_text(Path(folder, "note.txt"), "done").read_text(encoding="utf-8")
-        'done'
-    """
+    """Write a text file as UTF-8 by `atomic_path`, and return its path."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
@@ -99,13 +55,9 @@ def write_text(path: Path, text: str) -> Path:
 def remove_temporary_files_of_ended_processes(folder: Path, *, lock_name: str) -> None:
     """Remove the half-written temporary files (``.tmp``) of killed processes from a locked folder.
 
-    Temporary files in its subfolders are removed, too.
-
-    Args:
-        folder: Folder for which this process holds the lock, so that no other process is writing
-            there.
-        lock_name: File name of lock files, such as ``.lock``. A subfolder that contains a lock file
-            belongs to another process that writes, and is not touched.
+    The caller holds the lock, so that no other process is writing there. Temporary files in
+    subfolders are removed, too, except in a subfolder with a lock file (`lock_name`), which belongs
+    to another process that writes.
     """
     for parent, subfolders, names in os.walk(folder):
         subfolders[:] = [name for name in subfolders if not Path(parent, name, lock_name).exists()]
@@ -121,10 +73,7 @@ def remove_old_temporary_files(folder: Path) -> None:
     """Remove temporary files of killed processes from a folder to which several processes write.
 
     No process locks such a folder, so every temporary file that is older than an hour counts as
-    left by a killed process.
-
-    Args:
-        folder: Folder in which half-written ``.tmp`` files may lie. It need not exist.
+    left by a killed process. The folder need not exist.
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:

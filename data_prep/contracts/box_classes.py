@@ -16,16 +16,10 @@ from cxr_compare.data_prep.contracts.ids import renamed
 
 
 def class_column(table: pd.DataFrame) -> str | None:
-    """Find the column that holds the class of each box, among columns with no other use.
+    """Return the column that holds the class of each box, among columns with no other use, or None.
 
     A column that names classes counts before one that numbers them, and of those, one with several
     numbers counts before a constant one. A column without content does not count.
-
-    Args:
-        table: Columns of a table of boxes, without those of images, scores and edges.
-
-    Returns:
-        Name of the column; None if no column has a usual name of a column of classes.
 
     Example:
         >>> class_column(pd.DataFrame({"class": [0, 0], "name": ["mass", "mass"], "area": [9, 9]}))
@@ -49,15 +43,8 @@ def findings_of_classes(classes: pd.Series, findings: Sequence[str]) -> pd.Serie
     """Return the finding of each box by its class; None if all boxes are of the only finding.
 
     They are if their one class is a number or a word such as ``lesion``, or if the truth does not
-    name its finding.
-
-    Args:
-        classes: Class of each box as its source gives it, as text.
-        findings: Findings (disease signs) of the truth.
-
-    Returns:
-        The findings, with the index of `classes`. A class that is no finding of the truth, such as
-        one of several numbers, stays as it is: the reader refuses or leaves out its boxes.
+    name its finding. A class that is no finding of the truth, such as one of several numbers, stays
+    as it is: the reader refuses or leaves out its boxes.
 
     Example:
         >>> findings_of_classes(pd.Series(["Lung Opacity", "2"]), ["lung_opacity"]).tolist()

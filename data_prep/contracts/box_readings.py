@@ -67,8 +67,6 @@ class BoxReading:
     """Form and unit of the boxes of a source, and how the user answers a question about them.
 
     Attributes:
-        form: Meaning of the four numbers.
-        unit: Their unit.
         where: File or folder of the boxes, for messages.
         stated: True if the source names each number, such as the columns x, y, width and height: it
             is asked about only if boxes leave their images.
@@ -104,13 +102,9 @@ class BoxReading:
 
 
 def corners_of(values: np.ndarray, form: BoxForm, unit: BoxUnit, sizes: np.ndarray) -> np.ndarray:
-    """Convert boxes to corners in px, in the order in which they are written.
+    """Convert boxes ``(N, 4)`` to corners in px, in the order in which they are written.
 
-    Args:
-        values: Four numbers of each box, shape ``(N, 4)``.
-        form: Meaning of the numbers.
-        unit: Their unit.
-        sizes: Width and height in px of the image of each box, shape ``(N, 2)``; NaN if unknown.
+    `sizes` are the width and height in px of the image of each box, ``(N, 2)``; NaN if unknown.
 
     Example:
         >>> size = np.array([[100.0, 50.0]])
@@ -153,12 +147,8 @@ def reread(
 ) -> tuple[np.ndarray, BoxReading]:
     """Return corners and their reading as the user says that the boxes are written.
 
-    Args:
-        corners: Edges as they were read in the form of `reading`, in the unit of the source,
-            shape ``(N, 4)``.
-        reading: How they were read.
-        form: Form that the user states; None without.
-        unit: Unit that the user states; None without.
+    The corners, ``(N, 4)``, were read in the form of `reading` and are in the unit of the source;
+    `form` and `unit` are None if the user does not state them.
     """
     if form is None and unit is None:
         return corners, reading
@@ -193,15 +183,10 @@ def cut_to_images(corners: np.ndarray, sizes: np.ndarray, slack: float = CUT_SHA
 
 
 def cut_boxes(boxes: pd.DataFrame, sizes: np.ndarray) -> tuple[pd.DataFrame, str]:
-    """Cut the boxes of a table to their images, as `cut_to_images` does.
+    """Cut the boxes of a table (``x1, y1, x2, y2`` in px) to their images, as `cut_to_images` does.
 
-    Args:
-        boxes: Table of N boxes with ``x1, y1, x2, y2`` (px).
-        sizes: Width and height in px of the image of each box, shape ``(N, 2)``; NaN if unknown.
-
-    Returns:
-        The table, and a sentence with the number of boxes that were cut by more than rounding;
-        empty if there are none.
+    `sizes` are as for `corners_of`. The second value is a sentence with the number of boxes that
+    were cut by more than rounding; "" if there are none.
     """
     corners = boxes[EDGES].to_numpy(np.float64)
     cut = cut_to_images(corners, sizes)
@@ -218,10 +203,8 @@ def cut_boxes(boxes: pd.DataFrame, sizes: np.ndarray) -> tuple[pd.DataFrame, str
 def box_faults(corners: np.ndarray, sizes: np.ndarray, slack: float = CUT_SHARE) -> np.ndarray:
     """Return why each box cannot be used; empty texts for boxes that can.
 
-    Args:
-        corners: Edges ``x1, y1, x2, y2``, px, shape ``(N, 4)``.
-        sizes: Width and height in px of the image of each box, shape ``(N, 2)``; NaN if unknown.
-        slack: Share of the image's sides by which a box may pass its border.
+    The corners ``x1, y1, x2, y2``, ``(N, 4)``, are in px, and `sizes` as for `corners_of`. `slack`
+    is the share of the image's sides by which a box may pass its border.
 
     Example:
         >>> corners = np.array([[1.0, 1, 5, 5], [1, 1, 1, 5], [1, 1, 500, 5]])
@@ -308,8 +291,7 @@ def doubt_about(
 ) -> tuple[int, str]:
     """Ask about boxes that can all be used, and are probably meant otherwise.
 
-    Returns:
-        Row of an example, and the question; "" without doubt.
+    Returned are the row of an example, and the question; "" without doubt.
     """
     if reading.affirmed:
         return 0, ""

@@ -34,12 +34,6 @@ class Boxes:
         labels: Whole number for each box, shape (N,): the number of its finding (disease), or a
             number for the pair of its image and its finding, so that boxes of several images can be
             handled at once.
-
-    Example:
-        >>> corners = np.array([[0.0, 0, 4, 4], [2, 2, 4, 4]])
-        >>> boxes = Boxes(corners, np.array([0.9, 0.2]), np.ones(2))
-        >>> len(boxes), boxes[boxes.scores >= 0.5].corners.tolist()
-        (2, [[0.0, 0.0, 4.0, 4.0]])
     """
 
     corners: np.ndarray
@@ -54,18 +48,9 @@ class Boxes:
 
     @classmethod
     def joined(cls, parts: Sequence[Boxes]) -> Boxes:
-        """Join several sets of boxes into one, in their order, as float64.
+        """Join several sets of boxes, with edges in the same pixels, into one, in their order.
 
-        Args:
-            parts: Objects of this class with edges in the same pixels. An empty sequence gives no
-                boxes.
-
-        Returns:
-            One object with the boxes of all, in the same pixels.
-
-        Example:
-            >>> len(Boxes.joined([]))
-            0
+        Coordinates and scores become float64. An empty sequence gives no boxes.
         """
         empty = cls(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
         with_empty = [empty, *parts]
@@ -77,31 +62,15 @@ class Boxes:
 
     @classmethod
     def from_table(cls, table: pd.DataFrame, labels: np.ndarray) -> Boxes:
-        """Make boxes from the rows of a table.
-
-        Args:
-            table: Columns ``x1, y1, x2, y2`` in px of the original image, and ``score``; N rows.
-            labels: Whole number of each row's box, such as the number of its finding (disease),
-                shape ``(N,)``.
-
-        Returns:
-            The N boxes, in the order of the rows.
-        """
+        """Make N boxes from the rows of a table (``x1, y1, x2, y2`` in original px, ``score``)."""
         corners = table[EDGES].to_numpy(np.float64)
         return cls(corners, table["score"].to_numpy(np.float64), np.asarray(labels))
 
     def to_table(self, image_ids: Any, findings: Any) -> pd.DataFrame:
-        """Return the boxes as a table with one row for each box.
+        """Return a table ``image_id, finding, x1, y1, x2, y2, score`` with one row for each box.
 
-        Args:
-            image_ids: Id of the image of each box, shape ``(N,)``, or one id as a text for all
-                boxes.
-            findings: Name of the finding (disease) of each box, such as ``mass``, shape ``(N,)``,
-                or one name for all boxes.
-
-        Returns:
-            A table with columns ``image_id, finding, x1, y1, x2, y2, score``, edges in the pixels
-            of `corners`.
+        `image_ids` and `findings` are one text for all boxes or have the shape ``(N,)``; the edges
+        are in the pixels of `corners`.
         """
         table = pd.DataFrame({"image_id": image_ids, "finding": findings})
         return table.assign(**dict(zip(EDGES, self.corners.T, strict=True)), score=self.scores)
@@ -118,12 +87,8 @@ def turned_points(points: np.ndarray, degrees: float, pivot: np.ndarray) -> np.n
 def turned_bounds(corners: np.ndarray, degrees: float) -> np.ndarray:
     """Return the upright box around a box that is turned about its middle, clipped at 0.
 
-    Args:
-        corners: Edges ``x1, y1, x2, y2`` of the box before it is turned, px, shape ``(4,)``.
-        degrees: Clockwise rotation in degrees, as annotation tools state it. NaN gives NaN.
-
-    Returns:
-        Edges ``x1, y1, x2, y2`` of the box around the turned one, px, shape ``(4,)``.
+    Both boxes are ``x1, y1, x2, y2`` in px. The rotation is clockwise, as annotation tools state
+    it; NaN gives NaN.
 
     Example:
         >>> turned_bounds(np.array([100.0, 100, 160, 130]), 90).round(6).tolist()
@@ -136,15 +101,9 @@ def turned_bounds(corners: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def upright_boxes(corners: np.ndarray, size: tuple[float, float], orientation: int) -> np.ndarray:
-    """Turn boxes on the stored pixels of an image as its EXIF orientation turns the image.
+    """Turn boxes ``(N, 4)`` on the stored pixels of an image as its EXIF orientation turns it.
 
-    Args:
-        corners: Edges ``x1, y1, x2, y2`` on the stored pixels, px, shape ``(N, 4)``.
-        size: Width and height of the stored pixels.
-        orientation: EXIF orientation, 1 to 8.
-
-    Returns:
-        Edges on the upright image, shape ``(N, 4)``.
+    `size` is the width and height of the stored pixels, and the orientation 1 to 8.
 
     Example:
         >>> upright_boxes(np.array([[0.0, 10, 30, 20]]), (100, 50), 6).tolist()
@@ -161,14 +120,9 @@ def upright_boxes(corners: np.ndarray, size: tuple[float, float], orientation: i
 
 
 def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Compute the intersection over union of pairs of boxes; shapes are broadcast as in NumPy.
+    """Compute the intersection over union of pairs of boxes ``(..., 4)``, broadcast as in NumPy.
 
-    Args:
-        boxes: Edges ``x1, y1, x2, y2`` of boxes, shape ``(..., 4)``.
-        others: Edges of the other boxes in the same pixels, shape ``(..., 4)``.
-
-    Returns:
-        IoU of each pair in [0, 1], shape ``(...)``; 0 for two boxes without area.
+    The boxes are ``x1, y1, x2, y2`` in the same pixels. Two boxes without area have IoU 0.
 
     Example:
         >>> boxes = np.array([[0.0, 0, 2, 2], [1, 0, 3, 2]])

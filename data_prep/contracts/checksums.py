@@ -16,21 +16,10 @@ AGAIN = "bring back an unchanged copy, or run the command that makes it again"
 
 
 def require_unchanged(path: Path, stated: str | None, found: str | None = None) -> None:
-    """Check that a file is the one that the record of its folder names.
+    """Check that a file is the one that the record of its folder names, by its SHA-256.
 
-    Args:
-        path: Path of the file; a missing one is no error here.
-        stated: SHA-256 that the record states, as 64 hexadecimal digits; None if it states none.
-        found: SHA-256 of the file, if it is known already.
-
-    Raises:
-        InputError: The record does not name the file, or its digest differs.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "empty").write_bytes(b"")
-        ...     require_unchanged(Path(folder, "empty"), hashlib.sha256(b"").hexdigest())
+    `stated` is None if the record does not name the file, which is refused; `found` is the digest
+    if it is known already. A missing file is no error here.
     """
     if stated is None:
         raise InputError(
@@ -44,23 +33,9 @@ def require_unchanged(path: Path, stated: str | None, found: str | None = None) 
 
 
 def file_digest(path: Path, algorithm: str) -> str:
-    """Return the digest of the bytes of a file.
+    """Return the digest of the bytes of a file, in hexadecimal digits.
 
-    MD5 only detects damage, not forgery.
-
-    Args:
-        path: Path of the file.
-        algorithm: Name of the algorithm, such as ``sha256`` or ``md5``.
-
-    Returns:
-        The digest in hexadecimal digits.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "empty").write_bytes(b"")
-        ...     file_digest(Path(folder, "empty"), "md5")
-        'd41d8cd98f00b204e9800998ecf8427e'
+    The algorithm is one of `hashlib`, such as ``sha256``. MD5 only detects damage, not forgery.
     """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))

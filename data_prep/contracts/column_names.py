@@ -14,32 +14,18 @@ _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="u
 def names_by_role() -> dict[str, list[str]]:
     """Return the recognised names of columns in users' label tables, by what the column contains.
 
-    Upper and lower case, accents, spaces and punctuation of a user's column name are ignored.
-
-    Returns:
-        A list of names for each role, the most exact first. A role is what a column contains, such
-        as ``file``, ``patient`` or ``score``. A name has only lower-case letters and digits.
-
-    Example:
-        >>> "patient" in names_by_role()
-        True
+    The names of a role, such as ``file``, ``patient`` or ``score``, begin with the most exact. They
+    have only lower-case letters and digits: upper and lower case, accents, spaces and punctuation
+    of a user's column name are ignored.
     """
     return dict(_TABLE["names"])
 
 
 def column_names(role: str) -> tuple[str, ...]:
-    """Return the names by which a column with a given content is recognised in a user's table.
+    """Return the names by which a column with a given content is recognised, the most exact first.
 
-    Args:
-        role: What the column contains: ``file`` (path of an image), ``patient``, ``score`` or
-            another key of the package's file ``column_names.toml``.
-
-    Returns:
-        The names, the most exact first. A name has only lower-case letters and digits.
-
-    Example:
-        >>> "filename" in column_names("file"), "prob" in column_names("score")
-        (True, True)
+    The role is a key of the package's file ``column_names.toml``, such as ``score``; the names are
+    as in `names_by_role`.
     """
     return tuple((_TABLE["names"] | _TABLE["predictions"] | _TABLE["boxes"])[role])
 
@@ -48,16 +34,10 @@ _RSNA_BOXES = ("patientid", "x", "y", "width", "height")
 
 
 def image_names(columns: Sequence[str]) -> tuple[str, ...]:
-    """Return the names by which the column of images is recognised in a table.
+    """Return the names by which the column of images is recognised, the most exact first.
 
     In the label file of the RSNA Pneumonia Detection Challenge, and only there, ``patientId`` is an
     image.
-
-    Args:
-        columns: Names of the table's columns.
-
-    Returns:
-        The names, the most exact first.
 
     Example:
         >>> image_names(["patientId", "x", "y", "width", "height", "Target"])[-1]
@@ -70,12 +50,7 @@ def image_names(columns: Sequence[str]) -> tuple[str, ...]:
 def find_patient_columns(columns: Sequence[str]) -> tuple[str, str] | None:
     """Find the columns of images and of patients in a table that lists the patient of each image.
 
-    Args:
-        columns: Names of the table's columns.
-
-    Returns:
-        Name of the column of image ids or file names, and name of the column of patients, as the
-        table spells them; None if the table lacks one of them.
+    None if the table lacks one of them.
 
     Example:
         >>> find_patient_columns(["Image Index", "Patient ID", "Age"])
@@ -87,16 +62,9 @@ def find_patient_columns(columns: Sequence[str]) -> tuple[str, str] | None:
 
 
 def find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """Find the column of a table that has one of several possible names.
+    """Return the column of a table that has one of several names, the preferred first, or None.
 
     Upper and lower case, accents and punctuation are ignored.
-
-    Args:
-        columns: Names of the table's columns.
-        names: Possible names, the preferred name first.
-
-    Returns:
-        Name of the column as the table spells it; None if no column has such a name.
 
     Example:
         >>> find_column(["Image Index", "Prob."], ("prob",))
@@ -139,18 +107,7 @@ def lacks_head(columns: Sequence[str]) -> bool:
 
 
 def headless_problem(columns: Sequence[str]) -> str:
-    """Return a phrase on a table in which names are missing because its first row holds values.
-
-    Args:
-        columns: Cells of the first row.
-
-    Returns:
-        The phrase; empty if the first row holds names.
-
-    Example:
-        >>> headless_problem(["file", "label"])
-        ''
-    """
+    """Return a phrase on a table whose first row holds values; empty if it holds names."""
     values = [c for c in columns if _IMAGE_FILE.search(c) or _NUMBER.fullmatch(c.strip())]
     if not values:
         return ""

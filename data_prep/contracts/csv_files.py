@@ -27,14 +27,8 @@ _WORDS = re.compile(rf"(?:[{_SIGNS}]|{_NUMBER}|--[a-z][\w-]*)(?:[\s;,:.)%\"']|\Z
 def inert_cell(value: object) -> object:
     """Change the value of a cell so that no spreadsheet program takes a text for a formula.
 
-    A text in a CSV file that begins with ``=``, ``+``, ``-`` or ``@`` could be run as a formula.
-
-    Args:
-        value: Value of a cell; only texts are changed.
-
-    Returns:
-        The value. In a text, an apostrophe is put before each sign that could begin a formula; a
-        text of numbers is not changed.
+    A text in a CSV file that begins with ``=``, ``+``, ``-`` or ``@`` could be run as a formula: an
+    apostrophe is put before each sign that could begin one. A text of numbers is not changed.
 
     Example:
         >>> inert_cell("=1"), inert_cell("a; =1"), inert_cell("-8.0,0.5;-1.0,2.0"), inert_cell(-8)
@@ -63,12 +57,6 @@ def _plain_cell(text: str) -> str:
 def plain_cells(column: pd.Series) -> pd.Series:
     """Remove the apostrophes that `inert_cell` added to texts, and spaces around the texts.
 
-    Args:
-        column: Cells that were read from a CSV file.
-
-    Returns:
-        The texts without these apostrophes and spaces, in the same order.
-
     Example:
         >>> plain_cells(pd.Series(["'=1", " a "], dtype=TEXT)).tolist()
         ['=1', 'a']
@@ -79,18 +67,10 @@ def plain_cells(column: pd.Series) -> pd.Series:
 
 
 def write_csv(frame: pd.DataFrame, path: Path, **options: Any) -> None:
-    """Write a table as CSV. The file appears only when it is complete.
+    """Write a table without its index as CSV. The file appears only when it is complete.
 
     Missing values become empty cells, and no spreadsheet program takes a text for a formula; see
-    `inert_cell`.
-
-    Args:
-        frame: The table. Its index is not written.
-        path: Path of the file. An old file is replaced.
-        **options: Further options of ``pandas.DataFrame.to_csv``.
-
-    Raises:
-        InputError: The disk is full.
+    `inert_cell`. The options are those of ``pandas.DataFrame.to_csv``.
 
     Example:
         >>> import tempfile

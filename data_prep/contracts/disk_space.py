@@ -20,14 +20,10 @@ _LEAST_FREE_BYTES = 1 << 16  # a disk with less free space counts as full
 def disk_errors(*paths: Path) -> Iterator[None]:
     """Turn a full disk or a missing permission within a ``with`` block into an ``InputError``.
 
-    Args:
-        *paths: Files or folders that the block reads or writes, the most important first. The
-            message names the file that the operating system names. If it names none, the message
-            names the first of `paths` whose disk is full, or else the first of `paths`.
-
-    Raises:
-        InputError: The disk is full, a file is too large for its file system, or access is denied.
-            Other errors of the operating system pass unchanged.
+    `paths` are the files or folders that the block reads or writes, the most important first. The
+    message names the file that the operating system names; if it names none, the first of `paths`
+    whose disk is full, or else the first of `paths`. A file that is too large for its file system
+    is such an error, too; others of the operating system pass unchanged.
 
     Example:
         >>> try:
@@ -67,22 +63,9 @@ def _path_to_name(error: OSError, paths: tuple[Path, ...], *, is_full: bool) -> 
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a folder and its parents if they do not exist.
+    """Make a folder and its parents if they do not exist, and return its path.
 
-    Args:
-        folder: Path of the folder.
-
-    Returns:
-        The same path.
-
-    Raises:
-        InputError: There is a file at this path or at a parent, or no folder can be made there.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as parent:
-        ...     make_folder(Path(parent, "report", "figures")).is_dir()
-        True
+    A file at this path or at a parent is an `InputError`.
     """
     try:
         with disk_errors(folder):
@@ -97,18 +80,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def require_free_space(folder: Path, required_bytes: int) -> None:
-    """Check before work starts that the disk has enough free space for it.
-
-    Args:
-        folder: Folder that is to be written. It need not exist.
-        required_bytes: Estimated number of bytes that will be written.
-
-    Raises:
-        InputError: The disk of the folder has fewer free bytes.
-
-    Example:
-        >>> require_free_space(Path("."), 1)
-    """
+    """Refuse to start work if the disk of a folder, which need not exist, lacks the free bytes."""
     free = free_bytes(folder)
     if free < required_bytes:
         raise InputError(
@@ -122,15 +94,8 @@ def require_free_space(folder: Path, required_bytes: int) -> None:
 def free_bytes(path: Path) -> int:
     """Return the number of bytes that can still be written on the disk of a path.
 
-    Args:
-        path: A file or folder. If it does not exist, its nearest existing parent is taken.
-
-    Returns:
-        Free bytes; 0 if the disk accepts no more files, even if it has free space.
-
-    Example:
-        >>> free_bytes(Path("not", "yet", "made")) > 0
-        True
+    If the path does not exist, its nearest existing parent is taken. The answer is 0 if the disk
+    accepts no more files, even if it has free space.
     """
     while not path.exists():
         path = path.parent
@@ -142,12 +107,7 @@ def free_bytes(path: Path) -> int:
 
 
 def format_bytes(size: float) -> str:
-    """Return a number of bytes as text with a unit, such as ``1.5 GiB``.
-
-    The unit is the largest one of which there is at least one.
-
-    Args:
-        size: Number of bytes.
+    """Return a number of bytes as text with a unit, the largest of which there is at least one.
 
     Example:
         >>> format_bytes(1536), format_bytes(12), format_bytes(3 << 30)

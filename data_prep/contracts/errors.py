@@ -74,15 +74,9 @@ class InputError(ValueError):
 
 
 def shortened(line: str) -> str:
-    """Shorten a line, and very long words in it, by leaving out the middle.
+    """Shorten a line to about 1,500 characters, and words in it to 83, by leaving out the middle.
 
     Messages quote ids and cells of files, which may have any length.
-
-    Args:
-        line: The line, of any length.
-
-    Returns:
-        The line with at most about 1,500 characters, and at most 83 in a word.
 
     Example:
         >>> len(shortened("id " + "x" * 300_000)), len(shortened("name " * 10_000))
@@ -97,12 +91,6 @@ def shortened(line: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or its type if it has none.
 
-    Args:
-        error: The exception.
-
-    Returns:
-        The first line without surrounding spaces.
-
     Example:
         >>> first_line(OSError("no route")), first_line(KeyboardInterrupt())
         ('no route', 'KeyboardInterrupt')
@@ -111,19 +99,10 @@ def first_line(error: BaseException) -> str:
 
 
 def require_packages(feature: str, extra: str, modules: Sequence[str]) -> None:
-    """Check that the packages which a feature needs are installed.
+    """Refuse a feature, such as ``--engine local``, if a module that it needs is not installed.
 
-    Args:
-        feature: Option or file that needs the packages, such as ``--engine local``, with which the
-            message begins.
-        extra: Name of the pip extra that installs the packages, such as ``train``.
-        modules: Import names of the required modules, such as ``torch``.
-
-    Raises:
-        InputError: A module is not installed.
-
-    Example:
-        >>> require_packages("--engine local", "train", ["json"])
+    The message begins with the feature and names the pip extra, such as ``train``. `modules` are
+    import names.
     """
     for name in modules:
         spec = importlib.util.find_spec(name)
@@ -151,12 +130,7 @@ def _install_command(extra: str) -> str:
 def nearest_name(name: str, names: Collection[str], otherwise: str) -> str:
     """Return "did you mean NAME?" with the known name that is most similar to an unknown one.
 
-    Error messages about an unknown name end with it.
-
-    Args:
-        name: Name that the user wrote and that is unknown.
-        names: Known names.
-        otherwise: Text that is returned if no name is similar.
+    Error messages about an unknown name end with it. If none is similar, it is `otherwise`.
 
     Example:
         >>> nearest_name("patient", ["truth", "patients"], "it has truth, patients")
@@ -169,13 +143,7 @@ def nearest_name(name: str, names: Collection[str], otherwise: str) -> str:
 def counted(count: int, noun: str, verb: str = "") -> str:
     """Return a number with its noun in the singular or the plural.
 
-    Args:
-        count: The number.
-        noun: The noun in the singular.
-        verb: Verb in the plural that follows the noun, such as "have"; empty if no verb follows.
-
-    Returns:
-        The number with a comma for each thousand, the noun, and the verb in the right number.
+    The noun is given in the singular, a verb that follows it in the plural.
 
     Example:
         >>> counted(1, "image", "have"), counted(1200, "box", "have")
@@ -191,14 +159,6 @@ def counted(count: int, noun: str, verb: str = "") -> str:
 
 def counted_phrase(count: int, phrase: str) -> str:
     """Return a number with a phrase that begins with a noun in the plural.
-
-    Args:
-        count: The number.
-        phrase: A noun in the plural, which a verb and other words may follow, such as "images have
-            no box".
-
-    Returns:
-        The number with a comma for each thousand, and the phrase in the right number.
 
     Example:
         >>> counted_phrase(1, "images have no box"), counted_phrase(2, "images have no box")

@@ -9,12 +9,6 @@ from dataclasses import dataclass
 def finding_name(text: str) -> str:
     """Convert a published label to the name of a finding: lower case, words joined by ``_``.
 
-    Args:
-        text: Label as a public data set writes it.
-
-    Returns:
-        The name of the finding.
-
     Example:
         >>> finding_name("Pleural Thickening"), finding_name("Nodule/Mass")
         ('pleural_thickening', 'nodule_mass')
@@ -31,13 +25,7 @@ _NO_NAMES = ("finding", "label", "y_true", "target", "truth", "ground_truth", "g
 
 
 def display_name(finding: str) -> str:
-    """Convert the name of a finding to a text for people.
-
-    Args:
-        finding: Name of a finding, such as ``pleural_thickening``.
-
-    Returns:
-        The text, which begins with a capital letter; "the finding" where a table names none.
+    """Convert the name of a finding to a text for people; "the finding" where a table names none.
 
     Example:
         >>> display_name("pleural_thickening"), display_name("label")
@@ -60,10 +48,6 @@ class Target:
         name: Name of the target in options and tables, such as ``opacity``.
         any_of: Names of the findings, in the order in which a model outputs them.
         display_name: Name of the target on pages and in sentences, such as "Lung opacity".
-
-    Example:
-        >>> Target("opacity", ("consolidation", "infiltration"), "Opacity").any_of
-        ('consolidation', 'infiltration')
     """
 
     name: str

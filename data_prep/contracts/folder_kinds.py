@@ -24,7 +24,6 @@ class FolderKind:
     """A kind of folder that a command of ``cxr`` writes, such as a data set, a run or a report.
 
     Attributes:
-        name: Name of the kind in messages, such as ``data set``.
         command: Subcommand of `cxr` that makes the folder, such as ``prepare``.
         marker: Name of the file that is written last and marks the folder as complete, such as
             ``dataset.json``.

@@ -15,17 +15,10 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def is_member(values: pd.Series | pd.Index, members: Iterable[str]) -> np.ndarray:
-    """Return True for each value that is among the members.
+    """Return a flag for each of N texts, True if it is among the members; a missing one is not.
 
     The function gives the same as ``values.isin(members)`` in a tenth of the time: for a million
     ids, pandas 3 makes Python strings, which takes 3 s and 200 MB.
-
-    Args:
-        values: N texts, such as image ids.
-        members: Texts to compare with. A missing value equals no member.
-
-    Returns:
-        Flags, bool, shape ``(N,)``.
 
     Example:
         >>> is_member(pd.Series(["a", "b"]), ["b", "c"]).tolist()
@@ -44,17 +37,10 @@ def is_member(values: pd.Series | pd.Index, members: Iterable[str]) -> np.ndarra
 
 
 def positions(values: pd.Series | pd.Index, members: pd.Series | pd.Index) -> np.ndarray:
-    """Return the row number that each value has among unique texts.
+    """Return the row number, int64, of each value among unique texts; -1 if it is not among them.
 
     The function gives the same as ``pd.Index(members).get_indexer(values)``, without a Python
     object for each text.
-
-    Args:
-        values: N texts, such as image ids.
-        members: Unique texts, such as the image ids of another table.
-
-    Returns:
-        Positions in `members` from 0, int64, shape ``(N,)``; -1 for a value that is not among them.
 
     Example:
         >>> positions(pd.Series(["b", "x"]), pd.Index(["a", "b"])).tolist()
@@ -72,16 +58,9 @@ def positions(values: pd.Series | pd.Index, members: pd.Series | pd.Index) -> np
 
 
 def renamed(values: pd.Series, names: Mapping[str, str]) -> pd.Series:
-    """Replace each text of a column by its new name.
+    """Replace each text of a column by its new name; a text without one becomes missing.
 
     The function gives the same as ``values.map(names)``, without a Python object for each value.
-
-    Args:
-        values: Column of texts, such as image ids.
-        names: New text by old text. A text that is not among the keys becomes missing.
-
-    Returns:
-        The new texts, with the index and name of `values`.
 
     Example:
         >>> renamed(pd.Series(["a", "b"]), {"a": "x"}).tolist()
@@ -100,21 +79,10 @@ def are_rows_of(rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
 
 
 def find_one(value: str, members: pd.Series | pd.Index) -> int:
-    """Return the row number of one text.
+    """Return the row number of the first member that equals a text; -1 if there is none.
 
     The function reads the texts one after the other. For a few look-ups this is faster than a
     dictionary, which takes half a second to make for a million texts.
-
-    Args:
-        value: The text, such as an image id.
-        members: Texts to search, such as the image ids of a table.
-
-    Returns:
-        Position of the first equal text in `members`, from 0; -1 if there is none.
-
-    Example:
-        >>> find_one("b", pd.Series(["a", "b"]))
-        1
     """
     text = pa.scalar(value, pa.large_string())
     return int(pc.index(_as_text(members), text).as_py())
@@ -123,12 +91,7 @@ def find_one(value: str, members: pd.Series | pd.Index) -> int:
 def is_strictly_increasing(values: pd.Series | pd.Index) -> bool:
     """Return True if each text is greater than the one before, so that none repeats.
 
-    Args:
-        values: N texts, such as image ids. If one is missing, the answer is False.
-
-    Example:
-        >>> is_strictly_increasing(pd.Series(["a", "b", "b"]))
-        False
+    If a text is missing, the answer is False.
     """
     return _rises(_as_text(values))
 
@@ -153,9 +116,6 @@ def spelling_key(name: str) -> str:
 
     These are case, spaces, the zeros before a number, and ``.0`` after it.
 
-    Args:
-        name: Id of an image or a patient.
-
     Example:
         >>> spelling_key("P  1"), spelling_key("0012.0")
         ('p 1', '12')
@@ -165,17 +125,11 @@ def spelling_key(name: str) -> str:
 
 
 def renumber_codes(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Renumber codes so that every number from 0 on is used.
+    """Return the codes that occur, sorted, and the position of each row's code among them (int64).
 
-    The function gives the same as ``np.unique(codes, return_inverse=True)``, but it counts the
-    codes where `np.unique` sorts them. That is much faster for many rows with few values.
-
-    Args:
-        codes: Whole numbers from 0 on, shape ``(N,)``. The memory grows with the largest one.
-
-    Returns:
-        The codes that occur in sorted order, and the position of each row's code among them, int64,
-        shape ``(N,)``.
+    The function gives the same as ``np.unique(codes, return_inverse=True)`` for whole numbers from
+    0 on, but it counts the codes where `np.unique` sorts them. That is much faster for many rows
+    with few values. The memory grows with the largest code.
 
     Example:
         >>> used, rows = renumber_codes(np.array([7, 2, 7]))

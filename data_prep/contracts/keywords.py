@@ -14,16 +14,9 @@ R = TypeVar("R")
 
 
 def refuse_unknown_keywords(name: str, keywords: Iterable[str], known: Collection[str]) -> None:
-    """Check that a function has the keywords of a call.
+    """Refuse a call of a function with a keyword that it does not have.
 
-    Args:
-        name: Name of the function, as the user wrote it.
-        keywords: Keywords of the call.
-        known: Names of the parameters of the function that can be given by keyword.
-
-    Raises:
-        InputError: A keyword is not among them. The message names the most similar one, or all if
-            none is similar.
+    The message names the most similar keyword, or all known ones if none is similar.
 
     Example:
         >>> refuse_unknown_keywords("compare", ["patient"], ["truth", "patients"])
@@ -41,19 +34,8 @@ def refuse_unknown_keywords(name: str, keywords: Iterable[str], known: Collectio
 def with_known_keywords(function: Callable[P, R], *, name: str | None = None) -> Callable[P, R]:
     """Make a public function suggest the right keyword when it is called with an unknown one.
 
-    Args:
-        function: Function or method without a parameter ``**keywords``.
-        name: Name by which users call the function; None for its own.
-
-    Returns:
-        The same function, which raises `InputError` for an unknown keyword.
-
-    Example:
-        >>> @with_known_keywords
-        ... def scaled(values, *, factor=2):
-        ...     return [value * factor for value in values]
-        >>> scaled([1], factor=3)
-        [3]
+    The function has no parameter ``**keywords``. `name` is the name by which users call it, if that
+    is not its own.
     """
     parameters = inspect.signature(function).parameters.values()
     known = [p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY and p.name != "self"]

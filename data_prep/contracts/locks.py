@@ -30,23 +30,6 @@ class LockFile:
 
     The operating system keeps the lock, not the file. A lock file that a killed process has left
     therefore blocks no other process.
-
-    Args:
-        path: Path of the lock file. It is made if it does not exist.
-        before_wait: Function without arguments that is called once if another process has the lock;
-            the constructor then waits for the lock. None raises an error instead of waiting.
-        protected: File or folder that the lock protects, which the message names; None for the
-            folder of the lock file.
-
-    Raises:
-        InputError: Another process has the lock, and `before_wait` is None.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with closing(LockFile(Path(folder, ".lock"), None)):
-        ...         Path(folder, ".lock").exists()
-        True
     """
 
     def __init__(
@@ -57,20 +40,12 @@ class LockFile:
         protected: Path | None = None,
         first_wait_s: float = _FIRST_WAIT_S,
     ) -> None:
-        """Take the lock.
+        """Take the lock; the file and its folder are made if absent, the file is removed with it.
 
-        Args:
-            path: The lock file. It and its folder are made if absent; the file is removed with the
-                lock.
-            before_wait: Called once if another process has the lock, which is then waited for.
-                None refuses instead of waiting.
-            protected: The file or folder that the lock protects, for the message; by default the
-                folder of the lock file.
-            first_wait_s: Seconds to wait for a lock that another process may be about to release,
-                before the lock counts as taken.
-
-        Raises:
-            InputError: Another process has the lock, or the file cannot be made.
+        If another process has the lock after `first_wait_s` seconds, in which it may release it,
+        `before_wait` is called once and the lock is waited for; with None an `InputError` is
+        raised. Its message names `protected`, the file or folder that the lock protects (by
+        default the folder of the lock file).
         """
         self._path = path
         self._lock = filelock.FileLock(path, thread_local=False)
@@ -111,24 +86,10 @@ class LockFile:
 def folder_lock(folder: Path, before_wait: Callable[[], object] | None = None) -> Iterator[None]:
     """Lock a folder in a ``with`` block, so that no other process writes to it.
 
-    The lock ends with the block, or with the process if it is killed.
-
-    Half-written files that killed processes left in the folder are removed.
-
-    Args:
-        folder: The folder. It is made if it does not exist, and removed if the block leaves it
-            empty.
-        before_wait: Function without arguments that is called once if another process has the lock;
-            the call then waits for the lock. None raises an error instead of waiting.
-
-    Raises:
-        InputError: Another process writes to the folder, or the folder cannot be made.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as parent, folder_lock(Path(parent, "report")):
-        ...     [path.name for path in Path(parent, "report").iterdir()]
-        ['.lock']
+    The lock ends with the block, or with the process if it is killed. The folder is made if it does
+    not exist, and removed if the block leaves it empty. Half-written files that killed processes
+    left in it are removed. If another process has the lock, `before_wait` is called once and the
+    lock is waited for; with None an `InputError` is raised.
     """
     is_new = not folder.exists()
     try:
@@ -145,22 +106,8 @@ def folder_lock(folder: Path, before_wait: Callable[[], object] | None = None) -
 def file_lock(path: Path) -> Iterator[None]:
     """Lock one file in a ``with`` block, so that no other process writes it.
 
-    The lock ends with the block, or with the process if it is killed.
-
     Use it for a file in a folder that other programs use as well: `folder_lock` would lock the
-    whole folder.
-
-    Args:
-        path: File that is about to be written.
-
-    Raises:
-        InputError: Another process writes the file.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, file_lock(Path(folder, "split.csv")):
-        ...     [path.name for path in Path(folder).iterdir()]
-        ['.split.csv.lock']
+    whole folder. The lock ends as there; if another process has it, an `InputError` is raised.
     """
     lock_path = path.with_name(f".{path.name}{LOCK_NAME}")
     with closing(LockFile(lock_path, None, protected=path)):
@@ -170,16 +117,7 @@ def file_lock(path: Path) -> Iterator[None]:
 def remove_leftovers(folder: Path) -> None:
     """Remove the lock file and half-written files that killed processes left in a finished folder.
 
-    Args:
-        folder: The folder. Nothing happens if it has no lock file, or if a process has the lock.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, ".lock").write_text("")
-        ...     remove_leftovers(Path(folder))
-        ...     list(Path(folder).iterdir())
-        []
+    Nothing happens if the folder has no lock file, or if a process has the lock.
     """
     if (folder / LOCK_NAME).is_file():
         with suppress(InputError, OSError), folder_lock(folder):
@@ -189,10 +127,7 @@ def remove_leftovers(folder: Path) -> None:
 def remove_abandoned_folders(parent: Path, pattern: str) -> None:
     """Remove the temporary folders of killed processes, which are those that no process has locked.
 
-    Args:
-        parent: Folder that contains the temporary folders.
-        pattern: Pattern of the names of the temporary folders, as in ``Path.glob``, such as
-            ``.tmp-*``.
+    `pattern` is a pattern of their names as in ``Path.glob``, such as ``.tmp-*``.
     """
     for folder in parent.glob(pattern):
         with suppress(InputError, OSError):  # a running process has it, or it has just gone

@@ -44,11 +44,7 @@ class OpenedFromFolder:
     """
 
     def __new__(cls, *values: Any, **named: Any) -> Self:
-        """Make the object; refuse a single path.
-
-        Raises:
-            InputError: The only argument is a path.
-        """
+        """Make the object; refuse a single path."""
         given = [*values, *named.values()]
         if len(given) == 1 and isinstance(given[0], str | os.PathLike):
             path = os.fspath(given[0])
@@ -61,29 +57,12 @@ class OpenedFromFolder:
 
 
 def html_lines(text: str) -> str:
-    """Return a text as HTML that keeps its line breaks and columns.
-
-    Args:
-        text: Plain text with any number of lines.
-
-    Returns:
-        A ``pre`` element, in which the special characters of HTML are escaped.
-
-    Example:
-        >>> html_lines("a < b")
-        '<pre>a &lt; b</pre>'
-    """
+    """Return a text as a ``pre`` element with its line breaks and columns, and HTML escaped."""
     return f"<pre>{html.escape(text)}</pre>"
 
 
 def html_table(rows: Mapping[str, str]) -> str:
-    """Return an HTML table with one row for each name and its text.
-
-    Args:
-        rows: Texts by name, in the order of the rows.
-
-    Returns:
-        A ``table`` element, in which the special characters of HTML are escaped.
+    """Return an HTML table with one row for each name and its text, both escaped.
 
     Example:
         >>> html_table({"Method": "a < b"})
@@ -99,11 +78,7 @@ def html_table(rows: Mapping[str, str]) -> str:
 def html_records(records: Sequence[Mapping[str, Any]]) -> str:
     """Return an HTML table with a row for each record and a column for each key.
 
-    Args:
-        records: The rows. A missing key and a value of None give an empty cell.
-
-    Returns:
-        A ``table`` element. Floats are shown with four digits.
+    A missing key and a value of None give an empty cell; floats are shown with four digits.
 
     Example:
         >>> html_records([{"n": 1}, {"n": None}])

@@ -24,24 +24,8 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     """Yield a temporary folder, and rename it to its final path when the ``with`` block ends.
 
     On any error in the block the temporary folder is removed, and nothing is left at the final
-    path.
-
-    Args:
-        out: Path that the complete folder gets. It must not exist, or be an empty folder.
-
-    Yields:
-        A new folder in the same parent folder, to which the block writes.
-
-    Raises:
-        InputError: The folder is not empty, is a file, or another command made it in the meantime.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as parent:
-        ...     with atomic_folder(Path(parent, "export")) as temporary:
-        ...         _ = (temporary / "model.onnx").write_text("weights")
-        ...     [path.name for path in Path(parent, "export").iterdir()]
-        ['model.onnx']
+    path. That path must not exist or be an empty folder; it is refused, too, if another command has
+    made it in the meantime.
     """
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -70,19 +54,10 @@ def atomic_folder(out: Path) -> Iterator[Path]:
 
 
 def require_only_files(out: Path, names: Collection[str], folder_kind: str) -> None:
-    """Check that a folder contains only files of the command that is about to write to it.
+    """Refuse a folder that contains other files than those of the command that is to write to it.
 
-    Args:
-        out: The folder. It need not exist.
-        names: Names of the files and folders that it may contain. A lock file is allowed as well.
-        folder_kind: Name of the kind of folder that is to be written, such as "report", for the
-            message.
-
-    Raises:
-        InputError: The folder contains another file, or is a file itself.
-
-    Example:
-        >>> require_only_files(Path("nowhere"), {"answer.json"}, "report")
+    The folder need not exist, and may contain a lock file. `folder_kind` names it in the message,
+    such as "report".
     """
     if not out.exists():
         return
@@ -111,17 +86,7 @@ def require_same_settings(
 ) -> None:
     """Refuse a folder that was begun or made with other settings than those of this call.
 
-    Args:
-        folder: The output folder.
-        stored: Settings that the folder records, by key.
-        now: Settings of this call of the command.
-        advice: What the user can do.
-
-    Raises:
-        InputError: A setting differs; the message has both values.
-
-    Example:
-        >>> require_same_settings(Path("set"), {"val": 0.1}, {"val": 0.1}, "choose another folder")
+    The message has both values of the first key that differs, and ends with the advice.
     """
     for key in {**now, **stored}:
         was, new = stored.get(key), now.get(key)

@@ -48,13 +48,9 @@ def files_of_parts(names: Iterable[str]) -> list[Path]:
 def own_part(name: str, key: str) -> Any:
     """Return a class, a function or another object of the user's own.
 
-    Args:
-        name: ``MODULE:NAME``, such as ``mylosses:Focal``; the module is looked for in the present
-            folder, too. Classes of a notebook are in the module ``__main__``.
-        key: Key of the configuration, or option, for messages.
-
-    Raises:
-        InputError: The module cannot be imported or has no such object.
+    It is named by ``MODULE:NAME``, such as ``mylosses:Focal``; the module is looked for in the
+    present folder, too, and classes of a notebook are in the module ``__main__``. Messages begin
+    with `key`, the key of the configuration or the option.
     """
     if not is_own_part(name):
         raise InputError(f"{key}: '{name}' is no MODULE:NAME, such as mylosses:Focal")
@@ -104,14 +100,9 @@ def problem_of(error: BaseException) -> str:
 
 
 def failed_part(error: BaseException, parts: Sequence[object]) -> str | None:
-    """Return the part in whose code an exception was raised, with the problem.
+    """Return the user's own part in whose code an exception was raised, with the problem, or None.
 
-    Args:
-        error: Exception of a training.
-        parts: Callbacks of the user's own.
-
-    Returns:
-        Text such as ``mycalls:Tell: KeyError: 'auroc'``; None if no part is concerned.
+    The text is such as ``mycalls:Tell: KeyError: 'auroc'``.
     """
     names = {type(part).__module__: type(part).__qualname__ for part in parts}
     modules = [

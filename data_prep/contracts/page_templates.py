@@ -15,13 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 def template_environment(*folders: Path) -> Environment:
     """Return the Jinja environment for the templates in some folders.
 
-    Args:
-        *folders: Folders with Jinja templates. The folder of the template that all HTML pages
-            extend is added.
-
-    Returns:
-        The environment. It escapes HTML in values, and raises an error if a template uses a name
-        that the caller does not pass.
+    The folder of the template that all HTML pages extend is added. The environment escapes HTML in
+    values, and raises an error if a template uses a name that the caller does not pass.
 
     Example:
         >>> template_environment().from_string("{{ name }}").render(name="a < b")

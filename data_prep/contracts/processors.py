@@ -12,19 +12,10 @@ _QUOTA_FILES = (
 
 
 def cpu_count(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the number of processors that this process may use.
+    """Return the number of processors, at least 1, that this process may use.
 
-    Containers and schedulers may allow fewer processors than the machine has.
-
-    Args:
-        cgroup: Folder in which Linux states the limits of a container.
-
-    Returns:
-        A number of at least 1.
-
-    Example:
-        >>> cpu_count() >= 1
-        True
+    Containers and schedulers may allow fewer processors than the machine has; Linux states the
+    limits of a container in the folder `cgroup`.
     """
     if hasattr(os, "sched_getaffinity"):  # Linux
         processors = len(os.sched_getaffinity(0))
@@ -40,15 +31,7 @@ def cpu_count(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def processor_name() -> str:
-    """Return the model of the processor, such as ``AMD EPYC 9654``, or else its architecture.
-
-    Returns:
-        The name, which is never empty on Linux, macOS and Windows.
-
-    Example:
-        >>> len(processor_name()) > 0
-        True
-    """
+    """Return the model of the processor, such as ``AMD EPYC 9654``, or else its architecture."""
     cpu_info = Path("/proc/cpuinfo")
     if cpu_info.is_file():
         for line in cpu_info.read_text(encoding="utf-8").splitlines():

@@ -48,15 +48,7 @@ _RECORDED_COMMAND = ContextVar("recorded_command", default="")
 
 
 class MadeRecord(Record):
-    """Record of a folder that says how the folder was made, as `provenance` returns it.
-
-    Attributes:
-        command: Command line, without paths of the machine.
-        created: Time in UTC.
-        revision: Revision in git; None outside a clone.
-        versions: Versions of packages.
-        hardware: Type of the machine and number of its processors.
-    """
+    """Record of a folder that says how the folder was made, as `provenance` returns it."""
 
     command: str | None = None
     created: str | None = None
@@ -68,13 +60,9 @@ class MadeRecord(Record):
 def provenance() -> dict[str, Any]:
     """Return a record of how a folder was made, for the folder's JSON file.
 
-    Returns:
-        A dictionary with the keys ``command`` (without paths of this machine), ``created`` (UTC),
-        ``revision`` (of git; None outside a clone), ``versions`` (of packages) and ``hardware``.
-
-    Example:
-        >>> sorted(provenance())
-        ['command', 'created', 'hardware', 'revision', 'versions']
+    Its keys are ``command`` (without paths of this machine), ``created`` (UTC), ``revision`` (of
+    git; None outside a clone), ``versions`` (of packages) and ``hardware`` (type of the machine and
+    number of its processors).
     """
     arguments = present_command()
     without_folders = [
@@ -105,10 +93,7 @@ def recorded_command(command: str) -> Iterator[None]:
     """Set the command line that `provenance` records within a ``with`` block.
 
     Use it when a Python program calls a command: the record then names the equivalent command line.
-
-    Args:
-        command: The command as a user types it, such as ``cxr compare A=a --data set``. Folders in
-            its paths are left out.
+    Folders in its paths are left out.
 
     Example:
         >>> with recorded_command("cxr check --data /home/ann/set"):

@@ -36,27 +36,10 @@ _HIDDEN = re.compile(rf"hidden/[0-9a-f]{{{_HEX_DIGITS}}}")
 
 
 def read_id_key(path: Path, *folders: Path) -> bytes:
-    """Read the secret key with which ids are hashed; make the file of the key if it is missing.
+    """Read the secret key, 16 to 4,096 bytes, with which ids are hashed.
 
-    Args:
-        path: File of the key. It is made with random bytes if it does not exist. Only its owner may
-            be able to read it.
-        *folders: Folders in which the file of the key must not lie, because they may be passed on
-            to other people.
-
-    Returns:
-        The key, 16 to 4,096 bytes.
-
-    Raises:
-        InputError: The file is no key, other users may read the file, or it lies in one of the
-            folders.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     key = read_id_key(Path(folder, "key"))
-        ...     len(key) >= 16, read_id_key(Path(folder, "key")) == key
-        (True, True)
+    If its file does not exist, it is made with random bytes. A file that other users may read, or
+    that lies in one of the folders, which may be passed on to other people, is refused.
     """
     path = Path(path)
     for folder in folders:
@@ -102,20 +85,9 @@ def _make_key(path: Path) -> None:
 def key_from_environment(key_id: str, folder: Path) -> bytes:
     """Read the secret key of a data set whose image paths were replaced by keyed hashes.
 
-    With the key, the image files of the paths can be found again.
-
-    The environment variable ``CXR_ID_KEY`` names the file of the key.
-
-    Args:
-        key_id: Keyed hash of the constant `KEY_ID_TEXT`, as the data set stores it. The right key
-            gives the same hash.
-        folder: Folder of the data set, for messages.
-
-    Returns:
-        The key, 16 to 4,096 bytes.
-
-    Raises:
-        InputError: ``CXR_ID_KEY`` names no key, or the key of another data set.
+    With the key, the image files of the paths can be found again. The environment variable
+    ``CXR_ID_KEY`` names its file. `key_id` is the keyed hash of the constant `KEY_ID_TEXT`, as the
+    data set stores it: a key that does not give this hash is that of another data set, and refused.
     """
     name = os.environ.get(KEY_VARIABLE)
     if not name or not Path(name).is_file():
@@ -134,32 +106,15 @@ def keyed_hash(key: bytes, text: str) -> str:
 
     These are 96 bits: among 10^6 names, the chance that any two get the same hash is 10^12 / 2^97,
     or 6e-18.
-
-    Args:
-        key: The key, 16 to 4,096 bytes.
-        text: The text, such as the id of a patient.
-
-    Returns:
-        24 hexadecimal digits.
-
-    Example:
-        >>> len(keyed_hash(b"secret", "patient-1"))
-        24
     """
     message = text.encode("utf-8", errors="surrogateescape")
     return hmac.digest(key, message, "sha256").hex()[:_HEX_DIGITS]
 
 
 def hide_paths(frame: pd.DataFrame, key: bytes) -> pd.DataFrame:
-    """Replace the paths in a table by keyed hashes.
+    """Replace the paths (column ``path``) in a copy of a table by keyed hashes.
 
-    Args:
-        frame: Table with the column ``path``. Missing paths, and paths that are hashes already,
-            stay unchanged.
-        key: Secret key of the hashes, 16 to 4,096 bytes.
-
-    Returns:
-        A copy of the table with hashed paths.
+    Missing paths, and paths that are hashes already, stay unchanged.
 
     Example:
         >>> hidden = hide_paths(pd.DataFrame({"path": ["doe/a.png", None]}), b"0123456789abcdef")
@@ -175,15 +130,9 @@ def _hide_path(key: bytes, path: str) -> str:
 
 
 def find_hidden(root: Path, key: bytes, hashed_paths: Iterable[str]) -> dict[str, Path]:
-    """Find the files whose paths were replaced by keyed hashes.
+    """Find the files, at any depth of a folder, whose paths `hide_paths` replaced by keyed hashes.
 
-    Args:
-        root: Folder that contains the files, at any depth.
-        key: Secret key of the hashes, 16 to 4,096 bytes.
-        hashed_paths: Hashed paths, as `hide_paths` writes them.
-
-    Returns:
-        The path of each file by its hashed path. Files that no longer exist are left out.
+    The paths are given by hashed path. Files that no longer exist are left out.
     """
     missing = set(hashed_paths)
     files: dict[str, Path] = {}

@@ -74,39 +74,23 @@ class Record(BaseModel):
         return type(self)(**{**kept, **values})
 
     def write(self, path: Path) -> None:
-        """Write the file. It appears only when it is complete.
-
-        Args:
-            path: Path of the file. An old file is replaced.
-
-        Raises:
-            InputError: The disk is full or access is denied.
-        """
+        """Write the file. It appears only when it is complete."""
         write_json(path, self._kind, self.to_json())
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read and check the file.
 
-        Args:
-            path: Path of the file.
-
-        Raises:
-            InputError: The file is missing, is not JSON, has another kind or schema version, lacks
-                a key, or holds an unknown one or a wrong value.
+        A file that is missing, is not JSON, has another kind or schema version, lacks a key, or
+        holds an unknown one or a wrong value is an `InputError`.
         """
         return cls.from_content(_read_content(path, cls._kind), path)
 
     @classmethod
     def from_content(cls, content: Any, path: Path) -> Self:
-        """Check the content of a file, or of a part of it.
+        """Check the content, without kind and version, of a file or a part of it.
 
-        Args:
-            content: JSON value without kind and version.
-            path: Path of the file, for messages.
-
-        Raises:
-            InputError: The content lacks a key, or holds an unknown one or a wrong value.
+        A key that is missing or unknown, or a wrong value, is an `InputError` that names the path.
         """
         try:
             return cls.model_validate_json(json.dumps(content, allow_nan=False))
@@ -120,15 +104,8 @@ class Record(BaseModel):
 def write_json(path: Path, kind: str, content: dict[str, Any]) -> None:
     """Write a JSON file with its kind and schema version, which no program of ours reads again.
 
-    Args:
-        path: Path of the file. An old file is replaced.
-        kind: Kind of the file, such as "monitor".
-        content: Content of the file by key. Paths, and numbers and arrays of NumPy, are converted.
-
-    Raises:
-        ValueError: A number is not finite. Write None for an undefined figure, and its reason under
-            another key.
-        InputError: The disk is full or access is denied.
+    Paths, and numbers and arrays of NumPy, are converted. A number that is not finite raises
+    `ValueError`: write None for an undefined figure, and its reason under another key.
     """
     whole = {**content, "contract": kind, "schema_version": SCHEMA_VERSION}
     text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False, default=_json_value)

@@ -80,7 +80,6 @@ class Schema:
     """Requirements on a table on disk: columns, unique key, and rules over several columns.
 
     Attributes:
-        columns: Requirements on each column, by the column's name.
         unique: Names of columns that together identify a row; empty if rows may repeat.
         rules: Rules over several columns.
         free: True if the table may have other columns, too.

@@ -38,19 +38,13 @@ _MISSING = "#N/A"  # result of a formula without a value
 def read_sheet(path: Path, sheet: str | None = None) -> tuple[pd.DataFrame, list[str]]:
     """Read a sheet of a workbook, whose first row with content must hold the names of the columns.
 
-    Args:
-        path: Path of the workbook (.xlsx or .xlsm).
-        sheet: Name of the sheet. None takes the only visible sheet with content.
+    None takes the only visible sheet with content. Returned are a table of the cells as text, whose
+    first row are the names of the columns, and one sentence for each assumption that was made in
+    reading. The index of a row is its row number in the sheet minus 2.
 
-    Returns:
-        Two values: a table of the cells as text, whose first row are the names of the columns, and
-        one sentence for each assumption that was made in reading. The index of a row is its row
-        number in the sheet minus 2.
-
-    Raises:
-        InputError: The file cannot be read as a workbook, its unpacked size exceeds the limit, the
-            sheet does not exist, or several sheets have content. Also if a cell is merged, is an
-            error, or has a formula that was never calculated, because its value is then uncertain.
+    Refused are a file that is no workbook or exceeds the limit of the unpacked size, an unknown
+    sheet, and several sheets with content. A cell that is merged, is an error, or has a formula
+    that was never calculated is refused, too, because its value is uncertain.
     """
     try:
         with path.open("rb") as file, ZipFile(file) as archive, warnings.catch_warnings():

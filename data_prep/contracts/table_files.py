@@ -86,8 +86,7 @@ def is_spreadsheet(path: Path) -> bool:
 def refuse_other_kind(path: Path) -> None:
     """Refuse a file of another kind than those that are read, and say which file to give instead.
 
-    Raises:
-        InputError: The file is missing, or its name or its first bytes are those of another kind.
+    It is recognised by its name or its first bytes. A missing file is refused, too.
     """
     name = path.name.lower()
     if name.endswith(_OTHER_TABLES):
@@ -112,17 +111,9 @@ def read_text_table(
 ) -> pd.DataFrame:
     r"""Read a table as text, so that ``00019124`` keeps its zeros and ``NA`` stays a name.
 
-    Args:
-        path: A CSV file or spreadsheet.
-        required: Names of columns that the table must have.
-        optional: Names of columns that are added with empty cells if the file lacks them.
-
-    Returns:
-        A table of text with one row for each line of the file that is not blank. Its index is the
-        line number minus 2.
-
-    Raises:
-        InputError: There is no such file, it is no table, or a column is missing or repeated.
+    There is one row for each line of the file that is not blank; its index is the line number minus
+    2. Optional columns that the file lacks are added with empty cells. A required column that is
+    missing, and a repeated one, are refused.
 
     Example:
         >>> import tempfile
@@ -149,14 +140,9 @@ def read_text_table(
 
 
 def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
-    """Read a table whose columns are not known beforehand.
+    """Read a table whose columns are not known beforehand; a repeated column is refused.
 
-    Args:
-        path: A CSV file or spreadsheet.
-        sheet: Name of the sheet of a spreadsheet. None takes the only sheet with content.
-
-    Raises:
-        InputError: There is no such file, it is no table, or a column is repeated.
+    None takes the only sheet of a spreadsheet with content.
     """
     refuse_other_kind(path)
     if is_spreadsheet(path):
@@ -197,13 +183,8 @@ def read_header(path: Path) -> list[str]:
 def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
     """Convert a column of text to numbers, float64; empty cells become NaN.
 
-    Args:
-        text: Texts of the column, with the index of `read_text_table`.
-        path: File of the table, for the message.
-        column: Name of the column, for the message.
-
-    Raises:
-        InputError: A cell is no number. The message names its line.
+    The texts have the index of `read_text_table`, so that the error about a cell that is no number
+    names its line; `path` and `column` are for this message.
 
     Example:
         >>> to_numbers(pd.Series(["1.5", ""]).astype("str"), Path("a.csv"), "age").tolist()
@@ -228,14 +209,8 @@ def first_line(flags: pd.Series) -> int:
 def refuse_line(flags: pd.Series, path: Path, reason: str, cells: pd.Series | None = None) -> None:
     """Raise an error that names the first line of a table file for which a flag is True.
 
-    Args:
-        flags: Flags, bool, with the index of `read_text_table`. True marks a wrong line.
-        path: File of the table, for the message.
-        reason: End of the message after the quoted cell, such as " is not a number".
-        cells: Column of the table whose cell in that line is quoted; None quotes no cell.
-
-    Raises:
-        InputError: A flag is True.
+    The flags have the index of `read_text_table`. The message quotes the line's cell of `cells`, if
+    given, and ends with the reason, such as " is not a number".
     """
     if flags.any():
         cell = "" if cells is None else f"{cells.name}={cells[flags].iloc[0]!r}"
@@ -251,11 +226,7 @@ def _first_bytes(path: Path, count: int) -> bytes:
 
 
 def _read_delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Read a text file of cells with delimiters between.
-
-    Returns:
-        The cells, with the names of the columns as first row, and notes.
-    """
+    """Return the cells of a text file with delimiters, below the names of columns, and notes."""
     text = _text(path)
     try:
         rows, delimiter = _parse(text)

@@ -32,22 +32,9 @@ _VERSION_KEY = b"cxr_schema_version"
 def validate_table(frame: pd.DataFrame, name: str, where: str | Path = "") -> pd.DataFrame:
     """Convert a frame to the column types of a table kind, and check every rule of that kind.
 
-    Args:
-        frame: The rows, with at least the required columns.
-        name: Name of the table kind, such as ``images`` or ``scores``; a key of
-            `data_prep.contracts.schemas.SCHEMAS`.
-        where: File or other name with which error messages begin. The empty text takes `name`.
-
-    Returns:
-        The same rows with the types of the table's columns.
-
-    Raises:
-        InputError: A column is missing, unknown or repeated, or a row breaks a rule.
-
-    Example:
-        >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"], "reason": [None]})
-        >>> validate_table(images, "predicted_images")["status"].tolist()
-        ['ok']
+    The kind is a key of `data_prep.contracts.schemas.SCHEMAS`, such as ``images``. Error messages
+    begin with `where`, such as the file; with "" they begin with the kind. A missing, unknown or
+    repeated column, and a row that breaks a rule, are refused.
     """
     schema = SCHEMAS[name]
     label = str(where or name)
@@ -137,23 +124,11 @@ def _position(frame: pd.DataFrame, row: int) -> str:
 
 
 def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame:
-    """Convert a frame to the column types of a table kind, without checking the rows.
+    """Convert a copy of a frame to the column types of a table kind, without checking the rows.
 
-    Args:
-        frame: The rows. Columns that the table kind does not have stay unchanged.
-        name: Name of the table kind, such as ``scores``; a key of
-            `data_prep.contracts.schemas.SCHEMAS`.
-        label: Name of the table in error messages. The empty text takes `name`.
-
-    Returns:
-        A copy of the rows in the types of the schema, numbered from 0.
-
-    Raises:
-        InputError: A column cannot be converted.
-
-    Example:
-        >>> typed_table(pd.DataFrame({"image_id": ["a"], "score": ["0.5"]}), "scores")["score"][0]
-        np.float64(0.5)
+    The kind is a key of `SCHEMAS`; columns that it does not have stay unchanged. The rows are
+    numbered from 0. A column that cannot be converted is an `InputError` that begins with `label`,
+    or with the kind if that is "".
     """
     typed = frame.reset_index(drop=True)
     dtypes = dict(zip(typed.columns, typed.dtypes, strict=True))
@@ -170,35 +145,12 @@ def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame
 
 
 def column_dtype(column: Column) -> Any:
-    """Return the pandas dtype of a column; None for a column of lists.
-
-    Args:
-        column: Column of a table in `data_prep.contracts.schemas.SCHEMAS`.
-
-    Returns:
-        A dtype or the name of one, for ``pandas.Series.astype``.
-
-    Example:
-        >>> column_dtype(SCHEMAS["scores"].columns["score"])
-        'float64'
-    """
+    """Return the pandas dtype of a column, for ``astype``; None for a column of lists."""
     return TEXT if column.type == "text" else column.type
 
 
 def empty_table(name: str) -> pd.DataFrame:
-    """Return an empty table of a given kind, with all required columns.
-
-    Args:
-        name: Name of the table kind, such as ``scores``; a key of
-            `data_prep.contracts.schemas.SCHEMAS`.
-
-    Returns:
-        The table without rows, its columns in the types of the schema.
-
-    Example:
-        >>> list(empty_table("scores").columns)
-        ['image_id', 'finding', 'score']
-    """
+    """Return a table of a given kind (a key of `SCHEMAS`) with all required columns and no rows."""
     columns = [c for c, spec in SCHEMAS[name].columns.items() if spec.required]
     return typed_table(pd.DataFrame({c: [] for c in columns}), name)
 
@@ -206,19 +158,8 @@ def empty_table(name: str) -> pd.DataFrame:
 def write_table(frame: pd.DataFrame, path: Path, name: str) -> str:
     """Check a table and write it as one Parquet file, which appears only when it is complete.
 
-    The record that completes the folder names the file with the digest, see `read_table`.
-
-    Args:
-        frame: The rows.
-        path: Path of the file. An old file is replaced.
-        name: Name of the table kind, such as ``scores``; a key of
-            `data_prep.contracts.schemas.SCHEMAS`.
-
-    Returns:
-        SHA-256 digest of the bytes of the file, in hexadecimal digits.
-
-    Raises:
-        InputError: A row breaks a rule of the table kind, or the disk is full.
+    Returned is the SHA-256 of the bytes of the file in hexadecimal digits, with which the record
+    that completes the folder names the file; see `read_table`. The kind is a key of `SCHEMAS`.
 
     Example:
         >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["mass"], "score": [float("nan")]})
@@ -254,29 +195,11 @@ def read_table(
 ) -> pd.DataFrame:
     """Read a table from Parquet, and check its bytes and its rows.
 
-    Args:
-        path: A Parquet file, or a folder of ``part-*.parquet`` files, which are read in order.
-        name: Name of the table kind, such as ``scores``; a key of
-            `data_prep.contracts.schemas.SCHEMAS`.
-        columns: Names of the columns to read; the rows are then not checked. None reads all
-            columns.
-        files: SHA-256 digests by file name that the record of the folder states; the key of a part
-            is ``scores.parquet/part-00000.parquet``. None for a table that no record names yet.
-
-    Returns:
-        The rows, in the types of the schema.
-
-    Raises:
-        InputError: The file is missing, is not the one that the record names, cannot be read, has
-            another schema version, or breaks a rule.
-
-    Example:
-        >>> import tempfile
-        >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["mass"], "score": [0.5]})
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     digest = write_table(scores, Path(folder, "scores.parquet"), "scores")
-        ...     read_table(Path(folder, "scores.parquet"), "scores", ["score"])["score"].tolist()
-        [0.5]
+    The path is a file, or a folder of ``part-*.parquet`` files, which are read in order; `name` is
+    the kind of the table, a key of `SCHEMAS`. With `columns`, only these are read, and the rows are
+    not checked. `files` has the SHA-256 digests by file name that the record of the folder states,
+    of a part under ``scores.parquet/part-00000.parquet``; None is for a table that no record names
+    yet.
     """
     parts = table_parts(path, files)
     if path.is_dir() and not parts:
@@ -324,24 +247,12 @@ def _read_part(
 def stored_table(
     file: str, schema: str, reader: str | None = None
 ) -> cached_property[pd.DataFrame]:
-    """Make a cached property for a class whose objects stand for folders; it reads a table.
+    """Make a cached property that reads a table from the folder for which an object stands.
 
-    The property reads the table from the object's folder when it is used first.
-
-    If the object's dictionary ``tables`` has a table under the name of the file without its suffix,
-    such as ``findings``, the property returns that table instead.
-
-    Args:
-        file: Name of the Parquet file, or of the folder of Parquet files, in the object's folder,
-            such as ``findings.parquet``.
-        schema: Name of the table kind, such as ``findings``; a key of
-            `data_prep.contracts.schemas.SCHEMAS`.
-        reader: Name of the human reader whose rows are returned (column ``reader``); None returns
-            all rows.
-
-    Returns:
-        A cached property for a class with the attributes ``folder``, ``info`` (the record of the
-        folder) and ``tables``.
+    The class has the attributes ``folder``, ``info`` (the record of the folder) and ``tables``. If
+    ``tables`` has the name of the file without its suffix, such as ``findings``, the property
+    returns that table instead. `file` is a Parquet file or a folder of them, `schema` a key of
+    `SCHEMAS`, and `reader` the human reader whose rows are returned; None returns all rows.
     """
     name = file.removesuffix(".parquet")
 
@@ -357,15 +268,7 @@ def stored_table(
 
 
 def require_members(ids: pd.Series, images: pd.DataFrame, path: Path) -> None:
-    """Check that every image id of a table is also in the images table of the same folder.
-
-    Args:
-        ids: Image ids of the table to check.
-        images: Table of the images of the folder, with column ``image_id``.
-        path: File of the table to check, for the message.
-
-    Raises:
-        InputError: An id belongs to no image of the folder.
+    """Refuse a table, named by its path, with an image id that is not in the folder's images table.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a"]})
@@ -386,20 +289,7 @@ def require_members(ids: pd.Series, images: pd.DataFrame, path: Path) -> None:
 
 
 def frame_digest(frame: pd.DataFrame, columns: Iterable[str]) -> str:
-    """Return a digest of some columns of a table. The order of the rows does not matter.
-
-    Args:
-        frame: The table.
-        columns: Names of the columns.
-
-    Returns:
-        16 hexadecimal digits, which are equal for tables with equal rows in these columns.
-
-    Example:
-        >>> frame = pd.DataFrame({"image_id": ["a", "b"]})
-        >>> frame_digest(frame, ["image_id"]) == frame_digest(frame[::-1], ["image_id"])
-        True
-    """
+    """Return a digest, 16 hexadecimal digits, of some columns of a table with rows in any order."""
     names = list(columns)
     hashes = np.sort(pd.util.hash_pandas_object(frame[names], index=False).to_numpy())
     return hashlib.sha256(",".join(names).encode() + hashes.tobytes()).hexdigest()[:16]

@@ -36,16 +36,9 @@ Example:
 
 
 def bytes_from_hex(texts: pd.Series | pd.Index) -> np.ndarray:
-    """Convert a column of hexadecimal digits to bytes, without a Python object for each text.
+    """Convert a column of hexadecimal digits to bytes (uint8), one text after the other.
 
-    Args:
-        texts: Texts of hexadecimal digits, none missing.
-
-    Returns:
-        The bytes of all texts, one text after the other, uint8.
-
-    Raises:
-        ValueError: A text has another character.
+    No Python object is made for a text. None may be missing; another character is a `ValueError`.
 
     Example:
         >>> bytes_from_hex(pd.Series(["00ff", "10"])).tolist()
@@ -64,13 +57,6 @@ def from_arrow(table: pa.Table) -> pd.DataFrame:
     """Convert an Arrow table to a data frame whose text columns have the dtype `TEXT`.
 
     `TEXT` is the dtype of text in all tables of this program; a missing text is NaN.
-
-    Args:
-        table: Arrow table with columns of any type.
-
-    Example:
-        >>> from_arrow(pa.table({"image_id": ["a", None]}))["image_id"].dtype == TEXT
-        True
     """
     if TEXT == "str":
         return table.to_pandas()
@@ -78,15 +64,7 @@ def from_arrow(table: pa.Table) -> pd.DataFrame:
 
 
 def to_arrow(frame: pd.DataFrame) -> pa.Table:
-    """Convert a data frame, without its index, to an Arrow table that any pandas version can read.
-
-    Args:
-        frame: The data frame. Its index is left out.
-
-    Example:
-        >>> to_arrow(pd.DataFrame({"image_id": ["a"]}, dtype=TEXT)).num_rows
-        1
-    """
+    """Convert a data frame, without its index, to an Arrow table that any pandas can read."""
     if TEXT != "str":  # its name would be written into the file, and pandas 3 has no such dtype
         frame = frame.astype({name: object for name, kind in frame.dtypes.items() if kind == TEXT})
     return pa.Table.from_pandas(frame, preserve_index=False)

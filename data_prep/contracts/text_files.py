@@ -25,13 +25,8 @@ _ENCODINGS = {
 def decode_text(content: bytes, source: str, errors: str = "strict") -> str:
     """Decode a text in UTF-8, or in the encoding that its byte order mark states, without the mark.
 
-    Args:
-        content: All bytes of a file, or those of its first lines.
-        source: Name of the file, for the message.
-        errors: Python's name for what is done with bytes that are no text, such as ``replace``.
-
-    Raises:
-        InputError: The bytes are not text in UTF-8, UTF-16 or UTF-32.
+    `content` may be only the first lines of a file; `errors` is Python's name for what is done with
+    bytes that are no text, such as ``replace``. Messages begin with `source`.
 
     Example:
         >>> decode_text("file;label".encode("utf-16"), "labels.csv")
@@ -51,11 +46,7 @@ def decode_text(content: bytes, source: str, errors: str = "strict") -> str:
 
 
 def read_text_file(path: Path) -> str:
-    """Read a text file in any encoding that `decode_text` knows.
-
-    Raises:
-        InputError: The file cannot be read, or is not text.
-    """
+    """Read a text file in any encoding that `decode_text` knows."""
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
@@ -64,24 +55,12 @@ def read_text_file(path: Path) -> str:
 
 
 def read_toml_file(path: Path) -> dict[str, Any]:
-    """Read a TOML file in any encoding that `decode_text` knows as nested dictionaries.
-
-    Raises:
-        InputError: The file cannot be read, is not text, or is not TOML.
-    """
+    """Read a TOML file in any encoding that `decode_text` knows as nested dictionaries."""
     return parse_toml(read_text_file(path), str(path))
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:
-    """Parse a text in TOML; `source` is the file or option that contains it, for the message.
-
-    Raises:
-        InputError: The text is not TOML.
-
-    Example:
-        >>> parse_toml("seed = 3", "ours.toml")
-        {'seed': 3}
-    """
+    """Parse a text in TOML; `source` is the file or option that contains it, for the message."""
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits raises ValueError
@@ -91,22 +70,7 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
 def read_yaml_file(path: Path) -> Any:
     """Read a YAML file without aliases: with them a few lines can stand for gigabytes.
 
-    Args:
-        path: Path of the file.
-
-    Returns:
-        The content: a list, dictionary, text, number, boolean, date or None.
-
-    Raises:
-        InputError: The file cannot be read as YAML, has an alias, or is larger or deeper than the
-            limits.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "data.yaml").write_text("names: [mass, nodule]")
-        ...     read_yaml_file(Path(folder, "data.yaml"))
-        {'names': ['mass', 'nodule']}
+    A file that has an alias, or is larger or deeper than the limits, is refused.
     """
     import yaml  # type: ignore[import-untyped]
 
@@ -131,23 +95,9 @@ def read_yaml_file(path: Path) -> Any:
 
 
 def read_json_file(path: Path) -> Any:
-    """Read any JSON file.
+    """Read a JSON file in UTF-8 or the encoding of its byte order mark.
 
-    Args:
-        path: Path of the file, in UTF-8 or in the encoding of its byte order mark.
-
-    Returns:
-        The content: a list, dictionary, text, number, boolean or None.
-
-    Raises:
-        InputError: The file cannot be read as JSON, or is larger or deeper than the limits.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "a.json").write_text('{"images": []}')
-        ...     read_json_file(Path(folder, "a.json"))
-        {'images': []}
+    A file that is larger or deeper than the limits is refused.
     """
     from pydantic_core import from_json  # an own limit of depth, see MAX_DEPTH
 

@@ -41,17 +41,9 @@ def find_dataset_copies(
     """Find images of a data set that are nearly equal copies of each other.
 
     The result is stored in the data set folder, and used again as long as the images stay the same.
-
-    Args:
-        dataset: A prepared data set.
-        decode: Decode table: one row for each image, with its fingerprint (256-bit perceptual
-            hash); None reads it from the folder of the data set.
-        pixels: True also compares the pixels of two images if their fingerprints are too different
-            to be sure that they are copies.
-        workers: Number of processes, or the Ray cluster, that decode image files.
-
-    Returns:
-        The pairs of nearly equal images, and the number of pairs that stay undecided.
+    Without `decode`, the decode table of the folder is read. With `pixels`, the pixels of two
+    images are compared, too, if their fingerprints are too different to be sure that they are
+    copies.
     """
     if decode is None:
         decode = dataset.optional_table("decode")
@@ -105,12 +97,8 @@ class _StoredCopies(Record, kind="near_duplicates"):
         key: Digest of the images and settings of the search; another key makes the stored pairs
             invalid.
         pixels: Name of the folder with resized images whose pixels were compared, such as
-            ``letterbox-160``; None if only fingerprints (256-bit perceptual hashes) were compared.
-        candidates: Number of pairs with similar fingerprints.
-        undecided: Number of candidate pairs for which the fingerprints are not enough to decide,
-            and whose pixels were not compared.
-        complete: True if all pairs of similar fingerprints were compared; False if the search was
-            cut short.
+            ``letterbox-160``; None if only fingerprints were compared.
+        candidates: As in `NearDuplicates`; so are `undecided` and `complete`.
         pairs: For each pair: both image ids, number of differing bits of the fingerprints, how the
             second image is turned, and correlation of the pixels (None if they were not compared).
     """

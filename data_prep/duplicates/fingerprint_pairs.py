@@ -58,17 +58,11 @@ class ClosePairs:
 # turn inverts whole words, and a key is brought to the one of its eight turns in which its first
 # bits are 0.
 def close_pairs(hashes: np.ndarray, max_distance: int) -> ClosePairs:
-    """Find the pairs of images whose 256-bit fingerprints (perceptual hashes) differ in few bits.
+    """Find the pairs of images whose fingerprints differ in at most `max_distance` bits.
 
-    A copy may be mirrored, upside down or a negative. Each pair is therefore compared in the eight
-    combinations of these changes (turns), and the turn with the fewest differing bits counts.
-
-    Args:
-        hashes: Fingerprints of N images as rows of bytes, uint8 ``(N, 32)``.
-        max_distance: Largest number of bits by which a pair may differ.
-
-    Returns:
-        The pairs that differ in at most `max_distance` bits.
+    The fingerprints of N images are rows of bytes, uint8 ``(N, 32)``. A copy may be mirrored,
+    upside down or a negative. Each pair is therefore compared in the eight combinations of these
+    changes (turns), and the turn with the fewest differing bits counts.
     """
     n = len(hashes)
     words = np.ascontiguousarray(hashes).view(np.uint64).reshape(n, WORDS)
@@ -122,8 +116,7 @@ def _pairs_of_table(
 ) -> tuple[np.ndarray, bool]:
     """Find the close pairs among rows of one key, as ``first * N + second``.
 
-    Returns:
-        The pairs, and False if the search stopped early since too many rows share a key.
+    The second value is False if the search stopped early since too many rows share a key.
     """
     n = len(keys)
     table = np.sort(keys << np.uint64(40) | np.arange(n, dtype=np.uint64))
@@ -163,20 +156,12 @@ def _sum_of_words(counts: np.ndarray) -> np.ndarray:
 
 
 def turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute, for each pair of image fingerprints, the fewest differing bits over eight turns.
-
-    A fingerprint is a 256-bit perceptual hash of an image.
+    """Compute, for each of P pairs of fingerprints, the fewest differing bits over eight turns.
 
     A turn is a combination of mirroring, turning upside down and inverting the grey values of an
-    image. It inverts some words (groups of 64 bits) of the fingerprint.
-
-    Args:
-        differences: Bits in which the two fingerprints of each of the P pairs differ, uint64 ``(P,
-            words)``.
-
-    Returns:
-        Two arrays of shape ``(P,)``: the smallest number of differing bits, and the turn that gives
-        it, as an index into `TURNS`.
+    image. It inverts some words (groups of 64 bits) of the fingerprint. `differences` are the bits
+    in which the two fingerprints differ, uint64 ``(P, words)``. The second array, ``(P,)``, is the
+    turn with the fewest bits, as an index into `TURNS`.
     """
     counts = np.bitwise_count(differences).astype(np.int16)
     flips = inverted_words().astype(np.int16)
@@ -186,14 +171,9 @@ def turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def inverted_words() -> np.ndarray:
-    """Return which words (groups of 64 bits) of an image fingerprint each of eight turns inverts.
+    """Return which words of a fingerprint each of the eight turns inverts, bool ``(8, words)``.
 
-    A fingerprint is a 256-bit perceptual hash. A turn is a combination of mirroring, turning upside
-    down and inverting the grey values of an image.
-
-    Returns:
-        Flags, bool ``(8, words)``, one row for each turn in the order of `TURNS`; True if the turn
-        inverts all bits of the word.
+    The rows are in the order of `TURNS`; see `turned_distances` for words and turns.
     """
     negative, mirrored, upside_down = np.array(list(TURNS.values())).T[:, :, None]
     odd_x, odd_y = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)

@@ -27,11 +27,7 @@ class ImageReader:
     """Reader of small images of a data set, for the search for copies and for thumbnails.
 
     The images come from a pixel store (images resized to squares of one side), whose black borders
-    are cut off, or from the original image files. `open_reader` makes an object.
-
-    Args:
-        dataset: Data set to which the images belong.
-        store: Pixel store to read from; None reads the original image files.
+    are cut off, or without one from the original image files. `open_reader` makes an object.
     """
 
     def __init__(self, dataset: DataSet, store: PixelStore | None) -> None:
@@ -47,11 +43,7 @@ class ImageReader:
         return "files" if self.store is None else f"{self.store.size} px"
 
     def __call__(self, image_id: str) -> np.ndarray:
-        """Read an image by its id, uint8 ``(H, W)``.
-
-        Raises:
-            InputError: The image cannot be read.
-        """
+        """Read an image by its id, uint8 ``(H, W)``."""
         if self.store is None or image_id not in self.stored:
             return self.dataset.read_original(image_id)
         width, height = self.sizes[self.rows.get_loc(image_id)].tolist()
@@ -66,12 +58,8 @@ class ImageReader:
 def open_reader(dataset: DataSet) -> tuple[ImageReader | None, _Unreadable | None]:
     """Open the smallest resized images of a data set for reading, or else its image files.
 
-    Args:
-        dataset: A prepared data set.
-
-    Returns:
-        Two values: the reader (None if no image can be read), and the reason why the image files
-        cannot be read (None if they can).
+    The reader is None if no image can be read. The second value is the reason why the image files
+    cannot be read, or None.
     """
     store = _smallest_store(dataset)
     lacking = _why_unreadable(dataset)

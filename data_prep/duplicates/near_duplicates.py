@@ -75,14 +75,10 @@ class NearDuplicates:
     complete: bool
 
     def copy_keys(self, decode: pd.DataFrame) -> pd.Series:
-        """Return a key for each image that is the same for all its equal or nearly equal copies.
+        """Return a key by ``image_id`` that all equal or nearly equal copies of an image share.
 
-        Args:
-            decode: Decode table with ``image_id`` and ``pixel_sha256``, the digest of the pixels.
-
-        Returns:
-            Keys indexed by ``image_id``. All images with one key must be in the same of train,
-            validation and test.
+        `decode` has ``image_id`` and ``pixel_sha256``. All images with one key must be in the same
+        of train, validation and test.
         """
         keys = decode.set_index("image_id")["pixel_sha256"]
         near = "near-" + self.groups.set_index("image_id")["group"].astype(TEXT)
@@ -98,25 +94,12 @@ def find_near_duplicates(
 ) -> NearDuplicates:
     """Find copies among images, even if they were brightened, compressed, resized or mirrored.
 
-    Copies that were turned upside down or whose grey values were inverted are found, too.
+    Copies that were turned upside down or whose grey values were inverted are found, too. Without
+    the column ``perceptual_hash`` (64 hexadecimal digits) of the decode table nothing is found.
 
-    Args:
-        decode: Decode table: one row for each image, with its id, ``pixel_sha256`` and
-            ``perceptual_hash`` (64 hexadecimal digits). Without this last column nothing is found.
-        read: Function that returns an image by its id, uint8 ``(H, W)``, to compare pixels. None
-            decides by the hashes alone.
-        max_images: Largest number of images to read; the rest stays undecided.
-        read_many: Function that returns several small images (see `small_image`) for a list of ids,
-            in order. It is used in place of `read`. None uses `read`.
-
-    Returns:
-        The pairs of copies, and the number of pairs that stay undecided.
-
-    Example:
-        >>> decode = pd.DataFrame({"image_id": ["a", "b"], "pixel_sha256": ["1", "2"],
-        ...     "perceptual_hash": ["00" * 32, "0f" * 32]})
-        >>> len(find_near_duplicates(decode).pairs)
-        0
+    `read` returns an image by its id, uint8 ``(H, W)``, to compare pixels; in its place,
+    `read_many` returns small images (see `small_image`) for a list of ids, in order. Without both
+    the hashes alone decide. At most `max_images` are read; the rest stays undecided.
     """
     if "perceptual_hash" not in decode.columns or decode["perceptual_hash"].isna().all():
         decode = decode.assign(perceptual_hash=pd.Series(None, index=decode.index, dtype=TEXT))
@@ -136,15 +119,8 @@ def near_duplicates_from_pairs(
 ) -> NearDuplicates:
     """Restore the result of a search for copies from its stored pairs and counts.
 
-    Args:
-        decode: Decode table: one row for each image, with the digest of its pixels.
-        pairs: Table of the pairs, as in `NearDuplicates.pairs`.
-        candidates: Number of pairs with similar fingerprints.
-        undecided: Number of these pairs whose pixels were not compared.
-        complete: True if all pairs of similar fingerprints were found.
-
-    Returns:
-        The pairs, with groups of copies that are formed from them.
+    The arguments are as in `NearDuplicates`; the groups are formed again from the pairs and from
+    the digests of pixels in the decode table.
     """
     pairs = pairs[list(PAIR_COLUMNS)].reset_index(drop=True)
     pairs = pairs.astype({"distance": "int64", "correlation": "float64"})
@@ -152,32 +128,18 @@ def near_duplicates_from_pairs(
 
 
 def detail_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Compute the correlation of the fine detail of two images of any size and grey curve.
+    """Compute the correlation, -1 to 1, of the fine detail of two images of any size.
 
-    Both images are scaled to 128 x 128 px and their grey levels are replaced by ranks. Structures
-    finer than 1 px or coarser than 8 px are removed, because all chests share their coarse outline.
-
-    Args:
-        one: Image, uint8 ``(H, W)``.
-        other: Other image, uint8 of any shape.
-
-    Returns:
-        Correlation in [-1, 1].
+    The grey curve does not matter; see `fine_detail`. The coarse outline is common to all chests.
     """
     return float((fine_detail(one) * fine_detail(other)).sum())
 
 
 def fine_detail(pixels: np.ndarray) -> np.ndarray:
-    """Return the fine detail of an image, by which `detail_correlation` compares two images.
+    """Return the fine detail of an image, float32 ``(128, 128)`` with mean 0 and norm 1.
 
-    The image is scaled to 128 x 128 px and its grey levels are replaced by ranks. Structures finer
-    than 1 px or coarser than 8 px are removed.
-
-    Args:
-        pixels: Image, uint8 ``(H, W)``.
-
-    Returns:
-        Detail, float32 ``(128, 128)``, with mean 0 and norm 1.
+    The image, uint8 ``(H, W)``, is scaled to 128 x 128 px and its grey levels are replaced by
+    ranks. Structures finer than 1 px or coarser than 8 px are removed.
     """
     ranks = grey_ranks(squash(pixels, _SIDE))
     fine, coarse = (cv2.GaussianBlur(ranks, (0, 0), sigma) for sigma in (_FINE_PX, _COARSE_PX))
@@ -216,18 +178,7 @@ def _candidates(decode: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
 
 
 def hashes_to_bytes(texts: pd.Index) -> np.ndarray:
-    """Convert perceptual hashes to rows of bytes.
-
-    Args:
-        texts: N hashes as texts of hexadecimal digits, 256 bits (``HASH_BITS``) each.
-
-    Returns:
-        Bytes, uint8, shape ``(N, HASH_BITS // 8)``.
-
-    Example:
-        >>> hashes_to_bytes(pd.Index(["ff" * 32])).shape
-        (1, 32)
-    """
+    """Convert N perceptual hashes in hexadecimal digits to bytes, uint8 ``(N, HASH_BITS // 8)``."""
     return bytes_from_hex(texts).reshape(-1, HASH_BITS // 8)
 
 
@@ -257,11 +208,7 @@ def _correlate(
 
 
 def small_image(pixels: np.ndarray) -> np.ndarray:
-    """Scale an image to the size at which copies are compared: uint8 ``(128, 128)``.
-
-    Args:
-        pixels: Grey values, uint8 ``(H, W)``.
-    """
+    """Scale an image to the size at which copies are compared: uint8 ``(128, 128)``."""
     return squash(pixels, _SIDE)
 
 
@@ -293,12 +240,7 @@ def _groups(decode: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 def turn_image(pixels: np.ndarray, turn: str) -> np.ndarray:
     """Mirror an image, turn it upside down, invert its grey values, or a combination of these.
 
-    Args:
-        pixels: Image, uint8 ``(H, W)``.
-        turn: Name of the change, a key of `fingerprint.TURNS`, such as ``mirrored``.
-
-    Returns:
-        The changed image, of the same shape.
+    `turn` is a key of `fingerprint.TURNS`.
 
     Example:
         >>> turn_image(np.array([[0, 255]], np.uint8), "mirrored").tolist()

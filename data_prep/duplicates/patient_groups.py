@@ -10,16 +10,10 @@ import scipy  # its parts load when they are first used
 def connected_components(
     starts: list[np.ndarray], ends: list[np.ndarray], n_nodes: int
 ) -> np.ndarray:
-    """Find the connected components of an undirected graph whose nodes are numbers from 0.
+    """Return the component, from 0, of each node of an undirected graph, shape ``(n_nodes,)``.
 
-    Args:
-        starts: Several arrays of whole numbers, such as one for each kind of edge: the first node
-            of each edge.
-        ends: The second node of each edge, in arrays of the same lengths.
-        n_nodes: Number of nodes.
-
-    Returns:
-        Number of the component of each node, from 0, shape ``(n_nodes,)``.
+    Nodes are numbers from 0. `starts` and `ends` are the two nodes of each edge, in several arrays,
+    such as one for each kind of edge.
     """
     edges = (np.concatenate(starts), np.concatenate(ends))
     ones = np.ones(len(edges[0]), dtype=np.int8)
@@ -34,17 +28,9 @@ Links = pd.Series | pd.DataFrame | None
 def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
     """Return the group of patients of each image, which must not be divided by a split.
 
-    A split assigns images to train, validation and test. Patients who share a key, for example
-    because both have a copy of the same image, form one group. The group has the name of its first
-    patient.
-
-    Args:
-        images: Table with columns ``image_id`` and ``patient_id``.
-        links: Keys indexed by ``image_id``; images with the same key are copies or belong together
-            for another reason. None if there are no keys. See `key_columns`.
-
-    Returns:
-        Name of the group, indexed by ``image_id`` in sorted order.
+    Patients who share a key, for example because both have a copy of the same image, form one
+    group, which has the name of its first patient. The links are as in `key_columns`. The groups
+    are indexed by ``image_id`` in sorted order.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
@@ -76,18 +62,8 @@ def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
 def key_columns(links: Links) -> list[pd.Series]:
     """Return the keys that tie images together, as one Series for each kind of key.
 
-    Images with the same key must be in the same of train, validation and test.
-
-    Args:
-        links: Keys indexed by ``image_id``: a Series, a frame with one column for each kind of key,
-            or None.
-
-    Returns:
-        The Series in a list; an empty list for None.
-
-    Example:
-        >>> [column.tolist() for column in key_columns(pd.Series(["k", "k"], ["a", "b"]))]
-        [['k', 'k']]
+    Keys are indexed by ``image_id``: a Series, a frame with one column for each kind of key, or
+    None. Images with the same key must be in the same of train, validation and test.
     """
     if links is None:
         return []

@@ -57,14 +57,8 @@ class SeenImages:
     def from_tables(cls, images: pd.DataFrame, seen: pd.DataFrame) -> SeenImages:
         """Compare images with those on which a model was trained.
 
-        Args:
-            images: Table of the images to compare, with ``image_id``, ``patient_id`` and, if known,
-                the columns `FINGERPRINTS` (digest of the pixels and perceptual hash). Without these
-                columns no copy is found.
-            seen: Table of the training images with the same columns.
-
-        Returns:
-            Those rows of `images` that are among the training images, or are copies of them.
+        Both tables have ``image_id``, ``patient_id`` and, if known, the columns `FINGERPRINTS`
+        (digest of the pixels and perceptual hash), without which no copy is found.
         """
         named = is_member(images["image_id"], seen["image_id"])
         known = named | is_member(images["patient_id"], seen["patient_id"])
@@ -87,12 +81,8 @@ class SeenImages:
     def describe_copies(self, system: str) -> list[str]:
         """Return sentences on how many test images are copies of training images, with examples.
 
-        Args:
-            system: Name of the trained model, for the sentences.
-
-        Returns:
-            One line on equal copies and one on similar copies. A line is left out if there are no
-            such copies.
+        There is one line on equal copies and one on similar copies; a line without any is left out.
+        `system` names the trained model.
         """
         where = f"of {counted(self.n_images, 'test image')} in training under other ids"
         kinds = (("has seen", self.equal), ("may have seen near copies of", self.near))
@@ -162,12 +152,8 @@ class SeenLookup:
     def from_table(cls, seen: pd.DataFrame) -> SeenLookup | None:
         """Make the lookup from the table of images that a training run has stored.
 
-        Args:
-            seen: Table of the images, with ``role`` (``train`` or ``val``) and, in runs of newer
-                versions, the columns `FINGERPRINTS` (digest of the pixels and perceptual hash).
-
-        Returns:
-            The lookup; None if the table has no fingerprints, so that no image can be recognised.
+        The columns are ``role`` (``train`` or ``val``) and `FINGERPRINTS` (digest of the pixels and
+        perceptual hash). Without fingerprints no image can be recognised, and the result is None.
         """
         pixels_column, hash_column = FINGERPRINTS
         table = seen.reindex(columns=["role", *FINGERPRINTS]).dropna(subset=pixels_column)
@@ -187,10 +173,8 @@ class SeenLookup:
     def find(self, pixel_sha256: str, perceptual_hash: str | None) -> SeenImage | None:
         """Return the use that the training made of an image; None if it did not use the image.
 
-        Args:
-            pixel_sha256: Digest of the decoded pixels, from `pixel_digest`.
-            perceptual_hash: Fingerprint from `perceptual_hash`, 64 hexadecimal digits; None if the
-                image has a single grey level.
+        The digest of the decoded pixels is from `pixel_digest`. The perceptual hash has 64
+        hexadecimal digits; it is None if the image has a single grey level.
         """
         role = self._role_of_pixels.get(pixel_sha256)
         if role is not None:

@@ -19,16 +19,12 @@ def coco_files(content: AnnotationContent, images: str) -> LabelFiles:
 
     The file is ``annotations/instances.json``. If train, validation and test are exported, there is
     one such file for each of them. The key ``file_name`` of an image is the path of its file below
-    ``images/`` in the folder. If images are decoded to PNG, it is the name of the decoded file,
-    else the path of the original file relative to the folder of the data set's images.
+    ``images/`` in the folder. If `images` is png, it is the name of the decoded file, else the path
+    of the original file relative to the folder of the data set's images.
 
     In these files an image without a box is a negative. An image on which a finding is unknown,
     uncertain or not fully outlined by boxes is therefore not in them, but in
     ``annotations/image_info_unlabelled.json``, which has no annotations.
-
-    Args:
-        content: Images, labels and boxes to export.
-        images: How images are written: none, png or link.
     """
     files = content.begin_files(f"are in {_UNLABELLED} without labels")
     category_ids = {name: n for n, name in enumerate(content.classes, start=1)}

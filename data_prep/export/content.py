@@ -93,8 +93,7 @@ class AnnotationContent:
     def begin_files(self, unlabelled: str) -> LabelFiles:
         """Return empty label files with the losses that all files of boxes (COCO, YOLO) have.
 
-        Args:
-            unlabelled: Words on the images of which a label cannot be expressed.
+        `unlabelled` are words on the images of which a label cannot be expressed.
         """
         files = LabelFiles()
         counts = self.unlabelled["why"].value_counts()
@@ -134,21 +133,12 @@ def select_content(
 ) -> AnnotationContent:
     """Select the images, labels and boxes of a data set that are exported.
 
-    Args:
-        dataset: A prepared data set.
-        format: Name of the file format, for the message.
-        split: Name of the split, that is, of the assignment to train, validation and test, which
-            the export states; None exports no assignment.
-        reader: Name of the person whose labels are exported; ``reference`` for the final labels,
-            which join those of all people.
-        target: Name of the target whose findings are exported; None exports all findings.
+    Without `split` no assignment to train, validation and test is stated, and without `target` all
+    findings are exported. The reader ``reference`` stands for the final labels, which join those of
+    all people. `format` is for messages.
 
-    Returns:
-        The selected images, labels and boxes.
-
-    Raises:
-        InputError: The reader does not exist, a finding has characters that files cannot hold, or
-            on every image some finding is unknown, uncertain or not outlined by boxes.
+    Refused are an unknown reader, a finding with characters that files cannot hold, and a selection
+    in which on every image some finding is unknown, uncertain or not outlined by boxes.
     """
     tables = {name: dataset.optional_table(name) for name in _TABLES}
     readers = sorted(set(tables["findings"]["reader"]) | set(tables["boxes"]["reader"]))
@@ -200,11 +190,8 @@ def _images(dataset: DataSet, split: str | None) -> pd.DataFrame:
 def file_stems(ids: pd.Series) -> pd.Series:
     """Convert ids to file names that are unique even if upper and lower case are not distinguished.
 
-    Args:
-        ids: Unique ids of images, which may have characters that no file name can have.
-
-    Returns:
-        File names without suffix, with the same index.
+    The ids are unique, and may have characters that no file name can have. The names have no suffix
+    and the same index.
 
     Example:
         >>> file_stems(pd.Series(["a/b", "A_b"])).tolist()

@@ -28,10 +28,6 @@ class ExportSummary(ShownAsText):
     """Counts of a folder of exported labels, and the labels that its format could not hold.
 
     Attributes:
-        format: Name of the file format, such as ``coco``.
-        folder: Folder that was written.
-        n_images: Number of exported images.
-        n_boxes: Number of boxes that were written.
         not_exported: One sentence for each kind of label or fact that the format cannot hold.
     """
 
@@ -85,26 +81,10 @@ def export_annotations(
 ) -> ExportSummary:
     """Write the labels and boxes of a data set in the file format of another program.
 
-    The folder appears only when it is complete. docs/formats.md explains the formats.
-
-    Args:
-        dataset: A prepared data set.
-        out: Folder to make. It must not exist.
-        format: Name of the format, such as ``coco`` or ``yolo``.
-        split: Name of the split, that is, of the assignment to train, validation and test, which is
-            written, too; None writes none.
-        reader: Name of the person whose labels are written. The default is ``reference``: the final
-            labels, which join those of all people.
-        target: Name of the target whose findings are written; None writes all findings.
-        images: How images are written: none, png or link; None takes the default of the format.
-        workers: Number of processes that render images; None takes all processors.
-        advance: Function that is called with the number of images finished since its last call.
-
-    Returns:
-        Counts of the written images and boxes.
-
-    Raises:
-        InputError: The options do not fit together, or an image cannot be read.
+    The folder must not exist, and appears only when it is complete. docs/formats.md explains the
+    formats; reader, split and target are as in `select_content`. `images` is none, png or link;
+    None takes the default of the format. None for `workers` takes all processors to render images.
+    `advance` is called with the number of images finished since its last call.
     """
     out = Path(out)
     if format not in _MAKERS:

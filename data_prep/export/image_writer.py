@@ -25,15 +25,8 @@ def write_images(
 ) -> None:
     """Write image files, as decoded ``png`` of 8 bits with the pixels that models see, or ``link``.
 
-    Args:
-        dataset: Data set of the images.
-        names: File to write, by image id.
-        mode: ``png`` or ``link``.
-        workers: Largest number of worker processes.
-        advance: Function that is called with 1 after each image.
-
-    Raises:
-        InputError: An image is gone, cannot be read, or is not the one that was prepared.
+    `names` is the file to write by image id, and `advance` is called with 1 after each image. An
+    image that is gone, cannot be read, or is not the one that was prepared is refused.
     """
     tasks = []
     for image_id, target in names.items():

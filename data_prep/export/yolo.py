@@ -19,17 +19,10 @@ def yolo_files(content: AnnotationContent, images: str) -> LabelFiles:
     The file ``labels/IMAGE.txt`` (``labels/train/IMAGE.txt`` and so on, if train, validation and
     test are exported) has one line for each box: the number of its class (from 0), the x and y of
     the centre, the width and the height of the box. These four numbers are divided by the width or
-    height of the image, so they are in [0, 1]. ``data.yaml`` has the names of the classes. An image
-    on which all findings are absent gets an empty file. An image gets no file if a finding is
-    unknown, uncertain or not fully outlined by boxes on it, because a missing box would mean that
-    the finding is absent.
-
-    Args:
-        content: Images, labels and boxes to export.
-        images: How images are written: none, png or link.
-
-    Raises:
-        InputError: An image with boxes has no known width and height.
+    height of the image, so they are in [0, 1]; an image with boxes and without a known size is
+    refused. ``data.yaml`` has the names of the classes. An image on which all findings are absent
+    gets an empty file. An image gets no file if a finding is unknown, uncertain or not fully
+    outlined by boxes on it, because a missing box would mean that the finding is absent.
     """
     files = content.begin_files("have no label file")
     boxes = content.boxes_by_image()

@@ -20,14 +20,9 @@ N_PIECES = 4 * _PIECES_PER_SIDE
 def border_greys(pixels: np.ndarray) -> str:
     """Return the mean grey levels of 16 pieces along the border of an image as a text.
 
-    The border shows little of the lung. If its grey levels alone predict the label of chest X-rays,
-    a model may use them as a shortcut.
-
-    Args:
-        pixels: Grey levels, uint8, shape ``(H, W)``.
-
-    Returns:
-        Two hexadecimal digits for each piece, in the order top, bottom, left, right.
+    The text has two hexadecimal digits for each piece, in the order top, bottom, left, right. The
+    border shows little of the lung. If its grey levels alone predict the label of chest X-rays, a
+    model may use them as a shortcut.
 
     Source:
         Maguolo and Nanni, "A critic evaluation of methods for COVID-19 automatic detection from
@@ -64,17 +59,9 @@ def _pieces(length: int) -> list[tuple[int, int]]:
 
 
 def read_border_greys(column: pd.Series) -> np.ndarray:
-    """Convert a column of texts from `border_greys` to numbers.
+    """Convert N texts from `border_greys` to grey levels, float32 ``(N, 16)``; NaN if unknown.
 
-    Args:
-        column: N texts of 32 hexadecimal digits, two for each of 16 pieces of an image's border;
-            missing if unknown.
-
-    Returns:
-        Grey levels, float32, shape ``(N, 16)``; NaN if unknown.
-
-    Raises:
-        ValueError: A text has another length than 32.
+    A text of another length than 32 is a `ValueError`.
 
     Example:
         >>> import pandas as pd

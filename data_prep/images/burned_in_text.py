@@ -44,17 +44,6 @@ def find_text_line(pixels: np.ndarray) -> TextLine:
     short to count as a line, but "PORTABLE" is long enough. Letters that touch form one part, which
     counts as many letters as its rows cross strokes. A pacemaker lead is as wide as several
     letters, but a row crosses it only once or twice.
-
-    Args:
-        pixels: Grey levels, uint8, shape ``(H, W)``.
-
-    Returns:
-        The longest line: its number of characters and its box. Without text it has 0 characters and
-        no box.
-
-    Example:
-        >>> find_text_line(np.zeros((100, 100), np.uint8))
-        TextLine(characters=0.0, box=None)
     """
     scale = min(_TEXT_SIDE / max(pixels.shape), 1.0)
     height, width = pixels.shape

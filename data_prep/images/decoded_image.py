@@ -45,13 +45,9 @@ class DecodedImage:
         record: How the file was decoded (bits, window, warnings and others): values by name of
             the columns `DECODE_COLUMNS`.
         spacing_row_mm: Distance between rows in mm as the header states it; None if it states none.
-        spacing_col_mm: Distance between columns in mm as the header states it; None if it states
-            none.
-        header: Facts of a DICOM header: ``view`` (``PA``, ``AP``, ``LL``, ``other`` or None),
-            ``sex`` (``M``, ``F``, ``O`` or None), ``age_years`` (a number or None), ``modality`` (a
-            text or None) and ``maker`` (name of the detector's maker, such as ``agfa``, or None).
-            For any file ``synthetic``: True if the file says that a program drew it. There are no
-            identifiers.
+        spacing_col_mm: Likewise between columns.
+        header: Facts of a DICOM header, as `dicom_header.header_facts` returns them. For any file
+            ``synthetic``: True if the file says that a program drew it. There are no identifiers.
         colour: Mean difference of red, green and blue in an image file other than DICOM, 0 (grey)
             to 255.
         patient: PatientID of a DICOM file with its issuer, from which a pseudonym is made; empty if
@@ -61,10 +57,6 @@ class DecodedImage:
         doubts: Reasons why the decoded pixels may differ from those that were stored in the file,
             for example because it is damaged: sentences without a full stop. They are also among
             the warnings of `record`.
-
-    Example:
-        >>> DecodedImage(np.zeros((4, 6), np.uint8), {}).pixels.shape
-        (4, 6)
     """
 
     pixels: np.ndarray

@@ -17,9 +17,7 @@ _BLOCK_PIXELS = 1 << 15  # converted at a time
 def grey_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     """Return the values that become black and white in a deep image without a window.
 
-    Args:
-        values: Values that can occur, in ascending order, shape ``(N,)``.
-        counts: Number of pixels of each, shape ``(N,)``.
+    `values` are those that can occur, in ascending order, `counts` the pixels of each, ``(N,)``.
 
     Example:
         >>> grey_range(np.array([0, 5, 9]), np.array([1, 9999, 1]))
@@ -72,14 +70,9 @@ class DeepPixels:
     ) -> Self:
         """Make an image of 16 bits from decoded values: shift them so that the lowest becomes 0.
 
-        Values that do not fit into 16 bits are scaled. Unsigned values of up to 8 bits stay as they
-        are.
-
-        Args:
-            values: Decoded values of any numeric type, shape ``(H, W)``.
-            black: Value that is displayed black.
-            white: Value that is displayed white.
-            negative: True if larger values are displayed darker; the values are then inverted.
+        Values ``(H, W)`` of any numeric type that do not fit into 16 bits are scaled; unsigned ones
+        of up to 8 bits stay as they are. `black` and `white` are the values displayed so. With
+        `negative`, larger values are displayed darker: all are inverted.
         """
         scale = _Scale.from_values(values)
 

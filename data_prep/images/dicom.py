@@ -54,26 +54,19 @@ def read_dicom(
 
     1. the modality LUT or rescale;
     2. the first VOI LUT, else the first window, else a range: all that 8 bits can hold, and in
-       deeper images the 0.1 to 99.9 percentiles without padding;
+    deeper images the 0.1 to 99.9 percentiles without padding;
     3. the presentation LUT;
     4. one inversion, for MONOCHROME1 and inverse presentation LUTs;
     5. black padding.
 
     An 8-bit MONOCHROME2 file without LUT or window therefore keeps its values. Of several frames
     the first is read. Colour becomes grey, overlays are ignored, and a missing preamble or meta
-    header is accepted. ``record["warnings"]`` says which of these happened, and quotes warnings of
-    the libraries.
+    header is accepted. ``record["warnings"]`` says which of these happened, and quotes the
+    libraries' warnings, which the caller records in `caught`. With `deep`, the pixels after step 1
+    are returned, too; for a colour image these are the 8-bit grey levels.
 
-    Args:
-        path: Path of the file.
-        caught: Warnings of the libraries, which the caller records.
-        deep: True also returns the pixels before the window, after the modality LUT or rescale. For
-            a colour image these are the 8-bit grey levels.
-
-    Raises:
-        InputError: The file is no DICOM image, damaged or cut short. Decoders raise all kinds of
-            errors as well.
-        TooLargeError: The file or image is beyond the limits.
+    An `InputError` says that the file is no DICOM image, damaged or cut short, and a
+    `TooLargeError` that it is beyond the limits. Decoders raise all kinds of errors as well.
 
     Source:
         DICOM PS3.3 C.7.6.3, C.7.6.16, C.8.11.3 and C.11.

@@ -49,11 +49,8 @@ def show_grey(
 ) -> ShownFrame:
     """Convert a grey DICOM frame to 8 bits with its LUTs, window, inversion and black padding.
 
-    Args:
-        frame: Values as stored in the file, shape ``(H, W)``.
-        header: Header of the DICOM file.
-        notes: List to which notes about the conversion are appended.
-        deep: True also returns the frame after the modality LUT, before any window.
+    The frame has the values as stored in the file, ``(H, W)``. Notes on the conversion are appended
+    to `notes`. With `deep`, the frame after the modality LUT, before any window, is returned, too.
     """
     lowest = int(frame.min())
     stored = np.arange(lowest, int(frame.max()) + 1)
@@ -299,14 +296,8 @@ def show_colour(
 ) -> np.ndarray:
     """Convert a colour frame to 8-bit grey, uint8 ``(H, W)``.
 
-    Args:
-        values: Decoded values, shape ``(H, W, 3)``, or ``(H, W)`` for a palette image.
-        photometric: Photometric interpretation of the values: ``RGB`` or ``PALETTE COLOR``.
-        header: Header of the DICOM file.
-        notes: List to which notes about the conversion are appended.
-
-    Raises:
-        ValueError: The photometric interpretation is another.
+    The decoded values are ``(H, W, 3)`` for ``RGB``, or ``(H, W)`` for ``PALETTE COLOR``; another
+    photometric interpretation is a `ValueError`. Notes on the conversion are appended to `notes`.
     """
     depth = int(header.BitsStored)
     if photometric == "PALETTE COLOR":

@@ -71,15 +71,9 @@ def decode_first_frame(
 ) -> Frame:
     """Decode the first frame, without bits that are no part of the values.
 
-    Args:
-        path: Path of the file, for messages.
-        header: DICOM object with its pixel data.
-        notes: List to which notes about the decoding are appended.
-        doubts: List to which reasons are appended why data may be missing.
-
-    Raises:
-        InputError: The transfer syntax is not read, or the pixel data are cut short, damaged, or
-            another image than the header says.
+    Notes are appended to `notes`, and reasons why data may be missing to `doubts`. A transfer
+    syntax that is not read is refused, as are pixel data that are cut short, damaged, or another
+    image than the header says.
     """
     syntax = header.file_meta.TransferSyntaxUID
     is_standard = syntax in uid.UID_dictionary and syntax.is_transfer_syntax

@@ -63,10 +63,9 @@ _YEARS_PER_UNIT = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 
 def header_facts(header: Dataset) -> dict[str, Any]:
     """Read facts about patient and exposure from a DICOM header that identify nobody.
 
-    Returns:
-        ``view`` ("PA", "AP", "LL", "other" or None), ``sex`` ("M", "F", "O" or None), ``age_years``
-        (float or None), ``modality`` (a standard term or None), ``maker`` (maker of the detector: a
-        name in `MAKERS`, `OTHER` or None) and ``synthetic`` (bool).
+    They are ``view`` ("PA", "AP", "LL", "other" or None), ``sex`` ("M", "F", "O" or None),
+    ``age_years`` (float or None), ``modality`` (a standard term or None), ``maker`` (maker of the
+    detector: a name in `MAKERS`, `OTHER` or None) and ``synthetic`` (bool).
 
     Example:
         >>> from pydicom import Dataset
@@ -171,12 +170,7 @@ def _text(header: Dataset, keyword: str) -> str:
 
 
 def has_preamble(path: Path) -> bool:
-    """Return True if a file has ``DICM`` at byte 128; False also if it cannot be read.
-
-    Example:
-        >>> has_preamble(Path("no-such-file.dcm"))
-        False
-    """
+    """Return True if a file has ``DICM`` at byte 128; False also if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -208,11 +202,5 @@ def ids_of(header: Dataset) -> tuple[str, str]:
 
 
 def clean_text(header: Dataset, keyword: str) -> str:
-    """Return the text of a header element without padding; "" if it is missing or unreadable.
-
-    Example:
-        >>> from pydicom import Dataset
-        >>> clean_text(Dataset(), "PatientID")
-        ''
-    """
+    """Return the text of a header element without padding; "" if it is missing or unreadable."""
     return _text(header, keyword).replace("\0", "").strip()

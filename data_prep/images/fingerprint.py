@@ -33,6 +33,8 @@ _MIN_GREY_RANGE = 2  # grey levels: an image with fewer shows nothing but noise
 def perceptual_hash(pixels: np.ndarray) -> str | None:
     """Return a perceptual hash of an image, by which copies of the image are recognised.
 
+    It has 64 hexadecimal digits; it is None for an image with a single grey level.
+
     A copy is the same image stored again: brighter, darker or with another window (any increasing
     grey curve), with lossy compression, at another size or aspect ratio, mirrored, turned by 180
     degrees, or as a negative. Copies that are cropped, shifted, turned by other angles, or changed
@@ -47,16 +49,8 @@ def perceptual_hash(pixels: np.ndarray) -> str | None:
     inverts the words that are odd in x, turning upside down inverts those that are odd in y, and a
     negative inverts all words. The words therefore tell how a copy was turned.
 
-    Args:
-        pixels: Grey levels, uint8, shape ``(H, W)``.
-
-    Returns:
-        64 hexadecimal digits; None for an image with a single grey level.
-
     Example:
         >>> gradient = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
-        >>> len(perceptual_hash(gradient))
-        64
         >>> perceptual_hash(gradient * 2) == perceptual_hash(gradient)
         True
     """

@@ -41,22 +41,15 @@ _COLOUR_SIDE = 64  # px of the shrunken image in which colours are measured
 def read_image(path: Path | str, *, deep: bool = False) -> DecodedImage:
     """Read an image as 8-bit grey: DICOM, PNG, JPEG, TIFF, BMP, WebP, PPM or GIF.
 
-    Camera rotation (EXIF) is applied, transparent pixels become black, colour becomes grey, and a
-    TIFF whose zero is white is inverted. Values of more than 8 bits are scaled as in a DICOM file
-    without a window: the 0.1 percentile of the pixels becomes black and the 99.9 percentile white.
-    The record notes each of these steps. Of several frames the first is read. Colour profiles are
-    ignored.
+    The extension of the file does not matter. Camera rotation (EXIF) is applied, transparent pixels
+    become black, colour becomes grey, and a TIFF whose zero is white is inverted. Values of more
+    than 8 bits are scaled as in a DICOM file without a window: the 0.1 percentile of the pixels
+    becomes black and the 99.9 percentile white. The record notes each of these steps. Of several
+    frames the first is read. Colour profiles are ignored. With `deep`, the pixels at the full bit
+    depth of the file, before any window, are returned, too.
 
-    Args:
-        path: Path of the file; its extension does not matter.
-        deep: True also returns the pixels at the full bit depth of the file, before any window.
-
-    Returns:
-        The image, and facts about its decoding. Width and height are those after rotation.
-
-    Raises:
-        InputError: The file is missing, empty, cut short, or in no known image format.
-        TooLargeError: A side is longer than 10,000 px, or the image has more than 100 megapixels.
+    An `InputError` says that the file is missing, empty, cut short, or in no known image format; a
+    `TooLargeError` that a side is longer than 10,000 px or the image larger than 100 megapixels.
 
     Example:
         >>> import tempfile
@@ -248,10 +241,7 @@ def _scaled(values: np.ndarray, notes: list[str]) -> tuple[np.ndarray, float, fl
 
 
 def starts_like_dicom(start: bytes) -> bool:
-    """Return True if the first bytes of a file look like DICOM, with or without a preamble.
-
-    Args:
-        start: The first 132 bytes of the file.
+    """Return True if the first 132 bytes of a file look like DICOM, with or without a preamble.
 
     Example:
         >>> starts_like_dicom(bytes(128) + b"DICM"), starts_like_dicom(b"BM")

@@ -23,24 +23,12 @@ _MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 def decode_jpeg(
     path: Path, frame: bytes, colours: str, notes: list[str], doubts: list[str]
 ) -> np.ndarray:
-    """Decode an 8-bit JPEG, and refuse an image that is cut short or damaged.
+    """Decode an 8-bit JPEG to uint8 ``(H, W)`` or ``(H, W, C)``; refuse a damaged or cut one.
 
     The pixels equal those of Pillow, which uses the same libjpeg-turbo, fills missing parts with
-    grey and does not tell. simplejpeg tells the first complaint of the library.
-
-    Args:
-        path: Path of the file, for messages.
-        frame: Bytes of the compressed image.
-        colours: Colour space of the result: ``GRAY``, ``RGB`` or ``CMYK``.
-        notes: List to which harmless complaints are appended.
-        doubts: List to which other complaints are appended, behind which damage may hide.
-
-    Returns:
-        Values, uint8, shape ``(H, W)`` or ``(H, W, C)``.
-
-    Raises:
-        InputError: The image is cut short or damaged.
-        TooLargeError: The image has too many scans.
+    grey and does not tell. simplejpeg tells the first complaint of the library: a harmless one is
+    appended to `notes`, another, behind which damage may hide, to `doubts`. `colours` is ``GRAY``,
+    ``RGB`` or ``CMYK``. An image of too many scans is a `TooLargeError`.
     """
     if frame.count(_START_OF_SCAN) > MAX_SCANS:
         raise TooLargeError(f"{path}: a JPEG of more than {MAX_SCANS} scans; save it anew")

@@ -22,12 +22,7 @@ class LooseImage:
     Attributes:
         path: Path that the user gave, or path of a file below a folder that the user gave.
         image: The decoded image; None if the file cannot be read.
-        problem: Reason why the file cannot be read, in one line that names the file; None if it can
-            be read.
-
-    Example:
-        >>> LooseImage(Path("a.txt"), problem="a.txt: no known image").image is None
-        True
+        problem: The reason in one line that names the file; None if the file can be read.
     """
 
     path: Path
@@ -38,14 +33,8 @@ class LooseImage:
 def find_image_files(sources: Sequence[Path]) -> list[Path]:
     """List the files that a user named, and all files below the folders that the user named.
 
-    Args:
-        sources: Paths of files and folders.
-
-    Returns:
-        Each file once. Hidden files are left out.
-
-    Raises:
-        InputError: A source does not exist, or contains no file.
+    Each file stands once; hidden files are left out. A source that does not exist, or contains no
+    file, is refused.
     """
     files: dict[Path, None] = {}
     for source in sources:
@@ -63,14 +52,9 @@ def find_image_files(sources: Sequence[Path]) -> list[Path]:
 
 
 def read_loose_images(paths: Iterable[Path], *, workers: int = 0) -> Iterator[LooseImage]:
-    """Decode image files that belong to no data set.
+    """Decode image files that belong to no data set, and yield one result for each, in order.
 
-    Args:
-        paths: Paths of the files.
-        workers: Number of worker processes; 0 and 1 read in this process.
-
-    Yields:
-        One result for each file, in order: the image, or the reason why it cannot be read.
+    With 0 or 1 `workers` the files are read in this process.
     """
     return map_images(
         _read_one,

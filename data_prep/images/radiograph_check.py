@@ -93,7 +93,6 @@ class DicomFile:
             written to a data set.
         view: ``PA``, ``AP``, ``LL``, ``other``, or None if unknown.
         sex: ``M``, ``F``, ``O``, or None if unknown.
-        age_years: Age of the patient in years; None if unknown.
         states_chest: True if the header states that the image shows a chest.
     """
 

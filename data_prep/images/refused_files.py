@@ -25,11 +25,7 @@ class TooLargeError(InputError):
 
 
 def require_size(path: Path, width: int, height: int) -> None:
-    """Refuse the size that the header of an image states, before the pixels are decoded.
-
-    Example:
-        >>> require_size(Path("a.png"), 1024, 1024)
-    """
+    """Refuse the size that the header of an image states, before the pixels are decoded."""
     if min(width, height) < 1:
         raise InputError(f"{path}: its header says {width} x {height} px; not an image")
     if max(width, height) > _MAX_SIDE or width * height > MAX_PIXELS:
@@ -40,14 +36,7 @@ def require_size(path: Path, width: int, height: int) -> None:
 
 
 def require_file(path: Path) -> int:
-    """Return the size of a file in bytes; refuse a missing, an empty and a too large one.
-
-    Example:
-        >>> require_file(Path("no-such-file.png"))
-        Traceback (most recent call last):
-        ...
-        cxr_compare.data_prep.contracts.errors.InputError: no-such-file.png: no such ...
-    """
+    """Return the size of a file in bytes; refuse a missing, an empty and a too large one."""
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -65,12 +54,7 @@ def require_file(path: Path) -> int:
 
 
 def decode_error(path: Path, error: Exception) -> InputError:
-    """Return an ``InputError`` about an image file that a library could not decode.
-
-    Example:
-        >>> print(decode_error(Path("a.png"), OSError("Truncated file")))
-        a.png: cannot be decoded (Truncated file); it is cut short or damaged
-    """
+    """Return an ``InputError`` about an image file that a library could not decode."""
     reason = plain_reason(error)
     if re.search("truncat|remature|[Nn]ot enough|[Ee]nd of file", reason):
         return InputError(f"{path}: is cut short ({reason})")

@@ -65,7 +65,6 @@ class ImageLabels:
     Attributes:
         image: Path of the image.
         file: Path of the label file, for messages.
-        marks: Annotations of the image.
         absent: Labels that are absent where no mark names them; None for all labels of the source
             that are no answer to a question of their own (`Mark.state`).
         readers: Persons who read the image. Nothing is absent for anybody else.
@@ -98,20 +97,10 @@ def read_annotations(
 ) -> SourceTables:
     """Read a folder of images with label files, or one file whose images need not exist.
 
-    Args:
-        name: Name of the format.
-        read: Function that yields the labels of each image.
-        root: The folder or file.
-        options: Options of the user.
-        show: Function that shows the user a line.
-        reading: How the format writes boxes; None for corners in px.
-        roles: Roles of ``--columns`` that the format reads itself.
-        coverage: Which labels say that all lesions have a box, as in `build`.
-        tables: Label tables of the user, which are joined with the label files. None takes the
-            files that the user named before the folder.
-
-    Raises:
-        InputError: Boxes are not understood, or no image can be used.
+    `name` is that of the format, and `roles` are those of ``--columns`` that it reads itself.
+    Without `reading` it writes boxes as corners in px. `coverage` says which labels mean that all
+    lesions have a box, as in `build`. `tables` are label tables of the user, which are joined with
+    the label files; None takes those that the user named before the folder.
     """
     if tables is None:
         tables = options.labels

@@ -192,8 +192,7 @@ class _CocoFile:
     ) -> set[str]:
         """Return the readers of an image: those that it lists, else all readers of the file.
 
-        Raises:
-            InputError: The image lists no readers and only some readers annotated it.
+        An image that lists none, and that only some readers annotated, is refused.
         """
         listed = image.get("readers")
         if isinstance(listed, list):

@@ -63,8 +63,7 @@ def _read_file(source: Source, path: Path) -> Iterator[ImageLabels]:
 def _mark(shape: Element, attributes: dict[str, str], facts: dict[str, Any]) -> Mark:
     """Return the mark of a shape or tag.
 
-    Raises:
-        InputError: It has no label, no extent or a state that is not understood.
+    One without a label or an extent, or with a state that is not understood, is refused.
     """
     label = shape.get("label", "").strip()
     if not label:

@@ -177,13 +177,10 @@ class PublicFormat(_Described):
 
 
 class DescriptionFile(_Described):
-    """Content of a file that describes tables and data sets.
+    """Content of a file that describes tables, formats of public data sets and the sets, by name.
 
     Attributes:
         names: Names of columns by role, the most exact first.
-        table: Tables.
-        format: Formats of public data sets, by name.
-        set: Public data sets, by name.
     """
 
     names: dict[str, list[str]] = {}

@@ -40,15 +40,10 @@ _ENOUGH_TO_TELL = 20
 
 
 def read_headers(root: Path, skip: Container[str] = ()) -> Iterator[DicomFile]:
-    """Read the DICOM header of every file below a folder. Hidden files are skipped.
+    """Read the DICOM header of every file below a folder, in the order of the paths.
 
-    Args:
-        root: Folder with the files, at any depth.
-        skip: Paths relative to `root` of files that are not read.
-
-    Yields:
-        Facts of the header of each file, in the order of the paths. If a file cannot be used, for
-        example because it is no frontal chest radiograph, the field ``reason`` says why.
+    Hidden files and those in `skip` (paths relative to `root`) are not read. If a file cannot be
+    used, for example because it is no frontal chest radiograph, the field ``reason`` says why.
     """
     paths = [path for path in sorted(files_below(root)) if path not in skip]
     workers = cpu_count() if len(paths) > _FEW_FILES else 1

@@ -24,9 +24,7 @@ LONGEST_SIDE_PX = 1_000_000
 def read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
     """Return the facts of a table's rows, with ``image_id``; a cell without a fact is missing.
 
-    Args:
-        table: Table with the image of each row.
-        sizes: True to read the width and height of images, of which its boxes are.
+    With `sizes`, the width and height of the images that its boxes are of are read, too.
     """
     facts = table.images[["image_id"]].copy()
     for role, columns in table.columns.items():

@@ -34,11 +34,10 @@ SIDEWAYS = (5, 6, 7, 8)
 
 
 def files_below(root: Path, suffixes: str | tuple[str, ...] = "") -> list[str]:
-    """Return the files below a folder, sorted within each folder. Hidden files are skipped.
+    """Return the files below a folder, relative to it and sorted within each folder.
 
-    Args:
-        root: Folder to which the returned paths are relative.
-        suffixes: End of the file names in lower case, or several ends; "" takes every file.
+    `suffixes` are one or several ends of the file names in lower case; "" takes every file. Hidden
+    files are skipped.
     """
     paths = []
     for below, folders, names in os.walk(root):
@@ -165,15 +164,10 @@ class ImageIndex:
     def by_name(self, name: str, folders: Iterable[str], role: str | None = None) -> list[str]:
         """Find the files of an image by the name or path that a label file gives it.
 
-        Args:
-            name: Name or path in the label file, such as ``train/a.png``.
-            folders: Folders in which the image may be, the likeliest first.
-            role: ``train``, ``val`` or ``test`` if the label file belongs to one of them. If
-                several images match, those in a folder of the same name come first.
-
-        Returns:
-            Exactly one path if it is clear which image is meant, otherwise no path or several. A
-            file in other folders than a relative path says is another image.
+        Exactly one path is returned if it is clear which image is meant, otherwise none or several.
+        A file in other folders than a relative path says is another image. The folders are those in
+        which the image may be, the likeliest first. If the label file belongs to a role (``train``,
+        ``val`` or ``test``) and several images match, those in a folder of the same name come first.
         """
         parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")]
         folders = list(folders)
@@ -263,10 +257,8 @@ def image_size(path: Path) -> tuple[int, int]:
 def stored_size(path: Path) -> tuple[int, int, int]:
     """Return width and height (px) of an image as stored, and its EXIF orientation, 1 to 8.
 
-    They are read from the header of the file; the pixels are not decoded.
-
-    Raises:
-        InputError: The file is no image, is damaged, or is larger than the limit.
+    They are read from the header of the file; the pixels are not decoded. A damaged image, or one
+    larger than the limit, is refused.
     """
     require_file(path)
     try:

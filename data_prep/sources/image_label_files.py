@@ -33,14 +33,10 @@ def read_image_files(
 ) -> Iterator[ImageLabels]:
     """Yield the labels of each image that has a label file, and of the others beside them.
 
-    Those without a file are unknown. Images of other folders, such as masks, do not count.
-
-    Args:
-        source: Source with the images of the folder.
-        paths: Paths of the label files, relative to the source folder.
-        read: Function that returns the content of a label file, and the names or paths that the
-            file gives its image.
-        add_marks: Function that adds the marks in a content to the labels of an image.
+    Those without a file are unknown. Images of other folders, such as masks, do not count. The
+    paths of label files are relative to the source folder. `read` returns the content of a label
+    file, and the names or paths that it gives its image; `add_marks` adds the marks in a content to
+    the labels of an image.
     """
     file_of: dict[str, str] = {}
     for path in paths:
@@ -77,8 +73,8 @@ def read_image_files(
 def _find_image(path: str, near: Sequence[str], names: Sequence[str], index: ImageIndex) -> str:
     """Return the image that a label file is of.
 
-    Raises:
-        InputError: No image or several fit, or the file names another image than its own name.
+    Refused are a file that fits none or several, and one that names an image other than its own
+    name does.
     """
     folders = image_folders(posixpath.dirname(path))
     matches = [index.by_name(name, folders) for name in names if name]

@@ -41,16 +41,11 @@ def image_name(cell: str) -> str:
 
 
 def read_image_list(path: Path) -> pd.Series:
-    r"""Read a text file that lists images, such as the published test images of a paper.
+    r"""Read the ids in a text file that lists images, such as the published test images of a paper.
 
-    Each line has one image, which may be followed by its label or other cells.
-
-    The first cell of a line is the id, file name or path of an image; cells are separated by
-    commas, semicolons, tabs or spaces. A file name, or an id in quotes, may have spaces. A header
-    is recognised.
-
-    Raises:
-        InputError: There is no such file, or it lists no image.
+    The first cell of a line is the id, file name or path of an image, which may be followed by its
+    label or other cells, separated by commas, semicolons, tabs or spaces. A file name, or an id in
+    quotes, may have spaces. A header is recognised. A file that lists no image is refused.
 
     Example:
         >>> import tempfile
@@ -74,21 +69,11 @@ def read_image_list(path: Path) -> pd.Series:
 def read_role_table(path: Path) -> pd.DataFrame:
     r"""Read a table that assigns images or patients to train, validation and test.
 
-    A column ``patientId`` whose cells are image names of the RSNA challenge is read as a column of
-    images.
-
-    Args:
-        path: Table with a column such as ``image_id``, ``filename`` or ``patient_id``, and one such
-            as ``role``, ``split`` or ``subset`` with the values train, val, test or unused, or a
-            word such as training.
-
-    Returns:
-        Table with the column ``image_id`` or ``patient_id``, and ``role`` (``train``, ``val``,
-        ``test`` or ``unused``).
-
-    Raises:
-        InputError: A column is missing, a cell of the second column has another value, or an id is
-            listed with two of these values.
+    It has a column such as ``image_id``, ``filename`` or ``patient_id``, and one such as ``role``,
+    ``split`` or ``subset`` with the values train, val, test or unused, or a word such as training;
+    another value, or an id with two of them, is refused. A column ``patientId`` whose cells are
+    image names of the RSNA challenge is read as a column of images. The result has ``image_id`` or
+    ``patient_id``, and ``role``.
 
     Example:
         >>> import tempfile

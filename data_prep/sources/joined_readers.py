@@ -28,14 +28,10 @@ def with_reference(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Add the labels and boxes of the reader ``reference``, which join those of several people.
 
-    Args:
-        findings: Table with columns ``image_id, finding, reader, state, origin`` and ``implied``.
-            Labels of the reader ``reference`` stay as they are.
-        boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``, px.
-        rule: ``majority``, ``any`` or ``all`` of the readers, or ``reader:NAME`` for one of them.
-
-    Raises:
-        InputError: The rule does not exist, or names a reader who labelled nothing.
+    The rule is ``majority``, ``any`` or ``all`` of the readers, or ``reader:NAME`` for one of them.
+    The findings have ``image_id, finding, reader, state, origin`` and ``implied``, and the boxes
+    ``image_id, finding, reader, x1, y1, x2, y2``, px. Labels of the reader ``reference`` stay as
+    they are. An unknown rule, or a reader who labelled nothing, is refused.
     """
     is_reader = findings["reader"] != REFERENCE_READER
     readers = findings[is_reader]

@@ -57,21 +57,16 @@ def name_labels(
     between letters or digits. A sign of presence or absence (``+``, ``(-)``, "negative" at the end,
     ``!``, "no", "non-" in front) counts where the same word stands with the other sign. With a word
     of doubt in front or behind, such as "possible mass", the finding is uncertain; a word of doubt
-    alone names no finding, and is left out.
+    alone names no finding, and is left out. Each text is of one class; see `split_labels` for cells
+    that list several.
 
-    Args:
-        texts: All labels, each of one class; see `split_labels` for cells that list several.
-        where: File and column, for messages.
-        kind: ``label`` for a column of labels, where "no mass" denies every known finding, and is
-            asked about if it is none. ``class`` for class names of boxes. ``column`` for names that
-            have states of their own, such as columns of 1 and 0: signs and doubts are not read.
+    `kind` is ``label`` for a column of labels, where "no mass" denies every known finding, and is
+    asked about if it is none; ``class`` for class names of boxes; ``column`` for names that have
+    states of their own, such as columns of 1 and 0: their signs and doubts are not read.
 
-    Returns:
-        Finding and state of each text that names one, and notes on the signs that were read.
-
-    Raises:
-        InputError: Two texts that differ in a sign get one name, a text is no name (JSON, numbers)
-            or lists others, or a text seems to say that something is absent, and nothing says what.
+    Refused are two texts that differ in a sign and get one name, a text that is no name (JSON,
+    numbers) or lists others, and one that seems to say that something is absent, where nothing says
+    what. `where` names file and column.
 
     Example:
         >>> name_labels(["TB+", "TB-", "Lung Opacity"], "labels.csv").labels["TB-"]

@@ -52,17 +52,12 @@ def table_statements(
     """Add what each reader (person) states in label tables to the statements of a source.
 
     A finding is absent on an image if the rows of the image name only other findings, or state that
-    nothing is found. Images with a finding beside "no finding" are left out.
+    nothing is found. Images with a finding beside "no finding" are left out. Each table has the
+    image of every row. Tables of which no row states a finding are refused.
 
-    Args:
-        source: Source with its images. It takes notes, and how boxes are read.
-        tables: Label tables, each with the image of every row.
-        published: Public set whose tables they are: it says which findings are ruled out though no
-            row names them, and the user need not be told what its labels imply.
-        add_to_marks: True if the source has the statements of label files, which may be all.
-
-    Raises:
-        InputError: A cell cannot be understood, or no row states a finding.
+    `published` is the public set whose tables they are: it says which findings are ruled out though
+    no row names them, and the user need not be told what its labels imply. With `add_to_marks`, the
+    source has the statements of label files, which may be all.
     """
     statements = source.statements
     if not add_to_marks:
@@ -115,8 +110,7 @@ def _consistent(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Join the rows of tables: what a row states is not implied, and no box is of "no finding".
 
-    Returns:
-        The statements, and image and reader of the rows that state that nothing is found.
+    The second table has image and reader of the rows that state that nothing is found.
     """
     rows = joined_statements(parts)
     rows = rows[rows["state"] != ""]

@@ -13,15 +13,7 @@ from cxr_compare.data_prep.images.refused_files import require_file
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the lines of a text file, in any encoding that `decode_text` knows.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "test_list.txt").write_text("a.png")
-        ...     read_lines(Path(folder, "test_list.txt"))
-        ['a.png']
-    """
+    """Read the lines of a text file, in any encoding that `decode_text` knows."""
     return read_text_file(path).splitlines()
 
 
@@ -49,13 +41,8 @@ class _Builder(ElementTree.TreeBuilder):
 def read_xml_file(path: Path, kind: str) -> ElementTree.Element:
     """Read an XML file without following external references, and return its root element.
 
-    Args:
-        path: Path of the file.
-        kind: Tag that the root element must have, such as ``annotation``.
-
-    Raises:
-        InputError: The file is larger or deeper than the limits, is no XML, has another root
-            element, or has a document type or entities.
+    `kind` is the tag that the root element must have, such as ``annotation``. A file that is larger
+    or deeper than the limits, or has a document type or entities, is refused.
     """
     require_file(path)
     content = read_bytes(path, MAX_XML_BYTES)

@@ -22,16 +22,11 @@ _AGREE_SHARE = 0.01
 def require_same_place(
     values: Sequence[float], around: Sequence[float], side: float, reading: BoxReading
 ) -> None:
-    """Check that a bbox is around the outline of the same annotation.
+    """Refuse a bbox that is not around the outline of the same annotation.
 
-    Args:
-        values: The bbox as it is written.
-        around: Edges ``x1, y1, x2, y2`` of the box around the outline, px.
-        side: Longer side of the image, px; NaN if unknown.
-        reading: How a bbox is read.
-
-    Raises:
-        InputError: They are of two places.
+    `values` are the bbox as it is written and `reading` how it is read; `around` are the edges
+    ``x1, y1, x2, y2`` of the box around the outline, px; `side` is the longer side of the image,
+    px, NaN if unknown.
     """
     written = np.array([values])
     corners = corners_of(written, reading.form, "px", np.full((1, 2), np.nan))
@@ -123,11 +118,8 @@ def box_around(
 ) -> list[float]:
     """Return the upright box around the points of a shape, cut at the border of its image.
 
-    Args:
-        points: Points x, y of the shape, px, shape ``(N, 2)``. A NaN gives a box of NaN.
-        sides: Width and height of the image, px; None if unknown.
-        degrees: Clockwise rotation of the shape.
-        pivot: Point about which it is turned, shape ``(2,)``.
+    The points, ``(N, 2)``, are x, y in px; a NaN gives a box of NaN. The sides are the width and
+    height of the image, px; None if unknown. The shape is turned clockwise about the pivot.
 
     Example:
         >>> box_around(np.array([[10.0, 20], [40, 60]]), (30, None))
@@ -151,12 +143,8 @@ def box_of_rectangle(
 ) -> tuple[list[float], bool]:
     """Return the upright box around a turned rectangle, and True if it was turned.
 
-    Args:
-        low: The corner from which it was drawn, x and y, px.
-        high: The corner opposite to it.
-        sides: Width and height of the image, px; None if unknown.
-        degrees: Clockwise rotation.
-        pivot: Point about which it is turned; None for its middle.
+    The rectangle was drawn from `low` to the opposite corner `high` (x, y in px), and is turned
+    clockwise about the pivot, or without one about its middle. The sides are as in `box_around`.
     """
     if degrees in (0, 360, -360):
         return [*low.tolist(), *high.tolist()], False

@@ -51,18 +51,10 @@ def name_images(
     tables: Sequence[LabelTable],
     marked: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Give each image its id, and each row of the tables its image.
+    """Give each image its id and each row of the tables its image; return the ids by path.
 
-    Args:
-        source: Source whose ``images`` become those that tables or label files name.
-        tables: Label tables of the user.
-        marked: Paths of the images that label files name.
-
-    Returns:
-        Id of each image by its path.
-
-    Raises:
-        InputError: None of the images of the tables is there, or two images have one id.
+    The ``images`` of the source become those that the tables or label files (`marked`, paths) name.
+    Tables of which no image is there, and two images with one id, are refused.
     """
     named: dict[str, str] = {}
     if tables:
@@ -102,10 +94,8 @@ def add_facts(
 ) -> None:
     """Add what tables and label files state of images, and their patients.
 
-    Args:
-        source: Source with its images. It takes the facts, and the user's own split.
-        tables: Label tables, each with the image of every row.
-        stated: Table with ``image_id`` and the facts that label files state of each image.
+    The source takes the facts, and the user's own split. Each table has the image of every row;
+    `stated` has ``image_id`` and the facts that label files state.
     """
     space = source.root.resolve().name
     where = str(tables[0].path) if tables else str(source.root)

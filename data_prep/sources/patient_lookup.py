@@ -24,8 +24,8 @@ NIH_NAME = r"\d{8}_\d{3}"
 def nih_patients(image_ids: pd.Series) -> pd.DataFrame:
     """Read patients from image ids that are file names of NIH, such as ``00000013_005``.
 
-    Returns:
-        Columns ``image_id``, ``patient_id`` and ``patient_id_source``, a row for each such image.
+    There is a row ``image_id, patient_id, patient_id_source`` for each such image; other ids have
+    none.
 
     Example:
         >>> nih_patients(pd.Series(["00000013_005", "x"])).values.tolist()
@@ -54,17 +54,11 @@ def find_rsna_mapping(folders: Sequence[Path]) -> Path:
 def read_patients(path: Path) -> pd.DataFrame:
     r"""Read the patient of each image from a file.
 
-    Args:
-        path: ``rsna_to_nih.csv`` (columns ``patientId``, the image id of the RSNA challenge,
-            ``nih_image``, the name of the same image at NIH, and optionally ``mse``, their mean
-            squared difference), or any CSV with a column of images and one of patients.
-
-    Returns:
-        Columns ``image_id``, ``patient_id`` and ``patient_id_source`` (``mapped_unverified`` of a
-        doubtful patient). For pairs of RSNA and NIH, both ids of an image are in it.
-
-    Raises:
-        InputError: There is no such file, or it has no such content.
+    The file is ``rsna_to_nih.csv`` (columns ``patientId``, the image id of the RSNA challenge,
+    ``nih_image``, the name of the same image at NIH, and optionally ``mse``, their mean squared
+    difference), or any CSV with a column of images and one of patients. Columns of the result are
+    ``image_id``, ``patient_id`` and ``patient_id_source`` (``mapped_unverified`` of a doubtful
+    patient). For pairs of RSNA and NIH, both ids of an image are in it.
 
     Example:
         >>> import tempfile
@@ -100,8 +94,7 @@ def read_patients(path: Path) -> pd.DataFrame:
 def read_nih_names(path: Path) -> dict[str, str]:
     r"""Return the name of the original image at NIH, without suffix, of each image of RSNA.
 
-    Args:
-        path: ``rsna_to_nih.csv``, or a folder that holds it.
+    The path is ``rsna_to_nih.csv``, or a folder that holds it.
 
     Example:
         >>> import tempfile

@@ -100,14 +100,9 @@ def _patients_in_names(names: pd.Series, pattern: str | None, prefix: str) -> pd
 def named_patients(patients: pd.Series, where: str, files: pd.Series | None = None) -> pd.Series:
     """Return patients as text, missing where the cell names nobody; ask about two spellings.
 
-    Args:
-        patients: Patient of each image, as its table writes it.
-        where: File or argument that names the patients, for the error message.
-        files: File of each image, with the index of `patients`. The message then names files
-            instead of patients, whose names it must not show.
-
-    Raises:
-        InputError: Two patients differ only in case, spaces, leading zeros or an added ``.0``.
+    Refused are two patients that differ only in case, spaces, leading zeros or an added ``.0``.
+    `where` is the file or argument that names the patients. With `files`, the file of each image,
+    the message names files instead of patients, whose names it must not show.
 
     Example:
         >>> named_patients(pd.Series(["p1", "P1"]), "patients.csv")

@@ -58,8 +58,7 @@ _SHOWN = 3  # of the files that look like labels
 def all_formats() -> dict[str, Format]:
     """Return the formats of this package and of others, by name.
 
-    Raises:
-        InputError: An entry point is no `Format`, or has the name of another format.
+    An entry point that is no `Format`, or has the name of another format, is refused.
     """
     found = dict(FORMATS)
     for point in entry_points(group=GROUP):
@@ -81,22 +80,12 @@ def read_source(
     *,
     out: str = "OUT",
 ) -> SourceTables:
-    """Read a user's folder of images and labels in the format that the user named.
+    """Read a user's folder of images and labels in a format; no pixel is decoded.
 
-    Args:
-        source: The folder, which must not be empty.
-        format: Name of the format, such as ``coco``. None takes the only format that the folder
-            fits, and says so.
-        options: Options that the user gave, such as the files with labels.
-        show: Function that is called with each line about what was recognised.
-        out: Folder of the data set to make, which the advice in an error names.
-
-    Returns:
-        The tables of the data set: images, findings, boxes and others. No pixel is decoded.
-
-    Raises:
-        InputError: The folder is not in this format, an option does not apply to the format, or the
-            labels contradict each other.
+    None for the format takes the only one that the folder fits, and says so. `show` is called with
+    each line about what was recognised, and `out` is the folder of the data set to make, which the
+    advice in an error names. A folder that is not in this format, an option that does not apply to
+    it, and labels that contradict each other are refused.
     """
     formats = all_formats()
     if all((source / name).exists() for name in ("dataset.json", "images.parquet")):

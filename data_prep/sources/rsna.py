@@ -45,20 +45,13 @@ _DOUBTFUL_MSE = 20.0
 def read_mapping(path: Path, space: str = "nih") -> pd.DataFrame:
     """Read which image of NIH ChestX-ray14 each image of the RSNA challenge was made from.
 
-    Args:
-        path: CSV file with the columns ``patientId`` (image id in the challenge) and ``nih_image``
-            (file name at NIH, which begins with the patient). An optional
-            column ``mse`` has the mean squared difference of the two images' grey values; the
-            patient is uncertain if it is above 20 or missing. Without the column, the patients of
-            an NIH image that is named twice are uncertain.
-        space: Prefix of the patient ids, which names their origin, as in ``nih:00019124``.
-
-    Returns:
-        Columns ``image_id``, ``nih_image``, ``patient_id`` and ``patient_id_source``, one row for
-        each image.
-
-    Raises:
-        InputError: The file is no such mapping, or an image of the challenge has two rows.
+    The CSV file has ``patientId`` (image id in the challenge) and ``nih_image`` (file name at NIH,
+    which begins with the patient). An optional column ``mse`` has the mean squared difference of
+    the two images' grey values; the patient is uncertain if it is above 20 or missing. Without the
+    column, the patients of an NIH image that is named twice are uncertain. An image of the
+    challenge with two rows is refused. `space` is the prefix of the patient ids, as in
+    ``nih:00019124``. The result has ``image_id``, ``nih_image``, ``patient_id`` and
+    ``patient_id_source``, one row for each image.
     """
     text = read_text_table(path, ("patientId", "nih_image"))
     ids = text["patientId"]
@@ -80,14 +73,7 @@ def read_mapping(path: Path, space: str = "nih") -> pd.DataFrame:
 
 
 class DrawnWith(Record):
-    """Arguments with which ``cxr synth`` drew synthetic images.
-
-    Attributes:
-        n_images: Number of labelled images.
-        seed: Random seed of the images.
-        size: Side of the images, px.
-        prevalence: Expected share of positive images.
-    """
+    """Arguments with which ``cxr synth`` drew synthetic images; see `PhantomArguments`."""
 
     n_images: Whole
     seed: Whole
@@ -99,7 +85,6 @@ class PhantomInfo(Record, kind="synth"):
     """Content of ``synth.json``, which marks a folder of synthetic images as complete.
 
     Attributes:
-        arguments: Arguments of ``cxr synth`` with which the images were drawn.
         counts: Numbers of images, patients, lesions and others, by name; empty while images are
             being drawn.
         box_rule: Extent of a box, in words.

@@ -49,10 +49,6 @@ class ReadOptions:
             first group is the patient number. The name of the group, if it has one, becomes the
             prefix of the patient id: ``(?P<nih>\d{8})_`` turns ``00019124_092.png`` into
             ``nih:00019124``. None if names contain no patient.
-
-    Example:
-        >>> ReadOptions(columns=("file=Image Index",)).reference
-        'majority'
     """
 
     reference: str = "majority"
@@ -126,14 +122,8 @@ class SourceTables:
 
         A target that is named after one of its findings says that the others are spellings of that
         finding: their labels and boxes become those of the one finding. An image is then present if
-        it is present under any spelling.
-
-        Args:
-            targets: By name of a target, the findings of which any makes an image positive.
-
-        Raises:
-            InputError: A target names a finding that the data set does not have, or names no
-                finding.
+        it is present under any spelling. A target without findings, or with one that the data set
+        does not have, is refused.
         """
         findings = set(self.findings["finding"])
         for target in self.targets.values():
@@ -153,11 +143,8 @@ class SourceTables:
         """Return a copy in which the spellings that the user's targets join are one finding.
 
         A target that is named after one of its findings joins the others to it, unless the user
-        defined a target for another of them, too.
-
-        Args:
-            defined: Findings of each target that the user defined, by its name. The tables have
-                these targets already.
+        defined a target for another of them, too. `defined` has the findings by target; the tables
+        have these targets already.
         """
         names = {
             finding: name
@@ -192,8 +179,7 @@ class SourceTables:
     def label_notes(self, rule: str) -> list[str]:
         """Return sentences on the labels, which are exact once the tables are complete.
 
-        Args:
-            rule: Rule by which the labels of several people were joined.
+        `rule` is that by which the labels of several people were joined.
         """
         notes = self._reader_notes(rule)
         if "implied" in self.findings:

@@ -148,12 +148,10 @@ def recognise_tables(
 ) -> list[LabelTable]:
     """Recognise the content of the columns of the user's label tables, and show the result.
 
-    Args:
-        texts: Cells as text by path of the table.
-        source: Source with the user's options. It shows what was recognised, and takes notes.
-        keys: Roles by which a table may name its images; the first one that it has is used.
-        names_people: True if cells may name patients, so that none is shown.
-        need_labels: False if label files beside the tables have the labels.
+    `texts` has the cells as text by path of the table. `keys` are the roles by which a table may
+    name its images; the first one that it has is used. With `names_people`, cells may name
+    patients, and none is shown. `need_labels` is False if label files beside the tables have the
+    labels. The source shows what was recognised, and takes notes.
     """
     columns = source.options.columns
     class_names = source.options.class_names

@@ -42,15 +42,9 @@ def read_tool_files(
 ) -> SourceTables:
     """Read the files that an annotation tool has exported, and the user's tables beside them.
 
-    Args:
-        name: Name of the format.
-        suffixes: Suffixes of the files in lower case, such as ``.xml``.
-        read: Function that yields the labels of each image in one file.
-        is_of_tool: Function that returns True for a file of the tool.
-        root: Folder of images, or one file that is read without them.
-        options: Options of the user, which may name the files; if they name none, all files of the
-            folder are read.
-        show: Function that shows the user a line.
+    `suffixes` are those of the files in lower case, such as ``.xml``; `read` yields the labels of
+    each image in one file. `root` is a folder of images, or one file that is read without them. The
+    options may name the files; if they name none, all files of the folder are read.
     """
     if options.class_names and not options.labels:
         raise InputError(

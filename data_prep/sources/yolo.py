@@ -47,10 +47,7 @@ _READING = BoxReading(form="cxcywh", unit="share")
 
 
 def read_class_names(path: Path) -> dict[int, str]:
-    """Read the name of each class number from a file such as ``data.yaml``.
-
-    Args:
-        path: YAML with the key ``names``.
+    """Read the name of each class number from the key ``names`` of a YAML file.
 
     Example:
         >>> import tempfile

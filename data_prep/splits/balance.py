@@ -70,23 +70,17 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
 def balanced_parts(
     group: pd.Series, strata: Labels, shares: np.ndarray, seed: int, fixed: np.ndarray
 ) -> np.ndarray:
-    """Assign groups of images to parts, each with its share of groups, images and strata.
+    """Assign groups of N images to P parts, each with its share of groups, images and strata.
 
     Groups come one by one, the largest first. Each goes to the part in which the sum of squares
     grows least: of what it was given of groups, images and strata, as shares of the whole, divided
-    by what it lacked at the start. The sum is least if every part gets what it lacks.
+    by what it lacked at the start. The sum is least if every part gets what it lacks. A group, such
+    as the images of a patient, is never divided; the seed orders groups of one size.
 
-    Args:
-        group: Name of the group of each of N images, indexed by ``image_id``. A group, such as the
-            images of a patient, is never divided.
-        strata: Strata of each image, indexed by ``image_id``; None balances none.
-        shares: Share of each part, shape ``(P,)``; their sum is 1.
-        seed: Random seed of the order of groups of one size.
-        fixed: Part of each image that has one already, -1 for the others, shape ``(N,)``. The
-            other images of its group get the same part.
-
-    Returns:
-        Part of each image, from 0, shape ``(N,)``.
+    `group` and `strata` (None balances none) are indexed by ``image_id``. The sum of the shares,
+    ``(P,)``, is 1. `fixed` is the part of each image that has one already, -1 for the others,
+    ``(N,)``; the other images of its group get the same part. The result is the part of each image,
+    from 0, ``(N,)``.
     """
     code, names = pd.factorize(group, sort=True)
     part = np.full(len(names), -1)

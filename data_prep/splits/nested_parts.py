@@ -25,27 +25,16 @@ def nested_parts(
 ) -> dict[float, pd.DataFrame]:
     """Return smaller splits for a learning curve, which use a share of the training patients.
 
-    A split assigns images to train, validation and test. Training and validation set keep a share
-    of their patients; test images stay. The patients of each stratum are put into a random order,
-    and the orders of all strata are merged so that the first patients always contain every stratum
-    in proportion. A smaller split keeps the first patients of this order, so its images are also in
-    each larger one. A patient is kept with all images or with none.
+    A split assigns images to train, validation and test. Training and validation set keep a share,
+    in (0, 1], of their patients; test images stay. The patients of each stratum are put into a
+    random order, and the orders of all strata are merged so that the first patients always contain
+    every stratum in proportion. A smaller split keeps the first patients of this order, so its
+    images are also in each larger one. A patient is kept with all images or with none; others get
+    the role ``unused``.
 
-    Args:
-        split: The whole split: table with ``image_id``, ``role`` and ``fold``.
-        group: Patient group of each image, indexed by ``image_id``. A group has one patient, or
-            patients with copies of the same image.
-        strata: Stratum of each image, that is, its class or another kind of like images, indexed by
-            ``image_id``.
-        shares: Shares of the training and validation patients to keep, each in (0, 1].
-        seed: Random seed of the orders.
-
-    Returns:
-        By share, a table with the same columns as `split`. Images of patients who are not kept have
-        the role ``unused``.
-
-    Raises:
-        InputError: A share is outside (0, 1].
+    `split` has ``image_id``, ``role`` and ``fold``. `group` is the patient group (one patient, or
+    patients with copies of the same image) and `strata` the class or another kind of like images,
+    both indexed by ``image_id``.
     """
     for share in shares:
         if not 0 < share <= 1:
@@ -93,16 +82,8 @@ def draw_nested_parts(
 ) -> dict[str, dict[tuple[float, int], pd.DataFrame]]:
     """Draw smaller splits for a learning curve (see `nested_parts`), without writing them.
 
-    Args:
-        dataset: A prepared data set.
-        target: Findings that make an image positive. Each smaller split keeps the proportion of
-            positive images.
-        splits: Names of the whole splits, that is, assignments to train, validation and test.
-        shares: Shares of the training and validation patients to keep, each in (0, 1].
-        seeds: Random seeds; for each of them all shares are drawn.
-
-    Returns:
-        Tables of the smaller splits, by name of the whole split, and then by share and seed.
+    Each keeps the proportion of images that are positive for the target; all shares are drawn for
+    each seed. The tables are by name of the whole split, and then by share and seed.
     """
     group = patient_groups(dataset.images, dataset_links(dataset))
     label = dataset.labels(target).map({0.0: "negative", 1.0: "positive"}).fillna("")
@@ -121,18 +102,10 @@ def draw_nested_parts(
 def add_nested_parts(
     dataset: DataSet, split: str, parts: Mapping[tuple[float, int], pd.DataFrame]
 ) -> dict[tuple[float, int], str]:
-    """Write the smaller splits of a learning curve into the folder of a data set.
+    """Write the smaller splits from `draw_nested_parts` into a data set, and return their names.
 
-    Args:
-        dataset: A prepared data set.
-        split: Name of the whole split, from which the names of the smaller ones are made.
-        parts: Tables from `draw_nested_parts` for this split, by share of the patients and seed.
-
-    Returns:
-        Name of each smaller split, by share and seed.
-
-    Raises:
-        InputError: A split of that name exists already and differs.
+    The parts are those of one whole split, from which their names are made. A split of that name
+    that exists already and differs is refused.
     """
     names = {}
     new = {}

@@ -31,11 +31,6 @@ class SplitRule:
         test: Share of all patients for test, in [0, 1].
         folds: Number of cross-validation folds, at least 2, to which train and validation patients
             are assigned in addition.
-        seed: Random seed of the draw.
-
-    Example:
-        >>> SplitRule(val=0.1, test=0.2).folds
-        5
     """
 
     val: float = 0.15
@@ -64,16 +59,9 @@ def draw_split(
 ) -> tuple[pd.DataFrame, SplitOrigin]:
     """Draw the split of a data set, or adopt the roles that its source states.
 
-    Args:
-        images: Images table.
-        findings: Findings table.
-        stated: Table with columns ``image_id, role`` of images whose role is fixed. If all these
-            roles are ``unused``, the roles of the other images are drawn.
-        rule: Shares, folds and seed.
-        linked: Keys that copies of an image share, indexed by ``image_id``.
-
-    Returns:
-        A table with ``image_id``, ``role`` and ``fold``, and the record of how it was made.
+    `stated` has columns ``image_id, role`` of images whose role is fixed; if all these roles are
+    ``unused``, the roles of the other images are drawn. `linked` has keys that copies of an image
+    share, indexed by ``image_id``. The split has ``image_id``, ``role`` and ``fold``.
     """
     strata = image_strata(images, findings)
     if (stated["role"] != "unused").any():
@@ -115,15 +103,9 @@ def extend_split(
     patient or an image into two roles, or if its patient is doubtful and not in training. The
     result depends on ids and seed, not on the order of rows.
 
-    Args:
-        old: Table of the old images, with columns ``image_id, role, fold``.
-        images: Images table with old and new images.
-        strata: Strata of each image, indexed by ``image_id``; None balances none.
-        rule: Shares, folds and seed; None takes the defaults of `SplitRule`.
-        linked: Keys that copies of an image share, indexed by ``image_id``.
-
-    Returns:
-        A table with columns ``image_id, role, fold`` for all images.
+    `old` and the result have columns ``image_id, role, fold``; `images` has old and new images.
+    Strata (None balances none) and `linked`, the keys that copies of an image share, are indexed by
+    ``image_id``.
     """
     group = patient_groups(images, linked)
     patient = images.set_index("image_id")["patient_id"].reindex(group.index)
@@ -216,18 +198,8 @@ def official_split(
 
     If a patient has images in several sets (roles), the test images are kept, or else the
     validation images, and the other images become ``unused``. If there are no validation images,
-    validation patients are drawn from the training patients.
-
-    Args:
-        official: Table with columns ``image_id, role`` (train, val or test) as published.
-        images: Images table.
-        linked: Keys that copies of an image share, indexed by ``image_id``.
-        rule: Shares, folds and seed by which validation patients and folds are drawn.
-        strata: Strata of each image, indexed by ``image_id``; None balances none.
-
-    Returns:
-        A table with ``image_id``, ``role`` and ``fold``, and the record of how it was made, with
-        notes for the user.
+    validation patients are drawn by the rule from the training patients. `official` has ``image_id,
+    role`` (train, val or test) as published; the rest is as for `extend_split`.
     """
     rule = rule or SplitRule()
     group = patient_groups(images, linked)

@@ -30,21 +30,12 @@ def read_split_file(
 ) -> tuple[pd.DataFrame, SplitOrigin]:
     """Read the user's own assignment of images or patients to train, validation and test.
 
-    Args:
-        path: Table with the columns ``image_id`` or ``patient_id``, ``role`` (train, val, test or
-            unused) and optionally ``fold`` (number of the cross-validation fold, from 0). A table
-            of several splits has a column with the name of each instead of ``role``.
-        images: The images table of the data set.
-        linked: Key of each image, indexed by ``image_id``, the same for all copies of an image.
-            Copies must have the same role. None if no copies are known.
-        name: Name of the split.
-
-    Returns:
-        Two values: a table with ``image_id``, ``role`` and ``fold``, and a JSON-ready record of the
-        method with notes for the user.
-
-    Raises:
-        InputError: A cell is wrong, an id repeats, or a patient or image has two roles or folds.
+    The table has the columns ``image_id`` or ``patient_id``, ``role`` (train, val, test or unused)
+    and optionally ``fold`` (number of the cross-validation fold, from 0). A table of several splits
+    has a column with the name of each instead of ``role``. `linked` is a key indexed by
+    ``image_id`` that all copies of an image share; copies must have the same role. A wrong cell, a
+    repeated id, and a patient or image with two roles or folds are refused. The second value is the
+    record of the method, with notes for the user.
     """
     content = (
         f"a split needs a column image_id or patient_id, and one column "

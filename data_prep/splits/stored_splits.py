@@ -41,32 +41,17 @@ def add_splits(
 ) -> dict[str, dict[str, Any]]:
     """Add a split (assignment of images to train, validation and test) to a data set.
 
-    With `each_fold` or `test_folds`, a split is added for each cross-validation fold.
+    With `each_fold`, a split ``NAME-0`` and so on is added for each cross-validation fold, which is
+    its validation set; all have the same test set. With `test_folds`, of which there are 3 or more,
+    the fold is the test set and the next fold the validation set.
 
-    Args:
-        dataset: A prepared data set.
-        name: Name of the split. The splits of folds are called ``NAME-0`` and so on.
-        rule: Shares of patients for validation and test, number of folds and seed of the
-            random draw.
-        each_fold: True adds a split for each fold, in which that fold is the validation set. All
-            these splits have the same test set.
-        test_folds: True adds a split for each fold, in which that fold is the test set and the next
-            fold the validation set.
-        file: Path of the user's own table with ``image_id`` or ``patient_id`` and ``role``, or a
-            column called `name` (train, val, test or unused), which is used instead of a random
-            draw; None draws.
-        keep_test_of: Name of an existing split whose test images are kept; train and validation are
-            drawn. None draws the test images, too.
-        replaces: True replaces existing splits of the same name; False makes new ones.
+    `file` is the user's own table (see `read_split_file`), which is used instead of a random draw.
+    `keep_test_of` names a split whose test images are kept; train and validation are drawn. With
+    `replaces`, splits of the same name must exist; without, they must not. A name of other
+    characters than letters, digits, ``-``, ``_`` and ``.`` is refused.
 
-    Returns:
-        By name of each added split: its numbers of images and patients under ``roles``, and its
-        method and options under ``how``.
-
-    Raises:
-        InputError: The name has other characters than letters, digits, ``-``, ``_`` and ``.``; a
-            split of the name exists and `replaces` is False, or none exists and `replaces` is True;
-            `test_folds` is True with fewer than 3 folds; or the file cannot be used.
+    By name of each added split, its numbers of images and patients under ``roles``, and its method
+    and options under ``how``, are returned.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"split name {name!r}: use letters, digits, '-', '_' and '.' only")
@@ -114,17 +99,10 @@ def _make_split(
 
 
 def read_split_rule(dataset: DataSet, name: str) -> dict[str, Any]:
-    """Return the stored options of the random draw of a split, or of its cross-validation folds.
+    """Return the stored fields of `SplitRule` of a split, or of its cross-validation folds.
 
-    Args:
-        dataset: A prepared data set.
-        name: Name of the split, or the common name of splits ``NAME-0``, ``NAME-1`` and so on.
-
-    Returns:
-        Fields of `SplitRule` that were recorded, by name; empty if there is no such split.
-
-    Raises:
-        InputError: The record of the split is damaged.
+    The name may be the common one of splits ``NAME-0``, ``NAME-1`` and so on. Without such a split
+    the result is empty.
     """
     for candidate in (name, f"{name}-0"):
         path = dataset.folder / "splits" / f"{candidate}.json"
@@ -136,35 +114,21 @@ def read_split_rule(dataset: DataSet, name: str) -> dict[str, Any]:
 
 
 def fold_split(split: pd.DataFrame, fold: int) -> pd.DataFrame:
-    """Return a split whose validation set is one cross-validation fold.
+    """Return a split whose validation set is one cross-validation fold (from 0).
 
-    The other folds are the training set. The test set stays the same.
-
-    Args:
-        split: Table with ``image_id``, ``role`` (train, val, test, unused) and ``fold`` (from 0;
-            missing for test images).
-        fold: Number of the validation fold, from 0.
-
-    Returns:
-        Table of the same rows and columns, in which only ``role`` has changed.
+    The other folds are the training set. The test set stays the same. The columns are ``image_id``,
+    ``role`` (train, val, test, unused) and ``fold`` (missing for test images); only ``role``
+    changes.
     """
     roles = split["role"].where(is_member(split["role"], ["test", "unused"]), "train")
     return split.assign(role=roles.mask(_is_fold(split, fold), "val"))
 
 
 def fold_as_test(split: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
-    """Return a split whose test set is one cross-validation fold.
+    """Return a split whose test set is one cross-validation fold; see `fold_split`.
 
     The next fold is the validation set, and the others are the training set. Over the splits of all
     folds, each image is tested once and validated once.
-
-    Args:
-        split: Table with ``image_id``, ``role`` (train, val, test, unused) and ``fold`` (from 0).
-        fold: Number of the test fold.
-        folds: Number of all folds.
-
-    Returns:
-        Table of the same columns.
     """
     roles = fold_split(split, (fold + 1) % folds)["role"]
     return split.assign(role=roles.mask(_is_fold(split, fold), "test"))
@@ -179,18 +143,9 @@ def write_splits(
 ) -> None:
     """Write splits into a data set folder, and their digests into its ``dataset.json``.
 
-    A split assigns each image to train, validation or test. By the digest, a later change of a
-    split is noticed.
-
-    Args:
-        folder: Data set folder.
-        splits: By name of a split, the table with ``image_id``, ``role`` (train, val, test, unused)
-            and ``fold``.
-        how: Method and options with which the splits were made.
-        replaces: True replaces existing splits of these names. False requires new names.
-
-    Raises:
-        InputError: A split of this name exists already, or `replaces` is True and none exists.
+    By the digest, a later change of a split is noticed. The tables have ``image_id``, ``role``
+    (train, val, test, unused) and ``fold``. With `replaces`, splits of these names must exist;
+    without, they must not.
     """
     with folder_lock(folder):
         # This is read again under the lock, since another command may have added a split.
@@ -212,19 +167,9 @@ def write_splits(
 
 
 def write_split(folder: Path, name: str, split: pd.DataFrame, how: SplitOrigin) -> str:
-    """Write one split (assignment of images to train, validation and test) and its record.
+    """Write one split and its record, and return its digest, as `frame_digest` of ids and roles.
 
-    Args:
-        folder: Folder of the data set.
-        name: Name of the split.
-        split: Table with columns ``image_id``, ``role`` (train, val, test, unused) and ``fold``.
-        how: Method and options with which the split was made.
-
-    Returns:
-        Digest of ids and roles, 16 hexadecimal digits, which is the same for equal splits.
-
-    Raises:
-        InputError: A cell of the table has a value that is not allowed, or the disk is full.
+    The table has columns ``image_id``, ``role`` (train, val, test, unused) and ``fold``.
     """
     split_folder = make_folder(folder / "splits")
     split_id = frame_digest(split, ["image_id", "role"])
@@ -244,14 +189,8 @@ def write_split(folder: Path, name: str, split: pd.DataFrame, how: SplitOrigin) 
 def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Count images, patients and positive images in each role (train, val, test, unused).
 
-    Args:
-        dataset: A prepared data set.
-        split: Table with columns ``image_id`` and ``role``: train, val, test or unused.
-
-    Returns:
-        Counts by role and noun, such as ``{"train": {"images": 3, "patients": 2}}``; positive
-        images are counted under ``positive for TARGET`` for each target (findings under one name).
-        Empty roles are left out.
+    The counts are by role and noun, such as ``{"train": {"images": 3, "patients": 2}}``; positive
+    images are counted under ``positive for TARGET`` for each target. Empty roles are left out.
     """
     rows = dataset.images[["image_id", "patient_id"]].merge(split, on="image_id")
     labels = {
@@ -270,12 +209,6 @@ def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, in
 
 def role_lines(roles: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Return the counts of `count_roles` as lines of text for display.
-
-    Args:
-        roles: Counts by role (train, val, test, unused) and noun, such as ``images``.
-
-    Returns:
-        The lines without line breaks.
 
     Example:
         >>> role_lines({"test": {"images": 1200, "patients": 900}})
@@ -296,27 +229,11 @@ def role_lines(roles: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def image_links(decode: pd.DataFrame, near: NearDuplicates) -> pd.Series | None:
-    """Return a key for each image that is the same for all copies of the image.
-
-    Args:
-        decode: Decode table: one row for each image, with the digest of its pixels. It may be
-            empty.
-        near: Pairs of nearly equal images of the same data set.
-
-    Returns:
-        Keys, indexed by ``image_id``; None if no image was decoded.
-    """
+    """Return a key by ``image_id`` that all copies of an image share; None if none was decoded."""
     return None if decode.empty else near.copy_keys(decode)
 
 
 def dataset_links(dataset: DataSet) -> pd.Series | None:
-    """Return a key for each image of a data set that is the same for all copies of the image.
-
-    Args:
-        dataset: A prepared data set.
-
-    Returns:
-        Keys, indexed by ``image_id``; None if no image was decoded.
-    """
+    """Return a key by ``image_id`` that all copies of an image share; None if none was decoded."""
     decode = dataset.optional_table("decode")
     return image_links(decode, find_dataset_copies(dataset, decode))

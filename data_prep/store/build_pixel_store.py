@@ -33,12 +33,8 @@ def decode_into(
 ) -> Iterator[DecodedRow]:
     """Decode images in order, store their facts and squares, and yield the images that failed.
 
-    Args:
-        writer: Writer of the data set.
-        tasks: Requests, one for each image file.
-        workers: Number of processes, or the Ray cluster, that decode.
-        reads: Files and folders that every machine must be able to read.
-        on_decoded: Function that is called with 1 after each image.
+    `reads` are files and folders that every machine must be able to read; `on_decoded` is called
+    with 1 after each image.
     """
     rows = map_images(
         decode_row, tasks, workers, on_crash=crashed_row, together=_TOGETHER, reads=reads
@@ -69,26 +65,13 @@ def build_pixel_store(
     workers: Workers | None = None,
     on_decoded: Callable[[int], object] = lambda n: None,
 ) -> PixelStore:
-    """Decode and resize those images of a data set that are not yet stored at a given size.
+    """Decode and resize those images of a data set that are not yet stored at a given size (px).
 
-    The result is the pixel store: an array with all images of the data set as squares of one size,
-    with black borders.
-
-    Args:
-        dataset_folder: Folder of the data set, which the caller has locked.
-        images: Table with ``image_id``, ``path`` (relative to `source_root`), ``file_sha256``,
-            ``width`` and ``height`` (px), one row for each image of the data set.
-        source_root: Folder of the image files.
-        size: Side of the square images, px.
-        workers: Number of processes, or the Ray cluster, that decode; None uses processes of this
-            machine.
-        on_decoded: Function that is called with 1 after each image.
-
-    Returns:
-        The complete pixel store.
-
-    Raises:
-        InputError: An image has no file or cannot be decoded, or the disk is full.
+    The result is the complete pixel store: an array with all images of the data set as squares of
+    one size, with black borders. The caller has locked the folder. The images, one row for each,
+    have ``image_id``, ``path`` (relative to `source_root`), ``file_sha256``, ``width`` and
+    ``height``; one without a file, or that cannot be decoded, is refused. None for `workers` uses
+    processes of this machine; `on_decoded` is called with 1 after each image.
     """
     without_file = images.loc[images["path"].isna(), "image_id"]
     if len(without_file):

@@ -30,13 +30,11 @@ class DataSetInfo(MadeRecord, kind="dataset"):
     """Content of ``dataset.json``, which marks a data set folder as complete.
 
     Attributes:
-        name: Name of the data set.
         source_format: Format of the user's files, such as ``rsna``.
         source_root: Folder of the user's image files, to which the paths of the images are
             relative.
         targets: By name: findings (diseases) that together make an image positive, and that can be
             evaluated under this name.
-        ids: Digests by which two data sets are compared.
         settings: Options of ``cxr prepare`` with which the data set was made.
         id_key: Keyed hash by which the secret key is recognised that replaced ids by hashes; None
             if the original ids are kept.
@@ -63,7 +61,6 @@ class DrawnBy(Record):
         test: Share of all patients that are drawn for test, in [0, 1].
         folds: Number of cross-validation folds into which the patients of train and validation are
             divided.
-        seed: Random seed of the draw.
     """
 
     val: float
@@ -108,9 +105,7 @@ class SplitInfo(Record, kind="split"):
     """Content of ``splits/NAME.json``, which is written after the table of the split.
 
     Attributes:
-        name: Name of the split.
         split_id: Digest of ids and roles.
-        how: Method of the assignment, and its options.
         n_images: Number of images by role.
         files: SHA-256 of the table beside the record, by file name.
     """

@@ -28,15 +28,9 @@ class DecodeTask:
     """A request to decode one image file and to resize it to squares of given sizes.
 
     Attributes:
-        image_id: Id of the image.
-        path: Path of the file.
         sizes: Sides of the resized squares that are made, px; empty if only facts are needed.
         sha256: SHA-256 digest that the file of a prepared data set must have; its facts are known,
             and only squares are made. None accepts any content and measures it.
-
-    Example:
-        >>> DecodeTask("a", Path("a.dcm"), sizes=(512,)).sha256 is None
-        True
     """
 
     image_id: str
@@ -50,15 +44,10 @@ class DecodedRow:
     """Result of a `DecodeTask`: facts and square images, or the reason why decoding failed.
 
     Attributes:
-        image_id: Id of the image.
         error: Reason why decoding failed, in one line; None if the file was decoded.
         facts: By name: columns of the decode table except ``image_id``, and ``file_sha256``,
             ``height`` and ``width`` of the images table; empty if they were known before.
         squares: By side in px, the resized square, uint8 (side, side).
-
-    Example:
-        >>> DecodedRow("a", error="a.dcm: is empty (0 bytes)").squares
-        {}
     """
 
     image_id: str
@@ -73,14 +62,7 @@ def crashed_row(task: DecodeTask) -> DecodedRow:
 
 
 def decode_row(task: DecodeTask) -> DecodedRow:
-    """Decode one image file, measure it, and resize it to the requested sizes.
-
-    Args:
-        task: The request: the file, and what to compute from it.
-
-    Returns:
-        Facts and resized squares, or an error of one line if the file cannot be decoded.
-    """
+    """Decode one image file, measure it, and resize it to the requested sizes."""
     try:
         require_image_checksum(task.path, task.sha256)
         return _decode(task)

@@ -51,11 +51,8 @@ _ARROW_TYPES = {
 class DecodeWriter:
     """A context manager that stores facts and squares of the images of a data set.
 
-    An end of the ``with`` block, by an exception or Ctrl-C as well, keeps what was added.
-
-    Args:
-        folder: Folder of the data set, which the caller has locked.
-        sizes: Sides of the squares that are stored, px.
+    The caller has locked the folder; the sizes are the sides of the squares, px. An end of the
+    ``with`` block, by an exception or Ctrl-C as well, keeps what was added.
 
     Attributes:
         rows: By size and image id, the row of its square in the array, and the CRC32.
@@ -96,11 +93,7 @@ class DecodeWriter:
         return all(image_id in rows for rows in self.rows.values())
 
     def add(self, image: DecodedRow) -> None:
-        """Store the squares and facts of a decoded image; they replace those stored before.
-
-        Raises:
-            InputError: The disk is full.
-        """
+        """Store the squares and facts of a decoded image; they replace those stored before."""
         line = {name: _json_value(value) for name, value in image.facts.items()}
         line = {name: value for name, value in line.items() if value is not None}
         for size, square in image.squares.items():
@@ -116,11 +109,7 @@ class DecodeWriter:
             self.commit()
 
     def commit(self) -> None:
-        """Bring squares, then lines, to the disk, so that they survive a kill of the process.
-
-        Raises:
-            InputError: The disk is full.
-        """
+        """Bring squares, then lines, to the disk, so that they survive a kill of the process."""
         if not self._waiting:
             return
         lines = "".join(self._waiting).encode()
@@ -151,12 +140,7 @@ class DecodeWriter:
     def finish(self, images: pd.DataFrame) -> None:
         """Complete the arrays, and write their indexes.
 
-        Args:
-            images: Table with ``image_id``, ``width`` and ``height`` (px) of the images that the
-                indexes name.
-
-        Raises:
-            InputError: The disk is full.
+        The indexes name the given images (``image_id``, ``width`` and ``height`` in px).
         """
         self.commit()
         images = images[["image_id", "width", "height"]].sort_values("image_id")
@@ -203,12 +187,7 @@ class DecodeWriter:
 
 
 class DecodedImages:
-    """The images that a `DecodeWriter` has stored and finished, as they were added to it.
-
-    Args:
-        folder: Folder of the writer.
-        sizes: Sides of its squares, px.
-    """
+    """The images that a `DecodeWriter` has stored and finished, as they were added to it."""
 
     def __init__(self, folder: Path, sizes: Sequence[int]) -> None:
         self._folder = folder
@@ -226,8 +205,7 @@ class DecodedImages:
     def get(self, image_id: str) -> DecodedRow | None:
         """Return facts and squares of an image; None if it was not decoded.
 
-        Raises:
-            InputError: A square is not as it was written.
+        A square that is not as it was written is an `InputError`.
         """
         stores = self._stores.values()
         if image_id not in self._lines or any(image_id not in store.ids for store in stores):

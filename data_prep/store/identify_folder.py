@@ -27,30 +27,16 @@ _PLURAL = ("predictions",)  # kinds whose names are plural
 def folder_kind(folder: Path) -> FolderKind | None:
     """Return the kind (such as run or report) of a complete folder that a ``cxr`` command made.
 
-    Args:
-        folder: Path of the folder. It need not exist.
-
-    Returns:
-        The kind, recognised by the file that marks such a folder as complete; None for any other
-        folder.
-
-    Example:
-        >>> folder_kind(Path("no-such-folder"))
+    It is recognised by the file that marks such a folder as complete; any other folder, or a path
+    without one, has None.
     """
     return next((kind for kind in FOLDER_KINDS if (folder / kind.marker).is_file()), None)
 
 
 def unfinished_kind(folder: Path) -> FolderKind | None:
-    """Return the kind of a folder that a ``cxr`` command began and did not complete.
+    """Return the kind of a folder that a ``cxr`` command began and did not complete, or None.
 
-    Args:
-        folder: Path of the folder, which need not exist.
-
-    Returns:
-        The kind, recognised by files that an interrupted command left; None for any other folder.
-
-    Example:
-        >>> unfinished_kind(Path("no-such-folder"))
+    It is recognised by files that an interrupted command left.
     """
     if folder_kind(folder) is not None:
         return None
@@ -63,15 +49,7 @@ def unfinished_kind(folder: Path) -> FolderKind | None:
 def find_folders(parent: Path) -> dict[KindName, list[Path]]:
     """Return the complete folders of ``cxr`` commands directly inside a folder, by their kind.
 
-    Args:
-        parent: Path of the folder, which need not exist.
-
-    Returns:
-        Sorted paths by the name of the kind, such as "run". Hidden folders are left out.
-
-    Example:
-        >>> find_folders(Path("no-such-folder"))
-        {}
+    The paths are sorted, and hidden folders left out. The parent need not exist.
     """
     folders: dict[KindName, list[Path]] = {}
     if not os.access(parent, _LIST_PERMISSION):
@@ -86,15 +64,9 @@ def find_folders(parent: Path) -> dict[KindName, list[Path]]:
 
 
 def require_kind(folder: Path, kind_name: KindName) -> None:
-    """Check that a folder is complete and of a given kind.
+    """Refuse a folder that is of another kind than the given one, unfinished or missing.
 
-    Args:
-        folder: Path of the folder to check.
-        kind_name: Name of the required kind, such as "run".
-
-    Raises:
-        InputError: The folder is of another kind, unfinished or missing. The message says
-            what it is, and which folder to give instead.
+    The message says what the folder is, and which to give instead.
 
     Example:
         >>> require_kind(Path("no-such-folder"), "run")
@@ -134,14 +106,9 @@ def _explanation(folder: Path, required: FolderKind) -> str:
 
 
 def find_data_set(folder: Path) -> Path | None:
-    """Find the folder of the data set that a run, predictions or a report were made from.
+    """Find the folder of the data set that a run, export, predictions or a report were made from.
 
-    Args:
-        folder: A complete folder of a run, export, predictions or report.
-
-    Returns:
-        Path of the data set's folder; None if it lies neither beside `folder` nor up to two levels
-        above.
+    The answer is None if it lies neither beside `folder` nor up to two levels above.
     """
     kind = folder_kind(folder)
     if kind is None or kind.name not in (
@@ -178,15 +145,7 @@ def _relative_to_here(path: Path) -> Path:
 def read_marker(folder: Path) -> dict[str, Any]:
     """Return the content of the JSON file that marks a folder as complete, such as ``run.json``.
 
-    Args:
-        folder: Path of the folder, which need not exist.
-
-    Returns:
-        The content, which is not checked; empty if the folder is not complete.
-
-    Example:
-        >>> read_marker(Path("no-such-folder"))
-        {}
+    The content is not checked; it is empty if the folder is not complete or does not exist.
     """
     kind = folder_kind(folder)
     return {} if kind is None else _read_json(folder / kind.marker)
@@ -202,12 +161,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def join_command(folder: Path, record: Mapping[str, Any]) -> str:
-    """Return the command that joins the shards of which a folder holds one.
-
-    Args:
-        folder: Folder of the shard.
-        record: Its record.
-    """
+    """Return the command that joins the shards, of which a folder, with its record, holds one."""
     count = record.get("count")
     name = folder.name.removesuffix(f"-{record.get('number')}-of-{count}")
     others = f"{shlex.quote(str(folder.with_name(name)))}-*-of-{count}"

@@ -15,11 +15,8 @@ from cxr_compare.data_prep.store.preprocess import letterbox
 class LoosePixels:
     """Images resized to squares of one side, in memory, for images without a data set.
 
-    The class has the interface `data_prep.store.pixel_store.PixelSource`, from which models read.
-
-    Args:
-        originals: Grey levels as displayed, uint8 of shape ``(H, W)``, by image id.
-        size: Side S of the square images, px.
+    The originals are grey levels as displayed, uint8 ``(H, W)``, by image id. The class has the
+    interface `data_prep.store.pixel_store.PixelSource`, from which models read.
 
     Example:
         >>> loose = LoosePixels({"a": np.zeros((8, 4), np.uint8)}, size=16)

@@ -28,8 +28,7 @@ _FEW_LOOKUPS = 20  # number of images from which on a dictionary of all ids is w
 class PixelSource(Protocol):
     """Interface from which models read the resized square images of a data set by image id.
 
-    The pixel store of a data set (`PixelStore`), and images in memory
-    implement this interface.
+    The pixel store of a data set (`PixelStore`) and images in memory implement this interface.
 
     Attributes:
         size: Side S of the resized square images, px.
@@ -42,30 +41,14 @@ class PixelSource(Protocol):
         """Ids of the images, unique."""
 
     def image(self, image_id: str) -> np.ndarray:
-        """Return the resized square of an image, uint8, shape ``(S, S)``.
-
-        Args:
-            image_id: Id of the image.
-        """
+        """Return the resized square of an image, uint8, shape ``(S, S)``."""
 
     def placement(self, image_id: str) -> Placement:
-        """Return the position of the original image in its resized square.
-
-        Args:
-            image_id: Id of the image.
-        """
+        """Return the position of the original image in its resized square."""
 
 
 def require_images(source: PixelSource, image_ids: pd.Index) -> None:
-    """Check that a source of resized images contains all images that are needed.
-
-    Args:
-        source: Pixel store of a data set, or images in memory.
-        image_ids: Ids of the images that are needed.
-
-    Raises:
-        InputError: The source lacks an image.
-    """
+    """Refuse a source of resized images that lacks one of the images that are needed."""
     absent = image_ids.difference(source.ids)
     if len(absent):
         raise InputError(
@@ -75,17 +58,9 @@ def require_images(source: PixelSource, image_ids: pd.Index) -> None:
 
 
 def pixels_file(dataset_folder: Path, size: int) -> Path:
-    """Return the file with all images of a data set as squares of one side (its pixel store).
+    """Return the file of all images of a data set as squares of one side, px (its pixel store).
 
-    Args:
-        dataset_folder: Folder of the data set.
-        size: Side of the square images, px.
-
-    Returns:
-        Path of the array, which need not exist.
-
-    Raises:
-        InputError: No store may have this size.
+    The file need not exist. A size that no store may have is refused.
 
     Example:
         >>> pixels_file(Path("out/data"), 512).as_posix()
@@ -118,12 +93,9 @@ class PixelStore:
     """All images of a data set, resized to squares of one side in one memory-mapped array.
 
     `PixelStore.open` opens a store. The pixels of an image are read when they are used, and worker
-    processes share the memory. A store may be pickled; each process then maps the file again.
-
-    Args:
-        path: The array, ``SIZE.npy``.
-        index: Table with the row of each image in the array, the size of its original and the
-            CRC32 of its square, sorted by image.
+    processes share the memory. A store may be pickled; each process then maps the file again. The
+    index, sorted by image, has the row of each image in the array, the size of its original and the
+    CRC32 of its square.
     """
 
     def __init__(self, path: Path, index: pd.DataFrame) -> None:
@@ -136,24 +108,13 @@ class PixelStore:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a complete pixel store.
-
-        Args:
-            path: File of the squares; see `pixels_file`.
-
-        Raises:
-            InputError: The store is incomplete or damaged.
-        """
+        """Open a complete pixel store by its array, see `pixels_file`; refuse a damaged one."""
         return cls(path, read_table(index_file(path), "pixel_index"))
 
     def image(self, image_id: str) -> np.ndarray:
         """Return the resized square of an image, uint8, shape ``(S, S)``; it must not be changed.
 
-        Args:
-            image_id: Id of the image.
-
-        Raises:
-            InputError: There is no such image, or its pixels are damaged.
+        An unknown image and damaged pixels are an `InputError`.
         """
         position = self._position_of(image_id)
         pixels: np.ndarray = self._pixels[self._rows[position]]
@@ -166,11 +127,7 @@ class PixelStore:
     def placement(self, image_id: str) -> Placement:
         """Return the position of the original image in its resized square.
 
-        Args:
-            image_id: Id of the image.
-
-        Raises:
-            InputError: There is no such image.
+        An unknown image is an `InputError`.
         """
         width, height = self._sides[self._position_of(image_id)].tolist()
         return Placement.in_square(width, height, self.size)

@@ -49,12 +49,7 @@ class Placement:
 
     @classmethod
     def in_square(cls, width: int, height: int, size: int) -> Placement:
-        """Return the position of an image in the middle of a square.
-
-        Args:
-            width: Width of the original image, px.
-            height: Height of the original image, px.
-            size: Side of the square, px.
+        """Return the position of an image in the middle of a square; all sides are in px.
 
         Example:
             >>> Placement.in_square(width=1024, height=512, size=256)
@@ -69,28 +64,14 @@ class Placement:
         )
 
     def to_store(self, boxes: np.ndarray) -> np.ndarray:
-        """Convert boxes from px of the original image to px of its resized square.
-
-        Args:
-            boxes: Boxes xyxy in px of the original image, shape ``(N, 4)``.
-
-        Returns:
-            Boxes xyxy in px of the square, float64, shape ``(N, 4)``.
-        """
+        """Convert boxes xyxy ``(N, 4)`` from px of the original to px of its square, float64."""
         return _as_boxes(boxes) * self._scales() + self._offsets()
 
     def to_original(self, boxes: np.ndarray, width: float, height: float) -> np.ndarray:
-        """Convert boxes from px of the resized square to px of the original image, and clip them.
+        """Convert boxes xyxy ``(N, 4)`` from px of the square to px of the original, and clip them.
 
-        A box in the black border gets a width or height of 0, and the caller must drop it.
-
-        Args:
-            boxes: Boxes xyxy in px of the square, shape ``(N, 4)``.
-            width: Width of the original image, px.
-            height: Height of the original image, px.
-
-        Returns:
-            Boxes xyxy in px of the original image, float64, shape ``(N, 4)``.
+        `width` and `height` are those of the original, px; the boxes become float64. A box in the
+        black border gets a width or height of 0, and the caller must drop it.
         """
         limits = np.array([width, height, width, height], dtype=np.float64)
         return np.clip(self._to_original_unclipped(boxes), 0.0, limits)
@@ -98,13 +79,8 @@ class Placement:
     def frame_to_original(self, frame: Frame) -> Frame:
         """Convert the outer edges of an activation map from px of the square to px of the original.
 
-        The edges are not clipped, because cells at the border may lie outside the image.
-
-        Args:
-            frame: Edges x1, y1, x2, y2 in px of the resized square.
-
-        Returns:
-            Edges x1, y1, x2, y2 in px of the original image.
+        The edges x1, y1, x2, y2 are not clipped, because cells at the border may lie outside the
+        image.
 
         Example:
             >>> Placement(0.5, 0.5, 0.0, 64.0).frame_to_original((0.0, 64.0, 128.0, 192.0))

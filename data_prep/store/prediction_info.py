@@ -15,7 +15,6 @@ class MadeOn(Record):
     """Data set from which a run or predictions were made.
 
     Attributes:
-        name: Name of the data set.
         content_id: Digest of the ids, patients, files and sizes of its images; another data set has
             another digest.
         labels_id: Digest of its labels and boxes; None if it was not recorded.
@@ -31,12 +30,7 @@ class MadeOn(Record):
 
 
 class TrainingSet(Record):
-    """A data set on which a model was trained.
-
-    Attributes:
-        name: Name of the data set.
-        content_id: Digest of its table of images.
-    """
+    """A data set on which a model was trained, with the digest of its table of images."""
 
     name: str
     content_id: str

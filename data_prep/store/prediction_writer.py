@@ -48,11 +48,6 @@ class Part:
             (why the image failed, else missing), one row for each of these images.
         tables: By name, any of the tables ``scores`` (of images), ``boxes`` and ``maps``
             (activation maps).
-
-    Example:
-        >>> part = Part(image_status(["a"], [True]), {"scores": pd.DataFrame({"score": [0.5]})})
-        >>> part.images["status"].tolist()
-        ['ok']
     """
 
     images: pd.DataFrame
@@ -61,9 +56,7 @@ class Part:
     def with_findings(self, names: Mapping[str, str] | None) -> Part:
         """Return a copy with the predictions of some findings only, under new names.
 
-        Args:
-            names: New name of a finding (disease) by its name in this object. Findings that are not
-                among the keys are dropped. None keeps all findings and their names.
+        `names` has the new name by the present one; other findings are dropped. None keeps all.
         """
         if names is None:
             return self
@@ -74,28 +67,15 @@ class Part:
         return Part(self.images, tables)
 
     def without(self, table: str) -> Part:
-        """Return a copy without one of its tables.
-
-        Args:
-            table: Name of the table: ``scores``, ``boxes`` or ``maps``.
-        """
+        """Return a copy without one of its tables: ``scores``, ``boxes`` or ``maps``."""
         tables = {name: rows for name, rows in self.tables.items() if name != table}
         return Part(self.images, tables)
 
 
 def concat_parts(parts: Sequence[Part]) -> Part:
-    """Join the predictions of one system for several groups of images.
+    """Join the predictions of one system for several groups of images, in their order.
 
-    Args:
-        parts: One object or more, which have the same tables.
-
-    Returns:
-        One object with the rows of all, in their order.
-
-    Example:
-        >>> part = Part(image_status(["a"], [True]), {"scores": pd.DataFrame({"score": [0.5]})})
-        >>> concat_parts([part, part]).tables["scores"]["score"].tolist()
-        [0.5, 0.5]
+    There is one part or more, and all have the same tables.
     """
     tables = {
         name: pd.concat([part.tables[name] for part in parts], ignore_index=True)
@@ -118,16 +98,7 @@ def split_part(part: Part, size: int) -> Iterator[Part]:
 
 
 def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) -> pd.DataFrame:
-    """Return a table that says for which images a network gave a finite output.
-
-    Args:
-        image_ids: Ids of the images.
-        finite: For each image, True if all outputs of the network are finite; an image with False
-            has failed.
-
-    Returns:
-        A table with columns ``image_id``, ``status`` (``ok`` or ``failed``) and ``reason`` (missing
-        if ok).
+    """Return `Part.images` for images of which a network gave a finite output, or failed.
 
     Example:
         >>> image_status(["a", "b"], [True, False])["status"].tolist()
@@ -149,12 +120,6 @@ class PredictionWriter:
     complete. After an interruption the written groups stay. A new writer continues if its `info`
     has the same data set and the same ``inference_id`` (digest of the model and its settings). Its
     attribute `done` holds the ids of the images that are finished.
-
-    Args:
-        folder: Predictions folder to write.
-        info: Content of the file ``predictions.json``, which is written last.
-        share: Work and shard if the folder gets the predictions of a shard: its record then marks
-            it as complete, and no ``predictions.json`` is written. None for all predictions.
     """
 
     def __init__(
@@ -163,12 +128,11 @@ class PredictionWriter:
         info: PredictionsInfo,
         share: tuple[ShardedWork, Shard] | None = None,
     ) -> None:
-        """Prepare a writer; entering the context opens the folder.
+        """Prepare a writer; entering the context opens the folder, which is new or unfinished.
 
-        Args:
-            folder: The folder, new or with unfinished predictions.
-            info: Content of ``predictions.json``.
-            share: Work and shard if the folder is that of a shard.
+        `info` becomes ``predictions.json``, which is written last. If the folder is that of a
+        shard, `share` has its work and shard: the record of the shard then marks the folder as
+        complete, and no ``predictions.json`` is written.
         """
         self.folder = Path(folder)
         self._share = share
@@ -221,14 +185,8 @@ class PredictionWriter:
     def add(self, images: pd.DataFrame, **tables: pd.DataFrame | None) -> None:
         """Write the predictions for one group of images.
 
-        Args:
-            images: Table with columns ``image_id``, ``status`` (``ok`` or ``failed``) and
-                ``reason`` (why it failed, else missing).
-            **tables: By keyword, any of the tables ``scores``, ``boxes`` and ``maps`` (activation
-                maps) for these images; None is a table that the system does not predict.
-
-        Raises:
-            InputError: A table breaks a rule of its schema, or the disk is full.
+        `images` and the tables, by name, are as in `Part`; None is a table that the system does
+        not predict. A table that breaks a rule of its schema is refused.
         """
         # The images come last: a part counts as done only when all of it is on the disk.
         for name, table in (*tables.items(), ("predicted_images", images)):
@@ -267,9 +225,7 @@ class PredictionWriter:
 def read_parts(folder: Path, files: Mapping[str, str]) -> Iterator[Part]:
     """Read the parts of a predictions folder, one after another, as they were added.
 
-    Args:
-        folder: Predictions folder.
-        files: SHA-256 digests of the parts of its tables, as its record states them.
+    `files` has the SHA-256 digests of the parts of its tables, as its record states them.
     """
     for number in sorted(_part_numbers(folder / "predicted_images.parquet")):
         tables = {}
@@ -293,11 +249,8 @@ def remove_prediction_leftovers(folder: Path) -> None:
     """Remove temporary files from a folder of complete predictions.
 
     A process leaves them if it is killed just after its predictions were made. Call the function
-    for a folder that is used without a `PredictionWriter`.
-
-    Args:
-        folder: Predictions folder. Nothing happens while another process writes there, or if the
-            predictions are not complete.
+    for a folder that is used without a `PredictionWriter`. Nothing happens while another process
+    writes there, or if the predictions are not complete.
 
     Example:
         >>> import tempfile
@@ -315,13 +268,5 @@ def remove_prediction_leftovers(folder: Path) -> None:
 
 
 def is_predictions_folder(folder: Path) -> bool:
-    """Return True if a folder holds predictions, complete or unfinished.
-
-    Args:
-        folder: Path of the folder, which need not exist.
-
-    Example:
-        >>> is_predictions_folder(Path("no-such-folder"))
-        False
-    """
+    """Return True if a folder, which need not exist, holds predictions, complete or unfinished."""
     return any((folder / name).is_file() for name in (_RECORD, _UNFINISHED_RECORD))

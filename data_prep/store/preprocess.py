@@ -30,15 +30,8 @@ MAX_SIZE = 4096
 def letterbox(pixels: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
     """Scale an image into the middle of a black square, without changing its aspect ratio.
 
-    Args:
-        pixels: Grey levels, uint8, shape ``(H, W)``.
-        size: Side of the square, px.
-
-    Returns:
-        The square, uint8, shape ``(size, size)``, and the position of the image in it.
-
-    Raises:
-        ValueError: The pixels have another type or shape.
+    The image is uint8 ``(H, W)``, else a `ValueError`. Returned are the square, uint8 ``(size,
+    size)``, and the position of the image in it.
 
     Example:
         >>> square, placement = letterbox(np.full((2, 4), 9, np.uint8), 4)
@@ -93,13 +86,9 @@ class Preprocess(Record, kind="preprocess"):
     std: Annotated[float, Field(gt=0)]
 
     def normalise(self, images: Pixels) -> Pixels:
-        """Convert grey levels to the input of the model: ``(x / 255 - mean) / std``.
+        """Convert grey levels from 0 to 255 to the input of the model: ``(x / 255 - mean) / std``.
 
-        Args:
-            images: Grey levels from 0 to 255, an array or a tensor of any shape.
-
-        Returns:
-            Normalised values in floating point, of the same shape.
+        The images are an array or a tensor of any shape; the values become floating point.
         """
         if isinstance(images, np.ndarray):
             if not np.issubdtype(images.dtype, np.floating):
@@ -110,13 +99,6 @@ class Preprocess(Record, kind="preprocess"):
 
 
 def require_size(size: int) -> None:
-    """Check the side of a square image, px.
-
-    Args:
-        size: Side of the square, px.
-
-    Raises:
-        InputError: The side is not 16 to 4,096 px.
-    """
+    """Refuse a side of a square image that is not 16 to 4,096 px."""
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise InputError(f"image size {size} px; choose {MIN_SIZE} to {MAX_SIZE}")

@@ -46,40 +46,24 @@ class View:
         return "plain" if self.scale == 1.0 else f"scale{self.scale:g}"
 
     def content_size(self, size: int) -> int:
-        """Return the side of the scaled image without its black border, px.
-
-        Args:
-            size: Side of the unscaled image, px.
-        """
+        """Return the side of the scaled image without its black border, px."""
         return round(size * self.scale)
 
     def canvas_size(self, size: int) -> int:
-        """Return the side of the square that contains the scaled image, px.
-
-        Args:
-            size: Side of the unscaled image, px.
-        """
+        """Return the side of the square that contains the scaled image, px."""
         if self.scale == 1.0:
             return size
         return -(-self.content_size(size) // _GRID_PX) * _GRID_PX
 
     def offset(self, size: int) -> int:
-        """Return the number of black columns left of the scaled image, which equals that above it.
-
-        Args:
-            size: Side of the unscaled image, px.
-        """
+        """Return the number of black columns left of the scaled image, as of rows above it."""
         return (self.canvas_size(size) - self.content_size(size)) // 2
 
     def boxes_to_image(self, boxes: np.ndarray, size: int) -> np.ndarray:
         """Convert boxes from px of the view to px of the unscaled image, and clip them to it.
 
-        Args:
-            boxes: Boxes xyxy in px of the view, shape ``(N, 4)``.
-            size: Side of the unscaled image, px.
-
-        Returns:
-            Boxes xyxy in px of the unscaled image, float64, shape ``(N, 4)``.
+        Boxes are xyxy, shape ``(N, 4)``, and become float64; `size` is the side of the unscaled
+        image, px.
         """
         scale = size / self.content_size(size)
         moved = (np.asarray(boxes, np.float64) - self.offset(size)) * scale
@@ -90,16 +74,9 @@ class View:
 
 
 def parse_views(text: str) -> tuple[View, ...]:
-    """Read the option ``--tta``, which lists changed copies (views) of an image to predict, too.
+    """Read the option ``--tta``, such as ``flip,scale0.8``, as views, the unchanged image first.
 
-    Args:
-        text: Names of views with commas, such as ``flip,scale0.8``.
-
-    Returns:
-        The views. The unchanged image comes first.
-
-    Raises:
-        InputError: A name is not that of a view, a scale is out of range, or a view is repeated.
+    An unknown name, a scale out of range and a repeated view are refused.
 
     Example:
         >>> [view.name for view in parse_views("flip, scale1.2")]

@@ -101,7 +101,6 @@ class Canvas:
 
     Attributes:
         size: Side of the image, px.
-        anatomy: Shape of the patient's chest.
         scale: Magnification of the patient; 1 is the usual size.
         angle: Rotation of the patient in radians, clockwise on the screen.
         shift: Displacement of the patient along x and y, in image widths.
@@ -142,8 +141,7 @@ class Canvas:
     def lines(self, strokes: Sequence[tuple[Sequence[Points], float, float]]) -> Field:
         """Draw open curves, later ones over earlier ones, as a mask with values in [0, 1].
 
-        Args:
-            strokes: Curves of the same length, their width in image widths and their brightness.
+        A stroke has curves of the same length, their width in image widths and their brightness.
         """
         mask = np.zeros((self.size, self.size), np.uint8)
         for curves, width, strength in strokes:

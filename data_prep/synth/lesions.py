@@ -45,15 +45,11 @@ class Site:
 
 @dataclass(frozen=True)
 class Lesion:
-    """A lesion that was drawn on a synthetic image, with its box in px of the image.
+    """A lesion that was drawn on a synthetic image, with its box ``x1, y1, x2, y2`` in px.
 
     Attributes:
         contrast_to_noise: Peak attenuation of the lesion divided by the standard deviation of the
             structures around it.
-        x1: Left edge, px.
-        y1: Upper edge, px.
-        x2: Right edge, px.
-        y2: Lower edge, px.
     """
 
     contrast_to_noise: float
@@ -92,13 +88,8 @@ def add_lesions(
     The contrast of a lesion is a multiple of the local noise: the standard deviation, in the area
     of the lesion, of all structures of its size or smaller (ribs, vessels, texture, quantum noise).
 
-    Args:
-        attenuation: Attenuation of the X-rays in each pixel, float32 ``(H, W)``.
-        visible: Visible share of the lung in each pixel, in [0, 1], ``(H, W)``; 0 outside the
-            lungs.
-        canvas: The image with the patient's position on it.
-        sites: Positions of possible lesions, in the order in which lesions appear.
-        rng: Random generator.
+    The attenuation of the X-rays is float32 ``(H, W)``; `visible` is the visible share of the lung
+    in each pixel, ``(H, W)``, 0 outside the lungs. Lesions appear in the order of the sites.
     """
     n_lesions = 1 + int(rng.choice(len(_LESIONS_PER_IMAGE), p=_LESIONS_PER_IMAGE))
     low, high = CONTRAST_TO_NOISE

@@ -28,16 +28,13 @@ _FIRST_TEST_PATIENT = 1_000_000_000  # far from the numbers of labelled patients
 class PhantomArguments:
     """Arguments from which synthetic chest X-rays are drawn by ``cxr synth``.
 
-    The same arguments give the same bytes.
+    The same arguments give the same bytes. One outside its range is an `InputError`.
 
     Attributes:
         n_images: Number of labelled images, at least 1.
         seed: Random seed, at least 0.
         size: Side of the square images, 64 to 4,096 px.
         prevalence: Expected share of positive images, in (0, 1).
-
-    Raises:
-        InputError: An argument is outside its range.
     """
 
     n_images: int
@@ -62,9 +59,7 @@ class PhantomSummary(ShownAsText):
     """Counts of a folder of synthetic chest X-rays that ``cxr synth`` wrote.
 
     Attributes:
-        folder: Folder that was written.
         n_images: Number of labelled images.
-        n_patients: Number of patients.
         n_positive: Number of images with a lesion.
         n_boxes: Number of lesion boxes.
         n_test_images: Number of unlabelled images, those of test patients.
@@ -105,25 +100,10 @@ def write_phantom(
 ) -> PhantomSummary:
     """Write a set of synthetic chest X-rays in the layout of the RSNA challenge.
 
-    The same arguments give the same bytes with the same versions of numpy, opencv and pydicom, for
-    any number of workers. A repeated call completes an interrupted one. A complete folder is not
-    changed.
-
-    Args:
-        out: Folder to write.
-        n_images: Number of labelled images.
-        seed: Random seed.
-        size: Side of the square images, px.
-        prevalence: Expected share of positive images, in (0, 1).
-        workers: Number of worker processes.
-        progress: Function that is called with the number of images finished since its last call;
-            None shows nothing.
-
-    Returns:
-        Counts of the images, patients and lesions.
-
-    Raises:
-        InputError: An argument is outside its range, or the folder holds something else.
+    The same arguments (see `PhantomArguments`) give the same bytes with the same versions of numpy,
+    opencv and pydicom, for any number of worker processes. A repeated call completes an interrupted
+    one. A complete folder is not changed; one that holds something else is refused. `progress` is
+    called with the number of images finished since its last call.
     """
     out = Path(out)
     arguments = PhantomArguments(n_images, seed, size, prevalence)
@@ -199,18 +179,7 @@ class _PatientImages:
 
 
 def count_test_images(n_images: int) -> int:
-    """Return the number of unlabelled images for a number of labelled ones.
-
-    Args:
-        n_images: Number of labelled images.
-
-    Returns:
-        A fiftieth of the labelled images, but at least 2.
-
-    Example:
-        >>> count_test_images(1000)
-        20
-    """
+    """Return the number of unlabelled images: a fiftieth of the labelled ones, but at least 2."""
     return max(2, round(0.02 * n_images))
 
 

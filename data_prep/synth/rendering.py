@@ -55,7 +55,6 @@ class Patient:
         sex: ``F`` or ``M``.
         age: Age in years.
         n_images: Number of images of the patient, 1 to 3.
-        anatomy: Shape of the chest.
         scars: Centre lines of scars in chest units: bands in the lungs that are no lesion.
         scar: Attenuation of the scars.
         sites: Possible positions of lesions, in the order in which an image takes them. A position
@@ -83,7 +82,6 @@ class SynthImage:
 
     Attributes:
         pixels: Grey values, uint8 (size, size).
-        view: ``PA`` or ``AP``.
         lesions: Lesions with their boxes; empty for a negative image.
         spacing_mm: Side of a pixel, mm.
         jpeg: True if the DICOM file is to be compressed as JPEG.
@@ -105,18 +103,8 @@ def count_images(seed: int, index: int) -> int:
 def draw_patient(seed: int, index: int, prevalence: float) -> Patient:
     """Draw one synthetic patient. The result depends only on the arguments.
 
-    Args:
-        seed: Random seed of the whole set of synthetic images.
-        index: Number of the patient in the set, from 0.
-        prevalence: Expected share of images with a lesion in the whole set, in (0, 1).
-
-    Returns:
-        The patient: sex, age, anatomy and illness.
-
-    Example:
-        >>> patients = [draw_patient(seed=0, index=0, prevalence=0.3) for _ in range(2)]
-        >>> patients[0].age == patients[1].age
-        True
+    The seed and the prevalence, the expected share of images with a lesion, are those of the whole
+    set; `index` is the number of the patient in it, from 0.
     """
     rng, illness_rng = np.random.default_rng([seed, index, 1]).spawn(2)
     sex = "M" if rng.random() < 0.56 else "F"
@@ -148,20 +136,9 @@ def _draw_scars(rng: np.random.Generator) -> list[Points]:
 
 
 def draw_image(patient: Patient, number: int, size: int) -> SynthImage:
-    """Draw one image of a synthetic patient. The result depends only on the arguments.
+    """Draw one image, of side `size` px, of a synthetic patient, whose images have numbers from 0.
 
-    Args:
-        patient: The patient.
-        number: Number of the image among the patient's images, from 0.
-        size: Side of the image, px.
-
-    Returns:
-        The pixels, uint8 of shape ``(size, size)``, with the boxes of the lesions and the view.
-
-    Example:
-        >>> image = draw_image(draw_patient(seed=0, index=0, prevalence=0.3), 0, size=64)
-        >>> image.pixels.shape, image.pixels.dtype
-        ((64, 64), dtype('uint8'))
+    The result depends only on the arguments.
     """
     key = [patient.seed, patient.index, 2 + number]
     # Lesions have their own random stream, so that nothing else on the image depends on them.
@@ -202,9 +179,8 @@ def draw_image(patient: Patient, number: int, size: int) -> SynthImage:
 def draw_chest(canvas: Canvas) -> tuple[Field, Field]:
     """Draw a synthetic chest without lesions.
 
-    Returns:
-        Two arrays, float32 of shape ``(H, W)``: the attenuation of the X-rays in each pixel (1 is
-        that of a trunk of soft tissue), and the visible share of the lung in each pixel, in [0, 1].
+    Two arrays, float32 ``(H, W)``, are returned: the attenuation of the X-rays in each pixel (1 is
+    that of a trunk of soft tissue), and the visible share of the lung in each pixel, in [0, 1].
     """
     anatomy = canvas.anatomy
     lungs = canvas.fill(*anatomy.lungs())

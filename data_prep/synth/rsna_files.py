@@ -57,10 +57,8 @@ def _uid(*parts: str) -> str:
 def write_image(path: Path, patient: Patient, image: SynthImage) -> None:
     """Write a synthetic image as a DICOM file like those of the RSNA pneumonia challenge.
 
-    Args:
-        path: File to write, named ``<image id>.dcm``.
-        patient: Synthetic patient, whose sex and age the header states.
-        image: The drawn image, with its view and pixel spacing.
+    The file is named ``<image id>.dcm``. Its header states the patient's sex and age, and view and
+    pixel spacing of the image.
     """
     item = _header(path.stem, image)
     item.PatientSex = patient.sex
@@ -104,23 +102,15 @@ def _header(name: str, image: SynthImage) -> Dataset:
 def make_image_id(seed: int, patient: int | str, number: int) -> str:
     """Return the id of a synthetic image, in the form of image ids of the RSNA challenge.
 
-    Args:
-        seed: Random seed of the whole set of synthetic images.
-        patient: Number of the patient in the set, from 0, or another name.
-        number: Number of the image among the patient's images, from 0.
+    The seed is that of the whole set; `patient` is the number of the patient in it, from 0, or
+    another name, and `number` that of the image among the patient's images, from 0.
     """
     digest = hashlib.blake2b(f"{seed}/{patient}/{number}".encode(), digest_size=16).digest()
     return str(uuid.UUID(bytes=digest, version=4))
 
 
 def image_record(patient: Patient, number: int, image: SynthImage) -> dict[str, Any]:
-    """Return the facts about a synthetic image from which its rows in label tables are made.
-
-    Args:
-        patient: Patient of the image.
-        number: Number of the image among the patient's images, from 0.
-        image: The drawn image.
-    """
+    """Return the facts about a synthetic image from which its rows in label tables are made."""
     nih_patient = f"{patient.index + 1:08d}"
     without_lesions = NOT_NORMAL_CLASS if patient.scars else NORMAL_CLASS
     return {
@@ -136,11 +126,7 @@ def image_record(patient: Patient, number: int, image: SynthImage) -> dict[str, 
 
 
 def rsna_tables(records: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
-    """Return the label tables of synthetic images, by the name of their CSV file.
-
-    Args:
-        records: Facts about each image, from `image_record`.
-    """
+    """Return the label tables of images, from facts of `image_record`, by name of the CSV file."""
     rows = []
     for record in sorted(records, key=lambda record: record["patientId"]):
         for box in record["boxes"] or [(np.nan,) * 4]:

@@ -15,17 +15,8 @@ _END = object()
 def read_ahead(rows: Iterable[Row], *, most: int = 2) -> Iterator[Row]:
     """Take rows from an iterable in a background thread while the caller works on earlier rows.
 
-    Args:
-        rows: Iterable of objects of any type, called rows. If reading a row raises an error, the
-            error is raised here after the rows before it.
-        most: Largest number of rows that are read before the caller requests them.
-
-    Yields:
-        The rows in their order.
-
-    Example:
-        >>> list(read_ahead(range(4)))
-        [0, 1, 2, 3]
+    At most `most` rows are read before the caller requests them. If reading a row raises an error,
+    the error is raised here after the rows before it.
     """
     source = iter(rows)
     context = copy_context()  # a thread starts without the context variables of the caller
@@ -48,16 +39,6 @@ def write_behind(write: Callable[[Row], object], rows: Iterable[Row]) -> None:
 
     At most one row waits to be written. Even after an error, a row whose writing has begun is
     written completely before the function returns or raises.
-
-    Args:
-        write: Function that writes one row.
-        rows: Iterable of objects of any type, called rows. Each is computed when it is requested.
-
-    Example:
-        >>> written = []
-        >>> write_behind(written.append, range(3))
-        >>> written
-        [0, 1, 2]
     """
     run_in_context = copy_context().run
     with ThreadPoolExecutor(1, "write-behind") as writer:

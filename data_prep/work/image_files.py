@@ -10,17 +10,10 @@ from cxr_compare.data_prep.contracts.limits import MAX_FILE_BYTES
 
 
 def require_image_checksum(path: Path, sha256: str | None) -> None:
-    """Check that an image file has the SHA-256 that its data set recorded.
+    """Check that an image file has the SHA-256 that its data set recorded; None accepts any file.
 
     It prevents that the paths and links in a stranger's data set give access to other files of this
-    machine.
-
-    Args:
-        path: Path of the file. A missing or too large file is refused by the code that reads it.
-        sha256: SHA-256 that the file must have. None accepts any file.
-
-    Raises:
-        InputError: The file has another checksum.
+    machine. A missing or too large file is refused by the code that reads it.
     """
     if sha256 is None or not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
         return

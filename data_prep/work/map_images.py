@@ -41,26 +41,14 @@ def map_images(
     """Apply a function to each row, and yield one result a row, in order.
 
     A row is one argument of the function, such as the path of an image. Few rows are under way at a
-    time, so that memory does not grow with their number.
+    time, so that memory does not grow with their number. The function has no side effects and can
+    be imported by its name. If it raises an error, it is raised here, with a note that shows the
+    row. `on_crash` returns a replacement result for a row that ends its process each time it is
+    tried; with 0 and 1 `workers` the function runs in this process, which a crash then ends.
 
-    Args:
-        function: A function without side effects that can be imported by its name.
-        rows: Arguments of the function, which are read when they are needed.
-        workers: Number of processes of this machine, or a Ray cluster. With 0 and 1 the function
-            runs in this process, which a crash then ends.
-        on_crash: Function that returns a replacement result for a row that ends its process each
-            time it is tried.
-        together: Number of rows that a process gets at a time. Sending a row takes about 0.2 ms.
-        reads: Files or folders that the function reads. A machine of a cluster that cannot read one
-            of them raises an `InputError`.
-
-    Yields:
-        The results in the order of the rows. If the function raises an error, it is raised here,
-        with a note that shows the row.
-
-    Example:
-        >>> list(map_images(len, ["a", "bcd"], workers=1, on_crash=lambda row: 0))
-        [1, 3]
+    A process gets `together` rows at a time, since sending a row takes about 0.2 ms. `reads` are
+    files or folders that the function reads; a machine of a cluster that cannot read one of them
+    raises an `InputError`.
     """
     work = partial(_apply, function)
     source = iter(rows)

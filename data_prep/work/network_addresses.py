@@ -6,9 +6,6 @@ from ipaddress import ip_address
 def is_loopback(host: str) -> bool:
     """Return True if a host name or IP address can be reached from this machine only.
 
-    Args:
-        host: A host name, or an IP address of version 4 or 6.
-
     Example:
         >>> is_loopback("localhost"), is_loopback("127.9.9.9"), is_loopback("pacs.example")
         (True, True, False)

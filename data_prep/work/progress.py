@@ -14,51 +14,25 @@ class Progress(Protocol):
     """
 
     def say(self, text: str = "") -> None:
-        """Show a message of one line.
-
-        Args:
-            text: The message.
-        """
+        """Show a message of one line."""
 
     def track(
         self, description: str, total: int | None
     ) -> AbstractContextManager[Callable[..., None]]:
         """Show the progress of the work in a ``with`` block.
 
-        Args:
-            description: Name of the work, as the user sees it.
-            total: Number of items of the work; None if it is unknown.
-
-        Returns:
-            A context manager. It gives a function that is called with the number of items that were
-            done since its last call.
+        The block gets a function that is called with the number of items that were done since its
+        last call. None for the total means that it is unknown.
         """
 
 
 class Silence:
-    """Implementation of the interface `Progress` that shows no messages and no progress.
-
-    Example:
-        >>> with Silence().track("Reading", 2) as advance:
-        ...     advance(2)
-    """
+    """Implementation of the interface `Progress` that shows no messages and no progress."""
 
     def say(self, text: str = "") -> None:
-        """Show no message.
-
-        Args:
-            text: The message, which is not shown.
-        """
+        """Show no message."""
 
     @contextmanager
     def track(self, description: str, total: int | None) -> Iterator[Callable[..., None]]:
-        """Show no progress of the work in a ``with`` block.
-
-        Args:
-            description: Name of the work, which is not shown.
-            total: Number of items of the work, which is not shown.
-
-        Yields:
-            A function that does nothing.
-        """
+        """Show no progress of the work in a ``with`` block."""
         yield lambda *count: None

@@ -43,12 +43,8 @@ class CrashError(Exception):
 class RayCluster:
     """A Ray cluster that works on tasks; `open_cluster` makes the object.
 
-    Args:
-        ray: The module ``ray``, connected to the cluster.
-        most: Largest number of tasks of one call that are under way; None sets no limit.
-
-    Attributes:
-        ray: The module ``ray``, connected to the cluster.
+    `ray` is the module, connected to the cluster. At most `most` tasks of one call are under way;
+    None sets no limit.
     """
 
     def __init__(self, ray: ModuleType, most: int | None = None) -> None:
@@ -65,16 +61,10 @@ class RayCluster:
         reads: Sequence[Path] = (),
         **options: Any,
     ) -> Any:
-        """Start a function in the cluster, without waiting for its result.
+        """Start a function in the cluster, and return Ray's reference to its result, for `result`.
 
-        Args:
-            function: A function of one argument that can be imported by its name.
-            argument: Argument of the function.
-            reads: Files and folders that the function reads. The machine must be able to read them.
-            **options: Options of ``ray.remote`` by name, such as ``num_gpus=1``.
-
-        Returns:
-            Ray's reference to the result, for `result`.
+        The function can be imported by its name. The machine must be able to read the files and
+        folders in `reads`. The options are those of ``ray.remote``, such as ``num_gpus=1``.
         """
         machine = describe_machine(reads)
         # Pickled here because Ray would handle every array apart, which takes longer.
@@ -84,13 +74,8 @@ class RayCluster:
     def result(self, reference: Any) -> Any:
         """Wait for the result of a task; raise the error that the task raised.
 
-        Args:
-            reference: Ray's reference to the result, as `start` returns it.
-
-        Raises:
-            CrashError: The process or the machine of the task ended.
-            InputError: The task raised an ``InputError``, a machine is not as this one, or the
-                cluster has ended.
+        `CrashError` says that the process or the machine of the task ended, `InputError` also that
+        a machine is not as this one or that the cluster has ended.
         """
         errors = self.ray.exceptions
         lost = (
@@ -117,20 +102,15 @@ class RayCluster:
                 ) from None
 
     def cancel(self, references: Sequence[Any]) -> None:
-        """Give up tasks whose results are no longer needed.
-
-        Args:
-            references: Ray's references to their results.
-        """
+        """Give up tasks, by Ray's references, whose results are no longer needed."""
         if self.ray.is_initialized():  # otherwise all tasks have ended
             for reference in references:
                 self.ray.cancel(reference)
 
     def most_tasks(self, by_processor: int) -> int:
-        """Return how many tasks of one call may be under way.
+        """Return how many tasks of one call may be under way, so many for each processor.
 
-        Args:
-            by_processor: Number of tasks for each processor of the cluster, as many as it has now.
+        The processors of the cluster are counted as it has them now.
         """
         if time.monotonic() - self._checked_at > _RECHECK_S:  # processors come and go
             _require_head(self.ray)
@@ -144,17 +124,9 @@ class RayCluster:
 def open_cluster(address: str | None = None, workers: int | None = None) -> Iterator[RayCluster]:
     """Join a Ray cluster, or start one on this machine that ends with the ``with`` block.
 
-    Args:
-        address: Address of a running cluster, such as ``10.0.0.1:6379``, which stays running;
-            ``auto`` finds one on this machine. None starts a cluster on this machine.
-        workers: Number of processors that are used; None uses all.
-
-    Yields:
-        The cluster.
-
-    Raises:
-        InputError: Ray is not installed, there is no cluster at the address, or none can be
-            started.
+    The address of a running cluster, such as ``10.0.0.1:6379``, or ``auto`` for one on this
+    machine, joins a cluster, which stays running; None starts one. None for `workers` uses all
+    processors.
     """
     require_packages("CXR_ENGINE=ray", "cluster", ("ray",))
     # Ray reads these when it is imported: nothing is reported to its maker, and what it says of a

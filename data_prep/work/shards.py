@@ -31,11 +31,7 @@ _MOST_NAMED = 5  # missing shards in a message
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several equal shares of the rows of a command.
-
-    Attributes:
-        number: Number of the shard, from 1 on.
-        count: Number of shards.
+    """One of several equal shares, numbered from 1, of the rows of a command.
 
     Example:
         >>> Shard(3, 64).take(range(200)), Shard(3, 64).folder(Path("sets/nih")).as_posix()
@@ -62,8 +58,7 @@ class _ShardRecord(Record):
     """Record in the folder of a shard.
 
     Attributes:
-        number: Number of the shard, from 1 on.
-        count: Number of shards.
+        number: Number of the shard, from 1 on; `count` is the number of shards.
         complete: True if all rows of the shard are done.
         command: Command line that made the shard.
         settings: Options that decide the result.
@@ -114,8 +109,7 @@ class ShardedWork:
     def begin(self, folder: Path, shard: Shard) -> None:
         """Mark a folder, which the caller has locked, as an unfinished shard of this work.
 
-        Raises:
-            InputError: The folder holds a shard that was begun for other work.
+        A shard that was begun for other work is refused.
         """
         if self._path(folder).is_file():
             self._require_same(folder, shard)
@@ -130,14 +124,10 @@ class ShardedWork:
         return self._read(folder).files
 
     def require_all(self, folders: Sequence[Path]) -> list[Path]:
-        """Check that folders hold all shards of this work, each once.
+        """Check that folders hold all shards of this work, each once; return them by number.
 
-        Returns:
-            The folders by the number of their shard.
-
-        Raises:
-            InputError: A folder holds no shard, an unfinished one, or one of other work; or a shard
-                is missing or given a second time.
+        A folder with no shard, an unfinished one, or one of other work is refused, as is a shard
+        that is missing or given a second time.
         """
         found: dict[int, Path] = {}
         count = 0
@@ -223,11 +213,8 @@ class ShardedWork:
 def read_shard(*, join: bool) -> Shard | None:
     """Return the shard that ``CXR_SHARD`` asks for; None if it is not set.
 
-    Args:
-        join: True for a call that joins shards, which is none itself.
-
-    Raises:
-        InputError: The variable has another form, or SLURM's variables say no shard.
+    `join` is True for a call that joins shards, which is none itself. The variable in another form,
+    or SLURM's variables that say no shard, are refused.
     """
     text = os.environ.get(_VARIABLE, "")
     if not text:

@@ -57,17 +57,10 @@ class _WorkerContext(_Context):
 def worker_context(*modules: str) -> BaseContext:
     """Return a `multiprocessing` context whose processes do not run the caller's script again.
 
-    Args:
-        *modules: Full names of modules that a worker needs, such as ``numpy``. The server that
-            forks the workers imports them once. A server that runs already imports nothing more,
-            and each of its workers then imports what it needs.
-
-    Returns:
-        The context. It uses "forkserver" if the system supports it, else "spawn".
-
-    Example:
-        >>> worker_context().get_start_method() in {"forkserver", "spawn"}
-        True
+    It uses "forkserver" if the system supports it, else "spawn". `modules` are full names of those
+    that a worker needs, such as ``numpy``. The server that forks the workers imports them once. A
+    server that runs already imports nothing more, and each of its workers then imports what it
+    needs.
     """
     context: BaseContext = _WorkerContext()
     if _METHOD == "forkserver":

@@ -66,14 +66,10 @@ _HASH_DIGITS = 16  # 64 bits: any two of 10^6 ids get the same hash with a proba
 
 
 def log_pseudonym(key: bytes, text: str) -> str:
-    """Return the pseudonym of an image or a patient in a log of a deployed model's output.
+    """Return the pseudonym of an image or a patient in a log, 16 hexadecimal digits.
 
-    Args:
-        key: Secret key of the log, 16 to 4,096 bytes.
-        text: ``image:`` or ``patient:``, followed by the id, such as ``patient:JANE-1``.
-
-    Returns:
-        16 hexadecimal digits, which are equal for equal ids.
+    The text is ``image:`` or ``patient:``, followed by the id, such as ``patient:JANE-1``; the key
+    of the log has 16 to 4,096 bytes.
     """
     return keyed_hash(key, text)[:_HASH_DIGITS]
 
@@ -96,19 +92,12 @@ class AnswerLog:
     A system is a deployed model. Each line of the log is the output (here called answer) of one
     system for one image; ``cxr monitor`` reads the log.
 
-    Several threads and processes may share a log.
+    The folder is made if it does not exist. One that other users may read, or that has rows but no
+    key, is refused. Several threads and processes may share a log.
 
     Each row is written by a single `os.write` to a file that is open for appending. If the disk
-    fails, a message is shown once and the lost rows are counted; no exception is raised, so the
-    systems go on predicting.
-
-    Args:
-        folder: Folder of the log. It is made if it does not exist. Other users must not be able to
-            read it.
-        say: Function that is called with the text of a message for the user.
-
-    Raises:
-        InputError: The log cannot be written, other users may read it, or it has rows but no key.
+    fails, `say` is called with a message once and the lost rows are counted; no exception is
+    raised, so the systems go on predicting.
 
     Example:
         >>> import tempfile
@@ -159,13 +148,8 @@ class AnswerLog:
     ) -> None:
         """Log the scores and decisions of all systems for one image file.
 
-        Args:
-            file: Path of the image file.
-            image: The decoded image, whose header names the patient; None if the file could not be
-                read.
-            answers: One mapping for each system, with its score and decision; see `add` for the
-                keys.
-            seconds: Time in seconds in which all systems computed their output; None if unknown.
+        The header of the decoded image names the patient; None is for a file that could not be
+        read. The answers and seconds are as in `add`.
         """
         name = Path(file).name
         if image is None:
@@ -185,17 +169,15 @@ class AnswerLog:
     ) -> None:
         """Log the scores and decisions of all systems for one image. Ids are replaced by hashes.
 
-        Args:
-            name: Id of the image: the SOPInstanceUID of a DICOM file, else the name of the file.
-            patient: Id of the patient; None if unknown, so that the image counts as its own
-                patient.
-            header: Facts about the image by any of the keys ``view``, ``sex``, ``age_years`` and
-                ``maker`` (of the X-ray device), as the decoder read them from the file.
-            answers: One mapping for each system, with the keys ``system``, ``target``, ``policy``
-                (name of the operating point), ``threshold``, ``status`` (``ok``, ``refused`` or
-                ``failed``), ``score``, ``decision`` (True for positive) and ``guard_distance`` (log
-                odds that the image is no frontal chest X-ray). Unknown values are None or left out.
-            seconds: Time in seconds in which all systems computed their output; None if unknown.
+        `name` is the SOPInstanceUID of a DICOM file, else the name of the file. Without a patient
+        the image counts as its own patient. The header has any of the keys ``view``, ``sex``,
+        ``age_years`` and ``maker`` (of the X-ray device), as the decoder read them. `seconds` is
+        the time in which all systems computed their output; None if unknown.
+
+        There is one answer for each system, with the keys ``system``, ``target``, ``policy`` (name
+        of the operating point), ``threshold``, ``status`` (``ok``, ``refused`` or ``failed``),
+        ``score``, ``decision`` (True for positive) and ``guard_distance`` (log odds that the image
+        is no frontal chest X-ray). Unknown values are None or left out.
         """
         now = datetime.now(UTC)
         patient_text = f"image:{name}" if patient is None else f"patient:{patient}"

@@ -54,23 +54,18 @@ def read_log(
 ) -> pd.DataFrame:
     """Read a log of the scores and decisions that deployed systems gave for new images.
 
-    Args:
-        path: Folder that ``cxr log`` or ``cxr pacs`` wrote with the option ``--log``, or
-            a CSV file with the same columns. The CSV needs ``time``, ``patient`` and ``score``; its
-            ids are taken unchanged.
-        say: Function that shows what was skipped: incomplete lines, as a full disk leaves them, and
-            files whose names only begin like those of a log.
-        now: Present time, to refuse rows that are more than a day later. None takes the machine's
-            clock.
+    The path is a folder that ``cxr log`` or ``cxr pacs`` wrote with the option ``--log``, or a CSV
+    file with the same columns. The CSV needs ``time``, ``patient`` and ``score``; its ids are taken
+    unchanged. `say` shows what was skipped: incomplete lines, as a full disk leaves them, and files
+    whose names only begin like those of a log.
 
-    Returns:
-        One row for each image and system, sorted by time. ``time`` is in UTC; ``threshold``,
-        ``score``, ``guard_distance`` and ``seconds`` are float64; ``decision`` is boolean or
-        missing; all other columns are text, missing if unknown. The index counts from 0.
+    There is one row for each image and system, sorted by time. ``time`` is in UTC; ``threshold``,
+    ``score``, ``guard_distance`` and ``seconds`` are float64; ``decision`` is boolean or missing;
+    all other columns are text, missing if unknown. The index counts from 0.
 
-    Raises:
-        InputError: There is no row, a value is not allowed in a log, a row is in the future or in
-            the file of another day, or a path with the name of a day's file is no file.
+    Refused are a log without a row, a value that is not allowed in a log, a row that is more than a
+    day later than `now` (None takes the machine's clock) or in the file of another day, and a path
+    with the name of a day's file that is no file.
 
     Example:
         >>> read_log(Path("no-such-log"))
@@ -188,11 +183,7 @@ def _is_row(row: object) -> bool:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a file, unpacked if it is compressed, and cut if they are too long.
-
-    Raises:
-        InputError: The file cannot be read or unpacked.
-    """
+    """Yield the lines of a file, unpacked if it is compressed, and cut if they are too long."""
     try:
         file: IO[str]
         if path.suffix == ".gz":
@@ -247,19 +238,11 @@ def _typed(text: pd.DataFrame, path: Path, latest: datetime) -> pd.DataFrame:
 def read_audit(path: Path, key: Path | None = None) -> pd.DataFrame:
     """Read true labels that people later assigned to images in a log of a deployed model.
 
-    Args:
-        path: CSV file with ``label`` and either ``image_id`` (the original id of the image) or
-            ``image`` (the pseudonym of the image in the log). A label is 1 or 0, or one of
-            positive, present, negative, absent.
-        key: File of the log's secret key, with which ``image_id`` is turned into pseudonyms; None
-            if the log contains original ids.
-
-    Returns:
-        A table with ``image`` (the text by which the log names the image, unique) and ``label``,
-        bool.
-
-    Raises:
-        InputError: A column is missing, a label has another value, or an image has two labels.
+    The CSV file has ``label`` (1 or 0, or one of positive, present, negative, absent) and either
+    ``image_id`` (the original id of the image) or ``image`` (the pseudonym of the image in the
+    log). `key` is the file of the log's secret key, with which ``image_id`` is turned into
+    pseudonyms; None if the log contains original ids. An image with two labels is refused. The
+    result has ``image`` (unique, as in the log) and ``label``, bool.
     """
     path = Path(path)
     text = read_text_table(path, ("label",), ("image_id", "image"))

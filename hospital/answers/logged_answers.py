@@ -24,26 +24,15 @@ Log = Annotated[
 
 
 def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
-    """Open the log of answers that the option --log names, for a ``with`` block.
-
-    Returns:
-        Context manager that gives the open log, or None if `folder` is None.
-
-    Raises:
-        InputError: The log cannot be written.
-    """
+    """Open the log of answers that the option --log names, for a ``with`` block; None without."""
     return nullcontext() if folder is None else closing(AnswerLog(folder, console.say))
 
 
 def log_answers(log: AnswerLog | None, runs: Sequence[Run], answered: AnsweredFile) -> None:
     """Write the answers of systems for one file into a log; without a log nothing happens.
 
-    With the log and the runs given, it is an ``on_answer`` of `serving.answer_files.answer_files`.
-
-    Args:
-        log: Open log, or None.
-        runs: Systems that were to predict the image.
-        answered: The file with its answers, or without any.
+    With the log and the runs, which were to predict the image, given, it is an ``on_answer`` of
+    `serving.answer_files.answer_files`.
     """
     if log is None:
         return

@@ -46,14 +46,8 @@ _FINDING_CODES: dict[str, tuple[str, str, str]] = {
 def private_code(name: str, meaning: str) -> hd.CodedConcept:
     """Return a coded concept in this program's own (private) DICOM coding scheme.
 
-    A name that is longer than a DICOM code is shortened to its beginning and a digest.
-
-    Args:
-        name: Code value, such as ``lung_opacity``.
-        meaning: Text that is shown to people.
-
-    Returns:
-        The concept, whose meaning is cut to 64 characters.
+    A name that is longer than a DICOM code is shortened to its beginning and a digest; the meaning
+    for people is cut to 64 characters.
     """
     value = name
     if len(value) > _MOST_VALUE or not value.isascii():
@@ -65,13 +59,9 @@ def private_code(name: str, meaning: str) -> hd.CodedConcept:
 
 
 def finding_code(finding: str) -> hd.CodedConcept:
-    """Return the coded DICOM concept of a finding: a standard code if there is one.
+    """Return the coded DICOM concept of a finding, by its name or its display name.
 
-    Args:
-        finding: Name of the finding, such as ``lung_opacity``, or its display name.
-
-    Returns:
-        A term of DICOM or SNOMED CT; a private code of this program if neither has the finding.
+    It is a term of DICOM or SNOMED CT, or a private code of this program if neither has one.
     """
     name = finding_name(finding)
     if name in _FINDING_CODES:

@@ -55,23 +55,13 @@ class Algorithm:
         """Describe the system of a run (folder of a training) or of an export of its network.
 
         The weights are read once for their digest.
-
-        Args:
-            run: Opened run or export, with or without a stored threshold.
         """
         engine = f"{run.model.backend} {run.model.precision}"
         return cls(run.name, run.model.inference_id(), engine, run.policy, run.threshold)
 
 
 def to_bytes(instance: Dataset) -> bytes:
-    """Return a DICOM object as the content of a file.
-
-    Args:
-        instance: A complete DICOM object.
-
-    Returns:
-        Bytes with the preamble and the file meta information.
-    """
+    """Return a DICOM object as the content of a file, with preamble and file meta information."""
     buffer = io.BytesIO()
     instance.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
@@ -80,17 +70,9 @@ def to_bytes(instance: Dataset) -> bytes:
 def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> dict[str, Any]:
     """Return the arguments that describe the series, the object and the program in a DICOM result.
 
-    A result is a DICOM object with predictions for an image.
-
-    Args:
-        kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
-        source: Header facts of the image that was predicted, such as patient, study and UIDs.
-        algorithms: Name and settings of each system (trained network with its threshold) that
-            predicted the image.
-
-    Returns:
-        Keyword arguments of highdicom's classes, such as ``series_instance_uid`` and
-        ``manufacturer``.
+    A result is a DICOM object with predictions for an image by the algorithms: ``sr``, a structured
+    report, or ``sc``, a Secondary Capture. The arguments are those of highdicom's classes, such as
+    ``series_instance_uid`` and ``manufacturer``.
     """
     header = source.header
     names = ", ".join(algorithm.name for algorithm in algorithms)
@@ -109,12 +91,7 @@ def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> di
 
 
 def stamp(instance: Dataset, made: datetime) -> None:
-    """Write the time at which a DICOM object with predictions was made into the object.
-
-    Args:
-        instance: The DICOM object.
-        made: Time at which it was made.
-    """
+    """Write the time at which a DICOM object with predictions was made into the object."""
     instance.InstanceCreationDate = DA(made.date())
     instance.InstanceCreationTime = TM(made.time())
     for software in instance.ContributingEquipmentSequence:
@@ -126,15 +103,6 @@ def result_uid(source_uid: str, kind: Kind, algorithms: Sequence[Algorithm]) -> 
 
     The same image, systems and version of the program give the same UID. A result that is sent
     twice is therefore the same instance, which an archive stores once.
-
-    Args:
-        source_uid: SOP Instance UID of the source image.
-        kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
-        algorithms: Name and settings of each system (trained network with its threshold) that
-            predicted the image.
-
-    Returns:
-        A UID that begins with 2.25.
     """
     return derived_uid("instance", kind, str(source_uid), _as_json(algorithms))
 
@@ -146,10 +114,8 @@ def _as_json(algorithms: Sequence[Algorithm]) -> list[dict[str, Any]]:
 def derived_uid(*parts: Any) -> UID:
     """Return a DICOM UID that depends only on the given parts and on the version of the program.
 
-    Equal parts give an equal UID. It begins with 2.25, the root for UIDs from numbers.
-
-    Args:
-        parts: Values that JSON can hold, such as ``"instance"`` and a UID of the source image.
+    The parts are values that JSON can hold. The UID begins with 2.25, the root for UIDs from
+    numbers.
     """
     text = json.dumps([SOFTWARE, software_version(), *parts], sort_keys=True)
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, text).int}")
@@ -164,9 +130,7 @@ def software_version() -> str:
 def plain_text(text: str, most: int) -> str:
     """Return a text without backslashes and unprintable characters, cut to a length.
 
-    Args:
-        text: Any text.
-        most: Largest number of characters. A longer text ends with three dots.
+    One of more than `most` characters ends with three dots.
     """
     plain = "".join(c if c.isprintable() and c != "\\" else " " for c in text).strip()
     return plain if len(plain) <= most else plain[: most - 3].rstrip() + "..."

@@ -21,21 +21,10 @@ def dicom_results(
     algorithms: Sequence[Algorithm],
     kinds: Iterable[Kind] = KINDS,
 ) -> dict[Kind, Dataset]:
-    """Return the predictions for one image as DICOM objects.
+    """Return the predictions for one image as DICOM objects, by kind.
 
-    Args:
-        source: Header facts of the image that was predicted, such as patient, study and UIDs.
-        answers: One prediction for each system (trained network with its threshold).
-        algorithms: Name and settings of each system, in the order of `answers`.
-        kinds: Kinds of objects to make: ``sr`` for a structured report, ``sc`` for a Secondary
-            Capture (image with the boxes or maps drawn in).
-
-    Returns:
-        The DICOM object of each kind.
-
-    Raises:
-        InputError: There is no prediction, the numbers of predictions and systems differ, or a
-            structured report cannot refer to this kind of source image (SOP class).
+    The kinds are ``sr``, see `structured_report`, and ``sc``, see `overlay_capture`. There is one
+    answer for each algorithm, in the same order.
     """
     makers = {"sr": structured_report, "sc": overlay_capture}
     return {kind: makers[kind](source, answers, algorithms) for kind in kinds}

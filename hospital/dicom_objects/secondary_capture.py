@@ -41,16 +41,9 @@ def overlay_capture(
     """Draw the predictions for one image as a DICOM Secondary Capture (a derived image).
 
     The drawing shows no file name, because a file name may contain a patient's name. It shows no
-    boxes or maps of a prediction with a warning, because a reader would take them for findings.
-
-    Args:
-        source: Header facts of the image that was predicted, such as patient, study and UIDs.
-        answers: One prediction for each system (trained network with its threshold).
-        algorithms: Name and settings of each system, in the order of `answers`.
-        made: Time of creation; None takes the present time.
-
-    Returns:
-        The DICOM object, of the same patient and study as the image.
+    boxes or maps of a prediction with a warning, because a reader would take them for findings. The
+    answers are in the order of the algorithms; None for `made` takes the present time. The object
+    is of the same patient and study as the image.
     """
     titled = [answer.model_copy(update={"image": _TITLE}) for answer in answers]
     drawn = render_answers(titled, panel=_PANEL, draws_doubtful=False)
@@ -66,18 +59,8 @@ def secondary_capture(
 ) -> SCImage:
     """Put a drawing of predictions into a DICOM object of the same patient and study.
 
-    Args:
-        source: Header facts of the image that was predicted, such as patient, study and UIDs.
-        rgb: The image with boxes and maps drawn in, uint8 ``(h, w, 3)``.
-        algorithms: Name and settings of each system (trained network with its threshold) that
-            predicted the image.
-        made: Time of creation; None takes the present time.
-
-    Returns:
-        The DICOM object, uncompressed RGB.
-
-    Raises:
-        InputError: `rgb` has another shape or type.
+    The drawing is uint8 ``(h, w, 3)``, else refused, and the object uncompressed RGB. None for
+    `made` takes the present time.
 
     Source:
         DICOM PS3.3, A.8.1 and C.8.6.

@@ -76,17 +76,7 @@ _SINGLE_FRAME = frozenset(
 
 
 def read_source(path: Path | str) -> Dataset:
-    """Read the header of a DICOM file, without its pixels.
-
-    Args:
-        path: A DICOM file that `read_image` has accepted.
-
-    Returns:
-        The data elements of the header.
-
-    Raises:
-        InputError: The header cannot be read.
-    """
+    """Read the header of a DICOM file that `read_image` has accepted, without its pixels."""
     with _source_may_be_odd():
         try:
             return pydicom.dcmread(path, stop_before_pixels=True, force=True)
@@ -125,15 +115,8 @@ class Source:
     def from_header(cls, source: Dataset) -> Source:
         """Take from the header of a source image the facts that results copy, after checking them.
 
-        Args:
-            source: Header of a DICOM file, from `read_source`.
-
-        Returns:
-            The facts, in a header of its own that leaves out all other attributes.
-
-        Raises:
-            InputError: The header has no UIDs to refer to, no size, or a PatientID that cannot be
-                copied.
+        The facts are in a header of its own that leaves out all other attributes. A header without
+        UIDs to refer to or without a size, or with a PatientID that cannot be copied, is refused.
         """
         with _source_may_be_odd():
             header = _carried_header(source)

@@ -64,18 +64,9 @@ def structured_report(
     report claims no diagnosis: it is marked unverified and preliminary, and complete only if every
     system could decide.
 
-    Args:
-        source: Header facts of the image that was predicted, such as patient, study and UIDs.
-        answers: One prediction for each system (trained network with its threshold).
-        algorithms: Name and settings of each system, in the order of `answers`.
-        made: Time of creation; None takes the present time.
-
-    Returns:
-        The DICOM object, of the same patient and study as the image.
-
-    Raises:
-        InputError: There is no prediction, the numbers of predictions and systems differ, or a
-            structured report cannot refer to this kind of source image (SOP class).
+    The answers, at least one, are in the order of the algorithms; None for `made` takes the present
+    time. The object is of the same patient and study as the image. A source image to which a
+    structured report cannot refer (SOP class) is refused.
 
     Source:
         DICOM PS3.16, TID 1500, 1501 and 1410.

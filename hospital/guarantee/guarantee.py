@@ -161,9 +161,8 @@ def guaranteed_threshold(
 ) -> Declared:
     """Choose a threshold that fulfils a guarantee, on the validation images of a system.
 
-    Raises:
-        InputError: The system learned from validation patients, fewer than 100 patients count for a
-            figure, or no threshold was shown to fulfil the guarantee.
+    Refused are a system that learned from validation patients, fewer than 100 patients for a
+    figure, and a guarantee that no threshold was shown to fulfil.
     """
     scored = validation_scores(system, decision, truth)
     if n_learned := len(scored.index.intersection(system.facts.fitted_on)):

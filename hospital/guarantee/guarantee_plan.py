@@ -46,13 +46,11 @@ _PPV_SETS = 200
 class GuaranteePlan(ShownAsText):
     """Number of validation patients that are needed to find a threshold with a guarantee.
 
-    A guarantee says that, at the threshold, a figure such as the sensitivity is at least a bound,
-    with a stated confidence. The more validation patients there are, the likelier it is that a
-    threshold can be shown to fulfil the guarantee.
+    The more validation patients there are, the likelier it is that a threshold can be shown to
+    fulfil the guarantee; see `hospital.guarantee.guarantees`.
 
     Attributes:
-        guarantee: Guarantee as text, such as ``sensitivity>=0.90@0.90``: a sensitivity of at least
-            0.90 with 90 % confidence.
+        guarantee: Guarantee as text, such as ``sensitivity>=0.90@0.90``.
         power: Probability with which a threshold shall be found, in (0, 1): the share of validation
             sets of the planned size on which one can be found.
         shares: Cases that are planned, one for each guaranteed figure and number of images of a
@@ -83,36 +81,18 @@ class GuaranteePlan(ShownAsText):
         power: float | None = None,
         positive: float | None = None,
     ) -> GuaranteePlan:
-        """Make the plan for a guarantee of one or two figures, such as a sensitivity.
+        """Make the plan for a guarantee of one or two figures, in a form of `read_guarantee`.
 
-        Args:
-            guarantee: Guarantee as text, such as ``sensitivity>=0.90@0.90`` (sensitivity at least
-                0.90 with 90 % confidence); `hospital.guarantee.guarantees.read_guarantee` lists
-                all forms.
-            expected: True value that is expected of each guaranteed figure at the threshold, such
-                as ``[0.95]``, in the order of the guarantee. The value of a positive predictive
-                value is followed by the expected sensitivity.
-            images: Numbers of images of one patient for which to plan, such as ``[1, 3]``, or names
-                of data sets in `evaluation.statistics.patient_images.IMAGES_PER_PATIENT`, whose
-                numbers of images are used. If empty, one image per patient.
-            correlation: Correlation of the scores of two images of one patient, in [0, 1); 0.5 if
-                `None`.
-            power: Probability with which a threshold shall be found on the validation set, in (0,
-                1); 0.8 if `None`.
-            positive: Share of validation patients with the finding, in (0, 1). It is needed for a
-                positive predictive value; `None` for other figures.
+        `expected` has the true value that is expected of each figure at the threshold, in the order
+        of the guarantee; that of a positive predictive value is followed by the expected
+        sensitivity. An expected value that does not fulfil the guarantee is refused. `images` are
+        numbers of images of one patient for which to plan, such as ``[1, 3]``, or names of data
+        sets in `evaluation.statistics.patient_images.IMAGES_PER_PATIENT`, whose numbers are used;
+        by default one.
 
-        Returns:
-            The plan with all its cases, whose numbers of patients `rows` computes.
-
-        Raises:
-            InputError: The text is not a guarantee, an expected value does not fulfil the
-                guarantee, or an assumption that the guaranteed figure needs is missing.
-
-        Example:
-            >>> plan = GuaranteePlan.from_text("specificity>=0.80@0.90", [0.9], images=[1, 3])
-            >>> [row["images"] for row in plan.rows]
-            [1, 3]
+        `correlation` is that of the scores of two images of one patient, in [0, 1), by default 0.5.
+        `power` is 0.8 by default. `positive` is the share of validation patients with the finding,
+        in (0, 1), which a positive predictive value alone needs.
         """
         read = read_guarantee(guarantee)
         _check_assumptions(read, expected, images, correlation, positive)
@@ -182,9 +162,8 @@ class GuaranteePlan(ShownAsText):
     def sentences(self) -> list[str]:
         """Return the planned guarantee and the needed numbers of patients as text.
 
-        Returns:
-            One line with the guarantee and the power, one line for each row of `rows`, and one that
-            names the fewest patients that are accepted if a row has fewer.
+        There is one line with the guarantee and the power, one for each row of `rows`, and one that
+        names the fewest patients that are accepted if a row has fewer.
 
         Example:
             >>> GuaranteePlan.from_text("sensitivity>=0.90@0.90", [0.95]).sentences()[1]
@@ -207,13 +186,8 @@ class GuaranteePlan(ShownAsText):
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as the file ``plan.json`` of the command ``cxr guarantee`` holds it.
 
-        Returns:
-            A dictionary of plain JSON values with the keys ``guarantee``, ``power``, ``answer``
-            (the lines of `sentences`) and ``studies`` (the dictionaries of `rows`).
-
-        Example:
-            >>> GuaranteePlan.from_text("sensitivity>=0.90@0.90", [0.95]).to_dict()["power"]
-            0.8
+        Its keys are ``guarantee``, ``power``, ``answer`` (the lines of `sentences`) and ``studies``
+        (the dictionaries of `rows`).
         """
         return {
             "guarantee": self.guarantee,

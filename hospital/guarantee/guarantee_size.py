@@ -73,13 +73,8 @@ class GuaranteedShare:
     def chance(self, patients: int) -> float:
         """Compute the probability that validation on so many patients gives the guarantee.
 
-        The probability is exact for a share with one image per patient; otherwise it is simulated.
-
-        Args:
-            patients: Number of validation patients who have images that count.
-
-        Returns:
-            Probability in [0, 1].
+        The patients are those who have images that count. The probability is exact for a share with
+        one image per patient; otherwise it is simulated.
         """
         if self.simulated is not None:
             return self.simulated(patients)
@@ -127,12 +122,8 @@ class GuaranteedShare:
     def fewest(self, chance: float) -> int | None:
         """Find the smallest number of patients for which validation often gives the guarantee.
 
-        Args:
-            chance: Smallest probability, in (0, 1), with which validation must give the guarantee,
-                such as 0.8.
-
-        Returns:
-            Number of patients; None if more than 5,000 patients would have to be simulated.
+        It gives it with a probability of at least `chance`. None means that more than 5,000
+        patients would have to be simulated.
         """
         few = 0
         many = 8

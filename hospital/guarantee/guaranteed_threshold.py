@@ -66,10 +66,6 @@ class FalseBoxes(NamedTuple):
         image: Index of the image of each box, from 0, shape ``(B,)``.
         shown_up_to: Highest threshold of the image score at which each box is still shown to a
             reader, shape ``(B,)``.
-
-    Example:
-        >>> FalseBoxes(np.array([0]), np.array([0.7])).shown_up_to.tolist()
-        [0.7]
     """
 
     image: Integers
@@ -89,10 +85,6 @@ class Localisation(NamedTuple):
             system without points.
         false_boxes: Predicted boxes that overlap no lesion; `None` for a system that predicts no
             boxes.
-
-    Example:
-        >>> Localisation(np.array([True, False])).on_lesion is None
-        True
     """
 
     boxed: npt.NDArray[np.bool_]
@@ -101,32 +93,14 @@ class Localisation(NamedTuple):
 
 
 class GuaranteedChoice(NamedTuple):
-    """A threshold with a guarantee, or the reason why there is none.
-
-    Attributes:
-        threshold: Threshold, from which scores are positive; `None` if no threshold was found.
-        reason: Reason why no threshold was found; `None` if one was found.
-
-    Example:
-        >>> GuaranteedChoice(0.4, None).threshold
-        0.4
-    """
+    """A threshold with a guarantee, from which scores are positive, or the reason for none."""
 
     threshold: float | None
     reason: str | None
 
 
 class ImageCount(NamedTuple):
-    """Number of images that a figure counts, and number of patients who have these images.
-
-    Attributes:
-        n_images: Number of images.
-        n_patients: Number of patients.
-
-    Example:
-        >>> ImageCount(n_images=60, n_patients=50).n_patients
-        50
-    """
+    """Number of images that a figure counts, and number of patients who have these images."""
 
     n_images: int
     n_patients: int
@@ -140,29 +114,22 @@ def share_p_values(
     *,
     whole: bool = True,
 ) -> Floats:
-    """Compute p-values of the hypothesis that a share of images is below a floor.
+    """Compute p-values, ``(R,)``, of the hypothesis that a share of images is below a floor.
 
-    An example is a sensitivity, for which the positive images are counted, and those called
-    positive are good. The share is that of the good images among the counted ones. Images of one
-    patient are not treated as independent.
+    The share is that of the good images among the counted ones. For a sensitivity, the positive
+    images are counted, and those called positive are good. Images of one patient are not treated
+    as independent.
 
     If patients have unequal numbers of images, a sample may lack the few patients who have many,
     and who often differ from the others. Only a part of the error is then used: the effective
     number of patients divided by their number, which is 1 for equal numbers of images.
 
-    Args:
-        good: Number of good images of each patient, shape ``(R, P)``: R sets of counts, such as one
-            for each threshold, which are tested separately.
-        images: Number of counted images of each patient, at least 1, shape ``(P,)``.
-        floor: Share in (0, 1) that is tested: one number for all rows, or one for each row, shape
-            ``(R,)``.
-        error: Significance level that the p-values will be compared with, in (0, 1). The
-            corrections and bets that the p-values rest on are chosen for this level.
-        whole: True if an image is either good or not, so that a single image is a binomial trial.
-            False if an image can be partly good, as with false positives per image.
-
-    Returns:
-        One p-value for each row, shape ``(R,)``.
+    `good` has the numbers of P patients in R sets of counts, such as one for each threshold, which
+    are tested separately, ``(R, P)``; `images` those of counted images, at least 1, ``(P,)``. The
+    floor, in (0, 1), is one for all rows or ``(R,)``. `error` is the significance level that the
+    p-values will be compared with; the corrections and bets that they rest on are chosen for it.
+    `whole` is False if an image can be partly good, as with false positives per image, so that a
+    single image is no binomial trial.
 
     Example:
         >>> share_p_values([[1, 1, 1, 0], [1, 1, 1, 1]], [1, 1, 1, 1], 0.5, 0.1).tolist()
@@ -179,13 +146,9 @@ def share_p_values(
 
 
 def threshold_candidates(scores: Floats) -> Floats:
-    """Return the thresholds to choose from: the midpoints between adjacent distinct scores.
+    """Return the thresholds to choose from: the midpoints between adjacent distinct scores, rising.
 
-    Args:
-        scores: Image scores, shape ``(N,)``; infinite values are ignored.
-
-    Returns:
-        Midpoints, rising; one fewer than there are distinct finite scores.
+    Infinite scores are ignored.
 
     Example:
         >>> threshold_candidates(np.array([0.5, 0.25, 0.5, 1.0])).tolist()
@@ -251,14 +214,10 @@ class _Share:
 class GuaranteeImages:
     """Labels, scores and patients of images, for thresholds with a guarantee.
 
-    A guarantee says that, at the threshold, a figure such as the sensitivity is at least a bound,
-    with a stated confidence. The rows are images, or studies or patients if these are evaluated
-    instead of images.
+    The rows are images, or studies or patients if these are evaluated instead of images.
 
     Attributes:
-        y_true: True for positive images, shape ``(N,)``.
-        scores: Scores of the images, shape ``(N,)``.
-        patients: Patient of each image, shape ``(N,)``.
+        y_true: True for positive images, shape ``(N,)``; `scores` and `patients` have this shape.
         localisation: Points that the system gives on the images, compared with the lesions; `None`
             if this is unknown, as for studies and patients.
         error_share: Share of the guarantee's error (1 minus its confidence) that may be used for
@@ -281,14 +240,8 @@ class GuaranteeImages:
     def choose(self, guarantee: Guarantee) -> GuaranteedChoice:
         """Choose a threshold that fulfils a guarantee, by tests on these images.
 
-        Args:
-            guarantee: One or two figures, such as the sensitivity, with their bounds, and the
-                confidence.
-
-        Returns:
-            The highest threshold that was shown to fulfil the guarantee if a sensitivity is
-            guaranteed, else the lowest such threshold; or the reason why there is no such
-            threshold.
+        It is the highest threshold that was shown to fulfil the guarantee if a sensitivity is
+        guaranteed, else the lowest such threshold.
 
         Example:
             >>> from cxr_compare.hospital.guarantee.guarantees import read_guarantee
@@ -333,14 +286,9 @@ class GuaranteeImages:
         return next((reason for reason in reasons if reason), "")
 
     def count(self, figure: str) -> ImageCount:
-        """Count the images that a figure is computed on, and the patients who have these images.
+        """Count the images that a figure of `GuaranteedRate` is computed on, and their patients.
 
-        Args:
-            figure: Name of the figure, such as ``sensitivity``; `GuaranteedRate` lists all. A
-                positive predictive value (``ppv``) counts all images.
-
-        Returns:
-            Number of images and number of patients.
+        A positive predictive value (``ppv``) counts all images.
 
         Example:
             >>> truth, scores = np.array([False, True, True]), np.array([0.1, 0.4, 0.9])
@@ -537,22 +485,10 @@ def patients_needed(
 ) -> float:
     """Estimate how many patients are needed to show that a share of images is above a floor.
 
-    The share is that of the good images among the counted ones. For a sensitivity, the positive
-    images are counted, and those called positive are good. The patients are assumed to be like
-    those at hand, with the same numbers of good and counted images.
-
-    Args:
-        good: Number of good images of each patient at hand, shape ``(P,)``.
-        images: Number of counted images of each patient at hand, at least 1, shape ``(P,)``.
-        floor: Lowest acceptable share, in (0, 1), such as a sensitivity of 0.9. The test shall
-            reject that the true share is below it.
-        error: Significance level of the test, in (0, 1).
-        whole: True if an image is either good or not; False if an image can be partly good, as with
-            false positives per image.
-
-    Returns:
-        Number of patients; infinity if more than about 5,000 are needed, NaN if the share of these
-        patients is not above the floor.
+    The share, the floor, the error and `whole` are as for `share_p_values`. The patients are
+    assumed to be like the P at hand, with the same numbers of good and counted images, ``(P,)``
+    each. The number is infinity if more than about 5,000 are needed, and NaN if the share of these
+    patients is not above the floor.
 
     Example:
         >>> patients_needed(np.ones(3), np.ones(3, dtype=int), 0.9, 0.1)

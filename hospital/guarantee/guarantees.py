@@ -91,16 +91,7 @@ class GuaranteedRate(NamedTuple):
 
 @dataclass(frozen=True)
 class Guarantee:
-    """One or two guaranteed figures, with one confidence that all their bounds hold at once.
-
-    Attributes:
-        parts: Guaranteed figures and their bounds.
-        confidence: Probability, in (0, 1), with which the bounds hold at the chosen threshold.
-
-    Example:
-        >>> read_guarantee("sensitivity>=0.90@0.95").confidence
-        0.95
-    """
+    """One or two guaranteed figures, with one confidence, in (0, 1), that all bounds hold."""
 
     parts: tuple[GuaranteedRate, ...]
     confidence: float
@@ -134,21 +125,11 @@ class Guarantee:
 def read_guarantee(text: str) -> Guarantee:
     """Read a guarantee for the choice of a threshold from its text.
 
-    Args:
-        text: ``sensitivity>=F@C``, ``specificity>=F@C``, ``localised_sensitivity>=F@C``,
-            ``ppv>=F,prevalence=P@C`` (positive predictive value) or
-            ``false_positives_per_image<=F@C``, or two of them joined by ``&`` before the ``@C``. F,
-            the prevalence P and the confidence C lie between 0 and 1; the number F of false
-            positives lies between 0 and 5. An example is ``sensitivity>=0.90@0.95``: a sensitivity
-            of at least 0.90 with 95 % confidence.
-
-    Returns:
-        The guarantee.
-
-    Raises:
-        InputError: There is no confidence after an ``@``, the text before it is no figure with a
-            bound, a number lies outside its limits, more than two figures are joined, or a figure
-            appears twice.
+    The text is ``sensitivity>=F@C``, ``specificity>=F@C``, ``localised_sensitivity>=F@C``,
+    ``ppv>=F,prevalence=P@C`` (positive predictive value) or ``false_positives_per_image<=F@C``, or
+    two different ones of them joined by ``&`` before the ``@C``. F, the prevalence P and the
+    confidence C lie between 0 and 1; the number F of false positives lies between 0 and 5. An
+    example is ``sensitivity>=0.90@0.95``: a sensitivity of at least 0.90 with 95 % confidence.
 
     Example:
         >>> read_guarantee("sensitivity>=0.90&specificity>=0.70@0.90").parts[1]

@@ -26,33 +26,9 @@ def locate_predictions(
     false positives per image use the result.
 
     A box of a detector is shown on an image that is called positive if the box score is not below
-    the threshold. The box with the highest score of such an image is always shown.
-
-    Args:
-        output: Output of the system.
-        scores: Score of each image, shape ``(N,)``.
-        truth: Labels and true boxes of the images.
-        box_rule: Rule that selects or makes the system's boxes; `None` keeps all stored boxes.
-
-    Returns:
-        For each image, whether all lesions are boxed and whether the point lies on a lesion; for a
-        detector also the boxes that overlap no lesion.
-
-    Example:
-        >>> import pandas as pd
-        >>> from cxr_compare.evaluation.output import System
-        >>> ids = pd.Index(["a"], name="image_id")
-        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "status": "ok"})
-        >>> labels = pd.Series([1.0], index=ids)
-        >>> lesions = pd.DataFrame(
-        ...     {"image_id": ids, "x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [4.0]}
-        ... )
-        >>> roles = pd.Series("test", index=ids)
-        >>> truth = LabelledImages(images, labels, roles, true_boxes=lesions, boxes_trusted=ids)
-        >>> boxes = lesions.assign(finding="label", score=0.9)
-        >>> output = System("RetinaNet", "boxes", images, boxes=boxes).output_on(ids)
-        >>> locate_predictions(output, np.array([0.9]), truth, None).on_lesion.tolist()
-        [True]
+    the threshold. The box with the highest score of such an image is always shown. The scores,
+    ``(N,)``, are those of the images; `box_rule` selects or makes the system's boxes, and None
+    keeps all stored boxes.
     """
     ids = output.image_ids
     boxed = ids.isin(truth.boxes_trusted)

@@ -33,11 +33,8 @@ _FIGURES = "figures"
 def write_plan(plan: GuaranteePlan, out: Path) -> tuple[Path, ...]:
     """Draw the chart of a planned guarantee into a folder, and write ``plan.json`` last.
 
-    Returns:
-        Paths of the charts as SVG files, in the subfolder ``figures``; each is also a PDF file.
-
-    Raises:
-        InputError: The folder contains files that do not belong to a plan.
+    The paths of the charts as SVG files, in the subfolder ``figures``, are returned; each is also a
+    PDF file. A folder with files that do not belong to a plan is refused.
     """
     require_only_files(out, {_STORED, _FIGURES}, "plan")
     figures = out / _FIGURES

@@ -75,25 +75,13 @@ class DetectionDelay:
 
 
 def simulate_delays(monitoring: Monitoring, seed: int = 0) -> list[DetectionDelay]:
-    """Simulate how many patients pass until a change of each monitored figure is found.
+    """Simulate how many patients pass until each change of each monitored figure is found.
 
     Patients of the reference, the first weeks of the log, are drawn with replacement: first 500
     unchanged ones, then changed ones. For a mean score, each changed score is 0.3 standard
     deviations higher. For any other figure, randomly chosen patients get the value 1 (or 0), as
     many as it takes for the mean to change from the value ``was`` to the value ``becomes`` that the
     result states.
-
-    Args:
-        monitoring: Result of `hospital.monitor.monitoring.monitor_log`: the monitored figures of
-            a log of a model's answers.
-        seed: Random seed of the simulation.
-
-    Returns:
-        Median delay for each simulated change of each monitored figure.
-
-    Example:
-        >>> simulate_delays(Monitoring((), "2026-01-01", "2026-01-31", 28, 28, 0, 0))
-        []
     """
     rng = np.random.default_rng(seed)
     days = (pd.Timestamp(monitoring.last_day) - pd.Timestamp(monitoring.first_day)).days + 1

@@ -16,25 +16,13 @@ _BY_RANK = ("score_mean",)
 def figure_evidence(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     """Compute the evidence, after each day, that monitored figures have changed.
 
-    A figure is, for example, the share of positive calls of a model in use. The evidence is an
-    e-value: if nothing changes, it ever reaches 1 / p with a probability of at most p.
+    The evidence is an e-value: if nothing changes, it ever reaches 1 / p with a probability of at
+    most p. It comes from `rank_evidence` for the mean score, and from `change_evidence` for all
+    other figures. The kind is a key of `hospital.monitor.monitor_result.KINDS`.
 
-    Args:
-        kind: Kind of the figures, such as ``call_rate`` or ``score_mean``, a key of
-            `hospital.monitor.monitor_result.KINDS`.
-        values: Values of patients in [0, 1], shape ``(figures, patients)``, in the order of time.
-        day: Day of each patient, shape ``(patients,)``: 0 for all patients of the reference (the
-            first weeks or validation images), then from 1 on.
-
-    Returns:
-        E-value of each figure after each day from day 1 on, shape ``(figures, days)``: by
-        `rank_evidence` for the mean score, by `change_evidence` for all other figures.
-
-    Example:
-        >>> day = np.repeat([0, 1, 2], [100, 10, 10])
-        >>> values = np.linspace(0, 1, 120)[None]
-        >>> bool(figure_evidence("score_mean", values, day)[0, -1] > 1)
-        True
+    The values of patients lie in [0, 1], ``(figures, patients)``, in the order of time. The day,
+    ``(patients,)``, is 0 for all patients of the reference (the first weeks or validation images),
+    then from 1 on. The e-values are ``(figures, days)`` from day 1 on.
     """
     if kind in _BY_RANK:
         return np.stack([rank_evidence(row, day) for row in np.atleast_2d(values)])
@@ -42,20 +30,11 @@ def figure_evidence(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Flo
 
 
 def figure_start_shares(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
-    """Estimate after which day a monitored figure changed, as a share for each day.
+    """Estimate after which day a monitored figure changed, as a share for each day but the last.
 
-    A figure is, for example, the share of positive calls of a model in use. A high share of a day
-    says that a change after this day explains the values well.
-
-    Args:
-        kind: Kind of the figure, such as ``call_rate`` or ``score_mean``, a key of
-            `hospital.monitor.monitor_result.KINDS`.
-        values: Values of patients in [0, 1], shape ``(patients,)``, in the order of time.
-        day: Day of each patient, shape ``(patients,)``: 0 for all patients of the reference (the
-            first weeks or validation images), then from 1 on.
-
-    Returns:
-        Share of each day but the last, as `start_shares` returns them; the shares add up to 1.
+    A high share of a day says that a change after this day explains the values well; the shares add
+    up to 1, see `start_shares`. The arguments are as for `figure_evidence`, with the values of one
+    figure, ``(patients,)``.
 
     Example:
         >>> day = np.repeat([0, 1, 2], [100, 4, 4])

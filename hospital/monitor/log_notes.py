@@ -20,16 +20,10 @@ _MOST_NAMED = 5
 
 
 def gap_notes(stream: pd.DataFrame) -> Iterator[str]:
-    """Yield notes on pauses of more than a week in a log of a model's answers.
+    """Yield notes on pauses of more than a week in a log, ordered by the column ``time``.
 
-    Files of the log may be missing if there are such pauses.
-
-    Args:
-        stream: Log with one row for each answer of a model, ordered by the column ``time``.
-
-    Yields:
-        A sentence for each of the five longest pauses, in the order of time, and one with the
-        number of further pauses.
+    Files of the log may be missing if there are such pauses. There is a sentence for each of the
+    five longest pauses, in the order of time, and one with the number of further pauses.
 
     Example:
         >>> days = pd.to_datetime(["2026-01-01", "2026-01-20"])
@@ -54,15 +48,9 @@ def system_notes(
 ) -> Iterator[str]:
     """Yield notes on systems (models) that appear, stop or change threshold within a log.
 
-    Args:
-        stream: Log with one row for each image and system, ordered by the column ``time``; also
-            with the columns ``system`` and ``threshold``.
-        weeks: Rows of the first weeks of this log, which are the reference for later changes.
-        first_weeks: Systems that are monitored, and other facts that these first weeks define.
-
-    Yields:
-        Sentences on systems that are new, are ignored because there are too many, or no longer
-        answer, then on changed thresholds.
+    `stream` is the log, ordered by ``time``, and `weeks` are its rows of the first weeks, which are
+    the reference for later changes. First come sentences on systems that are new, are ignored
+    because there are too many, or no longer answer, then those on changed thresholds.
     """
     in_weeks = set(weeks["system"].unique())
     end_of_log = stream["time"].iloc[-1]
@@ -96,13 +84,8 @@ def system_notes(
 def validation_notes(weeks: FigureBlock, validation: FigureBlock) -> Iterator[str]:
     """Yield notes on figures that differ between a log's first weeks and validation images.
 
-    Args:
-        weeks: Values of monitored figures, such as the call rate, in the first weeks of the log.
-        validation: The same figures of the validation images.
-
-    Yields:
-        A sentence for each figure whose two 95 % intervals do not overlap; nothing if one of the
-        two has fewer than 50 patients.
+    There is a sentence for each figure whose two 95 % intervals do not overlap; nothing if one of
+    the two has fewer than 50 patients. Both blocks have the same figures.
     """
     if min(weeks.n, validation.n) < FEWEST:
         return

@@ -31,34 +31,9 @@ _POWERS = {1.0: "1", 1e2: "100", 1e4: "10⁴", 1e6: "10⁶"}
 
 
 def bound_text(row: MonitoredFigure) -> str:
-    """Return the evidence at which a monitored figure raises an alarm, as the text of a table.
+    """Return the evidence at which a monitored figure raises an alarm, such as "from 48".
 
-    Args:
-        row: A monitored figure, such as the call rate.
-
-    Returns:
-        The text, such as "from 48" (the evidence is an e-value); "not monitored" if no alarm can be
-        raised.
-
-    Example:
-        >>> from cxr_compare.hospital.monitor.monitor_result import MeanInterval
-        >>> row = MonitoredFigure(
-        ...     key="call_rate",
-        ...     kind="call_rate",
-        ...     title="Call rate",
-        ...     share=0.005,
-        ...     source="first weeks",
-        ...     n_reference=2,
-        ...     was=MeanInterval(0.5),
-        ...     n_stream=0,
-        ...     now=MeanInterval(),
-        ...     evidence=1.0,
-        ...     change=None,
-        ...     course=(),
-        ...     values=np.array([0.0, 1.0]),
-        ... )
-        >>> bound_text(row)
-        'from 200'
+    The evidence is an e-value. The text is "not monitored" if no alarm can be raised.
     """
     return monitor_sentences.bound(row.bound)
 
@@ -67,15 +42,8 @@ def monitor_charts(row: MonitoredFigure, monitoring: Monitoring) -> Iterator[Sho
     """Draw two charts of a monitored figure: its mean over time, and the evidence of a change.
 
     The first chart also shows the mean in the reference (the first weeks of the log). The second
-    one shows the evidence from which an alarm is raised.
-
-    Args:
-        row: The monitored figure, such as the call rate.
-        monitoring: Result of `hospital.monitor.monitoring.monitor_log`, which has the days of the
-            log.
-
-    Yields:
-        The chart of the means, then the chart of the evidence.
+    one shows the evidence from which an alarm is raised. The days of the log are those of
+    `monitoring`.
     """
     begin = pd.Timestamp(monitoring.first_day)
     at = (pd.to_datetime([part.end for part in row.course]) - begin).days.to_numpy(np.float64)

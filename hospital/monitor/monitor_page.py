@@ -69,10 +69,6 @@ class WrittenMonitor:
         page: Path of the page ``monitor.html``.
         status: Exit status of the command: 1 if a figure has changed, 2 if no figure is tested
             although the first days of the log, the reference, are over, else 0.
-
-    Example:
-        >>> WrittenMonitor("Quiet.", Path("monitor.html"), 0).status
-        0
     """
 
     text: str
@@ -130,17 +126,8 @@ def _terminal_text(monitoring: Monitoring, delays: Sequence[DetectionDelay]) -> 
 def write_monitor(monitoring: Monitoring, out: Path, *, simulate: bool) -> WrittenMonitor:
     """Write the results of the monitor of a log: as table, as JSON and as page.
 
-    The files are ``monitor.csv``, ``monitor.json`` and, last, ``monitor.html``.
-
-    Args:
-        monitoring: Result of `hospital.monitor.monitoring.monitor_log`: the monitored figures of
-            a log of a model's answers.
-        out: Folder that the files are written into.
-        simulate: True to simulate also after how many patients a change of each figure would be
-            found.
-
-    Returns:
-        Path of the page, text for the terminal and exit status of the command.
+    The files are ``monitor.csv``, ``monitor.json`` and, last, ``monitor.html``. With `simulate`, it
+    is also simulated after how many patients a change of each figure would be found.
 
     Example:
         >>> import tempfile

@@ -20,18 +20,13 @@ FEWEST = 50
 
 
 class FigureKind(NamedTuple):
-    """A kind of monitored figure, such as the call rate, with its share of false alarms.
+    """A kind of monitored figure, such as the call rate, with its printed title.
 
     Attributes:
         share: Part of the probability of a false alarm that is for figures of this kind, in (0, 1).
             The probability that any figure ever raises a false alarm is at most `ERROR`, 0.05; for
             this kind it is at most `share` x 0.05. The shares of all kinds add up to 1, whether or
             not a log has the columns that a kind needs.
-        title: Title of the kind as it is printed.
-
-    Example:
-        >>> KINDS["call_rate"].title
-        'Call rate'
     """
 
     share: float
@@ -82,10 +77,6 @@ class GroupChange:
         before: Mean of the figure over the patients of the reference (the first weeks), in [0, 1].
         since: Mean of the figure over the patients since the likely start of the change, in [0, 1].
         n_patients: Number of patients of the group since the likely start.
-
-    Example:
-        >>> GroupChange("view", "AP", 0.2, 0.35, 120).n_patients
-        120
     """
 
     column: str
@@ -111,11 +102,6 @@ class Change:
         mix: Column of the log, such as ``view``, whose values now occur with other frequencies, if
             this shift explains at least half of the change; empty if no column does.
         mix_share: Share of the change that this shift explains, in [0, 1]; 0 if `mix` is empty.
-
-    Example:
-        >>> days = ("2026-03-10", "2026-03-02", "2026-02-27", "2026-03-04")
-        >>> Change(*days, one_in=2000.0, groups=(), mix="", mix_share=0.0).on
-        '2026-03-10'
     """
 
     on: str
@@ -130,14 +116,9 @@ class Change:
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """Mean over patients of a monitored figure, with its 95 % interval.
+    """Mean in [0, 1] over patients of a monitored figure, with its 95 % interval.
 
-    A figure is, for example, the share of positive calls of a model in use.
-
-    Attributes:
-        mean: Mean, in [0, 1]; None if there is no patient.
-        low: Lower end of the interval; None if there is no patient.
-        high: Upper end of the interval; None if there is no patient.
+    All fields are None if there is no patient.
 
     Example:
         >>> str(MeanInterval(0.2, 0.15, 0.26))
@@ -150,21 +131,10 @@ class MeanInterval:
 
     @classmethod
     def from_values(cls, values: Floats) -> MeanInterval:
-        """Compute the mean and its 95 % interval from one value for each patient.
-
-        Args:
-            values: Values in [0, 1], shape ``(patients,)``.
-
-        Returns:
-            Mean and interval; all fields are None if there is no value.
+        """Compute the mean and its 95 % interval from one value in [0, 1] for each patient.
 
         Source:
             Waudby-Smith and Ramdas 2024, see `hospital.betting.mean_interval`.
-
-        Example:
-            >>> import numpy as np
-            >>> MeanInterval.from_values(np.array([0.0, 1.0])).mean
-            0.5
         """
         if not values.size:
             return cls()
@@ -187,10 +157,6 @@ class CoursePart:
             of this period, in [0, 1]. None if the period has no patient.
         evidence: Highest e-value on any day of this period, at least 0. It is 0 in the reference. A
             value above 1 speaks for a change.
-
-    Example:
-        >>> CoursePart("2026-01-31", 0.2, 1.5).evidence
-        1.5
     """
 
     end: str
@@ -224,26 +190,6 @@ class MonitoredFigure:
         change: Details of the change that raised the alarm; None without an alarm.
         course: Mean and evidence in successive periods of the log.
         values: One value in [0, 1] for each patient of the reference, shape ``(n_reference,)``.
-
-    Example:
-        >>> import numpy as np
-        >>> figure = MonitoredFigure(
-        ...     key="call_rate",
-        ...     kind="call_rate",
-        ...     title="Call rate",
-        ...     share=0.005,
-        ...     source="first weeks",
-        ...     n_reference=2,
-        ...     was=MeanInterval(0.5),
-        ...     n_stream=0,
-        ...     now=MeanInterval(),
-        ...     evidence=1.0,
-        ...     change=None,
-        ...     course=(),
-        ...     values=np.array([0.0, 1.0]),
-        ... )
-        >>> figure.bound
-        200.0
     """
 
     key: str
@@ -279,16 +225,9 @@ class Monitoring:
         rows: Monitored figures. Those with an alarm come first, by the start of their change; those
             that are not monitored come last.
         first_day: First day of the log, such as ``2026-01-31``.
-        last_day: Last day of the log.
         reference_days: Number of days at the beginning of the log that serve as the reference.
         window_days: Number of days within which all images of a patient count as one value.
-        n_images: Number of images in the log.
-        n_patients: Number of patients in the log.
         notes: Sentences on the log, such as on missing days.
-
-    Example:
-        >>> Monitoring((), "2026-01-01", "2026-01-31", 28, 28, 0, 0).is_blind
-        True
     """
 
     rows: tuple[MonitoredFigure, ...]

@@ -46,10 +46,6 @@ class FirstWeeks(NamedTuple):
         patients: For each of the columns ``view``, ``sex``, ``age_band`` and ``maker``: number of
             patients with each value in the first weeks.
         window: Number of days within which all images of a patient count as one value.
-
-    Example:
-        >>> FirstWeeks(["CheXNet"], {}, {"CheXNet": (0.0, 1.0)}, {}, 28).window
-        28
     """
 
     systems: list[str]
@@ -78,19 +74,6 @@ class FigureBlock(NamedTuple):
             patients)``.
         day: Day on which each patient counts, as a number from 0, the first day of the log, shape
             ``(patients,)``.
-
-    Example:
-        >>> block = FigureBlock(
-        ...     kind_and_system=("call_rate", ""),
-        ...     titles={"call_rate": "Call rate"},
-        ...     values=np.array([[1.0], [0.0]]),
-        ...     headers=pd.DataFrame(index=range(2)),
-        ...     patient=np.array([0, 1]),
-        ...     means=np.array([[1.0, 0.0]]),
-        ...     day=np.array([0, 0]),
-        ... )
-        >>> block.kind, block.n
-        ('call_rate', 2)
     """
 
     kind_and_system: tuple[str, str]
@@ -115,18 +98,9 @@ class FigureBlock(NamedTuple):
 def read_first_weeks(weeks: pd.DataFrame, window: int) -> FirstWeeks:
     """Determine the systems, classes and quantiles of the first weeks of a log.
 
-    These define the figures that are monitored in the whole log. The log has the answers of systems
-    (models in use). A class is a group of images whose share is monitored, such as those of the
-    view AP.
-
-    Args:
-        weeks: Rows of the log in the first weeks, one for each image and system, with the columns
-            ``system``, ``status``, ``score``, ``guard_distance``, ``seconds``, ``patient``,
-            ``view``, ``sex``, ``age_band`` and ``maker``.
-        window: Number of days within which all images of a patient count as one value.
-
-    Returns:
-        Systems, quantiles and classes of the first weeks.
+    The rows, one for each image and system, have the columns ``system``, ``status``, ``score``,
+    ``guard_distance``, ``seconds``, ``patient``, ``view``, ``sex``, ``age_band`` and ``maker``.
+    `window` is as in `FirstWeeks`.
     """
     answered = weeks[weeks["status"] == "ok"]
     cuts = {
@@ -157,20 +131,13 @@ def figure_blocks(
 ) -> Iterator[FigureBlock]:
     """Yield the monitored figures of a log: of systems, of pairs of systems, and of image headers.
 
-    A system is a model in use; the log has its answers, such as scores. The figures are, for
-    example, the call rate of a system, the share of images on which two systems disagree, and the
-    share of images whose header states the view AP.
+    The figures are, for example, the call rate of a system, the share of images on which two
+    systems disagree, and the share of images whose header states the view AP. There is one block
+    for each kind of figure and system, of figures on the same images.
 
-    Args:
-        log: The log or a part of it, such as its first weeks, with one row for each image and
-            system. It has all columns of a log, as `hospital.monitor.monitoring.monitor_log`
-            completes them.
-        first_weeks: Systems, classes (such as views) and quantiles that the first weeks of the log
-            define, from `read_first_weeks`.
-        is_first_weeks: True if `log` has the first weeks only.
-
-    Yields:
-        One block for each kind of figure and system: the figures on the same images.
+    The log, or a part of it, has one row for each image and system, with all columns as
+    `hospital.monitor.monitoring.monitor_log` completes them. `is_first_weeks` is True if it has the
+    first weeks only.
     """
     for system in first_weeks.systems:
         yield from _blocks_of_system(log[log["system"] == system], system, first_weeks)
@@ -267,15 +234,8 @@ def counting_days(patient: Integers, day: Integers, window: int) -> npt.NDArray[
     """Find the images of the days that count, so that a patient counts once within a window.
 
     The first day of a patient counts. A later day of the patient counts if it is the first one that
-    is at least `window` days after the last day that counted.
-
-    Args:
-        patient: Number of each image's patient, shape ``(N,)``.
-        day: Day of each image, counted from 0, shape ``(N,)``.
-        window: Number of days in which a patient counts once, at least 1.
-
-    Returns:
-        True for images of days that count, shape ``(N,)``.
+    is at least `window` days (1 or more) after the last day that counted. Patients and days are
+    numbers, ``(N,)``, days from 0.
 
     Example:
         >>> counting_days(np.array([0, 0, 1, 0, 0]), np.array([1, 1, 2, 300, 366]), 365).tolist()

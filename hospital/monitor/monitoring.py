@@ -82,19 +82,11 @@ def monitor_log(
     too few patients for a reference, as a machine with a wrong clock writes them. Time and memory
     grow with the number of rows, whatever their dates are.
 
-    Args:
-        log: One row for each image and system (model), as
-            `hospital.answers.answer_log_reader.read_log` returns it. The columns ``time``,
-            ``patient`` and ``score`` are needed. A column ``label`` (1 or 0, missing if unknown)
-            holds the true labels of audited images.
-        validation: Rows of validation images with the same columns except ``time``. They are the
-            reference of sensitivity and specificity. None if there are none.
-        first: Number of days at the beginning of the log that are the reference of all other
-            figures.
-        window: Number of days within which all images of a patient count as one value.
-
-    Returns:
-        One row for each monitored figure, and notes on the log.
+    The log is as `hospital.answers.answer_log_reader.read_log` returns it; the columns ``time``,
+    ``patient`` and ``score`` are needed, and a column ``label`` (1 or 0, missing if unknown) holds
+    the true labels of audited images. `validation` has rows of validation images with the same
+    columns except ``time``; they are the reference of sensitivity and specificity. The `first` days
+    are that of all other figures. Within `window` days all images of a patient count as one value.
 
     Example:
         >>> days = pd.date_range("2026-01-01", periods=600, freq="4h", tz="UTC")
@@ -217,10 +209,9 @@ def _without_lone_days(stream: pd.DataFrame, first: int) -> tuple[pd.DataFrame, 
 
 
 class _Explanation(NamedTuple):
-    """Groups of patients that explain a change.
+    """Groups of patients, at most two with the largest differences, that explain a change.
 
     Attributes:
-        groups: At most two groups, with the largest differences.
         mix: Column of the log whose changed mix explains most of the change; empty if none does.
         mix_share: Share of the change that the mix explains.
     """
@@ -235,12 +226,10 @@ class _Test(NamedTuple):
 
     Attributes:
         block: Figures of the whole log.
-        reference: The same figures of the reference.
         source: Origin of the reference: ``first weeks`` or ``validation``.
         first: First day that is tested.
         share: Largest probability of a false alarm of each figure; 0 if the figures are not
             monitored.
-        calendar: Days of the log.
     """
 
     block: FigureBlock

@@ -39,13 +39,7 @@ def sequential_ranks(values: npt.ArrayLike) -> Floats:
     Equal values are ordered at random, and a value gets a random number within its rank. If the
     values come in random order, the ranks are therefore independent and uniform. The first 50
     values are the seed of this randomness: it differs between series, and further values leave
-    earlier ranks as they are.
-
-    Args:
-        values: Values in the order in which they came, shape ``(n,)``.
-
-    Returns:
-        Ranks in (0, 1), shape ``(n,)``.
+    earlier ranks as they are. Values and ranks are ``(n,)``.
 
     Source:
         Vovk, Gammerman and Shafer 2022, Algorithmic learning in a random world, 2nd edition,
@@ -75,15 +69,10 @@ def rank_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     values were there becomes smaller by n / N once there are N values, because later values are
     also ranked among changed ones.
 
-    Args:
-        values: Values of one series, any real numbers, shape ``(n,)``, in the order in which they
-            came.
-        day: Day of each value, shape ``(n,)``, in ascending order: 0 for the reference (the values
-            from before any change), which has at least one value, then 1, 2, and so on.
-
-    Returns:
-        Evidence (e-value) after each distinct day after the reference, shape ``(days,)``, at most
-        1e12.
+    The values of one series are any real numbers, ``(n,)``, in the order in which they came. The
+    day, ``(n,)``, ascends: 0 for the reference (the values from before any change), which has at
+    least one value, then 1, 2, and so on. The e-values, ``(days,)``, are those after each distinct
+    day after the reference, at most 1e12.
 
     Source:
         Vovk 2021, Statistical Science 36:4 (testing randomness online), with the mixture over
@@ -110,19 +99,10 @@ def rank_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
 def rank_start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     """Estimate after which day a series of values changed, as a share for each day.
 
-    The function `rank_evidence` measures the evidence for a change by the wealth of bettors, each
-    of whom supposes that the change began after one day and bets on it. The share of a day is the
-    share of the bettors' final wealth that belongs to the bettors of this day.
-
-    Args:
-        values: Values of one series, any real numbers, shape ``(n,)``, in the order in which they
-            came.
-        day: Day of each value, shape ``(n,)``, in ascending order: 0 for the reference (the values
-            from before any change), then 1, 2, and so on.
-
-    Returns:
-        Shares that add up to 1, one for each distinct day but the last, shape ``(days - 1,)``. They
-        are 0 for late days after which no bettor starts.
+    The share of a day is the share of the final wealth of the bettors of `rank_evidence` that
+    belongs to those who suppose that the change began after this day. Values and days are as there.
+    The shares, ``(days - 1,)``, add up to 1, one for each distinct day but the last; they are 0 for
+    late days after which no bettor starts.
 
     Source:
         The mixture of `rank_evidence`.
@@ -171,12 +151,11 @@ def _starts(n_days: int) -> Iterator[int]:
 
 
 def _bettors(values: npt.ArrayLike, day: npt.ArrayLike) -> Iterator[tuple[int, float, Floats]]:
-    """Return the bettors by their start.
+    """Yield the bettors by their start.
 
-    Yields:
-        Number of the day after which they start; their share of all bettors, with those who would
-        have started since the last start; and the logarithm of what a wealth of 1 becomes until the
-        end of each later day.
+    A bettor is the number of the day after which they start; their share of all bettors, with those
+    who would have started since the last start; and the logarithm of what a wealth of 1 becomes
+    until the end of each later day.
     """
     days, index = np.unique(np.asarray(day, dtype=np.int64), return_inverse=True)
     shares = np.exp(start_weights(days).starting)

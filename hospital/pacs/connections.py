@@ -43,19 +43,10 @@ def open_connections(
 ) -> Connections:
     """Open the connections to the archive with the images and to the destination of the results.
 
-    A connection without encryption gets a warning, unless it stays on this machine.
-
-    Args:
-        settings: Addresses, certificates and AE titles.
-        progress: Shows the warnings.
-        open_archives: Exit stack that closes the connections at the end of the program.
-
-    Returns:
-        Both connections. Nothing was sent through them yet.
-
-    Raises:
-        InputError: An address, an AE title, a certificate or the credentials in the environment are
-            wrong, or images are received and no destination is set.
+    Nothing is sent through them yet. A connection without encryption gets a warning, unless it
+    stays on this machine. The exit stack closes the connections at the end of the program. A wrong
+    address, AE title, certificate or credential in the environment is refused, and a station that
+    receives images and has no destination.
     """
     if settings.listening_address is not None:
         own_title = settings.listening_address.title
@@ -95,17 +86,8 @@ def check_connections(
 
     It is no error if the destination does not answer: results wait until it does. Nor is it an
     error if the archive does not answer and is searched repeatedly. A name that no machine has is
-    an error: it was misspelt, and nobody will answer.
-
-    Args:
-        settings: Addresses, and the seconds between two searches of the archive.
-        connections: Connections to the archive with the images and to the destination of the
-            results.
-        progress: Shows warnings.
-
-    Raises:
-        InputError: No machine of a name is found, the archive refuses the search, or it does not
-            answer and is searched only once.
+    an error: it was misspelt, and nobody will answer. So is an archive that refuses the search, or
+    that does not answer and is searched only once.
     """
     archive, destination = connections
     for end in dict.fromkeys(connections):

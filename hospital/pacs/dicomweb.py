@@ -43,9 +43,8 @@ class Credentials:
     Attributes:
         variables: Beginning of the names of the environment variables, such as ``CXR_PACS`` for
             ``CXR_PACS_TOKEN``.
-        token: Token that is sent as "Authorization: Bearer TOKEN"; None without a token.
-        user: User name that is sent with the password as HTTP Basic; None without one.
-        password: Password of the user; None without one.
+        token: Token that is sent as "Authorization: Bearer TOKEN".
+        user: User name that is sent with the password as HTTP Basic.
     """
 
     variables: str
@@ -60,16 +59,8 @@ class Credentials:
     def from_environment(cls, environment: Mapping[str, str], prefix: str) -> Credentials:
         """Read the variables ``PREFIX_TOKEN``, or ``PREFIX_USER`` and ``PREFIX_PASSWORD``.
 
-        Args:
-            environment: Environment variables by name.
-            prefix: Beginning of their names, such as ``CXR_PACS``.
-
-        Returns:
-            The credentials; without a token and a user if no variable is set.
-
-        Raises:
-            InputError: Only one of user and password is set, a token and a user are both set, or a
-                value has a control character.
+        If no variable is set, there is neither a token nor a user. Only one of user and password, a
+        token beside a user, and a value with a control character are refused.
         """
         token, user, password = (
             environment.get(f"{prefix}_{name}") or None for name in ("TOKEN", "USER", "PASSWORD")
@@ -90,12 +81,6 @@ class Credentials:
         """Add the credentials to a request. The package `requests` calls this for each request.
 
         If the archive redirects to another host, `requests` removes them.
-
-        Args:
-            request: The prepared request.
-
-        Returns:
-            The request with the header ``Authorization``; unchanged without credentials.
         """
         if self.token:
             request.headers["Authorization"] = f"Bearer {self.token}"
@@ -107,13 +92,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class ArchivedImage:
-    """An image of an archive, named by three DICOM UIDs.
-
-    Attributes:
-        study: StudyInstanceUID.
-        series: SeriesInstanceUID.
-        uid: SOPInstanceUID of the image.
-    """
+    """An image of an archive, named by the three DICOM UIDs of study, series and instance."""
 
     study: str
     series: str
@@ -122,12 +101,7 @@ class ArchivedImage:
 
 @dataclass(frozen=True)
 class LeftOutImage:
-    """A DICOM series or instance that is not predicted, with the reason.
-
-    Attributes:
-        uid: UID of the series or instance.
-        reason: Reason in one line, such as that its modality is CT.
-    """
+    """A DICOM series or instance that is not predicted, with the reason in one line."""
 
     uid: str
     reason: str
@@ -138,18 +112,11 @@ class DicomWebArchive:
 
     Every method that sends a request raises `UnreachableError` if the archive does not answer in
     time, `RefusedError` if it refuses this one request, and another `InputError` if the
-    credentials, the certificate or the URL are wrong.
-
-    Args:
-        url: URL of the DICOMweb service, such as ``https://pacs.example/dicom-web``.
-        credentials: Token, or user and password, that are sent with each request.
-        patience: Rule for repeating a request that the archive does not answer.
+    credentials, the certificate or the URL are wrong. A URL that contains credentials, or is not
+    that of a DICOMweb service, is refused. `patience` is the rule for repeating a request.
 
     Attributes:
         shown: The URL as messages show it.
-
-    Raises:
-        InputError: The URL contains credentials, or is not that of a DICOMweb service.
     """
 
     def __init__(self, url: str, credentials: Credentials, patience: Patience) -> None:
@@ -175,30 +142,18 @@ class DicomWebArchive:
     def echo(self, modality: str = "CR", since: str | None = None, *, waits: bool = False) -> None:
         """Search the archive for one study, in order to learn whether it answers.
 
-        Args:
-            modality: Modality of the study, as a DICOM code such as ``CR``.
-            since: First study date, ``YYYYMMDD``; None for any.
-            waits: True repeats the request until the archive answers, or for as long as the
-                archive's `Patience` allows. False asks once.
-
-        Raises:
-            UnreachableError: The archive has not answered.
-            InputError: The credentials, the certificate or the URL are wrong.
+        The search is as in `studies`. With `waits`, the request is repeated until the archive
+        answers, or for as long as the archive's `Patience` allows; without, it is sent once.
         """
         with suppress(RefusedError):  # it answers
             search = partial(self._search(modality, since), limit=1)
             self._ask(search, "the list of studies", waits=waits)
 
     def studies(self, modalities: Sequence[str], since: str | None = None) -> dict[str, int | None]:
-        """Return the studies that contain one of the modalities.
+        """Return the number of images of each study with one of the modalities, by its UID.
 
-        Args:
-            modalities: Modalities, as DICOM codes such as ``CR`` and ``DX``.
-            since: First study date, ``YYYYMMDD``; None for any.
-
-        Returns:
-            The number of images of each study by StudyInstanceUID; None if the archive does not
-            tell it.
+        The number is None if the archive does not tell it. Modalities are DICOM codes such as
+        ``CR`` and ``DX``; `since` is the first study date, ``YYYYMMDD``, or None for any.
         """
         studies: dict[str, int | None] = {}
         for modality in modalities:
@@ -217,17 +172,10 @@ class DicomWebArchive:
     def images(
         self, study: str, modalities: Sequence[str]
     ) -> Iterator[ArchivedImage | LeftOutImage]:
-        """List the images of a study, and those series and images that are left out.
+        """List the images of a study (StudyInstanceUID), and series and images that are left out.
 
-        A series without a modality is included. Results of this program are always left out.
-
-        Args:
-            study: StudyInstanceUID.
-            modalities: Modalities to include, as DICOM codes such as ``CR`` and ``DX``.
-
-        Yields:
-            UIDs of an image to predict; or the UID of a series or image that is left out, with the
-            reason.
+        Only the modalities, DICOM codes such as ``CR`` and ``DX``, are included, and a series
+        without a modality. Results of this program are always left out.
         """
         search = partial(self._client.search_for_series, study, fields=[_MODALITY, _MANUFACTURER])
         for series, entry in self._list(search, _SERIES, "a list of series").items():
@@ -249,17 +197,9 @@ class DicomWebArchive:
                 yield ArchivedImage(study, series, uid)
 
     def fetch(self, image: ArchivedImage) -> Dataset:
-        """Fetch an image as the archive stores it.
+        """Fetch an image, header and pixels, as the archive stores it.
 
-        Args:
-            image: Study, series and instance UID of the image.
-
-        Returns:
-            The DICOM object, header and pixels.
-
-        Raises:
-            RefusedError: The archive refuses this image, or sends another one.
-            UnreachableError: The archive has not answered in time.
+        If the archive sends another image, that is a `RefusedError`, too.
         """
         dataset = self._ask(
             lambda: self._client.retrieve_instance(image.study, image.series, image.uid),
@@ -270,17 +210,7 @@ class DicomWebArchive:
         return dataset
 
     def store(self, results: Sequence[Dataset]) -> None:
-        """Send DICOM results to the archive.
-
-        A result that the archive already has counts as stored.
-
-        Args:
-            results: DICOM objects, such as structured reports.
-
-        Raises:
-            RefusedError: The archive does not store a result.
-            UnreachableError: The archive has not answered in time.
-        """
+        """Send DICOM results to the archive. A result that it already has counts as stored."""
         answer = self._ask(lambda: self._store(results), "results")
         failed = [
             int(item.get("FailureReason", 0))

@@ -47,13 +47,7 @@ _RESERVE = 1 << 17  # bytes that received images leave free, in which the journa
 
 @dataclass(frozen=True)
 class Address:
-    """Network address of a DICOM application entity: AE title, host and port.
-
-    Attributes:
-        title: AE title of the application entity.
-        host: Host name or IP address.
-        port: TCP port.
-    """
+    """Network address of a DICOM application entity: AE title, host name or IP address, port."""
 
     title: str
     host: str
@@ -63,13 +57,8 @@ class Address:
     def parse(cls, text: str, option: str, *, host: str | None = None) -> Address:
         """Read an address ``AE@host:port``, or ``AE:port`` if there is a default host.
 
-        Args:
-            text: The address, such as ``ORTHANC@127.0.0.1:4242``.
-            option: Name of the option that gave it, for messages.
-            host: Default host; None requires a host in the text.
-
-        Raises:
-            InputError: The text has neither form, or the AE title or the port is not valid.
+        Another form, and an AE title or a port that is not valid, are refused; the message names
+        the option.
         """
         form = "AE@HOST:PORT" if host is None else "AE:PORT or AE@HOST:PORT"
         before, colon, port = text.rpartition(":")
@@ -91,15 +80,7 @@ class Address:
 
 
 def require_title(title: str, option: str) -> str:
-    """Check an AE title (PS3.5, VR AE), and return it.
-
-    Args:
-        title: The AE title.
-        option: Name of the option that gave it, for messages.
-
-    Raises:
-        InputError: The title is too long, or has characters that are not allowed.
-    """
+    """Check an AE title (PS3.5, VR AE), and return it; the message names the option."""
     if not _TITLE.fullmatch(title) or "\\" in title:
         raise InputError(
             f"{option} {title}: an AE title has 1 to 16 ASCII characters and no backslash"
@@ -143,13 +124,8 @@ class Tls:
     def receiving(self) -> ssl.SSLContext:
         """Return the TLS settings for receiving images (`listening`).
 
-        Only senders with a certificate of the authority are accepted.
-
-        Returns:
-            The settings for the listening socket.
-
-        Raises:
-            InputError: A file cannot be read, or holds no key or certificate in the PEM format.
+        Only senders with a certificate of the authority are accepted. A file that holds no key or
+        certificate in the PEM format is refused.
         """
         context = self._filled(_Listening(ssl.PROTOCOL_TLS_SERVER))
         context.verify_mode = ssl.CERT_REQUIRED
@@ -158,13 +134,7 @@ class Tls:
     def sending(self) -> ssl.SSLContext:
         """Return the TLS settings for sending results (`StorePeer`).
 
-        The certificate of the peer must name its host.
-
-        Returns:
-            The settings for the connection.
-
-        Raises:
-            InputError: A file cannot be read, or holds no key or certificate in the PEM format.
+        The certificate of the peer must name its host. Files are refused as in `receiving`.
         """
         return self._filled(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
@@ -187,18 +157,12 @@ class Tls:
 class StorePeer:
     """Sender of DICOM results to an application entity by C-STORE, with or without TLS.
 
-    Args:
-        address: AE title, host and port of the receiving application entity (the peer).
-        title: AE title of this program as the sender.
-        patience: Rule for repeating a request that the peer does not answer.
-        tls: Certificates for TLS; None sends without encryption.
+    `address` is that of the receiving application entity (the peer), and `title` the AE title of
+    this program as the sender. `patience` is the rule for repeating a request. Without `tls`
+    nothing is encrypted.
 
     Attributes:
         shown: The address as text, ``AE@host:port``.
-        address: AE title, host and port of the peer.
-
-    Raises:
-        InputError: A certificate cannot be read.
     """
 
     def __init__(
@@ -213,8 +177,7 @@ class StorePeer:
     def echo(self) -> None:
         """Ask the peer once whether it answers (the DICOM request C-ECHO).
 
-        Raises:
-            UnreachableError: The peer does not answer.
+        `UnreachableError` says that it does not.
         """
         try:
             with suppress(RefusedError), self._association([(Verification, None)]) as association:
@@ -225,12 +188,8 @@ class StorePeer:
     def store(self, results: Sequence[Dataset]) -> None:
         """Send DICOM results to the peer. A result that the peer already has counts as stored.
 
-        Args:
-            results: DICOM objects, such as structured reports.
-
-        Raises:
-            RefusedError: The peer does not take or store a result.
-            UnreachableError: The peer has not answered in time.
+        `RefusedError` says that the peer does not take or store a result, and `UnreachableError`
+        that it has not answered in time.
         """
         self._patience.run(lambda: self._store(results), self.shown)
 
@@ -285,12 +244,9 @@ class StorePeer:
 
 
 class Inbox:
-    """A folder of received images, which only this user can read.
+    """A folder of received images, which only this user can read; it is made if necessary.
 
     An image appears in it complete, and stays until it has been predicted.
-
-    Args:
-        folder: Path of the folder, which is made if necessary.
 
     Attributes:
         arrived: Event that is set when an image arrives, so that another thread can wait for it.
@@ -305,17 +261,9 @@ class Inbox:
         self.arrived = threading.Event()
 
     def put(self, uid: str, content: bytes) -> Path:
-        """Write an image to the folder. It is on the disk when this method returns.
+        """Write an image (SOP Instance UID, content of its file) to the folder; return the path.
 
-        Args:
-            uid: SOP Instance UID of the image.
-            content: Content of the DICOM file.
-
-        Returns:
-            Path of the file.
-
-        Raises:
-            OSError: The disk has too little space.
+        It is on the disk when this method returns. Too little space is an `OSError`.
         """
         path = self.folder / f"{digest(uid)}.dcm"
         # Two associations may bring the same image at the same time.
@@ -348,23 +296,12 @@ class Inbox:
 def listening(
     address: Address, inbox: Inbox, callers: Sequence[str], tls: Tls | None = None
 ) -> Iterator[Address]:
-    """Receive radiographs during a ``with`` block.
+    """Receive radiographs at an address during a ``with`` block, which gets the address.
 
     Objects of other kinds are refused when a sender connects, so that the sender knows that they
     were not stored. An image is acknowledged once it is on the disk. Senders must call this station
-    by the AE title of `address`.
-
-    Args:
-        address: AE title, host and port to listen on.
-        inbox: Folder for the images.
-        callers: AE titles that may send; empty allows every sender.
-        tls: Files for TLS; None listens without encryption.
-
-    Yields:
-        The given address.
-
-    Raises:
-        InputError: The port cannot be opened, or a certificate cannot be read.
+    by the AE title of `address`. `callers` are the AE titles that may send; without any, every
+    sender may. Without `tls` nothing is encrypted. A port that cannot be opened is an `InputError`.
     """
     entity = AE(ae_title=address.title)
     entity.require_called_aet = True

@@ -39,15 +39,9 @@ CREATE TABLE studies (
 def writing(path: Path) -> Iterator[None]:
     """Report an error of the disk or of the journal's file in a ``with`` block as a one-line error.
 
-    The journal is an SQLite file that records which images of an archive were predicted, see
-    `Journal`. The block reads or writes it.
-
-    Args:
-        path: File of the journal, which the message names.
-
-    Raises:
-        InputError: The journal is damaged.
-        UnreachableError: The disk is full or cannot be written.
+    The block reads or writes the journal (see `Journal`), of which `path` is the SQLite file. A
+    damaged journal is an `InputError`; a disk that is full or cannot be written is an
+    `UnreachableError`.
     """
     try:
         with disk_errors(path):
@@ -72,13 +66,7 @@ def writing(path: Path) -> Iterator[None]:
 def digest(uid: str) -> str:
     """Return the digest that stands for a UID in the journal, in file names and in messages.
 
-    The journal records which images are predicted, see `Journal`.
-
-    Args:
-        uid: A DICOM UID.
-
-    Returns:
-        The first 32 hexadecimal digits of the SHA-256 digest.
+    It is the first 32 hexadecimal digits of the SHA-256.
 
     Example:
         >>> digest("1.2.3")[:12]
@@ -91,12 +79,9 @@ def job_id(systems: Sequence[dict[str, Any]], destination: str) -> str:
     """Return an id for a set of systems together with the archive that receives their results.
 
     The journal records the images of each such job separately. If the systems or the destination
-    change, all images are therefore answered again.
-
-    Args:
-        systems: Facts about each system (trained network with its threshold), such as name, digest
-            of the weights and threshold, as values for JSON.
-        destination: Address to which results are sent, such as ``ARCHIVE@pacs:104`` or a URL.
+    change, all images are therefore answered again. Facts of a system, such as name, digest of the
+    weights and threshold, are values for JSON; the destination is an address such as
+    ``ARCHIVE@pacs:104`` or a URL.
     """
     text = json.dumps([*systems, destination], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -106,18 +91,14 @@ class Journal:
     """Record of the state of each image of an archive, so that each is answered once.
 
     A system is a trained classifier or detector. A job is a set of systems together with the
-    destination of their results. Only one process can open a journal at a time.
+    destination of their results, see `job_id`. Only one process can open a journal at a time. All
+    images, studies and results are named by the `digest` of their UID.
 
     The state of an image is first ``fetched`` (copied from the archive), then ``answered``
     (predicted by all systems), and finally ``sent`` (its results are in the archive); or it is
     ``skipped`` or ``failed`` with a reason. Each state is on the disk when its method returns. If
     the program ends between ``answered`` and ``sent``, the image is answered and sent again. The
     UIDs of results depend only on image and systems, so the archive stores each result once.
-
-    Args:
-        connection: Open SQLite database.
-        path: File of the database, for messages.
-        job: Digest of the systems and the destination, from `job_id`.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, job: str) -> None:
@@ -127,15 +108,10 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, job: str, *, dry_run: bool = False) -> Self:
-        """Open the journal, the record of which images are predicted, or make a new one.
+        """Open the journal of a job by its SQLite file, or make a new one.
 
-        Args:
-            path: Path of its SQLite file.
-            job: Id of the set of systems and the destination of their results, from `job_id`.
-            dry_run: True records nothing in the file: it works on a copy in memory.
-
-        Raises:
-            InputError: The file is no journal, or another process uses it.
+        With `dry_run`, it is a copy in memory, and nothing is recorded in the file. A file that is
+        no journal, or that another process uses, is refused.
         """
         if path.is_dir():
             raise InputError(f"--journal {path}: is a folder; name a file in it")
@@ -162,45 +138,23 @@ class Journal:
         self._connection.close()
 
     def state(self, image: str) -> State | None:
-        """Return the last state of an image in the journal.
-
-        Args:
-            image: Digest of the image's UID, from `digest`.
-
-        Returns:
-            ``fetched``, ``answered`` (predicted), ``sent``, ``skipped`` or ``failed``; None if no
-            state is recorded for the image with these systems and this destination.
-        """
+        """Return the last state of an image in the journal; None if this job has recorded none."""
         rows = self._rows("SELECT state FROM images WHERE job = ? AND image = ?", self._job, image)
         return rows[0][0] if rows else None
 
     def is_result(self, image: str) -> bool:
-        """Return True if an image is a result that this program made and sent to the archive.
-
-        Args:
-            image: Digest of the image's UID, from `digest`.
-        """
+        """Return True if an image is a result that this program made and sent to the archive."""
         return bool(self._rows("SELECT 1 FROM results WHERE result = ?", image))
 
     def record(self, image: str, state: State, reason: str | None = None) -> None:
-        """Record the state of an image.
-
-        Args:
-            image: Digest of the image's UID, from `digest`.
-            state: New state: ``fetched``, ``answered``, ``sent``, ``skipped`` or ``failed``, see
-                `Journal`.
-            reason: Reason why the image was skipped or failed; None otherwise.
-        """
+        """Record the state of an image, and the reason why it was skipped or failed."""
         with writing(self._path), self._connection:
             self._write(image, state, reason)
 
     def record_answer(self, image: str, results: Sequence[str]) -> None:
         """Record that all systems have predicted an image, before their results are sent.
 
-        Args:
-            image: Digest of the image's UID, from `digest`.
-            results: Digests of the UIDs of the DICOM results, so that they are not taken for images
-                later.
+        The results are recorded so that they are not taken for images later.
         """
         rows = [(result, image) for result in results]
         with writing(self._path), self._connection:
@@ -217,13 +171,8 @@ class Journal:
     def images_of_study(self, study: str, modalities: str) -> set[str]:
         """Return the images that the last search of the archive found in a study.
 
-        Args:
-            study: Digest of the study's UID, from `digest`.
-            modalities: DICOM codes of the modalities of the search, in one string: sorted and
-                separated by one space, such as ``CR DX``.
-
-        Returns:
-            Digests of the images' UIDs; an empty set if no search has recorded the study.
+        `modalities` are the DICOM codes of the search in one string: sorted and separated by one
+        space, such as ``CR DX``. The set is empty if no search has recorded the study.
         """
         query = "SELECT held FROM studies WHERE search = ? AND study = ?"
         rows = self._rows(query, f"{self._job} {modalities}", study)
@@ -232,13 +181,8 @@ class Journal:
     def record_study(self, study: str, modalities: str, since: str, images: Iterable[str]) -> None:
         """Record which images a search of the archive found in a study; replace an earlier record.
 
-        Args:
-            study: Digest of the study's UID, from `digest`.
-            modalities: DICOM codes of the modalities of the search, in one string: sorted and
-                separated by one space, such as ``CR DX``.
-            since: First study date of the search, ``YYYYMMDD``; empty for a search of all dates.
-            images: Digests of the images' UIDs, from `digest`; empty if the archive no longer lists
-                any.
+        `modalities` are as in `images_of_study`. `since` is the first study date of the search,
+        ``YYYYMMDD``, empty for all dates. `images` is empty if the archive no longer lists any.
         """
         row = (f"{self._job} {modalities}", study, since, " ".join(images))
         with writing(self._path), self._connection:
@@ -248,18 +192,10 @@ class Journal:
         """Return the studies in which the latest recorded search of the archive found images.
 
         The caller compares them with the studies that the archive lists now. A study that has
-        disappeared since can then be recorded as empty. Only searches for the same modalities, by
-        the same systems and with the same destination, are taken into account.
-
-        Args:
-            modalities: DICOM codes of the modalities of those searches, in one string: sorted and
-                separated by one space, such as ``CR DX``.
-            since: First study date of the present search, ``YYYYMMDD``; empty for a search of all
-                dates. A study counts only if the search that recorded it had this first date or a
-                later one, because the present search then covers it as well.
-
-        Returns:
-            Digests of the studies' UIDs, from `digest`.
+        disappeared since can then be recorded as empty. Only searches for the same modalities (as
+        in `images_of_study`) of the same job are taken into account, and of these only those whose
+        first study date is `since` (``YYYYMMDD``; empty for a search of all dates) or later,
+        because the present search then covers them as well.
         """
         query = "SELECT study FROM studies WHERE search = ? AND since >= ? AND held != ''"
         return {study for (study,) in self._rows(query, f"{self._job} {modalities}", since)}

@@ -28,13 +28,8 @@ class RefusedError(InputError):
 class OutageError(Exception):
     """A request to an archive that failed for now, and may succeed if it is repeated later.
 
-    The archive may say how many seconds to wait. Requests about other images may fail as well.
-
-    Args:
-        reason: Reason of the failure in one line.
-        retry_after: Seconds after which the archive wants the request to be repeated; None if it
-            does not say.
-        is_down: True if requests about other images fail as well, False if only this one does.
+    The reason is one line. The archive may say after how many seconds it wants the request to be
+    repeated. If `is_down`, requests about other images fail as well, else only this one.
     """
 
     def __init__(
@@ -55,8 +50,6 @@ class Patience:
     Attributes:
         seconds: Longest time, in seconds, during which the archive may fail to answer.
         say: Function that shows a line to the user; it is called once in each outage.
-        sleep: Function that waits for a number of seconds.
-        clock: Function that returns the time in seconds.
     """
 
     seconds: float
@@ -67,17 +60,9 @@ class Patience:
     def run(self, attempt: Callable[[], Result], archive: str) -> Result:
         """Call a function until it raises no `OutageError` (failure that may pass) or time is over.
 
-        Args:
-            attempt: Function that sends the request.
-            archive: Name of the archive, for messages.
-
-        Returns:
-            The value that the function returned.
-
-        Raises:
-            UnreachableError: The function has failed for longer than `seconds`.
-            RefusedError: The function has failed three times with an outage that concerns only this
-                request (`is_down` is False).
+        `archive` is the name for messages. `UnreachableError` says that the function has failed for
+        longer than `seconds`, and `RefusedError` that it has failed three times with an outage that
+        concerns only this request (`is_down` is False).
         """
         end = self.clock() + self.seconds
         wait = _FIRST_WAIT

@@ -37,20 +37,9 @@ def run_station(
 ) -> Tally:
     """Fetch images from an archive or receive them, predict them, and send the results.
 
-    The function returns when there are no more images.
-
-    Args:
-        settings: Where images come from, which of them are predicted, and where results go.
-        load: Function that loads the systems (trained networks with their thresholds). It is called
-            after the addresses were checked.
-        progress: Shows messages to the user.
-        emit: Function that prints one line for each predicted image.
-
-    Returns:
-        The counts of images that were predicted, were skipped and failed.
-
-    Raises:
-        InputError: An address is wrong, or an archive does not answer.
+    The function returns when there are no more images. `load` returns the systems (trained networks
+    with their thresholds), and is called after the addresses were checked. `emit` prints one line
+    for each predicted image.
     """
     with warnings.catch_warnings(), ExitStack() as open_archives:
         connections = open_connections(settings, progress, open_archives)

@@ -36,11 +36,9 @@ class Tally:
     failed: set[str] = field(default_factory=set)
 
     def line(self, destination: str, *, dry_run: bool = False) -> str:
-        """Return the counts as one line of text.
+        """Return the counts as one line of text; `destination` is where results are sent.
 
-        Args:
-            destination: Name of the archive to which results are sent.
-            dry_run: True if results were made but not sent.
+        With `dry_run`, results were made but not sent.
         """
         results = counted(len(self.results), "result")
         parts = [f"{counted(len(self.answered), 'image')} answered"]
@@ -62,7 +60,6 @@ class Tally:
     def mentions(self, image: str) -> bool:
         """Return True if this run of the program predicted or skipped an image, or failed on it.
 
-        Args:
-            image: Digest of the image's UID, from `hospital.pacs.journal.digest`.
+        The image is the digest of its UID, from `hospital.pacs.journal.digest`.
         """
         return image in self.answered or image in self.skipped or image in self.failed

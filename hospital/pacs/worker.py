@@ -59,9 +59,7 @@ class _ReadableImage(NamedTuple):
 class Worker:
     """Predicts DICOM files, sends the results, and records the state of each image.
 
-    Attributes:
-        journal: Record, in a file, of which images are fetched, predicted and sent.
-        tally: Counts of images, results and studies since the program began, by their outcome.
+    The journal records it in a file; the tally counts since the program began.
     """
 
     def __init__(
@@ -74,16 +72,9 @@ class Worker:
     ) -> None:
         """Prepare the work and open the journal.
 
-        Args:
-            settings: Which images are predicted, what happens to an image with a warning, and where
-                the journal is.
-            systems: Loaded runs (trained networks with their thresholds), which predict each image.
-            destination: Archive to which results are sent.
-            say: Function that shows one line to the user.
-            emit: Function that prints one line of a prediction.
-
-        Raises:
-            InputError: The journal is damaged, or another process uses it.
+        The settings say which images are predicted, what happens to an image with a warning, and
+        where the journal is. The systems are loaded runs, `say` shows one line to the user, and
+        `emit` prints one line of a prediction.
         """
         self._settings = settings
         self._systems = systems
@@ -104,13 +95,8 @@ class Worker:
     def pull(self, archive: DicomWebArchive, folder: Path) -> None:
         """Search an archive once, and fetch and predict its new images.
 
-        Args:
-            archive: Archive to search.
-            folder: Folder for the images while they are predicted.
-
-        Raises:
-            UnreachableError: The archive or the destination has not answered in time, or the disk
-                is full.
+        The folder holds the images while they are predicted. `UnreachableError` says that the
+        archive or the destination has not answered in time, or that the disk is full.
         """
         self._work_through(islice(self._fetch_new(archive, folder), self._settings.limit))
 
@@ -118,12 +104,7 @@ class Worker:
         """Predict the images that have been received, the oldest first.
 
         An image that fails stays in the inbox, so that the next run of the program tries it again.
-
-        Args:
-            inbox: Folder of the received images.
-
-        Raises:
-            UnreachableError: The destination has not answered in time, or the disk is full.
+        `UnreachableError` is as in `pull`, of the destination or the disk.
         """
         inbox.arrived.clear()
 
