@@ -167,7 +167,7 @@ class ImageIndex:
         Exactly one path is returned if it is clear which image is meant, otherwise none or several.
         A file in other folders than a relative path says is another image. The folders are those in
         which the image may be, the likeliest first. If the label file belongs to a role (``train``,
-        ``val`` or ``test``) and several images match, those in a folder of the same name come first.
+        ``val`` or ``test``) and several images match, those in a folder of this name come first.
         """
         parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")]
         folders = list(folders)
