@@ -153,10 +153,11 @@ def require_findings(findings: Sequence[str], n_findings: int, model: str) -> No
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Keep a model in evaluation mode during a ``with`` block, and restore its mode at the end."""
-    was_training = model.training
+    """Keep a model in evaluation mode in a ``with`` block, and restore each part's mode at its end."""
+    modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        for part, was_training in modes:
+            part.training = was_training

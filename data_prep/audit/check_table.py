@@ -100,6 +100,8 @@ def _read_images(images: pd.DataFrame) -> pd.DataFrame:
     for column in ("image_id", "patient_id"):
         if column not in images.columns:
             raise InputError(f"images: has no column {column}; rename the one that names it")
+    if images.empty:
+        raise InputError("images: has no rows; give one for each image")
     table = images.reset_index(drop=True)
     table = table.astype({"image_id": TEXT, "patient_id": TEXT})
     wrong = table["image_id"].isna() | table["image_id"].duplicated()

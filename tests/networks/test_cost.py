@@ -24,8 +24,10 @@ class Net(nn.Module):
 
 def test_flops_count_two_a_multiply_and_add():
     net = Net()
+    net.norm.eval()  # a frozen part
     assert count_flops(net, 16) == 2 * 16 * 16 * 4 * 9
     assert net.training
+    assert not net.norm.training
 
 
 def test_parameters_are_counted_in_all_and_those_that_learn():

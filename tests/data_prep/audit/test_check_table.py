@@ -84,13 +84,14 @@ def test_a_table_of_a_prepared_set_has_the_problems_of_its_audit(tmp_path):
     "wrong",
     [
         image_table().drop(columns="patient_id"),
+        image_table().iloc[:0],
         image_table(image_id=[1, 2, 2, 3]),
         image_table(image_id=[1, 2, None, 3]),
         image_table(split="everything"),
         image_table(label=[0, 1, 2, -1]),
         image_table(width="wide"),
     ],
-    ids=["no patients", "repeated id", "no id", "role", "label", "width"],
+    ids=["no patients", "no rows", "repeated id", "no id", "role", "label", "width"],
 )
 def test_what_is_not_understood_is_refused(wrong):
     with pytest.raises(InputError):
