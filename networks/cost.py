@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.processors import processor_name
+from cxr_compare.networks.store_model import evaluation_mode
 
 _WARM_UP = 3  # runs before the first timed one
 
@@ -47,16 +48,13 @@ def count_flops(model: nn.Module, image_size: int) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
     counter = FlopCounterMode(display=False)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)  # else the counter looks for gradients where a network splits
-    with torch.no_grad(), counter:
+    with evaluation_mode(model), torch.no_grad(), counter:
         model(torch.zeros(1, 1, image_size, image_size, dtype=torch.uint8, device=device))
     for parameter in learning:
         parameter.requires_grad_(True)
-    model.train(was_training)
     return int(counter.get_total_flops())
 
 
@@ -83,10 +81,10 @@ def measure_latency(
     if images is None:
         noise = np.random.default_rng(0).integers(256, size=(1, 1, image_size, image_size))
         images = torch.from_numpy(noise.astype(np.uint8))
-    was_training = model.training
-    model.to(device).eval()
+    model.to(device)
     times = []
     with (
+        evaluation_mode(model),
         torch.inference_mode(),
         torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
     ):
@@ -95,7 +93,6 @@ def measure_latency(
             start = time.perf_counter()
             _to_cpu(model(image.to(device)))  # bringing the result back waits for the device
             times.append(time.perf_counter() - start)
-    model.train(was_training)
     low, median, high = map(float, np.percentile(1000 * np.array(times[_WARM_UP:]), [10, 50, 90]))
     return {
         "latency_ms": median,

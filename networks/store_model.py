@@ -153,7 +153,7 @@ def require_findings(findings: Sequence[str], n_findings: int, model: str) -> No
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Keep a model in evaluation mode in a ``with`` block, and restore each part's mode at its end."""
+    """Keep a model in evaluation mode in a ``with`` block, then restore the mode of each part."""
     modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
