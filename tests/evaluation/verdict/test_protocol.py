@@ -110,7 +110,7 @@ def test_a_primary_figure_that_a_system_cannot_have_is_refused(predict, test_set
     for keys, lacking in (({"metric": "ap50_decided"}, "ap50_decided"), (both, "precision")):
         protocol = Protocol(**keys, declared=True)
         with pytest.raises(InputError, match=f"'{lacking}'"):
-            compare_predictions(systems, test_set, protocol=protocol)
+            compare_predictions(systems, test_set, replicates=50, protocol=protocol)
     explored = compare_predictions(
         {"B": systems["B"]}, test_set, replicates=50,
         protocol=Protocol(metric="ap50_decided"),
