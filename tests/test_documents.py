@@ -84,38 +84,3 @@ def test_architecture_names_files_that_are_there_with_their_folder():
     assert bare == [], "several folders have a file of one name: write the folder, too"
     for path in re.findall(r"`([a-z_]+/[a-z_./]+)`", page):
         assert (ROOT / path).exists(), f"docs/architecture.md names {path}"
-
-
-PRIVATE_PHRASES = (
-    "all that is known beside the lungs", "a copy of the picture", "are no part of what",
-    "calls one otherwise", "expected false marks an image", "folder of ours", "free lesion",
-    "guessed without", "hold their word", "how sure it is stays unknown", "keep their word",
-    "keeps their word", "less the rest", "makes results on this data set wrong", "mend first",
-    "mostly misses", "nothing was told", "poor boxes an image", "probabilities that hold",
-    "says which is which", "say which is which", "set of ours", "shows a true difference",
-    "stand at the head", "stands more than once", "take over predictions", "the place is not asked",
-    "the point that decides", "the resamples do not move it", "time an image",
-    "false marks an image", "what became of on test", "what validation guaranteed",
-    "who calls them rightly", "without reading the lungs",
-)  # fmt: skip
-"""Phrases that readers stumbled over; what they say has plainer words."""
-
-
-def plain_text(path: Path) -> str:
-    """A file in lower case on one line, string literals that follow one another joined."""
-    return re.sub(r"\s+", " ", re.sub(r'"\s*\n\s*f?"', "", path.read_text())).lower()
-
-
-def test_no_text_contains_a_phrase_that_readers_stumbled_over():
-    kinds = ("*.py", "*.jinja", "*.toml", "*.md")
-    folders = [*PACKAGES, "docs", "benchmarks"]
-    files = [path for name in folders for kind in kinds for path in (ROOT / name).rglob(kind)]
-    assert len(files) > 200
-    phrases = [
-        f"{path.relative_to(ROOT)}: {phrase}"
-        for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *files]
-        for text in [plain_text(path)]
-        for phrase in PRIVATE_PHRASES
-        if phrase in text
-    ]
-    assert not phrases

@@ -14,7 +14,6 @@ import pytest
 
 import cxr_compare
 from tests.scripts.small_sets import refusal
-from tests.test_architecture import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -324,24 +323,6 @@ def test_a_decision_and_a_decoded_image_print_one_line():
     image = DecodedImage(np.zeros((3, 5), np.uint8), {}, header={"view": "PA"})
     assert repr(image) == "<DecodedImage: 5 x 3 px, view PA>"
     assert image._repr_png_().startswith(b"\x89PNG")
-
-
-def test_completion_shows_public_names_alone():
-    jedi = pytest.importorskip("jedi")
-    script = jedi.Script("import cxr_compare\ncxr_compare.", project=jedi.Project(ROOT))
-    shown = {
-        completion.name
-        for completion in script.complete(2, 12)
-        if not completion.name.startswith("_")
-    }
-    assert shown - set(PACKAGES) == {name for name in cxr_compare.__all__ if name[0] != "_"}
-    script = jedi.Script("from cxr_compare import metrics\nmetrics.", project=jedi.Project(ROOT))
-    shown = {
-        completion.name
-        for completion in script.complete(2, 8)
-        if not completion.name.startswith("_")
-    }
-    assert shown == set(cxr_compare.metrics.__all__)
 
 
 def test_figure_of_one_class_gives_the_reason_it_is_undefined():

@@ -141,7 +141,7 @@ def test_row_numbers_beside_a_series_of_numbered_images_are_asked_about():
     ids=["array", "frame", "two Series", "equal", "rows", "ids"],
 )
 def test_an_index_with_one_meaning_is_not_asked_about(scores, truth):
-    assert auroc(scores, truth) == auroc(S, Y)
+    assert auroc(scores, truth) == pytest.approx(metrics.auroc(Y, S))
 
 
 def test_outputs_in_a_series_are_refused():
@@ -156,7 +156,7 @@ def test_equal_values_are_not_asked_about():
     assert auroc(pd.Series(0.3, ORDER), truth_with_ids(ORDER), patients=one_patient) == 0.5
 
 
-@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+@pytest.mark.parametrize("missing", [None, pd.NA])
 def test_a_missing_image_id_is_named_by_its_row(missing):
     ids = [f"img{number}" for number in range(80)]
     gap = [*ids[:3], missing, *ids[4:]]

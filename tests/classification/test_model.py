@@ -1,7 +1,5 @@
 """The classifier is torchvision's network on the store's own pixels, and its map its own sum."""
 
-from urllib.error import URLError
-
 import pytest
 import torch
 from torch import nn
@@ -162,26 +160,6 @@ def test_a_bad_argument_is_named(build_small, arguments, message):
         build_small(**arguments)
 
 
-def test_images_of_another_size_are_refused(build_small, batch):
-    with pytest.raises(InputError, match=r"uint8.*\(B, 1, 96, 96\).*\(4, 1, 64, 64\)"):
-        build_small(image_size=96)(batch.images)
-
-
-def offline(*_, **__):
-    raise URLError("no network")
-
-
-def test_offline_weights_say_which_file_to_put_where(build_small, monkeypatch, tmp_path):
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    with pytest.raises(
-        InputError,
-        match=r"densenet121-a639ec97\.pth.*no network.*https://",
-    ) as e:
-        build_small("densenet121", weights="imagenet")
-    assert str(tmp_path / "checkpoints" / "densenet121-a639ec97.pth") in str(e.value)
-
-
 def test_the_old_names_in_densenets_file_are_understood(build_small, monkeypatch):
     state = densenet121().state_dict()
     old = {
@@ -238,7 +216,7 @@ def test_later_stages_begin_to_learn_without_another_call_of_train(build_small):
     assert not model.trunk.layer3.training
 
 
-@pytest.mark.parametrize("name", ["densenet121", "vgg16", "mobilenet_v3_small", "inception_v3"])
+@pytest.mark.parametrize("name", ["densenet121", "inception_v3"])
 def test_the_head_alone_is_a_linear_layer(name, build_small):
     model = build_small(name, image_size=96)
     model.freeze_for_epoch("head", 0)

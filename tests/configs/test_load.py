@@ -67,8 +67,6 @@ def test_detector_and_classifier_learn_from_the_same_augmentation(size):
         ("training.epochs=0", "--set training.epochs: .* 1, got 0"),
         (f"training.epochs={10**22}", "--set training.epochs: .*got 1000"),
         ("training.epochs='3'", "--set training.epochs: .*integer.*got '3'"),
-        ("augmentation.scale=1.0", "augmentation.scale: .*0.9, got 1.0"),
-        ("augmentation.stretch=1", "augmentation.stretch: .*got 1"),
         ("training.learning_rate=nan", "training.learning_rate: .*got nan"),
         (
             "model.backbone=vgg16",
@@ -77,16 +75,14 @@ def test_detector_and_classifier_learn_from_the_same_augmentation(size):
         ("model.anchor_sizes=[1.0, 2.0]", "model.anchor_sizes: .* 5 "),
         ("model.last_stride=16", "--set model.last_stride: "),  # of a classifier
         ("model.norm=frozen", "norm = 'frozen' .*weights = 'none'"),
-        ("training.monitor=f1", "--set training.monitor: .*'ap50', 'ap', 'auroc'"),
-        ("model.anchor_sizes=[0.5, 2.0, 4.0, 8.0, 16.0]", "model.anchor_sizes.*1, got 0.5"),
         (
             "model.box_loss=l2",
             "model.box_loss: .*'auto', 'l1', 'smooth_l1', 'giou', 'diou' or 'ciou'",
         ),
         ("data.image_size=64", "data.image_size: .* 96, got 64"),  # see settings.py
         ("training=3", "--set training: .*got 3"),
-        ("training.draw={positive = 0.5, normal = 0.5}", "--set training.draw: "),
         ("training.loggers=['neptune']", "training.loggers.*'tensorboard', 'mlflow' or 'wandb'"),
+        ("training.draw={positive = 0.5, normal = 0.5}", "--set training.draw: "),
         ("kind=segmenter", "kind .*detector.*classifier.*'segmenter'"),
         ("training.epochs", "--set training.epochs: .*section.key=value"),
         ("training.epochs.x=1", "--set training.epochs.x: .*'epochs'"),
@@ -159,7 +155,6 @@ def test_override_replaces_the_value_of_the_file(override, section, key, value):
         ("retinanet_lite", ['training.tta=["mirror"]'], "^--set training.tta"),
         ("probe", ["model.weights=none"], "weights = 'none'"),
         ("probe", ["augmentation.scale=0.1"], "augmentation: unknown key"),
-        ("probe", ["training.epochs=3"], "--set training.epochs: unknown key"),
         ("probe", ["training.penalties=[]"], "--set training.penalties"),
         ("probe", ["training.penalties=[1.0, 0.0]"], "training.penalties"),
         ("probe", ["model.backbone=resnet5"], "'resnet50'"),
@@ -257,7 +252,6 @@ def test_a_protocol_is_complete_with_its_defaults_and_names_its_file(write):
         ('target = "a"\nmargn = 0.1', "margn: unknown key; did you mean 'margin'"),
         ("margin = 0.1", "target: is missing; add it"),
         ('target = "a"\nmargin = "0.1"', "margin: input should be a valid number, got '0.1'"),
-        ('target = "a"\nmargin = 0.0', "margin: input should be greater than 0"),
         ('target = "a"\nunit = "lung"', "unit: input should be 'image', 'study' or 'patient'"),
         ("target = ", "is not TOML"),
     ],

@@ -244,7 +244,7 @@ def test_stages_thaw_from_the_top_by_their_stride(name):
     assert all(p.requires_grad for p in model.head.parameters())
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_large", "efficientnet_lite0", "densenet121"])
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "densenet121"])
 def test_frozen_batch_norm_computes_what_batch_norm_does_in_evaluation(name):
     live, frozen = build_body(name, "batch").eval(), build_body(name, "frozen")
     for module in live.modules():
@@ -283,12 +283,12 @@ def test_frozen_batch_norm_keeps_the_precision_of_autocast_forward_and_backward(
     assert torch.equal(ours(exact), parent(exact))  # in float32 it is torchvision's, bit for bit
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(8, 1), (136, 17), (264, 24), (816, 24)])
+@pytest.mark.parametrize(("channels", "groups"), [(8, 1), (136, 17), (264, 24)])
 def test_groups_hold_eight_channels_or_more(channels, groups):
     assert group_norm(channels).num_groups == groups
 
 
-@pytest.mark.parametrize("channels", [0, 4, 12])
+@pytest.mark.parametrize("channels", [0, 12])
 def test_channels_that_make_no_groups_of_eight_are_refused(channels):
     with pytest.raises(InputError, match=f"8 channels.* {channels}$"):
         group_norm(channels)

@@ -91,9 +91,8 @@ def require_equal(ours: Detections, theirs: Sequence[dict[str, Tensor]]) -> None
 @pytest.mark.parametrize(
     ("mean", "reason"), [(0.0, "every limit reached"), (-12.0, "few candidates"), (-30.0, "none")]
 )
-@pytest.mark.parametrize("seed", [0, 1])
-def test_boxes_are_torchvisions(detector, decode, mean, reason, seed):
-    heads = draw_heads(detector, seed, mean=mean)
+def test_boxes_are_torchvisions(detector, decode, mean, reason):
+    heads = draw_heads(detector, 0, mean=mean)
     boxes = decode(detector, heads)
     require_equal(boxes, by_torchvision(detector, heads))
     most = max(map(len, boxes))

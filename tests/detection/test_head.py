@@ -71,7 +71,7 @@ def test_auto_is_the_default_loss_of_the_head_version(version, loss, build_small
     assert build_small(head=version, box_loss="ciou").head.box_loss == "ciou"
 
 
-@pytest.mark.parametrize("loss", ["auto", *LOSSES])
+@pytest.mark.parametrize("loss", ["auto", "l1", "ciou"])
 def test_every_box_loss_trains_batches_with_and_without_boxes(loss, build_small, batch):
     model = build_small(box_loss=loss)
     bare = [torch.zeros(0, 4)] * len(batch), [torch.zeros(0, dtype=torch.int64)] * len(batch)

@@ -18,7 +18,6 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.detection.detector import build_targets, training_losses, validation_losses
 from cxr_compare.detection.model import build_detector
 from cxr_compare.detection.retinanet import LesionRetinaNet, build_anchors
-from cxr_compare.training.datasets import LesionDataset, collate_lesions
 
 PEERS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
 COCO_ANCHORS = (32, 64, 128, 256, 512)
@@ -206,18 +205,3 @@ def test_a_configurations_keys_are_keywords_of_the_builder():
     keys = set(RetinaNetSettings.model_fields) - {"architecture", "trainable", "compile"}
     builders = signature(build_detector), signature(LesionRetinaNet)
     assert keys < {name for builder in builders for name in builder.parameters}
-
-
-@pytest.mark.parametrize(
-    ("column", "value", "message"),
-    [
-        ("finding", "mass", "label 0 "),
-        ("x1", np.nan, "\\[nan, "),
-        ("x2", 10.0, "\\[10.0, 15.0, 5.0, 45.0\\]"),
-    ],
-)
-def test_a_bad_box_is_refused_with_its_image(store, boxes, column, value, message):
-    boxes.loc[0, column] = value
-    dataset = LesionDataset(store, store.ids, boxes, ("opacity",))
-    with pytest.raises(InputError, match=f"image 'square': box .*{message}"):
-        build_targets(collate_lesions([dataset[row] for row in range(len(dataset))]), 1)

@@ -43,10 +43,8 @@ def test_name_inside_a_body_drops_its_prefix(key, inside):
     ("key", "today"),
     [
         ("head.classification_head.conv.0.weight", "head.classification_head.conv.0.0.weight"),
-        ("head.classification_head.conv.6.bias", "head.classification_head.conv.3.0.bias"),
         ("module.backbone.fpn.layer_blocks.2.bias", "backbone.fpn.layer_blocks.2.0.bias"),
         ("head.regression_head.conv.3.0.weight", "head.regression_head.conv.3.0.weight"),
-        ("head.regression_head.conv.3.1.weight", "head.regression_head.conv.3.1.weight"),
         ("head.classification_head.cls_logits.bias", "head.classification_head.cls_logits.bias"),
         ("backbone.fpn.extra_blocks.p6.weight", "backbone.fpn.extra_blocks.p6.weight"),
         ("backbone.body.conv1.weight", "backbone.body.conv1.weight"),

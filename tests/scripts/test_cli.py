@@ -135,9 +135,7 @@ def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "cxr: interrupted; run the same command again to go on\n"
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("odd"), RecursionError("deep"), MemoryError(), EOFError("no data left")]
-)
+@pytest.mark.parametrize("error", [ValueError("odd"), EOFError("no data left")])
 def test_bug_has_a_distinct_exit_status(tmp_path, monkeypatch, capsys, error):
     """1 means that a command found a problem, such as a change."""
 

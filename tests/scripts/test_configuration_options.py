@@ -15,10 +15,8 @@ CALL = ["train", "chexnet_small", "--data", "set", "--out", "run"]
     ("words", "key"),
     [
         (["--epochs", "3"], "training.epochs"),
-        (["--epochs=3"], "training.epochs"),
         (["--batch_size", "8"], "training.batch_size"),
         (["--lr", "0.001"], "training.learning_rate"),
-        (["--imgsz", "512"], "data.image_size"),
         (["--weights"], "model.weights"),
         (["--training.epochs", "3"], "training.epochs"),
     ],

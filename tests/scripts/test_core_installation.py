@@ -74,20 +74,6 @@ def _run(environment: dict[str, str], cwd: Path, *commands: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_hidden_modules_are_hidden_from_every_process(hide, tmp_path):
-    code = (
-        "import importlib, importlib.util\n"
-        "for name in ('torch', 'fcntl', 'resource'):\n"
-        "    assert importlib.util.find_spec(name) is None, name\n"
-        "    try: importlib.import_module(name)\n"
-        "    except ModuleNotFoundError: pass\n"
-        "    else: raise SystemExit(name)\n"
-    )
-    for command in ([sys.executable, "-c", code], [sys.executable, "-P", "-c", code]):
-        done = subprocess.run(command, cwd=tmp_path, env=hide, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.slow
 def test_the_core_goes_from_images_to_a_report_and_beyond(hide, tmp_path):
     _run(

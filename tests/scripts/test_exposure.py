@@ -55,7 +55,6 @@ def seen_list(path: Path, names, *, labels="unseen", column="image_id", encoder=
     ("names", "column"),
     [
         ([name + "x" for name in IDS], "image_id"),
-        (["IMG1", "IMG2"], "image_id"),
         (["IMG1", "IMG2"], "nih_image"),
     ],
 )
@@ -65,7 +64,7 @@ def test_list_of_which_no_name_fits_is_refused(tmp_path, images, names, column):
         compared(images, exposure={"A": path})
 
 
-@pytest.mark.parametrize("end", [",1", ";1", "\t1", ".png;0,5"])
+@pytest.mark.parametrize("end", [",1", "\t1", ".png;0,5"])
 def test_first_cell_of_a_line_names_the_image(tmp_path, images, end):
     path = seen_list(tmp_path / "seen.csv", [name + end for name in IDS[:9]])
     (found,) = compared(images, exposure={"A": path}).to_dict()["exposure"]

@@ -172,7 +172,7 @@ def test_a_detector_finds_as_on_the_processor(gpu, name):
     pd.testing.assert_frame_equal(first, second, rtol=1e-4)
 
 
-@pytest.mark.parametrize("loss", ["l1", "smooth_l1", "giou", "diou", "ciou"])
+@pytest.mark.parametrize("loss", ["l1", "ciou"])
 def test_the_losses_of_a_detector_are_those_of_the_processor(gpu, loss):
     model = build_small_detector(box_loss=loss)
     moved = copy.deepcopy(model).to("cuda")
@@ -338,9 +338,7 @@ def test_a_loss_that_is_not_finite_is_told_a_step_late_with_its_own_images(
     [
         pytest.param((6, 0), "fp32", id="P100: no tensor cores"),
         pytest.param((7, 0), "fp16", id="V100"),
-        pytest.param((7, 5), "fp16", id="T4"),
         pytest.param((8, 0), "bf16", id="A100"),
-        pytest.param((12, 0), "bf16", id="RTX 5090"),
     ],
 )
 def test_precision_follows_the_card(gpu, capability, precision):

@@ -114,7 +114,7 @@ def test_python_hands_over_texts_objects_and_values(calls: Any) -> None:
     assert calls[0]["set_"] == {"training.epochs": 2}
 
 
-@pytest.mark.parametrize("sizes", [64, [64], (64,)])
+@pytest.mark.parametrize("sizes", [64, [64]])
 def test_python_takes_one_number_where_the_option_may_be_repeated(sizes: Any, calls: Any) -> None:
     made = probe("a", size=sizes)
     assert list(calls[0]["size"]) == [64]

@@ -10,26 +10,26 @@ from cxr_compare.training.launch import choose_precision
 
 
 @pytest.mark.parametrize(
-    ("workers", "shared_by", "threads"),
+    ("workers", "shared_by", "threads", "environment"),
     [
-        pytest.param(0, 1, 6, id="one process keeps torch's own"),
-        pytest.param(3, 1, 5, id="loaders leave less"),
-        pytest.param(9, 1, 1, id="never none"),
-        pytest.param(0, 2, 4, id="two processes share"),
-        pytest.param(2, 2, 2, id="two processes with loaders"),
+        pytest.param(0, 1, 6, {}, id="one process keeps torch's own"),
+        pytest.param(3, 1, 5, {}, id="loaders leave less"),
+        pytest.param(9, 1, 1, {}, id="never none"),
+        pytest.param(0, 2, 4, {}, id="two processes share"),
+        pytest.param(2, 2, 2, {}, id="two processes with loaders"),
+        pytest.param(2, 2, 6, {"OMP_NUM_THREADS": "6"}, id="the user decides"),
     ],
 )
-@pytest.mark.parametrize("user_threads", [False, True])
 def test_torch_gets_the_processors_that_others_leave(
-    monkeypatch, workers, shared_by, threads, user_threads
+    monkeypatch, workers, shared_by, threads, environment
 ):
-    monkeypatch.setattr("os.environ", {"OMP_NUM_THREADS": "6"} if user_threads else {})
+    monkeypatch.setattr("os.environ", environment)
     monkeypatch.setattr("cxr_compare.data_prep.contracts.processors.cpu_count", lambda: 8)
     before = torch.get_num_threads()
     torch.set_num_threads(6)
     try:
         tune_cpu(workers=workers, shared_by=shared_by)
-        assert torch.get_num_threads() == (6 if user_threads else threads)
+        assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
 

@@ -323,7 +323,6 @@ def test_resuming_with_another_split_of_the_data_is_refused(data, interrupted, m
 @pytest.mark.parametrize(
     ("config", "override", "message"),
     [
-        ("retinanet_quickstart", "training.epoch=1", "--set training.epoch: .*'training.epochs'"),
         ("retinanet_quickstart", "data.split=mine", "split 'mine'.* default"),
         ("retinanet_quickstart", "data.target=mass", "target 'mass'.* opacity"),
         ("chexnet_quickstart", "model.weights=no/such.pth", "^no/such.pth: "),

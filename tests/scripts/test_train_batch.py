@@ -30,7 +30,6 @@ def _fail(module: DetectorModule, batch: Any) -> Any:
 @pytest.mark.parametrize(
     ("batch_size", "message"),
     [
-        (8, "training.batch_size=4 --set training.accumulate=2"),
         (5, "training.batch_size=2 --set training.accumulate=3, which learns from 6 images"),
         (1, "not even one image of 96 px fits"),
     ],

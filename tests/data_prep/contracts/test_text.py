@@ -19,7 +19,7 @@ def hex_texts(n: int, digits: int) -> list[str]:
     return [rng.bytes(digits // 2).hex() for _ in range(n)]
 
 
-@pytest.mark.parametrize("n", [0, 1, 7])
+@pytest.mark.parametrize("n", [0, 7])
 def test_bytes_are_those_of_the_texts_in_order(n):
     texts = hex_texts(n, 8)
     expected = list(bytes.fromhex("".join(texts)))

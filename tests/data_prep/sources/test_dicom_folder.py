@@ -73,12 +73,10 @@ NO_PIXELS = {"PixelData": None, "Rows": None, "Columns": None}
     ("elements", "expected"),
     [
         ({"Modality": "CT"}, "modality is CT"),
-        ({"Modality": "US", "NumberOfFrames": 9}, "modality is US"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer"),
         ({"NumberOfFrames": 3}, "3 frames"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "colour"),
         ({"BodyPartExamined": "ABDOMEN"}, "body part other than the chest"),
-        ({"BodyPartExamined": "TSPINE"}, "body part other"),
         ({"ViewPosition": "LL"}, "lateral"),
         ({"ViewPosition": None, "ViewCodeSequence": item(CodeValue="399173006")}, "lateral"),
         ({"ViewPosition": None, "PatientOrientation": ["A", "F"]}, "lateral"),

@@ -77,7 +77,6 @@ BOX = '{"label": "x", "points": [[1, 2], [30, 40]], "shape_type": "rectangle"}'
     ("files", "name"),
     [
         ({"a.json": LABELME}, "labelme"),
-        ({"labels/a.json": LABELME}, "labelme"),
         ({"project.json": VIA}, "via"),
         ({"anything.json": COCO}, "coco"),
         ({"anything.json": LABEL_STUDIO}, "label-studio"),

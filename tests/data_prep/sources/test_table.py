@@ -129,10 +129,7 @@ def test_what_was_recognised_is_shown_with_three_rows_and_what_is_not_used(tmp_p
     "text",
     [
         "names = 5",
-        "names.label = 5",
         "table = [1, 2]",
-        "[[table]]\nname = 3\ncolumns = ['a']\nroles = {}",
-        "[[table]]\nname = 'x'\ncolumns = ['a']\nroles = 4",
         "[[table]]\nname = 'x'\ncolumns = ['a']\nroles = {}\nvalues = {sex = 3}",
         "names = " + "[" * 100_000,
     ],
@@ -571,7 +568,6 @@ def test_labels_and_boxes_of_a_joined_spelling_are_those_of_the_one_finding(tmp_
         "Fichier,Résultat,Patient,Sexe,Âge",
         "Archivo,Hallazgo,Paciente,Sexo,Edad",
         "Bestand,Bevinding,Patiënt,Geslacht,Leeftijd",
-        "Afbeelding,Diagnose,patient_id,geslacht,leeftijd",
     ],
 )
 def test_columns_are_recognised_in_other_languages(tmp_path, header):

@@ -93,7 +93,7 @@ def test_a_patient_whose_identity_is_doubtful_only_trains():
     assert rows.loc[~bound & (rows["role"] != "test"), "fold"].notna().all()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_patients_who_share_an_image_stay_together(seed):
     images = make_images(list(range(60)))
     # A chain: 0 and 1 share an image, 1 and 2 share another.
@@ -120,7 +120,7 @@ def test_patients_are_linked_by_any_of_several_keys():
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.0, 1.0), (0.0, 0.0), (0.5, 0.5)])
-@pytest.mark.parametrize("n_images", [0, 1, 40])
+@pytest.mark.parametrize("n_images", [0, 1])
 def test_shares_of_all_or_nothing_and_sets_without_images_are_no_trouble(val, test, n_images):
     images = make_images(list(range(n_images)))
     split = drawn_split(images, val=val, test=test)

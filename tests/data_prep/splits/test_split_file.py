@@ -65,8 +65,6 @@ def test_what_file_and_set_do_not_share_is_counted(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image_id,split\ni0000,train\n", "column role"),
-        ("role\ntrain\n", "image_id or patient_id"),
         ("image_id,role\ni0000,trian\n", "line 2: role='trian'"),
         (
             "image_id,role\ni0000,train\ni0000,train\n",

@@ -8,8 +8,8 @@ from cxr_compare.data_prep.store.views import View, parse_views
 
 
 @pytest.mark.parametrize("view", [View(), View(flip=True), View(scale=0.8), View(scale=1.3)])
-@pytest.mark.parametrize("size", [96, 256])
-def test_boxes_return_to_their_position_in_the_image(view, size):
+def test_boxes_return_to_their_position_in_the_image(view):
+    size = 96
     boxes = np.array([[3.0, 5.0, 40.5, 60.25], [0.0, 0.0, size, size]])
     in_view = boxes.copy()
     if view.flip:

@@ -68,7 +68,7 @@ def assert_expected(table: pd.DataFrame) -> None:
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dicts_of_torchvision_and_torchmetrics_become_a_table(dtype):
     table = boxes_table(torchvision_outputs(dtype=dtype), IDS)
     assert_expected(table)
@@ -256,7 +256,6 @@ def with_first(key: str, value: Any) -> list[dict[str, Any]]:
         (with_first("boxes", [[1, 2], [3]]), IDS, r"outputs\[0\]: boxes: are no numbers"),
         (with_first("scores", torch.tensor([0.5, np.nan])), IDS,
          "outputs: number 0, box 1, image 'a': score=nan"),
-        (with_first("scores", torch.tensor([0.5, 2.5])), IDS, "box 1.*score=2.5.*logits"),
         (with_first("boxes", [[10, 20, 5, 40], [1, 2, 3, 4]]), IDS, r"box 0, image 'a': box \[10"),
         ([{"scores": [0.5]}], ["a"], r"outputs\[0\]: has no 'boxes'; it has scores"),
         ([*torchvision_outputs()[:2], torchvision_outputs(scores=False)[2]], IDS,
@@ -265,9 +264,7 @@ def with_first(key: str, value: Any) -> list[dict[str, Any]]:
         ([], ["a"], "empty list"),
         ([{"image_id": 1, "bbox": [1, 2, 3]}], None, "entry 0 needs image_id and bbox"),
         (pd.DataFrame({"name": ["a"]}), None, "'image_id'"),
-        (EXPECTED.drop(columns="x2"), None, "boxes: .*'x2'"),
         ({"image_id": ["a"]}, None, "dict of image_id"),
-        (EXPECTED.assign(score="high"), None, "row 0, image 'a': score='high' is no number"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_by_output_image_and_value(outputs, ids, says):

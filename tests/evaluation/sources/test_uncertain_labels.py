@@ -64,10 +64,11 @@ def test_uncertain_images_are_left_out_and_counted(truth, scores):
 
 @pytest.mark.parametrize(("label", "value"), [("positive", 1), ("negative", 0)])
 def test_uncertain_test_images_can_count_as_a_class(truth, scores, label, value, tmp_path):
-    expected = figures(scores, truth.assign(label=truth["label"].replace(-1, value)))
+    counted_labels = truth["label"].replace(-1, value).to_numpy()
+    expected = cxr_compare.metrics.auroc(counted_labels, scores.to_numpy())
     result = figures(scores, truth, uncertain=label)
     auroc = row_of(result.figures, system="A", metric="auroc")
-    assert auroc["estimate"] == row_of(expected.figures, system="A", metric="auroc")["estimate"]
+    assert auroc["estimate"] == pytest.approx(expected)
     assert auroc["n_images"] == N
     counted = f"4 test images of uncertain label count as {label}"
     assert [counted in text for text in result.cautions].count(True) == 1

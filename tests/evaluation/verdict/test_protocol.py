@@ -30,9 +30,7 @@ from tests.compared import compare_predictions
             r'one half of an operating point.*write metric = \["recall", "specificity"\] or '
             r'\["recall", "precision"\] or "balanced_accuracy"',
         ),
-        ({"metric": "specificity", "policy": "max_f1"}, '"balanced_accuracy"'),
         ({"metric": "precision", "policy": "max_f1"}, r'\["precision", "recall"\]'),
-        ({"metric": "npv", "policy": "max_f1"}, r'\["npv", "specificity"\]'),
         ({"metric": "lr_positive", "policy": "max_f1"}, 'write metric = "balanced_accuracy"'),
         (
             {"metric": "recall", "partner": "npv", "policy": "max_f1"},
@@ -112,7 +110,7 @@ def test_a_primary_figure_that_a_system_cannot_have_is_refused(predict, test_set
     for keys, lacking in (({"metric": "ap50_decided"}, "ap50_decided"), (both, "precision")):
         protocol = Protocol(**keys, declared=True)
         with pytest.raises(InputError, match=f"'{lacking}'"):
-            compare_predictions(systems, test_set, protocol=protocol)
+            compare_predictions(systems, test_set, replicates=50, protocol=protocol)
     explored = compare_predictions(
         {"B": systems["B"]}, test_set, replicates=50,
         protocol=Protocol(metric="ap50_decided"),

@@ -318,9 +318,7 @@ def test_what_is_no_file_in_the_place_of_a_day_is_refused(tmp_path, make: Callab
         read_log(log)
 
 
-@pytest.mark.parametrize(
-    "line", ["[" * 100_000, '{"a":' * 100_000, "9" * 10_000, "x" * 1_000_000], ids=len
-)
+@pytest.mark.parametrize("line", ["[" * 100_000, "9" * 10_000, "x" * 1_000_000], ids=len)
 def test_a_line_of_any_depth_or_length_is_passed_over_with_a_note(tmp_path, line):
     log = write_days(tmp_path / "log", "2026-01-01")
     day = log / "answers-2026-01-01.jsonl"

@@ -51,16 +51,10 @@ def test_the_content_decides(content: bytes, format_: str) -> None:
 
 REFUSED = {
     "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
-    "HTML": b"<!DOCTYPE html><html><img src='x.png'></html>",
     "zip": b"PK\x05\x06" + bytes(18),
-    "gzip": b"\x1f\x8b\x08" + bytes(40),
     "PDF": b"%PDF-1.7\n" + bytes(40),
     "GIF": encoded("GIF"),
-    "WebP": encoded("WEBP"),
-    "BMP": encoded("BMP"),
-    "PPM": encoded("PPM"),
     "program": b"\x7fELF" + bytes(200),
-    "text": b"patient,score\n1,0.5\n",
 }
 
 

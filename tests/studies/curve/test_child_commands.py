@@ -67,8 +67,7 @@ def most_at_a_time(gpu: str, intervals: list[tuple[str, float, float]]) -> int:
     ("visible", "devices", "jobs", "seen", "most"),
     [
         (None, 1, 3, {"0", "1", "2"}, 1),  # all that torch finds
-        ("4,GPU-6a,7", 1, 3, {"4", "GPU-6a", "7"}, 1),  # those of the job alone, as it calls them
-        ("4,5,6", 1, 4, {"4", "5", "6"}, 2),  # small ones share
+        ("4,GPU-6a,7", 1, 4, {"4", "GPU-6a", "7"}, 2),  # of the job, by its names; small ones share
         ("4,5,6,7", 2, 2, {"4,5", "6,7"}, 1),
     ],
 )

@@ -213,7 +213,7 @@ def test_fewer_than_five_readers_have_a_cautious_interval_against_a_system(n_rea
 
 @pytest.mark.parametrize(
     ("n_modalities", "n_readers", "cautious"),
-    [(2, 3, True), (2, 4, True), (2, 5, False), (3, 2, True), (3, 3, False), (5, 2, False)],
+    [(2, 4, True), (2, 5, False), (3, 2, True), (3, 3, False)],
 )
 def test_degrees_of_freedom_between_readers_decide_what_a_claim_rests_on(
     n_modalities, n_readers, cautious
