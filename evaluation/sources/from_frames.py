@@ -515,7 +515,7 @@ def _patients_by_image(patients: Any, rows: pd.Series) -> np.ndarray:
     """Return the patient of each image, in the order of the rows of truth."""
     ids = pd.Index(rows)
     if isinstance(patients, str | Path):
-        patients = pd.read_csv(patients, dtype=str)
+        patients = read_text_table(Path(patients), ())
     if isinstance(patients, pd.DataFrame):
         columns = [str(column) for column in patients.columns]
         found = find_patient_columns(columns)

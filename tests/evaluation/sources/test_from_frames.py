@@ -395,6 +395,14 @@ def test_labels_scores_and_patients_may_be_lists(table):
     assert frames[0]["n_patients"].max() == table["patient_id"].nunique()
 
 
+def test_a_file_of_patients_beside_labels_in_memory_is_read_as_every_other_table(table, tmp_path):
+    path = tmp_path / "patients.csv"
+    table[["image_id", "patient_id"]].to_csv(path, index=False, sep=";", encoding="utf-16")
+    labels = table.set_index("image_id")["label"]
+    result = compared(table, labels, patients=path)
+    assert result.to_frame()["n_patients"].max() == table["patient_id"].nunique()
+
+
 def numbered_boxes(count=60):
     """Boxes of a detection library, whose one class has the number 1, and their labels."""
     rng = np.random.default_rng(2)
