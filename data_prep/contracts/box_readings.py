@@ -54,6 +54,9 @@ _MOST = 0.9  # share of the boxes that must fit another reading before it is sug
 CUT_SHARE = 0.01
 """Share of the side by which a true box may pass the border, and is cut."""
 _CUT_PX = 3.0  # px by which a true box may pass the border, and is cut
+_CORNER = (0.25, 0.5)
+"""Share of both sides of an image within which all boxes are rather in another unit, for fewer and
+for at least 10 boxes: of 10,539 true boxes of RSNA and NIH, 1 and 504 lie in this corner."""
 FAR = 0.1
 """Share of the side by which a predicted box passes the border if it is far outside."""
 _ROUNDING = 0.01  # px by which edges pass the border by rounding
@@ -295,12 +298,22 @@ def doubt_about(
     """
     if reading.affirmed:
         return 0, ""
+    answer = reading.answers.get(reading.form, f"say --columns box_form={reading.form}")
     is_within = (np.abs(written) <= 1 + FAR).all(axis=1)
     if reading.unit == "px" and is_within.mean() >= _MOST:
         question = reading.question(reading.form, "share")
         verb = "lies" if is_within.sum() == 1 else "lie"
         boxes = f"{counted(int(is_within.sum()), 'box')} {verb}"
         return int(is_within.argmax()), f"{boxes} within 1 px: {question}"
+    for unit in ("percent", "thousandth") if reading.unit == "px" else ():
+        is_within = (np.abs(written) <= STEPS[unit]).all(axis=1)
+        is_within &= (sizes * _CORNER[len(values) >= _FEWEST] >= STEPS[unit]).all(axis=1)
+        if is_within.mean() >= _MOST:
+            boxes = counted(int(is_within.sum()), "box", "are")
+            return int(is_within.argmax()), (
+                f"{boxes} within {STEPS[unit]:g} px of the upper left corner: "
+                f"{reading.question(reading.form, unit)}; if not, {answer}"
+            )
     others = fitting_readings(values, reading, sizes)
     if reading.form == "xyxy":
         is_backwards = (written[:, :2] > written[:, 2:]).any(axis=1)
@@ -316,7 +329,6 @@ def doubt_about(
     is_larger = ((values[:, 2:] > values[:, :2]) & (values[:, :2] > 0)).all(axis=1)
     if is_larger.mean() < _MOST or _are_sizes(values):
         return 0, ""
-    answer = reading.answers.get(reading.form, f"say --columns box_form={reading.form}")
     return int(is_larger.argmax()), (
         "in nearly every box the third number exceeds the first, and the fourth the second: "
         f"{reading.question('xyxy', reading.unit)}; if not, {answer}"

@@ -15,6 +15,7 @@ import cxr_compare
 from cxr_compare.data_prep.contracts.boxes import upright_boxes
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.evaluation.sources.truth_files import truth_set
 from tests.data_prep.sources.answers import reader
 
 WIDTH, HEIGHT = 100, 120
@@ -374,6 +375,25 @@ def test_corners_that_all_fit_are_asked_about_until_the_user_answers(tmp_path):
         answer = (f"box_form={form}",)
         dataset = prepare(source, tmp_path / form, "coco", columns=answer)
         assert set(dataset.boxes["x2"]) == {x2}
+
+
+@pytest.mark.parametrize(("n_boxes", "side"), [(1, 1024), (N_BOXES, 224)])
+def test_per_cent_that_fit_as_px_are_asked_about_until_the_user_answers(n_boxes, side, tmp_path):
+    names = [f"{n}.png" for n in range(N_BOXES)]
+    images = [
+        {"id": n, "file_name": name, "width": side, "height": side} for n, name in enumerate(names)
+    ]
+    marks = [
+        {"image_id": n, "category_id": 1, "bbox": [20 + n, 30, 40, 50]} for n in range(n_boxes)
+    ]
+    coco = {"images": images, "annotations": marks, "categories": [{"id": 1, "name": "opacity"}]}
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps(coco))
+    with pytest.raises(InputError, match=r"per cent.*box_unit=percent.*box_form=xywh"):
+        truth_set(truth, None)
+    for answer, x2 in (("box_unit=percent", 0.6 * side), ("box_form=xywh", 60)):
+        boxes = truth_set(truth, None, columns=(answer,)).boxes
+        assert boxes["x2"].iloc[0] == pytest.approx(x2)
 
 
 def test_large_lesions_are_no_corners(tmp_path):

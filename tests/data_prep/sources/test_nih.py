@@ -134,7 +134,7 @@ def test_official_boxes_become_corners_and_what_they_stand_on_alone_counts_as_bo
 
 def test_boxed_images_must_have_the_size_that_the_boxes_are_in(tmp_path):
     source = write_source(
-        tmp_path, [row(A, "Mass"), row(B, "Mass")], boxes=[f"{A}.png,Mass,1,2,3,4"]
+        tmp_path, [row(A, "Mass"), row(B, "Mass")], boxes=[f"{A}.png,Mass,100,200,300,400"]
     )
     (source / "images").mkdir()
     for name in (A, B):
@@ -154,7 +154,7 @@ def test_boxed_images_must_have_the_size_that_the_boxes_are_in(tmp_path):
     ],
 )
 def test_a_box_that_cannot_be_right_excludes_its_image(tmp_path, box, reason):
-    boxes = [f"{A}.png,{box}", f"{B}.png,Mass,1,2,3,4"]
+    boxes = [f"{A}.png,{box}", f"{B}.png,Mass,100,200,300,400"]
     source = write_source(tmp_path, [row(A, "Mass"), row(B, "Mass")], boxes=boxes)
     tables = read(source)
     assert tables.images["image_id"].tolist() == [B]

@@ -175,7 +175,8 @@ def write_tables_only(folder: Path, rows: list[str]) -> Path:
 
 
 def test_tables_without_image_folders_are_a_set_without_pixels(tmp_path):
-    rows = ["a,1,1,5,5,1", "a,9,9,5,5,1", "b" + NOTHING + "0", "c,1,1,5,5,0"]
+    box = "100,100,500,500"
+    rows = [f"a,{box},1", "a,600,99,50,50,1", "b" + NOTHING + "0", f"c,{box},0"]
     tables = read(write_tables_only(tmp_path, rows))
     assert tables.images["image_id"].tolist() == ["a", "b"]
     assert tables.images["path"].isna().all()

@@ -234,9 +234,9 @@ def test_the_file_name_of_a_coco_result_decides_over_its_number(tmp_path, file_n
     files = [f"{(number + 7) % 24 + 1:06d}.png" for number in range(24)]  # ids are in another order
     images = [{"id": n + 1, "file_name": file} for n, file in enumerate(files)]
     image_ids = dict(zip(IDS, range(1, 25), strict=True))
-    drawn = of_coco(TRUE_BOXES.assign(score=1.0), [1] * 12)
     drawn = [
-        {**box, "id": n, "image_id": image_ids[box["image_id"]]} for n, box in enumerate(drawn)
+        {**box, "id": n, "image_id": image_ids[box["image_id"]], "score": None}
+        for n, box in enumerate(of_coco(TRUE_BOXES.assign(score=1.0), [1] * 12))
     ]
     truth = {"images": images, "annotations": drawn, "categories": [{"id": 1, "name": "mass"}]}
     (tmp_path / "truth.json").write_text(json.dumps(truth))
