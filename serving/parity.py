@@ -76,7 +76,7 @@ def prove(
 
 
 def _prove_equal(
-    run: Run, exported: ExportedModel, store: PixelSource | None, ids: Sequence[str]
+    run: Run, exported: ExportedModel, store: PixelSource | None, ids: list[str]
 ) -> Proof:
     """Require the same scores, boxes and maps on some images."""
     size = exported.preprocess.size
@@ -90,7 +90,8 @@ def _prove_equal(
     expected, got = _answers(run, exported, source, source.ids, source.sizes)
     _require_same(exported, expected, got.decisions["score"], got.boxes)
     if expected.maps is not None and got.maps is not None:
-        maps, others = (np.stack(output.maps["values"]) for output in (expected, got))
+        maps = np.stack(expected.maps["values"].to_list())
+        others = np.stack(got.maps["values"].to_list())
         limit = _MAP_LIMIT * max(1.0, np.abs(maps).max())
         equal = np.allclose(maps, others, rtol=0, atol=limit)
         _require(exported, equal, f"activation maps differ by more than {limit:.2g}")
@@ -101,7 +102,7 @@ def _prove_equal(
 
 
 def _prove_quality(
-    run: Run, exported: ExportedModel, split: LabelledSplit, store: PixelSource, ids: Sequence[str]
+    run: Run, exported: ExportedModel, split: LabelledSplit, store: PixelSource, ids: list[str]
 ) -> Proof:
     """Require nearly the same AUROC, AP50 and decisions on labelled validation images."""
     labels = split.truth.label.reindex(ids).dropna()
@@ -116,7 +117,7 @@ def _prove_quality(
             ]
             for output in outputs
         ]
-    figures = {}
+    figures: dict[str, Any] = {}
     for name, (before, after) in pairs.items():
         if before is not None and after is not None:
             figures[name] = before, after
@@ -167,15 +168,17 @@ def _require_same(
     """Require the image scores and boxes of the run."""
     apart = _apart(expected, scores)
     _require(exported, apart <= _SCORE_LIMIT, f"{network}image scores differ by {apart:.3g}")
-    matched = []
+    n_boxes = 0
+    n_matched = 0
     for name in scores.index:
         corners, others = (
             table.loc[table["image_id"] == name, EDGES].to_numpy(np.float64)
             for table in (expected.boxes, boxes)
         )
         same = box_iou(corners[:, None], others) >= _SAME_BOX  # (N, M)
-        matched += [*same.any(axis=0), *same.any(axis=1)]
-    share = float(np.mean(matched)) if matched else 1.0
+        n_boxes += sum(same.shape)
+        n_matched += np.count_nonzero(same.any(axis=0)) + np.count_nonzero(same.any(axis=1))
+    share = n_matched / n_boxes if n_boxes else 1.0
     _require(exported, share >= _MATCHED_SHARE, f"{network}{share:.1%} of the boxes agree")
 
 
