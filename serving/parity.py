@@ -177,7 +177,7 @@ def _require_same(
         )
         same = box_iou(corners[:, None], others) >= _SAME_BOX  # (N, M)
         n_boxes += sum(same.shape)
-        n_matched += np.count_nonzero(same.any(axis=0)) + np.count_nonzero(same.any(axis=1))
+        n_matched += int(same.any(axis=0).sum() + same.any(axis=1).sum())
     share = n_matched / n_boxes if n_boxes else 1.0
     _require(exported, share >= _MATCHED_SHARE, f"{network}{share:.1%} of the boxes agree")
 
