@@ -148,7 +148,7 @@ def import_predictions(
     *,
     data: AnyPath,
     out: AnyPath,
-    name: str,
+    name: str | None = None,
     finding: str | None = None,
     columns: str | Sequence[str] = (),
     images: str = "all",

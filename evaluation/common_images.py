@@ -101,10 +101,10 @@ def _unknown_patients(labelled: LabelledImages, common: pd.Index) -> list[Note]:
     all_images = n_unknown == len(common)
     if all_images:
         # A report without patients rewords "patient", except in two phrases that this text uses.
-        advice = "" if labelled.data_name else " (name the patients by --patients)"
+        advice = " (name the patients, such as in a column patient_id of the truth)"
         text = (
             "Intervals are by image, because no patient is known: they are too narrow where "
-            f"patients have several images{advice}."
+            f"patients have several images{'' if labelled.data_name else advice}."
         )
     else:
         advice = "" if labelled.data_name else " (name the patients of these images, too)"

@@ -28,7 +28,6 @@ from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.store.views import View
 from cxr_compare.data_prep.work.background_threads import read_ahead
-from cxr_compare.detection.dense import DenseDetector
 from cxr_compare.detection.detector import Detections, Detector, predict_boxes
 from cxr_compare.detection.frames import best_boxes
 from cxr_compare.detection.model import build_detector
@@ -36,7 +35,6 @@ from cxr_compare.evaluation.sources.box_fusion import NAME, OVERLAP, best_box_fu
 from cxr_compare.networks.cost import count_flops, count_parameters, measure_latency
 from cxr_compare.networks.model_files import WEIGHTS_FILE, load_model
 from cxr_compare.serving.export_spec import (
-    OUTPUTS,
     PREPROCESS_FILE,
     digest_files,
     require_names,
@@ -219,19 +217,6 @@ class TrainedModel:
         """
         plain = replace(self, precision="fp32", device="cpu", names=None)
         return plain.inference_id()
-
-    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what an export of the network outputs for images, uint8 ``(B, 1, S, S)``."""
-        pixels = torch.from_numpy(images).to(self.device)
-        with torch.inference_mode():
-            if isinstance(self.model, DenseDetector):
-                values = self.model.box_outputs(self.model.run(pixels).outputs)
-            else:
-                classifier = cast("ImageClassifier", self.model)
-                features = classifier.features(pixels)
-                values = classifier.logits(features), classifier.maps(features)
-        names = OUTPUTS[self.kind]
-        return {name: value.cpu().numpy() for name, value in zip(names, values, strict=True)}
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """Measure the time for one image; return it with its size and training facts.

@@ -22,7 +22,7 @@ _KEPT = (
     "diagnosis of any patient",
     "care of a patient",
     "Involvement of patients and the public",
-    "name the patients by --patients",
+    "name the patients",
     "--patients",
     "patient_id",
     "n_patients",

@@ -29,7 +29,7 @@ def import_predictions(
     *,
     data: DataFolder,
     out: AnyPath,
-    name: str,
+    name: str | None = None,
     finding: str | None = None,
     columns: Annotated[Sequence[str], Argument(read=read_roles, metavar="ROLE=COLUMN")] = (),
     images: str = "all",
@@ -54,7 +54,7 @@ def import_predictions(
         file: CSV (in Python also a DataFrame), COCO results JSON, or folder of YOLO files.
         data: Data set that cxr prepare made.
         out: Predictions folder to make.
-        name: Name of the system in the report.
+        name: Name of the system in the report, by default that of the file. A DataFrame needs one.
         finding: Finding of the rows that name none, such as lung_opacity. Needed only if the data
             set has several findings.
         columns: Columns of the CSV as ROLE=COLUMN, for the roles image, score and finding, such as
@@ -100,6 +100,10 @@ def import_predictions(
     from cxr_compare.evaluation.sources.import_folder import import_file
     from cxr_compare.evaluation.sources.import_options import ImportOptions
 
+    if name is None:
+        if not isinstance(file, Path):
+            raise InputError("--name is missing: name the system, as a DataFrame has no file name")
+        name = file.resolve().stem
     options = ImportOptions(
         name,
         columns=_column_names(columns),

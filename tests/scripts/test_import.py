@@ -69,6 +69,15 @@ def test_scores_come_in_and_images_without_one_are_failed(run, capsys):
     assert predictions.info.trained_on == "unknown"
 
 
+def test_a_system_is_named_like_its_file_and_a_table_needs_a_name(data, tmp_path):
+    table = pd.DataFrame({"image_id": list("cdef"), "score": 0.5})
+    table.to_csv(tmp_path / "Net A.csv", index=False)
+    named = import_predictions(tmp_path / "Net A.csv", data=data, out=tmp_path / "out")
+    assert named.name == "Net A"
+    with pytest.raises(InputError, match=r"^name=\.\.\. is missing"):
+        import_predictions(table, data=data, out=tmp_path / "table")
+
+
 def test_scores_of_a_spreadsheet_or_with_decimal_commas_are_those_of_the_csv(run, tmp_path, data):
     table = pd.DataFrame({"image_id": list("cdef"), "score": [0.25, 0.5, 0.125, 1.0]})
     table.to_excel(tmp_path / "preds.xlsx", index=False)
