@@ -115,6 +115,23 @@ def test_every_threshold_is_named_and_the_main_one_is_marked(trained):
     assert text.count("(the figures below)") == 1
 
 
+def test_card_of_several_seeds_says_what_is_of_the_first_seed_alone(trained):
+    record = trained.records["RetinaNet"]
+    models = [record | {"seed": seed, "inference_id": f"id-{seed}"} for seed in (4, 7)]
+    records = {**trained.records, "RetinaNet": models[0] | {"seed": [4, 7], "models": models}}
+    systems = dict(trained.systems)
+    systems["RetinaNet"] = replace(systems["RetinaNet"], seeds=2)
+    text = cards_of_comparison(replace(trained, records=records, systems=systems))[
+        "RetinaNet"
+    ].to_markdown()
+    assert "id-4, id-7" in section(text, "Model details")
+    metrics = section(text, "Metrics")
+    assert "means over 2 trainings" in metrics
+    assert "are those of seed 4" in metrics
+    assert "Rockette" in metrics
+    assert "of images are those of the first" in section(text, "Quantitative analyses")
+
+
 def test_cautions_of_the_answer_are_caveats(trained):
     warned = replace(trained, notes=[Note("few_patients", "Only six patients are positive.")])
     text = cards_of_comparison(warned)["RetinaNet"].to_markdown()
