@@ -87,7 +87,8 @@ def macro_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["p_holm"] = np.nan
     is_claim = (table["metric"] == "auroc") & (table["second"] != "")
-    table.loc[is_claim, "p_holm"] = holm(table.loc[is_claim, "p_value"].tolist())
+    p_values = [None if pd.isna(p) else p for p in table.loc[is_claim, "p_value"]]
+    table.loc[is_claim, "p_holm"] = np.array(holm(p_values), dtype=np.float64)
     return table.astype({"p_value": "float64", "p_holm": "float64"})
 
 

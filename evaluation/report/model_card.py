@@ -257,7 +257,7 @@ def _seeds(record: Mapping[str, Any]) -> str:
 def _score(card: ModelCard) -> str:
     if card.calibrated:
         return "**Score**: calibrated to a probability on validation images."
-    return "**Score**: between 0 and 1, not calibrated, so it is no probability."
+    return "**Score**: not calibrated, so it is no probability."
 
 
 def _intervals(card: ModelCard) -> str:
@@ -362,7 +362,9 @@ def _caveats(card: ModelCard) -> list[str]:
 def _unknown_training(card: ModelCard) -> list[str]:
     if isinstance(card.record.get("trained_on"), Mapping):
         return []
-    return ["No file records what the system learned from, so it may have seen the images above."]
+    return [
+        "No file records what the system learned from: it may have seen images of any data set."
+    ]
 
 
 def hub_figure(metric: str, value: float, policy: str = "") -> dict[str, str | float]:

@@ -93,8 +93,9 @@ def _texts_on_values(model: EvaluatedModel, of_all: Collection[EvaluatedModel]) 
     if len(box_scores) >= _FEWEST and len(np.unique(box_scores)) == 1:
         yield (
             f"All boxes of {name} have the score {number(box_scores[0])}: that is no "
-            "ranking, so its AUROC, average precision and FROC rest on ties alone. Leave the score "
-            "out: then it is compared as an operating point, by its decisions."
+            "ranking, so its average precision of boxes and FROC rest on ties, and its image "
+            "scores say only if, or how many, boxes an image has. Leave the score out: then it is "
+            "compared as an operating point, by its decisions."
         )
     if n_values == 1:
         yield (

@@ -414,7 +414,7 @@ def analysis_brief(analysis: Analysis) -> str:
 
 def power_brief(reach: float | None) -> str:
     """Name the smallest difference of a next study in a few words."""
-    return f"smallest difference that a study of this size can show: {number(reach)}"
+    return f"true difference that a study of this size shows with 80 % power: {number(reach)}"
 
 
 def one_run_each(n_systems: int) -> str:

@@ -73,7 +73,7 @@ def test_what_no_file_records_is_left_out(trained):
     details = section(text, "Model details")
     assert not re.search("Network|Input|Random seed|training|Licence|None|unknown", details)
     assert "## Training data" not in text
-    assert "may have seen the images above" in section(text, "Caveats and recommendations")
+    assert "may have seen images of any data set" in section(text, "Caveats and recommendations")
     assert "not calibrated" in section(text, "Metrics")
     bare = ModelCard("A", "scores", "mass", ("mass",), {})
     assert "## Evaluation data" not in bare.to_markdown()
