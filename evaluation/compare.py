@@ -55,6 +55,7 @@ from cxr_compare.evaluation.verdict.cautions import (
     shortcut_notes,
 )
 from cxr_compare.evaluation.verdict.score_checks import score_notes
+from cxr_compare.evaluation.verdict.unequal_recipes import OF_ONE_RECIPE, unequal_conditions
 
 
 @dataclass(frozen=True)
@@ -403,9 +404,10 @@ def _seed_notes(systems: Models) -> list[Note]:
 
 
 def _check_seeds(name: str, members: Sequence[System]) -> None:
-    """Refuse a system whose seeds are of different kinds, or of which two are the same training.
+    """Refuse a system whose seeds are of different kinds or recipes, or twice the same training.
 
-    The same training twice would hide the variation between trainings.
+    The same training twice would hide the variation between trainings, and another recipe is no
+    other seed.
     """
     first_of: dict[str, System] = {}
     for member in members:
@@ -424,6 +426,14 @@ def _check_seeds(name: str, members: Sequence[System]) -> None:
             f"{members[0].source}: the seeds of {name} are not of one kind "
             f"({' and '.join(sorted(kinds))}); compare them as two systems"
         )
+    unequal = unequal_conditions({str(member.source): member.facts.record for member in members})
+    for condition, values in unequal.items():
+        if condition not in OF_ONE_RECIPE:
+            differ = "; ".join(f"{source}: {text}" for source, text in values.items())
+            raise InputError(
+                f"{name}: its trainings are no seeds of one recipe, they differ in {condition} "
+                f"({differ}); compare them as two systems"
+            )
 
 
 def _decisions_table(models: Models, images: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.replicates import Evidence
 from cxr_compare.evaluation.statistics.arrays import Floats
-from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI
+from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, AurocParts
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.clustered_variance import satterthwaite_freedom
 from cxr_compare.evaluation.statistics.holm import holm
@@ -83,7 +83,8 @@ def macro_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["p_holm"] = np.nan
     is_claim = (table["metric"] == "auroc") & (table["second"] != "")
-    table.loc[is_claim, "p_holm"] = holm(table.loc[is_claim, "p_value"].tolist())
+    p_values = [None if pd.isna(p) else p for p in table.loc[is_claim, "p_value"]]
+    table.loc[is_claim, "p_holm"] = np.array(holm(p_values), dtype=np.float64)
     return table.astype({"p_value": "float64", "p_holm": "float64"})
 
 
@@ -144,13 +145,43 @@ def mean_of_auroc(evidence: Sequence[Evidence], names: Sequence[str]) -> dict[st
             freedom,
             bounded=len(names) == 1,
         )
+    low, high = estimate.ci_low, estimate.ci_high
+    if len(names) == 1:
+        low, high = _with_exact_ends(value, (low, high), evidence, names[0])
     return {
         "estimate": value,
-        "ci_low": estimate.ci_low,
-        "ci_high": estimate.ci_high,
+        "ci_low": low,
+        "ci_high": high,
         "p_value": estimate.p_value if len(names) == 2 else None,
         "ci_method": OBUCHOWSKI,
     }
+
+
+def _with_exact_ends(
+    value: float, ends: tuple[float, float], evidence: Sequence[Evidence], name: str
+) -> tuple[float, float]:
+    """Widen the interval of a mean for the findings whose AUROC is exactly 0 or 1.
+
+    No patient adds to the variance there, so the exact interval of such a finding is added. These
+    findings are taken as one and the same, and as independent of the others (MOVER: Zou and Donner
+    2008).
+    """
+    exact = []
+    for each in evidence:
+        members = each.models[name]
+        everything = np.ones(len(members[0].images.image_ids), dtype=bool)
+        estimate = AurocParts.mean(seed_parts(members, everything) or []).estimate()
+        if estimate.exact:
+            exact.append(estimate.as_interval)
+    if not exact:
+        return ends
+    below = sum(each.estimate - each.ci_low for each in exact) / len(evidence)
+    above = sum(each.ci_high - each.estimate for each in exact) / len(evidence)
+    low, high = np.where(np.isnan(ends), value, ends)
+    return (
+        max(value - float(np.hypot(value - low, below)), 0.0),
+        min(value + float(np.hypot(high - value, above)), 1.0),
+    )
 
 
 def _seeds_of_auroc(evidence: Sequence[Evidence], name: str) -> list[tuple[float, Floats]]:

@@ -366,7 +366,8 @@ def _recipe_of(run: Path | None) -> dict[str, Any] | None:
         "run": {
             k: v
             for k, v in facts.items()
-            if k == "penalties" or (isinstance(v, str | int | float) and k != "command")
+            if k in ("penalties", "data_set")
+            or (isinstance(v, str | int | float) and k != "command")
         },
     }
 

@@ -87,6 +87,11 @@ def error_kinds_table(comparison: Comparison) -> Table | None:
             " Boxes: with 95 % intervals, after TIDE (Bolya et al. 2020); poorly placed is an IoU "
             "with a lesion from 0.1 to 0.5."
         )
+    if any((result.seeds or 1) > 1 for result in comparison.systems.values()):
+        lead += (
+            " Of several training seeds, counts of images are those of the first, and counts of "
+            "boxes are means."
+        )
     return text_table("Kinds of error", columns, rows, lead.strip())
 
 

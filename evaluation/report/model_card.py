@@ -165,18 +165,24 @@ def _details(card: ModelCard) -> list[str]:
         _labelled("Revision", record.get("revision")),
         _labelled("Random seed", record.get("seed")),
         _labelled("Recorded", record.get("created") if record.get("backend") else None),
-        _labelled("Id of the predictions", record.get("inference_id")),
-        _labelled("Id of the training", record.get("training_id")),
+        _labelled("Id of the predictions", _of_seeds(record, "inference_id")),
+        _labelled("Id of the training", _of_seeds(record, "training_id")),
         _licence(card),
     ]
 
 
 def _labelled(label: str, value: Any) -> str:
     """Return a fact with its label; empty if the fact is unknown."""
-    if value is None or value == "":
+    if value in (None, "", []):
         return ""
     values = value if isinstance(value, list | tuple) else [value]
     return f"**{label}**: {_name(', '.join(map(str, values)))}."
+
+
+def _of_seeds(record: Mapping[str, Any], key: str) -> list[Any]:
+    """Return the known values of a fact for all training seeds."""
+    values = [of_one.get(key) for of_one in record.get("models", [record])]
+    return list(dict.fromkeys(value for value in values if value))
 
 
 def _members(record: Mapping[str, Any]) -> str:
@@ -221,19 +227,38 @@ def _metrics(card: ModelCard) -> list[str]:
         f"{' (the figures below)' if policy == card.main_policy else ''}."
         for policy, threshold in card.thresholds.items()
     ]
-    return [_score(card), *points, _intervals(card.evaluation)]
+    return [_seeds(card.record), _score(card), *points, _intervals(card)]
+
+
+def _seeds(record: Mapping[str, Any]) -> str:
+    """Say which facts are means over several training seeds, and which are of the first alone."""
+    models = record.get("models")
+    if not models:
+        return ""
+    seed = models[0].get("seed")
+    first = "the first" if seed is None else f"seed {seed}, the first"
+    return (
+        f"**Training seeds**: figures are means over {len(models)} trainings, each at its own "
+        f"threshold. Thresholds, and what stands below on the training, are those of {first}."
+    )
 
 
 def _score(card: ModelCard) -> str:
     if card.calibrated:
         return "**Score**: calibrated to a probability on validation images."
-    return "**Score**: between 0 and 1, not calibrated, so it is no probability."
+    return "**Score**: not calibrated, so it is no probability."
 
 
-def _intervals(evaluation: CardEvaluation | None) -> str:
+def _intervals(card: ModelCard) -> str:
+    evaluation = card.evaluation
     if evaluation is None or not evaluation.bounded:
         return ""
     unit = "image" if evaluation.counts.get("n_patients") is None else "patient"
+    if card.record.get("models"):
+        return (
+            f"**Intervals**: 95 %, by {unit} and training seed after Obuchowski and Rockette "
+            "(1995), and exact for a share of 0 or 1."
+        )
     return (
         f"**Intervals**: 95 %, by {unit}. AUROC after Obuchowski (1997), figures at a threshold by "
         "closed formulas, other figures by a bootstrap of patients."
@@ -326,7 +351,9 @@ def _caveats(card: ModelCard) -> list[str]:
 def _unknown_training(card: ModelCard) -> list[str]:
     if isinstance(card.record.get("trained_on"), Mapping):
         return []
-    return ["No file records what the system learned from, so it may have seen the images above."]
+    return [
+        "No file records what the system learned from: it may have seen images of any data set."
+    ]
 
 
 def hub_figure(metric: str, value: float, policy: str = "") -> dict[str, str | float]:

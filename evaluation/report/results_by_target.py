@@ -29,6 +29,7 @@ from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.report.unknown_patients import image_wording
 from cxr_compare.evaluation.statistics.figure_text import p_equation, p_value_text
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
+from cxr_compare.evaluation.verdict.claims import same
 
 _MACRO = "mean over findings"
 _MOST_NAMED = 6  # findings in a sentence; the table has all
@@ -271,6 +272,8 @@ class ResultsByTarget(ShownAsText):
             if gap.is_shown:
                 p_text = p_equation(gap.p_holm)
                 text = f"{better} had the higher mean than {worse}: {difference}, {p_text}."
+            elif gap.p_holm is None and not same(gap.size.estimate, 0):
+                text = f"{better} and {worse} could not be tested: {difference}."
             else:
                 text = f"{better} and {worse} were not shown to differ: {difference}."
             sentences.append(text)

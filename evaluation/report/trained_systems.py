@@ -14,7 +14,11 @@ from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.report.citations import Citations, network_titles
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.joint_score import METHOD
-from cxr_compare.evaluation.verdict.unequal_recipes import conditions_of
+from cxr_compare.evaluation.verdict.unequal_recipes import (
+    SETTINGS,
+    STATED_ELSEWHERE,
+    conditions_of,
+)
 
 Facts = Mapping[str, Any]
 
@@ -32,10 +36,8 @@ _PAPERS = {
     "imagenet": "imagenet2015",
 }
 """Key of the reference of a setting's value."""
-_IN_THE_SENTENCE = frozenset({"network", "architecture", "input size"})
+_IN_THE_SENTENCE = frozenset({"network", "architecture", SETTINGS, "input size"})
 """Conditions of training that the sentences before their list state."""
-_NO_SETTINGS = frozenset({"architecture", "backbone", "weights", "trainable", "compile"})
-"""Settings of a network that are stated elsewhere, or change nothing but the speed."""
 
 
 def system_text(
@@ -146,7 +148,7 @@ def _network(recipe: Facts, citations: Citations) -> str:
     text = f"{start} {_title(network)}{citations.cite_for('networks', network)}"
     settings = []
     for key, value in model.items():
-        if key not in _NO_SETTINGS:
+        if key not in STATED_ELSEWHERE:
             settings.append(f"{key.replace('_', ' ')} {value}{_cited(value, citations)}")
     return f"{text} ({'; '.join(settings)})." if settings else f"{text}."
 
@@ -178,15 +180,11 @@ def _training(facts: Facts, citations: Citations) -> str:
         name: text for name, text in conditions.items() if name not in _IN_THE_SENTENCE
     }
     known["epochs at most"] = training.get("epochs")
-    if training.get("optimiser") in ("sgd", "rmsprop"):
-        known["momentum"] = training.get("momentum")
     known["validation images"] = run.get("n_val")
     known["kept epoch"] = run.get("best_epoch")
     known["L2 penalties tried"] = ", ".join(map(str, training.get("penalties") or ()))
     for finding, penalty in (run.get("penalties") or {}).items():
         known[f"penalty for {finding.replace('_', ' ')}"] = penalty
-    known["callbacks"] = ", ".join(training.get("callbacks") or ())
-    known["arithmetic"] = run.get("precision")
     subject = "Training"
     if isinstance(seeds, list | tuple):
         subject = f"First of the trainings with the seeds {listing(list(map(str, seeds)))}"

@@ -16,7 +16,7 @@ from cxr_compare.evaluation.statistics.figure_text import ZERO, range_text
 
 LEVEL = 0.95
 """Coverage of every interval, unless another one is asked for."""
-NO_WIDTH = "no interval: every bootstrap resample gave the same value"
+NO_WIDTH = "no interval: resampling the patients does not change the value"
 """Note of a figure that no resample changes."""
 MOST_UNDEFINED = 0.1
 """Largest share of the resamples on which a figure with an interval may be undefined."""
@@ -175,7 +175,7 @@ def percentile_interval(
         >>> round(interval.ci_low, 3), round(interval.ci_high, 3)
         (0.025, 0.975)
         >>> percentile_interval(np.ones(40), estimate=1.0).note
-        'no interval: every bootstrap resample gave the same value'
+        'no interval: resampling the patients does not change the value'
     """
     defined = replicates[~np.isnan(replicates)]
     n_undefined = len(replicates) - len(defined)

@@ -276,19 +276,21 @@ def shortcut_notes(failures: pd.DataFrame) -> list[Note]:
 def _training_notes(images: LabelledImages, models: Models) -> list[Note]:
     """Note systems that were trained on other data sets than the one that they are evaluated on."""
     content_id = images.ids.get("content_id")
-    systems_of: dict[tuple[str, ...], list[str]] = {}
+    systems_of: dict[tuple[tuple[str, ...], bool], list[str]] = {}
     for system, members in models.items():
         trained_on = [each for model in members for each in model.facts.trained_on]
         others = dict.fromkeys(name for name, made_of in trained_on if made_of != content_id)
+        is_also = content_id in [made_of for _, made_of in trained_on]
         if others:
-            systems_of.setdefault(tuple(others), []).append(system)
+            systems_of.setdefault((tuple(others), is_also), []).append(system)
     if not systems_of:
         return []
     texts = []
-    for data_sets, systems in systems_of.items():
+    for (data_sets, is_also), systems in systems_of.items():
         names = [
             f"“{name}”{' (other images)' if name == images.data_name else ''}" for name in data_sets
         ]
-        texts.append(f"{listing(systems)} {_was(systems)} trained on data set {listing(names)}")
+        was = f"{_was(systems)} also" if is_also else _was(systems)
+        texts.append(f"{listing(systems)} {was} trained on data set {listing(names)}")
     text = f"{'; '.join(texts)}; evaluated on “{images.data_name}”."
     return [Note("elsewhere", text)]

@@ -80,14 +80,16 @@ def _texts_on_values(model: EvaluatedModel, of_all: Collection[EvaluatedModel]) 
             unfair = ", and differences to other systems are not fair to it"
         yield (
             f"All scores of {name} are 0 or 1: they are decisions, not probabilities. Its AUROC is "
-            "the mean of one sensitivity and one specificity. It and the average precision are "
-            f"then lower than those of its probabilities{unfair}."
+            "the mean of one sensitivity and one specificity: lower than that of its probabilities "
+            "if these rank the images of equal decision better than at random. Its average "
+            f"precision, too, is another one{unfair}."
         )
     if len(box_scores) >= _FEWEST and len(np.unique(box_scores)) == 1:
         yield (
             f"All boxes of {name} have the score {number(box_scores[0])}: that is no "
-            "ranking, so its AUROC, average precision and FROC rest on ties alone. Leave the score "
-            "out: then it is compared as an operating point, by its decisions."
+            "ranking, so its average precision of boxes and FROC rest on ties, and its image "
+            "scores say only if, or how many, boxes an image has. Leave the score out: then it is "
+            "compared as an operating point, by its decisions."
         )
     if n_values == 1:
         yield (

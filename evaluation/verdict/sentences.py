@@ -150,10 +150,7 @@ def undefined_sentence(
     """Say which systems have no value of a primary figure, and why."""
     verb = "are" if len(figures) > 1 else "is"
     why = f" ({'; '.join(reasons)})" if reasons else ""
-    return (
-        f"no comparison is possible: the {listing(figures)}{at} of {listing(systems)} {verb} "
-        f"undefined{why}"
-    )
+    return f"the {listing(figures)}{at} of {listing(systems)} {verb} undefined{why}"
 
 
 def single_sentence(system: str, figures: Mapping[str, Figure], at: str, finding: str) -> str:
@@ -414,7 +411,7 @@ def analysis_brief(analysis: Analysis) -> str:
 
 def power_brief(reach: float | None) -> str:
     """Name the smallest difference of a next study in a few words."""
-    return f"smallest difference that a study of this size can show: {number(reach)}"
+    return f"true difference that a study of this size shows with 80 % power: {number(reach)}"
 
 
 def one_run_each(n_systems: int) -> str:
@@ -541,7 +538,7 @@ def image_blind_sentence(claim: Claim, at: str) -> str:
             return f"{claim.first} localises lesions: {compared}"
         case "second":
             return (
-                f"{places[0].upper()}{places[1:]} found more lesions than {claim.first}: "
+                f"{places[0].upper()}{places[1:]} did better than {claim.first}: "
                 f"{title_inside(claim)}{at} {other} against {value}, {gap(claim)}."
             )
         case "unknown":
@@ -564,7 +561,7 @@ def image_blind_summary(claims: Sequence[Claim]) -> str:
 
     The second system of each claim is the image-blind baseline of the first.
     """
-    words = {"first": "shown for", "second": "worse for"}
+    words = {"first": "shown for", "second": "worse for", "unknown": "not tested for"}
     systems: dict[str, list[str]] = {}
     for claim in claims:
         systems.setdefault(words.get(claim.standing, "not shown for"), []).append(claim.first)

@@ -28,7 +28,17 @@ _OF_THE_QUESTION = frozenset(
     {"architecture", "parameters", "loss", "learned annotations", "settings tried on validation"}
 )
 """Conditions that differ because one system learns boxes and the other labels."""
+STATED_ELSEWHERE = frozenset({"architecture", "backbone", "weights", "trainable", "compile"})
+"""Settings of a network that another condition states, or that change nothing but the speed."""
+SETTINGS = "settings of the network"
 _DURATION = frozenset({"length of training", "time of training"})
+OF_ONE_RECIPE = _DURATION | {
+    "training data",
+    "training images",
+    "learned annotations",
+    "arithmetic",
+}
+"""Conditions that may differ between trainings of one recipe."""
 _EQUAL_TIMES = 1.5  # two trainings of one recipe differ by less on one machine
 _FOCAL = ("retinanet", "fcos")
 """Detectors that learn classes by the focal loss, which weighs easy images down."""
@@ -90,7 +100,8 @@ def unequal_conditions(records: Mapping[str, _Record]) -> dict[str, dict[str, st
     ``config``, ``preprocess`` and ``run``, and ``decision``, what validation chose. Systems without
     a recipe are left out. The result has, by condition and display name, the value of each system
     in words. A condition is included if it is known for at least two systems and not equal for all
-    of them; the time of training, if the longest is more than 1.5 times the shortest.
+    of them; the time of training, if the longest is more than 1.5 times the shortest, and settings
+    of the network, if the architecture is equal.
 
     Example:
         >>> def record(size):
@@ -103,12 +114,15 @@ def unequal_conditions(records: Mapping[str, _Record]) -> dict[str, dict[str, st
     seconds = [_run(record).get("seconds_training") for record in records.values()]
     times = [value for value in seconds if value]
     has_equal_times = bool(times) and max(times) <= _EQUAL_TIMES * min(times)
-    return {
+    unequal = {
         condition: values
         for condition, values in training_conditions(records).items()
         if len(set(values.values())) > 1
         if not (condition == "time of training" and has_equal_times)
     }
+    if "architecture" in unequal:  # each has settings of its own
+        unequal.pop(SETTINGS, None)
+    return unequal
 
 
 def _time(record: _Record) -> str:
@@ -141,6 +155,15 @@ def _architecture(record: _Record) -> str:
     return str(_section(record, "model").get("architecture") or "")
 
 
+def _network_settings(record: _Record) -> str:
+    settings = [
+        f"{key.replace('_', ' ')} {value}"
+        for key, value in _section(record, "model").items()
+        if key not in STATED_ELSEWHERE and value is not None
+    ]
+    return "; ".join(settings)
+
+
 def _parameters(record: _Record) -> str:
     count = _run(record).get("parameters")
     return "" if count is None else f"{count / 1e6:.1f} million"
@@ -165,6 +188,19 @@ def _trained_part(record: _Record) -> str:
     if model.get("norm") == "frozen":
         text += " without its batch norms"
     return text
+
+
+def _training_data(record: _Record) -> str:
+    """Return the data set of the training with digests: of other data, one of them differs."""
+    data_set = _run(record).get("data_set") or {}
+    digests = [
+        f"{name} {data_set[key][:8]}"
+        for name, key in (("images", "content_id"), ("labels", "labels_id"), ("split", "split_id"))
+        if data_set.get(key)
+    ]
+    if not digests:
+        return ""
+    return f"{data_set['name']}, split {data_set.get('split')} ({', '.join(digests)})"
 
 
 def _training_images(record: _Record) -> str:
@@ -240,12 +276,20 @@ def _optimiser(record: _Record) -> str:
     if training.get("optimiser") is None:
         return ""
     parts = [str(training["optimiser"])]
-    parts += [
-        f"{key.replace('_', ' ')} {training[key]}"
-        for key in ("learning_rate", "schedule", "warmup_epochs", "weight_decay", "clip")
-        if key in training
-    ]
+    keys = ["learning_rate", "schedule", "warmup_epochs", "weight_decay", "clip"]
+    if training["optimiser"] in ("sgd", "rmsprop"):
+        keys.append("momentum")
+    parts += [f"{key.replace('_', ' ')} {training[key]}" for key in keys if key in training]
     return "; ".join(parts)
+
+
+def _callbacks(record: _Record) -> str:
+    callbacks = _section(record, "training").get("callbacks")
+    return "" if callbacks is None else ", ".join(callbacks) or "none"
+
+
+def _arithmetic(record: _Record) -> str:
+    return str(_run(record).get("precision") or "")
 
 
 def _averaged(record: _Record) -> str:
@@ -300,10 +344,12 @@ def _choices(record: _Record) -> str:
 _CONDITIONS: Mapping[str, Callable[[_Record], str]] = {
     "network": _network,
     "architecture": _architecture,
+    SETTINGS: _network_settings,
     "parameters": _parameters,
     "input size": _input_size,
     "first weights": _first_weights,
     "trained part": _trained_part,
+    "training data": _training_data,
     "training images": _training_images,
     "learned annotations": _annotations,
     "length of training": _length,
@@ -315,6 +361,8 @@ _CONDITIONS: Mapping[str, Callable[[_Record], str]] = {
     "early stopping": _patience,
     "optimiser": _optimiser,
     "averaged weights": _averaged,
+    "callbacks": _callbacks,
+    "arithmetic": _arithmetic,
     "augmentation": _augmentation,
     "test-time views": _views,
     "settings tried on validation": _choices,

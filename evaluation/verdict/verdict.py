@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from cxr_compare.evaluation.box_choice import MAP_CUT
@@ -191,10 +191,18 @@ def _headline(question: _Question, claims: list[Claim]) -> _Headline:
     ]
     if undefined:
         at = sentences.at_threshold(question.protocol.keys[0][1])
-        figures = [question.figures.get(undefined[0], *key) for key in question.protocol.keys]
+        figures = [
+            question.figures.get(name, *key) for name in undefined for key in question.protocol.keys
+        ]
         reasons = list(dict.fromkeys(each.note for each in figures if not each.known and each.note))
         text = sentences.undefined_sentence(undefined, question.figure_names, at, reasons)
-        return _Headline(text, "unknown")
+        defined = [name for name in question.systems if name not in undefined]
+        if len(defined) < 2:
+            return _Headline(f"no comparison is possible: {text}", "unknown")
+        among = [claim for claim in claims if {claim.first, claim.second} <= set(defined)]
+        headline = _headline(replace(question, systems=defined), among)
+        kind: HeadlineKind = "open" if headline.kind == "decided" else headline.kind
+        return replace(headline, text=f"{headline.text}; {text}", kind=kind)
     if len(question.systems) == 1:
         return _Headline(_single_answer(question), "single")
     if question.protocol.partner:

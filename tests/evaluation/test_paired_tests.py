@@ -306,6 +306,12 @@ def test_the_same_training_cannot_count_as_two_seeds(predict, test_set):
         compare_predictions({"A": [first, first]}, test_set)
     with pytest.raises(InputError, match="not of one kind"):
         compare_predictions({"A": [first, predict("B", "boxes", seed=2)]}, test_set)
+    other = predict("D", seed=3)
+    for system, size in ((first, 128), (other, 96)):
+        recipe = {"preprocess": {"size": size}, "run": {"n_train": size, "epochs": size}}
+        system.info = system.info.with_values(recipe=recipe)
+    with pytest.raises(InputError, match="no seeds of one recipe, they differ in input size"):
+        compare_predictions({"A": [first, other]}, test_set)
     exported = predict("C", seed=2)
     exported.info = exported.info.with_values(exported_from=first.info.inference_id)
     with pytest.raises(InputError, match="or an export of the same run"):

@@ -83,6 +83,35 @@ def test_an_array_has_a_column_a_finding(drawn):
         compare({"A": first[NAMES[:2]].to_numpy()}, truth=truth[NAMES].to_numpy())
 
 
+def test_the_mean_is_as_unsure_as_a_finding_with_an_auroc_of_one(drawn):
+    truth, first, _ = drawn
+    perfect = first.assign(mass=(truth["mass"] + first["mass"]) / 2)
+    tables = [table.assign(mass_2=table["mass"]) for table in (truth, perfect)]
+    of_one = {}
+    for target in (["mass", "mass_2"], ["mass", "edema"]):
+        results = compare({"A": tables[1]}, truth=tables[0], replicates=100, target=target)
+        single = results.results["mass"].to_frame().set_index("metric").loc["auroc"]
+        assert single["estimate"] == 1
+        mean = results.macro.set_index("metric").loc["auroc"]
+        of_one[target[1]] = mean["estimate"] - mean["ci_low"], single["estimate"] - single["ci_low"]
+        assert mean["ci_high"] <= 1
+    assert of_one["mass_2"][0] == pytest.approx(of_one["mass_2"][1])
+    assert of_one["edema"][0] > of_one["edema"][1] / 2
+
+
+def test_a_mean_that_no_patient_changes_is_not_tested(drawn):
+    truth, first, second = drawn
+    labels = truth[NAMES]
+    perfect, reversed_ = (first.assign(**(of + first[NAMES]) / 2) for of in (labels, 1 - labels))
+    headline = _of((truth, perfect, reversed_), target=NAMES).headline
+    assert "A and B could not be tested: difference 1.000" in headline
+    named = {"A": first, "B": first, "C": second}
+    results = _of(drawn, named=named, target=NAMES)
+    assert "A and B were not shown to differ: difference 0.000" in results.headline
+    pairs = results.macro.query("metric == 'auroc' and second != ''")
+    assert pairs["p_holm"].notna().tolist() == [False, True, True]
+
+
 def test_what_not_all_systems_know_is_left_out_and_named(drawn):
     truth, first, second = drawn
     known = {"A": first, "B": second.drop(columns="hernia")}

@@ -73,7 +73,7 @@ def test_what_no_file_records_is_left_out(trained):
     details = section(text, "Model details")
     assert not re.search("Network|Input|Random seed|training|Licence|None|unknown", details)
     assert "## Training data" not in text
-    assert "may have seen the images above" in section(text, "Caveats and recommendations")
+    assert "may have seen images of any data set" in section(text, "Caveats and recommendations")
     assert "not calibrated" in section(text, "Metrics")
     bare = ModelCard("A", "scores", "mass", ("mass",), {})
     assert "## Evaluation data" not in bare.to_markdown()
@@ -113,6 +113,23 @@ def test_every_threshold_is_named_and_the_main_one_is_marked(trained):
     text = section(cards_of_comparison(trained)["RetinaNet"].to_markdown(), "Metrics")
     assert text.count("positive from 0.5 on") == len(trained.policies)
     assert text.count("(the figures below)") == 1
+
+
+def test_card_of_several_seeds_says_what_is_of_the_first_seed_alone(trained):
+    record = trained.records["RetinaNet"]
+    models = [record | {"seed": seed, "inference_id": f"id-{seed}"} for seed in (4, 7)]
+    records = {**trained.records, "RetinaNet": models[0] | {"seed": [4, 7], "models": models}}
+    systems = dict(trained.systems)
+    systems["RetinaNet"] = replace(systems["RetinaNet"], seeds=2)
+    text = cards_of_comparison(replace(trained, records=records, systems=systems))[
+        "RetinaNet"
+    ].to_markdown()
+    assert "id-4, id-7" in section(text, "Model details")
+    metrics = section(text, "Metrics")
+    assert "means over 2 trainings" in metrics
+    assert "are those of seed 4" in metrics
+    assert "Rockette" in metrics
+    assert "of images are those of the first" in section(text, "Quantitative analyses")
 
 
 def test_cautions_of_the_answer_are_caveats(trained):

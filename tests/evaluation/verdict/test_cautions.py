@@ -105,6 +105,8 @@ def test_training_elsewhere_is_one_caution_for_all_systems():
     assert caution.kind == "elsewhere"
     assert "A and B were trained on data set “phantom”" in caution.text
     assert "C was trained on data set “rsna” (other images) and “nih”" in caution.text
+    (caution,) = data_notes(images(), trained_on(A=(("rsna", "1"), ("nih", "7"))), [])
+    assert "A was also trained on data set “nih”" in caution.text
     assert "D" not in caution.text.split()
 
 

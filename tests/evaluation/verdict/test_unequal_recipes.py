@@ -79,12 +79,15 @@ def test_a_loss_of_the_users_own_is_not_called_that_of_the_program():
 
 def test_any_setting_of_the_same_recipe_that_differs_is_named():
     one = published("chexnet", 7_000_000, CHEXNET)
+    other = published("chexnet", 7_000_000, CHEXNET, keys=["model.dropout=0.4"])
+    assert "settings of the network" in unequal_conditions({"A": one, "B": other})
     for setting, value, condition in (
         ("learning_rate", 1e-3, "optimiser"),
         ("ema_decay", 0.99, "averaged weights"),
         ("patience", 0, "early stopping"),
         ("label_smoothing", 0.1, "label smoothing"),
         ("accumulate", 2, "batch"),
+        ("callbacks", ["mine:Rescale"], "callbacks"),
     ):
         other = published("chexnet", 7_000_000, CHEXNET, **{setting: value})
         assert condition in unequal_conditions({"A": one, "B": other})
@@ -154,6 +157,19 @@ def test_any_other_difference_makes_it_recipe_against_recipe():
     unequal = unequal_conditions(with_views)
     assert unequal["test-time views"] == {"boxes": "flip", "labels": "none"}
     assert not is_boxes_against_labels(unequal)
+
+
+def test_as_many_images_of_another_data_set_or_split_are_another_condition():
+    pair = matched_pair()
+    of_pair = {"name": "rsna", "content_id": "1e63033e0a", "split": "a", "split_id": "e5bbdf729a"}
+    for record in pair.values():
+        record["recipe"]["run"]["data_set"] = of_pair
+    assert is_boxes_against_labels(unequal_conditions(pair))
+    for change in ({"content_id": "77ab12cd"}, {"split": "b", "split_id": "77ab12cd"}):
+        pair["labels"]["recipe"]["run"]["data_set"] = of_pair | change
+        unequal = unequal_conditions(pair)
+        assert len(set(unequal["training data"].values())) == 2
+        assert not is_boxes_against_labels(unequal)
 
 
 def test_two_detectors_do_not_compare_boxes_against_labels():

@@ -282,6 +282,16 @@ def test_undefined_auroc_gives_no_verdict(make_metrics, verdict_of):
     assert "no comparison is possible: the AUROC of B is undefined" in headline
 
 
+def test_an_undefined_figure_leaves_the_other_systems_compared(make_metrics, verdict_of):
+    gaps = [("A - B", 0.04, 0.16), ("A - C", np.nan, np.nan), ("B - C", np.nan, np.nan)]
+    metrics = table(make_metrics, {"A": 0.9, "B": 0.8, "C": np.nan}, gaps)
+    metrics.loc[metrics["first"] == "C", "note"] = "no scores"
+    verdict = verdict_of(metrics, ["A", "B", "C"], "X")
+    assert verdict.headline.startswith("On these 12 test images, A had the higher AUROC for x: ")
+    assert verdict.headline.endswith("; the AUROC of C is undefined (no scores).")
+    assert verdict.kind == "open"
+
+
 def test_one_system_is_described_not_compared(make_metrics, verdict_of):
     verdict = verdict_of(two(make_metrics, (0.05, 0, 0.1)), ["A"], "X")
     assert "the AUROC of A for x was 0.850 (95 % interval" in verdict.headline
