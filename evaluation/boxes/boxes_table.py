@@ -34,7 +34,6 @@ from cxr_compare.evaluation.boxes.read_boxes import (
 from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, texts_of
 from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 
-_SIDES = {"width": "float64", "height": "float64"}
 _COLUMNS = ("image_id", *EDGES, "score", "finding", "crowd")
 
 
@@ -252,14 +251,35 @@ def _sizes_of(
         missing = [c for c in ("image_id", "width", "height") if c not in image_sizes]
         if missing:
             raise InputError(f"image_sizes: column '{missing[0]}' is missing")
-        frame = image_sizes.astype(_SIDES)
+        frame = image_sizes[["image_id", "width", "height"]].drop_duplicates()
         ids = frame["image_id"].tolist()
-        sides = frame[["width", "height"]].to_numpy()
+        sizes_of_ids = frame[["width", "height"]].astype(object).to_numpy().tolist()
+    elif isinstance(image_sizes, Mapping):
+        ids = list(image_sizes)
+        sizes_of_ids = list(image_sizes.values())
     else:
-        ids = list(image_sizes.keys())
-        sides = np.asarray([image_sizes[name] for name in ids], dtype=np.float64).reshape(-1, 2)
+        kind = type(image_sizes).__name__
+        raise InputError(f"image_sizes: expected a dictionary by image id, got {kind}")
+    sides = np.array([_sides(*item) for item in zip(ids, sizes_of_ids, strict=True)]).reshape(-1, 2)
     sized = pd.Index(texts_of(ids))
+    if not sized.is_unique:
+        twice = sized[sized.duplicated()][0]
+        raise InputError(f"image_sizes: image '{twice}' has two sizes; give one")
     rows = positions(table["image_id"], sized)
     sizes = np.full((len(table), 2), np.nan)
     sizes[rows >= 0] = sides[rows[rows >= 0]]
     return sizes
+
+
+def _sides(image: Any, size: Any) -> tuple[float, float]:
+    """Return width and height of an image in px; NaN where a size is missing."""
+    try:
+        width, height = (np.nan if pd.isna(side) else float(side) for side in size)
+    except (TypeError, ValueError):
+        width = height = 0.0
+    if any(side <= 0 or np.isinf(side) for side in (width, height)):
+        raise InputError(
+            f"image_sizes: image {image!r} has {size!r}; give its width and height in px (the "
+            "shape of an array begins with the height)"
+        )
+    return width, height

@@ -179,6 +179,24 @@ def test_shares_become_px_with_the_sizes_of_the_images():
     assert_expected(boxes_table(shares, image_sizes=frame, in_shares=True))
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"a": (100, 100), "b": (100, 200, 3)},
+        {"a": (100, 100), "b": 100},
+        {"a": (100, 100), "b": (100, 0)},
+        {"a": (100, 100), "b": (90, 90), 2: (50, 50), "2": (60, 60)},
+        pd.DataFrame({"image_id": ["a", "b"], "width": [100, "wide"], "height": 100}),
+        pd.DataFrame({"image_id": ["a", "b", "b"], "width": [100, 100, 90], "height": 100}),
+        [(100, 100)],
+    ],
+)
+def test_a_size_that_is_not_one_width_and_height_is_refused(sizes):
+    outputs = [{"boxes": [[0.1, 0.2, 0.3, 0.4]]}] * 2
+    with pytest.raises(InputError, match="image_sizes"):
+        boxes_table(outputs, ["a", "b"], image_sizes=sizes, in_shares=True)
+
+
 @pytest.mark.parametrize("form", ["xyxy", "xywh"])
 def test_boxes_with_y_before_x_are_turned_as_the_user_says(form):
     outputs = torchvision_outputs()
