@@ -207,7 +207,7 @@ def _as_table(value: Any, ids: pd.Index, where: str) -> pd.DataFrame:
         if "finding" not in value:
             used = [name for name in ("image_id", *EDGES, "score") if name in value]
             kind = class_column(value.drop(columns=used))
-            value = value if kind is None else value.assign(finding=value[kind].astype(str))
+            value = value if kind is None else value.assign(finding=texts_of(value[kind]).array)
         has_text_ids = value["image_id"].dtype == TEXT
         return value if has_text_ids else value.assign(image_id=value["image_id"].astype(TEXT))
     return _checked(read_boxes(value, ids, ColumnNames(), where, ReadingAdvice()))
@@ -232,7 +232,7 @@ def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:
 
 
 def _named_classes(table: pd.DataFrame, names: Mapping[int, str], where: str) -> pd.Series:
-    texts = {str(number): str(name) for number, name in names.items()}
+    texts = dict(zip(texts_of(list(names)), map(str, names.values()), strict=True))
     unknown = ~is_member(table["finding"], [*texts, *texts.values()])
     if unknown.any():
         row = table.iloc[int(unknown.argmax())]

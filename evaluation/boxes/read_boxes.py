@@ -172,7 +172,7 @@ def _read_answer_entries(entries: list[Any], where: str) -> ReadTable:
     rows = []
     for number, entry in enumerate(entries):
         place = f"entry {number}"
-        if BOX_KEY not in entry or entry.get("image_id") is None:
+        if BOX_KEY not in entry or pd.isna(entry.get("image_id")):
             raise InputError(f"{where}: {place} needs image_id and {BOX_KEY} of four numbers")
         corners = shares_of(entry[BOX_KEY], f"{where}: {place}")
         rows.append((entry["image_id"], *corners, place))
@@ -209,7 +209,7 @@ def _boxes_and_images(entries: list[Any], where: str) -> tuple[list[Any], list[A
     for number, entry in enumerate(entries):
         try:
             box = four_numbers(entry["bbox"])
-            if box is None or np.isnan(box).any():
+            if box is None or np.isnan(box).any() or pd.isna(entry["image_id"]):
                 raise ValueError
             boxes.append(box)
             images.append(entry["image_id"])
@@ -251,7 +251,7 @@ def _read_outputs(images: list[Any], ids: list[str], names: ColumnNames, where: 
             )
         if of_filled and not without:
             cells = np.concatenate(of_filled)
-            rows[column] = cells if column == "score" else pd.Series(cells, dtype=TEXT)
+            rows[column] = cells if column == "score" else texts_of(cells)
     if rows.empty and "score" not in rows:
         rows["score"] = np.zeros(0)
     rows["place"] = pd.Series(places, dtype=TEXT)

@@ -77,6 +77,16 @@ def test_dicts_of_torchvision_and_torchmetrics_become_a_table(dtype):
     assert set(named["finding"]) == {"opacity"}
 
 
+def test_class_numbers_with_a_point_are_the_same_classes():
+    outputs = [{"boxes": torch.tensor([[1.0, 2, 3, 4]]), "labels": torch.tensor([1.0])}]
+    frame = boxes_table(outputs, ["a"])
+    assert frame["finding"].tolist() == ["1"]
+    frame = frame.assign(finding=[1.0])
+    for boxes in (outputs, frame):
+        assert boxes_table(boxes, ["a"], class_names=["x", "y"])["finding"].tolist() == ["y"]
+    assert boxes_table(outputs, ["a"], class_names={1.0: "y"})["finding"].tolist() == ["y"]
+
+
 def test_tensors_that_need_gradients_become_a_table():
     outputs = torchvision_outputs()
     for output in outputs:
@@ -236,6 +246,23 @@ def test_box_metrics_take_outputs_of_libraries_and_any_sequence_of_ids(metric):
     assert plain(metric(EXPECTED, truth, IDS)) == plain(expected)
 
 
+@pytest.mark.parametrize(
+    ("metric", "argument"),
+    [
+        (metrics.froc, {"hit": "center"}),
+        (metrics.iobb, {"cut": 50}),
+        (metrics.iobb, {"cut": np.nan}),
+        (metrics.match_boxes, {"iou_thresholds": [50]}),
+        (metrics.match_boxes, {"iou_thresholds": [0.0]}),
+        (metrics.match_boxes, {"iou_thresholds": 0.5}),
+    ],
+)
+def test_an_argument_that_would_match_nothing_or_everything_is_refused(metric, argument):
+    [name] = argument
+    with pytest.raises(InputError, match=name):
+        metric(EXPECTED, EXPECTED.drop(columns="score"), IDS, **argument)
+
+
 def test_average_precision_of_torchmetrics_inputs_is_that_of_torchmetrics():
     detection = pytest.importorskip("torchmetrics.detection")
     truth = torchvision_outputs(scores=False)
@@ -278,6 +305,11 @@ def with_first(key: str, value: Any) -> list[dict[str, Any]]:
         (pd.DataFrame({"name": ["a"]}), None, "'image_id'"),
         (EXPECTED.drop(columns="x2"), None, "boxes: .*'x2'"),
         ({"image_id": ["a"]}, None, "dict of image_id"),
+        ([{"image_id": None, "bbox": [1, 2, 3, 4]}], None, "entry 0 needs image_id"),
+        (pd.DataFrame({"patientId": ["a", None], "PredictionString": "0.5 1 2 3 4"}), None,
+         "row 1: patientId is missing"),
+        (pd.DataFrame({"image_id": ["a", None], "answer": "<loc0001><loc0002><loc0003><loc0004>"}),
+         None, "row 1: image_id is missing"),
         (EXPECTED.assign(score="high"), None, "row 0, image 'a': score='high' is no number"),
     ],
 )  # fmt: skip
