@@ -31,7 +31,7 @@ from cxr_compare.evaluation.boxes.read_boxes import (
     is_detector_output,
     read_boxes,
 )
-from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, texts_of
+from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, crowd_flags, texts_of
 from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 
 _COLUMNS = ("image_id", *EDGES, "score", "finding", "crowd")
@@ -117,7 +117,7 @@ def boxes_table(
     names = ColumnNames(box_form=box_format, box_order=order)
     numbered = None
     if class_names is not None:
-        numbered = dict(class_names if isinstance(class_names, Mapping) else enumerate(class_names))
+        numbered = _names_of_numbers(class_names)
     read = read_boxes(outputs, image_ids, names, where, ReadingAdvice(), numbered)
     if numbered is not None and "finding" in read.rows:
         read.rows["finding"] = _named_classes(read.rows, numbered, where)
@@ -153,8 +153,8 @@ def box_arguments(
 
     A DataFrame that already has the columns ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2`` is
     returned with its ids as texts and otherwise unchanged; all else that `boxes_table` reads is
-    converted. The column ``finding`` is removed unless both tables have it; with `one_class`, a
-    table that names several classes is refused. If no ids are given, the two lists must hold one
+    converted. With `one_class`, tables of several classes are refused; the column ``finding`` is
+    removed then, and where one table lacks it. If no ids are given, the two lists must hold one
     output for each image in the same order, and the positions become the ids. `check_arguments`
     says what else raises InputError.
     """
@@ -170,7 +170,7 @@ def box_tables(boxes: Any, truth: Any, image_ids: Any, *, one_class: bool = True
     true = _as_table(truth, ids, "truth")
     if one_class:
         _require_one_class(predicted, true)
-    if "finding" not in predicted or "finding" not in true:  # classes of one table compare nothing
+    if one_class or "finding" not in predicted or "finding" not in true:  # nothing to compare
         predicted = predicted.drop(columns="finding", errors="ignore")
         true = true.drop(columns="finding", errors="ignore")
     return BoxArguments(predicted, true, ids)
@@ -200,7 +200,8 @@ def _warn(note: str, where: str) -> None:
 
 
 def _as_table(value: Any, ids: pd.Index, where: str) -> pd.DataFrame:
-    if isinstance(value, pd.DataFrame) and {"image_id", *EDGES} <= set(value.columns):
+    is_table = isinstance(value, pd.DataFrame) and value.columns.is_unique
+    if is_table and {"image_id", *EDGES} <= set(value.columns):
         if where == "boxes" and all(map(pd.api.types.is_numeric_dtype, value[EDGES].dtypes)):
             value, note = without_empty_boxes(value)
             _warn(note, where)
@@ -208,6 +209,9 @@ def _as_table(value: Any, ids: pd.Index, where: str) -> pd.DataFrame:
             used = [name for name in ("image_id", *EDGES, "score") if name in value]
             kind = class_column(value.drop(columns=used))
             value = value if kind is None else value.assign(finding=texts_of(value[kind]).array)
+        crowds = crowd_flags(value, where)
+        if crowds is not None:
+            value = value.assign(crowd=crowds)
         has_text_ids = value["image_id"].dtype == TEXT
         return value if has_text_ids else value.assign(image_id=value["image_id"].astype(TEXT))
     return _checked(read_boxes(value, ids, ColumnNames(), where, ReadingAdvice()))
@@ -217,7 +221,11 @@ def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:
     """Refuse boxes of several classes, which a metric of one class would mix."""
     classes: set[str] = set()
     for where, table in (("boxes", boxes), ("truth", truth)):
-        kinds = sorted(map(str, table["finding"].dropna().unique())) if "finding" in table else []
+        named = table["finding"].dropna() if "finding" in table else table["image_id"].iloc[:0]
+        if 0 < len(named) < len(table):
+            row = table.index[int(table["finding"].isna().to_numpy().argmax())]
+            raise InputError(f"{where}: row {row}: its class is missing, others have one; add it")
+        kinds = sorted(map(str, named.unique()))
         if len(kinds) > 1:
             raise InputError(
                 f"{where}: has boxes of {len(kinds)} classes ({', '.join(kinds[:5])}), and this is "
@@ -229,6 +237,22 @@ def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:
             f"boxes: boxes and truth are of the classes '{min(classes)}' and '{max(classes)}', and "
             "this is a figure of one class; give both one class, or leave the classes out"
         )
+
+
+def _names_of_numbers(class_names: Any) -> dict[Any, Any]:
+    """Return the names of class numbers by number, without numbers that have no name."""
+    names: dict[Any, Any] = {}
+    if isinstance(class_names, Mapping | pd.Series):
+        names = dict(class_names)
+    elif isinstance(class_names, Iterable) and not isinstance(class_names, str):
+        names = dict(enumerate(class_names))
+    numbers = pd.to_numeric(pd.Series([*names], dtype=object), errors="coerce")
+    if not names or numbers.isna().any():
+        raise InputError(
+            f"class_names: {class_names!r}; give a list of names from class 0, or a dictionary of "
+            "names by number"
+        )
+    return {number: name for number, name in names.items() if not pd.isna(name)}
 
 
 def _named_classes(table: pd.DataFrame, names: Mapping[int, str], where: str) -> pd.Series:

@@ -67,6 +67,7 @@ def iobb(
         >>> figures["accuracy_25"], figures["accuracy_50"], figures["false_positives_50"]
         (1.0, 0.0, 1.0)
     """
+    cut = float(cut)
     if not 0 <= cut <= 1:
         raise InputError(f"cut: {cut} is no score; give a number in [0, 1]")
     boxes, truth, ids = box_arguments(boxes, truth, image_ids)

@@ -6,7 +6,8 @@ attributes and keys, and turns a tensor on any device into an array with the ten
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
@@ -124,9 +125,13 @@ def boxes_in_px(
 
 def positive_scale(scale: float) -> float:
     """Return a scale of boxes as a number; raise InputError unless it is positive and finite."""
-    if not (np.isfinite(scale) and scale > 0):
+    try:
+        factor = float(scale)
+    except (TypeError, ValueError):
+        factor = np.nan
+    if not (np.isfinite(factor) and factor > 0):
         raise InputError(f"scale: {scale} is no positive number, such as 2.0")
-    return float(scale)
+    return factor
 
 
 def read_coco(
@@ -147,17 +152,18 @@ def read_coco(
             [_score(entry["score"], f"{where}: entry {row}") for row, entry in enumerate(entries)],
             dtype=np.float64,
         )
+    places = [f"entry {number}" for number in range(len(entries))]
     for key in ("file_name", "category_name"):
         if entries and all(key in entry for entry in entries):
             rows[key] = texts_of([entry[key] for entry in entries])
-    if any("category_id" in entry for entry in entries):
-        rows["category"] = texts_of([entry.get("category_id", 1) for entry in entries])
+    if _all_have("category_id", entries, where):
+        rows["category"] = _classes([entry["category_id"] for entry in entries], places, where)
     named = next((key for key in ("category_name", "category") if key in rows), None)
     if named is not None:
         rows["finding"] = rows[named]
     if any("iscrowd" in entry for entry in entries):
         rows["crowd"] = [bool(entry.get("iscrowd", 0)) for entry in entries]
-    rows["place"] = pd.Series([f"entry {number}" for number in range(len(entries))], dtype=TEXT)
+    rows["place"] = pd.Series(places, dtype=TEXT)
     return ReadTable(
         rows,
         reading=reading,
@@ -179,12 +185,21 @@ def _read_answer_entries(entries: list[Any], where: str) -> ReadTable:
     table = pd.DataFrame(rows, columns=["image_id", *EDGES, "place"]).astype({"place": TEXT})
     table["image_id"] = texts_of(table["image_id"].tolist())
     if _all_have("label", entries, where):
-        table["finding"] = texts_of([entry["label"] for entry in entries])
+        labels = [entry["label"] for entry in entries]
+        table["finding"] = _classes(labels, table["place"].tolist(), where)
     if _all_have("score", entries, where):
         table["score"] = [
             _score(entry["score"], f"{where}: entry {row}") for row, entry in enumerate(entries)
         ]
     return ReadTable(table, reading=BoxReading(unit="share", stated=True), where=where)
+
+
+def _classes(values: Sequence[Any], places: Sequence[str], where: str) -> pd.Series:
+    """Return classes as texts; raise InputError for a missing one."""
+    missing = [number for number, value in enumerate(values) if pd.isna(value)]
+    if missing:
+        raise InputError(f"{where}: {places[missing[0]]}: the class is missing; fill it in")
+    return texts_of(values)
 
 
 def _all_have(key: str, entries: list[Any], where: str) -> bool:
@@ -251,7 +266,7 @@ def _read_outputs(images: list[Any], ids: list[str], names: ColumnNames, where: 
             )
         if of_filled and not without:
             cells = np.concatenate(of_filled)
-            rows[column] = cells if column == "score" else texts_of(cells)
+            rows[column] = cells if column == "score" else _classes(cells, places, where)
     if rows.empty and "score" not in rows:
         rows["score"] = np.zeros(0)
     rows["place"] = pd.Series(places, dtype=TEXT)
@@ -282,7 +297,10 @@ def index_of_ids(image_ids: Any) -> pd.Index:
     """Return image ids as texts; raise InputError for one text, no sequence or a missing id."""
     if isinstance(image_ids, str):
         raise InputError(f"image_ids: {image_ids!r} is one text; give a sequence of image ids")
-    if isinstance(image_ids, pd.Index) and image_ids.dtype == TEXT:
+    if isinstance(image_ids, AbstractSet | pd.DataFrame):
+        kind = type(image_ids).__name__
+        raise InputError(f"image_ids: a {kind} has no order of ids; give a list, or one column")
+    if isinstance(image_ids, pd.Index) and image_ids.dtype == TEXT and not image_ids.hasnans:
         return image_ids
     try:
         names = list(image_ids)

@@ -154,6 +154,25 @@ def as_numbers(table: pd.DataFrame, column: str, where: str) -> pd.Series:
     return numbers
 
 
+_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+
+
+def crowd_flags(frame: pd.DataFrame, where: str) -> np.ndarray | None:
+    """Return True for the rows that are COCO's crowds, ``(N,)``; None without such a column."""
+    column = next((name for name in ("crowd", "iscrowd") if name in frame), None)
+    if column is None:
+        return None
+    cells = frame[column]
+    flags = cells.astype(str).str.lower().map(_FLAGS).mask(cells.isna(), False)
+    unknown = flags.isna().to_numpy()
+    if unknown.any():
+        row = int(unknown.argmax())
+        raise InputError(
+            f"{where}: row {frame.index[row]}: {column}={cells.iloc[row]!r} is neither 0 nor 1"
+        )
+    return flags.to_numpy(bool)
+
+
 def file_stem(name: Any) -> str:
     r"""Return the name of a file without folders (Linux or Windows) and without its suffix.
 

@@ -23,7 +23,13 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.answer_texts import answer_columns, read_answers
 from cxr_compare.evaluation.boxes.box_checks import refuse_box_texts
 from cxr_compare.evaluation.boxes.prediction_strings import read_prediction_strings, string_columns
-from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, as_numbers, texts_of
+from cxr_compare.evaluation.boxes.read_table import (
+    ColumnNames,
+    ReadTable,
+    as_numbers,
+    crowd_flags,
+    texts_of,
+)
 from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 
 _MOST_UNUSED = 10  # largest number of unused columns that a note lists
@@ -104,8 +110,9 @@ def read_frame(
         form, _ = _FORMS[tuple(box)]
         values = np.column_stack([cells[column] for column in box.values()]).reshape(-1, 4)
         rows[EDGES], read.reading = names.corners(values, form, stated=form != "xyxy")
-        if of_boxes and "crowd" in frame:
-            rows["crowd"] = frame["crowd"].to_numpy()
+        crowds = crowd_flags(frame, where) if of_boxes else None
+        if crowds is not None:
+            rows["crowd"] = crowds
     elif not (names.score_is_named or names.score != ColumnNames.score or columns.finding):
         read.score_column = str(score)
         read.classes = _columns_of_two_classes(frame, columns)

@@ -87,6 +87,15 @@ def test_class_numbers_with_a_point_are_the_same_classes():
     assert boxes_table(outputs, ["a"], class_names={1.0: "y"})["finding"].tolist() == ["y"]
 
 
+def test_names_of_classes_are_by_number():
+    outputs = [{"boxes": [[1, 2, 3, 4]], "labels": [1]}]
+    by_index = pd.Series(["x", "y"], index=[1, 2])
+    assert boxes_table(outputs, ["a"], class_names=by_index)["finding"].tolist() == ["x"]
+    for names in ("opacity", {"opacity": 1}, [None, None], 2):
+        with pytest.raises(InputError, match="class"):
+            boxes_table(outputs, ["a"], class_names=names)
+
+
 def test_tensors_that_need_gradients_become_a_table():
     outputs = torchvision_outputs()
     for output in outputs:
@@ -305,6 +314,12 @@ def with_first(key: str, value: Any) -> list[dict[str, Any]]:
         (pd.DataFrame({"name": ["a"]}), None, "'image_id'"),
         (EXPECTED.drop(columns="x2"), None, "boxes: .*'x2'"),
         ({"image_id": ["a"]}, None, "dict of image_id"),
+        (torchvision_outputs(), set(IDS), "set"),
+        (torchvision_outputs(), pd.Index(["a", None, "c"], dtype="str"), "number 1"),
+        (with_first("labels", [1, None]), IDS, "number 0, box 1: the class is missing"),
+        ([{"image_id": 1, "bbox": [1, 2, 3, 4], "category_id": 2},
+          {"image_id": 1, "bbox": [1, 2, 3, 4]}], None, "entry 1 has no category_id"),
+        (EXPECTED.assign(crowd="few"), None, "row 0: crowd='few'"),
         ([{"image_id": None, "bbox": [1, 2, 3, 4]}], None, "entry 0 needs image_id"),
         (pd.DataFrame({"patientId": ["a", None], "PredictionString": "0.5 1 2 3 4"}), None,
          "row 1: patientId is missing"),
@@ -326,6 +341,17 @@ def test_coco_results_that_look_like_corners_need_a_stated_format():
         boxes_table(corners)
     assert boxes_table(corners, box_format="xyxy")["x2"].tolist() == [300 + n for n in range(12)]
     assert boxes_table(corners, box_format="xywh")["x2"].iloc[0] == 400
+
+
+def test_classes_that_differ_in_spelling_alone_give_the_figure_without_a_warning(recwarn):
+    found = EXPECTED.assign(finding="Mass")
+    truth = EXPECTED.drop(columns="score")
+    figures = metrics.box_average_precision(found, truth.assign(finding="mass"), IDS)
+    assert figures == metrics.box_average_precision(EXPECTED, truth, IDS)
+    assert not recwarn.list
+    found.loc[1, "finding"] = None
+    with pytest.raises(InputError, match="row 1"):
+        metrics.box_average_precision(found, truth.assign(finding="mass"), IDS)
 
 
 def test_boxes_of_several_classes_give_no_figure_of_one_class():
