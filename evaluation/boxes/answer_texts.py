@@ -92,10 +92,10 @@ def boxes_of_answer(text: str, where: str) -> list[AnswerBox]:
         ('nodule', [0.5, 0.25, 1.0, 0.75])
     """
     if re.search(_KEY, text):
-        return [
-            AnswerBox(shares_of(entry[BOX_KEY], where), str(entry.get("label", "")).strip())
-            for entry in _json_of(text, where)
-        ]
+        entries = _json_of(text, where)
+        labels = ["" if entry.get("label") is None else str(entry["label"]) for entry in entries]
+        corners = [shares_of(entry[BOX_KEY], where) for entry in entries]
+        return [AnswerBox(*pair) for pair in zip(corners, map(str.strip, labels), strict=True)]
     boxes = []
     if "<loc_" in text:
         for label, marks in _FLORENCE.findall(text):

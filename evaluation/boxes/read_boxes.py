@@ -314,9 +314,9 @@ def index_of_ids(image_ids: Any) -> pd.Index:
 
 
 def _ids_of_outputs(images: list[Any], ids: pd.Index | None, where: str) -> list[str]:
-    files = [image.path for image in images if isinstance(getattr(image, "path", None), str)]
+    files = [getattr(image, "path", None) for image in images]
     if ids is None:
-        if len(files) < len(images):
+        if not all(isinstance(file, str) for file in files):
             raise InputError(
                 "image_ids: missing; give the id of each image, in the order of the outputs"
             )
@@ -330,12 +330,26 @@ def _ids_of_outputs(images: list[Any], ids: pd.Index | None, where: str) -> list
         raise InputError(
             f"image_ids: '{ids[ids.duplicated()][0]}' appears more than once; give each image once"
         )
-    stems = [file_stem(file) for file in files]
-    near = near_ids(stems, ids)
-    named = [near.get(stem, stem) for stem in stems]
+    ends = [_ends_of_path(file) if isinstance(file, str) else [] for file in files]
+    near = near_ids({end for of_file in ends for end in of_file}, ids)
+    near |= dict(zip(ids, ids, strict=True))
+    named = [next((near[end] for end in of_file if end in near), None) for of_file in ends]
     if set(named) == set(ids):  # the files name the images, in an order of their own
-        return named
+        return [str(name) for name in named]
+    for number, (name, image) in enumerate(zip(named, ids, strict=True)):
+        if name not in (None, image):
+            raise InputError(
+                f"{where}[{number}]: is of file {files[number]!r}, and image_ids has '{image}' in "
+                "its position; give the ids in the order of the outputs"
+            )
     return [str(name) for name in ids]
+
+
+def _ends_of_path(file: str) -> list[str]:
+    """Return a path without the file's suffix, whole and without ever more folders."""
+    *folders, _ = file.replace("\\", "/").split("/")
+    parts = [*folders, file_stem(file)]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def _is_detections(output: Any) -> bool:

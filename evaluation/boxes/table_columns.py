@@ -135,7 +135,7 @@ def _named_rows(
 
 
 def _refuse_missing(frame: pd.DataFrame, column: str, where: str, advice: str = "") -> None:
-    missing = frame[column].isna().to_numpy()
+    missing = _are_blank(frame[[column]]).to_numpy().any(axis=1)
     if missing.any():
         row = frame.index[int(missing.argmax())]
         raise InputError(f"{where}: row {row}: {column} is missing; fill it in{advice}")

@@ -154,6 +154,16 @@ def test_files_of_ultralytics_decide_where_the_ids_are_in_another_order():
     pd.testing.assert_frame_equal(table[COLUMNS], expected, check_dtype=False)
 
 
+def test_files_of_ultralytics_that_contradict_the_ids_are_refused_and_folders_count():
+    results = ultralytics_results()
+    with pytest.raises(InputError, match=r"outputs\[1\].*b\.png"):
+        boxes_table(results, ["b", "z", "c"])
+    for result, folder in zip(results, "xyz", strict=True):
+        result.path = f"/images/{folder}/view1.png"
+    table = boxes_table(results, ["z/view1.png", "x/view1.png", "y/view1.png"])
+    assert table["image_id"].tolist() == ["x/view1.png", "x/view1.png", "z/view1.png"]
+
+
 def test_results_of_ultralytics_are_named_by_their_files_or_by_ids():
     table = boxes_table(ultralytics_results())
     assert_expected(table)
@@ -320,6 +330,7 @@ def with_first(key: str, value: Any) -> list[dict[str, Any]]:
         ([{"image_id": 1, "bbox": [1, 2, 3, 4], "category_id": 2},
           {"image_id": 1, "bbox": [1, 2, 3, 4]}], None, "entry 1 has no category_id"),
         (EXPECTED.assign(crowd="few"), None, "row 0: crowd='few'"),
+        (EXPECTED.assign(image_id=["a", " ", "c"]), None, "row 1: image_id is missing"),
         ([{"image_id": None, "bbox": [1, 2, 3, 4]}], None, "entry 0 needs image_id"),
         (pd.DataFrame({"patientId": ["a", None], "PredictionString": "0.5 1 2 3 4"}), None,
          "row 1: patientId is missing"),
