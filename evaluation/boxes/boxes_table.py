@@ -271,6 +271,7 @@ def _sizes_of(
     table: pd.DataFrame, image_sizes: Mapping[Any, tuple[float, float]] | pd.DataFrame
 ) -> np.ndarray:
     """Return width and height in px of the image of each row, ``(N, 2)``; NaN where unknown."""
+    sizes_of_ids: list[Any]
     if isinstance(image_sizes, pd.DataFrame):
         missing = [c for c in ("image_id", "width", "height") if c not in image_sizes]
         if missing:

@@ -6,7 +6,7 @@ attributes and keys, and turns a tensor on any device into an array with the ten
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
@@ -194,7 +194,7 @@ def _read_answer_entries(entries: list[Any], where: str) -> ReadTable:
     return ReadTable(table, reading=BoxReading(unit="share", stated=True), where=where)
 
 
-def _classes(values: Sequence[Any], places: Sequence[str], where: str) -> pd.Series:
+def _classes(values: Collection[Any], places: Sequence[str], where: str) -> pd.Series:
     """Return classes as texts; raise InputError for a missing one."""
     missing = [number for number, value in enumerate(values) if pd.isna(value)]
     if missing:

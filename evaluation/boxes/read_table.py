@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -185,7 +185,7 @@ def file_stem(name: Any) -> str:
     return file[:dot] if 0 < dot < len(file) - 1 else file
 
 
-def texts_of(values: Sequence[Any]) -> pd.Series:
+def texts_of(values: Iterable[Any]) -> pd.Series:
     """Return ids or classes as texts; 1.0, as pandas and JavaScript write it, is 1."""
     return pd.Series([_text(value) for value in values], dtype=TEXT)
 
