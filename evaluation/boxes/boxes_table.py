@@ -74,7 +74,8 @@ def boxes_table(
         image_ids: Id of each image, in the order of the outputs. None is allowed for COCO results
             and DataFrames, because they name their images, and for Ultralytics results that hold
             the paths of their images; the file names without their endings are then the ids. If
-            these file names are those of all `image_ids`, they decide and not the order.
+            these paths end with all `image_ids`, they decide and not the order; if they end with
+            some, these must be in the order of the outputs.
         box_format: Format of the boxes: ``xyxy`` (two corners), ``xywh`` (left, top, width, height)
             or ``cxcywh`` (centre, width, height). None takes the usual format: ``xywh`` for COCO's
             ``bbox``, the format that a DataFrame's column names or a torchvision ``BoundingBoxes``
