@@ -18,6 +18,7 @@ from cxr_compare.data_prep.contracts.own_parts import is_own_part, part_name
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_tables
+from cxr_compare.evaluation.boxes.read_boxes import index_of_ids
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel
 from cxr_compare.evaluation.figure_intervals import compute_figures
@@ -29,7 +30,7 @@ from cxr_compare.evaluation.metrics.registry import METRICS, family
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.replicates import is_resampled
 from cxr_compare.evaluation.replicates import replicates as draw_replicates
-from cxr_compare.evaluation.statistics.arrays import as_array, check_truth_and_scores
+from cxr_compare.evaluation.statistics.arrays import check_truth_and_scores, patient_names
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.calibration import RawScores
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
@@ -298,7 +299,7 @@ def _read_scores(
         names = [f"image-{number:0{width}d}" for number in range(1, len(truth) + 1)]
         ids = pd.Index(names, dtype=TEXT)
     else:
-        ids = pd.Index([str(name) for name in image_ids], dtype=TEXT)
+        ids = index_of_ids(image_ids)
         _require_ids(ids, len(truth))
     order = np.argsort(ids.to_numpy(dtype=str), kind="stable")
     owners = _owners(patients, ids)
@@ -338,17 +339,7 @@ def _require_ids(ids: pd.Index, count: int) -> None:
 
 
 def _owners(patients: Any, ids: pd.Index) -> npt.NDArray[np.str_]:
-    if patients is None:
-        return ids.to_numpy(dtype=str)
-    names = pd.Series(as_array(patients))
-    if len(names) != len(ids):
-        raise InputError(
-            f"patients: has {len(names)} names for {counted(len(ids), 'image')}; give one for each"
-        )
-    if names.isna().any():
-        row = int(names.isna().to_numpy().argmax())
-        raise InputError(f"patients: row {row} is missing; fill it in, or leave patients out")
-    return names.astype(TEXT).to_numpy(dtype=str)
+    return ids.to_numpy(dtype=str) if patients is None else patient_names(patients, len(ids))
 
 
 def _check_probabilities(output: Output) -> None:

@@ -16,8 +16,9 @@ _BOX_COLUMNS = (
     "encodedpixels", "polygon", "polygons", "segmentation", "regionshapeattributes",
 )  # fmt: skip
 _NUMBER = r"-?\d+(?:\.\d*)?(?:e-?\d+)?"
-_FOUR_NUMBERS = rf"[\[(]\s*{_NUMBER}(?:\s*[,;\s]\s*{_NUMBER}){{3}}\s*[\])]"
-_ONLY_BOXES = rf"[\[(]?\s*{_FOUR_NUMBERS}(?:[,;\s]*{_FOUR_NUMBERS})*\s*[\])]?"
+FOUR_NUMBERS = rf"[\[(]\s*{_NUMBER}(?:\s*[,;\s]\s*{_NUMBER}){{3}}\s*[\])]"
+"""Pattern of four numbers in brackets, such as ``[10, 20, 30, 40]``."""
+_ONLY_BOXES = rf"[\[(]?\s*{FOUR_NUMBERS}(?:[,;\s]*{FOUR_NUMBERS})*\s*[\])]?"
 
 
 def four_numbers(value: Any) -> tuple[float, ...] | None:

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_numbers import four_numbers
+from cxr_compare.data_prep.contracts.box_numbers import FOUR_NUMBERS, four_numbers
 from cxr_compare.data_prep.contracts.box_readings import BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import find_column, image_names
@@ -31,6 +30,9 @@ _PALIGEMMA = re.compile(r"((?:<loc\d{4}>)+)\s*([^<;]*)")
 _FLORENCE = re.compile(r"([^<>]*?)\s*((?:<loc_\d+>)+)")
 _MARKS = r"<loc_?\d+>"
 _KEY = rf'"{BOX_KEY}"'
+_BOX_LIKE = re.compile(  # a token with a number, a tag or a key of boxes, or four numbers
+    rf"""<\w*\d+>|<\W?\w*box|["']\w*box\w*["']\s*:(?!\s*\[\s*\])|{FOUR_NUMBERS}""", re.IGNORECASE
+)
 
 
 class AnswerBox(NamedTuple):
@@ -61,7 +63,7 @@ def read_answers(frame: pd.DataFrame, columns: tuple[str, str], where: str) -> R
     for image, label, answer in zip(images, frame.index, frame[answer_column], strict=True):
         place = f"row {label}"
         text = "" if pd.isna(answer) else str(answer)
-        boxes = list(boxes_of_answer(text, f"{where}: {place}, image '{image}'"))
+        boxes = boxes_of_answer(text, f"{where}: {place}, image '{image}'")
         rows += [(image, place, *box.corners, box.label) for box in boxes]
     table = pd.DataFrame(rows, columns=["image_id", "place", *EDGES, "finding"])
     table = table.astype({"image_id": TEXT, "place": TEXT, "finding": TEXT})
@@ -81,8 +83,8 @@ def read_answers(frame: pd.DataFrame, columns: tuple[str, str], where: str) -> R
     return ReadTable(table, frame, reading, [note], listed=images, ran=images, where=where)
 
 
-def boxes_of_answer(text: str, where: str) -> Iterator[AnswerBox]:
-    """Yield the boxes of one answer; raise InputError for half a box.
+def boxes_of_answer(text: str, where: str) -> list[AnswerBox]:
+    """Return the boxes of one answer; raise InputError for half a box or one in another form.
 
     Example:
         >>> [box] = boxes_of_answer("<loc0256><loc0512><loc0768><loc1023> nodule", "answer")
@@ -90,18 +92,25 @@ def boxes_of_answer(text: str, where: str) -> Iterator[AnswerBox]:
         ('nodule', [0.5, 0.25, 1.0, 0.75])
     """
     if re.search(_KEY, text):
-        for entry in _json_of(text, where):
-            yield AnswerBox(shares_of(entry[BOX_KEY], where), str(entry.get("label", "")).strip())
-        return
+        entries = _json_of(text, where)
+        labels = ["" if entry.get("label") is None else str(entry["label"]) for entry in entries]
+        corners = [shares_of(entry[BOX_KEY], where) for entry in entries]
+        return [AnswerBox(*pair) for pair in zip(corners, map(str.strip, labels), strict=True)]
+    boxes = []
     if "<loc_" in text:
         for label, marks in _FLORENCE.findall(text):
-            for x1, y1, x2, y2 in _fours(re.findall(r"\d+", marks), where):
-                corners = (x1 / _STEPS, y1 / _STEPS, x2 / _STEPS, y2 / _STEPS)
-                yield AnswerBox(corners, _plain(label))
-        return
-    for marks, label in _PALIGEMMA.findall(text):
-        for y1, x1, y2, x2 in _fours(re.findall(r"\d+", marks), where):
-            yield AnswerBox((x1 / 1024, y1 / 1024, x2 / 1024, y2 / 1024), _plain(label))
+            for x1, y1, x2, y2 in _fours(marks, _STEPS, where):
+                boxes.append(AnswerBox((x1, y1, x2, y2), _plain(label)))
+    else:
+        for marks, label in _PALIGEMMA.findall(text):
+            for y1, x1, y2, x2 in _fours(marks, 1024, where):
+                boxes.append(AnswerBox((x1, y1, x2, y2), _plain(label)))
+    if text.lower().count("<loc") != 4 * len(boxes) or (not boxes and _BOX_LIKE.search(text)):
+        raise InputError(
+            f"{where}: {text[:80]!r} seems to hold a box, but not as <loc0123>, <loc_123> or "
+            f'"{BOX_KEY}"; write it so'
+        )
+    return boxes
 
 
 def shares_of(box: Any, where: str) -> tuple[float, float, float, float]:
@@ -115,12 +124,15 @@ def shares_of(box: Any, where: str) -> tuple[float, float, float, float]:
     return x1, y1, x2, y2
 
 
-def _fours(texts: Sequence[str], where: str) -> list[tuple[float, ...]]:
-    """Return numbers in groups of four."""
-    if len(texts) % 4:
-        raise InputError(f"{where}: a box needs four location tokens, got {len(texts)}")
-    numbers = [float(text) for text in texts]
-    return [tuple(numbers[start : start + 4]) for start in range(0, len(numbers), 4)]
+def _fours(marks: str, steps: float, where: str) -> list[tuple[float, ...]]:
+    """Return the numbers of location tokens in groups of four, as shares of the image's sides."""
+    numbers = [int(number) for number in re.findall(r"\d+", marks)]
+    if len(numbers) % 4:
+        raise InputError(f"{where}: a box needs four location tokens, got {len(numbers)}")
+    if max(numbers) >= steps:
+        raise InputError(f"{where}: a location token is {max(numbers)}, of {steps:g} steps from 0")
+    shares = [number / steps for number in numbers]
+    return [tuple(shares[start : start + 4]) for start in range(0, len(shares), 4)]
 
 
 def _plain(label: str) -> str:

@@ -8,7 +8,7 @@ the image and the value. Where the values suggest another unit or format, it ask
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -152,15 +152,19 @@ def check_names(names: pd.Series, ids: pd.Series, where: str, places: pd.Series)
     )
 
 
-def near_ids(ids: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+def near_ids(ids: Iterable[str], known: Collection[str]) -> dict[str, str]:
     """Find ids that differ from a known id only in upper or lower case or in the file's ending.
 
+    Of several such known ids the first is given.
+
     Example:
-        >>> near_ids(["A.png", "b", "c"], ["a", "b"])
+        >>> near_ids(["A.png", "b", "c"], ["a", "b", "a.dcm"])
         {'A.png': 'a'}
     """
     members = set(known)
-    by_key = {_key(name): name for name in members}
+    by_key: dict[str, str] = {}
+    for name in known:
+        by_key.setdefault(_key(name), name)
     unknown = [name for name in ids if name not in members]
     return {name: by_key[_key(name)] for name in unknown if _key(name) in by_key}
 
@@ -221,7 +225,7 @@ def _require_columns(table: Any, where: str, columns: list[str]) -> None:
 def _check_ids(boxes: pd.Series, truth: pd.Series, image_ids: pd.Index) -> None:
     """Refuse tables whose ids are not in `image_ids`, and images that have two ids."""
     tables = (("boxes", boxes, truth), ("truth", truth, boxes))
-    evaluated = set(image_ids)
+    evaluated = list(image_ids)
     for name, own, _ in tables:
         own_ids = set(own)
         for wrong, right in near_ids(own.unique(), evaluated).items():

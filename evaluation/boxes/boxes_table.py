@@ -31,10 +31,9 @@ from cxr_compare.evaluation.boxes.read_boxes import (
     is_detector_output,
     read_boxes,
 )
-from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, texts_of
+from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, crowd_flags, texts_of
 from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 
-_SIDES = {"width": "float64", "height": "float64"}
 _COLUMNS = ("image_id", *EDGES, "score", "finding", "crowd")
 
 
@@ -75,7 +74,8 @@ def boxes_table(
         image_ids: Id of each image, in the order of the outputs. None is allowed for COCO results
             and DataFrames, because they name their images, and for Ultralytics results that hold
             the paths of their images; the file names without their endings are then the ids. If
-            these paths end in all `image_ids`, such as ``p1/0``, they decide and not the order.
+            these paths end with all `image_ids`, they decide and not the order; if they end with
+            some, these must be in the order of the outputs.
         box_format: Format of the boxes: ``xyxy`` (two corners), ``xywh`` (left, top, width, height)
             or ``cxcywh`` (centre, width, height). None takes the usual format: ``xywh`` for COCO's
             ``bbox``, the format that a DataFrame's column names or a torchvision ``BoundingBoxes``
@@ -118,7 +118,7 @@ def boxes_table(
     names = ColumnNames(box_form=box_format, box_order=order)
     numbered = None
     if class_names is not None:
-        numbered = dict(class_names if isinstance(class_names, Mapping) else enumerate(class_names))
+        numbered = _names_of_numbers(class_names)
     read = read_boxes(outputs, image_ids, names, where, ReadingAdvice(), numbered)
     if numbered is not None and "finding" in read.rows:
         read.rows["finding"] = _named_classes(read.rows, numbered, where)
@@ -154,8 +154,8 @@ def box_arguments(
 
     A DataFrame that already has the columns ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2`` is
     returned with its ids as texts and otherwise unchanged; all else that `boxes_table` reads is
-    converted. The column ``finding`` is removed unless both tables have it; with `one_class`, a
-    table that names several classes is refused. If no ids are given, the two lists must hold one
+    converted. With `one_class`, tables of several classes are refused; the column ``finding`` is
+    removed then, and where one table lacks it. If no ids are given, the two lists must hold one
     output for each image in the same order, and the positions become the ids. `check_arguments`
     says what else raises InputError.
     """
@@ -171,7 +171,7 @@ def box_tables(boxes: Any, truth: Any, image_ids: Any, *, one_class: bool = True
     true = _as_table(truth, ids, "truth")
     if one_class:
         _require_one_class(predicted, true)
-    if "finding" not in predicted or "finding" not in true:  # classes of one table compare nothing
+    if one_class or "finding" not in predicted or "finding" not in true:  # nothing to compare
         predicted = predicted.drop(columns="finding", errors="ignore")
         true = true.drop(columns="finding", errors="ignore")
     return BoxArguments(predicted, true, ids)
@@ -201,14 +201,18 @@ def _warn(note: str, where: str) -> None:
 
 
 def _as_table(value: Any, ids: pd.Index, where: str) -> pd.DataFrame:
-    if isinstance(value, pd.DataFrame) and {"image_id", *EDGES} <= set(value.columns):
+    is_table = isinstance(value, pd.DataFrame) and value.columns.is_unique
+    if is_table and {"image_id", *EDGES} <= set(value.columns):
         if where == "boxes" and all(map(pd.api.types.is_numeric_dtype, value[EDGES].dtypes)):
             value, note = without_empty_boxes(value)
             _warn(note, where)
         if "finding" not in value:
             used = [name for name in ("image_id", *EDGES, "score") if name in value]
             kind = class_column(value.drop(columns=used))
-            value = value if kind is None else value.assign(finding=value[kind].astype(str))
+            value = value if kind is None else value.assign(finding=texts_of(value[kind]).array)
+        crowds = crowd_flags(value, where)
+        if crowds is not None:
+            value = value.assign(crowd=crowds)
         has_text_ids = value["image_id"].dtype == TEXT
         return value if has_text_ids else value.assign(image_id=value["image_id"].astype(TEXT))
     return _checked(read_boxes(value, ids, ColumnNames(), where, ReadingAdvice()))
@@ -218,7 +222,11 @@ def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:
     """Refuse boxes of several classes, which a metric of one class would mix."""
     classes: set[str] = set()
     for where, table in (("boxes", boxes), ("truth", truth)):
-        kinds = sorted(map(str, table["finding"].dropna().unique())) if "finding" in table else []
+        named = table["finding"].dropna() if "finding" in table else table["image_id"].iloc[:0]
+        if 0 < len(named) < len(table):
+            row = table.index[int(table["finding"].isna().to_numpy().argmax())]
+            raise InputError(f"{where}: row {row}: its class is missing, others have one; add it")
+        kinds = sorted(map(str, named.unique()))
         if len(kinds) > 1:
             raise InputError(
                 f"{where}: has boxes of {len(kinds)} classes ({', '.join(kinds[:5])}), and this is "
@@ -232,8 +240,24 @@ def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:
         )
 
 
+def _names_of_numbers(class_names: Any) -> dict[Any, Any]:
+    """Return the names of class numbers by number, without numbers that have no name."""
+    names: dict[Any, Any] = {}
+    if isinstance(class_names, Mapping | pd.Series):
+        names = dict(class_names)
+    elif isinstance(class_names, Iterable) and not isinstance(class_names, str):
+        names = dict(enumerate(class_names))
+    numbers = pd.to_numeric(pd.Series([*names], dtype=object), errors="coerce")
+    if not names or numbers.isna().any():
+        raise InputError(
+            f"class_names: {class_names!r}; give a list of names from class 0, or a dictionary of "
+            "names by number"
+        )
+    return {number: name for number, name in names.items() if not pd.isna(name)}
+
+
 def _named_classes(table: pd.DataFrame, names: Mapping[int, str], where: str) -> pd.Series:
-    texts = {str(number): str(name) for number, name in names.items()}
+    texts = dict(zip(texts_of(list(names)), map(str, names.values()), strict=True))
     unknown = ~is_member(table["finding"], [*texts, *texts.values()])
     if unknown.any():
         row = table.iloc[int(unknown.argmax())]
@@ -248,18 +272,40 @@ def _sizes_of(
     table: pd.DataFrame, image_sizes: Mapping[Any, tuple[float, float]] | pd.DataFrame
 ) -> np.ndarray:
     """Return width and height in px of the image of each row, ``(N, 2)``; NaN where unknown."""
+    sizes_of_ids: list[Any]
     if isinstance(image_sizes, pd.DataFrame):
         missing = [c for c in ("image_id", "width", "height") if c not in image_sizes]
         if missing:
             raise InputError(f"image_sizes: column '{missing[0]}' is missing")
-        frame = image_sizes.astype(_SIDES)
+        frame = image_sizes[["image_id", "width", "height"]].drop_duplicates()
         ids = frame["image_id"].tolist()
-        sides = frame[["width", "height"]].to_numpy()
+        sizes_of_ids = frame[["width", "height"]].astype(object).to_numpy().tolist()
+    elif isinstance(image_sizes, Mapping):
+        ids = list(image_sizes)
+        sizes_of_ids = list(image_sizes.values())
     else:
-        ids = list(image_sizes.keys())
-        sides = np.asarray([image_sizes[name] for name in ids], dtype=np.float64).reshape(-1, 2)
+        kind = type(image_sizes).__name__
+        raise InputError(f"image_sizes: expected a dictionary by image id, got {kind}")
+    sides = np.array([_sides(*item) for item in zip(ids, sizes_of_ids, strict=True)]).reshape(-1, 2)
     sized = pd.Index(texts_of(ids))
+    if not sized.is_unique:
+        twice = sized[sized.duplicated()][0]
+        raise InputError(f"image_sizes: image '{twice}' has two sizes; give one")
     rows = positions(table["image_id"], sized)
     sizes = np.full((len(table), 2), np.nan)
     sizes[rows >= 0] = sides[rows[rows >= 0]]
     return sizes
+
+
+def _sides(image: Any, size: Any) -> tuple[float, float]:
+    """Return width and height of an image in px; NaN where a size is missing."""
+    try:
+        width, height = (np.nan if pd.isna(side) else float(side) for side in size)
+    except (TypeError, ValueError):
+        width = height = 0.0
+    if any(side <= 0 or np.isinf(side) for side in (width, height)):
+        raise InputError(
+            f"image_sizes: image {image!r} has {size!r}; give its width and height in px (the "
+            "shape of an array begins with the height)"
+        )
+    return width, height

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, Hit, LesionHits, find_lesions
@@ -139,6 +140,8 @@ def froc(
         >>> curve.false_positives_per_image.tolist(), curve.sensitivity.tolist()
         ([0.0, 0.5, 0.5], [0.0, 1.0, 1.0])
     """
+    if hit not in HIT_RULES:
+        raise InputError(f"hit: {hit!r} is unknown; choose {', '.join(HIT_RULES)}")
     boxes, truth, ids = box_arguments(boxes, truth, image_ids)
     return froc_curve(find_lesions(pair_boxes(boxes, truth, ids), HIT_RULES[hit]))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.boxes.matching import BoxPairs, pair_boxes
@@ -41,12 +42,13 @@ def iobb(
         image_ids: Ids of all images that are evaluated, with and without boxes, each once. None is
             allowed if `boxes` and `truth` are lists that hold one output for each image, in the
             same order.
-        cut: A box is called if its score is equal to this value or higher.
+        cut: A box is called if its score is equal to this value, in [0, 1], or higher.
 
     Returns:
         ``accuracy_10``, ``accuracy_25`` and ``accuracy_50``: the share of the true boxes that are
         found at each IoBB threshold, None without a true box; then ``false_positives_10``,
-        ``false_positives_25`` and ``false_positives_50``: false positives per image.
+        ``false_positives_25`` and ``false_positives_50``: false positives per image, None without
+        an image.
 
     Raises:
         InputError: A box or a score is invalid, an id in `image_ids` repeats, no image of a table
@@ -65,6 +67,9 @@ def iobb(
         >>> figures["accuracy_25"], figures["accuracy_50"], figures["false_positives_50"]
         (1.0, 0.0, 1.0)
     """
+    cut = float(cut)
+    if not 0 <= cut <= 1:
+        raise InputError(f"cut: {cut} is no score; give a number in [0, 1]")
     boxes, truth, ids = box_arguments(boxes, truth, image_ids)
     pairs = pair_boxes(boxes, truth, ids)
     shares = _iobb(pairs)
@@ -80,7 +85,7 @@ def iobb(
         n_false = int((is_called & (highest < threshold)).sum())
         percent = f"{100 * threshold:.0f}"
         accuracy[f"accuracy_{percent}"] = n_found / n_lesions if n_lesions else None
-        false[f"false_positives_{percent}"] = n_false / len(ids)
+        false[f"false_positives_{percent}"] = n_false / len(ids) if len(ids) else None
     return accuracy | false
 
 

@@ -16,10 +16,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES, Boxes, box_iou
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import positions
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
-from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.arrays import Floats, as_array
 
 MAX_BOXES = 100
 """Largest number of predicted boxes of an image that count; these are the most confident ones."""
@@ -253,8 +254,13 @@ def match_boxes(
         >>> metrics.match_boxes(predicted, truth, ["a"], [0.5, 0.75, 0.8]).hit.tolist()
         [[True, True, False]]
     """
+    thresholds = np.asarray(as_array(iou_thresholds), dtype=np.float64)
+    if thresholds.ndim != 1 or not ((thresholds > 0) & (thresholds <= 1)).all():
+        raise InputError(
+            f"iou_thresholds: {iou_thresholds!r}; give a list of numbers in (0, 1], such as [0.5]"
+        )
     boxes, truth, ids = box_arguments(boxes, truth, image_ids)
-    return match_pairs(pair_boxes(boxes, truth, ids), iou_thresholds)
+    return match_pairs(pair_boxes(boxes, truth, ids), thresholds)
 
 
 def match_pairs(

@@ -6,7 +6,8 @@ attributes and keys, and turns a tensor on any device into an array with the ten
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
@@ -124,9 +125,13 @@ def boxes_in_px(
 
 def positive_scale(scale: float) -> float:
     """Return a scale of boxes as a number; raise InputError unless it is positive and finite."""
-    if not (np.isfinite(scale) and scale > 0):
+    try:
+        factor = float(scale)
+    except (TypeError, ValueError):
+        factor = np.nan
+    if not (np.isfinite(factor) and factor > 0):
         raise InputError(f"scale: {scale} is no positive number, such as 2.0")
-    return float(scale)
+    return factor
 
 
 def read_coco(
@@ -147,17 +152,18 @@ def read_coco(
             [_score(entry["score"], f"{where}: entry {row}") for row, entry in enumerate(entries)],
             dtype=np.float64,
         )
+    places = [f"entry {number}" for number in range(len(entries))]
     for key in ("file_name", "category_name"):
         if entries and all(key in entry for entry in entries):
             rows[key] = texts_of([entry[key] for entry in entries])
-    if any("category_id" in entry for entry in entries):
-        rows["category"] = texts_of([entry.get("category_id", 1) for entry in entries])
+    if _all_have("category_id", entries, where):
+        rows["category"] = _classes([entry["category_id"] for entry in entries], places, where)
     named = next((key for key in ("category_name", "category") if key in rows), None)
     if named is not None:
         rows["finding"] = rows[named]
     if any("iscrowd" in entry for entry in entries):
         rows["crowd"] = [bool(entry.get("iscrowd", 0)) for entry in entries]
-    rows["place"] = pd.Series([f"entry {number}" for number in range(len(entries))], dtype=TEXT)
+    rows["place"] = pd.Series(places, dtype=TEXT)
     return ReadTable(
         rows,
         reading=reading,
@@ -172,19 +178,28 @@ def _read_answer_entries(entries: list[Any], where: str) -> ReadTable:
     rows = []
     for number, entry in enumerate(entries):
         place = f"entry {number}"
-        if BOX_KEY not in entry or entry.get("image_id") is None:
+        if BOX_KEY not in entry or pd.isna(entry.get("image_id")):
             raise InputError(f"{where}: {place} needs image_id and {BOX_KEY} of four numbers")
         corners = shares_of(entry[BOX_KEY], f"{where}: {place}")
         rows.append((entry["image_id"], *corners, place))
     table = pd.DataFrame(rows, columns=["image_id", *EDGES, "place"]).astype({"place": TEXT})
     table["image_id"] = texts_of(table["image_id"].tolist())
     if _all_have("label", entries, where):
-        table["finding"] = texts_of([entry["label"] for entry in entries])
+        labels = [entry["label"] for entry in entries]
+        table["finding"] = _classes(labels, table["place"].tolist(), where)
     if _all_have("score", entries, where):
         table["score"] = [
             _score(entry["score"], f"{where}: entry {row}") for row, entry in enumerate(entries)
         ]
     return ReadTable(table, reading=BoxReading(unit="share", stated=True), where=where)
+
+
+def _classes(values: Collection[Any], places: Sequence[str], where: str) -> pd.Series:
+    """Return classes as texts; raise InputError for a missing one."""
+    missing = [number for number, value in enumerate(values) if pd.isna(value)]
+    if missing:
+        raise InputError(f"{where}: {places[missing[0]]}: the class is missing; fill it in")
+    return texts_of(values)
 
 
 def _all_have(key: str, entries: list[Any], where: str) -> bool:
@@ -209,7 +224,7 @@ def _boxes_and_images(entries: list[Any], where: str) -> tuple[list[Any], list[A
     for number, entry in enumerate(entries):
         try:
             box = four_numbers(entry["bbox"])
-            if box is None or np.isnan(box).any():
+            if box is None or np.isnan(box).any() or pd.isna(entry["image_id"]):
                 raise ValueError
             boxes.append(box)
             images.append(entry["image_id"])
@@ -251,7 +266,7 @@ def _read_outputs(images: list[Any], ids: list[str], names: ColumnNames, where: 
             )
         if of_filled and not without:
             cells = np.concatenate(of_filled)
-            rows[column] = cells if column == "score" else pd.Series(cells, dtype=TEXT)
+            rows[column] = cells if column == "score" else _classes(cells, places, where)
     if rows.empty and "score" not in rows:
         rows["score"] = np.zeros(0)
     rows["place"] = pd.Series(places, dtype=TEXT)
@@ -282,7 +297,10 @@ def index_of_ids(image_ids: Any) -> pd.Index:
     """Return image ids as texts; raise InputError for one text, no sequence or a missing id."""
     if isinstance(image_ids, str):
         raise InputError(f"image_ids: {image_ids!r} is one text; give a sequence of image ids")
-    if isinstance(image_ids, pd.Index) and image_ids.dtype == TEXT:
+    if isinstance(image_ids, AbstractSet | pd.DataFrame):
+        kind = type(image_ids).__name__
+        raise InputError(f"image_ids: a {kind} has no order of ids; give a list, or one column")
+    if isinstance(image_ids, pd.Index) and image_ids.dtype == TEXT and not image_ids.hasnans:
         return image_ids
     try:
         names = list(image_ids)
@@ -296,9 +314,9 @@ def index_of_ids(image_ids: Any) -> pd.Index:
 
 
 def _ids_of_outputs(images: list[Any], ids: pd.Index | None, where: str) -> list[str]:
-    files = [image.path for image in images if isinstance(getattr(image, "path", None), str)]
+    files = [getattr(image, "path", None) for image in images]
     if ids is None:
-        if len(files) < len(images):
+        if not all(isinstance(file, str) for file in files):
             raise InputError(
                 "image_ids: missing; give the id of each image, in the order of the outputs"
             )
@@ -312,27 +330,26 @@ def _ids_of_outputs(images: list[Any], ids: pd.Index | None, where: str) -> list
         raise InputError(
             f"image_ids: '{ids[ids.duplicated()][0]}' appears more than once; give each image once"
         )
-    named = _ids_of_paths(files if len(files) == len(ids) else [], ids)
+    ends = [_ends_of_path(file) if isinstance(file, str) else [] for file in files]
+    near = near_ids({end for of_file in ends for end in of_file}, ids)
+    near |= dict(zip(ids, ids, strict=True))
+    named = [next((near[end] for end in of_file if end in near), None) for of_file in ends]
     if set(named) == set(ids):  # the files name the images, in an order of their own
-        return named
-    for number, (name, image_id) in enumerate(zip(named, ids, strict=False)):
-        if name and name != image_id:
+        return [str(name) for name in named]
+    for number, (name, image) in enumerate(zip(named, ids, strict=True)):
+        if name not in (None, image):
             raise InputError(
-                f"{where}[{number}]: its path names image '{name}', and image_ids has '{image_id}' "
-                "there; give the ids of all files, or the ids in the order of the outputs"
+                f"{where}[{number}]: is of file {files[number]!r}, and image_ids has '{image}' in "
+                "its position; give the ids in the order of the outputs"
             )
     return [str(name) for name in ids]
 
 
-def _ids_of_paths(files: Sequence[str], ids: pd.Index) -> list[str]:
-    """Return the id that is the longest end of each path, but for case and the ending, else ""."""
-    names = []
-    for file in files:
-        parts = file.replace("\\", "/").split("/")
-        names.append(["/".join(parts[start:]) for start in range(len(parts))])
-    ends = [end for of_file in names for end in of_file]
-    near = {**near_ids(ends, ids), **{name: name for name in ids}}
-    return [next((near[end] for end in of_file if end in near), "") for of_file in names]
+def _ends_of_path(file: str) -> list[str]:
+    """Return a path without the file's suffix, whole and without ever more folders."""
+    *folders, _ = file.replace("\\", "/").split("/")
+    parts = [*folders, file_stem(file)]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def _is_detections(output: Any) -> bool:

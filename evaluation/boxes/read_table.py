@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,6 +154,25 @@ def as_numbers(table: pd.DataFrame, column: str, where: str) -> pd.Series:
     return numbers
 
 
+_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+
+
+def crowd_flags(frame: pd.DataFrame, where: str) -> np.ndarray | None:
+    """Return True for the rows that are COCO's crowds, ``(N,)``; None without such a column."""
+    column = next((name for name in ("crowd", "iscrowd") if name in frame), None)
+    if column is None:
+        return None
+    cells = frame[column]
+    flags = cells.astype(str).str.lower().map(_FLAGS).mask(cells.isna(), False)
+    unknown = flags.isna().to_numpy()
+    if unknown.any():
+        row = int(unknown.argmax())
+        raise InputError(
+            f"{where}: row {frame.index[row]}: {column}={cells.iloc[row]!r} is neither 0 nor 1"
+        )
+    return flags.to_numpy(bool)
+
+
 def file_stem(name: Any) -> str:
     r"""Return the name of a file without folders (Linux or Windows) and without its suffix.
 
@@ -166,7 +185,7 @@ def file_stem(name: Any) -> str:
     return file[:dot] if 0 < dot < len(file) - 1 else file
 
 
-def texts_of(values: Sequence[Any]) -> pd.Series:
+def texts_of(values: Iterable[Any]) -> pd.Series:
     """Return ids or classes as texts; 1.0, as pandas and JavaScript write it, is 1."""
     return pd.Series([_text(value) for value in values], dtype=TEXT)
 

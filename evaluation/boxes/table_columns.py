@@ -23,7 +23,13 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.answer_texts import answer_columns, read_answers
 from cxr_compare.evaluation.boxes.box_checks import refuse_box_texts
 from cxr_compare.evaluation.boxes.prediction_strings import read_prediction_strings, string_columns
-from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, as_numbers
+from cxr_compare.evaluation.boxes.read_table import (
+    ColumnNames,
+    ReadTable,
+    as_numbers,
+    crowd_flags,
+    texts_of,
+)
 from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 
 _MOST_UNUSED = 10  # largest number of unused columns that a note lists
@@ -104,8 +110,9 @@ def read_frame(
         form, _ = _FORMS[tuple(box)]
         values = np.column_stack([cells[column] for column in box.values()]).reshape(-1, 4)
         rows[EDGES], read.reading = names.corners(values, form, stated=form != "xyxy")
-        if of_boxes and "crowd" in frame:
-            rows["crowd"] = frame["crowd"].to_numpy()
+        crowds = crowd_flags(frame, where) if of_boxes else None
+        if crowds is not None:
+            rows["crowd"] = crowds
     elif not (names.score_is_named or names.score != ColumnNames.score or columns.finding):
         read.score_column = str(score)
         read.classes = _columns_of_two_classes(frame, columns)
@@ -120,13 +127,18 @@ def _named_rows(
     for meaning, column in (("image_id", columns.image), ("finding", columns.finding)):
         if column is None:
             continue
-        missing = frame[column].isna().to_numpy()
-        if missing.any():
-            also = class_advice if meaning == "finding" else ""
-            row = rows["place"][int(missing.argmax())]
-            raise InputError(f"{where}: {row}: {column} is missing; fill it in{also}")
-        rows[meaning] = frame[column].astype(str).astype(TEXT).to_numpy()
+        _refuse_missing(frame, column, where, class_advice if meaning == "finding" else "")
+        is_class = meaning == "finding"
+        cells = texts_of(frame[column]) if is_class else frame[column].astype(str).astype(TEXT)
+        rows[meaning] = cells.to_numpy()
     return rows
+
+
+def _refuse_missing(frame: pd.DataFrame, column: str, where: str, advice: str = "") -> None:
+    missing = _are_blank(frame[[column]]).to_numpy().any(axis=1)
+    if missing.any():
+        row = frame.index[int(missing.argmax())]
+        raise InputError(f"{where}: row {row}: {column} is missing; fill it in{advice}")
 
 
 def _read_texts(
@@ -135,10 +147,14 @@ def _read_texts(
     """Read a table with all boxes of an image in one cell; None for any other table."""
     of_strings = string_columns([*frame.columns], names.image)
     if of_strings is not None:
+        _refuse_missing(frame, of_strings[0], where)
         return read_prediction_strings(frame, of_strings, names, where, class_names)
     has_boxes = bool(box_columns([*frame.columns]))
     of_answers = None if has_boxes else answer_columns(frame, names.image)
-    return None if of_answers is None else read_answers(frame, of_answers, where)
+    if of_answers is None:
+        return None
+    _refuse_missing(frame, of_answers[0], where)
+    return read_answers(frame, of_answers, where)
 
 
 @dataclass(frozen=True)

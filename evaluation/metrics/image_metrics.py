@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.metrics.metric import Counts
 from cxr_compare.evaluation.metrics.registry import METRICS
@@ -34,7 +35,7 @@ def confusion_counts(
         ``tn`` (label 0, called negative) and ``fn`` (label 1, called negative).
 
     Raises:
-        InputError: Labels or scores are not one valid value per image.
+        InputError: Labels or scores are not one valid value per image, or the threshold is NaN.
 
     Example:
         >>> from cxr_compare import metrics
@@ -42,6 +43,9 @@ def confusion_counts(
         {'tp': 1, 'fp': 0, 'tn': 1, 'fn': 1}
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
+    threshold = float(threshold)
+    if np.isnan(threshold):
+        raise InputError("threshold: nan is no score; give the score from which on is positive")
     called = is_positive(scores, threshold)
     return {
         "tp": int((called & truth).sum()),

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.text import TEXT
 
 Floats = npt.NDArray[np.float64]
 """Array of float64 of any shape."""
@@ -59,6 +60,20 @@ def check_truth_and_scores(
         row = infinite_rows[0]
         raise InputError(f"y_score must be finite; row {row} is {scores[row]}")
     return truth.astype(bool), scores
+
+
+def patient_names(patients: Any, n_images: int) -> npt.NDArray[np.str_]:
+    """Return the patient of each image as texts; InputError if they are not one for each image."""
+    names = as_array(patients)
+    if names.shape != (n_images,):
+        raise InputError(
+            f"patients: has {names.size} names for {counted(n_images, 'image')}; give one for each"
+        )
+    missing = pd.isna(names)
+    if missing.any():
+        row = int(missing.argmax())
+        raise InputError(f"patients: row {row} is missing; fill it in, or leave patients out")
+    return pd.Series(names).astype(TEXT).to_numpy(dtype=str)
 
 
 def align_series(values: pd.Series, reference: pd.Series, name: str, to: str) -> pd.Series:

@@ -24,7 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers, check_truth_and_scores
+from cxr_compare.evaluation.statistics.arrays import (
+    Floats,
+    Integers,
+    check_truth_and_scores,
+    patient_names,
+)
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.clustered_variance import (
@@ -380,7 +385,8 @@ def auroc_difference(
         detectable difference; None if all labels are 0 or all are 1.
 
     Raises:
-        InputError: A label is neither 0 nor 1, a score is not finite, or the lengths differ.
+        InputError: A label is neither 0 nor 1, a score is not finite, a patient is missing, or the
+            lengths differ.
 
     Source:
         Obuchowski 1997; DeLong, DeLong and Clarke-Pearson 1988.
@@ -394,7 +400,8 @@ def auroc_difference(
     """
     valid_first = check_truth_and_scores(y_true, first)
     valid_second = check_truth_and_scores(y_true, second)
-    names = np.arange(len(valid_first[0])) if patients is None else patients
+    n_images = len(valid_first[0])
+    names = np.arange(n_images) if patients is None else patient_names(patients, n_images)
     clusters, n_clusters = cluster_index(names)
     first_parts = auroc_parts(*valid_first, clusters, n_clusters)
     second_parts = auroc_parts(*valid_second, clusters, n_clusters)

@@ -162,6 +162,7 @@ def test_it_prints_one_line_and_a_table():
         ("auroc", {"patients": ["a"]}, "patients: "),
         ("auroc", {"patients": ["a", None, "b"]}, "patients: row 1"),
         ("auroc", {"image_ids": ["a", "a", "b"]}, "'a'"),
+        ("auroc", {"image_ids": ["a", None, "b"]}, "image_ids: number 1"),
         ("ap50", {}, "image_ids"),
         ("threshold", {}, "cxr_compare.compare gives it"),
     ],
@@ -169,6 +170,17 @@ def test_it_prints_one_line_and_a_table():
 def test_what_cannot_be_computed_is_refused(metric, options, says):
     with pytest.raises(InputError, match=says):
         metrics.estimate(metric, [0, 1, 1], [0.1, 0.4, 0.3], **options)
+
+
+@pytest.mark.parametrize("patients", [["a", None, "a"], ["a"], "abc", [["a"], ["b"], ["c"]]])
+def test_a_difference_needs_one_patient_for_each_image(patients):
+    with pytest.raises(InputError, match="patients: "):
+        metrics.auroc_difference([0, 1, 1], [0.1, 0.4, 0.3], [0.3, 0.1, 0.2], patients)
+
+
+def test_a_threshold_that_is_no_number_is_refused():
+    with pytest.raises(InputError, match="threshold"):
+        metrics.confusion_counts([0, 1], [0.1, 0.4], threshold=np.nan)
 
 
 def test_logits_are_no_probabilities():

@@ -62,6 +62,10 @@ def test_crowds_are_ignored_as_by_pycocotools(seed):
     assert figures["ap50"] == pytest.approx(expected[0], abs=1e-12)
     assert figures["ap"] == pytest.approx(expected.mean(), abs=1e-12)
     assert figures != average_precision(boxes, truth.drop(columns="crowd"), ids)
+    as_text = truth.assign(crowd=truth["crowd"].astype(int).astype(str))
+    as_named_by_coco = truth.rename(columns={"crowd": "iscrowd"})
+    for same in (as_text, as_named_by_coco):
+        assert average_precision(boxes, same, ids) == figures
     with pytest.raises(InputError, match="crowd"):
         froc(boxes, truth, ids)
 

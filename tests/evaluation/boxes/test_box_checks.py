@@ -12,6 +12,7 @@ from cxr_compare.data_prep.contracts.box_check import check_predictions
 from cxr_compare.data_prep.contracts.box_readings import BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.boxes.box_checks import near_ids
 
 IDS = [f"image-{number}" for number in range(10)]
 METRICS = {
@@ -149,3 +150,9 @@ def test_boxes_that_reach_a_little_beyond_are_left_to_be_clipped():
         check_predictions(far, BoxReading(where="boxes"), sizes)
     unknown = np.full((10, 2), np.nan)
     assert len(check_predictions(far, BoxReading(where="boxes"), unknown)[0]) == 10
+
+
+def test_of_two_near_ids_the_first_is_named():
+    names = [f"{letter}.png" for letter in "abcdefgh"]
+    known = [*names, *(name.replace("png", "dcm") for name in names)]
+    assert list(near_ids("ABCDEFGH", known).values()) == names

@@ -77,6 +77,25 @@ def test_dicts_of_torchvision_and_torchmetrics_become_a_table(dtype):
     assert set(named["finding"]) == {"opacity"}
 
 
+def test_class_numbers_with_a_point_are_the_same_classes():
+    outputs = [{"boxes": torch.tensor([[1.0, 2, 3, 4]]), "labels": torch.tensor([1.0])}]
+    frame = boxes_table(outputs, ["a"])
+    assert frame["finding"].tolist() == ["1"]
+    frame = frame.assign(finding=[1.0])
+    for boxes in (outputs, frame):
+        assert boxes_table(boxes, ["a"], class_names=["x", "y"])["finding"].tolist() == ["y"]
+    assert boxes_table(outputs, ["a"], class_names={1.0: "y"})["finding"].tolist() == ["y"]
+
+
+def test_names_of_classes_are_by_number():
+    outputs = [{"boxes": [[1, 2, 3, 4]], "labels": [1]}]
+    by_index = pd.Series(["x", "y"], index=[1, 2])
+    assert boxes_table(outputs, ["a"], class_names=by_index)["finding"].tolist() == ["x"]
+    for names in ("opacity", {"opacity": 1}, [None, None], 2):
+        with pytest.raises(InputError, match="class"):
+            boxes_table(outputs, ["a"], class_names=names)
+
+
 def test_tensors_that_need_gradients_become_a_table():
     outputs = torchvision_outputs()
     for output in outputs:
@@ -135,6 +154,16 @@ def test_files_of_ultralytics_decide_where_the_ids_are_in_another_order():
     pd.testing.assert_frame_equal(table[COLUMNS], expected, check_dtype=False)
 
 
+def test_files_of_ultralytics_that_contradict_the_ids_are_refused_and_folders_count():
+    results = ultralytics_results()
+    with pytest.raises(InputError, match=r"outputs\[1\].*b\.png"):
+        boxes_table(results, ["b", "z", "c"])
+    for result, folder in zip(results, "xyz", strict=True):
+        result.path = f"/images/{folder}/view1.png"
+    table = boxes_table(results, ["z/view1.png", "x/view1.png", "y/view1.png"])
+    assert table["image_id"].tolist() == ["x/view1.png", "x/view1.png", "z/view1.png"]
+
+
 def test_results_of_ultralytics_are_named_by_their_files_or_by_ids():
     table = boxes_table(ultralytics_results())
     assert_expected(table)
@@ -186,6 +215,24 @@ def test_shares_become_px_with_the_sizes_of_the_images():
     assert_expected(boxes_table(shares, image_sizes=frame, in_shares=True))
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"a": (100, 100), "b": (100, 200, 3)},
+        {"a": (100, 100), "b": 100},
+        {"a": (100, 100), "b": (100, 0)},
+        {"a": (100, 100), "b": (90, 90), 2: (50, 50), "2": (60, 60)},
+        pd.DataFrame({"image_id": ["a", "b"], "width": [100, "wide"], "height": 100}),
+        pd.DataFrame({"image_id": ["a", "b", "b"], "width": [100, 100, 90], "height": 100}),
+        [(100, 100)],
+    ],
+)
+def test_a_size_that_is_not_one_width_and_height_is_refused(sizes):
+    outputs = [{"boxes": [[0.1, 0.2, 0.3, 0.4]]}] * 2
+    with pytest.raises(InputError, match="image_sizes"):
+        boxes_table(outputs, ["a", "b"], image_sizes=sizes, in_shares=True)
+
+
 @pytest.mark.parametrize("form", ["xyxy", "xywh"])
 def test_boxes_with_y_before_x_are_turned_as_the_user_says(form):
     outputs = torchvision_outputs()
@@ -223,6 +270,23 @@ def test_box_metrics_take_outputs_of_libraries_and_any_sequence_of_ids(metric):
     for boxes, ids in zip(of_libraries, sequences, strict=True):
         assert plain(metric(boxes, drawn, ids)) == plain(expected)
     assert plain(metric(EXPECTED, truth, IDS)) == plain(expected)
+
+
+@pytest.mark.parametrize(
+    ("metric", "argument"),
+    [
+        (metrics.froc, {"hit": "center"}),
+        (metrics.iobb, {"cut": 50}),
+        (metrics.iobb, {"cut": np.nan}),
+        (metrics.match_boxes, {"iou_thresholds": [50]}),
+        (metrics.match_boxes, {"iou_thresholds": [0.0]}),
+        (metrics.match_boxes, {"iou_thresholds": 0.5}),
+    ],
+)
+def test_an_argument_that_would_match_nothing_or_everything_is_refused(metric, argument):
+    [name] = argument
+    with pytest.raises(InputError, match=name):
+        metric(EXPECTED, EXPECTED.drop(columns="score"), IDS, **argument)
 
 
 def test_average_precision_of_torchmetrics_inputs_is_that_of_torchmetrics():
@@ -265,6 +329,19 @@ def with_first(key: str, value: Any) -> list[dict[str, Any]]:
         ([{"image_id": 1, "bbox": [1, 2, 3]}], None, "entry 0 needs image_id and bbox"),
         (pd.DataFrame({"name": ["a"]}), None, "'image_id'"),
         ({"image_id": ["a"]}, None, "dict of image_id"),
+        (torchvision_outputs(), set(IDS), "set"),
+        (torchvision_outputs(), pd.Index(["a", None, "c"], dtype="str"), "number 1"),
+        (with_first("labels", [1, None]), IDS, "number 0, box 1: the class is missing"),
+        ([{"image_id": 1, "bbox": [1, 2, 3, 4], "category_id": 2},
+          {"image_id": 1, "bbox": [1, 2, 3, 4]}], None, "entry 1 has no category_id"),
+        (EXPECTED.assign(crowd="few"), None, "row 0: crowd='few'"),
+        (EXPECTED.assign(image_id=["a", " ", "c"]), None, "row 1: image_id is missing"),
+        ([{"image_id": None, "bbox": [1, 2, 3, 4]}], None, "entry 0 needs image_id"),
+        (pd.DataFrame({"patientId": ["a", None], "PredictionString": "0.5 1 2 3 4"}), None,
+         "row 1: patientId is missing"),
+        (pd.DataFrame({"image_id": ["a", None], "answer": "<loc0001><loc0002><loc0003><loc0004>"}),
+         None, "row 1: image_id is missing"),
+        (EXPECTED.assign(score="high"), None, "row 0, image 'a': score='high' is no number"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_by_output_image_and_value(outputs, ids, says):
@@ -280,6 +357,17 @@ def test_coco_results_that_look_like_corners_need_a_stated_format():
         boxes_table(corners)
     assert boxes_table(corners, box_format="xyxy")["x2"].tolist() == [300 + n for n in range(12)]
     assert boxes_table(corners, box_format="xywh")["x2"].iloc[0] == 400
+
+
+def test_classes_that_differ_in_spelling_alone_give_the_figure_without_a_warning(recwarn):
+    found = EXPECTED.assign(finding="Mass")
+    truth = EXPECTED.drop(columns="score")
+    figures = metrics.box_average_precision(found, truth.assign(finding="mass"), IDS)
+    assert figures == metrics.box_average_precision(EXPECTED, truth, IDS)
+    assert not recwarn.list
+    found.loc[1, "finding"] = None
+    with pytest.raises(InputError, match="row 1"):
+        metrics.box_average_precision(found, truth.assign(finding="mass"), IDS)
 
 
 def test_boxes_of_several_classes_give_no_figure_of_one_class():

@@ -50,3 +50,7 @@ LESION = ("a", 0, 0, 10, 10)
 def test_iobb_of_one_box_or_none(box, lesions, accuracy, false):
     figures = iobb(table(box, "score"), table(lesions), ["a"], cut=0.5)
     assert list(figures.values()) == [accuracy] * 3 + [false] * 3
+
+
+def test_without_an_image_no_figure_is_defined():
+    assert set(iobb([], [], [], cut=0.5).values()) == {None}

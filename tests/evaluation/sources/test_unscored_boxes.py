@@ -194,9 +194,15 @@ def test_the_format_of_an_answer_says_what_its_numbers_mean(drawn, alone, kind):
         '[{"box_2d": [1, 2, 3]}]',
         '[{"box_2d": [0, 0, 1200, 9]}]',
         '[{"box_2d": [0, 0, 9, 9]}',
+        '[{"bbox_2d": [0, 0, 9, 9]}]',
+        "<loc10><loc20><loc300><loc400> opacity",
+        "<loc0000><loc0000><loc0009><loc1024> opacity",
+        "<loc0000><loc0000><loc0009><loc0009> opacity <loc5>",
+        "opacity <box>(10,20),(30,40)</box>",
+        "opacity at [10, 20, 30, 40]",
     ],
 )
-def test_half_a_box_of_an_answer_is_refused(drawn, answer):
+def test_a_box_of_an_answer_that_is_not_understood_is_refused(drawn, answer):
     truth = drawn[0]
     answers = truth[["image_id"]].assign(answer=["<loc0000><loc0000><loc0009><loc0009>"] * 120)
     answers.loc[5, "answer"] = answer
