@@ -55,7 +55,7 @@ from cxr_compare.evaluation.verdict.cautions import (
     shortcut_notes,
 )
 from cxr_compare.evaluation.verdict.score_checks import score_notes
-from cxr_compare.evaluation.verdict.unequal_recipes import OF_ONE_RECIPE, unequal_conditions
+from cxr_compare.evaluation.verdict.unequal_recipes import conditions_of_other_recipes
 
 
 @dataclass(frozen=True)
@@ -426,14 +426,13 @@ def _check_seeds(name: str, members: Sequence[System]) -> None:
             f"{members[0].source}: the seeds of {name} are not of one kind "
             f"({' and '.join(sorted(kinds))}); compare them as two systems"
         )
-    unequal = unequal_conditions({str(member.source): member.facts.record for member in members})
-    for condition, values in unequal.items():
-        if condition not in OF_ONE_RECIPE:
-            differ = "; ".join(f"{source}: {text}" for source, text in values.items())
-            raise InputError(
-                f"{name}: its trainings are no seeds of one recipe, they differ in {condition} "
-                f"({differ}); compare them as two systems"
-            )
+    records = {str(member.source): member.facts.record for member in members}
+    for condition, values in conditions_of_other_recipes(records).items():
+        differ = "; ".join(f"{source}: {text}" for source, text in values.items())
+        raise InputError(
+            f"{name}: its trainings are no seeds of one recipe, they differ in {condition} "
+            f"({differ}); compare them as two systems"
+        )
 
 
 def _decisions_table(models: Models, images: pd.DataFrame) -> pd.DataFrame:

@@ -32,13 +32,17 @@ STATED_ELSEWHERE = frozenset({"architecture", "backbone", "weights", "trainable"
 """Settings of a network that another condition states, or that change nothing but the speed."""
 SETTINGS = "settings of the network"
 _DURATION = frozenset({"length of training", "time of training"})
-OF_ONE_RECIPE = _DURATION | {
+_OF_ONE_RECIPE = _DURATION | {
     "training data",
     "training images",
     "learned annotations",
     "arithmetic",
+    "test-time views",  # validation chooses them in each training
+    "settings tried on validation",
 }
 """Conditions that may differ between trainings of one recipe."""
+_PUBLISHED = {"random", "imagenet", "coco"}
+"""First weights that are the same for every seed; a file or run may be of the same seed."""
 _EQUAL_TIMES = 1.5  # two trainings of one recipe differ by less on one machine
 _FOCAL = ("retinanet", "fcos")
 """Detectors that learn classes by the focal loss, which weighs easy images down."""
@@ -123,6 +127,14 @@ def unequal_conditions(records: Mapping[str, _Record]) -> dict[str, dict[str, st
     if "architecture" in unequal:  # each has settings of its own
         unequal.pop(SETTINGS, None)
     return unequal
+
+
+def conditions_of_other_recipes(records: Mapping[str, _Record]) -> dict[str, dict[str, str]]:
+    """Return the unequal conditions that trainings of one recipe, its seeds, cannot have."""
+    unequal = unequal_conditions(records)
+    if not _PUBLISHED & set(unequal.get("first weights", {}).values()):
+        unequal.pop("first weights", None)
+    return {name: values for name, values in unequal.items() if name not in _OF_ONE_RECIPE}
 
 
 def _time(record: _Record) -> str:

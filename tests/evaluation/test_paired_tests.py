@@ -1,5 +1,6 @@
 """What a comparison tests, and how several systems and several training seeds enter it."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -307,11 +308,17 @@ def test_the_same_training_cannot_count_as_two_seeds(predict, test_set):
     with pytest.raises(InputError, match="not of one kind"):
         compare_predictions({"A": [first, predict("B", "boxes", seed=2)]}, test_set)
     other = predict("D", seed=3)
-    for system, size in ((first, 128), (other, 96)):
-        recipe = {"preprocess": {"size": size}, "run": {"n_train": size, "epochs": size}}
-        system.info = system.info.with_values(recipe=recipe)
-    with pytest.raises(InputError, match="no seeds of one recipe, they differ in input size"):
-        compare_predictions({"A": [first, other]}, test_set)
+    for first_weights, refused in (("imagenet", True), ("classifier-3", False)):
+        for system, weights in ((first, "classifier-1"), (other, first_weights)):
+            config = {"model": {"weights": weights}}
+            run = {"n_train": len(weights), "epochs": len(weights)}
+            system.info = system.info.with_values(recipe={"config": config, "run": run})
+        with (
+            pytest.raises(InputError, match="no seeds of one recipe, they differ in first weights")
+            if refused
+            else nullcontext()
+        ):
+            compare_predictions({"A": [first, other]}, test_set)
     exported = predict("C", seed=2)
     exported.info = exported.info.with_values(exported_from=first.info.inference_id)
     with pytest.raises(InputError, match="or an export of the same run"):
