@@ -325,10 +325,10 @@ def _refuse_twice(frame: pd.DataFrame, columns: Sequence[str], where: str) -> No
 
 
 def _are_blank(cells: pd.DataFrame) -> pd.DataFrame:
-    texts = cells.select_dtypes(exclude=["number", "bool"])
-    return cells.isna() | texts.apply(lambda column: column.astype(str).str.strip() == "").reindex(
-        columns=cells.columns, fill_value=False
-    )
+    blank = cells.isna()
+    for column in cells.select_dtypes(exclude=["number", "bool"]):
+        blank[column] |= cells[column].astype(str).str.strip() == ""
+    return blank
 
 
 def _columns_of_two_classes(frame: pd.DataFrame, columns: _Columns) -> pd.DataFrame:

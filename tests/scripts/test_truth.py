@@ -154,7 +154,7 @@ def test_truth_as_csv_or_yolo_gives_the_same_figures(folder, report):
 def test_without_patients_intervals_are_by_image_and_this_is_the_first_caution(folder):
     report = compare_files(folder, patients=None)
     assert report.cautions[0].startswith("Intervals are by image")
-    assert "--patients" in report.cautions[0]
+    assert "patient_id" in report.cautions[0]
 
 
 def test_the_page_runs_and_a_finished_report_answers_the_same_files_only(

@@ -124,10 +124,10 @@ def test_the_corrected_table_is_preferred_and_gz_is_read(tmp_path):
 
 def test_official_boxes_become_corners_and_what_they_stand_on_alone_counts_as_boxed(tmp_path):
     rows = [row(A, "Infiltration|Mass"), row(B, "Mass")]
-    boxes = [f"{A}.png,Infiltrate,10.5,20,30,40", f"{A}.png,Infiltrate,1,2,3,4"]
+    boxes = [f"{A}.png,Infiltrate,10.5,20,30,40", f"{A}.png,Infiltrate,100,200,300,400"]
     tables = read(write_source(tmp_path, rows, boxes=boxes))
     assert set(tables.boxes["finding"]) == {"infiltration"}
-    assert edges(tables) == [[10.5, 20, 40.5, 60], [1, 2, 4, 6]]
+    assert edges(tables) == [[10.5, 20, 40.5, 60], [100, 200, 400, 600]]
     covered = tables.box_coverage[["image_id", "finding", "coverage"]].to_numpy().tolist()
     assert covered == [[A, "infiltration", "all"]]
 
