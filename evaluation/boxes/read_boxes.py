@@ -22,7 +22,13 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.answer_texts import BOX_KEY, shares_of
 from cxr_compare.evaluation.boxes.box_checks import near_ids
-from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, file_stem, texts_of
+from cxr_compare.evaluation.boxes.read_table import (
+    ColumnNames,
+    ReadTable,
+    crowd_flags,
+    file_stem,
+    texts_of,
+)
 from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 from cxr_compare.evaluation.boxes.table_columns import read_frame
 from cxr_compare.evaluation.statistics.arrays import as_array
@@ -162,7 +168,8 @@ def read_coco(
     if named is not None:
         rows["finding"] = rows[named]
     if any("iscrowd" in entry for entry in entries):
-        rows["crowd"] = [bool(entry.get("iscrowd", 0)) for entry in entries]
+        flags = [entry.get("iscrowd", 0) for entry in entries]
+        rows["crowd"] = crowd_flags(pd.DataFrame({"iscrowd": flags}), where)
     rows["place"] = pd.Series(places, dtype=TEXT)
     return ReadTable(
         rows,
