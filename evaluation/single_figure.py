@@ -176,7 +176,7 @@ def estimate(
             independent.
         image_ids: Id of each image, each once, shape ``(N,)``; `None` numbers the images. For a
             metric of boxes the ids are needed, unless `y_true` and `y_score` are lists that hold
-            one output for each image.
+            one output for each image; boxes of equal score are ranked in this order.
         threshold: Score from which on an image (or a box, for a metric of called boxes) is called
             positive, in [0, 1]. Metrics at a threshold need it, unless boxes have no scores; `None`
             for all others. It must not have been chosen on these images.
@@ -321,9 +321,7 @@ def _read_boxes(
             )
         found = found.assign(score=1.0)
     check_arguments(found, true, ids)
-    order = np.argsort(ids.to_numpy(dtype=str), kind="stable")
-    owners = _owners(patients, ids)[order]
-    ids = ids[order]
+    owners = _owners(patients, ids)
     true = true[true["image_id"].isin(ids)].reset_index(drop=True)
     found = found[found["image_id"].isin(ids)].reset_index(drop=True)
     images = LabelledImages.from_arrays(ids, ids.isin(true["image_id"]), owners)

@@ -218,8 +218,9 @@ _LOCALISATION_METRICS = (
         "AP50, as stored",
         "COCO average precision of the boxes (pycocotools) at an IoU of at least 0.5, of all boxes "
         "that a detector stored, as papers report it. Images without lesions take part. At most "
-        "100 boxes per image count, the most confident ones; boxes of equal scores are ordered by "
-        "image id. With few positive images AP50 is too high.",
+        "100 boxes per image count, the most confident ones; boxes of equal scores are ranked in "
+        "the order of the images, which is that of their ids in a comparison. With few positive "
+        "images AP50 is too high.",
     ),
     _coco(
         "ap",

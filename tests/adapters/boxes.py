@@ -1,0 +1,49 @@
+"""Boxes as plain rows: the one test file that names modules of `evaluation/boxes`."""
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
+from cxr_compare.evaluation.boxes.error_types import count_error_types
+from cxr_compare.evaluation.boxes.froc import WeightedFroc
+from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
+from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_parts, map_peaks, upsample
+from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
+
+__all__ = ["map_boxes", "map_parts", "map_peaks", "upsample", "weighted_ap", "weighted_froc"]
+COLUMNS = ["image_id", "x1", "y1", "x2", "y2"]
+
+
+def frame(rows, *scored):
+    """Rows ``[image, x1, y1, x2, y2, score]`` as the table that the program keeps."""
+    columns = [*COLUMNS, *scored]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[1:], float))
+
+
+def _pairs(boxes, truth, images):
+    return pair_boxes(frame(boxes, "score"), frame(truth), pd.Index(images))
+
+
+def weighted_ap(boxes, truth, images, weights):
+    """AP50 with each image counted as often as its weight says."""
+    n = len(images)
+    kernel = WeightedAveragePrecision(match_pairs(_pairs(boxes, truth, images)), np.arange(n), n)
+    return float(np.ravel(kernel(np.array([weights])))[0])
+
+
+def weighted_froc(boxes, truth, images, weights):
+    """FROC's mean and the sensitivity at each rate, with weights of images."""
+    n = len(images)
+    kernel = WeightedFroc(find_lesions(_pairs(boxes, truth, images)), np.arange(n), n)
+    return np.ravel(kernel.figures(np.array([weights])))
+
+
+def error_types(boxes, truth, images, threshold):
+    """Counts of each kind of error by image, of the boxes with at least this score."""
+    found = count_error_types(_pairs(boxes, truth, images), threshold)
+    return {name: counts.tolist() for name, counts in found.items()}
+
+
+def map_boxes(maps, scores, scale, level, **options):
+    """Boxes around the parts of maps at a level of the scale, or of each map's own range."""
+    return MapBoxRule(level, **options).apply(maps, scores, scale)

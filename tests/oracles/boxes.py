@@ -1,0 +1,185 @@
+"""Figures of boxes by pycocotools, and by loops as their definitions read.
+
+Boxes are rows ``(image, x1, y1, x2, y2, score)`` in px with continuous edges, true boxes and crowds
+the same without a score. An image that is listed twice counts twice, with its boxes: so weights of
+patients are tested.
+"""
+
+import contextlib
+import io
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+RATES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
+
+
+def iou(a, b):
+    """Intersection over union of two boxes."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0) * max(height, 0)
+    both = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return shared / (both - shared)
+
+
+def finds(box, lesion):
+    """True for a mark that hits a lesion in FROC."""
+    return iou(box, lesion) >= 0.2
+
+
+def points_at(box, lesion):
+    """True if the centre of a box lies in a lesion or on its border."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return lesion[0] <= x <= lesion[2] and lesion[1] <= y <= lesion[3]
+
+
+def per_image(boxes, truth, images):
+    """Corners with scores, falling, and lesions of each image of the list; 100 boxes count."""
+    for name in images:
+        own = [(row[1:5], row[5]) for row in boxes if row[0] == name]
+        lesions = [row[1:5] for row in truth if row[0] == name]
+        yield sorted(own, key=lambda box: -box[1])[:100], lesions
+
+
+def coco_figures(annotations, results, images, categories=("",)):
+    """AP50 and AP of each category, then of all, as pycocotools gives them; -1 without a truth.
+
+    Annotations are ``(image, x1, y1, x2, y2, category, iscrowd)``, results
+    ``(image, x1, y1, x2, y2, category, score)``. Images and categories are numbered from 1 in their
+    order, which is the order of ties. What pycocotools refuses raises its exception.
+    """
+
+    def entry(row):
+        image, x1, y1, x2, y2, category, value = row
+        return {
+            "image_id": images.index(image) + 1 if image in images else len(images) + 1,
+            "category_id": categories.index(category) + 1,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "area": (x2 - x1) * (y2 - y1),
+            "iscrowd": value,
+            "score": value,
+        }
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {
+            "images": [{"id": number + 1} for number in range(len(images))],
+            "categories": [{"id": number + 1} for number in range(len(categories))],
+            "annotations": [
+                {"id": number, **entry(row)} for number, row in enumerate(annotations, start=1)
+            ],
+        }
+        coco.createIndex()
+        evaluator = COCOeval(coco, coco.loadRes([entry(row) for row in results]), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+    precision = evaluator.eval["precision"][:, :, :, 0, -1]  # (cuts, recall levels, categories)
+    return [
+        (_mean_of_known(chosen[0]), _mean_of_known(chosen))
+        for chosen in [*(precision[:, :, [k]] for k in range(len(categories))), precision]
+    ]
+
+
+def _mean_of_known(precision):
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else -1.0
+
+
+def average_precision(boxes, truth, images, crowds=()):
+    """AP50 and AP by pycocotools: None without a lesion, 0 without a prediction."""
+    annotations, results = [], []
+    names = [f"{number}" for number in range(len(images))]  # an image may be listed twice
+    for number, name in zip(names, images, strict=True):
+        annotations += [(number, *row[1:5], "", 0) for row in truth if row[0] == name]
+        annotations += [(number, *row[1:5], "", 1) for row in crowds if row[0] == name]
+        results += [(number, *row[1:5], "", row[5]) for row in boxes if row[0] == name]
+    if not any(row[6] == 0 for row in annotations):
+        return None, None
+    if not results:
+        return 0.0, 0.0
+    return coco_figures(annotations, results, names)[-1]
+
+
+def froc(boxes, truth, images):
+    """Mean sensitivity, and at each rate: the highest of the operating points within the rate."""
+    seen = list(per_image(boxes, truth, images))
+    n_lesions = sum(len(lesions) for _, lesions in seen)
+    if not n_lesions:
+        return [None] * 8
+    points = [(0.0, 0.0)]
+    for cut in {score for own, _ in seen for _, score in own}:
+        found = false = 0
+        for own, lesions in seen:
+            called = [box for box, score in own if score >= cut]
+            found += sum(any(finds(box, one) for box in called) for one in lesions)
+            false += sum(not any(finds(box, one) for one in lesions) for box in called)
+        points.append((false / len(images), found / n_lesions))
+    at_rates = [max(found for false, found in points if false <= rate) for rate in RATES]
+    return [float(np.mean(at_rates)), *at_rates]
+
+
+def rsna(boxes, truth, images, cut):
+    """Score of the RSNA challenge of 2018 as its evaluation page defines it."""
+    scores = []
+    for own, lesions in per_image(boxes, truth, images):
+        called = [box for box, score in own if score >= cut]
+        if not called and not lesions:
+            continue
+        value = 0.0
+        for percent in range(40, 80, 5):
+            free, found = list(range(len(lesions))), 0
+            for box in called:
+                near = [(iou(box, lesions[k]), k) for k in free]
+                near = [pair for pair in near if pair[0] > percent / 100]
+                if near:
+                    free.remove(max(near)[1])
+                    found += 1
+            value += found / (len(called) + len(lesions) - found) / 8
+        scores.append(value)
+    return float(np.mean(scores)) if scores else None
+
+
+def area(steps, n_true):
+    """Area under the best precision at or beyond each recall; a step is (called, true)."""
+    points, true, called = [], 0, 0
+    for size, found in steps:
+        called, true = called + size, true + found
+        points.append((true / n_true, true / called))
+    total = last = 0.0
+    for recall, _ in points:
+        total += (recall - last) * max(p for r, p in points if r >= recall)
+        last = recall
+    return total
+
+
+def vinbigdata(boxes, truth, images):
+    """Mean of two AP of VOC 2010: of boxes above IoU 0.4, and of images without a lesion."""
+    called, n_lesions, healthy = [], 0, {}
+    for number, (own, lesions) in enumerate(per_image(boxes, truth, images)):
+        n_lesions += len(lesions)
+        taken = set()
+        for box, score in own:
+            best = max(range(len(lesions)), key=lambda k: iou(box, lesions[k]), default=-1)
+            hit = best >= 0 and iou(box, lesions[best]) > 0.4 and best not in taken
+            taken |= {best} if hit else set()
+            called.append((-score, number, len(called), hit))
+        step = healthy.setdefault(max((score for _, score in own), default=0.0), [0, 0])
+        step[0] += 1
+        step[1] += not lesions
+    n_healthy = sum(found for _, found in healthy.values())
+    if not n_lesions or not n_healthy:
+        return None
+    of_boxes = area([(1, hit) for *_, hit in sorted(called)], n_lesions)
+    return (of_boxes + area([healthy[score] for score in sorted(healthy)], n_healthy)) / 2
+
+
+def pointing(boxes, truth, images):
+    """Share of images with a lesion whose surest box has its centre in one."""
+    right = []
+    for own, lesions in per_image(boxes, truth, images):
+        if lesions:
+            top = min(own, key=lambda box: (-box[1], box[0][1], box[0][0]), default=None)
+            right.append(top is not None and any(points_at(top[0], one) for one in lesions))
+    return float(np.mean(right)) if right else None

@@ -1,0 +1,282 @@
+"""The figures of `conformance/figures` by this program, and by independent ones beside it."""
+
+import json
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import cxr_compare
+from cxr_compare import InputError, metrics
+from tests.cases import CONFORMANCE, load
+from tests.oracles import figures as oracles
+
+FILES = [f"figures/{path.name}" for path in sorted((CONFORMANCE / "figures").glob("*.json"))]
+CORNERS = ["image_id", "x1", "y1", "x2", "y2"]
+RATES = {"1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2, "1": 1, "2": 2, "4": 4, "8": 8}
+RANKED = ("ap50", "ap", "froc_mean", "pointing_accuracy", "rsna_score", "vinbigdata_score")
+OF_BOXES = {*RANKED, *(f"froc_at_{rate}" for rate in RATES)}
+DRAWS = 20_000
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the reason of an undefined figure
+
+
+@pytest.mark.parametrize("case", load(*FILES))
+def test_a_case_has_its_figures(case):
+    for name, figure in case["figures"].items():
+        for way, value in ways(name, case["data"]).items():
+            assert agrees(value, figure), f"{name} by {way}: {value}"
+
+
+@pytest.mark.parametrize("case", load(*FILES))
+def test_independent_programs_give_the_figures_of_a_case(case):
+    for name, figure in case["figures"].items():
+        value = oracles.figure(name, case["data"])
+        assert agrees(value, figure), f"{name}: {value}"
+
+
+@pytest.mark.parametrize("case", load(*FILES))
+def test_pycocotools_gives_what_a_case_says(case):
+    said = {name: figure["pycocotools"] for name, figure in case["figures"].items()}
+    said = {name: value for name, value in said.items() if value is not None}
+    theirs = oracles.pycocotools(case["data"]) if said else {}
+    for name, value in said.items():
+        assert theirs[name] == (value if isinstance(value, str) else pytest.approx(value, abs=1e-9))
+
+
+def test_every_case_has_the_keys_of_the_format():
+    names = set()
+    for file in FILES:
+        for case in json.loads((CONFORMANCE / file).read_text(encoding="utf-8"))["cases"]:
+            assert [*case][:4] == ["name", "why", "data", "figures"]
+            assert case["name"] not in names
+            names.add(case["name"])
+            for name, figure in case["figures"].items():
+                assert [*figure] == ["value", "tolerance", "kind", "source", "pycocotools"]
+                assert (figure["value"] is None) == (figure["kind"] == "undefined")
+                assert figure["kind"] in ("counted", "convention", "undefined")
+                ranks_boxes = name.partition("/")[0] in ("ap50", "ap")
+                assert (figure["pycocotools"] is not None) == ranks_boxes
+    assert len(names) >= 60
+
+
+@pytest.mark.parametrize("order", [["a", "b"], ["b", "a"]])
+def test_a_comparison_ranks_ties_by_image_id_in_whatever_order_the_rows_stand(order, tmp_path):
+    score = [[image, 0, 0, 10, 10, 0.5] for image in order]
+    tables = {
+        "boxes.csv": pd.DataFrame(score, columns=[*CORNERS, "score"]),
+        "truth.csv": pd.DataFrame({"image_id": order, "label": [int(i == "b") for i in order]}),
+        "true_boxes.csv": pd.DataFrame([["b", 0, 0, 10, 10]], columns=CORNERS),
+    }
+    for name, table in tables.items():
+        table.to_csv(tmp_path / name, index=False)
+    for boxes, truth, true_boxes in (tables.values(), [tmp_path / name for name in tables]):
+        result = cxr_compare.compare({"D": boxes}, truth=truth, boxes=true_boxes, replicates=100)
+        assert figures_of(result)["ap50"] == pytest.approx(0.5)
+
+
+def agrees(value, figure):
+    if value is None or figure["value"] is None:
+        return value is None and figure["value"] is None
+    return value == pytest.approx(figure["value"], abs=figure["tolerance"], rel=0)
+
+
+def ways(name, data):
+    """A figure by each public way to it: by its function, by `estimate`, by a comparison."""
+    metric, _, threshold = name.partition("@")
+    at = {"threshold": float(threshold)} if threshold else {}
+    if "classes" in data:
+        return by_class(name, data)
+    if metric in OF_BOXES:
+        return of_boxes(metric, data, at)
+    if "draws" in data:
+        return of_draws(metric, data)
+    if "systems" in data:
+        return {"auroc_difference": of_two(metric, data)}
+    if "labels" in data:
+        return of_images(metric, data, at)
+    return {"compare": of_detector(json.dumps(data), at.get("threshold")).get(metric)}
+
+
+def tables(data):
+    """Predicted and true boxes of a case."""
+    kinds = ["finding"] if "classes" in data else []
+    boxes = pd.DataFrame(data["boxes"], columns=[*CORNERS, "score", *kinds])
+    truth = pd.DataFrame(data["truth"], columns=[*CORNERS, *kinds])
+    if "crowds" in data:
+        crowds = pd.DataFrame(data["crowds"], columns=CORNERS).assign(crowd=True)
+        truth = pd.concat([truth.assign(crowd=False), crowds], ignore_index=True)
+    return boxes, truth
+
+
+def of_boxes(metric, data, at):
+    boxes, truth = tables(data)
+    images = data["images"]
+    found = {}
+    if metric in ("ap50", "ap"):
+        found["box_average_precision"] = metrics.box_average_precision(boxes, truth, images)[metric]
+    rate = RATES.get(metric.removeprefix("froc_at_"))
+    if rate:
+        curve = metrics.froc(boxes, truth, images)
+        within = curve.sensitivity[curve.false_positives_per_image <= rate]
+        found["froc"] = within.max() if len(within) else None
+    if "crowds" not in data:  # which box_average_precision alone reads
+        one = metrics.estimate(metric, truth, boxes, image_ids=images, replicates=2, **at)
+        found["estimate"] = one.estimate
+    return found
+
+
+def by_class(name, data):
+    """AP50 of each class; the mean is over the classes that have a true box."""
+    boxes, truth = tables(data)
+    with pytest.raises(InputError) as refused:
+        metrics.box_average_precision(boxes, truth, data["images"])
+    assert all(kind in str(refused.value) for kind in data["classes"])
+    kind = name.partition("/")[2]
+    apart = {}
+    for one in data["classes"]:
+        own, true = (table[table["finding"] == one] for table in (boxes, truth))
+        apart[one] = metrics.box_average_precision(own, true, data["images"])["ap50"]
+    together = of_findings(json.dumps(data))
+    return {
+        way: found[kind] if kind else mean_of_known(found.values())
+        for way, found in (("box_average_precision", apart), ("compare", together))
+    }
+
+
+@cache
+def of_findings(text):
+    """AP50 of each class by one comparison of all; None for a class that it leaves out."""
+    data = json.loads(text)
+    boxes, true_boxes = tables(data)
+    truth = pd.DataFrame({"image_id": data["images"]})
+    for kind in data["classes"]:
+        sick = true_boxes.loc[true_boxes["finding"] == kind, "image_id"]
+        truth[kind] = truth["image_id"].isin(sick).astype(int)
+    by_finding = cxr_compare.compare(
+        {"D": boxes}, truth=truth, boxes=true_boxes, target=data["classes"], replicates=100
+    ).results
+    return {
+        kind: figures_of(by_finding[kind])["ap50"] if kind in by_finding else None
+        for kind in data["classes"]
+    }
+
+
+def mean_of_known(values):
+    return float(np.mean([value for value in values if value is not None]))
+
+
+def figures_of(result):
+    """Figures of the first system on all images, by metric."""
+    rows = result.to_frame().query("subgroup == 'all' and second == ''").set_index("metric")
+    return rows["estimate"].map(lambda value: None if np.isnan(value) else value).to_dict()
+
+
+def of_images(metric, data, at):
+    labels, scores = (
+        pd.Series(data[key], data["images"], dtype=float) for key in ("labels", "scores")
+    )
+    patients = pd.Series(data["patients"]) if "patients" in data else None
+    if metric in ("auroc_low", "auroc_high"):
+        one = metrics.estimate("auroc", labels, scores)
+        return {"estimate": one.ci_low if metric == "auroc_low" else one.ci_high}
+    one = metrics.estimate(metric, labels, scores, patients=patients, replicates=2, **at)
+    found = {"estimate": one.estimate}
+    if metric != "brier":
+        found["classification_metrics"] = metrics.classification_metrics(labels, scores, **at)[
+            metric
+        ]
+    if metric in ("auroc", "average_precision"):
+        found["function"] = getattr(metrics, metric)(labels, scores)
+    return found
+
+
+@cache
+def of_detector(text, threshold):
+    """Image-level figures of a case's boxes by a comparison, by name."""
+    data = json.loads(text)
+    boxes, true_boxes = tables(data)
+    sick = set(true_boxes["image_id"])
+    labels = pd.Series([int(image in sick) for image in data["images"]], index=data["images"])
+    policy = {"policy": [f"threshold={threshold}"]} if threshold else {}
+    result = cxr_compare.compare(
+        {"D": boxes}, truth=labels, boxes=true_boxes, replicates=100, **policy
+    )
+    return figures_of(result)
+
+
+def of_two(metric, data):
+    labels = pd.Series(data["labels"])
+    first, second = (pd.Series(data["systems"][name], dtype=float) for name in "AB")
+    if metric in ("auroc_A", "auroc_B"):
+        return metrics.auroc(labels, first if metric == "auroc_A" else second)
+    by_image = metric.endswith("_by_image")
+    patients = pd.Series(data["patients"]) if "patients" in data and not by_image else None
+    gap = metrics.auroc_difference(labels, first, second, patients)
+    if gap is None:
+        return None
+    values = {
+        "auroc_difference": gap.estimate,
+        "auroc_difference_se": gap.error,
+        "auroc_difference_p": gap.p_value,
+        "auroc_difference_low": gap.ci_low if gap.has_interval else None,
+        "auroc_difference_high": gap.ci_high if gap.has_interval else None,
+    }
+    return values[metric.removesuffix("_by_image")]
+
+
+def of_draws(metric, data):
+    """Figures of a bootstrap: by listed resamples of the public bootstrap, and by its intervals."""
+    if metric.startswith("draws_of_") or metric.endswith("_mean_of_draws"):
+        return {"cluster_bootstrap": float(drawn(json.dumps(data))[metric].mean())}
+    end = "estimate"
+    if metric.endswith(("_low", "_high")):
+        metric, _, end = metric.rpartition("_")
+        end = f"ci_{end}"
+    labels = pd.Series(data["labels"])
+    patients = pd.Series(data["patients"])
+    if metric == "average_precision":
+        scores = pd.Series(data["scores"])
+        one = metrics.estimate("average_precision", labels, scores, patients=patients)
+        return {"estimate": getattr(one, end)}
+    return {"compare": difference(json.dumps(data))[end]}
+
+
+@cache
+def difference(text):
+    """Average precision of the first system minus that of the second, by a comparison."""
+    data = json.loads(text)
+    systems = {name: pd.Series(scores) for name, scores in data["systems"].items()}
+    result = cxr_compare.compare(
+        systems, truth=pd.Series(data["labels"]), patients=pd.Series(data["patients"])
+    )
+    rows = result.to_frame().query("metric == 'average_precision' and second != ''")
+    return rows.query("subgroup == 'all'").iloc[0].to_dict()
+
+
+@cache
+def drawn(text):
+    """Values of figures in each resample of the patients by `metrics.cluster_bootstrap`."""
+    data = json.loads(text)
+    patients = sorted(set(data["patients"].values()))
+    systems = list(data.get("systems", {"": data.get("scores")}).values())
+
+    @cache
+    def figure(weights):
+        times = dict(zip(patients, weights, strict=True))
+        images = [i for i in data["images"] for _ in range(times[data["patients"][i]])]
+        labels = [data["labels"][image] for image in images]
+        values = [metrics.average_precision(labels, [s[i] for i in images]) for s in systems]
+        return values[0] - values[1] if len(values) == 2 else values[0]
+
+    name = "average_precision" + "_difference" * (len(systems) == 2)
+
+    def statistic(weights):
+        return {
+            f"{name}_mean_of_draws": np.array([figure(tuple(row)) for row in weights.tolist()]),
+            "draws_of_three_patients": (weights == 1).all(axis=1).astype(float),
+            "draws_of_one_patient": (weights == len(patients)).any(axis=1).astype(float),
+        }
+
+    return metrics.cluster_bootstrap(statistic, metrics.Resamples(len(patients), DRAWS))
