@@ -1,0 +1,53 @@
+"""What `cxr prepare` reads of its arguments, before an image is decoded, as plain values."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from cxr_compare.data_prep.sources.registry import read_source
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
+from cxr_compare.scripts import console
+from cxr_compare.scripts.commands import prepare as command
+
+_STATES = {"present": 1, "absent": 0, "uncertain": "?"}
+_EDGES = ["x1", "y1", "x2", "y2"]
+
+
+def read(arguments, options, out):
+    """Labels, boxes, roles and files left out, by the path of the image; raises InputError."""
+    options = dict(options)
+    kind, target = options.pop("format", None), options.pop("target", {})
+    columns = tuple(options.pop("columns", ()))
+    with console.silent():
+        paths = [Path(argument) for argument in (*arguments, out)]
+        labels, sources, named = command._tables_and_sources(paths, None)
+        source, _ = command._source_and_out(sources, None, labels)
+        command._require_sources([source], prepared=False)
+        if named == ["table"] and kind is None:
+            named = [command._format_beside_tables(source, labels)]
+        chosen = ReadOptions(labels=tuple(labels), columns=columns, **options)
+        kind = kind or next(iter(named), None)
+        found = read_source(source, kind, chosen).with_targets(target)
+    return _plain(found)
+
+
+def _plain(found):
+    path = found.images.set_index("image_id")["path"]
+    views = found.images.get("view", [None] * len(path))
+    roles = found.split if len(found.split) else found.official
+    return {
+        **tables_of(path, found.findings, found.boxes),
+        "roles": dict(zip(path[roles["image_id"]], roles["role"], strict=True)),
+        "views": {n: None if pd.isna(v) else v for n, v in zip(path, views, strict=True)},
+        "left_out": sorted(found.excluded["path"].astype(str)),
+    }
+
+
+def tables_of(path, findings, boxes):
+    """Labels and boxes of the reference by the path of the image, from the tables of a data set."""
+    labels = {name: {} for name in path}
+    for row in findings[findings["reader"] == "reference"].itertuples():
+        labels[path[row.image_id]][row.finding] = _STATES[row.state]
+    of_reference = boxes.loc[boxes["reader"] == "reference", ["image_id", "finding", *_EDGES]]
+    rows = of_reference.round(3).itertuples(index=False)
+    return {"labels": labels, "boxes": sorted([path[image], *rest] for image, *rest in rows)}
