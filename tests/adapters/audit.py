@@ -1,0 +1,16 @@
+"""What the audit of a data set finds, as plain values."""
+
+import cxr_compare
+
+
+def problems(data):
+    """Return the ids of images and patients by the check that found them, and if none is an error.
+
+    ``data`` is a data set or its folder.
+    """
+    audit = cxr_compare.check(data)
+    found = {}
+    for problem in audit.problems:
+        shown = [name for case in problem.images for name in case]
+        found.setdefault(problem.check, set()).update(problem.examples, shown)
+    return found, audit.passed

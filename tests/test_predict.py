@@ -1,0 +1,145 @@
+"""`predict`: the same answer for a file, a folder, a data set and an export, in every form."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import cxr_compare
+from tests.adapters.commands import cxr
+
+KINDS = ("detector", "classifier")
+EDGES = ["x1", "y1", "x2", "y2"]
+
+
+@pytest.fixture(scope="module")
+def films(world):
+    """Files of test images by their ids in the data set."""
+    data = cxr_compare.DataSet.open(world.data)
+    return {name: data.image_path(name) for name in data.image_ids("test")[:4]}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ask(*words):
+    """Call `cxr predict` on the CPU; its exit status."""
+    return cxr("predict", *words, "--device", "cpu")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_is_answered_as_its_image_in_the_data_set(world, films, kind):
+    answers = cxr_compare.predict(world.run(kind), *films.values(), device="cpu")
+    stored = cxr_compare.Predictions.open(world.predictions(kind))
+    boxes = stored.boxes
+    for name, answer in zip(films, answers, strict=True):
+        if kind == "classifier":
+            (score,) = stored.scores.loc[stored.scores["image_id"] == name, "score"]
+            assert answer.score == pytest.approx(score, abs=1e-6)
+            continue
+        of_image = boxes[boxes["image_id"] == name].sort_values("score", ascending=False)
+        found = answer.boxes[[*EDGES, "score"]].to_numpy()
+        expected = of_image[[*EDGES, "score"]].head(len(found)).to_numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_json_and_table_say_the_same(world, films, here, capsys, kind):
+    words = (f"A={world.run(kind)}", *films.values(), "--out", "drawn", "--csv", "table.csv")
+    assert ask(*words, "--json") == 0
+    answers = json.loads(capsys.readouterr().out)
+    with (here / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(answers) == len(rows) == len(films)
+    for answer, row in zip(answers, rows, strict=True):
+        assert (answer["image"], answer["system"]) == (row["image"], "A")
+        assert row["system"] == "A"
+        assert answer["score"] == pytest.approx(float(row["score"]), abs=1e-6)
+        assert (answer["decision"] or "") == row["decision"]
+        if answer["decision"] is not None:
+            called = answer["score"] >= answer["threshold"]
+            assert answer["decision"] == ("positive" if called else "negative")
+
+
+def test_each_image_has_one_overlay(world, films, here):
+    systems = [f"{kind}={world.run(kind)}" for kind in KINDS]
+    assert ask(*systems, *films.values(), "--out", "drawn") == 0
+    drawn = sorted((here / "drawn").glob("*.png"))
+    stems = sorted(path.stem for path in films.values())
+    assert len(drawn) == len(stems)
+    assert all(path.name.startswith(stem) for path, stem in zip(drawn, stems, strict=True))
+    with Image.open(drawn[0]) as image:
+        assert image.width > image.height  # image and both systems side by side
+
+
+def test_a_folder_is_answered_file_by_file_and_what_is_no_image_is_named(
+    world,
+    films,
+    here,
+    capsys,
+):
+    (here / "films").mkdir()
+    for name, path in films.items():
+        shutil.copy(path, here / "films" / f"{name}.dcm")
+    (here / "films" / "notes.txt").write_text("no image")
+    status = ask(f"A={world.run('classifier')}", "films", "--csv", "table.csv", "--out", "drawn")
+    assert status == 1  # some files were left out
+    assert "notes.txt" in capsys.readouterr().err
+    table = pd.read_csv(here / "table.csv")
+    answered = table[table["score"].notna()]
+    assert sorted(answered["image"]) == sorted(f"films/{name}.dcm" for name in films)
+    one_by_one = cxr_compare.predict(world.run("classifier"), *films.values(), device="cpu")
+    by_name = {name: answer.score for name, answer in zip(films, one_by_one, strict=True)}
+    for row in answered.itertuples():
+        name = row.image.removeprefix("films/").removesuffix(".dcm")
+        assert row.score == pytest.approx(by_name[name], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_answers_as_its_run(world, films, kind):
+    run, export = (
+        cxr_compare.predict(folder, *films.values(), device="cpu")
+        for folder in (world.run(kind), world.export(kind))
+    )
+    for one, other in zip(run, export, strict=True):
+        assert other.score == pytest.approx(one.score, abs=1e-4)
+        assert other.decision == one.decision
+        assert other.threshold == pytest.approx(one.threshold)
+        np.testing.assert_allclose(other.boxes[EDGES], one.boxes[EDGES], atol=0.5)
+
+
+def test_predictions_of_a_set_cover_validation_and_test_images(world):
+    data = cxr_compare.DataSet.open(world.data)
+    stored = cxr_compare.Predictions.open(world.predictions("classifier"))
+    expected = {*data.image_ids("val"), *data.image_ids("test")}
+    assert set(stored.images_run) == expected
+    assert set(stored.scores["image_id"]) == expected
+    assert stored.scores["score"].between(0, 1).all()
+
+
+def test_an_image_of_the_training_is_said_to_be_one(world):
+    data = cxr_compare.DataSet.open(world.data)
+    labels = data.labels(data.target())
+    seen = {}
+    for role in ("train", "val", "test"):
+        name = next(each for each in data.image_ids(role) if labels.notna()[each])
+        (answer,) = cxr_compare.predict(
+            world.run("classifier"), data.image_path(name), device="cpu"
+        )
+        seen[role] = answer.seen_in_training
+    assert seen == {"train": "train", "val": "val", "test": "no"}
+
+
+def test_a_photograph_gets_no_decision(world, here):
+    colours = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(colours).resize((320, 240)).save(here / "holiday.jpg")
+    (answer,) = cxr_compare.predict(world.run("classifier"), here / "holiday.jpg", device="cpu")
+    assert answer.decision is None
+    assert answer.warnings

@@ -1,0 +1,314 @@
+"""`prepare` beyond reading: complete or absent, resumable, private, split by patient, audited."""
+
+import shutil
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import cxr_compare
+from tests.adapters.audit import problems
+
+N_IMAGES = 24
+FINDING = "mass"
+
+
+def write_image(path, seed):
+    """A smooth image of 50 x 40 px that no other one is a copy of."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 4), dtype=np.uint8)
+    Image.fromarray(coarse).resize((50, 40)).save(path)
+
+
+def write_source(folder, n_images=N_IMAGES, **columns):
+    """Images i000, i001, ..., two of each patient; every third patient is ill."""
+    (folder / "images").mkdir(parents=True)
+    ids = [f"i{number:03d}" for number in range(n_images)]
+    for number, name in enumerate(ids):
+        write_image(folder / "images" / f"{name}.png", number)
+    patients = [f"p{number // 2:02d}" for number in range(n_images)]
+    ill = [int(number // 2 % 3 == 0) for number in range(n_images)]
+    table = pd.DataFrame({"image_id": ids, "patient_id": patients, FINDING: ill, **columns})
+    table.to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+def prepare(source, out, **options):
+    return cxr_compare.prepare(
+        source / "labels.csv", source / "images", out, **{"workers": 0, **options}
+    )
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return write_source(tmp_path_factory.mktemp("prepare") / "source")
+
+
+@pytest.fixture(scope="module")
+def whole(source):
+    """The data set that an undisturbed call makes, with squares of 32 px."""
+    prepare(source, source.parent / "whole", size=[32])
+    return source.parent / "whole"
+
+
+TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded", "splits/default")
+
+
+def assert_same_set(one, other):
+    for name in TABLES:
+        first, second = (pd.read_parquet(folder / f"{name}.parquet") for folder in (one, other))
+        pd.testing.assert_frame_equal(first, second, obj=name)
+    stores = [sorted((folder / "pixels").iterdir()) for folder in (one, other)]
+    assert [path.name for path in stores[0]] == [path.name for path in stores[1]] != []
+    for first, second in zip(*stores, strict=True):
+        assert first.read_bytes() == second.read_bytes(), first.name
+
+
+def files_of(folder):
+    """Every file with its time and content."""
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def roles_of(data):
+    return data.split().set_index("image_id")["role"]
+
+
+def test_every_image_has_its_label_patient_and_size(whole):
+    data = cxr_compare.DataSet.open(whole)
+    assert len(data.images) == N_IMAGES
+    assert data.images["patient_id"].nunique() == N_IMAGES // 2
+    assert data.images[["width", "height"]].drop_duplicates().to_numpy().tolist() == [[50, 40]]
+    labels = data.labels(data.target(FINDING))
+    assert labels.to_dict() == {
+        f"i{number:03d}": float(number // 2 % 3 == 0) for number in range(N_IMAGES)
+    }
+
+
+def test_a_second_call_changes_no_file(source, whole):
+    before = files_of(whole)
+    prepare(source, whole, size=[32])
+    assert files_of(whole) == before
+
+
+def test_a_size_that_is_added_later_has_the_same_squares(source, whole, tmp_path):
+    prepare(source, tmp_path / "late")
+    prepare(source, tmp_path / "late", size=[32])
+    assert_same_set(whole, tmp_path / "late")
+
+
+def test_a_square_holds_the_image_at_equal_scale_in_its_middle(source, whole):
+    square = cxr_compare.DataSet.open(whole).store(32).image("i003")
+    assert square.shape == (32, 32)
+    with Image.open(source / "images/i003.png") as image:
+        expected = np.asarray(image.resize((32, 26), Image.Resampling.BOX)).astype(float)
+    assert abs(float(square[3:29].mean()) - expected.mean()) < 3  # 50 x 40 px become 32 x 26
+    assert square[:3].max() == square[29:].max() == 0
+
+
+def test_several_sizes_are_stored_once_each(source, tmp_path):
+    data = prepare(source, tmp_path / "set", size=[16, 32, 32])
+    assert [data.store(size).image("i004").shape for size in (16, 32)] == [(16, 16), (32, 32)]
+
+
+@pytest.mark.parametrize("stop", [9, N_IMAGES])
+def test_an_interrupted_call_goes_on_to_the_same_set(source, whole, tmp_path, stop):
+    out = tmp_path / "set"
+    real, opened = Image.open, []
+
+    def open_until_interrupted(*arguments, **options):
+        opened.append(arguments)
+        if len(opened) == stop:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    with mock.patch.object(Image, "open", open_until_interrupted), pytest.raises(KeyboardInterrupt):
+        prepare(source, out, size=[32])
+    with pytest.raises(cxr_compare.InputError):
+        cxr_compare.DataSet.open(out)
+    prepare(source, out, size=[32])
+    assert_same_set(whole, out)
+
+
+@pytest.mark.release
+def test_the_number_of_processes_changes_no_byte(source, whole, tmp_path):
+    prepare(source, tmp_path / "set", size=[32], workers=2)
+    assert_same_set(whole, tmp_path / "set")
+
+
+def test_a_file_that_cannot_be_read_is_left_out_with_its_reason(tmp_path):
+    source = write_source(tmp_path / "source")
+    (source / "images/i003.png").write_bytes(b"no image")
+    (source / "images/i006.png").unlink()
+    data = prepare(source, tmp_path / "set")
+    left_out = pd.read_parquet(tmp_path / "set/excluded.parquet").set_index("path")["reason"]
+    assert {path.rpartition("/")[2].removesuffix(".png") for path in left_out.index} == {
+        "i003",
+        "i006",
+    }
+    assert left_out.str.len().min() > 0
+    for table in (data.images, data.findings, data.split()):
+        assert not {"i003", "i006"} & set(table["image_id"])
+
+
+def test_a_source_without_one_readable_image_is_refused_with_the_first_reason(tmp_path):
+    source = write_source(tmp_path / "source", 4)
+    for path in (source / "images").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(cxr_compare.InputError) as refused:
+        prepare(source, tmp_path / "set")
+    assert "i000.png" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(cxr_compare.InputError):
+        cxr_compare.DataSet.open(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("right_edge", "kept", "stored"),
+    [(50.0, True, 50.0), (50.004, True, 50.0), (52.5, True, 50.0), (53.5, False, None)],
+    ids=["on the edge", "rounding", "3 px are cut", "another image's box"],
+)
+def test_a_box_lies_in_its_image(tmp_path, right_edge, kept, stored):
+    source = write_source(tmp_path / "source")
+    boxes = pd.DataFrame(
+        {"image_id": ["i000", "i001"], "finding": FINDING, "x1": 1.0, "y1": 2.0, "y2": 30.0}
+    )
+    boxes["x2"] = [right_edge, 20.0]
+    boxes.to_csv(source / "boxes.csv", index=False)
+    data = cxr_compare.prepare(
+        source / "labels.csv", source / "boxes.csv", source / "images", tmp_path / "set", workers=0
+    )
+    assert ("i000" in set(data.images["image_id"])) is kept
+    edges = data.boxes.set_index("image_id")["x2"]
+    assert edges.get("i000") == stored
+    assert edges["i001"] == 20
+
+
+def test_an_image_of_another_size_than_its_boxes_were_drawn_on_is_left_out(tmp_path):
+    sizes = {"image_height": [40] * 23 + [80], "image_width": [50] * 24}
+    source = write_source(tmp_path / "source", **sizes)
+    (source / "boxes.csv").write_text(f"image_id,finding,x1,y1,x2,y2\ni000,{FINDING},1,2,20,30\n")
+    data = cxr_compare.prepare(
+        source / "labels.csv", source / "boxes.csv", source / "images", tmp_path / "set", workers=0
+    )
+    assert len(data.images) == N_IMAGES - 1
+    (path,) = pd.read_parquet(tmp_path / "set/excluded.parquet")["path"]
+    assert path.endswith("i023.png")
+
+
+def test_no_patient_has_two_roles_and_shares_are_those_asked(whole):
+    data = cxr_compare.DataSet.open(whole)
+    roles = roles_of(data)
+    patients = data.images.set_index("image_id")["patient_id"]
+    assert roles.groupby(patients).nunique().max() == 1
+    assert set(roles) == {"train", "val", "test"}
+
+
+def test_the_shares_of_patients_are_those_asked(source, tmp_path):
+    data = prepare(source, tmp_path / "set", val=0.25, test=0.5)
+    assert roles_of(data).value_counts().to_dict() == {"test": 12, "val": 6, "train": 6}
+
+
+@pytest.mark.parametrize("by", ["image_id", "patient_id"])
+def test_a_split_of_the_user_is_followed(source, whole, tmp_path, by):
+    names = cxr_compare.DataSet.open(whole).images[by].unique()
+    half, quarter = len(names) // 2, len(names) // 4
+    stated = ["train"] * half + ["val"] * quarter + ["test"] * quarter
+    pd.DataFrame({by: names, "role": stated}).to_csv(tmp_path / "roles.csv", index=False)
+    data = prepare(source, tmp_path / "set", split=tmp_path / "roles.csv")
+    assert roles_of(data).sort_index().tolist() == ["train"] * 12 + ["val"] * 6 + ["test"] * 6
+
+
+def test_published_roles_are_kept_and_validation_is_drawn_from_training(tmp_path):
+    source = write_source(tmp_path / "source", split=["test"] * 6 + ["train"] * 18)
+    roles = roles_of(prepare(source, tmp_path / "set", val=0.25)).sort_index()
+    assert set(roles.iloc[:6]) == {"test"}
+    assert set(roles.iloc[6:]) == {"train", "val"}
+
+
+def test_copies_of_an_image_have_one_role(tmp_path):
+    source = write_source(tmp_path / "source", 48)
+    for number in range(0, 48, 8):
+        shutil.copy(source / f"images/i{number:03d}.png", source / f"images/i{number + 4:03d}.png")
+    roles = roles_of(prepare(source, tmp_path / "set", val=0.3, test=0.4))
+    for number in range(0, 48, 8):
+        assert roles[f"i{number:03d}"] == roles[f"i{number + 4:03d}"]
+    assert roles.nunique() == 3
+
+
+def test_listed_images_are_in_no_table_but_that_of_what_is_left_out(source, tmp_path):
+    file = tmp_path / "exclude.csv"
+    file.write_text("image_id,reason\ni003,a copy\ni004,\ni003,twice\n")
+    data = prepare(source, tmp_path / "set", exclude=file, size=[32])
+    assert len(data.images) == N_IMAGES - 2
+    for table in (data.images, data.findings, data.split()):
+        assert not {"i003", "i004"} & set(table["image_id"])
+    left_out = pd.read_parquet(tmp_path / "set/excluded.parquet")
+    assert left_out["path"].str.contains("i003|i004").sum() == len(left_out) == 2
+    assert "a copy" in set(left_out["reason"])
+
+
+def test_a_target_is_positive_if_any_of_its_findings_is(tmp_path):
+    source = write_source(tmp_path / "source", nodule=[1, 0] * 12)
+    data = prepare(source, tmp_path / "set", target={"lesion": [FINDING, "nodule"]})
+    labels = data.labels(data.target("lesion"))
+    assert labels["i002"] == 1  # a nodule alone
+    assert labels["i001"] == 1  # a mass alone
+    assert labels["i003"] == 0
+
+
+def test_with_a_key_no_id_or_file_name_of_the_source_is_in_any_file(tmp_path):
+    source = write_source(tmp_path / "source")
+    prepare(source, tmp_path / "set", id_key=tmp_path / "key", size=[32])
+    hidden = [f"i{number:03d}" for number in range(N_IMAGES)]
+    hidden += [f"p{number:02d}" for number in range(N_IMAGES // 2)]
+    for path in (tmp_path / "set").rglob("*"):
+        if path.suffix == ".parquet":
+            content = pd.read_parquet(path).to_csv()
+        elif path.is_dir() or path.suffix == ".npy":
+            content = ""
+        else:
+            content = path.read_text()
+        found = [text for text in hidden if text in f"{path.name}\n{content}"]
+        assert found == [], path
+
+
+def test_the_same_key_gives_the_same_ids_and_another_key_others(source, tmp_path):
+    ids = [
+        prepare(source, tmp_path / f"set{number}", id_key=tmp_path / key).images["image_id"]
+        for number, key in enumerate(("key", "key", "other"))
+    ]
+    assert ids[0].tolist() == ids[1].tolist()
+    assert not set(ids[0]) & set(ids[2])
+
+
+def test_patients_stay_patients_under_a_key(source, whole, tmp_path):
+    data = prepare(source, tmp_path / "set", id_key=tmp_path / "key")
+    plain = cxr_compare.DataSet.open(whole)
+    counts = [each.images["patient_id"].value_counts().tolist() for each in (data, plain)]
+    assert counts[0] == counts[1] == [2] * (N_IMAGES // 2)
+
+
+def test_copies_of_two_patients_with_two_labels_are_found(tmp_path):
+    source = write_source(tmp_path / "source")
+    shutil.copy(source / "images/i000.png", source / "images/i005.png")  # ill, healthy
+    data = prepare(source, tmp_path / "set")
+    found, _ = problems(data)
+    assert any({"i000", "i005"} <= ids for ids in found.values())
+
+
+def test_an_impossible_age_is_found(tmp_path):
+    source = write_source(tmp_path / "source", age_years=[50] * 23 + [400])
+    data = prepare(source, tmp_path / "set")
+    found, _ = problems(data)
+    assert any(ids == {"i023"} for ids in found.values())
+
+
+def test_a_clean_set_has_no_error(whole, tmp_path):
+    data = shutil.copytree(whole, tmp_path / "set")
+    _, passed = problems(data)
+    assert passed
