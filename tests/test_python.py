@@ -1,0 +1,673 @@
+"""Arrays and objects of other libraries, which JSON cannot hold, given to the Python functions."""
+
+import shutil
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torchvision.tv_tensors import BoundingBoxes
+
+import cxr_compare
+from cxr_compare import InputError, boxes_table, metrics
+from tests.adapters import tables
+
+EDGES = ["x1", "y1", "x2", "y2"]
+IDS = ["a", "b", "c"]
+FOUND = {
+    "a": [(10, 20, 30, 40, 0.75), (50, 60, 90, 80, 0.25)],
+    "b": [],
+    "c": [(7, 8, 17, 28, 0.5)],
+}
+TABLE = pd.DataFrame(
+    [(name, *box) for name in IDS for box in FOUND[name]], columns=["image_id", *EDGES, "score"]
+)
+
+
+def arrays(name):
+    rows = np.array(FOUND[name], float).reshape(-1, 5)
+    return rows[:, :4], rows[:, 4]
+
+
+def refused_parts(call, *parts):
+    """The parts that the one line of a refusal lacks; the call must be refused."""
+    with pytest.raises(InputError) as error:
+        call()
+    line = str(error.value)
+    assert "\n" not in line
+    return [part for part in parts if part not in line]
+
+
+def tensors(dtype=torch.float32, device=None):
+    return [
+        {
+            "boxes": torch.tensor(boxes, dtype=dtype, device=device).requires_grad_(),
+            "scores": torch.tensor(scores, dtype=dtype, device=device).requires_grad_(),
+            "labels": torch.ones(len(boxes), dtype=torch.int64),
+        }
+        for boxes, scores in map(arrays, IDS)
+    ]
+
+
+def stated_sides():
+    outputs = tensors()
+    for output in outputs:
+        corners = output["boxes"].detach()
+        sides = torch.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
+        output["boxes"] = BoundingBoxes(sides, format="XYWH", canvas_size=(99, 99))
+    return outputs
+
+
+def ultralytics():
+    """Objects with the documented attributes of a result, for the package is AGPL."""
+    return [
+        SimpleNamespace(
+            boxes=SimpleNamespace(
+                xyxy=torch.tensor(boxes), conf=torch.tensor(scores), cls=torch.zeros(len(boxes))
+            ),
+            names={0: "1"},
+            path=f"/x/{name}.png",
+        )
+        for name, (boxes, scores) in zip(IDS, map(arrays, IDS), strict=True)
+    ]
+
+
+def supervision():
+    sv = pytest.importorskip("supervision")
+    return [
+        sv.Detections(xyxy=boxes, confidence=scores, class_id=np.ones(len(boxes), int))
+        if len(boxes)
+        else sv.Detections.empty()
+        for boxes, scores in map(arrays, IDS)
+    ]
+
+
+LIBRARIES = {
+    "tensors": tensors,
+    "bf16": lambda: tensors(torch.bfloat16),
+    "stated sides": stated_sides,
+    "Ultralytics": ultralytics,
+    "supervision": supervision,
+}
+
+
+@pytest.mark.parametrize("make", LIBRARIES.values(), ids=LIBRARIES)
+def test_objects_of_libraries_give_the_table_of_their_boxes(make):
+    expected = TABLE.assign(finding="1")
+    pd.testing.assert_frame_equal(boxes_table(make(), IDS), expected, check_dtype=False)
+
+
+@pytest.mark.parametrize("make", LIBRARIES.values(), ids=LIBRARIES)
+def test_objects_of_libraries_are_systems_and_targets(make):
+    truth = pd.Series([1, 0, 1], index=IDS, name="mass")
+    read = tables.read(truth, {"A": make()}, boxes=make())
+    assert read["systems"]["A"]["boxes"] == TABLE.to_numpy().tolist()
+    assert read["true_boxes"] == TABLE[["image_id", *EDGES]].to_numpy().tolist()
+
+
+def test_a_network_of_torchvision_gives_its_boxes():
+    torch.manual_seed(0)
+    model = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, num_classes=2, box_score_thresh=0.0
+    ).eval()
+    with torch.no_grad():
+        outputs = model([torch.rand(3, 64, 64) for _ in IDS])
+    table = boxes_table(outputs, IDS)
+    assert len(table) == sum(len(output["boxes"]) for output in outputs) > 0
+    first = table.loc[table["image_id"] == "a", EDGES].to_numpy()
+    np.testing.assert_allclose(first, outputs[0]["boxes"].numpy())
+
+
+def test_class_names_of_a_library_are_the_findings():
+    sv = pytest.importorskip("supervision")
+    named = sv.Detections(
+        xyxy=np.array([[1.0, 2, 3, 4]]),
+        confidence=np.array([0.5]),
+        class_id=np.array([0]),
+        data={"class_name": np.array(["opacity"])},
+    )
+    assert boxes_table(named, ["a"])["finding"].tolist() == ["opacity"]
+    results = ultralytics()
+    for result in results:
+        result.names = {0: "opacity", 1: "mass"}
+    assert set(boxes_table(results)["finding"]) == {"opacity"}
+
+
+def test_paths_of_results_decide_which_image_each_is_of():
+    images = TABLE["image_id"].tolist()
+    assert boxes_table(ultralytics())["image_id"].tolist() == images
+    in_another_order = boxes_table(ultralytics(), ["c.png", "a.png", "b.png"])
+    assert in_another_order["image_id"].tolist() == [f"{name}.png" for name in images]
+    assert boxes_table(ultralytics(), (7, 8, 9))["image_id"].tolist() == ["7", "7", "9"]
+    contradicting = lambda: boxes_table(ultralytics(), ["b", "z", "c"])  # noqa: E731
+    assert refused_parts(contradicting, "outputs[1]", "b.png") == []
+
+
+def test_folders_in_paths_of_results_tell_equal_file_names_apart():
+    results = ultralytics()
+    for result, folder in zip(results, "xyz", strict=True):
+        result.path = f"/images/{folder}/view1.png"
+    table = boxes_table(results, ["z/view1.png", "x/view1.png", "y/view1.png"])
+    assert table["image_id"].tolist() == ["x/view1.png", "x/view1.png", "z/view1.png"]
+
+
+def test_results_that_pycocotools_has_read_keep_their_scores():
+    from pycocotools.coco import COCO
+
+    truth = COCO()
+    truth.dataset = {"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1}]}
+    truth.createIndex()
+    result = truth.loadRes([{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}])
+    assert boxes_table(result.dataset["annotations"])["score"].tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    "ids", [tuple(IDS), np.array(IDS), pd.Index(IDS), pd.Series(IDS, index=[4, 5, 6]), iter(IDS)]
+)
+def test_ids_may_be_any_sequence(ids):
+    assert boxes_table(tensors(), ids)["image_id"].tolist() == TABLE["image_id"].tolist()
+
+
+@pytest.mark.parametrize("ids", [{*IDS}, pd.DataFrame({"image_id": IDS}), 7])
+def test_ids_without_an_order_are_refused(ids):
+    assert refused_parts(lambda: boxes_table(tensors(), ids), "image_ids") == []
+
+
+def test_a_box_without_width_is_left_out_with_a_warning():
+    outputs = [{"boxes": [[8, 8, 12, 12]], "scores": [0.5]} for _ in range(11)]
+    outputs[3]["boxes"] = [[12, 8, 12, 12]]
+    ids = [f"i{number}" for number in range(11)]
+    with pytest.warns(UserWarning, match="i3"):
+        assert set(boxes_table(outputs, ids)["image_id"]) == {*ids} - {"i3"}
+    assert refused_parts(lambda: boxes_table(outputs[:4], ids[:4]), "'i3'") == []
+
+
+LABELS = pd.Series([1, 0, 1, 0], index=[*"abcd"])
+SCORES = [0.9, 0.2, 0.6, 0.3]
+OF_IMAGES = dict(zip("abcd", SCORES, strict=True))
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        LABELS.astype("int8"),
+        LABELS.astype(float),
+        LABELS.astype("Int64"),
+        LABELS.astype("boolean"),
+        LABELS.astype(str),
+        LABELS.astype(str).astype("category"),
+        LABELS.map({1: "yes", 0: "no"}).astype("string"),
+        LABELS.to_frame("label").rename_axis("image_id").reset_index(),
+    ],
+    ids=lambda truth: str(getattr(truth, "dtype", "frame")),
+)
+def test_labels_of_any_type_are_labels(truth):
+    read = tables.read(truth, {"A": pd.Series(OF_IMAGES)})
+    assert read["labels"] == {"a": 1, "b": 0, "c": 1, "d": 0}
+    assert read["systems"]["A"]["scores"] == OF_IMAGES
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT])
+def test_any_missing_label_is_unknown(missing):
+    truth = LABELS.astype(object)
+    truth["c"] = missing
+    read = tables.read(truth, {"A": pd.Series(OF_IMAGES)})
+    assert read["labels"] == {"a": 1, "b": 0, "c": None, "d": 0}
+    assert read["evaluated"] == ["a", "b", "d"]
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        np.array(SCORES),
+        np.array(SCORES)[:, None],
+        tuple(SCORES),
+        torch.tensor(SCORES, dtype=torch.float64).requires_grad_(),
+        [f"{score:.3f}" for score in SCORES],
+        np.ma.masked_array(SCORES, mask=False),
+        pd.Series(OF_IMAGES).sample(frac=1, random_state=0),
+        pd.Series(OF_IMAGES).astype("Float64"),
+        pd.DataFrame({"image": [*"abcd"], "prob": SCORES}).sample(frac=1, random_state=0),
+    ],
+    ids=["array", "column", "tuple", "tensor", "texts", "masked", "Series", "Float64", "frame"],
+)
+def test_scores_of_any_kind_are_scores(scores):
+    assert tables.read(LABELS, {"A": scores})["systems"]["A"]["scores"] == OF_IMAGES
+
+
+def test_scores_in_bf16_are_scores():
+    scores = torch.tensor([0.25, 0.75, 0.5]).bfloat16()
+    read = tables.read([0, 1, 0], {"A": scores})["systems"]["A"]["scores"]
+    assert list(read.values()) == [0.25, 0.75, 0.5]
+
+
+WRONG = {
+    "masked": ("A", LABELS, np.ma.masked_less(SCORES, 0.25)),
+    "complex": ("A", LABELS, np.array(SCORES) + 1j),
+    "complex Series": ("A", LABELS, pd.Series(OF_IMAGES) + 1j),
+    "a model": ("A", LABELS, torch.nn.Linear(1, 1)),
+    "a function": ("A", LABELS, print),
+    "a set": ("A", LABELS, set(SCORES)),
+    "outputs in a Series": ("A", LABELS, pd.Series([{"boxes": [], "scores": []}] * 4)),
+    "labels with two levels": (
+        "truth",
+        pd.Series([1, 0, 1, 0], pd.MultiIndex.from_product([[0, 1], [0, 1]])),
+        SCORES,
+    ),
+    "complex labels": ("truth", np.array([1, 0, 1, 0]) + 1j, SCORES),
+    "masked labels": ("truth", np.ma.masked_array([1, 0, 1, 0], mask=[1, 0, 0, 0]), SCORES),
+}
+
+
+def test_a_reversed_range_of_rows_is_matched_by_its_rows_or_refused(tmp_path):
+    backwards = pd.Series(SCORES)[::-1]
+    frame = pd.DataFrame({"image_id": [*"abcd"], "label": [1, 0, 1, 0]})
+    read = tables.read(frame, {"A": backwards}, patients=pd.Series([*"ppqr"])[::-1])
+    assert read["systems"]["A"]["scores"] == OF_IMAGES
+    assert read["patients"] == dict(zip("abcd", "ppqr", strict=True))
+    assert tables.read([1, 0, 1, 0], {"A": backwards})[0] == "refused"
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    assert tables.read(tmp_path / "t.csv", {"A": pd.Series(SCORES)})[0] == "refused"
+
+
+def test_true_boxes_in_a_series_are_refused_by_their_name():
+    outcome, line = tables.read(LABELS, {"A": SCORES}, boxes=pd.Series([{"boxes": []}] * 4))
+    assert outcome == "refused"
+    assert line.startswith("outputs: ") or line.startswith("boxes: ")
+
+
+@pytest.mark.parametrize(("name", "truth", "scores"), WRONG.values(), ids=WRONG)
+def test_what_is_no_label_or_score_is_refused_by_its_name(name, truth, scores):
+    outcome, line = tables.read(truth, {"A": scores})
+    assert outcome == "refused"
+    assert line.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("systems", [SCORES, [np.array(SCORES)] * 2, pd.DataFrame({"A": SCORES})])
+def test_scores_without_a_name_are_refused(systems):
+    assert refused_parts(lambda: cxr_compare.compare(systems, truth=LABELS)) == []
+
+
+def test_a_comparison_without_a_system_or_truth_is_refused():
+    assert refused_parts(lambda: cxr_compare.compare({}, truth=LABELS)) == []
+    assert refused_parts(lambda: cxr_compare.compare({"A": SCORES}), "truth") == []
+
+
+def test_figures_of_a_comparison_are_those_of_the_functions_of_arrays():
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 2, 60)
+    scores = np.clip(0.4 * labels + 0.6 * rng.random(60), 0, 1)
+    result = cxr_compare.compare({"A": scores}, truth=labels, replicates=100)
+    figures = result.to_frame().set_index("metric")["estimate"]
+    assert figures["auroc"] == pytest.approx(metrics.auroc(labels, scores), abs=1e-12)
+    expected = metrics.average_precision(labels, scores)
+    assert figures["average_precision"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_threshold_that_validation_does_not_give_stops_no_stated_one():
+    truth = pd.DataFrame({"label": [0, 0, 0, 0, 1, 1, 0, 0], "role": ["val"] * 4 + ["test"] * 4})
+    scores = [0.1, 0.2, 0.3, 0.4, 0.9, 0.2, 0.6, 0.1]
+    result = cxr_compare.compare(
+        {"A": scores}, truth=truth, policy=["sensitivity>=0.9", "threshold=0.5"], replicates=100
+    )
+    figures = result.to_frame().set_index(["policy", "metric"])["estimate"]
+    assert figures["threshold=0.5", "recall"] == figures["threshold=0.5", "specificity"] == 0.5
+    assert "sensitivity>=0.9" not in figures.dropna().index.get_level_values("policy")
+
+
+def test_a_finished_report_answers_its_own_call_and_inputs_only(world, tmp_path):
+    tables_in, report = world.tables, tmp_path / "report"
+    shutil.copytree(world.tables_report, report)
+    call = {
+        "systems": {"Boxes": tables_in / "boxes.csv", "Scores": tables_in / "a.csv"},
+        "truth": tables_in / "truth.csv",
+        "boxes": tables_in / "true_boxes.csv",
+        "replicates": 100,
+        "out": report,
+    }
+    stored = cxr_compare.Result.open(world.tables_report)
+    assert cxr_compare.compare(**call).to_frame().equals(stored.to_frame())
+    truth = pd.read_csv(call["truth"])
+    scores = pd.read_csv(tables_in / "a.csv")
+    scores["other"] = scores["score"] ** 2
+    scores.to_csv(tmp_path / "a.csv", index=False)
+    named = {"systems": call["systems"] | {"Scores": tmp_path / "a.csv"}}
+    truth.assign(sex="F").to_csv(tmp_path / "truth.csv", index=False)
+    (tmp_path / "images").mkdir()
+    for image in truth["image_id"]:
+        Image.new("L", (16, 16)).save(tmp_path / "images" / f"{image}.png")
+    for change in (
+        named | {"columns": ["Scores.score=other"]},
+        {"images": tmp_path / "images"},
+        {"policy": ["threshold=0.6"]},
+        {"truth": tmp_path / "truth.csv"},
+    ):
+        assert refused_parts(lambda change=change: cxr_compare.compare(**call | change)) == []
+
+
+Y, S = np.array([0, 1, 1, 0]), np.array([0.6, 0.8, 0.4, 0.3])
+OF_ARRAYS = {
+    "auroc": lambda y, s: metrics.auroc(y, s),
+    "average_precision": lambda y, s: metrics.average_precision(y, s),
+    "confusion_counts": lambda y, s: metrics.confusion_counts(y, s, 0.5),
+    "classification_metrics": lambda y, s: metrics.classification_metrics(y, s, 0.5),
+    "auroc_difference": lambda y, s: metrics.auroc_difference(y, s, s),
+    "estimate": lambda y, s: metrics.estimate("auroc", y, s),
+}
+WRONG_ARRAYS = {
+    "fewer scores": (Y, S[:3], ["(4,)", "(3,)"]),
+    "scores of two columns": (Y, np.c_[1 - S, S], ["(4, 2)"]),
+    "labels of two columns": (np.c_[1 - Y, Y], S, ["(4, 2)"]),
+    "three kinds of labels": ([0, 1, 2, 0], S, ["row 2", "2"]),
+    "labels of -1 and 1": ([-1, 1, 1, -1], S, ["row 0", "-1"]),
+    "a label that is a share": ([0, 1, 0.5, 0], S, ["row 2", "0.5"]),
+    "a missing label": ([0, 1, np.nan, 0], S, ["row 2", "nan"]),
+    "a missing score": (Y, [0.1, np.nan, 0.4, 0.3], ["row 1", "nan"]),
+    "an infinite score": (Y, [0.1, 0.8, np.inf, 0.3], ["row 2", "inf"]),
+}
+
+
+@pytest.mark.parametrize("function", OF_ARRAYS.values(), ids=OF_ARRAYS)
+@pytest.mark.parametrize(("y", "s", "parts"), WRONG_ARRAYS.values(), ids=WRONG_ARRAYS)
+def test_wrong_arrays_give_no_figure_but_their_row_and_value(function, y, s, parts):
+    assert refused_parts(lambda: function(y, s), *parts) == []
+
+
+@pytest.mark.parametrize("function", OF_ARRAYS.values(), ids=OF_ARRAYS)
+@pytest.mark.parametrize("s", [["low", "high", "mid", "low"], S + 1j], ids=["words", "complex"])
+@pytest.mark.xfail(strict=True, reason="numpy's own error, or its warning of a dropped part")
+def test_scores_that_are_no_numbers_are_refused(function, s):
+    assert refused_parts(lambda: function(Y, s)) == []
+
+
+@pytest.mark.parametrize("function", OF_ARRAYS.values(), ids=OF_ARRAYS)
+def test_series_beside_arrays_are_taken_in_order_or_refused(function):
+    expected = repr(function(Y, S))
+    assert repr(function(pd.Series(Y), pd.Series(S))) == expected
+    assert repr(function(Y, pd.Series(S))) == expected
+    assert repr(function(pd.Series(Y, [*"abcd"]), pd.Series(S, [*"abcd"]))) == expected
+    assert refused_parts(lambda: function(Y, pd.Series(S)[::-1])) == []
+
+
+@pytest.mark.parametrize("function", OF_ARRAYS.values(), ids=OF_ARRAYS)
+def test_series_of_other_images_give_no_figure(function):
+    other = pd.Series(S, [*"efgh"])
+    assert refused_parts(lambda: function(pd.Series(Y, [*"abcd"]), other)) == []
+    twice = pd.Series(S, [*"abca"])
+    assert refused_parts(lambda: function(pd.Series(Y, [*"abcd"]), twice), "'a'") == []
+
+
+@pytest.mark.parametrize("function", OF_ARRAYS.values(), ids=OF_ARRAYS)
+@pytest.mark.xfail(strict=True, reason="Series in another order are matched by their index (65)")
+def test_series_in_another_order_are_refused_by_functions_of_arrays(function):
+    assert refused_parts(lambda: function(pd.Series(Y), pd.Series(S)[::-1])) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        (lambda: metrics.confusion_counts(Y, S, np.nan), ["threshold", "nan"]),
+        (lambda: metrics.auroc_difference(Y, S, S[:3]), ["(4,)", "(3,)"]),
+        (lambda: metrics.auroc_difference(Y, S, S, ["p", "q"]), ["patients", "2", "4"]),
+        (lambda: metrics.auroc_difference(Y, S, S, ["p", None, "q", "r"]), ["patients", "row 1"]),
+        (lambda: metrics.estimate("auroc", Y, S, patients=["p"]), ["patients", "1", "4"]),
+        (lambda: metrics.estimate("auroc", Y, S, patients=["p", None, "q", "r"]), ["row 1"]),
+        (lambda: metrics.estimate("auroc_", Y, S), ["'auroc_'", "'auroc'"]),
+        (lambda: metrics.estimate("recall", Y, S), ["recall", "threshold"]),
+        (lambda: metrics.estimate("recall", Y, S, threshold=7), ["threshold", "7"]),
+        (lambda: metrics.estimate("brier", Y, 10 * S), ["y_score", "6.0"]),
+        (lambda: metrics.estimate("ap50", Y, S), ["image_ids"]),
+    ],
+)
+def test_arguments_of_functions_of_arrays_are_refused_by_name_and_value(call, parts):
+    assert refused_parts(call, *parts) == []
+
+
+N = [f"image-{number}" for number in range(10)]
+TRUE = pd.DataFrame({"image_id": N, "x1": 300.0, "y1": 400.0, "x2": 500.0, "y2": 500.0})
+BOXES = TRUE.assign(score=np.linspace(0.05, 0.95, 10))
+OF_BOXES = {"box_average_precision": metrics.box_average_precision, "froc": metrics.froc}
+
+
+def cell(column, value):
+    """A change of the cell of a column in row 3."""
+    return lambda t: t.assign(**{column: [value if k == 3 else v for k, v in enumerate(t[column])]})
+
+
+def named(pattern):
+    return lambda t: t.assign(image_id=[pattern.format(name) for name in t["image_id"]])
+
+
+def upper(table):
+    return table.assign(image_id=table["image_id"].str.upper())
+
+
+WRONG_BOXES = {
+    "a missing score": (cell("score", np.nan), ["boxes: row 3", "'image-3'", "nan"]),
+    "a logit": (cell("score", 2.5), ["boxes: row 3", "'image-3'", "2.5"]),
+    "a score below 0": (cell("score", -1.5), ["boxes: row 3", "'image-3'", "-1.5"]),
+    "percent": (lambda t: t.assign(score=100 * t["score"]), ["boxes: row 0", "5.0"]),
+    "a missing edge": (cell("x1", np.nan), ["boxes: row 3", "'image-3'", "x1=nan"]),
+    "an edge without end": (cell("y2", np.inf), ["boxes: row 3", "y2=inf"]),
+    "no width in a tenth": (cell("x2", 300.0), ["boxes: row 3", "x1=300", "x2=300"]),
+    "widths": (lambda t: t.assign(x2=200.0, y2=100.0), ["boxes: row 0", "x2=200"]),
+    "shares": (lambda t: t.assign(**{e: t[e] / 1000 for e in EDGES}), ["boxes: row 0", "x1=0.3"]),
+    "other images": (named("other-{}"), ["boxes", "'other-image-0'", "'image-0'"]),
+    "file names": (named("{}.png"), ["boxes: row 0", "'image-0.png'", "'image-0'"]),
+    "other case": (upper, ["boxes: row 0", "'IMAGE-0'", "'image-0'"]),
+    "no x1": (lambda t: t.drop(columns="x1"), ["boxes", "'x1'"]),
+    "a word": (lambda t: t.assign(x1="left"), ["boxes: row 0", "'left'"]),
+    "a missing image": (cell("image_id", None), ["boxes: row 3", "image_id"]),
+    "a dictionary": (lambda t: t.to_dict("list"), ["boxes", "dict"]),
+    "two classes": (
+        lambda t: t.assign(category_id=np.repeat([1, 2], 5)),
+        ["boxes", "2", "1, 2"],
+    ),
+}
+
+
+@pytest.mark.parametrize("metric", OF_BOXES.values(), ids=OF_BOXES)
+@pytest.mark.parametrize(("change", "parts"), WRONG_BOXES.values(), ids=WRONG_BOXES)
+def test_wrong_boxes_give_no_figure_but_their_row_image_and_value(metric, change, parts):
+    assert refused_parts(lambda: metric(change(BOXES), TRUE, N), *parts) == []
+
+
+WRONG_TRUTH = {
+    "a missing edge": (cell("x1", np.nan), ["truth: row 3", "'image-3'"]),
+    "widths": (lambda t: t.assign(x2=200.0, y2=100.0), ["truth: row 0", "x2=200"]),
+    "other images": (named("other-{}"), ["truth", "'other-image-0'"]),
+}
+
+
+@pytest.mark.parametrize("metric", OF_BOXES.values(), ids=OF_BOXES)
+@pytest.mark.parametrize(("change", "parts"), WRONG_TRUTH.values(), ids=WRONG_TRUTH)
+def test_wrong_true_boxes_give_no_figure_either(metric, change, parts):
+    assert refused_parts(lambda: metric(BOXES, change(TRUE), N), *parts) == []
+
+
+FILES = named("{}.png")(BOXES)
+MIXED = TRUE.assign(finding="mass")
+WRONG_ARGUMENTS = {
+    "an id twice": ((BOXES, TRUE, [*N, "image-0"]), ["image_ids", "'image-0'"]),
+    "one image under two names": (
+        (FILES, TRUE, sorted({*N, *FILES["image_id"]})),
+        ["'image-0'", "'image-0.png'"],
+    ),
+    "one image in two cases": (
+        (upper(BOXES), TRUE, sorted({*N, *upper(BOXES)["image_id"]})),
+        ["image_ids", "IMAGE-0"],
+    ),
+    "tables without ids": ((BOXES, TRUE), ["image_ids"]),
+    "lists of two lengths": ((tensors(), tensors()[:2]), ["boxes", "3", "2"]),
+    "classes in two rows of each": (
+        (BOXES.assign(finding=["x", "y"] * 5), TRUE, N),
+        ["boxes", "x, y"],
+    ),
+    "another class than the truth": (
+        (BOXES.assign(finding="edema"), MIXED, N),
+        ["'edema'", "'mass'"],
+    ),
+    "a missing class": ((BOXES.assign(finding=["x", None] * 5), TRUE, N), ["boxes: row 1"]),
+}
+
+
+@pytest.mark.parametrize("metric", OF_BOXES.values(), ids=OF_BOXES)
+@pytest.mark.parametrize(("given", "parts"), WRONG_ARGUMENTS.values(), ids=WRONG_ARGUMENTS)
+def test_arguments_that_would_give_a_wrong_figure_are_refused(metric, given, parts):
+    assert refused_parts(lambda: metric(*given), *parts) == []
+
+
+def test_crowds_are_refused_where_they_have_no_meaning():
+    crowds = TRUE.assign(crowd=[True] + [False] * 9)
+    assert refused_parts(lambda: metrics.froc(BOXES, crowds, N), "truth") == []
+    for flags in (crowds["crowd"], crowds["crowd"].astype(int), crowds["crowd"].astype(str)):
+        figures = metrics.box_average_precision(BOXES, TRUE.assign(crowd=flags), N)
+        assert figures["ap50"] == pytest.approx(1)  # the box on the crowd counts in no way
+        without = metrics.box_average_precision(BOXES.drop(index=0), TRUE.assign(crowd=flags), N)
+        assert without["ap50"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("make", [*LIBRARIES.values(), lambda: TABLE])
+def test_every_form_of_boxes_gives_one_figure(make):
+    truth = TABLE.drop(columns="score").assign(x1=TABLE["x1"] + 1)
+    expected = metrics.box_average_precision(TABLE, truth, IDS)
+    assert metrics.box_average_precision(make(), truth, IDS) == expected
+    drawn = [{"boxes": truth.loc[truth["image_id"] == name, EDGES].to_numpy()} for name in IDS]
+    assert metrics.box_average_precision(make(), drawn, tuple(IDS)) == expected
+
+
+def test_ids_and_classes_in_other_spelling_give_the_same_figure():
+    expected = metrics.box_average_precision(BOXES, TRUE, pd.Index(N))
+    assert expected["ap50"] == pytest.approx(1)
+    numbers = [table.assign(image_id=range(10)) for table in (BOXES, TRUE)]
+    assert metrics.box_average_precision(*numbers, [str(k) for k in range(10)]) == expected
+    spelled = metrics.box_average_precision(BOXES.assign(finding="Mass"), MIXED, N)
+    assert spelled == expected
+    found = metrics.box_average_precision(tensors(), [{"boxes": o["boxes"]} for o in tensors()])
+    assert found["ap50"] == pytest.approx(1)
+
+
+def test_boxes_of_images_that_are_not_evaluated_count_in_no_way():
+    assert metrics.box_average_precision(BOXES, TRUE, N[:3])["ap50"] == pytest.approx(1)
+    assert metrics.box_average_precision(BOXES.iloc[5:], TRUE, N[:3])["ap50"] == 0
+    assert metrics.box_average_precision(BOXES.iloc[:0], TRUE, N)["ap50"] == 0
+    with_another = metrics.box_average_precision(BOXES, TRUE, [*N, "IMAGE-0"])
+    assert with_another["ap50"] > 0.9  # may be another image: nothing says that it is not
+
+
+def test_the_label_frame_of_rsna_is_true_boxes():
+    rsna = pd.DataFrame(
+        {
+            "patientId": [*"baacd"],
+            "x": [None, 10.0, 50, None, 5],
+            "y": [None, 20.0, 60, None, 5],
+            "width": [None, 30.0, 10, None, 20],
+            "height": [None, 40.0, 10, None, 20],
+            "Target": [0, 1, 1, 0, 1],
+        }
+    )
+    found = pd.DataFrame(
+        [("a", 10, 20, 40, 60, 0.9), ("a", 50, 60, 60, 70, 0.8), ("d", 5, 5, 25, 25, 0.7)],
+        columns=["image_id", *EDGES, "score"],
+    )
+    figures = metrics.box_average_precision(found, rsna, [*"abcd"])
+    assert figures["ap50"] == pytest.approx(1)
+
+
+LESIONS = 40
+
+
+def lesions(side):
+    """True boxes, the size of each image, and room on both sides of the middle."""
+    rng = np.random.default_rng(8)
+    width, height = rng.integers(0.75 * side, 1.25 * side, (2, LESIONS)).astype(float)
+    width = width * 0.6
+    x1 = np.where(np.arange(LESIONS) % 3 == 0, 0.55, 0.12) * width + rng.uniform(0, 0.05, LESIONS)
+    y1 = rng.uniform(0.1, 0.5, LESIONS) * height
+    return pd.DataFrame(
+        {
+            "image_id": [f"{number:03d}" for number in 10 + 2 * np.arange(LESIONS)],
+            "width": width,
+            "height": height,
+            "x1": x1,
+            "y1": y1,
+            "x2": x1 + 0.2 * width,
+            "y2": y1 + rng.uniform(0.2, 0.4, LESIONS) * height,
+        }
+    )
+
+
+MISTAKES = {
+    "y before x": lambda x1, y1, x2, y2, w, h: (y1, x1, y2, x2),
+    "0 to 1000": lambda x1, y1, x2, y2, w, h: (
+        1000 * x1 / w,
+        1000 * y1 / h,
+        1000 * x2 / w,
+        1000 * y2 / h,
+    ),
+    "sides as corners": lambda x1, y1, x2, y2, w, h: (x1, y1, x2 - x1, y2 - y1),
+    "corners as sides": lambda x1, y1, x2, y2, w, h: (x1, y1, x1 + x2, y1 + y2),
+    "corners as a centre": lambda x1, y1, x2, y2, w, h: (
+        x1 - x2 / 2,
+        y1 - y2 / 2,
+        x1 + x2 / 2,
+        y1 + y2 / 2,
+    ),
+    "half the px": lambda x1, y1, x2, y2, w, h: (x1 / 2, y1 / 2, x2 / 2, y2 / 2),
+    "mirrored": lambda x1, y1, x2, y2, w, h: (w - x2, y1, w - x1, y2),
+}
+
+
+def predicted(change, side):
+    true = lesions(side)
+    given = (true[name] for name in (*EDGES, "width", "height"))
+    edges = dict(zip(EDGES, change(*given), strict=True))
+    return true.assign(**edges, score=np.linspace(0.5, 1, LESIONS))
+
+
+@pytest.mark.parametrize("side", [1600, 400])
+@pytest.mark.parametrize("name", MISTAKES)
+def test_boxes_that_match_far_better_by_another_reading_are_doubted(name, side):
+    boxes = predicted(MISTAKES[name], side)
+    said = tables.doubts(boxes, lesions(side), lesions(side))
+    assert said
+    assert float(said[0].split()[0]) > 0.9  # the AP50 by that reading
+
+
+def test_boxes_that_match_or_match_by_no_reading_or_are_few_are_not_doubted():
+    right = predicted(lambda x1, y1, x2, y2, w, h: (x1, y1, x2, y2), 1600)
+    truth, turned = lesions(1600), predicted(MISTAKES["y before x"], 1600)
+    corner = np.random.default_rng(10).uniform(0, 700, (LESIONS, 2))
+    anywhere = right.assign(**dict(zip(EDGES, np.hstack([corner, corner + 150]).T, strict=True)))
+    pairs = [(right, truth), (anywhere, truth), (right[:0], truth), (right, truth[:0])]
+    for boxes, true in (*pairs, (turned, truth[:4])):
+        assert tables.doubts(boxes, true, truth) == []
+
+
+def test_a_doubt_is_a_caution_of_a_comparison_and_changes_no_figure():
+    truth = lesions(1600)
+    boxes = predicted(MISTAKES["y before x"], 1600)
+    labels = truth[["image_id"]].assign(label=1)
+    healthy = pd.DataFrame({"image_id": [f"h{number}" for number in range(5)], "label": 0})
+    result = cxr_compare.compare(
+        {"A": boxes[["image_id", *EDGES, "score"]]},
+        truth=pd.concat([labels, healthy]),
+        boxes=truth[["image_id", *EDGES]],
+        replicates=100,
+    )
+    ap50 = result.to_frame().set_index("metric")["estimate"]["ap50"]
+    assert ap50 < 0.5
+    assert any("AP50" in text and f"{ap50:.2f}" in text for text in result.cautions)
+
+
+def test_a_metric_computes_misread_boxes_as_they_are():
+    boxes = predicted(MISTAKES["y before x"], 1600)
+    truth = lesions(1600)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        figures = metrics.box_average_precision(boxes, truth, truth["image_id"])
+    assert figures["ap50"] < 0.5
