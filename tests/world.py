@@ -62,9 +62,7 @@ class World:
         config, network = NETWORKS[kind]
         return self._made(
             kind,
-            lambda out: cxr_compare.train(
-                config, data=self.data, out=out, set_=[*SMALL, *network]
-            ),
+            lambda out: cxr_compare.train(config, data=self.data, out=out, set_=[*SMALL, *network]),
         )
 
     def predictions(self, kind: str) -> Path:
