@@ -1,0 +1,253 @@
+"""The kept comparisons: what is computed, and which rows of it are kept.
+
+`python -m tests.kept.comparisons OUT NAME ...` writes what this revision gives into a folder OUT
+outside of the tree, for the two issues that store the figures anew.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import cxr_compare
+from tests.adapters.activation_maps import predictions_with_maps
+from tests.kept import inputs
+
+HERE = inputs.HERE
+RESAMPLES = 500
+POLICIES = ["max_f1", "sensitivity>=0.95", "specificity>=0.90"]
+FEWER = 200  # resamples of the comparisons that 4d969e8f had no figures of
+KEYS = ["target", "topic", "group", "system", "first", "second", "metric", "policy", "subgroup"]
+ALL = "all"
+
+
+def kept(name, data=None):
+    """Figures and answer of one of the first six; `data` is shared/data for the real one."""
+    arguments = {
+        "quickstart": inputs.quickstart,
+        "drawn-1": lambda: inputs.three_systems(1, 300),
+        "drawn-2": lambda: inputs.three_systems(2, 900),
+        "drawn-3": lambda: inputs.three_systems(3, 160),
+        "boxes": inputs.boxes,
+        "chexnet": lambda: inputs.chexnet(data),
+    }[name]()
+    result = cxr_compare.compare(**arguments, policy=POLICIES, replicates=RESAMPLES)
+    return result.to_frame(), answer_of(result)
+
+
+def answer_of(result):
+    """What the answer claims: its kind, the tested differences and the numbers that it states."""
+    return {
+        "kind": result.answer.kind,
+        "claims": list(result.answer.claims),
+        "numbers": numbers(result.headline),
+        "numbers of cautions": numbers(" ".join(result.cautions)),
+    }
+
+
+def numbers(text):
+    """The numbers of a text, sorted, as they stand there but for the commas of thousands."""
+    found = re.findall(r"(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?", text)
+    return sorted(number.rstrip(",").replace(",", "").replace("−", "-") for number in found)
+
+
+def several_answer(result):
+    """The numbers of an answer on several findings."""
+    return {"numbers": numbers(result.headline)}
+
+
+def unit_patient(folder):
+    """Two classifiers by patient: the highest score of a patient's images counts."""
+    arguments = inputs.two_systems(11, 240) | {"policy": POLICIES}
+    result = cxr_compare.compare(**arguments, unit="patient", replicates=FEWER)
+    figures = result.figures
+    if "unit" in figures:
+        figures = figures[figures["unit"] == "patient"]
+    return figures[list(result.to_frame().columns)], answer_of(result)
+
+
+def findings(names):
+    """A comparison on several findings: figures of each, their mean, and p-values after Holm."""
+    result = cxr_compare.compare(**inputs.findings(12, 360, names), replicates=FEWER)
+    means = result.macro[result.macro["second"] != ""].assign(target="mean over findings")
+    tests = result.tests.rename(columns={"finding": "target"}).assign(metric="auroc")
+    of_row = ["target", "first", "second", "metric"]
+    holm = pd.concat([table[[*of_row, "p_holm"]] for table in (tests, means)])
+    rows = result.to_frame().fillna({"policy": "", "subgroup": ALL})
+    return rows.merge(holm, "left", of_row), several_answer(result)
+
+
+def three_findings(folder):
+    """Three findings with all figures at one threshold."""
+    rows, answer = findings(inputs.FINDINGS[:3])
+    return rows[rows["policy"].isin(["", "max_f1"])], answer
+
+
+def fourteen_findings(folder):
+    """Fourteen findings with the figures of which there is a mean."""
+    rows, answer = findings(inputs.FINDINGS)
+    return rows[rows["metric"].isin(["auroc", "average_precision"])], answer
+
+
+def five_folds(folder):
+    """The means of five folds with the intervals of Nadeau and Bengio, and p-values after Holm."""
+    reports = []
+    for number, arguments in enumerate(inputs.folds(13, 450)):
+        reports.append(folder / f"fold-{number}")
+        cxr_compare.compare(**arguments, replicates=100, out=reports[-1])
+    cxr_compare.folds(reports, out=folder / "folds")
+    table = read_table(folder / "folds" / "folds.csv")
+    image_level = (table["unit"] == "image") & (table["subgroup"] == ALL)
+    shown = table["metric"].isin(["auroc", "average_precision", "recall", "specificity", "f1"])
+    columns = ["first", "second", "metric", "policy", "mean", "sd", "ci_low", "ci_high"]
+    return table.loc[shown & image_level, [*columns, "n_folds", "p_holm"]], None
+
+
+def prevalence(folder):
+    """PPV and NPV where one image in twenty is positive."""
+    arguments = inputs.two_systems(14, 240)
+    result = cxr_compare.compare(**arguments, prevalence="0.05", replicates=FEWER)
+    groups = result.groups
+    rows = groups.loc[groups["metric"].isin(["ppv", "npv"]), GROUP_COLUMNS]
+    return rows, answer_of(result)
+
+
+def maps(folder):
+    """A classifier whose activation maps are cut into boxes, beside a detector."""
+    truth, scores = inputs.drawn(15, 300)
+    true = inputs.lesions(15, truth)
+    grids = inputs.activation_maps(16, truth, true)
+    frame = (0.0, 0.0, float(inputs.SIDE), float(inputs.SIDE))
+    classifier = predictions_with_maps("C", scores["A"], grids, frame)
+    detector = inputs.detector(17, pd.Index(truth.image_id), true, 0.8)
+    systems = {"D": detector, "C": classifier}
+    arguments = {"truth": truth, "boxes": true, "policy": POLICIES}
+    result = cxr_compare.compare(systems, **arguments, replicates=FEWER)
+    rows = result.to_frame()
+    return rows[rows["first"] != "D"], answer_of(result)
+
+
+PROTOCOL = """\
+target = "finding"
+metric = "balanced_accuracy"
+policy = "max_f1"
+subgroups = ["sex"]
+reference = "B"
+"""
+
+
+def protocol(folder):
+    """A comparison whose figure, threshold, groups and reference a file fixed beforehand."""
+    file = folder / "protocol.toml"
+    file.write_text(PROTOCOL, encoding="utf-8")
+    arguments = inputs.with_groups(18, 360)
+    result = cxr_compare.compare(**arguments, protocol=file, replicates=FEWER)
+    of_sex = (result.groups["topic"] == "sex") & result.groups["group"].isin(["F", "M"])
+    groups = result.groups.loc[of_sex, GROUP_COLUMNS]
+    rows = result.to_frame()
+    rows = rows[rows["policy"].isin(["", "max_f1"])]
+    return pd.concat([rows, groups]), answer_of(result)
+
+
+def threshold(folder):
+    """A threshold that is stated; no image is for validation."""
+    arguments = inputs.two_systems(19, 240)
+    truth = arguments["truth"].drop(columns="role")
+    arguments |= {"truth": truth, "policy": ["threshold=0.5"]}
+    result = cxr_compare.compare(**arguments, replicates=FEWER)
+    rows = result.to_frame()
+    return rows[rows["policy"] == "threshold=0.5"], answer_of(result)
+
+
+def both(folder):
+    """A detector and a classifier, and both together as one system more."""
+    arguments = inputs.detector_and_classifier(20, 360)
+    result = cxr_compare.compare(**arguments, both=True, replicates=FEWER)
+    rows = result.to_frame()
+    rows = rows[rows["policy"].isin(["", "max_f1"])]
+    joint = [name for name in rows["first"].unique() if name not in ("D", "C")]
+    return rows[rows["first"].isin(joint) | rows["second"].isin(joint)], answer_of(result)
+
+
+GROUP_COLUMNS = ["topic", "group", "system", "metric", "policy", "estimate", "ci_low", "ci_high"]
+KEPT = ("quickstart", "drawn-1", "drawn-2", "drawn-3", "boxes", "chexnet")
+NEEDS_SHARED_DATA = ("chexnet",)
+RECORDED = {
+    "unit-patient": unit_patient,
+    "three-findings": three_findings,
+    "fourteen-findings": fourteen_findings,
+    "five-folds": five_folds,
+    "prevalence": prevalence,
+    "maps": maps,
+    "protocol": protocol,
+    "threshold": threshold,
+    "both": both,
+}
+
+
+def read_table(path):
+    """A stored table: texts as texts, an empty cell of a text column as an empty text."""
+    table = pd.read_csv(path, low_memory=False)
+    texts = [name for name in KEYS if name in table]
+    return table.astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
+
+
+def differences(expected, got, tolerance=1e-9):
+    """One line for each row that is lost, new, there twice, or differs in a value.
+
+    A table without the column `subgroup` is of all images.
+    """
+    keys = [name for name in KEYS if name in expected]
+    one, other = (_by_key(table, keys) for table in (expected, got))
+    lines = [
+        f"twice: {key}" for table in (one, other) for key in table.index[table.index.duplicated()]
+    ]
+    if lines:
+        return lines
+    lines += [f"lost: {key}" for key in one.index.difference(other.index)]
+    lines += [f"new: {key}" for key in other.index.difference(one.index)]
+    shared = one.index.intersection(other.index)
+    for column in one.columns:
+        if column not in other:
+            lines.append(f"no column {column}")
+            continue
+        a = pd.to_numeric(one.loc[shared, column]).to_numpy(np.float64)
+        b = pd.to_numeric(other.loc[shared, column]).to_numpy(np.float64)
+        unequal = ~((np.abs(a - b) <= tolerance) | (a == b) | (np.isnan(a) & np.isnan(b)))
+        lines += [
+            f"{column} of {shared[row]}: {b[row]!r} instead of {a[row]!r}"
+            for row in np.flatnonzero(unequal)
+        ]
+    return lines
+
+
+def _by_key(table, keys):
+    absent = {name: ALL if name == "subgroup" else "" for name in keys if name not in table}
+    table = table.reset_index(drop=True).assign(**absent)
+    texts = table[keys].astype(object).where(table[keys].notna(), "").astype(str)
+    return table.drop(columns=keys).set_axis(pd.MultiIndex.from_frame(texts))
+
+
+def main(out, *names):
+    """Write the figures of comparisons into a folder, and their answers into answers.json."""
+    folder = Path(out)
+    folder.mkdir(parents=True)
+    answers = {}
+    for name in names:
+        if name in RECORDED:
+            work = folder / f"{name}-work"
+            work.mkdir()
+            table, answers[name] = RECORDED[name](work)
+        else:
+            table, answers[name] = kept(name, Path(__file__).parents[3] / "shared" / "data")
+        table.to_csv(folder / f"{name}.csv", index=False)
+    lines = [f"{json.dumps(name)}: {json.dumps(answer)}" for name, answer in answers.items()]
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    (folder / "answers.json").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

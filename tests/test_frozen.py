@@ -1,0 +1,128 @@
+"""What may not change by a byte: tables of public sets, roles, squares, outputs of networks."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import cxr_compare
+from tests.kept import frozen
+
+HERE = Path(frozen.__file__).parent
+SETS = json.loads((HERE / "sets.json").read_text(encoding="utf-8"))
+NETWORKS = json.loads((HERE / "networks.json").read_text(encoding="utf-8"))
+SCRIPT = HERE.parents[1] / "scripts" / "quickstart"
+
+
+def marked(names, of_release):
+    return [
+        pytest.param(name, marks=pytest.mark.release if name in of_release else ())
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize("name", marked(frozen.SETS, ("rsna", "kermany_224")))
+def test_tables_and_roles_of_a_public_set_stay(name, shared_data, tmp_path):
+    assert frozen.set_digests(frozen.prepare_set(name, shared_data, tmp_path)) == SETS[name]
+
+
+def test_digests_see_cells_and_not_the_order_of_rows_and_columns():
+    table = pd.DataFrame({"image_id": ["a", "b"], "sex": ["F", None], "age": [61, 30]})
+    expected = frozen.table_digests(table, ["image_id"])
+    assert frozen.table_digests(table[::-1][["age", "sex", "image_id"]], ["image_id"]) == expected
+    assert frozen.table_digests(table.astype({"age": float}), ["image_id"]) == expected
+    for other in (
+        table[:1],
+        table.assign(sex=[None, "F"]),
+        table.assign(age=[30, 61]),
+        table.assign(view="PA"),
+        table.drop(columns="age"),
+    ):
+        assert frozen.table_digests(other, ["image_id"]) != expected
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory):
+    return frozen.draw_squares(tmp_path_factory.mktemp("squares"))
+
+
+def test_squares_of_drawn_images_stay(squares):
+    assert frozen.square_digests(squares) == NETWORKS["squares"]
+    assert all(len(of_side) == 20 for of_side in squares.values())
+
+
+@pytest.mark.parametrize("name", marked(frozen.SIDES, ("chexnet", "retinanet")))
+def test_names_weights_and_outputs_of_a_network_stay(name, squares, one_thread):
+    expected = dict(NETWORKS[name])
+    found, outputs = frozen.network_outputs(name, squares)
+    for key in ("tensors", "names", "weights", "suppression"):
+        assert found.get(key) == expected.get(key), key
+    if "scores" in expected:
+        np.testing.assert_allclose(outputs, expected["scores"], rtol=0, atol=1e-4)
+    else:
+        for boxes, rows in zip(expected["boxes"], outputs, strict=True):
+            require_boxes(np.array(boxes), rows)
+        overlaps = [largest_overlap(rows[:, :4].astype(float)) for rows in outputs]
+        assert 0.59 < max(overlaps) < expected["suppression"] + 1e-4
+    # The last bits are those of one kind of processor and one version of torch.
+    if frozen.processor() == NETWORKS["processor"]:
+        assert found["outputs"] == expected["outputs"]
+        assert found.get("counts") == expected.get("counts")
+
+
+def require_boxes(expected, rows):
+    """Each stored box is there, by 0.05 px and a score within 1e-4; ranks may differ."""
+    np.testing.assert_allclose(rows[: len(expected), 4], expected[:, 4], rtol=0, atol=1e-4)
+    off = np.abs(expected[:, None, :4] - rows[None, :, :4]).max(axis=2)
+    off = np.where(np.abs(expected[:, None, 4] - rows[None, :, 4]) <= 1e-4, off, np.inf)
+    # One that is no better than the last may be beyond it on another processor.
+    inner = expected[:, 4] > rows[-1, 4] + 1e-4
+    assert (off.min(axis=1)[inner] <= 0.05).all()
+    assert inner.any()
+
+
+def largest_overlap(boxes):
+    """The largest IoU of two boxes."""
+    corner = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    sides = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - corner
+    shared = sides.clip(0).prod(axis=2)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    iou = shared / (areas[:, None] + areas - shared)
+    return iou[~np.eye(len(boxes), dtype=bool)].max()
+
+
+@pytest.mark.release
+class TestQuickstart:
+    """The quickstart's images, roles and weights; its training takes six minutes."""
+
+    @pytest.fixture(scope="class")
+    def out(self, tmp_path_factory):
+        out = tmp_path_factory.mktemp("quickstart") / "out"
+        cxr_compare.synth(out / "xrays", images=1500, size=256, seed=1)
+        cxr_compare.prepare(
+            out / "xrays",
+            out / "data",
+            format="rsna",
+            size=[128, 96],
+            name="Synthetic chest X-rays",
+            val=0.125,
+            test=0.38,
+        )
+        return out
+
+    def test_tables_and_roles_stay(self, out):
+        assert frozen.set_digests(out / "data") == SETS["quickstart"]
+
+    def test_weights_stay_in_every_byte(self, out):
+        expected = SETS["quickstart weights"]
+        if expected and expected["processor"] != frozen.processor():
+            pytest.skip(f"the weights are those of {expected['processor']}")
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = os.environ | {"CXR_SKIP_INSTALL": "1", "OMP_NUM_THREADS": "1"}
+        subprocess.run([SCRIPT, out], env=environment | {"PATH": programs}, check=True)
+        assert frozen.weights(out) == expected
