@@ -16,8 +16,6 @@ from importlib import import_module as _import_module
 from typing import Any as _Any
 
 from cxr_compare.scripts.command_list import COMMANDS as _COMMANDS
-from cxr_compare.scripts.command_list import added_commands as _added_commands
-from cxr_compare.scripts.command_list import command_function as _command_function
 
 __version__ = "0.1.0"
 
@@ -53,10 +51,8 @@ def __getattr__(name: str) -> _Any:
         return _import_module("cxr_compare.metrics")
     if name in _HOMES:
         return getattr(_import_module(_HOMES[name]), name)
-    if not name.startswith("_") and name in _added_commands():
-        return _command_function(name)
     raise AttributeError(f"module 'cxr_compare' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_added_commands()])
+    return sorted(__all__)

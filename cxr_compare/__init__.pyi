@@ -27,6 +27,8 @@ from cxr_compare.serving.answers import Answers as Answers
 from cxr_compare.serving.run import Run as Run
 
 __version__: str
+__all__: list[str]
+_HOMES: dict[str, str]
 
 def synth(
     out: AnyPath,
@@ -91,6 +93,7 @@ def split(
     seed: int | None = None,
     file: AnyPath | None = None,
     keep_test_of: str | None = None,
+    share: float | None = None,
     replace: bool = False,
     progress: bool = False,
 ) -> Outcome:
@@ -299,6 +302,50 @@ def overlay(
     """Draw image, truth and each system side by side, one PNG per image."""
     ...
 
+def readers(
+    ratings: AnyPath | Sequence[AnyPath],
+    *,
+    out: AnyPath,
+    truth: AnyPath | None = None,
+    data: AnyPath | None = None,
+    target: str | None = None,
+    system: AnyPath
+    | SystemPaths
+    | Sequence[AnyPath | SystemPaths]
+    | Mapping[str, AnyPath | Sequence[AnyPath]] = (),
+    readers: Literal["random", "fixed"] = "random",
+    progress: bool = False,
+) -> Outcome:
+    """Analyse a reader study, by modality or against systems."""
+    ...
+
+def explain(
+    boxes: AnyPath,
+    *,
+    figure: str | None = None,
+    data: AnyPath | None = None,
+    truth: AnyPath | None = None,
+    split: str = "default",
+    progress: bool = False,
+) -> Outcome:
+    """Compute the average precision of boxes by other programs' rules."""
+    ...
+
+def plan(
+    *,
+    auroc: float | Sequence[float],
+    prevalence: float,
+    difference: float | None = None,
+    half_width: float | None = None,
+    power: float = 0.8,
+    correlation: float = 0.5,
+    images: int = 1,
+    within: float = 0.5,
+    progress: bool = False,
+) -> Outcome:
+    """Compute how many test patients a study needs."""
+    ...
+
 def show(
     folder: AnyPath | None = None,
     *,
@@ -343,5 +390,3 @@ def serve(
 ) -> Outcome:
     """Serve a page and an HTTP interface that predict chest X-rays."""
     ...
-
-def __getattr__(name: str) -> Any: ...  # commands that other packages add

@@ -246,23 +246,6 @@ class DataSet(OpenedFromFolder):
         """
         return sorted(set(self.optional_table("findings")["reader"]) - {REFERENCE_READER})
 
-    def with_labels_of(self, reader: str, image_ids: pd.Index | None = None) -> DataSet:
-        """Return a copy of the data set in which one reader's labels and boxes are those used.
-
-        Args:
-            reader: Name of the person whose labels replace those of the reader ``reference``.
-            image_ids: Ids of the images whose labels are replaced; None replaces those of all
-                images.
-        """
-        tables = {}
-        for name in ("findings", "boxes", "box_coverage"):
-            table = self.optional_table(name)
-            replaced = table["image_id"] if image_ids is None else image_ids
-            is_replaced = is_member(table["image_id"], replaced)
-            reader_of_row = np.where(is_replaced, reader, REFERENCE_READER)
-            tables[name] = table[table["reader"] == reader_of_row]
-        return self.with_tables(tables)
-
     def with_tables(self, tables: Mapping[str, pd.DataFrame]) -> DataSet:
         """Return a copy of the data set with other labels and boxes.
 

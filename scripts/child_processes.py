@@ -16,11 +16,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts import console
@@ -31,59 +30,6 @@ _SAID = "cxr: "
 _PARENT = "CXR_ENDS_WITH"
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 _INTERRUPTED = 130
-
-
-class Child(Protocol):
-    """The process of a `cxr` command, on this machine or on another one."""
-
-    def poll(self) -> int | None:
-        """Return the exit status of the command; None while it runs."""
-
-    def interrupt(self) -> None:
-        """Ask the command to end, as Ctrl-C does."""
-
-    def wait(self, seconds: float) -> None:
-        """Wait until the process ends, or for a number of seconds at most."""
-
-    def kill(self) -> None:
-        """Kill the process of the command if it has not ended."""
-
-
-class _Process:
-    """A process of this machine."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-
-    def poll(self) -> int | None:
-        return self._process.poll()
-
-    def interrupt(self) -> None:
-        interrupt(self._process)
-
-    def wait(self, seconds: float) -> None:
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-def end_children(children: Sequence[Child]) -> None:
-    """Interrupt the commands that have not ended; a training keeps its last whole epoch.
-
-    A process that has not ended in a minute is killed.
-    """
-    until = time.monotonic() + _GRACE
-    try:
-        for child in children:
-            child.interrupt()
-        for child in children:
-            child.wait(max(until - time.monotonic(), 0.0))
-    finally:
-        for child in children:
-            child.kill()
 
 
 def start(
@@ -103,11 +49,6 @@ def start(
         stderr=output,
         process_group=0,  # Ctrl-C comes to the parent alone, which passes it on once
     )
-
-
-def start_child(words: Sequence[str], environment: Mapping[str, str], output: IO[bytes]) -> Child:
-    """Start a `cxr` command on this machine as a child; see `start`."""
-    return _Process(start(words, environment, output))
 
 
 def follow_parent() -> bool:

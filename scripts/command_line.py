@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.scripts.command_list import OTHER_NAMES, name_in_python
+from cxr_compare.scripts.command_list import OTHER_NAMES
 from cxr_compare.scripts.console import printed_as
 from cxr_compare.scripts.parameters import parameters_of, texts_of
 
@@ -50,7 +50,7 @@ def command_line(function: Callable[..., Any], arguments: Mapping[str, Any]) -> 
         >>> command_line(show, given)
         'cxr show out/data'
     """
-    words = ["cxr", command_name(name_in_python(function))]
+    words = ["cxr", command_name(function.__name__)]
     options: list[str] = []
     for parameter in parameters_of(function):
         value = arguments[parameter.name]

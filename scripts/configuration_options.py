@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 from cxr_compare.scripts.command_line import command_name
-from cxr_compare.scripts.command_list import name_in_python
 from cxr_compare.scripts.parameters import parameters_of
 
 _SECTIONS = ("training", "data", "model", "augmentation")  # in this order, if two have one key
@@ -85,5 +84,5 @@ def key_advice(function: Callable[..., Any], name: str, *, from_python: bool) ->
     if key is None:
         return None
     instead = f'set_={{"{key}": VALUE}}' if from_python else f"--set {key}=VALUE"
-    command = command_name(name_in_python(function))
+    command = command_name(function.__name__)
     return f"{command} {name}: is a key of the configuration; write {instead}"

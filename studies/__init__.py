@@ -1,1 +1,1 @@
-"""Studies beside a comparison; this folder can be deleted."""
+"""Studies beside a comparison: readers, the rules of other programs, sizes of studies."""

@@ -27,9 +27,7 @@ _PRELOADED = [
     "cxr_compare.training.train",
     "cxr_compare.scripts.cli",
     "cxr_compare.scripts.commands.train",
-    "cxr_compare.hospital.pacs.pacs",  # annex hospital
     "cxr_compare.scripts.commands.compare",
-    "cxr_compare.studies.readers.readers",  # annex studies
     "cxr_compare.scripts.commands.serve",
     "cxr_compare.scripts.commands.show",
     "cxr_compare.scripts.commands.predict",

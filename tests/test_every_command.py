@@ -8,10 +8,7 @@ works with the lowest versions that ``setup.cfg`` allows.
 import signal
 import subprocess
 import sys
-import threading  # annex hospital
-from collections.abc import Iterator  # annex hospital
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer  # annex hospital
 from pathlib import Path
 
 import httpx
@@ -71,20 +68,13 @@ BEFORE_TRAINING = [
     "split data --name cv --folds 3 --test-folds --seed 2",
     "show data",
     "configs chexnet_small",
-    "plan --auroc 0.85,0.80 --prevalence 0.3",  # annex studies
     "export data yolo --format yolo",
-    "readers ratings.csv --truth truth.csv --out readers",  # annex studies
-    "explain boxes.csv --truth true_boxes.csv --figure 0.5",  # annex studies
-    "reading-form data --out study --limit 3",  # annex studies
-    "import-form form.csv --key study/key.csv --data data --out reader --name Ann",  # annex studies
     *_FOLDS,
-    "wrong-labels folds/0 --error 0.05",  # annex studies
-    # annex studies
-    "import-features features.parquet --data data --out probe --name Encoder --revision 1 "
-    "--licence MIT",
-    # end of annex studies
     "ensemble folds/A0 folds/B0 --data data --out both",
     "folds folds/0 folds/1 folds/2 --out folds/all",
+    "explain boxes.csv --truth true_boxes.csv",
+    "readers ratings.csv --truth truth.csv --out readers",
+    "plan --auroc 0.85,0.80 --prevalence 0.3",
 ]
 WITH_MODELS = [
     "train detector.toml --data data --out detector --device cpu",
@@ -98,14 +88,6 @@ WITH_MODELS = [
     "export classifier classifier-onnx --format onnx",
     "export detector detector-openvino --format openvino",
     "predict classifier detector-openvino film.dcm --out answers",
-    "dicom classifier detector-openvino film.dcm --out objects",  # annex hospital
-    "log classifier detector-openvino film.dcm --log log",  # annex hospital
-    "guarantee sensitivity>=0.90@0.90 --plan --expect 0.95",  # annex hospital
-    "monitor log.csv --out monitor",  # annex hospital
-    # annex studies
-    "curve --detector detector.toml --classifier classifier.toml --data data --out curve "
-    "--sizes 0.5,1 --seeds 1 --jobs 2",
-    # end of annex studies
 ]
 
 
@@ -115,17 +97,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("commands")
     for kind, model in _MODELS.items():
         (folder / f"{kind}.toml").write_text(_CONFIG.format(kind=kind, model=model))
-    days = pd.date_range("2026-01-01", periods=60, freq="D", tz="UTC")
-    log = pd.DataFrame(
-        {"time": days.repeat(2), "patient": range(120), "score": [0.1, 0.7, 0.4] * 40}
-    )
-    log.to_csv(folder / "log.csv", index=False)
     true = pd.DataFrame(
         {"image_id": ["a", "b"], "finding": "opacity", "x1": 0, "y1": 0, "x2": 40, "y2": [20, 30]}
     )
     true.to_csv(folder / "true_boxes.csv", index=False)
     true.assign(score=[0.9, 0.4]).to_csv(folder / "boxes.csv", index=False)
-    (folder / "form.csv").write_text("number,score,remark\n001,0.5,\n002,0.1,\n")
     rows = [(r, m, c, (c + m) % 3) for r in range(3) for m in (1, 2) for c in range(20)]
     ratings = pd.DataFrame(rows, columns=["reader", "modality", "case", "rating"])
     ratings.to_csv(folder / "ratings.csv", index=False)
@@ -147,10 +123,6 @@ def _write_scores(folder: Path) -> None:
         score = 0.3 * labels.fillna(0.0).to_numpy() + 0.7 * noise
         table = pd.DataFrame({"image_id": labels.index, "score": score})
         table.to_csv(folder / f"{name}.csv", index=False)
-    # annex studies
-    features = pd.DataFrame(np.random.default_rng(2).random((len(labels), 4)), index=labels.index)
-    features.rename(columns="f{}".format).reset_index().to_parquet(folder / "features.parquet")
-    # end of annex studies
 
 
 @pytest.mark.parametrize("command", BEFORE_TRAINING)
@@ -201,38 +173,6 @@ def test_export_quantises(folder, monkeypatch, capfd):
     assert status == 0 or "is not kept" in error
 
 
-# annex hospital
-@pytest.fixture
-def archive() -> Iterator[str]:
-    """Serve an empty DICOMweb archive, and yield its address."""
-
-    class Empty(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "application/dicom+json")
-            self.end_headers()
-            self.wfile.write(b"[]")
-
-        def log_message(self, *_: object) -> None:
-            """Write nothing to stderr."""
-
-    server = HTTPServer(("127.0.0.1", 0), Empty)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/dicom-web"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_pacs_asks_an_archive(folder, monkeypatch, capfd, archive):
-    monkeypatch.chdir(folder)
-    assert cxr("pacs", "classifier-onnx", "--dicomweb", archive) == 0, capfd.readouterr().err
-
-
-# end of annex hospital
-
-
 def test_serve_answers_for_an_uploaded_image(folder, monkeypatch):
     monkeypatch.chdir(folder)
     port = free_port()
@@ -260,7 +200,5 @@ def _name(line: str) -> str:
 
 def test_no_command_is_left_out():
     named = {_name(line) for line in [*BEFORE_TRAINING, *WITH_MODELS]} | {"serve"}
-    named.add("pacs")  # annex hospital
     # Needs a data set of several readers, as in its own tests.
-    named.add("reader-verdicts")  # annex studies
     assert named == {command_name(command) for command in all_commands()}

@@ -68,8 +68,8 @@ def check_table(
         >>> import pandas as pd
         >>> images = pd.DataFrame({"image_id": ["a", "b", "c"], "patient_id": ["p", "p", "q"],
         ...     "split": ["train", "test", "test"]})
-        >>> [problem.check for problem in cxr_compare.check_table(images).problems]
-        ['patient_leak', 'split_by_image']
+        >>> ", ".join(problem.check for problem in cxr_compare.check_table(images).problems)
+        'patient_leak, split_by_image'
     """
     table = _read_images(images)
     truth = _read_labels(table, labels)

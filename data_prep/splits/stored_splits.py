@@ -19,7 +19,9 @@ from cxr_compare.data_prep.contracts.tables import frame_digest, write_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
 from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
+from cxr_compare.data_prep.duplicates.patient_groups import patient_groups
 from cxr_compare.data_prep.splits.balance import image_strata
+from cxr_compare.data_prep.splits.nested_parts import nested_parts
 from cxr_compare.data_prep.splits.split import SplitRule, draw_split, official_split
 from cxr_compare.data_prep.splits.split_file import read_split_file
 from cxr_compare.data_prep.store.dataset_info import DataSetInfo, SplitInfo, SplitOrigin
@@ -37,6 +39,7 @@ def add_splits(
     test_folds: bool = False,
     file: Path | None = None,
     keep_test_of: str | None = None,
+    share: float | None = None,
     replaces: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Add a split (assignment of images to train, validation and test) to a data set.
@@ -61,7 +64,14 @@ def add_splits(
         )
     if test_folds:
         rule = replace(rule, val=0.0, test=0.0)
-    split, how = _make_split(dataset, name, rule, file, keep_test_of)
+    if share is not None and keep_test_of is not None:
+        group = patient_groups(dataset.images, dataset_links(dataset))
+        strata = image_strata(dataset.images, dataset.findings)["class"].fillna("")
+        whole = dataset.split(keep_test_of)
+        split = nested_parts(whole, group, strata, [share], rule.seed)[share]
+        how = SplitOrigin(method=f"{share:g} of the patients of '{keep_test_of}', seed {rule.seed}")
+    else:
+        split, how = _make_split(dataset, name, rule, file, keep_test_of)
     splits = {name: split}
     if file is not None and (test_folds or each_fold) and split["fold"].nunique() != rule.folds:
         raise InputError(f"{file}: has {split['fold'].nunique()} folds, asked for {rule.folds}")

@@ -1,1 +1,1 @@
-"""Stored data: the pixel store, data sets, predictions and the log of answers."""
+"""Stored data: the pixel store, data sets and predictions."""

@@ -36,22 +36,6 @@ HIT_RULES: dict[Hit, HitRule] = {"iou": HitRule("iou", 0.2), "centre": HitRule("
 """Rules by which the predicted boxes of a system hit lesions, by name."""
 
 
-class AfrocCurve(NamedTuple):
-    """Points of an alternative FROC (AFROC) curve, from (0, 0) to (1, 1).
-
-    Each point belongs to a score cut; only marks with a score of at least the cut count there.
-
-    Attributes:
-        false_positive_fraction: Share of the images without a lesion that have a false mark, shape
-            ``(points,)``.
-        lesion_fraction: Sum of the weights of the lesions that a mark hits, as a share of the
-            weight of all lesions, shape ``(points,)``.
-    """
-
-    false_positive_fraction: Floats
-    lesion_fraction: Floats
-
-
 class LesionHits(NamedTuple):
     """Lesions with the scores of the marks that find them, and the marks of all images.
 
@@ -89,25 +73,6 @@ class LesionHits(NamedTuple):
     def normal(self) -> npt.NDArray[np.bool_]:
         """True for images without a lesion, shape ``(images,)``."""
         return np.bincount(self.lesion_image, minlength=self.n_images) == 0
-
-    def afroc_curve(self, worth: Floats) -> AfrocCurve:
-        """Compute the AFROC curve: found lesions against images with a false mark.
-
-        Only false marks on images without a lesion count. `worth` is the weight of each lesion, at
-        least 0. Between (0, 0) and (1, 1), the curve has one point for each distinct score in
-        falling order.
-
-        Source:
-            Chakraborty and Winter 1990.
-        """
-        normals = self.highest_false[self.normal]
-        scores = np.unique(np.concatenate([self.best, normals]))[::-1]
-        cuts = scores[scores > -np.inf][:, None]
-        false = (normals >= cuts).mean(axis=1)
-        found = ((self.best >= cuts) * worth).sum(axis=1) / worth.sum()
-        return AfrocCurve(
-            np.concatenate([[0.0], false, [1.0]]), np.concatenate([[0.0], found, [1.0]])
-        )
 
 
 def find_lesions(pairs: BoxPairs, rule: HitRule = HIT_RULES["iou"]) -> LesionHits:

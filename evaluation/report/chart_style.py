@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -137,26 +136,6 @@ def share_axis(axes: Axes, which: str) -> None:
     axes.set(**{f"{which}lim": (0, 1), f"{which}ticks": quarters, f"{which}ticklabels": labels})
 
 
-def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
-    """Make the axis ``x`` or ``y`` of a plot logarithmic, with ticks at 1, 2 and 5 times 10^n.
-
-    An axis that spans more than two decades has ticks at powers of ten only. If fewer than two
-    ticks would lie on the axis, its limits are widened to ticks.
-    """
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if high / low <= 100 else (1,)
-    ticks = [step * 10.0**decade for decade in decades for step in steps]
-    shown = [tick for tick in ticks if low <= tick <= high]
-    if len(shown) < 2:
-        low = max(tick for tick in ticks if tick <= low)
-        high = min(tick for tick in ticks if tick >= high)
-        shown = [tick for tick in ticks if low <= tick <= high]
-    labels = [f"{tick:,.0f}" if tick >= 1 else f"{tick:.6f}".rstrip("0") for tick in shown]
-    axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
-    axes.set(**{f"{which}ticks": shown, f"{which}ticklabels": labels})
-    axes.minorticks_off()
-
-
 def line_style(position: int) -> dict[str, Any]:
     """Return the keywords with which matplotlib draws the line of one of the compared systems.
 
@@ -264,18 +243,6 @@ def alt_text(figure: Figure) -> str:
         shown = [] if legend is None else [legend.get_title(), *legend.get_texts()]
         texts += [text.get_text() for text in (*shown, *axes.texts)]
     return ". ".join(" ".join(text.split()) for text in texts if text.strip())
-
-
-def save_chart(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as an SVG and a PDF file; equal figures give equal files.
-
-    The suffix of `path` is replaced, and both paths are returned. The PDF embeds its fonts as
-    TrueType. The SVG keeps its text as text (`NotebookFigure`).
-    """
-    svg, pdf = path.with_suffix(".svg"), path.with_suffix(".pdf")
-    svg.write_bytes(svg_bytes(figure))
-    pdf.write_bytes(_written(figure, "pdf", {"CreationDate": None}))
-    return [svg, pdf]
 
 
 def save_pages(figures: Iterable[Figure], path: Path) -> None:

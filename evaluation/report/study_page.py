@@ -1,8 +1,7 @@
-"""The frame of a page: the one module of the report that annexes import.
+"""The frame of a page of a study.
 
 It offers the content of a page (statements, charts, tables, sections), helpers that draw a chart in
-our style with matplotlib, and functions that write the page with its files. A page of an annex is
-made of nothing else, so the other modules of the report may change.
+our style with matplotlib, and functions that write the page with its files.
 """
 
 from __future__ import annotations
@@ -25,10 +24,8 @@ from cxr_compare.evaluation.report.chart_style import (
     draw_band,
     draw_line,
     line_style,
-    log_axis,
     marker_style,
     new_chart,
-    save_chart,
     share_axis,
 )
 from cxr_compare.evaluation.report.table import Table, figure_text, text_table
@@ -46,10 +43,8 @@ __all__ = [
     "draw_line",
     "figure_text",
     "line_style",
-    "log_axis",
     "marker_style",
     "new_chart",
-    "save_chart",
     "share_axis",
     "study_files",
     "text_table",

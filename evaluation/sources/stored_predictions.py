@@ -23,7 +23,6 @@ from cxr_compare.evaluation.compare import (
     EligibleSystems,
     models_by_label,
     name_models,
-    pilot_parts,
 )
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.eligibility import (
@@ -34,7 +33,6 @@ from cxr_compare.evaluation.sources.eligibility import (
 )
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.read_predictions import read_system
-from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
 
 _RECORDED = (
     "system", "seed", "kind", "inference_id", "training_id", "exported_from", "maps", "command",
@@ -135,17 +133,6 @@ def _audit(split: LabelledSplit) -> list[str] | None:
 
     errors = split_errors(split.dataset, split.split)
     return None if errors is None else [problem.counted_message for problem in errors]
-
-
-def pilot_of_predictions(
-    systems: Mapping[str, Predictions | Sequence[Predictions]], split: LabelledSplit
-) -> dict[str, list[AurocParts]]:
-    """Compute each model's AUROC, and each test patient's contribution to it, to plan a study.
-
-    Systems are given and refused as by `read_eligible`, and so are test images of one class. The
-    contributions are those of `pilot_parts`.
-    """
-    return pilot_parts(read_eligible(systems, split))
 
 
 def read_validation_scores(

@@ -117,29 +117,6 @@ class Components:
 
 
 @dataclass(frozen=True)
-class ProgramComponents:
-    """Variance components of the differences between human readers and a program that reads alone.
-
-    There is one difference "reader minus program" of a metric, such as the AUROC, for each reader.
-    A case is what is read at once, such as an image; "over cases" means: due to the sampling of
-    cases.
-
-    Attributes:
-        mean_square: Mean square between the readers' values of the metric. The R package RJafroc
-            prints it as ``varR``.
-        reader: ``Var(R)``, variance between readers that the sampling of cases does not explain:
-            ``mean_square - error + cov2``. It may be negative.
-        cov2: Covariance over cases of the differences of two readers.
-        error: Variance over cases of the difference of one reader.
-    """
-
-    mean_square: float
-    reader: float
-    cov2: float
-    error: float
-
-
-@dataclass(frozen=True)
 class MultiReaderAnalysis:
     """Results of a reader study: mean of each system, their differences, and a test of all systems.
 
@@ -319,35 +296,6 @@ def analyse_nested(
         for mean, of_system, over_cases_of_mean in zip(means, squares, own, strict=True)
     ]
     return MultiReaderAnalysis(tuple(systems), differences, overall)
-
-
-def program_components(
-    figures: npt.ArrayLike, covariance: npt.ArrayLike
-) -> ProgramComponents | None:
-    """Estimate the variance components of readers against a program that reads the cases alone.
-
-    `figures` is a metric of each reader, then of the program, and `covariance` that of all these
-    values over cases. None for a single reader.
-
-    Source:
-        Hillis 2007, section 5.3; Chakraborty 2017, and method 1T-RRRC of RJafroc.
-
-    Example:
-        >>> parts = program_components([0.80, 0.84, 0.90], 1e-4 * np.eye(3))
-        >>> [round(1e4 * part, 1) for part in (parts.mean_square, parts.error, parts.cov2)]
-        [8.0, 2.0, 1.0]
-    """
-    values = np.asarray(figures, dtype=np.float64).ravel()
-    n_readers = len(values) - 1
-    if n_readers < 2:
-        return None
-    minus_program = np.column_stack([np.eye(n_readers), -np.ones(n_readers)])
-    differences = minus_program @ values
-    block = minus_program @ np.asarray(covariance, dtype=np.float64) @ minus_program.T
-    mean_square = float(np.var(differences, ddof=1))
-    error = float(np.diagonal(block).mean())
-    cov2 = _off_diagonal(block)
-    return ProgramComponents(mean_square, mean_square - error + cov2, cov2, error)
 
 
 def estimate_over_seeds(

@@ -143,7 +143,7 @@ def compare(
             again.
         target: Target (a finding, or a group of findings) to evaluate, if the data set has several.
             Give the option several times, or give 'all', for one page with a row for each target
-            and their mean, and a report on each (docs/questions/several-findings.md). With --truth
+            and their mean, and a report on each (docs/arrays.md). With --truth
             it takes the columns of the labels. With --truth FILE also NAME=FINDING,FINDING, as in
             cxr prepare.
         split: Split (which images are for training, validation and test) whose test images are
@@ -186,7 +186,7 @@ def compare(
         both: Also compare all systems together as one more system: an image score by logistic
             regression, fitted on validation images, that gates the detector's boxes. The report
             says whether it is better than each of them, and which decisions it changes
-            (docs/questions/both-together.md).
+            (docs/both-together.md).
         hide_names: Show numbers such as image-1 and patient-1 in place of the ids of images and
             patients, which often are names of files, on the page and in tables and pictures. Which
             number belongs to which id is not stored.

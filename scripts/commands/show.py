@@ -143,7 +143,7 @@ def describe_folder(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder}: an unfinished {begun.name}; run the same {begun.command_line} again"
         )
-    for page in sorted(folder.glob("*.html")):  # what a command of an annex has written
+    for page in sorted(folder.glob("*.html")):  # of a reader study
         if page.with_suffix(".json").is_file():
             return {"kind": f"results of cxr {page.stem}", "open": page}
     contents = _within(folder)

@@ -27,6 +27,7 @@ def split(
     seed: int | None = None,
     file: AnyPath | None = None,
     keep_test_of: Annotated[str | None, Argument(option="--from")] = None,
+    share: float | None = None,
     replace: bool = False,
 ) -> Outcome:
     """Make another split by patient; copies of an image stay together.
@@ -50,6 +51,8 @@ def split(
             role.
         keep_test_of: Name of a split whose test images are kept, while validation images are drawn
             again (the option --from).
+        share: With --from, keep the split and only this share of its training and validation
+            patients. With one seed, a smaller share lies in each larger one.
         replace: Draw the existing split of this name again, with its former options if none are
             given. Train the runs of this split again afterwards.
 
@@ -85,6 +88,10 @@ def split(
             raise InputError(f"--{clash[0]} has no meaning with {option}; leave one of them out")
     if keep_test_of and (file or test_folds):
         raise InputError("--from keeps a test set; leave out --file and --test-folds")
+    if share is not None and (keep_test_of is None or val is not None or folds is not None):
+        raise InputError(
+            "--share keeps a share of the patients of --from; leave out --val, --folds"
+        )
     if test_folds and folds is None:
         raise InputError("--test-folds: say how many with --folds")
     from cxr_compare.data_prep.audit import audit, page
@@ -104,6 +111,7 @@ def split(
         test_folds=test_folds,
         file=file,
         keep_test_of=keep_test_of,
+        share=share,
         replaces=replace,
     )
     dataset = DataSet.open(data)

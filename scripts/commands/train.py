@@ -104,7 +104,7 @@ def train(
 
     Args:
         config: Training configuration: a name that cxr configs lists, or a TOML file. The name of a
-            network, such as resnet50 (docs/weights.md), is the configuration chexnet with this
+            network, such as resnet50 (docs/models.md), is the configuration chexnet with this
             network. Several names with commas between them are trained one after another, each into
             a folder of its own in --out; if one fails, the others are trained all the same.
         data: Data set folder that cxr prepare made.

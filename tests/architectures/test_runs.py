@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace  # annex studies
 from typing import Any
 
 import pandas as pd
@@ -14,14 +13,13 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cxr_compare.scripts import child_processes  # annex studies
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.guard import GUARD_NAME
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from cxr_compare.training.run_folder import RunFolder
-from tests.architectures.model_cases import MODEL_CASES, ModelCase, example_toml
+from tests.architectures.model_cases import EXAMPLE_TOML, MODEL_CASES, ModelCase
 from tests.scripts.launched import alone, launched, torchrun
 from tests.scripts.small_sets import cxr, drawn_images, interrupted_after, refusal
 from tests.serving.conftest import accepting_guard
@@ -122,8 +120,8 @@ def test_a_server_answers_by_the_runs_of_all_models(image, run_folder):
     assert [system["system"] for system in answer.json()["systems"]] == list(MODEL_CASES)
 
 
-def test_the_example_of_the_page_is_trained_from_its_configuration(data, tmp_path):
-    (tmp_path / "centernet.toml").write_text(example_toml())
+def test_a_detector_of_the_user_is_trained_from_its_configuration(data, tmp_path):
+    (tmp_path / "centernet.toml").write_text(EXAMPLE_TOML)
     arguments = [tmp_path / "centernet.toml", "--data", data, "--out", tmp_path / "run"]
     assert cxr("train", *arguments, "--device", "cpu") == 0
     assert RunFolder.open(tmp_path / "run").info.model_kind == "detector"
@@ -137,34 +135,6 @@ def test_a_misspelt_architecture_or_key_is_met_with_a_suggestion(data, tmp_path,
         capsys, *arguments, "--set", "model.architecture=rt_detr", "--set", "model.querys=3"
     )
     assert "did you mean" in line
-
-
-# annex studies
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands that train in processes of their own train here, one after another."""
-
-    def start(arguments: list[str], *_: object) -> Any:
-        status = cxr(*arguments)
-        return SimpleNamespace(poll=lambda: status, wait=lambda timeout=None: status)
-
-    monkeypatch.setattr(child_processes, "start", start)
-    monkeypatch.setattr("cxr_compare.studies.curve.child_commands._POLL", 0.0)
-
-
-@pytest.mark.long
-def test_a_curve_is_drawn_of_a_model(case, data, run_folder, tmp_path, in_this_process):
-    other = MODEL_CASES["small_cnn" if case.kind == "detector" else "retinanet"]
-    configs = {
-        model_case.kind: _write(model_case, tmp_path / f"{model_case.kind}.toml", run_folder)
-        for model_case in (case, other)
-    }
-    arguments = ["--data", data, "--out", tmp_path / "out", "--sizes", "0.5,1", "--seeds", 1]
-    kinds = [argument for kind, config in configs.items() for argument in (f"--{kind}", config)]
-    assert cxr("curve", *kinds, *arguments) == 0
-
-
-# end of annex studies
 
 
 @pytest.mark.long

@@ -84,14 +84,13 @@ EXTRA_MODULES = {  # one of its modules, and a command that needs it
     "train": ("torch", "train chexnet_small --data set --out o"),
     "export": ("onnx", "export run --format onnx"),
     "serve": ("uvicorn", "serve run"),
-    "hospital": ("pynetdicom", "pacs run --listen CXR:11112"),  # annex hospital
     "cluster": ("ray", "CXR_ENGINE=ray prepare raw out --format coco"),
     "mlflow": ("mlflow", f'{_TRAIN} training.loggers=["mlflow"]'),
     "tensorboard": ("tensorboard", f'{_TRAIN} training.loggers=["tensorboard"]'),
     "wandb": ("wandb", f'{_TRAIN} training.loggers=["wandb"]'),
 }
 # Of lite, each configuration names its package of weights; detr is named by the detector's builder.
-_NO_COMMAND = {"test", "bench", "lite", "detr", "docs"}
+_NO_COMMAND = {"test", "lite", "detr", "docs"}
 
 
 def test_an_extra_that_is_absent_is_named_before_any_work(tmp_path, monkeypatch, capsys):

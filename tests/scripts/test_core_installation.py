@@ -112,25 +112,17 @@ def test_the_core_goes_from_images_to_a_report_and_beyond(hide, tmp_path):
         "compare|a|b|--data|data|--out|report|--replicates|200",
         "overlay|a|b|--data|data|--out|overlays|--limit|2",
         "export|data|yolo|--format|yolo",
-        "readers|ratings.csv|--truth|truth.csv|--out|readers",  # annex studies
-        "plan|--auroc|0.85,0.80|--prevalence|0.3",  # annex studies
-        "monitor|log.csv|--out|monitor",  # annex hospital
     )  # fmt: skip
     assert (tmp_path / "data/audit.html").is_file()
     assert (tmp_path / "report/report.html").is_file()
-    assert (tmp_path / "monitor/monitor.html").is_file()  # annex hospital
     assert list(tmp_path.rglob(".lock")) == []
 
 
 _NEED_TRAIN = (
     "train chexnet_small --data set --out o",
     "train chexnet_small --data set --out o --devices 2",
-    # annex studies
-    "curve --detector retinanet_small --classifier chexnet_small --data set --out o",
-    # end of annex studies
     "export run --format onnx",
     "predict run image.png --out o",
-    "log run image.png --log log",  # annex hospital
     "predict run image.png --out o --backend auto",
     "predict run --data set --out o",
     "tune run --data set",
@@ -138,7 +130,6 @@ _NEED_TRAIN = (
     "compare run run --data set --out report --overwrite",
     "overlay run --data set --out o",
     "serve run",
-    "pacs run --listen CXR:11112 --send-to A@127.0.0.1:104 --log log",  # annex hospital
 )
 
 

@@ -34,8 +34,6 @@ from cxr_compare.scripts import console
 from cxr_compare.serving import predict_folder
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.trained_model import TrainedModel
-from cxr_compare.studies.curve.child_commands import Command, Running, run_commands  # annex studies
-from cxr_compare.studies.curve.cluster import choose_machines  # annex studies
 from tests.scripts.launched import contents, hooked_path, workers_below
 from tests.scripts.small_sets import cxr, drawn_images
 from tests.scripts.untrained import untrained_run
@@ -258,26 +256,3 @@ def test_what_is_wrong_with_the_options_is_said_in_one_line(phantom, tmp_path, m
         assert line.startswith("cxr: CXR_ENGINE=ray: ray is not installed; run: pip install ")
         assert "[cluster]" in line
     assert not (tmp_path / "set").exists()
-
-
-# annex studies
-@pytest.mark.release
-def test_commands_run_in_a_cluster_and_say_what_went_wrong(ray, tmp_path):
-    problems = {}
-
-    def ended(running: Running) -> bool:
-        problems[running.command.name] = running.problem()
-        return False
-
-    commands = [
-        Command(name, ["configs", name], tmp_path / f"{name}.txt")
-        for name in ("small_cnn", "no-such")
-    ]
-    machines = choose_machines(ray, device="cpu", devices=1, jobs=1, reads=[tmp_path])
-    run_commands(commands, machines, ended=ended)
-    assert problems["small_cnn"] is None
-    assert 'name = "Small CNN"' in (tmp_path / "small_cnn.txt").read_text()
-    assert "no-such" in str(problems["no-such"])
-
-
-# end of annex studies

@@ -104,11 +104,6 @@ def test_the_same_command_again_changes_nothing(probe, probe_set, weights):
 def test_a_probe_is_fitted_by_one_process_and_is_no_curve(probe_set, tmp_path, capsys):
     train_words = ("train", "probe", "--data", probe_set, "--out", tmp_path / "r", "--devices", "2")
     assert "--devices" in refusal(capsys, *train_words)
-    # annex studies
-    curve_words = ("curve", "--detector", "retinanet_small", "--classifier", "probe",
-                   "--data", probe_set, "--out", tmp_path / "c")  # fmt: skip
-    assert "--classifier probe" in refusal(capsys, *curve_words)
-    # end of annex studies
 
 
 def test_a_transformer_of_timm_from_a_local_file_is_probed(probe_set, tmp_path):

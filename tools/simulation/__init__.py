@@ -3,6 +3,6 @@
 `draw` draws labels, scores and boxes. `designs` is the table of the designs: how many patients and
 images, which systems, and which claims are counted. `claims` counts them in the result of
 `cxr_compare.compare`, and names the rows of docs/validity.md. `folds` has the designs of another
-function than `compare`; those of an annex are in ``tests/ANNEX/simulation.py``, with their results.
+function than `compare`.
 ``python -m tools.simulation`` runs designs and writes the page.
 """

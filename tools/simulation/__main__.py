@@ -3,7 +3,7 @@
     python -m tools.simulation [DESIGN ...] [--sets 400] [--seed 70] [--processes 2]
 
 A design is named by any part of its name, such as ``margin``; without one, all are run. Results are
-kept in ``results.json`` as soon as a design is done, those of an annex beside its designs. The
+kept in ``results.json`` as soon as a design is done. The
 tables of docs/validity.md and docs/validity.csv are written from them, and again by
 ``python tools/documents.py``. Fewer than 100 sets are a trial: they are printed only.
 """
@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from tools.annexes import modules_of_annexes
 from tools.simulation import findings, folds, rates
 from tools.simulation.claims import QUESTIONS, Question, measure
 from tools.simulation.designs import core_designs
@@ -49,8 +48,8 @@ name its mean and the number of sets in which it is defined."""
 
 
 def further_modules() -> list[Any]:
-    """Return the modules of designs that call another function, with those of the annexes."""
-    return [findings, folds, rates, *modules_of_annexes("simulation")]
+    """Return the modules of designs that call another function."""
+    return [findings, folds, rates]
 
 
 @cache
@@ -144,10 +143,8 @@ def kept(results: Sequence[Result], new: Result) -> list[Result]:
 
 
 def _files() -> dict[Path, set[str]]:
-    """Return each file of results with its questions: an annex keeps those of its designs."""
-    annexes = modules_of_annexes("simulation")
-    files = {Path(module.__file__).with_suffix(".json"): {*module.QUESTIONS} for module in annexes}
-    return {_RESULTS: questions().keys() - set().union(*files.values()), **files}
+    """Return each file of results with its questions."""
+    return {_RESULTS: set(questions())}
 
 
 def read() -> list[Result]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit, ndtri
 
-from cxr_compare.evaluation.statistics.patient_images import IMAGES_PER_PATIENT
+from tools.simulation.patient_images import IMAGES_PER_PATIENT
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

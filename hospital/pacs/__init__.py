@@ -1,1 +1,0 @@
-"""Answers for images of a hospital's archive, which are sent back to it."""

@@ -1,0 +1,175 @@
+"""The average precision of the same boxes by the rules of other programs.
+
+Programs differ in how they match boxes, in the area under the curve, and in which boxes and images
+count. `protocol_figures` computes the figure of each program, for several lowest scores, of all
+images and of those with a lesion.
+
+Source:
+    Everingham et al. 2010 and 2015 (Pascal VOC); Lin et al. 2014 (COCO); the source code of
+    Ultralytics (pull request 24175 of April 2026 ended the line to recall 1) and of the RSNA
+    challenge of 2018.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.boxes.average_precision import share_on_crowds
+from cxr_compare.evaluation.boxes.best_precision import best_precision
+from cxr_compare.evaluation.boxes.boxes_table import box_arguments
+from cxr_compare.evaluation.boxes.matching import IOU_THRESHOLDS, match_pairs, pair_boxes
+from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
+from cxr_compare.evaluation.statistics.arrays import Integers
+
+FLOORS = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.3, 0.5)
+
+
+class _Protocol(NamedTuple):
+    """Rules of a program: area under the curve, matching, corners as pixels, boxes of an image."""
+
+    area: str
+    best_only: bool = False
+    pixels: bool = False
+    most: int | None = None
+
+
+_PROGRAMS = {
+    "COCO (pycocotools, torchmetrics, supervision)": _Protocol("101", most=100),
+    "Pascal VOC from 2010": _Protocol("every recall", best_only=True, pixels=True),
+    "Pascal VOC 2007": _Protocol("11", best_only=True, pixels=True),
+    "Ultralytics from April 2026": _Protocol("trapezoids", best_only=True, most=300),
+    "Ultralytics before, YOLOv5": _Protocol("trapezoids to 1", best_only=True, most=300),
+    "area under the raw curve": _Protocol("steps"),
+}
+_IOUS = {"0.5": [0], "0.75": [5], "0.5 to 0.95": list(range(10))}
+
+
+def protocol_figures(boxes: Any, truth: Any, image_ids: Any = None) -> pd.DataFrame:
+    """Compute the average precision of each class by each program's rules, averaged over classes.
+
+    Boxes are those of `cxr_compare.metrics.box_average_precision`; a column ``crowd`` of the true
+    boxes marks COCO's crowds. The columns are program, iou, floor (lowest score), images and value.
+    """
+    boxes, truth, ids = box_arguments(boxes, truth, image_ids, one_class=False, crowds=True)
+    boxes = boxes.assign(finding=boxes.get("finding", "lesion"))
+    crowd = pd.Series(truth.get("crowd", False), index=truth.index).eq(True)
+    truth = truth.assign(finding=truth.get("finding", "lesion"))
+    if not boxes["image_id"].isin(ids).any() or not truth.loc[~crowd, "image_id"].isin(ids).any():
+        raise InputError("explain: the images evaluated have no predicted, or no true box")
+    has_lesion = ids.isin(truth["image_id"])
+    chosen = {"all": np.ones(len(ids), bool), "with a lesion": has_lesion}
+    rows: list[Any] = []
+    for program, protocol in _PROGRAMS.items():
+        parts = []
+        for finding in sorted(truth["finding"].unique()):
+            of_class = truth["finding"] == finding
+            parts.append(
+                _of_class(
+                    protocol,
+                    _read(boxes[boxes["finding"] == finding], protocol),
+                    _read(truth[of_class & ~crowd], protocol),
+                    _read(truth[of_class & crowd], protocol),
+                    ids,
+                    chosen,
+                )
+            )
+        table = pd.concat(parts).groupby(["iou", "floor", "images"], sort=False)["value"].mean()
+        rows += table.reset_index().assign(program=program).to_dict("records")
+    rows += _rsna(boxes, truth[~crowd], ids, chosen)
+    return pd.DataFrame(rows, columns=["program", "iou", "floor", "images", "value"])
+
+
+def _read(table: pd.DataFrame, protocol: _Protocol) -> pd.DataFrame:
+    if not protocol.pixels:
+        return table
+    return table.assign(x2=table["x2"] + 1.0, y2=table["y2"] + 1.0)
+
+
+def _of_class(
+    protocol: _Protocol,
+    boxes: pd.DataFrame,
+    truth: pd.DataFrame,
+    crowds: pd.DataFrame,
+    ids: pd.Index,
+    chosen: dict[str, Any],
+) -> pd.DataFrame:
+    pairs = pair_boxes(boxes, truth, ids, most=None)
+    matches = match_pairs(pairs, IOU_THRESHOLDS, best_only=protocol.best_only)
+    falling = np.argsort(-pairs.boxes.score, kind="stable")
+    first = pairs.boxes.rank[falling] < (protocol.most or np.inf)
+    on_crowd = np.zeros(len(falling))
+    if len(crowds):
+        on_crowd = share_on_crowds(pair_boxes(boxes, crowds, ids, most=None))[falling]
+    rows = []
+    for images, is_in in chosen.items():
+        n_true = int(matches.n_true[is_in].sum())
+        for floor in FLOORS:
+            counts = first & is_in[matches.image] & (matches.score >= floor)
+            areas = []
+            for column, iou in enumerate(IOU_THRESHOLDS):
+                hit = matches.hit[:, column]
+                counted = counts & (hit | (on_crowd < iou))
+                called = np.cumsum(counted)[hit & counted]
+                areas.append(_area(protocol.area, called, n_true, int(counted.sum())))
+            rows += [
+                {"iou": name, "floor": floor, "images": images,
+                 "value": float(np.mean([areas[at] for at in which]))}
+                for name, which in _IOUS.items()
+            ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
+    """Return the area under the curve; `called` are the ranks, from 1, of the boxes that match."""
+    if not n_true:
+        return np.nan
+    true = np.arange(1, len(called) + 1)
+    if rule == "steps":
+        return float((true / called).sum() / n_true)
+    if rule == "every recall":
+        return float(best_precision(called, n_true, true / n_true).sum() / n_true)
+    points = np.linspace(0, 1, 11 if rule == "11" else 101)
+    if rule in ("101", "11"):
+        return float(best_precision(called, n_true, points).mean())
+    height = best_precision(called, n_true, points, beyond=True)
+    last = len(called) / n_true
+    if rule == "trapezoids to 1" and 0 < last < 1:
+        beyond = points >= last
+        height[beyond] = len(called) / n_boxes * (1 - points[beyond]) / (1 - last)
+    return float(np.trapezoid(height, points))
+
+
+def _rsna(
+    boxes: pd.DataFrame, truth: pd.DataFrame, ids: pd.Index, chosen: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the score of the RSNA challenge 2018, a mean over images."""
+    score = WeightedRsnaScore(
+        pair_boxes(boxes, truth, ids, most=None), np.arange(len(ids)), len(ids)
+    )
+    return [
+        {"program": "RSNA 2018 (Kaggle)", "iou": "0.4 to 0.75", "floor": floor, "images": images,
+         "value": float(score.at(is_in[None].astype(np.float64), np.array([floor]))[0])}
+        for images, is_in in chosen.items()
+        for floor in FLOORS
+    ]  # fmt: skip
+
+
+def rows_that_give(table: pd.DataFrame, figure: str) -> pd.DataFrame:
+    """Return the rows that give a reported figure within half of its last digit."""
+    if not re.fullmatch(r"[0-9]*\.?[0-9]+", figure) or float(figure) > 1:
+        raise InputError(f"--figure {figure}: give a figure in [0, 1], such as 0.4712")
+    digits = max(1, len(figure.partition(".")[2]))
+    distance = (table["value"] - float(figure)).abs()
+    return table[distance <= max(0.5 * 10**-digits, 1e-4) + 1e-9]
+
+
+def nearest(table: pd.DataFrame, figure: str) -> pd.DataFrame:
+    """Return the rows that give a reported figure, or else the nearest one."""
+    within = rows_that_give(table, figure)
+    distance = (table["value"] - float(figure)).abs()
+    return within if len(within) else table.loc[[distance.idxmin()]]

@@ -1,1 +1,0 @@
-"""Learning curves: figures by the number of training images and of boxes."""

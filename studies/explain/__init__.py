@@ -1,1 +1,0 @@
-"""Rules by which another program computed its figure of boxes."""

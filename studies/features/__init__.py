@@ -1,1 +1,0 @@
-"""Features of an encoder that another program computed, as a system of a comparison."""

@@ -1,1 +1,0 @@
-"""Sample size: the number of patients that a study needs."""

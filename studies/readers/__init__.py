@@ -1,1 +1,0 @@
-"""Reader studies: several readers, with and without a model."""

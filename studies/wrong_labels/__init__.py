@@ -1,1 +1,0 @@
-"""Wrong labels of the reference: what overturns an answer, and what the figures would be."""
