@@ -1,1 +1,1 @@
-"""Speed against other programs: `python -m benchmarks`; not installed."""
+"""Speed beside plain programs."""

@@ -33,13 +33,9 @@ from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.show import show
 from cxr_compare.scripts.next_steps import next_steps
-from cxr_compare.studies.plan.plan_basis import plans_of_readers  # annex studies
-from cxr_compare.studies.readers.reader_analysis import analyse_readers  # annex studies
-from cxr_compare.studies.readers.reader_files import read_reading_table, read_truth  # annex studies
-from cxr_compare.studies.readers.readings import join_readings  # annex studies
+from tests.adapters import folders
 from tests.scripts.small_sets import scored_images
 from tests.stored_json import bind_tables
-from tools.attacks import flips
 
 DEEP: Any = 0
 for _ in range(900):
@@ -171,9 +167,7 @@ def change_parquet(path: Path, draw: random.Random) -> None:
             table = table.set_column(column, name, pa.array(values))
     with suppress(pa.ArrowException):
         pq.write_table(table, path)
-    bind_tables(
-        next(p for p in path.parents if any((p / name).is_file() for name in flips.READERS))
-    )
+    bind_tables(next(parent for parent in path.parents if folders.reader_of(parent)))
 
 
 CHANGES: dict[str, Callable[[Path, random.Random], None]] = {
@@ -188,13 +182,8 @@ def opened(folder: Path) -> None:
     """All that `cxr show`, the next commands and the readers of a folder read in it."""
     str(show(folder))
     next_steps(folder)
-    markers = [name for name in flips.READERS if (folder / name).is_file()]
-    if markers:
-        list(flips.READERS[markers[0]](folder))
-    # annex studies
-    if (folder / "readers.json").is_file():
-        plans_of_readers(folder)
-    # end of annex studies
+    if folders.reader_of(folder):
+        folders.content(folder)
 
 
 def fell(folder: Path, path: Path) -> str | None:
@@ -332,35 +321,6 @@ def test_a_table_whose_column_holds_objects_is_one_line(made, tmp_path):
     pq.write_table(split.set_column(column, "fold", values), path)
     with pytest.raises(InputError, match=r"split\.parquet: .*struct<a: null>"):
         read_table(path, "split")
-
-
-# annex studies
-@settings(max_examples=20)
-@given(draw=st.randoms(use_true_random=False), truth_options=st.booleans())
-def test_tables_of_a_reader_study_give_a_result_or_one_line(tmp_path_factory, draw, truth_options):
-    folder = tmp_path_factory.mktemp("readers")
-    cases = [f"c{number}" for number in range(6)]
-    rows = [
-        f"{reader},{case},{modality},{1 + (n + len(reader)) % 5}"
-        for reader in ("A", "Bo")
-        for modality in ("film", "screen")
-        for n, case in enumerate(cases)
-    ]
-    ratings = folder / "ratings.csv"
-    truth = folder / "truth.csv"
-    ratings.write_text("\n".join(["reader,case,modality,rating", *rows]) + "\n")
-    labels = [f"{case},{number % 2}" for number, case in enumerate(cases)]
-    truth.write_text("\n".join(["case,label", *labels]) + "\n")
-    change_csv(truth if truth_options else ratings, draw)
-    outcome(
-        lambda: analyse_readers(
-            join_readings(read_truth(truth), [read_reading_table(ratings)], {})
-        ),
-        "",
-    )
-
-
-# end of annex studies
 
 
 SHIPPED = [read_config(find_config(name)) for name in ("chexnet_small", "retinanet_lite")]

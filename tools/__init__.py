@@ -1,1 +1,1 @@
-"""Programs for development: documents, simulations, attacks, licences; not installed."""
+"""Programs for development: documents, simulations, frozen outputs; not installed."""

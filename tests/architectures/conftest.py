@@ -1,18 +1,20 @@
 """The cases of a test: RetinaNet and a small classifier, or with ``-m release`` all others."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
-from tests.architectures.model_cases import MODEL_CASES, ModelCase, example_installed
+from tests.architectures.model_cases import MODEL_CASES, ModelCase
 from tests.scripts.conftest import no_drawings  # noqa: F401
 
 
 @pytest.fixture(scope="session", autouse=True)
-def foreign_case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The detector of docs/architectures.md is installed."""
-    with example_installed(tmp_path_factory.mktemp("installed")):
+def foreign_case() -> Iterator[None]:
+    """A detector of a user, lesion_centernet.py, can be imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent)
         yield
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -25,7 +21,6 @@ from cxr_compare.detection.detector import training_losses as detector_losses
 from cxr_compare.detection.detector import validation_losses as validate_detector
 from cxr_compare.detection.model import build_detector
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/architectures.md"
 SIZE = 96
 # A box at each border, as a bright patch, and an image without any.
 BOXES = ((0, 30, 40, 70), (30, 0, 70, 36), (52, 20, 96, 60), (24, 56, 72, 96), None)
@@ -124,23 +119,21 @@ def patches(size: int = SIZE) -> Tensor:
     return images
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
-
-
-def example_toml() -> str:
-    """The page's configuration of its example."""
-    return next(block for block in _blocks("toml") if "[training]" in block)
-
-
-@contextmanager
-def example_installed(folder: Path) -> Iterator[None]:
-    """The page's example as a module that can be imported."""
-    (code,) = _blocks("python")
-    (folder / "lesion_centernet.py").write_text(code)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        yield
+EXAMPLE_TOML = """
+kind = "detector"
+name = "CenterNet"
+[data]
+image_size = 96
+[model]
+architecture = "lesion_centernet:CenterNet"
+backbone = "mobilenet_v3_small"
+channels = 32
+[training]
+epochs = 2
+batch_size = 4
+learning_rate = 1e-3
+"""
+"""Configuration of the detector of a user, lesion_centernet.py beside this file."""
 
 
 _BODY = {"backbone": "mobilenet_v3_small", "norm": "group"}

@@ -1,8 +1,5 @@
 """A table of a notebook is checked without a data set folder."""
 
-import re
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
@@ -106,15 +103,3 @@ def test_boxes_of_a_foreign_image_and_of_an_unsaid_finding_are_refused(labels):
         cxr_compare.check_table(images, labels=labels, boxes=boxes.assign(x2=9, y2=9))
     with pytest.raises(InputError):
         cxr_compare.check_table(images, labels="unknown")
-
-
-def test_the_block_of_the_documentation_says_what_it_claims():
-    page = (Path(__file__).resolve().parents[3] / "docs" / "python.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    (block,) = [block for block in blocks if "check_table" in block]
-    names = {"cxr_compare": cxr_compare}
-    exec(block, names)  # noqa: S102
-    audit = names["audit"]
-    assert not audit.passed
-    assert audit.problems[0].check == "patient_leak"
-    assert audit.problems[0].cases["image_id"].tolist() == ["b", "a"]

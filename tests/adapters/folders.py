@@ -1,0 +1,111 @@
+"""What the program reads in each kind of folder, as texts: the one place that names its readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare import Choices, DataSet, Predictions, Result, Run
+from cxr_compare.configs.load import parse_config
+from cxr_compare.data_prep.audit.audit import Audit
+from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
+from cxr_compare.data_prep.store.pixel_store import stored_sizes
+from cxr_compare.training.run_folder import RunFolder
+from cxr_compare.training.weights import read_checkpoint
+
+
+def data_set(folder: Path) -> Iterable[Any]:
+    """Everything that a data set contains: tables, splits, audit, copies and pixels."""
+    data = DataSet.open(folder)
+    yield from (data.info, data.images, data.findings, data.boxes, data.box_coverage)
+    yield from (data.optional_table(name) for name in ("decode", "excluded"))
+    for path in sorted((folder / "splits").glob("*.json")):
+        yield from (data.split(path.stem), data.split_rule(path.stem))
+    if (folder / "audit.json").is_file():
+        yield Audit.read(folder / "audit.json").to_dict()
+    yield find_dataset_copies(data).pairs.to_dict("list")
+    for size in stored_sizes(folder):
+        store = data.store(size)
+        yield from (vars(store.placement(name)) for name in store.ids)
+        yield from (store.image(name) for name in store.ids)
+
+
+def run(folder: Path) -> Iterable[Any]:
+    """Everything that a run contains, and what a resumed training reads."""
+    opened = RunFolder.open(folder)
+    yield from (opened.info, opened.started, opened.seen)
+    yield parse_config(opened.config, str(folder / "config.toml")).model_dump()
+    loaded: Any = Run.open(folder, device="cpu").load()
+    yield from (loaded.model.preprocess.to_json(), loaded.operating_point, loaded.map_levels)
+    yield from loaded.model.model.state_dict().values()
+    yield from (loaded.guard.to_json(),) if loaded.guard else ()
+    last = opened.last_checkpoint
+    if last.is_file():
+        saved = read_checkpoint(last)
+        yield from saved["state_dict"].values()
+        yield str(saved["optimizer_states"])
+    yield from predictions(opened.validation)
+
+
+def predictions(folder: Path) -> Iterable[Any]:
+    """Everything that predictions contain."""
+    opened = Predictions.open(folder)
+    yield from (opened.info, opened.images, opened.seen)
+    for name in {opened.kind, "maps"} if (folder / "maps.parquet").exists() else {opened.kind}:
+        table = getattr(opened, name)
+        yield table
+        yield opened.rows(name, sorted(set(table["finding"])), pd.Index(table["image_id"]))
+    yield from (Choices.read(path) for path in sorted(folder.glob("decisions/*.json")))
+
+
+def exported(folder: Path) -> Iterable[Any]:
+    """What an export states, and what its network answers."""
+    loaded: Any = Run.open(folder).load()
+    yield from (loaded.model.spec, loaded.model.preprocess, loaded.operating_point)
+    yield from (loaded.guard.to_json(),) if loaded.guard else ()
+    grey = np.random.default_rng(1).integers(0, 256, (1, 1, *2 * [loaded.model.spec.size]))
+    yield from loaded.model.session.run(grey.astype(np.uint8)).values()
+    if loaded.model.kind == "boxes":
+        yield loaded.model.anchors
+
+
+def report(folder: Path) -> Iterable[Any]:
+    """The parts of a report that other commands read."""
+    opened = Result.open(folder)
+    yield from (opened.answer, opened.figures, opened.tests, opened.groups)
+    yield from (opened.decisions, opened.curves)
+
+
+READERS = {
+    "dataset.json": data_set,
+    "run.json": run,
+    "predictions.json": predictions,
+    "export.json": exported,
+    "answer.json": report,
+}
+
+
+def reader_of(folder: Path) -> Any:
+    """The reader of a folder, by the record that it holds; None of another folder."""
+    return next((READERS[name] for name in READERS if (folder / name).is_file()), None)
+
+
+def content(folder: Path) -> list[str]:
+    """A text for each item that the program reads in a folder."""
+    return [_shown(item) for item in reader_of(folder)(folder)]
+
+
+def _shown(item: Any) -> str:
+    if isinstance(item, pd.DataFrame):
+        frame = item.map(lambda value: value.tolist() if hasattr(value, "tolist") else value)
+        return f"{list(frame.dtypes)} {frame.to_dict('list')}"
+    if isinstance(item, dict):
+        return str({key: _shown(value) for key, value in sorted(item.items())})
+    if hasattr(item, "tobytes") or hasattr(item, "numpy"):
+        array = np.asarray(item)
+        return f"{array.dtype} {array.shape} {array.tobytes().hex()}"
+    return repr(item)

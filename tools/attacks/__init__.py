@@ -1,1 +1,0 @@
-"""Programs that damage inputs, kill commands and fill disks, and check what is left."""
