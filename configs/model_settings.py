@@ -144,7 +144,7 @@ class ModelSettings(Section):
         min_length=1, description="the network that the model is built on"
     )
     weights: str = Field(
-        default="none", description="imagenet, a file, or a run folder: docs/weights.md"
+        default="none", description="imagenet, a file, or a run folder: docs/models.md"
     )
     trainable: Trainable | None = Field(
         default=None,
@@ -172,14 +172,14 @@ class DetectorModelSettings(ModelSettings):
     `detector_settings` returns the class with all keys of one architecture.
     """
 
-    architecture: str = Field(default="retinanet", description="see docs/architectures.md")
+    architecture: str = Field(default="retinanet", description="see docs/models.md")
 
 
 class BackboneDetectorSettings(DetectorModelSettings):
     """Keys of the detectors of this program, in addition to those of every detector."""
 
     backbone: Annotated[DetectorBackbone, CHANGES_SHAPE] = Field(
-        default="resnet50", description="a network of docs/weights.md, or timm:NAME"
+        default="resnet50", description="a network of docs/models.md, or timm:NAME"
     )
     norm: Literal["frozen", "batch", "group"] = Field(
         default="frozen", description="batch norm as pretrained, live, or group norm"
@@ -233,7 +233,7 @@ class RetinaNetSettings(AnchorDetectorSettings):
         default=4, ge=1, le=4, description="depth of the heads"
     )
     weights: str = Field(
-        default="none", description="imagenet, coco, a file, or a run folder: docs/weights.md"
+        default="none", description="imagenet, coco, a file, or a run folder: docs/models.md"
     )
     box_loss: Annotated[
         Literal["auto", "l1", "smooth_l1", "giou", "diou", "ciou"], CHANGES_LOSS
@@ -358,7 +358,7 @@ class ClassifierModelSettings(ModelSettings):
 
     backbone: Annotated[ClassifierBackbone, CHANGES_SHAPE] = Field(
         default="densenet121",
-        description="a network of docs/weights.md, timm:NAME, or MODULE:NAME of yours",
+        description="a network of docs/models.md, timm:NAME, or MODULE:NAME of yours",
     )
     last_stride: LastStride = Field(
         default=None, description="px a cell of the heat map; none or left out: the network's own"
@@ -378,9 +378,9 @@ class ProbeModelSettings(Section):
     """
 
     backbone: Annotated[str, _network("classifier"), _NAME] = Field(
-        description="a network of docs/weights.md, or timm:NAME"
+        description="a network of docs/models.md, or timm:NAME"
     )
-    weights: str = Field(description="imagenet, a file, or a run folder: docs/weights.md")
+    weights: str = Field(description="imagenet, a file, or a run folder: docs/models.md")
     last_stride: LastStride = Field(
         default=None, description="px a cell of the heat map; none or left out: the network's own"
     )

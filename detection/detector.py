@@ -50,7 +50,7 @@ _MOST_AT_ONCE = 100_000  # boxes: beyond, torchvision suppresses group by group,
 
 
 class Detector(StoreModel):
-    """Base class of a detector of lesions; docs/architectures.md explains how to write one.
+    """Base class of a detector of lesions; a class of the user may extend it.
 
     The method `run` computes the output that losses and boxes share, and the methods `losses` and
     `detections` take this output. `detection.model.build_detector` sets `architecture`,

@@ -58,7 +58,7 @@ def build_detector(
 ) -> Detector:
     """Build a detector in training mode, which reads square grey images, uint8 (B, 1, S, S).
 
-    `architecture` is of `networks.registry.DETECTORS`, or ``MODULE:NAME`` (docs/architectures.md);
+    `architecture` is of `networks.registry.DETECTORS`, or ``MODULE:NAME`` (a detector of the user);
     `backbone` and `norm` are those of `build_body`. `weights` are ``imagenet`` (for the backbone),
     ``coco`` (for a RetinaNet, all but the class layer) or None for random ones; published weights
     are downloaded on first use or read from an installed package, and `start_from` loads others.

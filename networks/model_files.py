@@ -194,7 +194,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if refused:
             raise InputError(
                 f"{path}: holds Python objects ({refused[1]}), and reading those could run code; "
-                "where you trust it, convert it as docs/weights.md shows, with its own program and "
+                "where you trust it, convert it as docs/models.md shows, with its own program and "
                 "torch.save(model.state_dict(), FILE)"
             ) from None
         raise _unreadable(path, error) from None

@@ -1,8 +1,7 @@
 """The registry of networks that a detector or a classifier may use as backbone, one record each.
 
 It imports neither torch nor another package of the program, because configurations check names
-against it. The builders, the error messages and the table in docs/weights.md are made from it
-(`python tools/documents.py` writes the table).
+against it. The builders and the error messages are made from it.
 """
 
 from __future__ import annotations

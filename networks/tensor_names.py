@@ -39,7 +39,7 @@ def name_in_body(key: str) -> str:
 
     A backbone is a classification network without its last layer. Weights files name its tensors
     differently, so names are translated before they are compared. The function knows the names in
-    files of torchvision, in the public files that docs/weights.md lists, in files of
+    files of torchvision, in the public files that docs/models.md lists, in files of
     EfficientNet-Lite, and in this program's trained detectors and classifiers. Prefixes of modules
     that contain the backbone, such as ``module.`` or ``backbone.``, are removed. A name that needs
     no change is returned as it is.

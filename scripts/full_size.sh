@@ -2,7 +2,7 @@
 # The full-size study: detector and classifier on all of RSNA, as scripts/full_size.toml says.
 # usage: scripts/full_size.sh DATA [OUT]      DATA: RSNA in Kaggle's layout, with rsna_to_nih.csv
 #        scripts/full_size.sh --small [OUT]   the same steps on 60 synthetic images: shows that they run
-# An interrupted study goes on where it was if you run it again. docs/full-size.md explains it.
+# An interrupted study goes on where it was if you run it again. docs/results.md names it.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 

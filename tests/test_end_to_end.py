@@ -1,6 +1,5 @@
 """The whole way of the data, through the commands that a user types."""
 
-import ast
 import io
 import json
 import os
@@ -16,18 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from nbclient import NotebookClient
 
 from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.scripts.cli import main
 from tests.blank_plots import blank_plots
 from tests.scripts.launched import FORK_SERVER
 from tests.stored_json import stored_json
-from tests.test_notebooks import code_cells, kinds_of_output
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {
@@ -36,7 +32,6 @@ ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     "CXR_SKIP_INSTALL": "1",
 }
-TOUR = ROOT / "docs" / "tour.ipynb"
 TINY = ["data.image_size=96", "training.epochs=1"]
 TINY_DETECTOR = [
     *TINY, "model.backbone=mobilenet_v3_small", "model.fpn_channels=16", "model.head_convs=1",
@@ -278,29 +273,3 @@ def test_quickstart_runs_and_a_second_run_changes_nothing(quickstart):
     assert second.returncode == 0, second.stderr
     assert second.stderr.count("done before") == 5
     assert second.stdout == quickstart.stdout
-
-
-def assigned_names(source: str) -> set[str]:
-    names = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name))
-    return {name.id for name in names if isinstance(name.ctx, ast.Store)}
-
-
-@pytest.mark.release
-def test_the_tour_runs_and_shows_what_its_committed_pages_show(quickstart, tmp_path, monkeypatch):
-    out = folder_of(quickstart)
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    notebook = nbformat.read(TOUR, as_version=4)
-    shown = [kinds_of_output(cell) for cell in code_cells(notebook)]
-    parameters = code_cells(notebook)[0]
-    assert parameters.metadata["tags"] == ["parameters"]
-    small = (
-        f"from pathlib import Path\nfolder, images, replicates = Path({str(out)!r}), 60, 200\n"
-        "detector = classifier = {'epochs': 1}"
-    )
-    assert assigned_names(small) == assigned_names(parameters.source)
-    parameters.source = small
-    trained = (out / "retinanet" / "run.json").stat().st_mtime
-    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute()
-    assert [kinds_of_output(cell) for cell in code_cells(notebook)] == shown
-    assert (out / "retinanet" / "run.json").stat().st_mtime == trained  # it was only loaded

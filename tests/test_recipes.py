@@ -6,25 +6,22 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
+from pydicom import uid
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.synth.phantom import write_phantom
-from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.scripts import console
-from cxr_compare.scripts.cli import build_app
 from cxr_compare.scripts.commands.export import export
 from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.commands.train import train
@@ -32,14 +29,36 @@ from cxr_compare.serving.predict_folder import freeze_decision
 from cxr_compare.serving.run import Run
 from tests.scripts.small_sets import cxr, drawn_images, tiny_training
 from tests.scripts.untrained import untrained_run
+from tests.small_dicom import chest, dicom_image
 from tests.test_generated_documents import cxr_commands
 
-ROOT = Path(__file__).resolve().parents[1]
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def blocks_of(page: str) -> list[tuple[str, str]]:
+    """Every block of code of a page: language and text."""
+    return re.findall(r"```(\w+)\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def follow(page: str, names: dict[str, Any]) -> None:
+    """Run every Python block and every `cxr` line of the bash blocks of a page, in order."""
+    for kind, text in blocks_of(page):
+        if kind == "python":
+            exec(text, names)  # noqa: S102  our own page
+        for command in cxr_commands(text) if kind == "bash" else ():
+            assert cxr(*shlex.split(command)[1:]) < 2, command
+
+
+def require_quoted(page: str, printed: str) -> None:
+    """Check that each line of the text blocks of a page was printed; ... stands for anything."""
+    for kind, text in blocks_of(page):
+        for line in text.splitlines() if kind == "text" else ():
+            assert re.search(re.escape(line).replace(r"\.\.\.", ".*"), printed), line
 
 
 def script_of(page: str, heading: str) -> str:
     """The first block of Python below a heading of a page."""
-    section = (ROOT / "docs" / page).read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    section = (DOCS / page).read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
     match = re.search(r"```python\n(.*?)```", section, re.DOTALL)
     assert match
     return match[1]
@@ -65,7 +84,113 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.release
+def test_the_page_of_arrays_prints_what_it_quotes(folder, capsys):
+    follow("arrays.md", {})
+    require_quoted("arrays.md", "".join(capsys.readouterr()))
+
+
+@pytest.mark.release
+def test_the_page_of_detectors_prints_what_it_quotes(folder, capsys):
+    rng = np.random.default_rng(0)
+    ids = [f"i{number:03d}" for number in range(60)]
+    targets = [{"boxes": np.array([[20.0, 20, 60, 60]] * (number % 2))} for number in range(60)]
+    outputs = [
+        {
+            "boxes": target["boxes"] + rng.integers(-9, 9, target["boxes"].shape),
+            "scores": rng.random(len(target["boxes"])),
+        }
+        for target in targets
+    ]
+    labels = np.arange(60) % 2
+    names = {"outputs": outputs, "targets": targets, "image_ids": ids, "labels": labels}
+    names |= {"scores": rng.random(60), "patient_ids": np.arange(60) // 2}
+    (own, files, single) = (
+        text for kind, text in blocks_of("detector-output.md") if kind == "python"
+    )
+    exec(own + single, names)  # noqa: S102  our own page
+    exec(files, {})  # noqa: S102  our own page
+    for kind, text in blocks_of("detector-output.md"):
+        for command in cxr_commands(text) if kind == "bash" else ():
+            assert cxr(*shlex.split(command)[1:]) == 0, command
+    require_quoted("detector-output.md", "".join(capsys.readouterr()))
+
+
+def test_the_recipes_beyond_a_comparison_run(folder, capsys):
+    rng = np.random.default_rng(0)
+    patients = np.repeat([f"p{number:03d}" for number in range(200)], 2)
+    y = np.repeat(rng.random(200) < 0.4, 2).astype(int)
+    a, b = (1 / (1 + np.exp(gain / 2 - gain * y - rng.normal(size=400))) for gain in (1.6, 0.9))
+    names = {"y": y, "a": a, "b": b, "patients": patients}
+    names["image_ids"] = [f"i{number:03d}" for number in range(400)]
+    names["features"] = rng.normal(size=(400, 16)) + 0.3 * y[:, None]
+    names["train"] = np.isin(patients, np.unique(patients)[:120])
+    for kind, text in blocks_of("beyond.md"):
+        if kind == "python" and "highdicom" not in text:
+            exec(text, names)  # noqa: S102  our own page
+    assert "patients show a true difference" in capsys.readouterr().out
+    assert len(names["result"].figures)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_overlay_becomes_a_secondary_capture(folder):
+    pytest.importorskip("highdicom")
+    texts = ("PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID")
+    elements = dict.fromkeys((*texts, "StudyDate", "StudyTime", "ReferringPhysicianName"), "")
+    header = dicom_image(
+        chest(1), SOPClassUID=uid.DigitalXRayImageStorageForPresentation, Modality="DX",
+        StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.4", PatientName="", **elements,
+    )  # fmt: skip
+    header.save_as("image.dcm", enforce_file_format=True)
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save("overlay.png")
+    (block,) = (text for kind, text in blocks_of("beyond.md") if "import highdicom" in text)
+    assert run(block)["capture"].StudyInstanceUID == "1.2.3"
+    assert (folder / "overlay.dcm").is_file()
+
+
+@pytest.mark.release
+def test_the_page_of_own_data_prints_what_it_quotes(folder, capsys):
+    write_own_data(folder)
+    follow("my-data.md", {})
+    require_quoted("my-data.md", "".join(capsys.readouterr()))
+
+
+def test_two_readers_are_joined_as_the_page_of_studies_says(folder):
+    write_own_data(folder)
+    commands = [line for kind, text in blocks_of("studies.md") for line in cxr_commands(text)]
+    for command in (line for line in commands if "out/two" in line):
+        assert cxr(*shlex.split(command)[1:]) < 2, command
+
+
+def write_own_data(folder: Path) -> None:
+    """What the page's commands read: 240 images, two a patient; half show an opacity."""
+    rng = np.random.default_rng(0)
+    names, sick = [f"p{n // 2:03d}-{n % 2}" for n in range(240)], np.arange(240) % 4 < 2
+    (folder / "images").mkdir()
+    for name in names:
+        pixels = Image.fromarray(rng.integers(20, 230, (12, 12), dtype=np.uint8))
+        pixels.resize((128, 128)).save(folder / "images" / f"{name}.png")
+    table = pd.DataFrame(
+        {"file": [f"{name}.png" for name in names], "patient": [name[:4] for name in names]}
+    )
+    for file, wrong in (("smith", 0.05), ("jones", 0.1)):
+        table["label"] = np.where(sick ^ (rng.random(240) < wrong), "opacity", "normal")
+        table.to_csv(folder / f"{file}.csv", index=False)
+    table["label"] = np.where(sick, "opacity", "normal")
+    for edge, at in (("xmin", 20), ("ymin", 30), ("xmax", 60), ("ymax", 70)):
+        table[edge] = np.where(sick, str(at), "")
+    table.to_csv(folder / "labels.csv", index=False)
+    table[["file", "label", "patient"]].to_csv(folder / "diagnoses.csv", index=False)
+    box = '<box label="opacity" xtl="20" ytl="30" xbr="60" ybr="70"></box>'
+    drawn = "".join(
+        f'<image id="{n}" name="{name}.png" width="128" height="128">{shown}</image>'
+        for n, (name, shown) in enumerate(zip(names, np.where(sick, box, ""), strict=True))
+    )
+    (folder / "annotations.xml").write_text(f"<annotations>{drawn}</annotations>")
+    pd.DataFrame({"image_id": names[6:8], "reason": "child"}).to_csv(folder / "exclude.csv")
+
+
+@pytest.mark.release
 def test_the_sweep_trains_each_trial_and_continues_with_more(folder, capsys):
     pytest.importorskip("optuna")
     (folder / "out").mkdir()
@@ -92,7 +217,7 @@ def a_set_of_pneumonia(folder: Path) -> Path:
     return folder / "data"
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_two_models_are_compared_on_a_data_set_of_another_finding(folder, capsys):
     (folder / "rsna").mkdir()
     rsna = tiny_training(folder / "rsna", epochs=1, batch_size=8)
@@ -112,25 +237,19 @@ def test_two_models_are_compared_on_a_data_set_of_another_finding(folder, capsys
     assert capsys.readouterr().out == printed
 
 
-@pytest.mark.release
-def test_the_page_of_classifiers_trains_nine_in_one_line_and_compares_them(shared_data, folder):
+@pytest.mark.long
+def test_the_page_of_models_trains_nine_in_one_line_and_compares_them(shared_data, folder):
     source = shared_data / "kermany_224" / "chest_xray" / "train"
     for kind in ("NORMAL", "PNEUMONIA"):
-        (folder / "chest_xray" / "train" / kind).mkdir(parents=True)
-        for image in sorted((source / kind).iterdir())[::17][:60]:
-            shutil.copy(image, folder / "chest_xray" / "train" / kind)
-    section = (ROOT / "docs/zoo.md").read_text().split("A quick trial")[1]
-    block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)
-    assert block is not None
-    for line in block[1].replace("\\\n", " ").strip().splitlines():
-        words = shlex.split(line)
-        assert words[0] == "cxr"
-        done = subprocess.run([sys.executable, "-m", "cxr_compare.scripts.cli", *words[1:]])
-        assert done.returncode == 0, line
-    table = (folder / "report" / "table.md").read_text()
-    names = "CheXNet DenseNet-121 EfficientNet-Lite0 InceptionV3 MobileNetV3 ResNet-50 VGG16 VGG19"
-    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
-    assert sorted(rows[2:]) == sorted([*names.split(), "Small CNN"])
+        (folder / "children" / kind.lower()).mkdir(parents=True)
+        for number, image in enumerate(sorted((source / kind).iterdir())[::17][:60]):
+            shutil.copy(image, folder / "children" / kind.lower() / f"{kind}-{number}.jpeg")
+    assert cxr("prepare", "children", "out/data") == 0
+    (block,) = (text for kind, text in blocks_of("models.md") if "--out out/zoo" in text)
+    for command in cxr_commands(block):
+        assert cxr(*shlex.split(command)[1:]) == 0, command
+    assert len(list(Path("out/zoo").glob("*/run.json"))) == 9
+    assert Path("out/zoo-report/report.html").is_file()
 
 
 _SMALL = {
@@ -150,44 +269,46 @@ def phantom_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-@pytest.mark.slow
+@pytest.mark.release
+@pytest.mark.filterwarnings("ignore")  # of Lightning and matplotlib
 def test_the_page_of_own_parts_is_followed(folder, phantom_set, capfd):
-    page = (ROOT / "docs/own-parts.md").read_text()
-    (folder / "myparts.py").write_text(
-        "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
-    )
     (folder / "out").mkdir()
     (folder / "out/data").symlink_to(phantom_set)
-    app = build_app()
-    for line in cxr_commands(page):
-        words = shlex.split(line)[1:]
-        if words[0] == "train":
-            keys = ["data.image_size=96", "training.epochs=1", *_SMALL[words[1]]]
-            words[2:2] = [word for key in keys for word in ("--set", key)]  # the page's come last
-        if words[0] == "compare":
-            words += ["--replicates", "100"]
-        assert app(words) == 0, line
-        assert bool(capfd.readouterr().out) == ("TellRate" in line)
-    runs = [Run.open(path.parent) for path in Path("out").rglob("run.json")]
-    assert {run.name for run in runs} == {"CheXNet", "RetinaNet"}
+    names: dict[str, Any] = {"__name__": "pasted"}
+    for kind, text in blocks_of("own-parts.md"):
+        if kind != "python":
+            continue
+        for name, keys in _SMALL.items():  # smaller models
+            keys = ["data.image_size=96", "training.epochs=1", *keys]
+            text = text.replace(
+                f'read_named_config("{name}")', f"read_named_config({name!r}, {keys})"
+            )
+        exec(text, names)  # noqa: S102  our own page
+    assert {Run.open(path.parent).name for path in Path("out").rglob("run.json")} == {
+        "CheXNet", "RetinaNet"
+    }  # fmt: skip
     assert list(Path("out/all-trainings").rglob("metrics.csv"))
-    spots = DataSet.open("out/spots")
-    assert len(spots.boxes) == 40
-    assert spots.images["patient_id"].nunique() == 40
-    report = Path("out/report/report.html").read_text()
-    assert "that of myparts:Focal" in report  # the loss
-    assert "Geometric mean of sensitivity and specificity at a score of 0.5." in report
-    figures = pd.read_csv("out/report/figures.csv")
-    assert figures.loc[figures["metric"] == "g_mean", "estimate"].notna().sum() == 3
-    del METRICS["g_mean"]
-    assert "Score against score" in report
-    names: dict[str, Any] = {}
-    exec((folder / "myparts.py").read_text(), names)  # noqa: S102  our own page
-    targets = [{"boxes": torch.tensor([[9.0, 9, 30, 30]] * n)} for n in (1, 0) * 8]
-    outputs = [{**each, "scores": torch.full((len(each["boxes"]),), 0.9)} for each in targets]
+    assert len(DataSet.open("out/spots").boxes) == 40
+    assert len(names["draws"]) > 100
+    targets = [{"boxes": np.array([[9.0, 9, 30, 30]] * n).reshape(-1, 4)} for n in (1, 0) * 8]
+    outputs = [{**each, "scores": np.full(len(each["boxes"]), 0.9)} for each in targets]
     found = names["figures_of_epoch"](outputs, targets, range(16))
     assert (found["ap50"], found["auroc"]) == (1, 1)
-    assert found["auroc_low"] < 1
+
+
+@pytest.mark.release
+@pytest.mark.filterwarnings("ignore")
+def test_the_tutorial_runs_on_a_small_set(folder):
+    names: dict[str, Any] = {}
+    for kind, text in blocks_of("tutorial.md"):
+        if kind == "python" and "tour-output" in text:
+            text = "from pathlib import Path\n"
+            text += 'folder, images, replicates = Path("tour-output"), 60, 200\n'
+            text += 'detector, classifier = {"epochs": 1}, {"epochs": 1}'
+        if kind == "python":
+            exec(text, names)  # noqa: S102  our own page
+    assert len(names["result"].figures)
+    assert Path("tour-output/report/report.html").is_file()
 
 
 @pytest.mark.parametrize(

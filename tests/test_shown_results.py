@@ -31,7 +31,6 @@ RESULTS = {
     "auroc_difference": auroc_difference,
     "auroc_difference by patient": lambda: auroc_difference(patients=np.arange(120) // 2),
     "estimate": lambda: metrics.estimate("auroc", [0, 1, 0, 1], [0.2, 0.4, 0.5, 0.9]),
-    "plan": lambda: cxr_compare.plan(auroc=[0.85, 0.75], prevalence=0.5),  # annex studies
     "list_configs": cxr_compare.list_configs,
     "list_configs NAME": lambda: cxr_compare.list_configs("chexnet_small"),
     "synth": lambda: PhantomSummary(Path("p"), 4, 2, 1, 1, 0, False),

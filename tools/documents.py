@@ -13,25 +13,19 @@ import inspect
 import re
 import subprocess
 import sys
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cxr_compare
-from cxr_compare.configs.describe import _Key, _keys
-from cxr_compare.configs.settings import config_class
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.registry import FORMATS
 from cxr_compare.evaluation.metrics.metric import Direction, Metric, Need
 from cxr_compare.evaluation.metrics.registry import METRICS, why_undefined
-from cxr_compare.networks.registry import DETECTORS, NETWORKS
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import (
     COMMANDS,
-    added_commands,
     command_function,
     command_groups,
 )
@@ -41,8 +35,6 @@ from cxr_compare.scripts.runner import type_text
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # where `tools` lies, if this file is run as a program
 
-from tools.annexes import modules_of_annexes  # noqa: E402
-from tools.notebook_page import NotebookPage, page_from_notebook  # noqa: E402
 from tools.simulation import __main__ as simulation  # noqa: E402
 
 COMMAND = "run: python tools/documents.py"
@@ -53,18 +45,7 @@ def generated() -> dict[str, str]:
     parts: dict[str, dict[str, Callable[[], str]]] = {
         "docs/architecture.md": {"tree": tree},
         "docs/formats.md": {"formats": formats_table},
-        "docs/tutorial.md": {"notebook": lambda: _tutorial().markdown},
-        "docs/weights.md": {
-            "networks": networks_table,
-            "classifier keys": lambda: key_block("classifier"),
-        },
-        "docs/detector.md": {
-            "detector keys": lambda: key_block("detector", "data", "model"),
-            "keys of other detectors": other_keys,
-        },
     }
-    for module in modules_of_annexes("documents"):
-        parts |= module.PARTS
     pages = {
         path: with_parts(_read(path), {name: part() for name, part in own.items()})
         for path, own in parts.items()
@@ -78,17 +59,6 @@ def generated() -> dict[str, str]:
         "docs/validity.md": simulation.with_table(_read("docs/validity.md"), results),
         "docs/validity.csv": simulation.every_row(results),
     }
-
-
-def generated_pictures() -> dict[str, bytes]:
-    """Return every picture that is taken from a notebook, by its path below the checkout."""
-    detector = page_from_notebook(ROOT / "docs" / "detector-outputs.ipynb", "detector-outputs-")
-    pictures = _tutorial().pictures | detector.pictures
-    return {f"docs/{name}": content for name, content in pictures.items()}
-
-
-def _tutorial() -> NotebookPage:
-    return page_from_notebook(ROOT / "docs" / "tour.ipynb", "tutorial-")
 
 
 def _read(path: str) -> str:
@@ -153,66 +123,6 @@ def formats_table() -> str:
         title = ", ".join(places) + ": " * bool(places)
         lines.append(f"| [`{name}`](#{name}) | {title}{known.folder} |")
     return "\n".join(lines)
-
-
-def key_block(kind: Literal["detector", "classifier"], *sections: str) -> str:
-    """Return the keys of a configuration as a Markdown block of TOML with defaults and meaning.
-
-    Without `sections` it has all of them.
-    """
-    lines: list[str] = []
-    for key in _keys(config_class(kind, "retinanet")):
-        if not sections or key.section in sections:
-            if f"[{key.section}]" not in lines:
-                lines += ["", f"[{key.section}]"] if lines else [f"[{key.section}]"]
-            lines += _key_lines(key)
-    return "\n".join(["```toml", *lines, "```"])
-
-
-def _key_lines(key: _Key) -> list[str]:
-    """Return a key as TOML, with its comment beside it or, if the comment is long, above it."""
-    default = key.default
-    if default is not None and default[0].isalpha() and default not in ("true", "false", "null"):
-        default = f'"{default}"'
-    line = f"# {key.name} =" if default in (None, "null") else f"{key.name} = {default}"
-    values = f" ({key.values})" * (key.values not in ("", "text", "true, false"))
-    comment = "required: " * (default is None) + key.description + values
-    if len(line) + len(comment) < 96:
-        return [f"{line}  # {comment}"]
-    return [*textwrap.wrap(comment, 96, initial_indent="# ", subsequent_indent="# "), line]
-
-
-def other_keys() -> str:
-    """Return the keys that only other detectors than RetinaNet have, by architecture."""
-    common = ("backbone", "weights", "trainable", "compile", "architecture", "norm")
-    blocks: dict[str, list[str]] = {}
-    for name in DETECTORS[1:]:
-        keys = [key for key in _keys(config_class("detector", name)) if key.section == "model"]
-        rows = [line for key in keys if key.name not in common for line in _key_lines(key)]
-        if rows:
-            blocks.setdefault("\n".join(rows), []).append(name)
-    parts = [f"# {', '.join(names)}\n{rows}" for rows, names in blocks.items()]
-    return "\n".join(["```toml", "\n\n".join(parts), "```"])
-
-
-def networks_table() -> str:
-    """Return a table of all networks, by the models that can be built on them."""
-    groups = {
-        "backbone of a detector and of a classifier": [
-            n for n in NETWORKS.values() if n.detector and n.classifier
-        ],
-        "backbone of a classifier only": [n for n in NETWORKS.values() if not n.detector],
-        "backbone of a detector only": [n for n in NETWORKS.values() if not n.classifier],
-        "activation maps with cells of 32 px only": [
-            n for n in NETWORKS.values() if n.strides == (32,)
-        ],
-        "activation maps with cells of 16 px only": [
-            n for n in NETWORKS.values() if n.strides == (16,)
-        ],
-        "no ImageNet weights": [n for n in NETWORKS.values() if n.weights is None],
-    }
-    rows = [f"| {what} | {', '.join(f'`{n.name}`' for n in of)} |" for what, of in groups.items()]
-    return "\n".join(["| for | networks |", "|---|---|", *rows])
 
 
 _INTRODUCTION = """\
@@ -351,20 +261,8 @@ _HEADER = ["| argument | default | meaning |", "|---|---|---|"]
 
 @cache
 def documented_commands() -> dict[str, Callable[..., Any]]:
-    """Return the function of each command of the core and of the annexes, by its name in Python.
-
-    What other packages add is left out, and with a line on stderr what cannot be loaded.
-    """
-    added = added_commands()
-    functions = {}
-    for name in (name for names in command_groups().values() for name in names):
-        if name in added and not added[name].module.startswith("cxr_compare."):
-            continue
-        try:
-            functions[name] = command_function(name)
-        except InputError as error:
-            sys.stderr.write(f"not documented: {error}\n")
-    return functions
+    """Return the function of each command, by its name in Python."""
+    return {name: command_function(name) for name in COMMANDS}
 
 
 def reference_page() -> str:
@@ -407,11 +305,6 @@ def api_page() -> str:
     sections = {
         # Where they are defined: the stub has one line of each docstring.
         "Commands": [f"scripts.commands.{name}.{name}" for name in names if name in COMMANDS],
-        "Commands of the annexes": [
-            f"{point.module.removeprefix('cxr_compare.')}.{point.attr}"
-            for name, point in added_commands().items()
-            if name in documented_commands()
-        ],
         "Runs and answers": [n for n in names if n not in COMMANDS and n != "metrics"],
         "Functions of arrays": [f"metrics.{name}" for name in cxr_compare.metrics.__all__],
     }
@@ -455,10 +348,10 @@ def type_stub() -> str:
         *exported,
         "",
         "__version__: str",
+        "__all__: list[str]",
+        "_HOMES: dict[str, str]",
         "",
         *functions,
-        "def __getattr__(name: str) -> Any: ...  # commands that other packages add",
-        "",
     ]
     text = "\n".join(lines)
     for command in (["check", "--select", "I", "--fix", "--quiet"], ["format"]):
@@ -548,7 +441,7 @@ def _row(parameter: Parameter) -> str:
 
 
 def _linked(text: str) -> str:
-    return re.sub(r"docs/(\w+\.md(#[\w-]+)?)", r"[\1](\1)", text)
+    return re.sub(r"docs/([\w-]+\.md(#[\w-]+)?)", r"[\1](\1)", text)
 
 
 def _default(parameter: Parameter) -> str:
@@ -566,13 +459,10 @@ def stale() -> Iterator[str]:
     for path, text in generated().items():
         if not (ROOT / path).is_file() or _read(path) != text:
             yield path
-    for path, content in generated_pictures().items():
-        if not (ROOT / path).is_file() or (ROOT / path).read_bytes() != content:
-            yield path
 
 
 if __name__ == "__main__":
-    contents = generated_pictures() | {path: text.encode() for path, text in generated().items()}
+    contents = generated()
     for document in stale():
-        (ROOT / document).write_bytes(contents[document])
+        (ROOT / document).write_text(contents[document], encoding="utf-8")
         sys.stdout.write(f"{document}: written\n")

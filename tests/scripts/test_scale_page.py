@@ -17,7 +17,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "scale.md").read_text(enc
 _SBATCH = {
     "job-name": r"[\w-]+", "nodes": r"\d+", "ntasks-per-node": r"\d+", "gpus-per-node": r"\d+",
     "cpus-per-task": r"\d+", "time": r"\d+:\d\d:\d\d", "signal": r"(B:)?[A-Z0-9]+@\d+",
-    "requeue": "", "open-mode": "append|truncate", "output": r"[\w%.-]+", "array": r"\d+-\d+",
+    "requeue": "", "open-mode": "append|truncate", "output": r"[\w%.-]+",
 }  # fmt: skip
 # Of srun(1).
 _SRUN = {"kill-on-bad-exit": "[01]"}
@@ -71,25 +71,6 @@ def test_options_of_the_slurm_job_are_those_of_sbatch():
         name, _, value = option.partition("=")
         assert re.fullmatch(_SBATCH[name], value), option
     _require_own(["cxr", *sbatch_words()])
-
-
-def test_array_of_shards_and_its_join_are_one_command(tmp_path):
-    job = _block("sbatch", "CXR_SHARD=slurm")
-    lines = job.splitlines()
-    options = [line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")]
-    for option in options:
-        name, _, value = option.partition("=")
-        assert re.fullmatch(_SBATCH[name], value), option
-    (tmp_path / "cxr").write_text('#!/bin/bash\necho "$CXR_SHARD" "$@" >> asked\n')
-    (tmp_path / "cxr").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    subprocess.run(["bash", "-c", job], cwd=tmp_path, env=environment, check=True)
-    shard, *prepare = (tmp_path / "asked").read_text().split()
-    assert shard == "slurm"
-    _require_own(["cxr", *prepare])
-    join = _words(_block("bash", "-*-of-64"))
-    _require_own(join)
-    assert join == ["cxr", *prepare, "--join", f"{prepare[2]}-*-of-64"]
 
 
 @pytest.fixture

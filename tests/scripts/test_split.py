@@ -87,7 +87,7 @@ def test_a_table_of_several_splits_gives_each_by_its_name(data, tmp_path):
 
 @pytest.mark.release
 def test_folds_of_the_published_results_fit_the_images_of_rsna(shared_data, tmp_path, capsys):
-    """No draw takes part; the figures are those of docs/results.md and docs/results-in-full.md."""
+    """No draw takes part; the figures are those of docs/results.md."""
     prepare(shared_data / "rsna", tmp_path / "rsna", format="rsna", size=[32], workers=0)
     file = ROOT / "docs/rsna-folds.csv"
     folds = pd.read_csv(file, index_col="image_id")

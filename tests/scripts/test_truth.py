@@ -1,6 +1,7 @@
 """`cxr compare --truth`: true boxes and result files are evaluated as a prepared data set is."""
 
 import json
+import random
 import re
 import shlex
 from pathlib import Path
@@ -22,18 +23,34 @@ from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.targets import chosen_targets
 from tests.scripts.small_sets import cxr, refusal, table_set
 
-PAGE = Path(__file__).parents[2] / "docs" / "questions" / "my-two-result-files.md"
-BLOCK = re.compile(r"```(?:python|bash)\n(.*?)```", re.DOTALL)
-PYTHON, SHELL, WITH_IMAGES = BLOCK.findall(PAGE.read_text())
+
+def write_results(folder: Path) -> None:
+    """Write a COCO truth of 60 images, the results of two programs and a list of patients."""
+    random.seed(0)
+    names = [f"p{n // 3}-{n}" for n in range(60)]
+    truth = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "nodule"}]}
+    results = {"a": [], "b": []}
+    for n, name in enumerate(names):
+        truth["images"].append({"id": n, "file_name": f"{name}.png", "width": 400, "height": 400})
+        lesion = [random.randint(50, 250), random.randint(50, 250), 60, 60]  # noqa: S311
+        if n % 2:
+            annotation = {"id": n + 1, "image_id": n, "category_id": 1, "iscrowd": 0, "area": 3600}
+            truth["annotations"].append(annotation | {"bbox": lesion})
+        for program, shift in (("a", 8), ("b", 25)):
+            box = [edge + random.randint(-shift, shift) for edge in lesion]  # noqa: S311
+            score = random.betavariate(4, 2) if n % 2 else random.betavariate(2, 3)
+            results[program].append({"image_id": n, "category_id": 1, "bbox": box, "score": score})
+    for file, content in {"truth": truth, **results}.items():
+        (folder / f"{file}.json").write_text(json.dumps(content))
+    rows = [f"{name},{name.split('-')[0]}" for name in names]
+    (folder / "patients.csv").write_text("\n".join(["image_id,patient_id", *rows]))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that the page makes, and images to prepare."""
+    """Truth and result files, and images to prepare."""
     folder = tmp_path_factory.mktemp("files")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        exec(PYTHON, {})  # noqa: S102 - what the page says
+    write_results(folder)
     (folder / "images").mkdir()
     shade = np.linspace(20, 200, 400)[None] * np.linspace(0.5, 1, 400)[:, None]
     for number, image in enumerate(json.loads((folder / "truth.json").read_text())["images"]):
@@ -157,11 +174,11 @@ def test_without_patients_intervals_are_by_image_and_this_is_the_first_caution(f
     assert "patient_id" in report.cautions[0]
 
 
-def test_the_page_runs_and_a_finished_report_answers_the_same_files_only(
-    folder, monkeypatch, capsys
-):
+def test_a_finished_report_answers_the_same_files_only(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    commands = [shlex.split(line)[1:] for line in SHELL.splitlines()]
+    call = "compare --truth truth.json A=a.json B=b.json"
+    rest = ("--patients patients.csv --out report", "--policy threshold=0.5")
+    commands = [shlex.split(f"{call} {words}") for words in rest]
     assert [cxr(*command) for command in [*commands, commands[0]]] == [0, 0, 0]
     output = capsys.readouterr().err
     assert "this report exists already" in output
@@ -209,7 +226,8 @@ def test_bad_input_is_refused_by_file_and_position(change, message, tmp_path, ca
 
 def test_folder_of_images_gives_the_report_its_pictures(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
-    assert cxr(*shlex.split(WITH_IMAGES)[1:]) == 0  # what the page says
+    call = "compare --truth truth.json A=a.json B=b.json --policy threshold=0.5"
+    assert cxr(*shlex.split(f"{call} --images images --out pictures")) == 0
     assert list((folder / "pictures" / "overlays").glob("*.png"))
     options = {"policy": ["threshold=0.5"], "out": tmp_path / "report"}
     compare_files(folder, **options)
@@ -231,16 +249,6 @@ def test_folder_of_images_is_for_a_truth_and_for_one_folder(folder, tmp_path):
         compare_files(folder, images=[folder, folder / "images"])
     with pytest.raises(InputError, match=r"images=.*absent.*: .*nor a folder"):
         compare_files(folder, images=tmp_path / "absent")
-
-
-def test_the_page_on_map_and_accuracy_quotes_what_its_commands_print(tmp_path, monkeypatch, capsys):
-    page = PAGE.with_name("map-or-accuracy.md").read_text()
-    python, shell = BLOCK.findall(page)
-    monkeypatch.chdir(tmp_path)
-    exec(python, {})  # noqa: S102 - what the page says
-    assert cxr(*shlex.split(shell.replace("\\\n", " "))[1:]) == 0
-    quoted = " ".join(line.removeprefix("> ") for line in page.splitlines() if line[:2] == "> ")
-    assert quoted in " ".join("".join(capsys.readouterr()).split())
 
 
 def test_a_list_of_patients_may_have_the_names_of_columns_that_other_tables_have(
