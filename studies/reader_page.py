@@ -115,8 +115,13 @@ def _compared(row: Any, title: str, n_compared: int) -> str:
         if shown(row)
         else f"{title} was not shown to differ between “{names[0]}” and “{names[1]}”"
     )
-    kind = "cautious " * row.cautious + f"simultaneous of {n_compared} " * (n_compared > 1)
-    return f"{verdict[0].upper()}{verdict[1:]}: difference {number(gap)} ({kind}{_ends(*ends)})"
+    interval = _ends(*ends)
+    if ends[0] is not None:
+        if row.cautious:
+            interval = f"cautious {interval}"
+        if n_compared > 1:
+            interval += f" for all {n_compared} comparisons at once"
+    return f"{verdict[0].upper()}{verdict[1:]}: difference {number(gap)} ({interval})"
 
 
 def _ends(low: float | None, high: float | None) -> str:

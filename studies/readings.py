@@ -42,7 +42,7 @@ def read_ratings(path: Path, system: str | None = None) -> pd.DataFrame:
     if marks := sorted({"x", "x1", "lesion"} & set(table)):
         raise InputError(
             f"{path}: has marks (column '{marks[0]}'); compare each reader's marks as a system: "
-            "cxr import"
+            "cxr compare"
         )
     values = [name for name in ("rating", "decision") if name in table]
     if not values:
@@ -56,7 +56,7 @@ def read_ratings(path: Path, system: str | None = None) -> pd.DataFrame:
     table = table[(table[values] != "").any(axis=1)]
     if table.empty:
         raise InputError(f"{path}: holds no rating or decision")
-    _require_unique(table, path, KEYS)
+    _require_unique(table, path, KEYS if system is None else ["case"])
     return table[KEYS].assign(**{name: _numbers(table, path, name) for name in values})
 
 

@@ -1,6 +1,7 @@
 """Reader studies, the rules of other programs, and sizes of studies: kept figures and refusals."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -361,6 +362,13 @@ def test_a_system_is_compared_on_the_test_images_of_its_own_split_alone(read_set
     assert not (tmp_path / "out").exists()
 
 
+def test_a_system_in_a_folder_without_predictions_is_refused_by_its_name(read_set, tmp_path):
+    data, _ = read_set
+    options = {"data": data, "out": tmp_path / "out", "system": {"AI": data}}
+    with pytest.raises(InputError, match="holds no predictions"):
+        cxr_compare.readers([tmp_path / "ratings.csv"], **options)
+
+
 def test_copies_of_images_within_their_patient_do_not_narrow_an_interval(tmp_path):
     draw_study(tmp_path, 1, 4, 2)
     analyse(tmp_path)
@@ -508,6 +516,15 @@ def test_a_figure_is_answered_by_all_rules_that_give_it_or_the_nearest(explained
     reason, row = str(cxr_compare.explain(**arguments, figure="0.9999")).splitlines()
     assert "0.9999" in reason
     assert row.startswith(f"{table['value'].max():.4f}")
+    (stored,) = cxr_compare.explain(**arguments, figure="0.9999").to_dict()
+    assert stored["value"] == table["value"].max()
+
+
+def test_a_truth_file_with_a_suffix_in_capitals_is_read(explained, tmp_path):
+    folder, table = explained
+    truth = Path(shutil.copy(folder / "truth.json", tmp_path / "TRUTH.JSON"))
+    rows = cxr_compare.explain(folder / "boxes.json", truth=truth).to_dict()
+    assert [row["value"] for row in rows] == table["value"].tolist()
 
 
 @pytest.mark.parametrize("figure", ["1.2", "ap75=0.3", "0.3.1", "nan", ""])
@@ -765,3 +782,58 @@ def test_a_share_of_a_split_keeps_its_test_images_and_lies_in_a_larger_share(tmp
     for share in (0.0, 1.5):
         with pytest.raises(InputError):
             cxr_compare.split(data, name="none", keep_test_of="default", share=share)
+
+
+@pytest.mark.parametrize("name", ["default", "half"])
+def test_a_part_of_a_split_cannot_replace_its_whole_or_the_default(name, tmp_path):
+    states = {"opacity": ["present", "absent"] * 20}
+    data = table_set(tmp_path, [f"i{number:02d}" for number in range(40)], states)
+    cxr_compare.split(data, name="half", keep_test_of="default", share=0.5)
+    with pytest.raises(InputError, match=r"cannot replace .*choose another"):
+        cxr_compare.split(data, name=name, keep_test_of="half", share=0.5, replace=True)
+    with pytest.raises(InputError, match="whose patients it keeps"):
+        cxr_compare.split(data, name="none", share=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("part", {"keep_test_of": "default", "share": 0.5}),
+        ("other-val", {"keep_test_of": "default", "seed": 2}),
+        ("cv", {"folds": 4, "test_folds": True}),
+    ],
+)
+def test_a_split_that_its_stored_rule_does_not_repeat_is_not_drawn_anew(name, options, tmp_path):
+    states = {"opacity": ["present", "absent"] * 20}
+    data = table_set(tmp_path, [f"i{number:02d}" for number in range(40)], states)
+    made = list(cxr_compare.split(data, name=name, **options).to_dict())
+    before = DataSet.open(data).split(made[0])
+    for again in ({}, {"seed": 5}):
+        with pytest.raises(InputError, match=f"'{name}' was not drawn by shares alone"):
+            cxr_compare.split(data, name=name, replace=True, **again)
+    cxr_compare.split(data, name=name, replace=True, **options)
+    assert DataSet.open(data).split(made[0]).equals(before)
+
+
+def test_a_drawn_split_is_drawn_again_with_its_shares_and_seed(tmp_path):
+    states = {"opacity": ["present", "absent"] * 20}
+    data = table_set(tmp_path, [f"i{number:02d}" for number in range(40)], states)
+    cxr_compare.split(data, name="drawn", val=0.25, test=0.25, seed=3)
+    before = DataSet.open(data).split("drawn")
+    cxr_compare.split(data, name="drawn", replace=True)
+    assert DataSet.open(data).split("drawn").equals(before)
+
+
+def test_a_plan_names_its_share_of_studies_and_its_interval():
+    text = str(cxr_compare.plan(auroc=[0.85, 0.8], prevalence=0.3, power=0.999, half_width=0.05))
+    assert "in 99.9 % of studies" in text
+    assert "95 % interval of the difference" in text
+
+
+def test_an_interval_says_that_it_is_for_all_comparisons_unless_there_is_none(tmp_path):
+    draw_study(tmp_path, **DESIGNS["five_readers_two_systems"])
+    assert " for all 5 comparisons at once)" in str(analyse(tmp_path))
+    ratings = pd.read_csv(tmp_path / "ratings.csv")
+    ratings.assign(rating=3).to_csv(tmp_path / "ratings.csv", index=False)
+    first = str(analyse(tmp_path)).splitlines()[0]
+    assert "(no interval, because nothing varies)" in first

@@ -114,13 +114,32 @@ def read_split_rule(dataset: DataSet, name: str) -> dict[str, Any]:
     The name may be the common one of splits ``NAME-0``, ``NAME-1`` and so on. Without such a split
     the result is empty.
     """
+    how = _origin(dataset, name)
+    stated = {} if how is None or how.rule is None else how.rule.to_json()
+    return {k: v for k, v in stated.items() if (k, v) != ("test", 0)}
+
+
+def require_drawn(dataset: DataSet, name: str) -> None:
+    """Refuse a split whose test images were not drawn, and splits of folds.
+
+    The stored rule does not repeat them: another draw would have other test images.
+    """
+    how = _origin(dataset, name)
+    if how is None or (how.folds is None and how.method.startswith("by patient")):
+        return
+    raise InputError(
+        f"{dataset.folder}: split '{name}' was not drawn by shares alone "
+        f"({how.folds or how.method}), so --replace cannot repeat it: give its --from, --share, "
+        "--file or --folds again, or --test to draw all roles anew"
+    )
+
+
+def _origin(dataset: DataSet, name: str) -> SplitOrigin | None:
     for candidate in (name, f"{name}-0"):
         path = dataset.folder / "splits" / f"{candidate}.json"
         if path.is_file():
-            rule = SplitInfo.read(path).how.rule
-            stated = {} if rule is None else rule.to_json()
-            return {k: v for k, v in stated.items() if (k, v) != ("test", 0)}
-    return {}
+            return SplitInfo.read(path).how
+    return None
 
 
 def fold_split(split: pd.DataFrame, fold: int) -> pd.DataFrame:

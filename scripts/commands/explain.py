@@ -54,7 +54,7 @@ def explain(
         dataset = truth_set(truth, None)
         for note in dataset.info.notes:
             console.say(note)
-        coco = truth if truth.suffix == ".json" else None
+        coco = truth if truth.suffix.lower() == ".json" else None
     else:
         raise InputError("explain: give either --data SET or --truth FILE")
     options = ImportOptions("boxes", coco_truth=coco)
@@ -68,4 +68,4 @@ def explain(
     ]
     if figure is not None and rows_that_give(table, figure).empty:
         lines.insert(0, f"None of these rules gives {figure}; the nearest is")
-    return Outcome("\n".join(lines), table.to_dict("records"))
+    return Outcome("\n".join(lines), chosen.to_dict("records"))

@@ -58,11 +58,12 @@ def plan(
     if difference:
         shown = difference
         study = fewest(assumed, lambda planned: planned.power(shown) >= power)
-        rows.append((f"show a difference of {difference:g} in {power:.0%} of studies", study))
+        rows.append((f"show a difference of {difference:g} in {100 * power:g} % of studies", study))
     if half_width:
         wanted = half_width
         study = fewest(assumed, lambda planned: planned.half_width(of_difference=two) <= wanted)
-        rows.append((f"give a 95 % interval with a half-width of {half_width:g}", study))
+        interval = "95 % interval of the difference" if two else "95 % interval"
+        rows.append((f"give a {interval} with a half-width of {half_width:g}", study))
     lines = [f"{s.patients:,} test patients, {s.positives:,} positive, {aim}" for aim, s in rows]
     found = [{"aim": aim, "patients": s.patients, "positives": s.positives} for aim, s in rows]
     return Outcome("\n".join(lines), found)

@@ -75,6 +75,8 @@ def readers(
     tables = [readings.read_ratings(as_path(path)) for path in ratings]
     systems = {}
     for name, path in paths.items():
+        if path.is_dir() and not is_predictions_folder(path):
+            raise InputError(f"--system {path}: holds no predictions; cxr predict makes them")
         if not is_predictions_folder(path):
             systems[name] = readings.read_ratings(path, name)
         elif split is None:

@@ -53,8 +53,9 @@ def split(
             again (the option --from).
         share: With --from, keep the split and only this share of its training and validation
             patients. With one seed, a smaller share lies in each larger one.
-        replace: Draw the existing split of this name again, with its former options if none are
-            given. Train the runs of this split again afterwards.
+        replace: Draw the existing split of this name again, with its former shares and seed where
+            none are given. What was made by --from, --share, --file or --folds needs them again.
+            Train the runs of this split again afterwards.
 
     Returns:
         How each split was made, and how many images and patients each role has.
@@ -88,9 +89,16 @@ def split(
             raise InputError(f"--{clash[0]} has no meaning with {option}; leave one of them out")
     if keep_test_of and (file or test_folds):
         raise InputError("--from keeps a test set; leave out --file and --test-folds")
-    if share is not None and (keep_test_of is None or val is not None or folds is not None):
+    if share is not None and keep_test_of is None:
+        raise InputError("--share: give the split whose patients it keeps, --from NAME")
+    if share is not None and (val is not None or folds is not None):
         raise InputError(
             "--share keeps a share of the patients of --from; leave out --val, --folds"
+        )
+    if share is not None and name in {"default", keep_test_of}:
+        # Images that 'default' leaves unused stay unused in every later split.
+        raise InputError(
+            f"--share: a part of '{keep_test_of}' cannot replace '{name}', so choose another --name"
         )
     if test_folds and folds is None:
         raise InputError("--test-folds: say how many with --folds")
@@ -99,10 +107,13 @@ def split(
         SplitRule,
         add_splits,
         read_split_rule,
+        require_drawn,
         role_lines,
     )
 
     dataset = DataSet.open(data)
+    if replace and file is None and keep_test_of is None and folds is None and test is None:
+        require_drawn(dataset, name)
     made = add_splits(
         dataset,
         name,
