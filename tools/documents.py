@@ -145,8 +145,8 @@ A metric is also undefined if the compared system (a detector or classifier) lac
 the metric needs:
 
 - **Threshold**: it is chosen on validation images by a policy (a rule such as the best F1).
-- **Boxes**: a detector predicts boxes. A classifier has boxes only if `cxr tune` chose, on
-  validation images, how boxes are cut out of its activation maps.
+- **Boxes**: a detector predicts boxes. A classifier has boxes only if validation images chose how
+  boxes are cut out of its activation maps.
 - **Score cut of boxes**: the score from which a box counts, which is chosen on validation images.
 - **Point**: the centre of the box with the highest score, or the peak of the activation map. If
   several boxes of an image share the highest score, the uppermost of them is taken, and of equally
@@ -245,9 +245,9 @@ def _cells(metric: Metric, *, anonymous: bool = False) -> tuple[str, ...]:
 _REFERENCE = """\
 # Reference
 
-Every command `cxr NAME` is also a Python function `cxr_compare.NAME` (`import` is
-`import_predictions`). Arguments without a dash are given by position. An argument with `...` may be
-repeated; in Python it is a list. Terms are explained in the [glossary](glossary.md).
+Every command `cxr NAME` is also a Python function `cxr_compare.NAME` (`configs` is `list_configs`,
+`import` is `import_predictions`). Arguments without a dash are given by position. An argument with
+`...` may be repeated; in Python it is a list. Terms are explained in the [glossary](glossary.md).
 
 Wrong input ends a command with one line and exit status 2; a function raises
 `cxr_compare.InputError`. Exit status 3 means an error in cxr itself, with a traceback. `--json`

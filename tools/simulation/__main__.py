@@ -171,7 +171,7 @@ def with_table(page: str, results: Sequence[Result]) -> str:
 def table(results: Sequence[Result]) -> str:
     """Return one row for each question: the share over all its designs, and the range of them."""
     lines = [
-        "| what is counted | designs | sets | % | 95 % interval | by design | promised | date |",
+        "| what is counted | designs | sets | % | 95 % interval | by design | stated | date |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for key, question in questions().items():
@@ -225,7 +225,7 @@ def every_row(results: Sequence[Result]) -> str:
     """Return every counted share as CSV, with its 95 % interval and the command."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    columns = ("design", "counted", "share", "ci_low", "ci_high", "sets", "promised", "date")
+    columns = ("design", "counted", "share", "ci_low", "ci_high", "sets", "stated", "date")
     writer.writerow((*columns, "command"))
     for result in results:
         for name, found in result["found"].items():
