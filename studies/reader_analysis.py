@@ -63,7 +63,9 @@ def analyse(truth: pd.DataFrame, readings: pd.DataFrame, readers: Effect) -> Rea
     n_readers = own.groupby("modality", sort=False)["reader"].nunique()
     if readers == "random" and n_readers.max() < 2:
         raise InputError("one reader cannot stand for others: take --readers fixed")
-    metrics = ["auroc"] * ("rating" in own) + [*DECIDED] * ("decision" in own)
+    metrics = ["auroc"] if "rating" in own else []
+    if "decision" in own:
+        metrics += DECIDED
     studies = [_Metric(truth, readings, metric, readers) for metric in metrics]
     frame = pd.DataFrame([row for study in studies for row in study.rows()])
     figures = frame.astype(object).where(frame.notna(), None)
