@@ -23,7 +23,7 @@ _MOST_PATIENTS = 100_000_000
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What is assumed of a study.
+    """Assumptions about a study.
 
     `aurocs` are those of one system or of the two to compare; `correlation` is that of their scores
     of an image within a class, `within` that of one system's scores of two images of a patient.

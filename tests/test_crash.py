@@ -24,7 +24,7 @@ UNREAD = {".json", ".html", ".png", ".svg", ".pdf", ".tex", ".md", ".csv", ".txt
 
 
 def outcome(folder, path, whole):
-    """What comes of reading a folder in which a file is damaged."""
+    """Outcome of reading a folder in which a file is damaged."""
     try:
         return "harmless" if folders.content(folder) == whole else "silent"
     except InputError as error:

@@ -30,7 +30,7 @@ def needed(name, extras=frozenset(), seen=None):
 
 
 def licence_of(name):
-    """What a distribution states: its expression, its field, or its classifiers."""
+    """Licence that a distribution states: its expression, its field, or its classifiers."""
     about = metadata.metadata(name)
     stated = [about.get("License-Expression"), *about.get_all("Classifier", [])]
     classifiers = [text for text in stated if text and text.startswith("License ::")]

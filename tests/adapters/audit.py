@@ -1,4 +1,4 @@
-"""What the audit of a data set finds, as plain values."""
+"""Findings of the audit of a data set, as plain values."""
 
 import cxr_compare
 

@@ -1,4 +1,4 @@
-"""What the program reads in each kind of folder, as texts: the one place that names its readers."""
+"""Contents of each kind of folder that the program reads, as texts: the one place that names its readers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def predictions(folder: Path) -> Iterable[Any]:
 
 
 def exported(folder: Path) -> Iterable[Any]:
-    """What an export states, and what its network answers."""
+    """Statements of an export, and answers of its network."""
     loaded: Any = Run.open(folder).load()
     yield from (loaded.model.spec, loaded.model.preprocess, loaded.operating_point)
     yield from (loaded.guard.to_json(),) if loaded.guard else ()

@@ -1,4 +1,4 @@
-"""What `cxr prepare` reads of its arguments, before an image is decoded, as plain values."""
+"""Readings by `cxr prepare` of its arguments, before an image is decoded, as plain values."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a folder of images and labels means, as plain values."""
+"""Meaning of a folder of images and labels, as plain values."""
 
 from cxr_compare import InputError
 from cxr_compare.data_prep.sources.registry import read_source

@@ -1,4 +1,4 @@
-"""What a comparison reads from labels, true boxes and systems, as plain values."""
+"""Readings of a comparison from labels, true boxes and systems, as plain values."""
 
 from pathlib import Path
 

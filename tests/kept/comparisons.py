@@ -39,7 +39,7 @@ def kept(name, data=None):
 
 
 def answer_of(result):
-    """What the answer claims: its kind, the tested differences and the numbers that it states."""
+    """Claims of the answer: its kind, the tested differences and the numbers that it states."""
     return {
         "kind": result.answer.kind,
         "claims": list(result.answer.claims),
