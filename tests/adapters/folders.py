@@ -1,4 +1,4 @@
-"""Contents of each kind of folder that the program reads, as texts: the one place that names its readers."""
+"""Contents of each kind of folder, as texts: the one place that names its readers."""
 
 from __future__ import annotations
 
