@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -19,7 +18,6 @@ from cxr_compare.evaluation.evaluate import decision_notes, evaluate_by_unit, ev
 from cxr_compare.evaluation.evaluated_model import Models
 from cxr_compare.evaluation.figure_intervals import (
     compute_figures,
-    seed_parts,
 )
 from cxr_compare.evaluation.figures import Figures, image_blind_name
 from cxr_compare.evaluation.groups.exposure import Exposure, check_exposures, unseen_figures
@@ -41,7 +39,6 @@ from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.replicates import Evidence, choose_again
 from cxr_compare.evaluation.replicates import replicates as draw_replicates
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
 from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.evaluation.units import Unit
@@ -223,28 +220,6 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         split=images.split,
         replicates=resamples.n_replicates,
     )
-
-
-def pilot_parts(eligible: EligibleSystems) -> dict[str, list[AurocParts]]:
-    """Compute the contribution of each test patient to the AUROC of each system.
-
-    The result has, by display name of the system, one item for each training seed. The planning of
-    a further study estimates from the contributions how precise the AUROC would be with another
-    number of patients. An InputError is raised if all test images are of one class.
-    """
-    named, images = eligible.named, eligible.images
-    for name, members in named.items():
-        _check_seeds(name, list(members.values()))
-    models = evaluate_models(named, images, POLICIES)
-    everything = np.ones(len(images.test.image_ids), dtype=bool)
-    parts = {
-        name: part
-        for name, members in models.items()
-        if (part := seed_parts(members, everything)) is not None
-    }
-    if len(parts) < len(named):
-        raise InputError(f"{images.source}: the test images of {images.finding} are of one class")
-    return parts
 
 
 _Model = TypeVar("_Model")

@@ -1,4 +1,4 @@
-"""What a comparison promises of choices, resamples, patients, tests and images, beside figures."""
+"""Promises of a comparison on choices, resamples, patients, tests and images, beside figures."""
 
 import numpy as np
 import pandas as pd

@@ -76,7 +76,7 @@ def prepare(arguments, options, out):
 
 
 def compare(arguments, options, names):
-    """What was read of the systems; the comparison itself where it is asked for."""
+    """Readings of the systems; the comparison itself where it is asked for."""
     (systems,) = arguments
     found = {}
     if {"truth", "scores", "boxes"} & names and "data" not in options:

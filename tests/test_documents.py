@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_extras_are_installed_from_a_clone_as_no_index_has_the_package():
-    kinds = ("*.md", "*.py", "*.toml", "*.jinja", "*.ipynb")
+    kinds = ("*.md", "*.py", "*.toml", "*.jinja")
     folders = [ROOT / name for name in (*PACKAGES, "docs")]
     files = [
         *ROOT.glob("*.md"),

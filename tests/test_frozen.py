@@ -1,4 +1,4 @@
-"""What may not change by a byte: tables of public sets, roles, squares, outputs of networks."""
+"""Bytes that may not change: tables of public sets, roles, squares, outputs of networks."""
 
 import json
 import os

@@ -28,7 +28,7 @@ def require_equal(name, rows, answer):
 
 
 def answer_differences(expected, got):
-    """What differs between two answers; values of claims by 1e-9."""
+    """Return the differences between two answers; values of claims by 1e-9."""
     if expected is None or got is None:
         return [] if expected is got else ["one is missing"]
     expected, got = dict(expected), dict(got)

@@ -163,7 +163,7 @@ def test_two_readers_are_joined_as_the_page_of_studies_says(folder):
 
 
 def write_own_data(folder: Path) -> None:
-    """What the page's commands read: 240 images, two a patient; half show an opacity."""
+    """Files that the page's commands read: 240 images, two a patient; half show an opacity."""
     rng = np.random.default_rng(0)
     names, sick = [f"p{n // 2:03d}-{n % 2}" for n in range(240)], np.arange(240) % 4 < 2
     (folder / "images").mkdir()

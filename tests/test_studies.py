@@ -657,7 +657,7 @@ def curve(boxes, truth, images, wider):
 
 
 def test_rules_of_pascal_voc_and_ultralytics_are_those_that_were_published(drawn):
-    """As described: the development kits, and Ultralytics before and after pull request 24175."""
+    """Loops as described: development kits, Ultralytics before and after pull request 24175."""
     *tables, table = drawn
     recall, precision = curve(*tables, wider=1)
     levels = [precision[recall >= t].max(initial=0) for t in np.arange(0, 1.1, 0.1)]

@@ -125,7 +125,7 @@ def require_drawn(dataset: DataSet, name: str) -> None:
     The stored rule does not repeat them: another draw would have other test images.
     """
     how = _origin(dataset, name)
-    if how is None or (how.folds is None and how.method.startswith("by patient")):
+    if how is None or (how.folds is None and how.rule is not None and how.rule.test > 0):
         return
     raise InputError(
         f"{dataset.folder}: split '{name}' was not drawn by shares alone "

@@ -54,7 +54,7 @@ _OF_BOXES = {
 
 
 def pycocotools(data):
-    """What pycocotools gives for a case, by figure: its number or the name of its exception."""
+    """Return the number of pycocotools, or the name of its exception, by figure of a case."""
     classes = data.get("classes", [""])
     truth = [[*row[:5], _class_of(row, 5), 0] for row in data["truth"]]
     truth += [[*row, "", 1] for row in data.get("crowds", ())]
