@@ -15,11 +15,11 @@ RUN ["python", "-m", "pip", "wheel", "--no-cache-dir", "--no-deps", "--wheel-dir
 FROM python:3.11-slim-bookworm AS environment
 COPY constraints.txt /
 COPY --from=wheel /wheel /wheel
-# With [train]; without it the image prepares, evaluates and reports, and its packages take 0.9 GB
+# With [train,serve]; without them the image prepares, evaluates and reports, and its packages take 0.9 GB
 # in place of 5.4.
 RUN python -m venv --without-pip /opt/cxr \
  && python -m pip --python /opt/cxr/bin/python install --no-cache-dir \
-    --constraint /constraints.txt "$(echo /wheel/*.whl)[train]" \
+    --constraint /constraints.txt "$(echo /wheel/*.whl)[train,serve]" \
  && python -m pip --python /opt/cxr/bin/python uninstall --yes triton
 
 FROM python:3.11-slim-bookworm

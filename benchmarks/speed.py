@@ -86,7 +86,7 @@ def epoch_pair(data: Path, scratch: Path) -> Pair:
 
     def ours() -> None:
         shutil.rmtree(scratch / "run", ignore_errors=True)
-        keys = {"data.image_size": SIZE, "training.epochs": 1, "training.workers": 0}
+        keys = [f"data.image_size={SIZE}", "training.epochs=1", "training.workers=0"]
         cxr_compare.train("chexnet_quickstart", data=data, out=scratch / "run", set_=keys)
 
     def plain() -> None:

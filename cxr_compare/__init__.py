@@ -1,8 +1,7 @@
 """Lesion detector or image classifier: which finds the disease better, and how sure are we?
 
 Every command of the command line as a function, what they return, and `metrics`: functions of
-arrays. Each is loaded when it is first used: importing this module takes no time and needs no
-torch. Editors and type checkers read `__init__.pyi`, which tools/documents.py writes.
+arrays. Each is loaded when it is first used.
 
 Example:
     >>> import cxr_compare
@@ -10,12 +9,39 @@ Example:
     1.0
 """
 
-# Names that begin with an underscore are not offered when an editor completes `cxr_compare.`
+import sys as _sys
 import warnings as _warnings
 from importlib import import_module as _import_module
+from types import ModuleType as _ModuleType
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from cxr_compare.scripts.command_list import COMMANDS as _COMMANDS
+if _TYPE_CHECKING:
+    from cxr_compare import metrics as metrics
+    from cxr_compare.data_prep.contracts.errors import InputError as InputError
+    from cxr_compare.data_prep.dataset import DataSet as DataSet
+    from cxr_compare.data_prep.store.predictions import Predictions as Predictions
+    from cxr_compare.evaluation.boxes.boxes_table import boxes_table as boxes_table
+    from cxr_compare.evaluation.report.result import Result as Result
+    from cxr_compare.scripts.commands.check import check as check
+    from cxr_compare.scripts.commands.configs import configs as configs
+    from cxr_compare.scripts.commands.explain import explain as explain
+    from cxr_compare.scripts.commands.export import export as export
+    from cxr_compare.scripts.commands.folds import folds as folds
+    from cxr_compare.scripts.commands.overlay import overlay as overlay
+    from cxr_compare.scripts.commands.plan import plan as plan
+    from cxr_compare.scripts.commands.predict import predict as predict
+    from cxr_compare.scripts.commands.prepare import prepare as prepare
+    from cxr_compare.scripts.commands.readers import readers as readers
+    from cxr_compare.scripts.commands.serve import serve as serve
+    from cxr_compare.scripts.commands.show import show as show
+    from cxr_compare.scripts.commands.split import split as split
+    from cxr_compare.scripts.commands.synth import synth as synth
+    from cxr_compare.scripts.commands.train import train as train
+    from cxr_compare.scripts.comparison import compare as compare
+    from cxr_compare.serving.answer import Answer as Answer
+    from cxr_compare.serving.answer import Answers as Answers
+    from cxr_compare.serving.run import Run as Run
 
 __version__ = "0.1.0"
 
@@ -23,27 +49,36 @@ __version__ = "0.1.0"
 _warnings.filterwarnings(
     "ignore", "The behavior of DataFrame concatenation", FutureWarning, r"cxr_compare\."
 )
-# timm's download library asks notebooks for widgets of its own, which nothing here needs.
-_warnings.filterwarnings("ignore", "IProgress not found")
 
+_COMMANDS = (
+    *("synth", "prepare", "check", "split", "configs", "train", "predict", "folds"),
+    *("overlay", "show", "export", "serve", "readers", "explain", "plan"),
+)
 _HOMES = {
     **{command: f"cxr_compare.scripts.commands.{command}" for command in _COMMANDS},
-    "load": "cxr_compare.scripts.runs",
-    "boxes_table": "cxr_compare.evaluation.boxes.boxes_table",
-    "draw_answers": "cxr_compare.serving.answer",
+    "compare": "cxr_compare.scripts.comparison",
     "Answer": "cxr_compare.serving.answer",
-    "Answers": "cxr_compare.serving.answers",
-    "InputError": "cxr_compare.data_prep.contracts.errors",
-    "Audit": "cxr_compare.data_prep.audit.audit",
-    "check_table": "cxr_compare.data_prep.audit.check_table",
+    "Answers": "cxr_compare.serving.answer",
+    "boxes_table": "cxr_compare.evaluation.boxes.boxes_table",
     "DataSet": "cxr_compare.data_prep.dataset",
-    "Choices": "cxr_compare.evaluation.choices",
+    "InputError": "cxr_compare.data_prep.contracts.errors",
     "Predictions": "cxr_compare.data_prep.store.predictions",
     "Result": "cxr_compare.evaluation.report.result",
     "Run": "cxr_compare.serving.run",
 }
 
 __all__ = ["__version__", "metrics", *_HOMES]
+
+
+class _Module(_ModuleType):
+    """`configs` is a command here; the import of the package of this name does not replace it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, _ModuleType)):
+            super().__setattr__(name, value)
+
+
+_sys.modules[__name__].__class__ = _Module
 
 
 def __getattr__(name: str) -> _Any:

@@ -120,8 +120,6 @@ class DataSet(OpenedFromFolder):
         info: Content of the file ``dataset.json`` in the folder.
         summary: Counts for display, if this Python process has just prepared the data set, else
             None.
-        next_steps: Commands that usually follow the preparation, for display; None if there are
-            none to show.
         tables: Tables in memory by name, such as ``findings``, which replace those of the folder.
         splits: For a data set in memory: by name of a split, the table that assigns each image to
             train, validation or test. Empty for a data set in a folder.
@@ -137,7 +135,6 @@ class DataSet(OpenedFromFolder):
     folder: Path
     info: DataSetInfo
     summary: Any = field(default=None, repr=False, compare=False)
-    next_steps: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
     splits: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
@@ -347,23 +344,11 @@ class DataSet(OpenedFromFolder):
         unlabelled = [name for name in learnt if name not in labelled]
         if not unlabelled:
             return
-        message = f"{folder}: predicts '{unlabelled[0]}', which {self.folder} does not label; it "
-        if not labelled:
-            raise InputError(f"{message}has no labels")
-        shared = []
-        for name, name_in_model in learnt.items():
-            if name in labelled:
-                same = name_in_model == name
-                shared.append(name if same else f"{name_in_model}={name}")
-        if shared:
-            options = " --finding ".join(shared)
-            advice = f"'cxr predict --finding {options}' leaves the others out"
-        else:
-            advice = (
-                f"where one of these means the same, 'cxr predict --finding "
-                f"{learnt[unlabelled[0]]}=NAME' predicts it under that name"
-            )
-        raise InputError(f"{message}has {', '.join(labelled)}; {advice}")
+        has = f"{', '.join(labelled)}; prepare it from labels that name it so"
+        raise InputError(
+            f"{folder}: predicts '{unlabelled[0]}', which {self.folder} does not label; it has "
+            f"{has if labelled else 'no labels'}"
+        )
 
     def split(self, name: str = "default") -> pd.DataFrame:
         """Return the table that assigns each image to train, validation or test.

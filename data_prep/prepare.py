@@ -24,10 +24,8 @@ from cxr_compare.data_prep.assemble.dataset_writer import (
 )
 from cxr_compare.data_prep.assemble.decode_source import (
     bytes_of,
-    decode_shard,
     decode_source,
     stored_facts,
-    take_shards,
     unchanged_facts,
 )
 from cxr_compare.data_prep.assemble.exclusion_list import exclude_listed, read_exclusions
@@ -55,7 +53,6 @@ from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store, ope
 from cxr_compare.data_prep.store.decode_writer import DecodeWriter
 from cxr_compare.data_prep.store.pixel_store import remove_stores
 from cxr_compare.data_prep.store.preprocess import require_size
-from cxr_compare.data_prep.work.shards import Shard, ShardedWork
 
 _FEW_PATIENTS = 10
 _SHOWN = 6
@@ -113,8 +110,6 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
             n_replaced = n_known - len(valid)
             complete = complete and len(valid) == tables.images["path"].notna().sum()
         if not complete:
-            work = _sharded_work(tables, plan, options)
-            shards = work.require_all(options.join) if options.join else []
             for line in limits:
                 options.progress.say(line)
             # A warning is shown again at the end, where it is not above the progress of hours.
@@ -122,34 +117,12 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
             before = _known_ids(out)
             if n_replaced:
                 remove_stores(out, except_sizes=options.sizes)
-            _build(tables, out, request, options, stored, shards)
+            _build(tables, out, request, options, stored)
         end_set(out)  # also what a call left that was killed when it had completed the set
         dataset = DataSet.open(out)
         _add_stores(dataset, tables, options)
     summary = summarise(dataset, already_complete=complete, before=before, n_replaced=n_replaced)
     return replace(summary, shown_before=shown)
-
-
-def prepare_shard(
-    source: str | Path, out: str | Path, options: PrepareOptions, shard: Shard
-) -> tuple[Path, int]:
-    """Decode every n-th image of a source into a folder of its own, which a later call joins.
-
-    `out` is the data set folder that is made when all shards are joined; the joining call has the
-    same options but for `join`. Returned are the folder of the shard, and the number of its images
-    that were decoded. A folder with other files, or with a shard with other options, is refused.
-    """
-    out = Path(out)
-    request = _read_request(Path(source), out, options)
-    folder = shard.folder(out)
-    work = _sharded_work(request.tables, request.plan, options)
-    return folder, decode_shard(request.tables, folder, work, shard, options)
-
-
-def _sharded_work(tables: SourceTables, plan: SetPlan, options: PrepareOptions) -> ShardedWork:
-    """Return the work of which each shard does a share: the images in the order of their ids."""
-    settings = {**plan.settings, "size": list(options.sizes)}
-    return ShardedWork("dataset_shard", settings, sorted(tables.images["image_id"]))
 
 
 @dataclass(frozen=True)
@@ -259,7 +232,6 @@ def _build(
     request: _Request,
     options: PrepareOptions,
     stored: pd.DataFrame,
-    shards: list[Path],
 ) -> None:
     """Write every file of the data set; ``dataset.json`` is written last and completes it."""
     plan = request.plan
@@ -269,7 +241,6 @@ def _build(
     else:
         with DecodeWriter(out, options.sizes) as writer:
             require_free_space(out, bytes_of(tables.images, options.sizes))
-            take_shards(shards, tables, writer, options)
             facts, failed = decode_source(tables, writer, stored, options)
             tables, decode = complete_tables(tables, facts, failed)
             if len(tables.images):

@@ -1,285 +1,188 @@
-"""RetinaNet for images of the pixel store: anchors, heads and losses."""
+"""RetinaNet on a pyramid of maps, torchvision's, for grey squares of one size."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
-from typing import NamedTuple
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
-from torchvision.models.detection._utils import Matcher, encode_boxes
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
-from torchvision.ops import sigmoid_focal_loss
+from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.ops.misc import FrozenBatchNorm2d
 
-from cxr_compare.configs.model_settings import RetinaNetSettings
+from cxr_compare.classification.networks import LITE, PaddedConv, build_trunk
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.detection.backbone import DetectorStart, group_norm
-from cxr_compare.detection.dense import DenseDetector, HeadPass, decode_anchors
-from cxr_compare.detection.detector import Targets
-from cxr_compare.detection.frames import LARGEST_GROWTH
-from cxr_compare.networks.weight_files import fetch_coco
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.detection.inference import MAX_PER_FINDING
 
-_LEVELS = 5  # P3 to P7, or P2 to P6; each doubles the stride
-DEFAULT_RATIOS = (0.5, 1.0, 2.0)
+MIN_SCORE = 0.001
+"""Boxes with a lower score are left out."""
+_RESNET = ("layer2", "layer3", "layer4")
+_MAPS = {
+    "resnet18": _RESNET,
+    "resnet50": _RESNET,
+    "densenet121": ("transition2.relu", "transition3.relu", "relu5"),
+    LITE: ("stage2", "stage4", "act2"),
+}
+"""Layers whose maps have 8, 16 and 32 px a cell."""
+Targets = list[dict[str, Tensor]]
+Boxes = dict[str, Tensor]
 
 
-class Anchors(NamedTuple):
-    """An anchor generator with its arguments, ``anchor_sizes`` in px and ``anchor_ratios``."""
-
-    generator: AnchorGenerator
-    arguments: dict[str, list[float]]
+def _group_norm(channels: int) -> nn.GroupNorm:
+    most = min(32, channels // 8)  # at least 8 channels in each group (Wu and He 2018)
+    return nn.GroupNorm(max(n for n in range(1, most + 1) if channels % n == 0), channels)
 
 
-def build_anchors(
-    sizes: Sequence[float] | None, ratios: Sequence[float], image_size: int, stride: int, steps: int
-) -> Anchors:
-    """Build the anchors of five pyramid levels.
+def _with_norm(body: nn.Module, kind: str) -> nn.Module:
+    """Replace each live batch norm by a frozen one with its statistics, or by group norm."""
+    for name, layer in list(body.named_modules()):
+        if not isinstance(layer, nn.BatchNorm2d) or kind == "batch":
+            continue
+        new: nn.Module = _group_norm(layer.num_features)
+        if kind == "frozen":
+            new = FrozenBatchNorm2d(layer.num_features, eps=layer.eps)
+        body.set_submodule(name, new)
+    return body
 
-    `sizes` are the sides of the smallest anchor of each level, px. None takes torchvision's sizes
-    for images of 512 px, scaled to the image size; they begin at two strides of the finest level or
-    more, because a lesion between two smaller anchors would overlap neither by half. `ratios` are
-    height divided by width; each is used with every size. A level has `steps` sizes: its own times
-    2^(i / steps), i from 0 to steps - 1. `stride` is that of the finest level, px. Raises
-    InputError if there are not five sizes, a size is below 1 px, there is no ratio, or a ratio is
-    not above 0.
 
-    Example:
-        >>> build_anchors(None, (1.0,), 512, stride=8, steps=3).arguments["anchor_sizes"]
-        [32, 64, 128, 256, 512]
+class LesionRetinaNet(RetinaNet):
+    """Boxes of findings, of uint8 squares ``(B, 1, S, S)``; labels are 1 to K.
+
+    The arguments are stored in ``model.json``, and build the network again.
+
+    Attributes:
+        preprocess: Size and normalisation of its input.
+        arguments: What it was built with.
+        views: Names of the views that a prediction joins with the plain image.
     """
-    if sizes is None:
-        finest = max(2 * stride, round(image_size / 16))
-        sizes = [finest * 2**level for level in range(_LEVELS)]
-    if len(sizes) != _LEVELS or not all(1 <= size < float("inf") for size in sizes):
-        raise InputError(
-            f"anchor_sizes: expected {_LEVELS} sides of at least 1 px, but got {list(sizes)}"
-        )
-    if not ratios or not all(0 < ratio < float("inf") for ratio in ratios):
-        raise InputError(f"anchor_ratios: expected ratios above 0, but got {list(ratios)}")
-    # In whole px, as torchvision's COCO weights were trained.
-    octaves = tuple(tuple(int(size * 2 ** (n / steps)) for n in range(steps)) for size in sizes)
-    arguments = {"anchor_sizes": list(sizes), "anchor_ratios": list(ratios)}
-    return Anchors(AnchorGenerator(octaves, (tuple(ratios),) * _LEVELS), arguments)
 
+    kind: Literal["boxes"] = "boxes"
 
-_AUTO_BOX_LOSS = {"v1": "l1", "v2": "giou"}  # by the version of the head, as in torchvision
-_BOX_LOSSES = ("auto", "l1", "smooth_l1", "giou", "diou", "ciou")
-_EPSILON = 1e-7  # torchvision's, against division by 0
-SMOOTH_L1_BETA = 1 / 9  # Detectron's, for offsets that are not divided by a deviation
-_MAX_CONVS = 4  # torchvision's heads have four; a shallower one keeps the first
-
-
-def box_loss(kind: str, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
-    """Compute the sum of the box losses of the M matched anchors of an image.
-
-    `kind` is ``l1``, ``smooth_l1``, ``giou``, ``diou`` or ``ciou``. Offsets (M, 4) are those of
-    `decode_anchors`; anchors and their true boxes are (M, 4) xyxy in px of the square image.
-
-    Source:
-        Smooth L1: Girshick 2015; GIoU: Rezatofighi et al. 2019; DIoU and CIoU: Zheng et al. 2020.
-    """
-    if kind in ("l1", "smooth_l1"):
-        target = encode_boxes(boxes, anchors, anchors.new_ones(4))  # (M, 4)
-        if kind == "l1":
-            return functional.l1_loss(offsets, target, reduction="sum")
-        return functional.smooth_l1_loss(offsets, target, reduction="sum", beta=SMOOTH_L1_BETA)
-    if kind == "ciou":
-        # It divides by the height, which must not be 0; the decoding limits the other end.
-        growth = offsets[:, 2:].clamp(min=-LARGEST_GROWTH)
-        offsets = torch.cat([offsets[:, :2], growth], dim=1)
-    return iou_losses(kind, decode_anchors(offsets, anchors), boxes).sum()
-
-
-def iou_losses(kind: str, boxes: Tensor, true_boxes: Tensor) -> Tensor:
-    """Compute a loss from the overlap of each predicted box with its true box.
-
-    The results are those of torchvision, whose functions wait for the GPU; this function does not.
-
-    Boxes and true boxes are (M, 4) xyxy, px; the result is (M,).
-    """
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    true_x1, true_y1, true_x2, true_y2 = true_boxes.unbind(-1)
-    left = x1.max(true_x1)
-    top = y1.max(true_y1)
-    right = x2.min(true_x2)
-    bottom = y2.min(true_y2)
-    is_apart = (bottom <= top) | (right <= left)
-    overlap = ((right - left) * (bottom - top)).masked_fill(is_apart, 0.0)
-    union = (x2 - x1) * (y2 - y1) + (true_x2 - true_x1) * (true_y2 - true_y1) - overlap
-    iou = overlap / (union + _EPSILON)
-    # Unbound again, so that gradients are summed in torchvision's order.
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    true_x1, true_y1, true_x2, true_y2 = true_boxes.unbind(-1)
-    # Width and height of the smallest box around both.
-    hull_width = x2.max(true_x2) - x1.min(true_x1)
-    hull_height = y2.max(true_y2) - y1.min(true_y1)
-    if kind == "giou":
-        area = hull_width * hull_height
-        return 1 - (iou - (area - union) / (area + _EPSILON))
-    between_x = ((x2 + x1) / 2 - (true_x1 + true_x2) / 2) ** 2
-    between_y = ((y2 + y1) / 2 - (true_y1 + true_y2) / 2) ** 2
-    between = between_x + between_y
-    loss = 1 - iou + between / (hull_width**2 + hull_height**2 + _EPSILON)
-    if kind == "diou":
-        return loss
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    true_angle = torch.atan((true_x2 - true_x1) / (true_y2 - true_y1))
-    angle = true_angle - torch.atan((x2 - x1) / (y2 - y1))
-    aspect = (4 / torch.pi**2) * angle.pow(2)
-    with torch.no_grad():
-        alpha = aspect / (1 - iou + aspect + _EPSILON)
-    return loss + alpha * aspect
-
-
-class _AnchorMatcher(Matcher):
-    """torchvision's matcher without its list of the best anchors, whose length the host reads."""
-
-    def set_low_quality_matches_(
-        self, matches: Tensor, all_matches: Tensor, match_quality_matrix: Tensor
-    ) -> None:
-        """Give each box the anchors that overlap it most, and each such anchor its best box."""
-        best = match_quality_matrix.amax(dim=1, keepdim=True)
-        is_best = (match_quality_matrix == best).any(dim=0)
-        matches.copy_(torch.where(is_best, all_matches, matches))
-
-
-class _Head(RetinaNetHead):
-    """Both heads; for their losses the host waits once, for the numbers of counted anchors."""
-
-    def __init__(
-        self, channels: int, anchors: int, n_classes: int, version: str, convs: int, loss: str
-    ) -> None:
-        if version not in _AUTO_BOX_LOSS:
-            raise InputError(f"head: expected v1 or v2, but got {version!r}")
-        if not 1 <= convs <= _MAX_CONVS:
-            raise InputError(f"head_convs: expected 1 to {_MAX_CONVS}, but got {convs}")
-        if loss not in _BOX_LOSSES:
-            raise InputError(
-                f"box_loss: expected one of {', '.join(_BOX_LOSSES)}, but got {loss!r}"
-            )
-        super().__init__(channels, anchors, n_classes, group_norm if version == "v2" else None)
-        for head in (self.classification_head, self.regression_head):
-            head.conv = head.conv[:convs]
-        self.box_loss = _AUTO_BOX_LOSS[version] if loss == "auto" else loss
-
-    def compute_loss(
+    def __init__(  # noqa: PLR0913 - keys of a configuration
         self,
-        targets: list[dict[str, Tensor]],
-        head_outputs: dict[str, Tensor],
-        anchors: list[Tensor],
-        matched_idxs: list[Tensor],
-    ) -> dict[str, Tensor]:
-        """Compute means over the images of their losses per matched anchor, as in torchvision.
-
-        `matched_idxs` (A,) is -1 for an anchor without a box and -2 for one that does not count.
-        """
-        matched = torch.stack(matched_idxs)  # (B, A)
-        is_lesion = matched >= 0
-        is_counted = matched != Matcher.BETWEEN_THRESHOLDS
-        masks = torch.stack([is_lesion, is_counted], dim=1)  # (B, 2, A)
-        counts = masks.sum(2).tolist()  # the host waits here
-        class_logits = head_outputs["cls_logits"].unbind()
-        offsets = head_outputs["bbox_regression"].unbind()
-        losses: dict[str, list[Tensor]] = {"classification": [], "bbox_regression": []}
-        for image, (target, image_counts) in enumerate(zip(targets, counts, strict=True)):
-            lesion_rows, counted_rows = (
-                mask.nonzero_static(size=count)[:, 0]
-                for mask, count in zip(masks[image], image_counts, strict=True)
-            )
-            box_rows = matched[image][lesion_rows]  # (M,)
-            n_matched = max(1, len(lesion_rows))
-            class_targets = torch.zeros_like(class_logits[image])  # (A, K + 1)
-            labels = target["labels"][box_rows]
-            class_targets[lesion_rows, labels] = class_targets.new_ones(())
-            focal = sigmoid_focal_loss(
-                class_logits[image][counted_rows], class_targets[counted_rows], reduction="sum"
-            )
-            losses["classification"].append(focal / n_matched)
-            regression = box_loss(
-                self.box_loss,
-                offsets[image][lesion_rows],
-                anchors[image][lesion_rows],
-                target["boxes"][box_rows],
-            )
-            losses["bbox_regression"].append(regression / n_matched)
-        # Added one by one, as torchvision does, for equal bits.
-        return {name: reduce(torch.add, parts) / len(targets) for name, parts in losses.items()}
-
-
-class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forward is Detector's
-    """torchvision's RetinaNet for grey images, with a feature pyramid, P3 to P7 (8 to 128 px).
-
-    It reads images of the pixel store, a folder of images resized to squares.
-
-    Head ``v1`` is that of torchvision's ``retinanet_resnet50_fpn``: plain convolutions, L1 box
-    loss, P6 from P5. Head ``v2`` is that of ``retinanet_resnet50_fpn_v2``: group norm in the heads,
-    generalised IoU loss, P6 from C5. `configs.model_settings.RetinaNetSettings` explains the
-    settings. Each of the `anchor_sizes` is used in three scales: 2^0, 2^(1/3) and 2^(2/3). The
-    heads are the two stacks of convolutions that score anchors and fit boxes.
-
-    Source:
-        Lin et al. 2017, Focal Loss for Dense Object Detection.
-    """
-
-    Settings = RetinaNetSettings
-    class_layers = ("cls_logits",)
-
-    def __init__(
-        self,
-        start: DetectorStart,
+        preprocess: Preprocess,
+        n_findings: int,
         *,
-        head: str = "v1",
+        backbone: str = "resnet50",
+        norm: str = "frozen",
+        head: str = "v2",
         fpn_channels: int = 256,
         head_convs: int = 4,
         anchor_sizes: Sequence[float] | None = None,
-        anchor_ratios: Sequence[float] = DEFAULT_RATIOS,
+        anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         box_loss: str = "auto",
+        nms_iou: float,
+        views: Sequence[str] = (),
     ) -> None:
-        pyramid = start.pyramid(fpn_channels, p6_from_c5=head == "v2")
-        anchors = build_anchors(
-            anchor_sizes, anchor_ratios, start.preprocess.size, stride=8, steps=3
+        if backbone not in _MAPS:
+            raise InputError(f"backbone {backbone}: a RetinaNet takes {', '.join(_MAPS)}")
+        body = _with_norm(build_trunk(backbone), norm)
+        nodes = {node: str(level) for level, node in enumerate(_MAPS[backbone])}
+        layers = {"leaf_modules": [PaddedConv]}  # their stride tells the stages apart
+        maps = create_feature_extractor(body, nodes, tracer_kwargs=layers)
+        with torch.no_grad():
+            widths = [m.shape[1] for m in maps.eval()(torch.zeros(1, 3, 64, 64)).values()]
+        maps.train()
+        top = LastLevelP6P7(widths[-1] if head == "v2" else fpn_channels, fpn_channels)
+        top.use_P5 = head != "v2"
+        pyramid = BackboneWithFPN(body, {}, widths, fpn_channels, extra_blocks=top)
+        pyramid.body = maps
+        finest = max(16, round(preprocess.size / 16))
+        sides = anchor_sizes or [finest * 2**level for level in range(5)]
+        octaves = tuple(tuple(int(side * 2 ** (n / 3)) for n in range(3)) for side in sides)
+        anchors = AnchorGenerator(octaves, (tuple(anchor_ratios),) * 5)
+        n_anchors = anchors.num_anchors_per_location()[0]
+        heads = RetinaNetHead(
+            fpn_channels, n_anchors, n_findings + 1, _group_norm if head == "v2" else None
         )
-        self.resolved = anchors.arguments
-        n_anchors = anchors.generator.num_anchors_per_location()[0]
-        n_classes = start.n_findings + 1
-        heads = _Head(fpn_channels, n_anchors, n_classes, head, head_convs, box_loss)
-        matcher = _AnchorMatcher(0.5, 0.4, allow_low_quality_matches=True)
+        for part in (heads.classification_head, heads.regression_head):
+            part.conv = part.conv[:head_convs]
+        usual = "giou" if head == "v2" else "l1"
+        heads.regression_head._loss_type = usual if box_loss == "auto" else box_loss
         super().__init__(
             pyramid,
-            n_classes,
-            anchor_generator=anchors.generator,
+            n_findings + 1,
+            anchor_generator=anchors,
             head=heads,
-            proposal_matcher=matcher,
+            score_thresh=MIN_SCORE,
+            nms_thresh=nms_iou,
+            detections_per_img=MAX_PER_FINDING,
         )
-        self.coco_without_epsilon = head == "v1"
+        self.preprocess = preprocess
+        self.n_findings = n_findings
+        self.views = tuple(views)
+        self.arguments: dict[str, Any] = {
+            "n_findings": n_findings,
+            "backbone": backbone,
+            "norm": norm,
+            "head": head,
+            "fpn_channels": fpn_channels,
+            "head_convs": head_convs,
+            "anchor_sizes": list(sides),
+            "anchor_ratios": list(anchor_ratios),
+            "box_loss": box_loss,
+            "nms_iou": nms_iou,
+            "views": list(views),
+        }
 
-    def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return logits and offsets of the head, without the background class.
+    @property
+    def trunk(self) -> nn.Module:
+        """Layers of the network that reads the pixels."""
+        return self.backbone.body
 
-        The inputs are ``cls_logits`` (B, A, K + 1) and ``bbox_regression`` (B, A, 4).
+    def forward(  # type: ignore[override]
+        self, images: Tensor, targets: Targets | None = None
+    ) -> tuple[dict[str, Tensor], list[Boxes]]:
+        """Return the losses, empty without targets, and the boxes of each image, empty in training.
+
+        The boxes are ``boxes`` (N, 4) xyxy in px of the square, ``scores`` and ``labels``.
         """
-        return outputs["cls_logits"][..., 1:], outputs["bbox_regression"]
+        pixels = self.preprocess.normalise(images).expand(-1, 3, -1, -1)
+        maps = list(self.backbone(pixels).values())
+        outputs = {name: values.float() for name, values in self.head(maps).items()}
+        sides = [(pixels.shape[2], pixels.shape[3])] * len(pixels)
+        with torch.autocast(pixels.device.type, enabled=False):
+            anchors = self.anchor_generator(ImageList(pixels, sides), [m.float() for m in maps])
+            losses = {} if targets is None else self.compute_loss(targets, outputs, anchors)
+            if self.training:
+                return losses, []
+            n_anchors = self.anchor_generator.num_anchors_per_location()
+            counts = [m.shape[2] * m.shape[3] * n for m, n in zip(maps, n_anchors, strict=True)]
+            return losses, self._boxes(outputs, anchors, counts, sides)
 
-    def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute the losses of a batch: means of torchvision's loss of each of its images."""
-        with torch.autocast(passed.anchors[0].device.type, enabled=False):
-            return self.compute_loss(targets, passed.outputs, passed.anchors)
-
-    def fetch_coco(self) -> dict[str, Tensor]:
-        """Read torchvision's COCO weights of the model with the same head.
-
-        They are downloaded if torch's cache lacks them.
-
-        Raises InputError if the model has another backbone or other sizes than torchvision's, or
-        the file cannot be downloaded.
-        """
-        arguments = self.architecture["arguments"]
-        sizes = [arguments[key] for key in ("backbone", "fpn_channels", "head_convs")]
-        if [*sizes, len(arguments["anchor_ratios"])] != ["resnet50", 256, 4, 3]:
-            raise InputError(
-                "weights coco: need backbone resnet50, fpn_channels 256, head_convs 4 and three "
-                "anchor_ratios"
-            )
-        return fetch_coco(arguments["head"])
+    def _boxes(
+        self,
+        outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        counts: list[int],
+        sides: list[tuple[int, int]],
+    ) -> list[Boxes]:
+        by_level = [list(of_image.split(counts)) for of_image in anchors]
+        offsets = list(outputs["bbox_regression"].split(counts, dim=1))
+        # torchvision drops boxes whose score is NaN, and the image would pass as negative: an image
+        # whose output is not finite gets boxes for certain, and their scores are NaN.
+        whole = [values.isfinite().all(dim=2).all(dim=1) for values in outputs.values()]
+        finite = (whole[0] & whole[1])[:, None, None]
+        certain = torch.full_like(outputs["cls_logits"], torch.inf)
+        all_logits = torch.where(finite, outputs["cls_logits"], certain)
+        found: list[list[Boxes]] = []
+        for label in range(1, self.n_findings + 1):  # the class 0 is background, and never learned
+            logits = all_logits[..., label : label + 1]
+            heads = {"cls_logits": list(logits.split(counts, 1)), "bbox_regression": offsets}
+            found.append(self.postprocess_detections(heads, by_level, sides))
+            for boxes, is_finite in zip(found[-1], finite[:, 0, 0], strict=True):
+                boxes["labels"] = boxes["labels"] + label
+                failed = torch.full_like(boxes["scores"], torch.nan)
+                boxes["scores"] = torch.where(is_finite, boxes["scores"], failed)
+        keys = ("boxes", "scores", "labels")
+        return [
+            {key: torch.cat([boxes[key] for boxes in of_image]) for key in keys}
+            for of_image in zip(*found, strict=True)
+        ]

@@ -95,7 +95,6 @@ class Choices(Record, kind="decision"):
         path: File that stores the decision; None if it is not stored.
         notes: Sentences about the validation images for readers of the decision, such as that some
             images were left out.
-        next_steps: Commands of the program ``cxr`` that usually follow, as a user would type them.
 
     Example:
         >>> import cxr_compare
@@ -125,7 +124,6 @@ class Choices(Record, kind="decision"):
     system: str = Field(default="", exclude=True)
     path: InstanceOf[Path] | None = Field(default=None, exclude=True)
     notes: tuple[str, ...] = Field(default=(), exclude=True)
-    next_steps: tuple[str, ...] = Field(default=(), exclude=True)
 
     def __eq__(self, other: object) -> bool:
         """Return True for equal choices, whatever they were chosen on in memory."""

@@ -227,14 +227,14 @@ def checked_decision(
         if stored.chosen_on.get(key) != ids[key]:
             raise InputError(
                 f"{system.source}: the decision of {name} was chosen with {key} "
-                f"{stored.chosen_on.get(key)}, here it is {ids[key]}; run cxr tune again"
+                f"{stored.chosen_on.get(key)}, here it is {ids[key]}; predict it again"
             )
     y_true = _validation_labels(system, truth)
     output = system.output_on(y_true.index)
     if stored.chosen_on.get("digest") != _digest(output, y_true):
         raise InputError(
             f"{system.source}: the decision of {name} was chosen on other scores or labels of the "
-            "validation images than these; run cxr tune again"
+            "validation images than these; predict it again"
         )
     return _with_validation(stored, output, y_true, truth, extra_policies)
 

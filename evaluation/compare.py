@@ -301,8 +301,7 @@ def check_protocol(protocol: Protocol, models: Models) -> None:
         if protocol.policy and protocol.policy not in model.choices.thresholds:
             raise InputError(
                 f"{model.output.source}: the protocol asks for policy '{protocol.policy}', "
-                f"{model.name} is tuned for {', '.join(model.choices.thresholds)}; run cxr tune "
-                "again with it"
+                f"{model.name} has {', '.join(model.choices.thresholds)}; predict it again"
             )
         if not protocol.declared:
             continue

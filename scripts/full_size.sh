@@ -45,26 +45,19 @@ step() {
   say "$name: $((SECONDS - since)) s"
 }
 
-# model NAME FOLD CONFIGURATION SETTING...: trains each seed, predicts and tunes on the fold, and
-# appends the predictions of all seeds to the array "systems".
+# model NAME FOLD SEED CONFIGURATION SETTING...: trains, and predicts the images of the fold.
 model() {
-  local name=$1 fold=$2 configuration=$3 seed run predictions members="" setting settings=()
-  shift 3
+  local name=$1 fold=$2 seed=$3 configuration=$4 settings=() setting
+  local run=$out/runs/fold-$fold/$name-$seed predictions=$out/predictions/fold-$fold/$name-$seed
+  shift 4
   for setting in "$@"; do settings+=(--set "$setting"); done
-  for seed in "${seeds[@]}"; do
-    run=$out/runs/fold-$fold/$name-$seed
-    predictions=$out/predictions/fold-$fold/$name-$seed
-    step "train $name, fold $fold, seed $seed" "$run/run.json" \
-      cxr train "$configuration" --data "$out/data" --out "$run" --set "data.split=fold-$fold" \
-      --set "data.image_size=$image_size" --set "training.seed=$seed" \
-      --set "training.epochs=$epochs" --set training.patience=0 "${settings[@]}"
-    step "predict $name, fold $fold, seed $seed" "$predictions/predictions.json" \
-      cxr predict "$run" --data "$out/data" --split "fold-$fold" --out "$predictions"
-    step "tune $name, fold $fold, seed $seed" "$predictions/decisions/$target.json" \
-      cxr tune "$predictions" --data "$out/data" --target "$target"
-    members+=${members:+,}$predictions
-  done
-  systems+=("$name=$members")
+  step "train $name, fold $fold, seed $seed" "$run/run.json" \
+    cxr train "$configuration" --data "$out/data" --out "$run" --set "data.split=fold-$fold" \
+    --set "data.image_size=$image_size" --set "training.seed=$seed" \
+    --set "training.epochs=$epochs" --set training.patience=0 "${settings[@]}"
+  step "predict $name, fold $fold, seed $seed" "$predictions/predictions.json" \
+    cxr predict "$run" --data "$out/data" --split "fold-$fold" --out "$predictions"
+  systems+=("$name=$predictions")
 }
 
 if [ "$small" = true ]; then
@@ -73,21 +66,26 @@ fi
 step prepare "$out/data/dataset.json" \
   cxr prepare "$source" "$out/data" --format rsna --size "$image_size"
 step folds "$out/data/splits/cv-$((folds - 1)).json" \
-  cxr split "$out/data" --name cv --folds "$folds" --test-folds --seed "$split_seed"
-reports=()
+  cxr split "$out/data" --name cv --folds "$folds" --seed "$split_seed"
 for ((fold = 0; fold < folds; fold++)); do
   step "split of fold $fold" "$out/data/splits/fold-$fold.json" \
     cxr split "$out/data" --name "fold-$fold" --from "cv-$fold" --val "$validation" --seed "$split_seed"
-  systems=()
-  model RetinaNet "$fold" "$detector" "${detector_settings[@]}"
-  model CheXNet "$fold" "$classifier" "${classifier_settings[@]}"
-  reports+=("$out/reports/fold-$fold")
-  step "compare fold $fold" "$out/reports/fold-$fold/answer.json" \
-    cxr compare "${systems[@]}" --both --data "$out/data" --split "fold-$fold" --target "$target" \
-    --margin "$margin" --replicates "$replicates" --out "$out/reports/fold-$fold"
 done
-step "means over folds" "$out/means/folds.json" cxr folds "${reports[@]}" --out "$out/means"
+for seed in "${seeds[@]}"; do
+  reports=()
+  for ((fold = 0; fold < folds; fold++)); do
+    report=$out/reports/seed-$seed/fold-$fold systems=()
+    model RetinaNet "$fold" "$seed" "$detector" "${detector_settings[@]}"
+    model CheXNet "$fold" "$seed" "$classifier" "${classifier_settings[@]}"
+    step "compare fold $fold, seed $seed" "$report/answer.json" \
+      cxr compare "${systems[@]}" --both --data "$out/data" --split "fold-$fold" \
+      --target "$target" --replicates "$replicates" --out "$report"
+    reports+=("$report")
+  done
+  step "means over folds, seed $seed" "$out/means/seed-$seed/folds.json" \
+    cxr folds "${reports[@]}" --out "$out/means/seed-$seed"
+done
 
 say
 say "Done in $SECONDS s. Open:"
-printf '%s\n' "$out"/means/*.csv "${reports[@]/%//report.html}"
+printf '%s\n' "$out"/means/*/folds.csv "$out"/reports/*/*/report.html

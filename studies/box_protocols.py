@@ -162,7 +162,7 @@ def _rsna(
 def rows_that_give(table: pd.DataFrame, figure: str) -> pd.DataFrame:
     """Return the rows that give a reported figure within half of its last digit, or 0.0001."""
     if not re.fullmatch(r"[0-9]*\.?[0-9]+", figure) or float(figure) > 1:
-        raise InputError(f"--figure {figure}: give a figure in [0, 1], such as 0.4712")
+        raise InputError(f"figure: {figure}; give a figure in [0, 1], such as 0.4712")
     digits = max(1, len(figure.partition(".")[2]))
     distance = (table["value"] - float(figure)).abs()
     return table[distance <= max(0.5 * 10**-digits, 1e-4) + 1e-9]

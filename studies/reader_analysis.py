@@ -62,7 +62,7 @@ def analyse(truth: pd.DataFrame, readings: pd.DataFrame, readers: Effect) -> Rea
     own = readings[readings["modality"] != ""]
     n_readers = own.groupby("modality", sort=False)["reader"].nunique()
     if readers == "random" and n_readers.max() < 2:
-        raise InputError("one reader cannot stand for others: take --readers fixed")
+        raise InputError("one reader cannot stand for others: take readers fixed")
     metrics = ["auroc"] if "rating" in own else []
     if "decision" in own:
         metrics += DECIDED

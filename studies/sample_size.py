@@ -41,13 +41,13 @@ class Assumptions:
             if not all(0 < value < 1 for value in values) or not 1 <= len(values) <= 2:
                 given = ",".join(f"{value:g}" for value in values)
                 raise InputError(
-                    f"plan --{name} {given}: give a value between 0 and 1 (two AUROCs at most)"
+                    f"{name}: {given}; give a value between 0 and 1 (two AUROCs at most)"
                 )
         for name, value in (("correlation", self.correlation), ("within", self.within)):
             if not 0 <= value < 1:
-                raise InputError(f"plan --{name} {value:g}: give a value from 0 to below 1")
+                raise InputError(f"{name}: {value:g}; give a value from 0 to below 1")
         if self.images < 1:
-            raise InputError(f"plan --images {self.images}: give at least 1")
+            raise InputError(f"images: {self.images}; give at least 1")
 
     def study(self, patients: int) -> PlannedStudy:
         """Compute the precision of a study with so many patients, two or more of each class."""

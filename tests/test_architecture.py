@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cxr_compare.scripts.command_list import COMMANDS
+import cxr_compare
+from cxr_compare.scripts.cli import COMMANDS, home_of
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = configparser.ConfigParser()
@@ -24,8 +25,8 @@ FOLDERS = sorted(
     for path in (ROOT / package).rglob("__init__.py")
 )
 FILES = sorted(path for folder in FOLDERS for path in folder.glob("*.py"))
-# The package imports its functions when they are called; its stub names them.
-STUB = ast.parse((ROOT / "cxr_compare/__init__.pyi").read_text(encoding="utf-8"))
+# The package imports its functions when they are called; its imports for type checkers name them.
+PACKAGE = ast.parse((ROOT / "cxr_compare/__init__.py").read_text(encoding="utf-8"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 
@@ -52,9 +53,27 @@ def test_setup_cfg_lists_every_package_and_no_tests():
     assert sorted(CONFIG["options"]["packages"].split()) == sorted(["cxr_compare", *expected])
 
 
-def test_list_of_commands_names_every_module_of_the_package():
+def test_a_public_name_loads_the_module_that_type_checkers_see():
+    """Editors read the imports of TYPE_CHECKING, Python the table of modules."""
+    seen = {
+        alias.name: node.module
+        for node in ast.walk(PACKAGE)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cxr_compare.")
+        for alias in node.names
+    }
+    assert seen == cxr_compare._HOMES
+    for name in cxr_compare.__all__:
+        assert getattr(cxr_compare, name) is not None
+    with pytest.raises(AttributeError, match=r"'cxr_compare' .*'teleport'"):
+        _ = cxr_compare.teleport
+
+
+def test_each_command_of_the_command_line_is_a_public_function():
     modules = {path.stem for path in (ROOT / "scripts/commands").glob("[!_]*.py")}
-    assert modules == set(COMMANDS)
+    assert {*modules, "compare"} == set(COMMANDS)
+    assert {name: cxr_compare._HOMES.get(name) for name in COMMANDS} == {
+        name: home_of(name) for name in COMMANDS
+    }
 
 
 def test_packages_have_at_most_one_level_of_subpackages():
@@ -71,7 +90,7 @@ def test_init_of_a_package_contains_only_a_docstring():
 
 
 def test_names_are_descriptive():
-    banned = {"data", "utils", "helper", "helpers", "manager", "process"}
+    banned = {"utils", "helper", "helpers", "manager", "process"}
     assert [path for path in FILES if path.stem in banned] == []
     definitions = [
         node
@@ -106,7 +125,7 @@ POSIX_FUNCTIONS = {
     "chown", "fchmod", "fork", "geteuid", "getppid", "getuid", "killpg", "mkfifo", "nice", "pread",
     "pwrite", "sched_getaffinity", "setsid", "statvfs", "sysconf", "uname",
 }  # fmt: skip
-FOR_LINUX = ("serving/web", "training", "benchmarks", "scripts/child_processes.py")
+FOR_LINUX = ("serving/web", "training", "benchmarks")
 
 
 def test_the_core_uses_nothing_that_one_system_alone_has():
@@ -164,10 +183,9 @@ def test_no_modules_import_each_other_in_a_circle():
 
 def test_each_module_of_the_product_is_imported_or_is_started_by_a_command():
     trees = [tree for module, tree in MODULES.items() if module.startswith("cxr_compare")]
-    imported = {name for tree in [*trees, STUB] for _, name in _imports_of(tree)}
+    imported = {name for tree in trees for _, name in _imports_of(tree)}
     points = CONFIG["options.entry_points"].values()
     started = {line.partition(" = ")[2].partition(":")[0] for p in points for line in p.split("\n")}
-    started |= {f"cxr_compare.scripts.commands.{name}" for name in COMMANDS}
     modules = {_module(path) for path in FILES if path.name != "__init__.py"}
     product = {module for module in modules if module.startswith("cxr_compare.")}
     assert product - imported - started == set(), "nobody imports these: delete them"
@@ -207,7 +225,6 @@ def test_what_tools_and_benchmarks_import_is_there():
     """No other test reads each of these programs, which are run by hand."""
     there = MODULES.keys() | {module.rpartition(".")[0] for module in MODULES}
     defined = {module: _defined(tree) for module, tree in MODULES.items()}
-    defined["cxr_compare"] |= _defined(STUB)
     missing = [
         f"{path.relative_to(ROOT)}: {module}.{name}"
         for path in PROGRAMS
@@ -218,26 +235,38 @@ def test_what_tools_and_benchmarks_import_is_there():
     assert missing == []
 
 
-def test_data_prep_and_evaluation_import_without_torch():
-    files = [
-        path for path in FILES if path.relative_to(ROOT).parts[0] in {"data_prep", "evaluation"}
-    ]
-    paths = [path.relative_to(ROOT).with_suffix("") for path in files if path.stem != "__init__"]
-    modules = [".".join(("cxr_compare", *path.parts)) for path in paths]
-    # Exported models decode and build tables, too.
-    modules += ["cxr_compare.detection.frames", "cxr_compare.classification.frames"]
+def _imported_without(modules: list[str], *refused: str) -> subprocess.CompletedProcess[str]:
+    """Import modules in a process in which some packages cannot be imported."""
     # A finder that refuses, not None in sys.modules: scipy looks there for torch itself.
     code = (
         "import importlib, sys\n"
         "class Refuse:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in {'torch', 'torchvision', 'lightning'}:\n"
+        f"        if name.split('.')[0] in {set(refused)!r}:\n"
         "            raise ModuleNotFoundError(name + ' is blocked', name=name)\n"
         "sys.meta_path.insert(0, Refuse())\n"
         f"for name in {modules!r}: importlib.import_module(name)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+
+FOR_TRAINING = ("albumentations", "lightning", "safetensors", "torch", "torchvision")
+# Exports answer and are served where nothing for training is installed; commands start there.
+WITHOUT_TRAINING = [
+    *("cxr_compare.serving.answer_files", "cxr_compare.serving.joint", "cxr_compare.serving.run"),
+    *("cxr_compare.serving.network", "cxr_compare.serving.onnx_file"),
+    *("cxr_compare.serving.predict_data", "cxr_compare.serving.web.server"),
+]
+
+
+def test_all_but_training_imports_without_the_packages_for_training():
+    tops = {"configs", "data_prep", "evaluation", "studies"}
+    files = [path for path in FILES if path.relative_to(ROOT).parts[0] in tops]
+    modules = [_module(path) for path in files if path.stem != "__init__"] + WITHOUT_TRAINING
+    modules += map(home_of, COMMANDS)
+    done = _imported_without(modules, *FOR_TRAINING)
     assert done.returncode == 0, done.stderr
+    assert _imported_without(["cxr_compare.training.train"], "torch").returncode == 1
 
 
 def test_every_public_function_and_class_has_a_docstring():
@@ -253,43 +282,6 @@ def test_every_public_function_and_class_has_a_docstring():
     assert missing == []
 
 
-def test_every_public_name_is_importable_from_its_documented_module():
-    import cxr_compare
-
-    for name in cxr_compare.__all__:
-        assert getattr(cxr_compare, name) is not None
-    with pytest.raises(AttributeError, match=r"'cxr_compare' .*'teleport'"):
-        _ = cxr_compare.teleport
-
-
-def test_wrong_data_folder_is_reported_before_anything_heavy_is_imported():
-    commands = (
-        "check N", "split N --name x", "tune N --data N", "ensemble N N --data N --out o",
-        "overlay N --data N --out o", "import N --data N --out o --name x",
-        "compare N N --data N --out o", "export N o --format yolo", "prepare N N --out o",
-        "train chexnet_small --data N --out o",
-    )  # fmt: skip
-    code = (
-        "import sys\nfrom cxr_compare.scripts.cli import main\n"
-        f"for command in {(*commands, 'prepare N o')!r}:\n"
-        "    sys.argv = ['cxr', *command.replace('N', 'no-such-folder').split()]\n"
-        "    try: main()\n"
-        "    except SystemExit as ended: assert ended.code == 2, command\n"
-        "heavy = {'torch', 'sklearn', 'scipy.stats', 'matplotlib', 'pydicom'}\n"
-        "print(sorted(heavy & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "[]\n", done.stderr
-    assert done.stderr.count("no-such-folder: no such folder; give a data set folder") == len(
-        commands
-    )
-    assert "no-such-folder: " in done.stderr
-
-
 def test_version_is_the_same_everywhere():
-    import cxr_compare
-
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    assert config["metadata"]["version"] == cxr_compare.__version__
+    assert CONFIG["metadata"]["version"] == cxr_compare.__version__
     assert f"version: {cxr_compare.__version__}" in (ROOT / "CITATION.cff").read_text()

@@ -61,7 +61,7 @@ def by_key(keys, values):
 
 def prepare(arguments, options, out):
     """A data set that is made whole: images are decoded and roles are drawn."""
-    data = cxr_compare.prepare(*arguments, out, workers=0, progress=True, **options)
+    data = cxr_compare.prepare(*arguments, out, workers=0, **options)
     path = data.images.set_index("image_id")["path"]
     split = data.split()
     return {
@@ -82,7 +82,7 @@ def compare(arguments, options, names):
     if {"truth", "scores", "boxes"} & names and "data" not in options:
         found = results_read(systems, {k: v for k, v in options.items() if k != "policy"})
     if not names or "figures" in names or "data" in options or "said" in names:
-        result = cxr_compare.compare(systems, replicates=100, progress=True, **options)
+        result = cxr_compare.compare(systems, replicates=100, **options)
         table = result.to_frame()
         alone = table[(table["second"] == "") & (table["subgroup"] == "all")]
         figures = {

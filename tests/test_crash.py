@@ -63,6 +63,8 @@ def test_a_flipped_bit_is_refused_or_without_effect(world, part, tmp_path):
         "run": lambda: world.run("classifier"),
     }
     folder = Path(shutil.copytree(of_part[part](), tmp_path / part))
+    if part in ("export", "run"):
+        folders.add_guard(folder)
     outcomes = flip_bits(folder, 30, seed=31)
     assert outcomes["silent"] == 0
     assert outcomes["refused"] > 10
@@ -70,7 +72,8 @@ def test_a_flipped_bit_is_refused_or_without_effect(world, part, tmp_path):
 
 def digests(folder):
     """SHA-256 of the files of a run that do not say when they were made."""
-    names = ("model.safetensors", "preprocess.json", "seen.parquet", "config.toml", "guard.json")
+    names = ("model.safetensors", "model.json", "preprocess.json", "seen.parquet", "config.toml")
+    names += ("metrics.csv", "guard.npz", "decision.json")
     return {
         n: hashlib.sha256((folder / n).read_bytes()).hexdigest()
         for n in names

@@ -1,13 +1,10 @@
-"""Fuzz of what the program writes and reads again: a result, or one line that names the file.
-
-Sources of every format, images and uploads have tests of their own (``test_fuzz_tables.py``,
-``test_fuzz_images.py`` and ``test_fuzz_uploads.py``).
-"""
+"""Fuzz of what the program writes or is given: a result, or one line that names the file."""
 
 from __future__ import annotations
 
 import json
 import random
+import shutil
 import tomllib
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,18 +19,9 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_compare.configs.load import dump_config, find_config, read_config
-from cxr_compare.configs.protocol_file import read_protocol
-from cxr_compare.data_prep.contracts.csv_files import write_csv
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.scripts.commands.import_predictions import import_predictions
-from cxr_compare.scripts.commands.show import show
-from cxr_compare.scripts.next_steps import next_steps
-from tests.adapters import folders
-from tests.scripts.small_sets import scored_images
+import cxr_compare
+from cxr_compare import InputError
+from tests.adapters import folders, tables
 from tests.stored_json import bind_tables
 
 DEEP: Any = 0
@@ -178,18 +165,11 @@ CHANGES: dict[str, Callable[[Path, random.Random], None]] = {
 }
 
 
-def opened(folder: Path) -> None:
-    """All that `cxr show`, the next commands and the readers of a folder read in it."""
-    str(show(folder))
-    next_steps(folder)
-    if folders.reader_of(folder):
-        folders.content(folder)
-
-
 def fell(folder: Path, path: Path) -> str | None:
     """What came of opening a folder with a changed file, in words; None where all is well."""
     try:
-        opened(folder)
+        str(cxr_compare.show(folder))
+        folders.content(folder)
     except InputError as error:
         above = [path.name, *(p.name for p in path.parents if p.is_relative_to(folder))]
         named = any(name in str(error) for name in above) and "\n" not in str(error)
@@ -198,12 +178,6 @@ def fell(folder: Path, path: Path) -> str | None:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__}: {str(error)[:200]} ({frame.filename}:{frame.lineno})"
     return None
-
-
-def files_of(folder: Path) -> list[Path]:
-    """The files of a folder that are changed: those that the program reads again."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix in CHANGES and path.is_file())
-    return [p for p in files if not any(part.startswith(".") for part in p.parts[-3:])]
 
 
 def try_one(folder: Path, path: Path, draw: random.Random) -> str | None:
@@ -217,24 +191,23 @@ def try_one(folder: Path, path: Path, draw: random.Random) -> str | None:
             each.write_bytes(content)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return scored_images(tmp_path_factory.mktemp("fuzz"))
-
-
 @pytest.mark.parametrize(
-    ("name", "suffix", "examples"),
+    ("part", "suffix", "examples"),
     [
         ("data", ".json", 12),
         ("data", ".parquet", 10),
-        ("scores", ".json", 20),
-        ("scores", ".parquet", 10),
-        ("xrays", ".json", 12),
+        ("predictions", ".json", 20),
+        ("predictions", ".parquet", 10),
+        ("run", ".json", 30),
+        ("run", ".toml", 10),
+        ("export", ".json", 20),
     ],
 )
-def test_changed_files_give_a_result_or_one_line(made, name, suffix, examples):
-    folder = made / name
-    paths = [path for path in files_of(folder) if path.suffix == suffix]
+def test_changed_files_give_a_result_or_one_line(world, tmp_path, part, suffix, examples):
+    source = world.data if part == "data" else getattr(world, part)("classifier")
+    folder = Path(shutil.copytree(source, tmp_path / "copy"))
+    files = sorted(path for path in folder.rglob(f"*{suffix}") if path.is_file())
+    paths = [path for path in files if not any(p.startswith(".") for p in path.parts[-3:])]
 
     @settings(max_examples=examples)
     @given(path=st.sampled_from(paths), draw=st.randoms(use_true_random=False))
@@ -254,125 +227,83 @@ def outcome(read: Callable[[], object], named: str) -> None:
     assert not message or (named in message and "\n" not in message), message
 
 
-TABLES = {
-    "scores.csv": "image_id,score\n{0},0.25\n{1},0.5\n",
-    "boxes.csv": "image_id,x1,y1,x2,y2,score\n{0},1,2,30,40,0.25\n{1},1,2,30,40,0.5\n",
-    "boxes.json": '[{{"image_id": "{0}", "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.5}}]',
+RESULTS = {
+    "scores.csv": "image_id,score\nimage000,0.25\nimage001,0.5\n",
+    "boxes.csv": "image_id,x1,y1,x2,y2,score\nimage000,1,2,30,40,0.2\nimage001,1,2,30,40,0.5\n",
+    "boxes.json": '[{"image_id": "image000", "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]',
 }
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_predictions_of_other_software_give_a_result_or_one_line(made, tmp_path_factory, name):
-    images = DataSet.open(made / "data").image_ids("test")
+@pytest.mark.parametrize("name", RESULTS)
+def test_result_files_are_read_or_refused_in_one_line(world, tmp_path_factory, name):
+    truth = str(world.tables / "coco.json")
 
     @settings(max_examples=15)
     @given(draw=st.randoms(use_true_random=False))
     def hold(draw: random.Random) -> None:
-        folder = tmp_path_factory.mktemp("import")
-        path = folder / name
-        text = TABLES[name].format(*images)
-        path.write_text(text)
+        path = tmp_path_factory.mktemp("results") / name
+        path.write_text(RESULTS[name])
         if name.endswith(".csv"):
             change_csv(path, draw)
         else:
-            changed = mutate_value({"all": json.loads(text)}, draw)
+            changed = mutate_value({"all": json.loads(RESULTS[name])}, draw)
             path.write_text(json.dumps(changed.get("all", changed)), errors="surrogatepass")
-        out = folder / "out"
-        data = made / "data"
-        outcome(lambda: import_predictions(path, data=data, out=out, name="S"), name)
+        read = tables.read(truth, {"S": str(path)}, images="common")
+        assert isinstance(read, dict) or "\n" not in read[1]
 
     hold()
 
 
-def test_annotations_of_coco_results_give_a_result_or_one_line(made, tmp_path_factory):
-    image = DataSet.open(made / "data").image_ids("test")[0]
-    truth = {
-        "images": [{"id": 1, "file_name": f"{image}.png"}],
-        "categories": [{"id": 1, "name": "lung_opacity"}],
-    }
-    results = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.5}]
+def test_true_annotations_are_read_or_refused_in_one_line(world, tmp_path_factory):
+    truth = json.loads((world.tables / "coco.json").read_text())
+    truth = {key: rows[:3] for key, rows in truth.items()}
 
     @settings(max_examples=15)
     @given(draw=st.randoms(use_true_random=False))
     def hold(draw: random.Random) -> None:
-        folder = tmp_path_factory.mktemp("coco")
-        (folder / "results.json").write_text(json.dumps(results))
-        named = folder / "truth.json"
-        named.write_text(json.dumps(mutate_value(truth, draw)), errors="surrogatepass")
-        options = {"data": made / "data", "out": folder / "out", "coco_truth": named}
-        outcome(lambda: import_predictions(folder / "results.json", name="S", **options), ".json")
+        path = tmp_path_factory.mktemp("coco") / "truth.json"
+        path.write_text(json.dumps(mutate_value(truth, draw)), errors="surrogatepass")
+        read = tables.read(str(path), {"S": [0.1, 0.2, 0.3]})
+        assert isinstance(read, dict) or "\n" not in read[1]
 
     hold()
 
 
-def test_half_a_character_in_coco_results_is_one_line(made, tmp_path):
-    path = tmp_path / "results.json"
-    box = {"image_id": "\ud800", "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.5}
-    path.write_text(json.dumps([box]))
-    with pytest.raises(InputError, match=r"results\.json: .*line 1 column 22"):
-        import_predictions(path, data=made / "data", out=tmp_path / "out", name="S")
-
-
-def test_a_table_whose_column_holds_objects_is_one_line(made, tmp_path):
-    split = pq.read_table(made / "data/splits/default.parquet")
-    values = pa.array([{"a": None}] + [None] * (len(split) - 1))
-    column = split.column_names.index("fold")
-    path = tmp_path / "split.parquet"
-    pq.write_table(split.set_column(column, "fold", values), path)
-    with pytest.raises(InputError, match=r"split\.parquet: .*struct<a: null>"):
-        read_table(path, "split")
-
-
-SHIPPED = [read_config(find_config(name)) for name in ("chexnet_small", "retinanet_lite")]
 VALUES = st.one_of(
     st.text(max_size=12),
     st.sampled_from([*CELLS, "[" * 2000, "1" * 5000, "1..3", "log:1..2", "true", '"\\u0000"']),
 )
 KEYS = st.sampled_from(
     [
-        "training.epochs",
-        "training.learning_rate",
-        "model.weights",
-        "data",
-        "é",
-        "training.monitor",
-        "augmentation.rotate_degrees",
-        "kind",
-        "",
+        *("training.epochs", "training.learning_rate", "model.weights", "data", "é"),
+        *("training.monitor", "augmentation.rotate_degrees", "kind", ""),
     ]
 )
 
 
 @settings(max_examples=30)
-@given(config=st.sampled_from(SHIPPED), draw=st.randoms(use_true_random=False))
+@given(
+    config=st.sampled_from(["chexnet_small", "retinanet_lite"]),
+    draw=st.randoms(use_true_random=False),
+)
 def test_a_configuration_gives_a_result_or_one_line(tmp_path_factory, config, draw):
     path = tmp_path_factory.mktemp("config") / "mine.toml"
-    path.write_text(dump_config(config))
+    path.write_text(str(cxr_compare.configs(config)))
     change_toml(path, draw)
-    outcome(lambda: read_config(path), "mine.toml")
+    outcome(lambda: cxr_compare.configs(path), "mine.toml")
 
 
 @settings(max_examples=100)
 @given(key=KEYS, value=VALUES, equals=st.sampled_from(["=", " = ", ""]))
-def test_a_setting_or_a_range_gives_a_result_or_one_line(key, value, equals):
-    text = f"{key}{equals}{value}"
-    outcome(lambda: read_config(find_config("chexnet_small"), [text]), "--set")
+def test_a_setting_gives_a_result_or_one_line(key, value, equals):
+    outcome(lambda: cxr_compare.configs("chexnet_small", set_=[f"{key}{equals}{value}"]), "")
 
 
 @settings(max_examples=40)
 @given(draw=st.randoms(use_true_random=False))
 def test_a_protocol_gives_a_result_or_one_line(tmp_path_factory, draw):
     path = tmp_path_factory.mktemp("protocol") / "protocol.toml"
-    path.write_text('target = "opacity"\nmetric = ["auroc"]\nmargin = 0.05\nsubgroups = ["view"]\n')
+    path.write_text('target = "opacity"\nmetric = ["auroc"]\nsubgroups = ["view"]\n')
     change_toml(path, draw)
-    outcome(lambda: read_protocol(path), "protocol.toml")
-
-
-CELL = st.text(st.sampled_from("a1=+-'\",;\r\n\t é"), max_size=6).map(str.strip)
-
-
-@given(cells=st.lists(CELL.filter(bool), min_size=1, max_size=4))
-def test_texts_of_a_csv_file_are_read_as_they_were_written(tmp_path_factory, cells):
-    path = tmp_path_factory.mktemp("csv") / "table.csv"
-    write_csv(pd.DataFrame({"text": cells, "end": "x"}), path)
-    assert list(read_text_table(path, ["text", "end"])["text"]) == cells
+    given = {"truth": [0, 1], "protocol": path, "replicates": 1}  # too few are refused after it
+    outcome(lambda: cxr_compare.compare({"A": [0.1, 0.2]}, **given), "")

@@ -2,97 +2,70 @@
 
 import ast
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from cxr_compare.scripts.cli import build_app
-from cxr_compare.scripts.command_line import command_name
-from cxr_compare.scripts.command_list import all_commands, command_function
-from cxr_compare.scripts.parameters import description, parameters_of
+from tests.adapters.documents import options, parse
 from tests.test_architecture import PACKAGES
 from tools import documents
 
 ROOT = Path(__file__).resolve().parents[1]
-APP = build_app()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def code_blocks(page: Path) -> list[tuple[str, str]]:
+    """Every block of code of a page: language and text."""
+    return re.findall(r"```(\w+)\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 def cxr_commands(text: str) -> list[str]:
-    """Every `cxr ...` line of a shell block or script, continuation lines joined."""
-    joined = re.sub(r"\\\n\s*", " ", text)
-    lines = (line.strip().removeprefix("$ ") for line in joined.splitlines())
-    return [line.split("  #")[0] for line in lines if re.match(r"cxr [a-z]", line)]
-
-
-def shell_blocks(text: str) -> str:
-    return "\n".join(re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL))
-
-
-def documented() -> list[str]:
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    shown = [line for page in pages for line in cxr_commands(shell_blocks(page.read_text()))]
-    examples = [
-        example for name in all_commands() for example in description(command_function(name))[1]
-    ]
-    return shown + examples
+    """Every ``cxr ...`` line of a shell block, also behind torchrun, continuation lines joined."""
+    lines = (line.strip() for line in re.sub(r"\\\n\s*", " ", text).splitlines())
+    found = (re.match(r"(?:(?:torchrun|srun) .*? )?(cxr [a-z].*)", line) for line in lines)
+    return [match[1].split("  #")[0] for match in found if match]
 
 
 def test_documented_commands_parse():
-    for command in documented():
+    shown = [
+        (page.name, command)
+        for page in PAGES
+        for kind, text in code_blocks(page)
+        if kind in ("bash", "sh", "sbatch")
+        for command in cxr_commands(text)
+    ]
+    assert len(shown) > 60
+    for page, command in shown:
         try:
-            APP.parse_args(shlex.split(command)[1:])
+            parse(command)
         except Exception as error:
-            error.add_note(command)
+            error.add_note(f"{page}: {command}")
             raise
 
 
-def commands_in_messages() -> Iterator[tuple[str, str, set[str]]]:
-    """Every ``cxr NAME ... --option`` in a text of the code: file and line, name, options."""
-    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
-    for path in files:
+def texts_of_code() -> Iterator[tuple[str, str]]:
+    """Every text of the code, X in place of values, with its file and line."""
+    for path in (path for name in PACKAGES for path in (ROOT / name).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            text = _text(node)
-            for words in re.findall(
-                r"\bcxr [a-z]+(?:\s+(?:'[^']*'|[^\s;,:()'`]*[^\s;,:()'`.]))*", text
-            ):
-                options = set(re.findall(r"(?<!\S)--[a-z][a-z-]*", words))
-                if options:
-                    yield f"{path}:{node.lineno}", words.split()[1], options
-
-
-def _text(node: ast.AST) -> str:
-    if isinstance(node, ast.JoinedStr):
-        parts = [part.value if isinstance(part, ast.Constant) else "X" for part in node.values]
-        return "".join(map(str, parts))
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    return ""
+            if isinstance(node, ast.JoinedStr):
+                parts = [
+                    each.value if isinstance(each, ast.Constant) else "X" for each in node.values
+                ]
+                yield f"{path}:{node.lineno}", "".join(map(str, parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield f"{path}:{node.lineno}", node.value
 
 
 def test_a_command_that_a_message_proposes_has_the_options_that_it_names():
-    known = {}
-    for name in all_commands():
-        own = {parameter.option for parameter in parameters_of(command_function(name))}
-        negative = {option.replace("--", "--no-") for option in own}
-        known[command_name(name)] = {"--json", "--help"} | own | negative
-    proposed = list(commands_in_messages())
-    assert len(proposed) > 50
-    assert [each for each in proposed if not each[2] <= known.get(each[1], set())] == []
-
-
-def test_reference_shows_every_command_and_readme_both_scripts():
-    readme, reference = ((ROOT / name).read_text() for name in ("README.md", "docs/reference.md"))
-    for name in map(command_name, all_commands()):
-        assert f"[{name}](#{name})" in reference
-        assert f"\n## {name}\n" in reference
-    assert "scripts/quickstart" in readme
-    assert "scripts/test" in readme
-
-
-def test_every_command_shows_an_example():
-    for name in all_commands():
-        assert description(command_function(name))[1], f"cxr {name} --help has no example"
+    known = options()
+    word = r"(?:'[^']*'|[^\s;,:()'`]*[^\s;,:()'`.])"
+    wrong = []
+    for place, text in texts_of_code():
+        for command in re.findall(rf"\bcxr [a-z]+(?:\s+{word})*", text):
+            named = set(re.findall(r"(?<!\S)--[a-z][a-z-]*", command))
+            if named and not named <= known.get(command.split()[1], set()):
+                wrong.append(f"{place}: {command}")
+    assert wrong == [], "\n".join(wrong)
 
 
 def test_generated_documents_are_those_of_the_code():
-    assert list(documents.stale()) == [], documents.COMMAND
+    assert list(documents.stale()) == [], "run: python tools/documents.py"

@@ -1,5 +1,6 @@
 """`prepare` beyond reading: complete or absent, resumable, private, split by patient, audited."""
 
+import json
 import shutil
 from unittest import mock
 
@@ -312,3 +313,62 @@ def test_a_clean_set_has_no_error(whole, tmp_path):
     data = shutil.copytree(whole, tmp_path / "set")
     _, passed = problems(data)
     assert passed
+
+
+def write_annotations(folder, names):
+    """Boxes of CVAT on some images."""
+    lines = ["<annotations><version>1.1</version>"]
+    for number, name in enumerate(names):
+        lines.append(f'<image id="{number}" name="{name}" width="50" height="40">')
+        lines.append(f'<box label="{FINDING}" xtl="8" ytl="10" xbr="30" ybr="40"></box></image>')
+    path = folder / "annotations.xml"
+    path.write_text("\n".join([*lines, "</annotations>"]))
+    return path
+
+
+def test_labels_patients_and_boxes_of_two_files_are_joined(tmp_path):
+    source = write_source(tmp_path / "source")
+    names = [f"i{n:03d}.png" for n in range(N_IMAGES) if n // 2 % 3 == 0]
+    boxes = write_annotations(source, names)
+    files = (source / "labels.csv", boxes, source / "images")
+    data = cxr_compare.prepare(*files, tmp_path / "set", workers=0)
+    assert data.images["patient_id"].nunique() == N_IMAGES // 2
+    edges = data.boxes[["x1", "y1", "x2", "y2"]].drop_duplicates().to_numpy().tolist()
+    assert (len(data.boxes), edges) == (len(names), [[8, 10, 30, 40]])
+    labels = data.labels(data.target())
+    assert labels.tolist() == [float(n // 2 % 3 == 0) for n in range(N_IMAGES)]
+
+
+def test_files_of_a_tool_among_the_images_are_joined_with_a_table_and_said(tmp_path, capsys):
+    """Only positive images have a JSON, as a radiologist draws them; the table labels all."""
+    source = write_source(tmp_path / "source")
+    shape = {"label": FINDING, "points": [[8, 10], [30, 40]], "shape_type": "rectangle"}
+    positive = [n for n in range(N_IMAGES) if n // 2 % 3 == 0]
+    for number in positive:
+        content = {"flags": {}, "shapes": [shape], "imagePath": f"i{number:03d}.png"}
+        (source / f"images/i{number:03d}.json").write_text(json.dumps(content))
+    data = prepare(source, tmp_path / "set")
+    assert "labelme" in capsys.readouterr().err
+    assert len(data.boxes) == len(positive)
+    assert data.labels(data.target()).tolist() == [float(n in positive) for n in range(N_IMAGES)]
+    assert prepare(source, tmp_path / "alone", format="table").boxes.empty
+
+
+def test_prepared_sets_are_joined_with_their_images_and_common_patients(source, whole, tmp_path):
+    other = write_source(tmp_path / "other")
+    for number in range(N_IMAGES):
+        write_image(other / f"images/i{number:03d}.png", 1000 + number)
+    prepare(other, tmp_path / "second")
+    both = cxr_compare.prepare(whole, tmp_path / "second", out=tmp_path / "both", size=[32])
+    assert len(both.images) == 2 * N_IMAGES
+    assert both.images["image_id"].is_unique
+    positive = both.labels(both.target(FINDING)).sum()
+    assert positive == 2 * sum(number // 2 % 3 == 0 for number in range(N_IMAGES))
+    first = cxr_compare.DataSet.open(whole)
+    name = next(each for each in both.images["image_id"] if each.endswith("i003"))
+    path = both.images.set_index("image_id").loc[name, "path"]
+    assert path.endswith("i003.png")
+    stored = {both.store(32).image(each).tobytes() for each in both.images["image_id"]}
+    assert first.store(32).image("i003").tobytes() in stored
+    roles = roles_of(both).groupby(both.images.set_index("image_id")["patient_id"]).nunique()
+    assert roles.max() == 1

@@ -1,6 +1,5 @@
 """Arrays and objects of other libraries, which JSON cannot hold, given to the Python functions."""
 
-import shutil
 import warnings
 from types import SimpleNamespace
 
@@ -9,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
-from PIL import Image
 from torchvision.tv_tensors import BoundingBoxes
 
 import cxr_compare
@@ -317,36 +315,6 @@ def test_a_threshold_that_validation_does_not_give_stops_no_stated_one():
     figures = result.to_frame().set_index(["policy", "metric"])["estimate"]
     assert figures["threshold=0.5", "recall"] == figures["threshold=0.5", "specificity"] == 0.5
     assert "sensitivity>=0.9" not in figures.dropna().index.get_level_values("policy")
-
-
-def test_a_finished_report_answers_its_own_call_and_inputs_only(world, tmp_path):
-    tables_in, report = world.tables, tmp_path / "report"
-    shutil.copytree(world.tables_report, report)
-    call = {
-        "systems": {"Boxes": tables_in / "boxes.csv", "Scores": tables_in / "a.csv"},
-        "truth": tables_in / "truth.csv",
-        "boxes": tables_in / "true_boxes.csv",
-        "replicates": 100,
-        "out": report,
-    }
-    stored = cxr_compare.Result.open(world.tables_report)
-    assert cxr_compare.compare(**call).to_frame().equals(stored.to_frame())
-    truth = pd.read_csv(call["truth"])
-    scores = pd.read_csv(tables_in / "a.csv")
-    scores["other"] = scores["score"] ** 2
-    scores.to_csv(tmp_path / "a.csv", index=False)
-    named = {"systems": call["systems"] | {"Scores": tmp_path / "a.csv"}}
-    truth.assign(sex="F").to_csv(tmp_path / "truth.csv", index=False)
-    (tmp_path / "images").mkdir()
-    for image in truth["image_id"]:
-        Image.new("L", (16, 16)).save(tmp_path / "images" / f"{image}.png")
-    for change in (
-        named | {"columns": ["Scores.score=other"]},
-        {"images": tmp_path / "images"},
-        {"policy": ["threshold=0.6"]},
-        {"truth": tmp_path / "truth.csv"},
-    ):
-        assert refused_parts(lambda change=change: cxr_compare.compare(**call | change)) == []
 
 
 Y, S = np.array([0, 1, 1, 0]), np.array([0.6, 0.8, 0.4, 0.3])

@@ -1,4 +1,4 @@
-"""One call trains a detector or a classifier: what `cxr train` does."""
+"""One training, from a configuration to a finished run."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import math
 import os
 import shutil
 import signal
+import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import (
@@ -25,228 +26,192 @@ from lightning.pytorch.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
-from timm.layers import convert_sync_batchnorm
+from lightning.pytorch.utilities import rank_zero_only
 
-from cxr_compare.configs.load import dump_config, parse_config
-from cxr_compare.configs.settings import Config, TrainedConfig, TrainingSettings
+from cxr_compare.classification.chexnet import ChestClassifier
+from cxr_compare.classification.networks import NETWORKS, freeze
+from cxr_compare.configs.load import dump_config
+from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.audit.audit import require_no_errors
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.locks import folder_lock
-from cxr_compare.data_prep.contracts.own_parts import failed_part, own_class
 from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.work.progress import Progress, Silence
-from cxr_compare.networks.cost import count_parameters, describe_device
-from cxr_compare.networks.model_files import WEIGHTS_FILE, save_architecture
+from cxr_compare.detection.retinanet import LesionRetinaNet
+from cxr_compare.networks.files import WEIGHTS_FILE, Model, count_flops, save_architecture
+from cxr_compare.networks.weights import StartWeights, start_from
 from cxr_compare.training.callbacks import (
-    Bar,
+    AtomicCheckpointIO,
     FiniteLoss,
-    FirstBatch,
     History,
     StopEarly,
     WeightAverage,
 )
-from cxr_compare.training.image_data import EpochSampler, ImageData
-from cxr_compare.training.launch import Launch, Precision, choose_precision, read_launch
-from cxr_compare.training.loggers import build_loggers, finish_loggers, require_loggers
+from cxr_compare.training.data import ImageData, collate
 from cxr_compare.training.module import ClassifierModule, DetectorModule, TrainingModule
 from cxr_compare.training.optim import monitor_mode
-from cxr_compare.training.plots import draw_curves
-from cxr_compare.training.run_folder import RunFolder, is_ended, made_on, metrics_of
+from cxr_compare.training.plots import draw_batch, draw_curves
+from cxr_compare.training.run_folder import RunFolder, figures_of, made_on
 from cxr_compare.training.run_info import StartedRun
-from cxr_compare.training.weights import (
-    GRADUAL,
-    AtomicCheckpointIO,
-    StartWeights,
-    build_model,
-    require_published_weights,
-)
 
+Precision = Literal["fp32", "bf16", "fp16"]
 _PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-_BYTES_PER_PARAMETER = 48  # checkpoint, best weights and final weights, each doubled while written
+_FLAG_LINES = ("flags", "features")  # of /proc/cpuinfo
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
+_BYTES_PER_PARAMETER = 48  # checkpoint, best and final weights, each doubled while it is written
+_EXPECTED = (
+    "does not have many workers",
+    "in eval mode at the start of training",
+    "is not empty",
+    "The dirpath has changed",  # a run that was moved
+    r"isinstance\(treespec, LeafSpec\)",
+    r"lr_scheduler.step\(\)",
+    "The `srun` command is available",
+    "available but not used",
+    "You have overridden `transfer_batch_to_device`",
+    "`sync_dist=True`",
+)
 
 
 def train(
-    settings: TrainedConfig,
+    config: Config,
     data: Path,
     out: Path,
     *,
     module: type[TrainingModule] | None = None,
+    model: Callable[..., Any] | None = None,
+    augmentation: Any = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
-    progress: Progress = Silence(),  # noqa: B008  it has no state
+    progress: Progress = Silence(),  # noqa: B008 - it has no state
     despite_audit: bool = False,
-    precision: Precision | None = None,
     **trainer_options: Any,
 ) -> RunFolder:
     """Train a model, or go on with a training that was interrupted, at its last whole epoch.
 
     On a CPU a training that was interrupted ends with exactly the weights of an uninterrupted one.
-    Under torchrun or ``srun`` the processes train together; the first one writes the folder.
 
     Args:
-        settings: Configuration of a detector or a classifier, from `configs.load.read_config`.
-        data: Data set folder that `prepare` made.
+        config: Configuration, from `configs.load.read_config`.
+        data: Data set of cxr prepare.
         out: Folder of the training.
-        module: Subclass of `DetectorModule` or `ClassifierModule`, such as one with another loss;
-            None takes that of the configuration.
-        callbacks: Further Lightning callbacks.
-        loggers: Further Lightning loggers, beside those that the configuration names.
-        progress: Takes lines for the user; and shows the progress.
+        module: Subclass of `DetectorModule` or `ClassifierModule`, such as one with another loss.
+        model: Builds another network from preprocessing and ``n_findings``, with the attributes and
+            the output of `ChestClassifier` or `LesionRetinaNet`.
+        augmentation: Transform of albumentations, or a Compose, in place of the configuration's.
+        callbacks: Further callbacks of Lightning.
+        loggers: Loggers of Lightning.
+        progress: Takes lines for the user, and shows the progress.
         despite_audit: True trains although the audit found an error.
-        precision: Number format; None takes that of the configuration.
-        trainer_options: Further arguments of Lightning's `Trainer`, such as ``accelerator="cpu"``
-            or ``profiler="simple"``.
-
-    Returns:
-        The folder of the training, which is complete.
-
-    Raises:
-        InputError: The configuration, the data or the folder do not allow this training, an image
-            cannot be read, a loss is not finite (the message names the images), or memory ran out.
-        KeyboardInterrupt: The user interrupted. The same call goes on.
+        trainer_options: Arguments of Lightning's `Trainer`, such as ``devices=2``.
     """
-    training = settings.training
-    launch = read_launch()
-    require_shares(training.batch_size, launch.n_processes)
-    module = module or _module_of(settings)
-    callbacks = [
-        *(own_class(name, "training.callbacks", Callback)() for name in training.callbacks),
-        *callbacks,
-    ]
-    run = RunFolder(out)
-    dataset = open_data(settings, data, run)
-    datamodule = ImageData(settings, dataset, progress)
-    _require_enough_images(datamodule, launch.n_processes)
-    if is_ended(settings, dataset, run, progress):
-        return run
-    number_format = precision or _choose_precision(training, run, _is_cuda(trainer_options))
-    require_published_weights(settings)  # before hours of decoding pixels
-    model, start = build_model(settings, datamodule.findings, progress)
-    trainable = settings.model.trainable if settings.model.trainable in GRADUAL else None
-    if trainable and launch.n_processes > 1:  # processes agree only once what to expect
-        raise InputError(
-            "model.trainable: parts cannot be unfrozen while several devices share a batch; train "
-            "on one device, or choose trainable = 'all' or 'head'"
-        )
-    if settings.model.compile:
-        body = model.body if settings.kind == "detector" else model.trunk
-        body.compile()
-    learner = module(model, training, trainable)
-    parameters = count_parameters(model)
-    with ExitStack() as stack:
-        if launch.rank == 0:
-            require_free_space(out, _BYTES_PER_PARAMETER * parameters.total)
-            stack.enter_context(folder_lock(out))
+    if process_rank() > 0:
+        progress = Silence()  # the first process says it
+    dataset, run = DataSet.open(data), RunFolder(out)
+    images = ImageData(config, dataset, progress, augmentation)
+    processes = find_processes(trainer_options.pop("devices", 1))
+    _require_shares(images, processes.total)
+    own = {"module": module, "model": model, "augmentation": augmentation}
+    own_parts = tuple(name for name, part in own.items() if part is not None)
+    if RunFolder.started_in(out) is not None:
+        run.require_same(config, dataset, own_parts)
+        if run.is_complete:
+            progress.say(f"{out}: this training has ended before")
+            return run
+    precision = _choose_precision(config, run, trainer_options)
+    network, start = build_model(config, images.target.any_of, model)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    is_first = process_rank() == 0
+    with _owned(out, is_owner=is_first):
+        if is_first:
+            require_free_space(out, _BYTES_PER_PARAMETER * parameters)
             if RunFolder.started_in(out) is None:
-                start_run(
-                    settings,
-                    dataset,
-                    run,
-                    datamodule.usable.ids,
-                    start,
-                    progress,
-                    despite_audit,
-                    number_format,
-                )
-            # Written now: if the training diverges, its best weights need these files.
-            save_architecture(model, out)
-            model.preprocess.write(out / "preprocess.json")
-        progress.say(f"{settings.name}: {datamodule.usable}")
-        all_loggers = [
-            *(build_loggers(training.loggers, run) if launch.rank == 0 else []),
-            *loggers,
-        ]
-        for logger in all_loggers:
-            logger.log_hyperparams(settings.model_dump())
-        try:
-            history, trainer = fit(
-                learner,
-                datamodule,
-                run,
-                callbacks=[FirstBatch(run, progress.say), *callbacks],
-                loggers=all_loggers,
-                progress=progress,
-                precision=number_format,
-                **trainer_options,
-            )
-        except Exception as error:
-            if _is_out_of_memory(error):
-                raise _too_large_error(settings, launch.n_processes) from None
-            _name_failed_part(error, callbacks, all_loggers)
-            raise
-        if launch.rank == 0:
+                begin = (config, dataset, run, images, start, precision, progress, despite_audit)
+                _start(*begin, own_parts)
+            save_architecture(network, out)
+            rows = range(min(len(images.train), config.training.batch_size))
+            draw_batch(collate([images.train[row, row] for row in rows]), out / "batch.png")
+        progress.say(f"{config.name}, {config.data.image_size} px: {images.usable}")
+        if start is not None:
+            progress.say(start.taken)
+        kind = DetectorModule if config.kind == "detector" else ClassifierModule
+        learner = (module or kind)(network, config.training)
+        extras = (callbacks, loggers, progress, precision, processes)
+        history, trainer = _fit(learner, images, run, *extras, **trainer_options)
+        if is_first:
+            learning = (p.numel() for p in network.parameters() if p.requires_grad)
             facts = {
-                **datamodule.usable.counts(),
-                "pretrained": settings.model.weights,
-                "parameters": parameters.total,
-                "trainable_parameters": parameters.trainable,
-                "precision": number_format,
+                **images.usable.counts(),
+                "pretrained": config.model.weights,
+                "parameters": parameters,
+                "trainable_parameters": sum(learning),
+                "flops": count_flops(network.eval(), config.data.image_size),
                 "cpu_settings": {
                     "threads": torch.get_num_threads(),
-                    "workers": datamodule.n_workers,
+                    "workers": images.n_workers,
                 },
             }
-            _complete(run, training, history, trainer, facts)
+            _complete(run, config, history, trainer, facts)
     return run
 
 
-def _choose_precision(training: TrainingSettings, run: RunFolder, is_cuda: bool) -> Precision:
-    """Return the number format of a new training, or that in which a training began."""
-    started = RunFolder.started_in(run.folder)
-    began = None if started is None else started.started.precision
-    if began == "fp16" and not is_cuda:
-        raise InputError(
-            f"{run.folder}: this training began in fp16, which is for CUDA devices; go on with it "
-            "on a GPU, or choose another --out"
-        )
-    return began or choose_precision(training.precision, "cuda" if is_cuda else "cpu")
+def process_rank() -> int:
+    """Return the number of this process among those that train together; the first is 0."""
+    known: Any = rank_zero_only
+    return int(known.rank)
 
 
-def _name_failed_part(
-    error: Exception, callbacks: Sequence[Callback], loggers: Sequence[Logger]
-) -> None:
-    """Raise the error of a callback or logger of the user's own as one line."""
-    if isinstance(error, InputError):
-        return
-    own_loggers = [each for each in loggers if not type(each).__module__.startswith("lightning.")]
-    for key, parts in (("callbacks", callbacks), ("loggers", own_loggers)):
-        part = failed_part(error, parts)
-        if part is not None:
-            raise InputError(f"training.{key}: {part}") from error
+def build_model(
+    config: Config, findings: Sequence[str], own: Callable[..., Any] | None = None
+) -> tuple[Any, StartWeights | None]:
+    """Build the network of a configuration with its start weights, its frozen stages frozen.
+
+    `own` builds another network, with random weights.
+    """
+    settings = config.model
+    arguments = settings.model_dump(exclude={"weights", "trainable"})
+    network = NETWORKS.get(settings.backbone, NETWORKS["densenet121"])
+    size = config.data.image_size
+    preprocess = Preprocess(size=size, mean=network.mean, std=network.std)
+    weights = settings.weights
+    before = RunFolder.around(Path(weights))
+    if before is not None:  # pixels as the run has learned them
+        of_run = Preprocess.read(before.folder / "preprocess.json")
+        preprocess = Preprocess(size=size, mean=of_run.mean, std=of_run.std)
+    build: type[Model] = LesionRetinaNet if config.kind == "detector" else ChestClassifier
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(config.training.seed)
+        if own is not None:
+            return own(preprocess, n_findings=len(findings)), None
+        model = build(preprocess, len(findings), **arguments)
+    start = start_from(model, weights, findings)
+    trainable = settings.trainable
+    if trainable is None:
+        is_published = config.kind == "detector" and weights in ("imagenet", "coco")
+        trainable = 3 if is_published else "all"
+    freeze(model.trunk, trainable)
+    return model, start
 
 
-def _module_of(settings: TrainedConfig) -> type[TrainingModule]:
-    """Return the class of a kind of network, or the one that the configuration names instead."""
-    kind = DetectorModule if settings.kind == "detector" else ClassifierModule
-    name = settings.training.module
-    return kind if name is None else own_class(name, "training.module", kind)
-
-
-def fit(
+def _fit(
     learner: TrainingModule,
-    data: LightningDataModule,
+    images: ImageData,
     run: RunFolder,
-    *,
-    callbacks: Sequence[Callback] = (),
-    loggers: Sequence[Logger] = (),
-    progress: Progress = Silence(),  # noqa: B008  it has no state
-    precision: Precision = "fp32",
+    callbacks: Sequence[Callback],
+    loggers: Sequence[Logger],
+    progress: Progress,
+    precision: Precision,
+    processes: _Processes,
     **trainer_options: Any,
 ) -> tuple[History, Trainer]:
-    """Fit a module in a run folder, from its last whole epoch on where there is one.
-
-    `run` gets ``metrics.csv`` and the checkpoints. The options are those of `train`. Returns the
-    rows of all epochs, and Lightning's trainer. Raises InputError if a loss is not finite, a figure
-    is undefined, or the checkpoint is damaged.
-    """
-    training = learner.training_settings
-    launch = read_launch()
+    training = learner.settings
     learner.to(memory_format=torch.channels_last)  # it is faster
     average = WeightAverage(training.ema_decay) if training.ema_decay else None
-    history = History(run, training.monitor, average, progress.say)
-    own = [_RestoreSignals(), Bar(progress), FiniteLoss(), *callbacks, history]
+    history = History(run, training.monitor, average, progress)
+    own: list[Callback] = [FiniteLoss(), *callbacks, history]
     if average is not None:
         own.append(average)
     if training.patience and training.monitor != "epoch":
@@ -257,263 +222,218 @@ def fit(
             run.checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False
         )
     )
-    is_cuda = _is_cuda(trainer_options)
-    if is_cuda and launch.n_processes > 1:
-        # By timm: torch's function, which Lightning calls, loses the activation of timm's norms.
-        convert_sync_batchnorm(learner)
-    options: dict[str, Any] = {**_launch_options(launch), **trainer_options}
     checkpoint = run.last_checkpoint if run.last_checkpoint.is_file() else None
-    with _quiet(), torch.random.fork_rng(range(torch.cuda.device_count()) if is_cuda else ()):
+    is_cuda = _has_cuda(trainer_options)
+    if is_cuda and processes.total > 1:
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(learner)
+    interrupt = signal.getsignal(signal.SIGINT)
+    strategy = {"strategy": "ddp"} if processes.total > 1 else {}
+    with _quiet(), torch.random.fork_rng(devices=()):
         trainer = Trainer(
             max_epochs=training.epochs,
             accumulate_grad_batches=training.accumulate,
             gradient_clip_val=training.clip or None,
-            gradient_clip_algorithm="norm",
             precision=_PRECISION[precision],
             callbacks=own,
-            plugins=[AtomicCheckpointIO(), _launch_environment(launch)],
+            plugins=[AtomicCheckpointIO(), processes.environment],
             default_root_dir=run.folder,
             logger=list(loggers),
-            log_every_n_steps=1,  # fewer steps than this would be warned of
+            log_every_n_steps=1,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,  # it pads: validation images would count twice
             benchmark=is_cuda,  # all batches have one size: the fastest kernels stay
-            **options,
+            devices=processes.devices,
+            num_nodes=processes.machines,
+            **{**strategy, **trainer_options},
         )
-        with _interruptible():
-            trainer.fit(learner, data, ckpt_path=checkpoint, weights_only=True)
-        finish_loggers(loggers)
+        try:
+            trainer.fit(learner, images, ckpt_path=checkpoint, weights_only=True)
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"training.batch_size: {training.batch_size} images do not fit in memory; halve "
+                "it and double training.accumulate, and choose another folder"
+            ) from None
+        except SystemExit as exit_:  # Lightning ends the program for Ctrl-C
+            if isinstance(exit_.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, interrupt)  # Lightning ignores a second Ctrl-C
+            # Kernels that are chosen by their speed differ from one prediction to the next.
+            torch.backends.cudnn.benchmark = False
     return history, trainer
 
 
-def open_data(settings: Config, data: Path, run: RunFolder) -> DataSet:
-    """Check what the configuration and the folder of a training say, then open the data set."""
-    require_loggers(settings.training.loggers)
-    if run.config_file.is_file():
-        text = run.config_file.read_text(encoding="utf-8", errors="replace")
-        before = parse_config(text, str(run.config_file))
-        if before.kind != settings.kind:
-            raise InputError(
-                f"{run.folder}: holds a {before.kind} ({before.name}); choose another --out"
-            )
-    return DataSet.open(data)
+class _Processes(NamedTuple):
+    """Processes that train together, and the plugin of Lightning for what started them."""
+
+    devices: int
+    machines: int
+    environment: ClusterEnvironment
+
+    @property
+    def total(self) -> int:
+        return self.devices * self.machines
 
 
-def start_run(
-    settings: Config,
+def find_processes(devices: int) -> _Processes:
+    """Read from the environment which processes torchrun or srun has started, if they did.
+
+    SLURM's variables of the job step are read: a batch script without srun is one process.
+    """
+    variables = os.environ
+    environment: ClusterEnvironment = LightningEnvironment()
+    local, total = devices, devices
+    if TorchElasticEnvironment.detect():
+        local, total = int(variables["LOCAL_WORLD_SIZE"]), int(variables["WORLD_SIZE"])
+        environment = TorchElasticEnvironment()
+    elif int(variables.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        total = int(variables["SLURM_STEP_NUM_TASKS"])
+        local = total // int(variables.get("SLURM_STEP_NUM_NODES", "1"))
+        # Lightning refuses tasks without this variable, and its checkpoint in the middle of an
+        # epoch, from which it would requeue the job, would not be exact.
+        variables.setdefault("SLURM_NTASKS_PER_NODE", str(local))
+        environment = SLURMEnvironment(auto_requeue=False)
+    if devices < 1 or devices not in (1, local):
+        started = f"; {total} processes were started" if total != devices else ""
+        raise InputError(f"devices: {devices} cannot be{started}; leave it out")
+    if total > 1 and local == total and sys.platform == "linux":
+        variables.setdefault("GLOO_SOCKET_IFNAME", "lo")  # needs no name of this machine
+    return _Processes(local, total // local, environment)
+
+
+def _require_shares(images: ImageData, n_processes: int) -> None:
+    """Refuse a batch, or validation images, that the processes cannot share."""
+    batch_size = images.config.training.batch_size
+    if batch_size % n_processes:
+        near = max(n_processes, batch_size // n_processes * n_processes)
+        raise InputError(
+            f"training.batch_size: {batch_size} images cannot be shared by {n_processes} "
+            f"processes; set it to {near}"
+        )
+    n_val = len(images.usable.ids["val"])
+    if n_val < n_processes:
+        raise InputError(
+            f"devices: {n_processes} processes cannot share {counted(n_val, 'validation image')}"
+        )
+
+
+def _start(
+    config: Config,
     dataset: DataSet,
     run: RunFolder,
-    ids: dict[str, pd.Index],
+    images: ImageData,
     start: StartWeights | None,
+    precision: Precision,
     progress: Progress,
     despite_audit: bool,
-    precision: Precision,
+    own_parts: Sequence[str],
 ) -> None:
-    """Check the audit and leaks, and write the records of a new training."""
-    split = settings.data.split
+    """Check the audit, and write the records of a new training."""
+    split = config.data.split
     audited, errors = require_no_errors(dataset, split, despite_errors=despite_audit)
     if not audited:
-        progress.say(
-            f"note: no audit has looked at split '{split}' (cxr check {dataset.folder}); only "
-            "patients and equal images were compared"
-        )
+        progress.say(f"note: no audit has looked at split '{split}'; run cxr check")
     for error in errors:
         progress.say(f"warning: trained despite an error of the audit: {error}")
-    images = dataset.identities(pd.Index(dataset.images["image_id"]))
-    roles = [pd.DataFrame({"image_id": names, "role": role}) for role, names in ids.items()]
-    seen = pd.concat(roles, ignore_index=True).merge(images, on="image_id", validate="1:1")
-    synthetic = bool(dataset.synthetic[images["image_id"].isin(ids["train"])].all())
-    started_from = None
+    known = dataset.identities(pd.Index(dataset.images["image_id"]))
+    roles = [pd.DataFrame({"image_id": ids, "role": r}) for r, ids in images.usable.ids.items()]
+    seen = pd.concat(roles, ignore_index=True).merge(known, on="image_id", validate="1:1")
+    in_training = known["image_id"].isin(images.usable.ids["train"])
+    synthetic = bool(dataset.synthetic[in_training].all())
     if start is not None:
-        test = images[images["image_id"].isin(dataset.image_ids("test", split))]
-        for warning in start.leak_warnings(seen, test):
-            progress.say(warning)
-        started_from = start.record()
         seen = start.merge_seen(seen)
-        synthetic &= start.run is None or start.run.synthetic
-    target = dataset.target(settings.data.target, option="--set data.target=NAME")
+        synthetic &= start.run is None or start.run.started.synthetic
     started = StartedRun(
-        name=settings.name,
-        model_kind=settings.kind,
-        target=target.name,
-        findings=target.any_of,
-        seed=settings.training.seed,
-        data_set=made_on(settings, dataset),
+        name=config.name,
+        model_kind=config.kind,
+        target=images.target.name,
+        findings=images.target.any_of,
+        seed=config.training.seed,
+        data_set=made_on(config, dataset),
         despite_audit=tuple(errors),
         synthetic=synthetic,
-        started_from=started_from,
+        started_from=None if start is None else start.record(),
         precision=precision,
+        own_parts=tuple(own_parts),
     )
-    RunFolder.create(run.folder, config=dump_config(settings), seen=seen, started=started)
+    RunFolder.create(run.folder, config=dump_config(config), seen=seen, started=started)
 
 
 def _complete(
-    run: RunFolder,
-    training: TrainingSettings,
-    history: History,
-    trainer: Trainer,
-    facts: dict[str, Any],
+    run: RunFolder, config: Config, history: History, trainer: Trainer, facts: dict[str, Any]
 ) -> None:
-    """Put the best weights in place, draw the curves and write ``run.json``."""
-    best = history.best
+    best, monitor = history.best, config.training.monitor
     history.remove_earlier_weights()
     run.write_history(history.rows)
     with atomic_path(run.folder / WEIGHTS_FILE) as temporary:
         shutil.copyfile(run.best_weights(best["epoch"]), temporary)
-    draw_curves(
-        history.rows,
-        run.folder / "curves.png",
-        monitor=training.monitor,
-        best_epoch=best["epoch"],
-    )
-    device = trainer.strategy.root_device
-    device_name = describe_device(device)
-    if trainer.world_size > 1:
-        device_name = f"{trainer.world_size} x {device_name}"
+    draw_curves(history.rows, run.folder / "curves.png", best["epoch"])
+    figures = figures_of(best).items()
     run.complete(
-        monitor=training.monitor,
+        monitor=monitor,
         best_epoch=best["epoch"],
-        best_value=best[training.monitor],
-        best_figures={
-            name: value if math.isfinite(value) else None
-            for name, value in metrics_of(best).items()
-        },
+        best_value=best[monitor],
+        best_figures={name: v if math.isfinite(v) else None for name, v in figures},
         epochs=len(history.rows),
-        stopped_early=len(history.rows) < training.epochs,
-        device=device.type,
+        stopped_early=len(history.rows) < config.training.epochs,
+        device=trainer.strategy.root_device.type,
         devices=trainer.world_size,
-        device_name=device_name,
         seconds=round(history.seconds, 1),
-        seconds_training=round(history.seconds - history.seconds_validation, 1),
-        seconds_validation=round(history.seconds_validation, 1),
         **facts,
     )
 
 
-def _launch_options(launch: Launch) -> dict[str, Any]:
-    """Return the arguments of Lightning's trainer for the processes that train together."""
-    if launch.launcher is None:
-        return {"devices": 1}
-    if launch.n_local == launch.n_processes:  # needs no network and no host name
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    n_machines = launch.n_processes // launch.n_local
-    return {"devices": launch.n_local, "num_nodes": n_machines, "strategy": "ddp"}
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    texts = ("can't allocate memory", "not enough memory")  # of torch on a CPU
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
 
 
-def _launch_environment(launch: Launch) -> ClusterEnvironment:
-    """Return Lightning's plugin of the launcher."""
-    if launch.launcher == "torchrun":
-        return TorchElasticEnvironment()
-    if launch.launcher == "slurm":
-        # Lightning refuses tasks without this variable, which srun --ntasks does not set.
-        os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(launch.n_local))
-        # Its checkpoint in the middle of an epoch would not be exact.
-        return SLURMEnvironment(auto_requeue=False)
-    return LightningEnvironment()
-
-
-def require_shares(batch_size: int, n_processes: int) -> None:
-    """Refuse a batch that processes cannot share: every one gets equally many images."""
-    if batch_size % n_processes:
-        nearest = max(n_processes, batch_size // n_processes * n_processes)
-        raise InputError(
-            f"--devices {n_processes}: training.batch_size = {batch_size} is the whole batch, and "
-            f"does not divide by {n_processes} processes; add --set training.batch_size={nearest}"
-        )
-
-
-def _require_enough_images(data: ImageData, n_processes: int) -> None:
-    """Refuse fewer training images than a step takes, and processes without validation images."""
-    training = data.config.training
-    EpochSampler(
-        len(data.usable.ids["train"]), training.seed, training.batch_size * training.accumulate
-    )
-    n_val = len(data.usable.ids["val"])
-    if n_val < n_processes:
-        raise InputError(
-            f"split: role 'val' has {counted(n_val, 'image')} for {n_processes} processes; start "
-            "fewer, or make another split with cxr split"
-        )
-
-
-def _is_cuda(trainer_options: Mapping[str, Any]) -> bool:
-    """Return True if the trainer will compute on a GPU."""
+def _has_cuda(trainer_options: dict[str, Any]) -> bool:
     return trainer_options.get("accelerator", "auto") != "cpu" and torch.cuda.is_available()
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an exception means that memory ran out, on a CPU or a GPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    messages = ("can't allocate memory", "not enough memory")
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in messages)
+def _choose_precision(config: Config, run: RunFolder, options: dict[str, Any]) -> Precision:
+    """Return the number format of a new training, or that in which one began."""
+    wanted: Precision | Literal["auto"] = config.training.precision
+    if RunFolder.started_in(run.folder) is not None:
+        wanted = run.started.precision
+    is_cuda = _has_cuda(options)
+    if wanted == "fp16" and not is_cuda:
+        raise InputError("training.precision: fp16 is for a GPU, and this is the CPU; choose auto")
+    if wanted != "auto":
+        return wanted
+    if not is_cuda:
+        return "bf16" if _has_bf16_instructions() else "fp32"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    # Tensor cores of 7.0 and 7.5 compute in fp16 alone; before them, convolutions have none.
+    return "fp16" if torch.cuda.get_device_capability() >= (7, 0) else "fp32"
 
 
-def _too_large_error(settings: TrainedConfig, devices: int) -> InputError:
-    """Return the error for a batch that does not fit in memory, which names a smaller one."""
-    training = settings.training
-    if training.batch_size <= devices:
-        return InputError(
-            f"training.batch_size: not even one image of {settings.data.image_size} px fits in "
-            "memory; choose a smaller data.image_size or a smaller model"
-        )
-    smaller = max(1, training.batch_size // 2 // devices) * devices
-    accumulate = -(-training.batch_size // smaller) * training.accumulate
-    return InputError(
-        f"training.batch_size: {training.batch_size} images do not fit in memory; choose another "
-        f"--out and add --set training.batch_size={smaller} --set "
-        f"training.accumulate={accumulate}, which learns from {smaller * accumulate} images a step "
-        f"(before: {training.batch_size * training.accumulate})"
-    )
-
-
-class _RestoreSignals(Callback):
-    """The guarantee of signals: SIGTERM ends this process at once, as the program has set."""
-
-    def __init__(self) -> None:
-        self._before = signal.getsignal(signal.SIGTERM)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the handler of SIGTERM, which Lightning has just replaced."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._before)
-
-
-_EXPECTED = (
-    "does not have many workers",  # on a CPU, where all cores compute
-    "in eval mode at the start of training",  # frozen batch norm
-    "is not empty",  # the folder of checkpoints of a resumed training
-    "isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own use of torch
-    "lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)",  # the first steps in fp16
-    "The `srun` command is available",  # and something else started this process
-    "available but not used",  # the machine has more devices
-    "You have overridden `transfer_batch_to_device`",  # the module knows its batches
-    "`sync_dist=True`",  # figures are equal in all processes
-)
+def _has_bf16_instructions() -> bool:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    flags = [line.partition(":")[2] for line in lines if line.lower().startswith(_FLAG_LINES)]
+    return bool(flags) and bool(_BF16_FLAGS & set(flags[0].split()))
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C reach the caller; Lightning would exit the process."""
-    interrupt = signal.getsignal(signal.SIGINT)
-    try:
+def _owned(out: Path, *, is_owner: bool) -> Iterator[None]:
+    if not is_owner:
         yield
-    except SystemExit as exit_:
-        if isinstance(exit_.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if signal.getsignal(signal.SIGINT) is not interrupt:
-            signal.signal(signal.SIGINT, interrupt)
-        # Kernels that are chosen by their speed differ from one prediction to the next.
-        torch.backends.cudnn.benchmark = False
+        return
+    with folder_lock(out):
+        yield
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Lightning's messages about choices that are made on purpose here."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

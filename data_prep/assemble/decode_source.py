@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +10,13 @@ import pandas as pd
 
 from cxr_compare.data_prep.assemble.complete import misfits
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
-from cxr_compare.data_prep.contracts.disk_space import require_free_space
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.locks import folder_lock
-from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.source_tables import SourceTables
 from cxr_compare.data_prep.store.build_pixel_store import decode_into
 from cxr_compare.data_prep.store.decode import DecodeTask
-from cxr_compare.data_prep.store.decode_writer import (
-    JOURNAL,
-    DecodedImages,
-    DecodeWriter,
-    typed_facts,
-)
-from cxr_compare.data_prep.work.shards import Shard, ShardedWork
+from cxr_compare.data_prep.store.decode_writer import DecodeWriter, typed_facts
 
 
 def decode_source(
@@ -63,56 +52,6 @@ def decode_source(
     unread = pd.DataFrame({"image_id": list(errors), "reason": list(errors.values())}, dtype=TEXT)
     unusable = pd.concat([unread.assign(stage="decode"), unfit], ignore_index=True)
     return facts[~is_member(facts["image_id"], unfit["image_id"])], unusable
-
-
-def decode_shard(
-    tables: SourceTables, folder: Path, work: ShardedWork, shard: Shard, options: PrepareOptions
-) -> int:
-    """Decode every n-th image of a source into a folder of its own, and return their number.
-
-    A repeated call goes on. What depends on all images, such as copies, splits and the audit, is
-    made when the shards are joined, by the code that makes it without shards. A folder with other
-    files, or with a shard of other work, is refused.
-    """
-    if tables.images["path"].isna().all():
-        raise InputError(f"{tables.root}: the source gives no images, so it has no shards")
-    images = tables.images[is_member(tables.images["image_id"], shard.take(work.rows))]
-    with folder_lock(folder):
-        require_only_files(folder, (f"{work.kind}.json", JOURNAL, "pixels"), "shard")
-        work.begin(folder, shard)
-        with DecodeWriter(folder, options.sizes) as writer:
-            require_free_space(folder, bytes_of(images, options.sizes))
-            none_known = typed_facts(pd.DataFrame({"image_id": []}))
-            decode_source(replace(tables, images=images), writer, none_known, options)
-            facts = writer.facts()
-            stored = facts[[writer.has_squares(image_id) for image_id in facts["image_id"]]]
-            writer.finish(stored)
-        work.end(folder, shard, {})  # the journal states the CRC32 of each square
-    return len(stored)
-
-
-def take_shards(
-    folders: Sequence[Path], tables: SourceTables, writer: DecodeWriter, options: PrepareOptions
-) -> None:
-    """Take over the images of all shards in the order in which one call would decode them.
-
-    The folders stand in the order of their numbers; without any, nothing happens. An image that a
-    shard could not decode is tried again afterwards, as by a call that goes on. A damaged shard is
-    refused.
-    """
-    if not folders:
-        return
-    shards = [DecodedImages(folder, options.sizes) for folder in folders]
-    known = writer.facts()["image_id"]
-    done = {image_id for image_id in known if writer.has_squares(image_id)}
-    image_ids = sorted(tables.images["image_id"])
-    with options.progress.track("Joining shards", len(image_ids)) as advance:
-        for position, image_id in enumerate(image_ids):
-            if image_id not in done:
-                image = shards[position % len(shards)].get(image_id)
-                if image is not None:
-                    writer.add(image)
-            advance(1)
 
 
 def bytes_of(images: pd.DataFrame, sizes: Sequence[int]) -> int:

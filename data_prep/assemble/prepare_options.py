@@ -33,8 +33,6 @@ class PrepareOptions:
         keep_ids: True keeps the ids of DICOM files without hashing, which then must identify
             nobody.
         add: True adds new images of the user's folder to a complete data set.
-        join: Folders of all shards of this work, whose images are taken over; empty if the images
-            are decoded.
         measure_shortcuts: Function for the check of shortcuts, as in `audit`; None omits it.
     """
 
@@ -49,7 +47,6 @@ class PrepareOptions:
     id_key: str | Path | None = None
     keep_ids: bool = False
     add: bool = False
-    join: tuple[Path, ...] = ()
     workers: Workers = field(default_factory=cpu_count)
     progress: Progress = field(default_factory=Silence)
     measure_shortcuts: MeasureShortcuts | None = None

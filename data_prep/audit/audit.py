@@ -102,7 +102,6 @@ class Audit:
             ``content_id`` (images), ``labels_id`` (labels) and ``split_ids``.
         folder: Data set folder with the HTML page of the problems; None if no page was written.
         strict: True if `exit_status` is 1 after a warning, too.
-        next_steps: Commands that usually follow, for display.
 
     Example:
         >>> import cxr_compare
@@ -115,7 +114,6 @@ class Audit:
     facts: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
     strict: bool = field(default=False, compare=False)
-    next_steps: tuple[str, ...] = field(default=(), compare=False)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{severity} {n}" for severity, n in self.counts.items())
@@ -348,25 +346,23 @@ def _with_redraw(problem: Problem, folder: Path) -> Problem:
 
 
 def redraw_command(folder: Path, name: str) -> str:
-    """Return the command that draws a split again, so that no patient is in two of its parts.
+    """Return the command that draws another split, so that no patient is in two of its parts.
 
     Copies of an image are assigned to the same part, too.
 
     Example:
         >>> redraw_command(Path("no-such-folder"), "default")
-        'cxr split no-such-folder --name default --replace'
+        'cxr split no-such-folder --name default-new'
     """
     path = folder / "splits" / f"{name}.json"
     how = SplitInfo.read(path).how if path.is_file() else None
     more = []
     if how is not None and how.folds is not None and how.rule is not None:
         name = name.rpartition("-")[0]
-        more = ["--folds", str(how.rule.folds)]
-        if how.folds.startswith("each fold tests"):
-            more.append("--test-folds")
+        more = ["--folds", str(max(how.rule.folds, 3))]
     elif how is not None and not how.method.startswith("by patient"):
         more = ["--from", name]  # its test images were chosen, so they are kept
-    return shlex.join(["cxr", "split", str(folder), "--name", name, "--replace", *more])
+    return shlex.join(["cxr", "split", str(folder), "--name", f"{name}-new", *more])
 
 
 def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Collection, Sequence
 from importlib import metadata
 
-TRAIN_PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations", "safetensors")
+TRAIN_PACKAGES = ("torch", "torchvision", "lightning", "albumentations", "safetensors")
 """Packages of the pip extra `train`, which training and prediction with a run need."""
 _MAX_CHARACTERS = 2_000
 _LONG = re.compile(r"[^\s/]{300,}")  # no name of a file has as many signs

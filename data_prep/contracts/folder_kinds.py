@@ -13,8 +13,6 @@ KindName = Literal[
     "report",
     "phantom",
     "table of folds",
-    "shard of a data set",
-    "shard of predictions",
 ]
 """Name of a kind of folder, as messages call it."""
 
@@ -81,15 +79,5 @@ FOLDER_KINDS = (
         first_files=("synth.started.json",),
     ),
     FolderKind("table of folds", command="folds", marker="folds.json"),
-    FolderKind(
-        "shard of a data set",
-        command="prepare",
-        marker="dataset_shard.json",
-    ),
-    FolderKind(
-        "shard of predictions",
-        command="predict",
-        marker="predictions_shard.json",
-    ),
 )
 """All kinds. If a folder matches two of them, the first counts."""

@@ -102,28 +102,6 @@ def folder_lock(folder: Path, before_wait: Callable[[], object] | None = None) -
                 folder.rmdir()
 
 
-@contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Lock one file in a ``with`` block, so that no other process writes it.
-
-    Use it for a file in a folder that other programs use as well: `folder_lock` would lock the
-    whole folder. The lock ends as there; if another process has it, an `InputError` is raised.
-    """
-    lock_path = path.with_name(f".{path.name}{LOCK_NAME}")
-    with closing(LockFile(lock_path, None, protected=path)):
-        yield
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove the lock file and half-written files that killed processes left in a finished folder.
-
-    Nothing happens if the folder has no lock file, or if a process has the lock.
-    """
-    if (folder / LOCK_NAME).is_file():
-        with suppress(InputError, OSError), folder_lock(folder):
-            pass
-
-
 def remove_abandoned_folders(parent: Path, pattern: str) -> None:
     """Remove the temporary folders of killed processes, which are those that no process has locked.
 

@@ -55,6 +55,14 @@ class OpenedFromFolder:
             )
         return super().__new__(cls)
 
+    def __fspath__(self) -> str:
+        """Return the folder, so that the object stands wherever a path does."""
+        folder = getattr(self, "folder", None)
+        if folder is None:
+            name = type(self).__name__
+            raise InputError(f"{name}: was written into no folder; write it, and give the folder")
+        return str(folder)
+
 
 def html_lines(text: str) -> str:
     """Return a text as a ``pre`` element with its line breaks and columns, and HTML escaped."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import re
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +34,6 @@ def part_name(value: Any) -> Any:
     if not callable(value) or not hasattr(value, "__qualname__"):
         return value
     return f"{value.__module__}:{value.__qualname__}"
-
-
-def files_of_parts(names: Iterable[str]) -> list[Path]:
-    """Return the files of those modules that names of parts name and that are imported."""
-    modules = [sys.modules.get(name.partition(":")[0]) for name in names if is_own_part(name)]
-    files = [getattr(module, "__file__", None) for module in modules]
-    return [Path(file) for file in files if file is not None]
 
 
 def own_part(name: str, key: str) -> Any:
@@ -79,14 +70,6 @@ def own_function(name: str, key: str) -> Callable[..., Any]:
     return found
 
 
-def own_class(name: str, key: str, base: type) -> Any:
-    """Return a class of the user's own, which must inherit from a base class."""
-    found = own_part(name, key)
-    if not (inspect.isclass(found) and issubclass(found, base)):
-        raise InputError(f"{key}: {name} is no subclass of {base.__module__}.{base.__qualname__}")
-    return found
-
-
 def problem_of(error: BaseException) -> str:
     """Return the type and the first line of an exception; of an `InputError` its message alone.
 
@@ -97,16 +80,3 @@ def problem_of(error: BaseException) -> str:
     name = type(error).__name__
     line = first_line(error)
     return line if isinstance(error, InputError) or line == name else f"{name}: {line}"
-
-
-def failed_part(error: BaseException, parts: Sequence[object]) -> str | None:
-    """Return the user's own part in whose code an exception was raised, with the problem, or None.
-
-    The text is such as ``mycalls:Tell: KeyError: 'auroc'``.
-    """
-    names = {type(part).__module__: type(part).__qualname__ for part in parts}
-    modules = [
-        str(frame.f_globals["__name__"]) for frame, _ in traceback.walk_tb(error.__traceback__)
-    ]
-    concerned = [f"{module}:{names[module]}" for module in modules if module in names]
-    return f"{concerned[-1]}: {problem_of(error)}" if concerned else None

@@ -8,9 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -44,7 +42,7 @@ _PACKAGES_THAT_DECIDE_RESULTS = (
 )
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/[^,:;]+")
 _CODE = Path(__file__).absolute().parents[2]  # the folder cxr_compare
-_RECORDED_COMMAND = ContextVar("recorded_command", default="")
+_PROGRAMS = {"cxr", "cxr-compare", "cli"}
 
 
 class MadeRecord(Record):
@@ -60,51 +58,22 @@ class MadeRecord(Record):
 def provenance() -> dict[str, Any]:
     """Return a record of how a folder was made, for the folder's JSON file.
 
-    Its keys are ``command`` (without paths of this machine), ``created`` (UTC), ``revision`` (of
+    Its keys are ``command`` (without paths of this machine; None from Python), ``created`` (UTC),
+    ``revision`` (of
     git; None outside a clone), ``versions`` (of packages) and ``hardware`` (type of the machine and
     number of its processors).
     """
-    arguments = present_command()
     without_folders = [
-        _ABSOLUTE_PATH.sub(lambda match: Path(match[0]).name, argument) for argument in arguments
+        _ABSOLUTE_PATH.sub(lambda match: Path(match[0]).name, argument) for argument in sys.argv[1:]
     ]
+    is_command_line = Path(sys.argv[0]).stem in _PROGRAMS
     return {
-        "command": shlex.join(without_folders),
+        "command": shlex.join(["cxr", *without_folders]) if is_command_line else None,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": _git_revision(),
         "versions": dict(_package_versions()),
         "hardware": {"machine": platform.machine(), "cpus": cpu_count()},
     }
-
-
-def present_command() -> list[str]:
-    """Return the words of the command line that runs, or that is equivalent to a Python call.
-
-    Example:
-        >>> with recorded_command("cxr check --data set"):
-        ...     present_command()
-        ['cxr', 'check', '--data', 'set']
-    """
-    return shlex.split(_RECORDED_COMMAND.get()) or ["cxr", *sys.argv[1:]]
-
-
-@contextmanager
-def recorded_command(command: str) -> Iterator[None]:
-    """Set the command line that `provenance` records within a ``with`` block.
-
-    Use it when a Python program calls a command: the record then names the equivalent command line.
-    Folders in its paths are left out.
-
-    Example:
-        >>> with recorded_command("cxr check --data /home/ann/set"):
-        ...     provenance()["command"]
-        'cxr check --data set'
-    """
-    token = _RECORDED_COMMAND.set(command)
-    try:
-        yield
-    finally:
-        _RECORDED_COMMAND.reset(token)
 
 
 @cache

@@ -52,14 +52,6 @@ class ExportSummary(ShownAsText):
         lost = [f"{self.format}: {line}" for line in self.not_exported]
         return "\n".join([*lost, f"{self.folder}: {done} in {self.format} format"])
 
-    @property
-    def next_steps(self) -> tuple[str, ...]:
-        """Commands that usually follow the export, for display."""
-        return (
-            "cxr import PREDICTIONS --data DATA --name NAME --out OUT, for what another program "
-            "predicts",
-        )
-
 
 _MAKERS: dict[str, Callable[[AnnotationContent, str], LabelFiles]] = {
     "coco": coco_files,

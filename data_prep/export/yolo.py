@@ -49,7 +49,7 @@ def yolo_files(content: AnnotationContent, images: str) -> LabelFiles:
     files.lose(renamed, "ids were changed, since they are no file names")
     if images == "none":
         files.losses.append(
-            "images are not exported; programs expect them in images/ beside labels/ (--images png)"
+            "images are not exported; programs expect them in images/ beside labels/: copy them"
         )
     return files
 

@@ -89,22 +89,3 @@ def read_patients(path: Path) -> pd.DataFrame:
     refuse_line(is_repeated, path, " has two patients; keep one line", table["image_id"])
     patients = named_patients(table["patient_id"], str(path))
     return table.assign(patient_id=patients, patient_id_source="given").dropna()
-
-
-def read_nih_names(path: Path) -> dict[str, str]:
-    r"""Return the name of the original image at NIH, without suffix, of each image of RSNA.
-
-    The path is ``rsna_to_nih.csv``, or a folder that holds it.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     text = "patientId,nih_image\nabc,00000013_005.png\n"
-        ...     _ = Path(folder, "rsna_to_nih.csv").write_text(text)
-        ...     read_nih_names(Path(folder))
-        {'abc': '00000013_005'}
-    """
-    if path.is_dir():
-        path = find_rsna_mapping([path])
-    mapping = read_mapping(path)
-    return dict(zip(mapping["image_id"], mapping["nih_image"].map(image_name), strict=True))

@@ -40,7 +40,6 @@ def add_splits(
     file: Path | None = None,
     keep_test_of: str | None = None,
     share: float | None = None,
-    replaces: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Add a split (assignment of images to train, validation and test) to a data set.
 
@@ -49,9 +48,8 @@ def add_splits(
     the fold is the test set and the next fold the validation set.
 
     `file` is the user's own table (see `read_split_file`), which is used instead of a random draw.
-    `keep_test_of` names a split whose test images are kept; train and validation are drawn. With
-    `replaces`, splits of the same name must exist; without, they must not. A name of other
-    characters than letters, digits, ``-``, ``_`` and ``.`` is refused.
+    `keep_test_of` names a split whose test images are kept; train and validation are drawn. A name
+    that is taken, or has other characters than letters, digits, ``-``, ``_`` and ``.``, is refused.
 
     By name of each added split, its numbers of images and patients under ``roles``, and its method
     and options under ``how``, are returned.
@@ -60,7 +58,7 @@ def add_splits(
         raise InputError(f"split name {name!r}: use letters, digits, '-', '_' and '.' only")
     if test_folds and rule.folds < 3:
         raise InputError(
-            "split: --test-folds needs 3 folds: one to test, one to validate, one more"
+            f"split: folds={rule.folds}; at least 3 are needed: to test, to validate and to train"
         )
     if test_folds:
         rule = replace(rule, val=0.0, test=0.0)
@@ -75,13 +73,17 @@ def add_splits(
     splits = {name: split}
     if file is not None and (test_folds or each_fold) and split["fold"].nunique() != rule.folds:
         raise InputError(f"{file}: has {split['fold'].nunique()} folds, asked for {rule.folds}")
+    if test_folds and split["fold"].nunique() < rule.folds:
+        raise InputError(
+            f"split: folds={rule.folds}; there are fewer patients, so take fewer folds"
+        )
     if test_folds:
         how = how.with_values(folds="each fold tests once, the next one validates")
         splits = {f"{name}-{k}": fold_as_test(split, k, rule.folds) for k in range(rule.folds)}
     elif each_fold:
         how = how.with_values(folds="each fold validates once; the test set is one")
         splits = {f"{name}-{k}": fold_split(split, k) for k in range(rule.folds)}
-    write_splits(dataset.folder, splits, how, replaces=replaces)
+    write_splits(dataset.folder, splits, how)
     origin = how.to_json()
     return {k: {"roles": count_roles(dataset, t), "how": origin} for k, t in splits.items()}
 
@@ -106,40 +108,6 @@ def _make_split(
     split, how = official_split(given, dataset.images, linked, rule, strata=strata)
     method = f"test of split '{keep_test_of}', validation drawn by patient"
     return split, how.with_values(method=method)
-
-
-def read_split_rule(dataset: DataSet, name: str) -> dict[str, Any]:
-    """Return the stored fields of `SplitRule` of a split, or of its cross-validation folds.
-
-    The name may be the common one of splits ``NAME-0``, ``NAME-1`` and so on. Without such a split
-    the result is empty.
-    """
-    how = _origin(dataset, name)
-    stated = {} if how is None or how.rule is None else how.rule.to_json()
-    return {k: v for k, v in stated.items() if (k, v) != ("test", 0)}
-
-
-def require_drawn(dataset: DataSet, name: str) -> None:
-    """Refuse a split whose test images were not drawn, and splits of folds.
-
-    The stored rule does not repeat them: another draw would have other test images.
-    """
-    how = _origin(dataset, name)
-    if how is None or (how.folds is None and how.rule is not None and how.rule.test > 0):
-        return
-    raise InputError(
-        f"{dataset.folder}: split '{name}' was not drawn by shares alone "
-        f"({how.folds or how.method}), so --replace cannot repeat it: give its --from, --share, "
-        "--file or --folds again, or --test to draw all roles anew"
-    )
-
-
-def _origin(dataset: DataSet, name: str) -> SplitOrigin | None:
-    for candidate in (name, f"{name}-0"):
-        path = dataset.folder / "splits" / f"{candidate}.json"
-        if path.is_file():
-            return SplitInfo.read(path).how
-    return None
 
 
 def fold_split(split: pd.DataFrame, fold: int) -> pd.DataFrame:
@@ -167,28 +135,19 @@ def _is_fold(split: pd.DataFrame, fold: int) -> pd.Series:
     return (split["fold"] == fold).fillna(False).astype(bool)
 
 
-def write_splits(
-    folder: Path, splits: dict[str, pd.DataFrame], how: SplitOrigin, *, replaces: bool
-) -> None:
+def write_splits(folder: Path, splits: dict[str, pd.DataFrame], how: SplitOrigin) -> None:
     """Write splits into a data set folder, and their digests into its ``dataset.json``.
 
     By the digest, a later change of a split is noticed. The tables have ``image_id``, ``role``
-    (train, val, test, unused) and ``fold``. With `replaces`, splits of these names must exist;
-    without, they must not.
+    (train, val, test, unused) and ``fold``. A name that is taken is refused.
     """
     with folder_lock(folder):
         # This is read again under the lock, since another command may have added a split.
         info = DataSetInfo.read(folder / "dataset.json")
         split_ids = dict(info.ids.split_ids)
         taken = sorted(set(splits) & set(split_ids))
-        if taken and not replaces:
-            raise InputError(
-                f"{folder}: split '{taken[0]}' is there; choose another name, or replace it with "
-                "--replace"
-            )
-        if replaces and len(taken) < len(splits):
-            new = sorted(set(splits) - set(taken))[0]
-            raise InputError(f"{folder}: has no split '{new}' to replace; leave out --replace")
+        if taken:
+            raise InputError(f"{folder}: split '{taken[0]}' is there; choose another name")
         for name, table in splits.items():
             split_ids[name] = write_split(folder, name, table, how)
         ids = info.ids.with_values(split_ids=split_ids)

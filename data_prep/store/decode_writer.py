@@ -31,7 +31,7 @@ from cxr_compare.data_prep.contracts.schemas import SCHEMAS, Column
 from cxr_compare.data_prep.contracts.tables import column_dtype, read_table, write_table
 from cxr_compare.data_prep.contracts.text import from_arrow
 from cxr_compare.data_prep.store.decode import DecodedRow
-from cxr_compare.data_prep.store.pixel_store import PixelStore, index_file, pixels_file
+from cxr_compare.data_prep.store.pixel_store import index_file, pixels_file
 
 JOURNAL = "decoded.jsonl"
 """File in the folder of a data set with a line for each image that was decoded; see above."""
@@ -184,42 +184,6 @@ class DecodeWriter:
 
     def _next_row(self, size: int) -> int:
         return max((row for row, _ in self.rows[size].values()), default=-1) + 1
-
-
-class DecodedImages:
-    """The images that a `DecodeWriter` has stored and finished, as they were added to it."""
-
-    def __init__(self, folder: Path, sizes: Sequence[int]) -> None:
-        self._folder = folder
-        self._lines: dict[str, bytes] = {}  # as they are, which takes little memory
-        journal = folder / JOURNAL
-        for line in journal.read_bytes().splitlines(keepends=True) if journal.is_file() else ():
-            content = _content(line)
-            if content is None:
-                raise self._damage(f"{JOURNAL} is damaged")
-            if "pixel_sha256" in content:
-                self._lines[content["image_id"]] = line
-        used = sizes if self._lines else ()
-        self._stores = {size: PixelStore.open(pixels_file(folder, size)) for size in used}
-
-    def get(self, image_id: str) -> DecodedRow | None:
-        """Return facts and squares of an image; None if it was not decoded.
-
-        A square that is not as it was written is an `InputError`.
-        """
-        stores = self._stores.values()
-        if image_id not in self._lines or any(image_id not in store.ids for store in stores):
-            return None
-        line = json.loads(self._lines[image_id])
-        facts = {name: line[name] for name in _FACTS if name in line and name != "image_id"}
-        squares = {size: store.image(image_id) for size, store in self._stores.items()}
-        for size, square in squares.items():
-            if zlib.crc32(square.data) != line.get(f"crc32_{size}"):
-                raise self._damage(f"the pixels of image '{image_id}' are not as they were written")
-        return DecodedRow(image_id, facts=facts, squares=squares)
-
-    def _damage(self, fault: str) -> InputError:
-        return InputError(f"{self._folder}: {fault}; remove this folder and make the shard again")
 
 
 class _Array:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ REPORT_MARKER = "answer.json"
 
 MARKERS = tuple(kind.marker for kind in FOLDER_KINDS)
 """Files that mark a folder of some kind complete."""
-SHARDS: tuple[KindName, ...] = ("shard of a data set", "shard of predictions")
-"""Kinds of folders that are no results of their own: ``--join`` makes one of all."""
 _LIST_PERMISSION = os.R_OK | os.X_OK
 _MAX_CHILDREN = 200  # folders inside a folder that are looked into
 _PLURAL = ("predictions",)  # kinds whose names are plural
@@ -85,7 +82,7 @@ def _explanation(folder: Path, required: FolderKind) -> str:
     article = "an" if required.name == "export" else "a"
     advice = f"give {article} {required.name} folder that {required.command_line} made"
     if required.name == "predictions":
-        advice = "give a run, or a folder that cxr predict or cxr import made"
+        advice = "give a folder that cxr predict made of a data set"
     if not folder.exists():
         return f"no such folder; {advice}"
     if not folder.is_dir():
@@ -95,60 +92,12 @@ def _explanation(folder: Path, required: FolderKind) -> str:
     if unfinished is not None:
         again = f"run the same {unfinished.command_line} again to complete it"
         return f"holds an unfinished {unfinished.name}; {again}, or {advice}"
-    if actual is not None and actual.name in SHARDS:
-        advice = f"join all shards first: {join_command(folder, read_marker(folder))}"
-    elif required.name == "data set" and (actual is None or actual.name == "phantom"):
+    if required.name == "data set" and (actual is None or actual.name == "phantom"):
         advice = f"make one of it: cxr prepare {shlex.quote(str(folder))} OUT, and give OUT"
     if actual is None:
         return f"is not {required.with_article} folder (no {required.marker}); {advice}"
     verb = "holds" if actual.name in _PLURAL else "is"
     return f"{verb} {actual.with_article}, not {required.with_article}; {advice}"
-
-
-def find_data_set(folder: Path) -> Path | None:
-    """Find the folder of the data set that a run, export, predictions or a report were made from.
-
-    The answer is None if it lies neither beside `folder` nor up to two levels above.
-    """
-    kind = folder_kind(folder)
-    if kind is None or kind.name not in (
-        "run",
-        "export",
-        "predictions",
-        "report",
-    ):
-        return None
-    record: Any = read_marker(folder)
-    if kind.name == "export":
-        record = record.get("run") or {}
-    elif kind.name == "report":
-        record = record.get("provenance") or {}
-    content_id = (record.get("data_set") or {}).get("content_id")
-    if content_id is None:
-        return None
-    absolute = folder.absolute()
-    for parent in absolute.parents[:3]:  # predictions of a report lie deeper than its data set
-        for path in find_folders(parent).get("data set", []):
-            if _read_json(path / "dataset.json").get("ids", {}).get("content_id") != content_id:
-                continue
-            if parent == absolute.parent and folder.name not in ("", ".."):
-                return folder.parent / path.name
-            return _relative_to_here(path)
-    return None
-
-
-def _relative_to_here(path: Path) -> Path:
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def read_marker(folder: Path) -> dict[str, Any]:
-    """Return the content of the JSON file that marks a folder as complete, such as ``run.json``.
-
-    The content is not checked; it is empty if the folder is not complete or does not exist.
-    """
-    kind = folder_kind(folder)
-    return {} if kind is None else _read_json(folder / kind.marker)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -158,11 +107,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def join_command(folder: Path, record: Mapping[str, Any]) -> str:
-    """Return the command that joins the shards, of which a folder, with its record, holds one."""
-    count = record.get("count")
-    name = folder.name.removesuffix(f"-{record.get('number')}-of-{count}")
-    others = f"{shlex.quote(str(folder.with_name(name)))}-*-of-{count}"
-    return f"{record.get('command')} --join {others}"

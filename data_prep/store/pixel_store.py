@@ -47,16 +47,6 @@ class PixelSource(Protocol):
         """Return the position of the original image in its resized square."""
 
 
-def require_images(source: PixelSource, image_ids: pd.Index) -> None:
-    """Refuse a source of resized images that lacks one of the images that are needed."""
-    absent = image_ids.difference(source.ids)
-    if len(absent):
-        raise InputError(
-            f"pixel store: has no image {absent[0]!r} ({len(absent)} of {len(image_ids)} are "
-            "missing); prepare the data set again at this size"
-        )
-
-
 def pixels_file(dataset_folder: Path, size: int) -> Path:
     """Return the file of all images of a data set as squares of one side, px (its pixel store).
 

@@ -7,8 +7,8 @@ written last and marks the folder as complete.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +19,10 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
+from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files, require_same_settings
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.prediction_info import PredictionsInfo, UnfinishedPredictions
-from cxr_compare.data_prep.work.shards import Shard, ShardedWork
 
 PREDICTION_SCHEMAS = {
     "predicted_images": "predicted_images",
@@ -53,24 +52,6 @@ class Part:
     images: pd.DataFrame
     tables: Mapping[str, pd.DataFrame]
 
-    def with_findings(self, names: Mapping[str, str] | None) -> Part:
-        """Return a copy with the predictions of some findings only, under new names.
-
-        `names` has the new name by the present one; other findings are dropped. None keeps all.
-        """
-        if names is None:
-            return self
-        tables = {}
-        for name, table in self.tables.items():
-            rows = table[table["finding"].isin(list(names))]
-            tables[name] = rows.assign(finding=rows["finding"].map(dict(names)))
-        return Part(self.images, tables)
-
-    def without(self, table: str) -> Part:
-        """Return a copy without one of its tables: ``scores``, ``boxes`` or ``maps``."""
-        tables = {name: rows for name, rows in self.tables.items() if name != table}
-        return Part(self.images, tables)
-
 
 def concat_parts(parts: Sequence[Part]) -> Part:
     """Join the predictions of one system for several groups of images, in their order.
@@ -82,19 +63,6 @@ def concat_parts(parts: Sequence[Part]) -> Part:
         for name in parts[0].tables
     }
     return Part(pd.concat([part.images for part in parts], ignore_index=True), tables)
-
-
-def split_part(part: Part, size: int) -> Iterator[Part]:
-    """Yield the predictions of each `size` images of a part, in order."""
-    ids = pd.Index(part.images["image_id"])
-    batches = {name: ids.get_indexer(t["image_id"]) // size for name, t in part.tables.items()}
-    for number in range(-(-len(ids) // size)):
-        tables = {
-            name: table[batches[name] == number].reset_index(drop=True)
-            for name, table in part.tables.items()
-        }
-        images = part.images.iloc[number * size : (number + 1) * size].reset_index(drop=True)
-        yield Part(images, tables)
 
 
 def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) -> pd.DataFrame:
@@ -122,20 +90,12 @@ class PredictionWriter:
     attribute `done` holds the ids of the images that are finished.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        info: PredictionsInfo,
-        share: tuple[ShardedWork, Shard] | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, info: PredictionsInfo) -> None:
         """Prepare a writer; entering the context opens the folder, which is new or unfinished.
 
-        `info` becomes ``predictions.json``, which is written last. If the folder is that of a
-        shard, `share` has its work and shard: the record of the shard then marks the folder as
-        complete, and no ``predictions.json`` is written.
+        `info` becomes ``predictions.json``, which is written last.
         """
         self.folder = Path(folder)
-        self._share = share
         self.info = info
         self.files: dict[str, str] = {}  # SHA-256 of each table that this process has written
         self.done: set[str] = set()  # ids of the images that have been written
@@ -171,11 +131,6 @@ class PredictionWriter:
             require_same_settings(self.folder, stored, identity, advice)
         else:
             UnfinishedPredictions(identity=identity).write(unfinished)
-        if self._share is not None:
-            work, shard = self._share
-            work.begin(self.folder, shard)
-        elif any(self.folder.glob("*_shard.json")):
-            raise InputError(f"{self.folder}: holds a shard of predictions; choose another folder")
         for name in PREDICTION_SCHEMAS:
             make_folder(self.folder / f"{name}.parquet")
         images_folder = self.folder / "predicted_images.parquet"
@@ -206,10 +161,6 @@ class PredictionWriter:
         with self._lock:
             if kind is None:
                 self._add_earlier_parts()
-            if kind is None and self._share is not None:
-                work, shard = self._share
-                work.end(self.folder, shard, self.files)
-            elif kind is None:
                 self.info.with_values(files=self.files).write(self.folder / _RECORD)
                 (self.folder / _UNFINISHED_RECORD).unlink(missing_ok=True)
 
@@ -222,20 +173,6 @@ class PredictionWriter:
                     self.files[part] = file_digest(path, "sha256")
 
 
-def read_parts(folder: Path, files: Mapping[str, str]) -> Iterator[Part]:
-    """Read the parts of a predictions folder, one after another, as they were added.
-
-    `files` has the SHA-256 digests of the parts of its tables, as its record states them.
-    """
-    for number in sorted(_part_numbers(folder / "predicted_images.parquet")):
-        tables = {}
-        for name, schema in PREDICTION_SCHEMAS.items():
-            path = folder / f"{name}.parquet" / f"part-{number:05d}.parquet"
-            if path.is_file():
-                tables[name] = read_table(path, schema, files=files)
-        yield Part(tables.pop("predicted_images"), tables)
-
-
 def _part_numbers(folder: Path) -> list[int]:
     numbers = []
     for path in folder.glob("part-*.parquet"):
@@ -243,28 +180,6 @@ def _part_numbers(folder: Path) -> list[int]:
         if match:
             numbers.append(int(match[1]))
     return numbers
-
-
-def remove_prediction_leftovers(folder: Path) -> None:
-    """Remove temporary files from a folder of complete predictions.
-
-    A process leaves them if it is killed just after its predictions were made. Call the function
-    for a folder that is used without a `PredictionWriter`. Nothing happens while another process
-    writes there, or if the predictions are not complete.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as name:
-        ...     for file in ("predictions.json", "unfinished.json", ".lock"):
-        ...         _ = Path(name, file).write_text("")
-        ...     remove_prediction_leftovers(Path(name))
-        ...     [path.name for path in Path(name).iterdir()]
-        ['predictions.json']
-    """
-    left = (folder / LOCK_NAME, folder / _UNFINISHED_RECORD)
-    if (folder / _RECORD).is_file() and any(path.is_file() for path in left):
-        with suppress(InputError, OSError), folder_lock(folder):
-            (folder / _UNFINISHED_RECORD).unlink(missing_ok=True)
 
 
 def is_predictions_folder(folder: Path) -> bool:

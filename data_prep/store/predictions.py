@@ -55,7 +55,7 @@ class Predictions(OpenedFromFolder):
 
     @classmethod
     def open(cls, folder: str | Path) -> Predictions:
-        """Open a folder of predictions that ``cxr predict`` or ``cxr import`` made.
+        """Open a folder of predictions that ``cxr predict`` made.
 
         Args:
             folder: Path of the folder.
@@ -192,7 +192,7 @@ class Predictions(OpenedFromFolder):
         return pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
 
     def decision_file(self, target: str) -> Path:
-        """Return the path of the thresholds and rules that ``cxr tune`` chose for a target.
+        """Return the path of the thresholds and rules that were chosen for a target.
 
         The file need not exist.
 

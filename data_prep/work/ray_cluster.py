@@ -97,7 +97,7 @@ class RayCluster:
                 raise CrashError from error
             except errors.LocalRayletDiedError:  # no task's fault: nothing can be sent
                 raise InputError(
-                    "CXR_ENGINE=ray: the Ray on this machine has ended; start it again, then run "
+                    "engine: ray: the Ray on this machine has ended; start it again, then run "
                     "the same command again to go on"
                 ) from None
 
@@ -128,7 +128,7 @@ def open_cluster(address: str | None = None, workers: int | None = None) -> Iter
     machine, joins a cluster, which stays running; None starts one. None for `workers` uses all
     processors.
     """
-    require_packages("CXR_ENGINE=ray", "cluster", ("ray",))
+    require_packages("engine: ray", "cluster", ("ray",))
     # Ray reads these when it is imported: nothing is reported to its maker, and what it says of a
     # dead worker is not printed to stdout. A cluster of our own listens on the loopback device
     # alone, and takes work only from those who have this token.
@@ -181,15 +181,15 @@ def _connect(ray: ModuleType, address: str | None, workers: int | None, scratch:
     except Exception as error:  # noqa: BLE001 - Ray raises bare ones where the machine is too busy
         reason = first_line(error)
         if address is None:
-            message = f"CXR_ENGINE=ray: Ray did not start ({reason}); try again, or unset it"
+            message = f"engine: ray: Ray did not start ({reason}); try again, or leave engine out"
         else:
             message = (
-                f"CXR_ADDRESS={address}: cannot join a Ray cluster there ({reason}); start it with "
-                "ray start, or unset CXR_ADDRESS for one on this machine"
+                f"RAY_ADDRESS={address}: cannot join a Ray cluster there ({reason}); start it with "
+                "ray start, or unset RAY_ADDRESS for one on this machine"
             )
         raise InputError(message) from None
     if not ray.cluster_resources().get("CPU"):
-        raise InputError(f"CXR_ADDRESS={address}: the cluster has no processors")
+        raise InputError(f"RAY_ADDRESS={address}: the cluster has no processors")
 
 
 def _start(ray: ModuleType, scratch: str, options: dict[str, Any]) -> None:
@@ -231,7 +231,7 @@ def _require_head(ray: ModuleType) -> None:
         _require_listener(address)
     except OSError:
         raise InputError(
-            f"CXR_ENGINE=ray: the head of the cluster at {address} does not answer any more; run "
+            f"engine: ray: the head of the cluster at {address} does not answer any more; run "
             "the same command again to go on, once it does"
         ) from None
 
@@ -241,7 +241,7 @@ def _cause(error: Any) -> Exception:
     text = str(error)
     if "failed to import" in text or "No module named" in text:
         return InputError(
-            "CXR_ENGINE=ray: a machine of the cluster cannot import cxr-compare "
+            "engine: ray: a machine of the cluster cannot import cxr-compare "
             f"({text.strip().splitlines()[-1]}); install the same version on all of them"
         )
     cause: Exception = getattr(error, "cause", None) or error
@@ -280,7 +280,7 @@ def prepare_machine(machine: Machine) -> None:
     # threads share are rounded in another order.
     os.environ["OMP_NUM_THREADS"] = "1"
     cv2.setNumThreads(1)
-    here = f"CXR_ENGINE=ray: the machine {platform.node()}"
+    here = f"engine: ray: the machine {platform.node()}"
     installed = software_versions()
     for name, version in machine.software:
         if installed.get(name) != version:

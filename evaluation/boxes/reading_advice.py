@@ -126,7 +126,6 @@ IMPORT = ReadingAdvice(
     empty_images="name those that were in a file, with --images FILE",
     images_run="name them in a file, with --images FILE",
     split="--split",
-    scale="Say --scale FACTOR, or --scale 1 if they are not",
 )
 """Advice for `cxr import`."""
 
@@ -138,13 +137,12 @@ def advice_for_result_file(system: str, *, names_columns: bool = True) -> Readin
 
     Example:
         >>> advice_for_result_file("Net A").column_option
-        "--columns 'Net A.{role}=COLUMN'"
+        "columns 'Net A.{role}=COLUMN'"
     """
     word = shlex.quote(f"{system}.ROLE=COLUMN").replace("ROLE=COLUMN", "{role}=COLUMN")
     return ReadingAdvice(
-        column_option=f"--columns {word}" if names_columns else "",
+        column_option=f"columns {word}" if names_columns else "",
         unknown_rows="remove their rows from the file",
-        finding="choose one with --target, or add a column 'finding' with the finding of each row",
-        annotations="give the annotation file that they come from as --truth",
-        scale=f"Say --scale {shlex.quote(f'{system}=FACTOR')}, with 1 if they are not",
+        finding="choose one with target, or add a column 'finding' with the finding of each row",
+        annotations="give the annotation file that they come from as truth",
     )

@@ -5,7 +5,7 @@ Tables, tests, documents and the schema are made from these records.
 To add a metric at a threshold, add its record with a ``formula`` below and a test of its values. A
 figure of ranked boxes also needs an entry in `RANKED` of ``evaluation/boxes/box_figures.py``, and
 any other metric a line in `FiguresOfWeights` of ``evaluation/replicates.py``. Tables, intervals,
-``cxr tune --boxes-by`` and documents follow from that. Then ``python tools/documents.py`` writes
+the choice of boxes and documents follow from that. Then ``python tools/documents.py`` writes
 ``docs/metrics.md`` and the schema again.
 
 This module imports no large package, so that the command line can read directions without numpy.

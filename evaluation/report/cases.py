@@ -36,7 +36,7 @@ from cxr_compare.evaluation.sources.read_predictions import (
     stored_decision,
 )
 from cxr_compare.evaluation.sources.stored_predictions import read_decision
-from cxr_compare.evaluation.thresholds import POLICIES
+from cxr_compare.evaluation.thresholds import POLICIES, check_policy
 
 
 @dataclass(frozen=True)
@@ -219,28 +219,32 @@ def read_cases_of_images(
 ) -> CaseSource:
     """Prepare chosen images for drawing, from stored predictions, with the decisions by one rule.
 
-    A system whose threshold was not chosen on validation images has no decision; its boxes with a
-    score of at least 0.5 are drawn in its colour. The policy None takes the declared threshold of a
-    system, or else that of ``max_f1``. An InputError is raised if a system ran on none of the
-    images, has no threshold by this rule, or its stored thresholds were chosen on other images,
-    labels or predictions.
+    The threshold is chosen on the validation images, unless it was before. A system that ran on
+    none of them has no decision; its boxes with a score of at least 0.5 are drawn in its colour.
+    The policy None takes the declared threshold of a system, or else that of ``max_f1``. An
+    InputError is raised if a system ran on none of the images, has no threshold by this rule, or
+    its stored thresholds were chosen on other images, labels or predictions.
     """
     requested = pd.Index(image_ids, name="image_id")
+    validation = test_set.truth.labels_of("val").dropna().index
+    used = policy or POLICIES[0]
+    check_policy(used)
     outputs = []
     for name, system in systems.items():
         ids = requested[requested.isin(system.images_run)]
         if not len(ids):
             raise InputError(f"{system.folder}: {name} ran on none of the images asked for")
         decision = None
-        used = policy or POLICIES[0]
-        if stored_decision(system, test_set.target.name) is not None:
-            decision = read_decision(name, system, test_set, ())
-            used = decision.policy(policy, system.folder)
+        deciding = used
+        is_chosen = stored_decision(system, test_set.target.name) is not None
+        if is_chosen or validation.isin(system.images_run).any():
+            decision = read_decision(name, system, test_set, (used,))
+            deciding = decision.policy(policy, system.folder)
         evidence = read_output(system, test_set.target, ids)
         levels = None
         if not evidence.reduces_boxes:
             levels = map_levels(read_system(system, test_set.target), decision)
-        outputs.append(decide(name, evidence, decision, used, levels=levels))
+        outputs.append(decide(name, evidence, decision, deciding, levels=levels))
     for output in outputs:
         _locate(output, test_set)
     pixels = pixels_of_data_set(test_set.dataset, test_set.target.any_of)

@@ -245,7 +245,7 @@ def _require_disjoint(folders: list[Path], patients: list[set[str]]) -> None:
                 raise InputError(
                     f"{folder}: tests {counted(len(shared), 'patient')} whom {folders[other]} "
                     "tests, too; folds share no patient: take the splits of one cxr split "
-                    "--test-folds"
+                    "--folds"
                 )
 
 

@@ -7,7 +7,6 @@ model and logs nothing.
 from __future__ import annotations
 
 import html
-import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -228,11 +227,6 @@ class Result(OpenedFromFolder):
     def page(self) -> Path | None:
         """Path of ``report.html``; None if the report was not written to a folder."""
         return None if self.folder is None else self.folder / files.PAGE
-
-    @property
-    def next_steps(self) -> list[str]:
-        """Usual next steps of a user in words, such as to open the page; empty without a folder."""
-        return [] if self.page is None else [f"open {shlex.quote(str(self.page))} in a browser"]
 
     def __repr__(self) -> str:
         images = self.decisions["image_id"].nunique()

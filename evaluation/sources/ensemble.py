@@ -322,11 +322,9 @@ def _check_same_findings(members: Sequence[Predictions]) -> None:
         findings = _findings_of(member)
         if findings == first:
             continue
-        shared = sorted(findings & first)
-        advice = f"; 'cxr predict --finding {shared[0]}' leaves out the others" if shared else ""
         raise InputError(
             f"{member.folder}: predicts {', '.join(sorted(findings))}, {members[0].folder} "
-            f"{', '.join(sorted(first))}; join systems of the same findings{advice}"
+            f"{', '.join(sorted(first))}; join systems of the same findings"
         )
 
 

@@ -191,11 +191,9 @@ def predictions_from_values(
 
 def _advice_for_values(name: str, *, names_columns: bool) -> ReadingAdvice:
     """Return the advice for values in memory, which can be changed without most options."""
-    scale = f'Say scale={{"{name}": FACTOR}}, with 1 if they are not'
     return ReadingAdvice(
         column_option=f'columns=["{name}.{{role}}=COLUMN"]' if names_columns else "",
         frame=name,
-        scale=scale,
     )
 
 

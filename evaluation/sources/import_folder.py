@@ -9,7 +9,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
-from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
+from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.import_options import ImportOptions
@@ -66,22 +66,3 @@ def data_set_record(dataset: DataSet, split: str) -> MadeOn:
         split=split,
         split_id=ids.split_ids.get(split),
     )
-
-
-def import_file(
-    source: str | Path | pd.DataFrame,
-    data: str | Path | DataSet,
-    out: str | Path,
-    options: ImportOptions,
-) -> Predictions:
-    """Read predictions of other software, or of a human reader, and write them to a folder.
-
-    The predictions are read back from the new folder. Sources are those of `read_predictions`. An
-    InputError is raised if the source cannot be read, or the folder already holds something else.
-    """
-    predictions = read_predictions(source, data, options)
-    with PredictionWriter(Path(out), predictions.info) as writer:
-        if not writer.done:  # else a killed import wrote all but the record
-            tables = {predictions.kind: predictions.tables[predictions.kind]}
-            writer.add(predictions.images, **tables)
-    return Predictions.open(Path(out))

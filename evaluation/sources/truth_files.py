@@ -129,7 +129,7 @@ def _other_truth(path: Path) -> str:
     name = "an XML file" if path.suffix.lower() == ".xml" else f"of the format {kind}"
     return (
         f"no {reads}, but {name}; make a data set of it with cxr prepare {folder} OUT, give it "
-        "with --data OUT, and read the results with cxr import"
+        "with --data OUT"
     )
 
 

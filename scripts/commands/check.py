@@ -1,112 +1,128 @@
-"""`cxr check`: find faults of a data set, or of a split of others, that make results wrong."""
+"""`cxr check`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Annotated
 
+import pandas as pd
+from cyclopts import Parameter
+
+from cxr_compare.data_prep.audit.audit import Audit
+from cxr_compare.data_prep.audit.shared_patients import SplitCheck
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.locks import folder_lock
-from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
-from cxr_compare.scripts.next_steps import trainings
 from cxr_compare.scripts.options import open_workers
-from cxr_compare.scripts.parameters import AnyPath, as_path
-from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.split_lists import CheckedData, check_split_file
-
-if TYPE_CHECKING:
-    from cxr_compare.data_prep.audit.audit import Audit
-    from cxr_compare.data_prep.audit.shared_patients import SplitCheck
 
 
-@command
 def check(
-    data: CheckedData,
+    data: Annotated[Path, Parameter(help="Data set, or a table or list of a published split.")],
     *,
     split: str | None = None,
-    strict: bool = False,
-    no_pixels: bool = False,
-    burned_in_text: bool = False,
-    train: Sequence[AnyPath] = (),
-    mapping: AnyPath | None = None,
+    train: list[Path] | None = None,
+    mapping: Path | None = None,
 ) -> Audit | SplitCheck:
-    """Audit a data set, or check how a published split shares patients.
+    """Search a data set, or a split that somebody published, for leaks and faults.
 
-    The command writes four files into the data set folder: audit.html (the page to read),
-    audit_cases.csv (every case), audit.json (for programs) and exclude.csv (images to leave out,
-    for cxr prepare --exclude). An exclude.csv that is already there is not changed. Exit
-    status 1 means that the audit found an error.
-
-    If DATA is a file with a split that somebody published, the command prints how many of its test
-    images show a patient who is also in training (docs/splits.md). It writes nothing. Exit status 1
-    means that there is such an image.
+    Of a data set it writes audit.html (the page to read), audit_cases.csv, audit.json and
+    exclude.csv (images to leave out, for `cxr prepare --exclude`) into the folder; exit status 1
+    says that there is an error. Of a published split, a table with a column of images or patients
+    and one of roles (train, val, test), it counts the test images whose patient is in training,
+    too; exit status 1 says that there are some.
 
     Args:
-        data: Data set that cxr prepare made. Or a split that somebody published: a table with a
-            column of images or patients and a column of roles (train, val, test); or, with --train,
-            the list of its test images.
-        split: Report only on this split (which images are for training, validation and test) and on
-            the images themselves. The files always cover all splits.
-        strict: Exit with status 1 on warnings, too. Without it only errors do so.
-        no_pixels: Read the tables only. This is faster, and the page shows no images.
-        burned_in_text: Also search the pixels of all images for lines of text, which can name the
-            patient. Every image file is decoded again.
-        train: List of the training images of a published split, one image on each line. Give the
-            option several times if there are several lists.
-        mapping: File that names the patient of each image of a published split: rsna_to_nih.csv, a
-            CSV with image_id and patient_id, or a prepared data set. The word rsna takes the RSNA
-            mapping beside the split or in this folder.
-
-    Returns:
-        The problems that the audit found, the most serious first; or the counts of shared patients.
-
-    Raises:
-        InputError: The split does not exist, the Ray cluster cannot start, or a list or mapping
-            cannot be read.
-
-    Example:
-        cxr check data/rsna
-
-        cxr check test.txt --train train.txt --mapping rsna
+        split: Split of the data set that is reported; all without it.
+        train: List of training images, where DATA is a list of test images; may be repeated.
+        mapping: Patient of each image of a published split: a table image_id,patient_id, a data
+            set, or rsna for images of the RSNA challenge.
     """
-    data = as_path(data)
+    data = Path(data)
+    if not data.exists():
+        raise InputError(f"{data}: no such file or folder; give a data set or a published split")
     if data.is_file():
-        given = {
-            "--split": split is not None,
-            "--strict": strict,
-            "--no-pixels": no_pixels,
-            "--burned-in-text": burned_in_text,
-        }
-        return check_split_file(
-            data,
-            [as_path(path) for path in train],
-            mapping,
-            other_options=[option for option, is_given in given.items() if is_given],
-        )
+        if split is not None:
+            raise InputError(f"split: is for a data set, and {data} is a published split")
+        given = [train] if isinstance(train, str | Path) else train or ()
+        return _check_split(data, [Path(each) for each in given], mapping)
     if train or mapping is not None:
-        option = "--train" if train else "--mapping"
-        raise InputError(f"{option}: is for a split of others; {data} is a data set, leave it out")
-    if no_pixels and burned_in_text:
-        raise InputError("--burned-in-text: searches the pixels; leave out --no-pixels")
+        argument = "train" if train else "mapping"
+        raise InputError(f"{argument}: is for a published split, and {data} is a folder")
+    from dataclasses import replace
+
     from cxr_compare.data_prep.audit import audit, page
-    from cxr_compare.data_prep.audit.images import find_burned_in_text
+    from cxr_compare.data_prep.contracts.locks import folder_lock
+    from cxr_compare.data_prep.dataset import DataSet
+    from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
 
     dataset = DataSet.open(data)
     if split is not None:
         dataset.split(split)  # refuses a name that it does not have, before anything is measured
     with open_workers() as workers:
-        found = audit.audit(
-            dataset,
-            pixels=not no_pixels,
-            text=find_burned_in_text(dataset, workers) if burned_in_text else None,
-            measure_shortcuts=measure_shortcuts,
-            workers=workers,
-        )
+        found = audit.audit(dataset, measure_shortcuts=measure_shortcuts, workers=workers)
     with folder_lock(data):
-        page.write_audit(dataset, found, data, pixels=not no_pixels)
-    if split is not None:
-        found = found.for_split(split)
-    steps = trainings(dataset, split or "default") if found.passed else []
-    return replace(found, folder=data, strict=strict, next_steps=tuple(steps))
+        page.write_audit(dataset, found, data, pixels=True)
+    return replace(found if split is None else found.for_split(split), folder=data)
+
+
+def _check_split(path: Path, training: list[Path], mapping: Path | None) -> SplitCheck:
+    from cxr_compare.data_prep.audit.shared_patients import (
+        SplitCheck,
+        require_roles,
+        shared_names,
+        shared_patients,
+    )
+    from cxr_compare.data_prep.sources.image_lists import read_image_list, read_role_table
+
+    key = "image_id"
+    if training:
+        trained = pd.concat([read_image_list(each) for each in training], ignore_index=True)
+        ids = {"train": trained, "test": read_image_list(path)}
+    else:
+        table = read_role_table(path)
+        key = str(table.columns[0])
+        ids = {str(role): rows[key] for role, rows in table.groupby("role")}
+    require_roles(str(path), ids)
+    roles = [role for role in ("test", "val") if role in ids]
+    if key == "patient_id" and mapping is None:
+        named = [shared_names(role, ids[role], ids["train"]) for role in roles]
+        return SplitCheck(path.name, "", tuple(named))
+    known, source = _patients(path, pd.concat(list(ids.values())), mapping)
+    patients = known.set_index("image_id")["patient_id"]
+    is_doubtful = known["patient_id_source"] == "mapped_unverified"
+    doubtful = frozenset(known.loc[is_doubtful, "image_id"])
+    found = [shared_patients(role, ids[role], ids["train"], patients, doubtful) for role in roles]
+    unknown = "" if found[0].training_known else "train"
+    if not any(role.known for role in found):
+        unknown = unknown or roles[0]
+    if unknown:
+        raise InputError(
+            f"{path}: {source} names the patient of none of its {len(ids[unknown]):,} {unknown} "
+            f"images (such as {ids[unknown].iloc[0]!r}); give a mapping that does"
+        )
+    return SplitCheck(path.name, source, tuple(found))
+
+
+def _patients(path: Path, ids: pd.Series, mapping: Path | None) -> tuple[pd.DataFrame, str]:
+    from cxr_compare.data_prep.sources import patient_lookup
+
+    of_names = patient_lookup.nih_patients(ids)
+    if mapping is None:
+        if of_names.empty:
+            raise InputError(
+                f"{path}: lists images, whose patients are not known; give a mapping (rsna, or a "
+                "table image_id,patient_id)"
+            )
+        return of_names, "the names of NIH's images"
+    mapping = Path(mapping)
+    if (mapping / "dataset.json").is_file():
+        from cxr_compare.data_prep.dataset import DataSet
+
+        images = DataSet.open(mapping).images
+        return images[images["patient_id_source"] != "assumed_image"], mapping.name
+    if str(mapping) == patient_lookup.RSNA and not mapping.exists():
+        mapping = patient_lookup.find_rsna_mapping([path.parent, Path()])
+    elif mapping.is_dir():
+        mapping = patient_lookup.find_rsna_mapping([mapping])
+    table = patient_lookup.read_patients(mapping)
+    if table["patient_id"].str.startswith("nih:").any():
+        table = pd.concat([table, of_names]).drop_duplicates("image_id")
+    return table, mapping.name

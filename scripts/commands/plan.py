@@ -1,69 +1,85 @@
-"""`cxr plan`: how many test patients a study needs."""
+"""`cxr plan`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.scripts.options import read_numbers
-from cxr_compare.scripts.outcome import Outcome
-from cxr_compare.scripts.parameters import Argument
-from cxr_compare.scripts.runner import command
+from cxr_compare.scripts.console import Shown
 
 
-@command
+def _as_given(_: Any, tokens: Any) -> str:
+    return str(tokens[0].value)
+
+
+_Aurocs = Annotated[Any, Parameter(converter=_as_given)]
+
+
 def plan(
     *,
-    auroc: Annotated[tuple[float, ...], Argument(read=read_numbers, metavar="A[,B]")],
+    auroc: _Aurocs,
     prevalence: float,
     difference: float | None = None,
     half_width: float | None = None,
-    power: Annotated[float, Argument(minimum=0.05, maximum=0.999)] = 0.8,
+    power: float = 0.8,
     correlation: float = 0.5,
-    images: Annotated[int, Argument(minimum=1)] = 1,
+    images: int = 1,
     within: float = 0.5,
-) -> Outcome:
-    """Compute how many test patients a study needs.
+) -> Shown:
+    """Say how many test patients a comparison needs.
 
     Args:
-        auroc: Assumed AUROC of one system, or of the two to compare.
-        prevalence: Assumed share of test patients with the disease.
-        difference: Smallest difference that would matter; by default that of --auroc A,B.
+        auroc: Assumed AUROC of one system, or of the two to compare, as 0.85,0.80.
+        prevalence: Assumed share of the test patients with the disease.
+        difference: Smallest difference that would matter; without it that of the two AUROCs.
         half_width: Half-width of a 95 % interval that the study shall have.
         power: Probability that the difference is shown.
         correlation: Assumed correlation of the two systems' scores within a class.
         images: Assumed number of images of each patient.
         within: Assumed correlation of one system's scores of two images of a patient.
-
-    Returns:
-        The number of patients for each requirement.
-
-    Example:
-        cxr plan --auroc 0.85,0.80 --prevalence 0.3
     """
     from cxr_compare.studies.sample_size import Assumptions, fewest
 
-    for option, value in (("--difference", difference), ("--half-width", half_width)):
+    for argument, value in (("difference", difference), ("half-width", half_width)):
         if value is not None and not 0 < value < 0.5:
-            raise InputError(f"plan {option} {value:g}: is not between 0 and 0.5")
-    assumed = Assumptions(auroc, prevalence, correlation, images, within)
-    two = len(auroc) == 2
+            raise InputError(f"{argument}: {value:g} is not between 0 and 0.5")
+    if not 0.05 <= power <= 0.999:
+        raise InputError(f"power: {power:g} is not from 0.05 to 0.999")
+    if images < 1:
+        raise InputError(f"images: {images} is not 1 or more")
+    aurocs = _numbers(auroc)
+    assumed = Assumptions(aurocs, prevalence, correlation, images, within)
+    two = len(aurocs) == 2
     if two and difference is None:
-        difference = abs(auroc[0] - auroc[1])
+        difference = abs(aurocs[0] - aurocs[1])
     elif difference is not None and not two:
-        raise InputError("plan --difference: is for two systems; give --half-width for one")
+        raise InputError("difference: is for two systems; give half-width for one")
     if not difference and not half_width:
-        raise InputError("plan: give two different AUROCs or --difference; for one, --half-width")
-    rows = []
+        raise InputError(
+            "plan: give two different values of auroc, or difference; for one system half-width"
+        )
+    found = []
     if difference:
         shown = difference
         study = fewest(assumed, lambda planned: planned.power(shown) >= power)
-        rows.append((f"show a difference of {difference:g} in {100 * power:g} % of studies", study))
+        found.append((f"show a difference of {shown:g} in {100 * power:g} % of studies", study))
     if half_width:
         wanted = half_width
         study = fewest(assumed, lambda planned: planned.half_width(of_difference=two) <= wanted)
         interval = "95 % interval of the difference" if two else "95 % interval"
-        rows.append((f"give a {interval} with a half-width of {half_width:g}", study))
-    lines = [f"{s.patients:,} test patients, {s.positives:,} positive, {aim}" for aim, s in rows]
-    found = [{"aim": aim, "patients": s.patients, "positives": s.positives} for aim, s in rows]
-    return Outcome("\n".join(lines), found)
+        found.append((f"give a {interval} with a half-width of {wanted:g}", study))
+    lines = [f"{s.patients:,} test patients, {s.positives:,} positive, {aim}" for aim, s in found]
+    rows = [{"aim": aim, "patients": s.patients, "positives": s.positives} for aim, s in found]
+    return Shown("\n".join(lines), rows)
+
+
+def _numbers(auroc: str | float | Iterable[float]) -> tuple[float, ...]:
+    """Return numbers that are given alone, in a row, or as a text with commas."""
+    parts = auroc.split(",") if isinstance(auroc, str) else auroc
+    try:
+        return tuple(map(float, parts if isinstance(parts, Iterable) else [parts]))
+    except ValueError:
+        raise InputError(f"auroc: {auroc} is no number, nor two with a comma") from None

@@ -1,305 +1,349 @@
-"""The HTTP interface: its routes, and the files that it serves."""
+"""Routes of ``cxr serve``: the page, answers for an upload, the report."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+import hmac
+import logging
+import os
+import re
+import threading
+import traceback
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse
-from markupsafe import Markup
-from pydantic import BeforeValidator
-from starlette.datastructures import UploadFile
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import Headers, MutableHeaders, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cxr_compare.data_prep.images.refused_files import MAX_PIXELS
-from cxr_compare.evaluation.metrics.prose import listing
-from cxr_compare.evaluation.overlays.contours import CONTOUR_PROBABILITIES
-from cxr_compare.evaluation.overlays.draw import mark_source
-from cxr_compare.evaluation.overlays.legend import MARKS
-from cxr_compare.serving.web.analysis import Include, Server
-from cxr_compare.serving.web.limits import MEBIBYTE
-from cxr_compare.serving.web.schemas import (
-    ERRORS,
-    AnalyzeAnswer,
-    ExampleFacts,
-    ExamplesAnswer,
-    Limits,
-    ModelsAnswer,
-    Refused,
-    StateAnswer,
-)
-from cxr_compare.serving.web.systems import versions_of
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare.data_prep.images.image import read_image, starts_like_dicom
+from cxr_compare.data_prep.images.refused_files import MAX_PIXELS, TooLargeError
+from cxr_compare.data_prep.work.network_addresses import is_loopback
+from cxr_compare.evaluation.overlays.shapes import system_colour
+from cxr_compare.evaluation.report.files import PAGE as REPORT_PAGE
+from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answers, to_png_bytes
+from cxr_compare.serving.answer_files import answers_of
+from cxr_compare.serving.web.schemas import Limits, ModelsAnswer, StateAnswer, SystemFacts
 
-_LONGEST_NAME = 120
+MEBIBYTE = 1 << 20
+LOG = logging.getLogger("cxr.serve")
 _PAGE = Path(__file__).with_name("page")
-_LEGEND_PLACE = "<!-- legend -->"
-_KINDS = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".webp": "image/webp",
-    ".csv": "text/csv; charset=utf-8",
-    ".json": "application/json",
-    ".dcm": "application/dicom",
+_IN_MEMORY = 4
+_LAST_PORT = 65535
+_LONGEST_NAME = 120
+_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_POLICY = "default-src 'none'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'"
+_OF_PAGE = f"{_POLICY}; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'none'"
+_OF_REPORT = f"{_POLICY}; script-src 'unsafe-inline'; style-src 'unsafe-inline'; form-action 'none'"
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
-_OF_REPORT = frozenset(_KINDS) - {".dcm", ".json"}
-# Scripts and styles of the report are inside its pages, and may connect to no address.
-_REPORT_POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
-_BINARY = {"type": "string", "format": "binary"}
-_FILE = {**_BINARY, "description": "One chest X-ray: DICOM, PNG, JPEG or TIFF."}
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+_OPEN_PATHS = ("/", "/healthz")  # and the files of the page, which asks for the token
+_UNAUTHORISED = "send the token of this server: Authorization: Bearer TOKEN"
+_CLOSE = {"Connection": "close"}  # what still arrives is not read
+_FILE = {"type": "string", "format": "binary", "description": "A chest X-ray."}
 _FORM = {"schema": {"type": "object", "required": ["file"], "properties": {"file": _FILE}}}
 _UPLOAD = {"requestBody": {"required": True, "content": {"multipart/form-data": _FORM}}}
-_PIXELS: dict[str, Any] = {
-    "description": "Width x height values of 2 bytes; 8-bit images keep theirs, of deeper ones the "
-    "lowest is 0, and larger is always brighter.",
-    "content": {"application/octet-stream": {"schema": _BINARY}},
-    "headers": {
-        name: {"description": text, "schema": {"type": "number"}}
-        for name, text in {
-            "X-Width": "Columns.",
-            "X-Height": "Rows.",
-            "X-Low": "Value that the file shows black, by its window or range.",
-            "X-High": "Value that it shows white.",
-            "X-Bits": "Bits of a stored value.",
-        }.items()
-    },
-}
 
 
-class Files:
-    """The files that a server sends, by name. The names are listed when the server starts.
+@dataclass(frozen=True)
+class ServeSettings:
+    """How a server is reached.
 
     Attributes:
-        page: Path of each file of the HTML page, by file name.
-        index: Content of the HTML page.
-        examples: Path of each example image, by file name.
-        report: Path of each file of the report, by its path in the report folder.
+        token: What clients must send; needed where others can reach the address.
+        allowed_hosts: Further names by which clients call the server.
+        report: Folder of a report that is served, too.
+        patience: Seconds in which an upload must arrive.
     """
 
-    def __init__(self, report: Path | None) -> None:
-        self.page = _listed(_PAGE, deep=False)
-        self.index = (_PAGE / "index.html").read_text("utf-8").replace(_LEGEND_PLACE, _legend())
-        self.examples = _listed(_PAGE / "examples", deep=False)
-        self.report = {} if report is None else _listed(report, deep=True)
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
+    report: Path | None = None
+    max_bytes: int = 64 * MEBIBYTE
+    patience: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse an address that others can reach without a token, and what does not exist."""
+        if not 0 <= self.port <= _LAST_PORT:
+            raise InputError(f"port: {self.port} is none; choose one from 0 to {_LAST_PORT}")
+        if self.token is None and not is_loopback(self.host):
+            raise InputError(
+                f"host: others can reach {self.host}; write a token of 16 characters or more into "
+                "a file, and give the file as token"
+            )
+        for name in self.allowed_hosts:
+            if not _HOST.fullmatch(name):
+                raise InputError(
+                    f"allowed_host: '{name}' is no name; give one such as xray.example, without "
+                    "port"
+                )
+        if self.report is not None and not (self.report / REPORT_PAGE).is_file():
+            raise InputError(
+                f"report: {self.report} is no report of cxr compare (no {REPORT_PAGE})"
+            )
+
+    @property
+    def host_name(self) -> str:
+        """The address as it stands in a URL."""
+        return f"[{self.host}]" if ":" in self.host else self.host
 
 
-def _legend() -> str:
-    """Return the marks of the page's images as list items; the page shows those that it draws."""
-    levels = listing([f"{100 * level:.0f} %" for level in CONTOUR_PROBABILITIES])
-    details = {
-        "box": "",
-        "contours": f" at {levels} of its scale",
-        "cell": f", where it reaches {100 * CONTOUR_PROBABILITIES[0]:.0f} % of its scale",
-    }
-    item = Markup('<li data-mark="{}" hidden><img class="mark" src="{}" alt="">{}</li>')
-    return "".join(
-        item.format(name, mark_source(MARKS[name]), f"{MARKS[name].text}{detail}")
-        for name, detail in details.items()
+def build_app(systems: Sequence[Any], settings: ServeSettings) -> FastAPI:
+    """Build the application that serves runs."""
+    app = FastAPI(
+        title="cxr-compare",
+        version=metadata.version("cxr-compare"),
+        description=RESEARCH_USE,
+        docs_url=None,
+        redoc_url=None,
     )
+    app.state.places = asyncio.Semaphore(_IN_MEMORY)
+    app.state.lock = threading.Lock()  # one prediction at a time: it uses all processors
+    by_name = {system.name: system for system in systems}
+
+    @app.get("/v1/models")
+    async def models() -> ModelsAnswer:
+        report = f"/report/{REPORT_PAGE}" if settings.report else None
+        facts = [_facts(system, position) for position, system in enumerate(systems)]
+        limits = Limits(bytes=settings.max_bytes, pixels=MAX_PIXELS)
+        return ModelsAnswer(systems=facts, limits=limits, report=report)
+
+    @app.post("/v1/analyze", openapi_extra=_UPLOAD)
+    async def analyze(request: Request) -> list[Answer]:
+        """Answer for one image, as ``cxr predict --json`` does."""
+        async with _upload(request, app, settings) as (name, content):
+            return await asyncio.to_thread(_analyze, systems, app.state.lock, name, content)
+
+    @app.post("/v1/overlay", openapi_extra=_UPLOAD, response_class=Response)
+    async def overlay(request: Request, system: str | None = None) -> Response:
+        """Draw the image and what each system, or one of them, says of it: a PNG file."""
+        if system is not None and system not in by_name:
+            raise HTTPException(404, "there is no such system; /v1/models lists them")
+        chosen = systems if system is None else [by_name[system]]
+        async with _upload(request, app, settings) as (name, content):
+            answers = await asyncio.to_thread(_analyze, chosen, app.state.lock, name, content)
+            drawn = await asyncio.to_thread(to_png_bytes, answers)
+        return Response(drawn, media_type="image/png")
+
+    @app.get("/healthz")
+    async def healthz() -> StateAnswer:
+        return StateAnswer()
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(_PAGE / "index.html")
+
+    app.mount("/page", StaticFiles(directory=_PAGE))
+    shown = {} if settings.report is None else _shown(settings.report)
+
+    @app.get("/report/{name:path}", include_in_schema=False)
+    async def report(name: str) -> Response:
+        if name not in shown:
+            raise HTTPException(404, "there is nothing here")
+        return FileResponse(shown[name])
+
+    names = [settings.host_name, "localhost", "127.0.0.1", "[::1]", *settings.allowed_hosts]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
+    app.add_middleware(_Gate, token=settings.token)
+    return app
 
 
-def _listed(folder: Path, *, deep: bool) -> dict[str, Path]:
-    """Return the files of a folder that may be sent, by their path in it."""
-    root = folder.resolve()
+class _Gate:
+    """Asks for the token, adds headers, and keeps the text of faults out of log and answers."""
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self.app, self.token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or refuse it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def with_headers(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                is_report = scope["path"].startswith("/report/")
+                headers["Content-Security-Policy"] = _OF_REPORT if is_report else _OF_PAGE
+            await send(message)
+
+        refusal = None
+        try:
+            if self._may_pass(scope):
+                await self.app(scope, receive, with_headers)
+            else:
+                asked = {"WWW-Authenticate": 'Bearer realm="cxr"'}
+                refusal = JSONResponse({"detail": _UNAUTHORISED}, 401, asked)
+        except ClientDisconnect:
+            return
+        except asyncio.CancelledError:
+            refusal = JSONResponse({"detail": "the server is ending"}, 503)
+        except Exception as error:  # noqa: BLE001 - its text may quote a header
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            LOG.error("fault: %s at %s:%s", type(error).__name__, frame.filename, frame.lineno)
+            refusal = JSONResponse({"detail": "a fault of this program; its log says where"}, 500)
+        if refusal is not None and not has_begun:
+            await refusal(scope, receive, with_headers)
+
+    def _may_pass(self, scope: Scope) -> bool:
+        path = scope["path"]
+        if self.token is None or path in _OPEN_PATHS or path.startswith("/page/"):
+            return True
+        scheme, _, given = Headers(scope=scope).get("Authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(
+            given.encode(), self.token.encode()
+        )
+
+
+def _shown(report: Path) -> dict[str, Path]:
+    """Return the files of a report that are shown, not its tables with ids of patients."""
+    root = report.resolve()
     return {
         path.relative_to(root).as_posix(): path
-        for path in sorted(root.rglob("*") if deep else root.glob("*"))
-        if path.is_file()
-        and path.suffix in (_OF_REPORT if deep else _KINDS)
-        and path.resolve().is_relative_to(root)
+        for path in root.rglob("*")
+        if path.suffix in (".html", ".svg", ".png") and path.resolve().is_relative_to(root)
     }
 
 
-def _file(listed: dict[str, Path], name: str) -> Response:
-    path = listed.get(name)
-    if path is None:
-        raise Refused(404, "not_found", "there is nothing here")
-    return FileResponse(path, media_type=_KINDS[path.suffix])
-
-
-router = APIRouter()
-
-
-def _server(request: Request) -> Server:
-    return request.app.state.server
-
-
-def _files(request: Request) -> Files:
-    return request.app.state.files
-
-
-@router.get("/v1/models", tags=["answers"])
-async def models(request: Request) -> ModelsAnswer:
-    """List the systems (trained networks) of this server, with their thresholds and metrics."""
-    server = _server(request)
-    facts = [system.facts for system in server.systems]
-    limits = Limits(bytes=server.settings.max_bytes, pixels=MAX_PIXELS)
-    return ModelsAnswer(
-        systems=facts,
-        missed_together=server.missed_together,
-        versions=versions_of(frozenset(system.backend for system in facts)),
-        limits=limits,
+def _facts(system: Any, position: int) -> SystemFacts:
+    point, network = system.point, getattr(system, "network", None)
+    facts: dict[str, Any] = {}
+    if network is not None:
+        info = network.info
+        measured = None if system.decision is None else system.decision.auroc
+        facts = {
+            "backend": network.backend,
+            "image_size": network.preprocess.size,
+            "trained_on": [data.name for data in info.training_sets],
+            "n_train": info.n_train,
+            "synthetic": info.synthetic,
+            "guard": system.guard is not None,
+        }
+        if measured is not None:
+            facts["validation_auroc"] = measured.estimate
+            facts |= {"ci_low": measured.ci_low, "ci_high": measured.ci_high}
+    return SystemFacts(
+        name=system.name,
+        kind="both" if network is None else network.kind,
+        colour=system_colour(position),
+        finding=system.target.display_name,
+        policy=point.policy,
+        threshold=point.threshold,
+        undecided_because=point.reason,
+        cautions=system.cautions,
+        **facts,
     )
 
 
-@router.post("/v1/analyze", tags=["answers"], responses=ERRORS, openapi_extra=_UPLOAD)
-async def analyze(
-    request: Request,
-    include: Annotated[
-        list[Include],
-        BeforeValidator(lambda texts: [name for text in texts for name in text.split(",")]),
-        Query(description="What else is sent; may be repeated, or have commas between."),
-    ] = [],  # noqa: B006 - FastAPI copies it
-) -> AnalyzeAnswer:
-    """Predict one image with every system: decision, probability, and boxes in px of the image."""
-    request_id = request.scope["cxr_request_id"]
-    async with _upload(request) as (name, content):
-        return await _server(request).analyze(request_id, name, content, frozenset(include))
+def _analyze(systems: Sequence[Any], lock: threading.Lock, name: str, content: bytes) -> Answers:
+    with _file_in_memory(content) as path:
+        image = _read(path, content)
+        with lock:
+            outcome = answers_of(systems, str(path), image)
+    if isinstance(outcome, InputError):
+        raise HTTPException(422, str(outcome).removeprefix(f"{path}: "))
+    return Answers([answer.renamed(name) for answer in outcome])
 
 
-@router.post(
-    "/v1/pixels",
-    tags=["answers"],
-    response_class=Response,
-    openapi_extra=_UPLOAD,
-    responses={**ERRORS, 200: _PIXELS},
-)
-async def pixels(request: Request) -> Response:
-    """Decode an uploaded image, and send its pixels back at full depth, before any window.
-
-    The body of the response has the rows from above as little-endian uint16.
-    """
-    async with _upload(request) as (_, content):
-        decoded = await _server(request).decode(content, deep=True)
-    deep = decoded.image.deep
-    assert deep is not None  # noqa: S101 - it was asked for
-    height, width = deep.values.shape
-    facts = {
-        "X-Width": str(width),
-        "X-Height": str(height),
-        "X-Low": f"{deep.black:.10g}",
-        "X-High": f"{deep.white:.10g}",
-        "X-Bits": str(decoded.bits),
-    }
-    return Response(deep.values.tobytes(), media_type="application/octet-stream", headers=facts)
+def _read(path: Path, content: bytes) -> DecodedImage:
+    if not (starts_like_dicom(content[:132]) or content.startswith(_STARTS)):
+        raise HTTPException(415, "this is no image; give a DICOM, PNG, JPEG or TIFF file")
+    try:
+        return read_image(path)
+    except InputError as error:
+        reason = str(error).removeprefix(f"{path}: ").replace(str(path), "the file")
+        raise HTTPException(413 if isinstance(error, TooLargeError) else 422, reason) from None
 
 
-@router.get("/healthz", tags=["state"])
-async def healthz() -> StateAnswer:
-    """Report that the server is ready to predict; it listens only once it is."""
-    return StateAnswer()
-
-
-@router.get("/", include_in_schema=False)
-async def page(request: Request) -> Response:
-    """Send the HTML page on which a reader uploads images and sees the predictions."""
-    return HTMLResponse(_files(request).index)
-
-
-@router.get("/page/{name}", include_in_schema=False)
-async def page_file(request: Request, name: str) -> Response:
-    """Send a file of the HTML page, such as its style sheet."""
-    return _file(_files(request).page, name)
-
-
-@router.get("/report/{name:path}", include_in_schema=False)
-async def report_file(request: Request, name: str) -> Response:
-    """Send a file of the report of `cxr compare` that the server was started with."""
-    response = _file(_files(request).report, name)
-    response.headers["Content-Security-Policy"] = _REPORT_POLICY
-    return response
-
-
-@router.get("/examples", tags=["state"])
-async def examples(request: Request) -> ExamplesAnswer:
-    """List the example images, which are synthetic unless the server has a folder of its own."""
-    names = _files(request).examples
-    facts = [ExampleFacts(name=name, url=f"/examples/{name}") for name in names]
-    return ExamplesAnswer(examples=facts)
-
-
-@router.get("/examples/{name}", include_in_schema=False)
-async def example(request: Request, name: str) -> Response:
-    """Send an example image."""
-    return _file(_files(request).examples, name)
+@contextmanager
+def _file_in_memory(content: bytes) -> Iterator[Path]:
+    """Give an upload a path without writing it to a disk, where the system can."""
+    if not hasattr(os, "memfd_create"):
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "upload")
+            path.write_bytes(content)
+            yield path
+        return
+    with os.fdopen(os.memfd_create("upload"), "wb") as file:
+        file.write(content)
+        file.flush()
+        yield Path(f"/proc/self/fd/{file.fileno()}")
 
 
 class _InMemory(MultiPartParser):
-    """Keeps what is uploaded off the disk."""
-
-    spool_max_size = 1 << 40
+    spool_max_size = 1 << 40  # no part is written to a disk
 
 
 @asynccontextmanager
-async def _upload(request: Request) -> AsyncIterator[tuple[str, bytes]]:
-    """Give the one file of a request, its name at the client and its content, once there is room.
-
-    Few uploads are in memory at a time: the body of a request that waits is not read.
-    """
-    # Browsers name the site of the page that posts; other programs send no such header.
+async def _upload(
+    request: Request, app: FastAPI, settings: ServeSettings
+) -> AsyncIterator[tuple[str, bytes]]:
+    """Receive the one file of a request, of bounded size and in bounded time."""
     if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
-        raise Refused(403, "origin", "sent by a page of another site; use the page of this server")
-    server = _server(request)
-    seconds = server.settings.patience
-    async with server.places:
+        raise HTTPException(403, "sent by a page of another site; use the page of this server")
+    if not request.headers.get("Content-Type", "").startswith("multipart/form-data"):
+        raise HTTPException(415, "send the image as the field 'file' of multipart/form-data")
+    _require_size(int(request.headers.get("Content-Length", 0)), settings.max_bytes)
+    async with app.state.places:
         try:
-            async with asyncio.timeout(seconds):
-                received = await _read_form(request, server.settings.max_bytes)
+            async with asyncio.timeout(settings.patience):
+                received = await _receive(request, settings.max_bytes)
         except TimeoutError:
-            message = f"the image did not arrive within {seconds:g} seconds; send it again"
-            raise Refused(408, "slow", message, {"Connection": "close"}) from None
+            reason = f"the image did not arrive within {settings.patience:g} s; send it again"
+            raise HTTPException(408, reason, _CLOSE) from None
         yield received
 
 
-async def _read_form(request: Request, most: int) -> tuple[str, bytes]:
-    """Read the one file of a form."""
-    kind = request.headers.get("Content-Type", "")
-    if not kind.lower().startswith("multipart/form-data"):
-        raise Refused(
-            415, "not_multipart", "send the image as the field 'file' of multipart/form-data"
-        )
-    stream = _bounded(request.stream(), most)
-    parser = _InMemory(request.headers, stream, max_files=1, max_fields=0)
+def _require_size(size: int, most: int) -> None:
+    if size > most:
+        reason = f"larger than the limit of {most / MEBIBYTE:,.4g} MiB"
+        raise HTTPException(413, reason, _CLOSE)
+
+
+async def _receive(request: Request, most: int) -> tuple[str, bytes]:
+    async def bounded() -> AsyncIterator[bytes]:
+        received = 0
+        async for part in request.stream():
+            received += len(part)
+            _require_size(received, most)
+            yield part
+
+    parser = _InMemory(request.headers, bounded(), max_files=1, max_fields=0)
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise Refused(
-            400, "bad_form", f"{error.message}; send one image as the field 'file'"
-        ) from None
-    try:
-        upload = form.get("file")
-        if not isinstance(upload, UploadFile):
-            raise Refused(400, "no_file", "send one image as the field 'file'")
-        content = await upload.read()
-    finally:
-        await form.close()
+        raise HTTPException(400, f"{error.message}; send one image as 'file'") from None
+    file = form.get("file")
+    content = await file.read() if isinstance(file, UploadFile) else None
+    await form.close()
+    if not isinstance(file, UploadFile) or content is None:
+        raise HTTPException(400, "send one image as the field 'file'")
     if not content:
-        raise Refused(400, "empty", "the file is empty; send an image")
-    return _plain_name(upload.filename or ""), content
-
-
-async def _bounded(stream: AsyncIterable[bytes], most: int) -> AsyncGenerator[bytes]:
-    """Pass the parts of a body on, and refuse a body of more than `most` bytes."""
-    received = 0
-    async for part in stream:
-        received += len(part)
-        if received > most:
-            message = f"larger than the limit of {most / MEBIBYTE:,.4g} MiB"
-            raise Refused(413, "too_large", message, {"Connection": "close"})
-        yield part
-
-
-def _plain_name(name: str) -> str:
-    """Return the client's name of a file, without folders and unprintable characters."""
-    last = name.replace("\\", "/").rpartition("/")[2]
-    return "".join(sign for sign in last if sign.isprintable())[:_LONGEST_NAME] or "image"
+        raise HTTPException(400, "the file is empty; send an image")
+    last = (file.filename or "").replace("\\", "/").rpartition("/")[2]
+    name = "".join(sign for sign in last if sign.isprintable())[:_LONGEST_NAME]
+    return name or "image", content

@@ -1,9 +1,13 @@
-"""The `cxr` program, called in this process as its console script calls it."""
+"""The `cxr` program, called in this process as its console script calls it, and its options."""
 
 import sys
+from contextlib import contextmanager
+from importlib import import_module
 from unittest import mock
 
-from cxr_compare.scripts import cli
+from cxr_compare.scripts import cli, console
+
+NAMES = tuple(cli.COMMANDS)
 
 
 def cxr(*words):
@@ -14,3 +18,55 @@ def cxr(*words):
         except SystemExit as ended:
             return int(ended.code or 0)
     return 0
+
+
+def function_of(name):
+    """The function that a command calls."""
+    return getattr(import_module(cli.home_of(name)), name)
+
+
+def options_of(name):
+    """Help of each argument and option of a command, by all its names."""
+    app = cli.build_app(name)
+    arguments = app[name].assemble_argument_collection(
+        default_parameter=app.default_parameter, parse_docstring=True
+    )
+    return {each.names: each.parameter.help for each in arguments if each.parse}
+
+
+@contextmanager
+def failing(name, error):
+    """A command that raises an error."""
+
+    def fail(*words):
+        raise error
+
+    with mock.patch.object(import_module(cli.home_of(name)), name, fail):
+        yield
+
+
+def as_json(result):
+    """Print a result of a Python function as ``--json`` does."""
+    console.emit_json(result)
+
+
+@contextmanager
+def stopped_while_predicting(after):
+    """A Ctrl-C after some parts of a prediction."""
+    shown = console.track
+
+    @contextmanager
+    def track(description, total):
+        parts = 0
+
+        def advance(n=1):
+            nonlocal parts
+            parts += 1
+            if description.startswith("Predicting") and parts >= after:
+                raise KeyboardInterrupt
+
+        with shown(description, total):
+            yield advance
+
+    with mock.patch.object(console, "track", track):
+        yield

@@ -153,9 +153,9 @@ FAULTS = {
     ],
     "9 two classes joined: in a comparison": [
         Edit(
-            "cxr_compare.scripts.values_by_finding",
-            "rows = value[classes == finding].drop(columns=column)",
-            "rows = value.drop(columns=column)",
+            "cxr_compare.scripts.compared_systems",
+            "rows = value[value[kind].map(lambda text: finding_name(str(text))) == finding]",
+            "rows = value",
         ),
     ],
     "10 negatives dropped": [

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare import Choices, DataSet, Predictions, Result, Run
-from cxr_compare.configs.load import parse_config
+from cxr_compare import DataSet, Predictions, Result, Run
 from cxr_compare.data_prep.audit.audit import Audit
 from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
 from cxr_compare.data_prep.store.pixel_store import stored_sizes
+from cxr_compare.serving.guard import GUARD_FILE, Guard
+from cxr_compare.training.callbacks import AtomicCheckpointIO
 from cxr_compare.training.run_folder import RunFolder
-from cxr_compare.training.weights import read_checkpoint
 
 
 def data_set(folder: Path) -> Iterable[Any]:
@@ -36,19 +37,24 @@ def data_set(folder: Path) -> Iterable[Any]:
 
 def run(folder: Path) -> Iterable[Any]:
     """Everything that a run contains, and what a resumed training reads."""
-    opened = RunFolder.open(folder)
-    yield from (opened.info, opened.started, opened.seen)
-    yield parse_config(opened.config, str(folder / "config.toml")).model_dump()
-    loaded: Any = Run.open(folder, device="cpu").load()
-    yield from (loaded.model.preprocess.to_json(), loaded.operating_point, loaded.map_levels)
-    yield from loaded.model.model.state_dict().values()
-    yield from (loaded.guard.to_json(),) if loaded.guard else ()
-    last = opened.last_checkpoint
-    if last.is_file():
-        saved = read_checkpoint(last)
+    training = RunFolder.open(folder)
+    yield from (training.info, training.started, training.seen)
+    yield training.config.model_dump()
+    yield from answering(Run.open(folder, device="cpu"))
+    if training.last_checkpoint.is_file():
+        saved = AtomicCheckpointIO().load_checkpoint(training.last_checkpoint)
         yield from saved["state_dict"].values()
-        yield str(saved["optimizer_states"])
-    yield from predictions(opened.validation)
+        yield str([saved["optimizer_states"], saved["callbacks"]])
+
+
+def answering(opened: Run) -> Iterable[Any]:
+    """What answers of a run or an export rest on, with those of its network for drawn squares."""
+    network = opened.network
+    yield from (opened.decision, opened.point, network.preprocess, network.map_frame)
+    yield from vars(opened.guard).values() if opened.guard else ()
+    side = network.preprocess.size
+    squares = np.random.default_rng(1).integers(0, 256, (1, 1, side, side), np.uint8)
+    yield from network(squares)
 
 
 def predictions(folder: Path) -> Iterable[Any]:
@@ -59,18 +65,17 @@ def predictions(folder: Path) -> Iterable[Any]:
         table = getattr(opened, name)
         yield table
         yield opened.rows(name, sorted(set(table["finding"])), pd.Index(table["image_id"]))
-    yield from (Choices.read(path) for path in sorted(folder.glob("decisions/*.json")))
+
+
+def add_guard(folder: Path) -> None:
+    """Write a guard of drawn numbers: the runs of these tests learn from too few images for one."""
+    draw = np.random.default_rng(2)
+    Guard(*(draw.random((4, 30)) for _ in fields(Guard))).write(folder / GUARD_FILE)
 
 
 def exported(folder: Path) -> Iterable[Any]:
-    """Statements of an export, and answers of its network."""
-    loaded: Any = Run.open(folder).load()
-    yield from (loaded.model.spec, loaded.model.preprocess, loaded.operating_point)
-    yield from (loaded.guard.to_json(),) if loaded.guard else ()
-    grey = np.random.default_rng(1).integers(0, 256, (1, 1, *2 * [loaded.model.spec.size]))
-    yield from loaded.model.session.run(grey.astype(np.uint8)).values()
-    if loaded.model.kind == "boxes":
-        yield loaded.model.anchors
+    """What an export states and answers."""
+    yield from answering(Run.open(folder))
 
 
 def report(folder: Path) -> Iterable[Any]:

@@ -1,12 +1,50 @@
 """Both networks with weights that a seed draws over the names of their tensors, and squares."""
 
 import hashlib
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
-from cxr_compare.classification.model import build_classifier
-from cxr_compare.detection.model import build_detector
+from cxr_compare.classification.chexnet import ChestClassifier
+from cxr_compare.classification.inference import score_tables
+from cxr_compare.classification.networks import NETWORKS, PooledNorm, freeze, stages_of
+from cxr_compare.data_prep.store.placement import Placement
+from cxr_compare.data_prep.store.preprocess import Preprocess, letterbox
+from cxr_compare.detection.inference import MAX_PER_FINDING, box_tables, predict_views
+from cxr_compare.detection.retinanet import MIN_SCORE, LesionRetinaNet
+from cxr_compare.networks.files import (
+    count_flops,
+    load_model,
+    read_weights,
+    save_architecture,
+    write_weights,
+)
+from cxr_compare.networks.weights import CHEXNET_FINDINGS, start_from
+from cxr_compare.serving.network import open_network
+
+__all__ = [
+    "CHEXNET_FINDINGS",
+    "MAX_PER_FINDING",
+    "MIN_SCORE",
+    "Placement",
+    "PooledNorm",
+    "box_tables",
+    "count_flops",
+    "freeze",
+    "letterbox",
+    "load_model",
+    "open_network",
+    "predict_views",
+    "read_weights",
+    "score_tables",
+    "stages_of",
+    "start_from",
+    "write_weights",
+]
 
 # Settings as in the configurations chexnet_quickstart, chexnet, retinanet_quickstart, retinanet.
 _CLASSIFIERS = {
@@ -25,22 +63,88 @@ _DETECTORS = {
     "retinanet": {"backbone": "resnet50", "norm": "frozen", "head": "v2"},
 }
 SUPPRESSION = 0.6
-"""IoU above which the less certain of two boxes leaves; today the only one."""
+"""IoU above which the less certain of two boxes left when the boxes were stored."""
+
+
+def preprocess(side, mean=0.449, std=0.226):
+    """Squares of a side, and the normalisation of ImageNet's networks."""
+    return Preprocess(size=side, mean=mean, std=std)
+
+
+CELLS = [(name, stride) for name, facts in NETWORKS.items() for stride in facts.centre]
+"""Each network of a classifier, with each size of its cells, px."""
+
+
+def classifier(name, side, n_findings=1, **keys):
+    """A classifier on a network, with random weights, in training mode."""
+    facts = NETWORKS[name]
+    pixels = preprocess(side, facts.mean, facts.std)
+    return ChestClassifier(pixels, n_findings, backbone=name, **keys)
+
+
+def detector(name, side, n_findings=1, nms_iou=SUPPRESSION, **keys):
+    """A RetinaNet on a network, with random weights, in training mode."""
+    facts = NETWORKS[name]
+    pixels = preprocess(side, facts.mean, facts.std)
+    return LesionRetinaNet(pixels, n_findings, backbone=name, nms_iou=nms_iou, **keys)
+
+
+def usual(name, key):
+    """A fact on a network: its smallest image (px), or the mean or deviation of its pixels."""
+    return getattr(NETWORKS[name], key)
+
+
+def save_model(model, folder):
+    """Write a network as a run has it."""
+    folder.mkdir(exist_ok=True)
+    save_architecture(model, folder)
+    write_weights(model.state_dict(), folder / "model.safetensors")
+
+
+def run_with(run, model, folder, findings=None):
+    """Copy a finished run to a folder with another network, as if that had been trained."""
+    shutil.copytree(run, folder)
+    save_model(model, folder)
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    for name in ("started.json", "run.json"):
+        record = json.loads((folder / name).read_text())
+        record["findings"] = findings or record["findings"]
+        if name == "run.json":
+            record["files"]["model.safetensors"] = digest
+        (folder / name).write_text(json.dumps(record))
+    return folder
+
+
+def change_arguments(run, **keys):
+    """Change what the network of a run is built with, in its folder."""
+    path = Path(run) / "model.json"
+    record = json.loads(path.read_text())
+    record["arguments"] |= keys
+    path.write_text(json.dumps(record))
+
+
+def box_part(found, findings, placements, sizes):
+    """Status and boxes of images as stored; the lists of all images are in the same order.
+
+    `found` are rows of edges in px of the square, score and number of the finding.
+    """
+    ids = [f"image{number}" for number in range(len(found))]
+    by_id = dict(zip(ids, placements, strict=True))
+    table = pd.DataFrame(sizes, columns=["width", "height"], index=ids)
+    part = box_tables(ids, found, findings, by_id.__getitem__, table)
+    return part.images, part.tables["boxes"]
 
 
 def network(name, side):
     """The network of a configuration for one finding and squares of a side, in evaluation mode."""
     if name in _CLASSIFIERS:
-        return build_classifier(**_CLASSIFIERS[name], image_size=side).eval()
-    return build_detector("retinanet", **_DETECTORS[name], image_size=side).eval()
+        return ChestClassifier(preprocess(side), 1, **_CLASSIFIERS[name]).eval()
+    return LesionRetinaNet(preprocess(side), 1, nms_iou=SUPPRESSION, **_DETECTORS[name]).eval()
 
 
 def suppression(model):
-    """The IoU above which a detector suppresses, as the product states it."""
-    from cxr_compare.detection.frames import NMS_IOU
-
-    del model
-    return NMS_IOU
+    """The IoU above which a detector suppresses."""
+    return model.nms_thresh
 
 
 def tensors(model):
@@ -88,7 +192,7 @@ def weights_digest(model):
 def scores(model, squares):
     """The score of each square, float32 ``(N,)``; squares are uint8 ``(N, S, S)``."""
     with torch.inference_mode():
-        logits = [model(torch.from_numpy(square[None, None])) for square in squares]
+        logits = [model(torch.from_numpy(square[None, None]))[0] for square in squares]
     return torch.sigmoid(torch.cat(logits))[:, 0].numpy()
 
 
@@ -100,8 +204,8 @@ def boxes(model, squares):
     found = []
     for square in squares:
         with torch.inference_mode():
-            (boxes,) = model(torch.from_numpy(square[None, None]))
-        rows = np.column_stack([boxes.corners, boxes.scores]).astype(np.float32)
+            _, (boxes,) = model(torch.from_numpy(square[None, None]))
+        rows = torch.column_stack([boxes["boxes"], boxes["scores"]]).numpy()
         found.append(rows[(rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])])
     return found
 

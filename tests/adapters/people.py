@@ -1,12 +1,13 @@
 """Readings by `cxr prepare` of its arguments, before an image is decoded, as plain values."""
 
+import contextlib
+import io
 from pathlib import Path
 
 import pandas as pd
 
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
-from cxr_compare.scripts import console
 from cxr_compare.scripts.commands import prepare as command
 
 _STATES = {"present": 1, "absent": 0, "uncertain": "?"}
@@ -18,15 +19,14 @@ def read(arguments, options, out):
     options = dict(options)
     kind, target = options.pop("format", None), options.pop("target", {})
     columns = tuple(options.pop("columns", ()))
-    with console.silent():
-        paths = [Path(argument) for argument in (*arguments, out)]
-        labels, sources, named = command._tables_and_sources(paths, None)
-        source, _ = command._source_and_out(sources, None, labels)
-        command._require_sources([source], prepared=False)
-        if named == ["table"] and kind is None:
-            named = [command._format_beside_tables(source, labels)]
+    paths = [Path(argument) for argument in (*arguments, out)]
+    with contextlib.redirect_stderr(io.StringIO()):
+        labels, folders, named = command._labels_and_folders(paths, None)
+        source, _ = command._source_and_out(folders, None, labels)
+        command._require_source(source)
+        if kind is None and named:
+            kind = command._format_beside(source, labels) if named == ["table"] else named[0]
         chosen = ReadOptions(labels=tuple(labels), columns=columns, **options)
-        kind = kind or next(iter(named), None)
         found = read_source(source, kind, chosen).with_targets(target)
     return _plain(found)
 

@@ -4,11 +4,9 @@ from pathlib import Path
 
 from cxr_compare import InputError
 from cxr_compare.evaluation.boxes.other_readings import other_readings
-from cxr_compare.scripts.commands.compare import GivenTables, _from_truth
-from cxr_compare.scripts.compare_inputs import read_scales
-from cxr_compare.scripts.given_systems import names_path, read_compared
-from cxr_compare.scripts.options import read_roles
-from cxr_compare.scripts.result_columns import split_column_roles
+from cxr_compare.scripts import comparison
+from cxr_compare.scripts.compared_systems import Systems, read_systems, split_roles
+from cxr_compare.scripts.options import roles_of
 
 _EDGES = ["x1", "y1", "x2", "y2"]
 
@@ -16,7 +14,7 @@ _EDGES = ["x1", "y1", "x2", "y2"]
 def read(truth, systems, **options):
     """Everything that a comparison reads, or ("refused", the line).
 
-    The options are those of `cxr_compare.compare`: boxes, patients, columns, scale, target, images,
+    The options are those of `cxr_compare.compare`: boxes, patients, columns, target, images,
     allow_shared_patients.
     """
     try:
@@ -32,39 +30,42 @@ def _read(
     boxes=None,
     patients=None,
     columns=(),
-    scale=None,
-    target=None,
+    target=(),
     images="all",
     allow_shared_patients=False,
 ):
-    of_results, of_truth = split_column_roles(read_roles(columns))
-    given = GivenTables(_table(truth), _table(boxes), _table(patients), of_truth, None)
-    inputs, left_out = _from_truth(
-        read_compared(systems),
-        given,
-        target,
-        of_results,
-        read_scales(scale or {}),
-        None,
-        allow_shared_patients=allow_shared_patients,
+    of_truth, of_results = split_roles(roles_of(columns))
+    named = read_systems([systems])
+    questions = comparison.read_questions(
+        None, truth, boxes=boxes, patients=patients, columns=of_truth, target=_list(target)
     )
-    findings = {each.truth.finding: _plain(each, images) for each in inputs}
-    if len(findings) == 1 and not left_out:
+    comparison._refuse_shared_patients(questions[0].truth, allowed=allow_shared_patients)
+    several = len(questions) > 1
+    compared = Systems(named, of_results, Path(), several=several)
+    findings, left_out = {}, []
+    for question in questions:
+        if several and compared.reason_to_leave_out(question):
+            left_out.append(question.truth.finding)
+        else:
+            findings[question.truth.finding] = _plain(compared, question, images)
+    if not several:
         ((finding, plain),) = findings.items()
         return {"finding": finding, **plain}
+    if not findings:
+        raise InputError(f"no finding can be compared: {left_out}")
     return {"findings": findings, "left_out": sorted(left_out)}
 
 
-def _table(value):
-    return Path(value) if isinstance(value, str) and names_path(value) else value
+def _list(value):
+    return [value] if isinstance(value, str) else list(value)
 
 
-def _plain(inputs, images):
-    truth = inputs.truth
+def _plain(compared, question, images):
+    truth = question.truth
     owners = truth.images.set_index("image_id")
     unknown = owners["patient_id_source"] == "assumed_image"
     labels = truth.label.reindex(owners.index)
-    selected = inputs.read(Path(), images=images).images
+    eligible = compared.eligible(question, images)
     return {
         "labels": {image: None if label != label else label for image, label in labels.items()},
         "roles": truth.roles.reindex(owners.index).to_dict(),
@@ -74,10 +75,8 @@ def _plain(inputs, images):
         },
         "true_boxes": _rows(truth.true_boxes, _EDGES),
         "boxed": sorted(truth.boxes_trusted) if len(truth.true_boxes) else [],
-        "evaluated": sorted(selected.test.image_ids),
-        "systems": {
-            name: _system(members[0].of_target(truth)) for name, members in inputs.systems.items()
-        },
+        "evaluated": sorted(eligible.images.test.image_ids),
+        "systems": {name: _system(of_name[name]) for name, of_name in eligible.named.items()},
     }
 
 

@@ -24,6 +24,10 @@ KEYS = ["target", "topic", "group", "system", "first", "second", "metric", "poli
 ALL = "all"
 
 
+def compared(systems, **options):
+    return cxr_compare.compare(systems, **options)
+
+
 def kept(name, data=None):
     """Figures and answer of one of the first six; `data` is shared/data for the real one."""
     arguments = {
@@ -34,7 +38,7 @@ def kept(name, data=None):
         "boxes": inputs.boxes,
         "chexnet": lambda: inputs.chexnet(data),
     }[name]()
-    result = cxr_compare.compare(**arguments, policy=POLICIES, replicates=RESAMPLES)
+    result = compared(**arguments, policy=POLICIES, replicates=RESAMPLES)
     return result.to_frame(), answer_of(result)
 
 
@@ -62,7 +66,7 @@ def several_answer(result):
 def unit_patient(folder):
     """Two classifiers by patient: the highest score of a patient's images counts."""
     arguments = inputs.two_systems(11, 240) | {"policy": POLICIES}
-    result = cxr_compare.compare(**arguments, unit="patient", replicates=FEWER)
+    result = compared(**arguments, unit="patient", replicates=FEWER)
     figures = result.figures
     if "unit" in figures:
         figures = figures[figures["unit"] == "patient"]
@@ -71,7 +75,7 @@ def unit_patient(folder):
 
 def findings(names):
     """A comparison on several findings: figures of each, their mean, and p-values after Holm."""
-    result = cxr_compare.compare(**inputs.findings(12, 360, names), replicates=FEWER)
+    result = compared(**inputs.findings(12, 360, names), replicates=FEWER)
     means = result.macro[result.macro["second"] != ""].assign(target="mean over findings")
     tests = result.tests.rename(columns={"finding": "target"}).assign(metric="auroc")
     of_row = ["target", "first", "second", "metric"]
@@ -97,7 +101,7 @@ def five_folds(folder):
     reports = []
     for number, arguments in enumerate(inputs.folds(13, 450)):
         reports.append(folder / f"fold-{number}")
-        cxr_compare.compare(**arguments, replicates=100, out=reports[-1])
+        compared(**arguments, replicates=100, out=reports[-1])
     cxr_compare.folds(reports, out=folder / "folds")
     table = read_table(folder / "folds" / "folds.csv")
     image_level = (table["unit"] == "image") & (table["subgroup"] == ALL)
@@ -109,7 +113,7 @@ def five_folds(folder):
 def prevalence(folder):
     """PPV and NPV where one image in twenty is positive."""
     arguments = inputs.two_systems(14, 240)
-    result = cxr_compare.compare(**arguments, prevalence="0.05", replicates=FEWER)
+    result = compared(**arguments, prevalence="0.05", replicates=FEWER)
     groups = result.groups
     rows = groups.loc[groups["metric"].isin(["ppv", "npv"]), GROUP_COLUMNS]
     return rows, answer_of(result)
@@ -144,7 +148,7 @@ def protocol(folder):
     file = folder / "protocol.toml"
     file.write_text(PROTOCOL, encoding="utf-8")
     arguments = inputs.with_groups(18, 360)
-    result = cxr_compare.compare(**arguments, protocol=file, replicates=FEWER)
+    result = compared(**arguments, protocol=file, replicates=FEWER)
     of_sex = (result.groups["topic"] == "sex") & result.groups["group"].isin(["F", "M"])
     groups = result.groups.loc[of_sex, GROUP_COLUMNS]
     rows = result.to_frame()
@@ -157,7 +161,7 @@ def threshold(folder):
     arguments = inputs.two_systems(19, 240)
     truth = arguments["truth"].drop(columns="role")
     arguments |= {"truth": truth, "policy": ["threshold=0.5"]}
-    result = cxr_compare.compare(**arguments, replicates=FEWER)
+    result = compared(**arguments, replicates=FEWER)
     rows = result.to_frame()
     return rows[rows["policy"] == "threshold=0.5"], answer_of(result)
 
@@ -165,7 +169,7 @@ def threshold(folder):
 def both(folder):
     """A detector and a classifier, and both together as one system more."""
     arguments = inputs.detector_and_classifier(20, 360)
-    result = cxr_compare.compare(**arguments, both=True, replicates=FEWER)
+    result = compared(**arguments, both=True, replicates=FEWER)
     rows = result.to_frame()
     rows = rows[rows["policy"].isin(["", "max_f1"])]
     joint = [name for name in rows["first"].unique() if name not in ("D", "C")]

@@ -23,8 +23,7 @@ LARGE = Design("large differences", (), (0.97, 0.6), 150, 100, images="1-3")
     "part",
     [
         "AUROC, 60 patients, one image, 4",
-        "margin of 0.05 exactly, 120",
-        "exposure, half",
+        "label is noise, 142",
     ],
 )
 def test_a_design_counts_every_set_under_a_known_question(part: str) -> None:
@@ -45,7 +44,7 @@ def test_every_design_counts_claims_that_exist() -> None:
 @pytest.fixture(scope="module")
 def large():
     """The report of a true difference that no test can miss."""
-    return run_compare(LARGE.drawn(np.random.default_rng(5)), {"margin": 0.05}, 200)
+    return run_compare(LARGE.drawn(np.random.default_rng(5)), {}, 200)
 
 
 def test_claims_of_a_report_are_seen(large) -> None:
@@ -58,7 +57,6 @@ def test_claims_of_a_report_are_seen(large) -> None:
     assert CLAIMS["sentences"](large, equal) == {"sentence": 1.0}
     assert CLAIMS["box_findings"](large, equal) == {"finding of boxes": 1.0}
     assert CLAIMS["marks"](large, equal)["mark"] == 1
-    assert CLAIMS["margin"](large, equal) == {"non-inferior": 0, "equivalent": 0, "worse": 1}
     assert 1 in CLAIMS["rate_differences"](large, equal).values()
 
 
@@ -111,8 +109,8 @@ def test_sets_without_a_value_are_not_counted() -> None:
 
 
 def test_a_new_result_replaces_that_of_its_design_and_what_names_it() -> None:
-    name = "margin of 0.05 exactly, 120 patients, 1 to 3 images"
-    former = {"design": "old", "replaced_by": "margin of", "found": {}}
+    name = "label is noise, 142 images"
+    former = {"design": "old", "replaced_by": "is noise", "found": {}}
     other = {"design": "other", "replaced_by": "seeds", "found": {}}
     new = {"design": name, "command": "", "found": {}}
     assert kept([former, other, {**new, "sets": 1}], new) == [new, other]
@@ -120,7 +118,6 @@ def test_a_new_result_replaces_that_of_its_design_and_what_names_it() -> None:
 
 LIMITS = {
     "AUROC, 150": ("headline", 0.05),
-    "margin": ("non-inferior", 0.025),
     "folds, 200": ("folds differ", 0.05),
 }
 """What a false claim may be of, and how often it may be made, within three standard errors."""

@@ -2,7 +2,7 @@
 
     python -m tools.simulation [DESIGN ...] [--sets 400] [--seed 70] [--processes 2]
 
-A design is named by any part of its name, such as ``margin``; without one, all are run. Results are
+A design is named by any part of its name, such as ``chance``; without one, all are run. Results are
 kept in ``results.json`` as soon as a design is done. The
 tables of docs/validity.md and docs/validity.csv are written from them, and again by
 ``python tools/documents.py``. Fewer than 100 sets are a trial: they are printed only.

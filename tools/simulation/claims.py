@@ -77,12 +77,8 @@ QUESTIONS = {
     "wrong direction": Question("the worse system is called higher", "at most 2.5"),
     "misses predictive": Question("interval of PPV or NPV at a prevalence misses", "5"),
     "group": Question("a group that does not differ is said to differ", "at most 5"),
-    "exposure": Question("AUROC without seen images differs, though seeing gained nothing", "5"),
     "shortcut": Question("facts that predict nothing: interval on one side of 0.5", "2.5"),
     "misses shortcut": Question("interval of the AUROC of a shortcut misses", "5"),
-    "non-inferior": Question("called non-inferior, exactly at the margin", "at most 2.5"),
-    "equivalent": Question("called equivalent, exactly at the margin", "at most 2.5"),
-    "worse": Question("called worse by more than the margin, exactly at it", "at most 2.5"),
     "joint": Question("a joint system that adds nothing is called better than each", "at most 5"),
     "power joint": Question("a joint system that adds something is called better than each"),
     "joint boxes": Question("boxes of a joint system that adds nothing are called better", "5"),
@@ -379,16 +375,6 @@ def _different_groups(result: Result) -> pd.DataFrame:
     return rows[(rows["ci_low"] > 0) | (rows["ci_high"] < 0)]
 
 
-def exposure(result: Result, truth: Truth) -> Found:
-    """Count differences of the AUROC without seen images, of the system that saw them."""
-    (record,) = result.answer.exposure
-    (figure,) = (each for each in record["figures"] if each["system"] == "A")
-    gap = figure["difference"]
-    if gap is None or gap["ci_low"] is None:
-        return {"exposure": np.nan}
-    return {"exposure": float(gap["ci_low"] > 0 or gap["ci_high"] < 0)}
-
-
 def shortcut(result: Result, truth: Truth) -> Found:
     """Count shortcuts by facts that predict nothing."""
     rows = result.groups
@@ -406,16 +392,6 @@ def shortcut_interval(result: Result, truth: Truth) -> Found:
     rows = result.groups
     (row,) = rows[(rows["topic"] == "shortcut") & (rows["group"] == "view")].to_dict("records")
     return {"misses shortcut": _Cell(row["estimate"], row["ci_low"], row["ci_high"]).misses(0.7)}
-
-
-def margin(result: Result, truth: Truth) -> Found:
-    """Count answers about a margin that the true difference equals."""
-    text = " ".join(result.findings)
-    return {
-        "non-inferior": float("is non-inferior" in text or "is equivalent" in text),
-        "equivalent": float("is equivalent" in text),
-        "worse": float("is worse than" in text),
-    }
 
 
 def _joint_shown(result: Result) -> float:
@@ -499,10 +475,8 @@ CLAIMS: dict[str, Callable[[Result, Truth], Found]] = {
         predictive_values,
         groups,
         groups_by_auroc,
-        exposure,
         shortcut,
         shortcut_interval,
-        margin,
         joint,
         joint_power,
         joint_boxes,

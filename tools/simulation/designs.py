@@ -5,11 +5,9 @@ In most designs all systems are equally good, so that every claim of a differenc
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,14 +44,12 @@ class Drawn:
         systems: Scores or boxes of each system by its name, A first; a list of them for seeds.
         boxes: True boxes.
         options: Further arguments.
-        files: Folder of files that the options name.
     """
 
     truth: pd.DataFrame
     systems: dict[str, Any]
     boxes: pd.DataFrame | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    files: tempfile.TemporaryDirectory[str] | None = None
 
 
 Change = Callable[[np.random.Generator, Drawn], None]
@@ -239,16 +235,6 @@ def with_facts(
         truth["view"] = np.where(is_right == (truth["label"] == 1), "AP", "PA")
 
 
-def some_seen(rng: np.random.Generator, drawn: Drawn, *, share: float) -> None:
-    """Let the first system have seen the images of a share of the patients, to no advantage."""
-    seen = _by_patient(drawn, lambda count: rng.random(count) < share)
-    drawn.files = tempfile.TemporaryDirectory()
-    path = Path(drawn.files.name) / "seen.csv"
-    ids = "\n".join(drawn.truth["image_id"][seen])
-    path.write_text(f"# source: simulation\n# labels: unseen\nimage_id\n{ids}\n")
-    drawn.options["exposure"] = {"A": path}
-
-
 def second_adds_nothing(rng: np.random.Generator, drawn: Drawn, *, copy: bool) -> None:
     """Let the second system see noise, or the evidence of the first with more noise."""
     first = drawn.systems["A"]
@@ -347,7 +333,7 @@ def _auroc_designs() -> list[Design]:
 
 
 def _several_designs() -> list[Design]:
-    """Return designs of three systems or more, of seeds, and of one better system."""
+    """Return designs of three systems or more, and of one better system."""
     equal = [
         Design("four equal systems, 80 patients, 1 to 3 images", ("sentences", *_HEAD),
                (0.85,) * 4, 80, 50, "1-3"),
@@ -374,16 +360,7 @@ def _several_designs() -> list[Design]:
             (0.90, 0.80, 1000, "one", "one image"),
         )
     ]  # fmt: skip
-    seeds = [
-        Design(f"{k} seeds, AUROC between seeds ± {spread:.2f}, 100 / {n} patients",
-               (*_RATES, "auroc_intervals", "marks"), (0.85, 0.85), n, 100, seeds=k,
-               between_seeds=spread)
-        for k, spread, n in (
-            (2, 0.03, 200), (3, 0.03, 200), (5, 0.03, 200), (2, 0.03, 1000), (3, 0.03, 1000),
-            (3, 0.0, 200), (3, 0.03, 80),
-        )
-    ]  # fmt: skip
-    return [*equal, *better, *seeds]
+    return [*equal, *better]
 
 
 def _threshold_designs() -> list[Design]:
@@ -456,7 +433,7 @@ def _chance_designs() -> list[Design]:
 
 
 def _group_designs() -> list[Design]:
-    """Return designs of groups that do not differ, of seen images, and of shortcuts."""
+    """Return designs of groups that do not differ, and of shortcuts."""
 
     def group(name: str, n: int, share: float, auroc: float = 0.85, images: str = "one",
               by_image: bool = False, shift: float = 0.0) -> Design:  # fmt: skip
@@ -478,14 +455,6 @@ def _group_designs() -> list[Design]:
         ),
     ]
     rows += [
-        Design(f"exposure, {name}", ("exposure",), (0.85, 0.85), n, images=images, replicates=100,
-               changes=(partial(some_seen, share=share),))
-        for name, n, images, share in (
-            ("half of 150 patients, images as in RSNA", 150, "rsna", 0.5),
-            ("70 % of 150 patients, 1 to 60 images", 150, "1-60", 0.7),
-        )
-    ]  # fmt: skip
-    rows += [
         Design(f"label is noise, {n} images", ("shortcut",), (0.5,), n, replicates=100,
                changes=(with_facts,))
         for n in (142, 564)
@@ -495,15 +464,6 @@ def _group_designs() -> list[Design]:
                positive=0.4, replicates=100, changes=(partial(with_facts, view_predicts=0.7),))
     )  # fmt: skip
     return rows
-
-
-def _margin_designs() -> list[Design]:
-    """Return designs in which the true difference is the margin exactly."""
-    return [
-        Design(f"margin of 0.05 exactly, {n} patients, {name}", ("margin",), (0.85, 0.80), n,
-               images=images, options={"margin": 0.05}, replicates=100)
-        for n, images, name in ((120, "1-3", WIDE["1-3"]), (400, "one", "one image"))
-    ]  # fmt: skip
 
 
 def _joint_designs() -> list[Design]:
@@ -578,7 +538,6 @@ def core_designs() -> list[Design]:
         _threshold_designs(),
         _box_designs(),
         _group_designs(),
-        _margin_designs(),
         _joint_designs(),
     )
     return [design for group in groups for design in group]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from cxr_compare.data_prep.contracts.folder_kinds import FOLDER_KINDS, KindName
-from cxr_compare.scripts.command_line import command_name
-from cxr_compare.scripts.command_list import all_commands
+from cxr_compare.scripts.cli import COMMANDS
 
 
 def test_literal_type_lists_all_kinds():
@@ -19,6 +18,4 @@ def test_each_kind_of_folder_has_its_own_marker():
 
 
 def test_each_kind_is_made_by_an_existing_command():
-    assert {kind.command for kind in FOLDER_KINDS} <= {
-        command_name(name) for name in all_commands()
-    }
+    assert {kind.command for kind in FOLDER_KINDS} <= set(COMMANDS)

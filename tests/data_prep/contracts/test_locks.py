@@ -9,7 +9,7 @@ import pytest
 
 from cxr_compare.data_prep.contracts.atomic_files import temporary_path
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.locks import file_lock, folder_lock, remove_leftovers
+from cxr_compare.data_prep.contracts.locks import folder_lock
 
 
 def _try_to_lock(folder: Path, answers: multiprocessing.Queue) -> None:
@@ -67,15 +67,6 @@ def test_new_folder_in_which_nothing_was_written_is_removed(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_a_file_has_one_writer_and_other_files_of_its_folder_are_free(tmp_path):
-    with file_lock(tmp_path / "a.csv"):
-        with pytest.raises(InputError, match=r"a\.csv: "), file_lock(tmp_path / "a.csv"):
-            pass
-        with file_lock(tmp_path / "b.csv"):
-            pass
-    assert list(tmp_path.iterdir()) == []
-
-
 def _number_of_an_ended_process() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
@@ -98,12 +89,3 @@ def test_next_writer_removes_half_written_files_of_a_killed_one(tmp_path):
     assert of_running_process.exists()
     assert in_locked_folder.exists()
     assert of_user.exists()
-
-
-def test_lock_file_without_a_process_is_removed_from_a_finished_folder(tmp_path):
-    (tmp_path / ".lock").touch()
-    remove_leftovers(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    with folder_lock(tmp_path):
-        remove_leftovers(tmp_path)
-        assert (tmp_path / ".lock").exists()

@@ -14,8 +14,8 @@ from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.source_tables import SourceTables
+from tests.adapters.commands import cxr
 from tests.data_prep.sources.answers import reader, reasons, states, write_files
-from tests.scripts.small_sets import cxr
 
 SIDE = 100
 BOX = (10, 20, 40, 60)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_compare.data_prep.dataset import DataSet
-from tests.scripts.small_sets import table_set
+from tests.adapters.sets import table_set
 
 
 def make_set(folder: Path, n_patients: int = 60) -> DataSet:

@@ -7,7 +7,6 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.identify_folder import (
-    find_data_set,
     folder_kind,
     require_kind,
     unfinished_kind,
@@ -70,14 +69,3 @@ def test_complete_folder_of_the_right_kind_is_accepted(out):
         assert complete_kind is not None
         assert complete_kind.name == kind
     assert unfinished_kind(out / "retinanet") is None
-
-
-def test_data_set_of_a_run_is_found_by_its_content_and_not_its_name(out, monkeypatch):
-    for name in ("retinanet", "predicted", "report", "report/systems/A"):
-        assert find_data_set(out / name) == out / "data"
-    (out / "data").rename(out / "elsewhere")
-    monkeypatch.chdir(out / "chexnet")
-    assert find_data_set(Path()) == out / "elsewhere"
-    monkeypatch.chdir(out)
-    assert find_data_set(Path("chexnet")) == Path("elsewhere")
-    assert find_data_set(Path("data")) is None

@@ -9,7 +9,6 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import (
     PredictionWriter,
-    remove_prediction_leftovers,
 )
 from cxr_compare.data_prep.store.predictions import Predictions
 
@@ -71,28 +70,11 @@ def complete_and_killed(folder: Path) -> list[str]:
     return names
 
 
-def test_complete_predictions_lose_what_a_kill_left(tmp_path):
-    names = complete_and_killed(tmp_path)
-    remove_prediction_leftovers(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
-
-
 def test_a_writer_that_refuses_complete_predictions_removes_what_a_kill_left(tmp_path):
     names = complete_and_killed(tmp_path)
     with pytest.raises(InputError), PredictionWriter(tmp_path, INFO):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == names
-
-
-def test_unfinished_predictions_and_those_that_are_written_keep_their_record(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        write_and_stop(tmp_path / "unfinished")
-    remove_prediction_leftovers(tmp_path / "unfinished")
-    assert (tmp_path / "unfinished" / "unfinished.json").exists()
-    with PredictionWriter(tmp_path / "new", INFO):
-        (tmp_path / "new" / "predictions.json").write_text("{}")
-        remove_prediction_leftovers(tmp_path / "new")
-        assert (tmp_path / "new" / "unfinished.json").exists()
 
 
 def test_other_system_complete_folder_and_strange_folder_are_refused(tmp_path):

@@ -6,16 +6,27 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from cxr_compare.data_prep.work.map_images import map_images
-from tests.scripts.launched import below
 
 
 def crashed(row: object) -> int:
     return -1
+
+
+def below(process: int) -> list[int]:
+    """Processes that a process started, and those that they did."""
+    children = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            for child in map(int, (thread / "children").read_text().split()):
+                children += [child, *below(child)]
+    return children
 
 
 @pytest.mark.parametrize("together", [1, 3])

@@ -21,7 +21,7 @@ from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.pixels import pixels_of_data_set
 from cxr_compare.evaluation.sources.read_predictions import store_decision
 from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
-from cxr_compare.scripts.commands.overlay import image_file_name, overlay
+from cxr_compare.scripts.commands.overlay import overlay
 from tests.compared import compare_predictions
 from tests.stored_json import put_table
 
@@ -107,7 +107,7 @@ def test_system_that_ran_on_none_of_the_images_is_refused(predict, test_set, eva
 def test_overlay_draws_one_png_an_image(tuned, evaluation_set, tmp_path, pixels):
     named = [f"{name}={system.folder}" for name, system in tuned.items()]
     out = tmp_path / "overlays"
-    drawn = overlay(named, data=evaluation_set, out=out, limit=3)
+    drawn = overlay(*named, data=evaluation_set, out=out, limit=3)
     assert drawn.to_dict() == sorted(map(str, out.iterdir()))
     names = sorted(path.stem for path in out.iterdir())
     assert len(names) == 3
@@ -116,14 +116,14 @@ def test_overlay_draws_one_png_an_image(tuned, evaluation_set, tmp_path, pixels)
 
 def test_overlay_refuses_a_set_without_pixels(tuned, evaluation_set, tmp_path):
     with pytest.raises(InputError, match=f"^{evaluation_set.folder}"):
-        overlay({"A": tuned["Detector"]}, data=evaluation_set, out=tmp_path / "o", limit=1)
+        overlay(tuned["Detector"].folder, data=evaluation_set, out=tmp_path / "o", limit=1)
     assert not (tmp_path / "o").exists()
 
 
 def drawn_images(data, tuned, out, **options):
     """Draw the detector and return the names of the files."""
     detector = tuned["Detector"].folder
-    drawn = overlay({"A": detector}, data=data, out=out, **options)
+    drawn = overlay(f"A={detector}", data=data, out=out, **options)
     return sorted(Path(file).name for file in drawn.to_dict())
 
 
@@ -143,12 +143,7 @@ def test_unknown_image_is_named(tuned, evaluation_set, tmp_path, pixels):
 def test_two_systems_of_one_name_are_refused(tuned, evaluation_set, tmp_path, pixels):
     twice = [str(tuned["Detector"].folder)] * 2
     with pytest.raises(InputError, match="'Detector'"):
-        overlay(twice, data=evaluation_set, out=tmp_path / "o", limit=1)
-
-
-@pytest.mark.parametrize("image_id", ["../../etc/passwd", "a/b", "a b.dcm"])
-def test_image_id_cannot_leave_the_folder(image_id):
-    assert "/" not in image_file_name(image_id)
+        overlay(*twice, data=evaluation_set, out=tmp_path / "o", limit=1)
 
 
 def test_single_readers_are_drawn_thin_and_named(test_set, evaluation_set):

@@ -9,7 +9,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation import compare as core
 from cxr_compare.evaluation.figures import TIDY_COLUMNS
 from cxr_compare.evaluation.report.result import Result
-from tests.scripts.small_sets import table_set, write_predictions
+from tests.adapters.sets import table_set, write_predictions
 
 pytestmark = pytest.mark.usefixtures("no_chart_files")
 

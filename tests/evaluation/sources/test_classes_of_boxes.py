@@ -10,7 +10,7 @@ import pytest
 import cxr_compare
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from tests.scripts.small_sets import table_set
+from tests.adapters.sets import table_set
 
 COLUMNS = (
     "category_id", "class_id", "cls", "pred_class", "category_name", "type", "name", "lesion",

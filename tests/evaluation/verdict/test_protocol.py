@@ -1,7 +1,6 @@
 """The protocol fixes the question; a claim against a margin follows its interval."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,7 @@ from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.sources.read_predictions import store_decision
 from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.evaluation.verdict.verdict import state_verdict
-from cxr_compare.scripts.compare_inputs import read_protocol_or_margin
-from cxr_compare.scripts.given_systems import read_systems
+from cxr_compare.scripts.comparison import _protocol
 from tests.compared import compare_predictions
 
 
@@ -118,13 +116,18 @@ def test_a_primary_figure_that_a_system_cannot_have_is_refused(predict, test_set
     assert "is undefined" in explored.answer.headline
 
 
+def asked(path):
+    """The protocol of a file."""
+    return _protocol(path, [], [])
+
+
 def test_a_protocol_that_names_no_unit_answers_by_image_and_lets_others_be_shown(tmp_path):
     path = tmp_path / "protocol.toml"
     path.write_text('target = "opacity"\n')
-    assert read_protocol_or_margin(path, None, None).unit_of("patient") == "patient"
+    assert asked(path).unit_of("patient") == "patient"
     path.write_text('target = "opacity"\nunit = "image"\n')
-    with pytest.raises(InputError, match=r"--unit patient: .*'image'"):
-        read_protocol_or_margin(path, None, None).unit_of("patient")
+    with pytest.raises(InputError, match=r"unit.*patient.*'image'"):
+        asked(path).unit_of("patient")
 
 
 def test_the_reference_comes_first_and_must_be_there():
@@ -198,15 +201,13 @@ def test_a_protocol_for_patients_is_answered_for_patients(predict, test_set):
     assert EXPLORATORY.unit_of("study") == "study"
 
 
-def test_the_command_line_cannot_contradict_the_protocol(tmp_path):
+def test_a_protocol_is_read_with_its_keys_checked(tmp_path):
     path = tmp_path / "protocol.toml"
-    path.write_text('target = "opacity"\nmargin = 0.05\nsubgroups = ["sex"]\n')
-    asked = read_protocol_or_margin(path, None, "opacity")
-    assert (asked.declared, asked.margin, asked.subgroups) == (True, 0.05, ("sex",))
-    with pytest.raises(InputError, match=r"--margin 0\.1: .*0\.05"):
-        read_protocol_or_margin(path, 0.1, None)
+    path.write_text('target = "opacity"\nsubgroups = ["sex"]\n')
+    fixed = asked(path)
+    assert (fixed.declared, fixed.subgroups) == (True, ("sex",))
     path.write_text('target = "opacity"\nmetric = ["recall", "specificity"]\npolicy = "max_f1"\n')
-    assert read_protocol_or_margin(path, None, None).metrics == ("recall", "specificity")
+    assert asked(path).metrics == ("recall", "specificity")
     for metric, says in (
         ('["recall"]', "one half of an operating point"),
         ('["recall", "specificity", "npv"]', "metric: list should have at most 2 items"),
@@ -214,20 +215,10 @@ def test_the_command_line_cannot_contradict_the_protocol(tmp_path):
     ):
         path.write_text(f'target = "opacity"\nmetric = {metric}\npolicy = "max_f1"\n')
         with pytest.raises(InputError, match=says):
-            read_protocol_or_margin(path, None, None)
+            asked(path)
     path.write_text('target = "opacity"\ninterval = "bca"\n')
     with pytest.raises(InputError, match="interval"):
-        read_protocol_or_margin(path, None, None)
+        asked(path)
     path.write_text("targt = 'x'\n")
-    with pytest.raises(InputError, match="'target'"):
-        read_protocol_or_margin(path, None, None)
-    assert read_protocol_or_margin(None, 0.1, None).declared is False
-
-
-def test_seeds_are_separated_by_commas(tmp_path):
-    (tmp_path / "a,b").mkdir()
-    two, folder_with_comma = read_systems(["A=x,y", f"B={tmp_path}/a,b"])
-    assert two.paths == [Path("x"), Path("y")]
-    assert folder_with_comma.paths == [tmp_path / "a,b"]
-    with pytest.raises(InputError, match="A=x,,y"):
-        read_systems(["A=x,,y"])
+    with pytest.raises(InputError, match="target"):
+        asked(path)

@@ -1,0 +1,122 @@
+"""Outputs of a detector as tables, and views of an image that are predicted together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.store.placement import Placement
+from cxr_compare.data_prep.store.prediction_writer import Part, image_status
+
+MAX_PER_FINDING = 100
+"""Largest number of boxes of a finding and image."""
+_SAME_LESION = 0.5
+_GRID = 32  # px that the side of a network's input is a multiple of
+
+
+def box_tables(
+    image_ids: Sequence[str],
+    found: Sequence[np.ndarray],
+    findings: Sequence[str],
+    placement: Callable[[str], Placement],
+    sizes: pd.DataFrame,
+) -> Part:
+    """Return the table of the boxes of images, in px of the originals.
+
+    `found` has for each image rows of x1, y1, x2, y2 in px of the square, score, and number of the
+    finding from 1. `sizes` has width and height of the originals by ``image_id``. An image whose
+    output is not finite is failed.
+    """
+    finite = [bool(np.isfinite(rows).all()) for rows in found]
+    parts = []
+    for image_id, rows, is_finite in zip(image_ids, found, finite, strict=True):
+        if is_finite:
+            size = sizes.reindex([image_id])[["width", "height"]].to_numpy(
+                np.float64, na_value=np.nan
+            )
+            if not np.isfinite(size).all():
+                raise InputError(f"images: image '{image_id}' has no width and height; prepare it")
+            width, height = size[0].tolist()
+            corners = placement(image_id).to_original(rows[:, :4].astype(np.float64), width, height)
+            parts.append((image_id, np.column_stack([corners, rows[:, 4:]])))
+    rows = np.concatenate([rows for _, rows in parts]) if parts else np.empty((0, 6))
+    order = np.repeat([image_id for image_id, _ in parts], [len(rows) for _, rows in parts])
+    names = pd.array(list(findings), dtype=TEXT)
+    table = pd.DataFrame({"image_id": pd.array(order.astype(object), dtype=TEXT)})
+    table["finding"] = names.take(rows[:, 5].astype(int) - 1)
+    table[[*EDGES, "score"]] = rows[:, :5]
+    has_area = (table["x2"] > table["x1"]) & (table["y2"] > table["y1"])
+    boxes = table[has_area].reset_index(drop=True)
+    return Part(image_status(image_ids, finite), {"boxes": boxes})
+
+
+def predict_views(
+    detect: Callable[[Any], list[np.ndarray]], images: Any, views: Sequence[str]
+) -> list[np.ndarray]:
+    """Detect on the plain squares and on views of them, and join the boxes of one lesion.
+
+    `images` is a tensor, uint8 ``(B, 1, S, S)``; views are ``flip`` and ``scaleF``. Boxes of one
+    finding that overlap by more than half count as one lesion: its box is the mean of the best box
+    of each view by score, and its score is the sum of theirs by the number of views.
+    """
+    size = images.shape[-1]
+    by_view = [detect(images), *(_detect_view(detect, images, view) for view in views)]
+    joined = []
+    for of_image in zip(*by_view, strict=True):
+        numbers = np.repeat(np.arange(len(of_image)), [len(rows) for rows in of_image])
+        rows = np.concatenate(of_image)
+        rows[:, :4] = rows[:, :4].clip(0, size)
+        keep = (rows[:, 2:4] > rows[:, :2]).all(axis=1) | ~np.isfinite(rows).all(axis=1)
+        joined.append(_join(rows[keep], numbers[keep], len(of_image)))
+    return joined
+
+
+def _detect_view(
+    detect: Callable[[Any], list[np.ndarray]], images: Any, view: str
+) -> list[np.ndarray]:
+    from torch.nn import functional
+
+    size = images.shape[-1]
+    if view == "flip":
+        found = detect(images.flip(3))
+        return [np.column_stack([size - r[:, 2], r[:, 1], size - r[:, 0], r[:, 3:]]) for r in found]
+    content = round(size * float(view.removeprefix("scale")))
+    canvas = -(-content // _GRID) * _GRID
+    before = (canvas - content) // 2
+    after = canvas - content - before
+    scaled = functional.interpolate(
+        images.float(), (content, content), mode="bilinear", antialias=True
+    )
+    square = functional.pad(scaled.round().clamp(0, 255), (before, after, before, after))
+    found = detect(square.to(images.dtype))
+    for rows in found:
+        rows[:, :4] = (rows[:, :4] - before) * (size / content)
+    return found
+
+
+def _join(rows: np.ndarray, views: np.ndarray, n_views: int) -> np.ndarray:
+    if not np.isfinite(rows).all():
+        return rows
+    order = np.argsort(-rows[:, 4], kind="stable")
+    rows, views = rows[order].astype(np.float64), views[order]
+    made = []
+    while len(rows):
+        near = (box_iou(rows[0, :4], rows[:, :4]) > _SAME_LESION) & (rows[:, 5] == rows[0, 5])
+        near[0] = True
+        first = np.unique(views[near], return_index=True)[1]
+        best = rows[near][first]
+        corners = np.average(best[:, :4], axis=0, weights=best[:, 4])
+        made.append([*corners, best[:, 4].sum() / n_views, rows[0, 5]])
+        rows, views = rows[~near], views[~near]
+    joined = np.array(made).reshape(-1, 6)
+    joined = joined[np.argsort(-joined[:, 4], kind="stable")]
+    kept = [
+        np.flatnonzero(joined[:, 5] == label)[:MAX_PER_FINDING] for label in np.unique(joined[:, 5])
+    ]
+    return joined[np.sort(np.concatenate(kept))] if kept else joined

@@ -1,1 +1,0 @@
-"""Detectors beside RetinaNet: Faster R-CNN, FCOS, SSDLite and DETR."""

@@ -1,0 +1,138 @@
+"""What limits an answer: a system that may guess, an image that it was trained on, its decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import model_validator
+
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.contracts.records import Items, Record
+from cxr_compare.data_prep.contracts.tables import read_table
+from cxr_compare.data_prep.duplicates.seen_images import SeenImage, SeenLookup
+from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
+from cxr_compare.evaluation.statistics.figure_text import range_text
+from cxr_compare.evaluation.thresholds import ThresholdChoice, choose_threshold
+from cxr_compare.training.run_info import RunInfo
+
+DECISION_FILE = "decision.json"
+USUAL_POLICY = "max_f1"
+_CHANCE = 0.5
+_SEEN = {
+    "train": "{image} trained {system}: the answer says nothing about new images",
+    "val": "{image} served to choose the weights and the threshold of {system}",
+}
+
+
+class Decision(Record, kind="run_decision"):
+    """Content of ``decision.json``: validation scores of a run, and what was chosen on them.
+
+    Attributes:
+        weights: SHA-256 of the weights that gave the scores.
+        finding: Name for people of what is decided.
+        choices: Reduction of boxes, calibration, rule of boxes from maps.
+        patients: Number of the patient of each image, no id.
+        levels: Value of the map at each contour that is drawn.
+    """
+
+    weights: str
+    finding: str
+    choices: Choices
+    positive: Items[bool]
+    scores: Items[float]
+    patients: Items[int]
+    levels: Items[tuple[float, float]] = ()
+
+    @model_validator(mode="after")
+    def _has_a_value_an_image(self) -> Decision:
+        n_images = len(self.scores)
+        if not len(self.positive) == len(self.patients) == n_images:
+            raise ValueError("positive, scores and patients do not have one value an image")
+        if not np.isfinite(self.scores).all():
+            raise ValueError("scores holds a value that is not finite")
+        if not all(0 <= number < n_images for number in self.patients):
+            raise ValueError("patients holds a number that is none of a patient")
+        return self
+
+    def threshold(self, policy: str) -> ThresholdChoice:
+        """Choose the threshold of a policy on the validation images."""
+        return choose_threshold(np.array(self.positive, float), np.array(self.scores), policy)
+
+    @property
+    def auroc(self) -> MeasuredAuroc | None:
+        """AUROC on the validation images; None with one class alone."""
+        patients = np.array(self.patients, np.int64)
+        if not len(patients):
+            return None
+        scores = np.array(self.scores)
+        parts = auroc_parts(np.array(self.positive), scores, patients, int(patients.max()) + 1)
+        if parts is None:
+            return None
+        estimate = parts.estimate()
+        low = estimate.ci_low if estimate.has_interval else None
+        high = estimate.ci_high if estimate.has_interval else None
+        return MeasuredAuroc(estimate.estimate, low, high, len(self.scores))
+
+
+@dataclass(frozen=True)
+class MeasuredAuroc:
+    """AUROC of a system on validation images, with the interval by patient."""
+
+    estimate: float
+    ci_low: float | None
+    ci_high: float | None
+    n_images: int
+
+    def caution(self, system: str) -> str | None:
+        """Return a sentence where the system may guess; None where it was shown to do better."""
+        if self.ci_low is not None and self.ci_low > _CHANCE:
+            return None
+        interval = "no interval"
+        if self.ci_low is not None and self.ci_high is not None:
+            interval = f"95 % interval {range_text(self.ci_low, self.ci_high, digits=2)}"
+        return (
+            f"{system} was not shown to be better than guessing: AUROC {self.estimate:.2f} "
+            f"({interval}) on {counted(self.n_images, 'validation image')}"
+        )
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Images that a training has seen; None where they are not at hand, as for an export."""
+
+    lookup: SeenLookup | None
+    is_complete: bool
+
+    @classmethod
+    def of_run(cls, folder: Path, info: RunInfo) -> TrainingImages:
+        """Read the images that a run has seen."""
+        path = folder / "seen.parquet"
+        lookup = None
+        if path.is_file():
+            lookup = SeenLookup.from_table(read_table(path, "seen", files=info.files))
+        return cls(lookup, is_complete=not info.unknown_weights)
+
+    def find(self, image: DecodedImage) -> SeenImage | None:
+        """Return the use that the training made of an image or a near copy of it."""
+        if self.lookup is None:
+            return None
+        return self.lookup.find(image.pixel_sha256, image.perceptual_hash)
+
+    def state(self, found: SeenImage | None) -> Literal["train", "val", "no", "unknown"]:
+        """Return the use in one word."""
+        if found is not None:
+            return found.role
+        return "no" if self.lookup is not None and self.is_complete else "unknown"
+
+
+def seen_caution(found: SeenImage | None, system: str) -> str | None:
+    """Return the sentence about an image that the training has seen; None if it has not."""
+    if found is None:
+        return None
+    image = "a near copy of this image" if found.is_near else "this image"
+    return _SEEN[found.role].format(image=image, system=system)

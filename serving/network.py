@@ -1,0 +1,177 @@
+"""The network of a run or of an export: from squares to tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.classification.inference import score_tables
+from cxr_compare.data_prep.contracts.errors import (
+    TRAIN_PACKAGES,
+    InputError,
+    first_line,
+    require_packages,
+)
+from cxr_compare.data_prep.contracts.processors import processor_name
+from cxr_compare.data_prep.store.identify_folder import require_kind
+from cxr_compare.data_prep.store.pixel_store import PixelSource
+from cxr_compare.data_prep.store.placement import Frame
+from cxr_compare.data_prep.store.prediction_writer import Part
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.detection.inference import box_tables, predict_views
+from cxr_compare.serving.onnx_file import EXPORT_FILE, OnnxNetwork, Output, digest_of
+from cxr_compare.training.run_info import RunInfo
+
+RUN_FILES = ("model.safetensors", "model.json", "preprocess.json")
+_MOST_IMAGES = 16
+_BATCH_PIXELS = 8 * 224**2
+
+
+class Network(Protocol):
+    """A network that maps uint8 squares ``(B, 1, S, S)`` to scores and maps, or to boxes.
+
+    Attributes:
+        info: Record of its training.
+        map_frame: Edges of the maps, px of the square.
+        device: Name of what computes, ``cpu`` or ``cuda``.
+        backend: Program that computes.
+        precision: Number format in which it does, ``fp32`` or ``bf16``.
+    """
+
+    folder: Path
+    kind: Literal["boxes", "scores"]
+    info: RunInfo
+    preprocess: Preprocess
+    device: str
+    backend: str
+    precision: str
+
+    @property
+    def map_frame(self) -> Frame | None: ...  # noqa: D102
+
+    def inference_id(self) -> str: ...  # noqa: D102
+
+    def inference_ids(self) -> list[str]: ...  # noqa: D102
+
+    def __call__(self, squares: np.ndarray) -> Output: ...  # noqa: D102
+
+
+def open_network(folder: Path | str, device: str = "auto", own: Any = None) -> Network:
+    """Open the network of a run, or of an export, which needs no torch.
+
+    `own` builds a network of the user's own, as `cxr_compare.train` was given it.
+    """
+    folder = Path(folder)
+    if (folder / EXPORT_FILE).is_file():
+        return OnnxNetwork(folder, device=device)
+    require_kind(folder, "run")
+    require_packages(f"{folder} (a run)", "train", TRAIN_PACKAGES)
+    return TorchNetwork(folder, device, own)
+
+
+def batch_size(network: Network) -> int:
+    """Return the number of images that are predicted together."""
+    if network.device != "cpu":
+        return _MOST_IMAGES
+    return max(1, min(_MOST_IMAGES, _BATCH_PIXELS // network.preprocess.size**2))
+
+
+def predict_part(
+    network: Network, source: PixelSource, image_ids: Sequence[str], sizes: pd.DataFrame
+) -> Part:
+    """Predict images together, in px of the originals.
+
+    `sizes` has their width and height by ``image_id``.
+    """
+    squares = np.stack([source.image(image_id) for image_id in image_ids])[:, None]
+    output = network(squares)
+    findings = network.info.findings
+    if isinstance(output, list):
+        return box_tables(image_ids, output, findings, source.placement, sizes)
+    frame: Any = network.map_frame
+    frames = [source.placement(image_id).frame_to_original(frame) for image_id in image_ids]
+    return score_tables(image_ids, *output, findings, frames)
+
+
+def device_name(device: str) -> str:
+    """Return the model of a processor or a GPU."""
+    if device == "cpu":
+        return processor_name()
+    if find_spec("torch") is None:
+        return device
+    import torch
+
+    return str(torch.cuda.get_device_name(device))
+
+
+class TorchNetwork:
+    """The network of a run, computed by torch in fp32."""
+
+    backend = "torch"
+    precision = "fp32"
+
+    def __init__(self, folder: Path, device: str = "auto", own: Any = None) -> None:
+        import torch
+
+        from cxr_compare.networks.files import load_model
+        from cxr_compare.training.run_folder import RunFolder
+
+        run = RunFolder.open(folder)
+        run.require_weights()
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.backends.cudnn.allow_tf32 = False
+        self.folder = folder
+        self.device = device
+        self.info = run.info
+        model = load_model(folder, own)
+        try:
+            self.model = model.to(device).to(memory_format=torch.channels_last)
+        except (RuntimeError, AssertionError) as error:  # no GPU, or no PyTorch that knows it
+            raise InputError(f"device: {device} cannot be used ({first_line(error)})") from None
+        self.kind = self.model.kind
+        self.preprocess = self.model.preprocess
+
+    def inference_id(self) -> str:
+        """Return the digest of what decides a prediction, to its last bit."""
+        return digest_of(self.folder, RUN_FILES, f"torch fp32 {self.device}")
+
+    def inference_ids(self) -> list[str]:
+        """Return the digests that it has on one device or another."""
+        return [digest_of(self.folder, RUN_FILES, f"torch fp32 {each}") for each in ("cpu", "cuda")]
+
+    @cached_property
+    def map_frame(self) -> Frame | None:
+        """Edges of the maps, px of the square; None for a detector."""
+        if self.kind == "boxes":
+            return None
+        model = self.model.to("cpu")
+        frame = model.map_frame()
+        model.to(self.device)
+        return frame
+
+    def __call__(self, squares: np.ndarray) -> Output:
+        """Predict squares."""
+        import torch
+
+        images = torch.from_numpy(squares)
+        if self.kind == "boxes":
+            views = getattr(self.model, "views", ())
+            return predict_views(self._detect, images, views) if views else self._detect(images)
+        with torch.inference_mode():
+            logits, maps = self.model(images.to(self.device))
+        return logits.double().sigmoid().cpu().numpy(), maps.cpu().numpy()
+
+    def _detect(self, images: Any) -> list[np.ndarray]:
+        import torch
+
+        with torch.inference_mode():
+            _, found = self.model(images.to(self.device))
+        rows = [torch.column_stack([b["boxes"], b["scores"], b["labels"]]) for b in found]
+        return [each.double().cpu().numpy() for each in rows]

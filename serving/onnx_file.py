@@ -1,0 +1,203 @@
+"""A run as one ONNX file whose outputs are the answer, and its predictions without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Strict
+
+from cxr_compare.data_prep.contracts.checksums import require_unchanged
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.provenance import MadeRecord
+from cxr_compare.data_prep.contracts.records import Digests
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.training.run_info import RunInfo
+
+EXPORT_FILE = "export.json"
+MODEL_FILE = "model.onnx"
+OUTPUTS = {"boxes": ("boxes", "scores", "labels"), "scores": ("scores", "maps")}
+"""Outputs of the file: boxes of one image in px of the square, by falling score of each finding,
+or scores and maps of a batch."""
+_OPSET = 17
+Output = tuple[np.ndarray, np.ndarray] | list[np.ndarray]
+"""Scores ``(B, K)`` and maps ``(B, K, h, w)``, or rows of the boxes of each image: edges in px of
+the square, score, and number of the finding from 1."""
+
+
+class ExportInfo(MadeRecord, kind="export"):
+    """Content of ``export.json``: what a network without torch must know of itself.
+
+    Attributes:
+        gives: ``boxes`` or ``scores``.
+        run: Record of the training.
+        map_frame: Edges of the maps, px of the square.
+        proof: How far it answers as its run, in words.
+        files: SHA-256 of the ONNX file.
+    """
+
+    gives: Literal["boxes", "scores"]
+    run: RunInfo
+    map_frame: Annotated[tuple[float, float, float, float], Strict(False)] | None = None
+    proof: str = ""
+    files: Digests
+
+
+def write_onnx(model: Any, path: Path, facts: Mapping[str, Any]) -> None:
+    """Write a network; `facts` become metadata of the file, each as JSON."""
+    import onnx
+    import torch
+
+    class Graph(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            if model.kind == "scores":
+                logits, maps = self.model(images)
+                return logits.sigmoid(), maps
+            _, (boxes,) = self.model(images)
+            return boxes["boxes"], boxes["scores"], boxes["labels"]
+
+    size, names = model.preprocess.size, OUTPUTS[model.kind]
+    first = "images" if model.kind == "scores" else "boxes"
+    axes = {name: {0: first} for name in names}
+    axes |= {"images": {0: "images"}} if model.kind == "scores" else {}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        torch.onnx.export(
+            Graph().eval(),
+            (torch.zeros(1, 1, size, size, dtype=torch.uint8),),
+            str(path),
+            input_names=["images"],
+            output_names=list(names),
+            dynamic_axes=axes,
+            opset_version=_OPSET,
+            dynamo=False,
+        )
+    written = onnx.load(path)
+    onnx.helper.set_model_props(written, {key: json.dumps(value) for key, value in facts.items()})
+    onnx.save(written, path)
+
+
+def digest_of(folder: Path, names: Sequence[str], what: str) -> str:
+    """Return a digest of files and of how they are computed, which tells predictions apart."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update((folder / name).read_bytes())
+    digest.update(what.encode())
+    return digest.hexdigest()[:16]
+
+
+class OnnxNetwork:
+    """The network of an export, computed by OpenVINO where it is installed, else ONNX Runtime.
+
+    OpenVINO computes in bf16 where the processor does, two to three times as fast.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        reader: Literal["openvino", "onnx"] | None = None,
+        device: str = "auto",
+    ) -> None:
+        info = ExportInfo.read(folder / EXPORT_FILE)
+        path = folder / MODEL_FILE
+        if not path.is_file():
+            raise InputError(f"{path}: is missing; export the run again")
+        require_unchanged(path, info.files.get(MODEL_FILE))
+        self.folder = folder
+        self.kind = info.gives
+        self.info = info.run
+        self.map_frame = info.map_frame
+        self.proof = info.proof
+        self.preprocess = Preprocess.read(folder / "preprocess.json")
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+        has_openvino = device != "cuda" and find_spec("openvino")
+        self.backend: str = reader or ("openvino" if has_openvino else "onnx")
+        if self.backend == "openvino":
+            self.device = "cpu"
+            self._run, self.precision = _openvino(path, OUTPUTS[self.kind])
+        elif find_spec("onnxruntime"):
+            self._run, self.device = _onnxruntime(path, device)
+            self.precision = "fp32"
+        else:
+            raise InputError(f"{folder}: needs onnxruntime or openvino: pip install onnxruntime")
+
+    def inference_id(self) -> str:
+        """Return the digest of what decides a prediction, to its last bit."""
+        how = f"{self.backend} {self.precision} {self.device}"
+        return digest_of(self.folder, (MODEL_FILE, "preprocess.json"), how)
+
+    def inference_ids(self) -> list[str]:
+        """Return the one digest that it has."""
+        return [self.inference_id()]
+
+    def __call__(self, squares: np.ndarray) -> Output:
+        """Predict squares, one after another: the boxes of an image are a table of its own."""
+        outputs = [self._run(image[None]) for image in squares]
+        if self.kind == "boxes":
+            return [np.column_stack(each).astype(np.float64) for each in outputs]
+        scores, maps = (np.concatenate(part) for part in zip(*outputs, strict=True))
+        return scores.astype(np.float64), maps
+
+
+def _onnxruntime(path: Path, device: str) -> tuple[Any, str]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    has_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device == "cuda" and not has_gpu:
+        raise InputError("device: this onnxruntime knows no GPU: pip install onnxruntime-gpu")
+    if device != "cpu" and has_gpu:
+        providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": 0}))
+    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    computes = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
+    if device == "cuda" and computes == "cpu":
+        raise InputError("device: onnxruntime can use no GPU of this machine; leave device out")
+    return lambda image: session.run(None, {"images": image}), computes
+
+
+@cache
+def _core() -> Any:
+    """Return the one OpenVINO core of this process.
+
+    Each loads a plugin, which sets the stack that signals are handled on and frees it when it goes:
+    of two, the first to come must not go first, or Ctrl-C ends Python by a segmentation fault.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino.Core()
+
+
+def _openvino(path: Path, names: tuple[str, ...]) -> tuple[Any, str]:
+    core = _core()
+    threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = core.compile_model(core.read_model(path), "CPU", settings)
+    computes_bf16 = "bf" in str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+    request = compiled.create_infer_request()
+
+    def run(image: np.ndarray) -> list[np.ndarray]:
+        request.infer({"images": image})
+        return [request.get_tensor(name).data.copy() for name in names]
+
+    return run, "bf16" if computes_bf16 else "fp32"

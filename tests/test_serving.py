@@ -1,0 +1,512 @@
+"""Answers for single images, and predictions of a set: whatever the file, the policy, the stop."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+import torch
+from PIL import Image
+
+import cxr_compare
+from cxr_compare import InputError, Run
+from tests.adapters import serving
+from tests.adapters.commands import cxr
+from tests.small_dicom import as_file, dicom_image, image_file
+
+KINDS = ("detector", "classifier")
+POLICIES = ("max_f1", "youden", "sensitivity>=0.8", "specificity>=0.8", "threshold=0.25")
+VARYING = {"created", "command", "cost", "sha256_of_this_file"}
+
+
+@pytest.fixture(scope="module")
+def runs(world):
+    """Both runs, opened on the CPU."""
+    return {kind: Run.open(world.run(kind), name=kind, device="cpu") for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def data(world):
+    return cxr_compare.DataSet.open(world.data)
+
+
+@pytest.fixture(scope="module")
+def film(data):
+    """A radiograph of the test from black to white."""
+    pixels = pydicom.dcmread(data.image_path(data.image_ids("test")[0])).pixel_array.astype(float)
+    return np.uint8(np.round(255 * (pixels - pixels.min()) / np.ptp(pixels)))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def dicom(pixels, **elements):
+    chest = {"Modality": "DX", "BodyPartExamined": "CHEST", "ViewPosition": "PA"}
+    return as_file(dicom_image(pixels, **{**chest, **elements}))
+
+
+def contents(folder):
+    """Bytes of each file of a folder; of JSON the values, without those of one call."""
+    files = {path for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder): (
+            {
+                key: value
+                for key, value in json.loads(path.read_text()).items()
+                if key not in VARYING
+            }
+            if path.suffix == ".json"
+            else path.read_bytes()
+        )
+        for path in files
+    }
+
+
+FORMATS = {
+    "plain.dcm": (0, dicom),
+    "negative.dcm": (0, lambda x: dicom(255 - x, PhotometricInterpretation="MONOCHROME1")),
+    "deep.dcm": (3, lambda x: dicom(np.uint16(np.round(x * (4095 / 255))), bits_stored=12)),
+    "signed.dcm": (3, lambda x: dicom(x.astype(np.int16) * 8 - 1000)),
+    "plain.png": (0, lambda x: image_file(x, "PNG")),
+    "deep.png": (3, lambda x: image_file(x.astype(np.uint16) * 257, "PNG")),
+    "rgb.png": (0, lambda x: image_file(np.dstack([x] * 3), "PNG")),
+    "film.jpg": (16, lambda x: image_file(x, "JPEG", quality=95)),
+    "plain.tif": (0, lambda x: image_file(x, "TIFF")),
+    "deep.tif": (3, lambda x: image_file(x.astype(np.uint16) * 257, "TIFF")),
+    "plain.bmp": (0, lambda x: image_file(x, "BMP")),
+    "without_suffix": (0, dicom),
+}
+UNREADABLE = {
+    "notes.txt": lambda x: b"no image",
+    "empty.png": lambda x: b"",
+    "cut.png": lambda x: image_file(x, "PNG")[:200],
+    "cut.dcm": lambda x: dicom(x)[:700],
+}
+
+
+def test_each_format_gets_one_answer_and_what_cannot_be_read_its_reason(runs, film, here):
+    folder = here / "films"
+    folder.mkdir()
+    for name, (_, content) in FORMATS.items():
+        (folder / name).write_bytes(content(film))
+    for name, content in UNREADABLE.items():
+        (folder / name).write_bytes(content(film))
+    answers = runs["classifier"].predict(folder)
+    assert [answer.image for answer in answers] == [str(folder / name) for name in sorted(FORMATS)]
+    for answer in answers:
+        name = answer.image.rpartition("/")[2]
+        apart = np.abs(answer.pixels.astype(int) - film).max()
+        assert apart <= FORMATS[name][0], name
+        assert answer.score == pytest.approx(answers[-1].score, abs=2e-3), name
+        assert any("MONOCHROME1" in note for note in answer.notes) == (name == "negative.dcm")
+    assert set(answers.left_out) == {str(folder / name) for name in UNREADABLE}
+    assert all(path in reason for path, reason in answers.left_out.items())
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_one_file_that_cannot_be_read_is_an_error_of_one_line(runs, film, here, name):
+    (here / name).write_bytes(UNREADABLE[name](film))
+    with pytest.raises(InputError, match=name) as refused:
+        runs["classifier"].predict(here / name)
+    assert "\n" not in str(refused.value)
+
+
+def test_pixels_are_answered_as_their_file(runs, film, here):
+    path = here / "film.png"
+    path.write_bytes(image_file(film, "PNG"))
+    for run in runs.values():
+        given = [path, str(path), film, np.dstack([film] * 3), Image.open(path)]
+        answers = run.predict(given)
+        assert isinstance(answers, cxr_compare.Answers)
+        assert [answer.image for answer in answers] == [str(path)] * 2 + ["array"] * 3
+        assert len({answer.score for answer in answers}) == 1
+        assert run.predict(film).score == answers[0].score
+        assert run.predict([]) == []
+        assert all(answer.boxes.equals(answers[0].boxes) for answer in answers)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros(4, np.uint8),
+        np.zeros((2, 3, 4, 4), np.uint8),
+        np.full((4, 4), 0.5),
+        np.full((4, 4), 700, np.uint16),
+        np.ones((4, 4), bool),
+        torch.zeros(4, 4),
+        Image.new("I;16", (4, 4)),
+        Image.new("RGBA", (4, 4)),
+        b"GIF89a",
+        {"a.png": 1},
+        None,
+        pd.DataFrame({"path": ["a.png"]}),
+    ],
+    ids=lambda given: f"{type(given).__name__} {getattr(given, 'shape', '')}",
+)
+def test_pixels_whose_greys_are_not_known_are_refused(runs, given):
+    with pytest.raises(InputError, match=r"^image: "):
+        runs["classifier"].predict(given)
+
+
+def test_a_list_with_an_image_that_is_not_there_names_it(runs, film):
+    with pytest.raises(InputError, match=r"gone\.png"):
+        runs["classifier"].predict([film, "gone.png"])
+
+
+def chosen(labels, scores, policy):
+    """The threshold of a policy among the midpoints of validation scores, counted by hand."""
+    if policy.startswith("threshold="):
+        return float(policy.partition("=")[2])
+    steps = np.unique(scores)
+    cuts = (steps[1:] + steps[:-1]) / 2
+    called = scores >= cuts[:, None]
+    found, false = (called & labels).sum(axis=1), (called & ~labels).sum(axis=1)
+    sensitivity = found / labels.sum()
+    specificity = 1 - false / (~labels).sum()
+    kind, _, floor = policy.partition(">=")
+    if kind == "sensitivity":
+        return cuts[sensitivity >= float(floor)].max()
+    if kind == "specificity":
+        return cuts[specificity >= float(floor)].min()
+    worth = sensitivity + specificity
+    if kind == "max_f1":
+        worth = 2 * found / (called.sum(axis=1) + labels.sum())
+    return cuts[np.isclose(worth, worth.max())].max()
+
+
+def test_each_policy_decides_by_the_threshold_that_validation_gives_it(world, data):
+    stored = cxr_compare.Predictions.open(world.predictions("classifier"))
+    scores = stored.scores.set_index("image_id")["score"]
+    labels = data.labels(data.target())[list(data.image_ids("val"))].dropna().astype(bool)
+    of_test = [data.image_path(name) for name in data.image_ids("test")[:6]]
+    for policy in POLICIES:
+        run = Run.open(world.run("classifier"), policy=policy, device="cpu")
+        expected = chosen(labels.to_numpy(), scores[labels.index].to_numpy(), policy)
+        for answer in run.predict(of_test):
+            assert answer.policy == policy
+            assert answer.threshold == pytest.approx(expected, abs=1e-6)
+            assert answer.decision is bool(answer.score >= answer.threshold)
+
+
+@pytest.mark.parametrize("policy", ["best", "sensitivity>=2", "sensitivity=0.9", "threshold=x", ""])
+@pytest.mark.parametrize("of", ["run", "undecided", "export"])
+def test_a_policy_that_is_none_is_refused_before_any_answer(world, tmp_path, policy, of):
+    folder = world.export("classifier") if of == "export" else world.run("classifier")
+    if of == "undecided":
+        folder = shutil.copytree(folder, tmp_path / "run")
+        (folder / "decision.json").unlink()
+    if not policy:
+        assert Run.open(folder, policy=policy, device="cpu").point.policy == "max_f1"
+        return
+    with pytest.raises(InputError, match="policy"):
+        Run.open(folder, policy=policy, device="cpu")
+
+
+@pytest.mark.parametrize("change", ["gone", "of other weights", "of one class"])
+def test_a_run_that_cannot_decide_says_why_and_is_never_negative(world, film, tmp_path, change):
+    run = shutil.copytree(world.run("classifier"), tmp_path / "run")
+    decision = json.loads((run / "decision.json").read_text())
+    changes = {
+        "of other weights": {"weights": "0" * 64},
+        "of one class": {"positive": [False] * len(decision["positive"])},
+    }
+    if change == "gone":
+        (run / "decision.json").unlink()
+    else:
+        (run / "decision.json").write_text(json.dumps(decision | changes[change]))
+    answer = Run.open(run, device="cpu").predict(film)
+    assert answer.threshold is None
+    assert answer.decision is None
+    assert answer.to_json()["decision"] is None
+    assert answer.undecided_because
+
+
+def test_a_decision_is_a_truth_value_in_python_and_a_word_in_json(runs, data):
+    answers = runs["classifier"].predict([data.image_path(n) for n in data.image_ids("test")])
+    words = {True: "positive", False: "negative", None: None}
+    for answer in answers:
+        assert answer.decision in (True, False)
+        assert answer.to_json()["decision"] == words[answer.decision]
+        assert answer.to_row()["decision"] == words[answer.decision]
+
+
+def rewrite(run, positive, scores):
+    """Replace the validation images of a run, each of a patient of its own."""
+    path = run / "decision.json"
+    stored = json.loads(path.read_text())
+    numbers = list(range(len(scores)))
+    changed = {"positive": positive, "scores": scores, "patients": numbers}
+    path.write_text(json.dumps(stored | changed))
+
+
+@pytest.mark.parametrize(("apart", "guesses"), [(0.0, True), (0.5, False)])
+def test_a_system_that_may_guess_says_so_with_its_interval(world, film, tmp_path, apart, guesses):
+    run = shutil.copytree(world.run("classifier"), tmp_path / "run")
+    labels = np.arange(80) % 2
+    scores = np.random.default_rng(3).uniform(0, 0.5, 80) + apart * labels
+    rewrite(run, [bool(label) for label in labels], scores.tolist())
+    expected = cxr_compare.metrics.estimate("auroc", labels, scores, patients=np.arange(80))
+    (caution,) = Run.open(run, name="A", device="cpu").predict(film).cautions or [None]
+    assert (caution is not None) == guesses == (expected.ci_low <= 0.5)
+    if guesses:
+        parts = (expected.estimate, expected.ci_low, expected.ci_high)
+        assert all(f"{part:.2f}" in caution for part in parts)
+        assert "80 validation images" in caution
+
+
+def test_an_image_of_the_training_or_a_near_copy_of_it_is_cautioned(runs, data):
+    run = runs["classifier"]
+    path = data.image_path(data.image_ids("train")[0])
+    pixels = pydicom.dcmread(path).pixel_array
+    for given in (path, pixels, np.uint8(pixels // 2 + 30)):
+        answer = run.predict(given)
+        assert answer.seen_in_training == "train"
+        assert any("trained" in caution for caution in answer.cautions)
+    new = run.predict(np.random.default_rng(1).integers(0, 255, (96, 96), dtype=np.uint8))
+    assert new.seen_in_training == "no"
+    assert not any("trained" in caution for caution in new.cautions)
+
+
+def test_a_run_of_drawings_decides_on_drawings_alone(runs, data, film, here):
+    drawn = runs["classifier"].predict(data.image_path(data.image_ids("test")[0]))
+    assert drawn.warnings == []
+    assert drawn.decision is not None
+    assert any("synthetic" in note for note in drawn.notes)
+    Image.fromarray(film).save(here / "real.png")  # says nothing of being drawn
+    real = runs["classifier"].predict(here / "real.png")
+    assert any("synthetic" in warning for warning in real.warnings)
+    assert (real.status, real.decision) == ("doubtful", None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_on_which_the_network_fails_gets_no_answer_and_leaves_the_others(
+    runs, world, data, kind, here
+):
+    dark, bright = np.full((64, 64), 20, np.uint8), np.full((64, 64), 250, np.uint8)
+    for name, pixels in (("a.png", dark), ("b.png", bright)):
+        Image.fromarray(pixels).save(name)
+    with serving.failing(above=100):
+        answers = runs[kind].predict(here)
+        assert [answer.image for answer in answers] == [str(here / "a.png")]
+        assert list(answers.left_out) == [str(here / "b.png")]
+        with pytest.raises(InputError, match="not finite"):
+            runs[kind].predict(bright)
+    means = [
+        pydicom.dcmread(data.image_path(name)).pixel_array.mean() for name in data.image_ids("test")
+    ]
+    with serving.failing(above=np.median(means)):
+        made = cxr_compare.predict(world.run(kind), data=world.data, out=here / "p", device="cpu")
+    failed = made.images.loc[made.images["status"] == "failed", "image_id"]
+    assert 0 < len(failed) < len(made.images)
+    table = made.boxes if kind == "detector" else made.scores
+    assert not set(failed) & set(table["image_id"])
+
+
+def test_boxes_lie_on_the_image_and_are_drawn_for_any_shape(runs):
+    rng = np.random.default_rng(0)
+    for shape in ((120, 90), (8, 2000), (2000, 8)):
+        pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+        for run in runs.values():
+            run.point = run.point._replace(threshold=0.0)
+            answer = run.predict(pixels)
+            assert (answer.boxes[["x1", "y1"]].to_numpy() >= 0).all()
+            assert (answer.boxes[["x2", "y2"]].to_numpy() <= [shape[1], shape[0]]).all()
+            assert answer._repr_png_().startswith(b"\x89PNG")
+
+
+def test_answers_show_as_a_table_in_a_notebook(runs, film, here):
+    path = here / "<b>.png"
+    Image.fromarray(film).save(path)
+    answers = runs["classifier"].predict([path])
+    shown = answers._repr_html_()
+    assert "<table" in shown
+    assert "<b>" not in shown
+    assert answers.to_frame()["score"].tolist() == [answers[0].score]
+
+
+def test_a_table_cell_cannot_become_a_formula(runs, film, here):
+    Image.fromarray(film).save(here / "=1+1.png")
+    assert runs["classifier"].predict("=1+1.png").to_row()["image"] == "'=1+1.png"
+
+
+def test_overlays_of_equal_names_are_kept_apart_and_are_no_input_later(world, film, here):
+    names = ("a/film.png", "a/film-2.png", "b/film.png", "b/film-2.png", "c/film.png")
+    for name in names:
+        (here / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(film).save(here / name)
+    run = world.run("classifier")
+    answers = cxr_compare.predict(run, "a", "b", "c", out=here / "a", device="cpu")
+    assert len(answers) == len(names)
+    assert len(list((here / "a").glob("*-overlay.png"))) == len(names)
+    again = cxr_compare.predict(run, "a", device="cpu")
+    assert [answer.image for answer in again] == ["a/film-2.png", "a/film.png"]
+
+
+@pytest.fixture(scope="module")
+def zoo(world, tmp_path_factory):
+    """A folder of runs, as one call of `cxr train` for several configurations makes it."""
+    folder = tmp_path_factory.mktemp("zoo") / "zoo"
+    for name, kind in (("b", "classifier"), ("a", "detector")):
+        shutil.copytree(world.run(kind), folder / name)
+    return folder
+
+
+def test_a_folder_of_runs_stands_for_its_runs(world, data, zoo, tmp_path, capsys):
+    path = data.image_path(data.image_ids("test")[0])
+    of_folder = cxr_compare.predict(zoo, path, device="cpu")
+    one_by_one = cxr_compare.predict(f"a={zoo / 'a'}", f"b={zoo / 'b'}", path, device="cpu")
+    assert [answer.to_json() for answer in of_folder] == [a.to_json() for a in one_by_one]
+    assert [answer.system for answer in of_folder] == ["a", "b"]
+    out = tmp_path / "predicted"
+    made = cxr_compare.predict(zoo, data=world.data, out=out, device="cpu")
+    for name, kind in (("a", "detector"), ("b", "classifier")):
+        stored = cxr_compare.Predictions.open(out / name)
+        expected = cxr_compare.Predictions.open(world.predictions(kind))
+        table = "boxes" if kind == "detector" else "scores"
+        pd.testing.assert_frame_equal(getattr(stored, table), getattr(expected, table))
+        assert made.predictions[name].name == name
+    before = contents(out)
+    cxr_compare.predict(zoo, data=world.data, out=out, device="cpu")
+    assert contents(out) == before  # complete predictions are taken as they are
+    result = cxr_compare.compare(zoo, data=world.data, replicates=100)
+    assert {"a", "b"} <= set(result.figures["first"])
+
+
+def test_a_folder_of_runs_with_one_that_has_not_ended_is_refused(zoo, tmp_path, film):
+    folder = shutil.copytree(zoo, tmp_path / "zoo")
+    (folder / "b" / "run.json").unlink()
+    Image.fromarray(film).save(tmp_path / "film.png")
+    with pytest.raises(InputError, match=f"{folder / 'b'}: "):
+        cxr_compare.predict(folder, tmp_path / "film.png", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def joint(world, zoo, tmp_path_factory):
+    """The report of both runs and of both together."""
+    out = tmp_path_factory.mktemp("joint") / "report"
+    cxr_compare.compare(zoo, data=world.data, both=True, out=out, replicates=100)
+    return out
+
+
+def test_both_together_answer_for_an_image_as_in_the_comparison(zoo, data, joint):
+    names = data.image_ids("test")[:4]
+    paths = [data.image_path(name) for name in names]
+    answers = cxr_compare.predict(zoo, *paths, joint=joint, device="cpu")
+    stored = cxr_compare.Predictions.open(joint / "systems/both").scores
+    stored = stored.set_index("image_id")["score"]
+    together = [answer for answer in answers if answer.kind == "both"]
+    assert len(answers) == 3 * len(names)
+    for name, answer in zip(names, together, strict=True):
+        assert answer.score == pytest.approx(stored[name], abs=1e-5)
+        assert answer.decision is bool(answer.score >= answer.threshold)
+
+
+def test_both_together_heed_the_warnings_and_the_training_of_each_member(
+    zoo, data, joint, tmp_path
+):
+    folder = shutil.copytree(zoo, tmp_path / "zoo")
+    record = json.loads((folder / "a/run.json").read_text())
+    record["files"].pop("seen.parquet")
+    (folder / "a/seen.parquet").unlink()  # now the first member knows no training image
+    (folder / "a/run.json").write_text(json.dumps(record))
+    trained = data.image_path(data.image_ids("train")[0])
+    _, _, both = cxr_compare.predict(folder, trained, joint=joint, device="cpu")
+    assert both.seen_in_training == "train"
+    new = data.image_path(data.image_ids("test")[0])
+    _, _, both = cxr_compare.predict(folder, new, joint=joint, device="cpu")
+    assert both.seen_in_training == "unknown"
+
+
+def test_a_report_without_a_rule_or_of_other_runs_is_refused(world, zoo, joint, film, tmp_path):
+    Image.fromarray(film).save(tmp_path / "film.png")
+    for runs, report in (([zoo], world.report), ([zoo / "a"], joint)):
+        with pytest.raises(InputError, match=r"^joint: "):
+            cxr_compare.predict(*runs, tmp_path / "film.png", joint=report, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "kind", ["classifier", pytest.param("detector", marks=pytest.mark.release)]
+)
+def test_predictions_that_were_killed_go_on_with_the_same_bytes(world, tmp_path, kind):
+    folder = world.export(kind) if kind == "classifier" else world.run(kind)
+    words = (folder, "--data", world.data, "--device", "cpu", "--out")
+    assert serving.predict_in_parts(*words, tmp_path / "whole") == 0
+    assert serving.predict_in_parts(*words, tmp_path / "killed", killed_after=2) < 0
+    assert (tmp_path / "killed/unfinished.json").is_file()
+    with pytest.raises(InputError, match="killed"):
+        cxr_compare.Predictions.open(tmp_path / "killed")
+    assert serving.predict_in_parts(*words, tmp_path / "killed") == 0
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_an_unfinished_folder_of_another_run_is_refused(world, tmp_path):
+    words = ("--data", world.data, "--device", "cpu", "--out", tmp_path / "p")
+    assert serving.predict_in_parts(world.export("classifier"), *words, killed_after=1) < 0
+    with pytest.raises(InputError, match=str(tmp_path / "p")):
+        cxr_compare.predict(
+            world.run("classifier"), data=world.data, out=tmp_path / "p", device="cpu"
+        )
+
+
+def test_predictions_record_what_they_cost_and_of_which_training_they_are(world, tmp_path):
+    run = cxr_compare.Predictions.open(world.predictions("classifier")).info
+    made = cxr_compare.predict(
+        world.export("classifier"), data=world.data, out=tmp_path / "p", device="cpu"
+    )
+    assert made.info.training_id == made.info.exported_from == run.training_id
+    assert run.exported_from is None
+    for info in (run, made.info):
+        assert info.cost["latency_ms"] > 0
+        assert info.cost["latency_device"]
+        assert info.cost["parameters"] > 0
+    systems = {"run": world.predictions("classifier"), "export": made}
+    cxr_compare.compare(systems, data=world.data, replicates=100, out=tmp_path / "report")
+    assert "the same trained network" in (tmp_path / "report/report.html").read_text()
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_does_not_grow_with_the_number_of_images(world, tmp_path, kind):
+    rng = np.random.default_rng(0)
+    calls = []
+    for count in (200, 200, 1000):
+        folder = tmp_path / f"films{len(calls)}"
+        folder.mkdir()
+        for number in range(count):
+            coarse = Image.fromarray(rng.integers(0, 256, (6, 6), dtype=np.uint8))
+            coarse.resize((256, 256)).save(folder / f"{number:04d}.png")
+        table = tmp_path / f"{len(calls)}.csv"
+        calls.append(["predict", world.run(kind), folder, "--csv", table, "--device", "cpu"])
+    _, few, many = serving.memory_of(calls)
+    assert many - few < 30  # 800 images of 64 KiB alone are 50 MiB, and each has a picture more
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+@pytest.mark.parametrize("of", ["run", "export"])
+def test_a_gpu_that_is_not_there_is_one_line(world, of, capsys):
+    folder = world.run("classifier") if of == "run" else world.export("classifier")
+    path = min((world.xrays / "stage_2_train_images").iterdir())
+    assert cxr("predict", folder, path, "--device", "cuda") == 2
+    assert capsys.readouterr().err.startswith("cxr: device: ")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gpu_answers_as_the_processor_does(runs, world, data, kind, tmp_path):
+    run = Run.open(world.run(kind), name=kind, device="cuda")
+    paths = [data.image_path(name) for name in data.image_ids("test")]
+    for one, other in zip(run.predict(paths), runs[kind].predict(paths), strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-3)
+    made = cxr_compare.predict(
+        world.run(kind), data=world.data, out=tmp_path / "p", device="cuda"
+    ).info
+    stored = cxr_compare.Predictions.open(world.predictions(kind)).info
+    assert made.training_id == stored.training_id
+    assert made.inference_id != stored.inference_id

@@ -1,0 +1,151 @@
+"""`cxr show`, `cxr overlay`, `cxr folds`: what a folder is, pictures and means of results."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import cxr_compare
+from cxr_compare import DataSet, InputError
+from tests.adapters.sets import table_set
+
+KINDS = {
+    "data set": lambda world: world.data,
+    "run": lambda world: world.run("classifier"),
+    "export": lambda world: world.export("classifier"),
+    "predictions": lambda world: world.predictions("classifier"),
+    "phantom": lambda world: world.xrays,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_folder_is_shown_by_its_kind_with_its_facts_on_lines(kind, world):
+    folder = KINDS[kind](world)
+    shown = cxr_compare.show(folder)
+    facts = shown.to_dict()
+    assert facts["kind"] == kind
+    first, *lines = str(shown).splitlines()
+    assert first.startswith(f"{folder}: ")
+    assert [line.partition(":")[0].strip() for line in lines] == [
+        name for name, value in facts.items() if value is not None and name != "kind"
+    ]
+    assert "np." not in str(shown)
+    json.dumps(facts)  # plain values
+
+
+def test_numbers_of_a_data_set_are_those_of_its_tables(world):
+    facts = cxr_compare.show(world.data).to_dict()
+    data = DataSet.open(world.data)
+    labels = data.labels(data.target())
+    (name,) = data.targets
+    assert facts["images"] == len(data.images)
+    assert facts["patients"] == data.images["patient_id"].nunique()
+    assert facts[f"target {name}"] == {
+        "positive": int((labels == 1).sum()),
+        "negative": int((labels == 0).sum()),
+        "unknown": int(labels.isna().sum()),
+        "boxes": len(data.boxes),
+    }
+    assert facts["split default"] == data.split()["role"].value_counts().to_dict()
+
+
+def test_a_report_is_shown_by_its_answer_and_its_table(world):
+    shown = cxr_compare.show(world.tables_report)
+    result = cxr_compare.Result.open(world.tables_report)
+    assert str(shown).startswith(str(result))
+    assert all(system in str(shown) for system in result.table.index.get_level_values(0))
+    assert shown.to_dict() == result.to_dict()
+
+
+@pytest.fixture(scope="module")
+def drawn(world, tmp_path_factory):
+    """Overlays of both systems on one positive and one negative test image."""
+    data = DataSet.open(world.data)
+    labels = data.labels(data.target()).reindex(data.image_ids("test"))
+    images = [labels.index[labels == value][0] for value in (1, 0)]
+    out = tmp_path_factory.mktemp("overlay") / "out"
+    systems = [world.predictions("detector"), f"B={world.predictions('classifier')}"]
+    shown = cxr_compare.overlay(*systems, data=world.data, out=out, image=images)
+    return out, images, shown.to_dict()
+
+
+def test_each_image_that_is_named_is_one_picture_of_its_own(drawn):
+    out, images, files = drawn
+    assert files == [str(out / f"{image}.png") for image in images]
+    pictures = [np.asarray(Image.open(file)) for file in files]
+    assert all(picture.std() > 5 for picture in pictures)
+
+
+def test_the_truth_is_drawn_on_positive_images_alone(drawn, world, tmp_path):
+    """With other true boxes the picture of the positive image changes, the other does not."""
+    _, images, _ = drawn
+    source = shutil.copytree(world.xrays, tmp_path / "xrays")
+    table = source / "stage_2_train_labels.csv"
+    labels = pd.read_csv(table)
+    labels.loc[labels["patientId"] == images[0], ["x", "y"]] *= 0.5
+    labels.to_csv(table, index=False)
+    data = tmp_path / "data"
+    cxr_compare.prepare(source, data, format="rsna", size=[96], val=0.3, test=0.3, workers=0)
+    assert DataSet.open(data).split().equals(DataSet.open(world.data).split())
+    predictions = world.predictions("classifier")
+    pictures = []
+    for number, folder in enumerate((world.data, data)):
+        made = cxr_compare.overlay(
+            predictions, data=folder, out=tmp_path / str(number), image=images
+        )
+        pictures.append([np.asarray(Image.open(file)) for file in made.to_dict()])
+    same = [np.array_equal(*pair) for pair in zip(*pictures, strict=True)]
+    assert same == [False, True]
+
+
+def test_a_policy_changes_what_is_decided_in_the_picture(world, tmp_path):
+    data, predictions = DataSet.open(world.data), world.predictions("classifier")
+    image = [data.image_ids("test")[0]]
+    pictures = []
+    for policy in ("threshold=0.0", "threshold=1.0"):
+        made = cxr_compare.overlay(
+            predictions, data=world.data, out=tmp_path / policy, image=image, policy=policy
+        )
+        pictures.append(np.asarray(Image.open(made.to_dict()[0])))
+    assert not np.array_equal(*pictures)
+
+
+def test_predictions_of_another_split_are_refused(world, tmp_path):
+    data = shutil.copytree(world.data, tmp_path / "data")
+    cxr_compare.split(data, name="other", seed=9)
+    predictions = world.predictions("classifier")
+    with pytest.raises(InputError, match="default"):
+        cxr_compare.overlay(predictions, data=data, out=tmp_path / "o", split="other")
+    assert not (tmp_path / "o").exists()
+
+
+def test_means_over_folds_are_those_of_their_reports(tmp_path):
+    ids = [f"i{n:03d}" for n in range(180)]
+    positive = np.arange(180) % 3 == 0
+    data = table_set(tmp_path, ids, {"mass": positive.astype(int)})
+    rng = np.random.default_rng(4)
+    for name in "AB":
+        score = np.clip(0.3 * positive + 0.5 * rng.random(180), 0, 1)
+        table = pd.DataFrame({"image_id": ids, "score": score})
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    cxr_compare.split(data, name="cv", folds=3)
+    systems = {name: tmp_path / f"{name}.csv" for name in "AB"}
+    reports, values = [], []
+    for fold in range(3):
+        reports.append(tmp_path / f"report-{fold}")
+        options = {"data": data, "split": f"cv-{fold}", "replicates": 100, "out": reports[-1]}
+        table = cxr_compare.compare(systems, **options).to_frame()
+        is_auroc = (table["metric"] == "auroc") & (table["subgroup"] == "all")
+        values.append(table[is_auroc & (table["second"] == "")].set_index("first")["estimate"])
+    joined = cxr_compare.folds(reports, out=tmp_path / "folds")
+    figures = pd.DataFrame(joined.to_dict()["figures"])
+    alone = figures[(figures["metric"] == "auroc") & (figures["second"] == "")].set_index("first")
+    for name in "AB":
+        expected = np.mean([fold[name] for fold in values])
+        assert alone.loc[name, "mean"] == pytest.approx(expected, abs=1e-12)
+    assert (tmp_path / "folds" / "folds.png").is_file()
+    with pytest.raises(InputError, match="report-0"):  # its patients twice
+        cxr_compare.folds([*reports, reports[0]], out=tmp_path / "again")

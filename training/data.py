@@ -1,0 +1,368 @@
+"""Images of a training: which, in which order, and as batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cxr_compare.configs.settings import Config
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.errors import InputError, counted, first_line
+from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.contracts.processors import cpu_count
+from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.store.pixel_store import PixelSource
+from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.data_prep.work.worker_processes import begin_worker, worker_context
+from cxr_compare.training.augment import (
+    Augmented,
+    augment,
+    build_augmentation,
+    own_augmentation,
+)
+
+_MOST_WORKERS = 8
+_N_OTHERS = 3  # of a mosaic
+_OTHERS_STREAM = 1  # beside the seed of a sample
+_LABEL_OF_STATE = {"present": 1.0, "absent": 0.0}
+
+
+class UsableImages(NamedTuple):
+    """Images that a model can learn from.
+
+    Attributes:
+        annotations: Boxes, or labels by image with a column for each finding (1, 0, NaN).
+        ids: Images of the roles ``train`` and ``val``.
+        positive: Images with the target.
+    """
+
+    annotations: pd.DataFrame
+    ids: dict[str, pd.Index]
+    positive: pd.Index
+
+    @classmethod
+    def of_data_set(cls, config: Config, dataset: DataSet, target: Target) -> UsableImages:
+        """Take images with all lesions boxed or with none for a detector; else known labels."""
+        if config.kind == "detector":
+            annotations = dataset.target_boxes(target)
+            if not len(annotations):
+                raise InputError(
+                    f"{dataset.folder}: has no boxes of '{target.name}', and a detector learns "
+                    "from boxes; train a classifier, such as chexnet_small"
+                )
+            usable = pd.Index(dataset.boxes_trusted(target))
+            positive = pd.Index(annotations["image_id"].unique())
+        else:
+            rows = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
+            rows = rows.assign(label=rows["state"].map(_LABEL_OF_STATE)).dropna(subset="label")
+            labels = rows.pivot(index="image_id", columns="finding", values="label")
+            annotations = labels.reindex(columns=list(target.any_of))
+            usable = annotations.index
+            positive = usable[(annotations == 1).any(axis=1)]
+        ids = {}
+        for role in ("train", "val"):
+            ids[role] = dataset.image_ids(role, config.data.split).intersection(usable)
+            n_positive = int(ids[role].isin(positive).sum())
+            if n_positive in (0, len(ids[role])):
+                raise InputError(
+                    f"split '{config.data.split}': of {counted(len(ids[role]), f'{role} image')}, "
+                    f"{n_positive} show '{target.name}', and a training needs both kinds; make "
+                    "another split"
+                )
+        return cls(annotations, ids, positive)
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of images, and of boxes or labels to learn, for the record."""
+        train = self.ids["train"]
+        counts = {"n_train": len(train), "n_val": len(self.ids["val"])}
+        if "image_id" in self.annotations:
+            return counts | {"n_boxes": int(self.annotations["image_id"].isin(train).sum())}
+        known = self.annotations.reindex(train).notna().to_numpy().sum()
+        return counts | {"n_labels": int(known)}
+
+    def __str__(self) -> str:
+        """Return the numbers of images in words."""
+        train, val = self.ids["train"], self.ids["val"]
+        n_positive = int(train.isin(self.positive).sum())
+        images = counted(len(train), "training image")
+        return f"{images} ({n_positive} positive), {counted(len(val), 'validation image')}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images ``(B, 1, S, S)`` with their labels ``(B, K)``, or with the boxes of each.
+
+    Attributes:
+        targets: 1 present, 0 absent, NaN unknown; or for each image ``boxes`` (N, 4) xyxy in px of
+            the square, and ``labels`` (N,), from 1.
+    """
+
+    image_ids: list[str]
+    images: Tensor
+    targets: Any
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def to(self, device: torch.device) -> Self:
+        """Copy the batch to a device."""
+        if isinstance(self.targets, Tensor):
+            targets: Any = self.targets.to(device, non_blocking=True)
+        else:
+            targets = [
+                {key: value.to(device) for key, value in one.items()} for one in self.targets
+            ]
+        return replace(self, images=self.images.to(device, non_blocking=True), targets=targets)
+
+    def pin_memory(self) -> Self:
+        """Move the pixels to memory from which a GPU can copy them."""
+        return replace(self, images=self.images.pin_memory())
+
+
+Sample = tuple[str, np.ndarray, Any]
+
+
+class ChestImages(Dataset[Sample]):
+    """Images of a pixel store with labels or boxes; ``(row, seed)`` is one changed at random."""
+
+    def __init__(
+        self,
+        store: PixelSource,
+        image_ids: pd.Index,
+        annotations: pd.DataFrame,
+        findings: Sequence[str],
+        augmentation: Any = None,
+        n_others: int = 0,
+    ) -> None:
+        self.store = store
+        self.image_ids = image_ids
+        self.augmentation = augmentation
+        self.n_others = n_others
+        self.has_boxes = "image_id" in annotations
+        if not self.has_boxes:
+            labels = annotations[list(findings)].reindex(image_ids)
+            self.targets = labels.to_numpy(np.float32, copy=True)
+            return
+        table = annotations[annotations["image_id"].isin(image_ids)]
+        rows = image_ids.get_indexer(pd.Index(table["image_id"]))
+        order = np.argsort(rows, kind="stable")
+        # Sorted by image: flat arrays, which processes that load share.
+        self._start = np.searchsorted(rows[order], np.arange(len(image_ids) + 1))
+        self._boxes = table[EDGES].to_numpy(np.float64)[order]
+        for row in np.unique(rows):
+            place = slice(self._start[row], self._start[row + 1])
+            self._boxes[place] = store.placement(image_ids[row]).to_store(self._boxes[place])
+        names = pd.Index(table["finding"])
+        self._labels = (pd.Index(list(findings)).get_indexer(names)[order] + 1).astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        """Return id, pixels ``(S, S)``, and labels or boxes; an error names the image."""
+        row, seed = key if isinstance(key, tuple) else (key, None)
+        name = str(self.image_ids[row])
+        try:
+            image = self._image(row)
+            if seed is not None and self.augmentation is not None:
+                draw = np.random.default_rng([seed, _OTHERS_STREAM])
+                others = [
+                    self._image(each) for each in draw.integers(len(self), size=self.n_others)
+                ]
+                image = augment(self.augmentation, image, seed, others)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"image {name}: cannot be loaded and changed ({first_line(error)})"
+            ) from error
+        if not self.has_boxes:
+            return name, image.pixels, torch.from_numpy(self.targets[row])
+        labels = torch.from_numpy(self._labels[image.rows])
+        corners = torch.from_numpy(np.array(image.boxes, np.float32))
+        return name, image.pixels, {"boxes": corners, "labels": labels}
+
+    def _image(self, row: int) -> Augmented:
+        pixels = self.store.image(str(self.image_ids[row]))
+        if not self.has_boxes:
+            return Augmented(pixels, np.empty((0, 4)), np.empty(0, np.int64))
+        rows = np.arange(*self._start[row : row + 2])
+        return Augmented(pixels, self._boxes[rows], rows)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Join samples of one size into a batch."""
+    ids, pixels, targets = zip(*samples, strict=True)
+    images = torch.from_numpy(np.stack(pixels)).unsqueeze(1)
+    is_labels = isinstance(targets[0], Tensor)
+    return Batch(list(ids), images, torch.stack(targets) if is_labels else list(targets))
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Rows of whole optimiser steps, each with a seed for the random changes of its image.
+
+    A batch depends on seed, epoch and rows alone, not on the number of processes. `weights` are
+    for draws with replacement; None draws each image once. Rows that fill no step wait.
+    """
+
+    def __init__(
+        self,
+        n_rows: int,
+        seed: int,
+        step: int,
+        weights: np.ndarray | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if n_rows < step:
+            raise InputError(
+                f"training.batch_size: a step learns from {step} images, and there are {n_rows}"
+            )
+        self._n_rows = n_rows
+        self._seed = seed
+        self._probabilities = None if weights is None else weights / weights.sum()
+        self._length = n_rows // step * step
+        self._rank, self._world_size = rank, world_size
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that is drawn next; Lightning calls this."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._length // self._world_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        draw = np.random.default_rng([self._seed, self._epoch])
+        if self._probabilities is None:
+            rows = draw.permutation(self._n_rows)
+        else:
+            rows = draw.choice(self._n_rows, size=self._n_rows, p=self._probabilities)
+        seeds = draw.integers(2**63, size=self._n_rows)
+        for position in range(self._rank, self._length, self._world_size):
+            yield int(rows[position]), int(seeds[position])
+
+
+def balancing_weights(positive: np.ndarray, share: float) -> np.ndarray:
+    """Compute draw weights with which positive images make up a share of the draws.
+
+    Example:
+        >>> balancing_weights(np.array([True, False, False]), 0.5).tolist()
+        [0.5, 0.25, 0.25]
+    """
+    n_positive = int(positive.sum())
+    return np.where(positive, share / n_positive, (1 - share) / (len(positive) - n_positive))
+
+
+class _LazyLoader(DataLoader[Any]):
+    """A loader that draws nothing before its first batch is asked for.
+
+    Lightning makes an iterator before it says which epoch is resumed.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except InputError as error:  # of another process: torch puts its traceback before it
+            last = str(error).strip().splitlines()[-1]
+            raise InputError(last.rpartition("InputError: ")[2]) from None
+
+
+class ImageData(LightningDataModule):
+    """Training and validation images of a configuration.
+
+    Attributes:
+        target: Finding, or group of findings, that is learned.
+        usable: Images of both roles, with their labels or boxes.
+        changes: Pipeline of random changes of training images; None without any.
+    """
+
+    def __init__(
+        self, config: Config, dataset: DataSet, progress: Progress, augmentation: Any = None
+    ) -> None:
+        super().__init__()
+        self.config, self.dataset, self.progress = config, dataset, progress
+        self.target = dataset.target(config.data.target, option="set data.target=NAME")
+        self.usable = UsableImages.of_data_set(config, dataset, self.target)
+        changes, size = config.augmentation, config.data.image_size
+        self.n_others = _N_OTHERS if getattr(changes, "mosaic", 0) and augmentation is None else 0
+        if augmentation is None:
+            self.changes = build_augmentation(changes, size)
+        else:
+            self.changes = own_augmentation(augmentation)
+        training = config.training
+        EpochSampler(len(self.usable.ids["train"]), 0, training.batch_size * training.accumulate)
+        self._train: ChestImages | None = None
+
+    def _images(self, role: str) -> ChestImages:
+        store = self.dataset.make_store(self.config.data.image_size, self.progress)
+        ids, annotations = self.usable.ids[role], self.usable.annotations
+        changes = (self.changes, self.n_others) if role == "train" else ()
+        return ChestImages(store, ids, annotations, self.target.any_of, *changes)
+
+    @property
+    def train(self) -> ChestImages:
+        """Training images."""
+        self._train = self._train or self._images("train")
+        return self._train
+
+    @property
+    def n_workers(self) -> int:
+        """Number of processes that load for each device; 0 loads in the training process."""
+        workers = self.config.training.workers
+        if workers != "auto":
+            return int(workers)
+        devices = max(1, self.trainer.num_devices)  # type: ignore[union-attr]
+        return 0 if self._is_cpu else min(_MOST_WORKERS, max(1, cpu_count() // devices))
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return this process's share of the training batches."""
+        training, trainer = self.config.training, self.trainer
+        weights = None
+        if training.positive_share:
+            positive = self.train.image_ids.isin(self.usable.positive)
+            weights = balancing_weights(positive, training.positive_share)
+        step = training.batch_size * training.accumulate
+        place = (trainer.global_rank, trainer.world_size)  # type: ignore[union-attr]
+        sampler = EpochSampler(len(self.train), training.seed, step, weights, *place)
+        return self._loader(self.train, sampler, self.n_workers)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return this process's slice of the validation images, none of which counts twice."""
+        images = self._images("val")
+        trainer: Any = self.trainer
+        rank, world_size = trainer.global_rank, trainer.world_size
+        n_images = len(images)
+        rows = range(n_images * rank // world_size, n_images * (rank + 1) // world_size)
+        return self._loader(images, rows, min(1, self.n_workers))
+
+    @property
+    def _is_cpu(self) -> bool:
+        return self.trainer.strategy.root_device.type == "cpu"  # type: ignore[union-attr]
+
+    def _loader(self, images: ChestImages, sampler: Any, workers: int) -> DataLoader[Any]:
+        context = worker_context(__name__) if workers else None
+        return _LazyLoader(
+            images,
+            self.config.training.batch_size // self.trainer.world_size,  # type: ignore[union-attr]
+            sampler=sampler,
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=not self._is_cpu,
+            multiprocessing_context=context,
+            worker_init_fn=_begin_loader if workers else None,
+            generator=torch.Generator(),  # of its own: it draws at another time when resumed
+        )
+
+
+def _begin_loader(_: int) -> None:
+    begin_worker()
