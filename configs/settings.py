@@ -102,7 +102,7 @@ class RetinaNetSettings(ModelSettings):
     anchor_ratios: Annotated[list[Positive], Field(min_length=1, max_length=9)] = [0.5, 1.0, 2.0]
     box_loss: Literal["auto", "l1", "giou", "diou", "ciou"] = "auto"
     nms_iou: Annotated[float, Field(ge=0.1, le=0.9)] = Field(
-        default=0.4, description="boxes of one finding that overlap more are suppressed"
+        default=0.3, description="boxes of one finding that overlap more are suppressed"
     )
     views: list[View] = Field(
         default=[], description="views that are predicted and joined beside the plain image"

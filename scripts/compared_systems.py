@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -56,6 +56,9 @@ from cxr_compare.evaluation.sources.wide_tables import finding_name, score_colum
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import is_run, run_names
+
+if TYPE_CHECKING:
+    from cxr_compare.serving.network import Network
 
 _OF_ONE = ("image", "score", "finding", "box_form", "box_unit", "box_order")
 _OF_ALL = {"result_image": "image", "score": "score"}
@@ -211,15 +214,14 @@ class Systems:
         read: dict[str, Any] = {}
         for name, value in self.given.items():
             if isinstance(value, os.PathLike) and not isinstance(value, Predictions):
+                if is_run(Path(value)):
+                    read[name] = _predictable(value, question)
+                    continue
                 value = Path(value)
-            if isinstance(value, Path) and is_run(value):
-                _require_predictable(value, question)
-                read[name] = value
-            else:
-                read[name] = self._read_one(value, name, question)
-        for name, value in read.items():
-            if isinstance(value, Path) and question.split is not None:
-                read[name] = self._predicted(value, name, question, question.split)
+            read[name] = self._read_one(value, name, question)
+        for name, network in read.items():
+            if not isinstance(network, Predictions | System) and question.split is not None:
+                read[name] = self._predicted(network, name, question, question.split)
         self._read = read
         return read
 
@@ -310,12 +312,10 @@ class Systems:
         return as_predictions(read, question.made_on, caption)
 
     def _predicted(
-        self, run: Path, name: str, question: Question, split: LabelledSplit
+        self, network: Network, name: str, question: Question, split: LabelledSplit
     ) -> Predictions:
-        from cxr_compare.serving.network import open_network
         from cxr_compare.serving.predict_data import predict_data_set
 
-        network = open_network(run)
         made = self.folder / "systems" / re.sub(r"[^\w.+-]+", "_", name)
         if (made / "predictions.json").is_file():
             stored = Predictions.open(made)
@@ -350,14 +350,18 @@ class Systems:
         return predictions
 
 
-def _require_predictable(run: Path, question: Question) -> None:
-    """Refuse a run that cannot be predicted, before the first one takes its hours."""
+def _predictable(run: os.PathLike[str], question: Question) -> Network:
+    """Open a run; one that cannot be predicted is refused before the first one takes its hours."""
     from cxr_compare.serving.network import open_network
 
+    folder = Path(run)
     if question.split is None:
-        raise InputError(f"{run}: is a run; give its images as a data set (data)")
-    findings = open_network(run).info.findings
-    question.split.dataset.require_labelled({name: name for name in findings}, run)
+        raise InputError(f"{folder}: is a run; give its images as a data set (data)")
+    # A Run that is open may have a network of the user's own.
+    network: Network = getattr(run, "network", None) or open_network(folder)
+    findings = network.info.findings
+    question.split.dataset.require_labelled({name: name for name in findings}, folder)
+    return network
 
 
 def _findings_of(read: Predictions | System) -> set[str]:

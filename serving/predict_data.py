@@ -39,6 +39,7 @@ from cxr_compare.serving.network import (
     open_network,
     predict_part,
 )
+from cxr_compare.training.run_folder import RunFolder
 
 _PART = 1024
 """Images of one file of the tables: what an interruption costs at most."""
@@ -77,7 +78,7 @@ def predict_data_set(
         trained_on=tuple(info.training_sets),
         seen_unknown=tuple(info.unknown_weights),
         maps={"method": "cam"} if network.kind == "scores" else None,
-        description=_described(network),
+        recipe=_recipe(network),
         cost={
             "parameters": info.parameters,
             "trainable_parameters": info.trainable_parameters,
@@ -115,18 +116,24 @@ def predict_data_set(
     return Predictions.open(out)
 
 
-def _described(network: Network) -> str:
-    """Say how a network was trained, for the methods of a paper."""
-    info = network.info
-    chosen = f", the best of {info.epochs} by {info.monitor} on {info.n_val:,} validation images"
-    images = counted(info.n_train, "image")
-    trained = (
-        f"is a {info.model_kind} that this program trained on {images} with seed {info.seed}; the "
-        f"weights are those of epoch {info.best_epoch}"
-    )
-    exported = f" It was evaluated as its export, by {network.backend} in {network.precision}."
-    ending = "." if network.backend == "torch" else "." + exported
-    return trained + ("" if info.monitor == "epoch" else chosen) + ending
+def _recipe(network: Network) -> dict[str, Any] | None:
+    """Return how a run was trained, for the page of a comparison; None of an export."""
+    if not (network.folder / "config.toml").is_file():
+        return None
+    config = RunFolder(network.folder).config.model_dump()
+    model = config["model"]
+    model["weights"] = Path(model["weights"]).name  # without folders of the user
+    if network.kind == "boxes":
+        model["architecture"] = "retinanet"
+    facts = network.info.to_json()
+    kinds = (str, int, float)
+    run = {k: v for k, v in facts.items() if isinstance(v, kinds) and k != "command"}
+    return {
+        "network": model["backbone"],
+        "config": config,
+        "preprocess": network.preprocess.to_json(),
+        "run": {**run, "pretrained": model["weights"], "data_set": facts["data_set"]},
+    }
 
 
 def _made_on(dataset: DataSet, split: str) -> MadeOn:

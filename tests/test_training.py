@@ -527,6 +527,8 @@ def test_own_network_loss_callbacks_and_logger_are_used(world, tmp_path):
     file = data.image_path(data.image_ids("test")[0])
     again = cxr_compare.Run.open(tmp_path / "run", device="cpu", model=OwnNetwork)
     assert again.predict(file).score == run.predict(file).score
+    compared = cxr_compare.compare({"own": again}, data=world.data, replicates=100)
+    assert set(compared.figures["first"]) == {"own"}
 
 
 def test_an_own_augmentation_replaces_the_pipeline_and_boxes_follow(world, tmp_path):
