@@ -201,7 +201,10 @@ class TrainingSettings(Section):
         if self.schedule == "plateau" and self.monitor == "epoch":
             raise ValueError("schedule = 'plateau' needs a figure as monitor, such as 'val_loss'")
         if self.schedule == "plateau" and 0 < self.patience <= 3:
-            raise ValueError("patience ends the training before schedule = 'plateau' acts; set 4")
+            raise ValueError(
+                f"patience = {self.patience} ends the training before schedule = 'plateau' acts; "
+                "set 4"
+            )
         return self
 
 

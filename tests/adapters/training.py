@@ -1,6 +1,5 @@
 """Parts of a training: its modules with another loss, augmentation, order, optimiser, a step."""
 
-import contextlib
 from pathlib import Path
 from unittest import mock
 
@@ -22,7 +21,6 @@ from cxr_compare.configs.settings import (
     DetectorConfig,
 )
 from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.work.progress import Silence
 from cxr_compare.training import train as training
 from cxr_compare.training.augment import A as albumentations  # noqa: N811 - a module
 from cxr_compare.training.augment import Augmented, augment, build_augmentation
@@ -60,7 +58,6 @@ __all__ = [
     "positive_weights",
     "precision",
     "rates",
-    "shared_by_two_gpus",
     "step_loss",
     "training_settings",
 ]
@@ -263,17 +260,3 @@ class Constant(ClassifierModule):
 def figures_of_scores(scores, targets):
     """The figures of a classifier on validation."""
     return ClassifierModule.figures(None, [(scores, targets)])
-
-
-def shared_by_two_gpus(model):
-    """The model as two GPUs would train it; no trainer is made."""
-    learner = ClassifierModule(model, training_settings())
-    processes = training._Processes(2, 1, training.LightningEnvironment())
-    with (
-        mock.patch.object(training, "Trainer", side_effect=KeyboardInterrupt),
-        mock.patch("torch.cuda.is_available", return_value=True),
-        contextlib.suppress(KeyboardInterrupt),
-    ):
-        run = training.RunFolder(Path("none"))
-        training._fit(learner, None, run, (), (), Silence(), "fp32", processes)
-    return learner.model
