@@ -97,9 +97,9 @@ class Choices(Record, kind="decision"):
             images were left out.
 
     Example:
-        >>> import cxr_compare
+        >>> from cxr_compare.evaluation.choices import Choices
         >>> facts = {"n_images": 40}
-        >>> decision = cxr_compare.Choices(target="opacity", chosen_on=facts, box_cut=0.3)
+        >>> decision = Choices(target="opacity", chosen_on=facts, box_cut=0.3)
         >>> decision.box_cut, decision.thresholds
         (0.3, {})
     """
@@ -181,7 +181,7 @@ class Choices(Record, kind="decision"):
             Probabilities in [0, 1], shape ``(N,)``; `None` if the decision has no calibration.
 
         Example:
-            >>> from cxr_compare import Choices
+            >>> from cxr_compare.evaluation.choices import Choices
             >>> Choices(target="opacity", chosen_on={}).probability([0.5]) is None
             True
         """
@@ -214,7 +214,7 @@ class Choices(Record, kind="decision"):
 
 
 def _summary(decision: Choices) -> list[str]:
-    """Return the lines that `cxr tune` prints."""
+    """Return the lines that show a decision."""
     facts = decision.chosen_on
     system = f"{decision.system}, " if decision.system else ""
     first = (

@@ -1,7 +1,7 @@
 """Choose the decision rule of a system for a target on validation images.
 
-`cxr tune` stores the rule with a digest of the validation images' labels, scores, boxes and maps,
-and `cxr compare` refuses it where one of them has changed since.
+A rule is stored with a digest of the validation images' labels, scores, boxes and maps, and
+`cxr compare` refuses it where one of them has changed since.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def tune(
     if options.reductions and system.kind != "boxes":
         raise InputError(
             f"{system.source}: {system.name} gives image scores, so there are no boxes "
-            "to reduce; tune it without --reduction"
+            "to reduce; leave reductions out"
         )
     if not system.has_scores:
         return _as_decided(system, truth, policies, options)
@@ -212,11 +212,10 @@ def checked_decision(
 ) -> Choices:
     """Return a system's stored thresholds and rules, or choose them on validation images.
 
-    Stored ones are those that ``cxr tune`` chose before. They are taken as they are, with the
-    thresholds of `extra_policies` added, if the digest that is stored with them is that of the
-    labels, scores, boxes and maps of the validation images. Otherwise they are refused with an
-    InputError. `policies` and `boxes_by` (short name of the figure that chooses the rule for boxes)
-    are used only if nothing is stored.
+    Stored ones are taken as they are, with the thresholds of `extra_policies` added, if the digest
+    that is stored with them is that of the labels, scores, boxes and maps of the validation images.
+    Otherwise they are refused with an InputError. `policies` and `boxes_by` (short name of the
+    figure that chooses the rule for boxes) are used only if nothing is stored.
     """
     if system.decision is None:
         requested = list(dict.fromkeys((*policies, *extra_policies)))

@@ -93,7 +93,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
 
     The thresholds, the calibration (function from scores to probabilities) and the rule for boxes
     (which predicted boxes are evaluated) of each system are chosen on the validation images. If
-    ``cxr tune`` has chosen and stored them before, the stored ones are taken. The interval of an
+    they were chosen and stored before, the stored ones are taken. The interval of an
     AUROC is closed (Obuchowski 1997, by patient), and so are those of single figures at a
     threshold. All other intervals come from a bootstrap in which all systems share the resampled
     patients.
@@ -103,8 +103,8 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     validation images, labels or predictions, or if a system lacks the primary figure of a protocol
     that was declared in a file.
 
-    The options are those of ``cxr compare``: `policies` are thresholds in addition to those that
-    ``cxr tune`` stored, or to `POLICIES`; `prevalence` is a share such as ``"0.05"``, a share with
+    The options are those of ``cxr compare``: `policies` are thresholds in addition to the
+    stored ones, or to `POLICIES`; `prevalence` is a share such as ``"0.05"``, a share with
     its 95 % interval such as ``"0.05:0.03-0.08"``, or counts such as ``"12/240"``; `own_metrics`
     are names that `register_metric` returns. `patients` has the sorted names of the patients that
     are resampled, if the same resamples are to serve other findings, whose test images are of other

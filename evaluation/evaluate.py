@@ -42,7 +42,7 @@ def evaluate_models(
     """Apply the thresholds and rules of every model to its output on the evaluated images.
 
     `systems` is as `name_models` returns it; the models of each system are returned by its display
-    name. Thresholds and rules that ``cxr tune`` stored are taken, with those of `extra_policies`
+    name. Stored thresholds and rules are taken, with those of `extra_policies`
     added; those of other models are chosen on the images with the role ``val``, by `policies` and
     `boxes_by` (see `checked_decision`). An InputError is raised if stored ones were chosen on other
     images, labels or predictions.
@@ -63,7 +63,7 @@ def evaluate_models(
 def decision_notes(
     models: Models, systems: Mapping[str, System], images: LabelledImages
 ) -> list[Note]:
-    """Note what the thresholds and rules of models rest on, if ``cxr tune`` stored none before."""
+    """Note what the thresholds and rules of models rest on, if none were stored."""
     notes: list[Note] = []
     not_tuned = []
     no_validation: dict[bool, list[str]] = {False: [], True: []}  # by declared thresholds

@@ -90,8 +90,8 @@ class System:
             system has none.
         findings: Names of the findings (disease signs) that are evaluated, such as
             ``("opacity",)``: an image is positive if any of them is present.
-        decision: Thresholds, calibration and rules that ``cxr tune`` stored for the evaluated
-            finding, as `evaluation.choices.Choices`; `None` if they were not chosen yet.
+        decision: Thresholds, calibration and rules stored for the evaluated finding,
+            as `evaluation.choices.Choices`; `None` if they were not chosen yet.
         source: Folder or file that the output was read from, for error messages.
         has_scores: False for boxes without scores, which nothing ranks: the system is one operating
             point, as a reader who draws boxes. All its boxes have the score 1.

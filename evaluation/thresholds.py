@@ -27,7 +27,7 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers, check_tru
 from cxr_compare.evaluation.statistics.running_sums import SegmentSums, first_at_least
 
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
-"""Policies for which `cxr tune` chooses thresholds by default."""
+"""Policies for which thresholds are chosen by default."""
 
 DECLARED = "declared"
 """Policy of a threshold that somebody declared for the system, see `choices.Declared`."""

@@ -1,4 +1,4 @@
-"""Options of `cxr tune`: calibration, reductions of boxes, and choice of boxes."""
+"""Options of a decision: calibration, reductions of boxes, and choice of boxes."""
 
 from __future__ import annotations
 

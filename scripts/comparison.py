@@ -237,7 +237,7 @@ def _texts(value: str | Sequence[str] | None) -> list[str]:
 
 
 def _names(value: str | Sequence[str] | None) -> list[str]:
-    return [name for text in _texts(value) for name in text.split(",") if name]
+    return [name for text in _texts(value) for name in str(text).split(",") if name]
 
 
 def _rows(metrics: Sequence[str]) -> Any:

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from cxr_compare.data_prep.contracts.errors import shortened
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
 
 
 def say(text: str = "") -> None:
-    """Write lines to stderr."""
-    sys.stderr.write(text + "\n")
+    """Write lines to stderr; the middle of a very long one, which quotes a file, is left out."""
+    sys.stderr.write("\n".join(map(shortened, text.split("\n"))) + "\n")
     sys.stderr.flush()
 
 

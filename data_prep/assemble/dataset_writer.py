@@ -131,10 +131,7 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
         )
         require_same_settings(out, stored, now, "give another folder, or the same options")
         if not add:
-            advice = "prepare a new folder"
-            if settings["source_format"] != "combined":
-                advice = f"--add takes in what is new, or {advice}"
-            require_same_settings(out, stored_sources, now_sources, advice)
+            require_same_settings(out, stored_sources, now_sources, "prepare a new folder")
         return isinstance(record, DataSetInfo) and stored_sources == now_sources
     # A set that was begun has its settings before anything else.
     if out.is_dir() and any(path.name not in (LOCK_NAME, WORK_FOLDER) for path in out.iterdir()):

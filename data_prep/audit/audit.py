@@ -104,8 +104,8 @@ class Audit:
         strict: True if `exit_status` is 1 after a warning, too.
 
     Example:
-        >>> import cxr_compare
-        >>> cxr_compare.Audit(problems=(), checked={"images": 2}).counts["error"]
+        >>> from cxr_compare.data_prep.audit.audit import Audit
+        >>> Audit(problems=(), checked={"images": 2}).counts["error"]
         0
     """
 
@@ -320,7 +320,7 @@ def _unchecked_pixels(dataset: DataSet, *, pixels: bool) -> list[Problem]:
     n_paths = int(dataset.images["path"].notna().sum())
     read, lacking = open_reader(dataset) if pixels and n_paths else (None, None)
     if not pixels:
-        text = "the pixels of the images were not checked (--no-pixels)"
+        text = "the pixels of the images were not checked"
         problems.append(Problem("images_skipped", "info", text, 1, unit="run"))
     elif not n_paths:
         text = "the data set has no images, so only the tables were checked"

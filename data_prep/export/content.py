@@ -112,7 +112,7 @@ class AnnotationContent:
             files.losses.append(f"{', '.join(facts)}: not exported")
         files.lose(
             len(self.readers),
-            f"readers are not exported; --reader takes one of {', '.join(self.readers)}",
+            f"readers are not exported: {', '.join(self.readers)}",
         )
         for name, target in self.targets.items():
             if len(target.any_of) > 1:

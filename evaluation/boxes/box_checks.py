@@ -1,6 +1,6 @@
 """Checks of predicted and true boxes, which refuse input that would give a wrong figure.
 
-The box metrics of `cxr_compare.metrics`, ``cxr import``, ``cxr compare --truth`` and the reader of
+The box metrics of `cxr_compare.metrics`, ``cxr compare`` and the reader of
 true boxes that are given from Python call these checks. An error message names the table, the row,
 the image and the value. Where the values suggest another unit or format, it asks about that one.
 """

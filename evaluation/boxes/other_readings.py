@@ -245,12 +245,9 @@ class _Trial:
         factor = _common_factor(of_pair, true, pairs.boxes.score[pairs.box])
         if factor is not None and abs(np.log(factor)) > np.log(_LEAST_FACTOR):
             said = f"{factor:.3g}"
-            scale = f"scale={said} to boxes_table"
-            if self._system:
-                scale = f"--scale {shlex.quote(f'{self._system}={said}')}"
             yield self._moved(
                 f"{name}in px of a resized image (factor {said})",
-                f"{advice}say {scale}",
+                f"{advice}give x * {said} and y * {said}",
                 corners * float(said),
             )
         if np.isnan(sides).any() or (sides == sides[0, 0]).all():

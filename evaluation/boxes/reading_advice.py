@@ -28,7 +28,6 @@ class ReadingAdvice:
         images_run: How the user names the images that a detector was run on; empty if the command
             has no option for it.
         split: How the user chooses another split of the data set; empty if there is only one.
-        scale: What to say if boxes are in px of a resized image, or that they are not.
         frame: Name of a table in memory, where a file has its path.
     """
 
@@ -41,7 +40,6 @@ class ReadingAdvice:
     empty_images: str = "leave those out of the truth"
     images_run: str = ""
     split: str = ""
-    scale: str = "Give px of the original image"
     frame: str = "the DataFrame"
 
     def _option(self, role: str, column: str = "COLUMN") -> str:
@@ -61,6 +59,14 @@ class ReadingAdvice:
             return f"{read}; if it is something else, leave the column out"
         option, none = self._option("finding"), self._option("finding", "")
         return f"{read}; if another column holds it, say {option}, if none does, {none}"
+
+    @property
+    def resized(self) -> str:
+        """Answer of the user on whether boxes are in px of a resized image."""
+        give = "Give px of the original image"
+        if not self.column_option:
+            return give
+        return f"{give}, or say {self._option('box_unit', 'px')} if these are"
 
     @property
     def image_ids(self) -> str:
@@ -104,8 +110,8 @@ class ReadingAdvice:
         `usual_name` is the name of a column that is recognised without an option.
 
         Example:
-            >>> IMPORT.name_column("score", "score")
-            'name the column of scores by --columns score=COLUMN, or call it score'
+            >>> advice_for_result_file("A").name_column("score", "score")
+            'name the column of scores by columns A.score=COLUMN, or call it score'
             >>> ReadingAdvice().name_column("image", "image_id")
             'call the column of image ids image_id'
         """
@@ -113,21 +119,6 @@ class ReadingAdvice:
         if not self.column_option:
             return f"call the column of {content} {usual_name}"
         return f"name the column of {content} by {self._option(role)}, or call it {usual_name}"
-
-
-IMPORT = ReadingAdvice(
-    column_option="--columns {role}=COLUMN",
-    unknown_rows="leave them out with --ignore-unknown",
-    unknown_files="leave them out with --ignore-unknown",
-    finding="say which one with --finding FINDING",
-    annotations="name the annotation file that they come from with --coco-truth FILE",
-    class_names="name the classes in the order of their numbers, or the data.yaml that names them, "
-    "with --class-names",
-    empty_images="name those that were in a file, with --images FILE",
-    images_run="name them in a file, with --images FILE",
-    split="--split",
-)
-"""Advice for `cxr import`."""
 
 
 def advice_for_result_file(system: str, *, names_columns: bool = True) -> ReadingAdvice:

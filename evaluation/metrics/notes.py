@@ -14,7 +14,7 @@ NoteKind = Literal[
     "exposure",  # test images that an encoder has seen before
     "validation",  # a deficiency of the validation images
     "no_validation",  # systems without validation images
-    "not_tuned",  # systems for which cxr tune had chosen no thresholds before
+    "not_tuned",  # systems without stored thresholds
     "seeds",  # several training seeds
     "unit",  # figures by study or patient
     "few_patients",  # few patients, or one with many images

@@ -33,7 +33,6 @@ from cxr_compare.evaluation.sources.pixels import Pixels, pixels_of_data_set
 from cxr_compare.evaluation.sources.read_predictions import (
     read_output,
     read_system,
-    stored_decision,
 )
 from cxr_compare.evaluation.sources.stored_predictions import read_decision
 from cxr_compare.evaluation.thresholds import POLICIES, check_policy
@@ -219,14 +218,14 @@ def read_cases_of_images(
 ) -> CaseSource:
     """Prepare chosen images for drawing, from stored predictions, with the decisions by one rule.
 
-    The threshold is chosen on the validation images, unless it was before. A system that ran on
-    none of them has no decision; its boxes with a score of at least 0.5 are drawn in its colour.
+    The threshold is chosen on the validation images, unless it was before or is given. A system
+    that ran on none of them has no decision without a given one; its boxes with a score of at least
+    0.5 are drawn in its colour.
     The policy None takes the declared threshold of a system, or else that of ``max_f1``. An
     InputError is raised if a system ran on none of the images, has no threshold by this rule, or
     its stored thresholds were chosen on other images, labels or predictions.
     """
     requested = pd.Index(image_ids, name="image_id")
-    validation = test_set.truth.labels_of("val").dropna().index
     used = policy or POLICIES[0]
     check_policy(used)
     outputs = []
@@ -234,12 +233,8 @@ def read_cases_of_images(
         ids = requested[requested.isin(system.images_run)]
         if not len(ids):
             raise InputError(f"{system.folder}: {name} ran on none of the images asked for")
-        decision = None
-        deciding = used
-        is_chosen = stored_decision(system, test_set.target.name) is not None
-        if is_chosen or validation.isin(system.images_run).any():
-            decision = read_decision(name, system, test_set, (used,))
-            deciding = decision.policy(policy, system.folder)
+        decision = read_decision(name, system, test_set, (used,))
+        deciding = decision.policy(policy, system.folder)
         evidence = read_output(system, test_set.target, ids)
         levels = None
         if not evidence.reduces_boxes:

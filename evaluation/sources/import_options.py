@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxr_compare.evaluation.boxes.read_table import ColumnNames
-from cxr_compare.evaluation.boxes.reading_advice import IMPORT, ReadingAdvice
+from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Options of the command ``cxr import``, which a comparison with result files has, too.
+    """Options by which a result file is read.
 
     Attributes:
         name: Name of the detector, classifier or reader as shown in reports.
@@ -50,4 +50,4 @@ class ImportOptions:
     coco_truth: str | Path | None = None
     usual_finding: str | None = None
     scale: float | None = None
-    advice: ReadingAdvice = IMPORT
+    advice: ReadingAdvice = field(default_factory=ReadingAdvice)

@@ -26,7 +26,7 @@ from cxr_compare.evaluation.boxes.box_checks import check_scores, spread_questio
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.boxes.read_boxes import boxes_in_px
 from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable
-from cxr_compare.evaluation.boxes.reading_advice import IMPORT, ReadingAdvice
+from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 from cxr_compare.evaluation.boxes.unscored_boxes import with_evident_unit
 from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.output import System, SystemFacts
@@ -108,16 +108,14 @@ def system_of(read: ReadTable, known: KnownImages, options: ImportOptions) -> Sy
     of_split.require_evaluated(read.where, ran if read.holds_boxes else None)
     if not read.holds_boxes:
         if options.scale is not None:
-            raise InputError(
-                f"{read.where}: --scale is of boxes, and these are scores; leave it out"
-            )
+            raise InputError(f"{read.where}: scale is of boxes, and these are scores; leave it out")
         rows = _scores(read)
     else:
         if not read.has_scores and options.scale is None:
             sizes = known.sizes_of(read.rows["image_id"])
             read = with_evident_unit(read, sizes, options.advice.box_answers)
         rows = _clipped(_in_px(read, known, options), known, read)
-        if options.scale is None:
+        if options.scale is None and options.columns.box_unit is None:
             _ask_if_resized(rows, known, read.where, options.advice)
     status = of_split.status(ran, gives_boxes=read.holds_boxes)
     read.notes += of_split.notes(
@@ -163,7 +161,6 @@ def read_predicted_boxes(
     unknown image or finding, and an impossible box.
     """
     known = KnownImages.of_data_set(dataset)
-    options = replace(options, advice=ReadingAdvice())
     read = read_source(source, options)
     if not read.holds_boxes:
         raise InputError(f"{read.where}: holds scores of images; give predicted boxes")
@@ -174,8 +171,8 @@ def read_predicted_boxes(
             f"{options.advice.name_column('score', 'score')}"
         )
     boxes = _in_px(read, known, options)
-    if options.scale is None:
-        _ask_if_resized(boxes, known, read.where, IMPORT)
+    if options.scale is None and options.columns.box_unit is None:
+        _ask_if_resized(boxes, known, read.where, options.advice)
     truth = dataset.boxes[dataset.boxes["reader"] == REFERENCE_READER]
     if not names_findings:
         truth = truth[truth["finding"].isin(boxes["finding"].unique())]
@@ -225,7 +222,7 @@ def _ask_if_resized(
 ) -> None:
     question = spread_question(rows, known.boxes, where)
     if question:
-        raise InputError(f"{question} {advice.scale}")
+        raise InputError(f"{question} {advice.resized}")
 
 
 _ENOUGH_TO_TELL = 10  # rows from which scores of 0.5 and above alone are asked about

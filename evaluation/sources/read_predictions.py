@@ -19,7 +19,7 @@ from cxr_compare.evaluation.output import Output, System, SystemFacts
 
 
 def stored_decision(predictions: Predictions, target: str) -> Choices | None:
-    """Return the choices that ``cxr tune`` stored for a target; None if there are none."""
+    """Return the choices that are stored for a target; None if there are none."""
     path = predictions.decision_file(target)
     return Choices.read(path) if not predictions.tables and path.is_file() else None
 

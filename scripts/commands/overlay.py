@@ -53,7 +53,7 @@ def overlay(
         raise InputError(f"limit: {limit}; give 1 or more")
     dataset, out = DataSet.open(data), Path(out)
     if not dataset.has_pixels:
-        raise InputError(f"{data}: has no pixels to draw on")
+        raise InputError(f"{dataset.folder}: has no pixels to draw on")
     chosen = _chosen(dataset, [image] if isinstance(image, str) else image, split, limit)
     opened: dict[str, Predictions] = {}
     for given, path in run_names(systems):

@@ -251,7 +251,7 @@ def test_other_settings_or_a_changed_source_are_refused(tmp_path):
         make(write_source(tmp_path / "other"), out)
     with (source / "labels.csv").open("a") as labels:
         labels.write("i000,nodule,1\n")
-    with pytest.raises(InputError, match="another list of images or labels; --add takes in"):
+    with pytest.raises(InputError, match="another list of images or labels; prepare a new folder"):
         make(source, out)
 
 
@@ -328,7 +328,7 @@ def test_a_set_without_pixels_can_be_evaluated_on_but_has_no_stores(tmp_path):
     dataset = prepare_plain(source, tmp_path / "set")
     assert dataset.summary.targets["mass"] == {"positive": 1, "negative": 1, "unknown": 1}
     assert not dataset.has_pixels
-    with pytest.raises(InputError, match=r"size=\.\.\. does not apply"):
+    with pytest.raises(InputError, match="size does not apply"):
         prepare_plain(source, tmp_path / "set", size=[32])
 
 
@@ -415,7 +415,9 @@ def test_another_list_takes_add_and_the_same_lines_in_another_order_do_not(tmp_p
     again = make(source, out, exclude=write_list(tmp_path / "two.csv", "i004,b", "i003,a"))
     assert again.already_complete
     for other in (None, write_list(tmp_path / "three.csv", "i003,a")):
-        with pytest.raises(InputError, match="another list of images to leave out; --add takes in"):
+        with pytest.raises(
+            InputError, match="another list of images to leave out; prepare a new folder"
+        ):
             make(source, out, exclude=other)
     roles = DataSet.open(out).split().set_index("image_id")["role"]
     write_source(source, n_images=14)

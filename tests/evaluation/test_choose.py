@@ -116,7 +116,7 @@ def test_a_stored_threshold_that_was_changed_by_hand_is_refused(predict, test_se
     changed = json.loads(file.read_text())
     changed["chosen_on"]["digest"] = "another"
     file.write_text(json.dumps(changed))
-    with pytest.raises(InputError, match="cxr tune again"):
+    with pytest.raises(InputError, match="chosen on other scores or labels"):
         read_decision("A", system, test_set, [])
 
 

@@ -299,7 +299,7 @@ def test_stored_choices_are_refused_where_a_score_on_validation_has_changed(
     scores.loc[scores.index[on_validation][0], "score"] = 0.123
     put_table(scores, part, "scores")
     changed = Predictions.open(system.folder)
-    with pytest.raises(InputError, match="run cxr tune again"):
+    with pytest.raises(InputError, match="chosen on other scores or labels"):
         compare_predictions({"A": changed}, test_set, replicates=20)
 
 

@@ -33,13 +33,13 @@ def test_notebook_shows_the_line_of_the_user_and_the_message(tmp_path):
     shell = InteractiveShell.instance()
     shown: list[str] = []
     shell._showtraceback = lambda kind, value, lines: shown.extend(lines)
-    cell = f"import cxr_compare\npath = {str(tmp_path / 'none')!r}\ncxr_compare.load(path)"
+    cell = f"import cxr_compare\npath = {str(tmp_path / 'none')!r}\ncxr_compare.Run.open(path)"
     try:
         shell.run_cell(cell)
     finally:
         InteractiveShell.clear_instance()
     text = "\n".join(shown)
     assert "line 3" in text
-    assert "cxr_compare.load(path)" in text
+    assert "cxr_compare.Run.open(path)" in text
     assert text.count("File ") == 1  # no line of the package
     assert shown[-1].startswith(f"InputError: {tmp_path / 'none'}: ")

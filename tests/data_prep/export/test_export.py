@@ -191,7 +191,7 @@ def test_coco_keeps_boxes_and_findings_that_are_certain(dataset, tmp_path):
     assert "1 not fully boxed" in said
     assert "3 patients are not exported" in said
     assert "source, study_id, view, sex, age_years, x_ward, x_score" in said
-    assert "--reader takes one of R1" in said
+    assert "not exported: R1" in said
     assert "--target any=mass,nodule" in said
 
 

@@ -20,7 +20,7 @@ def test_folds_that_test_cover_every_image_once(tmp_path):
         ids = [i for name in made for i in again.image_ids(role, name)]
         assert sorted(ids) == sorted(again.images["image_id"])
     assert made["cv-2"]["roles"]["test"]["positive for mass"] == 10
-    with pytest.raises(InputError, match=r"\b3 folds"):
+    with pytest.raises(InputError, match=r"\b3 are needed"):
         add_splits(dataset, "two", SplitRule(folds=2), test_folds=True)
 
 

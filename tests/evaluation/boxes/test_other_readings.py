@@ -77,7 +77,7 @@ MISTAKES = {
     "halved": (
         lambda x1, y1, x2, y2, t: (x1 / 2, y1 / 2, x2 / 2, y2 / 2),
         "in px of a resized image (factor ",
-        "--scale 'my net=",
+        "give x * 2",
     ),
     "square": (
         lambda *a: [edge * 0.512 for edge in in_thousandths(*a)],

@@ -105,4 +105,4 @@ def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, test
     assert tests["p_value"].notna().all()
     assert "informedness" in found.answer.headline
     assert metric_title(name) in main_table(found, [TableRow(name)]).frame.index
-    assert f"| `{name}` | Informedness |" in documents.metrics_page()
+    assert f"| `{name}` | Informedness |" in documents.metrics()

@@ -60,7 +60,22 @@ def pixels(monkeypatch):
     monkeypatch.setattr(DataSet, "read_original", lambda self, image_id: image)
 
 
-def test_untuned_system_stays_undecided(systems, test_set, evaluation_set):
+def test_threshold_of_an_untuned_system_is_that_of_compare(systems, test_set, evaluation_set):
+    ids = list(evaluation_set.image_ids("test"))
+    for policy in ("max_f1", "youden"):
+        reader = read_cases_of_images(systems, test_set, ids, policy=policy)
+        comparison = compare_predictions(systems, test_set, replicates=100, policies=[policy])
+        table = comparison.decisions.set_index(["system", "image_id"])[f"decision_{policy}"]
+        for image_id in ids:
+            for prediction in reader.predictions(image_id):
+                assert prediction.decision == table[prediction.system, image_id]
+
+
+def test_system_that_ran_on_no_validation_image_stays_undecided(predict, test_set, evaluation_set):
+    systems = {
+        "Detector": predict("Detector", "boxes", seed=1, roles=("test",)),
+        "Classifier": predict("Classifier", "scores", seed=2, roles=("test",), maps=True),
+    }
     ids = evaluation_set.image_ids("test")[:5]
     reader = read_cases_of_images(systems, test_set, list(ids), policy="max_f1")
     for image_id in ids:
@@ -68,6 +83,18 @@ def test_untuned_system_stays_undecided(systems, test_set, evaluation_set):
         assert detector.decision is None
         assert detector.box_cut == 0.5
         assert classifier.grid is not None
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.7])
+def test_a_given_threshold_needs_no_validation_images(predict, test_set, evaluation_set, threshold):
+    system = predict("Detector", "boxes", seed=1, roles=("test",))
+    ids = list(evaluation_set.image_ids("test"))
+    policy = f"threshold={threshold}"
+    reader = read_cases_of_images({"Detector": system}, test_set, ids, policy=policy)
+    predictions = [reader.predictions(image_id)[0] for image_id in ids]
+    decisions = [prediction.decision for prediction in predictions]
+    assert decisions == [prediction.score >= threshold for prediction in predictions]
+    assert set(decisions) == {True, False}
 
 
 def test_contours_do_not_depend_on_the_selected_images(systems, test_set, evaluation_set):

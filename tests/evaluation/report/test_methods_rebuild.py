@@ -58,7 +58,6 @@ def report():
         {"D": boxes, "C": classifier},
         truth=truth,
         boxes=true_boxes,
-        scale={"D": 1},
         both=True,
         replicates=100,
     )

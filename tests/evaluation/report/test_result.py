@@ -6,7 +6,6 @@ import pytest
 
 import cxr_compare
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation import compare as core
 from cxr_compare.evaluation.figures import TIDY_COLUMNS
 from cxr_compare.evaluation.report.result import Result
 from tests.adapters.sets import table_set, write_predictions
@@ -37,8 +36,8 @@ def forbid_evaluation(monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("a finished report evaluated again")
 
-    monkeypatch.setattr(core, "compare_systems", refuse)
-    monkeypatch.setattr("cxr_compare.scripts.systems.load_model", refuse)
+    monkeypatch.setattr("cxr_compare.scripts.comparison.compare_systems", refuse)
+    monkeypatch.setattr("cxr_compare.serving.network.open_network", refuse)
 
 
 def test_an_opened_report_shows_what_the_comparison_showed(finished, monkeypatch):
@@ -87,16 +86,6 @@ def test_the_tidy_frame_has_one_row_a_figure_and_p_values_of_tested_differences(
     assert frame.loc[frame["second"] == "", "p_value"].isna().all()
 
 
-def test_the_same_call_again_opens_the_report(finished, tmp_path, monkeypatch):
-    _, _, data, systems = finished
-    options = {"data": data, "target": "opacity", "replicates": 100, "out": tmp_path / "report"}
-    first = cxr_compare.compare(systems, **options)
-    forbid_evaluation(monkeypatch)
-    again = cxr_compare.compare(systems, **options)
-    again.table, again.figures, again.cases(), again.plot()
-    assert again.headline == first.headline
-
-
 def test_compare_writes_nothing_into_what_it_compares(finished, tmp_path):
     _, _, data, systems = finished
 
@@ -119,16 +108,3 @@ def test_a_report_that_was_not_finished_is_not_opened(tmp_path):
     (tmp_path / "begun").mkdir()
     with pytest.raises(InputError):
         Result.open(tmp_path / "begun")
-
-
-def test_a_report_of_a_frame_is_refused_for_other_values(finished, tmp_path):
-    _, _, data, _ = finished
-    ids = [f"i{number:02d}" for number in range(80)]
-    options = {"data": data, "target": "opacity", "replicates": 100, "out": tmp_path / "report"}
-    frames = [
-        pd.DataFrame({"image_id": ids, "score": np.random.default_rng(seed).random(80)})
-        for seed in (5, 6)
-    ]
-    cxr_compare.compare({"A": frames[0]}, **options)
-    with pytest.raises(InputError, match="A had other predictions"):
-        cxr_compare.compare({"A": frames[1]}, **options)

@@ -7,9 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cxr_compare.configs.load import dump_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.report.compared import Compared
 from cxr_compare.evaluation.report.result import Result
@@ -19,6 +21,16 @@ from tests.compared import compare_predictions
 from tests.stored_json import put_table
 
 TABLES = ("images", "findings", "boxes", "box_coverage")
+STARTED = {
+    "model_kind": "classifier",
+    "target": "opacity",
+    "findings": ["lung_opacity"],
+    "seed": 0,
+    "data_set": MadeOn(name="set", content_id="x"),
+}
+ENDED = {
+    "monitor": "auroc", "best_epoch": 1, "best_value": 0.5, "epochs": 1, "n_train": 1, "n_val": 1,
+}  # fmt: skip
 
 
 def read_data_set(folder: Path) -> Iterable[pd.DataFrame]:
@@ -91,12 +103,15 @@ def test_a_table_of_another_report_is_refused(predict, test_set, tmp_path):
 
 
 def test_images_weights_and_configuration_of_another_run_are_refused(tmp_path):
+    config = dump_config(read_config("small_cnn"))
     for name, patient in (("one", "p"), ("other", "q")):
         seen = pd.DataFrame({"image_id": ["a"], "patient_id": [patient], "role": ["train"]})
-        started = StartedRun(name=name)
-        run = RunFolder.create(tmp_path / name, config=f"# {name}\n", seen=seen, started=started)
+        started = StartedRun(name=name, **STARTED)
+        run = RunFolder.create(
+            tmp_path / name, config=f"# {name}\n{config}", seen=seen, started=started
+        )
         (tmp_path / name / "model.safetensors").write_text(name)
-        run.complete(epochs=1)
+        run.complete(**ENDED)
     run = RunFolder.open(tmp_path / "one")
     readers = {
         "seen.parquet": lambda: run.seen,

@@ -65,11 +65,15 @@ def of_csv(folder, table):
     return compared(folder / "D.csv", folder / "labels.csv", folder / "true.csv")
 
 
-def of_import(folder, table):
+def on_data_set(folder, **options):
+    """Figure of the boxes as image scores: the data set has labels alone."""
+    result = compared(folder / "D.csv", None, None, data=folder / "data", **options)
+    return result.to_frame().set_index("metric")["estimate"]["auroc"]
+
+
+def of_data_set(folder, table):
     table.to_csv(folder / "D.csv", index=False)
-    out = folder / f"out-{len(list(folder.iterdir()))}"
-    read = cxr_compare.import_predictions(folder / "D.csv", data=folder / "data", out=out, name="D")
-    assert set(read.boxes["finding"]) == {"mass"}
+    assert on_data_set(folder) == 1
     return compared(folder / "D.csv", folder / "labels.csv", folder / "true.csv")
 
 
@@ -90,7 +94,7 @@ def of_true_csv(folder, table):
     return compared(folder / "D.csv", folder / "labels.csv", folder / "true-2.csv")
 
 
-WAYS = [of_frame, of_csv, of_import, of_true_frame, of_true_csv]
+WAYS = [of_frame, of_csv, of_data_set, of_true_frame, of_true_csv]
 
 
 @pytest.mark.parametrize(
@@ -178,13 +182,9 @@ def test_a_column_that_is_no_class_is_named_with_the_option_that_says_so(folder,
     with pytest.raises(InputError, match=rf"'{column}'.*D\.finding="):
         compared(*files)
     assert figures(compared(*files, columns=["D.finding="])) == [1, 1]
-    of_set = {"data": folder / "data", "name": "D"}
-    with pytest.raises(InputError, match=rf"'{column}'.*columns=\"finding="):
-        cxr_compare.import_predictions(folder / "D.csv", out=folder / "no", **of_set)
-    read = cxr_compare.import_predictions(
-        folder / "D.csv", out=folder / f"out-{column}", columns=["finding="], **of_set
-    )
-    assert set(read.boxes["finding"]) == {"mass"}
+    with pytest.raises(InputError, match=rf"'{column}'.*D\.finding="):
+        on_data_set(folder)
+    assert on_data_set(folder, columns=["D.finding="]) == 1
 
 
 def test_a_class_that_names_no_finding_is_the_only_one_and_a_name_counts_before_a_number():
@@ -262,8 +262,4 @@ def test_the_file_name_of_a_coco_result_decides_over_its_number(tmp_path, file_n
 
 def test_unused_columns_of_a_result_file_are_named(folder):
     BOXES.assign(tracker=3).to_csv(folder / "D.csv", index=False)
-    cxr_compare.import_predictions(
-        folder / "D.csv", data=folder / "data", out=folder / "unused", name="D"
-    )
-    record = json.loads((folder / "unused" / "predictions.json").read_text())
-    assert any("tracker" in note for note in record["notes"])
+    assert "tracker" in str(compared(folder / "D.csv", None, None, data=folder / "data"))

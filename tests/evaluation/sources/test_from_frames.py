@@ -139,12 +139,12 @@ def test_logits_are_refused_by_the_name_of_their_system(table, by_id):
 @pytest.mark.parametrize("several", [False, True], ids=["array", "list of arrays"])
 def test_scores_without_a_name_are_refused_with_how_to_name_them(table, several):
     scores = table["a"].to_numpy()
-    with pytest.raises(InputError, match=r"no name; .*\{\"A\": scores\}"):
+    with pytest.raises(InputError, match=r"no name; .*\{'A': scores\}"):
         cxr_compare.compare([scores, scores] if several else scores, truth=table["label"])
 
 
 def test_a_frame_of_scores_and_an_empty_list_are_refused_by_name(table):
-    with pytest.raises(InputError, match="DataFrame of 120> has no name"):
+    with pytest.raises(InputError, match="DataFrame has no name"):
         cxr_compare.compare(table[["a", "b"]], truth=table["label"])
     with pytest.raises(InputError, match=r"^A: is empty"):
         cxr_compare.compare({"A": []}, truth=table["label"])
@@ -235,11 +235,11 @@ def test_true_boxes_beside_labels_are_evaluated_where_all_lesions_are_boxed(tabl
     boxes = pd.DataFrame({"filename": positive["image_id"], "xmin": 10.0, "ymin": 10.0,
                           "xmax": 60.0, "ymax": 60.0})  # fmt: skip
     found = boxes.assign(score=0.9)
-    faint = pd.DataFrame({"filename": table["image_id"], "xmin": 200.0, "ymin": 200.0,
-                          "xmax": 260.0, "ymax": 260.0, "score": 0.3})  # fmt: skip
+    faint = pd.DataFrame({"filename": table["image_id"], "xmin": 10.0, "ymin": 61.0,
+                          "xmax": 60.0, "ymax": 80.0, "score": 0.3})  # fmt: skip
     result = cxr_compare.compare(
         {"right": found, "wrong": faint}, truth=table[["image_id", "label"]], boxes=boxes,
-        scale={"wrong": 1}, replicates=100,
+        replicates=100,
     )  # fmt: skip
     figures = result.to_frame().query("second == ''").set_index(["first", "metric"])["estimate"]
     assert figures["right", "ap50"] == 1.0
@@ -331,14 +331,18 @@ def test_repeated_boxes_are_a_caution(table):
         assert any("given twice" in caution for caution in result.cautions)
 
 
-def test_a_table_with_labels_that_is_truth_and_system_is_several_systems(table, tmp_path):
+def test_a_table_of_labels_and_several_scores_is_a_system_once_a_column_is_named(table, tmp_path):
     wide = table[["image_id", "label", "a", "b"]].rename(columns={"label": "y_true"})
     wide.to_csv(tmp_path / "w.csv", index=False)
     for given in (wide, tmp_path / "w.csv"):
-        result = cxr_compare.compare({"all": given}, truth=given, replicates=100)
-        assert result.systems == ["a", "b"]
-    with pytest.raises(InputError, match=r"truth=.*w\.csv"):
-        cxr_compare.compare({"A": tmp_path / "w.csv"})
+        with pytest.raises(InputError, match=r"'score'.* a, b;.*all\.score=COLUMN"):
+            cxr_compare.compare({"all": given}, truth=given, replicates=100)
+        options = {"truth": given, "columns": ["A.score=a", "B.score=b"], "replicates": 100}
+        result = cxr_compare.compare({"A": given, "B": given}, **options)
+        figures = result.to_frame().query("second == ''").set_index(["first", "metric"])["estimate"]
+        for name, column in (("A", "a"), ("B", "b")):
+            auroc = cxr_compare.metrics.auroc(table["label"].to_numpy(), table[column].to_numpy())
+            assert figures[name, "auroc"] == pytest.approx(auroc)
 
 
 def test_validation_images_of_a_frame_of_boxes_on_test_images_alone_are_not_empty(table):

@@ -1,6 +1,4 @@
-"""Uncertain labels are left out and counted, or count as a class in a sensitivity analysis."""
-
-import json
+"""Uncertain labels are left out and counted."""
 
 import numpy as np
 import pandas as pd
@@ -8,9 +6,7 @@ import pytest
 
 import cxr_compare
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.sources.from_frames import truth_from_values
-from tests.evaluation.evaluated_images import row_of
 
 N = 80
 DOUBTFUL = [1, 6, 11, 16]  # positions of the images whose label is uncertain
@@ -62,36 +58,10 @@ def test_uncertain_images_are_left_out_and_counted(truth, scores):
     assert "4 of them because readers were uncertain" in page
 
 
-@pytest.mark.parametrize(("label", "value"), [("positive", 1), ("negative", 0)])
-def test_uncertain_test_images_can_count_as_a_class(truth, scores, label, value, tmp_path):
-    counted_labels = truth["label"].replace(-1, value).to_numpy()
-    expected = cxr_compare.metrics.auroc(counted_labels, scores.to_numpy())
-    result = figures(scores, truth, uncertain=label)
-    auroc = row_of(result.figures, system="A", metric="auroc")
-    assert auroc["estimate"] == pytest.approx(expected)
-    assert auroc["n_images"] == N
-    counted = f"4 test images of uncertain label count as {label}"
-    assert [counted in text for text in result.cautions].count(True) == 1
-    assert counted in methods(result.compared.comparison, result.compared.truth).paragraphs[0]
-    truth.to_csv(tmp_path / "truth.csv", index=False)
-    scores.rename("score").rename_axis("image_id").to_csv(tmp_path / "a.csv")
-    by_file = cxr_compare.compare(
-        [f"A={tmp_path / 'a.csv'}"],
-        truth=tmp_path / "truth.csv",
-        uncertain=label,
-        replicates=100,
-        out=tmp_path / "report",
-    )
-    of_file = row_of(by_file.figures, system="A", metric="auroc")
-    assert of_file["estimate"] == pytest.approx(auroc["estimate"])
-    assert f"count as {label}" in by_file.page.read_text()
-    assert json.loads((tmp_path / "report" / "answer.json").read_text())["call"]["uncertain"]
-
-
 def test_validation_images_of_uncertain_label_choose_no_threshold(truth, scores):
     is_doubtful = truth["label"] == -1
     roles = truth.assign(role=np.where(truth.index % 2 == 1, "val", "test"))
-    result = figures(scores, roles, uncertain="positive")
+    result = figures(scores, roles)
     certain = figures(scores[~is_doubtful.to_numpy()], roles[~is_doubtful])
     of_a = result.decisions.set_index("image_id")["decision_max_f1"]
     of_certain = certain.decisions.set_index("image_id")["decision_max_f1"]
