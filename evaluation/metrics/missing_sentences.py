@@ -41,11 +41,7 @@ def operating_point(system: str) -> str:
 
 def not_tuned(systems: Sequence[str]) -> str:
     """Say that the thresholds of some systems were chosen during the comparison."""
-    verb, whose = ("was", "its") if len(systems) == 1 else ("were", "their")
-    return (
-        f"{listing(systems)} {verb} not tuned before; {whose} thresholds were chosen now, on the "
-        "validation images."
-    )
+    return f"The thresholds of {listing(systems)} were chosen now, on the validation images."
 
 
 def no_validation(systems: Sequence[str], *, declared: bool) -> str:
