@@ -1,5 +1,6 @@
 """The scripts of the documents are run as a user pastes them, on small drawn data sets."""
 
+import asyncio
 import json
 import re
 import shlex
@@ -308,13 +309,18 @@ def test_onnx_runtime_alone_gives_the_answer_of_predict(exported, monkeypatch, c
 
 
 def test_a_web_service_of_few_lines_gives_the_answer_of_predict(exported, capsys):
-    from fastapi.testclient import TestClient
+    import httpx
+
+    async def post(name, content):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            return await client.post("/analyze", files={"file": (name, content)})
 
     assert cxr("predict", exported, "xray.png", "--json") == 0
     (answer,) = json.loads(capsys.readouterr().out)
     (script,) = blocks_of("exports.md", below="In your own web service")
-    client = TestClient(run(script)["app"])
-    sent = client.post("/analyze", files={"file": ("xray.png", Path("xray.png").read_bytes())})
+    app = run(script)["app"]
+    sent = asyncio.run(post("xray.png", Path("xray.png").read_bytes()))
     assert (sent.status_code, sent.json()) == (200, answer)
-    sent = client.post("/analyze", files={"file": ("notes.png", b"no image")})
+    sent = asyncio.run(post("notes.png", b"no image"))
     assert sent.status_code == 422
