@@ -98,33 +98,34 @@ def largest_overlap(boxes):
     return iou[~np.eye(len(boxes), dtype=bool)].max()
 
 
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    out = tmp_path_factory.mktemp("quickstart") / "out"
+    cxr_compare.synth(out / "xrays", images=1500, size=256, seed=1)
+    cxr_compare.prepare(
+        out / "xrays",
+        out / "data",
+        format="rsna",
+        size=[128, 96],
+        name="Synthetic chest X-rays",
+        val=0.125,
+        test=0.38,
+    )
+    return out
+
+
 @pytest.mark.release
 class TestQuickstart:
     """The quickstart's images, roles and weights; its training takes six minutes."""
 
-    @pytest.fixture(scope="class")
-    def out(self, tmp_path_factory):
-        out = tmp_path_factory.mktemp("quickstart") / "out"
-        cxr_compare.synth(out / "xrays", images=1500, size=256, seed=1)
-        cxr_compare.prepare(
-            out / "xrays",
-            out / "data",
-            format="rsna",
-            size=[128, 96],
-            name="Synthetic chest X-rays",
-            val=0.125,
-            test=0.38,
-        )
-        return out
+    def test_tables_and_roles_stay(self, quickstart):
+        assert frozen.set_digests(quickstart / "data") == SETS["quickstart"]
 
-    def test_tables_and_roles_stay(self, out):
-        assert frozen.set_digests(out / "data") == SETS["quickstart"]
-
-    def test_weights_stay_in_every_byte(self, out):
+    def test_weights_stay_in_every_byte(self, quickstart):
         expected = SETS["quickstart weights"]
         if expected and expected["processor"] != frozen.processor():
             pytest.skip(f"the weights are those of {expected['processor']}")
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = os.environ | {"CXR_SKIP_INSTALL": "1", "OMP_NUM_THREADS": "1"}
-        subprocess.run([SCRIPT, out], env=environment | {"PATH": programs}, check=True)
-        assert frozen.weights(out) == expected
+        subprocess.run([SCRIPT, quickstart], env=environment | {"PATH": programs}, check=True)
+        assert frozen.weights(quickstart) == expected
