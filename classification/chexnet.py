@@ -7,10 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cxr_compare.classification.networks import NETWORKS, build_trunk
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.placement import Frame
 from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.networks.trunks import NETWORKS, build_trunk
 
 
 class ChestClassifier(nn.Module):

@@ -337,8 +337,7 @@ class DataSet(OpenedFromFolder):
             folder: Folder of the model, for the error message.
 
         Raises:
-            InputError: The data set has no labels of a finding. The message says how to leave the
-                finding out.
+            InputError: The data set has no labels of a finding.
         """
         labelled = sorted(set(self.findings["finding"]))
         unlabelled = [name for name in learnt if name not in labelled]

@@ -16,10 +16,10 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from cxr_compare.classification.networks import LITE, PaddedConv, build_trunk
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.inference import MAX_PER_FINDING
+from cxr_compare.networks.trunks import LITE, PaddedConv, build_trunk
 
 MIN_SCORE = 0.001
 """Boxes with a lower score are left out."""

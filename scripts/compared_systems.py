@@ -221,7 +221,7 @@ class Systems:
             read[name] = self._read_one(value, name, question)
         for name, network in read.items():
             if not isinstance(network, Predictions | System) and question.split is not None:
-                read[name] = self._predicted(network, name, question, question.split)
+                read[name] = self._predicted(network, name, question.split)
         self._read = read
         return read
 
@@ -311,17 +311,14 @@ class Systems:
         caption = given.name if isinstance(given, Path) else f"<{type(given).__name__}>"
         return as_predictions(read, question.made_on, caption)
 
-    def _predicted(
-        self, network: Network, name: str, question: Question, split: LabelledSplit
-    ) -> Predictions:
-        from cxr_compare.serving.predict_data import predict_data_set
+    def _predicted(self, network: Network, name: str, split: LabelledSplit) -> Predictions:
+        from cxr_compare.serving.predict_data import predict_data_set, predicted_before
 
         made = self.folder / "systems" / re.sub(r"[^\w.+-]+", "_", name)
+        stored = predicted_before(network, split.dataset, made, split.split)
+        if stored is not None:
+            return stored
         if (made / "predictions.json").is_file():
-            stored = Predictions.open(made)
-            of_split = stored.info.data_set == question.made_on
-            if of_split and stored.info.inference_id == network.inference_id():
-                return stored
             if not self.overwrite:
                 raise InputError(f"{made}: holds predictions of another training; say overwrite")
             shutil.rmtree(made)

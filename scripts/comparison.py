@@ -44,23 +44,19 @@ from cxr_compare.evaluation.sources.wide_tables import LABEL_NAMES, finding_name
 from cxr_compare.evaluation.thresholds import check_policy
 from cxr_compare.scripts import console
 from cxr_compare.scripts.compared_systems import Question, Systems, read_systems, split_roles
-from cxr_compare.scripts.options import Columns, roles_of
+from cxr_compare.scripts.options import Columns, as_given, comma_parts, roles_of
 
 _SEED = 0
 _FEWEST_REPLICATES = 100
 _LABELS = {0.0, 1.0, -1.0}
 
 
-def _as_given(_: Any, tokens: Sequence[Any]) -> str:
-    return tokens[0].value
-
-
-_Table = Annotated[Any, Parameter(converter=_as_given)]
+_Table = Annotated[Any, Parameter(converter=as_given)]
 _Replicates = Annotated[int, Parameter(validator=validators.Number(gte=_FEWEST_REPLICATES))]
 _System = Annotated[
     Any,
     Parameter(
-        converter=_as_given,
+        converter=as_given,
         help="Runs, predictions folders, result files, or a folder of runs; NAME=PATH renames.",
     ),
 ]
@@ -125,8 +121,8 @@ def compare(
     policies = _texts(policy)
     _check_options(policies, prevalence, replicates)
     wanted = _texts(target)
-    fixed = _protocol(protocol, _names(subgroups), wanted)
-    rows = _rows(_names(metrics))
+    fixed = _protocol(protocol, comma_parts(subgroups), wanted)
+    rows = _rows(comma_parts(metrics))
     wanted = [fixed.target] if fixed.target else wanted
     of_truth, of_results = split_roles(roles_of(columns))
     questions = read_questions(
@@ -236,10 +232,6 @@ def _texts(value: str | Sequence[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
-def _names(value: str | Sequence[str] | None) -> list[str]:
-    return [name for text in _texts(value) for name in str(text).split(",") if name]
-
-
 def _rows(metrics: Sequence[str]) -> Any:
     own = [name for name in metrics if ":" in name]
     if own:
@@ -247,7 +239,7 @@ def _rows(metrics: Sequence[str]) -> Any:
     return table_rows(metrics)
 
 
-def _protocol(path: Path | None, subgroups: list[str], wanted: list[str]) -> Protocol:
+def _protocol(path: Path | None, subgroups: Sequence[str], wanted: list[str]) -> Protocol:
     if path is None:
         return Protocol(subgroups=tuple(subgroups))
     fixed, digest = read_protocol(Path(path))

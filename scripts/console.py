@@ -1,4 +1,4 @@
-"""What a command tells its user while it works: lines and a bar on stderr, results on stdout."""
+"""Output of a command: lines and a bar on stderr while it works, its result on stdout."""
 
 from __future__ import annotations
 

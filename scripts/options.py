@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -51,6 +51,17 @@ def roles_of(columns: Sequence[str] | Mapping[str, str] | None) -> tuple[str, ..
         return tuple(f"{role}={column}" for role, column in columns.items())
     texts = [columns] if isinstance(columns, str) else columns or ()
     return tuple(part for text in texts for part in text.split(",") if part)
+
+
+def comma_parts(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Return the parts of texts with commas between them."""
+    texts = [given] if isinstance(given, str) else given or ()
+    return tuple(part.strip() for text in texts for part in str(text).split(",") if part.strip())
+
+
+def as_given(_: Any, tokens: Sequence[Any]) -> str:
+    """Return a word of the command line as it is, for an argument that Python gives otherwise."""
+    return str(tokens[0].value)
 
 
 def settings_of(given: Any) -> list[str] | dict[str, Any]:

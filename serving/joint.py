@@ -15,9 +15,9 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.sources.ensemble import joined_output
 from cxr_compare.evaluation.sources.joint import JointRule
-from cxr_compare.serving.answer import COLOUR, Answer
+from cxr_compare.serving.answer import Answer
 from cxr_compare.serving.limits import USUAL_POLICY
-from cxr_compare.serving.run import OperatingPoint, Run, decided, described
+from cxr_compare.serving.run import OperatingPoint, Run, answer_of
 
 
 class JointRun:
@@ -69,18 +69,8 @@ class JointRun:
             made.append(Predictions.from_part(record, run.predict_part(source)))
             warnings += run.warnings(name, image, source.image(name))
         part = Part(*joined_output(made, self.rule, sources[0].sizes))
-        rows = decided(self.name, "both", part, self.target, self.point, name)
-        return Answer.of_prediction(
-            rows.prediction(name, COLOUR),
-            rows.findings_of(name),
-            image.pixels,
-            image=name,
-            system=self.name,
-            kind="both",
-            warnings=list(dict.fromkeys(warnings)),
-            **described(self.target, self.point, image),
-            **self._seen(image),
-        )
+        facts = {"warnings": list(dict.fromkeys(warnings)), **self._seen(image)}
+        return answer_of(self, "both", part, name, image, **facts)
 
     def _seen(self, image: DecodedImage) -> dict[str, Any]:
         """Return the closest use that the training of a member made of an image, and cautions."""

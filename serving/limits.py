@@ -1,4 +1,4 @@
-"""What limits an answer: a system that may guess, an image that it was trained on, its decision."""
+"""Limits of an answer: a system that may guess, an image of its training, its decision."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cxr_compare.data_prep.contracts.records import Items, Record
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.duplicates.seen_images import SeenImage, SeenLookup
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare.data_prep.store.predictions import SEEN_FILE
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.statistics.figure_text import range_text
@@ -111,7 +112,7 @@ class TrainingImages:
     @classmethod
     def of_run(cls, folder: Path, info: RunInfo) -> TrainingImages:
         """Read the images that a run has seen."""
-        path = folder / "seen.parquet"
+        path = folder / SEEN_FILE
         lookup = None
         if path.is_file():
             lookup = SeenLookup.from_table(read_table(path, "seen", files=info.files))

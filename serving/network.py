@@ -119,7 +119,7 @@ class TorchNetwork:
     def __init__(self, folder: Path, device: str = "auto", own: Any = None) -> None:
         import torch
 
-        from cxr_compare.networks.files import load_model
+        from cxr_compare.training.model_files import load_model
         from cxr_compare.training.run_folder import RunFolder
 
         run = RunFolder.open(folder)

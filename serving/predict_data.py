@@ -19,19 +19,20 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
-from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter, concat_parts
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.data_prep.work.map_images import Workers, map_images
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.evaluation.decided_output import map_levels
+from cxr_compare.evaluation.sources.import_folder import data_set_record
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.read_predictions import read_system
 from cxr_compare.evaluation.sources.stored_predictions import (
     read_validation_scores,
     tune_predictions,
 )
-from cxr_compare.serving.limits import DECISION_FILE, Decision
+from cxr_compare.serving.limits import DECISION_FILE, USUAL_POLICY, Decision
 from cxr_compare.serving.network import (
     Network,
     batch_size,
@@ -41,6 +42,7 @@ from cxr_compare.serving.network import (
 )
 from cxr_compare.training.run_folder import RunFolder
 
+_OWN = "of the user's own"
 _PART = 1024
 """Images of one file of the tables: what an interruption costs at most."""
 
@@ -63,7 +65,7 @@ def predict_data_set(
     info = network.info
     table = dataset.split(split)
     dataset.require_labelled({finding: finding for finding in info.findings}, network.folder)
-    training = info.files["model.safetensors"][:16]
+    training = info.weights_digest[:16]
     record = PredictionsInfo(
         system=name or info.name,
         kind=network.kind,
@@ -85,7 +87,7 @@ def predict_data_set(
             "flops": info.flops,
             "train_seconds": info.seconds,
         },
-        data_set=_made_on(dataset, split),
+        data_set=data_set_record(dataset, split),
     )
     wanted = table.loc[table["role"].isin(roles), "image_id"].sort_values()
     store = dataset.make_store(network.preprocess.size, progress, None if workers == 1 else workers)
@@ -125,6 +127,13 @@ def _recipe(network: Network) -> dict[str, Any] | None:
     model["weights"] = Path(model["weights"]).name  # without folders of the user
     if network.kind == "boxes":
         model["architecture"] = "retinanet"
+    own = network.info.own_parts
+    if "model" in own:  # the keys are of the network that the configuration would have built
+        config["model"] = model = {"backbone": _OWN, "weights": "none"}
+    if "module" in own:
+        config["training"]["module"] = _OWN
+    if "augmentation" in own:
+        config["augmentation"] = {"transform": _OWN}
     facts = network.info.to_json()
     kinds = (str, int, float)
     run = {k: v for k, v in facts.items() if isinstance(v, kinds) and k != "command"}
@@ -136,13 +145,6 @@ def _recipe(network: Network) -> dict[str, Any] | None:
     }
 
 
-def _made_on(dataset: DataSet, split: str) -> MadeOn:
-    ids = dataset.ids
-    return MadeOn(
-        name=dataset.name, content_id=ids.content_id, split=split, split_id=ids.split_ids[split]
-    )
-
-
 def predicted_before(
     network: Network, dataset: DataSet, out: Path, split: str
 ) -> Predictions | None:
@@ -152,7 +154,7 @@ def predicted_before(
     dataset.split(split)
     stored = Predictions.open(out)
     made = stored.info.inference_id, stored.info.data_set
-    return stored if made == (network.inference_id(), _made_on(dataset, split)) else None
+    return stored if made == (network.inference_id(), data_set_record(dataset, split)) else None
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ def freeze_decision(
     known = {"calibration", "reduction", "map_scale", "map_boxes", "overlap"}
     kept = {name: getattr(choices, name) for name in known}
     decision = Decision(
-        weights=str(network.info.files.get("model.safetensors")),
+        weights=network.info.weights_digest,
         finding=split.target.display_name,
         choices=type(choices)(target=choices.target, chosen_on=choices.chosen_on, **kept),
         positive=tuple(bool(label) for label in scored["label"] == 1),
@@ -226,9 +228,9 @@ def freeze_decision(
         levels=tuple((float(level), float(value)) for level, value in levels.items()),
     )
     decision.write(path)
-    chosen = decision.threshold("max_f1")
+    chosen = decision.threshold(USUAL_POLICY)
     point = f"no threshold ({chosen.reason})"
     if chosen.threshold is not None:
         point = f"positive from score {chosen.threshold:.3g} on"
     images = counted(len(scored), "validation image")
-    progress.say(f"Operating point (max_f1, {images}): {point}")
+    progress.say(f"Operating point ({USUAL_POLICY}, {images}): {point}")

@@ -18,7 +18,7 @@ from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.choices import Choices
-from cxr_compare.evaluation.decided_output import DecidedOutput, decide
+from cxr_compare.evaluation.decided_output import decide
 from cxr_compare.evaluation.sources.read_predictions import read_output
 from cxr_compare.evaluation.thresholds import check_policy
 from cxr_compare.serving.answer import COLOUR, Answer, Answers
@@ -35,7 +35,7 @@ from cxr_compare.serving.network import Network, open_network, predict_part
 
 
 class OperatingPoint(NamedTuple):
-    """How scores become decisions.
+    """Rule by which scores become decisions.
 
     Attributes:
         choices: Calibration, reduction, rule of boxes; None without validation scores.
@@ -107,7 +107,7 @@ class Run:
         if decision is None:
             reason = "it has no validation scores; the same cxr train command adds them"
             return OperatingPoint(policy, None, None, reason, {})
-        if decision.weights != self.network.info.files.get("model.safetensors"):
+        if decision.weights != self.network.info.weights_digest:
             reason = "its validation scores are of other weights; train it again"
             return OperatingPoint(policy, None, None, reason, {})
         chosen = decision.threshold(policy)
@@ -168,19 +168,15 @@ class Run:
         source = LoosePixels({name: image.pixels}, self.network.preprocess.size)
         part = self.predict_part(source)
         kind, findings = self.network.kind, self.network.info.findings
-        rows = decided(self.name, kind, part, self.target, self.point, name)
-        best = part.tables["boxes" if kind == "boxes" else "scores"]
-        highest = best.groupby("finding")["score"].max()
-        return Answer.of_prediction(
-            rows.prediction(name, COLOUR),
-            rows.findings_of(name),
-            image.pixels,
-            image=name,
-            system=self.name,
-            kind=kind,
+        highest = part.tables[kind].groupby("finding")["score"].max()
+        return answer_of(
+            self,
+            kind,
+            part,
+            name,
+            image,
             findings={finding: float(highest.get(finding, 0.0)) for finding in findings},
             warnings=self.warnings(name, image, source.image(name)),
-            **described(self.target, self.point, image),
             **self.seen(image),
         )
 
@@ -208,31 +204,42 @@ class Run:
         return {"cautions": cautions, "seen_in_training": self.training_images.state(found)}
 
 
-def decided(
-    name: str, kind: Any, part: Part, target: Target, point: OperatingPoint, image: str
-) -> DecidedOutput:
-    """Decide on the tables of an image; a failed one raises InputError."""
+def answer_of(
+    system: Any, kind: Any, part: Part, name: str, image: DecodedImage, **facts: Any
+) -> Answer:
+    """Decide on the tables of an image and make the answer; a failed image raises InputError.
+
+    `system` is a Run or a JointRun; `facts` are further fields of the answer.
+    """
+    point: OperatingPoint = system.point
     ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
     if not len(ran):
-        raise InputError(f"{image}: the output of {name} is not finite")
-    made = Predictions.from_part(PredictionsInfo(system=name, kind=kind), part)
-    evidence = read_output(made, target, ran)
-    return decide(name, evidence, point.choices, point.policy, levels=point.levels)
+        raise InputError(f"{name}: the output of {system.name} is not finite")
+    made = Predictions.from_part(PredictionsInfo(system=system.name, kind=kind), part)
+    evidence = read_output(made, system.target, ran)
+    rows = decide(system.name, evidence, point.choices, point.policy, levels=point.levels)
+    return Answer.of_prediction(
+        rows.prediction(name, COLOUR),
+        rows.findings_of(name),
+        image.pixels,
+        image=name,
+        system=system.name,
+        kind=kind,
+        finding=system.target.display_name,
+        policy=point.policy,
+        threshold=point.threshold,
+        threshold_probability=point.probability,
+        undecided_because=point.reason,
+        notes=_notes(image),
+        **facts,
+    )
 
 
-def described(target: Target, point: OperatingPoint, image: DecodedImage) -> dict[str, Any]:
-    """Return the fields of an answer that say how it was decided, and notes on the image."""
+def _notes(image: DecodedImage) -> list[str]:
     notes = []
     if image.record["inverted"]:
         kind = " (MONOCHROME1)" if image.record["photometric"] == "MONOCHROME1" else ""
         notes.append(f"stored as a negative{kind} and inverted, so that air is dark")
     if image.header.get("synthetic"):
         notes.append("this file says of itself that it is synthetic")
-    return {
-        "finding": target.display_name,
-        "policy": point.policy,
-        "threshold": point.threshold,
-        "threshold_probability": point.probability,
-        "undecided_because": point.reason,
-        "notes": notes,
-    }
+    return notes

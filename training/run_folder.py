@@ -22,14 +22,12 @@ from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.data_prep.store.prediction_info import MadeOn
-from cxr_compare.training.run_info import RunInfo, StartedRun
+from cxr_compare.data_prep.store.predictions import SEEN_FILE
+from cxr_compare.training.run_info import WEIGHTS_FILE, RunInfo, StartedRun
 
 _CONFIG = "config.toml"
 _STARTED = "started.json"
 _RUN = "run.json"
-_WEIGHTS = "model.safetensors"
-SEEN_FILE = "seen.parquet"
-"""Table of the images that a training has seen, with their patients and fingerprints."""
 Row = dict[str, Any]
 """Losses, figures and learning rate of an epoch: a row of ``metrics.csv``."""
 
@@ -108,11 +106,6 @@ class RunFolder:
         return self.checkpoints / f"best-{int(epoch):04d}.safetensors"
 
     @property
-    def validation(self) -> Path:
-        """Predictions for the validation images, from which thresholds are chosen."""
-        return self.folder / "validation"
-
-    @property
     def config_file(self) -> Path:
         """File with the configuration of the training."""
         return self.folder / _CONFIG
@@ -148,13 +141,15 @@ class RunFolder:
         """Write ``run.json``, which marks the training as ended."""
         started = self.started
         values = {name: getattr(started, name) for name in started.model_fields_set}
-        files = {name: file_digest(self.folder / name, "sha256") for name in (_CONFIG, _WEIGHTS)}
+        files = {
+            name: file_digest(self.folder / name, "sha256") for name in (_CONFIG, WEIGHTS_FILE)
+        }
         info = RunInfo(**{**values, **facts, "files": {**started.files, **files}})
         info.write(self.folder / _RUN)
 
     def require_weights(self) -> None:
         """Refuse weights that are not those that the training wrote."""
-        require_unchanged(self.folder / _WEIGHTS, self.info.files.get(_WEIGHTS))
+        require_unchanged(self.folder / WEIGHTS_FILE, self.info.files.get(WEIGHTS_FILE))
 
     def require_same(
         self, settings: Config, dataset: DataSet, own_parts: Sequence[str] = ()

@@ -11,6 +11,8 @@ from cxr_compare.data_prep.contracts.provenance import MadeRecord
 from cxr_compare.data_prep.contracts.records import Digests, Items, NumbersByName, Record, Whole
 from cxr_compare.data_prep.store.prediction_info import MadeOn, TrainingSet
 
+WEIGHTS_FILE = "model.safetensors"
+
 
 class StartedFrom(Record):
     """Weights that a training started from, and the training that made them.
@@ -115,3 +117,8 @@ class RunInfo(StartedRun, kind="run"):
     device: str | None = None
     devices: Whole = 1
     seconds: float | None = None
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 of the weights."""
+        return self.files[WEIGHTS_FILE]

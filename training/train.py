@@ -29,7 +29,6 @@ from lightning.pytorch.plugins.environments import (
 from lightning.pytorch.utilities import rank_zero_only
 
 from cxr_compare.classification.chexnet import ChestClassifier
-from cxr_compare.classification.networks import NETWORKS, freeze
 from cxr_compare.configs.load import dump_config
 from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.audit.audit import require_no_errors
@@ -41,8 +40,7 @@ from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.work.progress import Progress, Silence
 from cxr_compare.detection.retinanet import LesionRetinaNet
-from cxr_compare.networks.files import WEIGHTS_FILE, Model, count_flops, save_architecture
-from cxr_compare.networks.weights import StartWeights, start_from
+from cxr_compare.networks.trunks import NETWORKS, freeze
 from cxr_compare.training.callbacks import (
     AtomicCheckpointIO,
     FiniteLoss,
@@ -51,11 +49,13 @@ from cxr_compare.training.callbacks import (
     WeightAverage,
 )
 from cxr_compare.training.data import ImageData, collate
+from cxr_compare.training.model_files import WEIGHTS_FILE, Model, count_flops, save_architecture
 from cxr_compare.training.module import ClassifierModule, DetectorModule, TrainingModule
 from cxr_compare.training.optim import monitor_mode
 from cxr_compare.training.plots import draw_batch, draw_curves
 from cxr_compare.training.run_folder import RunFolder, figures_of, made_on
 from cxr_compare.training.run_info import StartedRun
+from cxr_compare.training.start_weights import StartWeights, start_from
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}

@@ -9,13 +9,9 @@ from cyclopts import Parameter
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts.console import Shown
+from cxr_compare.scripts.options import as_given
 
-
-def _as_given(_: Any, tokens: Any) -> str:
-    return str(tokens[0].value)
-
-
-_Aurocs = Annotated[Any, Parameter(converter=_as_given)]
+_Aurocs = Annotated[Any, Parameter(converter=as_given)]
 
 
 def plan(

@@ -13,7 +13,7 @@ from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import Engine, open_workers, roles_of
+from cxr_compare.scripts.options import Engine, comma_parts, open_workers, roles_of
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.assemble.summary import Summary
@@ -90,7 +90,7 @@ def prepare(
         "reference": reference,
         "sheet": sheet,
         "columns": roles_of(columns),
-        "class_names": _names(class_names),
+        "class_names": comma_parts(class_names),
         "raw_boxes": raw_boxes,
         "patient_pattern": patient_pattern,
     }
@@ -190,16 +190,11 @@ def _targets(
     targets = {}
     for text in [given] if isinstance(given, str) else given:
         name, _, members = text.partition("=")
-        findings = tuple(part.strip() for part in members.split(",") if part.strip())
+        findings = comma_parts(members)
         if not name.strip() or not findings:
             raise InputError(f"target: {text}; write NAME=FINDING,FINDING")
         targets[name.strip()] = findings
     return targets
-
-
-def _names(given: str | Iterable[str] | None) -> tuple[str, ...]:
-    texts = [given] if isinstance(given, str) else given or ()
-    return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
 
 
 def _labels_and_folders(

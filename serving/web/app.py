@@ -65,7 +65,7 @@ _UPLOAD = {"requestBody": {"required": True, "content": {"multipart/form-data": 
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """How a server is reached.
+    """Address, access and limits of a server.
 
     Attributes:
         token: What clients must send; needed where others can reach the address.

@@ -1,4 +1,4 @@
-"""What the routes return, beside the answers."""
+"""Answers of the routes other than those for an image."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def run(folder: Path) -> Iterable[Any]:
 
 
 def answering(opened: Run) -> Iterable[Any]:
-    """What answers of a run or an export rest on, with those of its network for drawn squares."""
+    """Everything that answers of a run or an export rest on, with outputs for drawn squares."""
     network = opened.network
     yield from (opened.decision, opened.point, network.preprocess, network.map_frame)
     yield from vars(opened.guard).values() if opened.guard else ()

@@ -11,20 +11,20 @@ import torch
 
 from cxr_compare.classification.chexnet import ChestClassifier
 from cxr_compare.classification.inference import score_tables
-from cxr_compare.classification.networks import NETWORKS, PooledNorm, freeze, stages_of
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.preprocess import Preprocess, letterbox
 from cxr_compare.detection.inference import MAX_PER_FINDING, box_tables, predict_views
 from cxr_compare.detection.retinanet import MIN_SCORE, LesionRetinaNet
-from cxr_compare.networks.files import (
+from cxr_compare.networks.trunks import NETWORKS, PooledNorm, freeze, stages_of
+from cxr_compare.serving.network import open_network
+from cxr_compare.training.model_files import (
     count_flops,
     load_model,
     read_weights,
     save_architecture,
     write_weights,
 )
-from cxr_compare.networks.weights import CHEXNET_FINDINGS, start_from
-from cxr_compare.serving.network import open_network
+from cxr_compare.training.start_weights import CHEXNET_FINDINGS, start_from
 
 __all__ = [
     "CHEXNET_FINDINGS",

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from cxr_compare.classification.networks import NETWORKS
 from cxr_compare.evaluation.figure_intervals import EXACT_METHOD
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.report.citations import read_references
@@ -17,6 +16,7 @@ from cxr_compare.evaluation.sources.read_predictions import store_decision
 from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.evaluation.thresholds import check_policy
 from cxr_compare.evaluation.tuning_options import TuningOptions
+from cxr_compare.networks.trunks import NETWORKS
 from tests.compared import compare_predictions
 
 

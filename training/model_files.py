@@ -19,8 +19,8 @@ from cxr_compare.data_prep.contracts.errors import InputError, first_line
 from cxr_compare.data_prep.contracts.records import Record
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.retinanet import LesionRetinaNet
+from cxr_compare.training.run_info import WEIGHTS_FILE
 
-WEIGHTS_FILE = "model.safetensors"
 MODEL_FILE = "model.json"
 PREPROCESS_FILE = "preprocess.json"
 Model = LesionRetinaNet | ChestClassifier

@@ -22,7 +22,7 @@ LITE = "efficientnet_lite0"
 
 @dataclass(frozen=True)
 class Network:
-    """Where the cells of a network's maps lie, and what pixels it takes.
+    """Positions of the cells of a network's maps, and the pixels that it takes.
 
     Attributes:
         centre: Centre of the first cell by px a cell, px of the square; the last is the usual one.
