@@ -44,7 +44,7 @@ from cxr_compare.evaluation.sources.wide_tables import LABEL_NAMES, finding_name
 from cxr_compare.evaluation.thresholds import check_policy
 from cxr_compare.scripts import console
 from cxr_compare.scripts.compared_systems import Question, Systems, read_systems, split_roles
-from cxr_compare.scripts.options import Columns, as_given, comma_parts, roles_of
+from cxr_compare.scripts.options import AnyPath, Columns, Texts, as_given, comma_parts, roles_of
 
 _SEED = 0
 _FEWEST_REPLICATES = 100
@@ -64,23 +64,23 @@ _System = Annotated[
 
 def compare(
     *systems: _System,
-    data: Path | None = None,
+    data: AnyPath | None = None,
     truth: _Table = None,
     boxes: _Table = None,
     patients: _Table = None,
     columns: Columns = None,
-    target: list[str] | None = None,
+    target: Texts | None = None,
     split: str = "default",
     both: bool = False,
     images: str = "all",
-    policy: list[str] | None = None,
+    policy: Texts | None = None,
     unit: Literal["image", "study", "patient"] = "image",
-    protocol: Path | None = None,
-    subgroups: list[str] | None = None,
+    protocol: AnyPath | None = None,
+    subgroups: Texts | None = None,
     prevalence: str | None = None,
-    metrics: list[str] | None = None,
+    metrics: Texts | None = None,
     replicates: _Replicates = 2000,
-    out: Path | None = None,
+    out: AnyPath | None = None,
     overwrite: bool = False,
     hide_names: bool = False,
     allow_shared_patients: bool = False,
@@ -239,7 +239,7 @@ def _rows(metrics: Sequence[str]) -> Any:
     return table_rows(metrics)
 
 
-def _protocol(path: Path | None, subgroups: Sequence[str], wanted: list[str]) -> Protocol:
+def _protocol(path: AnyPath | None, subgroups: Sequence[str], wanted: list[str]) -> Protocol:
     if path is None:
         return Protocol(subgroups=tuple(subgroups))
     fixed, digest = read_protocol(Path(path))

@@ -16,9 +16,20 @@ if TYPE_CHECKING:
     from cxr_compare.data_prep.work.map_images import Workers
 
 Named = tuple[str | None, Path]
-DataFolder = Annotated[Path, Parameter(help="Data set of cxr prepare.")]
+# What Python may give, beside what the words of a command line become.
+if TYPE_CHECKING:
+    AnyPath = str | os.PathLike[str]
+    Texts = str | Sequence[str]
+    AnySettings = str | Sequence[str] | Mapping[str, Any]
+    AnyTargets = str | Sequence[str] | Mapping[str, Sequence[str]]
+    Sides = int | Sequence[int]
+else:
+    AnyPath = Path
+    Texts = AnySettings = AnyTargets = list[str]
+    Sides = list[int]
+DataFolder = Annotated[AnyPath, Parameter(help="Data set of cxr prepare.")]
 Settings = Annotated[
-    list[str] | None,
+    AnySettings | None,
     Parameter(
         name="--set",
         help="Replace a key of the configuration, such as training.epochs=20; cxr configs NAME "
@@ -40,7 +51,7 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda"], Parameter(help="auto takes a GPU if there is one.")
 ]
 Columns = Annotated[
-    list[str] | None,
+    Texts | None,
     Parameter(help="Roles of columns, ROLE=COLUMN, such as image=file_name or score=prob."),
 ]
 
@@ -127,7 +138,7 @@ def _runs_inside(folder: Path) -> list[tuple[str | None, Path]]:
 
 
 def open_runs(
-    runs: Sequence[Named], *, policy: str | None, joint: Path | None, device: str
+    runs: Sequence[Named], *, policy: str | None, joint: AnyPath | None, device: str
 ) -> list[Any]:
     """Open runs and exports by name, and the rule by which they answer together."""
     from cxr_compare.serving.run import Run

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pandas as pd
+from PIL.Image import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import Target
@@ -143,6 +144,15 @@ class Run:
     def to_dict(self) -> dict[str, Any]:
         """Return the record of the training."""
         return self.network.info.to_json()
+
+    @overload
+    def predict(self, image: list[Any] | tuple[Any, ...]) -> Answers: ...
+
+    @overload
+    def predict(self, image: str | Path) -> Any: ...  # of a folder Answers, which no type can tell
+
+    @overload
+    def predict(self, image: np.ndarray | Image) -> Answer: ...
 
     def predict(self, image: Any) -> Answer | Answers:
         """Answer for an image, for several in a list, or for all images in a folder.

@@ -1,6 +1,7 @@
 """A network starts from the weights that fit it and refuses the others; a run is what it was."""
 
 import pickle
+import sys
 from collections import OrderedDict
 from pathlib import Path
 from urllib.error import URLError
@@ -322,6 +323,7 @@ def test_changed_or_missing_weights_of_lite_are_refused_with_their_package(tmp_p
     (tmp_path / name / "models").mkdir(parents=True)
     (tmp_path / name / "__init__.py").write_text("raise RuntimeError('its code is never run')")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, name, raising=False)  # another test may have imported it
     for content in (None, b"other bytes"):
         if content:
             path = tmp_path / name / "models" / "efficientnet-lite0-57934424.pth"

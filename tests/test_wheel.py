@@ -156,7 +156,7 @@ reveal_type(report)
 reveal_type(report.table)
 reveal_type(cxr.compare({"A": [0.1, 0.9]}, truth="labels.csv", target=["mass", "edema"]))
 reveal_type(cxr.DataSet.open("data"))
-reveal_type(cxr.train("chexnet", data=Path("data"), out=Path("run")))
+reveal_type(cxr.train("chexnet", data="data", out="run"))
 number: int = cxr.metrics.auroc([0, 1], [0.1, 0.9])
 cxr.compare({}, trut=[0, 1])
 """

@@ -11,15 +11,15 @@ from cyclopts import Parameter
 from cxr_compare.data_prep.audit.audit import Audit
 from cxr_compare.data_prep.audit.shared_patients import SplitCheck
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.scripts.options import open_workers
+from cxr_compare.scripts.options import AnyPath, open_workers
 
 
 def check(
-    data: Annotated[Path, Parameter(help="Data set, or a table or list of a published split.")],
+    data: Annotated[AnyPath, Parameter(help="Data set, or a table or list of a published split.")],
     *,
     split: str | None = None,
     train: list[Path] | None = None,
-    mapping: Path | None = None,
+    mapping: AnyPath | None = None,
 ) -> Audit | SplitCheck:
     """Search a data set, or a split that somebody published, for leaks and faults.
 
@@ -63,7 +63,7 @@ def check(
     return replace(found if split is None else found.for_split(split), folder=data)
 
 
-def _check_split(path: Path, training: list[Path], mapping: Path | None) -> SplitCheck:
+def _check_split(path: Path, training: list[Path], mapping: AnyPath | None) -> SplitCheck:
     from cxr_compare.data_prep.audit.shared_patients import (
         SplitCheck,
         require_roles,
@@ -101,7 +101,7 @@ def _check_split(path: Path, training: list[Path], mapping: Path | None) -> Spli
     return SplitCheck(path.name, source, tuple(found))
 
 
-def _patients(path: Path, ids: pd.Series, mapping: Path | None) -> tuple[pd.DataFrame, str]:
+def _patients(path: Path, ids: pd.Series, mapping: AnyPath | None) -> tuple[pd.DataFrame, str]:
     from cxr_compare.data_prep.sources import patient_lookup
 
     of_names = patient_lookup.nih_patients(ids)

@@ -7,14 +7,15 @@ from pathlib import Path
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts import console
 from cxr_compare.scripts.console import Shown
+from cxr_compare.scripts.options import AnyPath
 
 
 def explain(
-    boxes: Path,
+    boxes: AnyPath,
     *,
     figure: str | None = None,
-    data: Path | None = None,
-    truth: Path | None = None,
+    data: AnyPath | None = None,
+    truth: AnyPath | None = None,
     split: str = "default",
 ) -> Shown:
     """Say which average precision a published number is: boxes by the rules of seven programs.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from cxr_compare.scripts.console import Shown
+from cxr_compare.scripts.options import AnyPath
 
 
-def folds(reports: list[Path], *, out: Path) -> Shown:
+def folds(reports: list[Path], *, out: AnyPath) -> Shown:
     """Join the reports of the folds of a cross-validation into one table and a plot.
 
     The mean of each figure over the folds has an interval, and Holm's method over all pairs of

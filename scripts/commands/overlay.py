@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.scripts import console
 from cxr_compare.scripts.console import Shown
-from cxr_compare.scripts.options import DataFolder, Policy, run_names
+from cxr_compare.scripts.options import AnyPath, DataFolder, Policy, Texts, run_names
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.dataset import DataSet
@@ -24,9 +25,9 @@ def overlay(
         str, Parameter(help="Predictions of the data set by cxr predict; NAME=PATH renames.")
     ],
     data: DataFolder,
-    out: Path,
+    out: AnyPath,
     target: str | None = None,
-    image: list[str] | None = None,
+    image: Texts | None = None,
     split: str = "default",
     limit: int = 20,
     policy: Policy = None,
@@ -51,7 +52,7 @@ def overlay(
         raise InputError("overlay: give a predictions folder")
     if limit < 1:
         raise InputError(f"limit: {limit}; give 1 or more")
-    dataset, out = DataSet.open(data), Path(out)
+    dataset, out = DataSet.open(Path(data)), Path(out)
     if not dataset.has_pixels:
         raise InputError(f"{dataset.folder}: has no pixels to draw on")
     chosen = _chosen(dataset, [image] if isinstance(image, str) else image, split, limit)
@@ -77,7 +78,7 @@ def overlay(
     return Shown(f"Overlays: {counted(len(files), 'image')} in {out}", list(map(str, files)))
 
 
-def _chosen(dataset: DataSet, image: list[str] | None, split: str, limit: int) -> list[str]:
+def _chosen(dataset: DataSet, image: Sequence[str] | None, split: str, limit: int) -> list[str]:
     """Return the images that are named, or some test images."""
     if image:
         unknown = sorted(set(image) - set(dataset.images["image_id"]))

@@ -14,6 +14,7 @@ from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kin
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import (
+    AnyPath,
     DataFolder,
     Device,
     Engine,
@@ -56,10 +57,10 @@ def predict(
     ],
     data: DataFolder | None = None,
     split: str | None = None,
-    out: Path | None = None,
-    csv: Path | None = None,
+    out: AnyPath | None = None,
+    csv: AnyPath | None = None,
     policy: Policy = None,
-    joint: Path | None = None,
+    joint: AnyPath | None = None,
     device: Device = "auto",
     engine: Engine = "local",
 ) -> Answers | Predictions | PredictionsOfRuns:

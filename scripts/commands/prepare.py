@@ -13,7 +13,16 @@ from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import Engine, comma_parts, open_workers, roles_of
+from cxr_compare.scripts.options import (
+    AnyPath,
+    AnyTargets,
+    Engine,
+    Sides,
+    Texts,
+    comma_parts,
+    open_workers,
+    roles_of,
+)
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.assemble.summary import Summary
@@ -23,27 +32,27 @@ _FORM = "cxr prepare [LABELS ...] IMAGES OUT"
 
 def prepare(
     *paths: Annotated[
-        Path,
+        AnyPath,
         Parameter(
             help=f"Labels, images and the folder to make: {_FORM}. Labels may lie among the images."
         ),
     ],
     format: str | None = None,  # noqa: A002 - the name of the option
-    out: Path | None = None,
+    out: AnyPath | None = None,
     name: str | None = None,
-    size: list[int] | None = None,
-    target: list[str] | None = None,
+    size: Sides | None = None,
+    target: AnyTargets | None = None,
     split: str | None = None,
     val: float = 0.15,
     test: float = 0.2,
     reference: str = "majority",
     sheet: str | None = None,
-    columns: list[str] | None = None,
-    class_names: list[str] | None = None,
+    columns: Texts | None = None,
+    class_names: Texts | None = None,
     raw_boxes: bool = False,
     patient_pattern: str | None = None,
-    exclude: Path | None = None,
-    id_key: Path | None = None,
+    exclude: AnyPath | None = None,
+    id_key: AnyPath | None = None,
     keep_ids: bool = False,
     workers: int | None = None,
     engine: Engine = "local",
@@ -82,6 +91,8 @@ def prepare(
         workers: Processes that decode images, one a processor without it; 0 decodes in this one.
     """
     given = [Path(path) for path in paths]
+    out = None if out is None else Path(out)
+    id_key = None if id_key is None else Path(id_key)
     labels, folders, named = _labels_and_folders(given, out)
     joined = out is not None and len(folders) > 1
     if workers is not None and workers < 0:

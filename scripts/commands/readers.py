@@ -15,15 +15,15 @@ from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.scripts.console import Shown
-from cxr_compare.scripts.options import run_names
+from cxr_compare.scripts.options import AnyPath, run_names
 
 
 def readers(
     ratings: list[Path],
     *,
-    out: Path,
-    truth: Path | None = None,
-    data: Path | None = None,
+    out: AnyPath,
+    truth: AnyPath | None = None,
+    data: AnyPath | None = None,
     target: str | None = None,
     system: Annotated[list[str] | None, Parameter(negative=())] = None,
     readers: Literal["random", "fixed"] = "random",
@@ -57,7 +57,7 @@ def readers(
         raise InputError("readers: give either truth or data")
     split = None
     if data is not None:
-        dataset = DataSet.open(data)
+        dataset = DataSet.open(Path(data))
         split = LabelledSplit(dataset, dataset.target(target))
     labels = readings.read_truth(split or Path(str(truth)))
     given = [ratings] if isinstance(ratings, str | Path) else ratings

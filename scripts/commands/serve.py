@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from cxr_compare.data_prep.contracts.errors import InputError, require_packages
 from cxr_compare.scripts.console import say
-from cxr_compare.scripts.options import Device, Policy, is_run, open_runs, run_names
+from cxr_compare.scripts.options import AnyPath, Device, Policy, is_run, open_runs, run_names
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart")
 _SHORTEST_TOKEN = 16
@@ -23,11 +23,11 @@ def serve(
     ],
     port: int = 8000,
     host: str = "127.0.0.1",
-    token: Path | None = None,
-    report: Path | None = None,
+    token: AnyPath | None = None,
+    report: AnyPath | None = None,
     allowed_host: list[str] | None = None,
     policy: Policy = None,
-    joint: Path | None = None,
+    joint: AnyPath | None = None,
     device: Device = "auto",
 ) -> None:
     """Serve runs to browsers and programs: a page, and POST /v1/analyze.

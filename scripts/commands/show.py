@@ -10,9 +10,10 @@ from typing import Any
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.identify_folder import folder_kind, unfinished_kind
 from cxr_compare.scripts.console import Shown
+from cxr_compare.scripts.options import AnyPath
 
 
-def show(folder: Path) -> Shown:
+def show(folder: AnyPath) -> Shown:
     """Say what a folder is; of a report, print its sentence and its table.
 
     Args:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts.console import Shown
-from cxr_compare.scripts.options import DataFolder
+from cxr_compare.scripts.options import AnyPath, DataFolder
 
 _WITHOUT = {
     "file": ("val", "test", "seed", "from"),
@@ -27,7 +27,7 @@ def split(
     val: float | None = None,
     test: float | None = None,
     folds: int | None = None,
-    file: Path | None = None,
+    file: AnyPath | None = None,
     from_: Annotated[str | None, Parameter(name="--from")] = None,
     share: float | None = None,
     seed: int | None = None,

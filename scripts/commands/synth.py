@@ -6,11 +6,12 @@ from pathlib import Path
 
 from cxr_compare.data_prep.synth.phantom import PhantomSummary
 from cxr_compare.scripts import console
+from cxr_compare.scripts.options import AnyPath
 
 _PREVALENCE = 0.3
 
 
-def synth(out: Path, /, *, images: int = 2000, size: int = 256, seed: int = 0) -> PhantomSummary:
+def synth(out: AnyPath, /, *, images: int = 2000, size: int = 256, seed: int = 0) -> PhantomSummary:
     """Draw synthetic chest X-rays with known lesions, in the layout of RSNA's challenge.
 
     Args:

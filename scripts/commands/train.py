@@ -18,7 +18,7 @@ from cxr_compare.data_prep.contracts.errors import (
     require_packages,
 )
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import DataFolder, Device, Settings, settings_of
+from cxr_compare.scripts.options import AnyPath, DataFolder, Device, Settings, settings_of
 from cxr_compare.serving.run import Run
 
 _FromPython = Annotated[Any, Parameter(parse=False)]
@@ -58,7 +58,7 @@ def train(
     config: Annotated[str, Parameter(help="Configuration, file or network; commas between many.")],
     *,
     data: DataFolder,
-    out: Path,
+    out: AnyPath,
     set_: Settings = None,
     device: Device = "auto",
     devices: int = 1,
