@@ -129,9 +129,9 @@ def _recipe(network: Network) -> dict[str, Any] | None:
         model["architecture"] = "retinanet"
     own = network.info.own_parts
     if "model" in own:  # the keys are of the network that the configuration would have built
-        config["model"] = model = {"backbone": _OWN, "weights": "none"}
+        config["model"] = model = {"backbone": f"a network {_OWN}", "weights": "none"}
     if "module" in own:
-        config["training"]["module"] = _OWN
+        config["training"]["module"] = f"a class {_OWN}"
     if "augmentation" in own:
         config["augmentation"] = {"transform": _OWN}
     facts = network.info.to_json()

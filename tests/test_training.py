@@ -528,6 +528,9 @@ def test_own_network_loss_callbacks_and_logger_are_used(world, tmp_path):
     assert again.predict(file).score == run.predict(file).score
     compared = cxr_compare.compare({"own": again}, data=world.data, replicates=100)
     assert "own" in set(compared.figures["first"])
+    recipe = compared.answer.provenance.systems["own"]["recipe"]  # which the page puts in words
+    assert "user's own" in recipe["network"]
+    assert "user's own" in recipe["config"]["training"]["module"]
 
 
 def test_an_own_augmentation_replaces_the_pipeline_and_boxes_follow(world, tmp_path):
