@@ -1,4 +1,4 @@
-"""Speed of five pieces of work beside the plain program that somebody would write instead.
+"""Speed of seven pieces of work beside the plain program that somebody would write instead.
 
     python -m benchmarks.speed
 
@@ -11,6 +11,8 @@ import io
 import os
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -106,6 +108,18 @@ def epoch_pair(data: Path, scratch: Path) -> Pair:
     return Pair(f"one epoch of CheXNet at {SIZE} px", ours, plain)
 
 
+def resampled(
+    rng: np.random.Generator, truth: pd.DataFrame, scores: list[np.ndarray], replicates: int
+) -> None:
+    """Compute three figures of each system on resampled test images, as scikit-learn does."""
+    test, label = np.flatnonzero(truth["role"] == "test"), truth["label"].to_numpy()
+    for _ in range(replicates):
+        drawn = rng.choice(test, len(test))
+        for score in scores:
+            y, s = label[drawn], score[drawn]
+            roc_auc_score(y, s), average_precision_score(y, s), f1_score(y, s >= 0.5)
+
+
 def compare_pair(n_images: int = 2000, replicates: int = 200) -> Pair:
     """Two systems with intervals beside resampled figures of scikit-learn."""
     rng = np.random.default_rng(0)
@@ -124,14 +138,74 @@ def compare_pair(n_images: int = 2000, replicates: int = 200) -> Pair:
         cxr_compare.compare(scores, truth=truth, replicates=replicates)
 
     def plain() -> None:
-        test = np.flatnonzero(truth["role"] == "test")
-        for _ in range(replicates):
-            drawn = rng.choice(test, len(test))
-            for score in scores.values():
-                y, s = label[drawn], score[drawn]
-                roc_auc_score(y, s), average_precision_score(y, s), f1_score(y, s >= 0.5)
+        resampled(rng, truth, list(scores.values()), replicates)
 
     return Pair(f"compare two systems on {n_images} images, {replicates} resamples", ours, plain)
+
+
+_ARRAYS = """
+import numpy as np
+rng = np.random.default_rng(0)
+label = rng.integers(0, 2, 400)
+scores = {name: rng.random(400) * 0.6 + 0.3 * label for name in "AB"}
+"""
+_OURS = """
+import cxr_compare
+cxr_compare.compare(scores, truth=label)
+"""
+_PLAIN = """
+from sklearn.metrics import roc_auc_score
+for _ in range(2000):
+    drawn = rng.integers(0, 400, 400)
+    for score in scores.values():
+        roc_auc_score(label[drawn], score[drawn])
+"""
+
+
+def fresh_pair() -> Pair:
+    """Two arrays in a process of their own, with the imports."""
+
+    def fresh_process(program: str) -> Callable[[], object]:
+        command = [sys.executable, "-c", _ARRAYS + program]
+        return lambda: subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+
+    return Pair(
+        "compare two arrays of 400 in a fresh process", fresh_process(_OURS), fresh_process(_PLAIN)
+    )
+
+
+def large_pair(n_images: int = 27_000, replicates: int = 200) -> Pair:
+    """A detector's boxes and a classifier beside resampled figures of scikit-learn."""
+    rng = np.random.default_rng(0)
+    ids = np.arange(n_images).astype(str)
+    label = (rng.random(n_images) < 0.25).astype(int)
+    truth = pd.DataFrame({"image_id": ids, "label": label})
+    truth["patient_id"] = rng.integers(0, n_images // 2, n_images).astype(str)
+    truth["role"] = np.where(truth["patient_id"].astype(int) % 6 == 0, "val", "test")
+
+    def boxes(images: np.ndarray) -> pd.DataFrame:
+        corner = rng.uniform(0, 700, (len(images), 2))
+        table = pd.DataFrame(np.hstack([corner, corner + rng.uniform(60, 300, corner.shape)]))
+        table.columns = EDGES
+        return table.assign(image_id=ids[images])
+
+    lesions = boxes(np.flatnonzero(label))
+    found = boxes(rng.integers(0, n_images, 2 * n_images)).assign(score=rng.random(2 * n_images))
+    hits = lesions.assign(score=0.4 + 0.6 * rng.random(len(lesions)))
+    found = pd.concat([found, hits], ignore_index=True)
+    scores = np.round(rng.random(n_images) * 0.6 + 0.3 * label, 3)
+    systems = {"Boxes": found, "Scores": scores}
+    best = found.groupby("image_id")["score"].max().reindex(ids).fillna(0).to_numpy()
+
+    def ours() -> None:
+        cxr_compare.compare(systems, truth=truth, boxes=lesions, replicates=replicates)
+
+    def plain() -> None:
+        resampled(rng, truth, [best, scores], replicates)
+
+    return Pair(
+        f"compare boxes and scores on {n_images} images, {replicates} resamples", ours, plain
+    )
 
 
 def boxes_pair(n_images: int = 2000, n_boxes: int = 20) -> Pair:
@@ -212,6 +286,8 @@ def main() -> None:
         print(measure(prepare_pair(scratch / "xrays", scratch)), flush=True)
         print(measure(epoch_pair(scratch / "data", scratch)), flush=True)
         print(measure(compare_pair()), flush=True)
+        print(measure(fresh_pair()), flush=True)
+        print(measure(large_pair()), flush=True)
         print(measure(boxes_pair()), flush=True)
         print(measure(predict_pair(scratch / "xrays", scratch / "run")), flush=True)
 

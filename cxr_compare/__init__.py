@@ -21,7 +21,7 @@ if _TYPE_CHECKING:
     from cxr_compare.data_prep.contracts.errors import InputError as InputError
     from cxr_compare.data_prep.dataset import DataSet as DataSet
     from cxr_compare.data_prep.store.predictions import Predictions as Predictions
-    from cxr_compare.evaluation.boxes.boxes_table import boxes_table as boxes_table
+    from cxr_compare.evaluation.inputs.boxes_table import boxes_table as boxes_table
     from cxr_compare.evaluation.report.result import Result as Result
     from cxr_compare.scripts.commands.check import check as check
     from cxr_compare.scripts.commands.configs import configs as configs
@@ -59,7 +59,7 @@ _HOMES = {
     "compare": "cxr_compare.scripts.comparison",
     "Answer": "cxr_compare.serving.answer",
     "Answers": "cxr_compare.serving.answer",
-    "boxes_table": "cxr_compare.evaluation.boxes.boxes_table",
+    "boxes_table": "cxr_compare.evaluation.inputs.boxes_table",
     "DataSet": "cxr_compare.data_prep.dataset",
     "InputError": "cxr_compare.data_prep.contracts.errors",
     "Predictions": "cxr_compare.data_prep.store.predictions",

@@ -1,259 +1,199 @@
-"""Decision rule of one system for one target, as ``decisions/<target>.json`` stores it."""
+"""What validation images choose for one system: thresholds, calibration and the rule of boxes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import numpy.typing as npt
-from pydantic import Field, InstanceOf, Strict
+import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.notebook import html_lines
-from cxr_compare.data_prep.contracts.records import NumbersByName, Record
-from cxr_compare.evaluation.box_choice import MAP_CUT, BoxChoice, BoxRule
-from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
-from cxr_compare.evaluation.boxes.overlaps import OverlapRule
-from cxr_compare.evaluation.metrics.metric import Need
-from cxr_compare.evaluation.reduction import Reduction
-from cxr_compare.evaluation.statistics.arrays import Floats
-from cxr_compare.evaluation.statistics.calibration import Calibration
-from cxr_compare.evaluation.thresholds import (
-    DECLARED,
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.box_figures import BoxFigures
+from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_box_candidates, map_scale
+from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.policies import (
     POLICIES,
-    ThresholdChoice,
-    ValidationScores,
+    choose_threshold,
+    is_fixed,
+    is_given,
+    is_guarantee,
+    parse,
+    thresholds,
+    too_few_errors,
 )
-from cxr_compare.evaluation.tuning_options import TuningOptions
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.truth import Truth
 
-_SUMMARY_METRICS = ("recall", "specificity", "precision", "f1")
+_CLIP = 1e-4
+_SAME = 1e-9
+_ANY_BOX = 0.5
+"""Threshold of boxes without scores, which have 1: an image with a box is called."""
+
+
+def log_odds(scores: Floats) -> Floats:
+    """Return the log-odds of scores, limited to [0.0001, 0.9999]."""
+    clipped = np.clip(scores, _CLIP, 1 - _CLIP)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped))
 
 
 @dataclass(frozen=True)
-class Declared:
-    """Threshold that somebody declared for a system, such as one that a study of its own gave.
+class Platt:
+    """Calibrated probability of a score: a line of its log-odds, and a level for a score of 0.
 
-    It is the threshold of the policy ``declared`` and is taken as it is. `name` is the short name
-    of the aim, such as ``sensitivity>=0.90@0.90``. `source` is a sentence part that says on what
-    grounds the threshold was declared.
+    A detector gives the score 0 to an image without a box. Its log-odds are unknown, so these
+    images take no part in the line. The probability never falls where the score rises: the line
+    does not fall, and no score above 0 has a probability below `at_zero`.
+
+    Source:
+        Platt 1999; Ayer et al. 1955, for pooling adjacent violators.
     """
 
-    name: str
-    threshold: float
-    source: str
+    slope: float
+    intercept: float
+    at_zero: float | None = None
 
-    @property
-    def text(self) -> str:
-        """Name and source as a part of a sentence."""
-        return f"declared: {self.name}; {self.source}"
+    @classmethod
+    def fit(cls, positive: npt.NDArray[np.bool_], scores: Floats) -> Platt | None:
+        """Fit the scaling with Platt's smoothed labels; None if a class is absent."""
+        from sklearn.linear_model import LogisticRegression
+
+        n_positive, n = int(positive.sum()), len(positive)
+        if not 0 < n_positive < n or (scores < 0).any() or (scores > 1).any():
+            return None
+        target = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n - n_positive + 2))
+        boxed = scores > 0
+        x = log_odds(scores[boxed])[:, None]
+        if not len(x):
+            return None
+        label = np.repeat([1, 0], len(x))
+        weight = np.concatenate([target[boxed], 1 - target[boxed]])
+        fit = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+        fit.fit(np.vstack([x, x]), label, sample_weight=weight)
+        slope, intercept = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+        if slope < 0:
+            share = float(target[boxed].mean())
+            slope, intercept = 0.0, float(np.log(share / (1 - share)))
+        line = cls(slope, intercept)
+        return line if boxed.all() else replace(line, at_zero=line._level(target, scores))
+
+    def _level(self, target: Floats, scores: Floats) -> float:
+        """Return the probability of a score of 0: the lowest mean with the next higher scores."""
+        empty = scores == 0
+        others = np.sort(self.probability(scores[~empty]))
+        totals = target[empty].sum() + np.append(0.0, np.cumsum(others))
+        return float((totals / (empty.sum() + np.arange(len(totals)))).min())
+
+    def probability(self, scores: Floats) -> Floats:
+        """Return the calibrated probability of each score."""
+        value = 1 / (1 + np.exp(-(self.slope * log_odds(scores) + self.intercept)))
+        if self.at_zero is None:
+            return value
+        return np.where(scores == 0, self.at_zero, np.maximum(value, self.at_zero))
 
 
-class Choices(Record, kind="decision"):
-    """Thresholds, calibration and rules for boxes of one system, as chosen on validation images.
-
-    Together they turn the raw output of the system into scores, probabilities, decisions and boxes.
-    A policy is a rule that chooses a threshold, such as ``max_f1``.
+@dataclass(frozen=True)
+class Choices:
+    """Choices for one system on validation images, which resamples of these images make again.
 
     Attributes:
-        target: Name of the finding, or group of findings, that the decision is for, such as
-            ``opacity``.
-        chosen_on: Ids of the predictions, the labels and the split (the division into training,
-            validation and test images) that the decision was chosen on, and numbers of the
-            validation images, such as ``n_images``.
-        reduction: Rule that combines the scores of an image's boxes to the score of the image;
-            `None` for a system that gives image scores.
-        calibration: Map from scores to probabilities; `None` if validation has no positive or no
-            negative image to fit it to.
-        map_scale: Low and high end of the raw values on which all activation maps are shown; `None`
-            without maps.
-        map_boxes: Rule that cuts activation maps into boxes; `None` without maps.
-        overlap: Largest IoU (intersection over union) of two boxes of a detector that both stay;
-            `None` keeps all boxes.
-        thresholds: Threshold by policy, or the reason why the policy has no threshold.
-        box_cut: Score from which a box counts as called in the RSNA 2018 score; `None` if no
-            validation image has a lesion.
-        validation: Figures on the validation images: for each policy, a dictionary from the short
-            name of a figure to its value. The figures that need no threshold are under the key
-            ``""``.
-        tried: Every rule for reducing the boxes of an image to one image score that was tried, with
-            its AUROC.
-        boxes_tried: Every rule for selecting or making boxes that was tried, with its figures.
-        options: Options with which thresholds and rules were chosen, such as the method of
-            calibration.
-        declared: Threshold that was declared for the system, with its name and source; `None` if
-            none was.
-        losses: Log loss of each calibration method on held-out folds, by name of the method; empty
-            unless the method was chosen on the validation images.
-        chosen_scores: Validation scores, by image, study or patient, that the thresholds were
-            chosen on; None if the decision was read from a file. This attribute and those below are
-            not stored in the file.
-        box_choice: Object that chose `map_boxes` or `overlap`, and `box_cut`, on the validation
-            images; None for a system without boxes.
-        system: Name of the system.
-        path: File that stores the decision; None if it is not stored.
-        notes: Sentences about the validation images for readers of the decision, such as that some
-            images were left out.
-
-    Example:
-        >>> from cxr_compare.evaluation.choices import Choices
-        >>> facts = {"n_images": 40}
-        >>> decision = Choices(target="opacity", chosen_on=facts, box_cut=0.3)
-        >>> decision.box_cut, decision.thresholds
-        (0.3, {})
+        thresholds: Threshold of the image score by policy.
+        reasons: Why a policy has no threshold, or differences at it have no interval.
+        calibration: Function from scores to probabilities; None without one.
+        rules: Rules that cut activation maps into boxes; the one at position `rule` is chosen.
+        scale: Range of raw values on which all maps of the system are shown.
+        output: The system's output on the validation images, which are `truth`.
+        box_figures: Figures of the boxes of each rule on validation images.
     """
 
-    target: str
-    chosen_on: dict[str, Any]
-    reduction: Reduction | None = None
-    calibration: Annotated[Calibration, Field(discriminator="method")] | None = None
-    map_scale: Annotated[tuple[float, float], Strict(False)] | None = None
-    map_boxes: MapBoxRule | None = None
-    overlap: float | None = None
-    thresholds: dict[str, ThresholdChoice] = Field(default_factory=dict)
-    box_cut: float | None = None
-    validation: dict[str, NumbersByName] = Field(default_factory=dict)
-    tried: list[dict[str, Any]] = Field(default_factory=list)
-    boxes_tried: list[dict[str, Any]] = Field(default_factory=list)
-    options: TuningOptions = Field(default_factory=TuningOptions)
-    declared: Declared | None = None
-    losses: dict[str, float] = Field(default_factory=dict)
-    chosen_scores: InstanceOf[ValidationScores] | None = Field(default=None, exclude=True)
-    box_choice: InstanceOf[BoxChoice] | None = Field(default=None, exclude=True)
-    system: str = Field(default="", exclude=True)
-    path: InstanceOf[Path] | None = Field(default=None, exclude=True)
-    notes: tuple[str, ...] = Field(default=(), exclude=True)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    calibration: Platt | None = None
+    rules: tuple[MapBoxRule, ...] = ()
+    rule: int = 0
+    scale: tuple[float, float] = (0.0, 1.0)
+    output: Output | None = None
+    truth: Truth | None = None
+    box_figures: tuple[BoxFigures, ...] = ()
 
-    def __eq__(self, other: object) -> bool:
-        """Return True for equal choices, whatever they were chosen on in memory."""
-        return isinstance(other, Choices) and self.to_json() == other.to_json()
+    def boxes(self, output: Output, rule: int | None = None) -> pd.DataFrame | None:
+        """Return the boxes that are evaluated and drawn: the system's own, or those of its maps."""
+        if output.boxes is not None or output.maps is None or not self.rules:
+            return output.boxes
+        chosen = self.rules[self.rule if rule is None else rule]
+        return chosen.apply(output.maps, output.scores, self.scale)
 
-    def __repr__(self) -> str:
-        thresholds = [
-            f"{name} from {choice.threshold:.4g}"
-            for name, choice in self.thresholds.items()
-            if choice.threshold is not None
-        ]
-        chosen_on = f"chosen on {counted(self.chosen_on.get('n_images', 0), 'image')}"
-        return f"<Choices on {self.target}: {', '.join(thresholds) or 'no threshold'}; {chosen_on}>"
-
-    def __str__(self) -> str:
-        return "\n".join(_summary(self))
-
-    def _repr_html_(self) -> str:
-        return html_lines(str(self))
-
-    @property
-    def fixed_choices(self) -> dict[Need, str]:
-        """Choices on validation images that the bootstrap does not make again on its resamples.
-
-        The interval of a metric that depends on such a choice leaves out the uncertainty of the
-        choice. The result is a dictionary from what a metric needs (a key of
-        `evaluation.metrics.metric.NEEDS`, such as ``probability``) to the name of the choice on
-        which this depends (such as ``calibration``).
-        """
-        choices: dict[Need, str] = {}
-        if self.map_boxes and self.box_choice is None:
-            choices["boxes"] = MAP_CUT
-        if self.calibration is not None and self.calibration.method != "none":
-            choices["probability"] = "calibration"
-        return choices
-
-    @property
-    def box_rule(self) -> BoxRule:
-        """Rule that selects or makes the boxes that are evaluated and drawn."""
-        return OverlapRule(self.overlap) if self.map_boxes is None else self.map_boxes
-
-    @property
-    def box_rule_text(self) -> str | None:
-        """Rule of the boxes in words; None for a system without boxes and maps."""
-        has_boxes = self.reduction is not None or self.map_boxes is not None
-        return self.box_rule.description if has_boxes else None
-
-    def probability(self, scores: npt.ArrayLike) -> Floats | None:
-        """Convert image scores to calibrated probabilities of the finding.
-
-        Args:
-            scores: Image scores, shape ``(N,)``.
-
-        Returns:
-            Probabilities in [0, 1], shape ``(N,)``; `None` if the decision has no calibration.
-
-        Example:
-            >>> from cxr_compare.evaluation.choices import Choices
-            >>> Choices(target="opacity", chosen_on={}).probability([0.5]) is None
-            True
-        """
-        return None if self.calibration is None else self.calibration.probability(scores)
-
-    def policy(self, requested: str | None, source: object) -> str:
-        """Return the name of the rule for the threshold (policy) that decides on images.
-
-        Args:
-            requested: Policy that the user asks for, such as ``max_f1``. If it is `None`, the
-                declared threshold decides, or else ``max_f1``, or else the first policy.
-            source: Folder or file of the predictions, to name in an error message.
-
-        Returns:
-            Name of the policy, such as ``max_f1``.
-
-        Raises:
-            InputError: The decision has no threshold for the requested policy.
-        """
-        if requested is None and self.declared is not None:
-            return DECLARED
-        if requested is None:
-            return POLICIES[0] if POLICIES[0] in self.thresholds else next(iter(self.thresholds))
-        if requested not in self.thresholds:
-            raise InputError(
-                f"{source}: has no operating point for the policy '{requested}'; it has "
-                f"{', '.join(self.thresholds)}: choose one of them"
-            )
-        return requested
+    def again(self, weights: Integers, names: npt.NDArray[np.str_]) -> dict[str, Floats]:
+        """Choose again for weightings, ``(R, P)``, of the P patients with these sorted names."""
+        if self.truth is None or self.output is None or not self.output.ranks:
+            return {}
+        own = np.searchsorted(names, self.truth.owners)
+        scores = self.output.scores.to_numpy(np.float64)
+        policies = [name for name in self.thresholds if not is_fixed(name)]
+        chosen = thresholds(self.truth.positive, scores, own, weights, policies)
+        if len(self.rules) > 1:
+            rule = _best(self.box_figures, weights, own[self.truth.is_boxed])
+            chosen["rule"] = rule.astype(np.float64)
+        return chosen
 
 
-def _summary(decision: Choices) -> list[str]:
-    """Return the lines that show a decision."""
-    facts = decision.chosen_on
-    system = f"{decision.system}, " if decision.system else ""
-    first = (
-        f"{system}{decision.target}: chosen on {counted(facts['n_images'], 'validation image')} of "
-        f"{counted(facts['n_patients'], 'patient')}, {facts['n_positive']} positive"
-    )
-    lines = []
-    if decision.reduction:
-        lowest = decision.reduction.min_score
-        boxes_from = f", boxes from score {lowest:g}" if lowest else ""
-        lines.append(f"image score: {decision.reduction.rule}{boxes_from}")
-    if decision.boxes_tried:
-        source = "cut from the maps " if decision.map_boxes else ""
-        lines.append(f"boxes: {source}{decision.box_rule.description}")
-    if decision.options.calibration:
-        lines.append(_probability_line(decision))
-    for policy, choice in decision.thresholds.items():
-        lines.append(_threshold_line(choice, decision.validation.get(policy, {})))
-    if decision.declared is not None:
-        lines.append(f"aim: {decision.declared.name}; {decision.declared.source}")
-    lines += decision.notes
-    summary = [first, *(f"  {line}" for line in lines)]
-    if decision.path is not None:
-        summary.append(f"Decision: {decision.path}")
-    return summary
+def _best(figures: Sequence[BoxFigures], weights: Integers, patients: Integers) -> Integers:
+    """Return the rule with the highest mean FROC, then AP50, under each weighting."""
+    values = [each.with_patients(patients, weights.shape[1])(weights) for each in figures]
+    froc = np.nan_to_num(np.stack([each["froc_mean"] for each in values]), nan=-1.0)
+    ap50 = np.nan_to_num(np.stack([each["ap50"] for each in values]), nan=-1.0)
+    best = np.where(froc >= froc.max(axis=0) - _SAME, ap50, -np.inf)
+    return np.asarray((best >= best.max(axis=0) - _SAME).argmax(axis=0))
 
 
-def _probability_line(decision: Choices) -> str:
-    method = "none possible"
-    if decision.calibration:
-        method = decision.calibration.method
-        method = "the score as it is" if method == "none" else method
-    losses = ", ".join(f"{name} {loss:.4f}" for name, loss in decision.losses.items())
-    return f"probability: {method}{f' (held-out log loss: {losses})' if losses else ''}"
+def choose(output: Output, truth: Truth, policies: Sequence[str] = POLICIES) -> Choices:
+    """Choose thresholds, calibration and the rule of boxes of a system on its validation images.
 
-
-def _threshold_line(choice: ThresholdChoice, figures: Mapping[str, float | None]) -> str:
-    if choice.threshold is None:
-        return f"{choice.policy}: no threshold ({choice.reason})"
-    values = [(name, figures.get(name)) for name in _SUMMARY_METRICS]
-    shown = ", ".join(f"{name} {value:.3f}" for name, value in values if value is not None)
-    return f"{choice.policy}: score >= {choice.threshold:.6g} ({shown})"
+    InputError for a stated threshold of scores that are no probabilities, and for a guarantee on
+    fewer than 100 patients.
+    """
+    if not output.ranks:
+        called = Choices(dict.fromkeys(policies, _ANY_BOX))
+        if not len(truth.ids):
+            return called
+        return replace(called, output=output.select(truth.ids), truth=truth)
+    given = {policy: parse(policy).value for policy in policies if is_given(policy)}
+    low, high = output.scores.min(), output.scores.max()
+    if given and (low < 0 or high > 1):
+        raise InputError(
+            f"{next(iter(given))}: needs scores in [0, 1], and these lie between {low:g} and "
+            f"{high:g}"
+        )
+    if not len(truth.ids):
+        for guarantee in filter(is_guarantee, policies):
+            choose_threshold(guarantee, truth.positive, np.empty(0), truth.owners)
+        reasons = {name: "there is no validation image" for name in policies if name not in given}
+        return Choices(given, reasons)
+    output = output.select(truth.ids)
+    scores = output.scores.to_numpy(np.float64)
+    found = {
+        name: choose_threshold(name, truth.positive, scores, truth.owners) for name in policies
+    }
+    chosen = {name: value for name, value in found.items() if not np.isnan(value)}
+    reasons = {
+        name: "validation images give no threshold" for name in policies if name not in chosen
+    }
+    reasons |= {name: why for name in policies if (why := too_few_errors(truth.positive, name))}
+    rules: tuple[MapBoxRule, ...] = ()
+    figures: tuple[BoxFigures, ...] = ()
+    best, scale = 0, (0.0, 1.0)
+    if output.maps is not None:
+        scale = map_scale(output.maps)
+    if output.maps is not None and output.boxes is None and truth.is_boxed.any():
+        tried = map_box_candidates(output.maps, output.scores, scale)
+        rules = tuple(rule for rule, _ in tried)
+        boxed = truth.ids[truth.is_boxed]
+        figures = tuple(
+            BoxFigures(pair_boxes(boxes, truth.boxes, boxed), only_50=True) for _, boxes in tried
+        )
+        together = np.zeros(int(truth.is_boxed.sum()), dtype=np.int64)
+        best = int(_best(figures, np.ones((1, 1), dtype=np.int64), together)[0])
+    platt = Platt.fit(truth.positive, scores)
+    return Choices(chosen, reasons, platt, rules, best, scale, output, truth, figures)

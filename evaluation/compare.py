@@ -1,450 +1,305 @@
-"""Comparison of systems on the same test images: all figures, intervals and paired differences."""
+"""The comparison of several systems on the same test images."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
-from typing import Any, TypeVar
+from functools import cached_property
+from itertools import combinations
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.box_choice import BOXES_BY
-from cxr_compare.evaluation.boxes.box_figures import choosing_figures
-from cxr_compare.evaluation.comparison import Comparison, decisive_figures
-from cxr_compare.evaluation.evaluate import decision_notes, evaluate_by_unit, evaluate_models
-from cxr_compare.evaluation.evaluated_model import Models
-from cxr_compare.evaluation.figure_intervals import (
-    compute_figures,
-)
-from cxr_compare.evaluation.figures import Figures, image_blind_name
-from cxr_compare.evaluation.groups.exposure import Exposure, check_exposures, unseen_figures
-from cxr_compare.evaluation.groups.failure_analysis import failure_table, shortcut_table
-from cxr_compare.evaluation.groups.image_blind import (
-    image_blind_models,
-    image_blind_notes,
-    learn_places,
-)
-from cxr_compare.evaluation.groups.prevalence import Prevalence
-from cxr_compare.evaluation.groups.subgroups import image_groups
-from cxr_compare.evaluation.labelled_images import LabelledImages
-from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.notes import Note, reading_note
-from cxr_compare.evaluation.metrics.prose import listing
-from cxr_compare.evaluation.output import System
-from cxr_compare.evaluation.paired_tests import paired_tests
-from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
-from cxr_compare.evaluation.replicates import Evidence, choose_again
-from cxr_compare.evaluation.replicates import replicates as draw_replicates
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.evaluation.boxes.matching import BoxPairs, pair_boxes
+from cxr_compare.evaluation.choices import Choices, choose
+from cxr_compare.evaluation.figures import FigureRows, Part, image_blind_name
+from cxr_compare.evaluation.image_blind import Places, boxes_given, learn_places
+from cxr_compare.evaluation.notes import Note
+from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.policies import POLICIES, main_policy
+from cxr_compare.evaluation.protocol import Protocol
+from cxr_compare.evaluation.replicates import SystemFigures, choose_again, replicates
+from cxr_compare.evaluation.shortcuts import shortcuts
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from cxr_compare.evaluation.system_result import SystemResult
-from cxr_compare.evaluation.thresholds import POLICIES
-from cxr_compare.evaluation.units import Unit
-from cxr_compare.evaluation.verdict.cautions import (
-    chance_notes,
-    data_notes,
-    few_patients,
-    figures_left_out,
-    misread_boxes,
-    missing_boxes,
-    shortcut_notes,
-)
-from cxr_compare.evaluation.verdict.score_checks import score_notes
-from cxr_compare.evaluation.verdict.unequal_recipes import conditions_of_other_recipes
+from cxr_compare.evaluation.subgroups import image_groups
+from cxr_compare.evaluation.truth import Truth
+
+_SHOWN = 5
 
 
-@dataclass(frozen=True)
-class EligibleSystems:
-    """Systems that may be compared, the test images that all of them ran on, and their truth.
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Everything from which a result is made.
 
     Attributes:
-        named: Models of each system by its display name, as `name_models` returns them.
-        images: Labels, roles, patients and true boxes of all images, with the test images that all
-            systems ran on.
-        notes: Remarks on images that are left out, and on those that a model has seen.
-        recorded: Ids and versions that the record of the comparison shows.
-        audit: Errors that ``cxr check`` found in the data; None if nothing was checked.
+        truth: The evaluated test images.
+        systems: Every system on these images, the reference first, with its output and choices.
+        baselines: Image-blind baselines by their names, as `figures.image_blind_name` gives them.
+        rows: Figures with intervals of any level; `figures` is their table.
+        frames: Figures and their replicates of each system.
+        joint: Name of the system that joins others, and theirs; empty without one.
+        shortcuts: How well metadata and image borders alone predict the label.
     """
 
-    named: Mapping[str, Mapping[str, System]]
-    images: LabelledImages
-    notes: list[Note]
-    recorded: Mapping[str, Any] = field(default_factory=dict)
-    audit: list[str] | None = None
+    truth: Truth
+    systems: Mapping[str, SystemFigures]
+    baselines: Mapping[str, SystemFigures]
+    rows: FigureRows
+    frames: Mapping[str, pd.DataFrame]
+    figures: pd.DataFrame
+    resamples: Resamples
+    protocol: Protocol
+    unit: str = "image"
+    joint: tuple[str, ...] = ()
+    shortcuts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    prevalence: float | None = None
+    notes: Sequence[Note] = ()
+
+    @property
+    def choices(self) -> dict[str, Choices]:
+        """What validation images chose for each system."""
+        return {name: system.choices for name, system in self.systems.items()}
+
+    @property
+    def single(self) -> list[str]:
+        """Names of the systems that join no others."""
+        return [name for name in self.systems if name not in self.joint[:1]]
+
+    @property
+    def policies(self) -> list[str]:
+        """Policies by which at least one system has a threshold."""
+        return list(dict.fromkeys(p for each in self.choices.values() for p in each.thresholds))
+
+    @property
+    def main_policy(self) -> str:
+        """Policy of results that are shown at one threshold only; empty without a threshold."""
+        return main_policy(self.policies, self.protocol.policy)
+
+    def called(self, name: str, policy: str) -> npt.NDArray[np.bool_] | None:
+        """Return True for the images that a system calls positive; None without a threshold."""
+        threshold = self.choices[name].thresholds.get(policy)
+        return None if threshold is None else self.systems[name].scores >= threshold
+
+    @cached_property
+    def decisions(self) -> pd.DataFrame:
+        """One row for each image and system: label, score, probability, place and decisions."""
+        tables = []
+        for name, system in self.systems.items():
+            ids = self.truth.ids.rename("image_id")
+            table = pd.DataFrame({"system": name}, index=ids)
+            table["patient_id"], table["label"] = self.truth.owners, self.truth.images["label"]
+            table["score"] = system.scores
+            table["probability"] = np.nan
+            if system.choices.calibration is not None:
+                table["probability"] = system.choices.calibration.probability(system.scores)
+            located = np.zeros(len(table)) if system.localised is None else system.localised
+            known = system.boxed if system.localised is not None else np.zeros(len(table), bool)
+            table["localised"] = pd.Series(located, ids).astype("boolean").where(known)
+            for policy in self.policies:
+                called = self.called(name, policy)
+                values = pd.Series(pd.NA if called is None else called, ids, dtype="boolean")
+                table[f"decision_{policy}"] = values
+            tables.append(table.reset_index())
+        return pd.concat(tables, ignore_index=True)
 
 
-def compare_systems(  # noqa: PLR0913 - options of cxr compare
-    eligible: EligibleSystems,
+def common_images(
+    truth: Truth, outputs: Mapping[str, Output], *, common: bool = False
+) -> tuple[Truth, list[Note]]:
+    """Return the test images that all systems ran on; InputError for others unless `common`."""
+    test = truth.of("test")
+    ids = test.ids
+    for output in outputs.values():
+        ids = ids.intersection(output.ran)
+    lacking = {name: test.ids.difference(output.ran) for name, output in outputs.items()}
+    if any(map(len, lacking.values())) and not common:
+        said = [
+            f"{name} lacks {len(of)} ({', '.join(of[:_SHOWN])}{', ...' * (len(of) > _SHOWN)})"
+            for name, of in lacking.items()
+            if len(of)
+        ]
+        raise InputError(
+            f"the systems' test images differ: {'; '.join(said)}; predict them, or compare on the "
+            "images that all have with images: common"
+        )
+    if not len(ids):
+        raise InputError(
+            "compare: no test image with a known label was run by all systems; give images of the "
+            "role test, and predict them"
+        )
+    unknown = (truth.images["role"] == "test") & truth.images["label"].isna()
+    notes = []
+    if unknown.any():
+        notes.append(
+            Note(f"{counted(int(unknown.sum()), 'test image')} of unknown label left out.")
+        )
+    if len(ids) < len(test.ids):
+        dropped = test.select(test.ids.difference(ids))
+        text = (
+            f"{len(dropped.ids):,} of {len(test.ids):,} labelled test images are not evaluated, "
+            f"because not every system has an answer to them: {int(dropped.positive.sum()):,} of "
+            f"them are positive ({_percent(dropped)} %), against {_percent(test.select(ids))} % of "
+            "the evaluated ones."
+        )
+        notes.append(Note(text, "left_out"))
+    return test.select(ids), notes
+
+
+def _percent(truth: Truth) -> str:
+    return f"{100 * truth.positive.mean():.0f}"
+
+
+def compare(
+    outputs: Mapping[str, Output],
+    truth: Truth,
     *,
     policies: Sequence[str] = (),
-    replicates: int = 2000,
+    n_replicates: int = 2000,
     seed: int = 0,
-    protocol: Protocol = EXPLORATORY,
-    prevalence: str | float | None = None,
-    unit: Unit = "image",
-    own_metrics: Sequence[str] = (),
-    exposures: Sequence[Exposure] = (),
-    patients: pd.Index | None = None,
+    common: bool = False,
+    protocol: Protocol | None = None,
+    unit: str = "image",
+    prevalence: float | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Comparison:
     """Evaluate systems on the same test images, and compare them with intervals by patient.
 
-    The thresholds, the calibration (function from scores to probabilities) and the rule for boxes
-    (which predicted boxes are evaluated) of each system are chosen on the validation images. If
-    they were chosen and stored before, the stored ones are taken. The interval of an
-    AUROC is closed (Obuchowski 1997, by patient), and so are those of single figures at a
-    threshold. All other intervals come from a bootstrap in which all systems share the resampled
-    patients.
-
-    The first system is the reference, which the others are compared with, unless the protocol names
-    another. An InputError is raised if stored thresholds and rules of a system were chosen on other
-    validation images, labels or predictions, or if a system lacks the primary figure of a protocol
-    that was declared in a file.
-
-    The options are those of ``cxr compare``: `policies` are thresholds in addition to the
-    stored ones, or to `POLICIES`; `prevalence` is a share such as ``"0.05"``, a share with
-    its 95 % interval such as ``"0.05:0.03-0.08"``, or counts such as ``"12/240"``; `own_metrics`
-    are names that `register_metric` returns. `patients` has the sorted names of the patients that
-    are resampled, if the same resamples are to serve other findings, whose test images are of other
-    patients; None takes those of the test images. `advance` is called after each step with the
-    number of resamples in it.
-
-    Example:
-        >>> from cxr_compare.evaluation.common_images import common_test_images
-        >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
-        >>> rows = pd.DataFrame({"image_id": ids, "patient_id": ids})
-        >>> labels = pd.DataFrame({"label": [0.0, 1.0] * 40}, index=ids)
-        >>> roles = pd.Series(["val"] * 40 + ["test"] * 40, index=ids)
-        >>> labelled = LabelledImages(rows, labels, roles)
-        >>> ran = rows[["image_id"]].assign(status="ok")
-        >>> rows = ran[["image_id"]].assign(finding="label")
-        >>> good = System("good", "scores", ran, rows.assign(score=[0.2, 0.7] * 40))
-        >>> poor = System("poor", "scores", ran, rows.assign(score=[0.2, 0.7, 0.7, 0.2] * 20))
-        >>> named = name_models({"good": good, "poor": poor})
-        >>> images, notes = common_test_images(models_by_label(named), labelled)
-        >>> eligible = EligibleSystems(named, images, notes)
-        >>> comparison = compare_systems(eligible, replicates=50)
-        >>> comparison
-        <Comparison of good and poor on label: 40 test images>
-        >>> comparison.figures.difference("good", "poor", "auroc").estimate
-        0.5
+    Thresholds, calibration and the rule of map boxes of each system are chosen on validation
+    images, with `policies` in addition to the usual ones. With the unit ``patient`` or ``study``
+    these take the place of images. `advance` is called with numbers of resamples.
     """
-    if not eligible.named:
-        raise InputError("compare needs at least one system")
-    named = {name: eligible.named[name] for name in protocol.in_order(eligible.named)}
-    images = eligible.images
-    usual = tuple(dict.fromkeys((*POLICIES, *filter(None, [protocol.policy]))))
-    unit = protocol.unit_of(unit)
-    of_use = None if prevalence is None else Prevalence.parse(prevalence)
-    if patients is not None:
-        images = replace(images, patient_ids=patients)
-    test = images.test
-    image_groups(images.images, protocol.subgroups)  # refuses subgroups that cannot be formed
-    for name, members in named.items():
-        _check_seeds(name, list(members.values()))
-    boxes_by = protocol.metric if protocol.metric in choosing_figures() else BOXES_BY
-    seen = check_exposures(exposures, list(named), images)
-    models = evaluate_models(named, images, usual, policies, boxes_by=boxes_by)
-    resamples = Resamples(test.n_patients, replicates, seed)
-    protocol = _without_ranking(protocol, models)
-    check_protocol(protocol, models)
-    places = learn_places(images, resamples)
-    blind = (
-        {} if places is None else image_blind_models(models, models_by_label(named), images, places)
-    )
-    again = choose_again(models, resamples, blind)
-    frames = draw_replicates(models, resamples, again, own_metrics=own_metrics, advance=advance)
-    if blind:
-        baselines = {image_blind_name(name): members for name, members in blind.items()}
-        frames |= draw_replicates(baselines, resamples, again, boxed_only=True)
+    protocol = protocol or Protocol()
+    outputs = {name: outputs[name] for name in protocol.in_order(list(outputs))}
+    test, notes = common_images(truth, outputs, common=common)
+    if unit != "image":
+        outputs, truth, note = _by_unit(outputs, truth, test, unit)
+        test = truth.of("test")
+        notes.append(note)
+    if protocol.subgroups:  # refused before the work
+        image_groups(test.images, protocol.subgroups)
+    wanted = tuple(dict.fromkeys((*POLICIES, *filter(None, [protocol.policy]), *policies)))
+    validation = truth.of("val")
+    systems, joint = {}, ()
+    for name, output in outputs.items():
+        ran = validation.select(validation.ids.intersection(output.ran))
+        systems[name] = SystemFigures(test, output.select(test.ids), choose(output, ran, wanted))
+        notes += output.notes
+        if output.record.get("members"):
+            joint = (name, *output.record["members"])
+    protocol = _without_ranking(protocol, systems)
+    protocol.require(systems)
+    places = learn_places(truth)
+    blind = _baselines(systems, places, notes)
+    resamples = Resamples(test.n_patients, n_replicates, seed)
+    again = choose_again({name: each.choices for name, each in systems.items()}, n_replicates, seed)
+    again |= {image_blind_name(name): again[name] for name in systems}
+    frames = replicates({**systems, **blind}, again, resamples, advance)
     no_claim = "" if places is None else places.no_claim
-    figures = compute_figures(
-        images.finding, models, frames, resamples, image_blind=blind, no_claim=no_claim
-    )
-    _check_primary(protocol, figures)
-    by_unit = evaluate_by_unit(models, models_by_label(named), images, unit, resamples, own_metrics)
-    exposed = [replace(each, figures=unseen_figures(each.exposure, models)) for each in seen]
-    tests = paired_tests(figures, models, by_unit.tests)
-    shortcuts = shortcut_table(models)
-    records = _records(models)
-    results = {
-        name: SystemResult.from_models(seeds, again[name, 0], blind.get(name, ()))
-        for name, seeds in models.items()
+    parts = {
+        name: Part(
+            each.scores,
+            each.choices.thresholds,
+            each.choices.reasons,
+            each.localised,
+            frames[name],
+            len(each.choices.rules) > 1,
+            no_claim if name in blind else "",
+            each.output.ranks,
+        )
+        for name, each in {**systems, **blind}.items()
     }
+    rows = FigureRows(test, parts)
+    single = [name for name in systems if name not in joint[:1]]
+    against = [
+        (name, image_blind_name(name)) for name in systems if image_blind_name(name) in blind
+    ]
+    figures = rows.table([*combinations(systems, 2), *against], list(combinations(single, 2)))
+    # A baseline has figures of places only.
+    shown = figures["estimate"].notna() | ~figures["first"].isin(list(blind))
+    figures = figures[shown].reset_index(drop=True)
+    scores = {name: each.scores for name, each in systems.items() if each.output.ranks}
+    known = shortcuts(test, scores) if unit == "image" else pd.DataFrame()
     return Comparison(
-        finding=images.finding,
-        display_name=images.shown_name,
-        findings=images.findings or (images.finding,),
+        truth=test,
+        systems=systems,
+        baselines=blind,
+        rows=rows,
+        frames=frames,
         figures=figures,
-        tests=tests,
-        shortcuts=shortcuts,
-        compute_groups=cache(
-            partial(failure_table, models, again, protocol, of_use, resamples, shortcuts)
-        ),
-        systems=results,
-        decisions=_decisions_table(models, test.images),
-        provenance={**eligible.recorded, **_record(models, records, protocol, resamples)},
-        records=records,
-        notes=[
-            *eligible.notes,
-            *decision_notes(models, models_by_label(named), images),
-            *score_notes(models),
-            *(each.note for each in exposed),
-            *figures_left_out(models, models_by_label(named), figures, images),
-            *missing_boxes(figures, test),
-            *few_patients(test),
-            *misread_boxes(models, figures),
-            *image_blind_notes(places, blind, models),
-            *by_unit.notes,
-            *_seed_notes(models),
-            *_reading_notes(images, models_by_label(named)),
-            *data_notes(images, models, eligible.audit),
-            *chance_notes(decisive_figures(protocol, figures, by_unit.figures)),
-            *shortcut_notes(shortcuts),
-        ],
-        exposures=exposed,
-        evidence=Evidence(models, frames, resamples),
+        resamples=resamples,
         protocol=protocol,
-        by_unit=by_unit.figures,
-        declared={
-            model.name: model.choices.declared
-            for members in models.values()
-            for model in members
-            if model.choices.declared is not None
-        },
-        synthetic=images.n_synthetic,
-        audit=eligible.audit,
-        patients_known=test.of_unknown_patient(test.image_ids) < len(test.image_ids),
-        split=images.split,
-        replicates=resamples.n_replicates,
+        unit=unit,
+        joint=joint,
+        shortcuts=known,
+        prevalence=prevalence,
+        notes=[*notes, *truth.notes],
     )
 
 
-_Model = TypeVar("_Model")
-_COUNT = re.compile(r"\d{1,3}")
-
-
-MOST_LETTERS = 100
-"""Longest name of a system: it also names files and is a row of each table."""
-
-
-def check_names(names: Iterable[str]) -> None:
-    """Refuse a name of a system that is too long for tables and files (InputError)."""
-    for name in names:
-        if len(name) > MOST_LETTERS:
-            raise InputError(
-                f"compare: the name '{name[:30]}...' has {len(name)} letters; give the system a "
-                f"name of at most {MOST_LETTERS}: NAME=PATH"
-            )
-
-
-def name_models(
-    systems: Mapping[str, _Model | Sequence[_Model]],
-) -> dict[str, dict[str, _Model]]:
-    """Give every trained model of every system a name of its own.
-
-    The only model of a system has the name of the system. If there are several training seeds, the
-    models are called ``NAME #1``, ``NAME #2`` and so on. An InputError is raised if a name is too
-    long, a system has no model, two models would get the same name (such as those of a system
-    called ``A #1`` and of the first seed of a system called ``A``), or a system has the name of the
-    image-blind baseline of another.
-
-    Example:
-        >>> name_models({"A": ["first", "second"]})
-        {'A': {'A #1': 'first', 'A #2': 'second'}}
-    """
-    check_names(systems)
-    named: dict[str, dict[str, _Model]] = {}
-    for name, model_or_models in systems.items():
-        if isinstance(model_or_models, Sequence):
-            models = list(model_or_models)
-        else:
-            models = [model_or_models]
-        if not models:
-            raise InputError(f"compare: system {name} has no predictions")
-        several = len(models) > 1
-        named[name] = {
-            f"{name} #{number}" if several else name: model
-            for number, model in enumerate(models, start=1)
-        }
-    if len(models_by_label(named)) < sum(map(len, named.values())):
-        raise InputError("compare: a system is called as a seed of another; rename it")
-    for name in named:
-        if image_blind_name(name) in named:
-            raise InputError(
-                f"compare: system '{image_blind_name(name)}' is called as the baseline of {name}; "
-                "rename it"
-            )
-    return named
-
-
-def models_by_label(named: Mapping[str, Mapping[str, _Model]]) -> dict[str, _Model]:
-    """Collect the models that `name_models` returned in one dictionary, by their own names.
-
-    Example:
-        >>> models_by_label({"A": {"A #1": "first", "A #2": "second"}, "B": {"B": "third"}})
-        {'A #1': 'first', 'A #2': 'second', 'B': 'third'}
-    """
-    return {label: model for models in named.values() for label, model in models.items()}
-
-
-def check_protocol(protocol: Protocol, models: Models) -> None:
-    """Check that all models have what the question of a comparison needs.
-
-    An InputError is raised if a model lacks a threshold by the rule that the question names, or if
-    the primary figure of a protocol file depends on a choice on validation images that the
-    bootstrap does not repeat.
-    """
-    for model in (model for members in models.values() for model in members):
-        if protocol.policy and protocol.policy not in model.choices.thresholds:
-            raise InputError(
-                f"{model.output.source}: the protocol asks for policy '{protocol.policy}', "
-                f"{model.name} has {', '.join(model.choices.thresholds)}; predict it again"
-            )
-        if not protocol.declared:
-            continue
-        for metric, policy in protocol.keys:
-            choices = model.choices_of(MetricKey(ALL, policy, metric))
-            fixed = [name for name, made_again in choices.items() if not made_again]
-            if fixed:
-                raise InputError(
-                    f"protocol: the primary figure '{metric}' of {model.name} rests on a choice "
-                    f"on validation whose sampling error is in no interval ({listing(fixed)}): "
-                    "fix another metric, or compare without a protocol"
-                )
-
-
-def _without_ranking(protocol: Protocol, models: Models) -> Protocol:
-    """Let F1 decide a comparison in which a system has no scores, unless a file fixed the figure.
-
-    F1 is taken at the first policy for which all systems have a threshold.
-    """
-    members = [model for of_one in models.values() for model in of_one]
-    if protocol.declared or all(model.output.has_scores for model in members):
+def _without_ranking(protocol: Protocol, systems: Mapping[str, SystemFigures]) -> Protocol:
+    """Let F1 decide if boxes of a system have no scores, unless a file fixed the figure."""
+    chosen = [set(each.choices.thresholds) for each in systems.values()]
+    common = [
+        p for p in next(iter(systems.values())).choices.thresholds if all(p in c for c in chosen)
+    ]
+    if protocol.file_sha256 or all(each.output.ranks for each in systems.values()) or not common:
         return protocol
-    for policy in members[0].thresholds:
-        others = [model.thresholds.get(policy) for model in members]
-        if all(each is not None and each.threshold is not None for each in others):
-            return replace(protocol, metric="f1", policy=policy)
-    return protocol
+    return replace(protocol, metric="f1", policy=common[0])
 
 
-def _check_primary(protocol: Protocol, figures: Figures) -> None:
-    """Refuse an undefined primary figure, if it was declared beforehand in a protocol file."""
-    for name in figures.systems if protocol.declared else ():
-        for key in protocol.keys:
-            figure = figures.get(name, *key)
-            if not figure.known:
-                raise InputError(
-                    f"protocol: the primary figure '{key[0]}' is undefined for {name}: "
-                    f"{figure.note or 'nothing on validation gives it'}; compare systems that have "
-                    "it, or fix another metric"
-                )
-
-
-def _reading_notes(images: LabelledImages, systems: Mapping[str, System]) -> list[Note]:
-    """Make the notes on how labels and systems were read; equal ones name all systems."""
-    names: dict[str, list[str]] = {}
-    for name, system in systems.items():
-        for sentence in dict.fromkeys(system.facts.notes):
-            names.setdefault(sentence, []).append(name)
-    notes = [reading_note(sentence) for sentence in images.notes]
-    notes += [reading_note(sentence, listing(of)) for sentence, of in names.items()]
-    image_ids = set(images.image_ids)
-    return [
-        note._replace(names_images=not image_ids.isdisjoint(_words(note.text))) for note in notes
-    ]
-
-
-def _words(text: str) -> set[str]:
-    """Return the words of a note that may be ids of images, with and without a file's ending."""
-    words = {word for word in re.split(r"[\s,;:()'\"?]+", text) if not _COUNT.fullmatch(word)}
-    return words | {re.sub(r"\.\w{2,5}$", "", word) for word in words}
-
-
-def _seed_notes(systems: Models) -> list[Note]:
-    """Make a note for each system with several training seeds."""
-    return [
-        Note(
-            "seeds",
-            f"Figures of {name} are means over {len(models)} training seeds; its curves, "
-            "thresholds, confusion matrices and images are those of the first seed.",
-        )
-        for name, models in systems.items()
-        if len(models) > 1
-    ]
-
-
-def _check_seeds(name: str, members: Sequence[System]) -> None:
-    """Refuse a system whose seeds are of different kinds or recipes, or twice the same training.
-
-    The same training twice would hide the variation between trainings, and another recipe is no
-    other seed.
-    """
-    first_of: dict[str, System] = {}
-    for member in members:
-        training = member.facts.training_id
-        if training is not None and training in first_of:
-            raise InputError(
-                f"{member.source}: {name} has these predictions already "
-                f"({first_of[training].source}), or an export of the same run; give each "
-                "training seed once"
-            )
-        if training is not None:
-            first_of[training] = member
-    kinds = {member.kind for member in members}
-    if len(kinds) > 1:
-        raise InputError(
-            f"{members[0].source}: the seeds of {name} are not of one kind "
-            f"({' and '.join(sorted(kinds))}); compare them as two systems"
-        )
-    records = {str(member.source): member.facts.record for member in members}
-    for condition, values in conditions_of_other_recipes(records).items():
-        differ = "; ".join(f"{source}: {text}" for source, text in values.items())
-        raise InputError(
-            f"{name}: its trainings are no seeds of one recipe, they differ in {condition} "
-            f"({differ}); compare them as two systems"
-        )
-
-
-def _decisions_table(models: Models, images: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each image and system, from the first seed of each system."""
-    tables = [members[0].decisions(name) for name, members in models.items()]
-    table = pd.concat(tables, ignore_index=True)
-    return table.merge(images[["image_id", "patient_id"]], on="image_id", how="left")
-
-
-def _records(models: Models) -> dict[str, dict[str, Any]]:
-    """Return what is known of each system, with all of its training seeds."""
-    records = {}
-    for name, members in models.items():
-        of_seeds = [
-            {**model.facts.record, "decision": model.choices.to_json()}
-            for model in members
-            if model.facts.record
-        ]
-        if len(of_seeds) == 1:
-            records[name] = of_seeds[0]
-        elif of_seeds:
-            seeds = [of_one["seed"] for of_one in of_seeds]
-            records[name] = of_seeds[0] | {"seed": seeds, "models": of_seeds}
-    return records
-
-
-def _record(
-    models: Models, records: Mapping[str, Any], protocol: Protocol, resamples: Resamples
-) -> dict[str, Any]:
-    """Return the settings of a comparison, which are stored in its provenance."""
-    seeds = {name: [model.facts.seed for model in members] for name, members in models.items()}
-    return {
-        "bootstrap": {
-            "replicates": resamples.n_replicates,
-            "seed": resamples.seed,
-            "interval": "percentile",
-        },
-        "seeds": {name: values if len(values) > 1 else values[0] for name, values in seeds.items()},
-        **({"systems": records} if records else {}),
-        "protocol": protocol.to_dict(),
+def _by_unit(
+    outputs: Mapping[str, Output], truth: Truth, test: Truth, unit: str
+) -> tuple[dict[str, Output], Truth, Note]:
+    """Return studies or patients in place of images, each with the highest label and score."""
+    names = truth.unit_names(unit)
+    known = truth.of("val").ids.union(test.ids)
+    # Resamples are of the patients of all evaluated images.
+    grouped = replace(truth.by_unit(names, known), drawn=test.names)
+    count = int((grouped.images["role"] == "test").sum())
+    evaluated = len(grouped.of("test").ids)
+    if not evaluated:
+        raise InputError(f"unit: no {unit} has a known label")
+    text = f"By {unit}: {evaluated:,} of {len(test.ids):,} test images"
+    if count > evaluated:
+        text += f"; {count - evaluated:,} of unknown label left out"
+    found = {
+        name: each.by_unit(names.reindex(each.ran.intersection(known)))
+        for name, each in outputs.items()
     }
+    return found, grouped, Note(f"{text}.")
+
+
+def _baselines(
+    systems: Mapping[str, SystemFigures], places: Places | None, notes: list[Note]
+) -> dict[str, SystemFigures]:
+    """Return the image-blind baseline of each system that shows places, by the baseline's name."""
+    showing = {name: each for name, each in systems.items() if each.localised is not None}
+    if places is None and showing:
+        notes.append(
+            Note(
+                "There is no image-blind baseline, because no validation or training image has a "
+                "box to learn constant positions from. So it is not known whether the systems "
+                "localise lesions better than positions that do not depend on the image."
+            )
+        )
+    if places is None or not showing:
+        return {}
+    notes.append(places.note())
+    blind = {}
+    for name, each in showing.items():
+        made, choices = each.choices, each.choices
+        pairs = made.box_figures[made.rule].pairs if made.box_figures else _validation_pairs(made)
+        output = places.output(each.output.scores, boxes_given(pairs or each.pairs))
+        chosen = Choices(choices.thresholds, choices.reasons)
+        blind[image_blind_name(name)] = SystemFigures(each.truth, output, chosen, places_only=True)
+    return blind
+
+
+def _validation_pairs(choices: Choices) -> BoxPairs | None:
+    """Return the pairs of a detector's boxes on validation images; None without boxes there."""
+    truth, output = choices.truth, choices.output
+    if truth is None or output is None or output.boxes is None or not truth.is_boxed.any():
+        return None
+    return pair_boxes(output.boxes, truth.boxes, truth.ids[truth.is_boxed])

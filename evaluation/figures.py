@@ -1,344 +1,378 @@
-"""All figures of systems and their paired differences: rows of one table, with intervals."""
+"""The table of figures and paired differences, with intervals by patient and p-values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import scipy  # its parts load when they are first used
 
-from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.prose import listing
-from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
+from cxr_compare.evaluation.metrics import METRICS, rates
+from cxr_compare.evaluation.policies import is_fixed, is_guarantee
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
+from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, AurocParts, auroc_parts
+from cxr_compare.evaluation.statistics.clustered_counts import (
+    CLUSTERED_COUNTS,
+    ShareParts,
+    confusion_by_patient,
+    function_of_counts,
+    rarer_class_inflation,
+)
+from cxr_compare.evaluation.statistics.clustered_estimate import (
+    ClusteredEstimate,
+    smallest_detectable,
+)
+from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
+from cxr_compare.evaluation.statistics.holm import holm
+from cxr_compare.evaluation.statistics.intervals import (
+    LEVEL,
+    Interval,
+    expanded_level,
+    percentile_interval,
+)
+from cxr_compare.evaluation.truth import Truth
 
 COLUMNS = (
-    "target",
-    "unit",
-    "subgroup",
-    "kind",
     "first",
     "second",
-    "policy",
     "metric",
+    "policy",
     "estimate",
     "ci_low",
     "ci_high",
-    "ci_method",
     "p_value",
-    "n_validation_positive",
+    "p_holm",
+    "detectable",
+    "method",
+    "note",
     "n_images",
     "n_patients",
     "n_positive",
     "effective_patients",
-    "note",
 )
-"""Columns of the table of `Figures.table`.
+"""Columns of the table; ``second`` is empty in the row of one system.
 
-``first`` is a system, and ``second`` the system whose figure is subtracted; it is empty in the row
-of one system.
+``detectable`` is the smallest true difference that such a test set shows with 80 % power.
 """
-TIDY_COLUMNS = (
-    "first",
-    "second",
-    "metric",
-    "policy",
-    "subgroup",
-    "estimate",
-    "ci_low",
-    "ci_high",
-    "p_value",
-    "n_images",
-    "n_patients",
-    "n_positive",
-)
-"""Columns of the table that ``to_frame`` of every result returns."""
-OVER_SEEDS = "Obuchowski-Rockette, Hillis df, seeds random"
-REFITTED = "refitted on resampled validation patients"
-FIXED_CHOICE = "fixed choice"
-"""Words in the name of a method, for validation choices that are made again or that are fixed."""
-_IMAGE_BLIND = "image-blind with {}'s scores"
+_JACCARD = (1, 1, 0, 1)
+"""Outcomes of the images of which F1 is a function of the share that is called rightly."""
+_OF_BOTH_CLASSES = (_JACCARD, (1, 1, 0, 0), (0, 0, 1, 1))
+_RIGHT = np.array([1, 0, 1, 0])
+_SHARE_OF_CLASS = {
+    "recall": 1,
+    "specificity": 0,
+    "pointing_accuracy": 1,
+    "localised_sensitivity": 1,
+}
+"""Label of the images of which a figure is a share; of all others the rarer class limits."""
+_FEW_POSITIVE = 100
+"""Positive images below which an average precision of boxes is too high on average."""
+_NO_CLAIM = "no p-value: resamples do not choose a guaranteed threshold again"
+_BLIND = "image-blind with {}'s scores"
 
 
 def image_blind_name(system: str) -> str:
     """Return the name of the image-blind baseline of a system in all tables."""
-    return _IMAGE_BLIND.format(system)
-
-
-IntervalAt = Callable[[float], tuple[float, float]]
-IntervalKind = Literal["bootstrap", "obuchowski", "counts", "exact", "seeds"]
-_NAMED_FIRST: dict[str, IntervalKind] = {
-    "Obuchowski": "obuchowski",
-    "Obuchowski-Rockette,": "seeds",
-    "counts": "counts",
-    "exact": "exact",
-}
-"""Kind of an interval by the first word of ``ci_method``; all other words mean the bootstrap."""
+    return _BLIND.format(system)
 
 
 @dataclass(frozen=True)
-class Figure(Interval):
-    """One figure of a system, or the paired difference of two systems in it, with its interval.
-
-    A figure may depend on choices that were made on validation images, such as a threshold. The
-    interval of a single figure at a threshold is that of this threshold. For all other figures and
-    for differences the bootstrap resamples validation patients as well, and each resample makes the
-    choice again, so that the interval includes the uncertainty of the choice.
+class Part:
+    """One system as its figures need it.
 
     Attributes:
-        method: Name of the method of the interval, such as "Obuchowski 1997, clustered by patient";
-            empty without an interval.
-        kind: Kind of that method: ``bootstrap``, ``obuchowski``, ``counts`` (closed, at a
-            threshold), ``exact`` or ``seeds`` (over training seeds); `None` without an interval.
-        n_images: Number of images on which the figure is computed; number of studies or patients if
-            it is computed by these.
-        n_patients: Number of patients who have these images (studies).
-        n_positive: Number of positive images (studies, patients).
-        effective_patients: Effective number of patients: how many patients with one image each
-            would give as much information. It is that of the positive or negative class if the
-            figure is a share of this class (such as a sensitivity), otherwise of the class with
-            fewer. `None` where it is unknown.
-        p_value: Two-sided p-value of a difference of 0, or of an AUROC of 0.5; None without a test.
-        error: Standard error of a difference; None where it is unknown.
-        detectable: Smallest true difference that such a test set shows with 80 % power; None where
-            it is unknown.
-        n_chosen_on: Number of positive validation images (studies, patients) on which the threshold
-            or score cut was chosen; for a difference the smaller number. `None` if nothing was
-            chosen.
-        refitted: True if the resamples choose the threshold, or the score cut of boxes, again.
-        choices: Validation choices behind the figure by name, such as ``thresholds``: True if the
-            resamples make them again.
-        no_claim: Reason why no claim may rest on a difference, which then has no p-value, such as
-            that boxes are as stored; empty if one may.
-        interval_at: Function from a coverage, such as 0.975, to the ends of the interval of a
-            difference; None if the interval can have no other coverage than 95 %.
+        scores: Image scores, shape ``(N,)``.
+        thresholds: Threshold by policy.
+        reasons: Why a policy has no threshold, or differences at it have no interval.
+        localised: True for images whose point lies on a lesion; None without points.
+        frame: Its figures and their replicates, as `replicates.replicates` returns them.
+        refits_rule: True if resamples choose the rule of its boxes again.
+        no_claim: Why no claim may rest on differences from it, as from a baseline of few boxes.
+        ranks: False for boxes without scores.
     """
 
-    method: str = ""
-    kind: IntervalKind | None = None
-    n_images: int = 0
-    n_patients: int = 0
-    n_positive: int = 0
-    effective_patients: float | None = None
-    p_value: float | None = None
-    error: float | None = None
-    detectable: float | None = None
-    n_chosen_on: int | None = None
-    refitted: bool = False
-    choices: Mapping[str, bool] = field(default_factory=dict)
+    scores: Floats
+    thresholds: Mapping[str, float]
+    reasons: Mapping[str, str]
+    localised: npt.NDArray[np.bool_] | None
+    frame: pd.DataFrame
+    refits_rule: bool = False
     no_claim: str = ""
-    interval_at: IntervalAt | None = field(default=None, compare=False, repr=False)
+    ranks: bool = True
 
-    def reversed(self) -> Figure:
-        """Return the difference with the two systems exchanged: B - A instead of A - B."""
-        ends_at = self.interval_at
 
-        def turned(level: float) -> tuple[float, float]:
-            low, high = (np.nan, np.nan) if ends_at is None else ends_at(level)
-            return -high, -low
+class FigureRows:
+    """Rows of the table of figures, each with an interval of any level."""
 
-        return replace(
-            self,
-            estimate=-self.estimate,
-            ci_low=-self.ci_high,
-            ci_high=-self.ci_low,
-            interval_at=None if ends_at is None else turned,
-        )
+    def __init__(self, truth: Truth, parts: Mapping[str, Part]) -> None:
+        self.truth, self.parts = truth, parts
 
-    def within(self, comparisons: int) -> Figure:
-        """Return the difference with the wider interval that it has among several comparisons.
+    @cached_property
+    def aurocs(self) -> dict[str, AurocParts | None]:
+        """AUROC of each system with the contribution of each patient."""
+        of = (self.truth.positive, self.truth.patients, self.truth.n_patients)
+        return {name: auroc_parts(of[0], part.scores, *of[1:]) for name, part in self.parts.items()}
 
-        The intervals of all of them contain all true differences at once with 95 % probability. The
-        difference has no interval if the one for this number of comparisons cannot be computed.
+    @cached_property
+    def _sizes(self) -> dict[tuple[bool, int | None], dict[str, float]]:
+        """Numbers that a figure rests on: of boxed images or all, of a class or the rarer one."""
+        truth, sizes = self.truth, {}
+        for boxed, used in ((False, np.ones(len(truth.ids), dtype=bool)), (True, truth.is_boxed)):
+            classes = [used & ~truth.positive, used & truth.positive]
+            effective = [effective_patients(np.bincount(truth.patients[of])) for of in classes]
+            for label in (0, 1, None):
+                sizes[boxed, label] = {
+                    "n_images": int(used.sum()),
+                    "n_patients": len(np.unique(truth.patients[used])),
+                    "n_positive": int(classes[1].sum()),
+                    "effective_patients": min(effective) if label is None else effective[label],
+                }
+        return sizes
+
+    def _size(self, metric: str) -> dict[str, float]:
+        return self._sizes[METRICS[metric].boxed, _SHARE_OF_CLASS.get(metric)]
+
+    def row(
+        self, names: Sequence[str], metric: str, policy: str = "", level: float = LEVEL
+    ) -> dict[str, Any] | None:
+        """Return the row of a system, or of the difference of two; None if one lacks the figure."""
+        key = (policy, metric)
+        parts = [self.parts[name] for name in names]
+        if any(key not in part.frame for part in parts):
+            return None
+        values = parts[0].frame[key].to_numpy(np.float64)
+        if len(parts) == 2:
+            values = values - parts[1].frame[key].to_numpy(np.float64)
+        size = self._size(metric)
+        if METRICS[metric].family == "count":
+            if len(parts) == 2:
+                return None
+            found = {}
+        elif metric == "auroc":
+            found = _auroc([self.aurocs[name] for name in names], level)
+        elif policy and len(parts) == 1:
+            found = _at_threshold(self.truth, parts[0], policy, metric, float(values[0]), level)
+        else:
+            found = _resampled(parts, policy, metric, values, size, level, self.truth)
+        no_claim = next((part.no_claim for part in parts if part.no_claim and len(parts) == 2), "")
+        if no_claim:
+            found |= {"p_value": np.nan, "detectable": np.nan, "note": no_claim}
+        names = (names[0], names[1] if len(names) == 2 else "")
+        where = {"first": names[0], "second": names[1], "metric": metric, "policy": policy}
+        return {**where, "estimate": float(values[0]), **found, **size}
+
+    def table(
+        self, pairs: Iterable[tuple[str, str]], tested: Iterable[tuple[str, str]]
+    ) -> pd.DataFrame:
+        """Return a row for each figure of a system and for each difference of the pairs.
+
+        ``p_holm`` is corrected over the pairs in `tested`, for each figure by itself.
         """
-        if comparisons == 1 or not self.bounded:
-            return self
-        if self.interval_at is None:
-            return replace(self, ci_low=np.nan, ci_high=np.nan)
-        low, high = self.interval_at(family_level(comparisons))
-        return replace(self, ci_low=low, ci_high=high)
+        of_frames = [str(key[0]) for part in self.parts.values() for key in part.frame.columns]
+        reasons = [name for part in self.parts.values() for name in part.reasons]
+        policies = dict.fromkeys([*filter(None, of_frames), *reasons])
+        keys = [
+            (policy, name)
+            for name, metric in METRICS.items()
+            for policy in (policies if _at_policy(metric.name, metric.family) else ("",))
+        ]
+        rows = []
+        for names in [*((name,) for name in self.parts), *pairs]:
+            for policy, metric in keys:
+                row = self.row(names, metric, policy)
+                if row is None and len(names) == 1:
+                    note = _why_none(self.truth, self.parts[names[0]], metric, policy)
+                    row = {"first": names[0], "second": "", "metric": metric, "policy": policy}
+                    row |= {"note": note, **self._size(metric)}
+                if row is not None:
+                    rows.append(row)
+        figures = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+        numbers = ("estimate", "p_value", "p_holm", "detectable")
+        figures = figures.astype(dict.fromkeys(numbers, np.float64))
+        figures["p_holm"] = figures["p_value"]
+        together = pd.Series(list(zip(figures["first"], figures["second"], strict=True)))
+        counted = figures[together.isin(list(tested)).to_numpy() & figures["p_value"].notna()]
+        for _, family in counted.groupby(["metric", "policy"], sort=False):
+            figures.loc[family.index, "p_holm"] = holm(family["p_value"].tolist())
+        text = ["method", "note"]
+        return figures.assign(**figures[text].astype(object).fillna(""))
 
 
-def choices_text(choices: Mapping[str, bool]) -> str:
-    """Return the part of a method's name that lists the validation choices behind a figure.
+def _at_policy(metric: str, family: str) -> bool:
+    return family in ("decision", "count") or metric == "localised_sensitivity"
 
-    `choices` is that of a `Figure`. The text begins with a comma, or is empty without a choice.
+
+def _why_none(truth: Truth, part: Part, metric: str, policy: str) -> str:
+    """Return why a system lacks a figure."""
+    record = METRICS[metric]
+    if record.boxed and not (truth.positive & truth.is_boxed).any():
+        return "no positive test image has boxes"
+    if not part.ranks and record.family in ("ranking", "place", "calibration"):
+        return "the boxes have no scores"
+    if record.boxed and part.localised is None:
+        return "it shows no places"
+    if policy:
+        return part.reasons.get(policy, "there is no threshold")
+    if record.family == "calibration":
+        return "there is no calibration without validation images and probabilities"
+    return "no validation image has boxes, so no rule cuts its maps into boxes"
+
+
+def _auroc(parts: Sequence[AurocParts | None], level: float) -> dict[str, Any]:
+    """Return the closed interval of an AUROC, or of the difference of two."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return {"note": METRICS["auroc"].undefined}
+    estimate = (known[0] if len(known) == 1 else known[0] - known[1]).estimate()
+    ends = _ends(estimate, level)
+    tested = {"p_value": estimate.p_value, "detectable": estimate.detectable}
+    return {**ends, **(tested if len(known) == 2 else {}), "method": OBUCHOWSKI}
+
+
+def _ends(estimate: ClusteredEstimate, level: float) -> dict[str, Any]:
+    low, high = estimate.interval_at(level) or (np.nan, np.nan)
+    return {"ci_low": low, "ci_high": high, "note": estimate.note}
+
+
+def _at_threshold(
+    truth: Truth, part: Part, policy: str, metric: str, value: float, level: float
+) -> dict[str, Any]:
+    """Return the interval of a figure at its printed threshold, from the counts of each patient."""
+    called = part.scores >= part.thresholds[policy]
+    if np.isnan(value):
+        return {"note": METRICS[metric].undefined}
+    if metric == "localised_sensitivity" and part.localised is not None:
+        of = truth.positive & truth.is_boxed
+        hits, images = (
+            np.bincount(truth.patients, each, truth.n_patients).astype(np.float64)
+            for each in (of & called & part.localised, of)
+        )
+        return counted_interval(ShareParts.from_sums(hits, images).estimate(), value, level)
+    counts = confusion_by_patient(truth.positive, called, truth.patients, truth.n_patients)
+    return interval_of_counts(counts, metric, value, level)
+
+
+def interval_of_counts(
+    counts: Floats, metric: str, value: float, level: float = LEVEL
+) -> dict[str, Any]:
+    """Return the interval of a metric of counts by patient (tp, fp, tn, fn), ``(patients, 4)``."""
+    record = METRICS[metric]
+    outcomes = _JACCARD if metric == "f1" else record.share_of
+    if outcomes is not None:
+        inflation = rarer_class_inflation(counts) if outcomes in _OF_BOTH_CLASSES else 1.0
+        of = np.array(outcomes)
+        share = ShareParts.from_sums(counts @ (of * _RIGHT), counts @ of, inflation).estimate()
+        if metric == "f1":
+            return counted_interval(share, value, level, lambda end: 2 * end / (1 + end))
+        return counted_interval(share, value, level)
+    span = 1 - record.lowest
+    inflation = rarer_class_inflation(counts) if metric == "mcc" else 1.0
+    estimate = function_of_counts(partial(_scaled, metric), counts, inflation)
+    return counted_interval(estimate, value, level, lambda end: record.lowest + span * end)
+
+
+def _scaled(metric: str, counts: Floats) -> Floats:
+    """Return a metric of counts, shape ``(..., 4)``, moved to [0, 1]."""
+    numbers = dict(zip(("tp", "fp", "tn", "fn"), np.moveaxis(counts, -1, 0), strict=True))
+    lowest = METRICS[metric].lowest
+    return (rates(numbers)[metric] - lowest) / (1 - lowest)
+
+
+def counted_interval(
+    estimate: ClusteredEstimate, value: float, level: float = LEVEL, back: Any = float
+) -> dict[str, Any]:
+    """Return the interval of an estimate from counts, which contains the figure itself.
+
+    `back` is the function from the scale of the estimate to that of the figure.
+    """
+    ends = estimate.interval_at(level)
+    if ends is None:
+        return {"note": estimate.note}
+    low, high = (float(back(end)) for end in ends)
+    return {"ci_low": min(low, value), "ci_high": max(high, value), "method": CLUSTERED_COUNTS}
+
+
+def _resampled(
+    parts: Sequence[Part],
+    policy: str,
+    metric: str,
+    values: Floats,
+    size: Mapping[str, float],
+    level: float,
+    truth: Truth,
+) -> dict[str, Any]:
+    """Return the percentile interval of a figure or difference, and the p-value of a difference."""
+    single = len(parts) == 1
+    drawn = values[1:]
+    refits = bool(policy) and not is_fixed(policy)
+    patients = None if refits else size["effective_patients"]
+    of_boxes = metric in ("ap", "ap50")
+    if np.isnan(values[0]):
+        return {"note": METRICS[metric].undefined}
+    if single and of_boxes:
+        drawn = lower_for_bias(drawn, float(values[0]))
+    if why := next((part.reasons[policy] for part in parts if policy in part.reasons), ""):
+        return {"note": f"no interval: {why}"}
+    found = percentile_interval(drawn, expanded_level(level, patients), estimate=float(values[0]))
+    low, high, note = found.ci_low, found.ci_high, found.note
+    if single and metric == "pointing_accuracy" and found.unmoved and values[0] in (0.0, 1.0):
+        n_owners = len(np.unique(truth.patients[truth.positive & truth.is_boxed]))
+        if n_owners > 1:
+            exact = Interval.from_share(float(values[0]), n_owners, level)
+            low, high, note = exact.ci_low, exact.ci_high, ""
+    if single and of_boxes and size["n_positive"] < _FEW_POSITIVE:
+        few = "too high on average with so few positive images"
+        note = "; ".join(filter(None, [note, few]))
+    row = {"ci_low": low, "ci_high": high, "note": note, "method": BOOTSTRAP}
+    if single or np.isnan(low):
+        return row
+    if is_guarantee(policy):
+        return row | {"note": "; ".join(filter(None, [note, _NO_CLAIM]))}
+    chosen = METRICS[metric].boxed and metric != "pointing_accuracy"
+    if chosen and any(part.refits_rule for part in parts):
+        patients = None
+    error = float(np.nanstd(drawn, ddof=1))
+    freedom = max(size["effective_patients"] - 1, 1.0)
+    return row | {
+        "p_value": bootstrap_p_value(drawn, patients),
+        "detectable": smallest_detectable(error, freedom),
+    }
+
+
+def lower_for_bias(drawn: Floats, value: float) -> Floats:
+    """Correct the replicates of an average precision for bias, for the lower end of its interval.
+
+    With few lesions, an average precision is too high on average. The replicates are too high by
+    the same bias once more, so the bias is estimated by their mean minus the figure, and twice the
+    bias is subtracted from the replicates below their median, but none becomes lower than 0. The
+    upper half stays as it is, because the replicates do not always show the whole bias.
 
     Example:
-        >>> choices_text({"thresholds": True, "calibration": False})
-        ', thresholds refitted on resampled validation patients, fixed choice: calibration'
+        >>> lower_for_bias(np.array([0.25, 0.5, 0.75]), 0.25).tolist()
+        [0.0, 0.5, 0.75]
     """
-    refitted = [name for name, made_again in choices.items() if made_again]
-    fixed = [name for name, made_again in choices.items() if not made_again]
-    text = f", {listing(refitted)} {REFITTED}" if refitted else ""
-    return f"{text}, {FIXED_CHOICE}: {listing(fixed)}" if fixed else text
+    known = drawn[~np.isnan(drawn)]
+    if not len(known):
+        return drawn
+    bias = max(float(known.mean()) - value, 0.0)
+    return np.where(drawn < np.median(known), np.maximum(drawn - 2 * bias, 0.0), drawn)
 
 
-def family_level(comparisons: int) -> float:
-    """Return the coverage with which several intervals contain all true values at once with 95 %.
+def bootstrap_p_value(drawn: Floats, patients: float | None) -> float:
+    """Return the two-sided p-value of a difference of 0 from its replicates.
 
-    It is ``1 - 0.05 / comparisons``, the Bonferroni correction.
+    It is corrected for a small effective number of `patients`, as the interval is; None does not.
     """
-    return 1 - (1 - LEVEL) / max(comparisons, 1)
-
-
-@dataclass(frozen=True)
-class Figures:
-    """All figures and paired differences of a comparison, by image, study or patient.
-
-    Attributes:
-        target: Name of the finding, or group of findings, that is evaluated, such as
-            ``lung_opacity``.
-        unit: Unit that is counted: ``image``, ``study`` or ``patient``.
-        systems: Display names of the systems, the reference system first.
-        rows: Figures by the names of a first and a second system, and by the key of the figure
-            (group of images, rule for the threshold, metric). A figure with a second system is the
-            paired difference, first minus second; the second name is empty for the figure of one
-            system. The image-blind baseline of a system (constant positions with the system's own
-            image scores) stands under its `image_blind_name`, in localisation figures only.
-    """
-
-    target: str
-    unit: str
-    systems: tuple[str, ...]
-    rows: Mapping[tuple[str, str], Mapping[MetricKey, Figure]] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        count = sum(len(self.of(name)) for name in self.systems)
-        return f"<Figures of {' and '.join(self.systems)} by {self.unit}: {count:,}>"
-
-    @property
-    def plural_unit(self) -> str:
-        """Plural of the unit: ``images``, ``studies`` or ``patients``."""
-        return {"study": "studies"}.get(self.unit, f"{self.unit}s")
-
-    def of(self, first: str, second: str = "") -> Mapping[MetricKey, Figure]:
-        """Return the figures of one system, or the differences of two, by key; may be empty."""
-        return self.rows.get((first, second), {})
-
-    def get(self, system: str, metric: str, policy: str = "", *, subgroup: str = ALL) -> Figure:
-        """Return one figure of a system or of an image-blind baseline.
-
-        The estimate is NaN if there is no such figure. `policy` is empty for a figure without a
-        threshold, such as ``auroc``.
-        """
-        return self.of(system).get(MetricKey(subgroup, policy, metric), Figure())
-
-    def difference(
-        self, first: str, second: str, metric: str, policy: str = "", *, subgroup: str = ALL
-    ) -> Figure:
-        """Return the paired difference of two systems in one figure, first minus second.
-
-        The order in which the pair is stored does not matter. The estimate is NaN if there is no
-        such difference.
-        """
-        key = MetricKey(subgroup, policy, metric)
-        stored = self.of(first, second).get(key, Figure())
-        if stored.known or stored.note:
-            return stored
-        return self.of(second, first).get(key, Figure()).reversed()
-
-    def __iter__(self) -> Iterator[tuple[str, str, MetricKey, Figure]]:
-        """Iterate over all figures: first and second system, key and figure."""
-        for (first, second), figures in self.rows.items():
-            for key, figure in figures.items():
-                yield first, second, key, figure
-
-    def kind(self, first: str, second: str) -> str:
-        """Return the kind of a row: ``system``, ``image-blind`` or ``difference``."""
-        if second:
-            return "difference"
-        return "system" if first in self.systems else "image-blind"
-
-    def boxed_positives(self, system: str, key: MetricKey) -> tuple[int, int] | None:
-        """Return how many positive images have boxes, and their number with those that lack them.
-
-        The result is None unless the figure is a localisation figure that rests on some of the
-        positive images only.
-        """
-        if key.metric not in METRICS or not METRICS[key.metric].boxed:
-            return None
-        n_boxed = self.get(system, key.metric, key.policy, subgroup=key.subgroup).n_positive
-        n_positive = self.get(system, "auroc").n_positive
-        return (n_boxed, n_positive) if 0 < n_boxed < n_positive else None
-
-    def without(self, left_out: Callable[[MetricKey], bool]) -> Figures:
-        """Return a copy without the figures and differences whose keys `left_out` selects."""
-        rows = {
-            names: {key: figure for key, figure in figures.items() if not left_out(key)}
-            for names, figures in self.rows.items()
-        }
-        return replace(self, rows=rows)
-
-    def table(self) -> pd.DataFrame:
-        """Return a table of all figures and differences, one in each row.
-
-        The columns are those of `COLUMNS`, such as ``kind`` (``system``, ``image-blind`` or
-        ``difference``), ``first``, ``second``, ``metric``, ``estimate``, ``ci_low`` and
-        ``ci_high``. An undefined figure is NaN. Thresholds come last.
-        """
-        rows = [
-            {
-                "target": self.target,
-                "unit": self.unit,
-                **key._asdict(),
-                "kind": self.kind(first, second),
-                "first": first,
-                "second": second,
-                "estimate": figure.estimate,
-                "ci_low": figure.ci_low,
-                "ci_high": figure.ci_high,
-                "ci_method": figure.method,
-                "p_value": figure.p_value,
-                "n_validation_positive": figure.n_chosen_on,
-                "n_images": figure.n_images,
-                "n_patients": figure.n_patients,
-                "n_positive": figure.n_positive,
-                "effective_patients": figure.effective_patients,
-                "note": figure.note,
-            }
-            for first, second, key, figure in self
-        ]
-        rows.sort(key=lambda row: row["metric"] == "threshold")
-        table = pd.DataFrame(rows, columns=list(COLUMNS))
-        return table.astype({"n_validation_positive": "Int64", "p_value": "float64"})
-
-    @classmethod
-    def from_table(cls, table: pd.DataFrame) -> Figures:
-        """Read figures and differences from a table that `table` returned.
-
-        The table has one ``target`` and one ``unit``. The wider intervals for several comparisons
-        are missing, because the table does not hold them.
-        """
-        rows: dict[tuple[str, str], dict[MetricKey, Figure]] = {}
-        for row in table.to_dict("records"):
-            known = {str(name): value for name, value in row.items() if not pd.isna(value)}
-            key = MetricKey(row["subgroup"], row["policy"], row["metric"])
-            rows.setdefault((row["first"], row["second"]), {})[key] = _from_row(known)
-        systems = dict.fromkeys(table.loc[table["kind"] == "system", "first"])
-        first = table.iloc[0] if len(table) else {"target": "", "unit": "image"}
-        return cls(first["target"], first["unit"], tuple(systems), rows)
-
-
-def _from_row(row: Mapping[str, Any]) -> Figure:
-    """Read a figure from a row of a stored table, from which missing values are left out."""
-    method = str(row.get("ci_method", ""))
-    kind = _NAMED_FIRST.get(method.partition(" ")[0], "bootstrap") if method else None
-    n_chosen_on = row.get("n_validation_positive")
-    return Figure(
-        estimate=float(row.get("estimate", np.nan)),
-        ci_low=float(row.get("ci_low", np.nan)),
-        ci_high=float(row.get("ci_high", np.nan)),
-        note=row.get("note", ""),
-        method=method,
-        kind=kind,
-        n_images=int(row.get("n_images", 0)),
-        n_patients=int(row.get("n_patients", 0)),
-        n_positive=int(row.get("n_positive", 0)),
-        effective_patients=row.get("effective_patients"),
-        p_value=row.get("p_value"),
-        n_chosen_on=None if n_chosen_on is None else int(n_chosen_on),
-        refitted=REFITTED in method,
-    )
+    known = drawn[~np.isnan(drawn)]
+    smaller = min(int((known <= 0).sum()), int((known >= 0).sum()))
+    p_value = min(1.0, 2 * (smaller + 1) / (len(known) + 1))
+    if patients is None or not patients > 1:
+        return p_value
+    widened = scipy.special.ndtri(p_value / 2) * np.sqrt((patients - 1) / patients)
+    return float(2 * scipy.special.stdtr(patients - 1, widened))

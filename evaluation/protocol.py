@@ -2,194 +2,113 @@
 
 from __future__ import annotations
 
+import hashlib
+import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.metrics.policy_text import policy_text
-from cxr_compare.evaluation.metrics.prose import listing
-from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.thresholds import check_policy
-from cxr_compare.evaluation.units import Unit
+from cxr_compare.evaluation.metrics import METRICS
+from cxr_compare.evaluation.policies import parse, policy_text
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Question of a comparison: which figure decides, at which threshold, and on which unit.
+    """Question of a comparison: which figure decides, and at which threshold.
 
-    An InputError is raised if a metric is unknown or cannot alone decide which system is better, if
-    the rule for the threshold is invalid, missing or not needed, if the metric is about boxes but
-    `unit` is not ``image``, and if `margin` lies outside (0, 1).
+    InputError if the metric is unknown or cannot decide alone which system is better, or if the
+    policy is missing or not needed.
 
     Attributes:
-        metric: Short name of the primary figure, by which systems are compared, such as ``auroc``.
-            It must be a metric of which higher values are better.
-        partner: Short name of a second primary figure, for an operating point, such as
-            ``specificity`` if `metric` is ``recall``. A system counts as better only if it is
-            better in both figures. Empty if there is one primary figure.
-        policy: Rule for the threshold at which the primary figures are computed, such as
-            ``max_f1``; empty for a figure without a threshold.
-        margin: Difference in the primary figure, in (0, 1), by which a system may be worse than the
-            reference and still count as not worse. `None` compares with no margin.
-        subgroups: Names of columns of the images table, such as ``view``, by whose values figures
-            are reported.
-        reference: Name of the reference system; `None` takes the first system.
-        target: Name of the finding, or group of findings, to evaluate; `None` takes the one that
-            the command names.
-        unit: What decides the comparison: figures by ``image``, ``study`` or ``patient``. `None`
-            decides by image.
-        declared: True if a protocol file fixed the question before the test images were used.
-        file_sha256: SHA-256 of the protocol file in hexadecimal digits; `None` without a file.
+        metric: Short name of the primary figure, such as ``auroc``.
+        policy: Policy of the threshold at which it is computed; empty without one.
+        subgroups: Columns of the images, such as ``view``, by whose values figures are reported.
+        reference: Name of the reference system; empty for the first one.
+        target: Name of the finding; empty for the one that the command names.
+        file_sha256: Digest of the file that fixed the question; empty without one.
     """
 
     metric: str = "auroc"
-    partner: str = ""
     policy: str = ""
-    margin: float | None = None
     subgroups: tuple[str, ...] = ()
-    reference: str | None = None
-    target: str | None = None
-    unit: Unit | None = None
-    declared: bool = False
-    file_sha256: str | None = None
+    reference: str = ""
+    target: str = ""
+    file_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a question that no figure can answer."""
-        for metric in self.metrics:
-            self._check_metric(metric)
-        if self.policy:
-            check_policy(self.policy)
-        self._check_halves()
-        if self.margin is not None and not 0 < self.margin < 1:
-            raise InputError(f"margin {self.margin:g}: must lie above 0 and below 1")
-
-    def _check_metric(self, name: str) -> None:
-        if name not in METRICS:
-            able = [metric for metric in METRICS if not _why_not_alone(metric)]
-            raise InputError(f"protocol: no metric '{name}'; there are {', '.join(able)}")
-        metric = METRICS[name]
-        if metric.why_not_primary:
-            raise InputError(f"protocol: metric '{name}': {metric.why_not_primary}; choose another")
-        if "threshold" in metric.needs and not self.policy:
-            raise InputError(f"protocol: metric '{name}' needs a policy, such as max_f1")
-        if self.policy and "threshold" not in metric.needs:
-            raise InputError(f"protocol: metric '{name}' has no policy; leave it out")
-        if metric.boxed and self.unit not in (None, "image"):
+        able = [name for name, metric in METRICS.items() if metric.alone]
+        if self.metric not in able:
+            half = self.metric in METRICS and METRICS[self.metric].family == "decision"
+            why = "is half of an operating point; take balanced_accuracy or f1" if half else ""
             raise InputError(
-                f"protocol: metric '{name}': localisation is evaluated by image only; leave out "
-                f"unit = '{self.unit}', or choose another metric"
+                f"protocol: metric '{self.metric}' {why or 'is none of ' + ', '.join(able)}"
+            )
+        needs = METRICS[self.metric].family == "decision"
+        if needs != bool(self.policy):
+            raise InputError(
+                f"protocol: metric '{self.metric}' "
+                + ("needs a policy, such as max_f1" if needs else "has no policy; leave it out")
+            )
+        if self.policy and parse(self.policy).confidence is not None:
+            raise InputError(
+                f"protocol: policy '{self.policy}' is a guarantee, at which no difference is "
+                "claimed; take another one, such as max_f1"
             )
 
-    def _check_halves(self) -> None:
-        """Refuse half of an operating point alone, and pairs of figures that are not two halves."""
-        if not self.partner:
-            if why := _why_not_alone(self.metric):
-                raise InputError(f"protocol: metric '{self.metric}': {why}")
-        elif not any(
-            other in METRICS[one].partners for one, other in (self.metrics, self.metrics[::-1])
-        ):
-            raise InputError(
-                f"protocol: metric = ['{self.metric}', '{self.partner}']: these are not the two "
-                "halves of an operating point; name one primary figure"
-            )
+    @classmethod
+    def read(cls, path: Path) -> Protocol:
+        """Read a protocol from a TOML file; InputError for a key that is none of the attributes."""
+        try:
+            content = path.read_bytes()
+            given = tomllib.loads(content.decode())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read as TOML: {error}") from error
+        known = [each.name for each in fields(cls) if each.name != "file_sha256"]
+        for key, value in given.items():
+            if key not in known:
+                raise InputError(f"{path}: unknown key '{key}'; there are {', '.join(known)}")
+            if not isinstance(value, list if key == "subgroups" else str):
+                kind = "list of columns" if key == "subgroups" else "text"
+                raise InputError(f"{path}: '{key}' is a {kind}")
+        given["subgroups"] = tuple(map(str, given.get("subgroups", ())))
+        return cls(**given, file_sha256=hashlib.sha256(content).hexdigest())
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """Short names of the primary figures: one, or two for an operating point.
-
-        An operating point has two figures at one threshold, such as ``recall`` and ``specificity``.
-        """
-        return (self.metric, self.partner) if self.partner else (self.metric,)
-
-    @property
-    def keys(self) -> tuple[tuple[str, str], ...]:
-        """Short name of the metric of each primary figure, and the rule for its threshold.
-
-        An example is ``(("recall", "max_f1"),)``. The rule is empty for a figure without a
-        threshold.
-        """
-        return tuple(
-            (name, self.policy if "threshold" in METRICS[name].needs else "")
-            for name in self.metrics
-        )
+    def key(self) -> tuple[str, str]:
+        """Metric of the primary figure, and its policy."""
+        return self.metric, self.policy
 
     @property
     def title(self) -> str:
-        """Name of the primary figures with their threshold, as it is written inside a sentence."""
-        _, policy = self.keys[0]
-        at = f" at the threshold for {policy_text(policy)}" if policy else ""
-        return listing([METRICS[metric].title_in_sentence for metric in self.metrics]) + at
+        """Name of the primary figure with its threshold, as it stands inside a sentence."""
+        at = f" at the threshold for {policy_text(self.policy)}" if self.policy else ""
+        return METRICS[self.metric].inside + at
 
-    def main_policy(self, policies: Sequence[str]) -> str:
-        """Return the rule of the threshold for results that are shown at one threshold only.
-
-        It is the rule of the protocol if it has one; otherwise ``max_f1`` if it is among
-        `policies`, or else the first of them. Empty if `policies` is empty.
-
-        Example:
-            >>> EXPLORATORY.main_policy(["youden", "max_f1"]), EXPLORATORY.main_policy(["youden"])
-            ('max_f1', 'youden')
-        """
-        return self.policy or ("max_f1" if "max_f1" in policies else next(iter(policies), ""))
-
-    def in_order(self, systems: Mapping[str, Any]) -> list[str]:
-        """Return the names of the systems with the reference system first.
-
-        An InputError is raised if the reference system of the protocol is none of the systems.
-        """
-        names = list(systems)
-        if self.reference is None:
-            return names
-        if self.reference not in names:
+    def in_order(self, systems: Sequence[str]) -> list[str]:
+        """Return the names of the systems, the reference first."""
+        if not systems:
+            raise InputError("compare: give at least one system")
+        if self.reference and self.reference not in systems:
             raise InputError(
                 f"protocol: reference '{self.reference}' is none of the systems "
-                f"{', '.join(names)}; give one NAME={self.reference}"
+                f"{', '.join(systems)}; give one NAME={self.reference}"
             )
-        return [self.reference, *(name for name in names if name != self.reference)]
+        first = self.reference or systems[0]
+        return [first, *(name for name in systems if name != first)]
 
-    def unit_of(self, requested: Unit) -> Unit:
-        """Return what figures are computed by, in addition to those by image.
-
-        It is the unit of the protocol if it fixes one, and otherwise the requested one. An
-        InputError is raised if ``study`` or ``patient`` is requested and the protocol fixes another
-        unit.
-        """
-        if self.unit is None or self.unit == requested:
-            return requested
-        if requested != "image":
-            raise InputError(
-                f"--unit {requested}: the protocol's unit is '{self.unit}'; leave the option out, "
-                "or take unit out of the protocol to see others beside the answer by image"
-            )
-        return self.unit
+    def require(self, systems: Mapping[str, Any]) -> None:
+        """Refuse systems without what the question of a protocol file needs."""
+        for name, system in systems.items() if self.file_sha256 else ():
+            if self.policy and self.policy not in system.choices.thresholds:
+                why = system.choices.reasons.get(self.policy, "there is none")
+                raise InputError(f"{name}: has no threshold for {self.policy}: {why}")
+            if METRICS[self.metric].boxed and system.localised is None:
+                raise InputError(f"{name}: shows no places, and '{self.metric}' needs them")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the protocol as a dictionary of JSON values, to be stored with a report.
-
-        There is one key for each attribute, and ``analysis``, which is ``protocol given`` if a file
-        declared the question and otherwise ``exploratory``.
-        """
-        kind = "protocol given" if self.declared else "exploratory"
+        """Return the protocol as JSON values for the report."""
+        kind = "protocol given" if self.file_sha256 else "exploratory"
         return asdict(self) | {"subgroups": list(self.subgroups), "analysis": kind}
-
-
-def _why_not_alone(metric: str) -> str:
-    """Return why a metric alone cannot decide which system is better; empty if it can.
-
-    The text also says what to write in the protocol instead.
-    """
-    record = METRICS[metric]
-    if record.why_not_primary or not record.partners:
-        return record.why_not_primary
-    able = [name for name in record.partners if not METRICS[name].why_not_primary]
-    instead = [f'["{metric}", "{name}"]' for name in able]
-    instead += ['"ap50_decided"' if record.boxed and not able else '"balanced_accuracy"']
-    return (
-        "is one half of an operating point, which calling more or fewer images positive raises "
-        f"alone; write metric = {' or '.join(instead)}"
-    )
-
-
-EXPLORATORY = Protocol()
-"""Question of a comparison without a protocol: AUROC decides, and nothing was fixed beforehand."""

@@ -14,93 +14,37 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.box_classes import class_column
 from cxr_compare.data_prep.contracts.box_readings import FORMS, ORDERS, UNITS
-from cxr_compare.data_prep.contracts.column_names import column_names, find_column, image_names
+from cxr_compare.data_prep.contracts.column_names import find_column, image_names
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.contracts.tables import require_members
-from cxr_compare.data_prep.store.identify_folder import (
-    folder_kind,
-    require_kind,
-    unfinished_kind,
-)
-from cxr_compare.data_prep.store.prediction_info import MadeOn
+from cxr_compare.data_prep.contracts.finding_names import finding_name
+from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind, unfinished_kind
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.box_choice import BOXES_BY
-from cxr_compare.evaluation.boxes.read_table import ColumnNames
-from cxr_compare.evaluation.boxes.reading_advice import advice_for_result_file
-from cxr_compare.evaluation.common_images import Images
-from cxr_compare.evaluation.compare import EligibleSystems, check_names
-from cxr_compare.evaluation.labelled_images import LabelledImages
-from cxr_compare.evaluation.output import System
-from cxr_compare.evaluation.sources.eligibility import check_data_set
-from cxr_compare.evaluation.sources.eligible import eligible_in_memory
-from cxr_compare.evaluation.sources.ensemble import (
-    join_both,
-    joined_predictions,
-    truths_of_findings,
+from cxr_compare.evaluation.inputs.boxes_table import scores_of_findings
+from cxr_compare.evaluation.inputs.folders import (
+    learned_validation,
+    output_of,
+    refuse_seen,
+    unknown_training,
 )
-from cxr_compare.evaluation.sources.from_frames import predictions_from_values
-from cxr_compare.evaluation.sources.import_folder import as_predictions, data_set_record
-from cxr_compare.evaluation.sources.import_options import ImportOptions
-from cxr_compare.evaluation.sources.imported import read_rows
-from cxr_compare.evaluation.sources.known_images import KnownImages
-from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.pixels import Pixels, pixels_of_data_set
-from cxr_compare.evaluation.sources.read_predictions import read_system, store_decision
-from cxr_compare.evaluation.sources.stored_predictions import (
-    read_eligible,
-    record_of,
-    tune_predictions,
-)
-from cxr_compare.evaluation.sources.wide_tables import finding_name, score_columns
-from cxr_compare.evaluation.tuning_options import TuningOptions
+from cxr_compare.evaluation.inputs.read_output import read_output
+from cxr_compare.evaluation.inputs.read_truth import LABELS
+from cxr_compare.evaluation.joint import join
+from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.report import files
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import is_run, run_names
+from cxr_compare.scripts.questions import Question
 
 if TYPE_CHECKING:
     from cxr_compare.serving.network import Network
 
+_OF_TRUTH = ("image", "label", "patient", "study", "role", "box_form", "box_unit")
 _OF_ONE = ("image", "score", "finding", "box_form", "box_unit", "box_order")
 _OF_ALL = {"result_image": "image", "score": "score"}
 _MAY_BE_NONE = ("score", "finding")
-
-
-@dataclass(frozen=True)
-class Question:
-    """One finding: its labelled images, and what a reader of results must know of them.
-
-    Attributes:
-        order: Image of each row of a truth in memory, for scores without ids.
-        split: Split of the data set; None without a data set.
-        column: Column of a truth in memory that has one for each finding; None if it has one.
-        findings: All findings of such a truth.
-        coco: COCO file of the truth, whose numbers COCO results may have.
-    """
-
-    truth: LabelledImages
-    known: KnownImages
-    order: pd.Series | None = None
-    split: LabelledSplit | None = None
-    column: Any = None
-    findings: tuple[str, ...] = ()
-    coco: Path | None = None
-    folder_pixels: Pixels | None = None
-
-    @property
-    def pixels(self) -> Pixels | None:
-        """Reader of the pixels; None without image files."""
-        if self.folder_pixels is not None:
-            return self.folder_pixels
-        if self.split is None or not self.split.dataset.has_pixels:
-            return None
-        return pixels_of_data_set(self.split.dataset, self.split.target.any_of)
-
-    @property
-    def made_on(self) -> MadeOn:
-        """Record of the images that systems answered for."""
-        if self.split is not None:
-            return data_set_record(self.split.dataset, self.split.split)
-        return MadeOn(name=self.truth.title, content_id="truth", split=self.truth.split)
+_CHOICES = {"box_form": FORMS, "box_unit": UNITS, "box_order": ORDERS}
 
 
 def read_systems(given: Sequence[Any]) -> dict[str, Any]:
@@ -117,6 +61,10 @@ def read_systems(given: Sequence[Any]) -> dict[str, Any]:
     for name, value in pairs:
         if name in named:
             raise InputError(f"compare: two systems are called '{name}'; write NAME=PATH")
+        if name.startswith("image-blind with "):
+            raise InputError(f"{name}: is the name of a baseline; rename the system")
+        if not name.strip():
+            raise InputError("compare: a system has no name; write NAME=PATH")
         if hasattr(value, "__len__") and not isinstance(value, str) and not len(value):
             raise InputError(f"{name}: is empty; give its scores or boxes")
         named[name] = Path(value) if isinstance(value, str) else value
@@ -124,7 +72,6 @@ def read_systems(given: Sequence[Any]) -> dict[str, Any]:
             raise InputError(f"{value}: no such file or folder")
     if not named:
         raise InputError("compare: give at least one system")
-    check_names(named)
     return named
 
 
@@ -143,16 +90,16 @@ def _usual_name(path: Path) -> str:
     return path.resolve().name if path.is_dir() else path.stem
 
 
-def split_roles(roles: Sequence[str]) -> tuple[tuple[str, ...], dict[str, dict[str, str]]]:
-    """Return the roles of columns of the truth, and those of results by system and role.
+def split_roles(roles: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Return the columns of the truth by role, and those of results by system and role.
 
     ``SYSTEM.ROLE=COLUMN`` is of one system; ``score`` and ``result_image`` are of all, under "".
 
     Example:
         >>> split_roles(["label=y", "A.score=p", "score=q"])
-        (('label=y',), {'A': {'score': 'p'}, '': {'score': 'q'}})
+        ({'label': 'y'}, {'A': {'score': 'p'}, '': {'score': 'q'}})
     """
-    of_truth: list[str] = []
+    of_truth: dict[str, str] = {}
     of_results: dict[str, dict[str, str]] = {}
     for text in roles:
         role, equals, column = text.partition("=")
@@ -164,246 +111,219 @@ def split_roles(roles: Sequence[str]) -> tuple[tuple[str, ...], dict[str, dict[s
             of_results.setdefault(system, {})[own] = column
         elif role in _OF_ALL and column:
             of_results.setdefault("", {})[_OF_ALL[role]] = column
+        elif role in _OF_TRUTH and column:
+            if column not in _CHOICES.get(role, (column,)):
+                raise InputError(f"columns {text}: choose one of {', '.join(_CHOICES[role])}")
+            of_truth[role] = column
         else:
-            of_truth.append(text)
-    return tuple(of_truth), of_results
+            known = ", ".join((*_OF_TRUTH, *_OF_ALL))
+            raise InputError(f"columns {text}: write ROLE=COLUMN; the roles are {known}")
+    return of_truth, of_results
 
 
 @dataclass
 class Systems:
-    """The systems of one call, each read once, or for a truth with many columns once a finding.
+    """The systems of one call.
 
     Attributes:
         given: What was given of each system, by name.
         columns: Names of columns in results by system ("" for all) and role.
-        folder: Folder of what is predicted and joined.
-        several: True if several findings are compared.
+        both: True adds the system that joins all others.
         overwrite: True replaces predictions of another training.
-        boxes_by: Figure that chooses how the boxes of the joint system are gated.
     """
 
     given: Mapping[str, Any]
     columns: Mapping[str, Mapping[str, str]]
-    folder: Path
     both: bool = False
-    several: bool = False
     overwrite: bool = False
-    boxes_by: str = BOXES_BY
-    _read: dict[str, Predictions | System] = field(default_factory=dict)
+    _predicted: dict[str, Predictions] = field(default_factory=dict)
+    _tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse names of columns that are of no system."""
-        files = {value.stem for value in self.given.values() if isinstance(value, Path)}
+        stems = {value.stem for value in self.given.values() if isinstance(value, Path)}
         for system, columns in self.columns.items():
             for role, column in columns.items():
-                if system and system not in {*self.given, *files}:
+                if system and system not in {*self.given, *stems}:
                     raise InputError(
                         f"columns {system}.{role}={column}: no system is called '{system}'; the "
                         f"systems are {', '.join(self.given)}"
                     )
-                allowed = {"box_form": FORMS, "box_unit": UNITS, "box_order": ORDERS}.get(role)
+                allowed = _CHOICES.get(role)
                 if allowed and column not in allowed:
                     raise InputError(
                         f"columns {system}.{role}={column}: choose one of {', '.join(allowed)}"
                     )
+        if self.both and " + ".join(self.given) in self.given:
+            raise InputError(f"both: a system is called '{' + '.join(self.given)}'; rename it")
 
-    def read(self, question: Question) -> dict[str, Predictions | System]:
-        """Return what each system says, without the joint one; runs are predicted first."""
-        if question.column is None and self._read:
-            return self._read
-        read: dict[str, Any] = {}
-        for name, value in self.given.items():
-            if isinstance(value, os.PathLike) and not isinstance(value, Predictions):
-                if is_run(Path(value)):
-                    read[name] = _predictable(value, question)
-                    continue
-                value = Path(value)
-            read[name] = self._read_one(value, name, question)
-        for name, network in read.items():
-            if not isinstance(network, Predictions | System) and question.split is not None:
-                read[name] = self._predicted(network, name, question.split)
-        self._read = read
-        return read
-
-    def reason_to_leave_out(self, question: Question) -> str:
+    def reason_to_leave_out(self, question: Question, questions: Sequence[Question]) -> str:
         """Return why one of several findings cannot be compared; empty if it can."""
-        for name, value in self.given.items():
-            if question.column is not None and _of_column(value, name, question) is None:
+        findings = [each.truth.finding for each in questions]
+        for name in self.given:
+            if not self._says(name, question, findings):
                 return f"{name} says nothing about it"
-        if question.column is None:
-            for name, read in self.read(question).items():
-                known = _findings_of(read)
-                if known and known.isdisjoint(question.truth.findings):
-                    return f"{name} says nothing about it"
-        if question.truth.labels_of("test").dropna().nunique() < 2:
+        if question.truth.of("test").images["label"].nunique() < 2:
             return "its test images are of one class"
         return ""
 
-    def eligible(self, question: Question, images: Images) -> EligibleSystems:
-        """Return the systems on the images on which they are compared."""
-        read = dict(self.read(question))
-        if self.both:
-            name = " + ".join(read)
-            if name in read:
-                raise InputError(f"both: a system is called '{name}' already; rename it")
-            console.say(f"Joining {name}")
-            read[name] = self._joined(list(read.values()), name, question)
-        if question.split is not None:
-            stored: dict[str, Any] = {
-                name: each if isinstance(each, Predictions) else self._stored(each, question)
-                for name, each in read.items()
-            }
-            return read_eligible(stored, question.split, images)
-        systems = {name: _system(each, question.truth) for name, each in read.items()}
-        return eligible_in_memory(systems, question.truth, images)
+    def _says(self, name: str, question: Question, findings: Sequence[str]) -> bool:
+        """Return True unless what was given of a system names other findings only."""
+        value, finding = self.given[name], question.truth.finding
+        where = str(value) if isinstance(value, Path) else name
+        if isinstance(value, os.PathLike) and not isinstance(value, Predictions):
+            if is_run(Path(value)):
+                return self._knows(_predictable(value, question).info.findings, question)
+            value = self._opened(Path(value))
+        if isinstance(value, Predictions):
+            return self._knows(value.info.findings, question)
+        if not isinstance(value, pd.DataFrame):
+            if isinstance(value, Path):
+                return True
+            raise InputError(
+                f"{name}: with several findings give a frame with a column of scores for each of "
+                f"{', '.join(findings)}, or with a column 'finding'"
+            )
+        if finding in scores_of_findings(list(value.columns), findings):
+            return True
+        kind = class_column(value)
+        if kind is None and not scores_of_findings(list(value.columns), findings):
+            raise InputError(
+                f"{where}: has no column of {', '.join(findings)}, and no column 'finding' that "
+                "names the finding of each row"
+            )
+        return kind is not None and finding in {finding_name(str(k)) for k in value[kind].unique()}
 
-    def _columns_of(self, name: str, path: Path | None = None) -> ColumnNames:
-        of_file = {} if path is None else self.columns.get(path.stem, {})
-        named: dict[str, Any] = {
+    @staticmethod
+    def _knows(findings: Sequence[str], question: Question) -> bool:
+        any_of = (question.truth.finding,) if question.target is None else question.target.any_of
+        return not findings or not set(findings).isdisjoint(any_of)
+
+    def outputs(self, question: Question, folder: Path) -> dict[str, Output]:
+        """Return what each system says; runs are predicted into a folder, once for all findings."""
+        # What needs no work is read first: a wrong file is refused before hours of prediction.
+        runs = {
+            name: _predictable(value, question)
+            for name, value in self.given.items()
+            if name not in self._predicted
+            and isinstance(value, os.PathLike)
+            and not isinstance(value, Predictions)
+            and is_run(Path(value))
+        }
+        read = {name: self._read(name, question) for name in self.given if name not in runs}
+        for name, network in runs.items():
+            self._predicted[name] = self._predict(network, name, question, folder)
+            read[name] = self._read(name, question)
+        found = {name: read[name] for name in self.given}
+        if self.both:
+            name = " + ".join(found)
+            console.say(f"Joining {name}")
+            found[name] = join(found, question.truth)
+        return found
+
+    def _opened(self, path: Path) -> Any:
+        """Return a predictions folder or a table that is opened, or else the path itself."""
+        if folder_kind(path) or unfinished_kind(path):
+            require_kind(path, "predictions")
+            return Predictions.open(path)
+        if path.is_file() and path.suffix.lower() != ".json":
+            if str(path) not in self._tables:
+                table = read_text_table(path, ())
+                table.index += 2  # the line of a row, below the header
+                self._tables[str(path)] = table
+            return self._tables[str(path)]
+        return path
+
+    def _read(self, name: str, question: Question) -> Output:
+        value, truth = self._predicted.get(name, self.given[name]), question.truth
+        where = str(value) if isinstance(value, Path) else name
+        stem = value.stem if isinstance(value, Path) else name
+        if isinstance(value, Path):
+            value = self._opened(value)
+        if isinstance(value, Predictions):
+            return _of_predictions(name, value, question)
+        columns = {
             **self.columns.get("", {}),
-            **of_file,
+            **self.columns.get(stem, {}),
             **self.columns.get(name, {}),
         }
-        return ColumnNames(**named, score_is_named="score" in named)
+        if isinstance(value, pd.DataFrame) and not {"score", "finding"} & columns.keys():
+            value = _of_finding(value, truth.finding, _group(question), name)
+        output = read_output(
+            value, truth, name, columns=columns, where=where, findings=_group(question)
+        )
+        return replace(output, notes=(*output.notes, unknown_training(name)))
 
-    def _read_one(self, value: Any, name: str, question: Question) -> Predictions | System:
-        if isinstance(value, Path) and (folder_kind(value) or unfinished_kind(value)):
-            require_kind(value, "predictions")
-            value = Predictions.open(value)
-        if isinstance(value, Predictions):
-            if question.split is not None:
-                check_data_set(name, value, question.split.dataset)
-            elif value.info.data_set is not None:
-                raise InputError(f"{name}: holds predictions of a data set; give it as data")
-            else:
-                require_members(value.images["image_id"], question.truth.images, value.folder)
-            return value
-        truth = question.truth
-        if not isinstance(value, Path):
-            if question.column is not None:
-                value = _of_column(value, name, question)
-            columns = self._columns_of(name)
-            read = predictions_from_values(
-                name, value, question.known, question.order, truth.split, columns
-            )
-        else:
-            if question.column is not None:
-                raise InputError(
-                    f"{name}: with several findings in memory, give a frame of scores or boxes"
-                )
-            usual = truth.finding if truth.finding in truth.findings else truth.findings[0]
-            options = ImportOptions(
-                name,
-                columns=self._columns_of(name, value),
-                split=truth.split,
-                coco_truth=question.coco,
-                usual_finding=None if self.several else usual,
-                advice=advice_for_result_file(name),
-            )
-            read = read_rows(value, question.known, options)
-        if read.gives_boxes and read.boxes.empty:
-            where = value if isinstance(value, Path) else name
-            raise InputError(f"{where}: holds no box; give results that have some")
-        return read
-
-    def _stored(self, read: System, question: Question) -> Predictions:
-        given = self.given[read.name]
-        caption = given.name if isinstance(given, Path) else f"<{type(given).__name__}>"
-        return as_predictions(read, question.made_on, caption)
-
-    def _predicted(self, network: Network, name: str, split: LabelledSplit) -> Predictions:
+    def _predict(
+        self, network: Network, name: str, question: Question, folder: Path
+    ) -> Predictions:
         from cxr_compare.serving.predict_data import predict_data_set, predicted_before
 
-        made = self.folder / "systems" / re.sub(r"[^\w.+-]+", "_", name)
-        stored = predicted_before(network, split.dataset, made, split.split)
+        dataset, split = _data_set(question, Path(name)), question.split
+        made = folder / files.SYSTEMS / re.sub(r"[^\w.+-]+", "_", name)
+        stored = predicted_before(network, dataset, made, split)
         if stored is not None:
             return stored
         if (made / "predictions.json").is_file():
             if not self.overwrite:
                 raise InputError(f"{made}: holds predictions of another training; say overwrite")
             shutil.rmtree(made)
-        return predict_data_set(network, split.dataset, made, split.split, console, name=name)
+        return predict_data_set(network, dataset, made, split, console, name=name)
 
-    def _joined(self, members: Sequence[Any], name: str, question: Question) -> Predictions:
-        truth, split = question.truth, question.split
-        opened = [
-            each if isinstance(each, Predictions) else self._stored(each, question)
-            for each in members
-        ]
-        if split is None:
-            sizes = truth.images.reindex(columns=["image_id", "width", "height"])
-            truths = dict.fromkeys(truth.findings, truth)
-            joined = join_both(opened, truths, sizes, boxes_by=self.boxes_by)
-            return joined_predictions(opened, joined, name)
-        truths = truths_of_findings(opened, split.dataset, split.split, split.target.any_of)
-        joined = join_both(opened, truths, split.dataset.images, boxes_by=self.boxes_by)
-        of_finding = self.folder / truth.finding if self.several else self.folder
-        made = of_finding / "systems" / "both"
-        shutil.rmtree(made, ignore_errors=True)
-        predictions = joined_predictions(opened, joined, name, made, split.dataset)
-        options = TuningOptions(boxes_by=self.boxes_by)
-        decision = tune_predictions(predictions, split, options=options)
-        store_decision(predictions, decision)  # for cxr predict --joint
-        return predictions
+
+def _of_predictions(name: str, predictions: Predictions, question: Question) -> Output:
+    """Return the output in a predictions folder of the question's data set."""
+    if question.dataset is None or question.target is None:
+        raise InputError(f"{name}: holds predictions of a data set; give it as data")
+    tested = question.truth.of("test").ids.intersection(predictions.images_run)
+    notes = refuse_seen(name, predictions, question.dataset, tested)
+    validation = question.truth.of("val").ids.intersection(predictions.images_run)
+    notes += learned_validation(name, predictions, question.dataset, validation)
+    output = output_of(name, predictions, question.truth, question.target)
+    return replace(output, notes=(*notes, *output.notes))
 
 
 def _predictable(run: os.PathLike[str], question: Question) -> Network:
-    """Open a run; one that cannot be predicted is refused before the first one takes its hours."""
+    """Open a run; one whose images or findings the question lacks is refused."""
     from cxr_compare.serving.network import open_network
 
     folder = Path(run)
-    if question.split is None:
-        raise InputError(f"{folder}: is a run; give its images as a data set (data)")
+    dataset = _data_set(question, folder)
     # A Run that is open may have a network of the user's own.
     network: Network = getattr(run, "network", None) or open_network(folder)
     findings = network.info.findings
-    question.split.dataset.require_labelled({name: name for name in findings}, folder)
+    dataset.require_labelled({name: name for name in findings}, folder)
     return network
 
 
-def _findings_of(read: Predictions | System) -> set[str]:
-    """Return the findings that a system says something about; empty if unknown."""
-    if isinstance(read, Predictions):
-        return set(read.info.findings)
-    return {*read.scores["finding"], *read.boxes["finding"]}
+def _data_set(question: Question, run: Path) -> DataSet:
+    if question.dataset is None:
+        raise InputError(f"{run}: is a run; give its images as a data set (data)")
+    return question.dataset
 
 
-def _system(read: Predictions | System, truth: LabelledImages) -> System:
-    if isinstance(read, System):
-        return read.of_findings(truth.findings)
-    system = read_system(read, Target(truth.finding, truth.findings, truth.shown_name))
-    record = {**record_of(read), "trained_on": "unknown"}
-    return replace(system, facts=replace(system.facts, record=record))
+def _group(question: Question) -> tuple[str, ...]:
+    """Return the findings of a target of several; empty for a question of one finding."""
+    any_of = () if question.target is None else question.target.any_of
+    return () if any_of == (question.truth.finding,) else any_of
 
 
-def _of_column(value: Any, name: str, question: Question) -> Any:
-    """Return the scores or boxes of one of several findings; None if there are none."""
-    finding, findings = question.truth.finding, question.findings
-    if not isinstance(value, pd.DataFrame):
-        raise InputError(
-            f"{name}: with several findings give a frame with a column of scores for each of "
-            f"{', '.join(findings)}, or with a column 'finding'"
-        )
-    columns = score_columns(list(value.columns), findings, name)
-    if columns:
-        return _scores(value, columns[finding]) if finding in columns else None
-    kind = class_column(value)
-    if kind is None:
-        raise InputError(
-            f"{name}: has no column of {', '.join(findings)}, and no column 'finding' with the "
-            "finding of each row"
-        )
-    rows = value[value[kind].map(lambda text: finding_name(str(text))) == finding]
-    return rows.drop(columns=kind).reset_index(drop=True) if len(rows) else None
-
-
-def _scores(value: pd.DataFrame, column: Any) -> Any:
-    """Return one column of scores with its image ids, or in the order of the truth."""
-    names = [str(name) for name in value.columns]
-    image = find_column(names, ("image_id", *column_names("file"), *image_names(names)))
-    if image is not None:
-        ids = value[value.columns[names.index(image)]]
-        return pd.DataFrame({"image_id": ids.to_numpy(), "score": value[column].to_numpy()})
-    if isinstance(value.index, pd.RangeIndex):
-        return value[column].to_numpy()
-    return value[column]
+def _of_finding(table: pd.DataFrame, finding: str, group: Sequence[str], name: str) -> Any:
+    """Return the scores of one finding of a table with their columns, or the highest of a group."""
+    header = [*map(str, table.columns)]
+    members = scores_of_findings(header, list(group))
+    if members and finding not in scores_of_findings(header, [finding]) and "score" not in header:
+        if lacking := [each for each in group if each not in members]:
+            raise InputError(f"{name}: has no column of scores of {', '.join(lacking)}")
+        numbers = table.set_axis(header, axis=1)[[*members.values()]]
+        best = numbers.apply(pd.to_numeric, errors="coerce").max(axis=1, skipna=False)
+        table = table.assign(**{finding: best})
+        header = [*map(str, table.columns)]
+    column = scores_of_findings(header, [finding]).get(finding)
+    if column is None or finding in LABELS or "score" in header:
+        return table
+    table = table.set_axis(header, axis=1)
+    image = find_column(header, image_names(header))
+    if image is None:
+        return table[column]
+    return table[[image, column]].rename(columns={column: "score"})

@@ -82,7 +82,7 @@ for seed in "${seeds[@]}"; do
       --target "$target" --replicates "$replicates" --out "$report"
     reports+=("$report")
   done
-  step "means over folds, seed $seed" "$out/means/seed-$seed/folds.json" \
+  step "means over folds, seed $seed" "$out/means/seed-$seed/folds.csv" \
     cxr folds "${reports[@]}" --out "$out/means/seed-$seed"
 done
 

@@ -20,12 +20,13 @@ Named = tuple[str | None, Path]
 if TYPE_CHECKING:
     AnyPath = str | os.PathLike[str]
     Texts = str | Sequence[str]
+    AnyColumns = str | Sequence[str] | Mapping[str, str]
     AnySettings = str | Sequence[str] | Mapping[str, Any]
     AnyTargets = str | Sequence[str] | Mapping[str, Sequence[str]]
     Sides = int | Sequence[int]
 else:
     AnyPath = Path
-    Texts = AnySettings = AnyTargets = list[str]
+    Texts = AnyColumns = AnySettings = AnyTargets = list[str]
     Sides = list[int]
 DataFolder = Annotated[AnyPath, Parameter(help="Data set of cxr prepare.")]
 Settings = Annotated[
@@ -50,10 +51,8 @@ Engine = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], Parameter(help="auto takes a GPU if there is one.")
 ]
-Columns = Annotated[
-    Texts | None,
-    Parameter(help="Roles of columns, ROLE=COLUMN, such as image=file_name or score=prob."),
-]
+Columns = AnyColumns | None
+"""Each command says which roles its columns have."""
 
 
 def roles_of(columns: Sequence[str] | Mapping[str, str] | None) -> tuple[str, ...]:

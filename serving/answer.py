@@ -25,10 +25,11 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.csv_files import inert_cell
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.overlays.colours import system_colour
+from cxr_compare.evaluation.overlays.draw import draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
-from cxr_compare.evaluation.overlays.shapes import system_colour
-from cxr_compare.evaluation.overlays.sheet import draw_predictions
+from cxr_compare.evaluation.overlays.sheet import SIDE, Panel, answer_lines, draw_sheet, legend
+from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.statistics.figure_text import score_text
 
 RESEARCH_USE = "Research use only, not a medical device."
@@ -253,22 +254,28 @@ class Answers(list[Answer]):
         return self.to_frame().to_html(notebook=True)
 
 
-def render(answers: Sequence[Answer], panel: int | None = None) -> np.ndarray:
-    """Draw an image and beside it what each system says of it, RGB uint8.
+def render(answers: Sequence[Answer], panel: int = SIDE) -> Image.Image:
+    """Draw an image and beside it what each system says of it.
 
-    Systems together have a sentence and no panel: their boxes are those of a member.
+    Systems together have a sentence and no panel: their boxes are those of a member. With a
+    warning, nothing is drawn of an answer.
     """
     first = answers[0]
     alone = [answer for answer in answers if answer.kind != "both"] or answers
-    predictions = []
+    plain = draw_panel(first.pixels, panel)
+    panels = [Panel("Image", "#000000", (Path(first.image).name,), plain)]
     for position, answer in enumerate(alone):
-        change: dict[str, Any] = {"colour": system_colour(position)}
+        colour = system_colour(position)
+        prediction = replace(answer._prediction, colour=colour)
+        lines = answer_lines(prediction, None, answer.finding)
         if answer.warnings:
-            change = {"colour": _GREY, "withheld": True}
-        predictions.append(replace(answer._prediction, **change))
-    warnings = [text for answer in answers for text in answer.warnings]
+            panels.append(Panel(answer.system, _GREY, ("no answer: see the warning",), plain))
+            continue
+        drawn = draw_panel(first.pixels, panel, None, prediction)
+        panels.append(Panel(answer.system, colour, tuple(lines), drawn))
+    warnings = [f"WARNING: {text}." for answer in answers for text in answer.warnings]
     warnings += [
-        f"{answer.system} is undecided: {answer.undecided_because}"
+        f"{answer.system} is undecided: {answer.undecided_because}."
         for answer in answers
         if answer.undecided_because
     ]
@@ -280,19 +287,12 @@ def render(answers: Sequence[Answer], panel: int | None = None) -> np.ndarray:
         if answer.kind == "both"
     ]
     chosen = f"Probability and threshold: chosen on the run's validation images ({policies})."
-    return draw_predictions(
-        first.pixels,
-        predictions,
-        findings=[answer.finding for answer in alone],
-        title=Path(first.image).name,
-        warnings=list(dict.fromkeys(warnings)),
-        note=" ".join([*together, *dict.fromkeys(cautions), chosen, RESEARCH_USE]),
-        panel=panel,
-    ).sheet()
+    said = [*dict.fromkeys(warnings), *together, *dict.fromkeys(cautions), chosen, RESEARCH_USE]
+    return draw_sheet(panels, " ".join([*said, legend()]))
 
 
-def to_png_bytes(answers: Sequence[Answer], panel: int | None = None) -> bytes:
+def to_png_bytes(answers: Sequence[Answer], panel: int = SIDE) -> bytes:
     """Draw answers for one image as a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(render(answers, panel)).save(buffer, format="PNG")
+    render(answers, panel).save(buffer, format="PNG")
     return buffer.getvalue()

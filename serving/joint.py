@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.store.loose_pixels import LoosePixels
-from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
-from cxr_compare.data_prep.store.prediction_writer import Part
-from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.choices import Choices
-from cxr_compare.evaluation.sources.ensemble import joined_output
-from cxr_compare.evaluation.sources.joint import JointRule
+from cxr_compare.evaluation.joint import JointFile
+from cxr_compare.evaluation.policies import parse
+from cxr_compare.evaluation.report.files import JOINT
 from cxr_compare.serving.answer import Answer
 from cxr_compare.serving.limits import USUAL_POLICY
 from cxr_compare.serving.run import OperatingPoint, Run, answer_of
@@ -25,52 +24,51 @@ class JointRun:
 
     Attributes:
         name: What its answers call it.
-        members: The runs.
+        members: The runs, in the order of the rule.
     """
 
-    def __init__(
-        self, info: PredictionsInfo, rule: JointRule, point: OperatingPoint, members: Sequence[Run]
-    ) -> None:
-        self.name = info.system
-        self.rule, self.point, self.members = rule, point, list(members)
+    def __init__(self, made: JointFile, point: OperatingPoint, members: Sequence[Run]) -> None:
+        self.name, self.rule, self.point = made.name, made.rule, point
+        self.members = list(members)
         self.target = members[0].target
         self.cautions: list[str] = []
 
     @classmethod
     def open(cls, report: Path, runs: Sequence[Run], policy: str | None = None) -> JointRun:
         """Open the rule of a report for the runs that it compared."""
-        for path in sorted(report.glob("systems/*/predictions.json")):
-            info = PredictionsInfo.read(path)
-            if info.ensemble is None or info.members is None:
-                continue
-            by_id = {each: run for run in runs for each in run.network.inference_ids()}
-            missing = [each for each in info.members if each.inference_id not in by_id]
-            if missing:
+        if not (report / JOINT).is_file():
+            raise InputError(f"joint: {report} holds no joint system; give a report made with both")
+        made = JointFile.read(report / JOINT)
+        by_id = {each: run for run in runs for each in run.network.inference_ids()}
+        for name, of in zip(made.rule.members, made.inference_ids, strict=True):
+            if of not in by_id:
                 raise InputError(
-                    f"joint: {report} joins {', '.join(m.system for m in info.members)}, and "
-                    f"{missing[0].system} is none of the runs that are given"
+                    f"joint: {report} joins {', '.join(made.rule.members)}, and {name} is none of "
+                    "the runs that are given"
                 )
-            rule = JointRule.from_content(info.ensemble, path)
-            members = [by_id[str(each.inference_id)] for each in info.members]
-            choices = Choices.read(path.parent / "decisions" / f"{runs[0].target.name}.json")
-            wanted = choices.policy(policy or USUAL_POLICY, report)
-            chosen = choices.thresholds[wanted]
-            point = OperatingPoint(wanted, choices, chosen.threshold, chosen.reason, {})
-            return cls(info, rule, point, members)
-        raise InputError(f"joint: {report} holds no joint system; give a report made with both")
+        members = [by_id[str(each)] for each in made.inference_ids]
+        wanted = policy or USUAL_POLICY
+        parse(wanted)
+        if wanted not in {**made.thresholds, **made.reasons}:
+            raise InputError(
+                f"policy: {report} has no threshold for {wanted}; it has "
+                f"{', '.join(made.thresholds)}"
+            )
+        choices = Choices(made.thresholds, made.reasons, made.calibration)
+        reason = "" if wanted in made.thresholds else made.reasons[wanted]
+        return cls(made, OperatingPoint(wanted, choices, reason), members)
 
     def answer(self, name: str, image: DecodedImage) -> Answer:
         """Answer for an image that is read; an output that is not finite raises InputError."""
-        sizes = [run.network.preprocess.size for run in self.members]
-        sources = [LoosePixels({name: image.pixels}, size) for size in sizes]
-        made, warnings = [], []
-        for number, (run, source) in enumerate(zip(self.members, sources, strict=True), start=1):
-            record = PredictionsInfo(system=f"member {number}", kind=run.network.kind)
-            made.append(Predictions.from_part(record, run.predict_part(source)))
+        outputs, warnings = {}, []
+        for member, run in zip(self.rule.members, self.members, strict=True):
+            source = LoosePixels({name: image.pixels}, run.network.preprocess.size)
+            outputs[member] = run.output(run.predict_part(source), name)
             warnings += run.warnings(name, image, source.image(name))
-        part = Part(*joined_output(made, self.rule, sources[0].sizes))
         facts = {"warnings": list(dict.fromkeys(warnings)), **self._seen(image)}
-        return answer_of(self, "both", part, name, image, **facts)
+        # Its boxes are those of a member, whose answer stands beside it.
+        joined = replace(self.rule.apply(outputs), boxes=None, maps=None)
+        return answer_of(self, "both", joined, name, image, **facts)
 
     def _seen(self, image: DecodedImage) -> dict[str, Any]:
         """Return the closest use that the training of a member made of an image, and cautions."""

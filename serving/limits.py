@@ -15,10 +15,11 @@ from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.duplicates.seen_images import SeenImage, SeenLookup
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.store.predictions import SEEN_FILE
-from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
+from cxr_compare.evaluation.choices import Choices, Platt
+from cxr_compare.evaluation.policies import threshold_of
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.statistics.figure_text import range_text
-from cxr_compare.evaluation.thresholds import ThresholdChoice, choose_threshold
 from cxr_compare.training.run_info import RunInfo
 
 DECISION_FILE = "decision.json"
@@ -36,18 +37,20 @@ class Decision(Record, kind="run_decision"):
     Attributes:
         weights: SHA-256 of the weights that gave the scores.
         finding: Name for people of what is decided.
-        choices: Reduction of boxes, calibration, rule of boxes from maps.
+        calibration: Function from scores to probabilities; None without one.
+        map_rule: Rule that cuts maps into boxes; None without maps, or without true boxes.
+        map_scale: Range of raw values on which all maps are drawn.
         patients: Number of the patient of each image, no id.
-        levels: Value of the map at each contour that is drawn.
     """
 
     weights: str
     finding: str
-    choices: Choices
+    calibration: Platt | None = None
+    map_rule: MapBoxRule | None = None
+    map_scale: tuple[float, float] = (0.0, 1.0)
     positive: Items[bool]
     scores: Items[float]
     patients: Items[int]
-    levels: Items[tuple[float, float]] = ()
 
     @model_validator(mode="after")
     def _has_a_value_an_image(self) -> Decision:
@@ -60,9 +63,17 @@ class Decision(Record, kind="run_decision"):
             raise ValueError("patients holds a number that is none of a patient")
         return self
 
-    def threshold(self, policy: str) -> ThresholdChoice:
-        """Choose the threshold of a policy on the validation images."""
-        return choose_threshold(np.array(self.positive, float), np.array(self.scores), policy)
+    def choices(self, policy: str) -> Choices:
+        """Return what was chosen, with the threshold of a policy or the reason for none."""
+        positive, scores = np.array(self.positive, bool), np.array(self.scores)
+        chosen, reason = threshold_of(positive, scores, np.array(self.patients, np.int64), policy)
+        return Choices(
+            thresholds={} if chosen is None else {policy: chosen},
+            reasons={policy: reason} if reason else {},
+            calibration=self.calibration,
+            rules=() if self.map_rule is None else (self.map_rule,),
+            scale=self.map_scale,
+        )
 
     @property
     def auroc(self) -> MeasuredAuroc | None:

@@ -11,27 +11,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
-from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
+from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter, concat_parts
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.data_prep.work.map_images import Workers, map_images
 from cxr_compare.data_prep.work.progress import Progress
-from cxr_compare.evaluation.decided_output import map_levels
-from cxr_compare.evaluation.sources.import_folder import data_set_record
-from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.read_predictions import read_system
-from cxr_compare.evaluation.sources.stored_predictions import (
-    read_validation_scores,
-    tune_predictions,
-)
+from cxr_compare.evaluation.choices import choose
+from cxr_compare.evaluation.inputs.folders import output_of, truth_of
 from cxr_compare.serving.limits import DECISION_FILE, USUAL_POLICY, Decision
 from cxr_compare.serving.network import (
     Network,
@@ -40,7 +34,7 @@ from cxr_compare.serving.network import (
     open_network,
     predict_part,
 )
-from cxr_compare.training.run_folder import RunFolder
+from cxr_compare.training.run_folder import RunFolder, figures_of
 
 _OWN = "of the user's own"
 _PART = 1024
@@ -87,7 +81,7 @@ def predict_data_set(
             "flops": info.flops,
             "train_seconds": info.seconds,
         },
-        data_set=data_set_record(dataset, split),
+        data_set=_made_on(dataset, split),
     )
     wanted = table.loc[table["role"].isin(roles), "image_id"].sort_values()
     store = dataset.make_store(network.preprocess.size, progress, None if workers == 1 else workers)
@@ -118,6 +112,12 @@ def predict_data_set(
     return Predictions.open(out)
 
 
+def _made_on(dataset: DataSet, split: str) -> MadeOn:
+    ids = dataset.ids
+    split_id = ids.split_ids.get(split)
+    return MadeOn(name=dataset.name, content_id=ids.content_id, split=split, split_id=split_id)
+
+
 def _recipe(network: Network) -> dict[str, Any] | None:
     """Return how a run was trained, for the page of a comparison; None of an export."""
     if not (network.folder / "config.toml").is_file():
@@ -142,7 +142,19 @@ def _recipe(network: Network) -> dict[str, Any] | None:
         "config": config,
         "preprocess": network.preprocess.to_json(),
         "run": {**run, "pretrained": model["weights"], "data_set": facts["data_set"]},
+        "history": _history(network.folder),
     }
+
+
+def _history(run: Path) -> dict[str, list[float | None]]:
+    """Return losses and validation figures of each epoch, for the training curves of a page."""
+    if not (run / "metrics.csv").is_file():
+        return {}
+    table = pd.read_csv(run / "metrics.csv")
+    shown = ["epoch", "train_loss", "val_loss", *figures_of(dict.fromkeys(map(str, table), 0.0))]
+    known = table[[name for name in shown if name in table]].astype(object)
+    known = known.where(known.notna(), None)
+    return {str(name): known[name].tolist() for name in known}
 
 
 def predicted_before(
@@ -154,7 +166,7 @@ def predicted_before(
     dataset.split(split)
     stored = Predictions.open(out)
     made = stored.info.inference_id, stored.info.data_set
-    return stored if made == (network.inference_id(), data_set_record(dataset, split)) else None
+    return stored if made == (network.inference_id(), _made_on(dataset, split)) else None
 
 
 @dataclass(frozen=True)
@@ -200,37 +212,33 @@ def _joined(parts: Iterable[Part], advance: Any) -> Iterator[Part]:
 
 
 def freeze_decision(
-    network: Network, dataset: DataSet, split: LabelledSplit, progress: Progress
+    network: Network, dataset: DataSet, target: Target, split: str, progress: Progress
 ) -> None:
     """Predict the validation images of a run, and store their scores and what they choose."""
     path = network.folder / DECISION_FILE
     if path.is_file():
         return
+    validation = truth_of(dataset, target, split).of("val")
     with tempfile.TemporaryDirectory(dir=network.folder, prefix=".validation-") as folder:
         made = predict_data_set(
-            network, dataset, Path(folder) / "made", split.split, progress, roles=["val"]
+            network, dataset, Path(folder) / "made", split, progress, roles=["val"]
         )
-        choices = tune_predictions(made, split)
-        scored = read_validation_scores(made, choices, split)
-        levels = {}
-        if network.kind == "scores":
-            levels = map_levels(read_system(made, split.target), choices)
-    patients = pd.factorize(split.truth.patients_of(scored.index))[0]
-    known = {"calibration", "reduction", "map_scale", "map_boxes", "overlap"}
-    kept = {name: getattr(choices, name) for name in known}
+        output = output_of(network.info.name, made, validation, target)
+        ran = validation.select(validation.ids.intersection(output.ran))
+        chosen = choose(output, ran, [USUAL_POLICY])
     decision = Decision(
         weights=network.info.weights_digest,
-        finding=split.target.display_name,
-        choices=type(choices)(target=choices.target, chosen_on=choices.chosen_on, **kept),
-        positive=tuple(bool(label) for label in scored["label"] == 1),
-        scores=tuple(map(float, np.asarray(scored["score"], np.float64))),
-        patients=tuple(map(int, patients)),
-        levels=tuple((float(level), float(value)) for level, value in levels.items()),
+        finding=target.display_name,
+        calibration=chosen.calibration,
+        map_rule=chosen.rules[chosen.rule] if chosen.rules else None,
+        map_scale=chosen.scale,
+        positive=tuple(ran.positive.tolist()),
+        scores=tuple(output.scores.reindex(ran.ids).tolist()),
+        patients=tuple(ran.patients.tolist()),
     )
     decision.write(path)
-    chosen = decision.threshold(USUAL_POLICY)
-    point = f"no threshold ({chosen.reason})"
-    if chosen.threshold is not None:
-        point = f"positive from score {chosen.threshold:.3g} on"
-    images = counted(len(scored), "validation image")
+    point = f"no threshold ({chosen.reasons.get(USUAL_POLICY)})"
+    if USUAL_POLICY in chosen.thresholds:
+        point = f"positive from score {chosen.thresholds[USUAL_POLICY]:.3g} on"
+    images = counted(len(ran.ids), "validation image")
     progress.say(f"Operating point ({USUAL_POLICY}, {images}): {point}")

@@ -19,9 +19,10 @@ from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.choices import Choices
-from cxr_compare.evaluation.decided_output import decide
-from cxr_compare.evaluation.sources.read_predictions import read_output
-from cxr_compare.evaluation.thresholds import check_policy
+from cxr_compare.evaluation.drawn import decide
+from cxr_compare.evaluation.inputs.folders import stored_output
+from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.policies import parse
 from cxr_compare.serving.answer import COLOUR, Answer, Answers
 from cxr_compare.serving.guard import GUARD_FILE, Guard, file_warnings
 from cxr_compare.serving.images import ARRAY, read_given
@@ -39,23 +40,26 @@ class OperatingPoint(NamedTuple):
     """Rule by which scores become decisions.
 
     Attributes:
-        choices: Calibration, reduction, rule of boxes; None without validation scores.
-        reason: Why the system cannot decide; None if it can.
+        choices: Threshold, calibration, and rule of boxes from maps.
+        reason: Why the system cannot decide; empty if it can.
     """
 
     policy: str
-    choices: Choices | None
-    threshold: float | None
-    reason: str | None
-    levels: dict[float, float]
+    choices: Choices
+    reason: str
+
+    @property
+    def threshold(self) -> float | None:
+        """Lowest score that is positive."""
+        return self.choices.thresholds.get(self.policy)
 
     @property
     def probability(self) -> float | None:
         """Calibrated probability at the threshold."""
-        if self.choices is None or self.threshold is None:
+        calibration = self.choices.calibration
+        if calibration is None or self.threshold is None:
             return None
-        made = self.choices.probability(np.array([self.threshold]))
-        return None if made is None else float(made[0])
+        return float(calibration.probability(np.array([self.threshold]))[0])
 
 
 class Run:
@@ -103,19 +107,16 @@ class Run:
         return Decision.read(path) if path.is_file() else None
 
     def _operating_point(self, policy: str) -> OperatingPoint:
-        check_policy(policy)
+        parse(policy)
         decision = self.decision
         if decision is None:
             reason = "it has no validation scores; the same cxr train command adds them"
-            return OperatingPoint(policy, None, None, reason, {})
+            return OperatingPoint(policy, Choices(), reason)
         if decision.weights != self.network.info.weights_digest:
             reason = "its validation scores are of other weights; train it again"
-            return OperatingPoint(policy, None, None, reason, {})
-        chosen = decision.threshold(policy)
-        thresholds = {policy: chosen}
-        choices = decision.choices.with_values(thresholds=thresholds)
-        levels = dict(decision.levels)
-        return OperatingPoint(policy, choices, chosen.threshold, chosen.reason, levels)
+            return OperatingPoint(policy, Choices(), reason)
+        choices = decision.choices(policy)
+        return OperatingPoint(policy, choices, choices.reasons.get(policy, ""))
 
     @cached_property
     def cautions(self) -> list[str]:
@@ -182,7 +183,7 @@ class Run:
         return answer_of(
             self,
             kind,
-            part,
+            self.output(part, name),
             name,
             image,
             findings={finding: float(highest.get(finding, 0.0)) for finding in findings},
@@ -194,6 +195,14 @@ class Run:
         """Return the tables of images in memory."""
         sizes = source.sizes.set_index("image_id")
         return predict_part(self.network, source, list(source.ids), sizes)
+
+    def output(self, part: Part, name: str) -> Output:
+        """Return scores, boxes and maps of the image in tables; a failed one raises InputError."""
+        ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
+        if not len(ran):
+            raise InputError(f"{name}: the output of {self.name} is not finite")
+        info = PredictionsInfo(system=self.name, kind=self.network.kind)
+        return stored_output(Predictions.from_part(info, part), self.target.any_of, ran)
 
     def warnings(self, name: str, image: DecodedImage, square: np.ndarray) -> list[str]:
         """Return sentences on why an answer for an image cannot be trusted."""
@@ -215,22 +224,22 @@ class Run:
 
 
 def answer_of(
-    system: Any, kind: Any, part: Part, name: str, image: DecodedImage, **facts: Any
+    system: Any, kind: Any, output: Output, name: str, image: DecodedImage, **facts: Any
 ) -> Answer:
-    """Decide on the tables of an image and make the answer; a failed image raises InputError.
+    """Decide on the output for an image and make the answer.
 
     `system` is a Run or a JointRun; `facts` are further fields of the answer.
     """
     point: OperatingPoint = system.point
-    ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
-    if not len(ran):
-        raise InputError(f"{name}: the output of {system.name} is not finite")
-    made = Predictions.from_part(PredictionsInfo(system=system.name, kind=kind), part)
-    evidence = read_output(made, system.target, ran)
-    rows = decide(system.name, evidence, point.choices, point.policy, levels=point.levels)
+    decided = decide(system.name, output, point.choices, point.policy)
+    prediction = decided.prediction(name, COLOUR)
+    source = output.maps if decided.of_maps else output.boxes
+    findings = [] if source is None else source["finding"].tolist()
+    if decided.of_maps:  # one map an image
+        findings = findings[:1] * len(prediction.boxes)
     return Answer.of_prediction(
-        rows.prediction(name, COLOUR),
-        rows.findings_of(name),
+        prediction,
+        np.array(findings, dtype=object),
         image.pixels,
         image=name,
         system=system.name,
@@ -239,7 +248,7 @@ def answer_of(
         policy=point.policy,
         threshold=point.threshold,
         threshold_probability=point.probability,
-        undecided_because=point.reason,
+        undecided_because=point.reason or None,
         notes=_notes(image),
         **facts,
     )

@@ -13,20 +13,25 @@ Source:
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.boxes.average_precision import share_on_crowds
-from cxr_compare.evaluation.boxes.best_precision import best_precision
-from cxr_compare.evaluation.boxes.boxes_table import box_arguments
-from cxr_compare.evaluation.boxes.matching import IOU_THRESHOLDS, match_pairs, pair_boxes
-from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
-from cxr_compare.evaluation.statistics.arrays import Integers
+from cxr_compare.evaluation.boxes.matching import (
+    IOU_THRESHOLDS,
+    BoxPairs,
+    match_pairs,
+    pair_boxes,
+)
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 FLOORS = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.3, 0.5)
+_RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)
+"""IoU thresholds 0.40, 0.45, ... 0.75, as the next larger floats, since an IoU must exceed them."""
 
 
 class _Protocol(NamedTuple):
@@ -49,13 +54,16 @@ _PROGRAMS = {
 _IOUS = {"0.5": [0], "0.75": [5], "0.5 to 0.95": list(range(10))}
 
 
-def protocol_figures(boxes: Any, truth: Any, image_ids: Any = None) -> pd.DataFrame:
+def protocol_figures(
+    boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: Sequence[str] | pd.Index
+) -> pd.DataFrame:
     """Compute the average precision of each class by each program's rules, averaged over classes.
 
-    Boxes are those of `cxr_compare.metrics.box_average_precision`; a column ``crowd`` of the true
+    Both tables have ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and, with several
+    classes, ``finding``; that of predicted boxes has ``score``, and a column ``crowd`` of the true
     boxes marks COCO's crowds. The columns are program, iou, floor (lowest score), images and value.
     """
-    boxes, truth, ids = box_arguments(boxes, truth, image_ids, one_class=False, crowds=True)
+    ids = pd.Index(image_ids)
     boxes = boxes.assign(finding=boxes.get("finding", "lesion"))
     crowd = pd.Series(truth.get("crowd", False), index=truth.index).eq(True)
     truth = truth.assign(finding=truth.get("finding", "lesion"))
@@ -99,12 +107,12 @@ def _of_class(
     chosen: dict[str, Any],
 ) -> pd.DataFrame:
     pairs = pair_boxes(boxes, truth, ids, most=None)
-    matches = match_pairs(pairs, IOU_THRESHOLDS, best_only=protocol.best_only)
+    matches = match_pairs(_best_pairs(pairs) if protocol.best_only else pairs)
     falling = np.argsort(-pairs.boxes.score, kind="stable")
     first = pairs.boxes.rank[falling] < (protocol.most or np.inf)
     on_crowd = np.zeros(len(falling))
     if len(crowds):
-        on_crowd = share_on_crowds(pair_boxes(boxes, crowds, ids, most=None))[falling]
+        on_crowd = _share_on_crowds(pair_boxes(boxes, crowds, ids, most=None))[falling]
     rows = []
     for images, is_in in chosen.items():
         n_true = int(matches.n_true[is_in].sum())
@@ -124,6 +132,38 @@ def _of_class(
     return pd.DataFrame(rows)
 
 
+def _best_pairs(pairs: BoxPairs) -> BoxPairs:
+    """Keep of each predicted box the pair of highest IoU, the first of equal ones (Pascal VOC)."""
+    order = np.lexsort((-pairs.iou, pairs.box))
+    is_first = np.append(True, np.diff(pairs.box[order]) > 0)[: len(order)]
+    best = np.sort(order[is_first])
+    return replace(pairs, box=pairs.box[best], true=pairs.true[best], iou=pairs.iou[best])
+
+
+def _share_on_crowds(pairs: BoxPairs) -> Floats:
+    """Return the largest share of each predicted box that lies on one crowd, shape ``(boxes,)``."""
+    box = pairs.boxes.corners[pairs.box]
+    crowd = pairs.truth.corners[pairs.true]
+    sides = np.minimum(box[:, 2:], crowd[:, 2:]) - np.maximum(box[:, :2], crowd[:, :2])
+    overlap = np.maximum(sides, 0).prod(axis=1) / (box[:, 2:] - box[:, :2]).prod(axis=1)
+    share = np.zeros(len(pairs.boxes.score))
+    np.maximum.at(share, pairs.box, overlap)
+    return share
+
+
+def _best_precision(
+    called: Integers, n_true: int, recall: Floats, *, beyond: bool = False
+) -> Floats:
+    """Find the highest precision at or above each recall level; 0 above the highest recall.
+
+    With `beyond`, only precision at a recall strictly above the level counts.
+    """
+    true = np.arange(1, len(called) + 1)
+    best = np.maximum.accumulate((true / (called + np.spacing(1)))[::-1])[::-1]
+    side: Literal["left", "right"] = "right" if beyond else "left"
+    return np.append(best, 0)[np.searchsorted(true / n_true, recall, side=side)]
+
+
 def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
     """Return the area under the curve; `called` are the ranks, from 1, of the boxes that match."""
     if not n_true:
@@ -132,11 +172,11 @@ def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
     if rule == "steps":
         return float((true / called).sum() / n_true)
     if rule == "every recall":
-        return float(best_precision(called, n_true, true / n_true).sum() / n_true)
+        return float(_best_precision(called, n_true, true / n_true).sum() / n_true)
     points = np.linspace(0, 1, 11 if rule == "11" else 101)
     if rule in ("101", "11"):
-        return float(best_precision(called, n_true, points).mean())
-    height = best_precision(called, n_true, points, beyond=True)
+        return float(_best_precision(called, n_true, points).mean())
+    height = _best_precision(called, n_true, points, beyond=True)
     last = len(called) / n_true
     if rule == "trapezoids to 1" and 0 < last < 1:
         beyond = points >= last
@@ -147,16 +187,36 @@ def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
 def _rsna(
     boxes: pd.DataFrame, truth: pd.DataFrame, ids: pd.Index, chosen: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return the score of the RSNA challenge 2018, a mean over images."""
-    score = WeightedRsnaScore(
-        pair_boxes(boxes, truth, ids, most=None), np.arange(len(ids)), len(ids)
-    )
-    return [
-        {"program": "RSNA 2018 (Kaggle)", "iou": "0.4 to 0.75", "floor": floor, "images": images,
-         "value": float(score.at(is_in[None].astype(np.float64), np.array([floor]))[0])}
-        for images, is_in in chosen.items()
-        for floor in FLOORS
-    ]  # fmt: skip
+    """Return the score of the RSNA challenge 2018: ``TP / (TP + FP + FN)``, a mean over images.
+
+    An image with neither boxes nor lesions is left out.
+    """
+    matches = match_pairs(pair_boxes(boxes, truth, ids, most=None), _RSNA_IOU)
+    values = {}
+    for floor in FLOORS:
+        called = matches.score >= floor
+        image, hits = matches.image[called], matches.hit[called]
+        either = np.bincount(image, minlength=len(ids)) + matches.n_true
+        score = np.zeros(len(ids))
+        for hit in hits.T:
+            found = np.bincount(image[hit], minlength=len(ids))
+            score += found / np.maximum(either - found, 1) / len(_RSNA_IOU)
+        values[floor] = np.where(either > 0, score, np.nan)
+    rows = []
+    for images, is_in in chosen.items():
+        for floor, value in values.items():
+            counted = value[is_in & ~np.isnan(value)]
+            mean = float(counted.mean()) if len(counted) else np.nan
+            rows.append(
+                {
+                    "program": "RSNA 2018 (Kaggle)",
+                    "iou": "0.4 to 0.75",
+                    "floor": floor,
+                    "images": images,
+                    "value": mean,
+                }
+            )
+    return rows
 
 
 def rows_that_give(table: pd.DataFrame, figure: str) -> pd.DataFrame:

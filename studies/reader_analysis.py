@@ -15,20 +15,20 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.metrics.image_metrics import rates
+from cxr_compare.evaluation.metrics import rates
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index, per_cluster
-from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.intervals import LEVEL
-from cxr_compare.evaluation.statistics.obuchowski_rockette import (
+from cxr_compare.evaluation.statistics.ranking import RankedScores
+from cxr_compare.studies.obuchowski_rockette import (
     FREEDOM_OF_A_CLAIM,
     Effect,
     MultiReaderAnalysis,
+    ReaderEstimate,
     analyse_crossed,
     analyse_nested,
     jackknife_covariance,
 )
-from cxr_compare.evaluation.statistics.ranking import RankedScores
 
 DECIDED = ("balanced_accuracy", "recall", "specificity", "accuracy", "f1")
 _ROWS_AT_ONCE = 256
@@ -160,7 +160,7 @@ class _Metric:
             readers=[self.effects.get(name, "fixed") for name in names],
         )
 
-    def _pair(self, first: str, second: str) -> tuple[ClusteredEstimate, list[int], str]:
+    def _pair(self, first: str, second: str) -> tuple[ReaderEstimate, list[int], str]:
         """Return the difference of two modalities, the figures that enter it, and its design."""
         both = [reader for reader in self._readers(first) if reader in self._readers(second)]
         if len(both) < 2:
@@ -185,7 +185,7 @@ class _Metric:
         kind: str,
         first: str,
         columns: list[int],
-        estimate: ClusteredEstimate,
+        estimate: ReaderEstimate,
         second: str = "",
         design: str = "",
         *,
@@ -247,7 +247,8 @@ def _figure(
     called = values.to_numpy(np.float64) == 1
     kinds = [positive & called, ~positive & called, ~positive & ~called, positive & ~called]
     counts = per_cluster(np.column_stack(kinds), patient, int(patient.max()) + 1)
-    return lambda weights: np.asarray(rates(*(weights @ counts).T)[metric])
+    names = ("tp", "fp", "tn", "fn")
+    return lambda weights: rates(dict(zip(names, (weights @ counts).T, strict=True)))[metric]
 
 
 def _left_out(figure: Callable[[Integers], Floats], present: Integers, n_patients: int) -> Floats:

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
+import io
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from cxr_compare.data_prep.contracts.atomic_files import write_text
+from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.report.study_page import (
-    GUIDE,
-    Section,
-    ShownChart,
-    Statement,
-    StudyPage,
-    add_legend,
-    draw_line,
-    line_style,
-    new_chart,
-    share_axis,
-    text_table,
-    write_study,
-)
+from cxr_compare.data_prep.contracts.page_templates import template_environment
+from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.data_prep.contracts.records import write_json
+from cxr_compare.evaluation.metrics import METRICS
+from cxr_compare.evaluation.overlays.colours import system_colour
 from cxr_compare.evaluation.statistics.figure_text import (
     number,
     p_equation,
     p_value_text,
     range_text,
 )
-from cxr_compare.evaluation.statistics.obuchowski_rockette import (
+from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves
+from cxr_compare.studies.obuchowski_rockette import (
     FREEDOM_OF_A_CLAIM,
     FREEDOM_OF_THE_OVERALL_TEST,
     OverallTest,
 )
-from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves
 from cxr_compare.studies.reader_analysis import ReaderStudy
 
+FILES = {"readers.csv", "readers.json", "readers.html"}
+"""Files of a reader study; the page is written last."""
 _FEW = 20
 _STEPS = np.linspace(0.0, 1.0, 401)
 _METHODS = (
@@ -46,12 +43,33 @@ _METHODS = (
     "cautious intervals "
     "(Zou and Donner 2008). Claims hold for all comparisons at once (Bonferroni).",
 )
+_COLUMNS = (
+    "Figure",
+    "Of",
+    "Minus",
+    "Reader",
+    "Value",
+    "95 % interval",
+    "For all at once",
+    "p",
+    "Design",
+)
+_INK, _QUIET = "#010203", "#7a848e"
+_INKS = ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
+_DASHES = ("-", "--", ":", "-.")
+
+
+class Statement(NamedTuple):
+    """A sentence with a result; `shown` is True if it states a difference that is shown."""
+
+    text: str
+    shown: bool = False
 
 
 def statements(study: ReaderStudy) -> list[Statement]:
     """Return the sentences on the first metric: the overall test, then each comparison."""
     rows = _rows(study, "difference")
-    title = METRICS[study.metrics[0]].title_in_sentence
+    title = METRICS[study.metrics[0]].inside
     if not rows:
         return [
             Statement(f"Readers had a mean {title} of {number(row.estimate)} "
@@ -153,56 +171,62 @@ def notes(study: ReaderStudy, n_cases: int) -> list[str]:
     return found
 
 
-def write(study: ReaderStudy, out: Path, n_cases: int) -> Path:
-    """Write ``readers.csv``, ``readers.json`` and, last, the page ``readers.html``."""
+def write(study: ReaderStudy, out: Path, n_cases: int, cautions: Sequence[str] = ()) -> Path:
+    """Write ``readers.csv``, ``readers.json`` and, last, the page ``readers.html``.
+
+    `cautions` are those on truth and systems, beside the `notes` of the study itself.
+    """
     said = statements(study)
-    warned = notes(study, n_cases)
+    warned = [*cautions, *notes(study, n_cases)]
     first, *further = said
-    named = {"mean": "mean of readers", "system": "system"}
-    columns = (
-        "Figure",
-        "Of",
-        "Minus",
-        "Reader",
-        "Value",
-        "95 % interval",
-        "For all at once",
-        "p",
-        "Design",
-    )
-    rows: list[Any] = list(study.figures.itertuples())
-    table = text_table("All figures", columns, [
-        (METRICS[row.metric].title, row.first, row.second, named.get(row.kind, row.reader),
-         number(row.estimate),
-         range_text(row.ci_low, row.ci_high), range_text(row.ci_low_all, row.ci_high_all),
-         p_value_text(row.p_value), row.design)
-        for row in rows
-    ])  # fmt: skip
-    charts = [_chart(study)] if "auroc" in study.metrics else []
+    stored = {
+        "answer": first.text,
+        "findings": [each._asdict() for each in said],
+        "notes": warned,
+        "overall": {name: _test_record(each.overall) for name, each in study.crossed.items()},
+        "components": {
+            name: vars(each.components) if each.components else None
+            for name, each in study.crossed.items()
+        },
+        "figures": study.figures.to_dict("records"),
+    }
+    write_csv(study.figures, out / "readers.csv")
+    write_json(out / "readers.json", "readers", stored)
     n_readings = study.readings["reader"].nunique()
     who = "1 reader" if n_readings == 1 else f"{n_readings} readers and systems"
-    page = StudyPage(
-        title="Reader study",
+    template = template_environment(Path(__file__).parent).get_template("study.html.jinja")
+    page = template.render(
         kicker=f"Reader study · {who} · {counted(len(study.truth), 'case')}",
         answer=first.text,
         statements=further,
         notes=warned,
-        sections=[Section("figures", "Figures", charts=charts, tables=[table])],
+        chart=_chart(study) if "auroc" in study.metrics else "",
+        columns=_COLUMNS,
+        rows=_cells(study),
         methods=_METHODS,
+        versions=provenance()["versions"],
     )
-    crossed = {
-        name: vars(each.components) if each.components else None
-        for name, each in study.crossed.items()
-    }
-    stored = {
-        "answer": first.text,
-        "findings": [vars(each) for each in said],
-        "notes": warned,
-        "overall": {name: _test_record(each.overall) for name, each in study.crossed.items()},
-        "components": crossed,
-        "figures": study.figures.to_dict("records"),
-    }
-    return write_study(out, "readers", study.figures, stored, page.render())
+    return write_text(out / "readers.html", page)
+
+
+def _cells(study: ReaderStudy) -> list[tuple[str, ...]]:
+    """Return the texts of the table of all figures."""
+    named = {"mean": "mean of readers", "system": "system"}
+    rows: list[Any] = list(study.figures.itertuples())
+    return [
+        (
+            METRICS[row.metric].title,
+            row.first,
+            row.second,
+            named.get(row.kind, row.reader),
+            number(row.estimate),
+            range_text(row.ci_low, row.ci_high),
+            range_text(row.ci_low_all, row.ci_high_all),
+            p_value_text(row.p_value),
+            row.design,
+        )
+        for row in rows
+    ]
 
 
 def _test_record(test: OverallTest | None) -> dict[str, Any] | None:
@@ -212,24 +236,41 @@ def _test_record(test: OverallTest | None) -> dict[str, Any] | None:
     return {**vars(test), "freedom": [n for n in test.freedom if np.isfinite(n)]}
 
 
-def _chart(study: ReaderStudy) -> ShownChart:
+def _chart(study: ReaderStudy) -> str:
     """Draw the mean ROC curve of the readers of each modality, and the curve of each system."""
-    figure, axes = new_chart("ROC, mean of readers", "1 − specificity", "Sensitivity")
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     name = study.readings["modality"].where(
         study.readings["modality"] != "", study.readings["reader"]
     )
-    for position, (label, group) in enumerate(study.readings.groupby(name, sort=False)):
-        heights = []
-        for _, rows in group.groupby("reader", sort=False):
-            line = roc_and_pr_curves(study.truth["label"].loc[rows["case"]], rows["rating"])
-            heights.append(np.interp(_STEPS, line["fpr"], line["tpr"]))
-        x, y = np.r_[0, _STEPS], np.r_[0, np.mean(heights, axis=0)]
-        draw_line(axes, x, y, **line_style(position), label=str(label))
-    axes.plot([0, 1], [0, 1], **GUIDE, label="guessing")
-    share_axis(axes, "x")
-    share_axis(axes, "y")
-    add_legend(axes)
-    return ShownChart(figure, "The mean is that of the readers' heights at each position.")
+    drawn = io.StringIO()
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "readers", "font.size": 9}
+    style |= dict.fromkeys(_INKS, _INK)
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(5, 4.6), dpi=72, layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.subplots()
+        axes.patch.set_alpha(0)
+        axes.grid(color=_QUIET, alpha=0.25)
+        axes.spines[:].set_visible(False)
+        axes.set_title("ROC, mean of readers", loc="left", fontweight="bold")
+        axes.set(xlabel="1 − specificity", ylabel="Sensitivity", xlim=(0, 1), ylim=(0, 1))
+        for position, (label, group) in enumerate(study.readings.groupby(name, sort=False)):
+            heights = []
+            for _, rows in group.groupby("reader", sort=False):
+                line = roc_and_pr_curves(study.truth["label"].loc[rows["case"]], rows["rating"])
+                heights.append(np.interp(_STEPS, line["fpr"], line["tpr"]))
+            dash = _DASHES[position % len(_DASHES)]
+            x, y = np.r_[0, _STEPS], np.r_[0, np.mean(heights, axis=0)]
+            axes.plot(x, y, dash, color=system_colour(position), linewidth=2, label=str(label))
+        axes.plot([0, 1], [0, 1], ":", color=_QUIET, label="guessing")
+        figure.legend(loc="outside lower left", ncols=2, frameon=False, alignment="left")
+        figure.savefig(drawn, format="svg", metadata=dict.fromkeys(("Date", "Creator")))
+    text = drawn.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    return re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
 
 
 def _rows(study: ReaderStudy, kind: str) -> list[Any]:

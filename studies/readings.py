@@ -9,12 +9,17 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_line, to_numbers
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.read_predictions import read_output
-from cxr_compare.evaluation.sources.stored_predictions import read_decision
+from cxr_compare.evaluation.choices import choose
+from cxr_compare.evaluation.inputs.folders import output_of, refuse_seen, truth_of
+from cxr_compare.evaluation.inputs.read_output import read_output
+from cxr_compare.evaluation.inputs.read_truth import read_truth
+from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import is_positive
+from cxr_compare.evaluation.truth import Truth
 
 KEYS = ["reader", "modality", "case"]
 ONLY_MODALITY = "reading"
@@ -22,65 +27,91 @@ _SAME = {"image_id": "case", "case_id": "case", "score": "rating", "patient_id":
 _POLICY = "max_f1"
 
 
-def read_truth(truth: Path | LabelledSplit) -> pd.DataFrame:
-    """Return ``label`` (True for disease) and ``patient`` of each case of a CSV or a data set."""
-    if isinstance(truth, LabelledSplit):
-        label = truth.truth.label.dropna() == 1
-        patients = truth.truth.patients_of(label.index)
-        return pd.DataFrame({"label": label, "patient": patients}).rename_axis("case")
-    table = _read(truth, ("case", "label"))
-    label = _numbers(table, truth, "label") == 1
-    patient = table["patient"] if "patient" in table else table["case"]
-    refuse_line(patient == "", truth, "patient is empty")
-    _require_unique(table, truth, ["case"])
-    return pd.DataFrame({"label": label, "patient": patient}).set_index(table["case"])
+def read_cases(path: Path) -> Truth:
+    """Read the label and, if there is one, the patient of each case."""
+    table = _read(path, ("case", "label"))
+    _require_unique(table, path, ["case"])
+    columns = {"image": "case", "label": "label"}
+    if "patient" in table:
+        refuse_line(table["patient"] == "", path, "patient is empty")
+        columns["patient"] = "patient"
+    table.index += 2  # the line of a row, below the header
+    return read_truth(table[[*columns.values()]], columns=columns, where=str(path))
 
 
-def read_ratings(path: Path, system: str | None = None) -> pd.DataFrame:
-    """Read ratings, decisions or both of readers, or of a system that read the cases alone."""
-    table = _read(path, ("reader", "case") if system is None else ("case",))
-    if marks := sorted({"x", "x1", "lesion"} & set(table)):
-        raise InputError(
-            f"{path}: has marks (column '{marks[0]}'); compare each reader's marks as a system: "
-            "cxr compare"
-        )
-    values = [name for name in ("rating", "decision") if name in table]
-    if not values:
-        raise InputError(f"{path}: has neither a column rating nor decision")
-    if system is not None:
-        table = table.assign(reader=system, modality="")
-    elif "modality" not in table:
+def labelled_cases(truth: Truth) -> pd.DataFrame:
+    """Return ``label`` (True for disease) and ``patient`` of each case of known label."""
+    images = truth.images[truth.images["label"].notna()]
+    cases = {"label": images["label"] == 1, "patient": images["patient_id"]}
+    return pd.DataFrame(cases).rename_axis("case")
+
+
+def read_ratings(path: Path) -> pd.DataFrame:
+    """Read ratings, decisions or both of readers."""
+    table = _read(path, ("reader", "case"))
+    values = _values(table, path)
+    if "modality" not in table:
         table["modality"] = ONLY_MODALITY
-    else:
-        refuse_line(table["modality"] == "", path, "modality is empty")
+    refuse_line(table["modality"] == "", path, "modality is empty")
     table = table[(table[values] != "").any(axis=1)]
     if table.empty:
         raise InputError(f"{path}: holds no rating or decision")
-    _require_unique(table, path, KEYS if system is None else ["case"])
+    _require_unique(table, path, KEYS)
     return table[KEYS].assign(**{name: _numbers(table, path, name) for name in values})
 
 
+def read_system(path: Path, name: str, truth: Truth) -> pd.DataFrame:
+    """Read scores, decisions or both of a system that read the cases alone."""
+    table = _read(path, ("case",))
+    values = _values(table, path)
+    _require_unique(table, path, ["case"])
+    table = table[table["case"].isin(truth.ids) & (table[values] != "").any(axis=1)]
+    if table.empty:
+        raise InputError(f"{path}: holds no rating or decision of a case")
+    table.index += 2  # the line of a row, below the header
+    read = {}
+    for column in values:
+        columns = {"image": "case", "score": column}
+        readings = table[["case", column]]
+        read[column] = read_output(readings, truth, name, columns=columns, where=str(path))
+    system = pd.DataFrame({column: output.scores for column, output in read.items()})
+    if "decision" in system and not system["decision"].isin([0, 1]).all():
+        case = system.index[~system["decision"].isin([0, 1])][0]
+        raise InputError(f"{path}: case '{case}': decision is neither 0 nor 1")
+    return system.rename_axis("case").reset_index().assign(reader=name, modality="")
+
+
 def predicted_system(
-    folder: Path, name: str, test_set: LabelledSplit, cases: Sequence[str]
-) -> pd.DataFrame:
-    """Return scores and decisions of predictions; the threshold was chosen on validation images."""
-    predictions = Predictions.open(folder)
+    name: str,
+    predictions: Predictions,
+    dataset: DataSet,
+    target: Target,
+    split: str,
+    cases: Sequence[str],
+) -> tuple[pd.DataFrame, list[Note]]:
+    """Return scores and decisions of predictions; the threshold was chosen on validation images.
+
+    InputError for a case that is no test image, was not predicted, or was seen in training.
+    """
+    truth = truth_of(dataset, target, split)
+    output = output_of(name, predictions, truth, target)
     ids = pd.Index(cases, name="image_id")
-    roles = test_set.dataset.split(test_set.split).set_index("image_id")["role"].reindex(ids)
-    no_test = f"is no test image of split '{test_set.split}', so it is no fair test"
+    no_test = f"is no test image of split '{split}', so it is no fair test"
     for problem, wrong in (
-        (no_test, ids[roles != "test"]),
-        ("was not predicted", ids[~ids.isin(predictions.images_run)]),
+        (no_test, ids[truth.images["role"].reindex(ids) != "test"]),
+        ("was not predicted", ids[~ids.isin(output.ran)]),
     ):
         if len(wrong):
             raise InputError(f"system {name}: case '{wrong[0]}' {problem} ({len(wrong)} such)")
-    decision = read_decision(name, predictions, test_set, (_POLICY,))
-    scores = read_output(predictions, test_set.target, ids).scores(decision.reduction)
+    notes = refuse_seen(name, predictions, dataset, ids)
+    validation = truth.of("val")
+    validation = validation.select(validation.ids.intersection(output.ran))
+    threshold = choose(output, validation, (_POLICY,)).thresholds.get(_POLICY)
+    scores = output.scores.reindex(ids)
     table = pd.DataFrame({"reader": name, "modality": "", "case": ids, "rating": scores.values})
-    threshold = decision.thresholds[_POLICY].threshold
     if threshold is not None:
         table["decision"] = is_positive(scores, threshold).astype(np.float64)
-    return table
+    return table, [*notes, *output.notes]
 
 
 def join(
@@ -95,7 +126,7 @@ def join(
         raise InputError(f"reader {first['reader']}, case {first['case']} appears in two files")
     unknown = read.loc[~read["case"].isin(truth.index), "case"]
     if len(unknown):
-        raise InputError(f"case '{unknown.iloc[0]}' was read but has no truth")
+        raise InputError(f"case '{unknown.iloc[0]}' was read but its label is not known")
     used = truth[truth.index.isin(read["case"])]
     for (reader, modality), rows in read.groupby(["reader", "modality"], sort=False):
         patients = used.loc[rows["case"]].groupby("label")["patient"].nunique()
@@ -131,6 +162,19 @@ def _read(path: Path, needed: Sequence[str]) -> pd.DataFrame:
         raise InputError(f"{path}: column '{missing[0]}' is missing; it has {listed}")
     refuse_line((table[list(needed)] == "").any(axis=1), path, f"{' or '.join(needed)} is empty")
     return table
+
+
+def _values(table: pd.DataFrame, path: Path) -> list[str]:
+    """Return the columns that hold readings; refuse marks of lesions."""
+    if marks := sorted({"x", "x1", "lesion"} & set(table)):
+        raise InputError(
+            f"{path}: has marks (column '{marks[0]}'); compare each reader's marks as a system: "
+            "cxr compare"
+        )
+    values = [name for name in ("rating", "decision") if name in table]
+    if not values:
+        raise InputError(f"{path}: has neither a column rating nor decision")
+    return values
 
 
 def _numbers(table: pd.DataFrame, path: Path, name: str) -> pd.Series:

@@ -6,14 +6,16 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import cxr_compare
 from cxr_compare import InputError
 from tests.adapters import reports
 from tests.adapters.commands import cxr, stopped_while_predicting
+from tests.adapters.sets import prepare_tables, write_source
 
 EDGES = ["x1", "y1", "x2", "y2"]
-KEYS = ["first", "second", "metric", "policy", "subgroup"]
+KEYS = ["first", "second", "metric", "policy"]
 
 
 @pytest.fixture
@@ -186,9 +188,12 @@ def test_scores_of_several_findings_need_a_frame_that_names_them(value, tmp_path
         cxr_compare.compare({"Net": value}, truth=truth, target="all", replicates=100)
     assert "Net" in str(refused.value)
     scores.to_csv(tmp_path / "a.csv", index=False)
-    with pytest.raises(InputError) as refused:
-        cxr_compare.compare({"Net": tmp_path / "a.csv"}, truth=truth, target="all", replicates=100)
-    assert "Net" in str(refused.value)
+    of_file, of_frame = (
+        cxr_compare.compare({"Net": each}, truth=truth, target="all", replicates=100)
+        for each in (tmp_path / "a.csv", scores)
+    )
+    assert [*of_file.results] == [*of_frame.results] == ["mass"]
+    equal(of_file.results["mass"], of_frame.results["mass"])
 
 
 def test_a_file_of_scores_without_a_finding_is_not_taken_for_each(tmp_path):
@@ -202,6 +207,32 @@ def test_a_file_of_scores_without_a_finding_is_not_taken_for_each(tmp_path):
     assert "bare.csv" in str(refused.value)
     one = cxr_compare.compare({"A": tmp_path / "bare.csv"}, target="edema", **call)
     assert one.answer.target == "edema"
+
+
+def test_a_group_of_findings_has_the_highest_score_that_a_file_gives_them(tmp_path):
+    truth, scores = several(edema=np.linspace(0.4, 0, 40))
+    states = {name: truth[name].map({1: "present", 0: "absent"}) for name in ("mass", "edema")}
+    source = write_source(tmp_path / "source", truth["image_id"], states)
+    prepare_tables(source, tmp_path / "data", target={"either": ["edema", "mass"]})
+    long = scores.melt("image_id", var_name="finding", value_name="score")
+    box = {"x1": 1.0, "y1": 1.0, "x2": 9.0, "y2": 9.0}
+    other = long.iloc[:5].assign(finding="nodule", score=1.0)
+    forms = {
+        "wide": scores.rename(columns={"mass": "prob_mass", "edema": "prob_edema"}),
+        "long": long,
+        "boxes": pd.concat([long, other]).assign(**box),
+    }
+    for name, table in forms.items():
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    call = {"data": tmp_path / "data", "target": "either", "replicates": 100}
+    result = cxr_compare.compare({n: tmp_path / f"{n}.csv" for n in forms}, **call)
+    found = result.decisions.pivot(index="image_id", columns="system", values="score")
+    highest = scores.set_index("image_id").max(axis=1)[found.index]
+    for name in forms:
+        assert found[name].tolist() == pytest.approx(highest.tolist())
+    with pytest.raises(InputError) as refused:
+        cxr_compare.compare({"A": forms["wide"].drop(columns="prob_mass")}, **call)
+    assert "mass" in str(refused.value)
 
 
 @pytest.mark.parametrize("other", ["val", "train"])
@@ -267,6 +298,19 @@ def test_predictions_of_another_split_in_a_report_are_not_taken(world, swapped, 
         cxr_compare.compare(systems, split="swapped", overwrite=True, **call)
     made = cxr_compare.Predictions.open(tmp_path / "report" / "systems" / "C")
     assert made.info.data_set.split == "swapped"
+
+
+@pytest.mark.parametrize("made_on", ["another data set", "loose files"])
+def test_predictions_that_are_not_of_the_data_set_are_refused(world, tmp_path, made_on):
+    folder = shutil.copytree(world.predictions("classifier"), tmp_path / "predictions")
+    stored = json.loads((folder / "predictions.json").read_text())
+    stored["data_set"] = {**stored["data_set"], "content_id": "0" * 16}
+    stored["data_set"] = None if made_on == "loose files" else stored["data_set"]
+    (folder / "predictions.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError) as refused:
+        cxr_compare.compare({"C": folder}, data=world.data, replicates=100)
+    assert str(folder) in str(refused.value)
+    assert "data set" in str(refused.value)
 
 
 def test_what_is_for_a_truth_is_refused_beside_a_data_set_and_the_other_way_round(world):
@@ -344,7 +388,7 @@ def test_a_refused_comparison_makes_no_folder(world, tmp_path):
     assert not (tmp_path / "made" / "report").exists()
 
 
-def test_hidden_names_stand_in_no_file_of_a_report(tables, tmp_path):
+def test_hidden_names_do_not_stand_on_the_page_of_a_report(tables, tmp_path):
     truth = tables["truth"].assign(
         image_id="Smith-" + tables["truth"]["image_id"],
         patient_id="Jones-" + tables["truth"]["patient_id"],
@@ -357,31 +401,33 @@ def test_hidden_names_stand_in_no_file_of_a_report(tables, tmp_path):
     folder.mkdir()
     for name, table in (("truth", truth), ("true", true), ("a", scores), ("boxes", boxes)):
         table.to_csv(folder / f"{name}.csv", index=False)
-    call = {"truth": folder / "truth.csv", "boxes": folder / "true.csv", "replicates": 100}
+    for image in truth.loc[truth["role"] == "test", "image_id"]:
+        Image.new("L", (480, 480)).save(folder / f"{image}.png")
+    call = {"truth": folder / "truth.csv", "boxes": folder / "true.csv", "images": folder}
     systems = {"A": folder / "a.csv", "D": folder / "boxes.csv"}
-    for hide, found in ((True, False), (False, True)):
+    for hide in (True, False):
         out = tmp_path / f"report-{hide}"
-        cxr_compare.compare(systems, **call, hide_names=hide, out=out)
+        result = cxr_compare.compare(systems, **call, numbers_for_ids=hide, out=out, replicates=100)
+        page = result.page.read_text()
+        assert ("Smith" in page or "Jones" in page) != hide
+        assert result.decisions["image_id"].str.startswith("Smith").all()
         texts = [text_of(path) for path in out.rglob("*") if path.is_file()]
-        assert any("Smith" in text or "Jones" in text for text in texts) == found
         assert not any("hidden-folder" in text for text in texts)
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_what_reading_took_for_granted_is_a_caution_and_hides_names_with_the_rest(tables, tmp_path):
+def test_what_reading_took_for_granted_is_said_and_hides_names_with_the_rest(tables, tmp_path):
     boxes = tables["boxes"].assign(x2=tables["boxes"]["x2"].astype(float))
     first = boxes["image_id"].iloc[0]
     boxes.loc[0, "x2"] = boxes.loc[0, "x1"]  # without width
     few = boxes[boxes["image_id"].isin(boxes["image_id"].unique()[:20])]
     result = compared({"D": few}, tables, out=tmp_path / "plain")
-    n_test = int((tables["truth"]["role"] == "test").sum())
-    said = [text for text in result.cautions if text.startswith("D: ")]
-    assert any(f"of {n_test}" in text for text in said)  # images without a box were run
-    assert any("1 box" in text for text in said)
-    assert first in result.page.read_text()
-    hidden = compared({"D": few}, tables, out=tmp_path / "hidden", hide_names=True)
+    n_empty = len(tables["truth"]) - few.drop(index=0)["image_id"].nunique()
+    said = [line for line in str(result).splitlines() if "D: " in line]
+    assert any(f"{n_empty} images" in line for line in said)  # images without a box were run
+    assert any("1 box" in line and first in line for line in said)
+    hidden = compared({"D": few}, tables, out=tmp_path / "hidden", numbers_for_ids=True)
     assert first not in hidden.page.read_text() + str(hidden)
-    assert any("1 box" in text for text in hidden.cautions)
 
 
 def text_of(path):
@@ -405,7 +451,7 @@ def test_a_folder_of_runs_is_its_runs_alone_and_both_together(zoo, world, tmp_pa
     result = cxr_compare.compare(zoo, both=True, out=tmp_path / "report", **call)
     assert result.systems == ["classifier", "detector", "classifier + detector"]
     made = sorted(path.name for path in (tmp_path / "report" / "systems").iterdir())
-    assert made == ["both", "classifier", "detector"]
+    assert made == ["classifier", "detector"]
     alone = cxr_compare.compare({"classifier": world.predictions("classifier")}, **call)
     rows, expected = (
         figures_of(each).query("first == 'classifier' and second == '' and metric == 'auroc'")
@@ -433,9 +479,9 @@ def test_runs_are_looked_at_before_the_first_is_predicted(zoo, world, tmp_path, 
 def test_policies_and_subgroups_may_be_several(tables):
     truth = tables["truth"].assign(sex=["F", "M"] * 120, view=["AP", "PA", "AP"] * 80)
     policies = ["max_f1", "sensitivity>=0.9", "threshold=0.4"]
-    call = {"truth": truth, "policy": policies, "metrics": "auroc,recall@specificity>=0.8"}
+    call = {"truth": truth, "policy": policies}
     result = compared({"A": tables["a"]}, tables, subgroups="sex,view", **call)
-    assert {*policies, "specificity>=0.8"} <= set(result.figures["policy"])
+    assert set(policies) <= set(result.figures["policy"])
     assert result.answer.thresholds["A"]["threshold=0.4"] == 0.4
     assert {"sex", "view"} <= set(result.groups["topic"])
     with pytest.raises(InputError) as refused:
@@ -445,8 +491,8 @@ def test_policies_and_subgroups_may_be_several(tables):
 
 def test_a_protocol_is_not_changed_by_options(tables, tmp_path):
     file = tmp_path / "protocol.toml"
-    file.write_text('target = "label"\nmetric = "auroc"\n')
-    for options in ({"subgroups": ["sex"]}, {"target": "label"}):
+    file.write_text('target = "finding"\nmetric = "auroc"\nsubgroups = ["view"]\n')
+    for options in ({"subgroups": ["sex"]}, {"target": "finding"}):
         with pytest.raises(InputError) as refused:
             compared({"A": tables["a"]}, tables, protocol=file, **options)
         assert "protocol.toml" in str(refused.value)

@@ -208,12 +208,9 @@ def test_scores_are_paired_by_image_in_whatever_order_they_come():
     )
     assert interval_of(one) == interval_of(other)
     labels = table.set_index("image_id")["label"]
-    one, other = (
-        metrics.auroc_difference(labels, each["A"], each["B"]) for each in (scores, shuffled)
-    )
-    assert (one.estimate, one.p_value) == (other.estimate, other.p_value)
-    with pytest.raises(InputError):
-        metrics.auroc_difference(labels, scores["A"], scores["B"].iloc[:-1])
+    for second in (shuffled["B"], scores["B"].iloc[:-1]):  # functions of arrays go by position
+        with pytest.raises(InputError):
+            metrics.auroc_difference(labels, scores["A"], second)
 
 
 def test_a_system_that_lacks_a_test_image_is_refused_by_name():
@@ -277,3 +274,30 @@ def test_boxes_of_another_class_are_never_of_the_finding():
     )
     alone, beside = (interval_of(row_of(each, "D", "", "auroc")) for each in (one, both))
     assert alone == beside
+
+
+def test_a_score_equal_to_the_threshold_is_called_positive():
+    table = drawn()
+    result = compared(table, "A", policy="threshold=0.5")
+    decisions = result.decisions.set_index("image_id")
+    tied = decisions[decisions["score"] == 0.5]
+    assert len(tied) > 0
+    assert tied["decision_threshold=0.5"].all()
+    called = decisions["score"] >= 0.5
+    right = (called == (decisions["label"] == 1)).mean()
+    assert row_of(result, "A", "", "accuracy", "threshold=0.5")["estimate"] == pytest.approx(right)
+
+
+def test_boxes_on_images_whose_lesions_have_no_box_change_no_figure_of_places():
+    table = drawn(n=80)
+    truth = table[["image_id", "patient_id", "role", "label"]]
+    sick = table["image_id"][table["label"] == 1].to_numpy()
+    true = pd.DataFrame({"image_id": sick[::2], "x1": 10.0, "y1": 10.0, "x2": 40.0, "y2": 40.0})
+    found = boxes_of(table, "A", at=10.0)
+    unboxed = found["image_id"].isin(sick[1::2])
+    assert 0 < unboxed.sum() < len(found)
+    placed = {}
+    for name, boxes in (("all", found), ("without", found[~unboxed])):
+        result = cxr_compare.compare({"D": boxes}, truth=truth, boxes=true, replicates=100)
+        placed[name] = [row_of(result, "D", "", of)["estimate"] for of in ("froc_mean", "ap50")]
+    assert placed["all"] == placed["without"]

@@ -113,18 +113,37 @@ def tables(data):
 def of_boxes(metric, data, at):
     boxes, truth = tables(data)
     images = data["images"]
-    found = {}
     if metric in ("ap50", "ap"):
-        found["box_average_precision"] = metrics.box_average_precision(boxes, truth, images)[metric]
-    rate = RATES.get(metric.removeprefix("froc_at_"))
-    if rate:
+        found = {"box_average_precision": metrics.box_average_precision(boxes, truth, images)}
+        found = {way: values[metric] for way, values in found.items()}
+    elif metric.startswith("froc"):
+        rate = RATES.get(metric.removeprefix("froc_at_"))
         curve = metrics.froc(boxes, truth, images)
-        within = curve.sensitivity[curve.false_positives_per_image <= rate]
-        found["froc"] = within.max() if len(within) else None
-    if "crowds" not in data:  # which box_average_precision alone reads
-        one = metrics.estimate(metric, truth, boxes, image_ids=images, replicates=2, **at)
-        found["estimate"] = one.estimate
+        found = {"froc": froc_of(curve, [rate] if rate else RATES.values())}
+    elif metric == "rsna_score":
+        found = {"rsna_score": metrics.rsna_score(boxes, truth, images, **at)}
+    elif metric == "vinbigdata_score":
+        found = {"vinbigdata_score": metrics.vinbigdata_score(boxes, truth, images)}
+    else:
+        found = {}
+    if metric not in ("rsna_score", "vinbigdata_score") and is_comparable(data):
+        found["compare"] = of_detector(json.dumps(data), None)[metric]
     return found
+
+
+def is_comparable(data):
+    """True for lesions and boxes of listed images, whose ties rank in the order of their ids."""
+    listed = {row[0] for row in [*data["truth"], *data["boxes"]]} <= set(data["images"])
+    has_both = data["truth"] and data["boxes"] and "crowds" not in data
+    return has_both and listed and data["images"] == sorted(data["images"])
+
+
+def froc_of(curve, rates):
+    """Mean over rates of the highest sensitivity within each."""
+    if not len(curve.sensitivity):
+        return None
+    within = [curve.sensitivity[curve.false_positives_per_image <= rate].max() for rate in rates]
+    return float(np.mean(within))
 
 
 def by_class(name, data):
@@ -169,7 +188,7 @@ def mean_of_known(values):
 
 def figures_of(result):
     """Figures of the first system on all images, by metric."""
-    rows = result.to_frame().query("subgroup == 'all' and second == ''").set_index("metric")
+    rows = result.to_frame().query("second == ''").set_index("metric")
     return rows["estimate"].map(lambda value: None if np.isnan(value) else value).to_dict()
 
 
@@ -180,16 +199,22 @@ def of_images(metric, data, at):
     patients = pd.Series(data["patients"]) if "patients" in data else None
     if metric in ("auroc_low", "auroc_high"):
         one = metrics.estimate("auroc", labels, scores)
-        return {"estimate": one.ci_low if metric == "auroc_low" else one.ci_high}
-    one = metrics.estimate(metric, labels, scores, patients=patients, replicates=2, **at)
-    found = {"estimate": one.estimate}
-    if metric != "brier":
+        return {"estimate": none_if_nan(one.ci_low if metric == "auroc_low" else one.ci_high)}
+    if metric == "brier":  # of calibrated probabilities alone
+        return {}
+    one = metrics.estimate(metric, labels, scores, patients=patients, replicates=100, **at)
+    found = {"estimate": none_if_nan(one.estimate)}
+    if at:
         found["classification_metrics"] = metrics.classification_metrics(labels, scores, **at)[
             metric
         ]
     if metric in ("auroc", "average_precision"):
         found["function"] = getattr(metrics, metric)(labels, scores)
     return found
+
+
+def none_if_nan(value):
+    return None if np.isnan(value) else value
 
 
 @cache
@@ -208,7 +233,9 @@ def of_detector(text, threshold):
 
 def of_two(metric, data):
     labels = pd.Series(data["labels"])
-    first, second = (pd.Series(data["systems"][name], dtype=float) for name in "AB")
+    first, second = (
+        pd.Series(data["systems"][name], dtype=float).reindex(labels.index) for name in "AB"
+    )
     if metric in ("auroc_A", "auroc_B"):
         return metrics.auroc(labels, first if metric == "auroc_A" else second)
     by_image = metric.endswith("_by_image")
@@ -252,7 +279,7 @@ def difference(text):
         systems, truth=pd.Series(data["labels"]), patients=pd.Series(data["patients"])
     )
     rows = result.to_frame().query("metric == 'average_precision' and second != ''")
-    return rows.query("subgroup == 'all'").iloc[0].to_dict()
+    return rows.iloc[0].to_dict()
 
 
 @cache

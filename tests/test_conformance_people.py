@@ -84,7 +84,7 @@ def compare(arguments, options, names):
     if not names or "figures" in names or "data" in options or "said" in names:
         result = cxr_compare.compare(systems, replicates=100, **options)
         table = result.to_frame()
-        alone = table[(table["second"] == "") & (table["subgroup"] == "all")]
+        alone = table[(table["second"] == "")]
         figures = {
             name: by_key(rows["metric"].replace(FIGURES), rows["estimate"])
             for name, rows in alone.groupby("first")

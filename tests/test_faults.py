@@ -12,7 +12,10 @@ from tests.adapters.faults import FAULTS
 
 pytestmark = pytest.mark.release
 ROOT = Path(__file__).resolve().parents[1]
-SUITE = ["tests/test_comparison.py", "tests/test_conformance_figures.py"]
+SUITE = [
+    f"tests/test_{name}.py"
+    for name in ("metrics", "box_figures", "comparison", "conformance_figures", "series_by_index")
+]
 WRONG = ("assert ", "AssertionError", "Failed: DID NOT RAISE", "[XPASS(strict)]")
 
 

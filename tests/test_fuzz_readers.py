@@ -230,6 +230,8 @@ def outcome(read: Callable[[], object], named: str) -> None:
 RESULTS = {
     "scores.csv": "image_id,score\nimage000,0.25\nimage001,0.5\n",
     "boxes.csv": "image_id,x1,y1,x2,y2,score\nimage000,1,2,30,40,0.2\nimage001,1,2,30,40,0.5\n",
+    "sizes.csv": "image_id,x,y,width,height,score\nimage000,1,2,30,40,0.2\nimage001,1,2,9,9,0.5\n",
+    "strings.csv": "patientId,PredictionString\nimage000,0.2 1 2 30 40\nimage001,\n",
     "boxes.json": '[{"image_id": "image000", "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]',
 }
 
@@ -238,7 +240,7 @@ RESULTS = {
 def test_result_files_are_read_or_refused_in_one_line(world, tmp_path_factory, name):
     truth = str(world.tables / "coco.json")
 
-    @settings(max_examples=15)
+    @settings(max_examples=40)
     @given(draw=st.randoms(use_true_random=False))
     def hold(draw: random.Random) -> None:
         path = tmp_path_factory.mktemp("results") / name
@@ -258,7 +260,7 @@ def test_true_annotations_are_read_or_refused_in_one_line(world, tmp_path_factor
     truth = json.loads((world.tables / "coco.json").read_text())
     truth = {key: rows[:3] for key, rows in truth.items()}
 
-    @settings(max_examples=15)
+    @settings(max_examples=40)
     @given(draw=st.randoms(use_true_random=False))
     def hold(draw: random.Random) -> None:
         path = tmp_path_factory.mktemp("coco") / "truth.json"

@@ -5,24 +5,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.adapters.documents import options, parse
+from tests.adapters.documents import code_blocks, cxr_commands, options, parse
 from tests.test_architecture import PACKAGES
 from tools import documents
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def code_blocks(page: Path) -> list[tuple[str, str]]:
-    """Every block of code of a page: language and text."""
-    return re.findall(r"```(\w+)\n(.*?)```", page.read_text(), re.DOTALL)
-
-
-def cxr_commands(text: str) -> list[str]:
-    """Every ``cxr ...`` line of a shell block, also behind torchrun, continuation lines joined."""
-    lines = (line.strip() for line in re.sub(r"\\\n\s*", " ", text).splitlines())
-    found = (re.match(r"(?:(?:torchrun|srun) .*? )?(cxr [a-z].*)", line) for line in lines)
-    return [match[1].split("  #")[0] for match in found if match]
 
 
 def test_documented_commands_parse():
@@ -40,6 +28,19 @@ def test_documented_commands_parse():
         except Exception as error:
             error.add_note(f"{page}: {command}")
             raise
+
+
+OF_OTHERS = {"--version", "--small", "--gpus-per-task", "--now"}
+"""Options of `cxr` itself, of a script, of SLURM and of systemd."""
+
+
+def test_an_option_that_a_page_names_is_one_of_a_command():
+    known = set().union(*options().values(), OF_OTHERS)
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        quoted = " ".join(re.findall(r"`([^`]+)`", text))
+        named = set(re.findall(r"(?<!\S)--[a-z][a-z-]+", quoted))
+        assert named <= known, f"{page.name}: {named - known}"
 
 
 def texts_of_code() -> Iterator[tuple[str, str]]:

@@ -143,3 +143,10 @@ def test_a_photograph_gets_no_decision(world, here):
     (answer,) = cxr_compare.predict(world.run("classifier"), here / "holiday.jpg", device="cpu")
     assert answer.decision is None
     assert answer.warnings
+
+
+def test_a_guarantee_that_too_few_validation_patients_can_give_is_refused(world, films, capsys):
+    words = (world.run("classifier"), next(iter(films.values())))
+    assert ask(*words, "--policy", "sensitivity>=0.90@0.90") == 2
+    assert "100 validation patients" in capsys.readouterr().err
+    assert ask(*words, "--policy", "sensitivity>=0.90") == 0

@@ -345,11 +345,16 @@ def test_wrong_arrays_give_no_figure_but_their_row_and_value(function, y, s, par
     assert refused_parts(lambda: function(y, s), *parts) == []
 
 
-@pytest.mark.parametrize("function", OF_ARRAYS.values(), ids=OF_ARRAYS)
+@pytest.mark.parametrize("s", [["low", "high", "mid", "low"], S + 1j], ids=["words", "complex"])
+def test_scores_that_are_no_numbers_are_refused(s):
+    assert refused_parts(lambda: OF_ARRAYS["estimate"](Y, s), "y_score") == []
+
+
+@pytest.mark.parametrize("name", [name for name in OF_ARRAYS if name != "estimate"])
 @pytest.mark.parametrize("s", [["low", "high", "mid", "low"], S + 1j], ids=["words", "complex"])
 @pytest.mark.xfail(strict=True, reason="numpy's own error, or its warning of a dropped part")
-def test_scores_that_are_no_numbers_are_refused(function, s):
-    assert refused_parts(lambda: function(Y, s)) == []
+def test_scores_that_are_no_numbers_are_refused_by_functions_of_arrays(name, s):
+    assert refused_parts(lambda: OF_ARRAYS[name](Y, s)) == []
 
 
 @pytest.mark.parametrize("function", OF_ARRAYS.values(), ids=OF_ARRAYS)
@@ -366,13 +371,12 @@ def test_series_of_other_images_give_no_figure(function):
     other = pd.Series(S, [*"efgh"])
     assert refused_parts(lambda: function(pd.Series(Y, [*"abcd"]), other)) == []
     twice = pd.Series(S, [*"abca"])
-    assert refused_parts(lambda: function(pd.Series(Y, [*"abcd"]), twice), "'a'") == []
+    assert refused_parts(lambda: function(pd.Series(Y, [*"abcd"]), twice)) == []
 
 
-@pytest.mark.parametrize("function", OF_ARRAYS.values(), ids=OF_ARRAYS)
-@pytest.mark.xfail(strict=True, reason="Series in another order are matched by their index (65)")
-def test_series_in_another_order_are_refused_by_functions_of_arrays(function):
-    assert refused_parts(lambda: function(pd.Series(Y), pd.Series(S)[::-1])) == []
+@pytest.mark.parametrize("name", [name for name in OF_ARRAYS if name != "estimate"])
+def test_series_in_another_order_are_refused_by_functions_of_arrays(name):
+    assert refused_parts(lambda: OF_ARRAYS[name](pd.Series(Y), pd.Series(S)[::-1])) == []
 
 
 @pytest.mark.parametrize(
@@ -384,11 +388,11 @@ def test_series_in_another_order_are_refused_by_functions_of_arrays(function):
         (lambda: metrics.auroc_difference(Y, S, S, ["p", None, "q", "r"]), ["patients", "row 1"]),
         (lambda: metrics.estimate("auroc", Y, S, patients=["p"]), ["patients", "1", "4"]),
         (lambda: metrics.estimate("auroc", Y, S, patients=["p", None, "q", "r"]), ["row 1"]),
-        (lambda: metrics.estimate("auroc_", Y, S), ["'auroc_'", "'auroc'"]),
+        (lambda: metrics.estimate("auroc_", Y, S), ["'auroc_'", "auroc,"]),
         (lambda: metrics.estimate("recall", Y, S), ["recall", "threshold"]),
         (lambda: metrics.estimate("recall", Y, S, threshold=7), ["threshold", "7"]),
-        (lambda: metrics.estimate("brier", Y, 10 * S), ["y_score", "6.0"]),
-        (lambda: metrics.estimate("ap50", Y, S), ["image_ids"]),
+        (lambda: metrics.estimate("brier", Y, S), ["'brier'"]),
+        (lambda: metrics.estimate("ap50", Y, S), ["'ap50'"]),
     ],
 )
 def test_arguments_of_functions_of_arrays_are_refused_by_name_and_value(call, parts):

@@ -116,8 +116,3 @@ def test_figure_of_one_class_gives_the_reason_it_is_undefined():
         metrics.box_average_precision([{"boxes": []}], [{"boxes": []}], ["a"])
     with pytest.warns(UserWarning, match="precision is undefined: no image is called positive"):
         metrics.classification_metrics([0, 1], [0.1, 0.4], threshold=0.9)
-
-
-def test_a_figure_that_needs_a_threshold_is_found_by_its_name():
-    with pytest.raises(AttributeError, match=r"estimate.'accuracy'.*threshold"):
-        _ = cxr_compare.metrics.accuracy

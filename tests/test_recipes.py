@@ -16,7 +16,7 @@ from PIL import Image
 
 import cxr_compare
 from tests.adapters.commands import cxr
-from tests.test_generated_documents import code_blocks, cxr_commands
+from tests.adapters.documents import code_blocks, cxr_commands
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 EDGES = ["x1", "y1", "x2", "y2"]
@@ -119,10 +119,11 @@ def test_the_page_of_detectors_prints_what_it_quotes(folder, capsys):
     names = {"outputs": outputs, "targets": targets, "labels": np.arange(60) % 2}
     names |= {"image_ids": [f"i{number:03d}" for number in range(60)]}
     names |= {"scores": rng.random(60), "patient_ids": np.arange(60) // 2}
-    own, files, single = blocks_of("detector-output.md")
-    run(own + single, names)
+    own, files, counts = blocks_of("detector-output.md")
+    run(own, names)
     run(files)
     run_commands("detector-output.md")
+    run(counts, names)
     require_quoted("detector-output.md", "".join(capsys.readouterr()))
 
 
@@ -140,6 +141,31 @@ def test_the_recipes_beyond_a_comparison_run(folder, capsys):
             run(text, names)
     assert "patients show a true difference" in capsys.readouterr().out
     assert len(names["result"].figures)
+    called, positive = a >= 0.5, y == 1
+    right, wrong = (called & positive).sum() / y.sum(), (called & ~positive).sum() / (1 - y).sum()
+    assert names["lr_positive"] == pytest.approx(right / wrong)
+    assert names["lr_negative"] == pytest.approx((1 - right) / (1 - wrong))
+    corners = [np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 0, 25, 10], [20, 20, 30, 30]])]
+    assert names["iobb"](*corners).tolist() == [[0.5, 0]]
+
+
+def test_answers_of_a_vision_language_model_are_where_they_say(folder):
+    (block,) = (text for text in blocks_of("beyond.md") if "box_2d" in text)
+    run(block, {"image_ids": ["i0", "i1"], "pd": pd})
+    pd.DataFrame({"image_id": ["i0", "i1"], "label": [1, 0], "width": 2000, "height": 500}).to_csv(
+        "truth.csv", index=False
+    )
+    lesion = {"image_id": ["i0"], "x1": [400], "y1": [50], "x2": [800], "y2": [150]}
+    result = cxr_compare.compare(
+        {"Model": "answers.csv"},
+        truth="truth.csv",
+        boxes=pd.DataFrame(lesion),
+        columns=["Model.box_unit=thousandth", "Model.box_order=yxyx"],
+        policy="threshold=0.5",
+        replicates=100,
+    )
+    found = result.lesions.query("metric == 'found'")
+    assert found["estimate"].tolist() == [1]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,4 +1,4 @@
-"""Series are matched by their index in every public function, never by accident of their order."""
+"""Series are matched by their index, or refused: never taken by accident of their order."""
 
 import numpy as np
 import pandas as pd
@@ -12,14 +12,15 @@ Y = pd.Series(RNG.integers(0, 2, 80))
 S = pd.Series(np.clip(0.4 * Y + 0.6 * RNG.random(80), 0, 1))
 PATIENTS = pd.Series(np.arange(80) // 2)
 
-FUNCTIONS = {
+OF_ARRAYS = {
     "auroc": lambda y, s, p: metrics.auroc(y, s),
     "average_precision": lambda y, s, p: metrics.average_precision(y, s),
     "classification_metrics": lambda y, s, p: metrics.classification_metrics(y, s, 0.5),
     "confusion_counts": lambda y, s, p: metrics.confusion_counts(y, s, 0.5),
-    "net_benefit": lambda y, s, p: metrics.net_benefit(y, s, 0.4),
     "auroc_difference": lambda y, s, p: metrics.auroc_difference(y, s, s, p).estimate,
-    "estimate": lambda y, s, p: metrics.estimate("auroc", y, s, patients=p),
+}
+OF_IMAGES = {
+    "estimate": lambda y, s, p: metrics.estimate("auroc", y, s, patients=p).estimate,
     "compare": lambda y, s, p: (
         cxr_compare.compare({"A": s}, truth=y, patients=p, replicates=100)
         .to_frame()
@@ -27,6 +28,7 @@ FUNCTIONS = {
         .estimate["auroc"]
     ),
 }
+FUNCTIONS = OF_ARRAYS | OF_IMAGES
 
 
 @pytest.fixture(params=FUNCTIONS)
@@ -34,13 +36,24 @@ def function(request):
     return FUNCTIONS[request.param]
 
 
-def test_rows_in_another_order_give_the_same_figure(function):
+@pytest.mark.parametrize("name", OF_IMAGES)
+def test_rows_in_another_order_give_the_same_figure(name):
+    function = OF_IMAGES[name]
     expected = function(Y, S, PATIENTS)
     assert function(Y, S[::-1], PATIENTS) == expected  # also a RangeIndex
     assert function(Y, S.sample(frac=1, random_state=1), PATIENTS[::-1]) == expected
     ids = [f"image {number}" for number in range(80)]
     y, s, patients = (series.set_axis(ids) for series in (Y, S, PATIENTS))
     assert function(y, s[::-1], patients.sample(frac=1, random_state=2)) == expected
+
+
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_functions_of_arrays_refuse_series_in_another_order(name):
+    function = OF_ARRAYS[name]
+    assert function(Y.set_axis(range(5, 85)), S.set_axis(range(5, 85)), None) is not None
+    for scores in (S[::-1], S.sample(frac=1, random_state=1), S.set_axis(range(100, 180))):
+        with pytest.raises(InputError):
+            function(Y, scores, None)
 
 
 def test_other_rows_are_refused(function):

@@ -1,4 +1,4 @@
-"""`cxr show`, `cxr overlay`, `cxr folds`: what a folder is, pictures and means of results."""
+"""`cxr show` and `cxr overlay`: what a folder is, and pictures of results."""
 
 import json
 import shutil
@@ -55,8 +55,8 @@ def test_numbers_of_a_data_set_are_those_of_its_tables(world):
 def test_a_report_is_shown_by_its_answer_and_its_table(world):
     shown = cxr_compare.show(world.tables_report)
     result = cxr_compare.Result.open(world.tables_report)
-    assert str(shown).startswith(str(result))
-    assert all(system in str(shown) for system in result.table.index.get_level_values(0))
+    assert str(shown) == str(result)
+    assert all(f"\n{system} " in str(shown) for system in result.systems)
     assert shown.to_dict() == result.to_dict()
 
 
@@ -122,30 +122,26 @@ def test_predictions_of_another_split_are_refused(world, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-def test_means_over_folds_are_those_of_their_reports(tmp_path):
-    ids = [f"i{n:03d}" for n in range(180)]
-    positive = np.arange(180) % 3 == 0
-    data = table_set(tmp_path, ids, {"mass": positive.astype(int)})
-    rng = np.random.default_rng(4)
-    for name in "AB":
-        score = np.clip(0.3 * positive + 0.5 * rng.random(180), 0, 1)
-        table = pd.DataFrame({"image_id": ids, "score": score})
-        table.to_csv(tmp_path / f"{name}.csv", index=False)
-    cxr_compare.split(data, name="cv", folds=3)
-    systems = {name: tmp_path / f"{name}.csv" for name in "AB"}
-    reports, values = [], []
-    for fold in range(3):
-        reports.append(tmp_path / f"report-{fold}")
-        options = {"data": data, "split": f"cv-{fold}", "replicates": 100, "out": reports[-1]}
-        table = cxr_compare.compare(systems, **options).to_frame()
-        is_auroc = (table["metric"] == "auroc") & (table["subgroup"] == "all")
-        values.append(table[is_auroc & (table["second"] == "")].set_index("first")["estimate"])
-    joined = cxr_compare.folds(reports, out=tmp_path / "folds")
-    figures = pd.DataFrame(joined.to_dict()["figures"])
-    alone = figures[(figures["metric"] == "auroc") & (figures["second"] == "")].set_index("first")
-    for name in "AB":
-        expected = np.mean([fold[name] for fold in values])
-        assert alone.loc[name, "mean"] == pytest.approx(expected, abs=1e-12)
-    assert (tmp_path / "folds" / "folds.png").is_file()
-    with pytest.raises(InputError, match="report-0"):  # its patients twice
-        cxr_compare.folds([*reports, reports[0]], out=tmp_path / "again")
+REFUSED = {
+    "no pixels": "no pixels",
+    "unknown image": "nobody",
+    "ran on none": "image",
+    "one name": "called 'A'",
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_an_overlay_that_cannot_be_drawn_is_refused(case, world, tmp_path):
+    data, systems = world.data, [world.predictions("classifier")]
+    options = {"image": [DataSet.open(world.data).image_ids("test")[0]]}
+    if case == "no pixels":
+        data = table_set(tmp_path, ["a", "b"], {"mass": [1, 0]}, split=["val", "test"])
+    elif case == "unknown image":
+        options["image"] = ["nobody"]
+    elif case == "ran on none":
+        options["image"] = [DataSet.open(world.data).image_ids("train")[0]]
+    else:
+        systems = [f"A={system}" for system in systems * 2]
+    with pytest.raises(InputError, match=REFUSED[case]):
+        cxr_compare.overlay(*systems, data=data, out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ from torchmetrics.detection import MeanAveragePrecision as TorchmetricsAp
 
 import cxr_compare
 from cxr_compare import DataSet, InputError, metrics
-from tests.adapters.sets import table_set, write_predictions
+from tests.adapters.sets import prepare_tables, table_set, write_predictions, write_source
 from tests.adapters.studies import (
     EDGES,
     Assumptions,
@@ -25,8 +25,7 @@ from tests.adapters.studies import (
     nearest,
     protocol_figures,
 )
-from tests.evaluation.boxes.simulated import simulate
-from tests.evaluation.boxes.test_rsna_score import rsna_by_hand
+from tests.oracles.boxes import rsna
 
 KEPT = Path(__file__).parent / "kept" / "studies"
 VALUES = json.loads((KEPT / "plans_and_rules.json").read_text())
@@ -172,11 +171,11 @@ def test_damaged_ratings_are_refused_in_one_line(name, tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "parts"),
     [
-        ("truth.csv", "case,label\nc0_0,1\nc1_0,2\n", ["line 3", "label"]),
+        ("truth.csv", "case,label\nc0_0,1\nc1_0,2\n", ["3", "c1_0", "label", "2"]),
         ("truth.csv", "case,label\nc0_0,1\nc0_0,1\n", ["line 3", "case"]),
         ("truth.csv", "case,label,patient\nc0_0,1,\n", ["line 2", "patient"]),
         ("m0.csv", "case,score\nc0_0,1\n", ["m0"]),
-        ("system.csv", "case,score\nc0_0,1\n", ["system", "c1_0"]),
+        ("system.csv", "case,score\nc0_0,1\n", ["system", "c10_0"]),
         ("system.csv", "case,decision\n" + "".join(f"c{k}_0,1\n" for k in range(60)), ["rating"]),
     ],
 )
@@ -371,6 +370,20 @@ def test_a_system_in_a_folder_without_predictions_is_refused_by_its_name(read_se
         cxr_compare.readers([tmp_path / "ratings.csv"], **options)
 
 
+def test_predictions_on_another_data_set_are_refused_though_its_images_are_called_alike(
+    read_set, tmp_path
+):
+    data, _ = read_set
+    ids = [f"i{number:03d}" for number in range(80)]
+    other = table_set(tmp_path / "b", ids, {"opacity": ["present"] * 80}, patient_id=ids[::-1])
+    rows = pd.DataFrame({"image_id": ids, "finding": "opacity", "score": 0.5})
+    made = write_predictions(tmp_path / "p", other, ids, "AI", split="default", scores=rows)
+    with pytest.raises(InputError, match="AI"):
+        cxr_compare.readers(
+            [tmp_path / "ratings.csv"], data=data, out=tmp_path / "out", system={"AI": made}
+        )
+
+
 def test_copies_of_images_within_their_patient_do_not_narrow_an_interval(tmp_path):
     draw_study(tmp_path, 1, 4, 2)
     analyse(tmp_path)
@@ -384,6 +397,51 @@ def test_copies_of_images_within_their_patient_do_not_narrow_an_interval(tmp_pat
     twice = pd.read_csv(tmp_path / "out" / "readers.csv")
     np.testing.assert_allclose(twice["estimate"], once["estimate"])
     np.testing.assert_allclose(twice["std_error"], once["std_error"], rtol=0.02)
+
+
+def test_words_are_read_as_labels_and_unknown_ones_are_never_negative(tmp_path):
+    draw_study(tmp_path, 1, 2, 2)
+    analyse(tmp_path)
+    truth = pd.read_csv(tmp_path / "truth.csv")
+    words = truth.assign(label=truth["label"].map({1: "positive", 0: "negative"}))
+    words.to_csv(tmp_path / "truth.csv", index=False)
+    first = (tmp_path / "out" / "readers.csv").read_text()
+    analyse(tmp_path)
+    assert (tmp_path / "out" / "readers.csv").read_text() == first
+    words.loc[3, "label"] = "unknown"
+    words.to_csv(tmp_path / "truth.csv", index=False)
+    with pytest.raises(InputError, match="c3_0"):
+        analyse(tmp_path)
+
+
+def test_a_study_without_patients_says_so_on_its_page(tmp_path):
+    draw_study(tmp_path, 1, 6, 2)
+    notes = [claims(tmp_path)[2]["notes"]]
+    truth = pd.read_csv(tmp_path / "truth.csv")
+    truth.drop(columns="patient").to_csv(tmp_path / "truth.csv", index=False)
+    notes.append(claims(tmp_path)[2]["notes"])
+    (added,) = set(notes[1]) - set(notes[0])
+    assert added in (tmp_path / "out" / "readers.html").read_text()
+
+
+def test_a_system_may_have_read_more_cases_than_the_readers(tmp_path):
+    draw_study(tmp_path, 1, 2, 2, systems=1)
+    rows = claims(tmp_path)[0]
+    table = pd.read_csv(tmp_path / "system0.csv")
+    more = table.assign(case=table["case"] + "more", score=-table["score"])
+    pd.concat([more, table]).to_csv(tmp_path / "system0.csv", index=False)
+    pd.testing.assert_frame_equal(claims(tmp_path)[0], rows)
+
+
+@pytest.mark.parametrize(("column", "cell"), [("score", "high"), ("score", ""), ("decision", "2")])
+def test_a_system_with_a_damaged_cell_is_refused_by_its_case(column, cell, tmp_path):
+    draw_study(tmp_path, 1, 2, 2, systems=1)
+    table = pd.read_csv(tmp_path / "system0.csv", dtype=str)
+    table.loc[4, column] = cell
+    table.to_csv(tmp_path / "system0.csv", index=False)
+    with pytest.raises(InputError, match=r"system0\.csv.*c4_0"):
+        analyse(tmp_path)
+    assert not (tmp_path / "out").exists()
 
 
 def draw_boxes():
@@ -602,15 +660,164 @@ def test_a_box_on_a_crowd_does_not_count():
     assert value_by(protocol_figures(boxes, truth, ["a", "b"]), "COCO") < 0.9
 
 
+def test_other_programs_count_more_than_a_hundred_boxes_and_any_score():
+    """The hit is the 150th box of its image; COCO takes 100 of them, Ultralytics 300."""
+    many = [("a", 20 + k, 50, 30 + k, 60, 0.9 - k / 1000) for k in range(149)]
+    boxes = some_boxes(*many, ("a", 0, 0, 10, 10, 1e-6))
+    table = protocol_figures(boxes, some_boxes(("a", 0, 0, 10, 10)), ["a"])
+    assert value_by(table, "COCO") == 0
+    assert value_by(table, "area under") == pytest.approx(1 / 150)
+    assert value_by(table, "area under", floor=0.001) == 0
+    assert value_by(table, "RSNA", "0.4 to 0.75") == pytest.approx(1 / 150)
+    assert value_by(table, "Ultralytics from") > 0
+
+
+def coco_of(folder, files, categories, marks):
+    """A COCO file of images of 200 px with the ids 1, 2, ...; marks are image, category, crowd."""
+    images = [
+        {"id": k, "file_name": file, "width": 200, "height": 200}
+        for k, file in enumerate(files, start=1)
+    ]
+    annotations = [
+        {"id": k, "image_id": i, "category_id": c, "bbox": [10, 10, 110, 130], "iscrowd": crowd}
+        for k, (i, c, crowd) in enumerate(marks, start=1)
+    ]
+    kinds = [{"id": k, "name": title} for k, title in categories.items()]
+    content = {"images": images, "categories": kinds, "annotations": annotations}
+    path = folder / f"truth{len(list(folder.iterdir()))}.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def results_of(folder, *rows):
+    """COCO results of category 1 on the lesion of `coco_of` or beside it: image, hit, score."""
+    boxes = {True: [10, 10, 110, 130], False: [130, 150, 40, 40]}
+    content = [
+        {"image_id": image, "category_id": 1, "bbox": boxes[hit], "score": score}
+        for image, hit, score in rows
+    ]
+    (folder / "boxes.json").write_text(json.dumps(content))
+    return folder / "boxes.json"
+
+
+def explained_by(boxes, **options):
+    return pd.DataFrame(cxr_compare.explain(boxes, **options).to_dict())
+
+
+def test_a_category_without_a_box_and_a_crowd_of_its_own_class_change_nothing(tmp_path):
+    files, marks = [f"x{k}.png" for k in range(4)], [(1, 1, 0), (2, 1, 0)]
+    boxes = results_of(tmp_path, (1, True, 0.9), (2, False, 0.8), (3, True, 0.7))
+    plain = explained_by(boxes, truth=coco_of(tmp_path, files, {1: "mass"}, marks))
+    assert value_by(plain, "area under") == pytest.approx(1 / 2)
+    for kinds, more in (({0: "none", 1: "mass"}, []), ({1: "mass", 2: "other"}, [(1, 2, 1)])):
+        truth = coco_of(tmp_path, files, kinds, marks + more)
+        pd.testing.assert_frame_equal(explained_by(boxes, truth=truth), plain)
+
+
+def test_a_number_that_may_be_an_id_or_that_of_a_file_is_asked_about(tmp_path):
+    boxes = results_of(tmp_path, (1, True, 0.9), (2, True, 0.8))
+    marks, kinds = [(1, 1, 0), (2, 1, 0)], {1: "mass"}
+    for name in ("00{}.png", "{}.png"):  # the id 1 is of file 0, and there is a file 1
+        truth = coco_of(tmp_path, [name.format(k) for k in range(4)], kinds, marks)
+        with pytest.raises(InputError, match=r"boxes\.json"):
+            cxr_compare.explain(boxes, truth=truth)
+        by_id = explained_by(boxes, truth=truth, columns={"boxes.image": "id"})
+        by_file = explained_by(boxes, truth=truth, columns={"boxes.image": "file_name"})
+        assert value_by(by_id, "COCO") == pytest.approx(1)
+        assert value_by(by_file, "COCO") < 0.6
+    for files in ([f"x{k}.png" for k in range(4)], [f"{k + 1}.png" for k in range(4)]):
+        truth = coco_of(tmp_path, files, kinds, marks)
+        assert value_by(explained_by(boxes, truth=truth), "COCO") == pytest.approx(1)
+
+
+def test_boxes_without_scores_scores_alone_and_other_findings_are_refused(tmp_path):
+    one = coco_of(tmp_path, ["x0.png", "x1.png"], {1: "a"}, [(1, 1, 0)])
+    two = coco_of(tmp_path, ["x0.png"], {1: "a", 2: "b"}, [(1, 1, 0), (1, 2, 0)])
+    box = some_boxes(("x0", 10, 10, 60, 70, 0.5))
+    for table, truth in (
+        (box.drop(columns="score"), one),
+        (box[["image_id", "score"]], one),
+        (box, two),  # of a or of b
+        (box.assign(finding="nodule"), one),
+        (box.assign(image_id="y7"), one),
+    ):
+        table.to_csv(tmp_path / "boxes.csv", index=False)
+        with pytest.raises(InputError) as error:
+            cxr_compare.explain(tmp_path / "boxes.csv", truth=truth)
+        assert "boxes.csv" in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("columns", [["A.score=p"], ["score"], ["boxes.nothing=p"]])
+def test_columns_of_what_is_not_there_are_refused(columns, tmp_path):
+    truth = coco_of(tmp_path, ["x0.png"], {1: "a"}, [(1, 1, 0)])
+    boxes = results_of(tmp_path, (1, True, 0.9))
+    with pytest.raises(InputError, match="columns"):
+        cxr_compare.explain(boxes, truth=truth, columns=columns)
+
+
+def test_a_data_set_a_table_and_a_coco_file_of_the_same_boxes_give_the_same_figures(tmp_path):
+    """In the data set half of the images are for validation, and two cannot be evaluated."""
+    ids = [f"i{k:02d}" for k in range(42)]
+    sick = np.arange(40) % 4 < 2
+    lesions = some_boxes(*[(name, 10, 10, 120, 140) for name in np.array(ids[:40])[sick]])
+    near = [(name, 12, 11, 121, 138, 0.5 + k / 100) for k, name in enumerate(ids[:30]) if sick[k]]
+    beside = [(name, 130, 150, 170, 190, k / 50) for k, name in enumerate(ids) if k % 3]
+    boxes = tmp_path / "boxes.csv"
+    some_boxes(*near, *beside).to_csv(boxes, index=False)
+    states = [*np.where(sick, "present", "absent"), "uncertain", "present"]  # the last has no box
+    roles = [*["test", "val"] * 20, "test", "test"]
+    source = write_source(tmp_path / "source", ids, {"mass": states}, split=roles)
+    lesions.assign(finding="mass").to_csv(source / "boxes.csv", index=False)
+    prepare_tables(source, tmp_path / "data")
+    of_set = explained_by(boxes, data=tmp_path / "data")
+
+    tested = pd.DataFrame({"image_id": ids[:40:2], "label": sick[::2].astype(int)})
+    tested.merge(lesions, how="left").to_csv(tmp_path / "truth.csv", index=False)
+    own = pd.read_csv(boxes).query("image_id in @tested.image_id")
+    own.to_csv(tmp_path / "own.csv", index=False)
+    of_table = explained_by(tmp_path / "own.csv", truth=tmp_path / "truth.csv")
+    marks = [(k, 1, 0) for k in np.flatnonzero(sick[::2]).tolist()]
+    marks = [(k + 1, category, crowd) for k, category, crowd in marks]
+    truth = coco_of(tmp_path, [f"{name}.png" for name in ids[:40:2]], {1: "mass"}, marks)
+    with pytest.raises(InputError, match="box_form"):  # each looks like two corners, too
+        cxr_compare.explain(tmp_path / "own.csv", truth=truth)
+    of_coco = explained_by(tmp_path / "own.csv", truth=truth, columns={"box_form": "xywh"})
+    with pytest.raises(InputError, match="columns"):
+        cxr_compare.explain(boxes, data=tmp_path / "data", columns={"box_form": "xywh"})
+    assert 0 < value_by(of_set, "COCO") < 1
+    pd.testing.assert_frame_equal(of_table, of_coco)
+    pd.testing.assert_frame_equal(of_set, of_coco)
+
+
 def test_without_a_predicted_or_a_true_box_there_is_no_figure():
     for boxes, truth in ((SIX[:0], FOUR), (SIX, FOUR[:0]), (SIX, FOUR.assign(crowd=True))):
         with pytest.raises(InputError):
             protocol_figures(boxes, truth, ["a", "b", "c"])
 
 
+def draw_lesions():
+    """Lesions on a third of 90 images, boxes near them, and false boxes; no scores are equal."""
+    rng = np.random.default_rng(5)
+    ids = [f"i{number:03d}" for number in range(90)]
+    truth, boxes = [], []
+    for image in ids:
+        for _ in range(rng.integers(1, 4) if rng.random() < 1 / 3 else 0):
+            x, y, w, h = rng.uniform([0, 0, 20, 20], [60, 60, 40, 40])
+            truth.append((image, x, y, x + w, y + h))
+            for _ in range(rng.integers(0, 3)):
+                right, down = rng.normal(0, 6, 2)
+                moved = (x + right, y + down, x + w + right, y + h + down)
+                boxes.append((image, *moved, rng.beta(4, 2)))
+        for _ in range(rng.integers(0, 5)):
+            x, y, w, h = rng.uniform([0, 0, 10, 10], [60, 60, 40, 40])
+            boxes.append((image, x, y, x + w, y + h, rng.beta(1, 3)))
+    return some_boxes(*boxes), some_boxes(*truth), ids
+
+
 @pytest.fixture(scope="module")
 def drawn():
-    boxes, truth, images = simulate(5, 90, jitter=6)
+    boxes, truth, images = draw_lesions()
     return boxes, truth, images, protocol_figures(boxes, truth, images)
 
 
@@ -677,8 +884,9 @@ def test_rules_of_pascal_voc_and_ultralytics_are_those_that_were_published(drawn
 
 @pytest.mark.parametrize("floor", [0.0, 0.3])
 def test_rsnas_score_is_a_mean_over_images(drawn, floor):
-    *tables, table = drawn
-    expected = rsna_by_hand(*tables, floor)
+    boxes, truth, images, table = drawn
+    rows = [list(each.itertuples(index=False, name=None)) for each in (boxes, truth)]
+    expected = rsna(*rows, images, floor)
     assert value_by(table, "RSNA", "0.4 to 0.75", floor) == pytest.approx(expected)
 
 

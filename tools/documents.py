@@ -18,16 +18,11 @@ import cxr_compare  # noqa: E402
 from cxr_compare.configs.load import config_names, read_config  # noqa: E402
 from cxr_compare.configs.settings import KINDS, Classifier, Detector, Section  # noqa: E402
 from cxr_compare.data_prep.sources.registry import FORMATS  # noqa: E402
-from cxr_compare.evaluation.metrics.registry import METRICS, why_undefined  # noqa: E402
+from cxr_compare.evaluation.metrics import METRICS, Metric  # noqa: E402
 from cxr_compare.scripts.cli import COMMANDS, build_app  # noqa: E402
 from tools.simulation import __main__ as simulation  # noqa: E402
 
-_IMAGES = {
-    "positive": "positive images",
-    "negative": "negative images",
-    "called": "images called positive",
-    "not_called": "images called negative",
-}
+_NEEDS = {"decision": "threshold", "count": "threshold", "calibration": "probability"}
 
 
 def generated() -> dict[str, str]:
@@ -40,9 +35,7 @@ def generated() -> dict[str, str]:
         "docs/api.md": {"names": names()},
     }
     pages = {path: _with_parts(_read(path), own) for path, own in parts.items()}
-    results = simulation.read()
-    pages["docs/validity.md"] = simulation.with_table(_read("docs/validity.md"), results)
-    pages["docs/validity.csv"] = simulation.every_row(results)
+    pages["docs/validity.md"] = simulation.with_table(_read("docs/validity.md"))
     return pages
 
 
@@ -144,16 +137,24 @@ def metrics() -> str:
     """Return a table of the metrics; those that differ in a number alone share a row."""
     rows: dict[str, tuple[str, ...]] = {}
     for metric in METRICS.values():
-        images = _IMAGES.get(str(metric.share_of), "all images")
-        if metric.boxed:
-            images = f"{images.removeprefix('all ')} whose lesions all have boxes"
-        better = {"ideal": f"{metric.ideal:g}", "none": ""} if metric.ideal is not None else {}
-        needs = ", ".join(metric.needs)
-        cells = (metric.title, metric.meaning, better.get(metric.direction, metric.direction))
         name = re.sub(r"_at_[\d_]+$", "_at_N", metric.name)
-        rows.setdefault(name, (*cells, images, needs, why_undefined(metric.name)))
-    head = "| name | title | meaning | better | computed on | needs | undefined if |"
+        better = "higher" if metric.higher_is_better else "lower"
+        better = "" if metric.family == "count" else better
+        meaning = metric.meaning.replace("1/8 false", "N false")
+        primary = "yes" if metric.alone else ""
+        title = metric.title.replace("1/8", "N") if name.endswith("_N") else metric.title
+        cells = (title, meaning, better, _needs(metric), metric.undefined, primary)
+        rows.setdefault(name, cells)
+    head = "| name | title | meaning | better | needs | undefined if | can be primary |"
     return _table(head, ((f"`{name}`", *cells) for name, cells in rows.items()))
+
+
+def _needs(metric: Metric) -> str:
+    if metric.family != "place":
+        return _NEEDS.get(metric.family, "")
+    if metric.name == "pointing_accuracy":
+        return "point"
+    return "threshold, point" if metric.name == "localised_sensitivity" else "boxes"
 
 
 def formats() -> str:

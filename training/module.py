@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from cxr_compare.classification.loss import masked_cross_entropy, positive_weights
 from cxr_compare.configs.settings import ClassifierTrainingSettings, TrainingSettings
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.evaluation.boxes.average_precision import unchecked_average_precision
-from cxr_compare.evaluation.metrics.image_metrics import auroc, image_average_precision
+from cxr_compare.evaluation.boxes.average_precision import average_precision as box_precision
+from cxr_compare.evaluation.image_metrics import auroc, average_precision
 from cxr_compare.training.data import Batch
 from cxr_compare.training.optim import build_optimiser, build_schedule
 
@@ -139,7 +139,7 @@ class DetectorModule(TrainingModule):
             _table(ids, [rows for output in outputs for rows in output[part]]) for part in (1, 2)
         )
         by_finding = [
-            unchecked_average_precision(
+            box_precision(
                 detected[detected["finding"] == label],
                 true[true["finding"] == label],
                 pd.Index(ids),
@@ -189,7 +189,7 @@ class ClassifierModule(TrainingModule):
         scores = np.concatenate([scores for scores, _ in outputs])
         targets = np.concatenate([targets for _, targets in outputs])
         figures = {}
-        for name, metric in (("auroc", auroc), ("average_precision", image_average_precision)):
+        for name, metric in (("auroc", auroc), ("average_precision", average_precision)):
             values = []
             for true, score in zip(targets.T, scores.T, strict=True):
                 known = ~np.isnan(true)

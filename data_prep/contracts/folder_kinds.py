@@ -78,6 +78,6 @@ FOLDER_KINDS = (
         marker="synth.json",
         first_files=("synth.started.json",),
     ),
-    FolderKind("table of folds", command="folds", marker="folds.json"),
+    FolderKind("table of folds", command="folds", marker="folds.csv"),
 )
 """All kinds. If a folder matches two of them, the first counts."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.keywords import with_known_keywords
-from cxr_compare.evaluation.boxes.boxes_table import box_arguments
-from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, Hit, LesionHits, find_lesions
-from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.boxes.lesion_hits import LesionHits
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.running_sums import RunningRows, SegmentSums
 
@@ -95,55 +91,6 @@ class FrocCurve(NamedTuple):
             f"<FROC curve of {len(self.sensitivity)} points, up to sensitivity "
             f"{self.sensitivity[-1]:.3f} at {last_rate:.3f} false positives per image>"
         )
-
-
-@with_known_keywords
-def froc(
-    boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None, *, hit: Hit = "iou"
-) -> FrocCurve:
-    """Compute the FROC curve of predicted boxes.
-
-    The curve gives the share of lesions that are found against the mean number of false positives
-    per image. A lesion is found if at least one box hits it. A box that hits no lesion is a false
-    positive. The curve has one point for each score at which a further lesion is found.
-
-    Args:
-        boxes: Predicted boxes, as a table with the columns ``image_id``, ``x1``, ``y1``, ``x2``,
-            ``y2`` (original px) and ``score`` (in [0, 1]), or as a list of the outputs of a
-            detection library (torchvision, Ultralytics or supervision), one for each image. The 100
-            most confident boxes of each image count. Boxes of images that are not in `image_ids`
-            are ignored.
-        truth: True boxes, one for each lesion, in one of the same two forms, without scores.
-        image_ids: Ids of all images that are evaluated, with and without boxes, each once. None is
-            allowed if `boxes` and `truth` are lists that hold one output for each image, in the
-            same order.
-        hit: Rule by which a box hits a lesion. With ``iou``, the IoU of the two must be at least
-            0.2; with ``centre``, the centre of the box must lie in the lesion's box.
-
-    Returns:
-        The curve. Its first point is (0, 0), and at its last point every box counts. The curve is
-        empty if no image has a true box.
-
-    Raises:
-        InputError: A box or a score is invalid, an id in `image_ids` repeats, no image of a table
-            is in `image_ids`, or a table spells the id of an image in another way than `image_ids`.
-
-    Source:
-        Chakraborty 1989.
-
-    Example:
-        >>> import pandas as pd
-        >>> from cxr_compare import metrics
-        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
-        >>> marks = pd.concat([truth.assign(score=0.4), truth.assign(score=0.8, image_id="b")])
-        >>> curve = metrics.froc(marks, truth, ["a", "b"])
-        >>> curve.false_positives_per_image.tolist(), curve.sensitivity.tolist()
-        ([0.0, 0.5, 0.5], [0.0, 1.0, 1.0])
-    """
-    if hit not in HIT_RULES:
-        raise InputError(f"hit: {hit!r} is unknown; choose {', '.join(HIT_RULES)}")
-    boxes, truth, ids = box_arguments(boxes, truth, image_ids)
-    return froc_curve(find_lesions(pair_boxes(boxes, truth, ids), HIT_RULES[hit]))
 
 
 def froc_curve(hits: LesionHits) -> FrocCurve:

@@ -137,27 +137,6 @@ def map_peaks(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
     return pd.DataFrame(rows, index=image_ids, columns=[*_Peak._fields], dtype=np.float64)
 
 
-def cell_size_text(maps: pd.DataFrame) -> str:
-    """Describe how many cells a system's maps have and how large one cell is.
-
-    The numbers of cells are those of the smallest map. Where the cells differ in width, the
-    smallest and the largest width are given.
-
-    Example:
-        >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [8], "grid_w": [8],
-        ...     "x1": [0.0], "y1": [0.0], "x2": [256.0], "y2": [256.0]})
-        >>> cell_size_text(maps)
-        '8 × 8 cells, each 32 px wide in the original image, 12.5 % of the width of the map'
-    """
-    rows, columns = min(zip(maps["grid_h"].tolist(), maps["grid_w"].tolist(), strict=True))
-    widths = (maps["x2"] - maps["x1"]) / maps["grid_w"]
-    ends = dict.fromkeys(f"{width:.0f}" for width in (widths.min(), widths.max()))
-    return (
-        f"{rows} × {columns} cells, each {' to '.join(ends)} px wide in the original image, "
-        f"{100 / columns:.3g} % of the width of the map"
-    )
-
-
 def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
     """Compute the range of raw values on which all activation maps of a system are shown.
 

@@ -1,26 +1,23 @@
 """Matching of predicted to true boxes: all pairs of an image once, then greedy matching by IoU.
 
-Average precision, FROC, the RSNA score and the types of errors are all computed from these pairs.
+Average precision, FROC and the types of errors are all computed from these pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES, Boxes, box_iou
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import positions
-from cxr_compare.data_prep.contracts.keywords import with_known_keywords
-from cxr_compare.evaluation.boxes.boxes_table import box_arguments
-from cxr_compare.evaluation.statistics.arrays import Floats, as_array
+from cxr_compare.evaluation.statistics.arrays import Floats
 
 MAX_BOXES = 100
 """Largest number of predicted boxes of an image that count; these are the most confident ones."""
@@ -41,14 +38,12 @@ class RankedBoxes:
         rank: Rank of each box in its image, 0 for the most confident, shape ``(N,)``.
         score: Score of each box, shape ``(N,)``.
         corners: Corners xyxy in original px, shape ``(N, 4)``.
-        row: Row of each box in the table from which it was read, shape ``(N,)``.
     """
 
     image: npt.NDArray[np.int64]
     rank: npt.NDArray[np.int64]
     score: Floats
     corners: Floats
-    row: npt.NDArray[np.int64]
 
     @cached_property
     def falling(self) -> npt.NDArray[np.int64]:
@@ -94,39 +89,6 @@ class BoxPairs:
     true: npt.NDArray[np.int64]
     iou: Floats
 
-    def subset(self, kept: npt.NDArray[np.bool_]) -> BoxPairs:
-        """Return the pairs that `pair_boxes` makes of some boxes, without a new IoU.
-
-        `kept` is True for these predicted boxes, shape ``(N,)``; the 100 most confident of them on
-        an image count.
-        """
-        boxes = self.boxes
-        chosen = np.flatnonzero(kept)
-        rank = _rank_within(boxes.image[chosen], len(self.truth.per_image))
-        chosen, rank = chosen[rank < MAX_BOXES], rank[rank < MAX_BOXES]
-        number = np.full(len(boxes.image), -1)
-        number[chosen] = np.arange(len(chosen))
-        of_chosen = number[self.box] >= 0
-        ranked = RankedBoxes(
-            boxes.image[chosen],
-            rank,
-            boxes.score[chosen],
-            boxes.corners[chosen],
-            boxes.row[chosen],
-        )
-        box = number[self.box[of_chosen]]
-        return BoxPairs(ranked, self.truth, box, self.true[of_chosen], self.iou[of_chosen])
-
-    def moved(self, corners: Floats) -> BoxPairs:
-        """Put the predicted boxes elsewhere on their images; scores and ranks stay.
-
-        `corners` has one row, xyxy in original px, for each row of the table from which the boxes
-        were read.
-        """
-        boxes = replace(self.boxes, corners=corners[self.boxes.row])
-        iou = box_iou(boxes.corners[self.box], self.truth.corners[self.true])
-        return replace(self, boxes=boxes, iou=iou)
-
 
 def _rank_boxes(boxes: Boxes, n_images: int, most: int | None) -> RankedBoxes:
     """Order predicted boxes by image and falling score, at most `most` of each image.
@@ -140,7 +102,7 @@ def _rank_boxes(boxes: Boxes, n_images: int, most: int | None) -> RankedBoxes:
     rank = _rank_within(image, n_images)
     counted = rank < (most or len(rank) + 1)
     row = order[counted]
-    return RankedBoxes(image[counted], rank[counted], boxes.scores[row], boxes.corners[row], row)
+    return RankedBoxes(image[counted], rank[counted], boxes.scores[row], boxes.corners[row])
 
 
 def _rank_within(image: npt.NDArray[np.int64], n_images: int) -> npt.NDArray[np.int64]:
@@ -202,89 +164,21 @@ class BoxMatches:
     score: Floats
     n_true: npt.NDArray[np.int64]
 
-    def __repr__(self) -> str:
-        hits = ", ".join(map(str, self.hit.sum(axis=0)))
-        return (
-            f"<Matches of {len(self.score):,} predicted and {self.n_true.sum():,} true boxes: "
-            f"{hits} found, by IoU threshold>"
-        )
-
-
-@with_known_keywords
-def match_boxes(
-    boxes: Any,
-    truth: Any,
-    image_ids: Iterable[Any] | None = None,
-    iou_thresholds: Sequence[float] | Floats = IOU_THRESHOLDS,
-) -> BoxMatches:
-    """Match predicted to true boxes image by image, at several IoU thresholds at once.
-
-    The predicted boxes of an image are matched in the order of falling scores. Each is matched to
-    the unmatched true box with which its IoU is highest, if that IoU reaches the threshold.
-
-    Args:
-        boxes: Predicted boxes, as a table with the columns ``image_id``, ``x1``, ``y1``, ``x2``,
-            ``y2`` (original px) and ``score`` (in [0, 1]), or as a list of the outputs of a
-            detection library (torchvision, Ultralytics or supervision), one for each image. The 100
-            most confident boxes of each image count. Boxes of images that are not in `image_ids`
-            are ignored.
-        truth: True boxes, in one of the same two forms, without scores.
-        image_ids: Ids of all images that are evaluated, with and without boxes, each once. Boxes of
-            equal score on different images are ranked in this order. None is allowed if `boxes` and
-            `truth` are lists that hold one output for each image, in the same order.
-        iou_thresholds: Least IoU of a match, in (0, 1], shape ``(thresholds,)``.
-
-    Returns:
-        The predicted boxes in the order of falling scores, and whether each one matches a true box
-        at each threshold.
-
-    Raises:
-        InputError: A box or a score is invalid, an id in `image_ids` repeats, no image of a table
-            is in `image_ids`, or a table spells the id of an image in another way than `image_ids`.
-
-    Source:
-        Lin et al. 2014 (COCO).
-
-    Example:
-        >>> import pandas as pd
-        >>> from cxr_compare import metrics
-        >>> corners = {"x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [2.0]}
-        >>> truth = pd.DataFrame({"image_id": ["a"], **corners})
-        >>> predicted = truth.assign(x2=3.0, score=0.9)
-        >>> metrics.match_boxes(predicted, truth, ["a"], [0.5, 0.75, 0.8]).hit.tolist()
-        [[True, True, False]]
-    """
-    thresholds = np.asarray(as_array(iou_thresholds), dtype=np.float64)
-    if thresholds.ndim != 1 or not ((thresholds > 0) & (thresholds <= 1)).all():
-        raise InputError(
-            f"iou_thresholds: {iou_thresholds!r}; give a list of numbers in (0, 1], such as [0.5]"
-        )
-    boxes, truth, ids = box_arguments(boxes, truth, image_ids)
-    return match_pairs(pair_boxes(boxes, truth, ids), thresholds)
-
 
 def match_pairs(
-    pairs: BoxPairs,
-    iou_thresholds: Sequence[float] | Floats = IOU_THRESHOLDS,
-    *,
-    best_only: bool = False,
+    pairs: BoxPairs, iou_thresholds: Sequence[float] | Floats = IOU_THRESHOLDS
 ) -> BoxMatches:
     """Match predicted to true boxes at several IoU thresholds at once, from pairs of them.
 
     The predicted boxes of an image are matched in the order of falling scores. Each is matched to
-    the unmatched true box with which its IoU is highest, if that IoU reaches the threshold. With
-    `best_only`, a predicted box can match only the true box with which its IoU is highest, and
-    matches none if that true box is matched already. This is the rule of Pascal VOC.
+    the unmatched true box with which its IoU is highest, if that IoU reaches the threshold.
 
     Source:
-        Lin et al. 2014 (COCO); Everingham et al. 2010 (Pascal VOC) for `best_only`.
+        Lin et al. 2014 (COCO).
     """
     thresholds = np.asarray(iou_thresholds, dtype=np.float64)
     boxes = pairs.boxes
     usable = pairs.iou >= thresholds.min(initial=1.0)
-    if best_only:  # of each predicted box only the pair of highest IoU, the first of equal ones
-        order = np.lexsort((-pairs.iou, pairs.box))
-        usable[order[1:][pairs.box[order[1:]] == pairs.box[order[:-1]]]] = False
     hit = greedy_matches(pairs, usable, thresholds).hit
     falling = boxes.falling
     return BoxMatches(

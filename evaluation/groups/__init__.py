@@ -1,1 +1,1 @@
-"""Figures by group of images and lesion, and baselines without the lungs: where systems fail."""
+"""Where each system fails: groups of images, and lesions."""

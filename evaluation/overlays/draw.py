@@ -1,228 +1,155 @@
-"""Shapes as pixels over an image: the one renderer of lesions, boxes, maps and points.
-
-Pillow and OpenCV draw the overlays. To import matplotlib takes as long as to compute an answer, so
-matplotlib only provides the file of the font, and a figure where one is requested.
-"""
+"""One X-ray with what is drawn over it: true lesions, boxes, activation map and scored point."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING
+from itertools import pairwise
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
-from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageColor import getrgb
 
-from cxr_compare.data_prep.contracts.atomic_files import atomic_path
-from cxr_compare.evaluation.overlays.legend import KEY_GROUND, KEY_SIZE, Mark
-from cxr_compare.evaluation.overlays.shapes import (
-    LETTER_SHARE,
-    Label,
-    Points,
-    Shape,
+from cxr_compare.evaluation.overlays.image_prediction import (
+    NO_BOXES,
+    Boxes,
+    ImagePrediction,
+    ImageTruth,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 Pixels = npt.NDArray[np.uint8]
-"""Grey pixels, shape ``(H, W)``, or RGB, shape ``(H, W, 3)``."""
-_SHIFT = 4  # cv2 takes fixed-point coordinates in units of 1/16 px
-_DASH_LENGTH = 9.0  # px at a panel of 512 px
-_GAP_LENGTH = 7.0
-_REFERENCE = 512.0  # panel px for which widths of lines are given
-_SMALLEST_SHOWN = 200  # px at which a page shows a panel; a line has at least 1 px there
-_RIM_OPACITY = 0.6
-_DPI = 100  # resolution of a matplotlib figure
-# To search for the best filter of each line takes as long as everything else, and the files are no
-# smaller. OpenCV before 4.12 has no such option, and searches.
-_PNG_FILTER = (
-    (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
-    if hasattr(cv2, "IMWRITE_PNG_FILTER")
-    else ()
-)
+MOST_BOXES = 8
+"""Largest number of boxes that are drawn, because more would hide the lungs."""
+_MOST_BESIDE = 3
+"""Largest number of boxes of each of several systems on one image."""
+_WHITE = (255, 255, 255)
+_READER = (240, 228, 66)
+_DEEPEST = 0.45
+"""Opacity of the highest value of an activation map."""
+_HIGH, _BROAD = 0.5, 1 / 3
 
 
-def draw_panel(pixels: Pixels, shapes: Sequence[Shape | Label], panel: int) -> Pixels:
-    """Resize a grey image so that its longer side has ``panel`` px, and draw over it.
+def draw_panel(
+    pixels: Pixels,
+    side: int,
+    truth: ImageTruth | None = None,
+    *predictions: ImagePrediction,
+) -> Pixels:
+    """Resize a grey image to a longer side of `side` px, and draw over it in RGB.
 
-    The result is RGB; both are uint8. Shapes have coordinates in px of the original image; later
-    ones are drawn over earlier ones.
+    True lesions are white corners. A box of a system is solid if its centre lies on a true lesion,
+    or no lesion is known, and dashed if not. The activation map and the scores of boxes are drawn
+    for a single system only.
     """
-    height, width = pixels.shape
-    scale = panel / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if pixels.ndim != 2 or pixels.dtype != np.uint8:
+        raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
+    scale = side / max(pixels.shape)
+    size = tuple(max(1, round(length * scale)) for length in pixels.shape[::-1])
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    grey = cv2.resize(pixels, size, interpolation=method)
-    canvas = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
-    for shape in shapes:
-        if isinstance(shape, Label):
-            canvas = _letter(canvas, shape, scale)
-            continue
-        paths = [np.asarray(path) * scale for path in shape.paths]
-        if shape.tint:
-            canvas = _tint(canvas, paths, shape)
-        if shape.width:
-            _stroke(canvas, paths, shape, panel)
-    return canvas
+    resized = cv2.resize(pixels, size, interpolation=method)
+    canvas: Pixels = np.asarray(cv2.cvtColor(resized, cv2.COLOR_GRAY2RGB), np.uint8)
+    for prediction in predictions[:1] if len(predictions) == 1 else ():
+        if prediction.heat is not None:
+            canvas = _draw_map(canvas, prediction, prediction.heat, scale)
+    lesions = NO_BOXES if truth is None or truth.boxes is None else truth.boxes
+    for boxes in {} if truth is None or predictions else truth.readers.values():
+        for box in boxes * scale:
+            _polyline(canvas, _corners(box), _READER)
+    for box in lesions * scale:
+        _brackets(canvas, box)
+    is_known = truth is not None and truth.boxes is not None
+    for prediction in predictions:
+        known = lesions if is_known else None
+        _draw_prediction(canvas, prediction, known, scale, alone=len(predictions) == 1)
+    return np.asarray(canvas, dtype=np.uint8)
 
 
-def _letter(canvas: Pixels, label: Label, scale: float) -> Pixels:
-    """Write a text on the image, with a dark rim."""
-    sheet = Image.fromarray(canvas)
-    height = max(7, round(label.size * scale))
-    font = find_font(round(height * LETTER_SHARE), bold=True)
-    x, y = (edge * scale for edge in label.corner)
-    middle = (x + label.width * scale / 2, y + height / 2)
-    ImageDraw.Draw(sheet).text(
-        middle,
-        label.text,
-        label.colour,
-        font=font,
-        anchor="mm",
-        stroke_width=max(1, height // 9),
-        stroke_fill=(0, 0, 0),
-    )
-    return np.array(sheet)
+def _draw_prediction(
+    canvas: Pixels,
+    prediction: ImagePrediction,
+    lesions: Boxes | None,
+    scale: float,
+    *,
+    alone: bool,
+) -> None:
+    most = MOST_BOXES if alone else _MOST_BESIDE
+    colour = getrgb(prediction.colour)
+    ordered = prediction.boxes[np.argsort(-prediction.boxes[:, 4], kind="stable")]
+    for box in ordered[ordered[:, 4] >= prediction.box_cut][:most][::-1]:
+        centre = (box[:2] + box[2:4]) / 2
+        is_dashed = lesions is not None and not on_lesion(centre, lesions)
+        corners = _corners(box * scale)
+        _polyline(canvas, corners, colour, dashed=is_dashed)
+        if alone:
+            _write(canvas, f"{box[4]:.2f}", corners[0], colour)
+    if prediction.point is not None and prediction.decision is not False:
+        centre, arm = np.array(prediction.point) * scale, max(canvas.shape) / 48
+        for across in (np.array([arm, 0.0]), np.array([0.0, arm])):
+            _polyline(canvas, np.array([centre - across, centre + across]), colour)
 
 
-def _tint(canvas: Pixels, paths: list[Points], shape: Shape) -> Pixels:
-    """Blend the colour into the shape's inside; paths are filled together, so holes stay clear."""
-    mask = np.zeros(canvas.shape[:2], dtype=np.uint8)
-    cv2.fillPoly(mask, [_fixed(path) for path in paths], 255, cv2.LINE_AA, _SHIFT)
-    left, top, width, height = cv2.boundingRect(mask)
-    window = (slice(top, top + height), slice(left, left + width))
-    share = (mask[window].astype(np.float32) / 255 * shape.tint)[:, :, None]
-    colour = np.asarray(getrgb(shape.colour), dtype=np.float32)
-    canvas[window] = np.rint(canvas[window] * (1 - share) + colour * share)
-    return canvas
+def on_lesion(point: Boxes, lesions: Boxes) -> bool:
+    """Return True if a point lies inside or on the border of a true box."""
+    return bool(((lesions[:, :2] <= point) & (point <= lesions[:, 2:4])).all(axis=1).any())
 
 
-def _stroke(canvas: Pixels, paths: list[Points], shape: Shape, panel: int) -> None:
-    """Draw the lines onto the canvas: first the dark rim, then the colour."""
-    unit = panel / _REFERENCE
-    width = max(1, round(shape.width * unit), round(panel / _SMALLEST_SHOWN))
-    lines = [np.vstack([path, path[:1]]) if shape.closed else path for path in paths]
-    if shape.dashed:
-        lines = [dash for line in lines for dash in _dashes(line, unit)]
-    fixed = [_fixed(line) for line in lines]
-    if shape.rim:
-        rim = canvas.copy()
-        rim_width = width + max(1, round(shape.rim * unit))
-        cv2.polylines(rim, fixed, False, (0, 0, 0), rim_width, cv2.LINE_AA, _SHIFT)
-        cv2.addWeighted(rim, _RIM_OPACITY, canvas, 1 - _RIM_OPACITY, 0, dst=canvas)
-    cv2.polylines(canvas, fixed, False, getrgb(shape.colour), width, cv2.LINE_AA, _SHIFT)
+def _draw_map(canvas: Pixels, prediction: ImagePrediction, heat: Boxes, scale: float) -> Pixels:
+    """Blend the colour of a system into the image, the more the higher its map is.
 
-
-def _dashes(line: Points, unit: float = 1.0) -> list[Points]:
-    """Cut a polyline into dashes of 9 px with gaps of 7 px (times ``unit``)."""
-    on = _DASH_LENGTH * unit
-    off = _GAP_LENGTH * unit
-    steps = np.hypot(*np.diff(line, axis=0).T)
-    distance = np.concatenate([[0.0], np.cumsum(steps)])
-    pieces = []
-    for start in np.arange(0.0, distance[-1], on + off):
-        end = min(start + on, distance[-1])
-        inner = distance[(distance > start) & (distance < end)]
-        stops = np.concatenate([[start], inner, [end]])
-        pieces.append(
-            np.column_stack([np.interp(stops, distance, line[:, axis]) for axis in (0, 1)])
+    A map that is high in more than a third of its cells points at nothing: of it the cell of the
+    peak is outlined.
+    """
+    height, width = canvas.shape[:2]
+    x1, y1, x2, y2 = np.array(prediction.frame) * scale
+    rows, columns = heat.shape
+    # From cells of the map to pixels of the panel; beyond the outermost centres it is constant.
+    step = np.array([(x2 - x1) / columns, (y2 - y1) / rows])
+    if (heat >= _HIGH).mean() > _BROAD:
+        row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+        corner = np.array([x1 + column * step[0], y1 + row * step[1]])
+        _polyline(
+            canvas, _corners(np.concatenate([corner, corner + step])), getrgb(prediction.colour)
         )
-    return pieces
+        return canvas
+    matrix = np.array([[step[0], 0, x1 + step[0] / 2], [0, step[1], y1 + step[1] / 2]])
+    warped = cv2.warpAffine(heat, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    share = _DEEPEST * np.asarray(warped, np.float64)[:, :, None]
+    return np.rint(canvas * (1 - share) + np.array(getrgb(prediction.colour)) * share).astype("u1")
 
 
-def _fixed(path: Points) -> npt.NDArray[np.int32]:
-    """Convert coordinates to cv2's fixed-point numbers, in which integers are centres of pixels."""
-    return np.rint((path - 0.5) * (1 << _SHIFT)).astype(np.int32)
+def _corners(box: Boxes) -> Boxes:
+    x1, y1, x2, y2 = box[:4]
+    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]])
 
 
-def as_figure(images: Sequence[Pixels]) -> Figure:
-    """Place RGB images one below the other in a matplotlib figure, without resampling them.
-
-    It is as wide as the widest image; narrower images are padded with white.
-    """
-    width = max(image.shape[1] for image in images)
-    rows = [
-        np.pad(image, ((0, 0), (0, width - image.shape[1]), (0, 0)), constant_values=255)
-        for image in images
-    ]
-    sheet = np.concatenate(rows)
-    from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
-
-    figure = NotebookFigure(figsize=(width / _DPI, len(sheet) / _DPI), dpi=_DPI)
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.imshow(sheet, interpolation="none")
-    axes.set_axis_off()
-    return figure
+def _brackets(canvas: Pixels, box: Boxes) -> None:
+    """Mark the corners of a box, so that its inside stays visible."""
+    x1, y1, x2, y2 = box[:4]
+    arm = min(x2 - x1, y2 - y1) / 4
+    for x, y, across, down in ((x1, y1, 1, 1), (x2, y1, -1, 1), (x2, y2, -1, -1), (x1, y2, 1, -1)):
+        corner = [[x, y + arm * down], [x, y], [x + arm * across, y]]
+        _polyline(canvas, np.array(corner), _WHITE)
 
 
-def to_png(image: Pixels, path: Path) -> None:
-    """Write an RGB image (uint8) as a PNG file.
-
-    An existing file is replaced only when the new file is complete, so that nobody reads half a
-    file.
-    """
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(_png(image))
-
-
-def _png(image: Pixels) -> bytes:
-    options = [cv2.IMWRITE_PNG_COMPRESSION, 3, *_PNG_FILTER]
-    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].tobytes()
-
-
-def mark_pixels(mark: Mark, width: int) -> Pixels:
-    """Draw the example of a mark on the grey of an X-ray, large at first, so that it is smooth."""
-    ground = np.full(KEY_SIZE[::-1], KEY_GROUND, np.uint8)
-    drawn = draw_panel(ground, mark.shapes, 8 * KEY_SIZE[0])
-    height = round(width * KEY_SIZE[1] / KEY_SIZE[0])
-    resized = cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray(resized, dtype=np.uint8)
+def _polyline(
+    canvas: Pixels, points: Boxes, colour: tuple[int, ...], *, dashed: bool = False
+) -> None:
+    """Draw a line with a dark rim."""
+    width = max(1, round(max(canvas.shape) / 250))
+    pieces = [points]
+    if dashed:
+        pieces = [
+            np.linspace(start, end, 2 * max(2, int(np.hypot(*(end - start)) // (8 * width))))
+            for start, end in pairwise(points)
+        ]
+        pieces = [piece[at : at + 2] for piece in pieces for at in range(0, len(piece), 2)]
+    lines = [np.rint(piece * 16).astype(np.int32) for piece in pieces]
+    for shade, wide in (((0, 0, 0), width + 2), (colour, width)):
+        cv2.polylines(canvas, lines, False, shade, wide, cv2.LINE_AA, 4)
 
 
-def mark_source(mark: Mark) -> str:
-    """Return the example of a mark as the ``src`` of an HTML image."""
-    return _data_url("png", _png(mark_pixels(mark, 3 * KEY_SIZE[0])))
-
-
-def encode_jpeg(pixels: Pixels, side: int, quality: int) -> bytes:
-    """Encode an RGB image as JPEG, made smaller where necessary; a small image is not enlarged.
-
-    Colours keep their resolution, because lines are thin. `side` is the largest length of the
-    longer side in px, and `quality` goes from 0 (smallest file) to 100 (best image).
-    """
-    height, width = pixels.shape[:2]
-    scale = side / max(height, width)
-    if scale < 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    encoded = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", "444")
-    return bytes(encoded)
-
-
-def jpeg_source(pixels: Pixels, side: int, quality: int) -> str:
-    """Return an RGB image as the ``src`` of an HTML image; see `encode_jpeg`."""
-    return _data_url("jpeg", encode_jpeg(pixels, side, quality))
-
-
-def _data_url(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-@cache
-def find_font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return the font DejaVu Sans from matplotlib, so that letters are equal on every machine."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    package = find_spec("matplotlib")  # located without an import
-    if package is None or package.origin is None:
-        raise ModuleNotFoundError("matplotlib is not installed: pip install matplotlib")
-    fonts = Path(package.origin).with_name("mpl-data") / "fonts" / "ttf"
-    return ImageFont.truetype(fonts / name, size)
+def _write(canvas: Pixels, text: str, corner: Boxes, colour: tuple[int, ...]) -> None:
+    """Write a number above a corner, or inside the image where there is no space above."""
+    size = max(canvas.shape) / 750
+    place = int(max(corner[0], 0)), int(max(corner[1] - 8 * size, 24 * size))
+    for shade, wide in (((0, 0, 0), 5), (colour, 2)):
+        cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, shade, wide, cv2.LINE_AA)

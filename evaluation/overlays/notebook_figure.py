@@ -20,7 +20,8 @@ class NotebookFigure(Figure):
 
     def savefig(self, *arguments: Any, **options: Any) -> None:
         """Save the figure with the settings `SAVED`."""
-        with mpl.rc_context(SAVED):
+        salt = mpl.rcParams["svg.hashsalt"] or "chart"  # so that the ids of an SVG do not change
+        with mpl.rc_context({**SAVED, "svg.hashsalt": salt}):
             super().savefig(*arguments, **options)
 
     def _repr_png_(self) -> bytes:

@@ -1,28 +1,30 @@
-"""Content of ``answer.json``: the answer of a comparison in sentences, and the facts behind it."""
+"""Content of ``answer.json``: the answer of a comparison, and the facts behind it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pandas as pd
 from pydantic import Field
 
-from cxr_compare.data_prep.contracts.provenance import MadeRecord
+from cxr_compare.data_prep.contracts.provenance import MadeRecord, provenance
 from cxr_compare.data_prep.contracts.records import Digests, Items, NumbersByName, Record, Whole
-from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.report.curves import chart_facts
-from cxr_compare.evaluation.report.given_thresholds import given_threshold_lines
-from cxr_compare.evaluation.report.unknown_patients import image_worded_record
-from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
+from cxr_compare.evaluation.compare import Comparison
+from cxr_compare.evaluation.joint import JointFile
+from cxr_compare.evaluation.notes import worst_first
+from cxr_compare.evaluation.verdict.cautions import cautions as cautions_of
+from cxr_compare.evaluation.verdict.cautions import count_synthetic
+from cxr_compare.evaluation.verdict.claims import Lookup
+from cxr_compare.evaluation.verdict.verdict import JointSystem, state_verdict
+
+_EXAMPLES = re.compile(r" \((?:[^()]|\([^()]*\))*\)|,? (?:row \d+, )?image '[^']*'")
+_PLURALS = {"image": "images", "study": "studies", "patient": "patients"}
 
 
 class EvaluatedOn(Record):
-    """The data set on which a comparison report was made.
-
-    `name` is that of the data set, or of the file with the truth. `content_id` (digest of the table
-    of images) and `labels_id` (digest of the labels and boxes) are None for a truth that is no data
-    set. `split_ids` has the digest of each split by its name.
-    """
+    """Data set, or file with the truth, on which a comparison was made; ids may be unknown."""
 
     name: str
     content_id: str | None = None
@@ -32,135 +34,151 @@ class EvaluatedOn(Record):
 
 
 class ReportOrigin(MadeRecord):
-    """Data set and systems (models or human readers) from which a comparison report was made.
-
-    Attributes:
-        bootstrap: Number of resamples, their seed and the kind of interval.
-        seeds: Training seeds of each system.
-        systems: For each system by its name, facts such as its kind and the data on which it was
-            trained.
-        names_hidden: True if the ids of images and patients are numbers.
-    """
+    """Data set, systems with their records, resamples and versions behind a comparison."""
 
     data_set: EvaluatedOn | None = None
     bootstrap: dict[str, Any] = Field(default_factory=dict)
-    seeds: dict[str, Any] = Field(default_factory=dict)
     systems: dict[str, dict[str, Any]] = Field(default_factory=dict)
     protocol: dict[str, Any] = Field(default_factory=dict)
-    names_hidden: bool = False
 
 
-class JointMembers(Record):
-    """Names of the joint system of a comparison and of its members."""
-
-    name: str
-    members: Items[str]
-
-
-class AnswerTable(Record):
-    """The main table of a report as texts, with the texts of each column in `data`, row by row.
-
-    Each entry of `index` is the heading of the section and the name of a row.
-    """
-
-    index: list[list[str]]
-    columns: list[str]
-    data: list[list[str]]
-
-
-class AnswerInfo(Record, kind="answer"):
-    """Content of ``answer.json``: the answer of a comparison, which marks its report as complete.
+class Answer(Record, kind="answer"):
+    """Content of ``answer.json``, which is written last and marks a report as complete.
 
     Attributes:
-        headline: The answer in one sentence.
-        ranking: Sentence on the order of more than two systems; empty without one.
-        kind: Kind of the answer, such as ``open``.
-        cautions: Reasons why it may be wrong.
-        findings: Sentences on further comparisons.
-        margin: Sentences on a margin that was stated beforehand.
-        at_given_thresholds: Sentences on the figures at given and at declared thresholds.
-        scope: What the answer is about.
-        claims: Differences in the primary figure between two systems, which the headline states.
-        reading: Sentences on how the truth and the systems were read.
-        names_images: True if such a sentence, or a caution on reading, names an image.
-        target: Name of the target (findings that make an image positive) that was evaluated.
-        policy: Operating point, such as ``max_f1``, whose threshold is used for everything that is
-            shown at a single threshold.
-        policies: Operating points for which at least one system has a threshold.
-        thresholds: For each system by name, the score threshold by operating point, such as
-            ``max_f1``; None if the operating point has no threshold.
-        charts: What charts and their notes need beside the curves.
-        exposure: Results on images that a system may have seen.
-        seed: Random seed of the bootstrap resampling.
-        overlays: By image id, the file name of the image with boxes and contours drawn on it.
-        call: Systems, data and options of the command that made the comparison, by key; None if it
-            was not a command.
-        files: SHA-256 of each Parquet table of the report, by file name.
+        sentences: The headline without its opening: the answer, and that on the joint system.
+        cautions: Sentences on what may make the answer wrong, the most harmful first.
+        findings: Sentences on whether each system localises lesions.
+        claims: Differences that are tested, with their family and what was shown.
+        notes: Further remarks, such as how labels and results were read.
+        counts: Numbers of evaluated images (or units), patients and positive images.
+        primary: Metric of the answer, and the policy of its threshold.
+        policy: Policy of the threshold for results that are shown at one threshold only.
+        thresholds: Score threshold by system and policy.
+        joint: Joint system, and then the systems that it joins; empty without one.
+        overlays: File of the drawing of each example image, by image id or its number.
+        numbers_for_ids: True if the page shows numbers in place of the ids of images.
     """
 
     headline: str
-    ranking: str
+    sentences: Items[str]
     kind: str
     cautions: Items[str]
     findings: Items[str]
-    margin: Items[str]
-    at_given_thresholds: Items[str]
-    scope: str
     claims: Items[dict[str, Any]]
     notes: Items[str]
-    reading: Items[str]
-    names_images: bool
     target: str
+    title: str
+    unit: str
+    counts: dict[str, int]
+    primary: Items[str]
+    primary_title: str
     systems: Items[str]
-    joint: JointMembers | None
-    made_of_others: dict[str, Items[str]]
+    joint: Items[str]
     policy: str
     policies: Items[str]
     thresholds: dict[str, NumbersByName]
-    declared: dict[str, dict[str, Any]]
-    costs: dict[str, dict[str, Any] | None]
-    charts: dict[str, Any]
-    exposure: Items[dict[str, Any]]
+    costs: dict[str, dict[str, Any]]
     provenance: ReportOrigin
-    table: AnswerTable
-    seed: Whole
-    overlays: dict[str, str]
-    call: dict[str, Any] | None
+    seed: Whole = 0
+    numbers_for_ids: bool = False
+    overlays: dict[str, str] = Field(default_factory=dict)
     files: Digests = Field(default_factory=dict)
 
     @property
-    def joint_system(self) -> JointSystem | None:
-        """The joint system as sentences and cases take it; None without one."""
-        return None if self.joint is None else JointSystem(self.joint.name, self.joint.members)
+    def single(self) -> list[str]:
+        """Systems that join no others."""
+        return [name for name in self.systems if name not in self.joint[:1]]
+
+    @property
+    def units(self) -> str:
+        """Plural of the unit: images, studies or patients."""
+        return _PLURALS[self.unit]
 
 
-def answer_record(comparison: Comparison) -> dict[str, Any]:
-    """Return the answer of a comparison and the facts behind it, by the keys of `AnswerInfo`."""
-    answer, joint = comparison.answer, comparison.joint
-    record = {
-        "headline": answer.headline,
-        "ranking": answer.ranking,
-        "kind": answer.kind,
-        "cautions": [caution.text for caution in answer.cautions],
-        "findings": [each.text for each in answer.conclusions],
-        "margin": [each.text for each in answer.conclusions if each.kind == "margin"],
-        "at_given_thresholds": given_threshold_lines(comparison),
-        "scope": " ".join(answer.scope.values()),
-        "claims": [claim.to_dict() for claim in answer.claims],
-        "notes": [note.text for note in comparison.notes],
-        "reading": [note.text for note in comparison.notes if note.kind == "reading"],
-        "names_images": any(note.names_images for note in comparison.notes),
-        "target": comparison.finding,
-        "systems": comparison.names,
-        "joint": joint and {"name": joint.name, "members": list(joint.members)},
-        "made_of_others": comparison.made_of_others,
-        "policy": comparison.main_policy,
-        "policies": comparison.policies,
-        "thresholds": {name: each.thresholds for name, each in comparison.systems.items()},
-        "declared": {name: asdict(each) for name, each in comparison.declared.items()},
-        "costs": {name: each.cost for name, each in comparison.systems.items()},
-        "charts": chart_facts(comparison),
-        "exposure": [result.to_dict() for result in comparison.exposures],
-        "provenance": comparison.provenance,
-    }
-    return record if comparison.patients_known else image_worded_record(record, comparison.names)
+def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answer:
+    """Return the answer of a comparison; `numbers_for_ids` keeps ids out of its sentences."""
+    truth, systems, rows = comparison.truth, comparison.systems, comparison.rows
+
+    def at_level(
+        first: str, second: str, metric: str, policy: str, level: float
+    ) -> tuple[float, float]:
+        row: Mapping[str, Any] = rows.row((first, second), metric, policy, level) or {}
+        return row.get("ci_low", float("nan")), row.get("ci_high", float("nan"))
+
+    joint = JointSystem(comparison.joint[0], comparison.joint[1:]) if comparison.joint else None
+    n_synthetic = count_synthetic(truth)
+    verdict = state_verdict(
+        Lookup(comparison.figures, at_level),
+        list(systems),
+        truth.title or truth.finding,
+        protocol=comparison.protocol,
+        policy=comparison.main_policy,
+        joint=joint,
+        unit=_PLURALS[comparison.unit],
+        synthetic=0 < n_synthetic == len(truth.ids),
+    )
+    records = {name: dict(each.output.record) for name, each in systems.items()}
+    for name, record in records.items():
+        if rule := record.pop("rule", None):
+            members = [records[member].get("inference_id") for member in rule.members]
+            choices = systems[name].choices
+            record["joint"] = JointFile(
+                name=name,
+                finding=truth.title or truth.finding,
+                inference_ids=tuple(members),
+                rule=rule,
+                thresholds=dict(choices.thresholds),
+                reasons=dict(choices.reasons),
+                calibration=choices.calibration,
+            ).to_json()
+    counts = {"images": len(truth.ids), "positive": int(truth.positive.sum())}
+    if truth.patients_known:
+        counts["patients"] = len(set(truth.owners))
+    resamples = comparison.resamples
+    said = [*comparison.notes, *cautions_of(comparison)]
+    cautions = [note.text for note in worst_first(said)]
+    notes = list(dict.fromkeys(note.text for note in said if not note.caution))
+    if numbers_for_ids:
+        cautions = [_without_ids(text, truth.ids, systems) for text in cautions]
+        notes = [_without_ids(text, truth.ids, systems) for text in notes]
+    return Answer(
+        headline=verdict.headline,
+        sentences=verdict.sentences,
+        kind=verdict.kind,
+        cautions=tuple(cautions),
+        findings=verdict.findings,
+        claims=tuple(claim.to_dict() for claim in verdict.claims),
+        notes=tuple(notes),
+        target=truth.finding,
+        title=truth.title or truth.finding,
+        unit=comparison.unit,
+        counts=counts,
+        primary=comparison.protocol.key,
+        primary_title=comparison.protocol.title,
+        systems=tuple(systems),
+        joint=comparison.joint,
+        policy=comparison.main_policy,
+        policies=tuple(comparison.policies),
+        thresholds={name: dict(each.choices.thresholds) for name, each in systems.items()},
+        costs={name: dict(record.get("cost") or {}) for name, record in records.items()},
+        provenance=ReportOrigin(
+            **provenance(),
+            data_set=EvaluatedOn(**truth.record) if truth.record else None,
+            bootstrap={"replicates": resamples.n_replicates, "seed": resamples.seed},
+            systems=records,
+            protocol=comparison.protocol.to_dict(),
+        ),
+        seed=resamples.seed,
+        numbers_for_ids=numbers_for_ids,
+    )
+
+
+def _without_ids(text: str, ids: pd.Index, systems: Iterable[str]) -> str:
+    """Return a remark without its examples, which stand in parentheses or as ``image 'ID'``.
+
+    They may be ids of other images than those that are evaluated, `ids`.
+    """
+    named = " ".join(systems)
+    text = _EXAMPLES.sub(lambda found: found[0] if found[0] in named else "", text)
+    return re.sub(r"'([^']*)'", lambda quoted: "one" if quoted[1] in ids else quoted[0], text)

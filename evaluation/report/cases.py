@@ -1,260 +1,200 @@
-"""Truth and predictions of single images of a comparison, and their drawing."""
+"""Truth and answers of single test images, and their drawing."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from PIL import Image
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.boxes.pointing import points_in_boxes
-from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.decided_output import (
+from cxr_compare.evaluation.choices import choose
+from cxr_compare.evaluation.compare import Comparison
+from cxr_compare.evaluation.drawn import DrawnSystem, decide
+from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.overlays.colours import system_colour
+from cxr_compare.evaluation.overlays.draw import draw_panel
+from cxr_compare.evaluation.overlays.image_prediction import (
     NO_BOXES,
-    DecidedOutput,
-    decide,
-    levels_at,
-    map_levels,
+    ImagePrediction,
+    ImageTruth,
 )
-from cxr_compare.evaluation.labelled_images import LabelledImages
-from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
-from cxr_compare.evaluation.overlays.shapes import system_colour
-from cxr_compare.evaluation.overlays.sheet import Drawing, draw_case
-from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.pixels import Pixels, pixels_of_data_set
-from cxr_compare.evaluation.sources.read_predictions import (
-    read_output,
-    read_system,
-)
-from cxr_compare.evaluation.sources.stored_predictions import read_decision
-from cxr_compare.evaluation.thresholds import POLICIES, check_policy
+from cxr_compare.evaluation.overlays.sheet import SIDE, Panel, draw_sheet, legend, panels_of
+from cxr_compare.evaluation.truth import Truth
+
+Pixels = Callable[[str], npt.NDArray[np.uint8]]
+"""Function from an image id to its grey pixels in the size of the original."""
+_FACTS = ("view", "sex", "age_years")
 
 
 @dataclass(frozen=True)
 class CaseSource:
-    """Reader of the labels, boxes and predictions of one test image at a time, which draws them.
+    """Reader of truth, pixels and answers of one test image at a time, which draws them.
 
-    The systems are in the order in which they are drawn.
+    `readings` has the boxes of single readers: ``image_id``, ``reader`` and edges in px of the
+    original, without edges in the row of a reader who drew none.
     """
 
-    labelled: LabelledImages
+    truth: Truth
     pixels: Pixels
-    systems: tuple[DecidedOutput, ...]
+    systems: tuple[DrawnSystem, ...]
+    readings: pd.DataFrame | None = None
 
-    def draw(
-        self,
-        image_id: str,
-        pixels: npt.NDArray[np.uint8] | None = None,
-        *,
-        panel: int | None = None,
-    ) -> Drawing:
-        """Draw the plain image, the true lesions and the prediction of each system.
-
-        `pixels` are the grey values of the original image, uint8, shape ``(height, width)``; None
-        reads them from the data set (InputError if its file cannot be read). `panel` is the length
-        of the longer side of each panel in px; None takes what the image has and a sheet of 2,000
-        px holds.
-        """
-        return draw_case(
-            self.pixels.read(image_id) if pixels is None else pixels,
-            self.truth(image_id),
-            self.predictions(image_id),
-            finding=self.labelled.shown_name,
-            title=image_id,
-            facts=self.facts(image_id),
-            panel=panel,
+    @property
+    def legend(self) -> str:
+        """What the marks on the panels mean."""
+        return legend(
+            lesions=len(self.truth.boxes) > 0,
+            readers=self.readings is not None and len(self.readings) > 0,
+            points=any("point_x" in system.decisions for system in self.systems),
+            maps=any(system.maps is not None for system in self.systems),
         )
 
-    def truth(self, image_id: str) -> ImageTruth:
-        """Return the label and the true boxes of an image, and boxes of single radiologists.
+    def panels(self, image_id: str, *, side: int = SIDE, title: str | None = None) -> list[Panel]:
+        """Draw the plain image, the true lesions and the answer of each system.
 
-        The boxes are None unless every lesion of the image has one, and if no image has any.
+        InputError if the file of the image cannot be read.
         """
-        labelled = self.labelled
-        boxes = None
-        if len(labelled.true_boxes) and image_id in labelled.boxes_trusted:
-            rows = self._rows_of_true_boxes.get(image_id, [])
-            boxes = labelled.true_boxes[EDGES].iloc[rows].to_numpy(dtype=np.float64)
-        kind = self._images.get("x_class", pd.Series(dtype=object)).get(image_id, "")
-        return ImageTruth(
-            float(labelled.label.get(image_id, math.nan)),
-            boxes,
-            kind if isinstance(kind, str) else "",
-            self._boxes_of_readers(image_id),
+        return panels_of(
+            self.pixels(image_id),
+            self._predictions(image_id),
+            title=image_id if title is None else title,
+            finding=self.truth.title or self.truth.finding,
+            truth=self._truth(image_id),
+            facts=self._facts(image_id),
+            side=side,
         )
 
-    def predictions(self, image_id: str) -> list[ImagePrediction]:
-        """Return the prediction of every system for an image, in the order of drawing."""
+    def draw(self, image_id: str, *, side: int = SIDE) -> Image.Image:
+        """Draw the panels of an image as one picture."""
+        return draw_sheet(self.panels(image_id, side=side), self.legend)
+
+    def together(self, image_id: str, side: int) -> Panel:
+        """Draw the answers of all systems over one another, with the outcome of each in words."""
+        truth, answers = self._truth(image_id), self._predictions(image_id)
+        pixels = draw_panel(self.pixels(image_id), side, truth, *answers)
+        return Panel("", "", tuple(" ".join(each.outcome(truth)) for each in answers), pixels)
+
+    def _predictions(self, image_id: str) -> list[ImagePrediction]:
         return [
-            system.prediction(image_id, system_colour(position))
-            for position, system in enumerate(self.systems)
+            system.prediction(image_id, system_colour(place))
+            for place, system in enumerate(self.systems)
         ]
 
-    def facts(self, image_id: str) -> str:
-        """Return view, sex and age of an image, and how its grey values were changed, as text.
+    def _row(self, image_id: str) -> dict[Any, Any]:
+        images = self.truth.images
+        return images.loc[image_id].to_dict() if image_id in images.index else {}
 
-        Parts that are unknown are left out.
-        """
-        row: Any = self._images.loc[image_id] if image_id in self._images.index else {}
-        view, sex, age = (_value(row.get(name)) for name in ("view", "sex", "age_years"))
-        parts = [str(text) for text in (view, sex) if text is not None]
-        if age is not None:
-            parts.append(f"{age:.0f} years")
-        if image_id in self.pixels.decoded.index:
-            decoded = self.pixels.decoded.loc[image_id]
-            if decoded.get("voi") != "full_range" or decoded.get("inverted"):
-                parts.append(display_text({str(key): value for key, value in decoded.items()}))
-        return ", ".join(parts)
-
-    @cached_property
-    def _images(self) -> pd.DataFrame:
-        return self.labelled.images.drop_duplicates("image_id").set_index("image_id")
-
-    @cached_property
-    def _rows_of_true_boxes(self) -> Mapping[str, list[int]]:
-        return _rows_of_images(self.labelled.true_boxes)
-
-    @cached_property
-    def _rows_of_readers(self) -> Mapping[str, list[int]]:
-        return _rows_of_images(self.pixels.readings)
+    def _truth(self, image_id: str) -> ImageTruth:
+        """Return label and true boxes; these are None unless every lesion of the image has one."""
+        boxes = None
+        if len(self.truth.boxes) and image_id in self.truth.boxed:
+            rows = self._boxes_of.get(image_id)
+            boxes = NO_BOXES
+            if rows is not None:
+                boxes = self.truth.boxes[EDGES].iloc[rows].to_numpy(np.float64)
+        row = self._row(image_id)
+        kind = row.get("x_class", "")
+        label = float(row.get("label", math.nan))
+        kind = kind if isinstance(kind, str) else ""
+        return ImageTruth(label, boxes, kind, self._boxes_of_readers(image_id))
 
     def _boxes_of_readers(self, image_id: str) -> dict[str, npt.NDArray[np.float64]]:
-        """Return the boxes of each reader who read this image; an array may be empty."""
-        if image_id not in self._rows_of_readers:
+        """Return the boxes of each reader who read an image; an array may be empty."""
+        rows = self._readings_of.get(image_id)
+        if self.readings is None or rows is None:
             return {}
-        drawn = self.pixels.readings.iloc[self._rows_of_readers[image_id]]
+        drawn = self.readings.iloc[rows]
         return {
-            str(reader): rows.dropna(subset=EDGES)[EDGES].to_numpy(dtype=np.float64)
-            for reader, rows in drawn.groupby("reader")
+            str(reader): of_reader.dropna(subset=EDGES)[EDGES].to_numpy(np.float64)
+            for reader, of_reader in drawn.groupby("reader")
         }
 
+    def _facts(self, image_id: str) -> str:
+        """Return view, sex and age of an image, as far as they are known."""
+        row = self._row(image_id)
+        known = [row.get(name) for name in _FACTS]
+        known = [value for value in known if value is not None and not pd.isna(value)]
+        return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in known)
 
-def _rows_of_images(table: pd.DataFrame) -> Mapping[str, list[int]]:
-    """Return the positions of each image's rows, since searching the table each time is slow."""
-    rows: dict[Any, Any] = table.groupby("image_id").indices
-    return rows
+    @cached_property
+    def _boxes_of(self) -> dict[Any, Any]:
+        return self.truth.boxes.groupby("image_id").indices
 
-
-_DISPLAY_RULES = {
-    "full_range": "full range",
-    "percentiles": "range of the pixels",
-    "lut": "grey table of the file",
-}
-"""Rules for the display window in words."""
-
-
-def display_text(decoded: Mapping[str, Any]) -> str:
-    """Describe how the stored values of an image file became the grey values that are shown.
-
-    `decoded` is what was recorded when the image was read: ``voi`` (rule for the display window),
-    ``window_center``, ``window_width`` and ``inverted`` (True if black and white were exchanged).
-    Keys may be missing.
-
-    Example:
-        >>> display_text({"window_center": 40, "window_width": 400, "inverted": True})
-        'window 40/400 of the file, inverted'
-    """
-    rule, centre, width = (
-        _value(decoded.get(name)) for name in ("voi", "window_center", "window_width")
-    )
-    if centre is not None and width is not None:
-        text = f"window {centre:g}/{width:g} of the file"
-    elif rule is None:
-        text = "grey as stored"
-    else:
-        text = _DISPLAY_RULES.get(rule, str(rule).replace("_", " "))
-    return f"{text}, {'inverted' if decoded.get('inverted') else 'not inverted'}"
-
-
-def _value(value: Any) -> Any:
-    """Return a value of a table, or None where the value is missing."""
-    return None if pd.isna(value) else value
+    @cached_property
+    def _readings_of(self) -> dict[Any, Any]:
+        return {} if self.readings is None else self.readings.groupby("image_id").indices
 
 
 def read_cases(
-    comparison: Comparison, labelled: LabelledImages, pixels: Pixels, policy: str
+    comparison: Comparison, pixels: Pixels, readings: pd.DataFrame | None = None
 ) -> CaseSource:
-    """Prepare the test images of a comparison for drawing, with the decisions by one rule."""
-    outputs = tuple(_compared_output(comparison, name, policy) for name in comparison.names)
-    return CaseSource(labelled, pixels, outputs)
+    """Prepare the test images of a comparison for drawing, decided by its main policy.
+
+    The joint system has the boxes of a member, and is not drawn.
+    """
+    policy = comparison.main_policy
+    drawn = []
+    for name in comparison.single:
+        system = comparison.systems[name]
+        rows = comparison.decisions[comparison.decisions["system"] == name]
+        table = rows.set_index("image_id")[["score", "probability", "localised"]]
+        if f"decision_{policy}" in rows:
+            table["decision"] = rows.set_index("image_id")[f"decision_{policy}"]
+        if system.output.points is not None:
+            table = table.join(system.output.points)
+        drawn.append(
+            DrawnSystem(
+                name,
+                table,
+                system.boxes,
+                system.output.maps,
+                system.choices.scale,
+                system.choices.thresholds.get(policy),
+                of_maps=system.output.boxes is None,
+            )
+        )
+    return CaseSource(comparison.truth, pixels, tuple(drawn), readings)
 
 
-def _compared_output(comparison: Comparison, name: str, policy: str) -> DecidedOutput:
-    decisions = comparison.decisions
-    rows = decisions[decisions["system"] == name].drop_duplicates("image_id")
-    rows = rows.assign(decision=rows.get(f"decision_{policy}")).set_index("image_id")
-    result = comparison.systems[name]
-    calibrated = "probability" in rows and bool(rows["probability"].notna().any())
-    # Contours are at scores where there are no calibrated probabilities.
-    levels = levels_at(result.maps, rows["probability" if calibrated else "score"])
-    boxes = NO_BOXES if result.boxes is None else result.boxes
-    threshold = result.thresholds.get(policy)
-    return DecidedOutput(
-        name,
-        rows,
-        boxes,
-        result.maps,
-        levels,
-        calibrated,
-        threshold,
-        has_own_boxes=result.boxes is not None and result.map_scale is None,
-    )
-
-
-def read_cases_of_images(
-    systems: Mapping[str, Predictions],
-    test_set: LabelledSplit,
+def cases_of_images(
+    outputs: Mapping[str, Output],
+    truth: Truth,
+    pixels: Pixels,
     image_ids: Sequence[str],
-    *,
-    policy: str | None,
+    policy: str,
+    readings: pd.DataFrame | None = None,
 ) -> CaseSource:
-    """Prepare chosen images for drawing, from stored predictions, with the decisions by one rule.
+    """Prepare some images for drawing, decided by a policy that validation images choose.
 
-    The threshold is chosen on the validation images, unless it was before or is given. A system
-    that ran on none of them has no decision without a given one; its boxes with a score of at least
-    0.5 are drawn in its colour.
-    The policy None takes the declared threshold of a system, or else that of ``max_f1``. An
-    InputError is raised if a system ran on none of the images, has no threshold by this rule, or
-    its stored thresholds were chosen on other images, labels or predictions.
+    InputError for an image that no system ran on.
     """
-    requested = pd.Index(image_ids, name="image_id")
-    used = policy or POLICIES[0]
-    check_policy(used)
-    outputs = []
-    for name, system in systems.items():
-        ids = requested[requested.isin(system.images_run)]
-        if not len(ids):
-            raise InputError(f"{system.folder}: {name} ran on none of the images asked for")
-        decision = read_decision(name, system, test_set, (used,))
-        deciding = decision.policy(policy, system.folder)
-        evidence = read_output(system, test_set.target, ids)
-        levels = None
-        if not evidence.reduces_boxes:
-            levels = map_levels(read_system(system, test_set.target), decision)
-        outputs.append(decide(name, evidence, decision, deciding, levels=levels))
-    for output in outputs:
-        _locate(output, test_set)
-    pixels = pixels_of_data_set(test_set.dataset, test_set.target.any_of)
-    return CaseSource(test_set.truth, pixels, tuple(outputs))
+    for image_id in image_ids:
+        if not any(image_id in each.ran for each in outputs.values()):
+            raise InputError(f"overlay: no system ran on image '{image_id}'; predict it first")
+    drawn = []
+    for name, output in outputs.items():
+        validation = truth.of("val")
+        ran = validation.select(validation.ids.intersection(output.ran))
+        choices = choose(output, ran, [policy])
+        decided = decide(name, output, choices, policy)
+        drawn.append(replace(decided, decisions=_located(decided.decisions, output, truth)))
+    return CaseSource(truth, pixels, tuple(drawn), readings)
 
 
-def _locate(output: DecidedOutput, test_set: LabelledSplit) -> None:
-    """Record whether the scored point of each positive image lies on a lesion.
-
-    Only images with trusted boxes get a value.
-    """
-    table = output.decisions
-    if "point_x" not in table:
-        return
-    positive = (test_set.truth.label.reindex(table.index) == 1).to_numpy()
-    is_located = table.index.isin(test_set.truth.boxes_trusted) & positive
-    hit = points_in_boxes(table, test_set.truth.true_boxes)
-    table["localised"] = pd.Series(hit, table.index, dtype="boolean").where(is_located)
+def _located(decisions: pd.DataFrame, output: Output, truth: Truth) -> pd.DataFrame:
+    """Add whether the point of each positive image lies on a lesion, where all have boxes."""
+    hits = output.localised(truth.boxes)
+    if hits is None:
+        return decisions
+    positive = truth.images["label"].reindex(decisions.index) == 1
+    known = positive & decisions.index.isin(truth.boxed)
+    localised = pd.Series(hits, output.scores.index).reindex(decisions.index)
+    return decisions.assign(localised=localised.astype("boolean").where(known))

@@ -1,1 +1,1 @@
-"""Statistics of numpy arrays: variance by patient and reader, bootstrap, tests, calibration."""
+"""Statistics of numpy arrays: variance by patient, bootstrap, intervals and tests."""

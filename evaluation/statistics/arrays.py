@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -76,59 +75,17 @@ def patient_names(patients: Any, n_images: int) -> npt.NDArray[np.str_]:
     return pd.Series(names).astype(TEXT).to_numpy(dtype=str)
 
 
-def align_series(values: pd.Series, reference: pd.Series, name: str, to: str) -> pd.Series:
-    """Return a Series in the order of another one: by position if both have one index, else by id.
-
-    Raises InputError if the two indexes are neither equal nor the same ids in another order.
-    """
-    if values.index.equals(reference.index):
-        return values
-    for caption, index in ((name, values.index), (to, reference.index)):
-        if not index.is_unique:
-            repeated = index[index.duplicated()][0]
-            raise InputError(f"{caption}: its index has {repeated!r} more than once; keep one row")
-    rows = values.index.get_indexer(reference.index)
-    if len(values) != len(reference) or (rows < 0).any():
-        common = int((rows >= 0).sum())
-        raise InputError(
-            f"{name}: its index is not that of {to} ({common:,} of {len(reference):,} images are "
-            "in both); give both one index of image ids, or both as arrays in one order"
-        )
-    return values.iloc[rows]
-
-
-def require_index_in_order(values: pd.Series, name: str, to: str) -> None:
-    """Refuse a Series of shuffled or reversed row numbers beside an array, which has no index."""
-    index = values.index
-    if pd.api.types.is_integer_dtype(index) and not index.is_monotonic_increasing:
-        raise InputError(
-            f"{name}: its index is not in order ({index[0]}, {index[1]}, ...), and {to} has none; "
-            "give both as Series with image ids, or both as arrays in one order"
-        )
-
-
-def align_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring arguments with one value for each image into one order, where they are Series.
-
-    Arrays and lists stay as they are; Series follow the first Series. InputError if two Series have
-    different images, or a Series beside an array is shuffled.
-
-    Example:
-        >>> scores = pd.Series([0.2, 0.9], index=["b", "a"])
-        >>> align_values({"y_true": pd.Series([1, 0], index=["a", "b"]), "y_score": scores})[
-        ...     "y_score"].tolist()
-        [0.9, 0.2]
-    """
-    series = {name: value for name, value in values.items() if isinstance(value, pd.Series)}
-    if not series:
-        return dict(values)
-    to, reference = next(iter(series.items()))
-    others = (name for name, value in values.items() if value is not None and name not in series)
-    array = next(others, None)
-    if array is not None:
-        require_index_in_order(reference, to, array)
-    aligned = {name: align_series(value, reference, name, to) for name, value in series.items()}
-    return {**values, **aligned}
+def require_one_order(**values: Any) -> None:
+    """Refuse Series that are not in one order, as functions of arrays take values by position."""
+    series = {name: each for name, each in values.items() if isinstance(each, pd.Series)}
+    others = [name for name, each in values.items() if each is not None and name not in series]
+    for name, each in series.items():
+        first, reference = next(iter(series.items()))
+        if not each.index.equals(reference.index):
+            raise InputError(f"{name}: its index is not that of {first}; give both in one order")
+        rising = each.index.is_monotonic_increasing
+        if others and pd.api.types.is_integer_dtype(each.index) and not rising:
+            raise InputError(f"{name}: its index is not in order, and {others[0]} has none")
 
 
 def is_positive(y_score: npt.ArrayLike, threshold: npt.ArrayLike) -> npt.NDArray[np.bool_]:

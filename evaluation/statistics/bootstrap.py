@@ -7,36 +7,19 @@ Python loop runs over the replicates and memory does not grow with their number.
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
-if TYPE_CHECKING:
-    from threadpoolctl import ThreadpoolController
-
-Name = TypeVar("Name", bound=Hashable)
-Statistic = Callable[..., Mapping[Name, Floats]]
-"""Function from patient weights, shape ``(R, patients)``, to figures by name, each shape ``(R,)``.
-
-Values that belong to each resample, such as its thresholds, are the second argument, shape
-``(R, k)``.
-"""
-
 BOOTSTRAP = "patient-cluster bootstrap percentile"
-"""Name of the method, as in the column ``ci_method``."""
+"""Name of the method, as in the column ``method``."""
 _CHUNK_CELLS = 500_000  # most weights (resamples x patients) of a chunk
-_FEWEST_CHUNKS = 4  # each is computed on one processor
+_FEWEST_CHUNKS = 4  # so that never all resamples are in memory
 
 
 @dataclass(frozen=True)
@@ -70,8 +53,7 @@ class Resamples:
     def method(self) -> str:
         """Name of the method of the intervals that these resamples give.
 
-        It begins with "patient-cluster bootstrap percentile" and is written into the column
-        ``ci_method`` of result tables.
+        It is written into the column ``method`` of the table of figures.
         """
         return f"{BOOTSTRAP}, {self.n_replicates} resamples"
 
@@ -104,47 +86,14 @@ class Resamples:
             yield counts.reshape(rows, self.n_clusters).astype(np.int16)
 
 
-def thread_count() -> int:
-    """Return the number of processors that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@cache
-def _libraries() -> ThreadpoolController:
-    """Return the loaded libraries with threads of their own; they are searched for once."""
-    from threadpoolctl import ThreadpoolController  # which an export does not need
-
-    return ThreadpoolController()
-
-
-@with_known_keywords
 def cluster_bootstrap(
-    statistic: Statistic[Name],
-    resamples: Resamples,
-    advance: Callable[[int], None] | None = None,
-    beside: Floats | None = None,
-) -> dict[Name, Floats]:
+    statistic: Callable[[Integers], Mapping[str, Floats]], resamples: Resamples
+) -> dict[str, Floats]:
     """Compute statistics, such as an AUROC, on every bootstrap resample of the patients.
 
-    The resamples are computed in chunks; each processor works on one chunk at a time.
-
-    Args:
-        statistic: Function that computes the statistics. Its argument is an array of patient
-            weights (how often each resample drew each patient), shape ``(R, patients)``; it returns
-            a dictionary from the name of a statistic to its values, shape ``(R,)``. It is called
-            from several threads, since numpy lets other threads work while it computes.
-        resamples: The resamples of patients.
-        advance: Function that is called after each chunk with the number of resamples in it, for a
-            progress bar; None if there is no progress bar.
-        beside: k values for each resample, such as the thresholds to use in it, shape
-            ``(n_replicates, k)``. The rows of a chunk are passed to the function `statistic` as its
-            second argument. None if the function takes one argument.
-
-    Returns:
-        Values of each statistic by its name, shape ``(n_replicates,)`` each, in the order of the
-        resamples.
+    `statistic` takes weights of the patients (how often each resample drew each patient), shape
+    ``(R, patients)``, to the values of each figure by its name, shape ``(R,)``. The result has
+    these of all resamples, in their order.
 
     Source:
         Field and Welsh 2007, on the cluster bootstrap.
@@ -157,28 +106,8 @@ def cluster_bootstrap(
         >>> totals["n"].tolist()
         [2.0, 2.0, 2.0]
     """
-    parts: list[Mapping[Name, Floats]] = []
-    workers = thread_count()
-    pending: deque[tuple[int, Future[Mapping[Name, Floats]]]] = deque()
-
-    def collect_oldest() -> None:
-        n_rows, part = pending.popleft()
-        parts.append(part.result())
-        if advance is not None:
-            advance(n_rows)
-
-    done = 0
-    # Threads of matrix products beside these threads would be more threads than processors.
-    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        for weights in resamples.chunks():
-            rest = [] if beside is None else [beside[done : done + len(weights)]]
-            done += len(weights)
-            pending.append((len(weights), pool.submit(statistic, weights, *rest)))
-            if len(pending) > workers:
-                collect_oldest()
-        while pending:
-            collect_oldest()
-    names = parts[0].keys() if parts else ()
+    parts = [statistic(weights) for weights in resamples.chunks()]
+    names = parts[0] if parts else ()
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 

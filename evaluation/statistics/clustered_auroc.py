@@ -15,7 +15,6 @@ used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -29,6 +28,7 @@ from cxr_compare.evaluation.statistics.arrays import (
     Integers,
     check_truth_and_scores,
     patient_names,
+    require_one_order,
 )
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
@@ -38,7 +38,6 @@ from cxr_compare.evaluation.statistics.clustered_variance import (
     without_leverage,
 )
 from cxr_compare.evaluation.statistics.intervals import NO_WIDTH
-from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
 
 OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
 """Name of the method in results."""
@@ -121,20 +120,6 @@ class AurocParts:
             return float(of_classes)
         return min(float(of_classes), satterthwaite_freedom(contributions))
 
-    @classmethod
-    def mean(cls, seeds: Sequence[AurocParts]) -> AurocParts:
-        """Average AUROCs and contributions of models that differ in their training seed only.
-
-        All are on the same images.
-        """
-        return cls(
-            float(np.mean([seed.value for seed in seeds])),
-            np.mean([seed.of_positive for seed in seeds], axis=0),
-            np.mean([seed.of_negative for seed in seeds], axis=0),
-            seeds[0].images,
-            seeds[0].trials,
-        )
-
     def __sub__(self, other: AurocParts) -> AurocParts:
         return AurocParts(
             self.value - other.value,
@@ -163,41 +148,6 @@ class AurocParts:
         if variance < 1e-24:
             return without_error if without_error.exact else replace(without_error, note=NO_WIDTH)
         return replace(without_error, error=float(np.sqrt(variance)), freedom=self.freedom)
-
-
-def auroc_over_seeds(*systems: Sequence[AurocParts]) -> ClusteredEstimate:
-    """Estimate the mean AUROC of a system's training seeds, or the difference of two such means.
-
-    Each system is a sequence of AUROCs, one for each training, all on the same images; of two
-    systems, the result is first minus second. The uncertainty is over patients and trainings; with
-    one training per system, it is over patients only.
-
-    Source:
-        Obuchowski and Rockette 1995; see `estimate_over_seeds`.
-
-    Example:
-        >>> truth, patients = [0, 0, 0, 1, 1, 1], np.arange(6)
-        >>> one = auroc_parts(truth, [1, 2, 4, 3, 5, 6], patients, 6)
-        >>> two = auroc_parts(truth, [1, 4, 3, 2, 5, 6], patients, 6)
-        >>> round(auroc_over_seeds([one, two]).estimate, 3)
-        0.833
-    """
-    means = [AurocParts.mean(seeds) for seeds in systems]
-    mean = means[0] if len(means) == 1 else means[0] - means[1]
-    over_patients = mean.estimate()
-    contributions = [part.contributions for seeds in systems for part in seeds]
-    defined = [values for values in contributions if values is not None]
-    most_seeds = max(map(len, systems))
-    if len(defined) < len(contributions) or most_seeds == 1 or over_patients.exact:
-        return over_patients
-    columns = np.column_stack(defined)
-    estimate = estimate_over_seeds(
-        [[part.value for part in seeds] for seeds in systems],
-        columns.T @ columns,
-        mean.freedom,
-        bounded=mean.bounded,
-    )
-    return replace(estimate, effective_patients=over_patients.effective_patients)
 
 
 def auroc_parts(
@@ -237,48 +187,6 @@ def auroc_parts(
         return None
     value = float(points[truth].sum() / n_pairs)
     added = (points - value * rivals) / n_pairs
-    return _parts_of_patients(value, added, truth, np.asarray(clusters), n_clusters, folds)
-
-
-def auroc_parts_of_levels(
-    y_true: npt.ArrayLike,
-    levels: Integers,
-    level_scores: Floats,
-    clusters: Integers,
-    n_clusters: int,
-    *,
-    folds: Integers,
-) -> AurocParts | None:
-    """Compute the AUROC of scores that are equal for all images of the same level and fold.
-
-    The result is that of `auroc_parts`. The images are counted by level where `auroc_parts` sorts
-    them, which is several times faster for many images with few levels. `levels` and `folds` number
-    the level and fold of each image from 0; `level_scores` has the shape ``(folds, levels)``.
-
-    Example:
-        >>> one_fold, levels = np.zeros(4, int), np.array([0, 1, 1, 2])
-        >>> parts = auroc_parts_of_levels(
-        ...     [0, 0, 1, 1], levels, np.array([[0.1, 0.4, 0.8]]), np.arange(4), 4, folds=one_fold)
-        >>> parts.value
-        0.875
-    """
-    truth = np.asarray(y_true, dtype=bool)
-    n_levels = level_scores.shape[1]
-    cells = np.asarray(folds, dtype=np.int64) * n_levels + levels
-    # Of each fold and level: the numbers of images of the classes, points and rivals of an image.
-    positives, negatives = (
-        np.bincount(cells[of_class], minlength=level_scores.size).reshape(level_scores.shape)
-        for of_class in (truth, ~truth)
-    )
-    counts = [_outscored(*rows) for rows in zip(level_scores, positives, negatives, strict=True)]
-    n_pairs = sum(float(fold.rivals[0] * fold.rivals[1]) for fold in counts)
-    if not n_pairs:
-        return None
-    points = np.stack([fold.points for fold in counts], axis=1)  # (2, F, L)
-    rivals = np.array([fold.rivals for fold in counts]).T[:, :, None]  # (2, F, 1)
-    value = float((points[0] * positives).sum() / n_pairs)
-    of_positive, of_negative = ((points - value * rivals) / n_pairs).reshape(2, -1)
-    added = np.where(truth, of_positive[cells], of_negative[cells])
     return _parts_of_patients(value, added, truth, np.asarray(clusters), n_clusters, folds)
 
 
@@ -398,6 +306,7 @@ def auroc_difference(
         >>> metrics.auroc_difference(truth, scores, -scores)
         0.778 (95 % CI 0.162 to 1.000), p = 0.013; DeLong 1988, images taken as independent
     """
+    require_one_order(y_true=y_true, first=first, second=second, patients=patients)
     valid_first = check_truth_and_scores(y_true, first)
     valid_second = check_truth_and_scores(y_true, second)
     n_images = len(valid_first[0])

@@ -20,7 +20,7 @@ of that inequality, so the variance is multiplied by `class_inflation`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,7 +35,6 @@ from cxr_compare.evaluation.statistics.clustered_variance import (
     effective_patients,
     satterthwaite_freedom,
 )
-from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
 
 CLUSTERED_COUNTS = "counts by patient (jackknife, on the logit)"
 """Name of the method in results."""
@@ -149,13 +148,15 @@ class ShareParts:
         return bool(((self.counted >= 0) & (self.counted <= self.of)).all())
 
     def estimate(self) -> ClusteredEstimate:
-        """Return the ratio with its standard error over patients, who must be at least two.
+        """Return the ratio with its standard error over patients; none with fewer than two.
 
         The interval of a proportion is computed on the logit and reaches no further than the exact
         interval with the effective number of patients as trials, which is the interval of a share
         of 0 or 1. The interval of another ratio is computed on the plain scale. An inflated
         variance lowers the number of trials, but not below two.
         """
+        if self.n_patients < 2:
+            return ClusteredEstimate(self.value, None, note=_ONE_PATIENT)
         trials = effective_patients(self.of)
         trials = max(trials / self.inflation, min(trials, 2.0))
         plain = ClusteredEstimate(
@@ -173,33 +174,8 @@ class ShareParts:
         return replace(plain, error=float(np.sqrt(variance)), freedom=freedom)
 
 
-def share_over_seeds(seeds: Sequence[ShareParts]) -> ClusteredEstimate:
-    """Estimate the mean share of a model's training seeds.
-
-    Source:
-        Obuchowski and Rockette 1995, see `estimate_over_seeds`.
-    """
-    value = float(np.mean([seed.value for seed in seeds]))
-    if min(seed.n_patients for seed in seeds) < 2:
-        return ClusteredEstimate(value, None, note=_ONE_PATIENT)
-    mean = ShareParts(
-        np.mean([seed.counted for seed in seeds], axis=0),
-        np.mean([seed.of for seed in seeds], axis=0),
-        value,
-        np.mean([seed.contributions for seed in seeds], axis=0),
-        seeds[0].inflation,  # the seeds have the same images
-    )
-    over_patients = mean.estimate()
-    if len(seeds) == 1 or over_patients.error is None:
-        return over_patients
-    columns = np.column_stack([seed.contributions for seed in seeds])
-    return estimate_over_seeds(
-        [[seed.value for seed in seeds]], columns.T @ columns, over_patients.freedom, bounded=True
-    )
-
-
-def function_over_seeds(
-    formula: Formula, seeds: Sequence[Floats], inflation: float = 1.0
+def function_of_counts(
+    formula: Formula, counts: Floats, inflation: float = 1.0
 ) -> ClusteredEstimate:
     """Estimate a function of the four counts of a confusion matrix, for an interval by patient.
 
@@ -208,34 +184,30 @@ def function_over_seeds(
     on the logit, is not the figure itself but nearer the middle.
 
     `formula` takes ``tp``, ``fp``, ``tn`` and ``fn``, shape ``(..., 4)``, to a value in [0, 1];
-    `seeds` has the counts by patient, ``(patients, 4)``, of each training seed. The result is the
-    mean over the seeds, with its standard error over patients and seeds. It has none if fewer than
-    two patients have a positive image, or fewer than two a negative one. `inflation` multiplies the
+    `counts` has them by patient, ``(patients, 4)``. There is no standard error if fewer than two
+    patients have a positive image, or fewer than two a negative one. `inflation` multiplies the
     variance, see `rarer_class_inflation`.
 
     Source:
-        Agresti and Caffo 2000, here by patient; for several seeds, Obuchowski and Rockette 1995.
+        Agresti and Caffo 2000, here by patient.
 
     Example:
         >>> counts = np.repeat([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]], [8, 9, 3], axis=0)
         >>> def balanced_accuracy(c):
         ...     tp, fp, tn, fn = np.moveaxis(c, -1, 0)
         ...     return (tp / (tp + fn) + tn / (tn + fp)) / 2
-        >>> low, high = function_over_seeds(balanced_accuracy, [counts]).interval_at(0.95)
+        >>> low, high = function_of_counts(balanced_accuracy, counts).interval_at(0.95)
         >>> round(low, 3), round(high, 3)
         (0.569, 0.93)
     """
-    images = seeds[0] @ _CLASSES.T  # (patients, 2): positive and negative images
+    images = counts @ _CLASSES.T  # (patients, 2): positive and negative images
     with_images = np.count_nonzero(images, axis=0)
     if with_images.min() < 2:
         return ClusteredEstimate(np.nan, None, note=FEW_PATIENTS)
     of_positive, of_negative = images.sum(axis=0) / with_images
     added = np.diag([of_positive, of_negative, of_negative, of_positive])
-    sums = [np.vstack([counts, added]) for counts in seeds]
-    values = [float(formula(each.sum(axis=0))) for each in sums]
-    columns = np.column_stack([jackknife(formula, each) for each in sums]) * np.sqrt(inflation)
-    freedom = satterthwaite_freedom(columns.mean(axis=1))
-    if len(seeds) > 1:
-        return estimate_over_seeds([values], columns.T @ columns, freedom, bounded=True)
-    error = float(np.sqrt((columns**2).sum()))
-    return ClusteredEstimate(values[0], error, freedom, bounded=True)
+    sums = np.vstack([counts, added])
+    contributions = jackknife(formula, sums) * np.sqrt(inflation)
+    error = float(np.sqrt((contributions**2).sum()))
+    freedom = satterthwaite_freedom(contributions)
+    return ClusteredEstimate(float(formula(sums.sum(axis=0))), error, freedom, bounded=True)

@@ -1,4 +1,4 @@
-"""A figure with a standard error over patients or readers, and its interval and p-value."""
+"""A figure with a standard error over patients, and its interval and p-value."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy  # its parts load when they are first used
 
-from cxr_compare.data_prep.contracts.notebook import html_table
-from cxr_compare.evaluation.statistics.figure_text import (
-    number,
-    p_equation,
-    p_value_text,
-    range_text,
-)
+from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
 _POWER = 0.8
@@ -41,8 +35,6 @@ class ClusteredEstimate:
             rarer class if that is smaller. The interval reaches no further than the exact interval
             of so many trials, and equals it for an AUROC of 0 or 1.
         span: Largest absolute value that is possible, if the value is not bounded.
-        squares: Parts of the variance that are mean squares between readers or training seeds, each
-            as a pair of value and degrees of freedom; empty if there are none.
         method: Name of the method that gave the estimate, such as "DeLong 1988, images taken as
             independent".
 
@@ -59,7 +51,6 @@ class ClusteredEstimate:
     effective_patients: float | None = None
     trials: float = 0
     span: float = 1.0
-    squares: tuple[tuple[float, float], ...] = ()
     method: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
@@ -69,16 +60,6 @@ class ClusteredEstimate:
         p_value = "" if self.bounded or self.p_value is None else f", {p_equation(self.p_value)}"
         method = f"; {self.method}" if self.method else ""
         return f"{number(self.estimate)} ({interval}){p_value}{method}"
-
-    def _repr_html_(self) -> str:
-        rows = {
-            "AUROC" if self.bounded else "Difference": number(self.estimate),
-            "95 % CI": range_text(self.ci_low, self.ci_high) if self.has_interval else "",
-            "p": "" if self.bounded else p_value_text(self.p_value),
-            "Method": self.method,
-            "Note": self.note,
-        }
-        return html_table({name: text for name, text in rows.items() if text})
 
     @property
     def exact(self) -> bool:
@@ -125,65 +106,6 @@ class ClusteredEstimate:
         if exact is None:
             return float(low), float(high)
         return max(float(low), exact[0]), min(float(high), exact[1])
-
-    def cautious_interval_at(self, level: float) -> tuple[float, float]:
-        """Compute an interval that stays valid if few readers or training seeds were measured.
-
-        Each part of the variance has its own quantile of Student's t. The interval is therefore
-        wider than the usual one.
-
-        Source:
-            Zou and Donner 2008.
-        """
-        reach = self._cautious_reach((1 - level) / 2)
-        return self.estimate - reach, self.estimate + reach
-
-    def _cautious_reach(self, tail: float) -> float:
-        """Return how far the cautious interval that leaves out such a tail reaches."""
-        squared_reach = sum(
-            scipy.special.stdtrit(freedom, tail) ** 2 * variance
-            for variance, freedom in self.squares
-        )
-        between_readers = sum(variance for variance, _ in self.squares)
-        over_cases = max((self.error or 0.0) ** 2 - between_readers, 0.0)
-        return float(np.sqrt(squared_reach + scipy.special.ndtri(tail) ** 2 * over_cases))
-
-    @property
-    def freedom_between(self) -> float:
-        """Degrees of freedom of the variance between readers or training seeds.
-
-        The variance may have several parts between readers or seeds (mean squares), one for each of
-        the compared systems. The result is the number of parts times the smallest of their degrees
-        of freedom: if one system has two readers only, a test is too liberal, however many readers
-        the other system has. The value is 0 if there is no such part.
-        """
-        fewest = min((freedom for _, freedom in self.squares), default=0.0)
-        return len(self.squares) * fewest
-
-    @property
-    def cautious_p_value(self) -> float | None:
-        """Two-sided p-value that belongs to `cautious_interval_at`; None without a standard error.
-
-        It is below 0.05 if the cautious 95 % interval excludes 0. The smallest value that is given
-        is 1e-12.
-        """
-        if not self.error:
-            return None
-        smallest = 1e-12
-        if self.estimate == 0:
-            return 1.0
-        if self._cautious_reach(smallest / 2) <= abs(self.estimate):
-            return smallest
-
-        def beyond(exponent: float) -> float:
-            return self._cautious_reach(10**exponent / 2) - abs(self.estimate)
-
-        return float(10 ** scipy.optimize.brentq(beyond, np.log10(smallest), 0.0, xtol=1e-10))
-
-    @property
-    def as_interval(self) -> Interval:
-        """Estimate and its 95 % interval as an `Interval`, the form that tables use."""
-        return Interval(self.estimate, self.ci_low, self.ci_high, note=self.note)
 
     def _exact_interval(self, level: float) -> tuple[float, float] | None:
         """Return the exact interval with `trials` pairs of patients; None with one pair or none."""

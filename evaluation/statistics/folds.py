@@ -46,7 +46,7 @@ def patient_folds(
     if n_folds < 2:
         raise InputError(
             f"validation has {n_with} patients with and {n_without} "
-            "without a positive image; folds need two of each: leave calibration out"
+            "without a positive image; folds need two of each"
         )
     digests = np.array([hashlib.sha256(str(name).encode()).hexdigest() for name in names])
     fold = np.zeros(len(names), dtype=np.int64)

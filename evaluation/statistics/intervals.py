@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +22,6 @@ MOST_UNDEFINED = 0.1
 _ROUNDING = 1e-12
 _UNDEFINED = "undefined in {} of {} resamples"
 _LEFT_OUT = ", left out"
-_ANY_UNDEFINED = _UNDEFINED.format(r"\d+", r"\d+")
 
 
 @dataclass(frozen=True)
@@ -97,19 +95,6 @@ class Interval:
             return False
         return min(self.ci_low, self.estimate) >= ZERO or max(self.ci_high, self.estimate) <= -ZERO
 
-    @property
-    def normal_p_value(self) -> float | None:
-        """Two-sided p-value of the hypothesis that the true value is 0; None without an interval.
-
-        The standard error is taken from the end of the interval that is nearer 0, as if the
-        estimate were normal.
-        """
-        reach = self.estimate - self.ci_low if self.estimate > 0 else self.ci_high - self.estimate
-        if not (self.bounded and reach > 0):
-            return None
-        quantile = scipy.special.ndtri((1 + LEVEL) / 2)
-        return float(2 * scipy.special.ndtr(-abs(self.estimate) / reach * quantile))
-
     def to_dict(self) -> dict[str, float | None]:
         """Return estimate and interval as a dictionary for JSON, with None instead of NaN.
 
@@ -128,34 +113,6 @@ class Interval:
             Interval(estimate=-0.1, ci_low=-0.3, ci_high=0.2, note='')
         """
         return Interval(-self.estimate, -self.ci_high, -self.ci_low, self.note)
-
-    def minus(self, other: Interval, correlation: float = 0.0) -> Interval:
-        """Subtract another estimate; both intervals together give that of the difference.
-
-        `correlation` is that of the two estimates; 0 if they come from independent images. There is
-        no interval if one of the two estimates has none.
-
-        Source:
-            MOVER: Newcombe 1998; Zou and Donner 2008.
-
-        Example:
-            >>> gap = Interval(1.0, 0.69, 1.0).minus(Interval(0.8, 0.7, 0.9))
-            >>> round(gap.ci_low, 3), round(gap.ci_high, 3)
-            (-0.126, 0.3)
-        """
-        gap = Interval(self.estimate - other.estimate, note=self.note or other.note)
-        if not (self.bounded and other.bounded):
-            return gap
-
-        def combine(first: float, second: float) -> float:
-            squared = first**2 + second**2 - 2 * correlation * first * second
-            return math.sqrt(max(squared, 0.0))
-
-        low = combine(self.estimate - self.ci_low, other.ci_high - other.estimate)
-        high = combine(self.ci_high - self.estimate, other.estimate - other.ci_low)
-        if correlation == 1 or not (low or high):
-            return replace(gap, note=NO_WIDTH, unmoved=True)
-        return replace(gap, ci_low=gap.estimate - low, ci_high=gap.estimate + high)
 
 
 def percentile_interval(
@@ -196,24 +153,6 @@ def percentile_interval(
         return Interval(estimate, note=note)
     note = f"{undefined_note}{_LEFT_OUT}" if n_undefined else ""
     return Interval(estimate, float(low), float(high), note)
-
-
-def note_without_counts(note: str) -> str:
-    """Return a note of an interval without its numbers of resamples.
-
-    In a small test set almost every figure has a note with another number. Without the numbers
-    these notes are equal, so that a table can show them once.
-
-    Example:
-        >>> note_without_counts("undefined in 71 of 2000 resamples, left out")
-        'undefined in some resamples, which are left out'
-        >>> note_without_counts("undefined in 324 of 2000 resamples")
-        'no interval: undefined in more than 10 % of the resamples'
-    """
-    some = "undefined in some resamples, which are left out"
-    note = re.sub(_ANY_UNDEFINED + _LEFT_OUT, some, note)
-    most = f"no interval: undefined in more than {100 * MOST_UNDEFINED:.0f} % of the resamples"
-    return re.sub(_ANY_UNDEFINED, most, note)
 
 
 def expanded_level(level: float, patients: float | None) -> float:

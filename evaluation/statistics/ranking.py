@@ -5,7 +5,7 @@ The order of the scores is computed once; every replicate of the bootstrap is th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,42 +60,6 @@ class FallingScores:
         """
         position = np.searchsorted(self.negated, -thresholds, side="right")
         return np.where(np.isnan(thresholds), np.nan, sums[np.arange(len(sums)), position])
-
-
-class CalledShare:
-    """Share of images that are hits and called positive, for many weightings of the patients.
-
-    It is a share of the images for which `of` is True; `clusters` numbers the patient of each image
-    from 0 to `n_clusters` - 1.
-
-    Example:
-        >>> everything = np.array([True, True])
-        >>> share = CalledShare(np.array([0.2, 0.9]), everything, everything, np.array([0, 1]), 2)
-        >>> share.at(np.array([[1, 1], [3, 1]]))(np.array([0.5, 0.5])).tolist()
-        [0.5, 0.25]
-    """
-
-    def __init__(
-        self,
-        scores: Floats,
-        hits: npt.NDArray[np.bool_],
-        of: npt.NDArray[np.bool_],
-        clusters: Integers,
-        n_clusters: int,
-    ) -> None:
-        self._hits = FallingScores(scores[hits], clusters[hits])
-        self._of = np.bincount(clusters[of], minlength=n_clusters).astype(np.float64)
-
-    def at(self, weights: Integers) -> Callable[[Floats], Floats]:
-        """Return the share under each row of weights, as a function of the rows' thresholds."""
-        sums = self._hits.sums(weights)
-        whole = np.asarray(weights, dtype=np.float64) @ self._of
-
-        def share(thresholds: Floats) -> Floats:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                return np.asarray(self._hits.called(sums, thresholds) / whole)
-
-        return share
 
 
 class RankedScores:
@@ -210,22 +174,6 @@ class RankingSums(NamedTuple):
                 "average_precision": np.where(n_positive > 0, gained / n_positive, np.nan),
             }
 
-    def interpolated_precision(self) -> Floats:
-        """Compute the average precision of Pascal VOC (from 2010 on) of each sample, ``(R,)``.
-
-        It is the area under the highest precision at or beyond each recall; tied scores form one
-        step. NaN if a sample has no positive image.
-
-        Example:
-            >>> ranked = RankedScores([1, 0, 1, 1], [0.9, 0.7, 0.5, 0.3])
-            >>> ranked.sums(np.ones((1, 4), dtype=int)).interpolated_precision().round(3).tolist()
-            [0.833]
-        """
-        false = np.take(self.negatives, self.ranked.negative_upto, axis=1)  # (R, P)
-        true = np.take(self.positives, self.ranked.positive_upto, axis=1)  # (R, P)
-        precision = true / np.maximum(true + false, 1)
-        return area_under_best(precision, self.on_positive, self.positives[:, -1])
-
     def counts(self, thresholds: Floats) -> dict[str, Floats]:
         """Count ``tp``, ``fp``, ``tn`` and ``fn``, ``(R,)``, of each sample at its threshold.
 
@@ -245,26 +193,6 @@ class RankingSums(NamedTuple):
             "tn": self.negatives[:, -1] - fp,
             "fn": self.positives[:, -1] - tp,
         }
-
-
-def area_under_best(precision: Floats, weights: Integers, n_positive: Integers | Floats) -> Floats:
-    """Return the area under the highest precision at or beyond each recall, for each sample.
-
-    Precision and weights are those at each positive item, from the highest score down, shape
-    ``(R, P)``; `n_positive` is the total weight, ``(R,)``, of all positive items, also of those
-    without a score. NaN where no positive item has a weight.
-
-    Source:
-        Everingham et al. 2010 (Pascal VOC).
-
-    Example:
-        >>> precision = np.array([[1.0, 2 / 3, 3 / 4]])
-        >>> area_under_best(precision, np.ones((1, 3), dtype=int), np.array([3])).round(3).tolist()
-        [0.833]
-    """
-    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((best * weights).sum(axis=1) / n_positive)
 
 
 def roc_and_pr_curves(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> dict[str, Floats]:

@@ -127,25 +127,3 @@ def cumulative_rows(weights: Integers) -> npt.NDArray[np.int32]:
     sums = np.zeros((weights.shape[0], weights.shape[1] + 1), dtype=np.int32)
     np.cumsum(weights, axis=1, dtype=np.int32, out=sums[:, 1:])
     return sums
-
-
-def first_at_least(sums: npt.NDArray[Any], sought: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Find where each row of running sums, ``(R, n)``, first reaches a value; n if it never does.
-
-    The sums never fall; the search is binary, in all rows at once.
-
-    Example:
-        >>> sums = np.array([[0, 2, 2], [1, 4, 9], [0, 0, 1]])
-        >>> first_at_least(sums, np.array([1, 4, 2])).tolist()
-        [1, 1, 3]
-    """
-    n_rows, length = sums.shape
-    rows = np.arange(n_rows)
-    low = np.zeros(n_rows, dtype=np.int64)
-    high = np.full(n_rows, length)
-    for _ in range(length.bit_length()):
-        middle = (low + high) // 2
-        below = (middle < high) & (sums[rows, np.minimum(middle, length - 1)] < sought)
-        low = np.where(below, middle + 1, low)
-        high = np.where(below, high, middle)
-    return low

@@ -1,4 +1,4 @@
-"""Claims about the difference of two systems in one figure, with the interval that decides them."""
+"""Claims: differences of two systems in one figure, each with the interval that decides it."""
 
 from __future__ import annotations
 
@@ -6,224 +6,169 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
+import pandas as pd
 
-from cxr_compare.evaluation.figures import Figure, Figures, family_level
-
-_ROUNDING = 1e-9
-
-Standing = Literal["first", "second", "same", "open", "unknown"]
-"""Result of a comparison of two systems in one figure.
-
-``first`` or ``second``: this system was shown to have the higher figure. ``same``: the figures are
-equal. ``open``: no difference was shown. ``unknown``: the difference has no interval.
-"""
-
+from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
 CHANCE = 0.5
 """AUROC of a system whose scores are random."""
-_ERROR = 0.05
+_ROUNDING = 1e-9
+Family = Literal["answer", "joint", "findings"]
+"""Claims of one family are corrected together: the answer, the joint system, all others."""
+AtLevel = Callable[[str, str, str, str, float], tuple[float, float]]
+"""Function from both systems, metric, policy and level to the interval of their difference."""
 
 
-def against_chance(auroc: Figure) -> Literal["above", "below", "open", "unknown"]:
-    """Return whether a system was shown to be better or worse than chance by its AUROC.
+def family_level(comparisons: int) -> float:
+    """Return the level at which several intervals together hold with 95 % (Bonferroni)."""
+    return 1 - (1 - LEVEL) / max(comparisons, 1)
 
-    The rank test by patient decides (`evaluation.statistics.rank_test`), whose p-value the AUROC
-    has, and not the interval that is printed beside it. ``open`` means that no difference from 0.5
-    was shown, ``unknown`` that there is no test.
 
-    Example:
-        >>> against_chance(Figure(0.83, 0.49, 0.97, p_value=0.002))
-        'above'
-    """
-    if auroc.p_value is None:
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """Figures and differences of a table by their names, with intervals of any level."""
+
+    figures: pd.DataFrame
+    at_level: AtLevel
+    _rows: dict[tuple[str, str, str, str], Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Index the rows once."""
+        rows = {
+            (row["first"], row["second"], row["metric"], row["policy"]): row
+            for row in self.figures.to_dict("records")
+        }
+        object.__setattr__(self, "_rows", rows)
+
+    def get(self, system: str, metric: str, policy: str = "") -> Interval:
+        """Return a figure of a system; NaN if there is none."""
+        row = self._rows.get((system, "", metric, policy))
+        return Interval() if row is None else Interval.from_row(row)
+
+    def count(self, system: str, metric: str, policy: str = "") -> int:
+        """Return the number of images on which a figure rests."""
+        row = self._rows.get((system, "", metric, policy))
+        return 0 if row is None or pd.isna(row["n_images"]) else int(row["n_images"])
+
+    def difference(self, first: str, second: str, metric: str, policy: str = "") -> Interval:
+        """Return the difference of two systems, first minus second, however it is stored."""
+        row = self._rows.get((first, second, metric, policy))
+        if row is not None:
+            return Interval.from_row(row)
+        row = self._rows.get((second, first, metric, policy))
+        return Interval() if row is None else Interval.from_row(row).reversed()
+
+    def at(
+        self, first: str, second: str, metric: str, policy: str, level: float
+    ) -> tuple[float, float]:
+        """Return the interval of a difference at a level, first minus second."""
+        if (first, second, metric, policy) in self._rows:
+            return self.at_level(first, second, metric, policy, level)
+        low, high = self.at_level(second, first, metric, policy, level)
+        return -high, -low
+
+
+def against_chance(auroc: Interval) -> Literal["above", "below", "open", "unknown"]:
+    """Return whether the interval of an AUROC shows a system to be better or worse than chance."""
+    if not auroc.bounded:
         return "unknown"
-    if auroc.p_value >= _ERROR or auroc.estimate == CHANCE:
-        return "open"
-    return "above" if auroc.estimate > CHANCE else "below"
-
-
-def same(one: float, other: float) -> bool:
-    """Return True if two figures differ by less than 1e-9, as by rounding errors."""
-    return abs(one - other) < _ROUNDING
+    if auroc.ci_low > CHANCE:
+        return "above"
+    return "below" if auroc.ci_high < CHANCE else "open"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Difference of two systems in one figure, with the interval that decides if it is shown.
+    """Difference of two systems in one figure; it is shown if its interval excludes 0.
 
-    A difference is shown if its interval excludes 0.
-
-    Attributes:
-        policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
-            without a threshold.
-        values: Value of the figure for the first and for the second system.
-        difference: Figure of the first system minus that of the second, with the interval for
-            `comparisons` comparisons.
-        comparisons: Number of comparisons for which the interval is widened; 1 for a difference
-            that is considered alone.
-
-    Example:
-        >>> claim = Claim("A", "B", "auroc", "", (0.9, 0.8), Figure(0.1, 0.04, 0.16))
-        >>> claim.standing, claim.leader
-        ('first', 'A')
+    `difference` is that of the first minus the second system, with the interval that it has among
+    `comparisons` claims of its family.
     """
 
+    family: Family
     first: str
     second: str
     metric: str
     policy: str
     values: tuple[float, float]
-    difference: Figure = field(default_factory=Figure)
+    difference: Interval
     comparisons: int = 1
 
     @classmethod
-    def from_estimates(
-        cls, estimates: Figures, first: str, second: str, metric: str, policy: str = ""
+    def of(
+        cls, family: Family, figures: Lookup, first: str, second: str, key: tuple[str, str]
     ) -> Claim:
-        """Make the claim about the difference of two systems in one figure, as a single comparison.
-
-        Its interval is not widened for further comparisons.
-        """
-        values = (
-            estimates.get(first, metric, policy).estimate,
-            estimates.get(second, metric, policy).estimate,
-        )
-        difference = estimates.difference(first, second, metric, policy)
-        if difference.no_claim:
-            reason = difference.no_claim
-            difference = replace(difference, ci_low=np.nan, ci_high=np.nan, note=reason)
-        return cls(first, second, metric, policy, values, difference)
+        """Make the claim about two systems in one figure, as a single comparison."""
+        values = figures.get(first, *key).estimate, figures.get(second, *key).estimate
+        return cls(family, first, second, *key, values, figures.difference(first, second, *key))
 
     @property
-    def standing(self) -> Standing:
-        """Result of the comparison: ``first``, ``second``, ``same``, ``open`` or ``unknown``.
-
-        With ``first`` or ``second``, that system was shown to have the higher figure, because the
-        printed interval of the difference excludes 0. ``same``: the figures are equal. ``open``: no
-        difference was shown. ``unknown``: the difference has no interval.
-        """
-        if self.difference.excludes_zero:
-            return "first" if self.difference.estimate > 0 else "second"
-        if self.equal:
-            return "same"
-        return "open" if self.difference.bounded else "unknown"
-
-    @property
-    def no_interval(self) -> str:
-        """Reason why the difference has no interval, in words."""
-        return self.difference.note or "the paired difference has no interval"
+    def tested(self) -> bool:
+        """True if the difference has an interval."""
+        return self.difference.bounded
 
     @property
     def equal(self) -> bool:
-        """True if both systems have the same value of the figure, apart from rounding errors."""
-        return same(*self.values)
+        """True if both systems have the same figure."""
+        first, second = self.values
+        return abs(first - second) < _ROUNDING
 
     @property
-    def decided(self) -> bool:
-        """True if one system was shown to have a higher figure than the other."""
-        return self.standing in ("first", "second")
-
-    @property
-    def leader(self) -> str:
-        """Name of the system that was shown to have the higher figure.
-
-        Empty if no difference was shown.
-        """
-        return {"first": self.first, "second": self.second}.get(self.standing, "")
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Short name of the metric, and the rule that chose the threshold.
-
-        An example is ``("recall", "max_f1")``. The rule is empty for a figure without a threshold.
-        """
-        return self.metric, self.policy
-
-    @property
-    def level(self) -> float:
-        """Coverage of the interval of the difference, such as 0.95 for a single comparison."""
-        return family_level(self.comparisons)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the claim for ``answer.json``; ``higher`` is None if no difference is shown."""
-        bounded = self.difference.bounded
-        return {
-            "first": self.first,
-            "second": self.second,
-            "metric": self.metric,
-            "policy": self.policy,
-            "estimate": None if np.isnan(self.difference.estimate) else self.difference.estimate,
-            "ci_low": self.difference.ci_low if bounded else None,
-            "ci_high": self.difference.ci_high if bounded else None,
-            "level": self.level,
-            "higher": self.leader or None,
-        }
-
-    def among(self, comparisons: int) -> Claim:
-        """Return the claim with the interval that it has among several comparisons."""
-        difference = self.difference.within(comparisons)
-        return replace(self, difference=difference, comparisons=comparisons)
+    def higher(self) -> str:
+        """System that was shown to have the higher figure; empty if no difference was shown."""
+        if not self.difference.excludes_zero:
+            return ""
+        return self.first if self.difference.estimate > 0 else self.second
 
     @property
     def falling(self) -> Claim:
-        """The same difference, turned so that the system with the higher figure comes first."""
-        if self.equal or not self.values[0] < self.values[1]:
+        """The same difference, with the system of the higher figure first."""
+        first, second = self.values
+        if self.equal or first >= second:
             return self
         return replace(
             self,
             first=self.second,
             second=self.first,
-            values=(self.values[1], self.values[0]),
+            values=(second, first),
             difference=self.difference.reversed(),
         )
 
+    def among(self, comparisons: int, figures: Lookup) -> Claim:
+        """Return the claim with the interval that it has among several comparisons."""
+        if comparisons == 1 or not self.tested:
+            return replace(self, comparisons=comparisons)
+        key = (self.first, self.second, self.metric, self.policy)
+        low, high = figures.at(*key, family_level(comparisons))
+        wider = replace(self.difference, ci_low=low, ci_high=high)
+        return replace(self, difference=wider, comparisons=comparisons)
 
-def decide_together(claims: Sequence[Claim]) -> list[Claim]:
-    """Widen the intervals of several claims by Holm's method, for the number of claims.
+    def to_dict(self) -> dict[str, Any]:
+        """Return the claim for ``answer.json``."""
+        return {
+            "family": self.family,
+            "first": self.first,
+            "second": self.second,
+            "metric": self.metric,
+            "policy": self.policy,
+            **self.difference.to_dict(),
+            "level": family_level(self.comparisons),
+            "higher": self.higher or None,
+        }
 
-    A family is a set of claims that are corrected together for their number. With 95 % probability
-    no claim of the family is shown falsely. A claim is shown if its widened interval excludes 0, so
-    a sentence about a claim always agrees with the interval that is printed beside it. Claims
-    without an interval are not counted and stay unchanged. The order stays.
 
-    Source:
-        Holm 1979.
+def decide_together(claims: Sequence[Claim], figures: Lookup) -> list[Claim]:
+    """Widen the intervals of claims by Holm's method for their number; the order stays.
 
-    Example:
-        >>> narrow = Figure(0.1, 0.04, 0.16, interval_at=lambda level: (0.03, 0.17))
-        >>> wide = Figure(0.1, 0.01, 0.19, interval_at=lambda level: (-0.01, 0.21))
-        >>> claims = [
-        ...     Claim("A", "B", "auroc", "", (0.9, 0.8), narrow),
-        ...     Claim("A", "C", "auroc", "", (0.9, 0.8), wide),
-        ... ]
-        >>> [(claim.standing, claim.comparisons) for claim in decide_together(claims)]
-        [('first', 2), ('first', 1)]
+    With 95 % probability no claim is shown falsely. Claims without an interval are not counted.
     """
-    decided = decide_groups([[claim] for claim in claims], lambda group: group[0].decided)
-    return [claim for (claim,) in decided]
-
-
-def decide_groups(
-    groups: Sequence[Sequence[Claim]], is_shown: Callable[[Sequence[Claim]], bool]
-) -> list[list[Claim]]:
-    """Widen the intervals of claims that are shown in groups, for the number of groups.
-
-    All groups are tested at the widest interval; each that is shown leaves the others fewer to be
-    corrected for, until no more is shown. Groups with a claim without an interval stay unchanged.
-    """
-    decided = [list(group) for group in groups]
-    still_open = [
-        position
-        for position, group in enumerate(groups)
-        if all(claim.difference.bounded for claim in group)
-    ]
+    decided = list(claims)
+    still_open = [place for place, claim in enumerate(claims) if claim.tested]
     while still_open:
-        size = len(still_open)
-        for position in still_open:
-            decided[position] = [claim.among(size) for claim in groups[position]]
-        remaining = [position for position in still_open if not is_shown(decided[position])]
-        if len(remaining) == size:
+        for place in still_open:
+            decided[place] = claims[place].among(len(still_open), figures)
+        remaining = [place for place in still_open if not decided[place].higher]
+        if len(remaining) == len(still_open):
             break
         still_open = remaining
     return decided

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
-from cxr_compare.evaluation.metrics.image_metrics import auroc
-from cxr_compare.evaluation.metrics.notes import Note
-from cxr_compare.evaluation.output import made_here
+from cxr_compare.evaluation.notes import Note
+from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.figure_text import number
-from cxr_compare.evaluation.thresholds import ValidationScores
+from cxr_compare.evaluation.statistics.ranking import RankedScores
 
 _FEWEST = 10
 """Number of test images from which equal or two-valued scores are not left to chance."""
@@ -29,7 +27,7 @@ _HIGHEST_TURNED = 0.4
 """AUROC on validation images from which scores are not called turned round."""
 
 
-def score_notes(models: Models) -> list[Note]:
+def score_notes(systems: Mapping[str, SystemFigures]) -> list[Note]:
     """Make a note for each system whose scores cannot be what they are called.
 
     The rules are chosen so that an honest system almost never has such a note. Scores that carry
@@ -37,39 +35,36 @@ def score_notes(models: Models) -> list[Note]:
     to 300 images, and scores with the same distribution in each class were called another scale in
     none of 36,000 simulations of 40 to 300 images with shifts of prevalence.
     """
-    named = {
-        model.name: model
-        for members in models.values()
-        for model in members
-        if model.output.has_scores
-    }
     texts: list[str] = []
-    for model in named.values():
-        texts += _texts_on_values(model, named.values())
-        texts += _texts_on_validation(model)
-    for first, second in combinations(named.values(), 2):
-        is_export = first.facts.exported or second.facts.exported  # which may well agree
-        if _are_enough(first) and not is_export and np.array_equal(first.scores, second.scores):
+    systems = {name: each for name, each in systems.items() if each.output.ranks}
+    for name, system in systems.items():
+        texts += _texts_on_values(name, system, systems.values())
+        texts += _texts_on_validation(name, system)
+    for (one, first), (other, second) in combinations(systems.items(), 2):
+        # An exported model may well agree with its run.
+        exported = any(each.output.record.get("exported_from") for each in (first, second))
+        if _are_enough(first) and not exported and np.array_equal(first.scores, second.scores):
             texts.append(
-                f"{first.name} and {second.name} have the same score on every test image: are they "
-                "one file?"
+                f"{one} and {other} have the same score on every test image: are they one file?"
             )
-    return [Note("scores", text) for text in texts]
+    return [Note(text, "scores") for text in texts]
 
 
-def _are_enough(model: EvaluatedModel) -> bool:
-    return len(model.scores) >= _FEWEST
+def _are_enough(system: SystemFigures) -> bool:
+    return len(system.scores) >= _FEWEST
 
 
-def _texts_on_values(model: EvaluatedModel, of_all: Collection[EvaluatedModel]) -> Iterator[str]:
-    """Say what the values of a model's test scores are, beside those of all models."""
-    if not _are_enough(model):
+def _texts_on_values(
+    name: str, system: SystemFigures, of_all: Collection[SystemFigures]
+) -> Iterator[str]:
+    """Say what the values of a system's test scores are, beside those of all systems."""
+    if not _are_enough(system):
         return
-    name, scores = model.name, model.scores
+    scores = system.scores
     low, high = float(scores.min()), float(scores.max())
     n_values = len(np.unique(scores))
-    box_scores = _box_scores(model)
-    if np.array_equal(scores, model.images.y_true):
+    box_scores = _box_scores(system)
+    if np.array_equal(scores, system.truth.positive):
         yield (
             f"The scores of {name} equal the labels of the test images: is the column of labels "
             "read as the scores?"
@@ -88,8 +83,7 @@ def _texts_on_values(model: EvaluatedModel, of_all: Collection[EvaluatedModel]) 
         yield (
             f"All boxes of {name} have the score {number(box_scores[0])}: that is no "
             "ranking, so its average precision of boxes and FROC rest on ties, and its image "
-            "scores say only if, or how many, boxes an image has. Leave the score out: then it is "
-            "compared as an operating point, by its decisions."
+            "scores say only if an image has a box."
         )
     if n_values == 1:
         yield (
@@ -101,7 +95,8 @@ def _texts_on_values(model: EvaluatedModel, of_all: Collection[EvaluatedModel]) 
             f"The scores of {name} lie between {number(low)} and {number(high)}: they are no "
             "probabilities, and only their ranks count. It has no calibration."
         )
-    may_be_confidence = model.output.kind == "scores" and not made_here(model.facts.record)
+    made_here = any(system.output.record.get(key) for key in ("recipe", "backend", "members"))
+    may_be_confidence = system.output.boxes is None and not made_here
     if may_be_confidence and n_values > 2 and low >= 0.5 and high <= 1:
         yield (
             f"No score of {name} is below 0.5: if they are the confidence of the predicted "
@@ -110,69 +105,68 @@ def _texts_on_values(model: EvaluatedModel, of_all: Collection[EvaluatedModel]) 
         )
 
 
-def _texts_on_validation(model: EvaluatedModel) -> Iterator[str]:
-    """Say that a model's validation scores are turned round, or of another scale than on test."""
-    validation = model.choices.chosen_scores
-    if validation is None:
+def _texts_on_validation(name: str, system: SystemFigures) -> Iterator[str]:
+    """Say that a system's validation scores are turned round, or of another scale than on test."""
+    truth, output = system.choices.truth, system.choices.output
+    if truth is None or output is None:
         return
+    validation = pd.DataFrame(
+        {
+            "score": output.scores.to_numpy(np.float64),
+            "positive": truth.positive,
+            "patient": truth.owners,
+        }
+    )
     area = _auroc_if_turned(validation)
     if area is not None:
         yield (
-            f"On validation images the scores of {model.name} are higher for negative than for "
+            f"On validation images the scores of {name} are higher for negative than for "
             f"positive images (AUROC {number(area)}): are they turned round there? Its thresholds "
             "and calibration are then wrong."
         )
-    elif _is_another_scale(validation, model.scores, model.images.y_true):
-        on_test, middle = float(np.median(model.scores)), float(np.median(validation.scores))
+    elif _is_another_scale(validation, system.scores, system.truth.positive):
+        on_test, middle = float(np.median(system.scores)), validation["score"].median()
         yield (
-            f"The scores of {model.name} have another scale on test than on validation images "
+            f"The scores of {name} have another scale on test than on validation images "
             f"(median {number(on_test)} and {number(middle)}), in both classes: thresholds and "
             "calibration from validation do not fit."
         )
 
 
-def _box_scores(model: EvaluatedModel) -> Floats:
+def _box_scores(system: SystemFigures) -> Floats:
     """Return the scores of a detector's boxes; empty for a system of another kind."""
-    if not model.output.gives_boxes:
-        return np.zeros(0)
-    return model.output.predicted_boxes["score"].to_numpy(np.float64)
+    boxes = system.output.boxes
+    return np.zeros(0) if boxes is None else boxes["score"].to_numpy(np.float64)
 
 
 def _is_another_scale(
-    validation: ValidationScores, scores: Floats, labels: npt.NDArray[np.bool_]
+    validation: pd.DataFrame, scores: Floats, labels: npt.NDArray[np.bool_]
 ) -> bool:
     """Return True if the scores of each class on test images are far from those on validation."""
+    from scipy.stats import ks_2samp  # takes half a second
+
     for is_positive in (False, True):
-        of_validation = validation.scores[validation.y_true == is_positive]
+        of_validation = validation.loc[validation["positive"] == is_positive, "score"]
         of_test = scores[labels == is_positive]
         if min(len(of_validation), len(of_test)) < _FEWEST_OF_CLASS:
             return False
-        if _largest_distance(of_validation, of_test) < _LEAST_DISTANCE:
+        if ks_2samp(of_validation, of_test, method="asymp").statistic < _LEAST_DISTANCE:
             return False
     return True
 
 
-def _largest_distance(first: Floats, second: Floats) -> float:
-    """Return the Kolmogorov-Smirnov statistic of two samples."""
-    values = np.concatenate([first, second])
-    shares = [
-        np.searchsorted(np.sort(sample), values, side="right") / len(sample)
-        for sample in (first, second)
-    ]
-    return float(np.abs(shares[0] - shares[1]).max())
-
-
-def _auroc_if_turned(validation: ValidationScores) -> float | None:
+def _auroc_if_turned(validation: pd.DataFrame) -> float | None:
     """Return the AUROC on validation images if it is far below 0.5, else None.
 
     The images of a patient in a class count once, with their mean score, as they resemble.
     """
-    rows = pd.DataFrame({"score": validation.scores, "positive": validation.y_true})
-    means = rows.groupby([validation.patients, "positive"])["score"].mean().reset_index()
+    means = validation.groupby(["patient", "positive"])["score"].mean().reset_index()
     positive = means.loc[means["positive"], "score"].to_numpy()
     negative = means.loc[~means["positive"], "score"].to_numpy()
-    area = auroc(means["positive"], means["score"])
-    if area is None or area >= _HIGHEST_TURNED:
+    if not len(positive) or not len(negative):
+        return None
+    area = float(RankedScores(means["positive"], means["score"]).auroc()[0])
+    if area >= _HIGHEST_TURNED:
         return None
     from scipy.stats import mannwhitneyu  # takes half a second, and is rarely needed
 

@@ -51,7 +51,7 @@ def check(
     from cxr_compare.data_prep.audit import audit, page
     from cxr_compare.data_prep.contracts.locks import folder_lock
     from cxr_compare.data_prep.dataset import DataSet
-    from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
+    from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 
     dataset = DataSet.open(data)
     if split is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts import console
 from cxr_compare.scripts.console import Shown
-from cxr_compare.scripts.options import AnyPath
+from cxr_compare.scripts.options import AnyPath, Columns, roles_of
 
 
 def explain(
@@ -16,6 +16,7 @@ def explain(
     figure: str | None = None,
     data: AnyPath | None = None,
     truth: AnyPath | None = None,
+    columns: Columns = None,
     split: str = "default",
 ) -> Shown:
     """Say which average precision a published number is: boxes by the rules of seven programs.
@@ -28,29 +29,37 @@ def explain(
         figure: Figure that another program gave, such as 0.4712, in the digits that it gave: only
             the rules that give it are shown, or else the nearest one.
         data: Data set of cxr prepare, with the true boxes.
-        truth: True boxes in place of a data set: COCO, a table, or a folder of YOLO files.
+        truth: True boxes in place of a data set: COCO, or a table of labels and boxes.
+        columns: Names of columns as ROLE=COLUMN: of the truth; boxes.score, boxes.image,
+            boxes.finding and boxes.box_form of the predicted boxes.
         split: Split of the data set whose test images are evaluated.
     """
     from cxr_compare.data_prep.dataset import DataSet
-    from cxr_compare.evaluation.sources.import_options import ImportOptions
-    from cxr_compare.evaluation.sources.imported import read_predicted_boxes
-    from cxr_compare.evaluation.sources.truth_files import truth_set
+    from cxr_compare.scripts.compared_systems import split_roles
+    from cxr_compare.studies.box_inputs import (
+        SYSTEM,
+        boxes_of_data_set,
+        boxes_of_file,
+        predicted_boxes,
+    )
     from cxr_compare.studies.box_protocols import nearest, protocol_figures, rows_that_give
 
     if (truth is None) == (data is None):
         raise InputError("explain: give either data or truth")
-    options = ImportOptions("boxes")
-    if truth is None:
-        dataset = DataSet.open(str(data))
+    of_truth, of_results = split_roles(roles_of(columns))
+    if other := of_results.keys() - {"", SYSTEM}:
+        raise InputError(f"columns: there is no '{min(other)}'; write {SYSTEM}.ROLE=COLUMN")
+    if truth is not None:
+        true = boxes_of_file(Path(truth), of_truth)
+    elif of_truth:
+        raise InputError(f"columns: {min(of_truth)} is of a truth, and the data set has its own")
     else:
-        truth = Path(truth)
-        dataset = truth_set(truth, None)
-        for note in dataset.info.notes:
-            console.say(note)
-        if truth.suffix.lower() == ".json":
-            options = ImportOptions("boxes", coco_truth=truth)
-    predicted, true = read_predicted_boxes(Path(boxes), dataset, options)
-    table = protocol_figures(predicted, true, dataset.image_ids("test", split))
+        true = boxes_of_data_set(DataSet.open(str(data)), split)
+    roles = of_results.get("", {}) | of_results.get(SYSTEM, {})
+    predicted, notes = predicted_boxes(Path(boxes), true, roles)
+    for note in notes:
+        console.say(note)
+    table = protocol_figures(predicted, true.table, true.image_ids)
     chosen = table if figure is None else nearest(table, str(figure))
     lines = [
         f"{row.value:.4f}  {row.program}, IoU {row.iou}, boxes from score {row.floor:g}, "

@@ -9,25 +9,24 @@ from cxr_compare.scripts.options import AnyPath
 
 
 def folds(reports: list[Path], *, out: AnyPath) -> Shown:
-    """Join the reports of the folds of a cross-validation into one table and a plot.
+    """Join reports of the folds of a cross-validation, or of repeated trainings, into one table.
 
-    The mean of each figure over the folds has an interval, and Holm's method over all pairs of
-    systems says which of them differ. `cxr split --folds N` makes the splits of the folds.
+    Every figure has its mean and standard deviation. Folds, which share no test patient, also have
+    an interval and a p-value; repeated trainings, which are tested on the same images, have none.
 
     Args:
-        reports: Reports of cxr compare on the same systems, one for each fold.
+        reports: Reports of cxr compare on the same systems and data set.
         out: Folder to make.
     """
+    from cxr_compare.data_prep.contracts.csv_files import write_csv
     from cxr_compare.data_prep.contracts.disk_space import make_folder
     from cxr_compare.data_prep.contracts.output_folders import require_only_files
-    from cxr_compare.data_prep.contracts.text_files import read_json_file
-    from cxr_compare.evaluation.report.folds import Folds
+    from cxr_compare.evaluation.report.folds import fold_table, main_rows
 
     out = Path(out)
-    marker = out / "folds.json"
-    require_only_files(out, {"folds.csv", "folds.md", "folds.png", marker.name}, "table of folds")
-    read = Folds.read([Path(report) for report in reports])
+    require_only_files(out, {"folds.csv"}, "table of folds")
+    table = fold_table([Path(report) for report in reports])
     make_folder(out)
-    marker.unlink(missing_ok=True)
-    read.write(out)
-    return Shown(f"{read.to_markdown()}\nPlot: {out / 'folds.png'}", read_json_file(marker))
+    write_csv(table, out / "folds.csv")
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return Shown(f"{main_rows(table).to_string()}\nTable: {out / 'folds.csv'}", rows)

@@ -41,12 +41,14 @@ def overlay(
         split: Split whose test images are drawn.
         limit: Number of test images that are drawn at random.
     """
+    from cxr_compare.data_prep.contracts.atomic_files import atomic_path
     from cxr_compare.data_prep.contracts.disk_space import make_folder
     from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.data_prep.store.predictions import Predictions
-    from cxr_compare.evaluation.overlays.draw import to_png
-    from cxr_compare.evaluation.report.cases import read_cases_of_images
-    from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+    from cxr_compare.evaluation.inputs.folders import output_of, truth_of
+    from cxr_compare.evaluation.policies import POLICIES, parse
+    from cxr_compare.evaluation.report.cases import cases_of_images
+    from cxr_compare.evaluation.report.pixels import readings_of
 
     if not systems:
         raise InputError("overlay: give a predictions folder")
@@ -67,13 +69,19 @@ def overlay(
         if made_on is not None and is_same and made_on.split not in (None, split):
             raise InputError(f"{path}: is of split '{made_on.split}'; give split {made_on.split}")
         opened[name] = predictions
-    test_set = LabelledSplit(dataset, dataset.target(target), split)
-    cases = read_cases_of_images(opened, test_set, chosen, policy=policy)
+    wanted = policy or POLICIES[0]
+    parse(wanted)
+    finding = dataset.target(target)
+    truth = truth_of(dataset, finding, split)
+    outputs = {name: output_of(name, each, truth, finding) for name, each in opened.items()}
+    readings = readings_of(dataset, finding.any_of)
+    cases = cases_of_images(outputs, truth, dataset.read_original, chosen, wanted, readings)
     files = [out / _file_name(image_id) for image_id in chosen]
     make_folder(out)
     with console.track("Drawing", len(chosen)) as advance:
         for image_id, file in zip(chosen, files, strict=True):
-            to_png(cases.draw(image_id).sheet(), file)
+            with atomic_path(file) as temporary:
+                cases.draw(image_id).save(temporary, "png")
             advance()
     return Shown(f"Overlays: {counted(len(files), 'image')} in {out}", list(map(str, files)))
 

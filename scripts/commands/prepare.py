@@ -139,7 +139,7 @@ def _prepare(
     from cxr_compare.data_prep import prepare as preparing
     from cxr_compare.data_prep.sources.source_tables import ReadOptions
     from cxr_compare.data_prep.splits.split import SplitRule
-    from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
+    from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 
     chosen = preparing.PrepareOptions(
         read=ReadOptions(**reading),
@@ -155,7 +155,7 @@ def _prepare(
 def _join(folders: list[Path], out: Path, options: dict[str, Any]) -> DataSet:
     from cxr_compare.data_prep.assemble.combine import combine
     from cxr_compare.data_prep.splits.split import SplitRule
-    from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
+    from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 
     for each in folders:
         require_kind(each, "data set")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import pandas as pd
 from cyclopts import Parameter
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath, run_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cxr_compare.data_prep.contracts.finding_names import Target
+    from cxr_compare.evaluation.notes import Note
 
 
 def readers(
@@ -47,26 +50,37 @@ def readers(
     from cxr_compare.data_prep.contracts.disk_space import make_folder
     from cxr_compare.data_prep.contracts.output_folders import require_only_files
     from cxr_compare.data_prep.contracts.text_files import read_json_file
-    from cxr_compare.evaluation.report.study_page import study_files
+    from cxr_compare.evaluation.inputs.folders import truth_of
+    from cxr_compare.evaluation.notes import worst_first
     from cxr_compare.studies import reader_analysis, reader_page, readings
 
     out = Path(out)
     systems = _systems([system] if isinstance(system, str) else system or ())
-    require_only_files(out, study_files("readers"), "reader study")
+    require_only_files(out, reader_page.FILES, "reader study")
     if (truth is None) == (data is None):
         raise InputError("readers: give either truth or data")
-    split = None
-    if data is not None:
-        dataset = DataSet.open(Path(data))
-        split = LabelledSplit(dataset, dataset.target(target))
-    labels = readings.read_truth(split or Path(str(truth)))
+    dataset = None if data is None else DataSet.open(Path(data))
+    chosen = None if dataset is None else dataset.target(target)
+    if dataset is None or chosen is None:
+        labels = readings.read_cases(Path(str(truth)))
+    else:
+        labels = truth_of(dataset, chosen)
+    cases = readings.labelled_cases(labels)
     given = [ratings] if isinstance(ratings, str | Path) else ratings
     tables = [readings.read_ratings(Path(path)) for path in given]
-    cases = list(dict.fromkeys(case for table in tables for case in table["case"]))
-    read = {name: _read_system(name, path, split, cases) for name, path in systems.items()}
-    used, joined = readings.join(labels, tables, read)
+    names = list(dict.fromkeys(case for table in tables for case in table["case"]))
+    notes = list(labels.notes)
+    read = {}
+    for name, path in systems.items():
+        if path.is_dir():
+            read[name], of_system = _predicted(name, path, dataset, chosen, names)
+            notes += of_system
+        else:
+            read[name] = readings.read_system(path, name, labels)
+    used, joined = readings.join(cases, tables, read)
     study = reader_analysis.analyse(used, joined, readers)
-    page = reader_page.write(study, make_folder(out), len(labels))
+    cautions = [note.text for note in worst_first(notes)]
+    page = reader_page.write(study, make_folder(out), len(cases), cautions)
     lines = [statement.text for statement in reader_page.statements(study)]
     return Shown("\n".join([*lines, f"Page: {page}"]), read_json_file(out / "readers.json"))
 
@@ -81,20 +95,19 @@ def _systems(given: Sequence[str] | Mapping[str, str | Path]) -> dict[str, Path]
     return systems
 
 
-def _read_system(
-    name: str, path: Path, split: LabelledSplit | None, cases: list[str]
-) -> pd.DataFrame:
-    """Return what a system read: a table, or predictions of the test images of its own split."""
+def _predicted(
+    name: str, path: Path, dataset: DataSet | None, target: Target | None, cases: list[str]
+) -> tuple[pd.DataFrame, list[Note]]:
+    """Return what a system predicted for test images of the split that it was made on."""
     from cxr_compare.studies import readings
 
-    if path.is_file() or not path.exists():
-        return readings.read_ratings(path, name)
     predictions = Predictions.open(path)
-    if split is None:
+    if dataset is None or target is None:
         raise InputError(f"system {path}: is predictions, which need data in place of truth")
-    ids = split.dataset.ids
+    ids = dataset.ids
     made_on = predictions.info.data_set
     is_same = made_on is not None and made_on.content_id == ids.content_id
-    if made_on is not None and is_same and made_on.split in ids.split_ids:
-        split = replace(split, split=made_on.split)
-    return readings.predicted_system(path, name, split, cases)
+    split = made_on.split if made_on is not None and is_same else None
+    if split not in ids.split_ids:
+        split = "default"
+    return readings.predicted_system(name, predictions, dataset, target, split, cases)

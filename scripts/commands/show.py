@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.identify_folder import folder_kind, unfinished_kind
+from cxr_compare.evaluation.report.files import MACRO_CSV
 from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath
 
@@ -23,6 +23,8 @@ def show(folder: AnyPath) -> Shown:
     kind = folder_kind(folder)
     if kind is not None and kind.name == "report":
         return _report(folder)
+    if (folder / MACRO_CSV).is_file():
+        return _reports(folder)
     if kind is None or kind.name not in _FACTS:
         raise InputError(f"{folder}: {_what_it_is(folder)}")
     facts = {"kind": kind.name, **_FACTS[kind.name](folder)}
@@ -55,9 +57,17 @@ def _report(folder: Path) -> Shown:
     from cxr_compare.evaluation.report.result import Result
 
     result = Result.open(folder)
-    table = result.table.to_string(line_width=shutil.get_terminal_size((100, 24)).columns)
-    parts = [str(result), table, result.table_note]
-    return Shown("\n\n".join(filter(None, parts)), result.to_dict())
+    return Shown(str(result), result.to_dict())
+
+
+def _reports(folder: Path) -> Shown:
+    """Return the answer on each finding of a comparison on several."""
+    from cxr_compare.evaluation.report.result import Result
+
+    results = [Result.open(each) for each in sorted(folder.iterdir()) if folder_kind(each)]
+    lines = [f"{each.answer.target}: {each.headline}" for each in results]
+    lines.append(f"Means over findings: {folder / MACRO_CSV}")
+    return Shown("\n".join(lines), {each.answer.target: each.to_dict() for each in results})
 
 
 def _data_set(folder: Path) -> dict[str, Any]:
@@ -139,7 +149,7 @@ def _phantom(folder: Path) -> dict[str, Any]:
 
 
 def _folds(folder: Path) -> dict[str, Any]:
-    return {"table": str(folder / "folds.md"), "plot": str(folder / "folds.png")}
+    return {"table": str(folder / "folds.csv")}
 
 
 _FACTS: dict[str, Callable[[Path], dict[str, Any]]] = {

@@ -55,7 +55,7 @@ def split(
     from cxr_compare.data_prep.contracts.locks import folder_lock
     from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.data_prep.splits.stored_splits import SplitRule, add_splits, role_lines
-    from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
+    from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 
     drawn: dict[str, Any] = {"val": val, "test": test, "folds": folds, "seed": seed}
     given = {**drawn, "file": file, "from": from_, "share": share}

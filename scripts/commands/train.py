@@ -162,7 +162,6 @@ def _train(
     import torch
 
     from cxr_compare.data_prep.dataset import DataSet
-    from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
     from cxr_compare.serving.guard import GUARD_FILE, MIN_IMAGES, MIN_PATIENTS, fit_guard
     from cxr_compare.serving.network import TorchNetwork
     from cxr_compare.serving.predict_data import freeze_decision
@@ -199,7 +198,6 @@ def _train(
         else:
             guard.write(out / GUARD_FILE)
             console.say("Guard: the training images tell what is no frontal chest X-ray")
-    test_set = LabelledSplit(dataset, dataset.target(run.info.target), split)
     network = TorchNetwork(out, device, own["model"])
-    freeze_decision(network, dataset, test_set, console)
+    freeze_decision(network, dataset, dataset.target(run.info.target), split, console)
     return Run(out, run.info.name, network, None)

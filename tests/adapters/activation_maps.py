@@ -1,33 +1,33 @@
-"""Scores and activation maps of a classifier as predictions in memory that `compare` takes."""
+"""A classifier with activation maps in memory, beside other systems in one comparison."""
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
-from cxr_compare.data_prep.store.prediction_writer import Part
-from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.compare import compare
+from cxr_compare.evaluation.inputs.read_output import read_output
+from cxr_compare.evaluation.inputs.read_truth import read_truth
+from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.report.result import Result
 
 
-def predictions_with_maps(name, scores, maps, frame, finding="finding"):
-    """Predictions of image scores (Series by image id) with maps ``(N, h, w)`` in the same order.
+def output_with_maps(scores, maps, frame):
+    """What a classifier says: scores (Series by image id) and maps ``(N, h, w)`` in their order.
 
     `frame` are the outer edges x1, y1, x2, y2 of the maps in px of the images.
     """
-    ids = list(scores.index)
-    keys = pd.DataFrame({"image_id": ids, "finding": finding})
     height, width = maps.shape[1:]
-    cells = np.fromiter(maps.reshape(len(ids), -1), object, len(ids))
-    mapped = keys.assign(method="cam", grid_h=height, grid_w=width, values=cells)
-    mapped[["x1", "y1", "x2", "y2"]] = np.asarray(frame, float)
-    images = pd.DataFrame({"image_id": ids, "status": "ok", "reason": pd.NA})
-    info = PredictionsInfo(
-        system=name,
-        kind="scores",
-        findings=(finding,),
-        inference_id=f"maps of {name}",
-        maps={"method": "cam"},
-        **provenance(),
-    )
-    tables = {"scores": keys.assign(score=scores.to_numpy()), "maps": mapped}
-    return Predictions.from_part(info, Part(images, tables))
+    cells = np.fromiter(maps.reshape(len(scores), -1), object, len(scores))
+    table = pd.DataFrame({"image_id": scores.index, "values": cells})
+    table = table.assign(grid_h=height, grid_w=width, method="cam", finding="finding")
+    table[["x1", "y1", "x2", "y2"]] = np.asarray(frame, float)
+    return Output(scores.sort_index(), maps=table)
+
+
+def compared_with_maps(systems, truth, boxes, *, policy, replicates):
+    """The result of systems of which some are outputs with maps."""
+    read = read_truth(truth, boxes=boxes)
+    outputs = {
+        name: value if isinstance(value, Output) else read_output(value, read, name)
+        for name, value in systems.items()
+    }
+    return Result.of(compare(outputs, read, policies=policy, n_replicates=replicates))

@@ -1,4 +1,4 @@
-"""Boxes as plain rows: the one test file that names modules of `evaluation/boxes`."""
+"""Boxes as plain rows, and boxes of activation maps."""
 
 import numpy as np
 import pandas as pd
@@ -7,10 +7,24 @@ from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecis
 from cxr_compare.evaluation.boxes.error_types import count_error_types
 from cxr_compare.evaluation.boxes.froc import WeightedFroc
 from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
-from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_parts, map_peaks, upsample
+from cxr_compare.evaluation.boxes.map_boxes import (
+    MapBoxRule,
+    map_parts,
+    map_peaks,
+    map_scale,
+    upsample,
+)
 from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
 
-__all__ = ["map_boxes", "map_parts", "map_peaks", "upsample", "weighted_ap", "weighted_froc"]
+__all__ = [
+    "map_boxes",
+    "map_parts",
+    "map_peaks",
+    "map_scale",
+    "upsample",
+    "weighted_ap",
+    "weighted_froc",
+]
 COLUMNS = ["image_id", "x1", "y1", "x2", "y2"]
 
 

@@ -1,10 +1,24 @@
-"""Command lines as the documents and messages name them."""
+"""Blocks of code of the documents, and command lines as documents and messages name them."""
 
+import re
 import shlex
+from pathlib import Path
 
 from cxr_compare.scripts.cli import COMMANDS, build_app
 
 APP = build_app()
+
+
+def code_blocks(page: Path) -> list[tuple[str, str]]:
+    """Every block of code of a page: language and text."""
+    return re.findall(r"```(\w+)\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def cxr_commands(text: str) -> list[str]:
+    """Every ``cxr ...`` line of a shell block, also behind torchrun, continuation lines joined."""
+    lines = (line.strip() for line in re.sub(r"\\\n\s*", " ", text).splitlines())
+    found = (re.match(r"(?:(?:torchrun|srun) .*? )?(cxr [a-z].*)", line) for line in lines)
+    return [match[1].split("  #")[0] for match in found if match]
 
 
 def parse(command):

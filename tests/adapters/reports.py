@@ -1,13 +1,108 @@
-"""Reports without their charts, which take most of the time of a small one."""
+"""Tables, charts, cases and drawings behind a report, and reports without their charts."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
-from cxr_compare import Result
+import numpy as np
+import pandas as pd
+
+from cxr_compare import DataSet, Predictions, Result
+from cxr_compare.evaluation.drawn import DrawnSystem
+from cxr_compare.evaluation.inputs.folders import output_of, truth_of
+from cxr_compare.evaluation.overlays.draw import draw_panel
+from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
+from cxr_compare.evaluation.overlays.sheet import draw_sheet, legend, panels_of
+from cxr_compare.evaluation.report import tables
+from cxr_compare.evaluation.report.case_selection import select_cases
+from cxr_compare.evaluation.report.cases import CaseSource, cases_of_images
+from cxr_compare.evaluation.report.charts import chart_names
+from cxr_compare.evaluation.report.folds import summarise_folds
+from cxr_compare.evaluation.truth import Truth
+from tests.stored_json import put_table
+
+__all__ = [
+    "ImagePrediction",
+    "ImageTruth",
+    "chart_names",
+    "draw_panel",
+    "draw_sheet",
+    "legend",
+    "panels_of",
+    "select_cases",
+    "summarise_folds",
+]
 
 
 @contextmanager
-def undrawn():
-    """Write reports whose page has no chart."""
-    with mock.patch.object(Result, "_shown_charts", return_value={}):
+def undrawn() -> Iterator[None]:
+    """Write reports whose page has no chart: they take most of the time of a small one."""
+    with mock.patch("cxr_compare.evaluation.report.page.chart_names", return_value=[]):
         yield
+
+
+def errors_of(result: Result) -> dict[str, Any]:
+    """Tables of errors, of errors that others decide rightly, and the confusion matrices."""
+    answer = result.answer
+    at = (result.systems, answer.policy)
+    joint = "".join(answer.joint[:1])
+    return {
+        "errors": tables.error_table(result.decisions, result.lesions, *at, joint),
+        "corrected": tables.correction_table(result.decisions, *at),
+        "confusion": tables.confusion(result.decisions, *at),
+    }
+
+
+def claims_of(claims: Sequence[Mapping[str, Any]], figures: pd.DataFrame) -> pd.DataFrame:
+    """The table of tested differences."""
+    return tables.claim_table(claims, figures, claims)
+
+
+def shown_claims(result: Result) -> list[Mapping[str, Any]]:
+    """The differences that the page shows."""
+    return tables.shown_claims(result.answer, result.figures)
+
+
+def groups_of(result: Result) -> dict[str, pd.DataFrame]:
+    """The tables of groups of images and lesions, by title."""
+    return tables.group_tables(result.groups, result.lesions, result.answer.single)
+
+
+def add_readers(folder: Path, image: str, move: float) -> None:
+    """Add to a data set what two readers drew on an image: one its boxes, one these moved."""
+    for name in ("findings", "boxes"):
+        path = folder / f"{name}.parquet"
+        table = pd.read_parquet(path)
+        own = table[table["image_id"] == image]
+        moved = own.assign(reader="R2")
+        if name == "boxes":
+            moved = moved.assign(x1=moved["x1"] - move)
+        put_table(pd.concat([table, own.assign(reader="R1"), moved]), path, name)
+
+
+def outcomes_of(systems: Mapping[str, Path], data: Path, policy: str) -> dict[str, pd.DataFrame]:
+    """Decisions and places of predictions, as `cxr overlay` draws them."""
+    dataset = DataSet.open(data)
+    target = dataset.target()
+    truth = truth_of(dataset, target)
+    outputs = {
+        name: output_of(name, Predictions.open(folder), truth, target)
+        for name, folder in systems.items()
+    }
+    drawn = cases_of_images(outputs, truth, dataset.read_original, [], policy).systems
+    return {system.name: system.decisions for system in drawn}
+
+
+def panels_of_readings(
+    pixels: np.ndarray, readings: pd.DataFrame, true: Sequence[float]
+) -> list[Any]:
+    """The panels of a positive image "a" with one true box and boxes of single readers."""
+    row = {"label": 1.0, "role": "test", "patient_id": "p"}
+    images = pd.DataFrame([row], index=pd.Index(["a"], name="image_id"))
+    edges = dict(zip(("x1", "y1", "x2", "y2"), true, strict=True))
+    boxes = pd.DataFrame([{"image_id": "a", **edges}])
+    truth = Truth(images, boxes, pd.Index(["a"]), finding="mass")
+    system = DrawnSystem("A", pd.DataFrame({"score": [0.9], "decision": [True]}, ["a"]))
+    return CaseSource(truth, lambda _: pixels, (system,), readings).panels("a", side=64)

@@ -1,12 +1,14 @@
 """Readings of a comparison from labels, true boxes and systems, as plain values."""
 
-from pathlib import Path
+import re
 
 from cxr_compare import InputError
-from cxr_compare.evaluation.boxes.other_readings import other_readings
-from cxr_compare.scripts import comparison
+from cxr_compare.evaluation.compare import common_images
+from cxr_compare.evaluation.inputs.other_readings import doubt
+from cxr_compare.evaluation.inputs.read_truth import read_truth
 from cxr_compare.scripts.compared_systems import Systems, read_systems, split_roles
 from cxr_compare.scripts.options import roles_of
+from cxr_compare.scripts.questions import read_questions
 
 _EDGES = ["x1", "y1", "x2", "y2"]
 
@@ -23,32 +25,19 @@ def read(truth, systems, **options):
         return "refused", str(error)
 
 
-def _read(
-    truth,
-    systems,
-    *,
-    boxes=None,
-    patients=None,
-    columns=(),
-    target=(),
-    images="all",
-    allow_shared_patients=False,
-):
+def _read(truth, systems, *, columns=(), target=(), images="all", **options):
     of_truth, of_results = split_roles(roles_of(columns))
-    named = read_systems([systems])
-    questions = comparison.read_questions(
-        None, truth, boxes=boxes, patients=patients, columns=of_truth, target=_list(target)
-    )
-    comparison._refuse_shared_patients(questions[0].truth, allowed=allow_shared_patients)
-    several = len(questions) > 1
-    compared = Systems(named, of_results, Path(), several=several)
+    compared = Systems(read_systems([systems]), of_results)
+    wanted = [target] if isinstance(target, str) else list(target)
+    questions = read_questions(None, truth, columns=of_truth, target=wanted, **options)
     findings, left_out = {}, []
     for question in questions:
-        if several and compared.reason_to_leave_out(question):
-            left_out.append(question.truth.finding)
+        finding = question.truth.finding
+        if len(questions) > 1 and compared.reason_to_leave_out(question, questions):
+            left_out.append(finding)
         else:
-            findings[question.truth.finding] = _plain(compared, question, images)
-    if not several:
+            findings[finding] = _plain(compared, question, images)
+    if len(questions) == 1:
         ((finding, plain),) = findings.items()
         return {"finding": finding, **plain}
     if not findings:
@@ -56,35 +45,30 @@ def _read(
     return {"findings": findings, "left_out": sorted(left_out)}
 
 
-def _list(value):
-    return [value] if isinstance(value, str) else list(value)
-
-
 def _plain(compared, question, images):
     truth = question.truth
-    owners = truth.images.set_index("image_id")
-    unknown = owners["patient_id_source"] == "assumed_image"
-    labels = truth.label.reindex(owners.index)
-    eligible = compared.eligible(question, images)
+    outputs = compared.outputs(question, None)
+    evaluated, _ = common_images(truth, outputs, common=images == "common")
+    table = truth.images
     return {
-        "labels": {image: None if label != label else label for image, label in labels.items()},
-        "roles": truth.roles.reindex(owners.index).to_dict(),
+        "labels": {image: None if each != each else each for image, each in table["label"].items()},
+        "roles": table["role"].to_dict(),
         "patients": {
-            image: None if unknown[image] else patient.removeprefix(f"{truth.title}.csv:")
-            for image, patient in owners["patient_id"].items()
+            image: None if patient in (image, f"image-{image}") else patient
+            for image, patient in table["patient_id"].items()
         },
-        "true_boxes": _rows(truth.true_boxes, _EDGES),
-        "boxed": sorted(truth.boxes_trusted) if len(truth.true_boxes) else [],
-        "evaluated": sorted(eligible.images.test.image_ids),
-        "systems": {name: _system(of_name[name]) for name, of_name in eligible.named.items()},
+        "true_boxes": _rows(truth.boxes, _EDGES),
+        "boxed": sorted(truth.boxed) if len(truth.boxes) else [],
+        "evaluated": sorted(evaluated.ids),
+        "systems": {name: _system(output) for name, output in outputs.items()},
     }
 
 
-def _system(system):
-    if not system.gives_boxes:
-        return {"scores": dict(zip(system.scores["image_id"], system.scores["score"], strict=True))}
-    boxes = system.boxes if system.has_scores else system.boxes.assign(score=None)
-    return {"boxes": _rows(boxes, [*_EDGES, "score"]), "run": sorted(system.images_run)}
+def _system(output):
+    if output.boxes is None:
+        return {"scores": output.scores.to_dict()}
+    boxes = output.boxes if output.ranks else output.boxes.assign(score=None)
+    return {"boxes": _rows(boxes, [*_EDGES, "score"]), "run": sorted(output.ran)}
 
 
 def _rows(table, columns):
@@ -94,4 +78,19 @@ def _rows(table, columns):
 
 def doubts(boxes, true_boxes, sizes):
     """Texts on other readings by which far more predicted boxes match a true box."""
-    return [f"{each.ap50:.2f} {each.text()}" for each in other_readings(boxes, true_boxes, sizes)]
+    labels = sizes.assign(label=1)
+    truth = read_truth(labels, boxes=true_boxes)
+    texts = [note.text for note in doubt(boxes, truth, "A")]
+    return [f"{re.search(r'would be ([0-9.]+)', text)[1]} {text}" for text in texts]
+
+
+def doubted(truth, systems, **options):
+    """Names of the systems whose boxes match far better by another reading."""
+    of_truth, of_results = split_roles(roles_of(options.pop("columns", ())))
+    (question,) = read_questions(None, truth, columns=of_truth, **options)
+    outputs = Systems(read_systems([systems]), of_results).outputs(question, None)
+    return [
+        name
+        for name, output in outputs.items()
+        if any(note.caution == "other_reading" for note in output.notes)
+    ]

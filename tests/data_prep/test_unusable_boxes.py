@@ -15,7 +15,6 @@ import cxr_compare
 from cxr_compare.data_prep.contracts.boxes import upright_boxes
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.evaluation.sources.truth_files import truth_set
 from tests.data_prep.sources.answers import reader
 
 WIDTH, HEIGHT = 100, 120
@@ -387,11 +386,12 @@ def test_per_cent_that_fit_as_px_are_asked_about_until_the_user_answers(n_boxes,
     coco = {"images": images, "annotations": marks, "categories": [{"id": 1, "name": "opacity"}]}
     truth = tmp_path / "truth.json"
     truth.write_text(json.dumps(coco))
+    scores = {"A": pd.Series(np.linspace(0, 1, len(names)), names)}
     with pytest.raises(InputError, match=r"per cent.*box_unit=percent.*box_form=xywh"):
-        truth_set(truth, None)
-    for answer, x2 in (("box_unit=percent", 0.6 * side), ("box_form=xywh", 60)):
-        boxes = truth_set(truth, None, columns=(answer,)).boxes
-        assert boxes["x2"].iloc[0] == pytest.approx(x2)
+        cxr_compare.compare(scores, truth=truth)
+    for answer in ("box_unit=percent", "box_form=xywh"):
+        result = cxr_compare.compare(scores, truth=truth, columns=answer, replicates=100)
+        assert result.answer.counts["positive"] == n_boxes
 
 
 def test_large_lesions_are_no_corners(tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 import cxr_compare
-from tests.adapters.activation_maps import predictions_with_maps
+from tests.adapters.activation_maps import compared_with_maps, output_with_maps
 from tests.kept import inputs
 
 HERE = inputs.HERE
@@ -28,6 +28,11 @@ def compared(systems, **options):
     return cxr_compare.compare(systems, **options)
 
 
+def rows_of(result):
+    """The figures without their words."""
+    return result.to_frame().drop(columns=["method", "note", "findings"], errors="ignore")
+
+
 def kept(name, data=None):
     """Figures and answer of one of the first six; `data` is shared/data for the real one."""
     arguments = {
@@ -39,7 +44,7 @@ def kept(name, data=None):
         "chexnet": lambda: inputs.chexnet(data),
     }[name]()
     result = compared(**arguments, policy=POLICIES, replicates=RESAMPLES)
-    return result.to_frame(), answer_of(result)
+    return rows_of(result), answer_of(result)
 
 
 def answer_of(result):
@@ -67,20 +72,17 @@ def unit_patient(folder):
     """Two classifiers by patient: the highest score of a patient's images counts."""
     arguments = inputs.two_systems(11, 240) | {"policy": POLICIES}
     result = compared(**arguments, unit="patient", replicates=FEWER)
-    figures = result.figures
-    if "unit" in figures:
-        figures = figures[figures["unit"] == "patient"]
-    return figures[list(result.to_frame().columns)], answer_of(result)
+    return rows_of(result), answer_of(result)
 
 
 def findings(names):
     """A comparison on several findings: figures of each, their mean, and p-values after Holm."""
     result = compared(**inputs.findings(12, 360, names), replicates=FEWER)
-    means = result.macro[result.macro["second"] != ""].assign(target="mean over findings")
+    means = result.macro[result.macro["second"] != ""].assign(target="Mean over findings")
     tests = result.tests.rename(columns={"finding": "target"}).assign(metric="auroc")
     of_row = ["target", "first", "second", "metric"]
     holm = pd.concat([table[[*of_row, "p_holm"]] for table in (tests, means)])
-    rows = result.to_frame().fillna({"policy": "", "subgroup": ALL})
+    rows = rows_of(result).fillna({"policy": ""}).drop(columns="p_holm")
     return rows.merge(holm, "left", of_row), several_answer(result)
 
 
@@ -97,17 +99,16 @@ def fourteen_findings(folder):
 
 
 def five_folds(folder):
-    """The means of five folds with the intervals of Nadeau and Bengio, and p-values after Holm."""
+    """The means of five folds with the intervals and p-values of Nadeau and Bengio."""
     reports = []
     for number, arguments in enumerate(inputs.folds(13, 450)):
         reports.append(folder / f"fold-{number}")
         compared(**arguments, replicates=100, out=reports[-1])
     cxr_compare.folds(reports, out=folder / "folds")
     table = read_table(folder / "folds" / "folds.csv")
-    image_level = (table["unit"] == "image") & (table["subgroup"] == ALL)
     shown = table["metric"].isin(["auroc", "average_precision", "recall", "specificity", "f1"])
-    columns = ["first", "second", "metric", "policy", "mean", "sd", "ci_low", "ci_high"]
-    return table.loc[shown & image_level, [*columns, "n_folds", "p_holm"]], None
+    columns = ["first", "second", "metric", "policy", "mean", "sd", "ci_low", "ci_high", "p_value"]
+    return table.loc[shown, columns], None
 
 
 def prevalence(folder):
@@ -125,12 +126,11 @@ def maps(folder):
     true = inputs.lesions(15, truth)
     grids = inputs.activation_maps(16, truth, true)
     frame = (0.0, 0.0, float(inputs.SIDE), float(inputs.SIDE))
-    classifier = predictions_with_maps("C", scores["A"], grids, frame)
+    classifier = output_with_maps(scores["A"], grids, frame)
     detector = inputs.detector(17, pd.Index(truth.image_id), true, 0.8)
     systems = {"D": detector, "C": classifier}
-    arguments = {"truth": truth, "boxes": true, "policy": POLICIES}
-    result = cxr_compare.compare(systems, **arguments, replicates=FEWER)
-    rows = result.to_frame()
+    result = compared_with_maps(systems, truth, true, policy=POLICIES, replicates=FEWER)
+    rows = rows_of(result)
     return rows[rows["first"] != "D"], answer_of(result)
 
 
@@ -151,7 +151,7 @@ def protocol(folder):
     result = compared(**arguments, protocol=file, replicates=FEWER)
     of_sex = (result.groups["topic"] == "sex") & result.groups["group"].isin(["F", "M"])
     groups = result.groups.loc[of_sex, GROUP_COLUMNS]
-    rows = result.to_frame()
+    rows = rows_of(result)
     rows = rows[rows["policy"].isin(["", "max_f1"])]
     return pd.concat([rows, groups]), answer_of(result)
 
@@ -162,7 +162,7 @@ def threshold(folder):
     truth = arguments["truth"].drop(columns="role")
     arguments |= {"truth": truth, "policy": ["threshold=0.5"]}
     result = compared(**arguments, replicates=FEWER)
-    rows = result.to_frame()
+    rows = rows_of(result)
     return rows[rows["policy"] == "threshold=0.5"], answer_of(result)
 
 
@@ -170,7 +170,7 @@ def both(folder):
     """A detector and a classifier, and both together as one system more."""
     arguments = inputs.detector_and_classifier(20, 360)
     result = compared(**arguments, both=True, replicates=FEWER)
-    rows = result.to_frame()
+    rows = rows_of(result)
     rows = rows[rows["policy"].isin(["", "max_f1"])]
     joint = [name for name in rows["first"].unique() if name not in ("D", "C")]
     return rows[rows["first"].isin(joint) | rows["second"].isin(joint)], answer_of(result)

@@ -1,543 +1,440 @@
-"""The designs: one row for each way to draw data, with the claims of the report that are counted.
+"""The designs: each draws systems, a truth as `cxr_compare.compare` takes it, and what is known.
 
-In most designs all systems are equally good, so that every claim of a difference is wrong.
+In most designs all systems are equally good, so that every claim of a difference is false.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import string
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from scipy.special import expit, logit
+from scipy.special import expit, logit, ndtr, ndtri
+from scipy.stats import rankdata
+from sklearn.linear_model import LogisticRegression
 
+import cxr_compare
+from tools.simulation import claims
 from tools.simulation.draw import (
-    ALIKE,
-    DETECTOR,
-    DOUBLING,
-    LABELS_ALIKE,
-    NOISE,
+    SIDE,
     BoxedImages,
-    Detector,
     Floats,
     Law,
-    Noise,
     Sample,
     constant_boxes,
     draw,
-    draw_images,
+    draw_boxes,
     skill_of,
-    skill_spread,
-    suppressed,
 )
+
+_TRUTH = 2026  # seed of the images that true values are computed from
+PREVALENCE = 0.05
+"""Prevalence at which predictive values are asked for."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known to be true of drawn systems.
+
+    Attributes:
+        auroc: AUROC of each system, which says which one is better, if any.
+        law: Law of the images, from which the true figures of the first system follow.
+        image_blind: Systems whose boxes do not depend on the image.
+        joint_adds: True if systems see different things, so that joining them adds something.
+        of_view: AUROC of the view alone; None if no fact about the images predicts the label.
+    """
+
+    auroc: Mapping[str, float]
+    law: Law = field(default_factory=Law)
+    image_blind: frozenset[str] = frozenset()
+    joint_adds: bool = False
+    of_view: float | None = None
+
+    def better(self, first: str, second: str) -> str | None:
+        """Return the better of two systems, None if they are equal."""
+        if self.auroc[first] == self.auroc[second]:
+            return None
+        return max(first, second, key=self.auroc.__getitem__)
+
+    def mean_auroc(self) -> float:
+        """Return the mean AUROC of the first system over test sets like the drawn one."""
+        return _mean_auroc(self.law)
+
+    def rates(self, threshold: float, share: float | None = None) -> dict[str, float]:
+        """Return the figures of the first system at a threshold, for a share of positive images.
+
+        None takes the share that test sets like the drawn one have.
+        """
+        positive, negative, of_law = _population(self.law)
+        share = of_law if share is None else share
+        recall = 1 - float(np.searchsorted(positive, threshold)) / len(positive)
+        specificity = float(np.searchsorted(negative, threshold)) / len(negative)
+        tp, fn = share * recall, share * (1 - recall)
+        tn, fp = (1 - share) * specificity, (1 - share) * (1 - specificity)
+        called = tp + fp
+        spread = np.sqrt(called * (1 - called) * share * (1 - share))
+        return {
+            "recall": recall,
+            "specificity": specificity,
+            "precision": tp / called if called else np.nan,
+            "npv": tn / (tn + fn) if called < 1 else np.nan,
+            "f1": 2 * tp / (2 * tp + fp + fn),
+            "accuracy": tp + tn,
+            "balanced_accuracy": (recall + specificity) / 2,
+            "mcc": float((tp * tn - fp * fn) / spread) if spread else np.nan,
+        }
+
+    def box_figures(self) -> dict[str, float]:
+        """Return the figures of the first detector's boxes on many images."""
+        return _box_figures(self.law)
+
+
+def auroc(positive: npt.NDArray[np.bool_], values: Floats) -> float:
+    """Return the share of pairs in which the positive image has the higher score."""
+    n_positive = int(positive.sum())
+    above = rankdata(values)[positive].sum() - n_positive * (n_positive + 1) / 2
+    return float(above / (n_positive * (len(positive) - n_positive)))
+
+
+@cache
+def _mean_auroc(law: Law) -> float:
+    rng = np.random.default_rng(_TRUTH)
+    n_sets = max(300, min(2000, 400_000 // law.patients))
+    samples = (draw(rng, law, law.patients) for _ in range(n_sets))
+    return float(np.mean([auroc(each.positive, each.scores[0]) for each in samples]))
+
+
+@cache
+def _population(law: Law) -> tuple[Floats, Floats, float]:
+    """Return rising scores of positive and negative images, and the share of positive images."""
+    rng = np.random.default_rng(_TRUTH)
+    many = draw(rng, law, 100_000)
+    # Small sets are drawn until both classes have two patients, which changes their share.
+    sets = [draw(rng, law, law.patients).positive for _ in range(1500)]
+    share = sum(each.sum() for each in sets) / sum(map(len, sets))
+    scores = many.scores[0]
+    return np.sort(scores[many.positive]), np.sort(scores[~many.positive]), float(share)
+
+
+@cache
+def _box_figures(law: Law) -> dict[str, float]:
+    rng = np.random.default_rng(_TRUTH)
+    seen = []
+    for _ in range(8):
+        drawn = detectors(rng, Law(**{**vars(law), "patients": 800}))
+        figures = report_of(drawn, 100).figures.set_index(["first", "second", "metric", "policy"])
+        seen.append([figures.loc["A", "", name, ""]["estimate"] for name in claims.BOXES])
+    return dict(zip(claims.BOXES, np.mean(seen, axis=0).tolist(), strict=True))
 
 
 @dataclass
 class Drawn:
-    """Arguments of `cxr_compare.compare`.
+    """Systems and truth of one data set, further arguments of `compare`, and what is known."""
 
-    Attributes:
-        truth: Labels with patients and, if there are validation images, roles.
-        systems: Scores or boxes of each system by its name, A first; a list of them for seeds.
-        boxes: True boxes.
-        options: Further arguments.
-    """
-
-    truth: pd.DataFrame
     systems: dict[str, Any]
-    boxes: pd.DataFrame | None = None
+    truth: pd.DataFrame
+    known: Known
     options: dict[str, Any] = field(default_factory=dict)
 
 
-Change = Callable[[np.random.Generator, Drawn], None]
-"""Function that changes drawn data in place, for what the columns of a design do not say."""
+def scores(rng: np.random.Generator, law: Law, **options: Any) -> Drawn:
+    """Draw scores of systems on validation and test images."""
+    samples = {role: draw(rng, law, n_patients) for role, n_patients in _roles(law).items()}
+    truth = _truth(samples)
+    of_all = np.concatenate([each.scores for each in samples.values()], axis=1)
+    names = string.ascii_uppercase[: len(law.auroc)]
+    systems = {
+        name: pd.Series(values, truth["image_id"])
+        for name, values in zip(names, of_all, strict=True)
+    }
+    known = Known(dict(zip(names, law.auroc, strict=True)), law, joint_adds=len(names) == 2)
+    return Drawn(systems, truth, known, options)
 
 
-@dataclass(frozen=True)
-class Design:
-    """One row of the table of designs.
-
-    Attributes:
-        claims: Names of the functions in `tools.simulation.claims` that count the claims.
-        auroc: True AUROC of each system; ignored for detectors.
-        patients: Number of test patients.
-        validation: Number of validation patients; 0 for none.
-        images: Number of images of a patient, see `draw.cluster_sizes`.
-        positive: Share of positive images.
-        n_positive: Exact number of positive images, for one image a patient.
-        law: Distribution of the scores.
-        noise: Shares of the variance of the noise.
-        labels_alike: Correlation of the latent labels of a patient's images.
-        seeds: Number of training seeds of each system.
-        between_seeds: Standard deviation of the AUROC between seeds.
-        detector: Distribution of the boxes of two equal detectors; None for scores.
-        at_use: True prevalence where the system is used, and the number of patients on whom it was
-            counted; None if it is known.
-        changes: What else is done to drawn data.
-        options: Further arguments of `cxr_compare.compare`.
-        replicates: Number of bootstrap resamples; the program's default is 2,000. Claims about the
-            AUROC alone rest on none, and take 100, the fewest.
-    """
-
-    name: str
-    claims: tuple[str, ...]
-    auroc: tuple[float, ...] = (0.85, 0.85)
-    patients: int = 100
-    validation: int = 0
-    images: str = "one"
-    positive: float = 0.3
-    n_positive: int | None = None
-    law: Law = "binormal"
-    noise: Noise = NOISE
-    labels_alike: float = LABELS_ALIKE
-    seeds: int = 1
-    between_seeds: float = 0.0
-    detector: Detector | None = None
-    at_use: tuple[float, int | None] | None = None
-    changes: tuple[Change, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    replicates: int = 400
-
-    @property
-    def systems(self) -> list[str]:
-        """Names of the systems, in the order of their true AUROC."""
-        return [chr(ord("A") + number) for number in range(len(self.auroc))]
-
-    def sample(self, rng: np.random.Generator, n_patients: int, skills: Any) -> Sample:
-        """Draw labels and scores."""
-        return draw(
-            rng,
-            n_patients,
-            skills,
-            clusters=self.images,
-            prevalence=self.positive,
-            n_positive=self.n_positive,
-            noise=self.noise,
-            law=self.law,
-            labels_alike=self.labels_alike,
-        )
-
-    def skills(self, rng: np.random.Generator) -> list[list[float]]:
-        """Draw the skill of each seed of each system."""
-        drawn = []
-        for auroc in self.auroc:
-            spread = skill_spread(auroc, self.between_seeds) if self.between_seeds else 0.0
-            drawn.append(list(skill_of(auroc) + spread * rng.standard_normal(self.seeds)))
-        return drawn
-
-    def drawn(self, rng: np.random.Generator, n_test: int | None = None) -> Drawn:
-        """Draw validation and test images, of `n_test` patients or of those of the design."""
-        sizes = {"val": self.validation, "test": n_test or self.patients}
-        if self.detector is None:
-            skills = self.skills(rng)
-            samples = {role: self.sample(rng, size, skills) for role, size in sizes.items() if size}
-            drawn = self._with_scores(samples)
-        else:
-            drawn = self._with_boxes(
-                {
-                    role: draw_images(
-                        rng, size, self.images, self.detector, prevalence=self.positive
-                    )
-                    for role, size in sizes.items()
-                    if size
-                }
-            )
-        if self.at_use is not None:
-            share, of = self.at_use
-            counted = "" if of is None else f"{max(rng.binomial(of, share), 1)}/{of}"
-            drawn.options["prevalence"] = counted or f"{share}"
-        for change in self.changes:
-            change(rng, drawn)
-        return drawn
-
-    def _with_scores(self, samples: Mapping[str, Sample]) -> Drawn:
-        truth = _truth_table(samples)
-        scores = np.concatenate([sample.scores for sample in samples.values()], axis=1)
-        rows = [pd.Series(row, truth["image_id"]) for row in scores]
-        seeds = self.seeds
-        systems = {
-            name: rows[seeds * number] if seeds == 1 else rows[seeds * number :][:seeds]
-            for number, name in enumerate(self.systems)
-        }
-        return Drawn(truth, systems)
-
-    def _with_boxes(self, images: Mapping[str, BoxedImages]) -> Drawn:
-        truth = _truth_table({role: each.sample for role, each in images.items()})
-        lesions = pd.concat(
-            [_named(each.lesions, role) for role, each in images.items()], ignore_index=True
-        )
-        systems = {
-            name: pd.concat(
-                [_named(each.boxes[number], role) for role, each in images.items()],
-                ignore_index=True,
-            )
-            for number, name in enumerate("AB")
-        }
-        return Drawn(truth.assign(width=1024, height=1024), systems, lesions)
+def detectors(rng: np.random.Generator, law: Law) -> Drawn:
+    """Draw the boxes of two equal detectors on validation and test images."""
+    images: dict[str, BoxedImages] = {
+        role: draw_boxes(rng, law, n_patients) for role, n_patients in _roles(law).items()
+    }
+    truth = _truth({role: each.sample for role, each in images.items()})
+    lesions = _named({role: each.lesions for role, each in images.items()})
+    systems = {
+        name: _named({role: each.boxes[number] for role, each in images.items()})
+        for number, name in enumerate("AB")
+    }
+    known = Known(dict.fromkeys("AB", 0.94), law)
+    return Drawn(systems, truth.assign(width=SIDE, height=SIDE), known, {"boxes": lesions})
 
 
-def _truth_table(samples: Mapping[str, Sample]) -> pd.DataFrame:
-    tables = []
+def _roles(law: Law) -> dict[str, int]:
+    sizes = {"val": law.validation, "test": law.patients}
+    return {role: size for role, size in sizes.items() if size}
+
+
+def _truth(samples: Mapping[str, Sample]) -> pd.DataFrame:
+    tables = {}
     for role, sample in samples.items():
-        table = pd.DataFrame({"image": np.arange(len(sample.y_true))})
-        table = _named(table, role).assign(
-            label=sample.y_true * 1.0, patient_id=[f"{role}-p{n}" for n in sample.patients]
-        )
-        tables.append(table if len(samples) == 1 else table.assign(role=role))
-    return pd.concat(tables, ignore_index=True)
+        table = pd.DataFrame({"image": np.arange(len(sample.positive))})
+        patients = [f"{role}-p{number}" for number in sample.patients]
+        tables[role] = table.assign(label=sample.positive.astype(int), patient_id=patients)
+        if len(samples) > 1:
+            tables[role]["role"] = role
+    return _named(tables)
 
 
-def _named(table: pd.DataFrame, role: str) -> pd.DataFrame:
-    """Name the images of a role, which a table knows by their index."""
-    names = role + "-" + table["image"].astype(str).astype(object)
-    return table.drop(columns="image").assign(image_id=names)
+def _named(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Join the tables of roles, which know an image by its number."""
+    joined = [
+        table.drop(columns="image").assign(image_id=[f"{role}-{image}" for image in table["image"]])
+        for role, table in tables.items()
+    ]
+    return pd.concat(joined, ignore_index=True)
 
 
-def _by_patient(drawn: Drawn, values: Callable[[int], Any]) -> Any:
-    """Draw a value for each patient, and return it for each image."""
-    codes, names = pd.factorize(drawn.truth["patient_id"])
-    return np.asarray(values(len(names)))[codes]
-
-
-def in_group(
-    rng: np.random.Generator, drawn: Drawn, *, share: float, by_image: bool, shift: float = 0.0
-) -> None:
-    """Draw a group of patients or images; its scores may be higher, which the AUROC does not see.
-
-    The drawn data get the column ``sex`` (by patient) or ``view`` (by image). `shift` is the number
-    by which the log-odds of all scores of the group, a share of the data, are higher.
-    """
-    inside = rng.random(len(drawn.truth)) < share
-    if not by_image:
-        inside = _by_patient(drawn, lambda count: rng.random(count) < share)
-    column, names = ("view", ("AP", "PA")) if by_image else ("sex", ("F", "M"))
-    drawn.truth[column] = np.where(inside, *names)
-    if shift:
-        for name, scores in drawn.systems.items():
-            shifted = expit(logit(scores.to_numpy()) + shift * inside)
-            drawn.systems[name] = pd.Series(shifted, scores.index)
-
-
-def with_facts(
-    rng: np.random.Generator, drawn: Drawn, *, view_predicts: float | None = None
-) -> None:
-    """Add view, sex and age, of which at most the view predicts the label, with a known AUROC."""
+def with_facts(rng: np.random.Generator, law: Law, of_view: float | None = None) -> Drawn:
+    """Draw sex, age and view beside the scores; none but the view may predict the label."""
+    drawn = scores(rng, law)
     truth = drawn.truth
-    n_images = len(truth)
-    truth["sex"] = _by_patient(drawn, lambda count: rng.choice(["F", "M"], count))
-    truth["age"] = _by_patient(drawn, lambda count: rng.integers(20, 90, count))
-    truth["view"] = rng.choice(["AP", "PA"], n_images)
-    if view_predicts is not None:
-        is_right = rng.random(n_images) < view_predicts
+    codes, patients = pd.factorize(truth["patient_id"])
+    truth["sex"] = rng.choice(["F", "M"], len(patients))[codes]
+    truth["age"] = rng.integers(20, 90, len(patients))[codes]
+    truth["view"] = rng.choice(["AP", "PA"], len(truth))
+    if of_view is not None:
+        is_right = rng.random(len(truth)) < of_view
         truth["view"] = np.where(is_right == (truth["label"] == 1), "AP", "PA")
+    drawn.known = Known(drawn.known.auroc, law, of_view=of_view)
+    return drawn
 
 
-def second_adds_nothing(rng: np.random.Generator, drawn: Drawn, *, copy: bool) -> None:
-    """Let the second system see noise, or the evidence of the first with more noise."""
+def nothing_added(rng: np.random.Generator, law: Law, *, copy: bool) -> Drawn:
+    """Let the second system see noise, or what the first sees with more noise."""
+    drawn = scores(rng, law, both=True)
     first = drawn.systems["A"]
-    noise = rng.standard_normal(len(drawn.truth))
+    noise = rng.standard_normal(len(first))
     evidence = logit(first.to_numpy()) + noise if copy else noise
     drawn.systems["B"] = pd.Series(expit(evidence), first.index)
+    second = float(ndtr(skill_of(law.auroc[0]) / 2)) if copy else 0.5
+    drawn.known = Known({"A": law.auroc[0], "B": second}, law)
+    return drawn
 
 
-def classifier_second(rng: np.random.Generator, drawn: Drawn, *, kind: str) -> None:
-    """Replace the second detector by a classifier: noise, a worse copy, or evidence of its own."""
+def constant_places(rng: np.random.Generator, law: Law, *, called_only: bool) -> Drawn:
+    """Let the second system give two constant boxes with the image scores of the first.
+
+    They lie on every image, or only where the first system's image score is above 0.5.
+    """
+    drawn = detectors(rng, law)
     ids = drawn.truth["image_id"]
-    noise = rng.standard_normal(len(ids))
-    best = drawn.systems["A"].groupby("image_id")["score"].max().reindex(ids).fillna(1e-6)
-    evidence = {
-        "noise": noise,
-        "copy": logit(best.to_numpy()) + 2 * noise,
-        "own": skill_of(0.85) * drawn.truth["label"].to_numpy() + noise,
-    }[kind]
-    drawn.systems["B"] = pd.Series(expit(evidence), ids)
+    best = drawn.systems["A"].groupby("image_id")["score"].max().reindex(ids).fillna(0.01)
+    boxes = constant_boxes(best.to_numpy())
+    boxes = boxes.assign(image_id=ids.to_numpy()[boxes["image"]]).drop(columns="image")
+    if called_only:
+        called = best.index[best > 0.5]
+        boxes = boxes[boxes["image_id"].isin(called)].reset_index(drop=True)
+    drawn.systems["B"] = boxes
+    drawn.known = Known(drawn.known.auroc, law, image_blind=frozenset("B"))
+    return drawn
 
 
-def same_scores(rng: np.random.Generator, drawn: Drawn) -> None:
-    """Give every system the scores of the first."""
-    drawn.systems = dict.fromkeys(drawn.systems, drawn.systems["A"])
+_FINDINGS = 14
+_GAP = 1.2  # between the mean scores of positive and of negative images, in standard deviations
+_TOGETHER = 0.4  # correlation by which a patient is ill in several findings
 
 
-def suppressed_second(rng: np.random.Generator, drawn: Drawn) -> None:
-    """Let the second detector be the first after a suppression of overlapping boxes."""
-    boxes = drawn.systems["A"]
-    indexed = boxes.assign(image=pd.factorize(boxes["image_id"])[0])
-    drawn.systems["B"] = suppressed(indexed, 0.3).drop(columns="image")
+def several_findings(
+    rng: np.random.Generator, patients: int, *, most_images: int, least: float
+) -> Drawn:
+    """Draw two systems whose AUROC is the same for each of 14 findings.
+
+    All numbers of images of a patient up to `most_images` are equally likely. `least` is the share
+    of positive images of the rarest finding; that of the most frequent one is 0.4. Of the variance
+    of a score 0.3 is the patient's, in all findings, and 0.3 the image's, for both systems.
+    """
+    owner = np.repeat(np.arange(patients), rng.integers(1, most_images + 1, patients))
+    ids = [f"i{number}" for number in range(len(owner))]
+    truth = pd.DataFrame({"image_id": ids, "patient_id": [f"p{number}" for number in owner]})
+    systems = {name: pd.DataFrame({"image_id": ids}) for name in "AB"}
+    ill = rng.standard_normal(patients)[owner]
+    of_patient = {name: rng.standard_normal(patients)[owner] for name in "AB"}
+    for number, share in enumerate(np.geomspace(least, 0.4, _FINDINGS)):
+        own = rng.standard_normal(patients)[owner]
+        latent = np.sqrt(_TOGETHER) * ill + np.sqrt(1 - _TOGETHER) * own
+        label = latent > ndtri(1 - share)
+        of_image = rng.standard_normal(len(owner))
+        truth[finding := f"finding{number:02d}"] = label.astype(int)
+        for name, table in systems.items():
+            noise = np.sqrt(0.3) * (of_patient[name] + of_image)
+            noise += np.sqrt(0.4) * rng.standard_normal(len(owner))
+            table[finding] = expit(_GAP * label + noise)
+    known = Known(dict.fromkeys("AB", float(ndtr(_GAP / np.sqrt(2)))))
+    return Drawn(systems, truth, known, {"target": "all"})
 
 
-def constant_second(rng: np.random.Generator, drawn: Drawn) -> None:
-    """Let the second system give two constant boxes, with the image scores of the first."""
-    ids = drawn.truth["image_id"]
-    best = drawn.systems["A"].groupby("image_id")["score"].max().reindex(ids).fillna(1e-6)
-    drawn.systems["B"] = _named_constant(ids, best.to_numpy())
+_FOLDS = 5
+_SIGNAL, _BASE = 2.2, -1.3  # spread and mean of the true log-odds
 
 
-def _named_constant(ids: pd.Series, scores: Floats) -> pd.DataFrame:
-    boxes = constant_boxes(scores)
-    return boxes.drop(columns="image").assign(image_id=ids.to_numpy()[boxes["image"]])
+def _ill(rng: np.random.Generator, patients: int, features: int) -> tuple[Floats, Any]:
+    """Draw features of patients, all of equal weight, and who is ill: about 30 %."""
+    table = rng.standard_normal((patients, features))
+    odds = _BASE + _SIGNAL / np.sqrt(features) * table.sum(axis=1)
+    return table, rng.random(patients) < expit(odds)
 
 
-_HEAD = ("headline", "marks")
-_AUROC = (*_HEAD, "auroc_intervals")
-_RATES = ("sentences", "headline", "rate_differences")
-_BOXES = ("sentences", "headline", "box_differences")
-WIDE = {"rsna": "images as in RSNA", "1-60": "1 to 60 images", "1-3": "1 to 3 images"}
+def _learned(table: Floats, ill: Any, half: int) -> Callable[[Floats], Floats]:
+    """Fit a ridge regression that sees one half of the features."""
+    model = LogisticRegression(solver="newton-cholesky").fit(table[:, half::2], ill)
+    return lambda other: np.asarray(expit(model.decision_function(other[:, half::2])))
 
 
-def _auroc_designs() -> list[Design]:
-    """Return designs of two equal systems without validation images: the AUROC only."""
-    row = partial(Design, claims=_AUROC, replicates=100)
-    rows = [
-        row(f"AUROC, {n} patients, images as in RSNA", patients=n, images="rsna")
-        for n in (60, 150, 300, 1000)
-    ]
-    rows += [
-        row(f"AUROC, {n} patients, images as in RSNA, alike by 0.8", patients=n, images="rsna",
-            noise=ALIKE)
-        for n in (60, 150)
-    ]  # fmt: skip
-    rows += [row(f"AUROC, {n} patients, one image", patients=n) for n in (60, 300)]
-    name = "AUROC, 60 patients, one with 100 images"
-    rows += [row(name, patients=60, images="giant")]
-    rows += [row(f"{name}, alike by 0.8", patients=60, images="giant", noise=ALIKE)]
-    rows += [row("AUROC, 60 patients, one image, 4 positive", patients=60, n_positive=4)]
-    rows += [
-        row("AUROC, 40 patients, one image, crossing ROC curves", patients=40, n_positive=16,
-            law="crossing"),
-        row("AUROC, 80 patients, 1 to 3 images, scores on 5 levels", patients=80, images="1-3",
-            law="five levels"),
-        row("AUROC, 80 patients, 1 to 3 images, label per image", patients=80, images="1-3",
-            labels_alike=0.0),
-    ]  # fmt: skip
-    for n, images, positive in (
-        (40, "1-3", 0.4),
-        (80, "1-3", 0.3),
-        (40, "1-60", 0.4),
-        (80, "1-60", 0.3),
-        (300, "1-3", 0.05),
-        (300, "1-60", 0.05),
-    ):
-        name = f"AUROC, skewed, {n} patients, {WIDE[images]}, {100 * positive:.0f} % positive"
-        rows.append(
-            row(name, auroc=(0.8, 0.8), patients=n, images=images, positive=positive,
-                law="skewed", labels_alike=0.75)
-        )  # fmt: skip
-    for auroc in (0.5, 0.6):
-        for n in (60, 200, 1000):
-            name = f"AUROC {auroc:.2f} of two systems, {n} patients"
-            rows.append(replace(row(name), claims=_HEAD, auroc=(auroc, auroc), patients=n))
-    return rows
+@cache
+def _learned_auroc(patients: int, features: int) -> float:
+    """Return the AUROC of the way of training, the mean over training sets."""
+    rng = np.random.default_rng(_TRUTH)
+    seen = []
+    for _ in range(400):
+        scored = _learned(*_ill(rng, patients * (_FOLDS - 1) // _FOLDS, features), 0)
+        test, ill = _ill(rng, 20_000, features)
+        seen.append(auroc(ill, scored(test)))
+    return float(np.mean(seen))
 
 
-def _several_designs() -> list[Design]:
-    """Return designs of three systems or more, and of one better system."""
-    equal = [
-        Design("four equal systems, 80 patients, 1 to 3 images", ("sentences", *_HEAD),
-               (0.85,) * 4, 80, 50, "1-3"),
-        Design("four equal systems, 200 patients", ("sentences", *_HEAD), (0.85,) * 4, 200, 150),
-        Design("three equal systems, 60 patients", ("sentences", *_HEAD), (0.85,) * 3, 60, 150),
-        Design("three equal systems, 200 patients", ("sentences", *_HEAD), (0.85,) * 3, 200, 150),
-        Design("six equal systems, 200 patients", ("sentences", *_HEAD), (0.85,) * 6, 200, 150),
-        Design("three systems with the same scores, 200 patients", ("sentences", *_HEAD),
-               (0.85,) * 3, 200, 150, changes=(same_scores,)),
-    ]  # fmt: skip
-    better = [
-        Design(f"one of four systems better by 0.08, {n} patients", ("power",),
-               (0.90, 0.82, 0.82, 0.82), n, replicates=100)
-        for n in (80, 200, 600)
-    ]  # fmt: skip
-    better += [
-        Design(f"AUROC {a:.2f} and {b:.2f}, {n} patients, {name}", ("power",), (a, b), n, 150,
-               images)
-        for a, b, n, images, name in (
-            (0.90, 0.85, 200, "one", "one image"),
-            (0.90, 0.80, 200, "one", "one image"),
-            (0.90, 0.80, 60, "one", "one image"),
-            (0.90, 0.80, 150, "rsna", WIDE["rsna"]),
-            (0.90, 0.80, 1000, "one", "one image"),
+def folds(rng: np.random.Generator, patients: int, *, features: int) -> Drawn:
+    """Draw two equal ways of training, each of which sees one half of the features, in folds."""
+    table, ill = _ill(rng, patients, features)
+    order = rng.permutation(patients)
+    order = order[np.argsort(ill[order], kind="stable")]  # dealt out class by class
+    fold = np.empty(patients, dtype=int)
+    fold[order] = np.arange(patients) % _FOLDS
+    values = np.empty((2, patients))
+    for test in (fold == number for number in range(_FOLDS)):
+        for half in range(2):
+            values[half, test] = _learned(table[~test], ill[~test], half)(table[test])
+    names = [f"i{number}" for number in range(patients)]
+    truth = pd.DataFrame({"image_id": names, "patient_id": names, "label": ill.astype(int)})
+    systems = {name: pd.Series(values[half], names) for half, name in enumerate("AB")}
+    known = Known(dict.fromkeys("AB", _learned_auroc(patients, features)))
+    return Drawn(systems, truth.assign(fold=fold), known)
+
+
+def report_of(drawn: Drawn, replicates: int) -> Any:
+    """Return the result of the public comparison, which says on stderr what it does."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        return cxr_compare.compare(
+            drawn.systems, truth=drawn.truth, replicates=replicates, **drawn.options
         )
-    ]  # fmt: skip
-    return [*equal, *better]
 
 
-def _threshold_designs() -> list[Design]:
-    """Return designs of figures at thresholds that validation images choose."""
-    rows = [
-        Design(f"thresholds, {v} / {n} patients, {name}", (*_RATES, "rate_intervals"),
-               (0.85, 0.85), n, v, images)
-        for images, name in (("one", "one image"), ("rsna", WIDE["rsna"]))
-        for v, n in ((40, 60), (150, 200), (40, 600))
-    ]  # fmt: skip
-    rows += [
-        Design(f"thresholds, {v} / {n} patients, AUROC 0.99", (*_RATES, "rate_intervals"),
-               (0.99, 0.99), n, v)
-        for v, n in ((40, 60), (150, 200))
-    ]  # fmt: skip
-    rows += [
-        Design("thresholds, E1: 40 / 40 patients, one image, skewed", (*_RATES, *_HEAD),
-               (0.85, 0.85), 40, 40, positive=0.4, law="skewed"),
-        Design("thresholds, E2: 50 / 80 patients, 1 to 60 images, skewed", (*_RATES, *_HEAD),
-               (0.8, 0.8), 80, 50, "1-60", law="skewed", labels_alike=0.75),
-        Design("thresholds, E3: 300 / 300 patients, 5 % positive, skewed", (*_RATES, *_HEAD),
-               (0.8, 0.8), 300, 300, "1-3", positive=0.05, law="skewed", labels_alike=0.75),
-        Design("thresholds, E6: 50 / 80 patients, scores on 5 levels", (*_RATES, *_HEAD),
-               (0.85, 0.85), 80, 50, "1-3", law="five levels"),
-    ]  # fmt: skip
-    rows += [
-        Design(f"calibration, {v} / {n} patients", ("calibration",), (0.85,), n, v)
-        for v, n in ((60, 200), (150, 600))
-    ]
-    rows += [
-        Design(f"PPV at a prevalence of {use}, counted on {of or 'none'}, {n} patients, {images}",
-               ("predictive_values",), (0.93,), n, 100, images, at_use=(use, of))
-        for use, of, n, images in (
-            (0.05, 240, 60, "one"), (0.05, 240, 600, "one"), (0.05, 240, 200, "rsna"),
-            (0.05, None, 200, "one"), (0.05, 60, 200, "one"), (0.2, 60, 200, "one"),
-        )
-    ]  # fmt: skip
-    return rows
+def joined_folds(drawn: Drawn, replicates: int) -> pd.DataFrame:
+    """Return the table that `cxr_compare.folds` makes of the reports of all folds."""
+    with TemporaryDirectory() as folder:
+        reports = []
+        for fold, truth in drawn.truth.groupby("fold"):
+            systems = {name: each[truth["image_id"]] for name, each in drawn.systems.items()}
+            of_fold = Drawn(systems, truth.drop(columns="fold"), drawn.known)
+            reports.append(Path(folder) / f"fold{fold}")
+            report_of(of_fold, replicates).save(reports[-1])
+        out = Path(folder) / "folds"
+        cxr_compare.folds(reports, out=out)
+        table = pd.read_csv(out / "folds.csv", keep_default_na=False, na_values=[""])
+    return table.fillna({"second": "", "policy": ""})
 
 
-def _chance_designs() -> list[Design]:
-    """Return designs of one system that guesses, or is better than that."""
-    row = partial(Design, claims=("chance",), replicates=100)
-    rows = [
-        row(f"one system that guesses, {n} patients, {name}", auroc=(0.5,), patients=n,
-            images=images, law=law, labels_alike=alike)
-        for n, images, name, law, alike in (
-            (40, "one", "one image", "binormal", LABELS_ALIKE),
-            (200, "one", "one image", "binormal", LABELS_ALIKE),
-            (1000, "one", "one image", "binormal", LABELS_ALIKE),
-            (40, "1-60", WIDE["1-60"], "skewed", 0.75),
-            (80, "1-60", WIDE["1-60"], "skewed", 0.75),
-            (80, "rsna", WIDE["rsna"], "skewed", 0.75),
-        )
-    ]  # fmt: skip
-    rows += [row("one system that guesses, 60 patients, 4 positive", auroc=(0.5,), patients=60,
-                 n_positive=4)]  # fmt: skip
-    rows += [
-        row(f"one system of AUROC {auroc:.2f}, {n} patients, {name}", auroc=(auroc,), patients=n,
-            images=images, n_positive=n_positive, law=law, labels_alike=alike)
-        for auroc, n, images, n_positive, name, law, alike in (
-            (0.83, 40, "one", 11, "11 positive", "binormal", LABELS_ALIKE),
-            (0.71, 40, "1-60", None, WIDE["1-60"], "skewed", 0.75),
-            (0.71, 80, "1-60", None, WIDE["1-60"], "skewed", 0.75),
-            (0.71, 80, "1-3", None, WIDE["1-3"], "binormal", LABELS_ALIKE),
-            (0.60, 200, "one", None, "one image", "binormal", LABELS_ALIKE),
-        )
-    ]  # fmt: skip
-    return rows
+Count = Callable[[Any, Known], dict[str, bool]]
 
 
-def _group_designs() -> list[Design]:
-    """Return designs of groups that do not differ, and of shortcuts."""
+class Design(NamedTuple):
+    """How data sets are drawn and which claims about them are counted.
 
-    def group(name: str, n: int, share: float, auroc: float = 0.85, images: str = "one",
-              by_image: bool = False, shift: float = 0.0) -> Design:  # fmt: skip
-        change = partial(in_group, share=share, by_image=by_image, shift=shift)
-        return Design(f"groups, {name}", ("groups",), (auroc, auroc), n, 150, images,
-                      changes=(change,))  # fmt: skip
+    `replicates` are fewer than the 2,000 of the program, and the fewest for claims that rest on no
+    resamples. `report` makes the result in which claims are counted.
+    """
 
-    rows = [
-        group("5 % of 200 patients", 200, 0.05),
-        group("5 % of 200 patients, AUROC 0.95", 200, 0.05, 0.95),
-        group("10 % of 200 patients, images as in RSNA", 200, 0.1, images="rsna"),
-        group("15 % of the images of 200 patients", 200, 0.15, images="rsna", by_image=True),
-        group("14 % of 600 patients", 600, 0.14),
-        group("30 % of 600 patients", 600, 0.3),
-        group("50 % of 600 patients, images as in RSNA", 600, 0.5, images="rsna"),
-        replace(
-            group("30 % of 600 patients, their scores higher by 1", 600, 0.3, shift=1.0),
-            claims=("groups_by_auroc",),
-        ),
-    ]
-    rows += [
-        Design(f"label is noise, {n} images", ("shortcut",), (0.5,), n, replicates=100,
-               changes=(with_facts,))
-        for n in (142, 564)
-    ]  # fmt: skip
-    rows.append(
-        Design("view alone has AUROC 0.70, 564 images", ("shortcut_interval",), (0.85,), 564,
-               positive=0.4, replicates=100, changes=(partial(with_facts, view_predicts=0.7),))
-    )  # fmt: skip
-    return rows
+    draw: Callable[[np.random.Generator], Drawn]
+    counts: Sequence[Count]
+    replicates: int = 100
+    report: Callable[[Drawn, int], Any] = report_of
 
 
-def _joint_designs() -> list[Design]:
-    """Return designs of two systems with their joint system."""
-    both = {"both": True}
-    rows = [
-        Design(f"joint, second is {'a worse copy' if copy else 'noise'}, {v} / {n}, {images}",
-               ("joint",), (0.85, 0.85), n, v, images, options=both,
-               changes=(partial(second_adds_nothing, copy=copy),))
-        for copy in (False, True)
-        for v, n, images in ((60, 300, "one"), (200, 600, "one"), (200, 600, "rsna"))
-    ]  # fmt: skip
-    rows += [
-        Design(f"joint, AUROC {a:.2f} and {b:.2f}, {v} / {n}", ("joint_power",), (a, b), n, v,
-               options=both)
-        for v, n in ((200, 600), (1000, 3000))
-        for a, b in ((0.85, 0.85), (0.90, 0.85), (0.93, 0.87))
-    ]  # fmt: skip
-    rows += [
-        Design(f"joint boxes, classifier is {title}, {v} / {n}, {images}", (claim,), (0.94, 0.85),
-               n, v, images, detector=DETECTOR, options=both,
-               changes=(partial(classifier_second, kind=kind),))
-        for kind, title, claim in (
-            ("noise", "noise", "joint_boxes"), ("copy", "a worse copy", "joint_boxes"),
-            ("own", "good", "joint_boxes_power"),
-        )
-        for v, n, images in ((60, 300, "one"), (200, 600, "rsna"))
-    ]  # fmt: skip
-    return rows
+def _of_scores(law: Law, *counts: Count, replicates: int = 100, **options: Any) -> Design:
+    return Design(partial(scores, law=law, **options), counts, replicates)
 
 
-def _box_designs() -> list[Design]:
-    """Return designs of two equal detectors, and of boxes that say nothing about the image."""
-    row = partial(Design, claims=_BOXES, detector=DETECTOR)
-    rows = [
-        row(f"boxes, {v} / {n} patients, {name}", claims=(*_BOXES, "box_intervals"), patients=n,
-            validation=v, images=images)
-        for v, n, images, name in (
-            (40, 60, "one", "one image"), (40, 60, "rsna", WIDE["rsna"]),
-            (150, 200, "one", "one image"), (150, 200, "rsna", WIDE["rsna"]),
-        )
-    ]  # fmt: skip
-    rows += [
-        row(f"boxes, overlapping, {v} / {n} patients, {images}", patients=n, validation=v,
-            images=images, detector=DOUBLING, claims=(*_BOXES, "box_intervals"))
-        for v, n, images in ((60, 100, "one"), (60, 100, "rsna"), (150, 200, "one"))
-    ]  # fmt: skip
-    rows += [
-        row("boxes, X1: 40 / 50 patients, 1 to 3 images", patients=50, validation=40,
-            images="1-3", detector=DOUBLING, positive=0.35),
-        row("boxes, X2: 60 / 100 patients, 1 to 60 images", patients=100, validation=60,
-            images="1-60", detector=DOUBLING),
-        row("boxes, X3: 40 / 40 patients, one image", patients=40, validation=40,
-            detector=DOUBLING, positive=0.45),
-    ]  # fmt: skip
-    rows += [
-        row("a detector and the same after suppression, 100 / 150 patients", patients=150,
-            validation=100, detector=DOUBLING, claims=("box_findings",),
-            changes=(suppressed_second,)),
-        row("a detector and constant boxes with its scores, 100 / 150 patients", patients=150,
-            validation=100, claims=("localises",), changes=(constant_second,)),
-    ]  # fmt: skip
-    return rows
+_EQUAL = (claims.differences, claims.auroc_intervals)
+_AT_THRESHOLDS = (claims.differences, claims.rate_differences, claims.rate_intervals)
+_BOXED = (claims.differences, claims.box_differences, claims.box_intervals, claims.localises)
+_IN_LUNGS = Law(patients=150, validation=300, in_lungs=True)
+_SKEWED = {"skewed": True, "labels_alike": 0.75}
 
-
-def core_designs() -> list[Design]:
-    """Return every design of the core: all that run `cxr_compare.compare`."""
-    groups: Sequence[list[Design]] = (
-        _auroc_designs(),
-        _chance_designs(),
-        _several_designs(),
-        _threshold_designs(),
-        _box_designs(),
-        _group_designs(),
-        _joint_designs(),
-    )
-    return [design for group in groups for design in group]
+DESIGNS: dict[str, Design] = {
+    # One system, or several that are equally good.
+    "chance": _of_scores(Law((0.5,), 30, n_positive=10), claims.chance),
+    "chance-clusters": _of_scores(Law((0.5,), 40, images="1-60", **_SKEWED), claims.chance),
+    "above-chance": _of_scores(Law((0.83,), 40, n_positive=11), claims.chance),
+    "equal": _of_scores(Law(patients=60, images="rsna"), *_EQUAL),
+    "equal-few": _of_scores(Law(patients=60, n_positive=4), *_EQUAL),
+    "equal-skewed": _of_scores(Law((0.8, 0.8), 80, images="1-60", **_SKEWED), *_EQUAL),
+    "equal-four": _of_scores(
+        Law((0.85,) * 4, 80, 50, images="1-3"), claims.differences, replicates=400
+    ),
+    "better": _of_scores(Law((0.90, 0.82, 0.82, 0.82)), claims.differences, claims.power),
+    # Thresholds that validation images choose.
+    "thresholds": _of_scores(
+        Law(patients=200, validation=150, images="rsna"),
+        *_AT_THRESHOLDS,
+        claims.predictive_values,
+        replicates=400,
+        prevalence=PREVALENCE,
+    ),
+    "thresholds-rare": _of_scores(
+        Law((0.85, 0.85), 300, 300, "1 or 15", 0.04, labels_alike=1.0),
+        *_AT_THRESHOLDS,
+        replicates=400,
+    ),
+    # Boxes of two equal detectors, and boxes that say nothing about the image.
+    "boxes": Design(
+        partial(detectors, law=Law(patients=60, validation=40, images="rsna")), _BOXED, 400
+    ),
+    "places": Design(
+        partial(constant_places, law=_IN_LUNGS, called_only=False),
+        (claims.localises,),
+        400,
+    ),
+    "places-called": Design(
+        partial(constant_places, law=_IN_LUNGS, called_only=True),
+        (claims.localises,),
+        400,
+    ),
+    # Facts about the images.
+    "facts": Design(partial(with_facts, law=Law((0.5,), 142)), (claims.shortcuts,)),
+    "view": Design(
+        partial(with_facts, law=Law((0.85,), 564, positive=0.4), of_view=0.7), (claims.shortcuts,)
+    ),
+    # Joint systems.
+    "joint-noise": Design(
+        partial(nothing_added, law=Law(patients=300, validation=60), copy=False), (claims.joint,)
+    ),
+    "joint-copy": Design(
+        partial(nothing_added, law=Law(patients=300, validation=60), copy=True), (claims.joint,)
+    ),
+    "joint": _of_scores(Law(patients=600, validation=200), claims.joint, both=True),
+    # Several findings, and folds.
+    "findings": Design(
+        partial(several_findings, patients=100, most_images=1, least=0.08), (claims.findings,)
+    ),
+    "findings-clusters": Design(
+        partial(several_findings, patients=300, most_images=5, least=0.04), (claims.findings,)
+    ),
+    "folds": Design(
+        partial(folds, patients=200, features=20), (claims.folds,), report=joined_folds
+    ),
+}

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.audit.labels import check_boxes, check_shortcuts, count_prevalence
-from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
+from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 
 
 def one_box(x1: float, y1: float, x2: float, y2: float) -> pd.DataFrame:

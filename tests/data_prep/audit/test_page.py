@@ -21,7 +21,7 @@ from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.duplicates.image_reader import open_reader
 from cxr_compare.data_prep.prepare import prepare
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
-from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
+from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 from tests.outline import Outline
 from tests.small_dicom import chest
 from tests.stored_json import bind_tables, put_table

@@ -24,8 +24,6 @@ from cxr_compare.data_prep.contracts.table_files import (
     to_numbers,
 )
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.evaluation.sources.files import read_source
-from cxr_compare.evaluation.sources.import_options import ImportOptions
 
 ROWS = [["file", "label", "x"], ["a.png", "Maße", "1.5"], ["b.png", "", "20.25"]]
 SHEET = "xl/worksheets/sheet1.xml"
@@ -357,13 +355,6 @@ def test_a_table_of_another_kind_says_what_to_do(tmp_path, name, content, advice
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=advice):
         read_text_table(tmp_path / name, ["file"])
-
-
-def test_the_results_beside_a_file_of_a_trainer_are_named(tmp_path):
-    (tmp_path / "results.pkl").write_bytes(b"\x80\x04")
-    (tmp_path / "results.bbox.json").write_text("[]")
-    with pytest.raises(InputError, match=r"results\.bbox\.json"):
-        read_source(tmp_path / "results.pkl", ImportOptions("A"))
 
 
 def test_text_of_another_encoding_is_refused(tmp_path):

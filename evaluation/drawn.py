@@ -1,0 +1,130 @@
+"""The answer of one system to one image, as it is drawn: boxes, map, point and decision."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.evaluation.boxes.map_boxes import map_grid
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
+from cxr_compare.evaluation.statistics.arrays import Floats
+
+_UNDECIDED = 0.5
+"""Score from which boxes are shown without a threshold."""
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnSystem:
+    """Answers of one system to many images.
+
+    Attributes:
+        decisions: Table by image id: ``score``, and where they are known ``probability``,
+            ``decision``, ``localised``, ``point_x`` and ``point_y``.
+        boxes: Boxes that are evaluated; None without.
+        maps: Activation maps; None without. `scale` is the range of raw values that is shown.
+        of_maps: True if the boxes are cut out of the maps.
+    """
+
+    name: str
+    decisions: pd.DataFrame
+    boxes: pd.DataFrame | None = None
+    maps: pd.DataFrame | None = None
+    scale: tuple[float, float] = (0.0, 1.0)
+    threshold: float | None = None
+    of_maps: bool = False
+
+    @cached_property
+    def _boxes_of(self) -> dict[Any, Any]:
+        return {} if self.boxes is None else self.boxes.groupby("image_id", sort=False).indices
+
+    @cached_property
+    def _map_of(self) -> dict[str, int]:
+        ids = () if self.maps is None else self.maps["image_id"]
+        return {str(image): row for row, image in enumerate(ids)}
+
+    def prediction(self, image_id: str, colour: str) -> ImagePrediction:
+        """Return the answer to one image, to be drawn in a colour such as ``#1f77b4``."""
+        row: dict[Any, Any] = {}
+        if image_id in self.decisions.index:
+            row = self.decisions.loc[image_id].to_dict()
+        known = {key: value for key, value in row.items() if not pd.isna(value)}
+        decision = bool(known["decision"]) if "decision" in known else None
+        boxes = np.empty((0, 5))
+        if self.boxes is not None and image_id in self._boxes_of:
+            rows = self.boxes.iloc[self._boxes_of[image_id]]
+            boxes = rows[[*EDGES, "score"]].to_numpy(np.float64)
+        point = None
+        if {"point_x", "point_y"} <= known.keys():
+            point = float(known["point_x"]), float(known["point_y"])
+        cut = shown_box_cut(boxes[:, 4], decision, self.threshold)
+        if self.of_maps:
+            cut = math.inf if decision is False else 0.0
+        return ImagePrediction(
+            system=self.name,
+            colour=colour,
+            score=known.get("score"),
+            threshold=self.threshold,
+            probability=known.get("probability"),
+            decision=decision,
+            boxes=boxes,
+            box_cut=cut,
+            point=point,
+            localised=bool(known["localised"]) if "localised" in known else None,
+            **self._heat(image_id),
+        )
+
+    def _heat(self, image_id: str) -> dict[str, Any]:
+        """Return the map of an image on the fixed scale of its system, with its frame."""
+        if self.maps is None or image_id not in self._map_of:
+            return {}
+        row: dict[Any, Any] = self.maps.iloc[self._map_of[image_id]].to_dict()
+        low, high = self.scale
+        heat = np.nan_to_num(np.clip((map_grid(row) - low) / (high - low), 0, 1))
+        return {"heat": heat, "frame": tuple(float(row[edge]) for edge in EDGES)}
+
+
+def decide(name: str, output: Output, choices: Choices, policy: str) -> DrawnSystem:
+    """Return the answers of a system to images whose truth is unknown, decided by a policy."""
+    scores = output.scores.to_numpy(np.float64)
+    threshold = choices.thresholds.get(policy)
+    table = pd.DataFrame({"score": scores}, output.scores.index)
+    table["decision"] = None if threshold is None else scores >= threshold
+    if choices.calibration is not None:
+        table["probability"] = choices.calibration.probability(scores)
+    if output.points is not None:
+        table = table.join(output.points)
+    return DrawnSystem(
+        name,
+        table,
+        choices.boxes(output),
+        output.maps,
+        choices.scale,
+        threshold,
+        of_maps=output.boxes is None,
+    )
+
+
+def shown_box_cut(scores: Floats, decision: bool | None, threshold: float | None) -> float:
+    """Return the score from which the boxes of a detector are shown on one image.
+
+    On a positive image these are the best box and every box at or above the threshold; on a
+    negative one none; on an undecided one those at or above the threshold, or 0.5 without one.
+
+    Example:
+        >>> shown_box_cut(np.array([0.6, 0.2]), True, 0.3)
+        0.3
+    """
+    if decision is None:
+        return _UNDECIDED if threshold is None else threshold
+    if not decision:
+        return math.inf
+    highest = float(scores.max(initial=0.0))
+    return highest if threshold is None else min(threshold, highest)

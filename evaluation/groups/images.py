@@ -1,0 +1,163 @@
+"""Figures of groups of images, such as women and men, and at a stated prevalence."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.compare import Comparison
+from cxr_compare.evaluation.figures import counted_interval, interval_of_counts
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, auroc_parts
+from cxr_compare.evaluation.statistics.clustered_counts import (
+    ShareParts,
+    confusion_by_patient,
+    function_of_counts,
+)
+from cxr_compare.evaluation.subgroups import image_groups
+from cxr_compare.evaluation.truth import Truth
+
+COLUMNS = (
+    "topic",
+    "group",
+    "system",
+    "policy",
+    "metric",
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "method",
+    "count",
+    "of",
+    "n_patients",
+    "note",
+)
+"""Columns of the tables of groups and lesions; ``count`` and ``of`` are the parts of a share."""
+FEWEST = 5
+"""Number of patients of a group below which its figures have no interval."""
+TOO_FEW = f"fewer than {FEWEST} patients: counts only"
+
+
+def group_table(comparison: Comparison) -> pd.DataFrame:
+    """Return sensitivity, specificity, localised sensitivity and AUROC of each group of images.
+
+    Below stand the predictive values at the stated prevalence, and the AUROC of shortcuts.
+    """
+    test, policy = comparison.truth, comparison.main_policy
+    rows: list[dict[str, Any]] = []
+    for name, system in comparison.systems.items():
+        called = comparison.called(name, policy)
+        for topic, groups in image_groups(test.images, comparison.protocol.subgroups).items():
+            for group in sorted(set(groups) - {""}):
+                inside = groups == group
+                found = figures_of_group(test, system.scores, called, system.localised, inside)
+                if not system.output.ranks:
+                    found.pop("auroc", None)
+                for metric, figure in found.items():
+                    at = "" if metric == "auroc" else policy
+                    where = {"topic": topic, "group": group, "system": name}
+                    rows.append({**where, "policy": at, "metric": metric, **figure})
+        if comparison.prevalence is not None and called is not None:
+            share = f"{comparison.prevalence:g}"
+            where = {"topic": "prevalence", "group": share, "system": name}
+            counts = confusion_by_patient(test.positive, called, test.patients, test.n_patients)
+            rows += [
+                {**where, "policy": policy, "metric": metric, **figure}
+                for metric, figure in at_prevalence(counts, comparison.prevalence).items()
+            ]
+    table = pd.concat([pd.DataFrame(rows), comparison.shortcuts], ignore_index=True)
+    return table.reindex(columns=list(COLUMNS))
+
+
+def figures_of_group(
+    test: Truth,
+    scores: Floats,
+    called: npt.NDArray[np.bool_] | None,
+    localised: npt.NDArray[np.bool_] | None,
+    inside: npt.NDArray[np.bool_],
+) -> dict[str, dict[str, Any]]:
+    """Return the figures of one system on the images of a group, by metric."""
+    positive, patients, n = test.positive, test.patients, test.n_patients
+    found: dict[str, dict[str, Any]] = {}
+    if called is not None:
+        counts = confusion_by_patient(positive[inside], called[inside], patients[inside], n)
+        tp, fp, tn, fn = counts.sum(axis=0)
+        for metric, right, wrong in (("recall", tp, fn), ("specificity", tn, fp)):
+            of_class = counts[:, [0, 3]] if metric == "recall" else counts[:, [1, 2]]
+            n_patients = int(of_class.any(axis=1).sum())
+            value = float(right / (right + wrong)) if right + wrong else np.nan
+            found[metric] = _share(value, right, right + wrong, n_patients)
+            if n_patients >= FEWEST:
+                found[metric] |= interval_of_counts(counts, metric, value)
+        if localised is not None:
+            of = inside & positive & test.is_boxed
+            hit = of & called & localised
+            hits, lesions = (np.bincount(patients, each, n).astype(float) for each in (hit, of))
+            n_patients = int(np.count_nonzero(lesions))
+            value = float(hit.sum() / of.sum()) if of.any() else np.nan
+            share = _share(value, hit.sum(), of.sum(), n_patients)
+            if n_patients >= FEWEST:
+                share |= counted_interval(ShareParts.from_sums(hits, lesions).estimate(), value)
+            found["localised_sensitivity"] = share
+    parts = auroc_parts(positive[inside], scores[inside], patients[inside], n)
+    if parts is not None:
+        n_patients = len(np.unique(patients[inside]))
+        n_positive = int(positive[inside].sum())
+        auroc = _share(parts.value, n_positive, int(inside.sum()), n_patients)
+        if np.count_nonzero(parts.images, axis=0).min() >= FEWEST:
+            estimate = parts.estimate()
+            auroc |= {"ci_low": estimate.ci_low, "ci_high": estimate.ci_high}
+            auroc |= {"method": OBUCHOWSKI, "note": estimate.note}
+        else:
+            auroc["note"] = TOO_FEW
+        found["auroc"] = auroc
+    return found
+
+
+def _share(value: float, count: float, of: float, n_patients: int) -> dict[str, Any]:
+    note = "" if n_patients >= FEWEST else TOO_FEW
+    numbers = {"count": float(count), "of": float(of), "n_patients": float(n_patients)}
+    return {"estimate": value, **numbers, "note": note if of else "there is none of them"}
+
+
+def at_prevalence(counts: Floats, prevalence: float) -> dict[str, dict[str, Any]]:
+    """Return both predictive values at a prevalence, by Bayes' rule, from counts by patient.
+
+    Example:
+        >>> counts = np.array([[9.0, 2.0, 8.0, 1.0]])
+        >>> {name: round(row["estimate"], 3) for name, row in at_prevalence(counts, 0.1).items()}
+        {'ppv': 0.333, 'npv': 0.986}
+    """
+
+    def predictive(metric: str, sums: Floats) -> Floats:
+        tp, fp, tn, fn = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            hit, kept = tp / (tp + fn), tn / (tn + fp)
+            if metric == "ppv":
+                return hit * prevalence / (hit * prevalence + (1 - kept) * (1 - prevalence))
+            return kept * (1 - prevalence) / (kept * (1 - prevalence) + (1 - hit) * prevalence)
+
+    found: dict[str, dict[str, Any]] = {}
+    for metric in ("ppv", "npv"):
+        value = float(predictive(metric, counts.sum(axis=0)))
+        estimate = function_of_counts(partial(predictive, metric), counts)
+        found[metric] = {"estimate": value, **counted_interval(estimate, value)}
+    return found
+
+
+def prevalence_of(text: str | float | None) -> float | None:
+    """Read a prevalence, a share between 0 and 1; InputError for anything else."""
+    if text is None:
+        return None
+    try:
+        share = float(text)
+    except (TypeError, ValueError):
+        share = np.nan
+    if not 0 < share < 1:
+        raise InputError(f"prevalence: {text}: write a share between 0 and 1, such as 0.05")
+    return share

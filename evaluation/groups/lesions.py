@@ -1,0 +1,137 @@
+"""Which lesions each system finds, and the kinds of its errors with boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.boxes import FIELD_WIDTH_MM
+from cxr_compare.evaluation.boxes.error_types import count_error_types
+from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
+from cxr_compare.evaluation.boxes.matching import BoxPairs
+from cxr_compare.evaluation.compare import Comparison
+from cxr_compare.evaluation.figures import counted_interval
+from cxr_compare.evaluation.groups.images import COLUMNS, FEWEST, TOO_FEW
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.clustered_counts import ShareParts
+from cxr_compare.evaluation.subgroups import Groups
+from cxr_compare.evaluation.truth import numbers_of
+
+ERRORS = "errors"
+"""Topic of the kinds of errors."""
+_FEWEST_LESIONS = 10
+_PER_LESION = ("found", "poorly_boxed", "missed")
+_PER_IMAGE = ("poor_box", "duplicate", "background")
+_SIZES_MM = (30.0, 60.0)
+_NAMES_MM = ("up to 30 mm", "30 to 60 mm", "over 60 mm")
+
+
+def lesion_table(comparison: Comparison) -> pd.DataFrame:
+    """Return kinds of errors, and lesions found by size, number, place and view, of each system.
+
+    Boxes count from the threshold of the image score of the main policy: they are those drawn.
+    """
+    rows: list[dict[str, Any]] = []
+    test, policy = comparison.truth, comparison.main_policy
+    for name in comparison.single:  # a joint system's threshold is not of its member's boxes
+        system = comparison.systems[name]
+        cut = system.choices.thresholds.get(policy)
+        pairs = system.pairs
+        if pairs is None or cut is None or not len(pairs.truth.image):
+            continue
+        patients = test.patients[test.is_boxed]
+        kinds = count_error_types(pairs, cut)
+        everything = np.ones(len(patients))
+        of_system = {"system": name, "policy": policy}
+        for kind in (*_PER_LESION, *_PER_IMAGE):
+            of = kinds["lesions"] if kind in _PER_LESION else everything
+            figure = _share(kinds[kind], of, patients, test.n_patients)
+            rows.append({"topic": ERRORS, "group": "", **of_system, "metric": kind, **figure})
+        reached = find_lesions(pairs).best >= cut
+        owners = patients[pairs.truth.image]
+        for topic, groups in lesion_groups(pairs, test.images[test.is_boxed]).items():
+            for group in sorted(set(groups) - {""}, key=_by_size):
+                of = groups == group
+                if of.sum() < _FEWEST_LESIONS:
+                    continue
+                figure = _share(reached & of, of, owners, test.n_patients)
+                where = {"topic": topic, "group": group, **of_system, "metric": "lesion_recall"}
+                rows.append({**where, **figure})
+    return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+
+
+def _by_size(group: str) -> tuple[bool, bool, str]:
+    """Return the order of groups of lesions: the smallest size first, all others by name."""
+    return group.startswith("over "), not group.startswith("up to "), group
+
+
+def _share(
+    counted: npt.ArrayLike, of: npt.ArrayLike, patients: Integers, n_patients: int
+) -> dict[str, Any]:
+    """Return a ratio of sums over lesions or images, with its interval by patient."""
+    one, all_of = (np.bincount(patients, each, n_patients).astype(float) for each in (counted, of))
+    share = ShareParts.from_sums(one, all_of)
+    numbers = {"count": float(one.sum()), "of": float(all_of.sum())}
+    row = {"estimate": share.value, **numbers, "n_patients": float(share.n_patients), "note": ""}
+    if share.n_patients < FEWEST:
+        return row | {"note": TOO_FEW}
+    return row | counted_interval(share.estimate(), share.value)
+
+
+def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
+    """Group true lesions by size, number in the image, position and view.
+
+    Sizes are in mm where the pixel spacing is known and plausible, otherwise thirds by the share of
+    the image. A grouping in which all lesions are in one group is left out. The images have the
+    order of those of `pairs`.
+    """
+    corners, image = pairs.truth.corners, pairs.truth.image
+    sides = corners[:, 2:] - corners[:, :2]
+    centre = (corners[:, :2] + corners[:, 2:]) / 2
+    numbers = numbers_of(images, ["width", "height"]).to_numpy()
+    width, height = numbers[image].T
+    count = pairs.truth.per_image[image]
+    groups = dict(_sizes(sides, numbers, images, image))
+    groups["lesions in the image"] = np.array(["1", "2", "3 or more"], dtype=object)[
+        np.minimum(count, 3) - 1
+    ]
+    thirds = ("upper", "middle", "lower")
+    groups["third of the image"] = _cut(centre[:, 1] / height, (1 / 3, 2 / 3), thirds)
+    sides_of = ("left of the image", "right of the image")
+    groups["side"] = _cut(centre[:, 0] / width, (0.5,), sides_of)
+    if "view" in images:
+        views = images["view"].astype(object)
+        groups["view"] = views.where(views.notna(), "").to_numpy(object)[image]
+    return {topic: of for topic, of in groups.items() if len(set(of) - {""}) > 1}
+
+
+def _sizes(
+    sides: Floats, numbers: Floats, images: pd.DataFrame, image: Integers
+) -> Iterator[tuple[str, Groups]]:
+    names = ["spacing_col_mm", "spacing_row_mm"]
+    if set(names) <= set(images):
+        spacing = numbers_of(images, names).to_numpy()
+        field = spacing[:, 0] * numbers[:, 0]
+        plausible = (field >= FIELD_WIDTH_MM[0]) & (field <= FIELD_WIDTH_MM[1])
+        spacing = np.where(plausible[:, None], spacing, np.nan)
+        millimetres = np.sqrt((sides * spacing[image]).prod(axis=1))
+        if not np.isnan(millimetres).any():
+            yield "lesion size", _cut(millimetres, _SIZES_MM, _NAMES_MM)
+            return
+    share = sides.prod(axis=1) / numbers[image].prod(axis=1)
+    known = share[~np.isnan(share)]
+    if len(known):
+        lower, upper = np.quantile(known, [1 / 3, 2 / 3])
+        low, high = f"{100 * lower:.2g}", f"{100 * upper:.2g}"
+        ends = (f"up to {low} %", f"{low} to {high} %", f"over {high} %")
+        yield "lesion size", _cut(share, (lower, upper), [f"{end} of the image" for end in ends])
+
+
+def _cut(values: Floats, edges: Sequence[float], names: Sequence[str]) -> Groups:
+    """Return the name of the range in which each value lies; an empty name for NaN."""
+    groups = np.array(names, dtype=object)[np.digitize(values, edges, right=True)]
+    return np.where(np.isnan(values), "", groups).astype(object)

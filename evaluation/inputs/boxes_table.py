@@ -1,0 +1,164 @@
+"""Tables of boxes from the outputs of detection libraries, and scores of several findings."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.box_check import (
+    check_predictions,
+    require_corners,
+    without_empty_boxes,
+)
+from cxr_compare.data_prep.contracts.box_readings import (
+    FORMS,
+    UNITS,
+    BoxForm,
+    BoxReading,
+    corners_of,
+)
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import finding_name
+from cxr_compare.evaluation.inputs.files import is_coco, is_output, read_outputs, read_rows
+from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, require_probabilities, texts_of
+
+_COLUMNS = ("image_id", *EDGES, "score", "finding", "crowd")
+_ANSWERS: dict[str, str] = dict.fromkeys(UNITS, "give px of the original image")
+_ANSWERS.update({form: f"say box_format='{form}'" for form in FORMS})
+_PREFIXES = ("prob_", "score_", "pred_")
+
+
+def boxes_table(
+    outputs: Any,
+    image_ids: Sequence[str] | None = None,
+    *,
+    box_format: Literal["xyxy", "xywh", "cxcywh"] | None = None,
+) -> pd.DataFrame:
+    """Return the boxes of a detection library as a table.
+
+    Args:
+        outputs: List with an output of torchvision, Ultralytics or supervision for each image, list
+            of COCO results, file of boxes, or table.
+        image_ids: Image of each output, in the order of the list.
+        box_format: How the numbers of a box are written; None for that of the source.
+
+    Returns:
+        ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (px of the original image), and ``score``,
+        ``finding`` and ``crowd`` (COCO's) if the outputs have them.
+
+    Raises:
+        InputError: The outputs are no boxes, or are not one for each image, or a box or a score is
+            impossible. The message names the output, the image and the value.
+
+    Example:
+        >>> from cxr_compare import boxes_table
+        >>> boxes_table([{"boxes": [[1, 2, 3, 4]], "scores": [0.5]}], ["a"]).to_numpy().tolist()
+        [['a', 1.0, 2.0, 3.0, 4.0, 0.5]]
+    """
+    if box_format is not None and box_format not in FORMS:
+        raise InputError(f"box_format: {box_format!r} is unknown; choose {', '.join(FORMS)}")
+    where = "boxes" if isinstance(outputs, pd.DataFrame) else "outputs"
+    return checked_boxes(outputs, image_ids, where, box_format)
+
+
+def checked_boxes(
+    outputs: Any, image_ids: Any, where: str, box_format: str | None = None
+) -> pd.DataFrame:
+    """Return the boxes of `boxes_table`; `where` is what messages call the outputs."""
+    order = None if image_ids is None else pd.Series(_texts_of_ids(image_ids), dtype=object)
+    rows = _read(outputs, order, where)
+    if rows.unit != "px":
+        raise InputError(f"{where}: these boxes are shares of the images; give them in px")
+    table = rows.table
+    if "score" in table:
+        require_probabilities(table, where)
+    unknown = np.full((len(table), 2), np.nan)
+    form = cast("BoxForm", box_format or rows.form)
+    corners = corners_of(table[NUMBERS].to_numpy(np.float64), form, "px", unknown)
+    table = table.drop(columns=NUMBERS).assign(**dict(zip(EDGES, corners.T, strict=True)))
+    affirmed = box_format is not None
+    reading = BoxReading(form, "px", where, rows.stated, affirmed, _ANSWERS)
+    if isinstance(outputs, pd.DataFrame) and set(EDGES) <= set(outputs) and not affirmed:
+        table, note = without_empty_boxes(table)
+        require_corners(table, where, _ANSWERS)
+        notes: tuple[str, ...] = (note,) if note else ()
+    else:
+        table, notes = check_predictions(table, reading, unknown)
+    for note in notes:
+        warnings.warn(f"{where}: {note}", UserWarning, stacklevel=3)
+    return table[[name for name in _COLUMNS if name in table]].reset_index(drop=True)
+
+
+def _texts_of_ids(image_ids: Any) -> list[str]:
+    """Return image ids as texts; InputError for what is no list of one name for each image."""
+    if isinstance(image_ids, str):
+        raise InputError(f"image_ids: {image_ids!r} is one text; give a list of image ids")
+    if isinstance(image_ids, Set | pd.DataFrame) or not isinstance(image_ids, Iterable):
+        kind = type(image_ids).__name__
+        raise InputError(f"image_ids: a {kind} has no order of ids; give a list, or one column")
+    names = list(image_ids)
+    missing = [number for number, name in enumerate(names) if pd.isna(name)]
+    if missing:
+        raise InputError(f"image_ids: number {missing[0]} is missing; fill it in")
+    texts = pd.Index(texts_of(names), dtype=object)
+    if not texts.is_unique:
+        raise InputError(f"image_ids: '{texts[texts.duplicated()][0]}' appears more than once")
+    return texts.tolist()
+
+
+def _read(outputs: Any, order: pd.Series | None, where: str) -> Rows:
+    """Return the rows of boxes; InputError for what holds none."""
+    kinds = "give a list with an output for each image, COCO results, or a table of boxes"
+    if isinstance(outputs, Mapping) and not {"boxes", "annotations"} & outputs.keys():
+        raise InputError(f"{where}: is a dictionary of {', '.join(map(str, outputs))}; {kinds}")
+    if isinstance(outputs, list | tuple) and not outputs and order is not None:
+        raise InputError(f"{where}: is an empty list, and there are image ids; {kinds}")
+    if is_output(outputs):
+        outputs = [outputs]
+    if isinstance(outputs, list | tuple) and outputs and not is_coco(outputs[0]):
+        named = all(isinstance(getattr(output, "path", None), str) for output in outputs)
+        if order is None and not named:
+            raise InputError("image_ids: give the image of each output, in the order of the list")
+        if order is not None and len(order) != len(outputs):
+            raise InputError(
+                f"image_ids: there are {len(order)}, and {len(outputs)} outputs; give one each"
+            )
+        rows = read_outputs(outputs, None if order is None else order.tolist(), where)
+        if order is None:
+            rows.table["image_id"] = [Path(name).stem for name in rows.table["image_id"]]
+        return rows
+    rows = read_rows(outputs, order, {}, where)
+    if not rows.are_boxes:
+        held = f" of {', '.join(map(str, outputs))}" if isinstance(outputs, pd.DataFrame) else ""
+        raise InputError(f"{where}: no four columns{held} are the edges of boxes; {kinds}")
+    return rows
+
+
+def scores_of_findings(columns: Sequence[Any], findings: Sequence[str]) -> dict[str, Any]:
+    """Return the column of scores of each finding: ``prob_`` and its name, or its name alone.
+
+    InputError if two such columns have a prefix, as ``prob_mass`` and ``pred_mass``.
+
+    Example:
+        >>> scores_of_findings(["mass", "prob_Mass", "Nodule"], ["mass", "nodule"])
+        {'mass': 'prob_Mass', 'nodule': 'Nodule'}
+    """
+    named: dict[str, list[Any]] = {}
+    plain: dict[str, Any] = {}
+    for column in columns:
+        name = finding_name(str(column))
+        if name in findings:
+            plain.setdefault(name, column)
+        for begin in _PREFIXES:
+            if name.startswith(begin) and name.removeprefix(begin) in findings:
+                named.setdefault(name.removeprefix(begin), []).append(column)
+    for name, found in named.items():
+        if len(found) > 1:
+            raise InputError(f"{found[0]} and {found[1]}: which are the scores of {name}?")
+    return plain | {name: found[0] for name, found in named.items()}

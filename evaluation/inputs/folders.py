@@ -1,0 +1,243 @@
+"""Truth of a prepared data set, and outputs from the predictions folders that belong to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.contracts.tables import require_members
+from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.duplicates.seen_images import SeenImages
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.inputs.file_facts import file_facts
+from cxr_compare.evaluation.inputs.other_readings import doubt
+from cxr_compare.evaluation.notes import Note, reading_notes
+from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.truth import Truth
+
+_SHOWN = 5
+_RECORDED = (
+    "system",
+    "seed",
+    "kind",
+    "inference_id",
+    "training_id",
+    "exported_from",
+    "maps",
+    "command",
+    "created",
+    "revision",
+    "versions",
+    "backend",
+    "precision",
+    "tta",
+    "recipe",
+    "cost",
+    "description",
+)
+_TOLD_APART = ("path", "file_sha256", "patient_id_source")
+
+
+def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
+    """Return labels, roles, patients and true boxes of a data set for one target and split."""
+    images = dataset.images.set_index("image_id").drop(columns=list(_TOLD_APART), errors="ignore")
+    roles = dataset.split(split).set_index("image_id")["role"]
+    labels = dataset.labels(target)
+    images = images.assign(label=labels.reindex(images.index), role=roles.reindex(images.index))
+    images["patient_id"] = images["patient_id"].astype(str)
+    images["synthetic"] = dataset.synthetic.to_numpy(dtype=bool)
+    images = images[images["role"].notna()].sort_index()
+    boxes = dataset.target_boxes(target).drop(columns="finding")
+    boxes = boxes[boxes["image_id"].isin(images.index)].reset_index(drop=True)
+    ids = dataset.ids
+    record = {"name": dataset.name, "content_id": ids.content_id, "labels_id": ids.labels_id}
+    own = dataset.images
+    tested = own[own["image_id"].isin(images.index[(images["role"] == "test").to_numpy()])]
+    return Truth(
+        images,
+        boxes,
+        dataset.boxes_trusted(target),
+        finding=target.name,
+        title=target.display_name,
+        notes=tuple(_notes(dataset, images, split)),
+        facts=file_facts(tested, dataset.decode),
+        record={**record, "split": split, "split_ids": dict(ids.split_ids)},
+    )
+
+
+def _notes(dataset: DataSet, images: pd.DataFrame, split: str) -> list[Note]:
+    """Return notes on patients that are unknown or in several roles, and on the audit."""
+    # The audit loads decoders of images, which nothing else here needs.
+    from cxr_compare.data_prep.audit.audit import split_errors
+
+    notes = []
+    own = dataset.images.set_index("image_id")
+    if "patient_id_source" in own:
+        tested = images.index[(images["role"] == "test").to_numpy()]
+        unknown = own["patient_id_source"].reindex(tested) == "assumed_image"
+        if unknown.all():
+            text = (
+                "Intervals are by image, because no patient is known: they are too narrow where "
+                "patients have several images."
+            )
+            notes.append(Note(text, "by_image"))
+        elif unknown.any():
+            text = (
+                f"The patients of {counted(int(unknown.sum()), 'test image')} are unknown, and "
+                "each of these images counts as a patient of its own."
+            )
+            notes.append(Note(text, "assumption"))
+    errors = split_errors(dataset, split)
+    if errors is None:
+        text = "Whether a patient is in both training and test data was not checked (cxr check)."
+        notes.append(Note(text, "no_audit"))
+    for problem in errors or ():
+        text = f"The audit of this data set found an error: {problem.counted_message}."
+        notes.append(Note(text, "audit"))
+    return notes
+
+
+def output_of(name: str, predictions: Predictions, truth: Truth, target: Target) -> Output:
+    """Return the output of the system in a predictions folder on the images of a truth.
+
+    InputError if an image that ran has no score.
+    """
+    ran = predictions.images_run
+    output = stored_output(predictions, target.any_of, ran[ran.isin(truth.ids)])
+    info = predictions.info
+    notes = list(reading_notes(info.notes, name))
+    record = {key: value for key, value in info.to_json().items() if key in _RECORDED}
+    record |= {"folder": predictions.folder.name, "trained_on": _trained_on(predictions)}
+    if output.boxes is not None:
+        notes = [*doubt(output.boxes, truth, name), *notes]
+    return replace(output, record=record, notes=tuple(notes))
+
+
+def stored_output(predictions: Predictions, findings: tuple[str, ...], ran: pd.Index) -> Output:
+    """Return scores, boxes and maps of some images; of several findings the highest score counts.
+
+    Boxes and maps have their ``finding``.
+    """
+    maps = _one_map_each(predictions, findings, ran)
+    boxes = None
+    if predictions.kind != "scores":
+        boxes = predictions.rows("boxes", findings, ran)
+    if predictions.kind == "boxes" and boxes is not None:
+        return Output.of_detector(boxes, ran)
+    scores = predictions.rows("scores", findings, ran).groupby("image_id")["score"].max()
+    scores = scores.reindex(ran).astype(np.float64)
+    if scores.isna().any():
+        raise InputError(
+            f"{predictions.folder}: {counted(int(scores.isna().sum()), 'image')} ran without a "
+            f"score for {' or '.join(findings)}, first '{scores.index[scores.isna()][0]}'"
+        )
+    return Output(scores, boxes, maps)
+
+
+def _one_map_each(
+    predictions: Predictions, findings: tuple[str, ...], ids: pd.Index
+) -> pd.DataFrame | None:
+    """Return the activation map of each image, that of the finding with the highest score."""
+    maps = predictions.rows("maps", findings, ids)
+    if maps.empty:
+        return None
+    maps = maps[maps["method"] == maps["method"].min()]
+    scores = predictions.rows("scores", findings, ids)
+    scored = maps.merge(scores, on=["image_id", "finding"], how="left").fillna({"score": 0.0})
+    scored = scored.sort_values(["image_id", "score", "finding"], ascending=[True, False, True])
+    return scored.drop_duplicates("image_id").drop(columns="score").reset_index(drop=True)
+
+
+def _trained_on(predictions: Predictions) -> Any:
+    """Return in words the images and patients on which a system was trained."""
+    seen = predictions.seen
+    if seen is None:
+        return "unknown"
+    counts = seen.groupby("role")[["image_id", "patient_id"]].nunique()
+    described = {
+        str(role): f"{row.image_id:,} images of {row.patient_id:,} patients"
+        for role, row in zip(counts.index, counts.itertuples(), strict=True)
+    }
+    return {"data set": ", ".join(dict.fromkeys(_data_sets(predictions).values())), **described}
+
+
+def _data_sets(predictions: Predictions) -> dict[str, str]:
+    """Return the names of the data sets on which a system was trained, by content id."""
+    recorded = predictions.info.trained_on
+    return {} if recorded == "unknown" else {each.content_id: each.name for each in recorded}
+
+
+def refuse_seen(
+    name: str, predictions: Predictions, dataset: DataSet, tested: pd.Index
+) -> list[Note]:
+    """Refuse a system that has seen patients of test images, and note what is uncertain.
+
+    InputError if the predictions are of another data set or of loose files, or if the system was
+    trained on a patient of the test images, or on an image with the same pixels.
+    """
+    folder, made_on = predictions.folder, predictions.info.data_set
+    if made_on is None:
+        raise InputError(
+            f"{folder}: predictions of {name} are of loose files, not of a data set; predict "
+            f"{dataset.folder} as data"
+        )
+    if made_on.content_id != dataset.ids.content_id:
+        raise InputError(
+            f"{folder}: predictions of {name} were made on a data set with content_id "
+            f"{made_on.content_id}, {dataset.folder} has {dataset.ids.content_id}; predict again "
+            "on this one"
+        )
+    require_members(predictions.images["image_id"], dataset.images, folder)
+    seen = predictions.seen
+    if seen is None:
+        return [unknown_training(name)]
+    found = SeenImages.from_tables(dataset.identities(tested), seen)
+    if len(found.by_id):
+        owners = dataset.images.set_index("image_id")["patient_id"].reindex(found.by_id)
+        patients = sorted(set(owners.astype(str)))
+        raise InputError(
+            f"{folder}: {name} has seen {counted(len(patients), 'patient')} of "
+            f"{counted(len(found.by_id), 'test image')} in training "
+            f"({', '.join(patients[:_SHOWN])}); compare on a split whose test patients it has not "
+            "seen"
+        )
+    copies = found.describe_copies(name)
+    if len(found.equal):
+        raise InputError(
+            f"{folder}: {copies[0]}; compare on images that it has not seen: cxr split keeps "
+            "copies in one role"
+        )
+    warning = "Part of this test set may not be new to it: this is no sure external validation."
+    notes = [Note(f"{line}. {warning}", "copies") for line in copies]
+    others = {key: of for key, of in _data_sets(predictions).items() if key != made_on.content_id}
+    if others:
+        text = f"{name} was trained on {', '.join(others.values())}; evaluated on {dataset.name}."
+        notes.append(Note(text, "elsewhere"))
+    weights = predictions.info.seen_unknown
+    return [*notes, *(unknown_training(f"{each} in {name}") for each in weights)]
+
+
+def learned_validation(
+    name: str, predictions: Predictions, dataset: DataSet, validation: pd.Index
+) -> list[Note]:
+    """Note how many of the labelled validation images a system learned from."""
+    if predictions.seen is None:
+        return []
+    trained = predictions.seen[predictions.seen["role"] == "train"]
+    learned = SeenImages.from_tables(dataset.identities(validation), trained).all_ids
+    text = (
+        f"{name} learned from patients, or from copies, of {len(learned):,} of the "
+        f"{len(validation):,} validation images. It scores these more surely than new ones, so its "
+        "thresholds and its calibration may not fit new images."
+    )
+    return [Note(text)] if len(learned) else []
+
+
+def unknown_training(name: str) -> Note:
+    """Return the note on a system whose training images are unknown."""
+    return Note(f"What {name} was trained on is unknown: test images may not be new to it.")

@@ -1,0 +1,600 @@
+"""Labels, patients, roles and true boxes from arrays, frames and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.box_classes import names_finding, other_class
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.column_names import (
+    column_names,
+    find_column,
+    find_patient_columns,
+    image_names,
+)
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.finding_names import display_name, finding_name
+from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, SYNTHETIC_PATIENT
+from cxr_compare.data_prep.contracts.table_files import is_table_file, read_text_table
+from cxr_compare.data_prep.contracts.text_files import read_json_file
+from cxr_compare.data_prep.sources.label_values import dictionary, plain_cells, states_of_cells
+from cxr_compare.data_prep.sources.patients import named_patients
+from cxr_compare.evaluation.inputs.files import are_outputs, read_rows
+from cxr_compare.evaluation.inputs.frames import (
+    COLUMNS_OF_FORMS,
+    flat_array,
+    form_of,
+    ids_of_series,
+    is_unnamed,
+    read_frame,
+    refuse_box_texts,
+)
+from cxr_compare.evaluation.inputs.read_output import ENDING, boxes_in_px, clipped, match_ids
+from cxr_compare.evaluation.inputs.rows import NUMBERS, are_blank, texts_of
+from cxr_compare.evaluation.notes import Note, reading_notes
+from cxr_compare.evaluation.statistics.arrays import as_array
+from cxr_compare.evaluation.truth import Truth, no_boxes
+
+LABELS = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
+UNNAMED = "finding"
+"""Finding of labels that do not name theirs."""
+_ROLES = ("role", "split", "subset", "partition")
+_GROUPS = {"age": "age_years", "sex": "sex", "view": "view", "width": "width", "height": "height"}
+"""Names that columns of the images get; each further one begins with ``x_``."""
+_NUMBERS = ("width", "height", "age_years")
+
+
+def read_truth(
+    truth: Any,
+    *,
+    boxes: Any = None,
+    patients: Any = None,
+    label: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    allow_shared_patients: bool = False,
+    where: str = "truth",
+) -> Truth:
+    """Return the truth of labels in a frame, Series, array, CSV or COCO file.
+
+    A frame with a row for each box holds labels and boxes. Labels are 1 and 0, words of yes and no,
+    or missing; -1 beside both is unknown. InputError for what is not understood, with its row.
+
+    Args:
+        truth: Labels, with what else is known of each image.
+        boxes: True boxes; without them only figures of whole images are computed.
+        patients: Patient of each image, in their order or by image id.
+        label: Column of the labels, or finding of a COCO file.
+        columns: Names of columns by role (image, label, patient, study, role), and how true boxes
+            are written (box_form, box_unit).
+        allow_shared_patients: True to note, and not refuse, patients of test images in other roles.
+        where: Path of the file of a frame, whose index then has the lines; images of a file have no
+            order.
+    """
+    columns = dict(columns or {})
+    written: dict[str, str] = {}
+    for key in ("box_form", "box_unit"):
+        if key in columns:
+            written[key] = columns.pop(key)
+    if isinstance(truth, str | Path) and Path(truth).suffix.lower() == ".json":
+        return _of_coco(Path(truth), label, patients, written)
+    if isinstance(truth, str | Path):
+        truth, where = truth_table(Path(truth)), str(truth)
+    if are_outputs(truth):
+        boxes = truth if boxes is None else boxes
+        truth = np.array([len(as_array(each["boxes"])) > 0 for each in truth], dtype=float)
+    if isinstance(truth, pd.Series) and isinstance(truth.name, str) and label is None:
+        label = None if truth.name.lower() in LABELS else truth.name
+    if not isinstance(truth, pd.DataFrame):
+        truth = _frame_of_values(truth, label or "label")
+    frame = truth.set_axis([str(column) for column in truth.columns], axis=1)
+    is_named = find_column([*frame.columns], image_names([*frame.columns])) or "image" in columns
+    if where == "truth" and not is_named:
+        frame = frame.assign(image_id=_numbered(len(frame)))
+    found = _columns_of_truth([*frame.columns], columns, label, where)
+    of_boxes = where if boxes is None and where != "truth" else "boxes"
+    frame, boxes = _without_boxes(frame, found, boxes, where)
+    named = found["label"]
+    images, notes = _images_of(frame, found, where)
+    order = None if where != "truth" else pd.Series(images.index.to_numpy(), frame.index)
+    if patients is not None:
+        images["patient_id"] = _patients(patients, images.index, order)
+    notes += _fill_patients(images)
+    images["synthetic"] = images["patient_id"].str.contains(SYNTHETIC_PATIENT)
+    notes += _shared_patients(images, where, allowed=allow_shared_patients)
+    finding = UNNAMED if named.lower() in LABELS else finding_name(named)
+    title = display_name(finding)
+    made = Truth(images.sort_index(), finding=finding, title=title, notes=notes, order=order)
+    return made if boxes is None else with_boxes(made, boxes, written, of_boxes)
+
+
+def _without_boxes(
+    frame: pd.DataFrame, found: Mapping[str, str], boxes: Any, where: str
+) -> tuple[pd.DataFrame, Any]:
+    """Return a frame with one row for each image, and the true boxes: `boxes`, or its own ones."""
+    image = found["image"]
+    _require_ids(frame, image, where)
+    if form_of([*frame.columns])[0]:
+        own, frame = _divide(frame, image, [*found.values()], where)
+        boxes = own if boxes is None else boxes
+    elif boxes is None:
+        refuse_box_texts(frame.drop(columns=[*found.values()]), where)
+    twice = frame[image].astype(str).duplicated()
+    if twice.any():
+        raise InputError(
+            f"{where}: image '{frame[image][twice].iloc[0]}' appears more than once; keep one row"
+        )
+    return frame, boxes
+
+
+def _images_of(
+    frame: pd.DataFrame, found: Mapping[str, str], where: str
+) -> tuple[pd.DataFrame, tuple[Note, ...]]:
+    """Return the table of images, with what is known of them, from a frame with a row for each."""
+    ids = frame[found["image"]].astype(str)
+    images = pd.DataFrame({"label": labels_of(frame[found["label"]], ids, where).to_numpy()})
+    images.index = pd.Index(ids, name="image_id")
+    for role in {"patient_id", "study_id"} & found.keys():
+        images[role] = frame[found[role]].astype("string").to_numpy()
+    images["role"] = _roles(frame[found["role"]], ids, where) if "role" in found else "test"
+    notes: tuple[Note, ...] = ()
+    if "seen" in found:
+        notes = _without_seen(images, frame[found["seen"]], where)
+    if "patient_id" in images:
+        images["patient_id"] = named_patients(images["patient_id"], where).to_numpy()
+    for column in frame.columns.difference([*found.values()], sort=False):
+        name = group_column(column)
+        cells = frame[column]
+        images[name] = (_numbers(cells, where) if name in _NUMBERS else cells).to_numpy()
+    return images, notes
+
+
+def truth_table(path: Path) -> pd.DataFrame:
+    """Read a table file of labels; its index has the lines of the file."""
+    if path.is_dir() or (path.is_file() and not is_table_file(path)):
+        raise InputError(
+            f"{path}: is no CSV of labels and no COCO file; cxr prepare reads other formats, and "
+            "its data set is given as data"
+        )
+    table = read_text_table(path, ())
+    table.index += 2
+    return table
+
+
+def group_column(column: str) -> str:
+    """Return the name that a column which describes the images has in their table.
+
+    Example:
+        >>> group_column("Age"), group_column("Ward no.")
+        ('age_years', 'x_ward_no')
+    """
+    if find_column([column], ("age_years", *column_names("age"))):
+        return "age_years"
+    plain = finding_name(column)
+    return _GROUPS.get(plain, f"x_{plain}")
+
+
+def describes_images(column: str) -> bool:
+    """Return True for a column that names or describes images and patients, and is no finding."""
+    owners = ("patient_id", *column_names("patient"), "study_id", *column_names("study"))
+    names = (*image_names([column]), *_ROLES, *owners, *column_names("sex"), "seen")
+    return find_column([column], names) is not None or not group_column(column).startswith("x_")
+
+
+def _numbers(cells: pd.Series, where: str) -> pd.Series:
+    """Return sizes or ages as numbers; NaN where the cell is missing."""
+    numbers = pd.to_numeric(cells.mask(are_blank(cells)), errors="coerce").astype(np.float64)
+    wrong = ((numbers.isna() | (numbers < 0) | np.isinf(numbers)) & ~are_blank(cells)).to_numpy()
+    if wrong.any():
+        row = int(wrong.argmax())
+        place = place_of(cells.index[row], where)
+        raise InputError(f"{where}: {place}: {cells.name}={cells.iloc[row]!r} is no such number")
+    return numbers
+
+
+def place_of(row: Any, where: str) -> str:
+    """Return how a message calls a row of the labels: its line in a file."""
+    return f"row {row}" if where == "truth" else f"line {row}"
+
+
+def _columns_of_truth(
+    header: list[str], columns: Mapping[str, str], label: str | None, where: str
+) -> dict[str, str]:
+    """Return the column of each role; InputError if there is none of images, or of labels."""
+    names = {
+        "image": image_names(header),
+        "label": LABELS,
+        "patient_id": ("patient_id", *column_names("patient")),
+        "study_id": ("study_id", *column_names("study")),
+        "role": _ROLES,
+        "seen": ("seen",),
+    }
+    given = {
+        f"{role}_id" if role in ("patient", "study") else role: c for role, c in columns.items()
+    }
+    if label is not None:
+        given["label"] = label
+    found: dict[str, str] = {}
+    for role, usual in names.items():
+        column = given.get(role) or find_column(header, usual)
+        if column is not None and column not in header:
+            raise InputError(f"{where}: has no column '{column}'; it has {', '.join(header[:20])}")
+        if column is not None and header.count(column) > 1:
+            raise InputError(f"{where}: column '{column}' appears twice; keep one")
+        if column is not None and (role == "image" or column != found.get("image")):
+            found[role] = column
+    if not {"image", "label"} <= found.keys():
+        raise InputError(
+            f"{where}: needs image_id and label (1, 0 or nothing); it has {', '.join(header[:20])}"
+        )
+    return found
+
+
+def _require_ids(frame: pd.DataFrame, image: str, where: str) -> None:
+    if not len(frame):
+        raise InputError(f"{where}: has no row")
+    missing = are_blank(frame[image]).to_numpy()
+    if missing.any():
+        row = int(missing.argmax())
+        label = frame.index[row]
+        place = place_of(row if pd.isna(label) else label, where)
+        raise InputError(f"{where}: {place}: {image} is missing; fill it in")
+
+
+def coco_findings(path: Path) -> list[str]:
+    """Return the findings of a COCO annotation file, in the order of its categories."""
+    return list(dict.fromkeys(_coco_file(path)[1].values()))
+
+
+def _coco_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the content of a COCO annotation file, and the finding of each category."""
+    data = read_json_file(path)
+    if not isinstance(data, dict) or not {"images", "annotations"} <= set(data):
+        raise InputError(f"{path}: a COCO annotation file has images, annotations and categories")
+    kinds = _entries(data, "categories", ("id", "name"), path)
+    numbers = texts_of(each["id"] for each in kinds)
+    names = [finding_name(str(each["name"])) for each in kinds]
+    return data, dict(zip(numbers, names, strict=True))
+
+
+def _of_coco(path: Path, label: str | None, patients: Any, written: Mapping[str, str]) -> Truth:
+    """Return the truth of a COCO annotation file: images with a box of the finding are positive."""
+    data, names = _coco_file(path)
+    listed = _entries(data, "images", ("id", "file_name"), path)
+    annotations = _entries(data, "annotations", ("image_id", "category_id", "bbox"), path)
+    if label is None and len(set(names.values())) != 1:
+        raise InputError(
+            f"target: {path} has the findings {', '.join(names.values())}; say which one is meant"
+        )
+    finding = label or next(iter(names.values()))
+    if finding not in names.values():
+        raise InputError(f"target: {path} has no '{finding}'; it has {', '.join(names.values())}")
+    if not listed or not annotations:
+        raise InputError(f"{path}: holds no image with an annotation")
+    images = pd.DataFrame(listed)
+    files = images["file_name"].astype(str)
+    images["image_id"] = files.str.replace(ENDING, "", regex=True)
+    images["coco_id"] = texts_of(images["id"])
+    for column in ("coco_id", "image_id"):
+        twice = images[column].duplicated()
+        if twice.any():
+            row = images[twice].iloc[0]
+            raise InputError(
+                f"{path}: images: '{row['file_name']}' (id {row['coco_id']}) has the id or the "
+                "name of another image; correct it"
+            )
+    image_of = dict(zip(images["coco_id"], images["image_id"], strict=True))
+    kinds = texts_of(each["category_id"] for each in annotations)
+    owners = texts_of(each["image_id"] for each in annotations)
+    for number, (kind, owner) in enumerate(zip(kinds, owners, strict=True)):
+        if kind not in names or owner not in image_of:
+            raise InputError(
+                f"{path}: annotations, entry {number}: image {owner} or category {kind} is not in "
+                "the lists of the file"
+            )
+    marks = [
+        {**each, "image_id": image_of[owner]}
+        for each, kind, owner in zip(annotations, kinds, owners, strict=True)
+        if names[kind] == finding
+    ]
+    images["label"] = images["image_id"].isin([each["image_id"] for each in marks]).astype(float)
+    images["role"] = "test"
+    if patients is not None:
+        images["patient_id"] = _patients(patients, pd.Index(images["image_id"]), None)
+    for column in {"width", "height"} & set(images):
+        images[column] = _numbers(images[column], f"{path}: images")
+    kept = ["label", "role", "coco_id", *({"width", "height", "patient_id"} & set(images))]
+    images = images.set_index("image_id")[kept].sort_index()
+    notes = _fill_patients(images)
+    title = display_name(finding)
+    truth = Truth(images, finding=finding, title=title, notes=notes, categories=names)
+    if not marks:
+        return replace(truth, boxed=truth.ids)
+    return with_boxes(truth, marks, written, str(path))
+
+
+def _entries(
+    data: Mapping[str, Any], key: str, needed: tuple[str, ...], path: Path
+) -> list[dict[str, Any]]:
+    """Return the entries of a list in a COCO file; InputError for one that lacks what is needed."""
+    entries = data.get(key, [])
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: {key} is no list")
+    for number, entry in enumerate(entries):
+        filled = entry.items() if isinstance(entry, dict) else ()
+        known = {key for key, value in filled if value is not None and value == value}  # no NaN
+        if not set(needed) <= known:
+            raise InputError(f"{path}: {key}, entry {number}: needs {', '.join(needed)}")
+    return entries
+
+
+def _frame_of_values(values: Any, label: str) -> pd.DataFrame:
+    """Return labels of an array or a Series as a frame; images without ids are numbered."""
+    if isinstance(values, pd.Series) and values.index.nlevels > 1:
+        raise InputError("truth: its index has several levels; give one of image ids")
+    if isinstance(values, pd.Series) and not is_unnamed(values.index):
+        ids = values.index.astype(str).where(values.index.notna(), None)
+        return pd.DataFrame({"image_id": ids, label: values.to_numpy()}, index=values.index)
+    array = flat_array(values, "truth")
+    ids = pd.Index(_numbered(len(array)))
+    index = values.index if isinstance(values, pd.Series) else ids
+    return pd.DataFrame({"image_id": ids, label: array}, index=index)
+
+
+def _numbered(count: int) -> list[str]:
+    """Return ids of images without names."""
+    width = len(str(count))
+    return [f"image-{number:0{width}d}" for number in range(1, count + 1)]
+
+
+def labels_of(cells: pd.Series, ids: pd.Series, where: str = "truth") -> pd.Series:
+    """Return 1.0, 0.0 or NaN for cells of labels; refuse others with their row."""
+    lines = cells.index
+    cells = cells.reset_index(drop=True)
+    text = cells.map(lambda cell: isinstance(cell, str)).astype(bool)
+    words = plain_cells(cells[text].astype("string"))
+    states = pd.Series(index=cells.index, dtype=object)
+    states[text] = states_of_cells(words)
+    states[words.index[words.isin(["", *dictionary()["unknown"]])]] = "unknown"
+    numbers = pd.to_numeric(cells[~text], errors="coerce").astype(np.float64)
+    states[~text] = numbers.map({1.0: "present", 0.0: "absent", -1.0: "uncertain"})
+    states[cells.isna()] = "unknown"
+    minus = pd.Series(False, index=cells.index)
+    minus[text], minus[~text] = words == "-1", numbers == -1
+    if not {"present", "absent"} <= set(states):
+        states[minus] = None  # beside 1 alone, -1 may be the other class
+    wrong = states.isna().to_numpy()
+    if wrong.any():
+        row = int(wrong.argmax())
+        place = place_of(row if where == "truth" else lines[row], where)
+        raise InputError(
+            f"{where}: {place}, image '{ids.iloc[row]}': label={cells[row]!r}; write 1, 0 or "
+            f"nothing ({int(wrong.sum())} are not)"
+        )
+    return states.map({"present": 1.0, "absent": 0.0}).astype(np.float64)
+
+
+def _roles(cells: pd.Series, ids: pd.Series, where: str) -> npt.NDArray[Any]:
+    roles = cells.astype("string").str.lower().map(ROLE_NAMES)
+    wrong = roles.isna().to_numpy(bool)
+    if wrong.any():
+        row = int(wrong.argmax())
+        place = place_of(cells.index[row], where)
+        raise InputError(
+            f"{where}: {place}, image '{ids.iloc[row]}': role={cells.iloc[row]!r}; write val, "
+            "test, train or unused"
+        )
+    return roles.to_numpy()
+
+
+def _without_seen(images: pd.DataFrame, cells: pd.Series, where: str) -> tuple[Note, ...]:
+    """Leave test images out that a column ``seen`` says a system has seen, and note them."""
+    states = labels_of(cells, pd.Series(images.index), where).to_numpy()
+    if np.isnan(states).any():
+        row = int(np.isnan(states).argmax())
+        raise InputError(
+            f"{where}: {place_of(cells.index[row], where)}, image '{images.index[row]}': "
+            f"{cells.name}={cells.iloc[row]!r} is neither 1 nor 0; write one of them"
+        )
+    seen = (states == 1) & (images["role"] == "test").to_numpy()
+    images.loc[seen, "role"] = "unused"
+    if seen.any() and not (images["role"] == "test").any():
+        raise InputError(f"{where}: every test image is 'seen'; give test images that none has")
+    text = f"{counted(int(seen.sum()), 'test image')} left out, because a system has seen them."
+    return (Note(text),) if seen.any() else ()
+
+
+def _fill_patients(images: pd.DataFrame) -> tuple[Note, ...]:
+    """Take images of unknown patients as patients of their own, and note that."""
+    if "patient_id" not in images:
+        images["patient_id"] = pd.Series(pd.NA, images.index, dtype="string")
+    unknown = images["patient_id"].isna().to_numpy()
+    own = pd.Series(images.index, dtype=object)
+    if not unknown.all():  # or an image would be one with a patient of its name
+        own = "image-" + own
+    own = own.where(unknown, images["patient_id"].to_numpy())
+    images["patient_id"] = own.astype(str).to_numpy()
+    if unknown.all():
+        text = (
+            "Intervals are by image, because no patient is known (name the patients, such as in a "
+            "column patient_id of the truth): they are too narrow where patients have several "
+            "images."
+        )
+        return (Note(text, "by_image"),)
+    if unknown.any():
+        text = (
+            f"The patients of {counted(int(unknown.sum()), 'image')} are unknown, and each of "
+            "these images counts as a patient of its own."
+        )
+        return (Note(text, "assumption"),)
+    return ()
+
+
+def _shared_patients(images: pd.DataFrame, where: str, *, allowed: bool) -> tuple[Note, ...]:
+    """Refuse, or note, patients of test images who have images in another role."""
+    tested = set(images.loc[images["role"] == "test", "patient_id"])
+    others = set(images.loc[images["role"].isin(("val", "train")), "patient_id"])
+    shared = sorted(tested & others)
+    if not shared:
+        return ()
+    if not allowed:
+        raise InputError(
+            f"{where}: patient {shared[0]!r} has test images and images in another role; give each "
+            "patient one role, or say allow_shared_patients"
+        )
+    text = (
+        f"{counted(len(shared), 'patient')} of test images also in validation or training: the "
+        "figures are too good for new patients."
+    )
+    return (Note(text, "copies"),)
+
+
+def _patients(patients: Any, ids: pd.Index, order: pd.Series | None) -> npt.NDArray[Any]:
+    """Return the patient of each image, NaN for nobody: by id, or an array in the order of truth.
+
+    A file names a patient for every image.
+    """
+    where = "patients"
+    if isinstance(patients, str | Path):
+        where = str(patients)
+        patients = read_text_table(Path(patients), ())
+        patients.index += 2
+    if isinstance(patients, pd.DataFrame):
+        header = [*map(str, patients.columns)]
+        found = find_patient_columns(header)
+        if found is None:
+            raise InputError(f"{where}: needs image_id and patient_id; it has {', '.join(header)}")
+        table = patients.set_axis(header, axis=1)
+        image, patient = found
+        word = "line" if where != "patients" else "row"
+        gaps = are_blank(table[image])
+        if where != "patients":
+            gaps |= are_blank(table[patient])
+        if gaps.any():
+            row = table[gaps].iloc[0]
+            lacks = image if are_blank(table[image])[gaps].iloc[0] else patient
+            raise InputError(f"{where}: {word} {row.name}: {lacks} is missing; fill it in")
+        names = table[image].astype(str)
+        if names.duplicated().any():
+            row = table[names.duplicated()].iloc[0]
+            raise InputError(
+                f"{where}: {word} {row.name}: image '{row[image]}' appears more than once; keep one"
+            )
+        patients = pd.Series(table[patient].to_numpy(), _images_named(names.tolist(), ids))
+    elif isinstance(patients, pd.Series):
+        patients = patients.set_axis(ids_of_series(patients, order, "patients"))
+        twice = patients.index.duplicated()
+        if twice.any():
+            raise InputError(f"patients: image '{patients.index[twice][0]}' appears more than once")
+    else:
+        array = flat_array(patients, "patients")
+        if order is None or len(array) != len(ids):
+            raise InputError(
+                f"patients: has {len(array)} values, and truth has {len(ids)} images; give a frame "
+                "with image_id and patient_id, or one patient for each image of a truth in memory"
+            )
+        patients = pd.Series(array, ids)
+    absent = ~ids.isin(patients.index)
+    if absent.any():
+        raise InputError(f"{where}: has no patient of image '{ids[int(absent.argmax())]}'")
+    return named_patients(patients.reindex(ids), where).to_numpy()
+
+
+def _images_named(names: list[str], ids: pd.Index) -> list[str]:
+    """Return the images that names call, as they are where they are of other images."""
+    stems = {ENDING.sub("", name): name for name in ids}
+    return [name if name in ids else stems.get(ENDING.sub("", name), name) for name in names]
+
+
+def _divide(
+    frame: pd.DataFrame, image: str, of_images: list[str], where: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Divide a frame with a row for each box into boxes and a frame of images.
+
+    The columns `of_images` hold labels, patients and roles.
+    """
+    named = [name for name in of_images if name != image]
+    columns = {"image": image, "score": ""}
+    word = "row" if where == "truth" else "line"
+    rows = read_frame(frame.drop(columns=named), columns, where, word=word)
+    of_boxes = [name for name in form_of([*map(str, frame.columns)])[1] if name is not None]
+    of_image = frame.drop(columns=of_boxes)
+    counts = of_image.groupby(image, sort=False).nunique(dropna=False)
+    for column in named:
+        several = counts.index[counts[column] > 1]
+        if len(several):
+            raise InputError(
+                f"{where}: the rows of image '{several[0]}' have several values of {column}; "
+                "correct them"
+            )
+    kept = [name for name in ("image_id", "finding", "crowd") if name in rows.table]
+    corners = dict(zip(NUMBERS, COLUMNS_OF_FORMS[rows.form], strict=True))
+    boxes = rows.table.rename(columns=corners)[[*kept, *corners.values()]]
+    differ = counts.gt(1).any()  # what differs is of boxes
+    images = of_image[[image, *differ.index[~differ]]].drop_duplicates(image)
+    if is_unnamed(frame.index) and len(images) < len(frame) and where == "truth":
+        images = images.reset_index(drop=True)
+    return boxes, images
+
+
+def with_boxes(
+    truth: Truth, boxes: Any, written: Mapping[str, str] | None = None, where: str = "boxes"
+) -> Truth:
+    """Add true boxes; they count on negative images and on positive ones that have a box.
+
+    `written` says how the boxes are written (box_form, box_unit), if the user does.
+    """
+    if isinstance(boxes, str | Path):
+        where = str(boxes)
+        if Path(boxes).is_file() and not is_table_file(Path(boxes)):
+            raise InputError(
+                f"{boxes}: boxes beside labels are a table of image_id,x1,y1,x2,y2; a COCO file "
+                "holds the labels, too: give it as truth alone"
+            )
+    order = pd.Series(truth.ids, truth.ids) if truth.order is None else truth.order
+    word = "line" if isinstance(boxes, str | Path) else "row"
+    rows = read_rows(boxes, order, {}, where, word=word)
+    rows.where = where
+    if not rows.are_boxes:
+        raise InputError(f"{where}: no four columns are the edges of boxes; call them x1,y1,x2,y2")
+    if "score" in rows.table:
+        rows.table = rows.table.drop(columns="score")
+    if "finding" in rows.table and truth.categories:
+        rows.table = rows.table.drop(columns="finding")
+    if "finding" in rows.table:
+        kinds = set(filter(names_finding, rows.table["finding"].astype(str)))
+        if truth.finding == UNNAMED and len(kinds) == 1:
+            finding = finding_name(kinds.pop())
+            truth = replace(truth, finding=finding, title=display_name(finding))
+        other = other_class(rows.table["finding"].astype(str), [truth.finding])
+        if other:
+            raise InputError(
+                f"{where}: image '{rows.table['image_id'][other[0]]}' has a box of '{other[1]}', "
+                f"and the labels are of '{truth.finding}'"
+            )
+    rows.table["image_id"] = match_ids(rows.table["image_id"].tolist(), truth.ids, where)
+    crowds = rows.table.get("crowd", pd.Series(False, rows.table.index)).astype(bool)
+    crowded = rows.table["image_id"][crowds]
+    rows.table = rows.table[~crowds].reset_index(drop=True)
+    rows.notes = []
+    table = boxes_in_px(rows, truth, written or {}, name="", as_given=True)
+    table = clipped(table, truth, rows)[["image_id", *EDGES]].reset_index(drop=True)
+    twice = int(table.duplicated().sum())
+    if twice:
+        rows.notes.append(f"{counted(twice, 'box', 'are')} given twice, and each counts.")
+    notes = (*truth.notes, *reading_notes(rows.notes, "True boxes"))
+    label = truth.images["label"].reindex(table["image_id"]).to_numpy()
+    if (label == 0).any():
+        image = table["image_id"][int((label == 0).argmax())]
+        raise InputError(f"{where}: image '{image}' has a box, and its label says negative")
+    negative = truth.ids[(truth.images["label"] == 0).to_numpy()]
+    # A crowd is not boxed lesion by lesion.
+    boxed = negative.union(pd.Index(table["image_id"].unique())).difference(pd.Index(crowded))
+    boxes = table if len(table) else no_boxes()
+    return replace(truth, boxes=boxes, boxed=boxed, notes=notes)

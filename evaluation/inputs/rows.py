@@ -1,0 +1,154 @@
+"""Predictions as rows: ``image_id, place``, and ``score``, ``finding`` and the numbers of a box."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+
+NUMBERS = ["b1", "b2", "b3", "b4"]
+"""Columns of the four numbers of a box, before it is known how they are written."""
+_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+
+
+@dataclass
+class Rows:
+    """Rows of predictions with how their boxes are written, before anything is checked.
+
+    The rows of COCO results (`is_coco`) have ``file_name``, and the number of the class as
+    ``category``, too.
+
+    Attributes:
+        form: How the numbers of a box are written: ``xyxy``, ``xywh`` or ``cxcywh``.
+        unit: Unit of these numbers: ``px`` or ``share``.
+        stated: True if the source names each number.
+        ran: Images that the source lists, with and without a box; None if it lists boxes alone.
+        listed: Images with a file of their own; others without a box may have been run, too.
+        where: File or system that the rows are of, for messages.
+        unused: Further columns of a table, one row for each row of ``table`` unless it has boxes.
+        class_column: Column that is read as the finding of each row; empty if none names it.
+    """
+
+    table: pd.DataFrame
+    form: str = "xyxy"
+    unit: str = "px"
+    stated: bool = False
+    ran: list[str] | None = None
+    listed: Sequence[str] = ()
+    where: str = "predictions"
+    notes: list[str] = field(default_factory=list)
+    unused: pd.DataFrame = field(default_factory=pd.DataFrame)
+    class_column: str = ""
+    is_coco: bool = False
+
+    @property
+    def are_boxes(self) -> bool:
+        """True for boxes, False for scores of images."""
+        return NUMBERS[0] in self.table
+
+
+def with_numbers(
+    table: pd.DataFrame,
+    columns: Sequence[str],
+    where: str,
+    called: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Return a table with some columns as float64 and a place for each row; refuse other cells.
+
+    `called` has the user's name of a column, for messages.
+    """
+    if "place" not in table:
+        table = table.assign(place=[f"row {label}" for label in table.index])
+    for column in columns:
+        cells = table[column]
+        cells = cells.astype(str) if cells.dtype == object else cells  # a cell may hold anything
+        numbers = pd.to_numeric(cells, errors="coerce").astype(np.float64)
+        wrong = numbers.isna().to_numpy()
+        if wrong.any():
+            row, cell = table[wrong].iloc[0], cells[wrong].iloc[0]
+            shown = repr(cell[:80]) if isinstance(cell, str) else str(cell)
+            raise InputError(
+                f"{where}: {row['place']}, image '{row['image_id']}': "
+                f"{(called or {}).get(column, column)}={shown} is no number; correct it "
+                f"({counted(int(wrong.sum()), 'row', 'are')} so)"
+            )
+        table = table.assign(**{column: numbers})
+    return table.reset_index(drop=True)
+
+
+def numbers_in(table: pd.DataFrame) -> list[str]:
+    """Return the columns of a table that hold numbers of boxes or scores."""
+    return [column for column in (*NUMBERS, "score") if column in table]
+
+
+def texts_of(values: Iterable[Any]) -> list[str]:
+    """Return ids or classes as texts; a whole number has no point.
+
+    Example:
+        >>> texts_of([1.0, 1, "a"])
+        ['1', '1', 'a']
+    """
+    return [_text(value) for value in values]
+
+
+def _text(value: Any) -> str:
+    value = value.item() if hasattr(value, "item") else value
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def are_blank(cells: pd.Series) -> pd.Series:
+    """Return True for cells that are missing or hold spaces alone."""
+    if pd.api.types.is_numeric_dtype(cells):
+        return cells.isna()
+    return cells.isna() | (cells.astype(str).str.strip() == "")
+
+
+def require_filled(cells: pd.Series, where: str, what: str = "", word: str = "row") -> None:
+    """Refuse a column with a missing cell, which is named by its row."""
+    missing = are_blank(cells).to_numpy()
+    if missing.any():
+        row = cells.index[int(missing.argmax())]
+        raise InputError(f"{where}: {word} {row}: {what or cells.name} is missing; fill it in")
+
+
+def require_probabilities(table: pd.DataFrame, where: str) -> None:
+    """Refuse scores of boxes outside [0, 1]."""
+    wrong = ~table["score"].between(0, 1)
+    if wrong.any():
+        row = table[wrong].iloc[0]
+        raise InputError(
+            f"{where}: {row['place']}, image '{row['image_id']}': score={row['score']}; scores "
+            "of boxes lie in [0, 1]: are these logits or per cent? Convert them"
+        )
+
+
+def crowd_flags(cells: pd.Series, where: str) -> pd.Series:
+    """Return True for COCO's crowds; a missing flag is none, and any other cell is refused."""
+    flags = cells.astype(str).str.lower().map(_FLAGS).mask(cells.isna(), False)
+    unknown = flags.isna().to_numpy()
+    if unknown.any():
+        row = int(unknown.argmax())
+        raise InputError(
+            f"{where}: row {cells.index[row]}: crowd={cells.iloc[row]!r} is neither 0 nor 1"
+        )
+    return flags.astype(bool)
+
+
+def say(name: str, role: str, column: str = "COLUMN") -> str:
+    """Return the option that names a column, or how boxes are written, as advice.
+
+    `name` is the system; it is empty for the truth.
+    """
+    return f"columns {name}{'.' if name else ''}{role}={column}"
+
+
+def box_answers(name: str) -> Mapping[str, str]:
+    """Return what to say if the boxes of a system have another form or unit, by its name."""
+    forms = {form: f"say {say(name, 'box_form', form)}" for form in ("xyxy", "xywh", "cxcywh")}
+    units = ("px", "share", "percent", "thousandth")
+    return forms | {unit: f"say {say(name, 'box_unit', unit)}" for unit in units}

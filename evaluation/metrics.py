@@ -1,0 +1,271 @@
+"""Metrics of a comparison: one record for each, in the order of the tables."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, ParamSpec, TypeVar
+
+import numpy as np
+
+from cxr_compare.evaluation.statistics.arrays import Floats
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Outcomes = tuple[int, int, int, int]
+"""Outcomes tp, fp, tn and fn: 1 for those that count."""
+Family = Literal["ranking", "decision", "place", "calibration", "count"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: its names, its meaning, what it needs and which end is better.
+
+    Attributes:
+        formula: Function of the counts tp, fp, tn and fn; None for figures of scores or boxes.
+        share_of: Outcomes of whose images the metric is the share that is called rightly.
+        lowest: Lowest value that is possible.
+        higher_is_better: False for an error; counts have no better end.
+        alone: True if the metric can decide which system is better.
+        boxed: True if it is computed on images whose lesions all have boxes.
+        undefined: When there is no such figure, as a clause.
+    """
+
+    name: str
+    title: str
+    meaning: str
+    family: Family
+    formula: Callable[..., Floats] | None = None
+    share_of: Outcomes | None = None
+    lowest: float = 0.0
+    higher_is_better: bool = True
+    alone: bool = True
+    boxed: bool = False
+    undefined: str = "there is no image"
+
+    @property
+    def inside(self) -> str:
+        """Name of the metric inside a sentence."""
+        first, rest = self.title[:1], self.title[1:]
+        keeps = self.title.split()[0].rstrip(",").upper() == self.title.split()[0].rstrip(",")
+        return self.title if keeps else first.lower() + rest
+
+
+_ONE_CLASS = "no image is positive or none is negative"
+_NO_POSITIVE = "no image is positive"
+_NO_BOX = "no image that is evaluated has a true box"
+_DECISIONS = (
+    Metric(
+        "accuracy",
+        "Accuracy",
+        "Share of images called correctly.",
+        "decision",
+        lambda tp, fp, tn, fn: (tp + tn) / (tp + fp + tn + fn),
+        (1, 1, 1, 1),
+    ),
+    Metric(
+        "precision",
+        "Precision",
+        "Of the images called positive, the share that is positive.",
+        "decision",
+        lambda tp, fp, _tn, _fn: tp / (tp + fp),
+        (1, 1, 0, 0),
+        alone=False,
+        undefined="no image is called positive",
+    ),
+    Metric(
+        "recall",
+        "Sensitivity (recall)",
+        "Of the positive images, the share called positive.",
+        "decision",
+        lambda tp, _fp, _tn, fn: tp / (tp + fn),
+        (1, 0, 0, 1),
+        alone=False,
+        undefined=_NO_POSITIVE,
+    ),
+    Metric(
+        "specificity",
+        "Specificity",
+        "Of the negative images, the share called negative.",
+        "decision",
+        lambda _tp, fp, tn, _fn: tn / (tn + fp),
+        (0, 1, 1, 0),
+        alone=False,
+        undefined="no image is negative",
+    ),
+    Metric(
+        "npv",
+        "Negative predictive value",
+        "Of the images called negative, the share that is negative.",
+        "decision",
+        lambda _tp, _fp, tn, fn: tn / (tn + fn),
+        (0, 0, 1, 1),
+        alone=False,
+        undefined="no image is called negative",
+    ),
+    Metric(
+        "f1",
+        "F1",
+        "Harmonic mean of precision and sensitivity.",
+        "decision",
+        lambda tp, fp, _tn, fn: 2 * tp / (2 * tp + fp + fn),
+        undefined="no image is positive, and none is called positive",
+    ),
+    Metric(
+        "balanced_accuracy",
+        "Balanced accuracy",
+        "Mean of sensitivity and specificity.",
+        "decision",
+        lambda tp, fp, tn, fn: (tp / (tp + fn) + tn / (tn + fp)) / 2,
+        undefined=_ONE_CLASS,
+    ),
+    Metric(
+        "mcc",
+        "MCC",
+        "Matthews' correlation between label and decision.",
+        "decision",
+        lambda tp, fp, tn, fn: (
+            (tp * tn - fp * fn)
+            / ((tp + fn) ** 0.5 * (tn + fp) ** 0.5 * (tp + fp) ** 0.5 * (tn + fn) ** 0.5)
+        ),
+        lowest=-1.0,
+        undefined=f"{_ONE_CLASS}, or all images are called alike",
+    ),
+)
+RATES = {"1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2, "1": 1.0, "2": 2.0, "4": 4.0, "8": 8.0}
+"""False positives per image at which the sensitivity per lesion is reported, by name."""
+_PLACES = (
+    Metric(
+        "pointing_accuracy",
+        "Pointing accuracy",
+        "Share of the positive images whose point lies on a lesion, whatever the threshold.",
+        "place",
+        boxed=True,
+        undefined=_NO_BOX,
+    ),
+    Metric(
+        "localised_sensitivity",
+        "Localised sensitivity",
+        "Share of the positive images called positive with the point on a lesion.",
+        "place",
+        alone=False,
+        boxed=True,
+        undefined=_NO_BOX,
+    ),
+    Metric(
+        "ap50",
+        "AP50",
+        "COCO average precision of the boxes at an IoU of at least 0.5.",
+        "place",
+        boxed=True,
+        undefined=_NO_BOX,
+    ),
+    Metric(
+        "ap",
+        "AP[.5:.95]",
+        "COCO average precision over IoU 0.5 to 0.95.",
+        "place",
+        boxed=True,
+        undefined=_NO_BOX,
+    ),
+    Metric(
+        "froc_mean",
+        "FROC, mean",
+        "Share of lesions found (IoU of at least 0.2), mean over 1/8 to 8 false boxes an image.",
+        "place",
+        boxed=True,
+        undefined=_NO_BOX,
+    ),
+    *(
+        Metric(
+            f"froc_at_{name}",
+            f"FROC at {name.replace('_', '/')}",
+            f"Share of the lesions found at {name.replace('_', '/')} false boxes per image.",
+            "place",
+            boxed=True,
+            undefined=_NO_BOX,
+        )
+        for name in RATES
+    ),
+)
+_COUNTS = {
+    "tp": "True positives",
+    "fp": "False positives",
+    "tn": "True negatives",
+    "fn": "False negatives",
+}
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "auroc",
+            "AUROC",
+            "Chance that a random positive image scores above a random negative one.",
+            "ranking",
+            undefined=_ONE_CLASS,
+        ),
+        Metric(
+            "average_precision",
+            "Average precision",
+            "Precision averaged over the ranks of the positive images.",
+            "ranking",
+            undefined=_NO_POSITIVE,
+        ),
+        *_DECISIONS,
+        *_PLACES,
+        Metric(
+            "brier",
+            "Brier score",
+            "Mean squared error of the calibrated probability.",
+            "calibration",
+            higher_is_better=False,
+            alone=False,
+        ),
+        *(
+            Metric(name, title, f"{title}: number of images.", "count", alone=False)
+            for name, title in _COUNTS.items()
+        ),
+    )
+}
+FROC = tuple(name for name in METRICS if name.startswith("froc"))
+_OTHERS = {
+    "lesion_recall": "Lesions found",
+    "ppv": "Positive predictive value",
+}
+
+
+def metric_title(name: str) -> str:
+    """Return the name of a metric for readers, also of those in groups alone."""
+    return METRICS[name].title if name in METRICS else _OTHERS.get(name, name.replace("_", " "))
+
+
+def rates(counts: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Compute every metric of the four counts of a confusion matrix; NaN where undefined."""
+    numbers = [np.asarray(counts[name], dtype=np.float64) for name in _COUNTS]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = {each.name: each.formula(*numbers) for each in _DECISIONS if each.formula}
+    return {name: np.where(np.isfinite(value), value, np.nan) for name, value in values.items()}
+
+
+def with_reason(metric: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Let a public function warn why a figure is undefined, where it returns None for it.
+
+    Of a function that returns several figures by name, each that is undefined is named.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def warned(*args: P.args, **kwargs: P.kwargs) -> T:
+            found = function(*args, **kwargs)
+            figures = found if isinstance(found, dict) else {metric: found}
+            absent = [name for name, value in figures.items() if value is None]
+            if absent:
+                reasons = (f"{name} is undefined: {METRICS[name].undefined}" for name in absent)
+                warnings.warn("; ".join(reasons), UserWarning, stacklevel=2)
+            return found
+
+        return warned
+
+    return decorate

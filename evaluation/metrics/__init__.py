@@ -1,1 +1,0 @@
-"""Registry of metrics, image-level figures, and texts about metrics."""

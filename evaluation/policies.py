@@ -1,0 +1,294 @@
+"""Thresholds of the image score, chosen on validation images by a policy such as ``max_f1``.
+
+A guarantee, such as ``sensitivity>=0.90@0.95``, is a policy whose threshold keeps the floor on new
+patients with a stated confidence. Thresholds are tested one after another from the safe end until
+one fails (learn then test; Angelopoulos et al. 2025, Annals of Applied Statistics 19:1641).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.clustered_share import share_below_p_values
+from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
+
+POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
+"""Policies of every comparison; the first one is the main policy."""
+_FLOOR = re.compile(r"(sensitivity|specificity)>=(0?\.\d+|1)")
+_GUARANTEE = re.compile(r"(sensitivity|specificity)>=(0?\.\d*[1-9]\d*)@(0?\.\d*[1-9]\d*)")
+_GIVEN = re.compile(r"threshold=([-+.\de]+)")
+_NAMED = {
+    "": "Without a threshold",
+    "max_f1": "best F1",
+    "youden": "best sensitivity + specificity",
+}
+_FEWEST_ERRORS = 2
+"""Errors that a floor must allow: with fewer, no resample shows how far its threshold varies."""
+_CELLS = 2_000_000
+"""Most cells of one table of resamples and images."""
+_GUARANTEED_PATIENTS = 100
+"""Fewest patients: with 60 real ones a bound of 90 % confidence was violated in 20.7 %."""
+_ROWS_AT_ONCE = 256
+
+
+class Policy(NamedTuple):
+    """A policy as it was read: its kind, its value, and the confidence of a guarantee."""
+
+    kind: str
+    value: float = 0.0
+    confidence: float | None = None
+
+
+def parse(policy: str) -> Policy:
+    """Read a policy; InputError for an unknown one.
+
+    Example:
+        >>> parse("sensitivity>=0.95"), parse("threshold=0.3").value
+        (Policy(kind='sensitivity', value=0.95, confidence=None), 0.3)
+        >>> parse("specificity>=0.90@0.95").confidence
+        0.95
+    """
+    if policy in ("max_f1", "youden"):
+        return Policy(policy)
+    if match := _FLOOR.fullmatch(policy):
+        return Policy(match[1], float(match[2]))
+    if match := _GUARANTEE.fullmatch(policy):
+        return Policy(match[1], float(match[2]), float(match[3]))
+    if match := _GIVEN.fullmatch(policy):
+        try:
+            value = float(match[1])
+        except ValueError:
+            value = -1.0
+        if 0 <= value <= 1:
+            return Policy("threshold", value)
+        raise InputError(f"policy {policy!r}: write a score from 0 to 1, such as threshold=0.5")
+    raise InputError(
+        f"policy {policy!r} is unknown: write max_f1, youden, sensitivity>=0.95, "
+        "specificity>=0.90, sensitivity>=0.90@0.95 (with 95 % confidence) or threshold=0.5"
+    )
+
+
+def is_given(policy: str) -> bool:
+    """Return True for a stated threshold, which no validation image chooses."""
+    return policy.startswith("threshold=")
+
+
+def is_guarantee(policy: str) -> bool:
+    """Return True for a floor that holds for new patients with a stated confidence."""
+    return "@" in policy
+
+
+def is_fixed(policy: str) -> bool:
+    """Return True for a threshold that resamples of validation patients do not choose again."""
+    return is_given(policy) or is_guarantee(policy)
+
+
+def policy_text(policy: str) -> str:
+    """Describe a policy in words.
+
+    Example:
+        >>> policy_text("max_f1"), policy_text("sensitivity>=0.95"), policy_text("threshold=0.3")
+        ('best F1', 'sensitivity ≥ 0.95', 'a given score of 0.3')
+        >>> policy_text("specificity>=0.90@0.95")
+        'specificity ≥ 0.90 with 95 % confidence'
+    """
+    if is_given(policy):
+        return f"a given score of {policy.removeprefix('threshold=')}"
+    if is_guarantee(policy):
+        floor = policy_text(policy.partition("@")[0])
+        return f"{floor} with {100 * (parse(policy).confidence or 0):g} % confidence"
+    return _NAMED.get(policy, policy.replace(">=", " ≥ "))
+
+
+def main_policy(policies: Sequence[str], wanted: str = "") -> str:
+    """Return the policy of results at one threshold: `wanted`, ``max_f1`` or the first one."""
+    return wanted or (POLICIES[0] if POLICIES[0] in policies else next(iter(policies), ""))
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Images at or above each of L scores, for each of R weightings of the patients.
+
+    Attributes:
+        scores: The distinct scores, falling, shape ``(L,)``.
+        positive: Weight of the positive images at or above each score, shape ``(R, L)``.
+        called: Weight of all images at or above each score, shape ``(R, L)``.
+    """
+
+    scores: Floats
+    positive: Integers
+    called: Integers
+
+    def choose(self, policy: str, *, once: bool = False) -> Floats:
+        """Return the threshold of each weighting, shape ``(R,)``; NaN where there is none.
+
+        It lies in the middle between two neighbouring scores. With `once`, a floor that is only
+        reached by calling all images has no threshold.
+        """
+        kind, value, _ = parse(policy)
+        if kind == "threshold":
+            return np.full(len(self.called), value)
+        n_positive, n = self.positive[:, -1:], self.called[:, -1:]
+        if kind in ("max_f1", "youden"):
+            gain = self.positive / np.maximum(self.called + n_positive, 1)
+            if kind == "youden":
+                gain = self.positive * n - self.called * n_positive
+            gain = np.where(self.called >= n, 0, gain)
+            index = gain.argmax(axis=1)
+            exists = gain.max(axis=1) > 0
+        else:
+            index, exists = self._at_floor(kind, value, once=once)
+        exists = exists & ((n_positive > 0) & (n_positive < n))[:, 0]
+        reached = self.called[np.arange(len(index)), np.where(exists, index, 0)]
+        last = len(self.scores) - 1
+        upper = self.scores[np.minimum(_first(self.called, reached), last)]
+        lower = self.scores[np.minimum(_first(self.called, reached + 1), last)]
+        middle = lower + (upper - lower) / 2
+        return np.where(exists, np.where(middle > lower, middle, upper), np.nan)
+
+    def _at_floor(
+        self, kind: str, floor: float, *, once: bool
+    ) -> tuple[Integers, npt.NDArray[np.bool_]]:
+        """Return the cut that just keeps a floor in each weighting, and where there is one."""
+        n_positive, n = self.positive[:, -1], self.called[:, -1]
+        first, last = _first(self.called, 1), _first(self.called, n)
+        if kind == "sensitivity":
+            index = np.maximum(_first(self.positive, _least(n_positive, floor)), first)
+        else:
+            most = n - n_positive - _least(n - n_positive, floor)
+            index = np.minimum(_first(self.called - self.positive, most + 1), last) - 1
+        exists = (index >= first) & (index < last) if once else first < last
+        return np.maximum(np.minimum(index, last - 1), first), exists
+
+
+def _first(sums: Integers, least: Integers | int) -> Integers:
+    """Return where each row of running sums first reaches a value; its length if never."""
+    reached = sums >= np.reshape(least, (-1, 1))
+    return np.where(reached.any(axis=1), reached.argmax(axis=1), sums.shape[1])
+
+
+def _least(count: Integers, floor: float) -> Integers:
+    """Return the smallest whole number whose share of a count is not below a floor."""
+    whole = np.maximum(count, 1)
+    guess = np.ceil(floor * whole).astype(np.int64)
+    guess = np.where((guess - 1) / whole >= floor, guess - 1, guess)
+    return np.where(guess / whole >= floor, guess, guess + 1)
+
+
+def thresholds(
+    positive: npt.NDArray[np.bool_],
+    scores: Floats,
+    patients: Integers,
+    weights: Integers,
+    policies: Sequence[str],
+    *,
+    once: bool = False,
+) -> dict[str, Floats]:
+    """Choose the threshold of each policy on N images, for each weighting of P patients.
+
+    `patients` numbers the patient of each image; `weights` have the shape ``(R, P)``. None of the
+    policies is a guarantee, which `choose_threshold` alone chooses.
+    """
+    if not policies:
+        return {}
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    ends = np.flatnonzero(np.append(np.diff(ranked) != 0, True)[: len(order)])
+    step = max(1, _CELLS // max(len(order), 1))
+    parts = []
+    for start in range(0, len(weights), step):
+        drawn = weights[start : start + step, patients[order]].astype(np.int64)
+        of_positive = np.cumsum(drawn * positive[order], axis=1)[:, ends]
+        cuts = Cuts(ranked[ends], of_positive, np.cumsum(drawn, axis=1)[:, ends])
+        parts.append([cuts.choose(policy, once=once) for policy in policies])
+    return dict(zip(policies, np.concatenate(parts, axis=1), strict=True))
+
+
+def choose_threshold(
+    policy: str, positive: npt.NDArray[np.bool_], scores: Floats, patients: npt.NDArray
+) -> float:
+    """Choose the threshold of a policy on N validation images; NaN if none fulfils it.
+
+    `patients` names or numbers the patient of each image. InputError for a guarantee on fewer than
+    100 patients.
+    """
+    if is_guarantee(policy):
+        return _guaranteed_threshold(policy, positive, scores, patients)
+    numbers = np.arange(len(scores))
+    once = np.ones((1, len(scores)), dtype=np.int64)
+    return float(thresholds(positive, scores, numbers, once, [policy], once=True)[policy][0])
+
+
+def _guaranteed_threshold(
+    policy: str, positive: npt.NDArray[np.bool_], scores: Floats, patients: npt.NDArray
+) -> float:
+    """Return the furthest threshold that keeps a floor with a confidence; NaN without one."""
+    figure, floor, confidence = parse(policy)
+    of_sensitivity = figure == "sensitivity"
+    counted = positive if of_sensitivity else ~positive
+    owner, sizes = np.unique(patients[counted], return_inverse=True, return_counts=True)[1:]
+    if len(sizes) < _GUARANTEED_PATIENTS:
+        kind = "positive" if of_sensitivity else "negative"
+        raise InputError(
+            f"policy {policy}: needs {_GUARANTEED_PATIENTS} validation patients with {kind} "
+            f"images, and there are {len(sizes)}"
+        )
+    distinct = np.unique(scores)
+    lower, upper = distinct[:-1], distinct[1:]
+    middle = lower + (upper - lower) / 2
+    tried = np.where(middle > lower, middle, upper)
+    sign = 1 if of_sensitivity else -1
+    values = scores[counted][np.argsort(owner, kind="stable")]
+    error = 1 - (confidence or 0.0)
+    passed = _passed(sign * values, sizes.astype(np.float64), (sign * tried)[::sign], floor, error)
+    return float(tried[::sign][passed - 1]) if passed else float("nan")
+
+
+def _passed(values: Floats, sizes: Floats, tried: Floats, floor: float, error: float) -> int:
+    """Count the thresholds, the safest first, that pass their test before one fails.
+
+    An image is good if its value is not below the threshold. Where patients have unequal numbers of
+    images, only a part of the error is used: effective patients divided by patients.
+    """
+    used = effective_patients(sizes) / len(sizes)
+    first = (np.cumsum(sizes) - sizes).astype(np.int64)
+    for start in range(0, len(tried), _ROWS_AT_ONCE):
+        good = values >= tried[start : start + _ROWS_AT_ONCE, None]
+        hits = np.add.reduceat(good.astype(np.float64), first, axis=1)
+        failed = share_below_p_values(hits, sizes, floor, used * error) / used > error
+        if failed.any():
+            return start + int(failed.argmax())
+    return len(tried)
+
+
+def too_few_errors(positive: npt.NDArray[np.bool_], policy: str) -> str:
+    """Return why resamples do not show how far a threshold varies; empty if they do."""
+    kind, floor, _ = parse(policy)
+    if kind not in ("sensitivity", "specificity") or is_guarantee(policy):
+        return ""
+    count = int(positive.sum() if kind == "sensitivity" else (~positive).sum())
+    allowed = int(count * (1 - floor) + 1e-9)
+    if allowed >= _FEWEST_ERRORS:
+        return ""
+    return (
+        f"the floor allows {allowed} errors of {count} validation images, and an interval needs "
+        f"{_FEWEST_ERRORS}"
+    )
+
+
+def threshold_of(
+    positive: npt.NDArray[np.bool_], scores: Floats, patients: Integers, policy: str
+) -> tuple[float | None, str]:
+    """Choose the threshold of a policy on N images; None comes with the reason."""
+    if not len(scores):
+        return None, "there is no validation image"
+    value = choose_threshold(policy, positive, scores, patients)
+    return (None, "validation images give no threshold") if np.isnan(value) else (value, "")

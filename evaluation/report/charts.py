@@ -1,0 +1,309 @@
+"""Charts of a result, drawn from its tables by matplotlib."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import textwrap
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from cxr_compare.evaluation.figures import image_blind_name
+from cxr_compare.evaluation.metrics import RATES
+from cxr_compare.evaluation.overlays.colours import system_colour
+from cxr_compare.evaluation.policies import policy_text
+from cxr_compare.evaluation.report.tables import outcome, p_values, shown_claims, value_text
+from cxr_compare.evaluation.statistics.intervals import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from cxr_compare.evaluation.report.result_tables import ResultTables
+
+# matplotlib is imported where something is drawn.
+
+QUIET = "#7A848E"
+"""Grey that is seen on white and on black."""
+_INK = "#010203"
+"""Colour that becomes that of the page's text."""
+_INKS = (
+    "text.color",
+    "axes.labelcolor",
+    "axes.titlecolor",
+    "xtick.color",
+    "ytick.color",
+    "axes.edgecolor",
+)
+_DASHES = (
+    "-",
+    "--",
+    ":",
+    "-.",
+    (0, (8, 2)),
+    (0, (2, 3)),
+    (0, (5, 1, 1, 1)),
+    (0, (1, 4)),
+    (0, (9, 4)),
+)
+_MARKERS = "o^sDvP"
+
+
+class _Chart(NamedTuple):
+    """Titles of a chart of curves, and the metric in its legend."""
+
+    title: str
+    x: str
+    y: str
+    metric: str = ""
+
+
+class _Line(NamedTuple):
+    """A line of the forest chart: a figure or a difference, and how its mark is filled."""
+
+    name: str
+    interval: Interval
+    colour: str
+    filling: str
+
+
+_FILLING = {"shown": "full", "alone": "left", "open": "none"}
+_FALSE = "False positives per image"
+_CURVES = {
+    "roc": _Chart("ROC curve", "1 − specificity", "Sensitivity", "auroc"),
+    "pr": _Chart("Precision-recall curve", "Sensitivity", "Precision", "average_precision"),
+    "froc": _Chart("FROC curve", _FALSE, "Lesions found", "froc_mean"),
+    "calibration": _Chart("Calibration", "Expected share of positives", "Observed share", "brier"),
+}
+
+
+_LOSSES = {"val_loss": "-", "train_loss": ":"}
+
+
+def chart_names(result: ResultTables) -> list[str]:
+    """Return the names of the charts that a result has, in the order of the page."""
+    drawn = set(result.curves["chart"])
+    return ["forest", *(name for name in (*_CURVES, "scores", "training") if name in drawn)]
+
+
+def draw(name: str, result: ResultTables) -> Figure:
+    """Draw one chart of `chart_names`, with its title and its legend."""
+    from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
+
+    figure = NotebookFigure(figsize=(5, 4.4), dpi=72, layout="constrained")
+    if name == "forest":
+        _draw_forest(figure, result)
+        return figure
+    rows = result.curves[result.curves["chart"] == name]
+    if name == "training":
+        _draw_training(figure, rows, result)
+        return figure
+    axes = figure.subplots()
+    _style(axes)
+    if name == "scores":
+        _draw_scores(axes, rows, result)
+    else:
+        _draw_curves(axes, rows, result, name)
+    _add_legend(figure)
+    return figure
+
+
+def _add_legend(figure: Figure) -> None:
+    """Add a legend below the axes, which keep their height."""
+    made = figure.legend(loc="outside lower left", frameon=False, alignment="left")
+    lines = sum(len(text.get_text().splitlines()) for text in made.get_texts())
+    figure.set_size_inches(5, 3.3 + 0.2 * lines)
+
+
+def _draw_curves(axes: Axes, rows: pd.DataFrame, result: ResultTables, name: str) -> None:
+    """Draw one line for each system, with its points at chosen thresholds."""
+    chart = _CURVES[name]
+    is_froc = name == "froc"
+    axes.set_title(chart.title, loc="left", fontweight="bold")
+    axes.set(xlabel=chart.x, ylabel=chart.y, xlim=(0, 1), ylim=(0, 1))
+    if is_froc:
+        rates = [*RATES.values()]
+        axes.set(xscale="log", xlim=(rates[0], rates[-1]))
+        axes.set_xticks(rates, [name.replace("_", "/") for name in RATES])
+        axes.minorticks_off()
+    for place, system in enumerate(result.systems):
+        own = rows[rows["system"] == system]
+        colour = system_colour(place)
+        style: dict[str, Any] = {"color": colour, "linestyle": _DASHES[place % len(_DASHES)]}
+        style |= {"drawstyle": "steps-post"} if is_froc else {}
+        curve = own[own["kind"] == "curve"]
+        if curve.empty:
+            continue
+        label = _label(result, system, chart.metric)
+        marker = "D" if len(curve) == 1 or name == "calibration" else None
+        axes.plot(curve["x"], curve["y"], **style, marker=marker, label=label)
+        blind = own[own["kind"] == "image-blind"]
+        if len(blind):
+            baseline = image_blind_name(system)
+            text = _label(result, baseline, chart.metric, f"{system}, image-blind")
+            axes.plot(blind["x"], blind["y"], **style, alpha=0.4, label=text)
+        for number_of, policy in enumerate(result.policies):
+            points = own[(own["kind"] == "points") & (own["policy"] == policy)]
+            marker = _MARKERS[number_of % len(_MARKERS)]
+            axes.plot(points["x"], points["y"], marker, color=colour, markeredgecolor="white")
+    guide = rows[rows["system"] == ""]
+    if len(guide):
+        axes.plot(guide["x"], guide["y"], color=QUIET, linewidth=0.8, label="without any evidence")
+    for number_of, policy in enumerate(result.policies if (rows["kind"] == "points").any() else ()):
+        if (rows["policy"] == policy).any():
+            text = f"threshold for {policy_text(policy)}"
+            axes.plot([], [], _MARKERS[number_of % len(_MARKERS)], color=QUIET, label=text)
+
+
+def _label(result: ResultTables, system: str, metric: str, shown: str = "") -> str:
+    """Return a name, or what is shown for it, with its figure and interval if they are known."""
+    rows = result.figures
+    of = (rows["first"] == system) & (rows["second"] == "") & (rows["metric"] == metric)
+    rows = rows[of & (rows["policy"] == "")].dropna(subset="estimate")
+    text = shown or system
+    if len(rows):
+        text += f": {value_text(Interval.from_row(rows.iloc[0]))}"
+    return _plain(textwrap.fill(text, 56))
+
+
+def _plain(text: str) -> str:
+    """Return a text that matplotlib shows as it is: no formula, and no label that it hides."""
+    text = text.replace("$", r"\$")
+    return f"\u200b{text}" if text.startswith("_") else text
+
+
+def _draw_scores(axes: Axes, rows: pd.DataFrame, result: ResultTables) -> None:
+    """Draw the scores of positive images upwards and of negative ones downwards, by system."""
+    axes.set_title("Scores by class", loc="left", fontweight="bold")
+    axes.set(xlabel="Score", ylabel="positive ↑, negative ↓", xlim=(0, 1))
+    axes.set_yticks([])
+    for place, system in enumerate(result.systems):
+        own = rows[rows["system"] == system]
+        tallest = own["y"].max()
+        for kind, side, colour in (("positive", 1, system_colour(place)), ("negative", -1, QUIET)):
+            bars = own[own["kind"] == kind]
+            heights = side * 0.4 * bars["y"] / tallest
+            label = _plain(system) if side > 0 else None
+            axes.bar(bars["x"], heights, 0.045, -place, color=colour, zorder=2, label=label)
+
+
+def _draw_training(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> None:
+    """Draw the loss on training and validation images by epoch, and the validation AUROC."""
+    losses, figures = figure.subplots(2, 1, sharex=True)
+    parts = ((losses, "Loss", _LOSSES), (figures, "AUROC on validation images", {"auroc": "-"}))
+    for axes, title, kinds in parts:
+        _style(axes)
+        axes.set_title(title, loc="left", fontweight="bold")
+        for place, system in enumerate(result.systems):
+            own = rows[rows["system"] == system]
+            kept = own.loc[own["kind"] == "kept", "x"]
+            for kind, dash in kinds.items():
+                line = own[own["kind"] == kind]
+                style: dict[str, Any] = {"color": system_colour(place), "linestyle": dash}
+                label = _plain(system) if axes is losses and dash == "-" and len(line) else None
+                axes.plot(line["x"], line["y"], **style, label=label)
+                best = line[line["x"].isin(kept)]
+                axes.plot(best["x"], best["y"], "o", color=system_colour(place))
+    losses.plot([], [], color=QUIET, linestyle=":", label="on training images")
+    losses.plot([], [], "o", color=QUIET, label="epoch that was kept")
+    losses.set_ylim(bottom=0)
+    figures.set(xlabel="Epoch")
+    figures.locator_params(axis="x", integer=True)
+    _add_legend(figure)
+
+
+def _style(axes: Axes) -> None:
+    axes.grid(color=QUIET, alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+
+
+def _draw_forest(figure: Figure, result: ResultTables) -> None:
+    """Draw the primary figure of each system with its interval, and below it the differences.
+
+    A difference that is shown after correction is filled, one by itself only is half filled.
+    """
+    from matplotlib import rcParams
+
+    metric, policy = result.answer.primary
+    rows = result.figures
+    of = (rows["metric"] == metric) & (rows["policy"] == policy) & (rows["second"] == "")
+    rows = rows[of & rows["first"].isin(result.systems)]
+    rows = rows.sort_values("estimate", ascending=False, kind="stable")
+    figures = [
+        _Line(name, Interval.from_row(row), system_colour(result.systems.index(name)), "full")
+        for name, row in zip(rows["first"], rows.to_dict("records"), strict=True)
+    ]
+    single = p_values(result.figures)
+    differences = []
+    for claim in shown_claims(result.answer, result.figures):
+        if claim["family"] != "findings":
+            key = tuple(claim[name] for name in ("first", "second", "metric", "policy"))
+            interval = Interval.from_row({**claim, "note": ""})
+            filling = _FILLING[outcome(claim, single.get(key, math.nan))]
+            name = f"{claim['first']} − {claim['second']}"
+            differences.append(_Line(name, interval, rcParams["text.color"], filling))
+    parts = [part for part in (figures, differences) if part]
+    heights = [len(part) + 0.9 for part in parts]
+    labels = [[_plain(textwrap.fill(line.name, 24)) for line in part] for part in parts]
+    most_lines = max(label.count("\n") + 1 for part in labels for label in part)
+    figure.set_size_inches(5.7, 0.42 * max(1.0, most_lines / 2) * sum(heights) + 0.5)
+    plots = figure.subplots(len(parts), squeeze=False, height_ratios=heights)[:, 0]
+    for part, names, axes in zip(parts, labels, plots, strict=True):
+        _style(axes)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(length=0)
+        for place, (_, interval, colour, filling) in enumerate(part):
+            axes.plot([interval.ci_low, interval.ci_high], [place, place], color=colour, lw=1.8)
+            mark = {"fillstyle": filling, "markerfacecoloralt": "none", "markersize": 7}
+            axes.plot(interval.estimate, place, "o", color=colour, **mark)
+            where = axes.get_yaxis_transform()
+            axes.text(1.03, place, value_text(interval), transform=where, va="center")
+        axes.locator_params(axis="x", nbins=4)
+        axes.set_yticks(range(len(part)), names)
+        axes.set_ylim(len(part) - 0.4, -0.6)
+    title = f"{result.answer.primary_title} with 95 % interval"
+    plots[0].set_title(title, loc="left", fontsize="medium")
+    if differences:
+        plots[-1].axvline(0, color=QUIET, linestyle=":")
+        plots[-1].set_title("Differences", loc="left", fontsize="medium")
+
+
+def svg_bytes(figure: Figure, name: str) -> bytes:
+    """Return a figure as an SVG file without a date; `name` makes the ids in it its own."""
+    import matplotlib as mpl
+
+    drawn = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(drawn, format="svg", metadata=dict.fromkeys(("Date", "Creator")))
+    return drawn.getvalue()
+
+
+def page_svg(result: ResultTables, name: str) -> str:
+    """Return a chart as an element of the page, in the colours of its theme."""
+    import matplotlib as mpl
+
+    inks: Any = dict.fromkeys(_INKS, _INK) | {"font.family": "sans-serif"}
+    with mpl.rc_context(inks):
+        figure = draw(name, result)
+        figure.patch.set_alpha(0)
+        for axes in figure.axes:
+            axes.patch.set_alpha(0)
+        text = svg_bytes(figure, name).decode()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = re.sub(
+        r"(<svg[^>]*?) width=\"[^\"]*\" height=\"[^\"]*\"|(<svg[^>]*?) height=\"[^\"]*\"",
+        r"\1\2",
+        text,
+        count=1,
+    )
+    title = {"forest": "Figures and differences", "scores": "Scores by class"}
+    shown = title | {"training": "Training"} | {each: of.title for each, of in _CURVES.items()}
+    text = text.replace("<svg", f'<svg role="img" aria-label="{shown[name]}"', 1)
+    text = re.sub(r' id="[a-zA-Z.]+[\w.]*_\d+"', "", text)  # which are the same in all charts
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    return re.sub(
+        r"font: ([\d.]+px|bold [\d.]+px|700 [\d.]+px) [^;\"]*", r"font: \1 var(--sans)", text
+    )

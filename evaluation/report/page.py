@@ -1,0 +1,230 @@
+"""Page of a report, ``report.html``: one self-contained file that begins with the answer."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path, write_text
+from cxr_compare.data_prep.contracts.disk_space import make_folder
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.page_templates import template_environment
+from cxr_compare.evaluation.metrics import METRICS, metric_title
+from cxr_compare.evaluation.overlays.sheet import Panel, draw_sheet
+from cxr_compare.evaluation.policies import is_given, policy_text
+from cxr_compare.evaluation.report import files, tables
+from cxr_compare.evaluation.report.answer import Answer
+from cxr_compare.evaluation.report.case_selection import MISSED_BY_ALL
+from cxr_compare.evaluation.report.charts import chart_names, draw, page_svg, svg_bytes
+from cxr_compare.evaluation.statistics.figure_text import DASH
+from cxr_compare.evaluation.verdict.recipes import differing, recipe_table
+
+if TYPE_CHECKING:
+    from cxr_compare.evaluation.report.result_tables import ResultTables
+
+_HERE = Path(__file__).parent
+_ORDER_OF_CHARTS = ("roc", "froc", "training", "scores", "pr", "calibration")
+_MAIN_CHARTS = 3
+"""Charts that stand on the page before a fold."""
+_SIDE = 360
+"""Longer side of a panel on the page, px."""
+_QUALITY = 82
+_EXAMPLES = 3
+_VALUE = re.compile(r"([−\d.,]+) (\(.*?\))(; .*)?")
+
+
+class Case(NamedTuple):
+    """A drawn test image on the page: its panels, and all systems over one another."""
+
+    kind: str
+    total: int
+    title: str
+    panels: list[dict[str, Any]]
+    together: dict[str, Any]
+
+
+def write_page(
+    result: ResultTables, out: Path, progress: Callable[..., None] | None = None
+) -> dict[str, str]:
+    """Write the page, its charts, its table for a paper and the drawings of its cases.
+
+    The result has the file of each drawing by image id, or by the number that is shown for it.
+    `progress` is called for each drawing.
+    """
+    make_folder(out / files.FIGURES)
+    for stale in (*(out / files.OVERLAYS).glob("*.png"), *(out / files.FIGURES).glob("*")):
+        stale.unlink()
+    charts = {}
+    for name in chart_names(result):
+        (out / files.FIGURES / f"{name}.svg").write_bytes(svg_bytes(draw(name, result), name))
+        charts[name] = page_svg(result, name)
+    ordered = [charts[name] for name in _ORDER_OF_CHARTS if name in charts]
+    cases, drawn = _draw_cases(result, out, progress)
+    kinds: dict[str, list[Case]] = {}
+    for case in cases:
+        kinds.setdefault(case.kind, []).append(case)
+    answer, main, figures = result.answer, result.table, result.figures
+    rows = [name for name in main.index if name in answer.systems]
+    joint = "".join(answer.joint[:1])
+    shown = tables.shown_claims(answer, figures)
+    at_threshold = (result.decisions, rows, answer.policy)
+    page = render(
+        "report.html.jinja",
+        answer=answer,
+        counts=_counts(answer),
+        forest=charts.get("forest", ""),
+        charts=ordered[:_MAIN_CHARTS],
+        further=ordered[_MAIN_CHARTS:],
+        examples=_examples(kinds),
+        legend=result.images.legend if result.images else "",
+        has_lesions=result.images is not None and len(result.images.truth.boxes) > 0,
+        cases=kinds,
+        main=main.loc[rows].iloc[:, : tables.MOST_COLUMNS],
+        further_figures=main.loc[rows].iloc[:, tables.MOST_COLUMNS :],
+        image_blind=_without_empty(main.drop(index=rows)),
+        undefined=list(_undefined(result, main)),
+        claims=tables.claim_table(
+            [claim for claim in shown if claim["family"] != "findings"], figures, answer.claims
+        ),
+        further_claims=tables.claim_table(
+            [claim for claim in shown if claim["family"] == "findings"], figures, answer.claims
+        ),
+        n_hidden_claims=len(answer.claims) - len(shown),
+        confusion=tables.confusion(*at_threshold),
+        errors=tables.error_table(result.decisions, result.lesions, *at_threshold[1:], joint),
+        corrections=tables.correction_table(*at_threshold),
+        groups=tables.group_tables(result.groups, result.lesions, answer.single),
+        shortcuts=tables.shortcut_table(result.groups),
+        recipes=differing(recipe_table(answer.provenance.systems)).rename_axis("Setting"),
+        metrics=[METRICS[name] for name in tables.USUAL if metric_title(name) in main],
+        methods=_methods(figures),
+        effective=_effective_patients(result),
+        given={policy: is_given(policy) for policy in answer.policies},
+    )
+    write_text(out / files.PAGE, page)
+    style = main.reset_index().style.hide(axis="index").format(escape="latex")
+    latex = style.format_index(axis="columns", escape="latex").to_latex(hrules=True)
+    write_text(out / files.LATEX_TABLE, latex)
+    _write_markdown(main, out / files.MARKDOWN_TABLE)
+    return drawn
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a template (Jinja) as an HTML page, in which special characters are escaped."""
+    environment = template_environment(_HERE, _HERE)
+    environment.filters.update(policy_text=policy_text, parts=_parts, counted=counted)
+    return environment.get_template(template).render(**values)
+
+
+def _parts(cell: str) -> tuple[str, str]:
+    """Divide the text of a cell into its value and what stands small below it.
+
+    Example:
+        >>> _parts("0.965 (0.918 to 0.986)"), _parts("12")
+        (('0.965', '(0.918 to 0.986)'), ('12', ''))
+    """
+    match = _VALUE.fullmatch(str(cell))
+    return (str(cell), "") if match is None else (match[1], match[2] + (match[3] or ""))
+
+
+def _write_markdown(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as Markdown."""
+    rows = [[frame.index.name, *frame.columns], ["---"] * (frame.shape[1] + 1)]
+    rows += frame.reset_index().to_numpy().tolist()
+    lines = [" | ".join(str(cell).replace("|", r"\|") for cell in row) for row in rows]
+    write_text(path, "\n".join(f"| {line} |" for line in lines) + "\n")
+
+
+def _counts(answer: Answer) -> str:
+    """Return the numbers of test images, patients and positives behind the answer."""
+    counts = answer.counts
+    patients = f" of {counts['patients']:,} patients" if "patients" in counts else ""
+    return f"{counts['images']:,} test {answer.units}{patients}, {counts['positive']:,} positive"
+
+
+def _without_empty(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the columns in which nothing is known."""
+    return table.loc[:, (table != DASH).any()]
+
+
+def _methods(figures: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the titles of the figures of systems whose interval each method gives."""
+    rows = figures[(figures["method"] != "") & (figures["second"] == "")]
+    return {
+        str(method): list(dict.fromkeys(metric_title(name) for name in of["metric"]))
+        for method, of in rows.groupby("method")
+    }
+
+
+def _effective_patients(result: ResultTables) -> float | None:
+    """Return what the rarer class is worth in patients with one image each; None if unknown."""
+    rows = result.figures[result.figures["metric"] == "auroc"]
+    known = rows["effective_patients"].dropna()
+    return float(known.iloc[0]) if len(known) and "patients" in result.answer.counts else None
+
+
+def _undefined(result: ResultTables, main: pd.DataFrame) -> Iterator[str]:
+    """Yield why usual figures of systems are undefined; of places only if some system has them."""
+    rows = result.figures
+    of = rows["first"].isin(result.answer.systems) & (rows["second"] == "")
+    of &= rows["estimate"].isna() & rows["metric"].isin(tables.USUAL)
+    of &= rows["policy"].isin(["", result.answer.policy])
+    of &= rows["metric"].map(lambda name: not METRICS[name].boxed or metric_title(name) in main)
+    for note, same in rows[of].groupby("note", sort=False):
+        lacking: dict[tuple[str, ...], list[str]] = {}
+        for system, of_system in same.groupby("first", sort=False):
+            titles = tuple(dict.fromkeys(map(metric_title, of_system["metric"])))
+            lacking.setdefault(titles, []).append(str(system))
+        for titles, systems in lacking.items():
+            yield f"{', '.join(titles)} of {', '.join(systems)}: {note}."
+
+
+def _draw_cases(
+    result: ResultTables, out: Path, progress: Callable[..., None] | None
+) -> tuple[list[Case], dict[str, str]]:
+    """Draw the selected cases as PNG files and for the page; one without a file is left out."""
+    if result.images is None or not result.answer.policy:
+        return [], {}
+    make_folder(out / files.OVERLAYS)
+    cases: list[Case] = []
+    drawn: dict[str, str] = {}
+    chosen = result.cases()
+    for number, (kind, image_id, total) in enumerate(chosen.to_numpy().tolist(), start=1):
+        title = f"image-{number}" if result.answer.numbers_for_ids else image_id
+        try:
+            panels = result.images.panels(image_id, title=title)
+        except InputError:
+            continue
+        drawn[title] = f"{number:02d}.png"
+        with atomic_path(out / files.OVERLAYS / drawn[title]) as path:
+            draw_sheet(panels, result.images.legend).save(path, "png")
+        together = _shown(result.images.together(image_id, 2 * _SIDE))
+        cases.append(Case(kind, total, title, [_shown(panel) for panel in panels], together))
+        if progress is not None:
+            progress()
+    return cases, drawn
+
+
+def _examples(kinds: dict[str, list[Case]]) -> list[Case]:
+    """Return the first case of three kinds: what one system finds alone, and what all miss."""
+    names = list(kinds)
+    chosen = [*names[: _EXAMPLES - 1], *(name for name in names if name == MISSED_BY_ALL), *names]
+    return [kinds[name][0] for name in list(dict.fromkeys(chosen))[:_EXAMPLES]]
+
+
+def _shown(panel: Panel) -> dict[str, Any]:
+    """Return a panel for the page: its name, its lines, and the ``src`` of its picture."""
+    picture = Image.fromarray(np.asarray(panel.pixels))
+    picture.thumbnail((_SIDE, _SIDE))
+    content = io.BytesIO()
+    picture.save(content, "jpeg", quality=_QUALITY, subsampling=0)
+    source = f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return {"name": panel.name, "lines": [line for line in panel.lines if line], "src": source}

@@ -1,0 +1,117 @@
+"""The answer of a comparison and the five tables behind it, which are read when first used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
+from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder
+from cxr_compare.evaluation.compare import Comparison
+from cxr_compare.evaluation.report.answer import Answer
+from cxr_compare.evaluation.report.tables import main_table
+
+if TYPE_CHECKING:
+    from cxr_compare.evaluation.report.cases import CaseSource
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ResultTables(OpenedFromFolder):
+    """What `Result` is made of, and what pages and charts are drawn of; `Result` explains it."""
+
+    answer: Answer
+    table_of: Callable[[str], pd.DataFrame]
+    images: CaseSource | None = None
+    folder: Path | None = None
+    comparison: Comparison | None = None
+
+    @cached_property
+    def figures(self) -> pd.DataFrame:
+        """All figures and paired differences with 95 % intervals, one in each row.
+
+        ``p_holm`` is corrected over all pairs of systems in the same figure by Holm's method.
+        """
+        return self.table_of("figures")
+
+    @property
+    def tests(self) -> pd.DataFrame:
+        """Paired differences of two systems: the rows of `figures` that have a second one."""
+        figures = self.figures
+        return figures[figures["second"] != ""].reset_index(drop=True)
+
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        """Figures in groups of images, such as age groups, and what metadata alone predict."""
+        return self.table_of("groups")
+
+    @cached_property
+    def lesions(self) -> pd.DataFrame:
+        """Kinds of errors with boxes, and lesions found by size, number, place and view."""
+        return self.table_of("lesions")
+
+    @cached_property
+    def decisions(self) -> pd.DataFrame:
+        """One row for each test image and system: label, score and decisions."""
+        return self.table_of("decisions")
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """Points of all curves, such as ROC curves, that `plot` draws."""
+        return self.table_of("curves")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Main table of the report as texts: a row for each system, the highest one first.
+
+        Rows of the image-blind baselines follow.
+        """
+        answer = self.answer
+        return main_table(
+            self.figures,
+            answer.systems,
+            answer.primary,
+            answer.policy,
+            answer.thresholds,
+            answer.costs,
+            "".join(answer.joint[:1]),
+        )
+
+    @property
+    def systems(self) -> list[str]:
+        """Names of the compared detectors and classifiers, the reference system first."""
+        return list(self.answer.systems)
+
+    @property
+    def policies(self) -> list[str]:
+        """Rules by which at least one system has a threshold."""
+        return list(self.answer.policies)
+
+    @with_known_keywords
+    def cases(self, per_kind: int = 4) -> pd.DataFrame:
+        """Return the test images that the report shows as examples, such as misses.
+
+        Returns:
+            A table with ``kind``, ``image_id``, and ``of``, the number of all images of this kind.
+
+        Raises:
+            InputError: There is no threshold, so no image is called positive or negative.
+        """
+        from cxr_compare.evaluation.report.case_selection import select_cases
+
+        answer = self.answer
+        if not answer.policy:
+            raise InputError(
+                "cases: there is no threshold, so no image is called positive or negative; give "
+                "compare validation images (the role val), or policy=['threshold=0.5']"
+            )
+        kinds = select_cases(
+            self.decisions, answer.single, answer.policy, per_kind=per_kind, seed=answer.seed
+        )
+        rows = [(each.kind, image, each.total) for each in kinds for image in each.image_ids]
+        return pd.DataFrame(rows, columns=["kind", "image_id", "of"])

@@ -1,0 +1,327 @@
+"""Tables of a report: DataFrames of texts, made of the tables of a result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from cxr_compare.evaluation.figures import image_blind_name
+from cxr_compare.evaluation.groups.lesions import ERRORS
+from cxr_compare.evaluation.metrics import METRICS, metric_title
+from cxr_compare.evaluation.policies import policy_text
+from cxr_compare.evaluation.shortcuts import BEYOND, SHORTCUT
+from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_value_text, score_text
+from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval, interval_text
+
+if TYPE_CHECKING:
+    from cxr_compare.evaluation.report.answer import Answer
+
+USUAL = (
+    "auroc",
+    "accuracy",
+    "precision",
+    "recall",
+    "specificity",
+    "f1",
+    "localised_sensitivity",
+    "ap50",
+    "average_precision",
+    "froc_mean",
+    "pointing_accuracy",
+)
+"""Metrics of the main table, in their order."""
+MOST_COLUMNS = 8
+"""Columns of the main table that stand on the page before a fold."""
+MOST_INTERVALS = 4
+"""Systems of whose figures in groups the page shows the intervals."""
+MOST_CLAIMS = 12
+"""Differences that are shown before only those from the highest system are."""
+_COSTS = (
+    ("Parameters (million)", "parameters", 1e6),
+    ("FLOPs per image (billion)", "flops", 1e9),
+    ("Time per image (ms)", "latency_ms", 1.0),
+)
+_ERRORS = {
+    "missed": "Lesions missed",
+    "poor_box": "Boxes poorly placed",
+    "duplicate": "Duplicate boxes",
+    "background": "Boxes on background",
+}
+_GROUP_METRICS = ("recall", "specificity", "auroc")
+_TOPICS = {
+    "age_band": "age",
+    SHORTCUT: "from metadata or borders alone",
+    BEYOND: "minus that prediction",
+    "prevalence": "at a share of positives of",
+}
+
+
+def value_text(figure: Interval) -> str:
+    """Return a value with its interval as text, such as ``0.500 (0.400 to 0.600)``."""
+    ends = interval_text(figure)
+    return number(figure.estimate) + (f" ({ends})" if ends else "")
+
+
+def texts(rows: pd.DataFrame, index: str | list[str], columns: str) -> pd.DataFrame:
+    """Return the figures of rows as texts, in the order in which they stand in them."""
+    cells = [value_text(Interval.from_row(row)) for row in rows.to_dict("records")]
+    wide = rows.assign(text=cells).pivot_table("text", index, columns, aggfunc="first", sort=False)
+    return wide.fillna(DASH)
+
+
+def main_table(
+    figures: pd.DataFrame,
+    systems: Sequence[str],
+    primary: Sequence[str],
+    policy: str,
+    thresholds: Mapping[str, Mapping[str, float | None]],
+    costs: Mapping[str, Mapping[str, Any]],
+    joint: str = "",
+) -> pd.DataFrame:
+    """Return the usual figures, the threshold and the costs: a row for each system.
+
+    The highest primary figure comes first. The image-blind baselines follow, with figures of places
+    alone; the joint system has none of these, as it has the boxes of one of its members.
+    """
+    metric, at = primary
+    wanted = [metric, *(name for name in USUAL if name != metric)]
+    alone = figures[(figures["second"] == "") & figures["estimate"].notna()]
+    of_primary = (alone["metric"] == metric) & (alone["policy"] == at)
+    of_places = alone["metric"].map(lambda name: METRICS[name].boxed)
+    shown = of_primary | ((alone["metric"] != metric) & alone["policy"].isin(["", policy]))
+    shown &= ~((alone["first"] == joint) & of_places) & alone["metric"].isin(wanted)
+    table = texts(alone[shown], "first", "metric").reindex(columns=wanted)
+    baselines = [image_blind_name(name) for name in systems if name != joint]
+    highest = alone[of_primary].set_index("first")["estimate"].reindex([*systems])
+    ordered = highest.sort_values(ascending=False, kind="stable").index
+    rows = [*ordered, *(name for name in baselines if name in table.index)]
+    table = table.reindex(rows).dropna(axis="columns", how="all").fillna(DASH)
+    table = table.rename(columns=metric_title)
+    extra = {"Score threshold": _of_systems(thresholds, policy, score_text)} if policy else {}
+    for title, key, unit in _COSTS:
+        extra[title] = _of_systems(costs, key, lambda value, unit=unit: f"{value / unit:,.3g}")
+    extra["Timed on"] = _of_systems(costs, "latency_device", str)
+    for title, column in extra.items():
+        if not (column == DASH).all():
+            table[title] = column.reindex(rows).fillna(DASH)
+    return table.rename_axis("System").rename_axis(columns=None)
+
+
+def plain_rows(table: pd.DataFrame, systems: Sequence[str], width: int = 100) -> str:
+    """Return the values of the main table for a terminal: a line a system, as many as fit."""
+    rows = table.loc[[name for name in table.index if name in systems]]
+    columns = [["", "System", *rows.index]]
+    for title in rows:
+        above, _, below = str(title).removesuffix(" (recall)").rpartition(" ")
+        column = [above, below, *rows[title].str.split(" ").str[0]]
+        used = sum(max(map(len, each)) + 2 for each in columns)
+        if len(columns) > 1 and used + max(map(len, column)) > width:
+            break
+        columns.append(column)
+    wide = [max(map(len, column)) for column in columns]
+    lines = [
+        "  ".join(cell.ljust(size) for cell, size in zip(line, wide, strict=True)).rstrip()
+        for line in zip(*columns, strict=True)
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def _of_systems(values: Mapping[str, Mapping[str, Any]], key: str, text: Any) -> pd.Series:
+    found = {name: of_system.get(key) for name, of_system in values.items()}
+    return pd.Series({n: DASH if v is None else text(v) for n, v in found.items()}, dtype=object)
+
+
+def shown_claims(answer: Answer, figures: pd.DataFrame) -> list[Mapping[str, Any]]:
+    """Return the tested differences; of many systems, those of the answer from the highest one."""
+    claims = answer.claims
+    if sum(claim["family"] == "answer" for claim in claims) <= MOST_CLAIMS:
+        return list(claims)
+    metric, policy = answer.primary
+    of = (figures["metric"] == metric) & (figures["policy"] == policy) & (figures["second"] == "")
+    highest = figures[of & figures["first"].isin(answer.single)].set_index("first")["estimate"]
+    top = highest.idxmax()
+    shown: list[Mapping[str, Any]] = []
+    for claim in claims:
+        if claim["family"] == "joint" or (claim["family"] == "answer" and claim["first"] == top):
+            shown.append(claim)
+        elif claim["family"] == "answer" and claim["second"] == top:
+            turned = Interval.from_row({**claim, "note": ""}).reversed().to_dict()
+            names = {"first": top, "second": claim["first"]}
+            shown.append({**claim, **names, **turned})
+    return shown
+
+
+def outcome(claim: Mapping[str, Any], p_value: float) -> Literal["shown", "alone", "open"]:
+    """Return what a difference shows: after correction, only by itself, or nothing."""
+    if claim["higher"]:
+        return "shown"
+    return "alone" if p_value < 1 - LEVEL else "open"
+
+
+def p_values(figures: pd.DataFrame, column: str = "p_value") -> dict[tuple[str, ...], float]:
+    """Return p-values of differences by first and second system, metric and policy."""
+    rows = figures[figures["second"] != ""]
+    found = {}
+    for row in rows[["first", "second", "metric", "policy", column]].itertuples(index=False):
+        first, second, *key, p_value = row
+        found[first, second, *key] = found[second, first, *key] = p_value
+    return found
+
+
+def claim_table(
+    claims: Sequence[Mapping[str, Any]], figures: pd.DataFrame, every: Sequence[Mapping[str, Any]]
+) -> pd.DataFrame:
+    """Return differences that the answer tests, with what was shown after correction.
+
+    `every` has all claims of the answer. `p, corrected` is that of all pairs in the primary figure.
+    """
+    single, corrected = p_values(figures), p_values(figures, "p_holm")
+    joint = [claim["higher"] == claim["first"] for claim in every if claim["family"] == "joint"]
+    has_several = sum(claim["family"] == "answer" for claim in every) > 1
+    rows = []
+    for claim in claims:
+        first, second, metric, policy = key = tuple(
+            claim[name] for name in ("first", "second", "metric", "policy")
+        )
+        p_value = single.get(key, math.nan)
+        shown = claim["higher"] or "not shown"
+        if claim["family"] == "joint" and claim["higher"] == first and not all(joint):
+            shown = "higher than this one, not than each member"
+        elif outcome(claim, p_value) == "alone":
+            shown = "by itself only, not after correction"
+        row = {
+            "Figure": metric_title(metric) + (f", {policy_text(policy)}" if policy else ""),
+            "Difference": f"{first} − {second}",
+            "Value (interval for all comparisons)": value_text(
+                Interval.from_row({**claim, "note": ""})
+            ),
+            "p": _p_text(p_value),
+        }
+        if has_several:
+            of_answer = claim["family"] == "answer"
+            row["p, corrected"] = _p_text(corrected.get(key, math.nan)) if of_answer else ""
+        rows.append({**row, "Shown to be higher": shown})
+    return pd.DataFrame(rows).set_index("Figure") if rows else pd.DataFrame()
+
+
+def _p_text(p_value: float) -> str:
+    return p_value_text(None if pd.isna(p_value) else p_value).replace(" ", "\u00a0")
+
+
+def _outcomes(decisions: pd.DataFrame, policy: str) -> pd.DataFrame:
+    """Return the rows with a known label and a decision, with both as True or False."""
+    column = f"decision_{policy}"
+    if column not in decisions:
+        return decisions.iloc[:0].assign(positive=False, called=False)
+    rows = decisions.dropna(subset=["label", column])
+    return rows.assign(positive=rows["label"] >= 1, called=rows[column].astype(bool))
+
+
+def confusion(
+    decisions: pd.DataFrame, systems: Sequence[str], policy: str
+) -> dict[str, dict[str, int]]:
+    """Return the numbers of true and false positives and negatives of each system."""
+    counts = {}
+    for name, rows in _outcomes(decisions, policy).groupby("system", sort=False):
+        positive, called = rows["positive"], rows["called"]
+        cells = {"tp": positive & called, "fn": positive & ~called}
+        cells |= {"fp": ~positive & called, "tn": ~positive & ~called}
+        counts[str(name)] = {cell: int(of.sum()) for cell, of in cells.items()}
+    return {name: counts[name] for name in systems if name in counts}
+
+
+def error_table(
+    decisions: pd.DataFrame,
+    lesions: pd.DataFrame,
+    systems: Sequence[str],
+    policy: str,
+    joint: str = "",
+) -> pd.DataFrame:
+    """Return the errors of each system, and those of its boxes; the joint system has no boxes."""
+    rows = _outcomes(decisions, policy)
+    if rows.empty:
+        return pd.DataFrame()
+    positive, called = rows["positive"], rows["called"]
+    kinds = {"Missed positive images": positive & ~called, "False alarms": ~positive & called}
+    counts = pd.DataFrame(kinds).groupby(rows["system"], sort=False).sum().astype(str)
+    with_boxes = rows[rows["localised"].notna() & (rows["system"] != joint)]
+    if len(with_boxes):
+        wrong = with_boxes["called"] & with_boxes["positive"]
+        wrong &= ~with_boxes["localised"].astype(bool)
+        number_of = wrong.groupby(with_boxes["system"]).sum().astype(str)
+        counts["Called positive, wrong place"] = number_of
+    boxes = lesions[lesions["topic"].eq(ERRORS) & lesions["metric"].isin(_ERRORS)]
+    boxes = boxes[boxes["system"] != joint]
+    if len(boxes):
+        of_kind = boxes.pivot(index="system", columns="metric", values="count")[[*_ERRORS]]
+        counts = counts.join(of_kind.map("{:.0f}".format).rename(columns=_ERRORS))
+    return counts.reindex([*systems]).fillna(DASH).rename_axis("System")
+
+
+def correction_table(decisions: pd.DataFrame, systems: Sequence[str], policy: str) -> pd.DataFrame:
+    """Return how many errors of each system (row) each other one (column) decides rightly."""
+    rows = _outcomes(decisions, policy)
+    if rows.empty or len(systems) < 2:
+        return pd.DataFrame()
+    rows = rows.assign(right=rows["positive"] == rows["called"])
+    right = rows.pivot(index="image_id", columns="system", values="right")
+    cells = {
+        other: {
+            name: ""
+            if name == other
+            else str(int((right[name].eq(False) & right[other].eq(True)).sum()))
+            for name in systems
+            if name in right
+        }
+        for other in systems
+        if other in right
+    }
+    table = pd.DataFrame(cells)
+    table.insert(0, "All errors", right.eq(False).sum().reindex(table.index).astype(str))
+    return table.rename_axis("Errors of")
+
+
+def group_table(rows: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
+    """Return one figure in groups of images or lesions: a row a group, a column a system."""
+    rows = rows[rows["system"].isin(systems)]
+    if rows.empty:
+        return pd.DataFrame()
+    table = texts(rows, ["topic", "group"], "system").reindex(columns=[*systems])
+    if len(systems) > MOST_INTERVALS:
+        table = table.map(lambda text: text if pd.isna(text) else text.partition(" ")[0])
+    number_of = rows.drop_duplicates(["topic", "group"]).set_index(["topic", "group"])["of"]
+    table.insert(0, "Number", number_of.map(lambda of: DASH if pd.isna(of) else f"{of:,.0f}"))
+    names = [
+        f"{_TOPICS.get(topic, topic.replace('_', ' '))}: {group}" for topic, group in table.index
+    ]
+    return table.set_axis(names).rename_axis("Group")
+
+
+def group_tables(
+    groups: pd.DataFrame, lesions: pd.DataFrame, systems: Sequence[str]
+) -> dict[str, pd.DataFrame]:
+    """Return the tables of groups by title, without those that are empty."""
+    topics = groups["topic"]
+    of_images = groups[~topics.isin([SHORTCUT, BEYOND, "prevalence"])]
+    tables = {
+        metric_title(name): group_table(of_images[of_images["metric"] == name], systems)
+        for name in _GROUP_METRICS
+    }
+    found = lesions[lesions["topic"] != ERRORS]
+    tables[metric_title("lesion_recall")] = group_table(found, systems)
+    for metric in ("ppv", "npv"):
+        tables[metric_title(metric)] = group_table(groups[groups["metric"] == metric], systems)
+    return {title: table for title, table in tables.items() if len(table)}
+
+
+def shortcut_table(groups: pd.DataFrame) -> pd.DataFrame:
+    """Return the AUROC of predictions without the lungs, and of systems minus the strongest."""
+    rows = groups[groups["topic"].isin([SHORTCUT, BEYOND])]
+    cells = {}
+    for row in rows.to_dict("records"):
+        name = row["group"] if row["topic"] == SHORTCUT else f"{row['system']} − {row['group']}"
+        cells[name] = value_text(Interval.from_row(row))
+    return pd.DataFrame({"AUROC": cells}).rename_axis("Predicted from")

@@ -1,0 +1,187 @@
+"""Shortcuts: predictions of the label from metadata and image borders alone, as a baseline.
+
+If what is known of an image apart from the lungs, such as the view, predicts the label, a system
+may have learned that instead of the disease.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.schemas import OLDEST_YEARS
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts, auroc_parts
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.folds import MOST_FOLDS, patient_folds
+from cxr_compare.evaluation.truth import Truth, numbers_of
+
+SHORTCUT = "shortcut"
+"""Topic of the AUROC of facts in the table of groups."""
+BEYOND = "beyond shortcut"
+"""Topic of a system's AUROC minus that of the strongest fact."""
+BORDER_GREY = "border_grey_"
+"""Start of the names of columns that hold grey levels at the border of the image."""
+_PERSON = {"view": "view", "sex": "sex", "age_years": "age"}
+FILE = {
+    "pixels": "image size",
+    "aspect": "aspect ratio",
+    "source": "source",
+    "transfer_syntax": "transfer syntax",
+    "photometric": "photometric interpretation",
+    "bits": "bits",
+    "spacing_col_mm": "pixel spacing",
+}
+"""Facts about the files of images, with their names for readers."""
+_FEWEST = 20
+"""Images of a class, of a category and of a known fact below which nothing is fitted."""
+_MOST = 30_000
+"""Images on which a model is fitted at most, evenly from all."""
+_METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
+
+
+def shortcuts(truth: Truth, scores: Mapping[str, Floats]) -> pd.DataFrame:
+    """Return how well facts about the images alone predict the label, as rows of groups.
+
+    A logistic model of each fact, of several together and of the image border is fitted on four
+    fifths of the patients and scores the others, in turn; only images of the same fold are
+    compared. `scores` of the systems on the same images are compared with the strongest fact.
+    """
+    positive, patients = truth.positive, truth.patients
+    common = {
+        "policy": "",
+        "metric": "auroc",
+        "method": _METHOD,
+        "count": float(positive.sum()),
+        "of": float(len(positive)),
+        "n_patients": float(len(np.unique(patients))),
+        "note": "AUROC from images of the same fold only",
+    }
+    rows = []
+
+    def add(topic: str, fact: str, system: str, estimate: ClusteredEstimate) -> None:
+        ends = {"ci_low": estimate.ci_low, "ci_high": estimate.ci_high}
+        where = {"topic": topic, "group": fact, "system": system}
+        rows.append({**where, "estimate": estimate.estimate, **ends, **common})
+
+    fold = patient_folds(truth.owners.astype(object))
+    on_all = []
+    for kind, fact, n_known, parts in measured(truth, fold):
+        add(SHORTCUT, fact, SHORTCUT, with_fold_variance(parts.estimate()))
+        if kind != "border" or n_known == len(positive):
+            on_all.append((fact, parts))
+    if on_all:
+        strongest, guess = max(on_all, key=lambda found: found[1].value)
+        for name, values in scores.items():
+            own = auroc_parts(positive, values, patients, truth.n_patients, folds=fold)
+            if own is not None:
+                gap = with_fold_variance((own - guess).estimate(), guess.estimate())
+                add(BEYOND, strongest, name, gap)
+    return pd.DataFrame(rows)
+
+
+def measured(truth: Truth, fold: Integers) -> Iterator[tuple[str, str, int, AurocParts]]:
+    """Yield kind and name of each fact, the images of which it is known, and its AUROC.
+
+    The border is measured on the images whose border is known, everything else on all images.
+    """
+    for kind, fact, table in _facts(truth):
+        known = table.notna().any(axis=1).to_numpy()
+        used = known if kind == "border" else np.ones(len(known), dtype=bool)
+        positive, fold_of = truth.positive[used], fold[used]
+        classes = (positive, ~positive)
+        # A class of one fold only leaves a model without an image of it.
+        if any(of.sum() < _FEWEST or len(np.unique(fold_of[of])) < 2 for of in classes):
+            continue
+        scores = _predicted(table[used], positive, fold_of)
+        patients = truth.patients[used]
+        parts = auroc_parts(positive, scores, patients, truth.n_patients, folds=fold_of)
+        if parts is not None:
+            yield kind, fact, int(known.sum()), parts
+
+
+def _facts(truth: Truth) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield facts of the images that differ: each by itself, several together, and the border."""
+    table = truth.images.copy()
+    if truth.facts is not None:
+        table = table.drop(columns=truth.facts.columns, errors="ignore").join(truth.facts)
+    if "age_years" in table:
+        ages = numbers_of(table, ["age_years"])["age_years"]
+        table["age_years"] = ages.where(ages.between(0, OLDEST_YEARS))
+    if {"width", "height"} <= set(table):
+        sides = numbers_of(table, ["width", "height"])
+        table = table.assign(pixels=sides.prod(axis=1, skipna=False))
+        table = table.assign(aspect=sides["width"] / sides["height"])
+    known = [
+        name
+        for name in (*_PERSON, *FILE)
+        if name in table
+        and table[name].notna().sum() >= _FEWEST
+        # Missing values are a value of their own.
+        and table[name].astype("string").fillna("").nunique() > 1
+    ]
+    for name in known:
+        kind = "person" if name in _PERSON else "file"
+        yield kind, {**_PERSON, **FILE}[name], table[[name]]
+    person = [name for name in known if name in _PERSON]
+    border = [str(name) for name in table if str(name).startswith(BORDER_GREY)]
+    if border:
+        table[border] = table[border].where(table[border].notna().all(axis=1))
+    whole = bool(border) and table[border].notna().all(axis=None)
+    if len(person) > 1:
+        yield "person", " + ".join(_PERSON[name] for name in person), table[person]
+    if border:
+        yield "border", "outer tenth of the image", table[border]
+    if len(known) + whole > max(len(person), 1):
+        yield "together", "all metadata and borders", table[[*known, *(border if whole else ())]]
+
+
+def _predicted(table: pd.DataFrame, positive: np.ndarray, fold: np.ndarray) -> Floats:
+    """Return the log-odds of each image from a model of the images of all other folds."""
+    from sklearn.compose import make_column_transformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, SplineTransformer
+
+    names = [str(name) for name in table]
+    numbers = [name for name in names if pd.api.types.is_float_dtype(table[name])]
+    others = [name for name in names if name not in numbers]
+    table = table.assign(**{name: table[name].astype("string").fillna("") for name in others})
+    table = table.astype(dict.fromkeys(numbers, np.float64) | dict.fromkeys(others, object))
+    lines = make_pipeline(
+        SimpleImputer(strategy="median", add_indicator=True),
+        SplineTransformer(4, degree=1, knots="quantile"),
+    )
+    kinds = OneHotEncoder(min_frequency=_FEWEST, handle_unknown="infrequent_if_exist")
+    encoded = make_column_transformer((lines, numbers), (kinds, others))
+    model = make_pipeline(encoded, LogisticRegression(max_iter=1000))
+    scores = np.empty(len(positive))
+    for number in np.unique(fold):
+        rows = np.flatnonzero(fold != number)
+        rows = rows[:: math.ceil(len(rows) / _MOST)]
+        model.fit(table.iloc[rows], positive[rows])
+        scores[fold == number] = model.decision_function(table[fold == number])
+    return scores.round(9)
+
+
+def with_fold_variance(
+    estimate: ClusteredEstimate, guess: ClusteredEstimate | None = None
+) -> ClusteredEstimate:
+    """Add the variance that comes from fitting a model for each of the five folds.
+
+    Each model is fitted on the images of the other folds, so the folds are not independent. For the
+    difference of a system and a fact, the added variance is that of the fact.
+
+    Source:
+        Nadeau and Bengio 2003: the variance grows by ``folds x test share / training share``.
+    """
+    added = (guess or estimate).error
+    if not estimate.error or not added:
+        return estimate
+    of_models = MOST_FOLDS / (MOST_FOLDS - 1) * added**2
+    return replace(estimate, error=float(np.sqrt(estimate.error**2 + of_models)))

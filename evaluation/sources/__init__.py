@@ -1,1 +1,0 @@
-"""Imported predictions, ensembles, shortcut baselines, and checks that systems can be compared."""

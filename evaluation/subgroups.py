@@ -1,0 +1,64 @@
+"""Groups of images by columns of their table, such as sex, age and view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.truth import numbers_of
+
+_DEFAULT = ("sex", "age_band", "source", "view")
+_AGES = {18: "under 18", 40: "18 to 39", 60: "40 to 59", 80: "60 to 79", 200: "80 up"}
+_AGE = ("age", "age_years", "age_band")
+_MOST_GROUPS = 12
+_NO_GROUPS = ("label", "patient_id", "study_id", "role", "synthetic", "width", "height")
+Groups = npt.NDArray[np.object_]
+"""Name of the group of each image or lesion; "" where the group is unknown."""
+
+
+def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str, Groups]:
+    """Group images by columns of their table; by default sex, age band, source and view.
+
+    A column of the user's own is stored as ``x_`` and its name, and found by both. InputError if a
+    requested column does not exist, or has more than 12 values.
+
+    Example:
+        >>> table = pd.DataFrame({"sex": ["F", None, "M"], "age_years": [70.0, 30.0, None]})
+        >>> {name: groups.tolist() for name, groups in image_groups(table).items()}
+        {'sex': ['F', '', 'M'], 'age_band': ['60 to 79', '18 to 39', '']}
+    """
+    groups_of: dict[str, Groups] = {}
+    for name in dict.fromkeys(columns or _DEFAULT):
+        topic = "age_band" if name.lower() in _AGE else name
+        source = _column(images, "age_years" if topic == "age_band" else name)
+        if source is None:
+            if columns:
+                known = ", ".join(str(each) for each in images if each not in _NO_GROUPS)
+                raise InputError(
+                    f"subgroups: there is no column '{name}'; there are {known or 'none'}"
+                )
+            continue
+        values = images[source]
+        if topic == "age_band":
+            edges = [-np.inf, *_AGES]
+            years = numbers_of(images, [source])[source]
+            values = pd.cut(years, edges, right=False, labels=[*_AGES.values()])
+        groups = values.astype(object).where(values.notna(), "").astype(str).to_numpy(object)
+        n_groups = len(set(groups) - {""})
+        if columns and n_groups > _MOST_GROUPS:
+            raise InputError(
+                f"subgroups: '{name}' has {n_groups} values; at most {_MOST_GROUPS} are shown"
+            )
+        if 1 < n_groups <= _MOST_GROUPS or (columns and n_groups):
+            groups_of[topic] = groups
+    return groups_of
+
+
+def _column(images: pd.DataFrame, name: str) -> str | None:
+    """Return the column of images that a user names; None if there is none."""
+    names = (name, name.lower(), f"x_{name.lower()}")
+    return next((each for each in names if each in images), None)

@@ -1,0 +1,151 @@
+"""Labels, patients, roles and true boxes of the images on which systems are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.notes import Note
+from cxr_compare.evaluation.statistics.arrays import Integers
+
+
+def no_boxes() -> pd.DataFrame:
+    """Return a table of true boxes without a row."""
+    return pd.DataFrame({"image_id": [], **{edge: np.zeros(0) for edge in EDGES}})
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Images with their labels, patients, roles and true boxes, for one finding.
+
+    Attributes:
+        images: Table by ``image_id``, sorted: ``label`` (1, 0 or NaN), ``patient_id``, ``role``
+            (``val``, ``test``, ``train`` or ``unused``), and what else is known, such as ``sex``.
+        boxes: True boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the image.
+        boxed: Images whose lesions all have boxes; images without a lesion are among them.
+        finding: Name of the finding; `title` is its name for readers.
+        facts: What is known of test images apart from the lungs, by image id; None for columns of
+            `images` alone.
+        order: Image ids in the order, and with the index, that the user gave.
+        drawn: Sorted names of the patients that are resampled; None takes those of the images.
+        record: Data set and its ids, for the report.
+        categories: Finding of each number of a category in a COCO file; empty for other truths.
+    """
+
+    images: pd.DataFrame
+    boxes: pd.DataFrame = field(default_factory=no_boxes)
+    boxed: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
+    finding: str = "finding"
+    title: str = ""
+    notes: tuple[Note, ...] = ()
+    facts: pd.DataFrame | None = None
+    order: pd.Series | None = None
+    drawn: npt.NDArray[np.str_] | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+    categories: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, role: str) -> Truth:
+        """Return the images of a role whose label is known."""
+        rows = self.images[(self.images["role"] == role) & self.images["label"].notna()]
+        return self.select(rows.index)
+
+    def select(self, ids: pd.Index) -> Truth:
+        """Return some of the images, in the order of their ids, with their boxes."""
+        boxes = self.boxes[self.boxes["image_id"].isin(ids)].reset_index(drop=True)
+        return replace(self, images=self.images.loc[ids.sort_values()], boxes=boxes)
+
+    @property
+    def ids(self) -> pd.Index:
+        """Ids of the images, sorted."""
+        return self.images.index
+
+    @cached_property
+    def positive(self) -> npt.NDArray[np.bool_]:
+        """True for positive images, shape ``(N,)``."""
+        return self.images["label"].to_numpy() == 1
+
+    @cached_property
+    def owners(self) -> npt.NDArray[np.str_]:
+        """Name of the patient of each image, shape ``(N,)``."""
+        return self.images["patient_id"].to_numpy(dtype=str)
+
+    @cached_property
+    def names(self) -> npt.NDArray[np.str_]:
+        """Sorted names of the patients that are resampled."""
+        return np.unique(self.owners) if self.drawn is None else self.drawn
+
+    @cached_property
+    def patients(self) -> Integers:
+        """Patient of each image as a position in `names`, shape ``(N,)``."""
+        return np.searchsorted(self.names, self.owners)
+
+    @property
+    def n_patients(self) -> int:
+        """Number of patients that are resampled."""
+        return len(self.names)
+
+    @property
+    def patients_known(self) -> bool:
+        """True unless each image is taken as a patient of its own."""
+        return not any(note.caution == "by_image" for note in self.notes)
+
+    @cached_property
+    def is_boxed(self) -> npt.NDArray[np.bool_]:
+        """True for images whose lesions all have boxes, shape ``(N,)``."""
+        return self.ids.isin(self.boxed)
+
+    @property
+    def sizes(self) -> pd.DataFrame:
+        """Width and height of each image in px by image id; NaN where they are unknown."""
+        return numbers_of(self.images, ["width", "height"])
+
+    def unit_names(self, unit: str) -> pd.Series:
+        """Return the patient, or the study with its patient, of each test and validation image.
+
+        The units of validation images have names of their own, as a patient may be in both roles.
+        InputError if the study of an image is unknown.
+        """
+        images = self.images[self.images["role"].isin(("test", "val"))]
+        names = images["patient_id"].astype(str)
+        if unit == "study":
+            studies = images.get("study_id", pd.Series(pd.NA, images.index))
+            if studies.isna().any():
+                image = studies.index[studies.isna()][0]
+                raise InputError(
+                    f"unit: image '{image}' has no study_id; name its study, or take patient or "
+                    "image"
+                )
+            names += " / " + studies.astype(str)
+        return names.where(images["role"] == "test", names + " (validation)")
+
+    def by_unit(self, names: pd.Series, known: pd.Index) -> Truth:
+        """Return studies or patients in place of images; `known` are the evaluated images.
+
+        A unit is positive if one of these images is. Without a positive image it is unknown if it
+        has an image of unknown label. What all images of each unit share, such as the sex, is kept.
+        """
+        images = self.images.loc[names.index].assign(unit=names)
+        unclear = images.loc[images["label"].isna().to_numpy(), "unit"]
+        grouped = images.loc[known.intersection(names.index)].groupby("unit")
+        shared = grouped.nunique(dropna=False).le(1).all()
+        kept = ["label", "patient_id", "role", *shared.index[shared]]
+        table = grouped[list(dict.fromkeys(kept))].first()
+        table["label"] = grouped["label"].max()
+        if "synthetic" in images:
+            table["synthetic"] = grouped["synthetic"].any()
+        table.loc[(table["label"] == 0) & table.index.isin(unclear), "label"] = np.nan
+        table = table.rename_axis("image_id").sort_index()
+        return replace(self, images=table, boxes=no_boxes(), boxed=pd.Index([]), facts=None)
+
+
+def numbers_of(images: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Return columns of numbers, as a file may hold them as texts; NaN where there is none."""
+    return images.reindex(columns=columns).apply(pd.to_numeric, errors="coerce").astype(np.float64)

@@ -1,0 +1,153 @@
+"""Predicted and true boxes of all findings, for the rules of other programs.
+
+No predicted box is clipped or left out, however low its score: other programs take all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.box_classes import findings_of_classes
+from cxr_compare.data_prep.contracts.box_readings import corners_of
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.finding_names import Target, finding_name
+from cxr_compare.data_prep.contracts.text_files import read_json_file
+from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.evaluation.inputs.files import read_rows
+from cxr_compare.evaluation.inputs.folders import truth_of
+from cxr_compare.evaluation.inputs.other_readings import doubt
+from cxr_compare.evaluation.inputs.read_output import boxes_in_px, name_images
+from cxr_compare.evaluation.inputs.read_truth import coco_findings, read_truth
+from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, say
+from cxr_compare.evaluation.truth import Truth
+
+SYSTEM = "boxes"
+"""Name of the predicted boxes in advice on columns."""
+
+
+class TrueBoxes(NamedTuple):
+    """True boxes of all findings, and the images that are evaluated.
+
+    Attributes:
+        truths: Truth of each finding that has boxes.
+        table: ``image_id``, ``finding``, the edges in px, and ``crowd``, True for COCO's crowds.
+        image_ids: Images on which every lesion of every finding has a box.
+        n_left_out: Test images that are not evaluated.
+    """
+
+    truths: list[Truth]
+    table: pd.DataFrame
+    image_ids: pd.Index
+    n_left_out: int = 0
+
+
+def boxes_of_data_set(dataset: DataSet, split: str) -> TrueBoxes:
+    """Return the true boxes of the test images of a data set."""
+    findings = sorted(dataset.boxes["finding"].unique())
+    if not findings:
+        raise InputError(f"{dataset.folder}: has no true box")
+    return _together([truth_of(dataset, Target(name, (name,), name), split) for name in findings])
+
+
+def boxes_of_file(path: Path, columns: Mapping[str, str]) -> TrueBoxes:
+    """Return the true boxes of a COCO file or of a table with the labels and boxes of images."""
+    if path.suffix.lower() != ".json":
+        return _together([read_truth(path, columns=columns)])
+    known = coco_findings(path)
+    content = read_json_file(path)
+    annotations = [each for each in content["annotations"] if isinstance(each, dict)]
+    names = {str(each["id"]): finding_name(str(each["name"])) for each in content["categories"]}
+    boxed = {names.get(str(each.get("category_id"))) for each in annotations}
+    findings = [name for name in known if name in boxed]
+    if not findings:
+        raise InputError(f"{path}: annotations: none is of a category")
+    truths = [read_truth(path, label=name, columns=columns) for name in findings]
+    images = dict(zip(truths[0].images["coco_id"], truths[0].ids, strict=True))
+    crowds = [
+        {**each, "image_id": images[str(each["image_id"])]}
+        for each in annotations
+        if each.get("iscrowd") and str(each["category_id"]) in names
+    ]
+    tables = [_boxes_of(truth) for truth in truths]
+    if crowds:
+        rows = read_rows(crowds, None, {}, str(path)).table
+        unknown = np.full((len(rows), 2), np.nan)
+        corners = corners_of(rows[NUMBERS].to_numpy(), "xywh", "px", unknown)
+        table = pd.DataFrame(corners, columns=EDGES).assign(crowd=True)
+        table["image_id"] = rows["image_id"]
+        table["finding"] = [names[str(each["category_id"])] for each in crowds]
+        tables.append(table)
+    return TrueBoxes(truths, pd.concat(tables, ignore_index=True), truths[0].ids)
+
+
+def _boxes_of(truth: Truth) -> pd.DataFrame:
+    return truth.boxes.assign(finding=truth.finding, crowd=False)
+
+
+def _together(truths: Sequence[Truth]) -> TrueBoxes:
+    """Join the boxes of the test images of which the labels and boxes of all findings are known."""
+    tested = truths[0].images.index[truths[0].images["role"] == "test"]
+    ids = tested
+    for truth in truths:
+        known = truth.images["label"].notna() & truth.is_boxed
+        ids = ids.intersection(truth.ids[known.to_numpy()])
+    table = pd.concat([_boxes_of(truth) for truth in truths], ignore_index=True)
+    return TrueBoxes(list(truths), table, ids, len(tested) - len(ids))
+
+
+def predicted_boxes(
+    source: Path, true: TrueBoxes, columns: Mapping[str, str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Read predicted boxes with ``finding`` and the edges in px, and notes on how they were read.
+
+    `columns` has names of columns by role, and how boxes are written, as of `read_output`.
+    InputError for scores of images, boxes without scores, and what names no finding of the truth.
+    """
+    truth = true.truths[0]
+    rows = read_rows(source, None, columns, str(source), SYSTEM)
+    if not rows.are_boxes:
+        raise InputError(f"{source}: holds scores of images; give predicted boxes")
+    if "score" not in rows.table:
+        raise InputError(f"{source}: its boxes have no scores; say {say(SYSTEM, 'score')}")
+    name_images(rows, truth, columns.get("image", ""), SYSTEM)
+    _name_findings(rows, true)
+    boxes = boxes_in_px(rows, truth, columns, name=SYSTEM, as_given=True)
+    notes = [*rows.notes]
+    if true.n_left_out:
+        left_out = counted(true.n_left_out, "test image")
+        notes.append(f"{left_out} left out: a label is unknown, or a lesion has no box.")
+    for each in true.truths:
+        own = boxes[boxes["finding"] == each.finding]
+        if not {"box_form", "box_unit"} & columns.keys():
+            notes += [note.text for note in doubt(own, each, f"the boxes of {each.finding}")]
+    return boxes, notes
+
+
+def _name_findings(rows: Rows, true: TrueBoxes) -> None:
+    """Give each row its finding, and leave out those of findings that the truth does not have."""
+    findings = [truth.finding for truth in true.truths]
+    named = None
+    if "finding" in rows.table:
+        named = findings_of_classes(rows.table["finding"].astype(str), findings)
+    if named is None and len(findings) > 1:
+        raise InputError(
+            f"{rows.where}: names no finding of {', '.join(findings)}; add a column 'finding' with "
+            f"the finding of each row, or say {say(SYSTEM, 'finding')}"
+        )
+    if named is None:
+        named = pd.Series(findings[0], rows.table.index)
+    known = named.isin(findings)
+    others = ", ".join(map(repr, named[~known].unique()[:5]))
+    if not known.any():
+        raise InputError(
+            f"{rows.where}: has boxes of {others}, and the truth is of {', '.join(findings)}"
+        )
+    if others:
+        rows.notes.append(f"Boxes of {others} are left out: the truth has no such finding.")
+    rows.table = rows.table.assign(finding=named)[known.to_numpy()].reset_index(drop=True)

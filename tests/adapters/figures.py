@@ -1,0 +1,174 @@
+"""Statistics, policies and choices as plain functions of arrays, and figures without a report."""
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.evaluation import (
+    choices,
+    compare,
+    estimate,
+    figures,
+    metrics,
+    policies,
+    replicates,
+)
+from cxr_compare.evaluation.box_figures import BoxFigures
+from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.statistics import (
+    arrays,
+    bootstrap,
+    clustered_auroc,
+    clustered_counts,
+    clustered_estimate,
+    clustered_share,
+    clustered_variance,
+    folds,
+    holm,
+    intervals,
+    ranking,
+    running_sums,
+)
+from cxr_compare.evaluation.truth import Truth
+
+# Statistics
+as_array = arrays.as_array
+Resamples = bootstrap.Resamples
+cluster_bootstrap = bootstrap.cluster_bootstrap
+cluster_index = bootstrap.cluster_index
+per_cluster = bootstrap.per_cluster
+auroc_parts = clustered_auroc.auroc_parts
+ShareParts = clustered_counts.ShareParts
+function_of_counts = clustered_counts.function_of_counts
+jackknife = clustered_counts.jackknife
+ClusteredEstimate = clustered_estimate.ClusteredEstimate
+smallest_detectable = clustered_estimate.smallest_detectable
+design_effects = clustered_share.design_effects
+share_below_p_values = clustered_share.share_below_p_values
+class_inflation = clustered_variance.class_inflation
+effective_patients = clustered_variance.effective_patients
+satterthwaite_freedom = clustered_variance.satterthwaite_freedom
+without_leverage = clustered_variance.without_leverage
+patient_folds = folds.patient_folds
+holm_corrected = holm.holm
+Interval = intervals.Interval
+expanded_level = intervals.expanded_level
+percentile_interval = intervals.percentile_interval
+RankedScores = ranking.RankedScores
+roc_and_pr_curves = ranking.roc_and_pr_curves
+RunningRows = running_sums.RunningRows
+SegmentSums = running_sums.SegmentSums
+bootstrap_p_value = figures.bootstrap_p_value
+lower_for_bias = figures.lower_for_bias
+
+# Metrics and policies
+METRICS = metrics.METRICS
+POLICIES = policies.POLICIES
+FROC_RATES = metrics.RATES
+parse = policies.parse
+policy_text = policies.policy_text
+metric_estimate = estimate.estimate
+
+
+def rates(tp, fp, tn, fn):
+    """Every metric of the counts of a confusion matrix; NaN where undefined."""
+    return metrics.rates({"tp": tp, "fp": fp, "tn": tn, "fn": fn})
+
+
+def small_chunks(monkeypatch, cells):
+    """Let resamples be drawn in chunks of so many weights."""
+    monkeypatch.setattr(bootstrap, "_CHUNK_CELLS", cells)
+
+
+def threshold(policy, labels, scores, patients=None):
+    """Threshold that a policy chooses once on validation images; None without one."""
+    labels, scores = np.asarray(labels) == 1, np.asarray(scores, float)
+    owners = np.arange(len(scores)) if patients is None else np.asarray(patients)
+    found = policies.choose_threshold(policy, labels, scores, owners)
+    return None if np.isnan(found) else found
+
+
+def thresholds_again(policy, labels, scores, patients, weights):
+    """Threshold of a policy for each weighting, ``(R, P)``, of numbered patients."""
+    labels, scores = np.asarray(labels) == 1, np.asarray(scores, float)
+    return policies.thresholds(labels, scores, patients, weights, [policy])[policy]
+
+
+def few_cells(monkeypatch, cells):
+    """Let thresholds be chosen in chunks of so many weights."""
+    monkeypatch.setattr(policies, "_CELLS", cells)
+
+
+def platt(labels, scores):
+    """Platt's scaling, fitted to labels and scores; None without both classes."""
+    return choices.Platt.fit(np.asarray(labels) == 1, np.asarray(scores, float))
+
+
+def truth_of(labels, patients=None, roles=None, boxes=None, boxed=None):
+    """Images i0000, i0001, ... with labels; patients are numbers, roles ``test`` if not said."""
+    n = len(labels)
+    ids = pd.Index([f"i{number:04d}" for number in range(n)], name="image_id")
+    owners = np.arange(n) if patients is None else np.asarray(patients)
+    table = pd.DataFrame({"label": np.asarray(labels, float)}, index=ids)
+    table["patient_id"] = [f"p{number:06d}" for number in owners]
+    table["role"] = "test" if roles is None else roles
+    more = {} if boxes is None else {"boxes": boxes}
+    more |= {} if boxed is None else {"boxed": ids[np.asarray(boxed, bool)]}
+    return Truth(table, **more)
+
+
+def table_of(truth, systems, *, given=(), replicates=200, seed=0):
+    """Table of figures of systems: scores in the order of the images, or a frame of boxes."""
+    outputs = {
+        name: Output.of_detector(value, truth.ids)
+        if isinstance(value, pd.DataFrame)
+        else Output(pd.Series(np.asarray(value, float), truth.ids))
+        for name, value in systems.items()
+    }
+    return compare.compare(
+        outputs, truth, policies=tuple(given), n_replicates=replicates, seed=seed
+    )
+
+
+def box_figures(boxes, truth, images, patients, weights):
+    """AP50, AP and FROC of boxes under weights of numbered patients, by name."""
+    pairs = pair_boxes(boxes, truth, pd.Index(images))
+    patients = np.asarray(patients)
+    return BoxFigures(pairs).with_patients(patients, np.shape(weights)[1])(np.asarray(weights))
+
+
+def best_rule(rules, weights, patients):
+    """Position of the rule of boxes that validation images choose, for each weighting."""
+    return choices._best(
+        [BoxFigures(pair_boxes(*rule), only_50=True) for rule in rules], weights, patients
+    )
+
+
+def scores_of_boxes(boxes, ids):
+    """Score of each image by its boxes."""
+    return Output.of_detector(boxes, pd.Index(ids)).scores
+
+
+def points_of_boxes(boxes, ids):
+    """Point of each image at which a detector sees the lesion."""
+    return Output.of_detector(boxes, pd.Index(ids)).points
+
+
+def localised(boxes, ids, truth):
+    """True for images whose point lies on a true box."""
+    return Output.of_detector(boxes, pd.Index(ids)).localised(truth)
+
+
+def figures_under(truth, value, cuts, weights, again=None):
+    """Figures of one system under weights of its patients, by policy and metric.
+
+    `value` are scores or a frame of boxes, `cuts` thresholds by policy, and `again` the thresholds
+    of each weighting.
+    """
+    output = (
+        Output.of_detector(value, truth.ids)
+        if isinstance(value, pd.DataFrame)
+        else Output(pd.Series(np.asarray(value, float), truth.ids))
+    )
+    system = replicates.SystemFigures(truth, output, choices.Choices(cuts))
+    return system(np.asarray(weights), again or {})

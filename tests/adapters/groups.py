@@ -1,0 +1,39 @@
+"""Groups of lesions, constant positions and predictions without the lungs, of plain tables."""
+
+import pandas as pd
+
+from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.groups.lesions import lesion_groups
+from cxr_compare.evaluation.image_blind import learn_places
+from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
+from cxr_compare.evaluation.truth import Truth
+
+__all__ = ["constant_places", "guesses", "groups_of_lesions"]
+
+
+def groups_of_lesions(truth, images):
+    """Return the group of each true box by topic; `images` are by image id."""
+    pairs = pair_boxes(truth.assign(score=0.5), truth, images.index)
+    return {topic: groups.tolist() for topic, groups in lesion_groups(pairs, images).items()}
+
+
+def constant_places(boxes, roles, side=400.0):
+    """Return point, boxes and claim of the positions that images of these roles teach, in px."""
+    images = pd.DataFrame({"label": 1.0, "patient_id": roles.index, "role": roles})
+    images["width"] = images["height"] = side
+    found = learn_places(Truth(images.sort_index(), boxes))
+    if found is None:
+        return None
+    unit = side if side == side else 1.0
+    return {
+        "point": (found.point * unit).tolist(),
+        "boxes": (found.boxes * unit).tolist(),
+        "n_boxes": found.n_boxes,
+        "claims": not found.no_claim,
+    }
+
+
+def guesses(images, decode, labels):
+    """Return the AUROC and its ends of each prediction without the lungs, by its name."""
+    rows = measure_shortcuts(images, decode, labels.to_frame("finding"))
+    return {row["fact"]: (row["auroc"], row["ci_low"], row["ci_high"]) for row in rows}

@@ -1,0 +1,276 @@
+"""Intervals and p-values of a report by the formulas of docs/metrics.md, from its decisions alone.
+
+Whoever changes a formula changes its sentence on the page, and then its function here.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit
+from scipy.stats import beta, norm, t
+
+SHARES = {
+    "recall": (["tp"], ["tp", "fn"]),
+    "specificity": (["tn"], ["tn", "fp"]),
+    "accuracy": (["tp", "tn"], ["tp", "fp", "tn", "fn"]),
+    "precision": (["tp"], ["tp", "fp"]),
+    "npv": (["tn"], ["tn", "fn"]),
+    "localised_sensitivity": (["found"], ["boxed"]),
+    "f1": (["tp"], ["tp", "fp", "fn"]),
+}
+INFLATED = ("precision", "npv", "f1", "mcc")
+NONE = (np.nan, np.nan)
+LEAST = 1e-24
+
+
+# Notation
+
+
+def effective(n):
+    n = np.asarray(n, float)
+    return n.sum() ** 2 / (n**2).sum() if n.any() else 0.0
+
+
+def satterthwaite(q):
+    return 2 * (q**2).sum() ** 2 / (q**4).sum()
+
+
+def exact(share, trials):
+    hits = share * trials
+    low = beta.ppf(0.025, hits, trials - hits + 1) if hits > 0 else 0.0
+    high = beta.ppf(0.975, hits + 1, trials - hits) if trials - hits > 0 else 1.0
+    return low, high
+
+
+def on_the_logit(value, variance, freedom):
+    reach = t.ppf(0.975, freedom) * np.sqrt(variance) / (value * (1 - value))
+    return expit(logit(value) - reach), expit(logit(value) + reach)
+
+
+def no_further(ends, limits):
+    return max(ends[0], limits[0]), min(ends[1], limits[1])
+
+
+# AUROC
+
+
+def auroc_parts(images):
+    """AUROC, contribution of each patient, and numbers of positive and negative images."""
+    patients = np.unique(images["patient_id"])
+    positive, negative = (images[images["label"] == label] for label in (1, 0))
+    wins = (np.sign(positive["score"].to_numpy()[:, None] - negative["score"].to_numpy()) + 1) / 2
+    area = wins.mean()
+    q, numbers = np.zeros(len(patients)), []
+    for rows, shares in ((positive, wins.mean(axis=1)), (negative, wins.mean(axis=0))):
+        owner = np.searchsorted(patients, rows["patient_id"])
+        n = np.bincount(owner, minlength=len(patients)).astype(float)
+        numbers.append(n)
+        known = np.count_nonzero(n)
+        sums = np.bincount(owner, (shares - area) / len(rows), len(patients))
+        q += sums / (1 - n / n.sum()) * np.sqrt((known - 1) / known) if known > 1 else np.nan
+    return area, q, numbers
+
+
+def auroc_freedom(q, numbers):
+    k, m = map(effective, numbers)
+    of_classes = (1 / k + 1 / m) ** 2 / (1 / (k**2 * (k - 1)) + 1 / (m**2 * (m - 1)))
+    return min(satterthwaite(q), of_classes)
+
+
+def auroc(images):
+    """Estimate and ends."""
+    if images["label"].nunique() < 2:
+        return np.nan, *NONE
+    area, q, numbers = auroc_parts(images)
+    if np.isnan(q).any():
+        return area, *NONE
+    with_any = [np.count_nonzero(n) for n in numbers]
+    trials = min(*with_any, len(q) // 2, *map(effective, numbers))
+    variance = (q**2).sum()
+    if variance < LEAST:
+        return area, *(exact(area, trials) if area in (0, 1) and trials > 1 else NONE)
+    ends = on_the_logit(area, variance, auroc_freedom(q, numbers))
+    return area, *(no_further(ends, exact(area, trials)) if trials > 1 else ends)
+
+
+def auroc_difference(first, second):
+    """Estimate, ends and p-value."""
+    if first["label"].nunique() < 2:
+        return np.nan, *NONE, np.nan
+    (one, q_one, numbers), (other, q_other, _) = auroc_parts(first), auroc_parts(second)
+    gap, q = one - other, q_one - q_other
+    variance = (q**2).sum()
+    if np.isnan(variance) or variance < LEAST:
+        return gap, *NONE, np.nan
+    freedom, error = auroc_freedom(q, numbers), np.sqrt(variance)
+    reach = t.ppf(0.975, freedom) * error
+    return gap, max(gap - reach, -1), min(gap + reach, 1), 2 * t.cdf(-abs(gap) / error, freedom)
+
+
+# Figures at a threshold
+
+
+def counts_by_patient(images, policy):
+    """Counts tp, fp, tn, fn, boxed and found of each patient."""
+    called, positive = images[f"decision_{policy}"].astype(bool), images["label"] == 1
+    boxed = images["localised"].notna()
+    found = boxed & called & images["localised"].fillna(False).astype(bool)
+    outcomes = {
+        "tp": positive & called,
+        "fp": ~positive & called,
+        "tn": ~positive & ~called,
+        "fn": positive & ~called,
+        "boxed": boxed,
+        "found": found,
+    }
+    return pd.DataFrame(outcomes).groupby(images["patient_id"]).sum().astype(float)
+
+
+def leave_out(figure, sums):
+    """Figure minus the figure without each patient, times the root of (n - 1) / n."""
+    used = sums[sums.any(axis=1)]
+    total = used.sum(axis=0)
+    q = [figure(*total) - figure(*(total - row)) for row in used]
+    return np.array(q) * np.sqrt((len(used) - 1) / len(used))
+
+
+def inflation(counts):
+    """Class inflation of the class with fewer effective patients."""
+    positive = (counts["tp"] + counts["fn"]).to_numpy()
+    negative = (counts["fp"] + counts["tn"]).to_numpy()
+    n = positive + negative
+    c = positive if effective(positive) <= effective(negative) else negative
+    several = n > 1
+    if not several.any() or not c.any():
+        return 1.0
+    total = (c / n).mean() * n.sum()
+    pairs = (c[several] * (c[several] - 1) / (n[several] * (n[several] - 1))).mean()
+    expected = total**2 / (pairs * (n * (n - 1)).sum() + total)
+    return max(effective(c) / expected, 1.0)
+
+
+def share(counted, of, w=1.0):
+    """Estimate and ends of a share of images."""
+    if not of.sum():
+        return np.nan, *NONE
+    s, m = counted.sum() / of.sum(), effective(of)
+    if np.count_nonzero(of) < 2:
+        return s, *NONE
+    m = max(m / w, min(m, 2)) if w > 1 else m
+    if s in (0, 1):
+        return s, *(exact(s, m) if m > 1 else NONE)
+    q = leave_out(lambda c, d: c / d, np.column_stack([counted, of])) * np.sqrt(w)
+    variance = (q**2).sum()
+    if variance < LEAST:
+        return s, *NONE
+    ends = on_the_logit(s, variance, min(m - 1, satterthwaite(q)))
+    ends = no_further(ends, exact(s, m)) if m > 1 else ends
+    return s, min(ends[0], s), max(ends[1], s)
+
+
+def balanced_accuracy(tp, fp, tn, fn):
+    return (tp / (tp + fn) + tn / (tn + fp)) / 2
+
+
+def mcc(tp, fp, tn, fn):
+    return (tp * tn - fp * fn) / np.sqrt((tp + fn) * (tn + fp) * (tp + fp) * (tn + fn))
+
+
+def function(figure, counts, w=1.0):
+    """Estimate and ends of a function of the four counts with values in [0, 1]."""
+    sums = counts[["tp", "fp", "tn", "fn"]].to_numpy()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = figure(*sums.sum(axis=0))
+    positive, negative = sums[:, 0] + sums[:, 3], sums[:, 1] + sums[:, 2]
+    if np.isnan(value) or min(np.count_nonzero(n) for n in (positive, negative)) < 2:
+        return value, *NONE
+    a1, a0 = (n.sum() / np.count_nonzero(n) for n in (positive, negative))
+    added = np.vstack([sums, np.diag([a1, a0, a0, a1])])
+    q = leave_out(figure, added) * np.sqrt(w)
+    middle = figure(*added.sum(axis=0))
+    ends = on_the_logit(middle, (q**2).sum(), satterthwaite(q))
+    return value, min(ends[0], value), max(ends[1], value)
+
+
+def at_threshold(metric, counts):
+    """Estimate and ends of a figure of one system at its threshold."""
+    w = inflation(counts) if metric in INFLATED else 1.0
+    if metric in SHARES:
+        found = share(*(counts[names].sum(axis=1).to_numpy() for names in SHARES[metric]), w)
+        return tuple(2 * x / (1 + x) for x in found) if metric == "f1" else found
+    if metric == "mcc":
+        found = function(lambda *sums: (1 + mcc(*sums)) / 2, counts, w)
+        return tuple(2 * x - 1 for x in found)
+    return function(balanced_accuracy, counts)
+
+
+def at_prevalence(metric, counts, v):
+    """Estimate and ends of a predictive value where a share v of the images is positive."""
+
+    def ppv(tp, fp, tn, fn):
+        hit, wrong = tp / (tp + fn), fp / (tn + fp)
+        return hit * v / (hit * v + wrong * (1 - v))
+
+    def npv(tp, fp, tn, fn):
+        missed, kept = fn / (tp + fn), tn / (tn + fp)
+        return kept * (1 - v) / (kept * (1 - v) + missed * v)
+
+    return function(ppv if metric == "ppv" else npv, counts)
+
+
+# Resampled figures
+
+
+def resamples(patients, n_resamples, seed):
+    """Weights of the patients, in the order of their names, ``(resamples, patients)``."""
+    drawn = np.random.default_rng(seed).integers(0, patients, size=(n_resamples, patients))
+    return np.stack([np.bincount(row, minlength=patients) for row in drawn])
+
+
+def on_resamples(figure, images, weights):
+    """Figure of label, score and the rest of a table on each resample of the patients."""
+    owner = np.unique(images["patient_id"], return_inverse=True)[1]
+    rows = np.arange(len(images))
+    return np.array([figure(images.iloc[np.repeat(rows, row[owner])]) for row in weights])
+
+
+def percentiles(drawn, estimate, n=None):
+    """Ends of a resampled figure; n are the effective patients, None for refitted thresholds."""
+    known = drawn[~np.isnan(drawn)]
+    if len(drawn) - len(known) > 0.1 * len(drawn):
+        return NONE
+    tail = 0.025
+    if n is not None and n > 1:
+        tail = norm.cdf(-np.sqrt(n / (n - 1)) * t.ppf(0.975, n - 1))
+    low, high = np.quantile(known, [tail, 1 - tail])
+    inside = low - 1e-12 <= estimate <= high + 1e-12
+    return (low, high) if low != high and inside else NONE
+
+
+def without_bias(drawn, estimate):
+    bias = max(np.nanmean(drawn) - estimate, 0)
+    return np.where(drawn < np.nanmedian(drawn), np.maximum(drawn - 2 * bias, 0), drawn)
+
+
+def resampled_p(drawn, n=None):
+    known = drawn[~np.isnan(drawn)]
+    p = min(1, 2 * (min((known <= 0).sum(), (known >= 0).sum()) + 1) / (len(known) + 1))
+    if n is None or not n > 1:
+        return p
+    return 2 * t.cdf(norm.ppf(p / 2) * np.sqrt((n - 1) / n), n - 1)
+
+
+def holm(p_values):
+    """Holm's p-values in the order given."""
+    order, adjusted, before = np.argsort(p_values, kind="stable"), np.empty(len(p_values)), 0.0
+    for rank, place in enumerate(order):
+        before = max(before, min(1.0, p_values[place] * (len(order) - rank)))
+        adjusted[place] = before
+    return adjusted
+
+
+def joint_score(scores, rule):
+    """Joint score of images from the scores of each member."""
+    total = rule["intercept"]
+    for x, weight, at_zero in zip(scores, rule["weights"], rule["at_zero"], strict=True):
+        total = total + np.where(x == 0, at_zero, weight * logit(np.clip(x, 1e-4, 1 - 1e-4)))
+    return expit(total)

@@ -1,0 +1,211 @@
+"""A comparison on several findings: each as alone, their mean, and what is left out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+from statsmodels.stats.multitest import multipletests
+
+import cxr_compare
+from tests.adapters.sets import prepare_tables, table_set, write_predictions, write_source
+
+FINDINGS = ["edema", "mass", "nodule"]
+
+
+def drawn(n=160, seed=2):
+    """Images of patients with two each, their labels, and scores of two systems."""
+    rng = np.random.default_rng(seed)
+    truth = pd.DataFrame({"image_id": [f"i{number:03d}" for number in range(n)]})
+    truth["patient_id"] = [f"p{number // 2:03d}" for number in range(n)]
+    truth["role"] = np.where(np.arange(n) % 8 < 3, "val", "test")
+    truth["role"] = truth.groupby("patient_id")["role"].transform("first")
+    for finding, share in zip(FINDINGS, (0.3, 0.5, 0.4), strict=True):
+        truth[finding] = (rng.random(n) < share).astype(int)
+    scores = {}
+    for name, skill in (("A", 1.5), ("B", 0.8)):
+        values = skill * truth[FINDINGS] + rng.normal(0, 1, (n, 3))
+        scores[name] = (1 / (1 + np.exp(-values))).round(3)
+        scores[name].insert(0, "image_id", truth["image_id"])
+    return truth, scores
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return drawn()
+
+
+@pytest.fixture(scope="module")
+def several(tables):
+    truth, scores = tables
+    return cxr_compare.compare(scores, truth=truth, target="all", replicates=200)
+
+
+def row_of(table, first, second, metric):
+    of = (table["first"] == first) & (table["second"] == second) & (table["metric"] == metric)
+    (row,) = table[of].to_dict("records")
+    return row
+
+
+@pytest.mark.parametrize("metric", ["auroc", "average_precision"])
+def test_the_mean_is_that_of_the_figures_of_the_findings(tables, several, metric):
+    truth, scores = tables
+    rows = (truth["role"] == "test").to_numpy()
+    function = {"auroc": roc_auc_score, "average_precision": average_precision_score}[metric]
+    means = {
+        name: np.mean([function(truth.loc[rows, f], scores[name].loc[rows, f]) for f in FINDINGS])
+        for name in "AB"
+    }
+    for name, value in means.items():
+        row = row_of(several.macro, name, "", metric)
+        assert row["estimate"] == pytest.approx(value)
+        assert row["ci_low"] < value < row["ci_high"]
+        assert row["findings"] == ",".join(FINDINGS)
+    gap = row_of(several.macro, "A", "B", metric)
+    assert gap["estimate"] == pytest.approx(means["A"] - means["B"])
+
+
+def test_a_finding_that_is_counted_twice_makes_no_interval_narrower(tables):
+    truth, scores = tables
+    truth = truth[["image_id", "patient_id", "role", "mass"]].assign(copy=truth["mass"])
+    scores = {name: each[["image_id", "mass"]] for name, each in scores.items()}
+    scores = {name: each.assign(copy=each["mass"]) for name, each in scores.items()}
+    found = cxr_compare.compare(scores, truth=truth, target="all", replicates=200)
+    alone = found.results["mass"].figures
+    # The patients of a resample are the same for both findings.
+    for pair in (("A", ""), ("A", "B")):
+        for metric in ("auroc", "average_precision"):
+            one, mean = (row_of(table, *pair, metric) for table in (alone, found.macro))
+            for end in ("estimate", "ci_low", "ci_high"):
+                assert mean[end] == pytest.approx(one[end], abs=1e-9)
+
+
+def test_p_holm_of_the_findings_is_holm_over_findings_times_pairs(tables):
+    truth, scores = tables
+    three = scores | {"C": scores["B"].assign(mass=scores["B"]["edema"])}
+    found = cxr_compare.compare(three, truth=truth, target="all", replicates=100)
+    tests = found.tests
+    assert len(tests) == len(FINDINGS) * 3
+    known = tests["p_value"].notna()
+    assert known.sum() > 6
+    theirs = multipletests(tests.loc[known, "p_value"], method="holm")[1]
+    np.testing.assert_allclose(tests.loc[known, "p_holm"], theirs, atol=1e-12)
+    pairs = found.macro[(found.macro["metric"] == "auroc") & (found.macro["second"] != "")]
+    theirs = multipletests(pairs["p_value"], method="holm")[1]
+    np.testing.assert_allclose(pairs["p_holm"], theirs, atol=1e-12)
+
+
+def test_a_finding_with_a_perfect_system_is_not_in_the_mean(tables):
+    truth, scores = tables
+    perfect = scores["A"].assign(mass=0.2 + 0.6 * truth["mass"])
+    found = cxr_compare.compare(
+        {"A": perfect, "B": scores["B"]}, truth=truth, target="all", replicates=100
+    )
+    assert row_of(found.macro, "A", "", "auroc")["findings"] == "edema,nodule"
+    assert row_of(found.results["mass"].figures, "A", "", "auroc")["estimate"] == 1
+
+
+@pytest.fixture(scope="module")
+def data(tables, tmp_path_factory):
+    """A data set of these images and findings, and of one that no image has."""
+    truth, _ = tables
+    folder = tmp_path_factory.mktemp("findings")
+    states = {finding: truth[finding].map({1: "present", 0: "absent"}) for finding in FINDINGS}
+    states["hernia"] = ["absent"] * len(truth)
+    data = table_set(folder, truth["image_id"], states, patient_id=truth["patient_id"])
+    roles = truth[["image_id", "role"]]
+    roles.to_csv(folder / "roles.csv", index=False)
+    cxr_compare.split(data, name="ours", file=folder / "roles.csv")
+    return data
+
+
+def long(scores):
+    rows = scores.melt("image_id", var_name="finding", value_name="score")
+    return rows.sort_values(["image_id", "finding"], ignore_index=True)
+
+
+def test_predictions_files_and_frames_give_the_same_figures_on_a_data_set(
+    tables, data, several, tmp_path
+):
+    truth, scores = tables
+    ids = truth["image_id"]
+    stored = write_predictions(tmp_path / "A", data, ids, "A", scores=long(scores["A"]))
+    wide = scores["B"].rename(columns={name: f"prob_{name}" for name in FINDINGS})
+    wide.to_csv(tmp_path / "B.csv", index=False)
+    call = {"data": data, "split": "ours", "target": "all", "replicates": 200}
+    found = cxr_compare.compare({"A": stored, "B": tmp_path / "B.csv"}, **call)
+    assert sorted(found.results) == FINDINGS
+    assert set(found.left_out) == {"hernia"}
+    assert "hernia" in str(found)
+    values = ["first", "second", "estimate", "ci_low", "ci_high", "p_value"]
+    for finding in FINDINGS:
+        one, other = (
+            each.results[finding].figures.query("metric == 'auroc'")[values].reset_index(drop=True)
+            for each in (found, several)
+        )
+        pd.testing.assert_frame_equal(one, other)
+    in_memory = cxr_compare.compare(scores, **call)
+    for one in (found, in_memory):
+        pd.testing.assert_frame_equal(one.macro, several.macro)
+        pd.testing.assert_frame_equal(one.tests, several.tests)
+
+
+def test_a_finding_that_a_system_does_not_know_is_left_out_with_its_name(tables, data, tmp_path):
+    truth, scores = tables
+    known = long(scores["A"][["image_id", "edema", "mass"]])
+    findings = {"findings": ["edema", "mass"]}
+    stored = write_predictions(
+        tmp_path / "A", data, truth["image_id"], "A", scores=known, **findings
+    )
+    call = {"data": data, "split": "ours", "target": "all", "replicates": 100}
+    found = cxr_compare.compare({"A": stored, "B": scores["B"]}, **call)
+    assert sorted(found.results) == ["edema", "mass"]
+    assert found.left_out["nodule"].startswith("A ")
+    only = scores["B"][["image_id", "nodule"]]
+    with pytest.raises(cxr_compare.InputError) as refused:
+        cxr_compare.compare({"A": stored, "B": only}, **call)
+    assert "nodule" in str(refused.value)
+
+
+def test_what_is_left_out_is_said_also_where_there_is_no_mean(tables):
+    truth, scores = tables
+    one = {name: each[["image_id", "mass"]] for name, each in scores.items()}
+    found = cxr_compare.compare(one, truth=truth, target="all", replicates=100)
+    assert found.macro.empty
+    assert all(finding in str(found) for finding in ("edema", "nodule"))
+
+
+def test_a_report_of_several_findings_has_a_folder_for_each(several, tmp_path):
+    saved = several.save(tmp_path / "report")
+    for finding in FINDINGS:
+        opened = cxr_compare.Result.open(tmp_path / "report" / finding)
+        assert opened.headline == saved.results[finding].headline
+    written = pd.read_csv(tmp_path / "report" / "figures.csv")
+    assert set(written["target"]) == set(FINDINGS)
+    tests = pd.read_csv(tmp_path / "report" / "tests.csv")
+    np.testing.assert_allclose(tests["p_holm"], several.tests["p_holm"])
+
+
+def test_a_group_of_findings_has_the_highest_score_of_them_and_boxes_of_no_other(tables, tmp_path):
+    truth, scores = tables
+    ids = truth["image_id"]
+    states = {finding: truth[finding].map({1: "present", 0: "absent"}) for finding in FINDINGS}
+    source = write_source(tmp_path / "source", ids, states)
+    prepare_tables(source, tmp_path / "data", target={"either": ["edema", "mass"]})
+    stored = write_predictions(
+        tmp_path / "A", tmp_path / "data", ids, "A", scores=long(scores["A"])
+    )
+    box = {"x1": 1.0, "y1": 1.0, "x2": 9.0, "y2": 9.0}
+    boxes = long(scores["B"]).query("score > 0.5").assign(**box)
+    detector = write_predictions(tmp_path / "B", tmp_path / "data", ids, "B", boxes=boxes)
+    result = cxr_compare.compare(
+        {"A": stored, "B": detector}, data=tmp_path / "data", target="either", replicates=100
+    )
+    found = result.decisions.pivot(index="image_id", columns="system", values="score")
+    tested = truth["image_id"].isin(found.index).to_numpy()
+    either = {name: scores[name][tested].set_index("image_id")[["edema", "mass"]] for name in "AB"}
+    highest = either["B"].max(axis=1)
+    assert found["A"].to_dict() == either["A"].max(axis=1).to_dict()
+    assert found["B"].to_dict() == highest.where(highest > 0.5, 0.0).to_dict()
+    label = truth.set_index("image_id")[["edema", "mass"]].max(axis=1)
+    known = result.decisions.query("system == 'A'").set_index("image_id")["label"]
+    assert (known == label[known.index]).all()

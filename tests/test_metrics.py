@@ -1,0 +1,324 @@
+"""`cxr_compare.metrics` of images: scikit-learn with ties, hand counts, and single figures."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+from sklearn import metrics as oracle
+
+import cxr_compare
+from cxr_compare import InputError, metrics
+from tests.adapters import figures as product
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the reason of an undefined figure
+
+# Few distinct values, so that most cases hold ties within and across the classes.
+TIED = arrays(np.float64, 12, elements=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))
+LABELS = arrays(np.int8, 12, elements=st.integers(0, 1))
+
+
+@settings(max_examples=150, deadline=None)
+@given(LABELS, TIED)
+def test_tied_scores_give_the_figures_of_scikit_learn(labels, scores):
+    if labels.any():
+        expected = oracle.average_precision_score(labels, scores)
+        assert metrics.average_precision(labels, scores) == pytest.approx(expected, abs=1e-12)
+    if labels.any() and not labels.all():
+        expected = oracle.roc_auc_score(labels, scores)
+        assert metrics.auroc(labels, scores) == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=80, deadline=None)
+@given(LABELS, TIED, arrays(np.int16, 12, elements=st.integers(0, 3)))
+def test_weights_mean_the_same_as_repeated_images(labels, scores, weights):
+    repeated = np.repeat(labels, weights), np.repeat(scores, weights)
+    ranked = product.RankedScores(labels, scores).figures(weights[None, :])
+    for name in ("auroc", "average_precision"):
+        expected = getattr(metrics, name)(*repeated)
+        expected = np.nan if expected is None else expected
+        assert ranked[name][0] == pytest.approx(expected, nan_ok=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LABELS, TIED)
+def test_a_rising_function_of_the_scores_changes_no_ranking(labels, scores):
+    stretched = np.exp(3 * scores) - 7
+    for name in ("auroc", "average_precision"):
+        of = getattr(metrics, name)
+        assert of(labels, scores) == of(labels, stretched)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LABELS, TIED, st.sampled_from([0.0, 0.3, 0.5, 1.0]))
+def test_counts_and_rates_are_those_of_scikit_learn(labels, scores, threshold):
+    called = (scores >= threshold).astype(int)
+    counts = metrics.confusion_counts(labels, scores, threshold)
+    expected = oracle.confusion_matrix(labels, called, labels=[0, 1]).ravel().tolist()
+    assert [counts[name] for name in ("tn", "fp", "fn", "tp")] == expected
+    found = metrics.classification_metrics(labels, scores, threshold)
+    both, any_called = labels.any() and not labels.all(), called.any()
+    theirs = {
+        "accuracy": (True, oracle.accuracy_score, (labels, called)),
+        "precision": (any_called, oracle.precision_score, (labels, called)),
+        "recall": (labels.any(), oracle.recall_score, (labels, called)),
+        "specificity": (not labels.all(), oracle.recall_score, (labels == 0, called == 0)),
+        "npv": (not called.all(), oracle.precision_score, (labels == 0, called == 0)),
+        "f1": (labels.any() or any_called, oracle.f1_score, (labels, called)),
+        "balanced_accuracy": (both, oracle.balanced_accuracy_score, (labels, called)),
+        "mcc": (
+            both and any_called and not called.all(),
+            oracle.matthews_corrcoef,
+            (labels, called),
+        ),
+    }
+    assert found.keys() == theirs.keys()
+    for name, (defined, function, arguments) in theirs.items():
+        expected = pytest.approx(function(*arguments), abs=1e-12) if defined else None
+        assert found[name] == expected, name
+
+
+def test_three_images_counted_by_hand():
+    # One positive found, one positive missed, one negative left alone.
+    labels, scores = [1, 1, 0], [0.9, 0.2, 0.3]
+    assert metrics.auroc(labels, scores) == 0.5
+    assert metrics.average_precision(labels, scores) == pytest.approx((1 + 2 / 3) / 2)
+    assert metrics.classification_metrics(labels, scores, threshold=0.5) == pytest.approx(
+        {
+            "accuracy": 2 / 3,
+            "precision": 1.0,
+            "recall": 0.5,
+            "specificity": 1.0,
+            "f1": 2 / 3,
+            "balanced_accuracy": 0.75,
+            "mcc": 0.5,  # (1 x 1 - 0 x 1) / sqrt(1 x 2 x 1 x 2)
+            "npv": 0.5,
+        }
+    )
+
+
+BOTH_CLASSES = {"balanced_accuracy", "mcc"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "undefined"),
+    [
+        ([1, 1], [0.9, 0.8], {*BOTH_CLASSES, "specificity", "npv"}),
+        ([0, 0], [0.1, 0.9], {*BOTH_CLASSES, "recall"}),
+        ([0, 1], [0.1, 0.2], {"precision", "mcc"}),  # nobody is called positive
+        ([0, 1], [0.6, 0.9], {"npv", "mcc"}),  # everybody is called positive
+        ([0], [0.1], {*BOTH_CLASSES, "recall", "precision", "f1"}),
+    ],
+)
+def test_an_undefined_figure_is_none_and_never_zero(labels, scores, undefined):
+    with pytest.warns(UserWarning, match="undefined") as warned:
+        found = metrics.classification_metrics(labels, scores, threshold=0.5)
+    assert {name for name, value in found.items() if value is None} == undefined
+    assert all(name in str(warned[0].message) for name in undefined)
+    assert (metrics.auroc(labels, scores) is None) == (len(set(labels)) < 2)
+    assert (metrics.average_precision(labels, scores) is None) == (1 not in labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "says"),
+    [
+        ([0, 1], [0.1], "shapes"),
+        ([0, 2], [0.1, 0.2], "row 1"),
+        ([0, np.nan], [0.1, 0.2], "row 1"),
+        ([0, 1], [0.1, np.nan], "row 1"),
+        ([-1, 1], [0.1, 0.2], "row 0"),
+    ],
+)
+def test_invalid_labels_and_scores_are_refused_by_position(labels, scores, says):
+    for refuse in (
+        lambda: metrics.auroc(labels, scores),
+        lambda: metrics.average_precision(labels, scores),
+        lambda: metrics.confusion_counts(labels, scores, 0.5),
+        lambda: metrics.auroc_difference(labels, scores, scores),
+    ):
+        with pytest.raises(InputError, match=says):
+            refuse()
+
+
+def test_a_threshold_that_is_no_number_is_refused():
+    with pytest.raises(InputError, match="threshold"):
+        metrics.confusion_counts([0, 1], [0.1, 0.4], threshold=np.nan)
+
+
+def test_series_must_be_in_one_order():
+    labels = pd.Series([0, 1, 1], list("abc"))
+    scores = pd.Series([0.1, 0.4, 0.3], list("abc"))
+    assert metrics.auroc(labels, scores) == 1
+    other = pd.Series(["p", "q", "r"], list("cab"))
+    for refuse in (
+        lambda: metrics.auroc(labels, scores[::-1]),
+        lambda: metrics.auroc_difference(labels, scores, scores[::-1]),
+        lambda: metrics.auroc_difference(labels, scores, scores, other),
+    ):
+        with pytest.raises(InputError):
+            refuse()
+
+
+@pytest.mark.parametrize("patients", [["a", None, "a"], ["a"], "abc", [["a"], ["b"], ["c"]]])
+def test_a_difference_needs_one_patient_for_each_image(patients):
+    with pytest.raises(InputError, match="patients: "):
+        metrics.auroc_difference([0, 1, 1], [0.1, 0.4, 0.3], [0.3, 0.1, 0.2], patients)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LABELS, TIED)
+def test_curves_pass_through_the_points_of_scikit_learn(labels, scores):
+    if not labels.any() or labels.all():
+        return
+    ours = product.roc_and_pr_curves(labels, scores)
+    fpr, tpr, _ = oracle.roc_curve(labels, scores, drop_intermediate=False)
+    np.testing.assert_allclose(ours["fpr"], fpr)
+    np.testing.assert_allclose(ours["tpr"], tpr)
+    precision, recall, _ = oracle.precision_recall_curve(labels, scores)
+    np.testing.assert_allclose(ours["precision"][1:], precision[-2::-1])
+    np.testing.assert_allclose(ours["recall"], recall[::-1])
+
+
+# A single figure
+
+
+def drawn(n=200, seed=0, n_patients=80):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    scores = np.clip(rng.normal(0.4 + 0.2 * labels, 0.2), 0, 1)
+    return labels, scores, np.array([f"p{number}" for number in rng.integers(0, n_patients, n)])
+
+
+@pytest.mark.parametrize("by_patient", [True, False])
+def test_a_single_figure_is_the_row_of_a_comparison(by_patient):
+    labels, scores, patients = drawn()
+    given_patients = {"patients": patients} if by_patient else {}
+    result = cxr_compare.compare(
+        {"A": scores}, truth=labels, policy=["threshold=0.5"], replicates=100, **given_patients
+    )
+    rows = result.figures.set_index(["metric", "policy"])
+    compared = 0
+    for (metric, policy), row in rows.iterrows():
+        record = product.METRICS[metric]
+        if record.family in ("place", "calibration") or policy not in ("", "threshold=0.5"):
+            continue
+        at = {"threshold": 0.5} if policy else {}
+        one = metrics.estimate(metric, labels, scores, replicates=100, **given_patients, **at)
+        counts = ("n_images", "n_positive", *(("n_patients",) if by_patient else ()))
+        for column in ("estimate", "ci_low", "ci_high", *counts):
+            assert one[column] == pytest.approx(row[column], abs=0, nan_ok=True), (metric, column)
+        compared += 1
+    assert compared == 14  # two rankings, eight decisions, four counts
+
+
+def test_values_of_single_figures_are_those_of_scikit_learn():
+    labels, scores, patients = drawn(seed=7)
+    for metric, theirs in (
+        ("auroc", oracle.roc_auc_score(labels, scores)),
+        ("average_precision", oracle.average_precision_score(labels, scores)),
+    ):
+        found = metrics.estimate(metric, labels, scores, patients=patients, replicates=100)
+        assert found["estimate"] == pytest.approx(theirs)
+    found = metrics.estimate("recall", labels, scores, threshold=0.5, replicates=100)
+    assert found["estimate"] == pytest.approx(oracle.recall_score(labels, scores >= 0.5))
+
+
+def test_the_interval_of_independent_images_is_that_of_scipys_bootstrap():
+    labels, scores, _ = drawn(400, seed=11)
+    right = (scores >= 0.5) == labels
+    theirs = stats.bootstrap(
+        (right,), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(0)
+    ).confidence_interval
+    ours = metrics.estimate("accuracy", labels, scores, threshold=0.5, replicates=100)
+    assert (ours["ci_low"], ours["ci_high"]) == pytest.approx((theirs.low, theirs.high), abs=0.008)
+
+
+def test_the_interval_of_an_auroc_covers_its_true_value():
+    """Binormal scores by patient: each patient has two images with a shared part."""
+    rng = np.random.default_rng(5)
+    true, covered, n = stats.norm.cdf(1 / np.sqrt(2)), 0, 150
+    for _ in range(n):
+        labels = np.repeat(rng.integers(0, 2, 60), 2)
+        shared = np.repeat(rng.normal(0, np.sqrt(0.7), 60), 2)
+        scores = labels + shared + rng.normal(0, np.sqrt(0.3), 120)
+        parts = product.auroc_parts(labels, scores, np.repeat(np.arange(60), 2), 60)
+        low, high = parts.estimate().interval_at(0.95)
+        covered += low <= true <= high
+    assert stats.binomtest(covered, n, 0.95).pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    ("metric", "options", "says"),
+    [
+        ("auroc_", {}, "auroc_"),
+        ("sensitivity", {}, "recall"),
+        ("ap50", {}, "ap50"),
+        ("brier", {}, "brier"),
+        ("recall", {}, "threshold"),
+        ("auroc", {"threshold": 0.5}, "threshold"),
+        ("recall", {"threshold": 7}, "7"),
+        ("recall", {"threshold": "high"}, "high"),
+        ("auroc", {"patients": ["a"]}, "patients: "),
+        ("auroc", {"patients": ["a", None, "b"]}, "patients: "),
+    ],
+)
+def test_what_cannot_be_computed_is_refused(metric, options, says):
+    with pytest.raises(InputError) as refused:
+        metrics.estimate(metric, [0, 1, 1], [0.1, 0.4, 0.3], **options)
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_tensors_of_any_kind_give_the_figures_of_arrays():
+    torch = pytest.importorskip("torch")
+    labels, scores, patients = drawn()
+    expected = metrics.estimate("auroc", labels, scores, patients=patients, replicates=100)
+    tensor = torch.tensor(scores, requires_grad=True)
+    found = metrics.estimate("auroc", torch.tensor(labels), tensor, patients=patients)
+    pd.testing.assert_series_equal(found, expected)
+    half = torch.tensor(scores).bfloat16()
+    one, other = (metrics.estimate("auroc", labels, each) for each in (half, half.float()))
+    pd.testing.assert_series_equal(one, other)
+    assert metrics.auroc(labels, half) == metrics.auroc(labels, half.float())
+    assert metrics.auroc(torch.tensor(labels), tensor) == expected["estimate"]
+
+
+def test_an_auroc_of_too_few_patients_has_no_interval_and_says_why():
+    found = metrics.estimate("auroc", [0, 1, 0, 1], [0.1, 0.4, 0.2, 0.3], patients=list("abac"))
+    assert found["estimate"] == 1
+    assert np.isnan(found["ci_low"])
+    assert found["note"]
+
+
+# The list of metrics
+
+
+def test_every_metric_has_a_title_a_meaning_and_what_its_family_needs():
+    for name, metric in product.METRICS.items():
+        assert name == metric.name
+        assert metric.title
+        assert metric.meaning.endswith(".")
+        assert (metric.formula is not None) == (metric.family == "decision"), name
+    once = np.ones((1, 4), dtype=int)
+    ranked = product.RankedScores([0, 1, 1, 0], [0.1, 0.4, 0.8, 0.6]).figures(once)
+    families = {}
+    for name, metric in product.METRICS.items():
+        families.setdefault(metric.family, []).append(name)
+    assert [*ranked] == families["ranking"]
+    assert [*product.rates(1, 1, 1, 1)] == families["decision"]
+    assert [*metrics.confusion_counts([0, 1], [0, 1], 0.5)] == families["count"]
+
+
+def test_a_title_inside_a_sentence_keeps_the_capitals_of_names_alone():
+    expected = {
+        "auroc": "AUROC",
+        "f1": "F1",
+        "mcc": "MCC",
+        "froc_mean": "FROC, mean",
+        "ap": "AP[.5:.95]",
+        "average_precision": "average precision",
+        "recall": "sensitivity (recall)",
+    }
+    assert {metric: product.METRICS[metric].inside for metric in expected} == expected

@@ -1,0 +1,475 @@
+"""A report: its folder, that it is read as it was made, and that its tables are right."""
+
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
+from statsmodels.stats.multitest import multipletests
+
+import cxr_compare
+from cxr_compare import InputError, Result
+from tests.adapters import reports
+
+TABLES = ("figures", "groups", "lesions", "decisions", "curves")
+DASH = "–"
+VALUE = re.compile(r"(−?[\d.]+)(?: \((−?[\d.]+) to (−?[\d.]+)\))?")
+
+
+@pytest.fixture(scope="module")
+def pictures(world, tmp_path_factory):
+    """Grey images of the test images of the tables."""
+    folder = tmp_path_factory.mktemp("pictures")
+    truth = pd.read_csv(world.tables / "truth.csv")
+    slope = np.tile(np.linspace(0, 255, 480).astype(np.uint8), (480, 1))
+    for image in truth.loc[truth["role"] == "test", "image_id"]:
+        Image.fromarray(slope).save(folder / f"{image}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(world, pictures):
+    """A detector, a classifier and both together, in memory."""
+    tables = world.tables
+    return cxr_compare.compare(
+        {"Scores": tables / "a.csv", "Boxes": tables / "boxes.csv"},
+        truth=tables / "truth.csv",
+        boxes=tables / "true_boxes.csv",
+        images=str(pictures),
+        both=True,
+        replicates=100,
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(compared, tmp_path_factory):
+    """The folder of its report."""
+    folder = tmp_path_factory.mktemp("saved") / "report"
+    compared.save(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def arrays(**options):
+    rng = np.random.default_rng(3)
+    label = np.arange(60) % 3 == 0
+    scores = {name: np.clip(label * 0.3 + rng.random(60) * 0.6, 0, 1) for name in "AB"}
+    return cxr_compare.compare(scores, truth=label.astype(int), replicates=100, **options)
+
+
+def test_an_opened_report_has_the_answer_and_the_tables_that_were_made(compared, saved):
+    opened = Result.open(saved)
+    for name in TABLES:
+        pd.testing.assert_frame_equal(getattr(opened, name), getattr(compared, name))
+    pd.testing.assert_frame_equal(opened.table, compared.table)
+    pd.testing.assert_frame_equal(opened.cases(2), compared.cases(2))
+    written = {"overlays", "files"}
+    answers = [each.answer.model_dump(mode="json", exclude=written) for each in (opened, compared)]
+    assert answers[0] == answers[1]
+    lines = [result.plot("roc").axes[0].lines[0].get_xydata() for result in (opened, compared)]
+    np.testing.assert_array_equal(*lines)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_that_is_not_of_this_report_is_refused_by_its_name(name, copy):
+    path = copy / f"{name}.parquet"
+    pd.read_parquet(path).iloc[::-1].to_parquet(path)
+    with pytest.raises(InputError, match=path.name):
+        getattr(Result.open(copy), name)
+
+
+def test_a_report_that_was_not_finished_is_none(copy):
+    (copy / "answer.json").unlink()
+    with pytest.raises(InputError):
+        Result.open(copy)
+
+
+def test_another_folder_is_left_alone_and_a_report_is_replaced_whole(compared, copy, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError):
+        compared.save(other)
+    assert [path.name for path in other.iterdir()] == ["thesis.txt"]
+    stale = [copy / "overlays" / "99.png", copy / "figures" / "old.svg"]
+    for path in stale:
+        path.touch()
+    with reports.undrawn():
+        compared.save(copy)
+    assert not any(path.exists() for path in stale)
+    assert Result.open(copy).headline == compared.headline
+
+
+def test_the_same_comparison_twice_gives_the_same_bytes(tmp_path):
+    for name in ("one", "two"):
+        arrays(policy=["threshold=0.5"]).save(tmp_path / name)
+    files = [path for path in sorted((tmp_path / "one").rglob("*")) if path.is_file()]
+    assert {path.suffix for path in files} >= {".html", ".svg", ".parquet", ".csv", ".md", ".tex"}
+    for path in files:
+        if path.name != "answer.json":  # which has the date
+            again = tmp_path / "two" / path.relative_to(tmp_path / "one")
+            assert path.read_bytes() == again.read_bytes(), path.name
+
+
+def test_a_comparison_changes_nothing_in_what_it_compares(world, tmp_path):
+    before = {path: path.read_bytes() for path in world.tables.iterdir()}
+    with reports.undrawn():
+        cxr_compare.compare(
+            world.tables / "a.csv",
+            truth=world.tables / "truth.csv",
+            replicates=100,
+            out=tmp_path / "r",
+        )
+    assert before == {path: path.read_bytes() for path in world.tables.iterdir()}
+
+
+def test_each_cell_of_the_main_table_is_a_figure_and_the_highest_comes_first(compared):
+    table, figures = compared.table, compared.figures
+    alone = figures[(figures["second"] == "") & figures["policy"].isin(["", "max_f1"])]
+    auroc = alone[alone["metric"] == "auroc"].set_index("first")["estimate"]
+    systems = [name for name in table.index if name in compared.systems]
+    assert systems == auroc[compared.systems].sort_values(ascending=False).index.tolist()
+    assert set(table.index) - set(systems) == {
+        "image-blind with Boxes's scores",
+    }
+    checked = 0
+    for name, row in table.iterrows():
+        for title, cell in row.items():
+            values = alone[alone["first"] == name][["estimate", "ci_low", "ci_high"]].to_numpy()
+            shown = VALUE.fullmatch(cell)
+            if cell == DASH or title == "Score threshold":
+                continue
+            numbers = [float(part.replace("−", "-")) for part in shown.groups() if part]
+            assert any(
+                np.allclose(value[: len(numbers)], numbers, atol=6e-4) for value in values
+            ), (name, title)
+            checked += 1
+    assert checked > 25
+    assert table.loc["Scores", "AP50"] == DASH  # unknown, not 0
+
+
+def test_together_has_one_row_without_places(compared):
+    together = compared.answer.joint[0]
+    row = compared.table.loc[together]
+    assert row["AUROC"] != DASH
+    assert {row["AP50"], row["Localised sensitivity"], row["FROC, mean"]} == {DASH}
+    shown = [claim for claim in reports.shown_claims(compared) if claim["family"] != "findings"]
+    assert (shown[0]["first"], shown[0]["second"]) == ("Scores", "Boxes")
+
+
+def test_the_terminal_shows_a_line_a_system_within_100_columns(compared, saved):
+    shown = str(cxr_compare.show(saved))
+    assert str(Result.open(saved)) == shown
+    rows = [line for line in str(compared).splitlines() if line.startswith(("Scores ", "Boxes "))]
+    assert len(rows) == 3  # "Scores + Boxes" is one of them
+    assert all(len(row) <= 100 for row in rows)
+    for row in rows:
+        name = next(
+            name
+            for name in (*compared.answer.joint[:1], "Scores", "Boxes")
+            if row.startswith(f"{name}  ")
+        )
+        assert row.split()[len(name.split())] == compared.table.loc[name, "AUROC"].split()[0]
+
+
+def test_errors_and_matrices_are_those_of_a_count(compared):
+    made = reports.errors_of(compared)
+    decisions = compared.decisions.pivot(
+        index="image_id", columns="system", values="decision_max_f1"
+    )
+    label = compared.decisions.groupby("image_id")["label"].first() >= 1
+    for name in compared.systems:
+        called = decisions[name].astype(bool)
+        (tn, fp), (fn, tp) = confusion_matrix(label, called)
+        assert made["confusion"][name] == {"tp": tp, "fn": fn, "fp": fp, "tn": tn}
+        assert made["errors"].loc[name, "Missed positive images"] == str(fn)
+        assert made["errors"].loc[name, "False alarms"] == str(fp)
+        assert made["corrected"].loc[name, "All errors"] == str(fn + fp)
+        for other in set(compared.systems) - {name}:
+            both = (called != label) & (decisions[other].astype(bool) == label)
+            assert made["corrected"].loc[name, other] == str(both.sum())
+    located = compared.decisions.query("system == 'Boxes' and label == 1 and decision_max_f1")
+    wrong = (~located["localised"].astype(bool)).sum()
+    assert made["errors"].loc["Boxes", "Called positive, wrong place"] == str(wrong)
+    assert made["errors"].loc[compared.answer.joint[0], "Lesions missed"] == DASH
+
+
+def test_groups_are_rows_and_systems_are_columns(world):
+    rng = np.random.default_rng(5)
+    truth = pd.read_csv(world.tables / "truth.csv")
+    truth["sex"] = rng.choice(["F", "M"], len(truth))
+    result = cxr_compare.compare(
+        {"A": world.tables / "a.csv", "B": world.tables / "b.csv"}, truth=truth, replicates=100
+    )
+    table = reports.groups_of(result)["AUROC"]
+    assert list(table.columns) == ["Number", "A", "B"]
+    rows = result.groups.query("metric == 'auroc' and topic == 'sex'")
+    for row in rows.to_dict("records"):
+        cell = table.loc[f"sex: {row['group']}", row["system"]]
+        assert cell.startswith(f"{row['estimate']:.3f}")
+
+
+CLAIM = {
+    "family": "answer",
+    "first": "A",
+    "second": "B",
+    "metric": "auroc",
+    "policy": "",
+    "estimate": 0.1,
+    "ci_low": -0.01,
+    "ci_high": 0.2,
+    "higher": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "p_value", "shown"),
+    [
+        ({}, 0.2, "not shown"),
+        ({"higher": "A", "ci_low": 0.01}, 0.001, "A"),
+        ({}, 0.0005, "by itself only, not after correction"),
+        ({"first": "B", "second": "A"}, 0.0005, "by itself only, not after correction"),
+    ],
+)
+def test_a_difference_says_what_was_shown_and_p_below_a_thousandth_is_never_nothing(
+    change, p_value, shown
+):
+    row = {"first": "A", "second": "B", "metric": "auroc", "policy": "", "p_value": p_value}
+    figures = pd.DataFrame([{**row, "p_holm": min(1.0, 3 * p_value)}])
+    table = reports.claims_of([CLAIM | change], figures)
+    assert table["Shown to be higher"].tolist() == [shown]
+    assert ("<" in table["p"].iloc[0]) == (p_value < 0.001)
+
+
+def test_a_usual_figure_that_is_undefined_is_followed_by_its_reason(tmp_path):
+    result = arrays(policy=["threshold=1.0"], out=tmp_path / "r")
+    undefined = result.figures.query("metric == 'precision' and policy == 'threshold=1.0'")
+    (reason,) = set(undefined.loc[undefined["second"] == "", "note"])
+    assert f"Precision of A, B: {reason}." in result.page.read_text()
+
+
+def test_without_a_threshold_there_are_no_cases_and_the_page_says_so(tmp_path):
+    result = arrays(out=tmp_path / "r")
+    with pytest.raises(InputError, match="policy"):
+        result.cases()
+    assert "There is no threshold" in result.page.read_text()
+
+
+def test_latex_and_markdown_tables_have_equal_columns(saved, compared):
+    latex = (saved / "table.tex").read_text()
+    body = [line for line in latex.splitlines() if line.endswith(r"\\")]
+    assert len({line.replace(r"\&", "").count("&") for line in body}) == 1
+    assert all(rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+    markdown = (saved / "table.md").read_text().splitlines()
+    assert len({line.count(" | ") for line in markdown}) == 1
+    assert len(markdown) == len(compared.table) + 2
+
+
+def test_a_name_with_markup_stays_text_everywhere(tmp_path):
+    name = "<b>_x$\\frac$ | 50 % & more"
+    label = np.arange(40) % 2
+    result = cxr_compare.compare(
+        {name: np.linspace(0, 1, 40), "_B$": label * 0.5}, truth=label, replicates=100
+    )
+    page = result.save(tmp_path / "r").page.read_text()
+    assert "<b>_x" not in page
+    assert "&lt;b&gt;_x$\\frac$ | 50 % &amp; more" in page
+    (row,) = [
+        line for line in (tmp_path / "r" / "table.md").read_text().splitlines() if "50 %" in line
+    ]
+    assert r"\|" in row
+    latex = (tmp_path / "r" / "table.tex").read_text()
+    assert r"50 \% \& more" in latex
+    drawn = (tmp_path / "r" / "figures" / "roc.svg").read_text()
+    assert "50 % &amp; more" in drawn  # as text, not as a formula
+    assert "_B$: " in drawn  # a label that matplotlib would hide
+
+
+def test_curves_are_those_of_scikit_learn(compared):
+    for name in ("Scores", "Boxes"):
+        images = compared.decisions[compared.decisions["system"] == name]
+        curves = compared.curves.query("system == @name and kind == 'curve'")
+        fpr, tpr, _ = roc_curve(images["label"], images["score"], drop_intermediate=False)
+        roc = curves[curves["chart"] == "roc"]
+        np.testing.assert_allclose(roc[["x", "y"]], np.stack([fpr, tpr], 1), atol=1e-12)
+        precision, recall, _ = precision_recall_curve(images["label"], images["score"])
+        pr = curves[curves["chart"] == "pr"].iloc[1:]  # the first point calls nothing
+        oracle = np.stack([recall, precision], 1)[-2::-1]
+        np.testing.assert_allclose(pr[["x", "y"]], oracle, atol=1e-12)
+
+
+def test_histograms_and_calibration_are_those_of_a_count(compared):
+    images = compared.decisions.query("system == 'Scores'")
+    bars = compared.curves.query("chart == 'scores' and system == 'Scores'")
+    for kind, value in (("positive", 1), ("negative", 0)):
+        counts, _ = np.histogram(images.loc[images["label"] == value, "score"], 20, (0, 1))
+        np.testing.assert_allclose(bars[bars["kind"] == kind]["y"], counts / counts.sum())
+    points = compared.curves.query("chart == 'calibration' and system == 'Scores'")
+    ordered = images.sort_values("probability")
+    assert (points["x"].diff().dropna() > 0).all()
+    sizes = len(ordered) / len(points)
+    first = ordered.iloc[: round(sizes)]
+    assert points["x"].iloc[0] == pytest.approx(first["probability"].mean(), abs=0.02)
+    assert points["y"].mean() == pytest.approx(images["label"].mean(), abs=0.03)
+
+
+def test_lesions_found_rise_with_false_boxes_as_the_figures_say(compared):
+    curve = compared.curves.query("chart == 'froc' and system == 'Boxes' and kind == 'curve'")
+    assert curve["y"].is_monotonic_increasing
+    figures = compared.figures.query("first == 'Boxes' and second == ''").set_index("metric")
+    for name, rate in (("froc_at_1_8", 1 / 8), ("froc_at_1", 1.0), ("froc_at_8", 8.0)):
+        reached = curve.loc[curve["x"] <= rate, "y"].max()
+        assert reached == pytest.approx(figures.loc[name, "estimate"], abs=1e-12)
+
+
+def test_a_chart_without_content_is_absent_and_an_unknown_one_is_refused_with_the_list(compared):
+    assert "froc" in reports.chart_names(compared)
+    result = arrays()
+    assert not {"froc", "training"} & set(reports.chart_names(result))
+    with pytest.raises(InputError, match="roc"):
+        result.plot("rok")
+    names = [text.get_text() for text in result.plot("roc").legends[0].get_texts()]
+    assert sum(name.startswith(("A", "B")) for name in names) == 2
+
+
+def test_boxes_without_scores_are_one_point(world):
+    boxes = pd.read_csv(world.tables / "boxes.csv").query("score > 0.4").drop(columns="score")
+    result = cxr_compare.compare(
+        {"Yes or no": boxes, "A": world.tables / "a.csv"},
+        truth=world.tables / "truth.csv",
+        boxes=world.tables / "true_boxes.csv",
+        replicates=100,
+    )
+    rows = result.curves.query("chart == 'roc' and system == 'Yes or no'")
+    assert rows["kind"].tolist() == ["points"]
+    assert result.table.loc["Yes or no", "AUROC"] == DASH
+    result.plot("roc")
+
+
+def test_training_curves_are_those_of_the_run(world):
+    result = Result.open(world.report)
+    for name, kind in (("RetinaNet", "detector"), ("CheXNet", "classifier")):
+        history = pd.read_csv(world.run(kind) / "metrics.csv")
+        rows = result.curves.query("chart == 'training'").query(f"system == '{name}'")
+        for figure in ("train_loss", "val_loss", "auroc"):
+            assert rows.loc[rows["kind"] == figure, "y"].tolist() == history[figure].tolist()
+        assert len(rows[rows["kind"] == "kept"]) == 1
+    assert "training" in reports.chart_names(result)
+
+
+def test_costs_of_runs_stand_beside_their_figures_and_unknown_ones_are_no_column(world, compared):
+    table = Result.open(world.report).table
+    for name, kind in (("RetinaNet", "detector"), ("CheXNet", "classifier")):
+        facts = cxr_compare.show(world.run(kind)).to_dict()
+        parameters = float(table.loc[name, "Parameters (million)"])
+        assert parameters == pytest.approx(facts["parameters"] / 1e6, rel=0.01)
+        assert float(table.loc[name, "Time per image (ms)"]) > 0
+        assert table.loc[name, "Timed on"] != DASH
+    assert not {"Parameters (million)", "Timed on"} & set(compared.table)
+
+
+def test_an_image_whose_file_is_gone_is_left_out(world, pictures, compared, tmp_path):
+    folder = shutil.copytree(pictures, tmp_path / "pictures")
+    gone, *others = compared.cases()["image_id"]
+    (folder / f"{gone}.png").unlink()
+    with reports.undrawn():
+        result = cxr_compare.compare(
+            {"Scores": world.tables / "a.csv", "Boxes": world.tables / "boxes.csv"},
+            truth=world.tables / "truth.csv",
+            boxes=world.tables / "true_boxes.csv",
+            images=str(folder),
+            both=True,
+            replicates=100,
+            out=tmp_path / "r",
+        )
+    assert gone not in result.answer.overlays
+    assert set(result.answer.overlays) == set(others)
+    assert len(list((tmp_path / "r" / "overlays").iterdir())) == len(others)
+    assert result.overlay(others[0]).width > 300
+    with pytest.raises(InputError, match=gone):
+        result.overlay(gone)
+
+
+def test_numbers_stand_for_ids_on_the_page_and_in_the_answer_but_not_in_the_tables(tmp_path):
+    ids = [f"SMITH_{n:02d}" for n in range(30)]
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ids:
+        Image.fromarray(np.full((64, 64), 90, np.uint8)).save(folder / f"{name}.png")
+    positive = np.arange(30) % 3 == 0
+    truth = pd.DataFrame({"image_id": ids, "label": positive.astype(int)})
+    truth["patient_id"] = [f"JONES_{n // 2}" for n in range(30)]
+    box = pd.DataFrame({"image_id": truth.loc[positive, "image_id"]})
+    box = box.assign(x1=5.0, y1=5.0, x2=30.0, y2=30.0)
+    rng = np.random.default_rng(0)
+    found = box.assign(score=rng.random(len(box)), x1=8.0)
+    found.iloc[0, found.columns.get_loc("x2")] = 70.0  # reading names this image
+    scores = pd.Series(rng.random(30) / 2 + positive / 3, ids)
+    texts = {}
+    for hide in (True, False):
+        out = tmp_path / f"report-{hide}"
+        result = cxr_compare.compare(
+            {"A": found, "B": scores},
+            truth=truth,
+            boxes=box,
+            images=str(folder),
+            policy=["threshold=0.5"],
+            replicates=100,
+            numbers_for_ids=hide,
+            out=out,
+        )
+        read = [out / "report.html", out / "answer.json", *out.glob("figures/*.svg")]
+        texts[hide] = str(result) + "".join(path.read_text() for path in read)
+        assert not any("SMITH" in path.name for path in out.rglob("*"))
+        assert any("SMITH" in name for name in result.decisions["image_id"])
+        shown = next(iter(result.answer.overlays))
+        assert result.overlay(shown).width > 300
+    assert "SMITH" in texts[False]
+    assert "SMITH" not in texts[True]
+    assert "JONES" not in texts[True]
+    assert "image-1" in texts[True]
+
+
+def test_several_findings_have_a_row_each_the_mean_and_holm_over_all_of_them(tmp_path):
+    rng = np.random.default_rng(2)
+    n = 240
+    truth = pd.DataFrame({"image_id": [f"i{k}" for k in range(n)]})
+    systems = {name: truth.copy() for name in "ABC"}
+    for finding, share in (("mass", 0.3), ("nodule", 0.3), ("rare", 0.0)):
+        truth[finding] = (rng.random(n) < share).astype(int)
+        for effect, table in zip((2.5, 1.2, 1.0), systems.values(), strict=True):
+            logit = effect * truth[finding] + rng.normal(0, 1, n)
+            table[finding] = 1 / (1 + np.exp(-logit))
+    with reports.undrawn():
+        made = cxr_compare.compare(
+            systems, truth=truth, target="all", replicates=100, out=tmp_path / "r"
+        )
+    assert list(made.results) == ["mass", "nodule"]
+    assert list(made.left_out) == ["rare"]
+    tests = made.tests
+    expected = multipletests(tests["p_value"], method="holm")[1]
+    np.testing.assert_allclose(tests["p_holm"], expected)
+    assert len(tests) == 2 * 3
+    page = made.page.read_text()
+    assert page.index("<h1") < page.index(made.headline.split(".")[0].split(",")[0])
+    for name, result in made.results.items():
+        assert f'href="{name}/report.html"' in page
+        assert made.table.loc[name, "A"].split()[0] in page
+        assert result.page.is_file()
+    mean = np.mean(
+        [
+            each.figures.query("first == 'A' and second == '' and metric == 'auroc'")[
+                "estimate"
+            ].iloc[0]
+            for each in made.results.values()
+        ]
+    )
+    assert made.table.iloc[-1]["A"].startswith(f"{mean:.3f}")
+    assert str(made).endswith(f"Report: {made.page}")
