@@ -310,7 +310,8 @@ def _resampled(
     """Return the percentile interval of a figure or difference, and the p-value of a difference."""
     single = len(parts) == 1
     drawn = values[1:]
-    refits = bool(policy) and not is_fixed(policy)
+    ranks = any(part.ranks for part in parts)  # else the threshold is never chosen
+    refits = bool(policy) and not is_fixed(policy) and ranks
     patients = None if refits else size["effective_patients"]
     of_boxes = metric in ("ap", "ap50")
     if np.isnan(values[0]):

@@ -41,6 +41,7 @@ _FEWEST = 20
 """Images of a class, of a category and of a known fact below which nothing is fitted."""
 _MOST = 30_000
 """Images on which a model is fitted at most, evenly from all."""
+_SAME_FOLD = "AUROC from images of the same fold only"
 _METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
 
 
@@ -51,36 +52,42 @@ def shortcuts(truth: Truth, scores: Mapping[str, Floats]) -> pd.DataFrame:
     fifths of the patients and scores the others, in turn; only images of the same fold are
     compared. `scores` of the systems on the same images are compared with the strongest fact.
     """
-    positive, patients = truth.positive, truth.patients
-    common = {
-        "policy": "",
-        "metric": "auroc",
-        "method": _METHOD,
-        "count": float(positive.sum()),
-        "of": float(len(positive)),
-        "n_patients": float(len(np.unique(patients))),
-        "note": "AUROC from images of the same fold only",
-    }
     rows = []
 
-    def add(topic: str, fact: str, system: str, estimate: ClusteredEstimate) -> None:
-        ends = {"ci_low": estimate.ci_low, "ci_high": estimate.ci_high}
-        where = {"topic": topic, "group": fact, "system": system}
-        rows.append({**where, "estimate": estimate.estimate, **ends, **common})
+    def add(
+        topic: str, fact: str, system: str, parts: AurocParts, estimate: ClusteredEstimate
+    ) -> None:
+        row = {
+            "topic": topic,
+            "group": fact,
+            "system": system,
+            "policy": "",
+            "metric": "auroc",
+            "estimate": estimate.estimate,
+            "ci_low": estimate.ci_low,
+            "ci_high": estimate.ci_high,
+            "method": _METHOD,
+            "count": float(parts.images[:, 0].sum()),
+            "of": float(parts.images.sum()),
+            "n_patients": float(np.count_nonzero(parts.images.sum(axis=1))),
+            "note": "; ".join(filter(None, [_SAME_FOLD, estimate.note])),
+        }
+        rows.append(row)
 
     fold = patient_folds(truth.owners.astype(object))
     on_all = []
     for kind, fact, n_known, parts in measured(truth, fold):
-        add(SHORTCUT, fact, SHORTCUT, with_fold_variance(parts.estimate()))
-        if kind != "border" or n_known == len(positive):
+        add(SHORTCUT, fact, SHORTCUT, parts, with_fold_variance(parts.estimate()))
+        if kind != "border" or n_known == len(truth.ids):
             on_all.append((fact, parts))
     if on_all:
         strongest, guess = max(on_all, key=lambda found: found[1].value)
+        of = (truth.patients, truth.n_patients)
         for name, values in scores.items():
-            own = auroc_parts(positive, values, patients, truth.n_patients, folds=fold)
+            own = auroc_parts(truth.positive, values, *of, folds=fold)
             if own is not None:
                 gap = with_fold_variance((own - guess).estimate(), guess.estimate())
-                add(BEYOND, strongest, name, gap)
+                add(BEYOND, strongest, name, own, gap)
     return pd.DataFrame(rows)
 
 

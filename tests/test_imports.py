@@ -24,7 +24,6 @@ COMMANDS = "import cxr_compare; [getattr(cxr_compare, name) for name in cxr_comp
         ("import cxr_compare.data_prep.sources.registry", "torch pydicom", ""),
         # Prediction with an export needs nothing that compares systems.
         ("import cxr_compare.serving.answer_files", "torch pydicom scipy.special matplotlib", ""),
-        ("import cxr_compare.evaluation.metrics.registry", "numpy pandas scipy pydantic", ""),
         # Worker processes start with it; albumentations would cost 1.7 s each.
         ("import cxr_compare.data_prep.store.decode", "albumentations pandas torch", ""),
     ],
@@ -35,7 +34,6 @@ COMMANDS = "import cxr_compare; [getattr(cxr_compare, name) for name in cxr_comp
         "commands",
         "sources",
         "predict",
-        "registry",
         "decode",
     ],
 )

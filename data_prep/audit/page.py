@@ -129,6 +129,7 @@ def _shortcut_tables(dataset: DataSet, rows: list[dict[str, Any]]) -> dict[str, 
     table = pd.DataFrame(rows)
     tables = {}
     for target, part in table.groupby("target", sort=False) if rows else ():
+        part = part.astype({"ci_low": "float64", "ci_high": "float64"})
         ends = part["ci_low"].map("{:.3f}".format) + " to " + part["ci_high"].map("{:.3f}".format)
         shown = pd.DataFrame(
             {

@@ -145,6 +145,9 @@ def at_prevalence(counts: Floats, prevalence: float) -> dict[str, dict[str, Any]
     found: dict[str, dict[str, Any]] = {}
     for metric in ("ppv", "npv"):
         value = float(predictive(metric, counts.sum(axis=0)))
+        if np.isnan(value):
+            found[metric] = {"note": "no image is called so"}
+            continue
         estimate = function_of_counts(partial(predictive, metric), counts)
         found[metric] = {"estimate": value, **counted_interval(estimate, value)}
     return found
