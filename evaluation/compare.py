@@ -261,7 +261,8 @@ def _by_unit(
     evaluated = len(grouped.of("test").ids)
     if not evaluated:
         raise InputError(f"unit: no {unit} has a known label")
-    text = f"By {unit}: {evaluated:,} of {len(test.ids):,} test images"
+    units = "studies" if unit == "study" else "patients"
+    text = f"By {unit}: {evaluated:,} {units} with {len(test.ids):,} test images"
     if count > evaluated:
         text += f"; {count - evaluated:,} of unknown label left out"
     found = {
