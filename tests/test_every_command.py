@@ -41,7 +41,7 @@ LINES = [
         for fold in range(3)
     ],
     "folds folds/0 folds/1 folds/2 --out folds/all",
-    "explain boxes.csv --truth true_boxes.csv",
+    "explain boxes.csv --truth coco.json",
     "readers ratings.csv --truth truth.csv --out readers",
     "plan --auroc 0.85,0.80 --prevalence 0.3",
     f"train retinanet_quickstart --data data --out detector {SMALL} {DETECTOR} "

@@ -144,11 +144,6 @@ _READ = {**_KEY, "reader": _text()}
 _READER_KEY = ("image_id", "finding", "reader")
 _BOX = dict.fromkeys(EDGES, _number(0))
 _ROLE = _text(allowed=ROLES)
-_ANY_TEXT = Column("text")
-_FIGURE = Column("float64", nullable=True)
-_COUNT = _number(0, dtype="Int64", nullable=True)
-_COUNTS = ("n_images", "n_patients", "n_positive")
-_INTERVAL = dict.fromkeys(("estimate", "ci_low", "ci_high"), _FIGURE)
 _BOX_RULES = (
     Rule("x2 must exceed x1", lambda f: f["x1"] < f["x2"]),
     Rule("y2 must exceed y1", lambda f: f["y1"] < f["y2"]),
@@ -265,80 +260,5 @@ SCHEMAS: dict[str, Schema] = {
         },
         unique=("image_id", "finding", "method"),
         rules=_MAP_RULES,
-    ),
-    "decisions": Schema(
-        {
-            **_IMAGE,
-            "system": _text(),
-            "label": _number(0, 1, nullable=True),
-            "score": _number(),  # of a system of which only the ranks count, any number
-            "probability": _number(0, 1, nullable=True),
-        },
-        unique=("image_id", "system"),
-        free=True,
-    ),
-    "figures": Schema(
-        {
-            "target": _text(),
-            "unit": _text(allowed=("image", "study", "patient")),
-            "subgroup": _text(),
-            "kind": _text(allowed=("system", "image-blind", "difference")),
-            "first": _text(),
-            "second": _ANY_TEXT,
-            "policy": _ANY_TEXT,
-            "metric": _text(),
-            **_INTERVAL,
-            "ci_method": _ANY_TEXT,
-            "p_value": _number(0, 1, nullable=True),
-            **dict.fromkeys(("n_validation_positive", *_COUNTS), _COUNT),
-            "effective_patients": _FIGURE,
-            "note": _ANY_TEXT,
-        },
-        unique=("unit", "subgroup", "first", "second", "policy", "metric"),
-    ),
-    "tests": Schema(
-        {
-            **dict.fromkeys(("target", "unit", "subgroup"), _text()),
-            "policy": _ANY_TEXT,
-            **dict.fromkeys(("metric", "first"), _text()),
-            **dict.fromkeys(("second", "method", "independent", "note"), _ANY_TEXT),
-            **_INTERVAL,
-            **dict.fromkeys(("n_images", "n_patients"), _COUNT),
-            "p_value": _number(0, 1, nullable=True),
-        },
-        free=True,
-    ),
-    "groups": Schema(
-        {
-            "topic": _text(),
-            **dict.fromkeys(("group", "system"), _ANY_TEXT),
-            "policy": _ANY_TEXT,
-            "metric": _text(),
-            **_INTERVAL,
-            "ci_method": _ANY_TEXT,
-            **dict.fromkeys(("count", "of", "n_patients"), _FIGURE),
-            "note": _ANY_TEXT,
-            **dict.fromkeys(("p_value", "p_holm"), _number(0, 1, nullable=True)),
-        },
-    ),
-    "curves": Schema(
-        {
-            "chart": _text(),
-            "system": _ANY_TEXT,
-            "kind": _text(
-                allowed=(
-                    "curve",
-                    "mark",
-                    "points",
-                    "band",
-                    "image-blind",
-                    "guide",
-                    "positive",
-                    "negative",
-                )
-            ),
-            "policy": _ANY_TEXT,
-            **dict.fromkeys(("x", "y", "low", "high"), _FIGURE),
-        },
     ),
 }

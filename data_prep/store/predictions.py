@@ -92,14 +92,10 @@ class Predictions(OpenedFromFolder):
         return f"<Predictions of '{self.name}': {self.kind} on {images}, {self.folder}>"
 
     def __str__(self) -> str:
-        tables = {"boxes": self.boxes, "scores": self.scores}
-        if self.kind != "both":
-            tables = {self.kind: tables[self.kind]}
-        counts = " and ".join(f"{len(rows):,} {name}" for name, rows in tables.items())
-        members = (self.info.cost or {}).get("made_of")  # of an ensemble
-        prefix = f"{members}; " if members else ""
+        rows = self.boxes if self.kind == "boxes" else self.scores
+        counts = f"{len(rows):,} {self.kind}"
         images = counted(len(self.images_run), "image")
-        return f"{self.name}: {prefix}{counts} on {images}\nPredictions: {self.folder}"
+        return f"{self.name}: {counts} on {images}\nPredictions: {self.folder}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``predictions.json``, with the folder and the number of images.
@@ -190,16 +186,6 @@ class Predictions(OpenedFromFolder):
         """Ids of the images for which the system gave an output."""
         images = self.images
         return pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
-
-    def decision_file(self, target: str) -> Path:
-        """Return the path of the thresholds and rules that were chosen for a target.
-
-        The file need not exist.
-
-        Args:
-            target: Name of the target (findings that together make an image positive).
-        """
-        return self.folder / "decisions" / f"{target}.json"
 
 
 def _select_rows(table: pd.DataFrame, findings: Sequence[str], image_ids: pd.Index) -> pd.DataFrame:

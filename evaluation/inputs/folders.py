@@ -16,7 +16,7 @@ from cxr_compare.data_prep.duplicates.seen_images import SeenImages
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.inputs.file_facts import file_facts
 from cxr_compare.evaluation.inputs.other_readings import doubt
-from cxr_compare.evaluation.notes import Note, reading_notes
+from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.truth import Truth
 
@@ -35,10 +35,8 @@ _RECORDED = (
     "versions",
     "backend",
     "precision",
-    "tta",
     "recipe",
     "cost",
-    "description",
 )
 _TOLD_APART = ("path", "file_sha256", "patient_id_source")
 
@@ -109,13 +107,11 @@ def output_of(name: str, predictions: Predictions, truth: Truth, target: Target)
     """
     ran = predictions.images_run
     output = stored_output(predictions, target.any_of, ran[ran.isin(truth.ids)])
-    info = predictions.info
-    notes = list(reading_notes(info.notes, name))
-    record = {key: value for key, value in info.to_json().items() if key in _RECORDED}
+    recorded = predictions.info.to_json()
+    record = {key: value for key, value in recorded.items() if key in _RECORDED}
     record |= {"folder": predictions.folder.name, "trained_on": _trained_on(predictions)}
-    if output.boxes is not None:
-        notes = [*doubt(output.boxes, truth, name), *notes]
-    return replace(output, record=record, notes=tuple(notes))
+    notes = () if output.boxes is None else tuple(doubt(output.boxes, truth, name))
+    return replace(output, record=record, notes=notes)
 
 
 def stored_output(predictions: Predictions, findings: tuple[str, ...], ran: pd.Index) -> Output:
