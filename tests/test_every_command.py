@@ -41,7 +41,7 @@ LINES = [
         for fold in range(3)
     ],
     "folds folds/0 folds/1 folds/2 --out folds/all",
-    "explain boxes.csv --truth coco.json",
+    "explain boxes.csv --truth true_boxes.csv",
     "readers ratings.csv --truth truth.csv --out readers",
     "plan --auroc 0.85,0.80 --prevalence 0.3",
     f"train retinanet_quickstart --data data --out detector {SMALL} {DETECTOR} "
@@ -66,7 +66,7 @@ def folder(tmp_path_factory):
     true = pd.DataFrame(
         {"image_id": ["a", "b"], "finding": "opacity", "x1": 0, "y1": 0, "x2": 40, "y2": [20, 30]}
     )
-    true.to_csv(folder / "true_boxes.csv", index=False)
+    true.assign(label=1).to_csv(folder / "true_boxes.csv", index=False)
     true.assign(score=[0.9, 0.4]).to_csv(folder / "boxes.csv", index=False)
     rows = [(r, m, c, (c + m) % 3) for r in range(3) for m in (1, 2) for c in range(20)]
     ratings = pd.DataFrame(rows, columns=["reader", "modality", "case", "rating"])
