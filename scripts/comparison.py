@@ -24,6 +24,7 @@ from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.cases import read_cases
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
+from cxr_compare.evaluation.subgroups import image_groups
 from cxr_compare.scripts import console
 from cxr_compare.scripts.compared_systems import Systems, read_systems, split_roles
 from cxr_compare.scripts.options import (
@@ -166,6 +167,9 @@ def compare(
         _require_given_thresholds([*policies, *filter(None, [fixed.policy])])
     if images not in ("all", "common"):
         questions = _with_pixels(questions, Path(images))
+    for each in questions:
+        if fixed.subgroups:  # refused before runs are predicted
+            image_groups(each.truth.of("test").images, fixed.subgroups)
     reading = Systems(named, of_results, both=both, overwrite=overwrite)
     left_out = {
         each.truth.finding: reason
