@@ -17,10 +17,10 @@ from cxr_compare.data_prep.contracts.finding_names import Target, finding_name
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import require_kind
+from cxr_compare.evaluation.inputs.coco_truth import coco_findings
 from cxr_compare.evaluation.inputs.folders import truth_of
 from cxr_compare.evaluation.inputs.read_truth import (
     LABELS,
-    coco_findings,
     describes_images,
     read_truth,
     truth_table,

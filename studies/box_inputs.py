@@ -19,11 +19,12 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.finding_names import Target, finding_name
 from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.evaluation.inputs.coco_truth import coco_findings
 from cxr_compare.evaluation.inputs.files import read_rows
 from cxr_compare.evaluation.inputs.folders import truth_of
 from cxr_compare.evaluation.inputs.other_readings import doubt
 from cxr_compare.evaluation.inputs.read_output import boxes_in_px, name_images
-from cxr_compare.evaluation.inputs.read_truth import coco_findings, read_truth
+from cxr_compare.evaluation.inputs.read_truth import read_truth
 from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, say
 from cxr_compare.evaluation.truth import Truth
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +10,40 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_classes import names_finding, other_class
-from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import (
     column_names,
     find_column,
-    find_patient_columns,
     image_names,
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.finding_names import display_name, finding_name
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, SYNTHETIC_PATIENT
 from cxr_compare.data_prep.contracts.table_files import is_table_file, read_text_table
-from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.sources.label_values import dictionary, plain_cells, states_of_cells
 from cxr_compare.data_prep.sources.patients import named_patients
-from cxr_compare.evaluation.inputs.files import are_outputs, read_rows
+from cxr_compare.evaluation.inputs.coco_truth import truth_of_coco
+from cxr_compare.evaluation.inputs.files import are_outputs
 from cxr_compare.evaluation.inputs.frames import (
     COLUMNS_OF_FORMS,
     flat_array,
     form_of,
-    ids_of_series,
     is_unnamed,
     read_frame,
     refuse_box_texts,
 )
-from cxr_compare.evaluation.inputs.read_output import ENDING, boxes_in_px, clipped, match_ids
-from cxr_compare.evaluation.inputs.rows import NUMBERS, are_blank, texts_of
-from cxr_compare.evaluation.notes import Note, reading_notes
+from cxr_compare.evaluation.inputs.patients import fill_patients, patients_of, shared_patients
+from cxr_compare.evaluation.inputs.rows import (
+    NUMBERS,
+    are_blank,
+    numbers_in_cells,
+    place_of,
+)
+from cxr_compare.evaluation.inputs.true_boxes import UNNAMED, with_boxes
+from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import as_array
-from cxr_compare.evaluation.truth import Truth, no_boxes
+from cxr_compare.evaluation.truth import Truth
 
 LABELS = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
-UNNAMED = "finding"
-"""Finding of labels that do not name theirs."""
 _ROLES = ("role", "split", "subset", "partition")
 _GROUPS = {"age": "age_years", "sex": "sex", "view": "view", "width": "width", "height": "height"}
 """Names that columns of the images get; each further one begins with ``x_``."""
@@ -83,7 +82,7 @@ def read_truth(
         if key in columns:
             written[key] = columns.pop(key)
     if isinstance(truth, str | Path) and Path(truth).suffix.lower() == ".json":
-        return _of_coco(Path(truth), label, patients, written)
+        return truth_of_coco(Path(truth), label, patients, written)
     if isinstance(truth, str | Path):
         truth, where = truth_table(Path(truth)), str(truth)
     if are_outputs(truth):
@@ -104,10 +103,10 @@ def read_truth(
     images, notes = _images_of(frame, found, where)
     order = None if where != "truth" else pd.Series(images.index.to_numpy(), frame.index)
     if patients is not None:
-        images["patient_id"] = _patients(patients, images.index, order)
-    notes += _fill_patients(images)
+        images["patient_id"] = patients_of(patients, images.index, order)
+    notes += fill_patients(images)
     images["synthetic"] = images["patient_id"].str.contains(SYNTHETIC_PATIENT)
-    notes += _shared_patients(images, where, allowed=allow_shared_patients)
+    notes += shared_patients(images, where, allowed=allow_shared_patients)
     finding = UNNAMED if named.lower() in LABELS else finding_name(named)
     title = display_name(finding)
     made = Truth(images.sort_index(), finding=finding, title=title, notes=notes, order=order)
@@ -151,7 +150,7 @@ def _images_of(
     for column in frame.columns.difference([*found.values()], sort=False):
         name = group_column(column)
         cells = frame[column]
-        images[name] = (_numbers(cells, where) if name in _NUMBERS else cells).to_numpy()
+        images[name] = (numbers_in_cells(cells, where) if name in _NUMBERS else cells).to_numpy()
     return images, notes
 
 
@@ -185,22 +184,6 @@ def describes_images(column: str) -> bool:
     owners = ("patient_id", *column_names("patient"), "study_id", *column_names("study"))
     names = (*image_names([column]), *_ROLES, *owners, *column_names("sex"), "seen")
     return find_column([column], names) is not None or not group_column(column).startswith("x_")
-
-
-def _numbers(cells: pd.Series, where: str) -> pd.Series:
-    """Return sizes or ages as numbers; NaN where the cell is missing."""
-    numbers = pd.to_numeric(cells.mask(are_blank(cells)), errors="coerce").astype(np.float64)
-    wrong = ((numbers.isna() | (numbers < 0) | np.isinf(numbers)) & ~are_blank(cells)).to_numpy()
-    if wrong.any():
-        row = int(wrong.argmax())
-        place = place_of(cells.index[row], where)
-        raise InputError(f"{where}: {place}: {cells.name}={cells.iloc[row]!r} is no such number")
-    return numbers
-
-
-def place_of(row: Any, where: str) -> str:
-    """Return how a message calls a row of the labels: its line in a file."""
-    return f"row {row}" if where == "truth" else f"line {row}"
 
 
 def _columns_of_truth(
@@ -245,93 +228,6 @@ def _require_ids(frame: pd.DataFrame, image: str, where: str) -> None:
         label = frame.index[row]
         place = place_of(row if pd.isna(label) else label, where)
         raise InputError(f"{where}: {place}: {image} is missing; fill it in")
-
-
-def coco_findings(path: Path) -> list[str]:
-    """Return the findings of a COCO annotation file, in the order of its categories."""
-    return list(dict.fromkeys(_coco_file(path)[1].values()))
-
-
-def _coco_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the content of a COCO annotation file, and the finding of each category."""
-    data = read_json_file(path)
-    if not isinstance(data, dict) or not {"images", "annotations"} <= set(data):
-        raise InputError(f"{path}: a COCO annotation file has images, annotations and categories")
-    kinds = _entries(data, "categories", ("id", "name"), path)
-    numbers = texts_of(each["id"] for each in kinds)
-    names = [finding_name(str(each["name"])) for each in kinds]
-    return data, dict(zip(numbers, names, strict=True))
-
-
-def _of_coco(path: Path, label: str | None, patients: Any, written: Mapping[str, str]) -> Truth:
-    """Return the truth of a COCO annotation file: images with a box of the finding are positive."""
-    data, names = _coco_file(path)
-    listed = _entries(data, "images", ("id", "file_name"), path)
-    annotations = _entries(data, "annotations", ("image_id", "category_id", "bbox"), path)
-    if label is None and len(set(names.values())) != 1:
-        raise InputError(
-            f"target: {path} has the findings {', '.join(names.values())}; say which one is meant"
-        )
-    finding = label or next(iter(names.values()))
-    if finding not in names.values():
-        raise InputError(f"target: {path} has no '{finding}'; it has {', '.join(names.values())}")
-    if not listed or not annotations:
-        raise InputError(f"{path}: holds no image with an annotation")
-    images = pd.DataFrame(listed)
-    files = images["file_name"].astype(str)
-    images["image_id"] = files.str.replace(ENDING, "", regex=True)
-    images["coco_id"] = texts_of(images["id"])
-    for column in ("coco_id", "image_id"):
-        twice = images[column].duplicated()
-        if twice.any():
-            row = images[twice].iloc[0]
-            raise InputError(
-                f"{path}: images: '{row['file_name']}' (id {row['coco_id']}) has the id or the "
-                "name of another image; correct it"
-            )
-    image_of = dict(zip(images["coco_id"], images["image_id"], strict=True))
-    kinds = texts_of(each["category_id"] for each in annotations)
-    owners = texts_of(each["image_id"] for each in annotations)
-    for number, (kind, owner) in enumerate(zip(kinds, owners, strict=True)):
-        if kind not in names or owner not in image_of:
-            raise InputError(
-                f"{path}: annotations, entry {number}: image {owner} or category {kind} is not in "
-                "the lists of the file"
-            )
-    marks = [
-        {**each, "image_id": image_of[owner]}
-        for each, kind, owner in zip(annotations, kinds, owners, strict=True)
-        if names[kind] == finding
-    ]
-    images["label"] = images["image_id"].isin([each["image_id"] for each in marks]).astype(float)
-    images["role"] = "test"
-    if patients is not None:
-        images["patient_id"] = _patients(patients, pd.Index(images["image_id"]), None)
-    for column in {"width", "height"} & set(images):
-        images[column] = _numbers(images[column], f"{path}: images")
-    kept = ["label", "role", "coco_id", *({"width", "height", "patient_id"} & set(images))]
-    images = images.set_index("image_id")[kept].sort_index()
-    notes = _fill_patients(images)
-    title = display_name(finding)
-    truth = Truth(images, finding=finding, title=title, notes=notes, categories=names)
-    if not marks:
-        return replace(truth, boxed=truth.ids)
-    return with_boxes(truth, marks, written, str(path))
-
-
-def _entries(
-    data: Mapping[str, Any], key: str, needed: tuple[str, ...], path: Path
-) -> list[dict[str, Any]]:
-    """Return the entries of a list in a COCO file; InputError for one that lacks what is needed."""
-    entries = data.get(key, [])
-    if not isinstance(entries, list):
-        raise InputError(f"{path}: {key} is no list")
-    for number, entry in enumerate(entries):
-        filled = entry.items() if isinstance(entry, dict) else ()
-        known = {key for key, value in filled if value is not None and value == value}  # no NaN
-        if not set(needed) <= known:
-            raise InputError(f"{path}: {key}, entry {number}: needs {', '.join(needed)}")
-    return entries
 
 
 def _frame_of_values(values: Any, label: str) -> pd.DataFrame:
@@ -410,108 +306,6 @@ def _without_seen(images: pd.DataFrame, cells: pd.Series, where: str) -> tuple[N
     return (Note(text),) if seen.any() else ()
 
 
-def _fill_patients(images: pd.DataFrame) -> tuple[Note, ...]:
-    """Take images of unknown patients as patients of their own, and note that."""
-    if "patient_id" not in images:
-        images["patient_id"] = pd.Series(pd.NA, images.index, dtype="string")
-    unknown = images["patient_id"].isna().to_numpy()
-    own = pd.Series(images.index, dtype=object)
-    if not unknown.all():  # or an image would be one with a patient of its name
-        own = "image-" + own
-    own = own.where(unknown, images["patient_id"].to_numpy())
-    images["patient_id"] = own.astype(str).to_numpy()
-    if unknown.all():
-        text = (
-            "Intervals are by image, because no patient is known (name the patients, such as in a "
-            "column patient_id of the truth): they are too narrow where patients have several "
-            "images."
-        )
-        return (Note(text, "by_image"),)
-    if unknown.any():
-        text = (
-            f"The patients of {counted(int(unknown.sum()), 'image')} are unknown, and each of "
-            "these images counts as a patient of its own."
-        )
-        return (Note(text, "assumption"),)
-    return ()
-
-
-def _shared_patients(images: pd.DataFrame, where: str, *, allowed: bool) -> tuple[Note, ...]:
-    """Refuse, or note, patients of test images who have images in another role."""
-    tested = set(images.loc[images["role"] == "test", "patient_id"])
-    others = set(images.loc[images["role"].isin(("val", "train")), "patient_id"])
-    shared = sorted(tested & others)
-    if not shared:
-        return ()
-    if not allowed:
-        raise InputError(
-            f"{where}: patient {shared[0]!r} has test images and images in another role; give each "
-            "patient one role, or say allow_shared_patients"
-        )
-    text = (
-        f"{counted(len(shared), 'patient')} of test images also in validation or training: the "
-        "figures are too good for new patients."
-    )
-    return (Note(text, "copies"),)
-
-
-def _patients(patients: Any, ids: pd.Index, order: pd.Series | None) -> npt.NDArray[Any]:
-    """Return the patient of each image, NaN for nobody: by id, or an array in the order of truth.
-
-    A file names a patient for every image.
-    """
-    where = "patients"
-    if isinstance(patients, str | Path):
-        where = str(patients)
-        patients = read_text_table(Path(patients), ())
-        patients.index += 2
-    if isinstance(patients, pd.DataFrame):
-        header = [*map(str, patients.columns)]
-        found = find_patient_columns(header)
-        if found is None:
-            raise InputError(f"{where}: needs image_id and patient_id; it has {', '.join(header)}")
-        table = patients.set_axis(header, axis=1)
-        image, patient = found
-        word = "line" if where != "patients" else "row"
-        gaps = are_blank(table[image])
-        if where != "patients":
-            gaps |= are_blank(table[patient])
-        if gaps.any():
-            row = table[gaps].iloc[0]
-            lacks = image if are_blank(table[image])[gaps].iloc[0] else patient
-            raise InputError(f"{where}: {word} {row.name}: {lacks} is missing; fill it in")
-        names = table[image].astype(str)
-        if names.duplicated().any():
-            row = table[names.duplicated()].iloc[0]
-            raise InputError(
-                f"{where}: {word} {row.name}: image '{row[image]}' appears more than once; keep one"
-            )
-        patients = pd.Series(table[patient].to_numpy(), _images_named(names.tolist(), ids))
-    elif isinstance(patients, pd.Series):
-        patients = patients.set_axis(ids_of_series(patients, order, "patients"))
-        twice = patients.index.duplicated()
-        if twice.any():
-            raise InputError(f"patients: image '{patients.index[twice][0]}' appears more than once")
-    else:
-        array = flat_array(patients, "patients")
-        if order is None or len(array) != len(ids):
-            raise InputError(
-                f"patients: has {len(array)} values, and truth has {len(ids)} images; give a frame "
-                "with image_id and patient_id, or one patient for each image of a truth in memory"
-            )
-        patients = pd.Series(array, ids)
-    absent = ~ids.isin(patients.index)
-    if absent.any():
-        raise InputError(f"{where}: has no patient of image '{ids[int(absent.argmax())]}'")
-    return named_patients(patients.reindex(ids), where).to_numpy()
-
-
-def _images_named(names: list[str], ids: pd.Index) -> list[str]:
-    """Return the images that names call, as they are where they are of other images."""
-    stems = {ENDING.sub("", name): name for name in ids}
-    return [name if name in ids else stems.get(ENDING.sub("", name), name) for name in names]
-
-
 def _divide(
     frame: pd.DataFrame, image: str, of_images: list[str], where: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -541,60 +335,3 @@ def _divide(
     if is_unnamed(frame.index) and len(images) < len(frame) and where == "truth":
         images = images.reset_index(drop=True)
     return boxes, images
-
-
-def with_boxes(
-    truth: Truth, boxes: Any, written: Mapping[str, str] | None = None, where: str = "boxes"
-) -> Truth:
-    """Add true boxes; they count on negative images and on positive ones that have a box.
-
-    `written` says how the boxes are written (box_form, box_unit), if the user does.
-    """
-    if isinstance(boxes, str | Path):
-        where = str(boxes)
-        if Path(boxes).is_file() and not is_table_file(Path(boxes)):
-            raise InputError(
-                f"{boxes}: boxes beside labels are a table of image_id,x1,y1,x2,y2; a COCO file "
-                "holds the labels, too: give it as truth alone"
-            )
-    order = pd.Series(truth.ids, truth.ids) if truth.order is None else truth.order
-    word = "line" if isinstance(boxes, str | Path) else "row"
-    rows = read_rows(boxes, order, {}, where, word=word)
-    rows.where = where
-    if not rows.are_boxes:
-        raise InputError(f"{where}: no four columns are the edges of boxes; call them x1,y1,x2,y2")
-    if "score" in rows.table:
-        rows.table = rows.table.drop(columns="score")
-    if "finding" in rows.table and truth.categories:
-        rows.table = rows.table.drop(columns="finding")
-    if "finding" in rows.table:
-        kinds = set(filter(names_finding, rows.table["finding"].astype(str)))
-        if truth.finding == UNNAMED and len(kinds) == 1:
-            finding = finding_name(kinds.pop())
-            truth = replace(truth, finding=finding, title=display_name(finding))
-        other = other_class(rows.table["finding"].astype(str), [truth.finding])
-        if other:
-            raise InputError(
-                f"{where}: image '{rows.table['image_id'][other[0]]}' has a box of '{other[1]}', "
-                f"and the labels are of '{truth.finding}'"
-            )
-    rows.table["image_id"] = match_ids(rows.table["image_id"].tolist(), truth.ids, where)
-    crowds = rows.table.get("crowd", pd.Series(False, rows.table.index)).astype(bool)
-    crowded = rows.table["image_id"][crowds]
-    rows.table = rows.table[~crowds].reset_index(drop=True)
-    rows.notes = []
-    table = boxes_in_px(rows, truth, written or {}, name="", as_given=True)
-    table = clipped(table, truth, rows)[["image_id", *EDGES]].reset_index(drop=True)
-    twice = int(table.duplicated().sum())
-    if twice:
-        rows.notes.append(f"{counted(twice, 'box', 'are')} given twice, and each counts.")
-    notes = (*truth.notes, *reading_notes(rows.notes, "True boxes"))
-    label = truth.images["label"].reindex(table["image_id"]).to_numpy()
-    if (label == 0).any():
-        image = table["image_id"][int((label == 0).argmax())]
-        raise InputError(f"{where}: image '{image}' has a box, and its label says negative")
-    negative = truth.ids[(truth.images["label"] == 0).to_numpy()]
-    # A crowd is not boxed lesion by lesion.
-    boxed = negative.union(pd.Index(table["image_id"].unique())).difference(pd.Index(crowded))
-    boxes = table if len(table) else no_boxes()
-    return replace(truth, boxes=boxes, boxed=boxed, notes=notes)

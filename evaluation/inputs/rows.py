@@ -152,3 +152,19 @@ def box_answers(name: str) -> Mapping[str, str]:
     forms = {form: f"say {say(name, 'box_form', form)}" for form in ("xyxy", "xywh", "cxcywh")}
     units = ("px", "share", "percent", "thousandth")
     return forms | {unit: f"say {say(name, 'box_unit', unit)}" for unit in units}
+
+
+def numbers_in_cells(cells: pd.Series, where: str) -> pd.Series:
+    """Return sizes or ages as numbers; NaN where the cell is missing."""
+    numbers = pd.to_numeric(cells.mask(are_blank(cells)), errors="coerce").astype(np.float64)
+    wrong = ((numbers.isna() | (numbers < 0) | np.isinf(numbers)) & ~are_blank(cells)).to_numpy()
+    if wrong.any():
+        row = int(wrong.argmax())
+        place = place_of(cells.index[row], where)
+        raise InputError(f"{where}: {place}: {cells.name}={cells.iloc[row]!r} is no such number")
+    return numbers
+
+
+def place_of(row: Any, where: str) -> str:
+    """Return how a message calls a row of the labels: its line in a file."""
+    return f"row {row}" if where == "truth" else f"line {row}"

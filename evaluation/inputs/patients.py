@@ -1,0 +1,125 @@
+"""Patients of the images of a truth: read, filled in, and told apart by role."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.column_names import (
+    find_patient_columns,
+)
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.sources.patients import named_patients
+from cxr_compare.evaluation.inputs.frames import (
+    flat_array,
+    ids_of_series,
+)
+from cxr_compare.evaluation.inputs.read_output import ENDING
+from cxr_compare.evaluation.inputs.rows import are_blank
+from cxr_compare.evaluation.notes import Note
+
+
+def fill_patients(images: pd.DataFrame) -> tuple[Note, ...]:
+    """Take images of unknown patients as patients of their own, and note that."""
+    if "patient_id" not in images:
+        images["patient_id"] = pd.Series(pd.NA, images.index, dtype="string")
+    unknown = images["patient_id"].isna().to_numpy()
+    own = pd.Series(images.index, dtype=object)
+    if not unknown.all():  # or an image would be one with a patient of its name
+        own = "image-" + own
+    own = own.where(unknown, images["patient_id"].to_numpy())
+    images["patient_id"] = own.astype(str).to_numpy()
+    if unknown.all():
+        text = (
+            "Intervals are by image, because no patient is known (name the patients, such as in a "
+            "column patient_id of the truth): they are too narrow where patients have several "
+            "images."
+        )
+        return (Note(text, "by_image"),)
+    if unknown.any():
+        text = (
+            f"The patients of {counted(int(unknown.sum()), 'image')} are unknown, and each of "
+            "these images counts as a patient of its own."
+        )
+        return (Note(text, "assumption"),)
+    return ()
+
+
+def shared_patients(images: pd.DataFrame, where: str, *, allowed: bool) -> tuple[Note, ...]:
+    """Refuse, or note, patients of test images who have images in another role."""
+    tested = set(images.loc[images["role"] == "test", "patient_id"])
+    others = set(images.loc[images["role"].isin(("val", "train")), "patient_id"])
+    shared = sorted(tested & others)
+    if not shared:
+        return ()
+    if not allowed:
+        raise InputError(
+            f"{where}: patient {shared[0]!r} has test images and images in another role; give each "
+            "patient one role, or say allow_shared_patients"
+        )
+    text = (
+        f"{counted(len(shared), 'patient')} of test images also in validation or training: the "
+        "figures are too good for new patients."
+    )
+    return (Note(text, "copies"),)
+
+
+def patients_of(patients: Any, ids: pd.Index, order: pd.Series | None) -> npt.NDArray[Any]:
+    """Return the patient of each image, NaN for nobody: by id, or an array in the order of truth.
+
+    A file names a patient for every image.
+    """
+    where = "patients"
+    if isinstance(patients, str | Path):
+        where = str(patients)
+        patients = read_text_table(Path(patients), ())
+        patients.index += 2
+    if isinstance(patients, pd.DataFrame):
+        header = [*map(str, patients.columns)]
+        found = find_patient_columns(header)
+        if found is None:
+            raise InputError(f"{where}: needs image_id and patient_id; it has {', '.join(header)}")
+        table = patients.set_axis(header, axis=1)
+        image, patient = found
+        word = "line" if where != "patients" else "row"
+        gaps = are_blank(table[image])
+        if where != "patients":
+            gaps |= are_blank(table[patient])
+        if gaps.any():
+            row = table[gaps].iloc[0]
+            lacks = image if are_blank(table[image])[gaps].iloc[0] else patient
+            raise InputError(f"{where}: {word} {row.name}: {lacks} is missing; fill it in")
+        names = table[image].astype(str)
+        if names.duplicated().any():
+            row = table[names.duplicated()].iloc[0]
+            raise InputError(
+                f"{where}: {word} {row.name}: image '{row[image]}' appears more than once; keep one"
+            )
+        patients = pd.Series(table[patient].to_numpy(), _images_named(names.tolist(), ids))
+    elif isinstance(patients, pd.Series):
+        patients = patients.set_axis(ids_of_series(patients, order, "patients"))
+        twice = patients.index.duplicated()
+        if twice.any():
+            raise InputError(f"patients: image '{patients.index[twice][0]}' appears more than once")
+    else:
+        array = flat_array(patients, "patients")
+        if order is None or len(array) != len(ids):
+            raise InputError(
+                f"patients: has {len(array)} values, and truth has {len(ids)} images; give a frame "
+                "with image_id and patient_id, or one patient for each image of a truth in memory"
+            )
+        patients = pd.Series(array, ids)
+    absent = ~ids.isin(patients.index)
+    if absent.any():
+        raise InputError(f"{where}: has no patient of image '{ids[int(absent.argmax())]}'")
+    return named_patients(patients.reindex(ids), where).to_numpy()
+
+
+def _images_named(names: list[str], ids: pd.Index) -> list[str]:
+    """Return the images that names call, as they are where they are of other images."""
+    stems = {ENDING.sub("", name): name for name in ids}
+    return [name if name in ids else stems.get(ENDING.sub("", name), name) for name in names]

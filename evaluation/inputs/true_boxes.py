@@ -1,0 +1,80 @@
+"""True boxes of a truth, from tables, files and outputs of libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.box_classes import names_finding, other_class
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.finding_names import display_name, finding_name
+from cxr_compare.data_prep.contracts.table_files import is_table_file
+from cxr_compare.evaluation.inputs.files import read_rows
+from cxr_compare.evaluation.inputs.read_output import boxes_in_px, clipped, match_ids
+from cxr_compare.evaluation.notes import reading_notes
+from cxr_compare.evaluation.truth import Truth, no_boxes
+
+UNNAMED = "finding"
+"""Finding of labels that do not name theirs."""
+
+
+def with_boxes(
+    truth: Truth, boxes: Any, written: Mapping[str, str] | None = None, where: str = "boxes"
+) -> Truth:
+    """Add true boxes; they count on negative images and on positive ones that have a box.
+
+    `written` says how the boxes are written (box_form, box_unit), if the user does.
+    """
+    if isinstance(boxes, str | Path):
+        where = str(boxes)
+        if Path(boxes).is_file() and not is_table_file(Path(boxes)):
+            raise InputError(
+                f"{boxes}: boxes beside labels are a table of image_id,x1,y1,x2,y2; a COCO file "
+                "holds the labels, too: give it as truth alone"
+            )
+    order = pd.Series(truth.ids, truth.ids) if truth.order is None else truth.order
+    word = "line" if isinstance(boxes, str | Path) else "row"
+    rows = read_rows(boxes, order, {}, where, word=word)
+    rows.where = where
+    if not rows.are_boxes:
+        raise InputError(f"{where}: no four columns are the edges of boxes; call them x1,y1,x2,y2")
+    if "score" in rows.table:
+        rows.table = rows.table.drop(columns="score")
+    if "finding" in rows.table and truth.categories:
+        rows.table = rows.table.drop(columns="finding")
+    if "finding" in rows.table:
+        kinds = set(filter(names_finding, rows.table["finding"].astype(str)))
+        if truth.finding == UNNAMED and len(kinds) == 1:
+            finding = finding_name(kinds.pop())
+            truth = replace(truth, finding=finding, title=display_name(finding))
+        other = other_class(rows.table["finding"].astype(str), [truth.finding])
+        if other:
+            raise InputError(
+                f"{where}: image '{rows.table['image_id'][other[0]]}' has a box of '{other[1]}', "
+                f"and the labels are of '{truth.finding}'"
+            )
+    rows.table["image_id"] = match_ids(rows.table["image_id"].tolist(), truth.ids, where)
+    crowds = rows.table.get("crowd", pd.Series(False, rows.table.index)).astype(bool)
+    crowded = rows.table["image_id"][crowds]
+    rows.table = rows.table[~crowds].reset_index(drop=True)
+    rows.notes = []
+    table = boxes_in_px(rows, truth, written or {}, name="", as_given=True)
+    table = clipped(table, truth, rows)[["image_id", *EDGES]].reset_index(drop=True)
+    twice = int(table.duplicated().sum())
+    if twice:
+        rows.notes.append(f"{counted(twice, 'box', 'are')} given twice, and each counts.")
+    notes = (*truth.notes, *reading_notes(rows.notes, "True boxes"))
+    label = truth.images["label"].reindex(table["image_id"]).to_numpy()
+    if (label == 0).any():
+        image = table["image_id"][int((label == 0).argmax())]
+        raise InputError(f"{where}: image '{image}' has a box, and its label says negative")
+    negative = truth.ids[(truth.images["label"] == 0).to_numpy()]
+    # A crowd is not boxed lesion by lesion.
+    boxed = negative.union(pd.Index(table["image_id"].unique())).difference(pd.Index(crowded))
+    boxes = table if len(table) else no_boxes()
+    return replace(truth, boxes=boxes, boxed=boxed, notes=notes)
