@@ -6,7 +6,7 @@ A form is what the four numbers of a box mean: corners, or one corner or the cen
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from typing import Literal, get_args
@@ -143,23 +143,6 @@ def values_of(corners: np.ndarray, form: BoxForm) -> np.ndarray:
     if form == "cxcywh":
         return np.hstack([(first + second) / 2, second - first])
     return corners
-
-
-def reread(
-    corners: np.ndarray, reading: BoxReading, form: BoxForm | None, unit: BoxUnit | None
-) -> tuple[np.ndarray, BoxReading]:
-    """Return corners and their reading as the user says that the boxes are written.
-
-    The corners, ``(N, 4)``, were read in the form of `reading` and are in the unit of the source;
-    `form` and `unit` are None if the user does not state them.
-    """
-    if form is None and unit is None:
-        return corners, reading
-    new_form = form or reading.form
-    values = values_of(corners, reading.form)
-    unknown = np.full((len(values), 2), np.nan)
-    affirmed = replace(reading, form=new_form, unit=unit or reading.unit, affirmed=True)
-    return corners_of(values, new_form, "px", unknown), affirmed
 
 
 def sorted_corners(corners: np.ndarray) -> np.ndarray:

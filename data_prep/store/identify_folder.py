@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 from pathlib import Path
-from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folder_kinds import FOLDER_KINDS, FolderKind, KindName
@@ -14,10 +11,6 @@ from cxr_compare.data_prep.contracts.folder_kinds import FOLDER_KINDS, FolderKin
 REPORT_MARKER = "answer.json"
 """File that marks a report folder complete."""
 
-MARKERS = tuple(kind.marker for kind in FOLDER_KINDS)
-"""Files that mark a folder of some kind complete."""
-_LIST_PERMISSION = os.R_OK | os.X_OK
-_MAX_CHILDREN = 200  # folders inside a folder that are looked into
 _PLURAL = ("predictions",)  # kinds whose names are plural
 
 
@@ -41,23 +34,6 @@ def unfinished_kind(folder: Path) -> FolderKind | None:
         if any((folder / name).exists() for name in kind.first_files):
             return kind
     return None
-
-
-def find_folders(parent: Path) -> dict[KindName, list[Path]]:
-    """Return the complete folders of ``cxr`` commands directly inside a folder, by their kind.
-
-    The paths are sorted, and hidden folders left out. The parent need not exist.
-    """
-    folders: dict[KindName, list[Path]] = {}
-    if not os.access(parent, _LIST_PERMISSION):
-        return folders
-    visible = sorted(path for path in parent.iterdir() if not path.name.startswith("."))
-    for path in visible[:_MAX_CHILDREN]:
-        if path.is_dir() and os.access(path, _LIST_PERMISSION):
-            kind = folder_kind(path)
-            if kind is not None:
-                folders.setdefault(kind.name, []).append(path)
-    return folders
 
 
 def require_kind(folder: Path, kind_name: KindName) -> None:
@@ -98,12 +74,3 @@ def _explanation(folder: Path, required: FolderKind) -> str:
         return f"is not {required.with_article} folder (no {required.marker}); {advice}"
     verb = "holds" if actual.name in _PLURAL else "is"
     return f"{verb} {actual.with_article}, not {required.with_article}; {advice}"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file unchecked; empty where it cannot be read, which opening it reports."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -123,22 +123,6 @@ class Predictions(OpenedFromFolder):
     maps = stored_table("maps.parquet", "maps")
     """Activation maps; empty if the system makes none."""
 
-    @property
-    def score_range(self) -> tuple[float, float] | None:
-        """Lowest and highest image score; None for a system with boxes, or without a score.
-
-        Scores outside [0, 1], such as imported logits, are no probabilities: only their ranks
-        count.
-        """
-        if self.kind != "scores":
-            return None
-        if self.tables:
-            scores = self.tables["scores"]["score"]
-        else:
-            path = self.folder / "scores.parquet"
-            scores = read_table(path, "scores", ["score"], files=self.info.files)["score"]
-        return None if scores.empty else (float(scores.min()), float(scores.max()))
-
     @cached_property
     def seen(self) -> pd.DataFrame | None:
         """Table of the images that the system was trained or selected on, with their patients.
