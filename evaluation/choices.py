@@ -1,4 +1,4 @@
-"""What validation images choose for one system: thresholds, calibration and the rule of boxes."""
+"""Choices for one system on validation images: thresholds, calibration and the rule of boxes."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Comparison:
 
     @property
     def choices(self) -> dict[str, Choices]:
-        """What validation images chose for each system."""
+        """Choices for each system on validation images."""
         return {name: system.choices for name, system in self.systems.items()}
 
     @property

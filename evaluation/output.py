@@ -1,4 +1,4 @@
-"""What one system says about images: scores, boxes or activation maps, for one finding."""
+"""Output of one system for images: scores, boxes or activation maps, for one finding."""
 
 from __future__ import annotations
 

@@ -136,6 +136,7 @@ class Systems:
     columns: Mapping[str, Mapping[str, str]]
     both: bool = False
     overwrite: bool = False
+    _networks: dict[str, Network] = field(default_factory=dict)
     _predicted: dict[str, Predictions] = field(default_factory=dict)
     _tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
@@ -173,7 +174,7 @@ class Systems:
         where = str(value) if isinstance(value, Path) else name
         if isinstance(value, os.PathLike) and not isinstance(value, Predictions):
             if is_run(Path(value)):
-                return self._knows(_predictable(value, question).info.findings, question)
+                return self._knows(self._network(name, question).info.findings, question)
             value = self._opened(Path(value))
         if isinstance(value, Predictions):
             return self._knows(value.info.findings, question)
@@ -203,7 +204,7 @@ class Systems:
         """Return what each system says; runs are predicted into a folder, once for all findings."""
         # What needs no work is read first: a wrong file is refused before hours of prediction.
         runs = {
-            name: _predictable(value, question)
+            name: self._network(name, question)
             for name, value in self.given.items()
             if name not in self._predicted
             and isinstance(value, os.PathLike)
@@ -220,6 +221,12 @@ class Systems:
             console.say(f"Joining {name}")
             found[name] = join(found, question.truth)
         return found
+
+    def _network(self, name: str, question: Question) -> Network:
+        """Open a run, once for all findings; one whose images or findings lack is refused."""
+        if name not in self._networks:
+            self._networks[name] = _predictable(self.given[name], question)
+        return self._networks[name]
 
     def _opened(self, path: Path) -> Any:
         """Return a predictions folder or a table that is opened, or else the path itself."""

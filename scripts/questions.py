@@ -28,7 +28,7 @@ from cxr_compare.evaluation.inputs.read_truth import (
 from cxr_compare.evaluation.report.cases import Pixels
 from cxr_compare.evaluation.truth import Truth
 
-_LABELS = {0.0, 1.0, -1.0}
+_LABEL_NUMBERS = {0.0, 1.0, -1.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,8 +178,7 @@ def _finding_columns(
         return {}
     wanted = [finding_name(name) for name in target if name != "all"]
     if not wanted:
-        images = {*(find_column(header, n) for n in (image_names(header), ["seen"]))}
-        images |= {*given.values()}
+        images = {find_column(header, image_names(header)), *given.values()}
         wanted = [
             name
             for name, column in columns.items()
@@ -207,4 +206,4 @@ def _holds_labels(values: pd.Series) -> bool:
     values = values.replace("", None)
     numbers = pd.to_numeric(values, errors="coerce")
     known = set(numbers.dropna().astype(float))
-    return bool(known) and known <= _LABELS and bool((numbers.notna() | values.isna()).all())
+    return bool(known) and known <= _LABEL_NUMBERS and bool((numbers.notna() | values.isna()).all())

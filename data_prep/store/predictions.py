@@ -110,8 +110,8 @@ class Predictions(OpenedFromFolder):
         return self.info.system
 
     @property
-    def kind(self) -> Literal["boxes", "scores", "both"]:
-        """``boxes`` of a detector, ``scores`` of a classifier or a reader, or ``both``."""
+    def kind(self) -> Literal["boxes", "scores"]:
+        """``boxes`` of a detector, or ``scores`` of a classifier."""
         return self.info.kind
 
     images = stored_table("predicted_images.parquet", "predicted_images")

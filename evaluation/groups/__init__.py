@@ -1,1 +1,1 @@
-"""Where each system fails: groups of images, and lesions."""
+"""Failures of each system by groups of images, and by lesions."""

@@ -1,4 +1,4 @@
-"""Which lesions each system finds, and the kinds of its errors with boxes."""
+"""Lesions that each system finds, and the kinds of its errors with boxes."""
 
 from __future__ import annotations
 

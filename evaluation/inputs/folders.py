@@ -119,12 +119,8 @@ def stored_output(predictions: Predictions, findings: tuple[str, ...], ran: pd.I
 
     Boxes and maps have their ``finding``.
     """
-    maps = _one_map_each(predictions, findings, ran)
-    boxes = None
-    if predictions.kind != "scores":
-        boxes = predictions.rows("boxes", findings, ran)
-    if predictions.kind == "boxes" and boxes is not None:
-        return Output.of_detector(boxes, ran)
+    if predictions.kind == "boxes":
+        return Output.of_detector(predictions.rows("boxes", findings, ran), ran)
     scores = predictions.rows("scores", findings, ran).groupby("image_id")["score"].max()
     scores = scores.reindex(ran).astype(np.float64)
     if scores.isna().any():
@@ -132,7 +128,7 @@ def stored_output(predictions: Predictions, findings: tuple[str, ...], ran: pd.I
             f"{predictions.folder}: {counted(int(scores.isna().sum()), 'image')} ran without a "
             f"score for {' or '.join(findings)}, first '{scores.index[scores.isna()][0]}'"
         )
-    return Output(scores, boxes, maps)
+    return Output(scores, maps=_one_map_each(predictions, findings, ran))
 
 
 def _one_map_each(

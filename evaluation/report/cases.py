@@ -49,7 +49,7 @@ class CaseSource:
 
     @property
     def legend(self) -> str:
-        """What the marks on the panels mean."""
+        """Legend of the marks on the panels."""
         return legend(
             lesions=len(self.truth.boxes) > 0,
             readers=self.readings is not None and len(self.readings) > 0,

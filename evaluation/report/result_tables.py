@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ResultTables(OpenedFromFolder):
-    """What `Result` is made of, and what pages and charts are drawn of; `Result` explains it."""
+    """Content of a `Result`, of which pages and charts are drawn; `Result` explains it."""
 
     answer: Answer
     table_of: Callable[[str], pd.DataFrame]
