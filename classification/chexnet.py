@@ -7,9 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.placement import Frame
-from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.preprocess import Frame, Preprocess
 from cxr_compare.networks.trunks import NETWORKS, build_trunk
 
 

@@ -13,8 +13,8 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from cxr_compare.configs.settings import KINDS, Classifier, Config
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.text_files import parse_toml, read_toml_file
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import read_text_file
 
 _FOLDER = Path(__file__).parent
 _OF_NETWORKS = "chexnet"
@@ -50,12 +50,19 @@ def read_config(name: str | Path, overrides: Overrides = ()) -> Config:
         _require_network(str(name))
         path = _FOLDER / f"{_OF_NETWORKS}.toml"
         values = _keys_of_network(str(name), values)
-    return _checked(read_toml_file(path), str(path), values)
+    return _checked(_parse_toml(read_text_file(path), str(path)), str(path), values)
 
 
 def parse_config(text: str, source: str) -> Config:
     """Check a configuration that a training has stored; messages begin with `source`."""
-    return _checked(parse_toml(text, source), source, {})
+    return _checked(_parse_toml(text, source), source, {})
+
+
+def _parse_toml(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits raises ValueError
+        raise InputError(f"{source}: is not TOML: {error}") from None
 
 
 def dump_config(config: BaseModel) -> str:

@@ -18,9 +18,9 @@ from typing import Any as _Any
 
 if _TYPE_CHECKING:
     from cxr_compare import metrics as metrics
-    from cxr_compare.data_prep.contracts.errors import InputError as InputError
+    from cxr_compare.data_prep.base.errors import InputError as InputError
     from cxr_compare.data_prep.dataset import DataSet as DataSet
-    from cxr_compare.data_prep.store.predictions import Predictions as Predictions
+    from cxr_compare.data_prep.predictions import Predictions as Predictions
     from cxr_compare.evaluation.inputs.boxes_table import boxes_table as boxes_table
     from cxr_compare.evaluation.report.result import Result as Result
     from cxr_compare.scripts.commands.check import check as check

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.store.placement import Placement
-from cxr_compare.data_prep.store.prediction_writer import Part, image_status
+from cxr_compare.data_prep.base.boxes import EDGES, box_iou
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.ids import TEXT
+from cxr_compare.data_prep.predictions import Part, image_status
+from cxr_compare.data_prep.preprocess import Placement
 
 MAX_PER_FINDING = 100
 """Largest number of boxes of a finding and image."""

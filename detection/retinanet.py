@@ -16,8 +16,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.preprocess import Preprocess
 from cxr_compare.detection.inference import MAX_PER_FINDING
 from cxr_compare.networks.trunks import LITE, PaddedConv, build_trunk
 

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_classes import other_class
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.finding_names import finding_name
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.evaluation.boxes.average_precision import average_precision
 from cxr_compare.evaluation.boxes.froc import FrocCurve, froc_curve
 from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
 from cxr_compare.evaluation.boxes.matching import greedy_matches, match_pairs, pair_boxes
+from cxr_compare.evaluation.inputs.box_classes import other_class
 from cxr_compare.evaluation.inputs.boxes_table import checked_boxes
 from cxr_compare.evaluation.inputs.read_output import ENDING
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.box_figures import BoxFigures
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_box_candidates, map_scale
 from cxr_compare.evaluation.boxes.matching import pair_boxes

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.evaluation.boxes.matching import BoxPairs, pair_boxes
 from cxr_compare.evaluation.choices import Choices, choose
 from cxr_compare.evaluation.figures import FigureRows, Part, image_blind_name

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.evaluation.boxes.map_boxes import map_grid
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.output import Output

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.compare import compare
 from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.inputs.read_truth import read_truth

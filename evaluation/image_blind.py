@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
+from cxr_compare.data_prep.base.boxes import EDGES, box_iou
 from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.metrics import rates
 from cxr_compare.evaluation.statistics.arrays import check_truth_and_scores, require_one_order
 from cxr_compare.evaluation.statistics.ranking import RankedScores

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.records import Items, Record
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.records import Items, Record
 from cxr_compare.evaluation.box_figures import BoxFigures
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.choices import Platt, log_odds

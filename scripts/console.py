@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cxr_compare.data_prep.contracts.errors import shortened
-from cxr_compare.data_prep.contracts.notebook import ShownAsText
+from cxr_compare.data_prep.base.errors import ShownAsText, shortened
 
 
 def say(text: str = "") -> None:

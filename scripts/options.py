@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.contracts.errors import InputError
-
-if TYPE_CHECKING:
-    from cxr_compare.data_prep.work.map_images import Workers
+from cxr_compare.data_prep.base.errors import InputError
 
 Named = tuple[str | None, Path]
 # What Python may give, beside what the words of a command line become.
@@ -85,24 +81,10 @@ def settings_of(given: Any) -> list[str] | dict[str, Any]:
     )
 
 
-@contextmanager
-def open_workers(engine: str = "local", processes: int | None = None) -> Iterator[Workers]:
-    """Return the processes of this machine, or a Ray cluster: that of ``RAY_ADDRESS``, or its own.
-
-    Without ``RAY_ADDRESS`` a cluster is started on this machine and ends with the ``with`` block.
-    `processes` None takes one for each processor.
-    """
-    if engine == "local":
-        from cxr_compare.data_prep.contracts.processors import cpu_count
-
-        yield cpu_count() if processes is None else processes
-        return
-    if engine != "ray":
+def require_engine(engine: str) -> None:
+    """Refuse a name that is none of an engine, which Python may give."""
+    if engine not in ("local", "ray"):
         raise InputError(f"engine: '{engine}' is none; choose local or ray")
-    from cxr_compare.data_prep.work.ray_cluster import open_cluster
-
-    with open_cluster(os.environ.get("RAY_ADDRESS") or None, processes) as cluster:
-        yield cluster
 
 
 def is_run(path: Path) -> bool:

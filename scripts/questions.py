@@ -10,13 +10,17 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_classes import class_column
-from cxr_compare.data_prep.contracts.column_names import find_column, image_names
-from cxr_compare.data_prep.contracts.errors import InputError, nearest_name
-from cxr_compare.data_prep.contracts.finding_names import Target, finding_name
-from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.base.errors import InputError, nearest_name
+from cxr_compare.data_prep.base.folders import require_folder
+from cxr_compare.data_prep.base.names import (
+    Target,
+    class_column,
+    find_column,
+    finding_name,
+    image_names,
+)
+from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.inputs.coco_truth import coco_findings
 from cxr_compare.evaluation.inputs.folders import truth_of
 from cxr_compare.evaluation.inputs.read_truth import (
@@ -96,7 +100,7 @@ def read_questions(
 def _of_data(data: Any, wanted: Sequence[str], split: str) -> list[Question]:
     """Return the questions of a prepared data set."""
     if not isinstance(data, DataSet):
-        require_kind(Path(data), "data set")
+        require_folder(Path(data), "data set")
         data = DataSet.open(data)
     if "all" in wanted and "all" not in data.targets:
         targets = list(data.targets.values())

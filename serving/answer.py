@@ -21,9 +21,9 @@ from pydantic import (
     computed_field,
 )
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.csv_files import inert_cell
-from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.errors import counted
+from cxr_compare.data_prep.base.user_tables import inert_cell
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.evaluation.overlays.colours import system_colour
 from cxr_compare.evaluation.overlays.draw import draw_panel

@@ -9,14 +9,13 @@ from typing import Protocol
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.atomic_files import atomic_path
-from cxr_compare.data_prep.contracts.csv_files import write_csv
-from cxr_compare.data_prep.contracts.disk_space import make_folder
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.processors import cpu_count
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.files import atomic_path, make_folder
+from cxr_compare.data_prep.base.provenance import cpu_count
+from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.loose_images import read_loose_images
-from cxr_compare.data_prep.work.progress import Progress, Silence
+from cxr_compare.data_prep.parallel import Progress, Silence
 from cxr_compare.serving.answer import COLUMNS, Answer, Answers, to_png_bytes
 
 OVERLAY_END = "-overlay.png"

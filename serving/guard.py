@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.atomic_files import atomic_path
-from cxr_compare.data_prep.contracts.errors import InputError, first_line
+from cxr_compare.data_prep.base.errors import InputError, first_line
+from cxr_compare.data_prep.base.files import atomic_path
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.radiograph_check import SMALLEST_SIDE, why_no_radiograph
-from cxr_compare.data_prep.store.pixel_store import PixelSource
+from cxr_compare.data_prep.pixels import PixelSource
 
 GUARD_FILE = "guard.npz"
 MIN_IMAGES, MIN_PATIENTS = 50, 5

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
-from cxr_compare.data_prep.store.loose_pixels import LoosePixels
+from cxr_compare.data_prep.pixels import LoosePixels
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.joint import JointFile
 from cxr_compare.evaluation.policies import parse

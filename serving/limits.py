@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 from pydantic import model_validator
 
-from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.contracts.records import Items, Record
-from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.duplicates.seen_images import SeenImage, SeenLookup
+from cxr_compare.data_prep.base.errors import counted
+from cxr_compare.data_prep.base.records import Items, Record
+from cxr_compare.data_prep.base.tables import read_table
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
-from cxr_compare.data_prep.store.predictions import SEEN_FILE
+from cxr_compare.data_prep.predictions import SEEN_FILE
+from cxr_compare.data_prep.seen import SeenImage, SeenImages
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.choices import Choices, Platt
 from cxr_compare.evaluation.policies import threshold_of
@@ -117,17 +117,17 @@ class MeasuredAuroc:
 class TrainingImages:
     """Images that a training has seen; None where they are not at hand, as for an export."""
 
-    lookup: SeenLookup | None
+    lookup: SeenImages | None
     is_complete: bool
 
     @classmethod
     def of_run(cls, folder: Path, info: RunInfo) -> TrainingImages:
         """Read the images that a run has seen."""
         path = folder / SEEN_FILE
-        lookup = None
-        if path.is_file():
-            lookup = SeenLookup.from_table(read_table(path, "seen", files=info.files))
-        return cls(lookup, is_complete=not info.unknown_weights)
+        lookup = SeenImages(read_table(path, "seen", files=info.files)) if path.is_file() else None
+        return cls(
+            lookup if lookup and lookup.has_pixels else None, is_complete=not info.unknown_weights
+        )
 
     def find(self, image: DecodedImage) -> SeenImage | None:
         """Return the use that the training made of an image or a near copy of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -12,18 +13,16 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.classification.inference import score_tables
-from cxr_compare.data_prep.contracts.errors import (
+from cxr_compare.data_prep.base.errors import (
     TRAIN_PACKAGES,
     InputError,
     first_line,
     require_packages,
 )
-from cxr_compare.data_prep.contracts.processors import processor_name
-from cxr_compare.data_prep.store.identify_folder import require_kind
-from cxr_compare.data_prep.store.pixel_store import PixelSource
-from cxr_compare.data_prep.store.placement import Frame
-from cxr_compare.data_prep.store.prediction_writer import Part
-from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.data_prep.base.folders import require_folder
+from cxr_compare.data_prep.pixels import PixelSource
+from cxr_compare.data_prep.predictions import Part
+from cxr_compare.data_prep.preprocess import Frame, Preprocess
 from cxr_compare.detection.inference import box_tables, predict_views
 from cxr_compare.serving.onnx_file import EXPORT_FILE, OnnxNetwork, Output, digest_of
 from cxr_compare.training.run_info import RunInfo
@@ -70,7 +69,7 @@ def open_network(folder: Path | str, device: str = "auto", own: Any = None) -> N
     folder = Path(folder)
     if (folder / EXPORT_FILE).is_file():
         return OnnxNetwork(folder, device=device)
-    require_kind(folder, "run")
+    require_folder(folder, "run")
     require_packages(f"{folder} (a run)", "train", TRAIN_PACKAGES)
     return TorchNetwork(folder, device, own)
 
@@ -102,12 +101,22 @@ def predict_part(
 def device_name(device: str) -> str:
     """Return the model of a processor or a GPU."""
     if device == "cpu":
-        return processor_name()
+        return _processor_name()
     if find_spec("torch") is None:
         return device
     import torch
 
     return str(torch.cuda.get_device_name(device))
+
+
+def _processor_name() -> str:
+    """Return the model of the processor, such as ``AMD EPYC 9654``, or else its architecture."""
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.is_file():
+        for line in cpu_info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 class TorchNetwork:

@@ -17,11 +17,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Strict
 
-from cxr_compare.data_prep.contracts.checksums import require_unchanged
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.provenance import MadeRecord
-from cxr_compare.data_prep.contracts.records import Digests
-from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import require_unchanged
+from cxr_compare.data_prep.base.provenance import MadeRecord
+from cxr_compare.data_prep.base.records import Digests
+from cxr_compare.data_prep.preprocess import Preprocess
 from cxr_compare.training.run_info import RunInfo
 
 EXPORT_FILE = "export.json"

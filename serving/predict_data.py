@@ -13,17 +13,22 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.checksums import file_digest
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.files import file_digest
+from cxr_compare.data_prep.base.names import Target
+from cxr_compare.data_prep.base.provenance import cpu_count, provenance
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.store.pixel_store import PixelStore
-from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
-from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter, concat_parts
-from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
-from cxr_compare.data_prep.work.map_images import Workers, map_images
-from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.data_prep.parallel import Engine, Progress, map_images
+from cxr_compare.data_prep.pixels import PixelStore
+from cxr_compare.data_prep.predictions import (
+    SEEN_FILE,
+    MadeOn,
+    Part,
+    Predictions,
+    PredictionsInfo,
+    PredictionWriter,
+    concat_parts,
+)
 from cxr_compare.evaluation.choices import choose
 from cxr_compare.evaluation.inputs.folders import output_of, truth_of
 from cxr_compare.serving.limits import DECISION_FILE, USUAL_POLICY, Decision
@@ -50,11 +55,11 @@ def predict_data_set(
     *,
     name: str | None = None,
     roles: Sequence[str] = ("val", "test"),
-    workers: Workers = 1,
+    engine: Engine = "local",
 ) -> Predictions:
     """Predict images of a data set into a folder; one that is not complete is gone on with.
 
-    `workers` may be a Ray cluster, whose machines see the same folders.
+    Of the engine ``ray`` the machines of a cluster, which see the same folders, compute.
     """
     info = network.info
     table = dataset.split(split)
@@ -84,21 +89,26 @@ def predict_data_set(
         data_set=_made_on(dataset, split),
     )
     wanted = table.loc[table["role"].isin(roles), "image_id"].sort_values()
-    store = dataset.make_store(network.preprocess.size, progress, None if workers == 1 else workers)
+    store = dataset.make_store(network.preprocess.size, progress)
     sizes = dataset.images.set_index("image_id")[["width", "height"]]
     with PredictionWriter(out, record) as writer:
         todo = wanted[~wanted.isin(writer.done)].tolist()
         step = batch_size(network)
         batches = (sizes.loc[todo[start : start + step]] for start in range(0, len(todo), step))
-        predict = _Predictor(network.folder, store.path, network if workers == 1 else None)
+        predict = _Predictor(network.folder, store.path, network if engine == "local" else None)
         parts = map_images(
-            predict, batches, workers, on_crash=_refuse, reads=[network.folder, store.path]
+            predict,
+            batches,
+            1 if engine == "local" else cpu_count(),
+            on_crash=_refuse,
+            engine=engine,
+            reads=[network.folder, store.path],
         )
         started = time.perf_counter()
         with progress.track(f"Predicting with {record.system}", len(todo)) as advance:
             for part in _joined(parts, advance):
                 writer.add(part.images, **part.tables)
-        if todo and workers == 1:
+        if todo and engine == "local":
             timed = {
                 "latency_ms": 1000 * (time.perf_counter() - started) / len(todo),
                 "latency_device": device_name(network.device),

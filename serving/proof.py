@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_compare.data_prep.contracts.boxes import box_iou
-from cxr_compare.data_prep.contracts.checksums import file_digest
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.output_folders import atomic_folder
-from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.store.preprocess import letterbox
+from cxr_compare.data_prep.base.boxes import box_iou
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import atomic_folder, file_digest
+from cxr_compare.data_prep.base.provenance import provenance
+from cxr_compare.data_prep.preprocess import letterbox
 from cxr_compare.serving.network import Network, TorchNetwork
 from cxr_compare.serving.onnx_file import (
     EXPORT_FILE,

@@ -10,14 +10,12 @@ import numpy as np
 import pandas as pd
 from PIL.Image import Image
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.loose_images import find_image_files
-from cxr_compare.data_prep.store.loose_pixels import LoosePixels
-from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
-from cxr_compare.data_prep.store.prediction_writer import Part
-from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.pixels import LoosePixels
+from cxr_compare.data_prep.predictions import Part, Predictions, PredictionsInfo
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.drawn import decide
 from cxr_compare.evaluation.inputs.folders import stored_output

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_classes import findings_of_classes
-from cxr_compare.data_prep.contracts.box_readings import corners_of
-from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.finding_names import Target, finding_name
-from cxr_compare.data_prep.contracts.text_files import read_json_file
+from cxr_compare.data_prep.base.box_check import corners_of
+from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.names import Target, finding_name
+from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.evaluation.inputs.box_classes import findings_of_classes
 from cxr_compare.evaluation.inputs.coco_truth import coco_findings
 from cxr_compare.evaluation.inputs.files import read_rows
 from cxr_compare.evaluation.inputs.folders import truth_of

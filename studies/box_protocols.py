@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.boxes.matching import (
     IOU_THRESHOLDS,
     BoxPairs,

@@ -46,7 +46,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # its parts load when they are first used
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 

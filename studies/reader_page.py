@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cxr_compare.data_prep.contracts.atomic_files import write_text
-from cxr_compare.data_prep.contracts.csv_files import write_csv
-from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.contracts.page_templates import template_environment
-from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.contracts.records import write_json
+from cxr_compare.data_prep.base.errors import counted
+from cxr_compare.data_prep.base.files import write_text
+from cxr_compare.data_prep.base.provenance import provenance
+from cxr_compare.data_prep.base.records import write_json
+from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.overlays.colours import system_colour
+from cxr_compare.evaluation.report.page_templates import template_environment
 from cxr_compare.evaluation.statistics.figure_text import (
     number,
     p_equation,

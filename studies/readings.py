@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_line, to_numbers
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.names import Target
+from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line, to_numbers
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.evaluation.choices import choose
 from cxr_compare.evaluation.inputs.folders import output_of, refuse_seen, truth_of
 from cxr_compare.evaluation.inputs.read_output import read_output

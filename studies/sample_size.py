@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # its parts load when they are first used
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.intervals import LEVEL
 

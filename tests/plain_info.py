@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cxr_compare.data_prep.store.dataset_info import DataSetIds, DataSetInfo
+from cxr_compare.data_prep.dataset import DataSetIds, DataSetInfo
 
 
 def data_set_info(**stated: Any) -> DataSetInfo:

@@ -6,15 +6,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.base.ids import TEXT
+from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.image_files import has_match
-from cxr_compare.data_prep.sources.label_values import STATE_OF_TEXT
 from cxr_compare.data_prep.sources.patients import add_patients
 from cxr_compare.data_prep.sources.registry import FORMATS
-from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
+from cxr_compare.data_prep.sources.source import Format, ReadOptions, Show, SourceTables
 from cxr_compare.data_prep.sources.statements import BOX, Source, build
+from cxr_compare.data_prep.sources.words import STATE_OF_TEXT
 from cxr_compare.scripts.commands.prepare import prepare
 
 EDGES = ["x1", "y1", "x2", "y2"]

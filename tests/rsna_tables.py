@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.base.ids import TEXT
 
 
 def read_rsna_tables(shared_data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

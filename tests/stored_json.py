@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.checksums import file_digest
-from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.data_prep.store.dataset_info import SplitInfo, SplitOrigin
+from cxr_compare.data_prep.base.files import file_digest
+from cxr_compare.data_prep.base.tables import write_table
+from cxr_compare.data_prep.splits import SplitInfo, SplitOrigin
 
 
 def stored_json(path: Path) -> dict[str, Any]:

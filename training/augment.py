@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from cxr_compare.configs.settings import AugmentationSettings, DetectorAugmentationSettings
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.preprocess import MIN_SIDE, MIN_VISIBLE
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.preprocess import MIN_SIDE, MIN_VISIBLE
 
 OTHERS = "others"
 """Name under which the pipeline takes the images that a mosaic joins."""

@@ -18,9 +18,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from cxr_compare.data_prep.contracts.atomic_files import atomic_path
-from cxr_compare.data_prep.contracts.errors import InputError, first_line
-from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.data_prep.base.errors import InputError, first_line
+from cxr_compare.data_prep.base.files import atomic_path
+from cxr_compare.data_prep.parallel import Progress
 from cxr_compare.training.model_files import write_weights
 from cxr_compare.training.optim import monitor_mode
 from cxr_compare.training.run_folder import Row, RunFolder, figures_of

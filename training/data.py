@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cxr_compare.configs.settings import Config
-from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.errors import InputError, counted, first_line
-from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.contracts.processors import cpu_count
+from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.errors import InputError, counted, first_line
+from cxr_compare.data_prep.base.names import Target
+from cxr_compare.data_prep.base.provenance import cpu_count
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.store.pixel_store import PixelSource
-from cxr_compare.data_prep.work.progress import Progress
-from cxr_compare.data_prep.work.worker_processes import begin_worker, worker_context
+from cxr_compare.data_prep.parallel import Progress, begin_worker, worker_context
+from cxr_compare.data_prep.pixels import PixelSource
 from cxr_compare.training.augment import (
     Augmented,
     augment,

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from cxr_compare.classification.chexnet import ChestClassifier
-from cxr_compare.data_prep.contracts.atomic_files import atomic_path
-from cxr_compare.data_prep.contracts.errors import InputError, first_line
-from cxr_compare.data_prep.contracts.records import Record
-from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.data_prep.base.errors import InputError, first_line
+from cxr_compare.data_prep.base.files import atomic_path
+from cxr_compare.data_prep.base.records import Record
+from cxr_compare.data_prep.preprocess import Preprocess
 from cxr_compare.detection.retinanet import LesionRetinaNet
 from cxr_compare.training.run_info import WEIGHTS_FILE
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cxr_compare.classification.loss import masked_cross_entropy, positive_weights
 from cxr_compare.configs.settings import ClassifierTrainingSettings, TrainingSettings
-from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.evaluation.boxes.average_precision import average_precision as box_precision
 from cxr_compare.evaluation.image_metrics import auroc, average_precision
 from cxr_compare.training.data import Batch

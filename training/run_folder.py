@@ -11,18 +11,20 @@ import pandas as pd
 
 from cxr_compare.configs.load import first_difference, parse_config
 from cxr_compare.configs.settings import Config
-from cxr_compare.data_prep.contracts.atomic_files import write_text
-from cxr_compare.data_prep.contracts.checksums import file_digest, require_unchanged
-from cxr_compare.data_prep.contracts.csv_files import write_csv
-from cxr_compare.data_prep.contracts.disk_space import make_folder
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.output_folders import require_only_files
-from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import (
+    file_digest,
+    make_folder,
+    require_only_files,
+    require_unchanged,
+    write_text,
+)
+from cxr_compare.data_prep.base.folders import require_folder
+from cxr_compare.data_prep.base.provenance import provenance
+from cxr_compare.data_prep.base.tables import read_table, write_table
+from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.store.identify_folder import require_kind
-from cxr_compare.data_prep.store.prediction_info import MadeOn
-from cxr_compare.data_prep.store.predictions import SEEN_FILE
+from cxr_compare.data_prep.predictions import SEEN_FILE, MadeOn
 from cxr_compare.training.run_info import WEIGHTS_FILE, RunInfo, StartedRun
 
 _CONFIG = "config.toml"
@@ -80,7 +82,7 @@ class RunFolder:
         """Open the folder of a training that has ended."""
         run = cls.started_in(Path(folder))
         if run is None:
-            require_kind(Path(folder), "run")
+            require_folder(Path(folder), "run")
             raise InputError(f"{folder}: holds no {_CONFIG}; give a folder that cxr train made")
         if not run.is_complete:
             raise InputError(f"{folder}: this training has not ended; the same cxr train goes on")

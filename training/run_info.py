@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from cxr_compare.data_prep.contracts.provenance import MadeRecord
-from cxr_compare.data_prep.contracts.records import Digests, Items, NumbersByName, Record, Whole
-from cxr_compare.data_prep.store.prediction_info import MadeOn, TrainingSet
+from cxr_compare.data_prep.base.provenance import MadeRecord
+from cxr_compare.data_prep.base.records import Digests, Items, NumbersByName, Record, Whole
+from cxr_compare.data_prep.predictions import MadeOn, TrainingSet
 
 WEIGHTS_FILE = "model.safetensors"
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from cxr_compare.classification.chexnet import ChestClassifier
-from cxr_compare.data_prep.contracts.errors import InputError, first_line
+from cxr_compare.data_prep.base.errors import InputError, first_line
 from cxr_compare.networks.trunks import LITE
 from cxr_compare.training.model_files import WEIGHTS_FILE, Model, read_weights
 from cxr_compare.training.run_folder import RunFolder

@@ -31,14 +31,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from cxr_compare.classification.chexnet import ChestClassifier
 from cxr_compare.configs.load import dump_config
 from cxr_compare.configs.settings import Config
-from cxr_compare.data_prep.audit.audit import require_no_errors
-from cxr_compare.data_prep.contracts.atomic_files import atomic_path
-from cxr_compare.data_prep.contracts.disk_space import require_free_space
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.audit import require_no_errors
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.files import atomic_path, folder_lock, require_free_space
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.store.preprocess import Preprocess
-from cxr_compare.data_prep.work.progress import Progress, Silence
+from cxr_compare.data_prep.parallel import Progress, Silence
+from cxr_compare.data_prep.preprocess import Preprocess
 from cxr_compare.detection.retinanet import LesionRetinaNet
 from cxr_compare.networks.trunks import NETWORKS, freeze
 from cxr_compare.training.callbacks import (

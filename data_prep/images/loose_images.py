@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.images.image import DecodedImage, read_image
 from cxr_compare.data_prep.images.refused_files import DECODER_CRASHED
-from cxr_compare.data_prep.work.map_images import map_images
+from cxr_compare.data_prep.parallel import map_images
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Statements, which readers of formats return, and the way from them to the tables of a data set.
 
-Every format says the same things: these are the images, and this person states that this finding is
-present, absent or uncertain on this image, perhaps with a box. A reader writes these statements as
-rows of one table; `build` checks them and makes the tables of the data set.
+A statement is a row: a reader says of a finding on an image that it is present, absent or
+uncertain, and where. What is checked of labels and boxes is checked here, for all formats.
 """
 
 from __future__ import annotations
@@ -17,19 +16,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import check_boxes
-from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS, BoxReading
-from cxr_compare.data_prep.contracts.boxes import EDGES, upright_boxes
-from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
-from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.contracts.ids import are_rows_of, is_member
-from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.contracts.tables import empty_table
-from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading, check_boxes
+from cxr_compare.data_prep.base.boxes import EDGES, upright_boxes
+from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
+from cxr_compare.data_prep.base.ids import TEXT, are_rows_of, is_member
+from cxr_compare.data_prep.base.names import Target
+from cxr_compare.data_prep.base.tables import REFERENCE_READER, empty_table
 from cxr_compare.data_prep.sources.image_files import SIDEWAYS, ImageIndex, stored_size
-from cxr_compare.data_prep.sources.joined_readers import with_reference
-from cxr_compare.data_prep.sources.label_values import dictionary
-from cxr_compare.data_prep.sources.source_tables import (
+from cxr_compare.data_prep.sources.readers import with_reference
+from cxr_compare.data_prep.sources.source import (
     LABEL_KEY,
     ReadOptions,
     Show,
@@ -37,16 +32,16 @@ from cxr_compare.data_prep.sources.source_tables import (
     empty_roles,
     targets_from_findings,
 )
+from cxr_compare.data_prep.sources.words import dictionary
 
 BOX = ["b1", "b2", "b3", "b4"]
 STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "boxed", "implied"]
-"""Columns of a table of statements, with four numbers of a box (NaN without one), and True if the
-row has a box, and if it only follows from what others say."""
+"""Columns of a table of statements: four numbers of a box (NaN without one), and True if the row
+has a box, and if it only follows from what others say."""
 _TYPES = {
     **dict.fromkeys(STATEMENT[:5], TEXT),
     **dict.fromkeys(BOX, "float64"),
-    "boxed": "bool",
-    "implied": "bool",
+    **dict.fromkeys(STATEMENT[-2:], "bool"),
 }
 
 
@@ -54,10 +49,10 @@ class Statements:
     """The statements of a source, gathered row by row or table by table.
 
     Attributes:
-        reading: How the boxes are read.
-        unread: Image and reason of each annotation that gives no box.
-        partial: Images and findings of which lesions share a box or have none.
-        normal: Images and readers who state that nothing is found.
+        reading: How the numbers of boxes are read.
+        unread: Image and reason of each mark that cannot be read.
+        partial: Images and findings of which only some lesions are boxed.
+        normal: Images and readers who say that nothing is found.
     """
 
     def __init__(self, reading: BoxReading | None = None) -> None:
@@ -85,7 +80,7 @@ class Statements:
         self._rows.append(row)
 
     def add_table(self, table: pd.DataFrame) -> None:
-        """Add a table of statements, as `joined_statements` takes it."""
+        """Add a table of statements; columns of boxes, ``boxed`` and ``implied`` may lack."""
         self._tables.append(table)
 
     def frame(self) -> pd.DataFrame:
@@ -95,43 +90,20 @@ class Statements:
 
 
 def joined_statements(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Join tables of statements to one; columns of boxes, ``boxed`` and ``implied`` may lack.
-
-    Without ``boxed``, a row is one with a box if any of its four numbers is there.
-    """
+    """Join tables of statements to one with all columns."""
     typed = [pd.DataFrame(columns=STATEMENT).astype(_TYPES)]
     for table in tables:
-        if "boxed" not in table:
-            table = table.assign(boxed=table.reindex(columns=BOX).notna().any(axis=1))
-        if "implied" not in table:
-            table = table.assign(implied=False)
-        typed.append(table.reindex(columns=STATEMENT).astype(_TYPES))
+        boxed = table.reindex(columns=BOX).notna().any(axis=1)
+        filled: dict[str, Any] = {"boxed": boxed, "implied": False} | {
+            c: table[c] for c in STATEMENT if c in table
+        }
+        typed.append(table.assign(**filled).reindex(columns=STATEMENT).astype(_TYPES))
     return pd.concat(typed, ignore_index=True)
 
 
 @dataclass
 class Source:
-    """A source while it is read: its images, what is stated and left out, and notes for the user.
-
-    Attributes:
-        format: Name of the format, as in ``--format``.
-        root: Folder to which the paths of the images are relative, or the one file that is read.
-        options: Options of the user.
-        show: Function that shows the user a line at once.
-        index: Image files of the folder by their names; None if one file of labels is read alone.
-        images: Table with ``image_id`` and ``path``, and later all facts of the images table.
-        statements: What readers state of the images.
-        classes: Labels that files name as classes, in the order in which they were found.
-        counts: Number of cases by text of a note.
-        notes: Notes for the user, one sentence each.
-        patient_notes: Those of `notes` that warn of images of unknown patients.
-        read_as: Sentences on how the label tables were read.
-        excluded: Reason why an image, or a file without one, is left out, by its id or path.
-        split: ``image_id, role`` of images whose role is fixed.
-        official: ``image_id, role`` as the publisher assigned them.
-        targets: Targets by name; None makes one of each finding.
-        implied_note: End of the sentence with the number of labels that no row states.
-    """
+    """A source while it is read: its images, what is stated and left out, and notes."""
 
     format: str
     root: Path
@@ -159,13 +131,11 @@ class Source:
 
     def keep(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of a table without those of images that are left out."""
-        if not self.excluded:
-            return table
         kept = ~is_member(table["image_id"], list(self.excluded))
         return table[kept].reset_index(drop=True)
 
     def stored_size(self, path: str) -> tuple[int, int, int]:
-        """Return width and height (px) of an image as stored, and its EXIF orientation, 1 to 8."""
+        """Return width and height (px) of an image as stored, and its EXIF orientation."""
         if path not in self._sizes:
             self._sizes[path] = stored_size(self.root / path)
         return self._sizes[path]
@@ -187,9 +157,8 @@ class Source:
         self, name: str, file: str, folders: Sequence[str], role: str | None = None
     ) -> str | None:
         """Return the path of the image that a label file names; None if it is not exactly one."""
-        matches = [name]
-        if self.index is not None:  # the images of a single file need not exist
-            matches = self.index.by_name(name, folders, role)
+        # The images of a single file need not exist.
+        matches = [name] if self.index is None else self.index.by_name(name, folders, role)
         if len(matches) == 1:
             return matches[0]
         fits = f"file_name fits {counted(len(matches), 'image')}" if matches else "no such image"
@@ -223,34 +192,28 @@ def user_reading(options: ReadOptions, reading: BoxReading) -> BoxReading:
 
 
 def build(
-    source: Source,
-    *,
-    coverage: str = "all",
-    frame: tuple[float, float] | None = None,
+    source: Source, *, coverage: str = "all", frame: tuple[float, float] | None = None
 ) -> SourceTables:
     """Check the statements of a source and make its tables of them.
 
-    Images whose statements contradict each other, or that have a box that cannot be used, are left
-    out: their findings are unknown, not absent.
-
-    Args:
-        source: Source with its images, patients among their columns, and all that is stated.
-        coverage: Which labels say that all lesions have a box: ``all`` for those that are absent or
-            have a box; ``localised`` for these alone of findings with any box; ``boxed`` for those
-            with a box; empty if boxes are complete nowhere.
-        frame: Width and height (px) of the images that the boxes are of, if a file of another size
-            is no image of the source; None if each image is its own frame.
-
-    Raises:
-        InputError: Boxes are probably in another form or unit, or every image is left out.
+    `coverage` says where no further box is expected: ``all`` stated findings, those that are
+    ``localised`` anywhere, those that are ``boxed``, or "" for none. `frame` is the size in px that
+    the boxes of all images are of.
     """
-    statements = source.statements
-    rows = _without_idle_absences(statements.frame())
+    rows = source.statements.frame()
+    stated = rows.loc[~rows["implied"], LABEL_KEY].drop_duplicates()
+    rows = rows[~(rows["implied"] & are_rows_of(rows[LABEL_KEY], stated))]
     rows = rows[is_member(rows["image_id"], source.images["image_id"])].reset_index(drop=True)
-    _exclude_normal(source, rows, statements.normal)
+    _exclude_normal(source, rows)
     boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True), frame)
     _exclude_contradictions(source, rows)
-    paths = _paths(source.images)
+    named = source.images.dropna(subset="path") if "path" in source.images else source.images[:0]
+    paths = dict(zip(named["image_id"], named.get("path", named["image_id"]), strict=True))
+    excluded = {
+        "path": [paths.get(image_id, image_id) for image_id in source.excluded],
+        "stage": "labels",
+        "reason": list(source.excluded.values()),
+    }
     images, rows, boxes = (source.keep(table) for table in (source.images, rows, boxes))
     if images.empty:
         first = next((f"; {paths.get(i, i)}: {why}" for i, why in source.excluded.items()), "")
@@ -267,12 +230,12 @@ def build(
     return SourceTables(
         format=source.format,
         root=source.root,
-        images=images.reset_index(drop=True),
+        images=images,
         findings=findings,
         targets=targets,
         boxes=boxes,
-        box_coverage=_coverage(findings, boxes, coverage, statements.partial),
-        excluded=_excluded_table(source, paths),
+        box_coverage=_coverage(findings, boxes, coverage, source.statements.partial),
+        excluded=pd.DataFrame(excluded) if source.excluded else empty_table("excluded"),
         split=source.keep(source.split),
         official=source.keep(source.official),
         notes=tuple(source.notes),
@@ -282,82 +245,48 @@ def build(
     )
 
 
-def _paths(images: pd.DataFrame) -> dict[str, Any]:
-    """Return the path of each image with a file by its id."""
-    if "path" not in images:
-        return {}
-    named = images.dropna(subset="path")
-    return dict(zip(named["image_id"], named["path"], strict=True))
-
-
-def _excluded_table(source: Source, paths: dict[str, Any]) -> pd.DataFrame:
-    if not source.excluded:
-        return empty_table("excluded")
-    return pd.DataFrame(
-        {
-            "path": [paths.get(image_id, image_id) for image_id in source.excluded],
-            "stage": "labels",
-            "reason": list(source.excluded.values()),
-        }
-    )
-
-
-def _without_idle_absences(rows: pd.DataFrame) -> pd.DataFrame:
-    """Drop the implied absences of findings about which the same reader states something."""
-    stated = rows.loc[~rows["implied"], LABEL_KEY].drop_duplicates()
-    return rows[~(rows["implied"] & are_rows_of(rows[LABEL_KEY], stated))]
-
-
-def _exclude_normal(source: Source, rows: pd.DataFrame, normal: set[tuple[str, str]]) -> None:
+def _exclude_normal(source: Source, rows: pd.DataFrame) -> None:
     """Leave out images of which one reader states a finding, and that nothing is found."""
     present = rows[(rows["state"] == "present") | rows["boxed"]]
     present = present[~is_member(present["finding"], dictionary()["nothing_on"])]
-    readers = pd.MultiIndex.from_frame(present[["image_id", "reader"]])
-    contradicted = readers.isin(pd.MultiIndex.from_tuples(sorted(normal), names=readers.names))
+    normal = pd.DataFrame(source.statements.normal, columns=["image_id", "reader"], dtype=TEXT)
+    contradicted = are_rows_of(present[["image_id", "reader"]], normal)
     source.exclude(present.loc[contradicted, "image_id"], "'no finding' beside a finding")
 
 
 def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
     """Leave out images about which one reader says two things."""
     labels = rows[~rows["boxed"]]
-    boxed = rows.loc[rows["boxed"], [*LABEL_KEY, "state"]]
+    boxed = rows[rows["boxed"]]
     denied = labels.loc[labels["state"] == "absent", LABEL_KEY].merge(boxed[LABEL_KEY])
     absent = boxed.loc[boxed["state"] == "absent", "image_id"]
     source.exclude([*absent, *denied["image_id"]], "box of a finding that is labelled absent")
     is_alone = ~are_rows_of(boxed[LABEL_KEY], labels[LABEL_KEY])
-    states = pd.concat([labels[[*LABEL_KEY, "state"]], boxed[is_alone]]).drop_duplicates()
+    states = pd.concat([labels, boxed[is_alone]])[[*LABEL_KEY, "state"]].drop_duplicates()
     twice = states.duplicated(LABEL_KEY)
     source.exclude(states.loc[twice, "image_id"], "two states for one finding")
 
 
-def _boxes(
-    source: Source,
-    rows: pd.DataFrame,
-    frame: tuple[float, float] | None,
-) -> pd.DataFrame:
-    """Return the boxes as corners in px of the upright image; images of wrong boxes are left out.
-
-    With the option ``raw_boxes`` they are turned with their images, as EXIF says.
-    """
+def _boxes(source: Source, rows: pd.DataFrame, frame: tuple[float, float] | None) -> pd.DataFrame:
+    """Return the boxes as corners in px of the upright image; images of wrong boxes leave."""
     sizes, misfits = _box_sizes(source, rows["image_id"])
     framed = sizes if frame is None else np.tile(np.asarray(frame), (len(rows), 1))
     reading = user_reading(source.options, source.statements.reading)
     reading = replace(reading, where=reading.where or str(source.root))
-    unread = source.statements.unread
-    checked = check_boxes(
-        rows[BOX].to_numpy(np.float64), reading, framed, rows["image_id"].tolist(), unread
-    )
+    ids = rows["image_id"].tolist()
+    values = rows[BOX].to_numpy(np.float64)
+    checked = check_boxes(values, reading, framed, ids, source.statements.unread)
     source.notes += checked.notes
-    corners = checked.corners
     faults = np.where(checked.faults == "", misfits, checked.faults)
     if frame is not None:
         other = np.isfinite(sizes).all(axis=1) & (sizes != np.asarray(frame)).any(axis=1)
         text = f"boxes are of {frame[0]:g} x {frame[1]:g} px, and the file is not"
         faults = np.where(other & (faults == ""), text, faults)
     for row in np.flatnonzero(faults != ""):
-        source.exclude([rows["image_id"].iloc[row]], faults[row])
+        source.exclude([ids[row]], faults[row])
+    corners = checked.corners
     if source.options.raw_boxes:
-        corners = _turn(source, rows["image_id"], corners)
+        corners = _turned(source, rows["image_id"], corners)
     table = rows[LABEL_KEY].assign(**dict(zip(EDGES, corners.T, strict=True)))
     once = table.drop_duplicates(ignore_index=True)
     if len(once) < len(table):
@@ -367,46 +296,34 @@ def _boxes(
 
 
 def _box_sizes(source: Source, ids: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Return the size of the image of each box, and why it is not the stated one.
-
-    Sizes are read from the files, else taken from the labels: shape ``(N, 2)``, NaN where unknown.
-    The reasons, empty texts in most cases, have the shape ``(N,)``.
-    """
+    """Return the size of the image of each box, px, and why it is not the stated one, else ""."""
     images = source.images[is_member(source.images["image_id"], ids.unique())]
     sides = images.reindex(columns=["width", "height"]).astype("float64").to_numpy()
     paths = images["path"] if "path" in images else pd.Series(None, index=images.index)
-    measured = {
-        image_id: _size_of_image(source, path, stated)
-        for image_id, path, stated in zip(images["image_id"], paths, sides, strict=True)
-    }
-    sizes = np.full((len(ids), 2), np.nan)
-    reasons = np.full(len(ids), "", dtype=object)
-    for row, image_id in enumerate(ids):
-        sizes[row], reasons[row] = measured[image_id]
-    return sizes, reasons
+    measured: dict[str, tuple[np.ndarray, str]] = {}
+    for image_id, path, stated in zip(images["image_id"], paths, sides, strict=True):
+        size, reason = stated, ""
+        if isinstance(path, str) and not source.root.is_file():
+            try:
+                size = np.array(source.labelled_size(path), dtype="float64")
+            except InputError:  # found again, and listed, when the image is decoded
+                size = stated
+            differs = ~np.isnan(stated) & (stated != size)
+            if differs.any():
+                side = int(differs.argmax())
+                name = ("width", "height")[side]
+                actual = f"{name} {stated[side]:g}, the image has {size[side]:g} px"
+                reason = f"not of the stated size: {actual}"
+        measured[image_id] = (size, reason)
+    sizes = np.array([measured[i][0] for i in ids], dtype="float64").reshape(-1, 2)
+    return sizes, np.array([measured[i][1] for i in ids], dtype=object)
 
 
-def _size_of_image(source: Source, path: Any, stated: np.ndarray) -> tuple[np.ndarray, str]:
-    """Return the size of an image in px, and why it is not the stated one, else ""."""
-    if not isinstance(path, str) or source.root.is_file():
-        return stated, ""
-    try:
-        size = source.labelled_size(path)
-    except InputError:  # found again, and listed, when the image is decoded
-        return stated, ""
-    for name, side, actual in zip(("width", "height"), stated, size, strict=True):
-        if not np.isnan(side) and side != actual:
-            reason = f"not of the stated size: {name} {side:g}, the image has {actual} px"
-            return np.array(size), reason
-    return np.array(size), ""
-
-
-def _turn(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:
+def _turned(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:
     """Turn boxes and stated sizes of stored pixels as EXIF turns their images."""
     images = source.images
     corners = corners.copy()
     sides = images.reindex(columns=["width", "height"]).to_numpy(dtype="float64").copy()
-    rows_of_image = pd.Series(range(len(ids))).groupby(ids.to_numpy()).indices
     for row, (image_id, path) in enumerate(zip(images["image_id"], images["path"], strict=True)):
         try:
             width, height, turn = source.stored_size(path)
@@ -414,9 +331,9 @@ def _turn(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:
             continue
         if turn in SIDEWAYS:
             sides[row] = sides[row, ::-1].copy()
-        rows = rows_of_image.get(image_id)
-        if turn > 1 and rows is not None:
-            corners[rows] = upright_boxes(corners[rows], (width, height), turn)
+        own = (ids == image_id).to_numpy()
+        if turn > 1 and own.any():
+            corners[own] = upright_boxes(corners[own], (width, height), turn)
     if {"width", "height"} <= set(images.columns):
         source.images = images.assign(width=sides[:, 0], height=sides[:, 1])
     return corners
@@ -429,26 +346,24 @@ def _coverage(
     if not kind:
         return empty_table("box_coverage")
     boxed = are_rows_of(findings[LABEL_KEY], boxes[LABEL_KEY])
-    is_partial = np.zeros(len(findings), dtype=bool)
-    if partial:
-        pairs = pd.MultiIndex.from_frame(findings[LABEL_KEY[:2]])
-        is_partial = pairs.isin(pd.MultiIndex.from_tuples(sorted(partial)))
-    is_absent = (findings["state"] == "absent").to_numpy(copy=True)
+    crowded = pd.DataFrame(sorted(partial), columns=LABEL_KEY[:2], dtype=TEXT)
+    is_partial = are_rows_of(findings[LABEL_KEY[:2]], crowded)
+    is_absent = (findings["state"] == "absent").to_numpy()
     if kind == "boxed":
-        is_absent[:] = False
+        is_absent = np.zeros(len(findings), dtype=bool)
     elif kind == "localised":
-        is_absent &= is_member(findings["finding"], boxes["finding"])
+        is_absent = is_absent & is_member(findings["finding"], boxes["finding"])
     is_present = (findings["state"] == "present").to_numpy()
-    rows = findings.loc[is_absent | (is_present & (boxed | is_partial)), LABEL_KEY]
-    said = np.where(is_partial, "some", "all")[rows.index]
-    return rows.assign(coverage=said).astype(TEXT).reset_index(drop=True)
+    chosen = is_absent | (is_present & (boxed | is_partial))
+    said = np.where(is_partial, "some", "all")[chosen]
+    rows = findings.loc[chosen, LABEL_KEY].assign(coverage=said)
+    return rows.astype(TEXT).reset_index(drop=True)
 
 
 def note_unlabelled(source: Source, *, unused: bool) -> None:
     """Note the images without a label, and with `unused` give them that role if none has one."""
     ids = source.keep(source.images)["image_id"]
-    labelled = source.statements.frame()["image_id"].unique()
-    unlabelled = ids[~is_member(ids, labelled)]
+    unlabelled = ids[~is_member(ids, source.statements.frame()["image_id"].unique())]
     if unlabelled.empty:
         return
     text = "images have no label: their findings are unknown, not absent"

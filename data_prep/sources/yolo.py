@@ -1,10 +1,4 @@
-"""Format `yolo`: one ``.txt`` for each image, as Ultralytics, Darknet, CVAT and Roboflow write.
-
-docs/formats.md explains the files. A label file belongs to the image of the same name. The image is
-in the same folder, in the folder with ``images`` in place of another part of the path
-(``labels/train`` -> ``images/train``), or anywhere below the source if only one image has that
-name.
-"""
+"""Format `yolo`: a ``.txt`` an image, as Ultralytics, Darknet, CVAT and Roboflow write it."""
 
 from __future__ import annotations
 
@@ -16,50 +10,29 @@ from typing import Any
 
 import numpy as np
 
-from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
-from cxr_compare.data_prep.contracts.box_readings import BoxReading, values_of
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.limits import require_few_names
-from cxr_compare.data_prep.contracts.text_files import read_yaml_file
+from cxr_compare.data_prep.base.box_check import BoxReading, finite_or_nan, values_of
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import read_text_file
+from cxr_compare.data_prep.base.user_tables import read_yaml_file
 from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
     Mark,
     read_annotations,
+    read_image_files,
 )
 from cxr_compare.data_prep.sources.image_files import (
     contains,
     files_below,
     has_file,
-    has_match,
+    image_folders,
     stem,
 )
-from cxr_compare.data_prep.sources.image_label_files import image_folders, read_image_files
-from cxr_compare.data_prep.sources.markup_files import read_lines
-from cxr_compare.data_prep.sources.source_tables import Format
+from cxr_compare.data_prep.sources.source import Format
 from cxr_compare.data_prep.sources.statements import Source
 
-_ROLES = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
-_NAMES = rb"n\0?a\0?m\0?e\0?s"  # in UTF-8 or UTF-16
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 _BOX_LINE = rb"^\s*\d+(?:\s+[\d.]+){4,}\s*$"
 _FILES = ("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")
-_READING = BoxReading(form="cxcywh", unit="share")
-
-
-def read_class_names(path: Path) -> dict[int, str]:
-    """Read the name of each class number from the key ``names`` of a YAML file.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "data.yaml").write_text("names: [mass, nodule]")
-        ...     read_class_names(Path(folder, "data.yaml"))
-        {0: 'mass', 1: 'nodule'}
-    """
-    content = read_yaml_file(path)
-    if not isinstance(content, dict) or "names" not in content:
-        raise InputError(f"{path}: names no classes; it needs a list 'names', as a data.yaml has")
-    return _names_of(content, path)
 
 
 def _read(source: Source) -> Iterator[ImageLabels]:
@@ -68,16 +41,27 @@ def _read(source: Source) -> Iterator[ImageLabels]:
     paths = _label_files(source)
     if not paths:
         raise InputError(f"{root}: no label file (.txt) has the name of an image")
-    yamls = _read_yamls(root)
-    names = _class_names(root, source.options.class_names, yamls)
+    names = _class_names(root, source.options.class_names)
     source.classes |= dict.fromkeys(names.values())
 
     def read(path: str) -> tuple[list[str], Sequence[str]]:
-        return read_lines(root / path), ()
+        return read_text_file(root / path).splitlines(), ()
 
-    labelled = list(read_image_files(source, paths, read, partial(_add_marks, names)))
-    _take_roles(root, yamls, labelled)
-    yield from labelled
+    yield from read_image_files(source, paths, read, partial(_add_marks, names))
+
+
+def _label_files(source: Source) -> list[str]:
+    """Return the text files that have the name of an image, and lists of boxes beside them."""
+    texts = files_below(source.root, ".txt")
+    folders = {text: image_folders(posixpath.dirname(text)) for text in texts}
+    named = {text for text in texts if source.files.by_stem(stem(text), folders[text])}
+    labelled = {posixpath.dirname(text) for text in named}
+    return [
+        text
+        for text in texts
+        if text in named
+        or (posixpath.dirname(text) in labelled and contains(source.root / text, (_BOX_LINE,)))
+    ]
 
 
 def _add_marks(
@@ -87,15 +71,13 @@ def _add_marks(
         if line.strip():
             with source.reading_mark(labels.image, f"{labels.file}: line {number}"):
                 labels.marks.append(_mark(line.split(), names))
-    if not labels.marks:
-        return
     try:  # shares say nothing of an image that cannot be measured
-        source.labelled_size(labels.image)
+        if labels.marks:
+            source.labelled_size(labels.image)
     except InputError as error:
         problem = str(error).removeprefix(f"{source.root / labels.image}: ")
         source.exclude([labels.image], problem)
-        labels.marks = []
-        labels.readers = ()
+        labels.marks, labels.readers = [], ()
 
 
 def _mark(cells: list[str], names: dict[int, str]) -> Mark:
@@ -109,145 +91,71 @@ def _mark(cells: list[str], names: dict[int, str]) -> Mark:
         raise InputError("not all of it are finite numbers")
     if label not in names:
         raise InputError(f"class {cells[0]} has no name; {len(names)} classes are named")
+    mark = Mark(names[int(label)], values)
     if len(values) == 4:
-        return Mark(names[int(label)], values)
+        return mark
     points = np.reshape(values, (-1, 2))
     around = np.array([[*points.min(axis=0), *points.max(axis=0)]])
-    box = values_of(around, "cxcywh")[0]
-    return Mark(names[int(label)], box.tolist(), is_around=True)
+    return mark.with_box(values_of(around, "cxcywh")[0].tolist())
 
 
-def _label_files(source: Source) -> list[str]:
-    """Return the text files that have the name of an image, and others beside them."""
-    texts = files_below(source.root, ".txt")
-    named = {
-        text
-        for text in texts
-        if source.files.by_stem(stem(text), image_folders(posixpath.dirname(text)))
-    }
-    folders = {posixpath.dirname(text) for text in named}
-    root = source.root
-    return [
-        text
-        for text in texts
-        if text in named
-        or (posixpath.dirname(text) in folders and contains(root / text, (_BOX_LINE,)))
-    ]
-
-
-def _read_yamls(root: Path) -> dict[str, dict[str, Any]]:
-    """Read the YAML files of a folder that describe a YOLO data set."""
-    contents = {}
-    for path in sorted(root.iterdir()):
-        if path.suffix.lower() in (".yaml", ".yml") and contains(path, (_NAMES,)):
-            content = read_yaml_file(path)
-            if isinstance(content, dict) and "names" in content:
-                contents[path.name] = content
-            if isinstance(content, dict) and "kpt_shape" in content:
-                raise InputError(f"{path}: describes key points (kpt_shape); boxes are read here")
-    return contents
-
-
-def _class_names(
-    root: Path, listed: tuple[str, ...], yamls: dict[str, dict[str, Any]]
-) -> dict[int, str]:
+def _class_names(root: Path, listed: Sequence[str]) -> dict[int, str]:
     """Return the name of each class number: `listed` by the user, else from the folder's files."""
     if listed:
         return dict(enumerate(listed))
-    named = {path: _names_of(content, root / path) for path, content in yamls.items()}
-    if not named:
-        paths = [p for p in files_below(root) if posixpath.basename(p) in _NAME_FILES]
-        named = {path: _listed_names(root / path) for path in paths}
+    named: dict[str, dict[int, str]] = {}
+    for path in sorted(root.iterdir()):
+        content = read_yaml_file(path) if path.suffix.lower() in (".yaml", ".yml") else None
+        if isinstance(content, dict) and "kpt_shape" in content:
+            raise InputError(f"{path}: describes key points (kpt_shape); boxes are read here")
+        if isinstance(content, dict) and "names" in content:
+            named[path.name] = _names_of(content["names"], path)
+    for name in () if named else files_below(root):
+        if posixpath.basename(name) in _NAME_FILES:
+            lines = [line.strip() for line in read_text_file(root / name).rstrip().splitlines()]
+            if not lines or "" in lines:
+                raise InputError(f"{root / name}: must hold one class name a line")
+            named[name] = dict(enumerate(lines))
     if not named:
         raise InputError(
             f"{root}: no file names the classes (data.yaml, classes.txt or obj.names); give "
             "--class-names, in the order of their numbers"
         )
-    first, *others = named.items()
-    for path, names in others:
-        if names != first[1]:
+    (first, names), *others = named.items()
+    for second, other in others:
+        if other != names:
             raise InputError(
-                f"{root}: {first[0]} and {path} name the classes differently; give --class-names"
+                f"{root}: {first} and {second} name the classes differently; give --class-names"
             )
-    return first[1]
+    return names
 
 
-def _names_of(content: dict[str, Any], path: Path) -> dict[int, str]:
-    names = content["names"]
-    if not isinstance(names, dict | list):
-        raise InputError(f"{path}: names must be a list, or name each class number")
-    require_few_names(names, path)
-    pairs: list[tuple[Any, Any]] = list(
-        names.items() if isinstance(names, dict) else enumerate(names)
-    )
+def read_class_names(path: Path) -> dict[int, str]:
+    """Read the name of each class number from the key ``names`` of a YAML file."""
+    content = read_yaml_file(path)
+    if not isinstance(content, dict) or "names" not in content:
+        raise InputError(f"{path}: names no classes; it needs a list 'names', as a data.yaml has")
+    return _names_of(content["names"], path)
+
+
+def _names_of(names: Any, path: Path) -> dict[int, str]:
+    if not isinstance(names, dict | list) or not names:
+        problem = "names is empty" if names in ({}, []) else "names must be a list or a mapping"
+        raise InputError(f"{path}: {problem}; name the classes")
+    pairs = list(names.items()) if isinstance(names, dict) else list(enumerate(names))
     for number, name in pairs:
-        if isinstance(name, bool) or not isinstance(name, str | int | float):
-            shown = f"a {type(name).__name__}" if isinstance(name, dict | list) else repr(name)
-            raise InputError(f"{path}: names: {shown} is no text; put it into quotes")
         if isinstance(number, bool) or not isinstance(number, int):
             raise InputError(f"{path}: names: {number!r} is no class number")
-    if not pairs:
-        raise InputError(f"{path}: names is empty; name the classes")
+        if isinstance(name, bool) or not isinstance(name, str | int | float):
+            raise InputError(f"{path}: names: {str(name)[:40]!r} is no text; put it into quotes")
     return {number: str(name) for number, name in pairs}
 
 
-def _listed_names(path: Path) -> dict[int, str]:
-    lines = [line.strip() for line in read_lines(path)]
-    while lines and not lines[-1]:
-        lines.pop()
-    if not lines or "" in lines:
-        raise InputError(f"{path}: must hold one class name a line")
-    require_few_names(lines, path)
-    return dict(enumerate(lines))
-
-
-def _take_roles(
-    root: Path, yamls: dict[str, dict[str, Any]], labelled: Sequence[ImageLabels]
-) -> None:
-    """Give images the roles that ``data.yaml`` or a list of Darknet states."""
-    existing = {part for labels in labelled for part in _path_and_folders(labels.image)}
-    published: dict[str, set[str]] = {}
-    for name, role in _published_paths(root, yamls):
-        parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".", "..")]
-        ends = ("/".join(parts[start:]) for start in range(len(parts)))
-        # The longest end that exists here counts: the beginning is a folder of another machine.
-        end = next((end for end in ends if end in existing), None)
-        if end is not None:
-            published.setdefault(end, set()).add(role)
-    for labels in labelled:
-        parts = _path_and_folders(labels.image)
-        roles = {role for part in parts for role in published.get(part, ())}
-        labels.roles = sorted(roles) or labels.roles
-
-
-def _published_paths(root: Path, yamls: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """Return the paths of images and their roles from ``data.yaml`` and the lists of Darknet."""
-    paths: list[tuple[str, str]] = []
-    for content in yamls.values():
-        for key, role in _ROLES:
-            values = content.get(key)
-            listed = values if isinstance(values, list) else [values]
-            paths += [(value, role) for value in listed if isinstance(value, str) and value]
-    lists = [(f"{key}.txt", role) for key, role in _ROLES]
-    for name, role in dict.fromkeys(lists + paths):
-        path = root / posixpath.basename(name)
-        if name.endswith(".txt") and path.is_file():
-            paths += [(line.strip(), role) for line in read_lines(path) if line.strip()]
-    return [(path, role) for path, role in paths if not path.endswith(".txt")]
-
-
-def _path_and_folders(path: str) -> list[str]:
-    """Return the path of an image and of the folders that contain it."""
-    parts = path.split("/")
-    return ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
-
-
 def _looks_like_yolo(folder: Path) -> bool:
-    if has_match(*_FILES)(folder):
+    if any(next(folder.glob(pattern), None) is not None for pattern in _FILES):
         return True
-    return has_match("images")(folder) and has_file(
-        ("*/*.txt",), partial(contains, texts=(_BOX_LINE,))
-    )(folder)
+    are_boxes = has_file(("*/*.txt",), partial(contains, texts=(_BOX_LINE,)))
+    return (folder / "images").exists() and are_boxes(folder)
 
 
 YOLO = Format(
@@ -255,7 +163,7 @@ YOLO = Format(
     title="YOLO",
     folder="a `.txt` an image; `data.yaml` or `--class-names`",
     detect=_looks_like_yolo,
-    read=partial(read_annotations, "yolo", _read, reading=_READING),
+    read=partial(read_annotations, "yolo", _read, reading=BoxReading(form="cxcywh", unit="share")),
     options=(
         "labels",
         "sheet",

@@ -7,17 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cxr_compare.data_prep.contracts.csv_files import write_csv
-from cxr_compare.data_prep.contracts.disk_space import make_folder, require_free_space
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.locks import folder_lock
-from cxr_compare.data_prep.contracts.notebook import ShownAsText
-from cxr_compare.data_prep.contracts.output_folders import require_same_settings
-from cxr_compare.data_prep.sources.rsna import TEST_IMAGES, TRAIN_IMAGES, DrawnWith, PhantomInfo
+from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
+from cxr_compare.data_prep.base.files import folder_lock, make_folder, require_free_space
+from cxr_compare.data_prep.base.user_tables import write_csv
+from cxr_compare.data_prep.parallel import map_images
+from cxr_compare.data_prep.sources.described import DrawnWith, PhantomInfo
 from cxr_compare.data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE
 from cxr_compare.data_prep.synth.rendering import count_images, draw_image, draw_patient
-from cxr_compare.data_prep.synth.rsna_files import image_record, rsna_tables, write_image
-from cxr_compare.data_prep.work.map_images import map_images
+from cxr_compare.data_prep.synth.rsna_files import (
+    TEST_IMAGES,
+    TRAIN_IMAGES,
+    image_record,
+    rsna_tables,
+    write_image,
+)
 
 _JSON = "synth.json"
 _STARTED = "synth.started.json"
@@ -139,8 +142,13 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
     if not files:
         raise InputError(f"{out}: not an empty folder and not a phantom; choose another folder")
     record = PhantomInfo.read(files[0])
-    advice = "choose another folder or remove this one"
-    require_same_settings(out, record.arguments.to_json(), asdict(arguments), advice)
+    stored = record.arguments.to_json()
+    for name, value in asdict(arguments).items():
+        if stored.get(name) != value:
+            raise InputError(
+                f"{out}: was made with {name}={stored.get(name)}, and this command has "
+                f"{name}={value}; choose another folder or remove this one"
+            )
     return record.counts or None
 
 

@@ -15,10 +15,16 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
-from cxr_compare.data_prep.contracts.atomic_files import atomic_path
-from cxr_compare.data_prep.sources.rsna import CLASS_INFO, CLASSES, LABELS, MAPPING
+from cxr_compare.data_prep.base.files import atomic_path
+from cxr_compare.data_prep.sources.described import MAPPING
 from cxr_compare.data_prep.synth.rendering import Patient, SynthImage
 
+TRAIN_IMAGES = "stage_2_train_images"
+TEST_IMAGES = "stage_2_test_images"
+_LABELS = "stage_2_train_labels.csv"
+_CLASS_INFO = "stage_2_detailed_class_info.csv"
+CLASSES = ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity")
+"""Names of the classes in RSNA's files."""
 NORMAL_CLASS, NOT_NORMAL_CLASS, OPACITY_CLASS = CLASSES
 _IMPLEMENTATION_UID = "2.25.269859063425217341036811452331427203761"
 _JPEG_QUALITY = 95
@@ -138,7 +144,7 @@ def rsna_tables(records: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
     frame = pd.DataFrame(rows)
     mapping = frame[["patientId", "nih_image", "nih_patient"]]
     return {
-        LABELS: frame[["patientId", "x", "y", "width", "height", "Target"]],
-        CLASS_INFO: frame[["patientId", "class"]],
+        _LABELS: frame[["patientId", "x", "y", "width", "height", "Target"]],
+        _CLASS_INFO: frame[["patientId", "class"]],
         MAPPING: mapping.drop_duplicates(ignore_index=True),
     }

@@ -18,7 +18,7 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.evaluation.boxes.matching import MAX_BOXES, BoxMatches
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.running_sums import RunningRows, SegmentSums

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 

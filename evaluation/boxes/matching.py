@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import EDGES, Boxes, box_iou
-from cxr_compare.data_prep.contracts.ids import positions
+from cxr_compare.data_prep.base.boxes import EDGES, Boxes, box_iou
+from cxr_compare.data_prep.base.ids import positions
 from cxr_compare.evaluation.statistics.arrays import Floats
 
 MAX_BOXES = 100

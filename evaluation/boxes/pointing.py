@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.base.boxes import EDGES
 
 
 def top_box_centres(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:

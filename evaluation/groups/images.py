@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import counted_interval, interval_of_counts
 from cxr_compare.evaluation.statistics.arrays import Floats

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import FIELD_WIDTH_MM
+from cxr_compare.data_prep.base.boxes import FIELD_WIDTH_MM
 from cxr_compare.evaluation.boxes.error_types import count_error_types
 from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
 from cxr_compare.evaluation.boxes.matching import BoxPairs

@@ -10,22 +10,16 @@ from typing import Any, Literal, cast
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import (
+from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxForm, BoxReading, corners_of
+from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.names import finding_name
+from cxr_compare.evaluation.inputs.files import is_coco, is_output, read_outputs, read_rows
+from cxr_compare.evaluation.inputs.predicted_boxes import (
     check_predictions,
     require_corners,
     without_empty_boxes,
 )
-from cxr_compare.data_prep.contracts.box_readings import (
-    FORMS,
-    UNITS,
-    BoxForm,
-    BoxReading,
-    corners_of,
-)
-from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.finding_names import finding_name
-from cxr_compare.evaluation.inputs.files import is_coco, is_output, read_outputs, read_rows
 from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, require_probabilities, texts_of
 
 _COLUMNS = ("image_id", *EDGES, "score", "finding", "crowd")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.finding_names import display_name, finding_name
-from cxr_compare.data_prep.contracts.text_files import read_json_file
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.names import display_name, finding_name
+from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.evaluation.inputs.patients import fill_patients, patients_of
 from cxr_compare.evaluation.inputs.read_output import ENDING
 from cxr_compare.evaluation.inputs.rows import (

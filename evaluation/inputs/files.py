@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_numbers import coco_rotation, four_numbers
-from cxr_compare.data_prep.contracts.box_readings import FORMS, corners_of
-from cxr_compare.data_prep.contracts.boxes import turned_bounds
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_other_kind
-from cxr_compare.data_prep.contracts.text_files import read_json_file
-from cxr_compare.data_prep.sources.markup_files import read_lines
+from cxr_compare.data_prep.base.box_check import FORMS, corners_of, four_numbers
+from cxr_compare.data_prep.base.boxes import turned_bounds
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import read_text_file
+from cxr_compare.data_prep.base.user_tables import (
+    read_json_file,
+    read_text_table,
+    refuse_other_kind,
+)
+from cxr_compare.data_prep.sources.coco import coco_rotation
 from cxr_compare.data_prep.sources.yolo import read_class_names
 from cxr_compare.evaluation.inputs.frames import read_frame, read_scores
 from cxr_compare.evaluation.inputs.rows import (
@@ -295,7 +298,7 @@ def _yolo_names(folder: Path) -> dict[int, str] | None:
 
 
 def _lines_of_yolo(path: Path) -> Iterator[tuple[Any, ...]]:
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_text_file(path).splitlines(), start=1):
         cells = line.split()
         if len(cells) not in (0, 5, 6):
             raise InputError(

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.contracts.tables import require_members
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.names import Target
+from cxr_compare.data_prep.base.tables import require_members
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.duplicates.seen_images import SeenImages
-from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.predictions import Predictions
+from cxr_compare.data_prep.seen import SeenImages
 from cxr_compare.evaluation.inputs.file_facts import file_facts
 from cxr_compare.evaluation.inputs.other_readings import doubt
 from cxr_compare.evaluation.notes import Note
@@ -71,7 +71,7 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
 def _notes(dataset: DataSet, images: pd.DataFrame, split: str) -> list[Note]:
     """Return notes on patients that are unknown or in several roles, and on the audit."""
     # The audit loads decoders of images, which nothing else here needs.
-    from cxr_compare.data_prep.audit.audit import split_errors
+    from cxr_compare.data_prep.audit import split_errors
 
     notes = []
     own = dataset.images.set_index("image_id")
@@ -188,7 +188,7 @@ def refuse_seen(
     seen = predictions.seen
     if seen is None:
         return [unknown_training(name)]
-    found = SeenImages.from_tables(dataset.identities(tested), seen)
+    found = SeenImages(seen).among(dataset.identities(tested))
     if len(found.by_id):
         owners = dataset.images.set_index("image_id")["patient_id"].reindex(found.by_id)
         patients = sorted(set(owners.astype(str)))
@@ -221,7 +221,7 @@ def learned_validation(
     if predictions.seen is None:
         return []
     trained = predictions.seen[predictions.seen["role"] == "train"]
-    learned = SeenImages.from_tables(dataset.identities(validation), trained).all_ids
+    learned = SeenImages(trained).among(dataset.identities(validation)).all_ids
     text = (
         f"{name} learned from patients, or from copies, of {len(learned):,} of the "
         f"{len(validation):,} validation images. It scores these more surely than new ones, so its "

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_readings import FORMS, corners_of, values_of
-from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.base.box_check import FORMS, corners_of, values_of
+from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
 from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
 from cxr_compare.evaluation.notes import Note

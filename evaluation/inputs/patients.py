@@ -8,11 +8,9 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.column_names import (
-    find_patient_columns,
-)
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.names import find_patient_columns
+from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.sources.patients import named_patients
 from cxr_compare.evaluation.inputs.frames import (
     flat_array,

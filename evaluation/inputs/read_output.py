@@ -9,16 +9,15 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import check_predictions
-from cxr_compare.data_prep.contracts.box_classes import findings_of_classes
-from cxr_compare.data_prep.contracts.box_readings import BoxForm, BoxReading, BoxUnit, corners_of
-from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.column_names import column_names, find_column
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.finding_names import finding_name
+from cxr_compare.data_prep.base.box_check import BoxForm, BoxReading, BoxUnit, corners_of
+from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.names import column_names, find_column, finding_name
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
+from cxr_compare.evaluation.inputs.box_classes import findings_of_classes
 from cxr_compare.evaluation.inputs.files import read_rows
 from cxr_compare.evaluation.inputs.other_readings import doubt
+from cxr_compare.evaluation.inputs.predicted_boxes import check_predictions
 from cxr_compare.evaluation.inputs.rows import (
     NUMBERS,
     Rows,

@@ -10,17 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.column_names import (
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.names import (
     column_names,
+    display_name,
     find_column,
+    finding_name,
     image_names,
 )
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.finding_names import display_name, finding_name
-from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, SYNTHETIC_PATIENT
-from cxr_compare.data_prep.contracts.table_files import is_table_file, read_text_table
-from cxr_compare.data_prep.sources.label_values import dictionary, plain_cells, states_of_cells
+from cxr_compare.data_prep.base.tables import ROLE_NAMES, SYNTHETIC_PATIENT
+from cxr_compare.data_prep.base.user_tables import is_table_file, read_text_table
 from cxr_compare.data_prep.sources.patients import named_patients
+from cxr_compare.data_prep.sources.words import dictionary, plain_cells, states_of_cells
 from cxr_compare.evaluation.inputs.coco_truth import truth_of_coco
 from cxr_compare.evaluation.inputs.files import are_outputs
 from cxr_compare.evaluation.inputs.frames import (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, counted
 
 NUMBERS = ["b1", "b2", "b3", "b4"]
 """Columns of the four numbers of a box, before it is known how they are written."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_classes import names_finding, other_class
-from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.finding_names import display_name, finding_name
-from cxr_compare.data_prep.contracts.table_files import is_table_file
+from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.names import display_name, finding_name, names_finding
+from cxr_compare.data_prep.base.user_tables import is_table_file
+from cxr_compare.evaluation.inputs.box_classes import other_class
 from cxr_compare.evaluation.inputs.files import read_rows
 from cxr_compare.evaluation.inputs.read_output import boxes_in_px, clipped, match_ids
 from cxr_compare.evaluation.notes import reading_notes

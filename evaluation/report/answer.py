@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
-from cxr_compare.data_prep.contracts.provenance import MadeRecord, provenance
-from cxr_compare.data_prep.contracts.records import Digests, Items, NumbersByName, Record, Whole
+from cxr_compare.data_prep.base.provenance import MadeRecord, provenance
+from cxr_compare.data_prep.base.records import Digests, Items, NumbersByName, Record, Whole
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.joint import JointFile
 from cxr_compare.evaluation.notes import worst_first

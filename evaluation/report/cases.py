@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.choices import choose
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.drawn import DrawnSystem, decide

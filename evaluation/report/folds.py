@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.statistics.intervals import LEVEL

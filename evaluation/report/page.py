@@ -13,10 +13,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxr_compare.data_prep.contracts.atomic_files import atomic_path, write_text
-from cxr_compare.data_prep.contracts.disk_space import make_folder
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.page_templates import template_environment
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_text
 from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.overlays.sheet import Panel, draw_sheet
 from cxr_compare.evaluation.policies import is_given, policy_text
@@ -24,6 +22,7 @@ from cxr_compare.evaluation.report import files, tables
 from cxr_compare.evaluation.report.answer import Answer
 from cxr_compare.evaluation.report.case_selection import MISSED_BY_ALL
 from cxr_compare.evaluation.report.charts import chart_names, draw, page_svg, svg_bytes
+from cxr_compare.evaluation.report.page_templates import template_environment
 from cxr_compare.evaluation.statistics.figure_text import DASH
 from cxr_compare.evaluation.verdict.recipes import differing, recipe_table
 

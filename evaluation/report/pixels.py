@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.dataset import DataSet, ImageFile
+from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.tables import REFERENCE_READER
+from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.pixels import ImageFile
 from cxr_compare.data_prep.sources.image_files import ImageIndex, image_size
 from cxr_compare.evaluation.report.cases import Pixels
 from cxr_compare.evaluation.truth import Truth
@@ -25,7 +26,7 @@ def readings_of(dataset: DataSet, findings: Sequence[str]) -> pd.DataFrame:
     """
     tables = []
     for name in ("findings", "boxes"):
-        table = dataset.optional_table(name)
+        table = dataset.table(name)
         is_single = table["reader"] != REFERENCE_READER
         tables.append(table[is_single & table["finding"].isin(findings)])
     read, boxes = tables

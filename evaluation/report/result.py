@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.csv_files import write_csv
-from cxr_compare.data_prep.contracts.disk_space import make_folder
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.keywords import with_known_keywords
-from cxr_compare.data_prep.contracts.locks import folder_lock
-from cxr_compare.data_prep.contracts.output_folders import require_only_files
-from cxr_compare.data_prep.store.identify_folder import require_kind
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import folder_lock, make_folder, require_only_files
+from cxr_compare.data_prep.base.folders import require_folder
+from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import COLUMNS
 from cxr_compare.evaluation.joint import JointFile
+from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer, answer_of
 from cxr_compare.evaluation.report.result_tables import ResultTables
@@ -70,7 +68,7 @@ class Result(ResultTables):
             InputError: The folder does not exist or holds no finished report.
         """
         folder = Path(folder)
-        require_kind(folder, "report")
+        require_folder(folder, "report")
         answer = Answer.read(folder / files.ANSWER)
         return cls(
             answer,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.keywords import with_known_keywords
-from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.folders import OpenedFromFolder
 from cxr_compare.evaluation.compare import Comparison
+from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report.answer import Answer
 from cxr_compare.evaluation.report.tables import main_table
 

@@ -10,15 +10,16 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.atomic_files import write_text
-from cxr_compare.data_prep.contracts.csv_files import write_csv
-from cxr_compare.data_prep.contracts.disk_space import make_folder
-from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.contracts.keywords import with_known_keywords
-from cxr_compare.data_prep.contracts.locks import folder_lock
-from cxr_compare.data_prep.contracts.notebook import ShownAsText
-from cxr_compare.data_prep.contracts.output_folders import require_only_files
+from cxr_compare.data_prep.base.errors import ShownAsText, counted
+from cxr_compare.data_prep.base.files import (
+    folder_lock,
+    make_folder,
+    require_only_files,
+    write_text,
+)
+from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.evaluation.findings import finding_tests, mean_table
+from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.metrics import metric_title
 from cxr_compare.evaluation.report import files, tables
 from cxr_compare.evaluation.report.result import Result

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.atomic_files import atomic_path
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import atomic_path
 
 
 def write_table(table: pd.DataFrame, path: Path) -> str:

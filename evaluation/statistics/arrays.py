@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.ids import TEXT
 
 Floats = npt.NDArray[np.float64]
 """Array of float64 of any shape."""

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cxr_compare.data_prep.contracts.keywords import with_known_keywords
+from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.statistics.arrays import (
     Floats,
     Integers,

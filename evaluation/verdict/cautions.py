@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note

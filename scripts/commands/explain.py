@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.scripts import console
 from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath, Columns, roles_of

@@ -18,9 +18,8 @@ def folds(reports: list[Path], *, out: AnyPath) -> Shown:
         reports: Reports of cxr compare on the same systems and data set.
         out: Folder to make.
     """
-    from cxr_compare.data_prep.contracts.csv_files import write_csv
-    from cxr_compare.data_prep.contracts.disk_space import make_folder
-    from cxr_compare.data_prep.contracts.output_folders import require_only_files
+    from cxr_compare.data_prep.base.files import make_folder, require_only_files
+    from cxr_compare.data_prep.base.user_tables import write_csv
     from cxr_compare.evaluation.report.folds import fold_table, main_rows
 
     out = Path(out)

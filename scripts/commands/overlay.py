@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.scripts import console
 from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath, DataFolder, Policy, Texts, run_names
@@ -41,10 +41,9 @@ def overlay(
         split: Split whose test images are drawn.
         limit: Number of test images that are drawn at random.
     """
-    from cxr_compare.data_prep.contracts.atomic_files import atomic_path
-    from cxr_compare.data_prep.contracts.disk_space import make_folder
+    from cxr_compare.data_prep.base.files import atomic_path, make_folder
     from cxr_compare.data_prep.dataset import DataSet
-    from cxr_compare.data_prep.store.predictions import Predictions
+    from cxr_compare.data_prep.predictions import Predictions
     from cxr_compare.evaluation.inputs.folders import output_of, truth_of
     from cxr_compare.evaluation.policies import POLICIES, parse
     from cxr_compare.evaluation.report.cases import cases_of_images

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind, unfinished_kind
-from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.folders import folder_kind, require_folder, unfinished_kind
+from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import (
     AnyPath,
@@ -22,7 +22,7 @@ from cxr_compare.scripts.options import (
     Policy,
     is_run,
     open_runs,
-    open_workers,
+    require_engine,
     run_names,
 )
 from cxr_compare.serving.answer import Answers
@@ -74,6 +74,7 @@ def predict(
     """
     if not all(isinstance(path, str | Path) for path in paths):
         raise InputError("predict: give paths; an opened run answers by its own method predict")
+    require_engine(engine)
     runs, images = _sorted_paths(run_names(paths))
     for_images = {"csv": csv, "policy": policy, "joint": joint}
     for_data = {"split": split, "engine": None if engine == "local" else engine}
@@ -119,7 +120,7 @@ def _sorted_paths(given: Sequence[Named]) -> tuple[list[Named], list[Path]]:
                 f"{path}: is a data set; give it as data, and the folder to make as out"
             )
         if kind is not None and kind.name in _NO_IMAGES:
-            require_kind(path, "run")
+            require_folder(path, "run")
     if not runs:
         raise InputError("predict: give a run of cxr train or an export, and then images")
     return runs, [path for _, path in others]
@@ -134,16 +135,14 @@ def _predict_data(
 
     dataset = DataSet.open(data)
     made = PredictionsOfRuns(out)
-    with open_workers(engine) as workers:
-        cluster = 1 if isinstance(workers, int) else workers
-        for name, path in runs:
-            network = open_network(path, device if cluster == 1 else "cpu")
-            options: Any = {"name": name, "workers": cluster}
-            if len(runs) == 1:
-                return predict_data_set(network, dataset, out, split, console, **options)
-            folder = out / path.name
-            before = predicted_before(network, dataset, folder, split)
-            made.predictions[path.name] = before or predict_data_set(
-                network, dataset, folder, split, console, **options
-            )
+    for name, path in runs:
+        network = open_network(path, device if engine == "local" else "cpu")
+        options: Any = {"name": name, "engine": engine}
+        if len(runs) == 1:
+            return predict_data_set(network, dataset, out, split, console, **options)
+        folder = out / path.name
+        before = predicted_before(network, dataset, folder, split)
+        made.predictions[path.name] = before or predict_data_set(
+            network, dataset, folder, split, console, **options
+        )
     return made

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.table_files import is_table_file
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.folders import folder_kind, require_folder
+from cxr_compare.data_prep.base.provenance import cpu_count
+from cxr_compare.data_prep.base.user_tables import is_table_file
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import (
     AnyPath,
@@ -20,12 +21,9 @@ from cxr_compare.scripts.options import (
     Sides,
     Texts,
     comma_parts,
-    open_workers,
+    require_engine,
     roles_of,
 )
-
-if TYPE_CHECKING:
-    from cxr_compare.data_prep.assemble.summary import Summary
 
 _FORM = "cxr prepare [LABELS ...] IMAGES OUT"
 
@@ -127,39 +125,37 @@ def prepare(
         "id_key": id_key,
         "keep_ids": keep_ids,
     }
-    with open_workers(engine, workers) as decoders:
-        return _prepare(
-            source, folder, {**options, "workers": decoders}, reading | {"labels": tuple(labels)}
-        )
+    require_engine(engine)
+    options |= {"workers": cpu_count() if workers is None else workers, "engine": engine}
+    return _prepare(source, folder, options, reading | {"labels": tuple(labels)})
 
 
 def _prepare(
     source: Path, folder: Path, options: dict[str, Any], reading: dict[str, Any]
 ) -> DataSet:
     from cxr_compare.data_prep import prepare as preparing
-    from cxr_compare.data_prep.sources.source_tables import ReadOptions
-    from cxr_compare.data_prep.splits.split import SplitRule
+    from cxr_compare.data_prep.sources.source import ReadOptions
+    from cxr_compare.data_prep.splits import SplitRule
     from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 
-    chosen = preparing.PrepareOptions(
+    chosen = preparing.Options(
         read=ReadOptions(**reading),
         rule=SplitRule(val=options.pop("val"), test=options.pop("test")),
         progress=console,
         measure_shortcuts=measure_shortcuts,
         **options,
     )
-    summary = preparing.prepare(source, folder, chosen)
-    return _shown(DataSet.open(folder), summary)
+    return _shown(preparing.prepare(source, folder, chosen))
 
 
 def _join(folders: list[Path], out: Path, options: dict[str, Any]) -> DataSet:
-    from cxr_compare.data_prep.assemble.combine import combine
-    from cxr_compare.data_prep.splits.split import SplitRule
+    from cxr_compare.data_prep.combine import combine
+    from cxr_compare.data_prep.splits import SplitRule
     from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 
     for each in folders:
-        require_kind(each, "data set")
-    summary = combine(
+        require_folder(each, "data set")
+    dataset = combine(
         folders,
         out,
         name=options["name"],
@@ -168,15 +164,13 @@ def _join(folders: list[Path], out: Path, options: dict[str, Any]) -> DataSet:
         exclude=options["exclude"],
         measure_shortcuts=measure_shortcuts,
     )
-    dataset = DataSet.open(out)
     for side in options["sizes"]:
         dataset.make_store(side, console)
-    return _shown(dataset, summary)
+    return _shown(dataset)
 
 
-def _shown(dataset: DataSet, summary: Summary) -> DataSet:
-    """Return the data set with its summary, and say what usually follows."""
-    dataset.summary = summary
+def _shown(dataset: DataSet) -> DataSet:
+    """Return the data set, and say what usually follows."""
     config = "chexnet_small" if dataset.boxes.empty else "retinanet_small"
     if dataset.has_pixels:
         console.say(f"Next: cxr train {config} --data {dataset.folder} --out RUN")
@@ -230,7 +224,7 @@ def _labels_and_folders(
 
 def _label_format(path: Path) -> str | None:
     """Return the format of a file of labels; None for a folder."""
-    from cxr_compare.data_prep.sources.registry import all_formats, format_of_file
+    from cxr_compare.data_prep.sources.registry import FORMATS, format_of_file
 
     if path.is_dir():
         return None
@@ -239,7 +233,7 @@ def _label_format(path: Path) -> str | None:
             raise InputError(f"{path}: no such file")
         return "table" if is_table_file(path) else None
     kind = format_of_file(path)
-    if kind is not None and not all_formats()[kind].takes_label_files:
+    if kind is not None and not FORMATS[kind].takes_label_files:
         raise InputError(
             f"{path}: is a file of format {kind}; give the folder that holds it and the images, "
             "without this file"
@@ -261,11 +255,11 @@ def _source_and_out(folders: list[Path], out: Path | None, labels: list[Path]) -
     if len(both) < 2:
         hint = "; labels and scores without images are for cxr compare" if labels else ""
         raise InputError(f"prepare {words}: a folder is missing; write {_FORM}{hint}")
-    from cxr_compare.data_prep.sources.registry import all_formats, likely_format
+    from cxr_compare.data_prep.sources.registry import FORMATS, likely_format
 
     for path in both[:-1]:
         kind = likely_format(path) if path.is_dir() else None
-        if kind is not None and not all_formats()[kind].takes_label_files:
+        if kind is not None and not FORMATS[kind].takes_label_files:
             raise InputError(
                 f"{path}: holds label files (format {kind}), and {len(both)} folders are given; "
                 "put labels and images into one folder, and give that and the folder to make"

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath, run_names
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cxr_compare.data_prep.contracts.finding_names import Target
+    from cxr_compare.data_prep.base.names import Target
     from cxr_compare.evaluation.notes import Note
 
 
@@ -47,9 +47,8 @@ def readers(
             known, decision) or, with a data set, NAME=PREDICTIONS; may be repeated.
         readers: random for readers like these, fixed for these readers alone.
     """
-    from cxr_compare.data_prep.contracts.disk_space import make_folder
-    from cxr_compare.data_prep.contracts.output_folders import require_only_files
-    from cxr_compare.data_prep.contracts.text_files import read_json_file
+    from cxr_compare.data_prep.base.files import make_folder, require_only_files
+    from cxr_compare.data_prep.base.user_tables import read_json_file
     from cxr_compare.evaluation.inputs.folders import truth_of
     from cxr_compare.evaluation.notes import worst_first
     from cxr_compare.studies import reader_analysis, reader_page, readings

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.contracts.errors import InputError, require_packages
+from cxr_compare.data_prep.base.errors import InputError, require_packages
 from cxr_compare.scripts.console import say
 from cxr_compare.scripts.options import AnyPath, Device, Policy, is_run, open_runs, run_names
 

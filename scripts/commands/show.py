@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.identify_folder import folder_kind, unfinished_kind
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.folders import folder_kind, unfinished_kind
 from cxr_compare.evaluation.report.files import MACRO_CSV
 from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath
@@ -39,7 +39,7 @@ def _what_it_is(folder: Path) -> str:
         return "is a file; give its folder"
     begun = unfinished_kind(folder)
     if begun is not None:
-        return f"holds an unfinished {begun.name}; the same {begun.command_line} goes on"
+        return f"holds an unfinished {begun.name}; the same cxr {begun.command} goes on"
     names = [_NAMES.get(name, name) for name in _FACTS]
     return f"is no {', '.join(names)} or report"
 
@@ -71,9 +71,8 @@ def _reports(folder: Path) -> Shown:
 
 
 def _data_set(folder: Path) -> dict[str, Any]:
-    from cxr_compare.data_prep.dataset import DataSet
-    from cxr_compare.data_prep.splits.stored_splits import count_roles
-    from cxr_compare.data_prep.store.pixel_store import stored_sizes
+    from cxr_compare.data_prep.dataset import DataSet, count_roles
+    from cxr_compare.data_prep.pixels import stored_sizes
 
     dataset = DataSet.open(folder)
     facts: dict[str, Any] = {
@@ -126,7 +125,7 @@ def _facts_of_run(info: Any) -> dict[str, Any]:
 
 
 def _predictions(folder: Path) -> dict[str, Any]:
-    from cxr_compare.data_prep.store.predictions import Predictions
+    from cxr_compare.data_prep.predictions import Predictions
 
     predictions = Predictions.open(folder)
     made_on = predictions.info.data_set
@@ -142,7 +141,7 @@ def _predictions(folder: Path) -> dict[str, Any]:
 
 
 def _phantom(folder: Path) -> dict[str, Any]:
-    from cxr_compare.data_prep.sources.rsna import PhantomInfo
+    from cxr_compare.data_prep.sources.described import PhantomInfo
 
     info = PhantomInfo.read(folder / "synth.json").to_json()
     return {name: info[name] for name in ("arguments", "counts", "box_rule")}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath, DataFolder
 
@@ -51,10 +51,12 @@ def split(
             roles that they have there. Of one seed, a smaller share lies in a larger one.
         seed: Random seed of the draw, 0 without it.
     """
-    from cxr_compare.data_prep.audit import audit, page
-    from cxr_compare.data_prep.contracts.locks import folder_lock
-    from cxr_compare.data_prep.dataset import DataSet
-    from cxr_compare.data_prep.splits.stored_splits import SplitRule, add_splits, role_lines
+    from cxr_compare.data_prep.audit import audit
+    from cxr_compare.data_prep.audit_page import write_audit
+    from cxr_compare.data_prep.base.files import folder_lock
+    from cxr_compare.data_prep.dataset import DataSet, role_lines
+    from cxr_compare.data_prep.splits import SplitRule
+    from cxr_compare.data_prep.stored_splits import add_splits
     from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 
     drawn: dict[str, Any] = {"val": val, "test": test, "folds": folds, "seed": seed}
@@ -72,7 +74,6 @@ def split(
         dataset,
         name,
         SplitRule(**{key: value for key, value in drawn.items() if value is not None}),
-        each_fold=folds is not None,
         test_folds=folds is not None,
         file=None if file is None else Path(file),
         keep_test_of=from_,
@@ -80,7 +81,7 @@ def split(
     )
     dataset = DataSet.open(data)
     with folder_lock(data):
-        page.write_audit(dataset, audit.audit_again(dataset, measure_shortcuts), data)
+        write_audit(dataset, audit(dataset, measure_shortcuts), data)
     lines = []
     for split_name, result in made.items():
         lines += [f"{data}: split '{split_name}'", *role_lines(result["roles"])]

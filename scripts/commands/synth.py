@@ -20,7 +20,7 @@ def synth(out: AnyPath, /, *, images: int = 2000, size: int = 256, seed: int = 0
         size: Side of an image, px.
         seed: Random seed; the same seed gives the same bytes.
     """
-    from cxr_compare.data_prep.contracts.processors import cpu_count
+    from cxr_compare.data_prep.base.provenance import cpu_count
     from cxr_compare.data_prep.synth.phantom import count_test_images, write_phantom
 
     with console.track("Drawing images", images + count_test_images(images)) as advance:

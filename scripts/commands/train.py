@@ -11,12 +11,7 @@ from cyclopts import Parameter
 
 from cxr_compare.configs.load import dump_config, read_config
 from cxr_compare.configs.settings import Config
-from cxr_compare.data_prep.contracts.errors import (
-    TRAIN_PACKAGES,
-    InputError,
-    counted,
-    require_packages,
-)
+from cxr_compare.data_prep.base.errors import TRAIN_PACKAGES, InputError, counted, require_packages
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import AnyPath, DataFolder, Device, Settings, settings_of
 from cxr_compare.serving.run import Run

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
+from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,11 +27,10 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image, starts_like_dicom
 from cxr_compare.data_prep.images.refused_files import MAX_PIXELS, TooLargeError
-from cxr_compare.data_prep.work.network_addresses import is_loopback
 from cxr_compare.evaluation.overlays.colours import system_colour
 from cxr_compare.evaluation.report.files import PAGE as REPORT_PAGE
 from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answers, to_png_bytes
@@ -86,7 +86,7 @@ class ServeSettings:
         """Refuse an address that others can reach without a token, and what does not exist."""
         if not 0 <= self.port <= _LAST_PORT:
             raise InputError(f"port: {self.port} is none; choose one from 0 to {_LAST_PORT}")
-        if self.token is None and not is_loopback(self.host):
+        if self.token is None and not _is_loopback(self.host):
             raise InputError(
                 f"host: others can reach {self.host}; write a token of 16 characters or more into "
                 "a file, and give the file as token"
@@ -106,6 +106,14 @@ class ServeSettings:
     def host_name(self) -> str:
         """The address as it stands in a URL."""
         return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def _is_loopback(host: str) -> bool:
+    """Return True if a host name or IP address can be reached from this machine only."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def build_app(systems: Sequence[Any], settings: ServeSettings) -> FastAPI:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import uvicorn
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record
 from cxr_compare.serving.images import ARRAY
 from cxr_compare.serving.web.app import LOG, ServeSettings, build_app

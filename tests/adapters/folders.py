@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare import DataSet, Predictions, Result, Run
-from cxr_compare.data_prep.audit.audit import Audit
-from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
-from cxr_compare.data_prep.store.pixel_store import stored_sizes
+from cxr_compare.data_prep.audit import Audit
+from cxr_compare.data_prep.copies import find_dataset_copies
+from cxr_compare.data_prep.pixels import stored_sizes
 from cxr_compare.serving.guard import GUARD_FILE, Guard
 from cxr_compare.training.callbacks import AtomicCheckpointIO
 from cxr_compare.training.run_folder import RunFolder

@@ -11,8 +11,7 @@ import torch
 
 from cxr_compare.classification.chexnet import ChestClassifier
 from cxr_compare.classification.inference import score_tables
-from cxr_compare.data_prep.store.placement import Placement
-from cxr_compare.data_prep.store.preprocess import Preprocess, letterbox
+from cxr_compare.data_prep.preprocess import Placement, Preprocess, letterbox
 from cxr_compare.detection.inference import MAX_PER_FINDING, box_tables, predict_views
 from cxr_compare.detection.retinanet import MIN_SCORE, LesionRetinaNet
 from cxr_compare.networks.trunks import NETWORKS, PooledNorm, freeze, stages_of

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_compare.data_prep.sources.registry import read_source
-from cxr_compare.data_prep.sources.source_tables import ReadOptions
+from cxr_compare.data_prep.sources.source import ReadOptions
 from cxr_compare.scripts.commands import prepare as command
 
 _STATES = {"present": 1, "absent": 0, "uncertain": "?"}

@@ -12,10 +12,10 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.store.loose_pixels import LoosePixels
-from cxr_compare.data_prep.store.preprocess import letterbox
+from cxr_compare.data_prep.parallel import open_cluster
+from cxr_compare.data_prep.pixels import LoosePixels
+from cxr_compare.data_prep.preprocess import letterbox
 from cxr_compare.data_prep.synth.rendering import draw_image, draw_patient
-from cxr_compare.data_prep.work.ray_cluster import open_cluster
 from cxr_compare.serving.guard import Guard, fit_guard
 from cxr_compare.serving.network import TorchNetwork
 from cxr_compare.serving.onnx_file import OnnxNetwork

@@ -7,8 +7,7 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
-from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
+from cxr_compare.data_prep.predictions import MadeOn, PredictionsInfo, PredictionWriter
 from tests.plain_sets import prepare_plain
 from tests.stored_json import put_table
 

@@ -2,7 +2,7 @@
 
 from cxr_compare import InputError
 from cxr_compare.data_prep.sources.registry import read_source
-from cxr_compare.data_prep.sources.source_tables import ReadOptions
+from cxr_compare.data_prep.sources.source import ReadOptions
 
 _STATES = {"present": 1, "absent": 0, "uncertain": "?"}
 _FACTS = ("path", "patient_id", "patient_id_source", "width", "height", "view", "sex", "age_years")

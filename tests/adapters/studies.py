@@ -1,6 +1,6 @@
 """Analysis of readers, rules of boxes and sizes of studies below their commands."""
 
-from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
+from cxr_compare.data_prep.base.boxes import EDGES, box_iou
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 from cxr_compare.studies.box_protocols import nearest, protocol_figures

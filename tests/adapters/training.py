@@ -20,7 +20,7 @@ from cxr_compare.configs.settings import (
     DetectorAugmentationSettings,
     DetectorConfig,
 )
-from cxr_compare.data_prep.contracts.tables import read_table
+from cxr_compare.data_prep.base.tables import read_table
 from cxr_compare.training import train as training
 from cxr_compare.training.augment import A as albumentations  # noqa: N811 - a module
 from cxr_compare.training.augment import Augmented, augment, build_augmentation

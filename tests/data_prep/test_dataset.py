@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
-
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.data_prep.dataset import DataSet, ImageFile
 from cxr_compare.data_prep.store.dataset_info import SplitInfo, SplitOrigin
+from PIL import Image
+
+from cxr_compare.data_prep.dataset import DataSet, ImageFile
 from tests.plain_info import data_set_info
 from tests.stored_json import bind_tables
 

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from cxr_compare.data_prep.contracts.limits import MAX_DEPTH, MAX_NAMES, MAX_YAML_BYTES
 from PIL import Image
 
 import cxr_compare
-from cxr_compare.data_prep.contracts.limits import MAX_DEPTH, MAX_NAMES, MAX_YAML_BYTES
 
 MANY = [f"class {number}" for number in range(MAX_NAMES + 1)]
 DEEP = MAX_DEPTH + 1

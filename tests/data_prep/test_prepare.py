@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-
-import cxr_compare.scripts.commands.prepare
-from cxr_compare.data_prep import prepare as preparing
 from cxr_compare.data_prep.audit.splits import find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.stored_splits import SplitRule
 from cxr_compare.data_prep.store import decode as decoding
 from cxr_compare.data_prep.store import decode_writer
+from PIL import Image
+
+import cxr_compare.scripts.commands.prepare
+from cxr_compare.data_prep import prepare as preparing
+from cxr_compare.data_prep.dataset import DataSet
 from tests.data_prep.assemble.sources import make, read_options, told
 from tests.data_prep.assemble.sources import write_pairs as write_source
 from tests.data_prep.sources.answers import write_files

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from cxr_compare.data_prep.contracts.boxes import upright_boxes
+from cxr_compare.data_prep.contracts.errors import InputError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 import cxr_compare
-from cxr_compare.data_prep.contracts.boxes import upright_boxes
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.image import read_image
 from tests.data_prep.sources.answers import reader
 

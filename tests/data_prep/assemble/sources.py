@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
-
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.contracts.table_files import read_header
-from cxr_compare.data_prep.prepare import prepare
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
+from PIL import Image
+
+from cxr_compare.data_prep.prepare import prepare
 
 
 def write_source(

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-
-from cxr_compare.data_prep.assemble import dataset_writer
 from cxr_compare.data_prep.assemble.combine import combine
 from cxr_compare.data_prep.assemble.combined_targets import merge_targets
 from cxr_compare.data_prep.audit.splits import find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import empty_table, read_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.source_tables import SourceTables
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
+
+from cxr_compare.data_prep.assemble import dataset_writer
+from cxr_compare.data_prep.dataset import DataSet
 from tests.data_prep.assemble.sources import make as make_set
 from tests.data_prep.assemble.sources import write_source
 from tests.plain_sets import prepare_plain

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-
 from cxr_compare.data_prep.sources.rsna import CLASS_INFO, LABELS, TRAIN_IMAGES
+
 from cxr_compare.data_prep.synth.phantom import PhantomArguments, write_phantom
 from cxr_compare.data_prep.synth.rendering import (
     Patient,

@@ -4,10 +4,10 @@ import shutil
 
 import pandas as pd
 import pytest
-
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.audit.audit import audit
 from cxr_compare.data_prep.contracts.tables import read_table
+
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.prepare import prepare
 from cxr_compare.data_prep.synth.phantom import write_phantom

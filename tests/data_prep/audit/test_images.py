@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-
 from cxr_compare.data_prep.audit.images import (
     check_burned_in_text,
     check_duplicates,
@@ -14,6 +13,7 @@ from cxr_compare.data_prep.audit.images import (
     find_duplicates,
 )
 from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
+
 from tests.data_prep.audit.small_tables import image_table, split_table
 
 

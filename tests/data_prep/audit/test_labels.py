@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-
 from cxr_compare.data_prep.audit.labels import check_boxes, check_shortcuts, count_prevalence
+
 from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 
 

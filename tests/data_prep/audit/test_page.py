@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.audit.audit import Audit, audit
 from cxr_compare.data_prep.audit.images import find_burned_in_text
@@ -17,10 +16,11 @@ from cxr_compare.data_prep.audit.pictures import ILLEGIBLE_PX, draw_picture
 from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.duplicates.image_reader import open_reader
-from cxr_compare.data_prep.prepare import prepare
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
+
+from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.prepare import prepare
 from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 from tests.outline import Outline
 from tests.small_dicom import chest

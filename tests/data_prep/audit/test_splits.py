@@ -3,13 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-
 from cxr_compare.data_prep.audit.splits import (
     check_leaks,
     check_roles,
     expected_image_leak,
     find_leaks,
 )
+
 from tests.data_prep.audit.small_tables import image_table, split_table
 from tests.rsna_tables import read_rsna_tables
 

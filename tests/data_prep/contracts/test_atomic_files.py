@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from cxr_compare.data_prep.contracts.atomic_files import (
     atomic_path,
     remove_old_temporary_files,

@@ -3,10 +3,9 @@
 import numpy as np
 import pandas as pd
 import torch
+from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
 from pycocotools.mask import iou as coco_iou
 from torchvision.ops import box_iou as torch_iou
-
-from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
 
 
 def crowded(seed, n_labels=6, most=200):

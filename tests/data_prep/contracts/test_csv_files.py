@@ -6,11 +6,10 @@ import re
 
 import pandas as pd
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-
 from cxr_compare.data_prep.contracts.csv_files import inert_cell, plain_cells, write_csv
 from cxr_compare.data_prep.contracts.text import TEXT
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 _SIGNS = "=+-@\u2212\ufe62\ufe63\ufe66\ufe6b\uff0b\uff0d\uff1d\uff20"
 _INVISIBLE = "\ufeff\u200b\u2060\xad\xa0\u3000\"'\x01"

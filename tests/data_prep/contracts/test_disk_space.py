@@ -5,7 +5,6 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
-
 from cxr_compare.data_prep.contracts import disk_space
 from cxr_compare.data_prep.contracts.disk_space import disk_errors, make_folder, require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError

@@ -3,6 +3,7 @@
 import pickle
 
 from cxr_compare.data_prep.contracts.errors import InputError
+
 from cxr_compare.scripts import console
 
 

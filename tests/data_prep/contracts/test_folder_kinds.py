@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from cxr_compare.data_prep.contracts.folder_kinds import FOLDER_KINDS, KindName
+
 from cxr_compare.scripts.cli import COMMANDS
 
 

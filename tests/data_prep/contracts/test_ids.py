@@ -3,9 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from cxr_compare.data_prep.contracts.ids import (
     find_one,
     is_member,
@@ -15,6 +12,8 @@ from cxr_compare.data_prep.contracts.ids import (
     renumber_codes,
 )
 from cxr_compare.data_prep.contracts.text import TEXT
+from hypothesis import given
+from hypothesis import strategies as st
 
 texts = st.lists(st.one_of(st.none(), st.sampled_from(["", "a", "b", "é", "NA"])), max_size=12)
 

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from cxr_compare.data_prep.contracts.atomic_files import temporary_path
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock

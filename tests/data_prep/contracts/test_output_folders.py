@@ -1,7 +1,6 @@
 """Output folders appear whole, and are never mixed with those of another command."""
 
 import pytest
-
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import (

@@ -1,7 +1,6 @@
 """A process uses no more processors than its container and scheduler grant."""
 
 import pytest
-
 from cxr_compare.data_prep.contracts.processors import cpu_count
 
 

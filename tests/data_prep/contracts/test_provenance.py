@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from cxr_compare.data_prep.contracts.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -5,9 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from cxr_compare.data_prep.assemble.hidden_ids import pseudonymise
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.pseudonyms import (
@@ -20,6 +17,8 @@ from cxr_compare.data_prep.contracts.pseudonyms import (
 from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.source_tables import SourceTables, targets_from_findings
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 SECRETS = ("DOE^JANE", "4711-0815", "1.2.840.99.1", "1.2.840.99.2", "1.2.840.77", "SMITH", "jane")

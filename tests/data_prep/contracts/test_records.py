@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import Field
-
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.records import SCHEMA_VERSION, Items, Record, Whole, write_json
+from pydantic import Field
 
 
 class Part(Record):

@@ -10,10 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from openpyxl import Workbook
-
 from cxr_compare.data_prep.contracts import spreadsheets
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import (
@@ -24,6 +20,9 @@ from cxr_compare.data_prep.contracts.table_files import (
     to_numbers,
 )
 from cxr_compare.data_prep.contracts.text import TEXT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openpyxl import Workbook
 
 ROWS = [["file", "label", "x"], ["a.png", "Maße", "1.5"], ["b.png", "", "20.25"]]
 SHEET = "xl/worksheets/sheet1.xml"

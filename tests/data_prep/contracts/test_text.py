@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-
 from cxr_compare.data_prep.contracts.text import TEXT, bytes_from_hex
 from cxr_compare.data_prep.duplicates.near_duplicates import hashes_to_bytes
+
 from cxr_compare.data_prep.images.border_greys import read_border_greys
 
 

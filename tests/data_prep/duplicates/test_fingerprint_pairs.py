@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from cxr_compare.data_prep.duplicates.fingerprint_pairs import (
     CERTAIN_DISTANCE,
     close_pairs,

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.duplicates.near_duplicates import (
     NEAR_CORRELATION,
@@ -11,6 +10,7 @@ from cxr_compare.data_prep.duplicates.near_duplicates import (
     find_near_duplicates,
     turn_image,
 )
+
 from cxr_compare.data_prep.images.fingerprint import TURNS
 from cxr_compare.data_prep.images.image import read_image
 from tests.data_prep.duplicates.image_set import ImageSet

@@ -1,8 +1,8 @@
 """Training images that appear in another data set, and single images that a training has seen."""
 
 import pandas as pd
-
 from cxr_compare.data_prep.duplicates.seen_images import SeenImage, SeenImages, SeenLookup
+
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from tests.data_prep.duplicates.image_set import ImageSet
 from tests.small_dicom import chest

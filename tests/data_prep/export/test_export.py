@@ -12,24 +12,24 @@ import pandas as pd
 import pytest
 import torchvision
 import yaml
+from cxr_compare.data_prep.contracts.checksums import file_digest
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.contracts.tables import empty_table
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.export.content import file_stems
+from cxr_compare.data_prep.export.export import export_annotations
+from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
+from cxr_compare.data_prep.store.dataset_info import SplitInfo, SplitOrigin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cxr_compare.data_prep.contracts.checksums import file_digest
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.contracts.tables import empty_table
-from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.export.content import file_stems
-from cxr_compare.data_prep.export.export import export_annotations
 from cxr_compare.data_prep.sources.coco import COCO as COCO_FORMAT
 from cxr_compare.data_prep.sources.registry import read_source
-from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
-from cxr_compare.data_prep.store.dataset_info import SplitInfo, SplitOrigin
 from tests.plain_info import data_set_info
 from tests.stored_json import bind_tables, put_table
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from cxr_compare.data_prep.contracts.errors import InputError
 from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import apply_windowing
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images import decoded_image, dicom
 from cxr_compare.data_prep.images.dicom_header import age_in_years
 from cxr_compare.data_prep.images.image import read_image

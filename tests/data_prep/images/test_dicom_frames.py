@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from cxr_compare.data_prep.contracts.errors import InputError
 from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.dicom_frame import DECODERS
 from cxr_compare.data_prep.images.image import read_image
 

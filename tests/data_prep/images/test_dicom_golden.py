@@ -9,10 +9,10 @@ import gdcm as _gdcm
 import numpy as np
 import pydicom
 import pytest
+from cxr_compare.data_prep.contracts.errors import InputError
 from pydicom import uid
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.image import read_image
 
 with (Path(__file__).parent / "golden_dicom.csv").open(newline="") as _file:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cxr_compare.data_prep.contracts.errors import InputError
 from pydicom import uid
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.dicom_header import burned_in_annotation, header_facts
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.radiograph_check import check_dicom_file

@@ -5,9 +5,9 @@ from itertools import combinations
 import cv2
 import numpy as np
 import pytest
-
 from cxr_compare.data_prep.duplicates.fingerprint_pairs import turned_distances
 from cxr_compare.data_prep.duplicates.near_duplicates import turn_image
+
 from cxr_compare.data_prep.images.fingerprint import TURNS, perceptual_hash
 from cxr_compare.data_prep.images.image import read_image
 

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cxr_compare.data_prep.contracts.errors import InputError
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.image import read_image
 
 CASES_PER_FILE = 270

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cxr_compare.data_prep.contracts.errors import InputError
 from PIL import Image
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images import refused_files
 from cxr_compare.data_prep.images.image import read_image
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
+
+from cxr_compare.data_prep.sources.registry import read_source
 
 
 def reader(format: str) -> Callable[..., SourceTables]:  # noqa: A002

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.source_tables import SourceTables
+from PIL import Image
+
 from cxr_compare.scripts.commands.prepare import prepare
 from tests.data_prep.sources.answers import edges, reader, reasons, states, states_of, write_files
 

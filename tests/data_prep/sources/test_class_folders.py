@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.sources.registry import likely_format, read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
+
+from cxr_compare.data_prep.sources.registry import likely_format, read_source
 from tests.data_prep.sources.answers import reader, reasons, states_of, write_files
 
 FOLDERS = (

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cxr_compare.data_prep.contracts.errors import InputError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from tests.data_prep.sources.answers import edges, reader, reasons, roles, states, write_files
 
 COCO: dict[str, Any] = {

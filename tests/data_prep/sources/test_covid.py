@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.source_tables import NO_PIXELS
+
 from tests.data_prep.sources.answers import reader, reasons, states_of, write_files
 
 CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")

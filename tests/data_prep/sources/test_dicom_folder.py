@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.contracts.tables import typed_table
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.data_prep.images.radiograph_check import check_dicom_file, why_no_radiograph
 from cxr_compare.data_prep.sources import dicom_folder as dicom_tree
 from cxr_compare.data_prep.sources.dicom_folder import read_headers
 from cxr_compare.data_prep.sources.image_files import files_below
 from cxr_compare.data_prep.sources.registry import likely_format, read_source
-from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from tests.data_prep.sources.answers import edges, reader
 from tests.small_dicom import as_file, dicom_image
 

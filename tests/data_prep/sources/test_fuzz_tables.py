@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.sources.registry import FORMATS, read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
+
+from cxr_compare.data_prep.sources.registry import FORMATS, read_source
 from tests.data_prep.sources import test_annotation_tools as tools
 from tests.data_prep.sources import (
     test_class_folders,

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from PIL import Image
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.registry import format_beside_tables, read_source
-from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from tests.data_prep.sources.answers import edges, reasons, states, states_of, write_files
 
 BOX = '<box label="{}" xtl="10" ytl="20" xbr="40" ybr="60">{}</box>'

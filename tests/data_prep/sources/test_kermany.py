@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-
 from cxr_compare.data_prep.contracts.errors import InputError
+
 from tests.data_prep.sources.answers import reader, reasons, roles, write_files
 
 USUAL = (

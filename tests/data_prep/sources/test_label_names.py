@@ -10,10 +10,10 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.source_tables import SourceTables
+from PIL import Image
+
 from tests.adapters.commands import cxr
 from tests.data_prep.sources.answers import reader, reasons, states, write_files
 

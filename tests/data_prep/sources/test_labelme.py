@@ -3,8 +3,8 @@
 import json
 
 import pytest
-
 from cxr_compare.data_prep.contracts.errors import InputError
+
 from tests.data_prep.sources.answers import (
     edges,
     reader,

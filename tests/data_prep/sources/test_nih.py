@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
-
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.descriptions import public_sets
+from PIL import Image
+
 from tests.data_prep.sources.answers import edges, reader, reasons, roles, states_of, write_files
 
 HEADER = (

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-
 from cxr_compare.data_prep.sources.joined_readers import same_lesions, with_reference
 
 

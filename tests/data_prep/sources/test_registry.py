@@ -5,14 +5,14 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
+
 from cxr_compare.data_prep.sources.registry import (
     FORMATS,
     likely_format,
     read_source,
 )
-from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.scripts.commands.prepare import prepare
 from tests.data_prep.sources.answers import write_files
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.rsna import DrawnWith, PhantomInfo, read_mapping
 from cxr_compare.data_prep.sources.source_tables import NO_PIXELS, ReadOptions
+
+from cxr_compare.data_prep.sources.registry import read_source
 from tests.data_prep.sources.answers import edges, reader, write_files
 
 NOTHING = ",,,,,"

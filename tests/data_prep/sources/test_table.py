@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import typed_table
-from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
+from PIL import Image
+
+from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.scripts.commands.prepare import prepare
 from tests.data_prep.sources.answers import edges, reasons, states, states_of, write_files
 

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
+
+from cxr_compare.data_prep.sources.registry import read_source
 from tests.data_prep.sources.answers import states
 
 IMAGES = "image_id,patient_id\na,p1\nb,p1\nc,p2\n"

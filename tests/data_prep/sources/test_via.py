@@ -6,8 +6,8 @@ import json
 import math
 
 import pytest
-
 from cxr_compare.data_prep.contracts.errors import InputError
+
 from tests.data_prep.sources.answers import edges, reader, reasons, states, write_files
 
 read = reader("via")

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from cxr_compare.data_prep.contracts.errors import InputError
 from PIL import Image
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources import described
 from cxr_compare.data_prep.sources.registry import likely_format
 from tests.data_prep.sources.answers import reader, states, write_files

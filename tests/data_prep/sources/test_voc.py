@@ -3,10 +3,10 @@
 from contextlib import suppress
 
 import pytest
+from cxr_compare.data_prep.contracts.errors import InputError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from tests.data_prep.sources.answers import edges, reader, reasons, roles, write_files
 
 SIZE = "<size><width>100</width><height>80</height><depth>3</depth></size>"

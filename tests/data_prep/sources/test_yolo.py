@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.image_files import image_size
 from cxr_compare.data_prep.sources.registry import likely_format, read_source
-from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from tests.data_prep.sources.answers import reasons, roles, states
 
 NAMES = "names: [Mass, Nodule]\n"

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pandas as pd
-from hypothesis import strategies as st
-
 from cxr_compare.data_prep.splits.split import SplitRule, split_by_patient
+from hypothesis import strategies as st
 
 
 def drawn_split(images, strata=None, linked=None, **rule):

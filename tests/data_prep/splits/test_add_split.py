@@ -2,11 +2,11 @@
 
 import pandas as pd
 import pytest
-
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.splits.stored_splits import add_splits
+
+from cxr_compare.data_prep.dataset import DataSet
 from tests.data_prep.splits.small_data_set import make_set
 from tests.stored_json import stored_json
 

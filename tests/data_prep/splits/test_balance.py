@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-
 from cxr_compare.data_prep.splits.balance import balanced_parts, image_classes, image_strata
+
 from tests.data_prep.splits.small_data_set import make_set
 
 

@@ -1,8 +1,8 @@
 """Folds of a split as validation and test sets."""
 
 import pandas as pd
-
 from cxr_compare.data_prep.splits.stored_splits import fold_as_test, fold_split
+
 from tests.data_prep.splits.simulated_images import drawn_split, make_large
 
 

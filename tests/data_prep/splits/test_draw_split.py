@@ -4,12 +4,12 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-
 from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
 from cxr_compare.data_prep.sources.source_tables import empty_roles
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.splits.stored_splits import draw_split, image_links
 from cxr_compare.data_prep.store.dataset_info import DrawnBy
+
 from tests.data_prep.splits.small_data_set import make_set
 
 

@@ -3,11 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.splits.nested_parts import nested_parts
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 SHARES = [0.125, 0.25, 0.5, 1.0]
 

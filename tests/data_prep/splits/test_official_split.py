@@ -2,10 +2,9 @@
 
 import numpy as np
 import pandas as pd
+from cxr_compare.data_prep.splits.split import SplitRule, official_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from cxr_compare.data_prep.splits.split import SplitRule, official_split
 
 
 def make_images(patients: list[int]) -> pd.DataFrame:

@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.splits.split import SplitRule, extend_split
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from tests.data_prep.splits.simulated_images import drawn_split, make_images, make_large, patients
 
 shares = st.tuples(st.floats(0, 0.45), st.floats(0, 0.5))

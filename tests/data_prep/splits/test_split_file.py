@@ -2,7 +2,6 @@
 
 import pandas as pd
 import pytest
-
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.splits.split_file import read_split_file
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.identify_folder import (
     folder_kind,

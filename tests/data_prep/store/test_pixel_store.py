@@ -11,11 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images.loose_images import read_loose_images
 from cxr_compare.data_prep.store import decode_writer
 from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
 from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, decode_row
@@ -23,6 +20,9 @@ from cxr_compare.data_prep.store.decode_writer import JOURNAL, DecodeWriter
 from cxr_compare.data_prep.store.loose_pixels import LoosePixels
 from cxr_compare.data_prep.store.pixel_store import PixelStore, pixels_file, stored_sizes
 from cxr_compare.data_prep.store.preprocess import letterbox
+from PIL import Image
+
+from cxr_compare.data_prep.images.loose_images import read_loose_images
 
 SIZE = 32
 

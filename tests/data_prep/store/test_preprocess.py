@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.preprocess import Preprocess, letterbox
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from tests.stored_json import stored_json
 
 sides = st.integers(1, 700)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pydicom
 import pytest
-
 from cxr_compare.data_prep.contracts.errors import InputError
+
 from cxr_compare.data_prep.synth.phantom import write_phantom
 from tests.stored_json import stored_json
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import mannwhitneyu
-
 from cxr_compare.data_prep.duplicates.near_duplicates import (
     NEAR_CORRELATION,
     NearDuplicates,
     find_near_duplicates,
     fine_detail,
 )
+from scipy.stats import mannwhitneyu
+
 from cxr_compare.data_prep.images.decoded_image import pixel_digest
 from cxr_compare.data_prep.images.fingerprint import perceptual_hash, squash
 from cxr_compare.data_prep.synth import lesions as synth_lesions

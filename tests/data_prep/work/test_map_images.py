@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-
 from cxr_compare.data_prep.work.map_images import map_images
 
 

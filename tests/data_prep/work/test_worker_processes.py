@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from cxr_compare.data_prep.work.map_images import map_images
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -1,1 +1,0 @@
-"""The audit of a data set: checks for faults that would make results wrong, and its page."""

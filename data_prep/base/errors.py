@@ -1,0 +1,120 @@
+"""The exception for wrong input, and functions for the text of messages."""
+
+from __future__ import annotations
+
+import difflib
+import html
+import importlib.util
+import re
+from collections.abc import Collection, Sequence
+
+TRAIN_PACKAGES = ("torch", "torchvision", "lightning", "albumentations", "safetensors")
+"""Packages of the pip extra `train`, which training and prediction with a run need."""
+_IRREGULAR = {"box": "boxes", "study": "studies", "patch": "patches", "copy": "copies"}
+_SINGULAR_VERBS = {
+    "have": "has",
+    "are": "is",
+    "were": "was",
+    "do": "does",
+    "carry": "carries",
+    "come": "comes",
+    "count": "counts",
+    "occur": "occurs",
+    "appear": "appears",
+}
+_LONG_WORD = re.compile(r"[^\s/]{300,}")
+_MOST_CHARACTERS = 2000
+
+
+class InputError(ValueError):
+    """An error in input from outside: a file, a row, a key or an argument.
+
+    The message is one line: the position, what is wrong with the value, and what to do. The command
+    line prints it without a traceback and exits with status 2.
+
+    Args:
+        message: The message. Characters that cannot be printed are replaced.
+        full_disk: True if the disk is full, so that the same call can continue later.
+
+    Example:
+        >>> import cxr_compare
+        >>> raise cxr_compare.InputError("labels.csv: row 3: x1=nan; remove the row")
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.base.errors.InputError: labels.csv: row 3: x1=nan; remove the row
+    """
+
+    # With this environment variable set, a full disk ends a command with this exit status.
+    variable = "CXR_FULL_DISK_STATUS"
+    status = 74
+
+    def __init__(self, message: str, *, full_disk: bool = False) -> None:
+        self.full_disk = full_disk
+        shown = (c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shortened(message))
+        super().__init__("".join(shown))
+
+
+def shortened(line: str) -> str:
+    """Shorten a line that quotes ids and cells of any length, by leaving out the middle."""
+    line = _LONG_WORD.sub(lambda word: f"{word[0][:60]}...{word[0][-20:]}", line)
+    if len(line) > _MOST_CHARACTERS:
+        line = f"{line[: _MOST_CHARACTERS // 2]} ... {line[-_MOST_CHARACTERS // 4 :]}"
+    return line
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its type if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def require_packages(feature: str, extra: str, modules: Sequence[str]) -> None:
+    """Refuse a feature if a module that it needs is not installed; `extra` is the pip extra."""
+    for name in modules:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # the second: a bare folder such as wandb/
+            package = name.replace("_", "-")
+            raise InputError(
+                f"{feature}: {package} is not installed; run: pip install 'cxr-compare[{extra}]'"
+            )
+
+
+def nearest_name(name: str, names: Collection[str], otherwise: str) -> str:
+    """Return "did you mean NAME?" with the known name that is most similar to an unknown one."""
+    nearest = difflib.get_close_matches(name, names, 1, 0.5)
+    return f"did you mean '{nearest[0]}'?" if nearest else otherwise
+
+
+def counted(count: int, noun: str, verb: str = "") -> str:
+    """Return a number with its noun in the singular or the plural.
+
+    Example:
+        >>> counted(1, "box", "are"), counted(2000, "image")
+        ('1 box is', '2,000 images')
+    """
+    if count != 1:
+        rest, space, last = noun.rpartition(" ")
+        noun = f"{rest}{space}{_IRREGULAR.get(last, last + 's')}"
+    elif verb:
+        verb = _SINGULAR_VERBS[verb]
+    return f"{count:,} {noun} {verb}".rstrip()
+
+
+def counted_phrase(count: int, phrase: str) -> str:
+    """Return a number with a phrase that begins with a noun and a verb in the plural."""
+    if count != 1:
+        return f"{count:,} {phrase}"
+    noun, _, rest = phrase.partition(" ")
+    singulars = {many: one for one, many in _IRREGULAR.items()}
+    verb, gap, end = rest.partition(" ")
+    singular = singulars.get(noun, noun.removesuffix("s"))
+    return f"1 {singular} {_SINGULAR_VERBS.get(verb, verb)}{gap}{end}"
+
+
+class ShownAsText:
+    """Base class of a result that a session and a notebook display as its text."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"

@@ -1,0 +1,97 @@
+"""Provenance of a folder: the command, time, package versions and git revision."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import joblib  # type: ignore[import-untyped]
+
+from cxr_compare.data_prep.base.records import Record
+
+_PACKAGES = [
+    "cxr-compare",
+    "albumentations",
+    "lightning",
+    "numpy",
+    "onnxruntime",
+    "opencv-python-headless",
+    "openvino",
+    "pandas",
+    "pillow",
+    "pyarrow",
+    "pydicom",
+    "pyjpegls",
+    "pylibjpeg",
+    "pylibjpeg-openjpeg",
+    "python-gdcm",
+    "scipy",
+    "simplejpeg",
+    "torch",
+    "torchvision",
+]
+_ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/[^,:;]+")
+_PROGRAMS = {"cxr", "cxr-compare", "cli"}
+
+
+class MadeRecord(Record):
+    """Record of a folder that says how the folder was made, as `provenance` returns it."""
+
+    command: str | None = None
+    created: str | None = None
+    revision: str | None = None
+    versions: dict[str, str] | None = None
+    hardware: dict[str, Any] | None = None
+
+
+def cpu_count() -> int:
+    """Return the number of processors that this process may use, in a container, too."""
+    return int(joblib.cpu_count())
+
+
+def provenance() -> dict[str, Any]:
+    """Return a record of how a folder was made; absolute paths lose their folders.
+
+    From Python there is no command.
+    """
+    words = [_ABSOLUTE_PATH.sub(lambda match: Path(match[0]).name, word) for word in sys.argv[1:]]
+    is_command_line = Path(sys.argv[0]).stem in _PROGRAMS
+    return {
+        "command": shlex.join(["cxr", *words]) if is_command_line else None,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "revision": _git_revision(),
+        "versions": dict(package_versions()),
+        "hardware": {"machine": platform.machine(), "cpus": cpu_count()},
+    }
+
+
+@cache
+def _git_revision() -> str | None:
+    repository = Path(__file__).resolve().parents[2]
+    if not (repository / ".git").exists():
+        return None
+    command = ["git", "-C", str(repository), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide results."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions

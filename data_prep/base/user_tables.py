@@ -1,0 +1,358 @@
+"""Files of users: CSV and spreadsheets as columns of text, JSON, YAML and XML; and CSV of ours."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pandas as pd
+
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import atomic_path, decode_text, read_text_file
+from cxr_compare.data_prep.base.ids import TEXT, is_member
+from cxr_compare.data_prep.base.names import headless_problem, missing_columns
+
+_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".xlsx", ".xlsm")
+_OTHER_TABLES = (
+    ".xls", ".xlsb", ".ods", ".numbers", ".gsheet", ".parquet", ".feather", ".sav", ".dta", ".rds",
+    ".sas7bdat", ".csv.zip", ".tsv.zip",
+)  # fmt: skip
+_OF_PROGRAMS = (".pkl", ".pickle", ".pth", ".pt", ".npz", ".npy", ".jsonl")
+_RESULTS = ("*bbox.json", "coco_instances_results.json", "predictions.json")
+_FIRST_BYTES = {
+    b"PAR1": "a Parquet file",
+    b"\xd0\xcf\x11\xe0": "an old Excel file, or one with a password",
+    b"%PDF": "a PDF",
+    b"\x80": "a pickle of Python",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+}
+_GZIP = b"\x1f\x8b"
+_ZIP = b"PK\x03\x04"
+_HEADER_BYTES = 1 << 16
+_DECIMAL = r"[-+]?\d*,?\d+(?:[eE][-+]?\d+)?"
+_MOST_EXACT = 10**15  # a spreadsheet keeps 15 digits of a number
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """Cells of a user's table as text, with notes on how the file was read."""
+
+    text: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+
+def is_table_file(path: Path) -> bool:
+    """Return True if a file name is that of a table, even of a kind that cannot be read."""
+    return path.name.lower().endswith((*_SUFFIXES, *_OTHER_TABLES))
+
+
+def is_spreadsheet(path: Path) -> bool:
+    """Return True if the first bytes of a file are those of a workbook (.xlsx, .xlsm)."""
+    return _first_bytes(path, len(_ZIP)) == _ZIP
+
+
+def refuse_other_kind(path: Path) -> None:
+    """Refuse a file of another kind than those that are read, and say which file to give instead.
+
+    It is recognised by its name or its first bytes. A missing file is refused, too.
+    """
+    if path.name.lower().endswith(_OTHER_TABLES):
+        raise InputError(f"{path}: such a file is not read; save the table inside as CSV or .xlsx")
+    if not path.is_file():
+        reason = "a folder; give the file of the table" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {reason}")
+    if path.suffix.lower() in _OF_PROGRAMS:
+        results = [file.name for pattern in _RESULTS for file in path.parent.glob(pattern)]
+        advice = f"give {min(results)} beside it" if results else "write COCO results or a CSV"
+        raise InputError(f"{path}: is a file of a program, and no table; {advice}")
+    start = _first_bytes(path, 132)
+    kind = next((kind for mark, kind in _FIRST_BYTES.items() if start.startswith(mark)), None)
+    kind = "an image" if start.endswith(b"DICM") else kind
+    if kind:
+        raise InputError(f"{path}: is {kind}; give the table as CSV or .xlsx without a password")
+
+
+def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
+    """Read a table whose columns are not known beforehand, with cells as text.
+
+    The index is the line number less two. A repeated column is refused; blank lines are left out.
+    """
+    refuse_other_kind(path)
+    if is_spreadsheet(path):
+        rows, notes = _read_sheet(path, sheet)
+    elif sheet is not None:
+        raise InputError(f"{path}: is no spreadsheet, so it has no sheet {sheet!r}")
+    else:
+        rows, notes = _read_delimited(path)
+    names = rows.iloc[0].str.strip()
+    repeated = names[names.duplicated() & (names != "")]
+    if len(repeated):
+        twice = f"column '{repeated.iloc[0]}' appears twice; keep one"
+        raise InputError(f"{path}: {headless_problem(names.tolist()) or twice}")
+    frame = rows.iloc[1:].apply(_without_apostrophe)
+    frame.columns = pd.Index([name or f"Unnamed: {n}" for n, name in enumerate(names)])
+    return TableFile(frame[(frame != "").any(axis=1)], tuple(notes))
+
+
+def read_text_table(
+    path: Path, required: Iterable[str], optional: Iterable[str] = ()
+) -> pd.DataFrame:
+    """Read a table as text; missing optional columns are empty, missing required ones refused."""
+    frame = read_table_file(path).text
+    missing = [name for name in required if name not in frame.columns]
+    if missing:
+        problem = f"{missing_columns(missing)}; it has {', '.join(frame.columns[:20])}"
+        raise InputError(f"{path}: {headless_problem(list(frame.columns)) or problem}")
+    for name in set(optional) - set(frame.columns):
+        frame[name] = pd.Series("", index=frame.index, dtype=TEXT)
+    return frame
+
+
+def read_header(path: Path) -> list[str]:
+    """Return the names of the columns of a text file; none for a file of another kind."""
+    content = _first_bytes(path, _HEADER_BYTES)
+    if content.startswith((_GZIP, _ZIP)):
+        return []
+    try:
+        rows, _ = _parse(decode_text(content, str(path), errors="replace"), n_rows=1)
+    except ValueError:
+        return []
+    return rows.iloc[0].str.strip().tolist()
+
+
+def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
+    """Convert a column of text to numbers, float64; empty cells become NaN."""
+    is_empty = is_member(text.str.lower(), ["", "nan", "na", "null", "none"])
+    numbers = pd.to_numeric(text.mask(is_empty), errors="coerce").astype("float64")
+    refuse_line(numbers.isna() & ~is_empty, path, " is not a number", text.rename(column))
+    return numbers
+
+
+def refuse_line(flags: pd.Series, path: Path, reason: str, cells: pd.Series | None = None) -> None:
+    """Raise an error that names the first line of a table file for which a flag is True."""
+    if flags.any():
+        cell = "" if cells is None else f"{cells.name}={cells[flags].iloc[0]!r}"
+        line = int(flags.index[flags.to_numpy()][0]) + 2
+        raise InputError(f"{path}: line {line}: {cell}{reason}")
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except (OSError, ValueError):
+        return b""
+
+
+def _without_apostrophe(column: pd.Series) -> pd.Series:
+    """Remove the apostrophes that `write_csv` adds, and spaces around the texts."""
+    return column.str.strip().str.replace(r"^'(?=[=+@-])", "", regex=True)
+
+
+def _read_delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Return the cells of a text file, below the names of columns, and notes."""
+    try:
+        content = path.read_bytes()
+        if content.startswith(_GZIP):
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    if content[:256].count(b"\0") > 128:
+        raise InputError(f"{path}: is no table; give CSV or .xlsx")
+    try:
+        rows, separator = _parse(decode_text(content, str(path)))
+    except ValueError as error:  # those of pandas, too
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: {_csv_problem(error)}") from None
+    if separator == ",":
+        return rows, []
+    sign = {";": "semicolons", "\t": "tabs"}.get(separator, repr(separator))
+    notes = [f"cells are separated by {sign}"]
+    decimal = []
+    for name in rows if separator == ";" else ():
+        cells = rows[name].iloc[1:].str.strip()
+        filled = cells[cells != ""]
+        if filled.str.contains(",").any() and filled.str.fullmatch(_DECIMAL).all():
+            rows.loc[cells.index, name] = cells.str.replace(",", ".", regex=False)
+            decimal.append(str(rows[name].iloc[0]).strip())
+    if decimal:
+        notes.append(f"decimal commas are read as points in {', '.join(decimal)}")
+    return rows, notes
+
+
+def _parse(text: str, n_rows: int | None = None) -> tuple[pd.DataFrame, str]:
+    """Return the cells, with the header as first row, and the sign between cells."""
+    first = re.match(r"[^\r\n]*", text)[0]  # type: ignore[index]
+    stated = re.fullmatch("sep=(.)", first)  # Excel's own line
+    separator = stated[1] if stated else max(",;\t", key=re.sub('"[^"]*"', "", first).count)
+    rows = pd.read_csv(
+        StringIO(text),
+        sep=separator,
+        header=None,  # pandas would rename columns that repeat
+        skiprows=1 if stated else 0,
+        nrows=n_rows,
+        dtype=TEXT,
+        keep_default_na=False,
+        skip_blank_lines=False,
+    ).fillna("")
+    rows.index += 0 if stated else -1
+    return rows, separator
+
+
+def _csv_problem(error: ValueError) -> str:
+    """Return what is wrong in a text that pandas does not read as CSV."""
+    reason = " ".join(str(error).split())
+    longer = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason)
+    if longer is None:
+        return f"not readable as CSV ({reason}); save it again as CSV UTF-8, or as .xlsx"
+    return (
+        f"line {longer[2]} has more cells ({longer[3]}) than the header has names ({longer[1]}); "
+        "are these decimal commas? Write 0.5, or put the cell into quotes"
+    )
+
+
+def _read_sheet(path: Path, sheet: str | None) -> tuple[pd.DataFrame, list[str]]:
+    """Return the cells of the only filled sheet of a workbook, or of the named one, and notes."""
+    import openpyxl  # slow to import, and seldom needed
+
+    try:
+        formulas, values = (openpyxl.load_workbook(path, data_only=v) for v in (False, True))
+    except Exception as error:  # noqa: BLE001 - a broken archive raises anything
+        raise InputError(
+            f"{path}: not readable as a workbook ({error}); save it again as .xlsx"
+        ) from None
+    names = [name for name in values.sheetnames if values[name].calculate_dimension() != "A1:A1"]
+    shown = [name for name in names if values[name].sheet_state == "visible"]
+    if sheet is not None and sheet not in values.sheetnames:
+        raise InputError(f"{path}: has no sheet {sheet!r}; it has {values.sheetnames}")
+    if sheet is None and len(shown) != 1:
+        raise InputError(
+            f"{path}: has {len(shown)} sheets with cells {shown}; cxr prepare takes --sheet NAME, "
+            "elsewhere save the sheet as a file of its own"
+        )
+    chosen = sheet or shown[0]
+    where = f"{path}: sheet {chosen!r}"
+    merged = values[chosen].merged_cells.ranges
+    if merged:
+        raise InputError(
+            f"{where}: cells {next(iter(merged))} are merged, so that only the first has a value; "
+            "unmerge them and fill in each"
+        )
+    rows = {}
+    pairs = zip(values[chosen].iter_rows(), formulas[chosen].iter_rows(), strict=True)
+    for number, (cells, written) in enumerate(pairs, start=1):
+        for cell, formula in zip(cells, written, strict=True):
+            if formula.data_type == "f" and cell.value is None:
+                raise InputError(
+                    f"{where}: cell {cell.coordinate} holds a formula that was never calculated; "
+                    "open the file in Excel or LibreOffice and save it there"
+                )
+        texts = [_cell_text(cell, where) for cell in cells]
+        if any(texts):
+            rows[number - 2] = texts
+    if not rows:
+        raise InputError(f"{where}: has no cell; fill in the table")
+    frame = pd.DataFrame.from_dict(rows, orient="index").astype(TEXT)
+    others = [name for name in values.sheetnames if name != chosen]
+    note = f"sheet {chosen!r} is read" + (f", not {', '.join(others)}" if others else "")
+    return frame.loc[:, (frame != "").any()], [note]
+
+
+def _cell_text(cell: Any, where: str) -> str:
+    """Return the text of a cell as a CSV file would hold it."""
+    value = cell.value
+    if value is None:
+        return ""
+    if cell.data_type == "e" and value != "#N/A":
+        raise InputError(f"{where}: cell {cell.coordinate} holds the error {value}; correct it")
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, int | float):
+        if abs(value) >= _MOST_EXACT:
+            raise InputError(
+                f"{where}: cell {cell.coordinate} holds a number of more than 15 digits, of which "
+                "a spreadsheet keeps 15; write it as text"
+            )
+        if float(value) != int(value):
+            return repr(float(value))
+        shown = str(cell.number_format)
+        digits = len(shown) if set(shown) == {"0"} else 1  # 00000000 shows leading zeros
+        return str(int(value)).zfill(digits)
+    if isinstance(value, datetime.datetime):
+        is_day = value.time() == datetime.time()
+        return value.date().isoformat() if is_day else value.isoformat(sep=" ")
+    return str(value).strip()
+
+
+def read_json_file(path: Path) -> Any:
+    """Read a JSON file in UTF-8 or the encoding of its byte order mark."""
+    from pydantic_core import from_json
+
+    try:
+        return from_json(read_text_file(path))
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: not readable as JSON ({error})") from None
+
+
+def read_yaml_file(path: Path) -> Any:
+    """Read a YAML file without aliases: with them a few lines can stand for gigabytes."""
+    import yaml  # type: ignore[import-untyped]
+
+    text = read_text_file(path)
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise InputError(f"{path}: has an alias (*name), which is not read; write it out")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: not readable as YAML ({reason})") from None
+
+
+def read_xml_file(path: Path, tag: str) -> ElementTree.Element:
+    """Read an XML file whose outermost element has a tag, and return that element."""
+    try:
+        content = path.read_bytes()
+        if b"<!DOCTYPE" in content.replace(b"\0", b"").upper():  # in UTF-16, too
+            raise InputError(f"{path}: has a document type, which no annotation needs")
+        root = ElementTree.fromstring(content)  # noqa: S314 - without a document type
+    except InputError:
+        raise
+    except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:
+        raise InputError(f"{path}: not readable as XML ({' '.join(str(error).split())})") from None
+    if root.tag != tag:
+        raise InputError(f"{path}: is <{root.tag[:40]}>, not <{tag}>")
+    return root
+
+
+def inert_cell(value: object) -> object:
+    """Put an apostrophe before a text that a spreadsheet program would take for a formula.
+
+    Example:
+        >>> inert_cell("=1"), inert_cell("-8.0"), inert_cell(-8)
+        ("'=1", '-8.0', -8)
+    """
+    if not isinstance(value, str) or not re.match(r"\s*[=+@-]", value):
+        return value
+    is_number = re.fullmatch(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", value.strip())
+    return value if is_number else f"'{value}"
+
+
+def write_csv(frame: pd.DataFrame, path: Path, **options: Any) -> None:
+    """Write a table without its index as CSV, with no text that begins a formula."""
+    texts = frame.select_dtypes(exclude=["number", "bool"]).map(inert_cell)
+    with atomic_path(path) as temporary:
+        frame.assign(**texts).to_csv(temporary, index=False, **options)

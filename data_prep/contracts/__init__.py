@@ -1,1 +1,0 @@
-"""Rules that all packages share: errors, table schemas, records, files, locks and pseudonyms."""

@@ -1,1 +1,0 @@
-"""Near duplicates of images, and groups of images that belong to one patient."""

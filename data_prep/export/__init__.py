@@ -1,1 +1,0 @@
-"""Writers of label files for other programs."""

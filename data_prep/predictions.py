@@ -1,0 +1,300 @@
+"""A predictions folder: what one system said of the images of one data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
+from cxr_compare.data_prep.base.files import (
+    file_digest,
+    folder_lock,
+    make_folder,
+    require_only_files,
+)
+from cxr_compare.data_prep.base.folders import OpenedFromFolder, require_folder
+from cxr_compare.data_prep.base.ids import is_member
+from cxr_compare.data_prep.base.provenance import MadeRecord
+from cxr_compare.data_prep.base.records import Digests, Items, Record
+from cxr_compare.data_prep.base.tables import (
+    empty_table,
+    read_table,
+    require_members,
+    stored_table,
+    table_parts,
+    typed_table,
+    write_table,
+)
+
+KIND_OF_TABLE = {
+    "predicted_images": "predicted_images",
+    "scores": "scores",
+    "boxes": "predicted_boxes",
+    "maps": "maps",
+}
+"""Kind of each table of a predictions folder, by the name of the table."""
+SEEN_FILE = "seen.parquet"
+"""File beside predictions: all images that were used to fit or select the system."""
+_RECORD = "predictions.json"
+_UNFINISHED = "unfinished.json"
+_NOT_FINITE = "the network's output is not finite"
+
+
+class MadeOn(Record):
+    """Data set from which a run or predictions were made."""
+
+    name: str
+    content_id: str
+    labels_id: str | None = None
+    split: str | None = None
+    split_id: str | None = None
+
+
+class TrainingSet(Record):
+    """A data set on which a model was trained, with the digest of its table of images."""
+
+    name: str
+    content_id: str
+
+
+class PredictionsInfo(MadeRecord, kind="predictions"):
+    """Content of ``predictions.json``, which marks a folder with predictions of one system."""
+
+    system: str
+    kind: Literal["boxes", "scores"]
+    seed: int | None = None
+    findings: Items[str] = ()
+    inference_id: str | None = None
+    training_id: str | None = None
+    exported_from: str | None = None
+    backend: str | None = None
+    precision: str | None = None
+    run: str | None = None
+    recipe: dict[str, Any] | None = None
+    trained_on: Literal["unknown"] | Items[TrainingSet] = "unknown"
+    seen_unknown: Items[str] = ()
+    maps: dict[str, str] | None = None
+    data_set: MadeOn | None = None
+    cost: dict[str, Any] | None = None
+    files: Digests = Field(default_factory=dict)
+
+
+class UnfinishedPredictions(Record, kind="unfinished_predictions"):
+    """``unfinished.json`` of a predictions folder that is not complete yet."""
+
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Predictions of a system for some images.
+
+    Attributes:
+        images: Table ``image_id, status, reason``, a row for each of these images.
+        tables: By name, any of the tables ``scores``, ``boxes`` and ``maps``.
+    """
+
+    images: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame]
+
+
+def concat_parts(parts: Sequence[Part]) -> Part:
+    """Join the predictions of one system for several groups of images, in their order."""
+    tables = {
+        name: pd.concat([part.tables[name] for part in parts], ignore_index=True)
+        for name in parts[0].tables
+    }
+    return Part(pd.concat([part.images for part in parts], ignore_index=True), tables)
+
+
+def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) -> pd.DataFrame:
+    """Return `Part.images` for images of which a network gave a finite output, or failed."""
+    return pd.DataFrame(
+        {
+            "image_id": list(image_ids),
+            "status": ["ok" if is_finite else "failed" for is_finite in finite],
+            "reason": [None if is_finite else _NOT_FINITE for is_finite in finite],
+        }
+    )
+
+
+class PredictionWriter:
+    """A context manager that writes the predictions of one system in groups of images.
+
+    An interrupted folder is continued.
+
+    Attributes:
+        done: Ids of the images that have been written.
+        files: SHA-256 of files beside the tables, such as the images of the training.
+    """
+
+    def __init__(self, folder: Path, info: PredictionsInfo) -> None:
+        self.folder = Path(folder)
+        self.info = info
+        self.done: set[str] = set()
+        self.files: dict[str, str] = {}
+
+    def __enter__(self) -> PredictionWriter:
+        if not self.info.system.strip():
+            raise InputError(f"{self.folder}: the system has no name; give one with --name")
+        if not is_predictions_folder(self.folder):
+            require_only_files(self.folder, (), "predictions folder")
+        with ExitStack() as stack:
+            stack.enter_context(folder_lock(self.folder))
+            self._open()
+            self._lock = stack.pop_all()
+        return self
+
+    def _open(self) -> None:
+        if (self.folder / _RECORD).is_file():
+            raise InputError(
+                f"{self.folder}: already holds complete predictions; choose another folder, or "
+                "remove it to predict again"
+            )
+        made_on = self.info.data_set
+        identity = {
+            "kind": self.info.kind,
+            "inference_id": self.info.inference_id,
+            "data_set": None if made_on is None else made_on.to_json(),
+        }
+        unfinished = self.folder / _UNFINISHED
+        if unfinished.is_file() and UnfinishedPredictions.read(unfinished).identity != identity:
+            raise InputError(
+                f"{self.folder}: was begun with another model, options or data set; remove it, or "
+                "choose another folder"
+            )
+        UnfinishedPredictions(identity=identity).write(unfinished)
+        for name in KIND_OF_TABLE:
+            make_folder(self.folder / f"{name}.parquet")
+        images = self.folder / "predicted_images.parquet"
+        self.done = set(read_table(images, "predicted_images")["image_id"])
+        self._next_part = len(table_parts(images, None))
+
+    def add(self, images: pd.DataFrame, **tables: pd.DataFrame | None) -> None:
+        """Write the predictions for one group of images."""
+        # The images come last: a part counts as done only when all of it is on the disk.
+        for name, table in (*tables.items(), ("predicted_images", images)):
+            if table is not None:
+                path = self.folder / f"{name}.parquet/part-{self._next_part:05d}.parquet"
+                write_table(table, path, KIND_OF_TABLE[name])
+        self.done |= set(images["image_id"])
+        self._next_part += 1
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._lock:
+            if kind is None:
+                parts = [
+                    part
+                    for name in KIND_OF_TABLE
+                    for part in table_parts(self.folder / f"{name}.parquet", None)
+                ]
+                files = {f"{p.parent.name}/{p.name}": file_digest(p) for p in parts} | self.files
+                self.info.with_values(files=files).write(self.folder / _RECORD)
+                (self.folder / _UNFINISHED).unlink(missing_ok=True)
+
+
+def is_predictions_folder(folder: Path) -> bool:
+    """Return True if a folder, which need not exist, holds predictions, complete or unfinished."""
+    return any((folder / name).is_file() for name in (_RECORD, _UNFINISHED))
+
+
+@dataclass(repr=False)
+class Predictions(OpenedFromFolder, ShownAsText):
+    """Complete predictions of one system (a model or a human reader) for a data set.
+
+    Attributes:
+        folder: The folder.
+        info: Content of ``predictions.json``.
+        tables: Tables in memory, of predictions without a folder.
+    """
+
+    folder: Path
+    info: PredictionsInfo
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Predictions:
+        """Open a folder of predictions that ``cxr predict`` made."""
+        folder = Path(folder)
+        require_folder(folder, "predictions")
+        return cls(folder, PredictionsInfo.read(folder / _RECORD))
+
+    @classmethod
+    def from_part(cls, info: PredictionsInfo, part: Part) -> Predictions:
+        """Make an object for predictions in memory, without a folder."""
+        known = {"predicted_images": part.images, **part.tables}
+        tables = {
+            name: typed_table(known[name], kind) if name in known else empty_table(kind)
+            for name, kind in KIND_OF_TABLE.items()
+        }
+        return cls(Path(info.system), info, tables)
+
+    images = stored_table("predicted_images.parquet", "predicted_images")
+    """All images that the system was run on: ``image_id, status, reason``."""
+    scores = stored_table("scores.parquet", "scores")
+    """Image scores; empty for a detector."""
+    boxes = stored_table("boxes.parquet", "predicted_boxes")
+    """Predicted boxes, px of the original image; empty for a classifier."""
+    maps = stored_table("maps.parquet", "maps")
+    """Activation maps; empty if the system makes none."""
+
+    @property
+    def name(self) -> str:
+        """Name of the system for pages and sentences, such as ``RetinaNet``."""
+        return self.info.system
+
+    @property
+    def kind(self) -> Literal["boxes", "scores"]:
+        """``boxes`` of a detector, or ``scores`` of a classifier."""
+        return self.info.kind
+
+    @property
+    def images_run(self) -> pd.Index:
+        """Ids of the images for which the system gave an output."""
+        is_ok = self.images["status"] == "ok"
+        return pd.Index(self.images.loc[is_ok, "image_id"], name="image_id")
+
+    @cached_property
+    def seen(self) -> pd.DataFrame | None:
+        """Table of the images that the system was trained or selected on, with their patients."""
+        path = self.folder / SEEN_FILE
+        if self.tables or (SEEN_FILE not in self.info.files and not path.exists()):
+            return None
+        return read_table(path, "seen", files=self.info.files)
+
+    def rows(self, name: str, findings: Sequence[str], image_ids: pd.Index) -> pd.DataFrame:
+        """Return the rows of a table of predictions for some findings and images."""
+        path = self.folder / f"{name}.parquet"
+        kind = KIND_OF_TABLE[name]
+        if self.tables:
+            parts = [self.tables.get(name, empty_table(kind))]
+        else:
+            files = self.info.files
+            parts = [read_table(p, kind, files=files) for p in table_parts(path, files)]
+        chosen = [empty_table(kind)]
+        for part in parts:
+            require_members(part["image_id"], self.images, path)
+            is_chosen = is_member(part["image_id"], image_ids)
+            chosen.append(part[is_chosen & is_member(part["finding"], findings)])
+        return pd.concat([c for c in chosen if len(c)] or chosen[:1], ignore_index=True)
+
+    def __str__(self) -> str:
+        rows = self.boxes if self.kind == "boxes" else self.scores
+        images = counted(len(self.images_run), "image")
+        return f"{self.name}: {len(rows):,} {self.kind} on {images}\nPredictions: {self.folder}"
+
+    def __repr__(self) -> str:
+        images = counted(len(self.images), "image")
+        return f"<Predictions of '{self.name}': {self.kind} on {images}, {self.folder}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``predictions.json``, with the folder and the number of images."""
+        return {"folder": str(self.folder), "images": len(self.images_run), **self.info.to_json()}

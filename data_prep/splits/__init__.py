@@ -1,1 +1,0 @@
-"""Splits of a data set by patient into roles (train, val, test) and folds."""

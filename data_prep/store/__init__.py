@@ -1,1 +1,0 @@
-"""Stored data: the pixel store, data sets and predictions."""

@@ -1,1 +1,0 @@
-"""Parallel work in processes or a Ray cluster."""

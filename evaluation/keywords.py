@@ -1,0 +1,48 @@
+"""Answers to calls with a keyword that a function does not have: the keyword that was meant."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from cxr_compare.data_prep.base.errors import InputError, nearest_name
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def refuse_unknown_keywords(name: str, keywords: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a call of a function with a keyword that it does not have.
+
+    The message names the most similar keyword, or all known ones if none is similar.
+
+    Example:
+        >>> refuse_unknown_keywords("compare", ["patient"], ["truth", "patients"])
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.base.errors.InputError: compare: has no argument 'patient'; did
+        you mean 'patients'?
+    """
+    for keyword in keywords:
+        if keyword not in known:
+            advice = nearest_name(keyword, known, f"it has {', '.join(known)}")
+            raise InputError(f"{name}: has no argument '{keyword}'; {advice}")
+
+
+def with_known_keywords(function: Callable[P, R], *, name: str | None = None) -> Callable[P, R]:
+    """Make a public function suggest the right keyword when it is called with an unknown one.
+
+    The function has no parameter ``**keywords``. `name` is the name by which users call it, if that
+    is not its own.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    known = [p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY and p.name != "self"]
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        refuse_unknown_keywords(name or function.__name__, kwargs, known)
+        return function(*args, **kwargs)
+
+    return checked
