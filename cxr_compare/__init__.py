@@ -61,8 +61,8 @@ _HOMES = {
     "Answers": "cxr_compare.serving.answer",
     "boxes_table": "cxr_compare.evaluation.inputs.boxes_table",
     "DataSet": "cxr_compare.data_prep.dataset",
-    "InputError": "cxr_compare.data_prep.contracts.errors",
-    "Predictions": "cxr_compare.data_prep.store.predictions",
+    "InputError": "cxr_compare.data_prep.base.errors",
+    "Predictions": "cxr_compare.data_prep.predictions",
     "Result": "cxr_compare.evaluation.report.result",
     "Run": "cxr_compare.serving.run",
 }

@@ -18,8 +18,8 @@ __all__ = ["world"]
 # What the server of new processes imports, once for all tests of a worker: only its first start
 # counts, and from one that has less each process imports PyTorch anew.
 _PRELOADED = [
-    "cxr_compare.data_prep.store.decode",
-    "cxr_compare.data_prep.audit.audit",
+    "cxr_compare.data_prep.pixels",
+    "cxr_compare.data_prep.audit",
     "cxr_compare.scripts.cli",
     "cxr_compare.scripts.comparison",
     "cxr_compare.serving.predict_data",

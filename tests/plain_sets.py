@@ -9,12 +9,12 @@ import pytest
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.sources.image_files import has_match
+from cxr_compare.data_prep.sources.image_files import has_file
 from cxr_compare.data_prep.sources.patients import add_patients
 from cxr_compare.data_prep.sources.registry import FORMATS
 from cxr_compare.data_prep.sources.source import Format, ReadOptions, Show, SourceTables
 from cxr_compare.data_prep.sources.statements import BOX, Source, build
-from cxr_compare.data_prep.sources.words import STATE_OF_TEXT
+from cxr_compare.data_prep.sources.words import state_of_text
 from cxr_compare.scripts.commands.prepare import prepare
 
 EDGES = ["x1", "y1", "x2", "y2"]
@@ -33,7 +33,7 @@ def _read_plain(root: Path, options: ReadOptions, show: Show) -> SourceTables:
     add_patients(source, root.name)
     statements = source.statements
     labels = _with_reader(read_text_table(root / "labels.csv", ("image_id", "finding")))
-    labels["state"] = labels["state"].str.lower().map(STATE_OF_TEXT).astype(TEXT)
+    labels["state"] = labels["state"].str.lower().map(state_of_text()).astype(TEXT)
     labels["origin"] = (labels["reader"] == "reference").map({True: "unknown", False: "reader"})
     statements.add_table(labels)
     if (root / "boxes.csv").exists():
@@ -53,7 +53,7 @@ _PLAIN = Format(
     name="plain",
     title="tables of a test",
     folder="`images.csv` and `labels.csv`",
-    detect=has_match("images.csv"),
+    detect=has_file(["images.csv"], Path.is_file),
     read=_read_plain,
     options=("reference",),
 )

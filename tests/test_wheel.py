@@ -234,7 +234,7 @@ def test_the_python_of_readme_and_docs_has_no_error_of_types(type_checked):
 
 def test_a_missing_package_is_to_be_installed_from_the_wheel(bare, wheel, tmp_path):
     code = (
-        "from cxr_compare.data_prep.contracts.errors import require_packages\n"
+        "from cxr_compare.data_prep.base.errors import require_packages\n"
         "require_packages('train', 'train', ['no_such_package'])"
     )
     done = run([bare / "bin/python", "-c", code], tmp_path)

@@ -26,7 +26,7 @@ _FROC = f"{_EVALUATION}.boxes.froc"
 _MATCHING = f"{_EVALUATION}.boxes.matching"
 _TRUTH = f"{_EVALUATION}.truth"
 _RANKING = f"{_EVALUATION}.statistics.ranking"
-_IOU = "cxr_compare.data_prep.contracts.boxes"
+_IOU = "cxr_compare.data_prep.base.boxes"
 
 
 class Edit(NamedTuple):

@@ -12,7 +12,6 @@ import pandas as pd
 
 from cxr_compare import DataSet, Predictions, Result, Run
 from cxr_compare.data_prep.audit import Audit
-from cxr_compare.data_prep.copies import find_dataset_copies
 from cxr_compare.data_prep.pixels import stored_sizes
 from cxr_compare.serving.guard import GUARD_FILE, Guard
 from cxr_compare.training.callbacks import AtomicCheckpointIO
@@ -23,12 +22,11 @@ def data_set(folder: Path) -> Iterable[Any]:
     """Everything that a data set contains: tables, splits, audit, copies and pixels."""
     data = DataSet.open(folder)
     yield from (data.info, data.images, data.findings, data.boxes, data.box_coverage)
-    yield from (data.optional_table(name) for name in ("decode", "excluded"))
+    yield from (data.table(name) for name in ("decode", "excluded", "copies"))
     for path in sorted((folder / "splits").glob("*.json")):
         yield from (data.split(path.stem), data.split_rule(path.stem))
     if (folder / "audit.json").is_file():
         yield Audit.read(folder / "audit.json").to_dict()
-    yield find_dataset_copies(data).pairs.to_dict("list")
     for size in stored_sizes(folder):
         store = data.store(size)
         yield from (vars(store.placement(name)) for name in store.ids)

@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.parallel import open_cluster
+from cxr_compare.data_prep.parallel import ray_cluster
 from cxr_compare.data_prep.pixels import LoosePixels
 from cxr_compare.data_prep.preprocess import letterbox
 from cxr_compare.data_prep.synth.rendering import draw_image, draw_patient
@@ -181,5 +181,5 @@ def memory_of(calls):
 def cluster(workers):
     """A Ray cluster of this machine, which `engine="ray"` then joins."""
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    with mock.patch.dict(os.environ, PYTHONPATH=paths), open_cluster(workers=workers):
+    with mock.patch.dict(os.environ, PYTHONPATH=paths), ray_cluster(workers):
         yield
