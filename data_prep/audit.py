@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -211,7 +212,7 @@ def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts | None = None) -
     message = "image whose header says that a name or a mark is burned into its pixels"
     ids = decode["image_id"][text.to_numpy(dtype=bool)]
     problems.append(_problem("burned_in_text", "warning", message, ids, "look at each image"))
-    found = [problem for problem in problems if problem.count]
+    found = [_with_redraw(dataset, problem) for problem in problems if problem.count]
     return Audit(
         tuple(sorted(found, key=lambda problem: SEVERITIES.index(problem.severity))),
         {
@@ -228,6 +229,19 @@ def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts | None = None) -
         },
         dataset.folder,
     )
+
+
+def _with_redraw(dataset: DataSet, problem: Problem) -> Problem:
+    """Add to an error of a split the command that makes the split anew without it."""
+    if problem.severity != "error" or not problem.split or dataset.is_in_memory:
+        return problem
+    name, how, more = problem.split, dataset.split_rule(problem.split), []
+    if how is not None and how.rule is not None and "folds tests once" in how.method:
+        name, more = name.rpartition("-")[0], ["--folds", str(how.rule.folds)]
+    elif how is not None and not how.method.startswith("by patient"):
+        more = ["--from", name]  # its test images were chosen, so they are kept
+    words = ["cxr", "split", str(dataset.folder), "--name", f"{name}-new", *more]
+    return problem.with_values(advice=f"make the split anew: {shlex.join(words)}")
 
 
 def _problem(

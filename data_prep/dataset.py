@@ -104,6 +104,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
         info: Content of ``dataset.json``.
         tables: Tables in memory, which go before those of the folder.
         splits: Splits of a data set that has no folder.
+        said: Notes that the call which made it has shown, and its text does not repeat.
 
     Example:
         >>> from cxr_compare import DataSet
@@ -115,6 +116,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
     info: DataSetInfo
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     splits: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    said: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, folder: str | Path) -> DataSet:
@@ -355,7 +357,14 @@ class DataSet(OpenedFromFolder, ShownAsText):
         left_out = f"{len(excluded):,} (all in {self.folder / 'excluded.parquet'})"
         lines.append(f"left out: {left_out if len(excluded) else 'nothing'}")
         lines += [f"  {row.path}: {row.reason}" for row in excluded[:_SHOWN].itertuples()]
-        return "\n".join([*lines, *self.info.notes, f"{self.folder}: complete"])
+        lines += [note for note in self.info.notes if note not in self.said]
+        return "\n".join([*lines, f"{self.folder}: complete"])
+
+    def __repr__(self) -> str:
+        images = counted(len(self.images), "image")
+        return (
+            f"<DataSet '{self.name}': {images}, targets {', '.join(self.targets)}, {self.folder}>"
+        )
 
 
 def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, int]]:

@@ -115,8 +115,9 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
     limits = _limits(tables)
     tables = replace(tables, notes=(*tables.notes, *limits))
     settings = _settings(tables, options, key)
+    said: Sequence[str] = ()
     with folder_lock(out):
-        if not is_complete(out, settings):
+        if not is_complete(out, settings, options.sizes):
             for line in limits:
                 say(line)
             tables, decode = _decode(tables, out, settings, options)
@@ -128,8 +129,12 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
                 tables = replace(tables, images=images, excluded=hide_paths(tables.excluded, key))
             name = options.name or out.resolve().name
             write_set(out, tables, decode, name, options.rule, settings, split, options)
+            said = limits
         (out / JOURNAL).unlink(missing_ok=True)
-    return DataSet.open(out)
+    dataset = DataSet.open(out)
+    for size in options.sizes:  # of a set that was complete before
+        dataset.make_store(size, options.progress, options.workers)
+    return replace(dataset, said=tuple(said))
 
 
 def _read_key(options: Options, out: Path, source: Path) -> bytes | None:
@@ -176,14 +181,13 @@ def _settings(tables: SourceTables, options: Options, key: bytes | None) -> dict
         "reference": options.read.reference,
         "raw_boxes": options.read.raw_boxes,
         "split": None if options.split is None else str(options.split),
-        "sizes": sorted(options.sizes),
     }
     if key is not None:
         settings["id_key"] = keyed_hash(key, KEY_ID_TEXT)
     return settings
 
 
-def is_complete(out: Path, settings: dict[str, Any]) -> bool:
+def is_complete(out: Path, settings: dict[str, Any], sizes: Sequence[int] = ()) -> bool:
     """Return True if a folder holds the complete data set of these settings; refuse others."""
     stored = None
     if (out / "dataset.json").is_file():
@@ -191,7 +195,7 @@ def is_complete(out: Path, settings: dict[str, Any]) -> bool:
     begun = out / JOURNAL
     if stored is None and begun.is_file():
         first = begun.read_bytes().partition(b"\n")[0].decode(errors="replace")
-        stored = settings if _key_of(settings) in first else {"source_id": "that was begun"}
+        stored = settings if _key_of(settings, sizes) in first else {"source_id": "that was begun"}
     if stored is not None:
         differing = [name for name in settings if stored.get(name) != settings[name]]
         if differing:
@@ -205,8 +209,9 @@ def is_complete(out: Path, settings: dict[str, Any]) -> bool:
     return False
 
 
-def _key_of(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:24]
+def _key_of(settings: dict[str, Any], sizes: Sequence[int]) -> str:
+    request = sorted({**settings, "sizes": sorted(sizes)}.items())
+    return hashlib.sha256(repr(request).encode()).hexdigest()[:24]
 
 
 def _limits(tables: SourceTables) -> list[str]:
@@ -269,7 +274,7 @@ def _decode(
     n_bytes = len(images) * (1000 + sum(size * size for size in options.sizes))
     require_free_space(out, n_bytes)
     errors: dict[str, str] = {}
-    key = _key_of(settings)
+    key = _key_of(settings, options.sizes)
     with SquareWriter(out, key, images["image_id"], options.sizes) as writer:
         tasks = (
             DecodeTask(image_id, ImageFile(tables.root / path), options.sizes)

@@ -374,9 +374,10 @@ def require_clean(split: pd.DataFrame, images: pd.DataFrame, links: Links, name:
     n_roles = role.groupby(group).nunique()
     shared = n_roles.index[n_roles > 1]
     if len(shared):
-        ids = used["image_id"][group == shared[0]]
+        rows = used[group == shared[0]].drop_duplicates(["role", "fold"])[:2]
+        both = " and ".join(f"{row.image_id} in {row.role}" for row in rows.itertuples())
         raise InputError(
-            f"split '{name}': {shared[0]} is in two roles or folds ({len(shared)} such patients, "
-            f"with images such as {', '.join(ids[:2])}); a patient, and all copies of an image, "
-            "have one: correct the split, or make the smaller part unused"
+            f"split '{name}': {shared[0]} is in two roles or folds: {both} ({len(shared)} such "
+            "patients); a patient, and all copies of an image, have one: correct the split, or "
+            "make the smaller part unused"
         )

@@ -26,7 +26,6 @@ from cxr_compare.data_prep.splits import (
     image_strata,
     read_split_file,
     require_clean,
-    settle,
 )
 
 
@@ -93,7 +92,7 @@ def _make_split(
     keep_test_of: str | None,
 ) -> Split:
     if file is not None:
-        return settle(read_split_file(file, dataset.images, name), dataset.images, links)
+        return read_split_file(file, dataset.images, name)
     if keep_test_of is None:
         default = dataset.split()
         unused = default.loc[default["role"] == "unused", ["image_id", "role"]]

@@ -70,7 +70,7 @@ def prepare(arguments, options, out):
         "used_roles": sorted(set(split["role"])),
         "views": by_key(path, data.images["view"]),
         "patients": sorted(data.images.groupby("patient_id")["path"].apply(sorted)),
-        "left_out": sorted(data.summary.excluded["path"]),
+        "left_out": sorted(data.table("excluded")["path"]),
         "text": str(data),
     }
 

@@ -168,7 +168,7 @@ def other(role):
 def test_a_clean_set_passes_and_its_page_is_named(data, capsys):
     assert cxr("check", data) == 0
     assert str(data / "audit.html") in capsys.readouterr().out
-    assert (data / "audit.html").stat().st_size > 5_000
+    assert "60 patients" in (data / "audit.html").read_text(encoding="utf-8")
 
 
 def test_a_leak_is_an_error_with_a_command_that_mends_it(data, capsys):
@@ -195,7 +195,6 @@ def test_json_of_an_audit_is_its_file(data, capsys):
     stored = json.loads((data / "audit.json").read_text())
     assert printed["passed"] is True
     assert printed["problems"] == stored["problems"]
-    assert printed["facts"]["split_by_image"]["n_patients"] == 60
 
 
 def test_prepare_joining_and_check_all_measure_shortcuts(tmp_path):

@@ -312,8 +312,10 @@ def read_yaml_file(path: Path) -> Any:
 
     text = read_text_file(path)
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise InputError(f"{path}: has an alias (*name), which is not read; write it out")
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                line = event.start_mark.line + 1
+                raise InputError(f"{path}: line {line}: has an alias (*name); write it out")
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
         if isinstance(error, InputError):

@@ -63,8 +63,8 @@ def prepare(
 
     Args:
         format: Format of the source: rsna, nih, vindr, kermany, covid, roboflow, cvat, voc, yolo,
-            labelme, via, label-studio, coco, folders, dicom or table. Without it, the only one
-            that the folder fits.
+            labelme, label-studio, coco, folders, dicom or table. Without it, the only one that the
+            folder fits.
         out: Folder to make of several prepared sets.
         name: Name of the data set in reports; without it that of the folder.
         size: Side of squares to store now, px; may be repeated.
@@ -170,7 +170,13 @@ def _join(folders: list[Path], out: Path, options: dict[str, Any]) -> DataSet:
 
 
 def _shown(dataset: DataSet) -> DataSet:
-    """Return the data set, and say what usually follows."""
+    """Return the data set, and say what its audit found and what usually follows."""
+    from cxr_compare.data_prep.audit import AUDIT, Audit
+
+    for problem in Audit.read(dataset.folder / AUDIT).problems:
+        console.say(f"check: {problem.line}")
+        if problem.severity == "error" and problem.advice:
+            console.say(f"    what to do: {problem.advice}")
     config = "chexnet_small" if dataset.boxes.empty else "retinanet_small"
     if dataset.has_pixels:
         console.say(f"Next: cxr train {config} --data {dataset.folder} --out RUN")
