@@ -149,6 +149,6 @@ def test_several_exports_leave_python_a_stack_for_signals(world):
 def test_labels_of_a_set_are_counted(world, data, tmp_path, capsys, kind):
     assert cxr("export", world.data, tmp_path / "out", "--format", kind, "--json") == 0
     summary = json.loads(capsys.readouterr().out)
-    assert summary["n_images"] == len(data.images)
+    assert summary["n_images"] + summary["n_left_out"] == len(data.images)
     assert summary["n_boxes"] == len(data.boxes)
     assert any((tmp_path / "out").rglob("*.*"))

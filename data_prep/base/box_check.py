@@ -260,7 +260,7 @@ def fitting_readings(
         n_changes = (form != reading.form) + (unit != reading.unit)
         if n_changes == 0 or (n_changes > 1 and len(values) < _FEWEST):
             continue
-        if unit == "thousandth" and not (values > STEPS["percent"]).any():
+        if unit == "thousandth" and not _may_be_steps(values, sizes):
             continue
         corners = corners_of(values, form, unit, sizes)
         sides = np.nan_to_num(corners[:, 2:] - corners[:, :2])
@@ -268,6 +268,13 @@ def fitting_readings(
         if not is_tiny and (box_faults(corners, sizes) == "").mean() >= _MOST:
             fitting.append((n_changes, unit != reading.unit, form, unit))
     return [(form, unit) for *_, form, unit in sorted(fitting, key=lambda other: other[:2])]
+
+
+def _may_be_steps(values: np.ndarray, sizes: np.ndarray) -> bool:
+    """Return True if numbers up to 1000 reach so far that all boxes are not in one corner."""
+    reach = float(np.max(np.nan_to_num(values)))
+    least = max(STEPS["percent"], 2 * float(np.max(np.nan_to_num(sizes))))
+    return reach <= STEPS["thousandth"] and (reach > STEPS["thousandth"] / 2 or reach > least)
 
 
 def questions_about(reading: BoxReading, fitting: list[tuple[BoxForm, BoxUnit]]) -> str:

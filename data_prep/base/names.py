@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.tables import ROLE_NAMES
+
 _NAMES = tomllib.loads(Path(__file__).with_name("column_names.toml").read_text(encoding="utf-8"))
 _RSNA_BOXES = ("patientid", "x", "y", "width", "height")
 _NO_NAMES = ("finding", "label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
@@ -51,6 +54,33 @@ def column_names(role: str) -> tuple[str, ...]:
 def plain_name(column: str) -> str:
     """Return the name of a column as it is compared: letters and digits alone, without accents."""
     return re.sub("[^a-z0-9]", "", unicodedata.normalize("NFKD", column.casefold()))
+
+
+def split_column(table: pd.DataFrame, where: str, advice: str) -> str | None:
+    """Return the column that says train, val or test of each row; None without one.
+
+    A column with a name such as ``split`` is it, else the only one that holds two of these roles
+    and nothing else, whatever it is called. InputError for two of them, with the advice how the
+    user chooses one.
+    """
+    named = find_column([*table.columns], column_names("split"))
+    if named is not None:
+        return named
+    found = [str(column) for column, cells in table.items() if _holds_roles(cells)]
+    if len(found) > 1:
+        raise InputError(
+            f"{where}: which column says the role of an image, '{found[0]}' or '{found[1]}'? "
+            f"{advice}"
+        )
+    return found[0] if found else None
+
+
+def _holds_roles(cells: pd.Series) -> bool:
+    """Return True for cells of at least two of the roles train, val and test, and no other text."""
+    if cells.dtype.kind in "biufcmM":
+        return False
+    words = {word.strip().lower() for word in cells.dropna().astype(str).unique()} - {""}
+    return words <= ROLE_NAMES.keys() and len({ROLE_NAMES[w] for w in words} - {"unused"}) > 1
 
 
 def find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:

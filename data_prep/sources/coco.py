@@ -139,6 +139,7 @@ def _labels(
     role = role_from_path(path)
     folder = path.rpartition("/")[0]
     seen: dict[str, tuple[str | None, dict[str, Any]]] = {}
+    source.add_names(str(image.get("file_name")) for image in content["images"])
     for number, image in enumerate(content["images"]):
         key, name = _id(image.get("id")), image.get("file_name")
         if key is None or not isinstance(name, str) or not name:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading, check_boxes
 from cxr_compare.data_prep.base.boxes import EDGES, upright_boxes
-from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
+from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT, are_rows_of, is_member
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.tables import REFERENCE_READER, empty_table
@@ -153,6 +153,11 @@ class Source:
             raise InputError(f"{self.root}: a file; give the folder that holds it")
         return self.index
 
+    def add_names(self, names: Iterable[str]) -> None:
+        """Let names that are of no image file be found by `match_ids`, and note how they differ."""
+        note = "" if self.index is None else self.index.add_names(names)
+        self.notes += [note] if note else []
+
     def find_image(
         self, name: str, file: str, folders: Sequence[str], role: str | None = None
     ) -> str | None:
@@ -161,7 +166,7 @@ class Source:
         matches = [name] if self.index is None else self.index.by_name(name, folders, role)
         if len(matches) == 1:
             return matches[0]
-        fits = f"file_name fits {counted(len(matches), 'image')}" if matches else "no such image"
+        fits = f"file_name fits {' and '.join(matches[:2])}" if matches else "no such image"
         self.exclude([f"{file}: {name}"], fits)
         return None
 
@@ -360,8 +365,11 @@ def _coverage(
     return rows.astype(TEXT).reset_index(drop=True)
 
 
-def note_unlabelled(source: Source, *, unused: bool) -> None:
-    """Note the images without a label, and with `unused` give them that role if none has one."""
+def note_unlabelled(source: Source, *, unused: bool, remedy: str = "") -> None:
+    """Note the images without a label, and with `unused` give them that role if none has one.
+
+    `remedy` says how a file of this format calls an image negative.
+    """
     ids = source.keep(source.images)["image_id"]
     unlabelled = ids[~is_member(ids, source.statements.frame()["image_id"].unique())]
     if unlabelled.empty:
@@ -371,4 +379,5 @@ def note_unlabelled(source: Source, *, unused: bool) -> None:
         text = "images have no label: such images are unused, since their findings are unknown"
         roles = pd.DataFrame({"image_id": unlabelled, "role": "unused"}, dtype=TEXT)
         source.split = roles.reset_index(drop=True)
+    text += f"; {remedy}" if remedy else ""
     source.notes.append(counted_phrase(len(unlabelled), text))

@@ -51,17 +51,31 @@ def _read(source: Source) -> Iterator[ImageLabels]:
 
 
 def _label_files(source: Source) -> list[str]:
-    """Return the text files that have the name of an image, and lists of boxes beside them."""
-    texts = files_below(source.root, ".txt")
-    folders = {text: image_folders(posixpath.dirname(text)) for text in texts}
-    named = {text for text in texts if source.files.by_stem(stem(text), folders[text])}
-    labelled = {posixpath.dirname(text) for text in named}
+    """Return the text files that have the name of an image, and others beside them."""
+    root = source.root
+    texts = files_below(root, ".txt")
+    others = [text for text in texts if not _images_of(text, source)]
+    boxed = {text for text in others if contains(root / text, (_BOX_LINE,))}
+    folders = {posixpath.dirname(text) for text in boxed}
+    labels = [
+        text
+        for text in others
+        if text in boxed
+        or (posixpath.dirname(text) in folders and not contains(root / text, (rb"\S",)))
+    ]
+    source.add_names(map(stem, labels))
+    named = {text for text in texts if _images_of(text, source)}
+    folders = {posixpath.dirname(text) for text in named}
     return [
         text
         for text in texts
-        if text in named
-        or (posixpath.dirname(text) in labelled and contains(source.root / text, (_BOX_LINE,)))
+        if text in named or (text in boxed and posixpath.dirname(text) in folders)
     ]
+
+
+def _images_of(text: str, source: Source) -> list[str]:
+    """Return the images that have the name of a text file."""
+    return source.files.by_stem(stem(text), image_folders(posixpath.dirname(text)))
 
 
 def _add_marks(
@@ -163,7 +177,13 @@ YOLO = Format(
     title="YOLO",
     folder="a `.txt` an image; `data.yaml` or `--class-names`",
     detect=_looks_like_yolo,
-    read=partial(read_annotations, "yolo", _read, reading=BoxReading(form="cxcywh", unit="share")),
+    read=partial(
+        read_annotations,
+        "yolo",
+        _read,
+        reading=BoxReading(form="cxcywh", unit="share"),
+        remedy="an empty .txt with the name of an image says that the image shows nothing",
+    ),
     options=(
         "labels",
         "sheet",
