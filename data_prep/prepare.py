@@ -199,10 +199,10 @@ def is_complete(out: Path, settings: dict[str, Any], sizes: Sequence[int] = ()) 
     if stored is not None:
         differing = [name for name in settings if stored.get(name) != settings[name]]
         if differing:
-            raise InputError(
-                f"{out}: is a data set of other images, labels or options ({', '.join(differing)} "
-                "differ); choose a new folder"
-            )
+            name = differing[0]
+            was = f"{name}={stored.get(name)}, and this call has {name}={settings[name]}"
+            made = "other images or labels" if name.startswith("source_") else was
+            raise InputError(f"{out}: was made with {made}; give the same, or choose a new folder")
         return (out / "dataset.json").is_file()
     if out.is_dir() and any(path.name not in (LOCK_NAME, "pixels") for path in out.iterdir()):
         raise InputError(f"{out}: not empty and not a cxr data set; choose a new folder")

@@ -25,7 +25,7 @@ COMMANDS = "import cxr_compare; [getattr(cxr_compare, name) for name in cxr_comp
         # Prediction with an export needs nothing that compares systems.
         ("import cxr_compare.serving.answer_files", "torch pydicom scipy.special matplotlib", ""),
         # Worker processes start with it; albumentations would cost 1.7 s each.
-        ("import cxr_compare.data_prep.pixels", "albumentations pandas torch", ""),
+        ("import cxr_compare.data_prep.pixels", "albumentations torch", ""),
     ],
     ids=[
         "help",

@@ -14,7 +14,6 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.user_tables import read_xml_file
 from cxr_compare.data_prep.sources.annotations import ImageLabels, Mark, patient_of, read_tool_files
 from cxr_compare.data_prep.sources.image_files import contains, has_file, role_from_path
-from cxr_compare.data_prep.sources.own_table import TABLE
 from cxr_compare.data_prep.sources.shapes import (
     box_around,
     box_of_rectangle,
@@ -24,6 +23,7 @@ from cxr_compare.data_prep.sources.shapes import (
 )
 from cxr_compare.data_prep.sources.source import Format
 from cxr_compare.data_prep.sources.statements import Source
+from cxr_compare.data_prep.sources.table_rows import TABLE
 
 
 def _read_file(source: Source, path: Path) -> Iterator[ImageLabels]:
