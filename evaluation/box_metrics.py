@@ -12,12 +12,12 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.box_classes import other_class
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import finding_name
+from cxr_compare.data_prep.contracts.ids import ENDING
 from cxr_compare.evaluation.boxes.average_precision import average_precision
 from cxr_compare.evaluation.boxes.froc import FrocCurve, froc_curve
 from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
 from cxr_compare.evaluation.boxes.matching import greedy_matches, match_pairs, pair_boxes
 from cxr_compare.evaluation.inputs.boxes_table import checked_boxes
-from cxr_compare.evaluation.inputs.read_output import ENDING
 
 _EDGES = ["image_id", "x1", "y1", "x2", "y2"]
 _RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)

@@ -7,6 +7,13 @@ import tomllib
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
@@ -59,6 +66,33 @@ def find_patient_columns(columns: Sequence[str]) -> tuple[str, str] | None:
     image = find_column(columns, ("image_id", *column_names("file")))
     patient = find_column(columns, ("patient_id", *column_names("patient")))
     return None if image is None or patient is None else (image, patient)
+
+
+def split_column(table: pd.DataFrame, where: str, advice: str) -> str | None:
+    """Return the column that says train, val or test of each row; None without one.
+
+    A column with a name such as ``split`` is it, else the only one that holds two of these roles
+    and nothing else, whatever it is called. InputError for two of them, with the advice how the
+    user chooses one.
+    """
+    named = find_column([*table.columns], column_names("split"))
+    if named is not None:
+        return named
+    found = [str(column) for column, cells in table.items() if _holds_roles(cells)]
+    if len(found) > 1:
+        raise InputError(
+            f"{where}: which column says the role of an image, '{found[0]}' or '{found[1]}'? "
+            f"{advice}"
+        )
+    return found[0] if found else None
+
+
+def _holds_roles(cells: pd.Series) -> bool:
+    """Return True for cells of at least two of the roles train, val and test, and no other text."""
+    if cells.dtype.kind in "biufcmM":
+        return False
+    words = {word.strip().lower() for word in cells.dropna().astype(str).unique()} - {""}
+    return words <= ROLE_NAMES.keys() and len({ROLE_NAMES[w] for w in words} - {"unused"}) > 1
 
 
 def find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:

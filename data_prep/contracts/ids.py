@@ -1,17 +1,30 @@
-"""Look-up of ids among other ids with Arrow, which is fast because it makes no Python objects."""
+"""Look-up of ids among other ids, with Arrow where they are many, and of names that differ."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.text import TEXT
+
+ENDING = re.compile(r"\.(?:png|jpe?g|tiff?|bmp|webp|dcm|dicom)$", re.IGNORECASE)
+"""Ending of the name of an image file."""
+_DRESSES = {
+    "file ending": re.compile(
+        rf"(?:{ENDING.pattern[:-1]}|\.(?:npy|npz|nii|gz|mha|nrrd|txt|json|xml))+$", re.IGNORECASE
+    ),
+    "folder": re.compile(r"^.*/"),
+    "prefix of an upload": re.compile(r"^[0-9a-f]{8}-(?=.)"),  # as Label Studio writes it
+    "zeros before a number": re.compile(r"^0+(?=\d+$)"),
+}
+"""Parts that a name may have more or fewer than its image, in the order in which they are tried."""
 
 
 def is_member(values: pd.Series | pd.Index, members: Iterable[str]) -> np.ndarray:
@@ -122,6 +135,104 @@ def spelling_key(name: str) -> str:
     """
     plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
     return re.sub(r"^(\d+)\.0+$", r"\1", plain).lstrip("0")
+
+
+def match_ids(
+    names: Iterable[str],
+    ids: Iterable[str],
+    where: str,
+    among: str = "the truth",
+    remedy: str = "give each the name that it has there, or leave it out",
+) -> tuple[dict[str, str], str]:
+    """Return the image of each name, and a sentence on how names differ, empty if none does.
+
+    A name that equals an id is this image. The others lose one part after the other, as the ids do:
+    the ending of a file, the folder, the eight hexadecimal digits that Label Studio puts before an
+    upload, the zeros before a number. What they have lost counts only if all of them then fit
+    exactly one image each, which has lost nothing that contradicts it (a/x is not b/x). InputError,
+    which names `where` and an example, for all others, and for two names of one image; `among` is
+    what a message calls the images, and `remedy` what to do about others.
+
+    Example:
+        >>> match_ids(["a", "out/1.png"], ["a", "0001"], "A")[0]
+        {'a': 'a', 'out/1.png': '0001'}
+    """
+    ids = list(dict.fromkeys(ids))
+    known = set(ids)
+    found = {name: name for name in names}
+    others = [name for name in found if name not in known]
+    if not others:
+        return found, ""
+    bare = {text: text.replace("\\", "/") for text in (*ids, *others)}
+    lost: dict[str, dict[str, str]] = {text: {} for text in bare}
+    fits: dict[str, list[str]] = {}
+    for dress, pattern in _DRESSES.items():
+        ids_of: dict[str, list[str]] = {}
+        for text, rest in bare.items():
+            if part := pattern.search(rest):
+                lost[text][dress] = part[0]
+                bare[text] = pattern.sub("", rest)
+            if text in known:
+                ids_of.setdefault(bare[text], []).append(text)
+        for name in others:
+            same = ids_of.get(bare[name], [])
+            fits[name] = [image for image in same if _agree(lost[name], lost[image])]
+        if all(len(images) == 1 for images in fits.values()):
+            break
+    _refuse_unfit(fits, bare, known, where, among, remedy)
+    found |= {name: images[0] for name, images in fits.items()}
+    first: dict[str, str] = {}
+    for name, image in found.items():
+        if image in first:
+            raise InputError(
+                f"{where}: calls image '{image}' {first[image]!r} and {name!r}; keep one name"
+            )
+        first[image] = name
+    differ = [
+        dress
+        for dress in _DRESSES
+        if any(lost[name].get(dress) != lost[found[name]].get(dress) for name in others)
+    ]
+    return found, (
+        f"{counted(len(others), 'image')} found by another name: {', '.join(differ)} (such as "
+        f"{others[0]!r} for {found[others[0]]!r} of {among})."
+    )
+
+
+def _agree(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Return True if two names of equal rests have lost nothing that makes them two images."""
+    for dress in (one.keys() & other.keys()) - {"file ending"}:
+        parts = f"/{one[dress]}", f"/{other[dress]}"
+        if not (parts[0].endswith(parts[1]) or parts[1].endswith(parts[0])):
+            return False
+    return True
+
+
+def _refuse_unfit(
+    fits: Mapping[str, Sequence[str]],
+    bare: Mapping[str, str],
+    known: set[str],
+    where: str,
+    among: str,
+    remedy: str,
+) -> None:
+    """Refuse names of which one fits no image, or two."""
+    for name, images in fits.items():
+        if len(images) > 1:
+            raise InputError(
+                f"{where}: {name!r} may be {images[0]!r} or {images[1]!r} of {among}; write each "
+                "image as it is there"
+            )
+    unknown = [name for name, images in fits.items() if not images]
+    if unknown:
+        near = {bare[image].casefold(): image for image in sorted(known)}
+        image = near.get(bare[unknown[0]].casefold())
+        some = min(known, default="none")
+        advice = f"is it {image!r}?" if image else f"whose images are such as {some!r};"
+        raise InputError(
+            f"{where}: {counted(len(unknown), 'image', 'are')} not in {among}, such as "
+            f"{unknown[0]!r}; {advice} {remedy}"
+        )
 
 
 def renumber_codes(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

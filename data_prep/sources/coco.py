@@ -147,6 +147,7 @@ class _CocoFile:
         role = role_from_path(self.path)
         folder = self.path.rpartition("/")[0]
         folders = (folder, f"{folder}/images", "", "images")
+        self.source.add_names(str(image.get("file_name")) for image in self._items("images"))
         listed = set()
         seen: dict[str, tuple[str, dict[str, Any]]] = {}
         for number, image in enumerate(self._items("images")):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.column_names import column_names, find_column
+from cxr_compare.data_prep.contracts.column_names import column_names, find_column, split_column
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES
 from cxr_compare.data_prep.contracts.table_files import read_table_file, refuse_line
@@ -16,8 +16,6 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES, without_suffix
 
-ROLE_COLUMNS = column_names("split")
-"""Names of a column that says to which part of a split an image belongs."""
 # RSNA's tables call the column of images patientId, so that a patient is recognised by other names.
 _IMAGE_COLUMNS = ("imageid", *column_names("file"))
 _PATIENT_COLUMNS = column_names("patient")
@@ -70,8 +68,8 @@ def read_role_table(path: Path) -> pd.DataFrame:
     r"""Read a table that assigns images or patients to train, validation and test.
 
     It has a column such as ``image_id``, ``filename`` or ``patient_id``, and one such as ``role``,
-    ``split`` or ``subset`` with the values train, val, test or unused, or a word such as training;
-    another value, or an id with two of them, is refused. A column ``patientId`` whose cells are
+    ``split`` or ``subset``, or of any name, with the values train, val, test or unused, or a word
+    such as training; an id with two of them is refused. A column ``patientId`` whose cells are
     image names of the RSNA challenge is read as a column of images. The result has ``image_id`` or
     ``patient_id``, and ``role``.
 
@@ -84,7 +82,7 @@ def read_role_table(path: Path) -> pd.DataFrame:
     """
     text = read_table_file(path).text
     columns = [str(name) for name in text.columns]
-    role = find_column(columns, ROLE_COLUMNS)
+    role = split_column(text, str(path), "Call it role")
     if role is None:
         raise InputError(
             f"{path}: has no column of roles (role or split); add one with train, val or test, or "

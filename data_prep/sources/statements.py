@@ -20,7 +20,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.box_check import check_boxes
 from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS, BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES, upright_boxes
-from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
+from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.ids import are_rows_of, is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
@@ -183,6 +183,11 @@ class Source:
             raise InputError(f"{self.root}: a file; give the folder that holds it")
         return self.index
 
+    def add_names(self, names: Iterable[str]) -> None:
+        """Let names that are of no image file be found by `match_ids`, and note how they differ."""
+        note = "" if self.index is None else self.index.add_names(names)
+        self.notes += [note] if note else []
+
     def find_image(
         self, name: str, file: str, folders: Sequence[str], role: str | None = None
     ) -> str | None:
@@ -192,7 +197,7 @@ class Source:
             matches = self.index.by_name(name, folders, role)
         if len(matches) == 1:
             return matches[0]
-        fits = f"file_name fits {counted(len(matches), 'image')}" if matches else "no such image"
+        fits = f"file_name fits {' and '.join(matches[:2])}" if matches else "no such image"
         self.exclude([f"{file}: {name}"], fits)
         return None
 
@@ -444,8 +449,11 @@ def _coverage(
     return rows.assign(coverage=said).astype(TEXT).reset_index(drop=True)
 
 
-def note_unlabelled(source: Source, *, unused: bool) -> None:
-    """Note the images without a label, and with `unused` give them that role if none has one."""
+def note_unlabelled(source: Source, *, unused: bool, remedy: str = "") -> None:
+    """Note the images without a label, and with `unused` give them that role if none has one.
+
+    `remedy` says how a file of this format calls an image negative.
+    """
     ids = source.keep(source.images)["image_id"]
     labelled = source.statements.frame()["image_id"].unique()
     unlabelled = ids[~is_member(ids, labelled)]
@@ -456,4 +464,5 @@ def note_unlabelled(source: Source, *, unused: bool) -> None:
         text = "images have no label: such images are unused, since their findings are unknown"
         roles = pd.DataFrame({"image_id": unlabelled, "role": "unused"}, dtype=TEXT)
         source.split = roles.reset_index(drop=True)
+    text += f"; {remedy}" if remedy else ""
     source.notes.append(counted_phrase(len(unlabelled), text))

@@ -19,6 +19,7 @@ from cxr_compare.data_prep.contracts.column_names import (
     headless_problem,
     lacks_head,
     plain_name,
+    split_column,
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.contracts.finding_names import finding_name
@@ -108,6 +109,19 @@ def _find_findings(table: LabelTable, class_names: Sequence[str]) -> None:
         table.assign_role("finding", list(table.columns[coded[0]]))
 
 
+def _find_split(table: LabelTable, source: Source) -> None:
+    """Assign the role of the split to a column that holds train, val and test alone; say so."""
+    if table.rules.name or table.has("split") or "split" in table.assigned_roles:
+        return
+    free = table.text[table.unused]
+    column = split_column(free, str(table.path), "Say --columns split=COLUMN")
+    if column is not None:
+        table.assign_role("split", [column])
+        line = f"{table.path.name}: column '{column}' holds only roles, and is read as split"
+        source.show(line)
+        source.read_as.append(line)
+
+
 def _leave_out_class_number(table: LabelTable, tables: Sequence[LabelTable]) -> None:
     """Take the one class number of all boxes for no finding where another table has the labels."""
     labelled = any(
@@ -162,6 +176,7 @@ def recognise_tables(
         if value not in files and not value.startswith(_BOX_ANSWERS):
             _correct(tables, value)
     for table in tables:
+        _find_split(table, source)
         _find_findings(table, class_names)
     for table in tables:
         _leave_out_class_number(table, tables)

@@ -44,6 +44,7 @@ _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 _BOX_LINE = rb"^\s*\d+(?:\s+[\d.]+){4,}\s*$"
 _FILES = ("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")
 _READING = BoxReading(form="cxcywh", unit="share")
+_REMEDY = "an empty .txt with the name of an image says that the image shows nothing"
 
 
 def read_class_names(path: Path) -> dict[int, str]:
@@ -119,20 +120,30 @@ def _mark(cells: list[str], names: dict[int, str]) -> Mark:
 
 def _label_files(source: Source) -> list[str]:
     """Return the text files that have the name of an image, and others beside them."""
-    texts = files_below(source.root, ".txt")
-    named = {
-        text
-        for text in texts
-        if source.files.by_stem(stem(text), image_folders(posixpath.dirname(text)))
-    }
-    folders = {posixpath.dirname(text) for text in named}
     root = source.root
+    texts = files_below(root, ".txt")
+    others = [text for text in texts if not _images_of(text, source)]
+    boxed = {text for text in others if contains(root / text, (_BOX_LINE,))}
+    folders = {posixpath.dirname(text) for text in boxed}
+    labels = [
+        text
+        for text in others
+        if text in boxed
+        or (posixpath.dirname(text) in folders and not contains(root / text, (rb"\S",)))
+    ]
+    source.add_names(map(stem, labels))
+    named = {text for text in texts if _images_of(text, source)}
+    folders = {posixpath.dirname(text) for text in named}
     return [
         text
         for text in texts
-        if text in named
-        or (posixpath.dirname(text) in folders and contains(root / text, (_BOX_LINE,)))
+        if text in named or (text in boxed and posixpath.dirname(text) in folders)
     ]
+
+
+def _images_of(text: str, source: Source) -> list[str]:
+    """Return the images that have the name of a text file."""
+    return source.files.by_stem(stem(text), image_folders(posixpath.dirname(text)))
 
 
 def _read_yamls(root: Path) -> dict[str, dict[str, Any]]:
@@ -255,7 +266,7 @@ YOLO = Format(
     title="YOLO",
     folder="a `.txt` an image; `data.yaml` or `--class-names`",
     detect=_looks_like_yolo,
-    read=partial(read_annotations, "yolo", _read, reading=_READING),
+    read=partial(read_annotations, "yolo", _read, reading=_READING, remedy=_REMEDY),
     options=(
         "labels",
         "sheet",
