@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.ids import ENDING
 from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.evaluation.boxes.average_precision import average_precision
 from cxr_compare.evaluation.boxes.froc import FrocCurve, froc_curve
@@ -17,7 +18,6 @@ from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
 from cxr_compare.evaluation.boxes.matching import greedy_matches, match_pairs, pair_boxes
 from cxr_compare.evaluation.inputs.box_classes import other_class
 from cxr_compare.evaluation.inputs.boxes_table import checked_boxes
-from cxr_compare.evaluation.inputs.read_output import ENDING
 
 _EDGES = ["image_id", "x1", "y1", "x2", "y2"]
 _RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)

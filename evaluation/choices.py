@@ -15,7 +15,6 @@ from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_box_candidate
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.policies import (
-    POLICIES,
     choose_threshold,
     is_fixed,
     is_given,
@@ -148,7 +147,7 @@ def _best(figures: Sequence[BoxFigures], weights: Integers, patients: Integers) 
     return np.asarray((best >= best.max(axis=0) - _SAME).argmax(axis=0))
 
 
-def choose(output: Output, truth: Truth, policies: Sequence[str] = POLICIES) -> Choices:
+def choose(output: Output, truth: Truth, policies: Sequence[str]) -> Choices:
     """Choose thresholds, calibration and the rule of boxes of a system on its validation images.
 
     InputError for a stated threshold of scores that are no probabilities, and for a guarantee on

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
-from cxr_compare.evaluation.boxes.matching import BoxPairs, pair_boxes
 from cxr_compare.evaluation.choices import Choices, choose
-from cxr_compare.evaluation.figures import FigureRows, Part, image_blind_name
-from cxr_compare.evaluation.image_blind import Places, boxes_given, learn_places
+from cxr_compare.evaluation.figures import FigureRows, Part, corrected, image_blind_name
+from cxr_compare.evaluation.image_blind import Places, learn_places
+from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
-from cxr_compare.evaluation.policies import POLICIES, main_policy
+from cxr_compare.evaluation.policies import USUAL_POLICY, is_guarantee
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.replicates import SystemFigures, choose_again, replicates
 from cxr_compare.evaluation.shortcuts import shortcuts
@@ -37,10 +37,12 @@ class Comparison:
         truth: The evaluated test images.
         systems: Every system on these images, the reference first, with its output and choices.
         baselines: Image-blind baselines by their names, as `figures.image_blind_name` gives them.
-        rows: Figures with intervals of any level; `figures` is their table.
+        rows: Figures with their intervals; `figures` is their table.
         frames: Figures and their replicates of each system.
+        policies: Policies by which at least one system has a threshold, as they were named.
         joint: Name of the system that joins others, and theirs; empty without one.
         shortcuts: How well metadata and image borders alone predict the label.
+        n_findings: Number of findings over which ``p_holm`` of the figures is corrected.
     """
 
     truth: Truth
@@ -51,11 +53,13 @@ class Comparison:
     figures: pd.DataFrame
     resamples: Resamples
     protocol: Protocol
+    policies: Sequence[str] = ()
     unit: str = "image"
     joint: tuple[str, ...] = ()
     shortcuts: pd.DataFrame = field(default_factory=pd.DataFrame)
     prevalence: float | None = None
     notes: Sequence[Note] = ()
+    n_findings: int = 1
 
     @property
     def choices(self) -> dict[str, Choices]:
@@ -68,14 +72,15 @@ class Comparison:
         return [name for name in self.systems if name not in self.joint[:1]]
 
     @property
-    def policies(self) -> list[str]:
-        """Policies by which at least one system has a threshold."""
-        return list(dict.fromkeys(p for each in self.choices.values() for p in each.thresholds))
-
-    @property
     def main_policy(self) -> str:
         """Policy of results that are shown at one threshold only; empty without a threshold."""
-        return main_policy(self.policies, self.protocol.policy)
+        return self.protocol.policy or next(iter(self.policies), "")
+
+    @property
+    def primary_title(self) -> str:
+        """Name of the primary figure in a sentence, with its threshold if every system has one."""
+        rank = all(system.output.ranks for system in self.systems.values())
+        return self.protocol.title if rank else METRICS[self.protocol.metric].inside
 
     def called(self, name: str, policy: str) -> npt.NDArray[np.bool_] | None:
         """Return True for the images that a system calls positive; None without a threshold."""
@@ -167,8 +172,9 @@ def compare(
     """Evaluate systems on the same test images, and compare them with intervals by patient.
 
     Thresholds, calibration and the rule of map boxes of each system are chosen on validation
-    images, with `policies` in addition to the usual ones. With the unit ``patient`` or ``study``
-    these take the place of images. `advance` is called with numbers of resamples.
+    images, by the policy of the protocol and by `policies`, or by ``max_f1`` without either. With
+    the unit ``patient`` or ``study`` these take the place of images. `advance` is called with
+    numbers of resamples.
     """
     protocol = protocol or Protocol()
     outputs = {name: outputs[name] for name in protocol.in_order(list(outputs))}
@@ -179,7 +185,8 @@ def compare(
         notes.append(note)
     if protocol.subgroups:  # refused before the work
         image_groups(test.images, protocol.subgroups)
-    wanted = tuple(dict.fromkeys((*POLICIES, *filter(None, [protocol.policy]), *policies)))
+    named = dict.fromkeys(filter(None, [protocol.policy, *policies]))
+    wanted = list(named) or [USUAL_POLICY]
     validation = truth.of("val")
     systems, joint = {}, ()
     for name, output in outputs.items():
@@ -194,7 +201,9 @@ def compare(
     blind = _baselines(systems, places, notes)
     resamples = Resamples(test.n_patients, n_replicates, seed)
     again = choose_again({name: each.choices for name, each in systems.items()}, n_replicates, seed)
-    again |= {image_blind_name(name): again[name] for name in systems}
+    if places is not None and blind:
+        learned = {"point": places.best_again(n_replicates, seed)}
+        again |= {image_blind_name(name): again[name] | learned for name in systems}
     frames = replicates({**systems, **blind}, again, resamples, advance)
     no_claim = "" if places is None else places.no_claim
     parts = {
@@ -211,11 +220,10 @@ def compare(
         for name, each in {**systems, **blind}.items()
     }
     rows = FigureRows(test, parts)
-    single = [name for name in systems if name not in joint[:1]]
     against = [
         (name, image_blind_name(name)) for name in systems if image_blind_name(name) in blind
     ]
-    figures = rows.table([*combinations(systems, 2), *against], list(combinations(single, 2)))
+    (figures,) = corrected([rows.table([*combinations(systems, 2), *against])], *joint[:1])
     # A baseline has figures of places only.
     shown = figures["estimate"].notna() | ~figures["first"].isin(list(blind))
     figures = figures[shown].reset_index(drop=True)
@@ -230,6 +238,7 @@ def compare(
         figures=figures,
         resamples=resamples,
         protocol=protocol,
+        policies=[p for p in wanted if any(p in s.choices.thresholds for s in systems.values())],
         unit=unit,
         joint=joint,
         shortcuts=known,
@@ -240,10 +249,8 @@ def compare(
 
 def _without_ranking(protocol: Protocol, systems: Mapping[str, SystemFigures]) -> Protocol:
     """Let F1 decide if boxes of a system have no scores, unless a file fixed the figure."""
-    chosen = [set(each.choices.thresholds) for each in systems.values()]
-    common = [
-        p for p in next(iter(systems.values())).choices.thresholds if all(p in c for c in chosen)
-    ]
+    chosen = [each.choices.thresholds for each in systems.values()]
+    common = [p for p in chosen[0] if all(p in c for c in chosen) and not is_guarantee(p)]
     if protocol.file_sha256 or all(each.output.ranks for each in systems.values()) or not common:
         return protocol
     return replace(protocol, metric="f1", policy=common[0])
@@ -288,19 +295,7 @@ def _baselines(
     if places is None or not showing:
         return {}
     notes.append(places.note())
-    blind = {}
-    for name, each in showing.items():
-        made, choices = each.choices, each.choices
-        pairs = made.box_figures[made.rule].pairs if made.box_figures else _validation_pairs(made)
-        output = places.output(each.output.scores, boxes_given(pairs or each.pairs))
-        chosen = Choices(choices.thresholds, choices.reasons)
-        blind[image_blind_name(name)] = SystemFigures(each.truth, output, chosen, places_only=True)
-    return blind
-
-
-def _validation_pairs(choices: Choices) -> BoxPairs | None:
-    """Return the pairs of a detector's boxes on validation images; None without boxes there."""
-    truth, output = choices.truth, choices.output
-    if truth is None or output is None or output.boxes is None or not truth.is_boxed.any():
-        return None
-    return pair_boxes(output.boxes, truth.boxes, truth.ids[truth.is_boxed])
+    return {
+        image_blind_name(name): SystemFigures(each.truth, each.output, each.choices, places=places)
+        for name, each in showing.items()
+    }

@@ -58,7 +58,8 @@ COLUMNS = (
 )
 """Columns of the table; ``second`` is empty in the row of one system.
 
-``detectable`` is the smallest true difference that such a test set shows with 80 % power.
+``p_holm`` is that of `corrected`. ``detectable`` is the smallest true difference that such a test
+set shows with 80 % power.
 """
 _JACCARD = (1, 1, 0, 1)
 """Outcomes of the images of which F1 is a function of the share that is called rightly."""
@@ -108,7 +109,7 @@ class Part:
 
 
 class FigureRows:
-    """Rows of the table of figures, each with an interval of any level."""
+    """Rows of the table of figures, each with its 95 % interval."""
 
     def __init__(self, truth: Truth, parts: Mapping[str, Part]) -> None:
         self.truth, self.parts = truth, parts
@@ -138,9 +139,7 @@ class FigureRows:
     def _size(self, metric: str) -> dict[str, float]:
         return self._sizes[METRICS[metric].boxed, _SHARE_OF_CLASS.get(metric)]
 
-    def row(
-        self, names: Sequence[str], metric: str, policy: str = "", level: float = LEVEL
-    ) -> dict[str, Any] | None:
+    def row(self, names: Sequence[str], metric: str, policy: str = "") -> dict[str, Any] | None:
         """Return the row of a system, or of the difference of two; None if one lacks the figure."""
         key = (policy, metric)
         parts = [self.parts[name] for name in names]
@@ -155,11 +154,11 @@ class FigureRows:
                 return None
             found = {}
         elif metric == "auroc":
-            found = _auroc([self.aurocs[name] for name in names], level)
+            found = _auroc([self.aurocs[name] for name in names])
         elif policy and len(parts) == 1:
-            found = _at_threshold(self.truth, parts[0], policy, metric, float(values[0]), level)
+            found = _at_threshold(self.truth, parts[0], policy, metric, float(values[0]))
         else:
-            found = _resampled(parts, policy, metric, values, size, level, self.truth)
+            found = _resampled(parts, policy, metric, values, size, self.truth)
         no_claim = next((part.no_claim for part in parts if part.no_claim and len(parts) == 2), "")
         if no_claim:
             found |= {"p_value": np.nan, "detectable": np.nan, "note": no_claim}
@@ -167,13 +166,8 @@ class FigureRows:
         where = {"first": names[0], "second": names[1], "metric": metric, "policy": policy}
         return {**where, "estimate": float(values[0]), **found, **size}
 
-    def table(
-        self, pairs: Iterable[tuple[str, str]], tested: Iterable[tuple[str, str]]
-    ) -> pd.DataFrame:
-        """Return a row for each figure of a system and for each difference of the pairs.
-
-        ``p_holm`` is corrected over the pairs in `tested`, for each figure by itself.
-        """
+    def table(self, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+        """Return a row for each figure of a system and for each difference of the pairs."""
         of_frames = [str(key[0]) for part in self.parts.values() for key in part.frame.columns]
         reasons = [name for part in self.parts.values() for name in part.reasons]
         policies = dict.fromkeys([*filter(None, of_frames), *reasons])
@@ -195,13 +189,32 @@ class FigureRows:
         figures = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
         numbers = ("estimate", "p_value", "p_holm", "detectable")
         figures = figures.astype(dict.fromkeys(numbers, np.float64))
-        figures["p_holm"] = figures["p_value"]
-        together = pd.Series(list(zip(figures["first"], figures["second"], strict=True)))
-        counted = figures[together.isin(list(tested)).to_numpy() & figures["p_value"].notna()]
-        for _, family in counted.groupby(["metric", "policy"], sort=False):
-            figures.loc[family.index, "p_holm"] = holm(family["p_value"].tolist())
         text = ["method", "note"]
         return figures.assign(**figures[text].astype(object).fillna(""))
+
+
+def corrected(tables: Sequence[pd.DataFrame], joint: str = "") -> list[pd.DataFrame]:
+    """Return tables of figures, one for each finding, with ``p_holm`` by Holm's method.
+
+    It is corrected over the pairs of systems of all findings in the same figure, and of image-blind
+    baselines over the systems. A pair with the system `joint`, which must exceed each of its
+    members, is corrected over the findings alone.
+    """
+
+    def family(first: str, second: str) -> str:
+        if joint in (first, second):
+            return f"{first} - {second}"
+        return "image-blind" if second == image_blind_name(first) else ""
+
+    rows = pd.concat(tables, keys=range(len(tables)))
+    pairs = zip(rows["first"], rows["second"], strict=True)
+    rows = rows.assign(family=[family(*pair) for pair in pairs], p_holm=np.nan)
+    tested = rows[rows["p_value"].notna()]
+    for _, of_family in tested.groupby(["family", "metric", "policy"], sort=False):
+        rows.loc[of_family.index, "p_holm"] = holm(of_family["p_value"].tolist())
+    rows = rows.drop(columns="family")
+    numbers = rows.index.get_level_values(0)
+    return [rows[numbers == number].droplevel(0) for number in range(len(tables))]
 
 
 def _at_policy(metric: str, family: str) -> bool:
@@ -224,24 +237,19 @@ def _why_none(truth: Truth, part: Part, metric: str, policy: str) -> str:
     return "no validation image has boxes, so no rule cuts its maps into boxes"
 
 
-def _auroc(parts: Sequence[AurocParts | None], level: float) -> dict[str, Any]:
+def _auroc(parts: Sequence[AurocParts | None]) -> dict[str, Any]:
     """Return the closed interval of an AUROC, or of the difference of two."""
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
         return {"note": METRICS["auroc"].undefined}
     estimate = (known[0] if len(known) == 1 else known[0] - known[1]).estimate()
-    ends = _ends(estimate, level)
+    ends = {"ci_low": estimate.ci_low, "ci_high": estimate.ci_high, "note": estimate.note}
     tested = {"p_value": estimate.p_value, "detectable": estimate.detectable}
     return {**ends, **(tested if len(known) == 2 else {}), "method": OBUCHOWSKI}
 
 
-def _ends(estimate: ClusteredEstimate, level: float) -> dict[str, Any]:
-    low, high = estimate.interval_at(level) or (np.nan, np.nan)
-    return {"ci_low": low, "ci_high": high, "note": estimate.note}
-
-
 def _at_threshold(
-    truth: Truth, part: Part, policy: str, metric: str, value: float, level: float
+    truth: Truth, part: Part, policy: str, metric: str, value: float
 ) -> dict[str, Any]:
     """Return the interval of a figure at its printed threshold, from the counts of each patient."""
     called = part.scores >= part.thresholds[policy]
@@ -253,14 +261,12 @@ def _at_threshold(
             np.bincount(truth.patients, each, truth.n_patients).astype(np.float64)
             for each in (of & called & part.localised, of)
         )
-        return counted_interval(ShareParts.from_sums(hits, images).estimate(), value, level)
+        return counted_interval(ShareParts.from_sums(hits, images).estimate(), value)
     counts = confusion_by_patient(truth.positive, called, truth.patients, truth.n_patients)
-    return interval_of_counts(counts, metric, value, level)
+    return interval_of_counts(counts, metric, value)
 
 
-def interval_of_counts(
-    counts: Floats, metric: str, value: float, level: float = LEVEL
-) -> dict[str, Any]:
+def interval_of_counts(counts: Floats, metric: str, value: float) -> dict[str, Any]:
     """Return the interval of a metric of counts by patient (tp, fp, tn, fn), ``(patients, 4)``."""
     record = METRICS[metric]
     outcomes = _JACCARD if metric == "f1" else record.share_of
@@ -269,12 +275,12 @@ def interval_of_counts(
         of = np.array(outcomes)
         share = ShareParts.from_sums(counts @ (of * _RIGHT), counts @ of, inflation).estimate()
         if metric == "f1":
-            return counted_interval(share, value, level, lambda end: 2 * end / (1 + end))
-        return counted_interval(share, value, level)
+            return counted_interval(share, value, lambda end: 2 * end / (1 + end))
+        return counted_interval(share, value)
     span = 1 - record.lowest
     inflation = rarer_class_inflation(counts) if metric == "mcc" else 1.0
     estimate = function_of_counts(partial(_scaled, metric), counts, inflation)
-    return counted_interval(estimate, value, level, lambda end: record.lowest + span * end)
+    return counted_interval(estimate, value, lambda end: record.lowest + span * end)
 
 
 def _scaled(metric: str, counts: Floats) -> Floats:
@@ -285,13 +291,13 @@ def _scaled(metric: str, counts: Floats) -> Floats:
 
 
 def counted_interval(
-    estimate: ClusteredEstimate, value: float, level: float = LEVEL, back: Any = float
+    estimate: ClusteredEstimate, value: float, back: Any = float
 ) -> dict[str, Any]:
     """Return the interval of an estimate from counts, which contains the figure itself.
 
     `back` is the function from the scale of the estimate to that of the figure.
     """
-    ends = estimate.interval_at(level)
+    ends = estimate.interval_at(LEVEL)
     if ends is None:
         return {"note": estimate.note}
     low, high = (float(back(end)) for end in ends)
@@ -304,7 +310,6 @@ def _resampled(
     metric: str,
     values: Floats,
     size: Mapping[str, float],
-    level: float,
     truth: Truth,
 ) -> dict[str, Any]:
     """Return the percentile interval of a figure or difference, and the p-value of a difference."""
@@ -320,12 +325,12 @@ def _resampled(
         drawn = lower_for_bias(drawn, float(values[0]))
     if why := next((part.reasons[policy] for part in parts if policy in part.reasons), ""):
         return {"note": f"no interval: {why}"}
-    found = percentile_interval(drawn, expanded_level(level, patients), estimate=float(values[0]))
+    found = percentile_interval(drawn, expanded_level(LEVEL, patients), estimate=float(values[0]))
     low, high, note = found.ci_low, found.ci_high, found.note
     if single and metric == "pointing_accuracy" and found.unmoved and values[0] in (0.0, 1.0):
         n_owners = len(np.unique(truth.patients[truth.positive & truth.is_boxed]))
         if n_owners > 1:
-            exact = Interval.from_share(float(values[0]), n_owners, level)
+            exact = Interval.from_share(float(values[0]), n_owners)
             low, high, note = exact.ci_low, exact.ci_high, ""
     if single and of_boxes and size["n_positive"] < _FEW_POSITIVE:
         few = "too high on average with so few positive images"

@@ -9,6 +9,7 @@ all findings. A finding that is counted twice therefore makes no interval narrow
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -16,12 +17,11 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.figures import bootstrap_p_value, lower_for_bias
+from cxr_compare.evaluation.figures import bootstrap_p_value, corrected, lower_for_bias
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.clustered_variance import satterthwaite_freedom
-from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.intervals import LEVEL, expanded_level, percentile_interval
 
 MEANS = ("auroc", "average_precision", "ap50", "froc_mean")
@@ -46,7 +46,7 @@ def mean_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
     `comparisons` has one comparison of the same systems for each finding, on the same resamples of
     the same patients. A finding enters the mean of a figure if every system has this figure with an
     interval and, of AUROC, none has one of exactly 0 or 1; ``findings`` names those that do.
-    ``p_holm`` of the AUROC is corrected over all pairs.
+    ``p_holm`` is corrected over the pairs, for each figure by itself.
     """
     systems = list(next(iter(comparisons.values())).systems)
     rows = []
@@ -60,25 +60,32 @@ def mean_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
             row = _mean_auroc(of, pair) if metric == "auroc" else _resampled(of, pair, metric)
             where = {"metric": metric, "first": pair[0], "second": "".join(pair[1:])}
             rows.append({**where, **row, "findings": ",".join(names)})
-    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS)).assign(policy="")
     table = table.astype(dict.fromkeys(("p_value", "p_holm"), np.float64))
-    pairs = table[(table["metric"] == "auroc") & table["p_value"].notna()]
-    table.loc[pairs.index, "p_holm"] = holm(pairs["p_value"].tolist())
-    return table
+    (table,) = corrected([table], *next(iter(comparisons.values())).joint[:1])
+    return table[list(COLUMNS)]
+
+
+def corrected_together(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
+    """Return comparisons of the same systems on several findings, with ``p_holm`` over them all."""
+    joint = next(iter(comparisons.values())).joint[:1]
+    tables = corrected([each.figures for each in comparisons.values()], *joint)
+    return {
+        name: replace(each, figures=table, n_findings=len(comparisons))
+        for (name, each), table in zip(comparisons.items(), tables, strict=True)
+    }
 
 
 def finding_tests(figures: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return the differences of AUROC of each finding, corrected by Holm over all of them."""
-    rows = []
-    for finding, table in figures.items():
-        own = table[(table["metric"] == "auroc") & (table["second"] != "")]
-        rows.append(own.assign(finding=finding))
-    tests = pd.concat(rows, ignore_index=True)
-    tests = tests[["finding", "first", "second", "estimate", "ci_low", "ci_high", "p_value"]]
-    known = tests["p_value"].notna()
-    tests["p_holm"] = np.nan
-    tests.loc[known, "p_holm"] = holm(tests.loc[known, "p_value"].tolist())
-    return tests
+    """Return the differences of AUROC of each finding."""
+    columns = ["first", "second", "estimate", "ci_low", "ci_high", "p_value", "p_holm"]
+    rows = [
+        table.loc[(table["metric"] == "auroc") & (table["second"] != ""), columns].assign(
+            finding=finding
+        )
+        for finding, table in figures.items()
+    ]
+    return pd.concat(rows, ignore_index=True)[["finding", *columns]]
 
 
 def _known(comparison: Comparison, metric: str) -> bool:

@@ -1,33 +1,40 @@
-"""Image-blind baseline of a system: constant positions with the system's own image scores.
+"""Image-blind baseline of a system: its boxes and image scores at constant positions.
 
 Lungs are at the same position in nearly every image, so a point and boxes that never depend on the
 image find many lesions. A localisation figure says something only beside that of such positions.
-They are learned once, on the boxes of validation and training images, never on test boxes.
+They are learned on the boxes of validation and training images, never on test boxes. The point is
+learned again on resamples of their patients: learned once, a point that is only somewhat worse than
+the best one would make a system of constant places "localise" on many test images.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES, box_iou
-from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.notes import Note
-from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.truth import Truth
 
 ENOUGH_BOXES = 100
-"""Number of boxes below which nothing is claimed: 25 for each of four constant boxes."""
-FEW_BOXES = f"the image-blind baseline was learned from fewer than {ENOUGH_BOXES} boxes"
-"""Reason why no claim rests on the difference from a baseline."""
-_MOST = 4
-"""Largest number of constant boxes: further ones find few lesions that these do not find."""
+"""Number of boxes that positions must be learned from, so that a claim may rest on them."""
+ENOUGH_PATIENTS = 20
+"""Effective number of patients with these boxes from which a claim may rest on the positions."""
 _GRID = 100
 """Number of steps across the image in which the constant point is searched."""
+_LIKELY = 0.5
+"""Share of the images of the best point that others lie on which resamples may choose, too."""
+_STREAM = 2
+"""Random stream of the patients who teach the point, independent of those of others."""
 _BOX_GRID = 25
 """Number of centres of constant boxes that are tried across the image, and down the image."""
 _SIDES = (0.75, 1.0, 1.25, 1.5)
@@ -36,59 +43,104 @@ _FINDS = 0.3
 """IoU from which a constant box finds a lesion: above the 0.2 of FROC, as new lesions vary."""
 _MOST_LESIONS = 1000
 """Number of lesions that the search for boxes takes at most, evenly from all."""
+_ROUNDING = 1e-9
+"""Difference below which two sums of IoU, or two relative distances, are taken as equal."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Constant point ``(2,)`` and boxes ``(K, 4)``, the best first, as shares of the image's size.
+    """Constant points and boxes, as shares of the image's size, or in px where one is unknown.
 
-    They are in px where the size of an image is unknown. `sizes` has width and height of every
-    image, 1 in that case; `n_boxes` is the number of boxes that taught them.
+    Attributes:
+        candidates: Points among which the best one is chosen, ``(G, 2)``.
+        found: Number of images of each of Q patients on whose lesions each candidate lies,
+            ``(Q, G)``.
+        boxes: Constant boxes, the best first, ``(K, 4)``.
+        sizes: Width and height of every image; 1 if positions are in px.
+        n_boxes: Number of boxes that taught the positions.
+        effective_patients: Effective number of patients of the images that have these boxes.
     """
 
-    point: Floats
+    candidates: Floats
+    found: npt.NDArray[np.float32]
     boxes: Floats
     sizes: pd.DataFrame
     n_boxes: int
+    effective_patients: float
 
     @property
     def no_claim(self) -> str:
         """Reason why no claim may rest on differences from the baseline; empty if one may."""
-        return FEW_BOXES if self.n_boxes < ENOUGH_BOXES else ""
+        lacking = []
+        if self.n_boxes < ENOUGH_BOXES:
+            lacking.append(f"fewer than {ENOUGH_BOXES} boxes")
+        if self.effective_patients < ENOUGH_PATIENTS:
+            lacking.append(f"the boxes of fewer than {ENOUGH_PATIENTS} effective patients")
+        if not lacking:
+            return ""
+        return f"the image-blind baseline was learned from {' and '.join(lacking)}"
 
-    def output(self, scores: pd.Series, most: int) -> Output:
-        """Return the output of the best `most` constant boxes with the scores of a system."""
-        sizes = self.sizes.reindex(scores.index).to_numpy(np.float64)
-        boxes = self.boxes[:most]
-        corners = (np.tile(sizes, 2)[:, None, :] * boxes).reshape(-1, 4)
-        table = pd.DataFrame(corners, columns=EDGES)
-        table.insert(0, "image_id", np.repeat(scores.index.to_numpy(), len(boxes)))
-        table["score"] = np.repeat(scores.to_numpy(np.float64), len(boxes))
-        points = pd.DataFrame(sizes * self.point, scores.index, ["point_x", "point_y"])
-        return Output(scores, table, fixed_points=points)
+    @cached_property
+    def best(self) -> int:
+        """Candidate that is the constant point."""
+        return int(self._best(np.ones((1, len(self.found))))[0])
+
+    def best_again(self, n_replicates: int, seed: int) -> Floats:
+        """Return the best candidate, and that of each resample of the patients, ``(1 + R,)``."""
+        chunks = Resamples(len(self.found), n_replicates, seed, _STREAM).chunks()
+        return np.concatenate([[float(self.best)], *map(self._best, chunks)])
+
+    def _best(self, weights: npt.NDArray[Any]) -> Integers:
+        """Return the candidate on lesions of most images under weightings of the patients.
+
+        Of several such candidates, the one that is nearest to their mean is taken.
+        """
+        chosen = []
+        for count in weights.astype(np.float32) @ self.found:
+            tied = np.flatnonzero(count == count.max())
+            points = self.candidates[tied]
+            distance = np.square(points - points.mean(axis=0)).sum(axis=1)
+            nearest = distance <= distance.min() + _ROUNDING * distance.max()
+            chosen.append(tied[nearest.argmax()])
+        return np.array(chosen)
+
+    def points(self, ids: pd.Index, candidate: int) -> pd.DataFrame:
+        """Return a candidate on each image in px: ``point_x`` and ``point_y``."""
+        sizes = self.sizes.reindex(ids).to_numpy(np.float64)
+        return pd.DataFrame(sizes * self.candidates[candidate], ids, ["point_x", "point_y"])
+
+    def move(self, boxes: pd.DataFrame) -> pd.DataFrame:
+        """Return boxes, of which the k-th most confident of an image is at the k-th position.
+
+        Boxes of equal scores rank in the order of their rows. Those beyond the last position are
+        left out.
+        """
+        ranked = boxes.reset_index(drop=True).sort_values("score", ascending=False, kind="stable")
+        position = ranked.groupby("image_id").cumcount().sort_index().to_numpy()
+        is_kept = position < len(self.boxes)
+        kept = boxes[is_kept].reset_index(drop=True)
+        sizes = self.sizes.reindex(kept["image_id"]).to_numpy(np.float64)
+        kept[EDGES] = np.tile(sizes, 2) * self.boxes[position[is_kept]]
+        return kept
 
     def note(self) -> Note:
         """Return what the baseline is, for readers."""
-        x, y = self.point
+        x, y = self.candidates[self.best]
         point = f"at {x:.2f} of the width and {y:.2f} of the height"
         if bool((self.sizes == 1).all(axis=None)):
             point = f"x {x:.0f}, y {y:.0f} px: the sizes of images are unknown"
+        patients = math.floor(10 * self.effective_patients) / 10  # 19.96 is fewer than 20
         text = (
-            f"Image-blind baseline of each system: the best constant point ({point}) and the best "
-            "constant boxes (as many an image as the system gives, at most four) with its own "
-            f"image scores, learned on {self.n_boxes:,} boxes of validation and training images. "
-            "A localisation figure says something only beside it."
+            "Image-blind baseline of each system: it keeps the number and the scores of the "
+            "system's boxes on each image, and the k-th most confident one lies at the k-th of "
+            f"{len(self.boxes)} constant positions (further boxes are left out); it points at the "
+            f"best constant point ({point}). The positions were learned on {self.n_boxes:,} boxes "
+            f"of {patients:,.1f} effective patients in validation and training "
+            "images. A localisation figure says something only beside that of the baseline."
         )
         if self.no_claim:
             text += f" Nothing is claimed about differences from it: {self.no_claim}."
         return Note(text)
-
-
-def boxes_given(pairs: BoxPairs | None) -> int:
-    """Return the mean number of boxes of a system on an image, rounded, at least one."""
-    if pairs is None or not len(pairs.truth.per_image):
-        return 1
-    return max(1, round(len(pairs.boxes.image) / len(pairs.truth.per_image)))
 
 
 def learn_places(truth: Truth) -> Places | None:
@@ -111,34 +163,48 @@ def learn_places(truth: Truth) -> Places | None:
         sizes[:] = 1.0
     of_boxes = sizes.reindex(boxes["image_id"]).to_numpy()
     corners = boxes[EDGES].to_numpy(np.float64) / np.tile(of_boxes, 2)
-    images = pd.factorize(boxes["image_id"])[0]
-    return Places(_best_point(corners, images), _best_boxes(corners), sizes, len(boxes))
+    images, names = pd.factorize(boxes["image_id"])
+    owners = truth.images["patient_id"].reindex(names).to_numpy(dtype=str)
+    patients = np.unique(owners, return_inverse=True)[1]
+    return Places(
+        *_points_on_lesions(corners, images, patients),
+        _best_boxes(corners),
+        sizes,
+        len(boxes),
+        effective_patients(np.bincount(patients)),
+    )
 
 
-def _best_point(corners: Floats, images: Integers) -> Floats:
-    """Return the grid point that lies on a lesion of most images.
+def _points_on_lesions(
+    corners: Floats, images: Integers, patients: Integers
+) -> tuple[Floats, npt.NDArray[np.float32]]:
+    """Return likely points of a grid, and on lesions of how many images of a patient they lie.
 
-    Of several such points, the one that is nearest to their mean is taken.
+    `images` has the image of each box, and `patients` the patient of each image. Likely are points
+    on lesions of at least half as many images as the best one.
     """
     axes = np.linspace(corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0), _GRID + 1)
     first = [np.searchsorted(axes[:, axis], corners[:, axis]) for axis in (0, 1)]
     after = [np.searchsorted(axes[:, axis], corners[:, axis + 2], side="right") for axis in (0, 1)]
-    count = np.zeros((_GRID + 1, _GRID + 1), dtype=np.int64)  # (y, x)
-    for rows in np.split(np.argsort(images, kind="stable"), np.cumsum(np.bincount(images))[:-1]):
-        on_lesion = np.zeros_like(count)
-        for box in rows.tolist():
-            on_lesion[first[1][box] : after[1][box], first[0][box] : after[0][box]] = 1
-        count += on_lesion
-    down, across = np.nonzero(count == count.max())
-    tied = np.column_stack([axes[across, 0], axes[down, 1]])
-    return np.asarray(tied[np.square(tied - tied.mean(axis=0)).sum(axis=1).argmin()])
+    found = np.zeros((patients.max() + 1, _GRID + 1, _GRID + 1), dtype=np.uint16)  # (Q, y, x)
+    boxes_of = np.split(np.argsort(images, kind="stable"), np.cumsum(np.bincount(images))[:-1])
+    for boxes, patient in zip(boxes_of, patients.tolist(), strict=True):
+        on_lesion = np.zeros(found.shape[1:], dtype=bool)
+        for box in boxes.tolist():
+            on_lesion[first[1][box] : after[1][box], first[0][box] : after[0][box]] = True
+        found[patient] += on_lesion
+    count = found.sum(axis=0)
+    down, across = np.nonzero(count >= _LIKELY * count.max())
+    points = np.column_stack([axes[across, 0], axes[down, 1]])
+    return points, found[:, down, across].astype(np.float32)
 
 
 def _best_boxes(corners: Floats) -> Floats:
     """Return boxes, each of which finds the most lesions that no box before it found.
 
     Candidates have their centres on a grid, and the median sides of the lesions times a factor. Of
-    equally good ones, the one with the highest mean IoU is taken.
+    equally good ones, the one with the highest mean IoU is taken. The search ends when no candidate
+    finds a further lesion.
     """
     lesions = corners[:: math.ceil(len(corners) / _MOST_LESIONS)]
     centres = (lesions[:, :2] + lesions[:, 2:]) / 2
@@ -150,11 +216,12 @@ def _best_boxes(corners: Floats) -> Floats:
     finds = iou >= _FINDS
     left = np.ones(len(lesions))
     chosen: list[int] = []
-    while len(chosen) < _MOST and left.any():
+    while left.any():
         found = finds @ left
         if not found.any() and chosen:
             break
         tied = np.flatnonzero(found == found.max())
-        chosen.append(int(tied[(iou[tied] @ left).argmax()]))
+        overlap = iou[tied] @ left
+        chosen.append(int(tied[(overlap >= overlap.max() - _ROUNDING).argmax()]))
         left = left * ~finds[chosen[-1]]
     return candidates[chosen]

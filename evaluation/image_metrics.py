@@ -26,8 +26,9 @@ def auroc(y_true: Any, y_score: Any) -> float | None:
     """Compute the area under the ROC curve; a pair of images with equal scores counts half.
 
     Args:
-        y_true: Labels of the images, 0 or 1, shape ``(N,)``.
-        y_score: Scores of the images, higher for a more likely finding, shape ``(N,)``.
+        y_true: Labels of the images, 0 or 1, shape ``(N,)`` or ``(N, 1)``.
+        y_score: Scores of the images, higher for a more likely finding, shape ``(N,)`` or
+            ``(N, 1)``.
 
     Returns:
         The area in [0, 1], or None where no image is positive or no image is negative.
@@ -47,8 +48,8 @@ def average_precision(y_true: Any, y_score: Any) -> float | None:
     """Compute step-wise average precision over images; images with equal scores form one step.
 
     Args:
-        y_true: Labels of the images, 0 or 1, shape ``(N,)``.
-        y_score: Scores of the images, shape ``(N,)``.
+        y_true: Labels of the images, 0 or 1, shape ``(N,)`` or ``(N, 1)``.
+        y_score: Scores of the images, shape ``(N,)`` or ``(N, 1)``.
 
     Returns:
         The average precision in [0, 1], or None where no image is positive.
@@ -66,8 +67,8 @@ def confusion_counts(y_true: Any, y_score: Any, threshold: float) -> dict[str, i
     """Count true and false positives and negatives of a classifier at a threshold.
 
     Args:
-        y_true: Labels of the images, 0 or 1, shape ``(N,)``.
-        y_score: Scores of the images, shape ``(N,)``.
+        y_true: Labels of the images, 0 or 1, shape ``(N,)`` or ``(N, 1)``.
+        y_score: Scores of the images, shape ``(N,)`` or ``(N, 1)``.
         threshold: An image is called positive if its score is equal to this value or higher.
 
     Returns:
@@ -94,8 +95,8 @@ def classification_metrics(y_true: Any, y_score: Any, threshold: float) -> dict[
     """Compute accuracy, precision, recall, specificity and others at a threshold.
 
     Args:
-        y_true: Labels of the images, 0 or 1, shape ``(N,)``.
-        y_score: Scores of the images, shape ``(N,)``.
+        y_true: Labels of the images, 0 or 1, shape ``(N,)`` or ``(N, 1)``.
+        y_score: Scores of the images, shape ``(N,)`` or ``(N, 1)``.
         threshold: An image is called positive if its score is equal to this value or higher.
 
     Returns:

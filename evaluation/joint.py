@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.records import Items, Record
 from cxr_compare.evaluation.box_figures import BoxFigures
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.choices import Platt, log_odds
+from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.folds import patient_folds
@@ -180,7 +181,11 @@ def join(members: Mapping[str, Output], truth: Truth) -> Output:
     if sum(output.boxes is not None for output in members.values()) > 1:
         raise InputError("both: at most one detector is joined with classifiers")
     rule, held_out = JointRule.fit(members, truth)
-    return rule.apply(members, held_out)
+    note = Note(
+        f"{' + '.join(members)} is a logistic regression of the scores of its members, fitted on "
+        f"{counted(len(held_out), 'validation image')}."
+    )
+    return replace(rule.apply(members, held_out), notes=(note,))
 
 
 def gated(boxes: pd.DataFrame, scores: pd.Series, gate: Gate) -> pd.DataFrame:

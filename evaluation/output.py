@@ -25,7 +25,6 @@ class Output:
         boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the image, and
             ``score``; None for a classifier.
         maps: Activation maps, one row an image, as `boxes.map_boxes` describes; None without.
-        fixed_points: Points of the image-blind baseline by image id; None for all others.
         record: How the system was made, for the report.
         ranks: False for boxes without scores: an image is called or not, and none ranks above
             another.
@@ -34,7 +33,6 @@ class Output:
     scores: pd.Series
     boxes: pd.DataFrame | None = None
     maps: pd.DataFrame | None = None
-    fixed_points: pd.DataFrame | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
     ranks: bool = True
@@ -66,8 +64,6 @@ class Output:
     @cached_property
     def points(self) -> pd.DataFrame | None:
         """Point at which the system sees the lesion of each image; None without boxes and maps."""
-        if self.fixed_points is not None:
-            return self.fixed_points.reindex(self.scores.index)
         if not self.ranks:  # no box is the best one
             return None
         if self.boxes is not None:

@@ -20,8 +20,8 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.clustered_share import share_below_p_values
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 
-POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
-"""Policies of every comparison; the first one is the main policy."""
+USUAL_POLICY = "max_f1"
+"""Policy that is evaluated if none is named."""
 _FLOOR = re.compile(r"(sensitivity|specificity)>=(0?\.\d+|1)")
 _GUARANTEE = re.compile(r"(sensitivity|specificity)>=(0?\.\d*[1-9]\d*)@(0?\.\d*[1-9]\d*)")
 _GIVEN = re.compile(r"threshold=([-+.\de]+)")
@@ -106,11 +106,6 @@ def policy_text(policy: str) -> str:
         floor = policy_text(policy.partition("@")[0])
         return f"{floor} with {100 * (parse(policy).confidence or 0):g} % confidence"
     return _NAMED.get(policy, policy.replace(">=", " ≥ "))
-
-
-def main_policy(policies: Sequence[str], wanted: str = "") -> str:
-    """Return the policy of results at one threshold: `wanted`, ``max_f1`` or the first one."""
-    return wanted or (POLICIES[0] if POLICIES[0] in policies else next(iter(policies), ""))
 
 
 @dataclass(frozen=True)

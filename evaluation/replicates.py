@@ -12,7 +12,9 @@ import pandas as pd
 
 from cxr_compare.evaluation.box_figures import BoxFigures
 from cxr_compare.evaluation.boxes.matching import BoxPairs, pair_boxes
+from cxr_compare.evaluation.boxes.pointing import points_in_boxes
 from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.image_blind import Places
 from cxr_compare.evaluation.metrics import rates
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
@@ -29,62 +31,96 @@ _STREAM = 1
 class SystemFigures:
     """All figures of one system on test images, for many weightings of the patients at once.
 
-    With `places_only`, figures of whole images are left out, as for an image-blind baseline.
+    With `places` they are those of the system's image-blind baseline: its boxes and its point lie
+    at these constant positions, and figures of whole images are left out.
     """
 
     def __init__(
-        self, truth: Truth, output: Output, choices: Choices, *, places_only: bool = False
+        self, truth: Truth, output: Output, choices: Choices, *, places: Places | None = None
     ) -> None:
         self.truth, self.output, self.choices = truth, output, choices
         self.scores = output.scores.to_numpy(np.float64)
-        self.places_only = places_only
+        self.places = places
         self._ranked = RankedScores(truth.positive, self.scores, truth.patients)
         self.boxed = truth.positive & truth.is_boxed
-        self.localised = output.localised(truth.boxes) if self.boxed.any() else None
+        self._point = 0 if places is None else places.best
+        self.localised = self._localised(self._point)
         self._loss = None
-        if choices.calibration is not None and not places_only:
+        if choices.calibration is not None and places is None:
             self._loss = (choices.calibration.probability(self.scores) - truth.positive) ** 2
         self._of_rule: dict[int, Callable[[Integers], dict[str, Floats]]] = {}
+        self._of_point = {self._point: self.localised}
+
+    def _localised(self, candidate: int) -> npt.NDArray[np.bool_] | None:
+        """Return True for images whose point, a candidate of a baseline, lies on a lesion."""
+        places, points = self.places, self.output.points
+        if places is not None:
+            points = places.points(self.truth.ids, candidate)
+        if points is None or not self.boxed.any():
+            return None
+        return points_in_boxes(points, self.truth.boxes)
 
     @cached_property
     def boxes(self) -> pd.DataFrame | None:
         """Boxes that are evaluated; None for a system without boxes."""
-        return self.choices.boxes(self.output)
+        return self._boxes_of(self.choices.rule)
+
+    def _boxes_of(self, rule: int) -> pd.DataFrame | None:
+        """Return the boxes of a rule that cuts maps; all rules have the boxes of a detector."""
+        boxes = self.choices.boxes(self.output, rule)
+        return boxes if boxes is None or self.places is None else self.places.move(boxes)
 
     @cached_property
     def pairs(self) -> BoxPairs | None:
         """Pairs of these boxes and of true boxes, on images whose lesions all have boxes."""
-        if self.boxes is None or not self.truth.is_boxed.any():
-            return None
         return self._pairs(self.boxes)
 
-    def _pairs(self, boxes: pd.DataFrame) -> BoxPairs:
+    def _pairs(self, boxes: pd.DataFrame | None) -> BoxPairs | None:
+        if boxes is None or not self.truth.is_boxed.any():
+            return None
         return pair_boxes(boxes, self.truth.boxes, self.truth.ids[self.truth.is_boxed])
 
     def __call__(self, weights: Integers, again: Mapping[str, Floats]) -> dict[Key, Floats]:
         """Return each figure under R weightings, ``(R, P)``, with what each of them chose again."""
         values: dict[Key, Floats] = {}
-        if not self.places_only:
+        if self.places is None:
             ranked = self._ranked.sums(weights)
             if self.output.ranks:
                 values |= {("", name): figure for name, figure in ranked.figures().items()}
         if self._loss is not None:
             everything = np.ones(len(self._loss))
             values["", "brier"] = _ratio(self._loss, everything, self.truth.patients, weights)
-        hits = None if self.localised is None else self.boxed & self.localised
-        if hits is not None:
-            values["", "pointing_accuracy"] = _ratio(hits, self.boxed, self.truth.patients, weights)
+        values |= self._of_points(weights, again)
         for policy, threshold in self.choices.thresholds.items():
-            cuts = again.get(policy, np.full(len(weights), threshold))
-            if not self.places_only:
-                counts = ranked.counts(cuts)
+            if self.places is None:
+                counts = ranked.counts(again.get(policy, np.full(len(weights), threshold)))
                 figures = {**rates(counts), **counts}
                 values |= {(policy, name): figure for name, figure in figures.items()}
-            if hits is not None:
-                values[policy, "localised_sensitivity"] = self._called_hits(weights, cuts, hits)
         if self.pairs is not None and self.output.ranks:
             chosen = again.get("rule", np.full(len(weights), self.choices.rule)).astype(np.int64)
             values |= self._of_boxes(weights, chosen)
+        return values
+
+    def _of_points(self, weights: Integers, again: Mapping[str, Floats]) -> dict[Key, Floats]:
+        """Return the figures of points, of a baseline each weighting with the point it learned."""
+        values: dict[Key, Floats] = {}
+        chosen = again.get("point", np.full(len(weights), self._point)).astype(np.int64)
+        for candidate in np.unique(chosen).tolist():
+            if candidate not in self._of_point:
+                self._of_point[candidate] = self._localised(candidate)
+            localised = self._of_point[candidate]
+            if localised is None:
+                continue
+            rows = chosen == candidate
+            drawn = weights[rows]
+            hits = self.boxed & localised
+            share = _ratio(hits, self.boxed, self.truth.patients, drawn)
+            found = {("", "pointing_accuracy"): share}
+            for policy, threshold in self.choices.thresholds.items():
+                cuts = again.get(policy, np.full(len(weights), threshold))[rows]
+                found[policy, "localised_sensitivity"] = self._called_hits(drawn, cuts, hits)
+            for key, figure in found.items():
+                values.setdefault(key, np.full(len(weights), np.nan))[rows] = figure
         return values
 
     def _of_boxes(self, weights: Integers, chosen: Integers) -> dict[Key, Floats]:
@@ -94,8 +130,7 @@ class SystemFigures:
             if rule not in self._of_rule:
                 pairs = self.pairs
                 if rule != self.choices.rule:
-                    boxes = self.choices.boxes(self.output, rule)
-                    pairs = None if boxes is None else self._pairs(boxes)
+                    pairs = self._pairs(self._boxes_of(rule))
                 if pairs is None:
                     continue
                 patients = self.truth.patients[self.truth.is_boxed]

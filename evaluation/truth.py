@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,11 @@ from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import Integers
+
+UNNAMED = "finding"
+"""Finding of labels that do not name theirs."""
+Size = tuple[int, int]
+"""Width and height in px."""
 
 
 def no_boxes() -> pd.DataFrame:
@@ -38,12 +43,17 @@ class Truth:
         drawn: Sorted names of the patients that are resampled; None takes those of the images.
         record: Data set and its ids, for the report.
         categories: Finding of each number of a category in a COCO file; empty for other truths.
+        unlisted: What to do about predictions for an image that the truth does not list.
+        measure: Function from an image id to the size in the header of its file, for images whose
+            size `images` does not state; None without files.
+        presumed: True if nothing shows that these files, and not copies of another size, are the
+            images that boxes are of. Then they say only what shares are of.
     """
 
     images: pd.DataFrame
     boxes: pd.DataFrame = field(default_factory=no_boxes)
     boxed: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
-    finding: str = "finding"
+    finding: str = UNNAMED
     title: str = ""
     notes: tuple[Note, ...] = ()
     facts: pd.DataFrame | None = None
@@ -51,6 +61,9 @@ class Truth:
     drawn: npt.NDArray[np.str_] | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     categories: Mapping[str, str] = field(default_factory=dict)
+    unlisted: str = "give each the name that it has there, or leave it out"
+    measure: Callable[[str], Size | None] | None = None
+    presumed: bool = False
 
     def of(self, role: str) -> Truth:
         """Return the images of a role whose label is known."""
@@ -102,10 +115,19 @@ class Truth:
         """True for images whose lesions all have boxes, shape ``(N,)``."""
         return self.ids.isin(self.boxed)
 
-    @property
+    @cached_property
     def sizes(self) -> pd.DataFrame:
-        """Width and height of each image in px by image id; NaN where they are unknown."""
-        return numbers_of(self.images, ["width", "height"])
+        """Width and height of each image in px by image id; NaN where they are unknown.
+
+        They are those that are stated, else those in the headers of the image files.
+        """
+        sizes = numbers_of(self.images, ["width", "height"])
+        if self.measure is None or self.presumed:
+            return sizes
+        unknown = sizes.index[sizes.isna().any(axis=1)]
+        read = [self.measure(str(image)) or (np.nan, np.nan) for image in unknown]
+        sizes.loc[unknown] = np.reshape(read, (-1, 2))
+        return sizes
 
     def unit_names(self, unit: str) -> pd.Series:
         """Return the patient, or the study with its patient, of each test and validation image.
@@ -143,7 +165,9 @@ class Truth:
             table["synthetic"] = grouped["synthetic"].any()
         table.loc[(table["label"] == 0) & table.index.isin(unclear), "label"] = np.nan
         table = table.rename_axis("image_id").sort_index()
-        return replace(self, images=table, boxes=no_boxes(), boxed=pd.Index([]), facts=None)
+        return replace(
+            self, images=table, boxes=no_boxes(), boxed=pd.Index([]), facts=None, measure=None
+        )
 
 
 def numbers_of(images: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.evaluation.inputs.boxes_table import scores_of_findings
+from cxr_compare.evaluation.inputs.files import classes_named
 from cxr_compare.evaluation.inputs.folders import (
     learned_validation,
     output_of,
@@ -179,7 +180,8 @@ class Systems:
             return self._knows(value.info.findings, question)
         if not isinstance(value, pd.DataFrame):
             if isinstance(value, Path):
-                return True
+                classes = {finding_name(each) for each in classes_named(value) or ()}
+                return finding in classes or classes.isdisjoint(findings)
             raise InputError(
                 f"{name}: with several findings give a frame with a column of scores for each of "
                 f"{', '.join(findings)}, or with a column 'finding'"

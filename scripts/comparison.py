@@ -15,7 +15,9 @@ from cyclopts import Parameter, validators
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import LOCK_NAME, folder_lock, require_only_files
+from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.compare import compare as compare_outputs
+from cxr_compare.evaluation.findings import corrected_together
 from cxr_compare.evaluation.groups.images import prevalence_of
 from cxr_compare.evaluation.policies import is_given, parse
 from cxr_compare.evaluation.protocol import Protocol
@@ -119,7 +121,7 @@ def compare(
 
     Args:
         data: Data set of cxr prepare, with labels, boxes, and splits.
-        truth: Labels in place of a data set: a file, or from Python a table.
+        truth: Labels in place of a data set: a file, a folder of YOLO, or from Python a table.
         boxes: Boxes of the lesions, for a truth.
         patients: Patient of each image, for a truth.
         columns: Names of columns as ROLE=COLUMN: of the truth; score and result_image of all
@@ -129,8 +131,10 @@ def compare(
         split: Split of the data set.
         both: Evaluate all systems together as one more system.
         images: all refuses a system that was not run on every test image; common takes the images
-            that all were run on; for a truth also the folder of its image files, for the page.
-        policy: Rule of a threshold, such as sensitivity>=0.95; may be repeated.
+            that all were run on; for a truth also the folder of its image files, for their sizes
+            and for the page.
+        policy: Rules of thresholds, such as sensitivity>=0.95,youden, in place of max_f1; the page
+            shows decisions by the first. May be repeated.
         unit: What is decided on.
         protocol: File that fixed the question beforehand.
         subgroups: Columns of the images, such as sex,view, whose groups are reported, too.
@@ -145,7 +149,8 @@ def compare(
     named = read_systems(systems)
     if both and len(named) < 2:
         raise InputError("both: give two systems or more")
-    policies = [policy] if isinstance(policy, str) else list(policy or ())
+    texts = [policy] if isinstance(policy, str) else policy or ()
+    policies = [part.strip() for text in texts for part in text.split(",")]
     _check_options(policies, unit, replicates)
     share = prevalence_of(prevalence)
     wanted = [target] if isinstance(target, str) else list(target or ())
@@ -159,13 +164,12 @@ def compare(
         columns=of_truth,
         target=[fixed.target] if fixed.target else wanted,
         split=split,
+        images=None if images in ("all", "common") else Path(images),
         allow_shared_patients=allow_shared_patients,
     )
     has_validation = bool((questions[0].truth.images["role"] == "val").any())
     if data is None and not has_validation:
         _require_given_thresholds([*policies, *filter(None, [fixed.policy])])
-    if images not in ("all", "common"):
-        questions = _with_pixels(questions, Path(images))
     for each in questions:
         if fixed.subgroups:  # refused before runs are predicted
             image_groups(each.truth.of("test").images, fixed.subgroups)
@@ -184,13 +188,13 @@ def compare(
         drawn = np.unique(np.concatenate([each.truth.of("test").owners for each in asked]))
     findings = [each.truth.finding for each in questions]
     with _working_folder(None if out is None else Path(out), findings, overwrite) as folder:
-        results: dict[str, Result] = {}
+        comparisons: dict[str, Comparison] = {}
         for each in asked:
             outputs = reading.outputs(each, folder)
             if each is asked[0] and not has_validation and not policies:
                 console.say("Without validation images no threshold is chosen; threshold=T is one")
             with console.track("Resampling patients", replicates) as advance:
-                made = compare_outputs(
+                comparisons[each.truth.finding] = compare_outputs(
                     outputs,
                     replace(each.truth, drawn=drawn),
                     policies=policies,
@@ -202,8 +206,12 @@ def compare(
                     prevalence=share,
                     advance=advance,
                 )
-            cases = None if each.pixels is None else read_cases(made, each.pixels, _readings(each))
-            results[each.truth.finding] = Result.of(made, cases, numbers_for_ids=numbers_for_ids)
+        results = {
+            name: _result(made, each, numbers_for_ids=numbers_for_ids)
+            for each, (name, made) in zip(
+                asked, corrected_together(comparisons).items(), strict=True
+            )
+        }
         if len(questions) > 1:
             by_target = ResultsByTarget.of(results, left_out)
             return by_target if out is None else by_target.write_all(folder)
@@ -212,6 +220,13 @@ def compare(
             return result
         result.write(folder)
         return Result.open(folder)
+
+
+def _result(made: Comparison, question: Question, *, numbers_for_ids: bool) -> Result:
+    cases = None
+    if question.pixels is not None:
+        cases = read_cases(made, question.pixels, _readings(question))
+    return Result.of(made, cases, numbers_for_ids=numbers_for_ids)
 
 
 def _readings(question: Question) -> pd.DataFrame | None:
@@ -251,17 +266,6 @@ def _require_given_thresholds(policies: Sequence[str]) -> None:
                 f"policy: {policy} chooses a threshold on validation images, and the truth has "
                 "none; give threshold=T, or a column 'role' with val and test"
             )
-
-
-def _with_pixels(questions: Sequence[Question], folder: Path) -> list[Question]:
-    from cxr_compare.evaluation.report.pixels import pixels_of_folder
-
-    if questions[0].dataset is not None:
-        raise InputError(f"images: {folder} is for a truth; the data set has its own images")
-    if not folder.is_dir():
-        raise InputError(f"images: {folder} is neither all nor common, nor a folder of images")
-    pixels = pixels_of_folder(questions[0].truth, folder)
-    return [replace(each, pixels=pixels) for each in questions]
 
 
 @contextmanager

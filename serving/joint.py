@@ -12,10 +12,9 @@ from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.pixels import LoosePixels
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.joint import JointFile
-from cxr_compare.evaluation.policies import parse
+from cxr_compare.evaluation.policies import USUAL_POLICY, parse
 from cxr_compare.evaluation.report.files import JOINT
 from cxr_compare.serving.answer import Answer
-from cxr_compare.serving.limits import USUAL_POLICY
 from cxr_compare.serving.run import OperatingPoint, Run, answer_of
 
 

@@ -23,7 +23,6 @@ from cxr_compare.evaluation.statistics.figure_text import range_text
 from cxr_compare.training.run_info import RunInfo
 
 DECISION_FILE = "decision.json"
-USUAL_POLICY = "max_f1"
 _CHANCE = 0.5
 _SEEN = {
     "train": "{image} trained {system}: the answer says nothing about new images",

@@ -31,7 +31,8 @@ from cxr_compare.data_prep.predictions import (
 )
 from cxr_compare.evaluation.choices import choose
 from cxr_compare.evaluation.inputs.folders import output_of, truth_of
-from cxr_compare.serving.limits import DECISION_FILE, USUAL_POLICY, Decision
+from cxr_compare.evaluation.policies import USUAL_POLICY
+from cxr_compare.serving.limits import DECISION_FILE, Decision
 from cxr_compare.serving.network import (
     Network,
     batch_size,

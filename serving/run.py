@@ -20,13 +20,12 @@ from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.drawn import decide
 from cxr_compare.evaluation.inputs.folders import stored_output
 from cxr_compare.evaluation.output import Output
-from cxr_compare.evaluation.policies import parse
+from cxr_compare.evaluation.policies import USUAL_POLICY, parse
 from cxr_compare.serving.answer import COLOUR, Answer, Answers
 from cxr_compare.serving.guard import GUARD_FILE, Guard, file_warnings
 from cxr_compare.serving.images import ARRAY, read_given
 from cxr_compare.serving.limits import (
     DECISION_FILE,
-    USUAL_POLICY,
     Decision,
     TrainingImages,
     seen_caution,

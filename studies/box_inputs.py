@@ -116,7 +116,7 @@ def predicted_boxes(
         raise InputError(f"{source}: holds scores of images; give predicted boxes")
     if "score" not in rows.table:
         raise InputError(f"{source}: its boxes have no scores; say {say(SYSTEM, 'score')}")
-    name_images(rows, truth, columns.get("image", ""), SYSTEM)
+    name_images(rows, truth, columns, SYSTEM)
     _name_findings(rows, true)
     boxes = boxes_in_px(rows, truth, columns, name=SYSTEM, as_given=True)
     notes = [*rows.notes]

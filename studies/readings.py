@@ -18,13 +18,13 @@ from cxr_compare.evaluation.inputs.folders import output_of, refuse_seen, truth_
 from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.inputs.read_truth import read_truth
 from cxr_compare.evaluation.notes import Note
+from cxr_compare.evaluation.policies import USUAL_POLICY
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.evaluation.truth import Truth
 
 KEYS = ["reader", "modality", "case"]
 ONLY_MODALITY = "reading"
 _SAME = {"image_id": "case", "case_id": "case", "score": "rating", "patient_id": "patient"}
-_POLICY = "max_f1"
 
 
 def read_cases(path: Path) -> Truth:
@@ -106,7 +106,7 @@ def predicted_system(
     notes = refuse_seen(name, predictions, dataset, ids)
     validation = truth.of("val")
     validation = validation.select(validation.ids.intersection(output.ran))
-    threshold = choose(output, validation, (_POLICY,)).thresholds.get(_POLICY)
+    threshold = choose(output, validation, [USUAL_POLICY]).thresholds.get(USUAL_POLICY)
     scores = output.scores.reindex(ids)
     table = pd.DataFrame({"reader": name, "modality": "", "case": ids, "rating": scores.values})
     if threshold is not None:

@@ -1,6 +1,7 @@
 """What may make an answer wrong is said beside it, and an honest comparison has no caution."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -42,16 +43,56 @@ def test_honest_systems_have_no_caution(seed):
     [
         (A, (A >= 0.5).astype(float), "decisions"),
         (A, np.full(N, 0.3), "0.300"),
+        (A, np.full(N, 0.7), "0.700"),
         (np.where(IS_TEST, A / 20, A), B, "another scale"),
         (np.where(IS_TEST, A, 1 - A), B, "turned round"),
         (A, A.copy(), "one file"),
-        (LABEL, B, "equal the labels"),
+        (LABEL, B, "labels"),
+        (0.1 + 0.8 * LABEL, B, "labels"),
     ],
-    ids=["decisions", "one value", "other scale", "turned", "identical", "labels"],
+    ids=[
+        *("decisions", "one value", "one high value", "other scale", "turned", "identical"),
+        *("labels", "made from labels"),
+    ],
 )
 def test_scores_that_are_not_what_they_are_called_have_one_caution(first, second, part):
     (said,) = (text for text in cautions({"A": first, "B": second}) if "score" in text.lower())
     assert part in said
+
+
+def test_two_values_that_disagree_with_one_label_are_no_labels():
+    scores = 0.1 + 0.8 * LABEL
+    scores[-1] = 0.1
+    assert not any("labels" in text for text in cautions({"A": scores, "B": B}))
+
+
+def test_without_an_interval_because_all_scores_are_equal_the_note_says_so():
+    systems = {"K": pd.Series(0.3, IDS), "A": pd.Series(A, IDS)}
+    figures = cxr_compare.compare(systems, truth=TRUTH, replicates=100).figures
+    (row,) = figures.query("first == 'K' and second == '' and metric == 'auroc'").to_dict("records")
+    assert np.isnan(row["ci_low"])
+    assert "all scores are equal" in row["note"]
+
+
+def test_of_the_training_of_scores_it_is_only_said_that_it_is_unknown(tmp_path):
+    systems = {name: pd.Series(A, IDS) for name in ("A", "Copy")}
+    call = {"truth": TRUTH, "replicates": 100}
+    result = cxr_compare.compare(systems, **call, out=tmp_path / "report")
+    assert not any("train" in text for text in (result.headline, *result.cautions))
+    about = [note for note in result.answer.notes if "train" in note]
+    assert len(about) == 2
+    assert all("unknown" in note for note in about)
+    assert all("training_id" not in of for of in result.answer.provenance.systems.values())
+    page = result.page.read_text(encoding="utf-8")
+    assert "training of each system" not in page
+    assert not re.search(r"same (trained|training|network)", page)
+
+
+def test_the_training_of_a_joint_system_is_known():
+    systems = {"A": pd.Series(A, IDS), "B": pd.Series(B, IDS)}
+    result = cxr_compare.compare(systems, truth=TRUTH, both=True, replicates=100)
+    (own,) = (note for note in result.answer.notes if "A + B" in note)
+    assert f"fitted on {N // 2} validation images" in own
 
 
 def test_confidence_of_the_predicted_class_is_asked_about_and_a_caution_if_it_is_meant():

@@ -92,6 +92,25 @@ def test_p_holm_of_the_findings_is_holm_over_findings_times_pairs(tables):
     pairs = found.macro[(found.macro["metric"] == "auroc") & (found.macro["second"] != "")]
     theirs = multipletests(pairs["p_value"], method="holm")[1]
     np.testing.assert_allclose(pairs["p_holm"], theirs, atol=1e-12)
+    for finding, result in found.results.items():
+        assert result.headline.startswith("One of 3 findings: ")
+        assert result.answer.sentences[0].startswith("One of 3 findings: ")
+        of_page = {(c["first"], c["second"]): c["p_holm"] for c in result.answer.claims[:3]}
+        for row in tests[known & (tests["finding"] == finding)].to_dict("records"):
+            assert of_page[row["first"], row["second"]] == row["p_holm"]
+
+
+def test_figures_beside_the_answer_are_corrected_over_findings_too(tables):
+    truth, scores = tables
+    found = cxr_compare.compare(scores, truth=truth, target="all", both=True, replicates=100)
+    every = found.to_frame()
+    every = every[every["p_value"].notna() & (every["target"] != "Mean over findings")]
+    assert {"f1", "average_precision", "auroc"} <= set(every["metric"])
+    families = every.groupby(["metric", "policy", "first", "second"])
+    assert len(families) > 15  # with one pair of systems, each family is this pair on each finding
+    for _, rows in families:
+        theirs = multipletests(rows["p_value"], method="holm")[1]
+        np.testing.assert_allclose(rows["p_holm"], theirs, atol=1e-12)
 
 
 def test_a_finding_with_a_perfect_system_is_not_in_the_mean(tables):

@@ -1,5 +1,8 @@
 """Where each system fails: groups of images, lesions, constant positions and shortcuts."""
 
+import re
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +11,8 @@ from sklearn.metrics import roc_auc_score
 import cxr_compare
 from cxr_compare import InputError
 from tests.adapters import groups
+from tests.adapters.activation_maps import evaluated_boxes, output_with_maps
+from tests.oracles import boxes as oracle
 
 EDGES = ["x1", "y1", "x2", "y2"]
 CUT = "threshold=0.5"
@@ -15,6 +20,7 @@ PLACE = np.array([40.0, 80.0, 140.0, 220.0])
 """Usual place of a lesion on an image of 400 px."""
 OTHER_LUNG = np.array([240.0, 80.0, 340.0, 220.0])
 ELSEWHERE = np.array([300.0, 300.0, 390.0, 390.0])
+THIRD = np.array([140.0, 240.0, 240.0, 380.0])
 
 
 def blind(system):
@@ -345,16 +351,16 @@ def box(image_id, corners, **score):
     return {"image_id": image_id, **dict(zip(EDGES, corners, strict=True)), **score}
 
 
-def constant(n_boxes):
+def constant(n_boxes, n_patients):
     """Eight test images of 800 px; of four lesions, three are at the place of the validation boxes.
 
     The detector's box is never on a lesion, and its score is the score of the image.
     """
-    rows = [(f"v{n}", n % 2, "val", 400) for n in range(2 * n_boxes)]
+    rows = [(f"v{n}", f"v{n // 2 % n_patients}", n % 2, "val", 400) for n in range(2 * n_boxes)]
     scores = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
-    rows += [(f"t{n}", int(n < 4), "test", 800) for n in range(len(scores))]
-    truth = pd.DataFrame(rows, columns=["image_id", "label", "role", "width"])
-    truth = truth.assign(height=truth["width"], patient_id=truth["image_id"])
+    rows += [(f"t{n}", f"t{n}", int(n < 4), "test", 800) for n in range(len(scores))]
+    truth = pd.DataFrame(rows, columns=["image_id", "patient_id", "label", "role", "width"])
+    truth = truth.assign(height=truth["width"])
     lesions = [box(f"v{n}", PLACE) for n in range(1, 2 * n_boxes, 2)]
     lesions += [box(f"t{n}", 2 * (ELSEWHERE if n == 2 else PLACE)) for n in range(4)]
     corner = (300.0, 290.0, 329.0, 329.0)
@@ -366,33 +372,142 @@ def constant(n_boxes):
     return cxr_compare.compare(systems, truth=truth, boxes=pd.DataFrame(lesions), replicates=100)
 
 
-def test_constant_positions_have_the_figures_that_are_counted_and_claims_from_100_boxes_on():
-    enough, few = constant(100), constant(99)
+def test_constant_positions_have_the_figures_that_are_counted():
+    result = constant(100, 20)
     counted = {
         "pointing_accuracy": 3 / 4,
         "froc_mean": 3 / 4,  # three of four lesions at one false positive, 1/8 an image
         "ap50": (51 * 1 + 25 * 3 / 4) / 101,  # precision 1, 1, 3/4 at recalls 1/4, 1/2, 3/4
     }
     for metric, value in counted.items():
-        figures = enough.figures[enough.figures["metric"] == metric]
+        figures = result.figures[result.figures["metric"] == metric]
         values = figures.set_index(["first", "second"])["estimate"]
         assert values[blind("A"), ""] == pytest.approx(value, abs=1e-9)
         assert values["A", ""] == 0
         assert values["A", blind("A")] == pytest.approx(-value, abs=1e-9)
-    of_baseline = enough.figures[enough.figures["first"] == blind("A")]
+    of_baseline = result.figures[result.figures["first"] == blind("A")]
     assert "auroc" not in set(of_baseline["metric"])
-    rows = [
-        row_of(each.figures, first="A", second=blind("A"), metric="froc_mean")
-        for each in (enough, few)
+
+
+@pytest.mark.parametrize(
+    ("n_boxes", "n_patients", "lacking"),
+    [(100, 20, []), (99, 99, ["100"]), (100, 19, ["20"]), (99, 19, ["100", "20"])],
+)
+def test_nothing_is_claimed_below_100_boxes_or_20_effective_patients(n_boxes, n_patients, lacking):
+    result = constant(n_boxes, n_patients)
+    for metric in ("pointing_accuracy", "froc_mean"):
+        row = row_of(result.figures, first="A", second=blind("A"), metric=metric)
+        assert pd.notna(row["estimate"])
+        assert pd.notna(row["p_value"]) == pd.notna(row["p_holm"]) == (not lacking)
+        assert re.findall(r"\d+", row["note"]) == lacking
+    assert len(result.answer.findings) == (not lacking)
+    claimed = {claim["second"] for claim in result.answer.claims}
+    assert (blind("A") in claimed) == (not lacking)
+    (note,) = [text for text in result.answer.notes if text.startswith("Image-blind")]
+    of_patients = np.bincount(np.arange(n_boxes) % n_patients)
+    effective = n_boxes**2 / (of_patients**2).sum()
+    said = np.array(re.findall(r"\d+(?:\.\d+)?", note), dtype=float)
+    assert n_boxes in said
+    assert np.abs(said - effective).min() < 0.1
+
+
+def three_places():
+    """Validation images of 400 px with lesions at three places: three, two and one."""
+    images = pd.DataFrame({"image_id": [f"v{n}" for n in range(6)], "role": "val", "label": 1})
+    places = [PLACE] * 3 + [OTHER_LUNG] * 2 + [THIRD]
+    boxes = [box(f"v{n}", place) for n, place in enumerate(places)]
+    return images.assign(width=400, height=400), boxes
+
+
+def test_a_baseline_has_as_many_boxes_on_each_image_and_their_scores():
+    images, lesions = three_places()
+    tested = pd.DataFrame({"image_id": [f"t{n}" for n in range(4)], "role": "test"})
+    tested = tested.assign(label=[1, 1, 0, 0], width=800, height=800)
+    truth = pd.concat([images, tested]).assign(patient_id=lambda table: table["image_id"])
+    lesions += [box("t0", 2 * OTHER_LUNG), box("t1", 2 * PLACE), box("t1", 2 * THIRD)]
+    given = [("t0", 0.5), ("t0", 0.9), ("t1", 0.2), ("t1", 0.8), ("t1", 0.6), ("t1", 0.8)]
+    given += [("t2", 0.7)]  # none on t3
+    corner = (700.0, 10.0, 730.0, 40.0)
+    boxes = pd.DataFrame([box(name, corner, score=score) for name, score in given])
+    result = cxr_compare.compare(
+        {"A": boxes}, truth=truth, boxes=pd.DataFrame(lesions), policy=CUT, replicates=100
+    )
+    figures = result.figures[result.figures["first"] == blind("A")]
+    values = figures.set_index("metric")["estimate"]
+    # t0: .9 false, .5 hit; t1: .8 hit, .8 false, .6 hit, and no fourth position; t2: .7 false.
+    counted = {
+        "froc_at_1_8": 0,
+        "froc_at_1_4": 0,  # one false positive: .9
+        "froc_at_1_2": 1 / 3,  # two: .9, .8
+        "froc_at_1": 1,  # all three lesions at three false positives
+        "froc_at_8": 1,
+        "froc_mean": (1 / 3 + 4) / 7,
+        "ap50": 1 / 2,  # precision 1/2, 2/5, 3/6 at the three lesions
+        "pointing_accuracy": 1 / 2,  # the point is on PLACE
+    }
+    assert values[list(counted)].to_dict() == pytest.approx(counted, abs=1e-9)
+
+
+def test_moved_boxes_keep_rows_and_scores_and_rank_as_they_are_stored():
+    images, lesions = three_places()
+    roles = images.set_index("image_id")["role"]
+    corner = (0.0, 0.0, 9.0, 9.0)
+    scores = [0.3, 0.8, 0.3, 0.8, 0.1]
+    boxes = pd.DataFrame([box("v0", corner, score=score) for score in scores] + [box("v5", corner)])
+    boxes["score"] = boxes["score"].fillna(0.4)
+    moved = groups.moved_boxes(boxes, pd.DataFrame(lesions), roles)
+    assert moved["image_id"].tolist() == ["v0"] * 3 + ["v5"]
+    assert moved["score"].tolist() == [0.3, 0.8, 0.8, 0.4]
+    assert np.allclose(moved[EDGES], [THIRD, PLACE, OTHER_LUNG, PLACE])
+    assert groups.moved_boxes(boxes[:0], pd.DataFrame(lesions), roles).empty
+
+
+def test_a_baseline_of_maps_has_the_number_and_the_scores_of_the_boxes_that_are_cut_from_them():
+    rng = np.random.default_rng(11)
+    names = [f"i{n:03d}" for n in range(120)]
+    truth = pd.DataFrame({"image_id": names, "patient_id": names, "width": 400, "height": 400})
+    truth["label"] = np.arange(120) % 2
+    truth["role"] = np.where(np.arange(120) < 80, "val", "test")
+    places = rng.permutation([PLACE, OTHER_LUNG, THIRD] * 20)
+    lesions = [box(name, place) for name, place in zip(names[1::2], places, strict=True)]
+    scores = pd.Series(rng.uniform(0.2, 1, 120), names)
+    maps = output_with_maps(scores, rng.uniform(0, 1, (120, 8, 8)) ** 6, [0, 0, 400, 400])
+    found = evaluated_boxes({"C": maps}, truth, pd.DataFrame(lesions), policy=["max_f1"])
+    own, moved = found["C"]
+    most = len(moved[EDGES].drop_duplicates())
+    assert most == 3 < own.groupby("image_id").size().max()
+    for image, of_image in own.groupby("image_id"):
+        kept = -np.sort(-of_image["score"])[:most]
+        rows = moved[moved["image_id"] == image]
+        assert np.array_equal(-np.sort(-rows["score"]), kept)
+        assert len(rows[EDGES].drop_duplicates()) == len(kept)
+    assert set(moved["image_id"]) == set(own["image_id"])
+
+
+def test_a_system_whose_boxes_lie_at_the_learned_positions_equals_its_baseline():
+    rng = np.random.default_rng(8)
+    names = [f"i{n:03d}" for n in range(300)]
+    truth = pd.DataFrame({"image_id": names, "patient_id": names, "width": 400, "height": 400})
+    truth["label"] = np.arange(300) % 2
+    truth["role"] = np.where(np.arange(300) < 220, "val", "test")
+    middle = rng.uniform(100, 300, (150, 2))
+    corners = np.hstack([middle - 60, middle + 60])
+    lesions = [box(name, place) for name, place in zip(names[1::2], corners, strict=True)]
+    roles = truth.set_index("image_id")["role"]
+    learned = groups.constant_places(pd.DataFrame(lesions), roles)["boxes"]
+    assert len(learned) > 4
+    found = [
+        box(name, learned[rank], score=score)
+        for name in names
+        for rank, score in enumerate(-np.sort(-rng.uniform(0, 1, rng.integers(0, len(learned)))))
     ]
-    assert rows[0]["estimate"] == rows[1]["estimate"]
-    assert pd.notna(rows[0]["p_value"])
-    assert pd.isna(rows[1]["p_value"])
-    assert len(enough.answer.findings) == 1
-    assert few.answer.findings == ()
-    claims = [{claim["second"] for claim in each.answer.claims} for each in (enough, few)]
-    assert [blind("A") in second for second in claims] == [True, False]
-    assert any("99" in note for note in few.answer.notes)
+    result = cxr_compare.compare(
+        {"A": pd.DataFrame(found)}, truth=truth, boxes=pd.DataFrame(lesions), replicates=100
+    )
+    gaps = result.figures[result.figures["second"] == blind("A")].set_index("metric")
+    of_boxes = gaps.index.str.startswith(("ap", "froc"))
+    assert of_boxes.sum() == 10
+    assert (gaps.loc[of_boxes, "estimate"].abs() < 1e-12).all()
 
 
 def drawn_boxes(roles, seed):
@@ -432,6 +547,47 @@ def test_the_best_positions_are_those_of_most_lesions():
         box(name, [40.0 * n, 7.0 * n, 40.0 * n + 4, 7.0 * n + 4]) for n, name in enumerate("ab")
     ]
     assert groups.constant_places(pd.DataFrame(tiny), pd.Series("val", index=["a", "b"]))["boxes"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_positions_are_those_that_the_page_defines(seed):
+    rng = np.random.default_rng(seed)
+    names = [f"i{n:02d}" for n in rng.integers(0, 30, 40)]
+    middle = rng.uniform(60, 340, (40, 2))
+    half = rng.uniform(10, 60, (40, 2))
+    corners = np.hstack([middle - half, middle + half])
+    lesions = pd.DataFrame([box(*each) for each in zip(names, corners, strict=True)])
+    patients = sorted(set(names))  # with an image each
+    roles = pd.Series("val", index=patients)
+    rows = list(zip(names, *corners.T.tolist(), strict=True))
+    drawn = np.random.default_rng([5, 2]).integers(0, len(patients), (20, len(patients)))
+    draws = [Counter(patients[n] for n in row) for row in drawn]
+    learned = groups.constant_places(lesions, roles, side=np.nan)
+    boxes = oracle.constant_boxes(rows)
+    assert len(boxes) > 4
+    assert np.allclose(learned["boxes"], boxes, atol=1e-9)
+    again = groups.points_again(lesions, roles, 20, seed=5)
+    assert np.allclose(again, oracle.constant_point(rows, draws), atol=1e-9)
+    assert np.allclose(again[0], learned["point"])
+
+
+def test_the_interval_of_a_baseline_holds_the_choice_of_its_point():
+    places = [PLACE] * 60 + [OTHER_LUNG] * 55 + [PLACE] * 40
+    names = [f"i{n:03d}" for n in range(200)]
+    truth = pd.DataFrame({"image_id": names, "patient_id": names, "width": 400, "height": 400})
+    truth["label"] = (np.arange(200) < len(places)).astype(int)
+    truth["role"] = np.where(np.arange(200) < 115, "val", "test")
+    lesions = [box(name, place) for name, place in zip(names, places, strict=False)]
+    found = pd.DataFrame([box(name, ELSEWHERE, score=0.5) for name in names])
+    result = cxr_compare.compare(
+        {"A": found}, truth=truth, boxes=pd.DataFrame(lesions), replicates=100
+    )
+    row = row_of(result.figures, first=blind("A"), second="", metric="pointing_accuracy")
+    assert row["estimate"] == 1
+    assert (row["ci_low"], row["ci_high"]) == (0, 1)  # many resamples choose the other lung
+    row = row_of(result.figures, first="A", second=blind("A"), metric="pointing_accuracy")
+    assert (row["estimate"], row["ci_low"], row["ci_high"]) == (-1, -1, 0)
+    assert result.answer.claims[-1]["higher"] is None
 
 
 def test_a_system_of_constant_boxes_does_not_localise():

@@ -125,6 +125,8 @@ def test_an_undefined_figure_is_none_and_never_zero(labels, scores, undefined):
     ("labels", "scores", "says"),
     [
         ([0, 1], [0.1], "shapes"),
+        ([0, 1], [[0.1, 0.2]], "shapes"),
+        ([0, 1], [[0.1, 0.9], [0.2, 0.8]], "shapes"),
         ([0, 2], [0.1, 0.2], "row 1"),
         ([0, np.nan], [0.1, 0.2], "row 1"),
         ([0, 1], [0.1, np.nan], "row 1"),
@@ -140,6 +142,19 @@ def test_invalid_labels_and_scores_are_refused_by_position(labels, scores, says)
     ):
         with pytest.raises(InputError, match=says):
             refuse()
+
+
+def test_a_column_of_values_is_one_value_for_each_image():
+    """``torch.sigmoid(model(x))`` has the shape (N, 1)."""
+    labels, scores, patients = np.array([0, 1, 0, 1, 1, 0]), np.arange(6) / 6, np.arange(6) // 2
+    columns = labels[:, None], scores[:, None]
+    assert metrics.auroc(*columns) == metrics.auroc(labels, scores)
+    assert metrics.average_precision(*columns) == metrics.average_precision(labels, scores)
+    counts = metrics.confusion_counts(labels, scores, 0.5)
+    assert metrics.confusion_counts(*columns, 0.5) == counts
+    difference = metrics.auroc_difference(labels, scores, -scores, patients)
+    as_columns = metrics.auroc_difference(*columns, -columns[1], patients)
+    assert as_columns == difference
 
 
 def test_a_threshold_that_is_no_number_is_refused():

@@ -277,6 +277,34 @@ def with_validation(n=300, seed=4, val=0.7):
     return table, scores
 
 
+@pytest.mark.parametrize(
+    ("named", "evaluated"),
+    [
+        (None, ["max_f1"]),
+        ("youden,threshold=0.5", ["youden", "threshold=0.5"]),
+        (["specificity>=0.80", "max_f1"], ["specificity>=0.80", "max_f1"]),
+    ],
+)
+def test_the_named_policies_are_evaluated_or_max_f1_alone_and_the_first_is_shown(named, evaluated):
+    table, scores = with_validation()
+    result = cxr_compare.compare(scores, truth=table, policy=named, replicates=100)
+    assert result.policies == evaluated
+    assert set(result.figures["policy"]) == {"", *evaluated}
+    assert result.answer.policy == evaluated[0]
+    assert all(list(of) == evaluated for of in result.answer.thresholds.values())
+
+
+def test_the_policy_of_a_protocol_is_evaluated_beside_the_named_ones_and_shown(tmp_path):
+    table, scores = with_validation()
+    file = tmp_path / "protocol.toml"
+    file.write_text('metric = "f1"\npolicy = "youden"\n', encoding="utf-8")
+    call = {"truth": table, "protocol": file, "replicates": 100}
+    assert cxr_compare.compare(scores, **call).policies == ["youden"]
+    result = cxr_compare.compare(scores, **call, policy="threshold=0.5")
+    assert set(result.policies) == {"youden", "threshold=0.5"}
+    assert result.answer.policy == "youden"
+
+
 def test_a_difference_at_a_guarantee_has_an_interval_and_no_claim():
     table, scores = with_validation()
     policy = "sensitivity>=0.80@0.90"

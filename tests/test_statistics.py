@@ -206,6 +206,24 @@ def test_the_freedom_is_that_of_the_effective_patients_of_the_rarer_class():
     assert whole.freedom < 2.5
 
 
+def test_with_one_image_each_a_difference_has_the_freedom_of_the_numbers_of_patients():
+    # 6 positive patients of 24: by hand (1/6 + 1/18)^2 / (1 / (36 x 5) + 1 / (324 x 17)).
+    by_hand = (1 / 6 + 1 / 18) ** 2 / (1 / (36 * 5) + 1 / (324 * 17))
+    truth, owner = np.arange(24) < 6, np.arange(24)
+    rng = np.random.default_rng(6)
+    scores = [np.where(np.arange(24) == 0, -5.0, rng.normal(size=24) + truth) for _ in range(2)]
+    first, second = (auroc_parts(truth, values, owner, 24) for values in scores)
+    spread = satterthwaite_freedom((first - second).contributions)
+    assert spread < by_hand
+    assert (first - second).freedom == pytest.approx(by_hand)
+    assert first.freedom == pytest.approx(satterthwaite_freedom(first.contributions))
+    # The seventh negative patient has two images.
+    owner, truth = np.r_[owner, 12], np.r_[truth, False]
+    first, second = (auroc_parts(truth, np.r_[values, 0.0], owner, 24) for values in scores)
+    gap = first - second
+    assert gap.freedom == pytest.approx(satterthwaite_freedom(gap.contributions))
+
+
 def test_independent_images_give_delong():
     truth, (first, second), _ = draw_images(7)
     gap = metrics.auroc_difference(truth, first, second)
@@ -430,6 +448,17 @@ def test_f1_has_the_interval_of_the_share_that_it_follows_from():
 
 def test_one_image_each_inflates_no_variance():
     assert class_inflation(np.array([1.0, 0, 0, 1]), np.ones(4)) == 1
+    assert class_inflation(np.r_[np.ones(7), np.zeros(42)], np.ones(49)) == pytest.approx(1)
+    assert class_inflation(np.zeros(4), np.ones(4)) == 1
+
+
+def test_a_variance_is_inflated_if_all_patients_of_a_class_happen_to_have_few_images():
+    # Effective patients: 2 of the class; 20^2 / (5 x 1 + 15^2) of all, of whom a third is expected.
+    of_class, images = np.array([1.0, 1, 0, 0, 0, 0]), np.array([1.0, 1, 1, 1, 1, 15])
+    assert class_inflation(of_class, images) == pytest.approx(2 / (400 / 230 / 3))
+    # Effective patients 4^2 / (1 + 1 + 4) and 12^2 / (1 + 1 + 4 + 64), share 3/4; one has no image.
+    of_class, images = np.array([1.0, 1, 2, 0, 0]), np.array([1.0, 1, 2, 8, 0])
+    assert class_inflation(of_class, images) == pytest.approx((16 / 6) / (3 / 4 * 144 / 70))
 
 
 def test_few_patients_of_a_class_are_expected_to_be_as_unequal_as_all_patients():

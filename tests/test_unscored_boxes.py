@@ -67,10 +67,52 @@ def test_a_figure_that_both_have_decides(result):
     assert np.isfinite([at_best["ci_low"], at_best["ci_high"], at_best["p_value"]]).all()
 
 
+def test_they_have_no_threshold_and_an_answer_by_f1_names_none(result, tables, unscored):
+    assert result.answer.thresholds["U"] == {}
+    assert result.answer.thresholds["S"]
+    shown = result.table["Score threshold"]
+    assert shown["U"] == "–"
+    assert shown["S"] != "–"
+    alone = compared({"U": unscored}, tables, columns=["U.box_unit=px"])
+    assert "Score threshold" not in alone.table
+    assert "threshold" not in str(alone) + result.headline
+
+
+def test_the_page_says_that_they_have_no_threshold(tables, unscored, tmp_path):
+    call = {"columns": ["U.box_unit=px"], "out": tmp_path / "report"}
+    page = compared({"U": unscored}, tables, **call).page.read_text(encoding="utf-8")
+    assert "U gives boxes without scores" in page
+    assert "Thresholds of" not in page
+    assert "at the threshold" not in page
+    assert "chosen on validation images" not in page
+
+
+def test_a_guarantee_decides_nothing_between_them_and_scores():
+    labels = np.arange(600) % 2
+    ids = [f"i{number:03d}" for number in range(600)]
+    truth = pd.DataFrame({"image_id": ids, "label": labels, "patient_id": ids})
+    truth["role"] = np.where(np.arange(600) < 400, "val", "test")
+    truth = truth.assign(width=100, height=100)
+    scores = np.random.default_rng(2).normal(1.5 * labels, 1)
+    scores = pd.Series(1 / (1 + np.exp(-scores)), ids)
+    found = pd.DataFrame({"image_id": ids[1::2], "x1": 5.0, "y1": 5.0, "x2": 60.0, "y2": 60.0})
+    result = cxr_compare.compare(
+        {"U": found.iloc[::2], "S": scores},
+        truth=truth,
+        policy="specificity>=0.80@0.90",
+        columns=["U.box_unit=px"],
+        replicates=100,
+    )
+    assert result.answer.kind == "unknown"
+
+
 def test_charts_have_one_point_and_no_curve(result):
     drawn = result.curves[result.curves["system"] == "U"]
     assert set(drawn["kind"]) == {"points"}
     assert drawn["chart"].value_counts().to_dict() == {"roc": 1, "pr": 1, "froc": 1}
+    axes = result.plot("roc").axes[0]
+    at = [line.get_xydata()[0] for line in axes.lines if "U" in str(line.get_label())]
+    np.testing.assert_allclose(at, drawn.loc[drawn["chart"] == "roc", ["x", "y"]])
 
 
 def test_kinds_of_errors_are_those_of_the_scored_boxes_that_are_called(result, tables):

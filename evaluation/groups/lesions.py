@@ -53,7 +53,8 @@ def lesion_table(comparison: Comparison) -> pd.DataFrame:
             rows.append({"topic": ERRORS, "group": "", **of_system, "metric": kind, **figure})
         reached = find_lesions(pairs).best >= cut
         owners = patients[pairs.truth.image]
-        for topic, groups in lesion_groups(pairs, test.images[test.is_boxed]).items():
+        sized = test.images.assign(width=test.sizes["width"], height=test.sizes["height"])
+        for topic, groups in lesion_groups(pairs, sized[test.is_boxed]).items():
             for group in sorted(set(groups) - {""}, key=_by_size):
                 of = groups == group
                 if of.sum() < _FEWEST_LESIONS:

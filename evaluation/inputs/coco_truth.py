@@ -10,15 +10,16 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.ids import ENDING
 from cxr_compare.data_prep.base.names import display_name, finding_name
 from cxr_compare.data_prep.base.user_tables import read_json_file
+from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, with_files
 from cxr_compare.evaluation.inputs.patients import fill_patients, patients_of
-from cxr_compare.evaluation.inputs.read_output import ENDING
 from cxr_compare.evaluation.inputs.rows import (
     numbers_in_cells,
     texts_of,
 )
-from cxr_compare.evaluation.inputs.true_boxes import with_boxes
+from cxr_compare.evaluation.inputs.true_boxes import keep_false_alarms, with_boxes
 from cxr_compare.evaluation.truth import Truth
 
 
@@ -39,7 +40,11 @@ def _coco_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def truth_of_coco(
-    path: Path, label: str | None, patients: Any, written: Mapping[str, str]
+    path: Path,
+    label: str | None,
+    patients: Any,
+    written: Mapping[str, str],
+    files: ImageFiles | None = None,
 ) -> Truth:
     """Return the truth of a COCO annotation file: images with a box of the finding are positive."""
     data, names = _coco_file(path)
@@ -55,8 +60,8 @@ def truth_of_coco(
     if not listed or not annotations:
         raise InputError(f"{path}: holds no image with an annotation")
     images = pd.DataFrame(listed)
-    files = images["file_name"].astype(str)
-    images["image_id"] = files.str.replace(ENDING, "", regex=True)
+    file_names = images["file_name"].astype(str)
+    images["image_id"] = file_names.str.replace(ENDING, "", regex=True)
     images["coco_id"] = texts_of(images["id"])
     for column in ("coco_id", "image_id"):
         twice = images[column].duplicated()
@@ -92,8 +97,9 @@ def truth_of_coco(
     title = display_name(finding)
     truth = Truth(images, finding=finding, title=title, notes=notes, categories=names)
     if not marks:
-        return replace(truth, boxed=truth.ids)
-    return with_boxes(truth, marks, written, str(path))
+        return with_files(replace(truth, boxed=truth.ids), files)
+    boxed = with_boxes(truth, marks, written, str(path), files)
+    return with_files(keep_false_alarms(boxed, str(path)), files)
 
 
 def _entries(

@@ -31,6 +31,11 @@ from cxr_compare.evaluation.inputs.rows import (
 )
 from cxr_compare.evaluation.statistics.arrays import as_array
 
+_FEWEST_LINES = 5
+_PROOF = 0.1
+"""Share of impossible boxes from which the usual order of a YOLO line is not meant."""
+_BEYOND = 0.01
+"""Share of a side by which a box may leave its image by rounding."""
 _NO_PREDICTIONS = ("classes.txt", "requirements.txt", "readme.txt")
 
 
@@ -274,6 +279,13 @@ def _yolo(folder: Path) -> Rows:
             "write it too (save_conf=True)"
         )
     table = with_numbers(table, [*numbers_in(table), "finding"], str(labels))
+    notes = []
+    if "score" in table and _is_score_first(table):
+        table[["score", *NUMBERS]] = table[[*NUMBERS, "score"]].to_numpy()
+        notes.append(
+            "Each line is read as class, confidence, centre and size: read as class, centre, size "
+            "and confidence, boxes would leave their images."
+        )
     names = _yolo_names(folder)
     unnamed = ~table["finding"].isin([0] if names is None else list(names))
     if unnamed.any():
@@ -286,7 +298,40 @@ def _yolo(folder: Path) -> Rows:
     if names is not None:
         table["finding"] = table["finding"].map(names)
     listed = [path.stem for path in files]
-    return Rows(table, "cxcywh", "share", stated=True, listed=listed, where=str(folder))
+    return Rows(
+        table, "cxcywh", "share", stated=True, listed=listed, where=str(folder), notes=notes
+    )
+
+
+def _is_score_first(table: pd.DataFrame) -> bool:
+    """Return True if the confidence stands before the box in all lines, and not behind it.
+
+    A few boxes that leave their images, or a few lines, prove nothing.
+    """
+    values = table[[*NUMBERS, "score"]].to_numpy(np.float64)
+    usual = _are_impossible(values[:, :4], values[:, 4])
+    other = _are_impossible(values[:, 1:], values[:, 0])
+    return len(table) >= _FEWEST_LINES and usual.mean() > _PROOF and not other.any()
+
+
+def _are_impossible(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return True for boxes (centre and size as shares) that leave their image, or wrong scores."""
+    corners = np.hstack([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2])
+    leaves = ((corners < -_BEYOND) | (corners > 1 + _BEYOND)).any(axis=1)
+    return leaves | (boxes[:, 2:] <= 0).any(axis=1) | (scores < 0) | (scores > 1)
+
+
+def classes_named(path: Path) -> set[str] | None:
+    """Return the classes that results of several classes name; None for results that name none."""
+    if path.is_dir():
+        names = _yolo_names(path)
+        return None if names is None else set(names.values())
+    if path.suffix.lower() == ".json":
+        entries = read_json_file(path)
+        named = isinstance(entries, list) and all(map(is_coco, entries))
+        if named and all(_is_filled(entry.get("category_name")) for entry in entries):
+            return {str(entry["category_name"]) for entry in entries}
+    return None
 
 
 def _yolo_names(folder: Path) -> dict[int, str] | None:

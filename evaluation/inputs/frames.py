@@ -30,7 +30,7 @@ from cxr_compare.evaluation.inputs.rows import (
     texts_of,
     with_numbers,
 )
-from cxr_compare.evaluation.statistics.arrays import as_array
+from cxr_compare.evaluation.statistics.arrays import as_array, of_one_column
 
 COLUMNS_OF_FORMS = {
     "xyxy": ("xmin", "ymin", "xmax", "ymax"),
@@ -38,6 +38,8 @@ COLUMNS_OF_FORMS = {
     "cxcywh": ("xcenter", "ycenter", "width", "height"),
 }
 """Columns of the four numbers of a box by how it is written."""
+SIDES = ("image_width", "image_height")
+"""Columns of a table of boxes with the size of the image that these are of."""
 _VINBIGDATA = (
     "Aortic enlargement",
     "Atelectasis",
@@ -100,10 +102,9 @@ def flat_array(value: Any, where: str) -> np.ndarray:
     if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
         raise InputError(f"{where}: has masked values; leave these images out, or give NaN")
     try:
-        array = as_array(value)
+        array = of_one_column(as_array(value))
     except (TypeError, ValueError):
         raise InputError(f"{where}: is no array of one value for each image") from None
-    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if array.ndim != 1:
         raise InputError(f"{where}: has the shape {array.shape}; give one value for each image")
     if np.iscomplexobj(array):
@@ -189,6 +190,7 @@ def read_frame(
         names |= {kind: "finding"} if kind else {}
         crowd = find_column(header, ("iscrowd", "crowd"))
         names |= {crowd: "crowd"} if crowd else {}
+        names |= _sides_of_images(header)
     elif columns.get("finding", "finding") in header:
         names[columns.get("finding", "finding")] = "finding"
     _refuse_twice(header, names, where)
@@ -210,7 +212,8 @@ def read_frame(
         require_filled(table["finding"], where, f"the class in {kind_of(names)}", word)
         table = table.assign(finding=texts_of(table["finding"]))
     called = {meaning: column for column, meaning in names.items()}
-    table = with_numbers(table, numbers_in(table), where, called)
+    numbers = [*numbers_in(table), *(side for side in SIDES if side in table)]
+    table = with_numbers(table, numbers, where, called)
     read = [f"{of} as {to}" for of, to in names.items() if of != to and to not in NUMBERS]
     note = f"Columns read: {', '.join(read) or 'as named'}"
     left = [str(column) for column in unused]
@@ -219,6 +222,12 @@ def read_frame(
     rows.class_column = kind_of(names) if form else ""
     rows.unused = unused.reset_index(drop=True)
     return rows
+
+
+def _sides_of_images(header: list[str]) -> dict[Any, str]:
+    """Return the columns with the size of the image of a box; empty if one of them is missing."""
+    sides = [find_column(header, column_names(side)) for side in SIDES]
+    return {} if None in sides else dict(zip(sides, SIDES, strict=True))
 
 
 def kind_of(names: Mapping[str, str]) -> str:

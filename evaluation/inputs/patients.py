@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.ids import match_ids
 from cxr_compare.data_prep.base.names import find_patient_columns
 from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.sources.patients import named_patients
@@ -16,7 +17,6 @@ from cxr_compare.evaluation.inputs.frames import (
     flat_array,
     ids_of_series,
 )
-from cxr_compare.evaluation.inputs.read_output import ENDING
 from cxr_compare.evaluation.inputs.rows import are_blank
 from cxr_compare.evaluation.notes import Note
 
@@ -97,7 +97,9 @@ def patients_of(patients: Any, ids: pd.Index, order: pd.Series | None) -> npt.ND
             raise InputError(
                 f"{where}: {word} {row.name}: image '{row[image]}' appears more than once; keep one"
             )
-        patients = pd.Series(table[patient].to_numpy(), _images_named(names.tolist(), ids))
+        row_of, _ = match_ids(ids, names, where, "the list of patients")
+        patients = pd.Series(table[patient].to_numpy(), names)
+        patients = patients[[row_of[image] for image in ids]].set_axis(ids)
     elif isinstance(patients, pd.Series):
         patients = patients.set_axis(ids_of_series(patients, order, "patients"))
         twice = patients.index.duplicated()
@@ -115,9 +117,3 @@ def patients_of(patients: Any, ids: pd.Index, order: pd.Series | None) -> npt.ND
     if absent.any():
         raise InputError(f"{where}: has no patient of image '{ids[int(absent.argmax())]}'")
     return named_patients(patients.reindex(ids), where).to_numpy()
-
-
-def _images_named(names: list[str], ids: pd.Index) -> list[str]:
-    """Return the images that names call, as they are where they are of other images."""
-    stems = {ENDING.sub("", name): name for name in ids}
-    return [name if name in ids else stems.get(ENDING.sub("", name), name) for name in names]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -12,10 +13,12 @@ import pandas as pd
 from cxr_compare.data_prep.base.box_check import BoxForm, BoxReading, BoxUnit, corners_of
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.ids import ENDING, match_ids
 from cxr_compare.data_prep.base.names import column_names, find_column, finding_name
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.inputs.box_classes import findings_of_classes
 from cxr_compare.evaluation.inputs.files import read_rows
+from cxr_compare.evaluation.inputs.frames import SIDES
 from cxr_compare.evaluation.inputs.other_readings import doubt
 from cxr_compare.evaluation.inputs.predicted_boxes import check_predictions
 from cxr_compare.evaluation.inputs.rows import (
@@ -30,9 +33,6 @@ from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.truth import Truth
 
-ENDING = re.compile(r"\.(?:png|jpe?g|tiff?|bmp|webp|dcm|dicom)$", re.IGNORECASE)
-"""Ending of the name of an image file."""
-_NUMBER_OF_FILE = re.compile(r"^(?:.*[/\\])?0*(\d+)$")
 _ENOUGH_TO_ASK = 10
 """Scores from which none below 0.5 is no accident."""
 _ROUNDING = 0.01
@@ -68,7 +68,8 @@ def read_output(
         truth: Labels and true boxes of all images.
         name: Name of the system, for messages.
         columns: Names of columns by role (image, score, finding), and how boxes are written
-            (box_form, box_unit, box_order). Of COCO results, the image is ``id`` or ``file_name``.
+            (box_form, box_unit, box_order). Of COCO results, the image is ``id`` or ``file_name``,
+            the finding ``id`` or ``order`` (0 is the first category of the truth's file).
         where: What a message calls the source; None for the name of the system.
         findings: Findings of the truth's group; empty for a truth of one finding.
     """
@@ -76,7 +77,7 @@ def read_output(
     rows = read_rows(value, truth.order, columns, where or name, name)
     if not len(rows.table) and not (rows.ran or rows.listed):
         raise InputError(f"{rows.where}: holds no row; give predictions that have some")
-    name_images(rows, truth, columns.get("image", ""), name)
+    name_images(rows, truth, columns, name)
     if not rows.are_boxes:
         if "score" not in columns and "finding" not in rows.table:
             _ask_if_confidence(rows, truth, name)
@@ -92,8 +93,7 @@ def read_output(
     if rows.ran is None:
         ran = _roles_with_boxes(boxes, truth, rows)
     else:
-        listed = match_ids(rows.ran, truth.ids, rows.where)
-        ran = pd.Index(sorted({*listed, *boxes["image_id"]}))
+        ran = pd.Index(sorted({*rows.ran, *boxes["image_id"]}))
     doubts = []
     if not {"box_form", "box_unit"} & columns.keys():
         doubts = doubt(boxes, truth, name)
@@ -104,121 +104,109 @@ def read_output(
     return Output.of_detector(boxes, ran, ranks=has_scores, notes=notes)
 
 
-def match_ids(names: Sequence[str], ids: pd.Index, where: str) -> list[str]:
-    """Return the image of each name: equal, without the file's ending, or equal in the last part.
+def name_images(rows: Rows, truth: Truth, columns: Mapping[str, str], name: str = "NAME") -> None:
+    """Name the images of rows as the truth does, and the classes of COCO results as its file does.
 
-    Names match by their last part if each fits exactly one image. InputError for all others.
+    An image of COCO results is the name of a file, or an id of the truth's COCO file. The user says
+    by `columns` which it is (image: ``id`` or ``file_name``), and what the numbers of categories
+    are (finding: ``id`` of the truth's file, ``order`` from 0 on, or nothing).
     """
-    known = set(ids)
-    if known.issuperset(names):
-        return list(names)
-    stems = pd.Series([ENDING.sub("", name) for name in ids])
-    once = ~stems.duplicated(keep=False).to_numpy()
-    plain = dict(zip(stems[once], ids[once], strict=True))
-    last = {_last_part(name): image for name, image in plain.items()}
-    found: dict[str, str | None] = {}
-    for name in dict.fromkeys(names):
-        stem = ENDING.sub("", name)
-        found[name] = name if name in known else plain.get(stem)
-        if found[name] is None and len(last) == len(ids):
-            found[name] = last.get(_last_part(stem))
-    unknown = [name for name, image in found.items() if image is None]
-    if unknown:
-        folded = {name.casefold(): name for name in plain}
-        near = folded.get(ENDING.sub("", unknown[0]).casefold())
-        advice = f"whose images are such as {ids[0]!r}" if near is None else f"is it {near!r}?"
-        raise InputError(
-            f"{where}: {counted(len(unknown), 'image', 'are')} not in the truth, such as "
-            f"{unknown[0]!r}; {advice}; correct or remove them"
-        )
-    first: dict[str | None, str] = {}
-    for name, image in found.items():
-        if image in first:
-            raise InputError(
-                f"{where}: calls image '{image}' {first[image]!r} and {name!r}; keep one name"
-            )
-        first[image] = name
-    return [str(found[name]) for name in names]
+    table = rows.table
+    answer = columns.get("image", "") if rows.is_coco else ""
+    names = table["image_id"].astype(str)
+    by_id = False
+    if rows.is_coco and "file_name" in table and answer != "id" and _has_files_of(truth, table):
+        names = table["file_name"]
+    elif "coco_id" in truth.images and answer != "file_name":
+        of_ids = dict(zip(truth.images["coco_id"], truth.ids, strict=True))
+        by_id = set(names) <= set(of_ids) and (rows.is_coco or not set(names) <= set(truth.ids))
+        if by_id and answer != "id":
+            _ask_if_file_names(names, of_ids, truth, rows, name)
+        names = names.map(of_ids) if by_id else names
+    listed = [*names, *(rows.ran or ()), *rows.listed]
+    found, note = match_ids(listed, truth.ids, rows.where, remedy=truth.unlisted)
+    rows.notes += [note] if note else []
+    if rows.ran is not None:
+        rows.ran = [found[image] for image in rows.ran]
+    rows.listed = [found[image] for image in rows.listed]
+    rows.table = table.assign(image_id=names.map(found))
+    if truth.categories and "category" in table:
+        _name_categories(rows, truth.categories, columns.get("finding"), name, by_id=by_id)
+
+
+def _has_files_of(truth: Truth, table: pd.DataFrame) -> bool:
+    """Return True if a ``file_name`` of COCO results is that of an image of the truth."""
+    known = {_last_part(image) for image in truth.ids}
+    return bool(table["file_name"].map(_last_part).isin(known).any())
 
 
 def _last_part(name: str) -> str:
-    return re.split(r"[/\\]", name)[-1]
+    return re.split(r"[/\\]", ENDING.sub("", name))[-1]
 
 
-def name_images(rows: Rows, truth: Truth, image: str = "", name: str = "NAME") -> None:
-    """Name the images of rows as the truth does, and the classes of COCO results as its file does.
-
-    An image of COCO results is the name of a file, an id of the truth's COCO file, or the number of
-    a file. `image` is the user's answer to which of them it is: ``id`` or ``file_name``.
-    """
-    table = rows.table
-    names = table["image_id"].astype(str)
-    of_ids: dict[str, str] = {}
-    if "coco_id" in truth.images:
-        of_ids = dict(zip(truth.images["coco_id"], truth.ids, strict=True))
-    by_id = False
-    if rows.is_coco and "file_name" in table and image != "id":
-        files = table["file_name"]
-        known = {_last_part(ENDING.sub("", each)) for each in truth.ids}
-        if files.map(lambda file: _last_part(ENDING.sub("", file)) in known).any():
-            names = files
-    elif rows.is_coco and of_ids:
-        by_number = _by_number(truth.ids)
-        if image == "file_name":
-            names = names.map(lambda number: by_number.get(number, number))
-        else:
-            if image != "id" and set(names) <= set(by_number):
-                _ask_if_file_numbers(names, of_ids, by_number, rows.where, name)
-            by_id = set(names) <= set(of_ids)
-    elif of_ids and not set(names) <= set(truth.ids):
-        by_id = set(names) <= set(of_ids)
-    if by_id:
-        names = names.map(of_ids)
-    rows.table = table.assign(image_id=match_ids(names.tolist(), truth.ids, rows.where))
-    if truth.categories and "category" in table and (by_id or len(truth.categories) > 1):
-        rows.table["finding"] = _named_categories(rows, truth.categories)
-
-
-def _by_number(ids: pd.Index) -> dict[str, str]:
-    """Return the image by the number that is the name of its file; a number of two is left out."""
-    numbers = pd.Series([_NUMBER_OF_FILE.fullmatch(ENDING.sub("", name)) for name in ids], ids)
-    numbers = numbers.dropna().map(lambda match: match[1])
-    numbers = numbers[~numbers.duplicated(keep=False)]
-    return dict(zip(numbers, numbers.index, strict=True))
-
-
-def _ask_if_file_numbers(
-    names: pd.Series,
-    of_ids: Mapping[str, str],
-    by_number: Mapping[str, str],
-    where: str,
-    name: str,
+def _ask_if_file_names(
+    names: pd.Series, of_ids: Mapping[str, str], truth: Truth, rows: Rows, name: str
 ) -> None:
-    """Ask whether numbers are ids of the COCO file or of files, if that makes a difference."""
-    for number in names.unique():
-        if by_number[number] != of_ids.get(number):
+    """Ask whether numbers are ids of the COCO file or names of files, if that is not the same."""
+    try:
+        of_files, _ = match_ids(names, truth.ids, rows.where)
+    except InputError:
+        return
+    advice = "write the name of each image's file"
+    if rows.is_coco:
+        ways = say(name, "image", "id"), say(name, "image", "file_name")
+        advice = f"say {' or '.join(ways)}, or write file_name into each result"
+    for number, image in of_files.items():
+        if image != of_ids[number]:
             raise InputError(
-                f"{where}: is image_id {number} the image '{by_number[number]}'? In the truth "
-                f"{repr(of_ids[number]) if number in of_ids else 'no image'} has this id; say "
-                f"{say(name, 'image', 'id')} or {say(name, 'image', 'file_name')}, or write "
-                "file_name into each result"
+                f"{rows.where}: is image_id {number} the image '{image}'? In the truth "
+                f"{of_ids[number]!r} has this id; {advice}"
             )
 
 
-def _named_categories(rows: Rows, categories: Mapping[str, str]) -> pd.Series:
-    """Return the finding of each COCO result by its category, which the truth's file must have."""
+def _name_categories(
+    rows: Rows, categories: Mapping[str, str], answer: str | None, name: str, *, by_id: bool
+) -> None:
+    """Name the finding of each COCO result by its category, and ask if its number means two.
+
+    A category 0 alone is the only one of the truth, as YOLOv5 writes it. `answer` is the user's;
+    `by_id` is True if the results name images by the ids of the truth's file.
+    """
     table = rows.table
-    named = table["category"].map(dict(categories))
+    numbers = table["category"]
+    is_named = "category_name" in table
+    if answer == "" or (len(categories) == 1 and not is_named and set(numbers) == {"0"}):
+        rows.table = table.drop(columns="finding")
+        return
+    if len(categories) == 1 and not by_id:
+        return
+    in_order = {str(number): finding for number, finding in enumerate(categories.values())}
+    by_number = dict(categories)
+    if not is_named and answer not in ("id", "order") and set(numbers) <= set(in_order):
+        is_id = set(numbers) <= set(categories)
+        same = numbers.map(in_order).equals(numbers.map(by_number))
+        if not same and not (is_id and (by_id or "file_name" in table)):
+            listed = ", ".join(f"{number} {finding}" for number, finding in in_order.items())
+            or_id = f", or {say(name, 'finding', 'id')} if they are those of the truth"
+            raise InputError(
+                f"{rows.where}: {table['place'].iloc[0]}: do the numbers of categories count from "
+                f"0 ({listed})? Say {say(name, 'finding', 'order')}{or_id if is_id else ''}; "
+                "else name each category in category_name"
+            )
+    named = numbers.map(in_order if answer == "order" else by_number)
     wrong = named.isna()
-    if "category_name" in table:
-        wrong |= table["category_name"].map(finding_name) != named
+    if is_named:  # a name and a number that the truth both lacks are of another finding
+        given = table["category_name"].map(finding_name)
+        named = named.where(named.notna() | given.isin(categories.values()), given)
+        wrong = given != named
     if wrong.any():
         row = table[wrong].iloc[0]
         raise InputError(
             f"{rows.where}: {row['place']}: category {row['category']} is none of the truth's "
-            f"categories, or has another name there ({', '.join(categories.values())}); correct it"
+            f"categories, or has another name there ({', '.join(categories.values())}); correct "
+            f"it, or say {say(name, 'finding', '')} if all boxes are of the finding"
         )
-    return named
+    rows.table = table.assign(finding=named)
 
 
 def _keep_finding(rows: Rows, truth: Truth, name: str, group: Sequence[str]) -> None:
@@ -270,6 +258,7 @@ def _ask_if_confidence(rows: Rows, truth: Truth, name: str) -> None:
     scores = rows.table["score"].to_numpy()
     labels = truth.images["label"].reindex(rows.table["image_id"]).to_numpy()
     high = len(scores) >= _ENOUGH_TO_ASK and bool(((scores >= 0.5) & (scores <= 1)).all())
+    high = high and len(np.unique(scores)) > 1  # equal scores are no confidence
     question = ""
     for column, cells in _two_classes(rows.unused).items():
         known = ~are_blank(cells).to_numpy()
@@ -335,13 +324,16 @@ def boxes_in_px(
         "box_form" in columns or "box_unit" in columns,
         box_answers(name),
     )
-    sizes = truth.sizes.reindex(table["image_id"]).to_numpy()
+    if reading.unit != "px":
+        truth = replace(truth, presumed=False)
+    sizes = _sizes(table, truth, rows.where)
     unsized = np.isnan(sizes).any(axis=1)
     if reading.unit != "px" and unsized.any():
         row = table[unsized].iloc[0]
         raise InputError(
             f"{rows.where}: {row['place']}: the boxes are shares, and the size of image "
-            f"'{row['image_id']}' is unknown; give px, or a truth with width and height"
+            f"'{row['image_id']}' is unknown; name the folder of the image files (images), or give "
+            "px, or a truth with width and height"
         )
     numbers = table[NUMBERS].to_numpy(np.float64)
     if columns.get("box_order") == "yxyx":  # first: a share of the height is none of the width
@@ -353,6 +345,27 @@ def boxes_in_px(
     if as_given:
         return table
     return _at_most(clipped(table, truth, rows), rows)
+
+
+def _sizes(table: pd.DataFrame, truth: Truth, where: str) -> np.ndarray:
+    """Return the size of the image of each box in px, of the truth or of the table; (N, 2).
+
+    InputError for a table that states another size than the truth: its boxes are of a copy.
+    """
+    sizes = truth.sizes.reindex(table["image_id"]).to_numpy()
+    if not set(SIDES) <= set(table):
+        return sizes
+    stated = table[[*SIDES]].to_numpy(np.float64)
+    differ = (~np.isnan(sizes) & (sizes != stated)).any(axis=1)
+    if differ.any():
+        row = int(differ.argmax())
+        of_table, of_truth = (f"{each[row][0]:g} x {each[row][1]:g}" for each in (stated, sizes))
+        raise InputError(
+            f"{where}: {table['place'].iloc[row]}: states {of_table} px as the size of image "
+            f"'{table['image_id'].iloc[row]}', which has {of_truth}; give boxes in px of this "
+            f"image, or leave out {SIDES[0]} and {SIDES[1]} if they are"
+        )
+    return np.where(np.isnan(sizes), stated, sizes)
 
 
 def clipped(table: pd.DataFrame, truth: Truth, rows: Rows) -> pd.DataFrame:
@@ -392,8 +405,7 @@ def _at_most(table: pd.DataFrame, rows: Rows) -> pd.DataFrame:
 
 def _roles_with_boxes(boxes: pd.DataFrame, truth: Truth, rows: Rows) -> pd.Index:
     """Return the images of the roles that have a box; one role without any counts as not run."""
-    listed = match_ids(rows.listed, truth.ids, rows.where)
-    with_box = truth.ids.isin({*boxes["image_id"], *listed})
+    with_box = truth.ids.isin({*boxes["image_id"], *rows.listed})
     roles = truth.images["role"]
     absent = [
         role

@@ -17,6 +17,7 @@ from cxr_compare.data_prep.base.names import (
     find_column,
     finding_name,
     image_names,
+    split_column,
 )
 from cxr_compare.data_prep.base.tables import ROLE_NAMES, SYNTHETIC_PATIENT
 from cxr_compare.data_prep.base.user_tables import is_table_file, read_text_table
@@ -32,6 +33,7 @@ from cxr_compare.evaluation.inputs.frames import (
     read_frame,
     refuse_box_texts,
 )
+from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, files_beside, with_files
 from cxr_compare.evaluation.inputs.patients import fill_patients, patients_of, shared_patients
 from cxr_compare.evaluation.inputs.rows import (
     NUMBERS,
@@ -39,13 +41,12 @@ from cxr_compare.evaluation.inputs.rows import (
     numbers_in_cells,
     place_of,
 )
-from cxr_compare.evaluation.inputs.true_boxes import UNNAMED, with_boxes
+from cxr_compare.evaluation.inputs.true_boxes import keep_false_alarms, with_boxes
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import as_array
-from cxr_compare.evaluation.truth import Truth
+from cxr_compare.evaluation.truth import UNNAMED, Truth
 
 LABELS = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
-_ROLES = ("role", "split", "subset", "partition")
 _GROUPS = {"age": "age_years", "sex": "sex", "view": "view", "width": "width", "height": "height"}
 """Names that columns of the images get; each further one begins with ``x_``."""
 _NUMBERS = ("width", "height", "age_years")
@@ -60,6 +61,7 @@ def read_truth(
     columns: Mapping[str, str] | None = None,
     allow_shared_patients: bool = False,
     where: str = "truth",
+    files: ImageFiles | None = None,
 ) -> Truth:
     """Return the truth of labels in a frame, Series, array, CSV or COCO file.
 
@@ -76,16 +78,19 @@ def read_truth(
         allow_shared_patients: True to note, and not refuse, patients of test images in other roles.
         where: Path of the file of a frame, whose index then has the lines; images of a file have no
             order.
+        files: Image files, for sizes that the truth does not state; None takes those beside a file.
     """
     columns = dict(columns or {})
     written: dict[str, str] = {}
     for key in ("box_form", "box_unit"):
         if key in columns:
             written[key] = columns.pop(key)
-    if isinstance(truth, str | Path) and Path(truth).suffix.lower() == ".json":
-        return truth_of_coco(Path(truth), label, patients, written)
     if isinstance(truth, str | Path):
-        truth, where = truth_table(Path(truth)), str(truth)
+        path, where = Path(truth), str(truth)
+        files = files or files_beside(path)
+        if path.suffix.lower() == ".json":
+            return truth_of_coco(path, label, patients, written, files)
+        truth = truth_table(path)
     if are_outputs(truth):
         boxes = truth if boxes is None else boxes
         truth = np.array([len(as_array(each["boxes"])) > 0 for each in truth], dtype=float)
@@ -97,11 +102,14 @@ def read_truth(
     is_named = find_column([*frame.columns], image_names([*frame.columns])) or "image" in columns
     if where == "truth" and not is_named:
         frame = frame.assign(image_id=_numbered(len(frame)))
-    found = _columns_of_truth([*frame.columns], columns, label, where)
+    found = _columns_of_truth(frame, columns, label, where)
     of_boxes = where if boxes is None and where != "truth" else "boxes"
     frame, boxes = _without_boxes(frame, found, boxes, where)
     named = found["label"]
     images, notes = _images_of(frame, found, where)
+    role = found.get("role")
+    if role not in (None, columns.get("role")) and not find_column([role], column_names("split")):
+        notes += (Note(f"Column '{role}' holds only roles, and is read as the role of an image."),)
     order = None if where != "truth" else pd.Series(images.index.to_numpy(), frame.index)
     if patients is not None:
         images["patient_id"] = patients_of(patients, images.index, order)
@@ -111,7 +119,9 @@ def read_truth(
     finding = UNNAMED if named.lower() in LABELS else finding_name(named)
     title = display_name(finding)
     made = Truth(images.sort_index(), finding=finding, title=title, notes=notes, order=order)
-    return made if boxes is None else with_boxes(made, boxes, written, of_boxes)
+    if boxes is not None:
+        made = keep_false_alarms(with_boxes(made, boxes, written, of_boxes, files), where)
+    return with_files(made, files)
 
 
 def _without_boxes(
@@ -176,6 +186,9 @@ def group_column(column: str) -> str:
     """
     if find_column([column], ("age_years", *column_names("age"))):
         return "age_years"
+    for side in ("width", "height"):
+        if find_column([column], column_names(f"image_{side}")):
+            return side
     plain = finding_name(column)
     return _GROUPS.get(plain, f"x_{plain}")
 
@@ -183,20 +196,22 @@ def group_column(column: str) -> str:
 def describes_images(column: str) -> bool:
     """Return True for a column that names or describes images and patients, and is no finding."""
     owners = ("patient_id", *column_names("patient"), "study_id", *column_names("study"))
-    names = (*image_names([column]), *_ROLES, *owners, *column_names("sex"), "seen")
+    roles = column_names("split")
+    names = (*image_names([column]), *roles, *owners, *column_names("sex"), "seen")
     return find_column([column], names) is not None or not group_column(column).startswith("x_")
 
 
 def _columns_of_truth(
-    header: list[str], columns: Mapping[str, str], label: str | None, where: str
+    frame: pd.DataFrame, columns: Mapping[str, str], label: str | None, where: str
 ) -> dict[str, str]:
     """Return the column of each role; InputError if there is none of images, or of labels."""
+    header = [*frame.columns]
     names = {
         "image": image_names(header),
         "label": LABELS,
         "patient_id": ("patient_id", *column_names("patient")),
         "study_id": ("study_id", *column_names("study")),
-        "role": _ROLES,
+        "role": ("role",),
         "seen": ("seen",),
     }
     given = {
@@ -207,12 +222,21 @@ def _columns_of_truth(
     found: dict[str, str] = {}
     for role, usual in names.items():
         column = given.get(role) or find_column(header, usual)
+        if column is None and role == "role":
+            others = frame[[other for other in header if other not in found.values()]]
+            column = split_column(others, where, "Say columns role=COLUMN")
         if column is not None and column not in header:
             raise InputError(f"{where}: has no column '{column}'; it has {', '.join(header[:20])}")
         if column is not None and header.count(column) > 1:
             raise InputError(f"{where}: column '{column}' appears twice; keep one")
         if column is not None and (role == "image" or column != found.get("image")):
             found[role] = column
+    if "image" not in found and "label" in found:
+        raise InputError(
+            f"{where}: no column names the images; it has {', '.join(header[:20])}; add image_id "
+            "(1, 2, 3 ...), the same in each file, or give the columns to cxr_compare.compare from "
+            "Python, as arrays in one order"
+        )
     if not {"image", "label"} <= found.keys():
         raise InputError(
             f"{where}: needs image_id and label (1, 0 or nothing); it has {', '.join(header[:20])}"
@@ -278,7 +302,7 @@ def labels_of(cells: pd.Series, ids: pd.Series, where: str = "truth") -> pd.Seri
 
 
 def _roles(cells: pd.Series, ids: pd.Series, where: str) -> npt.NDArray[Any]:
-    roles = cells.astype("string").str.lower().map(ROLE_NAMES)
+    roles = cells.astype("string").str.strip().str.lower().map(ROLE_NAMES)
     wrong = roles.isna().to_numpy(bool)
     if wrong.any():
         row = int(wrong.argmax())

@@ -11,24 +11,28 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.ids import match_ids
 from cxr_compare.data_prep.base.names import display_name, finding_name, names_finding
 from cxr_compare.data_prep.base.user_tables import is_table_file
 from cxr_compare.evaluation.inputs.box_classes import other_class
 from cxr_compare.evaluation.inputs.files import read_rows
-from cxr_compare.evaluation.inputs.read_output import boxes_in_px, clipped, match_ids
+from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, with_files
+from cxr_compare.evaluation.inputs.read_output import boxes_in_px, clipped
 from cxr_compare.evaluation.notes import reading_notes
-from cxr_compare.evaluation.truth import Truth, no_boxes
-
-UNNAMED = "finding"
-"""Finding of labels that do not name theirs."""
+from cxr_compare.evaluation.truth import UNNAMED, Truth, no_boxes
 
 
 def with_boxes(
-    truth: Truth, boxes: Any, written: Mapping[str, str] | None = None, where: str = "boxes"
+    truth: Truth,
+    boxes: Any,
+    written: Mapping[str, str] | None = None,
+    where: str = "boxes",
+    files: ImageFiles | None = None,
 ) -> Truth:
     """Add true boxes; they count on negative images and on positive ones that have a box.
 
-    `written` says how the boxes are written (box_form, box_unit), if the user does.
+    `written` says how the boxes are written (box_form, box_unit), if the user does. Only boxes that
+    are shares take the sizes of image files: boxes in px may be of another copy of the images.
     """
     if isinstance(boxes, str | Path):
         where = str(boxes)
@@ -58,13 +62,16 @@ def with_boxes(
                 f"{where}: image '{rows.table['image_id'][other[0]]}' has a box of '{other[1]}', "
                 f"and the labels are of '{truth.finding}'"
             )
-    rows.table["image_id"] = match_ids(rows.table["image_id"].tolist(), truth.ids, where)
+    found, note = match_ids(rows.table["image_id"], truth.ids, where)
+    rows.table["image_id"] = rows.table["image_id"].map(found)
     crowds = rows.table.get("crowd", pd.Series(False, rows.table.index)).astype(bool)
     crowded = rows.table["image_id"][crowds]
     rows.table = rows.table[~crowds].reset_index(drop=True)
-    rows.notes = []
-    table = boxes_in_px(rows, truth, written or {}, name="", as_given=True)
-    table = clipped(table, truth, rows)[["image_id", *EDGES]].reset_index(drop=True)
+    rows.notes = [note] if note else []
+    in_px = dict(written or {}).get("box_unit", rows.unit) == "px"
+    sized = truth if in_px else replace(with_files(truth, files), presumed=False)
+    table = boxes_in_px(rows, sized, written or {}, name="", as_given=True)
+    table = clipped(table, sized, rows)[["image_id", *EDGES]].reset_index(drop=True)
     twice = int(table.duplicated().sum())
     if twice:
         rows.notes.append(f"{counted(twice, 'box', 'are')} given twice, and each counts.")
@@ -78,3 +85,17 @@ def with_boxes(
     boxed = negative.union(pd.Index(table["image_id"].unique())).difference(pd.Index(crowded))
     boxes = table if len(table) else no_boxes()
     return replace(truth, boxes=boxes, boxed=boxed, notes=notes)
+
+
+def keep_false_alarms(truth: Truth, where: str) -> Truth:
+    """Return a truth that says how images without a lesion are listed, if it lists none.
+
+    To remove the predictions for them would remove false alarms.
+    """
+    if truth.boxes.empty or (truth.images["label"] == 0).any():
+        return truth
+    remedy = (
+        f"{where} lists no image without a lesion: list each, in a table by a row with its name "
+        "and empty edges, so that boxes on it count as false"
+    )
+    return replace(truth, unlisted=remedy)

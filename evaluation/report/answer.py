@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -54,9 +54,10 @@ class Answer(Record, kind="answer"):
         counts: Numbers of evaluated images (or units), patients and positive images.
         primary: Metric of the answer, and the policy of its threshold.
         policy: Policy of the threshold for results that are shown at one threshold only.
-        thresholds: Score threshold by system and policy.
+        thresholds: Score threshold by system and policy; boxes without scores have none.
         joint: Joint system, and then the systems that it joins; empty without one.
         overlays: File of the drawing of each example image, by image id or its number.
+        n_findings: Number of findings over which corrected p-values are corrected.
         numbers_for_ids: True if the page shows numbers in place of the ids of images.
     """
 
@@ -81,6 +82,7 @@ class Answer(Record, kind="answer"):
     costs: dict[str, dict[str, Any]]
     provenance: ReportOrigin
     seed: Whole = 0
+    n_findings: Whole = 1
     numbers_for_ids: bool = False
     overlays: dict[str, str] = Field(default_factory=dict)
     files: Digests = Field(default_factory=dict)
@@ -98,25 +100,20 @@ class Answer(Record, kind="answer"):
 
 def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answer:
     """Return the answer of a comparison; `numbers_for_ids` keeps ids out of its sentences."""
-    truth, systems, rows = comparison.truth, comparison.systems, comparison.rows
-
-    def at_level(
-        first: str, second: str, metric: str, policy: str, level: float
-    ) -> tuple[float, float]:
-        row: Mapping[str, Any] = rows.row((first, second), metric, policy, level) or {}
-        return row.get("ci_low", float("nan")), row.get("ci_high", float("nan"))
-
+    truth, systems = comparison.truth, comparison.systems
     joint = JointSystem(comparison.joint[0], comparison.joint[1:]) if comparison.joint else None
     n_synthetic = count_synthetic(truth)
     verdict = state_verdict(
-        Lookup(comparison.figures, at_level),
+        Lookup(comparison.figures),
         list(systems),
         truth.title or truth.finding,
         protocol=comparison.protocol,
+        title=comparison.primary_title,
         policy=comparison.main_policy,
         joint=joint,
         unit=_PLURALS[comparison.unit],
         synthetic=0 < n_synthetic == len(truth.ids),
+        n_findings=comparison.n_findings,
     )
     records = {name: dict(each.output.record) for name, each in systems.items()}
     for name, record in records.items():
@@ -155,12 +152,15 @@ def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answe
         unit=comparison.unit,
         counts=counts,
         primary=comparison.protocol.key,
-        primary_title=comparison.protocol.title,
+        primary_title=comparison.primary_title,
         systems=tuple(systems),
         joint=comparison.joint,
         policy=comparison.main_policy,
         policies=tuple(comparison.policies),
-        thresholds={name: dict(each.choices.thresholds) for name, each in systems.items()},
+        thresholds={
+            name: dict(each.choices.thresholds) if each.output.ranks else {}
+            for name, each in systems.items()
+        },
         costs={name: dict(record.get("cost") or {}) for name, record in records.items()},
         provenance=ReportOrigin(
             **provenance(),
@@ -170,6 +170,7 @@ def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answe
             protocol=comparison.protocol.to_dict(),
         ),
         seed=resamples.seed,
+        n_findings=comparison.n_findings,
         numbers_for_ids=numbers_for_ids,
     )
 

@@ -150,6 +150,9 @@ def read_cases(
             table["decision"] = rows.set_index("image_id")[f"decision_{policy}"]
         if system.output.points is not None:
             table = table.join(system.output.points)
+        threshold = system.choices.thresholds.get(policy)
+        if not system.output.ranks:
+            table, threshold = table.drop(columns="score"), None
         drawn.append(
             DrawnSystem(
                 name,
@@ -157,7 +160,7 @@ def read_cases(
                 system.boxes,
                 system.output.maps,
                 system.choices.scale,
-                system.choices.thresholds.get(policy),
+                threshold,
                 of_maps=system.output.boxes is None,
             )
         )

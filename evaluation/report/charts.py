@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 import textwrap
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +13,7 @@ from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.metrics import RATES
 from cxr_compare.evaluation.overlays.colours import system_colour
 from cxr_compare.evaluation.policies import policy_text
-from cxr_compare.evaluation.report.tables import outcome, p_values, shown_claims, value_text
+from cxr_compare.evaluation.report.tables import outcome, shown_claims, value_text
 from cxr_compare.evaluation.statistics.intervals import Interval
 
 if TYPE_CHECKING:
@@ -135,6 +134,9 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, result: ResultTables, name: str
         style |= {"drawstyle": "steps-post"} if is_froc else {}
         curve = own[own["kind"] == "curve"]
         if curve.empty:
+            points = own[own["kind"] == "points"]
+            label = _plain(f"{system}: boxes without scores") if len(points) else None
+            axes.plot(points["x"], points["y"], "X", color=colour, label=label)
             continue
         label = _label(result, system, chart.metric)
         marker = "D" if len(curve) == 1 or name == "calibration" else None
@@ -236,13 +238,11 @@ def _draw_forest(figure: Figure, result: ResultTables) -> None:
         _Line(name, Interval.from_row(row), system_colour(result.systems.index(name)), "full")
         for name, row in zip(rows["first"], rows.to_dict("records"), strict=True)
     ]
-    single = p_values(result.figures)
     differences = []
     for claim in shown_claims(result.answer, result.figures):
-        if claim["family"] != "findings":
-            key = tuple(claim[name] for name in ("first", "second", "metric", "policy"))
+        if claim["family"] in ("answer", "joint"):
             interval = Interval.from_row({**claim, "note": ""})
-            filling = _FILLING[outcome(claim, single.get(key, math.nan))]
+            filling = _FILLING[outcome(claim)]
             name = f"{claim['first']} − {claim['second']}"
             differences.append(_Line(name, interval, rcParams["text.color"], filling))
     parts = [part for part in (figures, differences) if part]

@@ -55,7 +55,10 @@ def _of_thresholds(system: SystemFigures) -> Iterator[pd.DataFrame]:
     positive = system.truth.positive
     curve = roc_and_pr_curves(positive, system.scores)
     points = {}
-    for policy, threshold in system.choices.thresholds.items():
+    thresholds = system.choices.thresholds
+    if not system.output.ranks:  # all policies call the images with a box
+        thresholds = {"": next(iter(thresholds.values()))}
+    for policy, threshold in thresholds.items():
         called = system.scores >= threshold
         counts = {"tp": positive & called, "fp": ~positive & called}
         counts |= {"tn": ~positive & ~called, "fn": positive & ~called}
@@ -64,7 +67,7 @@ def _of_thresholds(system: SystemFigures) -> Iterator[pd.DataFrame]:
     for chart, x, y in (("roc", "fpr", "tpr"), ("pr", "recall", "precision")):
         if system.output.ranks:
             yield _rows(chart, "curve", curve[x], curve[y])
-        for policy, point in [*points.items()][: None if system.output.ranks else 1]:
+        for policy, point in points.items():
             yield _rows(chart, "points", [point[x]], [point[y]], policy).dropna()
 
 
@@ -73,8 +76,7 @@ def _of_boxes(system: SystemFigures, kind: str) -> Iterator[pd.DataFrame]:
     if system.pairs is not None:
         froc = froc_curve(find_lesions(system.pairs))
         if not system.output.ranks:  # all boxes count at once
-            policy = next(iter(system.choices.thresholds), "")
-            yield _rows("froc", "points", froc[0][-1:], froc[1][-1:], policy)
+            yield _rows("froc", "points", froc[0][-1:], froc[1][-1:])
             return
         if len(froc.sensitivity):
             yield _rows("froc", kind, *_froc_steps(froc))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,6 +75,7 @@ def write_page(
     joint = "".join(answer.joint[:1])
     shown = tables.shown_claims(answer, figures)
     at_threshold = (result.decisions, rows, answer.policy)
+    confusion = tables.confusion(*at_threshold)
     page = render(
         "report.html.jinja",
         answer=answer,
@@ -90,14 +91,12 @@ def write_page(
         further_figures=main.loc[rows].iloc[:, tables.MOST_COLUMNS :],
         image_blind=_without_empty(main.drop(index=rows)),
         undefined=list(_undefined(result, main)),
-        claims=tables.claim_table(
-            [claim for claim in shown if claim["family"] != "findings"], figures, answer.claims
-        ),
-        further_claims=tables.claim_table(
-            [claim for claim in shown if claim["family"] == "findings"], figures, answer.claims
-        ),
+        claims=tables.claim_table(_of(shown, "answer", "joint"), answer.claims),
+        further_claims=tables.claim_table(_of(shown, "places", "further"), answer.claims),
+        any_tested=any(claim["p_value"] is not None for claim in shown),
+        several_tests=answer.n_findings * len(_of(answer.claims, "answer")) > 1,
         n_hidden_claims=len(answer.claims) - len(shown),
-        confusion=tables.confusion(*at_threshold),
+        confusion=confusion,
         errors=tables.error_table(result.decisions, result.lesions, *at_threshold[1:], joint),
         corrections=tables.correction_table(*at_threshold),
         groups=tables.group_tables(result.groups, result.lesions, answer.single),
@@ -106,7 +105,10 @@ def write_page(
         metrics=[METRICS[name] for name in tables.USUAL if metric_title(name) in main],
         methods=_methods(figures),
         effective=_effective_patients(result),
-        given={policy: is_given(policy) for policy in answer.policies},
+        given={policy: is_given(policy) for of in answer.thresholds.values() for policy in of},
+        unscored=[
+            name for name in answer.systems if name in confusion and not answer.thresholds[name]
+        ],
     )
     write_text(out / files.PAGE, page)
     style = main.reset_index().style.hide(axis="index").format(escape="latex")
@@ -145,7 +147,9 @@ def _write_markdown(frame: pd.DataFrame, path: Path) -> None:
 def _counts(answer: Answer) -> str:
     """Return the numbers of test images, patients and positives behind the answer."""
     counts = answer.counts
-    patients = f" of {counts['patients']:,} patients" if "patients" in counts else ""
+    patients = ""
+    if "patients" in counts and answer.unit != "patient":
+        patients = f" of {counted(counts['patients'], 'patient')}"
     return f"{counts['images']:,} test {answer.units}{patients}, {counts['positive']:,} positive"
 
 
@@ -156,7 +160,7 @@ def _without_empty(table: pd.DataFrame) -> pd.DataFrame:
 
 def _methods(figures: pd.DataFrame) -> dict[str, list[str]]:
     """Return the titles of the figures of systems whose interval each method gives."""
-    rows = figures[(figures["method"] != "") & (figures["second"] == "")]
+    rows = figures[figures["ci_low"].notna() & (figures["second"] == "")]
     return {
         str(method): list(dict.fromkeys(metric_title(name) for name in of["metric"]))
         for method, of in rows.groupby("method")
@@ -168,6 +172,10 @@ def _effective_patients(result: ResultTables) -> float | None:
     rows = result.figures[result.figures["metric"] == "auroc"]
     known = rows["effective_patients"].dropna()
     return float(known.iloc[0]) if len(known) and "patients" in result.answer.counts else None
+
+
+def _of(claims: Sequence[Mapping[str, Any]], *families: str) -> list[Mapping[str, Any]]:
+    return [claim for claim in claims if claim["family"] in families]
 
 
 def _undefined(result: ResultTables, main: pd.DataFrame) -> Iterator[str]:

@@ -35,7 +35,8 @@ class ResultTables(OpenedFromFolder):
     def figures(self) -> pd.DataFrame:
         """All figures and paired differences with 95 % intervals, one in each row.
 
-        ``p_holm`` is corrected over all pairs of systems in the same figure by Holm's method.
+        ``p_holm`` is corrected by Holm's method over all pairs of systems in the same figure, and
+        over all findings.
         """
         return self.table_of("figures")
 

@@ -37,7 +37,7 @@ class ResultsByTarget(ShownAsText):
     Attributes:
         results: Result on each finding, by its name.
         macro: Means over the findings with 95 % intervals, for systems and pairs of systems.
-        tests: Differences of the AUROC for each finding and pair, with ``p_holm`` over all of them.
+        tests: Differences of the AUROC for each finding and pair of systems.
         left_out: Findings that are not evaluated, with the reason.
     """
 

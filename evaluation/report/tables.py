@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -154,61 +153,52 @@ def shown_claims(answer: Answer, figures: pd.DataFrame) -> list[Mapping[str, Any
     return shown
 
 
-def outcome(claim: Mapping[str, Any], p_value: float) -> Literal["shown", "alone", "open"]:
+def outcome(claim: Mapping[str, Any]) -> Literal["shown", "alone", "open"]:
     """Return what a difference shows: after correction, only by itself, or nothing."""
     if claim["higher"]:
         return "shown"
-    return "alone" if p_value < 1 - LEVEL else "open"
-
-
-def p_values(figures: pd.DataFrame, column: str = "p_value") -> dict[tuple[str, ...], float]:
-    """Return p-values of differences by first and second system, metric and policy."""
-    rows = figures[figures["second"] != ""]
-    found = {}
-    for row in rows[["first", "second", "metric", "policy", column]].itertuples(index=False):
-        first, second, *key, p_value = row
-        found[first, second, *key] = found[second, first, *key] = p_value
-    return found
+    p_value = claim["p_value"]
+    return "open" if p_value is None or p_value >= 1 - LEVEL else "alone"
 
 
 def claim_table(
-    claims: Sequence[Mapping[str, Any]], figures: pd.DataFrame, every: Sequence[Mapping[str, Any]]
+    claims: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
     """Return differences that the answer tests, with what was shown after correction.
 
-    `every` has all claims of the answer. `p, corrected` is that of all pairs in the primary figure.
+    `every` has all claims of the answer.
     """
-    single, corrected = p_values(figures), p_values(figures, "p_holm")
     joint = [claim["higher"] == claim["first"] for claim in every if claim["family"] == "joint"]
-    has_several = sum(claim["family"] == "answer" for claim in every) > 1
     rows = []
     for claim in claims:
-        first, second, metric, policy = key = tuple(
+        first, second, metric, policy = (
             claim[name] for name in ("first", "second", "metric", "policy")
         )
-        p_value = single.get(key, math.nan)
         shown = claim["higher"] or "not shown"
         if claim["family"] == "joint" and claim["higher"] == first and not all(joint):
             shown = "higher than this one, not than each member"
-        elif outcome(claim, p_value) == "alone":
+        elif outcome(claim) == "alone":
             shown = "by itself only, not after correction"
-        row = {
-            "Figure": metric_title(metric) + (f", {policy_text(policy)}" if policy else ""),
-            "Difference": f"{first} − {second}",
-            "Value (interval for all comparisons)": value_text(
-                Interval.from_row({**claim, "note": ""})
-            ),
-            "p": _p_text(p_value),
-        }
-        if has_several:
-            of_answer = claim["family"] == "answer"
-            row["p, corrected"] = _p_text(corrected.get(key, math.nan)) if of_answer else ""
-        rows.append({**row, "Shown to be higher": shown})
-    return pd.DataFrame(rows).set_index("Figure") if rows else pd.DataFrame()
+        elif claim["p_value"] is None:
+            shown = "not tested"
+        rows.append(
+            {
+                "Figure": metric_title(metric) + (f", {policy_text(policy)}" if policy else ""),
+                "Difference": f"{first} − {second}",
+                "Value (95 % interval)": value_text(Interval.from_row({**claim, "note": ""})),
+                "p": _p_text(claim["p_value"]),
+                "p, corrected": _p_text(claim["p_holm"]),
+                "Shown to be higher": shown,
+            }
+        )
+    table = pd.DataFrame(rows)
+    if rows and (table["p"] == table["p, corrected"]).all():
+        table = table.drop(columns="p, corrected")
+    return table.set_index("Figure") if rows else table
 
 
-def _p_text(p_value: float) -> str:
-    return p_value_text(None if pd.isna(p_value) else p_value).replace(" ", "\u00a0")
+def _p_text(p_value: float | None) -> str:
+    return p_value_text(p_value).replace(" ", "\u00a0")
 
 
 def _outcomes(decisions: pd.DataFrame, policy: str) -> pd.DataFrame:
@@ -245,7 +235,7 @@ def error_table(
     if rows.empty:
         return pd.DataFrame()
     positive, called = rows["positive"], rows["called"]
-    kinds = {"Missed positive images": positive & ~called, "False alarms": ~positive & called}
+    kinds = {"Missed positives": positive & ~called, "False alarms": ~positive & called}
     counts = pd.DataFrame(kinds).groupby(rows["system"], sort=False).sum().astype(str)
     with_boxes = rows[rows["localised"].notna() & (rows["system"] != joint)]
     if len(with_boxes):
@@ -289,9 +279,9 @@ def group_table(rows: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
     rows = rows[rows["system"].isin(systems)]
     if rows.empty:
         return pd.DataFrame()
-    table = texts(rows, ["topic", "group"], "system").reindex(columns=[*systems])
+    table = texts(rows, ["topic", "group"], "system").reindex(columns=[*systems], fill_value=DASH)
     if len(systems) > MOST_INTERVALS:
-        table = table.map(lambda text: text if pd.isna(text) else text.partition(" ")[0])
+        table = table.map(lambda text: text.partition(" ")[0])
     number_of = rows.drop_duplicates(["topic", "group"]).set_index(["topic", "group"])["of"]
     table.insert(0, "Number", number_of.map(lambda of: DASH if pd.isna(of) else f"{of:,.0f}"))
     names = [

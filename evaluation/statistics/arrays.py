@@ -34,15 +34,21 @@ def as_array(values: Any) -> npt.NDArray[Any]:
     return np.asarray(values)
 
 
+def of_one_column(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array of shape ``(N, 1)``, as a network gives it, as one of shape ``(N,)``."""
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+
+
 def check_truth_and_scores(
     y_true: npt.ArrayLike, y_score: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.bool_], Floats]:
     """Check labels (0 or 1) and finite scores of N images; return them as booleans and float64.
 
+    Both have the shape ``(N,)`` or ``(N, 1)``.
     InputError names the row of the first that is invalid, or says that the shapes differ.
     """
-    truth = as_array(y_true)
-    scores = as_array(y_score).astype(np.float64)
+    truth = of_one_column(as_array(y_true))
+    scores = of_one_column(as_array(y_score)).astype(np.float64)
     if truth.ndim != 1 or truth.shape != scores.shape:
         raise InputError(
             f"y_true and y_score must be one value per image; got shapes {truth.shape} and "

@@ -30,30 +30,25 @@ def class_inflation(of_class: Floats, images: Floats) -> float:
 
     If few patients have images of a class, such as positive ones, and patients have unequal numbers
     of images, these few are mostly patients with few images. Their images then look more evenly
-    spread over patients than in another sample, in which one of them has many. How evenly they are
-    spread on average follows from all patients: from how often an image is of the class, and how
-    often two images of one patient are.
+    spread over patients than in another sample, in which one of them has many. If all images of a
+    patient are of one class, and the class does not depend on the number of images, the expected
+    effective number of patients of the class is that of all patients, times the share of the class.
 
-    The result is the effective number of patients of the class by its own images, divided by the
-    number that all patients let expect; at least 1, and 1 if each patient has one image. Both
-    arguments count images of each patient, shape ``(patients,)``.
+    The result is the effective number of patients of the class by its own images, divided by this
+    expected number; at least 1. The share is the mean over patients of the share of their images.
+    Both arguments count images of each patient, shape ``(patients,)``.
 
     Example:
         >>> round(class_inflation(np.array([1.0, 1, 2, 0]), np.array([1.0, 1, 2, 8])), 2)
-        1.25
+        1.73
     """
     known = images > 0
-    n = images[known]
     inside = of_class[known]
-    several = n > 1
-    if not several.any() or not inside.any():
+    if not inside.any():
         return 1.0
-    pairs = n * (n - 1)
-    share = float((inside / n).mean())
-    share_of_pairs = float((inside * (inside - 1))[several].dot(1 / pairs[several]) / several.sum())
-    total = share * n.sum()
-    expected = total**2 / (share_of_pairs * pairs.sum() + total)
-    return max(effective_patients(inside) / float(expected), 1.0)
+    share = float((inside / images[known]).mean())
+    expected = share * effective_patients(images)
+    return max(effective_patients(inside) / expected, 1.0)
 
 
 def without_leverage(added: Floats, images: Floats) -> Floats:

@@ -24,19 +24,22 @@ def number(value: float | None, digits: int = 3) -> str:
 def range_text(low: float | None, high: float | None, *, digits: int = 3) -> str:
     """Format both ends of an interval, such as ``0.100 to 0.200``; a dash if there is no interval.
 
-    An end that is not 0 but would round to it gets so many decimals that its side is seen.
+    An end of exactly 0, 1 or −1 has no decimals. One that would only round to 0 gets so many that
+    its side is seen.
 
     Example:
-        >>> range_text(-0.1, 0.1), range_text(-0.00024, 0.1), range_text(None, None)
-        ('−0.100 to 0.100', '−0.0002 to 0.100', '–')
+        >>> range_text(-0.1, 1.0), range_text(-0.00024, 0.9996), range_text(None, None)
+        ('−0.100 to 1', '−0.0002 to 1.000', '–')
     """
     return DASH if low is None else f"{_end_text(low, digits)} to {_end_text(high, digits)}"
 
 
 def _end_text(end: float | None, digits: int) -> str:
     """Format an end of an interval with at least one digit that is not 0, unless it is 0."""
-    if end is None or end != end or abs(end) < ZERO:
-        return number(end, digits)
+    if end is None or end != end:
+        return DASH
+    if abs(end - round(end)) < ZERO:
+        return number(round(end), 0)
     while not float(f"{end:.{digits}f}"):
         digits += 1
     return number(end, digits)

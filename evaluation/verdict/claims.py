@@ -1,8 +1,7 @@
-"""Claims: differences of two systems in one figure, each with the interval that decides it."""
+"""Claims: differences of two systems in one figure, as the table of figures decides them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -13,23 +12,15 @@ from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 CHANCE = 0.5
 """AUROC of a system whose scores are random."""
 _ROUNDING = 1e-9
-Family = Literal["answer", "joint", "findings"]
-"""Claims of one family are corrected together: the answer, the joint system, all others."""
-AtLevel = Callable[[str, str, str, str, float], tuple[float, float]]
-"""Function from both systems, metric, policy and level to the interval of their difference."""
-
-
-def family_level(comparisons: int) -> float:
-    """Return the level at which several intervals together hold with 95 % (Bonferroni)."""
-    return 1 - (1 - LEVEL) / max(comparisons, 1)
+Family = Literal["answer", "joint", "places", "further"]
+"""What a claim is of: the question, the joint system, constant positions, or a further figure."""
 
 
 @dataclass(frozen=True, eq=False)
 class Lookup:
-    """Figures and differences of a table by their names, with intervals of any level."""
+    """Figures and differences of a table by their names."""
 
     figures: pd.DataFrame
-    at_level: AtLevel
     _rows: dict[tuple[str, str, str, str], Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -50,22 +41,19 @@ class Lookup:
         row = self._rows.get((system, "", metric, policy))
         return 0 if row is None or pd.isna(row["n_images"]) else int(row["n_images"])
 
-    def difference(self, first: str, second: str, metric: str, policy: str = "") -> Interval:
-        """Return the difference of two systems, first minus second, however it is stored."""
+    def claim(
+        self, family: Family, first: str, second: str, metric: str, policy: str = ""
+    ) -> Claim:
+        """Return the claim about two systems in one figure, first minus second."""
+        values = tuple(self.get(name, metric, policy).estimate for name in (first, second))
         row = self._rows.get((first, second, metric, policy))
-        if row is not None:
-            return Interval.from_row(row)
-        row = self._rows.get((second, first, metric, policy))
-        return Interval() if row is None else Interval.from_row(row).reversed()
-
-    def at(
-        self, first: str, second: str, metric: str, policy: str, level: float
-    ) -> tuple[float, float]:
-        """Return the interval of a difference at a level, first minus second."""
-        if (first, second, metric, policy) in self._rows:
-            return self.at_level(first, second, metric, policy, level)
-        low, high = self.at_level(second, first, metric, policy, level)
-        return -high, -low
+        turned = row is None
+        row = self._rows.get((second, first, metric, policy)) if row is None else row
+        if row is None:
+            return Claim(family, first, second, metric, policy, values, Interval())
+        difference = Interval.from_row(row).reversed() if turned else Interval.from_row(row)
+        p_values = float(row["p_value"]), float(row["p_holm"])
+        return Claim(family, first, second, metric, policy, values, difference, *p_values)
 
 
 def against_chance(auroc: Interval) -> Literal["above", "below", "open", "unknown"]:
@@ -79,10 +67,10 @@ def against_chance(auroc: Interval) -> Literal["above", "below", "open", "unknow
 
 @dataclass(frozen=True)
 class Claim:
-    """Difference of two systems in one figure; it is shown if its interval excludes 0.
+    """Difference of two systems, first minus second, in one figure.
 
-    `difference` is that of the first minus the second system, with the interval that it has among
-    `comparisons` claims of its family.
+    It is shown if its p-value, corrected by Holm's method, is below 0.05 and its 95 % interval
+    excludes 0.
     """
 
     family: Family
@@ -90,22 +78,15 @@ class Claim:
     second: str
     metric: str
     policy: str
-    values: tuple[float, float]
+    values: tuple[float, ...]
     difference: Interval
-    comparisons: int = 1
-
-    @classmethod
-    def of(
-        cls, family: Family, figures: Lookup, first: str, second: str, key: tuple[str, str]
-    ) -> Claim:
-        """Make the claim about two systems in one figure, as a single comparison."""
-        values = figures.get(first, *key).estimate, figures.get(second, *key).estimate
-        return cls(family, first, second, *key, values, figures.difference(first, second, *key))
+    p_value: float = float("nan")
+    p_holm: float = float("nan")
 
     @property
     def tested(self) -> bool:
-        """True if the difference has an interval."""
-        return self.difference.bounded
+        """True if the difference has an interval and a p-value."""
+        return self.difference.bounded and not pd.isna(self.p_holm)
 
     @property
     def equal(self) -> bool:
@@ -116,7 +97,7 @@ class Claim:
     @property
     def higher(self) -> str:
         """System that was shown to have the higher figure; empty if no difference was shown."""
-        if not self.difference.excludes_zero:
+        if not (self.tested and self.p_holm < 1 - LEVEL and self.difference.excludes_zero):
             return ""
         return self.first if self.difference.estimate > 0 else self.second
 
@@ -134,15 +115,6 @@ class Claim:
             difference=self.difference.reversed(),
         )
 
-    def among(self, comparisons: int, figures: Lookup) -> Claim:
-        """Return the claim with the interval that it has among several comparisons."""
-        if comparisons == 1 or not self.tested:
-            return replace(self, comparisons=comparisons)
-        key = (self.first, self.second, self.metric, self.policy)
-        low, high = figures.at(*key, family_level(comparisons))
-        wider = replace(self.difference, ci_low=low, ci_high=high)
-        return replace(self, difference=wider, comparisons=comparisons)
-
     def to_dict(self) -> dict[str, Any]:
         """Return the claim for ``answer.json``."""
         return {
@@ -152,23 +124,7 @@ class Claim:
             "metric": self.metric,
             "policy": self.policy,
             **self.difference.to_dict(),
-            "level": family_level(self.comparisons),
+            "p_value": None if pd.isna(self.p_value) else self.p_value,
+            "p_holm": None if pd.isna(self.p_holm) else self.p_holm,
             "higher": self.higher or None,
         }
-
-
-def decide_together(claims: Sequence[Claim], figures: Lookup) -> list[Claim]:
-    """Widen the intervals of claims by Holm's method for their number; the order stays.
-
-    With 95 % probability no claim is shown falsely. Claims without an interval are not counted.
-    """
-    decided = list(claims)
-    still_open = [place for place, claim in enumerate(claims) if claim.tested]
-    while still_open:
-        for place in still_open:
-            decided[place] = claims[place].among(len(still_open), figures)
-        remaining = [place for place in still_open if not decided[place].higher]
-        if len(remaining) == len(still_open):
-            break
-        still_open = remaining
-    return decided

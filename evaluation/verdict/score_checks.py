@@ -64,10 +64,10 @@ def _texts_on_values(
     low, high = float(scores.min()), float(scores.max())
     n_values = len(np.unique(scores))
     box_scores = _box_scores(system)
-    if np.array_equal(scores, system.truth.positive):
+    if n_values == 2 and np.array_equal(scores == high, system.truth.positive):
         yield (
-            f"The scores of {name} equal the labels of the test images: is the column of labels "
-            "read as the scores?"
+            f"The scores of {name} are {high:g} on every positive and {low:g} on every "
+            "negative test image: are they the labels, or made from them?"
         )
     elif n_values == 2 and (low, high) == (0.0, 1.0):
         unfair = ""

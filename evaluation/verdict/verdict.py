@@ -8,30 +8,23 @@ from itertools import combinations
 from typing import Literal, NamedTuple
 
 from cxr_compare.evaluation.figures import image_blind_name
-from cxr_compare.evaluation.image_blind import FEW_BOXES
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.protocol import Protocol
-from cxr_compare.evaluation.statistics.figure_text import number, range_text
+from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
 from cxr_compare.evaluation.verdict.claims import (
     Claim,
     Family,
     Lookup,
     against_chance,
-    decide_together,
-    family_level,
 )
 from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 
-_FURTHER = (
-    ("auroc", ""),
-    ("average_precision", ""),
-    ("recall", "max_f1"),
-    ("specificity", "max_f1"),
-    ("localised_sensitivity", "max_f1"),
-    ("ap50", ""),
-)
-"""Figures that are claimed beside the primary one, and the rules for their thresholds."""
+_FURTHER = ("auroc", "average_precision", "ap50")
+_FURTHER_AT_THRESHOLD = ("recall", "specificity", "localised_sensitivity")
+"""Figures that are claimed beside the primary one."""
+_POINTING = "pointing_accuracy"
+"""Figure on which the claim that a system localises lesions rests."""
 
 
 class JointSystem(NamedTuple):
@@ -55,7 +48,7 @@ class Verdict:
     claims: tuple[Claim, ...]
 
     def of(self, family: Family) -> list[Claim]:
-        """Return the claims that are corrected together."""
+        """Return the claims of one family."""
         return [claim for claim in self.claims if claim.family == family]
 
 
@@ -65,29 +58,34 @@ def state_verdict(
     finding: str,
     *,
     protocol: Protocol,
+    title: str = "",
     policy: str = "",
     joint: JointSystem | None = None,
     unit: str = "images",
     synthetic: bool = False,
+    n_findings: int = 1,
 ) -> Verdict:
-    """State which system has the higher primary figure, as far as the intervals show it.
+    """State which system has the higher primary figure, as far as the table of figures shows it.
 
-    Two systems differ only if the interval of their paired difference excludes 0, widened by Holm's
-    method for the number of claims of its family. A joint system must exceed each of its members
-    (intersection-union test: Berger 1982), and is in no other claim.
+    A joint system must exceed each of its members (intersection-union test: Berger 1982). It is in
+    no other claim. `title` is another name of the primary figure than that of the protocol, and
+    `n_findings` the number of findings over which p-values are corrected.
     """
     key = protocol.key
     single = [name for name in systems if joint is None or name != joint.name]
-    pairs = combinations(single, 2)
-    claims = decide_together([Claim.of("answer", figures, *pair, key) for pair in pairs], figures)
+    claims = [figures.claim("answer", *pair, *key) for pair in combinations(single, 2)]
     known = [name for name in single if figures.get(name, *key).known]
     of_joint = []
     if joint is not None:
-        of_joint = [Claim.of("joint", figures, joint.name, name, key) for name in joint.members]
-    blind = _image_blind(figures, single, key)
-    further = decide_together([*_further(figures, single, key), *blind], figures)
-    title = f"{METRICS[key[0]].inside}{_at(key[1])} for {inside_sentence(finding)}"
-    answer = _answer(figures, known, key, title, claims)
+        of_joint = [figures.claim("joint", joint.name, name, *key) for name in joint.members]
+    places = [
+        claim
+        for name in single
+        if (claim := figures.claim("places", name, image_blind_name(name), _POINTING)).tested
+    ]
+    further = _further(figures, single, key, policy)
+    title = f"{title or protocol.title} for {inside_sentence(finding)}"
+    answer = _answer(figures, known, title, claims, key=key, n_findings=n_findings)
     if undefined := [name for name in single if name not in known]:
         reasons = "; ".join(dict.fromkeys(figures.get(name, *key).note for name in undefined))
         answer += f"; it is undefined for {listing(undefined)} ({reasons})"
@@ -95,19 +93,26 @@ def state_verdict(
         answer = f"{_nobody(single)} shown to be better than chance by AUROC; {answer}"
     count = max(figures.count(name, *key) for name in single)
     drawn = "synthetic " if synthetic else ""
+    one_of = f"One of {n_findings} findings" if n_findings > 1 else ""
     opening = f"On these {count:,} {drawn}test {unit}, "
+    if one_of:
+        opening = f"{one_of}: on{opening[2:]}"
     headline = [f"{answer}."]
     if joint is not None:
-        sentences = _joint_sentence(joint, of_joint, title), _joint_errors(figures, joint, policy)
+        sentences = (
+            _joint_sentence(joint, of_joint, title, corrected=n_findings > 1),
+            _joint_errors(figures, joint, policy),
+        )
         headline.append(" ".join(filter(None, sentences)))
-    localising = further[len(further) - len(blind) :]
-    findings = [_image_blind_sentence(claim) for claim in localising]
+    several = n_findings * len(places) > 1
+    findings = [_image_blind_sentence(claim, corrected=several) for claim in places]
+    first = f"{one_of}: {headline[0]}" if one_of else _begun(headline[0], systems)
     return Verdict(
         opening + " ".join(headline),
-        (_begun(headline[0], systems), *headline[1:]),
+        (first, *headline[1:]),
         _kind(single, known, claims),
         tuple(findings),
-        (*claims, *of_joint, *further),
+        (*claims, *of_joint, *places, *further),
     )
 
 
@@ -133,14 +138,17 @@ def _at(policy: str) -> str:
     return f" at the threshold for {policy_text(policy)}" if policy else ""
 
 
-def _gap(claim: Claim) -> str:
-    """Return a difference with its interval, or with the reason why there is none."""
+def _gap(claim: Claim, *, corrected: bool) -> str:
+    """Return a difference with its interval, or with the reason why there is none.
+
+    `corrected` adds its p-value, which is corrected for several tests.
+    """
     difference = claim.difference
     text = f"difference {number(difference.estimate)}"
     if not claim.tested:
         return f"{text}; {difference.note or 'no interval'}"
-    ends = range_text(difference.ci_low, difference.ci_high)
-    return f"{text}, {100 * family_level(claim.comparisons):.3g} % interval {ends}"
+    text += f", 95 % interval {range_text(difference.ci_low, difference.ci_high)}"
+    return f"{text}, corrected {p_equation(claim.p_holm)}" if corrected else text
 
 
 def _nobody(systems: Sequence[str]) -> str:
@@ -150,9 +158,11 @@ def _nobody(systems: Sequence[str]) -> str:
 def _answer(
     figures: Lookup,
     known: Sequence[str],
-    key: tuple[str, str],
     title: str,
     claims: Sequence[Claim],
+    *,
+    key: tuple[str, str],
+    n_findings: int,
 ) -> str:
     """State the primary figure of the only system, of two, or of the highest of several."""
     if not known:
@@ -164,7 +174,8 @@ def _answer(
         return f"the {title} of {known[0]} was {number(figure.estimate)}{interval}"
     among = [claim.falling for claim in claims if {claim.first, claim.second} <= set(known)]
     if len(known) == 2:
-        return _pair(among[0], title)
+        n_tests = n_findings * sum(claim.tested for claim in claims)
+        return _pair(among[0], title, corrected=n_tests > 1)
     top = max(known, key=lambda name: figures.get(name, *key).estimate)
     exceeds, similar = "shown to exceed", "not shown to differ from"
     untested = "not tested against"
@@ -184,9 +195,10 @@ def _answer(
     return f"{top} had the highest {title} of {len(known)} systems ({highest}); it was {against}"
 
 
-def _pair(claim: Claim, title: str) -> str:
+def _pair(claim: Claim, title: str, *, corrected: bool) -> str:
     """State what the difference of two systems shows; the higher figure stands first."""
-    values = f"{number(claim.values[0])} and {number(claim.values[1])}, {_gap(claim)}"
+    gap = _gap(claim, corrected=corrected)
+    values = f"{number(claim.values[0])} and {number(claim.values[1])}, {gap}"
     if claim.higher:
         return f"{claim.first} had a higher {title} than {claim.second}: {values}"
     if claim.tested or claim.equal:
@@ -194,12 +206,14 @@ def _pair(claim: Claim, title: str) -> str:
     return f"nothing can be claimed of {claim.first} and {claim.second} in {title}: {values}"
 
 
-def _joint_sentence(joint: JointSystem, claims: Sequence[Claim], title: str) -> str:
+def _joint_sentence(
+    joint: JointSystem, claims: Sequence[Claim], title: str, *, corrected: bool
+) -> str:
     """State if a joint system was shown to exceed each of its members."""
     shown = all(claim.higher == joint.name for claim in claims)
     rows = [
         f"{number(claim.values[0])} against {number(claim.values[1])} of {claim.second} "
-        f"({_gap(claim)})"
+        f"({_gap(claim, corrected=corrected)})"
         for claim in claims
     ]
     verb = "was" if shown else "was not"
@@ -221,35 +235,25 @@ def _joint_errors(figures: Lookup, joint: JointSystem, policy: str) -> str:
     return f"Errors{_at(policy)}: {listing(counts)}."
 
 
-def _further(figures: Lookup, systems: Sequence[str], key: tuple[str, str]) -> list[Claim]:
-    """Make the claims of the reference system against each other one in the further figures."""
+def _further(
+    figures: Lookup, systems: Sequence[str], key: tuple[str, str], policy: str
+) -> list[Claim]:
+    """Return the claims of the reference system against each other one in further figures."""
     reference, *others = systems
-    return [
-        Claim.of("findings", figures, reference, other, each)
-        for each in _FURTHER
+    keys = [(metric, "") for metric in _FURTHER]
+    keys += [(metric, policy) for metric in _FURTHER_AT_THRESHOLD if policy]
+    claims = [
+        figures.claim("further", reference, other, *each)
+        for each in keys
         if each != key
         for other in others
-        if figures.difference(reference, other, *each).known
     ]
+    return [claim for claim in claims if claim.tested]
 
 
-def _image_blind(figures: Lookup, systems: Sequence[str], key: tuple[str, str]) -> list[Claim]:
-    """Make the claim of each system against constant positions, in one localisation figure."""
-    primary = [key] if METRICS[key[0]].boxed else []
-    claims = []
-    for name in systems:
-        baseline = image_blind_name(name)
-        for each in (*primary, ("froc_mean", ""), ("pointing_accuracy", "")):
-            difference = figures.difference(name, baseline, *each)
-            if difference.known and difference.note != FEW_BOXES:
-                claims.append(Claim.of("findings", figures, name, baseline, each))
-                break
-    return claims
-
-
-def _image_blind_sentence(claim: Claim) -> str:
-    """State whether a system localises lesions better than constant positions with its scores."""
+def _image_blind_sentence(claim: Claim, *, corrected: bool) -> str:
+    """State whether a system points at lesions better than the constant point."""
     shown = "localises" if claim.higher == claim.first else "was not shown to localise"
-    values = f"{number(claim.values[0])}, constant positions {number(claim.values[1])}"
-    title = METRICS[claim.metric].inside
-    return f"{claim.first} {shown} lesions: {title}{_at(claim.policy)} {values}, {_gap(claim)}."
+    values = f"{number(claim.values[0])}, constant point {number(claim.values[1])}"
+    gap = _gap(claim, corrected=corrected)
+    return f"{claim.first} {shown} lesions: {METRICS[claim.metric].inside} {values}, {gap}."

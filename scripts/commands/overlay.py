@@ -45,7 +45,7 @@ def overlay(
     from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.data_prep.predictions import Predictions
     from cxr_compare.evaluation.inputs.folders import output_of, truth_of
-    from cxr_compare.evaluation.policies import POLICIES, parse
+    from cxr_compare.evaluation.policies import USUAL_POLICY, parse
     from cxr_compare.evaluation.report.cases import cases_of_images
     from cxr_compare.evaluation.report.pixels import readings_of
 
@@ -68,7 +68,7 @@ def overlay(
         if made_on is not None and is_same and made_on.split not in (None, split):
             raise InputError(f"{path}: is of split '{made_on.split}'; give split {made_on.split}")
         opened[name] = predictions
-    wanted = policy or POLICIES[0]
+    wanted = policy or USUAL_POLICY
     parse(wanted)
     finding = dataset.target(target)
     truth = truth_of(dataset, finding, split)

@@ -63,7 +63,6 @@ lower_for_bias = figures.lower_for_bias
 
 # Metrics and policies
 METRICS = metrics.METRICS
-POLICIES = policies.POLICIES
 FROC_RATES = metrics.RATES
 parse = policies.parse
 policy_text = policies.policy_text

@@ -1,5 +1,6 @@
 """Groups of lesions, constant positions and predictions without the lungs, of plain tables."""
 
+import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.boxes.matching import pair_boxes
@@ -8,7 +9,7 @@ from cxr_compare.evaluation.image_blind import learn_places
 from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 from cxr_compare.evaluation.truth import Truth
 
-__all__ = ["constant_places", "guesses", "groups_of_lesions"]
+__all__ = ["constant_places", "guesses", "groups_of_lesions", "moved_boxes", "points_again"]
 
 
 def groups_of_lesions(truth, images):
@@ -19,18 +20,33 @@ def groups_of_lesions(truth, images):
 
 def constant_places(boxes, roles, side=400.0):
     """Return point, boxes and claim of the positions that images of these roles teach, in px."""
-    images = pd.DataFrame({"label": 1.0, "patient_id": roles.index, "role": roles})
-    images["width"] = images["height"] = side
-    found = learn_places(Truth(images.sort_index(), boxes))
+    found = _learned(boxes, roles, side)
     if found is None:
         return None
     unit = side if side == side else 1.0
     return {
-        "point": (found.point * unit).tolist(),
+        "point": (found.candidates[found.best] * unit).tolist(),
         "boxes": (found.boxes * unit).tolist(),
         "n_boxes": found.n_boxes,
         "claims": not found.no_claim,
     }
+
+
+def moved_boxes(boxes, true, roles):
+    """Return boxes at the positions that true boxes on images of these roles teach, in px."""
+    return _learned(true, roles, 400.0).move(boxes)
+
+
+def points_again(boxes, roles, n_replicates, seed):
+    """Return the constant point and that of each resample of the patients, in px."""
+    found = _learned(boxes, roles, np.nan)
+    return found.candidates[found.best_again(n_replicates, seed).astype(int)]
+
+
+def _learned(boxes, roles, side):
+    images = pd.DataFrame({"label": 1.0, "patient_id": roles.index, "role": roles})
+    images["width"] = images["height"] = side
+    return learn_places(Truth(images.sort_index(), boxes))
 
 
 def guesses(images, decode, labels):

@@ -55,9 +55,9 @@ def errors_of(result: Result) -> dict[str, Any]:
     }
 
 
-def claims_of(claims: Sequence[Mapping[str, Any]], figures: pd.DataFrame) -> pd.DataFrame:
+def claims_of(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The table of tested differences."""
-    return tables.claim_table(claims, figures, claims)
+    return tables.claim_table(claims, claims)
 
 
 def shown_claims(result: Result) -> list[Mapping[str, Any]]:

@@ -1,6 +1,7 @@
 """Readings of a comparison from labels, true boxes and systems, as plain values."""
 
 import re
+from pathlib import Path
 
 from cxr_compare import InputError
 from cxr_compare.evaluation.compare import common_images
@@ -29,7 +30,10 @@ def _read(truth, systems, *, columns=(), target=(), images="all", **options):
     of_truth, of_results = split_roles(roles_of(columns))
     compared = Systems(read_systems([systems]), of_results)
     wanted = [target] if isinstance(target, str) else list(target)
-    questions = read_questions(None, truth, columns=of_truth, target=wanted, **options)
+    folder = None if images in ("all", "common") else Path(images)
+    questions = read_questions(
+        None, truth, columns=of_truth, target=wanted, images=folder, **options
+    )
     findings, left_out = {}, []
     for question in questions:
         finding = question.truth.finding

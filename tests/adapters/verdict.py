@@ -3,27 +3,28 @@
 import pandas as pd
 from scipy.stats import norm
 
-from cxr_compare.evaluation.figures import image_blind_name
-from cxr_compare.evaluation.image_blind import FEW_BOXES
+from cxr_compare.evaluation.figures import corrected, image_blind_name
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.statistics.holm import holm
-from cxr_compare.evaluation.verdict.claims import Claim, Lookup, decide_together
+from cxr_compare.evaluation.verdict.claims import Lookup
 from cxr_compare.evaluation.verdict.recipes import differing, recipe_table
 from cxr_compare.evaluation.verdict.verdict import JointSystem, state_verdict
 
 KEYS = ("first", "second", "metric", "policy")
-__all__ = ["FEW_BOXES", "decided", "differing_settings", "holm", "image_blind_name", "verdict_of"]
+__all__ = ["decided", "differing_settings", "holm", "image_blind_name", "verdict_of"]
 
 
 def verdict_of(systems, rows, *, finding="opacity", joint=None, protocol=None, **options):
     """State the verdict of rows ``first, second, metric, policy, estimate, low, high, note``.
 
-    Intervals of other levels are those of a normal distribution that has the one of 95 %.
+    The p-value of a difference is that of a normal distribution with the interval's end that is
+    nearer to 0, unless a row ends with it, and with the one that is corrected over findings.
     """
-    names = [*KEYS, "estimate", "ci_low", "ci_high", "note"]
-    table = pd.DataFrame(rows, columns=names).assign(n_images=12, p_value=float("nan"))
+    table = _figures(rows)
+    given = table["p_holm"]
+    (table,) = corrected([table], *(joint or ())[:1])
     found = state_verdict(
-        Lookup(table, _widened(table)),
+        Lookup(table.assign(p_holm=given.fillna(table["p_holm"]))),
         systems,
         finding,
         protocol=Protocol(**protocol or {}),
@@ -38,19 +39,20 @@ def verdict_of(systems, rows, *, finding="opacity", joint=None, protocol=None, *
     }
 
 
-def _widened(table):
-    ends = {
-        tuple(row[key] for key in KEYS): (row["estimate"], row["ci_low"], row["ci_high"])
-        for row in table.to_dict("records")
-    }
-
-    def at_level(*key_and_level):
-        *key, level = key_and_level
-        value, low, high = ends[tuple(key)]
-        reach = norm.isf((1 - level) / 2) / norm.isf(0.025)
-        return value - reach * (value - low), value + reach * (high - value)
-
-    return at_level
+def _figures(rows):
+    names = [*KEYS, "estimate", "ci_low", "ci_high", "note"]
+    table = pd.DataFrame([row[: len(names)] for row in rows], columns=names)
+    table = table.assign(n_images=12, p_holm=float("nan"))
+    numbers = table[["estimate", "ci_low", "ci_high"]].astype(float)
+    nearer = (numbers["estimate"] - numbers["ci_low"]).where(
+        numbers["estimate"] > 0, numbers["ci_high"] - numbers["estimate"]
+    )
+    p_values = 2 * norm.sf(numbers["estimate"].abs() / nearer * norm.isf(0.025))
+    table["p_value"] = pd.Series(p_values).where(table["second"] != "")
+    for number, row in enumerate(rows):
+        for name, value in zip(("p_value", "p_holm"), row[len(names) :], strict=False):
+            table.loc[number, name] = value
+    return table
 
 
 def decided(gaps, error):
@@ -61,11 +63,9 @@ def decided(gaps, error):
         ("A", name, "auroc", "", gap, gap - reach, gap + reach, "")
         for name, gap in zip(names, gaps, strict=True)
     ]
-    table = pd.DataFrame(rows, columns=[*KEYS, "estimate", "ci_low", "ci_high", "note"])
-    table["n_images"] = 12
-    figures = Lookup(table, _widened(table))
-    claims = [Claim.of("answer", figures, "A", name, ("auroc", "")) for name in names]
-    return [bool(claim.higher) for claim in decide_together(claims, figures)]
+    (table,) = corrected([_figures(rows)])
+    figures = Lookup(table)
+    return [bool(figures.claim("answer", "A", name, "auroc").higher) for name in names]
 
 
 def differing_settings(records):

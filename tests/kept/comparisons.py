@@ -103,7 +103,7 @@ def five_folds(folder):
     reports = []
     for number, arguments in enumerate(inputs.folds(13, 450)):
         reports.append(folder / f"fold-{number}")
-        compared(**arguments, replicates=100, out=reports[-1])
+        compared(**arguments, policy=POLICIES, replicates=100, out=reports[-1])
     cxr_compare.folds(reports, out=folder / "folds")
     table = read_table(folder / "folds" / "folds.csv")
     shown = table["metric"].isin(["auroc", "average_precision", "recall", "specificity", "f1"])

@@ -7,6 +7,7 @@ patients are tested.
 
 import contextlib
 import io
+from statistics import median
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -183,3 +184,64 @@ def pointing(boxes, truth, images):
             top = min(own, key=lambda box: (-box[1], box[0][1], box[0][0]), default=None)
             right.append(top is not None and any(points_at(top[0], one) for one in lesions))
     return float(np.mean(right)) if right else None
+
+
+def constant_point(rows, draws=()):
+    """Best constant point of lesions [image, x1, y1, x2, y2], and of draws of their images.
+
+    It is defined by docs/metrics.md, and so are the boxes below.
+    """
+    xs, ys = (
+        [(least * (100 - step) + greatest * step) / 100 for step in range(101)]
+        for least, greatest in (
+            (min(row[1] for row in rows), max(row[3] for row in rows)),
+            (min(row[2] for row in rows), max(row[4] for row in rows)),
+        )
+    )
+    images = {
+        (x, y): {n for n, x1, y1, x2, y2 in rows if x1 <= x <= x2 and y1 <= y <= y2}
+        for y in ys
+        for x in xs
+    }
+    most = max(map(len, images.values()))
+    likely = {point: on for point, on in images.items() if len(on) >= most / 2}
+    chosen = []
+    for drawn in ({row[0]: 1 for row in rows}, *draws):
+        count = {point: sum(drawn.get(n, 0) for n in on) for point, on in likely.items()}
+        best = [point for point in count if count[point] == max(count.values())]
+        mean = [sum(values) / len(best) for values in zip(*best, strict=True)]
+        away = [round((x - mean[0]) ** 2 + (y - mean[1]) ** 2, 6) for x, y in best]
+        chosen.append(best[away.index(min(away))])
+    return chosen
+
+
+def constant_boxes(rows):
+    """Best constant boxes of lesions [image, x1, y1, x2, y2]."""
+    lesions = [row[1:] for row in rows]
+    middles = [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in lesions]
+    width, height = (median(row[axis + 2] - row[axis] for row in lesions) for axis in (0, 1))
+    across, down = (
+        [(min(values) * (24 - step) + max(values) * step) / 24 for step in range(25)]
+        for values in zip(*middles, strict=True)
+    )
+    candidates = [
+        (x - size * width / 2, y - size * height / 2, x + size * width / 2, y + size * height / 2)
+        for size in (0.75, 1, 1.25, 1.5)
+        for y in down
+        for x in across
+    ]
+    overlaps = {box: [iou(box, lesion) for lesion in lesions] for box in candidates}
+    left, positions = set(range(len(lesions))), []
+    while left:
+        worth = {
+            box: (sum(each[n] >= 0.3 for n in left), round(sum(each[n] for n in left), 9))
+            for box, each in overlaps.items()
+        }
+        chosen = max(candidates, key=worth.__getitem__)  # the first of equal ones
+        if positions and not worth[chosen][0]:
+            break
+        positions.append(chosen)
+        left = {n for n in left if overlaps[chosen][n] < 0.3}
+        if not worth[chosen][0]:
+            break
+    return positions

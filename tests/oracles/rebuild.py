@@ -70,9 +70,11 @@ def auroc_parts(images):
     return area, q, numbers
 
 
-def auroc_freedom(q, numbers):
+def auroc_freedom(q, numbers, difference=False):
     k, m = map(effective, numbers)
     of_classes = (1 / k + 1 / m) ** 2 / (1 / (k**2 * (k - 1)) + 1 / (m**2 * (m - 1)))
+    if difference and max(sum(numbers)) == 1:
+        return of_classes
     return min(satterthwaite(q), of_classes)
 
 
@@ -101,7 +103,7 @@ def auroc_difference(first, second):
     variance = (q**2).sum()
     if np.isnan(variance) or variance < LEAST:
         return gap, *NONE, np.nan
-    freedom, error = auroc_freedom(q, numbers), np.sqrt(variance)
+    freedom, error = auroc_freedom(q, numbers, difference=True), np.sqrt(variance)
     reach = t.ppf(0.975, freedom) * error
     return gap, max(gap - reach, -1), min(gap + reach, 1), 2 * t.cdf(-abs(gap) / error, freedom)
 
@@ -139,13 +141,9 @@ def inflation(counts):
     negative = (counts["fp"] + counts["tn"]).to_numpy()
     n = positive + negative
     c = positive if effective(positive) <= effective(negative) else negative
-    several = n > 1
-    if not several.any() or not c.any():
+    if not c.any():
         return 1.0
-    total = (c / n).mean() * n.sum()
-    pairs = (c[several] * (c[several] - 1) / (n[several] * (n[several] - 1))).mean()
-    expected = total**2 / (pairs * (n * (n - 1)).sum() + total)
-    return max(effective(c) / expected, 1.0)
+    return max(effective(c) / ((c / n).mean() * effective(n)), 1.0)
 
 
 def share(counted, of, w=1.0):

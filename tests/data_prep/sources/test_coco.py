@@ -96,7 +96,9 @@ def test_a_name_that_fits_two_images_is_decided_by_the_role_or_left_out(tmp_path
     assert tables.images[["image_id", "path"]].to_numpy().tolist() == [["a", "train2017/a.png"]]
     files = {"annotations/all.json": coco(images=[*image, {"id": 2, "file_name": "b.png"}])}
     tables = read(write_set(tmp_path / "two", files, (*image_files, "b.png")))
-    assert reasons(tables) == {"annotations/all.json: a.png": "file_name fits 2 images"}
+    assert reasons(tables) == {
+        "annotations/all.json: a.png": "file_name fits train2017/a.png and val2017/a.png"
+    }
 
 
 def test_no_name_leads_out_of_the_folder(tmp_path):

@@ -1,0 +1,130 @@
+"""Sizes of the images of a truth that no table states: of the headers of their files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.sources.image_files import (
+    IMAGE_SUFFIXES,
+    ImageIndex,
+    image_size,
+    stem,
+)
+from cxr_compare.evaluation.truth import Size, Truth
+
+
+@dataclass(eq=False)
+class ImageFiles:
+    """Image files by the ids of their images. A size is read once, and no pixel is decoded.
+
+    Attributes:
+        find: Function from an image id to the file of the image; None without one.
+        where: Folder of the files, for messages.
+        named: True if the user says that these are the images, False if they lie beside the truth.
+    """
+
+    find: Callable[[str], Path | None]
+    where: str
+    named: bool = True
+    _sizes: dict[str, Size | None] = field(default_factory=dict)
+
+    def size(self, image_id: str) -> Size | None:
+        """Return width and height of an image in px; None without a file that states them."""
+        if image_id not in self._sizes:
+            path = self.find(image_id)
+            try:
+                self._sizes[image_id] = None if path is None else image_size(path)
+            except InputError:  # said where the pixels are read
+                self._sizes[image_id] = None
+        return self._sizes[image_id]
+
+
+def files_of_folder(folder: Path) -> ImageFiles:
+    """Return the image files in a folder, in any subfolder.
+
+    A file belongs to the image whose id is its name, with or without the suffix. `find` refuses an
+    image of several files.
+    """
+    if not folder.is_dir():
+        raise InputError(f"images: {folder} is neither all nor common, nor a folder of images")
+    index = ImageIndex(folder)
+
+    def find(image_id: str) -> Path | None:
+        matches = index.by_name(image_id, [""])
+        if len(matches) > 1:  # an id may be a path without its suffix
+            wanted = PurePosixPath(image_id).parts
+            matches = [
+                path
+                for path in matches
+                if PurePosixPath(path).with_suffix("").parts[-len(wanted) :] == wanted
+            ]
+        if len(matches) > 1:
+            raise InputError(
+                f"images: {folder}: image '{image_id}' has the files {matches[0]} and {matches[1]}"
+            )
+        return folder / matches[0] if matches else None
+
+    return ImageFiles(find, str(folder))
+
+
+def files_of_paths(paths: Mapping[str, Path], where: Path) -> ImageFiles:
+    """Return the image files that the reader of a folder of images and labels has found."""
+    return ImageFiles(paths.get, str(where))
+
+
+def files_beside(truth: Path) -> ImageFiles:
+    """Return the image files in the folder of a file of labels, or in its folder ``images``."""
+
+    @cache
+    def names_in(folder: Path) -> dict[str, str]:
+        """Return the names of the image files by themselves, and by what only one begins with."""
+        try:
+            names = [path.name for path in folder.iterdir()]
+        except OSError:  # no such folder
+            return {}
+        names = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+        times = Counter(map(stem, names))
+        once = {stem(name): name for name in names if times[stem(name)] == 1}
+        return once | {name: name for name in names}
+
+    def find(image_id: str) -> Path | None:
+        for folder in (truth.parent / "images", truth.parent):
+            path = folder / image_id
+            name = names_in(path.parent).get(path.name)
+            if name is not None:
+                return path.parent / name
+        return None
+
+    return ImageFiles(find, str(truth.parent), named=False)
+
+
+def with_files(truth: Truth, files: ImageFiles | None) -> Truth:
+    """Return a truth that knows the sizes in the headers of image files, where none is stated.
+
+    A true box that reaches beyond its file shows that the boxes are of other images: InputError for
+    files that the user named; those beside the truth then state no size.
+    """
+    if files is None:
+        return truth
+    if files.named and not any(map(files.find, truth.ids)):
+        raise InputError(
+            f"images: {files.where}: no file has the name of an image; the images are "
+            f"{', '.join(truth.ids[:3])}"
+        )
+    edges = truth.boxes.groupby("image_id")[["x2", "y2"]].max()
+    for image_id, right, lower in edges.itertuples():
+        size = files.size(str(image_id))
+        if size is None or (right <= size[0] + 1 and lower <= size[1] + 1):
+            continue
+        if not files.named:
+            return truth
+        raise InputError(
+            f"images: {files.where}: a true box of '{image_id}' reaches beyond the {size[0]} x "
+            f"{size[1]} px of its file; give the images that the boxes were drawn on"
+        )
+    return replace(truth, measure=files.size, presumed=not files.named and truth.boxes.empty)
