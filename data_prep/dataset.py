@@ -95,6 +95,14 @@ def digests(images: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> DataSet
     )
 
 
+def _refuse_links_out_of(folder: Path) -> None:
+    """Refuse a table or a record that is a link to a file elsewhere; a pixel store may be one."""
+    inside = folder.resolve()
+    for path in (*folder.glob("*.*"), *folder.glob("splits"), *folder.glob("splits/*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise InputError(f"{path}: is a link out of its folder; put the file itself there")
+
+
 @dataclass(repr=False)
 class DataSet(OpenedFromFolder, ShownAsText):
     """A prepared data set of chest X-rays: its tables, labels, boxes, splits and images.
@@ -123,6 +131,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
         """Open the folder of a data set that ``cxr prepare`` made."""
         folder = Path(folder)
         require_folder(folder, "data set")
+        _refuse_links_out_of(folder)
         return cls(folder, DataSetInfo.read(folder / "dataset.json"))
 
     images = stored_table("images.parquet", "images")
