@@ -166,6 +166,10 @@ class Systems:
                 return f"{name} says nothing about it"
         if question.truth.of("test").images["label"].nunique() < 2:
             return "its test images are of one class"
+        validation = question.truth.of("val")
+        sick = set(validation.owners[validation.positive])
+        if self.both and min(len(sick), len(set(validation.owners) - sick)) < 2:
+            return "fewer than two validation patients have it, or are without it, to join systems"
         return ""
 
     def _says(self, name: str, question: Question, findings: Sequence[str]) -> bool:

@@ -121,6 +121,29 @@ def test_a_finding_with_a_perfect_system_is_not_in_the_mean(tables):
     )
     assert row_of(found.macro, "A", "", "auroc")["findings"] == "edema,nodule"
     assert row_of(found.results["mass"].figures, "A", "", "auroc")["estimate"] == 1
+    (said,) = [text for text in found.headline.split(". ") if text.startswith("Not in this mean")]
+    assert "mass" in said
+    assert "edema" not in said
+
+
+def test_the_summary_says_which_system_is_higher_in_which_finding(tables):
+    truth, scores = tables
+    noise = np.random.default_rng(4).random(len(truth)).round(4)
+    of_a, of_b = scores["A"].assign(edema=noise), scores["B"].assign(mass=noise)
+    of_b["edema"], of_a["mass"] = scores["A"]["edema"], scores["A"]["mass"]
+    of_b["nodule"] = of_a["nodule"] = scores["A"]["nodule"]
+    found = cxr_compare.compare({"A": of_a, "B": of_b}, truth=truth, target="all", replicates=100)
+    for part in ("A exceeds B in mass", "B exceeds A in edema"):
+        assert part in found.headline
+    assert "nodule" not in found.headline.partition("Shown in")[2]
+
+
+def test_a_finding_too_rare_to_join_systems_is_left_out_and_the_others_are_compared(tables):
+    truth, scores = tables
+    rare = truth.assign(edema=truth["edema"].where(truth["role"] == "test", 0))
+    found = cxr_compare.compare(scores, truth=rare, target="all", both=True, replicates=100)
+    assert set(found.left_out) == {"edema"}
+    assert set(found.results) == {"mass", "nodule"}
 
 
 @pytest.fixture(scope="module")

@@ -398,7 +398,8 @@ def test_nothing_is_claimed_below_100_boxes_or_20_effective_patients(n_boxes, n_
     for metric in ("pointing_accuracy", "froc_mean"):
         row = row_of(result.figures, first="A", second=blind("A"), metric=metric)
         assert pd.notna(row["estimate"])
-        assert pd.notna(row["p_value"]) == pd.notna(row["p_holm"]) == (not lacking)
+        tested = not lacking and metric == "pointing_accuracy"  # boxes are learned once
+        assert pd.notna(row["p_value"]) == pd.notna(row["p_holm"]) == tested
         assert re.findall(r"\d+", row["note"]) == lacking
     assert len(result.answer.findings) == (not lacking)
     claimed = {claim["second"] for claim in result.answer.claims}

@@ -94,7 +94,7 @@ def write_page(
         claims=tables.claim_table(_of(shown, "answer", "joint"), answer.claims),
         further_claims=tables.claim_table(_of(shown, "places", "further"), answer.claims),
         any_tested=any(claim["p_value"] is not None for claim in shown),
-        several_tests=answer.n_findings * len(_of(answer.claims, "answer")) > 1,
+        is_corrected=any(claim["p_holm"] != claim["p_value"] for claim in answer.claims),
         n_hidden_claims=len(answer.claims) - len(shown),
         confusion=confusion,
         errors=tables.error_table(result.decisions, result.lesions, *at_threshold[1:], joint),

@@ -70,18 +70,21 @@ class ResultsByTarget(ShownAsText):
 
     @property
     def _sentences(self) -> list[str]:
-        """The answer by the mean AUROC, and which single findings differ; the answer first."""
-        joint = next(iter(self.results.values())).answer.joint[:1]  # is no answer to the question
-        means, tests = (
-            table[~table[["first", "second"]].isin(joint).any(axis=1)]
-            for table in (self.macro[self.macro["metric"] == "auroc"], self.tests)
-        )
+        """The answer by the mean AUROC, which single findings differ, and what is left out."""
         left_out = [f"Left out: {name} ({why})." for name, why in self.left_out.items()]
+        single = [self._single_findings] if len(self.systems) > 1 else []
+        return [*self._mean_sentences, *single, *left_out]
+
+    @property
+    def _mean_sentences(self) -> list[str]:
+        joint = next(iter(self.results.values())).answer.joint[:1]  # is no answer to the question
+        means = self.macro[self.macro["metric"] == "auroc"]
+        means = means[~means[["first", "second"]].isin(joint).any(axis=1)]
         if means.empty:
-            why = "No mean over findings: fewer than two have an AUROC with an interval."
-            return [why, *left_out]
+            return ["No mean AUROC: fewer than two findings have one with an interval."]
         alone = means[means["second"] == ""].sort_values("estimate", ascending=False, kind="stable")
-        findings = counted(len(alone["findings"].iloc[0].split(",")), "finding")
+        inside = alone["findings"].iloc[0].split(",")
+        findings = counted(len(inside), "finding")
         values = {row["first"]: _value(row) for row in alone.to_dict("records")}
         top, *others = values
         against: dict[str, list[str]] = {"shown to exceed": [], "not shown to differ from": []}
@@ -102,12 +105,31 @@ class ResultsByTarget(ShownAsText):
             said = [f"{words} {listing(names)}" for words, names in against.items() if names]
             begin = f"In mean AUROC over {findings}, {top} was "
             sentences = [f"{begin}{', and '.join(said)}.", f"Mean AUROC: {values_text}."]
-        single = tests[tests["p_holm"] < 1 - LEVEL]
-        found = [f"{row.finding} ({row.first} − {row.second})" for row in single.itertuples()]
-        if others:
-            shown = ", ".join(found) or "none"
-            sentences.append(f"Single findings with a shown difference: {shown}.")
-        return sentences + left_out
+        if outside := [name for name in self.results if name not in inside]:
+            sentences.append(
+                f"Not in this mean: {listing(outside)}, because an AUROC there has no interval, or "
+                "is exactly 0 or 1."
+            )
+        return sentences
+
+    @property
+    def _single_findings(self) -> str:
+        """Which system was shown to be higher in which findings."""
+        shown: dict[tuple[str, str], list[str]] = {}
+        for name, result in self.results.items():
+            for claim in result.answer.claims:
+                if claim["family"] == "answer" and claim["higher"]:
+                    pair = claim["first"], claim["second"]
+                    key = pair if claim["higher"] == claim["first"] else pair[::-1]
+                    shown.setdefault(key, []).append(name)
+        title = next(iter(self.results.values())).answer.primary_title
+        if not shown:
+            return f"No single finding has a shown difference in {title}."
+        parts = [
+            f"{higher} exceeds {lower} in {listing(names)}"
+            for (higher, lower), names in shown.items()
+        ]
+        return f"Shown in {title} of single findings: {'; '.join(parts)}."
 
     @property
     def table(self) -> pd.DataFrame:
@@ -118,7 +140,8 @@ class ResultsByTarget(ShownAsText):
             of = (figures["metric"] == "auroc") & (figures["second"] == "")
             rows[name] = {row["first"]: _value(row) for row in figures[of].to_dict("records")}
         means = self.macro[(self.macro["metric"] == "auroc") & (self.macro["second"] == "")]
-        rows[_MEAN] = {row["first"]: _value(row) for row in means.to_dict("records")}
+        if len(means):
+            rows[_MEAN] = {row["first"]: _value(row) for row in means.to_dict("records")}
         return pd.DataFrame.from_dict(rows, orient="index")[self.systems].rename_axis("Finding")
 
     def to_frame(self) -> pd.DataFrame:
@@ -163,14 +186,16 @@ class ResultsByTarget(ShownAsText):
         write_csv(self.macro, folder / files.MACRO_CSV)
         write_csv(self.tests, folder / files.TESTS_CSV)
         means = self.macro[self.macro["second"] == ""]
+        numbers = [f"{len(each.split(','))} findings" for each in means["findings"]]
+        titles = means["metric"].map(metric_title) + ", " + pd.Series(numbers, means.index)
         page = render(
             "targets.html.jinja",
             results=self.results,
             sentences=self._sentences,
             grid_of_findings=self.table,
-            means=tables.texts(means.assign(note=""), "metric", "first")
-            .rename(index=metric_title)
-            .rename_axis("Figure"),
+            means=tables.texts(means.assign(note="", title=titles), "title", "first").rename_axis(
+                "Figure"
+            ),
         )
         return replace(self, page=write_text(folder / files.PAGE, page))
 

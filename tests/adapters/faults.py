@@ -192,11 +192,10 @@ FAULTS = {
     "14 patients ignored in the variance": [
         Edit(
             _AUROC,
-            "    added = (points - value * rivals) / n_pairs\n    return ",
+            "    added = (points - value * rivals) / n_pairs\n",
             "    added = (points - value * rivals) / n_pairs\n"
             "    n_clusters = len(truth)\n"
-            "    clusters = np.arange(n_clusters)\n"
-            "    return ",
+            "    clusters = np.arange(n_clusters)\n",
         ),
     ],
     "14 patients ignored in the variance: at a threshold": [
@@ -227,8 +226,8 @@ FAULTS = {
     "17 choice not repeated in resamples": [
         Edit(
             f"{_EVALUATION}.replicates",
-            "cuts = again.get(policy, np.full(len(weights), threshold))",
-            "cuts = np.full(len(weights), threshold)",
+            "ranked.counts(again.get(policy, np.full(len(weights), threshold)))",
+            "ranked.counts(np.full(len(weights), threshold))",
         ),
     ],
     "18 FROC by positive images": [
