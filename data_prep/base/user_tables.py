@@ -8,7 +8,7 @@ import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -226,7 +226,10 @@ def _read_sheet(path: Path, sheet: str | None) -> tuple[pd.DataFrame, list[str]]
     import openpyxl  # slow to import, and seldom needed
 
     try:
-        formulas, values = (openpyxl.load_workbook(path, data_only=v) for v in (False, True))
+        content = path.read_bytes()  # the name may end in another way
+        formulas, values = (
+            openpyxl.load_workbook(BytesIO(content), data_only=v) for v in (False, True)
+        )
     except Exception as error:  # noqa: BLE001 - a broken archive raises anything
         raise InputError(
             f"{path}: not readable as a workbook ({error}); save it again as .xlsx"
@@ -286,6 +289,11 @@ def _cell_text(cell: Any, where: str) -> str:
         if float(value) != int(value):
             return repr(float(value))
         shown = str(cell.number_format)
+        if set(shown) != {"0"} and re.search("0,?0", shown.partition(".")[0]):
+            raise InputError(
+                f"{where}: cell {cell.coordinate} shows zeros by the format {shown!r}; write "
+                "it as text, or give it the format of a number"
+            )
         digits = len(shown) if set(shown) == {"0"} else 1  # 00000000 shows leading zeros
         return str(int(value)).zfill(digits)
     if isinstance(value, datetime.datetime):
