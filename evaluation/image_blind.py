@@ -131,12 +131,13 @@ class Places:
             point = f"x {x:.0f}, y {y:.0f} px: the sizes of images are unknown"
         patients = math.floor(10 * self.effective_patients) / 10  # 19.96 is fewer than 20
         text = (
-            "Image-blind baseline of each system: it keeps the number and the scores of the "
-            "system's boxes on each image, and the k-th most confident one lies at the k-th of "
-            f"{len(self.boxes)} constant positions (further boxes are left out); it points at the "
-            f"best constant point ({point}). The positions were learned on {self.n_boxes:,} boxes "
-            f"of {patients:,.1f} effective patients in validation and training "
-            "images. A localisation figure says something only beside that of the baseline."
+            "Image-blind baseline of each system that shows places: it keeps the number and the "
+            "scores of the system's boxes on each image, and the k-th most confident one lies at "
+            f"the k-th of {len(self.boxes)} constant positions (further boxes are left out); it "
+            f"points at the best constant point ({point}). The positions were learned on "
+            f"{self.n_boxes:,} boxes of {patients:,.1f} effective patients in validation and "
+            "training images. A localisation figure says something only beside that of the "
+            "baseline."
         )
         if self.no_claim:
             text += f" Nothing is claimed about differences from it: {self.no_claim}."

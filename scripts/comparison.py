@@ -193,7 +193,10 @@ def compare(
         for each in asked:
             outputs = reading.outputs(each, folder)
             if each is asked[0] and not has_validation and not policies:
-                console.say("Without validation images no threshold is chosen; threshold=T is one")
+                console.say(
+                    "Without validation images no threshold is chosen; give policy threshold=T to "
+                    "call images"
+                )
             with console.track("Resampling patients", replicates) as advance:
                 comparisons[each.truth.finding] = compare_outputs(
                     outputs,

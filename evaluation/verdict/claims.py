@@ -11,7 +11,8 @@ from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
 CHANCE = 0.5
 """AUROC of a system whose scores are random."""
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
+"""Difference below which two figures are equal."""
 Family = Literal["answer", "joint", "places", "further"]
 """What a claim is of: the question, the joint system, constant positions, or a further figure."""
 
@@ -92,7 +93,7 @@ class Claim:
     def equal(self) -> bool:
         """True if both systems have the same figure."""
         first, second = self.values
-        return abs(first - second) < _ROUNDING
+        return abs(first - second) < ROUNDING
 
     @property
     def higher(self) -> str:
