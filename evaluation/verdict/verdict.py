@@ -14,7 +14,6 @@ from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
 from cxr_compare.evaluation.verdict.claims import (
     Claim,
-    Family,
     Lookup,
     against_chance,
 )
@@ -46,10 +45,6 @@ class Verdict:
     kind: Literal["decided", "open", "single", "unknown"]
     findings: tuple[str, ...]
     claims: tuple[Claim, ...]
-
-    def of(self, family: Family) -> list[Claim]:
-        """Return the claims of one family."""
-        return [claim for claim in self.claims if claim.family == family]
 
 
 def state_verdict(
