@@ -14,7 +14,7 @@ CHANCE = 0.5
 ROUNDING = 1e-9
 """Difference below which two figures are equal."""
 Family = Literal["answer", "joint", "places", "further"]
-"""What a claim is of: the question, the joint system, constant positions, or a further figure."""
+"""Kinds of claims: the question, the joint system, constant positions, and a further figure."""
 
 
 @dataclass(frozen=True, eq=False)
