@@ -10,6 +10,7 @@ the best one would make a system of constant places "localise" on many test imag
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
+from cxr_compare.evaluation.boxes.pointing import in_boxes
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
@@ -104,10 +106,16 @@ class Places:
             chosen.append(tied[nearest.argmax()])
         return np.array(chosen)
 
-    def points(self, ids: pd.Index, candidate: int) -> pd.DataFrame:
-        """Return a candidate on each image in px: ``point_x`` and ``point_y``."""
-        sizes = self.sizes.reindex(ids).to_numpy(np.float64)
-        return pd.DataFrame(sizes * self.candidates[candidate], ids, ["point_x", "point_y"])
+    def lesions_at(self, test: Truth) -> Callable[[int], npt.NDArray[np.bool_]]:
+        """Return the function from a candidate to the test images on whose lesion it lies.
+
+        A resample may choose any of many candidates, so images are looked up once.
+        """
+        sizes = self.sizes.reindex(test.ids).to_numpy(np.float64)
+        image = test.ids.get_indexer(pd.Index(test.boxes["image_id"]))
+        corners = test.boxes[EDGES].to_numpy(np.float64)[image >= 0]
+        image = image[image >= 0]
+        return lambda candidate: in_boxes(sizes * self.candidates[candidate], image, corners)
 
     def move(self, boxes: pd.DataFrame) -> pd.DataFrame:
         """Return boxes, of which the k-th most confident of an image is at the k-th position.

@@ -210,11 +210,12 @@ def compare(
                     prevalence=share,
                     advance=advance,
                 )
+        if len(comparisons) > 1:
+            comparisons = corrected_together(comparisons)
         results = {
-            name: _result(made, each, numbers_for_ids=numbers_for_ids)
-            for each, (name, made) in zip(
-                asked, corrected_together(comparisons).items(), strict=True
-            )
+            name: _result(comparisons[name], each, numbers_for_ids=numbers_for_ids)
+            for each in asked
+            for name in [each.truth.finding]
         }
         if len(questions) > 1:
             by_target = ResultsByTarget.of(results, left_out)
