@@ -22,6 +22,7 @@ from cxr_compare.evaluation.policies import (
     parse,
     thresholds,
     too_few_errors,
+    why_no_threshold,
 )
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.truth import Truth
@@ -176,10 +177,10 @@ def choose(output: Output, truth: Truth, policies: Sequence[str]) -> Choices:
         name: choose_threshold(name, truth.positive, scores, truth.owners) for name in policies
     }
     chosen = {name: value for name, value in found.items() if not np.isnan(value)}
-    reasons = {
-        name: "validation images give no threshold" for name in policies if name not in chosen
+    reasons = {name: why for name in policies if (why := too_few_errors(truth.positive, name))}
+    reasons |= {
+        name: why_no_threshold(truth.positive, name) for name in policies if name not in chosen
     }
-    reasons |= {name: why for name in policies if (why := too_few_errors(truth.positive, name))}
     rules: tuple[MapBoxRule, ...] = ()
     figures: tuple[BoxFigures, ...] = ()
     best, scale = 0, (0.0, 1.0)

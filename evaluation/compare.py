@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
@@ -18,7 +18,7 @@ from cxr_compare.evaluation.image_blind import Places, learn_places
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
-from cxr_compare.evaluation.policies import USUAL_POLICY, is_guarantee
+from cxr_compare.evaluation.policies import USUAL_POLICY, is_guarantee, policy_text
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.replicates import SystemFigures, choose_again, replicates
 from cxr_compare.evaluation.shortcuts import shortcuts
@@ -197,6 +197,7 @@ def compare(
             joint = (name, *output.record["members"])
     protocol = _without_ranking(protocol, systems)
     protocol.require(systems)
+    notes += _without_threshold(systems, wanted)
     places = learn_places(truth)
     blind = _baselines(systems, places, notes)
     resamples = Resamples(test.n_patients, n_replicates, seed)
@@ -254,6 +255,19 @@ def _without_ranking(protocol: Protocol, systems: Mapping[str, SystemFigures]) -
     if protocol.file_sha256 or all(each.output.ranks for each in systems.values()) or not common:
         return protocol
     return replace(protocol, metric="f1", policy=common[0])
+
+
+def _without_threshold(
+    systems: Mapping[str, SystemFigures], policies: Sequence[str]
+) -> Iterator[Note]:
+    """Yield why systems have no threshold for a policy."""
+    for policy in policies:
+        lacking: dict[str, list[str]] = {}
+        for name, each in systems.items():
+            if policy not in each.choices.thresholds:
+                lacking.setdefault(each.choices.reasons[policy], []).append(name)
+        for reason, names in lacking.items():
+            yield Note(f"No threshold of {', '.join(names)} for {policy_text(policy)}: {reason}.")
 
 
 def _by_unit(

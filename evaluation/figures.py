@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy  # its parts load when they are first used
 
-from cxr_compare.evaluation.metrics import METRICS, rates
+from cxr_compare.evaluation.metrics import METRICS, ONE_CLASS, rates
 from cxr_compare.evaluation.policies import is_fixed, is_guarantee
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
@@ -156,7 +156,7 @@ class FigureRows:
                 return None
             found = {}
         elif metric == "auroc":
-            found = _auroc([self.aurocs[name] for name in names])
+            found = _auroc([self.aurocs[name] for name in names], self.truth)
         elif policy and len(parts) == 1:
             found = _at_threshold(self.truth, parts[0], policy, metric, float(values[0]))
         else:
@@ -242,11 +242,23 @@ def _why_none(truth: Truth, part: Part, metric: str, policy: str) -> str:
     return "no validation image has boxes, so no rule cuts its maps into boxes"
 
 
-def _auroc(parts: Sequence[AurocParts | None]) -> dict[str, Any]:
+def _undefined(truth: Truth, metric: str) -> str:
+    """Return why a figure is undefined, with the class that is absent."""
+    text = METRICS[metric].undefined
+    if not text.startswith(ONE_CLASS):
+        return text
+    if not truth.positive.any():
+        return "no test image is positive"
+    if truth.positive.all():
+        return "no test image is negative"
+    return text.removeprefix(f"{ONE_CLASS}, or ")
+
+
+def _auroc(parts: Sequence[AurocParts | None], truth: Truth) -> dict[str, Any]:
     """Return the closed interval of an AUROC, or of the difference of two."""
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
-        return {"note": METRICS["auroc"].undefined}
+        return {"note": _undefined(truth, "auroc")}
     estimate = (known[0] if len(known) == 1 else known[0] - known[1]).estimate()
     ends = {"ci_low": estimate.ci_low, "ci_high": estimate.ci_high, "note": estimate.note}
     tested = {"p_value": estimate.p_value, "detectable": estimate.detectable}
@@ -259,7 +271,7 @@ def _at_threshold(
     """Return the interval of a figure at its printed threshold, from the counts of each patient."""
     called = part.scores >= part.thresholds[policy]
     if np.isnan(value):
-        return {"note": METRICS[metric].undefined}
+        return {"note": _undefined(truth, metric)}
     if metric == "localised_sensitivity" and part.localised is not None:
         of = truth.positive & truth.is_boxed
         hits, images = (
@@ -325,7 +337,7 @@ def _resampled(
     patients = None if refits else size["effective_patients"]
     of_boxes = metric in ("ap", "ap50")
     if np.isnan(values[0]):
-        return {"note": METRICS[metric].undefined}
+        return {"note": _undefined(truth, metric)}
     if single and of_boxes:
         drawn = lower_for_bias(drawn, float(values[0]))
     if why := next((part.reasons[policy] for part in parts if policy in part.reasons), ""):

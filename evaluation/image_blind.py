@@ -10,6 +10,7 @@ the best one would make a system of constant places "localise" on many test imag
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES, box_iou
+from cxr_compare.evaluation.boxes.pointing import in_boxes
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
@@ -104,10 +106,16 @@ class Places:
             chosen.append(tied[nearest.argmax()])
         return np.array(chosen)
 
-    def points(self, ids: pd.Index, candidate: int) -> pd.DataFrame:
-        """Return a candidate on each image in px: ``point_x`` and ``point_y``."""
-        sizes = self.sizes.reindex(ids).to_numpy(np.float64)
-        return pd.DataFrame(sizes * self.candidates[candidate], ids, ["point_x", "point_y"])
+    def lesions_at(self, test: Truth) -> Callable[[int], npt.NDArray[np.bool_]]:
+        """Return the function from a candidate to the test images on whose lesion it lies.
+
+        A resample may choose any of many candidates, so images are looked up once.
+        """
+        sizes = self.sizes.reindex(test.ids).to_numpy(np.float64)
+        image = test.ids.get_indexer(pd.Index(test.boxes["image_id"]))
+        corners = test.boxes[EDGES].to_numpy(np.float64)[image >= 0]
+        image = image[image >= 0]
+        return lambda candidate: in_boxes(sizes * self.candidates[candidate], image, corners)
 
     def move(self, boxes: pd.DataFrame) -> pd.DataFrame:
         """Return boxes, of which the k-th most confident of an image is at the k-th position.
@@ -131,12 +139,13 @@ class Places:
             point = f"x {x:.0f}, y {y:.0f} px: the sizes of images are unknown"
         patients = math.floor(10 * self.effective_patients) / 10  # 19.96 is fewer than 20
         text = (
-            "Image-blind baseline of each system: it keeps the number and the scores of the "
-            "system's boxes on each image, and the k-th most confident one lies at the k-th of "
-            f"{len(self.boxes)} constant positions (further boxes are left out); it points at the "
-            f"best constant point ({point}). The positions were learned on {self.n_boxes:,} boxes "
-            f"of {patients:,.1f} effective patients in validation and training "
-            "images. A localisation figure says something only beside that of the baseline."
+            "Image-blind baseline of each system that shows places: it keeps the number and the "
+            "scores of the system's boxes on each image, and the k-th most confident one lies at "
+            f"the k-th of {len(self.boxes)} constant positions (further boxes are left out); it "
+            f"points at the best constant point ({point}). The positions were learned on "
+            f"{self.n_boxes:,} boxes of {patients:,.1f} effective patients in validation and "
+            "training images. A localisation figure says something only beside that of the "
+            "baseline."
         )
         if self.no_claim:
             text += f" Nothing is claimed about differences from it: {self.no_claim}."

@@ -53,7 +53,8 @@ class Metric:
         return self.title if keeps else first.lower() + rest
 
 
-_ONE_CLASS = "no image is positive or none is negative"
+ONE_CLASS = "no image is positive or none is negative"
+"""When there is no figure of both classes."""
 _NO_POSITIVE = "no image is positive"
 _NO_BOX = "no image that is evaluated has a true box"
 _DECISIONS = (
@@ -119,7 +120,7 @@ _DECISIONS = (
         "Mean of sensitivity and specificity.",
         "decision",
         lambda tp, fp, tn, fn: (tp / (tp + fn) + tn / (tn + fp)) / 2,
-        undefined=_ONE_CLASS,
+        undefined=ONE_CLASS,
     ),
     Metric(
         "mcc",
@@ -131,7 +132,7 @@ _DECISIONS = (
             / ((tp + fn) ** 0.5 * (tn + fp) ** 0.5 * (tp + fp) ** 0.5 * (tn + fn) ** 0.5)
         ),
         lowest=-1.0,
-        undefined=f"{_ONE_CLASS}, or all images are called alike",
+        undefined=f"{ONE_CLASS}, or all images are called alike",
     ),
 )
 RATES = {"1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2, "1": 1.0, "2": 2.0, "4": 4.0, "8": 8.0}
@@ -204,7 +205,7 @@ METRICS: dict[str, Metric] = {
             "AUROC",
             "Chance that a random positive image scores above a random negative one.",
             "ranking",
-            undefined=_ONE_CLASS,
+            undefined=ONE_CLASS,
         ),
         Metric(
             "average_precision",

@@ -286,4 +286,13 @@ def threshold_of(
     if not len(scores):
         return None, "there is no validation image"
     value = choose_threshold(policy, positive, scores, patients)
-    return (None, "validation images give no threshold") if np.isnan(value) else (value, "")
+    return (None, why_no_threshold(positive, policy)) if np.isnan(value) else (value, "")
+
+
+def why_no_threshold(positive: npt.NDArray[np.bool_], policy: str) -> str:
+    """Return why N validation images give no threshold."""
+    if not is_guarantee(policy) and not positive.any():
+        return "no validation image is positive"
+    if not is_guarantee(policy) and positive.all():
+        return "no validation image is negative"
+    return "validation images give no threshold"

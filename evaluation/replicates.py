@@ -44,21 +44,19 @@ class SystemFigures:
         self._ranked = RankedScores(truth.positive, self.scores, truth.patients)
         self.boxed = truth.positive & truth.is_boxed
         self._point = 0 if places is None else places.best
-        self.localised = self._localised(self._point)
+        self._lesions_at = None if places is None else places.lesions_at(truth)
+        self.localised = self._localised(self._point) if self.boxed.any() else None
         self._loss = None
         if choices.calibration is not None and places is None:
             self._loss = (choices.calibration.probability(self.scores) - truth.positive) ** 2
         self._of_rule: dict[int, Callable[[Integers], dict[str, Floats]]] = {}
-        self._of_point = {self._point: self.localised}
 
     def _localised(self, candidate: int) -> npt.NDArray[np.bool_] | None:
         """Return True for images whose point, a candidate of a baseline, lies on a lesion."""
-        places, points = self.places, self.output.points
-        if places is not None:
-            points = places.points(self.truth.ids, candidate)
-        if points is None or not self.boxed.any():
-            return None
-        return points_in_boxes(points, self.truth.boxes)
+        if self._lesions_at is not None:
+            return self._lesions_at(candidate)
+        points = self.output.points
+        return None if points is None else points_in_boxes(points, self.truth.boxes)
 
     @cached_property
     def boxes(self) -> pd.DataFrame | None:
@@ -104,13 +102,11 @@ class SystemFigures:
     def _of_points(self, weights: Integers, again: Mapping[str, Floats]) -> dict[Key, Floats]:
         """Return the figures of points, of a baseline each weighting with the point it learned."""
         values: dict[Key, Floats] = {}
+        if self.localised is None:
+            return values
         chosen = again.get("point", np.full(len(weights), self._point)).astype(np.int64)
         for candidate in np.unique(chosen).tolist():
-            if candidate not in self._of_point:
-                self._of_point[candidate] = self._localised(candidate)
-            localised = self._of_point[candidate]
-            if localised is None:
-                continue
+            localised = self.localised if self._lesions_at is None else self._lesions_at(candidate)
             rows = chosen == candidate
             drawn = weights[rows]
             hits = self.boxed & localised

@@ -139,6 +139,7 @@ class Systems:
     _networks: dict[str, Network] = field(default_factory=dict)
     _predicted: dict[str, Predictions] = field(default_factory=dict)
     _tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    _classes: dict[str, set[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse names of columns that are of no system."""
@@ -184,7 +185,9 @@ class Systems:
             return self._knows(value.info.findings, question)
         if not isinstance(value, pd.DataFrame):
             if isinstance(value, Path):
-                classes = {finding_name(each) for each in classes_named(value) or ()}
+                if name not in self._classes:  # a file is read once, not for each finding
+                    self._classes[name] = {finding_name(each) for each in classes_named(value)}
+                classes = self._classes[name]
                 return finding in classes or classes.isdisjoint(findings)
             raise InputError(
                 f"{name}: with several findings give a frame with a column of scores for each of "

@@ -192,7 +192,10 @@ def compare(
         for each in asked:
             outputs = reading.outputs(each, folder)
             if each is asked[0] and not has_validation and not policies:
-                console.say("Without validation images no threshold is chosen; threshold=T is one")
+                console.say(
+                    "Without validation images no threshold is chosen; give policy threshold=T to "
+                    "call images"
+                )
             with console.track("Resampling patients", replicates) as advance:
                 comparisons[each.truth.finding] = compare_outputs(
                     outputs,
@@ -206,11 +209,12 @@ def compare(
                     prevalence=share,
                     advance=advance,
                 )
+        if len(comparisons) > 1:
+            comparisons = corrected_together(comparisons)
         results = {
-            name: _result(made, each, numbers_for_ids=numbers_for_ids)
-            for each, (name, made) in zip(
-                asked, corrected_together(comparisons).items(), strict=True
-            )
+            name: _result(comparisons[name], each, numbers_for_ids=numbers_for_ids)
+            for each in asked
+            for name in [each.truth.finding]
         }
         if len(questions) > 1:
             by_target = ResultsByTarget.of(results, left_out)

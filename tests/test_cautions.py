@@ -129,6 +129,33 @@ def test_few_patients_of_a_class_are_a_caution_and_so_is_a_patient_of_many_image
     assert "20 of the 40 positive images" in said[0]
 
 
+def test_where_no_patient_is_known_images_of_a_class_are_counted():
+    few = TRUTH.assign(label=np.where(np.arange(N) % 8 == 1, 1.0, 0.0))
+    (said,) = (text for text in cautions({"A": A}, few.drop(columns="patient_id")) if "20" in text)
+    assert "10 positive images" in said
+    assert "patient" not in said
+
+
+@pytest.mark.parametrize(("label", "absent"), [(1.0, "negative"), (0.0, "positive")])
+def test_test_images_of_one_class_are_a_caution_that_names_the_absent_one(label, absent):
+    one = TRUTH.assign(label=np.where(IS_TEST, label, LABEL))
+    (said,) = cautions({"A": A, "B": B}, one)
+    assert f"No test image is {absent}" in said
+
+
+@pytest.mark.parametrize(("label", "absent"), [(1.0, "negative"), (0.0, "positive")])
+@pytest.mark.parametrize("policy", ["max_f1", "sensitivity>=0.9"])
+def test_a_policy_without_a_threshold_is_named_with_the_reason(label, absent, policy):
+    truth = TRUTH.assign(label=np.where(IS_TEST, LABEL, label))
+    systems = {"A": pd.Series(A, IDS)}
+    policies = [policy, "threshold=0.5"]
+    result = cxr_compare.compare(systems, truth=truth, policy=policies, replicates=100)
+    reason = f"no validation image is {absent}"
+    assert sum(reason in note for note in result.answer.notes) == 1
+    undefined = result.figures.query("policy == @policy and metric == 'accuracy'")
+    assert undefined["note"].tolist() == [reason]
+
+
 @pytest.mark.parametrize(
     ("skill", "kind"), [(0.0, "not shown to be better than chance"), (-2.0, "worse than chance")]
 )

@@ -438,6 +438,26 @@ def test_a_figure_that_cannot_be_has_no_value_and_a_reason_and_all_others_have_o
     assert set(table["metric"]) | {"brier"} == set(product.METRICS)
 
 
+@pytest.mark.parametrize(("label", "absent"), [(True, "negative"), (False, "positive")])
+def test_an_undefined_figure_of_both_classes_names_the_absent_one(label, absent):
+    truth = product.truth_of(np.full(40, label), np.arange(40) // 2)
+    table = product.table_of(truth, {"A": SCORES}, given=["threshold=0.5"], replicates=30).figures
+    rows = table[table["metric"].isin(["auroc", "balanced_accuracy", "mcc"])]
+    assert set(rows.loc[rows["policy"] != "max_f1", "note"]) == {f"no test image is {absent}"}
+
+
+def test_a_difference_has_no_interval_where_both_rank_the_images_alike_and_says_so():
+    truth, scores = drawn()
+    table = product.table_of(truth, {"A": scores["A"], "B": scores["A"] ** 2}, replicates=30)
+    row = row_of(table.figures, "A", "auroc", "", "B")
+    assert (row["estimate"], "rank the images alike" in row["note"]) == (0, True)
+    perfect = {"A": truth.positive * 0.8, "B": np.full(N, 0.3)}
+    row = row_of(product.table_of(truth, perfect, replicates=30).figures, "A", "auroc", "", "B")
+    assert row["estimate"] == 0.5
+    assert row["note"]
+    assert "alike" not in row["note"]
+
+
 def test_scores_that_are_no_probabilities_have_no_brier_score():
     truth, scores = drawn()
     table = product.table_of(truth, {"A": scores["A"] * 5 - 2}, replicates=30).figures

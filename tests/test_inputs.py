@@ -80,7 +80,7 @@ def test_the_size_of_an_image_is_read_from_its_header_alone(tmp_path):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_usual_order_of_yolo_lines_is_kept_if_boxes_leave_their_images(seed, tmp_path):
-    """Of random boxes up to a third leave their images, as those of detectors that do not clip."""
+    """Detectors that do not clip let up to a third of their boxes leave the image."""
     generator = np.random.default_rng(seed)
     sides = generator.uniform(0.05, 0.4, (30, 2))
     centres = generator.uniform(sides / 2, 1 - sides / 2)

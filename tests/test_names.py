@@ -19,7 +19,7 @@ stored = st.lists(images, min_size=1, max_size=6, unique=True)
 
 
 def least(name):
-    """What is left of a name without folder, ending, prefix of an upload and zeros."""
+    """Rest of a name without folder, ending, prefix of an upload and zeros."""
     last = re.split(r"[/\\]", name)[-1]
     last = re.sub(r"^[0-9a-f]{8}-", "", re.sub(r"(?i)(\.(png|jpeg|dcm|nii|gz))+$", "", last))
     return str(int(last)) if last.isdecimal() else last

@@ -243,6 +243,8 @@ CLAIM = {
     ("change", "p_value", "shown"),
     [
         ({}, 0.2, "not shown"),
+        ({}, None, "not tested"),
+        ({"estimate": 0.0}, None, "not shown"),
         ({"higher": "A", "ci_low": 0.01}, 0.001, "A"),
         ({}, 0.0005, "by itself only, not after correction"),
         ({"first": "B", "second": "A"}, 0.0005, "by itself only, not after correction"),
@@ -251,10 +253,11 @@ CLAIM = {
 def test_a_difference_says_what_was_shown_and_p_below_a_thousandth_is_never_nothing(
     change, p_value, shown
 ):
-    claim = CLAIM | change | {"p_value": p_value, "p_holm": min(1.0, 3 * p_value)}
+    p_holm = None if p_value is None else min(1.0, 3 * p_value)
+    claim = CLAIM | change | {"p_value": p_value, "p_holm": p_holm}
     table = reports.claims_of([claim])
     assert table["Shown to be higher"].tolist() == [shown]
-    assert ("<" in table["p"].iloc[0]) == (p_value < 0.001)
+    assert ("<" in table["p"].iloc[0]) == (p_value is not None and p_value < 0.001)
 
 
 def test_a_usual_figure_that_is_undefined_is_followed_by_its_reason(tmp_path):
@@ -268,7 +271,7 @@ def test_without_a_threshold_there_are_no_cases_and_the_page_says_so(tmp_path):
     result = arrays(out=tmp_path / "r")
     with pytest.raises(InputError, match="policy"):
         result.cases()
-    assert "There is no threshold" in result.page.read_text()
+    assert "There is no threshold (there is no validation image)" in result.page.read_text()
 
 
 def test_latex_and_markdown_tables_have_equal_columns(saved, compared):
@@ -346,6 +349,31 @@ def test_a_chart_without_content_is_absent_and_an_unknown_one_is_refused_with_th
         result.plot("rok")
     names = [text.get_text() for text in result.plot("roc").legends[0].get_texts()]
     assert sum(name.startswith(("A", "B")) for name in names) == 2
+
+
+def test_where_no_patient_is_known_the_page_names_no_method_by_patient(tmp_path):
+    page = arrays(policy="threshold=0.5", out=tmp_path / "r").page.read_text()
+    assert "clustered by image" in page
+    assert "by patient" not in page[page.index('id="methods"') :]
+
+
+def test_of_seven_systems_without_a_defined_figure_no_empty_chart_or_table_is_shown(tmp_path):
+    rng = np.random.default_rng(1)
+    scores = {name: rng.random(40) for name in "ABCDEFG"}
+    result = cxr_compare.compare(scores, truth=np.ones(40, int), replicates=100)
+    page = result.save(tmp_path / "r").page.read_text()
+    assert reports.chart_names(result) == ["pr", "scores"]
+    assert "chart forest" not in page
+    assert "not tested" not in page
+
+
+def test_a_difference_that_is_not_tested_is_not_in_the_forest():
+    label = np.arange(40) % 2
+    noise = np.random.default_rng(2).random(40)
+    for second, drawn in ((np.full(40, 0.3), 0), (noise, 1)):
+        scores = {"Perfect": label * 0.8, "B": second}
+        result = cxr_compare.compare(scores, truth=label, replicates=100)
+        assert len(result.plot("forest").axes) == 1 + drawn
 
 
 def test_boxes_without_scores_are_one_point(world):

@@ -32,17 +32,14 @@ COUNTED = {
     "equal-four": EQUAL,
     "better": EQUAL | {"power answer"},
     **{f"equal-{patients}": EQUAL | RANKS for patients in designs.SINGLE_IMAGES},
-    **{
-        f"better-{patients}": {"answer", "further", "any claim", "power answer"}
-        for patients in designs.SINGLE_IMAGES
-    },
+    **{f"better-{patients}": {"power answer"} for patients in designs.SINGLE_IMAGES},
     "thresholds": EQUAL | THRESHOLDS | {"interval predictive", "interval brier"},
     "thresholds-rare": EQUAL | THRESHOLDS,
     "thresholds-unequal": EQUAL | THRESHOLDS,
     "guarantee": {"guarantee"},
     "guarantee-clusters": {"guarantee"},
     "groups": {"interval group"},
-    "boxes": EQUAL | {"boxes differ", "interval boxes", "power localises"},
+    "boxes": EQUAL | {"boxes differ", "interval boxes"},
     **{name: {"localises", "power localises"} for name in PLACES},
     "facts": {"shortcut"},
     "view": {"interval shortcut", "power shortcut"},

@@ -87,6 +87,11 @@ def test_the_page_says_that_they_have_no_threshold(tables, unscored, tmp_path):
     assert "chosen on validation images" not in page
 
 
+def test_the_chart_of_scores_names_only_systems_with_scores(result):
+    names = [text.get_text() for text in result.plot("scores").legends[0].get_texts()]
+    assert names == ["S"]
+
+
 def test_a_guarantee_decides_nothing_between_them_and_scores():
     labels = np.arange(600) % 2
     ids = [f"i{number:03d}" for number in range(600)]

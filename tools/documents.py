@@ -35,7 +35,7 @@ def generated() -> dict[str, str]:
         "docs/api.md": {"names": names()},
     }
     pages = {path: _with_parts(_read(path), own) for path, own in parts.items()}
-    pages["docs/validity.md"] = simulation.with_table(_read("docs/validity.md"))
+    pages["docs/validity.md"] = simulation.with_tables(_read("docs/validity.md"))
     return pages
 
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 
 def top_box_centres(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
@@ -48,9 +49,16 @@ def points_in_boxes(points: pd.DataFrame, truth: pd.DataFrame) -> npt.NDArray[np
     """
     image = points.index.get_indexer(pd.Index(truth["image_id"]))
     evaluated = image >= 0
-    image = image[evaluated]
     corners = truth[EDGES].to_numpy(np.float64)[evaluated]
-    point = points[["point_x", "point_y"]].to_numpy(np.float64)[image]
+    return in_boxes(points[["point_x", "point_y"]].to_numpy(np.float64), image[evaluated], corners)
+
+
+def in_boxes(points: Floats, image: Integers, corners: Floats) -> npt.NDArray[np.bool_]:
+    """Return True for the points ``(N, 2)`` that lie in a box ``(B, 4)`` of their image.
+
+    `image` has the number of the image, and so of the point, of each box.
+    """
+    point = points[image]
     inside = (point >= corners[:, :2]) & (point <= corners[:, 2:])
     result = np.zeros(len(points), dtype=bool)
     result[image[inside.all(axis=1)]] = True

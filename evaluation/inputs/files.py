@@ -321,17 +321,16 @@ def _are_impossible(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return leaves | (boxes[:, 2:] <= 0).any(axis=1) | (scores < 0) | (scores > 1)
 
 
-def classes_named(path: Path) -> set[str] | None:
-    """Return the classes that results of several classes name; None for results that name none."""
+def classes_named(path: Path) -> set[str]:
+    """Return the classes that results name; empty for results that name none."""
     if path.is_dir():
-        names = _yolo_names(path)
-        return None if names is None else set(names.values())
+        return set((_yolo_names(path) or {}).values())
     if path.suffix.lower() == ".json":
         entries = read_json_file(path)
         named = isinstance(entries, list) and all(map(is_coco, entries))
         if named and all(_is_filled(entry.get("category_name")) for entry in entries):
             return {str(entry["category_name"]) for entry in entries}
-    return None
+    return set()
 
 
 def _yolo_names(folder: Path) -> dict[int, str] | None:

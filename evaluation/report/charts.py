@@ -84,7 +84,17 @@ _LOSSES = {"val_loss": "-", "train_loss": ":"}
 def chart_names(result: ResultTables) -> list[str]:
     """Return the names of the charts that a result has, in the order of the page."""
     drawn = set(result.curves["chart"])
-    return ["forest", *(name for name in (*_CURVES, "scores", "training") if name in drawn)]
+    forest = [] if _primary(result).empty else ["forest"]
+    return [*forest, *(name for name in (*_CURVES, "scores", "training") if name in drawn)]
+
+
+def _primary(result: ResultTables) -> pd.DataFrame:
+    """Return the rows of the primary figure of each system where it is known, highest first."""
+    metric, policy = result.answer.primary
+    rows = result.figures
+    of = (rows["metric"] == metric) & (rows["policy"] == policy) & (rows["second"] == "")
+    rows = rows[of & rows["first"].isin(result.systems)].dropna(subset="estimate")
+    return rows.sort_values("estimate", ascending=False, kind="stable")
 
 
 def draw(name: str, result: ResultTables) -> Figure:
@@ -152,7 +162,8 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, result: ResultTables, name: str
             axes.plot(points["x"], points["y"], marker, color=colour, markeredgecolor="white")
     guide = rows[rows["system"] == ""]
     if len(guide):
-        axes.plot(guide["x"], guide["y"], color=QUIET, linewidth=0.8, label="without any evidence")
+        text = "perfect calibration" if name == "calibration" else "chance"
+        axes.plot(guide["x"], guide["y"], color=QUIET, linewidth=0.8, label=text)
     for number_of, policy in enumerate(result.policies if (rows["kind"] == "points").any() else ()):
         if (rows["policy"] == policy).any():
             text = f"threshold for {policy_text(policy)}"
@@ -166,7 +177,8 @@ def _label(result: ResultTables, system: str, metric: str, shown: str = "") -> s
     rows = rows[of & (rows["policy"] == "")].dropna(subset="estimate")
     text = shown or system
     if len(rows):
-        text += f": {value_text(Interval.from_row(rows.iloc[0]))}"
+        title = "Brier score " if metric == "brier" else ""
+        text += f": {title}{value_text(Interval.from_row(rows.iloc[0]))}"
     return _plain(textwrap.fill(text, 56))
 
 
@@ -183,6 +195,8 @@ def _draw_scores(axes: Axes, rows: pd.DataFrame, result: ResultTables) -> None:
     axes.set_yticks([])
     for place, system in enumerate(result.systems):
         own = rows[rows["system"] == system]
+        if own.empty:
+            continue
         tallest = own["y"].max()
         for kind, side, colour in (("positive", 1, system_colour(place)), ("negative", -1, QUIET)):
             bars = own[own["kind"] == kind]
@@ -225,22 +239,19 @@ def _style(axes: Axes) -> None:
 def _draw_forest(figure: Figure, result: ResultTables) -> None:
     """Draw the primary figure of each system with its interval, and below it the differences.
 
-    A difference that is shown after correction is filled, one by itself only is half filled.
+    A difference that is shown after correction is filled, one by itself only is half filled. One
+    that is not tested is left out.
     """
     from matplotlib import rcParams
 
-    metric, policy = result.answer.primary
-    rows = result.figures
-    of = (rows["metric"] == metric) & (rows["policy"] == policy) & (rows["second"] == "")
-    rows = rows[of & rows["first"].isin(result.systems)]
-    rows = rows.sort_values("estimate", ascending=False, kind="stable")
+    rows = _primary(result)
     figures = [
         _Line(name, Interval.from_row(row), system_colour(result.systems.index(name)), "full")
         for name, row in zip(rows["first"], rows.to_dict("records"), strict=True)
     ]
     differences = []
     for claim in shown_claims(result.answer, result.figures):
-        if claim["family"] in ("answer", "joint"):
+        if claim["family"] in ("answer", "joint") and outcome(claim) != "untested":
             interval = Interval.from_row({**claim, "note": ""})
             filling = _FILLING[outcome(claim)]
             name = f"{claim['first']} − {claim['second']}"

@@ -65,7 +65,7 @@ def _of_thresholds(system: SystemFigures) -> Iterator[pd.DataFrame]:
         found = rates({name: np.array(of.sum()) for name, of in counts.items()})
         points[policy] = {**found, "fpr": 1 - found["specificity"], "tpr": found["recall"]}
     for chart, x, y in (("roc", "fpr", "tpr"), ("pr", "recall", "precision")):
-        if system.output.ranks:
+        if system.output.ranks and not np.isnan(curve[x] + curve[y]).all():
             yield _rows(chart, "curve", curve[x], curve[y])
         for policy, point in points.items():
             yield _rows(chart, "points", [point[x]], [point[y]], policy).dropna()

@@ -93,7 +93,7 @@ def write_page(
         undefined=list(_undefined(result, main)),
         claims=tables.claim_table(_of(shown, "answer", "joint"), answer.claims),
         further_claims=tables.claim_table(_of(shown, "places", "further"), answer.claims),
-        any_tested=any(claim["p_value"] is not None for claim in shown),
+        any_tested=any(claim["p_value"] is not None for claim in _of(shown, "answer", "joint")),
         is_corrected=any(claim["p_holm"] != claim["p_value"] for claim in answer.claims),
         n_hidden_claims=len(answer.claims) - len(shown),
         confusion=confusion,
@@ -103,7 +103,8 @@ def write_page(
         shortcuts=tables.shortcut_table(result.groups),
         recipes=differing(recipe_table(answer.provenance.systems)).rename_axis("Setting"),
         metrics=[METRICS[name] for name in tables.USUAL if metric_title(name) in main],
-        methods=_methods(figures),
+        methods=_methods(figures, patients_known="patients" in answer.counts),
+        no_threshold=_no_threshold(figures, answer),
         effective=_effective_patients(result),
         given={policy: is_given(policy) for of in answer.thresholds.values() for policy in of},
         unscored=[
@@ -158,11 +159,21 @@ def _without_empty(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[:, (table != DASH).any()]
 
 
-def _methods(figures: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the titles of the figures of systems whose interval each method gives."""
+def _no_threshold(figures: pd.DataFrame, answer: Answer) -> str:
+    """Return why no system has a threshold."""
+    rows = figures[figures["metric"].eq("accuracy") & figures["estimate"].isna()]
+    return "; ".join(dict.fromkeys(rows.loc[rows["first"].isin(answer.systems), "note"]))
+
+
+def _methods(figures: pd.DataFrame, *, patients_known: bool) -> dict[str, list[str]]:
+    """Return the titles of the figures of systems whose interval each method gives.
+
+    Where no patient is known, the names of the methods say image in place of patient.
+    """
     rows = figures[figures["ci_low"].notna() & (figures["second"] == "")]
+    unit = "patient" if patients_known else "image"
     return {
-        str(method): list(dict.fromkeys(metric_title(name) for name in of["metric"]))
+        str(method).replace("patient", unit): list(dict.fromkeys(map(metric_title, of["metric"])))
         for method, of in rows.groupby("method")
     }
 

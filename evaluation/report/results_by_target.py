@@ -114,7 +114,7 @@ class ResultsByTarget(ShownAsText):
 
     @property
     def _single_findings(self) -> str:
-        """Which system was shown to be higher in which findings."""
+        """Sentence on which system was shown to be higher in which findings."""
         shown: dict[tuple[str, str], list[str]] = {}
         for name, result in self.results.items():
             for claim in result.answer.claims:

@@ -14,6 +14,7 @@ from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.shortcuts import BEYOND, SHORTCUT
 from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_value_text, score_text
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval, interval_text
+from cxr_compare.evaluation.verdict.claims import ROUNDING
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.answer import Answer
@@ -134,13 +135,18 @@ def _of_systems(values: Mapping[str, Mapping[str, Any]], key: str, text: Any) ->
 
 
 def shown_claims(answer: Answer, figures: pd.DataFrame) -> list[Mapping[str, Any]]:
-    """Return the tested differences; of many systems, those of the answer from the highest one."""
+    """Return the tested differences; of many systems, those of the answer from the highest one.
+
+    Those of the answer are left out where no system has the primary figure.
+    """
     claims = answer.claims
-    if sum(claim["family"] == "answer" for claim in claims) <= MOST_CLAIMS:
-        return list(claims)
     metric, policy = answer.primary
     of = (figures["metric"] == metric) & (figures["policy"] == policy) & (figures["second"] == "")
     highest = figures[of & figures["first"].isin(answer.single)].set_index("first")["estimate"]
+    if highest.isna().all():
+        return [claim for claim in claims if claim["family"] not in ("answer", "joint")]
+    if sum(claim["family"] == "answer" for claim in claims) <= MOST_CLAIMS:
+        return list(claims)
     top = highest.idxmax()
     shown: list[Mapping[str, Any]] = []
     for claim in claims:
@@ -153,12 +159,18 @@ def shown_claims(answer: Answer, figures: pd.DataFrame) -> list[Mapping[str, Any
     return shown
 
 
-def outcome(claim: Mapping[str, Any]) -> Literal["shown", "alone", "open"]:
-    """Return what a difference shows: after correction, only by itself, or nothing."""
+def outcome(claim: Mapping[str, Any]) -> Literal["shown", "alone", "open", "untested"]:
+    """Return what a difference shows: after correction, only by itself, or nothing.
+
+    One without a p-value is not tested, unless both figures are equal.
+    """
     if claim["higher"]:
         return "shown"
-    p_value = claim["p_value"]
-    return "open" if p_value is None or p_value >= 1 - LEVEL else "alone"
+    estimate, p_value = claim["estimate"], claim["p_value"]
+    if p_value is None:
+        equal = estimate is not None and abs(estimate) < ROUNDING
+        return "open" if equal else "untested"
+    return "open" if p_value >= 1 - LEVEL else "alone"
 
 
 def claim_table(
@@ -179,7 +191,7 @@ def claim_table(
             shown = "higher than this one, not than each member"
         elif outcome(claim) == "alone":
             shown = "by itself only, not after correction"
-        elif claim["p_value"] is None:
+        elif outcome(claim) == "untested":
             shown = "not tested"
         rows.append(
             {

@@ -44,7 +44,9 @@ _DELONG = "DeLong 1988, images taken as independent"
 FEW_PATIENTS = "no interval: fewer than two patients with images of each class"
 """Note of a figure of both classes that has no interval."""
 _EQUAL_SCORES = "no interval: all scores are equal"
-_NO_VARIANCE = "no interval: the value is the same for every patient"
+_EQUAL_RANKS = "no interval: both systems rank the images alike"
+_TOO_FEW_PAIRS = "no interval: too few patients for an AUROC of 0 or 1"
+_NO_VARIANCE = "no interval: leaving out a patient does not change the value"
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,10 @@ class AurocParts:
         # Rounding leaves contributions of about 1e-17 where a system is compared with itself.
         if variance < 1e-24:
             note = _EQUAL_SCORES if self.equal_scores else _NO_VARIANCE
+            if self.bounded and self.value in (0.0, 1.0):
+                note = _TOO_FEW_PAIRS
+            elif not self.bounded and abs(self.value) < 1e-12:
+                note = _EQUAL_RANKS
             return without_error if without_error.exact else replace(without_error, note=note)
         return replace(without_error, error=float(np.sqrt(variance)), freedom=self.freedom)
 

@@ -33,6 +33,7 @@ def cautions(comparison: Comparison) -> list[Note]:
     return [
         *score_notes(single),
         *missing_boxes(comparison.figures, comparison.truth),
+        *one_class(comparison.truth),
         *few_patients(comparison.truth),
         *no_box_hits(comparison.figures, comparison.single),
         *synthetic_images(comparison.truth),
@@ -63,6 +64,8 @@ def count_synthetic(truth: Truth) -> int:
 def few_patients(evaluated: Truth) -> list[Note]:
     """Make a note if a class has few patients, or if one patient has many of its images.
 
+    Where no patient is known, images are counted.
+
     A class, the positive or the negative images, has few patients if its effective number of
     patients (how many patients with one image each would give as much information) is below 20. One
     patient has many images if they are at least a tenth of the class.
@@ -75,23 +78,26 @@ def few_patients(evaluated: Truth) -> list[Note]:
             continue
         effective = effective_patients(images)
         if effective < _FEW_PATIENTS:
-            few.append(_few_patients_text(name, images, effective))
+            few.append(_few_patients_text(name, images, effective, known=evaluated.patients_known))
         most = int(images.max())
         if most > 1 and most >= _LARGE_SHARE * n_images:
             share = f"{100 * most / n_images:.0f} %"
             largest.append(f"One patient has {most:,} of the {n_images:,} {name} images ({share}).")
     if few:
+        unit = "patient" if evaluated.patients_known else "image"
         few.append(
-            f"With fewer than {_FEW_PATIENTS} patients of a class, one patient more or less may "
+            f"With fewer than {_FEW_PATIENTS} {unit}s of a class, one {unit} more or less may "
             "change the answer."
         )
     return [Note(" ".join([*few, *largest]), "few_patients")] if few or largest else []
 
 
-def _few_patients_text(name: str, images: Integers, effective: float) -> str:
+def _few_patients_text(name: str, images: Integers, effective: float, *, known: bool) -> str:
     """Say how much the images of few patients of a class say, from the images of each patient."""
     n_images, n_patients = int(images.sum()), int(np.count_nonzero(images))
     verb = "is" if n_images == 1 else "are"
+    if not known:
+        return f"There {verb} {counted(n_images, f'{name} image')}."
     text = f"The {counted(n_images, f'{name} image')} {verb} of {counted(n_patients, 'patient')}"
     if n_images > n_patients:
         text += f", and say as much as {effective:.1f} patients with one image each would"
@@ -124,6 +130,22 @@ def missing_boxes(figures: pd.DataFrame, evaluated: Truth) -> list[Note]:
         "figures do not rest on them."
     )
     return [Note(text, "no_boxes")]
+
+
+def one_class(evaluated: Truth) -> list[Note]:
+    """Make a note if all evaluated images are positive, or all are negative."""
+    text = ""
+    if evaluated.positive.all():
+        text = (
+            "No test image is negative: average precision, AP50 and FROC rest on positive images "
+            "alone, so a false alarm on a negative image cannot count."
+        )
+    elif not evaluated.positive.any():
+        text = (
+            "No test image is positive: the figures say nothing of whether a system finds positive "
+            "images."
+        )
+    return [Note(text, "one_class")] if text else []
 
 
 def chance_notes(figures: pd.DataFrame, systems: Sequence[str]) -> list[Note]:

@@ -11,9 +11,10 @@ from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
 CHANCE = 0.5
 """AUROC of a system whose scores are random."""
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
+"""Difference below which two figures are equal."""
 Family = Literal["answer", "joint", "places", "further"]
-"""What a claim is of: the question, the joint system, constant positions, or a further figure."""
+"""Kinds of claims: the question, the joint system, constant positions, and a further figure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +46,15 @@ class Lookup:
         self, family: Family, first: str, second: str, metric: str, policy: str = ""
     ) -> Claim:
         """Return the claim about two systems in one figure, first minus second."""
-        values = tuple(self.get(name, metric, policy).estimate for name in (first, second))
+        one, other = self.get(first, metric, policy), self.get(second, metric, policy)
+        values = one.estimate, other.estimate
         row = self._rows.get((first, second, metric, policy))
-        turned = row is None
-        row = self._rows.get((second, first, metric, policy)) if row is None else row
-        if row is None:
+        stored = row or self._rows.get((second, first, metric, policy))
+        if stored is None:
             return Claim(family, first, second, metric, policy, values, Interval())
-        difference = Interval.from_row(row).reversed() if turned else Interval.from_row(row)
-        p_values = float(row["p_value"]), float(row["p_holm"])
+        difference = Interval.from_row(stored)
+        difference = difference if row else difference.reversed()
+        p_values = float(stored["p_value"]), float(stored["p_holm"])
         return Claim(family, first, second, metric, policy, values, difference, *p_values)
 
 
@@ -78,7 +80,7 @@ class Claim:
     second: str
     metric: str
     policy: str
-    values: tuple[float, ...]
+    values: tuple[float, float]
     difference: Interval
     p_value: float = float("nan")
     p_holm: float = float("nan")
@@ -92,7 +94,7 @@ class Claim:
     def equal(self) -> bool:
         """True if both systems have the same figure."""
         first, second = self.values
-        return abs(first - second) < _ROUNDING
+        return abs(first - second) < ROUNDING
 
     @property
     def higher(self) -> str:

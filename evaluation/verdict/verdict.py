@@ -14,7 +14,6 @@ from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
 from cxr_compare.evaluation.verdict.claims import (
     Claim,
-    Family,
     Lookup,
     against_chance,
 )
@@ -47,10 +46,6 @@ class Verdict:
     findings: tuple[str, ...]
     claims: tuple[Claim, ...]
 
-    def of(self, family: Family) -> list[Claim]:
-        """Return the claims of one family."""
-        return [claim for claim in self.claims if claim.family == family]
-
 
 def state_verdict(
     figures: Lookup,
@@ -58,7 +53,7 @@ def state_verdict(
     finding: str,
     *,
     protocol: Protocol,
-    title: str = "",
+    title: str,
     policy: str = "",
     joint: JointSystem | None = None,
     unit: str = "images",
@@ -68,8 +63,8 @@ def state_verdict(
     """State which system has the higher primary figure, as far as the table of figures shows it.
 
     A joint system must exceed each of its members (intersection-union test: Berger 1982). It is in
-    no other claim. `title` is another name of the primary figure than that of the protocol, and
-    `n_findings` the number of findings over which p-values are corrected.
+    no other claim. `title` names the primary figure, and `n_findings` is the number of findings
+    over which p-values are corrected.
     """
     key = protocol.key
     single = [name for name in systems if joint is None or name != joint.name]
@@ -84,7 +79,7 @@ def state_verdict(
         if (claim := figures.claim("places", name, image_blind_name(name), _POINTING)).tested
     ]
     further = _further(figures, single, key, policy)
-    title = f"{title or protocol.title} for {inside_sentence(finding)}"
+    title = f"{title} for {inside_sentence(finding)}"
     answer = _answer(figures, known, title, claims, key=key, n_findings=n_findings)
     if undefined := [name for name in single if name not in known]:
         reasons = "; ".join(dict.fromkeys(figures.get(name, *key).note for name in undefined))

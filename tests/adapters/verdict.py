@@ -23,11 +23,13 @@ def verdict_of(systems, rows, *, finding="opacity", joint=None, protocol=None, *
     table = _figures(rows)
     given = table["p_holm"]
     (table,) = corrected([table], *(joint or ())[:1])
+    fixed = Protocol(**protocol or {})
     found = state_verdict(
         Lookup(table.assign(p_holm=given.fillna(table["p_holm"]))),
         systems,
         finding,
-        protocol=Protocol(**protocol or {}),
+        protocol=fixed,
+        title=fixed.title,
         joint=JointSystem(joint[0], tuple(joint[1:])) if joint else None,
         **options,
     )

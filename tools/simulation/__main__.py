@@ -4,8 +4,8 @@
 
 A claim fails if the lower end of the 95 % interval of its rate of false statements is above the
 rate that is stated, which is 5 % for most; the exit status is then 1. A design is kept in
-``results.json`` as soon as it is done, and the table of docs/validity.md is written from it. Fewer
-than 100 sets are a trial, which is printed only.
+``results.json`` as soon as it is done, and the tables of docs/validity.md are written from it.
+Fewer than 100 sets are a trial, which is printed only.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from tools.simulation.claims import CLAIMS, Claim
+from cxr_compare.data_prep.base.files import folder_lock
+from tools.simulation.claims import CLAIMS, POWER
 from tools.simulation.designs import DESIGNS, Design
+from tools.simulation.places import RSNA_FOLDER
 
 _RESULTS = Path(__file__).with_name("results.json")
 _ROOT = Path(__file__).resolve().parents[2]
 PAGE = _ROOT / "docs" / "validity.md"
 _TRIAL = 100  # fewer sets are printed, not kept
-_BEGIN, _END = "<!--table-->", "<!--end of table-->"
+_PROGRAM = ("cxr_compare", "data_prep", "evaluation", "scripts")
+_TEXT: dict[str, Any] = {"capture_output": True, "text": True, "check": False}
 
 Result = dict[str, Any]
 """Result of a design: name, sets, seed, date, commit, and for each counted name how often it was
@@ -57,15 +60,22 @@ def count(design: Design, sets: int, stream: Sequence[int]) -> dict[str, tuple[i
 
 def run(name: str, sets: int, seed: int) -> Result:
     """Simulate the data sets of a design."""
-    git = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty"]
     return {
         "design": name,
         "sets": sets,
         "seed": seed,
         "date": datetime.date.today().isoformat(),
-        "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
+        "commit": commit(),
         "counted": count(DESIGNS[name], sets, [seed, zlib.crc32(name.encode())]),
     }
+
+
+def commit() -> str:
+    """Return the commit of the program that is simulated, with a mark if its files differ."""
+    git = ["git", "-C", str(_ROOT)]
+    head = subprocess.run([*git, "rev-parse", "--short=8", "HEAD"], **_TEXT).stdout.strip()
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *_PROGRAM], **_TEXT)
+    return f"{head}-dirty" if changed.returncode else head
 
 
 @cache  # the table is written after each design
@@ -82,8 +92,9 @@ def claim_of(name: str) -> str:
 
 def fails(name: str, counted: int, of: int) -> bool:
     """Return True if a claim is false more often than is stated, beyond chance."""
-    limit = CLAIMS[claim_of(name)].limit
-    return limit is not None and interval(counted, of)[0] > limit
+    if (claim := CLAIMS.get(claim_of(name))) is None or claim.limit is None:
+        return False
+    return interval(counted, of)[0] > claim.limit
 
 
 def lines(result: Mapping[str, Any]) -> Iterator[str]:
@@ -94,84 +105,113 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"{result['design']}: {name}: {share}" + ", FAILS" * fails(name, counted, of)
 
 
-def read() -> dict[str, list[Result]]:
-    """Return the kept results of designs, and rows of the former program (see docs/validity.md)."""
-    found: dict[str, list[Result]] = json.loads(_RESULTS.read_text(encoding="utf-8"))
+def read() -> list[Result]:
+    """Return the kept results of designs."""
+    found: list[Result] = json.loads(_RESULTS.read_text(encoding="utf-8"))
     return found
 
 
 def keep(result: Result) -> None:
-    """Keep a result in place of the former one of its design, and write the table."""
+    """Keep a result in place of the former one of its design, and write the tables."""
+    with folder_lock(_RESULTS.parent, before_wait=lambda: None):
+        known = {each["design"]: each for each in read()} | {result["design"]: result}
+        results = [known[name] for name in DESIGNS if name in known]
+        text = ",\n".join(map(json.dumps, results))
+        _RESULTS.write_text(f"[\n{text}\n]\n", encoding="utf-8")
+        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_tables(page: str) -> str:
+    """Return the text of the page with the tables of all kept results."""
     results = read()
-    known = {each["design"]: each for each in results["designs"]} | {result["design"]: result}
-    results["designs"] = [known[name] for name in DESIGNS if name in known]
+    for name, made in (
+        ("origin", origin),
+        ("false", false_table),
+        ("fails", fails_table),
+        ("power", power_table),
+    ):
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        block = "\n".join([begin, "", *made(results), "", end])
+        page = re.sub(f"{begin}.*?{end}", lambda _, block=block: block, page, flags=re.S)
+    return page
+
+
+def origin(results: Sequence[Result]) -> Iterator[str]:
+    """Yield how many sets were drawn of each design, with which seed, when and at which commit."""
+    designs: dict[int, list[str]] = {}
+    for each in results:
+        designs.setdefault(each["sets"], []).append(f"`{each['design']}`")
+    most = max(designs, key=lambda sets: len(designs[sets]), default=0)
+    fewer = [f"{sets} of {', '.join(of)}" for sets, of in designs.items() if sets != most]
+    yield "; ".join([f"{most} data sets of each design", *fewer]) + "."
+    titles = {"seed": "Seed", "date": "counted on", "commit": "commit"}
     parts = [
-        f'"{part}": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]"
-        for part, rows in results.items()
+        f"{title} {', '.join(sorted({str(each[key]) for each in results}))}"
+        for key, title in titles.items()
     ]
-    _RESULTS.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
-    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    yield f"{', '.join(parts)}."
 
 
-def with_table(page: str) -> str:
-    """Return the text of the page with the table of all kept results."""
-    block = f"{_BEGIN}\n\n{table(read())}\n\n{_END}"
-    return re.sub(f"{_BEGIN}.*?{_END}", lambda _: block, page, flags=re.S)
+def _counted(results: Iterable[Result]) -> Iterator[tuple[str, str, int, int]]:
+    """Yield design, counted name, how often it was counted, and of how many sets."""
+    for each in results:
+        for name, (counted, of) in each["counted"].items():
+            yield each["design"], name, counted, of
 
 
-def table(results: Mapping[str, Iterable[Result]]) -> str:
-    """Return a row for each claim: its share over all designs, and the range of single ones.
-
-    A claim that no kept design counts has the row of the former program, if there is one.
-    """
-    former = {row["claim"]: row for row in results["former"]}
-    text = [
-        "| what is counted | designs | sets | % | 95 % interval | by design | stated | counted |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
-    ]
+def false_table(results: Sequence[Result]) -> Iterator[str]:
+    """Yield a row for each claim: its share over all designs, and the range of single ones."""
+    yield "| what is counted | designs | values | % | 95 % interval | by design | stated |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     for key, claim in CLAIMS.items():
-        if rows := [
-            (each, counted, of)
-            for each in results["designs"]
-            for name, (counted, of) in each["counted"].items()
-            if claim_of(name) == key
-        ]:
-            shares = [counted / of for _, counted, of in rows]
-            dates = sorted({each["date"] for each, _, _ in rows})
-            row = {
-                "designs": len({each["design"] for each, _, _ in rows}),
-                "counted": sum(counted for _, counted, _ in rows),
-                "of": sum(of for _, _, of in rows),
-                "lowest": min(shares),
-                "highest": max(shares),
-                "when": " to ".join(dict.fromkeys((dates[0], dates[-1]))),
-            }
-            text.append(_row(claim, row))
-        elif key in former:
-            text.append(_row(claim, former[key]))
-    return "\n".join(text)
+        rows = [row for row in _counted(results) if claim_of(row[1]) == key]
+        if rows:
+            shares = [100 * counted / of for _, _, counted, of in rows]
+            counted, of = sum(row[2] for row in rows), sum(row[3] for row in rows)
+            cells = (
+                claim.title,
+                str(len({row[0] for row in rows})),
+                f"{of:,}",
+                *_share(counted, of),
+                f"{min(shares):.1f}–{max(shares):.1f}",
+                "" if claim.limit is None else f"at most {claim.limit:.0f}",
+            )
+            yield f"| {' | '.join(cells)} |"
 
 
-def _row(claim: Claim, row: Mapping[str, Any]) -> str:
-    low, high = interval(row["counted"], row["of"])
-    cells = (
-        claim.title,
-        str(row["designs"]),
-        f"{row['of']:,}",
-        f"{100 * row['counted'] / row['of']:.1f}",
-        f"{low:.1f}–{high:.1f}",
-        f"{100 * row['lowest']:.1f}–{100 * row['highest']:.1f}",
-        "" if claim.limit is None else f"at most {claim.limit:.0f}",
-        row["when"],
-    )
-    return f"| {' | '.join(cells)} |"
+def fails_table(results: Sequence[Result]) -> Iterator[str]:
+    """Yield a row for each figure of a design that is above the stated rate beyond chance."""
+    yield "| design | what is counted | sets | % | 95 % interval |"
+    yield "| --- | --- | ---: | ---: | ---: |"
+    for design, name, counted, of in _counted(results):
+        if fails(name, counted, of):
+            where = name.partition(" @ ")[2]
+            title = CLAIMS[claim_of(name)].title + (f": {where}" if where else "")
+            yield f"| `{design}` | {title} | {of:,} | {' | '.join(_share(counted, of))} |"
+
+
+def power_table(results: Sequence[Result]) -> Iterator[str]:
+    """Yield a row for each design in which something true may be shown."""
+    yield "| what is shown | design | sets | % | 95 % interval |"
+    yield "| --- | --- | ---: | ---: | ---: |"
+    for key, title in POWER.items():
+        for design, name, counted, of in _counted(results):
+            if name == key:
+                yield f"| {title} | `{design}` | {of:,} | {' | '.join(_share(counted, of))} |"
+
+
+def _share(counted: int, of: int) -> tuple[str, str]:
+    """Return a share and its interval, in %."""
+    low, high = interval(counted, of)
+    return f"{100 * counted / of:.1f}", f"{low:.1f}–{high:.1f}"
 
 
 def main() -> None:
     """Run the designs that are named."""
     parser = argparse.ArgumentParser(prog="python -m tools.simulation", description=__doc__)
     parser.add_argument("--sets", type=int, default=400)
-    parser.add_argument("--designs", default=",".join(DESIGNS), help="some of %(default)s")
+    possible = [name for name in DESIGNS if RSNA_FOLDER.is_dir() or "rsna" not in name]
+    parser.add_argument("--designs", default=",".join(possible), help="some of %(default)s")
     parser.add_argument("--seed", type=int, default=70)
     options = parser.parse_args()
     names = options.designs.split(",")

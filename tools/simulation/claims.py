@@ -1,8 +1,8 @@
-"""Claims of a report, and whether they are false: counted from its result and from what is known.
+"""Claims of a report, and whether they are false: counted from its tables and from what is known.
 
 Each function takes a result and what is known of the design, and returns named values: True if the
-report states something false, or, of a claim without a limit, if it shows what is true. What it
-does not speak of is left out. The part of a name before `` @ `` is a key of `CLAIMS`.
+report states something false, or, of a name in `POWER`, if it shows what is true. What it does not
+speak of is left out. The part of a name before `` @ `` is a key of `CLAIMS` or of `POWER`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
@@ -18,7 +17,9 @@ if TYPE_CHECKING:
 
 Counted = dict[str, bool]
 BOXES = ("ap50", "froc_mean", "pointing_accuracy")
-"""Figures of boxes whose intervals are counted."""
+"""Figures of boxes without a threshold whose intervals are counted."""
+_ALPHA = 0.05
+_CHANCE = 0.5
 
 
 class Claim(NamedTuple):
@@ -28,36 +29,44 @@ class Claim(NamedTuple):
     limit: float | None = 5.0
 
 
-_OWN = "own interval leaves out 0"
 CLAIMS = {
-    "answer": Claim("headline calls an equal or a worse system higher"),
-    "further": Claim("a claim on another figure calls an equal or a worse system higher"),
-    "any claim": Claim("headline or another claim calls an equal or a worse system higher", 10.0),
-    "corrected p": Claim("any corrected p of an equal pair is below 0.05, in AUROC"),
-    "chance": Claim("a system that guesses is not said to guess"),
+    "answer": Claim("the headline calls an equal or a worse system higher"),
+    "further": Claim("a claim on a further figure calls an equal or a worse system higher"),
+    "any claim": Claim("the headline or any further figure of a report does", None),
+    "single p": Claim("the p of a single difference of two equal systems is below 0.05"),
+    "chance": Claim("a system that guesses is called better or worse than chance"),
     "interval auroc": Claim("interval of an AUROC misses the true one"),
-    "interval difference": Claim("interval of an AUROC difference misses the true one"),
-    "rate differs": Claim(f"a figure at a threshold of two equal systems: {_OWN}"),
+    "interval difference": Claim("interval of an AUROC difference of equal systems leaves out 0"),
+    "interval precision": Claim("interval of an average precision misses the true one"),
+    "interval brier": Claim("interval of a Brier score misses the true one"),
     "interval rate": Claim("interval of a figure at the printed threshold misses"),
+    "rate differs": Claim("interval of a difference at thresholds of equal systems leaves out 0"),
+    "interval group": Claim("interval of a figure in a group of images misses"),
     "interval predictive": Claim("interval of PPV or NPV at a known prevalence misses"),
-    "boxes differ": Claim(f"a figure of boxes of two equal detectors: {_OWN}"),
+    "guarantee": Claim("a guaranteed sensitivity is not reached"),
     "interval boxes": Claim("interval of a figure of boxes misses the true one"),
-    "localises": Claim("constant boxes are said to localise"),
+    "boxes differ": Claim("interval of a difference in boxes of equal detectors leaves out 0"),
+    "localises": Claim("a system whose places never depend on the image is said to localise"),
     "shortcut": Claim("facts that predict nothing are said to predict the label"),
-    "interval shortcut": Claim("interval of the AUROC of a shortcut misses"),
+    "interval shortcut": Claim("interval of the AUROC of a fact misses the true one"),
     "joint": Claim("a joint system that adds nothing is called better than each"),
-    "finding": Claim("any of 14 findings: equal systems are said to differ"),
-    "page of a finding": Claim("the page of any of 14 findings calls an equal system higher"),
-    "mean": Claim("equal systems are said to differ in the mean AUROC"),
-    "interval mean": Claim("interval of the mean AUROC over findings misses the true one"),
+    "finding": Claim("several findings: the first page names a single one that differs"),
+    "page of a finding": Claim("several findings: any page calls an equal system higher"),
+    "joint of a finding": Claim("several findings: any page calls a joint system better"),
+    "mean": Claim("several findings: equal systems are said to differ in the mean AUROC"),
+    "interval mean": Claim("several findings: interval of a mean misses the true one"),
     "folds differ": Claim("one of two equal ways of training is higher over folds"),
     "interval folds": Claim("interval over folds misses the AUROC of the way of training"),
-    "power answer": Claim("a truly better system is called higher in the headline", None),
-    "power chance": Claim("a system that does not guess is shown to be better than chance", None),
-    "power localises": Claim("a detector is said to localise", None),
-    "power shortcut": Claim("a fact that predicts the label is said to predict it", None),
-    "power joint": Claim("a joint system that adds something is called better than each", None),
 }
+"""Statements that are false, and intervals that miss what is true."""
+POWER = {
+    "power answer": "a better system is called higher in the headline",
+    "power chance": "a system that does not guess is called better than chance",
+    "power localises": "a detector is said to localise",
+    "power shortcut": "a fact that predicts the label is said to predict it",
+    "power joint": "a joint system that adds something is called better than each",
+}
+"""Statements that are true."""
 
 
 class _Row(NamedTuple):
@@ -72,10 +81,6 @@ class _Row(NamedTuple):
     high: float
 
     @property
-    def bounded(self) -> bool:
-        return not (pd.isna(self.low) or pd.isna(self.high))
-
-    @property
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
 
@@ -85,33 +90,37 @@ class _Row(NamedTuple):
     @property
     def where(self) -> str:
         """Metric and policy, as the name of a count."""
-        return ", ".join(filter(None, (self.metric, self.policy)))
+        return _where(self.metric, self.policy)
+
+
+def _where(metric: str, policy: str) -> str:
+    return ", ".join(filter(None, (metric, policy)))
 
 
 def _rows(table: pd.DataFrame, first: str = "A", second: str = "") -> Iterator[_Row]:
     """Yield the rows with an interval of a system, or of the difference of two."""
-    of = table[(table["first"] == first) & (table["second"] == second)]
+    of = table[(table["first"] == first) & (table["second"] == second) & table["ci_low"].notna()]
     columns = ["first", "second", "metric", "policy", "estimate", "ci_low", "ci_high"]
-    return filter(lambda row: row.bounded, map(_Row._make, of[columns].itertuples(index=False)))
+    return map(_Row._make, of[columns].itertuples(index=False))
 
 
 def differences(result: Any, known: Known) -> Counted:
-    """Count claims and corrected p-values that call a system higher which is not better."""
-    wrong = {"answer": False, "findings": False}
+    """Count claims that call a system higher which is not better, and low p of equal ones."""
+    wrong = {"answer": False, "any claim": False}
+    single: Counted = {}
     for claim in result.answer.claims:
         pair = claim["first"], claim["second"]
-        if claim["family"] in wrong and set(pair) <= set(known.auroc) and claim["higher"]:
-            wrong[claim["family"]] |= claim["higher"] != known.better(*pair)
-    figures = result.figures
-    shown = figures[(figures["metric"] == "auroc") & (figures["p_holm"] < 0.05)]
-    pairs = zip(shown["first"], shown["second"], strict=True)
-    equal = [pair for pair in pairs if set(pair) <= set(known.auroc) and not known.better(*pair)]
-    return {
-        "answer": wrong["answer"],
-        "further": wrong["findings"],
-        "any claim": any(wrong.values()),
-        "corrected p": bool(equal),
-    }
+        if not set(pair) <= set(known.auroc):
+            continue
+        better = known.better(*pair)
+        name = where = _where(claim["metric"], claim["policy"])
+        name = "answer" if claim["family"] == "answer" else f"further @ {where}"
+        is_false = bool(claim["higher"]) and claim["higher"] != better
+        wrong[name] = wrong.get(name, False) or is_false
+        wrong["any claim"] |= is_false
+        if better is None and claim["p_value"] is not None:
+            single[f"single p @ {where}, {'-'.join(pair)}"] = claim["p_value"] < _ALPHA
+    return wrong | single
 
 
 def power(result: Any, known: Known) -> Counted:
@@ -122,19 +131,28 @@ def power(result: Any, known: Known) -> Counted:
 
 
 def chance(result: Any, known: Known) -> Counted:
-    """Count whether the report says that its only system was not shown to beat guessing."""
-    said = [text for text in result.cautions if text.endswith("better than chance (0.5).")]
-    name = "chance" if known.auroc["A"] == 0.5 else "power chance"
-    return {name: not said}
-
-
-def auroc_intervals(result: Any, known: Known) -> Counted:
-    """Count intervals of the AUROC, and of the difference of equal systems, that miss the truth."""
+    """Count whether the interval of the AUROC shows the first system to be no guess."""
     found: Counted = {}
-    for row in (*_rows(result.figures), *_rows(result.figures, "A", "B")):
+    for row in _rows(result.figures):
+        if row.metric == "auroc" and known.auroc["A"] == _CHANCE:
+            found["chance"] = row.misses(_CHANCE)
+        elif row.metric == "auroc":
+            found["power chance"] = row.low > _CHANCE
+    return found
+
+
+def rank_intervals(result: Any, known: Known) -> Counted:
+    """Count intervals of figures without a threshold that miss the truth, and of the difference."""
+    true = {"auroc": known.mean_auroc(), "average_precision": known.average_precision()}
+    names = {"auroc": "interval auroc", "average_precision": "interval precision"}
+    found = {
+        names[row.metric]: row.misses(true[row.metric])
+        for row in _rows(result.figures)
+        if row.metric in names
+    }
+    for row in _rows(result.figures, "A", "B"):
         if row.metric == "auroc":
-            name, true = ("difference", 0.0) if row.second else ("auroc", known.mean_auroc())
-            found[f"interval {name}"] = row.misses(true)
+            found["interval difference"] = row.excludes_zero
     return found
 
 
@@ -151,12 +169,42 @@ def rate_differences(result: Any, known: Known) -> Counted:
 def rate_intervals(result: Any, known: Known) -> Counted:
     """Count intervals of figures that miss the true figure at the printed threshold."""
     thresholds = result.answer.thresholds["A"]
-    true = {policy: known.rates(threshold) for policy, threshold in thresholds.items()}
+    true = {policy: known.rates(at) for policy, at in thresholds.items() if at is not None}
     return {
         f"interval rate @ {row.where}": row.misses(true[row.policy][row.metric])
         for row in _rows(result.figures)
         if row.policy in true and row.metric in true[row.policy]
     }
+
+
+def brier_intervals(result: Any, known: Known) -> Counted:
+    """Count intervals of the Brier score that miss that of the printed probabilities."""
+    decisions = result.decisions
+    own = decisions[decisions["system"] == "A"]
+    true = known.brier(own["score"], own["probability"])
+    found: Counted = {}
+    for row in _rows(result.figures):
+        if row.metric == "brier":
+            found["interval brier"] = row.misses(true)
+    return found
+
+
+def group_intervals(result: Any, known: Known) -> Counted:
+    """Count intervals of figures in groups that miss the figures of all images.
+
+    They are those of each group, as groups are drawn without regard to labels and scores.
+    """
+    groups = result.groups
+    rows = groups[(groups["system"] == "A") & groups["ci_low"].notna()]
+    found: Counted = {}
+    for row in rows[rows["topic"].isin(["sex", "view"])].to_dict("records"):
+        if row["metric"] == "auroc":
+            value = known.mean_auroc()
+        else:
+            value = known.rates(result.answer.thresholds["A"][row["policy"]])[row["metric"]]
+        missed = not row["ci_low"] <= value <= row["ci_high"]
+        found[f"interval group @ {row['metric']}, {row['group']}"] = missed
+    return found
 
 
 def predictive_values(result: Any, known: Known) -> Counted:
@@ -173,6 +221,16 @@ def predictive_values(result: Any, known: Known) -> Counted:
     return found
 
 
+def guarantees(result: Any, known: Known) -> Counted:
+    """Count thresholds with a guaranteed sensitivity whose true sensitivity is lower."""
+    found: Counted = {}
+    for policy, threshold in result.answer.thresholds["A"].items():
+        if threshold is not None:
+            guaranteed = float(policy.removeprefix("sensitivity>=").partition("@")[0])
+            found["guarantee"] = known.rates(threshold)["recall"] < guaranteed
+    return found
+
+
 def box_differences(result: Any, known: Known) -> Counted:
     """Count differences of figures of boxes of equal detectors whose own interval leaves out 0."""
     return {
@@ -185,11 +243,16 @@ def box_differences(result: Any, known: Known) -> Counted:
 def box_intervals(result: Any, known: Known) -> Counted:
     """Count intervals of figures of boxes that miss the true ones."""
     true = known.box_figures()
-    return {
-        f"interval boxes @ {row.metric}": row.misses(true[row.metric])
-        for row in _rows(result.figures)
-        if row.metric in true
-    }
+    found: Counted = {}
+    for row in _rows(result.figures):
+        if row.metric in true:
+            value = true[row.metric]
+        elif row.metric == "localised_sensitivity":
+            value = known.localised(result.answer.thresholds["A"][row.policy])
+        else:
+            continue
+        found[f"interval boxes @ {row.where}"] = row.misses(value)
+    return found
 
 
 def localises(result: Any, known: Known) -> Counted:
@@ -206,42 +269,58 @@ def localises(result: Any, known: Known) -> Counted:
 
 
 def shortcuts(result: Any, known: Known) -> Counted:
-    """Count facts that are said to predict the label, and intervals of a known AUROC."""
+    """Count facts whose interval lies above 0.5, and intervals of a known AUROC that miss it.
+
+    The caution names the fact with the highest AUROC, if its interval lies above 0.5.
+    """
     groups = result.groups
     rows = groups[(groups["topic"] == "shortcut") & groups["ci_low"].notna()]
+    is_shown = dict(zip(rows["group"], rows["ci_low"] > _CHANCE, strict=True))
     if known.of_view is None:
-        found = {
-            f"shortcut @ {group}": low > 0.5
-            for group, low in zip(rows["group"], rows["ci_low"], strict=True)
-        }
-        said = any(text.startswith("The label can be predicted") for text in result.cautions)
-        return {"shortcut @ caution": said, **found}
-    ends = rows.loc[rows["group"] == "view", ["ci_low", "ci_high"]].to_numpy(np.float64)
-    low, high = ends[0]
-    return {"interval shortcut": not low <= known.of_view <= high, "power shortcut": low > 0.5}
+        single = {f"shortcut @ {fact}": shown for fact, shown in is_shown.items()}
+        return {"shortcut @ any": any(is_shown.values()), **single}
+    view = rows[rows["group"] == "view"].iloc[0]
+    missed = not view["ci_low"] <= known.of_view <= view["ci_high"]
+    return {"interval shortcut": missed, "power shortcut": is_shown["view"]}
+
+
+def _says_joint(result: Any) -> bool:
+    """Return True if the joint system of a report is called better than each member."""
+    claims = [each for each in result.answer.claims if each["family"] == "joint"]
+    return all(each["higher"] == result.answer.joint[0] for each in claims) and bool(claims)
 
 
 def joint(result: Any, known: Known) -> Counted:
     """Count joint systems that are called better than each member."""
-    claims = [each for each in result.answer.claims if each["family"] == "joint"]
-    shown = all(each["higher"] == result.answer.joint[0] for each in claims) and bool(claims)
-    return {"power joint" if known.joint_adds else "joint": shown}
+    return {"power joint" if known.joint_adds else "joint": _says_joint(result)}
 
 
 def findings(result: Any, known: Known) -> Counted:
     """Count claims about equal systems on any of several findings and on their mean."""
-    means = result.macro[result.macro["metric"] == "auroc"]
-    (gap,) = means[means["second"] != ""].to_dict("records")
-    own = means[(means["first"] == "A") & (means["second"] == "")].to_dict("records")[0]
-    pages = [each.answer.claims for each in result.results.values()]
-    return {
-        "finding": bool((result.tests["p_holm"] < 0.05).any()),
-        "page of a finding": any(
-            claim["family"] == "answer" and claim["higher"] for page in pages for claim in page
-        ),
-        "mean": gap["p_holm"] < 0.05,
-        "interval mean": not own["ci_low"] <= known.auroc["A"] <= own["ci_high"],
+    means = result.macro
+    of_auroc = means[means["metric"] == "auroc"].set_index(["first", "second"])
+    found = {
+        "finding": bool((result.tests["p_holm"] < _ALPHA).any()),
+        "mean": bool(of_auroc.loc[("A", "B"), "p_holm"] < _ALPHA),
     }
+    own = means[(means["first"] == "A") & (means["second"] == "")]
+    for row in own.to_dict("records"):
+        names = row["findings"].split(",")
+        true = known.auroc["A"]
+        if row["metric"] == "average_precision":
+            true = sum(known.precisions[name] for name in names) / len(names)
+        missed = not row["ci_low"] <= true <= row["ci_high"]
+        found[f"interval mean @ {row['metric']}"] = missed
+    for page in result.results.values():
+        for claim in page.answer.claims:
+            name = f"page of a finding @ {_where(claim['metric'], claim['policy'])}"
+            found[name] = found.get(name, False) or bool(claim["higher"])
+    return found
+
+
+def joint_of_findings(result: Any, known: Known) -> Counted:
+    """Count pages of several findings on which a joint system is called better than each."""
+    return {"joint of a finding": any(map(_says_joint, result.results.values()))}
 
 
 def folds(table: Any, known: Known) -> Counted:

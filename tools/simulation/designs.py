@@ -9,10 +9,8 @@ import contextlib
 import io
 import string
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +21,7 @@ from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 
 import cxr_compare
+from cxr_compare.evaluation.report.folds import summarise_folds
 from tools.simulation import claims
 from tools.simulation.draw import (
     SIDE,
@@ -30,11 +29,11 @@ from tools.simulation.draw import (
     Floats,
     Law,
     Sample,
-    constant_boxes,
     draw,
     draw_boxes,
     skill_of,
 )
+from tools.simulation.places import PLACES, Places
 
 _TRUTH = 2026  # seed of the images that true values are computed from
 PREVALENCE = 0.05
@@ -51,6 +50,7 @@ class Known:
         image_blind: Systems whose boxes do not depend on the image.
         joint_adds: True if systems see different things, so that joining them adds something.
         of_view: AUROC of the view alone; None if no fact about the images predicts the label.
+        precisions: Average precision of the first system, by finding.
     """
 
     auroc: Mapping[str, float]
@@ -58,6 +58,7 @@ class Known:
     image_blind: frozenset[str] = frozenset()
     joint_adds: bool = False
     of_view: float | None = None
+    precisions: Mapping[str, float] = field(default_factory=dict)
 
     def better(self, first: str, second: str) -> str | None:
         """Return the better of two systems, None if they are equal."""
@@ -68,6 +69,22 @@ class Known:
     def mean_auroc(self) -> float:
         """Return the mean AUROC of the first system over test sets like the drawn one."""
         return _mean_auroc(self.law)
+
+    def average_precision(self) -> float:
+        """Return the average precision of the first system in all patients."""
+        return precision_over_ranks(*_population(self.law))
+
+    def brier(self, scores: pd.Series, probabilities: pd.Series) -> float:
+        """Return the Brier score of the first system, whose scores have these probabilities."""
+        # Platt's scaling is a line in log-odds, so any two scores give it.
+        ends = [scores.argmin(), scores.argmax()]
+        slope, start = np.polyfit(logit(scores.iloc[ends]), logit(probabilities.iloc[ends]), 1)
+        positive, negative, share = _population(self.law)
+        of_positive, of_negative = (
+            expit(slope * logit(values) + start) for values in (positive, negative)
+        )
+        error = share * np.mean((1 - of_positive) ** 2) + (1 - share) * np.mean(of_negative**2)
+        return float(error)
 
     def rates(self, threshold: float, share: float | None = None) -> dict[str, float]:
         """Return the figures of the first system at a threshold, for a share of positive images.
@@ -95,7 +112,12 @@ class Known:
 
     def box_figures(self) -> dict[str, float]:
         """Return the figures of the first detector's boxes on many images."""
-        return _box_figures(self.law)
+        return _box_figures(self.law)[0]
+
+    def localised(self, threshold: float) -> float:
+        """Return the share of positive images that the first detector calls and points at."""
+        scores = _box_figures(self.law)[1]
+        return float(np.mean(scores >= threshold))
 
 
 def auroc(positive: npt.NDArray[np.bool_], values: Floats) -> float:
@@ -103,6 +125,13 @@ def auroc(positive: npt.NDArray[np.bool_], values: Floats) -> float:
     n_positive = int(positive.sum())
     above = rankdata(values)[positive].sum() - n_positive * (n_positive + 1) / 2
     return float(above / (n_positive * (len(positive) - n_positive)))
+
+
+def precision_over_ranks(positive: Floats, negative: Floats, share: float) -> float:
+    """Return the average precision of rising scores of both classes, for a share of positives."""
+    recall = 1 - np.arange(len(positive)) / len(positive)
+    above = 1 - np.searchsorted(negative, positive) / len(negative)
+    return float(np.mean(share * recall / (share * recall + (1 - share) * above)))
 
 
 @cache
@@ -126,14 +155,19 @@ def _population(law: Law) -> tuple[Floats, Floats, float]:
 
 
 @cache
-def _box_figures(law: Law) -> dict[str, float]:
+def _box_figures(law: Law) -> tuple[dict[str, float], Floats]:
+    """Return figures, and scores of positive images, which are 0 if the point is on no lesion."""
     rng = np.random.default_rng(_TRUTH)
-    seen = []
+    seen, of_positive = [], []
     for _ in range(8):
-        drawn = detectors(rng, Law(**{**vars(law), "patients": 800}))
-        figures = report_of(drawn, 100).figures.set_index(["first", "second", "metric", "policy"])
+        result = report_of(detectors(rng, replace(law, patients=800)), 100)
+        figures = result.figures.set_index(["first", "second", "metric", "policy"])
         seen.append([figures.loc["A", "", name, ""]["estimate"] for name in claims.BOXES])
-    return dict(zip(claims.BOXES, np.mean(seen, axis=0).tolist(), strict=True))
+        rows = result.decisions
+        rows = rows[(rows["system"] == "A") & (rows["label"] == 1)]
+        of_positive.append(rows["score"].where(rows["localised"].astype(bool), 0.0))
+    means = dict(zip(claims.BOXES, np.mean(seen, axis=0).tolist(), strict=True))
+    return means, np.concatenate(of_positive)
 
 
 @dataclass
@@ -162,9 +196,11 @@ def scores(rng: np.random.Generator, law: Law, **options: Any) -> Drawn:
 
 def detectors(rng: np.random.Generator, law: Law) -> Drawn:
     """Draw the boxes of two equal detectors on validation and test images."""
-    images: dict[str, BoxedImages] = {
-        role: draw_boxes(rng, law, n_patients) for role, n_patients in _roles(law).items()
-    }
+    images = {role: draw_boxes(rng, law, n_patients) for role, n_patients in _roles(law).items()}
+    return _of_detectors(images, law)
+
+
+def _of_detectors(images: Mapping[str, BoxedImages], law: Law) -> Drawn:
     truth = _truth({role: each.sample for role, each in images.items()})
     lesions = _named({role: each.lesions for role, each in images.items()})
     systems = {
@@ -227,21 +263,12 @@ def nothing_added(rng: np.random.Generator, law: Law, *, copy: bool) -> Drawn:
     return drawn
 
 
-def constant_places(rng: np.random.Generator, law: Law, *, called_only: bool) -> Drawn:
-    """Let the second system give two constant boxes with the image scores of the first.
-
-    They lie on every image, or only where the first system's image score is above 0.5.
-    """
-    drawn = detectors(rng, law)
-    ids = drawn.truth["image_id"]
-    best = drawn.systems["A"].groupby("image_id")["score"].max().reindex(ids).fillna(0.01)
-    boxes = constant_boxes(best.to_numpy())
-    boxes = boxes.assign(image_id=ids.to_numpy()[boxes["image"]]).drop(columns="image")
-    if called_only:
-        called = best.index[best > 0.5]
-        boxes = boxes[boxes["image_id"].isin(called)].reset_index(drop=True)
-    drawn.systems["B"] = boxes
-    drawn.known = Known(drawn.known.auroc, law, image_blind=frozenset("B"))
+def constant_places(rng: np.random.Generator, places: Places) -> Drawn:
+    """Let the second system give constant boxes with the image scores of the first."""
+    drawn = _of_detectors(places.images(rng), Law())
+    best = drawn.systems["A"].groupby("image_id")["score"].max()
+    drawn.systems["B"] = places.boxes(best.reindex(drawn.truth["image_id"]))
+    drawn.known = Known(drawn.known.auroc, image_blind=frozenset("B"))
     return drawn
 
 
@@ -251,32 +278,48 @@ _TOGETHER = 0.4  # correlation by which a patient is ill in several findings
 
 
 def several_findings(
-    rng: np.random.Generator, patients: int, *, most_images: int, least: float
+    rng: np.random.Generator,
+    patients: int,
+    *,
+    most_images: int,
+    least: float,
+    findings: int = _FINDINGS,
+    validation: int = 0,
+    second_guesses: bool = False,
 ) -> Drawn:
-    """Draw two systems whose AUROC is the same for each of 14 findings.
+    """Draw two systems whose AUROC is the same for each of several findings.
 
     All numbers of images of a patient up to `most_images` are equally likely. `least` is the share
     of positive images of the rarest finding; that of the most frequent one is 0.4. Of the variance
-    of a score 0.3 is the patient's, in all findings, and 0.3 the image's, for both systems.
+    of a score 0.3 is the patient's, in all findings, and 0.3 the image's, for both systems. With
+    `validation` patients the systems are evaluated together, too.
     """
-    owner = np.repeat(np.arange(patients), rng.integers(1, most_images + 1, patients))
+    n_patients = patients + validation
+    owner = np.repeat(np.arange(n_patients), rng.integers(1, most_images + 1, n_patients))
     ids = [f"i{number}" for number in range(len(owner))]
     truth = pd.DataFrame({"image_id": ids, "patient_id": [f"p{number}" for number in owner]})
+    if validation:
+        truth["role"] = np.where(owner < validation, "val", "test")
     systems = {name: pd.DataFrame({"image_id": ids}) for name in "AB"}
-    ill = rng.standard_normal(patients)[owner]
-    of_patient = {name: rng.standard_normal(patients)[owner] for name in "AB"}
-    for number, share in enumerate(np.geomspace(least, 0.4, _FINDINGS)):
-        own = rng.standard_normal(patients)[owner]
+    ill = rng.standard_normal(n_patients)[owner]
+    of_patient = {name: rng.standard_normal(n_patients)[owner] for name in "AB"}
+    grid = ndtri((np.arange(10_000) + 0.5) / 10_000)
+    precisions = {}
+    for number, share in enumerate(np.geomspace(least, 0.4, findings)):
+        own = rng.standard_normal(n_patients)[owner]
         latent = np.sqrt(_TOGETHER) * ill + np.sqrt(1 - _TOGETHER) * own
         label = latent > ndtri(1 - share)
         of_image = rng.standard_normal(len(owner))
         truth[finding := f"finding{number:02d}"] = label.astype(int)
+        precisions[finding] = precision_over_ranks(grid + _GAP, grid, share)
         for name, table in systems.items():
             noise = np.sqrt(0.3) * (of_patient[name] + of_image)
             noise += np.sqrt(0.4) * rng.standard_normal(len(owner))
             table[finding] = expit(_GAP * label + noise)
-    known = Known(dict.fromkeys("AB", float(ndtr(_GAP / np.sqrt(2)))))
-    return Drawn(systems, truth, known, {"target": "all"})
+        if second_guesses:
+            systems["B"][finding] = rng.random(len(owner))
+    known = Known(dict.fromkeys("AB", float(ndtr(_GAP / np.sqrt(2)))), precisions=precisions)
+    return Drawn(systems, truth, known, {"target": "all", "both": validation > 0})
 
 
 _FOLDS = 5
@@ -336,17 +379,12 @@ def report_of(drawn: Drawn, replicates: int) -> Any:
 
 def joined_folds(drawn: Drawn, replicates: int) -> pd.DataFrame:
     """Return the table that `cxr_compare.folds` makes of the reports of all folds."""
-    with TemporaryDirectory() as folder:
-        reports = []
-        for fold, truth in drawn.truth.groupby("fold"):
-            systems = {name: each[truth["image_id"]] for name, each in drawn.systems.items()}
-            of_fold = Drawn(systems, truth.drop(columns="fold"), drawn.known)
-            reports.append(Path(folder) / f"fold{fold}")
-            report_of(of_fold, replicates).save(reports[-1])
-        out = Path(folder) / "folds"
-        cxr_compare.folds(reports, out=out)
-        table = pd.read_csv(out / "folds.csv", keep_default_na=False, na_values=[""])
-    return table.fillna({"second": "", "policy": ""})
+    figures = []
+    for fold, truth in drawn.truth.groupby("fold"):
+        systems = {name: each[truth["image_id"]] for name, each in drawn.systems.items()}
+        of_fold = Drawn(systems, truth.drop(columns="fold"), drawn.known)
+        figures.append(report_of(of_fold, replicates).figures.assign(fold=fold))
+    return summarise_folds(pd.concat(figures, ignore_index=True))
 
 
 Count = Callable[[Any, Known], dict[str, bool]]
@@ -355,86 +393,138 @@ Count = Callable[[Any, Known], dict[str, bool]]
 class Design(NamedTuple):
     """How data sets are drawn and which claims about them are counted.
 
-    `replicates` are fewer than the 2,000 of the program, and the fewest for claims that rest on no
-    resamples. `report` makes the result in which claims are counted.
+    `replicates` are fewer than the 2,000 of the program where this is enough for a corrected p to
+    be below 0.05, and the fewest for claims that rest on no resamples. `report` makes the result in
+    which claims are counted.
     """
 
     draw: Callable[[np.random.Generator], Drawn]
     counts: Sequence[Count]
-    replicates: int = 100
+    replicates: int = 400
     report: Callable[[Drawn, int], Any] = report_of
 
 
-def _of_scores(law: Law, *counts: Count, replicates: int = 100, **options: Any) -> Design:
+def _of_scores(law: Law, *counts: Count, replicates: int = 400, **options: Any) -> Design:
     return Design(partial(scores, law=law, **options), counts, replicates)
 
 
-_EQUAL = (claims.differences, claims.auroc_intervals)
+_EQUAL = (claims.differences, claims.rank_intervals)
 _AT_THRESHOLDS = (claims.differences, claims.rate_differences, claims.rate_intervals)
-_BOXED = (claims.differences, claims.box_differences, claims.box_intervals, claims.localises)
-_IN_LUNGS = Law(patients=150, validation=300, in_lungs=True)
+_BOXED = (claims.differences, claims.box_differences, claims.box_intervals)
 _SKEWED = {"skewed": True, "labels_alike": 0.75}
+_POLICIES = ["max_f1", "sensitivity>=0.95", "specificity>=0.90"]
+_FEWEST = 100  # resamples
+_GUARANTEE = "sensitivity>=0.90@0.95"
+SINGLE_IMAGES = {  # share of positive images and AUROC of a worse system, by number of patients
+    25: (0.25, 0.55),
+    40: (0.25, 0.65),
+    60: (0.15, 0.65),
+    150: (0.20, 0.74),
+    400: (0.10, 0.76),
+}
+
+
+def _single_images() -> dict[str, Design]:
+    """Return designs of one image a patient: equal systems, and a worse second one."""
+    found = {}
+    for patients, (share, worse) in SINGLE_IMAGES.items():
+        law = Law(patients=patients, positive=share)
+        found[f"equal-{patients}"] = _of_scores(law, *_EQUAL)
+        found[f"better-{patients}"] = _of_scores(replace(law, auroc=(0.85, worse)), claims.power)
+    return found
+
 
 DESIGNS: dict[str, Design] = {
     # One system, or several that are equally good.
-    "chance": _of_scores(Law((0.5,), 30, n_positive=10), claims.chance),
-    "chance-clusters": _of_scores(Law((0.5,), 40, images="1-60", **_SKEWED), claims.chance),
-    "above-chance": _of_scores(Law((0.83,), 40, n_positive=11), claims.chance),
+    "chance": _of_scores(Law((0.5,), 30, n_positive=10), claims.chance, replicates=_FEWEST),
+    "chance-clusters": _of_scores(
+        Law((0.5,), 40, images="1-60", **_SKEWED), claims.chance, replicates=_FEWEST
+    ),
+    "above-chance": _of_scores(Law((0.83,), 40, n_positive=11), claims.chance, replicates=_FEWEST),
     "equal": _of_scores(Law(patients=60, images="rsna"), *_EQUAL),
     "equal-few": _of_scores(Law(patients=60, n_positive=4), *_EQUAL),
     "equal-skewed": _of_scores(Law((0.8, 0.8), 80, images="1-60", **_SKEWED), *_EQUAL),
     "equal-four": _of_scores(
-        Law((0.85,) * 4, 80, 50, images="1-3"), claims.differences, replicates=400
+        Law((0.85,) * 4, 80, 50, images="1-3"), claims.differences, replicates=2000
     ),
     "better": _of_scores(Law((0.90, 0.82, 0.82, 0.82)), claims.differences, claims.power),
-    # Thresholds that validation images choose.
+    **_single_images(),
+    # Thresholds that validation images choose, and groups of images.
     "thresholds": _of_scores(
         Law(patients=200, validation=150, images="rsna"),
         *_AT_THRESHOLDS,
         claims.predictive_values,
-        replicates=400,
+        claims.brier_intervals,
         prevalence=PREVALENCE,
+        policy=_POLICIES,
     ),
     "thresholds-rare": _of_scores(
         Law((0.85, 0.85), 300, 300, "1 or 15", 0.04, labels_alike=1.0),
         *_AT_THRESHOLDS,
-        replicates=400,
+        policy=_POLICIES,
+    ),
+    "thresholds-unequal": _of_scores(
+        Law((0.85, 0.85), 200, 200, "1-60", 0.08, labels_alike=1.0),
+        *_AT_THRESHOLDS,
+        policy=_POLICIES,
+    ),
+    "guarantee": _of_scores(
+        Law((0.85,), 100, 500), claims.guarantees, policy=_GUARANTEE, replicates=_FEWEST
+    ),
+    "guarantee-clusters": _of_scores(
+        Law((0.85,), 100, 600, "rsna"), claims.guarantees, policy=_GUARANTEE, replicates=_FEWEST
+    ),
+    "groups": Design(
+        partial(with_facts, law=Law((0.85,), 200, 150, "1-3")), (claims.group_intervals,), _FEWEST
     ),
     # Boxes of two equal detectors, and boxes that say nothing about the image.
-    "boxes": Design(
-        partial(detectors, law=Law(patients=60, validation=40, images="rsna")), _BOXED, 400
-    ),
-    "places": Design(
-        partial(constant_places, law=_IN_LUNGS, called_only=False),
-        (claims.localises,),
-        400,
-    ),
-    "places-called": Design(
-        partial(constant_places, law=_IN_LUNGS, called_only=True),
-        (claims.localises,),
-        400,
-    ),
+    "boxes": Design(partial(detectors, law=Law(patients=60, validation=40, images="rsna")), _BOXED),
+    **{
+        name: Design(partial(constant_places, places=places), (claims.localises,))
+        for name, places in PLACES.items()
+    },
     # Facts about the images.
-    "facts": Design(partial(with_facts, law=Law((0.5,), 142)), (claims.shortcuts,)),
+    "facts": Design(partial(with_facts, law=Law((0.5,), 142)), (claims.shortcuts,), _FEWEST),
     "view": Design(
-        partial(with_facts, law=Law((0.85,), 564, positive=0.4), of_view=0.7), (claims.shortcuts,)
+        partial(with_facts, law=Law((0.85,), 564, positive=0.4), of_view=0.7),
+        (claims.shortcuts,),
+        _FEWEST,
     ),
     # Joint systems.
     "joint-noise": Design(
-        partial(nothing_added, law=Law(patients=300, validation=60), copy=False), (claims.joint,)
+        partial(nothing_added, law=Law(patients=300, validation=60), copy=False),
+        (claims.joint,),
+        _FEWEST,
     ),
     "joint-copy": Design(
-        partial(nothing_added, law=Law(patients=300, validation=60), copy=True), (claims.joint,)
+        partial(nothing_added, law=Law(patients=300, validation=60), copy=True),
+        (claims.joint,),
+        _FEWEST,
     ),
-    "joint": _of_scores(Law(patients=600, validation=200), claims.joint, both=True),
+    "joint": _of_scores(
+        Law(patients=600, validation=200), claims.joint, both=True, replicates=_FEWEST
+    ),
     # Several findings, and folds.
     "findings": Design(
-        partial(several_findings, patients=100, most_images=1, least=0.08), (claims.findings,)
+        partial(several_findings, patients=100, most_images=1, least=0.08), (claims.findings,), 2000
     ),
     "findings-clusters": Design(
-        partial(several_findings, patients=300, most_images=5, least=0.04), (claims.findings,)
+        partial(several_findings, patients=300, most_images=5, least=0.04), (claims.findings,), 2000
+    ),
+    "findings-joint": Design(
+        partial(
+            several_findings,
+            patients=300,
+            most_images=1,
+            least=0.2,
+            findings=5,
+            validation=100,
+            second_guesses=True,
+        ),
+        (claims.joint_of_findings,),
+        _FEWEST,
     ),
     "folds": Design(
-        partial(folds, patients=200, features=20), (claims.folds,), report=joined_folds
+        partial(folds, patients=200, features=20), (claims.folds,), _FEWEST, report=joined_folds
     ),
 }

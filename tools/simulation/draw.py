@@ -40,8 +40,8 @@ class Law:
         auroc: AUROC of each system, between images of different patients.
         patients: Number of test patients.
         validation: Number of validation patients; 0 for none.
-        images: Number of images of a patient: ``one``, ``1-3``, ``1-60`` (Pareto), ``rsna``, or
-            ``1 or 15`` (one patient in ten has 15).
+        images: Number of images of a patient: ``one``; ``1-3``, ``6-9``, ``25-37`` (all equally
+            likely); ``1-60`` (Pareto); ``rsna``; ``1 or 15`` (one patient in ten has 15).
         positive: Share of positive images.
         n_positive: Exact number of positive images, for one image a patient.
         skewed: True gives patients' effects heavy tails, makes the noise of an image skewed, and
@@ -50,6 +50,8 @@ class Law:
             then correlate by 0.1; at 1, all images of a patient have one label.
         in_lungs: True draws lesions, and places like one, at two places of the image; False
             anywhere.
+        lesion_side: Median side of a lesion in px.
+        same_places: True draws all lesions of a patient in one lung at one place of it.
     """
 
     auroc: tuple[float, ...] = (0.85, 0.85)
@@ -61,6 +63,8 @@ class Law:
     skewed: bool = False
     labels_alike: float = 0.2
     in_lungs: bool = False
+    lesion_side: float = 190.0
+    same_places: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,9 @@ def images_of_patients(rng: np.random.Generator, law: Law, n_patients: int) -> I
     if law.images == "rsna":
         shares = np.array(list(_RSNA.values()), dtype=np.float64)
         return rng.choice(list(_RSNA), size=n_patients, p=shares / shares.sum())
-    if law.images == "1-3":
-        return rng.integers(1, 4, n_patients)
+    if law.images in ("1-3", "6-9", "25-37"):
+        least, most = map(int, law.images.split("-"))
+        return rng.integers(least, most + 1, n_patients)
     if law.images == "1-60":
         return np.minimum(1 + rng.pareto(1.0, n_patients), 60).astype(np.int64)
     if law.images == "1 or 15":
@@ -127,7 +132,7 @@ def draw(rng: np.random.Generator, law: Law, n_patients: int) -> Sample:
 
 @dataclass(frozen=True)
 class BoxedImages:
-    """Images with true boxes, and the boxes of two equal detectors.
+    """Images of ``SIDE`` px with true boxes, and the boxes of two equal detectors.
 
     Tables of boxes have the columns of `EDGES` and ``image``, the number of the image; those of a
     detector also ``score``. The scores of `sample` are of no use.
@@ -142,8 +147,8 @@ _OF_LESION, _OF_LIKENESS, _OF_STRAY = 0.8, -2.3, -3.0  # mean evidence, in log-o
 _BETWEEN_IMAGES, _BETWEEN_PLACES = 0.45, 1.15  # standard deviations of the evidence
 _FAINTEST = -2.3  # evidence without which there is no box
 _SEEN = 0.85  # share of the lesions that a detector sees at all
-_LIKENESSES, _STRAYS = 0.9, 0.7  # places like a lesion, and boxes of one detector alone, an image
-_LUNGS = np.array([[250.0, 600.0], [750.0, 600.0]])  # px
+LIKENESSES, _STRAYS = 0.9, 0.7  # places like a lesion, and boxes of one detector alone, an image
+LUNGS = np.array([[250.0, 600.0], [750.0, 600.0]])  # px
 _SPREAD = np.array([60.0, 100.0])  # standard deviations of the centres in a lung, px
 _JITTER, _STRETCH = 0.15, 0.19  # of a box's centre, as a share of its side, and of its log sides
 
@@ -159,13 +164,36 @@ def draw_boxes(rng: np.random.Generator, law: Law, n_patients: int) -> BoxedImag
     lesion = np.repeat(
         np.arange(n_images), np.where(sample.positive, rng.integers(1, 3, n_images), 0)
     )
-    like = np.repeat(np.arange(n_images), rng.poisson(_LIKENESSES, n_images))
+    like = np.repeat(np.arange(n_images), rng.poisson(LIKENESSES, n_images))
     place = np.concatenate([lesion, like])
     true = np.arange(len(place)) < len(lesion)
-    side = np.exp(np.log(190) + 0.35 * rng.standard_normal((len(place), 2))).clip(60, 420)
+    median = np.log(law.lesion_side)
+    side = np.exp(median + 0.35 * rng.standard_normal((len(place), 2))).clip(60, 420)
     centre = rng.uniform(0.5 * side, SIDE - 0.5 * side)
     if law.in_lungs:
-        centre = _LUNGS[rng.integers(0, 2, len(place))] + _SPREAD * rng.standard_normal(side.shape)
+        lung = rng.integers(0, 2, len(place))
+        centre = LUNGS[lung] + _SPREAD * rng.standard_normal(side.shape)
+        if law.same_places:
+            lung_of_patient = 2 * sample.patients[place] + lung
+            _, first, of = np.unique(lung_of_patient, return_index=True, return_inverse=True)
+            centre = centre[first][of]
+    return detect(rng, sample, place, true, centre, side)
+
+
+def detect(
+    rng: np.random.Generator,
+    sample: Sample,
+    place: Integers,
+    true: npt.NDArray[np.bool_],
+    centre: Floats,
+    side: Floats,
+) -> BoxedImages:
+    """Draw the boxes of two equal detectors on lesions and on places that look like one.
+
+    `place` has the image of each of these, `true` is True for lesions, and `centre` and `side` are
+    ``(places, 2)`` in px.
+    """
+    n_images = len(sample.positive)
     evidence = np.where(true, _OF_LESION, _OF_LIKENESS)
     evidence = evidence + _BETWEEN_IMAGES * logit(sample.scores)[:, place]
     evidence += _BETWEEN_PLACES * _of_two(rng, len(place))[..., 0]
@@ -186,7 +214,7 @@ def draw_boxes(rng: np.random.Generator, law: Law, n_patients: int) -> BoxedImag
         image = np.concatenate([place, stray])
         boxes.append(_table(image[kept], corners[kept], score=expit(given[kept])))
     corners = np.hstack([centre - side / 2, centre + side / 2])
-    return BoxedImages(sample, _table(lesion, corners[true]), boxes)
+    return BoxedImages(sample, _table(place[true], corners[true]), boxes)
 
 
 def _of_images(law: Law) -> dict[str, Any]:
@@ -203,12 +231,3 @@ def _of_two(rng: np.random.Generator, count: int, width: int = 1) -> Floats:
 
 def _table(image: Integers, corners: Floats, **more: Any) -> pd.DataFrame:
     return pd.DataFrame(corners, columns=EDGES).assign(image=image, **more)
-
-
-def constant_boxes(scores: Floats) -> pd.DataFrame:
-    """Return a box of each lung, which are the same on every image, with the image's score."""
-    half = np.array([100.0, 150.0])
-    lungs = np.hstack([_LUNGS - half, _LUNGS + half])
-    n_images = len(scores)
-    table = _table(np.tile(np.arange(n_images), 2), np.repeat(lungs, n_images, axis=0))
-    return table.assign(score=np.concatenate([scores, 0.9 * scores]))

@@ -30,7 +30,8 @@ from tools.simulation.draw import (
     draw_boxes,
 )
 
-_FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "reference_csv"
+RSNA_FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "reference_csv"
+"""Folder of the public tables of RSNA."""
 _NO_BOX = 0.01  # image score of a constant box where the detector has no box
 _CALLED = 0.5  # image score above which an image is called
 
@@ -94,10 +95,10 @@ def _of_patients(
 @cache
 def _rsna() -> tuple[Integers, Integers, Floats]:
     """Read the patient of each image, and the image and the corners of each true box."""
-    if not _FOLDER.is_dir():
-        sys.exit(f"no folder {_FOLDER}: this design draws patients of the public RSNA tables there")
-    labels = pd.read_csv(_FOLDER / "stage_2_train_labels.csv")
-    names = pd.read_csv(_FOLDER / "rsna_to_nih.csv").set_index("patientId")["nih_image"]
+    if not RSNA_FOLDER.is_dir():
+        sys.exit(f"no folder {RSNA_FOLDER}: this design draws from RSNA's public tables there")
+    labels = pd.read_csv(RSNA_FOLDER / "stage_2_train_labels.csv")
+    names = pd.read_csv(RSNA_FOLDER / "rsna_to_nih.csv").set_index("patientId")["nih_image"]
     image, ids = pd.factorize(labels["patientId"], sort=True)
     owner = pd.factorize(names[ids].str[:8], sort=True)[0]
     has_box = labels["x"].notna().to_numpy()

@@ -19,7 +19,8 @@ _CELLS = st.text("a15." + _SIGNS + _INVISIBLE + "=+-@;;,|: \t\n\r\x0b\x0c\u2028"
 def _is_formula(cell: str) -> bool:
     """Return True if a spreadsheet that strips invisible characters may read a formula."""
     bare = re.sub(f"^[\\s{_INVISIBLE.replace(chr(39), '')}]+", "", cell)
-    number = re.fullmatch(r"[-+]?[\d.]+(?:[\s,:]+[-+]?[\d.]+)*[\s,:;|\"]*", bare)
+    # A comma that does not split leaves a number and the inert cell behind it in one cell.
+    number = re.fullmatch(r"[-+]?[\d.]+(?:[\s,:]+[-+]?[\d.]+)*(?:[\s,:;|\"]*|,\"?'[\s\S]*)", bare)
     return bare.startswith(tuple(_SIGNS)) and not number and len(bare.strip()) > 1
 
 
@@ -27,6 +28,7 @@ def _is_formula(cell: str) -> bool:
 @given(first=_CELLS, second=_CELLS)
 @example(first="-1", second=":")  # a number and a separator
 @example(first="-1", second=";")  # a number and another separator
+@example(first="-1", second="=")  # a number and a cell that was made inert
 @example(first="-1", second="")  # a number and an empty cell, also where lines alone split
 def test_no_cell_of_a_written_table_is_a_formula_whatever_splits_it(
     tmp_path_factory, first, second
