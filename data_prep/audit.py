@@ -233,7 +233,7 @@ def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts | None = None) -
 
 def _with_redraw(dataset: DataSet, problem: Problem) -> Problem:
     """Add to an error of a split the command that makes the split anew without it."""
-    if problem.severity != "error" or not problem.split or dataset.is_in_memory:
+    if problem.severity != "error" or not problem.split:
         return problem
     name, how, more = problem.split, dataset.split_rule(problem.split), []
     if how is not None and how.rule is not None and "folds tests once" in how.method:
