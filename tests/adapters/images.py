@@ -20,7 +20,7 @@ def read(path):
         "patient": image.patient,
         "instance": image.instance,
         "orientation": image.record["orientation"],
-        "burned_in": image.record["burned_in_annotation"],
+        "burned_in": image.record.get("burned_in_annotation"),
     }
     return "read", image.pixels, facts, bool(image.doubts)
 
