@@ -148,8 +148,8 @@ def _shares(
     item: Dataset, values: np.ndarray, header: Dataset, name: str, notes: list[str]
 ) -> np.ndarray:
     """Map values by a lookup table to shares of the largest entry that its bits can hold."""
-    bits = int(item.LUTDescriptor[2])
     needed = max(int(_entries(item, header).max()).bit_length(), 1)
+    bits = int(item.LUTDescriptor[2])
     if needed != bits:
         # Writers that declare 16 bits for a 12-bit table would give a nearly black image.
         notes.append(f"{name} LUT says {bits} bits but uses {needed}")
