@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from cxr_compare.data_prep.work.map_images import map_images
+from cxr_compare.data_prep.parallel import map_images
 
 
 def crashed(row: object) -> int:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cxr_compare.data_prep.work.map_images import map_images
+from cxr_compare.data_prep.parallel import map_images
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -16,7 +16,7 @@ def test_folder_with_the_name_of_a_module_ends_no_worker(tmp_path):
     (tmp_path / "pydicom" / "__init__.py").write_text("raise SystemExit('the wrong pydicom')")
     code = (
         f"import sys; sys.path[0] = {str(ROOT)!r}\n"  # as an installed command: not this folder
-        "from cxr_compare.data_prep.work.map_images import map_images\n"
+        "from cxr_compare.data_prep.parallel import map_images\n"
         "print(list(map_images(abs, [-2, -1], 2, on_crash=lambda row: None)))"
     )
     result = subprocess.run(
@@ -32,7 +32,7 @@ def test_script_without_a_main_guard_is_run_once_and_not_by_its_workers(tmp_path
         "print('started', flush=True)\n"
         "import multiprocessing\n"
         f"multiprocessing.get_all_start_methods = lambda: [{method!r}]\n"
-        "from cxr_compare.data_prep.work.map_images import map_images\n"
+        "from cxr_compare.data_prep.parallel import map_images\n"
         "print(list(map_images(abs, [-2, -1], 2, on_crash=lambda row: None)))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
