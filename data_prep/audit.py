@@ -185,14 +185,12 @@ def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts | None = None) -
         "box": len(dataset.boxes),
         "split": len(splits),
     }
-    problems = sorted(
-        (problem for problem in found if problem.count),
-        key=lambda problem: SEVERITIES.index(problem.severity),
-    )
+    problems = [problem for problem in found if problem.count]
+    problems.sort(key=lambda problem: SEVERITIES.index(problem.severity))
     return Audit(
         passed=all(problem.severity != "error" for problem in problems),
         checked=checked,
-        problems=problems,
+        problems=tuple(problems),
         facts={**dataset.ids.model_dump(), "shortcuts": shortcuts},
         folder=str(dataset.folder),
     )
@@ -215,7 +213,7 @@ def _problem(
         severity=severity,
         message=message,
         count=len(ids),
-        cases=[sorted(case) for _, case in cases],
+        cases=tuple(tuple(sorted(case)) for _, case in cases),
         advice=advice,
         split=split,
         n_kept=n_kept,
@@ -297,8 +295,9 @@ def copy_problems(
 def box_problems(findings: pd.DataFrame, boxes: pd.DataFrame) -> Iterator[Problem]:
     """Report boxes that mark one lesion twice, and positive images without a box."""
     key = ["image_id", "finding", "reader"]
-    both = boxes.reset_index().merge(boxes.reset_index(), on=key)
-    both = both[both["index_x"] < both["index_y"]]
+    numbered = boxes.assign(number=range(len(boxes)))
+    both = numbered.merge(numbered, on=key)
+    both = both[both["number_x"] < both["number_y"]]
     one, other = (both[[f"{edge}_{side}" for edge in EDGES]].to_numpy(float) for side in "xy")
     twice = both[box_iou(one, other) > _SAME_BOX_IOU]
     text = f"two boxes overlap by IoU above {_SAME_BOX_IOU:g}, so one lesion counts as two"

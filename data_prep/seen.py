@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
@@ -71,7 +71,7 @@ class SeenImages:
         # "train" comes first: it counts if equal images have both roles.
         known = seen.reindex(columns=columns).dropna(subset="pixel_sha256")
         known = known.sort_values("role", kind="stable")
-        self._known = known.drop_duplicates("pixel_sha256").set_index("pixel_sha256")
+        self._known: Any = known.drop_duplicates("pixel_sha256").set_index("pixel_sha256")
         hashes = self._known.dropna(subset="perceptual_hash")
         self._roles = hashes["role"].to_numpy()
         self._words = hash_words(hashes["perceptual_hash"])

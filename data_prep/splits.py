@@ -84,8 +84,8 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     reference = findings[findings["reader"] == REFERENCE_READER]
     present = reference.loc[reference["state"] == "present", ["image_id", "finding"]]
     count = present.groupby("finding")["finding"].transform("size")
-    rarest = present.assign(count=count).sort_values(["count", "finding"])
-    rarest = rarest.drop_duplicates("image_id").set_index("image_id")["finding"]
+    by_rarity = present.assign(count=count).sort_values(["count", "finding"])
+    rarest = by_rarity.drop_duplicates("image_id").set_index("image_id")["finding"]
     absent = reference.loc[reference["state"] == "absent", "image_id"]
     classes = pd.Series("absent", own.index, TEXT).where(is_member(own.index, absent))
     classes = rarest.reindex(own.index).fillna(classes)
@@ -152,13 +152,14 @@ def _counts(code: np.ndarray, strata: pd.DataFrame, n_parts: int) -> np.ndarray:
     """
     n_groups = code.max(initial=-1) + 1
     columns = [np.ones(n_groups), np.bincount(code)]
-    for _, column in strata.items():
+    for name in strata.columns:
+        column = strata[name]
         if column.dtype == bool:
             columns.append(np.bincount(code[column], minlength=n_groups))
             continue
         level = pd.factorize(column, sort=True, use_na_sentinel=False)[0]
-        for value in np.argsort(-np.bincount(level), kind="stable"):
-            columns.append(np.bincount(code[level == value], minlength=n_groups))
+        common = np.argsort(-np.bincount(level), kind="stable")
+        columns += [np.bincount(code[level == value], minlength=n_groups) for value in common]
     counts = np.column_stack(columns).astype(np.float64)
     spread = (counts > 0).sum(axis=0) >= n_parts
     spread[:2] = True

@@ -50,7 +50,10 @@ def add_splits(
     if file is not None:
         split, how = read_split_file(file, images, name)
     elif keep_test_of is not None and share is not None:
-        split, how = _part_of_split(dataset, keep_test_of, links, share, rule.seed)
+        group = patient_groups(images, links)
+        classes = image_strata(images, findings)["class"].fillna("")
+        split = _part_of_split(dataset.split(keep_test_of), group, classes, share, rule.seed)
+        how = SplitOrigin(method=f"{share:g} of the patients of '{keep_test_of}', seed {rule.seed}")
     elif keep_test_of is not None:
         kept = dataset.split(keep_test_of)
         given = kept.assign(role=kept["role"].replace("val", "train"))
@@ -89,7 +92,9 @@ def add_splits(
     return {k: {"roles": count_roles(dataset, t), "how": origin} for k, t in splits.items()}
 
 
-def _part_of_split(dataset: DataSet, name: str, links: Links, share: float, seed: int) -> Split:
+def _part_of_split(
+    split: pd.DataFrame, group: pd.Series, classes: pd.Series, share: float, seed: int
+) -> pd.DataFrame:
     """Return a split with a share of the training and validation patients of another one.
 
     Test images stay. The patients of each class are put into a random order, and the orders of all
@@ -98,12 +103,7 @@ def _part_of_split(dataset: DataSet, name: str, links: Links, share: float, seed
     """
     if not 0 < share <= 1:
         raise InputError(f"share {share:g}: give shares above 0 and up to 1, such as 0.25")
-    split = dataset.split(name)
-    classes = image_strata(dataset.images, dataset.findings)["class"].fillna("")
-    patients = split.assign(
-        group=split["image_id"].map(patient_groups(dataset.images, links)),
-        kind=split["image_id"].map(classes),
-    )
+    patients = split.assign(group=split["image_id"].map(group), kind=split["image_id"].map(classes))
     role = split["role"].copy()
     for number, part in enumerate(("train", "val")):
         of_part = patients[split["role"] == part]
@@ -118,8 +118,7 @@ def _part_of_split(dataset: DataSet, name: str, links: Links, share: float, seed
         n_kept = max(1, round(share * len(kind)))
         left = place.index[place.rank(method="first") > n_kept]
         role[of_part.index[of_part["group"].isin(left)]] = "unused"
-    method = f"{share:g} of the patients of '{name}', seed {seed}"
-    return split.assign(role=role), SplitOrigin(method=method)
+    return split.assign(role=role)
 
 
 def _fold_as_test(split: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
