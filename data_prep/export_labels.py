@@ -77,8 +77,8 @@ def export(
         rows["name"] = rows["role"] + "/" + rows["name"]
     if rows.empty or rows[["width", "height"]].isna().any(axis=None):
         raise InputError(
-            f"{dataset.folder}: on each image a finding is unknown, uncertain or not fully boxed, or "
-            "the size is not known; choose a target of which more is known"
+            f"{dataset.folder}: on each image a finding is unknown, uncertain or not fully boxed, "
+            "or the size is not known; choose a target of which more is known"
         )
     boxes = dataset.boxes[is_member(dataset.boxes["finding"], classes)]
     boxes = boxes.assign(category=boxes["finding"].map(classes.index)).merge(rows, on="image_id")
