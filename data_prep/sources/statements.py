@@ -39,6 +39,7 @@ BOX = ["b1", "b2", "b3", "b4"]
 STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "boxed", "implied"]
 """Columns of a table of statements: four numbers of a box (NaN without one), and True if the row
 has a box, and if it only follows from what others say."""
+_ENOUGH_TO_TELL = 20  # boxed copies of images, if all boxes fit into them
 _TYPES = {
     **dict.fromkeys(STATEMENT[:5], TEXT),
     **dict.fromkeys(BOX, "float64"),
@@ -197,20 +198,25 @@ def user_reading(options: ReadOptions, reading: BoxReading) -> BoxReading:
 
 
 def build(
-    source: Source, *, coverage: str = "all", frame: tuple[float, float] | None = None
+    source: Source,
+    *,
+    coverage: str | Sequence[str] = "all",
+    frame: tuple[float, float] | None = None,
+    resized: bool = False,
 ) -> SourceTables:
     """Check the statements of a source and make its tables of them.
 
-    `coverage` says where no further box is expected: ``all`` stated findings, those that are
-    ``localised`` anywhere, or those that are ``boxed``. `frame` is the size in px that the boxes of
-    all images are of.
+    `coverage` says which findings have no box where they are absent: ``all``, those that are
+    ``localised`` anywhere, or some by name if anything is boxed. `frame` is the size in px that the
+    boxes of all images are of. With `resized`, files of another size than stated are copies of
+    images that the boxes are of, else they are left out.
     """
     rows = source.statements.frame()
     stated = rows.loc[~rows["implied"], LABEL_KEY].drop_duplicates()
     rows = rows[~(rows["implied"] & are_rows_of(rows[LABEL_KEY], stated))]
     rows = rows[is_member(rows["image_id"], source.images["image_id"])].reset_index(drop=True)
     _exclude_contradictions(source, rows)
-    boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True), frame)
+    boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True), frame, resized)
     paths = source.images.dropna(subset="path").set_index("image_id")["path"]
     reasons = {paths.get(name, name): reason for name, reason in source.excluded.items()}
     images, rows, boxes = (source.keep(table) for table in (source.images, rows, boxes))
@@ -259,22 +265,24 @@ def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
     source.exclude(states.loc[is_second, "image_id"], "two states for one finding")
 
 
-def _boxes(source: Source, rows: pd.DataFrame, frame: tuple[float, float] | None) -> pd.DataFrame:
+def _boxes(
+    source: Source, rows: pd.DataFrame, frame: tuple[float, float] | None, resized: bool
+) -> pd.DataFrame:
     """Return the boxes as corners in px of the upright image; images of wrong boxes leave."""
     ids = rows["image_id"]
     reading = user_reading(source.options, source.statements.reading)
     reading = replace(reading, where=reading.where or str(source.root))
-    checked = check_boxes(
-        rows[BOX].to_numpy(np.float64),
-        reading,
-        _box_sizes(source, ids, frame),
-        ids.tolist(),
-        source.statements.unread,
-    )
+    stated, actual = _box_sizes(source, ids, frame)
+    values = rows[BOX].to_numpy(np.float64)
+    if resized and ids.nunique() >= _ENOUGH_TO_TELL and (values[:, 2:] <= actual + 1).all():
+        stated = actual  # the boxes were resized with the images
+    checked = check_boxes(values, reading, stated, ids.tolist(), source.statements.unread)
     source.notes += checked.notes
     for row in np.flatnonzero(checked.faults != ""):
         source.exclude([ids[row]], checked.faults[row])
-    corners = _turned(source, ids, checked.corners) if source.options.raw_boxes else checked.corners
+    corners = _of_files(source, ids, checked.corners, stated, actual, resized)
+    if source.options.raw_boxes:
+        corners = _turned(source, ids, corners)
     table = rows[LABEL_KEY].assign(**dict(zip(EDGES, corners.T, strict=True)))
     once = table.drop_duplicates(ignore_index=True)
     if len(once) < len(table):
@@ -283,23 +291,47 @@ def _boxes(source: Source, rows: pd.DataFrame, frame: tuple[float, float] | None
     return once
 
 
-def _box_sizes(source: Source, ids: pd.Series, frame: tuple[float, float] | None) -> np.ndarray:
-    """Return the size in px of the image that each box is of; images of other sizes leave."""
+def _box_sizes(
+    source: Source, ids: pd.Series, frame: tuple[float, float] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the size in px that each box is of, and that of the file, each ``(N, 2)``."""
     images = source.images[is_member(source.images["image_id"], ids.unique())]
     images = images.reindex(columns=["image_id", "path", "width", "height"])
     has_files = source.root.is_dir()
     sizes: dict[str, np.ndarray] = {}
     for image_id, path, *sides in images.itertuples(index=False):
-        stated = size = np.array(frame or sides, dtype=np.float64)
+        stated = actual = np.array(frame or sides, dtype=np.float64)
         if has_files and isinstance(path, str):
             with suppress(InputError):  # found again, and listed, when the image is decoded
-                size = np.array(source.labelled_size(path), dtype=np.float64)
-        is_stated = np.isfinite(stated)
-        if (stated != size)[is_stated].any():
-            labelled, actual = (" x ".join(f"{side:g}" for side in of) for of in (stated, size))
-            source.exclude([image_id], f"labels are of {labelled} px, the image has {actual} px")
-        sizes[image_id] = np.where(is_stated, stated, size)
-    return np.array([sizes[image_id] for image_id in ids], dtype=np.float64).reshape(-1, 2)
+                actual = np.array(source.labelled_size(path), dtype=np.float64)
+        sizes[image_id] = np.array([np.where(np.isfinite(stated), stated, actual), actual])
+    both = np.array([sizes[image_id] for image_id in ids], dtype=np.float64).reshape(-1, 2, 2)
+    return both[:, 0], both[:, 1]
+
+
+def _of_files(
+    source: Source,
+    ids: pd.Series,
+    corners: np.ndarray,
+    stated: np.ndarray,
+    actual: np.ndarray,
+    resized: bool,
+) -> np.ndarray:
+    """Scale boxes to files that are resized copies; if no file is, leave those of other sizes out."""
+    is_other = np.isfinite(stated).all(axis=1) & (stated != actual).any(axis=1)
+    if not resized:
+        for row in np.flatnonzero(is_other):
+            labelled, own = ("{:g} x {:g} px".format(*size[row]) for size in (stated, actual))
+            source.exclude([ids[row]], f"labels are of {labelled}, the image has {own}")
+        return corners
+    source.images = source.images.drop(columns=["width", "height"], errors="ignore")
+    if is_other.any():
+        text = (
+            "images with boxes have another size than the original: these are taken as copies "
+            "that were resized without padding, and their boxes were scaled"
+        )
+        source.notes.append(counted_phrase(ids[is_other].nunique(), text))
+    return np.where(is_other[:, None], corners * np.tile(actual / stated, 2), corners)
 
 
 def _turned(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:
@@ -320,18 +352,20 @@ def _turned(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:
 
 
 def _coverage(
-    findings: pd.DataFrame, boxes: pd.DataFrame, kind: str, partial: set[tuple[str, str]]
+    findings: pd.DataFrame,
+    boxes: pd.DataFrame,
+    complete: str | Sequence[str],
+    partial: set[tuple[str, str]],
 ) -> pd.DataFrame:
     """List the images and findings on which a reader has drawn a box around every lesion."""
+    if complete == "all":
+        complete = findings["finding"].unique().tolist()
+    elif complete == "localised" or boxes.empty:
+        complete = boxes["finding"].unique().tolist()
     is_boxed = are_rows_of(findings[LABEL_KEY], boxes[LABEL_KEY])
     some = pd.DataFrame(sorted(partial), columns=FINDING_KEY, dtype=TEXT)
     is_partial = are_rows_of(findings[FINDING_KEY], some)
-    is_complete = {
-        "all": np.ones(len(findings), dtype=bool),
-        "localised": is_member(findings["finding"], boxes["finding"]),
-        "boxed": np.zeros(len(findings), dtype=bool),
-    }[kind]
-    is_covered = (findings["state"] == "absent") & is_complete
+    is_covered = (findings["state"] == "absent") & is_member(findings["finding"], complete)
     is_covered |= (findings["state"] == "present") & (is_boxed | is_partial)
     coverage = np.where(is_partial, "some", "all")
     rows = findings[LABEL_KEY].assign(coverage=coverage)[is_covered]
