@@ -317,7 +317,7 @@ def _of_files(
     actual: np.ndarray,
     resized: bool,
 ) -> np.ndarray:
-    """Scale boxes to files that are resized copies; if no file is, leave those of other sizes out."""
+    """Scale boxes to files that are resized copies; else leave files of another size out."""
     is_other = np.isfinite(stated).all(axis=1) & (stated != actual).any(axis=1)
     if not resized:
         for row in np.flatnonzero(is_other):
