@@ -32,7 +32,7 @@ from cxr_compare.data_prep.base.tables import (
     require_members,
 )
 from cxr_compare.data_prep.parallel import Progress
-from cxr_compare.data_prep.splits import SplitInfo, SplitOrigin
+from cxr_compare.data_prep.splits import SplitInfo
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.pixels import ImageFile, PixelStore
@@ -197,11 +197,6 @@ class DataSet(OpenedFromFolder, ShownAsText):
     def split_names(self) -> list[str]:
         """Names of the splits in the folder."""
         return sorted(path.stem for path in self.folder.glob("splits/*.parquet"))
-
-    def split_rule(self, name: str) -> SplitOrigin | None:
-        """Return the record of how images were assigned to train, validation and test."""
-        path = self.folder / "splits" / f"{name}.json"
-        return SplitInfo.read(path).how if path.is_file() else None
 
     def image_ids(self, role: str, split: str = "default") -> pd.Index:
         """Return the sorted ids of the images of a part such as train, validation or test."""

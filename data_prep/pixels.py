@@ -207,7 +207,6 @@ class SquareWriter:
             on_crash=_crashed,
             together=_TOGETHER,
             engine=engine,
-            reads=[root],
         ):
             if image.error:
                 errors[image.image_id] = image.error

@@ -65,7 +65,6 @@ from cxr_compare.data_prep.splits import (
     SplitRule,
     adopt,
     draw_split,
-    image_strata,
     read_split_file,
     settle,
 )
@@ -427,8 +426,9 @@ def _make_splits(
     """Make the default split, and the official one if the publisher has one."""
     made: dict[str, Split] = {}
     if len(tables.official):
-        strata = image_strata(tables.images, tables.findings)
-        made["official"] = adopt(tables.official, tables.images, strata, options.rule, links)
+        made["official"] = adopt(
+            tables.official, tables.images, tables.findings, options.rule, links
+        )
     if split is not None:
         made["default"] = settle(split, tables.images, links)
     elif str(options.split) == "official" and "official" in made:
