@@ -618,3 +618,39 @@ def test_a_score_of_an_image_that_did_not_run_is_not_written(tmp_path):
         storage.PredictionWriter(tmp_path, storage.predictions_info()) as writer,
     ):
         writer.add(images("a"), scores=scores("a", "b"))
+
+
+# Messages and origin
+
+
+def test_a_message_is_one_printable_line_of_bounded_length():
+    message = str(InputError(f"a.csv: line 2: x='1\n2\x1b[31m\u202e{'x' * 9_000}' is not a number"))
+    assert message.startswith("a.csv: line 2: x='1\ufffd2\ufffd[31m\ufffdxxx")
+    assert message.endswith("xxx' is not a number")
+    assert message.isprintable()
+    assert len(message) < 2_000
+    error = pickle.loads(pickle.dumps(InputError("a.csv: is empty")))  # noqa: S301 - our own
+    assert str(error) == "a.csv: is empty"
+
+
+@pytest.mark.parametrize(
+    ("count", "phrase", "sentence"),
+    [
+        (1, "boxes left the image: cut", "1 box left the image: cut"),
+        (2, "boxes left the image: cut", "2 boxes left the image: cut"),
+        (1, "images have no label", "1 image has no label"),
+        (1200, "studies are old", "1,200 studies are old"),
+        (1, "studies are old", "1 study is old"),
+    ],
+)
+def test_a_sentence_follows_its_number(count, phrase, sentence):
+    assert storage.counted_phrase(count, phrase) == sentence
+
+
+def test_a_folder_names_the_command_without_folders_of_the_machine(monkeypatch, whole):
+    words = ["compare", "A=/home/ann lee/a,/b c/d", "--data", "/data/set", "--out", "s3://bucket/x"]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/cxr", *words])
+    made = storage.provenance()
+    assert made["command"] == "cxr compare A=a,d --data set --out s3://bucket/x"
+    assert {"python", "numpy", "pydicom"} <= set(made["versions"])
+    assert cxr_compare.DataSet.open(whole).info.command is None

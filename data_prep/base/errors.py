@@ -10,7 +10,14 @@ from collections.abc import Collection, Sequence
 TRAIN_PACKAGES = ("torch", "torchvision", "lightning", "albumentations", "safetensors")
 """Packages of the pip extra `train`, which training and prediction with a run need."""
 _PLURALS = {"box": "boxes", "study": "studies", "patch": "patches", "copy": "copies"}
-_SINGULAR_VERBS = {"have": "has", "are": "is", "were": "was", "do": "does", "carry": "carries"}
+_SINGULAR_VERBS = {
+    "have": "has",
+    "are": "is",
+    "were": "was",
+    "do": "does",
+    "carry": "carries",
+    "left": "left",
+}
 _MOST_CHARACTERS = 1400
 
 

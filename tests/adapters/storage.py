@@ -6,7 +6,9 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
+from cxr_compare.data_prep.base.errors import counted_phrase
 from cxr_compare.data_prep.base.files import atomic_path, folder_lock, make_folder, write_text
+from cxr_compare.data_prep.base.provenance import provenance
 from cxr_compare.data_prep.base.pseudonyms import hide_ids, hide_names, hide_paths, read_id_key
 from cxr_compare.data_prep.base.records import Items, Record
 from cxr_compare.data_prep.base.tables import frame_digest, read_table, write_table
@@ -20,6 +22,7 @@ __all__ = [
     "Preprocess",
     "atomic_path",
     "bench",
+    "counted_phrase",
     "folder_lock",
     "frame_digest",
     "hidden",
@@ -27,6 +30,7 @@ __all__ = [
     "letterbox",
     "make_folder",
     "predictions_info",
+    "provenance",
     "read_id_key",
     "read_table",
     "store_of",
