@@ -20,7 +20,7 @@ EDGES = ["x1", "y1", "x2", "y2"]
 def films(world):
     """Files of test images by their ids in the data set."""
     data = cxr_compare.DataSet.open(world.data)
-    return {name: data.image_path(name) for name in data.image_ids("test")[:4]}
+    return {name: data.image_file(name).path for name in data.image_ids("test")[:4]}
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_an_image_of_the_training_is_said_to_be_one(world):
     for role in ("train", "val", "test"):
         name = next(each for each in data.image_ids(role) if labels.notna()[each])
         (answer,) = cxr_compare.predict(
-            world.run("classifier"), data.image_path(name), device="cpu"
+            world.run("classifier"), data.image_file(name).path, device="cpu"
         )
         seen[role] = answer.seen_in_training
     assert seen == {"train": "train", "val": "val", "test": "no"}

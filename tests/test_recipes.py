@@ -191,6 +191,8 @@ def test_the_page_of_own_data_prints_what_it_quotes(folder, capsys):
 
 def test_two_readers_are_joined_as_the_page_of_studies_says(folder):
     write_own_data(folder)
+    (block,) = (text for text in blocks_of("studies.md") if "readers.csv" in text)
+    run(block)
     run_commands("studies.md", only="out/two", ends_with=1)
 
 

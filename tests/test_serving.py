@@ -35,7 +35,9 @@ def data(world):
 @pytest.fixture(scope="module")
 def film(data):
     """A radiograph of the test from black to white."""
-    pixels = pydicom.dcmread(data.image_path(data.image_ids("test")[0])).pixel_array.astype(float)
+    pixels = pydicom.dcmread(data.image_file(data.image_ids("test")[0]).path).pixel_array.astype(
+        float
+    )
     return np.uint8(np.round(255 * (pixels - pixels.min()) / np.ptp(pixels)))
 
 
@@ -184,7 +186,7 @@ def test_each_policy_decides_by_the_threshold_that_validation_gives_it(world, da
     stored = cxr_compare.Predictions.open(world.predictions("classifier"))
     scores = stored.scores.set_index("image_id")["score"]
     labels = data.labels(data.target())[list(data.image_ids("val"))].dropna().astype(bool)
-    of_test = [data.image_path(name) for name in data.image_ids("test")[:6]]
+    of_test = [data.image_file(name).path for name in data.image_ids("test")[:6]]
     for policy in POLICIES:
         run = Run.open(world.run("classifier"), policy=policy, device="cpu")
         expected = chosen(labels.to_numpy(), scores[labels.index].to_numpy(), policy)
@@ -228,7 +230,7 @@ def test_a_run_that_cannot_decide_says_why_and_is_never_negative(world, film, tm
 
 
 def test_a_decision_is_a_truth_value_in_python_and_a_word_in_json(runs, data):
-    answers = runs["classifier"].predict([data.image_path(n) for n in data.image_ids("test")])
+    answers = runs["classifier"].predict([data.image_file(n).path for n in data.image_ids("test")])
     words = {True: "positive", False: "negative", None: None}
     for answer in answers:
         assert answer.decision in (True, False)
@@ -262,7 +264,7 @@ def test_a_system_that_may_guess_says_so_with_its_interval(world, film, tmp_path
 
 def test_an_image_of_the_training_or_a_near_copy_of_it_is_cautioned(runs, data):
     run = runs["classifier"]
-    path = data.image_path(data.image_ids("train")[0])
+    path = data.image_file(data.image_ids("train")[0]).path
     pixels = pydicom.dcmread(path).pixel_array
     for given in (path, pixels, np.uint8(pixels // 2 + 30)):
         answer = run.predict(given)
@@ -274,7 +276,7 @@ def test_an_image_of_the_training_or_a_near_copy_of_it_is_cautioned(runs, data):
 
 
 def test_a_run_of_drawings_decides_on_drawings_alone(runs, data, film, here):
-    drawn = runs["classifier"].predict(data.image_path(data.image_ids("test")[0]))
+    drawn = runs["classifier"].predict(data.image_file(data.image_ids("test")[0]).path)
     assert drawn.warnings == []
     assert drawn.decision is not None
     assert any("synthetic" in note for note in drawn.notes)
@@ -298,7 +300,8 @@ def test_an_image_on_which_the_network_fails_gets_no_answer_and_leaves_the_other
         with pytest.raises(InputError, match="not finite"):
             runs[kind].predict(bright)
     means = [
-        pydicom.dcmread(data.image_path(name)).pixel_array.mean() for name in data.image_ids("test")
+        pydicom.dcmread(data.image_file(name).path).pixel_array.mean()
+        for name in data.image_ids("test")
     ]
     with serving.failing(above=np.median(means)):
         made = cxr_compare.predict(world.run(kind), data=world.data, out=here / "p", device="cpu")
@@ -357,7 +360,7 @@ def zoo(world, tmp_path_factory):
 
 
 def test_a_folder_of_runs_stands_for_its_runs(world, data, zoo, tmp_path, capsys):
-    path = data.image_path(data.image_ids("test")[0])
+    path = data.image_file(data.image_ids("test")[0]).path
     of_folder = cxr_compare.predict(zoo, path, device="cpu")
     one_by_one = cxr_compare.predict(f"a={zoo / 'a'}", f"b={zoo / 'b'}", path, device="cpu")
     assert [answer.to_json() for answer in of_folder] == [a.to_json() for a in one_by_one]
@@ -395,7 +398,7 @@ def joint(world, zoo, tmp_path_factory):
 
 def test_both_together_answer_for_an_image_as_in_the_comparison(zoo, data, joint):
     names = data.image_ids("test")[:4]
-    paths = [data.image_path(name) for name in names]
+    paths = [data.image_file(name).path for name in names]
     answers = cxr_compare.predict(zoo, *paths, joint=joint, device="cpu")
     stored = cxr_compare.Result.open(joint).decisions
     stored = stored[stored["system"] == "a + b"].set_index("image_id")["score"]
@@ -414,10 +417,10 @@ def test_both_together_heed_the_warnings_and_the_training_of_each_member(
     record["files"].pop("seen.parquet")
     (folder / "a/seen.parquet").unlink()  # now the first member knows no training image
     (folder / "a/run.json").write_text(json.dumps(record))
-    trained = data.image_path(data.image_ids("train")[0])
+    trained = data.image_file(data.image_ids("train")[0]).path
     _, _, both = cxr_compare.predict(folder, trained, joint=joint, device="cpu")
     assert both.seen_in_training == "train"
-    new = data.image_path(data.image_ids("test")[0])
+    new = data.image_file(data.image_ids("test")[0]).path
     _, _, both = cxr_compare.predict(folder, new, joint=joint, device="cpu")
     assert both.seen_in_training == "unknown"
 
@@ -497,7 +500,7 @@ def test_a_gpu_that_is_not_there_is_one_line(world, of, capsys):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_gpu_answers_as_the_processor_does(runs, world, data, kind, tmp_path):
     run = Run.open(world.run(kind), name=kind, device="cuda")
-    paths = [data.image_path(name) for name in data.image_ids("test")]
+    paths = [data.image_file(name).path for name in data.image_ids("test")]
     for one, other in zip(run.predict(paths), runs[kind].predict(paths), strict=True):
         assert one.score == pytest.approx(other.score, abs=1e-3)
     made = cxr_compare.predict(

@@ -392,7 +392,7 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training(world, tmp_path)
 def test_an_image_that_cannot_be_read_is_named_in_one_line(own_data, tmp_path, capsys):
     data = cxr_compare.DataSet.open(own_data / "data")
     name = data.image_ids("train")[0]
-    path = data.image_path(name)
+    path = data.image_file(name).path
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 3])
     try:
@@ -419,7 +419,8 @@ def test_an_image_that_an_own_augmentation_fails_on_is_named_in_one_line(world, 
 def test_an_error_of_the_audit_is_refused_unless_it_is_set_aside(world, tmp_path):
     data = Path(shutil.copytree(world.data, tmp_path / "data"))
     leak(data)
-    with pytest.raises(cxr_compare.InputError, match=r"split 'default': .*patients"):
+    cxr_compare.check(data)
+    with pytest.raises(cxr_compare.InputError, match=r"split 'default': .*patient"):
         small(data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     small(data, tmp_path / "run", despite_audit=True)
@@ -456,9 +457,9 @@ def test_a_refusal_is_one_line_and_leaves_no_folder(
 def test_a_detector_needs_boxes_and_every_model_both_kinds_of_images(world, tmp_path):
     data = cxr_compare.DataSet.open(world.data)
     labels = data.labels(data.target()).dropna()
-    rows = [(data.image_path(name).name, int(label)) for name, label in labels.items()][:30]
+    rows = [(data.image_file(name).path.name, int(label)) for name, label in labels.items()][:30]
     pd.DataFrame(rows, columns=["image", "opacity"]).to_csv(tmp_path / "labels.csv", index=False)
-    images = data.image_path(labels.index[0]).parent
+    images = data.image_file(labels.index[0]).path.parent
     cxr_compare.prepare(tmp_path / "labels.csv", images, tmp_path / "plain", size=[96])
     with pytest.raises(cxr_compare.InputError, match="boxes of 'opacity'"):
         train("detector", tmp_path / "plain", tmp_path / "run")
@@ -523,7 +524,7 @@ def test_own_network_loss_callbacks_and_logger_are_used(world, tmp_path):
     assert sorted(record["own_parts"]) == ["model", "module"]
     assert record["parameters"] == 4 * 64 + 4 + 4 + 1
     data = cxr_compare.DataSet.open(world.data)
-    file = data.image_path(data.image_ids("test")[0])
+    file = data.image_file(data.image_ids("test")[0]).path
     again = cxr_compare.Run.open(tmp_path / "run", device="cpu", model=OwnNetwork)
     assert again.predict(file).score == run.predict(file).score
     compared = cxr_compare.compare({"own": again}, data=world.data, replicates=100)

@@ -492,7 +492,7 @@ def test_a_network_of_the_users_own_is_trained_and_opened_again(world, tmp_path)
         device="cpu",
         model=narrow,
     )
-    image = data.image_path(data.image_ids("test")[0])
+    image = data.image_file(data.image_ids("test")[0]).path
     answer = run.predict(image)
     again = cxr_compare.Run.open(tmp_path / "run", device="cpu", model=narrow).predict(image)
     assert again.score == answer.score

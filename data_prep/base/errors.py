@@ -74,7 +74,7 @@ def require_packages(feature: str, extra: str, modules: Sequence[str]) -> None:
         if spec is None or spec.origin is None:  # the second: a bare folder such as wandb/
             package = name.replace("_", "-")
             raise InputError(
-                f"{feature}: {package} is not installed; run: pip install 'cxr-compare[{extra}]'"
+                f"{feature}: {package} is not installed; run in the clone: pip install '.[{extra}]'"
             )
 
 
