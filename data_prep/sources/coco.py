@@ -24,8 +24,8 @@ from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
     Mark,
     parsed,
-    patient_of,
     read_annotations,
+    value_of_role,
 )
 from cxr_compare.data_prep.sources.image_files import (
     contains,
@@ -168,7 +168,7 @@ def _labels(
         labels = ImageLabels(name, path, absent=list(classes.values()), role=role)
         if not file.annotations:
             labels.readers = ()
-        labels.facts = patient_of({"patient_id": image.patient_id})
+        labels.facts["patient_id"] = value_of_role({"patient": image.patient_id}, "patient") or None
         with source.reading_mark(name, f"{path}: image {image.id}"):
             labels.facts |= sides_of(image.width, image.height)
         for number, item in by_image.get(image.id, []):
@@ -196,8 +196,8 @@ def _mark(source: Source, item: _Annotation, image: _Image, classes: dict[str, s
         if class_finding(label, "categories") in normal_classes():
             return Mark(label)
         raise InputError(
-            f"bbox is {item.bbox!r:.60}, not [x, y, width, height] in px, and its segmentation is "
-            "neither a polygon nor a mask (RLE) of the image"
+            f"bbox is {repr(item.bbox)[:60]}, not [x, y, width, height] in px, and its "
+            "segmentation is neither a polygon nor a mask (RLE) of the image"
         )
     sides = finite_or_nan([image.width, image.height])
     box = corners_of(np.array([numbers]), reading.form, "px", np.array([sides]))[0]
@@ -209,10 +209,8 @@ def _mark(source: Source, item: _Annotation, image: _Image, classes: dict[str, s
         if np.abs(box - around).max() > slack:
             is_corners = np.abs(np.subtract(numbers, around)).max() <= slack
             question = reading.question("xyxy", "px") if is_corners else "which of them is right?"
-            shown = np.round([numbers, _as_written(around, reading)], 1).tolist()
-            raise InputError(
-                "its bbox {} is not around its segmentation, {}".format(*shown) + f": {question}"
-            )
+            outside = f"its bbox {list(numbers)} is not around its segmentation"
+            raise InputError(f"{outside} ({_as_written(around, reading)}): {question}")
     return Mark(label, numbers)
 
 

@@ -12,7 +12,12 @@ import numpy as np
 from cxr_compare.data_prep.base.box_check import finite_or_nan
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.user_tables import read_xml_file
-from cxr_compare.data_prep.sources.annotations import ImageLabels, Mark, patient_of, read_tool_files
+from cxr_compare.data_prep.sources.annotations import (
+    ImageLabels,
+    Mark,
+    read_tool_files,
+    value_of_role,
+)
 from cxr_compare.data_prep.sources.image_files import contains, has_file, role_from_path
 from cxr_compare.data_prep.sources.shapes import (
     Sides,
@@ -43,8 +48,12 @@ def _read_file(source: Source, path: Path) -> Iterator[ImageLabels]:
             text = "shapes were drawn by a model: these are read like the others"
             source.counts[text] += shape.get("source") == "auto"
             attributes = {str(a.get("name")): a.text for a in shape.findall("attribute")}
-            labels.facts = patient_of(attributes) | labels.facts
+            if patient := value_of_role(attributes, "patient"):
+                labels.facts.setdefault("patient_id", patient)
             with source.reading_mark(image, f"{path.name}: {name}: shape {number}"):
+                for role in ("reader", "state"):
+                    if value_of_role(attributes, role):
+                        raise InputError(f"the attribute for the {role} is not read; remove it")
                 labels.marks.append(_mark(shape, sides))
         yield labels
 

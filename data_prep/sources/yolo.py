@@ -6,9 +6,10 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cxr_compare.data_prep.base.box_check import BoxReading, finite_or_nan, values_of
 from cxr_compare.data_prep.base.errors import InputError
@@ -17,6 +18,7 @@ from cxr_compare.data_prep.base.user_tables import read_yaml_file
 from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
     Mark,
+    parsed,
     read_annotations,
     read_image_files,
 )
@@ -34,6 +36,18 @@ from cxr_compare.data_prep.sources.statements import Source
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 _BOX_LINE = rb"^\s*\d+(?:\s+[\d.]+){4,}\s*$"
 _FILES = ("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")
+
+
+class _Names(BaseModel):
+    """The names of classes in a ``data.yaml``, by number."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+    names: Annotated[dict[int, str], Field(min_length=1)]
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _number(cls, names: Any) -> Any:
+        return dict(enumerate(names)) if isinstance(names, list) else names
 
 
 def _read(source: Source) -> Iterator[ImageLabels]:
@@ -64,9 +78,10 @@ def _label_files(source: Source) -> list[str]:
     beside = [text for text in others if posixpath.dirname(text) in folders]
     empty = {text for text in beside if not contains(source.root / text, (rb"\S",))}
     source.add_names(stem(text) for text in beside if text in boxed | empty)
-    labels = [text for text in texts if has_image(text)]
-    folders = {posixpath.dirname(text) for text in labels}
-    return labels + [text for text in boxed - {*labels} if posixpath.dirname(text) in folders]
+    named = {text for text in texts if has_image(text)}
+    folders = {posixpath.dirname(text) for text in named}
+    boxed = {text for text in boxed if posixpath.dirname(text) in folders}
+    return [text for text in texts if text in named | boxed]
 
 
 def _add_marks(
@@ -112,8 +127,8 @@ def _class_names(root: Path, listed: Sequence[str]) -> dict[int, str]:
         if isinstance(content, dict) and "kpt_shape" in content:
             raise InputError(f"{path}: describes key points (kpt_shape); boxes are read here")
         if isinstance(content, dict) and "names" in content:
-            named[path.name] = _names_of(content["names"], path)
-    for name in () if named else files_below(root, _NAME_FILES):
+            named[path.name] = parsed(_Names, content, str(path)).names
+    for name in () if named else files_below(root):
         if posixpath.basename(name) in _NAME_FILES:
             lines = [line.strip() for line in read_text_file(root / name).rstrip().splitlines()]
             if not lines or "" in lines:
@@ -124,31 +139,18 @@ def _class_names(root: Path, listed: Sequence[str]) -> dict[int, str]:
             f"{root}: no file names the classes (data.yaml, classes.txt or obj.names); give "
             "--class-names, in the order of their numbers"
         )
-    (first, names), *others = named.items()
-    for second, other in others:
-        if other != names:
+    first, *others = named
+    for other in others:
+        if named[other] != named[first]:
             raise InputError(
-                f"{root}: {first} and {second} name the classes differently; give --class-names"
+                f"{root}: {first} and {other} name the classes differently; give --class-names"
             )
-    return names
+    return named[first]
 
 
 def read_class_names(path: Path) -> dict[int, str]:
     """Read the name of each class number from the key ``names`` of a YAML file."""
-    content = read_yaml_file(path)
-    return _names_of(content.get("names") if isinstance(content, dict) else None, path)
-
-
-def _names_of(names: Any, path: Path) -> dict[int, str]:
-    if not isinstance(names, dict | list) or not names:
-        raise InputError(f"{path}: names must be a list or a mapping of class names")
-    pairs = list(names.items()) if isinstance(names, dict) else list(enumerate(names))
-    for number, name in pairs:
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise InputError(f"{path}: names: {number!r} is no class number")
-        if isinstance(name, bool) or not isinstance(name, str | int | float):
-            raise InputError(f"{path}: names: {str(name)[:40]!r} is no text; put it into quotes")
-    return {number: str(name) for number, name in pairs}
+    return parsed(_Names, read_yaml_file(path), str(path)).names
 
 
 def _looks_like_yolo(folder: Path) -> bool:
