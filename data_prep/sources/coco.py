@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, model_validator
+from pydantic import BaseModel, BeforeValidator, model_validator
 
 from cxr_compare.data_prep.base.box_check import (
     BoxReading,
@@ -55,7 +55,16 @@ _REFUSED = {
         "annotation is absent"
     ),
 }
-Id = Annotated[int | str, AfterValidator(str)]
+
+
+def _as_text(value: Any) -> Any:
+    """Return a number as text; 1.0 is 1."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int) else value
+
+
+Id = Annotated[str, BeforeValidator(_as_text)]
 
 
 class _Entry(BaseModel):
@@ -113,17 +122,17 @@ def _read(source: Source) -> Iterator[ImageLabels]:
         first = others[0] if others else source.root
         raise InputError(f"{first}: not COCO: no list of images")
     source.counts["files are JSON but not COCO: these are ignored"] += len(others)
-    names = {path: _category_names(file, source.root / path) for path, file in files.items()}
-    annotations = [(path, item) for path, file in files.items() for item in file.annotations]
-    used = {names[path].get(item.category_id) for path, item in annotations}
+    names = {name: _category_names(file, source.root / name) for name, file in files.items()}
+    annotations = [(name, item) for name, file in files.items() for item in file.annotations]
+    used = {names[name].get(item.category_id) for name, item in annotations}
     stated = _have_areas([item for _, item in annotations])
     reading = replace(source.statements.reading, stated=stated)
     source.statements.reading = user_reading(source.options, reading)
-    for path, file in files.items():
+    for name, file in files.items():
         # Roboflow's first category only groups the others.
-        groups = {category.supercategory for category in file.categories}
-        classes = {key: n for key, n in names[path].items() if n in used or n not in groups}
-        yield from _labels(source, path, file, classes)
+        groups = {str(category.supercategory) for category in file.categories}
+        classes = {key: n for key, n in names[name].items() if n in used or n not in groups}
+        yield from _labels(source, name, file, classes)
 
 
 def _category_names(file: _File, path: Path) -> dict[str, str]:
