@@ -1,6 +1,10 @@
 """Meaning of a folder of images and labels, as plain values."""
 
+import numpy as np
+
 from cxr_compare import InputError
+from cxr_compare.data_prep.base import box_check
+from cxr_compare.data_prep.base.box_check import BoxReading
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source import ReadOptions
 
@@ -61,3 +65,15 @@ def _facts(row):
 def _plain(value):
     value = value.item() if hasattr(value, "item") else value
     return None if value is None or value != value or str(value) == "<NA>" else value
+
+
+def check_boxes(values, sizes, form, unit, stated, answered=False):
+    """Read boxes of images, one each: corners, NaN for boxes left out, or the line of a refusal."""
+    reading = BoxReading(form, unit, "boxes", stated=stated, affirmed=answered)
+    try:
+        checked = box_check.check_boxes(
+            values, reading, sizes, [f"i{n}" for n in range(len(values))]
+        )
+    except InputError as error:
+        return str(error)
+    return np.where((checked.faults == "")[:, None], checked.corners, np.nan)
