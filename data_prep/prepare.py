@@ -55,7 +55,6 @@ from cxr_compare.data_prep.splits import (
     SplitRule,
     adopt,
     draw_split,
-    image_strata,
     read_split_file,
     settle,
 )
@@ -436,8 +435,7 @@ def _make_splits(
     """Make the default split, and the official one if the publisher has one."""
     made: dict[str, Split] = {}
     if len(tables.official):
-        strata = image_strata(images, tables.findings)
-        made["official"] = adopt(tables.official, images, strata, rule, links)
+        made["official"] = adopt(tables.official, images, tables.findings, rule, links)
     if split is not None:
         made["default"] = settle(split, images, links)
     elif str(options.split) == "official" and "official" in made:
