@@ -282,9 +282,7 @@ def _decode(
         )
         with options.progress.track("Reading images", len(images)) as advance:
             advance(len(writer.done))
-            for row in decode_all(
-                writer, tasks, options.workers, advance, options.engine, [tables.root]
-            ):
+            for row in decode_all(writer, tasks, options.workers, advance, options.engine):
                 errors[row.image_id] = str(row.error)
         facts = writer.facts()
         tables, decode = _complete(tables, images, facts, errors, options)
