@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from cxr_compare.data_prep.assemble import dataset_writer
 from cxr_compare.data_prep.assemble.combine import combine
 from cxr_compare.data_prep.assemble.combined_targets import merge_targets
 from cxr_compare.data_prep.audit.splits import find_leaks
@@ -18,6 +17,7 @@ from cxr_compare.data_prep.sources.source_tables import SourceTables
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
 
+from cxr_compare.data_prep.assemble import dataset_writer
 from cxr_compare.data_prep.dataset import DataSet
 from tests.data_prep.assemble.sources import make as make_set
 from tests.data_prep.assemble.sources import write_source

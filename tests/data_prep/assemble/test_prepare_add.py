@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from cxr_compare.data_prep.assemble import decode_source
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
@@ -15,6 +14,7 @@ from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.splits.stored_splits import add_splits
 from PIL import Image
 
+from cxr_compare.data_prep.assemble import decode_source
 from cxr_compare.data_prep.dataset import DataSet
 from tests.data_prep.assemble.sources import make, told, write_pairs
 
