@@ -248,6 +248,5 @@ COCO = Format(
     detect=has_file(("annotations/*.json", "*.json", "*/_annotations.coco.json"), _is_coco),
     read=partial(read_annotations, "coco", _read, reading=BoxReading(form="xywh")),
     options=("labels", "sheet", "reference", "columns", "raw_boxes", "patient_pattern"),
-    labels_alone=True,
     found_in_folder=True,
 )

@@ -193,6 +193,5 @@ YOLO = Format(
         "patient_pattern",
         "class_names",
     ),
-    labels_alone=True,
     found_in_folder=True,
 )
