@@ -24,6 +24,29 @@ def read(folder, format, labels, options):  # noqa: A002
     return "read", _plain_table(found)
 
 
+def labels(folder, tables, target=None, reference="majority"):
+    """The state and the origin of each label, the boxes, the targets, and how many are implied.
+
+    ``tables`` are paths; ``target`` joins findings by name.
+    """
+    options = ReadOptions(labels=tuple(tables), reference=reference)
+    found = read_source(folder, "table", options).with_targets(target or {})
+    key = ("image_id", "finding", "reader")
+    rows = found.findings.astype(object)
+    implied = [note for note in found.label_notes(reference) if "count as absent" in note]
+    return {
+        "states": _by(rows, key, rows["state"].map(_STATES)),
+        "origins": _by(rows, key, rows["origin"]),
+        "boxed": sorted(found.boxes[["image_id", "finding"]].to_numpy().tolist()),
+        "targets": sorted(found.targets),
+        "implied": int(implied[0].split()[0]) if implied else 0,
+    }
+
+
+def _by(rows, key, values):
+    return dict(zip(rows[list(key)].itertuples(index=False, name=None), values, strict=True))
+
+
 def _plain_table(found):
     states = {}
     for row in found.findings.itertuples():
