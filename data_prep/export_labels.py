@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -17,13 +17,8 @@ import yaml  # type: ignore[import-untyped]
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
 from cxr_compare.data_prep.base.files import atomic_folder, make_folder, require_free_space
-from cxr_compare.data_prep.base.ids import is_member
+from cxr_compare.data_prep.base.ids import are_rows_of, is_member
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.images.refused_files import DECODER_CRASHED
-from cxr_compare.data_prep.parallel import map_images
-from cxr_compare.data_prep.pixels import ImageFile
-
-FORMATS = ("coco", "yolo")
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,186 +30,157 @@ class ExportSummary(ShownAsText):
     n_images: int
     n_boxes: int
     n_left_out: int
-    next_steps: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        left_out = ""
-        if self.n_left_out:
-            images = counted(self.n_left_out, "image", "were")
-            left_out = (
-                f"{images} left out: a finding is not known or not boxed there, which a file of "
-                "boxes cannot say\n"
-            )
         done = f"{counted(self.n_images, 'image')}, {counted(self.n_boxes, 'box')}"
-        return f"{left_out}{self.folder}: {done} in {self.format} format"
+        written = f"{self.folder}: {done} in {self.format} format"
+        if not self.n_left_out:
+            return written
+        return (
+            f"{counted(self.n_left_out, 'image', 'were')} left out: a finding is not known or not "
+            f"boxed there, which a file of boxes cannot say\n{written}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as values for JSON."""
-        numbers = {"n_images": self.n_images, "n_boxes": self.n_boxes}
-        folder = {"format": self.format, "folder": str(self.folder)}
-        return {**folder, **numbers, "n_left_out": self.n_left_out}
+        return {**vars(self), "folder": str(self.folder)}
 
 
 def export(
     dataset: DataSet,
-    out: str | Path,
-    format: str,  # noqa: A002 - the option's own name
+    out: Path,
+    format: Literal["coco", "yolo"],  # noqa: A002 - the option's own name
     *,
     split: str | None = None,
     target: str | None = None,
-    images: str | None = None,
-    workers: int = 1,
+    images: Literal["png", "none"] | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> ExportSummary:
     """Write the labels and boxes of a data set in the file format of another program.
 
     An image of which a finding is unknown, uncertain or boxed in part is left out: in a file of
-    boxes it would be a negative. With a split, each role has files of its own. `images` is ``png``
-    or ``none``.
+    boxes it would be a negative. With a split, each role has files of its own. YOLO's programs do
+    not read labels without images, which are written for them if the data set has any.
     """
-    out = Path(out)
-    if format not in FORMATS:
-        raise InputError(f"--format {format}: use one of {', '.join(FORMATS)}")
-    if images is None:  # programs cannot read YOLO files without images
+    if format not in ("coco", "yolo") or images not in ("png", "none", None):
+        raise InputError(f"format {format}, images {images}: use coco or yolo, and png or none")
+    if images is None:
         images = "png" if format == "yolo" and dataset.has_pixels else "none"
-    if images not in ("png", "none") or (images == "png" and not dataset.has_pixels):
-        raise InputError(f"--images {images}: use png, if the data set has image files, or none")
     classes = _classes(dataset, target)
     rows = dataset.images[["image_id", "path", "width", "height"]]
     rows = rows[is_member(rows["image_id"], _complete_images(dataset, classes))]
-    rows = rows.assign(role="all", stem=file_stems(rows["image_id"]))
+    n_left_out = len(dataset.images) - len(rows)
+    rows = rows.assign(role="", name=file_stems(rows["image_id"]) + ".png")
     if split is not None:
-        role = dataset.split(split).set_index("image_id")["role"]
-        rows = rows.assign(role=rows["image_id"].map(role))
-        rows = rows[is_member(rows["role"], ["train", "val", "test"])]
+        role = dataset.split(split).set_index("image_id")["role"].replace("unused", None)
+        rows = rows.assign(role=rows["image_id"].map(role)).dropna(subset="role")
+        rows["name"] = rows["role"] + "/" + rows["name"]
     if rows.empty or rows[["width", "height"]].isna().any(axis=None):
-        raise InputError(f"{dataset.folder}: no image is labelled whole, or a size is not known")
-    boxes = dataset.boxes
-    is_chosen = is_member(boxes["finding"], classes) & is_member(
-        boxes["image_id"], rows["image_id"]
-    )
-    boxes = boxes[is_chosen]
-    if images == "png":
-        require_free_space(out, int((rows["width"] * rows["height"]).sum()))
+        raise InputError(
+            f"{dataset.folder}: on each image a finding is unknown, uncertain or not fully boxed, "
+            "or the size is not known; choose a target of which more is known"
+        )
+    boxes = dataset.boxes[is_member(dataset.boxes["finding"], classes)]
+    boxes = boxes.assign(category=boxes["finding"].map(classes.index)).merge(rows, on="image_id")
     with atomic_folder(out) as folder:
-        write = _write_coco if format == "coco" else _write_yolo
-        names = write(folder, rows, boxes, classes, has_images=images == "png")
         if images == "png":
-            tasks = [(dataset.image_file(i), folder / name) for i, name in names.items()]
-            for error in map_images(_write_png, tasks, workers, on_crash=_crashed):
-                if error:
-                    raise InputError(error)
+            require_free_space(out, int((rows["width"] * rows["height"]).sum()))
+            for image_id, name in zip(rows["image_id"], rows["name"], strict=True):
+                pixels = dataset.read_original(image_id)
+                path = folder / "images" / name
+                make_folder(path.parent)
+                path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
                 advance(1)
-    n_left_out = len(dataset.images) - len(rows) if split is None else 0
+        if format == "yolo":
+            _write_yolo(folder, rows, boxes, classes)
+        else:
+            files = rows["name"] if images == "png" else rows["path"].fillna(rows["name"])
+            _write_coco(folder, rows.assign(file_name=files), boxes, classes)
     return ExportSummary(format, out, len(rows), len(boxes), n_left_out)
 
 
 def _classes(dataset: DataSet, target: str | None) -> list[str]:
-    """Return the findings to write: those of a target, else all that are boxed, else all."""
-    if target is not None:
-        return list(dataset.target(target).any_of)
-    findings = sorted(set(dataset.findings["finding"]))
-    boxed = [name for name in findings if (dataset.boxes["finding"] == name).any()]
-    return boxed or findings
+    """Return the findings to write: those of a target, or all."""
+    if target is None:
+        classes = sorted(dataset.findings["finding"].unique())
+    else:
+        classes = list(dataset.target(target).any_of)
+    for name in classes:
+        if not name.isprintable():
+            raise InputError(
+                f"{dataset.folder}: finding {name!r} has characters that label files cannot hold; "
+                "rename it in the source"
+            )
+    return classes
 
 
 def _complete_images(dataset: DataSet, classes: list[str]) -> pd.Index:
     """Return the images on which each class is absent, or present with all lesions boxed."""
     findings = dataset.findings[is_member(dataset.findings["finding"], classes)]
+    covered = dataset.box_coverage[dataset.box_coverage["coverage"] == "all"]
     key = ["image_id", "finding"]
-    complete = dataset.box_coverage.loc[dataset.box_coverage["coverage"] == "all", key]
-    boxed = findings.merge(complete, on=key, how="left", indicator="_where")["_where"] == "both"
-    is_whole = (findings["state"] == "absent").to_numpy() | (
-        (findings["state"] == "present").to_numpy() & boxed.to_numpy()
-    )
-    n_whole = findings.loc[is_whole, "image_id"].value_counts()
-    return pd.Index(n_whole.index[n_whole == len(classes)])
+    is_boxed = (findings["state"] == "present") & are_rows_of(findings[key], covered[key])
+    n_whole = findings.loc[is_boxed | (findings["state"] == "absent"), "image_id"].value_counts()
+    return n_whole.index[n_whole == len(classes)]
 
 
-def file_stems(ids: pd.Series) -> list[str]:
-    """Return a file name for each image; an id with other characters gets a number."""
-    plain = [re.sub(r"[^\w.-]", "_", image_id) for image_id in ids]
-    repeated = pd.Series(plain).str.lower().duplicated(keep=False)
-    pairs = zip(plain, repeated, strict=True)
-    return [f"{name}_{n}" if is_twice else name for n, (name, is_twice) in enumerate(pairs)]
+def file_stems(ids: pd.Series) -> pd.Series:
+    """Return a file name for each image; an id that is one keeps it, others may end in a number."""
+    fits = ids.str.fullmatch(r"\w[\w.-]{0,149}")
+    stems: dict[str, str] = {}
+    taken: set[str] = set()  # in lower case, which some file systems do not distinguish
+    for image_id in [*ids[fits], *ids[~fits]]:
+        stem = re.sub(r"[^\w.-]|^[.-]", "_", image_id)[:150]
+        while not stem or stem.lower() in taken:
+            stem = f"{stem}_{len(taken)}"
+        taken.add(stem.lower())
+        stems[image_id] = stem
+    return ids.map(stems)
 
 
-def _write_coco(
-    folder: Path, rows: pd.DataFrame, boxes: pd.DataFrame, classes: list[str], *, has_images: bool
-) -> dict[str, str]:
-    """Write a JSON file for each role, and return the name of each image's file."""
-    number = {name: n for n, name in enumerate(classes, start=1)}
-    names: dict[str, str] = {}
-    for role, own in rows.groupby("role", sort=False):
-        entries: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        by_image: dict[Any, Any] = dict(tuple(boxes.groupby("image_id")))
-        row: Any
-        for image_number, row in enumerate(own.itertuples(), start=1):
-            name = f"{row.stem}.png"
-            names[row.image_id] = f"images/{name}"
-            file_name = name if has_images or not isinstance(row.path, str) else row.path
-            size = {"width": int(row.width), "height": int(row.height)}
-            entries.append({"id": image_number, "file_name": file_name, **size})
-            for box in by_image.get(row.image_id, boxes[:0]).itertuples():
-                x1, y1, x2, y2 = (float(getattr(box, edge)) for edge in EDGES)
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image_number,
-                        "category_id": number[box.finding],
-                        "bbox": [x1, y1, x2 - x1, y2 - y1],
-                        "area": (x2 - x1) * (y2 - y1),
-                        "iscrowd": 0,
-                    }
-                )
-        categories = [{"id": n, "name": name} for name, n in number.items()]
-        content = {"images": entries, "annotations": annotations, "categories": categories}
-        file = "instances.json" if role == "all" else f"instances_{role}.json"
-        text = json.dumps(content, ensure_ascii=False)
-        (make_folder(folder / "annotations") / file).write_text(text, encoding="utf-8")
-    return names
+def _write_coco(folder: Path, rows: pd.DataFrame, boxes: pd.DataFrame, classes: list[str]) -> None:
+    """Write a JSON file for each role."""
+    categories = [{"id": n, "name": name} for n, name in enumerate(classes, start=1)]
+    for role, images in rows.groupby("role"):
+        images = images.assign(id=range(1, len(images) + 1))
+        number = images.set_index("image_id")["id"]
+        marks = boxes[boxes["role"] == role]
+        width, height = marks["x2"] - marks["x1"], marks["y2"] - marks["y1"]
+        annotations = pd.DataFrame(
+            {
+                "id": range(1, len(marks) + 1),
+                "image_id": marks["image_id"].map(number),
+                "category_id": marks["category"] + 1,
+                "bbox": np.column_stack([marks["x1"], marks["y1"], width, height]).tolist(),
+                "area": width * height,
+                "iscrowd": 0,
+            }
+        )
+        content = {
+            "images": images[["id", "file_name", "width", "height"]].to_dict("records"),
+            "annotations": annotations.to_dict("records"),
+            "categories": categories,
+        }
+        name = f"instances_{role!s}.json" if role else "instances.json"
+        path = make_folder(folder / "annotations") / name
+        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
-def _write_yolo(
-    folder: Path, rows: pd.DataFrame, boxes: pd.DataFrame, classes: list[str], *, has_images: bool
-) -> dict[str, str]:
-    """Write a text file for each image, and return the name of each image's file."""
-    del has_images
-    names: dict[str, str] = {}
-    by_image: dict[Any, Any] = dict(tuple(boxes.groupby("image_id")))
-    row: Any
-    for row in rows.itertuples():
-        part = "" if row.role == "all" else f"/{row.role}"
-        lines = []
-        for box in by_image.get(row.image_id, boxes[:0]).itertuples():
-            corners = np.array([getattr(box, edge) for edge in EDGES], dtype=float)
-            centre, size = (corners[:2] + corners[2:]) / 2, corners[2:] - corners[:2]
-            sides = np.array([row.width, row.height] * 2, dtype=float)
-            shares = np.concatenate([centre, size]) / sides
-            numbers = " ".join(f"{share:.12f}" for share in shares)
-            lines.append(f"{classes.index(box.finding)} {numbers}\n")
-        label_folder = make_folder(folder / f"labels{part}")
-        (label_folder / f"{row.stem}.txt").write_text("".join(lines), encoding="utf-8")
-        names[row.image_id] = f"images{part}/{row.stem}.png"
-    places = {role: f"images/{role}" for role in rows["role"].unique() if role != "all"}
-    content = {**(places or {"train": "images"}), "names": dict(enumerate(classes))}
+def _write_yolo(folder: Path, rows: pd.DataFrame, boxes: pd.DataFrame, classes: list[str]) -> None:
+    """Write a text file for each image, and ``data.yaml``."""
+    corners = boxes[EDGES].to_numpy(float)
+    sides = boxes[["width", "height"]].to_numpy(float)
+    first, last = corners[:, :2] / sides, corners[:, 2:] / sides
+    shares = np.hstack([(first + last) / 2, last - first])
+    lines: dict[str, list[str]] = {}
+    for image_id, category, share in zip(boxes["image_id"], boxes["category"], shares, strict=True):
+        numbers = " ".join(f"{number:.12f}" for number in share)
+        lines.setdefault(image_id, []).append(f"{category} {numbers}\n")
+    for image_id, name in zip(rows["image_id"], rows["name"], strict=True):
+        path = (folder / "labels" / name).with_suffix(".txt")
+        make_folder(path.parent)
+        path.write_text("".join(lines.get(image_id, ())), encoding="utf-8")
+    places = {role or "train": f"images/{role}".rstrip("/") for role in rows["role"].unique()}
+    content = {**places, "names": dict(enumerate(classes))}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     (folder / "data.yaml").write_text(text, encoding="utf-8")
-    return names
-
-
-def _write_png(task: tuple[ImageFile, Path]) -> str:
-    """Write one image; return the error message, if any."""
-    file, target = task
-    try:
-        pixels = file.read()
-    except InputError as error:
-        return str(error)
-    make_folder(target.parent)
-    target.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
-    return ""
-
-
-def _crashed(task: tuple[ImageFile, Path]) -> str:
-    return f"{task[0].path}: {DECODER_CRASHED}"

@@ -15,16 +15,15 @@ import textwrap
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, ExitStack, chdir, contextmanager, suppress
-from functools import lru_cache, partial
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import islice
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import cv2
 
@@ -35,7 +34,7 @@ Row = TypeVar("Row")
 Result = TypeVar("Result")
 Engine = Literal["local", "ray"]
 _PRELOADED = "cxr_compare.data_prep.pixels"
-_ATTEMPTS = 3  # of a row in a cluster
+_RETRIES = 2  # of a task in a cluster, whose machine may have ended
 _CONNECT_S = 20.0
 
 
@@ -51,42 +50,51 @@ def map_images(
     on_crash: Callable[[Row], Result],
     together: int = 1,
     engine: Engine = "local",
-    reads: Sequence[Path] = (),
 ) -> Iterator[Result]:
     """Apply a function to each row, and yield one result a row, in order.
 
     At most two batches a worker are under way, `together` rows each. If a process ends, the rows
     under way are tried one by one, so that the one that ends it gets the result of `on_crash`.
-    Machines of a cluster must be able to read the files and folders in `reads`.
     """
     source = iter(rows)
     if engine == "local" and workers <= 1:
         for row in source:
             yield from _apply(function, [row])
         return
-    pool: _Processes | _Ray = _Ray(workers, reads) if engine == "ray" else _Processes(workers)
     pending: deque[tuple[list[Row], Any]] = deque()  # batches that were sent, each with its task
+    pool: _Processes | _Ray = _Ray(workers) if engine == "ray" else _Processes(workers)
     try:
         while True:
-            results: list[Result]
-            batch: list[Row] = []
+            while len(pending) < 2 * pool.workers and (batch := list(islice(source, together))):
+                pending.append((batch, pool.send(function, batch)))
+            if not pending:
+                return
+            results: Iterable[Result]
             try:
-                while len(pending) < 2 * pool.workers and (batch := list(islice(source, together))):
-                    task = pool.send(partial(_apply, function), batch)
-                    pending.append((batch, task))
-                    batch = []
-                if not pending:
-                    return
-                results = pool.result(pending[0][1])
+                results = pool.results(pending[0][1])
                 pending.popleft()
             except CrashError:  # the batches of all may be lost
-                suspects = [row for rows, _ in pending for row in rows] + batch
-                pending.clear()
                 pool.restart()
-                results = [pool.alone(partial(_apply, function), r, on_crash) for r in suspects]
+                suspects = [row for batch, _ in pending for row in batch]
+                pending.clear()
+                results = (_alone(pool, function, row, on_crash) for row in suspects)
             yield from results
     finally:
         pool.close()
+
+
+def _alone(
+    pool: _Processes | _Ray,
+    function: Callable[[Row], Result],
+    row: Row,
+    on_crash: Callable[[Row], Result],
+) -> Result:
+    """Work on a row while no other is under way, which could end its process."""
+    try:
+        return pool.results(pool.send(function, [row]))[0]
+    except CrashError:
+        pool.restart()
+        return on_crash(row)
 
 
 def _apply(function: Callable[[Row], Result], rows: list[Row]) -> list[Result]:
@@ -108,25 +116,19 @@ class _Processes:
         self.workers = workers
         self._pool = _start_pool(workers)
 
-    def send(self, work: Callable[[Any], Any], rows: list[Any]) -> Any:
+    def send(self, function: Callable[[Any], Any], rows: list[Any]) -> Future[list[Any]]:
         try:
-            return self._pool.submit(work, rows)
-        except BrokenProcessPool:
-            raise CrashError from None
+            return self._pool.submit(_apply, function, rows)
+        except BrokenProcessPool as error:
+            lost: Future[list[Any]] = Future()
+            lost.set_exception(error)
+            return lost
 
-    def result(self, task: Any) -> Any:
+    def results(self, task: Future[list[Any]]) -> list[Any]:
         try:
             return task.result()
         except BrokenProcessPool:
             raise CrashError from None
-
-    def alone(self, work: Callable[[Any], Any], row: Any, on_crash: Callable[[Any], Any]) -> Any:
-        """Work on a row in a process of its own, so that no other can end it."""
-        with _start_pool(1) as pool:
-            try:
-                return pool.submit(work, [row]).result()[0]
-            except BrokenProcessPool:
-                return on_crash(row)
 
     def restart(self) -> None:
         self._pool.shutdown()
@@ -139,32 +141,25 @@ class _Processes:
 class _Ray:
     """Tasks of a Ray cluster: that of ``RAY_ADDRESS``, or one of this machine."""
 
-    def __init__(self, workers: int, reads: Sequence[Path]) -> None:
+    def __init__(self, workers: int) -> None:
         self._stack = ExitStack()
         self._ray = self._stack.enter_context(ray_cluster(workers))
         self.workers = max(int(self._ray.cluster_resources().get("CPU", 1)), 1)
-        self._machine = _Machine.here(reads)
-        self._run = self._ray.remote(max_retries=0)(_call)
+        self._task = self._ray.remote(max_retries=_RETRIES)(_apply_elsewhere)
 
-    def send(self, work: Callable[[Any], Any], rows: list[Any]) -> Any:
-        return self._run.remote(self._machine, work, rows)
+    def send(self, function: Callable[[Any], Any], rows: list[Any]) -> Any:
+        return self._task.remote(str(Path.cwd()), package_versions(), function, rows)
 
-    def result(self, task: Any) -> Any:
+    def results(self, task: Any) -> list[Any]:
         errors = self._ray.exceptions
-        lost = (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError)
+        self._ray.wait([task])
         try:
-            self._ray.wait([task])
-            return self._ray.get(task)
-        except (*lost, errors.ObjectLostError):
+            results: list[Any] = self._ray.get(task)
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError):
             raise CrashError from None
         except errors.RayTaskError as error:
             raise (error.cause or error) from None
-
-    def alone(self, work: Callable[[Any], Any], row: Any, on_crash: Callable[[Any], Any]) -> Any:
-        for _ in range(_ATTEMPTS):  # a machine may end, too
-            with suppress(CrashError):
-                return self.result(self.send(work, [row]))[0]
-        return on_crash(row)
+        return results
 
     def restart(self) -> None:
         """Do nothing: only the task of the process that ended is lost."""
@@ -180,42 +175,35 @@ def ray_cluster(workers: int) -> Iterator[Any]:
     A cluster that the program has joined already is taken, and stays.
     """
     require_packages("engine: ray", "cluster", ("ray",))
-    # Read at the import: nothing is reported to Ray's maker, and only who has the token sends work.
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
-    address = os.environ.get("RAY_ADDRESS") or None
-    if address is None:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is reported to Ray's maker
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:  # only who has the token sends work to a cluster of one's own
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     if ray.is_initialized():
         yield ray
         return
-    own: dict[str, Any] = {"num_cpus": max(workers, 1), "include_dashboard": False}
-    handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces
-    # Below /tmp, as the paths of Ray's sockets are limited. Workers import from the folder of the
-    # driver, where files of the user may be named like a module.
-    with tempfile.TemporaryDirectory(
-        prefix="ray-cxr-", dir="/tmp", ignore_cleanup_errors=True
-    ) as scratch:
+    # Below /tmp, as the paths of Ray's sockets are limited.
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as scratch:
+        own = {"num_cpus": max(workers, 1), "include_dashboard": False, "_temp_dir": scratch}
         try:
-            with chdir(scratch), warnings.catch_warnings():
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                if address is not None:
+                if address:
                     _require_listener(address)
                 ray.init(
                     address or "local",
                     logging_level=logging.ERROR,
                     log_to_driver=False,
-                    **({"_temp_dir": scratch, **own} if address is None else {}),
+                    **({} if address else own),
                 )
         except Exception as error:  # noqa: BLE001 - Ray raises bare ones
-            where = "engine: ray" if address is None else f"RAY_ADDRESS={address}"
+            where = f"RAY_ADDRESS={address}" if address else "engine: ray"
             raise InputError(
                 f"{where}: cannot start or join a Ray cluster ({first_line(error)}); start one "
                 "with ray start and name it in RAY_ADDRESS, or leave engine out"
             ) from None
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
         try:
             yield ray
         finally:
@@ -229,38 +217,21 @@ def _require_listener(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
 
 
-class _Machine(NamedTuple):
-    """What a machine of a cluster must be like: else its images would be read otherwise."""
-
-    folder: str  # from which relative paths start
-    versions: tuple[tuple[str, str], ...]
-    reads: tuple[str, ...]
-
-    @classmethod
-    def here(cls, reads: Sequence[Path]) -> _Machine:
-        return cls(str(Path.cwd()), tuple(package_versions().items()), tuple(map(str, reads)))
-
-
-@lru_cache(maxsize=8)
-def _require_same(machine: _Machine) -> None:
-    """Go to the folder of the driver; refuse a machine of other software or without the files."""
-    here = f"engine: ray: the machine {platform.node()}"
-    with suppress(OSError):  # relative paths are then missing, which is said below
-        os.chdir(machine.folder)
-    installed = package_versions()
-    for name, version in machine.versions:
-        if installed.get(name) != version:
-            raise InputError(f"{here} has {name} {installed.get(name)}, not {version}")
-    for path in machine.reads:
-        if not os.access(path, os.R_OK):
-            raise InputError(f"{here} cannot read {path}; put it where all machines see it")
-
-
-def _call(machine: _Machine, work: Callable[[Any], Any], rows: list[Any]) -> Any:
+def _apply_elsewhere(
+    folder: str, versions: dict[str, str], function: Callable[[Any], Any], rows: list[Any]
+) -> list[Any]:
+    """Apply a function on a machine of a cluster, whose software must be that of the driver."""
+    machine = f"engine: ray: the machine {platform.node()}"
+    here = package_versions()
+    for name, version in versions.items():
+        if here.get(name) != version:
+            raise InputError(f"{machine} has {name} {here.get(name)}, not {version}")
+    if not Path(folder).is_dir():
+        raise InputError(f"{machine} has no {folder}; put it where all machines see it")
+    os.chdir(folder)
     os.environ["OMP_NUM_THREADS"] = "1"
     cv2.setNumThreads(1)
-    _require_same(machine)
-    return work(rows)
+    return _apply(function, rows)
 
 
 def _start_pool(workers: int) -> ProcessPoolExecutor:

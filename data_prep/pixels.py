@@ -245,7 +245,6 @@ def decode_all(
     workers: int,
     on_decoded: Callable[[int], object] = lambda n: None,
     engine: Engine = "local",
-    reads: Sequence[Path] = (),
 ) -> Iterator[DecodedRow]:
     """Decode images in order, store them, and yield those that failed."""
     rows = map_images(
@@ -255,7 +254,6 @@ def decode_all(
         on_crash=_crashed,
         together=_TOGETHER,
         engine=engine,
-        reads=reads,
     )
     for row in rows:
         if row.error is None:

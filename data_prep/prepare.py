@@ -55,7 +55,6 @@ from cxr_compare.data_prep.splits import (
     SplitRule,
     adopt,
     draw_split,
-    image_strata,
     read_split_file,
     settle,
 )
@@ -283,9 +282,7 @@ def _decode(
         )
         with options.progress.track("Reading images", len(images)) as advance:
             advance(len(writer.done))
-            for row in decode_all(
-                writer, tasks, options.workers, advance, options.engine, [tables.root]
-            ):
+            for row in decode_all(writer, tasks, options.workers, advance, options.engine):
                 errors[row.image_id] = str(row.error)
         facts = writer.facts()
         tables, decode = _complete(tables, images, facts, errors, options)
@@ -438,8 +435,7 @@ def _make_splits(
     """Make the default split, and the official one if the publisher has one."""
     made: dict[str, Split] = {}
     if len(tables.official):
-        strata = image_strata(images, tables.findings)
-        made["official"] = adopt(tables.official, images, strata, rule, links)
+        made["official"] = adopt(tables.official, images, tables.findings, rule, links)
     if split is not None:
         made["default"] = settle(split, images, links)
     elif str(options.split) == "official" and "official" in made:

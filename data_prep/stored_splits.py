@@ -12,7 +12,6 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import folder_lock, make_folder
-from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.tables import frame_digest, write_table
 from cxr_compare.data_prep.copies import Links, copy_keys, patient_groups
 from cxr_compare.data_prep.dataset import DataSet, DataSetInfo, count_roles
@@ -46,27 +45,37 @@ def add_splits(
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"split name {name!r}: use letters, digits, '-', '_' and '.' only")
-    if test_folds and rule.folds < 3:
-        raise InputError(
-            f"split: folds={rule.folds}; at least 3 are needed: to test, to validate and to train"
-        )
-    if test_folds:
-        rule = replace(rule, val=0.0, test=0.0)
+    images, findings = dataset.images, dataset.findings
     links = copy_keys(dataset.decode, dataset.table("copies"))
-    if share is not None and keep_test_of is not None:
-        split = part_of_split(dataset, keep_test_of, links, share, rule.seed)
+    if file is not None:
+        split, how = read_split_file(file, images, name)
+    elif keep_test_of is not None and share is not None:
+        group = patient_groups(images, links)
+        classes = image_strata(images, findings)["class"].fillna("")
+        split = _part_of_split(dataset.split(keep_test_of), group, classes, share, rule.seed)
         how = SplitOrigin(method=f"{share:g} of the patients of '{keep_test_of}', seed {rule.seed}")
-    else:
-        split, how = _make_split(dataset, name, rule, links, file, keep_test_of)
-    splits = {name: split}
-    if test_folds and split["fold"].nunique() < rule.folds:
-        raise InputError(
-            f"split: folds={rule.folds}; there are fewer patients, so take fewer folds"
-        )
-    if test_folds:
-        method = f"{how.method}; each of {rule.folds} folds tests once, the next one validates"
+    elif keep_test_of is not None:
+        kept = dataset.split(keep_test_of)
+        given = kept.assign(role=kept["role"].replace("val", "train"))
+        split, how = adopt(given, images, findings, rule, links)
+        method = f"test of split '{keep_test_of}', validation drawn by patient"
         how = how.with_values(method=method)
-        splits = {f"{name}-{k}": fold_as_test(split, k, rule.folds) for k in range(rule.folds)}
+    else:
+        default = dataset.split()
+        unused = default.loc[default["role"] == "unused", ["image_id", "role"]]
+        rule = replace(rule, val=0.0, test=0.0) if test_folds else rule
+        split, how = draw_split(images, findings, unused, rule, links)
+    splits = {name: split}
+    if test_folds:
+        folds = rule.folds
+        if folds < 3 or split["fold"].nunique() < folds:
+            raise InputError(
+                f"split: folds={folds}; give at least 3, to test, to validate and to train, and no "
+                "more than there are patients"
+            )
+        method = f"{how.method}; each of {folds} folds tests once, the next one validates"
+        how = how.with_values(method=method)
+        splits = {f"{name}-{fold}": _fold_as_test(split, fold, folds) for fold in range(folds)}
     with folder_lock(dataset.folder):
         # This is read again under the lock, since another command may have added a split.
         info = DataSetInfo.read(dataset.folder / "dataset.json")
@@ -74,7 +83,7 @@ def add_splits(
         if taken:
             raise InputError(f"{dataset.folder}: split '{taken[0]}' is there; choose another name")
         split_ids = {
-            key: write_split(dataset.folder, key, (table, how), dataset.images, links)
+            key: write_split(dataset.folder, key, (table, how), images, links)
             for key, table in splits.items()
         }
         ids = info.ids.with_values(split_ids={**info.ids.split_ids, **split_ids})
@@ -83,30 +92,8 @@ def add_splits(
     return {k: {"roles": count_roles(dataset, t), "how": origin} for k, t in splits.items()}
 
 
-def _make_split(
-    dataset: DataSet,
-    name: str,
-    rule: SplitRule,
-    links: Links,
-    file: Path | None,
-    keep_test_of: str | None,
-) -> Split:
-    if file is not None:
-        return read_split_file(file, dataset.images, name)
-    if keep_test_of is None:
-        default = dataset.split()
-        unused = default.loc[default["role"] == "unused", ["image_id", "role"]]
-        return draw_split(dataset.images, dataset.findings, unused, rule, links)
-    kept = dataset.split(keep_test_of)
-    given = kept[["image_id"]].assign(role=kept["role"].where(kept["role"] != "val", "train"))
-    strata = image_strata(dataset.images, dataset.findings)
-    split, how = adopt(given, dataset.images, strata, rule, links)
-    method = f"test of split '{keep_test_of}', validation drawn by patient"
-    return split, how.with_values(method=method)
-
-
-def part_of_split(
-    dataset: DataSet, name: str, links: Links, share: float, seed: int
+def _part_of_split(
+    split: pd.DataFrame, group: pd.Series, classes: pd.Series, share: float, seed: int
 ) -> pd.DataFrame:
     """Return a split with a share of the training and validation patients of another one.
 
@@ -116,43 +103,35 @@ def part_of_split(
     """
     if not 0 < share <= 1:
         raise InputError(f"share {share:g}: give shares above 0 and up to 1, such as 0.25")
-    split = dataset.split(name)
-    classes = image_strata(dataset.images, dataset.findings)["class"].fillna("")
-    owner = split["image_id"].map(patient_groups(dataset.images, links))
+    patients = split.assign(group=split["image_id"].map(group), kind=split["image_id"].map(classes))
     role = split["role"].copy()
     for number, part in enumerate(("train", "val")):
-        patients = pd.DataFrame({"group": owner, "class": split["image_id"].map(classes)})
-        patients = patients[split["role"] == part].fillna({"class": ""})
-        of_group = patients.groupby("group", sort=True)["class"].max()  # the last of several
+        of_part = patients[split["role"] == part]
+        kind = of_part.groupby("group")["kind"].max()  # the last of several
         # Roles must not depend on each other, so each has a random generator of its own.
-        ranks = _balanced_ranks(of_group, np.random.default_rng([seed, number]))
-        chosen = ranks.index[ranks < max(1, round(share * len(ranks)))]
-        role[(split["role"] == part) & ~owner.isin(chosen)] = "unused"
+        rng = np.random.default_rng([seed, number])
+        place = pd.Series(0.0, kind.index)
+        for _, members in kind.groupby(kind):
+            # The random start avoids that a class of one patient always falls into the same half.
+            order = rng.permutation(len(members)) + rng.random()
+            place[members.index] = order / len(members)
+        n_kept = max(1, round(share * len(kind)))
+        left = place.index[place.rank(method="first") > n_kept]
+        role[of_part.index[of_part["group"].isin(left)]] = "unused"
     return split.assign(role=role)
 
 
-def _balanced_ranks(classes: pd.Series, rng: np.random.Generator) -> pd.Series:
-    """Rank the groups, from 0, in an order whose prefixes are balanced over classes."""
-    key = pd.Series(0.0, index=classes.index)
-    for _, members in classes.groupby(classes, sort=True):
-        # The random start avoids that a class of one patient always falls into the same half.
-        ranks = rng.permutation(len(members)) + rng.random()
-        key[members.index] = ranks / len(members)
-    return key.rank(method="first").astype(int) - 1
-
-
-def fold_as_test(split: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
+def _fold_as_test(split: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
     """Return a split whose test set is one fold (from 0), and whose validation set the next."""
     number = split["fold"].fillna(-1).astype(int)
-    role = split["role"].where(is_member(split["role"], ["test", "unused"]), "train")
-    role = role.mask(number == (fold + 1) % folds, "val").mask(number == fold, "test")
+    role = split["role"].mask(number == (fold + 1) % folds, "val").mask(number == fold, "test")
     return split.assign(role=role)
 
 
 def write_split(folder: Path, name: str, split: Split, images: pd.DataFrame, links: Links) -> str:
     """Write one split and its record, and return its digest; refuse one that leaks."""
     table, how = split
-    require_clean(table, images, links, name)
+    require_clean(table, images, links, f"split '{name}'")
     split_folder = make_folder(folder / "splits")
     split_id = frame_digest(table, ["image_id", "role"])
     digest = write_table(table, split_folder / f"{name}.parquet", "split")

@@ -177,7 +177,7 @@ def file_warnings(path: Path | None, image: DecodedImage) -> list[str]:
         found.append("without contrast: the whole image has one grey value, or nearly so")
     if image.colour >= _COLOURED:
         found.append("a colour image; X-rays are grey")
-    stated = str(image.record["orientation"] or "")
+    stated = str(image.record.get("orientation") or "")
     row, _, column = stated.partition("\\")
     turned = _ORIENTATIONS.get(row[:1] + column[:1])
     if turned:

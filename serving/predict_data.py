@@ -103,7 +103,6 @@ def predict_data_set(
             1 if engine == "local" else cpu_count(),
             on_crash=_refuse,
             engine=engine,
-            reads=[network.folder, store.path],
         )
         started = time.perf_counter()
         with progress.track(f"Predicting with {record.system}", len(todo)) as advance:

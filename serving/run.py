@@ -253,7 +253,7 @@ def answer_of(
 
 def _notes(image: DecodedImage) -> list[str]:
     notes = []
-    if image.record["inverted"]:
+    if image.record.get("inverted"):
         kind = " (MONOCHROME1)" if image.record["photometric"] == "MONOCHROME1" else ""
         notes.append(f"stored as a negative{kind} and inverted, so that air is dark")
     if image.header.get("synthetic"):

@@ -123,11 +123,6 @@ def headless_problem(columns: Sequence[str]) -> str:
     )
 
 
-def lacks_head(columns: Sequence[str]) -> bool:
-    """Return True if the first row of a table names an image file: it is no row of names."""
-    return any(_IMAGE_FILE.search(column) for column in columns)
-
-
 def finding_name(text: str) -> str:
     """Convert a published label to the name of a finding: lower case, words joined by ``_``."""
     return re.sub(r"[^a-z0-9]+", "_", text.strip().lower()).strip("_")

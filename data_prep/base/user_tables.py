@@ -20,25 +20,17 @@ from cxr_compare.data_prep.base.files import atomic_path, decode_text, read_text
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.names import headless_problem, missing_columns
 
-_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".xlsx", ".xlsm")
+_TEXTS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+_WORKBOOKS = (".xlsx", ".xlsm")
 _OTHER_TABLES = (
     ".xls", ".xlsb", ".ods", ".numbers", ".gsheet", ".parquet", ".feather", ".sav", ".dta", ".rds",
     ".sas7bdat", ".csv.zip", ".tsv.zip",
 )  # fmt: skip
-_OF_PROGRAMS = (".pkl", ".pickle", ".pth", ".pt", ".npz", ".npy", ".jsonl")
-_RESULTS = ("*bbox.json", "coco_instances_results.json", "predictions.json")
-_FIRST_BYTES = {
-    b"PAR1": "a Parquet file",
-    b"\xd0\xcf\x11\xe0": "an old Excel file, or one with a password",
-    b"%PDF": "a PDF",
-    b"\x80": "a pickle of Python",
-    b"\x89PNG": "an image",
-    b"\xff\xd8\xff": "an image",
-}
+_NO_TABLE = "is no table that can be read; save it as CSV or .xlsx"
 _GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
 _HEADER_BYTES = 1 << 16
-_DECIMAL = r"[-+]?\d*,?\d+(?:[eE][-+]?\d+)?"
+_DECIMAL_COMMA = r"[-+]?\d*,?\d+(?:[eE][-+]?\d+)?"
 _MOST_EXACT = 10**15  # a spreadsheet keeps 15 digits of a number
 
 
@@ -52,7 +44,7 @@ class TableFile:
 
 def is_table_file(path: Path) -> bool:
     """Return True if a file name is that of a table, even of a kind that cannot be read."""
-    return path.name.lower().endswith((*_SUFFIXES, *_OTHER_TABLES))
+    return path.name.lower().endswith((*_TEXTS, *_WORKBOOKS, *_OTHER_TABLES))
 
 
 def is_spreadsheet(path: Path) -> bool:
@@ -61,24 +53,12 @@ def is_spreadsheet(path: Path) -> bool:
 
 
 def refuse_other_kind(path: Path) -> None:
-    """Refuse a file of another kind than those that are read, and say which file to give instead.
-
-    It is recognised by its name or its first bytes. A missing file is refused, too.
-    """
+    """Refuse a missing file, a folder, and a table of a kind that is not read."""
     if path.name.lower().endswith(_OTHER_TABLES):
-        raise InputError(f"{path}: such a file is not read; save the table inside as CSV or .xlsx")
+        raise InputError(f"{path}: {_NO_TABLE}")
     if not path.is_file():
         reason = "a folder; give the file of the table" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {reason}")
-    if path.suffix.lower() in _OF_PROGRAMS:
-        results = [file.name for pattern in _RESULTS for file in path.parent.glob(pattern)]
-        advice = f"give {min(results)} beside it" if results else "write COCO results or a CSV"
-        raise InputError(f"{path}: is a file of a program, and no table; {advice}")
-    start = _first_bytes(path, 132)
-    kind = next((kind for mark, kind in _FIRST_BYTES.items() if start.startswith(mark)), None)
-    kind = "an image" if start.endswith(b"DICM") else kind
-    if kind:
-        raise InputError(f"{path}: is {kind}; give the table as CSV or .xlsx without a password")
 
 
 def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
@@ -87,10 +67,8 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
     The index is the line number less two. A repeated column is refused; blank lines are left out.
     """
     refuse_other_kind(path)
-    if is_spreadsheet(path):
+    if is_spreadsheet(path) or path.suffix.lower() in _WORKBOOKS:
         rows, notes = _read_sheet(path, sheet)
-    elif sheet is not None:
-        raise InputError(f"{path}: is no spreadsheet, so it has no sheet {sheet!r}")
     else:
         rows, notes = _read_delimited(path)
     names = rows.iloc[0].str.strip()
@@ -100,7 +78,14 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
         raise InputError(f"{path}: {headless_problem(names.tolist()) or twice}")
     frame = rows.iloc[1:].apply(_without_apostrophe)
     frame.columns = pd.Index([name or f"Unnamed: {n}" for n, name in enumerate(names)])
-    return TableFile(frame[(frame != "").any(axis=1)], tuple(notes))
+    is_filled = frame != ""
+    frame = frame[is_filled.any(axis=1)]
+    if (names != "").sum() == 1 and (is_filled.loc[frame.index[:1]].sum(axis=1) > 1).any():
+        raise InputError(
+            f"{path}: the first row has one cell, {names[names != ''].iloc[0]!r}, and the next has "
+            "more; delete a title, so that the names of the columns come first"
+        )
+    return TableFile(frame, tuple(notes))
 
 
 def read_text_table(
@@ -155,25 +140,26 @@ def _first_bytes(path: Path, count: int) -> bytes:
 
 def _without_apostrophe(column: pd.Series) -> pd.Series:
     """Remove the apostrophes that `write_csv` adds, and spaces around the texts."""
-    return column.str.strip().str.replace(r"^'(?=[=+@-])", "", regex=True)
+    return column.str.strip().str.replace(r"^'\s*(?=[=+@-])", "", regex=True)
 
 
 def _read_delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Return the cells of a text file, below the names of columns, and notes."""
+    """Return the cells of a text file, with the names of columns as first row, and notes."""
     try:
         content = path.read_bytes()
-        if content.startswith(_GZIP):
-            content = gzip.decompress(content)
+        content = gzip.decompress(content) if content.startswith(_GZIP) else content
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    if content[:256].count(b"\0") > 128:
-        raise InputError(f"{path}: is no table; give CSV or .xlsx")
+    text = decode_text(content, str(path))
+    if "\0" in text:
+        raise InputError(f"{path}: {_NO_TABLE}")
     try:
-        rows, separator = _parse(decode_text(content, str(path)))
+        rows, separator = _parse(text)
     except ValueError as error:  # those of pandas, too
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: {_csv_problem(error)}") from None
+        raise InputError(
+            f"{path}: not readable as CSV ({' '.join(str(error).split())}); put a cell that holds "
+            "a comma into quotes, or save it as .xlsx"
+        ) from None
     if separator == ",":
         return rows, []
     sign = {";": "semicolons", "\t": "tabs"}.get(separator, repr(separator))
@@ -182,7 +168,7 @@ def _read_delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:
     for name in rows if separator == ";" else ():
         cells = rows[name].iloc[1:].str.strip()
         filled = cells[cells != ""]
-        if filled.str.contains(",").any() and filled.str.fullmatch(_DECIMAL).all():
+        if filled.str.contains(",").any() and filled.str.fullmatch(_DECIMAL_COMMA).all():
             rows.loc[cells.index, name] = cells.str.replace(",", ".", regex=False)
             decimal.append(str(rows[name].iloc[0]).strip())
     if decimal:
@@ -192,7 +178,7 @@ def _read_delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:
 
 def _parse(text: str, n_rows: int | None = None) -> tuple[pd.DataFrame, str]:
     """Return the cells, with the header as first row, and the sign between cells."""
-    first = re.match(r"[^\r\n]*", text)[0]  # type: ignore[index]
+    first = text.partition("\n")[0].rstrip("\r")
     stated = re.fullmatch("sep=(.)", first)  # Excel's own line
     separator = stated[1] if stated else max(",;\t", key=re.sub('"[^"]*"', "", first).count)
     rows = pd.read_csv(
@@ -209,33 +195,24 @@ def _parse(text: str, n_rows: int | None = None) -> tuple[pd.DataFrame, str]:
     return rows, separator
 
 
-def _csv_problem(error: ValueError) -> str:
-    """Return what is wrong in a text that pandas does not read as CSV."""
-    reason = " ".join(str(error).split())
-    longer = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason)
-    if longer is None:
-        return f"not readable as CSV ({reason}); save it again as CSV UTF-8, or as .xlsx"
-    return (
-        f"line {longer[2]} has more cells ({longer[3]}) than the header has names ({longer[1]}); "
-        "are these decimal commas? Write 0.5, or put the cell into quotes"
-    )
-
-
 def _read_sheet(path: Path, sheet: str | None) -> tuple[pd.DataFrame, list[str]]:
-    """Return the cells of the only filled sheet of a workbook, or of the named one, and notes."""
+    """Return the cells of the only filled sheet of a workbook, or of the named one, and a note."""
     import openpyxl  # slow to import, and seldom needed
 
     try:
         content = path.read_bytes()  # the name may end in another way
-        formulas, values = (
-            openpyxl.load_workbook(BytesIO(content), data_only=v) for v in (False, True)
-        )
+        formulas = openpyxl.load_workbook(BytesIO(content))
+        values = openpyxl.load_workbook(BytesIO(content), data_only=True)
     except Exception as error:  # noqa: BLE001 - a broken archive raises anything
         raise InputError(
-            f"{path}: not readable as a workbook ({error}); save it again as .xlsx"
+            f"{path}: not readable as a workbook ({error}); save it again as .xlsx without a "
+            "password"
         ) from None
-    names = [name for name in values.sheetnames if values[name].calculate_dimension() != "A1:A1"]
-    shown = [name for name in names if values[name].sheet_state == "visible"]
+    shown = [
+        name
+        for name in values.sheetnames
+        if values[name].sheet_state == "visible" and values[name].calculate_dimension() != "A1:A1"
+    ]
     if sheet is not None and sheet not in values.sheetnames:
         raise InputError(f"{path}: has no sheet {sheet!r}; it has {values.sheetnames}")
     if sheet is None and len(shown) != 1:
@@ -252,10 +229,9 @@ def _read_sheet(path: Path, sheet: str | None) -> tuple[pd.DataFrame, list[str]]
             "unmerge them and fill in each"
         )
     rows = {}
-    pairs = zip(values[chosen].iter_rows(), formulas[chosen].iter_rows(), strict=True)
-    for number, (cells, written) in enumerate(pairs, start=1):
-        for cell, formula in zip(cells, written, strict=True):
-            if formula.data_type == "f" and cell.value is None:
+    for number, cells in enumerate(values[chosen].iter_rows(), start=1):
+        for cell in cells:
+            if cell.value is None and formulas[chosen][cell.coordinate].data_type == "f":
                 raise InputError(
                     f"{where}: cell {cell.coordinate} holds a formula that was never calculated; "
                     "open the file in Excel or LibreOffice and save it there"
@@ -281,25 +257,31 @@ def _cell_text(cell: Any, where: str) -> str:
     if isinstance(value, bool):
         return str(value).upper()
     if isinstance(value, int | float):
-        if abs(value) >= _MOST_EXACT:
-            raise InputError(
-                f"{where}: cell {cell.coordinate} holds a number of more than 15 digits, of which "
-                "a spreadsheet keeps 15; write it as text"
-            )
-        if float(value) != int(value):
-            return repr(float(value))
-        shown = str(cell.number_format)
-        if set(shown) != {"0"} and re.search("0,?0", shown.partition(".")[0]):
-            raise InputError(
-                f"{where}: cell {cell.coordinate} shows zeros by the format {shown!r}; write "
-                "it as text, or give it the format of a number"
-            )
-        digits = len(shown) if set(shown) == {"0"} else 1  # 00000000 shows leading zeros
-        return str(int(value)).zfill(digits)
+        return _number_text(cell, where)
     if isinstance(value, datetime.datetime):
         is_day = value.time() == datetime.time()
         return value.date().isoformat() if is_day else value.isoformat(sep=" ")
     return str(value).strip()
+
+
+def _number_text(cell: Any, where: str) -> str:
+    """Return the text of a number, with the leading zeros that its format shows."""
+    value, shown = cell.value, str(cell.number_format)
+    if abs(value) >= _MOST_EXACT:
+        raise InputError(
+            f"{where}: cell {cell.coordinate} holds a number of more than 15 digits, of which a "
+            "spreadsheet keeps 15; write it as text"
+        )
+    if float(value) != int(value):
+        return repr(float(value))
+    if set(shown) == {"0"}:  # 00000000 shows leading zeros
+        return str(int(value)).zfill(len(shown))
+    if re.search("0,?0", shown.partition(".")[0]):
+        raise InputError(
+            f"{where}: cell {cell.coordinate} shows zeros by the format {shown!r}; write it as "
+            "text, or give it the format of a number"
+        )
+    return str(int(value))
 
 
 def read_json_file(path: Path) -> Any:

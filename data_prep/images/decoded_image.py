@@ -1,9 +1,9 @@
-"""A decoded image, in the same form for all file formats, and the conversion of colour to grey."""
+"""A decoded image, in the same form for all file formats, and conversions of values to grey."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,28 +12,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from cxr_compare.data_prep.images.deep_pixels import DeepPixels
 from cxr_compare.data_prep.images.fingerprint import perceptual_hash
 
+_SHOWN_PERCENTILES = (0.1, 99.9)  # become black and white in a deep image without a window
 _MIN_CORRELATION = 0.5  # least correlation of neighbouring pixels in an image larger than an icon
 _ICON_SIDE = 64  # px
-GREY_AS_COLOUR = "grey stored as colour"
-"""Note about an image whose three channels are equal."""
-DECODE_COLUMNS = (
-    "transfer_syntax",
-    "decoder",
-    "bits",
-    "photometric",
-    "modality_transform",
-    "voi",
-    "window_center",
-    "window_width",
-    "inverted",
-    "orientation",
-    "warnings",
-    "burned_in_annotation",
-)
-"""Columns of the decode table about decoding and display."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +25,7 @@ class DecodedImage:
 
     Attributes:
         pixels: Grey values, uint8 (H, W). 0 is black, and air is dark.
-        record: How the file was decoded (bits, window, warnings and others): values by name of
-            the columns `DECODE_COLUMNS`.
+        record: How the file was decoded, by column of a data set's decode table.
         spacing_row_mm: Distance between rows in mm as the header states it; None if it states none.
         spacing_col_mm: Likewise between columns.
         header: Facts of a DICOM header, as `dicom_header.header_facts` returns them. For any file
@@ -53,26 +35,20 @@ class DecodedImage:
         patient: PatientID of a DICOM file with its issuer, from which a pseudonym is made; empty if
             unknown. It is not written to any file.
         instance: SOPInstanceUID of a DICOM file; empty if unknown. It is not written to any file.
-        deep: The image at the full bit depth of its file; None if it was not requested.
         doubts: Reasons why the decoded pixels may differ from those that were stored in the file,
             for example because it is damaged: sentences without a full stop. They are also among
             the warnings of `record`.
     """
 
     pixels: np.ndarray
-    record: dict[str, Any]
+    record: dict[str, Any] = field(default_factory=dict)
     spacing_row_mm: float | None = None
     spacing_col_mm: float | None = None
     header: dict[str, Any] = field(default_factory=dict)
     colour: float = 0.0
     patient: str = field(default="", repr=False)
     instance: str = field(default="", repr=False)
-    deep: DeepPixels | None = field(default=None, repr=False)
     doubts: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        height, width = self.pixels.shape
-        return f"<DecodedImage: {width} x {height} px, view {self.header.get('view') or 'unknown'}>"
 
     @cached_property
     def pixel_sha256(self) -> str:
@@ -81,31 +57,13 @@ class DecodedImage:
 
     @cached_property
     def perceptual_hash(self) -> str | None:
-        """Perceptual hash of the image, by which its copies are recognised.
-
-        64 hexadecimal digits; None if the image has a single grey level.
-        """
+        """Perceptual hash, by which copies of the image are recognised; None for a single grey."""
         return perceptual_hash(self.pixels)
 
-    def _repr_png_(self) -> bytes:
-        """Return the image for a notebook."""
-        return bytes(cv2.imencode(".png", self.pixels)[1])
 
-
-def decode_record(notes: Iterable[str], **facts: Any) -> dict[str, Any]:
-    """Return facts about the decoding of an image, as a row of a data set's decode table.
-
-    Notes are stored without repetition; a column without a value is None.
-
-    Example:
-        >>> decode_record(["turned"], bits=8)["warnings"]
-        'turned'
-    """
-    record: dict[str, Any] = dict.fromkeys(DECODE_COLUMNS)
-    record.update(facts)
-    record["inverted"] = bool(facts.get("inverted", False))
-    record["warnings"] = "; ".join(dict.fromkeys(notes)) or None
-    return record
+def joined_notes(notes: Iterable[str]) -> str | None:
+    """Return notes about the decoding of an image as one text without repetition."""
+    return "; ".join(dict.fromkeys(notes)) or None
 
 
 def pixel_digest(pixels: np.ndarray) -> str:
@@ -144,16 +102,37 @@ def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
     return np.array(Image.fromarray(np.ascontiguousarray(rgb)).convert("L"))
 
 
+def is_grey(rgb: np.ndarray) -> bool:
+    """Return True if the three channels of an image ``(H, W, C)`` are equal."""
+    return bool((rgb[..., :3] == rgb[..., :1]).all())
+
+
 def colour_note(rgb: np.ndarray) -> str:
-    """Return a phrase that says whether an image with three channels ``(H, W, C)`` has any colour.
+    """Return a note that says whether an image with three channels has any colour."""
+    return "grey stored as colour" if is_grey(rgb) else "colour turned to grey"
+
+
+def grey_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Return the values that become black and white in a deep image without a window.
+
+    `values` are those that can occur, in ascending order, `counts` the pixels of each, ``(N,)``.
 
     Example:
-        >>> colour_note(np.zeros((2, 2, 3), np.uint8))
-        'grey stored as colour'
+        >>> grey_range(np.array([0, 5, 9]), np.array([1, 9999, 1]))
+        (0.0, 9.0)
     """
-    red = rgb[..., 0]
-    green = rgb[..., 1]
-    blue = rgb[..., 2]
-    if np.array_equal(red, green) and np.array_equal(green, blue):
-        return GREY_AS_COLOUR
-    return "colour turned to grey"
+    up_to = np.cumsum(counts)
+    ranks = [max(int(up_to[-1]) * share / 100, 1) for share in _SHOWN_PERCENTILES]
+    low, high = (float(values[np.searchsorted(up_to, rank)]) for rank in ranks)
+    if high > low:
+        return low, high
+    present = values[counts > 0]
+    return float(present[0]), float(present[-1])
+
+
+def by_rows(convert: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
+    """Convert an image to 8 bits row by row: indices and floats of all pixels take much memory."""
+    pixels = np.empty(values.shape, np.uint8)
+    for shown, row in zip(pixels, values, strict=True):
+        shown[:] = convert(row)
+    return pixels

@@ -35,28 +35,6 @@ OP OPM OPR OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG RESP RF RG RTDO
 RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SC SEG SM SMR SR SRF ST STAIN
 TEXTUREMAP TG US VA VF XA XAPROTOCOL XC
 """
-OTHER = "other"
-"""Class of what a closed list does not name."""
-MAKERS = {
-    "agfa": "AGFA",
-    "canon": "CANON|TOSHIBA",
-    "carestream": "CARESTREAM|KODAK",
-    "drgem": "DRGEM",
-    "fujifilm": "FUJI",
-    "ge": r"\bGE\b|GENERAL ELECTRIC|GEMS",
-    "hologic": "HOLOGIC",
-    "iray": r"\bI-?RAY\b",
-    "konica minolta": "KONICA|MINOLTA",
-    "mindray": "MINDRAY",
-    "philips": "PHILIPS",
-    "samsung": "SAMSUNG",
-    "shimadzu": "SHIMADZU",
-    "siemens": "SIEMENS",
-    "swissray": "SWISSRAY",
-    "united imaging": r"UNITED IMAGING|\bUIH\b",
-    "varex": "VAREX|VARIAN",
-}
-"""Pattern of the element Manufacturer, in capitals, by the maker of the detector."""
 _YEARS_PER_UNIT = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 1.0}
 
 
@@ -64,8 +42,7 @@ def header_facts(header: Dataset) -> dict[str, Any]:
     """Read facts about patient and exposure from a DICOM header that identify nobody.
 
     They are ``view`` ("PA", "AP", "LL", "other" or None), ``sex`` ("M", "F", "O" or None),
-    ``age_years`` (float or None), ``modality`` (a standard term or None), ``maker`` (maker of the
-    detector: a name in `MAKERS`, `OTHER` or None) and ``synthetic`` (bool).
+    ``age_years`` (float or None), ``modality`` (a standard term or None) and ``synthetic`` (bool).
 
     Example:
         >>> from pydicom import Dataset
@@ -81,24 +58,8 @@ def header_facts(header: Dataset) -> dict[str, Any]:
         "sex": sex if sex in {"M", "F", "O"} else None,
         "age_years": age_in_years(_text(header, "PatientAge")),
         "modality": modality if modality in _MODALITIES.split() else None,
-        "maker": _maker(_text(header, "Manufacturer").upper()),
         "synthetic": _text(header, "ConversionType").upper() == "SYN",
     }
-
-
-def _maker(text: str) -> str | None:
-    """Return the maker of the detector from the element Manufacturer in capitals.
-
-    Example:
-        >>> _maker("GE HEALTHCARE"), _maker("FUJIFILM CORPORATION"), _maker("ACME"), _maker("")
-        ('ge', 'fujifilm', 'other', None)
-    """
-    if not text:
-        return None
-    for maker, pattern in MAKERS.items():
-        if re.search(pattern, text):
-            return maker
-    return OTHER
 
 
 def age_in_years(text: str) -> float | None:
@@ -176,20 +137,6 @@ def has_preamble(path: Path) -> bool:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
-
-
-def deflated_start(path: Path) -> int | None:
-    """Return the byte at which the compressed data set of a deflated file begins, or None."""
-    from pydicom.filereader import read_file_meta_info
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
-
-    try:
-        meta = read_file_meta_info(path)
-    except Exception:  # noqa: BLE001 - no meta header: then it is not deflated either
-        return None
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return None
-    return 132 + 12 + int(meta.FileMetaInformationGroupLength)
 
 
 def ids_of(header: Dataset) -> tuple[str, str]:

@@ -17,13 +17,7 @@ from cxr_compare.data_prep.parallel import map_images
 
 @dataclass(frozen=True)
 class LooseImage:
-    """An image file that belongs to no data set: its image, or the reason why it cannot be read.
-
-    Attributes:
-        path: Path that the user gave, or path of a file below a folder that the user gave.
-        image: The decoded image; None if the file cannot be read.
-        problem: The reason in one line that names the file; None if the file can be read.
-    """
+    """An image file: its decoded image, or the reason in one line why it cannot be read."""
 
     path: Path
     image: DecodedImage | None = None
@@ -40,11 +34,8 @@ def find_image_files(sources: Sequence[Path]) -> list[Path]:
     for source in sources:
         if not source.exists():
             raise InputError(f"{source}: no such file or folder")
-        if source.is_dir():
-            candidates = sorted(path for path in source.rglob("*") if path.is_file())
-        else:
-            candidates = [source]
-        visible = [path for path in candidates if not path.name.startswith(".")]
+        below = sorted(source.rglob("*")) if source.is_dir() else [source]
+        visible = [path for path in below if path.is_file() and not path.name.startswith(".")]
         if not visible:
             raise InputError(f"{source}: holds no files; give a folder with images")
         files.update(dict.fromkeys(visible))
@@ -56,12 +47,7 @@ def read_loose_images(paths: Iterable[Path], *, workers: int = 0) -> Iterator[Lo
 
     With 0 or 1 `workers` the files are read in this process.
     """
-    return map_images(
-        _read_one,
-        paths,
-        workers,
-        on_crash=lambda path: LooseImage(path, problem=f"{path}: {DECODER_CRASHED}"),
-    )
+    return map_images(_read_one, paths, workers, on_crash=_crashed)
 
 
 def _read_one(path: Path) -> LooseImage:
@@ -69,3 +55,7 @@ def _read_one(path: Path) -> LooseImage:
         return LooseImage(path, read_image(path))
     except InputError as error:
         return LooseImage(path, problem=str(error))
+
+
+def _crashed(path: Path) -> LooseImage:
+    return LooseImage(path, problem=f"{path}: {DECODER_CRASHED}")

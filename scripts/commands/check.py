@@ -46,8 +46,6 @@ def check(
     if train or mapping is not None:
         argument = "train" if train else "mapping"
         raise InputError(f"{argument}: is for a published split, and {data} is a folder")
-    from dataclasses import replace
-
     from cxr_compare.data_prep.audit import audit
     from cxr_compare.data_prep.audit_page import write_audit
     from cxr_compare.data_prep.base.files import folder_lock
@@ -60,4 +58,4 @@ def check(
     found = audit(dataset, measure_shortcuts)
     with folder_lock(data):
         write_audit(dataset, found, data)
-    return replace(found if split is None else found.for_split(split), folder=data)
+    return found if split is None else found.for_split(split)

@@ -12,7 +12,7 @@ from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath, DataFolder
 
 _WITHOUT = {
-    "file": ("val", "test", "seed", "from"),
+    "file": ("val", "test", "seed", "from", "folds"),
     "from": ("test", "folds"),
     "folds": ("val", "test"),
     "share": ("val",),

@@ -11,7 +11,7 @@ import numpy as np
 import uvicorn
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record
+from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.serving.images import ARRAY
 from cxr_compare.serving.web.app import LOG, ServeSettings, build_app
 
@@ -45,7 +45,7 @@ def listen(settings: ServeSettings) -> socket.socket:
 
 def warm_up(systems: Sequence[Any]) -> None:
     """Answer once, for the first prediction is slow: not the first user's."""
-    blank = DecodedImage(np.zeros((64, 64), np.uint8), decode_record([]))
+    blank = DecodedImage(np.zeros((64, 64), np.uint8))
     for system in systems:
         system.answer(ARRAY, blank)
 

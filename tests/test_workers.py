@@ -1,0 +1,160 @@
+"""Rows are worked on in processes: in order, a few at a time, and in spite of crashes."""
+
+import operator
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import cxr_compare
+from tests.adapters.workers import crashed, decoded, map_images
+from tests.small_dicom import chest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = """
+print('started', flush=True)
+import multiprocessing
+multiprocessing.get_all_start_methods = lambda: [{method!r}]
+from tests.adapters.workers import crashed, map_images
+print(list(map_images(abs, [-2, -1], 2, on_crash=crashed)))
+"""
+
+
+def below(process):
+    """Processes that a process started, and those that they did."""
+    children = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            for child in map(int, (thread / "children").read_text().split()):
+                children += [child, *below(child)]
+    return children
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_order_is_kept_and_few_rows_are_under_way(together):
+    drawn = []
+
+    def rows():
+        for number in range(100):
+            drawn.append(number)
+            yield -number
+
+    results = map_images(abs, rows(), 2, on_crash=crashed, together=together)
+    assert next(results) == 0
+    assert len(drawn) <= (2 * 2 + 1) * together
+    assert list(results) == list(range(1, 100))
+
+
+def test_one_worker_is_this_process():
+    rows = [partial(os.getpid)] * 2
+    assert list(map_images(operator.call, rows, 1, on_crash=crashed)) == [os.getpid()] * 2
+
+
+@pytest.mark.parametrize("together", [1, 7])
+def test_a_row_that_ends_its_process_costs_that_row_only(together):
+    # The rows themselves say what to do, as workers cannot import a test module; leaving the
+    # process at once is what a crash in a decoder written in C does.
+    ends = (5, 60)
+    rows = [partial(int, n) if n not in ends else partial(os._exit, 1) for n in range(100)]
+    results = map_images(operator.call, rows, 2, on_crash=crashed, together=together)
+    assert list(results) == [-1 if n in ends else n for n in range(100)]
+
+
+def test_a_killed_worker_costs_no_row():
+    killed = []
+
+    def rows():
+        for number in range(40):
+            if number == 20:
+                workers = {pid for server in below(os.getpid()) for pid in below(server)}
+                killed.append(max(workers))
+                os.kill(killed[0], signal.SIGKILL)
+            yield partial(int, number)
+
+    assert list(map_images(operator.call, rows(), 2, on_crash=crashed)) == list(range(40))
+    assert killed
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_in_a_worker_keeps_its_type_and_names_its_row(workers):
+    with pytest.raises(ValueError, match="invalid literal") as raised:
+        list(map_images(int, ["1", "x", "3"], workers, on_crash=crashed, together=2))
+    assert any("'x'" in note for note in raised.value.__notes__)
+
+
+def test_processes_end_with_the_callers_interest():
+    before = threading.active_count()
+    results = map_images(time.sleep, [0.0] * 1000, 2, on_crash=crashed)
+    next(results)
+    results.close()
+    assert threading.active_count() <= before
+
+
+def test_rows_are_worked_on_from_a_thread():
+    results = []
+    work = partial(map_images, abs, [-1, -2, -3], 2, on_crash=crashed)
+    thread = threading.Thread(target=lambda: results.extend(work()))
+    thread.start()
+    thread.join()
+    assert results == [1, 2, 3]
+
+
+def test_a_folder_with_the_name_of_a_module_ends_no_worker(tmp_path):
+    (tmp_path / "pydicom").mkdir()
+    (tmp_path / "pydicom" / "__init__.py").write_text("raise SystemExit('the wrong pydicom')")
+    code = (
+        f"import sys; sys.path[0] = {str(ROOT)!r}\n"  # as an installed command: not this folder
+        "from tests.adapters.workers import crashed, map_images\n"
+        "print(list(map_images(abs, [-2, -1], 2, on_crash=crashed)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout) == (0, "[2, 1]\n"), result.stderr
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_script_without_a_main_guard_is_run_once_and_not_by_its_workers(tmp_path, method):
+    script = tmp_path / "analysis.py"
+    script.write_text(SCRIPT.format(method=method))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.stdout == "started\n[2, 1]\n", result.stderr
+
+
+def test_the_main_module_is_restored_after_workers_have_started():
+    main = sys.modules["__main__"]
+    assert list(map_images(abs, [-1, -2], 2, on_crash=int)) == [1, 2]
+    assert sys.modules["__main__"] is main
+
+
+def test_the_number_of_workers_changes_no_byte(tmp_path):
+    for number in range(12):
+        Image.fromarray(chest(number, 50 + number, 60)).save(tmp_path / f"{number}.png")
+    (tmp_path / "3.png").write_bytes(b"no image")
+    paths = sorted(tmp_path.iterdir())
+    one = decoded(paths, 1, on_crash=crashed)
+    assert decoded(paths, 2, on_crash=crashed) == one
+    assert [image_id for image_id, error, _ in one if error] == ["3"]
+
+
+def test_two_workers_prepare_the_folder_of_one(world, tmp_path):
+    for workers in (1, 2):
+        options = {"format": "rsna", "size": [96], "name": "set", "workers": workers}
+        cxr_compare.prepare(world.xrays, tmp_path / str(workers) / "set", **options)
+    files = [path for path in (tmp_path / "1").rglob("*") if path.is_file()]
+    for path in files:
+        other = tmp_path / "2" / path.relative_to(tmp_path / "1")
+        if path.suffix != ".json":  # which says when it was made, and by which command
+            assert other.read_bytes() == path.read_bytes(), path.name
+    assert len(files) > 8
