@@ -1,13 +1,17 @@
 """Meaning of a folder of images and labels, as plain values."""
 
 import numpy as np
+import pandas as pd
 
 from cxr_compare import InputError
 from cxr_compare.data_prep.base import box_check
 from cxr_compare.data_prep.base.box_check import BoxReading
-from cxr_compare.data_prep.sources.registry import read_source
+from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.sources import readers
+from cxr_compare.data_prep.sources.registry import likely_format, read_source
 from cxr_compare.data_prep.sources.source import ReadOptions
 
+__all__ = ["check_boxes", "join_readers", "likely_format", "read", "same_lesions"]
 _STATES = {"present": 1, "absent": 0, "uncertain": "?"}
 _FACTS = ("path", "patient_id", "patient_id_source", "width", "height", "view", "sex", "age_years")
 
@@ -77,3 +81,22 @@ def check_boxes(values, sizes, form, unit, stated, answered=False):
     except InputError as error:
         return str(error)
     return np.where((checked.faults == "")[:, None], checked.corners, np.nan)
+
+
+def same_lesions(boxes):
+    """Numbers of the lesions of boxes [image, finding, reader, x1, y1, x2, y2]."""
+    return readers.same_lesions(_boxes(boxes)).tolist()
+
+
+def join_readers(states, boxes, rule):
+    """State of the reference, and its boxes, of readers' states of one finding on one image."""
+    findings = pd.DataFrame({"reader": states.keys(), "state": states.values()})
+    findings = findings.assign(image_id="a", finding="mass", origin="reader", implied=False)
+    made, drawn = readers.with_reference(findings, _boxes(boxes), rule)
+    (state,) = made.loc[made["reader"] == "reference", "state"]
+    return state, drawn.loc[drawn["reader"] == "reference", EDGES].to_numpy().tolist()
+
+
+def _boxes(rows):
+    table = pd.DataFrame(rows, columns=["image_id", "finding", "reader", *EDGES])
+    return table.astype({**dict.fromkeys(table.columns[:3], "str"), **dict.fromkeys(EDGES, float)})
