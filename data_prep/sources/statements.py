@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,16 +19,15 @@ from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading, check
 from cxr_compare.data_prep.base.boxes import EDGES, upright_boxes
 from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT, are_rows_of, is_member
-from cxr_compare.data_prep.base.names import Target
-from cxr_compare.data_prep.base.tables import REFERENCE_READER, empty_table
+from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.sources.image_files import SIDEWAYS, ImageIndex, stored_size
 from cxr_compare.data_prep.sources.readers import with_reference
 from cxr_compare.data_prep.sources.source import (
+    FINDING_KEY,
     LABEL_KEY,
     ReadOptions,
     Show,
     SourceTables,
-    empty_roles,
     targets_from_findings,
 )
 from cxr_compare.data_prep.sources.words import dictionary
@@ -38,6 +36,7 @@ BOX = ["b1", "b2", "b3", "b4"]
 STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "boxed", "implied"]
 """Columns of a table of statements: four numbers of a box (NaN without one), and True if the row
 has a box, and if it only follows from what others say."""
+_ENOUGH_TO_TELL = 20  # boxed copies of images, if all boxes fit into them
 _TYPES = {
     **dict.fromkeys(STATEMENT[:5], TEXT),
     **dict.fromkeys(BOX, "float64"),
@@ -55,8 +54,8 @@ class Statements:
         normal: Images and readers who say that nothing is found.
     """
 
-    def __init__(self, reading: BoxReading | None = None) -> None:
-        self.reading = reading or BoxReading()
+    def __init__(self) -> None:
+        self.reading = BoxReading()
         self.unread: list[tuple[str, str]] = []
         self.partial: set[tuple[str, str]] = set()
         self.normal: set[tuple[str, str]] = set()
@@ -93,46 +92,48 @@ def joined_statements(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Join tables of statements to one with all columns."""
     typed = [pd.DataFrame(columns=STATEMENT).astype(_TYPES)]
     for table in tables:
-        boxed = table.reindex(columns=BOX).notna().any(axis=1)
-        filled: dict[str, Any] = {"boxed": boxed, "implied": False} | {
-            c: table[c] for c in STATEMENT if c in table
-        }
-        typed.append(table.assign(**filled).reindex(columns=STATEMENT).astype(_TYPES))
+        has_numbers = table.reindex(columns=BOX).notna().any(axis=1)
+        full = table.assign(
+            boxed=table.get("boxed", has_numbers), implied=table.get("implied", False)
+        )
+        typed.append(full.reindex(columns=STATEMENT).astype(_TYPES))
     return pd.concat(typed, ignore_index=True)
 
 
 @dataclass
-class Source:
-    """A source while it is read: its images, what is stated and left out, and notes."""
+class Source(SourceTables):
+    """A source while its reader gathers images, statements and notes; `build` makes its tables.
 
-    format: str
-    root: Path
-    options: ReadOptions
+    Attributes:
+        options: Options of the user.
+        show: Shows a line to the user.
+        index: Image files of the folder; None if the source is one file.
+        statements: What readers say of the images.
+        classes: Labels that could be named, in their order.
+        counts: Number of cases by the phrase that tells of them.
+        left_out: Reason by image, or by file without an image, that is left out.
+    """
+
+    options: ReadOptions = field(default_factory=ReadOptions)
     show: Show = lambda line: None
     index: ImageIndex | None = None
-    images: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"image_id": [], "path": []}))
     statements: Statements = field(default_factory=Statements)
     classes: dict[str, None] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
-    patient_notes: list[str] = field(default_factory=list)
-    read_as: list[str] = field(default_factory=list)
-    excluded: dict[str, str] = field(default_factory=dict)
-    split: pd.DataFrame = field(default_factory=empty_roles)
-    official: pd.DataFrame = field(default_factory=empty_roles)
-    targets: dict[str, Target] | None = None
-    implied_note: str = ""
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list, kw_only=True)
+    patient_notes: list[str] = field(default_factory=list, kw_only=True)
+    read_as: list[str] = field(default_factory=list, kw_only=True)
     _sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def exclude(self, ids: Iterable[Any], reason: str) -> None:
         """Leave images, or files without an image, out; the first reason of each counts."""
         for image_id in ids:
-            self.excluded.setdefault(str(image_id), reason)
+            self.left_out.setdefault(str(image_id), reason)
 
     def keep(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of a table without those of images that are left out."""
-        kept = ~is_member(table["image_id"], list(self.excluded))
-        return table[kept].reset_index(drop=True)
+        return table[~is_member(table["image_id"], self.left_out)].reset_index(drop=True)
 
     def stored_size(self, path: str) -> tuple[int, int, int]:
         """Return width and height (px) of an image as stored, and its EXIF orientation."""
@@ -141,7 +142,7 @@ class Source:
         return self._sizes[path]
 
     def labelled_size(self, path: str) -> tuple[int, int]:
-        """Return width and height (px) of the pixels that the boxes of an image are of."""
+        """Return width and height (px) of the image that boxes are of: upright, or as stored."""
         width, height, turn = self.stored_size(path)
         is_sideways = turn in SIDEWAYS and not self.options.raw_boxes
         return (height, width) if is_sideways else (width, height)
@@ -186,112 +187,93 @@ class Source:
 
 def user_reading(options: ReadOptions, reading: BoxReading) -> BoxReading:
     """Return how boxes are read if the user answered a question about them by ``--columns``."""
-    form, unit = (options.role(f"box_{kind}") for kind in ("form", "unit"))
-    for name, value, allowed in (("box_form", form, FORMS), ("box_unit", unit, UNITS)):
-        if value is not None and value not in allowed:
-            raise InputError(f"--columns {name}={value}: use {', '.join(allowed)}")
-    if form is None and unit is None:
-        return reading
-    chosen: dict[str, Any] = {"form": form or reading.form, "unit": unit or reading.unit}
-    return replace(reading, affirmed=True, **chosen)
+    for kind, allowed in (("form", FORMS), ("unit", UNITS)):
+        answer: Any = options.role(f"box_{kind}")
+        if answer is None:
+            continue
+        if answer not in allowed:
+            raise InputError(f"--columns box_{kind}={answer}: use {', '.join(allowed)}")
+        reading = replace(reading, affirmed=True, **{kind: answer})
+    return reading
 
 
 def build(
-    source: Source, *, coverage: str = "all", frame: tuple[float, float] | None = None
+    source: Source,
+    *,
+    coverage: str | Sequence[str] = "all",
+    frame: tuple[float, float] | None = None,
+    resized: bool = False,
 ) -> SourceTables:
     """Check the statements of a source and make its tables of them.
 
-    `coverage` says where no further box is expected: ``all`` stated findings, those that are
-    ``localised`` anywhere, those that are ``boxed``, or "" for none. `frame` is the size in px that
-    the boxes of all images are of.
+    `coverage` says which findings have no box where they are absent: ``all``, those that are
+    ``localised`` anywhere, or some by name if anything is boxed. `frame` is the size in px that the
+    boxes of all images are of. With `resized`, files of another size than stated are copies of
+    images that the boxes are of, else they are left out.
     """
     rows = source.statements.frame()
     stated = rows.loc[~rows["implied"], LABEL_KEY].drop_duplicates()
     rows = rows[~(rows["implied"] & are_rows_of(rows[LABEL_KEY], stated))]
     rows = rows[is_member(rows["image_id"], source.images["image_id"])].reset_index(drop=True)
-    _exclude_normal(source, rows)
-    boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True), frame)
     _exclude_contradictions(source, rows)
-    named = source.images.dropna(subset="path") if "path" in source.images else source.images[:0]
-    paths = dict(zip(named["image_id"], named.get("path", named["image_id"]), strict=True))
-    excluded = {
-        "path": [paths.get(image_id, image_id) for image_id in source.excluded],
-        "stage": "labels",
-        "reason": list(source.excluded.values()),
-    }
-    images, rows, boxes = (source.keep(table) for table in (source.images, rows, boxes))
-    if images.empty:
-        first = next((f"; {paths.get(i, i)}: {why}" for i, why in source.excluded.items()), "")
+    boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True), frame, resized)
+    paths = source.images.dropna(subset="path").set_index("image_id")["path"]
+    reasons = {paths.get(name, name): reason for name, reason in source.left_out.items()}
+    source.images = source.keep(source.images)
+    if source.images.empty:
+        first = next((f"; {path}: {reason}" for path, reason in reasons.items()), "")
         raise InputError(f"{source.root}: no image can be used{first}")
+    if reasons:
+        excluded = {"path": list(reasons), "stage": "labels", "reason": list(reasons.values())}
+        source.excluded = pd.DataFrame(excluded)
+    rows = source.keep(rows)
     rows = rows.sort_values("boxed", kind="stable")  # the origin of a label is not that of its box
-    findings = rows.drop_duplicates(LABEL_KEY).sort_index()
-    findings = findings[[*LABEL_KEY, "state", "origin", "implied"]].reset_index(drop=True)
-    findings, boxes = with_reference(findings, boxes, source.options.reference)
-    if not findings["implied"].any():
-        findings = findings.drop(columns="implied")
-    targets = source.targets
-    if targets is None:
-        targets = targets_from_findings(sorted(set(findings["finding"])))
-    return SourceTables(
-        format=source.format,
-        root=source.root,
-        images=images,
-        findings=findings,
-        targets=targets,
-        boxes=boxes,
-        box_coverage=_coverage(findings, boxes, coverage, source.statements.partial),
-        excluded=pd.DataFrame(excluded) if source.excluded else empty_table("excluded"),
-        split=source.keep(source.split),
-        official=source.keep(source.official),
-        notes=tuple(source.notes),
-        patient_notes=tuple(source.patient_notes),
-        read_as=tuple(source.read_as),
-        implied_note=source.implied_note,
-    )
-
-
-def _exclude_normal(source: Source, rows: pd.DataFrame) -> None:
-    """Leave out images of which one reader states a finding, and that nothing is found."""
-    present = rows[(rows["state"] == "present") | rows["boxed"]]
-    present = present[~is_member(present["finding"], dictionary()["nothing_on"])]
-    normal = pd.DataFrame(source.statements.normal, columns=["image_id", "reader"], dtype=TEXT)
-    contradicted = are_rows_of(present[["image_id", "reader"]], normal)
-    source.exclude(present.loc[contradicted, "image_id"], "'no finding' beside a finding")
+    findings = rows.drop_duplicates(LABEL_KEY).sort_index(ignore_index=True)
+    findings = findings[[*LABEL_KEY, "state", "origin", "implied"]]
+    rule = source.options.reference
+    source.findings, source.boxes = with_reference(findings, source.keep(boxes), rule)
+    source.box_coverage = _coverage(source, coverage)
+    source.split, source.official = source.keep(source.split), source.keep(source.official)
+    if not source.targets:
+        source.targets = targets_from_findings(sorted(set(source.findings["finding"])))
+    source.statements = Statements()  # not kept while pixels are decoded
+    return source
 
 
 def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
     """Leave out images about which one reader says two things."""
-    labels = rows[~rows["boxed"]]
-    boxed = rows[rows["boxed"]]
-    denied = labels.loc[labels["state"] == "absent", LABEL_KEY].merge(boxed[LABEL_KEY])
-    absent = boxed.loc[boxed["state"] == "absent", "image_id"]
-    source.exclude([*absent, *denied["image_id"]], "box of a finding that is labelled absent")
-    is_alone = ~are_rows_of(boxed[LABEL_KEY], labels[LABEL_KEY])
+    labels, boxed = rows[~rows["boxed"]], rows[rows["boxed"]]
+    named = rows[(rows["state"] == "present") | rows["boxed"]]
+    named = named[~is_member(named["finding"], dictionary()["nothing_on"])]
+    normal = pd.DataFrame(source.statements.normal, columns=["image_id", "reader"], dtype=TEXT)
+    is_normal = are_rows_of(named[["image_id", "reader"]], normal)
+    source.exclude(named.loc[is_normal, "image_id"], "'no finding' beside a finding")
+    is_denied = are_rows_of(boxed[LABEL_KEY], rows.loc[rows["state"] == "absent", LABEL_KEY])
+    source.exclude(boxed.loc[is_denied, "image_id"], "box of a finding that is labelled absent")
+    is_alone = ~are_rows_of(boxed[LABEL_KEY], labels[LABEL_KEY])  # a label counts before its box
     states = pd.concat([labels, boxed[is_alone]])[[*LABEL_KEY, "state"]].drop_duplicates()
-    twice = states.duplicated(LABEL_KEY)
-    source.exclude(states.loc[twice, "image_id"], "two states for one finding")
+    is_second = states.duplicated(LABEL_KEY)
+    source.exclude(states.loc[is_second, "image_id"], "two states for one finding")
 
 
-def _boxes(source: Source, rows: pd.DataFrame, frame: tuple[float, float] | None) -> pd.DataFrame:
+def _boxes(
+    source: Source, rows: pd.DataFrame, frame: tuple[float, float] | None, resized: bool
+) -> pd.DataFrame:
     """Return the boxes as corners in px of the upright image; images of wrong boxes leave."""
-    sizes, misfits = _box_sizes(source, rows["image_id"])
-    framed = sizes if frame is None else np.tile(np.asarray(frame), (len(rows), 1))
+    ids = rows["image_id"]
     reading = user_reading(source.options, source.statements.reading)
     reading = replace(reading, where=reading.where or str(source.root))
-    ids = rows["image_id"].tolist()
+    stated, actual = _box_sizes(source, ids, frame)
     values = rows[BOX].to_numpy(np.float64)
-    checked = check_boxes(values, reading, framed, ids, source.statements.unread)
+    if resized and ids.nunique() >= _ENOUGH_TO_TELL and (values[:, 2:] <= actual + 1).all():
+        stated = actual  # the boxes were resized with the images
+    checked = check_boxes(values, reading, stated, ids.tolist(), source.statements.unread)
     source.notes += checked.notes
-    faults = np.where(checked.faults == "", misfits, checked.faults)
-    if frame is not None:
-        other = np.isfinite(sizes).all(axis=1) & (sizes != np.asarray(frame)).any(axis=1)
-        text = f"boxes are of {frame[0]:g} x {frame[1]:g} px, and the file is not"
-        faults = np.where(other & (faults == ""), text, faults)
-    for row in np.flatnonzero(faults != ""):
-        source.exclude([ids[row]], faults[row])
-    corners = checked.corners
+    for row in np.flatnonzero(checked.faults != ""):
+        source.exclude([ids[row]], checked.faults[row])
+    corners = _of_files(source, ids, checked.corners, stated, actual, resized)
     if source.options.raw_boxes:
-        corners = _turned(source, rows["image_id"], corners)
+        corners = _turned(source, ids, corners)
     table = rows[LABEL_KEY].assign(**dict(zip(EDGES, corners.T, strict=True)))
     once = table.drop_duplicates(ignore_index=True)
     if len(once) < len(table):
@@ -300,68 +282,80 @@ def _boxes(source: Source, rows: pd.DataFrame, frame: tuple[float, float] | None
     return once
 
 
-def _box_sizes(source: Source, ids: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Return the size of the image of each box, px, and why it is not the stated one, else ""."""
+def _box_sizes(
+    source: Source, ids: pd.Series, frame: tuple[float, float] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the size in px that each box is of, and that of the file, each ``(N, 2)``."""
     images = source.images[is_member(source.images["image_id"], ids.unique())]
-    sides = images.reindex(columns=["width", "height"]).astype("float64").to_numpy()
-    paths = images["path"] if "path" in images else pd.Series(None, index=images.index)
-    measured: dict[str, tuple[np.ndarray, str]] = {}
-    for image_id, path, stated in zip(images["image_id"], paths, sides, strict=True):
-        size, reason = stated, ""
-        if isinstance(path, str) and not source.root.is_file():
-            try:
-                size = np.array(source.labelled_size(path), dtype="float64")
-            except InputError:  # found again, and listed, when the image is decoded
-                size = stated
-            differs = ~np.isnan(stated) & (stated != size)
-            if differs.any():
-                side = int(differs.argmax())
-                name = ("width", "height")[side]
-                actual = f"{name} {stated[side]:g}, the image has {size[side]:g} px"
-                reason = f"not of the stated size: {actual}"
-        measured[image_id] = (size, reason)
-    sizes = np.array([measured[i][0] for i in ids], dtype="float64").reshape(-1, 2)
-    return sizes, np.array([measured[i][1] for i in ids], dtype=object)
+    images = images.reindex(columns=["image_id", "path", "width", "height"])
+    has_files = source.root.is_dir()
+    sizes: dict[str, np.ndarray] = {}
+    for image_id, path, *sides in images.itertuples(index=False):
+        stated = actual = np.array(frame or sides, dtype=np.float64)
+        if has_files and isinstance(path, str):
+            with suppress(InputError):  # found again, and listed, when the image is decoded
+                actual = np.array(source.labelled_size(path), dtype=np.float64)
+        sizes[image_id] = np.array([np.where(np.isfinite(stated), stated, actual), actual])
+    both = np.array([sizes[image_id] for image_id in ids], dtype=np.float64).reshape(-1, 2, 2)
+    return both[:, 0], both[:, 1]
+
+
+def _of_files(
+    source: Source,
+    ids: pd.Series,
+    corners: np.ndarray,
+    stated: np.ndarray,
+    actual: np.ndarray,
+    resized: bool,
+) -> np.ndarray:
+    """Scale boxes to files that are resized copies; else leave files of another size out."""
+    is_other = np.isfinite(stated).all(axis=1) & (stated != actual).any(axis=1)
+    if not resized:
+        for row in np.flatnonzero(is_other):
+            labelled, own = ("{:g} x {:g} px".format(*size[row]) for size in (stated, actual))
+            source.exclude([ids[row]], f"labels are of {labelled}, the image has {own}")
+        return corners
+    source.images = source.images.drop(columns=["width", "height"], errors="ignore")
+    if is_other.any():
+        text = (
+            "images with boxes have another size than the original: these are taken as copies "
+            "that were resized without padding, and their boxes were scaled"
+        )
+        source.notes.append(counted_phrase(ids[is_other].nunique(), text))
+    return np.where(is_other[:, None], corners * np.tile(actual / stated, 2), corners)
 
 
 def _turned(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:
     """Turn boxes and stated sizes of stored pixels as EXIF turns their images."""
-    images = source.images
-    corners = corners.copy()
-    sides = images.reindex(columns=["width", "height"]).to_numpy(dtype="float64").copy()
-    for row, (image_id, path) in enumerate(zip(images["image_id"], images["path"], strict=True)):
+    corners, images = corners.copy(), source.images.copy()
+    for row, image_id, path in images[["image_id", "path"]].itertuples():
         try:
             width, height, turn = source.stored_size(path)
         except InputError:  # found again, and listed, when the image is decoded
             continue
-        if turn in SIDEWAYS:
-            sides[row] = sides[row, ::-1].copy()
         own = (ids == image_id).to_numpy()
         if turn > 1 and own.any():
             corners[own] = upright_boxes(corners[own], (width, height), turn)
-    if {"width", "height"} <= set(images.columns):
-        source.images = images.assign(width=sides[:, 0], height=sides[:, 1])
+        if turn in SIDEWAYS and {"width", "height"} <= set(images.columns):
+            images.loc[row, ["width", "height"]] = images.loc[row, ["height", "width"]].tolist()
+    source.images = images
     return corners
 
 
-def _coverage(
-    findings: pd.DataFrame, boxes: pd.DataFrame, kind: str, partial: set[tuple[str, str]]
-) -> pd.DataFrame:
+def _coverage(source: Source, complete: str | Sequence[str]) -> pd.DataFrame:
     """List the images and findings on which a reader has drawn a box around every lesion."""
-    if not kind:
-        return empty_table("box_coverage")
-    boxed = are_rows_of(findings[LABEL_KEY], boxes[LABEL_KEY])
-    crowded = pd.DataFrame(sorted(partial), columns=LABEL_KEY[:2], dtype=TEXT)
-    is_partial = are_rows_of(findings[LABEL_KEY[:2]], crowded)
-    is_absent = (findings["state"] == "absent").to_numpy()
-    if kind == "boxed":
-        is_absent = np.zeros(len(findings), dtype=bool)
-    elif kind == "localised":
-        is_absent = is_absent & is_member(findings["finding"], boxes["finding"])
-    is_present = (findings["state"] == "present").to_numpy()
-    chosen = is_absent | (is_present & (boxed | is_partial))
-    said = np.where(is_partial, "some", "all")[chosen]
-    rows = findings.loc[chosen, LABEL_KEY].assign(coverage=said)
+    findings, boxes = source.findings, source.boxes
+    if complete == "all":
+        complete = findings["finding"].unique().tolist()
+    elif complete == "localised" or boxes.empty:
+        complete = boxes["finding"].unique().tolist()
+    is_boxed = are_rows_of(findings[LABEL_KEY], boxes[LABEL_KEY])
+    some = pd.DataFrame(sorted(source.statements.partial), columns=FINDING_KEY, dtype=TEXT)
+    is_partial = are_rows_of(findings[FINDING_KEY], some)
+    is_covered = (findings["state"] == "absent") & is_member(findings["finding"], complete)
+    is_covered |= (findings["state"] == "present") & (is_boxed | is_partial)
+    coverage = np.where(is_partial, "some", "all")
+    rows = findings[LABEL_KEY].assign(coverage=coverage)[is_covered]
     return rows.astype(TEXT).reset_index(drop=True)
 
 
@@ -377,7 +371,6 @@ def note_unlabelled(source: Source, *, unused: bool, remedy: str = "") -> None:
     text = "images have no label: their findings are unknown, not absent"
     if unused and source.split.empty:
         text = "images have no label: such images are unused, since their findings are unknown"
-        roles = pd.DataFrame({"image_id": unlabelled, "role": "unused"}, dtype=TEXT)
-        source.split = roles.reset_index(drop=True)
+        source.split = pd.DataFrame({"image_id": unlabelled, "role": "unused"}, dtype=TEXT)
     text += f"; {remedy}" if remedy else ""
     source.notes.append(counted_phrase(len(unlabelled), text))
