@@ -9,18 +9,13 @@ import pandas as pd
 from cxr_compare import InputError
 from cxr_compare.data_prep.base import box_check
 from cxr_compare.data_prep.base.box_check import BoxReading
-<<<<<<< HEAD
 from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.data_prep.sources import readers
-from cxr_compare.data_prep.sources.registry import likely_format, read_source
-=======
 from cxr_compare.data_prep.base.ids import TEXT
+from cxr_compare.data_prep.sources import readers
 from cxr_compare.data_prep.sources.registry import FORMATS, fitting_formats, read_source
->>>>>>> cb62328edf8226d05340ec3eb78dd29a5fc2372a
 from cxr_compare.data_prep.sources.source import ReadOptions
 from cxr_compare.data_prep.sources.statements import Source, build
 
-__all__ = ["check_boxes", "join_readers", "likely_format", "read", "same_lesions"]
 _STATES = {"present": 1, "absent": 0, "uncertain": "?"}
 _FACTS = ("path", "patient_id", "patient_id_source", "width", "height", "view", "sex", "age_years")
 
@@ -115,7 +110,6 @@ def check_boxes(values, sizes, form, unit, stated, answered=False):
     return np.where((checked.faults == "")[:, None], checked.corners, np.nan)
 
 
-<<<<<<< HEAD
 def same_lesions(boxes):
     """Numbers of the lesions of boxes [image, finding, reader, x1, y1, x2, y2]."""
     return readers.same_lesions(_boxes(boxes)).tolist()
@@ -133,7 +127,8 @@ def join_readers(states, boxes, rule):
 def _boxes(rows):
     table = pd.DataFrame(rows, columns=["image_id", "finding", "reader", *EDGES])
     return table.astype({**dict.fromkeys(table.columns[:3], "str"), **dict.fromkeys(EDGES, float)})
-=======
+
+
 def shown_lines(folder, format, labels):  # noqa: A002
     """Every line that a reading shows or notes."""
     shown = []
@@ -169,4 +164,3 @@ def known_formats():
 def fitting(folder):
     """Names of the formats that a folder fits."""
     return fitting_formats(folder)
->>>>>>> cb62328edf8226d05340ec3eb78dd29a5fc2372a
