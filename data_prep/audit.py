@@ -122,7 +122,7 @@ class Audit(ShownAsText, Record, kind="audit"):
         """One sentence on whether the data set can be used."""
         errors, warnings, _ = (counted(n, level) for level, n in self.counts.items())
         if not self.passed:
-            return f"{errors} invalidate results, {warnings} may affect them"
+            return f"results are invalid because of {errors}; {warnings} may affect them"
         return f"no error was found that invalidates results; {warnings} may affect them"
 
     @property
