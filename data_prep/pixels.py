@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,8 @@ class Decoded(NamedTuple):
 def decode_one(task: DecodeTask) -> Decoded:
     """Decode one image file, measure it, and resize it to the requested sizes."""
     path = task.file.path
+    if not path.parent.is_dir():  # a disk that is gone, or that this machine does not see
+        raise InputError(f"{path.parent}: {platform.node()} has no such folder")
     try:
         task.file.require_same()
         image = read_image(path)
