@@ -31,10 +31,8 @@ _REASONS_SHOWN = 20
 _SHORTCUT_ADVICE = {
     "person": "report systems on its subgroups, too; a difference in who was ill is not skill",
     "file": "a system may learn the kind of file instead of the disease: evaluate within one kind",
-    "picture": "check if the two classes were exposed or processed differently",
     "border": "a system may learn how images are framed and marked; evaluate it on images from "
     "elsewhere",
-    "siblings": "never split by image, and keep every figure of a patient in one role",
     "together": "compare every result with this figure, which needs no information from the lungs",
 }
 
@@ -154,9 +152,11 @@ class Audit(ShownAsText, Record, kind="audit"):
                 reasons |= dict.fromkeys(left[problem.n_kept :], problem.message + kept)
         return pd.DataFrame(list(reasons.items()), columns=["image_id", "reason"], dtype=TEXT)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return problems and figures as values for JSON."""
-        return self.to_json()
+        return self.model_dump()
+
+    to_dict = to_json
 
 
 def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts | None = None) -> Audit:
@@ -359,10 +359,6 @@ def excluded_problems(excluded: pd.DataFrame) -> Iterator[Problem]:
 
 def shortcut_problems(measured: list[dict[str, Any]]) -> Iterator[Problem]:
     """Report metadata and image borders that predict the label without the lungs (shortcuts)."""
-    subjects = {
-        "together": "metadata and image borders together predict",
-        "siblings": "other images of the same patient predict",
-    }
     for kind, advice in _SHORTCUT_ADVICE.items():
         strong = [
             row
@@ -374,7 +370,9 @@ def shortcut_problems(measured: list[dict[str, Any]]) -> Iterator[Problem]:
         if not strong:
             continue
         row = max(strong, key=lambda row: row["auroc"])
-        subject = subjects.get(kind, f"{row['fact']} alone predicts")
+        subject = f"{row['fact']} alone predicts"
+        if kind == "together":
+            subject = "metadata and image borders together predict"
         ends = f" ({row['ci_low']:.3f} to {row['ci_high']:.3f})" if row["ci_low"] else ""
         more = f"; {len(strong) - 1} more such facts or targets" if len(strong) > 1 else ""
         yield Problem(
