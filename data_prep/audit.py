@@ -306,7 +306,7 @@ def box_problems(findings: pd.DataFrame, boxes: pd.DataFrame) -> Iterator[Proble
     text = f"two boxes overlap by IoU above {_SAME_BOX_IOU:g}, so one lesion counts as two"
     yield _problem("box_repeated", "warning", text, twice, "keep one of the two")
     present = findings[
-        (findings["state"] == "present") & findings["finding"].isin(boxes["finding"])
+        (findings["state"] == "present") & is_member(findings["finding"], boxes["finding"])
     ]
     found = present[key].merge(boxes[key].drop_duplicates(), how="left", indicator="found")
     yield _problem(
