@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ class Decoded(NamedTuple):
 def decode_one(task: DecodeTask) -> Decoded:
     """Decode one image file, measure it if it is not known, and resize it."""
     path = task.file.path
+    if not path.parent.is_dir():  # a disk that is gone, or that this machine does not see
+        raise InputError(f"{path.parent}: {platform.node()} has no such folder")
     try:
         task.file.require_same()
         image = read_image(path)

@@ -5,7 +5,7 @@ import re
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.adapters.names import images_of
+from tests.adapters.names import images_of, members_and_positions
 
 ENDINGS = ("", ".png", ".PNG", ".jpeg", ".dcm", ".dcm.png", ".nii.gz")
 FOLDERS = ("", "a/", "b/", "a/b/", "0001/")
@@ -72,3 +72,13 @@ def test_names_of_another_folder_or_upload_are_refused(stems, parts, ending):
     own, other = parts
     found = images_of([other + stem + ending for stem in stems], [own + stem for stem in stems])
     assert isinstance(found, tuple)
+
+
+maybe_texts = st.lists(st.one_of(st.none(), st.sampled_from(["", "a", "b", "é", "NA"])), max_size=9)
+
+
+@given(maybe_texts, maybe_texts)
+def test_a_text_is_found_at_its_first_position_and_a_missing_one_nowhere(texts, others):
+    members, rows = members_and_positions(texts, others)
+    assert members == [text is not None and text in others for text in texts]
+    assert rows == [others.index(t) if t is not None and t in others else -1 for t in texts]

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,7 @@ from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading, check
 from cxr_compare.data_prep.base.boxes import EDGES, upright_boxes
 from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT, are_rows_of, is_member
-from cxr_compare.data_prep.base.names import Target
-from cxr_compare.data_prep.base.tables import REFERENCE_READER, empty_table
+from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.sources.image_files import SIDEWAYS, ImageIndex, stored_size
 from cxr_compare.data_prep.sources.readers import with_reference
 from cxr_compare.data_prep.sources.source import (
@@ -30,7 +28,6 @@ from cxr_compare.data_prep.sources.source import (
     ReadOptions,
     Show,
     SourceTables,
-    empty_roles,
     targets_from_findings,
 )
 from cxr_compare.data_prep.sources.words import dictionary
@@ -104,36 +101,39 @@ def joined_statements(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 @dataclass
-class Source:
-    """A source while it is read: its images, what is stated and left out, and notes."""
+class Source(SourceTables):
+    """A source while its reader gathers images, statements and notes; `build` makes its tables.
 
-    format: str
-    root: Path
-    options: ReadOptions
+    Attributes:
+        options: Options of the user.
+        show: Shows a line to the user.
+        index: Image files of the folder; None if the source is one file.
+        statements: What readers say of the images.
+        classes: Labels that could be named, in their order.
+        counts: Number of cases by the phrase that tells of them.
+        left_out: Reason by image, or by file without an image, that is left out.
+    """
+
+    options: ReadOptions = field(default_factory=ReadOptions)
     show: Show = lambda line: None
     index: ImageIndex | None = None
-    images: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"image_id": [], "path": []}))
     statements: Statements = field(default_factory=Statements)
     classes: dict[str, None] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
-    patient_notes: list[str] = field(default_factory=list)
-    read_as: list[str] = field(default_factory=list)
-    excluded: dict[str, str] = field(default_factory=dict)
-    split: pd.DataFrame = field(default_factory=empty_roles)
-    official: pd.DataFrame = field(default_factory=empty_roles)
-    targets: dict[str, Target] | None = None
-    implied_note: str = ""
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list, kw_only=True)
+    patient_notes: list[str] = field(default_factory=list, kw_only=True)
+    read_as: list[str] = field(default_factory=list, kw_only=True)
     _sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def exclude(self, ids: Iterable[Any], reason: str) -> None:
         """Leave images, or files without an image, out; the first reason of each counts."""
         for image_id in ids:
-            self.excluded.setdefault(str(image_id), reason)
+            self.left_out.setdefault(str(image_id), reason)
 
     def keep(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of a table without those of images that are left out."""
-        return table[~is_member(table["image_id"], self.excluded)].reset_index(drop=True)
+        return table[~is_member(table["image_id"], self.left_out)].reset_index(drop=True)
 
     def stored_size(self, path: str) -> tuple[int, int, int]:
         """Return width and height (px) of an image as stored, and its EXIF orientation."""
@@ -218,35 +218,26 @@ def build(
     _exclude_contradictions(source, rows)
     boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True), frame, resized)
     paths = source.images.dropna(subset="path").set_index("image_id")["path"]
-    reasons = {paths.get(name, name): reason for name, reason in source.excluded.items()}
-    images, rows, boxes = (source.keep(table) for table in (source.images, rows, boxes))
-    if images.empty:
+    reasons = {paths.get(name, name): reason for name, reason in source.left_out.items()}
+    source.images = source.keep(source.images)
+    if source.images.empty:
         first = next((f"; {path}: {reason}" for path, reason in reasons.items()), "")
         raise InputError(f"{source.root}: no image can be used{first}")
+    if reasons:
+        excluded = {"path": list(reasons), "stage": "labels", "reason": list(reasons.values())}
+        source.excluded = pd.DataFrame(excluded)
+    rows = source.keep(rows)
     rows = rows.sort_values("boxed", kind="stable")  # the origin of a label is not that of its box
     findings = rows.drop_duplicates(LABEL_KEY).sort_index(ignore_index=True)
     findings = findings[[*LABEL_KEY, "state", "origin", "implied"]]
-    findings, boxes = with_reference(findings, boxes, source.options.reference)
-    targets = source.targets
-    if targets is None:
-        targets = targets_from_findings(sorted(set(findings["finding"])))
-    excluded = pd.DataFrame({"path": list(reasons), "stage": "labels", "reason": reasons.values()})
-    return SourceTables(
-        format=source.format,
-        root=source.root,
-        images=images,
-        findings=findings,
-        targets=targets,
-        boxes=boxes,
-        box_coverage=_coverage(findings, boxes, coverage, source.statements.partial),
-        excluded=excluded if reasons else empty_table("excluded"),
-        split=source.keep(source.split),
-        official=source.keep(source.official),
-        notes=tuple(source.notes),
-        patient_notes=tuple(source.patient_notes),
-        read_as=tuple(source.read_as),
-        implied_note=source.implied_note,
-    )
+    rule = source.options.reference
+    source.findings, source.boxes = with_reference(findings, source.keep(boxes), rule)
+    source.box_coverage = _coverage(source, coverage)
+    source.split, source.official = source.keep(source.split), source.keep(source.official)
+    if not source.targets:
+        source.targets = targets_from_findings(sorted(set(source.findings["finding"])))
+    source.statements = Statements()  # not kept while pixels are decoded
+    return source
 
 
 def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
@@ -351,19 +342,15 @@ def _turned(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:
     return corners
 
 
-def _coverage(
-    findings: pd.DataFrame,
-    boxes: pd.DataFrame,
-    complete: str | Sequence[str],
-    partial: set[tuple[str, str]],
-) -> pd.DataFrame:
+def _coverage(source: Source, complete: str | Sequence[str]) -> pd.DataFrame:
     """List the images and findings on which a reader has drawn a box around every lesion."""
+    findings, boxes = source.findings, source.boxes
     if complete == "all":
         complete = findings["finding"].unique().tolist()
     elif complete == "localised" or boxes.empty:
         complete = boxes["finding"].unique().tolist()
     is_boxed = are_rows_of(findings[LABEL_KEY], boxes[LABEL_KEY])
-    some = pd.DataFrame(sorted(partial), columns=FINDING_KEY, dtype=TEXT)
+    some = pd.DataFrame(sorted(source.statements.partial), columns=FINDING_KEY, dtype=TEXT)
     is_partial = are_rows_of(findings[FINDING_KEY], some)
     is_covered = (findings["state"] == "absent") & is_member(findings["finding"], complete)
     is_covered |= (findings["state"] == "present") & (is_boxed | is_partial)

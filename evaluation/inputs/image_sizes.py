@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.ids import IMAGE_SUFFIXES
 from cxr_compare.data_prep.sources.image_files import (
-    IMAGE_SUFFIXES,
     ImageIndex,
     image_size,
     stem,

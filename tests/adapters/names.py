@@ -1,7 +1,9 @@
 """Images that names of other software are found for, as plain values."""
 
+import pandas as pd
+
 from cxr_compare import InputError
-from cxr_compare.data_prep.base.ids import match_ids
+from cxr_compare.data_prep.base.ids import TEXT, is_member, match_ids, positions
 
 
 def images_of(names, ids):
@@ -10,3 +12,9 @@ def images_of(names, ids):
         return match_ids(names, ids, "names")[0]
     except InputError as error:
         return "refused", str(error)
+
+
+def members_and_positions(texts, others):
+    """Whether each text is among others, and at which of them; None is missing."""
+    values, members = (pd.Series(of, dtype=TEXT) for of in (texts, others))
+    return is_member(values, members).tolist(), positions(values, members).tolist()
