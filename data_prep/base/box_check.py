@@ -240,9 +240,13 @@ def fitting_readings(
 ) -> list[tuple[BoxForm, BoxUnit]]:
     """Return the other readings by which nearly all boxes would fit, the nearest first."""
     fitting = []
+    # Smaller numbers are px of a slightly larger image, not thousandths in one corner.
+    are_small = np.nan_to_num(values).max() < min(500, 2 * np.nan_to_num(sizes).max())
     for form, unit in product(FORMS, UNITS):
         n_changes = (form != reading.form) + (unit != reading.unit)
         if n_changes == 0 or (n_changes > 1 and len(values) < _FEWEST):
+            continue
+        if unit == "thousandth" and are_small:
             continue
         corners = corners_of(values, form, unit, sizes)
         is_tiny = (corners[:, 2:] - corners[:, :2] <= 1.1).all(axis=1)
@@ -277,18 +281,14 @@ def doubt_about(values: np.ndarray, reading: BoxReading, sizes: np.ndarray) -> t
     first, second = values[:, :2], values[:, 2:]
     if reading.form == "xyxy":
         doubtful = (first > second).any(axis=1)
-        least, forms = MANY, FORMS[1:]
+        least = {"xywh": MANY, "cxcywh": 0.5}  # a few may be corners of another order
         text = "the first corner is not the upper left"
     else:
         doubtful = ((second > first) & (first > 0)).all(axis=1)
-        least, forms = _MOST, FORMS[:1]
+        least = {"xyxy": _MOST} if not (reading.stated or are_few) else {}
         text = "the third number exceeds the first, and the fourth the second"
-        if reading.stated or are_few:
-            return 0, ""
-    if doubtful.mean() < least:
-        return 0, ""
-    for form, unit in fitting_readings(values, reading, sizes):
-        if form in forms and unit == reading.unit:
+    for form, unit in fitting_readings(values, reading, sizes) if doubtful.any() and least else ():
+        if unit == reading.unit and form in least and doubtful.mean() >= least[form]:
             boxes = f"of {counted(int(doubtful.sum()), 'box')} of {len(values):,}"
             question = f"{reading.question(form, unit)}; if not, {answer}"
             return int(doubtful.argmax()), f"{boxes} {text}: {question}"
