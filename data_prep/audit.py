@@ -45,7 +45,8 @@ class Problem(Record):
         severity: An error makes results wrong, a warning may, an info is to be known.
         message: What was found.
         count: Number of images or files.
-        cases: Ids of the images (paths of the files) of each case, such as the copies of an image.
+        cases: Ids of the images (paths of the files) of each case, such as the copies of an image;
+            images that do not belong together are one case.
         advice: What to do.
         split: Split that has it; empty for the whole data set.
         n_kept: Images of a case that stay if the others are left out; None if none leave.
@@ -120,9 +121,11 @@ class Audit(ShownAsText, Record, kind="audit"):
     @property
     def verdict(self) -> str:
         """One sentence on whether the data set can be used."""
-        errors, warnings, _ = (counted(n, level) for level, n in self.counts.items())
+        severities = [problem.severity for problem in self.problems]
+        errors = counted(severities.count("error"), "error")
+        warnings = counted(severities.count("warning"), "warning")
         if not self.passed:
-            return f"{errors} invalidate results, {warnings} may affect them"
+            return f"results are invalid because of {errors}; {warnings} may affect them"
         return f"no error was found that invalidates results; {warnings} may affect them"
 
     @property
@@ -130,11 +133,6 @@ class Audit(ShownAsText, Record, kind="audit"):
         """Table of the problems with one row for each, the most serious first."""
         columns = ["severity", "message", "split", "count", "advice"]
         return pd.DataFrame([p.model_dump() for p in self.problems]).reindex(columns=columns)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of problems by severity (``error``, ``warning``, ``info``)."""
-        return {s: sum(p.severity == s for p in self.problems) for s in SEVERITIES}
 
     @property
     def exit_status(self) -> int:
@@ -205,15 +203,20 @@ def _problem(
     split: str = "",
     n_kept: int | None = None,
 ) -> Problem:
-    """Return a problem of the images of a table, of which a column ``group`` makes cases."""
-    ids = rows["image_id"].drop_duplicates()
-    cases = ids.groupby(rows.get("group", ids))
+    """Return a problem of the images of a table; a column ``group`` parts them into cases."""
+    rows = rows.drop_duplicates("image_id").sort_values("image_id")
+    cases: dict[Any, list[str]] = {}
+    if "group" in rows:
+        for group, name in zip(rows["group"], rows["image_id"], strict=True):
+            cases.setdefault(group, []).append(name)
+    elif len(rows):
+        cases[""] = rows["image_id"].tolist()
     return Problem(
         check=check,
         severity=severity,
         message=message,
-        count=len(ids),
-        cases=tuple(tuple(sorted(case)) for _, case in cases),
+        count=len(rows),
+        cases=tuple(map(tuple, cases.values())),
         advice=advice,
         split=split,
         n_kept=n_kept,
@@ -303,7 +306,7 @@ def box_problems(findings: pd.DataFrame, boxes: pd.DataFrame) -> Iterator[Proble
     text = f"two boxes overlap by IoU above {_SAME_BOX_IOU:g}, so one lesion counts as two"
     yield _problem("box_repeated", "warning", text, twice, "keep one of the two")
     present = findings[
-        (findings["state"] == "present") & findings["finding"].isin(boxes["finding"])
+        (findings["state"] == "present") & is_member(findings["finding"], boxes["finding"])
     ]
     found = present[key].merge(boxes[key].drop_duplicates(), how="left", indicator="found")
     yield _problem(

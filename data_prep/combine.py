@@ -15,7 +15,7 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import folder_lock
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.names import Target
-from cxr_compare.data_prep.base.tables import REFERENCE_READER, typed_table
+from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.pixels import JOURNAL
 from cxr_compare.data_prep.prepare import Options, begin, exclude_listed, write_set
@@ -86,6 +86,7 @@ def _join(
     }
     decode = frames.pop("decode").sort_values("image_id", ignore_index=True)
     frames["images"] = frames["images"].sort_values("image_id", ignore_index=True)
+    frames["findings"] = frames["findings"].assign(implied=False)
     known: dict[str, Target] = {}
     for label, dataset in sets.items():
         for target in dataset.targets.values():
@@ -169,9 +170,9 @@ def _with_finding(tables: SourceTables, name: str, members: Sequence[str]) -> So
     is_own = is_member(boxes["finding"], members) & (boxes["reader"] == REFERENCE_READER)
     return replace(
         tables,
-        findings=typed_table(pd.concat([findings, made]), "findings"),
-        boxes=typed_table(pd.concat([boxes, boxes[is_own].assign(finding=name)]), "boxes"),
-        box_coverage=typed_table(pd.concat([coverage, new_coverage]), "box_coverage"),
+        findings=pd.concat([findings, made], ignore_index=True),
+        boxes=pd.concat([boxes, boxes[is_own].assign(finding=name)], ignore_index=True),
+        box_coverage=pd.concat([coverage, new_coverage], ignore_index=True),
     )
 
 

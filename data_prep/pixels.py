@@ -31,6 +31,7 @@ from cxr_compare.data_prep.base.files import (
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.tables import KINDS, read_table, write_table
 from cxr_compare.data_prep.images.border_greys import border_greys, mean_grey
+from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.refused_files import DECODER_CRASHED
 from cxr_compare.data_prep.parallel import Engine, map_images
@@ -85,25 +86,30 @@ class Decoded(NamedTuple):
 
 
 def decode_one(task: DecodeTask) -> Decoded:
-    """Decode one image file, measure it, and resize it to the requested sizes."""
+    """Decode one image file, measure it if it is not known, and resize it."""
     path = task.file.path
     if not path.parent.is_dir():  # a disk that is gone, or that this machine does not see
         raise InputError(f"{path.parent}: {platform.node()} has no such folder")
     try:
         task.file.require_same()
         image = read_image(path)
-        digest = task.file.sha256 or file_digest(path)
-        status = path.stat()
+        facts = {} if task.file.sha256 else _facts(image, path)
     except InputError as error:
         return Decoded(task.image_id, {}, {}, str(error).removeprefix(f"{path}: "))
+    squares = {size: letterbox(image.pixels, size)[0] for size in task.sizes}
+    return Decoded(task.image_id, facts, squares)
+
+
+def _facts(image: DecodedImage, path: Path) -> dict[str, Any]:
+    status = path.stat()
     height, width = image.pixels.shape
-    facts = {
+    return {
         **image.record,
         "height": height,
         "width": width,
         "file_bytes": status.st_size,
         "file_mtime_ns": status.st_mtime_ns,
-        "file_sha256": digest,
+        "file_sha256": file_digest(path),
         "pixel_sha256": image.pixel_sha256,
         "perceptual_hash": image.perceptual_hash,
         "mean_grey": mean_grey(image.pixels),
@@ -112,8 +118,6 @@ def decode_one(task: DecodeTask) -> Decoded:
         "header_spacing_col_mm": image.spacing_col_mm,
         **{f"header_{key}": image.header.get(key) for key in ("view", "sex", "age_years")},
     }
-    squares = {size: letterbox(image.pixels, size)[0] for size in task.sizes}
-    return Decoded(task.image_id, facts, squares)
 
 
 def _crashed(task: DecodeTask) -> Decoded:
@@ -145,6 +149,8 @@ class SquareWriter:
         make_folder(folder / "pixels")
         with disk_errors(folder):
             self._journal = journal.open("a+b")
+            if self._journal.tell() == 0:
+                self._journal.write(b"{}\n")
             self._files = {size: self._open_array(size) for size in sizes}
             self._journal.truncate(self._read_journal())
 

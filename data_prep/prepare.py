@@ -378,7 +378,7 @@ def write_set(
     """Write all files of a data set folder but the squares, ``dataset.json`` last."""
     frames = {n: getattr(tables, n) for n in ("images", "findings", "boxes", "box_coverage")}
     frames |= {"excluded": tables.excluded, "decode": decode}
-    frames["findings"] = frames["findings"].drop(columns="implied", errors="ignore")
+    frames["findings"] = frames["findings"].drop(columns="implied")
     frames["copies"] = find_copies(decode, _reader(out, tables))
     links = copy_keys(decode, frames["copies"])
     splits = _make_splits(tables, links, split, options)

@@ -128,3 +128,9 @@ def test_the_page_of_a_set_whose_images_are_gone_has_no_pictures(data, page):
     assert len(pictures(page)) > 0
     assert pictures(again) == []
     assert again.count("<article") == page.count("<article")
+
+
+def test_clean_synthetic_images_pass(world):
+    audit = cxr_compare.check(world.data)
+    assert audit.passed
+    assert not [each for each in audit.problems if each.check.startswith(("image_", "near_"))]

@@ -104,6 +104,17 @@ def test_stretched_copies_of_rsna_are_found_among_other_images(shared_data):
     assert all(one[4:] == other[4:] for one, other in pairs)
 
 
+@pytest.mark.release
+def test_no_two_different_images_of_rsna_and_kermany_are_copies(shared_data):
+    paths = [*(shared_data / "rsna/stage_2_train_images").glob("*.dcm")]
+    paths += (shared_data / "kermany_224").rglob("*.jpeg")
+    decoded = splits.decoded({str(path): read(path)[1] for path in paths})
+    decoded = decoded.drop_duplicates("pixel_sha256")
+    assert len(decoded) > 5000
+    hashes = decoded["perceptual_hash"].map(bytes.fromhex)
+    assert splits.pairs_of_hashes(np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)) == []
+
+
 def test_patients_who_share_an_image_are_one_group_along_a_chain():
     """0 and 1 share an image, 1 and 2 another; 3 is alone, as is one without any key."""
     patients = ["d", "b", "b", "c", "e", "f"]

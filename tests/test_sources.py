@@ -1,6 +1,7 @@
 """Statements of readers become labels; formats are known; trees of DICOM and public tables."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +164,54 @@ def test_the_public_tables_have_their_published_numbers(
     assert states.count(1) == present
     assert len(found["boxes"]) == boxes
     assert found["left_out"] == []
+
+
+PUBLIC = {
+    "rsna": {
+        "stage_2_train_labels.csv": "patientId,x,y,width,height,Target\n"
+        "a,100,100,500,500,1\na,600,99,50,50,1\nb,,,,,0\n",
+        "stage_2_detailed_class_info.csv": "patientId,class\na,Lung Opacity\nb,Normal\n",
+        "rsna_to_nih.csv": "patientId,nih_image,mse\na,00000001_000.png,1\nb,00000002_000.png,2\n",
+    },
+    "nih": {
+        "Data_Entry_2017_v2020.csv": "Image Index,Finding Labels,Follow-up #,Patient ID,"
+        "Patient Age,Patient Gender,View Position,OriginalImage[Width,Height],"
+        "OriginalImagePixelSpacing[x,y]\n00000001_000.png,Mass|Nodule,3,1,57,M,PA,2682,2749,0.143,"
+        "0.143\n00000002_000.png,No Finding,0,2,81,F,AP,2500,2048,0.168,0.168\n",
+        "BBox_List_2017.csv": "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
+        "00000001_000.png,Mass,10,20,30,40,,,\n",
+        "train_val_list.txt": "00000001_000.png\n",
+        "test_list.txt": "00000002_000.png\n",
+    },
+    "vindr": {
+        "train.csv": "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max\n"
+        "a,Cardiomegaly,3,R8,700,900,1600,1400\na,No finding,14,R10,,,,\nb,No finding,14,R8,,,,\n",
+        "train_meta.csv": "image_id,dim0,dim1\na,2560,2048\nb,2560,2048\n",
+    },
+}
+ODD_CELLS = ("", "-1", "1e999", "nan", "no", "Mass", "a", "b.png", "../a", "ü", '"', "\0", "9" * 40)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_an_odd_cell_of_a_public_table_gives_a_result_or_one_line(name, tmp_path):
+    random = np.random.default_rng(5)
+    refused = 0
+    for number in range(12):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        changed = random.choice(list(PUBLIC[name]))
+        for file, text in PUBLIC[name].items():
+            if file == changed:
+                cells = re.split(r"([,\n])", text)
+                cells[2 * random.integers(len(cells) // 2)] = random.choice(ODD_CELLS)
+                text = "".join(cells)
+            (folder / file).write_text(text, encoding="utf-8")
+        kind, found = sources.read(folder, name, [], {})
+        if kind == "refused":
+            refused += 1
+            assert "\n" not in found
+            continue
+        states = found["states"]["reference"]
+        assert states.keys() <= found["images"].keys()
+        assert not found["images"].keys() & set(found["left_out"])
+    assert 0 < refused < 12

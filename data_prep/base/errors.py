@@ -11,7 +11,7 @@ TRAIN_PACKAGES = ("torch", "torchvision", "lightning", "albumentations", "safete
 """Packages of the pip extra `train`, which training and prediction with a run need."""
 _PLURALS = {"box": "boxes", "study": "studies", "patch": "patches", "copy": "copies"}
 _SINGULAR_VERBS = {"have": "has", "are": "is", "were": "was", "do": "does", "carry": "carries"}
-_MOST_CHARACTERS = 1600
+_MOST_CHARACTERS = 1400
 
 
 class InputError(ValueError):

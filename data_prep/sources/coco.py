@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -205,7 +206,7 @@ def _mark(source: Source, item: _Annotation, image: _Image, classes: dict[str, s
         if class_finding(label, "categories") in normal_classes():
             return Mark(label)
         raise InputError(
-            f"bbox is {repr(item.bbox)[:60]}, not [x, y, width, height] in px, and its "
+            f"bbox is {json.dumps(item.bbox)[:60]}, not [x, y, width, height] in px, and its "
             "segmentation is neither a polygon nor a mask (RLE) of the image"
         )
     sides = finite_or_nan([image.width, image.height])

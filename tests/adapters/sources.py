@@ -9,7 +9,9 @@ import pandas as pd
 from cxr_compare import InputError
 from cxr_compare.data_prep.base import box_check
 from cxr_compare.data_prep.base.box_check import BoxReading
+from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.ids import TEXT
+from cxr_compare.data_prep.sources import readers
 from cxr_compare.data_prep.sources.registry import FORMATS, fitting_formats, read_source
 from cxr_compare.data_prep.sources.source import ReadOptions
 from cxr_compare.data_prep.sources.statements import Source, build
@@ -106,6 +108,25 @@ def check_boxes(values, sizes, form, unit, stated, answered=False):
     except InputError as error:
         return str(error)
     return np.where((checked.faults == "")[:, None], checked.corners, np.nan)
+
+
+def same_lesions(boxes):
+    """Numbers of the lesions of boxes [image, finding, reader, x1, y1, x2, y2]."""
+    return readers.same_lesions(_boxes(boxes)).tolist()
+
+
+def join_readers(states, boxes, rule):
+    """State of the reference, and its boxes, of readers' states of one finding on one image."""
+    findings = pd.DataFrame({"reader": states.keys(), "state": states.values()})
+    findings = findings.assign(image_id="a", finding="mass", origin="reader", implied=False)
+    made, drawn = readers.with_reference(findings, _boxes(boxes), rule)
+    (state,) = made.loc[made["reader"] == "reference", "state"]
+    return state, drawn.loc[drawn["reader"] == "reference", EDGES].to_numpy().tolist()
+
+
+def _boxes(rows):
+    table = pd.DataFrame(rows, columns=["image_id", "finding", "reader", *EDGES])
+    return table.astype({**dict.fromkeys(table.columns[:3], "str"), **dict.fromkeys(EDGES, float)})
 
 
 def shown_lines(folder, format, labels):  # noqa: A002
