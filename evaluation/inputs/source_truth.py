@@ -24,12 +24,12 @@ from cxr_compare.data_prep.sources.table_rows import TABLE
 from cxr_compare.data_prep.sources.yolo import YOLO
 from cxr_compare.evaluation.inputs.frames import is_unnamed
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, files_of_paths
-from cxr_compare.evaluation.inputs.read_truth import LABELS, labels_of, read_truth
+from cxr_compare.evaluation.inputs.read_truth import LABELS, labels_of, read_truth, truth_table
 from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.truth import Truth
 
 _FACTS = ("image_id", "study_id", "view", "sex", "age_years", "width", "height")
-_ROLES = {"image": "file", "role": "split"}
+_ROLES = {"image": "file", "role": "split", "seen": "x_seen"}
 """Roles of columns that `cxr prepare` calls otherwise."""
 _NAMES = tuple(name for name in column_names("label") if name not in LABELS)
 
@@ -55,6 +55,9 @@ def read_table(
     frame = table
     if isinstance(table, pd.DataFrame):
         table = _with_ids(table, columns)
+    header = [*(table if isinstance(table, pd.DataFrame) else truth_table(table)).columns]
+    seen = find_column(header, ("seen",))
+    columns = {"seen": seen, **columns} if seen else columns
     texts = tuple(f"{_ROLES.get(role, role)}={name}" for role, name in columns.items())
     with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
         labels = _as_file(table, Path(folder, "truth"))
@@ -77,6 +80,7 @@ def _as_compare(text: str) -> str:
     return (
         text.replace("--columns ", "columns ")
         .replace(" as file", " as image")
+        .replace(" as x_seen", " as seen")
         .replace("file=", "image=")
     )
 
@@ -174,6 +178,8 @@ def truth_of_source(
     findings = tables.findings[tables.findings["reader"] == REFERENCE_READER]
     labels = image_labels(images["image_id"], findings, target.any_of)
     table[target.name] = labels.to_numpy()
+    if "x_seen" in images:
+        table["seen"] = images["x_seen"].to_numpy()
     known = images["patient_id_source"] != "assumed_image"
     stated = [  # a data set names its source before the patient
         patient.removeprefix(f"{source}:")
