@@ -31,10 +31,8 @@ _REASONS_SHOWN = 20
 _SHORTCUT_ADVICE = {
     "person": "report systems on its subgroups, too; a difference in who was ill is not skill",
     "file": "a system may learn the kind of file instead of the disease: evaluate within one kind",
-    "picture": "check if the two classes were exposed or processed differently",
     "border": "a system may learn how images are framed and marked; evaluate it on images from "
     "elsewhere",
-    "siblings": "never split by image, and keep every figure of a patient in one role",
     "together": "compare every result with this figure, which needs no information from the lungs",
 }
 
@@ -47,7 +45,8 @@ class Problem(Record):
         severity: An error makes results wrong, a warning may, an info is to be known.
         message: What was found.
         count: Number of images or files.
-        cases: Ids of the images (paths of the files) of each case, such as the copies of an image.
+        cases: Ids of the images (paths of the files) of each case, such as the copies of an image;
+            images that do not belong together are one case.
         advice: What to do.
         split: Split that has it; empty for the whole data set.
         n_kept: Images of a case that stay if the others are left out; None if none leave.
@@ -122,9 +121,11 @@ class Audit(ShownAsText, Record, kind="audit"):
     @property
     def verdict(self) -> str:
         """One sentence on whether the data set can be used."""
-        errors, warnings, _ = (counted(n, level) for level, n in self.counts.items())
+        severities = [problem.severity for problem in self.problems]
+        errors = counted(severities.count("error"), "error")
+        warnings = counted(severities.count("warning"), "warning")
         if not self.passed:
-            return f"{errors} invalidate results, {warnings} may affect them"
+            return f"results are invalid because of {errors}; {warnings} may affect them"
         return f"no error was found that invalidates results; {warnings} may affect them"
 
     @property
@@ -132,11 +133,6 @@ class Audit(ShownAsText, Record, kind="audit"):
         """Table of the problems with one row for each, the most serious first."""
         columns = ["severity", "message", "split", "count", "advice"]
         return pd.DataFrame([p.model_dump() for p in self.problems]).reindex(columns=columns)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of problems by severity (``error``, ``warning``, ``info``)."""
-        return {s: sum(p.severity == s for p in self.problems) for s in SEVERITIES}
 
     @property
     def exit_status(self) -> int:
@@ -154,9 +150,11 @@ class Audit(ShownAsText, Record, kind="audit"):
                 reasons |= dict.fromkeys(left[problem.n_kept :], problem.message + kept)
         return pd.DataFrame(list(reasons.items()), columns=["image_id", "reason"], dtype=TEXT)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return problems and figures as values for JSON."""
-        return self.to_json()
+        return self.model_dump()
+
+    to_dict = to_json
 
 
 def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts | None = None) -> Audit:
@@ -205,15 +203,20 @@ def _problem(
     split: str = "",
     n_kept: int | None = None,
 ) -> Problem:
-    """Return a problem of the images of a table, of which a column ``group`` makes cases."""
-    ids = rows["image_id"].drop_duplicates()
-    cases = ids.groupby(rows.get("group", ids))
+    """Return a problem of the images of a table; a column ``group`` parts them into cases."""
+    rows = rows.drop_duplicates("image_id").sort_values("image_id")
+    cases: dict[Any, list[str]] = {}
+    if "group" in rows:
+        for group, name in zip(rows["group"], rows["image_id"], strict=True):
+            cases.setdefault(group, []).append(name)
+    elif len(rows):
+        cases[""] = rows["image_id"].tolist()
     return Problem(
         check=check,
         severity=severity,
         message=message,
-        count=len(ids),
-        cases=tuple(tuple(sorted(case)) for _, case in cases),
+        count=len(rows),
+        cases=tuple(map(tuple, cases.values())),
         advice=advice,
         split=split,
         n_kept=n_kept,
@@ -359,10 +362,6 @@ def excluded_problems(excluded: pd.DataFrame) -> Iterator[Problem]:
 
 def shortcut_problems(measured: list[dict[str, Any]]) -> Iterator[Problem]:
     """Report metadata and image borders that predict the label without the lungs (shortcuts)."""
-    subjects = {
-        "together": "metadata and image borders together predict",
-        "siblings": "other images of the same patient predict",
-    }
     for kind, advice in _SHORTCUT_ADVICE.items():
         strong = [
             row
@@ -374,7 +373,9 @@ def shortcut_problems(measured: list[dict[str, Any]]) -> Iterator[Problem]:
         if not strong:
             continue
         row = max(strong, key=lambda row: row["auroc"])
-        subject = subjects.get(kind, f"{row['fact']} alone predicts")
+        subject = f"{row['fact']} alone predicts"
+        if kind == "together":
+            subject = "metadata and image borders together predict"
         ends = f" ({row['ci_low']:.3f} to {row['ci_high']:.3f})" if row["ci_low"] else ""
         more = f"; {len(strong) - 1} more such facts or targets" if len(strong) > 1 else ""
         yield Problem(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
 from cxr_compare.data_prep.base.files import folder_lock
 from cxr_compare.data_prep.base.folders import OpenedFromFolder, require_folder
-from cxr_compare.data_prep.base.ids import is_member, positions
+from cxr_compare.data_prep.base.ids import are_rows_of, is_member, positions
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.provenance import MadeRecord, cpu_count
 from cxr_compare.data_prep.base.records import Digests, Items, Record
@@ -29,19 +30,16 @@ from cxr_compare.data_prep.base.tables import (
     frame_digest,
     read_table,
     require_members,
-    stored_table,
 )
 from cxr_compare.data_prep.parallel import Progress
-from cxr_compare.data_prep.splits import SplitInfo, SplitOrigin
+from cxr_compare.data_prep.splits import SplitInfo
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.pixels import ImageFile, PixelStore
 
-LABEL_COLUMNS = ("image_id", "finding", "reader", "state")
-BOX_COLUMNS = ("image_id", "finding", "x1", "y1", "x2", "y2", "reader")
 _DIGESTED = {
-    "findings": LABEL_COLUMNS,
-    "boxes": BOX_COLUMNS,
+    "findings": ("image_id", "finding", "reader", "state"),
+    "boxes": ("image_id", "finding", *EDGES, "reader"),
     "box_coverage": ("image_id", "finding", "reader", "coverage"),
 }
 _IMAGE_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
@@ -65,7 +63,7 @@ class DataSetInfo(MadeRecord, kind="dataset"):
     source_root: str
     targets: dict[str, Target]
     ids: DataSetIds
-    settings: dict[str, Any]
+    request: str
     id_key: str | None = None
     notes: Items[str] = ()
     files: Digests = Field(default_factory=dict)
@@ -86,21 +84,13 @@ def image_labels(image_ids: pd.Series, findings: pd.DataFrame, any_of: Sequence[
     return pd.Series(values, index=pd.Index(image_ids), name="label")
 
 
-def digests(images: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> DataSetIds:
+def digests(tables: Mapping[str, pd.DataFrame]) -> DataSetIds:
     """Return digests of images and of labels (findings, boxes and coverage)."""
     labels = [frame_digest(tables[name], columns) for name, columns in _DIGESTED.items()]
     return DataSetIds(
-        content_id=frame_digest(images, _IMAGE_COLUMNS),
+        content_id=frame_digest(tables["images"], _IMAGE_COLUMNS),
         labels_id=frame_digest(pd.DataFrame({"part": labels}), ["part"]),
     )
-
-
-def _refuse_links_out_of(folder: Path) -> None:
-    """Refuse a table or a record that is a link to a file elsewhere; a pixel store may be one."""
-    inside = folder.resolve()
-    for path in (*folder.glob("*.*"), *folder.glob("splits"), *folder.glob("splits/*")):
-        if path.is_symlink() and not path.resolve().is_relative_to(inside):
-            raise InputError(f"{path}: is a link out of its folder; put the file itself there")
 
 
 @dataclass(repr=False)
@@ -110,8 +100,6 @@ class DataSet(OpenedFromFolder, ShownAsText):
     Attributes:
         folder: The folder.
         info: Content of ``dataset.json``.
-        tables: Tables in memory, which go before those of the folder.
-        splits: Splits of a data set that has no folder.
         said: Notes that the call which made it has shown, and its text does not repeat.
 
     Example:
@@ -122,8 +110,6 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     folder: Path
     info: DataSetInfo
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    splits: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     said: tuple[str, ...] = ()
 
     @classmethod
@@ -131,37 +117,39 @@ class DataSet(OpenedFromFolder, ShownAsText):
         """Open the folder of a data set that ``cxr prepare`` made."""
         folder = Path(folder)
         require_folder(folder, "data set")
-        _refuse_links_out_of(folder)
         return cls(folder, DataSetInfo.read(folder / "dataset.json"))
-
-    images = stored_table("images.parquet", "images")
-    """Images table, one row per image."""
-    findings = stored_table("findings.parquet", "findings", REFERENCE_READER)
-    """Findings of the reference reader."""
-    boxes = stored_table("boxes.parquet", "boxes", REFERENCE_READER)
-    """Boxes of the reference reader, px of the original image."""
-    box_coverage = stored_table("box_coverage.parquet", "box_coverage", REFERENCE_READER)
-    """Images and findings of which the reference reader drew all or some boxes."""
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table with the rows of all readers; empty if the folder lacks it."""
-        path = self.folder / f"{name}.parquet"
-        if name in self.tables or self.is_in_memory or path.name not in self.info.files:
-            return self.tables.get(name, empty_table(name))
-        table = read_table(path, name, files=self.info.files)
-        if name not in ("images", "excluded"):
-            require_members(table["image_id"], self.images, path)
-        return table
+        file = f"{name}.parquet"
+        if file not in self.info.files:
+            return empty_table(name)
+        return read_table(self.folder / file, name, self.info.files)
+
+    @cached_property
+    def images(self) -> pd.DataFrame:
+        """Images table, one row per image."""
+        return self.table("images")
+
+    @cached_property
+    def findings(self) -> pd.DataFrame:
+        """Findings of the reference reader."""
+        return _of_reference(self.table("findings"))
+
+    @cached_property
+    def boxes(self) -> pd.DataFrame:
+        """Boxes of the reference reader, px of the original image."""
+        return _of_reference(self.table("boxes"))
+
+    @cached_property
+    def box_coverage(self) -> pd.DataFrame:
+        """Images and findings of which the reference reader drew all or some boxes."""
+        return _of_reference(self.table("box_coverage"))
 
     @cached_property
     def decode(self) -> pd.DataFrame:
         """Facts about the decoding of each image file; empty where they were not recorded."""
         return self.table("decode")
-
-    @property
-    def is_in_memory(self) -> bool:
-        """True if the data set has no folder, because it was made of labels in memory."""
-        return bool(self.splits)
 
     @property
     def name(self) -> str:
@@ -177,11 +165,6 @@ class DataSet(OpenedFromFolder, ShownAsText):
     def ids(self) -> DataSetIds:
         """Digests of images (``content_id``), labels (``labels_id``) and splits (``split_ids``)."""
         return self.info.ids
-
-    @cached_property
-    def readers(self) -> list[str]:
-        """Sorted names of the people (readers) whose own labels are stored."""
-        return sorted(set(self.table("findings")["reader"]) - {REFERENCE_READER})
 
     @property
     def synthetic(self) -> pd.Series:
@@ -202,13 +185,11 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     def split(self, name: str = "default") -> pd.DataFrame:
         """Return the table that assigns each image to train, validation or test."""
-        if name in self.splits:
-            return self.splits[name]
         path = self.folder / "splits" / f"{name}.parquet"
         if not path.is_file():
             names = ", ".join(self.split_names) or "none"
             raise InputError(f"{self.folder}: has no split '{name}'; it has {names}")
-        table = read_table(path, "split", files=SplitInfo.read(path.with_suffix(".json")).files)
+        table = read_table(path, "split", SplitInfo.read(path.with_suffix(".json")).files)
         require_members(table["image_id"], self.images, path)
         return table
 
@@ -216,11 +197,6 @@ class DataSet(OpenedFromFolder, ShownAsText):
     def split_names(self) -> list[str]:
         """Names of the splits in the folder."""
         return sorted(path.stem for path in self.folder.glob("splits/*.parquet"))
-
-    def split_rule(self, name: str) -> SplitOrigin | None:
-        """Return the record of how images were assigned to train, validation and test."""
-        path = self.folder / "splits" / f"{name}.json"
-        return SplitInfo.read(path).how if path.is_file() else None
 
     def image_ids(self, role: str, split: str = "default") -> pd.Index:
         """Return the sorted ids of the images of a part such as train, validation or test."""
@@ -233,23 +209,19 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     def boxes_trusted(self, target: Target) -> pd.Index:
         """Return the ids of the images on which every lesion of a target has a box."""
-        labels = self.labels(target)
         key = ["image_id", "finding"]
         is_present = self.findings["state"] == "present"
-        present = self.findings[self.findings["finding"].isin(target.any_of) & is_present]
+        present = self.findings.loc[self.findings["finding"].isin(target.any_of) & is_present, key]
         complete = self.box_coverage.loc[self.box_coverage["coverage"] == "all", key]
-        merged = present[key].merge(complete, on=key, how="left", indicator=True)
-        incomplete = merged.loc[merged["_merge"] == "left_only", "image_id"]
-        labelled = labels.index[labels.notna()]
-        return labelled[~is_member(labelled, incomplete)]
+        incomplete = present[~are_rows_of(present, complete)]
+        labels = self.labels(target).dropna()
+        return labels.index[~is_member(labels.index, incomplete["image_id"])]
 
     def target_boxes(self, target: Target) -> pd.DataFrame:
         """Return the boxes of a target, only of images on which every lesion has a box."""
-        is_of_target = self.boxes["finding"].isin(target.any_of)
         is_trusted = is_member(self.boxes["image_id"], self.boxes_trusted(target))
-        return self.boxes.loc[is_of_target & is_trusted, list(BOX_COLUMNS[:-1])].reset_index(
-            drop=True
-        )
+        boxes = self.boxes[is_trusted & self.boxes["finding"].isin(target.any_of)]
+        return boxes[["image_id", "finding", *EDGES]].reset_index(drop=True)
 
     @property
     def has_pixels(self) -> bool:
@@ -262,21 +234,18 @@ class DataSet(OpenedFromFolder, ShownAsText):
         return Path(self.info.source_root)
 
     @cached_property
-    def _files(self) -> dict[str, tuple[Any, Any]]:
-        columns = self.images[["image_id", "path", "file_sha256"]].itertuples(
-            index=False, name=None
-        )
-        return {image_id: (path, sha256) for image_id, path, sha256 in columns}
+    def _files(self) -> Any:
+        return self.images.set_index("image_id")[["path", "file_sha256"]]
 
     def image_file(self, image_id: str) -> ImageFile:
         """Return the file of an image, with the checksum for reading it."""
         from cxr_compare.data_prep.pixels import ImageFile  # evaluating needs no decoder
 
         self._require_paths()
-        path, sha256 = self._files.get(image_id, (None, None))
-        if not isinstance(path, str):
+        if image_id not in self._files.index or pd.isna(self._files.at[image_id, "path"]):
             raise InputError(f"{self.folder}: image '{image_id}' has no file in this data set")
-        return ImageFile(self.source_root / path, sha256 if isinstance(sha256, str) else None)
+        path, sha256 = self._files.loc[image_id]
+        return ImageFile(self.source_root / path, sha256)
 
     def _require_paths(self) -> None:
         if self.info.id_key is not None:
@@ -299,59 +268,40 @@ class DataSet(OpenedFromFolder, ShownAsText):
         """Open the pixel store of a size, and make it if it is not there."""
         from cxr_compare.data_prep.pixels import add_size, stored_sizes
 
-        title = f"Pixels at {size} px"
-
-        def say_waiting() -> None:
-            progress.say(f"{title}: another cxr writes into {self.folder}; waiting")
-
-        if size in stored_sizes(self.folder):
-            return self.store(size)
-        self._require_paths()
-        if workers is None:
-            workers = min(cpu_count(), len(self.images) // _IMAGES_PER_WORKER)
-        with (
-            folder_lock(self.folder, say_waiting),
-            progress.track(title, len(self.images)) as advance,
-        ):
-            if size in stored_sizes(self.folder):
-                return self.store(size)
-            return add_size(self.folder, self.images, self.source_root, size, workers, advance)
+        if size not in stored_sizes(self.folder):
+            self._require_paths()
+            if workers is None:
+                workers = min(cpu_count(), len(self.images) // _IMAGES_PER_WORKER)
+            title = f"Pixels at {size} px"
+            with folder_lock(self.folder), progress.track(title, len(self.images)) as advance:
+                add_size(self.folder, self.images, self.source_root, size, workers, advance)
+        return self.store(size)
 
     def identities(self, image_ids: pd.Index) -> pd.DataFrame:
         """Return ids and digests by which images and patients are recognised in other sets."""
-        decode = self.decode.set_index("image_id")
-        patients = self.images.set_index("image_id")[["patient_id"]].reindex(image_ids)
-        fingerprints = decode.reindex(index=image_ids, columns=list(FINGERPRINTS))
-        return patients.join(fingerprints).rename_axis("image_id").reset_index()
-
-    def require_labelled(self, learnt: Mapping[str, str], folder: Path) -> None:
-        """Refuse a data set without labels of a finding that a model predicts.
-
-        `learnt` is the name of each finding in the model by its name in this data set.
-        """
-        labelled = sorted(set(self.findings["finding"]))
-        lacking = [name for name in learnt if name not in labelled]
-        if not lacking:
-            return
-        has = f"{', '.join(labelled)}; prepare it from labels that name it so"
-        raise InputError(
-            f"{folder}: predicts '{lacking[0]}', which {self.folder} does not label; it has "
-            f"{has if labelled else 'no labels'}"
+        known = self.images[["image_id", "patient_id"]].merge(
+            self.decode[["image_id", *FINGERPRINTS]], on="image_id", how="left"
         )
+        return known.set_index("image_id").reindex(image_ids).rename_axis("image_id").reset_index()
 
-    def with_tables(self, tables: Mapping[str, pd.DataFrame]) -> DataSet:
-        """Return a copy of the data set with other labels and boxes."""
-        replaced = {name: table.reset_index(drop=True) for name, table in tables.items()}
-        return DataSet(self.folder, self.info, {**self.tables, **replaced}, self.splits)
+    def require_labelled(self, findings: Iterable[str], folder: Path) -> None:
+        """Refuse a data set without labels of a finding that the model in a folder predicts."""
+        labelled = sorted(set(self.findings["finding"]))
+        lacking = [name for name in findings if name not in labelled]
+        if lacking:
+            raise InputError(
+                f"{folder}: predicts '{lacking[0]}', which {self.folder} does not label; it has "
+                f"{', '.join(labelled) or 'no labels'}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``dataset.json``."""
         return self.info.to_json()
 
     def __str__(self) -> str:
+        n_patients = self.images["patient_id"].nunique()
         lines = [
-            f"{counted(len(self.images), 'image')} of "
-            f"{counted(self.images['patient_id'].nunique(), 'patient')}, "
+            f"{counted(len(self.images), 'image')} of {counted(n_patients, 'patient')}, "
             f"{counted(len(self.boxes), 'box')}"
         ]
         for name, target in self.targets.items():
@@ -360,39 +310,43 @@ class DataSet(OpenedFromFolder, ShownAsText):
             unknown = int(labels.isna().sum())
             counts = f"{n_positive:,} positive, {n_negative:,} negative, {unknown:,} unknown"
             lines.append(f"target {name}: {counts}")
-        for split in (name for name in ("default", "official") if name in self.ids.split_ids):
-            lines += [f"split '{split}'", *role_lines(count_roles(self, self.split(split)))]
+        for name in ("default", "official"):
+            if name in self.ids.split_ids:
+                lines += [f"split '{name}'", *role_lines(count_roles(self, self.split(name)))]
         excluded = self.table("excluded")
-        left_out = f"{len(excluded):,} (all in {self.folder / 'excluded.parquet'})"
-        lines.append(f"left out: {left_out if len(excluded) else 'nothing'}")
+        listed = f"{len(excluded):,} (all in {self.folder / 'excluded.parquet'})"
+        lines.append(f"left out: {listed if len(excluded) else 'nothing'}")
         lines += [f"  {row.path}: {row.reason}" for row in excluded[:_SHOWN].itertuples()]
         lines += [note for note in self.info.notes if note not in self.said]
         return "\n".join([*lines, f"{self.folder}: complete"])
 
     def __repr__(self) -> str:
         images = counted(len(self.images), "image")
-        return (
-            f"<DataSet '{self.name}': {images}, targets {', '.join(self.targets)}, {self.folder}>"
-        )
+        return f"<DataSet '{self.name}': {images}, {self.folder}>"
+
+
+def _of_reference(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["reader"] == REFERENCE_READER].reset_index(drop=True)
 
 
 def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Count images, patients and positive images in each role (train, val, test, unused)."""
     rows = dataset.images[["image_id", "patient_id"]].merge(split, on="image_id")
-    counts: dict[str, dict[str, int]] = {}
-    for role in (role for role in ROLES if (rows["role"] == role).any()):
-        chosen = rows[rows["role"] == role]
-        counts[role] = {"images": len(chosen), "patients": chosen["patient_id"].nunique()}
-        for name, target in dataset.targets.items():
-            positive = chosen["image_id"].map(dataset.labels(target)) == 1
-            counts[role][f"positive for {name}"] = int(positive.sum())
+    labels = {name: dataset.labels(target) for name, target in dataset.targets.items()}
+    counts = {}
+    for role in ROLES:
+        of_role = rows[rows["role"] == role]
+        if len(of_role):
+            counts[role] = {"images": len(of_role), "patients": of_role["patient_id"].nunique()}
+            for name, known in labels.items():
+                n_positive = int((known[of_role["image_id"]] == 1).sum())
+                counts[role][f"positive for {name}"] = n_positive
     return counts
 
 
 def role_lines(roles: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Return the counts of `count_roles` as lines of text for display."""
-    lines = []
-    for role, counts in roles.items():
-        texts = [f"{n:,} {noun}" for noun, n in counts.items()]
-        lines.append(f"  {role:6s} {', '.join(texts)}")
-    return lines
+    return [
+        f"  {role:6s} {', '.join(f'{n:,} {noun}' for noun, n in counts.items())}"
+        for role, counts in roles.items()
+    ]

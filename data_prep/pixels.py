@@ -1,21 +1,21 @@
 """Decoding of images into squares of one size, and reading of these squares.
 
 Each size has one array, ``pixels/SIZE.npy``, with a row for each image from the start. What is
-known of an image is a line of ``decoded.jsonl``, written after its squares: a kill at any moment
-costs a few images, and a torn line is cut off.
+known of an image is a line of a journal, written after its squares: a kill at any moment costs a
+few images, and a torn line is cut off.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -28,15 +28,17 @@ from cxr_compare.data_prep.base.files import (
     make_folder,
     require_free_space,
 )
-from cxr_compare.data_prep.base.ids import TEXT
+from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.tables import KINDS, read_table, write_table
 from cxr_compare.data_prep.images.border_greys import border_greys, mean_grey
+from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.refused_files import DECODER_CRASHED
 from cxr_compare.data_prep.parallel import Engine, map_images
 from cxr_compare.data_prep.preprocess import Placement, letterbox, require_size
 
 JOURNAL = "decoded.jsonl"
+"""Journal of a data set that is not complete."""
 _COMMIT_IMAGES = 32  # images between two commits: a kill loses a few seconds of work at most
 _TOGETHER = 8  # images that a process gets at a time
 _FACTS = {
@@ -66,43 +68,48 @@ class ImageFile:
         return read_image(self.path).pixels
 
 
-@dataclass(frozen=True)
-class DecodeTask:
+class DecodeTask(NamedTuple):
     """A request to decode one image file and to resize it to squares of given sizes."""
 
     image_id: str
     file: ImageFile
-    sizes: tuple[int, ...] = ()
+    sizes: Sequence[int]
 
 
-@dataclass(frozen=True)
-class DecodedRow:
-    """Facts and squares of a decoded image, or the reason why decoding failed."""
+class Decoded(NamedTuple):
+    """Facts and squares of a decoded image, or the reason why it cannot be decoded."""
 
     image_id: str
-    error: str | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    squares: dict[int, np.ndarray] = field(default_factory=dict)
+    facts: dict[str, Any]
+    squares: dict[int, np.ndarray]
+    error: str = ""
 
 
-def decode_one(task: DecodeTask) -> DecodedRow:
-    """Decode one image file, measure it, and resize it to the requested sizes."""
+def decode_one(task: DecodeTask) -> Decoded:
+    """Decode one image file, measure it if it is not known, and resize it."""
     path = task.file.path
+    if not path.parent.is_dir():  # a disk that is gone, or that this machine does not see
+        raise InputError(f"{path.parent}: {platform.node()} has no such folder")
     try:
         task.file.require_same()
         image = read_image(path)
-        status = path.stat()
-        digest = task.file.sha256 or file_digest(path)
+        facts = {} if task.file.sha256 else _facts(image, path)
     except InputError as error:
-        return DecodedRow(task.image_id, error=str(error).removeprefix(f"{path}: "))
+        return Decoded(task.image_id, {}, {}, str(error).removeprefix(f"{path}: "))
+    squares = {size: letterbox(image.pixels, size)[0] for size in task.sizes}
+    return Decoded(task.image_id, facts, squares)
+
+
+def _facts(image: DecodedImage, path: Path) -> dict[str, Any]:
+    status = path.stat()
     height, width = image.pixels.shape
-    facts = {
+    return {
         **image.record,
         "height": height,
         "width": width,
         "file_bytes": status.st_size,
         "file_mtime_ns": status.st_mtime_ns,
-        "file_sha256": digest,
+        "file_sha256": file_digest(path),
         "pixel_sha256": image.pixel_sha256,
         "perceptual_hash": image.perceptual_hash,
         "mean_grey": mean_grey(image.pixels),
@@ -111,12 +118,10 @@ def decode_one(task: DecodeTask) -> DecodedRow:
         "header_spacing_col_mm": image.spacing_col_mm,
         **{f"header_{key}": image.header.get(key) for key in ("view", "sex", "age_years")},
     }
-    squares = {size: letterbox(image.pixels, size)[0] for size in task.sizes}
-    return DecodedRow(task.image_id, facts=facts, squares=squares)
 
 
-def _crashed(task: DecodeTask) -> DecodedRow:
-    return DecodedRow(task.image_id, error=DECODER_CRASHED)
+def _crashed(task: DecodeTask) -> Decoded:
+    return Decoded(task.image_id, {}, {}, DECODER_CRASHED)
 
 
 class SquareWriter:
@@ -124,7 +129,7 @@ class SquareWriter:
 
     Args:
         folder: Folder of the data set.
-        key: Digest of the request; earlier work with another one does not count.
+        journal: Journal of this work; its whole lines count, and it is gone on with.
         ids: Ids of all images, in the order of the rows of the arrays.
         sizes: Sides of the squares, px.
 
@@ -132,201 +137,170 @@ class SquareWriter:
         done: Line of each image that is stored, by id.
     """
 
-    def __init__(self, folder: Path, key: str, ids: Iterable[str], sizes: Sequence[int]) -> None:
-        self.rows = {image_id: row for row, image_id in enumerate(ids)}
+    def __init__(
+        self, folder: Path, journal: Path, ids: Iterable[str], sizes: Sequence[int]
+    ) -> None:
+        self.sizes = sizes
         self.done: dict[str, dict[str, Any]] = {}
-        self._folder = make_folder(folder)
-        self._paths = {size: pixels_file(folder, size) for size in sizes}
-        self._headers = {size: _header(len(self.rows), size) for size in sizes}
-        self._waiting: list[str] = []
+        self._folder = folder
+        self._rows = {image_id: row for row, image_id in enumerate(ids)}
+        self._waiting: list[dict[str, Any]] = []
+        self._heads = {size: _array_head(len(self._rows), size) for size in sizes}
+        make_folder(folder / "pixels")
         with disk_errors(folder):
-            valid_bytes = self._read_journal(key)
-            self._journal = (folder / JOURNAL).open("r+b" if valid_bytes else "wb")
-            self._journal.truncate(valid_bytes)
-            self._journal.seek(valid_bytes)
-            if not valid_bytes:
-                self._journal.write(f"{json.dumps({'key': key})}\n".encode())
+            self._journal = journal.open("a+b")
+            if self._journal.tell() == 0:
+                self._journal.write(b"{}\n")
             self._files = {size: self._open_array(size) for size in sizes}
+            self._journal.truncate(self._read_journal())
 
-    def _read_journal(self, key: str) -> int:
-        """Read the whole lines of earlier work with the same key, and return their bytes."""
-        journal = self._folder / JOURNAL
-        whole = all(
-            p.is_file() and p.stat().st_size == self._n_bytes(s) for s, p in self._paths.items()
-        )
-        valid_bytes = 0
-        for line in journal.read_bytes().splitlines(keepends=True) if journal.is_file() else ():
+    def _open_array(self, size: int) -> BinaryIO:
+        """Open the array of one size; without the whole array, no line of the journal counts."""
+        path = pixels_file(self._folder, size)
+        n_bytes = len(self._heads[size]) + len(self._rows) * size**2
+        if not path.is_file() or path.stat().st_size != n_bytes:
+            self._journal.seek(0)
+            self._journal.truncate(len(self._journal.readline()))
+            path.write_bytes(self._heads[size])
+            os.truncate(path, n_bytes)
+        return path.open("r+b")
+
+    def _read_journal(self) -> int:
+        """Read the whole lines of earlier work, and return their bytes."""
+        self._journal.seek(0)
+        n_valid = 0
+        for line in self._journal:
             try:
                 content = json.loads(line)
-            except ValueError:
+                if "image_id" in content:
+                    self.done[content["image_id"]] = content
+            except (ValueError, TypeError):
                 break
-            is_first = valid_bytes == 0
-            if not line.endswith(b"\n") or (is_first and (content.get("key") != key or not whole)):
-                break
-            valid_bytes += len(line)
-            if not is_first:
-                self.done[content["image_id"]] = content
-        return valid_bytes
-
-    def _n_bytes(self, size: int) -> int:
-        return len(self._headers[size]) + len(self.rows) * size * size
-
-    def _open_array(self, size: int) -> Any:
-        path = self._paths[size]
-        make_folder(path.parent)
-        file = path.open("r+b" if self.done and path.is_file() else "w+b")
-        file.write(self._headers[size])
-        file.truncate(self._n_bytes(size))
-        return file
+            n_valid += len(line)
+        return n_valid
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            self.commit()
+            self._commit()
         finally:
             for file in (self._journal, *self._files.values()):
                 file.close()
 
-    def add(self, image: DecodedRow) -> None:
-        """Store the squares and facts of a decoded image."""
-        line: dict[str, Any] = {"image_id": image.image_id}
-        facts = image.facts.items()
-        line |= {name: value for name, value in facts if value is not None and value == value}
-        for size, square in image.squares.items():
-            start = len(self._headers[size]) + self.rows[image.image_id] * size * size
-            with disk_errors(self._folder):
-                self._files[size].seek(start)
-                self._files[size].write(np.ascontiguousarray(square).data)
-            line[f"crc32_{size}"] = zlib.crc32(np.ascontiguousarray(square).data)
-        self.done[image.image_id] = line
-        self._waiting.append(json.dumps(line, default=lambda value: value.item()) + "\n")
-        if len(self._waiting) >= _COMMIT_IMAGES:
-            self.commit()
+    def decode(
+        self,
+        images: pd.DataFrame,
+        root: Path,
+        workers: int,
+        on_decoded: Callable[[int], object],
+        engine: Engine = "local",
+    ) -> dict[str, str]:
+        """Decode and store the images that lack; return why others cannot be decoded, by id.
 
-    def commit(self) -> None:
+        `images` have ``image_id``, ``path`` and, if it is known, ``file_sha256``.
+        """
+        known = images.reindex(columns=["image_id", "path", "file_sha256"]).astype(object)
+        todo = known.where(known.notna(), None)[~is_member(known["image_id"], self.done)]
+        tasks = (
+            DecodeTask(image_id, ImageFile(root / path, digest), self.sizes)
+            for image_id, path, digest in todo.itertuples(index=False)
+        )
+        errors = {}
+        on_decoded(len(self.done))
+        for image in map_images(
+            decode_one,
+            tasks,
+            workers,
+            on_crash=_crashed,
+            together=_TOGETHER,
+            engine=engine,
+        ):
+            if image.error:
+                errors[image.image_id] = image.error
+            else:
+                self.add(image)
+            on_decoded(1)
+        return errors
+
+    def add(self, image: Decoded) -> None:
+        """Store the squares and facts of a decoded image."""
+        known = {name: value for name, value in image.facts.items() if not pd.isna(value)}
+        line = {"image_id": image.image_id, **known}
+        row = self._rows[image.image_id]
+        with disk_errors(self._folder):
+            for size, square in image.squares.items():
+                line[f"crc32_{size}"] = zlib.crc32(square.data)
+                self._files[size].seek(len(self._heads[size]) + row * size**2)
+                self._files[size].write(square.data)
+            self._waiting.append(line)
+            if len(self._waiting) == _COMMIT_IMAGES:
+                self._commit()
+
+    def _commit(self) -> None:
         """Bring squares, then lines, to the disk, so that they survive a kill of the process."""
         with disk_errors(self._folder):
             for file in self._files.values():
                 file.flush()
                 os.fsync(file.fileno())
-            self._journal.write("".join(self._waiting).encode())
+            for line in self._waiting:
+                text = json.dumps(line, default=lambda value: value.item())
+                self._journal.write(f"{text}\n".encode())
             self._journal.flush()
+        self.done |= {line["image_id"]: line for line in self._waiting}
         self._waiting = []
 
     def facts(self) -> pd.DataFrame:
         """Return the facts of all stored images, sorted by id."""
-        rows = pd.DataFrame([self.done[i] for i in self.rows if i in self.done])
+        self._commit()
+        rows = pd.DataFrame([self.done[i] for i in self._rows if i in self.done])
         types = {name: column.dtype for name, column in _FACTS.items()}
         return rows.reindex(columns=list(types)).astype(types)
 
     def finish(self, images: pd.DataFrame) -> None:
         """Write the index of each array for the images that are kept."""
-        self.commit()
-        ids = images["image_id"].tolist()
-        for size, path in self._paths.items():
+        self._commit()
+        ids = images["image_id"]
+        for size in self.sizes:
+            checksums = [self.done[i][f"crc32_{size}"] for i in ids]
             index = images[["image_id", "width", "height"]].assign(
-                row=[self.rows[i] for i in ids], crc32=[self.done[i][f"crc32_{size}"] for i in ids]
+                row=ids.map(self._rows), crc32=checksums
             )
-            write_table(index.sort_values("image_id"), index_file(path), "pixel_index")
+            path = index_file(pixels_file(self._folder, size))
+            write_table(index.sort_values("image_id"), path, "pixel_index")
 
 
-def _header(images: int, size: int) -> bytes:
-    header = BytesIO()
+def _array_head(images: int, size: int) -> bytes:
+    """Return the first bytes of a NumPy file of that many squares."""
+    head = BytesIO()
     content = {"descr": "|u1", "fortran_order": False, "shape": (images, size, size)}
-    npy_format.write_array_header_1_0(header, content)
-    return header.getvalue()
-
-
-def decode_all(
-    writer: SquareWriter,
-    tasks: Iterable[DecodeTask],
-    workers: int,
-    on_decoded: Callable[[int], object] = lambda n: None,
-    engine: Engine = "local",
-) -> Iterator[DecodedRow]:
-    """Decode images in order, store them, and yield those that failed."""
-    rows = map_images(
-        decode_one,
-        tasks,
-        workers,
-        on_crash=_crashed,
-        together=_TOGETHER,
-        engine=engine,
-    )
-    for row in rows:
-        if row.error is None:
-            writer.add(row)
-        else:
-            yield row
-        on_decoded(1)
+    npy_format.write_array_header_1_0(head, content)
+    return head.getvalue()
 
 
 def add_size(
     folder: Path,
     images: pd.DataFrame,
-    source_root: Path,
+    root: Path,
     size: int,
-    workers: int = 1,
-    on_decoded: Callable[[int], object] = lambda n: None,
-) -> PixelStore:
-    """Store the images of a complete data set as squares of a further size.
-
-    `images` have ``image_id, path, file_sha256, width, height``.
-    """
+    workers: int,
+    on_decoded: Callable[[int], object],
+) -> None:
+    """Store the images of a complete data set as squares of a further size."""
     if images["path"].isna().any():
         raise InputError(f"{folder}: the data set has no image files, so it has no pixels")
-    require_free_space(folder, len(images) * size * size)
-    ids = images["image_id"].sort_values().tolist()
-    work = make_folder(folder / f".pixels-{size}")
-    with SquareWriter(work, f"size {size}", ids, [size]) as writer:
-        columns = images[["image_id", "path", "file_sha256"]].itertuples(index=False, name=None)
-        tasks = (
-            DecodeTask(image_id, ImageFile(source_root / path, sha256), (size,))
-            for image_id, path, sha256 in columns
-            if image_id not in writer.done
-        )
-        on_decoded(len(writer.done))
-        failed = list(decode_all(writer, tasks, workers, on_decoded))
+    require_free_space(folder, len(images) * size**2)
+    images = images.sort_values("image_id")
+    journal = pixels_file(folder, size).with_suffix(".jsonl")
+    with SquareWriter(folder, journal, images["image_id"], [size]) as writer:
+        failed = writer.decode(images, root, workers, on_decoded)
         if failed:
-            more = f" (and {counted(len(failed) - 1, 'more file')})" if len(failed) > 1 else ""
-            raise InputError(f"image {failed[0].image_id!r}: {failed[0].error}{more}")
+            image_id, error = next(iter(failed.items()))
+            in_all = counted(len(failed), "image")
+            raise InputError(f"image '{image_id}': {error} ({in_all} in all)")
         writer.finish(images)
-    path = pixels_file(folder, size)
-    make_folder(path.parent)
-    for made in (pixels_file(work, size), index_file(pixels_file(work, size))):  # the index last
-        made.replace(path.with_suffix(made.suffix))
-    (work / JOURNAL).unlink()
-    (work / "pixels").rmdir()
-    work.rmdir()
-    return PixelStore.open(path)
-
-
-class PixelSource(Protocol):
-    """Interface from which models read the resized square images of a data set by image id."""
-
-    size: int
-
-    @property
-    def ids(self) -> pd.Index:
-        """Ids of the images, unique."""
-
-    def image(self, image_id: str) -> np.ndarray:
-        """Return the resized square of an image, uint8, shape ``(S, S)``."""
-
-    def placement(self, image_id: str) -> Placement:
-        """Return the position of the original image in its resized square."""
-
-
-def require_images(source: PixelSource, image_ids: pd.Index) -> None:
-    """Refuse a source of resized images that lacks one of the images that are needed."""
-    absent = image_ids.difference(source.ids)
-    if len(absent):
-        raise InputError(
-            f"pixel store: has no image {absent[0]!r} ({len(absent)} of {len(image_ids)} are "
-            "missing); prepare the data set again at this size"
-        )
+    journal.unlink()
 
 
 def pixels_file(folder: Path, size: int) -> Path:
@@ -345,18 +319,21 @@ def stored_sizes(folder: Path) -> list[int]:
 
 
 class PixelStore:
-    """All images of a data set, resized to squares of one side in one memory-mapped array."""
+    """All images of a data set, resized to squares of one side, in one file."""
 
     def __init__(self, path: Path, index: pd.DataFrame) -> None:
         self.path = path
-        self.index = index
         self.ids = pd.Index(index["image_id"], name="image_id")
         self.size = int(path.stem)
-        columns = index[["row", "width", "height", "crc32"]].itertuples(index=False, name=None)
-        self._entries = dict(zip(index["image_id"], columns, strict=True))
-        self._checked: set[str] = set()
-        if len(index) and index["row"].max() >= len(self._pixels):
-            raise self._damage("holds fewer images than its index names")
+        self._index = {name: index[name].to_numpy() for name in ("row", "width", "height", "crc32")}
+        try:
+            array: Any = np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            raise self._damage(f"cannot be read ({first_line(error)})") from None
+        is_square = array.dtype == np.uint8 and array.shape[1:] == (self.size, self.size)
+        if not is_square or (self._index["row"] >= len(array)).any():
+            raise self._damage(f"holds {array.dtype} {array.shape}")
+        self._start = array.offset
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -364,42 +341,36 @@ class PixelStore:
         return cls(path, read_table(index_file(path), "pixel_index"))
 
     def image(self, image_id: str) -> np.ndarray:
-        """Return the square of an image, uint8, shape ``(S, S)``; it must not be changed."""
-        row, _, _, checksum = self._entry(image_id)
-        pixels: np.ndarray = self._pixels[row]
-        if image_id not in self._checked:
-            if zlib.crc32(pixels.data) != checksum:
-                raise self._damage(f"the pixels of image '{image_id}' are not as they were written")
-            self._checked.add(image_id)
-        return pixels
+        """Return the square of an image, uint8, shape ``(S, S)``."""
+        position = self._position(image_id)
+        start = self._start + int(self._index["row"][position]) * self.size**2
+        pixels = np.fromfile(self.path, np.uint8, self.size**2, offset=start)
+        if zlib.crc32(pixels.data) != self._index["crc32"][position]:
+            raise self._damage(f"the pixels of image '{image_id}' are not as they were written")
+        return pixels.reshape(self.size, self.size)
 
     def placement(self, image_id: str) -> Placement:
         """Return the position of the original image in its resized square."""
-        _, width, height, _ = self._entry(image_id)
+        position = self._position(image_id)
+        width, height = (int(self._index[side][position]) for side in ("width", "height"))
         return Placement.in_square(width, height, self.size)
 
-    def _entry(self, image_id: str) -> tuple[int, int, int, int]:
-        if image_id not in self._entries:
-            raise InputError(f"{self.path}: holds no image '{image_id}'; run cxr prepare again")
-        return self._entries[image_id]
+    def image_without_border(self, image_id: str) -> np.ndarray:
+        """Return the part of a square that the image fills."""
+        position, placement = self._position(image_id), self.placement(image_id)
+        left, top = int(placement.offset_x), int(placement.offset_y)
+        right = left + round(self._index["width"][position] * placement.scale_x)
+        bottom = top + round(self._index["height"][position] * placement.scale_y)
+        return self.image(image_id)[top:bottom, left:right]
 
-    @cached_property
-    def _pixels(self) -> np.ndarray:
-        try:
-            pixels = np.asarray(np.load(self.path, mmap_mode="r"))
-        except (OSError, ValueError, EOFError) as error:
-            raise self._damage(f"cannot be read ({first_line(error)})") from None
-        if pixels.dtype != np.uint8 or pixels.shape[1:] != (self.size, self.size):
-            raise self._damage(f"holds {pixels.dtype} {pixels.shape}")
-        return pixels
+    def _position(self, image_id: str) -> int:
+        if image_id not in self.ids:
+            raise InputError(f"{self.path}: holds no image '{image_id}'; run cxr prepare again")
+        return int(self.ids.get_loc(image_id))
 
     def _damage(self, fault: str) -> InputError:
         both = f"{self.path} and {index_file(self.path).name}"
         return InputError(f"{self.path}: {fault}; delete {both}, and run cxr prepare again")
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A memory map would be pickled with all of its bytes.
-        return {key: value for key, value in self.__dict__.items() if key != "_pixels"}
 
 
 class LoosePixels:
@@ -408,18 +379,9 @@ class LoosePixels:
     def __init__(self, originals: Mapping[str, np.ndarray], size: int) -> None:
         self.size = size
         self.ids = pd.Index(list(originals), name="image_id", dtype=TEXT)
-        self._originals = originals
+        sides = [pixels.shape[::-1] for pixels in originals.values()]
+        self.sizes = pd.DataFrame(sides, self.ids, ["width", "height"]).reset_index()
         self._squares = {name: letterbox(pixels, size) for name, pixels in originals.items()}
-
-    @property
-    def sizes(self) -> pd.DataFrame:
-        """Table with columns ``image_id, width, height`` of the original images, px."""
-        rows = [(name, *pixels.shape[::-1]) for name, pixels in self._originals.items()]
-        return pd.DataFrame(rows, columns=["image_id", "width", "height"])
-
-    def resized(self, size: int) -> LoosePixels:
-        """Return the same images, resized from the originals to squares of another side, px."""
-        return self if size == self.size else LoosePixels(self._originals, size)
 
     def image(self, image_id: str) -> np.ndarray:
         """Return the resized square of an image, uint8, shape ``(S, S)``."""
@@ -428,3 +390,7 @@ class LoosePixels:
     def placement(self, image_id: str) -> Placement:
         """Return the position of the original image in its resized square."""
         return self._squares[image_id][1]
+
+
+PixelSource = PixelStore | LoosePixels
+"""Object from which models read the resized square images of a data set by image id."""

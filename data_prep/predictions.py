@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,8 +28,6 @@ from cxr_compare.data_prep.base.tables import (
     empty_table,
     read_table,
     require_members,
-    stored_table,
-    table_parts,
     typed_table,
     write_table,
 )
@@ -106,15 +104,6 @@ class Part:
     tables: Mapping[str, pd.DataFrame]
 
 
-def concat_parts(parts: Sequence[Part]) -> Part:
-    """Join the predictions of one system for several groups of images, in their order."""
-    tables = {
-        name: pd.concat([part.tables[name] for part in parts], ignore_index=True)
-        for name in parts[0].tables
-    }
-    return Part(pd.concat([part.images for part in parts], ignore_index=True), tables)
-
-
 def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) -> pd.DataFrame:
     """Return `Part.images` for images of which a network gave a finite output, or failed."""
     return pd.DataFrame(
@@ -174,9 +163,9 @@ class PredictionWriter:
         UnfinishedPredictions(identity=identity).write(unfinished)
         for name in KIND_OF_TABLE:
             make_folder(self.folder / f"{name}.parquet")
-        images = self.folder / "predicted_images.parquet"
-        self.done = set(read_table(images, "predicted_images")["image_id"])
-        self._next_part = len(table_parts(images, None))
+        parts = sorted(self.folder.glob("predicted_images.parquet/part-*.parquet"))
+        self.done = {i for p in parts for i in read_table(p, "predicted_images")["image_id"]}
+        self._next_part = len(parts)
 
     def add(self, images: pd.DataFrame, **tables: pd.DataFrame | None) -> None:
         """Write the predictions for one group of images."""
@@ -184,6 +173,7 @@ class PredictionWriter:
         for name, table in (*tables.items(), ("predicted_images", images)):
             if table is not None:
                 path = self.folder / f"{name}.parquet/part-{self._next_part:05d}.parquet"
+                require_members(table["image_id"], images, path)
                 write_table(table, path, KIND_OF_TABLE[name])
         self.done |= set(images["image_id"])
         self._next_part += 1
@@ -191,13 +181,9 @@ class PredictionWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._lock:
             if kind is None:
-                parts = [
-                    part
-                    for name in KIND_OF_TABLE
-                    for part in table_parts(self.folder / f"{name}.parquet", None)
-                ]
-                files = {f"{p.parent.name}/{p.name}": file_digest(p) for p in parts} | self.files
-                self.info.with_values(files=files).write(self.folder / _RECORD)
+                parts = sorted(self.folder.glob("*.parquet/part-*.parquet"))
+                digests = {f"{p.parent.name}/{p.name}": file_digest(p) for p in parts}
+                self.info.with_values(files=digests | self.files).write(self.folder / _RECORD)
                 (self.folder / _UNFINISHED).unlink(missing_ok=True)
 
 
@@ -237,14 +223,36 @@ class Predictions(OpenedFromFolder, ShownAsText):
         }
         return cls(Path(info.system), info, tables)
 
-    images = stored_table("predicted_images.parquet", "predicted_images")
-    """All images that the system was run on: ``image_id, status, reason``."""
-    scores = stored_table("scores.parquet", "scores")
-    """Image scores; empty for a detector."""
-    boxes = stored_table("boxes.parquet", "predicted_boxes")
-    """Predicted boxes, px of the original image; empty for a classifier."""
-    maps = stored_table("maps.parquet", "maps")
-    """Activation maps; empty if the system makes none."""
+    def _parts(self, name: str) -> Iterator[pd.DataFrame]:
+        """Yield the parts of a table, each with its rows as they were written."""
+        if self.tables:
+            yield self.tables[name]
+        for file in sorted(self.info.files):
+            if file.startswith(f"{name}.parquet/"):
+                yield read_table(self.folder / file, KIND_OF_TABLE[name], self.info.files)
+
+    def _table(self, name: str) -> pd.DataFrame:
+        return _joined(list(self._parts(name)), KIND_OF_TABLE[name])
+
+    @cached_property
+    def images(self) -> pd.DataFrame:
+        """All images that the system was run on: ``image_id, status, reason``."""
+        return self._table("predicted_images")
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Image scores; empty for a detector."""
+        return self._table("scores")
+
+    @cached_property
+    def boxes(self) -> pd.DataFrame:
+        """Predicted boxes, px of the original image; empty for a classifier."""
+        return self._table("boxes")
+
+    @cached_property
+    def maps(self) -> pd.DataFrame:
+        """Activation maps; empty if the system makes none."""
+        return self._table("maps")
 
     @property
     def name(self) -> str:
@@ -265,26 +273,17 @@ class Predictions(OpenedFromFolder, ShownAsText):
     @cached_property
     def seen(self) -> pd.DataFrame | None:
         """Table of the images that the system was trained or selected on, with their patients."""
-        path = self.folder / SEEN_FILE
-        if self.tables or (SEEN_FILE not in self.info.files and not path.exists()):
+        if SEEN_FILE not in self.info.files:
             return None
-        return read_table(path, "seen", files=self.info.files)
+        return read_table(self.folder / SEEN_FILE, "seen", self.info.files)
 
     def rows(self, name: str, findings: Sequence[str], image_ids: pd.Index) -> pd.DataFrame:
         """Return the rows of a table of predictions for some findings and images."""
-        path = self.folder / f"{name}.parquet"
-        kind = KIND_OF_TABLE[name]
-        if self.tables:
-            parts = [self.tables.get(name, empty_table(kind))]
-        else:
-            files = self.info.files
-            parts = [read_table(p, kind, files=files) for p in table_parts(path, files)]
-        chosen = [empty_table(kind)]
-        for part in parts:
-            require_members(part["image_id"], self.images, path)
+        chosen = []
+        for part in self._parts(name):
             is_chosen = is_member(part["image_id"], image_ids)
             chosen.append(part[is_chosen & is_member(part["finding"], findings)])
-        return pd.concat([c for c in chosen if len(c)] or chosen[:1], ignore_index=True)
+        return _joined(chosen, KIND_OF_TABLE[name])
 
     def __str__(self) -> str:
         rows = self.boxes if self.kind == "boxes" else self.scores
@@ -298,3 +297,8 @@ class Predictions(OpenedFromFolder, ShownAsText):
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``predictions.json``, with the folder and the number of images."""
         return {"folder": str(self.folder), "images": len(self.images_run), **self.info.to_json()}
+
+
+def _joined(parts: list[pd.DataFrame], kind: str) -> pd.DataFrame:
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled, ignore_index=True) if filled else empty_table(kind)

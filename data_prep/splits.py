@@ -188,8 +188,10 @@ def draw_split(
     strata = image_strata(images, findings)
     free = images[~is_member(images["image_id"], stated["image_id"])]
     group = patient_groups(free, links)
-    only_train = np.where(_doubtful(free, group), _PARTS.index("train"), -1)
-    role = _drawn_roles(group, strata, rule, only_train)
+    only_train = _doubtful(free, group)
+    counted_by = group.mask(only_train, free.set_index("image_id")["patient_id"])
+    fixed = np.where(only_train, _PARTS.index("train"), -1)
+    role = _drawn_roles(counted_by, strata, rule, fixed)
     split = _with_folds(role, free, group, strata, rule)
     split = pd.concat([split, _without_folds(stated)]).sort_values("image_id", ignore_index=True)
     return split, SplitOrigin(method="by patient, balanced", rule=asdict(rule))

@@ -307,7 +307,7 @@ def _predictable(run: os.PathLike[str], question: Question) -> Network:
     # A Run that is open may have a network of the user's own.
     network: Network = getattr(run, "network", None) or open_network(folder)
     findings = network.info.findings
-    dataset.require_labelled({name: name for name in findings}, folder)
+    dataset.require_labelled(findings, folder)
     return network
 
 

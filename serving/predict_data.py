@@ -27,7 +27,6 @@ from cxr_compare.data_prep.predictions import (
     Predictions,
     PredictionsInfo,
     PredictionWriter,
-    concat_parts,
 )
 from cxr_compare.evaluation.choices import choose
 from cxr_compare.evaluation.inputs.folders import output_of, truth_of
@@ -64,7 +63,7 @@ def predict_data_set(
     """
     info = network.info
     table = dataset.split(split)
-    dataset.require_labelled({finding: finding for finding in info.findings}, network.folder)
+    dataset.require_labelled(info.findings, network.folder)
     training = info.weights_digest[:16]
     record = PredictionsInfo(
         system=name or info.name,
@@ -117,7 +116,7 @@ def predict_data_set(
         seen = network.folder / SEEN_FILE
         if seen.is_file():
             shutil.copyfile(seen, out / SEEN_FILE)
-            writer.files[SEEN_FILE] = file_digest(out / SEEN_FILE, "sha256")
+            writer.files[SEEN_FILE] = file_digest(out / SEEN_FILE)
         writer.info = writer.info.with_values(**provenance())
     return Predictions.open(out)
 
@@ -215,10 +214,19 @@ def _joined(parts: Iterable[Part], advance: Any) -> Iterator[Part]:
         held.append(part)
         advance(len(part.images))
         if sum(len(each.images) for each in held) >= _PART:
-            yield concat_parts(held)
+            yield _concat(held)
             held = []
     if held:
-        yield concat_parts(held)
+        yield _concat(held)
+
+
+def _concat(parts: Sequence[Part]) -> Part:
+    """Join the predictions of several groups of images, in their order."""
+    tables = {
+        name: pd.concat([part.tables[name] for part in parts], ignore_index=True)
+        for name in parts[0].tables
+    }
+    return Part(pd.concat([part.images for part in parts], ignore_index=True), tables)
 
 
 def freeze_decision(

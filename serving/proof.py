@@ -52,7 +52,7 @@ def export_run(run: Path, out: Path) -> Path:
             gives=network.kind,
             run=network.info,
             map_frame=network.map_frame,
-            files={MODEL_FILE: file_digest(folder / MODEL_FILE, "sha256")},
+            files={MODEL_FILE: file_digest(folder / MODEL_FILE)},
             **provenance(),
         )
         record.write(folder / EXPORT_FILE)

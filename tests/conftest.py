@@ -46,7 +46,6 @@ def pytest_collection() -> None:
 # Folders whose tests `conformance/` and the flat files of `tests/` replace. They stay until the
 # issue that rebuilds their package has run them once against the new one: pytest -m old
 OLD = ("tests/data_prep/sources",)
-NOT_OLD = ("test_fuzz_tables.py",)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -54,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the old tests; the longest file first, for which one worker would else be waited for."""
     items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
     for item in items:
-        if item.nodeid.startswith(OLD) and item.path.name not in NOT_OLD:
+        if item.nodeid.startswith(OLD):
             item.add_marker("old")
 
 

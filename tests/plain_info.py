@@ -13,6 +13,6 @@ def data_set_info(**stated: Any) -> DataSetInfo:
         "source_root": "source",
         "targets": {},
         "ids": DataSetIds(content_id="c", labels_id="l"),
-        "settings": {},
+        "request": "r",
     }
     return DataSetInfo(**usual | stated)

@@ -27,7 +27,7 @@ def bind_tables(folder: Path) -> None:
         tables = [*folder.glob("*.parquet"), *folder.glob("*.parquet/*.parquet")]
         others = [*folder.glob("*.safetensors"), *folder.glob("config.toml")]
         names = {
-            path.relative_to(folder).as_posix(): file_digest(path, "sha256")
+            path.relative_to(folder).as_posix(): file_digest(path)
             for path in [*tables, *others]
             if path.is_file()
         }
@@ -37,10 +37,10 @@ def bind_tables(folder: Path) -> None:
         if not record.is_file():
             how = SplitOrigin(method="by patient, by hand")
             made = {"name": table.stem, "split_id": table.stem, "how": how, "n_images": {}}
-            SplitInfo(**made, files={table.name: file_digest(table, "sha256")}).write(record)
+            SplitInfo(**made, files={table.name: file_digest(table)}).write(record)
         else:
             content = json.loads(record.read_text(encoding="utf-8"))
-            content["files"] = {table.name: file_digest(table, "sha256")}
+            content["files"] = {table.name: file_digest(table)}
             record.write_text(json.dumps(content), encoding="utf-8")
 
 

@@ -4,10 +4,13 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pycocotools.mask import iou as coco_iou
 from scipy.ndimage import find_objects, label
+from torchvision.ops import box_iou as torch_iou
 
 from tests.adapters import boxes as product
 from tests.oracles import boxes as oracles
@@ -19,6 +22,20 @@ FIGURES = {
     "ap50": (product.weighted_ap, lambda *rows: oracles.average_precision(*rows)[0]),
     "froc": (product.weighted_froc, oracles.froc),
 }
+
+
+def test_overlap_is_torchvisions_and_pycocotools_and_counted_by_hand():
+    random = np.random.default_rng(0)
+    centre, half = random.uniform(0.3, 0.7, (50, 2)), random.uniform(0.08, 0.25, (50, 2))
+    corners = np.hstack([centre - half, centre + half])
+    found = product.box_iou(corners[:, None], corners)
+    theirs = torch_iou(torch.from_numpy(corners), torch.from_numpy(corners)).numpy()
+    np.testing.assert_allclose(found, theirs, rtol=1e-12)
+    sides = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
+    np.testing.assert_allclose(found, coco_iou(sides, sides, [0] * 50), rtol=1e-12)
+    boxes = np.array([[0.0, 0, 2, 2], [1, 1, 1, 1], [5, 5, 6, 6], [0, 0, 2, 1]])
+    assert product.box_iou(boxes, boxes[0]).tolist() == [1.0, 0.0, 0.0, 0.5]
+    assert product.box_iou(boxes[1], boxes[1]) == 0.0  # without area nothing is shared
 
 
 def on_a_grid(boxes):

@@ -236,7 +236,7 @@ def test_a_split_that_was_not_audited_and_one_with_an_error_are_cautions(data, t
     audit["problems"].append(leak)
     (data / "audit.json").write_text(json.dumps(audit))
     (said,) = on_data(data, tmp_path / "error")
-    assert "patient in more than one role (3)" in said
+    assert "patient in more than one role (3 images)" in said
     (data / "audit.json").unlink()
     (said,) = on_data(data, tmp_path / "none")
     assert "not checked" in said

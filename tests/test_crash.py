@@ -1,7 +1,9 @@
 """Interrupted and damaged work: it goes on to the same bytes, or says which file is damaged."""
 
 import hashlib
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,7 @@ import pytest
 
 from cxr_compare import InputError
 from tests.adapters import folders
+from tests.test_prepare import prepare, write_source
 from tests.world import NETWORKS, SMALL
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,3 +121,76 @@ def test_a_killed_training_goes_on_to_the_same_weights(world, tmp_path):
     whole = digests(tmp_path / "whole")
     assert "model.safetensors" in whole
     assert digests(tmp_path / "killed") == whole
+
+
+# A child that ends itself with SIGKILL at the n-th call of a function.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import PIL.Image
+import cxr_compare
+calls = {"read": (PIL.Image, "open"), "commit": (os, "fsync"), "rename": (os, "replace")}
+owner, name = calls[sys.argv[1]]
+real, left = getattr(owner, name), [int(sys.argv[2])]
+def kill_or_call(*arguments, **options):
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments, **options)
+setattr(owner, name, kill_or_call)
+source, out = Path(sys.argv[3]), sys.argv[4]
+cxr_compare.prepare(source / "labels.csv", source / "images", out, size=[32], workers=0)
+"""
+
+
+def stored_bytes(folder):
+    """Bytes of all files, but the time and the name of the folder."""
+    content = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            stored = path.read_bytes()
+            if path.name == "dataset.json":
+                record = json.loads(stored)
+                stored = {key: record[key] for key in record.keys() - {"created", "name"}}
+            elif path.suffix == ".html":
+                stored = re.sub(b"Audit of [a-z0-9-]+", b"", stored)
+            content[path.relative_to(folder).as_posix()] = stored
+    return content
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A source, and the data set of a run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("prepared")
+    source = write_source(folder / "source", 80)
+    prepare(source, folder / "whole", size=[32])
+    return source, folder / "whole"
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "tail"),
+    [
+        ("read", 40, b""),
+        ("read", 70, b'{"image_id": "i0'),
+        ("commit", 2, b""),
+        ("rename", 4, b""),
+        ("rename", 11, b""),
+    ],
+    ids=["an image", "a torn journal", "a commit", "between two tables", "between two splits"],
+)
+def test_a_killed_preparation_goes_on_to_the_same_bytes(prepared, tmp_path, call, number, tail):
+    source, whole = prepared
+    out = tmp_path / "set"
+    command = [sys.executable, "-c", KILLED, call, str(number), str(source), str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (out / "dataset.json").exists()
+    if tail:
+        with (out / "decoded.jsonl").open("ab") as journal:
+            journal.write(tail)
+    prepare(source, out, size=[32])
+    assert stored_bytes(out) == stored_bytes(whole)
+    before = folders.content(out)
+    prepare(source, out, size=[32])
+    assert folders.content(out) == before

@@ -103,6 +103,7 @@ def test_a_table_of_several_splits_gives_each_by_its_name(data, tmp_path):
     [
         ({"file": "s.csv", "seed": 1}, ["seed", "file"]),
         ({"file": "s.csv", "from_": "default"}, ["from", "file"]),
+        ({"file": "s.csv", "folds": 5}, ["folds", "file"]),
         ({"from_": "default", "test": 0.1}, ["test", "from"]),
         ({"from_": "default", "folds": 5}, ["folds", "from"]),
         ({"folds": 5, "val": 0.1}, ["val", "folds"]),

@@ -137,6 +137,18 @@ def test_of_a_formula_the_stored_value_counts(tmp_path, stored, cell):
     assert ("A2" in found) if cell is None else (found[1] == {2: [cell, "mass"]})
 
 
+def test_a_column_beyond_the_last_of_a_sheet_is_one_line(tmp_path):
+    path = workbook(tmp_path / "t.xlsx", [["file", "label"], ["x", "mass"]])
+    with zipfile.ZipFile(path) as archive:
+        parts = {part: archive.read(part) for part in archive.namelist()}
+    name = "xl/worksheets/sheet1.xml"
+    parts[name] = parts[name].replace(b"A2", b"ZZZZ2")
+    with zipfile.ZipFile(path, "w") as archive:
+        for part, content in parts.items():
+            archive.writestr(part, content)
+    assert "t.xlsx" in user_tables.read(path)
+
+
 def test_numbers_are_exact_and_missing_words_are_missing():
     cells = ["0.1", "1e-3", "-7", "+3", "1.7976931348623157e308"]
     assert user_tables.numbers(cells) == [0.1, 1e-3, -7, 3, 1.7976931348623157e308]

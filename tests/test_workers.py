@@ -148,6 +148,11 @@ def test_the_number_of_workers_changes_no_byte(tmp_path):
     assert [image_id for image_id, error, _ in one if error] == ["3"]
 
 
+def test_images_whose_folder_is_gone_end_the_work_and_are_not_left_out(tmp_path):
+    with pytest.raises(cxr_compare.InputError, match="gone"):
+        decoded([tmp_path / "gone/1.png"], 1, on_crash=crashed)
+
+
 def test_two_workers_prepare_the_folder_of_one(world, tmp_path):
     for workers in (1, 2):
         options = {"format": "rsna", "size": [96], "name": "set", "workers": workers}

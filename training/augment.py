@@ -15,11 +15,12 @@ import numpy as np
 
 from cxr_compare.configs.settings import AugmentationSettings, DetectorAugmentationSettings
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.preprocess import MIN_SIDE, MIN_VISIBLE
 
 OTHERS = "others"
 """Name under which the pipeline takes the images that a mosaic joins."""
 _HOLE_GREY = 114
+_LEAST_VISIBLE = 0.3  # share of the area of a box that must stay inside; else it is dropped
+_LEAST_SIDE = 2.0  # px; a box with a shorter side is dropped
 _ROUNDING = 0.01  # px: albumentations computes in shares of the side
 
 
@@ -97,9 +98,9 @@ def _with_boxes(steps: list[Any]) -> A.Compose:
         "pascal_voc",
         label_fields=["rows"],
         clip=True,
-        min_visibility=MIN_VISIBLE,
-        min_width=MIN_SIDE - _ROUNDING,
-        min_height=MIN_SIDE - _ROUNDING,
+        min_visibility=_LEAST_VISIBLE,
+        min_width=_LEAST_SIDE - _ROUNDING,
+        min_height=_LEAST_SIDE - _ROUNDING,
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Got processor for bboxes")  # changes of greys alone

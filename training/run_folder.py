@@ -143,9 +143,7 @@ class RunFolder:
         """Write ``run.json``, which marks the training as ended."""
         started = self.started
         values = {name: getattr(started, name) for name in started.model_fields_set}
-        files = {
-            name: file_digest(self.folder / name, "sha256") for name in (_CONFIG, WEIGHTS_FILE)
-        }
+        files = {name: file_digest(self.folder / name) for name in (_CONFIG, WEIGHTS_FILE)}
         info = RunInfo(**{**values, **facts, "files": {**started.files, **files}})
         info.write(self.folder / _RUN)
 

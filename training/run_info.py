@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from cxr_compare.data_prep.base.provenance import MadeRecord
-from cxr_compare.data_prep.base.records import Digests, Items, NumbersByName, Record, Whole
+from cxr_compare.data_prep.base.records import Digests, Items, NumbersByName, Record
 from cxr_compare.data_prep.predictions import MadeOn, TrainingSet
 
 WEIGHTS_FILE = "model.safetensors"
@@ -30,11 +30,11 @@ class StartedFrom(Record):
     model_kind: str | None = None
     target: str | None = None
     findings: Items[str] = ()
-    seed: Whole | None = None
+    seed: int | None = None
     data_set: MadeOn | None = None
     started_from: StartedFrom | None = None
-    n_images: Whole | None = None
-    n_patients: Whole | None = None
+    n_images: int | None = None
+    n_patients: int | None = None
 
 
 class StartedRun(MadeRecord, kind="started_run"):
@@ -53,7 +53,7 @@ class StartedRun(MadeRecord, kind="started_run"):
     model_kind: Literal["detector", "classifier"]
     target: str
     findings: Items[str]
-    seed: Whole
+    seed: int
     data_set: MadeOn
     despite_audit: Items[str] = ()
     synthetic: bool = False
@@ -100,22 +100,22 @@ class RunInfo(StartedRun, kind="run"):
     """
 
     monitor: str
-    best_epoch: Whole
+    best_epoch: int
     best_value: float
     best_figures: NumbersByName = Field(default_factory=dict)
-    epochs: Whole
+    epochs: int
     stopped_early: bool = False
-    n_train: Whole
-    n_val: Whole
-    n_boxes: Whole | None = None
-    n_labels: Whole | None = None
+    n_train: int
+    n_val: int
+    n_boxes: int | None = None
+    n_labels: int | None = None
     pretrained: str | None = None
-    parameters: Whole | None = None
-    trainable_parameters: Whole | None = None
-    flops: Whole | None = None
-    cpu_settings: dict[str, Whole] | None = None
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+    flops: int | None = None
+    cpu_settings: dict[str, int] | None = None
     device: str | None = None
-    devices: Whole = 1
+    devices: int = 1
     seconds: float | None = None
 
     @property

@@ -31,16 +31,17 @@ CUT_SHARE = 0.01
 _CUT_PX = 3.0  # px by which it may
 _MOST = 0.9  # share of boxes that must fit another reading before it is suggested
 _FEWEST = 10  # in fewer boxes a pattern may be chance
-_CORNER = (0.25, 0.5)  # share of the sides in which all of few and of many boxes never lie
 _TEXTS = {
-    "xyxy": ("corners x1, y1, x2, y2", "corners"),
-    "xywh": ("x, y, width and height", "widths and heights"),
-    "cxcywh": ("x and y of the centre, width and height", "centres"),
-    "px": ("px", "pixels"),
-    "share": ("shares of the image's size", "shares of the image's size"),
-    "percent": ("per cent of it", "per cent"),
-    "thousandth": ("coordinates from 0 to 1000", "coordinates from 0 to 1000"),
+    "xyxy": "corners x1, y1, x2, y2",
+    "xywh": "x, y, width and height",
+    "cxcywh": "x and y of the centre, width and height",
+    "px": "px",
+    "share": "shares of the image's sides",
+    "percent": "per cent of the image's sides",
+    "thousandth": "numbers from 0 to 1000",
 }
+NO_BOX = "a box needs x1 < x2 and y1 < y2 inside the image, in px of the original"
+"""What boxes that cannot be used must become."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +67,18 @@ class BoxReading:
     @property
     def text(self) -> str:
         """Form and unit in words."""
-        return f"{_TEXTS[self.form][0]} in {_TEXTS[self.unit][0]}"
+        return f"{_TEXTS[self.form]} in {_TEXTS[self.unit]}"
+
+    def answer(self, value: str) -> str:
+        """Return what the user says if the boxes have a form or unit."""
+        kind = "form" if value in FORMS else "unit"
+        return self.answers.get(value, f"say --columns box_{kind}={value}")
 
     def question(self, form: BoxForm, unit: BoxUnit) -> str:
         """Return the question whether the boxes have another form or unit, with its answer."""
-        pairs = (("form", form, self.form), ("unit", unit, self.unit))
-        other = [(kind, value) for kind, value, own in pairs if value != own]
-        names = " in ".join(_TEXTS[value][1] for _, value in other)
-        answers = ", and ".join(
-            self.answers.get(value, f"say --columns box_{kind}={value}") for kind, value in other
-        )
-        return f"are these {names}? If so, {answers}"
+        changed = [value for value in (form, unit) if value not in (self.form, self.unit)]
+        names = " in ".join(_TEXTS[value] for value in changed)
+        return f"are these {names}? If so, {', and '.join(map(self.answer, changed))}"
 
 
 def corners_of(values: np.ndarray, form: BoxForm, unit: BoxUnit, sizes: np.ndarray) -> np.ndarray:
@@ -99,12 +101,6 @@ def values_of(corners: np.ndarray, form: BoxForm) -> np.ndarray:
     if form == "xyxy":
         return corners
     return np.hstack([first if form == "xywh" else (first + second) / 2, second - first])
-
-
-def sorted_corners(corners: np.ndarray) -> np.ndarray:
-    """Return corners with the upper left one first, shape ``(N, 4)``; NaN stays."""
-    first, second = corners[:, :2], corners[:, 2:]
-    return np.hstack([np.minimum(first, second), np.maximum(first, second)])
 
 
 def finite_or_nan(values: Any) -> list[float]:
@@ -131,39 +127,35 @@ def four_numbers(value: Any) -> tuple[float, ...] | None:
     return tuple(finite_or_nan(value))
 
 
-def cut_to_images(corners: np.ndarray, sizes: np.ndarray, slack: float = CUT_SHARE) -> np.ndarray:
-    """Cut boxes that pass the border of their image by at most a share of a side, or 3 px."""
-    most = np.fmax(slack * sizes, _CUT_PX)
-    low = np.where((corners < 0) & (corners >= -np.hstack([most, most])), 0.0, corners)
-    first, second = low[:, :2], low[:, 2:]
-    second = np.where((second > sizes) & (second - sizes <= most), sizes, second)
-    return np.hstack([first, second])
+def _cut(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Cut boxes at the border of their image, where its size is known."""
+    ends = np.where(np.isnan(sizes), np.inf, sizes)
+    return np.clip(corners, 0, np.hstack([ends, ends]))
 
 
 def cut_boxes(boxes: pd.DataFrame, sizes: np.ndarray) -> tuple[pd.DataFrame, str]:
     """Cut the boxes of a table (``x1, y1, x2, y2`` in px) to their images, and say how many."""
     corners = boxes[EDGES].to_numpy(np.float64)
-    cut = cut_to_images(corners, sizes)
-    n_cut = int((np.abs(cut - corners) > _CUT_PX / 300).any(axis=1).sum())
+    cut = _cut(corners, sizes)
+    n_cut = int((np.abs(cut - corners) > 0.01).any(axis=1).sum())
     text = f"boxes left the image by at most {CUT_SHARE:.0%} of a side or {_CUT_PX:g} px: cut"
     note = counted_phrase(n_cut, text) if n_cut else ""
     return boxes.assign(**dict(zip(EDGES, cut.T, strict=True))), note
 
 
 def box_faults(corners: np.ndarray, sizes: np.ndarray, slack: float = CUT_SHARE) -> np.ndarray:
-    """Return why each box cannot be used; empty texts for boxes that can."""
-    corners = np.where(np.isfinite(corners), corners, np.nan)
-    cut = cut_to_images(corners, sizes, slack)
-    ends = np.where(np.isnan(sizes), np.inf, sizes)
-    is_outside = (cut < 0).any(axis=1) | (cut[:, 2:] > ends).any(axis=1)
+    """Return why each box cannot be used; empty texts for boxes that can.
+
+    A box may pass the border of its image by a share of the side, the slack, or by 3 px.
+    """
+    most = np.fmax(slack * sizes, _CUT_PX)
+    cut = _cut(corners, sizes)
+    is_outside = (corners < -np.hstack([most, most])).any(axis=1)
+    is_outside |= (corners[:, 2:] > sizes + most).any(axis=1)
     is_outside |= ~(cut[:, :2] < cut[:, 2:]).all(axis=1)
     reasons = np.where(is_outside, "box outside the image", "").astype(object)
-    for row in np.flatnonzero((cut[:, 2:] > ends).any(axis=1)):
-        side = int(np.argmax(cut[row, 2:] - ends[row]))
-        reach = f"reaches {corners[row, 2 + side]:g} of {sizes[row, side]:g} px"
-        reasons[row] = f"box outside the image: {reach}"
     reasons[~(corners[:, :2] < corners[:, 2:]).all(axis=1)] = "box of zero or negative size"
-    reasons[np.isnan(corners).any(axis=1)] = "box with a missing or infinite number"
+    reasons[~np.isfinite(corners).all(axis=1)] = "box with a missing or infinite number"
     return reasons
 
 
@@ -199,9 +191,8 @@ def check_boxes(
     `InputError` asks about that one. The boxes of one image alone are no tenth, unless they are all
     boxes.
     """
-    values = np.where(np.isfinite(values), values, np.nan)
     written = corners_of(values, reading.form, reading.unit, sizes)
-    corners, n_sorted = with_sorted(written, reading.form, sizes)
+    corners, notes = sorted_corners(written, reading.form, sizes)
     faults = box_faults(corners, sizes)
     wrong = faults != ""
     n_boxes = len(values) + len(unread)
@@ -216,39 +207,32 @@ def check_boxes(
         return CheckedBoxes(corners, faults)
     row, problem = int(wrong.argmax()), ""
     if are_many:
-        fitting = [] if reading.affirmed else fitting_readings(values, reading, sizes)
-        question = questions_about(reading, fitting) or advice_on(written)
-        problem = f"{faults[row]} ({count}): {question}"
+        problem = f"{faults[row]} ({count}): {questions_about(values, reading, sizes)}"
     elif not reading.affirmed:
-        row, problem = doubt_about(values, written, reading, sizes)
+        row, problem = doubt_about(values, reading, sizes)
     if problem:
-        numbers = ", ".join(f"{number:g}" for number in values[row])
-        raise InputError(
-            f"{reading.where}: image '{images[row]}': box [{numbers}], read as {reading.text}: "
-            f"{problem}"
-        )
-    text = "boxes were drawn from another corner than the upper left: corners are sorted"
-    notes = (counted_phrase(n_sorted, text),) if n_sorted else ()
+        numbers = box_text(values[row], reading)
+        raise InputError(f"{reading.where}: image '{images[row]}': {numbers}: {problem}")
     return CheckedBoxes(corners, faults, notes)
 
 
-def with_sorted(
+def box_text(numbers: np.ndarray, reading: BoxReading) -> str:
+    """Return the numbers of a box and what they were taken for."""
+    return f"box [{', '.join(f'{number:g}' for number in numbers)}], read as {reading.text}"
+
+
+def sorted_corners(
     written: np.ndarray, form: BoxForm, sizes: np.ndarray, slack: float = CUT_SHARE
-) -> tuple[np.ndarray, int]:
-    """Sort the corners of boxes that then fit their image, and return the number of these boxes."""
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Sort the corners of boxes that then fit their image, and note how many were not in order."""
     if form == "cxcywh":
-        return written, 0
-    ordered = sorted_corners(written)
-    is_backwards = (written != ordered).any(axis=1) & ~np.isnan(written).any(axis=1)
-    is_sorted = is_backwards & (box_faults(ordered, sizes, slack) == "")
-    return np.where(is_sorted[:, None], ordered, written), int(is_sorted.sum())
-
-
-def advice_on(written: np.ndarray) -> str:
-    """Return what to do with boxes that fit their images by no other reading."""
-    if (box_faults(written, np.full((len(written), 2), np.nan)) == "").mean() >= _MOST:
-        return "are these px of a larger image that was resized? Give px of the original"
-    return "correct them; a box needs x1 < x2 and y1 < y2"
+        return written, ()
+    first, second = written[:, :2], written[:, 2:]
+    ordered = np.hstack([np.minimum(first, second), np.maximum(first, second)])
+    is_sorted = (first > second).any(axis=1) & (box_faults(ordered, sizes, slack) == "")
+    text = "boxes were drawn from another corner than the upper left: corners are sorted"
+    notes = (counted_phrase(int(is_sorted.sum()), text),) if is_sorted.any() else ()
+    return np.where(is_sorted[:, None], ordered, written), notes
 
 
 def fitting_readings(
@@ -260,61 +244,52 @@ def fitting_readings(
         n_changes = (form != reading.form) + (unit != reading.unit)
         if n_changes == 0 or (n_changes > 1 and len(values) < _FEWEST):
             continue
-        if unit == "thousandth" and not _may_be_steps(values, sizes):
-            continue
         corners = corners_of(values, form, unit, sizes)
-        sides = np.nan_to_num(corners[:, 2:] - corners[:, :2])
-        is_tiny = (sides <= 1.1).all(axis=1).mean() > _MOST
-        if not is_tiny and (box_faults(corners, sizes) == "").mean() >= _MOST:
+        is_tiny = (corners[:, 2:] - corners[:, :2] <= 1.1).all(axis=1)
+        fits = (box_faults(corners, sizes) == "") & ~is_tiny
+        if fits.mean() >= _MOST:
             fitting.append((n_changes, unit != reading.unit, form, unit))
     return [(form, unit) for *_, form, unit in sorted(fitting, key=lambda other: other[:2])]
 
 
-def _may_be_steps(values: np.ndarray, sizes: np.ndarray) -> bool:
-    """Return True if numbers up to 1000 reach so far that all boxes are not in one corner."""
-    reach = float(np.max(np.nan_to_num(values)))
-    least = max(STEPS["percent"], 2 * float(np.max(np.nan_to_num(sizes))))
-    return reach <= STEPS["thousandth"] and (reach > STEPS["thousandth"] / 2 or reach > least)
+def questions_about(values: np.ndarray, reading: BoxReading, sizes: np.ndarray) -> str:
+    """Ask about the nearest other readings of boxes that cannot be used, and say what is needed."""
+    others = [] if reading.affirmed else fitting_readings(values, reading, sizes)[:2]
+    questions = [reading.question(*other) for other in others]
+    return ". Or ".join([*questions, f"correct them: {NO_BOX}"])
 
 
-def questions_about(reading: BoxReading, fitting: list[tuple[BoxForm, BoxUnit]]) -> str:
-    """Ask about the nearest of the other readings, two if they are as near; "" without any."""
-    changes = [(form != reading.form, unit != reading.unit) for form, unit in fitting]
-    nearest = [
-        other for other, change in zip(fitting, changes, strict=True) if change == changes[0]
-    ]
-    return ". Or ".join(reading.question(*other) for other in nearest[:2])
-
-
-def doubt_about(
-    values: np.ndarray, written: np.ndarray, reading: BoxReading, sizes: np.ndarray
-) -> tuple[int, str]:
+def doubt_about(values: np.ndarray, reading: BoxReading, sizes: np.ndarray) -> tuple[int, str]:
     """Ask about boxes that can all be used, and are probably meant otherwise: row and question."""
-    answer = reading.answers.get(reading.form, f"say --columns box_form={reading.form}")
-    within: list[tuple[BoxUnit, np.ndarray]] = []
-    if reading.unit == "px":
-        within = [("share", (np.abs(written) <= 1.1).all(axis=1))]
-        for unit in ("percent", "thousandth"):  # all in one corner of a larger image
-            limits = sizes * _CORNER[len(values) >= _FEWEST]
-            is_within = (np.abs(written) <= STEPS[unit]).all(axis=1)
-            within.append((unit, is_within & (limits >= STEPS[unit]).all(axis=1)))
-    for unit, is_within in within:
+    are_few = len(values) < _FEWEST
+    answer = reading.answer(reading.form)
+    written = corners_of(values, reading.form, reading.unit, sizes)
+    limits = sizes * (0.25 if are_few else 0.5)
+    for unit, step in STEPS.items() if reading.unit == "px" else ():
+        is_within = (np.abs(values) <= 1.1 * step).all(axis=1)
+        if unit != "share":  # a lesion may be so small, but not all of them in one corner
+            is_corner = (np.abs(written) <= 1.1 * step).all(axis=1)
+            is_within &= (limits >= step * np.where(is_corner, 1, 2)[:, None]).all(axis=1)
         if is_within.mean() >= _MOST:
             boxes = counted(int(is_within.sum()), "box", "are")
             question = f"{reading.question(reading.form, unit)}; if not, {answer}"
-            return int(is_within.argmax()), f"{boxes} within {STEPS[unit]:g} px: {question}"
-    others = fitting_readings(values, reading, sizes)
+            return int(is_within.argmax()), f"{boxes} within {step:g} px: {question}"
+    first, second = values[:, :2], values[:, 2:]
     if reading.form == "xyxy":
-        doubtful = (written[:, :2] > written[:, 2:]).any(axis=1)
-        other, least = ("xywh", reading.unit), MANY
+        doubtful = (first > second).any(axis=1)
+        least, forms = MANY, FORMS[1:]
         text = "the first corner is not the upper left"
     else:
-        doubtful = ((values[:, 2:] > values[:, :2]) & (values[:, :2] > 0)).all(axis=1)
-        other, least = ("xyxy", reading.unit), _MOST
+        doubtful = ((second > first) & (first > 0)).all(axis=1)
+        least, forms = _MOST, FORMS[:1]
         text = "the third number exceeds the first, and the fourth the second"
-        if reading.stated or len(values) < _FEWEST:
+        if reading.stated or are_few:
             return 0, ""
-    if doubtful.mean() < least or other not in others:
+    if doubtful.mean() < least:
         return 0, ""
-    boxes = f"of {counted(int(doubtful.sum()), 'box')} of {len(values):,}"
-    return int(doubtful.argmax()), f"{boxes} {text}: {reading.question(*other)}; if not, {answer}"
+    for form, unit in fitting_readings(values, reading, sizes):
+        if form in forms and unit == reading.unit:
+            boxes = f"of {counted(int(doubtful.sum()), 'box')} of {len(values):,}"
+            question = f"{reading.question(form, unit)}; if not, {answer}"
+            return int(doubtful.argmax()), f"{boxes} {text}: {question}"
+    return 0, ""

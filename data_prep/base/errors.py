@@ -5,25 +5,13 @@ from __future__ import annotations
 import difflib
 import html
 import importlib.util
-import re
 from collections.abc import Collection, Sequence
 
 TRAIN_PACKAGES = ("torch", "torchvision", "lightning", "albumentations", "safetensors")
 """Packages of the pip extra `train`, which training and prediction with a run need."""
-_IRREGULAR = {"box": "boxes", "study": "studies", "patch": "patches", "copy": "copies"}
-_SINGULAR_VERBS = {
-    "have": "has",
-    "are": "is",
-    "were": "was",
-    "do": "does",
-    "carry": "carries",
-    "come": "comes",
-    "count": "counts",
-    "occur": "occurs",
-    "appear": "appears",
-}
-_LONG_WORD = re.compile(r"[^\s/]{300,}")
-_MOST_CHARACTERS = 2000
+_PLURALS = {"box": "boxes", "study": "studies", "patch": "patches", "copy": "copies"}
+_SINGULAR_VERBS = {"have": "has", "are": "is", "were": "was", "do": "does", "carry": "carries"}
+_MOST_CHARACTERS = 1400
 
 
 class InputError(ValueError):
@@ -31,10 +19,6 @@ class InputError(ValueError):
 
     The message is one line: the position, what is wrong with the value, and what to do. The command
     line prints it without a traceback and exits with status 2.
-
-    Args:
-        message: The message. Characters that cannot be printed are replaced.
-        full_disk: True if the disk is full, so that the same call can continue later.
 
     Example:
         >>> import cxr_compare
@@ -44,22 +28,16 @@ class InputError(ValueError):
         cxr_compare.data_prep.base.errors.InputError: labels.csv: row 3: x1=nan; remove the row
     """
 
-    # With this environment variable set, a full disk ends a command with this exit status.
-    variable = "CXR_FULL_DISK_STATUS"
-    status = 74
-
-    def __init__(self, message: str, *, full_disk: bool = False) -> None:
-        self.full_disk = full_disk
+    def __init__(self, message: str) -> None:
         shown = (c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shortened(message))
         super().__init__("".join(shown))
 
 
 def shortened(line: str) -> str:
-    """Shorten a line that quotes ids and cells of any length, by leaving out the middle."""
-    line = _LONG_WORD.sub(lambda word: f"{word[0][:60]}...{word[0][-20:]}", line)
-    if len(line) > _MOST_CHARACTERS:
-        line = f"{line[: _MOST_CHARACTERS // 2]} ... {line[-_MOST_CHARACTERS // 4 :]}"
-    return line
+    """Leave out the middle of a very long line, which quotes a file."""
+    if len(line) <= _MOST_CHARACTERS:
+        return line
+    return f"{line[: _MOST_CHARACTERS // 2]} ... {line[-_MOST_CHARACTERS // 2 :]}"
 
 
 def first_line(error: BaseException) -> str:
@@ -93,21 +71,17 @@ def counted(count: int, noun: str, verb: str = "") -> str:
     """
     if count != 1:
         rest, space, last = noun.rpartition(" ")
-        noun = f"{rest}{space}{_IRREGULAR.get(last, last + 's')}"
+        noun = f"{rest}{space}{_PLURALS.get(last, last + 's')}"
     elif verb:
-        verb = _SINGULAR_VERBS[verb]
+        verb = _SINGULAR_VERBS.get(verb, f"{verb}s")
     return f"{count:,} {noun} {verb}".rstrip()
 
 
 def counted_phrase(count: int, phrase: str) -> str:
     """Return a number with a phrase that begins with a noun and a verb in the plural."""
-    if count != 1:
-        return f"{count:,} {phrase}"
-    noun, _, rest = phrase.partition(" ")
-    singulars = {many: one for one, many in _IRREGULAR.items()}
-    verb, gap, end = rest.partition(" ")
-    singular = singulars.get(noun, noun.removesuffix("s"))
-    return f"1 {singular} {_SINGULAR_VERBS.get(verb, verb)}{gap}{end}"
+    nouns, verb, rest = phrase.split(" ", 2)
+    singulars = {plural: noun for noun, plural in _PLURALS.items()}
+    return f"{counted(count, singulars.get(nouns, nouns.removesuffix('s')), verb)} {rest}"
 
 
 class ShownAsText:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import shlex
 import subprocess
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 import joblib  # type: ignore[import-untyped]
@@ -40,7 +40,8 @@ _PACKAGES = [
     "torchvision",
 ]
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/[^,:;]+")
-_PROGRAMS = {"cxr", "cxr-compare", "cli"}
+_PROGRAMS = ("cxr", "cxr-compare", "cli")
+_REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class MadeRecord(Record):
@@ -50,7 +51,6 @@ class MadeRecord(Record):
     created: str | None = None
     revision: str | None = None
     versions: dict[str, str] | None = None
-    hardware: dict[str, Any] | None = None
 
 
 def cpu_count() -> int:
@@ -70,27 +70,25 @@ def provenance() -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": _git_revision(),
         "versions": dict(package_versions()),
-        "hardware": {"machine": platform.machine(), "cpus": cpu_count()},
     }
 
 
 @cache
 def _git_revision() -> str | None:
-    repository = Path(__file__).resolve().parents[2]
-    if not (repository / ".git").exists():
+    """Return the commit of the checkout from which this runs; None where it is installed."""
+    if not (_REPOSITORY / ".git").exists():
         return None
-    command = ["git", "-C", str(repository), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    with suppress(OSError):
+        result = subprocess.run(command, cwd=_REPOSITORY, capture_output=True, text=True)  # noqa: S603
+        return result.stdout.strip() or None
+    return None
 
 
 @cache
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide results."""
-    versions = {"python": platform.python_version()}
+    versions = {"python": python_version()}
     for package in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, first_line
 from cxr_compare.data_prep.base.files import atomic_path, decode_text, read_text_file
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.names import headless_problem, missing_columns
@@ -68,7 +68,15 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
     """
     refuse_other_kind(path)
     if is_spreadsheet(path) or path.suffix.lower() in _WORKBOOKS:
-        rows, notes = _read_sheet(path, sheet)
+        try:
+            rows, notes = _read_sheet(path, sheet)
+        except InputError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a broken archive raises anything
+            raise InputError(
+                f"{path}: not readable as a workbook ({first_line(error)}); save it again as .xlsx "
+                "without a password"
+            ) from None
     else:
         rows, notes = _read_delimited(path)
     names = rows.iloc[0].str.strip()
@@ -199,15 +207,10 @@ def _read_sheet(path: Path, sheet: str | None) -> tuple[pd.DataFrame, list[str]]
     """Return the cells of the only filled sheet of a workbook, or of the named one, and a note."""
     import openpyxl  # slow to import, and seldom needed
 
-    try:
-        content = path.read_bytes()  # the name may end in another way
-        formulas = openpyxl.load_workbook(BytesIO(content))
-        values = openpyxl.load_workbook(BytesIO(content), data_only=True)
-    except Exception as error:  # noqa: BLE001 - a broken archive raises anything
-        raise InputError(
-            f"{path}: not readable as a workbook ({error}); save it again as .xlsx without a "
-            "password"
-        ) from None
+    content = path.read_bytes()  # the name may end in another way
+    formulas, values = (
+        openpyxl.load_workbook(BytesIO(content), data_only=v) for v in (False, True)
+    )
     shown = [
         name
         for name in values.sheetnames
@@ -229,9 +232,10 @@ def _read_sheet(path: Path, sheet: str | None) -> tuple[pd.DataFrame, list[str]]
             "unmerge them and fill in each"
         )
     rows = {}
-    for number, cells in enumerate(values[chosen].iter_rows(), start=1):
-        for cell in cells:
-            if cell.value is None and formulas[chosen][cell.coordinate].data_type == "f":
+    pairs = zip(values[chosen].iter_rows(), formulas[chosen].iter_rows(), strict=True)
+    for number, (cells, written) in enumerate(pairs, start=1):
+        for cell, formula in zip(cells, written, strict=True):
+            if formula.data_type == "f" and cell.value is None:
                 raise InputError(
                     f"{where}: cell {cell.coordinate} holds a formula that was never calculated; "
                     "open the file in Excel or LibreOffice and save it there"

@@ -51,14 +51,14 @@ def header_facts(header: Dataset) -> dict[str, Any]:
         >>> header_facts(header)["age_years"]
         51.0
     """
-    sex = _text(header, "PatientSex").upper()
-    modality = _text(header, "Modality").upper()
+    sex = clean_text(header, "PatientSex").upper()
+    modality = clean_text(header, "Modality").upper()
     return {
         "view": _view(header),
         "sex": sex if sex in {"M", "F", "O"} else None,
-        "age_years": age_in_years(_text(header, "PatientAge")),
+        "age_years": age_in_years(clean_text(header, "PatientAge")),
         "modality": modality if modality in _MODALITIES.split() else None,
-        "synthetic": _text(header, "ConversionType").upper() == "SYN",
+        "synthetic": clean_text(header, "ConversionType").upper() == "SYN",
     }
 
 
@@ -90,7 +90,7 @@ def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
 
 def burned_in_annotation(header: Dataset) -> str | None:
     """Return "yes" or "no" as a header says on text burned into the pixels; None if it does not."""
-    text = _text(header, "BurnedInAnnotation").lower()
+    text = clean_text(header, "BurnedInAnnotation").lower()
     return text if text in ("yes", "no") else None
 
 
@@ -111,23 +111,23 @@ def orientation(header: Dataset) -> str | None:
 
 
 def _view(header: Dataset) -> str | None:
-    text = _text(header, "ViewPosition").upper()
+    text = clean_text(header, "ViewPosition").upper()
     if text:
         return _VIEWS.get(text, "other")
     codes = header.get("ViewCodeSequence")
     if codes:
-        return _VIEW_CODES.get(_text(codes[0], "CodeValue"), "other")
+        return _VIEW_CODES.get(clean_text(codes[0], "CodeValue"), "other")
     # Rows that run to the front or the back of the patient: seen from the side.
     return "LL" if (orientation(header) or "").startswith(("A\\", "P\\")) else None
 
 
-def _text(header: Dataset, keyword: str) -> str:
-    """Return an element's text; a value that pydicom cannot convert counts as absent."""
+def clean_text(header: Dataset, keyword: str) -> str:
+    """Return the text of an element without padding; "" if it is missing or unreadable."""
     try:
         value = header.get(keyword)
     except Exception:  # noqa: BLE001 - pydicom raises all kinds on broken values
         return ""
-    return "" if value is None else str(value).strip()
+    return "" if value is None else str(value).replace("\0", "").strip()
 
 
 def has_preamble(path: Path) -> bool:
@@ -146,8 +146,3 @@ def ids_of(header: Dataset) -> tuple[str, str]:
     if issuer and patient:
         patient = f"{issuer}/{patient}"
     return patient, clean_text(header, "SOPInstanceUID")
-
-
-def clean_text(header: Dataset, keyword: str) -> str:
-    """Return the text of a header element without padding; "" if it is missing or unreadable."""
-    return _text(header, keyword).replace("\0", "").strip()

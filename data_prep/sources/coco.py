@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, BeforeValidator, model_validator
 
-from cxr_compare.data_prep.base.box_check import BoxReading, finite_or_nan, four_numbers, values_of
+from cxr_compare.data_prep.base.box_check import (
+    BoxReading,
+    corners_of,
+    finite_or_nan,
+    four_numbers,
+    values_of,
+)
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.user_tables import read_json_file
-from cxr_compare.data_prep.sources.annotations import ImageLabels, Mark, read_annotations
+from cxr_compare.data_prep.sources.annotations import (
+    ImageLabels,
+    Mark,
+    parsed,
+    read_annotations,
+    value_of_role,
+)
 from cxr_compare.data_prep.sources.image_files import (
     contains,
     files_below,
@@ -24,9 +37,7 @@ from cxr_compare.data_prep.sources.image_files import (
 from cxr_compare.data_prep.sources.shapes import (
     box_of_rectangle,
     edges_around,
-    mask_edges,
-    polygon_points,
-    require_same_place,
+    outline_points,
     sides_of,
 )
 from cxr_compare.data_prep.sources.source import Format
@@ -35,206 +46,205 @@ from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
 _MARKS = (rb'"images"\s*:\s*\[', rb'"(?:annotations|categories)"\s*:\s*\[')
 _SAME_AREA = 0.01  # share by which an area may differ from that of its box
-Items = list[dict[str, Any]]
+_AGREE_PX = 2.0  # px, or share of the image's longer side, within which an outline and a bbox agree
+_AGREE_SHARE = 0.01
+_REFUSED = {
+    "score": "has a score, as a model's output has; remove the scores if people drew these boxes",
+    "reader": "has a reader; give a file of each reader's annotations",
+    "neg_category_ids": (
+        "lists neg_category_ids, which are not read; remove them if every finding without an "
+        "annotation is absent"
+    ),
+}
+
+
+def _as_text(value: Any) -> Any:
+    """Return a number as text; 1.0 is 1."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int) else value
+
+
+Id = Annotated[str, BeforeValidator(_as_text)]
+
+
+class _Entry(BaseModel):
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse(cls, content: Any) -> Any:
+        for key, reason in _REFUSED.items():
+            if isinstance(content, dict) and content.get(key) is not None:
+                raise ValueError(reason)
+        return content
+
+
+class _Category(_Entry):
+    id: Id
+    name: Id
+    supercategory: Any = None
+
+
+class _Image(_Entry):
+    id: Id
+    file_name: str
+    width: Any = None
+    height: Any = None
+    patient_id: Any = None
+
+
+class _Annotation(_Entry):
+    image_id: Id
+    category_id: Id
+    bbox: Any = None
+    segmentation: Any = None
+    iscrowd: Any = None
+    area: Any = None
+    attributes: Any = None
+
+
+class _File(BaseModel):
+    images: list[_Image]
+    annotations: list[_Annotation] = []
+    categories: list[_Category] = []
 
 
 def _read(source: Source) -> Iterator[ImageLabels]:
-    """Yield the labels of the COCO files of a folder, or of one file."""
-    root = source.root
-    files: dict[str, dict[str, Any]] = {}
-    others = []
-    for path in [""] if root.is_file() else files_below(root, ".json"):
-        content = read_json_file(root / path)
+    """Yield the labels of the COCO files of a folder."""
+    files: dict[str, _File] = {}
+    others: list[Path] = []
+    for name in files_below(source.root, ".json"):
+        path = source.root / name
+        content = read_json_file(path)
         if isinstance(content, dict) and isinstance(content.get("images"), list):
-            files[path or root.name] = content
+            files[name] = parsed(_File, content, str(path))
         else:
             others.append(path)
     if not files:
-        if others:
-            raise InputError(f"{root / others[0]}: not COCO: it has no list of images")
-        raise InputError(f"{root}: holds no JSON file")
+        first = others[0] if others else source.root
+        raise InputError(f"{first}: not COCO: no list of images")
     source.counts["files are JSON but not COCO: these are ignored"] += len(others)
-    for path, content in files.items():
-        content.setdefault("annotations", [])
-        for key in ("images", "annotations", "categories"):
-            _require_objects(content.setdefault(key, []), key, root / path)
-    annotations = [item for content in files.values() for item in content["annotations"]]
-    reading = replace(source.statements.reading, stated=_have_areas(annotations))
+    names = {name: _category_names(file, source.root / name) for name, file in files.items()}
+    annotations = [(name, item) for name, file in files.items() for item in file.annotations]
+    used = {names[name].get(item.category_id) for name, item in annotations}
+    stated = _have_areas([item for _, item in annotations])
+    reading = replace(source.statements.reading, stated=stated)
     source.statements.reading = user_reading(source.options, reading)
-    names = {path: _category_names(content, root / path) for path, content in files.items()}
-    used = {
-        names[path].get(str(_id(item.get("category_id"))))
-        for path, content in files.items()
-        for item in content["annotations"]
-    }
-    for path, content in files.items():
-        yield from _labels(source, path, content, names[path], used)
+    for name, file in files.items():
+        # Roboflow's first category only groups the others.
+        groups = {str(category.supercategory) for category in file.categories}
+        classes = {key: n for key, n in names[name].items() if n in used or n not in groups}
+        yield from _labels(source, name, file, classes)
 
 
-def _require_objects(items: Any, key: str, path: Path) -> None:
-    if not isinstance(items, list):
-        raise InputError(f"{path}: {key}: is no list; is this a COCO instances file?")
-    for number, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise InputError(f"{path}: {key}[{number}]: is no object")
-
-
-def _id(value: Any) -> str | None:
-    """Return an id as text, or None if the value is no id."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value) if isinstance(value, int | str) and value != "" else None
-
-
-def _category_names(content: dict[str, Any], path: Path) -> dict[str, str]:
+def _category_names(file: _File, path: Path) -> dict[str, str]:
     names: dict[str, str] = {}
-    for number, item in enumerate(content["categories"]):
-        key, name = _id(item.get("id")), item.get("name")
-        if key is None or not isinstance(name, str | int) or names.get(key, name) != name:
-            raise InputError(f"{path}: categories[{number}]: must have an id of its own and a name")
-        names[key] = str(name)
+    for number, category in enumerate(file.categories):
+        if names.setdefault(category.id, category.name) != category.name:
+            raise InputError(f"{path}: categories[{number}]: another has the id {category.id}")
     return names
 
 
-def _have_areas(annotations: Items) -> bool:
+def _have_areas(annotations: Sequence[_Annotation]) -> bool:
     """Return True if the areas of annotations are those of boxes of x, y, width and height."""
     fits = []
     for item in annotations:
-        (area,) = finite_or_nan([item.get("area")])
-        numbers = four_numbers(item.get("bbox"))
-        if numbers is not None and area > 0 and not item.get("segmentation"):
+        (area,) = finite_or_nan([item.area])
+        numbers = four_numbers(item.bbox)
+        if numbers is not None and area > 0 and not item.segmentation:
             fits.append(abs(numbers[2] * numbers[3] - area) <= _SAME_AREA * area)
     return bool(fits) and float(np.mean(fits)) >= 0.9
 
 
-def _annotations_by_image(
-    annotations: Items, path: Path
-) -> dict[str, list[tuple[int, dict[str, Any]]]]:
-    """Return the annotations of each image with their numbers; refuse what is no label."""
-    by_image: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    for number, item in enumerate(annotations):
-        key = _id(item.get("image_id"))
-        where = f"{path}: annotations[{number}]"
-        if key is None or _id(item.get("category_id")) is None:
-            raise InputError(f"{where}: must have image_id and category_id")
-        if item.get("score") is not None:
-            raise InputError(
-                f"{where}: has a score, as a model's output has; give the labels, or remove the "
-                "scores if people drew these boxes"
-            )
-        if "reader" in item:
-            raise InputError(f"{where}: has a reader; give a file of each reader's annotations")
-        by_image.setdefault(key, []).append((number, item))
-    return by_image
-
-
 def _labels(
-    source: Source, path: str, content: dict[str, Any], names: dict[str, str], used: set[str | None]
+    source: Source, path: str, file: _File, classes: dict[str, str]
 ) -> Iterator[ImageLabels]:
-    """Yield the labels of each image of a file; `used` are the categories that any file uses."""
-    full_path = source.root / path if source.root.is_dir() else source.root
-    groups = {str(item.get("supercategory")) for item in content["categories"]}
-    classes = {key: name for key, name in names.items() if name in used or name not in groups}
-    by_image = _annotations_by_image(content["annotations"], full_path)
+    """Yield the labels of each image of a file."""
+    by_image: dict[str, list[tuple[int, _Annotation]]] = {}
+    for number, item in enumerate(file.annotations):
+        by_image.setdefault(item.image_id, []).append((number, item))
     role = role_from_path(path)
     folder = path.rpartition("/")[0]
-    seen: dict[str, tuple[str | None, dict[str, Any]]] = {}
-    source.add_names(str(image.get("file_name")) for image in content["images"])
-    for number, image in enumerate(content["images"]):
-        key, name = _id(image.get("id")), image.get("file_name")
-        if key is None or not isinstance(name, str) or not name:
-            raise InputError(f"{full_path}: images[{number}]: must have an id and a file_name")
-        if "neg_category_ids" in image:  # of LVIS, where most categories are unknown
-            raise InputError(
-                f"{full_path}: images[{number}]: lists neg_category_ids, which are not read; "
-                "remove them if every finding without an annotation is absent"
-            )
-        file = source.find_image(name, path, (folder, f"{folder}/images", "", "images"), role)
-        earlier, entry = seen.setdefault(key, (file, image))
-        if file is None:
-            continue
-        if entry is not image:
-            if (earlier, entry) != (file, image):
-                source.exclude([file, earlier], f"image id {key} appears more than once")
-            continue
-        labels = ImageLabels(
-            file, path, absent=list(classes.values()), roles=[role] if role else []
+    source.add_names(image.file_name for image in file.images)
+    first_of: dict[str, _Image] = {}
+    repeated = {i.id for i in file.images if first_of.setdefault(i.id, i) != i}
+    for image in file.images:
+        name = source.find_image(
+            image.file_name, path, (folder, f"{folder}/images", "", "images"), role
         )
-        if not content["annotations"]:
+        if name is None:
+            continue
+        if image.id in repeated:
+            source.exclude([name], f"image id {image.id} appears more than once")
+        labels = ImageLabels(name, path, absent=list(classes.values()), role=role)
+        if not file.annotations:
             labels.readers = ()
-        if isinstance(image.get("patient_id"), str | int | float):
-            labels.facts["patient_id"] = str(image["patient_id"]).strip() or None
-        with source.reading_mark(file, f"{path}: image {key}"):
-            labels.facts |= sides_of(image.get("width"), image.get("height"))
-        for position, item in by_image.get(key, []):
-            with source.reading_mark(file, f"{path}: annotations[{position}]"):
+        labels.facts["patient_id"] = value_of_role({"patient": image.patient_id}, "patient") or None
+        with source.reading_mark(name, f"{path}: image {image.id}"):
+            labels.facts |= sides_of(image.width, image.height)
+        for number, item in by_image.get(image.id, []):
+            with source.reading_mark(name, f"{path}: annotations[{number}]"):
                 labels.marks.append(_mark(source, item, image, classes))
         yield labels
-    for key in by_image.keys() - seen:
+    for key in by_image.keys() - first_of.keys():
         source.exclude([f"{path}: image {key}"], "annotated, but not among the images")
 
 
-def _mark(
-    source: Source, item: dict[str, Any], image: dict[str, Any], classes: dict[str, str]
-) -> Mark:
+def _mark(source: Source, item: _Annotation, image: _Image, classes: dict[str, str]) -> Mark:
     """Return the mark of an annotation."""
-    category = str(_id(item.get("category_id")))
-    if category not in classes:
-        raise InputError(f"category_id {category} is not among the categories")
-    mark = Mark(classes[category])
-    if item.get("iscrowd") not in (None, 0, "0", ""):
-        text = "annotations are crowds: findings of these are boxed in part"
-        source.counts[text] += 1
-        return replace(mark, shares_box=True)
+    if item.category_id not in classes:
+        raise InputError(f"category_id {item.category_id} is not among the categories")
+    label = classes[item.category_id]
+    if item.iscrowd not in (None, 0, "0", ""):
+        source.counts["annotations are crowds: findings of these are boxed in part"] += 1
+        return Mark(label, is_crowd=True)
     reading = source.statements.reading
-    numbers = four_numbers(item.get("bbox"))
-    outline = polygon_points(item.get("segmentation"))
-    around = edges_around(outline) or mask_edges(item.get("segmentation"), image)
-    if numbers is None and around is None:
-        if class_finding(mark.label, "categories") in normal_classes():
-            return mark
-        raise InputError(_without_box(item))
+    numbers = four_numbers(item.bbox)
+    outline = outline_points(item.segmentation, image.width, image.height)
+    if numbers is None and outline is not None:
+        return Mark(label, _as_written(edges_around(outline), reading), is_around=True)
     if numbers is None:
-        return mark.with_box(values_of(np.array([around]), reading.form)[0].tolist())
-    sides = finite_or_nan(image.get(side) for side in ("width", "height"))
-    if degrees := coco_rotation(item):
-        return mark.with_box(_turned(numbers, degrees, outline, sides))
-    if around is not None and reading.unit == "px":
-        require_same_place(numbers, around, max(sides), reading)
-    return mark.with_box(numbers, is_around=False)
+        if class_finding(label, "categories") in normal_classes():
+            return Mark(label)
+        raise InputError(
+            f"bbox is {json.dumps(item.bbox)[:60]}, not [x, y, width, height] in px, and its "
+            "segmentation is neither a polygon nor a mask (RLE) of the image"
+        )
+    sides = finite_or_nan([image.width, image.height])
+    box = corners_of(np.array([numbers]), reading.form, "px", np.array([sides]))[0]
+    if degrees := coco_rotation(item.attributes):
+        return Mark(label, _as_written(_turned(box, degrees, outline, sides), reading), True)
+    if outline is not None and reading.unit == "px":
+        around = edges_around(outline)
+        slack = np.fmax(_AGREE_PX, _AGREE_SHARE * max(sides))
+        if np.abs(box - around).max() > slack:
+            is_corners = np.abs(np.subtract(numbers, around)).max() <= slack
+            question = reading.question("xyxy", "px") if is_corners else "which of them is right?"
+            outside = f"its bbox {list(numbers)} is not around its segmentation"
+            raise InputError(f"{outside} ({_as_written(around, reading)}): {question}")
+    return Mark(label, numbers)
 
 
-def coco_rotation(item: Mapping[str, Any]) -> float:
+def _as_written(corners: Sequence[float], reading: BoxReading) -> list[float]:
+    """Return corners in the form of the file."""
+    numbers: list[float] = values_of(np.array([corners]), reading.form)[0].tolist()
+    return numbers
+
+
+def coco_rotation(attributes: Any) -> float:
     """Return the clockwise rotation of an annotation in degrees, as CVAT writes it; 0 without."""
-    attributes = item.get("attributes")
     value = attributes.get("rotation") if isinstance(attributes, dict) else None
     (number,) = finite_or_nan([None if isinstance(value, str) else value])
     return 0.0 if np.isnan(number) else number % 360
 
 
 def _turned(
-    numbers: Sequence[float], degrees: float, outline: np.ndarray | None, sides: Sequence[float]
-) -> Sequence[float]:
-    """Return the box around a box that CVAT turned, in the form of the file."""
-    low = np.array(numbers[:2])
-    high = low + numbers[2:]
+    box: np.ndarray, degrees: float, outline: np.ndarray | None, sides: Sequence[float]
+) -> list[float]:
+    """Return the corners around a box that CVAT turned, or around its outline if that is turned."""
+    if outline is not None and not all(np.isin(outline[:, n], box[n::2]).all() for n in (0, 1)):
+        return edges_around(outline)
     limits = np.nan_to_num(sides, nan=np.inf).tolist()
-    around: Sequence[float] | None = box_of_rectangle(low, high, limits, degrees)[0]
-    if outline is not None:
-        is_upright = np.isin(outline[:, 0], (low[0], high[0])).all()
-        is_upright &= np.isin(outline[:, 1], (low[1], high[1])).all()
-        around = around if is_upright else edges_around(outline)
-    box: list[float] = values_of(np.array([around]), "xywh")[0].tolist()
-    return box
-
-
-def _without_box(item: dict[str, Any]) -> str:
-    """Return why an annotation has no box."""
-    text = "missing" if "bbox" not in item else json.dumps(item["bbox"])[:60]
-    also = ""
-    if item.get("segmentation"):
-        also = ", and its segmentation is neither a polygon nor a mask (RLE) of the image"
-    return f"bbox is {text}, not [x, y, width, height] in px{also}"
+    return box_of_rectangle(box[:2], box[2:], limits, degrees)[0]
 
 
 def _is_coco(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -12,9 +12,15 @@ import numpy as np
 from cxr_compare.data_prep.base.box_check import finite_or_nan
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.user_tables import read_xml_file
-from cxr_compare.data_prep.sources.annotations import ImageLabels, Mark, patient_of, read_tool_files
+from cxr_compare.data_prep.sources.annotations import (
+    ImageLabels,
+    Mark,
+    read_tool_files,
+    value_of_role,
+)
 from cxr_compare.data_prep.sources.image_files import contains, has_file, role_from_path
 from cxr_compare.data_prep.sources.shapes import (
+    Sides,
     box_around,
     box_of_rectangle,
     ellipse_points,
@@ -42,40 +48,43 @@ def _read_file(source: Source, path: Path) -> Iterator[ImageLabels]:
             text = "shapes were drawn by a model: these are read like the others"
             source.counts[text] += shape.get("source") == "auto"
             attributes = {str(a.get("name")): a.text for a in shape.findall("attribute")}
-            labels.facts = patient_of(attributes) | labels.facts
+            if patient := value_of_role(attributes, "patient"):
+                labels.facts.setdefault("patient_id", patient)
             with source.reading_mark(image, f"{path.name}: {name}: shape {number}"):
+                for role in ("reader", "state"):
+                    if value_of_role(attributes, role):
+                        raise InputError(f"the attribute for the {role} is not read; remove it")
                 labels.marks.append(_mark(shape, sides))
         yield labels
 
 
-def _mark(shape: Element, sides: Sequence[int | None]) -> Mark:
+def _mark(shape: Element, sides: Sides) -> Mark:
     """Return the mark of a shape or tag."""
     label = shape.get("label", "").strip()
     if not label:
         raise InputError(f"a <{shape.tag[:40]}> has no label")
-    mark = Mark(label)
-    if shape.tag == "tag":
-        return mark
 
     def numbers(*names: str) -> np.ndarray:
         return np.array(finite_or_nan(shape.get(name) for name in names))
 
     (degrees,) = finite_or_nan([shape.get("rotation", 0)])
+    if shape.tag == "tag":
+        return Mark(label)
     if shape.tag == "box":
         low, high = numbers("xtl", "ytl"), numbers("xbr", "ybr")
-        return mark.with_box(*box_of_rectangle(low, high, sides, degrees))
+        return Mark(label, *box_of_rectangle(low, high, sides, degrees))
     if shape.tag == "ellipse":
         centre = numbers("cx", "cy")
         points = ellipse_points(centre, numbers("rx", "ry"))
-        return mark.with_box(box_around(points, sides, degrees, centre))
+        return Mark(label, *box_around(points, sides, degrees, centre))
     if shape.tag == "mask":
         low = numbers("left", "top")
         points = np.array([low, low + numbers("width", "height")])
-        return mark.with_box(box_around(points, sides))
-    if "points" not in shape.attrib:
+    elif "points" in shape.attrib:
+        points = pairs_of([pair.split(",") for pair in shape.attrib["points"].split(";")])
+    else:
         raise InputError(f"a <{shape.tag[:40]}> has no box")
-    pairs = [pair.split(",") for pair in shape.attrib["points"].split(";")]
-    return mark.with_box(box_around(pairs_of(pairs), sides))
+    return Mark(label, *box_around(points, sides))
 
 
 def _is_cvat(path: Path) -> bool:

@@ -6,9 +6,10 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cxr_compare.data_prep.base.box_check import BoxReading, finite_or_nan, values_of
 from cxr_compare.data_prep.base.errors import InputError
@@ -17,6 +18,7 @@ from cxr_compare.data_prep.base.user_tables import read_yaml_file
 from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
     Mark,
+    parsed,
     read_annotations,
     read_image_files,
 )
@@ -27,12 +29,25 @@ from cxr_compare.data_prep.sources.image_files import (
     image_folders,
     stem,
 )
+from cxr_compare.data_prep.sources.shapes import edges_around
 from cxr_compare.data_prep.sources.source import Format
 from cxr_compare.data_prep.sources.statements import Source
 
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 _BOX_LINE = rb"^\s*\d+(?:\s+[\d.]+){4,}\s*$"
 _FILES = ("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")
+
+
+class _Names(BaseModel):
+    """The names of classes in a ``data.yaml``, by number."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+    names: Annotated[dict[int, str], Field(min_length=1)]
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _number(cls, names: Any) -> Any:
+        return dict(enumerate(names)) if isinstance(names, list) else names
 
 
 def _read(source: Source) -> Iterator[ImageLabels]:
@@ -44,38 +59,29 @@ def _read(source: Source) -> Iterator[ImageLabels]:
     names = _class_names(root, source.options.class_names)
     source.classes |= dict.fromkeys(names.values())
 
-    def read(path: str) -> tuple[list[str], Sequence[str]]:
-        return read_text_file(root / path).splitlines(), ()
+    def read(path: str) -> tuple[list[str], str]:
+        return read_text_file(root / path).splitlines(), ""
 
     yield from read_image_files(source, paths, read, partial(_add_marks, names))
 
 
 def _label_files(source: Source) -> list[str]:
-    """Return the text files that have the name of an image, and others beside them."""
-    root = source.root
-    texts = files_below(root, ".txt")
-    others = [text for text in texts if not _images_of(text, source)]
-    boxed = {text for text in others if contains(root / text, (_BOX_LINE,))}
+    """Return the text files that have the name of an image, and files of boxes beside them."""
+
+    def has_image(text: str) -> bool:
+        return bool(source.files.by_stem(stem(text), image_folders(posixpath.dirname(text))))
+
+    texts = files_below(source.root, ".txt")
+    others = [text for text in texts if not has_image(text)]
+    boxed = {text for text in others if contains(source.root / text, (_BOX_LINE,))}
     folders = {posixpath.dirname(text) for text in boxed}
-    labels = [
-        text
-        for text in others
-        if text in boxed
-        or (posixpath.dirname(text) in folders and not contains(root / text, (rb"\S",)))
-    ]
-    source.add_names(map(stem, labels))
-    named = {text for text in texts if _images_of(text, source)}
+    beside = [text for text in others if posixpath.dirname(text) in folders]
+    empty = {text for text in beside if not contains(source.root / text, (rb"\S",))}
+    source.add_names(stem(text) for text in beside if text in boxed | empty)
+    named = {text for text in texts if has_image(text)}
     folders = {posixpath.dirname(text) for text in named}
-    return [
-        text
-        for text in texts
-        if text in named or (text in boxed and posixpath.dirname(text) in folders)
-    ]
-
-
-def _images_of(text: str, source: Source) -> list[str]:
-    """Return the images that have the name of a text file."""
-    return source.files.by_stem(stem(text), image_folders(posixpath.dirname(text)))
+    boxed = {text for text in boxed if posixpath.dirname(text) in folders}
+    return [text for text in texts if text in named | boxed]
 
 
 def _add_marks(
@@ -89,8 +95,7 @@ def _add_marks(
         if labels.marks:
             source.labelled_size(labels.image)
     except InputError as error:
-        problem = str(error).removeprefix(f"{source.root / labels.image}: ")
-        source.exclude([labels.image], problem)
+        source.exclude([labels.image], str(error).removeprefix(f"{source.root / labels.image}: "))
         labels.marks, labels.readers = [], ()
 
 
@@ -105,12 +110,11 @@ def _mark(cells: list[str], names: dict[int, str]) -> Mark:
         raise InputError("not all of it are finite numbers")
     if label not in names:
         raise InputError(f"class {cells[0]} has no name; {len(names)} classes are named")
-    mark = Mark(names[int(label)], values)
+    name = names[int(label)]
     if len(values) == 4:
-        return mark
-    points = np.reshape(values, (-1, 2))
-    around = np.array([[*points.min(axis=0), *points.max(axis=0)]])
-    return mark.with_box(values_of(around, "cxcywh")[0].tolist())
+        return Mark(name, values)
+    around = np.array([edges_around(np.reshape(values, (-1, 2)))])
+    return Mark(name, values_of(around, "cxcywh")[0].tolist(), is_around=True)
 
 
 def _class_names(root: Path, listed: Sequence[str]) -> dict[int, str]:
@@ -123,7 +127,7 @@ def _class_names(root: Path, listed: Sequence[str]) -> dict[int, str]:
         if isinstance(content, dict) and "kpt_shape" in content:
             raise InputError(f"{path}: describes key points (kpt_shape); boxes are read here")
         if isinstance(content, dict) and "names" in content:
-            named[path.name] = _names_of(content["names"], path)
+            named[path.name] = parsed(_Names, content, str(path)).names
     for name in () if named else files_below(root):
         if posixpath.basename(name) in _NAME_FILES:
             lines = [line.strip() for line in read_text_file(root / name).rstrip().splitlines()]
@@ -135,34 +139,18 @@ def _class_names(root: Path, listed: Sequence[str]) -> dict[int, str]:
             f"{root}: no file names the classes (data.yaml, classes.txt or obj.names); give "
             "--class-names, in the order of their numbers"
         )
-    (first, names), *others = named.items()
-    for second, other in others:
-        if other != names:
+    first, *others = named
+    for other in others:
+        if named[other] != named[first]:
             raise InputError(
-                f"{root}: {first} and {second} name the classes differently; give --class-names"
+                f"{root}: {first} and {other} name the classes differently; give --class-names"
             )
-    return names
+    return named[first]
 
 
 def read_class_names(path: Path) -> dict[int, str]:
     """Read the name of each class number from the key ``names`` of a YAML file."""
-    content = read_yaml_file(path)
-    if not isinstance(content, dict) or "names" not in content:
-        raise InputError(f"{path}: names no classes; it needs a list 'names', as a data.yaml has")
-    return _names_of(content["names"], path)
-
-
-def _names_of(names: Any, path: Path) -> dict[int, str]:
-    if not isinstance(names, dict | list) or not names:
-        problem = "names is empty" if names in ({}, []) else "names must be a list or a mapping"
-        raise InputError(f"{path}: {problem}; name the classes")
-    pairs = list(names.items()) if isinstance(names, dict) else list(enumerate(names))
-    for number, name in pairs:
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise InputError(f"{path}: names: {number!r} is no class number")
-        if isinstance(name, bool) or not isinstance(name, str | int | float):
-            raise InputError(f"{path}: names: {str(name)[:40]!r} is no text; put it into quotes")
-    return {number: str(name) for number, name in pairs}
+    return parsed(_Names, read_yaml_file(path), str(path)).names
 
 
 def _looks_like_yolo(folder: Path) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.base.boxes import EDGES, Boxes, box_iou
+from cxr_compare.data_prep.base.boxes import EDGES, box_iou
 from cxr_compare.data_prep.base.ids import positions
 from cxr_compare.evaluation.statistics.arrays import Floats
 
@@ -90,19 +90,21 @@ class BoxPairs:
     iou: Floats
 
 
-def _rank_boxes(boxes: Boxes, n_images: int, most: int | None) -> RankedBoxes:
+def _rank_boxes(boxes: pd.DataFrame, image_ids: pd.Index, most: int | None) -> RankedBoxes:
     """Order predicted boxes by image and falling score, at most `most` of each image.
 
-    The labels of `boxes` are the positions of their images; boxes with the label -1 are of images
-    that are not evaluated, and are left out.
+    Boxes of images that are not in `image_ids` are left out.
     """
-    order = np.lexsort((-boxes.scores, boxes.labels))
-    order = order[boxes.labels[order] >= 0]
-    image = np.asarray(boxes.labels[order], dtype=np.int64)
-    rank = _rank_within(image, n_images)
+    of_image = positions(boxes["image_id"], image_ids)
+    scores = boxes["score"].to_numpy(np.float64)
+    order = np.lexsort((-scores, of_image))
+    order = order[of_image[order] >= 0]
+    image = np.asarray(of_image[order], dtype=np.int64)
+    rank = _rank_within(image, len(image_ids))
     counted = rank < (most or len(rank) + 1)
     row = order[counted]
-    return RankedBoxes(image[counted], rank[counted], boxes.scores[row], boxes.corners[row])
+    corners = boxes[EDGES].to_numpy(np.float64)
+    return RankedBoxes(image[counted], rank[counted], scores[row], corners[row])
 
 
 def _rank_within(image: npt.NDArray[np.int64], n_images: int) -> npt.NDArray[np.int64]:
@@ -136,8 +138,7 @@ def pair_boxes(
         >>> pair_boxes(truth.assign(x2=3.0, score=0.9), truth, pd.Index(["a", "b"])).iou.tolist()
         [0.75]
     """
-    predicted = Boxes.from_table(boxes, positions(boxes["image_id"], image_ids))
-    ranked = _rank_boxes(predicted, len(image_ids), most)
+    ranked = _rank_boxes(boxes, image_ids, most)
     true_boxes = _true_boxes(truth, image_ids)
     first_of_image = np.cumsum(true_boxes.per_image) - true_boxes.per_image
     partners = true_boxes.per_image[ranked.image]

@@ -142,7 +142,7 @@ def _all_have(key: str, entries: Sequence[Mapping[str, Any]], where: str) -> boo
 def _turn(rows: Rows, entries: Sequence[Mapping[str, Any]]) -> None:
     """Replace boxes that are turned, as CVAT writes them, by the bounds of the turned ones."""
     for row, entry in enumerate(entries):
-        if degrees := coco_rotation(entry):
+        if degrees := coco_rotation(entry.get("attributes")):
             x, y, width, height = rows.table[NUMBERS].iloc[row].to_numpy(np.float64)
             x1, y1, x2, y2 = turned_bounds(np.array([x, y, x + width, y + height]), degrees)
             rows.table.loc[row, NUMBERS] = [x1, y1, x2 - x1, y2 - y1]

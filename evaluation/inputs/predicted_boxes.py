@@ -10,18 +10,19 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import (
     MANY,
+    NO_BOX,
     STEPS,
     BoxReading,
-    advice_on,
     box_faults,
+    box_text,
     doubt_about,
     fitting_readings,
     questions_about,
+    sorted_corners,
     values_of,
-    with_sorted,
 )
 from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
+from cxr_compare.data_prep.base.errors import InputError, counted
 
 BoxOrder = Literal["xyxy", "yxyx"]
 """Order of the axes: x before y, or y before x."""
@@ -60,7 +61,7 @@ def check_predictions(
         return table, ()
     # A detector knows no border where nobody states the size of the image.
     known = np.nan_to_num(sizes, nan=np.inf)
-    corners, n_sorted = with_sorted(written, reading.form, known, _FAR)
+    corners, notes = sorted_corners(written, reading.form, known, _FAR)
     faults, misfits = box_faults(corners, known, _FAR), box_faults(corners, known)
     fitting = []
     if (misfits != "").mean() >= MANY and not reading.affirmed:
@@ -68,19 +69,14 @@ def check_predictions(
     reasons = misfits if fitting else faults
     row, problem = int((reasons != "").argmax()), ""
     if (reasons != "").mean() >= MANY:
-        question = questions_about(reading, fitting) or advice_on(written)
-        if any(unit == "thousandth" for _, unit in fitting[:1]):  # px of a larger image fit as well
-            question = f"{question}. Or {advice_on(written)}"
         n_wrong = counted(int((reasons != "").sum()), "box")
-        problem = f"{reasons[row]} ({n_wrong} of {len(values):,} cannot be used): {question}"
+        count = f"{n_wrong} of {len(values):,} cannot be used"
+        problem = f"{reasons[row]} ({count}): {questions_about(values, reading, sizes)}"
     elif not reading.affirmed:
-        row, problem = doubt_about(values, written, reading, sizes)
+        row, problem = doubt_about(values, reading, sizes)
     if problem:
-        numbers = ", ".join(f"{number:g}" for number in values[row])
         where = row_text(table, row, reading.where)
-        raise InputError(f"{where}: box [{numbers}], read as {reading.text}: {problem}")
-    text = "boxes were drawn from another corner than the upper left: corners are sorted"
-    notes = [counted_phrase(n_sorted, text)] if n_sorted else []
+        raise InputError(f"{where}: {box_text(values[row], reading)}: {problem}")
     kept, note = without_empty_boxes(table.assign(**dict(zip(EDGES, corners.T, strict=True))))
     return kept, (*notes, *([note] if note else []))
 
@@ -128,14 +124,13 @@ def require_corners(
         return
     unknown = np.full((len(corners), 2), np.nan)
     reading = BoxReading(where=where, answers=answers or {})
-    _, question = doubt_about(corners, corners, reading, unknown)
+    _, question = doubt_about(corners, reading, unknown)
     is_wrong = ~(corners[:, :2] < corners[:, 2:]).all(axis=1)
     if question or is_wrong.any():
         row = int(is_wrong.argmax())
         end = f"; {question}" if question else ""
         raise InputError(
-            f"{row_text(table, row, where)}: {_edges_text(corners[row])}; a box needs x1 < x2 and "
-            f"y1 < y2 inside the image, in pixels of the original{end}"
+            f"{row_text(table, row, where)}: {_edges_text(corners[row])}; {NO_BOX}{end}"
         )
 
 
@@ -144,10 +139,7 @@ def _require_finite(table: pd.DataFrame, where: str) -> None:
     is_odd = ~np.isfinite(corners).all(axis=1)
     if is_odd.any():
         row = int(is_odd.argmax())
-        raise InputError(
-            f"{row_text(table, row, where)}: {_edges_text(corners[row])}; a box needs x1 < x2 and "
-            "y1 < y2 inside the image, in pixels of the original"
-        )
+        raise InputError(f"{row_text(table, row, where)}: {_edges_text(corners[row])}; {NO_BOX}")
 
 
 def row_text(table: pd.DataFrame, row: int, where: str) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from cxr_compare.data_prep.base.provenance import MadeRecord, provenance
-from cxr_compare.data_prep.base.records import Digests, Items, NumbersByName, Record, Whole
+from cxr_compare.data_prep.base.records import Digests, Items, NumbersByName, Record
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.joint import JointFile
 from cxr_compare.evaluation.notes import worst_first
@@ -81,8 +81,8 @@ class Answer(Record, kind="answer"):
     thresholds: dict[str, NumbersByName]
     costs: dict[str, dict[str, Any]]
     provenance: ReportOrigin
-    seed: Whole = 0
-    n_findings: Whole = 1
+    seed: int = 0
+    n_findings: int = 1
     numbers_for_ids: bool = False
     overlays: dict[str, str] = Field(default_factory=dict)
     files: Digests = Field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,83 +89,64 @@ def prepare(
         keep_ids: Keep the ids of DICOM files, which then must name nobody.
         workers: Processes that decode images, one a processor without it; 0 decodes in this one.
     """
-    given = [Path(path) for path in paths]
-    out = None if out is None else Path(out)
-    id_key = None if id_key is None else Path(id_key)
-    labels, folders, named = _labels_and_folders(given, out)
-    joined = out is not None and len(folders) > 1
-    if workers is not None and workers < 0:
-        raise InputError(f"workers: {workers}; give 0 or more")
-    reading = {
-        "reference": reference,
-        "sheet": sheet,
-        "columns": roles_of(columns),
-        "class_names": comma_parts(class_names),
-        "raw_boxes": raw_boxes,
-        "patient_pattern": patient_pattern,
-    }
-    options = {
-        "name": name,
-        "targets": _targets(target or ()),
-        "exclude": None if exclude is None else Path(exclude),
-        "val": val,
-        "test": test,
-        "sizes": tuple(dict.fromkeys([size] if isinstance(size, int) else size or ())),
-    }
-    if joined:
-        of_source = {**reading, "format": format, "split": split, "id_key": id_key}
-        _refuse_options_of_a_source({**of_source, "keep_ids": keep_ids, "labels": labels})
-        return _join(folders, Path(str(out)), options)
-    source, folder = _source_and_out(folders, out, labels)
-    _require_source(source)
-    if format is None and named:
-        format = _format_beside(source, labels) if named == ["table"] else named[0]  # noqa: A001
-    options |= {
-        "format": format,
-        "split": None if split is None else str(split),
-        "id_key": id_key,
-        "keep_ids": keep_ids,
-    }
-    require_engine(engine)
-    options |= {"workers": cpu_count() if workers is None else workers, "engine": engine}
-    return _prepare(source, folder, options, reading | {"labels": tuple(labels)})
-
-
-def _prepare(
-    source: Path, folder: Path, options: dict[str, Any], reading: dict[str, Any]
-) -> DataSet:
     from cxr_compare.data_prep import prepare as preparing
     from cxr_compare.data_prep.sources.source import ReadOptions
     from cxr_compare.data_prep.splits import SplitRule
     from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 
-    chosen = preparing.Options(
-        read=ReadOptions(**reading),
-        rule=SplitRule(val=options.pop("val"), test=options.pop("test")),
+    labels, folders, named = _labels_and_folders([Path(path) for path in paths], out)
+    if workers is not None and workers < 0:
+        raise InputError(f"workers: {workers}; give 0 or more")
+    require_engine(engine)
+    options = preparing.Options(
+        format=format,
+        read=ReadOptions(
+            reference=reference,
+            labels=tuple(labels),
+            sheet=sheet,
+            columns=roles_of(columns),
+            class_names=comma_parts(class_names),
+            raw_boxes=raw_boxes,
+            patient_pattern=patient_pattern,
+        ),
+        name=name,
+        sizes=tuple(dict.fromkeys([size] if isinstance(size, int) else size or ())),
+        targets=_targets(target or ()),
+        rule=SplitRule(val=val, test=test),
+        split=None if split is None else str(split),
+        exclude=None if exclude is None else Path(exclude),
+        id_key=None if id_key is None else Path(id_key),
+        keep_ids=keep_ids,
+        workers=cpu_count() if workers is None else workers,
+        engine=engine,
         progress=console,
         measure_shortcuts=measure_shortcuts,
-        **options,
     )
-    return _shown(preparing.prepare(source, folder, chosen))
+    if out is not None and len(folders) > 1:
+        return _join(folders, Path(out), options)
+    source, folder = _source_and_out(folders, out, labels)
+    _require_source(source)
+    if format is None and named:
+        found = _format_beside(source, labels) if named == ["table"] else named[0]
+        options = replace(options, format=found)
+    return _shown(preparing.prepare(source, folder, options))
 
 
-def _join(folders: list[Path], out: Path, options: dict[str, Any]) -> DataSet:
+def _join(folders: list[Path], out: Path, options: Any) -> DataSet:
+    """Join prepared data sets; an option that is for a source is refused."""
     from cxr_compare.data_prep.combine import combine
-    from cxr_compare.data_prep.splits import SplitRule
-    from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
+    from cxr_compare.data_prep.sources.source import ReadOptions
 
+    of_source = {name: getattr(options, name) for name in ("format", "split", "id_key", "keep_ids")}
+    given = [name for name, value in of_source.items() if value]
+    usual = ReadOptions()
+    given += [name for name, value in vars(options.read).items() if value != getattr(usual, name)]
+    if given:
+        raise InputError(f"{given[0]}: is for a source, and prepared sets are joined; leave it out")
     for each in folders:
         require_folder(each, "data set")
-    dataset = combine(
-        folders,
-        out,
-        name=options["name"],
-        rule=SplitRule(val=options["val"], test=options["test"]),
-        targets=options["targets"],
-        exclude=options["exclude"],
-        measure_shortcuts=measure_shortcuts,
-    )
-    for side in options["sizes"]:
+    dataset = combine(folders, out, options)
+    for side in options.sizes:
         dataset.make_store(side, console)
     return _shown(dataset)
 
@@ -181,15 +163,6 @@ def _shown(dataset: DataSet) -> DataSet:
     if dataset.has_pixels:
         console.say(f"Next: cxr train {config} --data {dataset.folder} --out RUN")
     return dataset
-
-
-def _refuse_options_of_a_source(given: dict[str, Any]) -> None:
-    for argument, value in given.items():
-        if value and (argument, value) != ("reference", "majority"):
-            raise InputError(
-                f"{argument}: is for a source, and prepared sets are joined; leave it out, or "
-                "leave out out"
-            )
 
 
 def _targets(
@@ -209,7 +182,7 @@ def _targets(
 
 
 def _labels_and_folders(
-    given: list[Path], out: Path | None
+    given: list[Path], out: AnyPath | None
 ) -> tuple[list[Path], list[Path], list[str]]:
     """Divide paths into files of labels and folders, and name the formats of these files."""
     named_last = given[-1:] if out is None else []  # the folder to make, whatever its name
@@ -252,7 +225,9 @@ def _label_format(path: Path) -> str | None:
     return kind
 
 
-def _source_and_out(folders: list[Path], out: Path | None, labels: list[Path]) -> tuple[Path, Path]:
+def _source_and_out(
+    folders: list[Path], out: AnyPath | None, labels: list[Path]
+) -> tuple[Path, Path]:
     """Tell the folder of the images from the folder to make."""
     both = [*folders, *([] if out is None else [Path(out)])]
     if len(both) == 2:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.base.boxes import box_iou
 from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
 from cxr_compare.evaluation.boxes.error_types import count_error_types
 from cxr_compare.evaluation.boxes.froc import WeightedFroc
@@ -17,6 +18,7 @@ from cxr_compare.evaluation.boxes.map_boxes import (
 from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
 
 __all__ = [
+    "box_iou",
     "map_boxes",
     "map_parts",
     "map_peaks",

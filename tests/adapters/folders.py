@@ -13,6 +13,7 @@ import pandas as pd
 from cxr_compare import DataSet, Predictions, Result, Run
 from cxr_compare.data_prep.audit import Audit
 from cxr_compare.data_prep.pixels import stored_sizes
+from cxr_compare.data_prep.splits import SplitInfo
 from cxr_compare.serving.guard import GUARD_FILE, Guard
 from cxr_compare.training.callbacks import AtomicCheckpointIO
 from cxr_compare.training.run_folder import RunFolder
@@ -24,7 +25,7 @@ def data_set(folder: Path) -> Iterable[Any]:
     yield from (data.info, data.images, data.findings, data.boxes, data.box_coverage)
     yield from (data.table(name) for name in ("decode", "excluded", "copies"))
     for path in sorted((folder / "splits").glob("*.json")):
-        yield from (data.split(path.stem), data.split_rule(path.stem))
+        yield from (data.split(path.stem), SplitInfo.read(path).how)
     if (folder / "audit.json").is_file():
         yield Audit.read(folder / "audit.json").to_dict()
     for size in stored_sizes(folder):

@@ -3,10 +3,15 @@
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cxr_compare import InputError
+from cxr_compare.data_prep.base import box_check
+from cxr_compare.data_prep.base.box_check import BoxReading
+from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.ids import TEXT
+from cxr_compare.data_prep.sources import readers
 from cxr_compare.data_prep.sources.registry import FORMATS, fitting_formats, read_source
 from cxr_compare.data_prep.sources.source import ReadOptions
 from cxr_compare.data_prep.sources.statements import Source, build
@@ -25,6 +30,29 @@ def read(folder, format, labels, options):  # noqa: A002
     except InputError as error:
         return "refused", str(error)
     return "read", _plain_table(found)
+
+
+def labels(folder, tables, target=None, reference="majority"):
+    """The state and the origin of each label, the boxes, the targets, and how many are implied.
+
+    ``tables`` are paths; ``target`` joins findings by name.
+    """
+    options = ReadOptions(labels=tuple(tables), reference=reference)
+    found = read_source(folder, "table", options).with_targets(target or {})
+    key = ("image_id", "finding", "reader")
+    rows = found.findings.astype(object)
+    implied = [note for note in found.label_notes(reference) if "count as absent" in note]
+    return {
+        "states": _by(rows, key, rows["state"].map(_STATES)),
+        "origins": _by(rows, key, rows["origin"]),
+        "boxed": sorted(found.boxes[["image_id", "finding"]].to_numpy().tolist()),
+        "targets": sorted(found.targets),
+        "implied": int(implied[0].split()[0]) if implied else 0,
+    }
+
+
+def _by(rows, key, values):
+    return dict(zip(rows[list(key)].itertuples(index=False, name=None), values, strict=True))
 
 
 def _plain_table(found):
@@ -68,6 +96,37 @@ def _facts(row):
 def _plain(value):
     value = value.item() if hasattr(value, "item") else value
     return None if value is None or value != value or str(value) == "<NA>" else value
+
+
+def check_boxes(values, sizes, form, unit, stated, answered=False):
+    """Read boxes of images, one each: corners, NaN for boxes left out, or the line of a refusal."""
+    reading = BoxReading(form, unit, "boxes", stated=stated, affirmed=answered)
+    try:
+        checked = box_check.check_boxes(
+            values, reading, sizes, [f"i{n}" for n in range(len(values))]
+        )
+    except InputError as error:
+        return str(error)
+    return np.where((checked.faults == "")[:, None], checked.corners, np.nan)
+
+
+def same_lesions(boxes):
+    """Numbers of the lesions of boxes [image, finding, reader, x1, y1, x2, y2]."""
+    return readers.same_lesions(_boxes(boxes)).tolist()
+
+
+def join_readers(states, boxes, rule):
+    """State of the reference, and its boxes, of readers' states of one finding on one image."""
+    findings = pd.DataFrame({"reader": states.keys(), "state": states.values()})
+    findings = findings.assign(image_id="a", finding="mass", origin="reader", implied=False)
+    made, drawn = readers.with_reference(findings, _boxes(boxes), rule)
+    (state,) = made.loc[made["reader"] == "reference", "state"]
+    return state, drawn.loc[drawn["reader"] == "reference", EDGES].to_numpy().tolist()
+
+
+def _boxes(rows):
+    table = pd.DataFrame(rows, columns=["image_id", "finding", "reader", *EDGES])
+    return table.astype({**dict.fromkeys(table.columns[:3], "str"), **dict.fromkeys(EDGES, float)})
 
 
 def shown_lines(folder, format, labels):  # noqa: A002

@@ -22,10 +22,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 from scipy.stats import binomtest
 
-from cxr_compare.data_prep.base.files import folder_lock
 from tools.simulation.claims import CLAIMS, POWER
 from tools.simulation.designs import DESIGNS, Design
 from tools.simulation.places import RSNA_FOLDER
@@ -113,7 +113,7 @@ def read() -> list[Result]:
 
 def keep(result: Result) -> None:
     """Keep a result in place of the former one of its design, and write the tables."""
-    with folder_lock(_RESULTS.parent, before_wait=lambda: None):
+    with filelock.FileLock(_RESULTS.with_suffix(".lock")):
         known = {each["design"]: each for each in read()} | {result["design"]: result}
         results = [known[name] for name in DESIGNS if name in known]
         text = ",\n".join(map(json.dumps, results))
