@@ -12,12 +12,12 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.ids import ENDING
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
 
 _NAMES = tomllib.loads(Path(__file__).with_name("column_names.toml").read_text(encoding="utf-8"))
 _RSNA_BOXES = ("patientid", "x", "y", "width", "height")
 _NO_NAMES = ("finding", "label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
-_IMAGE_FILE = re.compile(r"\.(?:png|jpe?g|tiff?|webp|bmp|dcm|dicom)$", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d+(?:[.,]\d+)?")
 
 
@@ -114,7 +114,7 @@ def missing_columns(names: Sequence[str]) -> str:
 
 def headless_problem(columns: Sequence[str]) -> str:
     """Return a phrase on a table whose first row holds values; empty if it holds names."""
-    values = [c for c in columns if _IMAGE_FILE.search(c) or _NUMBER.fullmatch(c.strip())]
+    values = [c for c in columns if ENDING.search(c) or _NUMBER.fullmatch(c.strip())]
     if not values:
         return ""
     return (
