@@ -227,9 +227,9 @@ class Predictions(OpenedFromFolder, ShownAsText):
         """Yield the parts of a table, each with its rows as they were written."""
         if self.tables:
             yield self.tables[name]
-        for file in sorted(self.info.files):
-            if file.startswith(f"{name}.parquet/"):
-                yield read_table(self.folder / file, KIND_OF_TABLE[name], self.info.files)
+        stated = {self.folder / n for n in self.info.files if n.startswith(f"{name}.parquet/")}
+        for path in sorted(stated.union(self.folder.glob(f"{name}.parquet/part-*.parquet"))):
+            yield read_table(path, KIND_OF_TABLE[name], self.info.files)
 
     def _table(self, name: str) -> pd.DataFrame:
         return _joined(list(self._parts(name)), KIND_OF_TABLE[name])
