@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 from cxr_compare.data_prep.base.errors import InputError
 
@@ -71,14 +70,6 @@ def require_folder(folder: Path, name: KindName) -> None:
 
 class OpenedFromFolder:
     """Base class of objects that ``open`` reads from a folder; they stand wherever a path does."""
-
-    def __new__(cls, *values: Any, **named: Any) -> Self:
-        """Make the object; a path alone is refused, as it is to be opened."""
-        given = [*values, *named.values()]
-        if len(given) == 1 and isinstance(given[0], str | os.PathLike):
-            call = f"{cls.__name__}.open({os.fspath(given[0])!r})"
-            raise InputError(f"{cls.__name__}: a folder is opened, not constructed; write {call}")
-        return super().__new__(cls)
 
     def __fspath__(self) -> str:
         """Return the folder."""
