@@ -15,7 +15,7 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import folder_lock
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.names import Target
-from cxr_compare.data_prep.base.tables import REFERENCE_READER
+from cxr_compare.data_prep.base.tables import LABEL_KEY, REFERENCE_READER
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.pixels import JOURNAL
 from cxr_compare.data_prep.prepare import Options, begin, exclude_listed, write_set
@@ -156,7 +156,7 @@ def _with_finding(tables: SourceTables, name: str, members: Sequence[str]) -> So
     state = state.mask(states["present"] > 0, "present").dropna()
     deciding = rows.merge(state.reset_index(), on=["image_id", "state"])
     made = deciding.drop_duplicates("image_id").assign(finding=name)[findings.columns]
-    covered = deciding.merge(coverage, on=["image_id", "finding", "reader"], how="left")
+    covered = deciding.merge(coverage, on=LABEL_KEY, how="left")
     kinds = covered["coverage"].fillna("none").groupby(covered["image_id"]).agg(set)
     kinds = kinds[kinds != {"none"}]
     new_coverage = pd.DataFrame(

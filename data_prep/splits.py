@@ -12,7 +12,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.records import Digests, Items, Record
-from cxr_compare.data_prep.base.tables import REFERENCE_READER, ROLE_NAMES
+from cxr_compare.data_prep.base.tables import FINDING_KEY, REFERENCE_READER, ROLE_NAMES
 from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line
 from cxr_compare.data_prep.copies import Links, patient_groups
 
@@ -82,7 +82,7 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     """
     own = images.set_index("image_id")
     reference = findings[findings["reader"] == REFERENCE_READER]
-    present = reference.loc[reference["state"] == "present", ["image_id", "finding"]]
+    present = reference.loc[reference["state"] == "present", FINDING_KEY]
     count = present.groupby("finding")["finding"].transform("size")
     by_rarity = present.assign(count=count).sort_values(["count", "finding"])
     rarest = by_rarity.drop_duplicates("image_id").set_index("image_id")["finding"]

@@ -16,15 +16,13 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading, check_boxes
-from cxr_compare.data_prep.base.boxes import EDGES, upright_boxes
+from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, upright_boxes
 from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT, are_rows_of, is_member
-from cxr_compare.data_prep.base.tables import REFERENCE_READER
-from cxr_compare.data_prep.sources.image_files import SIDEWAYS, ImageIndex, stored_size
+from cxr_compare.data_prep.base.tables import FINDING_KEY, LABEL_KEY, REFERENCE_READER
+from cxr_compare.data_prep.sources.image_files import ImageIndex, stored_size
 from cxr_compare.data_prep.sources.readers import with_reference
 from cxr_compare.data_prep.sources.source import (
-    FINDING_KEY,
-    LABEL_KEY,
     ReadOptions,
     Show,
     SourceTables,
