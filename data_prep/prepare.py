@@ -23,7 +23,6 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import (
     LOCK_NAME,
     folder_lock,
-    make_folder,
     require_free_space,
     write_text,
 )
@@ -386,7 +385,6 @@ def write_set(
         frames |= {name: hide_paths(frames[name], key) for name in ("images", "excluded")}
         id_key = keyed_hash(key, KEY_ID_TEXT)
     files = {f"{n}.parquet": write_table(f, out / f"{n}.parquet", n) for n, f in frames.items()}
-    make_folder(out / "splits")
     split_ids = {n: write_split(out, n, s, frames["images"], links) for n, s in splits.items()}
     notes = [f"split '{n}': {note}" for n, (_, how) in splits.items() for note in how.notes]
     info = DataSetInfo(

@@ -102,7 +102,7 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     return strata
 
 
-def balanced_parts(
+def _balanced_parts(
     group: pd.Series, strata: pd.DataFrame, shares: np.ndarray, seed: int, fixed: np.ndarray
 ) -> np.ndarray:
     """Assign groups of N images to P parts, each with its share of groups, images and strata.
@@ -201,7 +201,7 @@ def _drawn_roles(
     group: pd.Series, strata: pd.DataFrame, rule: SplitRule, fixed: np.ndarray
 ) -> pd.Series:
     shares = np.array([rule.test, rule.val, max(1 - rule.test - rule.val, 0.0)])
-    part = balanced_parts(group, strata, shares, rule.seed, fixed)
+    part = _balanced_parts(group, strata, shares, rule.seed, fixed)
     return pd.Series(np.array(_PARTS)[part], group.index, TEXT)
 
 
@@ -213,7 +213,7 @@ def _with_folds(
     learning = is_member(role, ["train", "val"]) & ~_doubtful(images, group)
     if learning.any():
         equal, free = np.full(rule.folds, 1 / rule.folds), np.full(learning.sum(), -1)
-        fold[learning] = balanced_parts(group[learning], strata, equal, rule.seed + 1, free)
+        fold[learning] = _balanced_parts(group[learning], strata, equal, rule.seed + 1, free)
     table = pd.DataFrame({"image_id": group.index, "role": role.array, "fold": fold.array})
     return table.astype({"image_id": TEXT, "role": TEXT})
 
