@@ -24,16 +24,14 @@ from cxr_compare.data_prep.sources.source import SourceTables
 _TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded")
 
 
-def combine(
-    folders: Sequence[str | Path], out: str | Path, options: Options | None = None
-) -> DataSet:
+def combine(folders: Sequence[str | Path], out: str | Path, options: Options) -> DataSet:
     """Combine several prepared data sets into one. No image is copied or decoded again.
 
     Ids that occur in several sets get the name of their set. A finding that one set does not label
     is unknown there. A patient id that occurs in several sets is one patient. Of the options apply
     the name, the targets, the rule of the split, and the list of images to leave out.
     """
-    out, options = Path(out), options or Options(format=None)
+    out = Path(out)
     sets = _open(folders, out)
     tables, decode = _join(sets, options.targets)
     if options.exclude is not None:

@@ -12,8 +12,8 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.records import Digests, Items, Record
-from cxr_compare.data_prep.base.tables import FINDING_KEY, REFERENCE_READER, ROLE_NAMES
-from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line
+from cxr_compare.data_prep.base.tables import FINDING_KEY, REFERENCE_READER
+from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line, to_roles
 from cxr_compare.data_prep.copies import Links, patient_groups
 
 _PARTS = ("test", "val", "train")  # of several stated roles, a patient keeps the first
@@ -293,9 +293,8 @@ def read_split_file(path: Path, images: pd.DataFrame, name: str = "role") -> Spl
             f"{' or '.join(dict.fromkeys(['role', name]))} with train, val, test or unused; it has "
             f"{', '.join(text.columns[:20])}"
         )
-    key, stated = keys[0], text[columns[0]]
-    roles = stated.str.lower().map(ROLE_NAMES)
-    refuse_line(roles.isna(), path, "; use train, val, test or unused", stated)
+    key = keys[0]
+    roles = to_roles(text[columns[0]], path)
     ids = text[key]
     refuse_line(ids.duplicated(), path, " appears more than once; keep one line", ids)
     unknown = ~ids.isin(images[key])
