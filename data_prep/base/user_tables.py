@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, first_line
+from cxr_compare.data_prep.base.errors import PROGRAM_ERRORS, InputError, first_line
 from cxr_compare.data_prep.base.files import atomic_path, decode_text, read_text_file
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.names import headless_problem, missing_columns
@@ -71,7 +71,7 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
     if is_spreadsheet(path) or path.suffix.lower() in _WORKBOOKS:
         try:
             rows, notes = _read_sheet(path, sheet)
-        except InputError:
+        except (InputError, *PROGRAM_ERRORS):
             raise
         except Exception as error:  # noqa: BLE001 - a broken archive raises anything
             raise InputError(
