@@ -86,9 +86,9 @@ FAULTS = {
     "4 ignored box counted: of another image": [
         Edit(
             _MATCHING,
-            "    order = order[boxes.labels[order] >= 0]\n"
-            "    image = np.asarray(boxes.labels[order], dtype=np.int64)\n",
-            "    image = np.asarray(np.maximum(boxes.labels[order], 0), dtype=np.int64)\n",
+            "    order = order[of_image[order] >= 0]\n"
+            "    image = np.asarray(of_image[order], dtype=np.int64)\n",
+            "    image = np.asarray(np.maximum(of_image[order], 0), dtype=np.int64)\n",
         ),
     ],
     "5 101st box counted": [
@@ -139,10 +139,9 @@ FAULTS = {
     "10 negatives dropped": [
         Edit(
             _MATCHING,
-            "    ranked = _rank_boxes(predicted, len(image_ids), most)\n",
-            '    sick = positions(truth["image_id"], image_ids)\n'
-            "    predicted = predicted[np.isin(predicted.labels, sick)]\n"
-            "    ranked = _rank_boxes(predicted, len(image_ids), most)\n",
+            "    ranked = _rank_boxes(boxes, image_ids, most)\n",
+            '    boxes = boxes[boxes["image_id"].isin(truth["image_id"])]\n'
+            "    ranked = _rank_boxes(boxes, image_ids, most)\n",
         ),
     ],
     "11 images without a box dropped": [
