@@ -14,7 +14,7 @@ from cxr_compare.data_prep.base.boxes import EDGES, box_iou
 from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.records import Items, Record
-from cxr_compare.data_prep.base.tables import OLDEST_YEARS
+from cxr_compare.data_prep.base.tables import LABEL_KEY, OLDEST_YEARS
 from cxr_compare.data_prep.copies import copy_keys
 from cxr_compare.data_prep.dataset import DataSet
 
@@ -297,9 +297,8 @@ def copy_problems(
 
 def box_problems(findings: pd.DataFrame, boxes: pd.DataFrame) -> Iterator[Problem]:
     """Report boxes that mark one lesion twice, and positive images without a box."""
-    key = ["image_id", "finding", "reader"]
     numbered = boxes.assign(number=range(len(boxes)))
-    both = numbered.merge(numbered, on=key)
+    both = numbered.merge(numbered, on=LABEL_KEY)
     both = both[both["number_x"] < both["number_y"]]
     one, other = (both[[f"{edge}_{side}" for edge in EDGES]].to_numpy(float) for side in "xy")
     twice = both[box_iou(one, other) > _SAME_BOX_IOU]
@@ -308,7 +307,9 @@ def box_problems(findings: pd.DataFrame, boxes: pd.DataFrame) -> Iterator[Proble
     present = findings[
         (findings["state"] == "present") & is_member(findings["finding"], boxes["finding"])
     ]
-    found = present[key].merge(boxes[key].drop_duplicates(), how="left", indicator="found")
+    found = present[LABEL_KEY].merge(
+        boxes[LABEL_KEY].drop_duplicates(), how="left", indicator="found"
+    )
     yield _problem(
         "positive_without_box",
         "warning",

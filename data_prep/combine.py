@@ -15,7 +15,7 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import folder_lock
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.names import Target
-from cxr_compare.data_prep.base.tables import REFERENCE_READER
+from cxr_compare.data_prep.base.tables import LABEL_KEY, REFERENCE_READER
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.pixels import JOURNAL
 from cxr_compare.data_prep.prepare import Options, begin, exclude_listed, write_set
@@ -24,16 +24,14 @@ from cxr_compare.data_prep.sources.source import SourceTables
 _TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded")
 
 
-def combine(
-    folders: Sequence[str | Path], out: str | Path, options: Options | None = None
-) -> DataSet:
+def combine(folders: Sequence[str | Path], out: str | Path, options: Options) -> DataSet:
     """Combine several prepared data sets into one. No image is copied or decoded again.
 
     Ids that occur in several sets get the name of their set. A finding that one set does not label
     is unknown there. A patient id that occurs in several sets is one patient. Of the options apply
     the name, the targets, the rule of the split, and the list of images to leave out.
     """
-    out, options = Path(out), options or Options(format=None)
+    out = Path(out)
     sets = _open(folders, out)
     tables, decode = _join(sets, options.targets)
     if options.exclude is not None:
@@ -156,7 +154,7 @@ def _with_finding(tables: SourceTables, name: str, members: Sequence[str]) -> So
     state = state.mask(states["present"] > 0, "present").dropna()
     deciding = rows.merge(state.reset_index(), on=["image_id", "state"])
     made = deciding.drop_duplicates("image_id").assign(finding=name)[findings.columns]
-    covered = deciding.merge(coverage, on=["image_id", "finding", "reader"], how="left")
+    covered = deciding.merge(coverage, on=LABEL_KEY, how="left")
     kinds = covered["coverage"].fillna("none").groupby(covered["image_id"]).agg(set)
     kinds = kinds[kinds != {"none"}]
     new_coverage = pd.DataFrame(

@@ -21,6 +21,7 @@ from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.provenance import MadeRecord, cpu_count
 from cxr_compare.data_prep.base.records import Digests, Items, Record
 from cxr_compare.data_prep.base.tables import (
+    FINDING_KEY,
     FINGERPRINTS,
     REFERENCE_READER,
     ROLES,
@@ -209,10 +210,11 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     def boxes_trusted(self, target: Target) -> pd.Index:
         """Return the ids of the images on which every lesion of a target has a box."""
-        key = ["image_id", "finding"]
         is_present = self.findings["state"] == "present"
-        present = self.findings.loc[self.findings["finding"].isin(target.any_of) & is_present, key]
-        complete = self.box_coverage.loc[self.box_coverage["coverage"] == "all", key]
+        present = self.findings.loc[
+            self.findings["finding"].isin(target.any_of) & is_present, FINDING_KEY
+        ]
+        complete = self.box_coverage.loc[self.box_coverage["coverage"] == "all", FINDING_KEY]
         incomplete = present[~are_rows_of(present, complete)]
         labels = self.labels(target).dropna()
         return labels.index[~is_member(labels.index, incomplete["image_id"])]

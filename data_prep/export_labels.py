@@ -18,6 +18,7 @@ from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
 from cxr_compare.data_prep.base.files import atomic_folder, make_folder, require_free_space
 from cxr_compare.data_prep.base.ids import are_rows_of, is_member
+from cxr_compare.data_prep.base.tables import FINDING_KEY
 from cxr_compare.data_prep.dataset import DataSet
 
 
@@ -118,8 +119,9 @@ def _complete_images(dataset: DataSet, classes: list[str]) -> pd.Index:
     """Return the images on which each class is absent, or present with all lesions boxed."""
     findings = dataset.findings[is_member(dataset.findings["finding"], classes)]
     covered = dataset.box_coverage[dataset.box_coverage["coverage"] == "all"]
-    key = ["image_id", "finding"]
-    is_boxed = (findings["state"] == "present") & are_rows_of(findings[key], covered[key])
+    is_boxed = (findings["state"] == "present") & are_rows_of(
+        findings[FINDING_KEY], covered[FINDING_KEY]
+    )
     n_whole = findings.loc[is_boxed | (findings["state"] == "absent"), "image_id"].value_counts()
     return n_whole.index[n_whole == len(classes)]
 

@@ -267,7 +267,7 @@ class SquareWriter:
             index = images[["image_id", "width", "height"]].assign(
                 row=ids.map(self._rows), crc32=checksums
             )
-            path = index_file(pixels_file(self._folder, size))
+            path = _index_file(pixels_file(self._folder, size))
             write_table(index.sort_values("image_id"), path, "pixel_index")
 
 
@@ -308,7 +308,7 @@ def pixels_file(folder: Path, size: int) -> Path:
     return folder / "pixels" / f"{require_size(size)}.npy"
 
 
-def index_file(path: Path) -> Path:
+def _index_file(path: Path) -> Path:
     """Return the index of an array of squares: the row, size and CRC32 of each image."""
     return path.with_suffix(".parquet")
 
@@ -338,7 +338,7 @@ class PixelStore:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open a complete pixel store by its array, see `pixels_file`."""
-        return cls(path, read_table(index_file(path), "pixel_index"))
+        return cls(path, read_table(_index_file(path), "pixel_index"))
 
     def image(self, image_id: str) -> np.ndarray:
         """Return the square of an image, uint8, shape ``(S, S)``."""
@@ -369,7 +369,7 @@ class PixelStore:
         return int(self.ids.get_loc(image_id))
 
     def _damage(self, fault: str) -> InputError:
-        both = f"{self.path} and {index_file(self.path).name}"
+        both = f"{self.path} and {_index_file(self.path).name}"
         return InputError(f"{self.path}: {fault}; delete {both}, and run cxr prepare again")
 
 

@@ -134,7 +134,8 @@ class PredictionWriter:
     def __enter__(self) -> PredictionWriter:
         if not self.info.system.strip():
             raise InputError(f"{self.folder}: the system has no name; give one with --name")
-        if not is_predictions_folder(self.folder):
+        names = (_RECORD, _UNFINISHED)
+        if not any((self.folder / name).is_file() for name in names):
             require_only_files(self.folder, (), "predictions folder")
         with ExitStack() as stack:
             stack.enter_context(folder_lock(self.folder))
@@ -185,11 +186,6 @@ class PredictionWriter:
                 digests = {f"{p.parent.name}/{p.name}": file_digest(p) for p in parts}
                 self.info.with_values(files=digests | self.files).write(self.folder / _RECORD)
                 (self.folder / _UNFINISHED).unlink(missing_ok=True)
-
-
-def is_predictions_folder(folder: Path) -> bool:
-    """Return True if a folder, which need not exist, holds predictions, complete or unfinished."""
-    return any((folder / name).is_file() for name in (_RECORD, _UNFINISHED))
 
 
 @dataclass(repr=False)

@@ -23,7 +23,6 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import (
     LOCK_NAME,
     folder_lock,
-    make_folder,
     require_free_space,
     write_text,
 )
@@ -86,9 +85,9 @@ class Options:
     sizes: tuple[int, ...] = ()
     targets: Mapping[str, Sequence[str]] = field(default_factory=dict)
     rule: SplitRule = field(default_factory=SplitRule)
-    split: str | Path | None = None
+    split: str | None = None
     exclude: Path | None = None
-    id_key: str | Path | None = None
+    id_key: Path | None = None
     keep_ids: bool = False
     workers: int = field(default_factory=cpu_count)
     engine: Engine = "local"
@@ -108,6 +107,7 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
     for size in options.sizes:
         require_size(size)
     key = _read_key(options, out, source)
+    id_key = None if key is None else keyed_hash(key, KEY_ID_TEXT)
     tables = read_source(source, options.format, options.read, options.progress.say)
     tables = tables.with_targets(options.targets)
     split = _stated_split(options, tables)
@@ -118,7 +118,7 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
         tables = exclude_listed(tables, options.exclude)
     limits = _limits(tables)
     tables = replace(tables, notes=(*tables.notes, *limits))
-    request = _request(tables, options, split, key)
+    request = _request(tables, options, split, id_key)
     said: tuple[str, ...] = ()
     with folder_lock(out):
         if not begin(out, request, options.sizes):
@@ -129,7 +129,7 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
             if tables.images.empty:
                 first = tables.excluded.iloc[0]
                 raise InputError(f"{source}: no usable image; {first['path']}: {first['reason']}")
-            write_set(out, tables, decode, request, options, split, key)
+            write_set(out, tables, decode, request, options, split, key, id_key)
         (out / JOURNAL).unlink(missing_ok=True)
     dataset = DataSet.open(out)
     for size in options.sizes:  # of a set that was complete before
@@ -141,7 +141,7 @@ def _read_key(options: Options, out: Path, source: Path) -> bytes | None:
     if options.id_key is not None:
         if options.keep_ids:
             raise InputError("--id-key and --keep-ids: choose one of them")
-        return read_id_key(Path(options.id_key), out, source)
+        return read_id_key(options.id_key, out, source)
     if options.format == "dicom" and not options.keep_ids:
         raise InputError(
             "--format dicom: ids and paths may name patients; give --id-key FILE (it is made where "
@@ -152,9 +152,9 @@ def _read_key(options: Options, out: Path, source: Path) -> bytes | None:
 
 def _stated_split(options: Options, tables: SourceTables) -> Split | None:
     """Read the user's own split before any image, since it may be refused."""
-    if options.split is None or (str(options.split) == "official" and len(tables.official)):
+    if options.split is None or (options.split == "official" and len(tables.official)):
         return None
-    if str(options.split) != "official":
+    if options.split != "official":
         return read_split_file(Path(options.split), tables.images)
     if len(tables.split) and len(tables.split) == len(tables.images):
         return None  # the source gives every image a role, which makes the default split
@@ -177,7 +177,9 @@ def _hidden(tables: SourceTables, key: bytes) -> SourceTables:
     )
 
 
-def _request(tables: SourceTables, options: Options, split: Split | None, key: bytes | None) -> str:
+def _request(
+    tables: SourceTables, options: Options, split: Split | None, id_key: str | None
+) -> str:
     """Return a digest of what defines the data set: all tables and files, and the options."""
     frames = [getattr(tables, name) for name in ("images", *_LABEL_TABLES, "excluded")]
     frames += [] if split is None else [split[0]]
@@ -187,8 +189,8 @@ def _request(tables: SourceTables, options: Options, split: Split | None, key: b
         {name: target.any_of for name, target in tables.targets.items()},
         options.read.reference,
         options.read.raw_boxes,
-        None if options.split is None else str(options.split),
-        None if key is None else keyed_hash(key, KEY_ID_TEXT),
+        options.split,
+        id_key,
     )
     digest = hashlib.sha256(repr(choices).encode())
     for frame in frames:
@@ -384,9 +386,7 @@ def write_set(
     splits = _make_splits(tables, links, split, options)
     if key is not None:
         frames |= {name: hide_paths(frames[name], key) for name in ("images", "excluded")}
-        id_key = keyed_hash(key, KEY_ID_TEXT)
     files = {f"{n}.parquet": write_table(f, out / f"{n}.parquet", n) for n, f in frames.items()}
-    make_folder(out / "splits")
     split_ids = {n: write_split(out, n, s, frames["images"], links) for n, s in splits.items()}
     notes = [f"split '{n}': {note}" for n, (_, how) in splits.items() for note in how.notes]
     info = DataSetInfo(
@@ -431,7 +431,7 @@ def _make_splits(
         )
     if split is not None:
         made["default"] = settle(split, tables.images, links)
-    elif str(options.split) == "official" and "official" in made:
+    elif options.split == "official" and "official" in made:
         made["default"] = made["official"]
     else:
         made["default"] = draw_split(

@@ -12,8 +12,8 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.records import Digests, Items, Record
-from cxr_compare.data_prep.base.tables import REFERENCE_READER, ROLE_NAMES
-from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line
+from cxr_compare.data_prep.base.tables import FINDING_KEY, REFERENCE_READER
+from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line, to_roles
 from cxr_compare.data_prep.copies import Links, patient_groups
 
 _PARTS = ("test", "val", "train")  # of several stated roles, a patient keeps the first
@@ -82,7 +82,7 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     """
     own = images.set_index("image_id")
     reference = findings[findings["reader"] == REFERENCE_READER]
-    present = reference.loc[reference["state"] == "present", ["image_id", "finding"]]
+    present = reference.loc[reference["state"] == "present", FINDING_KEY]
     count = present.groupby("finding")["finding"].transform("size")
     by_rarity = present.assign(count=count).sort_values(["count", "finding"])
     rarest = by_rarity.drop_duplicates("image_id").set_index("image_id")["finding"]
@@ -102,7 +102,7 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     return strata
 
 
-def balanced_parts(
+def _balanced_parts(
     group: pd.Series, strata: pd.DataFrame, shares: np.ndarray, seed: int, fixed: np.ndarray
 ) -> np.ndarray:
     """Assign groups of N images to P parts, each with its share of groups, images and strata.
@@ -201,7 +201,7 @@ def _drawn_roles(
     group: pd.Series, strata: pd.DataFrame, rule: SplitRule, fixed: np.ndarray
 ) -> pd.Series:
     shares = np.array([rule.test, rule.val, max(1 - rule.test - rule.val, 0.0)])
-    part = balanced_parts(group, strata, shares, rule.seed, fixed)
+    part = _balanced_parts(group, strata, shares, rule.seed, fixed)
     return pd.Series(np.array(_PARTS)[part], group.index, TEXT)
 
 
@@ -213,7 +213,7 @@ def _with_folds(
     learning = is_member(role, ["train", "val"]) & ~_doubtful(images, group)
     if learning.any():
         equal, free = np.full(rule.folds, 1 / rule.folds), np.full(learning.sum(), -1)
-        fold[learning] = balanced_parts(group[learning], strata, equal, rule.seed + 1, free)
+        fold[learning] = _balanced_parts(group[learning], strata, equal, rule.seed + 1, free)
     table = pd.DataFrame({"image_id": group.index, "role": role.array, "fold": fold.array})
     return table.astype({"image_id": TEXT, "role": TEXT})
 
@@ -293,9 +293,8 @@ def read_split_file(path: Path, images: pd.DataFrame, name: str = "role") -> Spl
             f"{' or '.join(dict.fromkeys(['role', name]))} with train, val, test or unused; it has "
             f"{', '.join(text.columns[:20])}"
         )
-    key, stated = keys[0], text[columns[0]]
-    roles = stated.str.lower().map(ROLE_NAMES)
-    refuse_line(roles.isna(), path, "; use train, val, test or unused", stated)
+    key = keys[0]
+    roles = to_roles(text[columns[0]], path)
     ids = text[key]
     refuse_line(ids.duplicated(), path, " appears more than once; keep one line", ids)
     unknown = ~ids.isin(images[key])

@@ -225,6 +225,14 @@ def test_a_damaged_file_gives_one_line_or_an_image(tmp_path):
     assert kinds.count("read") > 50
 
 
+def test_a_decoder_that_is_not_installed_is_no_damage_of_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.dcm"
+    write_dicom(path, np.zeros((64, 64), np.uint8))
+    images.leave_out_the_decoders(monkeypatch)
+    with pytest.raises(ImportError):
+        images.read(path)
+
+
 # Names
 
 

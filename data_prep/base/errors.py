@@ -9,6 +9,8 @@ from collections.abc import Collection, Sequence
 
 TRAIN_PACKAGES = ("torch", "torchvision", "lightning", "albumentations", "safetensors")
 """Packages of the pip extra `train`, which training and prediction with a run need."""
+PROGRAM_ERRORS = (ImportError, NameError)
+"""Errors that no file causes: of our own code, or of an installation that lacks a part."""
 _PLURALS = {"box": "boxes", "study": "studies", "patch": "patches", "copy": "copies"}
 _SINGULAR_VERBS = {
     "have": "has",

@@ -15,10 +15,11 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, first_line
+from cxr_compare.data_prep.base.errors import PROGRAM_ERRORS, InputError, first_line
 from cxr_compare.data_prep.base.files import atomic_path, decode_text, read_text_file
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.names import headless_problem, missing_columns
+from cxr_compare.data_prep.base.tables import ROLE_NAMES
 
 _TEXTS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _WORKBOOKS = (".xlsx", ".xlsm")
@@ -70,7 +71,7 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
     if is_spreadsheet(path) or path.suffix.lower() in _WORKBOOKS:
         try:
             rows, notes = _read_sheet(path, sheet)
-        except InputError:
+        except (InputError, *PROGRAM_ERRORS):
             raise
         except Exception as error:  # noqa: BLE001 - a broken archive raises anything
             raise InputError(
@@ -136,6 +137,13 @@ def refuse_line(flags: pd.Series, path: Path, reason: str, cells: pd.Series | No
         cell = "" if cells is None else f"{cells.name}={cells[flags].iloc[0]!r}"
         line = int(flags.index[flags.to_numpy()][0]) + 2
         raise InputError(f"{path}: line {line}: {cell}{reason}")
+
+
+def to_roles(text: pd.Series, path: Path) -> pd.Series:
+    """Convert a column of text to roles (train, val, test, unused); another text is refused."""
+    roles = text.str.lower().map(ROLE_NAMES)
+    refuse_line(roles.isna(), path, "; use train, val, test or unused", text)
+    return roles
 
 
 def _first_bytes(path: Path, count: int) -> bytes:

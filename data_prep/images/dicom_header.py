@@ -35,7 +35,8 @@ OP OPM OPR OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG RESP RF RG RTDO
 RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SC SEG SM SMR SR SRF ST STAIN
 TEXTUREMAP TG US VA VF XA XAPROTOCOL XC
 """
-_YEARS_PER_UNIT = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 1.0}
+YEARS_PER_UNIT = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 1.0}
+"""Years by the letter that ends an age, such as ``006M``; none is years."""
 
 
 def header_facts(header: Dataset) -> dict[str, Any]:
@@ -56,23 +57,23 @@ def header_facts(header: Dataset) -> dict[str, Any]:
     return {
         "view": _view(header),
         "sex": sex if sex in {"M", "F", "O"} else None,
-        "age_years": age_in_years(clean_text(header, "PatientAge")),
+        "age_years": _age_in_years(clean_text(header, "PatientAge")),
         "modality": modality if modality in _MODALITIES.split() else None,
         "synthetic": clean_text(header, "ConversionType").upper() == "SYN",
     }
 
 
-def age_in_years(text: str) -> float | None:
+def _age_in_years(text: str) -> float | None:
     """Convert an age in DICOM's notation, such as ``045Y``, to years; None if it is no age.
 
     The unit is years (Y, or none), months (M), weeks (W) or days (D).
 
     Example:
-        >>> age_in_years("045Y"), age_in_years("006M"), age_in_years("51"), age_in_years("unknown")
-        (45.0, 0.5, 51.0, None)
+        >>> _age_in_years("045Y"), _age_in_years("006M"), _age_in_years("unknown")
+        (45.0, 0.5, None)
     """
     match = re.fullmatch(r"0*(\d{1,4})([DWMY]?)", text.strip().upper())
-    return int(match[1]) * _YEARS_PER_UNIT[match[2]] if match else None
+    return int(match[1]) * YEARS_PER_UNIT[match[2]] if match else None
 
 
 def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:

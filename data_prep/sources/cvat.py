@@ -41,8 +41,8 @@ def _read_file(source: Source, path: Path) -> Iterator[ImageLabels]:
         labels = ImageLabels(image, path.name)
         with source.reading_mark(image, f"{path.name}: {name}"):
             labels.facts |= sides_of(entry.get("width"), entry.get("height"))
-        role = role_from_path(entry.get("subset", ""))
-        labels.facts.update({"split": role} if role else {})
+        if role := role_from_path(entry.get("subset", "")):
+            labels.facts["split"] = role
         sides = (labels.facts.get("width"), labels.facts.get("height"))
         for number, shape in enumerate(entry, start=1):
             text = "shapes were drawn by a model: these are read like the others"
@@ -51,9 +51,9 @@ def _read_file(source: Source, path: Path) -> Iterator[ImageLabels]:
             if patient := value_of_role(attributes, "patient"):
                 labels.facts.setdefault("patient_id", patient)
             with source.reading_mark(image, f"{path.name}: {name}: shape {number}"):
-                for role in ("reader", "state"):
-                    if value_of_role(attributes, role):
-                        raise InputError(f"the attribute for the {role} is not read; remove it")
+                for kind in ("reader", "state"):
+                    if value_of_role(attributes, kind):
+                        raise InputError(f"the attribute for the {kind} is not read; remove it")
                 labels.marks.append(_mark(shape, sides))
         yield labels
 

@@ -16,15 +16,13 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading, check_boxes
-from cxr_compare.data_prep.base.boxes import EDGES, upright_boxes
+from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, upright_boxes
 from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT, are_rows_of, is_member
-from cxr_compare.data_prep.base.tables import REFERENCE_READER
-from cxr_compare.data_prep.sources.image_files import SIDEWAYS, ImageIndex, stored_size
+from cxr_compare.data_prep.base.tables import FINDING_KEY, LABEL_KEY, REFERENCE_READER
+from cxr_compare.data_prep.sources.image_files import ImageIndex, stored_size
 from cxr_compare.data_prep.sources.readers import with_reference
 from cxr_compare.data_prep.sources.source import (
-    FINDING_KEY,
-    LABEL_KEY,
     ReadOptions,
     Show,
     SourceTables,
@@ -156,15 +154,14 @@ class Source(SourceTables):
 
     def add_names(self, names: Iterable[str]) -> None:
         """Let names that are of no image file be found by `match_ids`, and note how they differ."""
-        note = "" if self.index is None else self.index.add_names(names)
+        note = self.files.add_names(names)
         self.notes += [note] if note else []
 
     def find_image(
         self, name: str, file: str, folders: Sequence[str], role: str | None = None
     ) -> str | None:
         """Return the path of the image that a label file names; None if it is not exactly one."""
-        # The images of a single file need not exist.
-        matches = [name] if self.index is None else self.index.by_name(name, folders, role)
+        matches = self.files.by_name(name, folders, role)
         if len(matches) == 1:
             return matches[0]
         fits = f"file_name fits {' and '.join(matches[:2])}" if matches else "no such image"

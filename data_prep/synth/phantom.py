@@ -11,7 +11,7 @@ from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
 from cxr_compare.data_prep.base.files import folder_lock, make_folder, require_free_space
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.data_prep.parallel import map_images
-from cxr_compare.data_prep.sources.described import DrawnWith, PhantomInfo
+from cxr_compare.data_prep.sources.described import PHANTOM, DrawnWith, PhantomInfo
 from cxr_compare.data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE
 from cxr_compare.data_prep.synth.rendering import count_images, draw_image, draw_patient
 from cxr_compare.data_prep.synth.rsna_files import (
@@ -22,7 +22,6 @@ from cxr_compare.data_prep.synth.rsna_files import (
     write_image,
 )
 
-_JSON = "synth.json"
 _STARTED = "synth.started.json"
 _FIRST_TEST_PATIENT = 1_000_000_000  # far from the numbers of labelled patients
 
@@ -138,7 +137,7 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
     # A hidden file is a lock or a temporary file of an interrupted run.
     if not out.exists() or (out.is_dir() and all(p.name[0] == "." for p in out.iterdir())):
         return None
-    files = [path for path in (out / _JSON, out / _STARTED) if path.is_file()]
+    files = [path for path in (out / PHANTOM, out / _STARTED) if path.is_file()]
     if not files:
         raise InputError(f"{out}: not an empty folder and not a phantom; choose another folder")
     record = PhantomInfo.read(files[0])
@@ -171,7 +170,7 @@ def _finish(
         box_rule=f"extent in which a lesion adds more than {BOX_FRACTION} of its own peak",
         contrast_to_noise=CONTRAST_TO_NOISE,
     )
-    record.write(out / _JSON)
+    record.write(out / PHANTOM)
     (out / _STARTED).unlink()
     return counts
 

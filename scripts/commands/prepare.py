@@ -79,7 +79,7 @@ def prepare(
         sheet: Sheet to read, where a spreadsheet has several.
         columns: Roles of columns of a table as ROLE=COLUMN, with commas, such as
             label=Finding,xmin=left. For any format, box_form=xyxy (or xywh, cxcywh) and
-            box_unit=share (or px, percent) say how its boxes are written.
+            box_unit=share (or px, percent, thousandth) say how its boxes are written.
         class_names: Names of numbered classes, in their order, with commas.
         raw_boxes: Boxes lie on the stored pixels, before the EXIF orientation turns the image.
         patient_pattern: Regular expression that finds the patient in the name of an image file.

@@ -1,5 +1,7 @@
 """One image file as plain values, its fingerprint, and whether it is taken as a radiograph."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 
@@ -33,6 +35,11 @@ def read(path):
         "burned_in": image.record.get("burned_in_annotation"),
     }
     return "read", image.pixels, facts, bool(image.doubts)
+
+
+def leave_out_the_decoders(monkeypatch):
+    """Let the decoders of DICOM be missing, as in a broken installation."""
+    monkeypatch.setitem(sys.modules, "cxr_compare.data_prep.images.dicom", None)
 
 
 def told(path):
