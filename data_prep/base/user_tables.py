@@ -156,7 +156,7 @@ def _first_bytes(path: Path, count: int) -> bytes:
 
 def _without_apostrophe(column: pd.Series) -> pd.Series:
     """Remove the apostrophes that `write_csv` adds, and spaces around the texts."""
-    return column.str.strip().str.replace(r"^'\s*(?=[=+@-])", "", regex=True)
+    return column.str.strip().str.replace(r"^'\s*([=+@-])", r"\1", regex=True)
 
 
 def _read_delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:

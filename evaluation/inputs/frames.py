@@ -136,7 +136,7 @@ def ids_of_series(value: pd.Series, order: pd.Series | None, where: str) -> list
     elif has_rows and value.index.is_unique and value.index.isin(order.index).all():
         of_rows = ids.loc[value.index].tolist()
     # A number may have lost the zeros in front of it, or have become a decimal one.
-    plain = ids.str.replace(r"^0+(?=\d)|\.0$", "", regex=True)
+    plain = ids.str.replace(r"\.0$", "", regex=True).str.replace(r"^0+(\d)", r"\1", regex=True)
     by_name = {**dict(zip(plain, ids, strict=True)), **dict(zip(ids, ids, strict=True))}
     by_id = [by_name.get(name, name) for name in names]
     if of_rows is not None and set(by_id) <= set(ids):
