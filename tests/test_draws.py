@@ -197,7 +197,7 @@ def test_validation_is_drawn_from_train_by_patient_where_there_is_none():
 
 
 def test_a_doubtful_patient_never_comes_to_the_drawn_validation_nor_into_its_share():
-    """Of 19 patients who are sure, half validate: 9 or 10."""
+    """Half of the 19 patients who are sure validate: 9 or 10."""
     images = splits.image_table([f"p{number:02d}" for number in range(50)])
     images.loc[:30, "patient_id_source"] = "mapped_unverified"
     made, _ = splits.adopted(images, EMPTY, dict.fromkeys(images["image_id"], "train"), val=0.5)

@@ -54,7 +54,7 @@ def check(kind, found, folder):
 
 
 def whole_cases():
-    """Of each format the first case that is read and has label files in text."""
+    """Return the first case of each format that is read and has label files in text."""
     chosen = {}
     for path in FILES:
         cases = json.loads((CONFORMANCE / path).read_text(encoding="utf-8"))["cases"]

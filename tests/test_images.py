@@ -267,7 +267,7 @@ def write_with(path, keyword, value):
 
 
 def place_of(whole, tag):
-    """Where an element belongs, by walking over those before it."""
+    """Return the position of an element, by walking over those before it."""
     place = 132 + 12 + int.from_bytes(whole[140:144], "little")
     while place < len(whole):
         group, element, kind, length = struct.unpack_from("<HH2sH", whole, place)
@@ -336,7 +336,7 @@ def displayed_by_pydicom(stored, header):
 
 
 def output_range(header):
-    """What pydicom's window maps to: all that the bit depth can hold, after the rescale."""
+    """Return the range of pydicom's window: all that the bit depth holds, after the rescale."""
     least = -(1 << header.BitsStored - 1) if header.PixelRepresentation else 0
     ends = np.array([least, least + (1 << header.BitsStored) - 1], dtype=np.float64)
     ends = ends * float(header.get("RescaleSlope", 1)) + float(header.get("RescaleIntercept", 0))

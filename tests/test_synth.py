@@ -30,7 +30,7 @@ def drawn():
 
 @pytest.fixture(scope="module")
 def rows(drawn):
-    """What could give the label away, for each image."""
+    """Return facts that could give the label away, for each image."""
     return pd.DataFrame(
         {
             "positive": bool(image.lesions),

@@ -41,7 +41,7 @@ _TEXTS = {
     "thousandth": "numbers from 0 to 1000",
 }
 NO_BOX = "a box needs x1 < x2 and y1 < y2 inside the image, in px of the original"
-"""What boxes that cannot be used must become."""
+"""Form that a box must have."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,6 @@ def images_of(names, ids):
 
 
 def members_and_positions(texts, others):
-    """Whether each text is among others, and at which of them; None is missing."""
+    """Return which texts are among others, and their places there; None is missing."""
     values, members = (pd.Series(of, dtype=TEXT) for of in (texts, others))
     return is_member(values, members).tolist(), positions(values, members).tolist()

@@ -70,7 +70,7 @@ def leak(images, roles, links=None):
 
 
 def strata(images, findings):
-    """What a split balances, a column each."""
+    """Return the properties that a split balances, a column each."""
     return splits.image_strata(images, findings)
 
 
