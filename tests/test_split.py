@@ -281,7 +281,7 @@ def test_worn_copies_of_an_image_keep_together_and_a_file_that_parts_them_is_ref
 def test_of_worn_copies_in_two_roles_of_a_file_the_test_image_stays_and_the_other_is_unused(
     worn_copy, tmp_path
 ):
-    """Whether an image is a copy is known after hours of decoding: the set is made nevertheless."""
+    """A copy in two roles is known only after hours of decoding, so the set is made."""
     data, file = tmp_path / "a set", tmp_path / "roles.csv"
     ids = [f"i{n:02d}" for n in range(12)]
     apart = pd.DataFrame({"image_id": ids, "role": ["train"] * 6 + ["val"] * 3 + ["test"] * 3})
