@@ -255,7 +255,7 @@ COCO = Format(
     name="coco",
     title="COCO",
     folder="`.json` files that list `images`, and the images",
-    detect=has_file(("annotations/*.json", "*.json", "*/_annotations.coco.json"), _is_coco),
+    detect=has_file(".json", _is_coco),
     read=partial(read_annotations, "coco", _read, reading=BoxReading(form="xywh")),
     options=("labels", "sheet", "reference", "columns", "raw_boxes", "patient_pattern"),
     found_in_folder=True,

@@ -27,6 +27,7 @@ from cxr_compare.data_prep.sources.image_files import (
     files_below,
     has_file,
     image_folders,
+    list_images,
     stem,
 )
 from cxr_compare.data_prep.sources.shapes import edges_around
@@ -154,10 +155,17 @@ def read_class_names(path: Path) -> dict[int, str]:
 
 
 def _looks_like_yolo(folder: Path) -> bool:
+    """Return True for a folder with files of YOLO, or with lines of boxes for one of its images."""
+    if not folder.is_dir():
+        return False
     if any(next(folder.glob(pattern), None) is not None for pattern in _FILES):
         return True
-    are_boxes = has_file(("*/*.txt",), partial(contains, texts=(_BOX_LINE,)))
-    return (folder / "images").exists() and are_boxes(folder)
+    images = set(list_images(folder)["name"])
+
+    def is_of_image(path: Path) -> bool:
+        return (not images or path.stem in images) and contains(path, (_BOX_LINE,))
+
+    return has_file(".txt", is_of_image)(folder)
 
 
 YOLO = Format(
