@@ -122,6 +122,7 @@ def _read(source: Source) -> Iterator[ImageLabels]:
     if not files:
         first = others[0] if others else source.root
         raise InputError(f"{first}: not COCO: no list of images")
+    source.label_files = list(files)
     source.counts["files are JSON but not COCO: these are ignored"] += len(others)
     names = {name: _category_names(file, source.root / name) for name, file in files.items()}
     annotations = [(name, item) for name, file in files.items() for item in file.annotations]
