@@ -162,6 +162,8 @@ def holds_labels(values: pd.Series) -> bool:
 def _checked(tables: SourceTables, where: Path) -> SourceTables:
     for image, reason in tables.excluded[["path", "reason"]].itertuples(index=False):
         raise InputError(f"{where}: {image}: {reason}; correct it")
+    for question in tables.questions.values():  # a comparison has no targets of several findings
+        raise InputError(question)
     return tables
 
 
