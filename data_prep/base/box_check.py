@@ -159,6 +159,20 @@ def box_faults(corners: np.ndarray, sizes: np.ndarray, slack: float = CUT_SHARE)
     return reasons
 
 
+def copies_note(images: Sequence[str], labelled: np.ndarray, own: np.ndarray) -> str:
+    """Say that boxes of images were scaled from their stated size to that of their file, px.
+
+    Each box has its image and both sizes, ``(N, 2)``.
+    """
+    sizes = ("{:g} x {:g} px".format(*size[0]) for size in (own, labelled))
+    text = (
+        "images with boxes have another size than the labels state (image '{}': {}, the labels are "
+        "of {}): these are taken as copies that were resized without padding, and their boxes were "
+        "scaled"
+    )
+    return counted_phrase(len(set(images)), text.format(images[0], *sizes))
+
+
 @dataclass(frozen=True)
 class CheckedBoxes:
     """True boxes of a source after the check.

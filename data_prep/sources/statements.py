@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading, check_boxes
+from cxr_compare.data_prep.base.box_check import (
+    FORMS,
+    UNITS,
+    BoxReading,
+    check_boxes,
+    copies_note,
+)
 from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, are_scaled, upright_boxes
 from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT, are_rows_of, is_member
@@ -319,14 +325,7 @@ def _scaled(
     """Scale boxes and stated sizes to the files of images that are copies of another size."""
     if not is_copy.any():
         return corners
-    row = int(is_copy.argmax())
-    labelled, own = ("{:g} x {:g} px".format(*size[row]) for size in (stated, actual))
-    text = (
-        f"images with boxes have another size than the labels state (image '{ids[row]}': {own}, "
-        f"the labels are of {labelled}): these are taken as copies that were resized without "
-        "padding, and their boxes were scaled"
-    )
-    source.notes.append(counted_phrase(ids[is_copy].nunique(), text))
+    source.notes.append(copies_note(ids[is_copy].tolist(), stated[is_copy], actual[is_copy]))
     sides = ["width", "height"]
     if set(sides) <= set(source.images):
         own_sizes = pd.DataFrame(actual[is_copy], ids[is_copy], sides)
