@@ -169,7 +169,7 @@ YOLO = Format(
         read_annotations,
         "yolo",
         _read,
-        reading=BoxReading(form="cxcywh", unit="share"),
+        reading=BoxReading(form="cxcywh", unit="share", stated=True),
         remedy="an empty .txt with the name of an image says that the image shows nothing",
     ),
     options=(
