@@ -38,7 +38,7 @@ def match_rows(source: Source, tables: Sequence[LabelTable], files: pd.DataFrame
         matches = found[key]
         if matches.empty:
             raise InputError(f"{table.path}: {_no_match(source, table, cells, known, key)}")
-        _note_differences(source, table, cells, matches, known[known["kind"] == key])
+        _note_differences(source, table, cells, matches, known)
         _refuse_several(table, matches)
         _exclude_unclear(source, table, matches)
         table.keep_matches(matches)
@@ -94,8 +94,12 @@ def _matches(cells: pd.Series, known: pd.DataFrame) -> pd.DataFrame:
     if known["kind"].eq(_FILE).any():  # each file once, by its path
         named = known.loc[is_member(known["key"], names), "path"]
         free = free[(free["key"] == free["path"]) & ~is_member(free["path"], named)]
+    elif names.str.match("0.").any():  # the column has kept its zeros
+        others = others[:0]
+    else:  # the others are not in the folder
+        others = others[is_member(others, free["key"].str.replace(r"^0+(?=\d)", "", regex=True))]
     key_of = dict(zip(names, names, strict=True))
-    with suppress(InputError):  # if one of them is of no image, none is taken for another name
+    with suppress(InputError):  # if one of them is not of one image, none has another name
         key_of |= match_ids(others, free["key"], "")[0]
     rows = pd.DataFrame({"row": range(len(cells)), "cell": cells.array, "key": cells.map(key_of)})
     found = rows.merge(known, on="key").sort_values("row", kind="stable")
@@ -179,7 +183,14 @@ def _note_differences(
             f"{where}{int((~is_found).sum())} of {len(cells)} rows name an image that is missing "
             "or was left out"
         )
-        n_near = _differ_in_dress(cells[~is_found], known)
+        others = known[is_member(known["key"], cells[~is_found])]
+        if len(others):
+            kind = others["kind"].iloc[0]
+            lost += (
+                f". {others['key'].nunique()} of these names are the {kind} of an image: name all "
+                "images in one way"
+            )
+        n_near = _differ_in_dress(cells[~is_found], known[known["kind"] == matches["kind"].iloc[0]])
         if n_near:
             lost += (
                 f". {counted(n_near, 'name')} would fit without blanks, case or zeros before the "
