@@ -139,10 +139,13 @@ def refuse_line(flags: pd.Series, path: Path, reason: str, cells: pd.Series | No
         raise InputError(f"{path}: line {line}: {cell}{reason}")
 
 
-def to_roles(text: pd.Series, path: Path) -> pd.Series:
-    """Convert a column of text to roles (train, val, test, unused); another text is refused."""
+def to_roles(text: pd.Series, path: Path, also: str = "") -> pd.Series:
+    """Convert a column of text to roles (train, val, test, unused); another text is refused.
+
+    `also` ends the line of the refusal.
+    """
     roles = text.str.lower().map(ROLE_NAMES)
-    refuse_line(roles.isna(), path, "; use train, val, test or unused", text)
+    refuse_line(roles.isna(), path, f"; use train, val, test or unused{also}", text)
     return roles
 
 
