@@ -148,8 +148,9 @@ def _read_key(options: Options, out: Path, source: Path) -> bytes | None:
         return read_id_key(options.id_key, out, source)
     if options.format == "dicom" and not options.keep_ids:
         raise InputError(
-            "--format dicom: ids and paths may name patients; give --id-key FILE (it is made where "
-            "there is none), or --keep-ids where the files are de-identified already"
+            f"{source}: holds DICOM files, whose ids and paths may name patients; give --id-key "
+            "FILE (it is made where there is none), or --keep-ids where the files are de-identified"
+            " already"
         )
     return None
 
