@@ -20,6 +20,7 @@ import cxr_compare
 from cxr_compare import InputError, metrics
 from tests.adapters import people, tables
 from tests.cases import load
+from tests.small_dicom import write_radiograph
 
 FIGURES = {"recall": "sensitivity"}
 OUTCOMES = {"truth", "scores", "boxes", "figures", "said"}
@@ -34,6 +35,9 @@ def write(folder, files):
             path.write_text(content, encoding="utf-8")
         elif "base64" in content:
             path.write_bytes(base64.b64decode(content["base64"]))
+        elif "dicom" in content:
+            noise = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 4096, (64, 64))
+            write_radiograph(path, noise.astype(np.uint16), content["dicom"])
         else:
             write_image(path, name, content)
 

@@ -155,14 +155,21 @@ def refuse_line(flags: pd.Series, path: Path, reason: str, cells: pd.Series | No
     """Raise an error that names the first line of a table file for which a flag is True."""
     if flags.any():
         cell = "" if cells is None else f"{cells.name}={cells[flags].iloc[0]!r}"
-        line = int(flags.index[flags.to_numpy()][0]) + 2
-        raise InputError(f"{path}: line {line}: {cell}{reason}")
+        raise InputError(f"{path}: line {line_number(flags)}: {cell}{reason}")
 
 
-def to_roles(text: pd.Series, path: Path) -> pd.Series:
-    """Convert a column of text to roles (train, val, test, unused); another text is refused."""
+def line_number(flags: pd.Series) -> int:
+    """Return the number of the first line of a table file for which a flag is True."""
+    return int(flags.index[flags.to_numpy()][0]) + 2
+
+
+def to_roles(text: pd.Series, path: Path, also: str = "") -> pd.Series:
+    """Convert a column of text to roles (train, val, test, unused); another text is refused.
+
+    `also` ends the line of the refusal.
+    """
     roles = text.str.lower().map(ROLE_NAMES)
-    refuse_line(roles.isna(), path, "; use train, val, test or unused", text)
+    refuse_line(roles.isna(), path, f"; use train, val, test or unused{also}", text)
     return roles
 
 

@@ -15,8 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading, check_boxes
-from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, upright_boxes
+from cxr_compare.data_prep.base.box_check import (
+    FORMS,
+    UNITS,
+    BoxReading,
+    check_boxes,
+    copies_note,
+)
+from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, are_scaled, upright_boxes
 from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT, are_rows_of, is_member
 from cxr_compare.data_prep.base.tables import FINDING_KEY, LABEL_KEY, REFERENCE_READER
@@ -212,8 +218,8 @@ def build(
 
     `coverage` says which findings have no box where they are absent: ``all``, those that are
     ``localised`` anywhere, or some by name if anything is boxed. `frame` is the size in px that the
-    boxes of all images are of. With `resized`, files of another size than stated are copies of
-    images that the boxes are of, else they are left out.
+    boxes of all images are of; files of another size are left out. With `resized`, files of any
+    size are copies of images that the boxes are of, else files of the stated shape are.
     """
     rows = source.statements.frame()
     stated = rows.loc[~rows["implied"], LABEL_KEY].drop_duplicates()
@@ -271,11 +277,22 @@ def _boxes(
     values = rows[BOX].to_numpy(np.float64)
     if resized and ids.nunique() >= _ENOUGH_TO_TELL and (values[:, 2:] <= actual + 1).all():
         stated = actual  # the boxes were resized with the images
-    checked = check_boxes(values, reading, stated, ids.tolist(), source.statements.unread)
+    unread = source.statements.unread
+    files = actual if frame is None else None
+    checked = check_boxes(values, reading, stated, ids.tolist(), unread, files)
     source.notes += checked.notes
     for row in np.flatnonzero(checked.faults != ""):
         source.exclude([ids[row]], checked.faults[row])
-    corners = _of_files(source, ids, checked.corners, stated, actual, resized)
+    is_other = np.isfinite(stated).all(axis=1) & (stated != actual).any(axis=1)
+    is_copy = is_other
+    if not resized:
+        is_copy = are_scaled(stated, actual) if frame is None else np.zeros_like(is_other)
+    for row in np.flatnonzero(is_other & ~is_copy):
+        labelled, own = ("{:g} x {:g} px".format(*size[row]) for size in (stated, actual))
+        source.exclude([ids[row]], f"labels are of {labelled}, the image has {own}")
+    if resized:
+        source.images = source.images.drop(columns=["width", "height"], errors="ignore")
+    corners = _scaled(source, ids, checked.corners, stated, actual, is_copy)
     if source.options.raw_boxes:
         corners = _turned(source, ids, corners)
     table = rows[LABEL_KEY].assign(**dict(zip(EDGES, corners.T, strict=True)))
@@ -304,29 +321,26 @@ def _box_sizes(
     return both[:, 0], both[:, 1]
 
 
-def _of_files(
+def _scaled(
     source: Source,
     ids: pd.Series,
     corners: np.ndarray,
     stated: np.ndarray,
     actual: np.ndarray,
-    resized: bool,
+    is_copy: np.ndarray,
 ) -> np.ndarray:
-    """Scale boxes to files that are resized copies; else leave files of another size out."""
-    is_other = np.isfinite(stated).all(axis=1) & (stated != actual).any(axis=1)
-    if not resized:
-        for row in np.flatnonzero(is_other):
-            labelled, own = ("{:g} x {:g} px".format(*size[row]) for size in (stated, actual))
-            source.exclude([ids[row]], f"labels are of {labelled}, the image has {own}")
+    """Scale boxes and stated sizes to the files of images that are copies of another size."""
+    if not is_copy.any():
         return corners
-    source.images = source.images.drop(columns=["width", "height"], errors="ignore")
-    if is_other.any():
-        text = (
-            "images with boxes have another size than the original: these are taken as copies "
-            "that were resized without padding, and their boxes were scaled"
-        )
-        source.notes.append(counted_phrase(ids[is_other].nunique(), text))
-    return np.where(is_other[:, None], corners * np.tile(actual / stated, 2), corners)
+    source.notes.append(copies_note(ids[is_copy].tolist(), stated[is_copy], actual[is_copy]))
+    sides = ["width", "height"]
+    if set(sides) <= set(source.images):
+        own_sizes = pd.DataFrame(actual[is_copy], ids[is_copy], sides)
+        own_sizes = own_sizes[~own_sizes.index.duplicated()]
+        images = source.images.set_index("image_id")
+        images.loc[own_sizes.index, sides] = own_sizes
+        source.images = images.reset_index()
+    return np.where(is_copy[:, None], corners * np.tile(actual / stated, 2), corners)
 
 
 def _turned(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:

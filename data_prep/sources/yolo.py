@@ -203,7 +203,12 @@ YOLO = Format(
     title="YOLO",
     folder="a `.txt` an image; `data.yaml` or `--class-names`",
     detect=_looks_like_yolo,
-    read=partial(read_annotations, "yolo", _read, reading=BoxReading(form="cxcywh", unit="share")),
+    read=partial(
+        read_annotations,
+        "yolo",
+        _read,
+        reading=BoxReading(form="cxcywh", unit="share", stated=True),
+    ),
     options=(
         "labels",
         "sheet",

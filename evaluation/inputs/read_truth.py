@@ -135,6 +135,7 @@ def _without_boxes(
     image = found["image"]
     _require_ids(frame, image, where)
     if form_of([*frame.columns])[0]:
+        frame = _without_placeholders(frame, found, where)
         own, frame = _divide(frame, image, [*found.values()], where)
         boxes = own if boxes is None else boxes
     elif boxes is None:
@@ -145,6 +146,17 @@ def _without_boxes(
             f"{where}: image '{frame[image][twice].iloc[0]}' appears more than once; keep one row"
         )
     return frame, boxes
+
+
+def _without_placeholders(
+    frame: pd.DataFrame, found: Mapping[str, str], where: str
+) -> pd.DataFrame:
+    """Return a frame in which four zeros beside the label 0 are empty edges, as they are no box."""
+    edges = [name for name in form_of([*frame.columns])[1] if name is not None]
+    are_zero = frame[edges].apply(pd.to_numeric, errors="coerce").eq(0).all(axis=1)
+    labels = labels_of(frame[found["label"]], frame[found["image"]].astype(str), where)
+    is_placeholder = are_zero.to_numpy() & labels.eq(0).to_numpy()
+    return frame.assign(**{name: frame[name].mask(is_placeholder) for name in edges})
 
 
 def _images_of(

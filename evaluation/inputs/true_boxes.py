@@ -17,7 +17,7 @@ from cxr_compare.data_prep.base.user_tables import is_table_file
 from cxr_compare.data_prep.sources.source import EMPTY_EDGES, SHOWS_NOTHING
 from cxr_compare.evaluation.inputs.box_classes import other_class
 from cxr_compare.evaluation.inputs.files import read_rows
-from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, with_files
+from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, measured
 from cxr_compare.evaluation.inputs.read_output import boxes_in_px, clipped
 from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.truth import UNNAMED, Truth, no_boxes
@@ -70,7 +70,7 @@ def with_boxes(
     rows.table = rows.table[~crowds].reset_index(drop=True)
     rows.notes = [note] if note else []
     in_px = dict(written or {}).get("box_unit", rows.unit) == "px"
-    sized = truth if in_px else replace(with_files(truth, files), presumed=False)
+    sized = truth if in_px else replace(measured(truth, files), presumed=False)
     table = boxes_in_px(rows, sized, written or {}, name="", as_given=True)
     table = clipped(table, sized, rows)[["image_id", *EDGES]].reset_index(drop=True)
     twice = int(table.duplicated().sum())

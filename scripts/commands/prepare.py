@@ -266,7 +266,9 @@ def _format_beside(source: Path, tables: list[Path]) -> str:
     from cxr_compare.data_prep.sources.registry import format_beside_tables
 
     kind = format_beside_tables(source)
-    if kind != "table":
+    if kind == "dicom":
+        console.say(f"{source}: read as --format dicom")
+    elif kind != "table":
         names = " and ".join(table.name for table in tables)
         console.say(
             f"{source}: read in format {kind}, joined with {names}; take format table to read "
