@@ -8,6 +8,7 @@ what the line advises, and its outcome.
 """
 
 import base64
+import os
 import zlib
 
 import numpy as np
@@ -44,7 +45,7 @@ def write(folder, files):
 def write_image(path, name, content):
     """An image with greys of its own, so that no two are copies; or of one grey."""
     width, height = content["image"]
-    greys = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 256, (height, width))
+    greys = np.random.default_rng(zlib.crc32(os.fsencode(name))).integers(0, 256, (height, width))
     if "grey" in content:
         greys[:] = content["grey"]
     image = Image.fromarray(greys.astype(np.uint8))

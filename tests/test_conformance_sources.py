@@ -243,7 +243,9 @@ def test_a_prepared_set_cuts_boxes_at_the_border_and_leaves_out_images_that_it_c
     rows += ["damaged.png,mass,10,10,40,40"]
     write_file(tmp_path / "labels.csv", "\n".join(["file,label,xmin,ymin,xmax,ymax", *rows, ""]))
     for name in "abcd":
-        write_file(tmp_path / "images" / f"{name}.png", {"image": [200, 100]})
+        path = tmp_path / "images" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.linear_gradient("L").resize((200, 100)).save(path)
     write_file(tmp_path / "images" / "damaged.png", "no image")
     made = cxr_compare.prepare(
         tmp_path / "labels.csv", tmp_path / "images", tmp_path / "set", size=64, workers=0
