@@ -68,7 +68,7 @@ class Truth:
     drawn: npt.NDArray[np.str_] | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     categories: Mapping[str, str] = field(default_factory=dict)
-    unlisted: str = "give each the name that it has there, or leave it out"
+    unlisted: str = "give each its name there, add it to the truth, or leave it out"
     measure: Callable[[str], Size | None] | None = None
     presumed: bool = False
     labelled: pd.DataFrame = field(default_factory=no_sizes)

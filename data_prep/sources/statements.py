@@ -23,7 +23,7 @@ from cxr_compare.data_prep.base.box_check import (
     copies_note,
 )
 from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, are_scaled, upright_boxes
-from cxr_compare.data_prep.base.errors import InputError, counted_phrase
+from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT, are_rows_of, is_member
 from cxr_compare.data_prep.base.tables import FINDING_KEY, LABEL_KEY, REFERENCE_READER
 from cxr_compare.data_prep.sources.image_files import ImageIndex, stored_size
@@ -33,6 +33,7 @@ from cxr_compare.data_prep.sources.source import (
     Show,
     SourceTables,
     targets_from_findings,
+    unlabelled_line,
 )
 from cxr_compare.data_prep.sources.words import dictionary
 
@@ -40,6 +41,7 @@ BOX = ["b1", "b2", "b3", "b4"]
 STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "boxed", "implied"]
 """Columns of a table of statements: four numbers of a box (NaN without one), and True if the row
 has a box, and if it only follows from what others say."""
+_MOST_REASONS = 3  # for which images were left out, in one message
 _ENOUGH_TO_TELL = 20  # boxed copies of images, if all boxes fit into them
 _TYPES = {
     **dict.fromkeys(STATEMENT[:5], TEXT),
@@ -116,6 +118,7 @@ class Source(SourceTables):
         classes: Labels that could be named, in their order.
         counts: Number of cases by the phrase that tells of them.
         left_out: Reason by image, or by file without an image, that is left out.
+        label_files: Label files that were read, for messages.
     """
 
     options: ReadOptions = field(default_factory=ReadOptions)
@@ -125,6 +128,7 @@ class Source(SourceTables):
     classes: dict[str, None] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, str] = field(default_factory=dict)
+    label_files: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list, kw_only=True)
     patient_notes: list[str] = field(default_factory=list, kw_only=True)
     read_as: list[str] = field(default_factory=list, kw_only=True)
@@ -370,18 +374,37 @@ def _coverage(source: Source, complete: str | Sequence[str]) -> pd.DataFrame:
     return rows.astype(TEXT).reset_index(drop=True)
 
 
-def note_unlabelled(source: Source, *, unused: bool, remedy: str = "") -> None:
+def note_unlabelled(source: Source, *, unused: bool, way: str) -> None:
     """Note the images without a label, and with `unused` give them that role if none has one.
 
-    `remedy` says how a file of this format calls an image negative.
+    `way` says how they are called negative.
     """
     ids = source.keep(source.images)["image_id"]
     unlabelled = ids[~is_member(ids, source.statements.frame()["image_id"].unique())]
     if unlabelled.empty:
         return
-    text = "images have no label: their findings are unknown, not absent"
+    taken = "unknown, not negative"
     if unused and source.split.empty:
-        text = "images have no label: such images are unused, since their findings are unknown"
+        taken = "unknown, so that no split uses them"
         source.split = pd.DataFrame({"image_id": unlabelled, "role": "unused"}, dtype=TEXT)
-    text += f"; {remedy}" if remedy else ""
-    source.notes.append(counted_phrase(len(unlabelled), text))
+    source.notes.append(unlabelled_line(len(unlabelled), taken, way))
+
+
+def require_finding(source: Source) -> None:
+    """Refuse the tables of a source that has labels, and in which no image shows a finding."""
+    states = source.findings["state"]
+    if len(states) and not is_member(states, ["present", "uncertain"]).any():
+        raise no_finding(source, str(source.root), "no image shows a finding")
+
+
+def no_finding(source: Source, where: str, problem: str) -> InputError:
+    """Return the error of a source in which no image shows a finding, with what was left out."""
+    first: dict[str, str] = {}
+    for name, reason in source.left_out.items():
+        first.setdefault(reason, name)
+    reasons = [f"{name}: {reason}" for reason, name in first.items()][:_MOST_REASONS]
+    left_out = f" ({counted(len(source.left_out), 'image')} left out: {'; '.join(reasons)})"
+    return InputError(
+        f"{where}: {problem}{left_out if reasons else ''}: there is no finding to learn; add "
+        "images that show one"
+    )

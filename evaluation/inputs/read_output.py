@@ -81,9 +81,9 @@ def read_output(
     if not rows.are_boxes:
         if "score" not in columns and "finding" not in rows.table:
             _ask_if_confidence(rows, truth, name)
-        _keep_finding(rows, truth, name, findings)
+        _keep_finding(rows, truth, name, findings, columns)
         return _of_scores(rows, name, named="score" in columns)
-    _keep_finding(rows, truth, name, findings)
+    _keep_finding(rows, truth, name, findings, columns)
     has_scores = "score" in rows.table
     if not has_scores and columns.get("score") != "":
         _ask_for_scores(rows.unused, rows.where, name)
@@ -209,11 +209,16 @@ def _name_categories(
     rows.table = table.assign(finding=named)
 
 
-def _keep_finding(rows: Rows, truth: Truth, name: str, group: Sequence[str]) -> None:
+def _keep_finding(
+    rows: Rows, truth: Truth, name: str, group: Sequence[str], columns: Mapping[str, str]
+) -> None:
     """Keep the rows of the truth's finding, or of its group; refuse classes that name none of it.
 
-    Of several findings of a group, the highest score of an image counts.
+    Of several findings of a group, the highest score of an image counts. All rows are kept if the
+    user says by `columns` that nothing names the finding.
     """
+    if columns.get("finding") == "":
+        rows.table = rows.table.drop(columns="finding", errors="ignore")
     if "finding" not in rows.table:
         return
     known = [truth.finding, *group]
@@ -222,10 +227,11 @@ def _keep_finding(rows: Rows, truth: Truth, name: str, group: Sequence[str]) -> 
         kinds = ", ".join(map(repr, findings.unique()[:5]))
         if not findings.isin(known).any():
             column = f" in column '{rows.class_column}'" if rows.class_column else ""
+            others = ", ".join(map(str, rows.unused.columns[:20]))
+            other = f"say {say(name, 'finding')} (it also has {others}), or " if others else "say "
             raise InputError(
                 f"{rows.where}: has rows of {kinds}{column}, and the truth is of "
-                f"'{truth.finding}'; say {say(name, 'finding')}, or {say(name, 'finding', '')} if "
-                "none names the finding"
+                f"'{truth.finding}'; {other}{say(name, 'finding', '')} if all are of it"
             )
         rows.notes.append(f"Rows of other classes than '{truth.finding}' are left out ({kinds}).")
         rows.table = rows.table[findings.isin(known).to_numpy()].reset_index(drop=True)
@@ -274,8 +280,8 @@ def _ask_if_confidence(rows: Rows, truth: Truth, name: str) -> None:
         question = "no score is below 0.5: is it the confidence of the predicted class"
     if question:
         raise InputError(
-            f"{rows.where}: {question}? Give the probability of the finding, or name the column "
-            f"with {say(name, 'score')}"
+            f"{rows.where}: {question}? Give the probability of the finding, or, if this is it, "
+            f"say {say(name, 'score', rows.score_column)}"
         )
 
 
@@ -288,13 +294,16 @@ def _of_scores(rows: Rows, name: str, *, named: bool) -> Output:
         raise InputError(
             f"{rows.where}: {row['place']} gives image '{row['image_id']}' a second score; keep one"
         )
-    wrong = ~np.isfinite(scores) if named else ~((scores >= 0) & (scores <= 1))
-    if wrong.any():
-        row = table[wrong].iloc[0]
+    infinite = ~np.isfinite(scores)
+    outside = (not named) & ~((scores >= 0) & (scores <= 1))
+    if infinite.any() or outside.any():
+        row = table[infinite if infinite.any() else outside].iloc[0]
+        place = f"{rows.where}: {row['place']}, image '{row['image_id']}': score={row['score']:g}"
+        if infinite.any():
+            raise InputError(f"{place} is no finite number; correct it")
         raise InputError(
-            f"{rows.where}: {row['place']}, image '{row['image_id']}': score={row['score']:g} is "
-            "outside [0, 1]; are these logits or per cent? Convert them, or, if only their ranks "
-            f"count, say {say(name, 'score')}"
+            f"{place} is outside [0, 1]; are these logits or per cent? Convert them, or, if only "
+            f"their ranks count, say {say(name, 'score', rows.score_column)}"
         )
     values = pd.Series(scores, table["image_id"].to_numpy()).rename_axis("image_id")
     return Output(values, notes=tuple(reading_notes(rows.notes, name)))

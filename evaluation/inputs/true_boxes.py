@@ -14,6 +14,7 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import match_ids
 from cxr_compare.data_prep.base.names import display_name, finding_name, names_finding
 from cxr_compare.data_prep.base.user_tables import is_table_file
+from cxr_compare.data_prep.sources.source import EMPTY_EDGES, SHOWS_NOTHING
 from cxr_compare.evaluation.inputs.box_classes import other_class
 from cxr_compare.evaluation.inputs.files import read_rows
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, measured
@@ -94,8 +95,9 @@ def keep_false_alarms(truth: Truth, where: str) -> Truth:
     """
     if truth.boxes.empty or (truth.images["label"] == 0).any():
         return truth
+    way = SHOWS_NOTHING["coco"] if where.lower().endswith(".json") else EMPTY_EDGES
     remedy = (
-        f"{where} lists no image without a lesion: list each, in a table by a row with its name "
-        "and empty edges, so that boxes on it count as false"
+        f"{where} lists no image without a lesion: if they show nothing, {way} there, so that "
+        "boxes on it count as false"
     )
     return replace(truth, unlisted=remedy)
