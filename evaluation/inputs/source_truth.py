@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,7 @@ from cxr_compare.data_prep.dataset import image_labels
 from cxr_compare.data_prep.sources.image_files import ids_of_paths
 from cxr_compare.data_prep.sources.source import ReadOptions, SourceTables
 from cxr_compare.data_prep.sources.table_rows import TABLE
+from cxr_compare.data_prep.sources.words import holds_states
 from cxr_compare.data_prep.sources.yolo import YOLO
 from cxr_compare.evaluation.inputs.frames import is_unnamed
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, files_of_paths
@@ -77,6 +79,7 @@ def read_table(
 
 def _as_compare(text: str) -> str:
     """Return advice of `cxr prepare` with the roles of columns as `cxr compare` calls them."""
+    text = re.sub(r" \(--columns '?unused=.*?\)", "", text)  # there is no such role
     return (
         text.replace("--columns ", "columns ")
         .replace(" as file", " as image")
@@ -140,12 +143,8 @@ def names_of_findings(frame: pd.DataFrame, label: str | None) -> str | None:
 
 
 def holds_labels(values: pd.Series) -> bool:
-    """Return True for a column of 1, 0, -1 and gaps alone."""
-    values = values.replace("", None)
-    numbers = pd.to_numeric(values, errors="coerce")
-    known = set(numbers.dropna().astype(float))
-    is_number = numbers.notna() | values.isna()
-    return bool(known) and known <= {0.0, 1.0, -1.0} and bool(is_number.all())
+    """Return True for a column of states such as 1, 0 and -1, or True and False, and gaps alone."""
+    return holds_states(values.dropna().astype(str))
 
 
 def _checked(tables: SourceTables, where: Path) -> SourceTables:
