@@ -33,7 +33,7 @@ def read(folder, format, labels, options):  # noqa: A002
 
 
 def labels(folder, tables, target=None, reference="majority"):
-    """The state and the origin of each label, the boxes, the targets, and how many are implied.
+    """The state and the origin of each label, the boxes, the targets, and what is noted of labels.
 
     ``tables`` are paths; ``target`` joins findings by name.
     """
@@ -48,6 +48,7 @@ def labels(folder, tables, target=None, reference="majority"):
         "boxed": sorted(found.boxes[["image_id", "finding"]].to_numpy().tolist()),
         "targets": sorted(found.targets),
         "implied": int(implied[0].split()[0]) if implied else 0,
+        "second_names": found.name_notes(),
     }
 
 
