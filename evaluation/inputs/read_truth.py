@@ -26,6 +26,7 @@ from cxr_compare.data_prep.base.user_tables import (
     refuse_other_kind,
 )
 from cxr_compare.data_prep.sources.patients import named_patients
+from cxr_compare.data_prep.sources.unread_columns import refuse_second_box
 from cxr_compare.data_prep.sources.words import dictionary, plain_cells, states_of_cells
 from cxr_compare.evaluation.inputs.coco_truth import truth_of_coco
 from cxr_compare.evaluation.inputs.files import are_outputs
@@ -134,8 +135,13 @@ def _without_boxes(
     """Return a frame with one row for each image, and the true boxes: `boxes`, or its own ones."""
     image = found["image"]
     _require_ids(frame, image, where)
-    if form_of([*frame.columns])[0]:
+    form, edges = form_of([*frame.columns])
+    if form:
         frame = _without_placeholders(frame, found, where)
+        texts = frame.astype("string").fillna("")
+        of_box = [column for column in edges if column is not None]
+        others = texts.drop(columns=[*found.values(), *of_box], errors="ignore")
+        refuse_second_box(where, others, texts[of_box], [found["label"]])
         own, frame = _divide(frame, image, [*found.values()], where)
         boxes = own if boxes is None else boxes
     elif boxes is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +21,7 @@ from cxr_compare.data_prep.dataset import image_labels
 from cxr_compare.data_prep.sources.image_files import ids_of_paths
 from cxr_compare.data_prep.sources.source import ReadOptions, SourceTables
 from cxr_compare.data_prep.sources.table_rows import TABLE
-from cxr_compare.data_prep.sources.words import hold_labels
+from cxr_compare.data_prep.sources.words import hold_labels, holds_states
 from cxr_compare.data_prep.sources.yolo import YOLO, line_of_other_kind
 from cxr_compare.evaluation.inputs.frames import is_unnamed
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, files_of_paths
@@ -78,6 +79,7 @@ def read_table(
 
 def _as_compare(text: str) -> str:
     """Return advice of `cxr prepare` with the roles of columns as `cxr compare` calls them."""
+    text = re.sub(r" \(--columns '?unused=.*?\)", "", text)  # there is no such role
     return (
         text.replace("--columns ", "columns ")
         .replace(" as file", " as image")
@@ -150,12 +152,8 @@ def _second_column(frame: pd.DataFrame) -> str | None:
 
 
 def holds_labels(values: pd.Series) -> bool:
-    """Return True for a column of 1, 0, -1 and gaps alone."""
-    values = values.replace("", None)
-    numbers = pd.to_numeric(values, errors="coerce")
-    known = set(numbers.dropna().astype(float))
-    is_number = numbers.notna() | values.isna()
-    return bool(known) and known <= {0.0, 1.0, -1.0} and bool(is_number.all())
+    """Return True for a column of states such as 1, 0 and -1, or True and False, and gaps alone."""
+    return holds_states(values.dropna().astype(str))
 
 
 def _checked(tables: SourceTables, where: Path) -> SourceTables:
@@ -213,6 +211,7 @@ def truth_of_source(
     )
     notes = [note for note in tables.notes if note not in tables.patient_notes]
     notes = [*tables.read_as, *notes, *tables.label_notes("majority")]
+    notes += tables.name_notes("give both one name")
     return replace(
         truth,
         notes=(*truth.notes, *reading_notes(notes)),
