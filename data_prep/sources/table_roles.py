@@ -20,11 +20,12 @@ _NO_ROLES = pd.DataFrame(columns=["image_id", "role", "path"], dtype=TEXT)
 _ANEW = "say --columns split= to draw a new split by patient"
 
 
-def add_roles(source: Source, tables: Sequence[LabelTable]) -> None:
+def add_roles(source: Source, tables: Sequence[LabelTable], *, names_people: bool = False) -> None:
     """Take the roles that tables and label files give to images, whose patients are known.
 
     A column of roles counts first. The name of a table, or of its folder, gives a role to images
-    without one, if the source has at least two different roles.
+    without one, if the source has at least two different roles. With `names_people` images that no
+    table names are unused, and no patient is shown.
     """
     by_column = pd.concat([_roles_of_label_files(source), *map(_roles_of_column, tables)])
     by_name = _NO_ROLES if source.root.is_file() else _roles_of_names(source, tables, by_column)
@@ -33,6 +34,8 @@ def add_roles(source: Source, tables: Sequence[LabelTable]) -> None:
         return
     where = str(tables[0].path if tables else source.root)
     ids = source.images["image_id"]
+    if names_people:
+        roles = pd.concat([roles, _unused_roles(ids, tables)], ignore_index=True)
     without = ids[~is_member(ids, roles["image_id"])]
     if len(without):
         raise InputError(
@@ -42,7 +45,13 @@ def add_roles(source: Source, tables: Sequence[LabelTable]) -> None:
     _refuse_two_roles(roles, source)
     source.split = roles[["image_id", "role"]].drop_duplicates(ignore_index=True)
     if not source.root.is_file():  # cxr compare --truth asks about the patients itself
-        _refuse_shared_patients(source, where)
+        _refuse_shared_patients(source, where, names_people=names_people)
+
+
+def _unused_roles(ids: pd.Series, tables: Sequence[LabelTable]) -> pd.DataFrame:
+    """Return the role of images that no table names, which nobody has labelled."""
+    named = pd.concat([table.images["image_id"] for table in tables])
+    return pd.DataFrame({"image_id": ids[~is_member(ids, named)], "role": "unused"}, dtype=TEXT)
 
 
 def _roles_of_label_files(source: Source) -> pd.DataFrame:
@@ -162,15 +171,18 @@ def _refuse_unnamed(
             )
 
 
-def _refuse_shared_patients(source: Source, where: str) -> None:
+def _refuse_shared_patients(source: Source, where: str, *, names_people: bool) -> None:
     """Refuse a patient with images in two roles."""
     images = source.images.merge(source.split, on="image_id")
     used = images[images["role"] != "unused"]
     roles_of = used.groupby("patient_id")["role"].unique()
     shared = roles_of[roles_of.str.len() > 1]
     if len(shared):
+        patient = shared.index[0]
+        first, second = used[used["patient_id"] == patient].drop_duplicates("role")["path"][:2]
+        who = f"of {first} and {second}" if names_people else repr(patient)
         raise InputError(
-            f"{where}: patient {shared.index[0]!r} has images in {' and '.join(shared.iloc[0])} "
+            f"{where}: patient {who} has images in {' and '.join(shared.iloc[0])} "
             f"({len(shared)} such patients); a patient has one role: correct the roles"
             f"{_or_anew(source)}"
         )
