@@ -318,7 +318,8 @@ def _decode(tables: SourceTables, out: Path, options: Options) -> tuple[SourceTa
     decode = facts.loc[is_kept, list(KINDS["decode"].columns)]
     sides = tables.images.set_index("image_id")[["width", "height"]].astype("float64")
     boxes, cut = cut_boxes(tables.boxes, sides.reindex(tables.boxes["image_id"]).to_numpy())
-    notes = [*tables.label_notes(options.read.reference), *tables.notes, *([cut] if cut else [])]
+    notes = [*tables.name_notes(), *tables.label_notes(options.read.reference), *tables.notes]
+    notes += [cut] if cut else []
     n_turned = int(decode["orientation"].str.startswith("exif-").fillna(False).sum())
     if n_turned and len(boxes):
         turned = f"{counted(n_turned, 'image', 'were')} turned as their EXIF says"

@@ -151,6 +151,20 @@ def test_boxes_that_fit_the_file_alone_are_not_scaled_from_its_stated_size(write
     require_same(sources.boxes_of(tmp_path, name, tables, [f"box_form={form}"]), paths, corners)
 
 
+@pytest.mark.parametrize("write", [write_coco, write_table])
+def test_boxes_in_the_corner_of_a_size_that_was_not_resized_are_asked_about(write, tmp_path):
+    paths, corners, sizes = folder_of_images(tmp_path, 6)
+    numbers = written(corners, sizes, "xywh", "px").tolist()
+    name, tables = write(tmp_path, paths, numbers, 2 * sizes)
+    question = sources.boxes_of(tmp_path, name, tables, [])
+    assert isinstance(question, str)
+    assert paths[0].removesuffix(".png") in question
+    answered = sources.boxes_of(tmp_path, name, tables, ["box_unit=px"])
+    require_same(answered, paths, corners / 2)
+    name, tables = write(tmp_path, paths, numbers, np.zeros((len(paths), 0)))
+    require_same(sources.boxes_of(tmp_path, name, tables, []), paths, corners)
+
+
 def test_another_form_in_px_is_asked_about_before_per_cent():
     corners, _ = drawn(3, 90, 100)
     question = sources.check_boxes(corners, np.full((40, 2), 1000.0), "xywh", "px", False)

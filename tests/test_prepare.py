@@ -1,6 +1,7 @@
 """`prepare` beyond reading: complete or absent, resumable, private, split by patient, audited."""
 
 import json
+import re
 import shutil
 from unittest import mock
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 import cxr_compare
 from tests.adapters.audit import problems
-from tests.small_dicom import as_file, dicom_image
+from tests.small_dicom import as_file, chest, dicom_image, write_dicom
 
 N_IMAGES = 24
 FINDING = "mass"
@@ -277,6 +278,49 @@ def test_with_a_key_no_id_or_file_name_of_the_source_is_in_any_file(tmp_path):
             content = path.read_text()
         found = [text for text in hidden if text in f"{path.name}\n{content}"]
         assert found == [], path
+
+
+def test_with_a_key_no_id_of_a_header_or_a_table_is_stored_or_shown(tmp_path, capsys):
+    folder = tmp_path / "scans"
+    rows = []
+    for number in range(24):
+        person, view = divmod(number, 2)
+        (folder / f"ward{person}").mkdir(parents=True, exist_ok=True)
+        header = {
+            "PatientID": f"DOE{person:02d}",
+            "PatientName": "DOE^JANE",
+            "SOPInstanceUID": f"9.8.{person}.1.{number}",
+            "StudyInstanceUID": f"9.8.{person}.1",
+            "AccessionNumber": f"00771{person:02d}",
+            "Modality": "CR",
+            "ViewPosition": "LL" if view and person < 6 else "PA",
+        }
+        write_dicom(folder / f"ward{person}" / f"scan{number}.DCM", chest(number), **header)
+        rows.append((header["AccessionNumber"].lstrip("0"), person % 2, header["PatientID"]))
+    labels = pd.DataFrame(rows, columns=["accession", FINDING, "mrn"])
+    labels[["accession", FINDING]].drop_duplicates().to_csv(tmp_path / "labels.csv", index=False)
+    people = labels[["mrn"]].drop_duplicates().assign(sex="F", split=["train", "test"] * 6)
+    people.loc[len(rows)] = ["DOE99", "F", "train"]
+    people.to_csv(tmp_path / "people.csv", index=False)
+    boxes = "uid,x1,y1,x2,y2\n9.8.1.1.2,5,5,40,40\n9.8.99.1.2,5,5,40,40\n"
+    (tmp_path / "boxes.csv").write_text(boxes)
+    tables = [tmp_path / name for name in ("labels.csv", "people.csv", "boxes.csv")]
+    out = tmp_path / "set"
+    data = cxr_compare.prepare(*tables, folder, out, id_key=tmp_path / "key", size=[32], workers=0)
+    assert len(data.images) == 18
+    assert data.images["patient_id"].nunique() == 12
+    shown = capsys.readouterr()
+    texts = [str(data), shown.out, shown.err]
+    for path in out.rglob("*"):
+        if path.suffix == ".parquet":
+            texts.append(pd.read_parquet(path).to_csv())
+        elif path.is_file() and path.suffix != ".npy":
+            texts.append(path.read_text())
+        texts.append(path.name)
+    for secret in ("DOE", "9.8.", "771", "scan1", "scan2", "ward"):
+        assert not any(re.search(rf"(?<![0-9a-f]){re.escape(secret)}", text) for text in texts), (
+            secret
+        )
 
 
 def test_the_same_key_gives_the_same_ids_and_another_key_others(source, tmp_path):

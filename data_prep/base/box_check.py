@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.boxes import EDGES, are_scaled
 from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
 
 BoxForm = Literal["xyxy", "xywh", "cxcywh"]
@@ -31,6 +31,8 @@ CUT_SHARE = 0.01
 _CUT_PX = 3.0  # px by which it may
 _MOST = 0.9  # share of boxes that must fit another reading before it is suggested
 _FEWEST = 10  # in fewer boxes a pattern may be chance
+_ENOUGH_COPIES = 20  # images whose boxes all fit into the smaller of two sizes
+_MUCH_LARGER = 1.5  # sides of a stated size by which lesions would lie in one corner of it
 _TEXTS = {
     "xyxy": "corners x1, y1, x2, y2",
     "xywh": "x, y, width and height",
@@ -226,7 +228,9 @@ def check_boxes(
         questions = questions_about(values, reading, sizes, files)
         problem = f"{faults[row]} ({count}): {questions}"
     elif not reading.affirmed:
-        row, problem = doubt_about(values, reading, sizes)
+        row, problem = _doubt_about_size(corners, reading, sizes, files, images)
+        if not problem:
+            row, problem = doubt_about(values, reading, sizes)
     if problem:
         numbers = box_text(values[row], reading)
         raise InputError(f"{reading.where}: image '{images[row]}': {numbers}: {problem}")
@@ -294,6 +298,29 @@ def questions_about(
     others = [] if reading.affirmed else fitting_readings(values, reading, sizes)[:2]
     questions += [reading.question(*other) for other in others]
     return ". Or ".join([*questions, f"correct them: {NO_BOX}"])
+
+
+def _doubt_about_size(
+    corners: np.ndarray,
+    reading: BoxReading,
+    sizes: np.ndarray,
+    files: np.ndarray | None,
+    images: Sequence[str],
+) -> tuple[int, str]:
+    """Ask about boxes on many copies that all lie in the corner which the smaller file fills."""
+    if files is None:
+        return 0, ""
+    is_copy = are_scaled(sizes, files) & (sizes >= _MUCH_LARGER * files).all(axis=1)
+    n_images = len({*np.asarray(images, dtype=object)[is_copy]})
+    if n_images < _ENOUGH_COPIES or (corners[:, 2:] > files + 1)[is_copy].any():
+        return 0, ""
+    row = int(is_copy.argmax())
+    stated, own = ("{:g} x {:g} px".format(*size[row]) for size in (sizes, files))
+    return row, (
+        f"the labels state {stated}, and all boxes of {n_images} such images fit into the {own} "
+        "of the image: are these px of the image? If so, correct the stated sizes, or remove them; "
+        f"if not, {reading.answer('px')}"
+    )
 
 
 def doubt_about(values: np.ndarray, reading: BoxReading, sizes: np.ndarray) -> tuple[int, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -12,6 +13,7 @@ from cxr_compare.data_prep.base.errors import InputError, counted, counted_phras
 from cxr_compare.data_prep.base.ids import TEXT, is_member, match_ids, spelling_key
 from cxr_compare.data_prep.base.names import names_by_role, plain_name
 from cxr_compare.data_prep.base.user_tables import refuse_line
+from cxr_compare.data_prep.sources.image_files import without_suffix
 from cxr_compare.data_prep.sources.own_table import LabelTable
 from cxr_compare.data_prep.sources.statements import Source
 
@@ -24,8 +26,12 @@ _KEYS_OF = {"file": [_FILE], "study": [_STUDY, _ACCESSION], "patient": [_PATIENT
 _ROUNDED = r"[-+]?\d(?:[.,]\d+)?[eE]\+\d+"  # a long number as spreadsheets show it
 
 
-def match_rows(source: Source, tables: Sequence[LabelTable], files: pd.DataFrame) -> None:
+def match_rows(
+    source: Source, tables: Sequence[LabelTable], files: pd.DataFrame, paths: pd.Series
+) -> None:
     """Find the images of each row by file, SOPInstanceUID, study, accession number or patient.
+
+    `paths` are those of all files, also of those that are left out.
 
     Images whose patient or study a row names are left out if that does not say what they show: a
     label of a patient with several studies, or a box of a study with several images.
@@ -33,7 +39,9 @@ def match_rows(source: Source, tables: Sequence[LabelTable], files: pd.DataFrame
     known = _known_keys(files)
     for table in tables:
         cells = _plain_paths(source, table.cells(table.key))
-        found = {key: _matches(cells, known[known["kind"] == key]) for key in _keys_of(table)}
+        found = {
+            key: _matches(cells, known[known["kind"] == key], paths) for key in _keys_of(table)
+        }
         key = max(found, key=lambda key: found[key]["row"].nunique())
         matches = found[key]
         if matches.empty:
@@ -59,7 +67,8 @@ def _known_keys(files: pd.DataFrame) -> pd.DataFrame:
     bare = files["path"].str.replace(r"\.[A-Za-z][A-Za-z0-9]{0,5}$", "", regex=True)  # no UID part
     stems, names = (paths.str.rsplit("/", n=1).str[-1] for paths in (bare, files["path"]))
     of_kind = [(_FILE, k) for k in (files["path"], bare, names, stems, files["image_id"])]
-    of_kind += [(_STUDY, files["study"]), (_ACCESSION, files["accession_number"])]
+    of_kind += [(_FILE, files["image_id"] + ".dcm"), (_STUDY, files["study"])]
+    of_kind += [(_ACCESSION, files["accession_number"])]
     of_kind += [(_PATIENT, files["patient_id"])]
     image = "image " + files["image_id"]
     study = ("study " + files["study"]).where(files["study"] != "", image)
@@ -86,24 +95,41 @@ def _keys_of(table: LabelTable) -> list[str]:
     return [key for role in (*called, *_KEYS_OF) for key in _KEYS_OF[role]]
 
 
-def _matches(cells: pd.Series, known: pd.DataFrame) -> pd.DataFrame:
-    """Return the images of each row: ``row``, ``cell``, ``key`` in the header, and the image."""
+def _matches(cells: pd.Series, known: pd.DataFrame, paths: pd.Series) -> pd.DataFrame:
+    """Return the images of each row: ``row``, ``cell``, ``key`` in the header, and the image.
+
+    `paths` are those of all files, also of lateral views, which the rows may name.
+    """
     names = pd.Series(cells.unique(), dtype=TEXT)
     others = names[~is_member(names, known["key"])]
-    free = known.loc[~is_member(known["key"], names), ["key", "path"]]
-    if known["kind"].eq(_FILE).any():  # each file once, by its path
-        named = known.loc[is_member(known["key"], names), "path"]
-        free = free[(free["key"] == free["path"]) & ~is_member(free["path"], named)]
-    elif names.str.match("0.").any():  # the column has kept its zeros
-        others = others[:0]
-    else:  # the others are not in the folder
-        others = others[is_member(others, free["key"].str.replace(r"^0+(?=\d)", "", regex=True))]
+    is_of_files = known["kind"].eq(_FILE).any()
+    free = known["key"]
+    if is_of_files:  # each file once, by its path
+        free = paths[~is_member(paths, known.loc[is_member(known["key"], names), "path"])]
+    free = free[~is_member(free, names)]
+    # The table may list more than the folder has, and may then have lost its zeros.
+    bare = {_without_zeros(without_suffix(name)) for name in free}
+    is_likely = others.map(lambda name: _has_end(name, bare)).astype(bool)
+    has_zeros = names.str.match("0.").any() and not is_of_files
     key_of = dict(zip(names, names, strict=True))
-    with suppress(InputError):  # if one of them is not of one image, none has another name
-        key_of |= match_ids(others, free["key"], "")[0]
+    for likely in () if has_zeros else (others, others[is_likely]):
+        with suppress(InputError):  # if one is of no image, none is taken for another name
+            key_of |= match_ids(likely, free, "")[0]
+            break
     rows = pd.DataFrame({"row": range(len(cells)), "cell": cells.array, "key": cells.map(key_of)})
     found = rows.merge(known, on="key").sort_values("row", kind="stable")
     return found.drop_duplicates(["row", "image_id"], ignore_index=True)
+
+
+def _has_end(name: str, bare: Collection[str]) -> bool:
+    """Return True if a name, or the end of a path below some folder, is among bare names."""
+    parts = without_suffix(name).split("/")
+    return any(_without_zeros("/".join(parts[n:])) in bare for n in range(len(parts)))
+
+
+def _without_zeros(name: str) -> str:
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + re.sub(r"^0+(?=\d)", "", last)
 
 
 def _no_match(
@@ -175,8 +201,8 @@ def _note_differences(
     respelt = matches.loc[matches["cell"] != matches["key"], "cell"].nunique()
     if respelt:
         source.notes.append(
-            f"{where}{counted(respelt, 'cell')} of {cells.name} found by another spelling, such as "
-            "without the zeros before a number"
+            f"{where}{counted(respelt, 'cell')} of {cells.name} found by another spelling (folder, "
+            "file ending or zeros before a number)"
         )
     if not is_found.all():
         lost = (
@@ -206,9 +232,11 @@ def _refuse_several(table: LabelTable, matches: pd.DataFrame) -> None:
     if matches["kind"].iloc[0] == _FILE:
         is_several = owners["path"] > 1
     rows = set(owners.index[is_several])
+    paths = matches.loc[matches["row"].isin(rows), ["row", "path"]].drop_duplicates()
+    first = " and ".join(paths.loc[paths["row"] == min(rows, default=-1), "path"].iloc[:2])
     reason = (
         f"column '{table.cells(table.key).name}' fits several files, or studies of several "
-        "patients; name each file with its folder, or its SOPInstanceUID"
+        f"patients ({first}); name each file with its folder, or its SOPInstanceUID"
     )
     index = table.text.index
     refuse_line(pd.Series([row in rows for row in range(len(index))], index), table.path, reason)

@@ -211,6 +211,7 @@ def truth_of_source(
     )
     notes = [note for note in tables.notes if note not in tables.patient_notes]
     notes = [*tables.read_as, *notes, *tables.label_notes("majority")]
+    notes += tables.name_notes("give both one name")
     return replace(
         truth,
         notes=(*truth.notes, *reading_notes(notes)),

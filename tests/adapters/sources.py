@@ -48,7 +48,7 @@ def boxes_of(folder, format, labels, columns):  # noqa: A002
 
 
 def labels(folder, tables, target=None, reference="majority"):
-    """The state and the origin of each label, the boxes, the targets, and how many are implied.
+    """The state and the origin of each label, the boxes, the targets, and what is noted of labels.
 
     ``tables`` are paths; ``target`` joins findings by name.
     """
@@ -63,6 +63,7 @@ def labels(folder, tables, target=None, reference="majority"):
         "boxed": sorted(found.boxes[["image_id", "finding"]].to_numpy().tolist()),
         "targets": sorted(found.targets),
         "implied": int(implied[0].split()[0]) if implied else 0,
+        "second_names": found.name_notes(),
     }
 
 
