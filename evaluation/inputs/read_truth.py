@@ -141,7 +141,7 @@ def _without_boxes(
         texts = frame.astype("string").fillna("")
         of_box = [column for column in edges if column is not None]
         others = texts.drop(columns=[*found.values(), *of_box], errors="ignore")
-        refuse_second_box(where, others, texts[of_box], [found["label"]])
+        refuse_second_box(where, others, texts[of_box], [found["label"]], has_option=False)
         own, frame = _divide(frame, image, [*found.values()], where)
         boxes = own if boxes is None else boxes
     elif boxes is None:
