@@ -11,13 +11,16 @@ import pytest
 
 from cxr_compare import InputError
 from tests import test_conformance_people as of_people
+from tests import test_conformance_refusals as of_commands
 from tests import test_conformance_sources as of_sources
 from tests import test_conformance_tables as of_tables
 from tests.adapters import people, tables
-from tests.advised import is_placeholder, options_after, ways
+from tests.adapters.commands import cxr
+from tests.advised import is_placeholder, options_after, ways, words_after
 from tests.cases import CONFORMANCE
 
 PEOPLE, SCORES = "inputs/people.json", "inputs/scores.json"
+COMMANDS = "inputs/refusals.json"
 
 
 def refused_calls(name, case, folder):
@@ -105,6 +108,31 @@ def test_no_advice_leads_back_to_the_same_line(name, tmp_path, monkeypatch):
                 nameless.append((case["name"], line))
     assert dead_ends == []
     assert nameless == []
+
+
+def test_the_advice_of_a_command_leads_on(tmp_path, monkeypatch, capsys):
+    quick = {"prepare": ["--workers", "0"], "compare": ["--replicates", "100"]}
+    dead_ends = []
+
+    def outcome(words):
+        status = cxr(*words, *(word for word in quick[words[0]] if word not in words))
+        lines = capsys.readouterr().err.splitlines()
+        return ("refused", lines[-1].removeprefix("cxr: ")) if status else ("read", None)
+
+    for number, case in enumerate(json.loads((CONFORMANCE / COMMANDS).read_text())["cases"]):
+        if case["call"][0] not in quick or "{" in "".join(case["call"]):
+            continue
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        of_commands.write(folder, case.get("files", {}))
+        monkeypatch.chdir(folder)
+        _, line = outcome(case["call"])
+        for way in ways(line):
+            if not is_placeholder(way):
+                found = outcome(words_after(case["call"], way))
+                if is_dead_end(line, way, found):
+                    dead_ends.append((case["name"], way, found[1]))
+    assert dead_ends == []
 
 
 @pytest.mark.parametrize(
