@@ -18,7 +18,7 @@ import pandas as pd
 from cxr_compare.data_prep.audit import MeasureShortcuts, audit
 from cxr_compare.data_prep.audit_page import write_audit
 from cxr_compare.data_prep.base.box_check import cut_boxes
-from cxr_compare.data_prep.base.boxes import FIELD_WIDTH_MM
+from cxr_compare.data_prep.base.boxes import FIELD_WIDTH_MM, are_scaled
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import (
     LOCK_NAME,
@@ -148,8 +148,9 @@ def _read_key(options: Options, out: Path, source: Path) -> bytes | None:
         return read_id_key(options.id_key, out, source)
     if options.format == "dicom" and not options.keep_ids:
         raise InputError(
-            "--format dicom: ids and paths may name patients; give --id-key FILE (it is made where "
-            "there is none), or --keep-ids where the files are de-identified already"
+            f"{source}: holds DICOM files, whose ids and paths may name patients; give --id-key "
+            "FILE (it is made where there is none), or --keep-ids where the files are de-identified"
+            " already"
         )
     return None
 
@@ -329,12 +330,13 @@ def _decode(tables: SourceTables, out: Path, options: Options) -> tuple[SourceTa
 
 
 def _misfits(images: pd.DataFrame, facts: pd.DataFrame) -> dict[str, str]:
-    """Return why images are left out whose file has another size than the source states."""
+    """Return why images are left out whose file has another shape than the source states."""
     sides = ["width", "height"]
     found = facts.set_index("image_id")[sides].astype("float64")
     stated = images.set_index("image_id").reindex(columns=sides).astype("float64")
     stated = stated.reindex(found.index)
     differ = (stated.notna() & (stated != found)).any(axis=1)
+    differ &= ~are_scaled(stated.to_numpy(), found.to_numpy())
     return {
         image_id: f"not of the stated size: {wide:g} x {high:g} px, the image has {w:g} x {h:g} px"
         for image_id, (wide, high), (w, h) in zip(

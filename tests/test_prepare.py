@@ -390,7 +390,7 @@ def test_images_of_one_grey_value_are_left_out_whatever_their_file_is(tmp_path):
         image.save(folder / "images" / name)
     stored = dicom_image(np.full((64, 64), 700, np.uint16), WindowCenter=600, WindowWidth=400)
     (folder / "images" / "i019.png").write_bytes(as_file(stored))
-    data = prepare(folder, tmp_path / "set")
+    data = prepare(folder, tmp_path / "set", format="table")
     left_out = data.table("excluded")
     assert sorted(left_out["path"]) == [*blank, "i019.png"]
     assert len(data.images) == 25

@@ -20,7 +20,11 @@ from cxr_compare.data_prep.base.names import (
     split_column,
 )
 from cxr_compare.data_prep.base.tables import ROLE_NAMES, SYNTHETIC_PATIENT
-from cxr_compare.data_prep.base.user_tables import is_table_file, read_text_table
+from cxr_compare.data_prep.base.user_tables import (
+    is_table_file,
+    read_text_table,
+    refuse_other_kind,
+)
 from cxr_compare.data_prep.sources.patients import named_patients
 from cxr_compare.data_prep.sources.words import dictionary, plain_cells, states_of_cells
 from cxr_compare.evaluation.inputs.coco_truth import truth_of_coco
@@ -131,6 +135,7 @@ def _without_boxes(
     image = found["image"]
     _require_ids(frame, image, where)
     if form_of([*frame.columns])[0]:
+        frame = _without_placeholders(frame, found, where)
         own, frame = _divide(frame, image, [*found.values()], where)
         boxes = own if boxes is None else boxes
     elif boxes is None:
@@ -141,6 +146,17 @@ def _without_boxes(
             f"{where}: image '{frame[image][twice].iloc[0]}' appears more than once; keep one row"
         )
     return frame, boxes
+
+
+def _without_placeholders(
+    frame: pd.DataFrame, found: Mapping[str, str], where: str
+) -> pd.DataFrame:
+    """Return a frame in which four zeros beside the label 0 are empty edges, as they are no box."""
+    edges = [name for name in form_of([*frame.columns])[1] if name is not None]
+    are_zero = frame[edges].apply(pd.to_numeric, errors="coerce").eq(0).all(axis=1)
+    labels = labels_of(frame[found["label"]], frame[found["image"]].astype(str), where)
+    is_placeholder = are_zero.to_numpy() & labels.eq(0).to_numpy()
+    return frame.assign(**{name: frame[name].mask(is_placeholder) for name in edges})
 
 
 def _images_of(
@@ -167,6 +183,8 @@ def _images_of(
 
 def truth_table(path: Path) -> pd.DataFrame:
     """Read a table file of labels; its index has the lines of the file."""
+    if path.is_file():
+        refuse_other_kind(path)
     if path.is_dir() or (path.is_file() and not is_table_file(path)):
         raise InputError(
             f"{path}: is no CSV of labels and no COCO file; cxr prepare reads other formats, and "

@@ -14,17 +14,18 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.files import read_text_file
 from cxr_compare.data_prep.base.names import Target, column_names, find_column, image_names
 from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.dataset import image_labels
 from cxr_compare.data_prep.sources.image_files import ids_of_paths
 from cxr_compare.data_prep.sources.source import ReadOptions, SourceTables
 from cxr_compare.data_prep.sources.table_rows import TABLE
-from cxr_compare.data_prep.sources.yolo import YOLO
+from cxr_compare.data_prep.sources.words import hold_labels
+from cxr_compare.data_prep.sources.yolo import YOLO, line_of_other_kind
 from cxr_compare.evaluation.inputs.frames import is_unnamed
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, files_of_paths
 from cxr_compare.evaluation.inputs.read_truth import LABELS, labels_of, read_truth, truth_table
+from cxr_compare.evaluation.inputs.rows import texts_of
 from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.truth import Truth
 
@@ -126,7 +127,7 @@ def names_of_findings(frame: pd.DataFrame, label: str | None) -> str | None:
     if len(set(header)) < len(header):
         return None
     plain = frame.set_axis(header, axis=1)
-    named = find_column(header, _NAMES)
+    named = find_column(header, _NAMES) or _second_column(plain)
     labels = label or find_column(header, LABELS)
     if named is None or (label is not None and label != named):
         return None
@@ -137,6 +138,15 @@ def names_of_findings(frame: pd.DataFrame, label: str | None) -> str | None:
     except InputError:
         return named
     return None
+
+
+def _second_column(frame: pd.DataFrame) -> str | None:
+    """Return the column beside that of the images, of two, if it names known findings."""
+    image = find_column([*frame.columns], image_names([*frame.columns]))
+    others = [column for column in frame.columns if column != image]
+    if image is None or len(others) != 1:
+        return None
+    return others[0] if hold_labels(texts_of(frame[others[0]].dropna())) else None
 
 
 def holds_labels(values: pd.Series) -> bool:
@@ -151,6 +161,8 @@ def holds_labels(values: pd.Series) -> bool:
 def _checked(tables: SourceTables, where: Path) -> SourceTables:
     for image, reason in tables.excluded[["path", "reason"]].itertuples(index=False):
         raise InputError(f"{where}: {image}: {reason}; correct it")
+    for question in tables.questions.values():  # a comparison has no targets of several findings
+        raise InputError(question)
     return tables
 
 
@@ -244,14 +256,8 @@ def _boxed(tables: SourceTables, target: Target, truth: Truth) -> pd.Index:
 
 def _unread(folder: Path) -> str:
     """Return what a folder holds that is no truth, and what to do."""
-    for path in sorted(folder.glob("*.txt")):
-        line = next((line for line in read_text_file(path).splitlines() if line.strip()), "")
-        if line:
-            return (
-                f"{folder}: {path.name} holds {line[:80]!r}: a YOLO truth is a folder of images "
-                "and of labels in lines of a class number and four shares; give boxes in px as a "
-                "table image_id,x1,y1,x2,y2,class"
-            )
+    if other := line_of_other_kind(folder):
+        return f"{folder}: {other}"
     return (
         f"{folder}: holds no labels of YOLO; cxr prepare reads other folders, and its data set is "
         "given as data"
