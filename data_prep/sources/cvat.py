@@ -33,7 +33,9 @@ from cxr_compare.data_prep.sources.table_rows import TABLE
 
 
 def _read_file(source: Source, path: Path) -> Iterator[ImageLabels]:
-    for entry in read_xml_file(path, "annotations").findall("image"):
+    entries = read_xml_file(path, "annotations").findall("image")
+    source.add_names(entry.get("name", "") for entry in entries)
+    for entry in entries:
         name = entry.get("name", "")
         image = source.find_image(name, path.name, ("", "images"))
         if image is None:

@@ -162,9 +162,12 @@ class Source(SourceTables):
             raise InputError(f"{self.root}: a file; give the folder that holds it")
         return self.index
 
-    def add_names(self, names: Iterable[str]) -> None:
-        """Let names that are of no image file be found by `match_ids`, and note how they differ."""
-        note = self.files.add_names(names)
+    def add_names(self, names: Iterable[str], taken: Iterable[str] = ()) -> None:
+        """Let names that are of no image file be found by `match_ids`, and note how they differ.
+
+        Files that are `taken` are of other names.
+        """
+        note = self.files.add_names(names, taken)
         self.notes += [note] if note else []
 
     def find_image(

@@ -13,6 +13,7 @@ from cxr_compare.data_prep.base.box_check import FORMS, corners_of, four_numbers
 from cxr_compare.data_prep.base.boxes import turned_bounds
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import read_text_file
+from cxr_compare.data_prep.base.ids import fitting_ids
 from cxr_compare.data_prep.base.user_tables import (
     read_json_file,
     read_text_table,
@@ -190,37 +191,26 @@ def _names_of_outputs(outputs: Sequence[Any], ids: Sequence[str] | None, where: 
     named = all(files)
     if named and ids is None:
         return [Path(file).name for file in files]
-    by_stem = {_without_suffix(str(name)): str(name) for name in ids or ()}
-    found = [
-        next((by_stem[end] for end in _ends(file) if end in by_stem), None) if named else None
-        for file in files
-    ]
-    if named and None not in found and len(set(found)) == len(found):
-        return [str(name) for name in found]
+    known = [str(name) for name in ids or ()]
+    fits: dict[str, Sequence[str]] = {name: [name] for name in known}
+    fits.update(fitting_ids(files, known).fits if named else {})
+    found = [fits.get(file, []) for file in files]
+    names = [images[0] for images in found if len(images) == 1]
+    if len(set(names)) == len(files):
+        return names
     if ids is None or len(ids) != len(outputs):
         images = "unnamed images" if ids is None else f"{len(ids)} images"
         raise InputError(
             f"{where}: {len(outputs)} outputs of {images}; give one output for each image, in one "
             "order, or the boxes as a table with image_id"
         )
-    for number, (name, image) in enumerate(zip(found, map(str, ids), strict=True)):
-        if name not in (None, image):
+    for number, (of_file, image) in enumerate(zip(found, known, strict=True)):
+        if of_file and image not in of_file:
             raise InputError(
                 f"{where}[{number}]: is of the file {files[number]!r}, not of image '{image}'; "
                 "give the ids in the order of the outputs"
             )
-    return [*map(str, ids)]
-
-
-def _without_suffix(name: str) -> str:
-    path = Path(name.replace("\\", "/"))
-    return str(path.with_suffix("")) if path.name else name
-
-
-def _ends(file: str) -> list[str]:
-    """Return a path without its suffix, whole and without ever more of its folders."""
-    parts = _without_suffix(file).split("/")
-    return ["/".join(parts[start:]) for start in range(len(parts))]
+    return known
 
 
 def _output(output: Any, image: str, number: int, where: str) -> pd.DataFrame:
