@@ -1,4 +1,5 @@
-"""What the line of a refusal advises, as changes of the call that was refused.
+"""What the line of a refusal advises, as changes of its call, and where each of them leads.
+
 
 A change is (option, value): an option to add, another value of the option that the line begins with
 (old value, new value), or None where the line says to leave that option out.
@@ -26,6 +27,7 @@ _BEGIN = re.compile(
     r"(?:--)?(columns|format|class-names|patient-pattern|reference|sheet) (\S*?):? "
 )
 _LISTED = re.compile(r"(?:use|choose one of|there are|it has) ([\w:-]+(?:, [\w:-]+)+)")
+_SHOWS_COLUMNS = re.compile(r"\bit (also )?has \S|'[^']+' or '[^']+'|\bnone of (its|the) \d")
 _PLACEHOLDER = re.compile(r"\b(COLUMN|NAME|FILE|FINDING|FOLDER)\b")
 
 
@@ -112,3 +114,24 @@ def words_after(words, way):
         else:
             words += [name, value]
     return words
+
+
+def assert_leads_on(line, call, outcome, changed):
+    """Follow each way on that a line advises: the same line, or one on what was advised, is wrong.
+
+    `changed` gives the call after a way, `outcome` ("read", anything) or ("refused", line) of a
+    call. A way that leaves the name of a column to the user is for a line that shows the columns.
+    """
+    advised = ways(line)
+    followed = [way for way in advised if not is_placeholder(way)]
+    for way in followed:
+        kind, found = outcome(changed(call, way))
+        assert kind == "read" or not is_dead_end(line, way, found), (line, way, found)
+    if advised and not followed and "=COLUMN" in line:
+        assert _SHOWS_COLUMNS.search(line), line
+
+
+def is_dead_end(line, way, found):
+    """True if a line comes again, or another one complains of what the first one advised."""
+    named = tuple(f"{sign}{option.replace('_', '-')}" for option, _ in way for sign in ("--", ""))
+    return found == line or found.startswith(named)

@@ -19,6 +19,7 @@ from PIL import Image
 import cxr_compare
 from cxr_compare import InputError, metrics
 from tests.adapters import people, tables
+from tests.advised import assert_leads_on, options_after
 from tests.cases import load
 from tests.small_dicom import write_radiograph
 
@@ -138,6 +139,11 @@ def call(step, out):
         return "refused", str(error)
 
 
+def again(step, options, out):
+    """The outcome of a call with other options, as far as it is read."""
+    return call({**step, "options": options, "whole": False, "expect": {"truth": {}}}, out)
+
+
 def holds(line, parts):
     """True if each part stands in a line; of a list one is enough."""
     return all(
@@ -171,6 +177,11 @@ def check(step, out, capsys):
         assert kind == "refused", found
         assert "\n" not in found
         assert holds(found, step["refused"]), found
+        if step["command"] in ("prepare", "compare"):
+            options = step.get("options", {})
+            assert_leads_on(
+                found, options, lambda options: again(step, options, out), options_after
+            )
         return
     assert kind == "read", found
     lines += found.get("text", "").splitlines()

@@ -13,10 +13,12 @@ from PIL import Image
 
 import cxr_compare
 from tests.adapters.commands import cxr
+from tests.advised import assert_leads_on, words_after
 from tests.cases import load
 from tests.dicom_files import file_content
 
 REFUSED = 2
+QUICK = {"prepare": ["--workers", "0"], "compare": ["--replicates", "100"]}  # advice is followed
 
 
 @pytest.fixture(scope="session")
@@ -120,6 +122,13 @@ def state_of(folder):
     return found
 
 
+def outcome(words, capsys):
+    """Call `cxr` as far as possible in this process: ("read", None), or ("refused", line)."""
+    status = cxr(*words, *(word for word in QUICK[words[0]] if word not in words))
+    lines = capsys.readouterr().err.splitlines()
+    return ("refused", lines[-1].removeprefix("cxr: ")) if status else ("read", None)
+
+
 @pytest.mark.parametrize("case", load("inputs/refusals.json"))
 def test_wrong_input_is_one_line_and_leaves_no_trace(case, request, tmp_path, monkeypatch, capsys):
     if case.get("needs") == "no GPU" and torch.cuda.is_available():
@@ -149,3 +158,6 @@ def test_wrong_input_is_one_line_and_leaves_no_trace(case, request, tmp_path, mo
     named = [part.format(**parts) for part in case["refused"]]
     assert [part for part in named if part not in lines[0]] == []
     assert [state_of(folder) for folder in watched] == before
+    if case["call"][0] in QUICK and not parts:
+        line = lines[0].removeprefix("cxr: ")
+        assert_leads_on(line, case["call"], lambda words: outcome(words, capsys), words_after)

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 import cxr_compare
 from tests.adapters import sources
+from tests.advised import assert_leads_on, options_after
 from tests.cases import CONFORMANCE, load
 from tests.small_dicom import write_radiograph
 
@@ -67,6 +68,11 @@ def outcome(case, folder):
             (folder / name).mkdir(parents=True)
         else:
             write_file(folder / name, content)
+    return reading(case, folder)
+
+
+def reading(case, folder):
+    """Read the files of a case, which are written."""
     options = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in case.get("options", {}).items()
@@ -152,6 +158,12 @@ def without_sizes_of_files(images, sizes):
     }
 
 
+def again(case, call, folder):
+    """The outcome of a case, whose files are written, with other options."""
+    options = {name: value for name, value in call.items() if name != "format"}
+    return reading({**case, "format": call["format"], "options": options}, folder / "set")
+
+
 @pytest.mark.parametrize("case", load(*FILES))
 def test_a_folder_means_what_its_case_says(case, tmp_path):
     kind, found = outcome(case, tmp_path)
@@ -160,6 +172,8 @@ def test_a_folder_means_what_its_case_says(case, tmp_path):
         assert "\n" not in found
         assert [part for part in case["refused"] if part not in found] == []
         assert [part for part in case.get("unsaid", []) if part in found] == []
+        call = {"format": case["format"], **case.get("options", {})}
+        assert_leads_on(found, call, lambda call: again(case, call, tmp_path), options_after)
         return
     assert kind == "read", found
     found["images"] = without_sizes_of_files(found["images"], drawn_images(case))

@@ -9,6 +9,7 @@ import pytest
 
 from cxr_compare import InputError, boxes_table
 from tests.adapters import tables
+from tests.advised import assert_leads_on, options_after
 from tests.cases import load
 
 EDGES = ["x1", "y1", "x2", "y2"]
@@ -118,10 +119,17 @@ def test_labels_and_systems_are_read_as_the_case_says_or_refused_by_place_and_va
         systems = {name: made(value, tmp_path) for name, value in systems.items()}
     else:
         systems = [made(value, tmp_path) for value in systems]
-    got = tables.read(truth, systems, **given, **case.get("options", {}))
+    options = case.get("options", {})
+    got = tables.read(truth, systems, **given, **options)
     if "refused" in case:
         assert isinstance(got, tuple), got
         assert_refused(case, got[1])
+
+        def outcome(options):
+            found = tables.read(truth, systems, **given, **options)
+            return found if isinstance(found, tuple) else ("read", found)
+
+        assert_leads_on(got[1], options, outcome, options_after)
         return
     assert isinstance(got, dict), got
     if "finding" not in case["read"]:  # labels that nobody named may be called anything

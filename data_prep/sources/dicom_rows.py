@@ -263,7 +263,7 @@ def _exclude_unclear(source: Source, table: LabelTable, matches: pd.DataFrame) -
         unclear.update(ids)
     if unclear:
         text = (
-            "images are left out, since the table names only their patient or study; name each by "
-            "its file or SOPInstanceUID"
+            "images are left out, since the table names only their patient, or for a box their "
+            "study; add a column with the StudyInstanceUID, or for a box the SOPInstanceUID"
         )
         source.notes.append(counted_phrase(len(unclear), text))

@@ -66,7 +66,7 @@ def _refuse_findings(path: Path, unread: pd.DataFrame, finding: str) -> None:
     if alike:
         asked = f"does column {_quoted(alike)} hold a finding"
         if len(alike) > 1:
-            asked = f"do the columns {_quoted(alike)} hold findings"
+            asked = f"do {_quoted(alike)} hold findings"
         raise InputError(
             f"{path}: {asked}, as '{finding}' does? Say {_columns('finding', alike)} for what "
             f"does, and {_columns('unused', alike)} for what does not"
@@ -80,12 +80,17 @@ def _divides_images(cells: pd.Series) -> bool:
 
 
 def refuse_second_box(
-    where: str, unread: pd.DataFrame, boxes: pd.DataFrame, labels: Sequence[str] = ()
+    where: str,
+    unread: pd.DataFrame,
+    boxes: pd.DataFrame,
+    labels: Sequence[str] = (),
+    *,
+    has_option: bool = True,
 ) -> None:
     """Ask about four columns of numbers that may be another box of the row, and its label.
 
     `boxes` has the columns of the box that is read, `labels` the names of the columns of its label.
-    All cells are texts.
+    All cells are texts. `has_option` says that ``--columns`` can leave columns out.
     """
     if len(boxes.columns) < _N_NUMBERS:
         return
@@ -103,10 +108,10 @@ def refuse_second_box(
             alike.append(name)
     if len(alike) >= _N_NUMBERS:
         alike += [name for name in map(str, unread) if _is_numbered_copy(name, labels)]
+        option = f" ({_columns('unused', alike)})" if has_option else ""
         raise InputError(
-            f"{where}: do the columns {_quoted(alike)} hold another box of the row? Write each box "
-            f"in a row of its own, or remove the columns if they hold none "
-            f"({_columns('unused', alike)})"
+            f"{where}: do {_quoted(alike)} hold another box of the row? Write each box "
+            f"in a row of its own, or remove the columns if they hold none{option}"
         )
 
 

@@ -140,7 +140,7 @@ def _without_boxes(
         texts = frame.astype("string").fillna("")
         of_box = [column for column in edges if column is not None]
         others = texts.drop(columns=[*found.values(), *of_box], errors="ignore")
-        refuse_second_box(where, others, texts[of_box], [found["label"]])
+        refuse_second_box(where, others, texts[of_box], [found["label"]], has_option=False)
         frame = _without_placeholders(frame, found, where)
         own, frame = _divide(frame, image, [*found.values()], where)
         boxes = own if boxes is None else boxes

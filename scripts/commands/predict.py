@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,9 +117,8 @@ def _sorted_paths(given: Sequence[Named]) -> tuple[list[Named], list[Path]]:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
         if kind is not None and kind.name == "data set":
-            raise InputError(
-                f"{path}: is a data set; give it as data, and the folder to make as out"
-            )
+            call = f"cxr predict RUN --data {shlex.quote(str(path))} --out PREDICTIONS"
+            raise InputError(f"{path}: is a data set; write {call}")
         if kind is not None and kind.name in _NO_IMAGES:
             require_folder(path, "run")
     if not runs:
