@@ -93,11 +93,20 @@ def decode_one(task: DecodeTask) -> Decoded:
     try:
         task.file.require_same()
         image = read_image(path)
+        if not task.file.sha256:  # an image of a complete data set was checked when it was made
+            _require_contrast(image, path)
         facts = {} if task.file.sha256 else _facts(image, path)
     except InputError as error:
         return Decoded(task.image_id, {}, {}, str(error).removeprefix(f"{path}: "))
     squares = {size: letterbox(image.pixels, size)[0] for size in task.sizes}
     return Decoded(task.image_id, facts, squares)
+
+
+def _require_contrast(image: DecodedImage, path: Path) -> None:
+    """Refuse an image that shows one grey value alone, as after a failed conversion."""
+    grey = int(image.pixels.min())
+    if grey == int(image.pixels.max()):
+        raise InputError(f"{path}: shows nothing: all pixels have the same grey value ({grey})")
 
 
 def _facts(image: DecodedImage, path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pandas as pd
 from cxr_compare.data_prep.audit import MeasureShortcuts, audit
 from cxr_compare.data_prep.audit_page import write_audit
 from cxr_compare.data_prep.base.box_check import cut_boxes
-from cxr_compare.data_prep.base.boxes import FIELD_WIDTH_MM
+from cxr_compare.data_prep.base.boxes import FIELD_WIDTH_MM, are_scaled
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import (
     LOCK_NAME,
@@ -72,6 +72,10 @@ from cxr_compare.data_prep.stored_splits import write_split
 _LABEL_TABLES = ("findings", "boxes", "box_coverage", "split", "official")
 _FROM_HEADER = ("view", "sex", "age_years", "spacing_row_mm", "spacing_col_mm")
 _FEW_PATIENTS = 10
+_NO_BOXES = "This data set has no boxes"
+_FEW = "WARNING: There are few patients"
+LIMITS = (_NO_BOXES, _FEW)
+"""First words of the notes of `limits_of`, by which those of a joined set's parts are known."""
 _LEAST_STORE_PX = 128  # side of squares from which on copies are compared in place of the files
 
 
@@ -116,7 +120,7 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
         split = None if split is None else (hide_ids(split[0], key), split[1])
     if options.exclude is not None:
         tables = exclude_listed(tables, options.exclude)
-    limits = _limits(tables)
+    limits = limits_of(tables)
     tables = replace(tables, notes=(*tables.notes, *limits))
     request = _request(tables, options, split, id_key)
     said: tuple[str, ...] = ()
@@ -144,8 +148,9 @@ def _read_key(options: Options, out: Path, source: Path) -> bytes | None:
         return read_id_key(options.id_key, out, source)
     if options.format == "dicom" and not options.keep_ids:
         raise InputError(
-            "--format dicom: ids and paths may name patients; give --id-key FILE (it is made where "
-            "there is none), or --keep-ids where the files are de-identified already"
+            f"{source}: holds DICOM files, whose ids and paths may name patients; give --id-key "
+            "FILE (it is made where there is none), or --keep-ids where the files are de-identified"
+            " already"
         )
     return None
 
@@ -225,7 +230,7 @@ def begin(out: Path, request: str, sizes: Sequence[int] = ()) -> bool:
     return complete.is_file()
 
 
-def _limits(tables: SourceTables) -> tuple[str, ...]:
+def limits_of(tables: SourceTables) -> tuple[str, ...]:
     """Note what cannot be learned or evaluated, as far as the labels alone show it."""
     images, findings = tables.images, tables.findings
     if findings.empty:
@@ -233,8 +238,8 @@ def _limits(tables: SourceTables) -> tuple[str, ...]:
     notes = []
     if tables.boxes.empty and images["path"].notna().any():
         notes.append(
-            "This data set has no boxes, from which a detector learns. Train a classifier (cxr "
-            "train chexnet_small), or add boxes (boxes.csv)"
+            f"{_NO_BOXES}, from which a detector learns. Train a classifier (cxr train "
+            "chexnet_small), or add boxes (boxes.csv)"
         )
     reference = findings[findings["reader"] == REFERENCE_READER]
     few = []
@@ -247,8 +252,8 @@ def _limits(tables: SourceTables) -> tuple[str, ...]:
     if few:
         more = f" and {len(few) - 6} more" if len(few) > 6 else ""
         notes.append(
-            f"WARNING: There are few patients: {', '.join(few[:6])}{more}. Training, validation "
-            "and test need one each, and figures of so few patients mean little; add images"
+            f"{_FEW}: {', '.join(few[:6])}{more}. Training, validation and test need one each, "
+            "and figures of so few patients mean little; add images"
         )
     return tuple(notes)
 
@@ -326,12 +331,13 @@ def _decode(tables: SourceTables, out: Path, options: Options) -> tuple[SourceTa
 
 
 def _misfits(images: pd.DataFrame, facts: pd.DataFrame) -> dict[str, str]:
-    """Return why images are left out whose file has another size than the source states."""
+    """Return why images are left out whose file has another shape than the source states."""
     sides = ["width", "height"]
     found = facts.set_index("image_id")[sides].astype("float64")
     stated = images.set_index("image_id").reindex(columns=sides).astype("float64")
     stated = stated.reindex(found.index)
     differ = (stated.notna() & (stated != found)).any(axis=1)
+    differ &= ~are_scaled(stated.to_numpy(), found.to_numpy())
     return {
         image_id: f"not of the stated size: {wide:g} x {high:g} px, the image has {w:g} x {h:g} px"
         for image_id, (wide, high), (w, h) in zip(

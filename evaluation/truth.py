@@ -22,6 +22,11 @@ Size = tuple[int, int]
 """Width and height in px."""
 
 
+def no_sizes() -> pd.DataFrame:
+    """Return a table of sizes without a row."""
+    return pd.DataFrame({"width": np.zeros(0), "height": np.zeros(0)}, pd.Index([], dtype=object))
+
+
 def no_boxes() -> pd.DataFrame:
     """Return a table of true boxes without a row."""
     return pd.DataFrame({"image_id": [], **{edge: np.zeros(0) for edge in EDGES}})
@@ -48,6 +53,8 @@ class Truth:
             size `images` does not state; None without files.
         presumed: True if nothing shows that these files, and not copies of another size, are the
             images that boxes are of. Then they say only what shares are of.
+        labelled: Width and height in px that the labels state, by image id, of images whose file
+            is a copy of another size, to which the boxes were scaled.
     """
 
     images: pd.DataFrame
@@ -61,9 +68,10 @@ class Truth:
     drawn: npt.NDArray[np.str_] | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     categories: Mapping[str, str] = field(default_factory=dict)
-    unlisted: str = "give each the name that it has there, or leave it out"
+    unlisted: str = "give each its name there, add it to the truth, or leave it out"
     measure: Callable[[str], Size | None] | None = None
     presumed: bool = False
+    labelled: pd.DataFrame = field(default_factory=no_sizes)
 
     def of(self, role: str) -> Truth:
         """Return the images of a role whose label is known."""

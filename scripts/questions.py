@@ -335,9 +335,10 @@ def _finding_columns(
 def _label_columns(truth: pd.DataFrame, given: Mapping[str, str]) -> list[str]:
     """Return the names of the findings whose columns hold labels, beside those of other roles."""
     header = [str(column) for column in truth.columns]
+    form, edges = form_of(header)
     others = {find_column(header, image_names(header)), *given.values()}
-    if form_of(header)[0]:
-        others |= {class_column(truth)}
+    if form:
+        others |= {class_column(truth), *edges}
     return [
         finding_name(str(column))
         for position, column in enumerate(truth.columns)

@@ -53,7 +53,7 @@ _PLAIN = Format(
     name="plain",
     title="tables of a test",
     folder="`images.csv` and `labels.csv`",
-    detect=has_file(["images.csv"], Path.is_file),
+    detect=has_file("images.csv", Path.is_file),
     read=_read_plain,
     options=("reference",),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,24 @@ def write_dicom(path: Path, values: np.ndarray, **elements: Any) -> Path:
     """Write an image as `dicom_image` makes it."""
     path.write_bytes(as_file(dicom_image(values, **elements)))
     return path
+
+
+def write_radiograph(path: Path, values: np.ndarray, elements: dict[str, Any]) -> None:
+    """Write a frontal chest radiograph, 12 bits stored; an element that is None is left out."""
+    known = {
+        "SOPInstanceUID": f"1.2.{zlib.crc32(path.name.encode())}",
+        "StudyInstanceUID": "1.2.3",
+        "Modality": "CR",
+        "ViewPosition": "PA",
+        "BodyPartExamined": "CHEST",
+        **elements,
+    }
+    stated = {name: value for name, value in known.items() if value is not None}
+    image = dicom_image(values, bits_stored=12, **stated)
+    for name in known.keys() - stated.keys():
+        if name in image:
+            delattr(image, name)
+    path.write_bytes(as_file(image))
 
 
 def lut(entries: list[int], first: int, bits: int) -> list[Dataset]:

@@ -8,6 +8,7 @@ what the line advises, and its outcome.
 """
 
 import base64
+import os
 import zlib
 
 import numpy as np
@@ -19,6 +20,7 @@ import cxr_compare
 from cxr_compare import InputError, metrics
 from tests.adapters import people, tables
 from tests.cases import load
+from tests.small_dicom import write_radiograph
 
 FIGURES = {"recall": "sensitivity"}
 OUTCOMES = {"truth", "scores", "boxes", "figures", "said"}
@@ -33,6 +35,9 @@ def write(folder, files):
             path.write_text(content, encoding="utf-8")
         elif "base64" in content:
             path.write_bytes(base64.b64decode(content["base64"]))
+        elif "dicom" in content:
+            noise = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 4096, (64, 64))
+            write_radiograph(path, noise.astype(np.uint16), content["dicom"])
         else:
             write_image(path, name, content)
 
@@ -40,7 +45,7 @@ def write(folder, files):
 def write_image(path, name, content):
     """An image with greys of its own, so that no two are copies; or of one grey."""
     width, height = content["image"]
-    greys = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 256, (height, width))
+    greys = np.random.default_rng(zlib.crc32(os.fsencode(name))).integers(0, 256, (height, width))
     if "grey" in content:
         greys[:] = content["grey"]
     image = Image.fromarray(greys.astype(np.uint8))

@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image, ImageOps
 import cxr_compare
 from tests.adapters import sources
 from tests.cases import CONFORMANCE, load
-from tests.small_dicom import as_file, dicom_image
+from tests.small_dicom import write_radiograph
 
 FILES = sorted(
     str(path.relative_to(CONFORMANCE)) for path in CONFORMANCE.glob("inputs/sources/*.json")
@@ -34,7 +33,7 @@ def write_file(path, content):
     elif "sheets" in content:
         write_workbook(path, content)
     elif "dicom" in content:
-        write_radiograph(path, content["dicom"])
+        write_radiograph(path, np.zeros((64, 64), np.uint16), content["dicom"])
     else:
         image = Image.new(content.get("mode", "L"), content["image"])
         exif = image.getexif()
@@ -57,24 +56,6 @@ def write_workbook(path, content):
         for cells in content.get("merged", {}).get(name, []):
             sheet.merge_cells(cells)
     book.save(path)
-
-
-def write_radiograph(path, elements):
-    """A frontal chest radiograph of 64 x 64 px; an element that is None is left out."""
-    known = {
-        "SOPInstanceUID": f"1.2.{zlib.crc32(path.name.encode())}",
-        "StudyInstanceUID": "1.2.3",
-        "Modality": "CR",
-        "ViewPosition": "PA",
-        "BodyPartExamined": "CHEST",
-        **elements,
-    }
-    stated = {name: value for name, value in known.items() if value is not None}
-    image = dicom_image(np.zeros((64, 64), np.uint16), bits_stored=12, **stated)
-    for name in known.keys() - stated.keys():
-        if name in image:
-            delattr(image, name)
-    path.write_bytes(as_file(image))
 
 
 def outcome(case, folder):
@@ -262,7 +243,9 @@ def test_a_prepared_set_cuts_boxes_at_the_border_and_leaves_out_images_that_it_c
     rows += ["damaged.png,mass,10,10,40,40"]
     write_file(tmp_path / "labels.csv", "\n".join(["file,label,xmin,ymin,xmax,ymax", *rows, ""]))
     for name in "abcd":
-        write_file(tmp_path / "images" / f"{name}.png", {"image": [200, 100]})
+        path = tmp_path / "images" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.linear_gradient("L").resize((200, 100)).save(path)
     write_file(tmp_path / "images" / "damaged.png", "no image")
     made = cxr_compare.prepare(
         tmp_path / "labels.csv", tmp_path / "images", tmp_path / "set", size=64, workers=0

@@ -552,3 +552,47 @@ def test_pieces_of_the_border_go_along_the_top_the_bottom_and_the_sides():
         8: 30,
         15: 40,
     }
+
+
+_PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)]
+
+
+def png_rows(pixels, interlaced):
+    """The lines of a PNG of 8-bit samples (H, W, C), each after the number of its filter."""
+    passes = [*_PASSES, (0, 1, 1, 2)] if interlaced else [(0, 0, 1, 1)]
+    parts = [pixels[y::step_y, x::step_x] for x, y, step_x, step_y in passes]
+    return b"".join(b"\0" + line.tobytes() for part in parts if part.size for line in part)
+
+
+def png_file(rows, width, height, colour, interlaced):
+    """A PNG of 8-bit samples around lines, each of its chunks whole."""
+    head = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, interlaced)
+    data = zlib.compress(rows)
+    chunks = [(b"IHDR", head), (b"IDAT", data[:20]), (b"IDAT", data[20:]), (b"IEND", b"")]
+    framed = (
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+@pytest.mark.parametrize("interlaced", [0, 1], ids=["plain", "interlaced"])
+@pytest.mark.parametrize(("colour", "samples"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+@pytest.mark.parametrize("size", [(1, 9), (13, 8), (64, 50)])
+def test_a_png_is_read_only_if_its_data_fill_all_rows(colour, samples, interlaced, size, tmp_path):
+    """Decoders leave the lower part black without a word; a black border is no sign of it."""
+    width, height = size
+    pixels = np.random.default_rng(1).integers(1, 255, (height, width, samples), dtype=np.uint8)
+    pixels[-1] = 0
+    rows = png_rows(pixels, interlaced)
+    path = tmp_path / "a.png"
+    path.write_bytes(png_file(rows, width, height, colour, interlaced))
+    assert images.read(path)[0] == "read"
+    for lacking in (1, width * samples + 1, len(rows) // 2):
+        path.write_bytes(png_file(rows[:-lacking], width, height, colour, interlaced))
+        kind, line = images.read(path)
+        assert kind == "refused"
+        assert "a.png" in line

@@ -257,3 +257,15 @@ def test_listed_images_are_left_out_by_the_ids_of_the_joined_set(tmp_path, wards
     assert both.table("excluded")["path"].tolist() == ["deep/two/images/i5.png"]
     with pytest.raises(InputError, match=str(tmp_path / "both")):
         join(*sets, out=tmp_path / "both")
+
+
+def test_few_patients_are_said_of_the_joined_set_and_not_of_its_parts(tmp_path):
+    sets = []
+    for part in ("a", "b", "c"):
+        states = {f"{part}{number}": {"mass": number % 2} for number in range(8)}
+        sets.append(table_set(tmp_path / part, states))
+        assert "few patients" in str(cxr_compare.DataSet.open(sets[-1]))
+    two = str(join(*sets[:2], out=tmp_path / "two"))
+    assert two.count("few patients:") == 1
+    assert "8 positive for mass, 8 negative for mass" in two
+    assert "few patients" not in str(join(*sets, out=tmp_path / "three"))

@@ -11,6 +11,7 @@ from PIL import Image
 
 import cxr_compare
 from tests.adapters.audit import problems
+from tests.small_dicom import as_file, dicom_image
 
 N_IMAGES = 24
 FINDING = "mass"
@@ -372,3 +373,26 @@ def test_prepared_sets_are_joined_with_their_images_and_common_patients(source, 
     assert first.store(32).image("i003").tobytes() in stored
     roles = roles_of(both).groupby(both.images.set_index("image_id")["patient_id"]).nunique()
     assert roles.max() == 1
+
+
+def test_images_of_one_grey_value_are_left_out_whatever_their_file_is(tmp_path):
+    """An image shows nothing as it is displayed: by its colours, its window or its transparency."""
+    folder = write_source(tmp_path / "source", n_images=30)
+    blank = {
+        "i003.png": Image.new("L", (50, 40), 255),
+        "i007.png": Image.new("P", (50, 40), 3),
+        "i011.png": Image.new("RGB", (50, 40), (9, 30, 200)),
+        "i015.png": Image.merge(
+            "RGBA", [Image.linear_gradient("L")] * 3 + [Image.new("L", (256, 256))]
+        ),
+    }
+    for name, image in blank.items():
+        image.save(folder / "images" / name)
+    stored = dicom_image(np.full((64, 64), 700, np.uint16), WindowCenter=600, WindowWidth=400)
+    (folder / "images" / "i019.png").write_bytes(as_file(stored))
+    data = prepare(folder, tmp_path / "set", format="table")
+    left_out = data.table("excluded")
+    assert sorted(left_out["path"]) == [*blank, "i019.png"]
+    assert len(data.images) == 25
+    assert set(data.findings["image_id"]) == set(data.images["image_id"])
+    assert all(path in str(data) for path in left_out["path"])

@@ -151,7 +151,7 @@ def test_a_damaged_file_gives_tables_or_one_line(read, kind, data):
 
 def test_images_that_exif_turns_are_counted_for_the_user(tmp_path):
     for name, turned in (("a", 3), ("b", 1)):
-        image = Image.new("L", (100, 80))
+        image = Image.linear_gradient("L").resize((100, 80))
         image.getexif()[0x0112] = turned
         image.save(tmp_path / f"{name}.png", exif=image.getexif())
         (tmp_path / f"{name}.txt").write_text("0 .5 .5 .3 .5\n")

@@ -159,6 +159,20 @@ def box_faults(corners: np.ndarray, sizes: np.ndarray, slack: float = CUT_SHARE)
     return reasons
 
 
+def copies_note(images: Sequence[str], labelled: np.ndarray, own: np.ndarray) -> str:
+    """Say that boxes of images were scaled from their stated size to that of their file, px.
+
+    Each box has its image and both sizes, ``(N, 2)``.
+    """
+    sizes = ("{:g} x {:g} px".format(*size[0]) for size in (own, labelled))
+    text = (
+        "images with boxes have another size than the labels state (image '{}': {}, the labels are "
+        "of {}): these are taken as copies that were resized without padding, and their boxes were "
+        "scaled"
+    )
+    return counted_phrase(len(set(images)), text.format(images[0], *sizes))
+
+
 @dataclass(frozen=True)
 class CheckedBoxes:
     """True boxes of a source after the check.
@@ -180,12 +194,14 @@ def check_boxes(
     sizes: np.ndarray,
     images: Sequence[str],
     unread: Sequence[tuple[str, str]] = (),
+    files: np.ndarray | None = None,
 ) -> CheckedBoxes:
     """Convert the true boxes of a source to corners in px, and say which cannot be used.
 
     `values` are the four numbers of each box, ``(N, 4)``, NaN for what is no number; `sizes` are
-    width and height of the image of each box, px, ``(N, 2)``, NaN if unknown. `unread` has image
-    and reason of each further box, of which not even numbers could be read.
+    width and height of the image that each box is of, px, ``(N, 2)``, NaN if unknown, and `files`
+    those of the image file. `unread` has image and reason of each further box, of which not even
+    numbers could be read.
 
     If a tenth of the boxes cannot be used, or if they are probably in another form or unit, an
     `InputError` asks about that one. The boxes of one image alone are no tenth, unless they are all
@@ -207,7 +223,8 @@ def check_boxes(
         return CheckedBoxes(corners, faults)
     row, problem = int(wrong.argmax()), ""
     if are_many:
-        problem = f"{faults[row]} ({count}): {questions_about(values, reading, sizes)}"
+        questions = questions_about(values, reading, sizes, files)
+        problem = f"{faults[row]} ({count}): {questions}"
     elif not reading.affirmed:
         row, problem = doubt_about(values, reading, sizes)
     if problem:
@@ -256,28 +273,45 @@ def fitting_readings(
     return [(form, unit) for *_, form, unit in sorted(fitting, key=lambda other: other[:2])]
 
 
-def questions_about(values: np.ndarray, reading: BoxReading, sizes: np.ndarray) -> str:
-    """Ask about the nearest other readings of boxes that cannot be used, and say what is needed."""
+def questions_about(
+    values: np.ndarray, reading: BoxReading, sizes: np.ndarray, files: np.ndarray | None = None
+) -> str:
+    """Ask about the nearest other readings of boxes that cannot be used, and say what is needed.
+
+    Boxes that leave the stated `sizes` may be in px of the image `files`.
+    """
+    questions = []
+    if files is not None and reading.unit == "px":
+        corners = corners_of(values, reading.form, "px", files)
+        is_other = np.isfinite(sizes).all(axis=1) & (sizes != files).any(axis=1)
+        if is_other.any() and (box_faults(corners, files) == "").mean() >= _MOST:
+            row = int(is_other.argmax())
+            stated, own = ("{:g} x {:g} px".format(*size[row]) for size in (sizes, files))
+            questions.append(
+                f"the labels state {stated}, and the image has {own}: are these px of the image? "
+                "If so, correct the stated sizes, or remove them"
+            )
     others = [] if reading.affirmed else fitting_readings(values, reading, sizes)[:2]
-    questions = [reading.question(*other) for other in others]
+    questions += [reading.question(*other) for other in others]
     return ". Or ".join([*questions, f"correct them: {NO_BOX}"])
 
 
 def doubt_about(values: np.ndarray, reading: BoxReading, sizes: np.ndarray) -> tuple[int, str]:
-    """Ask about boxes that can all be used, and are probably meant otherwise: row and question."""
-    are_few = len(values) < _FEWEST
-    answer = reading.answer(reading.form)
-    written = corners_of(values, reading.form, reading.unit, sizes)
-    limits = sizes * (0.25 if are_few else 0.5)
-    for unit, step in STEPS.items() if reading.unit == "px" else ():
-        is_within = (np.abs(values) <= 1.1 * step).all(axis=1)
-        if unit != "share":  # a lesion may be so small, but not all of them in one corner
-            is_corner = (np.abs(written) <= 1.1 * step).all(axis=1)
-            is_within &= (limits >= step * np.where(is_corner, 1, 2)[:, None]).all(axis=1)
-        if is_within.mean() >= _MOST:
-            boxes = counted(int(is_within.sum()), "box", "are")
-            question = f"{reading.question(reading.form, unit)}; if not, {answer}"
-            return int(is_within.argmax()), f"{boxes} within {step:g} px: {question}"
+    """Ask about boxes that can all be used, and are probably meant otherwise: row and question.
+
+    The form comes before the unit: numbers of another form may be small by chance.
+    """
+    doubts = [_doubt_about_form(values, reading, sizes), _doubt_about_unit(values, reading, sizes)]
+    doubts = [(row, question) for row, question in doubts if question]
+    if not doubts:
+        return 0, ""
+    questions = ". Or ".join(question for _, question in doubts)
+    return doubts[0][0], f"{questions}; if not, {reading.answer(reading.form)}"
+
+
+def _doubt_about_form(
+    values: np.ndarray, reading: BoxReading, sizes: np.ndarray
+) -> tuple[int, str]:
     first, second = values[:, :2], values[:, 2:]
     if reading.form == "xyxy":
         doubtful = (first > second).any(axis=1)
@@ -285,11 +319,27 @@ def doubt_about(values: np.ndarray, reading: BoxReading, sizes: np.ndarray) -> t
         text = "the first corner is not the upper left"
     else:
         doubtful = ((second > first) & (first > 0)).all(axis=1)
-        least = {"xyxy": _MOST} if not (reading.stated or are_few) else {}
+        least = {"xyxy": _MOST} if not (reading.stated or len(values) < _FEWEST) else {}
         text = "the third number exceeds the first, and the fourth the second"
     for form, unit in fitting_readings(values, reading, sizes) if doubtful.any() and least else ():
         if unit == reading.unit and form in least and doubtful.mean() >= least[form]:
             boxes = f"of {counted(int(doubtful.sum()), 'box')} of {len(values):,}"
-            question = f"{reading.question(form, unit)}; if not, {answer}"
-            return int(doubtful.argmax()), f"{boxes} {text}: {question}"
+            return int(doubtful.argmax()), f"{boxes} {text}: {reading.question(form, unit)}"
+    return 0, ""
+
+
+def _doubt_about_unit(
+    values: np.ndarray, reading: BoxReading, sizes: np.ndarray
+) -> tuple[int, str]:
+    written = corners_of(values, reading.form, reading.unit, sizes)
+    limits = sizes * (0.25 if len(values) < _FEWEST else 0.5)
+    for unit, step in STEPS.items() if reading.unit == "px" else ():
+        is_within = (np.abs(values) <= 1.1 * step).all(axis=1)
+        if unit != "share":  # a lesion may be so small, but not all of them in one corner
+            is_corner = (np.abs(written) <= 1.1 * step).all(axis=1)
+            is_within &= (limits >= step * np.where(is_corner, 1, 2)[:, None]).all(axis=1)
+        if is_within.mean() >= _MOST:
+            boxes = counted(int(is_within.sum()), "box", "are")
+            question = reading.question(reading.form, unit)
+            return int(is_within.argmax()), f"{boxes} within {step:g} px: {question}"
     return 0, ""

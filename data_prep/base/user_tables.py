@@ -28,6 +28,9 @@ _OTHER_TABLES = (
     ".sas7bdat", ".csv.zip", ".tsv.zip",
 )  # fmt: skip
 _NO_TABLE = "is no table that can be read; save it as CSV or .xlsx"
+_JSON_LINES = (".jsonl", ".ndjson", ".manifest")  # of Hugging Face, Labelbox and SageMaker
+_VIA_TABLE = b"region_shape_attributes"
+_VIA_JSON = (b'"_via_settings"', b'"file_attributes"')
 _GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
 _HEADER_BYTES = 1 << 16
@@ -53,10 +56,27 @@ def is_spreadsheet(path: Path) -> bool:
     return _first_bytes(path, len(_ZIP)) == _ZIP
 
 
+def unread_kind(path: Path) -> str:
+    """Return what a file of labels of a kind that is not read is, and what to do; else nothing."""
+    name = path.name.lower()
+    if name.endswith(_OTHER_TABLES):
+        return _NO_TABLE
+    if name.endswith(_JSON_LINES):
+        return (
+            "holds lines of JSON, which are not read; export COCO, or write a table with a row for "
+            "each box: file,label,xmin,ymin,xmax,ymax"
+        )
+    start = _first_bytes(path, _HEADER_BYTES)
+    is_json = start.lstrip()[:1] == b"{"
+    if _VIA_TABLE in start.partition(b"\n")[0] or (is_json and any(m in start for m in _VIA_JSON)):
+        return "is of VIA, whose own files are not read; export COCO there"
+    return ""
+
+
 def refuse_other_kind(path: Path) -> None:
-    """Refuse a missing file, a folder, and a table of a kind that is not read."""
-    if path.name.lower().endswith(_OTHER_TABLES):
-        raise InputError(f"{path}: {_NO_TABLE}")
+    """Refuse a missing file, a folder, and a file of a kind that is not read."""
+    if reason := unread_kind(path):
+        raise InputError(f"{path}: {reason}")
     if not path.is_file():
         reason = "a folder; give the file of the table" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {reason}")
@@ -143,10 +163,13 @@ def line_number(flags: pd.Series) -> int:
     return int(flags.index[flags.to_numpy()][0]) + 2
 
 
-def to_roles(text: pd.Series, path: Path) -> pd.Series:
-    """Convert a column of text to roles (train, val, test, unused); another text is refused."""
+def to_roles(text: pd.Series, path: Path, also: str = "") -> pd.Series:
+    """Convert a column of text to roles (train, val, test, unused); another text is refused.
+
+    `also` ends the line of the refusal.
+    """
     roles = text.str.lower().map(ROLE_NAMES)
-    refuse_line(roles.isna(), path, "; use train, val, test or unused", text)
+    refuse_line(roles.isna(), path, f"; use train, val, test or unused{also}", text)
     return roles
 
 

@@ -122,6 +122,7 @@ def _read(source: Source) -> Iterator[ImageLabels]:
     if not files:
         first = others[0] if others else source.root
         raise InputError(f"{first}: not COCO: no list of images")
+    source.label_files = list(files)
     source.counts["files are JSON but not COCO: these are ignored"] += len(others)
     names = {name: _category_names(file, source.root / name) for name, file in files.items()}
     annotations = [(name, item) for name, file in files.items() for item in file.annotations]
@@ -255,7 +256,7 @@ COCO = Format(
     name="coco",
     title="COCO",
     folder="`.json` files that list `images`, and the images",
-    detect=has_file(("annotations/*.json", "*.json", "*/_annotations.coco.json"), _is_coco),
+    detect=has_file(".json", _is_coco),
     read=partial(read_annotations, "coco", _read, reading=BoxReading(form="xywh")),
     options=("labels", "sheet", "reference", "columns", "raw_boxes", "patient_pattern"),
     found_in_folder=True,

@@ -94,7 +94,7 @@ def _is_cvat(path: Path) -> bool:
 CVAT = Format(
     name="cvat",
     title="CVAT",
-    detect=has_file(("*.xml", "*/*.xml"), _is_cvat),
+    detect=has_file(".xml", _is_cvat),
     folder='`annotations.xml` ("CVAT for images 1.1"), images in any folders',
     read=partial(read_tool_files, "cvat", ".xml", _read_file, _is_cvat),
     options=TABLE.options,

@@ -15,9 +15,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading, check_boxes
-from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, upright_boxes
-from cxr_compare.data_prep.base.errors import InputError, counted_phrase
+from cxr_compare.data_prep.base.box_check import (
+    FORMS,
+    UNITS,
+    BoxReading,
+    check_boxes,
+    copies_note,
+)
+from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, are_scaled, upright_boxes
+from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT, are_rows_of, is_member
 from cxr_compare.data_prep.base.tables import FINDING_KEY, LABEL_KEY, REFERENCE_READER
 from cxr_compare.data_prep.sources.image_files import ImageIndex, stored_size
@@ -27,6 +33,7 @@ from cxr_compare.data_prep.sources.source import (
     Show,
     SourceTables,
     targets_from_findings,
+    unlabelled_line,
 )
 from cxr_compare.data_prep.sources.words import dictionary
 
@@ -34,6 +41,7 @@ BOX = ["b1", "b2", "b3", "b4"]
 STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "boxed", "implied"]
 """Columns of a table of statements: four numbers of a box (NaN without one), and True if the row
 has a box, and if it only follows from what others say."""
+_MOST_REASONS = 3  # for which images were left out, in one message
 _ENOUGH_TO_TELL = 20  # boxed copies of images, if all boxes fit into them
 _TYPES = {
     **dict.fromkeys(STATEMENT[:5], TEXT),
@@ -110,6 +118,7 @@ class Source(SourceTables):
         classes: Labels that could be named, in their order.
         counts: Number of cases by the phrase that tells of them.
         left_out: Reason by image, or by file without an image, that is left out.
+        label_files: Label files that were read, for messages.
     """
 
     options: ReadOptions = field(default_factory=ReadOptions)
@@ -119,6 +128,7 @@ class Source(SourceTables):
     classes: dict[str, None] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, str] = field(default_factory=dict)
+    label_files: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list, kw_only=True)
     patient_notes: list[str] = field(default_factory=list, kw_only=True)
     read_as: list[str] = field(default_factory=list, kw_only=True)
@@ -205,8 +215,8 @@ def build(
 
     `coverage` says which findings have no box where they are absent: ``all``, those that are
     ``localised`` anywhere, or some by name if anything is boxed. `frame` is the size in px that the
-    boxes of all images are of. With `resized`, files of another size than stated are copies of
-    images that the boxes are of, else they are left out.
+    boxes of all images are of; files of another size are left out. With `resized`, files of any
+    size are copies of images that the boxes are of, else files of the stated shape are.
     """
     rows = source.statements.frame()
     stated = rows.loc[~rows["implied"], LABEL_KEY].drop_duplicates()
@@ -264,11 +274,22 @@ def _boxes(
     values = rows[BOX].to_numpy(np.float64)
     if resized and ids.nunique() >= _ENOUGH_TO_TELL and (values[:, 2:] <= actual + 1).all():
         stated = actual  # the boxes were resized with the images
-    checked = check_boxes(values, reading, stated, ids.tolist(), source.statements.unread)
+    unread = source.statements.unread
+    files = actual if frame is None else None
+    checked = check_boxes(values, reading, stated, ids.tolist(), unread, files)
     source.notes += checked.notes
     for row in np.flatnonzero(checked.faults != ""):
         source.exclude([ids[row]], checked.faults[row])
-    corners = _of_files(source, ids, checked.corners, stated, actual, resized)
+    is_other = np.isfinite(stated).all(axis=1) & (stated != actual).any(axis=1)
+    is_copy = is_other
+    if not resized:
+        is_copy = are_scaled(stated, actual) if frame is None else np.zeros_like(is_other)
+    for row in np.flatnonzero(is_other & ~is_copy):
+        labelled, own = ("{:g} x {:g} px".format(*size[row]) for size in (stated, actual))
+        source.exclude([ids[row]], f"labels are of {labelled}, the image has {own}")
+    if resized:
+        source.images = source.images.drop(columns=["width", "height"], errors="ignore")
+    corners = _scaled(source, ids, checked.corners, stated, actual, is_copy)
     if source.options.raw_boxes:
         corners = _turned(source, ids, corners)
     table = rows[LABEL_KEY].assign(**dict(zip(EDGES, corners.T, strict=True)))
@@ -297,29 +318,26 @@ def _box_sizes(
     return both[:, 0], both[:, 1]
 
 
-def _of_files(
+def _scaled(
     source: Source,
     ids: pd.Series,
     corners: np.ndarray,
     stated: np.ndarray,
     actual: np.ndarray,
-    resized: bool,
+    is_copy: np.ndarray,
 ) -> np.ndarray:
-    """Scale boxes to files that are resized copies; else leave files of another size out."""
-    is_other = np.isfinite(stated).all(axis=1) & (stated != actual).any(axis=1)
-    if not resized:
-        for row in np.flatnonzero(is_other):
-            labelled, own = ("{:g} x {:g} px".format(*size[row]) for size in (stated, actual))
-            source.exclude([ids[row]], f"labels are of {labelled}, the image has {own}")
+    """Scale boxes and stated sizes to the files of images that are copies of another size."""
+    if not is_copy.any():
         return corners
-    source.images = source.images.drop(columns=["width", "height"], errors="ignore")
-    if is_other.any():
-        text = (
-            "images with boxes have another size than the original: these are taken as copies "
-            "that were resized without padding, and their boxes were scaled"
-        )
-        source.notes.append(counted_phrase(ids[is_other].nunique(), text))
-    return np.where(is_other[:, None], corners * np.tile(actual / stated, 2), corners)
+    source.notes.append(copies_note(ids[is_copy].tolist(), stated[is_copy], actual[is_copy]))
+    sides = ["width", "height"]
+    if set(sides) <= set(source.images):
+        own_sizes = pd.DataFrame(actual[is_copy], ids[is_copy], sides)
+        own_sizes = own_sizes[~own_sizes.index.duplicated()]
+        images = source.images.set_index("image_id")
+        images.loc[own_sizes.index, sides] = own_sizes
+        source.images = images.reset_index()
+    return np.where(is_copy[:, None], corners * np.tile(actual / stated, 2), corners)
 
 
 def _turned(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:
@@ -356,18 +374,37 @@ def _coverage(source: Source, complete: str | Sequence[str]) -> pd.DataFrame:
     return rows.astype(TEXT).reset_index(drop=True)
 
 
-def note_unlabelled(source: Source, *, unused: bool, remedy: str = "") -> None:
+def note_unlabelled(source: Source, *, unused: bool, way: str) -> None:
     """Note the images without a label, and with `unused` give them that role if none has one.
 
-    `remedy` says how a file of this format calls an image negative.
+    `way` says how they are called negative.
     """
     ids = source.keep(source.images)["image_id"]
     unlabelled = ids[~is_member(ids, source.statements.frame()["image_id"].unique())]
     if unlabelled.empty:
         return
-    text = "images have no label: their findings are unknown, not absent"
+    taken = "unknown, not negative"
     if unused and source.split.empty:
-        text = "images have no label: such images are unused, since their findings are unknown"
+        taken = "unknown, so that no split uses them"
         source.split = pd.DataFrame({"image_id": unlabelled, "role": "unused"}, dtype=TEXT)
-    text += f"; {remedy}" if remedy else ""
-    source.notes.append(counted_phrase(len(unlabelled), text))
+    source.notes.append(unlabelled_line(len(unlabelled), taken, way))
+
+
+def require_finding(source: Source) -> None:
+    """Refuse the tables of a source that has labels, and in which no image shows a finding."""
+    states = source.findings["state"]
+    if len(states) and not is_member(states, ["present", "uncertain"]).any():
+        raise no_finding(source, str(source.root), "no image shows a finding")
+
+
+def no_finding(source: Source, where: str, problem: str) -> InputError:
+    """Return the error of a source in which no image shows a finding, with what was left out."""
+    first: dict[str, str] = {}
+    for name, reason in source.left_out.items():
+        first.setdefault(reason, name)
+    reasons = [f"{name}: {reason}" for reason, name in first.items()][:_MOST_REASONS]
+    left_out = f" ({counted(len(source.left_out), 'image')} left out: {'; '.join(reasons)})"
+    return InputError(
+        f"{where}: {problem}{left_out if reasons else ''}: there is no finding to learn; add "
+        "images that show one"
+    )

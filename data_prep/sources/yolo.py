@@ -27,12 +27,14 @@ from cxr_compare.data_prep.sources.image_files import (
     files_below,
     has_file,
     image_folders,
+    list_images,
     stem,
 )
 from cxr_compare.data_prep.sources.shapes import edges_around
 from cxr_compare.data_prep.sources.source import Format
 from cxr_compare.data_prep.sources.statements import Source
 
+_FILES_OPENED = 20  # to say which of them is no label file
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 _BOX_LINE = rb"^\s*\d+(?:\s+[\d.]+){4,}\s*$"
 _FILES = ("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")
@@ -55,7 +57,10 @@ def _read(source: Source) -> Iterator[ImageLabels]:
     root = source.root
     paths = _label_files(source)
     if not paths:
-        raise InputError(f"{root}: no label file (.txt) has the name of an image")
+        if other := line_of_other_kind(root):
+            raise InputError(f"{root}: {other}")
+        source.label_files = [p for p in files_below(root, ".txt") if p not in _NAME_FILES]
+        return
     names = _class_names(root, source.options.class_names)
     source.classes |= dict.fromkeys(names.values())
 
@@ -101,6 +106,8 @@ def _add_marks(
 
 def _mark(cells: list[str], names: dict[int, str]) -> Mark:
     """Return the mark of a line: class number, centre, width and height in shares, or a polygon."""
+    if reason := not_yolo(" ".join(cells)):
+        raise InputError(reason)
     if len(cells) == 6:
         raise InputError("6 values: the last is a model's confidence; 5 make a box of a label")
     if len(cells) != 5 and (len(cells) < 7 or len(cells) % 2 == 0):
@@ -148,16 +155,47 @@ def _class_names(root: Path, listed: Sequence[str]) -> dict[int, str]:
     return named[first]
 
 
+def line_of_other_kind(folder: Path) -> str:
+    """Return which text file below a folder has boxes that are not YOLO's; else nothing."""
+    for name in files_below(folder, ".txt")[:_FILES_OPENED]:
+        lines = read_text_file(folder / name).splitlines()
+        number, line = next(((n, each) for n, each in enumerate(lines, 1) if each.strip()), (0, ""))
+        if reason := not_yolo(line):
+            return f"{name}: line {number}: {reason}"
+    return ""
+
+
+def not_yolo(line: str) -> str:
+    """Return what a line of a class name and numbers in px is, and what to write; else nothing."""
+    cells = line.split()
+    if len(cells) < 5 or not np.isnan(finite_or_nan(cells[:1])).all():
+        return ""
+    if np.isnan(finite_or_nan(cells[1:5])).any():
+        return ""
+    return (
+        f"{line.strip()[:80]!r} is the name of a class and a box in px, as for Cartucho's mAP; a "
+        "line of YOLO is a class number and four shares. Write a table image_id,finding,x1,y1,x2,y2"
+        ", of results with score, and a row with empty edges for an image without a box"
+    )
+
+
 def read_class_names(path: Path) -> dict[int, str]:
     """Read the name of each class number from the key ``names`` of a YAML file."""
     return parsed(_Names, read_yaml_file(path), str(path)).names
 
 
 def _looks_like_yolo(folder: Path) -> bool:
+    """Return True for a folder with files of YOLO, or with lines of boxes for one of its images."""
+    if not folder.is_dir():
+        return False
     if any(next(folder.glob(pattern), None) is not None for pattern in _FILES):
         return True
-    are_boxes = has_file(("*/*.txt",), partial(contains, texts=(_BOX_LINE,)))
-    return (folder / "images").exists() and are_boxes(folder)
+    images = set(list_images(folder)["name"])
+
+    def is_of_image(path: Path) -> bool:
+        return (not images or path.stem in images) and contains(path, (_BOX_LINE,))
+
+    return has_file(".txt", is_of_image)(folder)
 
 
 YOLO = Format(
@@ -169,8 +207,7 @@ YOLO = Format(
         read_annotations,
         "yolo",
         _read,
-        reading=BoxReading(form="cxcywh", unit="share"),
-        remedy="an empty .txt with the name of an image says that the image shows nothing",
+        reading=BoxReading(form="cxcywh", unit="share", stated=True),
     ),
     options=(
         "labels",

@@ -12,7 +12,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import ENDING
 from cxr_compare.data_prep.base.names import display_name, finding_name
-from cxr_compare.data_prep.base.user_tables import read_json_file
+from cxr_compare.data_prep.base.user_tables import read_json_file, refuse_other_kind
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, with_files
 from cxr_compare.evaluation.inputs.patients import fill_patients, patients_of
 from cxr_compare.evaluation.inputs.rows import (
@@ -30,6 +30,7 @@ def coco_findings(path: Path) -> list[str]:
 
 def _coco_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the content of a COCO annotation file, and the finding of each category."""
+    refuse_other_kind(path)
     data = read_json_file(path)
     if not isinstance(data, dict) or not {"images", "annotations"} <= set(data):
         raise InputError(f"{path}: a COCO annotation file has images, annotations and categories")

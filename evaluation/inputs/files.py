@@ -19,7 +19,7 @@ from cxr_compare.data_prep.base.user_tables import (
     refuse_other_kind,
 )
 from cxr_compare.data_prep.sources.coco import coco_rotation
-from cxr_compare.data_prep.sources.yolo import read_class_names
+from cxr_compare.data_prep.sources.yolo import not_yolo, read_class_names
 from cxr_compare.evaluation.inputs.frames import read_frame, read_scores
 from cxr_compare.evaluation.inputs.rows import (
     NUMBERS,
@@ -344,6 +344,8 @@ def _yolo_names(folder: Path) -> dict[int, str] | None:
 def _lines_of_yolo(path: Path) -> Iterator[tuple[Any, ...]]:
     for number, line in enumerate(read_text_file(path).splitlines(), start=1):
         cells = line.split()
+        if reason := not_yolo(line):
+            raise InputError(f"{path}: line {number}: {reason}")
         if len(cells) not in (0, 5, 6):
             raise InputError(
                 f"{path}: line {number}: needs class, cx, cy, width, height and confidence"

@@ -218,10 +218,17 @@ def read_frame(
     note = f"Columns read: {', '.join(read) or 'as named'}"
     left = [str(column) for column in unused]
     note += f"; not used: {', '.join(left[:10])}." if left else "."
-    rows = Rows(table, form or "xyxy", "px", form not in ("", "xyxy"), ran, (), where, [note])
-    rows.class_column = kind_of(names) if form else ""
-    rows.unused = unused.reset_index(drop=True)
-    return rows
+    return Rows(
+        table,
+        form or "xyxy",
+        stated=form not in ("", "xyxy"),
+        ran=ran,
+        where=where,
+        notes=[note],
+        unused=unused.reset_index(drop=True),
+        class_column=kind_of(names) if form else "",
+        score_column=score or "score",
+    )
 
 
 def _sides_of_images(header: list[str]) -> dict[Any, str]:
@@ -292,10 +299,13 @@ def _require_columns(
     if image is None or (score is None and not are_boxes):
         if problem := headless_problem(header):
             raise InputError(f"{where}: {problem}")
-        lacks = "image ids" if image is None else "scores, nor four of boxes"
+        if image is None:
+            raise InputError(
+                f"{where}: has no column of image ids; {has}; say {say(name, 'image')}"
+            )
         raise InputError(
-            f"{where}: has no column of {lacks}; {has}; say {say(name, 'image')} or "
-            f"{say(name, 'score')}, and write boxes as x1,y1,x2,y2"
+            f"{where}: has no column of scores, nor four of boxes; {has}; say "
+            f"{say(name, 'score')}, or write boxes as x1,y1,x2,y2"
         )
     if not are_boxes and len(set(found) - {None}) > 2:
         missing = missing_columns([edge for edge in EDGES if edge not in header])

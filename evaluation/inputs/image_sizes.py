@@ -1,4 +1,4 @@
-"""Sizes of the images of a truth that no table states: of the headers of their files."""
+"""Sizes of the images of a truth, of the headers of their files, and boxes in px of these."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.base.box_check import copies_note
+from cxr_compare.data_prep.base.boxes import EDGES, are_scaled
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import IMAGE_SUFFIXES
 from cxr_compare.data_prep.sources.image_files import (
@@ -15,7 +20,10 @@ from cxr_compare.data_prep.sources.image_files import (
     image_size,
     stem,
 )
-from cxr_compare.evaluation.truth import Size, Truth
+from cxr_compare.evaluation.notes import reading_notes
+from cxr_compare.evaluation.truth import Size, Truth, numbers_of
+
+_SIDES = ["width", "height"]
 
 
 @dataclass(eq=False)
@@ -103,11 +111,10 @@ def files_beside(truth: Path) -> ImageFiles:
     return ImageFiles(find, str(truth.parent), named=False)
 
 
-def with_files(truth: Truth, files: ImageFiles | None) -> Truth:
+def measured(truth: Truth, files: ImageFiles | None) -> Truth:
     """Return a truth that knows the sizes in the headers of image files, where none is stated.
 
-    A true box that reaches beyond its file shows that the boxes are of other images: InputError for
-    files that the user named; those beside the truth then state no size.
+    InputError for files that the user named and of which none has the name of an image.
     """
     if files is None:
         return truth
@@ -116,7 +123,20 @@ def with_files(truth: Truth, files: ImageFiles | None) -> Truth:
             f"images: {files.where}: no file has the name of an image; the images are "
             f"{', '.join(truth.ids[:3])}"
         )
-    edges = truth.boxes.groupby("image_id")[["x2", "y2"]].max()
+    return replace(truth, measure=files.size, presumed=not files.named and truth.boxes.empty)
+
+
+def with_files(truth: Truth, files: ImageFiles | None) -> Truth:
+    """Return a truth of image files: with their sizes, and with boxes in px of the files.
+
+    Boxes are scaled to a file of the shape that the truth states. Another true box that reaches
+    beyond its file shows that the boxes are of other images: InputError for files that the user
+    named; those beside the truth then state no size.
+    """
+    if files is None:
+        return truth
+    made = _scaled(measured(truth, files), files)
+    edges = made.boxes.groupby("image_id")[["x2", "y2"]].max()
     for image_id, right, lower in edges.itertuples():
         size = files.size(str(image_id))
         if size is None or (right <= size[0] + 1 and lower <= size[1] + 1):
@@ -127,4 +147,34 @@ def with_files(truth: Truth, files: ImageFiles | None) -> Truth:
             f"images: {files.where}: a true box of '{image_id}' reaches beyond the {size[0]} x "
             f"{size[1]} px of its file; give the images that the boxes were drawn on"
         )
-    return replace(truth, measure=files.size, presumed=not files.named and truth.boxes.empty)
+    return made
+
+
+def _scaled(truth: Truth, files: ImageFiles) -> Truth:
+    """Return a truth with boxes and sizes of the files that have another size of the stated shape.
+
+    So `cxr prepare` reads the same labels.
+    """
+    if truth.presumed:
+        return truth
+    stated = numbers_of(truth.images, _SIDES).dropna()
+    own = [files.size(str(image)) or (np.nan, np.nan) for image in stated.index]
+    sizes = pd.DataFrame(np.reshape(own, (-1, 2)), stated.index, _SIDES)
+    is_copy = are_scaled(stated.to_numpy(), sizes.to_numpy())
+    if not is_copy.any():
+        return truth
+    labelled, sizes = stated[is_copy], sizes[is_copy]
+    images = truth.images.copy()
+    for side in _SIDES:
+        images[side] = sizes[side].reindex(images.index).fillna(images[side])
+    factors = (sizes / labelled).reindex(truth.boxes["image_id"]).fillna(1).to_numpy()
+    corners = truth.boxes[EDGES].to_numpy(np.float64) * np.tile(factors, 2)
+    boxes = truth.boxes.assign(**dict(zip(EDGES, corners.T, strict=True)))
+    boxed = labelled.index.intersection(pd.Index(boxes["image_id"].unique()))
+    notes = truth.notes
+    if len(boxed):
+        note = copies_note(
+            boxed.tolist(), labelled.loc[boxed].to_numpy(), sizes.loc[boxed].to_numpy()
+        )
+        notes = (*notes, *reading_notes([f"{note}."], "True boxes"))
+    return replace(truth, images=images, boxes=boxes, labelled=labelled, notes=notes)

@@ -20,7 +20,7 @@ from cxr_compare.evaluation.inputs.box_classes import findings_of_classes
 from cxr_compare.evaluation.inputs.files import read_rows
 from cxr_compare.evaluation.inputs.frames import SIDES
 from cxr_compare.evaluation.inputs.other_readings import doubt
-from cxr_compare.evaluation.inputs.predicted_boxes import check_predictions
+from cxr_compare.evaluation.inputs.predicted_boxes import check_predictions, fitting_sizes
 from cxr_compare.evaluation.inputs.rows import (
     NUMBERS,
     Rows,
@@ -81,9 +81,9 @@ def read_output(
     if not rows.are_boxes:
         if "score" not in columns and "finding" not in rows.table:
             _ask_if_confidence(rows, truth, name)
-        _keep_finding(rows, truth, name, findings)
+        _keep_finding(rows, truth, name, findings, columns)
         return _of_scores(rows, name, named="score" in columns)
-    _keep_finding(rows, truth, name, findings)
+    _keep_finding(rows, truth, name, findings, columns)
     has_scores = "score" in rows.table
     if not has_scores and columns.get("score") != "":
         _ask_for_scores(rows.unused, rows.where, name)
@@ -209,11 +209,16 @@ def _name_categories(
     rows.table = table.assign(finding=named)
 
 
-def _keep_finding(rows: Rows, truth: Truth, name: str, group: Sequence[str]) -> None:
+def _keep_finding(
+    rows: Rows, truth: Truth, name: str, group: Sequence[str], columns: Mapping[str, str]
+) -> None:
     """Keep the rows of the truth's finding, or of its group; refuse classes that name none of it.
 
-    Of several findings of a group, the highest score of an image counts.
+    Of several findings of a group, the highest score of an image counts. All rows are kept if the
+    user says by `columns` that nothing names the finding.
     """
+    if columns.get("finding") == "":
+        rows.table = rows.table.drop(columns="finding", errors="ignore")
     if "finding" not in rows.table:
         return
     known = [truth.finding, *group]
@@ -222,10 +227,11 @@ def _keep_finding(rows: Rows, truth: Truth, name: str, group: Sequence[str]) -> 
         kinds = ", ".join(map(repr, findings.unique()[:5]))
         if not findings.isin(known).any():
             column = f" in column '{rows.class_column}'" if rows.class_column else ""
+            others = ", ".join(map(str, rows.unused.columns[:20]))
+            other = f"say {say(name, 'finding')} (it also has {others}), or " if others else "say "
             raise InputError(
                 f"{rows.where}: has rows of {kinds}{column}, and the truth is of "
-                f"'{truth.finding}'; say {say(name, 'finding')}, or {say(name, 'finding', '')} if "
-                "none names the finding"
+                f"'{truth.finding}'; {other}{say(name, 'finding', '')} if all are of it"
             )
         rows.notes.append(f"Rows of other classes than '{truth.finding}' are left out ({kinds}).")
         rows.table = rows.table[findings.isin(known).to_numpy()].reset_index(drop=True)
@@ -274,8 +280,8 @@ def _ask_if_confidence(rows: Rows, truth: Truth, name: str) -> None:
         question = "no score is below 0.5: is it the confidence of the predicted class"
     if question:
         raise InputError(
-            f"{rows.where}: {question}? Give the probability of the finding, or name the column "
-            f"with {say(name, 'score')}"
+            f"{rows.where}: {question}? Give the probability of the finding, or, if this is it, "
+            f"say {say(name, 'score', rows.score_column)}"
         )
 
 
@@ -288,13 +294,16 @@ def _of_scores(rows: Rows, name: str, *, named: bool) -> Output:
         raise InputError(
             f"{rows.where}: {row['place']} gives image '{row['image_id']}' a second score; keep one"
         )
-    wrong = ~np.isfinite(scores) if named else ~((scores >= 0) & (scores <= 1))
-    if wrong.any():
-        row = table[wrong].iloc[0]
+    infinite = ~np.isfinite(scores)
+    outside = (not named) & ~((scores >= 0) & (scores <= 1))
+    if infinite.any() or outside.any():
+        row = table[infinite if infinite.any() else outside].iloc[0]
+        place = f"{rows.where}: {row['place']}, image '{row['image_id']}': score={row['score']:g}"
+        if infinite.any():
+            raise InputError(f"{place} is no finite number; correct it")
         raise InputError(
-            f"{rows.where}: {row['place']}, image '{row['image_id']}': score={row['score']:g} is "
-            "outside [0, 1]; are these logits or per cent? Convert them, or, if only their ranks "
-            f"count, say {say(name, 'score')}"
+            f"{place} is outside [0, 1]; are these logits or per cent? Convert them, or, if only "
+            f"their ranks count, say {say(name, 'score', rows.score_column)}"
         )
     values = pd.Series(scores, table["image_id"].to_numpy()).rename_axis("image_id")
     return Output(values, notes=tuple(reading_notes(rows.notes, name)))
@@ -312,7 +321,7 @@ def boxes_in_px(
 
     With `as_given` none is clipped or left out, and further columns stay.
     """
-    table = rows.table
+    table = rows.table.reset_index(drop=True)
     if "score" not in table:
         table = table.assign(score=1.0)
     require_probabilities(table, rows.where)
@@ -326,7 +335,11 @@ def boxes_in_px(
     )
     if reading.unit != "px":
         truth = replace(truth, presumed=False)
-    sizes = _sizes(table, truth, rows.where)
+    numbers = table[NUMBERS].to_numpy(np.float64)
+    if columns.get("box_order") == "yxyx":  # first: a share of the height is none of the width
+        numbers = numbers[:, [1, 0, 3, 2]]
+    own_sizes = truth.sizes.reindex(table["image_id"]).to_numpy()
+    sizes = _sizes(table, numbers, reading, truth, rows)
     unsized = np.isnan(sizes).any(axis=1)
     if reading.unit != "px" and unsized.any():
         row = table[unsized].iloc[0]
@@ -335,37 +348,53 @@ def boxes_in_px(
             f"'{row['image_id']}' is unknown; name the folder of the image files (images), or give "
             "px, or a truth with width and height"
         )
-    numbers = table[NUMBERS].to_numpy(np.float64)
-    if columns.get("box_order") == "yxyx":  # first: a share of the height is none of the width
-        numbers = numbers[:, [1, 0, 3, 2]]
     corners = corners_of(numbers, reading.form, reading.unit, sizes)
     table = table.drop(columns=NUMBERS).assign(**dict(zip(EDGES, corners.T, strict=True)))
     table, notes = check_predictions(table, reading, sizes)
     rows.notes += [f"{note[:1].upper()}{note[1:]}." for note in notes]
+    factors = np.nan_to_num((own_sizes / sizes)[table.index], nan=1.0)
+    scaled = table[EDGES].to_numpy(np.float64) * np.tile(factors, 2)
+    table = table.assign(**dict(zip(EDGES, scaled.T, strict=True)))
     if as_given:
         return table
     return _at_most(clipped(table, truth, rows), rows)
 
 
-def _sizes(table: pd.DataFrame, truth: Truth, where: str) -> np.ndarray:
-    """Return the size of the image of each box in px, of the truth or of the table; (N, 2).
+def _sizes(
+    table: pd.DataFrame, numbers: np.ndarray, reading: BoxReading, truth: Truth, rows: Rows
+) -> np.ndarray:
+    """Return the size in px that each box is of: of the file, the labels, or the table; (N, 2).
 
-    InputError for a table that states another size than the truth: its boxes are of a copy.
+    InputError for a table that states a third size: its boxes are of a copy.
     """
     sizes = truth.sizes.reindex(table["image_id"]).to_numpy()
+    labelled = truth.labelled.reindex(table["image_id"]).to_numpy()
+    labelled = np.where(np.isnan(labelled), sizes, labelled)
     if not set(SIDES) <= set(table):
+        is_copy = (labelled != sizes).any(axis=1) & ~np.isnan(sizes).any(axis=1)
+        if reading.unit != "px" or not is_copy.any():
+            return sizes
+        sizes, note = fitting_sizes(numbers, reading, sizes, labelled, is_copy)
+        rows.notes.append(note)
         return sizes
     stated = table[[*SIDES]].to_numpy(np.float64)
-    differ = (~np.isnan(sizes) & (sizes != stated)).any(axis=1)
+    is_other = (sizes != stated).any(axis=1) & (labelled != stated).any(axis=1)
+    is_known = ~np.isnan(sizes).all(axis=1)
+    reach = truth.boxes.groupby("image_id")[["x2", "y2"]].max().reindex(table["image_id"])
+    differ = np.where(is_known, is_other, (reach.to_numpy() > stated + 1).any(axis=1))
     if differ.any():
         row = int(differ.argmax())
-        of_table, of_truth = (f"{each[row][0]:g} x {each[row][1]:g}" for each in (stated, sizes))
+        size = sizes[row] if is_known[row] else reach.to_numpy()[row]
+        of_table, of_truth = ("{:g} x {:g}".format(*each) for each in (stated[row], size))
+        has = f"which has {of_truth}"
+        if not is_known[row]:
+            has = f"on which a true box reaches to {of_truth}"
         raise InputError(
-            f"{where}: {table['place'].iloc[row]}: states {of_table} px as the size of image "
-            f"'{table['image_id'].iloc[row]}', which has {of_truth}; give boxes in px of this "
-            f"image, or leave out {SIDES[0]} and {SIDES[1]} if they are"
+            f"{rows.where}: {table['place'].iloc[row]}: states {of_table} px as the size of image "
+            f"'{table['image_id'].iloc[row]}', {has}; give boxes in px of this image, or leave out "
+            f"{SIDES[0]} and {SIDES[1]} if they are"
         )
-    return np.where(np.isnan(sizes), stated, sizes)
+    return stated
 
 
 def clipped(table: pd.DataFrame, truth: Truth, rows: Rows) -> pd.DataFrame:

@@ -20,7 +20,11 @@ from cxr_compare.data_prep.base.names import (
     split_column,
 )
 from cxr_compare.data_prep.base.tables import ROLE_NAMES, SYNTHETIC_PATIENT
-from cxr_compare.data_prep.base.user_tables import is_table_file, read_text_table
+from cxr_compare.data_prep.base.user_tables import (
+    is_table_file,
+    read_text_table,
+    refuse_other_kind,
+)
 from cxr_compare.data_prep.sources.patients import named_patients
 from cxr_compare.data_prep.sources.words import dictionary, plain_cells, states_of_cells
 from cxr_compare.evaluation.inputs.coco_truth import truth_of_coco
@@ -179,6 +183,8 @@ def _images_of(
 
 def truth_table(path: Path) -> pd.DataFrame:
     """Read a table file of labels; its index has the lines of the file."""
+    if path.is_file():
+        refuse_other_kind(path)
     if path.is_dir() or (path.is_file() and not is_table_file(path)):
         raise InputError(
             f"{path}: is no CSV of labels and no COCO file; cxr prepare reads other formats, and "

@@ -32,6 +32,7 @@ class Rows:
         where: File or system that the rows are of, for messages.
         unused: Further columns of a table, one row for each row of ``table`` unless it has boxes.
         class_column: Column that is read as the finding of each row; empty if none names it.
+        score_column: Column that is read as the score.
     """
 
     table: pd.DataFrame
@@ -44,6 +45,7 @@ class Rows:
     notes: list[str] = field(default_factory=list)
     unused: pd.DataFrame = field(default_factory=pd.DataFrame)
     class_column: str = ""
+    score_column: str = "score"
     is_coco: bool = False
 
     @property

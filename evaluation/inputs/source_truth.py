@@ -14,7 +14,6 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.files import read_text_file
 from cxr_compare.data_prep.base.names import Target, column_names, find_column, image_names
 from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.dataset import image_labels
@@ -22,7 +21,7 @@ from cxr_compare.data_prep.sources.image_files import ids_of_paths
 from cxr_compare.data_prep.sources.source import ReadOptions, SourceTables
 from cxr_compare.data_prep.sources.table_rows import TABLE
 from cxr_compare.data_prep.sources.words import hold_labels
-from cxr_compare.data_prep.sources.yolo import YOLO
+from cxr_compare.data_prep.sources.yolo import YOLO, line_of_other_kind
 from cxr_compare.evaluation.inputs.frames import is_unnamed
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, files_of_paths
 from cxr_compare.evaluation.inputs.read_truth import LABELS, labels_of, read_truth, truth_table
@@ -258,14 +257,8 @@ def _boxed(tables: SourceTables, target: Target, truth: Truth) -> pd.Index:
 
 def _unread(folder: Path) -> str:
     """Return what a folder holds that is no truth, and what to do."""
-    for path in sorted(folder.glob("*.txt")):
-        line = next((line for line in read_text_file(path).splitlines() if line.strip()), "")
-        if line:
-            return (
-                f"{folder}: {path.name} holds {line[:80]!r}: a YOLO truth is a folder of images "
-                "and of labels in lines of a class number and four shares; give boxes in px as a "
-                "table image_id,x1,y1,x2,y2,class"
-            )
+    if other := line_of_other_kind(folder):
+        return f"{folder}: {other}"
     return (
         f"{folder}: holds no labels of YOLO; cxr prepare reads other folders, and its data set is "
         "given as data"

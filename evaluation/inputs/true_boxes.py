@@ -14,9 +14,10 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import match_ids
 from cxr_compare.data_prep.base.names import display_name, finding_name, names_finding
 from cxr_compare.data_prep.base.user_tables import is_table_file
+from cxr_compare.data_prep.sources.source import EMPTY_EDGES, SHOWS_NOTHING
 from cxr_compare.evaluation.inputs.box_classes import other_class
 from cxr_compare.evaluation.inputs.files import read_rows
-from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, with_files
+from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, measured
 from cxr_compare.evaluation.inputs.read_output import boxes_in_px, clipped
 from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.truth import UNNAMED, Truth, no_boxes
@@ -69,7 +70,7 @@ def with_boxes(
     rows.table = rows.table[~crowds].reset_index(drop=True)
     rows.notes = [note] if note else []
     in_px = dict(written or {}).get("box_unit", rows.unit) == "px"
-    sized = truth if in_px else replace(with_files(truth, files), presumed=False)
+    sized = truth if in_px else replace(measured(truth, files), presumed=False)
     table = boxes_in_px(rows, sized, written or {}, name="", as_given=True)
     table = clipped(table, sized, rows)[["image_id", *EDGES]].reset_index(drop=True)
     twice = int(table.duplicated().sum())
@@ -94,8 +95,9 @@ def keep_false_alarms(truth: Truth, where: str) -> Truth:
     """
     if truth.boxes.empty or (truth.images["label"] == 0).any():
         return truth
+    way = SHOWS_NOTHING["coco"] if where.lower().endswith(".json") else EMPTY_EDGES
     remedy = (
-        f"{where} lists no image without a lesion: list each, in a table by a row with its name "
-        "and empty edges, so that boxes on it count as false"
+        f"{where} lists no image without a lesion: if they show nothing, {way} there, so that "
+        "boxes on it count as false"
     )
     return replace(truth, unlisted=remedy)

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.folders import folder_kind, require_folder
 from cxr_compare.data_prep.base.provenance import cpu_count
-from cxr_compare.data_prep.base.user_tables import is_table_file
+from cxr_compare.data_prep.base.user_tables import is_table_file, refuse_other_kind
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import (
@@ -211,16 +211,17 @@ def _label_format(path: Path) -> str | None:
         if path.suffix.lower() in (".json", ".xml"):
             raise InputError(f"{path}: no such file")
         return "table" if is_table_file(path) else None
+    refuse_other_kind(path)
     kind = format_of_file(path)
     if kind is not None and not FORMATS[kind].takes_label_files:
         raise InputError(
             f"{path}: is a file of format {kind}; give the folder that holds it and the images, "
             "without this file"
         )
-    if kind is None and path.suffix.lower() == ".json":
+    if kind is None:
         raise InputError(
             f"{path}: is no file of labels that is known; export the labels as COCO, Pascal VOC "
-            "or YOLO"
+            "or YOLO, or write a table"
         )
     return kind
 
@@ -265,7 +266,9 @@ def _format_beside(source: Path, tables: list[Path]) -> str:
     from cxr_compare.data_prep.sources.registry import format_beside_tables
 
     kind = format_beside_tables(source)
-    if kind != "table":
+    if kind == "dicom":
+        console.say(f"{source}: read as --format dicom")
+    elif kind != "table":
         names = " and ".join(table.name for table in tables)
         console.say(
             f"{source}: read in format {kind}, joined with {names}; take format table to read "

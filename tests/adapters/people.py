@@ -19,6 +19,7 @@ def read(arguments, options, out):
     options = dict(options)
     kind, target = options.pop("format", None), options.pop("target", {})
     columns = tuple(options.pop("columns", ()))
+    options.pop("keep_ids", None)  # hides nothing of what is read
     paths = [Path(argument) for argument in (*arguments, out)]
     with contextlib.redirect_stderr(io.StringIO()):
         labels, folders, named = command._labels_and_folders(paths, None)

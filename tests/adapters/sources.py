@@ -32,6 +32,21 @@ def read(folder, format, labels, options):  # noqa: A002
     return "read", _plain_table(found)
 
 
+def boxes_of(folder, format, labels, columns):  # noqa: A002
+    """Boxes of a folder as lists of corners by the path of their image, or the line of a refusal.
+
+    ``labels`` are paths of label tables; ``columns`` answer questions.
+    """
+    options = ReadOptions(labels=tuple(labels), columns=tuple(columns))
+    try:
+        found = read_source(folder, format, options)
+    except InputError as error:
+        return str(error)
+    path = found.images.set_index("image_id")["path"]
+    corners = found.boxes[EDGES].to_numpy().tolist()
+    return dict(zip(path[found.boxes["image_id"]], corners, strict=True))
+
+
 def labels(folder, tables, target=None, reference="majority"):
     """The state and the origin of each label, the boxes, the targets, and what is noted of labels.
 

@@ -1,0 +1,188 @@
+"""Roles (train, val, test) of images by the user's label tables: by a column, or by their names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.ids import TEXT, is_member
+from cxr_compare.data_prep.base.tables import ROLE_NAMES
+from cxr_compare.data_prep.base.user_tables import to_roles
+from cxr_compare.data_prep.sources.own_table import LabelTable, say
+from cxr_compare.data_prep.sources.statements import Source
+
+_NO_ROLES = pd.DataFrame(columns=["image_id", "role", "path"], dtype=TEXT)
+_ANEW = "say --columns split= to draw a new split by patient"
+
+
+def add_roles(source: Source, tables: Sequence[LabelTable], *, names_people: bool = False) -> None:
+    """Take the roles that tables and label files give to images, whose patients are known.
+
+    A column of roles counts first. The name of a table, or of its folder, gives a role to images
+    without one, if the source has at least two different roles. With `names_people` images that no
+    table names are unused, and no patient is shown.
+    """
+    by_column = pd.concat([_roles_of_label_files(source), *map(_roles_of_column, tables)])
+    by_name = _NO_ROLES if source.root.is_file() else _roles_of_names(source, tables, by_column)
+    roles = pd.concat([by_column, by_name], ignore_index=True)
+    if roles.empty:
+        return
+    where = str(tables[0].path if tables else source.root)
+    ids = source.images["image_id"]
+    if names_people:
+        roles = pd.concat([roles, _unused_roles(ids, tables)], ignore_index=True)
+    without = ids[~is_member(ids, roles["image_id"])]
+    if len(without):
+        raise InputError(
+            f"{where}: image {without.iloc[0]!r} has no role ({len(without)} such images); give "
+            f"each image one{_or_anew(source)}"
+        )
+    _refuse_two_roles(roles, source)
+    source.split = roles[["image_id", "role"]].drop_duplicates(ignore_index=True)
+    if not source.root.is_file():  # cxr compare --truth asks about the patients itself
+        _refuse_shared_patients(source, where, names_people=names_people)
+
+
+def _unused_roles(ids: pd.Series, tables: Sequence[LabelTable]) -> pd.DataFrame:
+    """Return the role of images that no table names, which nobody has labelled."""
+    named = pd.concat([table.images["image_id"] for table in tables])
+    return pd.DataFrame({"image_id": ids[~is_member(ids, named)], "role": "unused"}, dtype=TEXT)
+
+
+def _roles_of_label_files(source: Source) -> pd.DataFrame:
+    """Take the column ``split`` of the images, which label files state, out of their table."""
+    if "split" not in source.images:
+        return _NO_ROLES
+    stated = source.images[["image_id"]].assign(role=source.images["split"], path=str(source.root))
+    source.images = source.images.drop(columns="split")
+    return stated.dropna(subset="role")
+
+
+def _roles_of_column(table: LabelTable) -> pd.DataFrame:
+    """Return the roles of images by a column of roles: ``image_id``, ``role``, ``path`` of it."""
+    cells = table.cells("split").rename("split")
+    if (cells == "").all():
+        return _NO_ROLES
+    roles = to_roles(cells, table.path, f" on every line, or {_ANEW}")
+    return table.images[["image_id"]].assign(role=roles, path=str(table.path))
+
+
+def _roles_of_names(
+    source: Source, tables: Sequence[LabelTable], by_column: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the roles that names of tables give to images which no column gives one."""
+    role_of = _named_roles(source.options.labels)
+    named = [t for t in tables if t.path in role_of and "split" not in t.assigned]
+    if not named:
+        return _NO_ROLES
+    parts = [
+        table.images[["image_id"]].assign(role=role_of[table.path], path=str(table.path))
+        for table in named
+        if not table.has("split")
+    ]
+    rows = pd.concat([_NO_ROLES, *parts], ignore_index=True)
+    rows = rows[~is_member(rows["image_id"], by_column["image_id"])]
+    names = ", ".join(_shown(table.path) for table in named)
+    if rows.empty:
+        say(source, f"{names}: the column of roles is the split, not the name of the table")
+        return _NO_ROLES
+    stated = pd.concat([by_column, rows])
+    _refuse_unnamed(tables, stated, rows)
+    pairs = dict(zip(rows["path"], rows["role"], strict=True)).items()
+    if stated.loc[stated["role"] != "unused", "role"].nunique() < 2:
+        role = rows["role"].iloc[0]
+        say(
+            source,
+            f"{names}: the name says {role}, but no table says another role, so the split is "
+            f"drawn by patient; a column split with {role} on every line keeps these images there",
+        )
+        return _NO_ROLES
+    names = ", ".join(f"{_shown(Path(path))} {role}" for path, role in pairs)
+    say(source, f"the names of the tables are the split: {names} (else {_ANEW})")
+    return rows
+
+
+def _named_roles(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return the role of each table whose name states one, or a folder that not all of them share.
+
+    Tables that share a folder train, and have no such name, have its role.
+    """
+    if not paths:
+        return {}
+    folder = Path(os.path.commonpath([path.resolve().parent for path in paths]))
+    found: dict[Path, str] = {}
+    for path in paths:
+        inside = path.resolve().relative_to(folder).with_suffix("")
+        roles = next(filter(None, map(_roles_in_name, reversed(inside.parts))), set())
+        if len(roles) == 1:
+            found[path] = next(iter(roles))
+    role = ROLE_NAMES.get(folder.name.lower())
+    return found if found or role is None else dict.fromkeys(paths, role)
+
+
+def _roles_in_name(name: str) -> set[str]:
+    """Return the roles whose words are parts of a name: two of train_val, none of contest."""
+    words = re.findall("[A-Z]?[a-z]+|[A-Z]+", name)  # Train and Labels of TrainLabels
+    return {ROLE_NAMES[word.lower()] for word in words if word.lower() in ROLE_NAMES}
+
+
+def _shown(path: Path) -> str:
+    """Return the name of a table, with its folder if that states the role."""
+    return path.name if _roles_in_name(path.stem) else f"{path.resolve().parent.name}/{path.name}"
+
+
+def _or_anew(source: Source) -> str:
+    """Return the end of an advice: the option that drops the roles of tables, if there are any."""
+    return f", or {_ANEW}" if source.options.labels else ""
+
+
+def _refuse_two_roles(roles: pd.DataFrame, source: Source) -> None:
+    """Refuse an image to which rows, or the names of tables, give two roles."""
+    n_roles = roles.groupby("image_id", sort=False)["role"].nunique()
+    images = n_roles.index[n_roles > 1]
+    if len(images):
+        own = roles[roles["image_id"] == images[0]].drop_duplicates("role")
+        one, other = own.iloc[0], own.iloc[1]
+        raise InputError(
+            f"{other['path']}: image {images[0]!r} has two roles, {other['role']} here and "
+            f"{one['role']} in {one['path']} ({len(images)} such images); leave it in one of "
+            f"them{_or_anew(source)}"
+        )
+
+
+def _refuse_unnamed(
+    tables: Sequence[LabelTable], stated: pd.DataFrame, named: pd.DataFrame
+) -> None:
+    """Refuse a table without a role that names images of its own, beside one called test."""
+    for table in tables:
+        ids = table.images["image_id"]
+        own = ids[~is_member(ids, stated["image_id"])]
+        if len(own):
+            path, role = named[["path", "role"]].iloc[0]
+            raise InputError(
+                f"{table.path}: {Path(path).name} is called {role}, and image {own.iloc[0]!r} of "
+                f"this table has no role ({own.nunique()} such images); put train, val or test "
+                f"into the name of each table, or {_ANEW}"
+            )
+
+
+def _refuse_shared_patients(source: Source, where: str, *, names_people: bool) -> None:
+    """Refuse a patient with images in two roles."""
+    images = source.images.merge(source.split, on="image_id")
+    used = images[images["role"] != "unused"]
+    roles_of = used.groupby("patient_id")["role"].unique()
+    shared = roles_of[roles_of.str.len() > 1]
+    if len(shared):
+        patient = shared.index[0]
+        first, second = used[used["patient_id"] == patient].drop_duplicates("role")["path"][:2]
+        who = f"of {first} and {second}" if names_people else repr(patient)
+        raise InputError(
+            f"{where}: patient {who} has images in {' and '.join(shared.iloc[0])} "
+            f"({len(shared)} such patients); a patient has one role: correct the roles"
+            f"{_or_anew(source)}"
+        )

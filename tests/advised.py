@@ -1,0 +1,114 @@
+"""What the line of a refusal advises, as changes of the call that was refused.
+
+A change is (option, value): an option to add, another value of the option that the line begins with
+(old value, new value), or None where the line says to leave that option out.
+"""
+
+import re
+import shlex
+
+# A value is a text in quotes, or ends at a blank, without the sign that ends a sentence.
+_END = r"(?=[.,;:?)]*(?:\s|$))"
+_OPTIONS = {
+    "columns": rf"(?:--)?columns ('[^']+'|[\w.:]+=\S*?){_END}",
+    "format": rf"say --format ([\w-]+){_END}",
+    "class_names": rf"--class-names ([^\s;]*?[^\s;,]){_END}",
+    "target": rf"--target (\S+=\S+?){_END}",
+    "patient_pattern": rf"--patient-pattern ('[^']+'){_END}",
+    "images": r"images: (common)",
+    "raw_boxes": "(?:say|with) (--raw-boxes)",
+    "keep_ids": "(--keep-ids)",
+    "allow_shared_patients": "say (?:--)?(allow.shared.patients)",
+}
+_FLAGS = {"raw_boxes", "keep_ids", "allow_shared_patients"}
+_AND = re.compile(r",? and (?:say )?")
+_BEGIN = re.compile(
+    r"(?:--)?(columns|format|class-names|patient-pattern|reference|sheet) (\S*?):? "
+)
+_LISTED = re.compile(r"(?:use|choose one of|there are|it has) ([\w:-]+(?:, [\w:-]+)+)")
+_PLACEHOLDER = re.compile(r"\b(COLUMN|NAME|FILE|FINDING|FOLDER)\b")
+
+
+def ways(line):
+    """The ways on that a line advises, each a list of changes that go together."""
+    start = _BEGIN.match(line)
+    found = [
+        (match.start(), match.end(), (option, _value(option, match[1])))
+        for option, pattern in _OPTIONS.items()
+        for match in re.finditer(pattern, line)
+        if not start or match.start() > 0
+    ]
+    advised, before = [], None
+    for begin, end, change in sorted(found):
+        if before is not None and _AND.fullmatch(line[before:begin]):
+            advised[-1].append(change)
+        else:
+            advised.append([change])
+        before = end
+    return advised + ([[change] for change in _of_option(line, *start.groups())] if start else [])
+
+
+def _value(option, text):
+    if option in _FLAGS:
+        return True
+    return shlex.split(text)[0]
+
+
+def _of_option(line, option, given):
+    """Other values of the option that a line begins with, or that it be left out."""
+    option = option.replace("-", "_")
+    if "leave it out" in line:
+        return [(option, None)]
+    role, sign, _ = given.partition("=")
+    meant = re.search(r"did you mean '([^']+)'", line)
+    if meant and "no role" in line:
+        return [(option, (given, given.replace(role, meant[1], 1)))]
+    listed = _LISTED.search(line)
+    names = [meant[1]] if meant else re.split(r", | or ", listed[1]) if listed else []
+    prefix = f"{role}=" if sign else "reader:" if "no such reader" in line else ""
+    return [(option, (given, prefix + name)) for name in names if not _PLACEHOLDER.search(name)]
+
+
+def is_placeholder(way):
+    """True if a way on leaves a name to the user, such as COLUMN."""
+    return any(isinstance(value, str) and _PLACEHOLDER.search(value) for _, value in way)
+
+
+def options_after(options, way):
+    """Options of a Python call after changes."""
+    options = dict(options)
+    for option, value in way:
+        if option == "columns":
+            given = list(options.get("columns", []))
+            if isinstance(value, tuple):
+                given[given.index(value[0])] = value[1]
+            elif value is None:
+                given = []
+            else:
+                given = [*given, *value.split(",")]
+            options["columns"] = given
+        elif value is None:
+            del options[option]
+        elif option == "class_names":
+            options[option] = value.split(",")
+        elif option == "target":
+            name, _, findings = value.partition("=")
+            options[option] = {name: findings.split(",")}
+        else:
+            options[option] = value[1] if isinstance(value, tuple) else value
+    return options
+
+
+def words_after(words, way):
+    """Words of a command line after changes."""
+    words = list(words)
+    for option, value in way:
+        name = f"--{option.replace('_', '-')}"
+        if value is None or isinstance(value, tuple):
+            position = words.index(name)
+            words[position : position + 2] = [] if value is None else [name, value[1]]
+        elif option in _FLAGS:
+            words.append(name)
+        else:
+            words += [name, value]
+    return words
