@@ -137,11 +137,11 @@ def _without_boxes(
     _require_ids(frame, image, where)
     form, edges = form_of([*frame.columns])
     if form:
-        frame = _without_placeholders(frame, found, where)
         texts = frame.astype("string").fillna("")
         of_box = [column for column in edges if column is not None]
         others = texts.drop(columns=[*found.values(), *of_box], errors="ignore")
         refuse_second_box(where, others, texts[of_box], [found["label"]], has_option=False)
+        frame = _without_placeholders(frame, found, where)
         own, frame = _divide(frame, image, [*found.values()], where)
         boxes = own if boxes is None else boxes
     elif boxes is None:
