@@ -232,11 +232,9 @@ def _refuse_several(table: LabelTable, matches: pd.DataFrame) -> None:
     if matches["kind"].iloc[0] == _FILE:
         is_several = owners["path"] > 1
     rows = set(owners.index[is_several])
-    paths = matches.loc[matches["row"].isin(rows), ["row", "path"]].drop_duplicates()
-    first = " and ".join(paths.loc[paths["row"] == min(rows, default=-1), "path"].iloc[:2])
     reason = (
         f"column '{table.cells(table.key).name}' fits several files, or studies of several "
-        f"patients ({first}); name each file with its folder, or its SOPInstanceUID"
+        "patients; name each file with its folder, or its SOPInstanceUID"
     )
     index = table.text.index
     refuse_line(pd.Series([row in rows for row in range(len(index))], index), table.path, reason)
