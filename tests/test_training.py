@@ -697,7 +697,7 @@ def test_several_configurations_are_trained_one_by_one_and_one_that_fails_leaves
         ("small_cnn,", [], []),
         ("small_cnn,vgg16", ["--set", "data.split=mine"], ["small_cnn", "mine"]),
         ("small_cnn,vgg16", ["--set", "training.batch_size=64"], ["training.batch_size", "64"]),
-        ("small_cnn,vgg16", ["--devices", "2"], ["config"]),
+        ("small_cnn,vgg16", ["--devices", "2", "--set", "training.batch_size=8"], ["config"]),
     ],
 )
 def test_several_configurations_are_refused_before_the_first_is_trained(
