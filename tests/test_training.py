@@ -406,7 +406,7 @@ def test_an_image_that_cannot_be_read_is_named_in_one_line(own_data, tmp_path, c
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_an_own_augmentation_fails_on_is_named_in_one_line(world, tmp_path, workers):
-    with pytest.raises(cxr_compare.InputError, match=r"^image \S+: .*grey") as error:
+    with pytest.raises(cxr_compare.InputError, match=r"^augmentation: .*image \S+ .*grey") as error:
         small(
             world.data,
             tmp_path / "run",

@@ -105,20 +105,18 @@ class ChestImages(Dataset[Sample]):
         """Return id, pixels ``(S, S)``, and labels or boxes; an error names the image."""
         row, seed = key if isinstance(key, tuple) else (key, None)
         name = str(self.image_ids[row])
-        try:
-            image = self._image(row)
-            if seed is not None and self.augmentation is not None:
-                draw = np.random.default_rng([seed, _OTHERS_STREAM])
-                others = [
-                    self._image(each) for each in draw.integers(len(self), size=self.n_others)
-                ]
+        image = self._image(row)
+        if seed is not None and self.augmentation is not None:
+            draw = np.random.default_rng([seed, _OTHERS_STREAM])
+            others = [self._image(each) for each in draw.integers(len(self), size=self.n_others)]
+            try:
                 image = augment(self.augmentation, image, seed, others)
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(
-                f"image {name}: cannot be loaded and changed ({first_line(error)})"
-            ) from error
+            except InputError:
+                raise
+            except Exception as error:
+                raise InputError(
+                    f"augmentation: fails on image {name} ({first_line(error)})"
+                ) from error
         if not self.has_boxes:
             return name, image.pixels, torch.from_numpy(self.targets[row])
         labels = torch.from_numpy(self._labels[image.rows])

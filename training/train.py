@@ -210,6 +210,8 @@ def _fit(
         )
     )
     checkpoint = run.last_checkpoint if run.last_checkpoint.is_file() else None
+    if checkpoint is not None:
+        progress.say(f"{run.folder}: goes on after the last whole epoch of this training")
     is_cuda = _has_cuda(trainer_options)
     if is_cuda and processes.total > 1:
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(learner)
