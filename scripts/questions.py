@@ -18,6 +18,7 @@ from cxr_compare.data_prep.base.names import (
     find_column,
     finding_name,
     image_names,
+    is_named,
     names_finding,
 )
 from cxr_compare.data_prep.base.user_tables import read_text_table
@@ -127,8 +128,10 @@ def _of_truth(
 def _of_labels(
     truth: Any, boxes: Any, target: Sequence[str], options: Mapping[str, Any]
 ) -> list[Question]:
-    """Return the question of labels of one finding."""
+    """Return the question of labels of one finding; a target names labels without a name."""
     read = read_truth(truth, boxes=boxes, **options)
+    if len(target) == 1 and target[0] != "all" and not is_named(read.finding):
+        read = replace(read, finding=finding_name(target[0]))
     for name in target:
         if finding_name(name) not in (read.finding, "all"):
             raise InputError(f"target: there is no '{name}'; the truth is of '{read.finding}'")

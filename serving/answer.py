@@ -90,6 +90,7 @@ class Answer(BaseModel):
             ``y1``, ``x2``, ``y2`` in px of the image, ``score``. Those of a classifier are cut from
             its map. A negative image has none.
         warnings: Reasons not to trust the answer; with one there is no decision.
+        no_chest_xray: True if the guard of the system says that the image is no chest X-ray.
         notes: Facts about the image, which are no warnings.
         cautions: What limits all answers of the system, or this one for its use in training.
         seen_in_training: ``train`` if the system learned from this image, ``val`` if weights or
@@ -113,6 +114,7 @@ class Answer(BaseModel):
     findings: dict[str, float] = {}
     boxes: _Boxes = Field(default_factory=lambda: _box_table([]))
     warnings: list[str] = []
+    no_chest_xray: bool = False
     notes: list[str] = []
     cautions: list[str] = []
     seen_in_training: Literal["train", "val", "no", "unknown"] = "unknown"
@@ -258,11 +260,13 @@ def render(answers: Sequence[Answer], panel: int = SIDE) -> Image.Image:
     """Draw an image and beside it what each system says of it.
 
     Systems together have a sentence and no panel: their boxes are those of a member. With a
-    warning, nothing is drawn of an answer.
+    warning, and for a negative image, nothing is drawn of an answer.
     """
     first = answers[0]
     alone = [answer for answer in answers if answer.kind != "both"] or answers
-    plain = draw_panel(first.pixels, panel)
+    if all(answer.warnings for answer in alone):
+        alone = []
+    plain, marks = draw_panel(first.pixels, panel), ""
     panels = [Panel("Image", "#000000", (Path(first.image).name,), plain)]
     for position, answer in enumerate(alone):
         colour = system_colour(position)
@@ -271,7 +275,9 @@ def render(answers: Sequence[Answer], panel: int = SIDE) -> Image.Image:
         if answer.warnings:
             panels.append(Panel(answer.system, _GREY, ("no answer: see the warning",), plain))
             continue
-        drawn = draw_panel(first.pixels, panel, None, prediction)
+        drawn = plain
+        if answer.decision is not False:
+            drawn, marks = draw_panel(first.pixels, panel, None, prediction), legend()
         panels.append(Panel(answer.system, colour, tuple(lines), drawn))
     warnings = [f"WARNING: {text}." for answer in answers for text in answer.warnings]
     warnings += [
@@ -287,8 +293,9 @@ def render(answers: Sequence[Answer], panel: int = SIDE) -> Image.Image:
         if answer.kind == "both"
     ]
     chosen = f"Probability and threshold: chosen on the run's validation images ({policies})."
-    said = [*dict.fromkeys(warnings), *together, *dict.fromkeys(cautions), chosen, RESEARCH_USE]
-    return draw_sheet(panels, " ".join([*said, legend()]))
+    said = [*dict.fromkeys(warnings), *together, *dict.fromkeys(cautions)]
+    said += [chosen, RESEARCH_USE, marks] if alone else [RESEARCH_USE]
+    return draw_sheet(panels, " ".join(said))
 
 
 def to_png_bytes(answers: Sequence[Answer], panel: int = SIDE) -> bytes:

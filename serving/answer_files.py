@@ -19,6 +19,7 @@ from cxr_compare.data_prep.parallel import Progress, Silence
 from cxr_compare.serving.answer import COLUMNS, Answer, Answers, to_png_bytes
 
 OVERLAY_END = "-overlay.png"
+_PICTURE = ".png"
 _WORTH_WORKERS = 16
 
 
@@ -53,13 +54,17 @@ def answer_files(
 ) -> Answers:
     """Answer for files; one that cannot be read is left out with its reason, the others go on.
 
-    `out` gets an overlay of each image, `csv` the table.
+    `out` is a folder that gets an overlay of each image, or the PNG of one; `csv` is the table.
     """
     if csv is not None and csv.exists() and not csv.is_file():
         raise InputError(f"csv: {csv} is no file that can be replaced; name another")
     files = [path for path in paths if not path.name.endswith(OVERLAY_END)]
     if not files:
         raise InputError(f"{paths[0]}: holds overlays of an earlier call alone; give images")
+    if out is not None and out.suffix.lower() == _PICTURE and len(files) > 1:
+        raise InputError(
+            f"out: {out} is one picture, and there are {len(files)} images; name a folder"
+        )
     workers = min(cpu_count(), len(files)) if len(files) >= _WORTH_WORKERS else 1
     answers, taken = Answers(), set[str]()
     shown = progress if len(files) > 1 else Silence()
@@ -90,11 +95,14 @@ def answer_files(
     return answers
 
 
-def _draw(answers: Sequence[Answer], folder: Path, taken: set[str]) -> None:
-    make_folder(folder)
-    stem = Path(answers[0].image).stem
-    names = (f"{stem}-{number}" if number > 1 else stem for number in count(1))
-    free = next(name for name in names if name not in taken)  # one name in two folders
-    taken.add(free)
-    with atomic_path(folder / f"{free}{OVERLAY_END}") as temporary:
+def _draw(answers: Sequence[Answer], out: Path, taken: set[str]) -> None:
+    path = out
+    if out.suffix.lower() != _PICTURE:
+        stem = Path(answers[0].image).stem
+        names = (f"{stem}-{number}" if number > 1 else stem for number in count(1))
+        free = next(name for name in names if name not in taken)  # one name in two folders
+        taken.add(free)
+        path = out / f"{free}{OVERLAY_END}"
+    make_folder(path.parent)
+    with atomic_path(path) as temporary:
         temporary.write_bytes(to_png_bytes(answers))

@@ -147,6 +147,15 @@ class Guard:
         is_page = counts[_PAGE_GREY:].max() > _PAGE_SHARE and counts[:16].sum() < _PAGE_SHARE
         return bool(is_page or self.scores(statistics(square)[None])[0] >= self.limit)
 
+    def repair(self, square: np.ndarray) -> str | None:
+        """Return what would make an image look like a frontal chest X-ray.
+
+        None if it does; empty for an image that would not look like one in any way.
+        """
+        if not self.refuses(square):
+            return None
+        return next((text for text, turn in _TURNS if not self.refuses(turn(square))), "")
+
     def warnings(self, square: np.ndarray, age: float | None, system: str) -> list[str]:
         """Return sentences on why an image, or its age, is not of the kind of the training."""
         found = []
@@ -158,11 +167,10 @@ class Guard:
                     f"{self.ages.sum():,} images that trained {system}, {self.ages[group]:,} are "
                     "of that age"
                 )
-        if self.refuses(square):
+        repair = self.repair(square)
+        if repair is not None:
             message = f"does not look like the frontal chest X-rays that trained {system}"
-            seems = (text for text, turn in _TURNS if not self.refuses(turn(square)))
-            text = next(seems, None)
-            found.append(message if text is None else f"{message} ({text})")
+            found.append(f"{message} ({repair})" if repair else message)
         return found
 
 

@@ -59,12 +59,14 @@ class JointRun:
 
     def answer(self, name: str, image: DecodedImage) -> Answer:
         """Answer for an image that is read; an output that is not finite raises InputError."""
-        outputs, warnings = {}, []
+        outputs, doubts = {}, []
         for member, run in zip(self.rule.members, self.members, strict=True):
             source = LoosePixels({name: image.pixels}, run.network.preprocess.size)
             outputs[member] = run.output(run.predict_part(source), name)
-            warnings += run.warnings(name, image, source.image(name))
-        facts = {"warnings": list(dict.fromkeys(warnings)), **self._seen(image)}
+            doubts.append(run.doubts(name, image, source.image(name)))
+        warnings = dict.fromkeys(text for each in doubts for text in each["warnings"])
+        is_other = any(each["no_chest_xray"] for each in doubts)
+        facts = {"warnings": list(warnings), "no_chest_xray": is_other, **self._seen(image)}
         # Its boxes are those of a member, whose answer stands beside it.
         joined = replace(self.rule.apply(outputs), boxes=None, maps=None)
         return answer_of(self, "both", joined, name, image, **facts)

@@ -30,6 +30,7 @@ OUTPUTS = {"boxes": ("boxes", "scores", "labels"), "scores": ("scores", "maps")}
 """Outputs of the file: boxes of one image in px of the square, by falling score of each finding,
 or scores and maps of a batch."""
 _OPSET = 17
+Precision = Literal["bf16", "fp32"]
 Output = tuple[np.ndarray, np.ndarray] | list[np.ndarray]
 """Scores ``(B, K)`` and maps ``(B, K, h, w)``, or rows of the boxes of each image: edges in px of
 the square, score, and number of the finding from 1."""
@@ -42,6 +43,7 @@ class ExportInfo(MadeRecord, kind="export"):
         gives: ``boxes`` or ``scores``.
         run: Record of the training.
         map_frame: Edges of the maps, px of the square.
+        openvino: Number format in which OpenVINO answers as the run.
         proof: How far it answers as its run, in words.
         files: SHA-256 of the ONNX file.
     """
@@ -49,6 +51,7 @@ class ExportInfo(MadeRecord, kind="export"):
     gives: Literal["boxes", "scores"]
     run: RunInfo
     map_frame: Annotated[tuple[float, float, float, float], Strict(False)] | None = None
+    openvino: Precision = "bf16"
     proof: str = ""
     files: Digests
 
@@ -104,7 +107,8 @@ def digest_of(folder: Path, names: Sequence[str], what: str) -> str:
 class OnnxNetwork:
     """The network of an export, computed by OpenVINO where it is installed, else ONNX Runtime.
 
-    OpenVINO computes in bf16 where the processor does, two to three times as fast.
+    OpenVINO computes in bf16 where the processor does, two to three times as fast, unless the
+    network answers otherwise in it than its run.
     """
 
     def __init__(
@@ -129,7 +133,7 @@ class OnnxNetwork:
         self.backend: str = reader or ("openvino" if has_openvino else "onnx")
         if self.backend == "openvino":
             self.device = "cpu"
-            self._run, self.precision = _openvino(path, OUTPUTS[self.kind])
+            self._run, self.precision = _openvino(path, OUTPUTS[self.kind], info.openvino)
         elif find_spec("onnxruntime"):
             self._run, self.device = _onnxruntime(path, device)
             self.precision = "fp32"
@@ -186,12 +190,14 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _openvino(path: Path, names: tuple[str, ...]) -> tuple[Any, str]:
+def _openvino(path: Path, names: tuple[str, ...], precision: Precision) -> tuple[Any, str]:
     core = _core()
     threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
+    if precision == "fp32":
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
     compiled = core.compile_model(core.read_model(path), "CPU", settings)
     computes_bf16 = "bf" in str(compiled.get_property("INFERENCE_PRECISION_HINT"))
     request = compiled.create_infer_request()

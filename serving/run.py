@@ -184,7 +184,7 @@ class Run:
             name,
             image,
             findings={finding: float(highest.get(finding, 0.0)) for finding in findings},
-            warnings=self.warnings(name, image, source.image(name)),
+            **self.doubts(name, image, source.image(name)),
             **self.seen(image),
         )
 
@@ -201,16 +201,17 @@ class Run:
         info = PredictionsInfo(system=self.name, kind=self.network.kind)
         return stored_output(Predictions.from_part(info, part), self.target.any_of, ran)
 
-    def warnings(self, name: str, image: DecodedImage, square: np.ndarray) -> list[str]:
-        """Return sentences on why an answer for an image cannot be trusted."""
+    def doubts(self, name: str, image: DecodedImage, square: np.ndarray) -> dict[str, Any]:
+        """Return why an answer for an image cannot be trusted: ``warnings``, ``no_chest_xray``."""
         found = file_warnings(None if name == ARRAY else Path(name), image)
+        is_other = self.guard is not None and self.guard.repair(square) == ""
         if self.guard is not None:
             found += self.guard.warnings(square, image.header.get("age_years"), self.name)
-        if self.network.info.synthetic and not image.header.get("synthetic"):
+        if self.network.info.synthetic and not image.header.get("synthetic") and not is_other:
             found.append(
                 f"{self.name} learned from synthetic drawings only, from no real chest X-ray"
             )
-        return found
+        return {"warnings": found, "no_chest_xray": is_other}
 
     def seen(self, image: DecodedImage) -> dict[str, Any]:
         """Return what the training made of an image, and the cautions of its answer."""

@@ -37,6 +37,14 @@ def test_other_outputs_than_the_runs_leave_no_file(world, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_network_for_which_bf16_is_too_coarse_answers_in_fp32(world, tmp_path, kind):
+    with serving.exported_otherwise(0.05, "bf16"):
+        cxr_compare.export(world.run(kind), tmp_path / "export", format="onnx")
+        opened = Run.open(tmp_path / "export")
+    assert opened.network.precision == "fp32"
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_file_computes_alone_and_says_what_it_takes(world, data, kind):
     path = world.export(kind) / "model.onnx"
     network = onnx.load(path)

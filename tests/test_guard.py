@@ -189,6 +189,14 @@ def test_a_warning_takes_the_decision_and_a_good_image_keeps_it(run, unseen, tmp
     assert "no answer" in str(answer)
 
 
+def test_only_an_image_that_nothing_would_mend_is_no_chest_x_ray(run, unseen):
+    page = np.full((300, 200), 255, np.uint8)
+    page[40:260:12, 20:180] = 0
+    assert run.predict(page).no_chest_xray
+    for image in (unseen[0], 255 - unseen[0]):
+        assert not run.predict(image).no_chest_xray
+
+
 REFUSED, PASSED = "refused", "passed"
 # Share of real images that a guard of 300 RSNA films refuses: at least, or at most.
 TABLE = [

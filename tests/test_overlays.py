@@ -1,5 +1,6 @@
 """What is drawn on X-rays, in which words, and which test images are shown."""
 
+import re
 import shutil
 
 import hypothesis.strategies as st
@@ -286,6 +287,14 @@ def test_readers_of_a_data_set_are_on_the_sheets_of_overlay(world, tmp_path):
         pictures.append(np.asarray(Image.open(out / f"{image}.png")).astype(int))
     yellow = [(each[:, :, 0] - each[:, :, 2] > 120).sum() for each in pictures]
     assert yellow[1] > yellow[0] + 100
+
+
+def test_the_page_of_overlays_shows_each_image(world, tmp_path):
+    cxr_compare.overlay(world.predictions("classifier"), data=world.data, out=tmp_path, limit=3)
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    shown = re.findall(r'<img src="([^"]+)"', page)
+    assert sorted(shown) == sorted(path.name for path in tmp_path.glob("*.png"))
+    assert len(shown) == 3
 
 
 def test_overlays_decide_and_locate_as_the_comparison_does(world):

@@ -79,6 +79,16 @@ def test_each_image_has_one_overlay(world, films, here):
         assert image.width > image.height  # image and both systems side by side
 
 
+def test_a_png_is_the_overlay_of_one_image(world, films, here, capsys):
+    first, second, *_ = films.values()
+    assert ask(world.run("classifier"), first, "--out", "drawn.png") == 0
+    with Image.open(here / "drawn.png") as image:
+        assert image.format == "PNG"
+    assert ask(world.run("classifier"), first, second, "--out", "other.png") == 2
+    assert "other.png" in capsys.readouterr().err
+    assert not (here / "other.png").exists()
+
+
 def test_a_folder_is_answered_file_by_file_and_what_is_no_image_is_named(
     world,
     films,

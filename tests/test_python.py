@@ -643,3 +643,13 @@ def test_a_metric_computes_misread_boxes_as_they_are():
         warnings.simplefilter("ignore")
         figures = metrics.box_average_precision(boxes, truth, truth["image_id"])
     assert figures["ap50"] < 0.5
+
+
+def test_a_target_names_labels_that_have_no_name():
+    labels = pd.Series([1, 0, 1, 0], index=["a", "b", "c", "d"])
+    scores = {"A": pd.Series([0.9, 0.2, 0.8, 0.4], index=labels.index)}
+    result = cxr_compare.compare(scores, truth=labels, target="pneumonia", replicates=100)
+    assert result.answer.target == "pneumonia"
+    truth = labels.rename("pneumonia")
+    with pytest.raises(InputError, match="edema"):
+        cxr_compare.compare(scores, truth=truth, target="edema", replicates=100)

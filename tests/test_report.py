@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 from statsmodels.stats.multitest import multipletests
@@ -349,6 +350,16 @@ def test_a_chart_without_content_is_absent_and_an_unknown_one_is_refused_with_th
         result.plot("rok")
     names = [text.get_text() for text in result.plot("roc").legends[0].get_texts()]
     assert sum(name.startswith(("A", "B")) for name in names) == 2
+
+
+def test_a_chart_of_one_panel_is_drawn_into_given_axes(compared):
+    axes = Figure().subplots()
+    assert compared.plot("roc", ax=axes) is axes.figure
+    own = compared.plot("roc").axes[0]
+    for given, drawn in zip(axes.lines, own.lines, strict=True):
+        np.testing.assert_array_equal(given.get_xydata(), drawn.get_xydata())
+    with pytest.raises(InputError, match="ax"):
+        compared.plot("forest", ax=axes)
 
 
 def test_where_no_patient_is_known_the_page_names_no_method_by_patient(tmp_path):

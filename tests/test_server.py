@@ -261,10 +261,12 @@ def test_systems_are_described_as_they_are(server, systems):
 def test_an_overlay_is_of_all_systems_or_of_one(server, radiographs):
     widths = []
     for path in ("/v1/overlay", "/v1/overlay?system=classifier"):
-        response = post(server, radiographs["png"], path=path)
+        response = post(server, radiographs["dicom"], path=path)
         assert response.headers["content-type"] == "image/png"
         widths.append(Image.open(io.BytesIO(response.content)).width)
     assert widths[0] > 1.4 * widths[1]
+    refused = post(server, radiographs["png"], path="/v1/overlay")  # from no real chest X-ray
+    assert Image.open(io.BytesIO(refused.content)).width < widths[1]
 
 
 def test_the_description_names_every_route(server):

@@ -406,7 +406,7 @@ def test_an_image_that_cannot_be_read_is_named_in_one_line(own_data, tmp_path, c
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_an_own_augmentation_fails_on_is_named_in_one_line(world, tmp_path, workers):
-    with pytest.raises(cxr_compare.InputError, match=r"^image \S+: .*grey") as error:
+    with pytest.raises(cxr_compare.InputError, match=r"^augmentation: .*image \S+ .*grey") as error:
         small(
             world.data,
             tmp_path / "run",
@@ -697,7 +697,7 @@ def test_several_configurations_are_trained_one_by_one_and_one_that_fails_leaves
         ("small_cnn,", [], []),
         ("small_cnn,vgg16", ["--set", "data.split=mine"], ["small_cnn", "mine"]),
         ("small_cnn,vgg16", ["--set", "training.batch_size=64"], ["training.batch_size", "64"]),
-        ("small_cnn,vgg16", ["--devices", "2"], ["config"]),
+        ("small_cnn,vgg16", ["--devices", "2", "--set", "training.batch_size=8"], ["config"]),
     ],
 )
 def test_several_configurations_are_refused_before_the_first_is_trained(

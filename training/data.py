@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,9 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.data_prep.base.errors import InputError, counted, first_line
-from cxr_compare.data_prep.base.names import Target
+from cxr_compare.data_prep.base.errors import InputError, first_line
 from cxr_compare.data_prep.base.provenance import cpu_count
-from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.parallel import Progress, begin_worker, worker_context
 from cxr_compare.data_prep.pixels import PixelSource
 from cxr_compare.training.augment import (
@@ -27,72 +24,11 @@ from cxr_compare.training.augment import (
     build_augmentation,
     own_augmentation,
 )
+from cxr_compare.training.request import Request, require_step
 
 _MOST_WORKERS = 8
 _N_OTHERS = 3  # of a mosaic
 _OTHERS_STREAM = 1  # beside the seed of a sample
-_LABEL_OF_STATE = {"present": 1.0, "absent": 0.0}
-
-
-class UsableImages(NamedTuple):
-    """Images that a model can learn from.
-
-    Attributes:
-        annotations: Boxes, or labels by image with a column for each finding (1, 0, NaN).
-        ids: Images of the roles ``train`` and ``val``.
-        positive: Images with the target.
-    """
-
-    annotations: pd.DataFrame
-    ids: dict[str, pd.Index]
-    positive: pd.Index
-
-    @classmethod
-    def of_data_set(cls, config: Config, dataset: DataSet, target: Target) -> UsableImages:
-        """Take images with all lesions boxed or with none for a detector; else known labels."""
-        if config.kind == "detector":
-            annotations = dataset.target_boxes(target)
-            if not len(annotations):
-                raise InputError(
-                    f"{dataset.folder}: has no boxes of '{target.name}', and a detector learns "
-                    "from boxes; train a classifier, such as chexnet_small"
-                )
-            usable = pd.Index(dataset.boxes_trusted(target))
-            positive = pd.Index(annotations["image_id"].unique())
-        else:
-            rows = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
-            rows = rows.assign(label=rows["state"].map(_LABEL_OF_STATE)).dropna(subset="label")
-            labels = rows.pivot(index="image_id", columns="finding", values="label")
-            annotations = labels.reindex(columns=list(target.any_of))
-            usable = annotations.index
-            positive = usable[(annotations == 1).any(axis=1)]
-        ids = {}
-        for role in ("train", "val"):
-            ids[role] = dataset.image_ids(role, config.data.split).intersection(usable)
-            n_positive = int(ids[role].isin(positive).sum())
-            if n_positive in (0, len(ids[role])):
-                raise InputError(
-                    f"split '{config.data.split}': of {counted(len(ids[role]), f'{role} image')}, "
-                    f"{n_positive} show '{target.name}', and a training needs both kinds; make "
-                    "another split"
-                )
-        return cls(annotations, ids, positive)
-
-    def counts(self) -> dict[str, int]:
-        """Return the numbers of images, and of boxes or labels to learn, for the record."""
-        train = self.ids["train"]
-        counts = {"n_train": len(train), "n_val": len(self.ids["val"])}
-        if "image_id" in self.annotations:
-            return counts | {"n_boxes": int(self.annotations["image_id"].isin(train).sum())}
-        known = self.annotations.reindex(train).notna().to_numpy().sum()
-        return counts | {"n_labels": int(known)}
-
-    def __str__(self) -> str:
-        """Return the numbers of images in words."""
-        train, val = self.ids["train"], self.ids["val"]
-        n_positive = int(train.isin(self.positive).sum())
-        images = counted(len(train), "training image")
-        return f"{images} ({n_positive} positive), {counted(len(val), 'validation image')}"
 
 
 @dataclass(frozen=True)
@@ -169,20 +105,18 @@ class ChestImages(Dataset[Sample]):
         """Return id, pixels ``(S, S)``, and labels or boxes; an error names the image."""
         row, seed = key if isinstance(key, tuple) else (key, None)
         name = str(self.image_ids[row])
-        try:
-            image = self._image(row)
-            if seed is not None and self.augmentation is not None:
-                draw = np.random.default_rng([seed, _OTHERS_STREAM])
-                others = [
-                    self._image(each) for each in draw.integers(len(self), size=self.n_others)
-                ]
+        image = self._image(row)
+        if seed is not None and self.augmentation is not None:
+            draw = np.random.default_rng([seed, _OTHERS_STREAM])
+            others = [self._image(each) for each in draw.integers(len(self), size=self.n_others)]
+            try:
                 image = augment(self.augmentation, image, seed, others)
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(
-                f"image {name}: cannot be loaded and changed ({first_line(error)})"
-            ) from error
+            except InputError:
+                raise
+            except Exception as error:
+                raise InputError(
+                    f"augmentation: fails on image {name} ({first_line(error)})"
+                ) from error
         if not self.has_boxes:
             return name, image.pixels, torch.from_numpy(self.targets[row])
         labels = torch.from_numpy(self._labels[image.rows])
@@ -221,10 +155,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if n_rows < step:
-            raise InputError(
-                f"training.batch_size: a step learns from {step} images, and there are {n_rows}"
-            )
+        require_step(n_rows, step)
         self._n_rows = n_rows
         self._seed = seed
         self._probabilities = None if weights is None else weights / weights.sum()
@@ -279,33 +210,27 @@ class ImageData(LightningDataModule):
     """Training and validation images of a configuration.
 
     Attributes:
-        target: Finding, or group of findings, that is learned.
-        usable: Images of both roles, with their labels or boxes.
+        request: Configuration, data set, and the images of both roles with labels or boxes.
         changes: Pipeline of random changes of training images; None without any.
     """
 
-    def __init__(
-        self, config: Config, dataset: DataSet, progress: Progress, augmentation: Any = None
-    ) -> None:
+    def __init__(self, request: Request, progress: Progress, augmentation: Any = None) -> None:
         super().__init__()
-        self.config, self.dataset, self.progress = config, dataset, progress
-        self.target = dataset.target(config.data.target, option="set data.target=NAME")
-        self.usable = UsableImages.of_data_set(config, dataset, self.target)
-        changes, size = config.augmentation, config.data.image_size
+        self.request, self.progress = request, progress
+        self.config, self.usable = request.config, request.usable
+        changes, size = self.config.augmentation, self.config.data.image_size
         self.n_others = _N_OTHERS if getattr(changes, "mosaic", 0) and augmentation is None else 0
         if augmentation is None:
             self.changes = build_augmentation(changes, size)
         else:
             self.changes = own_augmentation(augmentation)
-        training = config.training
-        EpochSampler(len(self.usable.ids["train"]), 0, training.batch_size * training.accumulate)
         self._train: ChestImages | None = None
 
     def _images(self, role: str) -> ChestImages:
-        store = self.dataset.make_store(self.config.data.image_size, self.progress)
+        store = self.request.dataset.make_store(self.config.data.image_size, self.progress)
         ids, annotations = self.usable.ids[role], self.usable.annotations
         changes = (self.changes, self.n_others) if role == "train" else ()
-        return ChestImages(store, ids, annotations, self.target.any_of, *changes)
+        return ChestImages(store, ids, annotations, self.request.target.any_of, *changes)
 
     @property
     def train(self) -> ChestImages:

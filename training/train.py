@@ -31,10 +31,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from cxr_compare.classification.chexnet import ChestClassifier
 from cxr_compare.configs.load import dump_config
 from cxr_compare.configs.settings import Config
-from cxr_compare.data_prep.audit import require_no_errors
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import atomic_path, folder_lock, require_free_space
-from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.parallel import Progress, Silence
 from cxr_compare.data_prep.preprocess import Preprocess
 from cxr_compare.detection.retinanet import LesionRetinaNet
@@ -51,6 +49,7 @@ from cxr_compare.training.model_files import WEIGHTS_FILE, Model, count_flops, s
 from cxr_compare.training.module import ClassifierModule, DetectorModule, TrainingModule
 from cxr_compare.training.optim import monitor_mode
 from cxr_compare.training.plots import draw_batch, draw_curves
+from cxr_compare.training.request import Request
 from cxr_compare.training.run_folder import RunFolder, figures_of, made_on
 from cxr_compare.training.run_info import StartedRun
 from cxr_compare.training.start_weights import StartWeights, start_from
@@ -75,9 +74,7 @@ _EXPECTED = (
 
 
 def train(
-    config: Config,
-    data: Path,
-    out: Path,
+    request: Request,
     *,
     module: type[TrainingModule] | None = None,
     model: Callable[..., Any] | None = None,
@@ -85,7 +82,6 @@ def train(
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     progress: Progress = Silence(),  # noqa: B008 - it has no state
-    despite_audit: bool = False,
     **trainer_options: Any,
 ) -> RunFolder:
     """Train a model, or go on with a training that was interrupted, at its last whole epoch.
@@ -93,9 +89,7 @@ def train(
     On a CPU a training that was interrupted ends with exactly the weights of an uninterrupted one.
 
     Args:
-        config: Configuration, from `configs.load.read_config`.
-        data: Data set of cxr prepare.
-        out: Folder of the training.
+        request: Configuration, data set of cxr prepare and folder of the training.
         module: Subclass of `DetectorModule` or `ClassifierModule`, such as one with another loss.
         model: Builds another network from preprocessing and ``n_findings``, with the attributes and
             the output of `ChestClassifier` or `LesionRetinaNet`.
@@ -103,35 +97,30 @@ def train(
         callbacks: Further callbacks of Lightning.
         loggers: Loggers of Lightning.
         progress: Takes lines for the user, and shows the progress.
-        despite_audit: True trains although the audit found an error.
         trainer_options: Arguments of Lightning's `Trainer`, such as ``devices=2``.
     """
     if process_rank() > 0:
         progress = Silence()  # the first process says it
-    dataset, run = DataSet.open(data), RunFolder(out)
-    images = ImageData(config, dataset, progress, augmentation)
+    config, run = request.config, request.run
+    images = ImageData(request, progress, augmentation)
     processes = find_processes(trainer_options.pop("devices", 1))
     _require_shares(images, processes.total)
-    own = {"module": module, "model": model, "augmentation": augmentation}
-    own_parts = tuple(name for name, part in own.items() if part is not None)
-    if RunFolder.started_in(out) is not None:
-        run.require_same(config, dataset, own_parts)
-        if run.is_complete:
-            progress.say(f"{out}: this training has ended before")
-            return run
+    if run.is_complete:
+        progress.say(f"{run.folder}: this training has ended before")
+        return run
     precision = _choose_precision(config, run, trainer_options)
-    network, start = build_model(config, images.target.any_of, model)
+    network, start = build_model(config, request.target.any_of, model)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     is_first = process_rank() == 0
-    with _owned(out, is_owner=is_first):
+    with _owned(run.folder, is_owner=is_first):
         if is_first:
-            require_free_space(out, _BYTES_PER_PARAMETER * parameters)
-            if RunFolder.started_in(out) is None:
-                begin = (config, dataset, run, images, start, precision, progress, despite_audit)
-                _start(*begin, own_parts)
-            save_architecture(network, out)
+            require_free_space(run.folder, _BYTES_PER_PARAMETER * parameters)
+            if RunFolder.started_in(run.folder) is None:
+                _start(request, start, precision, progress)
+            save_architecture(network, run.folder)
             rows = range(min(len(images.train), config.training.batch_size))
-            draw_batch(collate([images.train[row, row] for row in rows]), out / "batch.png")
+            batch = collate([images.train[row, row] for row in rows])
+            draw_batch(batch, run.folder / "batch.png")
         progress.say(f"{config.name}, {config.data.image_size} px: {images.usable}")
         if start is not None:
             progress.say(start.taken)
@@ -221,6 +210,8 @@ def _fit(
         )
     )
     checkpoint = run.last_checkpoint if run.last_checkpoint.is_file() else None
+    if checkpoint is not None:
+        progress.say(f"{run.folder}: goes on after the last whole epoch of this training")
     is_cuda = _has_cuda(trainer_options)
     if is_cuda and processes.total > 1:
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(learner)
@@ -322,27 +313,18 @@ def _require_shares(images: ImageData, n_processes: int) -> None:
 
 
 def _start(
-    config: Config,
-    dataset: DataSet,
-    run: RunFolder,
-    images: ImageData,
-    start: StartWeights | None,
-    precision: Precision,
-    progress: Progress,
-    despite_audit: bool,
-    own_parts: Sequence[str],
+    request: Request, start: StartWeights | None, precision: Precision, progress: Progress
 ) -> None:
-    """Check the audit, and write the records of a new training."""
-    split = config.data.split
-    audited, errors = require_no_errors(dataset, split, despite_errors=despite_audit)
-    if not audited:
-        progress.say(f"note: no audit has looked at split '{split}'; run cxr check")
-    for error in errors:
+    """Say what the audit found, and write the records of a new training."""
+    config, dataset, usable = request.config, request.dataset, request.usable
+    if not request.audited:
+        progress.say(f"note: no audit has looked at split '{config.data.split}'; run cxr check")
+    for error in request.errors:
         progress.say(f"warning: trained despite an error of the audit: {error}")
     known = dataset.identities(pd.Index(dataset.images["image_id"]))
-    roles = [pd.DataFrame({"image_id": ids, "role": r}) for r, ids in images.usable.ids.items()]
+    roles = [pd.DataFrame({"image_id": ids, "role": r}) for r, ids in usable.ids.items()]
     seen = pd.concat(roles, ignore_index=True).merge(known, on="image_id", validate="1:1")
-    in_training = known["image_id"].isin(images.usable.ids["train"])
+    in_training = known["image_id"].isin(usable.ids["train"])
     synthetic = bool(dataset.synthetic[in_training].all())
     if start is not None:
         seen = start.merge_seen(seen)
@@ -350,17 +332,17 @@ def _start(
     started = StartedRun(
         name=config.name,
         model_kind=config.kind,
-        target=images.target.name,
-        findings=images.target.any_of,
+        target=request.target.name,
+        findings=request.target.any_of,
         seed=config.training.seed,
         data_set=made_on(config, dataset),
-        despite_audit=tuple(errors),
+        despite_audit=request.errors,
         synthetic=synthetic,
         started_from=None if start is None else start.record(),
         precision=precision,
-        own_parts=tuple(own_parts),
+        own_parts=request.own_parts,
     )
-    RunFolder.create(run.folder, config=dump_config(config), seen=seen, started=started)
+    RunFolder.create(request.run.folder, config=dump_config(config), seen=seen, started=started)
 
 
 def _complete(

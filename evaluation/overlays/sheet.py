@@ -93,8 +93,8 @@ def draw_sheet(panels: Sequence[Panel], below: str = "") -> Image.Image:
         >>> draw_sheet(panels_of(np.zeros((64, 64), np.uint8), [answer], title="x")).width
         984
     """
-    lines_below = textwrap.wrap(below, 2 * _LETTERS)
     columns = math.ceil(len(panels) / math.ceil(len(panels) / _COLUMNS))
+    lines_below = textwrap.wrap(below, min(columns, 2) * _LETTERS)
     height, width = panels[0].pixels.shape[:2]
     wide = max(width, 2 * SIDE // 3) + _GAP
     captions = [_wrapped(panel) for panel in panels]

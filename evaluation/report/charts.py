@@ -78,6 +78,8 @@ _CURVES = {
 }
 
 
+PANELS = ("forest", "training")
+"""Charts of several panels, which no given axes can hold."""
 _LOSSES = {"val_loss": "-", "train_loss": ":"}
 
 
@@ -97,26 +99,36 @@ def _primary(result: ResultTables) -> pd.DataFrame:
     return rows.sort_values("estimate", ascending=False, kind="stable")
 
 
-def draw(name: str, result: ResultTables) -> Figure:
-    """Draw one chart of `chart_names`, with its title and its legend."""
+def draw(name: str, result: ResultTables, axes: Axes | None = None) -> Figure:
+    """Draw one chart of `chart_names`, with its title and its legend; into axes if given."""
     from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
 
+    if axes is not None:
+        _draw_one(axes, name, result)
+        axes.legend(frameon=False, fontsize="small")
+        given: Any = axes.figure
+        return given
     figure = NotebookFigure(figsize=(5, 4.4), dpi=72, layout="constrained")
     if name == "forest":
         _draw_forest(figure, result)
         return figure
-    rows = result.curves[result.curves["chart"] == name]
     if name == "training":
+        rows = result.curves[result.curves["chart"] == name]
         _draw_training(figure, rows, result)
         return figure
-    axes = figure.subplots()
+    _draw_one(figure.subplots(), name, result)
+    _add_legend(figure)
+    return figure
+
+
+def _draw_one(axes: Axes, name: str, result: ResultTables) -> None:
+    """Draw a chart that has one panel."""
     _style(axes)
+    rows = result.curves[result.curves["chart"] == name]
     if name == "scores":
         _draw_scores(axes, rows, result)
     else:
         _draw_curves(axes, rows, result, name)
-    _add_legend(figure)
-    return figure
 
 
 def _add_legend(figure: Figure) -> None:

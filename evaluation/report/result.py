@@ -27,6 +27,7 @@ from cxr_compare.evaluation.report.stored import read_table, with_texts, write_t
 from cxr_compare.evaluation.report.tables import plain_rows
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL import Image
 
@@ -118,17 +119,24 @@ class Result(ResultTables):
         return self.figures.dropna(subset="estimate").reset_index(drop=True)[list(COLUMNS)]
 
     @with_known_keywords
-    def plot(self, name: str = "roc") -> Figure:
+    def plot(self, name: str = "roc", ax: Axes | None = None) -> Figure:
         """Draw one chart of the report with matplotlib.
 
+        Args:
+            name: Chart, such as ``roc``, ``pr``, ``froc`` or ``forest``.
+            ax: Axes of matplotlib to draw into; a figure of its own without them.
+
         Raises:
-            InputError: The comparison has no such chart. The message lists its charts.
+            InputError: The comparison has no such chart. The message lists its charts. Or axes are
+                given for a chart of several panels.
         """
-        from cxr_compare.evaluation.report.charts import chart_names, draw
+        from cxr_compare.evaluation.report.charts import PANELS, chart_names, draw
 
         if name not in (names := chart_names(self)):
             raise InputError(f"there is no chart '{name}'; this comparison has {', '.join(names)}")
-        return draw(name, self)
+        if ax is not None and name in PANELS:
+            raise InputError(f"ax: chart '{name}' has several panels; leave ax out")
+        return draw(name, self, ax)
 
     @with_known_keywords
     def overlay(self, image_id: str, side: int = 480) -> Image.Image:

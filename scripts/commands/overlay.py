@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from cxr_compare.data_prep.dataset import DataSet
 
 _SEED = 0
+_PAGE = "index.html"
+_STYLE = """html{scroll-snap-type:y mandatory}body{margin:0;font:16px/1.5 system-ui,sans-serif;
+background:#111;color:#ddd}figure{margin:0;min-height:100vh;scroll-snap-align:start;display:flex;
+flex-direction:column;justify-content:center;align-items:center}img{max-width:100%;
+max-height:calc(100vh - 3rem)}figcaption{padding:.5rem;overflow-wrap:anywhere}"""
 
 
 def overlay(
@@ -32,7 +38,7 @@ def overlay(
     limit: int = 20,
     policy: Policy = None,
 ) -> Shown:
-    """Draw image, truth and each system side by side, one PNG an image.
+    """Draw image, truth and each system side by side: one PNG an image, and a page of all.
 
     Args:
         out: Folder of the overlays.
@@ -41,7 +47,7 @@ def overlay(
         split: Split whose test images are drawn.
         limit: Number of test images that are drawn at random.
     """
-    from cxr_compare.data_prep.base.files import atomic_path, make_folder
+    from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_text
     from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.data_prep.predictions import Predictions
     from cxr_compare.evaluation.inputs.folders import output_of, truth_of
@@ -82,7 +88,24 @@ def overlay(
             with atomic_path(file) as temporary:
                 cases.draw(image_id).save(temporary, "png")
             advance()
-    return Shown(f"Overlays: {counted(len(files), 'image')} in {out}", list(map(str, files)))
+    write_text(out / _PAGE, _page(chosen, files))
+    line = f"Overlays: {counted(len(files), 'image')} in {out}; to leaf through: {out / _PAGE}"
+    return Shown(line, list(map(str, files)))
+
+
+def _page(image_ids: Sequence[str], files: Sequence[Path]) -> str:
+    """Return a page that shows one overlay a screen."""
+    figures = []
+    for number, (image_id, file) in enumerate(zip(image_ids, files, strict=True), start=1):
+        name = escape(image_id)
+        picture = f'<img src="{escape(file.name)}" alt="Overlay of {name}" loading="lazy">'
+        caption = f"<figcaption>{number} of {len(files)}: {name}</figcaption>"
+        figures.append(f"<figure>{picture}{caption}</figure>")
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Overlays</title><style>{_STYLE}</style></head>
+<body><main>{"".join(figures)}</main></body></html>
+"""
 
 
 def _chosen(dataset: DataSet, image: Sequence[str] | None, split: str, limit: int) -> list[str]:

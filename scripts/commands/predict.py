@@ -69,7 +69,8 @@ def predict(
 
     Args:
         split: Split of the data set, whose validation and test images are predicted.
-        out: Folder of the predictions of a data set; of overlays for images.
+        out: Folder of the predictions of a data set; for images the folder of their overlays, or
+            the PNG of one.
         csv: Table of the answers to write.
         joint: Report of a comparison of both together, by whose rule the runs answer, too.
     """

@@ -15,6 +15,7 @@ from cxr_compare.data_prep.base.errors import TRAIN_PACKAGES, InputError, counte
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import AnyPath, DataFolder, Device, Settings, settings_of
 from cxr_compare.serving.run import Run
+from cxr_compare.training.request import Request
 
 _FromPython = Annotated[Any, Parameter(parse=False)]
 
@@ -87,22 +88,29 @@ def train(
         raise InputError(f"config: {config} has an empty name between commas; take it out")
     settings = {name.strip(): read_config(name.strip(), settings_of(set_)) for name in names}
     own = {"module": module, "model": model, "augmentation": augmentation}
-    options: dict[str, Any] = {
-        "device": device,
-        "devices": devices,
-        "despite_audit": despite_audit,
-        "own": {**own, "callbacks": callbacks, "loggers": loggers},
-    }
+    parts = tuple(name for name, part in own.items() if part is not None)
+    options = {**own, "callbacks": callbacks, "loggers": loggers}
+
+    def request_of(config: Config, folder: Path) -> Request:
+        return Request.check(config, data, folder, parts, despite_audit=despite_audit)
+
     if len(names) == 1:
-        return _train(next(iter(settings.values())), data, out, **options)
+        (only,) = settings.values()
+        return _train(request_of(only, out), device, devices, options)
     folders = {name: out / Path(name).name.removesuffix(".toml") for name in settings}
     _require_different(len(names), settings, folders)
-    _require_trainable(settings, data, devices)
+    requests = {}
+    for name, folder in folders.items():
+        try:
+            requests[name] = request_of(settings[name], folder)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+    _require_one_process(devices)
     runs = Runs(out)
-    for number, name in enumerate(settings, start=1):
+    for number, (name, request) in enumerate(requests.items(), start=1):
         console.say(f"{number} of {len(names)}: {name}")
         try:
-            runs.runs[name] = _train(settings[name], data, folders[name], **options)
+            runs.runs[name] = _train(request, device, devices, options)
         except Exception as error:  # noqa: BLE001 - the others are trained all the same
             text = str(error) if isinstance(error, InputError) else repr(error)
             runs.failed[name] = text.partition("\n")[0]
@@ -127,36 +135,18 @@ def _require_different(
         seen[text] = name
 
 
-def _require_trainable(settings: Mapping[str, Config], data: Path, devices: int) -> None:
-    """Refuse what the data set does not have, before the first is trained."""
-    from cxr_compare.data_prep.dataset import DataSet
-    from cxr_compare.training.data import ImageData
+def _require_one_process(devices: int) -> None:
+    """Refuse several configurations in processes that share a training."""
     from cxr_compare.training.train import find_processes
 
     if find_processes(devices).total > 1:
         raise InputError("config: processes that share a training train one configuration")
-    dataset = DataSet.open(data)
-    for name, config in settings.items():
-        try:
-            ImageData(config, dataset, console)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from None
 
 
-def _train(
-    settings: Config,
-    data: Path,
-    out: Path,
-    *,
-    device: str,
-    devices: int,
-    despite_audit: bool,
-    own: dict[str, Any],
-) -> Run:
+def _train(request: Request, device: str, devices: int, options: Mapping[str, Any]) -> Run:
     import cv2
     import torch
 
-    from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.serving.guard import GUARD_FILE, MIN_IMAGES, MIN_PATIENTS, fit_guard
     from cxr_compare.serving.network import TorchNetwork
     from cxr_compare.serving.predict_data import freeze_decision
@@ -170,22 +160,18 @@ def _train(
         found = counted(n_gpus, "CUDA device")
         raise InputError(f"device {device}: torch finds {found}; choose cpu, or fewer devices")
     run = train_model(
-        settings,
-        data,
-        out,
-        **own,
+        request,
+        **options,
         progress=console,
-        despite_audit=despite_audit,
         accelerator="gpu" if n_gpus and device != "cpu" else "cpu",
         devices=devices,
     )
     if process_rank() > 0:
         raise SystemExit(0)  # a further process of Lightning; the first one goes on alone
-    dataset = DataSet.open(data)
-    split = settings.data.split
+    dataset, data, out = request.dataset, request.config.data, run.folder
     if not (out / GUARD_FILE).is_file():
-        images = dataset.images.set_index("image_id").loc[dataset.image_ids("train", split)]
-        store = dataset.make_store(settings.data.image_size, console)
+        images = dataset.images.set_index("image_id").loc[dataset.image_ids("train", data.split)]
+        store = dataset.make_store(data.image_size, console)
         guard = fit_guard(store, images["patient_id"], images.get("age_years"))
         if guard is None:
             needed = f"{MIN_IMAGES} training images of {MIN_PATIENTS} patients"
@@ -193,6 +179,6 @@ def _train(
         else:
             guard.write(out / GUARD_FILE)
             console.say("Guard: the training images tell what is no frontal chest X-ray")
-    network = TorchNetwork(out, device, own["model"])
-    freeze_decision(network, dataset, dataset.target(run.info.target), split, console)
+    network = TorchNetwork(out, device, options["model"])
+    freeze_decision(network, dataset, dataset.target(run.info.target), data.split, console)
     return Run(out, run.info.name, network, None)

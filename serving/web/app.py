@@ -32,6 +32,7 @@ from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image, starts_like_dicom
 from cxr_compare.data_prep.images.refused_files import MAX_PIXELS, TooLargeError
 from cxr_compare.evaluation.overlays.colours import system_colour
+from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.report.files import PAGE as REPORT_PAGE
 from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answers, to_png_bytes
 from cxr_compare.serving.answer_files import answers_of
@@ -260,6 +261,7 @@ def _facts(system: Any, position: int) -> SystemFacts:
         colour=system_colour(position),
         finding=system.target.display_name,
         policy=point.policy,
+        policy_text=policy_text(point.policy),
         threshold=point.threshold,
         undecided_because=point.reason,
         cautions=system.cautions,

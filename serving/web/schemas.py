@@ -12,6 +12,7 @@ class SystemFacts(BaseModel):
 
     Attributes:
         colour: Its colour in the overlay of all systems, ``#RRGGBB``.
+        policy_text: Rule that chose the threshold, in words.
         validation_auroc: AUROC on the validation images, which also chose the threshold.
         ci_low: Lower end of its 95 % interval by patient.
         guard: True if it recognises images that are no frontal chest X-rays.
@@ -22,6 +23,7 @@ class SystemFacts(BaseModel):
     colour: str
     finding: str
     policy: str
+    policy_text: str
     threshold: float | None
     undecided_because: str | None
     backend: str | None = None

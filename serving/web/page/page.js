@@ -8,6 +8,7 @@ let known = { systems: [], limits: { bytes: Infinity } };
 let chosen = null; // file
 let number = 0; // of the analysis that is shown: an earlier one that ends late is dropped
 let urls = [];
+let isAnswered = true; // by a system: else the picture is the image alone
 
 class Refused extends Error {}
 
@@ -153,7 +154,8 @@ async function draw(file, system) {
   const whose = system ?? "each system";
   const url = kept(picture);
   $("overlay").src = url;
-  $("overlay").style.setProperty("--panels", system === null ? shown.length + 1 : 2);
+  const panels = isAnswered ? (system === null ? shown.length : 1) : 0;
+  $("overlay").style.setProperty("--panels", panels + 1);
   $("overlay").alt = `${file.name}: the image, and beside it what ${whose} marks`;
   $("save-overlay").href = url;
   $("save-overlay").download = `${file.name.replace(/\.\w+$/, "")}-overlay.png`;
@@ -171,7 +173,10 @@ function showAnswers(answers) {
     answer.warnings.length ? answer.warnings : [`${answer.system}: ${answer.undecided_because}`],
   );
   const doubted = answers.some((answer) => answer.warnings.length);
-  const none = doubted ? "No answer for this image" : "No decision on this image";
+  isAnswered = answers.some((answer) => !answer.warnings.length);
+  const other = answers.some((answer) => answer.no_chest_xray);
+  const unanswered = other ? "No answer: not a chest X-ray" : "No answer for this image";
+  const none = doubted ? unanswered : "No decision on this image";
   const sentences = decided.length ? spoken(decided, answers.length) : [none];
   const made = sentences.map((text) => element("p", text));
   const why = element("ul");
@@ -286,7 +291,7 @@ function row(system) {
   const interval = system.ci_low === null ? "no interval" : ends;
   const auroc = system.validation_auroc;
   const figure = auroc === null ? "not known" : `${auroc.toFixed(2)} (${interval})`;
-  const at = system.threshold === null ? "none" : `${system.threshold.toPrecision(3)}, ${system.policy}`;
+  const at = system.threshold === null ? "none" : `${system.threshold.toPrecision(3)}, ${system.policy_text}`;
   const drawn = system.synthetic ? "synthetic " : "";
   const count = system.n_train ? `, ${system.n_train.toLocaleString("en")} ${drawn}images` : "";
   const origin = `${system.trained_on.join(", ") || "its members"}${count}`;

@@ -1,0 +1,134 @@
+"""Request of a training: all that can be refused before torch and Lightning are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import pandas as pd
+
+from cxr_compare.configs.settings import Config
+from cxr_compare.data_prep.audit import require_no_errors
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.names import Target
+from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.training.run_folder import RunFolder
+
+_LABEL_OF_STATE = {"present": 1.0, "absent": 0.0}
+
+
+class UsableImages(NamedTuple):
+    """Images that a model can learn from.
+
+    Attributes:
+        annotations: Boxes, or labels by image with a column for each finding (1, 0, NaN).
+        ids: Images of the roles ``train`` and ``val``.
+        positive: Images with the target.
+    """
+
+    annotations: pd.DataFrame
+    ids: dict[str, pd.Index]
+    positive: pd.Index
+
+    @classmethod
+    def of_data_set(cls, config: Config, dataset: DataSet, target: Target) -> Self:
+        """Take images with all lesions boxed or with none for a detector; else known labels."""
+        if config.kind == "detector":
+            annotations = dataset.target_boxes(target)
+            if not len(annotations):
+                raise InputError(
+                    f"{dataset.folder}: has no boxes of '{target.name}', and a detector learns "
+                    "from boxes; train a classifier, such as chexnet_small"
+                )
+            usable = pd.Index(dataset.boxes_trusted(target))
+            positive = pd.Index(annotations["image_id"].unique())
+        else:
+            rows = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
+            rows = rows.assign(label=rows["state"].map(_LABEL_OF_STATE)).dropna(subset="label")
+            labels = rows.pivot(index="image_id", columns="finding", values="label")
+            annotations = labels.reindex(columns=list(target.any_of))
+            usable = annotations.index
+            positive = usable[(annotations == 1).any(axis=1)]
+        ids = {}
+        for role in ("train", "val"):
+            ids[role] = dataset.image_ids(role, config.data.split).intersection(usable)
+            n_positive = int(ids[role].isin(positive).sum())
+            if n_positive in (0, len(ids[role])):
+                raise InputError(
+                    f"split '{config.data.split}': of {counted(len(ids[role]), f'{role} image')}, "
+                    f"{n_positive} show '{target.name}', and a training needs both kinds; make "
+                    "another split"
+                )
+        return cls(annotations, ids, positive)
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of images, and of boxes or labels to learn, for the record."""
+        train = self.ids["train"]
+        counts = {"n_train": len(train), "n_val": len(self.ids["val"])}
+        if "image_id" in self.annotations:
+            return counts | {"n_boxes": int(self.annotations["image_id"].isin(train).sum())}
+        known = self.annotations.reindex(train).notna().to_numpy().sum()
+        return counts | {"n_labels": int(known)}
+
+    def __str__(self) -> str:
+        """Return the numbers of images in words."""
+        train, val = self.ids["train"], self.ids["val"]
+        n_positive = int(train.isin(self.positive).sum())
+        images = counted(len(train), "training image")
+        return f"{images} ({n_positive} positive), {counted(len(val), 'validation image')}"
+
+
+def require_step(n_images: int, step: int) -> None:
+    """Refuse steps that learn from more images than there are."""
+    if n_images < step:
+        raise InputError(
+            f"training.batch_size: a step learns from {step} images, and there are {n_images}"
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """A training that can begin, or go on.
+
+    Attributes:
+        target: Finding, or group of findings, that is learned.
+        usable: Images to learn from.
+        own_parts: Names of the user's own parts, given from Python.
+        audited: True if an audit has looked at the split.
+        errors: Errors of the audit, despite which the user trains.
+    """
+
+    config: Config
+    dataset: DataSet
+    run: RunFolder
+    target: Target
+    usable: UsableImages
+    own_parts: tuple[str, ...] = ()
+    audited: bool = True
+    errors: tuple[str, ...] = ()
+
+    @classmethod
+    def check(
+        cls,
+        config: Config,
+        data: Path,
+        out: Path,
+        own_parts: Sequence[str] = (),
+        *,
+        despite_audit: bool = False,
+    ) -> Self:
+        """Open the data set; refuse images that teach nothing, or a folder of another training."""
+        dataset, run = DataSet.open(data), RunFolder(out)
+        target = dataset.target(config.data.target, option="set data.target=NAME")
+        usable = UsableImages.of_data_set(config, dataset, target)
+        training = config.training
+        require_step(len(usable.ids["train"]), training.batch_size * training.accumulate)
+        request = cls(config, dataset, run, target, usable, tuple(own_parts))
+        if RunFolder.started_in(out) is not None:
+            run.require_same(config, dataset, own_parts)
+            return request
+        split = config.data.split
+        audited, errors = require_no_errors(dataset, split, despite_errors=despite_audit)
+        return cls(config, dataset, run, target, usable, tuple(own_parts), audited, tuple(errors))
