@@ -113,7 +113,7 @@ def _find_split(table: LabelTable, source: Source) -> None:
     column = split_column(free, str(table.path), "Say --columns split=COLUMN")
     if column is not None:
         table.add("split", [column])
-        say(source, f"{table.path.name}: column '{column}' holds only roles, and is read as split")
+        source.say(f"{table.path.name}: column '{column}' holds only roles, and is read as split")
 
 
 def _find_findings(table: LabelTable, class_names: Sequence[str]) -> None:
@@ -159,12 +159,6 @@ def _refuse_unread(table: LabelTable) -> None:
         )
 
 
-def say(source: Source, line: str) -> None:
-    """Show a line on how labels are read, and record it."""
-    source.show(line)
-    source.read_as.append(line.strip())
-
-
 def read_tables(source: Source, paths: Sequence[Path]) -> dict[Path, pd.DataFrame]:
     """Return the cells of label tables as text by path."""
     sheet = source.options.sheet
@@ -175,7 +169,7 @@ def read_tables(source: Source, paths: Sequence[Path]) -> dict[Path, pd.DataFram
         table = read_table_file(path, sheet if is_spreadsheet(path) else None)
         texts[path] = table.text
         for note in table.notes:
-            say(source, f"{path.name}: {note}")
+            source.say(f"{path.name}: {note}")
     return texts
 
 
@@ -206,7 +200,7 @@ def recognise_tables(
         _find_findings(table, options.class_names)
     _find_label(tables)
     for table in tables:
-        say(source, table.summary)
+        source.say(table.summary)
         _refuse_unread(table)
         _warn_of_unclear_sexes(table, source)
     _refuse_boxes_as_texts(tables)
@@ -215,7 +209,7 @@ def recognise_tables(
         refuse_line(table.cells(table.key) == "", table.path, "no image is named; fill it in")
         if table.has("label") and not names_people:
             with suppress(InputError):  # raised again if an image that is there has the label
-                say(source, table.label_line(options.class_names))
+                source.say(table.label_line(options.class_names))
     findings = [c for t in tables for c in t.columns.get("finding", ()) if c not in t.names]
     name_labels(findings, f"{tables[0].path}: first line", "column")
     return tables
