@@ -34,8 +34,8 @@ from cxr_compare.data_prep.sources.unread_columns import refuse_unread_columns
 from cxr_compare.data_prep.sources.words import (
     ambiguous_sexes,
     dictionary,
-    hold_labels,
     holds_states,
+    label_of_pair,
     name_labels,
 )
 
@@ -137,12 +137,11 @@ def _find_label(tables: Sequence[LabelTable]) -> None:
     if any(table.has(role) for table in of_images for role in LABEL_ROLES):
         return
     for table in of_images:
-        others = [*table.columns.get("state", ()), *table.unused]
-        is_pair = len(table.text.columns) == 2 and table.has("file") and len(others) == 1
-        is_free = is_pair and not table.assigned & {"label", "state"}
-        if is_free and hold_labels(table.text[others[0]]):
+        column = label_of_pair(table.text, next(iter(table.columns.get("file", ())), None))
+        is_free = column in (*table.columns.get("state", ()), *table.unused)
+        if column is not None and is_free and not table.assigned & {"label", "state"}:
             table.columns["state"] = []
-            table.add("label", others)
+            table.add("label", [column])
 
 
 def _refuse_unread(table: LabelTable) -> None:

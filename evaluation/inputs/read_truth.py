@@ -13,6 +13,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.names import (
+    LABELS,
     column_names,
     display_name,
     find_column,
@@ -51,7 +52,6 @@ from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import as_array
 from cxr_compare.evaluation.truth import UNNAMED, Truth
 
-LABELS = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
 _GROUPS = {"age": "age_years", "sex": "sex", "view": "view", "width": "width", "height": "height"}
 """Names that columns of the images get; each further one begins with ``x_``."""
 _NUMBERS = ("width", "height", "age_years")
