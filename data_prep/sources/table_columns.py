@@ -30,7 +30,7 @@ from cxr_compare.data_prep.sources.label_table import (
 )
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_facts import FACTS
-from cxr_compare.data_prep.sources.unread_columns import refuse_unread_columns
+from cxr_compare.data_prep.sources.unread_columns import are_box_texts, refuse_unread_columns
 from cxr_compare.data_prep.sources.words import (
     ambiguous_sexes,
     dictionary,
@@ -40,11 +40,6 @@ from cxr_compare.data_prep.sources.words import (
 )
 
 _ROLES = ("file", *LABEL_ROLES, "state", "reader", *FACTS, "split", *BOX_ROLES, "unused")
-_BOX_COLUMNS = (
-    "bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes", "predictionstring", "rle",
-    "encodedpixels", "polygon", "polygons", "segmentation", "regionshapeattributes",
-)  # fmt: skip
-_NUMBER = r"\d+(?:\.\d+)?"
 
 
 def recognise(path: Path, text: pd.DataFrame) -> LabelTable:
@@ -60,9 +55,6 @@ def recognise(path: Path, text: pd.DataFrame) -> LabelTable:
         free = [plain[name] for name in names if plain.get(name) in table.unused]
         if free and not table.has(role) and not (rules.name and role in BOX_ROLES):
             table.add(role, free[:1])
-    for high, side in (("xmax", "width"), ("ymax", "height")):
-        if table.has(high) and table.has(side) and not rules.name:
-            table.columns[f"image_{side}"] = table.columns.pop(side)  # not that of the box
     return table
 
 
@@ -98,11 +90,17 @@ def _correct(tables: Sequence[LabelTable], correction: str) -> None:
 
 
 def _take_sizes_of_images(table: LabelTable) -> None:
-    """Take ``width`` and ``height`` for those of the image, where no edge of a box is stated."""
-    has_edge = table.box_roles - {"width", "height"}
-    for side in ("width", "height"):
-        if not (has_edge or table.rules.name or side in table.assigned) and table.has(side):
-            table.columns[f"image_{side}"] = table.columns.pop(side)
+    """Take ``width`` and ``height`` for those of the image where a box has none, or both edges.
+
+    Beside a column ``image_width`` they are unused.
+    """
+    has_edge = bool(table.box_roles - {"width", "height"})
+    for side, high in (("width", "xmax"), ("height", "ymax")):
+        is_of_box = has_edge and not table.has(high)
+        if table.has(side) and not (is_of_box or table.rules.name or side in table.assigned):
+            columns = table.columns.pop(side)
+            if not table.has(f"image_{side}"):
+                table.columns[f"image_{side}"] = columns
 
 
 def _find_split(table: LabelTable, source: Source) -> None:
@@ -142,20 +140,6 @@ def _find_label(tables: Sequence[LabelTable]) -> None:
         if column is not None and is_free and not table.assigned & {"label", "state"}:
             table.columns["state"] = []
             table.add("label", [column])
-
-
-def _refuse_unread(table: LabelTable) -> None:
-    """Ask about columns without a role that look like one that is read."""
-    if not table.rules.name:
-        used = {role: table.text[columns] for role, columns in table.columns.items() if columns}
-        boxes = [column for role in BOX_ROLES for column in table.columns.get(role, ())]
-        refuse_unread_columns(
-            table.path,
-            table.text[table.unused],
-            used,
-            table.text[boxes],
-            is_label_chosen="label" in table.assigned,
-        )
 
 
 def read_tables(source: Source, paths: Sequence[Path]) -> dict[Path, pd.DataFrame]:
@@ -200,7 +184,7 @@ def recognise_tables(
     _find_label(tables)
     for table in tables:
         source.say(table.summary)
-        _refuse_unread(table)
+        refuse_unread_columns(table)
         _warn_of_unclear_sexes(table, source)
     _refuse_boxes_as_texts(tables)
     _require_columns(tables, need_labels=need_labels)
@@ -220,10 +204,7 @@ def _refuse_boxes_as_texts(tables: Sequence[LabelTable]) -> None:
         return
     for table in tables:
         for column in table.unused:
-            cells = table.text[column]
-            is_box = cells.str.count(_NUMBER) >= 4
-            if plain_name(column) not in _BOX_COLUMNS:
-                is_box &= cells.str.fullmatch(r"\s*[\[(][-\d.,;e\s()\[\]]*")
+            is_box = are_box_texts(table.text[column])
             reason = (
                 f"column '{column}' writes a box as one text, which may be corners or sizes; write "
                 "each box in a row of its own with the columns x1,y1,x2,y2 or x,y,width,height, or "
