@@ -6,7 +6,7 @@ The user corrects what was recognised with ``--columns``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,7 +42,7 @@ from cxr_compare.data_prep.sources.words import (
 _ROLES = ("file", *LABEL_ROLES, "state", "reader", *FACTS, "split", *BOX_ROLES, "unused")
 
 
-def recognise(path: Path, text: pd.DataFrame) -> LabelTable:
+def _recognise(path: Path, text: pd.DataFrame) -> LabelTable:
     """Recognise the columns of a published table, or else of any table by their names."""
     columns = list(text.columns)
     if text.empty:
@@ -142,33 +142,29 @@ def _find_label(tables: Sequence[LabelTable]) -> None:
             table.add("label", [column])
 
 
-def read_tables(source: Source, paths: Sequence[Path]) -> dict[Path, pd.DataFrame]:
-    """Return the cells of label tables as text by path."""
-    sheet = source.options.sheet
+def _read_tables(source: Source) -> list[LabelTable]:
+    """Read the user's label tables, with what their names of columns say."""
+    paths, sheet = source.options.labels, source.options.sheet
     if sheet is not None and not any(map(is_spreadsheet, paths)):
         raise InputError(f"--sheet {sheet}: none of the tables is a spreadsheet; leave it out")
-    texts = {}
+    tables = []
     for path in paths:
-        table = read_table_file(path, sheet if is_spreadsheet(path) else None)
-        texts[path] = table.text
-        for note in table.notes:
+        file = read_table_file(path, sheet if is_spreadsheet(path) else None)
+        for note in file.notes:
             source.say(f"{path.name}: {note}")
-    return texts
+        tables.append(_recognise(path, file.text))
+    return tables
 
 
 def recognise_tables(
-    texts: Mapping[Path, pd.DataFrame],
-    source: Source,
-    *,
-    names_people: bool = False,
-    need_labels: bool = True,
+    source: Source, *, names_people: bool = False, need_labels: bool = True
 ) -> list[LabelTable]:
-    """Recognise the content of the columns of the user's label tables, and show the result.
+    """Read the user's label tables, recognise the content of their columns, and show the result.
 
     With `names_people` no cell is shown, and a study or a patient may stand for its images.
     """
     options = source.options
-    tables = [recognise(path, text) for path, text in texts.items()]
+    tables = _read_tables(source)
     if not tables:
         return []
     for value in options.columns:

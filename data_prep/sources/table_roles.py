@@ -93,14 +93,14 @@ def _roles_of_names(
         return _NO_ROLES
     stated = pd.concat([by_column, rows])
     _refuse_unnamed(tables, stated, rows)
-    pairs = dict(zip(rows["path"], rows["role"], strict=True)).items()
     if stated.loc[stated["role"] != "unused", "role"].nunique() < 2:
         role = rows["role"].iloc[0]
         source.say(
             f"{names}: the name says {role}, but no table says another role, so the split is "
-            f"drawn by patient; a column split with {role} on every line keeps these images there",
+            f"drawn by patient; a column split with {role} on every line keeps these images there"
         )
         return _NO_ROLES
+    pairs = rows[["path", "role"]].drop_duplicates().itertuples(index=False)
     names = ", ".join(f"{_shown(Path(path))} {role}" for path, role in pairs)
     source.say(f"the names of the tables are the split: {names} (else {_ANEW})")
     return rows

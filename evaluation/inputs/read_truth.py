@@ -189,9 +189,8 @@ def _images_of(
 
 def truth_table(path: Path) -> pd.DataFrame:
     """Read a table file of labels; its index has the lines of the file."""
-    if path.is_file():
-        refuse_other_kind(path)
-    if path.is_dir() or (path.is_file() and not is_table_file(path)):
+    refuse_other_kind(path)
+    if not is_table_file(path):
         raise InputError(
             f"{path}: is no CSV of labels and no COCO file; cxr prepare reads other formats, and "
             "its data set is given as data"

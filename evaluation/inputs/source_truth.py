@@ -32,6 +32,8 @@ from cxr_compare.evaluation.truth import Truth
 _FACTS = ("image_id", "study_id", "view", "sex", "age_years", "width", "height")
 _ROLES = {"image": "file", "role": "split", "seen": "x_seen"}
 """Roles of columns that `cxr prepare` calls otherwise."""
+_WAYS = {"unused": "remove the column", "state": "call the column 'state'"}
+"""What to do in place of giving a column a role that `cxr compare` does not have."""
 _NAMES = tuple(name for name in column_names("label") if name not in LABELS)
 
 
@@ -78,7 +80,11 @@ def read_table(
 
 def _as_compare(text: str) -> str:
     """Return advice of `cxr prepare` with the roles of columns as `cxr compare` calls them."""
-    text = re.sub(r" \(--columns '?unused=.*?\)", "", text)  # there is no such role
+    text = re.sub(r" \(--columns '?unused=.*?\)", "", text)
+    for role, way in _WAYS.items():
+        advice = rf"--columns (?:'{role}=[^']*'|{role}=\S*)"
+        text = re.sub(f"Say {advice}", way.capitalize(), text)
+        text = re.sub(f"(?:say )?{advice}", way, text)
     return (
         text.replace("--columns ", "columns ")
         .replace(" as file", " as image")
