@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.base.box_check import COLUMNS_OF_FORMS, BoxForm
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.names import (
@@ -32,12 +33,6 @@ from cxr_compare.evaluation.inputs.rows import (
 )
 from cxr_compare.evaluation.statistics.arrays import as_array, of_one_column
 
-COLUMNS_OF_FORMS = {
-    "xyxy": ("xmin", "ymin", "xmax", "ymax"),
-    "xywh": ("xmin", "ymin", "width", "height"),
-    "cxcywh": ("xcenter", "ycenter", "width", "height"),
-}
-"""Columns of the four numbers of a box by how it is written."""
 SIDES = ("image_width", "image_height")
 """Columns of a table of boxes with the size of the image that these are of."""
 _VINBIGDATA = (
@@ -221,7 +216,7 @@ def read_frame(
     return Rows(
         table,
         form or "xyxy",
-        stated=form not in ("", "xyxy"),
+        stated=form not in (None, "xyxy"),
         ran=ran,
         where=where,
         notes=[note],
@@ -242,7 +237,7 @@ def kind_of(names: Mapping[str, str]) -> str:
     return next((column for column, meaning in names.items() if meaning == "finding"), "")
 
 
-def form_of(header: list[str]) -> tuple[str, list[str | None]]:
+def form_of(header: list[str]) -> tuple[BoxForm | None, list[str | None]]:
     """Return how boxes are written, and the columns of their numbers; else what was found."""
     found: list[str | None] = []
     for form, roles in COLUMNS_OF_FORMS.items():
@@ -250,7 +245,7 @@ def form_of(header: list[str]) -> tuple[str, list[str | None]]:
         if None not in columns:
             return form, columns
         found += columns
-    return "", found
+    return None, found
 
 
 def _refuse_twice(header: list[str], names: Mapping[str, str], where: str) -> None:
@@ -345,7 +340,7 @@ def _prediction_strings(frame: pd.DataFrame, image: str, strings: str, where: st
         )
     if "finding" in names:
         table = _named_classes(table[table["finding"] != _NO_FINDING], where)
-    form = "xyxy" if "finding" in names else "xywh"
+    form: BoxForm = "xyxy" if "finding" in names else "xywh"
     note = f"{strings} is read as {' '.join(names)} of each box, {form}."
     return Rows(table, form, "px", True, images.tolist(), (), where, [note])
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxr_compare.data_prep.base.box_check import COLUMNS_OF_FORMS
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.names import (
     column_names,
@@ -31,7 +32,6 @@ from cxr_compare.data_prep.sources.words import dictionary, plain_cells, states_
 from cxr_compare.evaluation.inputs.coco_truth import truth_of_coco
 from cxr_compare.evaluation.inputs.files import are_outputs
 from cxr_compare.evaluation.inputs.frames import (
-    COLUMNS_OF_FORMS,
     flat_array,
     form_of,
     is_unnamed,
