@@ -126,7 +126,7 @@ def read_truth(
     made = Truth(images.sort_index(), finding=finding, title=title, notes=notes, order=order)
     if boxes is not None:
         made = keep_false_alarms(with_boxes(made, boxes, written, of_boxes, files), where)
-    return with_files(made, files)
+    return with_files(made, files, written)
 
 
 def _without_boxes(
