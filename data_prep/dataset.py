@@ -45,7 +45,7 @@ _DIGESTED = {
 }
 _IMAGE_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
 _IMAGES_PER_WORKER = 200  # starting a process takes as long as decoding these
-_SHOWN = 10  # files that were left out, in the lines for people
+_SHOWN, _NAMED = 10, 3  # reasons for which files were left out, and files of each, for people
 
 
 class DataSetIds(Record):
@@ -318,7 +318,9 @@ class DataSet(OpenedFromFolder, ShownAsText):
         excluded = self.table("excluded")
         listed = f"{len(excluded):,} (all in {self.folder / 'excluded.parquet'})"
         lines.append(f"left out: {listed if len(excluded) else 'nothing'}")
-        lines += [f"  {row.path}: {row.reason}" for row in excluded[:_SHOWN].itertuples()]
+        for reason, paths in list(excluded.groupby("reason", sort=False)["path"])[:_SHOWN]:
+            more = f", ... ({len(paths):,})" if len(paths) > _NAMED else ""
+            lines.append(f"  {', '.join(paths[:_NAMED])}{more}: {reason}")
         lines += [note for note in self.info.notes if note not in self.said]
         return "\n".join([*lines, f"{self.folder}: complete"])
 

@@ -19,6 +19,7 @@ from cxr_compare.data_prep.sources.annotations import (
     value_of_role,
 )
 from cxr_compare.data_prep.sources.image_files import contains, has_file, role_from_path
+from cxr_compare.data_prep.sources.own_table import TABLE
 from cxr_compare.data_prep.sources.shapes import (
     Sides,
     box_around,
@@ -29,7 +30,6 @@ from cxr_compare.data_prep.sources.shapes import (
 )
 from cxr_compare.data_prep.sources.source import Format
 from cxr_compare.data_prep.sources.statements import Source
-from cxr_compare.data_prep.sources.table_rows import TABLE
 
 
 def _read_file(source: Source, path: Path) -> Iterator[ImageLabels]:

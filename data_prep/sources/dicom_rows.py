@@ -14,7 +14,7 @@ from cxr_compare.data_prep.base.ids import TEXT, is_member, match_ids, spelling_
 from cxr_compare.data_prep.base.names import names_by_role, plain_name
 from cxr_compare.data_prep.base.user_tables import refuse_line
 from cxr_compare.data_prep.sources.image_files import without_suffix
-from cxr_compare.data_prep.sources.own_table import LabelTable
+from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.statements import Source
 
 _FILE = "file or SOPInstanceUID"

@@ -13,8 +13,9 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
 from cxr_compare.data_prep.base.user_tables import to_roles
-from cxr_compare.data_prep.sources.own_table import LabelTable, say
+from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.statements import Source
+from cxr_compare.data_prep.sources.table_columns import say
 
 _NO_ROLES = pd.DataFrame(columns=["image_id", "role", "path"], dtype=TEXT)
 _ANEW = "say --columns split= to draw a new split by patient"

@@ -19,8 +19,8 @@ from cxr_compare.data_prep.base.names import Target, column_names, find_column, 
 from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.dataset import image_labels
 from cxr_compare.data_prep.sources.image_files import ids_of_paths
+from cxr_compare.data_prep.sources.own_table import TABLE
 from cxr_compare.data_prep.sources.source import ReadOptions, SourceTables
-from cxr_compare.data_prep.sources.table_rows import TABLE
 from cxr_compare.data_prep.sources.words import hold_labels, holds_states
 from cxr_compare.data_prep.sources.yolo import YOLO, line_of_other_kind
 from cxr_compare.evaluation.inputs.frames import is_unnamed

@@ -1,0 +1,287 @@
+"""A label table: the description of its columns, and what the cells of each role say."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
+from cxr_compare.data_prep.base.user_tables import line_number, refuse_line
+from cxr_compare.data_prep.sources.words import (
+    Label,
+    ambiguous_sexes,
+    class_finding,
+    dictionary,
+    name_labels,
+    normal_classes,
+    plain_cells,
+    refuse_cells_beside_states,
+    split_labels,
+    state_of_text,
+    states_of_cells,
+)
+
+BOX_ROLES = ("xmin", "xmax", "width", "xcenter", "ymin", "ymax", "height", "ycenter")
+LABEL_ROLES = ("label", "finding", "no_finding")
+_MOST_LABELS_SHOWN = 16
+
+
+class TableRules(BaseModel):
+    """Description of a label table: the contents of its columns and the meanings of its cells.
+
+    Attributes:
+        name: Name of the published table; such tables are recognised by their `columns`.
+        columns: Columns that such a table all has.
+        roles: Column, or columns of which the first filled one counts, by role.
+        origin: Who gave the labels.
+        patient_pattern: Finds the patient in the path of an image.
+        boxes_only: The table states boxes, and no label.
+        closed: A label names everything that is present.
+        separator: Between labels of a cell, other than ``|`` and ``;``.
+        unknown: Labels that say nothing.
+        values: Other words for the cells of a role.
+        numbers: Facts that are numbers.
+        field: Columns of width, height (px) and spacing in x, y (mm) before an image was scaled.
+        file: Glob patterns of the file.
+        missing: Note if the file is not there; it is required without one.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = ""
+    columns: list[str] = []
+    roles: dict[str, str | list[str]] = {}
+    origin: str = "unknown"
+    patient_pattern: str = ""
+    boxes_only: bool = False
+    closed: bool = True
+    separator: str = ""
+    unknown: list[str] = []
+    values: dict[str, dict[str, str]] = {}
+    numbers: list[str] = []
+    field: list[str] = []
+    file: list[str] = []
+    missing: str | None = None
+
+
+@cache
+def descriptions() -> dict[str, Any]:
+    """Return the content of ``datasets.toml``: tables, formats and sets of published data."""
+    path = Path(__file__).with_name("datasets.toml")
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+@cache
+def published_tables() -> list[TableRules]:
+    """Return the descriptions of published tables, which are recognised by their columns."""
+    tables = [t for entry in descriptions()["set"].values() for t in entry["table"] if "name" in t]
+    return [TableRules.model_validate(table) for table in [*descriptions()["table"], *tables]]
+
+
+@dataclass
+class LabelTable:
+    """A label table, with the content (role) of its columns.
+
+    Attributes:
+        path: The file, or the folder whose paths are the rows.
+        text: Cells.
+        rules: Description of the table.
+        columns: Columns by role.
+        key: Role of the column that says which images a row is of.
+        names: Finding by column, where it is not called as its column.
+        images: ``image_id`` and ``path`` of each row, once they were found.
+        assigned: Roles that the user has given.
+    """
+
+    path: Path
+    text: pd.DataFrame
+    rules: TableRules = field(default_factory=TableRules)
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    key: str = "file"
+    names: dict[str, str] = field(default_factory=dict)
+    images: pd.DataFrame = field(default_factory=pd.DataFrame)
+    assigned: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        for role, listed in self.rules.roles.items():
+            self.add(role, [listed] if isinstance(listed, str) else listed)
+
+    def add(self, role: str, columns: Sequence[str]) -> None:
+        """Record that columns, as far as the table has them, hold a role."""
+        kind, _, finding = role.partition(":")
+        own = [column for column in columns if column in self.text.columns]
+        self.columns[kind] = [*self.columns.get(kind, []), *own]
+        if finding:
+            self.names |= dict.fromkeys(own, finding)
+
+    def correct(self, role: str, column: str) -> None:
+        """Record the role that the user gives a column, in place of what was recognised."""
+        kind = role.partition(":")[0]
+        for columns in self.columns.values():
+            columns[:] = [other for other in columns if other != column]
+        if kind not in self.assigned or kind not in ("finding", "unused"):
+            self.columns[kind] = []
+        self.add(role, [column])
+        self.assigned.add(kind)
+
+    def keep_matches(self, matches: pd.DataFrame) -> None:
+        """Keep the rows whose images were found, with columns ``row``, ``image_id``, ``path``."""
+        self.text = self.text.iloc[matches["row"].to_numpy()]
+        self.images = matches[["image_id", "path"]].set_index(self.text.index)
+
+    def has(self, role: str) -> bool:
+        """Return True if a column has this role."""
+        return bool(self.columns.get(role))
+
+    def cells(self, role: str) -> pd.Series:
+        """Return the cells of a role, translated into standard terms; empty texts without one."""
+        cells = pd.Series("", index=self.text.index, dtype=TEXT, name=role)
+        for column in self.columns.get(role, ()):
+            cells = cells.where(cells != "", self.text[column]).rename(column)
+        meanings = {**dictionary()["values"].get(role, {}), **self.rules.values.get(role, {})}
+        lower = cells.str.lower()
+        if role == "sex":
+            meanings |= dict.fromkeys(ambiguous_sexes(lower), "")
+        return renamed(lower, meanings).fillna(cells)
+
+    @property
+    def box_roles(self) -> set[str]:
+        """Roles of the columns that describe boxes, such as ``xmin``."""
+        return {role for role in BOX_ROLES if self.has(role)}
+
+    @property
+    def states_labels(self) -> bool:
+        """True if a column holds labels or boxes, and not only facts of the images."""
+        return any(self.has(role) for role in (*LABEL_ROLES, *BOX_ROLES))
+
+    @property
+    def unused(self) -> list[str]:
+        """Names of columns whose role is not known."""
+        used = {column for columns in self.columns.values() for column in columns}
+        return [column for column in self.text.columns if column not in used]
+
+    def finding(self, column: str) -> str:
+        """Return the name of the finding whose labels a column holds."""
+        return self.names.get(column) or class_finding(column, str(self.path))
+
+    def states(self, column: str) -> pd.Series:
+        """Return the states in a column, empty where they are unknown."""
+        cells = self.text[column]
+        unknown = [*dictionary()["unknown"], *self.rules.unknown]
+        states = states_of_cells(cells).mask(is_member(plain_cells(cells), unknown), "")
+        reason = (
+            f"column '{column}' holds no state; write 1 or yes, 0 or no, -1 or uncertain, or "
+            "nothing"
+        )
+        if not self.rules.roles:  # the columns of a published table are known
+            reason += f". Say --columns 'unused={column}' if it is no finding"
+        refuse_line(states.isna(), self.path, reason)  # not quoted: it may be a name
+        return states
+
+    def name(self, texts: Iterable[str], findings: Sequence[str] = ()) -> dict[str, Label]:
+        """Return finding and state of labels, without those which say that nothing is known."""
+        unknown = {*dictionary()["unknown"], *self.rules.unknown}
+        known = [text for text in texts if text.lower() not in unknown]
+        where = f"{self.path}: column '{(*self.columns.get('label', ()), 'label')[0]}'"
+        others = [name.replace("_", " ") for name in findings]
+        # Beside a state, "uncertain" and "no" in front are part of a name.
+        kind: Literal["column", "label"] = "column" if self.has("state") else "label"
+        return name_labels([*known, *others], where, kind).labels
+
+    def labels(
+        self, class_names: Sequence[str] = (), findings: Sequence[str] = ()
+    ) -> tuple[dict[str, list[str]], dict[str, Label]]:
+        """Return the labels that each cell of the label column lists, and what each of them means.
+
+        One that says nothing has no meaning. `class_names` are those of numbers, `findings` those
+        of a public set.
+        """
+        cells = self.cells("label")
+        if not class_names and not self.has("state"):
+            refuse_cells_beside_states(cells, self.path)
+        texts_of = {cell: self._texts(cell, class_names) for cell in cells.unique()}
+        for cell, texts in texts_of.items():
+            if texts == [cell] and cell.isdecimal():
+                last = len(class_names) - 1
+                given = f", and --class-names names 0 to {last}" if class_names else ""
+                raise InputError(
+                    f"{self.path}: column '{cells.name}' numbers its classes ({cell[:20]}){given}; "
+                    "name each class from 0 on, in order: --class-names NAME,NAME,..."
+                )
+        return texts_of, self.name(chain.from_iterable(texts_of.values()), findings)
+
+    def questions(
+        self, texts_of: Mapping[str, list[str]], meaning: Mapping[str, Label]
+    ) -> dict[str, str]:
+        """Return, by finding, the question about a label that says "positive", and not of what.
+
+        Such a word stands among names of findings. One that no finding can be called by is refused.
+        """
+        states = {text: state_of_text().get(text.lower(), "") for text in meaning}
+        named = {meaning[text].finding for text, state in states.items() if not state}
+        if self.has("state") or not named - normal_classes():
+            return {}
+        questions: dict[str, str] = {}
+        cells = self.cells("label")
+        for text, state in states.items():
+            finding = meaning[text].finding
+            if state in ("present", "absent") and finding not in normal_classes():
+                is_here = cells.map(lambda cell, text=text: text in texts_of[cell]).astype(bool)
+                where = f"line {line_number(is_here)}: column '{cells.name}'"
+                if self.path.is_dir():
+                    where = f"folder '{text}'"
+                answer = "the name of the finding, or 'normal' where nothing is found"
+                question = (
+                    f"{self.path}: {where} says '{text}' beside names of findings, and not of "
+                    f"which finding ({counted(int(is_here.sum()), 'row')}); write {answer}"
+                )
+                if state == "absent" or len(text) == 1:
+                    raise InputError(question)
+                questions[finding] = question
+        return questions
+
+    def _texts(self, cell: str, class_names: Sequence[str]) -> list[str]:
+        """Return the labels, as they are written, that a cell of the label column lists."""
+        number = re.fullmatch(r"(\d{1,9})(?:\.0)?", cell)
+        if number and int(number[1]) < len(class_names):
+            return [class_names[int(number[1])]]
+        separator = self.rules.separator
+        texts = [t.strip() for t in re.split(separator, cell)] if separator else split_labels(cell)
+        meanings = self.rules.values.get("label", {})
+        return [meanings.get(text.lower(), text) for text in texts if text]
+
+    @property
+    def summary(self) -> str:
+        """One line on the number of rows, the role of each column and the unused columns."""
+        pairs = [(role, column) for role, columns in self.columns.items() for column in columns]
+        roles = ", ".join(f"{column} as {role}" for role, column in pairs if role != "unused")
+        unused = f"; unused: {', '.join(self.unused)}" if self.unused else ""
+        rows = counted(len(self.text), "row")
+        return (
+            f"{self.path.name}: {rows}; columns: {roles}{unused} (correct: --columns ROLE=COLUMN)"
+        )
+
+    def label_line(self, class_names: Sequence[str] = ()) -> str:
+        """One line on the labels, their numbers, and what else than a finding they mean."""
+        texts_of, labels = self.labels(class_names)
+        cells = self.cells("label")
+        counts = Counter(chain.from_iterable(texts_of[cell] for cell in cells))
+        shown: list[str] = []
+        for text, count in counts.most_common():
+            label = labels.get(text, Label("unknown", ""))
+            other = "" if label.state == "present" else f", taken for {label.finding} {label.state}"
+            if label.finding in normal_classes():
+                other = ", taken for no finding"
+            if other or len(shown) < _MOST_LABELS_SHOWN:
+                shown.append(f"{text} ({count}{other.rstrip()})")
+        return f"labels: {', '.join(shown)}"

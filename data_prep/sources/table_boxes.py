@@ -1,0 +1,121 @@
+"""Boxes in the rows of label tables: their four numbers, and the finding that each is of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.base.box_check import BoxForm, BoxReading, BoxUnit
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.ids import is_member
+from cxr_compare.data_prep.base.names import class_column, finding_name, names_finding
+from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
+from cxr_compare.data_prep.sources.label_table import LabelTable
+from cxr_compare.data_prep.sources.statements import BOX, Source
+from cxr_compare.data_prep.sources.words import class_finding, normal_classes
+
+_MOST_SHARE = 1.1  # shares of the size may pass the border a little; no box in px is this small
+_BOX_FORMS: dict[BoxForm, tuple[str, ...]] = {
+    "xyxy": ("xmin", "ymin", "xmax", "ymax"),
+    "xywh": ("xmin", "ymin", "width", "height"),
+    "cxcywh": ("xcenter", "ycenter", "width", "height"),
+}
+
+
+def boxed_rows(
+    table: LabelTable, rows: pd.DataFrame, labels: pd.Series
+) -> tuple[pd.DataFrame, BoxReading]:
+    """Return the rows with a box, of the one finding that each row names, and how it is read."""
+    roles = table.box_roles
+    form = next((form for form, needed in _BOX_FORMS.items() if roles >= set(needed)), None)
+    if form is None:
+        raise InputError(
+            f"{table.path}: a box needs xmin and xmax or width, ymin and ymax or height, or "
+            f"xcenter, ycenter, width and height; it has {', '.join(sorted(roles))}: name the "
+            "others with --columns"
+        )
+    cells = [table.cells(role) for role in _BOX_FORMS[form]]
+    edges = [to_numbers(column, table.path, str(column.name)) for column in cells]
+    numbers = pd.DataFrame(dict(zip(BOX, edges, strict=True)))
+    numbers[numbers.eq(0).all(axis=1) & _says_nothing(table, labels)] = np.nan  # placeholders
+    is_boxed = numbers.notna().any(axis=1)
+    unit: BoxUnit = "share" if numbers.max().max() <= _MOST_SHARE else "px"
+    x, y = (str(column.name) for column in cells[:2])
+    is_guess = form == "xywh" and x.lower().endswith("x") and "xmin" not in table.assigned
+    if unit == "share" and is_guess:
+        raise InputError(
+            f"{table.path}: boxes are in shares of the image: are {x}, {y} the corner or the "
+            f"centre? Say --columns xmin={x},ymin={y} or --columns xcenter={x},ycenter={y}"
+        )
+    affirmed = set(_BOX_FORMS[form][2:]) <= table.assigned
+    reason = (
+        "a box, but not one finding that it is of; say --columns label=COLUMN, or --class-names "
+        "mass"
+    )
+    own = labels[is_boxed]
+    if not table.rules.name and not table.has("label"):
+        _refuse_other_class(table, is_boxed, own)
+    refuse_line(is_boxed & (labels.str.len() != 1), table.path, reason)
+    boxed = rows[is_boxed].assign(
+        finding=[of.finding for (of,) in own], state=[of.state for (of,) in own], boxed=True
+    )
+    return (
+        boxed.assign(**numbers[is_boxed]),
+        BoxReading(form, unit, str(table.path), stated=True, affirmed=affirmed),
+    )
+
+
+def _says_nothing(table: LabelTable, labels: pd.Series) -> pd.Series:
+    """Return True for rows that state an absence, or that nothing is found, and no finding."""
+    columns = [*table.columns.get("finding", ()), *table.columns.get("state", ())]
+    states = pd.DataFrame({c: table.states(c) for c in columns}, index=labels.index)
+    normal = normal_classes()
+    is_normal = labels.map(lambda listed: any(label.finding in normal for label in listed))
+    denies = is_normal.astype(bool) | (states == "absent").any(axis=1)
+    return denies & ~(states == "present").any(axis=1)
+
+
+def take_reading(source: Source, own: BoxReading, *, has_boxes: bool) -> None:
+    """Set how boxes are read; refuse another reading than that of boxes before."""
+    reading = source.statements.reading
+    if has_boxes and (own.form, own.unit) != (reading.form, reading.unit):
+        raise InputError(
+            f"{own.where}: boxes are {own.text}, those of {reading.where} {reading.text}; write "
+            "both in one form"
+        )
+    source.statements.reading = own
+
+
+def _refuse_other_class(table: LabelTable, is_boxed: pd.Series, labels: pd.Series) -> None:
+    """Refuse boxes of a class that is not their finding, in a column that was not recognised."""
+    boxed = table.text.loc[is_boxed.to_numpy(), table.unused]
+    column = class_column(boxed)
+    own = sorted({label.finding for listed in labels for label in listed})
+    if column is None or not own:
+        return
+    classes = boxed[column]
+    if classes.nunique() == 1 and not names_finding(classes.iloc[0]):
+        return
+    named = classes.map({text: finding_name(text) for text in classes.unique()})
+    if not is_member(named, own).all():
+        reason = (
+            f" of a box, and the finding is {own[0]!r}; say --columns label={column} if the column "
+            f"names what a box shows, else unused={column}"
+        )
+        refuse_line(pd.Series(~is_member(named, own), named.index), table.path, reason, classes)
+
+
+def only_finding(
+    table: LabelTable, tables: Sequence[LabelTable], class_names: Sequence[str]
+) -> str:
+    """Return the one finding that a table, or all together, are about; empty if there are more."""
+    if class_names and not table.has("finding"):
+        names = {class_finding(name, "--class-names") for name in class_names}
+    elif table.has("finding") or not any(other.has("label") for other in tables):
+        group = [table] if table.has("finding") else tables
+        names = {t.finding(column) for t in group for column in t.columns.get("finding", ())}
+    else:
+        names = set()
+    return names.pop() if len(names) == 1 else ""

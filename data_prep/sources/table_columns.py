@@ -1,0 +1,270 @@
+"""Recognition of the user's label tables: the role of each column, by its name or its cells.
+
+The user corrects what was recognised with ``--columns``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+
+from cxr_compare.data_prep.base.errors import InputError, nearest_name
+from cxr_compare.data_prep.base.names import (
+    finding_name,
+    headless_problem,
+    names_by_role,
+    plain_name,
+    split_column,
+)
+from cxr_compare.data_prep.base.user_tables import is_spreadsheet, read_table_file, refuse_line
+from cxr_compare.data_prep.sources.label_table import (
+    BOX_ROLES,
+    LABEL_ROLES,
+    LabelTable,
+    TableRules,
+    published_tables,
+)
+from cxr_compare.data_prep.sources.statements import Source
+from cxr_compare.data_prep.sources.table_facts import FACTS
+from cxr_compare.data_prep.sources.unread_columns import refuse_unread_columns
+from cxr_compare.data_prep.sources.words import (
+    ambiguous_sexes,
+    dictionary,
+    hold_labels,
+    holds_states,
+    name_labels,
+)
+
+_ROLES = ("file", *LABEL_ROLES, "state", "reader", *FACTS, "split", *BOX_ROLES, "unused")
+_BOX_COLUMNS = (
+    "bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes", "predictionstring", "rle",
+    "encodedpixels", "polygon", "polygons", "segmentation", "regionshapeattributes",
+)  # fmt: skip
+_NUMBER = r"\d+(?:\.\d+)?"
+
+
+def recognise(path: Path, text: pd.DataFrame) -> LabelTable:
+    """Recognise the columns of a published table, or else of any table by their names."""
+    columns = list(text.columns)
+    if text.empty:
+        raise InputError(f"{path}: has no row")
+    fitting = [rules for rules in published_tables() if {*rules.columns} <= {*columns}]
+    rules = max(fitting, key=lambda rules: len(rules.columns), default=TableRules())
+    table = LabelTable(path, text, rules)
+    plain = {plain_name(column): column for column in reversed(columns)}
+    for role, names in names_by_role().items():
+        free = [plain[name] for name in names if plain.get(name) in table.unused]
+        if free and not table.has(role) and not (rules.name and role in BOX_ROLES):
+            table.add(role, free[:1])
+    for high, side in (("xmax", "width"), ("ymax", "height")):
+        if table.has(high) and table.has(side) and not rules.name:
+            table.columns[f"image_{side}"] = table.columns.pop(side)  # not that of the box
+    return table
+
+
+def _correct(tables: Sequence[LabelTable], correction: str) -> None:
+    """Apply one ROLE=COLUMN of the user; ROLE= takes the role away."""
+    role, equals, column = (part.strip() for part in correction.partition("="))
+    kind, _, finding = role.partition(":")
+    existing = [name for table in tables for name in table.text.columns]
+    if not equals and role in existing:
+        raise InputError(
+            f"--columns {correction}: say what the column holds, such as label={correction}, or "
+            f"finding={correction} if the finding is called so"
+        )
+    if kind not in _ROLES and not kind.startswith("x_"):
+        usual = [each for each, names in names_by_role().items() if plain_name(kind) in names]
+        near = nearest_name(kind, _ROLES, f"roles are {', '.join(_ROLES)} and x_...")
+        near = f"did you mean '{usual[0]}'?" if usual else near
+        raise InputError(f"--columns {correction}: there is no role '{kind}'; {near}")
+    if not equals:
+        raise InputError(f"--columns {correction}: say {role}=COLUMN")
+    if not finding.isprintable():
+        raise InputError(
+            f"--columns {correction}: {finding!r} is no name of a finding; use letters"
+        )
+    if column and column not in existing:
+        near = nearest_name(column, existing, f"it has {', '.join(existing)}")
+        raise InputError(
+            f"--columns {correction}: {tables[0].path} has no column '{column}'; {near}"
+        )
+    for table in tables:
+        if not column or column in table.text.columns:
+            table.correct(role, column)
+
+
+def _take_sizes_of_images(table: LabelTable) -> None:
+    """Take ``width`` and ``height`` for those of the image, where no edge of a box is stated."""
+    has_edge = table.box_roles - {"width", "height"}
+    for side in ("width", "height"):
+        if not (has_edge or table.rules.name or side in table.assigned) and table.has(side):
+            table.columns[f"image_{side}"] = table.columns.pop(side)
+
+
+def _find_split(table: LabelTable, source: Source) -> None:
+    """Assign the role of the split to a column that holds train, val and test alone; say so."""
+    if table.rules.name or table.has("split") or "split" in table.assigned:
+        return
+    free = table.text[table.unused]
+    column = split_column(free, str(table.path), "Say --columns split=COLUMN")
+    if column is not None:
+        table.add("split", [column])
+        say(source, f"{table.path.name}: column '{column}' holds only roles, and is read as split")
+
+
+def _find_findings(table: LabelTable, class_names: Sequence[str]) -> None:
+    """Assign the role of findings to columns of states."""
+    if "finding" not in table.columns or ("finding" in table.assigned and table.has("finding")):
+        for column in table.unused:
+            is_known = finding_name(column) in dictionary()["findings"]["names"]
+            if is_known and ("finding" not in table.assigned or holds_states(table.text[column])):
+                table.add("finding", [column])
+    coded = [role for role in ("label", "state") if table.has(role)]
+    if len(coded) == 1 and not class_names and holds_states(table.cells(coded[0])):
+        table.add("finding", table.columns.pop(coded[0]))
+
+
+def _find_label(tables: Sequence[LabelTable]) -> None:
+    """Assign the role of the label to the second column of two, if it names known findings.
+
+    Beside another table of labels, which has no boxes, it may say something else of the images.
+    """
+    of_images = [table for table in tables if not table.box_roles]
+    if any(table.has(role) for table in of_images for role in LABEL_ROLES):
+        return
+    for table in of_images:
+        others = [*table.columns.get("state", ()), *table.unused]
+        is_pair = len(table.text.columns) == 2 and table.has("file") and len(others) == 1
+        is_free = is_pair and not table.assigned & {"label", "state"}
+        if is_free and hold_labels(table.text[others[0]]):
+            table.columns["state"] = []
+            table.add("label", others)
+
+
+def _refuse_unread(table: LabelTable) -> None:
+    """Ask about columns without a role that look like one that is read."""
+    if not table.rules.name:
+        used = {role: table.text[columns] for role, columns in table.columns.items() if columns}
+        boxes = [column for role in BOX_ROLES for column in table.columns.get(role, ())]
+        refuse_unread_columns(
+            table.path,
+            table.text[table.unused],
+            used,
+            table.text[boxes],
+            is_label_chosen="label" in table.assigned,
+        )
+
+
+def say(source: Source, line: str) -> None:
+    """Show a line on how labels are read, and record it."""
+    source.show(line)
+    source.read_as.append(line.strip())
+
+
+def read_tables(source: Source, paths: Sequence[Path]) -> dict[Path, pd.DataFrame]:
+    """Return the cells of label tables as text by path."""
+    sheet = source.options.sheet
+    if sheet is not None and not any(map(is_spreadsheet, paths)):
+        raise InputError(f"--sheet {sheet}: none of the tables is a spreadsheet; leave it out")
+    texts = {}
+    for path in paths:
+        table = read_table_file(path, sheet if is_spreadsheet(path) else None)
+        texts[path] = table.text
+        for note in table.notes:
+            say(source, f"{path.name}: {note}")
+    return texts
+
+
+def recognise_tables(
+    texts: Mapping[Path, pd.DataFrame],
+    source: Source,
+    *,
+    names_people: bool = False,
+    need_labels: bool = True,
+) -> list[LabelTable]:
+    """Recognise the content of the columns of the user's label tables, and show the result.
+
+    With `names_people` no cell is shown, and a study or a patient may stand for its images.
+    """
+    options = source.options
+    tables = [recognise(path, text) for path, text in texts.items()]
+    if not tables:
+        return []
+    for value in options.columns:
+        if not value.startswith(("box_form=", "box_unit=")):
+            _correct(tables, value)
+    for table in tables:
+        _take_sizes_of_images(table)
+        if names_people:  # reports are written for a study
+            roles = filter(table.has, ("file", "study", "patient"))
+            table.key = next(roles, table.key)
+        _find_split(table, source)
+        _find_findings(table, options.class_names)
+    _find_label(tables)
+    for table in tables:
+        say(source, table.summary)
+        _refuse_unread(table)
+        _warn_of_unclear_sexes(table, source)
+    _refuse_boxes_as_texts(tables)
+    _require_columns(tables, need_labels=need_labels)
+    for table in tables:
+        refuse_line(table.cells(table.key) == "", table.path, "no image is named; fill it in")
+        if table.has("label") and not names_people:
+            with suppress(InputError):  # raised again if an image that is there has the label
+                say(source, table.label_line(options.class_names))
+    findings = [c for t in tables for c in t.columns.get("finding", ()) if c not in t.names]
+    name_labels(findings, f"{tables[0].path}: first line", "column")
+    return tables
+
+
+def _refuse_boxes_as_texts(tables: Sequence[LabelTable]) -> None:
+    """Refuse a column of boxes that are texts, unless a table has boxes that are read."""
+    if any(table.rules.name or table.box_roles for table in tables):
+        return
+    for table in tables:
+        for column in table.unused:
+            cells = table.text[column]
+            is_box = cells.str.count(_NUMBER) >= 4
+            if plain_name(column) not in _BOX_COLUMNS:
+                is_box &= cells.str.fullmatch(r"\s*[\[(][-\d.,;e\s()\[\]]*")
+            reason = (
+                f"column '{column}' writes a box as one text, which may be corners or sizes; write "
+                "each box in a row of its own with the columns x1,y1,x2,y2 or x,y,width,height, or "
+                f"say --columns unused={column} to leave it out"
+            )
+            refuse_line(is_box, table.path, reason)
+
+
+def _require_columns(tables: Sequence[LabelTable], *, need_labels: bool) -> None:
+    """Refuse tables without a column of images or of labels."""
+    unnamed = [table for table in tables if not table.has(table.key)]
+    labelled = any(table.states_labels for table in tables)
+    if unnamed or (need_labels and not labelled):
+        table = (unnamed or tables)[0]
+        columns = list(table.text.columns)
+        problem = (
+            "a column must name the image (--columns file=COLUMN), and one say what it shows "
+            "(--columns label=COLUMN, or finding=COLUMN for each finding with a column of its "
+            f"own); it has {', '.join(columns[:20])}"
+        )
+        if len(columns) == 1 and re.search(r"[\s:|]", columns[0]):
+            problem = (
+                f"has one column, '{columns[0]}'; write commas, semicolons or tabs between the "
+                "cells, and the names of the columns, such as image and label, as first line"
+            )
+        raise InputError(f"{table.path}: {headless_problem(columns) or problem}")
+
+
+def _warn_of_unclear_sexes(table: LabelTable, source: Source) -> None:
+    """Warn of letters of sexes that mean a man in one language and a woman in another."""
+    cells = [table.text[column].str.lower() for column in table.columns.get("sex", ())]
+    letters = sorted({letter for column in cells for letter in ambiguous_sexes(column)})
+    if letters:
+        source.notes.append(
+            f"WARNING: {table.path.name}: sex {' and '.join(letters)} taken for unknown, as v is "
+            "vrouw or varón, and m beside v or h is man or mujer. Write M and F"
+        )

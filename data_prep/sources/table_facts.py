@@ -1,0 +1,128 @@
+"""Facts that label tables state of images, such as patient, view, age and size."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.ids import TEXT
+from cxr_compare.data_prep.base.names import missing_columns
+from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
+from cxr_compare.data_prep.sources.label_table import LabelTable
+from cxr_compare.data_prep.sources.patients import add_patients
+from cxr_compare.data_prep.sources.shapes import LONGEST_SIDE_PX
+from cxr_compare.data_prep.sources.statements import Source
+from cxr_compare.data_prep.sources.words import normal_views, years
+
+FACTS = {
+    "patient": "patient_id",
+    "study": "study_id",
+    "view": "view",
+    "sex": "sex",
+    "age": "age_years",
+    "image_width": "width",
+    "image_height": "height",
+}
+"""Column of the images table for each role that states a fact about the image."""
+
+
+def read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
+    """Return the facts of a table's rows, with ``image_id``; a cell without a fact is missing."""
+    facts = table.images[["image_id"]].copy()
+    for role, columns in table.columns.items():
+        is_fact = role in FACTS or role.startswith("x_")
+        is_fact &= role != table.key
+        if not columns or not is_fact or (role.startswith("image_") and not sizes):
+            continue  # without boxes resized copies are welcome
+        name = FACTS.get(role, role)
+        cells = table.cells(role)
+        filled = cells.mask(cells == "").astype(TEXT)
+        if name == "view":
+            facts[name] = normal_views(cells)
+        elif name == "age_years":
+            facts[name] = years(cells.rename(columns[0]), table.path)
+        elif name in ("width", "height"):
+            facts[name] = _sides(cells.rename(name), table.path)
+        elif name in table.rules.numbers:
+            facts[name] = to_numbers(cells, table.path, name)
+        else:
+            facts[name] = filled
+    field = table.rules.field
+    if field and set(field) <= set(table.text.columns):
+        facts = facts.join(field_sizes(table.text, table.path, field))
+    return facts
+
+
+def _columns_of(fact: str, tables: Sequence[LabelTable]) -> str:
+    """Return the roles ``unused=COLUMN`` that leave out the columns of a fact."""
+    columns = [
+        column
+        for table in tables
+        for role, listed in table.columns.items()
+        for column in listed
+        if FACTS.get(role, role) == fact and not table.rules.roles
+    ]
+    return ",".join(f"unused={column}" for column in dict.fromkeys(columns))
+
+
+def _sides(cells: pd.Series, path: Path) -> pd.Series:
+    """Return the sides of images, px; a cell that is no side is refused."""
+    sides = to_numbers(cells, path, str(cells.name))
+    is_side = sides.isna() | ((sides % 1 == 0) & sides.between(1, LONGEST_SIDE_PX))
+    refuse_line(~is_side, path, " px is not the side of an image; correct or empty it", cells)
+    return sides
+
+
+def field_sizes(text: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the width and height in mm that each image shows, from four columns of a table."""
+    missing = [name for name in columns if name not in text.columns]
+    if missing:
+        raise InputError(f"{path}: {missing_columns(missing)}; use the published file")
+    width, height, across, down = (to_numbers(text[name], path, name) for name in columns)
+    return pd.DataFrame({"field_width_mm": width * across, "field_height_mm": height * down})
+
+
+def take_facts(source: Source, images: pd.DataFrame, facts: Sequence[pd.DataFrame]) -> None:
+    """Set the images of a source, with the facts of its tables; lateral views are left out."""
+    rows = pd.concat(facts, ignore_index=True).groupby("image_id", sort=False).first()
+    source.images = images.merge(rows.reset_index(), on="image_id", how="left")
+    if "view" in source.images:
+        is_lateral = source.images["view"].eq("LL")
+        source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
+
+
+def joined_facts(
+    tables: Sequence[LabelTable], where: str, stated: pd.DataFrame | None = None
+) -> list[pd.DataFrame]:
+    """Return what tables and label files state of images; refuse two values of one image."""
+    has_boxes = any(table.box_roles for table in tables)
+    facts = [read_facts(table, sizes=has_boxes) for table in tables]
+    facts += [] if stated is None else [stated]
+    several = pd.concat(facts, ignore_index=True).groupby("image_id", sort=False).nunique().gt(1)
+    if several.to_numpy().any():
+        first = int(several.any(axis=1).to_numpy().argmax())
+        image_id = several.index[first]
+        fact = several.columns[int(several.iloc[first].to_numpy().argmax())]
+        named = _columns_of(fact, tables)
+        advice = f", or leave the column out with --columns {shlex.quote(named)}" if named else ""
+        raise InputError(
+            f"{where}: the rows of {image_id} have several values for {fact}; correct them{advice}"
+        )
+    return facts
+
+
+def add_facts(
+    source: Source, tables: Sequence[LabelTable], stated: pd.DataFrame | None = None
+) -> None:
+    """Add what tables and label files state of images, and their patients."""
+    space = source.root.resolve().name
+    where = str(tables[0].path) if tables else str(source.root)
+    facts = joined_facts(tables, where, stated)
+    take_facts(source, source.images.assign(source=space), facts)
+    pattern = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
+    in_path = pattern is not None and not source.options.patient_pattern
+    add_patients(source, space, pattern, where=where, in_path=in_path)

@@ -1,0 +1,101 @@
+"""Images of the rows of label tables, by the names that the rows give them."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from collections.abc import Sequence
+
+import pandas as pd
+
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
+from cxr_compare.data_prep.sources.image_files import (
+    folders_agree,
+    ids_of_paths,
+    require_unique_ids,
+)
+from cxr_compare.data_prep.sources.label_table import LabelTable
+from cxr_compare.data_prep.sources.source import EMPTY_EDGES, SHOWS_NOTHING, unlabelled_line
+from cxr_compare.data_prep.sources.statements import Source
+
+
+def name_images(
+    source: Source, tables: Sequence[LabelTable], marked: Sequence[str] = ()
+) -> dict[str, str]:
+    """Give each image its id and each row of the tables its image; return the ids by path."""
+    cells = [table.cells("file") for table in tables]
+    named = _find_images(pd.concat(cells).unique().tolist(), source) if tables else {}
+    paths = pd.DataFrame({"path": list(dict.fromkeys([*marked, *named.values()]))}, dtype=TEXT)
+    source.images = images = paths.assign(image_id=ids_of_paths(paths["path"]))
+    require_unique_ids(images, source.root)
+    all_paths = () if source.index is None else source.index.paths
+    n_unlisted = len(set(all_paths) - set(images["path"]) - set(source.left_out))
+    if n_unlisted:
+        way = way_to_show_nothing(source, tables)
+        source.notes.append(unlabelled_line(n_unlisted, "left out", way))
+    ids = dict(zip(images["path"], images["image_id"], strict=True))
+    for table, names in zip(tables, cells, strict=True):
+        path = renamed(names, named)
+        rows = {"row": range(len(path)), "image_id": renamed(path, ids), "path": path}
+        table.keep_matches(pd.DataFrame(rows).dropna())
+    if source.index is None and tables:
+        _require_labelled(tables)
+    return ids
+
+
+def way_to_show_nothing(source: Source, tables: Sequence[LabelTable]) -> str:
+    """Return how label files of the format, or rows of tables, say that images show nothing."""
+    if source.format in SHOWS_NOTHING:
+        return SHOWS_NOTHING[source.format]
+    if any(table.has("label") and not table.has("state") for table in tables):
+        return "give each a row with the label 'normal'"
+    if any(table.has("finding") or table.has("state") for table in tables):
+        return "give each a row with 0 for each finding"
+    return EMPTY_EDGES
+
+
+def _require_labelled(tables: Sequence[LabelTable]) -> None:
+    """Refuse boxes of images that the table of labels does not name: each would be a new image."""
+    first, *others = tables
+    labelled = first.images["image_id"].unique()
+    for table in others if not first.box_roles else ():
+        unknown = table.images["image_id"][~is_member(table.images["image_id"], labelled)].unique()
+        if len(unknown):
+            raise InputError(
+                f"{table.path}: {counted(len(unknown), 'image')} with boxes and no label in "
+                f"{first.path}, such as {unknown[0]!r}; give each image one id in both tables, or "
+                "add its label"
+            )
+
+
+def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
+    """Return the path of each image by its name in the tables; exclude names that fit no image."""
+    index = source.index
+    if index is None:  # a table alone, whose images need not be there
+        return {name: name for name in names}
+    source.add_names(names)
+    names_of: dict[str, list[str]] = {}
+    times = Counter(posixpath.basename(name) for name in names)
+    for name in names:
+        paths = index.by_name(name, ("", "images"))
+        if times[posixpath.basename(name)] > 1:  # also below folders of another machine
+            paths = [path for path in paths if folders_agree(name, path)]
+        if len(paths) == 1:
+            names_of.setdefault(paths[0], []).append(name)
+        else:
+            source.exclude([name], f"fits {' and '.join(paths[:2])}" if paths else "no such image")
+    found: dict[str, str] = {}
+    for path, own in names_of.items():
+        if all(folders_agree(name, own[0]) for name in own):
+            found |= dict.fromkeys(own, path)
+        else:
+            source.exclude(own, f"fits {path}, as {own[0]} and {own[1]} do")
+    if not found:
+        raise InputError(
+            f"{source.root}: holds {next(iter(index.paths), 'no image')}, but none of the "
+            f"{len(names)} images that the table names ({names[0]!r}: "
+            f"{source.left_out[names[0]]}); give the right folder, the right column with --columns "
+            "file=COLUMN, or the folder of each image in the table"
+        )
+    return found
