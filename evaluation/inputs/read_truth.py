@@ -29,7 +29,12 @@ from cxr_compare.data_prep.base.user_tables import (
 )
 from cxr_compare.data_prep.sources.patients import named_patients
 from cxr_compare.data_prep.sources.unread_columns import refuse_second_box
-from cxr_compare.data_prep.sources.words import dictionary, plain_cells, states_of_cells
+from cxr_compare.data_prep.sources.words import (
+    dictionary,
+    is_circumstance,
+    plain_cells,
+    states_of_cells,
+)
 from cxr_compare.evaluation.inputs.coco_truth import truth_of_coco
 from cxr_compare.evaluation.inputs.files import are_outputs
 from cxr_compare.evaluation.inputs.frames import (
@@ -221,7 +226,8 @@ def describes_images(column: str) -> bool:
     owners = ("patient_id", *column_names("patient"), "study_id", *column_names("study"))
     roles = column_names("split")
     names = (*image_names([column]), *roles, *owners, *column_names("sex"), "seen")
-    return find_column([column], names) is not None or not group_column(column).startswith("x_")
+    is_known = find_column([column], names) is not None or is_circumstance(column)
+    return is_known or not group_column(column).startswith("x_")
 
 
 def _columns_of_truth(
