@@ -91,6 +91,8 @@ def problem_of_keys(error: ValidationError, known: Sequence[str]) -> str:
         section = key.rpartition(".")[0]
         siblings = [name for name in known if name.rpartition(".")[0] == section]
         advice = f"did you mean {leaves[near[0]]}?" if near else f"known: {', '.join(siblings)}"
+        if key.rpartition(".")[2] == "loss":
+            advice = "a loss of your own is an argument of cxr_compare.train (docs/own-parts.md)"
         return f"{key}: unknown key; {advice}"
     if first["type"] == "missing":
         return f"{key}: is missing"

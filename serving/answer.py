@@ -236,7 +236,14 @@ class Answers(list[Answer]):
             lines += [f"{answer.image}  WARNING: {text}" for text in answer.warnings]
             lines += [f"{answer.image}  NOTE: {text}" for text in answer.notes]
             lines.append(str(answer))
-        lines += [f"CAUTION: {text}" for answer in self for text in answer.cautions]
+        n_images = len({answer.image for answer in self})
+        cautioned: dict[str, set[str]] = {}
+        for answer in self:
+            for text in answer.cautions:
+                cautioned.setdefault(text, set()).add(answer.image)
+        for text, images in cautioned.items():
+            part = f" ({len(images):,} of {n_images:,} images)" if len(images) < n_images else ""
+            lines.append(f"CAUTION{part}: {text}")
         lines += [f"left out: {reason}" for reason in self.left_out.values()]
         return "\n".join(dict.fromkeys(lines))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.loose_images import read_loose_images
 from cxr_compare.data_prep.parallel import Progress, Silence
+from cxr_compare.evaluation.overlays.leaf_page import write_leaf_page
 from cxr_compare.serving.answer import COLUMNS, Answer, Answers, to_png_bytes
 
 OVERLAY_END = "-overlay.png"
@@ -54,7 +55,8 @@ def answer_files(
 ) -> Answers:
     """Answer for files; one that cannot be read is left out with its reason, the others go on.
 
-    `out` is a folder that gets an overlay of each image, or the PNG of one; `csv` is the table.
+    `out` is a folder that gets an overlay of each image and a page of all, or the PNG of one; `csv`
+    is the table.
     """
     if csv is not None and csv.exists() and not csv.is_file():
         raise InputError(f"csv: {csv} is no file that can be replaced; name another")
@@ -66,7 +68,7 @@ def answer_files(
             f"out: {out} is one picture, and there are {len(files)} images; name a folder"
         )
     workers = min(cpu_count(), len(files)) if len(files) >= _WORTH_WORKERS else 1
-    answers, taken = Answers(), set[str]()
+    answers, drawn = Answers(), dict[Path, str]()
     shown = progress if len(files) > 1 else Silence()
     with shown.track("Predicting images", len(files)) as advance:
         for file in read_loose_images(files, workers=workers):
@@ -79,7 +81,7 @@ def answer_files(
                 answers.left_out[str(file.path)] = str(outcome)
                 continue
             if out is not None:
-                _draw(outcome, out, taken)
+                drawn[_draw(outcome, out, drawn)] = str(file.path)
             answers += [answer.without_pixels() for answer in outcome]
     if not answers:
         reason = next(iter(answers.left_out.values()))
@@ -87,6 +89,9 @@ def answer_files(
         raise InputError(reason if len(files) == 1 else many + reason)
     for reason in answers.left_out.values():
         progress.say(f"left out: {reason}")
+    if out is not None and len(drawn) > 1:
+        page = write_leaf_page(out, list(drawn.values()), list(drawn))
+        progress.say(f"Overlays: {counted(len(drawn), 'image')} in {out}; to leaf through: {page}")
     if csv is not None:
         make_folder(csv.parent)
         rows = [dict.fromkeys(COLUMNS) | entry for entry in answers.to_dict() if "problem" in entry]
@@ -95,14 +100,15 @@ def answer_files(
     return answers
 
 
-def _draw(answers: Sequence[Answer], out: Path, taken: set[str]) -> None:
+def _draw(answers: Sequence[Answer], out: Path, drawn: Container[Path]) -> Path:
+    """Draw what all runs say of an image, and return the file."""
     path = out
     if out.suffix.lower() != _PICTURE:
         stem = Path(answers[0].image).stem
         names = (f"{stem}-{number}" if number > 1 else stem for number in count(1))
-        free = next(name for name in names if name not in taken)  # one name in two folders
-        taken.add(free)
-        path = out / f"{free}{OVERLAY_END}"
+        paths = (out / f"{name}{OVERLAY_END}" for name in names)
+        path = next(path for path in paths if path not in drawn)  # one name in two folders
     make_folder(path.parent)
     with atomic_path(path) as temporary:
         temporary.write_bytes(to_png_bytes(answers))
+    return path

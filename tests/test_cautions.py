@@ -192,6 +192,9 @@ def test_boxes_that_match_no_lesion_and_boxes_that_match_if_read_otherwise_are_a
     away = found.assign(x1=470.0, x2=490.0, y1=470.0, y2=490.0)
     said = cxr_compare.compare({"D": away}, **call).cautions
     assert sum("AP50 is 0" in text for text in said) == 1
+    said = cxr_compare.compare({"D": away, "E": away.assign(x1=460.0)}, **call).cautions
+    (both,) = (text for text in said if "AP50 is 0" in text)
+    assert "D and E" in both
     swapped = found.rename(columns={"x1": "y1", "y1": "x1", "x2": "y2", "y2": "x2"})
     said = cxr_compare.compare({"D": swapped}, **call).cautions
     assert any("D" in text and "AP50" in text for text in said)

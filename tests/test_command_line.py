@@ -1,5 +1,6 @@
 """The command line itself: help, wrong words, ends, JSON, and that each command is a function."""
 
+import inspect
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ PROGRAM = [sys.executable, "-m", "cxr_compare.scripts.cli"]
 def test_there_are_sixteen_commands_and_each_is_the_public_function_of_its_name():
     assert len(commands.NAMES) == 16
     for name in commands.NAMES:
-        assert getattr(cxr_compare, name) is commands.function_of(name)
+        assert inspect.unwrap(getattr(cxr_compare, name)) is commands.function_of(name)
     assert set(commands.NAMES) < set(cxr_compare.__all__)
 
 

@@ -297,6 +297,19 @@ def test_the_page_of_overlays_shows_each_image(world, tmp_path):
     assert len(shown) == 3
 
 
+def test_overlays_of_a_report_show_its_runs_and_a_run_alone_is_refused_with_a_way(world, tmp_path):
+    report = tmp_path / "report"
+    cxr_compare.compare({"CheXNet": world.run("classifier")}, data=world.data, out=report)
+    image = next(iter(DataSet.open(world.data).image_ids("test")))
+    drawn = {}
+    for name, systems in (("report", report), ("systems", report / "systems/CheXNet")):
+        cxr_compare.overlay(systems, data=world.data, out=tmp_path / name, image=[image])
+        drawn[name] = (tmp_path / name / f"{image}.png").read_bytes()
+    assert drawn["report"] == drawn["systems"]
+    with pytest.raises(cxr_compare.InputError, match="cxr predict"):
+        cxr_compare.overlay(world.run("classifier"), data=world.data, out=tmp_path / "no")
+
+
 def test_overlays_decide_and_locate_as_the_comparison_does(world):
     systems = {"RetinaNet": "detector", "CheXNet": "classifier"}
     folders = {name: world.predictions(kind) for name, kind in systems.items()}

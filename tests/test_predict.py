@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -75,6 +76,8 @@ def test_each_image_has_one_overlay(world, films, here):
     stems = sorted(path.stem for path in films.values())
     assert len(drawn) == len(stems)
     assert all(path.name.startswith(stem) for path, stem in zip(drawn, stems, strict=True))
+    page = (here / "drawn/index.html").read_text(encoding="utf-8")
+    assert sorted(re.findall(r'<img src="([^"]+)"', page)) == [path.name for path in drawn]
     with Image.open(drawn[0]) as image:
         assert image.width > image.height  # image and both systems side by side
 
@@ -149,14 +152,14 @@ def test_a_set_made_anew_in_the_same_place_is_read_anew(world, here):
 def test_an_image_of_the_training_is_said_to_be_one(world):
     data = cxr_compare.DataSet.open(world.data)
     labels = data.labels(data.target())
-    seen = {}
-    for role in ("train", "val", "test"):
-        name = next(each for each in data.image_ids(role) if labels.notna()[each])
-        (answer,) = cxr_compare.predict(
-            world.run("classifier"), data.image_file(name).path, device="cpu"
-        )
-        seen[role] = answer.seen_in_training
-    assert seen == {"train": "train", "val": "val", "test": "no"}
+    files = [
+        data.image_file(next(each for each in data.image_ids(role) if labels.notna()[each])).path
+        for role in ("train", "val", "test")
+    ]
+    answers = cxr_compare.predict(world.run("classifier"), *files, device="cpu")
+    assert [answer.seen_in_training for answer in answers] == ["train", "val", "no"]
+    said = [line for line in str(answers).splitlines() if line.startswith("CAUTION")]
+    assert sum("1 of 3 images" in line for line in said) == 2
 
 
 def test_a_photograph_gets_no_decision(world, here):

@@ -384,6 +384,23 @@ def test_labels_patients_and_boxes_of_two_files_are_joined(tmp_path):
     assert labels.tolist() == [float(n // 2 % 3 == 0) for n in range(N_IMAGES)]
 
 
+def test_a_table_in_a_folder_that_is_read_for_its_annotations_is_named_with_a_way_to_add_it(
+    tmp_path, capsys
+):
+    source = write_source(tmp_path / "source")
+    write_annotations(source, [f"i{n:03d}.png" for n in range(N_IMAGES) if n // 2 % 3 == 0])
+    alone = cxr_compare.prepare(source, tmp_path / "alone", workers=0)
+    assert alone.images["patient_id"].is_unique
+    advice = re.search(r"cxr prepare (\S+) (\S+) OUT", capsys.readouterr().err)
+    joined = cxr_compare.prepare(advice[1], advice[2], tmp_path / "joined", workers=0)
+    assert joined.images["patient_id"].nunique() == N_IMAGES // 2
+    assert len(joined.boxes) == len(alone.boxes) > 0
+    capsys.readouterr()
+    (source / "labels.csv").unlink()
+    cxr_compare.prepare(source, tmp_path / "without", workers=0)
+    assert "labels.csv" not in capsys.readouterr().err
+
+
 def test_files_of_a_tool_among_the_images_are_joined_with_a_table_and_said(tmp_path, capsys):
     """Only positive images have a JSON, as a radiologist draws them; the table labels all."""
     source = write_source(tmp_path / "source")

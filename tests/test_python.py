@@ -653,3 +653,21 @@ def test_a_target_names_labels_that_have_no_name():
     truth = labels.rename("pneumonia")
     with pytest.raises(InputError, match="edema"):
         cxr_compare.compare(scores, truth=truth, target="edema", replicates=100)
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "part"),
+    [
+        ("compare", "patient", "patients"),
+        ("compare", "metrics", "truth"),
+        ("train", "loss", "module"),
+    ],
+)
+def test_an_argument_that_a_command_does_not_have_is_refused_with_those_it_has(
+    command, given, part
+):
+    with pytest.raises(cxr_compare.InputError) as error:
+        getattr(cxr_compare, command)("x", **{given: None})
+    assert f"'{given}'" in str(error.value)
+    assert part in str(error.value).replace(f"'{given}'", "")
+    assert getattr(cxr_compare, command) is getattr(cxr_compare, command)

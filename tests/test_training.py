@@ -570,6 +570,21 @@ def test_an_own_augmentation_that_cannot_be_is_refused(world, tmp_path, own, par
     assert all(part in str(error.value) for part in parts)
 
 
+class OneTensor(Constant):
+    """Its loss has no name."""
+
+    def losses(self, batch):
+        return self.model(batch.images)[0].mean()
+
+
+@pytest.mark.parametrize("own", [OneTensor, torch.nn.BCELoss(), torch.nn.BCELoss])
+def test_a_loss_that_is_no_module_or_gives_no_dictionary_is_refused_in_one_line(
+    world, tmp_path, own
+):
+    with pytest.raises(cxr_compare.InputError, match=r"^module: "):
+        small(world.data, tmp_path / "run", module=own)
+
+
 # --- start weights --------------------------------------------------------------------------------
 
 
@@ -695,6 +710,7 @@ def test_several_configurations_are_trained_one_by_one_and_one_that_fails_leaves
         ("small_cnn,small_cnn", [], ["small_cnn"]),
         ("small_cnn,resnet5", [], ["resnet5", "resnet50"]),
         ("small_cnn,", [], []),
+        ("small_cnn,vgg16", ["--set", "training.loss=focal"], ["training.loss", "own-parts.md"]),
         ("small_cnn,vgg16", ["--set", "data.split=mine"], ["small_cnn", "mine"]),
         ("small_cnn,vgg16", ["--set", "training.batch_size=64"], ["training.batch_size", "64"]),
         ("small_cnn,vgg16", ["--devices", "2", "--set", "training.batch_size=8"], ["config"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cxr_compare.classification.loss import masked_cross_entropy, positive_weights
 from cxr_compare.configs.settings import ClassifierTrainingSettings, TrainingSettings
 from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.boxes.average_precision import average_precision as box_precision
 from cxr_compare.evaluation.image_metrics import auroc, average_precision
 from cxr_compare.training.data import Batch
@@ -99,6 +100,11 @@ class TrainingModule(LightningModule):
         self.log_dict(figures, sync_dist=self.trainer.world_size > 1)
 
     def _logged(self, role: str, losses: dict[str, Tensor], batch: Batch) -> Tensor:
+        if not isinstance(losses, Mapping) or not losses:
+            raise InputError(
+                f"module: losses returned {type(losses).__name__}; return a dictionary of losses "
+                'by name, such as {"focal": loss}'
+            )
         total = torch.stack([*losses.values()]).sum()
         named = {f"{role}_loss": total}
         if len(losses) > 1:

@@ -166,9 +166,10 @@ class RunFolder:
         if difference is None and parts[0] != parts[1]:
             difference = f"own arguments were {parts[0]}, are now {parts[1]}"
         if difference:
+            further = f" (model.weights={self.folder} begins with its weights)"
             raise InputError(
                 f"{self.folder}: holds a training with other settings: {difference}; give the old "
-                "value, or choose another folder"
+                f"value, or choose another folder{further if self.is_complete else ''}"
             )
 
 

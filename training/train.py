@@ -102,6 +102,12 @@ def train(
     if process_rank() > 0:
         progress = Silence()  # the first process says it
     config, run = request.config, request.run
+    kind = DetectorModule if config.kind == "detector" else ClassifierModule
+    if module is not None and not (isinstance(module, type) and issubclass(module, kind)):
+        raise InputError(
+            f"module: give a subclass of cxr_compare.training.module.{kind.__name__}, as "
+            f"docs/own-parts.md shows; got {module!r}"
+        )
     images = ImageData(request, progress, augmentation)
     processes = find_processes(trainer_options.pop("devices", 1))
     _require_shares(images, processes.total)
@@ -124,7 +130,6 @@ def train(
         progress.say(f"{config.name}, {config.data.image_size} px: {images.usable}")
         if start is not None:
             progress.say(start.taken)
-        kind = DetectorModule if config.kind == "detector" else ClassifierModule
         learner = (module or kind)(network, config.training)
         extras = (callbacks, loggers, progress, precision, processes)
         history, trainer = _fit(learner, images, run, *extras, **trainer_options)

@@ -67,7 +67,7 @@ def require_packages(feature: str, extra: str, modules: Sequence[str]) -> None:
 
 def nearest_name(name: str, names: Collection[str], otherwise: str) -> str:
     """Return "did you mean NAME?" with the known name that is most similar to an unknown one."""
-    nearest = difflib.get_close_matches(name, names, 1, 0.5)
+    nearest = difflib.get_close_matches(name, names, 1)
     return f"did you mean '{nearest[0]}'?" if nearest else otherwise
 
 

@@ -220,7 +220,10 @@ def _draw_scores(axes: Axes, rows: pd.DataFrame, result: ResultTables) -> None:
 def _draw_training(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> None:
     """Draw the loss on training and validation images by epoch, and the validation AUROC."""
     losses, figures = figure.subplots(2, 1, sharex=True)
-    parts = ((losses, "Loss", _LOSSES), (figures, "AUROC on validation images", {"auroc": "-"}))
+    parts = (
+        (losses, "Training curves: loss", _LOSSES),
+        (figures, "AUROC on validation images", {"auroc": "-"}),
+    )
     for axes, title, kinds in parts:
         _style(axes)
         axes.set_title(title, loc="left", fontweight="bold")
@@ -322,8 +325,11 @@ def page_svg(result: ResultTables, name: str) -> str:
         text,
         count=1,
     )
-    title = {"forest": "Figures and differences", "scores": "Scores by class"}
-    shown = title | {"training": "Training"} | {each: of.title for each, of in _CURVES.items()}
+    shown = {each: of.title for each, of in _CURVES.items()} | {
+        "forest": "Figures and differences",
+        "scores": "Scores by class",
+        "training": "Training curves",
+    }
     text = text.replace("<svg", f'<svg role="img" aria-label="{shown[name]}"', 1)
     text = re.sub(r' id="[a-zA-Z.]+[\w.]*_\d+"', "", text)  # which are the same in all charts
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

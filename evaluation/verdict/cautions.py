@@ -11,6 +11,7 @@ from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note
+from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.shortcuts import BEYOND, SHORTCUT
 from cxr_compare.evaluation.statistics.arrays import Integers
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
@@ -35,7 +36,7 @@ def cautions(comparison: Comparison) -> list[Note]:
         *missing_boxes(comparison.figures, comparison.truth),
         *one_class(comparison.truth),
         *few_patients(comparison.truth),
-        *no_box_hits(comparison.figures, comparison.single),
+        *no_box_hits(comparison.figures, single),
         *synthetic_images(comparison.truth),
         *chance_notes(comparison.figures, list(comparison.systems)),
         *shortcut_notes(comparison.shortcuts),
@@ -104,18 +105,18 @@ def _few_patients_text(name: str, images: Integers, effective: float, *, known: 
     return f"{text}."
 
 
-def no_box_hits(figures: pd.DataFrame, systems: Sequence[str]) -> list[Note]:
-    """Note systems of whose boxes none matches a true box."""
+def no_box_hits(figures: pd.DataFrame, systems: Mapping[str, SystemFigures]) -> list[Note]:
+    """Note systems of whose boxes none matches a true box; boxes cut from a map often miss."""
     rows = figures[(figures["metric"] == "ap50") & (figures["second"] == "")]
-    rows = rows[rows["first"].isin(systems) & (rows["estimate"] == 0)]
-    return [
-        Note(
-            f"No box of {name} matches a true box (AP50 is 0). Draw some of them: do they belong "
-            "to these images, and are they in px of the original images?",
-            "no_box_hits",
-        )
-        for name in rows["first"]
-    ]
+    drawn = [name for name, each in systems.items() if each.output.boxes is not None]
+    names = rows.loc[rows["first"].isin(drawn) & (rows["estimate"] == 0), "first"].tolist()
+    if not names:
+        return []
+    text = (
+        f"No box of {listing(names)} matches a true box (AP50 is 0). Draw some of them: do "
+        "they belong to these images, and are they in px of the original images?"
+    )
+    return [Note(text, "no_box_hits")]
 
 
 def missing_boxes(figures: pd.DataFrame, evaluated: Truth) -> list[Note]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,24 +10,23 @@ import numpy as np
 from cyclopts import Parameter
 
 from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.folders import folder_kind
 from cxr_compare.scripts import console
 from cxr_compare.scripts.console import Shown
-from cxr_compare.scripts.options import AnyPath, DataFolder, Policy, Texts, run_names
+from cxr_compare.scripts.options import AnyPath, DataFolder, Named, Policy, Texts, run_names
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.dataset import DataSet
 
 _SEED = 0
-_PAGE = "index.html"
-_STYLE = """html{scroll-snap-type:y mandatory}body{margin:0;font:16px/1.5 system-ui,sans-serif;
-background:#111;color:#ddd}figure{margin:0;min-height:100vh;scroll-snap-align:start;display:flex;
-flex-direction:column;justify-content:center;align-items:center}img{max-width:100%;
-max-height:calc(100vh - 3rem)}figcaption{padding:.5rem;overflow-wrap:anywhere}"""
 
 
 def overlay(
     *systems: Annotated[
-        str, Parameter(help="Predictions of the data set by cxr predict; NAME=PATH renames.")
+        str,
+        Parameter(
+            help="Report of trained runs, or predictions of the data set; NAME=PATH renames one."
+        ),
     ],
     data: DataFolder,
     out: AnyPath,
@@ -47,16 +45,17 @@ def overlay(
         split: Split whose test images are drawn.
         limit: Number of test images that are drawn at random.
     """
-    from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_text
+    from cxr_compare.data_prep.base.files import atomic_path, make_folder
     from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.data_prep.predictions import Predictions
     from cxr_compare.evaluation.inputs.folders import output_of, truth_of
+    from cxr_compare.evaluation.overlays.leaf_page import write_leaf_page
     from cxr_compare.evaluation.policies import USUAL_POLICY, parse
     from cxr_compare.evaluation.report.cases import cases_of_images
     from cxr_compare.evaluation.report.pixels import readings_of
 
     if not systems:
-        raise InputError("overlay: give a predictions folder")
+        raise InputError("overlay: give a report of cxr compare, or predictions of cxr predict")
     if limit < 1:
         raise InputError(f"limit: {limit}; give 1 or more")
     dataset, out = DataSet.open(Path(data)), Path(out)
@@ -64,7 +63,7 @@ def overlay(
         raise InputError(f"{dataset.folder}: has no pixels to draw on")
     chosen = _chosen(dataset, [image] if isinstance(image, str) else image, split, limit)
     opened: dict[str, Predictions] = {}
-    for given, path in run_names(systems):
+    for given, path in _predictions_of(systems, dataset.folder):
         predictions = Predictions.open(path)
         name = given or predictions.name
         if name in opened:
@@ -88,24 +87,30 @@ def overlay(
             with atomic_path(file) as temporary:
                 cases.draw(image_id).save(temporary, "png")
             advance()
-    write_text(out / _PAGE, _page(chosen, files))
-    line = f"Overlays: {counted(len(files), 'image')} in {out}; to leaf through: {out / _PAGE}"
+    page = write_leaf_page(out, chosen, files)
+    line = f"Overlays: {counted(len(files), 'image')} in {out}; to leaf through: {page}"
     return Shown(line, list(map(str, files)))
 
 
-def _page(image_ids: Sequence[str], files: Sequence[Path]) -> str:
-    """Return a page that shows one overlay a screen."""
-    figures = []
-    for number, (image_id, file) in enumerate(zip(image_ids, files, strict=True), start=1):
-        name = escape(image_id)
-        picture = f'<img src="{escape(file.name)}" alt="Overlay of {name}" loading="lazy">'
-        caption = f"<figcaption>{number} of {len(files)}: {name}</figcaption>"
-        figures.append(f"<figure>{picture}{caption}</figure>")
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Overlays</title><style>{_STYLE}</style></head>
-<body><main>{"".join(figures)}</main></body></html>
-"""
+def _predictions_of(systems: Sequence[str], data: Path) -> list[Named]:
+    """Return the folders of predictions that are given; a report has those of its runs."""
+    found: list[Named] = []
+    for name, path in run_names(systems):
+        kind = folder_kind(path)
+        if kind is not None and kind.name == "run":
+            raise InputError(
+                f"{path}: is a run, whose answers are drawn; give the report of cxr compare, or "
+                f"write first: cxr predict {path} --data {data} --out PREDICTIONS"
+            )
+        if kind is None or kind.name != "report":
+            found.append((name, path))
+            continue
+        of_runs = sorted(each.parent for each in (path / "systems").glob("*/predictions.json"))
+        if name is not None or not of_runs:
+            problem = "is a report, which no name renames" if of_runs else "keeps no predictions"
+            raise InputError(f"{path}: {problem}; give the folders of predictions")
+        found += [(None, each) for each in of_runs]
+    return found
 
 
 def _chosen(dataset: DataSet, image: Sequence[str] | None, split: str, limit: int) -> list[str]:

@@ -25,11 +25,13 @@ class Runs:
     """Trainings of one call.
 
     Attributes:
+        data: Data set from which they learned.
         runs: Those that ended, by name of the configuration.
         failed: Reason by name, of those that did not.
     """
 
     folder: Path
+    data: Path
     runs: dict[str, Run] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -42,7 +44,8 @@ class Runs:
         """Return a line a training."""
         lines = [f"{name}: {run.folder}" for name, run in self.runs.items()]
         lines += [f"{name}: failed, {reason}" for name, reason in self.failed.items()]
-        return "\n".join([*lines, f"Next: cxr compare {self.folder} --data DATA --out REPORT"])
+        call = f"cxr compare {self.folder} --data {self.data} --out REPORT"
+        return "\n".join([*lines, f"Next: {call}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the folders for JSON."""
@@ -106,7 +109,7 @@ def train(
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
     _require_one_process(devices)
-    runs = Runs(out)
+    runs = Runs(out, data)
     for number, (name, request) in enumerate(requests.items(), start=1):
         console.say(f"{number} of {len(names)}: {name}")
         try:
