@@ -25,10 +25,11 @@ from cxr_compare.data_prep.sources.words import (
 )
 
 _N_NUMBERS = 4  # of a box
+_SIZES = ("w", "h", "width", "height")
 _EDGES = {
     "x": {"x", "xmin", "xmax", "xcenter", "xc", "cx"},
     "y": {"y", "ymin", "ymax", "ycenter", "yc", "cy"},
-    "size": {"w", "h", "width", "height"},
+    "size": {*_SIZES},
 }
 _BOX_COLUMNS = (
     "bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes", "predictionstring", "rle",
@@ -166,7 +167,8 @@ def refuse_second_box(
             continue
         fits = numbers.between(0, read.max().max()).all() and is_boxed[filled.index].all()
         is_count = set(numbers.diff().dropna()) == {1.0}
-        if _is_numbered_copy(name, [*boxes]) or (fits and not is_count):
+        is_copy = _is_numbered_copy(name, [*boxes]) or _is_numbered_copy(name, [*_SIZES])
+        if is_copy or (fits and not is_count):
             alike.append(name)
     if len(alike) >= _N_NUMBERS:
         alike += [name for name in map(str, unread) if _is_numbered_copy(name, labels)]
