@@ -126,7 +126,13 @@ def headless_problem(columns: Sequence[str]) -> str:
 
 def finding_name(text: str) -> str:
     """Convert a published label to the name of a finding: lower case, words joined by ``_``."""
-    return re.sub(r"[^a-z0-9]+", "_", text.strip().lower()).strip("_")
+    return re.sub(r"[^a-z0-9]+", "_", without_accents(text)).strip("_")
+
+
+def without_accents(text: str) -> str:
+    """Return a text in lower case, with its Latin letters as they are typed without accents."""
+    apart = unicodedata.normalize("NFD", text.lower())
+    return unicodedata.normalize("NFC", re.sub("(?<=[a-z])[\u0300-\u036f]+", "", apart))
 
 
 def is_named(finding: str) -> bool:

@@ -30,7 +30,11 @@ from cxr_compare.data_prep.sources.label_table import (
 )
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_facts import FACTS
-from cxr_compare.data_prep.sources.unread_columns import are_box_texts, refuse_unread_columns
+from cxr_compare.data_prep.sources.unread_columns import (
+    are_box_texts,
+    numbered_labels,
+    refuse_unread_columns,
+)
 from cxr_compare.data_prep.sources.words import (
     ambiguous_sexes,
     dictionary,
@@ -221,6 +225,12 @@ def _require_columns(tables: Sequence[LabelTable], *, need_labels: bool) -> None
             "(--columns label=COLUMN, or finding=COLUMN for each finding with a column of its "
             f"own); it has {', '.join(columns[:20])}"
         )
+        numbered = numbered_labels(table.text[table.unused])
+        if numbered and table.has(table.key):
+            problem = (
+                f"write the labels of columns {', '.join(numbered)} into one column called label, "
+                "with | between them"
+            )
         if len(columns) == 1 and re.search(r"[\s:|]", columns[0]):
             problem = (
                 f"has one column, '{columns[0]}'; write commas, semicolons or tabs between the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.names import finding_name, plain_name
+from cxr_compare.data_prep.base.names import column_names, finding_name, plain_name
+from cxr_compare.data_prep.base.tables import ROLE_NAMES
 from cxr_compare.data_prep.sources.label_table import BOX_ROLES, LabelTable
 from cxr_compare.data_prep.sources.words import (
     dictionary,
@@ -23,6 +25,12 @@ from cxr_compare.data_prep.sources.words import (
 )
 
 _N_NUMBERS = 4  # of a box
+_SIZES = ("w", "h", "width", "height")
+_EDGES = {
+    "x": {"x", "xmin", "xmax", "xcenter", "xc", "cx"},
+    "y": {"y", "ymin", "ymax", "ycenter", "yc", "cy"},
+    "size": {*_SIZES},
+}
 _BOX_COLUMNS = (
     "bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes", "predictionstring", "rle",
     "encodedpixels", "polygon", "polygons", "segmentation", "regionshapeattributes",
@@ -35,16 +43,70 @@ def refuse_unread_columns(table: LabelTable) -> None:
         return
     path, unread = table.path, table.text[table.unused]
     labels = table.columns.get("label", [])
+    if not table.has("split"):
+        _refuse_roles_as_states(path, unread)
     if labels and not table.has("state"):
         _refuse_states_of_labels(path, unread)
     findings = [*table.columns.get("finding", ()), *table.columns.get("no_finding", ())]
     if findings:
         _refuse_findings(path, unread, findings[0])
     boxes = [column for role in BOX_ROLES for column in table.columns.get(role, ())]
+    if not boxes:
+        _refuse_unread_boxes(path, unread)
     refuse_second_box(str(path), unread, table.text[boxes], labels)
     for name in labels:
         is_chosen = "label" in table.assigned
         _refuse_second_label(path, unread, table.text[name], is_chosen=is_chosen)
+
+
+def _refuse_roles_as_states(path: Path, unread: pd.DataFrame) -> None:
+    """Ask about a column of 0 and 1 that is called like a role, such as ``is_test``."""
+    for column in map(str, unread):
+        plain = plain_name(column)
+        names = {
+            plain,
+            plain.removeprefix("is"),
+            plain.removeprefix("in"),
+            plain.removesuffix("set"),
+        }
+        if names & {*ROLE_NAMES, "holdout", "heldout"} and _divides_images(unread[column]):
+            raise InputError(
+                f"{path}: does column '{column}' say which images are for training and for the "
+                "test? If so, write a column split with train, val or test on every line in its "
+                f"place; say {_columns('finding', [column])} if it holds a finding, and "
+                f"{_columns('unused', [column])} if neither"
+            )
+
+
+def _refuse_unread_boxes(path: Path, unread: pd.DataFrame) -> None:
+    """Ask about columns of numbers that are called like the edges of boxes, such as ``x1_1``."""
+    found: dict[str, set[str]] = {}
+    for name in map(str, unread):
+        filled = unread[name][unread[name] != ""]
+        is_number = not filled.empty and pd.to_numeric(filled, errors="coerce").notna().all()
+        words = set(re.findall("[a-z]+", name.lower()))
+        kind = next((kind for kind, edges in _EDGES.items() if words & edges), "")
+        if kind and is_number:
+            found.setdefault(kind, set()).add(name)
+    names = [name for name in map(str, unread) if any(name in group for group in found.values())]
+    if {"x", "y"} <= found.keys() and len(names) >= _N_NUMBERS:
+        raise InputError(
+            f"{path}: do {_quoted(names)} hold boxes? Write each box in a row of its own with the "
+            "columns xmin,ymin,xmax,ymax or xmin,ymin,width,height, or say "
+            f"{_columns('unused', names)} if they hold none"
+        )
+
+
+def numbered_labels(unread: pd.DataFrame) -> list[str]:
+    """Return columns that share the name of a column of labels and are numbered, if two or more."""
+    names = [
+        name
+        for name in map(str, unread)
+        if _without_digits(name) in column_names("label")
+        and name[-1].isdigit()
+        and not holds_states(unread[name])
+    ]
+    return names if len(names) > 1 else []
 
 
 def _refuse_states_of_labels(path: Path, unread: pd.DataFrame) -> None:
@@ -105,7 +167,8 @@ def refuse_second_box(
             continue
         fits = numbers.between(0, read.max().max()).all() and is_boxed[filled.index].all()
         is_count = set(numbers.diff().dropna()) == {1.0}
-        if _is_numbered_copy(name, [*boxes]) or (fits and not is_count):
+        is_copy = _is_numbered_copy(name, [*boxes]) or _is_numbered_copy(name, [*_SIZES])
+        if is_copy or (fits and not is_count):
             alike.append(name)
     if len(alike) >= _N_NUMBERS:
         alike += [name for name in map(str, unread) if _is_numbered_copy(name, labels)]
