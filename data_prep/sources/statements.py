@@ -290,9 +290,15 @@ def _boxes(
     is_copy = is_other
     if not resized:
         is_copy = are_scaled(stated, actual) if frame is None else np.zeros_like(is_other)
-    for row in np.flatnonzero(is_other & ~is_copy):
+    is_unlike = is_other & ~is_copy
+    for row in np.flatnonzero(is_unlike):
         labelled, own = ("{:g} x {:g} px".format(*size[row]) for size in (stated, actual))
         source.exclude([ids[row]], f"labels are of {labelled}, the image has {own}")
+    if frame is None and is_unlike.any():
+        line = _unlike_line(ids[is_unlike].tolist(), stated[is_unlike], actual[is_unlike])
+        if is_unlike.all():
+            raise InputError(f"{reading.where}: {line}")
+        source.notes.append(line)
     if resized:
         source.images = source.images.drop(columns=["width", "height"], errors="ignore")
     corners = _scaled(source, ids, checked.corners, stated, actual, is_copy)
@@ -304,6 +310,20 @@ def _boxes(
         text = "boxes are repeats of another box: these are dropped"
         source.notes.append(counted_phrase(len(table) - len(once), text))
     return once
+
+
+def _unlike_line(images: Sequence[str], stated: np.ndarray, actual: np.ndarray) -> str:
+    """Return what to do about boxes on images of another shape than the labels state."""
+    text = (
+        "images have boxes that cannot be used, since the labels state another shape of the image. "
+        "Image '{}' has {:g} x {:g} px, and the labels state {:g} x {:g} px: if its boxes are px "
+        "of the image, remove the stated size; if the image was stretched, write boxes and size in "
+        "px of the image (x times {:g} / {:g}, y times {:g} / {:g})"
+    )
+    (width, height), (own_width, own_height) = stated[0], actual[0]
+    scales = (own_width, width, own_height, height)
+    values = (images[0], own_width, own_height, width, height, *scales)
+    return counted_phrase(len({*images}), text.format(*values))
 
 
 def _box_sizes(

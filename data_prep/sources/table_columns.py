@@ -44,6 +44,7 @@ _BOX_COLUMNS = (
     "bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes", "predictionstring", "rle",
     "encodedpixels", "polygon", "polygons", "segmentation", "regionshapeattributes",
 )  # fmt: skip
+_SIDE_PX = 1.0  # by which the side of a box in px may differ from its edges
 _NUMBER = r"\d+(?:\.\d+)?"
 
 
@@ -58,12 +59,26 @@ def recognise(path: Path, text: pd.DataFrame) -> LabelTable:
     plain = {plain_name(column): column for column in reversed(columns)}
     for role, names in names_by_role().items():
         free = [plain[name] for name in names if plain.get(name) in table.unused]
-        if free and not table.has(role) and not (rules.name and role in BOX_ROLES):
+        is_side = role in ("width", "height") and table.has("xmax")
+        is_published = bool(rules.name) and role in BOX_ROLES and not is_side
+        if free and not table.has(role) and not is_published:
             table.add(role, free[:1])
-    for high, side in (("xmax", "width"), ("ymax", "height")):
-        if table.has(high) and table.has(side) and not rules.name:
-            table.columns[f"image_{side}"] = table.columns.pop(side)  # not that of the box
+    _take_sides_beside_corners(table)
     return table
+
+
+def _take_sides_beside_corners(table: LabelTable) -> None:
+    """Take ``width`` and ``height`` beside corners for those of the image, or leave the box's."""
+    for side, low, high in (("width", "xmin", "xmax"), ("height", "ymin", "ymax")):
+        if not (table.has(side) and table.has(high)):
+            continue
+        cells = [table.cells(role) for role in (side, low, high)]
+        of_side, first, second = (pd.to_numeric(column, errors="coerce") for column in cells)
+        difference = (second - first - of_side).abs().dropna()
+        columns = table.columns.pop(side)
+        is_of_box = len(difference) > 0 and (difference <= _SIDE_PX).all()
+        if not is_of_box and not table.has(f"image_{side}"):
+            table.columns[f"image_{side}"] = columns
 
 
 def _correct(tables: Sequence[LabelTable], correction: str) -> None:
