@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxForm
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.names import (
@@ -17,8 +18,8 @@ from cxr_compare.data_prep.base.names import (
     headless_problem,
     image_names,
     missing_columns,
-    plain_name,
 )
+from cxr_compare.data_prep.sources.unread_columns import are_box_texts
 from cxr_compare.evaluation.inputs.rows import (
     NUMBERS,
     Rows,
@@ -32,12 +33,6 @@ from cxr_compare.evaluation.inputs.rows import (
 )
 from cxr_compare.evaluation.statistics.arrays import as_array, of_one_column
 
-COLUMNS_OF_FORMS = {
-    "xyxy": ("xmin", "ymin", "xmax", "ymax"),
-    "xywh": ("xmin", "ymin", "width", "height"),
-    "cxcywh": ("xcenter", "ycenter", "width", "height"),
-}
-"""Columns of the four numbers of a box by how it is written."""
 SIDES = ("image_width", "image_height")
 """Columns of a table of boxes with the size of the image that these are of."""
 _VINBIGDATA = (
@@ -60,13 +55,6 @@ _NO_FINDING = 14
 """Class of VinBigData that is none."""
 _RSNA_NUMBERS = ["score", *NUMBERS]
 _VINBIGDATA_NUMBERS = ["finding", *_RSNA_NUMBERS]
-_BOX_COLUMNS = (
-    "bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes", "predictionstring", "rle",
-    "encodedpixels", "polygon", "polygons", "segmentation", "regionshapeattributes",
-)  # fmt: skip
-_NUMBER = r"-?\d+(?:\.\d*)?(?:e-?\d+)?"
-_FOUR_NUMBERS = rf"[\[(]\s*{_NUMBER}(?:\s*[,;\s]\s*{_NUMBER}){{3}}\s*[\])]"
-_ONLY_BOXES = rf"[\[(]?\s*{_FOUR_NUMBERS}(?:[,;\s]*{_FOUR_NUMBERS})*\s*[\])]?"
 
 
 def read_scores(value: Any, order: pd.Series | None, where: str) -> Rows:
@@ -221,7 +209,7 @@ def read_frame(
     return Rows(
         table,
         form or "xyxy",
-        stated=form not in ("", "xyxy"),
+        stated=form not in (None, "xyxy"),
         ran=ran,
         where=where,
         notes=[note],
@@ -242,15 +230,15 @@ def kind_of(names: Mapping[str, str]) -> str:
     return next((column for column, meaning in names.items() if meaning == "finding"), "")
 
 
-def form_of(header: list[str]) -> tuple[str, list[str | None]]:
+def form_of(header: list[str]) -> tuple[BoxForm | None, list[str | None]]:
     """Return how boxes are written, and the columns of their numbers; else what was found."""
     found: list[str | None] = []
-    for form, roles in COLUMNS_OF_FORMS.items():
+    for form, roles in ROLES_OF_FORMS.items():
         columns = [find_column(header, column_names(role)) for role in roles]
         if None not in columns:
             return form, columns
         found += columns
-    return "", found
+    return None, found
 
 
 def _refuse_twice(header: list[str], names: Mapping[str, str], where: str) -> None:
@@ -259,20 +247,10 @@ def _refuse_twice(header: list[str], names: Mapping[str, str], where: str) -> No
             raise InputError(f"{where}: column '{column}' appears twice; keep one")
 
 
-def _are_box_texts(cells: pd.Series) -> pd.Series:
-    """Return True for cells that write boxes as one text, such as ``[10, 20, 30, 40]``.
-
-    In a column with a name of boxes, such as ``bbox``, any cell with four numbers is one.
-    """
-    if plain_name(str(cells.name)) in _BOX_COLUMNS:
-        return cells.str.count(r"\d+(?:\.\d+)?") >= len(EDGES)
-    return cells.str.strip().str.fullmatch(_ONLY_BOXES)
-
-
 def refuse_box_texts(table: pd.DataFrame, where: str) -> None:
     """Refuse a column that is not read and holds a box in one cell, such as [10, 20, 30, 40]."""
     for name, cells in table.select_dtypes(exclude=["number", "bool"]).items():
-        are_boxes = _are_box_texts(cells.astype(str).rename(str(name))).to_numpy()
+        are_boxes = are_box_texts(cells.astype(str).rename(str(name))).to_numpy()
         if are_boxes.any():
             raise InputError(
                 f"{where}: row {table.index[int(are_boxes.argmax())]}: column '{name}' holds a box "
@@ -345,7 +323,7 @@ def _prediction_strings(frame: pd.DataFrame, image: str, strings: str, where: st
         )
     if "finding" in names:
         table = _named_classes(table[table["finding"] != _NO_FINDING], where)
-    form = "xyxy" if "finding" in names else "xywh"
+    form: BoxForm = "xyxy" if "finding" in names else "xywh"
     note = f"{strings} is read as {' '.join(names)} of each box, {form}."
     return Rows(table, form, "px", True, images.tolist(), (), where, [note])
 

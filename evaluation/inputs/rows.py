@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.base.box_check import BoxForm
 from cxr_compare.data_prep.base.errors import InputError, counted
 
 NUMBERS = ["b1", "b2", "b3", "b4"]
@@ -36,7 +37,7 @@ class Rows:
     """
 
     table: pd.DataFrame
-    form: str = "xyxy"
+    form: BoxForm = "xyxy"
     unit: str = "px"
     stated: bool = False
     ran: list[str] | None = None
