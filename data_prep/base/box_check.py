@@ -184,7 +184,7 @@ def scaled_to_files(
         return corners, ()
     row = int(is_copy.argmax())
     text = (
-        f"images with boxes have another size than the labels state (image '{images[row]}': "
+        f"images have boxes of another size than the file (image '{images[row]}': "
         f"{size_text(files[row])}, the labels are of {size_text(stated[row])}): these are taken as "
         "copies that were resized without padding, and their boxes were scaled"
     )

@@ -246,22 +246,25 @@ def _exclude_unclear(source: Source, table: LabelTable, matches: pd.DataFrame) -
     A table that only states facts of patients, such as the sex, is of all their images.
     """
     counts = matches.groupby("row")[["study", "image_id"]].transform("nunique")
-    unclear: set[str] = set()
     if table.states_labels and matches["kind"].iloc[0] == _PATIENT:
         ids = matches.loc[counts["study"] > 1, "image_id"]
-        reason = "its patient has several studies, and the table does not say of which a label is"
+        reason = "its patient has several studies, and the table does not say which one is labelled"
         source.exclude(ids, reason)
-        unclear.update(ids)
+        if len(ids):
+            text = (
+                f"images are left out, since {table.path.name} labels patients who have several "
+                "studies; add a column with the StudyInstanceUID of the labelled study"
+            )
+            source.notes.append(counted_phrase(ids.nunique(), text))
     edges = [table.cells(role) != "" for role in sorted(table.box_roles)]
     if edges:
         is_boxed = pd.concat(edges, axis=1).any(axis=1).to_numpy()[matches["row"]]
         ids = matches.loc[is_boxed & (counts["image_id"] > 1), "image_id"]
-        reason = "one of several images of a study or patient, and the table does not say of which "
-        source.exclude(ids, reason + "a box is")
-        unclear.update(ids)
-    if unclear:
-        text = (
-            "images are left out, since the table names only their patient, or for a box their "
-            "study; add a column with the StudyInstanceUID, or for a box the SOPInstanceUID"
-        )
-        source.notes.append(counted_phrase(len(unclear), text))
+        reason = "one of several images of a study or patient, and the table does not say which one"
+        source.exclude(ids, f"{reason} the box is of")
+        if len(ids):
+            text = (
+                f"images are left out, since {table.path.name} has boxes of studies or patients "
+                "that have several images; add a column with the SOPInstanceUID of the image"
+            )
+            source.notes.append(counted_phrase(ids.nunique(), text))

@@ -28,7 +28,7 @@ from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, are_scaled, uprigh
 from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT, are_rows_of, is_member
 from cxr_compare.data_prep.base.tables import FINDING_KEY, LABEL_KEY, REFERENCE_READER
-from cxr_compare.data_prep.sources.image_files import ImageIndex, stored_size
+from cxr_compare.data_prep.sources.image_files import ImageIndex, stem, stored_size
 from cxr_compare.data_prep.sources.readers import with_reference
 from cxr_compare.data_prep.sources.source import (
     ReadOptions,
@@ -183,8 +183,11 @@ class Source(SourceTables):
         matches = self.files.by_name(name, folders, role)
         if len(matches) == 1:
             return matches[0]
-        fits = f"file_name fits {' and '.join(matches[:2])}" if matches else "no such image"
-        self.exclude([f"{file}: {name}"], fits)
+        reason = f"file_name fits {' and '.join(matches[:2])}" if matches else "no such image"
+        near = [] if matches else self.files.by_stem(stem(name), ())
+        if near:
+            reason += f"; {near[0]} has its name, but is in another folder: correct the path"
+        self.exclude([f"{file}: {name}"], reason)
         return None
 
     def cannot_read(self, image: str, reason: str) -> None:
@@ -293,9 +296,15 @@ def _boxes(
     is_copy = is_other
     if not resized:
         is_copy = are_scaled(stated, actual) if frame is None else np.zeros_like(is_other)
-    for row in np.flatnonzero(is_other & ~is_copy):
+    is_unlike = is_other & ~is_copy
+    for row in np.flatnonzero(is_unlike):
         labelled, own = size_text(stated[row]), size_text(actual[row])
         source.exclude([ids[row]], f"labels are of {labelled}, the image has {own}")
+    if frame is None and is_unlike.any():
+        line = _unlike_line(ids[is_unlike].tolist(), stated[is_unlike], actual[is_unlike])
+        if is_unlike.all():
+            raise InputError(f"{reading.where}: {line}")
+        source.notes.append(line)
     if resized:
         source.images = source.images.drop(columns=["width", "height"], errors="ignore")
     corners, notes = scaled_to_files(checked.corners, stated, actual, is_copy, ids.tolist())
@@ -309,6 +318,19 @@ def _boxes(
         text = "boxes are repeats of another box: these are dropped"
         source.notes.append(counted_phrase(len(table) - len(once), text))
     return once
+
+
+def _unlike_line(images: Sequence[str], stated: np.ndarray, actual: np.ndarray) -> str:
+    """Return what to do about boxes on images of another shape than the labels state."""
+    (width, height), (own_width, own_height) = stated[0], actual[0]
+    text = (
+        "images have boxes that cannot be used, since the labels state another shape of the image. "
+        f"Image '{images[0]}' has {size_text(actual[0])}, and the labels state "
+        f"{size_text(stated[0])}: if its boxes are px of the image, remove the stated size; if the "
+        "image was stretched, write boxes and size in px of the image (x times "
+        f"{own_width:g} / {width:g}, y times {own_height:g} / {height:g})"
+    )
+    return counted_phrase(len({*images}), text)
 
 
 def _box_sizes(

@@ -44,6 +44,7 @@ from cxr_compare.data_prep.sources.words import (
 )
 
 _ROLES = ("file", *LABEL_ROLES, "state", "reader", *FACTS, "split", *BOX_ROLES, "unused")
+_SIDE_PX = 1.0  # by which the side of a box in px may differ from its edges
 
 
 def _recognise(path: Path, text: pd.DataFrame) -> LabelTable:
@@ -57,7 +58,9 @@ def _recognise(path: Path, text: pd.DataFrame) -> LabelTable:
     plain = {plain_name(column): column for column in reversed(columns)}
     for role, names in names_by_role().items():
         free = [plain[name] for name in names if plain.get(name) in table.unused]
-        if free and not table.has(role) and not (rules.name and role in BOX_ROLES):
+        is_side = role in ("width", "height") and table.has("xmax")
+        is_published = bool(rules.name) and role in BOX_ROLES and not is_side
+        if free and not table.has(role) and not is_published:
             table.add(role, free[:1])
     return table
 
@@ -96,15 +99,24 @@ def _correct(tables: Sequence[LabelTable], correction: str) -> None:
 def _take_sizes_of_images(table: LabelTable) -> None:
     """Take ``width`` and ``height`` for those of the image where a box has none, or both edges.
 
-    Beside a column ``image_width`` they are unused.
+    They are unused beside a column ``image_width``, and where they repeat the edges of the box.
     """
     has_edge = bool(table.box_roles - {"width", "height"})
-    for side, high in (("width", "xmax"), ("height", "ymax")):
+    for side, low, high in (("width", "xmin", "xmax"), ("height", "ymin", "ymax")):
         is_of_box = has_edge and not table.has(high)
-        if table.has(side) and not (is_of_box or table.rules.name or side in table.assigned):
+        if table.has(side) and not (is_of_box or side in table.assigned):
+            is_unused = table.has(f"image_{side}") or _repeats_edges(table, side, low, high)
             columns = table.columns.pop(side)
-            if not table.has(f"image_{side}"):
+            if not is_unused:
                 table.columns[f"image_{side}"] = columns
+
+
+def _repeats_edges(table: LabelTable, side: str, low: str, high: str) -> bool:
+    """Return True if a column holds the distance of the edges of each box, to 1 px."""
+    cells = [table.cells(role) for role in (side, low, high)]
+    length, first, second = (pd.to_numeric(column, errors="coerce") for column in cells)
+    difference = (second - first - length).abs().dropna()
+    return bool(len(difference)) and bool((difference <= _SIDE_PX).all())
 
 
 def _find_split(table: LabelTable, source: Source) -> None:

@@ -64,7 +64,7 @@ def _columns_of(fact: str, tables: Sequence[LabelTable]) -> str:
         for table in tables
         for role, listed in table.columns.items()
         for column in listed
-        if FACTS.get(role, role) == fact and not table.rules.roles
+        if FACTS.get(role, role) == fact and role not in table.rules.roles
     ]
     return ",".join(f"unused={column}" for column in dict.fromkeys(columns))
 

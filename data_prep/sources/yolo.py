@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cxr_compare.data_prep.base.box_check import BoxReading, finite_or_nan, values_of
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import read_text_file
 from cxr_compare.data_prep.base.user_tables import read_yaml_file
 from cxr_compare.data_prep.sources.annotations import (
@@ -60,6 +61,8 @@ def _read(source: Source) -> Iterator[ImageLabels]:
         if other := line_of_other_kind(root):
             raise InputError(f"{root}: {other}")
         source.label_files = [p for p in files_below(root, ".txt") if p not in _NAME_FILES]
+        if source.files.paths and not source.label_files:
+            raise InputError(f"{root}: {_without_texts(source.files.paths)}")
         return
     names = _class_names(root, source.options.class_names)
     source.classes |= dict.fromkeys(names.values())
@@ -68,6 +71,16 @@ def _read(source: Source) -> Iterator[ImageLabels]:
         return read_text_file(root / path).splitlines(), ""
 
     yield from read_image_files(source, paths, read, partial(_add_marks, names))
+
+
+def _without_texts(images: Sequence[str]) -> str:
+    """Return that images have no text file, and where each must lie."""
+    text = re.sub(r"\bimages/", "labels/", posixpath.splitext(images[0])[0]) + ".txt"
+    return (
+        f"holds {counted(len(images), 'image')} and no label file; put a .txt of its name beside "
+        f"each image or into a folder labels, such as {text} for {images[0]}, with a line for each "
+        "box; an empty one says that the image shows nothing"
+    )
 
 
 def _label_files(source: Source) -> list[str]:
