@@ -138,11 +138,10 @@ def _without_boxes(
     form, edges = form_of([*frame.columns])
     if form:
         texts = frame.astype("string").fillna("")
-        of_box = [column for column in edges if column is not None]
-        others = texts.drop(columns=[*found.values(), *of_box], errors="ignore")
-        refuse_second_box(where, others, texts[of_box], [found["label"]], has_option=False)
-        frame = _without_placeholders(frame, found, where)
-        own, frame = _divide(frame, image, [*found.values()], where)
+        others = texts.drop(columns=[*found.values(), *edges], errors="ignore")
+        refuse_second_box(where, others, texts[edges], [found["label"]], has_option=False)
+        frame = _without_placeholders(frame, edges, found, where)
+        own, frame = _divide(frame, edges, image, [*found.values()], where)
         boxes = own if boxes is None else boxes
     elif boxes is None:
         refuse_box_texts(frame.drop(columns=[*found.values()]), where)
@@ -155,10 +154,9 @@ def _without_boxes(
 
 
 def _without_placeholders(
-    frame: pd.DataFrame, found: Mapping[str, str], where: str
+    frame: pd.DataFrame, edges: list[str], found: Mapping[str, str], where: str
 ) -> pd.DataFrame:
     """Return a frame in which four zeros beside the label 0 are empty edges, as they are no box."""
-    edges = [name for name in form_of([*frame.columns])[1] if name is not None]
     are_zero = frame[edges].apply(pd.to_numeric, errors="coerce").eq(0).all(axis=1)
     labels = labels_of(frame[found["label"]], frame[found["image"]].astype(str), where)
     is_placeholder = are_zero.to_numpy() & labels.eq(0).to_numpy()
@@ -355,7 +353,7 @@ def _without_seen(images: pd.DataFrame, cells: pd.Series, where: str) -> tuple[N
 
 
 def _divide(
-    frame: pd.DataFrame, image: str, of_images: list[str], where: str
+    frame: pd.DataFrame, edges: list[str], image: str, of_images: list[str], where: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Divide a frame with a row for each box into boxes and a frame of images.
 
@@ -365,8 +363,7 @@ def _divide(
     columns = {"image": image, "score": ""}
     word = "row" if where == "truth" else "line"
     rows = read_frame(frame.drop(columns=named), columns, where, word=word)
-    of_boxes = [name for name in form_of([*map(str, frame.columns)])[1] if name is not None]
-    of_image = frame.drop(columns=of_boxes)
+    of_image = frame.drop(columns=edges)
     counts = of_image.groupby(image, sort=False).nunique(dropna=False)
     for column in named:
         several = counts.index[counts[column] > 1]
