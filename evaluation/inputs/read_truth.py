@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import as_array
 from cxr_compare.evaluation.truth import UNNAMED, Truth
 
-_GROUPS = {"age": "age_years", "sex": "sex", "view": "view", "width": "width", "height": "height"}
-"""Names that columns of the images get; each further one begins with ``x_``."""
+_GROUPS = ("sex", "view", "width", "height")
+"""Names that columns of the images keep, beside the age; each further one begins with ``x_``."""
 _NUMBERS = ("width", "height", "age_years")
 
 
@@ -205,20 +206,19 @@ def group_column(column: str) -> str:
         >>> group_column("Age"), group_column("Ward no.")
         ('age_years', 'x_ward_no')
     """
-    if find_column([column], ("age_years", *column_names("age"))):
+    if find_column([column], column_names("age")):
         return "age_years"
     for side in ("width", "height"):
         if find_column([column], column_names(f"image_{side}")):
             return side
     plain = finding_name(column)
-    return _GROUPS.get(plain, f"x_{plain}")
+    return plain if plain in _GROUPS else f"x_{plain}"
 
 
 def describes_images(column: str) -> bool:
     """Return True for a column that names or describes images and patients, and is no finding."""
-    owners = ("patient_id", *column_names("patient"), "study_id", *column_names("study"))
-    roles = column_names("split")
-    names = (*image_names([column]), *roles, *owners, *column_names("sex"), "seen")
+    roles = ("patient", "study", "split", "sex")
+    names = (*image_names([column]), *chain.from_iterable(map(column_names, roles)), "seen")
     return find_column([column], names) is not None or not group_column(column).startswith("x_")
 
 
@@ -230,7 +230,7 @@ def _columns_of_truth(
     names = {
         "image": image_names(header),
         "label": LABELS,
-        "patient_id": ("patient_id", *column_names("patient")),
+        "patient_id": column_names("patient"),
         "study_id": ("study_id", *column_names("study")),
         "role": ("role",),
         "seen": ("seen",),
