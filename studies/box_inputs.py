@@ -23,7 +23,8 @@ from cxr_compare.evaluation.inputs.coco_truth import coco_findings
 from cxr_compare.evaluation.inputs.files import read_rows
 from cxr_compare.evaluation.inputs.folders import truth_of
 from cxr_compare.evaluation.inputs.other_readings import doubt
-from cxr_compare.evaluation.inputs.read_output import boxes_in_px, name_images
+from cxr_compare.evaluation.inputs.px_boxes import boxes_in_px
+from cxr_compare.evaluation.inputs.read_output import name_images
 from cxr_compare.evaluation.inputs.read_truth import read_truth
 from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, say
 from cxr_compare.evaluation.truth import Truth

@@ -1,5 +1,6 @@
 """Statements of readers become labels; formats are known; trees of DICOM and public tables."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -108,6 +109,21 @@ def write_radiograph(path, **elements):
     known = {"Modality": "CR", "ViewPosition": "PA", "BodyPartExamined": "CHEST", **elements}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(as_file(dicom_image(np.zeros((64, 64), np.uint16), bits_stored=12, **known)))
+
+
+@pytest.mark.parametrize("format", [None, "coco"])
+def test_a_folder_is_walked_through_once(format, tmp_path, monkeypatch):  # noqa: A002
+    for name in ("a", "b"):
+        write_radiograph(tmp_path / f"{name}.dcm", SOPInstanceUID=f"1.2.{ord(name)}")
+    if format:
+        images = [{"id": n, "file_name": f"{n}.dcm", "width": 64, "height": 64} for n in "ab"]
+        box = {"image_id": "a", "category_id": 1, "bbox": [5, 6, 20, 30]}
+        content = {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "m"}]}
+        (tmp_path / "labels.json").write_text(json.dumps(content))
+    walk, walked = os.walk, []
+    monkeypatch.setattr(os, "walk", lambda root, *rest: walked.append(root) or walk(root, *rest))
+    kind, _ = sources.read(tmp_path, None, [], {})
+    assert (kind, walked) == ("read" if format else "refused", [tmp_path])
 
 
 def test_no_line_about_a_dicom_tree_quotes_a_cell_which_may_name_a_person(tmp_path):

@@ -32,12 +32,13 @@ STEPS: dict[BoxUnit, float] = {"share": 1.0, "percent": 100.0, "thousandth": 100
 """Number that means the whole side of the image, by unit."""
 MANY = 0.1
 """Share of wrong boxes from which a file was probably misread."""
+ENOUGH_COPIES = 20
+"""Images whose boxes show by all fitting into the smaller of two sizes that they are of it."""
 CUT_SHARE = 0.01
 """Share of the side by which a true box may pass the border, and is cut."""
 _CUT_PX = 3.0  # px by which it may
 _MOST = 0.9  # share of boxes that must fit another reading before it is suggested
 _FEWEST = 10  # in fewer boxes a pattern may be chance
-_ENOUGH_COPIES = 20  # images whose boxes all fit into the smaller of two sizes
 _MUCH_LARGER = 1.5  # sides of a stated size by which lesions would lie in one corner of it
 _TEXTS = {
     "xyxy": "corners x1, y1, x2, y2",
@@ -48,6 +49,7 @@ _TEXTS = {
     "percent": "per cent of the image's sides",
     "thousandth": "numbers from 0 to 1000",
 }
+_PX_OF_FILES = "are these px of the image? If so, correct the stated sizes, or remove them"
 NO_BOX = "a box needs x1 < x2 and y1 < y2 inside the image, in px of the original"
 """Form that a box must have."""
 
@@ -167,18 +169,34 @@ def box_faults(corners: np.ndarray, sizes: np.ndarray, slack: float = CUT_SHARE)
     return reasons
 
 
-def copies_note(images: Sequence[str], labelled: np.ndarray, own: np.ndarray) -> str:
-    """Say that boxes of images were scaled from their stated size to that of their file, px.
+def scaled_to_files(
+    corners: np.ndarray,
+    stated: np.ndarray,
+    files: np.ndarray,
+    is_copy: np.ndarray,
+    images: Sequence[str],
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Scale boxes to the files that are copies of the stated size, and say so.
 
-    Each box has its image and both sizes, ``(N, 2)``.
+    Each box has its image, and both sizes as width and height in px, ``(N, 2)``.
     """
-    sizes = ("{:g} x {:g} px".format(*size[0]) for size in (own, labelled))
+    if not is_copy.any():
+        return corners, ()
+    row = int(is_copy.argmax())
     text = (
-        "images with boxes have another size than the labels state (image '{}': {}, the labels are "
-        "of {}): these are taken as copies that were resized without padding, and their boxes were "
-        "scaled"
+        f"images with boxes have another size than the labels state (image '{images[row]}': "
+        f"{size_text(files[row])}, the labels are of {size_text(stated[row])}): these are taken as "
+        "copies that were resized without padding, and their boxes were scaled"
     )
-    return counted_phrase(len(set(images)), text.format(images[0], *sizes))
+    n_images = len({*np.asarray(images, dtype=object)[is_copy]})
+    scaled = np.where(is_copy[:, None], corners * np.tile(files / stated, 2), corners)
+    return scaled, (counted_phrase(n_images, text),)
+
+
+def size_text(size: np.ndarray) -> str:
+    """Return width and height in words."""
+    width, height = size
+    return f"{width:g} x {height:g} px"
 
 
 @dataclass(frozen=True)
@@ -234,7 +252,7 @@ def check_boxes(
         questions = questions_about(values, reading, sizes, files)
         problem = f"{faults[row]} ({count}): {questions}"
     elif not reading.affirmed:
-        row, problem = _doubt_about_size(corners, reading, sizes, files, images)
+        row, problem = doubt_about_size(corners, reading, sizes, files, images)
         if not problem:
             row, problem = doubt_about(values, reading, sizes)
     if problem:
@@ -296,17 +314,16 @@ def questions_about(
         is_other = np.isfinite(sizes).all(axis=1) & (sizes != files).any(axis=1)
         if is_other.any() and (box_faults(corners, files) == "").mean() >= _MOST:
             row = int(is_other.argmax())
-            stated, own = ("{:g} x {:g} px".format(*size[row]) for size in (sizes, files))
             questions.append(
-                f"the labels state {stated}, and the image has {own}: are these px of the image? "
-                "If so, correct the stated sizes, or remove them"
+                f"the labels state {size_text(sizes[row])}, and the image has "
+                f"{size_text(files[row])}: {_PX_OF_FILES}"
             )
     others = [] if reading.affirmed else fitting_readings(values, reading, sizes)[:2]
     questions += [reading.question(*other) for other in others]
     return ". Or ".join([*questions, f"correct them: {NO_BOX}"])
 
 
-def _doubt_about_size(
+def doubt_about_size(
     corners: np.ndarray,
     reading: BoxReading,
     sizes: np.ndarray,
@@ -318,14 +335,13 @@ def _doubt_about_size(
         return 0, ""
     is_copy = are_scaled(sizes, files) & (sizes >= _MUCH_LARGER * files).all(axis=1)
     n_images = len({*np.asarray(images, dtype=object)[is_copy]})
-    if n_images < _ENOUGH_COPIES or (corners[:, 2:] > files + 1)[is_copy].any():
+    if n_images < ENOUGH_COPIES or (corners[:, 2:] > files + 1)[is_copy].any():
         return 0, ""
     row = int(is_copy.argmax())
-    stated, own = ("{:g} x {:g} px".format(*size[row]) for size in (sizes, files))
     return row, (
-        f"the labels state {stated}, and all boxes of {n_images} such images fit into the {own} "
-        "of the image: are these px of the image? If so, correct the stated sizes, or remove them; "
-        f"if not, {reading.answer('px')}"
+        f"the labels state {size_text(sizes[row])}, and all boxes of {n_images} such images fit "
+        f"into the {size_text(files[row])} of the image: {_PX_OF_FILES}; if not, "
+        f"{reading.answer('px')}"
     )
 
 

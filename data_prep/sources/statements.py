@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import (
+    ENOUGH_COPIES,
     FORMS,
     UNITS,
     BoxReading,
     check_boxes,
-    copies_note,
+    scaled_to_files,
+    size_text,
 )
 from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, are_scaled, upright_boxes
 from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
@@ -42,7 +44,6 @@ STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "boxed", 
 """Columns of a table of statements: four numbers of a box (NaN without one), and True if the row
 has a box, and if it only follows from what others say."""
 _MOST_REASONS = 3  # for which images were left out, in one message
-_ENOUGH_TO_TELL = 20  # boxed copies of images, if all boxes fit into them
 _TYPES = {
     **dict.fromkeys(STATEMENT[:5], TEXT),
     **dict.fromkeys(BOX, "float64"),
@@ -280,7 +281,7 @@ def _boxes(
     reading = replace(reading, where=reading.where or str(source.root))
     stated, actual = _box_sizes(source, ids, frame)
     values = rows[BOX].to_numpy(np.float64)
-    if resized and ids.nunique() >= _ENOUGH_TO_TELL and (values[:, 2:] <= actual + 1).all():
+    if resized and ids.nunique() >= ENOUGH_COPIES and (values[:, 2:] <= actual + 1).all():
         stated = actual  # the boxes were resized with the images
     unread = source.statements.unread
     files = actual if frame is None else None
@@ -293,11 +294,13 @@ def _boxes(
     if not resized:
         is_copy = are_scaled(stated, actual) if frame is None else np.zeros_like(is_other)
     for row in np.flatnonzero(is_other & ~is_copy):
-        labelled, own = ("{:g} x {:g} px".format(*size[row]) for size in (stated, actual))
+        labelled, own = size_text(stated[row]), size_text(actual[row])
         source.exclude([ids[row]], f"labels are of {labelled}, the image has {own}")
     if resized:
         source.images = source.images.drop(columns=["width", "height"], errors="ignore")
-    corners = _scaled(source, ids, checked.corners, stated, actual, is_copy)
+    corners, notes = scaled_to_files(checked.corners, stated, actual, is_copy, ids.tolist())
+    source.notes += notes
+    _state_sizes(source, ids[is_copy], actual[is_copy])
     if source.options.raw_boxes:
         corners = _turned(source, ids, corners)
     table = rows[LABEL_KEY].assign(**dict(zip(EDGES, corners.T, strict=True)))
@@ -326,26 +329,15 @@ def _box_sizes(
     return both[:, 0], both[:, 1]
 
 
-def _scaled(
-    source: Source,
-    ids: pd.Series,
-    corners: np.ndarray,
-    stated: np.ndarray,
-    actual: np.ndarray,
-    is_copy: np.ndarray,
-) -> np.ndarray:
-    """Scale boxes and stated sizes to the files of images that are copies of another size."""
-    if not is_copy.any():
-        return corners
-    source.notes.append(copies_note(ids[is_copy].tolist(), stated[is_copy], actual[is_copy]))
+def _state_sizes(source: Source, ids: pd.Series, sizes: np.ndarray) -> None:
+    """Replace the stated sizes of images by those of their files, of which they are copies."""
     sides = ["width", "height"]
-    if set(sides) <= set(source.images):
-        own_sizes = pd.DataFrame(actual[is_copy], ids[is_copy], sides)
+    if len(ids) and set(sides) <= set(source.images):
+        own_sizes = pd.DataFrame(sizes, ids, sides)
         own_sizes = own_sizes[~own_sizes.index.duplicated()]
         images = source.images.set_index("image_id")
         images.loc[own_sizes.index, sides] = own_sizes
         source.images = images.reset_index()
-    return np.where(is_copy[:, None], corners * np.tile(actual / stated, 2), corners)
 
 
 def _turned(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:

@@ -92,7 +92,8 @@ def _roles_of_names(
         source.say(f"{names}: the column of roles is the split, not the name of the table")
         return _NO_ROLES
     stated = pd.concat([by_column, rows])
-    _refuse_unnamed(tables, stated, rows)
+    if not is_member(stated["role"], ["train", "unused"]).all():  # train alone divides nothing
+        _refuse_unnamed(tables, stated, rows)
     if stated.loc[stated["role"] != "unused", "role"].nunique() < 2:
         role = rows["role"].iloc[0]
         source.say(

@@ -14,6 +14,7 @@ from cxr_compare.data_prep.sources.label_table import BOX_ROLES, LabelTable
 from cxr_compare.data_prep.sources.words import (
     dictionary,
     holds_states,
+    is_circumstance,
     is_number,
     normal_classes,
     plain_cells,
@@ -61,7 +62,8 @@ def _refuse_states_of_labels(path: Path, unread: pd.DataFrame) -> None:
 
 def _refuse_findings(path: Path, unread: pd.DataFrame, finding: str) -> None:
     """Ask about columns that hold states, present ones and others, as a column of a finding."""
-    alike = [name for name in map(str, unread) if _divides_images(unread[name])]
+    others = [name for name in map(str, unread) if not is_circumstance(name)]
+    alike = [name for name in others if _divides_images(unread[name])]
     if alike:
         asked = f"does column {_quoted(alike)} hold a finding"
         if len(alike) > 1:

@@ -100,7 +100,7 @@ def truth_of_coco(
     if not marks:
         return with_files(replace(truth, boxed=truth.ids), files)
     boxed = with_boxes(truth, marks, written, str(path), files)
-    return with_files(keep_false_alarms(boxed, str(path)), files)
+    return with_files(keep_false_alarms(boxed, str(path)), files, written)
 
 
 def _entries(

@@ -11,7 +11,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import copies_note
+from cxr_compare.data_prep.base.box_check import (
+    BoxReading,
+    doubt_about_size,
+    scaled_to_files,
+)
 from cxr_compare.data_prep.base.boxes import EDGES, are_scaled
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import IMAGE_SUFFIXES
@@ -20,6 +24,7 @@ from cxr_compare.data_prep.sources.image_files import (
     image_size,
     stem,
 )
+from cxr_compare.evaluation.inputs.rows import box_answers
 from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.truth import Size, Truth, numbers_of
 
@@ -126,16 +131,19 @@ def measured(truth: Truth, files: ImageFiles | None) -> Truth:
     return replace(truth, measure=files.size, presumed=not files.named and truth.boxes.empty)
 
 
-def with_files(truth: Truth, files: ImageFiles | None) -> Truth:
+def with_files(
+    truth: Truth, files: ImageFiles | None, written: Mapping[str, str] | None = None
+) -> Truth:
     """Return a truth of image files: with their sizes, and with boxes in px of the files.
 
-    Boxes are scaled to a file of the shape that the truth states. Another true box that reaches
-    beyond its file shows that the boxes are of other images: InputError for files that the user
-    named; those beside the truth then state no size.
+    Boxes are scaled to a file of the shape that the truth states, unless they may be px of the
+    file, which is asked about if `written` does not say how they are written. Another true box that
+    reaches beyond its file shows that the boxes are of other images: InputError for files that the
+    user named; those beside the truth then state no size.
     """
     if files is None:
         return truth
-    made = _scaled(measured(truth, files), files)
+    made = _scaled(measured(truth, files), files, affirmed=bool(written))
     edges = made.boxes.groupby("image_id")[["x2", "y2"]].max()
     for image_id, right, lower in edges.itertuples():
         size = files.size(str(image_id))
@@ -150,7 +158,7 @@ def with_files(truth: Truth, files: ImageFiles | None) -> Truth:
     return made
 
 
-def _scaled(truth: Truth, files: ImageFiles) -> Truth:
+def _scaled(truth: Truth, files: ImageFiles, *, affirmed: bool) -> Truth:
     """Return a truth with boxes and sizes of the files that have another size of the stated shape.
 
     So `cxr prepare` reads the same labels.
@@ -167,14 +175,21 @@ def _scaled(truth: Truth, files: ImageFiles) -> Truth:
     images = truth.images.copy()
     for side in _SIDES:
         images[side] = sizes[side].reindex(images.index).fillna(images[side])
-    factors = (sizes / labelled).reindex(truth.boxes["image_id"]).fillna(1).to_numpy()
-    corners = truth.boxes[EDGES].to_numpy(np.float64) * np.tile(factors, 2)
-    boxes = truth.boxes.assign(**dict(zip(EDGES, corners.T, strict=True)))
-    boxed = labelled.index.intersection(pd.Index(boxes["image_id"].unique()))
-    notes = truth.notes
-    if len(boxed):
-        note = copies_note(
-            boxed.tolist(), labelled.loc[boxed].to_numpy(), sizes.loc[boxed].to_numpy()
-        )
-        notes = (*notes, *reading_notes([f"{note}."], "True boxes"))
-    return replace(truth, images=images, boxes=boxes, labelled=labelled, notes=notes)
+    owners = truth.boxes["image_id"].tolist()
+    each, own_each = (known.reindex(owners).to_numpy() for known in (labelled, sizes))
+    corners = truth.boxes[EDGES].to_numpy(np.float64)
+    if not affirmed:
+        reading = BoxReading(answers=box_answers(""))
+        row, question = doubt_about_size(corners, reading, each, own_each, owners)
+        if question:
+            raise InputError(f"images: {files.where}: image '{owners[row]}': {question}")
+    is_boxed_copy = np.isfinite(own_each).all(axis=1)
+    corners, said = scaled_to_files(corners, each, own_each, is_boxed_copy, owners)
+    notes = reading_notes([f"{note}." for note in said], "True boxes")
+    return replace(
+        truth,
+        images=images,
+        boxes=truth.boxes.assign(**dict(zip(EDGES, corners.T, strict=True))),
+        labelled=labelled,
+        notes=(*truth.notes, *notes),
+    )

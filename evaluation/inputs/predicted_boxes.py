@@ -15,7 +15,6 @@ from cxr_compare.data_prep.base.box_check import (
     BoxReading,
     box_faults,
     box_text,
-    corners_of,
     doubt_about,
     fitting_readings,
     questions_about,
@@ -28,7 +27,8 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 BoxOrder = Literal["xyxy", "yxyx"]
 """Order of the axes: x before y, or y before x."""
 ORDERS: tuple[BoxOrder, ...] = get_args(BoxOrder)
-_FAR = 0.1  # share of the side by which a predicted box passes the border if it is far outside
+FAR = 0.1
+"""Share of the side by which a predicted box passes the border if it is far outside."""
 
 
 def in_order(corners: np.ndarray, order: BoxOrder) -> np.ndarray:
@@ -39,32 +39,6 @@ def in_order(corners: np.ndarray, order: BoxOrder) -> np.ndarray:
         [[2, 1, 4, 3]]
     """
     return corners if order == "xyxy" else corners[:, [1, 0, 3, 2]]
-
-
-def fitting_sizes(
-    values: np.ndarray,
-    reading: BoxReading,
-    sizes: np.ndarray,
-    labelled: np.ndarray,
-    is_copy: np.ndarray,
-) -> tuple[np.ndarray, str]:
-    """Return the sizes of the files or those that the labels state, whichever boxes in px fit.
-
-    Both are width and height in px, ``(N, 2)``, and differ where `is_copy` is True. Boxes that fit
-    both are of the smaller one, as boxes of the larger would not all lie in its corner. The
-    sentence says which they are.
-    """
-    unknown = np.full_like(sizes, np.inf)
-    written = corners_of(values, reading.form, "px", unknown)
-    corners, _ = sorted_corners(written, reading.form, unknown)
-    of_files, of_labels = (
-        (box_faults(corners, each, _FAR)[is_copy] != "").mean() < MANY for each in (sizes, labelled)
-    )
-    if of_files and of_labels:
-        of_labels = labelled[is_copy].prod(axis=1).sum() < sizes[is_copy].prod(axis=1).sum()
-    chosen, name = (labelled, "size that the labels state") if of_labels else (sizes, "image files")
-    size = "{:g} x {:g} px".format(*chosen[int(is_copy.argmax())])
-    return chosen, f"The boxes are taken as px of the {name} ({size}), into which they fit."
 
 
 def check_predictions(
@@ -88,8 +62,8 @@ def check_predictions(
         return table, ()
     # A detector knows no border where nobody states the size of the image.
     known = np.nan_to_num(sizes, nan=np.inf)
-    corners, notes = sorted_corners(written, reading.form, known, _FAR)
-    faults, misfits = box_faults(corners, known, _FAR), box_faults(corners, known)
+    corners, notes = sorted_corners(written, reading.form, known, FAR)
+    faults, misfits = box_faults(corners, known, FAR), box_faults(corners, known)
     fitting = []
     if (misfits != "").mean() >= MANY and not reading.affirmed:
         fitting = fitting_readings(values, reading, sizes)

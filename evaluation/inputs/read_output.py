@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import BoxForm, BoxReading, BoxUnit, corners_of
-from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError, counted
-from cxr_compare.data_prep.base.ids import ENDING, match_ids
+from cxr_compare.data_prep.base.ids import match_ids
 from cxr_compare.data_prep.base.names import column_names, find_column, finding_name
-from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
+from cxr_compare.data_prep.sources.image_files import image_name
 from cxr_compare.evaluation.inputs.box_classes import findings_of_classes
 from cxr_compare.evaluation.inputs.files import read_rows
-from cxr_compare.evaluation.inputs.frames import SIDES
 from cxr_compare.evaluation.inputs.other_readings import doubt
-from cxr_compare.evaluation.inputs.predicted_boxes import check_predictions, fitting_sizes
+from cxr_compare.evaluation.inputs.px_boxes import boxes_in_px
 from cxr_compare.evaluation.inputs.rows import (
-    NUMBERS,
     Rows,
     are_blank,
-    box_answers,
-    require_probabilities,
     say,
 )
 from cxr_compare.evaluation.notes import reading_notes
@@ -35,8 +27,6 @@ from cxr_compare.evaluation.truth import Truth
 
 _ENOUGH_TO_ASK = 10
 """Scores from which none below 0.5 is no accident."""
-_ROUNDING = 0.01
-"""Px by which a box reaches beyond its image by rounding alone."""
 _PREDICTED = (
     "predictedclass",
     "predclass",
@@ -136,12 +126,8 @@ def name_images(rows: Rows, truth: Truth, columns: Mapping[str, str], name: str 
 
 def _has_files_of(truth: Truth, table: pd.DataFrame) -> bool:
     """Return True if a ``file_name`` of COCO results is that of an image of the truth."""
-    known = {_last_part(image) for image in truth.ids}
-    return bool(table["file_name"].map(_last_part).isin(known).any())
-
-
-def _last_part(name: str) -> str:
-    return re.split(r"[/\\]", ENDING.sub("", name))[-1]
+    known = set(map(image_name, truth.ids))
+    return bool(table["file_name"].map(image_name).isin(known).any())
 
 
 def _ask_if_file_names(
@@ -307,129 +293,6 @@ def _of_scores(rows: Rows, name: str, *, named: bool) -> Output:
         )
     values = pd.Series(scores, table["image_id"].to_numpy()).rename_axis("image_id")
     return Output(values, notes=tuple(reading_notes(rows.notes, name)))
-
-
-def boxes_in_px(
-    rows: Rows,
-    truth: Truth,
-    columns: Mapping[str, str],
-    *,
-    name: str = "NAME",
-    as_given: bool = False,
-) -> pd.DataFrame:
-    """Return checked boxes in px of the original image, clipped to it, at most 100 of an image.
-
-    With `as_given` none is clipped or left out, and further columns stay.
-    """
-    table = rows.table.reset_index(drop=True)
-    if "score" not in table:
-        table = table.assign(score=1.0)
-    require_probabilities(table, rows.where)
-    reading = BoxReading(
-        cast("BoxForm", columns.get("box_form", rows.form)),
-        cast("BoxUnit", columns.get("box_unit", rows.unit)),
-        rows.where,
-        rows.stated,
-        "box_form" in columns or "box_unit" in columns,
-        box_answers(name),
-    )
-    if reading.unit != "px":
-        truth = replace(truth, presumed=False)
-    numbers = table[NUMBERS].to_numpy(np.float64)
-    if columns.get("box_order") == "yxyx":  # first: a share of the height is none of the width
-        numbers = numbers[:, [1, 0, 3, 2]]
-    own_sizes = truth.sizes.reindex(table["image_id"]).to_numpy()
-    sizes = _sizes(table, numbers, reading, truth, rows)
-    unsized = np.isnan(sizes).any(axis=1)
-    if reading.unit != "px" and unsized.any():
-        row = table[unsized].iloc[0]
-        raise InputError(
-            f"{rows.where}: {row['place']}: the boxes are shares, and the size of image "
-            f"'{row['image_id']}' is unknown; name the folder of the image files (images), or give "
-            "px, or a truth with width and height"
-        )
-    corners = corners_of(numbers, reading.form, reading.unit, sizes)
-    table = table.drop(columns=NUMBERS).assign(**dict(zip(EDGES, corners.T, strict=True)))
-    table, notes = check_predictions(table, reading, sizes)
-    rows.notes += [f"{note[:1].upper()}{note[1:]}." for note in notes]
-    factors = np.nan_to_num((own_sizes / sizes)[table.index], nan=1.0)
-    scaled = table[EDGES].to_numpy(np.float64) * np.tile(factors, 2)
-    table = table.assign(**dict(zip(EDGES, scaled.T, strict=True)))
-    if as_given:
-        return table
-    return _at_most(clipped(table, truth, rows), rows)
-
-
-def _sizes(
-    table: pd.DataFrame, numbers: np.ndarray, reading: BoxReading, truth: Truth, rows: Rows
-) -> np.ndarray:
-    """Return the size in px that each box is of: of the file, the labels, or the table; (N, 2).
-
-    InputError for a table that states a third size: its boxes are of a copy.
-    """
-    sizes = truth.sizes.reindex(table["image_id"]).to_numpy()
-    labelled = truth.labelled.reindex(table["image_id"]).to_numpy()
-    labelled = np.where(np.isnan(labelled), sizes, labelled)
-    if not set(SIDES) <= set(table):
-        is_copy = (labelled != sizes).any(axis=1) & ~np.isnan(sizes).any(axis=1)
-        if reading.unit != "px" or not is_copy.any():
-            return sizes
-        sizes, note = fitting_sizes(numbers, reading, sizes, labelled, is_copy)
-        rows.notes.append(note)
-        return sizes
-    stated = table[[*SIDES]].to_numpy(np.float64)
-    is_other = (sizes != stated).any(axis=1) & (labelled != stated).any(axis=1)
-    is_known = ~np.isnan(sizes).all(axis=1)
-    reach = truth.boxes.groupby("image_id")[["x2", "y2"]].max().reindex(table["image_id"])
-    differ = np.where(is_known, is_other, (reach.to_numpy() > stated + 1).any(axis=1))
-    if differ.any():
-        row = int(differ.argmax())
-        size = sizes[row] if is_known[row] else reach.to_numpy()[row]
-        of_table, of_truth = ("{:g} x {:g}".format(*each) for each in (stated[row], size))
-        has = f"which has {of_truth}"
-        if not is_known[row]:
-            has = f"on which a true box reaches to {of_truth}"
-        raise InputError(
-            f"{rows.where}: {table['place'].iloc[row]}: states {of_table} px as the size of image "
-            f"'{table['image_id'].iloc[row]}', {has}; give boxes in px of this image, or leave out "
-            f"{SIDES[0]} and {SIDES[1]} if they are"
-        )
-    return stated
-
-
-def clipped(table: pd.DataFrame, truth: Truth, rows: Rows) -> pd.DataFrame:
-    """Return boxes cut at the borders of their images; refuse one that lies outside."""
-    limit = truth.sizes.reindex(table["image_id"]).fillna(np.inf).to_numpy()
-    corners = table[EDGES].to_numpy(np.float64)
-    cut = np.clip(corners, 0, np.tile(limit, 2))
-    outside = ~(cut[:, :2] < cut[:, 2:]).all(axis=1)
-    if outside.any():
-        row = table[outside].iloc[0]
-        edges = ", ".join(f"{edge}={row[edge]:g}" for edge in EDGES)
-        raise InputError(
-            f"{rows.where}: {row['place']}, image '{row['image_id']}': {edges}: the box lies "
-            "outside its image"
-        )
-    n_cut = int((np.abs(cut - corners) > _ROUNDING).any(axis=1).sum())
-    if n_cut:
-        rows.notes.append(f"{counted(n_cut, 'box')} reached beyond their image and were clipped.")
-    return table.assign(**dict(zip(EDGES, cut.T, strict=True)))
-
-
-def _at_most(table: pd.DataFrame, rows: Rows) -> pd.DataFrame:
-    """Return the 100 boxes of each image with the highest scores, from a score of 0.001."""
-    rank = table["score"].rank(method="first", ascending=False).groupby(table["image_id"]).rank()
-    kept = table[(rank <= MAX_BOXES) & (table["score"] >= LEAST_SCORE)]
-    if len(kept) < len(table):
-        left_out = counted(len(table) - len(kept), "box")
-        rows.notes.append(
-            f"{left_out} left out: below score {LEAST_SCORE}, or beyond the {MAX_BOXES} best of "
-            "an image."
-        )
-    twice = int(table.duplicated(["image_id", *EDGES, "score"]).sum())
-    if twice:
-        rows.notes.append(f"{counted(twice, 'box', 'are')} given twice, and count as false.")
-    return kept[["image_id", *EDGES, "score"]].reset_index(drop=True)
 
 
 def _roles_with_boxes(boxes: pd.DataFrame, truth: Truth, rows: Rows) -> pd.Index:

@@ -30,7 +30,12 @@ from cxr_compare.data_prep.base.user_tables import (
 )
 from cxr_compare.data_prep.sources.patients import named_patients
 from cxr_compare.data_prep.sources.unread_columns import refuse_second_box
-from cxr_compare.data_prep.sources.words import dictionary, plain_cells, states_of_cells
+from cxr_compare.data_prep.sources.words import (
+    dictionary,
+    is_circumstance,
+    plain_cells,
+    states_of_cells,
+)
 from cxr_compare.evaluation.inputs.coco_truth import truth_of_coco
 from cxr_compare.evaluation.inputs.files import are_outputs
 from cxr_compare.evaluation.inputs.frames import (
@@ -127,7 +132,7 @@ def read_truth(
     made = Truth(images.sort_index(), finding=finding, title=title, notes=notes, order=order)
     if boxes is not None:
         made = keep_false_alarms(with_boxes(made, boxes, written, of_boxes, files), where)
-    return with_files(made, files)
+    return with_files(made, files, written)
 
 
 def _without_boxes(
@@ -219,7 +224,8 @@ def describes_images(column: str) -> bool:
     """Return True for a column that names or describes images and patients, and is no finding."""
     roles = ("patient", "study", "split", "sex")
     names = (*image_names([column]), *chain.from_iterable(map(column_names, roles)), "seen")
-    return find_column([column], names) is not None or not group_column(column).startswith("x_")
+    is_known = find_column([column], names) is not None or is_circumstance(column)
+    return is_known or not group_column(column).startswith("x_")
 
 
 def _columns_of_truth(

@@ -18,7 +18,7 @@ from cxr_compare.data_prep.sources.source import EMPTY_EDGES, SHOWS_NOTHING
 from cxr_compare.evaluation.inputs.box_classes import other_class
 from cxr_compare.evaluation.inputs.files import read_rows
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, measured
-from cxr_compare.evaluation.inputs.read_output import boxes_in_px, clipped
+from cxr_compare.evaluation.inputs.px_boxes import boxes_in_px, clipped
 from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.truth import UNNAMED, Truth, no_boxes
 
