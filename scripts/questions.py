@@ -179,8 +179,8 @@ def _of_unnamed_boxes(
 
     A row without edges is an image without a lesion.
     """
-    edges = [column for column in form_of([*map(str, table.columns)])[1] if column is not None]
     plain = table.set_axis([*map(str, table.columns)], axis=1)
+    _, edges = form_of([*plain.columns])
     is_empty = plain[edges].replace("", None).isna().all(axis=1)
     labelled = plain.assign(label=(~is_empty).astype(float))
     (question,) = _of_labels(labelled, boxes, target, options)

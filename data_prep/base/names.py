@@ -103,7 +103,7 @@ def image_names(columns: Sequence[str]) -> tuple[str, ...]:
 def find_patient_columns(columns: Sequence[str]) -> tuple[str, str] | None:
     """Return the columns of images and of patients of a table; None if it lacks one of them."""
     image = find_column(columns, ("image_id", *column_names("file")))
-    patient = find_column(columns, ("patient_id", *column_names("patient")))
+    patient = find_column(columns, column_names("patient"))
     return None if image is None or patient is None else (image, patient)
 
 

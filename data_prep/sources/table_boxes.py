@@ -20,9 +20,28 @@ _MOST_SHARE = 1.1  # shares of the size may pass the border a little; no box in 
 
 
 def boxed_rows(
-    table: LabelTable, rows: pd.DataFrame, labels: pd.Series
+    source: Source, table: LabelTable, rows: pd.DataFrame, labels: pd.Series
 ) -> tuple[pd.DataFrame, BoxReading]:
     """Return the rows with a box, of the one finding that each row names, and how it is read."""
+    numbers, reading = _read_boxes(source, table)
+    numbers[numbers.eq(0).all(axis=1) & _says_nothing(table, labels)] = np.nan  # placeholders
+    is_boxed = numbers.notna().any(axis=1)
+    own = labels[is_boxed]
+    if not table.rules.name and not table.has("label"):
+        _refuse_other_class(table, is_boxed, own)
+    reason = (
+        "a box, but not one finding that it is of; say --columns label=COLUMN, or --class-names "
+        "mass"
+    )
+    refuse_line(is_boxed & (labels.str.len() != 1), table.path, reason)
+    boxed = rows[is_boxed].assign(
+        finding=[of.finding for (of,) in own], state=[of.state for (of,) in own], boxed=True
+    )
+    return boxed.assign(**numbers[is_boxed]), reading
+
+
+def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxReading]:
+    """Return the four numbers of each row, NaN where it has none, and how they are read."""
     roles = table.box_roles
     form = next((form for form, needed in ROLES_OF_FORMS.items() if roles >= set(needed)), None)
     if form is None:
@@ -34,32 +53,17 @@ def boxed_rows(
     cells = [table.cells(role) for role in ROLES_OF_FORMS[form]]
     edges = [to_numbers(column, table.path, str(column.name)) for column in cells]
     numbers = pd.DataFrame(dict(zip(BOX, edges, strict=True)))
-    numbers[numbers.eq(0).all(axis=1) & _says_nothing(table, labels)] = np.nan  # placeholders
-    is_boxed = numbers.notna().any(axis=1)
     unit: BoxUnit = "share" if numbers.max().max() <= _MOST_SHARE else "px"
     x, y = (str(column.name) for column in cells[:2])
-    is_guess = form == "xywh" and x.lower().endswith("x") and "xmin" not in table.assigned
-    if unit == "share" and is_guess:
+    is_answered = "xmin" in table.assigned or source.options.role("box_form") is not None
+    if unit == "share" and form == "xywh" and x.lower().endswith("x") and not is_answered:
         raise InputError(
             f"{table.path}: boxes are in shares of the image: are {x}, {y} the corner or the "
-            f"centre? Say --columns xmin={x},ymin={y} or --columns xcenter={x},ycenter={y}"
+            "centre? Say --columns box_form=xywh for the corner, or --columns box_form=cxcywh for "
+            "the centre"
         )
     affirmed = set(ROLES_OF_FORMS[form][2:]) <= table.assigned
-    reason = (
-        "a box, but not one finding that it is of; say --columns label=COLUMN, or --class-names "
-        "mass"
-    )
-    own = labels[is_boxed]
-    if not table.rules.name and not table.has("label"):
-        _refuse_other_class(table, is_boxed, own)
-    refuse_line(is_boxed & (labels.str.len() != 1), table.path, reason)
-    boxed = rows[is_boxed].assign(
-        finding=[of.finding for (of,) in own], state=[of.state for (of,) in own], boxed=True
-    )
-    return (
-        boxed.assign(**numbers[is_boxed]),
-        BoxReading(form, unit, str(table.path), stated=True, affirmed=affirmed),
-    )
+    return numbers, BoxReading(form, unit, str(table.path), stated=True, affirmed=affirmed)
 
 
 def _says_nothing(table: LabelTable, labels: pd.Series) -> pd.Series:
@@ -94,12 +98,12 @@ def _refuse_other_class(table: LabelTable, is_boxed: pd.Series, labels: pd.Serie
     if classes.nunique() == 1 and not names_finding(classes.iloc[0]):
         return
     named = classes.map({text: finding_name(text) for text in classes.unique()})
-    if not is_member(named, own).all():
-        reason = (
-            f" of a box, and the finding is {own[0]!r}; say --columns label={column} if the column "
-            f"names what a box shows, else unused={column}"
-        )
-        refuse_line(pd.Series(~is_member(named, own), named.index), table.path, reason, classes)
+    is_other = pd.Series(~is_member(named, own), named.index)
+    reason = (
+        f" of a box, and the finding is {own[0]!r}; say --columns label={column} if the column "
+        f"names what a box shows, else unused={column}"
+    )
+    refuse_line(is_other, table.path, reason, classes)
 
 
 def only_finding(

@@ -166,13 +166,13 @@ def read_frame(
     if image is not None and strings is not None:
         return _prediction_strings(frame, image, strings, where)
     score = columns.get("score", find_column(header, ("score", *column_names("score")))) or None
-    form, found = form_of(header)
-    _require_columns(header, columns, image, score, found, where, name)
+    form, edges = form_of(header)
+    _require_columns(header, columns, image, score, None if form else edges, where, name)
     names: dict[Any, str] = {image: "image_id"}
     if score:
         names[score] = "score"
     if form:
-        names |= dict(zip(found, NUMBERS, strict=True))
+        names |= dict(zip(edges, NUMBERS, strict=True))
         _refuse_twice(header, names, where)
         kind = columns.get("finding", class_column(frame.drop(columns=list(names))))
         names |= {kind: "finding"} if kind else {}
@@ -230,15 +230,16 @@ def kind_of(names: Mapping[str, str]) -> str:
     return next((column for column, meaning in names.items() if meaning == "finding"), "")
 
 
-def form_of(header: list[str]) -> tuple[BoxForm | None, list[str | None]]:
-    """Return how boxes are written, and the columns of their numbers; else what was found."""
-    found: list[str | None] = []
+def form_of(header: list[str]) -> tuple[BoxForm | None, list[str]]:
+    """Return how boxes are written, and the columns of their numbers; else those of some."""
+    found: dict[str, None] = {}
     for form, roles in ROLES_OF_FORMS.items():
-        columns = [find_column(header, column_names(role)) for role in roles]
-        if None not in columns:
+        named = (find_column(header, column_names(role)) for role in roles)
+        columns = [column for column in named if column is not None]
+        if len(columns) == len(roles):
             return form, columns
-        found += columns
-    return None, found
+        found |= dict.fromkeys(columns)
+    return None, list(found)
 
 
 def _refuse_twice(header: list[str], names: Mapping[str, str], where: str) -> None:
@@ -264,17 +265,19 @@ def _require_columns(
     columns: Mapping[str, str],
     image: str | None,
     score: str | None,
-    found: list[str | None],
+    found: list[str] | None,
     where: str,
     name: str,
 ) -> None:
-    """Refuse a table without a column of images, or without scores and boxes."""
+    """Refuse a table without a column of images, or without scores and boxes.
+
+    `found` are some columns of a box, None if it has all of them.
+    """
     has = f"it has {', '.join(header[:20])}"
     for column in (image, score, columns.get("finding")):
         if column and column not in header:
             raise InputError(f"{where}: has no column '{column}'; {has}")
-    are_boxes = len(found) == len(NUMBERS)
-    if image is None or (score is None and not are_boxes):
+    if image is None or (score is None and found is not None):
         if problem := headless_problem(header):
             raise InputError(f"{where}: {problem}")
         if image is None:
@@ -285,7 +288,7 @@ def _require_columns(
             f"{where}: has no column of scores, nor four of boxes; {has}; say "
             f"{say(name, 'score')}, or write boxes as x1,y1,x2,y2"
         )
-    if not are_boxes and len(set(found) - {None}) > 2:
+    if found is not None and len(found) > 2:
         missing = missing_columns([edge for edge in EDGES if edge not in header])
         raise InputError(f"{where}: {missing}, or x, y, width and height; {has}")
 

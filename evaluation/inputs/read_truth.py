@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,8 @@ from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import as_array
 from cxr_compare.evaluation.truth import UNNAMED, Truth
 
-_GROUPS = {"age": "age_years", "sex": "sex", "view": "view", "width": "width", "height": "height"}
-"""Names that columns of the images get; each further one begins with ``x_``."""
+_GROUPS = ("sex", "view", "width", "height")
+"""Names that columns of the images keep, beside the age; each further one begins with ``x_``."""
 _NUMBERS = ("width", "height", "age_years")
 
 
@@ -143,11 +144,10 @@ def _without_boxes(
     form, edges = form_of([*frame.columns])
     if form:
         texts = frame.astype("string").fillna("")
-        of_box = [column for column in edges if column is not None]
-        others = texts.drop(columns=[*found.values(), *of_box], errors="ignore")
-        refuse_second_box(where, others, texts[of_box], [found["label"]], has_option=False)
-        frame = _without_placeholders(frame, found, where)
-        own, frame = _divide(frame, image, [*found.values()], where)
+        others = texts.drop(columns=[*found.values(), *edges], errors="ignore")
+        refuse_second_box(where, others, texts[edges], [found["label"]], has_option=False)
+        frame = _without_placeholders(frame, edges, found, where)
+        own, frame = _divide(frame, edges, image, [*found.values()], where)
         boxes = own if boxes is None else boxes
     elif boxes is None:
         refuse_box_texts(frame.drop(columns=[*found.values()]), where)
@@ -160,10 +160,9 @@ def _without_boxes(
 
 
 def _without_placeholders(
-    frame: pd.DataFrame, found: Mapping[str, str], where: str
+    frame: pd.DataFrame, edges: list[str], found: Mapping[str, str], where: str
 ) -> pd.DataFrame:
     """Return a frame in which four zeros beside the label 0 are empty edges, as they are no box."""
-    edges = [name for name in form_of([*frame.columns])[1] if name is not None]
     are_zero = frame[edges].apply(pd.to_numeric, errors="coerce").eq(0).all(axis=1)
     labels = labels_of(frame[found["label"]], frame[found["image"]].astype(str), where)
     is_placeholder = are_zero.to_numpy() & labels.eq(0).to_numpy()
@@ -212,20 +211,19 @@ def group_column(column: str) -> str:
         >>> group_column("Age"), group_column("Ward no.")
         ('age_years', 'x_ward_no')
     """
-    if find_column([column], ("age_years", *column_names("age"))):
+    if find_column([column], column_names("age")):
         return "age_years"
     for side in ("width", "height"):
         if find_column([column], column_names(f"image_{side}")):
             return side
     plain = finding_name(column)
-    return _GROUPS.get(plain, f"x_{plain}")
+    return plain if plain in _GROUPS else f"x_{plain}"
 
 
 def describes_images(column: str) -> bool:
     """Return True for a column that names or describes images and patients, and is no finding."""
-    owners = ("patient_id", *column_names("patient"), "study_id", *column_names("study"))
-    roles = column_names("split")
-    names = (*image_names([column]), *roles, *owners, *column_names("sex"), "seen")
+    roles = ("patient", "study", "split", "sex")
+    names = (*image_names([column]), *chain.from_iterable(map(column_names, roles)), "seen")
     is_known = find_column([column], names) is not None or is_circumstance(column)
     return is_known or not group_column(column).startswith("x_")
 
@@ -238,7 +236,7 @@ def _columns_of_truth(
     names = {
         "image": image_names(header),
         "label": LABELS,
-        "patient_id": ("patient_id", *column_names("patient")),
+        "patient_id": column_names("patient"),
         "study_id": ("study_id", *column_names("study")),
         "role": ("role",),
         "seen": ("seen",),
@@ -361,7 +359,7 @@ def _without_seen(images: pd.DataFrame, cells: pd.Series, where: str) -> tuple[N
 
 
 def _divide(
-    frame: pd.DataFrame, image: str, of_images: list[str], where: str
+    frame: pd.DataFrame, edges: list[str], image: str, of_images: list[str], where: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Divide a frame with a row for each box into boxes and a frame of images.
 
@@ -371,8 +369,7 @@ def _divide(
     columns = {"image": image, "score": ""}
     word = "row" if where == "truth" else "line"
     rows = read_frame(frame.drop(columns=named), columns, where, word=word)
-    of_boxes = [name for name in form_of([*map(str, frame.columns)])[1] if name is not None]
-    of_image = frame.drop(columns=of_boxes)
+    of_image = frame.drop(columns=edges)
     counts = of_image.groupby(image, sort=False).nunique(dropna=False)
     for column in named:
         several = counts.index[counts[column] > 1]
