@@ -49,7 +49,7 @@ def add_roles(source: Source, tables: Sequence[LabelTable], *, names_people: boo
 
 
 def _unused_roles(ids: pd.Series, tables: Sequence[LabelTable]) -> pd.DataFrame:
-    """Return the role of images that no table names, which nobody has labelled."""
+    """Return the role of images that none of the tables names, which nobody has labelled."""
     named = pd.concat([table.images["image_id"] for table in tables])
     return pd.DataFrame({"image_id": ids[~is_member(ids, named)], "role": "unused"}, dtype=TEXT)
 
@@ -75,8 +75,12 @@ def _roles_of_column(table: LabelTable) -> pd.DataFrame:
 def _roles_of_names(
     source: Source, tables: Sequence[LabelTable], by_column: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return the roles that names of tables give to images which no column gives one."""
+    """Return the roles that names of tables give to images which no column gives one.
+
+    Beside tables of labels, one that states none, as of the images of a competition, gives no role.
+    """
     role_of = _named_roles(source.options.labels)
+    tables = [table for table in tables if _has_labels(table)] or tables
     named = [t for t in tables if t.path in role_of and "split" not in t.assigned]
     if not named:
         return _NO_ROLES
@@ -97,14 +101,26 @@ def _roles_of_names(
     if stated.loc[stated["role"] != "unused", "role"].nunique() < 2:
         role = rows["role"].iloc[0]
         source.say(
-            f"{names}: the name says {role}, but no table says another role, so the split is "
-            f"drawn by patient; a column split with {role} on every line keeps these images there"
+            f"{names}: the name says {role}, but no table of labels says another role, so the "
+            f"split is drawn by patient; a column split with {role} on every line keeps these "
+            "images there"
         )
         return _NO_ROLES
     pairs = rows[["path", "role"]].drop_duplicates().itertuples(index=False)
     names = ", ".join(f"{_shown(Path(path))} {role}" for path, role in pairs)
     source.say(f"the names of the tables are the split: {names} (else {_ANEW})")
-    return rows
+    if source.label_files:
+        return rows
+    ids = source.images["image_id"]
+    return pd.concat([rows, _unused_roles(ids[~is_member(ids, stated["image_id"])], tables)])
+
+
+def _has_labels(table: LabelTable) -> bool:
+    """Return True for a table with a column of boxes, or with a label in a cell."""
+    columns = [
+        c for role in ("label", "finding", "no_finding") for c in table.columns.get(role, ())
+    ]
+    return bool(table.box_roles) or bool((table.text[columns] != "").any(axis=None))
 
 
 def _named_roles(paths: Sequence[Path]) -> dict[Path, str]:

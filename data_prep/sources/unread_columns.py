@@ -199,7 +199,7 @@ def _refuse_second_label(
         names = _names(unread[column])
         repeats = bool(names - normal_classes()) and names <= known and not is_chosen
         is_numbered = bool(names) and _is_numbered_copy(column, [str(label.name)])
-        if is_numbered or (repeats and not unread[column].equals(label)):
+        if is_numbered or (repeats and _adds_labels(unread[column], label)):
             raise InputError(
                 f"{path}: does column '{column}' hold labels of the image, as '{label.name}' does? "
                 "Write all labels of an image into one column, with | between them, or remove the "
@@ -207,10 +207,20 @@ def _refuse_second_label(
             )
 
 
+def _adds_labels(cells: pd.Series, label: pd.Series) -> bool:
+    """Return True if a row has a label in `cells` that it has not in the column that is read."""
+    pairs = {*zip(cells, label, strict=True)}
+    return any(_names_in(other) - _names_in(read) for other, read in pairs)
+
+
 def _names(cells: pd.Series) -> set[str]:
     """Return the distinct labels in cells, without numbers."""
-    texts = {text for cell in cells.unique() for text in split_labels(cell)}
-    return {finding_name(text) or text for text in texts if not is_number(text)}
+    return {name for cell in cells.unique() for name in _names_in(cell)}
+
+
+def _names_in(cell: str) -> set[str]:
+    """Return the labels that a cell lists, without numbers."""
+    return {finding_name(text) or text for text in split_labels(cell) if not is_number(text)}
 
 
 def _is_numbered_copy(name: str, used: Sequence[str]) -> bool:
