@@ -21,8 +21,8 @@ from cxr_compare.data_prep.base.box_check import (
     UNITS,
     BoxReading,
     check_boxes,
+    misfit,
     scaled_to_files,
-    size_text,
 )
 from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, are_scaled, upright_boxes
 from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
@@ -289,8 +289,7 @@ def _boxes(
     if not resized:
         is_copy = are_scaled(stated, actual) if frame is None else np.zeros_like(is_other)
     for row in np.flatnonzero(is_other & ~is_copy):
-        labelled, own = size_text(stated[row]), size_text(actual[row])
-        source.exclude([ids[row]], f"labels are of {labelled}, the image has {own}")
+        source.exclude([ids[row]], misfit(stated[row], actual[row]))
     if resized:
         source.images = source.images.drop(columns=["width", "height"], errors="ignore")
     corners, notes = scaled_to_files(checked.corners, stated, actual, is_copy, ids.tolist())
