@@ -126,12 +126,8 @@ def _no_match(
     problem = (
         f"none of its {cells.nunique()} {column} is the {expected} of a radiograph in {source.root}"
     )
-    n_near = _differ_in_dress(cells, known[known["kind"] == key])
-    if n_near:
-        return (
-            f"{problem}, but {n_near} differ from one only in case, blanks or zeros before the "
-            "number; write them as the headers have them"
-        )
+    if near := _near_names(cells, known[known["kind"] == key]):
+        return f"{problem}, but {near}"
     counts = {
         (str(name), str(kind)): int(
             is_member(_plain_paths(source, table.text[name]), of_kind["key"]).sum()
@@ -164,11 +160,17 @@ def _refuse_rounded(table: LabelTable, cells: pd.Series) -> None:
     refuse_line(flags, table.path, reason)
 
 
-def _differ_in_dress(cells: pd.Series, known: pd.DataFrame) -> int:
+def _near_names(cells: pd.Series, known: pd.DataFrame) -> str:
     """Return how many names are of no image, but would be without blanks, case and zeros."""
     names = pd.Series(cells.unique(), dtype=TEXT)
     others = names[~is_member(names, known["key"])].map(spelling_key)
-    return int(is_member(others.astype(TEXT), known["key"].map(spelling_key).astype(TEXT)).sum())
+    n_near = int(is_member(others.astype(TEXT), known["key"].map(spelling_key).astype(TEXT)).sum())
+    if not n_near:
+        return ""
+    return (
+        f"{counted(n_near, 'name')} would fit without blanks, case or zeros before the number: "
+        "write them as the headers have them"
+    )
 
 
 def _note_differences(
@@ -200,13 +202,8 @@ def _note_differences(
                 f". {others['key'].nunique()} of these names are the {kind} of an image: name all "
                 "images in one way"
             )
-        n_near = _differ_in_dress(cells[~is_found], known[known["kind"] == matches["kind"].iloc[0]])
-        if n_near:
-            lost += (
-                f". {counted(n_near, 'name')} would fit without blanks, case or zeros before the "
-                "number: write them as the headers have them"
-            )
-        source.notes.append(lost)
+        near = _near_names(cells[~is_found], known[known["kind"] == matches["kind"].iloc[0]])
+        source.notes.append(f"{lost}. {near}" if near else lost)
 
 
 def _refuse_several(table: LabelTable, matches: pd.DataFrame) -> None:

@@ -28,7 +28,7 @@ from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, are_scaled, uprigh
 from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT, are_rows_of, is_member
 from cxr_compare.data_prep.base.tables import FINDING_KEY, LABEL_KEY, REFERENCE_READER
-from cxr_compare.data_prep.sources.image_files import ImageIndex, stored_size
+from cxr_compare.data_prep.sources.image_files import ImageIndex, stored_size, unfit
 from cxr_compare.data_prep.sources.readers import with_reference
 from cxr_compare.data_prep.sources.source import (
     ReadOptions,
@@ -178,8 +178,7 @@ class Source(SourceTables):
         matches = self.files.by_name(name, folders, role)
         if len(matches) == 1:
             return matches[0]
-        fits = f"file_name fits {' and '.join(matches[:2])}" if matches else "no such image"
-        self.exclude([f"{file}: {name}"], fits)
+        self.exclude([f"{file}: {name}"], unfit(matches))
         return None
 
     def cannot_read(self, image: str, reason: str) -> None:
