@@ -15,7 +15,13 @@ import pandas as pd
 from cxr_compare.data_prep.base.box_check import FORMS, UNITS
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.folders import folder_kind, require_folder, unfinished_kind
-from cxr_compare.data_prep.base.names import class_column, find_column, finding_name, image_names
+from cxr_compare.data_prep.base.names import (
+    LABELS,
+    class_column,
+    find_column,
+    finding_name,
+    image_names,
+)
 from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.predictions import Predictions
@@ -29,7 +35,6 @@ from cxr_compare.evaluation.inputs.folders import (
 )
 from cxr_compare.evaluation.inputs.predicted_boxes import ORDERS
 from cxr_compare.evaluation.inputs.read_output import read_output
-from cxr_compare.evaluation.inputs.read_truth import LABELS
 from cxr_compare.evaluation.joint import join
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.report import files

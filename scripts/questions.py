@@ -13,6 +13,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.base.folders import require_folder
 from cxr_compare.data_prep.base.names import (
+    LABELS,
     Target,
     class_column,
     find_column,
@@ -24,19 +25,18 @@ from cxr_compare.data_prep.base.names import (
 from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.source import SourceTables
+from cxr_compare.data_prep.sources.words import holds_states
 from cxr_compare.evaluation.inputs.coco_truth import coco_findings
 from cxr_compare.evaluation.inputs.folders import truth_of
 from cxr_compare.evaluation.inputs.frames import form_of
 from cxr_compare.evaluation.inputs.image_sizes import files_beside, files_of_folder
 from cxr_compare.evaluation.inputs.read_truth import (
-    LABELS,
     describes_images,
     read_truth,
     truth_table,
 )
 from cxr_compare.evaluation.inputs.rows import texts_of
 from cxr_compare.evaluation.inputs.source_truth import (
-    holds_labels,
     names_of_findings,
     read_folder,
     read_table,
@@ -347,5 +347,5 @@ def _label_columns(truth: pd.DataFrame, given: Mapping[str, str]) -> list[str]:
         for position, column in enumerate(truth.columns)
         if str(column) not in others
         and not describes_images(str(column))
-        and holds_labels(truth.iloc[:, position])
+        and holds_states(truth.iloc[:, position].dropna().astype(str))
     ]

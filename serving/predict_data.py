@@ -188,7 +188,8 @@ class _Predictor:
 
     def __call__(self, sizes: pd.DataFrame) -> Part:
         network = self.network or _opened(self.folder)
-        return predict_part(network, _store(self.store), sizes.index.tolist(), sizes)
+        store = _store(self.store.resolve(), self.store.stat().st_mtime_ns)
+        return predict_part(network, store, sizes.index.tolist(), sizes)
 
 
 @lru_cache(maxsize=1)
@@ -197,7 +198,7 @@ def _opened(folder: Path) -> Network:
 
 
 @lru_cache(maxsize=1)
-def _store(path: Path) -> PixelStore:
+def _store(path: Path, changed: int) -> PixelStore:  # a data set made anew has another time
     return PixelStore.open(path)
 
 

@@ -134,6 +134,18 @@ def test_predictions_of_a_set_cover_validation_and_test_images(world):
     assert stored.scores["score"].between(0, 1).all()
 
 
+def test_a_set_made_anew_in_the_same_place_is_read_anew(world, here):
+    run, sizes = world.run("classifier"), {"size": [96], "val": 0.3, "test": 0.3, "workers": 0}
+    shutil.copytree(world.data, "data")
+    cxr_compare.predict(run, data="data", out="one", device="cpu")
+    shutil.rmtree("data")
+    cxr_compare.synth("xrays", images=30, size=96, seed=4)
+    data = cxr_compare.prepare("xrays", "data", format="rsna", **sizes)
+    cxr_compare.predict(run, data="data", out="two", device="cpu")
+    expected = {*data.image_ids("val"), *data.image_ids("test")}
+    assert set(cxr_compare.Predictions.open("two").images_run) == expected
+
+
 def test_an_image_of_the_training_is_said_to_be_one(world):
     data = cxr_compare.DataSet.open(world.data)
     labels = data.labels(data.target())

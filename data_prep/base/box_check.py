@@ -22,12 +22,12 @@ BoxForm = Literal["xyxy", "xywh", "cxcywh"]
 BoxUnit = Literal["px", "share", "percent", "thousandth"]
 FORMS: tuple[BoxForm, ...] = get_args(BoxForm)
 UNITS: tuple[BoxUnit, ...] = get_args(BoxUnit)
-COLUMNS_OF_FORMS: dict[BoxForm, tuple[str, ...]] = {
+ROLES_OF_FORMS: dict[BoxForm, tuple[str, str, str, str]] = {
     "xyxy": ("xmin", "ymin", "xmax", "ymax"),
     "xywh": ("xmin", "ymin", "width", "height"),
     "cxcywh": ("xcenter", "ycenter", "width", "height"),
 }
-"""Columns of a table with the four numbers of a box, by how it is written."""
+"""Roles of the columns of the four numbers of a box, by how it is written."""
 STEPS: dict[BoxUnit, float] = {"share": 1.0, "percent": 100.0, "thousandth": 1000.0}
 """Number that means the whole side of the image, by unit."""
 MANY = 0.1

@@ -17,8 +17,9 @@ from cxr_compare.data_prep.base.tables import ROLE_NAMES
 
 _NAMES = tomllib.loads(Path(__file__).with_name("column_names.toml").read_text(encoding="utf-8"))
 _RSNA_BOXES = ("patientid", "x", "y", "width", "height")
-_NO_NAMES = ("finding", "label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
 _NUMBER = re.compile(r"-?\d+(?:[.,]\d+)?")
+LABELS = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
+"""Names of the column of labels in a truth of one finding, which they do not name."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def finding_name(text: str) -> str:
 
 def is_named(finding: str) -> bool:
     """Return False for a finding that is called as columns of labels are, such as ``target``."""
-    return finding not in _NO_NAMES
+    return finding not in ("finding", *LABELS)
 
 
 def display_name(finding: str) -> str:

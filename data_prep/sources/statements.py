@@ -135,6 +135,11 @@ class Source(SourceTables):
     read_as: list[str] = field(default_factory=list, kw_only=True)
     _sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
+    def say(self, line: str) -> None:
+        """Show a line on how labels are read, and record it."""
+        self.show(line)
+        self.read_as.append(line)
+
     def exclude(self, ids: Iterable[Any], reason: str) -> None:
         """Leave images, or files without an image, out; the first reason of each counts."""
         for image_id in ids:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import COLUMNS_OF_FORMS, BoxReading, BoxUnit
+from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxReading, BoxUnit
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.names import class_column, finding_name, names_finding
@@ -24,14 +24,14 @@ def boxed_rows(
 ) -> tuple[pd.DataFrame, BoxReading]:
     """Return the rows with a box, of the one finding that each row names, and how it is read."""
     roles = table.box_roles
-    form = next((form for form, needed in COLUMNS_OF_FORMS.items() if roles >= set(needed)), None)
+    form = next((form for form, needed in ROLES_OF_FORMS.items() if roles >= set(needed)), None)
     if form is None:
         raise InputError(
             f"{table.path}: a box needs xmin and xmax or width, ymin and ymax or height, or "
             f"xcenter, ycenter, width and height; it has {', '.join(sorted(roles))}: name the "
             "others with --columns"
         )
-    cells = [table.cells(role) for role in COLUMNS_OF_FORMS[form]]
+    cells = [table.cells(role) for role in ROLES_OF_FORMS[form]]
     edges = [to_numbers(column, table.path, str(column.name)) for column in cells]
     numbers = pd.DataFrame(dict(zip(BOX, edges, strict=True)))
     numbers[numbers.eq(0).all(axis=1) & _says_nothing(table, labels)] = np.nan  # placeholders
@@ -44,7 +44,7 @@ def boxed_rows(
             f"{table.path}: boxes are in shares of the image: are {x}, {y} the corner or the "
             f"centre? Say --columns xmin={x},ymin={y} or --columns xcenter={x},ycenter={y}"
         )
-    affirmed = set(COLUMNS_OF_FORMS[form][2:]) <= table.assigned
+    affirmed = set(ROLES_OF_FORMS[form][2:]) <= table.assigned
     reason = (
         "a box, but not one finding that it is of; say --columns label=COLUMN, or --class-names "
         "mass"

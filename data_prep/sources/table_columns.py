@@ -6,7 +6,7 @@ The user corrects what was recognised with ``--columns``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,24 +30,19 @@ from cxr_compare.data_prep.sources.label_table import (
 )
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_facts import FACTS
-from cxr_compare.data_prep.sources.unread_columns import refuse_unread_columns
+from cxr_compare.data_prep.sources.unread_columns import are_box_texts, refuse_unread_columns
 from cxr_compare.data_prep.sources.words import (
     ambiguous_sexes,
     dictionary,
-    hold_labels,
     holds_states,
+    label_of_pair,
     name_labels,
 )
 
 _ROLES = ("file", *LABEL_ROLES, "state", "reader", *FACTS, "split", *BOX_ROLES, "unused")
-_BOX_COLUMNS = (
-    "bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes", "predictionstring", "rle",
-    "encodedpixels", "polygon", "polygons", "segmentation", "regionshapeattributes",
-)  # fmt: skip
-_NUMBER = r"\d+(?:\.\d+)?"
 
 
-def recognise(path: Path, text: pd.DataFrame) -> LabelTable:
+def _recognise(path: Path, text: pd.DataFrame) -> LabelTable:
     """Recognise the columns of a published table, or else of any table by their names."""
     columns = list(text.columns)
     if text.empty:
@@ -60,9 +55,6 @@ def recognise(path: Path, text: pd.DataFrame) -> LabelTable:
         free = [plain[name] for name in names if plain.get(name) in table.unused]
         if free and not table.has(role) and not (rules.name and role in BOX_ROLES):
             table.add(role, free[:1])
-    for high, side in (("xmax", "width"), ("ymax", "height")):
-        if table.has(high) and table.has(side) and not rules.name:
-            table.columns[f"image_{side}"] = table.columns.pop(side)  # not that of the box
     return table
 
 
@@ -98,11 +90,17 @@ def _correct(tables: Sequence[LabelTable], correction: str) -> None:
 
 
 def _take_sizes_of_images(table: LabelTable) -> None:
-    """Take ``width`` and ``height`` for those of the image, where no edge of a box is stated."""
-    has_edge = table.box_roles - {"width", "height"}
-    for side in ("width", "height"):
-        if not (has_edge or table.rules.name or side in table.assigned) and table.has(side):
-            table.columns[f"image_{side}"] = table.columns.pop(side)
+    """Take ``width`` and ``height`` for those of the image where a box has none, or both edges.
+
+    Beside a column ``image_width`` they are unused.
+    """
+    has_edge = bool(table.box_roles - {"width", "height"})
+    for side, high in (("width", "xmax"), ("height", "ymax")):
+        is_of_box = has_edge and not table.has(high)
+        if table.has(side) and not (is_of_box or table.rules.name or side in table.assigned):
+            columns = table.columns.pop(side)
+            if not table.has(f"image_{side}"):
+                table.columns[f"image_{side}"] = columns
 
 
 def _find_split(table: LabelTable, source: Source) -> None:
@@ -113,7 +111,7 @@ def _find_split(table: LabelTable, source: Source) -> None:
     column = split_column(free, str(table.path), "Say --columns split=COLUMN")
     if column is not None:
         table.add("split", [column])
-        say(source, f"{table.path.name}: column '{column}' holds only roles, and is read as split")
+        source.say(f"{table.path.name}: column '{column}' holds only roles, and is read as split")
 
 
 def _find_findings(table: LabelTable, class_names: Sequence[str]) -> None:
@@ -137,61 +135,36 @@ def _find_label(tables: Sequence[LabelTable]) -> None:
     if any(table.has(role) for table in of_images for role in LABEL_ROLES):
         return
     for table in of_images:
-        others = [*table.columns.get("state", ()), *table.unused]
-        is_pair = len(table.text.columns) == 2 and table.has("file") and len(others) == 1
-        is_free = is_pair and not table.assigned & {"label", "state"}
-        if is_free and hold_labels(table.text[others[0]]):
+        column = label_of_pair(table.text, next(iter(table.columns.get("file", ())), None))
+        is_free = column in (*table.columns.get("state", ()), *table.unused)
+        if column is not None and is_free and not table.assigned & {"label", "state"}:
             table.columns["state"] = []
-            table.add("label", others)
+            table.add("label", [column])
 
 
-def _refuse_unread(table: LabelTable) -> None:
-    """Ask about columns without a role that look like one that is read."""
-    if not table.rules.name:
-        used = {role: table.text[columns] for role, columns in table.columns.items() if columns}
-        boxes = [column for role in BOX_ROLES for column in table.columns.get(role, ())]
-        refuse_unread_columns(
-            table.path,
-            table.text[table.unused],
-            used,
-            table.text[boxes],
-            is_label_chosen="label" in table.assigned,
-        )
-
-
-def say(source: Source, line: str) -> None:
-    """Show a line on how labels are read, and record it."""
-    source.show(line)
-    source.read_as.append(line.strip())
-
-
-def read_tables(source: Source, paths: Sequence[Path]) -> dict[Path, pd.DataFrame]:
-    """Return the cells of label tables as text by path."""
-    sheet = source.options.sheet
+def _read_tables(source: Source) -> list[LabelTable]:
+    """Read the user's label tables, with what their names of columns say."""
+    paths, sheet = source.options.labels, source.options.sheet
     if sheet is not None and not any(map(is_spreadsheet, paths)):
         raise InputError(f"--sheet {sheet}: none of the tables is a spreadsheet; leave it out")
-    texts = {}
+    tables = []
     for path in paths:
-        table = read_table_file(path, sheet if is_spreadsheet(path) else None)
-        texts[path] = table.text
-        for note in table.notes:
-            say(source, f"{path.name}: {note}")
-    return texts
+        file = read_table_file(path, sheet if is_spreadsheet(path) else None)
+        for note in file.notes:
+            source.say(f"{path.name}: {note}")
+        tables.append(_recognise(path, file.text))
+    return tables
 
 
 def recognise_tables(
-    texts: Mapping[Path, pd.DataFrame],
-    source: Source,
-    *,
-    names_people: bool = False,
-    need_labels: bool = True,
+    source: Source, *, names_people: bool = False, need_labels: bool = True
 ) -> list[LabelTable]:
-    """Recognise the content of the columns of the user's label tables, and show the result.
+    """Read the user's label tables, recognise the content of their columns, and show the result.
 
     With `names_people` no cell is shown, and a study or a patient may stand for its images.
     """
     options = source.options
-    tables = [recognise(path, text) for path, text in texts.items()]
+    tables = _read_tables(source)
     if not tables:
         return []
     for value in options.columns:
@@ -206,8 +179,8 @@ def recognise_tables(
         _find_findings(table, options.class_names)
     _find_label(tables)
     for table in tables:
-        say(source, table.summary)
-        _refuse_unread(table)
+        source.say(table.summary)
+        refuse_unread_columns(table)
         _warn_of_unclear_sexes(table, source)
     _refuse_boxes_as_texts(tables)
     _require_columns(tables, need_labels=need_labels)
@@ -215,7 +188,7 @@ def recognise_tables(
         refuse_line(table.cells(table.key) == "", table.path, "no image is named; fill it in")
         if table.has("label") and not names_people:
             with suppress(InputError):  # raised again if an image that is there has the label
-                say(source, table.label_line(options.class_names))
+                source.say(table.label_line(options.class_names))
     findings = [c for t in tables for c in t.columns.get("finding", ()) if c not in t.names]
     name_labels(findings, f"{tables[0].path}: first line", "column")
     return tables
@@ -227,10 +200,7 @@ def _refuse_boxes_as_texts(tables: Sequence[LabelTable]) -> None:
         return
     for table in tables:
         for column in table.unused:
-            cells = table.text[column]
-            is_box = cells.str.count(_NUMBER) >= 4
-            if plain_name(column) not in _BOX_COLUMNS:
-                is_box &= cells.str.fullmatch(r"\s*[\[(][-\d.,;e\s()\[\]]*")
+            is_box = are_box_texts(table.text[column])
             reason = (
                 f"column '{column}' writes a box as one text, which may be corners or sizes; write "
                 "each box in a row of its own with the columns x1,y1,x2,y2 or x,y,width,height, or "

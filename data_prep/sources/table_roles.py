@@ -15,7 +15,6 @@ from cxr_compare.data_prep.base.tables import ROLE_NAMES
 from cxr_compare.data_prep.base.user_tables import to_roles
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.statements import Source
-from cxr_compare.data_prep.sources.table_columns import say
 
 _NO_ROLES = pd.DataFrame(columns=["image_id", "role", "path"], dtype=TEXT)
 _ANEW = "say --columns split= to draw a new split by patient"
@@ -90,21 +89,21 @@ def _roles_of_names(
     rows = rows[~is_member(rows["image_id"], by_column["image_id"])]
     names = ", ".join(_shown(table.path) for table in named)
     if rows.empty:
-        say(source, f"{names}: the column of roles is the split, not the name of the table")
+        source.say(f"{names}: the column of roles is the split, not the name of the table")
         return _NO_ROLES
     stated = pd.concat([by_column, rows])
-    _refuse_unnamed(tables, stated, rows)
-    pairs = dict(zip(rows["path"], rows["role"], strict=True)).items()
+    if not is_member(stated["role"], ["train", "unused"]).all():  # train alone divides nothing
+        _refuse_unnamed(tables, stated, rows)
     if stated.loc[stated["role"] != "unused", "role"].nunique() < 2:
         role = rows["role"].iloc[0]
-        say(
-            source,
+        source.say(
             f"{names}: the name says {role}, but no table says another role, so the split is "
-            f"drawn by patient; a column split with {role} on every line keeps these images there",
+            f"drawn by patient; a column split with {role} on every line keeps these images there"
         )
         return _NO_ROLES
+    pairs = rows[["path", "role"]].drop_duplicates().itertuples(index=False)
     names = ", ".join(f"{_shown(Path(path))} {role}" for path, role in pairs)
-    say(source, f"the names of the tables are the split: {names} (else {_ANEW})")
+    source.say(f"the names of the tables are the split: {names} (else {_ANEW})")
     return rows
 
 

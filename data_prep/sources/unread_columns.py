@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.names import finding_name, plain_name
+from cxr_compare.data_prep.sources.label_table import BOX_ROLES, LabelTable
 from cxr_compare.data_prep.sources.words import (
     dictionary,
     holds_states,
+    is_circumstance,
     is_number,
     normal_classes,
     plain_cells,
@@ -21,30 +23,28 @@ from cxr_compare.data_prep.sources.words import (
 )
 
 _N_NUMBERS = 4  # of a box
+_BOX_COLUMNS = (
+    "bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes", "predictionstring", "rle",
+    "encodedpixels", "polygon", "polygons", "segmentation", "regionshapeattributes",
+)  # fmt: skip
 
 
-def refuse_unread_columns(
-    path: Path,
-    unread: pd.DataFrame,
-    used: Mapping[str, pd.DataFrame],
-    boxes: pd.DataFrame,
-    *,
-    is_label_chosen: bool,
-) -> None:
-    """Ask about columns of a table that are not read, but look like findings, labels or a box.
-
-    `used` has the columns that are read, by their role; `boxes` has those of the numbers of boxes.
-    `is_label_chosen` says that the user named the column of labels.
-    """
-    if "label" in used and "state" not in used:
+def refuse_unread_columns(table: LabelTable) -> None:
+    """Ask about columns of a table that are not read, but look like findings, labels or a box."""
+    if table.rules.name:
+        return
+    path, unread = table.path, table.text[table.unused]
+    labels = table.columns.get("label", [])
+    if labels and not table.has("state"):
         _refuse_states_of_labels(path, unread)
-    findings = [str(c) for role in ("finding", "no_finding") for c in used.get(role, ())]
+    findings = [*table.columns.get("finding", ()), *table.columns.get("no_finding", ())]
     if findings:
         _refuse_findings(path, unread, findings[0])
-    label = used.get("label", pd.DataFrame())
-    refuse_second_box(str(path), unread, boxes, [*map(str, label)])
-    for name in map(str, label):
-        _refuse_second_label(path, unread, label[name], is_chosen=is_label_chosen)
+    boxes = [column for role in BOX_ROLES for column in table.columns.get(role, ())]
+    refuse_second_box(str(path), unread, table.text[boxes], labels)
+    for name in labels:
+        is_chosen = "label" in table.assigned
+        _refuse_second_label(path, unread, table.text[name], is_chosen=is_chosen)
 
 
 def _refuse_states_of_labels(path: Path, unread: pd.DataFrame) -> None:
@@ -62,7 +62,8 @@ def _refuse_states_of_labels(path: Path, unread: pd.DataFrame) -> None:
 
 def _refuse_findings(path: Path, unread: pd.DataFrame, finding: str) -> None:
     """Ask about columns that hold states, present ones and others, as a column of a finding."""
-    alike = [name for name in map(str, unread) if _divides_images(unread[name])]
+    others = [name for name in map(str, unread) if not is_circumstance(name)]
+    alike = [name for name in others if _divides_images(unread[name])]
     if alike:
         asked = f"does column {_quoted(alike)} hold a finding"
         if len(alike) > 1:
@@ -113,6 +114,17 @@ def refuse_second_box(
             f"{where}: do {_quoted(alike)} hold another box of the row? Write each box "
             f"in a row of its own, or remove the columns if they hold none{option}"
         )
+
+
+def are_box_texts(cells: pd.Series) -> pd.Series:
+    """Return True for cells that write boxes as one text, such as ``[10, 20, 30, 40]``.
+
+    In a column with a name of boxes, such as ``bbox``, any cell with four numbers is one.
+    """
+    are_boxes = cells.str.count(r"\d+(?:\.\d+)?") >= _N_NUMBERS
+    if plain_name(str(cells.name)) in _BOX_COLUMNS:
+        return are_boxes
+    return are_boxes & cells.str.fullmatch(r"\s*[\[(][-\d.,;e\s()\[\]]*")
 
 
 def _refuse_second_label(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import COLUMNS_OF_FORMS, BoxForm
+from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxForm
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.names import (
@@ -18,8 +18,8 @@ from cxr_compare.data_prep.base.names import (
     headless_problem,
     image_names,
     missing_columns,
-    plain_name,
 )
+from cxr_compare.data_prep.sources.unread_columns import are_box_texts
 from cxr_compare.evaluation.inputs.rows import (
     NUMBERS,
     Rows,
@@ -55,13 +55,6 @@ _NO_FINDING = 14
 """Class of VinBigData that is none."""
 _RSNA_NUMBERS = ["score", *NUMBERS]
 _VINBIGDATA_NUMBERS = ["finding", *_RSNA_NUMBERS]
-_BOX_COLUMNS = (
-    "bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes", "predictionstring", "rle",
-    "encodedpixels", "polygon", "polygons", "segmentation", "regionshapeattributes",
-)  # fmt: skip
-_NUMBER = r"-?\d+(?:\.\d*)?(?:e-?\d+)?"
-_FOUR_NUMBERS = rf"[\[(]\s*{_NUMBER}(?:\s*[,;\s]\s*{_NUMBER}){{3}}\s*[\])]"
-_ONLY_BOXES = rf"[\[(]?\s*{_FOUR_NUMBERS}(?:[,;\s]*{_FOUR_NUMBERS})*\s*[\])]?"
 
 
 def read_scores(value: Any, order: pd.Series | None, where: str) -> Rows:
@@ -240,7 +233,7 @@ def kind_of(names: Mapping[str, str]) -> str:
 def form_of(header: list[str]) -> tuple[BoxForm | None, list[str | None]]:
     """Return how boxes are written, and the columns of their numbers; else what was found."""
     found: list[str | None] = []
-    for form, roles in COLUMNS_OF_FORMS.items():
+    for form, roles in ROLES_OF_FORMS.items():
         columns = [find_column(header, column_names(role)) for role in roles]
         if None not in columns:
             return form, columns
@@ -254,20 +247,10 @@ def _refuse_twice(header: list[str], names: Mapping[str, str], where: str) -> No
             raise InputError(f"{where}: column '{column}' appears twice; keep one")
 
 
-def _are_box_texts(cells: pd.Series) -> pd.Series:
-    """Return True for cells that write boxes as one text, such as ``[10, 20, 30, 40]``.
-
-    In a column with a name of boxes, such as ``bbox``, any cell with four numbers is one.
-    """
-    if plain_name(str(cells.name)) in _BOX_COLUMNS:
-        return cells.str.count(r"\d+(?:\.\d+)?") >= len(EDGES)
-    return cells.str.strip().str.fullmatch(_ONLY_BOXES)
-
-
 def refuse_box_texts(table: pd.DataFrame, where: str) -> None:
     """Refuse a column that is not read and holds a box in one cell, such as [10, 20, 30, 40]."""
     for name, cells in table.select_dtypes(exclude=["number", "bool"]).items():
-        are_boxes = _are_box_texts(cells.astype(str).rename(str(name))).to_numpy()
+        are_boxes = are_box_texts(cells.astype(str).rename(str(name))).to_numpy()
         if are_boxes.any():
             raise InputError(
                 f"{where}: row {table.index[int(are_boxes.argmax())]}: column '{name}' holds a box "

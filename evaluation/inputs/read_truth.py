@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import COLUMNS_OF_FORMS
+from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.names import (
+    LABELS,
     column_names,
     display_name,
     find_column,
@@ -28,7 +29,12 @@ from cxr_compare.data_prep.base.user_tables import (
 )
 from cxr_compare.data_prep.sources.patients import named_patients
 from cxr_compare.data_prep.sources.unread_columns import refuse_second_box
-from cxr_compare.data_prep.sources.words import dictionary, plain_cells, states_of_cells
+from cxr_compare.data_prep.sources.words import (
+    dictionary,
+    is_circumstance,
+    plain_cells,
+    states_of_cells,
+)
 from cxr_compare.evaluation.inputs.coco_truth import truth_of_coco
 from cxr_compare.evaluation.inputs.files import are_outputs
 from cxr_compare.evaluation.inputs.frames import (
@@ -51,7 +57,6 @@ from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import as_array
 from cxr_compare.evaluation.truth import UNNAMED, Truth
 
-LABELS = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
 _GROUPS = {"age": "age_years", "sex": "sex", "view": "view", "width": "width", "height": "height"}
 """Names that columns of the images get; each further one begins with ``x_``."""
 _NUMBERS = ("width", "height", "age_years")
@@ -189,9 +194,8 @@ def _images_of(
 
 def truth_table(path: Path) -> pd.DataFrame:
     """Read a table file of labels; its index has the lines of the file."""
-    if path.is_file():
-        refuse_other_kind(path)
-    if path.is_dir() or (path.is_file() and not is_table_file(path)):
+    refuse_other_kind(path)
+    if not is_table_file(path):
         raise InputError(
             f"{path}: is no CSV of labels and no COCO file; cxr prepare reads other formats, and "
             "its data set is given as data"
@@ -222,7 +226,8 @@ def describes_images(column: str) -> bool:
     owners = ("patient_id", *column_names("patient"), "study_id", *column_names("study"))
     roles = column_names("split")
     names = (*image_names([column]), *roles, *owners, *column_names("sex"), "seen")
-    return find_column([column], names) is not None or not group_column(column).startswith("x_")
+    is_known = find_column([column], names) is not None or is_circumstance(column)
+    return is_known or not group_column(column).startswith("x_")
 
 
 def _columns_of_truth(
@@ -377,7 +382,7 @@ def _divide(
                 "correct them"
             )
     kept = [name for name in ("image_id", "finding", "crowd") if name in rows.table]
-    corners = dict(zip(NUMBERS, COLUMNS_OF_FORMS[rows.form], strict=True))
+    corners = dict(zip(NUMBERS, ROLES_OF_FORMS[rows.form], strict=True))
     boxes = rows.table.rename(columns=corners)[[*kept, *corners.values()]]
     differ = counts.gt(1).any()  # what differs is of boxes
     images = of_image[[image, *differ.index[~differ]]].drop_duplicates(image)

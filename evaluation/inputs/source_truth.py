@@ -15,24 +15,25 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.names import Target, column_names, find_column, image_names
+from cxr_compare.data_prep.base.names import LABELS, Target, column_names, find_column, image_names
 from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.dataset import image_labels
 from cxr_compare.data_prep.sources.image_files import ids_of_paths, one_walk
 from cxr_compare.data_prep.sources.own_table import TABLE
 from cxr_compare.data_prep.sources.source import ReadOptions, SourceTables
-from cxr_compare.data_prep.sources.words import hold_labels, holds_states
+from cxr_compare.data_prep.sources.words import holds_states, label_of_pair
 from cxr_compare.data_prep.sources.yolo import YOLO, line_of_other_kind
 from cxr_compare.evaluation.inputs.frames import is_unnamed
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles
-from cxr_compare.evaluation.inputs.read_truth import LABELS, labels_of, read_truth, truth_table
-from cxr_compare.evaluation.inputs.rows import texts_of
+from cxr_compare.evaluation.inputs.read_truth import labels_of, read_truth, truth_table
 from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.truth import Truth
 
 _FACTS = ("image_id", "study_id", "view", "sex", "age_years", "width", "height")
 _ROLES = {"image": "file", "role": "split", "seen": "x_seen"}
 """Roles of columns that `cxr prepare` calls otherwise."""
+_WAYS = {"unused": "remove the column", "state": "call the column 'state'"}
+"""What to do in place of giving a column a role that `cxr compare` does not have."""
 _NAMES = tuple(name for name in column_names("label") if name not in LABELS)
 
 
@@ -80,7 +81,11 @@ def read_table(
 
 def _as_compare(text: str) -> str:
     """Return advice of `cxr prepare` with the roles of columns as `cxr compare` calls them."""
-    text = re.sub(r" \(--columns '?unused=.*?\)", "", text)  # there is no such role
+    text = re.sub(r" \(--columns '?unused=.*?\)", "", text)
+    for role, way in _WAYS.items():
+        advice = rf"--columns (?:'{role}=[^']*'|{role}=\S*)"
+        text = re.sub(f"Say {advice}", way.capitalize(), text)
+        text = re.sub(f"(?:say )?{advice}", way, text)
     return (
         text.replace("--columns ", "columns ")
         .replace(" as file", " as image")
@@ -130,31 +135,17 @@ def names_of_findings(frame: pd.DataFrame, label: str | None) -> str | None:
     if len(set(header)) < len(header):
         return None
     plain = frame.set_axis(header, axis=1)
-    named = find_column(header, _NAMES) or _second_column(plain)
-    labels = label or find_column(header, LABELS)
-    if named is None or (label is not None and label != named):
+    named = find_column(header, _NAMES) or label_of_pair(plain, _image_column(plain, {}))
+    if named is None or label not in (None, named):
         return None
-    if label is None and labels in header and holds_labels(plain[labels]):
+    labels = find_column(header, LABELS)
+    if label is None and labels and holds_states(plain[labels].dropna().astype(str)):
         return None
     try:
         labels_of(plain[named], plain[named])
     except InputError:
         return named
     return None
-
-
-def _second_column(frame: pd.DataFrame) -> str | None:
-    """Return the column beside that of the images, of two, if it names known findings."""
-    image = find_column([*frame.columns], image_names([*frame.columns]))
-    others = [column for column in frame.columns if column != image]
-    if image is None or len(others) != 1:
-        return None
-    return others[0] if hold_labels(texts_of(frame[others[0]].dropna())) else None
-
-
-def holds_labels(values: pd.Series) -> bool:
-    """Return True for a column of states such as 1, 0 and -1, or True and False, and gaps alone."""
-    return holds_states(values.dropna().astype(str))
 
 
 def _checked(tables: SourceTables, where: Path) -> SourceTables:
