@@ -29,13 +29,8 @@ def varied_images(squares: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [change(image=square)["image"] for square in squares]
 
 
-def outside_images(
-    squares: Sequence[np.ndarray], rng: np.random.Generator
-) -> tuple[list[np.ndarray], list[int]]:
-    """Spoil each image twice, and draw noise and pages.
-
-    The second list has the row of the image that each was made of, and -1 for drawn ones.
-    """
+def outside_images(squares: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """Spoil each image twice, and draw noise and pages."""
     ways: list[Any] = [
         A.InvertImg(p=1),
         A.Rotate((90, 90), p=0.5),
@@ -48,8 +43,7 @@ def outside_images(
     spoil = A.Compose([A.OneOf(ways, p=1)], seed=18)
     made = [spoil(image=square)["image"] for square in squares for _ in range(2)]
     drawn = [_page(rng) if n % 2 else _noise(rng) for n in range(len(squares) // 2)]
-    rows = [row for row in range(len(squares)) for _ in range(2)]
-    return [*made, *drawn], [*rows, *[-1] * len(drawn)]
+    return [*made, *drawn]
 
 
 def _noise(rng: np.random.Generator) -> np.ndarray:
