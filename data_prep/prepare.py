@@ -17,7 +17,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.audit import MeasureShortcuts, audit
 from cxr_compare.data_prep.audit_page import write_audit
-from cxr_compare.data_prep.base.box_check import cut_boxes
+from cxr_compare.data_prep.base.box_check import cut_boxes, misfit
 from cxr_compare.data_prep.base.boxes import FIELD_WIDTH_MM, are_scaled
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import (
@@ -338,12 +338,8 @@ def _misfits(images: pd.DataFrame, facts: pd.DataFrame) -> dict[str, str]:
     stated = stated.reindex(found.index)
     differ = (stated.notna() & (stated != found)).any(axis=1)
     differ &= ~are_scaled(stated.to_numpy(), found.to_numpy())
-    return {
-        image_id: f"not of the stated size: {wide:g} x {high:g} px, the image has {w:g} x {h:g} px"
-        for image_id, (wide, high), (w, h) in zip(
-            found.index[differ], stated[differ].to_numpy(), found[differ].to_numpy(), strict=True
-        )
-    }
+    sizes = zip(stated[differ].to_numpy(), found[differ].to_numpy(), strict=True)
+    return {name: misfit(*pair) for name, pair in zip(found.index[differ], sizes, strict=True)}
 
 
 def _with_facts(tables: SourceTables, facts: pd.DataFrame) -> SourceTables:

@@ -199,6 +199,11 @@ def size_text(size: np.ndarray) -> str:
     return f"{width:g} x {height:g} px"
 
 
+def misfit(stated: np.ndarray, file: np.ndarray) -> str:
+    """Return why an image is left out whose labels are of another size than its file."""
+    return f"labels are of {size_text(stated)}, the image has {size_text(file)}"
+
+
 @dataclass(frozen=True)
 class CheckedBoxes:
     """True boxes of a source after the check.

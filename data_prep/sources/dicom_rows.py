@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
-from cxr_compare.data_prep.base.ids import TEXT, is_member, match_ids, spelling_key
+from cxr_compare.data_prep.base.ids import TEXT, fitting_ids, is_member, match_ids, spelling_key
 from cxr_compare.data_prep.base.names import names_by_role, plain_name
 from cxr_compare.data_prep.base.user_tables import refuse_line
-from cxr_compare.data_prep.sources.image_files import without_suffix
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.statements import Source
 
@@ -107,29 +105,15 @@ def _matches(cells: pd.Series, known: pd.DataFrame, paths: pd.Series) -> pd.Data
     if is_of_files:  # each file once, by its path
         free = paths[~is_member(paths, known.loc[is_member(known["key"], names), "path"])]
     free = free[~is_member(free, names)]
-    # The table may list more than the folder has, and may then have lost its zeros.
-    bare = {_without_zeros(without_suffix(name)) for name in free}
-    is_likely = others.map(lambda name: _has_end(name, bare)).astype(bool)
-    has_zeros = names.str.match("0.").any() and not is_of_files
     key_of = dict(zip(names, names, strict=True))
-    for likely in () if has_zeros else (others, others[is_likely]):
-        with suppress(InputError):  # if one is of no image, none is taken for another name
+    # The table may list more than the folder has: names that fit no file are not looked for.
+    likely = [name for name, fitting in fitting_ids(others, free).fits.items() if fitting]
+    if is_of_files or not names.str.match("0.").any():  # else it may have lost no zeros
+        with suppress(InputError):  # if one fits two, none is taken for another name
             key_of |= match_ids(likely, free, "")[0]
-            break
     rows = pd.DataFrame({"row": range(len(cells)), "cell": cells.array, "key": cells.map(key_of)})
     found = rows.merge(known, on="key").sort_values("row", kind="stable")
     return found.drop_duplicates(["row", "image_id"], ignore_index=True)
-
-
-def _has_end(name: str, bare: Collection[str]) -> bool:
-    """Return True if a name, or the end of a path below some folder, is among bare names."""
-    parts = without_suffix(name).split("/")
-    return any(_without_zeros("/".join(parts[n:])) in bare for n in range(len(parts)))
-
-
-def _without_zeros(name: str) -> str:
-    folder, slash, last = name.rpartition("/")
-    return folder + slash + re.sub(r"^0+(?=\d)", "", last)
 
 
 def _no_match(
@@ -142,12 +126,8 @@ def _no_match(
     problem = (
         f"none of its {cells.nunique()} {column} is the {expected} of a radiograph in {source.root}"
     )
-    n_near = _differ_in_dress(cells, known[known["kind"] == key])
-    if n_near:
-        return (
-            f"{problem}, but {n_near} differ from one only in case, blanks or zeros before the "
-            "number; write them as the headers have them"
-        )
+    if near := _near_names(cells, known[known["kind"] == key]):
+        return f"{problem}, but {near}"
     counts = {
         (str(name), str(kind)): int(
             is_member(_plain_paths(source, table.text[name]), of_kind["key"]).sum()
@@ -180,11 +160,17 @@ def _refuse_rounded(table: LabelTable, cells: pd.Series) -> None:
     refuse_line(flags, table.path, reason)
 
 
-def _differ_in_dress(cells: pd.Series, known: pd.DataFrame) -> int:
+def _near_names(cells: pd.Series, known: pd.DataFrame) -> str:
     """Return how many names are of no image, but would be without blanks, case and zeros."""
     names = pd.Series(cells.unique(), dtype=TEXT)
     others = names[~is_member(names, known["key"])].map(spelling_key)
-    return int(is_member(others.astype(TEXT), known["key"].map(spelling_key).astype(TEXT)).sum())
+    n_near = int(is_member(others.astype(TEXT), known["key"].map(spelling_key).astype(TEXT)).sum())
+    if not n_near:
+        return ""
+    return (
+        f"{counted(n_near, 'name')} would fit without blanks, case or zeros before the number: "
+        "write them as the headers have them"
+    )
 
 
 def _note_differences(
@@ -216,13 +202,8 @@ def _note_differences(
                 f". {others['key'].nunique()} of these names are the {kind} of an image: name all "
                 "images in one way"
             )
-        n_near = _differ_in_dress(cells[~is_found], known[known["kind"] == matches["kind"].iloc[0]])
-        if n_near:
-            lost += (
-                f". {counted(n_near, 'name')} would fit without blanks, case or zeros before the "
-                "number: write them as the headers have them"
-            )
-        source.notes.append(lost)
+        near = _near_names(cells[~is_found], known[known["kind"] == matches["kind"].iloc[0]])
+        source.notes.append(f"{lost}. {near}" if near else lost)
 
 
 def _refuse_several(table: LabelTable, matches: pd.DataFrame) -> None:

@@ -21,6 +21,7 @@ from cxr_compare.data_prep.base.box_check import (
     UNITS,
     BoxReading,
     check_boxes,
+    misfit,
     scaled_to_files,
     size_text,
 )
@@ -28,7 +29,7 @@ from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, are_scaled, uprigh
 from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT, are_rows_of, is_member
 from cxr_compare.data_prep.base.tables import FINDING_KEY, LABEL_KEY, REFERENCE_READER
-from cxr_compare.data_prep.sources.image_files import ImageIndex, stem, stored_size
+from cxr_compare.data_prep.sources.image_files import ImageIndex, stem, stored_size, unfit
 from cxr_compare.data_prep.sources.readers import with_reference
 from cxr_compare.data_prep.sources.source import (
     ReadOptions,
@@ -183,7 +184,7 @@ class Source(SourceTables):
         matches = self.files.by_name(name, folders, role)
         if len(matches) == 1:
             return matches[0]
-        reason = f"file_name fits {' and '.join(matches[:2])}" if matches else "no such image"
+        reason = unfit(matches)
         near = [] if matches else self.files.by_stem(stem(name), ())
         if near:
             reason += f"; {near[0]} has its name, but is in another folder: correct the path"
@@ -298,8 +299,7 @@ def _boxes(
         is_copy = are_scaled(stated, actual) if frame is None else np.zeros_like(is_other)
     is_unlike = is_other & ~is_copy
     for row in np.flatnonzero(is_unlike):
-        labelled, own = size_text(stated[row]), size_text(actual[row])
-        source.exclude([ids[row]], f"labels are of {labelled}, the image has {own}")
+        source.exclude([ids[row]], misfit(stated[row], actual[row]))
     if frame is None and is_unlike.any():
         line = _unlike_line(ids[is_unlike].tolist(), stated[is_unlike], actual[is_unlike])
         if is_unlike.all():

@@ -14,6 +14,7 @@ from cxr_compare.data_prep.sources.image_files import (
     folders_agree,
     ids_of_paths,
     require_unique_ids,
+    unfit,
 )
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.source import EMPTY_EDGES, SHOWS_NOTHING, unlabelled_line
@@ -84,7 +85,7 @@ def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
         if len(paths) == 1:
             names_of.setdefault(paths[0], []).append(name)
         else:
-            source.exclude([name], f"fits {' and '.join(paths[:2])}" if paths else "no such image")
+            source.exclude([name], unfit(paths))
     found: dict[str, str] = {}
     for path, own in names_of.items():
         if all(folders_agree(name, own[0]) for name in own):

@@ -85,11 +85,6 @@ def files_of_folder(folder: Path) -> ImageFiles:
     return ImageFiles(find, str(folder))
 
 
-def files_of_paths(paths: Mapping[str, Path], where: Path) -> ImageFiles:
-    """Return the image files that the reader of a folder of images and labels has found."""
-    return ImageFiles(paths.get, str(where))
-
-
 def files_beside(truth: Path) -> ImageFiles:
     """Return the image files in the folder of a file of labels, or in its folder ``images``."""
 

@@ -18,13 +18,13 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.names import LABELS, Target, column_names, find_column, image_names
 from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.dataset import image_labels
-from cxr_compare.data_prep.sources.image_files import ids_of_paths
+from cxr_compare.data_prep.sources.image_files import ids_of_paths, one_walk
 from cxr_compare.data_prep.sources.own_table import TABLE
 from cxr_compare.data_prep.sources.source import ReadOptions, SourceTables
 from cxr_compare.data_prep.sources.words import holds_states, label_of_pair
 from cxr_compare.data_prep.sources.yolo import YOLO, line_of_other_kind
 from cxr_compare.evaluation.inputs.frames import is_unnamed
-from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, files_of_paths
+from cxr_compare.evaluation.inputs.image_sizes import ImageFiles
 from cxr_compare.evaluation.inputs.read_truth import labels_of, read_truth, truth_table
 from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.truth import Truth
@@ -37,6 +37,7 @@ _WAYS = {"unused": "remove the column", "state": "call the column 'state'"}
 _NAMES = tuple(name for name in column_names("label") if name not in LABELS)
 
 
+@one_walk()
 def read_folder(folder: Path) -> SourceTables:
     """Read a folder of YOLO's images and labels; InputError for another, or for wrong labels."""
     if (folder / "dataset.json").is_file():
@@ -228,7 +229,8 @@ def _files(tables: SourceTables) -> ImageFiles | None:
     if not tables.root.is_dir():
         return None
     named = zip(tables.images["image_id"], tables.images["path"], strict=True)
-    return files_of_paths({image: tables.root / path for image, path in named}, tables.root)
+    paths = {image: tables.root / path for image, path in named}
+    return ImageFiles(paths.get, str(tables.root))
 
 
 def _boxed(tables: SourceTables, target: Target, truth: Truth) -> pd.Index:
