@@ -144,7 +144,8 @@ def _without_boxes(
     form, edges = form_of([*frame.columns])
     if form:
         texts = frame.astype("string").fillna("")
-        others = texts.drop(columns=[*found.values(), *edges], errors="ignore")
+        facts = [c for c in map(str, texts) if describes_images(c) or c in ("width", "height")]
+        others = texts.drop(columns=[*found.values(), *edges, *facts], errors="ignore")
         refuse_second_box(where, others, texts[edges], [found["label"]], has_option=False)
         frame = _without_placeholders(frame, edges, found, where)
         own, frame = _divide(frame, edges, image, [*found.values()], where)
