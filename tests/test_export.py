@@ -89,7 +89,7 @@ def test_it_answers_without_pytorch_and_network_as_its_run_does(world, films, tm
         assert not clear or answer["decision"] == of_run.to_json()["decision"]
         assert answer["seen_in_training"] == "unknown"
         assert answer["cautions"][:1] == of_run.cautions[:1]
-    assert len(list(drawn.iterdir())) == len(films)
+    assert len(list(drawn.glob("*.png"))) == len(films)
     assert len(table.read_text().splitlines()) == 1 + len(films)
     status, _, err = serving.without_torch("predict", world.run(kind), *films, home=home)
     assert status == 2

@@ -460,9 +460,10 @@ def test_a_detector_needs_boxes_and_every_model_both_kinds_of_images(world, tmp_
     rows = [(data.image_file(name).path.name, int(label)) for name, label in labels.items()][:30]
     pd.DataFrame(rows, columns=["image", "opacity"]).to_csv(tmp_path / "labels.csv", index=False)
     images = data.image_file(labels.index[0]).path.parent
-    cxr_compare.prepare(tmp_path / "labels.csv", images, tmp_path / "plain", size=[96])
+    made = tmp_path / "plain"
+    cxr_compare.prepare(tmp_path / "labels.csv", images, made, size=[96], keep_ids=True)
     with pytest.raises(cxr_compare.InputError, match="boxes of 'opacity'"):
-        train("detector", tmp_path / "plain", tmp_path / "run")
+        train("detector", made, tmp_path / "run")
 
     copy = Path(shutil.copytree(world.data, tmp_path / "data"))
     positive = data.images["image_id"].isin(labels.index[labels == 1])
