@@ -14,8 +14,6 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-import joblib  # type: ignore[import-untyped]
-
 from cxr_compare.data_prep.base.records import Record
 
 _PACKAGES = [
@@ -55,6 +53,8 @@ class MadeRecord(Record):
 
 def cpu_count() -> int:
     """Return the number of processors that this process may use, in a container, too."""
+    import joblib  # type: ignore[import-untyped]
+
     return int(joblib.cpu_count())
 
 
