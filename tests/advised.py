@@ -1,4 +1,4 @@
-"""What the line of a refusal advises, as changes of its call, and where each of them leads.
+"""Advice in the line of a refusal, as changes of its call, and where each of them leads.
 
 A change is (option, value): an option to add, another value of the option that the line begins with
 (old value, new value), or None where the line says to leave that option out.

@@ -1,4 +1,4 @@
-"""What is taken from a line as advice; the tests of conformance follow it.
+"""The advice that is taken from a line; the tests of conformance follow it.
 
 `assert_leads_on` is called for each refused case of people, sources and scores, and of the commands
 `prepare` and `compare`.

@@ -20,7 +20,7 @@ _STUDY = "StudyInstanceUID"
 _ACCESSION = "AccessionNumber"
 _PATIENT = "PatientID"
 _KEYS_OF = {"file": [_FILE], "study": [_STUDY, _ACCESSION], "patient": [_PATIENT]}
-"""What the cells of a column may be, by its role."""
+"""Kinds of cells that a column may hold, by its role."""
 _ROUNDED = r"[-+]?\d(?:[.,]\d+)?[eE]\+\d+"  # a long number as spreadsheets show it
 
 

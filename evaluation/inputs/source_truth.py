@@ -33,7 +33,7 @@ _FACTS = ("image_id", "study_id", "view", "sex", "age_years", "width", "height")
 _ROLES = {"image": "file", "role": "split", "seen": "x_seen"}
 """Roles of columns that `cxr prepare` calls otherwise."""
 _WAYS = {"unused": "remove the column", "state": "call the column 'state'"}
-"""What to do in place of giving a column a role that `cxr compare` does not have."""
+"""Advice in place of a role that `cxr compare` does not have."""
 _NAMES = tuple(name for name in column_names("label") if name not in LABELS)
 
 
