@@ -155,8 +155,11 @@ class Guard:
             return None
         return next((text for text, turn in _TURNS if not self.refuses(turn(square))), "")
 
-    def warnings(self, square: np.ndarray, age: float | None, system: str) -> list[str]:
-        """Return sentences on why an image, or its age, is not of the kind of the training."""
+    def warnings(self, repair: str | None, age: float | None, system: str) -> list[str]:
+        """Return sentences on why an image, or its age, is not of the kind of the training.
+
+        `repair` is what `repair` returns for the image.
+        """
         found = []
         if age is not None and len(self.ages):
             group = int(np.searchsorted(_AGES, age, side="right"))
@@ -166,7 +169,6 @@ class Guard:
                     f"{self.ages.sum():,} images that trained {system}, {self.ages[group]:,} are "
                     "of that age"
                 )
-        repair = self.repair(square)
         if repair is not None:
             message = f"does not look like the frontal chest X-rays that trained {system}"
             found.append(f"{message} ({repair})" if repair else message)

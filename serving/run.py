@@ -204,9 +204,11 @@ class Run:
     def doubts(self, name: str, image: DecodedImage, square: np.ndarray) -> dict[str, Any]:
         """Return why an answer for an image cannot be trusted: ``warnings``, ``no_chest_xray``."""
         found = file_warnings(None if name == ARRAY else Path(name), image)
-        is_other = self.guard is not None and self.guard.repair(square) == ""
+        is_other = False
         if self.guard is not None:
-            found += self.guard.warnings(square, image.header.get("age_years"), self.name)
+            repair = self.guard.repair(square)
+            is_other = repair == ""
+            found += self.guard.warnings(repair, image.header.get("age_years"), self.name)
         if self.network.info.synthetic and not image.header.get("synthetic") and not is_other:
             found.append(
                 f"{self.name} learned from synthetic drawings only, from no real chest X-ray"

@@ -125,10 +125,11 @@ class Request:
         usable = UsableImages.of_data_set(config, dataset, target)
         training = config.training
         require_step(len(usable.ids["train"]), training.batch_size * training.accumulate)
-        request = cls(config, dataset, run, target, usable, tuple(own_parts))
+        audited = True
+        errors: tuple[str, ...] = ()
         if RunFolder.started_in(out) is not None:
             run.require_same(config, dataset, own_parts)
-            return request
-        split = config.data.split
-        audited, errors = require_no_errors(dataset, split, despite_errors=despite_audit)
-        return cls(config, dataset, run, target, usable, tuple(own_parts), audited, tuple(errors))
+        else:
+            split = config.data.split
+            audited, errors = require_no_errors(dataset, split, despite_errors=despite_audit)
+        return cls(config, dataset, run, target, usable, tuple(own_parts), audited, errors)
