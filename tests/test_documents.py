@@ -1,6 +1,7 @@
 """Documents: links, names and versions are right, commands parse, generated parts are fresh."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,3 +122,26 @@ def test_a_command_that_a_message_proposes_has_the_options_that_it_names():
 
 def test_generated_documents_are_those_of_the_code():
     assert list(documents.stale()) == [], "run: python tools/documents.py"
+
+
+def convention_rows():
+    """Figures and cases of each row of the tables of conventions."""
+    for line in (ROOT / "docs/conventions.md").read_text().splitlines():
+        if line.startswith("| ") and not line.startswith(("| figure", "| input")):
+            first, *_, last = line.strip("| ").split(" | ")
+            yield [re.findall(r"`(.*?)`", cell) for cell in (first, last)]
+
+
+def test_the_conventions_name_cases_that_are_there_and_have_each_figure_of_this_kind():
+    files = sorted((ROOT / "conformance").rglob("*.json"))
+    cases = [case for file in files for case in json.loads(file.read_text())["cases"]]
+    rows = [*convention_rows()]
+    assert len(rows) > 30
+    assert {name for _, names in rows for name in names} <= {case["name"] for case in cases}
+    stated = {(figure, name) for figures, names in rows for figure in figures for name in names}
+    for case in cases:
+        for full_name, figure in case.get("figures", {}).items():
+            if figure["kind"] == "convention":
+                name = re.sub(r"[@/].*|(?<=froc_at_)[\d_]+", "", full_name)
+                name = name.replace("froc_at_", "froc_at_N")
+                assert (name, case["name"]) in stated, f"no row has {name} of: {case['name']}"
