@@ -178,21 +178,23 @@ def example(name: str) -> str:
     """Return the first conformance case of a format: its files, and what they are read as."""
     file = ROOT / "conformance/inputs/sources" / f"{name.replace('-', '_')}.json"
     case = json.loads(file.read_text(encoding="utf-8"))["cases"][0]
-    lines = [line for path, content in case["files"].items() for line in _file(path, content)]
+    has_boxes = "boxes" in case["expect"]
+    lines = []
+    for path, content in case["files"].items():
+        lines += _file(path, content, has_boxes)
     shown = "\n".join(lines)
     read = "; ".join(_readings(case["expect"]))
     return f"```text\n{shown}\n```\n\nIt is read as {read}."
 
 
-def _file(path: str, content: Any) -> list[str]:
+def _file(path: str, content: Any, has_boxes: bool) -> list[str]:
     """Return the lines of a file below its name; an image has a size or elements instead."""
     if isinstance(content, str):
         return [f"# {path}", *content.splitlines()]
-    if "image" in content:
-        width, height = content["image"]
-        return [f"# {path} ({width} x {height} px)"]
-    elements = [f"{keyword} {value}" for keyword, value in content["dicom"].items()]
-    return [f"# {path} ({', '.join(elements)})" if elements else f"# {path}"]
+    about = [f"{keyword} {value}" for keyword, value in content.get("dicom", {}).items()]
+    if has_boxes and "image" in content:
+        about = ["{} x {} px".format(*content["image"])]
+    return [f"# {path} ({', '.join(about)})" if about else f"# {path}"]
 
 
 def _readings(expected: Any) -> Iterator[str]:
