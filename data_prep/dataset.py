@@ -60,7 +60,6 @@ class DataSetInfo(MadeRecord, kind="dataset"):
     """Content of ``dataset.json``, which marks a data set folder as complete."""
 
     name: str
-    source_format: str
     source_root: str
     targets: dict[str, Target]
     ids: DataSetIds

@@ -394,7 +394,6 @@ def write_set(
     notes = [f"split '{n}': {note}" for n, (_, how) in splits.items() for note in how.notes]
     info = DataSetInfo(
         name=options.name or out.resolve().name,
-        source_format=tables.format,
         source_root=str(tables.root.resolve()),
         targets=tables.targets,
         ids=digests(frames).with_values(split_ids=split_ids),

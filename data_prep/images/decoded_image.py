@@ -34,9 +34,6 @@ class DecodedImage:
             ``synthetic``: True if the file says that a program drew it. There are no identifiers.
         colour: Mean difference of red, green and blue in an image file other than DICOM, 0 (grey)
             to 255.
-        patient: PatientID of a DICOM file with its issuer, from which a pseudonym is made; empty if
-            unknown. It is not written to any file.
-        instance: SOPInstanceUID of a DICOM file; empty if unknown. It is not written to any file.
         doubts: Reasons why the decoded pixels may differ from those that were stored in the file,
             for example because it is damaged: sentences without a full stop. They are also among
             the warnings of `record`.
@@ -48,8 +45,6 @@ class DecodedImage:
     spacing_col_mm: float | None = None
     header: dict[str, Any] = field(default_factory=dict)
     colour: float = 0.0
-    patient: str = field(default="", repr=False)
-    instance: str = field(default="", repr=False)
     doubts: tuple[str, ...] = ()
 
     @cached_property
