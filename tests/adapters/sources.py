@@ -12,9 +12,10 @@ from cxr_compare.data_prep.base.box_check import BoxReading
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.sources import readers
+from cxr_compare.data_prep.sources.build import build
 from cxr_compare.data_prep.sources.registry import FORMATS, fitting_formats, read_source
 from cxr_compare.data_prep.sources.source import ReadOptions
-from cxr_compare.data_prep.sources.statements import Source, build
+from cxr_compare.data_prep.sources.statements import Source
 
 _STATES = {"present": 1, "absent": 0, "uncertain": "?"}
 _FACTS = ("path", "patient_id", "patient_id_source", "width", "height", "view", "sex", "age_years")
