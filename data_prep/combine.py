@@ -17,8 +17,7 @@ from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.tables import LABEL_KEY, REFERENCE_READER
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.pixels import JOURNAL
-from cxr_compare.data_prep.prepare import (
+from cxr_compare.data_prep.new_set import (
     LIMITS,
     Options,
     begin,
@@ -26,6 +25,7 @@ from cxr_compare.data_prep.prepare import (
     limits_of,
     write_set,
 )
+from cxr_compare.data_prep.pixels import JOURNAL
 from cxr_compare.data_prep.sources.source import SourceTables
 
 _TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded")

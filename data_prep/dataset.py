@@ -321,7 +321,11 @@ class DataSet(OpenedFromFolder, ShownAsText):
             more = f", ... ({len(paths):,})" if len(paths) > _NAMED else ""
             lines.append(f"  {', '.join(paths[:_NAMED])}{more}: {reason}")
         lines += [note for note in self.info.notes if note not in self.said]
-        return "\n".join([*lines, f"{self.folder}: complete"])
+        lines.append(f"{self.folder}: complete")
+        if self.has_pixels:
+            config = "chexnet_small" if self.boxes.empty else "retinanet_small"
+            lines.append(f"Next: cxr train {config} --data {self.folder} --out RUN")
+        return "\n".join(lines)
 
     def __repr__(self) -> str:
         images = counted(len(self.images), "image")
