@@ -18,12 +18,11 @@ from pydantic import BaseModel, ConfigDict
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
 from cxr_compare.data_prep.base.user_tables import line_number, refuse_line
+from cxr_compare.data_prep.sources.label_names import Label, name_labels
 from cxr_compare.data_prep.sources.words import (
-    Label,
     ambiguous_sexes,
     class_finding,
     dictionary,
-    name_labels,
     normal_classes,
     plain_cells,
     refuse_cells_beside_states,

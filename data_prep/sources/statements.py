@@ -20,7 +20,8 @@ from cxr_compare.data_prep.base.boxes import SIDEWAYS
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.tables import REFERENCE_READER
-from cxr_compare.data_prep.sources.image_files import ImageIndex, stem, stored_size, unfit
+from cxr_compare.data_prep.images.stored_size import stored_size
+from cxr_compare.data_prep.sources.image_files import ImageIndex, stem, unfit
 from cxr_compare.data_prep.sources.source import ReadOptions, Show, SourceTables, unlabelled_line
 
 BOX = ["b1", "b2", "b3", "b4"]

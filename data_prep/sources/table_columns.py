@@ -21,6 +21,7 @@ from cxr_compare.data_prep.base.names import (
     split_column,
 )
 from cxr_compare.data_prep.base.user_tables import is_spreadsheet, read_table_file, refuse_line
+from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.data_prep.sources.label_table import (
     BOX_ROLES,
     LABEL_ROLES,
@@ -40,7 +41,6 @@ from cxr_compare.data_prep.sources.words import (
     dictionary,
     holds_states,
     label_of_pair,
-    name_labels,
 )
 
 _ROLES = ("file", *LABEL_ROLES, "state", "reader", *FACTS, "split", *BOX_ROLES, "unused")
