@@ -21,10 +21,10 @@ from cxr_compare.data_prep.base.files import LOCK_NAME, write_text
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.provenance import cpu_count, provenance
 from cxr_compare.data_prep.base.pseudonyms import hide_paths
-from cxr_compare.data_prep.base.tables import REFERENCE_READER, write_table
+from cxr_compare.data_prep.base.tables import write_table
 from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line
 from cxr_compare.data_prep.copies import copy_keys, find_copies
-from cxr_compare.data_prep.dataset import DataSet, DataSetInfo, digests, image_labels
+from cxr_compare.data_prep.dataset import DataSet, DataSetInfo, digests
 from cxr_compare.data_prep.parallel import Engine, Progress, Silence
 from cxr_compare.data_prep.pixels import (
     JOURNAL,
@@ -39,11 +39,6 @@ from cxr_compare.data_prep.stored_splits import write_split
 
 LABEL_TABLES = ("findings", "boxes", "box_coverage", "split", "official")
 """Tables of a source with rows of its images, beside the table of images."""
-_FEW_PATIENTS = 10
-_NO_BOXES = "This data set has no boxes"
-_FEW = "WARNING: There are few patients"
-LIMITS = (_NO_BOXES, _FEW)
-"""First words of the notes of `limits_of`, by which those of a joined set's parts are known."""
 _LEAST_STORE_PX = 128  # side of squares from which on copies are compared in place of the files
 
 
@@ -86,34 +81,6 @@ def begin(out: Path, request: str, sizes: Sequence[int] = ()) -> bool:
             "new folder"
         )
     return complete.is_file()
-
-
-def limits_of(tables: SourceTables) -> tuple[str, ...]:
-    """Note what cannot be learned or evaluated, as far as the labels alone show it."""
-    images, findings = tables.images, tables.findings
-    if findings.empty:
-        return ()
-    notes = []
-    if tables.boxes.empty and images["path"].notna().any():
-        notes.append(
-            f"{_NO_BOXES}, from which a detector learns. Train a classifier (cxr train "
-            "chexnet_small), or add boxes (boxes.csv)"
-        )
-    reference = findings[findings["reader"] == REFERENCE_READER]
-    few = []
-    for name, target in tables.targets.items():
-        labels = image_labels(images["image_id"], reference, target.any_of).to_numpy()
-        for kind, value in (("positive", 1.0), ("negative", 0.0)):
-            n_patients = images.loc[labels == value, "patient_id"].nunique()
-            if n_patients < _FEW_PATIENTS:
-                few.append(f"{n_patients} {kind} for {name}")
-    if few:
-        more = f" and {len(few) - 6} more" if len(few) > 6 else ""
-        notes.append(
-            f"{_FEW}: {', '.join(few[:6])}{more}. Training, validation and test need one each, "
-            "and figures of so few patients mean little; add images"
-        )
-    return tuple(notes)
 
 
 def exclude_listed(tables: SourceTables, path: Path) -> SourceTables:
@@ -167,7 +134,6 @@ def write_set(
         frames |= {name: hide_paths(frames[name], key) for name in ("images", "excluded")}
     files = {f"{n}.parquet": write_table(f, out / f"{n}.parquet", n) for n, f in frames.items()}
     split_ids = {n: write_split(out, n, s, frames["images"], links) for n, s in splits.items()}
-    notes = [f"split '{n}': {note}" for n, (_, how) in splits.items() for note in how.notes]
     info = DataSetInfo(
         name=options.name or out.resolve().name,
         source_root=str(tables.root.resolve()),
@@ -175,7 +141,7 @@ def write_set(
         ids=digests(frames).with_values(split_ids=split_ids),
         request=request,
         id_key=id_key,
-        notes=(*tables.notes, *notes),
+        notes=tuple(tables.notes),
         files=files,
         **provenance(),
     )

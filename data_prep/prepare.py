@@ -33,7 +33,6 @@ from cxr_compare.data_prep.new_set import (
     Options,
     begin,
     exclude_listed,
-    limits_of,
     without,
     write_set,
 )
@@ -67,15 +66,9 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
         split = None if split is None else (hide_ids(split[0], key), split[1])
     if options.exclude is not None:
         tables = exclude_listed(tables, options.exclude)
-    limits = limits_of(tables)
-    tables = replace(tables, notes=(*tables.notes, *limits))
     request = _request(tables, options, split, id_key)
-    said: tuple[str, ...] = ()
     with folder_lock(out):
         if not begin(out, request, options.sizes):
-            said = limits
-            for line in limits:
-                options.progress.say(line)
             tables, decode = _decode(tables, out, options)
             if tables.images.empty:
                 first = tables.excluded.iloc[0]
@@ -85,7 +78,7 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
     dataset = DataSet.open(out)
     for size in options.sizes:  # of a set that was complete before
         dataset.make_store(size, options.progress, options.workers)
-    return replace(dataset, said=said)
+    return dataset
 
 
 def _read_key(options: Options, out: Path, source: Path) -> bytes | None:

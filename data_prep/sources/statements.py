@@ -22,7 +22,13 @@ from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.images.stored_size import stored_size
 from cxr_compare.data_prep.sources.image_files import ImageIndex, stem, unfit
-from cxr_compare.data_prep.sources.source import ReadOptions, Show, SourceTables, unlabelled_line
+from cxr_compare.data_prep.sources.source import (
+    ColumnsOption,
+    ReadOptions,
+    Show,
+    SourceTables,
+    unlabelled_line,
+)
 
 BOX = ["b1", "b2", "b3", "b4"]
 STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "boxed", "implied"]
@@ -98,32 +104,26 @@ class Source(SourceTables):
 
     Attributes:
         options: Options of the user.
-        show: Shows a line to the user.
+        columns_option: The option by which the user corrects roles of columns.
+        show: Shows the user a line on how labels are read.
         index: Image files of the folder; None if the source is one file.
         statements: What readers say of the images.
-        classes: Labels that could be named, in their order.
         counts: Number of cases by the phrase that tells of them.
         left_out: Reason by image, or by file without an image, that is left out.
         label_files: Label files that were read, for messages.
     """
 
     options: ReadOptions = field(default_factory=ReadOptions)
+    columns_option: ColumnsOption = field(default_factory=ColumnsOption, kw_only=True)
     show: Show = lambda line: None
     index: ImageIndex | None = None
     statements: Statements = field(default_factory=Statements)
-    classes: dict[str, None] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, str] = field(default_factory=dict)
     label_files: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list, kw_only=True)
     patient_notes: list[str] = field(default_factory=list, kw_only=True)
-    read_as: list[str] = field(default_factory=list, kw_only=True)
     _sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-
-    def say(self, line: str) -> None:
-        """Show a line on how labels are read, and record it."""
-        self.show(line)
-        self.read_as.append(line)
 
     def exclude(self, ids: Iterable[Any], reason: str) -> None:
         """Leave images, or files without an image, out; the first reason of each counts."""

@@ -150,7 +150,7 @@ def shown_lines(folder, format, labels):  # noqa: A002
     """Every line that a reading shows or notes."""
     shown = []
     found = read_source(folder, format, ReadOptions(labels=tuple(labels)), shown.append)
-    return [*shown, *found.notes, *found.read_as]
+    return [*shown, *found.notes]
 
 
 def built(images, rows, normal):
