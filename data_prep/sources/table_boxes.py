@@ -63,7 +63,7 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
             f"{table.option.advice('box_form', 'cxcywh')}"
         )
     affirmed = set(ROLES_OF_FORMS[form][2:]) <= table.assigned
-    answers = {
+    answers: dict[str, str] = {
         value: table.option.advice(f"box_{kind}", value)
         for kind, values in (("form", FORMS), ("unit", UNITS))
         for value in values
