@@ -17,8 +17,6 @@ from cxr_compare.data_prep.images.fingerprint import perceptual_hash
 _SHOWN_PERCENTILES = (0.1, 99.9)  # become black and white in a deep image without a window
 _MIN_CORRELATION = 0.5  # least correlation of neighbouring pixels in an image larger than an icon
 _ICON_SIDE = 64  # px
-GREY_AS_COLOUR = "grey stored as colour"
-"""Note about an image whose three channels are equal."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +97,15 @@ def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
     return np.array(Image.fromarray(np.ascontiguousarray(rgb)).convert("L"))
 
 
-def colour_note(rgb: np.ndarray) -> str:
-    """Return a note that says whether an image with three channels ``(H, W, C)`` has any colour."""
+def are_equal_channels(rgb: np.ndarray) -> bool:
+    """Return True if red, green and blue of an image ``(H, W, C)`` are equal: it has no colour."""
     red, green, blue = (rgb[..., channel] for channel in range(3))
-    is_grey = np.array_equal(red, green) and np.array_equal(green, blue)
-    return GREY_AS_COLOUR if is_grey else "colour turned to grey"
+    return np.array_equal(red, green) and np.array_equal(green, blue)
+
+
+def colour_note(*, is_grey: bool) -> str:
+    """Return the note on an image that is stored with colours, and has none or some."""
+    return "grey stored as colour" if is_grey else "colour turned to grey"
 
 
 def grey_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
