@@ -13,7 +13,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.evaluation.choices import Choices, choose
-from cxr_compare.evaluation.figures import FigureRows, Part, corrected, image_blind_name
+from cxr_compare.evaluation.figures import FigureRows, corrected, image_blind_name
 from cxr_compare.evaluation.image_blind import Places, learn_places
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note
@@ -37,8 +37,7 @@ class Comparison:
         truth: The evaluated test images.
         systems: Every system on these images, the reference first, with its output and choices.
         baselines: Image-blind baselines by their names, as `figures.image_blind_name` gives them.
-        rows: Figures with their intervals; `figures` is their table.
-        frames: Figures and their replicates of each system.
+        rows: Figures with their intervals and replicates; `figures` is their table.
         policies: Policies by which at least one system has a threshold, as they were named.
         joint: Name of the system that joins others, and theirs; empty without one.
         shortcuts: How well metadata and image borders alone predict the label.
@@ -49,7 +48,6 @@ class Comparison:
     systems: Mapping[str, SystemFigures]
     baselines: Mapping[str, SystemFigures]
     rows: FigureRows
-    frames: Mapping[str, pd.DataFrame]
     figures: pd.DataFrame
     resamples: Resamples
     protocol: Protocol
@@ -206,21 +204,7 @@ def compare(
         learned = {"point": places.best_again(n_replicates, seed)}
         again |= {image_blind_name(name): again[name] | learned for name in systems}
     frames = replicates({**systems, **blind}, again, resamples, advance)
-    no_claim = "" if places is None else places.no_claim
-    parts = {
-        name: Part(
-            each.scores,
-            each.choices.thresholds,
-            each.choices.reasons,
-            each.localised,
-            frames[name],
-            len(each.choices.rules) > 1,
-            no_claim if name in blind else "",
-            each.output.ranks,
-        )
-        for name, each in {**systems, **blind}.items()
-    }
-    rows = FigureRows(test, parts)
+    rows = FigureRows(test, {**systems, **blind}, frames)
     against = [
         (name, image_blind_name(name)) for name in systems if image_blind_name(name) in blind
     ]
@@ -235,7 +219,6 @@ def compare(
         systems=systems,
         baselines=blind,
         rows=rows,
-        frames=frames,
         figures=figures,
         resamples=resamples,
         protocol=protocol,

@@ -120,7 +120,7 @@ def _resampled(
     """Return the mean over findings of another figure, or of a difference, by resamples."""
     columns = []
     for name in names:
-        frames = [each.frames[name]["", metric].to_numpy(np.float64) for each in comparisons]
+        frames = [each.rows.frames[name]["", metric].to_numpy(np.float64) for each in comparisons]
         # A resample without an image of a class leaves the figure undefined: it then has that of
         # the images themselves, so that one rare finding does not undefine the mean.
         columns.append(np.mean([np.where(np.isnan(v), v[0], v) for v in frames], axis=0))
