@@ -17,7 +17,8 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.metrics import rates
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-from cxr_compare.evaluation.statistics.bootstrap import cluster_index, per_cluster
+from cxr_compare.evaluation.statistics.bootstrap import cluster_index
+from cxr_compare.evaluation.statistics.clustered_counts import confusion_by_patient
 from cxr_compare.evaluation.statistics.intervals import LEVEL
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 from cxr_compare.studies.obuchowski_rockette import (
@@ -245,8 +246,7 @@ def _figure(
     if metric == "auroc":
         return RankedScores(positive, values.to_numpy(np.float64), patient).auroc
     called = values.to_numpy(np.float64) == 1
-    kinds = [positive & called, ~positive & called, ~positive & ~called, positive & ~called]
-    counts = per_cluster(np.column_stack(kinds), patient, int(patient.max()) + 1)
+    counts = confusion_by_patient(positive, called, patient, int(patient.max()) + 1)
     names = ("tp", "fp", "tn", "fn")
     return lambda weights: rates(dict(zip(names, (weights @ counts).T, strict=True)))[metric]
 

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.evaluation.boxes.froc import FrocCurve, froc_curve
-from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
+from cxr_compare.evaluation.boxes.froc import FrocCurve, find_lesions, froc_curve
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.metrics import RATES, rates

@@ -37,6 +37,8 @@ MOST_COLUMNS = 8
 """Columns of the main table that stand on the page before a fold."""
 MOST_INTERVALS = 4
 """Systems of whose figures in groups the page shows the intervals."""
+_TERMINAL = 100
+"""Characters of a line in a terminal."""
 MOST_CLAIMS = 12
 """Differences that are shown before only those from the highest system are."""
 _COSTS = (
@@ -110,7 +112,7 @@ def main_table(
     return table.rename_axis("System").rename_axis(columns=None)
 
 
-def plain_rows(table: pd.DataFrame, systems: Sequence[str], width: int = 100) -> str:
+def plain_rows(table: pd.DataFrame, systems: Sequence[str]) -> str:
     """Return the values of the main table for a terminal: a line a system, as many as fit."""
     rows = table.loc[[name for name in table.index if name in systems]]
     columns = [["", "System", *rows.index]]
@@ -118,7 +120,7 @@ def plain_rows(table: pd.DataFrame, systems: Sequence[str], width: int = 100) ->
         above, _, below = str(title).removesuffix(" (recall)").rpartition(" ")
         column = [above, below, *rows[title].str.split(" ").str[0]]
         used = sum(max(map(len, each)) + 2 for each in columns)
-        if len(columns) > 1 and used + max(map(len, column)) > width:
+        if len(columns) > 1 and used + max(map(len, column)) > _TERMINAL:
             break
         columns.append(column)
     wide = [max(map(len, column)) for column in columns]

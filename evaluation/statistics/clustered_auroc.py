@@ -150,7 +150,6 @@ class AurocParts:
             self.value,
             None,
             bounded=self.bounded,
-            effective_patients=self.effective_patients,
             trials=min(self.trials, self.effective_patients),
         )
         # Rounding leaves contributions of about 1e-17 where a system is compared with itself.

@@ -1,4 +1,4 @@
-"""Holm's method, which corrects p-values and intervals for the number of comparisons."""
+"""Holm's method, which corrects p-values for the number of tests."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ FAULTS = {
     ],
     "2 IoU > for >=: FROC": [
         Edit(
-            f"{_EVALUATION}.boxes.lesion_hits",
+            _FROC,
             "hits = pairs.iou >= HIT",
             "hits = pairs.iou > HIT",
         ),
