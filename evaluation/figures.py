@@ -28,7 +28,6 @@ from cxr_compare.evaluation.statistics.clustered_estimate import (
     smallest_detectable,
 )
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
-from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.intervals import (
     LEVEL,
     Interval,
@@ -206,6 +205,28 @@ def corrected(tables: Sequence[pd.DataFrame], joint: str = "") -> list[pd.DataFr
     rows = rows.drop(columns="family")
     numbers = rows.index.get_level_values(0)
     return [rows[numbers == number].droplevel(0) for number in range(len(tables))]
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Adjust the p-values of several tests by Holm's method.
+
+    If every adjusted p-value below 0.05 is called significant, the chance of any false one among
+    the tests is at most 5 %. `None`, a test without a p-value, is not counted and stays `None`.
+
+    Source:
+        Holm 1979.
+
+    Example:
+        >>> holm([0.25, None, 0.125])
+        [0.25, None, 0.25]
+    """
+    tests = [(p, position) for position, p in enumerate(p_values) if p is not None]
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, position) in enumerate(sorted(tests)):
+        highest = max(highest, min(1.0, p * (len(tests) - rank)))
+        adjusted[position] = highest
+    return adjusted
 
 
 def _at_policy(metric: str, family: str) -> bool:

@@ -246,7 +246,7 @@ FAULTS = {
     ],
     "19 Holm without its maximum": [
         Edit(
-            f"{_EVALUATION}.statistics.holm",
+            f"{_EVALUATION}.figures",
             "max(highest, min(1.0, p * (len(tests) - rank)))",
             "min(1.0, p * (len(tests) - rank))",
         ),
