@@ -72,6 +72,7 @@ def write_page(
     answer, main, figures = result.answer, result.table, result.figures
     rows = [name for name in main.index if name in answer.systems]
     shown = tables.shown_claims(answer, figures)
+    further = _of(shown, "places", "further")
     confusion = tables.confusion(figures, rows, answer.policy)
     page = render(
         "report.html.jinja",
@@ -89,7 +90,8 @@ def write_page(
         image_blind=_without_empty(main.drop(index=rows)),
         undefined=list(_undefined(result, main)),
         claims=tables.claim_table(_of(shown, "answer", "joint"), answer.claims),
-        further_claims=tables.claim_table(_of(shown, "places", "further"), answer.claims),
+        further_claims=tables.claim_table(further, answer.claims),
+        opens_further=len(further) <= tables.MOST_CLAIMS,
         any_tested=any(claim["p_value"] is not None for claim in _of(shown, "answer", "joint")),
         is_corrected=any(claim["p_holm"] != claim["p_value"] for claim in answer.claims),
         n_hidden_claims=len(answer.claims) - len(shown),

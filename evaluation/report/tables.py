@@ -40,7 +40,7 @@ MOST_INTERVALS = 4
 _TERMINAL = 100
 """Characters of a line in a terminal."""
 MOST_CLAIMS = 12
-"""Differences that are shown before only those from the highest system are."""
+"""Differences that are shown at once, before only those from the highest system are, or a fold."""
 _COSTS = (
     ("Parameters (million)", "parameters", 1e6),
     ("FLOPs per image (billion)", "flops", 1e9),
