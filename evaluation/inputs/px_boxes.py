@@ -23,7 +23,7 @@ from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.inputs.frames import SIDES
-from cxr_compare.evaluation.inputs.predicted_boxes import FAR, check_predictions
+from cxr_compare.evaluation.inputs.predicted_boxes import FAR, check_predictions, row_text
 from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, box_answers, require_probabilities
 from cxr_compare.evaluation.truth import Truth
 
@@ -145,7 +145,7 @@ def _fitting_sizes(
         if (min(areas) / max(areas)) ** n_images > _BY_CHANCE:
             row = int(is_copy.argmax())
             raise InputError(
-                f"{rows.where}: {table['place'].iloc[row]}: are the boxes px of the image file "
+                f"{row_text(table, row, rows.where)}: are the boxes px of the image file "
                 f"({size_text(sizes[row])}), or of the size that the labels state "
                 f"({size_text(labelled[row])})? They fit both; write {SIDES[0]} and {SIDES[1]} "
                 "beside each box, or give shares"
