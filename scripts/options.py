@@ -94,7 +94,7 @@ def is_run(path: Path) -> bool:
     return any((path / marker).is_file() for marker in ("run.json", "export.json"))
 
 
-def run_names(words: Sequence[str | Path]) -> list[tuple[str | None, Path]]:
+def run_names(words: Sequence[AnyPath]) -> list[tuple[str | None, Path]]:
     """Read ``PATH`` and ``NAME=PATH``; a folder of runs stands for its runs."""
     named: list[tuple[str | None, Path]] = []
     for word in map(str, words):
