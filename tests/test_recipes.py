@@ -151,6 +151,7 @@ def test_the_page_of_detectors_prints_what_it_quotes(folder, capsys):
     require_quoted("detector-output.md", "".join(capsys.readouterr()))
 
 
+@pytest.mark.release
 def test_the_recipes_beyond_a_comparison_run(folder, capsys):
     rng = np.random.default_rng(0)
     patients = np.repeat([f"p{number:03d}" for number in range(200)], 2)
@@ -192,6 +193,7 @@ def test_answers_of_a_vision_language_model_are_where_they_say(folder):
     assert found["estimate"].tolist() == [1]
 
 
+@pytest.mark.release
 @pytest.mark.filterwarnings("ignore")
 def test_an_overlay_becomes_a_secondary_capture(folder, world):
     pytest.importorskip("highdicom")
@@ -213,6 +215,7 @@ def test_the_page_of_own_data_prints_what_it_quotes(folder, capsys):
     require_quoted("my-data.md", "".join(capsys.readouterr()))
 
 
+@pytest.mark.release
 def test_two_readers_are_joined_as_the_page_of_studies_says(folder):
     write_own_data(folder)
     (block,) = (text for text in blocks_of("studies.md") if "readers.csv" in text)
@@ -248,30 +251,30 @@ def write_own_data(folder):
     pd.DataFrame({"image_id": names[6:8], "reason": "child"}).to_csv(folder / "exclude.csv")
 
 
-@pytest.fixture
-def small_trainings(monkeypatch):
-    """The trainings of a page have one epoch and small models."""
-    train = cxr_compare.train
+def small_training(config, *, set_=None, **given):
+    """In place of `cxr_compare.train` in a script: one epoch of a small model."""
+    small = {**(set_ or {}), **ONE_EPOCH, **SMALL_MODELS[config]}
+    return cxr_compare.train(config, set_=small, **given)
 
-    def small(config, *, set_=None, **given):
-        return train(config, set_={**(set_ or {}), **ONE_EPOCH, **SMALL_MODELS[config]}, **given)
 
-    monkeypatch.setattr(cxr_compare, "train", small, raising=False)
+def run_small(script, names=None):
+    """Run a script whose trainings are small, and return the names that it leaves."""
+    names = {} if names is None else names
+    names["small_training"] = small_training
+    return run(script.replace("cxr_compare.train(", "small_training("), names)
 
 
 @pytest.mark.release
 @pytest.mark.filterwarnings("ignore")  # of optuna
-def test_the_sweep_trains_each_trial_and_continues_with_more(
-    folder, world, small_trainings, capsys
-):
+def test_the_sweep_trains_each_trial_and_continues_with_more(folder, world, capsys):
     pytest.importorskip("optuna")
     (folder / "out").mkdir()
     (folder / "out/data").symlink_to(world.data)
     (script,) = blocks_of("scale.md")
     script = replaced(script, "n_trials=8", "n_trials=1")
-    run(script)
+    run_small(script)
     assert re.match(r"out/sweep/000: .*learning_rate", capsys.readouterr().out)
-    run(script)
+    run_small(script)
     trials = sorted(path.parent.name for path in folder.glob("out/sweep/*/run.json"))
     assert trials == ["000", "001"]
 
@@ -307,12 +310,12 @@ def test_the_page_of_models_trains_nine_in_one_line_and_compares_them(shared_dat
 
 @pytest.mark.release
 @pytest.mark.filterwarnings("ignore")  # of Lightning and matplotlib
-def test_the_page_of_own_parts_is_followed(folder, world, small_trainings, capfd):
+def test_the_page_of_own_parts_is_followed(folder, world, capfd):
     (folder / "out").mkdir()
     (folder / "out/data").symlink_to(world.data)
     names = {"__name__": "pasted"}
     for text in blocks_of("own-parts.md"):
-        run(text, names)
+        run_small(text, names)
     assert list(Path("out/all-trainings").rglob("metrics.csv"))
     assert len(cxr_compare.DataSet.open("out/spots").boxes) == 40
     assert len(names["answers"]) == 80
@@ -325,10 +328,10 @@ def test_the_page_of_own_parts_is_followed(folder, world, small_trainings, capfd
 
 @pytest.mark.release
 @pytest.mark.filterwarnings("ignore")
-def test_the_tutorial_runs_on_a_small_set(folder, small_trainings):
+def test_the_tutorial_runs_on_a_small_set(folder):
     names = {}
     for text in blocks_of("tutorial.md"):
-        run(text.replace('"), 400, 1000', '"), 60, 200'), names)
+        run_small(text.replace('"), 400, 1000', '"), 60, 200'), names)
     assert len(names["result"].figures)
     assert Path("tour-output/report/report.html").is_file()
 
