@@ -11,10 +11,10 @@ import yaml
 
 import cxr_compare
 from tests.adapters.documents import code_blocks, cxr_commands, options, parse
-from tests.test_architecture import PACKAGES
 from tools import documents
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = re.findall(r"^    cxr_compare\.\w+ = (\w+)$", (ROOT / "setup.cfg").read_text(), re.M)
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
