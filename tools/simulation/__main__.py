@@ -28,7 +28,6 @@ from scipy.stats import binomtest
 
 from tools.simulation.claims import CLAIMS, POWER
 from tools.simulation.designs import DESIGNS, Design
-from tools.simulation.places import RSNA_FOLDER
 
 _RESULTS = Path(__file__).with_name("results.json")
 _ROOT = Path(__file__).resolve().parents[2]
@@ -210,8 +209,7 @@ def main() -> None:
     """Run the designs that are named."""
     parser = argparse.ArgumentParser(prog="python -m tools.simulation", description=__doc__)
     parser.add_argument("--sets", type=int, default=400)
-    possible = [name for name in DESIGNS if RSNA_FOLDER.is_dir() or "rsna" not in name]
-    parser.add_argument("--designs", default=",".join(possible), help="some of %(default)s")
+    parser.add_argument("--designs", default=",".join(DESIGNS), help="some of %(default)s")
     parser.add_argument("--seed", type=int, default=70)
     options = parser.parse_args()
     names = options.designs.split(",")

@@ -52,7 +52,6 @@ CLAIMS = {
     "joint": Claim("a joint system that adds nothing is called better than each"),
     "finding": Claim("several findings: the first page names a single one that differs"),
     "page of a finding": Claim("several findings: any page calls an equal system higher"),
-    "joint of a finding": Claim("several findings: any page calls a joint system better"),
     "mean": Claim("several findings: equal systems are said to differ in the mean AUROC"),
     "interval mean": Claim("several findings: interval of a mean misses the true one"),
     "folds differ": Claim("one of two equal ways of training is higher over folds"),
@@ -61,7 +60,6 @@ CLAIMS = {
 """Statements that are false, and intervals that miss what is true."""
 POWER = {
     "power answer": "a better system is called higher in the headline",
-    "power chance": "a system that does not guess is called better than chance",
     "power localises": "a detector is said to localise",
     "power shortcut": "a fact that predicts the label is said to predict it",
     "power joint": "a joint system that adds something is called better than each",
@@ -131,14 +129,9 @@ def power(result: Any, known: Known) -> Counted:
 
 
 def chance(result: Any, known: Known) -> Counted:
-    """Count whether the interval of the AUROC shows the first system to be no guess."""
-    found: Counted = {}
-    for row in _rows(result.figures):
-        if row.metric == "auroc" and known.auroc["A"] == _CHANCE:
-            found["chance"] = row.misses(_CHANCE)
-        elif row.metric == "auroc":
-            found["power chance"] = row.low > _CHANCE
-    return found
+    """Count whether the interval of an AUROC shows a system that guesses to be no guess."""
+    rows = [row for row in _rows(result.figures) if row.metric == "auroc"]
+    return {"chance": rows[0].misses(_CHANCE)} if rows else {}
 
 
 def rank_intervals(result: Any, known: Known) -> Counted:
@@ -262,37 +255,30 @@ def localises(result: Any, known: Known) -> Counted:
         for claim in result.answer.claims
         if claim["second"] not in known.auroc and claim["higher"] == claim["first"]
     }
-    found = {"power localises": "A" in shown}
-    if known.image_blind:
-        found["localises"] = bool(shown & known.image_blind)
-    return found
+    return {"power localises": "A" in shown, "localises": bool(shown & known.image_blind)}
 
 
 def shortcuts(result: Any, known: Known) -> Counted:
-    """Count facts whose interval lies above 0.5, and intervals of a known AUROC that miss it.
+    """Count what is said of the view, whose AUROC is known, and of facts that predict nothing.
 
     The caution names the fact with the highest AUROC, if its interval lies above 0.5.
     """
     groups = result.groups
-    rows = groups[(groups["topic"] == "shortcut") & groups["ci_low"].notna()]
-    is_shown = dict(zip(rows["group"], rows["ci_low"] > _CHANCE, strict=True))
-    if known.of_view is None:
-        single = {f"shortcut @ {fact}": shown for fact, shown in is_shown.items()}
-        return {"shortcut @ any": any(is_shown.values()), **single}
-    view = rows[rows["group"] == "view"].iloc[0]
-    missed = not view["ci_low"] <= known.of_view <= view["ci_high"]
-    return {"interval shortcut": missed, "power shortcut": is_shown["view"]}
-
-
-def _says_joint(result: Any) -> bool:
-    """Return True if the joint system of a report is called better than each member."""
-    claims = [each for each in result.answer.claims if each["family"] == "joint"]
-    return all(each["higher"] == result.answer.joint for each in claims) and bool(claims)
+    rows = groups[(groups["topic"] == "shortcut") & groups["ci_low"].notna()].set_index("group")
+    is_shown = (rows["ci_low"] > _CHANCE).to_dict()
+    found = {f"shortcut @ {fact}": is_shown[fact] for fact in ("sex", "age") if fact in is_shown}
+    if "view" in is_shown:
+        view = rows.loc["view"]
+        missed = not view["ci_low"] <= known.of_view <= view["ci_high"]
+        found |= {"interval shortcut": missed, "power shortcut": is_shown["view"]}
+    return found
 
 
 def joint(result: Any, known: Known) -> Counted:
     """Count joint systems that are called better than each member."""
-    return {"power joint" if known.joint_adds else "joint": _says_joint(result)}
+    claims = [each for each in result.answer.claims if each["family"] == "joint"]
+    is_said = all(each["higher"] == result.answer.joint for each in claims) and bool(claims)
+    return {"power joint" if known.joint_adds else "joint": is_said}
 
 
 def findings(result: Any, known: Known) -> Counted:
@@ -316,11 +302,6 @@ def findings(result: Any, known: Known) -> Counted:
             name = f"page of a finding @ {_where(claim['metric'], claim['policy'])}"
             found[name] = found.get(name, False) or bool(claim["higher"])
     return found
-
-
-def joint_of_findings(result: Any, known: Known) -> Counted:
-    """Count pages of several findings on which a joint system is called better than each."""
-    return {"joint of a finding": any(map(_says_joint, result.results.values()))}
 
 
 def folds(table: Any, known: Known) -> Counted:

@@ -23,17 +23,7 @@ from sklearn.linear_model import LogisticRegression
 import cxr_compare
 from cxr_compare.evaluation.report.folds import summarise_folds
 from tools.simulation import claims
-from tools.simulation.draw import (
-    SIDE,
-    BoxedImages,
-    Floats,
-    Law,
-    Sample,
-    draw,
-    draw_boxes,
-    skill_of,
-)
-from tools.simulation.places import PLACES, Places
+from tools.simulation.draw import EDGES, LUNGS, SIDE, Floats, Law, Sample, draw, draw_boxes
 
 _TRUTH = 2026  # seed of the images that true values are computed from
 PREVALENCE = 0.05
@@ -49,7 +39,7 @@ class Known:
         law: Law of the images, from which the true figures of the first system follow.
         image_blind: Systems whose boxes do not depend on the image.
         joint_adds: True if systems see different things, so that joining them adds something.
-        of_view: AUROC of the view alone; None if no fact about the images predicts the label.
+        of_view: AUROC of the view alone.
         precisions: Average precision of the first system, by finding.
     """
 
@@ -57,7 +47,7 @@ class Known:
     law: Law = field(default_factory=Law)
     image_blind: frozenset[str] = frozenset()
     joint_adds: bool = False
-    of_view: float | None = None
+    of_view: float = 0.5
     precisions: Mapping[str, float] = field(default_factory=dict)
 
     def better(self, first: str, second: str) -> str | None:
@@ -197,10 +187,6 @@ def scores(rng: np.random.Generator, law: Law, **options: Any) -> Drawn:
 def detectors(rng: np.random.Generator, law: Law) -> Drawn:
     """Draw the boxes of two equal detectors on validation and test images."""
     images = {role: draw_boxes(rng, law, n_patients) for role, n_patients in _roles(law).items()}
-    return _of_detectors(images, law)
-
-
-def _of_detectors(images: Mapping[str, BoxedImages], law: Law) -> Drawn:
     truth = _truth({role: each.sample for role, each in images.items()})
     lesions = _named({role: each.lesions for role, each in images.items()})
     systems = {
@@ -236,39 +222,41 @@ def _named(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(joined, ignore_index=True)
 
 
-def with_facts(rng: np.random.Generator, law: Law, of_view: float | None = None) -> Drawn:
-    """Draw sex, age and view beside the scores; none but the view may predict the label."""
+def with_facts(rng: np.random.Generator, law: Law, of_view: float) -> Drawn:
+    """Draw sex, age and view beside the scores; the view alone predicts the label."""
     drawn = scores(rng, law)
     truth = drawn.truth
     codes, patients = pd.factorize(truth["patient_id"])
     truth["sex"] = rng.choice(["F", "M"], len(patients))[codes]
     truth["age"] = rng.integers(20, 90, len(patients))[codes]
-    truth["view"] = rng.choice(["AP", "PA"], len(truth))
-    if of_view is not None:
-        is_right = rng.random(len(truth)) < of_view
-        truth["view"] = np.where(is_right == (truth["label"] == 1), "AP", "PA")
+    is_right = rng.random(len(truth)) < of_view
+    truth["view"] = np.where(is_right == (truth["label"] == 1), "AP", "PA")
     drawn.known = Known(drawn.known.auroc, law, of_view=of_view)
     return drawn
 
 
-def nothing_added(rng: np.random.Generator, law: Law, *, copy: bool) -> Drawn:
-    """Let the second system see noise, or what the first sees with more noise."""
+def nothing_added(rng: np.random.Generator, law: Law) -> Drawn:
+    """Let the second system see noise."""
     drawn = scores(rng, law, both=True)
     first = drawn.systems["A"]
-    noise = rng.standard_normal(len(first))
-    evidence = logit(first.to_numpy()) + noise if copy else noise
-    drawn.systems["B"] = pd.Series(expit(evidence), first.index)
-    second = float(ndtr(skill_of(law.auroc[0]) / 2)) if copy else 0.5
-    drawn.known = Known({"A": law.auroc[0], "B": second}, law)
+    drawn.systems["B"] = pd.Series(expit(rng.standard_normal(len(first))), first.index)
+    drawn.known = Known({"A": law.auroc[0], "B": 0.5}, law)
     return drawn
 
 
-def constant_places(rng: np.random.Generator, places: Places) -> Drawn:
-    """Let the second system give constant boxes with the image scores of the first."""
-    drawn = _of_detectors(places.images(rng), Law())
+_NO_BOX = 0.01  # image score of a constant box where the detector has no box
+
+
+def constant_places(rng: np.random.Generator, law: Law) -> Drawn:
+    """Let the second system give a box on each lung with the image scores of the first."""
+    drawn = detectors(rng, law)
     best = drawn.systems["A"].groupby("image_id")["score"].max()
-    drawn.systems["B"] = places.boxes(best.reindex(drawn.truth["image_id"]))
-    drawn.known = Known(drawn.known.auroc, image_blind=frozenset("B"))
+    best = best.reindex(drawn.truth["image_id"]).fillna(_NO_BOX)
+    corners = np.hstack([LUNGS - law.lesion_side / 2, LUNGS + law.lesion_side / 2])
+    table = pd.DataFrame(np.tile(corners, (len(best), 1)), columns=EDGES)
+    table["image_id"] = np.repeat(best.index.to_numpy(), len(corners))
+    drawn.systems["B"] = table.assign(score=np.outer(best, (1.0, 0.9)).ravel())
+    drawn.known = replace(drawn.known, image_blind=frozenset("B"))
     return drawn
 
 
@@ -278,48 +266,35 @@ _TOGETHER = 0.4  # correlation by which a patient is ill in several findings
 
 
 def several_findings(
-    rng: np.random.Generator,
-    patients: int,
-    *,
-    most_images: int,
-    least: float,
-    findings: int = _FINDINGS,
-    validation: int = 0,
-    second_guesses: bool = False,
+    rng: np.random.Generator, patients: int, *, least: float, findings: int = _FINDINGS
 ) -> Drawn:
     """Draw two systems whose AUROC is the same for each of several findings.
 
-    All numbers of images of a patient up to `most_images` are equally likely. `least` is the share
-    of positive images of the rarest finding; that of the most frequent one is 0.4. Of the variance
-    of a score 0.3 is the patient's, in all findings, and 0.3 the image's, for both systems. With
-    `validation` patients the systems are evaluated together, too.
+    `least` is the share of positive patients of the rarest finding; that of the most frequent one
+    is 0.4. Of the variance of a score 0.3 is the patient's, in all findings, and 0.3 the image's,
+    for both systems.
     """
-    n_patients = patients + validation
-    owner = np.repeat(np.arange(n_patients), rng.integers(1, most_images + 1, n_patients))
-    ids = [f"i{number}" for number in range(len(owner))]
-    truth = pd.DataFrame({"image_id": ids, "patient_id": [f"p{number}" for number in owner]})
-    if validation:
-        truth["role"] = np.where(owner < validation, "val", "test")
+    ids = [f"i{number}" for number in range(patients)]
+    owners = [f"p{number}" for number in range(patients)]
+    truth = pd.DataFrame({"image_id": ids, "patient_id": owners})
     systems = {name: pd.DataFrame({"image_id": ids}) for name in "AB"}
-    ill = rng.standard_normal(n_patients)[owner]
-    of_patient = {name: rng.standard_normal(n_patients)[owner] for name in "AB"}
+    ill = rng.standard_normal(patients)
+    of_patient = {name: rng.standard_normal(patients) for name in "AB"}
     grid = ndtri((np.arange(10_000) + 0.5) / 10_000)
     precisions = {}
     for number, share in enumerate(np.geomspace(least, 0.4, findings)):
-        own = rng.standard_normal(n_patients)[owner]
+        own = rng.standard_normal(patients)
         latent = np.sqrt(_TOGETHER) * ill + np.sqrt(1 - _TOGETHER) * own
         label = latent > ndtri(1 - share)
-        of_image = rng.standard_normal(len(owner))
+        of_image = rng.standard_normal(patients)
         truth[finding := f"finding{number:02d}"] = label.astype(int)
         precisions[finding] = precision_over_ranks(grid + _GAP, grid, share)
         for name, table in systems.items():
             noise = np.sqrt(0.3) * (of_patient[name] + of_image)
-            noise += np.sqrt(0.4) * rng.standard_normal(len(owner))
+            noise += np.sqrt(0.4) * rng.standard_normal(patients)
             table[finding] = expit(_GAP * label + noise)
-        if second_guesses:
-            systems["B"][finding] = rng.random(len(owner))
     known = Known(dict.fromkeys("AB", float(ndtr(_GAP / np.sqrt(2)))), precisions=precisions)
-    return Drawn(systems, truth, known, {"target": "all", "both": validation > 0})
+    return Drawn(systems, truth, known, {"target": "all"})
 
 
 _FOLDS = 5
@@ -404,125 +379,74 @@ class Design(NamedTuple):
     report: Callable[[Drawn, int], Any] = report_of
 
 
-def _of_scores(law: Law, *counts: Count, replicates: int = 400, **options: Any) -> Design:
-    return Design(partial(scores, law=law, **options), counts, replicates)
-
-
 _EQUAL = (claims.differences, claims.rank_intervals)
 _AT_THRESHOLDS = (claims.differences, claims.rate_differences, claims.rate_intervals)
-_BOXED = (claims.differences, claims.box_differences, claims.box_intervals)
-_SKEWED = {"skewed": True, "labels_alike": 0.75}
 _POLICIES = ["max_f1", "sensitivity>=0.95", "specificity>=0.90"]
 _FEWEST = 100  # resamples
-_GUARANTEE = "sensitivity>=0.90@0.95"
-SINGLE_IMAGES = {  # share of positive images and AUROC of a worse system, by number of patients
-    25: (0.25, 0.55),
-    40: (0.25, 0.65),
-    60: (0.15, 0.65),
-    150: (0.20, 0.74),
-    400: (0.10, 0.76),
-}
-
-
-def _single_images() -> dict[str, Design]:
-    """Return designs of one image a patient: equal systems, and a worse second one."""
-    found = {}
-    for patients, (share, worse) in SINGLE_IMAGES.items():
-        law = Law(patients=patients, positive=share)
-        found[f"equal-{patients}"] = _of_scores(law, *_EQUAL)
-        found[f"better-{patients}"] = _of_scores(replace(law, auroc=(0.85, worse)), claims.power)
-    return found
-
 
 DESIGNS: dict[str, Design] = {
-    # One system, or several that are equally good.
-    "chance": _of_scores(Law((0.5,), 30, n_positive=10), claims.chance, replicates=_FEWEST),
-    "chance-clusters": _of_scores(
-        Law((0.5,), 40, images="1-60", **_SKEWED), claims.chance, replicates=_FEWEST
+    # One system that guesses.
+    "chance-clusters": Design(
+        partial(scores, law=Law((0.5,), 40, images="1-60", labels_alike=0.75)),
+        (claims.chance,),
+        _FEWEST,
     ),
-    "above-chance": _of_scores(Law((0.83,), 40, n_positive=11), claims.chance, replicates=_FEWEST),
-    "equal": _of_scores(Law(patients=60, images="rsna"), *_EQUAL),
-    "equal-few": _of_scores(Law(patients=60, n_positive=4), *_EQUAL),
-    "equal-skewed": _of_scores(Law((0.8, 0.8), 80, images="1-60", **_SKEWED), *_EQUAL),
-    "equal-four": _of_scores(
-        Law((0.85,) * 4, 80, 50, images="1-3"), claims.differences, replicates=2000
+    # Equal systems: many images of some patients, and few patients; one of four that is better.
+    "equal": Design(partial(scores, law=Law(patients=60, images="rsna")), _EQUAL),
+    "equal-25": Design(partial(scores, law=Law(patients=25, positive=0.25)), _EQUAL),
+    "better": Design(
+        partial(scores, law=Law((0.90, 0.82, 0.82, 0.82))), (claims.differences, claims.power)
     ),
-    "better": _of_scores(Law((0.90, 0.82, 0.82, 0.82)), claims.differences, claims.power),
-    **_single_images(),
-    # Thresholds that validation images choose, and groups of images.
-    "thresholds": _of_scores(
-        Law(patients=200, validation=150, images="rsna"),
-        *_AT_THRESHOLDS,
-        claims.predictive_values,
-        claims.brier_intervals,
-        prevalence=PREVALENCE,
-        policy=_POLICIES,
+    # Thresholds that validation images choose; patients with very different numbers of images.
+    "thresholds": Design(
+        partial(
+            scores,
+            law=Law(patients=200, validation=150, images="rsna"),
+            prevalence=PREVALENCE,
+            policy=_POLICIES,
+        ),
+        (*_AT_THRESHOLDS, claims.predictive_values, claims.brier_intervals),
     ),
-    "thresholds-rare": _of_scores(
-        Law((0.85, 0.85), 300, 300, "1 or 15", 0.04, labels_alike=1.0),
-        *_AT_THRESHOLDS,
-        policy=_POLICIES,
+    "thresholds-unequal": Design(
+        partial(
+            scores,
+            law=Law((0.85, 0.85), 200, 200, "1-60", 0.08, labels_alike=1.0),
+            policy=_POLICIES,
+        ),
+        _AT_THRESHOLDS,
     ),
-    "thresholds-unequal": _of_scores(
-        Law((0.85, 0.85), 200, 200, "1-60", 0.08, labels_alike=1.0),
-        *_AT_THRESHOLDS,
-        policy=_POLICIES,
+    "guarantee-clusters": Design(
+        partial(scores, law=Law((0.85,), 100, 600, "rsna"), policy="sensitivity>=0.90@0.95"),
+        (claims.guarantees,),
+        _FEWEST,
     ),
-    "guarantee": _of_scores(
-        Law((0.85,), 100, 500), claims.guarantees, policy=_GUARANTEE, replicates=_FEWEST
-    ),
-    "guarantee-clusters": _of_scores(
-        Law((0.85,), 100, 600, "rsna"), claims.guarantees, policy=_GUARANTEE, replicates=_FEWEST
-    ),
-    "groups": Design(
-        partial(with_facts, law=Law((0.85,), 200, 150, "1-3")), (claims.group_intervals,), _FEWEST
+    # Groups of images, and facts of which one predicts the label.
+    "facts": Design(
+        partial(with_facts, law=Law((0.85,), 200, 150, "1-3"), of_view=0.7),
+        (claims.group_intervals, claims.shortcuts),
+        _FEWEST,
     ),
     # Boxes of two equal detectors, and boxes that say nothing about the image.
-    "boxes": Design(partial(detectors, law=Law(patients=60, validation=40, images="rsna")), _BOXED),
-    **{
-        name: Design(partial(constant_places, places=places), (claims.localises,))
-        for name, places in PLACES.items()
-    },
-    # Facts about the images.
-    "facts": Design(partial(with_facts, law=Law((0.5,), 142)), (claims.shortcuts,), _FEWEST),
-    "view": Design(
-        partial(with_facts, law=Law((0.85,), 564, positive=0.4), of_view=0.7),
-        (claims.shortcuts,),
-        _FEWEST,
+    "boxes": Design(
+        partial(detectors, law=Law(patients=60, validation=40, images="rsna")),
+        (claims.differences, claims.box_differences, claims.box_intervals),
+    ),
+    "places-1000": Design(
+        partial(
+            constant_places, law=Law(patients=1000, validation=300, in_lungs=True, lesion_side=90.0)
+        ),
+        (claims.localises,),
     ),
     # Joint systems.
     "joint-noise": Design(
-        partial(nothing_added, law=Law(patients=300, validation=60), copy=False),
-        (claims.joint,),
-        _FEWEST,
+        partial(nothing_added, law=Law(patients=300, validation=60)), (claims.joint,), _FEWEST
     ),
-    "joint-copy": Design(
-        partial(nothing_added, law=Law(patients=300, validation=60), copy=True),
-        (claims.joint,),
-        _FEWEST,
-    ),
-    "joint": _of_scores(
-        Law(patients=600, validation=200), claims.joint, both=True, replicates=_FEWEST
+    "joint": Design(
+        partial(scores, law=Law(patients=600, validation=200), both=True), (claims.joint,), _FEWEST
     ),
     # Several findings, and folds.
     "findings": Design(
-        partial(several_findings, patients=100, most_images=1, least=0.08), (claims.findings,), 2000
-    ),
-    "findings-clusters": Design(
-        partial(several_findings, patients=300, most_images=5, least=0.04), (claims.findings,), 2000
-    ),
-    "findings-joint": Design(
-        partial(
-            several_findings,
-            patients=300,
-            most_images=1,
-            least=0.2,
-            findings=5,
-            validation=100,
-            second_guesses=True,
-        ),
-        (claims.joint_of_findings,),
-        _FEWEST,
+        partial(several_findings, patients=100, least=0.08), (claims.findings,), 2000
     ),
     "folds": Design(
         partial(folds, patients=200, features=20), (claims.folds,), _FEWEST, report=joined_folds
