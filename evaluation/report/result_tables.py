@@ -80,7 +80,7 @@ class ResultTables(OpenedFromFolder):
             answer.policy,
             answer.thresholds,
             answer.costs,
-            "".join(answer.joint[:1]),
+            answer.joint,
         )
 
     @property
@@ -112,7 +112,11 @@ class ResultTables(OpenedFromFolder):
                 "compare validation images (the role val), or policy=['threshold=0.5']"
             )
         kinds = select_cases(
-            self.decisions, answer.single, answer.policy, per_kind=per_kind, seed=answer.seed
+            self.decisions,
+            answer.single,
+            answer.policy,
+            per_kind=per_kind,
+            seed=answer.seed,
         )
         rows = [(each.kind, image, each.total) for each in kinds for image in each.image_ids]
         return pd.DataFrame(rows, columns=["kind", "image_id", "of"])

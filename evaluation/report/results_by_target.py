@@ -77,9 +77,9 @@ class ResultsByTarget(ShownAsText):
 
     @property
     def _mean_sentences(self) -> list[str]:
-        joint = next(iter(self.results.values())).answer.joint[:1]  # is no answer to the question
         means = self.macro[self.macro["metric"] == "auroc"]
-        means = means[~means[["first", "second"]].isin(joint).any(axis=1)]
+        if joint := next(iter(self.results.values())).answer.joint:  # no answer to the question
+            means = means[(means["first"] != joint) & (means["second"] != joint)]
         if means.empty:
             return ["No mean AUROC: fewer than two findings have one with an interval."]
         alone = means[means["second"] == ""].sort_values("estimate", ascending=False, kind="stable")

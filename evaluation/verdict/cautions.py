@@ -45,7 +45,7 @@ def cautions(comparison: Comparison) -> list[Note]:
 
 def synthetic_images(truth: Truth) -> list[Note]:
     """Note how many of the evaluated images are synthetic."""
-    n_images, n_synthetic = len(truth.ids), count_synthetic(truth)
+    n_images, n_synthetic = len(truth.ids), truth.n_synthetic
     if not n_synthetic:
         return []
     text = "Synthetic images: the figures say nothing about patients."
@@ -55,11 +55,6 @@ def synthetic_images(truth: Truth) -> list[Note]:
             "figures on all of them together are not figures of patients."
         )
     return [Note(text, "synthetic")]
-
-
-def count_synthetic(truth: Truth) -> int:
-    """Return the number of synthetic images."""
-    return int(truth.images["synthetic"].sum()) if "synthetic" in truth.images else 0
 
 
 def few_patients(evaluated: Truth) -> list[Note]:
