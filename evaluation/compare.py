@@ -126,11 +126,11 @@ def common_images(
         ids = ids.intersection(output.ran)
     lacking = {name: test.ids.difference(output.ran) for name, output in outputs.items()}
     if any(map(len, lacking.values())) and not common:
-        said = [
-            f"{name} lacks {len(of)} ({', '.join(of[:_SHOWN])}{', ...' * (len(of) > _SHOWN)})"
-            for name, of in lacking.items()
-            if len(of)
-        ]
+        said = []
+        for name, of in lacking.items():
+            more = ", ..." if len(of) > _SHOWN else ""
+            if len(of):
+                said.append(f"{name} lacks {len(of)} ({', '.join(of[:_SHOWN])}{more})")
         raise InputError(
             f"the systems' test images differ: {'; '.join(said)}; predict them, or compare on the "
             "images that all have with images: common"

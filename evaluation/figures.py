@@ -109,7 +109,8 @@ class FigureRows:
     @cached_property
     def _sizes(self) -> dict[tuple[bool, int | None], dict[str, float]]:
         """Numbers that a figure rests on: of boxed images or all, of a class or the rarer one."""
-        truth, sizes = self.truth, {}
+        truth = self.truth
+        sizes = {}
         for boxed, used in ((False, np.ones(len(truth.ids), dtype=bool)), (True, truth.is_boxed)):
             classes = [used & ~truth.positive, used & truth.positive]
             effective = [effective_patients(np.bincount(truth.patients[of])) for of in classes]
