@@ -234,11 +234,12 @@ def confusion(
     """Return the numbers of true and false positives and negatives of each system."""
     of = figures["metric"].isin(_COUNTS) & (figures["policy"] == policy)
     rows = figures[of & (figures["second"] == "")].dropna(subset="estimate")
-    counts = rows.pivot(index="first", columns="metric", values="estimate")
+    counts = rows.pivot(index="first", columns="metric", values="estimate").astype(int)
+    by_system = counts.to_dict("index")
     return {
-        name: {cell: int(counts.loc[name, cell]) for cell in _COUNTS}
+        name: {cell: by_system[name][cell] for cell in _COUNTS}
         for name in systems
-        if name in counts.index
+        if name in by_system
     }
 
 

@@ -12,9 +12,10 @@ from cxr_compare.data_prep.base.box_check import BoxReading
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.sources import readers
+from cxr_compare.data_prep.sources.build import build
 from cxr_compare.data_prep.sources.registry import FORMATS, fitting_formats, read_source
 from cxr_compare.data_prep.sources.source import ReadOptions
-from cxr_compare.data_prep.sources.statements import Source, build
+from cxr_compare.data_prep.sources.statements import Source
 
 _STATES = {"present": 1, "absent": 0, "uncertain": "?"}
 _FACTS = ("path", "patient_id", "patient_id_source", "width", "height", "view", "sex", "age_years")
@@ -149,7 +150,7 @@ def shown_lines(folder, format, labels):  # noqa: A002
     """Every line that a reading shows or notes."""
     shown = []
     found = read_source(folder, format, ReadOptions(labels=tuple(labels)), shown.append)
-    return [*shown, *found.notes, *found.read_as]
+    return [*shown, *found.notes]
 
 
 def built(images, rows, normal):
