@@ -268,7 +268,7 @@ def _draw_forest(figure: Figure, result: ResultTables) -> None:
     differences = []
     for claim in shown_claims(result.answer, result.figures):
         if claim["family"] in ("answer", "joint") and outcome(claim) != "untested":
-            interval = Interval.from_row({**claim, "note": ""})
+            interval = Interval.from_row(claim)
             filling = _FILLING[outcome(claim)]
             name = f"{claim['first']} − {claim['second']}"
             differences.append(_Line(name, interval, rcParams["text.color"], filling))

@@ -92,7 +92,7 @@ class ResultsByTarget(ShownAsText):
             if top not in (row["first"], row["second"]):
                 continue
             sign, other = (1, row["second"]) if row["first"] == top else (-1, row["first"])
-            gap = Interval(row["estimate"], row["ci_low"], row["ci_high"])
+            gap = Interval.from_row(row)
             gap_text = tables.value_text(gap if sign > 0 else gap.reversed())
             p_text = "" if pd.isna(row["p_holm"]) else f", {p_equation(row['p_holm'])}"
             if sign * row["estimate"] > 0 and row["p_holm"] < 1 - LEVEL:
@@ -193,9 +193,7 @@ class ResultsByTarget(ShownAsText):
             results=self.results,
             sentences=self._sentences,
             grid_of_findings=self.table,
-            means=tables.texts(means.assign(note="", title=titles), "title", "first").rename_axis(
-                "Figure"
-            ),
+            means=tables.texts(means.assign(title=titles), "title", "first").rename_axis("Figure"),
         )
         return replace(self, page=write_text(folder / files.PAGE, page))
 
@@ -208,4 +206,4 @@ def _pairs_of(result: Result) -> pd.DataFrame:
 
 
 def _value(row: dict[Any, Any]) -> str:
-    return tables.value_text(Interval(row["estimate"], row["ci_low"], row["ci_high"]))
+    return tables.value_text(Interval.from_row(row))
