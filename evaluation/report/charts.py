@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from cxr_compare.evaluation.figures import image_blind_name
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import RATES
 from cxr_compare.evaluation.overlays.colours import system_colour
 from cxr_compare.evaluation.policies import policy_text

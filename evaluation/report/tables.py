@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.groups.lesions import ERRORS
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.shortcuts import BEYOND, SHORTCUT

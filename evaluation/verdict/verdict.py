@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Literal
 
 from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.figures import image_blind_name
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
