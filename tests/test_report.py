@@ -292,6 +292,12 @@ def test_lesions_found_rise_with_false_boxes_as_the_figures_say(compared):
         assert reached == pytest.approx(figures.loc[name, "estimate"], abs=1e-12)
 
 
+def test_every_chart_of_a_result_stands_on_its_page(compared, saved):
+    page = (saved / "report.html").read_text()
+    shown = set(re.findall(r'<svg role="img" aria-label="([^"]*)"', page))
+    assert len(shown) == len(reports.chart_names(compared))
+
+
 def test_a_chart_without_content_is_absent_and_an_unknown_one_is_refused_with_the_list(compared):
     assert "froc" in reports.chart_names(compared)
     result = arrays()

@@ -85,7 +85,7 @@ _LOSSES = {"val_loss": "-", "train_loss": ":"}
 
 
 def chart_names(result: ResultTables) -> list[str]:
-    """Return the names of the charts that a result has, in the order of the page."""
+    """Return the names of the charts that a result has."""
     drawn = set(result.curves["chart"])
     forest = [] if _primary(result).empty else ["forest"]
     return [*forest, *(name for name in (*_CURVES, "scores", "training") if name in drawn)]
