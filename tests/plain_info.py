@@ -9,7 +9,6 @@ def data_set_info(**stated: Any) -> DataSetInfo:
     """Return the record of a data set."""
     usual = {
         "name": "set",
-        "source_format": "table",
         "source_root": "source",
         "targets": {},
         "ids": DataSetIds(content_id="c", labels_id="l"),

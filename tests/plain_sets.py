@@ -9,11 +9,12 @@ import pytest
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.sources.build import build
 from cxr_compare.data_prep.sources.image_files import has_file
 from cxr_compare.data_prep.sources.patients import add_patients
 from cxr_compare.data_prep.sources.registry import FORMATS
 from cxr_compare.data_prep.sources.source import Format, ReadOptions, Show, SourceTables
-from cxr_compare.data_prep.sources.statements import BOX, Source, build
+from cxr_compare.data_prep.sources.statements import BOX, Source
 from cxr_compare.data_prep.sources.words import state_of_text
 from cxr_compare.scripts.commands.prepare import prepare
 

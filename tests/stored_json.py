@@ -36,8 +36,7 @@ def bind_tables(folder: Path) -> None:
         record = table.with_suffix(".json")
         if not record.is_file():
             how = SplitOrigin(method="by patient, by hand")
-            made = {"name": table.stem, "split_id": table.stem, "how": how, "n_images": {}}
-            SplitInfo(**made, files={table.name: file_digest(table)}).write(record)
+            SplitInfo(how=how, files={table.name: file_digest(table)}).write(record)
         else:
             content = json.loads(record.read_text(encoding="utf-8"))
             content["files"] = {table.name: file_digest(table)}

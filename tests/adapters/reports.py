@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from cxr_compare.evaluation.report.stored import write_table
 
 from cxr_compare import DataSet, Predictions, Result
 from cxr_compare.evaluation.drawn import DrawnSystem
@@ -18,11 +19,11 @@ from cxr_compare.evaluation.report.case_selection import select_cases
 from cxr_compare.evaluation.report.cases import CaseSource, cases_of_images
 from cxr_compare.evaluation.report.charts import chart_names
 from cxr_compare.evaluation.report.folds import summarise_folds
-from cxr_compare.evaluation.report.stored import write_table
 from cxr_compare.evaluation.truth import Truth
 from tests.stored_json import put_table
 
 __all__ = [
+    "DrawnSystem",
     "ImagePrediction",
     "ImageTruth",
     "chart_names",
@@ -49,11 +50,12 @@ def errors_of(result: Result) -> dict[str, Any]:
     """Tables of errors, of errors that others decide rightly, and the confusion matrices."""
     answer = result.answer
     at = (result.systems, answer.policy)
-    joint = "".join(answer.joint[:1])
+    confusion = tables.confusion(result.figures, *at)
+    of_boxes = (result.decisions, result.lesions)
     return {
-        "errors": tables.error_table(result.decisions, result.lesions, *at, joint),
+        "errors": tables.error_table(confusion, *of_boxes, *at, answer.joint),
         "corrected": tables.correction_table(result.decisions, *at),
-        "confusion": tables.confusion(result.decisions, *at),
+        "confusion": confusion,
     }
 
 
