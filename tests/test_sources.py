@@ -1,62 +1,22 @@
-"""Folders of images and labels in every format, and the tables that they mean."""
+"""Folders of images and labels in every format: the tables that they mean, or one line."""
 
-import base64
-import gzip
+import os
 from pathlib import Path
 
 import numpy as np
-import openpyxl
 import pytest
 from PIL import Image, ImageOps
 
 import cxr_compare
 from tests.adapters import sources
 from tests.advised import assert_leads_on, options_after
-from tests.cases import CONFORMANCE, load
-from tests.small_dicom import write_radiograph
+from tests.cases import CONFORMANCE, ORIENTATION, load, write_file
 
+FORMATS_PAGE = Path(__file__).parents[1] / "docs/formats.md"
 FILES = sorted(
     str(path.relative_to(CONFORMANCE)) for path in CONFORMANCE.glob("inputs/sources/*.json")
 )
-ORIENTATION = 0x0112
 N_FACTS = 8
-
-
-def write_file(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, str):
-        path.write_bytes(content.encode())
-    elif "text" in content:
-        written = content["text"].encode(content.get("encoding", "utf-8"))
-        path.write_bytes(gzip.compress(written) if content.get("gzip") else written)
-    elif "base64" in content:
-        path.write_bytes(base64.b64decode(content["base64"]))
-    elif "sheets" in content:
-        write_workbook(path, content)
-    elif "dicom" in content:
-        write_radiograph(path, np.zeros((64, 64), np.uint16), content["dicom"])
-    else:
-        image = Image.new(content.get("mode", "L"), content["image"])
-        exif = image.getexif()
-        if "turned" in content:
-            exif[ORIENTATION] = content["turned"]
-        image.save(path, exif=exif)
-
-
-def write_workbook(path, content):
-    """A cell is a value, or a value with the number format that shows it."""
-    book = openpyxl.Workbook()
-    book.remove(book.active)
-    for name, rows in content["sheets"].items():
-        sheet = book.create_sheet(name)
-        for row in rows:
-            sheet.append([cell["value"] if isinstance(cell, dict) else cell for cell in row])
-            for number, cell in enumerate(row, start=1):
-                if isinstance(cell, dict):
-                    sheet.cell(sheet.max_row, number).number_format = cell["shown_as"]
-        for cells in content.get("merged", {}).get(name, []):
-            sheet.merge_cells(cells)
-    book.save(path)
 
 
 def outcome(case, folder):
@@ -67,7 +27,7 @@ def outcome(case, folder):
         if name.endswith("/"):
             (folder / name).mkdir(parents=True)
         else:
-            write_file(folder / name, content)
+            write_file(folder, name, content)
     return reading(case, folder)
 
 
@@ -255,12 +215,12 @@ def test_a_prepared_set_cuts_boxes_at_the_border_and_leaves_out_images_that_it_c
     rows = [f"a.png,mass,{n},10,{n + 30},40" for n in range(10)]
     rows += ["b.png,mass,150,60,202,101", "c.png,mass,150,60,204,90", "d.png,normal,,,,"]
     rows += ["damaged.png,mass,10,10,40,40"]
-    write_file(tmp_path / "labels.csv", "\n".join(["file,label,xmin,ymin,xmax,ymax", *rows, ""]))
+    write_file(tmp_path, "labels.csv", "\n".join(["file,label,xmin,ymin,xmax,ymax", *rows, ""]))
     for name in "abcd":
         path = tmp_path / "images" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
         Image.linear_gradient("L").resize((200, 100)).save(path)
-    write_file(tmp_path / "images" / "damaged.png", "no image")
+    write_file(tmp_path, "images/damaged.png", "no image")
     made = cxr_compare.prepare(
         tmp_path / "labels.csv", tmp_path / "images", tmp_path / "set", size=64, workers=0
     )
@@ -268,3 +228,216 @@ def test_a_prepared_set_cuts_boxes_at_the_border_and_leaves_out_images_that_it_c
     assert boxes.loc["b"].tolist() == [150, 60, 200, 100]
     assert sorted(made.images["image_id"]) == ["a", "b", "d"]
     assert sorted(set(made.findings["image_id"])) == ["a", "b", "d"]
+
+
+# Labels of the user's tables
+
+
+def labels(folder, *tables, images="abcd", **options):
+    """Read tables beside images of 64 x 64 px."""
+    for name in images:
+        write_file(folder, f"images/{name}.png", {"image": [64, 64]})
+    for number, text in enumerate(tables):
+        write_file(folder, f"{number}.csv", text)
+    paths = [folder / f"{number}.csv" for number in range(len(tables))]
+    return sources.labels(folder / "images", paths, **options)
+
+
+def test_a_label_says_who_gave_it(tmp_path):
+    text = "file,label,reader\na.png,mass,R1\na.png,mass,R2\nb.png,normal,R1\n"
+    origins = labels(tmp_path, text)["origins"]
+    assert origins["a", "mass", "R1"] == "reader"
+    assert origins["a", "mass", "reference"] == "consensus"
+    assert set(labels(tmp_path, "file,label\na.png,mass\n")["origins"].values()) == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "implied"),
+    [
+        ("a.png,mass b.png,normal c.png,nodule d.png,mass", 5),
+        ("a.png,mass b.png,normal c.png,nodule d.png,mass a.png,unknown", 4),
+        ("a.png,mass b.png,normal b.png,nodule c.png,nodule", 2),  # b is left out
+    ],
+)
+def test_labels_that_only_follow_are_counted(tmp_path, rows, implied):
+    text = "\n".join(["file,label", *rows.split(), ""])
+    assert labels(tmp_path, text)["implied"] == implied
+
+
+def test_spellings_that_a_target_joins_are_one_finding(tmp_path):
+    text = (
+        "file,label,x1,y1,x2,y2\na.png,mass,1,1,5,5\nb.png,masss,2,2,6,6\nc.png,edema,,,,\n"
+        "d.png,normal,,,,\n"
+    )
+    found = labels(tmp_path, text, target={"mass": ["mass", "masss"]})
+    assert found["targets"] == ["edema", "mass"]
+    assert found["boxed"] == [["a", "mass"], ["b", "mass"]]
+    of_mass = {
+        image: state for (image, name, _), state in found["states"].items() if name == "mass"
+    }
+    assert of_mass == {"a": 1, "b": 1, "c": 0, "d": 0}
+    assert found["implied"] == 5  # mass on c and d, edema on a, b and d
+    group = labels(tmp_path, text, target={"any": ["mass", "edema"]})
+    assert group["targets"] == ["any", "edema", "mass", "masss"]
+
+
+PNEUMONIA = "file,label\na.png,pneumonia\nb.png,pneumonia\nc.png,edema\nd.png,normal\n"
+
+
+@pytest.mark.parametrize(
+    ("boxed", "target", "pairs"),
+    [
+        ("opacity opacity", None, [("pneumonia", "opacity")]),
+        ("opacity opacity", {"pneumonia": ["pneumonia", "opacity"]}, []),
+        ("opacity nodule", None, []),  # either may be of pneumonia, or both
+        ("pneumonia opacity", None, []),  # pneumonia has boxes of its own
+    ],
+)
+def test_two_names_of_one_thing_are_said_until_a_target_joins_them(tmp_path, boxed, target, pairs):
+    first, second = boxed.split()
+    boxes = f"file,x1,y1,x2,y2,label\na.png,1,1,5,5,{first}\nb.png,2,2,6,6,{second}\n"
+    notes = labels(tmp_path, PNEUMONIA, boxes, target=target)["second_names"]
+    assert len(notes) == len(pairs)
+    for note, (labelled, drawn) in zip(notes, pairs, strict=True):
+        assert f"--target {labelled}={labelled},{drawn}" in note
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Fichier,Résultat,Patient,Sexe,Âge",
+        "Archivo,Hallazgo,Paciente,Sexo,Edad",
+    ],
+)
+def test_columns_are_recognised_in_other_languages(tmp_path, head):
+    text = f"{head}\na.png,Mass,p1,M,60\nb.png,normal,p2,F,50\n"
+    found = read(tmp_path, text)
+    assert found["states"] == {"reference": {"a": {"mass": 1}, "b": {"mass": 0}}}
+    assert [found["images"][image][1] for image in "ab"] == ["set:p1", "set:p2"]
+    assert [found["images"][image][6:] for image in "ab"] == [["M", 60], ["F", 50]]
+
+
+def read(folder, text):
+    files = {f"{name}.png": {"image": [64, 64]} for name in "ab"} | {"labels.csv": text}
+    kind, found = outcome({"format": "table", "labels": ["labels.csv"], "files": files}, folder)
+    assert kind == "read", found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("letters", "sexes"),
+    [("vm", [None, None]), ("hm", ["M", None]), ("hf", ["M", "F"]), ("mw", ["M", "F"])],
+)
+def test_a_letter_for_man_in_one_language_and_woman_in_another_is_unknown(tmp_path, letters, sexes):
+    one, other = letters
+    found = read(tmp_path, f"file,label,sex\na.png,mass,{one}\nb.png,normal,{other.upper()}\n")
+    assert [found["images"][image][6] for image in "ab"] == sexes
+
+
+# Formats and trees of DICOM files
+
+
+def test_help_and_pages_name_every_format():
+    known, options = sources.known_formats()
+    text = " ".join(cxr_compare.prepare.__doc__.partition("format: ")[2].split())
+    names = text.partition(": ")[2].partition(".")[0].replace(" or ", ", ").split(",")
+    assert {name.strip() for name in names} == set(known)
+    page = FORMATS_PAGE.read_text(encoding="utf-8")
+    for name, (title, folder, of_format) in known.items():
+        assert f"\n## {name}\n" in page
+        assert f"[`{name}`](#{name})" in page
+        assert title
+        assert folder
+        assert set(of_format) <= set(options)
+
+
+def test_no_format_fits_a_folder_without_files(tmp_path):
+    (tmp_path / "images").mkdir()
+    assert sources.fitting(tmp_path) == []
+    assert sources.fitting(tmp_path / "missing") == []
+
+
+def write_radiograph(folder, name, **elements):
+    write_file(folder, name, {"dicom": elements})
+
+
+def test_no_line_about_a_dicom_tree_quotes_a_cell_which_may_name_a_person(tmp_path):
+    for name in ("a", "b"):
+        write_radiograph(tmp_path / "tree", name, SOPInstanceUID=f"1.2.{ord(name)}")
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label,x_note\na,mass,Miller\nb,normal,Smith\nJones,mass,\n")
+    lines = " ".join(sources.shown_lines(tmp_path / "tree", "dicom", [table]))
+    assert "x_note" in lines
+    assert "1 of 3" in lines  # rows without an image are counted
+    for cell in ("Miller", "Smith", "Jones", "normal"):
+        assert cell not in lines
+
+
+def test_every_file_of_a_dicom_tree_is_looked_at_and_a_pipe_is_not_waited_for(tmp_path):
+    write_radiograph(tmp_path, "deep/er/IM000001", SOPInstanceUID="1.2.3")
+    write_radiograph(tmp_path, "b.png", SOPInstanceUID="1.2.4")
+    (tmp_path / "notes.txt").write_text("x")
+    os.mkfifo(tmp_path / "pipe.dcm")
+    kind, found = sources.read(tmp_path, "dicom", [], {})
+    assert kind == "read"
+    assert {facts[0] for facts in found["images"].values()} == {"b.png", "deep/er/IM000001"}
+    assert found["left_out"] == ["notes.txt", "pipe.dcm"]
+
+
+def test_damaged_headers_in_a_dicom_tree_are_left_out_and_never_an_exception(tmp_path):
+    write_radiograph(tmp_path, "whole", SOPInstanceUID="1.2.3", PatientAge="045Y")
+    whole = (tmp_path / "whole").read_bytes()[:900]
+    rng = np.random.default_rng(11)
+    for number in range(300):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        places = rng.integers(128, len(damaged), size=1 + number % 8)
+        damaged[places] = rng.integers(0, 256, len(places))
+        (tmp_path / f"{number}").write_bytes(damaged[: rng.integers(100, 901)].tobytes())
+    kind, found = sources.read(tmp_path, "dicom", [], {})
+    assert kind == "read"
+    assert len(found["images"]) + len(found["left_out"]) == 301
+    assert len(found["left_out"]) > 100
+
+
+# Public sets
+
+
+@pytest.mark.release
+def test_tables_of_nih_mean_what_the_format_nih_says(shared_data):
+    nih = shared_data / "nih"
+    tables = [nih / "Data_Entry_2017_v2020.csv", nih / "BBox_List_2017.csv"]
+    _, of_tables = sources.read(nih / "images", "table", tables, {})
+    _, of_format = sources.read(nih, "nih", [], {})
+    stated = of_format["states"]["reference"]
+    for image, states in of_tables["states"]["reference"].items():
+        assert states.items() <= stated[image].items()
+    assert sum(map(len, of_tables["states"]["reference"].values())) > 200
+    assert of_tables["boxes"] == of_format["boxes"]
+
+
+@pytest.mark.release
+def test_the_label_file_of_rsna_means_what_the_format_rsna_says(shared_data):
+    rsna = shared_data / "rsna"
+    images, table = rsna / "stage_2_train_images", rsna / "stage_2_train_labels.csv"
+    _, of_table = sources.read(images, "table", [table], {})
+    _, of_format = sources.read(rsna, "rsna", [], {})
+    for name in ("states", "boxes", "boxed"):
+        assert of_table[name] == of_format[name]
+
+
+@pytest.mark.release
+@pytest.mark.parametrize(
+    ("name", "images", "patients", "present", "boxes"),
+    [("rsna", 26_684, 11_439, 6_012, 9_555), ("nih", 112_120, 30_805, 81_176, 984)],
+)
+def test_the_public_tables_have_their_published_numbers(
+    name, images, patients, present, boxes, shared_data
+):
+    kind, found = sources.read(shared_data / "reference_csv", name, [], {})
+    assert kind == "read"
+    assert len(found["images"]) == images
+    assert len({facts[1] for facts in found["images"].values()}) == patients
+    states = [s for of in found["states"]["reference"].values() for s in of.values()]
+    assert states.count(1) == present
+    assert len(found["boxes"]) == boxes
+    assert found["left_out"] == []
