@@ -105,7 +105,9 @@ def joined_statements(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
         full = table.assign(
             boxed=table.get("boxed", has_numbers), implied=table.get("implied", False)
         )
-        typed.append(full.reindex(columns=STATEMENT).astype(_TYPES))
+        full = full.reindex(columns=STATEMENT)
+        untyped = {name: kind for name, kind in _TYPES.items() if full[name].dtype != kind}
+        typed.append(full.astype(untyped))
     return pd.concat(typed, ignore_index=True)
 
 
