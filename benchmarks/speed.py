@@ -1,4 +1,4 @@
-"""Speed of seven pieces of work beside the plain program that somebody would write instead.
+"""Speed of the five pieces of work that users wait for, beside the plain program for each.
 
     python -m benchmarks.speed
 
@@ -9,10 +9,10 @@ within a turn, so that a machine that changes its speed changes both. Above 1 cx
 import contextlib
 import io
 import os
+import platform
+import re
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +28,7 @@ import torchvision
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from threadpoolctl import threadpool_limits
 
 import cxr_compare
 
@@ -108,74 +109,8 @@ def epoch_pair(data: Path, scratch: Path) -> Pair:
     return Pair(f"one epoch of CheXNet at {SIZE} px", ours, plain)
 
 
-def resampled(
-    rng: np.random.Generator, truth: pd.DataFrame, scores: list[np.ndarray], replicates: int
-) -> None:
-    """Compute three figures of each system on resampled test images, as scikit-learn does."""
-    test, label = np.flatnonzero(truth["role"] == "test"), truth["label"].to_numpy()
-    for _ in range(replicates):
-        drawn = rng.choice(test, len(test))
-        for score in scores:
-            y, s = label[drawn], score[drawn]
-            roc_auc_score(y, s), average_precision_score(y, s), f1_score(y, s >= 0.5)
-
-
-def compare_pair(n_images: int = 2000, replicates: int = 200) -> Pair:
-    """Two systems with intervals beside resampled figures of scikit-learn."""
-    rng = np.random.default_rng(0)
-    label = (rng.random(n_images) < 0.3).astype(int)
-    scores = {name: np.round(rng.random(n_images) * 0.6 + 0.3 * label, 3) for name in "AB"}
-    truth = pd.DataFrame(
-        {
-            "image_id": np.arange(n_images).astype(str),
-            "label": label,
-            "patient_id": rng.integers(0, n_images // 2, n_images).astype(str),
-        }
-    )
-    truth["role"] = np.where(truth["patient_id"].astype(int) % 4 == 0, "val", "test")
-
-    def ours() -> None:
-        cxr_compare.compare(scores, truth=truth, replicates=replicates)
-
-    def plain() -> None:
-        resampled(rng, truth, list(scores.values()), replicates)
-
-    return Pair(f"compare two systems on {n_images} images, {replicates} resamples", ours, plain)
-
-
-_ARRAYS = """
-import numpy as np
-rng = np.random.default_rng(0)
-label = rng.integers(0, 2, 400)
-scores = {name: rng.random(400) * 0.6 + 0.3 * label for name in "AB"}
-"""
-_OURS = """
-import cxr_compare
-cxr_compare.compare(scores, truth=label)
-"""
-_PLAIN = """
-from sklearn.metrics import roc_auc_score
-for _ in range(2000):
-    drawn = rng.integers(0, 400, 400)
-    for score in scores.values():
-        roc_auc_score(label[drawn], score[drawn])
-"""
-
-
-def fresh_pair() -> Pair:
-    """Two arrays in a process of their own, with the imports."""
-
-    def fresh_process(program: str) -> Callable[[], object]:
-        command = [sys.executable, "-c", _ARRAYS + program]
-        return lambda: subprocess.run(command, check=True, capture_output=True)  # noqa: S603
-
-    return Pair(
-        "compare two arrays of 400 in a fresh process", fresh_process(_OURS), fresh_process(_PLAIN)
-    )
-
-
-def large_pair(n_images: int = 27_000, replicates: int = 200) -> Pair:
-    """A detector's boxes and a classifier beside resampled figures of scikit-learn."""
+def compare_pair(n_images: int = 27_000, replicates: int = 200) -> Pair:
+    """A detector's boxes and a classifier with intervals, beside resamples by scikit-learn."""
     rng = np.random.default_rng(0)
     ids = np.arange(n_images).astype(str)
     label = (rng.random(n_images) < 0.25).astype(int)
@@ -194,14 +129,19 @@ def large_pair(n_images: int = 27_000, replicates: int = 200) -> Pair:
     hits = lesions.assign(score=0.4 + 0.6 * rng.random(len(lesions)))
     found = pd.concat([found, hits], ignore_index=True)
     scores = np.round(rng.random(n_images) * 0.6 + 0.3 * label, 3)
-    systems = {"Boxes": found, "Scores": scores}
     best = found.groupby("image_id")["score"].max().reindex(ids).fillna(0).to_numpy()
+    test = np.flatnonzero(truth["role"] == "test")
 
     def ours() -> None:
+        systems = {"Boxes": found, "Scores": scores}
         cxr_compare.compare(systems, truth=truth, boxes=lesions, replicates=replicates)
 
     def plain() -> None:
-        resampled(rng, truth, [best, scores], replicates)
+        for _ in range(replicates):
+            drawn = rng.choice(test, len(test))
+            for score in (best, scores):
+                y, s = label[drawn], score[drawn]
+                roc_auc_score(y, s), average_precision_score(y, s), f1_score(y, s >= 0.5)
 
     return Pair(
         f"compare boxes and scores on {n_images} images, {replicates} resamples", ours, plain
@@ -274,24 +214,32 @@ def predict_pair(xrays: Path, run: Path) -> Pair:
     return Pair("answer for one image", ours, plain)
 
 
+def machine() -> str:
+    """Name the processor, and the versions that the times depend on."""
+    about = Path("/proc/cpuinfo")
+    models = re.findall(r"model name\s*: (.*)", about.read_text()) if about.exists() else []
+    name = models[0] if models else platform.processor() or platform.machine()
+    return (
+        f"{name}, {os.cpu_count()} cores, one thread; torch {torch.__version__}, "
+        f"Python {platform.python_version()}"
+    )
+
+
 def main() -> None:
-    """Print a row of each pair."""
+    """Print the machine and a row of each pair."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
+    with threadpool_limits(1), tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         with contextlib.redirect_stderr(io.StringIO()):
             cxr_compare.synth(scratch / "xrays", images=IMAGES, size=256, seed=0)
-        print("| work | cxr-compare | plain program | ratio |\n|---|---|---|---|")
+        print(f"{machine()}\n\n| work | cxr-compare | plain program | ratio |\n|---|---|---|---|")
         print(measure(prepare_pair(scratch / "xrays", scratch)), flush=True)
         print(measure(epoch_pair(scratch / "data", scratch)), flush=True)
         print(measure(compare_pair()), flush=True)
-        print(measure(fresh_pair()), flush=True)
-        print(measure(large_pair()), flush=True)
         print(measure(boxes_pair()), flush=True)
         print(measure(predict_pair(scratch / "xrays", scratch / "run")), flush=True)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     main()

@@ -17,15 +17,8 @@ from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.tables import LABEL_KEY, REFERENCE_READER
 from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.new_set import Options, begin, exclude_listed, write_set
 from cxr_compare.data_prep.pixels import JOURNAL
-from cxr_compare.data_prep.prepare import (
-    LIMITS,
-    Options,
-    begin,
-    exclude_listed,
-    limits_of,
-    write_set,
-)
 from cxr_compare.data_prep.sources.source import SourceTables
 
 _TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded")
@@ -50,7 +43,6 @@ def combine(folders: Sequence[str | Path], out: str | Path, options: Options) ->
     id_key = next(iter(sets.values())).info.id_key
     with folder_lock(out):
         if not begin(out, request):
-            tables = replace(tables, notes=(*tables.notes, *limits_of(tables)))
             write_set(out, tables, decode, request, options, id_key=id_key)
         (out / JOURNAL).unlink(missing_ok=True)
     return DataSet.open(out)
@@ -185,12 +177,7 @@ def _with_finding(tables: SourceTables, name: str, members: Sequence[str]) -> So
 def _notes(
     sets: Mapping[str, DataSet], labelled: Mapping[str, set[str]], n_repeated: int
 ) -> tuple[str, ...]:
-    notes = [
-        f"{label}: {note}"
-        for label, dataset in sets.items()
-        for note in dataset.info.notes
-        if not note.startswith(("split ", *LIMITS))  # these are of the parts alone
-    ]
+    notes = [f"{label}: {note}" for label, dataset in sets.items() for note in dataset.info.notes]
     if n_repeated:
         notes.append(f"{counted(n_repeated, 'image id', 'occur')} in several sets: see x_set")
     people = pd.concat([d.images["patient_id"].drop_duplicates() for d in sets.values()])

@@ -45,6 +45,7 @@ _DIGESTED = {
 }
 _IMAGE_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
 _IMAGES_PER_WORKER = 200  # starting a process takes as long as decoding these
+_FEW_PATIENTS = 10
 _SHOWN, _NAMED = 10, 3  # reasons for which files were left out, and files of each, for people
 
 
@@ -60,7 +61,6 @@ class DataSetInfo(MadeRecord, kind="dataset"):
     """Content of ``dataset.json``, which marks a data set folder as complete."""
 
     name: str
-    source_format: str
     source_root: str
     targets: dict[str, Target]
     ids: DataSetIds
@@ -101,7 +101,6 @@ class DataSet(OpenedFromFolder, ShownAsText):
     Attributes:
         folder: The folder.
         info: Content of ``dataset.json``.
-        said: Notes that the call which made it has shown, and its text does not repeat.
 
     Example:
         >>> from cxr_compare import DataSet
@@ -111,7 +110,6 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     folder: Path
     info: DataSetInfo
-    said: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, folder: str | Path) -> DataSet:
@@ -190,9 +188,12 @@ class DataSet(OpenedFromFolder, ShownAsText):
         if not path.is_file():
             names = ", ".join(self.split_names) or "none"
             raise InputError(f"{self.folder}: has no split '{name}'; it has {names}")
-        table = read_table(path, "split", SplitInfo.read(path.with_suffix(".json")).files)
+        table = read_table(path, "split", self._split_info(name).files)
         require_members(table["image_id"], self.images, path)
         return table
+
+    def _split_info(self, name: str) -> SplitInfo:
+        return SplitInfo.read(self.folder / "splits" / f"{name}.json")
 
     @property
     def split_names(self) -> list[str]:
@@ -321,8 +322,41 @@ class DataSet(OpenedFromFolder, ShownAsText):
         for reason, paths in list(excluded.groupby("reason", sort=False)["path"])[:_SHOWN]:
             more = f", ... ({len(paths):,})" if len(paths) > _NAMED else ""
             lines.append(f"  {', '.join(paths[:_NAMED])}{more}: {reason}")
-        lines += [note for note in self.info.notes if note not in self.said]
-        return "\n".join([*lines, f"{self.folder}: complete"])
+        lines += self.info.notes
+        lines += self._limits()
+        for name in self.split_names:
+            lines += [f"split '{name}': {note}" for note in self._split_info(name).how.notes]
+        lines.append(f"{self.folder}: complete")
+        if self.has_pixels:
+            config = "chexnet_small" if self.boxes.empty else "retinanet_small"
+            lines.append(f"Next: cxr train {config} --data {self.folder} --out RUN")
+        return "\n".join(lines)
+
+    def _limits(self) -> list[str]:
+        """Note what cannot be learned or evaluated, as far as the labels show it."""
+        if self.findings.empty:
+            return []
+        notes = []
+        if self.boxes.empty and self.images["path"].notna().any():
+            notes.append(
+                "This data set has no boxes, from which a detector learns. Train a classifier (cxr "
+                "train chexnet_small), or add boxes (boxes.csv)"
+            )
+        few = []
+        for name, target in self.targets.items():
+            labels = self.labels(target).to_numpy()
+            for kind, value in (("positive", 1.0), ("negative", 0.0)):
+                n_patients = self.images.loc[labels == value, "patient_id"].nunique()
+                if n_patients < _FEW_PATIENTS:
+                    few.append(f"{n_patients} {kind} for {name}")
+        if few:
+            more = f" and {len(few) - 6} more" if len(few) > 6 else ""
+            notes.append(
+                f"WARNING: There are few patients: {', '.join(few[:6])}{more}. Training, "
+                "validation and test need one each, and figures of so few patients mean little; "
+                "add images"
+            )
+        return notes
 
     def __repr__(self) -> str:
         images = counted(len(self.images), "image")

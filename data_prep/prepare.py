@@ -1,33 +1,23 @@
 """Preparation of a data set folder from a source folder: tables, pixels, splits and audit.
 
-``dataset.json`` is written last. A call that was interrupted can be repeated, and goes on.
+A call that was interrupted can be repeated, and goes on.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.audit import MeasureShortcuts, audit
-from cxr_compare.data_prep.audit_page import write_audit
 from cxr_compare.data_prep.base.box_check import cut_boxes, misfit
 from cxr_compare.data_prep.base.boxes import FIELD_WIDTH_MM, are_scaled
 from cxr_compare.data_prep.base.errors import InputError, counted
-from cxr_compare.data_prep.base.files import (
-    LOCK_NAME,
-    folder_lock,
-    require_free_space,
-    write_text,
-)
+from cxr_compare.data_prep.base.files import folder_lock, require_free_space
 from cxr_compare.data_prep.base.ids import TEXT, is_member
-from cxr_compare.data_prep.base.provenance import cpu_count, provenance
 from cxr_compare.data_prep.base.pseudonyms import (
     KEY_ID_TEXT,
     hide_ids,
@@ -36,67 +26,23 @@ from cxr_compare.data_prep.base.pseudonyms import (
     keyed_hash,
     read_id_key,
 )
-from cxr_compare.data_prep.base.tables import (
-    KINDS,
-    REFERENCE_READER,
-    empty_table,
-    frame_digest,
-    typed_table,
-    write_table,
+from cxr_compare.data_prep.base.tables import KINDS, empty_table, frame_digest, typed_table
+from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.new_set import (
+    LABEL_TABLES,
+    Options,
+    begin,
+    exclude_listed,
+    without,
+    write_set,
 )
-from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line
-from cxr_compare.data_prep.copies import copy_keys, find_copies
-from cxr_compare.data_prep.dataset import DataSet, DataSetInfo, digests, image_labels
-from cxr_compare.data_prep.parallel import Engine, Progress, Silence
-from cxr_compare.data_prep.pixels import (
-    JOURNAL,
-    ImageFile,
-    PixelStore,
-    SquareWriter,
-    pixels_file,
-    stored_sizes,
-)
+from cxr_compare.data_prep.pixels import JOURNAL, SquareWriter
 from cxr_compare.data_prep.preprocess import require_size
 from cxr_compare.data_prep.sources.registry import read_source
-from cxr_compare.data_prep.sources.source import ReadOptions, SourceTables
-from cxr_compare.data_prep.splits import (
-    Split,
-    SplitRule,
-    adopt,
-    draw_split,
-    read_split_file,
-    settle,
-)
-from cxr_compare.data_prep.stored_splits import write_split
+from cxr_compare.data_prep.sources.source import SourceTables
+from cxr_compare.data_prep.splits import Split, read_split_file
 
-_LABEL_TABLES = ("findings", "boxes", "box_coverage", "split", "official")
 _FROM_HEADER = ("view", "sex", "age_years", "spacing_row_mm", "spacing_col_mm")
-_FEW_PATIENTS = 10
-_NO_BOXES = "This data set has no boxes"
-_FEW = "WARNING: There are few patients"
-LIMITS = (_NO_BOXES, _FEW)
-"""First words of the notes of `limits_of`, by which those of a joined set's parts are known."""
-_LEAST_STORE_PX = 128  # side of squares from which on copies are compared in place of the files
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of the function `prepare`, which the command `cxr prepare` explains."""
-
-    format: str | None
-    read: ReadOptions = field(default_factory=ReadOptions)
-    name: str | None = None
-    sizes: tuple[int, ...] = ()
-    targets: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    rule: SplitRule = field(default_factory=SplitRule)
-    split: str | None = None
-    exclude: Path | None = None
-    id_key: Path | None = None
-    keep_ids: bool = False
-    workers: int = field(default_factory=cpu_count)
-    engine: Engine = "local"
-    progress: Progress = field(default_factory=Silence)
-    measure_shortcuts: MeasureShortcuts | None = None
 
 
 def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
@@ -120,15 +66,9 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
         split = None if split is None else (hide_ids(split[0], key), split[1])
     if options.exclude is not None:
         tables = exclude_listed(tables, options.exclude)
-    limits = limits_of(tables)
-    tables = replace(tables, notes=(*tables.notes, *limits))
     request = _request(tables, options, split, id_key)
-    said: tuple[str, ...] = ()
     with folder_lock(out):
         if not begin(out, request, options.sizes):
-            said = limits
-            for line in limits:
-                options.progress.say(line)
             tables, decode = _decode(tables, out, options)
             if tables.images.empty:
                 first = tables.excluded.iloc[0]
@@ -138,7 +78,7 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
     dataset = DataSet.open(out)
     for size in options.sizes:  # of a set that was complete before
         dataset.make_store(size, options.progress, options.workers)
-    return replace(dataset, said=said)
+    return dataset
 
 
 def _read_key(options: Options, out: Path, source: Path) -> bytes | None:
@@ -172,7 +112,7 @@ def _hidden(tables: SourceTables, key: bytes) -> SourceTables:
     columns = images.reindex(columns=["image_id", "patient_id", "study_id", "path"])
     names = pd.Series([*columns.to_numpy().ravel(), *tables.excluded["path"]], dtype=TEXT)
     reasons = hide_names(tables.excluded["reason"], names)
-    hidden: dict[str, Any] = {n: hide_ids(getattr(tables, n), key) for n in _LABEL_TABLES}
+    hidden: dict[str, Any] = {n: hide_ids(getattr(tables, n), key) for n in LABEL_TABLES}
     return replace(
         tables,
         images=hide_ids(images, key),
@@ -186,7 +126,7 @@ def _request(
     tables: SourceTables, options: Options, split: Split | None, id_key: str | None
 ) -> str:
     """Return a digest of what defines the data set: all tables and files, and the options."""
-    frames = [getattr(tables, name) for name in ("images", *_LABEL_TABLES, "excluded")]
+    frames = [getattr(tables, name) for name in ("images", *LABEL_TABLES, "excluded")]
     frames += [] if split is None else [split[0]]
     choices = (
         str(tables.root.resolve()),
@@ -207,85 +147,6 @@ def _request(
         except OSError:  # found and listed when it is decoded
             digest.update(b"-;")
     return digest.hexdigest()[:16]
-
-
-def begin(out: Path, request: str, sizes: Sequence[int] = ()) -> bool:
-    """Return True for the complete data set of a request; begin one in a new folder."""
-    complete, journal = out / "dataset.json", out / JOURNAL
-    head = json.dumps({"request": request, "sizes": sorted(sizes)}) + "\n"
-    if complete.is_file():
-        is_same = DataSetInfo.read(complete).request == request
-    elif journal.is_file():
-        is_same = journal.read_bytes().startswith(head.encode())
-    elif all(path.name == LOCK_NAME for path in out.iterdir()):
-        write_text(journal, head)
-        is_same = True
-    else:
-        raise InputError(f"{out}: not empty and not a cxr data set; choose a new folder")
-    if not is_same:
-        raise InputError(
-            f"{out}: is a data set of other images, labels or options; give the same, or choose a "
-            "new folder"
-        )
-    return complete.is_file()
-
-
-def limits_of(tables: SourceTables) -> tuple[str, ...]:
-    """Note what cannot be learned or evaluated, as far as the labels alone show it."""
-    images, findings = tables.images, tables.findings
-    if findings.empty:
-        return ()
-    notes = []
-    if tables.boxes.empty and images["path"].notna().any():
-        notes.append(
-            f"{_NO_BOXES}, from which a detector learns. Train a classifier (cxr train "
-            "chexnet_small), or add boxes (boxes.csv)"
-        )
-    reference = findings[findings["reader"] == REFERENCE_READER]
-    few = []
-    for name, target in tables.targets.items():
-        labels = image_labels(images["image_id"], reference, target.any_of).to_numpy()
-        for kind, value in (("positive", 1.0), ("negative", 0.0)):
-            n_patients = images.loc[labels == value, "patient_id"].nunique()
-            if n_patients < _FEW_PATIENTS:
-                few.append(f"{n_patients} {kind} for {name}")
-    if few:
-        more = f" and {len(few) - 6} more" if len(few) > 6 else ""
-        notes.append(
-            f"{_FEW}: {', '.join(few[:6])}{more}. Training, validation and test need one each, "
-            "and figures of so few patients mean little; add images"
-        )
-    return tuple(notes)
-
-
-def exclude_listed(tables: SourceTables, path: Path) -> SourceTables:
-    """Move the images of the user's list (``image_id``, ``reason``) to the table ``excluded``."""
-    listed = read_text_table(path, ["image_id"], ["reason"]).drop_duplicates("image_id")
-    images, ids = tables.images, listed["image_id"]
-    unknown = pd.Series(~is_member(ids, images["image_id"]), index=ids.index)
-    advice = f"whose ids look like {images['image_id'].iloc[0]!r}; correct the line or remove it"
-    refuse_line(unknown, path, f" is no image of this source, {advice}", ids)
-    if len(ids) == len(images):
-        raise InputError(f"{path}: names every image of the source; keep some")
-    paths = images.set_index("image_id")["path"].reindex(ids)
-    gone = pd.DataFrame(
-        {
-            "path": paths.fillna(pd.Series(ids.array, ids)).array,
-            "stage": "list",
-            "reason": listed["reason"].replace("", f"named in {path.name}").array,
-        }
-    )
-    return _without(tables, ids, gone)
-
-
-def _without(tables: SourceTables, ids: pd.Series, gone: pd.DataFrame) -> SourceTables:
-    """Take images out of all tables; `gone` are their rows of the table ``excluded``."""
-    kept: dict[str, Any] = {}
-    for name in ("images", *_LABEL_TABLES):
-        table = getattr(tables, name)
-        kept[name] = table[~is_member(table["image_id"], ids)].reset_index(drop=True)
-    excluded = pd.concat([tables.excluded, gone], ignore_index=True)
-    return replace(tables, excluded=excluded, **kept)
 
 
 def _decode(tables: SourceTables, out: Path, options: Options) -> tuple[SourceTables, pd.DataFrame]:
@@ -311,7 +172,7 @@ def _decode(tables: SourceTables, out: Path, options: Options) -> tuple[SourceTa
         gone = pd.DataFrame(
             {"path": paths[reasons.index], "stage": stages, "reason": reasons}, dtype=TEXT
         )
-        tables = _with_facts(_without(tables, reasons.index.to_series(), gone), facts)
+        tables = _with_facts(without(tables, reasons.index.to_series(), gone), facts)
         if len(tables.images):
             writer.finish(tables.images)
     is_kept = is_member(facts["image_id"], tables.images["image_id"])
@@ -368,76 +229,3 @@ def _with_facts(tables: SourceTables, facts: pd.DataFrame) -> SourceTables:
     own = [column for column in images.columns if column.startswith("x_")]
     images = typed_table(images.reindex(columns=[*KINDS["images"].columns, *own]), "images")
     return replace(tables, images=images)
-
-
-def write_set(
-    out: Path,
-    tables: SourceTables,
-    decode: pd.DataFrame,
-    request: str,
-    options: Options,
-    split: Split | None = None,
-    key: bytes | None = None,
-    id_key: str | None = None,
-) -> None:
-    """Write all files of a data set folder but the squares, ``dataset.json`` last."""
-    frames = {n: getattr(tables, n) for n in ("images", "findings", "boxes", "box_coverage")}
-    frames |= {"excluded": tables.excluded, "decode": decode}
-    frames["findings"] = frames["findings"].drop(columns="implied")
-    frames["copies"] = find_copies(decode, _reader(out, tables))
-    links = copy_keys(decode, frames["copies"])
-    splits = _make_splits(tables, links, split, options)
-    if key is not None:
-        frames |= {name: hide_paths(frames[name], key) for name in ("images", "excluded")}
-    files = {f"{n}.parquet": write_table(f, out / f"{n}.parquet", n) for n, f in frames.items()}
-    split_ids = {n: write_split(out, n, s, frames["images"], links) for n, s in splits.items()}
-    notes = [f"split '{n}': {note}" for n, (_, how) in splits.items() for note in how.notes]
-    info = DataSetInfo(
-        name=options.name or out.resolve().name,
-        source_format=tables.format,
-        source_root=str(tables.root.resolve()),
-        targets=tables.targets,
-        ids=digests(frames).with_values(split_ids=split_ids),
-        request=request,
-        id_key=id_key,
-        notes=(*tables.notes, *notes),
-        files=files,
-        **provenance(),
-    )
-    dataset = DataSet(out, info)
-    write_audit(dataset, audit(dataset, options.measure_shortcuts), out)
-    info.write(out / "dataset.json")
-
-
-def _reader(out: Path, tables: SourceTables) -> Callable[[str], np.ndarray]:
-    """Return a function that reads an image: its square without the border, or else its file."""
-    size = next((size for size in stored_sizes(out) if size >= _LEAST_STORE_PX), None)
-    if size is not None:
-        return PixelStore.open(pixels_file(out, size)).image_without_border
-    files: Any = tables.images.set_index("image_id")[["path", "file_sha256"]]
-
-    def read(image_id: str) -> np.ndarray:
-        path, sha256 = files.loc[image_id]
-        return ImageFile(tables.root / path, sha256).read()
-
-    return read
-
-
-def _make_splits(
-    tables: SourceTables, links: pd.Series | None, split: Split | None, options: Options
-) -> dict[str, Split]:
-    """Make the default split, and the official one if the publisher has one."""
-    made: dict[str, Split] = {}
-    if len(tables.official):
-        made["official"] = adopt(
-            tables.official, tables.images, tables.findings, options.rule, links
-        )
-    if split is not None:
-        made["default"] = settle(split, tables.images, links)
-    elif options.split == "official" and "official" in made:
-        made["default"] = made["official"]
-    else:
-        made["default"] = draw_split(
-            tables.images, tables.findings, tables.split, options.rule, links
-        )
-    return made

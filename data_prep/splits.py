@@ -62,10 +62,7 @@ class SplitOrigin(Record):
 class SplitInfo(Record, kind="split"):
     """Content of ``splits/NAME.json``, which is written after the table of the split."""
 
-    name: str
-    split_id: str
     how: SplitOrigin
-    n_images: dict[str, int]
     files: Digests
 
 

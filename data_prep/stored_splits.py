@@ -133,10 +133,7 @@ def write_split(folder: Path, name: str, split: Split, images: pd.DataFrame, lin
     table, how = split
     require_clean(table, images, links, f"split '{name}'")
     split_folder = make_folder(folder / "splits")
-    split_id = frame_digest(table, ["image_id", "role"])
     digest = write_table(table, split_folder / f"{name}.parquet", "split")
-    n_images = {str(role): int(count) for role, count in table["role"].value_counts().items()}
-    files = {f"{name}.parquet": digest}
-    record = SplitInfo(name=name, split_id=split_id, how=how, n_images=n_images, files=files)
+    record = SplitInfo(how=how, files={f"{name}.parquet": digest})
     record.write(split_folder / f"{name}.json")
-    return split_id
+    return frame_digest(table, ["image_id", "role"])

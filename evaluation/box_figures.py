@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
-from cxr_compare.evaluation.boxes.froc import WeightedFroc
-from cxr_compare.evaluation.boxes.lesion_hits import LesionHits, find_lesions
+from cxr_compare.evaluation.boxes.froc import LesionHits, WeightedFroc, find_lesions
 from cxr_compare.evaluation.boxes.matching import (
     IOU_THRESHOLDS,
     BoxMatches,
     BoxPairs,
     match_pairs,
 )
-from cxr_compare.evaluation.metrics import FROC
+from cxr_compare.evaluation.metrics import FROC, RATES
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 
@@ -43,7 +42,7 @@ class BoxFigures:
 
         def figures(weights: Integers) -> dict[str, Floats]:
             at_iou = precision(weights)
-            found = dict(zip(FROC, froc.figures(weights).T, strict=True))
+            found = dict(zip(FROC, froc.figures(weights, [*RATES.values()]).T, strict=True))
             return {"ap50": at_iou[:, 0], "ap": at_iou.mean(axis=1), **found}
 
         return figures

@@ -13,14 +13,19 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import ENDING
 from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.evaluation.boxes.average_precision import average_precision
-from cxr_compare.evaluation.boxes.froc import FrocCurve, froc_curve
-from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
-from cxr_compare.evaluation.boxes.matching import greedy_matches, match_pairs, pair_boxes
+from cxr_compare.evaluation.boxes.froc import FrocCurve, find_lesions, froc_curve
+from cxr_compare.evaluation.boxes.matching import (
+    BoxMatches,
+    best_pairs,
+    match_pairs,
+    pair_boxes,
+)
 from cxr_compare.evaluation.inputs.box_classes import other_class
 from cxr_compare.evaluation.inputs.boxes_table import checked_boxes
+from cxr_compare.evaluation.statistics.arrays import Floats
 
 _EDGES = ["image_id", "x1", "y1", "x2", "y2"]
-_RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)
+RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)
 """IoU thresholds 0.40, 0.45, ... 0.75, as the next larger floats, since an IoU must exceed them."""
 _VINBIGDATA_IOU = np.nextafter(0.4, 1.0)
 _SHOWN = 5
@@ -109,14 +114,24 @@ def rsna_score(
     predicted, true, ids = _tables(boxes, truth, image_ids)
     _refuse_crowds(true)
     called = predicted[predicted["score"] >= threshold]
-    matches = match_pairs(pair_boxes(called, true, ids), _RSNA_IOU)
-    either = np.bincount(matches.image, minlength=len(ids)) + matches.n_true
-    values = np.zeros(len(ids))
-    for hit in matches.hit.T:
-        hits = np.bincount(matches.image[hit], minlength=len(ids))
-        values += hits / np.maximum(either - hits, 1) / len(_RSNA_IOU)
-    counted = either > 0
-    return float(values[counted].mean()) if counted.any() else None
+    values = rsna_values(match_pairs(pair_boxes(called, true, ids), RSNA_IOU))
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def rsna_values(matches: BoxMatches, threshold: float = 0.0) -> Floats:
+    """Return the value of each image in `rsna_score`, NaN where it is left out, ``(images,)``.
+
+    `matches` are those at `RSNA_IOU`; boxes with a score below the threshold do not count.
+    """
+    called = matches.score >= threshold
+    image, n_images = matches.image[called], len(matches.n_true)
+    either = np.bincount(image, minlength=n_images) + matches.n_true
+    values = np.zeros(n_images)
+    for hit in matches.hit[called].T:
+        hits = np.bincount(image[hit], minlength=n_images)
+        values += hits / np.maximum(either - hits, 1) / len(RSNA_IOU)
+    return np.where(either > 0, values, np.nan)
 
 
 def vinbigdata_score(
@@ -154,12 +169,7 @@ def vinbigdata_score(
     healthy = pairs.truth.per_image == 0
     if healthy.all() or not healthy.any():
         return None
-    order = np.lexsort((-pairs.iou, pairs.box))
-    nearest = np.zeros(len(order), dtype=bool)
-    nearest[order[np.diff(pairs.box[order], prepend=-1) != 0]] = True
-    usable = nearest & (pairs.iou >= _VINBIGDATA_IOU)
-    falling = pairs.boxes.falling
-    hit = greedy_matches(pairs, usable, np.array([_VINBIGDATA_IOU])).hit[falling, 0]
+    hit = match_pairs(best_pairs(pairs), [_VINBIGDATA_IOU]).hit[:, 0]
     of_boxes = _voc_precision(hit, np.arange(len(hit)), int(pairs.truth.per_image.sum()))
     scores = np.zeros(len(ids))
     np.maximum.at(scores, pairs.boxes.image, pairs.boxes.score)

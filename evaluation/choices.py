@@ -101,7 +101,8 @@ class Choices:
     Attributes:
         thresholds: Threshold of the image score by policy.
         reasons: Why a policy has no threshold, or differences at it have no interval.
-        calibration: Function from scores to probabilities; None without one.
+        calibration: Function from scores to probabilities; None without validation images of both
+            classes, or if scores are no probabilities.
         rules: Rules that cut activation maps into boxes; the one at position `rule` is chosen.
         scale: Range of raw values on which all maps of the system are shown.
         output: The system's output on the validation images, which are `truth`.
@@ -126,7 +127,10 @@ class Choices:
         return chosen.apply(output.maps, output.scores, self.scale)
 
     def again(self, weights: Integers, names: npt.NDArray[np.str_]) -> dict[str, Floats]:
-        """Choose again for weightings, ``(R, P)``, of the P patients with these sorted names."""
+        """Choose again for weightings, ``(R, P)``, of the P patients with these sorted names.
+
+        Returned are the thresholds of each policy, and as ``rule`` the positions of the rules.
+        """
         if self.truth is None or self.output is None or not self.output.ranks:
             return {}
         own = np.searchsorted(names, self.truth.owners)
@@ -159,41 +163,69 @@ def choose(output: Output, truth: Truth, policies: Sequence[str]) -> Choices:
         if not len(truth.ids):
             return called
         return replace(called, output=output.select(truth.ids), truth=truth)
-    given = {policy: parse(policy).value for policy in policies if is_given(policy)}
-    low, high = output.scores.min(), output.scores.max()
-    if given and (low < 0 or high > 1):
-        raise InputError(
-            f"{next(iter(given))}: needs scores in [0, 1], and these lie between {low:g} and "
-            f"{high:g}"
-        )
+    _require_probabilities(output, policies)
     if not len(truth.ids):
-        for guarantee in filter(is_guarantee, policies):
-            choose_threshold(guarantee, truth.positive, np.empty(0), truth.owners)
-        reasons = {name: "there is no validation image" for name in policies if name not in given}
-        return Choices(given, reasons)
+        return _without_images(truth, policies)
     output = output.select(truth.ids)
     scores = output.scores.to_numpy(np.float64)
-    found = {
-        name: choose_threshold(name, truth.positive, scores, truth.owners) for name in policies
-    }
-    chosen = {name: value for name, value in found.items() if not np.isnan(value)}
-    reasons = {name: why for name in policies if (why := too_few_errors(truth.positive, name))}
-    reasons |= {
-        name: why_no_threshold(truth.positive, name) for name in policies if name not in chosen
-    }
-    rules: tuple[MapBoxRule, ...] = ()
-    figures: tuple[BoxFigures, ...] = ()
-    best, scale = 0, (0.0, 1.0)
-    if output.maps is not None:
-        scale = map_scale(output.maps)
-    if output.maps is not None and output.boxes is None and truth.is_boxed.any():
-        tried = map_box_candidates(output.maps, output.scores, scale)
-        rules = tuple(rule for rule, _ in tried)
-        boxed = truth.ids[truth.is_boxed]
-        figures = tuple(
-            BoxFigures(pair_boxes(boxes, truth.boxes, boxed), only_50=True) for _, boxes in tried
-        )
-        together = np.zeros(int(truth.is_boxed.sum()), dtype=np.int64)
-        best = int(_best(figures, np.ones((1, 1), dtype=np.int64), together)[0])
-    platt = Platt.fit(truth.positive, scores)
-    return Choices(chosen, reasons, platt, rules, best, scale, output, truth, figures)
+    made = Choices(
+        *_thresholds(truth, scores, policies),
+        calibration=Platt.fit(truth.positive, scores),
+        output=output,
+        truth=truth,
+    )
+    if output.maps is None:
+        return made
+    made = replace(made, scale=map_scale(output.maps))
+    if output.boxes is not None or not truth.is_boxed.any():
+        return made
+    return _with_rule(made, output.maps, output.scores, truth)
+
+
+def _require_probabilities(output: Output, policies: Sequence[str]) -> None:
+    """Refuse a stated threshold of scores outside [0, 1]."""
+    low, high = output.scores.min(), output.scores.max()
+    for policy in filter(is_given, policies):
+        if low < 0 or high > 1:
+            raise InputError(
+                f"{policy}: needs scores in [0, 1], and these lie between {low:g} and {high:g}"
+            )
+
+
+def _without_images(truth: Truth, policies: Sequence[str]) -> Choices:
+    """Return the stated thresholds, and why others are unknown without a validation image."""
+    for guarantee in filter(is_guarantee, policies):  # refused, as on too few patients
+        choose_threshold(guarantee, truth.positive, np.empty(0), truth.owners)
+    given = {policy: parse(policy).value for policy in policies if is_given(policy)}
+    reasons = {name: "there is no validation image" for name in policies if name not in given}
+    return Choices(given, reasons)
+
+
+def _thresholds(
+    truth: Truth, scores: Floats, policies: Sequence[str]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the threshold of each policy, and why one has none or differences no interval."""
+    chosen: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    for policy in policies:
+        value = choose_threshold(policy, truth.positive, scores, truth.owners)
+        if np.isnan(value):
+            reasons[policy] = why_no_threshold(truth.positive, policy)
+            continue
+        chosen[policy] = value
+        if why := too_few_errors(truth.positive, policy):
+            reasons[policy] = why
+    return chosen, reasons
+
+
+def _with_rule(made: Choices, maps: pd.DataFrame, scores: pd.Series, truth: Truth) -> Choices:
+    """Add the rule that cuts the maps of a classifier into the best boxes on boxed images."""
+    tried = map_box_candidates(maps, scores, made.scale)
+    boxed = truth.ids[truth.is_boxed]
+    figures = tuple(
+        BoxFigures(pair_boxes(boxes, truth.boxes, boxed), only_50=True) for _, boxes in tried
+    )
+    together = np.zeros(len(boxed), dtype=np.int64)
+    best = int(_best(figures, np.ones((1, 1), dtype=np.int64), together)[0])
+    rules = tuple(rule for rule, _ in tried)
+    return replace(made, rules=rules, rule=best, box_figures=figures)

@@ -13,8 +13,8 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.evaluation.choices import Choices, choose
-from cxr_compare.evaluation.figures import FigureRows, Part, corrected, image_blind_name
-from cxr_compare.evaluation.image_blind import Places, learn_places
+from cxr_compare.evaluation.figures import FigureRows, corrected
+from cxr_compare.evaluation.image_blind import Places, image_blind_name, learn_places
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
@@ -27,6 +27,8 @@ from cxr_compare.evaluation.subgroups import image_groups
 from cxr_compare.evaluation.truth import Truth
 
 _SHOWN = 5
+UNITS = {"image": "images", "study": "studies", "patient": "patients"}
+"""Plural of each unit that is evaluated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +38,10 @@ class Comparison:
     Attributes:
         truth: The evaluated test images.
         systems: Every system on these images, the reference first, with its output and choices.
-        baselines: Image-blind baselines by their names, as `figures.image_blind_name` gives them.
-        rows: Figures with their intervals; `figures` is their table.
-        frames: Figures and their replicates of each system.
+        baselines: Image-blind baselines by their names, as `image_blind_name` gives them.
+        rows: Figures with their intervals and replicates; `figures` is their table.
         policies: Policies by which at least one system has a threshold, as they were named.
-        joint: Name of the system that joins others, and theirs; empty without one.
+        joint: Name of the system that joins others, `members`; empty without one.
         shortcuts: How well metadata and image borders alone predict the label.
         n_findings: Number of findings over which ``p_holm`` of the figures is corrected.
     """
@@ -49,13 +50,13 @@ class Comparison:
     systems: Mapping[str, SystemFigures]
     baselines: Mapping[str, SystemFigures]
     rows: FigureRows
-    frames: Mapping[str, pd.DataFrame]
     figures: pd.DataFrame
     resamples: Resamples
     protocol: Protocol
     policies: Sequence[str] = ()
     unit: str = "image"
-    joint: tuple[str, ...] = ()
+    joint: str = ""
+    members: tuple[str, ...] = ()
     shortcuts: pd.DataFrame = field(default_factory=pd.DataFrame)
     prevalence: float | None = None
     notes: Sequence[Note] = ()
@@ -69,7 +70,12 @@ class Comparison:
     @property
     def single(self) -> list[str]:
         """Names of the systems that join no others."""
-        return [name for name in self.systems if name not in self.joint[:1]]
+        return [name for name in self.systems if name != self.joint]
+
+    @property
+    def units(self) -> str:
+        """Plural of the unit: images, studies or patients."""
+        return UNITS[self.unit]
 
     @property
     def main_policy(self) -> str:
@@ -120,11 +126,11 @@ def common_images(
         ids = ids.intersection(output.ran)
     lacking = {name: test.ids.difference(output.ran) for name, output in outputs.items()}
     if any(map(len, lacking.values())) and not common:
-        said = [
-            f"{name} lacks {len(of)} ({', '.join(of[:_SHOWN])}{', ...' * (len(of) > _SHOWN)})"
-            for name, of in lacking.items()
-            if len(of)
-        ]
+        said = []
+        for name, of in lacking.items():
+            more = ", ..." if len(of) > _SHOWN else ""
+            if len(of):
+                said.append(f"{name} lacks {len(of)} ({', '.join(of[:_SHOWN])}{more})")
         raise InputError(
             f"the systems' test images differ: {'; '.join(said)}; predict them, or compare on the "
             "images that all have with images: common"
@@ -188,13 +194,14 @@ def compare(
     named = dict.fromkeys(filter(None, [protocol.policy, *policies]))
     wanted = list(named) or [USUAL_POLICY]
     validation = truth.of("val")
-    systems, joint = {}, ()
+    systems: dict[str, SystemFigures] = {}
+    joint, members = "", ()
     for name, output in outputs.items():
         ran = validation.select(validation.ids.intersection(output.ran))
         systems[name] = SystemFigures(test, output.select(test.ids), choose(output, ran, wanted))
         notes += output.notes
         if output.record.get("members"):
-            joint = (name, *output.record["members"])
+            joint, members = name, tuple(output.record["members"])
     protocol = _without_ranking(protocol, systems)
     protocol.require(systems)
     notes += _without_threshold(systems, wanted)
@@ -206,25 +213,11 @@ def compare(
         learned = {"point": places.best_again(n_replicates, seed)}
         again |= {image_blind_name(name): again[name] | learned for name in systems}
     frames = replicates({**systems, **blind}, again, resamples, advance)
-    no_claim = "" if places is None else places.no_claim
-    parts = {
-        name: Part(
-            each.scores,
-            each.choices.thresholds,
-            each.choices.reasons,
-            each.localised,
-            frames[name],
-            len(each.choices.rules) > 1,
-            no_claim if name in blind else "",
-            each.output.ranks,
-        )
-        for name, each in {**systems, **blind}.items()
-    }
-    rows = FigureRows(test, parts)
+    rows = FigureRows(test, {**systems, **blind}, frames)
     against = [
         (name, image_blind_name(name)) for name in systems if image_blind_name(name) in blind
     ]
-    (figures,) = corrected([rows.table([*combinations(systems, 2), *against])], *joint[:1])
+    (figures,) = corrected([rows.table([*combinations(systems, 2), *against])], joint)
     # A baseline has figures of places only.
     shown = figures["estimate"].notna() | ~figures["first"].isin(list(blind))
     figures = figures[shown].reset_index(drop=True)
@@ -235,13 +228,13 @@ def compare(
         systems=systems,
         baselines=blind,
         rows=rows,
-        frames=frames,
         figures=figures,
         resamples=resamples,
         protocol=protocol,
         policies=[p for p in wanted if any(p in s.choices.thresholds for s in systems.values())],
         unit=unit,
         joint=joint,
+        members=members,
         shortcuts=known,
         prevalence=prevalence,
         notes=[*notes, *truth.notes],
@@ -282,8 +275,7 @@ def _by_unit(
     evaluated = len(grouped.of("test").ids)
     if not evaluated:
         raise InputError(f"unit: no {unit} has a known label")
-    units = "studies" if unit == "study" else "patients"
-    text = f"By {unit}: {evaluated:,} {units} with {len(test.ids):,} test images"
+    text = f"By {unit}: {evaluated:,} {UNITS[unit]} with {len(test.ids):,} test images"
     if count > evaluated:
         text += f"; {count - evaluated:,} of unknown label left out"
     found = {

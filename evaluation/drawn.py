@@ -95,8 +95,12 @@ def decide(name: str, output: Output, choices: Choices, policy: str) -> DrawnSys
     """Return the answers of a system to images whose truth is unknown, decided by a policy."""
     scores = output.scores.to_numpy(np.float64)
     threshold = choices.thresholds.get(policy)
-    table = pd.DataFrame({"score": scores}, output.scores.index)
+    table = pd.DataFrame(index=output.scores.index)
     table["decision"] = None if threshold is None else scores >= threshold
+    if output.ranks:
+        table["score"] = scores
+    else:
+        threshold = None
     if choices.calibration is not None:
         table["probability"] = choices.calibration.probability(scores)
     if output.points is not None:

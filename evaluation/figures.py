@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import scipy  # its parts load when they are first used
 
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, ONE_CLASS, rates
 from cxr_compare.evaluation.policies import is_fixed, is_guarantee
+from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, AurocParts, auroc_parts
@@ -29,7 +29,6 @@ from cxr_compare.evaluation.statistics.clustered_estimate import (
     smallest_detectable,
 )
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
-from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.intervals import (
     LEVEL,
     Interval,
@@ -77,55 +76,36 @@ _FEW_POSITIVE = 100
 _NO_CLAIM = "no p-value: resamples do not choose a guaranteed threshold again"
 _OF_POINTS = ("pointing_accuracy", "localised_sensitivity")
 _BOXES_ONCE = "no p-value: resamples do not learn the positions of constant boxes again"
-_BLIND = "image-blind with {}'s scores"
-
-
-def image_blind_name(system: str) -> str:
-    """Return the name of the image-blind baseline of a system in all tables."""
-    return _BLIND.format(system)
-
-
-@dataclass(frozen=True)
-class Part:
-    """One system as its figures need it.
-
-    Attributes:
-        scores: Image scores, shape ``(N,)``.
-        thresholds: Threshold by policy.
-        reasons: Why a policy has no threshold, or differences at it have no interval.
-        localised: True for images whose point lies on a lesion; None without points.
-        frame: Its figures and their replicates, as `replicates.replicates` returns them.
-        refits_rule: True if resamples choose the rule of its boxes again.
-        no_claim: Why no claim may rest on differences from it, as from a baseline of few boxes.
-        ranks: False for boxes without scores.
-    """
-
-    scores: Floats
-    thresholds: Mapping[str, float]
-    reasons: Mapping[str, str]
-    localised: npt.NDArray[np.bool_] | None
-    frame: pd.DataFrame
-    refits_rule: bool = False
-    no_claim: str = ""
-    ranks: bool = True
 
 
 class FigureRows:
-    """Rows of the table of figures, each with its 95 % interval."""
+    """Rows of the table of figures of systems and baselines, each with its 95 % interval.
 
-    def __init__(self, truth: Truth, parts: Mapping[str, Part]) -> None:
-        self.truth, self.parts = truth, parts
+    `frames` are those of `replicates.replicates`.
+    """
+
+    def __init__(
+        self,
+        truth: Truth,
+        systems: Mapping[str, SystemFigures],
+        frames: Mapping[str, pd.DataFrame],
+    ) -> None:
+        self.truth, self.systems, self.frames = truth, systems, frames
 
     @cached_property
     def aurocs(self) -> dict[str, AurocParts | None]:
         """AUROC of each system with the contribution of each patient."""
-        of = (self.truth.positive, self.truth.patients, self.truth.n_patients)
-        return {name: auroc_parts(of[0], part.scores, *of[1:]) for name, part in self.parts.items()}
+        truth = self.truth
+        return {
+            name: auroc_parts(truth.positive, each.scores, truth.patients, truth.n_patients)
+            for name, each in self.systems.items()
+        }
 
     @cached_property
     def _sizes(self) -> dict[tuple[bool, int | None], dict[str, float]]:
         """Numbers that a figure rests on: of boxed images or all, of a class or the rarer one."""
-        truth, sizes = self.truth, {}
+        truth = self.truth
+        sizes = {}
         for boxed, used in ((False, np.ones(len(truth.ids), dtype=bool)), (True, truth.is_boxed)):
             classes = [used & ~truth.positive, used & truth.positive]
             effective = [effective_patients(np.bincount(truth.patients[of])) for of in classes]
@@ -144,25 +124,26 @@ class FigureRows:
     def row(self, names: Sequence[str], metric: str, policy: str = "") -> dict[str, Any] | None:
         """Return the row of a system, or of the difference of two; None if one lacks the figure."""
         key = (policy, metric)
-        parts = [self.parts[name] for name in names]
-        if any(key not in part.frame for part in parts):
+        systems = [self.systems[name] for name in names]
+        if any(key not in self.frames[name] for name in names):
             return None
-        values = parts[0].frame[key].to_numpy(np.float64)
-        if len(parts) == 2:
-            values = values - parts[1].frame[key].to_numpy(np.float64)
+        values = self.frames[names[0]][key].to_numpy(np.float64)
+        if len(names) == 2:
+            values = values - self.frames[names[1]][key].to_numpy(np.float64)
         size = self._size(metric)
         if METRICS[metric].family == "count":
-            if len(parts) == 2:
+            if len(names) == 2:
                 return None
             found = {}
         elif metric == "auroc":
             found = _auroc([self.aurocs[name] for name in names], self.truth)
-        elif policy and len(parts) == 1:
-            found = _at_threshold(self.truth, parts[0], policy, metric, float(values[0]))
+        elif policy and len(names) == 1:
+            found = _at_threshold(self.truth, systems[0], policy, metric, float(values[0]))
         else:
-            found = _resampled(parts, policy, metric, values, size, self.truth)
-        if len(parts) == 2 and names[1] == image_blind_name(names[0]):
-            no_claim = parts[1].no_claim
+            found = _resampled(systems, policy, metric, values, size, self.truth)
+        if len(names) == 2 and names[1] == image_blind_name(names[0]):
+            places = systems[1].places
+            no_claim = "" if places is None else places.no_claim
             if not no_claim and metric not in _OF_POINTS and "p_value" in found:
                 no_claim = _BOXES_ONCE
             if no_claim:
@@ -173,8 +154,8 @@ class FigureRows:
 
     def table(self, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
         """Return a row for each figure of a system and for each difference of the pairs."""
-        of_frames = [str(key[0]) for part in self.parts.values() for key in part.frame.columns]
-        reasons = [name for part in self.parts.values() for name in part.reasons]
+        of_frames = [str(key[0]) for frame in self.frames.values() for key in frame.columns]
+        reasons = [name for each in self.systems.values() for name in each.choices.reasons]
         policies = dict.fromkeys([*filter(None, of_frames), *reasons])
         keys = [
             (policy, name)
@@ -182,11 +163,11 @@ class FigureRows:
             for policy in (policies if _at_policy(metric.name, metric.family) else ("",))
         ]
         rows = []
-        for names in [*((name,) for name in self.parts), *pairs]:
+        for names in [*((name,) for name in self.systems), *pairs]:
             for policy, metric in keys:
                 row = self.row(names, metric, policy)
                 if row is None and len(names) == 1:
-                    note = _why_none(self.truth, self.parts[names[0]], metric, policy)
+                    note = _why_none(self.truth, self.systems[names[0]], metric, policy)
                     row = {"first": names[0], "second": "", "metric": metric, "policy": policy}
                     row |= {"note": note, **self._size(metric)}
                 if row is not None:
@@ -222,21 +203,43 @@ def corrected(tables: Sequence[pd.DataFrame], joint: str = "") -> list[pd.DataFr
     return [rows[numbers == number].droplevel(0) for number in range(len(tables))]
 
 
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Adjust the p-values of several tests by Holm's method.
+
+    If every adjusted p-value below 0.05 is called significant, the chance of any false one among
+    the tests is at most 5 %. `None`, a test without a p-value, is not counted and stays `None`.
+
+    Source:
+        Holm 1979.
+
+    Example:
+        >>> holm([0.25, None, 0.125])
+        [0.25, None, 0.25]
+    """
+    tests = [(p, position) for position, p in enumerate(p_values) if p is not None]
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, position) in enumerate(sorted(tests)):
+        highest = max(highest, min(1.0, p * (len(tests) - rank)))
+        adjusted[position] = highest
+    return adjusted
+
+
 def _at_policy(metric: str, family: str) -> bool:
     return family in ("decision", "count") or metric == "localised_sensitivity"
 
 
-def _why_none(truth: Truth, part: Part, metric: str, policy: str) -> str:
+def _why_none(truth: Truth, system: SystemFigures, metric: str, policy: str) -> str:
     """Return why a system lacks a figure."""
     record = METRICS[metric]
     if record.boxed and not (truth.positive & truth.is_boxed).any():
         return "no positive test image has boxes"
-    if not part.ranks and record.family in ("ranking", "place", "calibration"):
+    if not system.output.ranks and record.family in ("ranking", "place", "calibration"):
         return "the boxes have no scores"
-    if record.boxed and part.localised is None:
+    if record.boxed and system.localised is None:
         return "it shows no places"
     if policy:
-        return part.reasons.get(policy, "there is no threshold")
+        return system.choices.reasons.get(policy, "there is no threshold")
     if record.family == "calibration":
         return "there is no calibration without validation images and probabilities"
     return "no validation image has boxes, so no rule cuts its maps into boxes"
@@ -266,17 +269,17 @@ def _auroc(parts: Sequence[AurocParts | None], truth: Truth) -> dict[str, Any]:
 
 
 def _at_threshold(
-    truth: Truth, part: Part, policy: str, metric: str, value: float
+    truth: Truth, system: SystemFigures, policy: str, metric: str, value: float
 ) -> dict[str, Any]:
     """Return the interval of a figure at its printed threshold, from the counts of each patient."""
-    called = part.scores >= part.thresholds[policy]
+    called = system.scores >= system.choices.thresholds[policy]
     if np.isnan(value):
         return {"note": _undefined(truth, metric)}
-    if metric == "localised_sensitivity" and part.localised is not None:
+    if metric == "localised_sensitivity" and system.localised is not None:
         of = truth.positive & truth.is_boxed
         hits, images = (
             np.bincount(truth.patients, each, truth.n_patients).astype(np.float64)
-            for each in (of & called & part.localised, of)
+            for each in (of & called & system.localised, of)
         )
         return counted_interval(ShareParts.from_sums(hits, images).estimate(), value)
     counts = confusion_by_patient(truth.positive, called, truth.patients, truth.n_patients)
@@ -322,7 +325,7 @@ def counted_interval(
 
 
 def _resampled(
-    parts: Sequence[Part],
+    systems: Sequence[SystemFigures],
     policy: str,
     metric: str,
     values: Floats,
@@ -330,9 +333,9 @@ def _resampled(
     truth: Truth,
 ) -> dict[str, Any]:
     """Return the percentile interval of a figure or difference, and the p-value of a difference."""
-    single = len(parts) == 1
+    single = len(systems) == 1
     drawn = values[1:]
-    ranks = any(part.ranks for part in parts)  # else the threshold is never chosen
+    ranks = any(each.output.ranks for each in systems)  # else the threshold is never chosen
     refits = bool(policy) and not is_fixed(policy) and ranks
     patients = None if refits else size["effective_patients"]
     of_boxes = metric in ("ap", "ap50")
@@ -340,7 +343,8 @@ def _resampled(
         return {"note": _undefined(truth, metric)}
     if single and of_boxes:
         drawn = lower_for_bias(drawn, float(values[0]))
-    if why := next((part.reasons[policy] for part in parts if policy in part.reasons), ""):
+    of_choices = [each.choices.reasons for each in systems]
+    if why := next((reasons[policy] for reasons in of_choices if policy in reasons), ""):
         return {"note": f"no interval: {why}"}
     found = percentile_interval(drawn, expanded_level(LEVEL, patients), estimate=float(values[0]))
     low, high, note = found.ci_low, found.ci_high, found.note
@@ -358,7 +362,7 @@ def _resampled(
     if is_guarantee(policy):
         return row | {"note": "; ".join(filter(None, [note, _NO_CLAIM]))}
     chosen = METRICS[metric].boxed and metric != "pointing_accuracy"
-    if chosen and any(part.refits_rule for part in parts):
+    if chosen and any(len(each.choices.rules) > 1 for each in systems):
         patients = None
     error = float(np.nanstd(drawn, ddof=1))
     freedom = max(size["effective_patients"] - 1, 1.0)

@@ -62,14 +62,14 @@ def mean_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
             rows.append({**where, **row, "findings": ",".join(names)})
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS)).assign(policy="")
     table = table.astype(dict.fromkeys(("p_value", "p_holm"), np.float64))
-    (table,) = corrected([table], *next(iter(comparisons.values())).joint[:1])
+    (table,) = corrected([table], next(iter(comparisons.values())).joint)
     return table[list(COLUMNS)]
 
 
 def corrected_together(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
     """Return comparisons of the same systems on several findings, with ``p_holm`` over them all."""
-    joint = next(iter(comparisons.values())).joint[:1]
-    tables = corrected([each.figures for each in comparisons.values()], *joint)
+    joint = next(iter(comparisons.values())).joint
+    tables = corrected([each.figures for each in comparisons.values()], joint)
     return {
         name: replace(each, figures=table, n_findings=len(comparisons))
         for (name, each), table in zip(comparisons.items(), tables, strict=True)
@@ -120,7 +120,7 @@ def _resampled(
     """Return the mean over findings of another figure, or of a difference, by resamples."""
     columns = []
     for name in names:
-        frames = [each.frames[name]["", metric].to_numpy(np.float64) for each in comparisons]
+        frames = [each.rows.frames[name]["", metric].to_numpy(np.float64) for each in comparisons]
         # A resample without an image of a class leaves the figure undefined: it then has that of
         # the images themselves, so that one rare finding does not undefine the mean.
         columns.append(np.mean([np.where(np.isnan(v), v[0], v) for v in frames], axis=0))

@@ -31,18 +31,17 @@ def refuse_unknown_keywords(name: str, keywords: Iterable[str], known: Collectio
             raise InputError(f"{name}: has no argument '{keyword}'; {advice}")
 
 
-def with_known_keywords(function: Callable[P, R], *, name: str | None = None) -> Callable[P, R]:
+def with_known_keywords(function: Callable[P, R]) -> Callable[P, R]:
     """Make a public function suggest the right keyword when it is called with an unknown one.
 
-    The function has no parameter ``**keywords``. `name` is the name by which users call it, if that
-    is not its own.
+    The function has no parameter ``**keywords``.
     """
     parameters = inspect.signature(function).parameters.values()
     known = [p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY and p.name != "self"]
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        refuse_unknown_keywords(name or function.__name__, kwargs, known)
+        refuse_unknown_keywords(function.__name__, kwargs, known)
         return function(*args, **kwargs)
 
     return checked

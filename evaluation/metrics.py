@@ -136,7 +136,7 @@ _DECISIONS = (
     ),
 )
 RATES = {"1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2, "1": 1.0, "2": 2.0, "4": 4.0, "8": 8.0}
-"""False positives per image at which the sensitivity per lesion is reported, by name."""
+"""False positives per image at which FROC is reported, by name (LUNA16: Setio et al. 2017)."""
 _PLACES = (
     Metric(
         "pointing_accuracy",

@@ -79,7 +79,11 @@ class SystemFigures:
         return pair_boxes(boxes, self.truth.boxes, self.truth.ids[self.truth.is_boxed])
 
     def __call__(self, weights: Integers, again: Mapping[str, Floats]) -> dict[Key, Floats]:
-        """Return each figure under R weightings, ``(R, P)``, with what each of them chose again."""
+        """Return each figure under R weightings, ``(R, P)``, with what each of them chose again.
+
+        `again` has, for each weighting, the threshold of each policy, the position of the ``rule``
+        that cuts maps, and of a baseline the ``point``; what it lacks is as `choices` has it.
+        """
         values: dict[Key, Floats] = {}
         if self.places is None:
             ranked = self._ranked.sums(weights)

@@ -41,12 +41,13 @@ class Truth:
             (``val``, ``test``, ``train`` or ``unused``), and what else is known, such as ``sex``.
         boxes: True boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the image.
         boxed: Images whose lesions all have boxes; images without a lesion are among them.
-        finding: Name of the finding; `title` is its name for readers.
+        finding: Name of the finding; `title` is its name for readers, if it has another one.
         facts: What is known of test images apart from the lungs, by image id; None for columns of
             `images` alone.
-        order: Image ids in the order, and with the index, that the user gave.
         drawn: Sorted names of the patients that are resampled; None takes those of the images.
         record: Data set and its ids, for the report.
+        order: Image ids in the order, and with the index, that the user gave. This and what follows
+            is for `inputs`, which read predictions.
         categories: Finding of each number of a category in a COCO file; empty for other truths.
         unlisted: What to do about predictions for an image that the truth does not list.
         measure: Function from an image id to the size in the header of its file, for images whose
@@ -64,9 +65,9 @@ class Truth:
     title: str = ""
     notes: tuple[Note, ...] = ()
     facts: pd.DataFrame | None = None
-    order: pd.Series | None = None
     drawn: npt.NDArray[np.str_] | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+    order: pd.Series | None = None
     categories: Mapping[str, str] = field(default_factory=dict)
     unlisted: str = "give each its name there, add it to the truth, or leave it out"
     measure: Callable[[str], Size | None] | None = None
@@ -82,6 +83,11 @@ class Truth:
         """Return some of the images, in the order of their ids, with their boxes."""
         boxes = self.boxes[self.boxes["image_id"].isin(ids)].reset_index(drop=True)
         return replace(self, images=self.images.loc[ids.sort_values()], boxes=boxes)
+
+    @property
+    def finding_title(self) -> str:
+        """Name of the finding for readers."""
+        return self.title or self.finding
 
     @property
     def ids(self) -> pd.Index:
@@ -112,6 +118,11 @@ class Truth:
     def n_patients(self) -> int:
         """Number of patients that are resampled."""
         return len(self.names)
+
+    @property
+    def n_synthetic(self) -> int:
+        """Number of images that a program drew."""
+        return int(self.images["synthetic"].sum()) if "synthetic" in self.images else 0
 
     @property
     def patients_known(self) -> bool:

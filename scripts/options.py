@@ -14,6 +14,8 @@ from cxr_compare.data_prep.base.errors import InputError
 Named = tuple[str | None, Path]
 # What Python may give, beside what the words of a command line become.
 if TYPE_CHECKING:
+    from cxr_compare.serving.run import Answering
+
     AnyPath = str | os.PathLike[str]
     Texts = str | Sequence[str]
     AnyColumns = str | Sequence[str] | Mapping[str, str]
@@ -92,7 +94,7 @@ def is_run(path: Path) -> bool:
     return any((path / marker).is_file() for marker in ("run.json", "export.json"))
 
 
-def run_names(words: Sequence[str | Path]) -> list[tuple[str | None, Path]]:
+def run_names(words: Sequence[AnyPath]) -> list[tuple[str | None, Path]]:
     """Read ``PATH`` and ``NAME=PATH``; a folder of runs stands for its runs."""
     named: list[tuple[str | None, Path]] = []
     for word in map(str, words):
@@ -120,19 +122,17 @@ def _runs_inside(folder: Path) -> list[tuple[str | None, Path]]:
 
 def open_runs(
     runs: Sequence[Named], *, policy: str | None, joint: AnyPath | None, device: str
-) -> list[Any]:
+) -> list[Answering]:
     """Open runs and exports by name, and the rule by which they answer together."""
     from cxr_compare.serving.run import Run
 
-    opened: list[Any] = [
-        Run.open(path, name=name, policy=policy, device=device) for name, path in runs
-    ]
+    opened = [Run.open(path, name=name, policy=policy, device=device) for name, path in runs]
     names = [run.name for run in opened]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two systems are called '{name}'; write NAME=PATH")
-    if joint is not None:
-        from cxr_compare.serving.joint import JointRun
+    if joint is None:
+        return [*opened]
+    from cxr_compare.serving.joint import JointRun
 
-        opened.append(JointRun.open(Path(joint), opened, policy))
-    return opened
+    return [*opened, JointRun.open(Path(joint), opened, policy)]

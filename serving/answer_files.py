@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Protocol
 
 import pandas as pd
 
@@ -18,21 +17,11 @@ from cxr_compare.data_prep.images.loose_images import read_loose_images
 from cxr_compare.data_prep.parallel import Progress, Silence
 from cxr_compare.evaluation.overlays.leaf_page import write_leaf_page
 from cxr_compare.serving.answer import COLUMNS, Answer, Answers, to_png_bytes
+from cxr_compare.serving.run import Answering
 
 OVERLAY_END = "-overlay.png"
 _PICTURE = ".png"
 _WORTH_WORKERS = 16
-
-
-class Answering(Protocol):
-    """A run, or runs that answer together."""
-
-    name: str
-
-    @property
-    def cautions(self) -> list[str]: ...  # noqa: D102
-
-    def answer(self, name: str, image: DecodedImage) -> Answer: ...  # noqa: D102
 
 
 def answers_of(

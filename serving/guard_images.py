@@ -1,4 +1,4 @@
-"""Images that a guard learns from: varied films, and images that are none."""
+"""Images that a guard learns from: varied chest X-rays, and images that are none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def varied_images(squares: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Change images as films differ: cut, tilt, exposure, noise, sharpness."""
+    """Change images as X-rays differ: cut, tilt, exposure, noise, sharpness."""
     change = A.Compose(
         [
             A.RandomCropFromBorders(0.08, 0.08, 0.08, 0.08, p=0.7),

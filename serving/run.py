@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 import pandas as pd
@@ -57,6 +57,19 @@ class OperatingPoint(NamedTuple):
         if calibration is None or self.threshold is None:
             return None
         return float(calibration.probability(np.array([self.threshold]))[0])
+
+
+class Answering(Protocol):
+    """A run, or runs that answer together."""
+
+    name: str
+    target: Target
+    point: OperatingPoint
+
+    @property
+    def cautions(self) -> list[str]: ...  # noqa: D102
+
+    def answer(self, name: str, image: DecodedImage) -> Answer: ...  # noqa: D102
 
 
 class Run:
@@ -224,13 +237,15 @@ class Run:
 
 
 def answer_of(
-    system: Any, kind: Any, output: Output, name: str, image: DecodedImage, **facts: Any
+    system: Answering,
+    kind: Literal["boxes", "scores", "both"],
+    output: Output,
+    name: str,
+    image: DecodedImage,
+    **facts: Any,
 ) -> Answer:
-    """Decide on the output for an image and make the answer.
-
-    `system` is a Run or a JointRun; `facts` are further fields of the answer.
-    """
-    point: OperatingPoint = system.point
+    """Decide on the output for an image and make the answer, with further fields of it."""
+    point = system.point
     decided = decide(system.name, output, point.choices, point.policy)
     prediction = decided.prediction(name, COLOUR)
     source = output.maps if decided.of_maps else output.boxes

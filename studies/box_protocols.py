@@ -14,24 +14,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.evaluation.box_metrics import RSNA_IOU, rsna_values
 from cxr_compare.evaluation.boxes.matching import (
     IOU_THRESHOLDS,
     BoxPairs,
+    best_pairs,
     match_pairs,
     pair_boxes,
 )
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 FLOORS = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.3, 0.5)
-_RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)
-"""IoU thresholds 0.40, 0.45, ... 0.75, as the next larger floats, since an IoU must exceed them."""
 
 
 class _Protocol(NamedTuple):
@@ -107,7 +106,7 @@ def _of_class(
     chosen: dict[str, Any],
 ) -> pd.DataFrame:
     pairs = pair_boxes(boxes, truth, ids, most=None)
-    matches = match_pairs(_best_pairs(pairs) if protocol.best_only else pairs)
+    matches = match_pairs(best_pairs(pairs) if protocol.best_only else pairs)
     falling = np.argsort(-pairs.boxes.score, kind="stable")
     first = pairs.boxes.rank[falling] < (protocol.most or np.inf)
     on_crowd = np.zeros(len(falling))
@@ -124,20 +123,10 @@ def _of_class(
                 counted = counts & (hit | (on_crowd < iou))
                 called = np.cumsum(counted)[hit & counted]
                 areas.append(_area(protocol.area, called, n_true, int(counted.sum())))
-            rows += [
-                {"iou": name, "floor": floor, "images": images,
-                 "value": float(np.mean([areas[at] for at in which]))}
-                for name, which in _IOUS.items()
-            ]  # fmt: skip
+            for name, which in _IOUS.items():
+                value = float(np.mean([areas[at] for at in which]))
+                rows.append({"iou": name, "floor": floor, "images": images, "value": value})
     return pd.DataFrame(rows)
-
-
-def _best_pairs(pairs: BoxPairs) -> BoxPairs:
-    """Keep of each predicted box the pair of highest IoU, the first of equal ones (Pascal VOC)."""
-    order = np.lexsort((-pairs.iou, pairs.box))
-    is_first = np.append(True, np.diff(pairs.box[order]) > 0)[: len(order)]
-    best = np.sort(order[is_first])
-    return replace(pairs, box=pairs.box[best], true=pairs.true[best], iou=pairs.iou[best])
 
 
 def _share_on_crowds(pairs: BoxPairs) -> Floats:
@@ -187,35 +176,16 @@ def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
 def _rsna(
     boxes: pd.DataFrame, truth: pd.DataFrame, ids: pd.Index, chosen: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return the score of the RSNA challenge 2018: ``TP / (TP + FP + FN)``, a mean over images.
-
-    An image with neither boxes nor lesions is left out.
-    """
-    matches = match_pairs(pair_boxes(boxes, truth, ids, most=None), _RSNA_IOU)
-    values = {}
-    for floor in FLOORS:
-        called = matches.score >= floor
-        image, hits = matches.image[called], matches.hit[called]
-        either = np.bincount(image, minlength=len(ids)) + matches.n_true
-        score = np.zeros(len(ids))
-        for hit in hits.T:
-            found = np.bincount(image[hit], minlength=len(ids))
-            score += found / np.maximum(either - found, 1) / len(_RSNA_IOU)
-        values[floor] = np.where(either > 0, score, np.nan)
+    """Return the score of the RSNA challenge 2018 (`metrics.rsna_score`) of all boxes."""
+    matches = match_pairs(pair_boxes(boxes, truth, ids, most=None), RSNA_IOU)
+    values = {floor: rsna_values(matches, floor) for floor in FLOORS}
+    named = {"program": "RSNA 2018 (Kaggle)", "iou": "0.4 to 0.75"}
     rows = []
     for images, is_in in chosen.items():
         for floor, value in values.items():
-            counted = value[is_in & ~np.isnan(value)]
-            mean = float(counted.mean()) if len(counted) else np.nan
-            rows.append(
-                {
-                    "program": "RSNA 2018 (Kaggle)",
-                    "iou": "0.4 to 0.75",
-                    "floor": floor,
-                    "images": images,
-                    "value": mean,
-                }
-            )
+            known = value[is_in & ~np.isnan(value)]
+            mean = float(known.mean()) if len(known) else np.nan
+            rows.append({**named, "floor": floor, "images": images, "value": mean})
     return rows
 
 

@@ -8,7 +8,7 @@ readers are nested in modalities. A system read the cases alone; it is a fixed r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,8 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.metrics import rates
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-from cxr_compare.evaluation.statistics.bootstrap import cluster_index, per_cluster
+from cxr_compare.evaluation.statistics.bootstrap import cluster_index
+from cxr_compare.evaluation.statistics.clustered_counts import confusion_by_patient
 from cxr_compare.evaluation.statistics.intervals import LEVEL
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 from cxr_compare.studies.obuchowski_rockette import (
@@ -32,6 +33,12 @@ from cxr_compare.studies.obuchowski_rockette import (
 
 DECIDED = ("balanced_accuracy", "recall", "specificity", "accuracy", "f1")
 _ROWS_AT_ONCE = 256
+_COLUMNS = [
+    *("kind", "metric", "first", "second", "reader", "estimate", "std_error", "df"),
+    *("ci_low", "ci_high", "ci_low_all", "ci_high_all", "p_value", "p_value_all"),
+    *("freedom_between", "cautious", "n_readers", "n_cases", "design"),
+]
+"""Columns of ``readers.csv``."""
 
 
 class ReaderStudy(NamedTuple):
@@ -67,7 +74,7 @@ def analyse(truth: pd.DataFrame, readings: pd.DataFrame, readers: Effect) -> Rea
     if "decision" in own:
         metrics += DECIDED
     studies = [_Metric(truth, readings, metric, readers) for metric in metrics]
-    frame = pd.DataFrame([row for study in studies for row in study.rows()])
+    frame = pd.DataFrame([row for study in studies for row in study.rows()], columns=_COLUMNS)
     figures = frame.astype(object).where(frame.notna(), None)
     crossed = {study.metric: study.crossed for study in studies if study.crossed}
     return ReaderStudy(truth, readings, figures, crossed, readers)
@@ -110,29 +117,24 @@ class _Metric:
     def rows(self) -> list[dict[str, Any]]:
         """Return single figures, then means over readers, then differences."""
         single = analyse_nested([[f] for f in self.figures], self.covariance, readers="fixed")
-        rows = [
-            self._row("reader" if modality else "system", modality or reader, [at], estimate,
-                      reader=reader if modality else "")
-            for at, ((modality, reader), estimate) in enumerate(
-                zip(self.names, single.systems, strict=True)
-            )
-        ]  # fmt: skip
-        rows += [
-            self._row("mean", name, self._columns(name), self._nested([name]).systems[0])
-            for name in self.modalities
-        ]
-        pairs = [*combinations(self.modalities, 2)]
-        against = [(name, system) for name in self.modalities for system in self.systems]
-        compared = [(*pair, *self._pair(*pair)) for pair in pairs]
-        compared += [
-            (name, system, self._nested([name, system]).differences[0, 1], self._columns(name),
-             "readers against a stand-alone system")
-            for name, system in against
-        ]  # fmt: skip
-        return rows + [
-            self._row("difference", first, columns, gap, second, design, n_compared=len(compared))
-            for first, second, gap, columns, design in compared
-        ]
+        rows = []
+        for at, (modality, reader) in enumerate(self.names):
+            named = {"kind": "reader", "first": modality, "reader": reader}
+            if not modality:
+                named = {"kind": "system", "first": reader}
+            rows.append(self._row(named, single.systems[at], [at]))
+        for name in self.modalities:
+            mean = self._nested([name]).systems[0]
+            rows.append(self._row({"kind": "mean", "first": name}, mean, self._columns(name)))
+        gaps = {pair: self._pair(*pair) for pair in combinations(self.modalities, 2)}
+        for name, system in product(self.modalities, self.systems):
+            gap = self._nested([name, system]).differences[0, 1]
+            design = "readers against a stand-alone system"
+            gaps[name, system] = gap, self._columns(name), design
+        for (first, second), (gap, columns, design) in gaps.items():
+            named = {"kind": "difference", "first": first, "second": second, "design": design}
+            rows.append(self._row(named, gap, columns, n_compared=len(gaps)))
+        return rows
 
     def _readers(self, modality: str) -> list[str]:
         return [reader for name, reader in self.names if name == modality]
@@ -182,21 +184,20 @@ class _Metric:
 
     def _row(
         self,
-        kind: str,
-        first: str,
-        columns: list[int],
+        named: dict[str, str],
         estimate: ReaderEstimate,
-        second: str = "",
-        design: str = "",
+        columns: list[int],
         *,
-        reader: str = "",
         n_compared: int = 1,
     ) -> dict[str, Any]:
-        """Return a row of ``readers.csv``; with few readers a claim rests on cautious intervals."""
+        """Return a row of ``readers.csv``; with few readers a claim rests on cautious intervals.
+
+        `named` says what the estimate is, and `columns` are the figures that enter it.
+        """
         freedom = estimate.freedom_between
         cautious = 0 < freedom < FREEDOM_OF_A_CLAIM
         level_of_all = 1 - (1 - LEVEL) / n_compared
-        is_difference = kind == "difference"
+        is_difference = named["kind"] == "difference"
         ends: tuple[float | None, float | None] = estimate.interval_at(LEVEL) or (None, None)
         ends_of_all: tuple[float | None, float | None] = (None, None)
         if cautious:
@@ -206,12 +207,8 @@ class _Metric:
         p_of_claim = estimate.cautious_p_value if cautious else estimate.p_value
         if not is_difference:
             ends, ends_of_all = _inside(ends), _inside(ends_of_all)
-        return {
-            "kind": kind,
+        found = {
             "metric": self.metric,
-            "first": first,
-            "second": second,
-            "reader": reader,
             "estimate": estimate.estimate,
             "std_error": estimate.error,
             "df": estimate.freedom if np.isfinite(estimate.freedom) else None,
@@ -227,8 +224,9 @@ class _Metric:
             "cautious": cautious,
             "n_readers": len({self.names[at][1] for at in columns if self.names[at][0]}),
             "n_cases": max(self.n_cases[at] for at in columns),
-            "design": design,
         }
+        texts = dict.fromkeys(("kind", "first", "second", "reader", "design"), "")
+        return texts | named | found
 
 
 def _inside(ends: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
@@ -245,8 +243,7 @@ def _figure(
     if metric == "auroc":
         return RankedScores(positive, values.to_numpy(np.float64), patient).auroc
     called = values.to_numpy(np.float64) == 1
-    kinds = [positive & called, ~positive & called, ~positive & ~called, positive & ~called]
-    counts = per_cluster(np.column_stack(kinds), patient, int(patient.max()) + 1)
+    counts = confusion_by_patient(positive, called, patient, int(patient.max()) + 1)
     names = ("tp", "fp", "tn", "fn")
     return lambda weights: rates(dict(zip(names, (weights @ counts).T, strict=True)))[metric]
 

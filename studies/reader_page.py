@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +15,7 @@ from cxr_compare.data_prep.base.records import write_json
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.overlays.colours import system_colour
+from cxr_compare.evaluation.report.charts import QUIET, page_element
 from cxr_compare.evaluation.report.page_templates import template_environment
 from cxr_compare.evaluation.statistics.figure_text import (
     number,
@@ -31,6 +30,9 @@ from cxr_compare.studies.obuchowski_rockette import (
     OverallTest,
 )
 from cxr_compare.studies.reader_analysis import ReaderStudy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FILES = {"readers.csv", "readers.json", "readers.html"}
 """Files of a reader study; the page is written last."""
@@ -54,8 +56,6 @@ _COLUMNS = (
     "p",
     "Design",
 )
-_INK, _QUIET = "#010203", "#7a848e"
-_INKS = ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
 _DASHES = ("-", "--", ":", "-.")
 
 
@@ -71,11 +71,15 @@ def statements(study: ReaderStudy) -> list[Statement]:
     rows = _rows(study, "difference")
     title = METRICS[study.metrics[0]].inside
     if not rows:
+        means = _rows(study, "mean")
+        interval = {row.first: _ends(row.ci_low, row.ci_high) for row in means}
         return [
-            Statement(f"Readers had a mean {title} of {number(row.estimate)} "
-                      f"({_ends(row.ci_low, row.ci_high)}), {_scope(study, row)}.")
-            for row in _rows(study, "mean")
-        ]  # fmt: skip
+            Statement(
+                f"Readers had a mean {title} of {number(row.estimate)} ({interval[row.first]}), "
+                f"{_scope(study, row)}."
+            )
+            for row in means
+        ]
     pairs = [
         Statement(f"{_compared(row, title, len(rows))}, {_scope(study, row)}.", shown(row))
         for row in rows
@@ -194,13 +198,16 @@ def write(study: ReaderStudy, out: Path, n_cases: int, cautions: Sequence[str] =
     write_json(out / "readers.json", "readers", stored)
     n_readings = study.readings["reader"].nunique()
     who = "1 reader" if n_readings == 1 else f"{n_readings} readers and systems"
+    chart = ""
+    if "auroc" in study.metrics:
+        chart = page_element(lambda: _roc_curves(study), "readers", "ROC curves")
     template = template_environment(Path(__file__).parent).get_template("study.html.jinja")
     page = template.render(
         kicker=f"Reader study · {who} · {counted(len(study.truth), 'case')}",
         answer=first.text,
         statements=further,
         notes=warned,
-        chart=_chart(study) if "auroc" in study.metrics else "",
+        chart=chart,
         columns=_COLUMNS,
         rows=_cells(study),
         methods=_METHODS,
@@ -236,41 +243,29 @@ def _test_record(test: OverallTest | None) -> dict[str, Any] | None:
     return {**vars(test), "freedom": [n for n in test.freedom if np.isfinite(n)]}
 
 
-def _chart(study: ReaderStudy) -> str:
+def _roc_curves(study: ReaderStudy) -> Figure:
     """Draw the mean ROC curve of the readers of each modality, and the curve of each system."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+    from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
 
-    name = study.readings["modality"].where(
-        study.readings["modality"] != "", study.readings["reader"]
-    )
-    drawn = io.StringIO()
-    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "readers", "font.size": 9}
-    style |= dict.fromkeys(_INKS, _INK)
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(5, 4.6), dpi=72, layout="constrained")
-        figure.patch.set_alpha(0)
-        axes = figure.subplots()
-        axes.patch.set_alpha(0)
-        axes.grid(color=_QUIET, alpha=0.25)
-        axes.spines[:].set_visible(False)
-        axes.set_title("ROC, mean of readers", loc="left", fontweight="bold")
-        axes.set(xlabel="1 − specificity", ylabel="Sensitivity", xlim=(0, 1), ylim=(0, 1))
-        for position, (label, group) in enumerate(study.readings.groupby(name, sort=False)):
-            heights = []
-            for _, rows in group.groupby("reader", sort=False):
-                line = roc_and_pr_curves(study.truth["label"].loc[rows["case"]], rows["rating"])
-                heights.append(np.interp(_STEPS, line["fpr"], line["tpr"]))
-            dash = _DASHES[position % len(_DASHES)]
-            x, y = np.r_[0, _STEPS], np.r_[0, np.mean(heights, axis=0)]
-            axes.plot(x, y, dash, color=system_colour(position), linewidth=2, label=str(label))
-        axes.plot([0, 1], [0, 1], ":", color=_QUIET, label="guessing")
-        figure.legend(loc="outside lower left", ncols=2, frameon=False, alignment="left")
-        figure.savefig(drawn, format="svg", metadata=dict.fromkeys(("Date", "Creator")))
-    text = drawn.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    return re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
+    readings = study.readings
+    name = readings["modality"].where(readings["modality"] != "", readings["reader"])
+    figure = NotebookFigure(figsize=(5, 4.6), dpi=72, layout="constrained")
+    axes = figure.subplots()
+    axes.grid(color=QUIET, alpha=0.25)
+    axes.spines[:].set_visible(False)
+    axes.set_title("ROC, mean of readers", loc="left", fontweight="bold")
+    axes.set(xlabel="1 − specificity", ylabel="Sensitivity", xlim=(0, 1), ylim=(0, 1))
+    for position, (label, group) in enumerate(readings.groupby(name, sort=False)):
+        heights = []
+        for _, rows in group.groupby("reader", sort=False):
+            line = roc_and_pr_curves(study.truth["label"].loc[rows["case"]], rows["rating"])
+            heights.append(np.interp(_STEPS, line["fpr"], line["tpr"]))
+        dash = _DASHES[position % len(_DASHES)]
+        x, y = np.r_[0, _STEPS], np.r_[0, np.mean(heights, axis=0)]
+        axes.plot(x, y, dash, color=system_colour(position), linewidth=2, label=str(label))
+    axes.plot([0, 1], [0, 1], ":", color=QUIET, label="guessing")
+    figure.legend(loc="outside lower left", ncols=2, frameon=False, alignment="left")
+    return figure
 
 
 def _rows(study: ReaderStudy, kind: str) -> list[Any]:

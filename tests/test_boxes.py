@@ -1,4 +1,7 @@
-"""Boxes: figures under any weights against plain loops, kinds of errors, boxes of maps."""
+"""Boxes: figures against pycocotools and plain loops, also under weights; points, errors, maps."""
+
+import contextlib
+import io
 
 import cv2
 import numpy as np
@@ -8,19 +11,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from pycocotools.mask import iou as coco_iou
 from scipy.ndimage import find_objects, label
 from torchvision.ops import box_iou as torch_iou
 
-from tests.adapters import boxes as product
+from cxr_compare import InputError, metrics
+from tests.adapters import boxes as kernels
+from tests.adapters import figures as product
 from tests.oracles import boxes as oracles
 
 CELL = st.integers(0, 4)
+
+
 BOX = st.tuples(st.integers(0, 3), CELL, CELL, st.integers(1, 3), st.integers(1, 3))
+
+
 IMAGES = [f"i{number}" for number in range(4)]
+
+
 FIGURES = {
-    "ap50": (product.weighted_ap, lambda *rows: oracles.average_precision(*rows)[0]),
-    "froc": (product.weighted_froc, oracles.froc),
+    "ap50": (kernels.weighted_ap, lambda *rows: oracles.average_precision(*rows)[0]),
+    "froc": (kernels.weighted_froc, oracles.froc),
 }
 
 
@@ -28,17 +41,17 @@ def test_overlap_is_torchvisions_and_pycocotools_and_counted_by_hand():
     random = np.random.default_rng(0)
     centre, half = random.uniform(0.3, 0.7, (50, 2)), random.uniform(0.08, 0.25, (50, 2))
     corners = np.hstack([centre - half, centre + half])
-    found = product.box_iou(corners[:, None], corners)
+    found = kernels.box_iou(corners[:, None], corners)
     theirs = torch_iou(torch.from_numpy(corners), torch.from_numpy(corners)).numpy()
     np.testing.assert_allclose(found, theirs, rtol=1e-12)
     sides = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
     np.testing.assert_allclose(found, coco_iou(sides, sides, [0] * 50), rtol=1e-12)
     boxes = np.array([[0.0, 0, 2, 2], [1, 1, 1, 1], [5, 5, 6, 6], [0, 0, 2, 1]])
-    assert product.box_iou(boxes, boxes[0]).tolist() == [1.0, 0.0, 0.0, 0.5]
-    assert product.box_iou(boxes[1], boxes[1]) == 0.0  # without area nothing is shared
+    assert kernels.box_iou(boxes, boxes[0]).tolist() == [1.0, 0.0, 0.0, 0.5]
+    assert kernels.box_iou(boxes[1], boxes[1]) == 0.0  # without area nothing is shared
 
 
-def on_a_grid(boxes):
+def rows_on_a_grid(boxes):
     """Boxes on a grid of 8 px, where equal overlaps are common."""
     return [[f"i{i}", 8 * x, 8 * y, 8 * (x + w), 8 * (y + h)] for i, x, y, w, h in boxes]
 
@@ -53,8 +66,8 @@ def on_a_grid(boxes):
 def test_a_figure_under_weights_is_that_of_repeated_images(name, true, predicted, weights):
     # No two boxes score alike: repeats of a tie would rank in another order.
     scores = np.linspace(0.9, 0.1, len(predicted)).tolist()
-    boxes = [[*row, score] for row, score in zip(on_a_grid(predicted), scores, strict=True)]
-    truth = on_a_grid(true)
+    boxes = [[*row, score] for row, score in zip(rows_on_a_grid(predicted), scores, strict=True)]
+    truth = rows_on_a_grid(true)
     repeated = [image for image, w in zip(IMAGES, weights, strict=True) for _ in range(w)]
     weighted, loop = FIGURES[name]
     found = np.ravel(weighted(boxes, truth, IMAGES, weights))
@@ -73,7 +86,7 @@ def test_every_called_box_and_every_lesion_has_one_kind_of_error():
         ["c", 0, 0, 10, 10, 0.5],  # at the threshold, on an image without lesions: background
         ["b", 0, 9, 10, 19, 0.5],  # IoU 0.05: background
     ]
-    assert product.error_types(boxes, truth, ["a", "b", "c"], 0.5) == {
+    assert kernels.error_types(boxes, truth, ["a", "b", "c"], 0.5) == {
         "lesions": [3, 1, 0],
         "found": [1, 0, 0],
         "poorly_boxed": [1, 0, 0],
@@ -97,9 +110,9 @@ def maps_of(*grids, frame=(0.0, 0.0, 80.0, 80.0)):
 def test_a_map_is_upsampled_as_by_opencv_and_its_peak_is_the_highest_cell():
     grid = np.random.default_rng(1).normal(size=(7, 7)).astype(np.float32)
     expected = cv2.resize(grid, (56, 56), interpolation=cv2.INTER_LINEAR)
-    np.testing.assert_allclose(product.upsample(grid, 8), expected, atol=1e-5)
+    np.testing.assert_allclose(kernels.upsample(grid, 8), expected, atol=1e-5)
     maps = maps_of([[0, 1], [0, 0]], frame=(-20.0, 0.0, 60.0, 80.0))  # beyond the image, too
-    peaks = product.map_peaks(maps, pd.Index(["i0", "none"]))
+    peaks = kernels.map_peaks(maps, pd.Index(["i0", "none"]))
     assert peaks.loc["i0"].tolist() == [40.0, 20.0, 1.0]
     assert peaks.loc["none"].isna().all()
 
@@ -110,13 +123,13 @@ def test_a_map_is_upsampled_as_by_opencv_and_its_peak_is_the_highest_cell():
     st.sampled_from([0.1, 0.5, 0.9]),
 )
 def test_parts_of_a_map_are_those_of_scipy_in_their_order(grid, level):
-    fine = product.upsample(grid)
+    fine = kernels.upsample(grid)
     parts, _ = label(fine >= 4 * level, structure=np.ones((3, 3)))
     expected = [
         ([along.start, down.start, along.stop, down.stop], fine[parts == number].max())
         for number, (down, along) in enumerate(find_objects(parts), start=1)
     ]
-    edges, peaks = product.map_parts(grid, 4 * level)
+    edges, peaks = kernels.map_parts(grid, 4 * level)
     assert list(zip(edges.tolist(), peaks, strict=True)) == expected
 
 
@@ -125,13 +138,340 @@ def test_boxes_are_cut_from_maps_by_one_scale_or_by_their_own_range():
     grid[1:3, 1:3], grid[6, 5] = 4.0, 2.0
     flat, faint = np.full((8, 8), 3.0), np.eye(8) * 0.05  # 0.05 is 1.25 % of the scale
     scores = pd.Series({"i0": 0.8, "i1": 0.9, "i2": 0.9})
-    cut = product.map_boxes(maps_of(grid), scores, (0.0, 4.0), 0.4)
+    cut = kernels.map_boxes(maps_of(grid), scores, (0.0, 4.0), 0.4)
     assert cut["score"].tolist() == pytest.approx([0.8, 0.8 * 2 * (15 / 16) ** 2 / 4])
     first = cut[["x1", "y1", "x2", "y2"]].iloc[0]
     np.testing.assert_allclose(first, [10, 10, 30, 30], atol=2)
     of_range = maps_of(grid, flat, faint)
-    own = product.map_boxes(of_range, scores, (0.0, 4.0), 0.4, relative=True, most=1)
+    own = kernels.map_boxes(of_range, scores, (0.0, 4.0), 0.4, relative=True, most=1)
     assert own["image_id"].tolist() == ["i0"]
-    above = product.map_boxes(maps_of([[50.0]]), scores, (0.0, 5.0), 0.5)
+    above = kernels.map_boxes(maps_of([[50.0]]), scores, (0.0, 5.0), 0.5)
     assert above["score"].tolist() == [0.8]  # beyond the scale: no more than its image
-    assert product.map_boxes(maps_of(), scores, (0.0, 5.0), 0.5).empty
+    assert kernels.map_boxes(maps_of(), scores, (0.0, 5.0), 0.5).empty
+    for score, n_boxes in ((0.001, 1), (0.00099, 0)):  # one of at least 0.001 is left
+        weak = pd.Series({"i0": score})
+        assert len(kernels.map_boxes(maps_of([[5.0]]), weak, (0.0, 5.0), 0.5)) == n_boxes
+
+
+CORNERS = ["x1", "y1", "x2", "y2"]
+
+
+def simulate(seed, n_images=16, decimals=None, jitter=3.0, most_false=4):
+    """Lesions on a third of the images, jittered predictions of them, and false boxes."""
+    rng = np.random.default_rng(seed)
+    ids = [f"i{number:03d}" for number in range(n_images)]
+    truth, predicted = [], []
+    for image in ids:
+        for _ in range(rng.integers(1, 4) if rng.random() < 1 / 3 else 0):
+            x, y, w, h = rng.uniform([0, 0, 20, 20], [60, 60, 40, 40])
+            truth.append((image, x, y, x + w, y + h))
+            for _ in range(rng.integers(0, 3)):
+                dx, dy = rng.normal(0, jitter, 2)
+                predicted.append((image, x + dx, y + dy, x + w + dx, y + h + dy, rng.beta(4, 2)))
+        for _ in range(rng.integers(0, most_false + 1)):
+            x, y, w, h = rng.uniform([0, 0, 10, 10], [60, 60, 40, 40])
+            predicted.append((image, x, y, x + w, y + h, rng.beta(1, 3)))
+    boxes = pd.DataFrame(predicted, columns=["image_id", *CORNERS, "score"])
+    if decimals is not None:
+        boxes["score"] = boxes["score"].round(decimals)
+    return boxes, pd.DataFrame(truth, columns=["image_id", *CORNERS]), ids
+
+
+def rows(table):
+    return table.to_numpy(object).tolist()
+
+
+def as_loops(boxes, truth):
+    return rows(boxes[["image_id", *CORNERS, "score"]]), rows(truth[["image_id", *CORNERS]])
+
+
+# Average precision
+
+
+@pytest.mark.parametrize("decimals", [None, 1])  # rounded: many equal scores
+def test_average_precision_and_that_under_weights_equal_pycocotools(decimals):
+    boxes, truth, ids = simulate(0, 60, decimals, jitter=4, most_false=5)
+    expected = oracles.average_precision(*as_loops(boxes, truth), ids)
+    found = metrics.box_average_precision(boxes, truth, ids)
+    assert (found["ap50"], found["ap"]) == pytest.approx(expected, abs=1e-12)
+    once = np.ones((1, 60), dtype=np.int16)
+    weighted = product.box_figures(boxes, truth, ids, np.arange(60), once)
+    assert (weighted["ap50"][0], weighted["ap"][0]) == pytest.approx(expected, abs=1e-12)
+
+
+def on_a_grid(boxes):
+    """Boxes on a grid of 8 px, where equal overlaps are common."""
+    corners = [(f"i{i}", 8.0 * x, 8.0 * y, 8.0 * (x + w), 8.0 * (y + h)) for i, x, y, w, h in boxes]
+    return pd.DataFrame(corners, columns=["image_id", *CORNERS])
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(BOX, min_size=1, max_size=8),
+    st.lists(st.tuples(BOX, st.integers(1, 5)), min_size=1, max_size=14),
+    st.permutations(range(4)),
+)
+def test_ties_rank_in_the_order_of_the_images_and_then_of_the_rows(true, scored, order):
+    truth, ids = on_a_grid(true), [f"i{image}" for image in order]
+    boxes = on_a_grid([box for box, _ in scored]).assign(score=[score / 5 for _, score in scored])
+    expected = oracles.average_precision(*as_loops(boxes, truth), ids)
+    found = metrics.box_average_precision(boxes, truth, ids)
+    assert (found["ap50"], found["ap"]) == pytest.approx(expected, abs=1e-12)
+    weighted = product.box_figures(boxes, truth, ids, np.arange(4), np.ones((1, 4), int))
+    assert (weighted["ap50"][0], weighted["ap"][0]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_crowds_are_ignored_as_by_pycocotools_in_each_form_of_their_column():
+    boxes, truth, ids = simulate(0, 60, jitter=4, most_false=5)
+    crowd = np.random.default_rng(0).random(len(truth)) < 0.3
+    expected = oracles.average_precision(
+        *as_loops(boxes, truth[~crowd]), ids, rows(truth[crowd][["image_id", *CORNERS]])
+    )
+    marked = truth.assign(crowd=crowd)
+    as_text = marked.assign(crowd=crowd.astype(int).astype(str))
+    as_named_by_coco = marked.rename(columns={"crowd": "iscrowd"})
+    for same in (marked, as_text, as_named_by_coco):
+        found = metrics.box_average_precision(boxes, same, ids)
+        assert (found["ap50"], found["ap"]) == pytest.approx(expected, abs=1e-12)
+        for refused in (metrics.froc, metrics.vinbigdata_score):
+            with pytest.raises(InputError):
+                refused(boxes, same, ids)
+        with pytest.raises(InputError):
+            metrics.rsna_score(boxes, same, ids, threshold=0.3)
+    plain = metrics.box_average_precision(boxes, truth, ids)
+    assert plain["ap"] != pytest.approx(expected[1])
+
+
+# FROC and the scores of two challenges
+
+
+@pytest.mark.parametrize("decimals", [None, 1])
+def test_froc_at_each_rate_and_its_curve_equal_a_plain_loop(decimals):
+    boxes, truth, ids = simulate(1, 30, decimals=decimals)
+    expected = oracles.froc(*as_loops(boxes, truth), ids)
+    once = np.ones((1, len(ids)), int)
+    found = product.box_figures(boxes, truth, ids, np.arange(len(ids)), once)
+    named = ["froc_mean", *(f"froc_at_{rate}" for rate in product.FROC_RATES)]
+    assert [found[name][0] for name in named] == pytest.approx(expected, abs=1e-12)
+    points = list(zip(*metrics.froc(boxes, truth, ids), strict=True))
+    for rate, value in zip(product.FROC_RATES.values(), expected[1:], strict=True):
+        assert max(s for f, s in points if f <= rate) == pytest.approx(value)
+    assert points[0] == (0, 0)
+    assert points[-1][0] * len(ids) == pytest.approx(len(boxes) - hitting(boxes, truth))
+
+
+def hitting(boxes, truth):
+    """Number of boxes that hit a lesion."""
+    true = [(row[0], row[1:]) for row in rows(truth)]
+    return sum(
+        any(image == row[0] and oracles.finds(row[1:5], lesion) for image, lesion in true)
+        for row in rows(boxes)
+    )
+
+
+@pytest.mark.parametrize("decimals", [None, 1])
+def test_scores_of_challenges_equal_plain_loops(decimals):
+    boxes, truth, ids = simulate(1, 30, decimals=decimals)
+    loops = as_loops(boxes, truth)
+    for cut in (0.1, 0.35, 0.6):
+        found = metrics.rsna_score(boxes, truth, ids, threshold=cut)
+        assert found == pytest.approx(oracles.rsna(*loops, ids, cut), abs=1e-12)
+    found = metrics.vinbigdata_score(boxes, truth, ids)
+    assert found == pytest.approx(oracles.vinbigdata(*loops, ids), abs=1e-12)
+    assert 0 < found < 1
+
+
+def test_both_parts_of_the_vinbigdata_score_equal_pycocotools_at_every_recall():
+    boxes, truth, ids = simulate(0)  # jittered boxes hit no second lesion, else the rules differ
+    healthy = [image for image in ids if image not in set(truth["image_id"])]
+    best = boxes.groupby("image_id")["score"].max().reindex(ids).fillna(0.0)
+    best += np.linspace(0, 1e-9, len(ids))  # pycocotools has no steps of ties
+    pixel = {"x1": 0.0, "y1": 0.0, "x2": 1.0, "y2": 1.0}
+    normal = pd.DataFrame({"image_id": healthy, **pixel})
+    called = pd.DataFrame({"image_id": ids, **pixel, "score": 1 - best.to_numpy()})
+    parts = [at_every_recall(boxes, truth, ids), at_every_recall(called, normal, ids)]
+    order = pd.DataFrame({"image_id": ids, **{c: [500.0] * len(ids) for c in CORNERS}})
+    order = order.assign(x2=501.0, y2=501.0, score=best.to_numpy())
+    untied = pd.concat(
+        [boxes, order[best.to_numpy() < 1e-6]]
+    )  # no box: a faint one, which ranks last
+    assert metrics.vinbigdata_score(untied, truth, ids) == pytest.approx(np.mean(parts), abs=1e-6)
+
+
+def at_every_recall(boxes, truth, ids):
+    """Precision of pycocotools above an IoU of 0.4, averaged over the recalls of all true boxes."""
+
+    def entries(table):
+        for number, row in enumerate(table.itertuples(), start=1):
+            size = [row.x2 - row.x1, row.y2 - row.y1]
+            yield {
+                "id": number,
+                "image_id": ids.index(row.image_id),
+                "category_id": 1,
+                "bbox": [row.x1, row.y1, *size],
+                "area": size[0] * size[1],
+                "iscrowd": 0,
+                "score": getattr(row, "score", 1.0),
+            }
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        images = [{"id": number} for number in range(len(ids))]
+        coco.dataset = {"images": images, "categories": [{"id": 1}]}
+        coco.dataset["annotations"] = list(entries(truth))
+        coco.createIndex()
+        evaluator = COCOeval(coco, coco.loadRes(list(entries(boxes))), "bbox")
+        evaluator.params.iouThrs = np.array([np.nextafter(0.4, 1)])
+        evaluator.params.recThrs = np.arange(1, len(truth) + 1) / len(truth)
+        evaluator.evaluate()
+        evaluator.accumulate()
+    return evaluator.eval["precision"][0, :, 0, 0, -1].mean()
+
+
+def one_lesion(*boxes):
+    """Boxes ``(image, x2, score)`` with one lesion 0, 0, 10, 10 on image a and none on b."""
+    columns = ["image_id", *CORNERS]
+    true = pd.DataFrame([("a", 0.0, 0.0, 10.0, 10.0)], columns=columns)
+    called = [(image, 0.0, 0.0, x2, 10.0, score) for image, x2, score in boxes]
+    return pd.DataFrame(called, columns=[*columns, "score"]), true, ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("marks", "vinbigdata", "rsna"),
+    [
+        ([("a", 10.0, 0.9)], 1, 1),
+        ([("a", 4.0, 0.9)], 1 / 2, 0),  # an IoU of 0.4 is none above 0.4
+        ([("a", 5.0, 0.9)], 1, 2 / 8),  # 0.5 is above 0.40 and 0.45, and not above 0.50
+        ([("a", 10.0, 0.4), ("b", 10.0, 0.9)], 1 / 2, 0),
+        ([("a", 10.0, 0.9), ("b", 10.0, 0.4)], 1, 1),  # RSNA: nothing is called on b
+        ([("a", 10.0, 0.9), ("a", 9.0, 0.8)], 1, 1 / 2),  # after the last lesion: no matter
+        ([("a", 10.0, 0.8), ("b", 10.0, 0.8)], 3 / 4, 1 / 2),  # both are equally sure to be healthy
+        ([], 1 / 4, 0),
+    ],
+)
+def test_scores_of_challenges_of_hand_counted_marks(marks, vinbigdata, rsna):
+    given = one_lesion(*marks)
+    assert metrics.vinbigdata_score(*given) == pytest.approx(vinbigdata)
+    assert metrics.rsna_score(*given, threshold=0.5) == pytest.approx(rsna)
+
+
+def test_in_the_vinbigdata_score_a_box_matches_no_second_best_lesion():
+    columns = ["image_id", *CORNERS]
+    true = pd.DataFrame([("a", 0, 0, 10, 10), ("a", 4, 0, 14, 10)], columns=columns)
+    called = [("a", 0, 0, 10, 10, 0.9), ("a", 1, 0, 11, 10, 0.8)]  # IoU 0.54 with the second lesion
+    boxes = pd.DataFrame(called, columns=[*columns, "score"])
+    assert metrics.vinbigdata_score(boxes, true, ["a", "b"]) == pytest.approx((1 / 2 + 1) / 2)
+
+
+def test_lists_of_outputs_in_one_order_are_read_as_tables_are():
+    boxes, truth, ids = simulate(3)
+    outputs, true = [], []
+    for image in ids:
+        of = boxes[boxes["image_id"] == image]
+        outputs.append({"boxes": of[CORNERS].to_numpy(), "scores": of["score"].to_numpy()})
+        true.append({"boxes": truth[truth["image_id"] == image][CORNERS].to_numpy()})
+    assert metrics.vinbigdata_score(outputs, true) == metrics.vinbigdata_score(boxes, truth, ids)
+    with pytest.raises(InputError):
+        metrics.vinbigdata_score(outputs[1:], true)
+    with pytest.raises(InputError):
+        metrics.vinbigdata_score(boxes.drop(columns="score"), truth, ids)
+
+
+# Scores and points of images
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.001, 1)), max_size=8))
+def test_the_score_of_an_image_is_its_best_box_and_0_without_one(scored):
+    corners = dict.fromkeys(CORNERS, 0.0) | {"x2": 5.0, "y2": 5.0}
+    boxes = pd.DataFrame(scored, columns=["image_id", "score"]).assign(**corners)
+    found = product.scores_of_boxes(boxes, list("abcd"))
+    expected = [max([score for image, score in scored if image == i], default=0) for i in "abcd"]
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "inside"),
+    [
+        (5.0, 5.0, True),
+        (2.0, 2.0, True),  # the corner belongs to the box
+        (8.0, 5.0, True),  # so does the border
+        (8.01, 5.0, False),
+        (17.0, 17.0, True),  # any of several true boxes will do
+    ],
+)
+def test_a_point_on_the_border_of_a_lesion_is_inside(x, y, inside):
+    boxes = pd.DataFrame(
+        [("a", x - 1, y - 1, x + 1, y + 1, 0.5)], columns=["image_id", *CORNERS, "score"]
+    )
+    truth = pd.DataFrame([("a", 2, 2, 8, 8), ("a", 16, 16, 19, 19)], columns=["image_id", *CORNERS])
+    assert product.localised(boxes, ["a", "none"], truth).tolist() == [inside, False]
+
+
+def test_among_boxes_of_the_highest_score_the_uppermost_then_leftmost_gives_the_point():
+    found = [(4.0, 4.0, 0.5), (9.0, 1.0, 0.5), (5.0, 1.0, 0.5), (0.0, 0.0, 0.4)]
+    boxes = pd.DataFrame(
+        [("a", x, y, x + 2, y + 2, score) for x, y, score in found],
+        columns=["image_id", *CORNERS, "score"],
+    )
+    for table in (boxes, boxes.iloc[::-1]):
+        assert product.points_of_boxes(table, ["a"]).iloc[0].tolist() == [6.0, 2.0]
+    assert product.points_of_boxes(boxes, ["b"]).isna().all(axis=None)
+
+
+@pytest.mark.parametrize("row", [2, 5])
+@pytest.mark.parametrize("column", [2, 4])
+def test_a_bump_is_pointed_at_and_boxed_where_it_lies(row, column):
+    frame = (-12.0, 30.0, 244.0, 158.0)  # cells of 32 x 16 px, beside the origin
+    centre = np.array([frame[0] + (column + 0.5) * 32, frame[1] + (row + 0.5) * 16])
+    x, y = frame[0] + (np.arange(8) + 0.5) * 32, frame[1] + (np.arange(8) + 0.5) * 16
+    bump = np.exp(-(((x - centre[0]) / 32) ** 2) - ((y[:, None] - centre[1]) / 16) ** 2)
+    table = maps_of(bump, frame=frame)
+    assert kernels.map_peaks(table, pd.Index(["i0"])).loc["i0"].tolist() == [*centre, 1.0]
+    boxes = kernels.map_boxes(table, pd.Series({"i0": 1.0}), (0.0, 1.0), 0.5)
+    corners = boxes[CORNERS].to_numpy()[0]
+    np.testing.assert_allclose((corners[:2] + corners[2:]) / 2, centre, atol=1e-9)
+
+
+def test_the_scale_of_maps_is_one_for_all_images_and_starts_at_no_evidence():
+    low, high = kernels.map_scale(maps_of(*[[[float(peak)]] for peak in range(1, 101)]))
+    assert low == 0.0
+    assert high == pytest.approx(99.01)
+    assert kernels.map_scale(maps_of([[-3.0, -1.0]])) == (0.0, 1.0)
+
+
+def test_the_rule_of_map_boxes_is_the_best_by_froc_and_then_ap50_in_each_resample():
+    systems = [simulate(seed, 15, jitter=jitter)[0] for seed, jitter in ((1, 3), (1, 9), (2, 2))]
+    _, truth, ids = simulate(1, 15)
+    rules = [(boxes, truth, pd.Index(ids)) for boxes in [*systems, systems[0]]]
+    patients = np.arange(15) // 2
+    weights = np.random.default_rng(3).multinomial(8, np.ones(8) / 8, size=12)
+    found = product.best_rule(rules, weights, patients)
+    for row, chosen in zip(weights, found, strict=True):
+        repeated = [i for i, p in zip(ids, patients, strict=True) for _ in range(row[p])]
+        figures = []
+        for boxes, *_ in rules:
+            loops = as_loops(boxes, truth)
+            froc = oracles.froc(*loops, repeated)[0] or 0.0
+            ap50 = oracles.average_precision(*loops, repeated)[0] or 0.0
+            figures.append((round(froc, 9), round(ap50, 9)))
+        assert chosen == figures.index(max(figures))
+    assert len(set(found.tolist())) > 1
+
+
+def test_the_101st_box_of_an_image_finds_nothing():
+    lesion = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [10.0], "y2": [10.0]})
+    false = lesion.assign(x1=50.0, y1=50.0, x2=60.0, y2=60.0, score=0.9)
+    hit = lesion.assign(score=0.5)
+    for count, found in ((99, 1.0), (100, 0.0)):
+        boxes = pd.concat([*[false] * count, hit], ignore_index=True)
+        assert metrics.froc(boxes, lesion, ["a"]).sensitivity[-1] == found
+
+
+def test_boxes_of_two_classes_are_refused_even_where_the_truth_names_none():
+    lesion = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [10.0], "y2": [10.0]})
+    boxes = pd.concat([lesion.assign(score=0.9, finding=name) for name in ("mass", "nodule")])
+    for figure in (metrics.froc, metrics.box_average_precision):
+        with pytest.raises(InputError) as refused:
+            figure(boxes, lesion, ["a"])
+        assert all(name in str(refused.value) for name in ("mass", "nodule"))

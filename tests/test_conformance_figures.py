@@ -147,39 +147,56 @@ def froc_of(curve, rates):
 
 
 def by_class(name, data):
-    """AP50 of each class; the mean is over the classes that have a true box."""
-    boxes, truth = tables(data)
-    with pytest.raises(InputError) as refused:
-        metrics.box_average_precision(boxes, truth, data["images"])
-    assert all(kind in str(refused.value) for kind in data["classes"])
-    kind = name.partition("/")[2]
-    apart = {}
-    for one in data["classes"]:
-        own, true = (table[table["finding"] == one] for table in (boxes, truth))
-        apart[one] = metrics.box_average_precision(own, true, data["images"])["ap50"]
-    together = of_findings(json.dumps(data))
-    return {
-        way: found[kind] if kind else mean_of_known(found.values())
-        for way, found in (("box_average_precision", apart), ("compare", together))
-    }
+    """A figure of each class, or its mean over the classes of which it is defined."""
+    metric, _, kind = name.partition("/")
+    found = {"compare": of_findings(json.dumps(data), metric)}
+    if metric == "ap50":
+        boxes, truth = tables(data)
+        with pytest.raises(InputError) as refused:
+            metrics.box_average_precision(boxes, truth, data["images"])
+        assert all(each in str(refused.value) for each in data["classes"])
+        parts = {
+            each: [table[table["finding"] == each] for table in (boxes, truth)]
+            for each in data["classes"]
+        }
+        found["box_average_precision"] = {
+            each: metrics.box_average_precision(*part, data["images"])[metric]
+            for each, part in parts.items()
+        }
+    if kind:
+        return {way: values[kind] for way, values in found.items()}
+    means = {way: mean_of_known(values.values()) for way, values in found.items()}
+    return means | of_mean(json.dumps(data), metric)
 
 
 @cache
-def of_findings(text):
-    """AP50 of each class by one comparison of all; None for a class that it leaves out."""
+def findings(text):
+    """One comparison of all classes."""
     data = json.loads(text)
     boxes, true_boxes = tables(data)
     truth = pd.DataFrame({"image_id": data["images"]})
     for kind in data["classes"]:
         sick = true_boxes.loc[true_boxes["finding"] == kind, "image_id"]
         truth[kind] = truth["image_id"].isin(sick).astype(int)
-    by_finding = cxr_compare.compare(
+    return cxr_compare.compare(
         {"D": boxes}, truth=truth, boxes=true_boxes, target=data["classes"], replicates=100
-    ).results
+    )
+
+
+def of_findings(text, metric):
+    """A figure of each class; None for a class that the comparison leaves out."""
+    results = findings(text).results
     return {
-        kind: figures_of(by_finding[kind])["ap50"] if kind in by_finding else None
-        for kind in data["classes"]
+        kind: figures_of(results[kind])[metric] if kind in results else None
+        for kind in json.loads(text)["classes"]
     }
+
+
+def of_mean(text, metric):
+    """The mean over classes that the comparison gives; none if their figures have no interval."""
+    macro = findings(text).macro.query("second == ''")
+    values = macro.loc[macro["metric"] == metric, "estimate"].dropna()
+    return {"macro": float(values.iloc[0])} if len(values) else {}
 
 
 def mean_of_known(values):

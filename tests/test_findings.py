@@ -1,12 +1,20 @@
-"""A comparison on several findings: each as alone, their mean, and what is left out."""
+"""Several findings, systems joined into one, and means over folds."""
+
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from statsmodels.stats.multitest import multipletests
 
 import cxr_compare
+from cxr_compare import InputError, metrics
+from tests.adapters import joint, reports
 from tests.adapters.sets import prepare_tables, table_set, write_predictions, write_source
 
 FINDINGS = ["edema", "mass", "nodule"]
@@ -79,6 +87,30 @@ def test_a_finding_that_is_counted_twice_makes_no_interval_narrower(tables):
                 assert mean[end] == pytest.approx(one[end], abs=1e-9)
 
 
+def test_the_mean_ap50_of_a_finding_that_is_counted_twice_has_its_interval():
+    rng = np.random.default_rng(3)
+    ids = [f"i{number:02d}" for number in range(40)]
+    box = {"x1": 10, "y1": 10, "x2": 30, "y2": 30}
+    truth = pd.DataFrame({"image_id": ids, "mass": [1] * 20 + [0] * 20})
+    true = pd.DataFrame({"image_id": ids[:20], **box})
+    found = pd.DataFrame({"image_id": ids[5:35], **box, "score": rng.random(30)})
+    true, found = (
+        pd.concat([table.assign(finding=name) for name in ("mass", "copy")])
+        for table in (true, found)
+    )
+    result = cxr_compare.compare(
+        {"D": found},
+        truth=truth.assign(copy=truth["mass"]),
+        boxes=true,
+        target=["mass", "copy"],
+        replicates=100,
+    )
+    alone = result.results["mass"].figures
+    one, mean = (row_of(table, "D", "", "ap50") for table in (alone, result.macro))
+    for end in ("estimate", "ci_low", "ci_high"):
+        assert mean[end] == pytest.approx(one[end], abs=1e-9)
+
+
 def test_p_holm_of_the_findings_is_holm_over_findings_times_pairs(tables):
     truth, scores = tables
     three = scores | {"C": scores["B"].assign(mass=scores["B"]["edema"])}
@@ -124,6 +156,16 @@ def test_a_finding_with_a_perfect_system_is_not_in_the_mean(tables):
     (said,) = [text for text in found.headline.split(". ") if text.startswith("Not in this mean")]
     assert "mass" in said
     assert "edema" not in said
+
+
+def test_the_answer_names_findings_of_few_patients_in_a_mean(tables):
+    truth, scores = tables
+    tested = truth["edema"].eq(1) & truth["role"].eq("test")
+    rare = truth.assign(edema=truth["edema"].where(~tested | (tested.cumsum() <= 6), 0))
+    found = cxr_compare.compare(scores, truth=rare, target="all", replicates=100)
+    (said,) = [text for text in found.headline.split(". ") if "effective patients" in text]
+    assert "edema" in said
+    assert "mass" not in said
 
 
 def test_the_summary_says_which_system_is_higher_in_which_finding(tables):
@@ -251,3 +293,347 @@ def test_a_group_of_findings_has_the_highest_score_of_them_and_boxes_of_no_other
     label = truth.set_index("image_id")[["edema", "mass"]].max(axis=1)
     known = result.decisions.query("system == 'A'").set_index("image_id")["label"]
     assert (known == label[known.index]).all()
+
+
+EDGES = ["x1", "y1", "x2", "y2"]
+
+
+RATES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
+
+
+def drawn_members(n=200, seed=6):
+    """Images of patients with two each: a detector's boxes, a classifier's scores, true boxes."""
+    rng = np.random.default_rng(seed)
+    names = [f"i{number:03d}" for number in range(n)]
+    images = pd.DataFrame({"patient_id": [f"p{k // 2}" for k in range(n)]}, index=names)
+    images["label"] = (rng.random(n) < 0.4).astype(float)
+    images["role"] = np.where(np.arange(n) < 0.6 * n, "val", "test")
+    positive = images.index[images["label"] == 1]
+    low = rng.integers(20, 300, (len(positive), 2))
+    true = pd.DataFrame(np.hstack([low, low + 80]), columns=EDGES).assign(image_id=positive)
+    found = true[rng.random(len(true)) < 0.8].copy()
+    false = pd.DataFrame({"image_id": rng.choice(names, n)})
+    false[EDGES[:2]] = rng.integers(0, 300, (n, 2))
+    false[EDGES[2:]] = false[EDGES[:2]].to_numpy() + 60
+    boxes = pd.concat([found, false], ignore_index=True)
+    boxes["score"] = np.r_[rng.beta(4, 3, len(found)), rng.beta(2, 5, n)].round(3).clip(0.01, 0.99)
+    logit = 1.4 * images["label"] + rng.normal(-0.5, 1, n)
+    scores = (1 / (1 + np.exp(-logit))).round(3)
+    return images, true, boxes, scores
+
+
+@pytest.fixture(scope="module")
+def members():
+    return drawn_members()
+
+
+@pytest.fixture(scope="module")
+def together(members):
+    images, true, boxes, scores = members
+    return joint.fitted(images, true, {"D": boxes, "C": scores})
+
+
+def log_odds(values):
+    return np.log(values) - np.log1p(-values)
+
+
+def plain_fit(columns, positive):
+    """Joint score by scikit-learn; a score of 0, of an image without a box, has its own column."""
+    lowest = np.where(columns == 0, 1.0, columns).min(axis=0)
+
+    def design(values):
+        return np.hstack([log_odds(np.where(values == 0, lowest, values)), values == 0])
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=10.0, tol=1e-10, max_iter=10_000))
+    fit = model.fit(design(columns), positive)
+    return lambda values: fit.predict_proba(design(values))[:, 1]
+
+
+def columns_of(members):
+    images, _, boxes, scores = members
+    best = boxes.groupby("image_id")["score"].max().reindex(images.index).fillna(0.0)
+    return np.column_stack([best, scores])
+
+
+def test_the_joint_score_is_a_logistic_regression_on_validation_images(members, together):
+    images = members[0]
+    columns, positive = columns_of(members), (images["label"] == 1).to_numpy()
+    assert (columns == 0).sum() > 10
+    val = (images["role"] == "val").to_numpy()
+    expected = plain_fit(columns[val], positive[val])(columns)
+    np.testing.assert_allclose(together["scores"].reindex(images.index), expected, atol=1e-5)
+
+
+def test_scores_of_validation_images_come_from_a_fit_on_other_patients(members, together):
+    images, _, _, scores = members
+    held_out = together["held_out"]
+    assert set(held_out.index) == set(images.index[images["role"] == "val"])
+    assert not np.allclose(held_out, together["scores"][held_out.index], atol=1e-4)
+    # The labels of a patient change the scores of others, and not its own.
+    validation = images[images["role"] == "val"]
+    mixed = validation.groupby("patient_id")["label"].nunique() == 2
+    own = images.index[images["patient_id"] == mixed.index[mixed][0]]
+    swapped = images.copy()
+    swapped.loc[own, "label"] = 1 - swapped.loc[own, "label"]
+    systems = {"C": scores, "B": pd.Series(columns_of(members)[:, 0], images.index)}
+    nothing = pd.DataFrame(columns=["image_id", *EDGES])
+    before, after = (joint.fitted(each, nothing, systems)["held_out"] for each in (images, swapped))
+    pd.testing.assert_series_equal(before[own], after[own])
+    assert (before != after).sum() > len(before) / 2
+
+
+def test_test_images_change_no_weight_and_no_gate(members, together):
+    images, true, boxes, scores = members
+    tested = images.index[images["role"] == "test"]
+    changed = images.copy()
+    changed.loc[tested, "label"] = 1 - changed.loc[tested, "label"]
+    true = true[~true["image_id"].isin(tested)]
+    other = joint.fitted(changed, true, {"D": boxes, "C": scores})
+    pd.testing.assert_series_equal(other["scores"], together["scores"])
+    pd.testing.assert_series_equal(other["held_out"], together["held_out"])
+    assert (other["gate"], other["gates_tried"]) == (together["gate"], together["gates_tried"])
+
+
+def froc_mean(boxes, true, ids):
+    curve = metrics.froc(boxes[["image_id", *EDGES, "score"]], true, ids)
+    rates, found = curve.false_positives_per_image, curve.sensitivity
+    return float(np.mean([found[rates <= rate].max() for rate in RATES]))
+
+
+@pytest.mark.parametrize(("seed", "gate"), [(6, "rescaled"), (13, "untouched"), (17, "multiplied")])
+def test_the_gate_is_the_best_on_validation_by_froc(seed, gate):
+    images, true, boxes, scores = drawn_members(seed=seed)
+    found = joint.fitted(images, true, {"D": boxes, "C": scores})
+    val = images.index[images["role"] == "val"]
+    own = true[true["image_id"].isin(val)]
+    values = {gate: froc_mean(rows, own, val) for gate, rows in found["by_gate"].items()}
+    assert found["gates_tried"] == pytest.approx(values)
+    assert found["gate"] == gate == max(values, key=values.get)
+
+
+def test_gates_do_to_scores_of_boxes_what_they_are_called(together):
+    gates, scores = together["by_gate"], together["held_out"]
+    own = gates["untouched"]
+    joint_of = scores.reindex(own["image_id"]).to_numpy()
+    np.testing.assert_allclose(gates["multiplied"]["score"], own["score"] * joint_of)
+    highest = gates["rescaled"].groupby("image_id")["score"].max()
+    np.testing.assert_allclose(highest, scores.reindex(highest.index))
+    ranks = own.groupby("image_id")["score"].rank()
+    pd.testing.assert_series_equal(gates["rescaled"].groupby("image_id")["score"].rank(), ranks)
+
+
+@pytest.fixture(scope="module")
+def compared(members, tmp_path_factory):
+    images, true, boxes, scores = members
+    truth = images.rename_axis("image_id").reset_index()
+    out = tmp_path_factory.mktemp("joint") / "report"
+    return cxr_compare.compare(
+        {"D": boxes, "C": scores}, truth=truth, boxes=true, both=True, out=out, replicates=100
+    )
+
+
+def test_a_comparison_has_the_joint_system_beside_its_members(members, together, compared):
+    images = members[0]
+    assert compared.systems == ["D", "C", "D + C"]
+    own = compared.decisions[compared.decisions["system"] == "D + C"].set_index("image_id")
+    tested = images.index[images["role"] == "test"]
+    np.testing.assert_allclose(own.loc[tested, "score"], together["scores"][tested], atol=1e-12)
+    row = compared.figures.query("first == 'D + C' and second == '' and metric == 'auroc'").iloc[0]
+    area = roc_auc_score(images.loc[tested, "label"], together["scores"][tested])
+    assert row["estimate"] == pytest.approx(area)
+    claims = compared.answer.claims
+    assert [(c["first"], c["second"]) for c in claims if c["family"] == "answer"] == [("D", "C")]
+    of_joint = [(c["first"], c["second"]) for c in claims if c["family"] == "joint"]
+    assert of_joint == [("D + C", "D"), ("D + C", "C")]
+    # The joint threshold is none of the scores of boxes, so no lesion is found or missed by it.
+    assert set(compared.lesions["system"]) == {"D"}
+
+
+def test_the_rule_is_a_small_file_that_gives_the_scores_again(members, compared):
+    stored = json.loads((compared.folder / "joint.json").read_text())
+    rule = stored["rule"]["score"]
+    assert stored["rule"]["members"] == ["D", "C"]
+    columns = columns_of(members)
+    logit = np.full(len(columns), rule["intercept"])
+    for weight, at_zero, values in zip(rule["weights"], rule["at_zero"], columns.T, strict=True):
+        term = weight * log_odds(np.where(values == 0, 0.5, values))
+        logit += np.where(values == 0, at_zero, term)
+    own = compared.decisions[compared.decisions["system"] == "D + C"].set_index("image_id")
+    again = pd.Series(1 / (1 + np.exp(-logit)), members[0].index)[own.index]
+    np.testing.assert_allclose(own["score"], again, atol=1e-9)
+    assert stored["thresholds"] == dict(compared.answer.thresholds["D + C"])
+
+
+@pytest.mark.parametrize("case", ["one system", "two detectors", "few patients", "ranks"])
+def test_what_cannot_be_joined_is_refused(members, case):
+    images, true, boxes, scores = members
+    truth = images.rename_axis("image_id").reset_index()
+    systems = {"D": boxes, "C": scores}
+    options = {}
+    if case == "one system":
+        systems = {"D": boxes}
+    elif case == "two detectors":
+        systems = {"D": boxes, "E": boxes.assign(score=boxes["score"] / 2)}
+    elif case == "few patients":
+        truth.loc[truth["role"] == "val", "label"] = 0.0
+        truth.loc[0, "label"] = 1.0
+        true = true[true["image_id"].isin(truth.loc[truth["label"] == 1, "image_id"])]
+    else:
+        systems = {"D": boxes, "C": 10 * scores}
+        options = {"columns": ["C.score=score"]}
+    with pytest.raises(InputError) as refused:
+        cxr_compare.compare(systems, truth=truth, boxes=true, both=True, replicates=100, **options)
+    assert str(refused.value).startswith(("both: ", "C: "))
+
+
+def two_scores(n=600, seed=0):
+    rng = np.random.default_rng(seed)
+    names = [f"i{number:03d}" for number in range(n)]
+    images = pd.DataFrame({"patient_id": names, "role": "val"}, index=names)
+    images["label"] = (np.arange(n) % 3 == 0).astype(float)
+    logit = rng.standard_normal((n, 2)) + np.outer(images["label"], (1.5, 1.2))
+    first, second = (pd.Series(each, names) for each in 1 / (1 + np.exp(-logit.T)))
+    return images, first, second
+
+
+NO_BOXES = pd.DataFrame(columns=["image_id", *EDGES])
+
+
+def test_images_without_a_box_do_not_bend_the_scores_of_all_others():
+    images, first, second = two_scores()
+    silent = np.arange(len(images)) % 7 == 0  # which says nothing about the label
+    full = joint.fitted(images, NO_BOXES, {"A": first, "B": second})["scores"]
+    gaps = joint.fitted(images, NO_BOXES, {"A": first.mask(silent, 0.0), "B": second})["scores"]
+    assert np.abs(gaps - full)[~silent].mean() < 0.02
+    assert full[~silent].corr(gaps[~silent]) > 0.999
+    # A score of 0 is near the middle of all images, and not below each of them.
+    assert gaps[silent].median() == pytest.approx(gaps[~silent].median(), abs=0.1)
+
+
+def test_scores_of_exactly_0_and_1_and_classes_without_overlap_give_finite_scores():
+    images, *_ = two_scores(60)
+    perfect = images["label"].astype(float)
+    found = joint.fitted(images, NO_BOXES, {"A": perfect, "B": pd.Series(0.5, images.index)})
+    positive = images["label"] == 1
+    assert np.isfinite(found["scores"]).all()
+    assert 0 < found["scores"][~positive].max() < 0.1 < 0.9 < found["scores"][positive].min() < 1
+
+
+ROW = {"first": "A", "second": "B", "policy": "", "metric": "auroc"}
+
+
+def summary(values, **changes):
+    rows = [ROW | changes | {"fold": n, "estimate": value} for n, value in enumerate(values, 1)]
+    return reports.summarise_folds(pd.DataFrame(rows)).iloc[0]
+
+
+@pytest.mark.parametrize("values", [(0.1, 0.3, 0.2), (-0.05, 0.02, 0.1, 0.04, 0.0)])
+def test_interval_and_p_are_those_of_a_t_test_with_the_variance_of_shared_training(values):
+    row = summary(values)
+    count = len(values)
+    wider = np.sqrt((1 / count + 1 / (count - 1)) / (1 / count))  # Nadeau and Bengio 2003
+    test = stats.ttest_1samp(values, 0.0)
+    half = wider * (test.confidence_interval(0.95).high - np.mean(values))
+    assert row["mean"] == pytest.approx(np.mean(values))
+    assert row["sd"] == pytest.approx(np.std(values, ddof=1))
+    assert row["ci_low"] == pytest.approx(np.mean(values) - half)
+    assert row["ci_high"] == pytest.approx(np.mean(values) + half)
+    p_value = 2 * stats.t.sf(abs(test.statistic) / wider, count - 1)
+    assert row["p_value"] == pytest.approx(p_value)
+
+
+def test_an_interval_stays_where_the_figure_can_be_and_one_system_has_no_p():
+    row = summary((0.99, 0.6, 0.95), second="")
+    assert row["ci_high"] == 1.0
+    assert row["ci_low"] > 0
+    assert np.isnan(row["p_value"])
+
+
+def test_a_figure_that_is_undefined_in_a_fold_has_no_mean_and_equal_ones_no_interval():
+    row = summary((0.1, np.nan, 0.2))
+    assert row[["mean", "sd", "ci_low", "ci_high", "p_value"]].isna().all()
+    assert "1 of 3" in row["note"]
+    row = summary((0.05, 0.05, 0.05))
+    assert row["mean"] == pytest.approx(0.05)
+    assert row[["ci_low", "ci_high", "p_value"]].isna().all()
+    assert row["note"]
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory):
+    """Reports of three folds; of the first also with other scores, as of another seed."""
+    folder = tmp_path_factory.mktemp("folds")
+    ids = [f"i{n:03d}" for n in range(180)]
+    positive = np.arange(180) % 3 == 0
+    data = table_set(folder, ids, {"mass": positive.astype(int)})
+    cxr_compare.split(data, name="cv", folds=3)
+    other = table_set(folder / "other", ids, {"mass": (~positive).astype(int)})
+    cxr_compare.split(other, name="cv", folds=3)
+
+    def report(name, seed, fold, names="AB", data=data):
+        rng = np.random.default_rng(seed)
+        systems = {}
+        for system in names:
+            score = np.clip(0.3 * positive + 0.5 * rng.random(180), 0, 1)
+            systems[system] = pd.DataFrame({"image_id": ids, "score": score})
+        with reports.undrawn():
+            cxr_compare.compare(
+                systems, data=data, split=f"cv-{fold}", replicates=100, out=folder / name
+            )
+        return folder / name
+
+    made = {f"fold-{n}": report(f"fold-{n}", 4, n) for n in range(3)}
+    made |= {f"seed-{n}": report(f"seed-{n}", n, 0) for n in (1, 2)}
+    made["alone"] = report("alone", 4, 1, names="A")
+    made["other"] = report("other-data", 4, 1, data=other)
+    return made
+
+
+def table_of(made, tmp_path):
+    shown = cxr_compare.folds(made, out=tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "folds.csv").fillna({"second": "", "policy": ""})
+    assert len(shown.to_dict()) == len(table)
+    return table.set_index(["first", "second", "metric", "policy"])
+
+
+def test_folds_have_means_of_their_reports_with_interval_and_p(folds, tmp_path):
+    made = [folds[f"fold-{n}"] for n in range(3)]
+    table = table_of(made, tmp_path)
+    values = []
+    for folder in made:
+        figures = cxr_compare.Result.open(folder).figures
+        values.append(figures.query("metric == 'auroc'").set_index(["first", "second"]))
+    for pair in (("A", ""), ("B", ""), ("A", "B")):
+        row = table.loc[(*pair, "auroc", "")]
+        estimates = [each.loc[pair, "estimate"] for each in values]
+        assert row["mean"] == pytest.approx(np.mean(estimates))
+        assert [row[f"fold_{n}"] for n in (1, 2, 3)] == pytest.approx(estimates)
+        assert row["ci_low"] < row["mean"] < row["ci_high"]
+        assert np.isnan(row["p_value"]) == (pair[1] == "")
+    assert not {"tp", "fp", "tn", "fn"} & set(table.index.get_level_values("metric"))
+
+
+def test_repeated_trainings_have_mean_and_deviation_alone(folds, tmp_path):
+    made = [folds[name] for name in ("fold-0", "seed-1", "seed-2")]
+    row = table_of(made, tmp_path).loc["A", "B", "auroc", ""]
+    assert row[["mean", "sd"]].notna().all()
+    assert row[["ci_low", "ci_high", "p_value"]].isna().all()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("fold-0",),
+        ("fold-0", "fold-0"),
+        ("fold-0", "seed-1", "fold-1"),  # some share test images, some do not
+        ("fold-0", "fold-1", "fold-2", "fold-0"),
+        ("fold-0", "alone"),
+        ("fold-0", "other"),
+    ],
+)
+def test_reports_that_are_neither_are_refused_and_nothing_is_written(names, folds, tmp_path):
+    made = [folds[name] for name in names]
+    last = "folds" if len(names) == 1 else made[-1].name
+    with pytest.raises(InputError, match=last if last != "fold-1" else "seed-1"):
+        cxr_compare.folds(made, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,17 +1,27 @@
-"""The page of a report: what it shows first, how much it says, and that a browser shows it."""
+"""Pages and drawings: what they show, how much they say, and that a browser shows them."""
 
 import re
+import shutil
 from html.parser import HTMLParser
 
+import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from PIL import Image
 
 import cxr_compare
-from cxr_compare import Result
+from cxr_compare import DataSet, Result
+from tests.adapters import reports
+from tests.adapters.reports import ImagePrediction, ImageTruth
 
 VOID = {"meta", "link", "input", "br", "img"}
+
+
 MOST_BYTES = 8_000_000
+
+
 NAMES = (
     *("DenseNet-121", "ResNet-50", "EfficientNet-B4", "ConvNeXt-T", "Swin Transformer V2 small"),
     *("RetinaNet", "Faster R-CNN", "YOLO v8 medium", "DETR"),
@@ -165,3 +175,331 @@ def test_a_browser_shows_it_without_sideways_scroll_and_messages(browser, name, 
         browser.page.keyboard.press("Escape")
         assert not browser.evaluate("document.querySelector('dialog').open")
     assert browser.complaints == []
+
+
+COLOUR = "#FF0000"
+
+
+SIDE = 64
+
+
+GREY = np.full((SIDE, SIDE), 90, np.uint8)
+
+
+def red(drawn):
+    """Rows and columns of the pixels that have the colour of the system."""
+    values = drawn.astype(int)
+    return np.nonzero(values[:, :, 0] - values[:, :, 1] > 60)
+
+
+def drawn_box(box, lesions=None, **options):
+    boxes = np.array([[*box, 0.9]])
+    answer = ImagePrediction("A", COLOUR, boxes=boxes, box_cut=0.5, **options)
+    truth = None if lesions is None else ImageTruth(1.0, np.array(lesions, float).reshape(-1, 4))
+    # two systems on one image: boxes without the numbers above them
+    return reports.draw_panel(np.zeros((256, 256), np.uint8), 256, truth, answer, answer)
+
+
+@pytest.mark.parametrize("shape", [(100, 80), (80, 100), (90, 30)])
+def test_a_panel_keeps_the_aspect_of_its_image(shape):
+    height, width = reports.draw_panel(np.zeros(shape, np.uint8), 200).shape[:2]
+    assert max(height, width) == 200
+    assert height / width == pytest.approx(shape[0] / shape[1], abs=0.02)
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint16)])
+def test_an_image_that_is_not_8_bit_grey_is_refused(pixels):
+    with pytest.raises(ValueError, match="grey"):
+        reports.draw_panel(pixels, 64)
+
+
+def test_a_box_a_lesion_and_a_cross_lie_at_their_pixels():
+    rows, columns = red(drawn_box([64, 32, 192, 128]))
+    assert (rows.min(), rows.max()) == pytest.approx((32, 128), abs=2)
+    assert (columns.min(), columns.max()) == pytest.approx((64, 192), abs=2)
+    plain = np.zeros((256, 256), np.uint8)
+    corners = reports.draw_panel(plain, 256, ImageTruth(1.0, np.array([[40.0, 60, 200, 220]])))
+    rows, columns = np.nonzero(corners[:, :, 0] > 200)
+    assert (rows.min(), rows.max()) == pytest.approx((60, 220), abs=2)
+    assert (columns.min(), columns.max()) == pytest.approx((40, 200), abs=2)
+    assert not corners[100:180, 80:160].any()  # the inside stays visible
+    cross = reports.draw_panel(plain, 256, None, ImagePrediction("A", COLOUR, point=(150.0, 50.0)))
+    rows, columns = red(cross)
+    assert (rows.mean(), columns.mean()) == pytest.approx((50, 150), abs=1)
+
+
+def test_a_point_of_an_image_that_is_called_negative_is_not_drawn():
+    answer = ImagePrediction("A", COLOUR, point=(30.0, 30.0), decision=False)
+    drawn = reports.draw_panel(GREY, SIDE, None, answer)
+    assert (drawn == 90).all()
+
+
+def test_boxes_below_the_cut_are_absent_and_at_most_eight_are_drawn():
+    low = ImagePrediction("A", COLOUR, boxes=np.array([[8, 8, 50, 50, 0.29]]), box_cut=0.3)
+    assert (reports.draw_panel(GREY, SIDE, None, low) == 90).all()
+    places = np.arange(12) * 40.0
+    boxes = np.column_stack([places, np.full(12, 200.0), places + 30, np.full(12, 280.0)])
+    boxes = np.column_stack([boxes, np.linspace(0.9, 0.4, 12)])
+    answer = ImagePrediction("A", COLOUR, boxes=boxes, box_cut=0.0)
+    drawn = reports.draw_panel(np.zeros((500, 500), np.uint8), 500, None, answer)
+    _, columns = red(drawn[200:])  # below the scores
+    assert columns.max() < places[8]
+    assert columns.max() > places[7]
+
+
+@pytest.mark.parametrize(
+    ("lesions", "is_solid", "why"),
+    [
+        ([[60, 30, 200, 130]], True, "centred on a lesion"),
+        ([[0, 200, 20, 220]], False, "elsewhere"),
+        ([], False, "the image has no lesion"),
+        (None, True, "nobody knows the lesions"),
+    ],
+)
+def test_a_box_is_solid_on_a_lesion_and_dashed_elsewhere(lesions, is_solid, why):
+    drawn = drawn_box([64, 32, 192, 128], lesions)
+    upper = drawn[31:34, 70:186].astype(int)
+    covered = ((upper[:, :, 0] - upper[:, :, 1]) > 60).any(axis=0).mean()
+    assert (covered > 0.95) == is_solid, why
+    assert covered > 0.3
+
+
+def tint(heat, frame=(0.0, 0.0, SIDE, SIDE)):
+    answer = ImagePrediction("A", COLOUR, heat=np.asarray(heat, float), frame=frame)
+    return reports.draw_panel(GREY, SIDE, None, answer)
+
+
+def test_equal_values_of_two_maps_have_equal_tints_whatever_their_maxima():
+    weak, strong = np.zeros((8, 8)), np.zeros((8, 8))
+    weak[1, 1] = strong[1, 1] = 0.4
+    strong[6, 6] = 1.0
+    np.testing.assert_array_equal(tint(weak)[:24, :24], tint(strong)[:24, :24])
+    assert (tint(np.zeros((8, 8))) == 90).all()
+    high = tint(strong)
+    assert high[52, 52, 0] > high[12, 12, 0] > 90  # the centres of both cells
+    assert high[52, 52, 1] >= 40  # the lung stays visible
+
+
+def test_the_map_of_an_image_is_a_share_of_the_scale_of_its_system():
+    frame = dict(zip(["x1", "y1", "x2", "y2"], (0.0, 0.0, 64.0, 32.0), strict=True))
+    maps = pd.DataFrame(
+        {"image_id": ["b"], "grid_h": [1], "grid_w": [2], "values": [[0.0, 2.0]], **frame}
+    )
+    scores = pd.DataFrame({"score": [0.9, 0.8]}, ["a", "b"])
+    system = reports.DrawnSystem("A", scores, maps=maps, scale=(0.0, 4.0))
+    answers = [system.prediction(image_id, COLOUR) for image_id in "ab"]
+    assert answers[0].heat is None
+    assert answers[1].heat.tolist() == [[0.0, 0.5]]
+
+
+def test_a_map_that_is_high_nearly_everywhere_shows_the_cell_of_its_peak_and_no_tint():
+    heat = np.full((4, 4), 0.6)
+    heat[1, 2] = 0.7
+    rows, columns = red(tint(heat))
+    assert (rows.min(), rows.max()) == pytest.approx((16, 32), abs=2)
+    assert (columns.min(), columns.max()) == pytest.approx((32, 48), abs=2)
+    assert (tint(heat)[40:, :28] == 90).all()
+
+
+@pytest.mark.parametrize(
+    ("decision", "label", "localised", "sign"),
+    [
+        (True, 1.0, True, "✓"),
+        (True, 1.0, None, "✓"),
+        (True, 1.0, False, "✗"),
+        (False, 1.0, None, "✗"),
+        (True, 0.0, None, "✗"),
+        (False, 0.0, None, "✓"),
+        (None, 1.0, None, "–"),
+        (True, float("nan"), None, "–"),
+    ],
+)
+def test_the_outcome_follows_decision_label_and_place(decision, label, localised, sign):
+    answer = ImagePrediction("A", COLOUR, decision=decision, localised=localised)
+    assert answer.outcome(ImageTruth(label))[0] == sign
+
+
+@pytest.mark.parametrize(
+    ("score", "threshold", "text"),
+    [(0.5, 0.5, "score 0.500 ≥ 0.500"), (0.50001, 0.50002, "score 0.50001 < 0.50002")],
+)
+def test_a_tie_is_positive_and_two_numbers_never_read_the_same(score, threshold, text):
+    shown = ImagePrediction("A", COLOUR, score=score, threshold=threshold).score_words()
+    assert shown == text
+
+
+def test_without_boxes_there_is_no_panel_and_no_word_of_them():
+    answer = ImagePrediction("A", COLOUR, score=0.9, decision=True)
+    options = {"title": "x", "finding": "mass"}
+    known = ImageTruth(1.0, np.array([[8.0, 8, 30, 30]]))
+    names = [
+        [panel.name for panel in reports.panels_of(GREY, [answer], truth=truth, **options)]
+        for truth in (known, ImageTruth(1.0), None)
+    ]
+    assert names == [["Image", "Truth", "A"], ["Image", "A"], ["Image", "A"]]
+    (image, _) = reports.panels_of(GREY, [answer], truth=ImageTruth(1.0), **options)
+    assert "mass: present" in image.lines
+    assert "lesion" not in reports.legend(points=False, maps=False)
+
+
+def test_boxes_of_single_readers_are_drawn_beside_the_truth():
+    readings = pd.DataFrame(
+        [["a", "R1", 4, 4, 20, 20], ["a", "R2", *[np.nan] * 4], ["b", "R1", 0, 0, 9, 9]],
+        columns=["image_id", "reader", "x1", "y1", "x2", "y2"],
+    )
+    _, truth, system = reports.panels_of_readings(GREY, readings, [30, 30, 60, 60])
+    assert truth.lines[1:] == ("R1: 1", "R2: 0")
+    yellow = truth.pixels.astype(int)
+    rows, columns = np.nonzero(yellow[:, :, 0] - yellow[:, :, 2] > 60)
+    assert (rows.min(), columns.max()) == pytest.approx((4, 20), abs=2)
+    others = system.pixels.astype(int)
+    assert not (others[:, :, 0] - others[:, :, 2] > 60).any()  # they are no agreed lesions
+
+
+def test_a_sheet_shows_every_panel_whole_and_writes_below_them():
+    answers = [ImagePrediction(f"S{n}", COLOUR, score=0.1) for n in range(3)]
+    panels = reports.panels_of(
+        np.full((96, 96), 90, np.uint8), answers, title="x", truth=ImageTruth(0.0), side=96
+    )
+    sheet = np.asarray(reports.draw_sheet(panels, "Below."))
+    grey = (sheet == 90).all(axis=2)
+    assert (grey.sum(axis=1) >= 96 * len(panels) / 2).sum() >= 96  # panels in one row or two
+    assert grey.sum() >= len(panels) * 96 * 96
+    longer = np.asarray(reports.draw_sheet(panels, "A text below. " * 40))
+    assert longer.shape[0] > sheet.shape[0]
+    assert longer.shape[1] == sheet.shape[1]
+
+
+# image: label, score and place of A, score and place of B; positive from 0.5 on
+IMAGES = {
+    "p1": (1, 0.9, True, 0.8, True),
+    "p2": (1, 0.7, True, 0.2, None),
+    "p3": (1, 0.1, None, 0.9, False),
+    "p4": (1, 0.2, None, 0.1, None),
+    "p5": (1, 0.8, False, 0.7, True),
+    "n1": (0, 0.1, None, 0.1, None),
+    "n2": (0, 0.6, None, 0.1, None),
+    "n3": (0, 0.2, None, 0.95, None),
+    "n4": (0, 0.7, None, 0.2, None),
+}
+
+
+def decisions_of(images=IMAGES, copies=1):
+    rows = [
+        (name, f"{image}-{copy}" if copies > 1 else image, label, *answer)
+        for copy in range(copies)
+        for image, (label, *of_both) in images.items()
+        for name, answer in zip("AB", (of_both[:2], of_both[2:]), strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["system", "image_id", "label", "score", "localised"])
+    table["localised"] = table["localised"].astype("boolean")
+    return table.assign(decision_t=(table["score"] >= 0.5).astype("boolean"))
+
+
+def kinds_of(table, systems=("A", "B"), **options):
+    chosen = reports.select_cases(table, systems, "t", **options)
+    return {each.kind: each for each in chosen}
+
+
+def test_each_kind_has_its_images_in_the_order_of_the_question():
+    kinds = kinds_of(decisions_of())
+    assert list(kinds)[:3] == ["Only A finds it", "Only B finds it", "Missed by all"]
+    ids = {kind: set(each.image_ids) for kind, each in kinds.items()}
+    assert ids["Only A finds it"] == {"p2"}
+    assert ids["Only B finds it"] == {"p3"}  # although its place is wrong
+    assert ids["Missed by all"] == {"p4"}
+    assert ids["Right image, wrong location"] == {"p5"}
+    assert ids["False alarms"] == {"n2", "n3", "n4"}
+    assert ids["All are right"] == {"p1", "n1"}
+
+
+def test_the_most_confident_errors_come_first_by_rank_within_the_system():
+    alarms = kinds_of(decisions_of())["False alarms"].image_ids
+    assert alarms[0] == "n3"  # the highest score of B
+    assert alarms.index("n4") < alarms.index("n2")
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 6), st.integers(1, 12))
+def test_each_image_is_shown_once_bounded_and_whatever_the_order_of_rows(random, per_kind, copies):
+    table = decisions_of(copies=copies)
+    order = list(table.index)
+    random.shuffle(order)
+    shown = kinds_of(table, per_kind=per_kind)
+    assert shown == kinds_of(table.loc[order], per_kind=per_kind)
+    ids = [image for each in shown.values() for image in each.image_ids]
+    assert len(ids) == len(set(ids)) <= 20
+    assert all(len(each.image_ids) <= per_kind for each in shown.values())
+    assert shown["Only A finds it"].total == copies
+
+
+def test_right_images_are_a_sample_that_the_seed_decides():
+    table = decisions_of(copies=30)
+    samples = [kinds_of(table, seed=seed)["All are right"].image_ids for seed in (1, 1, 2)]
+    assert samples[0] == samples[1] != samples[2]
+    assert [image[0] for image in samples[0]] == ["p", "n", "p"]
+
+
+def test_what_is_unknown_or_undecided_is_no_error():
+    table = decisions_of()
+    table.loc[table["image_id"] == "p4", "label"] = np.nan
+    assert "Missed by all" not in kinds_of(table)
+    undecided = decisions_of()
+    undecided.loc[undecided["system"] == "B", "decision_t"] = pd.NA
+    kinds = kinds_of(undecided)
+    assert set(kinds["Missed"].image_ids) == {"p3", "p4"}
+    assert not any("B" in kind for kind in kinds)
+    assert reports.select_cases(table, ["A", "B"], "other") == []
+
+
+def test_readers_of_a_data_set_are_on_the_sheets_of_overlay(world, tmp_path):
+    data = shutil.copytree(world.data, tmp_path / "data")
+    opened = DataSet.open(data)
+    labels = opened.labels(opened.target()).reindex(opened.image_ids("test"))
+    image = labels.index[labels == 1][0]
+    pictures = []
+    for number in range(2):
+        if number:
+            reports.add_readers(data, image, 12.0)
+        out = tmp_path / str(number)
+        cxr_compare.overlay(world.predictions("classifier"), data=data, out=out, image=[image])
+        pictures.append(np.asarray(Image.open(out / f"{image}.png")).astype(int))
+    yellow = [(each[:, :, 0] - each[:, :, 2] > 120).sum() for each in pictures]
+    assert yellow[1] > yellow[0] + 100
+
+
+def test_the_page_of_overlays_shows_each_image(world, tmp_path):
+    cxr_compare.overlay(world.predictions("classifier"), data=world.data, out=tmp_path, limit=3)
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    shown = re.findall(r'<img src="([^"]+)"', page)
+    assert sorted(shown) == sorted(path.name for path in tmp_path.glob("*.png"))
+    assert len(shown) == 3
+
+
+def test_overlays_of_a_report_show_its_runs_and_a_run_alone_is_refused_with_a_way(world, tmp_path):
+    report = tmp_path / "report"
+    cxr_compare.compare({"CheXNet": world.run("classifier")}, data=world.data, out=report)
+    image = next(iter(DataSet.open(world.data).image_ids("test")))
+    drawn = {}
+    for name, systems in (("report", report), ("systems", report / "systems/CheXNet")):
+        cxr_compare.overlay(systems, data=world.data, out=tmp_path / name, image=[image])
+        drawn[name] = (tmp_path / name / f"{image}.png").read_bytes()
+    assert drawn["report"] == drawn["systems"]
+    with pytest.raises(cxr_compare.InputError, match="cxr predict"):
+        cxr_compare.overlay(world.run("classifier"), data=world.data, out=tmp_path / "no")
+
+
+def test_overlays_decide_and_locate_as_the_comparison_does(world):
+    systems = {"RetinaNet": "detector", "CheXNet": "classifier"}
+    folders = {name: world.predictions(kind) for name, kind in systems.items()}
+    drawn = reports.outcomes_of(folders, world.data, "max_f1")
+    rows = Result.open(world.report).decisions.set_index(["system", "image_id"])
+    for name in systems:
+        compared = rows.loc[name]
+        own = drawn[name].loc[compared.index]
+        np.testing.assert_array_equal(own["score"], compared["score"])
+        assert (own["decision"] == compared["decision_max_f1"]).all()
+        known = compared["localised"].notna()
+        assert (own["localised"].notna() == known).all()
+        assert (own["localised"][known] == compared["localised"][known]).all()
+    fixed = reports.outcomes_of(folders, world.data, "threshold=0.5")["CheXNet"]
+    assert (fixed["decision"] == (fixed["score"] >= 0.5)).all()

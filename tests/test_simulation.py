@@ -161,7 +161,7 @@ def claim(family, first, second, higher, p_value=0.3):
 
 def result(*made, **more):
     """A result with the parts that the counts read."""
-    answer = SimpleNamespace(claims=made, joint=("A + B", "A", "B"))
+    answer = SimpleNamespace(claims=made, joint="A + B")
     return SimpleNamespace(**{"answer": answer, **more})
 
 

@@ -334,20 +334,11 @@ def test_two_published_lists_are_counted_by_patient(tmp_path, mapping):
     assert found.exit_status == FOUND
 
 
-def test_the_word_rsna_finds_the_mapping_beside_the_split_and_in_the_folder_of_the_call(
-    tmp_path, mapping, monkeypatch
-):
+def test_the_ids_of_rsna_are_images_in_a_column_of_patients(tmp_path, mapping):
     rows = [f"{UUIDS[0]},train", f"{UUIDS[1]},test", f"{UUIDS[4]},validation"]
     split = write(tmp_path / "split.csv", "patientId,split", *rows)
-    found = cxr_compare.check(split, mapping="rsna").roles
+    found = cxr_compare.check(split, mapping=mapping).roles
     assert [(row.role, row.shared, row.known) for row in found] == [("test", 1, 1), ("val", 0, 1)]
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "elsewhere").mkdir()
-    moved = split.rename(tmp_path / "elsewhere" / "split.csv")
-    assert cxr_compare.check(moved, mapping="rsna").roles[0].shared == 1
-    mapping.unlink()
-    with pytest.raises(InputError, match=r"rsna_to_nih\.csv"):
-        cxr_compare.check(moved, mapping="rsna")
 
 
 def test_names_of_nih_name_their_patients_without_a_mapping(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
+from PIL import Image
 
 import cxr_compare
 
@@ -99,14 +100,29 @@ class World:
         return self._made("tables", write_tables)
 
     @property
+    def pictures(self) -> Path:
+        """Grey images of 480 px of their test images."""
+
+        def write(out: Path) -> None:
+            out.mkdir()
+            truth = pd.read_csv(self.tables / "truth.csv")
+            slope = np.tile(np.linspace(0, 255, 480).astype(np.uint8), (480, 1))
+            for image in truth.loc[truth["role"] == "test", "image_id"]:
+                Image.fromarray(slope).save(out / f"{image}.png")
+
+        return self._made("pictures", write)
+
+    @property
     def tables_report(self) -> Path:
-        """The comparison of a detector's boxes and a classifier's scores from these files."""
+        """The comparison of a detector, a classifier and both together from these files."""
         return self._made(
             "tables-report",
             lambda out: cxr_compare.compare(
                 {"Boxes": self.tables / "boxes.csv", "Scores": self.tables / "a.csv"},
                 truth=self.tables / "truth.csv",
                 boxes=self.tables / "true_boxes.csv",
+                images=str(self.pictures),
+                both=True,
                 out=out,
                 replicates=100,
             ),

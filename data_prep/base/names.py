@@ -70,8 +70,8 @@ def split_column(table: pd.DataFrame, where: str, advice: str) -> str | None:
     found = [str(column) for column, cells in table.items() if _holds_roles(cells)]
     if len(found) > 1:
         raise InputError(
-            f"{where}: which column says the role of an image, '{found[0]}' or '{found[1]}'? "
-            f"{advice}"
+            f"{where}: which column says the role of an image, '{found[0]}' or '{found[1]}'? If "
+            f"one does, {advice}"
         )
     return found[0] if found else None
 

@@ -254,12 +254,9 @@ def _read_sheet(path: Path, sheet: str | None) -> tuple[pd.DataFrame, list[str]]
     if sheet is not None and sheet not in values.sheetnames:
         raise InputError(f"{path}: has no sheet {sheet!r}; it has {values.sheetnames}")
     if sheet is None and len(shown) != 1:
-        files = ", ".join(f"{name}.csv" for name in shown)
-        parts = f"if all of them count, save them as {files} and give cxr prepare all files; "
         raise InputError(
-            f"{path}: has {len(shown)} sheets with cells {shown}; {parts if shown else ''}to read "
-            "one alone, cxr prepare takes --sheet NAME, elsewhere save that sheet as a file of its "
-            "own"
+            f"{path}: has {len(shown)} sheets with cells {shown}; save those that count as files "
+            "of their own, and give all of them (cxr prepare also reads one alone: --sheet NAME)"
         )
     chosen = sheet or shown[0]
     where = f"{path}: sheet {chosen!r}"

@@ -17,8 +17,6 @@ from cxr_compare.data_prep.images.fingerprint import perceptual_hash
 _SHOWN_PERCENTILES = (0.1, 99.9)  # become black and white in a deep image without a window
 _MIN_CORRELATION = 0.5  # least correlation of neighbouring pixels in an image larger than an icon
 _ICON_SIDE = 64  # px
-GREY_AS_COLOUR = "grey stored as colour"
-"""Note about an image whose three channels are equal."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,6 @@ class DecodedImage:
             ``synthetic``: True if the file says that a program drew it. There are no identifiers.
         colour: Mean difference of red, green and blue in an image file other than DICOM, 0 (grey)
             to 255.
-        patient: PatientID of a DICOM file with its issuer, from which a pseudonym is made; empty if
-            unknown. It is not written to any file.
-        instance: SOPInstanceUID of a DICOM file; empty if unknown. It is not written to any file.
         doubts: Reasons why the decoded pixels may differ from those that were stored in the file,
             for example because it is damaged: sentences without a full stop. They are also among
             the warnings of `record`.
@@ -48,8 +43,6 @@ class DecodedImage:
     spacing_col_mm: float | None = None
     header: dict[str, Any] = field(default_factory=dict)
     colour: float = 0.0
-    patient: str = field(default="", repr=False)
-    instance: str = field(default="", repr=False)
     doubts: tuple[str, ...] = ()
 
     @cached_property
@@ -104,11 +97,15 @@ def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
     return np.array(Image.fromarray(np.ascontiguousarray(rgb)).convert("L"))
 
 
-def colour_note(rgb: np.ndarray) -> str:
-    """Return a note that says whether an image with three channels ``(H, W, C)`` has any colour."""
+def are_equal_channels(rgb: np.ndarray) -> bool:
+    """Return True if red, green and blue of an image ``(H, W, C)`` are equal: it has no colour."""
     red, green, blue = (rgb[..., channel] for channel in range(3))
-    is_grey = np.array_equal(red, green) and np.array_equal(green, blue)
-    return GREY_AS_COLOUR if is_grey else "colour turned to grey"
+    return np.array_equal(red, green) and np.array_equal(green, blue)
+
+
+def colour_note(*, is_grey: bool) -> str:
+    """Return the note on an image that is stored with colours, and has none or some."""
+    return "grey stored as colour" if is_grey else "colour turned to grey"
 
 
 def grey_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:

@@ -18,12 +18,12 @@ from pydantic import BaseModel, ConfigDict
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
 from cxr_compare.data_prep.base.user_tables import line_number, refuse_line
+from cxr_compare.data_prep.sources.label_names import Label, name_labels
+from cxr_compare.data_prep.sources.source import ColumnsOption
 from cxr_compare.data_prep.sources.words import (
-    Label,
     ambiguous_sexes,
     class_finding,
     dictionary,
-    name_labels,
     normal_classes,
     plain_cells,
     refuse_cells_beside_states,
@@ -101,6 +101,7 @@ class LabelTable:
         names: Finding by column, where it is not called as its column.
         images: ``image_id`` and ``path`` of each row, once they were found.
         assigned: Roles that the user has given.
+        option: The option by which the user gives them.
     """
 
     path: Path
@@ -111,6 +112,7 @@ class LabelTable:
     names: dict[str, str] = field(default_factory=dict)
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     assigned: set[str] = field(default_factory=set)
+    option: ColumnsOption = field(default_factory=ColumnsOption)
 
     def __post_init__(self) -> None:
         for role, listed in self.rules.roles.items():
@@ -186,7 +188,7 @@ class LabelTable:
             "nothing"
         )
         if not self.rules.roles:  # the columns of a published table are known
-            reason += f". Say --columns 'unused={column}' if it is no finding"
+            reason += f", or {self.option.advice('unused', column)} if it is no finding"
         refuse_line(states.isna(), self.path, reason)  # not quoted: it may be a name
         return states
 
@@ -266,12 +268,14 @@ class LabelTable:
     def summary(self) -> str:
         """One line on the number of rows, the role of each column and the unused columns."""
         pairs = [(role, column) for role, columns in self.columns.items() for column in columns]
-        roles = ", ".join(f"{column} as {role}" for role, column in pairs if role != "unused")
+        names = self.option.roles
+        roles = ", ".join(
+            f"{column} as {names.get(role, role)}" for role, column in pairs if role != "unused"
+        )
         unused = f"; unused: {', '.join(self.unused)}" if self.unused else ""
         rows = counted(len(self.text), "row")
-        return (
-            f"{self.path.name}: {rows}; columns: {roles}{unused} (correct: --columns ROLE=COLUMN)"
-        )
+        correct = f"(correct: {self.option.name} ROLE=COLUMN)"
+        return f"{self.path.name}: {rows}; columns: {roles}{unused} {correct}"
 
     def label_line(self, class_names: Sequence[str] = ()) -> str:
         """One line on the labels, their numbers, and what else than a finding they mean."""

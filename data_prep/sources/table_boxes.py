@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxReading, BoxUnit
+from cxr_compare.data_prep.base.box_check import FORMS, ROLES_OF_FORMS, UNITS, BoxReading, BoxUnit
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.names import class_column, finding_name, names_finding
@@ -30,8 +30,8 @@ def boxed_rows(
     if not table.rules.name and not table.has("label"):
         _refuse_other_class(table, is_boxed, own)
     reason = (
-        "a box, but not one finding that it is of; say --columns label=COLUMN, or --class-names "
-        "mass"
+        f"a box, but not one finding that it is of; {table.option.advice('label')}, or "
+        "--class-names mass"
     )
     refuse_line(is_boxed & (labels.str.len() != 1), table.path, reason)
     boxed = rows[is_boxed].assign(
@@ -48,7 +48,7 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
         raise InputError(
             f"{table.path}: a box needs xmin and xmax or width, ymin and ymax or height, or "
             f"xcenter, ycenter, width and height; it has {', '.join(sorted(roles))}: name the "
-            "others with --columns"
+            f"others with {table.option.name}"
         )
     cells = [table.cells(role) for role in ROLES_OF_FORMS[form]]
     edges = [to_numbers(column, table.path, str(column.name)) for column in cells]
@@ -59,11 +59,18 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
     if unit == "share" and form == "xywh" and x.lower().endswith("x") and not is_answered:
         raise InputError(
             f"{table.path}: boxes are in shares of the image: are {x}, {y} the corner or the "
-            "centre? Say --columns box_form=xywh for the corner, or --columns box_form=cxcywh for "
-            "the centre"
+            f"centre? For the corner {table.option.advice('box_form', 'xywh')}, for the centre "
+            f"{table.option.advice('box_form', 'cxcywh')}"
         )
     affirmed = set(ROLES_OF_FORMS[form][2:]) <= table.assigned
-    return numbers, BoxReading(form, unit, str(table.path), stated=True, affirmed=affirmed)
+    answers: dict[str, str] = {
+        value: table.option.advice(f"box_{kind}", value)
+        for kind, values in (("form", FORMS), ("unit", UNITS))
+        for value in values
+    }
+    where = str(table.path)
+    reading = BoxReading(form, unit, where, stated=True, affirmed=affirmed, answers=answers)
+    return numbers, reading
 
 
 def _says_nothing(table: LabelTable, labels: pd.Series) -> pd.Series:
@@ -100,8 +107,8 @@ def _refuse_other_class(table: LabelTable, is_boxed: pd.Series, labels: pd.Serie
     named = classes.map({text: finding_name(text) for text in classes.unique()})
     is_other = pd.Series(~is_member(named, own), named.index)
     reason = (
-        f" of a box, and the finding is {own[0]!r}; say --columns label={column} if the column "
-        f"names what a box shows, else unused={column}"
+        f" of a box, and the finding is {own[0]!r}; {table.option.advice('label', column)} if the "
+        f"column names what a box shows, else {table.option.advice('unused', column)}"
     )
     refuse_line(is_other, table.path, reason, classes)
 

@@ -21,6 +21,7 @@ from cxr_compare.data_prep.base.names import (
     split_column,
 )
 from cxr_compare.data_prep.base.user_tables import is_spreadsheet, read_table_file, refuse_line
+from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.data_prep.sources.label_table import (
     BOX_ROLES,
     LABEL_ROLES,
@@ -28,11 +29,11 @@ from cxr_compare.data_prep.sources.label_table import (
     TableRules,
     published_tables,
 )
+from cxr_compare.data_prep.sources.source import ColumnsOption
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_facts import FACTS
 from cxr_compare.data_prep.sources.unread_columns import (
     are_box_texts,
-    numbered_labels,
     refuse_unread_columns,
 )
 from cxr_compare.data_prep.sources.words import (
@@ -40,21 +41,20 @@ from cxr_compare.data_prep.sources.words import (
     dictionary,
     holds_states,
     label_of_pair,
-    name_labels,
 )
 
 _ROLES = ("file", *LABEL_ROLES, "state", "reader", *FACTS, "split", *BOX_ROLES, "unused")
 _SIDE_PX = 1.0  # by which the side of a box in px may differ from its edges
 
 
-def _recognise(path: Path, text: pd.DataFrame) -> LabelTable:
+def _recognise(path: Path, text: pd.DataFrame, option: ColumnsOption) -> LabelTable:
     """Recognise the columns of a published table, or else of any table by their names."""
     columns = list(text.columns)
     if text.empty:
         raise InputError(f"{path}: has no row")
     fitting = [rules for rules in published_tables() if {*rules.columns} <= {*columns}]
     rules = max(fitting, key=lambda rules: len(rules.columns), default=TableRules())
-    table = LabelTable(path, text, rules)
+    table = LabelTable(path, text, rules, option=option)
     plain = {plain_name(column): column for column in reversed(columns)}
     for role, names in names_by_role().items():
         free = [plain[name] for name in names if plain.get(name) in table.unused]
@@ -69,28 +69,26 @@ def _correct(tables: Sequence[LabelTable], correction: str) -> None:
     """Apply one ROLE=COLUMN of the user; ROLE= takes the role away."""
     role, equals, column = (part.strip() for part in correction.partition("="))
     kind, _, finding = role.partition(":")
+    option = tables[0].option
+    given = f"{option.name} {option.roles.get(role, role)}{equals}{column}"
     existing = [name for table in tables for name in table.text.columns]
     if not equals and role in existing:
         raise InputError(
-            f"--columns {correction}: say what the column holds, such as label={correction}, or "
-            f"finding={correction} if the finding is called so"
+            f"{given}: say what the column holds, such as label={role}, or finding={role} if the "
+            "finding is called so"
         )
     if kind not in _ROLES and not kind.startswith("x_"):
         usual = [each for each, names in names_by_role().items() if plain_name(kind) in names]
         near = nearest_name(kind, _ROLES, f"roles are {', '.join(_ROLES)} and x_...")
         near = f"did you mean '{usual[0]}'?" if usual else near
-        raise InputError(f"--columns {correction}: there is no role '{kind}'; {near}")
+        raise InputError(f"{given}: there is no role '{kind}'; {near}")
     if not equals:
-        raise InputError(f"--columns {correction}: say {role}=COLUMN")
+        raise InputError(f"{given}: say {role}=COLUMN")
     if not finding.isprintable():
-        raise InputError(
-            f"--columns {correction}: {finding!r} is no name of a finding; use letters"
-        )
+        raise InputError(f"{given}: {finding!r} is no name of a finding; use letters")
     if column and column not in existing:
         near = nearest_name(column, existing, f"it has {', '.join(existing)}")
-        raise InputError(
-            f"--columns {correction}: {tables[0].path} has no column '{column}'; {near}"
-        )
+        raise InputError(f"{given}: {tables[0].path} has no column '{column}'; {near}")
     for table in tables:
         if not column or column in table.text.columns:
             table.correct(role, column)
@@ -124,10 +122,11 @@ def _find_split(table: LabelTable, source: Source) -> None:
     if table.rules.name or table.has("split") or "split" in table.assigned:
         return
     free = table.text[table.unused]
-    column = split_column(free, str(table.path), "Say --columns split=COLUMN")
+    column = split_column(free, str(table.path), table.option.advice("split"))
     if column is not None:
         table.add("split", [column])
-        source.say(f"{table.path.name}: column '{column}' holds only roles, and is read as split")
+        role = table.option.roles.get("split", "split")
+        source.show(f"{table.path.name}: column '{column}' holds only roles, and is read as {role}")
 
 
 def _find_findings(table: LabelTable, class_names: Sequence[str]) -> None:
@@ -167,8 +166,8 @@ def _read_tables(source: Source) -> list[LabelTable]:
     for path in paths:
         file = read_table_file(path, sheet if is_spreadsheet(path) else None)
         for note in file.notes:
-            source.say(f"{path.name}: {note}")
-        tables.append(_recognise(path, file.text))
+            source.show(f"{path.name}: {note}")
+        tables.append(_recognise(path, file.text, source.columns_option))
     return tables
 
 
@@ -195,7 +194,7 @@ def recognise_tables(
         _find_findings(table, options.class_names)
     _find_label(tables)
     for table in tables:
-        source.say(table.summary)
+        source.show(table.summary)
         refuse_unread_columns(table)
         _warn_of_unclear_sexes(table, source)
     _refuse_boxes_as_texts(tables)
@@ -204,7 +203,7 @@ def recognise_tables(
         refuse_line(table.cells(table.key) == "", table.path, "no image is named; fill it in")
         if table.has("label") and not names_people:
             with suppress(InputError):  # raised again if an image that is there has the label
-                source.say(table.label_line(options.class_names))
+                source.show(table.label_line(options.class_names))
     findings = [c for t in tables for c in t.columns.get("finding", ()) if c not in t.names]
     name_labels(findings, f"{tables[0].path}: first line", "column")
     return tables
@@ -220,7 +219,7 @@ def _refuse_boxes_as_texts(tables: Sequence[LabelTable]) -> None:
             reason = (
                 f"column '{column}' writes a box as one text, which may be corners or sizes; write "
                 "each box in a row of its own with the columns x1,y1,x2,y2 or x,y,width,height, or "
-                f"say --columns unused={column} to leave it out"
+                f"{table.option.advice('unused', column)} to leave it out"
             )
             refuse_line(is_box, table.path, reason)
 
@@ -232,17 +231,13 @@ def _require_columns(tables: Sequence[LabelTable], *, need_labels: bool) -> None
     if unnamed or (need_labels and not labelled):
         table = (unnamed or tables)[0]
         columns = list(table.text.columns)
+        option = table.option
+        of_findings = ", or finding=COLUMN for each finding with a column of its own"
         problem = (
-            "a column must name the image (--columns file=COLUMN), and one say what it shows "
-            "(--columns label=COLUMN, or finding=COLUMN for each finding with a column of its "
-            f"own); it has {', '.join(columns[:20])}"
+            f"a column must name the image ({option.text('file')}), and one say what it shows "
+            f"({option.text('label')}{'' if 'finding' in option.instead else of_findings}); it has "
+            f"{', '.join(columns[:20])}"
         )
-        numbered = numbered_labels(table.text[table.unused])
-        if numbered and table.has(table.key):
-            problem = (
-                f"write the labels of columns {', '.join(numbered)} into one column called label, "
-                "with | between them"
-            )
         if len(columns) == 1 and re.search(r"[\s:|]", columns[0]):
             problem = (
                 f"has one column, '{columns[0]}'; write commas, semicolons or tabs between the "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,8 +56,8 @@ def read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
     return facts
 
 
-def _columns_of(fact: str, tables: Sequence[LabelTable]) -> str:
-    """Return the roles ``unused=COLUMN`` that leave out the columns of a fact."""
+def _columns_of(fact: str, tables: Sequence[LabelTable]) -> list[str]:
+    """Return the columns of a fact that the user may leave out."""
     columns = [
         column
         for table in tables
@@ -66,7 +65,7 @@ def _columns_of(fact: str, tables: Sequence[LabelTable]) -> str:
         for column in listed
         if FACTS.get(role, role) == fact and role not in table.rules.roles
     ]
-    return ",".join(f"unused={column}" for column in dict.fromkeys(columns))
+    return list(dict.fromkeys(columns))
 
 
 def _sides(cells: pd.Series, path: Path) -> pd.Series:
@@ -107,10 +106,11 @@ def joined_facts(
         first = int(several.any(axis=1).to_numpy().argmax())
         image_id = several.index[first]
         fact = several.columns[int(several.iloc[first].to_numpy().argmax())]
-        named = _columns_of(fact, tables)
-        advice = f", or leave the column out with --columns {shlex.quote(named)}" if named else ""
+        columns = _columns_of(fact, tables)
+        otherwise = f", or {tables[0].option.advice('unused', *columns)}" if columns else ""
         raise InputError(
-            f"{where}: the rows of {image_id} have several values for {fact}; correct them{advice}"
+            f"{where}: the rows of {image_id} have several values for {fact}; correct "
+            f"them{otherwise}"
         )
     return facts
 

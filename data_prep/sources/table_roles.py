@@ -27,7 +27,9 @@ def add_roles(source: Source, tables: Sequence[LabelTable], *, names_people: boo
     without one, if the source has at least two different roles. With `names_people` images that no
     table names are unused, and no patient is shown.
     """
-    by_column = pd.concat([_roles_of_label_files(source), *map(_roles_of_column, tables)])
+    by_column = pd.concat(
+        [_roles_of_label_files(source), *(_roles_of_column(source, t) for t in tables)]
+    )
     by_name = _NO_ROLES if source.root.is_file() else _roles_of_names(source, tables, by_column)
     roles = pd.concat([by_column, by_name], ignore_index=True)
     if roles.empty:
@@ -63,12 +65,14 @@ def _roles_of_label_files(source: Source) -> pd.DataFrame:
     return stated.dropna(subset="role")
 
 
-def _roles_of_column(table: LabelTable) -> pd.DataFrame:
+def _roles_of_column(source: Source, table: LabelTable) -> pd.DataFrame:
     """Return the roles of images by a column of roles: ``image_id``, ``role``, ``path`` of it."""
     cells = table.cells("split").rename("split")
     if (cells == "").all():
         return _NO_ROLES
-    roles = to_roles(cells, table.path, f" on every line, or {_ANEW}")
+    # cxr compare --truth draws no split.
+    anew = "" if source.root.is_file() else f" on every line, or {_ANEW}"
+    roles = to_roles(cells, table.path, anew)
     return table.images[["image_id"]].assign(role=roles, path=str(table.path))
 
 
@@ -93,14 +97,14 @@ def _roles_of_names(
     rows = rows[~is_member(rows["image_id"], by_column["image_id"])]
     names = ", ".join(_shown(table.path) for table in named)
     if rows.empty:
-        source.say(f"{names}: the column of roles is the split, not the name of the table")
+        source.show(f"{names}: the column of roles is the split, not the name of the table")
         return _NO_ROLES
     stated = pd.concat([by_column, rows])
     if not is_member(stated["role"], ["train", "unused"]).all():  # train alone divides nothing
         _refuse_unnamed(tables, stated, rows)
     if stated.loc[stated["role"] != "unused", "role"].nunique() < 2:
         role = rows["role"].iloc[0]
-        source.say(
+        source.show(
             f"{names}: the name says {role}, but no table of labels says another role, so the "
             f"split is drawn by patient; a column split with {role} on every line keeps these "
             "images there"
@@ -108,7 +112,7 @@ def _roles_of_names(
         return _NO_ROLES
     pairs = rows[["path", "role"]].drop_duplicates().itertuples(index=False)
     names = ", ".join(f"{_shown(Path(path))} {role}" for path, role in pairs)
-    source.say(f"the names of the tables are the split: {names} (else {_ANEW})")
+    source.show(f"the names of the tables are the split: {names} (else {_ANEW})")
     if source.label_files:
         return rows
     ids = source.images["image_id"]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.names import column_names, finding_name, plain_name
+from cxr_compare.data_prep.base.names import finding_name, plain_name
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
 from cxr_compare.data_prep.sources.label_table import BOX_ROLES, LabelTable
+from cxr_compare.data_prep.sources.source import ColumnsOption
 from cxr_compare.data_prep.sources.words import (
     dictionary,
     holds_states,
@@ -41,98 +40,80 @@ def refuse_unread_columns(table: LabelTable) -> None:
     """Ask about columns of a table that are not read, but look like findings, labels or a box."""
     if table.rules.name:
         return
-    path, unread = table.path, table.text[table.unused]
+    unread = table.text[table.unused]
     labels = table.columns.get("label", [])
-    if not table.has("split"):
-        _refuse_roles_as_states(path, unread)
-    if labels and not table.has("state"):
-        _refuse_states_of_labels(path, unread)
-    findings = [*table.columns.get("finding", ()), *table.columns.get("no_finding", ())]
-    if findings:
-        _refuse_findings(path, unread, findings[0])
+    for cells in (unread[column] for column in unread):
+        if not table.has("split"):
+            _refuse_roles_as_states(table, cells)
+        if labels and not table.has("state"):
+            _refuse_states_of_labels(table, cells)
+    _refuse_findings(table, unread)
     boxes = [column for role in BOX_ROLES for column in table.columns.get(role, ())]
     if not boxes:
-        _refuse_unread_boxes(path, unread)
-    refuse_second_box(str(path), unread, table.text[boxes], labels)
+        _refuse_unread_boxes(table, unread)
+    refuse_second_box(str(table.path), unread, table.text[boxes], table.option, labels)
     for name in labels:
-        is_chosen = "label" in table.assigned
-        _refuse_second_label(path, unread, table.text[name], is_chosen=is_chosen)
+        _refuse_second_label(table, unread, table.text[name])
 
 
-def _refuse_roles_as_states(path: Path, unread: pd.DataFrame) -> None:
+def _refuse_roles_as_states(table: LabelTable, cells: pd.Series) -> None:
     """Ask about a column of 0 and 1 that is called like a role, such as ``is_test``."""
-    for column in map(str, unread):
-        plain = plain_name(column)
-        names = {
-            plain,
-            plain.removeprefix("is"),
-            plain.removeprefix("in"),
-            plain.removesuffix("set"),
-        }
-        if names & {*ROLE_NAMES, "holdout", "heldout"} and _divides_images(unread[column]):
-            raise InputError(
-                f"{path}: does column '{column}' say which images are for training and for the "
-                "test? If so, write a column split with train, val or test on every line in its "
-                f"place; say {_columns('finding', [column])} if it holds a finding, and "
-                f"{_columns('unused', [column])} if neither"
-            )
-
-
-def _refuse_unread_boxes(path: Path, unread: pd.DataFrame) -> None:
-    """Ask about columns of numbers that are called like the edges of boxes, such as ``x1_1``."""
-    found: dict[str, set[str]] = {}
-    for name in map(str, unread):
-        filled = unread[name][unread[name] != ""]
-        is_number = not filled.empty and pd.to_numeric(filled, errors="coerce").notna().all()
-        words = set(re.findall("[a-z]+", name.lower()))
-        kind = next((kind for kind, edges in _EDGES.items() if words & edges), "")
-        if kind and is_number:
-            found.setdefault(kind, set()).add(name)
-    names = [name for name in map(str, unread) if any(name in group for group in found.values())]
-    if {"x", "y"} <= found.keys() and len(names) >= _N_NUMBERS:
+    plain = plain_name(str(cells.name))
+    names = {plain, plain.removeprefix("is"), plain.removeprefix("in"), plain.removesuffix("set")}
+    if names & {*ROLE_NAMES, "holdout", "heldout"} and _divides_images(cells):
+        column = str(cells.name)
         raise InputError(
-            f"{path}: do {_quoted(names)} hold boxes? Write each box in a row of its own with the "
-            "columns xmin,ymin,xmax,ymax or xmin,ymin,width,height, or say "
-            f"{_columns('unused', names)} if they hold none"
+            f"{table.path}: does column '{column}' say which images are for training and for the "
+            "test? If so, write a column split with train, val or test on every line in its place; "
+            f"{table.option.advice('finding', column)} if it holds a finding, and "
+            f"{table.option.advice('unused', column)} if neither"
         )
 
 
-def numbered_labels(unread: pd.DataFrame) -> list[str]:
-    """Return columns that share the name of a column of labels and are numbered, if two or more."""
-    names = [
-        name
-        for name in map(str, unread)
-        if _without_digits(name) in column_names("label")
-        and name[-1].isdigit()
-        and not holds_states(unread[name])
-    ]
-    return names if len(names) > 1 else []
-
-
-def _refuse_states_of_labels(path: Path, unread: pd.DataFrame) -> None:
+def _refuse_states_of_labels(table: LabelTable, cells: pd.Series) -> None:
     """Ask about a column that may say whether the label of its row is present."""
-    for column in map(str, unread):
-        words = set(plain_cells(unread[column]))
-        says_both = {"present", "absent"} <= words or {"positive", "negative"} <= words
-        if says_both and holds_states(unread[column]):
-            raise InputError(
-                f"{path}: does column '{column}' say whether the label of its row is present or "
-                f"absent? Say {_columns('state', [column])} if it does, else "
-                f"{_columns('unused', [column])}"
-            )
-
-
-def _refuse_findings(path: Path, unread: pd.DataFrame, finding: str) -> None:
-    """Ask about columns that hold states, present ones and others, as a column of a finding."""
-    others = [name for name in map(str, unread) if not is_circumstance(name)]
-    alike = [name for name in others if _divides_images(unread[name])]
-    if alike:
-        asked = f"does column {_quoted(alike)} hold a finding"
-        if len(alike) > 1:
-            asked = f"do {_quoted(alike)} hold findings"
+    words = set(plain_cells(cells))
+    says_both = {"present", "absent"} <= words or {"positive", "negative"} <= words
+    if says_both and holds_states(cells):
+        column = str(cells.name)
         raise InputError(
-            f"{path}: {asked}, as '{finding}' does? Say {_columns('finding', alike)} for what "
-            f"does, and {_columns('unused', alike)} for what does not"
+            f"{table.path}: does column '{column}' say whether the label of its row is present or "
+            f"absent? If it does, {table.option.advice('state', column)}, else "
+            f"{table.option.advice('unused', column)}"
+        )
+
+
+def _refuse_findings(table: LabelTable, unread: pd.DataFrame) -> None:
+    """Ask about columns that hold states, present ones and others, as a column of a finding."""
+    findings = [*table.columns.get("finding", ()), *table.columns.get("no_finding", ())]
+    others = [name for name in map(str, unread) if not is_circumstance(name)]
+    alike = [name for name in others if findings and _divides_images(unread[name])]
+    if alike:
+        finding = table.option.advice("finding", *alike)
+        unused = table.option.advice("unused", *alike)
+        question = f"does column {_quoted(alike)} hold a finding, as '{findings[0]}' does?"
+        answer = f"If it does, {finding}, else {unused}"
+        if len(alike) > 1:
+            question = f"do {_quoted(alike)} hold findings, as '{findings[0]}' does?"
+            answer = f"For those that do, {finding}; for the others, {unused}"
+        raise InputError(f"{table.path}: {question} {answer}")
+
+
+def _refuse_unread_boxes(table: LabelTable, unread: pd.DataFrame) -> None:
+    """Ask about columns of numbers that are called like the edges of boxes, such as ``x1_1``."""
+    kind_of: dict[str, str] = {}
+    for name in map(str, unread):
+        filled = unread[name][unread[name] != ""]
+        are_numbers = not filled.empty and pd.to_numeric(filled, errors="coerce").notna().all()
+        words = set(re.findall("[a-z]+", name.lower()))
+        kinds = [kind for kind, edges in _EDGES.items() if words & edges]
+        if kinds and are_numbers:
+            kind_of[name] = kinds[0]
+    if {"x", "y"} <= {*kind_of.values()} and len(kind_of) >= _N_NUMBERS:
+        raise InputError(
+            f"{table.path}: do {_quoted(kind_of)} hold boxes? Write each box in a row of its own "
+            "with the columns xmin,ymin,xmax,ymax or xmin,ymin,width,height, or "
+            f"{table.option.advice('unused', *kind_of)} if they hold none"
         )
 
 
@@ -146,14 +127,13 @@ def refuse_second_box(
     where: str,
     unread: pd.DataFrame,
     boxes: pd.DataFrame,
+    option: ColumnsOption,
     labels: Sequence[str] = (),
-    *,
-    has_option: bool = True,
 ) -> None:
     """Ask about four columns of numbers that may be another box of the row, and its label.
 
     `boxes` has the columns of the box that is read, `labels` the names of the columns of its label.
-    All cells are texts. `has_option` says that ``--columns`` can leave columns out.
+    All cells are texts.
     """
     if len(boxes.columns) < _N_NUMBERS:
         return
@@ -172,10 +152,9 @@ def refuse_second_box(
             alike.append(name)
     if len(alike) >= _N_NUMBERS:
         alike += [name for name in map(str, unread) if _is_numbered_copy(name, labels)]
-        option = f" ({_columns('unused', alike)})" if has_option else ""
         raise InputError(
-            f"{where}: do {_quoted(alike)} hold another box of the row? Write each box "
-            f"in a row of its own, or remove the columns if they hold none{option}"
+            f"{where}: do {_quoted(alike)} hold another box of the row? Write each box in a row of "
+            f"its own, or {option.advice('unused', *alike)} if they hold none"
         )
 
 
@@ -190,20 +169,19 @@ def are_box_texts(cells: pd.Series) -> pd.Series:
     return are_boxes & cells.str.fullmatch(r"\s*[\[(][-\d.,;e\s()\[\]]*")
 
 
-def _refuse_second_label(
-    path: Path, unread: pd.DataFrame, label: pd.Series, *, is_chosen: bool
-) -> None:
+def _refuse_second_label(table: LabelTable, unread: pd.DataFrame, label: pd.Series) -> None:
     """Ask about a column with labels of the column that is read, or with its name and a number."""
     known = _names(label) - {"", *map(finding_name, dictionary()["unknown"])}
+    is_chosen = "label" in table.assigned
     for column in map(str, unread):
         names = _names(unread[column])
         repeats = bool(names - normal_classes()) and names <= known and not is_chosen
         is_numbered = bool(names) and _is_numbered_copy(column, [str(label.name)])
         if is_numbered or (repeats and _adds_labels(unread[column], label)):
             raise InputError(
-                f"{path}: does column '{column}' hold labels of the image, as '{label.name}' does? "
-                "Write all labels of an image into one column, with | between them, or remove the "
-                f"column that does not count ({_columns('unused', [column])})"
+                f"{table.path}: does column '{column}' hold labels of the image, as '{label.name}' "
+                "does? Write all labels of an image into one column, with | between them, or "
+                f"{table.option.advice('unused', column)} if it does not count"
             )
 
 
@@ -232,10 +210,5 @@ def _without_digits(name: str) -> str:
     return plain_name(name).translate(str.maketrans("", "", "0123456789"))
 
 
-def _quoted(names: Sequence[str]) -> str:
+def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
-
-
-def _columns(role: str, names: Sequence[str]) -> str:
-    """Return the option that gives columns a role, as a shell takes it."""
-    return "--columns " + shlex.quote(",".join(f"{role}={name}" for name in names))

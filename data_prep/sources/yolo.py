@@ -24,6 +24,7 @@ from cxr_compare.data_prep.sources.annotations import (
     read_image_files,
 )
 from cxr_compare.data_prep.sources.image_files import (
+    FILES_OPENED,
     contains,
     files_below,
     has_file,
@@ -35,7 +36,6 @@ from cxr_compare.data_prep.sources.shapes import edges_around
 from cxr_compare.data_prep.sources.source import Format
 from cxr_compare.data_prep.sources.statements import Source
 
-_FILES_OPENED = 20  # to say which of them is no label file
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 _BOX_LINE = rb"^\s*\d+(?:\s+[\d.]+){4,}\s*$"
 _FILES = ("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")
@@ -65,7 +65,6 @@ def _read(source: Source) -> Iterator[ImageLabels]:
             raise InputError(f"{root}: {_without_texts(source.files.paths)}")
         return
     names = _class_names(root, source.options.class_names)
-    source.classes |= dict.fromkeys(names.values())
 
     def read(path: str) -> tuple[list[str], str]:
         return read_text_file(root / path).splitlines(), ""
@@ -105,6 +104,7 @@ def _label_files(source: Source) -> list[str]:
 def _add_marks(
     names: dict[int, str], source: Source, labels: ImageLabels, lines: list[str]
 ) -> None:
+    labels.absent = list(names.values())
     for number, line in enumerate(lines, start=1):
         if line.strip():
             with source.reading_mark(labels.image, f"{labels.file}: line {number}"):
@@ -170,7 +170,7 @@ def _class_names(root: Path, listed: Sequence[str]) -> dict[int, str]:
 
 def line_of_other_kind(folder: Path) -> str:
     """Return which text file below a folder has boxes that are not YOLO's; else nothing."""
-    for name in files_below(folder, ".txt")[:_FILES_OPENED]:
+    for name in files_below(folder, ".txt")[:FILES_OPENED]:
         lines = read_text_file(folder / name).splitlines()
         number, line = next(((n, each) for n, each in enumerate(lines, 1) if each.strip()), (0, ""))
         if reason := not_yolo(line):

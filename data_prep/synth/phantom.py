@@ -11,8 +11,8 @@ from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
 from cxr_compare.data_prep.base.files import folder_lock, make_folder, require_free_space
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.data_prep.parallel import map_images
-from cxr_compare.data_prep.sources.described import PHANTOM, DrawnWith, PhantomInfo
-from cxr_compare.data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE
+from cxr_compare.data_prep.sources.described import PHANTOM, PhantomArguments, PhantomInfo
+from cxr_compare.data_prep.synth.lesions import BOX_FRACTION
 from cxr_compare.data_prep.synth.rendering import count_images, draw_image, draw_patient
 from cxr_compare.data_prep.synth.rsna_files import (
     TEST_IMAGES,
@@ -24,36 +24,6 @@ from cxr_compare.data_prep.synth.rsna_files import (
 
 _STARTED = "synth.started.json"
 _FIRST_TEST_PATIENT = 1_000_000_000  # far from the numbers of labelled patients
-
-
-@dataclass(frozen=True)
-class PhantomArguments:
-    """Arguments from which synthetic chest X-rays are drawn by ``cxr synth``.
-
-    The same arguments give the same bytes. One outside its range is an `InputError`.
-
-    Attributes:
-        n_images: Number of labelled images, at least 1.
-        seed: Random seed, at least 0.
-        size: Side of the square images, 64 to 4,096 px.
-        prevalence: Expected share of positive images, in (0, 1).
-    """
-
-    n_images: int
-    seed: int
-    size: int
-    prevalence: float
-
-    def __post_init__(self) -> None:
-        rules = (
-            (self.n_images >= 1, f"n_images must be at least 1, got {self.n_images}"),
-            (self.seed >= 0, f"seed must not be negative, got {self.seed}"),
-            (64 <= self.size <= 4096, f"size must lie in 64 to 4096 px, got {self.size}"),
-            (0 < self.prevalence < 1, f"prevalence must lie in (0, 1), got {self.prevalence}"),
-        )
-        for holds, message in rules:
-            if not holds:
-                raise InputError(f"synth: {message}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -108,7 +78,8 @@ def write_phantom(
     called with the number of images finished since its last call.
     """
     out = Path(out)
-    arguments = PhantomArguments(n_images, seed, size, prevalence)
+    arguments = PhantomArguments(n_images=n_images, seed=seed, size=size, prevalence=prevalence)
+    _require_in_range(arguments)
     advance = progress or (lambda n: None)
     counts = _counts_of_complete(out, arguments)
     if counts is not None:
@@ -117,7 +88,7 @@ def write_phantom(
     # JPEG takes about a third of a byte per pixel; a fifth of the images is not compressed.
     require_free_space(out, int(n_images * size**2 * 0.6))
     with folder_lock(out):
-        PhantomInfo(arguments=DrawnWith(**asdict(arguments))).write(out / _STARTED)
+        PhantomInfo(arguments=arguments).write(out / _STARTED)
         train = make_folder(out / TRAIN_IMAGES)
         test = make_folder(out / TEST_IMAGES)
         n_test = count_test_images(n_images)
@@ -132,6 +103,18 @@ def write_phantom(
     return PhantomSummary(folder=out, already_complete=False, **counts)
 
 
+def _require_in_range(arguments: PhantomArguments) -> None:
+    rules = {
+        "n_images": ("at least 1", arguments.n_images >= 1),
+        "seed": ("at least 0", arguments.seed >= 0),
+        "size": ("from 64 to 4096 px", 64 <= arguments.size <= 4096),
+        "prevalence": ("above 0 and below 1", 0 < arguments.prevalence < 1),
+    }
+    for name, (allowed, holds) in rules.items():
+        if not holds:
+            raise InputError(f"synth: {name}={getattr(arguments, name)}; give a number {allowed}")
+
+
 def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int] | None:
     """Return the counts of a complete phantom, or None for a new or incomplete folder."""
     # A hidden file is a lock or a temporary file of an interrupted run.
@@ -142,11 +125,11 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
         raise InputError(f"{out}: not an empty folder and not a phantom; choose another folder")
     record = PhantomInfo.read(files[0])
     stored = record.arguments.to_json()
-    for name, value in asdict(arguments).items():
-        if stored.get(name) != value:
+    for name, value in arguments.to_json().items():
+        if stored[name] != value:
             raise InputError(
-                f"{out}: was made with {name}={stored.get(name)}, and this command has "
-                f"{name}={value}; choose another folder or remove this one"
+                f"{out}: was made with {name}={stored[name]}, and this command has {name}={value}; "
+                "choose another folder or remove this one"
             )
     return record.counts or None
 
@@ -165,10 +148,9 @@ def _finish(
     for name, frame in rsna_tables(records).items():
         write_csv(frame, out / name)
     record = PhantomInfo(
-        arguments=DrawnWith(**asdict(arguments)),
+        arguments=arguments,
         counts=counts,
         box_rule=f"extent in which a lesion adds more than {BOX_FRACTION} of its own peak",
-        contrast_to_noise=CONTRAST_TO_NOISE,
     )
     record.write(out / PHANTOM)
     (out / _STARTED).unlink()

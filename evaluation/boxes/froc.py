@@ -1,4 +1,4 @@
-"""Free-response ROC (FROC) curve: sensitivity per lesion against false positives per image."""
+"""Lesions that boxes find, and FROC: sensitivity per lesion against false positives per image."""
 
 from __future__ import annotations
 
@@ -6,34 +6,79 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from cxr_compare.evaluation.boxes.lesion_hits import LesionHits
+from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.running_sums import RunningRows, SegmentSums
 
-FROC_RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
-"""Numbers of false positives per image at which the sensitivity is reported and averaged."""
+HIT = 0.2
+"""Least IoU of a predicted box and a lesion that it hits."""
+
+
+class LesionHits(NamedTuple):
+    """Lesions with the scores of the boxes that find them, and the boxes of all images.
+
+    Attributes:
+        lesion_image: Position of the image of each lesion, shape ``(lesions,)``.
+        best: Highest score of a box that hits each lesion, minus infinity where no box does,
+            shape ``(lesions,)``.
+        box_image: Position of the image of each box, shape ``(boxes,)``.
+        box_score: Score of each box, shape ``(boxes,)``.
+        false: True for boxes that hit no lesion, shape ``(boxes,)``.
+        n_images: Number of images, with and without lesions.
+    """
+
+    lesion_image: Integers
+    best: Floats
+    box_image: Integers
+    box_score: Floats
+    false: npt.NDArray[np.bool_]
+    n_images: int
+
+
+def find_lesions(pairs: BoxPairs) -> LesionHits:
+    """Find the lesions that predicted boxes hit, and the predicted boxes that hit no lesion.
+
+    A lesion may be hit by several boxes, and a box may hit several lesions.
+
+    Source:
+        Chakraborty 1989 (free-response marks).
+    """
+    hits = pairs.iou >= HIT
+    best = np.full(len(pairs.truth.image), -np.inf)
+    np.maximum.at(best, pairs.true[hits], pairs.boxes.score[pairs.box[hits]])
+    false = np.ones(len(pairs.boxes.score), dtype=bool)
+    false[pairs.box[hits]] = False
+    return LesionHits(
+        lesion_image=pairs.truth.image,
+        best=best,
+        box_image=pairs.boxes.image,
+        box_score=pairs.boxes.score,
+        false=false,
+        n_images=len(pairs.truth.per_image),
+    )
 
 
 class WeightedFroc:
     """Sensitivity per lesion at given false positives per image, for many weightings of patients.
 
-    A mark is a predicted box, or a box or point that a reader set. A lesion is found if at least
-    one mark hits it; further marks on it change nothing. A mark that hits no lesion is a false
-    positive. Each score is an operating point, at which the marks of this score or a higher one
-    count. The sensitivity at a rate of false positives is the highest one among the operating
-    points that do not exceed the rate. There is no interpolation between operating points.
+    A lesion is found if at least one box hits it; further boxes on it change nothing. A box that
+    hits no lesion is a false positive. Each score is an operating point, at which the boxes of this
+    score or a higher one count. The sensitivity at a rate of false positives is the highest one
+    among the operating points that do not exceed the rate. There is no interpolation between
+    operating points.
 
     `clusters` numbers the patient of each image from 0 to `n_clusters` - 1.
 
     Source:
-        Chakraborty 1989; the rates are those of LUNA16 (Setio et al. 2017).
+        Chakraborty 1989.
 
     Example:
         >>> hits = LesionHits(np.array([0, 0]), np.array([0.9, 0.3]), np.array([0, 0, 1]),
         ...     np.array([0.9, 0.3, 0.4]), np.array([False, False, True]), 2)
         >>> froc = WeightedFroc(hits, np.array([0, 1]), 2)
-        >>> froc.figures(np.ones((1, 2), dtype=int), rates=(0.25, 0.5)).tolist()
+        >>> froc.figures(np.ones((1, 2), dtype=int), (0.25, 0.5)).tolist()
         [[0.75, 0.5, 1.0]]
     """
 
@@ -42,11 +87,11 @@ class WeightedFroc:
         found = np.flatnonzero(hits.best > -np.inf)
         found = found[np.argsort(-hits.best[found], kind="stable")]
         self._patient_of_found = patients[hits.lesion_image[found]]
-        # Lesions are ordered by falling score. A false mark counts at the scores of all lesions
+        # Lesions are ordered by falling score. A false box counts at the scores of all lesions
         # that do not exceed its own score, so running sums over the lesions give its counts.
-        false_scores = hits.mark_score[hits.false]
+        false_scores = hits.box_score[hits.false]
         segment = np.searchsorted(-hits.best[found], -false_scores, side="left")
-        patient_of_false = patients[hits.mark_image[hits.false]]
+        patient_of_false = patients[hits.box_image[hits.false]]
         counted = segment < len(found)
         self._false = SegmentSums(
             segment[counted], patient_of_false[counted], len(found), n_clusters
@@ -54,7 +99,7 @@ class WeightedFroc:
         self._n_images = np.bincount(patients, minlength=n_clusters)
         self._n_lesions = np.bincount(patients[hits.lesion_image], minlength=n_clusters)
 
-    def figures(self, weights: Integers, rates: Sequence[float] = FROC_RATES) -> Floats:
+    def figures(self, weights: Integers, rates: Sequence[float]) -> Floats:
         """Compute the mean over the rates and the sensitivity at each rate, ``(R, 1 + rates)``.
 
         `weights` has the shape ``(R, P)``, and a rate is a number of false positives per image.
@@ -94,7 +139,7 @@ class FrocCurve(NamedTuple):
 
 
 def froc_curve(hits: LesionHits) -> FrocCurve:
-    """Compute the FROC curve, from (0, 0) to the point at which every mark counts.
+    """Compute the FROC curve, from (0, 0) to the point at which every box counts.
 
     It is empty if there is no lesion.
 
@@ -105,7 +150,7 @@ def froc_curve(hits: LesionHits) -> FrocCurve:
     if not n_lesions:
         return FrocCurve(np.empty(0), np.empty(0))
     found_scores = np.sort(-hits.best[hits.best > -np.inf])
-    false_scores = np.sort(-hits.mark_score[hits.false])
+    false_scores = np.sort(-hits.box_score[hits.false])
     cuts = np.unique(found_scores)
     found = np.searchsorted(found_scores, cuts, side="right")
     false = np.searchsorted(false_scores, cuts, side="right")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import FIELD_WIDTH_MM
 from cxr_compare.evaluation.boxes.error_types import count_error_types
-from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
+from cxr_compare.evaluation.boxes.froc import find_lesions
 from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import counted_interval

@@ -19,11 +19,8 @@ from cxr_compare.data_prep.base.box_check import (
 from cxr_compare.data_prep.base.boxes import EDGES, are_scaled
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import IMAGE_SUFFIXES
-from cxr_compare.data_prep.sources.image_files import (
-    ImageIndex,
-    image_size,
-    stem,
-)
+from cxr_compare.data_prep.images.stored_size import image_size
+from cxr_compare.data_prep.sources.image_files import ImageIndex, stem
 from cxr_compare.evaluation.inputs.rows import box_answers
 from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.truth import Size, Truth, numbers_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -24,21 +23,10 @@ from cxr_compare.data_prep.base.box_check import (
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError, counted
 
-BoxOrder = Literal["xyxy", "yxyx"]
-"""Order of the axes: x before y, or y before x."""
-ORDERS: tuple[BoxOrder, ...] = get_args(BoxOrder)
+ORDERS = ("xyxy", "yxyx")
+"""Orders of the axes: x before y, and y before x."""
 FAR = 0.1
 """Share of the side by which a predicted box passes the border if it is far outside."""
-
-
-def in_order(corners: np.ndarray, order: BoxOrder) -> np.ndarray:
-    """Return boxes with x before y, shape ``(N, 4)``, from boxes of any form in an order of axes.
-
-    Example:
-        >>> in_order(np.array([[1, 2, 3, 4]]), "yxyx").tolist()
-        [[2, 1, 4, 3]]
-    """
-    return corners if order == "xyxy" else corners[:, [1, 0, 3, 2]]
 
 
 def check_predictions(

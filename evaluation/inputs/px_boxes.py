@@ -23,12 +23,14 @@ from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.inputs.frames import SIDES
-from cxr_compare.evaluation.inputs.predicted_boxes import FAR, check_predictions
+from cxr_compare.evaluation.inputs.predicted_boxes import FAR, check_predictions, row_text
 from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, box_answers, require_probabilities
 from cxr_compare.evaluation.truth import Truth
 
 _ROUNDING = 0.01
 """Px by which a box reaches beyond its image by rounding alone."""
+_BY_CHANCE = 0.01
+"""Chance, above which one asks, that all boxes of larger images fit a smaller size."""
 
 
 def boxes_in_px(
@@ -96,9 +98,7 @@ def _sizes(
         is_copy = (labelled != sizes).any(axis=1) & ~np.isnan(sizes).any(axis=1)
         if reading.unit != "px" or not is_copy.any():
             return sizes
-        sizes, note = _fitting_sizes(numbers, reading, sizes, labelled, is_copy)
-        rows.notes.append(note)
-        return sizes
+        return _fitting_sizes(table, numbers, reading, sizes, labelled, rows)
     stated = table[[*SIDES]].to_numpy(np.float64)
     is_other = (sizes != stated).any(axis=1) & (labelled != stated).any(axis=1)
     is_known = ~np.isnan(sizes).all(axis=1)
@@ -120,29 +120,43 @@ def _sizes(
 
 
 def _fitting_sizes(
-    values: np.ndarray,
+    table: pd.DataFrame,
+    numbers: np.ndarray,
     reading: BoxReading,
     sizes: np.ndarray,
     labelled: np.ndarray,
-    is_copy: np.ndarray,
-) -> tuple[np.ndarray, str]:
+    rows: Rows,
+) -> np.ndarray:
     """Return the sizes of the files or those that the labels state, whichever boxes in px fit.
 
-    Both are width and height in px, ``(N, 2)``, and differ where `is_copy` is True. Boxes that fit
-    both are of the smaller one, as boxes of the larger would not all lie in its corner. The
-    sentence says which they are.
+    Both are width and height in px, ``(N, 2)``. Boxes that fit both are of the smaller one, as
+    boxes of the larger would not all lie in its corner; InputError if they might by chance.
     """
+    is_copy = (labelled != sizes).any(axis=1) & ~np.isnan(sizes).any(axis=1)
     unknown = np.full_like(sizes, np.inf)
-    written = corners_of(values, reading.form, "px", unknown)
+    written = corners_of(numbers, reading.form, "px", unknown)
     corners, _ = sorted_corners(written, reading.form, unknown)
-    of_files, of_labels = (
+    fit_files, fit_labels = (
         (box_faults(corners, each, FAR)[is_copy] != "").mean() < MANY for each in (sizes, labelled)
     )
-    if of_files and of_labels:
-        of_labels = labelled[is_copy].prod(axis=1).sum() < sizes[is_copy].prod(axis=1).sum()
-    chosen, name = (labelled, "size that the labels state") if of_labels else (sizes, "image files")
+    if fit_files and fit_labels:
+        areas = [each[is_copy].prod(axis=1).sum() for each in (sizes, labelled)]
+        n_images = table["image_id"][is_copy].nunique()
+        if (min(areas) / max(areas)) ** n_images > _BY_CHANCE:
+            row = int(is_copy.argmax())
+            raise InputError(
+                f"{row_text(table, row, rows.where)}: are the boxes px of the image file "
+                f"({size_text(sizes[row])}), or of the size that the labels state "
+                f"({size_text(labelled[row])})? They fit both; write {SIDES[0]} and {SIDES[1]} "
+                "beside each box, or give shares"
+            )
+        fit_labels = areas[1] < areas[0]
+    chosen, name = (
+        (labelled, "size that the labels state") if fit_labels else (sizes, "image files")
+    )
     size = size_text(chosen[int(is_copy.argmax())])
-    return chosen, f"The boxes are taken as px of the {name} ({size}), into which they fit."
+    rows.notes.append(f"The boxes are taken as px of the {name} ({size}), into which they fit.")
+    return chosen
 
 
 def clipped(table: pd.DataFrame, truth: Truth, rows: Rows) -> pd.DataFrame:

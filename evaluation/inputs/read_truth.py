@@ -48,6 +48,7 @@ from cxr_compare.evaluation.inputs.frames import (
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, files_beside, with_files
 from cxr_compare.evaluation.inputs.patients import fill_patients, patients_of, shared_patients
 from cxr_compare.evaluation.inputs.rows import (
+    COLUMNS,
     NUMBERS,
     are_blank,
     numbers_in_cells,
@@ -146,7 +147,7 @@ def _without_boxes(
         texts = frame.astype("string").fillna("")
         facts = [c for c in map(str, texts) if describes_images(c) or c in ("width", "height")]
         others = texts.drop(columns=[*found.values(), *edges, *facts], errors="ignore")
-        refuse_second_box(where, others, texts[edges], [found["label"]], has_option=False)
+        refuse_second_box(where, others, texts[edges], COLUMNS, [found["label"]])
         frame = _without_placeholders(frame, edges, found, where)
         own, frame = _divide(frame, edges, image, [*found.values()], where)
         boxes = own if boxes is None else boxes
@@ -252,7 +253,7 @@ def _columns_of_truth(
         column = given.get(role) or find_column(header, usual)
         if column is None and role == "role":
             others = frame[[other for other in header if other not in found.values()]]
-            column = split_column(others, where, "Say columns role=COLUMN")
+            column = split_column(others, where, "say columns role=COLUMN")
         if column is not None and column not in header:
             raise InputError(f"{where}: has no column '{column}'; it has {', '.join(header[:20])}")
         if column is not None and header.count(column) > 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,21 +18,22 @@ from cxr_compare.data_prep.base.names import LABELS, Target, column_names, find_
 from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.dataset import image_labels
 from cxr_compare.data_prep.sources.image_files import ids_of_paths, one_walk
-from cxr_compare.data_prep.sources.own_table import TABLE
+from cxr_compare.data_prep.sources.own_table import read_own_tables
 from cxr_compare.data_prep.sources.source import ReadOptions, SourceTables
+from cxr_compare.data_prep.sources.statements import Source
+from cxr_compare.data_prep.sources.table_columns import recognise_tables
 from cxr_compare.data_prep.sources.words import holds_states, label_of_pair
 from cxr_compare.data_prep.sources.yolo import YOLO, line_of_other_kind
 from cxr_compare.evaluation.inputs.frames import is_unnamed
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles
 from cxr_compare.evaluation.inputs.read_truth import labels_of, read_truth, truth_table
+from cxr_compare.evaluation.inputs.rows import COLUMNS
 from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.truth import Truth
 
 _FACTS = ("image_id", "study_id", "view", "sex", "age_years", "width", "height")
-_ROLES = {"image": "file", "role": "split", "seen": "x_seen"}
+_ROLES = {name: role for role, name in COLUMNS.roles.items()}
 """Roles of columns that `cxr prepare` calls otherwise."""
-_WAYS = {"unused": "remove the column", "state": "call the column 'state'"}
-"""Advice in place of a role that `cxr compare` does not have."""
 _NAMES = tuple(name for name in column_names("label") if name not in LABELS)
 
 
@@ -44,7 +44,9 @@ def read_folder(folder: Path) -> SourceTables:
         raise InputError(f"truth: {folder} is a data set of cxr prepare; give it as data")
     if not YOLO.detect(folder):
         raise InputError(_unread(folder))
-    return _checked(YOLO.read(folder, ReadOptions(), _say_nothing), folder)
+    shown: list[str] = []
+    read = _checked(YOLO.read(folder, ReadOptions(), shown.append), folder)
+    return replace(read, notes=[*shown, *read.notes])
 
 
 def read_table(
@@ -68,30 +70,17 @@ def read_table(
         tables = [labels, *(() if boxes is None else [_as_file(boxes, Path(folder, "boxes"))])]
         try:
             options = ReadOptions(labels=tuple(tables), columns=texts)
-            read = _checked(TABLE.read(labels, options, _say_nothing), labels)
+            shown: list[str] = []
+            source = Source("table", labels, options, shown.append, columns_option=COLUMNS)
+            read = _checked(read_own_tables(source, recognise_tables(source)), labels)
         except InputError as error:  # a frame has no path
-            raise InputError(_as_compare(str(error).replace(f"{folder}/", ""))) from None
-    read = replace(read, read_as=tuple(map(_as_compare, read.read_as)))
+            raise InputError(str(error).replace(f"{folder}/", "")) from None
+    read = replace(read, notes=[*shown, *read.notes])
     if not isinstance(table, pd.DataFrame) or not isinstance(frame, pd.DataFrame):
         return read, None
     ids = _ids_in_order(table, read, columns)
     order = None if ids is None else pd.Series(ids.to_numpy(), frame.index)
     return replace(read, root=Path("the truth")), order
-
-
-def _as_compare(text: str) -> str:
-    """Return advice of `cxr prepare` with the roles of columns as `cxr compare` calls them."""
-    text = re.sub(r" \(--columns '?unused=.*?\)", "", text)
-    for role, way in _WAYS.items():
-        advice = rf"--columns (?:'{role}=[^']*'|{role}=\S*)"
-        text = re.sub(f"Say {advice}", way.capitalize(), text)
-        text = re.sub(f"(?:say )?{advice}", way, text)
-    return (
-        text.replace("--columns ", "columns ")
-        .replace(" as file", " as image")
-        .replace(" as x_seen", " as seen")
-        .replace("file=", "image=")
-    )
 
 
 def _as_file(table: Any, path: Path) -> Path:
@@ -156,10 +145,6 @@ def _checked(tables: SourceTables, where: Path) -> SourceTables:
     return tables
 
 
-def _say_nothing(line: str) -> None:
-    """Show no line: what was recognised is in the notes of the truth."""
-
-
 def truth_of_source(
     tables: SourceTables,
     target: Target,
@@ -201,8 +186,7 @@ def truth_of_source(
         files=files or _files(tables),
         **options,
     )
-    notes = [note for note in tables.notes if note not in tables.patient_notes]
-    notes = [*tables.read_as, *notes, *tables.label_notes("majority")]
+    notes = [*tables.notes, *tables.label_notes("majority")]
     notes += tables.name_notes("give both one name")
     return replace(
         truth,

@@ -13,7 +13,9 @@ _PAGE = "index.html"
 _STYLE = """html{scroll-snap-type:y mandatory}body{margin:0;font:16px/1.5 system-ui,sans-serif;
 background:#111;color:#ddd}figure{margin:0;min-height:100vh;scroll-snap-align:start;display:flex;
 flex-direction:column;justify-content:center;align-items:center}img{max-width:100%;
-max-height:calc(100vh - 3rem)}figcaption{padding:.5rem;overflow-wrap:anywhere}"""
+max-height:calc(100vh - 3rem)}figcaption{padding:.5rem;overflow-wrap:anywhere}
+@media (max-width:720px){figure{align-items:flex-start;overflow-x:auto}img{max-width:none;
+max-height:none;zoom:.75}figcaption{position:sticky;left:0}}"""
 
 
 def write_leaf_page(folder: Path, names: Sequence[str], files: Sequence[Path]) -> Path:

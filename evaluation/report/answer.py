@@ -11,16 +11,13 @@ from pydantic import Field
 
 from cxr_compare.data_prep.base.provenance import MadeRecord, provenance
 from cxr_compare.data_prep.base.records import Digests, Items, NumbersByName, Record
-from cxr_compare.evaluation.compare import Comparison
+from cxr_compare.evaluation.compare import UNITS, Comparison
 from cxr_compare.evaluation.joint import JointFile
 from cxr_compare.evaluation.notes import worst_first
 from cxr_compare.evaluation.verdict.cautions import cautions as cautions_of
-from cxr_compare.evaluation.verdict.cautions import count_synthetic
-from cxr_compare.evaluation.verdict.claims import Lookup
-from cxr_compare.evaluation.verdict.verdict import JointSystem, state_verdict
+from cxr_compare.evaluation.verdict.verdict import state_verdict
 
 _EXAMPLES = re.compile(r" \((?:[^()]|\([^()]*\))*\)|,? (?:row \d+, )?image '[^']*'")
-_PLURALS = {"image": "images", "study": "studies", "patient": "patients"}
 
 
 class EvaluatedOn(Record):
@@ -55,7 +52,7 @@ class Answer(Record, kind="answer"):
         primary: Metric of the answer, and the policy of its threshold.
         policy: Policy of the threshold for results that are shown at one threshold only.
         thresholds: Score threshold by system and policy; boxes without scores have none.
-        joint: Joint system, and then the systems that it joins; empty without one.
+        joint: Name of the system that joins others, `members`; empty without one.
         overlays: File of the drawing of each example image, by image id or its number.
         n_findings: Number of findings over which corrected p-values are corrected.
         numbers_for_ids: True if the page shows numbers in place of the ids of images.
@@ -75,13 +72,12 @@ class Answer(Record, kind="answer"):
     primary: Items[str]
     primary_title: str
     systems: Items[str]
-    joint: Items[str]
+    joint: str
+    members: Items[str]
     policy: str
     policies: Items[str]
     thresholds: dict[str, NumbersByName]
-    costs: dict[str, dict[str, Any]]
     provenance: ReportOrigin
-    seed: int = 0
     n_findings: int = 1
     numbers_for_ids: bool = False
     overlays: dict[str, str] = Field(default_factory=dict)
@@ -90,31 +86,28 @@ class Answer(Record, kind="answer"):
     @property
     def single(self) -> list[str]:
         """Systems that join no others."""
-        return [name for name in self.systems if name not in self.joint[:1]]
+        return [name for name in self.systems if name != self.joint]
 
     @property
     def units(self) -> str:
         """Plural of the unit: images, studies or patients."""
-        return _PLURALS[self.unit]
+        return UNITS[self.unit]
+
+    @property
+    def seed(self) -> int:
+        """Random seed of the resamples and of the sample of cases."""
+        return int(self.provenance.bootstrap["seed"])
+
+    @property
+    def costs(self) -> dict[str, dict[str, Any]]:
+        """Parameters, FLOPs and time per image of each system, as far as they are known."""
+        return {name: of.get("cost") or {} for name, of in self.provenance.systems.items()}
 
 
 def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answer:
     """Return the answer of a comparison; `numbers_for_ids` keeps ids out of its sentences."""
     truth, systems = comparison.truth, comparison.systems
-    joint = JointSystem(comparison.joint[0], comparison.joint[1:]) if comparison.joint else None
-    n_synthetic = count_synthetic(truth)
-    verdict = state_verdict(
-        Lookup(comparison.figures),
-        list(systems),
-        truth.title or truth.finding,
-        protocol=comparison.protocol,
-        title=comparison.primary_title,
-        policy=comparison.main_policy,
-        joint=joint,
-        unit=_PLURALS[comparison.unit],
-        synthetic=0 < n_synthetic == len(truth.ids),
-        n_findings=comparison.n_findings,
-    )
+    verdict = state_verdict(comparison)
     records = {name: dict(each.output.record) for name, each in systems.items()}
     for name, record in records.items():
         if rule := record.pop("rule", None):
@@ -122,7 +115,7 @@ def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answe
             choices = systems[name].choices
             record["joint"] = JointFile(
                 name=name,
-                finding=truth.title or truth.finding,
+                finding=truth.finding_title,
                 inference_ids=tuple(members),
                 rule=rule,
                 thresholds=dict(choices.thresholds),
@@ -148,20 +141,20 @@ def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answe
         claims=tuple(claim.to_dict() for claim in verdict.claims),
         notes=tuple(notes),
         target=truth.finding,
-        title=truth.title or truth.finding,
+        title=truth.finding_title,
         unit=comparison.unit,
         counts=counts,
         primary=comparison.protocol.key,
         primary_title=comparison.primary_title,
         systems=tuple(systems),
         joint=comparison.joint,
+        members=comparison.members,
         policy=comparison.main_policy,
         policies=tuple(comparison.policies),
         thresholds={
             name: dict(each.choices.thresholds) if each.output.ranks else {}
             for name, each in systems.items()
         },
-        costs={name: dict(record.get("cost") or {}) for name, record in records.items()},
         provenance=ReportOrigin(
             **provenance(),
             data_set=EvaluatedOn(**truth.record) if truth.record else None,
@@ -169,7 +162,6 @@ def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answe
             systems=records,
             protocol=comparison.protocol.to_dict(),
         ),
-        seed=resamples.seed,
         n_findings=comparison.n_findings,
         numbers_for_ids=numbers_for_ids,
     )

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.evaluation.choices import choose
+from cxr_compare.evaluation.choices import Choices, choose
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.drawn import DrawnSystem, decide
 from cxr_compare.evaluation.output import Output
@@ -66,7 +66,7 @@ class CaseSource:
             self.pixels(image_id),
             self._predictions(image_id),
             title=image_id if title is None else title,
-            finding=self.truth.title or self.truth.finding,
+            finding=self.truth.finding_title,
             truth=self._truth(image_id),
             facts=self._facts(image_id),
             side=side,
@@ -140,31 +140,10 @@ def read_cases(
 
     The joint system has the boxes of a member, and is not drawn.
     """
-    policy = comparison.main_policy
-    drawn = []
-    for name in comparison.single:
-        system = comparison.systems[name]
-        rows = comparison.decisions[comparison.decisions["system"] == name]
-        table = rows.set_index("image_id")[["score", "probability", "localised"]]
-        if f"decision_{policy}" in rows:
-            table["decision"] = rows.set_index("image_id")[f"decision_{policy}"]
-        if system.output.points is not None:
-            table = table.join(system.output.points)
-        threshold = system.choices.thresholds.get(policy)
-        if not system.output.ranks:
-            table, threshold = table.drop(columns="score"), None
-        drawn.append(
-            DrawnSystem(
-                name,
-                table,
-                system.boxes,
-                system.output.maps,
-                system.choices.scale,
-                threshold,
-                of_maps=system.output.boxes is None,
-            )
-        )
-    return CaseSource(comparison.truth, pixels, tuple(drawn), readings)
+    truth, policy = comparison.truth, comparison.main_policy
+    systems = {name: comparison.systems[name] for name in comparison.single}
+    drawn = [_drawn(name, of.output, of.choices, policy, truth) for name, of in systems.items()]
+    return CaseSource(truth, pixels, tuple(drawn), readings)
 
 
 def cases_of_images(
@@ -186,18 +165,18 @@ def cases_of_images(
     for name, output in outputs.items():
         validation = truth.of("val")
         ran = validation.select(validation.ids.intersection(output.ran))
-        choices = choose(output, ran, [policy])
-        decided = decide(name, output, choices, policy)
-        drawn.append(replace(decided, decisions=_located(decided.decisions, output, truth)))
+        drawn.append(_drawn(name, output, choose(output, ran, [policy]), policy, truth))
     return CaseSource(truth, pixels, tuple(drawn), readings)
 
 
-def _located(decisions: pd.DataFrame, output: Output, truth: Truth) -> pd.DataFrame:
-    """Add whether the point of each positive image lies on a lesion, where all have boxes."""
+def _drawn(name: str, output: Output, choices: Choices, policy: str, truth: Truth) -> DrawnSystem:
+    """Return the answers of a system, and if its point lies on a lesion where all have boxes."""
+    decided = decide(name, output, choices, policy)
     hits = output.localised(truth.boxes)
     if hits is None:
-        return decisions
-    positive = truth.images["label"].reindex(decisions.index) == 1
-    known = positive & decisions.index.isin(truth.boxed)
-    localised = pd.Series(hits, output.scores.index).reindex(decisions.index)
-    return decisions.assign(localised=localised.astype("boolean").where(known))
+        return decided
+    table = decided.decisions
+    positive = truth.images["label"].reindex(table.index) == 1
+    localised = pd.Series(hits, table.index, dtype="boolean")
+    known = positive & table.index.isin(truth.boxed)
+    return replace(decided, decisions=table.assign(localised=localised.where(known)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import re
 import textwrap
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from cxr_compare.evaluation.figures import image_blind_name
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import RATES
 from cxr_compare.evaluation.overlays.colours import system_colour
 from cxr_compare.evaluation.policies import policy_text
@@ -267,7 +268,7 @@ def _draw_forest(figure: Figure, result: ResultTables) -> None:
     differences = []
     for claim in shown_claims(result.answer, result.figures):
         if claim["family"] in ("answer", "joint") and outcome(claim) != "untested":
-            interval = Interval.from_row({**claim, "note": ""})
+            interval = Interval.from_row(claim)
             filling = _FILLING[outcome(claim)]
             name = f"{claim['first']} − {claim['second']}"
             differences.append(_Line(name, interval, rcParams["text.color"], filling))
@@ -309,11 +310,24 @@ def svg_bytes(figure: Figure, name: str) -> bytes:
 
 def page_svg(result: ResultTables, name: str) -> str:
     """Return a chart as an element of the page, in the colours of its theme."""
+    shown = {each: of.title for each, of in _CURVES.items()} | {
+        "forest": "Figures and differences",
+        "scores": "Scores by class",
+        "training": "Training curves",
+    }
+    return page_element(lambda: draw(name, result), name, shown[name])
+
+
+def page_element(drawing: Callable[[], Figure], name: str, title: str) -> str:
+    """Return a figure that a function draws as an SVG element in the colours of a page's theme.
+
+    `name` makes the ids in it its own, and `title` is what a screen reader says.
+    """
     import matplotlib as mpl
 
     inks: Any = dict.fromkeys(_INKS, _INK) | {"font.family": "sans-serif"}
     with mpl.rc_context(inks):
-        figure = draw(name, result)
+        figure = drawing()
         figure.patch.set_alpha(0)
         for axes in figure.axes:
             axes.patch.set_alpha(0)
@@ -325,12 +339,7 @@ def page_svg(result: ResultTables, name: str) -> str:
         text,
         count=1,
     )
-    shown = {each: of.title for each, of in _CURVES.items()} | {
-        "forest": "Figures and differences",
-        "scores": "Scores by class",
-        "training": "Training curves",
-    }
-    text = text.replace("<svg", f'<svg role="img" aria-label="{shown[name]}"', 1)
+    text = text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
     text = re.sub(r' id="[a-zA-Z.]+[\w.]*_\d+"', "", text)  # which are the same in all charts
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     return re.sub(

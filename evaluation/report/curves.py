@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.evaluation.boxes.froc import FrocCurve, froc_curve
-from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
+from cxr_compare.evaluation.boxes.froc import FrocCurve, find_lesions, froc_curve
 from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.figures import image_blind_name
-from cxr_compare.evaluation.metrics import RATES, rates
+from cxr_compare.evaluation.image_blind import image_blind_name
+from cxr_compare.evaluation.metrics import RATES
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves
 
@@ -32,7 +31,8 @@ def curve_table(comparison: Comparison) -> pd.DataFrame:
     positive = comparison.truth.positive
     parts = list(_guides(float(positive.mean())))
     for name, system in comparison.systems.items():
-        own = [*_of_thresholds(system), *_of_scores(system)]
+        figures = comparison.rows.frames[name].iloc[0]
+        own = [*_of_thresholds(system, figures), *_of_scores(system)]
         if name in comparison.single:  # the joint system has the boxes of a member
             own += [*_of_boxes(system, "curve"), *_of_training(system)]
             blind = comparison.baselines.get(image_blind_name(name))
@@ -50,25 +50,24 @@ def _rows(
     return pd.DataFrame({**of, "x": np.asarray(x, np.float64), "y": np.asarray(y, np.float64)})
 
 
-def _of_thresholds(system: SystemFigures) -> Iterator[pd.DataFrame]:
-    """Yield the ROC and the precision-recall curve, with the points of the chosen thresholds."""
-    positive = system.truth.positive
-    curve = roc_and_pr_curves(positive, system.scores)
-    points = {}
-    thresholds = system.choices.thresholds
+def _of_thresholds(system: SystemFigures, figures: pd.Series) -> Iterator[pd.DataFrame]:
+    """Yield the ROC and the precision-recall curve, with the points of the chosen thresholds.
+
+    `figures` are those of the system on the images themselves, by policy and metric.
+    """
+    curve = roc_and_pr_curves(system.truth.positive, system.scores)
+    shown = {policy: policy for policy in system.choices.thresholds}
     if not system.output.ranks:  # all policies call the images with a box
-        thresholds = {"": next(iter(thresholds.values()))}
-    for policy, threshold in thresholds.items():
-        called = system.scores >= threshold
-        counts = {"tp": positive & called, "fp": ~positive & called}
-        counts |= {"tn": ~positive & ~called, "fn": positive & ~called}
-        found = rates({name: np.array(of.sum()) for name, of in counts.items()})
-        points[policy] = {**found, "fpr": 1 - found["specificity"], "tpr": found["recall"]}
+        shown = {next(iter(shown)): ""}
     for chart, x, y in (("roc", "fpr", "tpr"), ("pr", "recall", "precision")):
         if system.output.ranks and not np.isnan(curve[x] + curve[y]).all():
             yield _rows(chart, "curve", curve[x], curve[y])
-        for policy, point in points.items():
-            yield _rows(chart, "points", [point[x]], [point[y]], policy).dropna()
+        for policy, name in shown.items():
+            recall = figures[policy, "recall"]
+            point = (1 - figures[policy, "specificity"], recall)
+            if chart == "pr":
+                point = (recall, figures[policy, "precision"])
+            yield _rows(chart, "points", point[:1], point[1:], name).dropna()
 
 
 def _of_boxes(system: SystemFigures, kind: str) -> Iterator[pd.DataFrame]:

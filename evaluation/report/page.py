@@ -24,7 +24,6 @@ from cxr_compare.evaluation.report.case_selection import MISSED_BY_ALL
 from cxr_compare.evaluation.report.charts import chart_names, draw, page_svg, svg_bytes
 from cxr_compare.evaluation.report.page_templates import template_environment
 from cxr_compare.evaluation.statistics.figure_text import DASH
-from cxr_compare.evaluation.verdict.recipes import differing, recipe_table
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.result_tables import ResultTables
@@ -72,10 +71,9 @@ def write_page(
         kinds.setdefault(case.kind, []).append(case)
     answer, main, figures = result.answer, result.table, result.figures
     rows = [name for name in main.index if name in answer.systems]
-    joint = "".join(answer.joint[:1])
     shown = tables.shown_claims(answer, figures)
-    at_threshold = (result.decisions, rows, answer.policy)
-    confusion = tables.confusion(*at_threshold)
+    further = _of(shown, "places", "further")
+    confusion = tables.confusion(figures, rows, answer.policy)
     page = render(
         "report.html.jinja",
         answer=answer,
@@ -92,16 +90,19 @@ def write_page(
         image_blind=_without_empty(main.drop(index=rows)),
         undefined=list(_undefined(result, main)),
         claims=tables.claim_table(_of(shown, "answer", "joint"), answer.claims),
-        further_claims=tables.claim_table(_of(shown, "places", "further"), answer.claims),
+        further_claims=tables.claim_table(further, answer.claims),
+        opens_further=len(further) <= tables.MOST_CLAIMS,
         any_tested=any(claim["p_value"] is not None for claim in _of(shown, "answer", "joint")),
         is_corrected=any(claim["p_holm"] != claim["p_value"] for claim in answer.claims),
         n_hidden_claims=len(answer.claims) - len(shown),
         confusion=confusion,
-        errors=tables.error_table(result.decisions, result.lesions, *at_threshold[1:], joint),
-        corrections=tables.correction_table(*at_threshold),
+        errors=tables.error_table(
+            confusion, result.decisions, result.lesions, rows, answer.policy, answer.joint
+        ),
+        corrections=tables.correction_table(result.decisions, rows, answer.policy),
         groups=tables.group_tables(result.groups, result.lesions, answer.single),
         shortcuts=tables.shortcut_table(result.groups),
-        recipes=differing(recipe_table(answer.provenance.systems)).rename_axis("Setting"),
+        recipes=tables.differing_settings(answer.provenance.systems),
         metrics=[METRICS[name] for name in tables.USUAL if metric_title(name) in main],
         methods=_methods(figures, patients_known="patients" in answer.counts),
         no_threshold=_no_threshold(figures, answer),

@@ -23,7 +23,6 @@ from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer, answer_of
 from cxr_compare.evaluation.report.result_tables import ResultTables
-from cxr_compare.evaluation.report.stored import read_table, with_texts, write_table
 from cxr_compare.evaluation.report.tables import plain_rows
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class Result(ResultTables):
         answer = Answer.read(folder / files.ANSWER)
         return cls(
             answer,
-            lambda name: read_table(
+            lambda name: files.read_table(
                 folder / f"{name}.parquet", answer.files.get(f"{name}.parquet")
             ),
             folder=folder,
@@ -192,7 +191,7 @@ class Result(ResultTables):
         digests = {}
         for name in files.TABLES:
             path = folder / f"{name}.parquet"
-            digests[path.name] = write_table(getattr(self, name), path)
+            digests[path.name] = files.write_table(getattr(self, name), path)
         for name in files.AS_CSV:
             write_csv(getattr(self, name), folder / f"{name}.csv")
         (folder / files.JOINT).unlink(missing_ok=True)
@@ -222,4 +221,4 @@ def _table(comparison: Comparison, name: str) -> pd.DataFrame:
         if "n_patients" in table:
             table = table.assign(n_patients=np.nan)
         table = table.drop(columns="patient_id", errors="ignore")
-    return with_texts(table)
+    return files.with_texts(table)

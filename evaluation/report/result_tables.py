@@ -72,16 +72,7 @@ class ResultTables(OpenedFromFolder):
 
         Rows of the image-blind baselines follow.
         """
-        answer = self.answer
-        return main_table(
-            self.figures,
-            answer.systems,
-            answer.primary,
-            answer.policy,
-            answer.thresholds,
-            answer.costs,
-            "".join(answer.joint[:1]),
-        )
+        return main_table(self.answer, self.figures)
 
     @property
     def systems(self) -> list[str]:
@@ -112,7 +103,11 @@ class ResultTables(OpenedFromFolder):
                 "compare validation images (the role val), or policy=['threshold=0.5']"
             )
         kinds = select_cases(
-            self.decisions, answer.single, answer.policy, per_kind=per_kind, seed=answer.seed
+            self.decisions,
+            answer.single,
+            answer.policy,
+            per_kind=per_kind,
+            seed=answer.seed,
         )
         rows = [(each.kind, image, each.total) for each in kinds for image in each.image_ids]
         return pd.DataFrame(rows, columns=["kind", "image_id", "of"])

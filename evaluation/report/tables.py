@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.groups.lesions import ERRORS
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.shortcuts import BEYOND, SHORTCUT
@@ -37,8 +37,10 @@ MOST_COLUMNS = 8
 """Columns of the main table that stand on the page before a fold."""
 MOST_INTERVALS = 4
 """Systems of whose figures in groups the page shows the intervals."""
+_TERMINAL = 100
+"""Characters of a line in a terminal."""
 MOST_CLAIMS = 12
-"""Differences that are shown before only those from the highest system are."""
+"""Differences that are shown at once, before only those from the highest system are, or a fold."""
 _COSTS = (
     ("Parameters (million)", "parameters", 1e6),
     ("FLOPs per image (billion)", "flops", 1e9),
@@ -50,6 +52,10 @@ _ERRORS = {
     "duplicate": "Duplicate boxes",
     "background": "Boxes on background",
 }
+_COUNTS = ("tp", "fn", "fp", "tn")
+_OF_RUN = ("parameters", "n_train", "n_boxes", "n_labels", "epochs", "seconds_training")
+"""Facts of a run that stand beside its configuration."""
+_NO_CONDITIONS = ("training.seed", "model.compile", "kind")
 _GROUP_METRICS = ("recall", "specificity", "auroc")
 _TOPICS = {
     "age_band": "age",
@@ -72,21 +78,14 @@ def texts(rows: pd.DataFrame, index: str | list[str], columns: str) -> pd.DataFr
     return wide.fillna(DASH)
 
 
-def main_table(
-    figures: pd.DataFrame,
-    systems: Sequence[str],
-    primary: Sequence[str],
-    policy: str,
-    thresholds: Mapping[str, Mapping[str, float | None]],
-    costs: Mapping[str, Mapping[str, Any]],
-    joint: str = "",
-) -> pd.DataFrame:
+def main_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
     """Return the usual figures, the threshold and the costs: a row for each system.
 
     The highest primary figure comes first. The image-blind baselines follow, with figures of places
     alone; the joint system has none of these, as it has the boxes of one of its members.
     """
-    metric, at = primary
+    metric, at = answer.primary
+    systems, policy, joint = answer.systems, answer.policy, answer.joint
     wanted = [metric, *(name for name in USUAL if name != metric)]
     alone = figures[(figures["second"] == "") & figures["estimate"].notna()]
     of_primary = (alone["metric"] == metric) & (alone["policy"] == at)
@@ -100,17 +99,21 @@ def main_table(
     rows = [*ordered, *(name for name in baselines if name in table.index)]
     table = table.reindex(rows).dropna(axis="columns", how="all").fillna(DASH)
     table = table.rename(columns=metric_title)
-    extra = {"Score threshold": _of_systems(thresholds, policy, score_text)} if policy else {}
+    extra = (
+        {"Score threshold": _of_systems(answer.thresholds, policy, score_text)} if policy else {}
+    )
     for title, key, unit in _COSTS:
-        extra[title] = _of_systems(costs, key, lambda value, unit=unit: f"{value / unit:,.3g}")
-    extra["Timed on"] = _of_systems(costs, "latency_device", str)
+        extra[title] = _of_systems(
+            answer.costs, key, lambda value, unit=unit: f"{value / unit:,.3g}"
+        )
+    extra["Timed on"] = _of_systems(answer.costs, "latency_device", str)
     for title, column in extra.items():
         if not (column == DASH).all():
             table[title] = column.reindex(rows).fillna(DASH)
     return table.rename_axis("System").rename_axis(columns=None)
 
 
-def plain_rows(table: pd.DataFrame, systems: Sequence[str], width: int = 100) -> str:
+def plain_rows(table: pd.DataFrame, systems: Sequence[str]) -> str:
     """Return the values of the main table for a terminal: a line a system, as many as fit."""
     rows = table.loc[[name for name in table.index if name in systems]]
     columns = [["", "System", *rows.index]]
@@ -118,7 +121,7 @@ def plain_rows(table: pd.DataFrame, systems: Sequence[str], width: int = 100) ->
         above, _, below = str(title).removesuffix(" (recall)").rpartition(" ")
         column = [above, below, *rows[title].str.split(" ").str[0]]
         used = sum(max(map(len, each)) + 2 for each in columns)
-        if len(columns) > 1 and used + max(map(len, column)) > width:
+        if len(columns) > 1 and used + max(map(len, column)) > _TERMINAL:
             break
         columns.append(column)
     wide = [max(map(len, column)) for column in columns]
@@ -153,7 +156,7 @@ def shown_claims(answer: Answer, figures: pd.DataFrame) -> list[Mapping[str, Any
         if claim["family"] == "joint" or (claim["family"] == "answer" and claim["first"] == top):
             shown.append(claim)
         elif claim["family"] == "answer" and claim["second"] == top:
-            turned = Interval.from_row({**claim, "note": ""}).reversed().to_dict()
+            turned = Interval.from_row(claim).reversed().to_dict()
             names = {"first": top, "second": claim["first"]}
             shown.append({**claim, **names, **turned})
     return shown
@@ -197,7 +200,7 @@ def claim_table(
             {
                 "Figure": metric_title(metric) + (f", {policy_text(policy)}" if policy else ""),
                 "Difference": f"{first} − {second}",
-                "Value (95 % interval)": value_text(Interval.from_row({**claim, "note": ""})),
+                "Value (95 % interval)": value_text(Interval.from_row(claim)),
                 "p": _p_text(claim["p_value"]),
                 "p, corrected": _p_text(claim["p_holm"]),
                 "Shown to be higher": shown,
@@ -223,32 +226,42 @@ def _outcomes(decisions: pd.DataFrame, policy: str) -> pd.DataFrame:
 
 
 def confusion(
-    decisions: pd.DataFrame, systems: Sequence[str], policy: str
+    figures: pd.DataFrame, systems: Sequence[str], policy: str
 ) -> dict[str, dict[str, int]]:
     """Return the numbers of true and false positives and negatives of each system."""
-    counts = {}
-    for name, rows in _outcomes(decisions, policy).groupby("system", sort=False):
-        positive, called = rows["positive"], rows["called"]
-        cells = {"tp": positive & called, "fn": positive & ~called}
-        cells |= {"fp": ~positive & called, "tn": ~positive & ~called}
-        counts[str(name)] = {cell: int(of.sum()) for cell, of in cells.items()}
-    return {name: counts[name] for name in systems if name in counts}
+    of = figures["metric"].isin(_COUNTS) & (figures["policy"] == policy)
+    rows = figures[of & (figures["second"] == "")].dropna(subset="estimate")
+    counts = rows.pivot(index="first", columns="metric", values="estimate").astype(int)
+    by_system = counts.to_dict("index")
+    return {
+        name: {cell: by_system[name][cell] for cell in _COUNTS}
+        for name in systems
+        if name in by_system
+    }
 
 
 def error_table(
+    matrices: Mapping[str, Mapping[str, int]],
     decisions: pd.DataFrame,
     lesions: pd.DataFrame,
     systems: Sequence[str],
     policy: str,
     joint: str = "",
 ) -> pd.DataFrame:
-    """Return the errors of each system, and those of its boxes; the joint system has no boxes."""
-    rows = _outcomes(decisions, policy)
-    if rows.empty:
+    """Return the errors of each system, and those of its boxes; the joint system has no boxes.
+
+    `matrices` are those of `confusion`.
+    """
+    if not matrices:
         return pd.DataFrame()
-    positive, called = rows["positive"], rows["called"]
-    kinds = {"Missed positives": positive & ~called, "False alarms": ~positive & called}
-    counts = pd.DataFrame(kinds).groupby(rows["system"], sort=False).sum().astype(str)
+    rows = _outcomes(decisions, policy)
+    kinds = {"Missed positives": "fn", "False alarms": "fp"}
+    counts = pd.DataFrame(
+        {
+            title: {name: str(of[cell]) for name, of in matrices.items()}
+            for title, cell in kinds.items()
+        }
+    )
     with_boxes = rows[rows["localised"].notna() & (rows["system"] != joint)]
     if len(with_boxes):
         wrong = with_boxes["called"] & with_boxes["positive"]
@@ -327,3 +340,27 @@ def shortcut_table(groups: pd.DataFrame) -> pd.DataFrame:
         name = row["group"] if row["topic"] == SHORTCUT else f"{row['system']} − {row['group']}"
         cells[name] = value_text(Interval.from_row(row))
     return pd.DataFrame({"AUROC": cells}).rename_axis("Predicted from")
+
+
+def differing_settings(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the settings in which trainings differ: a row a setting, a column a trained system.
+
+    `records` are those of the systems. The settings are those of the configuration, by key, with
+    the input size and counts of the run.
+    """
+    columns = {
+        name: pd.Series(_settings(record["recipe"]), dtype=object)
+        for name, record in records.items()
+        if record.get("recipe")
+    }
+    table = pd.DataFrame(columns, dtype=object).fillna("").map(str)
+    return table[table.nunique(axis=1) > 1].rename_axis("Setting")
+
+
+def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {"network": recipe.get("network"), **(recipe.get("preprocess") or {})}
+    for section, values in (recipe.get("config") or {}).items():
+        if isinstance(values, Mapping):
+            settings |= {f"{section}.{key}": value for key, value in values.items()}
+    settings |= {key: (recipe.get("run") or {}).get(key) for key in _OF_RUN}
+    return {key: value for key, value in settings.items() if key not in _NO_CONDITIONS}

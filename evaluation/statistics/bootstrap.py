@@ -49,14 +49,6 @@ class Resamples:
             f"<{self.n_replicates:,} resamples of {self.n_clusters:,} patients, seed {self.seed}>"
         )
 
-    @property
-    def method(self) -> str:
-        """Name of the method of the intervals that these resamples give.
-
-        It is written into the column ``method`` of the table of figures.
-        """
-        return f"{BOOTSTRAP}, {self.n_replicates} resamples"
-
     def chunks(self) -> Iterator[npt.NDArray[np.int16]]:
         """Yield the weights of the patients in every resample, some resamples at a time.
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -150,7 +149,6 @@ class AurocParts:
             self.value,
             None,
             bounded=self.bounded,
-            effective_patients=self.effective_patients,
             trials=min(self.trials, self.effective_patients),
         )
         # Rounding leaves contributions of about 1e-17 where a system is compared with itself.
@@ -192,10 +190,7 @@ def auroc_parts(
     points = np.zeros(len(truth))
     rivals = np.zeros(len(truth))
     for rows in _rows_of_folds(folds):
-        positive = truth[rows]
-        counts = _outscored(scores[rows], positive, ~positive)
-        points[rows] = np.where(positive, *counts.points)
-        rivals[rows] = np.where(positive, *counts.rivals)
+        points[rows], rivals[rows] = _outscored(scores[rows], truth[rows])
     n_pairs = rivals[truth].sum()
     if not n_pairs:
         return None
@@ -247,44 +242,20 @@ def _pairs_of_patients(truth: npt.NDArray[np.bool_], patients: Integers) -> int:
     return int(min(n_with_positive, n_with_negative, n_patients // 2))
 
 
-class _Outscored(NamedTuple):
-    """For an image of either class, the images of the other class that it ranks rightly.
+def _outscored(scores: Floats, positive: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Return for each image how many of the other class it ranks rightly, and their number.
 
-    Attributes:
-        points: For each score, two arrays: the number of negative images that a positive image with
-            this score outscores, and the number of positive images that outscore a negative image
-            with this score. A tie is half a point, so all sums are exact in binary.
-        rivals: Number of all negative images, and of all positive images.
+    A positive image outscores negative ones, a negative image is outscored by positive ones. A tie
+    is half a point, so all sums are exact in binary.
     """
-
-    points: tuple[Floats, Floats]
-    rivals: tuple[float, float]
-
-
-def _outscored(scores: Floats, positives: npt.NDArray, negatives: npt.NDArray) -> _Outscored:
-    """Count images of the other class, given the numbers of images of both classes at each score.
-
-    The scores need not be sorted, and may repeat. For single images the numbers are 0 or 1.
-    """
-    order = np.argsort(scores)
-    ranked = scores[order]
-    # Equal scores form a run; all sums are taken up to the end of each run.
-    is_end = np.ones(len(ranked), dtype=bool)
-    is_end[:-1] = ranked[1:] != ranked[:-1]
-    end = np.flatnonzero(is_end)
-    length = np.diff(end, prepend=-1)
-    positives_so_far = np.cumsum(positives[order])[end]
-    negatives_so_far = np.cumsum(negatives[order])[end]
-    n_positive = positives_so_far[-1] if len(end) else 0
-    n_negative = negatives_so_far[-1] if len(end) else 0
-    of_positive = np.empty(len(ranked))
-    of_negative = np.empty(len(ranked))
-    # A positive image beats the negative ones below it, a negative one loses to those above it.
-    negatives_below = negatives_so_far - np.diff(negatives_so_far, prepend=0) / 2
-    positives_above = n_positive - positives_so_far + np.diff(positives_so_far, prepend=0) / 2
-    of_positive[order] = np.repeat(negatives_below, length)
-    of_negative[order] = np.repeat(positives_above, length)
-    return _Outscored((of_positive, of_negative), (float(n_negative), float(n_positive)))
+    classes = [np.sort(scores[~positive]), np.sort(scores[positive])]
+    below = [
+        (np.searchsorted(each, scores, "left") + np.searchsorted(each, scores, "right")) / 2
+        for each in classes
+    ]
+    n_negative, n_positive = map(len, classes)
+    points = np.where(positive, below[0], n_positive - below[1])
+    return points, np.where(positive, float(n_negative), float(n_positive))
 
 
 @with_known_keywords

@@ -163,7 +163,6 @@ class ShareParts:
             self.value,
             None,
             bounded=self.is_proportion,
-            effective_patients=trials,
             trials=trials if self.is_proportion else 0,
             span=np.inf,
         )

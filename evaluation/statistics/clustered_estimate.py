@@ -28,8 +28,6 @@ class ClusteredEstimate:
         bounded: True if the value is a metric in [0, 1]; its interval is then computed on the logit
             scale. False for a difference.
         note: Reason why there is no standard error; empty where there is one.
-        effective_patients: Number of patients with one image each that would give as much
-            information as the patients of the rarer class (positive or negative); None if unknown.
         trials: Number of independent trials behind an AUROC: the pairs of a positive and a negative
             patient in which no patient occurs twice, or the effective number of patients of the
             rarer class if that is smaller. The interval reaches no further than the exact interval
@@ -48,7 +46,6 @@ class ClusteredEstimate:
     freedom: float = np.inf
     bounded: bool = False
     note: str = ""
-    effective_patients: float | None = None
     trials: float = 0
     span: float = 1.0
     method: str = field(default="", compare=False)

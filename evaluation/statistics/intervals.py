@@ -63,16 +63,16 @@ class Interval:
 
     @classmethod
     def from_row(cls, row: Any) -> Self:
-        """Read an estimate and its interval from a row of the table ``groups.csv`` of a report.
+        """Read an estimate and its interval from a row of a table of figures.
 
-        The row has the keys ``ci_low``, ``estimate``, ``ci_high`` and ``note``; missing numbers
-        become NaN.
+        The row has the keys ``ci_low``, ``estimate``, ``ci_high`` and perhaps ``note``; missing
+        numbers become NaN.
         """
         low, estimate, high = (
             math.nan if pd.isna(row[name]) else float(row[name])
             for name in ("ci_low", "estimate", "ci_high")
         )
-        note = row["note"]
+        note = row.get("note")
         return cls(estimate, low, high, note if isinstance(note, str) else "")
 
     @property
@@ -144,8 +144,7 @@ def percentile_interval(
     if low == high:
         return Interval(estimate, note=NO_WIDTH, unmoved=True)
     if estimate < low - _ROUNDING or estimate > high + _ROUNDING:
-        # An example is a calibration error (ECE) near 0: a resample adds noise to every bin, and
-        # noise can only raise the mean gap.
+        # An example is the average precision of few lesions, which is higher on resamples.
         note = (
             f"no interval: resampling itself shifts this figure (middle {100 * level:.4g} % of "
             f"resamples: {low:.3f} to {high:.3f})"

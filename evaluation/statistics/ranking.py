@@ -118,18 +118,10 @@ class RankedScores:
         once = np.ones((1, self.n_clusters), dtype=np.int32)
         return self.sums(once if weights is None else weights).figures()
 
-    def sums(self, weights: Integers, beside: RankingSums | None = None) -> RankingSums:
-        """Compute running sums of the weights of images, from which all metrics follow.
-
-        `beside` are the sums of another ranking (other scores) of the same images under the same
-        weights, ``(R, P)``, whose sums over positive images are used again to save time.
-        """
-        if beside is None:
-            on_positive = self.positive.weights(weights)  # (R, P)
-            positives = cumulative_rows(on_positive)  # (R, P + 1)
-        else:
-            on_positive = beside.on_positive
-            positives = beside.positives
+    def sums(self, weights: Integers) -> RankingSums:
+        """Compute running sums of the weights of images, from which all metrics follow."""
+        on_positive = self.positive.weights(weights)  # (R, P)
+        positives = cumulative_rows(on_positive)  # (R, P + 1)
         return RankingSums(self, on_positive, positives, self.negative.sums(weights))
 
 

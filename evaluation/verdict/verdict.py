@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from cxr_compare.evaluation.figures import image_blind_name
+from cxr_compare.evaluation.compare import Comparison
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.policies import policy_text
-from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
 from cxr_compare.evaluation.verdict.claims import (
     Claim,
@@ -24,13 +24,6 @@ _FURTHER_AT_THRESHOLD = ("recall", "specificity", "localised_sensitivity")
 """Figures that are claimed beside the primary one."""
 _POINTING = "pointing_accuracy"
 """Figure on which the claim that a system localises lesions rests."""
-
-
-class JointSystem(NamedTuple):
-    """A compared system that joins the output of other compared systems."""
-
-    name: str
-    members: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -47,61 +40,50 @@ class Verdict:
     claims: tuple[Claim, ...]
 
 
-def state_verdict(
-    figures: Lookup,
-    systems: Sequence[str],
-    finding: str,
-    *,
-    protocol: Protocol,
-    title: str,
-    policy: str = "",
-    joint: JointSystem | None = None,
-    unit: str = "images",
-    synthetic: bool = False,
-    n_findings: int = 1,
-) -> Verdict:
+def state_verdict(comparison: Comparison) -> Verdict:
     """State which system has the higher primary figure, as far as the table of figures shows it.
 
     A joint system must exceed each of its members (intersection-union test: Berger 1982). It is in
-    no other claim. `title` names the primary figure, and `n_findings` is the number of findings
-    over which p-values are corrected.
+    no other claim.
     """
-    key = protocol.key
-    single = [name for name in systems if joint is None or name != joint.name]
+    figures = Lookup(comparison.figures)
+    truth = comparison.truth
+    single = comparison.single
+    key = comparison.protocol.key
+    n_findings = comparison.n_findings
     claims = [figures.claim("answer", *pair, *key) for pair in combinations(single, 2)]
     known = [name for name in single if figures.get(name, *key).known]
-    of_joint = []
-    if joint is not None:
-        of_joint = [figures.claim("joint", joint.name, name, *key) for name in joint.members]
+    of_joint = [figures.claim("joint", comparison.joint, name, *key) for name in comparison.members]
     places = [
         claim
         for name in single
         if (claim := figures.claim("places", name, image_blind_name(name), _POINTING)).tested
     ]
-    further = _further(figures, single, key, policy)
-    title = f"{title} for {inside_sentence(finding)}"
+    further = _further(figures, single, key, comparison.main_policy)
+    title = f"{comparison.primary_title} for {inside_sentence(truth.finding_title)}"
     answer = _answer(figures, known, title, claims, key=key, n_findings=n_findings)
     if undefined := [name for name in single if name not in known]:
         reasons = "; ".join(dict.fromkeys(figures.get(name, *key).note for name in undefined))
         answer += f"; it is undefined for {listing(undefined)} ({reasons})"
     if all(against_chance(figures.get(name, "auroc")) in ("open", "below") for name in single):
         answer = f"{_nobody(single)} shown to be better than chance by AUROC; {answer}"
-    count = max(figures.count(name, *key) for name in single)
-    drawn = "synthetic " if synthetic else ""
-    one_of = f"One of {n_findings} findings" if n_findings > 1 else ""
-    opening = f"On these {count:,} {drawn}test {unit}, "
-    if one_of:
-        opening = f"{one_of}: on{opening[2:]}"
     headline = [f"{answer}."]
-    if joint is not None:
+    if of_joint:
         sentences = (
-            _joint_sentence(joint, of_joint, title, corrected=n_findings > 1),
-            _joint_errors(figures, joint, policy),
+            _joint_sentence(of_joint, title, corrected=n_findings > 1),
+            _joint_errors(figures, (comparison.joint, *comparison.members), comparison.main_policy),
         )
         headline.append(" ".join(filter(None, sentences)))
     several = n_findings * len(places) > 1
     findings = [_image_blind_sentence(claim, corrected=several) for claim in places]
-    first = f"{one_of}: {headline[0]}" if one_of else _begun(headline[0], systems)
+    count = max(figures.count(name, *key) for name in single)
+    drawn = "synthetic " if 0 < truth.n_synthetic == len(truth.ids) else ""
+    opening = f"On these {count:,} {drawn}test {comparison.units}, "
+    first = _begun(headline[0], list(comparison.systems))
+    if n_findings > 1:
+        one_of = f"One of {n_findings} findings: "
+        opening = f"{one_of}on{opening[2:]}"
+        first = f"{one_of}{headline[0]}"
     return Verdict(
         opening + " ".join(headline),
         (first, *headline[1:]),
@@ -127,10 +109,6 @@ def _kind(
         return "unknown"
     wins = [sum(claim.higher == name for claim in claims) for name in systems]
     return "decided" if len(systems) - 1 in wins else "open"
-
-
-def _at(policy: str) -> str:
-    return f" at the threshold for {policy_text(policy)}" if policy else ""
 
 
 def _gap(claim: Claim, *, corrected: bool) -> str:
@@ -201,33 +179,31 @@ def _pair(claim: Claim, title: str, *, corrected: bool) -> str:
     return f"nothing can be claimed of {claim.first} and {claim.second} in {title}: {values}"
 
 
-def _joint_sentence(
-    joint: JointSystem, claims: Sequence[Claim], title: str, *, corrected: bool
-) -> str:
+def _joint_sentence(claims: Sequence[Claim], title: str, *, corrected: bool) -> str:
     """State if a joint system was shown to exceed each of its members."""
-    shown = all(claim.higher == joint.name for claim in claims)
+    joint = claims[0].first
+    shown = all(claim.higher == joint for claim in claims)
     rows = [
         f"{number(claim.values[0])} against {number(claim.values[1])} of {claim.second} "
         f"({_gap(claim, corrected=corrected)})"
         for claim in claims
     ]
     verb = "was" if shown else "was not"
+    members = listing([claim.second for claim in claims])
     return (
-        f"{joint.name} {verb} shown to have a higher {title} than each of "
-        f"{listing(joint.members)}: {'; '.join(rows)}."
+        f"{joint} {verb} shown to have a higher {title} than each of {members}: {'; '.join(rows)}."
     )
 
 
-def _joint_errors(figures: Lookup, joint: JointSystem, policy: str) -> str:
+def _joint_errors(figures: Lookup, names: Sequence[str], policy: str) -> str:
     """State how many errors a joint system and its members make at the threshold."""
-    names = (joint.name, *joint.members)
     errors = [
         sum(figures.get(name, metric, policy).estimate for metric in ("fp", "fn")) for name in names
     ]
     if not policy or any(count != count for count in errors):
         return ""
     counts = [f"{name} {count:,.4g}" for name, count in zip(names, errors, strict=True)]
-    return f"Errors{_at(policy)}: {listing(counts)}."
+    return f"Errors at the threshold for {policy_text(policy)}: {listing(counts)}."
 
 
 def _further(

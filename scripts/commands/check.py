@@ -31,8 +31,8 @@ def check(
     Args:
         split: Split of the data set that is reported; all without it.
         train: List of training images, where DATA is a list of test images; may be repeated.
-        mapping: Patient of each image of a published split: a table image_id,patient_id, a data
-            set, or rsna for images of the RSNA challenge.
+        mapping: Patient of each image of a published split: a table image_id,patient_id,
+            rsna_to_nih.csv for images of the RSNA challenge, or a data set.
     """
     data = Path(data)
     if not data.exists():

@@ -23,7 +23,7 @@ _SEED = 0
 
 def overlay(
     *systems: Annotated[
-        str,
+        AnyPath,
         Parameter(
             help="Report of trained runs, or predictions of the data set; NAME=PATH renames one."
         ),
@@ -92,7 +92,7 @@ def overlay(
     return Shown(line, list(map(str, files)))
 
 
-def _predictions_of(systems: Sequence[str], data: Path) -> list[Named]:
+def _predictions_of(systems: Sequence[AnyPath], data: Path) -> list[Named]:
     """Return the folders of predictions that are given; a report has those of its runs."""
     found: list[Named] = []
     for name, path in run_names(systems):

@@ -54,7 +54,8 @@ class PredictionsOfRuns:
 
 def predict(
     *paths: Annotated[
-        str, Parameter(help="Runs, exports or a folder of runs, NAME=PATH renames; then images.")
+        AnyPath,
+        Parameter(help="Runs, exports or a folder of runs, NAME=PATH renames; then images."),
     ],
     data: DataFolder | None = None,
     split: str | None = None,

@@ -90,6 +90,7 @@ def prepare(
         workers: Processes that decode images, one a processor without it; 0 decodes in this one.
     """
     from cxr_compare.data_prep import prepare as preparing
+    from cxr_compare.data_prep.new_set import Options
     from cxr_compare.data_prep.sources.source import ReadOptions
     from cxr_compare.data_prep.splits import SplitRule
     from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
@@ -98,7 +99,7 @@ def prepare(
     if workers is not None and workers < 0:
         raise InputError(f"workers: {workers}; give 0 or more")
     require_engine(engine)
-    options = preparing.Options(
+    options = Options(
         format=format,
         read=ReadOptions(
             reference=reference,
@@ -152,16 +153,13 @@ def _join(folders: list[Path], out: Path, options: Any) -> DataSet:
 
 
 def _shown(dataset: DataSet) -> DataSet:
-    """Return the data set, and say what its audit found and what usually follows."""
+    """Return the data set, and say what its audit found."""
     from cxr_compare.data_prep.audit import AUDIT, Audit
 
     for problem in Audit.read(dataset.folder / AUDIT).problems:
         console.say(f"check: {problem.line}")
         if problem.severity == "error" and problem.advice:
             console.say(f"    what to do: {problem.advice}")
-    config = "chexnet_small" if dataset.boxes.empty else "retinanet_small"
-    if dataset.has_pixels:
-        console.say(f"Next: cxr train {config} --data {dataset.folder} --out RUN")
     return dataset
 
 

@@ -36,6 +36,7 @@ from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.report.files import PAGE as REPORT_PAGE
 from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answers, to_png_bytes
 from cxr_compare.serving.answer_files import answers_of
+from cxr_compare.serving.run import Answering, Run
 from cxr_compare.serving.web.schemas import Limits, ModelsAnswer, StateAnswer, SystemFacts
 
 MEBIBYTE = 1 << 20
@@ -117,7 +118,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def build_app(systems: Sequence[Any], settings: ServeSettings) -> FastAPI:
+def build_app(systems: Sequence[Answering], settings: ServeSettings) -> FastAPI:
     """Build the application that serves runs."""
     app = FastAPI(
         title="cxr-compare",
@@ -238,13 +239,14 @@ def _shown(report: Path) -> dict[str, Path]:
     }
 
 
-def _facts(system: Any, position: int) -> SystemFacts:
-    point, network = system.point, getattr(system, "network", None)
-    facts: dict[str, Any] = {}
-    if network is not None:
-        info = network.info
+def _facts(system: Answering, position: int) -> SystemFacts:
+    point = system.point
+    facts: dict[str, Any] = {"kind": "both"}
+    if isinstance(system, Run):
+        network, info = system.network, system.network.info
         measured = None if system.decision is None else system.decision.auroc
         facts = {
+            "kind": network.kind,
             "backend": network.backend,
             "image_size": network.preprocess.size,
             "trained_on": [data.name for data in info.training_sets],
@@ -257,7 +259,6 @@ def _facts(system: Any, position: int) -> SystemFacts:
             facts |= {"ci_low": measured.ci_low, "ci_high": measured.ci_high}
     return SystemFacts(
         name=system.name,
-        kind="both" if network is None else network.kind,
         colour=system_colour(position),
         finding=system.target.display_name,
         policy=point.policy,
@@ -269,7 +270,9 @@ def _facts(system: Any, position: int) -> SystemFacts:
     )
 
 
-def _analyze(systems: Sequence[Any], lock: threading.Lock, name: str, content: bytes) -> Answers:
+def _analyze(
+    systems: Sequence[Answering], lock: threading.Lock, name: str, content: bytes
+) -> Answers:
     with _file_in_memory(content) as path:
         image = _read(path, content)
         with lock:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import uvicorn
@@ -13,6 +12,7 @@ import uvicorn
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.serving.images import ARRAY
+from cxr_compare.serving.run import Answering
 from cxr_compare.serving.web.app import LOG, ServeSettings, build_app
 
 _GRACE_S = 3
@@ -43,7 +43,7 @@ def listen(settings: ServeSettings) -> socket.socket:
         raise InputError(f"host {settings.host}, port {settings.port}: {reason}") from None
 
 
-def warm_up(systems: Sequence[Any]) -> None:
+def warm_up(systems: Sequence[Answering]) -> None:
     """Answer once, for the first prediction is slow: not the first user's."""
     blank = DecodedImage(np.zeros((64, 64), np.uint8))
     for system in systems:
@@ -51,7 +51,7 @@ def warm_up(systems: Sequence[Any]) -> None:
 
 
 def serve_forever(
-    systems: Sequence[Any], settings: ServeSettings, listening: socket.socket
+    systems: Sequence[Answering], settings: ServeSettings, listening: socket.socket
 ) -> None:
     """Serve runs until Ctrl-C or SIGTERM."""
     _log_to_stderr()

@@ -6,8 +6,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.boxes import box_iou
 from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
 from cxr_compare.evaluation.boxes.error_types import count_error_types
-from cxr_compare.evaluation.boxes.froc import WeightedFroc
-from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
+from cxr_compare.evaluation.boxes.froc import WeightedFroc, find_lesions
 from cxr_compare.evaluation.boxes.map_boxes import (
     MapBoxRule,
     map_parts,
@@ -16,6 +15,7 @@ from cxr_compare.evaluation.boxes.map_boxes import (
     upsample,
 )
 from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
+from cxr_compare.evaluation.metrics import RATES
 
 __all__ = [
     "box_iou",
@@ -51,7 +51,7 @@ def weighted_froc(boxes, truth, images, weights):
     """FROC's mean and the sensitivity at each rate, with weights of images."""
     n = len(images)
     kernel = WeightedFroc(find_lesions(_pairs(boxes, truth, images)), np.arange(n), n)
-    return np.ravel(kernel.figures(np.array([weights])))
+    return np.ravel(kernel.figures(np.array([weights]), [*RATES.values()]))
 
 
 def error_types(boxes, truth, images, threshold):

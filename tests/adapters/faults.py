@@ -68,7 +68,7 @@ FAULTS = {
     ],
     "2 IoU > for >=: FROC": [
         Edit(
-            f"{_EVALUATION}.boxes.lesion_hits",
+            _FROC,
             "hits = pairs.iou >= HIT",
             "hits = pairs.iou > HIT",
         ),
@@ -246,7 +246,7 @@ FAULTS = {
     ],
     "19 Holm without its maximum": [
         Edit(
-            f"{_EVALUATION}.statistics.holm",
+            f"{_EVALUATION}.figures",
             "max(highest, min(1.0, p * (len(tests) - rank)))",
             "min(1.0, p * (len(tests) - rank))",
         ),

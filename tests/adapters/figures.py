@@ -24,7 +24,6 @@ from cxr_compare.evaluation.statistics import (
     clustered_share,
     clustered_variance,
     folds,
-    holm,
     intervals,
     ranking,
     running_sums,
@@ -50,7 +49,6 @@ effective_patients = clustered_variance.effective_patients
 satterthwaite_freedom = clustered_variance.satterthwaite_freedom
 without_leverage = clustered_variance.without_leverage
 patient_folds = folds.patient_folds
-holm_corrected = holm.holm
 Interval = intervals.Interval
 expanded_level = intervals.expanded_level
 percentile_interval = intervals.percentile_interval
@@ -59,6 +57,7 @@ roc_and_pr_curves = ranking.roc_and_pr_curves
 RunningRows = running_sums.RunningRows
 SegmentSums = running_sums.SegmentSums
 bootstrap_p_value = figures.bootstrap_p_value
+holm_corrected = figures.holm
 lower_for_bias = figures.lower_for_bias
 
 # Metrics and policies

@@ -26,11 +26,12 @@ def read(path):
     except InputError as error:
         return "refused", str(error)
     facts = {name: image.header.get(name) for name in _HEADER_FACTS}
+    named = check_dicom_file(path.parent, path.name)
     facts |= {
+        "patient": named.patient,
+        "instance": named.image_id,
         "spacing_row_mm": image.spacing_row_mm,
         "spacing_col_mm": image.spacing_col_mm,
-        "patient": image.patient,
-        "instance": image.instance,
         "orientation": image.record["orientation"],
         "burned_in": image.record.get("burned_in_annotation"),
     }

@@ -24,6 +24,7 @@ from cxr_compare.evaluation.truth import Truth
 from tests.adapters.sets import put_table
 
 __all__ = [
+    "DrawnSystem",
     "ImagePrediction",
     "ImageTruth",
     "chart_names",
@@ -47,11 +48,12 @@ def errors_of(result: Result) -> dict[str, Any]:
     """Tables of errors, of errors that others decide rightly, and the confusion matrices."""
     answer = result.answer
     at = (result.systems, answer.policy)
-    joint = "".join(answer.joint[:1])
+    confusion = tables.confusion(result.figures, *at)
+    of_boxes = (result.decisions, result.lesions)
     return {
-        "errors": tables.error_table(result.decisions, result.lesions, *at, joint),
+        "errors": tables.error_table(confusion, *of_boxes, *at, answer.joint),
         "corrected": tables.correction_table(result.decisions, *at),
-        "confusion": tables.confusion(result.decisions, *at),
+        "confusion": confusion,
     }
 
 

@@ -14,11 +14,12 @@ from cxr_compare.data_prep.base.tables import write_table
 from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.predictions import MadeOn, PredictionsInfo, PredictionWriter
+from cxr_compare.data_prep.sources.build import build
 from cxr_compare.data_prep.sources.image_files import has_file
 from cxr_compare.data_prep.sources.patients import add_patients
 from cxr_compare.data_prep.sources.registry import FORMATS
 from cxr_compare.data_prep.sources.source import Format, ReadOptions, Show, SourceTables
-from cxr_compare.data_prep.sources.statements import BOX, Source, build
+from cxr_compare.data_prep.sources.statements import BOX, Source
 from cxr_compare.data_prep.sources.words import state_of_text
 from cxr_compare.data_prep.splits import SplitInfo, SplitOrigin
 from cxr_compare.scripts.commands.prepare import prepare
@@ -141,8 +142,7 @@ def bind_tables(folder: Path) -> None:
         record = table.with_suffix(".json")
         if not record.is_file():
             how = SplitOrigin(method="by patient, by hand")
-            made = {"name": table.stem, "split_id": table.stem, "how": how, "n_images": {}}
-            SplitInfo(**made, files={table.name: file_digest(table)}).write(record)
+            SplitInfo(how=how, files={table.name: file_digest(table)}).write(record)
         else:
             content = json.loads(record.read_text(encoding="utf-8"))
             content["files"] = {table.name: file_digest(table)}

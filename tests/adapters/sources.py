@@ -12,9 +12,10 @@ from cxr_compare.data_prep.base.box_check import BoxReading
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.sources import readers
+from cxr_compare.data_prep.sources.build import build
 from cxr_compare.data_prep.sources.registry import FORMATS, fitting_formats, read_source
 from cxr_compare.data_prep.sources.source import ReadOptions
-from cxr_compare.data_prep.sources.statements import Source, build
+from cxr_compare.data_prep.sources.statements import Source
 
 _STATES = {"present": 1, "absent": 0, "uncertain": "?"}
 _FACTS = ("path", "patient_id", "patient_id_source", "width", "height", "view", "sex", "age_years")
@@ -86,6 +87,7 @@ def _plain_table(found):
         [row.image_id, row.finding, row.reader, row.coverage]
         for row in found.box_coverage.itertuples()
     ]
+    used = found.images.loc[~found.images["image_id"].isin(_unused(found))]
     return {
         "states": states,
         "boxes": sorted(boxes),
@@ -95,8 +97,12 @@ def _plain_table(found):
         "roles": dict(zip(found.official["image_id"], found.official["role"], strict=True)),
         "split": dict(zip(found.split["image_id"], found.split["role"], strict=True)),
         "targets": {name: list(target.any_of) for name, target in found.targets.items()},
-        "warned": bool(found.patient_notes),
+        "warned": bool((used["patient_id_source"] == "assumed_image").any()),
     }
+
+
+def _unused(found):
+    return found.split.loc[found.split["role"] == "unused", "image_id"]
 
 
 def _facts(row):
@@ -149,7 +155,7 @@ def shown_lines(folder, format, labels):  # noqa: A002
     """Every line that a reading shows or notes."""
     shown = []
     found = read_source(folder, format, ReadOptions(labels=tuple(labels)), shown.append)
-    return [*shown, *found.notes, *found.read_as]
+    return [*shown, *found.notes]
 
 
 def built(images, rows, normal):

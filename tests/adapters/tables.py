@@ -40,7 +40,7 @@ def _read(truth, systems, *, columns=(), target=(), images="all", **options):
         if len(questions) > 1 and compared.reason_to_leave_out(question, questions):
             left_out.append(finding)
         else:
-            findings[finding] = _plain(compared, question, images)
+            findings[finding] = _plain(question, compared.outputs(question, None), images)
     if len(questions) == 1:
         ((finding, plain),) = findings.items()
         return {"finding": finding, **plain}
@@ -49,9 +49,8 @@ def _read(truth, systems, *, columns=(), target=(), images="all", **options):
     return {"findings": findings, "left_out": sorted(left_out)}
 
 
-def _plain(compared, question, images):
+def _plain(question, outputs, images):
     truth = question.truth
-    outputs = compared.outputs(question, None)
     evaluated, _ = common_images(truth, outputs, common=images == "common")
     table = truth.images
     return {
@@ -88,13 +87,18 @@ def doubts(boxes, true_boxes, sizes):
     return [f"{re.search(r'would be ([0-9.]+)', text)[1]} {text}" for text in texts]
 
 
-def doubted(truth, systems, **options):
-    """Names of the systems whose boxes match far better by another reading."""
-    of_truth, of_results = split_roles(roles_of(options.pop("columns", ())))
-    (question,) = read_questions(None, truth, columns=of_truth, **options)
-    outputs = Systems(read_systems([systems]), of_results).outputs(question, None)
-    return [
+def read_with_doubts(truth, systems, *, columns=(), **options):
+    """What `read` gives for one finding, and the systems whose boxes match far better otherwise."""
+    of_truth, of_results = split_roles(roles_of(columns))
+    try:
+        (question,) = read_questions(None, truth, columns=of_truth, **options)
+        outputs = Systems(read_systems([systems]), of_results).outputs(question, None)
+        plain = _plain(question, outputs, "all")
+    except InputError as error:
+        return ("refused", str(error)), []
+    doubted = [
         name
         for name, output in outputs.items()
         if any(note.caution == "other_reading" for note in output.notes)
     ]
+    return {"finding": question.truth.finding, **plain}, doubted

@@ -1,20 +1,34 @@
 """Verdicts on figures that are given as plain values, and the rows that they rest on."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 from scipy.stats import norm
 
-from cxr_compare.evaluation.figures import corrected, image_blind_name
+from cxr_compare.evaluation.compare import UNITS
+from cxr_compare.evaluation.figures import corrected, holm
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.protocol import Protocol
-from cxr_compare.evaluation.statistics.holm import holm
+from cxr_compare.evaluation.report import tables
+from cxr_compare.evaluation.truth import Truth
 from cxr_compare.evaluation.verdict.claims import Lookup
-from cxr_compare.evaluation.verdict.recipes import differing, recipe_table
-from cxr_compare.evaluation.verdict.verdict import JointSystem, state_verdict
+from cxr_compare.evaluation.verdict.verdict import state_verdict
 
 KEYS = ("first", "second", "metric", "policy")
 __all__ = ["decided", "differing_settings", "holm", "image_blind_name", "verdict_of"]
 
 
-def verdict_of(systems, rows, *, finding="opacity", joint=None, protocol=None, **options):
+def verdict_of(
+    systems,
+    rows,
+    *,
+    joint=(),
+    protocol=None,
+    policy="",
+    unit="image",
+    synthetic=False,
+    n_findings=1,
+):
     """State the verdict of rows ``first, second, metric, policy, estimate, low, high, note``.
 
     The p-value of a difference is that of a normal distribution with the interval's end that is
@@ -22,17 +36,23 @@ def verdict_of(systems, rows, *, finding="opacity", joint=None, protocol=None, *
     """
     table = _figures(rows)
     given = table["p_holm"]
-    (table,) = corrected([table], *(joint or ())[:1])
+    joint, *members = joint or [""]
+    (table,) = corrected([table], joint)
     fixed = Protocol(**protocol or {})
-    found = state_verdict(
-        Lookup(table.assign(p_holm=given.fillna(table["p_holm"]))),
-        systems,
-        finding,
+    made = SimpleNamespace(
+        figures=table.assign(p_holm=given.fillna(table["p_holm"])),
+        truth=Truth(pd.DataFrame({"synthetic": [synthetic]}), finding="opacity"),
+        systems=systems,
+        single=[name for name in systems if name != joint],
+        joint=joint,
+        members=members,
         protocol=fixed,
-        title=fixed.title,
-        joint=JointSystem(joint[0], tuple(joint[1:])) if joint else None,
-        **options,
+        primary_title=fixed.title,
+        main_policy=policy,
+        units=UNITS.get(unit, unit),
+        n_findings=n_findings,
     )
+    found = state_verdict(made)
     return {
         "headline": found.headline,
         "kind": found.kind,
@@ -72,4 +92,4 @@ def decided(gaps, error):
 
 def differing_settings(records):
     """Return the settings in which trainings differ: that of each system, by setting."""
-    return differing(recipe_table(records)).to_dict("index")
+    return tables.differing_settings(records).to_dict("index")

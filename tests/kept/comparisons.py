@@ -7,6 +7,7 @@ outside of the tree, for the two issues that store the figures anew.
 import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,9 @@ def rows_of(result):
     return result.to_frame().drop(columns=["method", "note", "findings"], errors="ignore")
 
 
-def kept(name, data=None):
-    """Figures and answer of one of the first six; `data` is shared/data for the real one."""
+@cache
+def kept_result(name, data=None):
+    """The comparison of one of the first six; `data` is shared/data for the real one."""
     arguments = {
         "quickstart": inputs.quickstart,
         "drawn-1": lambda: inputs.three_systems(1, 300),
@@ -43,7 +45,12 @@ def kept(name, data=None):
         "boxes": inputs.boxes,
         "chexnet": lambda: inputs.chexnet(data),
     }[name]()
-    result = compared(**arguments, policy=POLICIES, replicates=RESAMPLES)
+    return compared(**arguments, policy=POLICIES, replicates=RESAMPLES)
+
+
+def kept(name, data=None):
+    """Figures and answer of one of the first six."""
+    result = kept_result(name, data)
     return rows_of(result), answer_of(result)
 
 

@@ -20,7 +20,7 @@ def figure(name, data):
     name, _, threshold = name.partition("@")
     name, _, kind = name.partition("/")
     if "classes" in data:
-        return _of_classes(kind or data["classes"], data)
+        return _of_classes(name, kind or data["classes"], data)
     if name in _OF_BOXES:
         return _OF_BOXES[name](data["boxes"], data["truth"], data["images"], data.get("crowds", ()))
     if name == "rsna_score":
@@ -85,13 +85,14 @@ def image_level(data):
     return labels, scores
 
 
-def _of_classes(kinds, data):
+def _of_classes(name, kinds, data):
     known = []
     for kind in [kinds] if isinstance(kinds, str) else kinds:
         truth = [row for row in data["truth"] if row[5] == kind]
         own = [row for row in data["boxes"] if row[6] == kind]
-        known += [boxes.average_precision(own, truth, data["images"])[0]]
-    known = [ap50 for ap50 in known if ap50 is not None]
+        of_class = {"images": data["images"], "truth": truth, "boxes": own}
+        known += [figure(name, of_class)]
+    known = [value for value in known if value is not None]
     return float(np.mean(known)) if known else None
 
 
@@ -115,6 +116,7 @@ def _at_threshold(name, labels, scores, threshold):
         "accuracy": (tp + tn, len(labels)),
         "f1": (2 * tp, 2 * tp + fp + fn),
         "balanced_accuracy": (tp * (tn + fp) + tn * (tp + fn), 2 * (tp + fn) * (tn + fp)),
+        "mcc": (tp * tn - fp * fn, ((tp + fn) * (tn + fp) * (tp + fp) * (tn + fn)) ** 0.5),
     }
     part, whole = shares[name]
     return part / whole if whole else None

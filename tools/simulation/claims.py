@@ -287,7 +287,7 @@ def shortcuts(result: Any, known: Known) -> Counted:
 def _says_joint(result: Any) -> bool:
     """Return True if the joint system of a report is called better than each member."""
     claims = [each for each in result.answer.claims if each["family"] == "joint"]
-    return all(each["higher"] == result.answer.joint[0] for each in claims) and bool(claims)
+    return all(each["higher"] == result.answer.joint for each in claims) and bool(claims)
 
 
 def joint(result: Any, known: Known) -> Counted:

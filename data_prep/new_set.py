@@ -1,0 +1,184 @@
+"""A data set folder that is being made: its options, its beginning, its splits and its files.
+
+`prepare` makes one of a source, `combine` of several data sets. ``dataset.json`` is written last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.audit import MeasureShortcuts, audit
+from cxr_compare.data_prep.audit_page import write_audit
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import LOCK_NAME, write_text
+from cxr_compare.data_prep.base.ids import is_member
+from cxr_compare.data_prep.base.provenance import cpu_count, provenance
+from cxr_compare.data_prep.base.pseudonyms import hide_paths
+from cxr_compare.data_prep.base.tables import write_table
+from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line
+from cxr_compare.data_prep.copies import copy_keys, find_copies
+from cxr_compare.data_prep.dataset import DataSet, DataSetInfo, digests
+from cxr_compare.data_prep.parallel import Engine, Progress, Silence
+from cxr_compare.data_prep.pixels import (
+    JOURNAL,
+    ImageFile,
+    PixelStore,
+    pixels_file,
+    stored_sizes,
+)
+from cxr_compare.data_prep.sources.source import ReadOptions, SourceTables
+from cxr_compare.data_prep.splits import Split, SplitRule, adopt, draw_split, settle
+from cxr_compare.data_prep.stored_splits import write_split
+
+LABEL_TABLES = ("findings", "boxes", "box_coverage", "split", "official")
+"""Tables of a source with rows of its images, beside the table of images."""
+_LEAST_STORE_PX = 128  # side of squares from which on copies are compared in place of the files
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the function `prepare`, which the command `cxr prepare` explains."""
+
+    format: str | None
+    read: ReadOptions = field(default_factory=ReadOptions)
+    name: str | None = None
+    sizes: tuple[int, ...] = ()
+    targets: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    rule: SplitRule = field(default_factory=SplitRule)
+    split: str | None = None
+    exclude: Path | None = None
+    id_key: Path | None = None
+    keep_ids: bool = False
+    workers: int = field(default_factory=cpu_count)
+    engine: Engine = "local"
+    progress: Progress = field(default_factory=Silence)
+    measure_shortcuts: MeasureShortcuts | None = None
+
+
+def begin(out: Path, request: str, sizes: Sequence[int] = ()) -> bool:
+    """Return True for the complete data set of a request; begin one in a new folder."""
+    complete, journal = out / "dataset.json", out / JOURNAL
+    head = json.dumps({"request": request, "sizes": sorted(sizes)}) + "\n"
+    if complete.is_file():
+        is_same = DataSetInfo.read(complete).request == request
+    elif journal.is_file():
+        is_same = journal.read_bytes().startswith(head.encode())
+    elif all(path.name == LOCK_NAME for path in out.iterdir()):
+        write_text(journal, head)
+        is_same = True
+    else:
+        raise InputError(f"{out}: not empty and not a cxr data set; choose a new folder")
+    if not is_same:
+        raise InputError(
+            f"{out}: is a data set of other images, labels or options; give the same, or choose a "
+            "new folder"
+        )
+    return complete.is_file()
+
+
+def exclude_listed(tables: SourceTables, path: Path) -> SourceTables:
+    """Move the images of the user's list (``image_id``, ``reason``) to the table ``excluded``."""
+    listed = read_text_table(path, ["image_id"], ["reason"]).drop_duplicates("image_id")
+    images, ids = tables.images, listed["image_id"]
+    unknown = pd.Series(~is_member(ids, images["image_id"]), index=ids.index)
+    advice = f"whose ids look like {images['image_id'].iloc[0]!r}; correct the line or remove it"
+    refuse_line(unknown, path, f" is no image of this source, {advice}", ids)
+    if len(ids) == len(images):
+        raise InputError(f"{path}: names every image of the source; keep some")
+    paths = images.set_index("image_id")["path"].reindex(ids)
+    gone = pd.DataFrame(
+        {
+            "path": paths.fillna(pd.Series(ids.array, ids)).array,
+            "stage": "list",
+            "reason": listed["reason"].replace("", f"named in {path.name}").array,
+        }
+    )
+    return without(tables, ids, gone)
+
+
+def without(tables: SourceTables, ids: pd.Series, gone: pd.DataFrame) -> SourceTables:
+    """Take images out of all tables; `gone` are their rows of the table ``excluded``."""
+    kept: dict[str, Any] = {}
+    for name in ("images", *LABEL_TABLES):
+        table = getattr(tables, name)
+        kept[name] = table[~is_member(table["image_id"], ids)].reset_index(drop=True)
+    excluded = pd.concat([tables.excluded, gone], ignore_index=True)
+    return replace(tables, excluded=excluded, **kept)
+
+
+def write_set(
+    out: Path,
+    tables: SourceTables,
+    decode: pd.DataFrame,
+    request: str,
+    options: Options,
+    split: Split | None = None,
+    key: bytes | None = None,
+    id_key: str | None = None,
+) -> None:
+    """Write all files of a data set folder but the squares, ``dataset.json`` last."""
+    frames = {n: getattr(tables, n) for n in ("images", "findings", "boxes", "box_coverage")}
+    frames |= {"excluded": tables.excluded, "decode": decode}
+    frames["findings"] = frames["findings"].drop(columns="implied")
+    frames["copies"] = find_copies(decode, _reader(out, tables))
+    links = copy_keys(decode, frames["copies"])
+    splits = _make_splits(tables, links, split, options)
+    if key is not None:
+        frames |= {name: hide_paths(frames[name], key) for name in ("images", "excluded")}
+    files = {f"{n}.parquet": write_table(f, out / f"{n}.parquet", n) for n, f in frames.items()}
+    split_ids = {n: write_split(out, n, s, frames["images"], links) for n, s in splits.items()}
+    info = DataSetInfo(
+        name=options.name or out.resolve().name,
+        source_root=str(tables.root.resolve()),
+        targets=tables.targets,
+        ids=digests(frames).with_values(split_ids=split_ids),
+        request=request,
+        id_key=id_key,
+        notes=tuple(tables.notes),
+        files=files,
+        **provenance(),
+    )
+    dataset = DataSet(out, info)
+    write_audit(dataset, audit(dataset, options.measure_shortcuts), out)
+    info.write(out / "dataset.json")
+
+
+def _reader(out: Path, tables: SourceTables) -> Callable[[str], np.ndarray]:
+    """Return a function that reads an image: its square without the border, or else its file."""
+    size = next((size for size in stored_sizes(out) if size >= _LEAST_STORE_PX), None)
+    if size is not None:
+        return PixelStore.open(pixels_file(out, size)).image_without_border
+    files: Any = tables.images.set_index("image_id")[["path", "file_sha256"]]
+
+    def read(image_id: str) -> np.ndarray:
+        path, sha256 = files.loc[image_id]
+        return ImageFile(tables.root / path, sha256).read()
+
+    return read
+
+
+def _make_splits(
+    tables: SourceTables, links: pd.Series | None, split: Split | None, options: Options
+) -> dict[str, Split]:
+    """Make the default split, and the official one if the publisher has one."""
+    made: dict[str, Split] = {}
+    if len(tables.official):
+        made["official"] = adopt(
+            tables.official, tables.images, tables.findings, options.rule, links
+        )
+    if split is not None:
+        made["default"] = settle(split, tables.images, links)
+    elif options.split == "official" and "official" in made:
+        made["default"] = made["official"]
+    else:
+        made["default"] = draw_split(
+            tables.images, tables.findings, tables.split, options.rule, links
+        )
+    return made

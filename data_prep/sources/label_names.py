@@ -1,0 +1,220 @@
+"""Names of labels and classes as findings, and questions about those that may mean otherwise."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal, NamedTuple
+
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.names import without_accents
+from cxr_compare.data_prep.sources.words import (
+    class_finding,
+    dictionary,
+    is_number,
+    normal_classes,
+    state_of_text,
+)
+
+_SHOWN = 60  # characters of a label in a message
+_OBJECT = re.compile(r"""^\[|[{}]|["'][\w .-]+["']\s*:""")
+_NUMBERS = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)?(?:[\s,]+-?\d+(?:\.\d+)?)*(?![\w.])")
+_MINUS = re.compile("^\\s*[!\uff01]|[-\u2010-\u2015\u2212\uff0d]\\s*\\)?\\s*$")
+_ABSENT = (
+    "say that something is absent",
+    "Write 'normal' where an image shows nothing, or give the class another name",
+)
+_JOINTS = re.compile(r"""[,/+&()'"\n]|\b(?:and|und|et)\b""", re.IGNORECASE)
+
+
+class Label(NamedTuple):
+    """Finding that a label names, and its state: ``present``, ``absent`` or ``uncertain``."""
+
+    finding: str
+    state: str = "present"
+
+
+@dataclass(frozen=True)
+class LabelNames:
+    """Meaning of the labels of a column or file, without those that say nothing; with notes."""
+
+    labels: dict[str, Label] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def name_labels(
+    texts: Iterable[str], where: str, kind: Literal["label", "class", "column"] = "label"
+) -> LabelNames:
+    """Name the findings of all labels of a column, or of all class names of a file, together.
+
+    A label that may mean something else than its name, such as ``mass?`` or ``TB-``, is asked
+    about; so are two labels that would get one name.
+    """
+    named: dict[str, Label] = {}
+    notes = []
+    for text in dict.fromkeys(texts):
+        _refuse_other_content(text, where)
+        label = Label(class_finding(text, where)) if kind == "column" else _doubted(text, where)
+        if label is None:
+            notes.append(f"'{text}' names no finding: what has this label is unknown")
+        else:
+            named[text] = label
+    labels = dict(named)
+    if kind != "column":
+        findings = {label.finding for label in named.values()}
+        for text, label in named.items():
+            meant = _denied(text, label.finding, findings, where, kind)
+            labels[text] = meant if label.state == "present" else meant._replace(state=label.state)
+    if kind == "label":
+        _refuse_lists(labels, where)
+    _refuse_one_name(named, where)
+    for text in named:
+        if _MINUS.search(text):
+            raise _question(text, where, *_ABSENT)
+    if kind == "column":
+        return LabelNames(named)
+    for text, label in labels.items():
+        if label.state != "present":
+            notes.append(f"'{text}' is taken for the finding '{label.finding}', {label.state}")
+    return LabelNames(labels, notes)
+
+
+def _doubted(text: str, where: str) -> Label | None:
+    """Return the finding of a label, uncertain by a word of doubt; None for this word alone."""
+    if state_of_text().get(text.lower()) == "uncertain":
+        return None
+    if "?" in text:
+        answer = "Write 'uncertain mass', or no question mark"
+        raise _question(text, where, "say that a finding is uncertain", answer)
+    name = class_finding(text, where)
+    doubt = _any_of("uncertain_words")
+    bare = _without_doubt(name)
+    if re.fullmatch(doubt, name):
+        return None
+    if re.search(rf"(?:^|_){doubt}(?:_|$)", bare):
+        answer = "Write 'uncertain mass', with | between labels"
+        raise _question(text, where, "say that a finding is uncertain", answer)
+    if re.search(rf"(?:^|_){_any_of('past_before')}_", bare):
+        answer = "Write the finding alone if the image shows it, else 'unknown', or other words"
+        raise _question(text, where, "say that a finding was there before", answer)
+    return Label(bare, "present" if bare == name else "uncertain")
+
+
+def _without_doubt(name: str) -> str:
+    """Return the name of a finding without the words of doubt before or behind it."""
+    doubt = _any_of("uncertain_words")
+    return re.sub(rf"^{doubt}_|_{doubt}$", "", name)
+
+
+@cache
+def _any_of(words: str) -> str:
+    """Return the pattern of a list of words of ``columns.toml``, in names of findings."""
+    names = [class_finding(word, "columns.toml") for word in dictionary()[words]]
+    names.sort(key=len, reverse=True)
+    return f"(?:{'|'.join(names)})"
+
+
+def _denied(text: str, finding: str, findings: set[str], where: str, kind: str) -> Label:
+    """Return that a label denies another of some findings, or else that its own is present."""
+    if finding in normal_classes():
+        return Label(finding)
+    words = dictionary()
+    denying = [*words["absent_before"], *words["may_be_absent_before"]]
+    word = max((w for w in denying if finding.startswith(f"{w}_")), key=len, default="")
+    rest = finding.removeprefix(f"{word}_") if word else ""
+    names_one = rest != "" and rest not in normal_classes()
+    denies = names_one and word in words["absent_before"]
+    if rest in findings and names_one:
+        return Label(rest, "absent")
+    if denies and kind == "label" and rest in words["findings"]["names"]:
+        return Label(rest, "absent")
+    absent = [without_accents(word) for word in words["states"]["absent"] if len(word) > 1]
+    absent.append("free")
+    ends = tuple(f"_{word}" if word.isascii() else word for word in absent)  # or without a blank
+    if denies or (finding.endswith(ends) and finding not in absent):
+        raise _question(text, where, *_ABSENT)
+    if kind == "label" and not word and {"normal", "healthy"} & set(finding.split("_")):
+        answer = "Write 'normal', or give it the name of a finding"
+        raise _question(text, where, "mean that the image shows nothing", answer)
+    return Label(finding)
+
+
+def _refuse_one_name(named: dict[str, Label], where: str) -> None:
+    """Refuse labels of one name that differ in more than case, blanks, hyphens or all accents."""
+    first: dict[Label, str] = {}
+    for text, label in named.items():
+        other = first.setdefault(label, text)
+        one, two = _spelling(text), _spelling(other)
+        is_one = one == two or without_accents(one) == two or one == without_accents(two)
+        if label.state == "present" and not is_one:
+            raise InputError(
+                f"{where}: the labels {other[:_SHOWN]!r} and {text[:_SHOWN]!r} would both be the "
+                f"finding '{label.finding}'; give each a name of its own in letters, or both one "
+                "spelling"
+            )
+
+
+def _spelling(text: str) -> str:
+    plain = re.sub(
+        "[\u2010-\u2015\u2212]", "-", unicodedata.normalize("NFKC", text.strip()).lower()
+    )
+    return re.sub(r"(?<=\w)\s*-\s*(?=\w)|[\s_/]", "", plain)
+
+
+def _refuse_other_content(text: str, where: str) -> None:
+    """Refuse JSON, numbers, boxes and run lengths in place of a name."""
+    has_letter = re.search(r"[^\W\d_]", text) is not None and not is_number(text)
+    numbers = _NUMBERS.search(text)
+    n_numbers = len(re.findall(r"\d+(?:\.\d+)?", numbers[0])) if numbers else 0
+    is_value = not has_letter and n_numbers > 0 and text not in ("0", "1")
+    if has_letter and _OBJECT.search(text):
+        raise InputError(
+            f"{where}: {text[:_SHOWN]!r} is JSON of a tool such as Label Studio; export it there "
+            "as JSON or COCO, and give that file"
+        )
+    if is_value or n_numbers >= 4:
+        raise InputError(
+            f"{where}: {text[:_SHOWN]!r} is no name of a finding; write names such as 'mass', "
+            "'normal' where nothing is found and 'unknown' where nobody could say, or 1 and 0 in a "
+            "column for each finding; boxes have columns x1,y1,x2,y2"
+        )
+
+
+def _refuse_lists(labels: Mapping[str, Label], where: str) -> None:
+    """Ask about a text that is made of labels of the column, or behind a comma of findings."""
+    own = {label.finding for label in labels.values()}
+    parts_of = {}
+    for text in labels:
+        written = [part for part in _JOINTS.split(text) if re.search(r"[^\W_]", part)]
+        parts_of[text] = {_without_doubt(class_finding(part, where)) for part in written}
+    times = Counter(part for parts in parts_of.values() for part in parts)
+    known = {*dictionary()["findings"]["names"], *normal_classes()}
+    for text, parts in parts_of.items():
+        are_known = [times[f] > 1 or ("," in text and f in known) for f in parts]
+        name = labels[text].finding
+        if len(parts) == 1 or not all(are_known):
+            parts = _labels_in(name, own) if name in own - normal_classes() else set()
+        if len(parts) > 1:
+            answer = "Write | or ; between labels; if it is one, give it a name of other words"
+            raise _question(text, where, f"list {len(parts)} labels", answer)
+
+
+def _labels_in(name: str, own: Set[str]) -> set[str]:
+    """Return the other labels of which a name is made, joined by ``_``; an empty set if none."""
+    words = name.split("_")
+    found: dict[int, set[str]] = {0: set()}  # labels by the number of words that they take
+    for end in range(1, len(words) + 1):
+        for begin, labels in found.items():
+            last = "_".join(words[begin:end])
+            if last in own and last != name:
+                found[end] = {*labels, last}
+                break
+    return found.get(len(words), set())
+
+
+def _question(text: str, where: str, meaning: str, answer: str) -> InputError:
+    return InputError(f"{where}: does the label '{text[:_SHOWN]}' {meaning}? {answer}")
