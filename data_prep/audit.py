@@ -341,10 +341,9 @@ def people_problems(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> It
         "patient_assumed",
         "warning",
         "image of an unknown patient, which counts as a patient of its own: the same person may be "
-        "in training and test",
+        "in training and test unless patients are given (--patient-pattern, or a column patient)",
         assumed,
-        "give patient ids (--patient-pattern, or a patient_id column); until then every interval "
-        "is too narrow",
+        "give the patients; until then every interval is too narrow",
     )
 
 

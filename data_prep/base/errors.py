@@ -17,7 +17,6 @@ _SINGULAR_VERBS = {
     "are": "is",
     "were": "was",
     "do": "does",
-    "carry": "carries",
     "left": "left",
 }
 _MOST_CHARACTERS = 1400

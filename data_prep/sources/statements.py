@@ -122,7 +122,6 @@ class Source(SourceTables):
     left_out: dict[str, str] = field(default_factory=dict)
     label_files: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list, kw_only=True)
-    patient_notes: list[str] = field(default_factory=list, kw_only=True)
     _sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def exclude(self, ids: Iterable[Any], reason: str) -> None:

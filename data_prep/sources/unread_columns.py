@@ -89,14 +89,14 @@ def _refuse_findings(table: LabelTable, unread: pd.DataFrame) -> None:
     others = [name for name in map(str, unread) if not is_circumstance(name)]
     alike = [name for name in others if findings and _divides_images(unread[name])]
     if alike:
-        asked = f"does column {_quoted(alike)} hold a finding"
+        finding = table.option.advice("finding", *alike)
+        unused = table.option.advice("unused", *alike)
+        question = f"does column {_quoted(alike)} hold a finding, as '{findings[0]}' does?"
+        answer = f"If it does, {finding}, else {unused}"
         if len(alike) > 1:
-            asked = f"do {_quoted(alike)} hold findings"
-        raise InputError(
-            f"{table.path}: {asked}, as '{findings[0]}' does? For what does, "
-            f"{table.option.advice('finding', *alike)}; for what does not, "
-            f"{table.option.advice('unused', *alike)}"
-        )
+            question = f"do {_quoted(alike)} hold findings, as '{findings[0]}' does?"
+            answer = f"For those that do, {finding}; for the others, {unused}"
+        raise InputError(f"{table.path}: {question} {answer}")
 
 
 def _refuse_unread_boxes(table: LabelTable, unread: pd.DataFrame) -> None:

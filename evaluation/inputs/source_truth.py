@@ -186,8 +186,8 @@ def truth_of_source(
         files=files or _files(tables),
         **options,
     )
-    notes = [note for note in tables.notes if note not in tables.patient_notes]
-    notes += [*tables.label_notes("majority"), *tables.name_notes("give both one name")]
+    notes = [*tables.notes, *tables.label_notes("majority")]
+    notes += tables.name_notes("give both one name")
     return replace(
         truth,
         notes=(*truth.notes, *reading_notes(notes)),

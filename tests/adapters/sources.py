@@ -87,6 +87,7 @@ def _plain_table(found):
         [row.image_id, row.finding, row.reader, row.coverage]
         for row in found.box_coverage.itertuples()
     ]
+    used = found.images.loc[~found.images["image_id"].isin(_unused(found))]
     return {
         "states": states,
         "boxes": sorted(boxes),
@@ -96,8 +97,12 @@ def _plain_table(found):
         "roles": dict(zip(found.official["image_id"], found.official["role"], strict=True)),
         "split": dict(zip(found.split["image_id"], found.split["role"], strict=True)),
         "targets": {name: list(target.any_of) for name, target in found.targets.items()},
-        "warned": bool(found.patient_notes),
+        "warned": bool((used["patient_id_source"] == "assumed_image").any()),
     }
+
+
+def _unused(found):
+    return found.split.loc[found.split["role"] == "unused", "image_id"]
 
 
 def _facts(row):
