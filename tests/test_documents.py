@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.test_architecture import PACKAGES
 
 import cxr_compare
 from tests.adapters.documents import code_blocks, cxr_commands, options, parse
