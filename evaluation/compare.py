@@ -13,8 +13,8 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.evaluation.choices import Choices, choose
-from cxr_compare.evaluation.figures import FigureRows, corrected, image_blind_name
-from cxr_compare.evaluation.image_blind import Places, learn_places
+from cxr_compare.evaluation.figures import FigureRows, corrected
+from cxr_compare.evaluation.image_blind import Places, image_blind_name, learn_places
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
@@ -38,7 +38,7 @@ class Comparison:
     Attributes:
         truth: The evaluated test images.
         systems: Every system on these images, the reference first, with its output and choices.
-        baselines: Image-blind baselines by their names, as `figures.image_blind_name` gives them.
+        baselines: Image-blind baselines by their names, as `image_blind_name` gives them.
         rows: Figures with their intervals and replicates; `figures` is their table.
         policies: Policies by which at least one system has a threshold, as they were named.
         joint: Name of the system that joins others, `members`; empty without one.
@@ -126,11 +126,11 @@ def common_images(
         ids = ids.intersection(output.ran)
     lacking = {name: test.ids.difference(output.ran) for name, output in outputs.items()}
     if any(map(len, lacking.values())) and not common:
-        said = [
-            f"{name} lacks {len(of)} ({', '.join(of[:_SHOWN])}{', ...' * (len(of) > _SHOWN)})"
-            for name, of in lacking.items()
-            if len(of)
-        ]
+        said = []
+        for name, of in lacking.items():
+            more = ", ..." if len(of) > _SHOWN else ""
+            if len(of):
+                said.append(f"{name} lacks {len(of)} ({', '.join(of[:_SHOWN])}{more})")
         raise InputError(
             f"the systems' test images differ: {'; '.join(said)}; predict them, or compare on the "
             "images that all have with images: common"

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy  # its parts load when they are first used
 
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, ONE_CLASS, rates
 from cxr_compare.evaluation.policies import is_fixed, is_guarantee
 from cxr_compare.evaluation.replicates import SystemFigures
@@ -75,12 +76,6 @@ _FEW_POSITIVE = 100
 _NO_CLAIM = "no p-value: resamples do not choose a guaranteed threshold again"
 _OF_POINTS = ("pointing_accuracy", "localised_sensitivity")
 _BOXES_ONCE = "no p-value: resamples do not learn the positions of constant boxes again"
-_BLIND = "image-blind with {}'s scores"
-
-
-def image_blind_name(system: str) -> str:
-    """Return the name of the image-blind baseline of a system in all tables."""
-    return _BLIND.format(system)
 
 
 class FigureRows:
@@ -109,7 +104,8 @@ class FigureRows:
     @cached_property
     def _sizes(self) -> dict[tuple[bool, int | None], dict[str, float]]:
         """Numbers that a figure rests on: of boxed images or all, of a class or the rarer one."""
-        truth, sizes = self.truth, {}
+        truth = self.truth
+        sizes = {}
         for boxed, used in ((False, np.ones(len(truth.ids), dtype=bool)), (True, truth.is_boxed)):
             classes = [used & ~truth.positive, used & truth.positive]
             effective = [effective_patients(np.bincount(truth.patients[of])) for of in classes]

@@ -49,6 +49,11 @@ _ROUNDING = 1e-9
 """Difference below which two sums of IoU, or two relative distances, are taken as equal."""
 
 
+def image_blind_name(system: str) -> str:
+    """Return the name of the image-blind baseline of a system in all tables."""
+    return f"image-blind with {system}'s scores"
+
+
 @dataclass(frozen=True)
 class Places:
     """Constant points and boxes, as shares of the image's size, or in px where one is unknown.

@@ -41,7 +41,7 @@ class Truth:
             (``val``, ``test``, ``train`` or ``unused``), and what else is known, such as ``sex``.
         boxes: True boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the image.
         boxed: Images whose lesions all have boxes; images without a lesion are among them.
-        finding: Name of the finding; `title` is its name for readers.
+        finding: Name of the finding; `title` is its name for readers, if it has another one.
         facts: What is known of test images apart from the lungs, by image id; None for columns of
             `images` alone.
         drawn: Sorted names of the patients that are resampled; None takes those of the images.
@@ -83,6 +83,11 @@ class Truth:
         """Return some of the images, in the order of their ids, with their boxes."""
         boxes = self.boxes[self.boxes["image_id"].isin(ids)].reset_index(drop=True)
         return replace(self, images=self.images.loc[ids.sort_values()], boxes=boxes)
+
+    @property
+    def finding_title(self) -> str:
+        """Name of the finding for readers."""
+        return self.title or self.finding
 
     @property
     def ids(self) -> pd.Index:

@@ -123,11 +123,9 @@ def _of_class(
                 counted = counts & (hit | (on_crowd < iou))
                 called = np.cumsum(counted)[hit & counted]
                 areas.append(_area(protocol.area, called, n_true, int(counted.sum())))
-            rows += [
-                {"iou": name, "floor": floor, "images": images,
-                 "value": float(np.mean([areas[at] for at in which]))}
-                for name, which in _IOUS.items()
-            ]  # fmt: skip
+            for name, which in _IOUS.items():
+                value = float(np.mean([areas[at] for at in which]))
+                rows.append({"iou": name, "floor": floor, "images": images, "value": value})
     return pd.DataFrame(rows)
 
 

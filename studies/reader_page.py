@@ -71,11 +71,15 @@ def statements(study: ReaderStudy) -> list[Statement]:
     rows = _rows(study, "difference")
     title = METRICS[study.metrics[0]].inside
     if not rows:
+        means = _rows(study, "mean")
+        interval = {row.first: _ends(row.ci_low, row.ci_high) for row in means}
         return [
-            Statement(f"Readers had a mean {title} of {number(row.estimate)} "
-                      f"({_ends(row.ci_low, row.ci_high)}), {_scope(study, row)}.")
-            for row in _rows(study, "mean")
-        ]  # fmt: skip
+            Statement(
+                f"Readers had a mean {title} of {number(row.estimate)} ({interval[row.first]}), "
+                f"{_scope(study, row)}."
+            )
+            for row in means
+        ]
     pairs = [
         Statement(f"{_compared(row, title, len(rows))}, {_scope(study, row)}.", shown(row))
         for row in rows

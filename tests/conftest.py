@@ -11,22 +11,11 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.adapters.preloaded import MODULES
 from tests.world import world
 
 __all__ = ["world"]
 
-# What the server of new processes imports, once for all tests of a worker: only its first start
-# counts, and from one that has less each process imports PyTorch anew.
-_PRELOADED = [
-    "cxr_compare.data_prep.pixels",
-    "cxr_compare.data_prep.audit",
-    "cxr_compare.scripts.cli",
-    "cxr_compare.scripts.comparison",
-    "cxr_compare.serving.predict_data",
-    "cxr_compare.serving.run",
-    "cxr_compare.training.train",
-    "pyarrow.dataset",
-]
 # The same examples every time: a test that fails once must fail again.
 hypothesis.settings.register_profile("repeatable", max_examples=50, derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
@@ -34,27 +23,13 @@ hypothesis.settings.load_profile("repeatable")
 
 def pytest_configure() -> None:
     """Whoever starts the server first, it has everything."""
-    forkserver.set_forkserver_preload(_PRELOADED)
+    forkserver.set_forkserver_preload(MODULES)
     forkserver.set_forkserver_preload = lambda modules: None
 
 
 def pytest_collection() -> None:
     """What imports make stays: to look through it for garbage is a fifth of the collection."""
     gc.disable()
-
-
-# Folders whose tests `conformance/` and the flat files of `tests/` replace. They stay until the
-# issue that rebuilds their package has run them once against the new one: pytest -m old
-OLD = ("tests/data_prep/sources",)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the old tests; the longest file first, for which one worker would else be waited for."""
-    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
-    for item in items:
-        if item.nodeid.startswith(OLD):
-            item.add_marker("old")
 
 
 def pytest_collection_finish() -> None:

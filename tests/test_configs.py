@@ -104,7 +104,13 @@ def test_detector_and_classifier_learn_from_the_same_augmentation(size):
     assert one.model_dump(exclude={"mosaic"}) == other.model_dump()
 
 
-@pytest.mark.parametrize("name", sorted(SHIPPED))
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name.endswith("_quickstart") else pytest.param(name, marks=pytest.mark.release)
+        for name in sorted(SHIPPED)
+    ],
+)
 def test_a_shipped_configuration_builds_its_model_which_takes_a_step(name):
     config = configuration(name)
     smaller = ["data.image_size=96", "model.weights=none", "model.trainable=all"]

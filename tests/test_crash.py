@@ -1,26 +1,33 @@
 """Interrupted and damaged work: it goes on to the same bytes, or says which file is damaged."""
 
-import hashlib
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+from lightning.pytorch import Callback
 
+import cxr_compare
 from cxr_compare import InputError
-from tests.adapters import folders
+from tests.adapters import folders, serving
+from tests.adapters.training import Constant, albumentations
 from tests.test_prepare import prepare, write_source
-from tests.world import NETWORKS, SMALL
+from tests.trainings import FILES, KINDS, contents, train
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# --- a flipped bit --------------------------------------------------------------------------------
+
 # Pages, pictures and tables for people, which the program does not read again; a record is text
 # without a checksum of its own.
 UNREAD = {".json", ".html", ".png", ".svg", ".pdf", ".tex", ".md", ".csv", ".txt", ".toml", ".lock"}
@@ -56,72 +63,198 @@ def flip_bits(folder, count, seed):
     return outcomes
 
 
-@pytest.mark.parametrize("part", ["data", "predictions", "report", "export", "run"])
-def test_a_flipped_bit_is_refused_or_without_effect(world, part, tmp_path):
-    of_part = {
-        "data": lambda: world.data,
-        "predictions": lambda: world.predictions("detector"),
-        "report": lambda: world.report,
-        "export": lambda: world.export("classifier"),
-        "run": lambda: world.run("classifier"),
-    }
-    folder = Path(shutil.copytree(of_part[part](), tmp_path / part))
+OF_PART = {
+    "data": lambda world: world.data,
+    "predictions": lambda world: world.predictions("detector"),
+    "report": lambda world: world.report,
+    "export": lambda world: world.export("classifier"),
+    "run": lambda world: world.run("classifier"),
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "count"),
+    [("run", 10), *(pytest.param(part, 30, marks=pytest.mark.release) for part in OF_PART)],
+)
+def test_a_flipped_bit_is_refused_or_without_effect(world, part, count, tmp_path):
+    folder = Path(shutil.copytree(OF_PART[part](world), tmp_path / part))
     if part in ("export", "run"):
         folders.add_guard(folder)
-    outcomes = flip_bits(folder, 30, seed=31)
+    outcomes = flip_bits(folder, count, seed=31)
     assert outcomes["silent"] == 0
-    assert outcomes["refused"] > 10
+    assert outcomes["refused"] > count // 3
 
 
-def digests(folder):
-    """SHA-256 of the files of a run that do not say when they were made."""
-    names = ("model.safetensors", "model.json", "preprocess.json", "seen.parquet", "config.toml")
-    names += ("metrics.csv", "guard.npz", "decision.json")
-    return {
-        n: hashlib.sha256((folder / n).read_bytes()).hexdigest()
-        for n in names
-        if (folder / n).exists()
-    }
+# --- trainings ------------------------------------------------------------------------------------
+
+PLACES = [
+    ("on_train_batch_end", 0),  # before the first checkpoint
+    ("on_save_checkpoint", 0),
+    ("on_train_batch_end", 1),
+    ("on_fit_end", 1),  # before the weights are in place
+]
 
 
-def wait_for(path, process):
-    """Wait until a file exists, or its process has ended."""
-    while not path.exists() and process.poll() is None:
-        time.sleep(0.01)
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    """A training of each kind that nothing interrupts, made when it is asked for."""
+    made = {}
+
+    def run(kind):
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp("whole") / kind
+            train(kind, world.data, made[kind])
+        return made[kind]
+
+    return run
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(world, tmp_path):
-    config, network = NETWORKS["classifier"]
-    sets = [*SMALL, *network, "training.epochs=3"]
-    options = [word for each in sets for word in ("--set", each)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+@pytest.mark.parametrize(
+    "kind", ["classifier", pytest.param("detector", marks=pytest.mark.release)]
+)
+def test_the_same_training_gives_the_same_bytes(world, whole, tmp_path, kind):
+    expected = contents(whole(kind))
+    torch.randn(3)  # whatever was drawn before
+    train(kind, world.data, tmp_path / "again")
+    assert contents(tmp_path / "again") == expected
 
-    def start(out):
-        return subprocess.Popen(
-            [sys.executable, "-m", "cxr_compare.scripts.cli", "train", config,
-             "--data", str(world.data), "--out", str(out), *options],
-            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
 
-    for name, moments in (("whole", ()), ("killed", ("run folder", "checkpoint", "model"))):
-        out = tmp_path / name
-        for moment in moments:
-            awaited = {
-                "run folder": out / "config.toml",
-                "checkpoint": out / "checkpoints" / "last.ckpt",
-                "model": out / "model.safetensors",
-            }[moment]
-            process = start(out)
-            wait_for(awaited, process)
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-        process = start(out)
-        _, said = process.communicate()
-        assert process.returncode == 0, said
-    whole = digests(tmp_path / "whole")
-    assert "model.safetensors" in whole
-    assert digests(tmp_path / "killed") == whole
+class Die(Callback):
+    """Ends its process at once, at a place of an epoch."""
 
+    def __init__(self, place, epoch):
+        def die(trainer, *_):
+            if trainer.current_epoch == epoch or place == "on_fit_end":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(self, place, die)
+
+
+def train_and_die(kind, data, out, place, epoch):
+    """Train in a process that ends before the training does."""
+    torch.set_num_threads(1)
+    train(kind, data, out, callbacks=[Die(place, epoch)])
+
+
+def killed(kind, data, out, place, epoch):
+    """Leave the folder of a training that was killed."""
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=train_and_die, args=(kind, data, out, place, epoch))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (out / "run.json").exists()
+
+
+def test_a_killed_training_ends_with_the_same_bytes(world, whole, tmp_path):
+    killed("classifier", world.data, tmp_path / "run", "on_train_batch_end", 1)
+    assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
+    train("classifier", world.data, tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(whole("classifier"))
+
+
+@pytest.mark.release
+@pytest.mark.parametrize(("place", "epoch"), PLACES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_killed_anywhere_ends_with_the_same_bytes(
+    world, whole, tmp_path, kind, place, epoch
+):
+    killed(kind, world.data, tmp_path / "run", place, epoch)
+    train(kind, world.data, tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(whole(kind))
+
+
+@pytest.mark.parametrize("lost", [("decision.json",), ("decision.json", "run.json", FILES[0])])
+def test_a_training_stopped_after_its_last_epoch_gets_what_it_lacks(world, whole, tmp_path, lost):
+    run = Path(shutil.copytree(whole("classifier"), tmp_path / "run"))
+    for name in lost:
+        (run / name).unlink()
+    train("classifier", world.data, run)
+    assert contents(run) == contents(whole("classifier"))
+
+
+def test_ctrl_c_ends_a_training_that_goes_on_afterwards(world, whole, tmp_path):
+    class Interrupt(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.current_epoch == 1:
+                raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train("classifier", world.data, tmp_path / "run", callbacks=[Interrupt()])
+    assert signal.getsignal(signal.SIGINT) is before
+    train("classifier", world.data, tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(whole("classifier"))
+
+
+def test_processes_that_load_change_no_byte(world, whole, tmp_path):
+    train("classifier", world.data, tmp_path / "run", {"training.workers": 1})
+    assert contents(tmp_path / "run") == contents(whole("classifier"))
+
+
+def test_a_training_that_has_ended_is_left_as_it_is(world, whole):
+    run = whole("classifier")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    train("classifier", world.data, run, {"training.workers": 1})
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("keys", "own", "parts"),
+    [
+        ({"training.learning_rate": 0.1}, {}, ["training.learning_rate", "0.001", "0.1"]),
+        ({"training.seed": 1}, {}, ["training.seed", "0", "1"]),
+        ({"augmentation.noise": 0.2}, {}, ["augmentation.noise", "0.1", "0.2"]),
+        ({"model.dropout": 0.4}, {}, ["model.dropout", "0.3", "0.4"]),
+        ({}, {"augmentation": albumentations.HorizontalFlip(p=1)}, ["augmentation", "none"]),
+        ({}, {"module": Constant}, ["module", "none"]),
+    ],
+    ids=["rate", "seed", "noise", "dropout", "own augmentation", "own loss"],
+)
+def test_another_training_in_the_same_folder_is_refused_with_the_first_difference(
+    world, whole, keys, own, parts
+):
+    run = whole("classifier")
+    before = contents(run)
+    with pytest.raises(InputError) as error:
+        train("classifier", world.data, run, keys, **own)
+    line = str(error.value)
+    assert str(run) in line
+    assert all(part in line for part in parts), line
+    assert contents(run) == before
+
+
+def test_other_data_in_the_same_folder_is_refused(whole, tmp_path):
+    cxr_compare.synth(tmp_path / "xrays", images=24, size=96, seed=5)
+    cxr_compare.prepare(tmp_path / "xrays", tmp_path / "data", format="rsna", size=[96], workers=0)
+    with pytest.raises(InputError, match=str(whole("classifier"))):
+        train("classifier", tmp_path / "data", whole("classifier"))
+
+
+def test_a_model_of_the_other_kind_in_the_same_folder_is_refused(world, whole):
+    with pytest.raises(InputError, match=str(whole("classifier"))):
+        train("detector", world.data, whole("classifier"))
+
+
+def with_another_bit(content):
+    place = len(content) // 2
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda content: content[: len(content) // 2], lambda _: b"", with_another_bit]
+)
+def test_a_damaged_checkpoint_is_refused_in_one_line(world, whole, tmp_path, spoil):
+    run = Path(shutil.copytree(whole("classifier"), tmp_path / "run"))
+    (run / "run.json").unlink()
+    checkpoint = run / "checkpoints/last.ckpt"
+    checkpoint.write_bytes(spoil(checkpoint.read_bytes()))
+    with pytest.raises(InputError, match=r"last\.ckpt: ") as error:
+        train("classifier", world.data, run)
+    assert "\n" not in str(error.value)
+
+
+# --- preparations ---------------------------------------------------------------------------------
 
 # A child that ends itself with SIGKILL at the n-th call of a function.
 KILLED = """
@@ -167,16 +300,21 @@ def prepared(tmp_path_factory):
     return source, folder / "whole"
 
 
+KILLS = {  # a call, its number, and what was half written to the journal
+    "an image": ("read", 40, b""),
+    "a torn journal": ("read", 70, b'{"image_id": "i0'),
+    "a commit": ("commit", 2, b""),
+    "between two tables": ("rename", 4, b""),
+    "between two splits": ("rename", 11, b""),
+}
+
+
 @pytest.mark.parametrize(
     ("call", "number", "tail"),
     [
-        ("read", 40, b""),
-        ("read", 70, b'{"image_id": "i0'),
-        ("commit", 2, b""),
-        ("rename", 4, b""),
-        ("rename", 11, b""),
+        pytest.param(*kill, id=name, marks=() if name == "an image" else pytest.mark.release)
+        for name, kill in KILLS.items()
     ],
-    ids=["an image", "a torn journal", "a commit", "between two tables", "between two splits"],
 )
 def test_a_killed_preparation_goes_on_to_the_same_bytes(prepared, tmp_path, call, number, tail):
     source, whole = prepared
@@ -194,3 +332,26 @@ def test_a_killed_preparation_goes_on_to_the_same_bytes(prepared, tmp_path, call
     before = folders.content(out)
     prepare(source, out, size=[32])
     assert folders.content(out) == before
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind", ["classifier", pytest.param("detector", marks=pytest.mark.release)]
+)
+def test_killed_predictions_are_refused_and_go_on_to_the_same_rows(world, tmp_path, kind):
+    out, words = tmp_path / "killed", ("--data", world.data, "--device", "cpu", "--out")
+    assert serving.predict_in_parts(world.run(kind), *words, out, killed_after=2) < 0
+    assert (out / "unfinished.json").is_file()
+    with pytest.raises(InputError, match="killed"):
+        cxr_compare.Predictions.open(out)
+    with pytest.raises(InputError, match=str(out)):  # they are of another network
+        cxr_compare.predict(world.export(kind), data=world.data, out=out, device="cpu")
+    gone_on, whole = (
+        cxr_compare.predict(world.run(kind), data=world.data, out=folder, device="cpu")
+        for folder in (out, tmp_path / "whole")
+    )
+    assert gone_on.info.inference_id == whole.info.inference_id
+    for table in ("images", "boxes" if kind == "detector" else "scores"):
+        pd.testing.assert_frame_equal(getattr(gone_on, table), getattr(whole, table))

@@ -180,6 +180,9 @@ def test_groups_are_rows_and_systems_are_columns(world):
     for row in rows.to_dict("records"):
         cell = table.loc[f"sex: {row['group']}", row["system"]]
         assert cell.startswith(f"{row['estimate']:.3f}")
+    of_sex = truth.loc[truth["role"] == "test", "sex"].value_counts()
+    for group in rows["group"].unique():
+        assert table.loc[f"sex: {group}", "Number"] == str(of_sex[group])
 
 
 CLAIM = {
@@ -287,6 +290,12 @@ def test_lesions_found_rise_with_false_boxes_as_the_figures_say(compared):
     for name, rate in (("froc_at_1_8", 1 / 8), ("froc_at_1", 1.0), ("froc_at_8", 8.0)):
         reached = curve.loc[curve["x"] <= rate, "y"].max()
         assert reached == pytest.approx(figures.loc[name, "estimate"], abs=1e-12)
+
+
+def test_every_chart_of_a_result_stands_on_its_page(compared, saved):
+    page = (saved / "report.html").read_text()
+    shown = set(re.findall(r'<svg role="img" aria-label="([^"]*)"', page))
+    assert len(shown) == len(reports.chart_names(compared))
 
 
 def test_a_chart_without_content_is_absent_and_an_unknown_one_is_refused_with_the_list(compared):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_architecture import PACKAGES
+from tests.test_package import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 TO_BUILD = [*PACKAGES, "cxr_compare", "pyproject.toml", "setup.cfg", "README.md", "LICENSE"]
@@ -126,7 +126,7 @@ def test_project_with_modules_of_the_same_names_imports_both(bare, tmp_path):
     _make_project(tmp_path)
     code = (
         "import configs, evaluation, scripts, training\n"
-        "import cxr_compare, cxr_compare.configs, cxr_compare.training\n"
+        "import cxr_compare\n"
         "theirs = {module.OWNER for module in (configs, evaluation, scripts, training)}\n"
         "assert theirs == {'the user'}, theirs\n"
         "for name in cxr_compare.__all__: assert getattr(cxr_compare, name) is not None\n"
@@ -230,15 +230,6 @@ def test_a_users_type_checker_sees_the_types_of_the_installed_package(type_check
 
 def test_the_python_of_readme_and_docs_has_no_error_of_types(type_checked):
     assert [line for line in type_checked if ": error:" in line and "use.py" not in line] == []
-
-
-def test_a_missing_package_is_named_with_the_extra_that_has_it(bare, tmp_path):
-    code = (
-        "from cxr_compare.data_prep.base.errors import require_packages\n"
-        "require_packages('train', 'train', ['no_such_package'])"
-    )
-    done = run([bare / "bin/python", "-c", code], tmp_path)
-    assert "pip install '.[train]'" in done.stderr
 
 
 def test_uninstalling_removes_what_was_installed_and_nothing_else(wheel, tmp_path):

@@ -66,7 +66,7 @@ class CaseSource:
             self.pixels(image_id),
             self._predictions(image_id),
             title=image_id if title is None else title,
-            finding=self.truth.title or self.truth.finding,
+            finding=self.truth.finding_title,
             truth=self._truth(image_id),
             facts=self._facts(image_id),
             side=side,

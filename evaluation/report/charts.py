@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from cxr_compare.evaluation.figures import image_blind_name
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import RATES
 from cxr_compare.evaluation.overlays.colours import system_colour
 from cxr_compare.evaluation.policies import policy_text
@@ -85,7 +85,7 @@ _LOSSES = {"val_loss": "-", "train_loss": ":"}
 
 
 def chart_names(result: ResultTables) -> list[str]:
-    """Return the names of the charts that a result has, in the order of the page."""
+    """Return the names of the charts that a result has."""
     drawn = set(result.curves["chart"])
     forest = [] if _primary(result).empty else ["forest"]
     return [*forest, *(name for name in (*_CURVES, "scores", "training") if name in drawn)]
@@ -268,7 +268,7 @@ def _draw_forest(figure: Figure, result: ResultTables) -> None:
     differences = []
     for claim in shown_claims(result.answer, result.figures):
         if claim["family"] in ("answer", "joint") and outcome(claim) != "untested":
-            interval = Interval.from_row({**claim, "note": ""})
+            interval = Interval.from_row(claim)
             filling = _FILLING[outcome(claim)]
             name = f"{claim['first']} − {claim['second']}"
             differences.append(_Line(name, interval, rcParams["text.color"], filling))

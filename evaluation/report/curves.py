@@ -10,7 +10,7 @@ import pandas as pd
 
 from cxr_compare.evaluation.boxes.froc import FrocCurve, find_lesions, froc_curve
 from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.figures import image_blind_name
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import RATES
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves

@@ -72,16 +72,7 @@ class ResultTables(OpenedFromFolder):
 
         Rows of the image-blind baselines follow.
         """
-        answer = self.answer
-        return main_table(
-            self.figures,
-            answer.systems,
-            answer.primary,
-            answer.policy,
-            answer.thresholds,
-            answer.costs,
-            answer.joint,
-        )
+        return main_table(self.answer, self.figures)
 
     @property
     def systems(self) -> list[str]:

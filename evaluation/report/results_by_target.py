@@ -25,6 +25,7 @@ from cxr_compare.evaluation.report import files, tables
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.statistics.figure_text import p_equation
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
+from cxr_compare.evaluation.verdict.cautions import FEW_PATIENTS
 from cxr_compare.evaluation.verdict.prose import listing
 
 _MEAN = "Mean over findings"
@@ -73,7 +74,24 @@ class ResultsByTarget(ShownAsText):
         """The answer by the mean AUROC, which single findings differ, and what is left out."""
         left_out = [f"Left out: {name} ({why})." for name, why in self.left_out.items()]
         single = [self._single_findings] if len(self.systems) > 1 else []
-        return [*self._mean_sentences, *single, *left_out]
+        return [*self._mean_sentences, *single, *self._few_patients, *left_out]
+
+    @property
+    def _few_patients(self) -> list[str]:
+        """Findings with so few patients of a class that the interval of a mean is too narrow."""
+        inside = {name for names in self.macro["findings"] for name in names.split(",")}
+        few = []
+        for name, result in self.results.items():
+            rows = result.figures[result.figures["metric"] == "auroc"]
+            if name in inside and rows["effective_patients"].min() < FEW_PATIENTS:
+                few.append(name)
+        if not few:
+            return []
+        return [
+            f"Intervals of the means are too narrow, as {listing(few)} "
+            f"{'has' if len(few) == 1 else 'have'} fewer than {FEW_PATIENTS} effective patients of "
+            "a class."
+        ]
 
     @property
     def _mean_sentences(self) -> list[str]:
@@ -92,7 +110,7 @@ class ResultsByTarget(ShownAsText):
             if top not in (row["first"], row["second"]):
                 continue
             sign, other = (1, row["second"]) if row["first"] == top else (-1, row["first"])
-            gap = Interval(row["estimate"], row["ci_low"], row["ci_high"])
+            gap = Interval.from_row(row)
             gap_text = tables.value_text(gap if sign > 0 else gap.reversed())
             p_text = "" if pd.isna(row["p_holm"]) else f", {p_equation(row['p_holm'])}"
             if sign * row["estimate"] > 0 and row["p_holm"] < 1 - LEVEL:
@@ -193,9 +211,7 @@ class ResultsByTarget(ShownAsText):
             results=self.results,
             sentences=self._sentences,
             grid_of_findings=self.table,
-            means=tables.texts(means.assign(note="", title=titles), "title", "first").rename_axis(
-                "Figure"
-            ),
+            means=tables.texts(means.assign(title=titles), "title", "first").rename_axis("Figure"),
         )
         return replace(self, page=write_text(folder / files.PAGE, page))
 
@@ -208,4 +224,4 @@ def _pairs_of(result: Result) -> pd.DataFrame:
 
 
 def _value(row: dict[Any, Any]) -> str:
-    return tables.value_text(Interval(row["estimate"], row["ci_low"], row["ci_high"]))
+    return tables.value_text(Interval.from_row(row))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.groups.lesions import ERRORS
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.shortcuts import BEYOND, SHORTCUT
@@ -78,21 +78,14 @@ def texts(rows: pd.DataFrame, index: str | list[str], columns: str) -> pd.DataFr
     return wide.fillna(DASH)
 
 
-def main_table(
-    figures: pd.DataFrame,
-    systems: Sequence[str],
-    primary: Sequence[str],
-    policy: str,
-    thresholds: Mapping[str, Mapping[str, float | None]],
-    costs: Mapping[str, Mapping[str, Any]],
-    joint: str = "",
-) -> pd.DataFrame:
+def main_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
     """Return the usual figures, the threshold and the costs: a row for each system.
 
     The highest primary figure comes first. The image-blind baselines follow, with figures of places
     alone; the joint system has none of these, as it has the boxes of one of its members.
     """
-    metric, at = primary
+    metric, at = answer.primary
+    systems, policy, joint = answer.systems, answer.policy, answer.joint
     wanted = [metric, *(name for name in USUAL if name != metric)]
     alone = figures[(figures["second"] == "") & figures["estimate"].notna()]
     of_primary = (alone["metric"] == metric) & (alone["policy"] == at)
@@ -106,10 +99,14 @@ def main_table(
     rows = [*ordered, *(name for name in baselines if name in table.index)]
     table = table.reindex(rows).dropna(axis="columns", how="all").fillna(DASH)
     table = table.rename(columns=metric_title)
-    extra = {"Score threshold": _of_systems(thresholds, policy, score_text)} if policy else {}
+    extra = (
+        {"Score threshold": _of_systems(answer.thresholds, policy, score_text)} if policy else {}
+    )
     for title, key, unit in _COSTS:
-        extra[title] = _of_systems(costs, key, lambda value, unit=unit: f"{value / unit:,.3g}")
-    extra["Timed on"] = _of_systems(costs, "latency_device", str)
+        extra[title] = _of_systems(
+            answer.costs, key, lambda value, unit=unit: f"{value / unit:,.3g}"
+        )
+    extra["Timed on"] = _of_systems(answer.costs, "latency_device", str)
     for title, column in extra.items():
         if not (column == DASH).all():
             table[title] = column.reindex(rows).fillna(DASH)
@@ -159,7 +156,7 @@ def shown_claims(answer: Answer, figures: pd.DataFrame) -> list[Mapping[str, Any
         if claim["family"] == "joint" or (claim["family"] == "answer" and claim["first"] == top):
             shown.append(claim)
         elif claim["family"] == "answer" and claim["second"] == top:
-            turned = Interval.from_row({**claim, "note": ""}).reversed().to_dict()
+            turned = Interval.from_row(claim).reversed().to_dict()
             names = {"first": top, "second": claim["first"]}
             shown.append({**claim, **names, **turned})
     return shown
@@ -203,7 +200,7 @@ def claim_table(
             {
                 "Figure": metric_title(metric) + (f", {policy_text(policy)}" if policy else ""),
                 "Difference": f"{first} − {second}",
-                "Value (95 % interval)": value_text(Interval.from_row({**claim, "note": ""})),
+                "Value (95 % interval)": value_text(Interval.from_row(claim)),
                 "p": _p_text(claim["p_value"]),
                 "p, corrected": _p_text(claim["p_holm"]),
                 "Shown to be higher": shown,

@@ -65,14 +65,14 @@ class Interval:
     def from_row(cls, row: Any) -> Self:
         """Read an estimate and its interval from a row of a table of figures.
 
-        The row has the keys ``ci_low``, ``estimate``, ``ci_high`` and ``note``; missing numbers
-        become NaN.
+        The row has the keys ``ci_low``, ``estimate``, ``ci_high`` and perhaps ``note``; missing
+        numbers become NaN.
         """
         low, estimate, high = (
             math.nan if pd.isna(row[name]) else float(row[name])
             for name in ("ci_low", "estimate", "ci_high")
         )
-        note = row["note"]
+        note = row.get("note")
         return cls(estimate, low, high, note if isinstance(note, str) else "")
 
     @property

@@ -22,7 +22,7 @@ from cxr_compare.evaluation.verdict.claims import CHANCE, against_chance
 from cxr_compare.evaluation.verdict.prose import listing
 from cxr_compare.evaluation.verdict.score_checks import score_notes
 
-_FEW_PATIENTS = 20
+FEW_PATIENTS = 20
 """Effective number of patients of a class below which a comparison carries a caution."""
 _LARGE_SHARE = 0.1
 """Share of the images of a class from which a caution says that they are of one patient."""
@@ -73,7 +73,7 @@ def few_patients(evaluated: Truth) -> list[Note]:
         if not n_images:
             continue
         effective = effective_patients(images)
-        if effective < _FEW_PATIENTS:
+        if effective < FEW_PATIENTS:
             few.append(_few_patients_text(name, images, effective, known=evaluated.patients_known))
         most = int(images.max())
         if most > 1 and most >= _LARGE_SHARE * n_images:
@@ -82,7 +82,7 @@ def few_patients(evaluated: Truth) -> list[Note]:
     if few:
         unit = "patient" if evaluated.patients_known else "image"
         few.append(
-            f"With fewer than {_FEW_PATIENTS} {unit}s of a class, one {unit} more or less may "
+            f"With fewer than {FEW_PATIENTS} {unit}s of a class, one {unit} more or less may "
             "change the answer."
         )
     return [Note(" ".join([*few, *largest]), "few_patients")] if few or largest else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -17,20 +17,14 @@ Family = Literal["answer", "joint", "places", "further"]
 """Kinds of claims: the question, the joint system, constant positions, and a further figure."""
 
 
-@dataclass(frozen=True, eq=False)
 class Lookup:
     """Figures and differences of a table by their names."""
 
-    figures: pd.DataFrame
-    _rows: dict[tuple[str, str, str, str], Any] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Index the rows once."""
-        rows = {
+    def __init__(self, figures: pd.DataFrame) -> None:
+        self._rows: dict[tuple[str, str, str, str], Any] = {
             (row["first"], row["second"], row["metric"], row["policy"]): row
-            for row in self.figures.to_dict("records")
+            for row in figures.to_dict("records")
         }
-        object.__setattr__(self, "_rows", rows)
 
     def get(self, system: str, metric: str, policy: str = "") -> Interval:
         """Return a figure of a system; NaN if there is none."""

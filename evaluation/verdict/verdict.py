@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Literal
 
 from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.figures import image_blind_name
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
@@ -46,9 +46,11 @@ def state_verdict(comparison: Comparison) -> Verdict:
     A joint system must exceed each of its members (intersection-union test: Berger 1982). It is in
     no other claim.
     """
-    figures, key = Lookup(comparison.figures), comparison.protocol.key
-    single, truth = comparison.single, comparison.truth
-    policy, n_findings = comparison.main_policy, comparison.n_findings
+    figures = Lookup(comparison.figures)
+    truth = comparison.truth
+    single = comparison.single
+    key = comparison.protocol.key
+    n_findings = comparison.n_findings
     claims = [figures.claim("answer", *pair, *key) for pair in combinations(single, 2)]
     known = [name for name in single if figures.get(name, *key).known]
     of_joint = [figures.claim("joint", comparison.joint, name, *key) for name in comparison.members]
@@ -57,8 +59,8 @@ def state_verdict(comparison: Comparison) -> Verdict:
         for name in single
         if (claim := figures.claim("places", name, image_blind_name(name), _POINTING)).tested
     ]
-    further = _further(figures, single, key, policy)
-    title = f"{comparison.primary_title} for {inside_sentence(truth.title or truth.finding)}"
+    further = _further(figures, single, key, comparison.main_policy)
+    title = f"{comparison.primary_title} for {inside_sentence(truth.finding_title)}"
     answer = _answer(figures, known, title, claims, key=key, n_findings=n_findings)
     if undefined := [name for name in single if name not in known]:
         reasons = "; ".join(dict.fromkeys(figures.get(name, *key).note for name in undefined))
@@ -69,7 +71,7 @@ def state_verdict(comparison: Comparison) -> Verdict:
     if of_joint:
         sentences = (
             _joint_sentence(of_joint, title, corrected=n_findings > 1),
-            _joint_errors(figures, (comparison.joint, *comparison.members), policy),
+            _joint_errors(figures, (comparison.joint, *comparison.members), comparison.main_policy),
         )
         headline.append(" ".join(filter(None, sentences)))
     several = n_findings * len(places) > 1

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.compare import compare
-from cxr_compare.evaluation.figures import image_blind_name
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.inputs.read_truth import read_truth
 from cxr_compare.evaluation.output import Output

@@ -8,6 +8,10 @@ from unittest import mock
 from cxr_compare.scripts import cli, console
 
 NAMES = tuple(cli.COMMANDS)
+PROGRAM = [sys.executable, "-m", "cxr_compare.scripts.cli"]
+"""The first words of a process of `cxr`."""
+main = cli.main
+home_of = cli.home_of
 
 
 def cxr(*words):

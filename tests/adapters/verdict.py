@@ -6,7 +6,8 @@ import pandas as pd
 from scipy.stats import norm
 
 from cxr_compare.evaluation.compare import UNITS
-from cxr_compare.evaluation.figures import corrected, holm, image_blind_name
+from cxr_compare.evaluation.figures import corrected, holm
+from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report import tables
 from cxr_compare.evaluation.truth import Truth
