@@ -23,7 +23,7 @@ AUDIT = "audit.json"
 AUDIT_PAGE = "audit.html"
 MeasureShortcuts = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], list[dict[str, Any]]]
 Severity = Literal["error", "warning", "info"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+_SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 _SHORTCUT_AUROC = 0.65  # from which on facts that are not the lungs are reported
 _SAME_BOX_IOU = 0.9
 _SHOWN = 5
@@ -184,7 +184,7 @@ def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts | None = None) -
         "split": len(splits),
     }
     problems = [problem for problem in found if problem.count]
-    problems.sort(key=lambda problem: SEVERITIES.index(problem.severity))
+    problems.sort(key=lambda problem: _SEVERITIES.index(problem.severity))
     return Audit(
         passed=all(problem.severity != "error" for problem in problems),
         checked=checked,

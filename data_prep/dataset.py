@@ -85,6 +85,18 @@ def image_labels(image_ids: pd.Series, findings: pd.DataFrame, any_of: Sequence[
     return pd.Series(values, index=pd.Index(image_ids), name="label")
 
 
+def boxed_images(
+    labels: pd.Series, findings: pd.DataFrame, coverage: pd.DataFrame, any_of: Sequence[str]
+) -> pd.Index:
+    """Return the ids of images of known label of which every present finding is wholly boxed."""
+    is_present = is_member(findings["finding"], any_of) & (findings["state"] == "present")
+    present = findings.loc[is_present, FINDING_KEY]
+    complete = coverage.loc[coverage["coverage"] == "all", FINDING_KEY]
+    incomplete = present[~are_rows_of(present, complete)]
+    known = labels.dropna().index
+    return known[~is_member(known, incomplete["image_id"])]
+
+
 def digests(tables: Mapping[str, pd.DataFrame]) -> DataSetIds:
     """Return digests of images and of labels (findings, boxes and coverage)."""
     labels = [frame_digest(tables[name], columns) for name, columns in _DIGESTED.items()]
@@ -133,17 +145,17 @@ class DataSet(OpenedFromFolder, ShownAsText):
     @cached_property
     def findings(self) -> pd.DataFrame:
         """Findings of the reference reader."""
-        return _of_reference(self.table("findings"))
+        return of_reference(self.table("findings"))
 
     @cached_property
     def boxes(self) -> pd.DataFrame:
         """Boxes of the reference reader, px of the original image."""
-        return _of_reference(self.table("boxes"))
+        return of_reference(self.table("boxes"))
 
     @cached_property
     def box_coverage(self) -> pd.DataFrame:
         """Images and findings of which the reference reader drew all or some boxes."""
-        return _of_reference(self.table("box_coverage"))
+        return of_reference(self.table("box_coverage"))
 
     @cached_property
     def decode(self) -> pd.DataFrame:
@@ -211,14 +223,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     def boxes_trusted(self, target: Target) -> pd.Index:
         """Return the ids of the images on which every lesion of a target has a box."""
-        is_present = self.findings["state"] == "present"
-        present = self.findings.loc[
-            self.findings["finding"].isin(target.any_of) & is_present, FINDING_KEY
-        ]
-        complete = self.box_coverage.loc[self.box_coverage["coverage"] == "all", FINDING_KEY]
-        incomplete = present[~are_rows_of(present, complete)]
-        labels = self.labels(target).dropna()
-        return labels.index[~is_member(labels.index, incomplete["image_id"])]
+        return boxed_images(self.labels(target), self.findings, self.box_coverage, target.any_of)
 
     def target_boxes(self, target: Target) -> pd.DataFrame:
         """Return the boxes of a target, only of images on which every lesion has a box."""
@@ -363,7 +368,8 @@ class DataSet(OpenedFromFolder, ShownAsText):
         return f"<DataSet '{self.name}': {images}, {self.folder}>"
 
 
-def _of_reference(table: pd.DataFrame) -> pd.DataFrame:
+def of_reference(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the reference reader."""
     return table[table["reader"] == REFERENCE_READER].reset_index(drop=True)
 
 

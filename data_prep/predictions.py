@@ -32,13 +32,12 @@ from cxr_compare.data_prep.base.tables import (
     write_table,
 )
 
-KIND_OF_TABLE = {
+_KIND_OF_TABLE = {
     "predicted_images": "predicted_images",
     "scores": "scores",
     "boxes": "predicted_boxes",
     "maps": "maps",
 }
-"""Kind of each table of a predictions folder, by the name of the table."""
 SEEN_FILE = "seen.parquet"
 """File beside predictions: all images that were used to fit or select the system."""
 _RECORD = "predictions.json"
@@ -162,7 +161,7 @@ class PredictionWriter:
                 "choose another folder"
             )
         UnfinishedPredictions(identity=identity).write(unfinished)
-        for name in KIND_OF_TABLE:
+        for name in _KIND_OF_TABLE:
             make_folder(self.folder / f"{name}.parquet")
         parts = sorted(self.folder.glob("predicted_images.parquet/part-*.parquet"))
         self.done = {i for p in parts for i in read_table(p, "predicted_images")["image_id"]}
@@ -175,7 +174,7 @@ class PredictionWriter:
             if table is not None:
                 path = self.folder / f"{name}.parquet/part-{self._next_part:05d}.parquet"
                 require_members(table["image_id"], images, path)
-                write_table(table, path, KIND_OF_TABLE[name])
+                write_table(table, path, _KIND_OF_TABLE[name])
         self.done |= set(images["image_id"])
         self._next_part += 1
 
@@ -215,7 +214,7 @@ class Predictions(OpenedFromFolder, ShownAsText):
         known = {"predicted_images": part.images, **part.tables}
         tables = {
             name: typed_table(known[name], kind) if name in known else empty_table(kind)
-            for name, kind in KIND_OF_TABLE.items()
+            for name, kind in _KIND_OF_TABLE.items()
         }
         return cls(Path(info.system), info, tables)
 
@@ -225,10 +224,10 @@ class Predictions(OpenedFromFolder, ShownAsText):
             yield self.tables[name]
         stated = {self.folder / n for n in self.info.files if n.startswith(f"{name}.parquet/")}
         for path in sorted(stated.union(self.folder.glob(f"{name}.parquet/part-*.parquet"))):
-            yield read_table(path, KIND_OF_TABLE[name], self.info.files)
+            yield read_table(path, _KIND_OF_TABLE[name], self.info.files)
 
     def _table(self, name: str) -> pd.DataFrame:
-        return _joined(list(self._parts(name)), KIND_OF_TABLE[name])
+        return _joined(list(self._parts(name)), _KIND_OF_TABLE[name])
 
     @cached_property
     def images(self) -> pd.DataFrame:
@@ -279,7 +278,7 @@ class Predictions(OpenedFromFolder, ShownAsText):
         for part in self._parts(name):
             is_chosen = is_member(part["image_id"], image_ids)
             chosen.append(part[is_chosen & is_member(part["finding"], findings)])
-        return _joined(chosen, KIND_OF_TABLE[name])
+        return _joined(chosen, _KIND_OF_TABLE[name])
 
     def __str__(self) -> str:
         rows = self.boxes if self.kind == "boxes" else self.scores

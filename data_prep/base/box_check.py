@@ -34,8 +34,7 @@ MANY = 0.1
 """Share of wrong boxes from which a file was probably misread."""
 ENOUGH_COPIES = 20
 """Images whose boxes show by all fitting into the smaller of two sizes that they are of it."""
-CUT_SHARE = 0.01
-"""Share of the side by which a true box may pass the border, and is cut."""
+_CUT_SHARE = 0.01  # share of the side by which a true box may pass the border, and is cut
 _CUT_PX = 3.0  # px by which it may
 _MOST = 0.9  # share of boxes that must fit another reading before it is suggested
 _FEWEST = 10  # in fewer boxes a pattern may be chance
@@ -148,12 +147,12 @@ def cut_boxes(boxes: pd.DataFrame, sizes: np.ndarray) -> tuple[pd.DataFrame, str
     corners = boxes[EDGES].to_numpy(np.float64)
     cut = _cut(corners, sizes)
     n_cut = int((np.abs(cut - corners) > 0.01).any(axis=1).sum())
-    text = f"boxes left the image by at most {CUT_SHARE:.0%} of a side or {_CUT_PX:g} px: cut"
+    text = f"boxes left the image by at most {_CUT_SHARE:.0%} of a side or {_CUT_PX:g} px: cut"
     note = counted_phrase(n_cut, text) if n_cut else ""
     return boxes.assign(**dict(zip(EDGES, cut.T, strict=True))), note
 
 
-def box_faults(corners: np.ndarray, sizes: np.ndarray, slack: float = CUT_SHARE) -> np.ndarray:
+def box_faults(corners: np.ndarray, sizes: np.ndarray, slack: float = _CUT_SHARE) -> np.ndarray:
     """Return why each box cannot be used; empty texts for boxes that can.
 
     A box may pass the border of its image by a share of the side, the slack, or by 3 px.
@@ -272,7 +271,7 @@ def box_text(numbers: np.ndarray, reading: BoxReading) -> str:
 
 
 def sorted_corners(
-    written: np.ndarray, form: BoxForm, sizes: np.ndarray, slack: float = CUT_SHARE
+    written: np.ndarray, form: BoxForm, sizes: np.ndarray, slack: float = _CUT_SHARE
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Sort the corners of boxes that then fit their image, and note how many were not in order."""
     if form == "cxcywh":

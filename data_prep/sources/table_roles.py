@@ -70,9 +70,7 @@ def _roles_of_column(source: Source, table: LabelTable) -> pd.DataFrame:
     cells = table.cells("split").rename("split")
     if (cells == "").all():
         return _NO_ROLES
-    # cxr compare --truth draws no split.
-    anew = "" if source.root.is_file() else f" on every line, or {_ANEW}"
-    roles = to_roles(cells, table.path, anew)
+    roles = to_roles(cells, table.path, f" on every line{_or_anew(source)}")
     return table.images[["image_id"]].assign(role=roles, path=str(table.path))
 
 
@@ -157,8 +155,9 @@ def _shown(path: Path) -> str:
 
 
 def _or_anew(source: Source) -> str:
-    """Return the end of an advice: the option that drops the roles of tables, if there are any."""
-    return f", or {_ANEW}" if source.options.labels else ""
+    """Return the end of an advice: the option that drops the roles of tables, if there is one."""
+    is_truth = source.root.is_file()  # of cxr compare, which draws no split
+    return f", or {_ANEW}" if source.options.labels and not is_truth else ""
 
 
 def _refuse_two_roles(roles: pd.DataFrame, source: Source) -> None:

@@ -23,9 +23,9 @@ TRAIN_IMAGES = "stage_2_train_images"
 TEST_IMAGES = "stage_2_test_images"
 _LABELS = "stage_2_train_labels.csv"
 _CLASS_INFO = "stage_2_detailed_class_info.csv"
-CLASSES = ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity")
-"""Names of the classes in RSNA's files."""
-NORMAL_CLASS, NOT_NORMAL_CLASS, OPACITY_CLASS = CLASSES
+_NORMAL = "Normal"
+_NOT_NORMAL = "No Lung Opacity / Not Normal"
+_OPACITY = "Lung Opacity"
 _IMPLEMENTATION_UID = "2.25.269859063425217341036811452331427203761"
 _JPEG_QUALITY = 95
 _EMPTY = (
@@ -118,12 +118,12 @@ def make_image_id(seed: int, patient: int | str, number: int) -> str:
 def image_record(patient: Patient, number: int, image: SynthImage) -> dict[str, Any]:
     """Return the facts about a synthetic image from which its rows in label tables are made."""
     nih_patient = f"{patient.index + 1:08d}"
-    without_lesions = NOT_NORMAL_CLASS if patient.scars else NORMAL_CLASS
+    without_lesions = _NOT_NORMAL if patient.scars else _NORMAL
     return {
         "patientId": make_image_id(patient.seed, patient.index, number),
         "nih_image": f"{nih_patient}_{number:03d}.png",
         "nih_patient": nih_patient,
-        "class": OPACITY_CLASS if image.lesions else without_lesions,
+        "class": _OPACITY if image.lesions else without_lesions,
         "boxes": [
             (lesion.x1, lesion.y1, lesion.x2 - lesion.x1, lesion.y2 - lesion.y1)
             for lesion in image.lesions

@@ -9,14 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.names import LABELS, Target, column_names, find_column, image_names
-from cxr_compare.data_prep.base.tables import REFERENCE_READER
-from cxr_compare.data_prep.dataset import image_labels
+from cxr_compare.data_prep.dataset import boxed_images, image_labels, of_reference
 from cxr_compare.data_prep.sources.image_files import ids_of_paths, one_walk
 from cxr_compare.data_prep.sources.own_table import read_own_tables
 from cxr_compare.data_prep.sources.source import ReadOptions, SourceTables
@@ -162,7 +160,7 @@ def truth_of_source(
     if order is not None:  # patients may be given in this order, too
         images = images.set_index("image_id").loc[order].reset_index().set_axis(order.index)
     table = images[[name for name in _FACTS if name in images]].copy()
-    findings = tables.findings[tables.findings["reader"] == REFERENCE_READER]
+    findings = of_reference(tables.findings)
     labels = image_labels(images["image_id"], findings, target.any_of)
     table[target.name] = labels.to_numpy()
     if "x_seen" in images:
@@ -174,9 +172,9 @@ def truth_of_source(
     ]
     table["patient_id"] = pd.Series(stated, images.index, dtype="string").where(known)
     table["role"] = _roles(tables, table["image_id"])
-    is_own = tables.boxes["finding"].isin(target.any_of)
-    is_own &= tables.boxes["reader"] == REFERENCE_READER
-    boxes = tables.boxes.loc[is_own, ["image_id", *EDGES]].reset_index(drop=True)
+    boxes = of_reference(tables.boxes)
+    boxes = boxes.loc[boxes["finding"].isin(target.any_of), ["image_id", *EDGES]]
+    boxes = boxes.reset_index(drop=True)
     truth = read_truth(
         table,
         boxes=boxes if len(boxes) else None,
@@ -188,11 +186,11 @@ def truth_of_source(
     )
     notes = [*tables.notes, *tables.label_notes("majority")]
     notes += tables.name_notes("give both one name")
-    return replace(
-        truth,
-        notes=(*truth.notes, *reading_notes(notes)),
-        boxed=_boxed(tables, target, truth) if len(boxes) else truth.boxed,
-    )
+    boxed = truth.boxed
+    if len(boxes):
+        coverage = of_reference(tables.box_coverage)
+        boxed = boxed_images(truth.images["label"], findings, coverage, target.any_of)
+    return replace(truth, notes=(*truth.notes, *reading_notes(notes)), boxed=boxed)
 
 
 def _roles(tables: SourceTables, ids: pd.Series) -> list[str]:
@@ -215,19 +213,6 @@ def _files(tables: SourceTables) -> ImageFiles | None:
     named = zip(tables.images["image_id"], tables.images["path"], strict=True)
     paths = {image: tables.root / path for image, path in named}
     return ImageFiles(paths.get, str(tables.root))
-
-
-def _boxed(tables: SourceTables, target: Target, truth: Truth) -> pd.Index:
-    """Return the images of known label whose lesions all have a box of the reference."""
-    key = ["image_id", "finding", "reader"]
-    findings = tables.findings
-    is_present = findings["finding"].isin(target.any_of) & (findings["state"] == "present")
-    is_present &= findings["reader"] == REFERENCE_READER
-    complete = tables.box_coverage.loc[tables.box_coverage["coverage"] == "all", key]
-    present = findings.loc[is_present, key].merge(complete, on=key, how="left", indicator=True)
-    unboxed = present.loc[present["_merge"] == "left_only", "image_id"]
-    labelled = truth.ids[np.asarray(truth.images["label"].notna())]
-    return labelled.difference(pd.Index(unboxed))
 
 
 def _unread(folder: Path) -> str:
