@@ -31,8 +31,8 @@ Source:
     Acad Radiol 19:1508, and Hillis 2014, Stat Med 33:330 (nested readers; there with one pooled
     mean square, here one for each system, since the spread between readers may differ).
     Chakraborty 2017, "Observer Performance Methods", and method 1T-RRRC of RJafroc (stand-alone
-    program). The degrees of freedom from which published intervals and tests decide come from the
-    simulation ``reader_model`` of docs/validity.md.
+    program). The degrees of freedom from which published intervals and tests decide come from
+    simulations (docs/validity.md).
 """
 
 from __future__ import annotations

@@ -99,6 +99,10 @@ def test_the_page_begins_with_the_verdict_and_the_worst(data, page):
     assert all(each.advice in page for each in audit.problems if "'" not in each.advice)
 
 
+def test_the_audit_of_the_only_split_checks_what_the_whole_one_does(data):
+    assert cxr_compare.check(data, split="default").checked == cxr_compare.check(data).checked
+
+
 def test_copies_are_shown_side_by_side_with_their_boxes(page):
     one, other = pictures(article(page, "under more than one patient"))
     yellow = [picture[..., 2] - picture[..., 0] > 60 for picture in (one, other)]

@@ -148,6 +148,9 @@ def test_boxes_are_cut_from_maps_by_one_scale_or_by_their_own_range():
     above = kernels.map_boxes(maps_of([[50.0]]), scores, (0.0, 5.0), 0.5)
     assert above["score"].tolist() == [0.8]  # beyond the scale: no more than its image
     assert kernels.map_boxes(maps_of(), scores, (0.0, 5.0), 0.5).empty
+    for score, n_boxes in ((0.001, 1), (0.00099, 0)):  # one of at least 0.001 is left
+        weak = pd.Series({"i0": score})
+        assert len(kernels.map_boxes(maps_of([[5.0]]), weak, (0.0, 5.0), 0.5)) == n_boxes
 
 
 CORNERS = ["x1", "y1", "x2", "y2"]

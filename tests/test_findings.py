@@ -87,6 +87,30 @@ def test_a_finding_that_is_counted_twice_makes_no_interval_narrower(tables):
                 assert mean[end] == pytest.approx(one[end], abs=1e-9)
 
 
+def test_the_mean_ap50_of_a_finding_that_is_counted_twice_has_its_interval():
+    rng = np.random.default_rng(3)
+    ids = [f"i{number:02d}" for number in range(40)]
+    box = {"x1": 10, "y1": 10, "x2": 30, "y2": 30}
+    truth = pd.DataFrame({"image_id": ids, "mass": [1] * 20 + [0] * 20})
+    true = pd.DataFrame({"image_id": ids[:20], **box})
+    found = pd.DataFrame({"image_id": ids[5:35], **box, "score": rng.random(30)})
+    true, found = (
+        pd.concat([table.assign(finding=name) for name in ("mass", "copy")])
+        for table in (true, found)
+    )
+    result = cxr_compare.compare(
+        {"D": found},
+        truth=truth.assign(copy=truth["mass"]),
+        boxes=true,
+        target=["mass", "copy"],
+        replicates=100,
+    )
+    alone = result.results["mass"].figures
+    one, mean = (row_of(table, "D", "", "ap50") for table in (alone, result.macro))
+    for end in ("estimate", "ci_low", "ci_high"):
+        assert mean[end] == pytest.approx(one[end], abs=1e-9)
+
+
 def test_p_holm_of_the_findings_is_holm_over_findings_times_pairs(tables):
     truth, scores = tables
     three = scores | {"C": scores["B"].assign(mass=scores["B"]["edema"])}

@@ -280,6 +280,18 @@ def test_equal_values_of_two_maps_have_equal_tints_whatever_their_maxima():
     assert high[52, 52, 1] >= 40  # the lung stays visible
 
 
+def test_the_map_of_an_image_is_a_share_of_the_scale_of_its_system():
+    frame = dict(zip(["x1", "y1", "x2", "y2"], (0.0, 0.0, 64.0, 32.0), strict=True))
+    maps = pd.DataFrame(
+        {"image_id": ["b"], "grid_h": [1], "grid_w": [2], "values": [[0.0, 2.0]], **frame}
+    )
+    scores = pd.DataFrame({"score": [0.9, 0.8]}, ["a", "b"])
+    system = reports.DrawnSystem("A", scores, maps=maps, scale=(0.0, 4.0))
+    answers = [system.prediction(image_id, COLOUR) for image_id in "ab"]
+    assert answers[0].heat is None
+    assert answers[1].heat.tolist() == [[0.0, 0.5]]
+
+
 def test_a_map_that_is_high_nearly_everywhere_shows_the_cell_of_its_peak_and_no_tint():
     heat = np.full((4, 4), 0.6)
     heat[1, 2] = 0.7

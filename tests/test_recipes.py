@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import mypy.api
 import numpy as np
 import pandas as pd
 import pydicom
@@ -97,6 +98,29 @@ def test_the_scripts_of_the_readme_run(folder, capsys):
         run(text, names)
     assert set(names["result"].figures["first"]) >= {"Detector", "Classifier"}
     assert (folder / "report/report.html").is_file()
+
+
+USERS_OWN = """
+# mypy: disallow-any-generics, disallow-untyped-calls, no-implicit-reexport, strict-equality
+import numpy as np, numpy.typing as npt, torch
+labels: npt.NDArray[np.int64]
+patient_ids: npt.NDArray[np.int64]
+image_ids: list[str]
+scores_a: npt.NDArray[np.float64]
+scores_b: npt.NDArray[np.float64]
+scores: npt.NDArray[np.float64]
+outputs: list[dict[str, torch.Tensor]]
+targets: list[dict[str, torch.Tensor]]
+"""
+
+
+@pytest.mark.release
+def test_the_scripts_of_the_readme_pass_a_type_checker(tmp_path, monkeypatch):
+    monkeypatch.chdir(DOCS.parent)  # whose configuration mypy reads
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join([USERS_OWN, *blocks_of("../README.md")]))
+    printed, _, status = mypy.api.run([str(script)])
+    assert status == 0, printed
 
 
 @pytest.mark.release

@@ -180,6 +180,9 @@ def test_groups_are_rows_and_systems_are_columns(world):
     for row in rows.to_dict("records"):
         cell = table.loc[f"sex: {row['group']}", row["system"]]
         assert cell.startswith(f"{row['estimate']:.3f}")
+    of_sex = truth.loc[truth["role"] == "test", "sex"].value_counts()
+    for group in rows["group"].unique():
+        assert table.loc[f"sex: {group}", "Number"] == str(of_sex[group])
 
 
 CLAIM = {

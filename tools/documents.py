@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -31,7 +32,10 @@ def generated() -> dict[str, str]:
         "docs/reference.md": {"commands": commands(), "keys": keys()},
         "docs/models.md": {"configurations": configurations(), "networks": networks()},
         "docs/metrics.md": {"metrics": metrics()},
-        "docs/formats.md": {"formats": formats()},
+        "docs/formats.md": {
+            "formats": formats(),
+            **{f"example of {name}": example(name) for name in FORMATS},
+        },
         "docs/api.md": {"names": names()},
     }
     pages = {path: _with_parts(_read(path), own) for path, own in parts.items()}
@@ -168,6 +172,45 @@ def formats() -> str:
         ]
         rows.append((f"[`{name}`](#{name})", f"{', '.join(links)}: " * bool(links) + known.folder))
     return _table("| `--format` | the folder holds |", rows)
+
+
+def example(name: str) -> str:
+    """Return the first conformance case of a format: its files, and what they are read as."""
+    file = ROOT / "conformance/inputs/sources" / f"{name.replace('-', '_')}.json"
+    case = json.loads(file.read_text(encoding="utf-8"))["cases"][0]
+    has_boxes = "boxes" in case["expect"]
+    lines = []
+    for path, content in case["files"].items():
+        lines += _file(path, content, has_boxes)
+    shown = "\n".join(lines)
+    read = "; ".join(_readings(case["expect"]))
+    return f"```text\n{shown}\n```\n\nIt is read as {read}."
+
+
+def _file(path: str, content: Any, has_boxes: bool) -> list[str]:
+    """Return the lines of a file below its name; an image has a size or elements instead."""
+    if isinstance(content, str):
+        return [f"# {path}", *content.splitlines()]
+    about = [f"{keyword} {value}" for keyword, value in content.get("dicom", {}).items()]
+    if has_boxes and "image" in content:
+        about = ["{} x {} px".format(*content["image"])]
+    return [f"# {path} ({', '.join(about)})" if about else f"# {path}"]
+
+
+def _readings(expected: Any) -> Iterator[str]:
+    """Say what is known of each image: findings, boxes and role."""
+    for image, states in expected["states"]["reference"].items():
+        said = []
+        for word, value in (("present", 1), ("absent", 0)):
+            known = [finding for finding, state in states.items() if state == value]
+            listed = ", ".join(known) if len(known) < 4 else f"{len(known)} findings"
+            said += [f"{listed} {word}"] if known else []
+        for box_image, _, reader, *edges in expected.get("boxes", ()):
+            if (box_image, reader) == (image, "reference"):
+                said.append(f"box {', '.join(map(str, edges))}")
+        if image in expected.get("split", {}):
+            said.append(f"role {expected['split'][image]}")
+        yield f"`{image}`: {', '.join(said)}"
 
 
 def names() -> str:

@@ -24,6 +24,7 @@ from cxr_compare.evaluation.truth import Truth
 from tests.stored_json import put_table
 
 __all__ = [
+    "DrawnSystem",
     "ImagePrediction",
     "ImageTruth",
     "chart_names",
