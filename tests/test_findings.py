@@ -154,14 +154,15 @@ def test_a_finding_with_a_perfect_system_is_not_in_the_mean(tables):
     assert row_of(found.results["mass"].figures, "A", "", "auroc")["estimate"] == 1
 
 
-def test_the_answer_names_findings_of_few_patients_in_a_mean(tables):
+def test_a_caution_names_findings_of_few_patients_in_a_mean(tables):
     truth, scores = tables
     tested = truth["edema"].eq(1) & truth["role"].eq("test")
     rare = truth.assign(edema=truth["edema"].where(~tested | (tested.cumsum() <= 6), 0))
     found = cxr_compare.compare(scores, truth=rare, target="all", replicates=100)
-    (said,) = [text for text in found.headline.split(". ") if "effective patients" in text]
-    assert "edema" in said
-    assert "mass" not in said
+    (caution,) = found.cautions
+    assert "edema" in caution
+    assert "mass" not in caution
+    assert caution in str(found)
 
 
 def test_the_summary_names_the_findings_in_which_a_system_is_shown_to_be_higher(tables):

@@ -74,11 +74,11 @@ class ResultsByTarget(ShownAsText):
         """The answer by the mean AUROC, which single findings differ, and what is left out."""
         left_out = [f"Left out: {name} ({why})." for name, why in self.left_out.items()]
         single = [self._single_findings] if len(self.systems) > 1 else []
-        return [*self._mean_sentences, *single, *self._few_patients, *left_out]
+        return [*self._mean_sentences, *single, *left_out]
 
     @property
-    def _few_patients(self) -> list[str]:
-        """Findings with so few patients of a class that the interval of a mean is too narrow."""
+    def cautions(self) -> list[str]:
+        """Reasons why the mean over findings may be wrong: findings of few patients."""
         inside = {name for names in self.macro["findings"] for name in names.split(",")}
         few = []
         for name, result in self.results.items():
@@ -174,7 +174,8 @@ class ResultsByTarget(ShownAsText):
         return {"headline": self.headline, "macro": macro, "targets": folders}
 
     def __str__(self) -> str:
-        lines = [self.headline, "", self.table.to_string(line_width=100)]
+        cautions = [f"Caution: {caution}" for caution in self.cautions]
+        lines = [self.headline, *cautions, "", self.table.to_string(line_width=100)]
         return "\n".join([*lines, "", f"Report: {self.page}"] if self.page else lines)
 
     def _repr_html_(self) -> str:
@@ -210,6 +211,7 @@ class ResultsByTarget(ShownAsText):
             "targets.html.jinja",
             results=self.results,
             sentences=self._sentences,
+            cautions=self.cautions,
             grid_of_findings=self.table,
             means=tables.texts(means.assign(title=titles), "title", "first").rename_axis("Figure"),
         )
