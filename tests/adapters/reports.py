@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from cxr_compare.evaluation.report.stored import write_table
 
 from cxr_compare import DataSet, Predictions, Result
 from cxr_compare.evaluation.drawn import DrawnSystem
@@ -18,6 +17,7 @@ from cxr_compare.evaluation.report import files, tables
 from cxr_compare.evaluation.report.case_selection import select_cases
 from cxr_compare.evaluation.report.cases import CaseSource, cases_of_images
 from cxr_compare.evaluation.report.charts import chart_names
+from cxr_compare.evaluation.report.files import write_table
 from cxr_compare.evaluation.report.folds import summarise_folds
 from cxr_compare.evaluation.truth import Truth
 from tests.adapters.sets import put_table
