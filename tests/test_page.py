@@ -133,6 +133,12 @@ def test_examples_have_their_images_and_each_case_its_drawing(two):
     assert set(result.answer.overlays) == set(result.cases()["image_id"])
 
 
+def test_the_third_example_is_one_that_all_miss():
+    kinds = {"Only A finds it": [1, 2], "Only B finds it": [3], "False alarms": [4]}
+    assert reports.examples_of(kinds | {"Missed by all": [5]}) == [1, 3, 5]
+    assert reports.examples_of(kinds) == [1, 3, 4]
+
+
 def test_every_value_with_an_interval_on_the_page_is_in_a_table(two):
     text = (two / "report.html").read_text()
     rows = pd.concat(

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from cxr_compare.evaluation.report.stored import write_table
 
 from cxr_compare import DataSet, Predictions, Result
 from cxr_compare.evaluation.drawn import DrawnSystem
@@ -14,10 +13,11 @@ from cxr_compare.evaluation.inputs.folders import output_of, truth_of
 from cxr_compare.evaluation.overlays.draw import draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.sheet import draw_sheet, legend, panels_of
-from cxr_compare.evaluation.report import files, tables
+from cxr_compare.evaluation.report import files, page, tables
 from cxr_compare.evaluation.report.case_selection import select_cases
 from cxr_compare.evaluation.report.cases import CaseSource, cases_of_images
 from cxr_compare.evaluation.report.charts import chart_names
+from cxr_compare.evaluation.report.files import write_table
 from cxr_compare.evaluation.report.folds import summarise_folds
 from cxr_compare.evaluation.truth import Truth
 from tests.adapters.sets import put_table
@@ -67,6 +67,11 @@ def claims_of(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def shown_claims(result: Result) -> list[Mapping[str, Any]]:
     """The differences that the page shows."""
     return tables.shown_claims(result.answer, result.figures)
+
+
+def examples_of(kinds: dict[str, list[Any]]) -> list[Any]:
+    """The cases of these kinds that the page shows first."""
+    return page._examples(kinds)
 
 
 def groups_of(result: Result) -> dict[str, pd.DataFrame]:
