@@ -276,7 +276,7 @@ def test_the_description_names_every_route(server):
 
 PROGRAM = """
 import signal, sys
-from cxr_compare.scripts.cli import main
+from tests.adapters.commands import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
 try:
     main()
