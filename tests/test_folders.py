@@ -120,10 +120,10 @@ def test_predictions_of_another_split_are_refused(world, tmp_path):
 
 
 REFUSED = {
-    "no pixels": "no pixels",
+    "no pixels": "data",
     "unknown image": "nobody",
     "ran on none": "image",
-    "one name": "called 'A'",
+    "one name": "'A'",
 }
 
 

@@ -132,14 +132,20 @@ def test_a_folder_means_what_its_case_says(case, tmp_path):
         assert "\n" not in found
         assert [part for part in case["refused"] if part not in found] == []
         assert [part for part in case.get("unsaid", []) if part in found] == []
-        call = {"format": case["format"], **case.get("options", {})}
-        assert_leads_on(found, call, lambda call: again(case, call, tmp_path), options_after)
         return
     assert kind == "read", found
     found["images"] = without_sizes_of_files(found["images"], drawn_images(case))
     expected = complete(case)
     for name, value in expected.items():
         assert found[name] == value, name
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("case", [case for case in load(*FILES) if "refused" in case.values[0]])
+def test_what_a_refusal_advises_leads_on(case, tmp_path):
+    _, line = outcome(case, tmp_path)
+    call = {"format": case["format"], **case.get("options", {})}
+    assert_leads_on(line, call, lambda call: again(case, call, tmp_path), options_after)
 
 
 @pytest.mark.parametrize("unit", ["px", "share", "percent", "thousandth"])

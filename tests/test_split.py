@@ -291,11 +291,10 @@ def test_of_worn_copies_in_two_roles_of_a_file_the_test_image_stays_and_the_othe
     ids = [f"i{n:02d}" for n in range(12)]
     apart = pd.DataFrame({"image_id": ids, "role": ["train"] * 6 + ["val"] * 3 + ["test"] * 3})
     apart.to_csv(file, index=False)
-    text = str(prepare_tables(worn_copy, data, split=file))
+    prepare_tables(worn_copy, data, split=file)
     found = roles(data)
     assert (found["i11"], found["i00"]) == ("test", "unused")
     assert found.drop("i00").tolist() == apart["role"][1:].tolist()
-    assert "more than one role" in text
     assert cxr("check", data) == 0
 
 
