@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from cxr_compare.evaluation.report.stored import write_table
 
 from cxr_compare import DataSet, Predictions, Result
 from cxr_compare.evaluation.drawn import DrawnSystem
@@ -42,7 +41,7 @@ def save_tables(result: Result, folder: Path) -> None:
     digests = {}
     for name in files.TABLES:
         path = folder / f"{name}.parquet"
-        digests[path.name] = write_table(getattr(result, name), path)
+        digests[path.name] = files.write_table(getattr(result, name), path)
     result.answer.with_values(files=digests).write(folder / files.ANSWER)
 
 
