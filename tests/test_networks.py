@@ -31,13 +31,11 @@ SIDE = 96
 PEERS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
 COCO_ANCHORS = [32.0, 64.0, 128.0, 256.0, 512.0]
 # The others take longer, and have other layers only where a release looks.
-QUICK = ("densenet121", "resnet18", "mobilenet_v3_small", "efficientnet_lite0", "small_cnn")
-CELLS = [
-    pytest.param(*pair, marks=() if pair[0] in QUICK else pytest.mark.release)
-    for pair in networks.CELLS
-]
+QUICK = ("densenet121", "resnet18", "efficientnet_lite0", "small_cnn")
+RELEASE = pytest.mark.release
+CELLS = [pytest.param(*pair, marks=() if pair[0] in QUICK else RELEASE) for pair in networks.CELLS]
 NAMES = [
-    pytest.param(name, marks=() if name in QUICK else pytest.mark.release)
+    pytest.param(name, marks=() if name in QUICK else RELEASE)
     for name in dict(networks.CELLS)
     if name not in ("small_cnn", "efficientnet_lite0")  # torchvision does not have them
 ]
@@ -108,12 +106,12 @@ def torchvisions(name, model, head, box_loss):
 @pytest.mark.parametrize(
     ("name", "head", "box_loss"),
     [
-        ("resnet18", "v1", "l1"),
         ("resnet18", "v1", "ciou"),
         ("resnet18", "v2", "giou"),
-        ("resnet18", "v2", "diou"),
-        pytest.param("resnet50", "v1", "l1", marks=pytest.mark.release),
-        pytest.param("resnet50", "v2", "giou", marks=pytest.mark.release),
+        pytest.param("resnet18", "v1", "l1", marks=RELEASE),
+        pytest.param("resnet18", "v2", "diou", marks=RELEASE),
+        pytest.param("resnet50", "v1", "l1", marks=RELEASE),
+        pytest.param("resnet50", "v2", "giou", marks=RELEASE),
     ],
 )
 def test_losses_and_boxes_are_those_of_torchvisions_retinanet(name, head, box_loss):
@@ -146,7 +144,7 @@ def test_losses_and_boxes_are_those_of_torchvisions_retinanet(name, head, box_lo
 def test_a_batch_without_a_box_has_finite_losses_and_gradients_everywhere():
     for norm in ("batch", "frozen", "group"):
         model = small_detector(norm=norm, head="v2").train()
-        losses, found = model(patches(), targets([None] * 5))
+        losses, found = model(patches()[:2], targets([None] * 2))
         assert found == []
         sum(losses.values()).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -206,7 +204,9 @@ def test_losses_and_boxes_are_of_float32_where_layers_compute_in_bf16(learned):
         torch.testing.assert_close(boxes["boxes"][:1], others, atol=2.0, rtol=0)
 
 
-@pytest.mark.parametrize("nms_iou", [0.2, 0.4, 0.7])
+@pytest.mark.parametrize(
+    "nms_iou", [pytest.param(0.2, marks=RELEASE), 0.4, pytest.param(0.7, marks=RELEASE)]
+)
 def test_no_two_boxes_of_a_finding_overlap_by_more_than_nms_iou(nms_iou):
     model = small_detector(n_findings=2, nms_iou=nms_iou).eval()
     networks.draw_weights(model, 2)
@@ -230,7 +230,7 @@ def test_each_finding_has_up_to_a_hundred_boxes_and_background_none():
         assert boxes["scores"].max() < torch.tensor(2.5).sigmoid()
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", [math.nan, pytest.param(math.inf, marks=RELEASE)])
 def test_an_output_that_is_not_finite_fails_its_image_alone(value):
     model = small_detector().eval()
     networks.draw_weights(model, 1)
@@ -365,7 +365,7 @@ def test_groups_hold_eight_channels_or_more(channels, groups):
     assert {norm.num_groups for norm in norms} == {groups}
 
 
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("efficientnet_lite0", marks=RELEASE)])
 def test_frozen_norms_compute_what_batch_norm_does_in_evaluation_and_stay(name):
     live = networks.detector(name, SIDE, norm="batch", fpn_channels=16).eval()
     networks.draw_weights(live, 3)
@@ -526,7 +526,7 @@ def test_a_classifier_learns_a_batch_by_heart_and_negatives_alone_are_finite():
 
 
 def test_a_finer_map_has_the_same_weights():
-    for name in ("densenet121", "resnet18", "efficientnet_lite0"):
+    for name in ("resnet18", "efficientnet_lite0"):
         coarse, fine = (networks.classifier(name, 64, last_stride=n) for n in (32, 16))
         fine.load_state_dict(coarse.state_dict())
 

@@ -115,19 +115,6 @@ def test_a_folder_is_answered_file_by_file_and_what_is_no_image_is_named(
         assert row.score == pytest.approx(by_name[name], abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_export_answers_as_its_run(world, films, kind):
-    run, export = (
-        cxr_compare.predict(folder, *films.values(), device="cpu")
-        for folder in (world.run(kind), world.export(kind))
-    )
-    for one, other in zip(run, export, strict=True):
-        assert other.score == pytest.approx(one.score, abs=1e-4)
-        assert other.decision == one.decision
-        assert other.threshold == pytest.approx(one.threshold)
-        np.testing.assert_allclose(other.boxes[EDGES], one.boxes[EDGES], atol=0.5)
-
-
 def test_predictions_of_a_set_cover_validation_and_test_images(world):
     data = cxr_compare.DataSet.open(world.data)
     stored = cxr_compare.Predictions.open(world.predictions("classifier"))

@@ -34,9 +34,8 @@ def server(systems):
         yield address
 
 
-@contextmanager
-def opened(browser, address, width=1280, scheme="light"):
-    """A tab of a page; what it complains of in the console is nothing."""
+def show(browser, width, scheme):
+    """Give the tab a width, px, and a colour scheme."""
     browser.call(
         "Emulation.setDeviceMetricsOverride",
         width=width,
@@ -46,6 +45,12 @@ def opened(browser, address, width=1280, scheme="light"):
     )
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.call("Emulation.setEmulatedMedia", features=features)
+
+
+@contextmanager
+def opened(browser, address, width=1280, scheme="light"):
+    """A tab of a page; what it complains of in the console is nothing."""
+    show(browser, width, scheme)
     before = len(browser.complaints)
     tab = browser.page
     tab.set_default_timeout(PATIENCE_MS)
@@ -68,11 +73,10 @@ def answered(tab):
     tab.locator("#overlay").evaluate("(picture) => picture.decode()")
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_answers_stand_side_by_side_with_the_picture(browser, server, radiograph, width, scheme):
+def test_answers_stand_side_by_side_with_the_picture(browser, server, radiograph):
     files = {"file": (radiograph.name, radiograph.read_bytes())}
     answers = httpx.post(f"{server}/v1/analyze", files=files, timeout=60).json()
-    with opened(browser, server, width, scheme) as tab:
+    with opened(browser, server) as tab:
         analyze(tab, str(radiograph))
         answered(tab)
         assert tab.inner_text("#result-title") == radiograph.name
@@ -88,10 +92,12 @@ def test_answers_stand_side_by_side_with_the_picture(browser, server, radiograph
         verdict = tab.inner_text("#verdict").lower()
         called = {answer["decision"] for answer in answers}
         assert ("disagree" in verdict) == (len(called) == 2)
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width
-        ink = tab.evaluate("getComputedStyle(document.body).color")  # rgb(r, g, b)
-        is_light = int(ink.removeprefix("rgb(").partition(",")[0]) > 150
-        assert is_light == (scheme == "dark")
+        for width, scheme in ((1280, "light"), (390, "dark")):
+            show(browser, width, scheme)
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            ink = tab.evaluate("getComputedStyle(document.body).color")  # rgb(r, g, b)
+            is_light = int(ink.removeprefix("rgb(").partition(",")[0]) > 150
+            assert is_light == (scheme == "dark")
         picture = httpx.post(f"{server}/v1/overlay", files=files, timeout=60).content
         drawn = tab.locator("#overlay").evaluate("(picture) => picture.naturalWidth")
         assert drawn == Image.open(io.BytesIO(picture)).width

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from cxr_compare.evaluation.report.result_tables import ResultTables
 
 _HERE = Path(__file__).parent
-_ORDER_OF_CHARTS = ("roc", "froc", "training", "scores", "pr", "calibration")
 _MAIN_CHARTS = 3
 """Charts that stand on the page before a fold."""
 _SIDE = 360
@@ -64,7 +63,7 @@ def write_page(
     for name in chart_names(result):
         (out / files.FIGURES / f"{name}.svg").write_bytes(svg_bytes(draw(name, result), name))
         charts[name] = page_svg(result, name)
-    ordered = [charts[name] for name in _ORDER_OF_CHARTS if name in charts]
+    ordered = [chart for name, chart in charts.items() if name != "forest"]
     cases, drawn = _draw_cases(result, out, progress)
     kinds: dict[str, list[Case]] = {}
     for case in cases:

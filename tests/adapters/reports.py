@@ -19,7 +19,7 @@ from cxr_compare.evaluation.report.cases import CaseSource, cases_of_images
 from cxr_compare.evaluation.report.charts import chart_names
 from cxr_compare.evaluation.report.folds import summarise_folds
 from cxr_compare.evaluation.truth import Truth
-from tests.stored_json import put_table
+from tests.adapters.sets import put_table
 
 __all__ = [
     "DrawnSystem",
