@@ -16,14 +16,8 @@ from cxr_compare import metrics
 from tests.adapters import figures as product
 
 N = 240
-
-
 DECISIONS = [name for name, metric in product.METRICS.items() if metric.family == "decision"]
-
-
 PLACES = [name for name, metric in product.METRICS.items() if metric.family == "place"]
-
-
 COUNTS = ["tp", "fp", "tn", "fn"]
 
 
@@ -397,15 +391,9 @@ def test_a_floor_that_one_score_sets_gives_a_difference_without_an_interval():
 
 
 SCORES = np.linspace(0.1, 0.9, 40)
-
-
 BOTH = np.arange(40) % 2 == 0
-
-
 # What a system or the images lack, and the figures that cannot be without it.
 ALL_DECIDED = [*DECISIONS, *COUNTS]
-
-
 LACKING = {
     "a positive image": (
         np.zeros(40, bool),

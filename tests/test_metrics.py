@@ -14,12 +14,8 @@ from cxr_compare import InputError, metrics
 from tests.adapters import figures as product
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the reason of an undefined figure
-
-
 # Few distinct values, so that most cases hold ties within and across the classes.
 TIED = arrays(np.float64, 12, elements=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))
-
-
 LABELS = arrays(np.int8, 12, elements=st.integers(0, 1))
 
 
