@@ -23,14 +23,8 @@ from tests.adapters import figures as product
 from tests.oracles import boxes as oracles
 
 CELL = st.integers(0, 4)
-
-
 BOX = st.tuples(st.integers(0, 3), CELL, CELL, st.integers(1, 3), st.integers(1, 3))
-
-
 IMAGES = [f"i{number}" for number in range(4)]
-
-
 FIGURES = {
     "ap50": (kernels.weighted_ap, lambda *rows: oracles.average_precision(*rows)[0]),
     "froc": (kernels.weighted_froc, oracles.froc),

@@ -13,8 +13,6 @@ from tests.adapters.commands import cxr, stopped_while_predicting
 from tests.adapters.sets import prepare_tables, write_source
 
 EDGES = ["x1", "y1", "x2", "y2"]
-
-
 KEYS = ["first", "second", "metric", "policy"]
 
 
@@ -446,8 +444,6 @@ def test_seeds_of_one_system_are_refused(world):
 
 
 CALLED = ["recall", "specificity", "precision", "f1", "accuracy"]
-
-
 RANKED = ["auroc", "average_precision", "ap50", "ap", "froc_mean", "pointing_accuracy", "brier"]
 
 

@@ -18,7 +18,6 @@ RATES = {"1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2, "1": 1, "2": 2, "4": 4, "8": 
 RANKED = ("ap50", "ap", "froc_mean", "pointing_accuracy", "rsna_score", "vinbigdata_score")
 OF_BOXES = {*RANKED, *(f"froc_at_{rate}" for rate in RATES)}
 DRAWS = 20_000
-
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the reason of an undefined figure
 
 

@@ -1,6 +1,7 @@
 """The table of figures: intervals, differences, and figures that cannot be."""
 
 import builtins
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,8 @@ from cxr_compare import metrics
 from tests.adapters import figures as product
 
 N = 240
-
-
 DECISIONS = [name for name, metric in product.METRICS.items() if metric.family == "decision"]
-
-
 PLACES = [name for name, metric in product.METRICS.items() if metric.family == "place"]
-
-
 COUNTS = ["tp", "fp", "tn", "fn"]
 
 
@@ -396,15 +391,9 @@ def test_a_floor_that_one_score_sets_gives_a_difference_without_an_interval():
 
 
 SCORES = np.linspace(0.1, 0.9, 40)
-
-
 BOTH = np.arange(40) % 2 == 0
-
-
 # What a system or the images lack, and the figures that cannot be without it.
 ALL_DECIDED = [*DECISIONS, *COUNTS]
-
-
 LACKING = {
     "a positive image": (
         np.zeros(40, bool),
@@ -531,10 +520,9 @@ def test_images_that_a_system_lacks_are_counted_with_their_prevalence():
     systems = {"A": scores, "B": scores.drop(dropped)}
     result = cxr_compare.compare(systems, truth=truth, images="common", replicates=100)
     said = " ".join(result.cautions)
-    for part in ("7 of 40", "2 of", "29 %", "24 %"):
-        assert part in said
+    assert {"7", "40", "2", "29", "24"} <= set(re.findall(r"\d+", said))
     whole = cxr_compare.compare({"A": scores, "B": scores / 2}, truth=truth, replicates=100)
-    assert "of 40" not in " ".join(whole.cautions)
+    assert len(whole.cautions) < len(result.cautions)
 
 
 def test_unknown_labels_and_lesions_without_boxes_are_counted():
@@ -547,7 +535,7 @@ def test_unknown_labels_and_lesions_without_boxes_are_counted():
     predicted = pd.DataFrame({"image_id": scores.index, **corners, "score": scores.to_numpy()})
     result = cxr_compare.compare({"A": predicted}, truth=truth, boxes=boxes, replicates=100)
     said = " ".join([*result.cautions, *result.answer.notes])
-    assert "3 test images" in said
-    assert "3 of the 10 positive" in said
+    assert re.search(r"\b3 test images", said)
+    assert re.search(r"\b3 of .*\b10 positive", said)
     row = row_of(result.figures, "A", "pointing_accuracy")
     assert (row["n_positive"], row_of(result.figures, "A", "auroc")["n_images"]) == (7, 37)

@@ -10,8 +10,6 @@ from cxr_compare import InputError
 from tests.adapters import groups
 
 EDGES = ["x1", "y1", "x2", "y2"]
-
-
 CUT = "threshold=0.5"
 
 
@@ -188,8 +186,6 @@ UNITS = pd.DataFrame(
         "label": [1, None, 0, 0, 0, None, 0, 1],
     }
 )
-
-
 SCORES = pd.Series([0.2, 0.9, 0.4, 0.7, 0.9, 0.1, 0.3, 0.6], index=list("abcdefgh"))
 
 

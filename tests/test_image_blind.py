@@ -13,11 +13,7 @@ from tests.adapters.activation_maps import evaluated_boxes, output_with_maps
 from tests.oracles import boxes as oracle
 
 EDGES = ["x1", "y1", "x2", "y2"]
-
-
 CUT = "threshold=0.5"
-
-
 PLACE = np.array([40.0, 80.0, 140.0, 220.0])
 
 
@@ -25,11 +21,7 @@ PLACE = np.array([40.0, 80.0, 140.0, 220.0])
 
 
 OTHER_LUNG = np.array([240.0, 80.0, 340.0, 220.0])
-
-
 ELSEWHERE = np.array([300.0, 300.0, 390.0, 390.0])
-
-
 THIRD = np.array([140.0, 240.0, 240.0, 380.0])
 
 

@@ -19,11 +19,7 @@ from tests.adapters import sources, tables
 from tests.built_inputs import EDGES, Inputs
 
 CASES = json.loads((Path(__file__).parent / "cases" / "inputs.json").read_text(encoding="utf-8"))
-
-
 TRUTHS = CASES["truths"]
-
-
 GIVEN = ("boxes", "patients")
 
 
@@ -103,17 +99,9 @@ def test_the_usual_order_of_yolo_lines_is_kept_if_boxes_leave_their_images(seed,
 
 
 RNG = np.random.default_rng(0)
-
-
 Y = pd.Series(RNG.integers(0, 2, 80))
-
-
 S = pd.Series(np.clip(0.4 * Y + 0.6 * RNG.random(80), 0, 1))
-
-
 PATIENTS = pd.Series(np.arange(80) // 2)
-
-
 OF_ARRAYS = {
     "auroc": lambda y, s, p: metrics.auroc(y, s),
     "average_precision": lambda y, s, p: metrics.average_precision(y, s),
@@ -121,8 +109,6 @@ OF_ARRAYS = {
     "confusion_counts": lambda y, s, p: metrics.confusion_counts(y, s, 0.5),
     "auroc_difference": lambda y, s, p: metrics.auroc_difference(y, s, s, p).estimate,
 }
-
-
 OF_IMAGES = {
     "estimate": lambda y, s, p: metrics.estimate("auroc", y, s, patients=p).estimate,
     "compare": lambda y, s, p: (
@@ -132,8 +118,6 @@ OF_IMAGES = {
         .estimate["auroc"]
     ),
 }
-
-
 FUNCTIONS = OF_ARRAYS | OF_IMAGES
 
 
@@ -196,11 +180,7 @@ def test_truth_or_scores_of_another_kind_are_refused_by_name(name, scores, truth
 
 
 ORDER = np.random.default_rng(1).permutation(80)
-
-
 BY_ID = pd.Series(S.to_numpy(), ORDER)  # indexed by image id, which is a number
-
-
 OF_PATIENTS = pd.Series(PATIENTS.to_numpy(), ORDER)
 
 
@@ -293,11 +273,7 @@ def test_a_missing_image_id_is_named_by_its_row(missing):
 
 
 WHOLE = {"px": None, "share": 1, "percent": 100, "thousandth": 1000}
-
-
 WRITTEN = list(itertools.product(["xyxy", "xywh", "cxcywh"], WHOLE))
-
-
 # How formats read boxes, and whether their columns name the four numbers.
 READ_AS = {
     "COCO": ("xywh", "px", False),

@@ -23,11 +23,7 @@ from tests.kept.comparisons import (
 from tests.oracles import rebuild
 
 ANSWERS = json.loads((HERE / "answers.json").read_text(encoding="utf-8"))
-
-
 OWN = [name for name in KEPT if name not in NEEDS_SHARED_DATA]
-
-
 # Five reports with their pages: 14 s of processor.
 SLOW = {"five-folds": pytest.mark.release}
 
@@ -139,11 +135,7 @@ def test_numbers_are_read_without_words():
 
 
 FUNCTIONS = ("balanced_accuracy", "mcc")
-
-
 AT_THRESHOLD = (*rebuild.SHARES, *FUNCTIONS)
-
-
 OTHERS = {
     "groups": lambda: inputs.with_groups(18, 360) | {"subgroups": "sex", "prevalence": 0.05},
     "both": lambda: inputs.detector_and_classifier(20, 360) | {"both": True},

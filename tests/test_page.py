@@ -17,11 +17,7 @@ from tests.adapters import reports
 from tests.adapters.reports import ImagePrediction, ImageTruth
 
 VOID = {"meta", "link", "input", "br", "img"}
-
-
 MOST_BYTES = 8_000_000
-
-
 NAMES = (
     *("DenseNet-121", "ResNet-50", "EfficientNet-B4", "ConvNeXt-T", "Swin Transformer V2 small"),
     *("RetinaNet", "Faster R-CNN", "YOLO v8 medium", "DETR"),
@@ -181,11 +177,7 @@ def test_a_browser_shows_it_without_sideways_scroll_and_messages(browser, name, 
 
 
 COLOUR = "#FF0000"
-
-
 SIDE = 64
-
-
 GREY = np.full((SIDE, SIDE), 90, np.uint8)
 
 

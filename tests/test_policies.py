@@ -21,20 +21,10 @@ from tests.adapters import figures as product
 from tests.oracles import guarantee
 
 FIGURES = {"max_f1": "f1", "sensitivity": "recall", "specificity": "specificity"}
-
-
 CHOSEN = ("max_f1", "youden", "sensitivity>=0.80", "sensitivity>=1", "specificity>=0.75")
-
-
 CHOSEN += ("sensitivity>=0.0", "specificity>=0.0", "specificity>=1")
-
-
 VALUES = [0.0, 0.1, 0.2, 0.4, 0.7, 1.0]
-
-
 LABELS = arrays(np.int8, 10, elements=st.integers(0, 1))
-
-
 SCORES = arrays(np.float64, 10, elements=st.sampled_from(VALUES))
 
 
@@ -143,17 +133,9 @@ def test_an_unknown_policy_is_refused_by_its_text(policy):
 
 
 N = 14
-
-
 SIGNED = arrays(np.float64, N, elements=st.sampled_from([-1.5, 0.0, 0.1, 0.2, 0.4, 0.7, 1.0]))
-
-
 ALL_LABELS = arrays(np.int8, N, elements=st.integers(0, 1))
-
-
 PATIENTS = arrays(np.int64, N, elements=st.integers(0, 5))
-
-
 WEIGHTS = arrays(np.int16, (5, 6), elements=st.integers(0, 3))
 
 
@@ -215,8 +197,6 @@ def test_validation_patients_are_not_drawn_as_the_test_patients_are():
 # Guarantees
 
 CASES = json.loads((Path(__file__).parent / "cases" / "guarantees.json").read_text("utf-8"))
-
-
 CASES = {case["set"]: case["thresholds"] for case in CASES["cases"]}
 
 

@@ -1,6 +1,7 @@
 """Studies of readers and systems: published figures, kept ones, other formulas, and refusals."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -133,8 +134,6 @@ def test_van_dykes_study_has_its_published_figures(shared_data, tmp_path):
 
 
 RATINGS = "reader,modality,case,rating\n"
-
-
 BAD_RATINGS = {
     "a column is missing": ("reader,case\nR,c0_0\n", ["rating"]),
     "an empty cell": (RATINGS + "R,m,,1\n", ["line 2", "case"]),
@@ -197,14 +196,6 @@ def test_a_reading_in_two_files_and_files_with_other_columns_are_refused(tmp_pat
         again.to_csv(paths[1], index=False)
         with pytest.raises(InputError, match=part):
             cxr_compare.readers(paths, **options)
-
-
-def test_a_folder_with_other_files_is_refused(tmp_path):
-    draw_study(tmp_path, 1, 2, 2)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "report.html").touch()
-    with pytest.raises(InputError, match=r"report\.html"):
-        analyse(tmp_path)
 
 
 def test_ratings_of_a_spreadsheet_and_with_decimal_commas_are_read(tmp_path):
@@ -340,7 +331,7 @@ def test_a_system_is_compared_on_the_test_images_of_its_own_split_alone(read_set
 def test_a_system_in_a_folder_without_predictions_is_refused_by_its_name(read_set, tmp_path):
     data, _, ratings = read_set
     options = {"data": data, "out": tmp_path / "out", "system": {"AI": data}}
-    with pytest.raises(InputError, match=r"data.*not predictions"):
+    with pytest.raises(InputError, match=re.escape(str(data))):
         cxr_compare.readers([ratings], **options)
 
 
@@ -407,8 +398,6 @@ def test_a_system_with_a_damaged_cell_is_refused_by_its_case(column, cell, tmp_p
 
 
 RNG = np.random.default_rng(7)
-
-
 # Van Dyke 1993: AUCs of five readers with cine MRI (0) and spin-echo MRI (1), trapezoidal.
 FIGURES = np.array(
     [
@@ -560,16 +549,6 @@ def test_degrees_of_freedom_between_readers_of_a_crossed_study(systems, readers)
         RNG.uniform(0.7, 0.9, (systems, readers)), some_covariance(n), readers="fixed"
     )
     assert fixed.differences[0, 1].freedom_between == 0
-
-
-@pytest.mark.parametrize(
-    ("sizes", "freedom"), [((2, 2), 2), ((2, 10), 2), ((3, 3), 4), ((4, 1), 3)]
-)
-def test_nested_readers_have_the_degrees_of_freedom_of_the_fewer(sizes, freedom):
-    figures = [RNG.uniform(0.7, 0.9, size) for size in sizes]
-    effects = ["random" if size > 1 else "fixed" for size in sizes]
-    study = analyse_nested(figures, some_covariance(sum(sizes)), readers=effects)
-    assert study.differences[0, 1].freedom_between == freedom
 
 
 def test_five_modalities_give_the_published_overall_test():

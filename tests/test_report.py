@@ -16,11 +16,7 @@ from cxr_compare import InputError, Result, metrics
 from tests.adapters import reports
 
 TABLES = ("figures", "groups", "lesions", "decisions", "curves")
-
-
 DASH = "–"
-
-
 VALUE = re.compile(r"(−?[\d.]+)(?: \((−?[\d.]+) to (−?[\d.]+)\))?")
 
 

@@ -28,8 +28,6 @@ from tests.adapters.studies import (
 from tests.oracles.boxes import rsna
 
 KEPT = Path(__file__).parent / "kept" / "studies"
-
-
 VALUES = json.loads((KEPT / "plans_and_rules.json").read_text())
 
 
@@ -219,8 +217,6 @@ SIX = some_boxes(
     ("a", 80, 0, 90, 10, 0.4),
     ("a", 20, 0, 30, 10, 0.2),  # false
 )
-
-
 FOUR = some_boxes(
     ("a", 0, 0, 10, 10), ("a", 50, 50, 60, 60), ("a", 80, 0, 90, 10), ("a", 0, 80, 10, 90)
 )

@@ -18,8 +18,6 @@ from tests.adapters import verdict
 from tests.adapters.sets import table_set, write_predictions
 
 CASES = json.loads((Path(__file__).parent / "cases" / "verdict.json").read_text())["cases"]
-
-
 NAN = float("nan")
 
 
@@ -160,23 +158,11 @@ def test_equal_trainings_and_systems_without_a_training_differ_in_nothing():
 
 
 N = 160
-
-
 IDS = [f"img{number:03d}" for number in range(N)]
-
-
 LABEL = (np.arange(N) % 2).astype(float)
-
-
 IS_TEST = np.arange(N) >= N // 2
-
-
 TRUTH = pd.DataFrame({"image_id": IDS, "label": LABEL, "patient_id": IDS})
-
-
 TRUTH["role"] = np.where(IS_TEST, "test", "val")
-
-
 EDGES = ["x1", "y1", "x2", "y2"]
 
 
@@ -424,17 +410,9 @@ def test_a_part_of_synthetic_images_is_counted_and_not_called_the_whole():
 
 
 N_ASKED = 120
-
-
 ASKED_IDS = [f"i{number:03d}" for number in range(N_ASKED)]
-
-
 ASKED_LABEL = np.arange(N_ASKED) % 2
-
-
 ASKED_TRUTH = pd.DataFrame({"image_id": ASKED_IDS, "label": ASKED_LABEL, "patient_id": ASKED_IDS})
-
-
 ASKED_TRUTH["role"] = np.where(np.arange(N_ASKED) < N_ASKED // 2, "val", "test")
 
 

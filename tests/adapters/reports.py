@@ -42,7 +42,7 @@ def save_tables(result: Result, folder: Path) -> None:
     digests = {}
     for name in files.TABLES:
         path = folder / f"{name}.parquet"
-        digests[path.name] = write_table(getattr(result, name), path)
+        digests[path.name] = files.write_table(getattr(result, name), path)
     result.answer.with_values(files=digests).write(folder / files.ANSWER)
 
 
