@@ -64,17 +64,9 @@ _JACCARD = (1, 1, 0, 1)
 """Outcomes of the images of which F1 is a function of the share that is called rightly."""
 _OF_BOTH_CLASSES = (_JACCARD, (1, 1, 0, 0), (0, 0, 1, 1))
 _RIGHT = np.array([1, 0, 1, 0])
-_SHARE_OF_CLASS = {
-    "recall": 1,
-    "specificity": 0,
-    "pointing_accuracy": 1,
-    "localised_sensitivity": 1,
-}
-"""Label of the images of which a figure is a share; of all others the rarer class limits."""
 _FEW_POSITIVE = 100
 """Positive images below which an average precision of boxes is too high on average."""
 _NO_CLAIM = "no p-value: resamples do not choose a guaranteed threshold again"
-_OF_POINTS = ("pointing_accuracy", "localised_sensitivity")
 _BOXES_ONCE = "no p-value: resamples do not learn the positions of constant boxes again"
 
 
@@ -119,7 +111,7 @@ class FigureRows:
         return sizes
 
     def _size(self, metric: str) -> dict[str, float]:
-        return self._sizes[METRICS[metric].boxed, _SHARE_OF_CLASS.get(metric)]
+        return self._sizes[METRICS[metric].boxed, METRICS[metric].of_class]
 
     def row(self, names: Sequence[str], metric: str, policy: str = "") -> dict[str, Any] | None:
         """Return the row of a system, or of the difference of two; None if one lacks the figure."""
@@ -144,7 +136,7 @@ class FigureRows:
         if len(names) == 2 and names[1] == image_blind_name(names[0]):
             places = systems[1].places
             no_claim = "" if places is None else places.no_claim
-            if not no_claim and metric not in _OF_POINTS and "p_value" in found:
+            if not no_claim and METRICS[metric].needs == "boxes" and "p_value" in found:
                 no_claim = _BOXES_ONCE
             if no_claim:
                 found |= {"p_value": np.nan, "detectable": np.nan, "note": no_claim}
@@ -160,7 +152,7 @@ class FigureRows:
         keys = [
             (policy, name)
             for name, metric in METRICS.items()
-            for policy in (policies if _at_policy(metric.name, metric.family) else ("",))
+            for policy in (policies if metric.at_threshold else ("",))
         ]
         rows = []
         for names in [*((name,) for name in self.systems), *pairs]:
@@ -223,10 +215,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, p * (len(tests) - rank)))
         adjusted[position] = highest
     return adjusted
-
-
-def _at_policy(metric: str, family: str) -> bool:
-    return family in ("decision", "count") or metric == "localised_sensitivity"
 
 
 def _why_none(truth: Truth, system: SystemFigures, metric: str, policy: str) -> str:

@@ -29,7 +29,9 @@ class Metric:
         lowest: Lowest value that is possible.
         higher_is_better: False for an error; counts have no better end.
         alone: True if the metric can decide which system is better.
-        boxed: True if it is computed on images whose lesions all have boxes.
+        of_class: Label of the images of which it is a share; None if the rarer class limits it.
+        needs: What it needs of the system's answer beside scores.
+        called: True for a point or boxes of images that are called positive.
         undefined: When there is no such figure, as a clause.
     """
 
@@ -42,8 +44,20 @@ class Metric:
     lowest: float = 0.0
     higher_is_better: bool = True
     alone: bool = True
-    boxed: bool = False
+    of_class: int | None = None
+    needs: Literal["", "point", "boxes"] = ""
+    called: bool = False
     undefined: str = "there is no image"
+
+    @property
+    def boxed(self) -> bool:
+        """True if it is computed on images whose lesions all have boxes."""
+        return self.needs != ""
+
+    @property
+    def at_threshold(self) -> bool:
+        """True if each policy has its own figure."""
+        return self.called or self.family in ("decision", "count")
 
     @property
     def inside(self) -> str:
@@ -84,6 +98,7 @@ _DECISIONS = (
         lambda tp, _fp, _tn, fn: tp / (tp + fn),
         (1, 0, 0, 1),
         alone=False,
+        of_class=1,
         undefined=_NO_POSITIVE,
     ),
     Metric(
@@ -94,6 +109,7 @@ _DECISIONS = (
         lambda _tp, fp, tn, _fn: tn / (tn + fp),
         (0, 1, 1, 0),
         alone=False,
+        of_class=0,
         undefined="no image is negative",
     ),
     Metric(
@@ -143,7 +159,8 @@ _PLACES = (
         "Pointing accuracy",
         "Share of the positive images whose point lies on a lesion, whatever the threshold.",
         "place",
-        boxed=True,
+        of_class=1,
+        needs="point",
         undefined=_NO_BOX,
     ),
     Metric(
@@ -152,7 +169,9 @@ _PLACES = (
         "Share of the positive images called positive with the point on a lesion.",
         "place",
         alone=False,
-        boxed=True,
+        of_class=1,
+        needs="point",
+        called=True,
         undefined=_NO_BOX,
     ),
     Metric(
@@ -160,7 +179,7 @@ _PLACES = (
         "AP50",
         "COCO average precision of the boxes at an IoU of at least 0.5.",
         "place",
-        boxed=True,
+        needs="boxes",
         undefined=_NO_BOX,
     ),
     Metric(
@@ -168,7 +187,7 @@ _PLACES = (
         "AP[.5:.95]",
         "COCO average precision over IoU 0.5 to 0.95.",
         "place",
-        boxed=True,
+        needs="boxes",
         undefined=_NO_BOX,
     ),
     Metric(
@@ -176,7 +195,7 @@ _PLACES = (
         "FROC, mean",
         "Share of lesions found (IoU of at least 0.2), mean over 1/8 to 8 false boxes an image.",
         "place",
-        boxed=True,
+        needs="boxes",
         undefined=_NO_BOX,
     ),
     *(
@@ -185,7 +204,7 @@ _PLACES = (
             f"FROC at {name.replace('_', '/')}",
             f"Share of the lesions found at {name.replace('_', '/')} false boxes per image.",
             "place",
-            boxed=True,
+            needs="boxes",
             undefined=_NO_BOX,
         )
         for name in RATES

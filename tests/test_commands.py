@@ -27,8 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BAD_INPUT, BUG, INTERRUPTED, NOBODY_READS = 2, 3, 130, 141
 
 
-def test_there_are_sixteen_commands_and_each_is_the_public_function_of_its_name():
-    assert len(commands.NAMES) == 16
+def test_each_command_is_the_public_function_of_its_name():
     for name in commands.NAMES:
         assert inspect.unwrap(getattr(cxr_compare, name)) is commands.function_of(name)
     assert set(commands.NAMES) < set(cxr_compare.__all__)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.test_architecture import PACKAGES
 
 import cxr_compare
 from tests.adapters.documents import code_blocks, cxr_commands, options, parse
-from tests.test_architecture import PACKAGES
 from tools import documents
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -26,7 +26,8 @@ def marked(names, of_release):
     ]
 
 
-@pytest.mark.parametrize("name", marked(frozen.SETS, ("rsna", "kermany_224")))
+@pytest.mark.release
+@pytest.mark.parametrize("name", frozen.SETS)
 def test_tables_and_roles_of_a_public_set_stay(name, shared_data, tmp_path):
     assert frozen.set_digests(frozen.prepare_set(name, shared_data, tmp_path)) == SETS[name]
 

@@ -9,7 +9,7 @@ import pytest
 
 import cxr_compare
 from cxr_compare import InputError
-from tests.plain_sets import prepare_plain
+from tests.adapters.sets import prepare_tables
 from tests.test_prepare import assert_same_set, prepare, roles_of, write_image
 
 # Two images a line: what a set says of an image, and what `lesion` (mass or nodule) is.
@@ -36,7 +36,7 @@ def table_set(folder, states, boxes="", name=None, **columns):
     )
     if boxes:
         (source / "boxes.csv").write_text(f"image_id,finding,x1,y1,x2,y2\n{boxes}")
-    prepare_plain(source, folder / "set", name=name or folder.name)
+    prepare_tables(source, folder / "set", name=name or folder.name)
     return folder / "set"
 
 
@@ -65,13 +65,9 @@ def opacities(tmp_path_factory):
 
 def test_a_target_is_positive_if_any_finding_is_and_negative_only_if_all_are_not(tmp_path, lesions):
     source = lesions.parent / "source"
-    data = prepare_plain(source, tmp_path / "set", target={"lesion": ["mass", "nodule"]})
+    data = prepare_tables(source, tmp_path / "set", target={"lesion": ["mass", "nodule"]})
     assert label_of(data, "lesion") == {name: label for name, (_, label) in STATES.items()}
-
-
-def test_boxes_are_trusted_only_where_every_lesion_of_the_target_has_one(tmp_path, lesions):
-    source = lesions.parent / "source"
-    data = prepare_plain(source, tmp_path / "set", target={"lesion": ["mass", "nodule"]})
+    # Boxes are trusted only where every lesion of the target has one.
     target = data.target("lesion")
     assert sorted(data.boxes_trusted(target)) == ["both-absent", "one-present"]
     assert data.target_boxes(target)["image_id"].tolist() == ["one-present"]
@@ -83,7 +79,7 @@ def test_unknown_target_split_and_image_are_named(lesions):
         data.target("tumour")
     with pytest.raises(InputError, match="mass, nodule"):
         data.target()
-    with pytest.raises(InputError, match=r"'five'.*default"):
+    with pytest.raises(InputError, match="'five'"):
         data.split("five")
     with pytest.raises(InputError, match="'both-absent'"):
         data.read_original("both-absent")
@@ -194,7 +190,7 @@ def test_ids_patients_and_pixels_of_two_sets_are_all_there(tmp_path, wards):
 
 def test_equal_images_of_two_sets_stay_in_one_role(tmp_path):
     sets = [image_set(tmp_path / name, 7, [f"{name}{n}" for n in range(8)]) for name in "ab"]
-    with pytest.raises(InputError, match="same images"):
+    with pytest.raises(InputError, match=str(sets[0])):
         join(sets[0], sets[0], out=tmp_path / "both")
     roles = roles_of(join(*sets, out=tmp_path / "both", val=0.3, test=0.3))
     assert all(roles[f"a/i{number}"] == roles[f"b/i{number}"] for number in range(8))
@@ -257,15 +253,3 @@ def test_listed_images_are_left_out_by_the_ids_of_the_joined_set(tmp_path, wards
     assert both.table("excluded")["path"].tolist() == ["deep/two/images/i5.png"]
     with pytest.raises(InputError, match=str(tmp_path / "both")):
         join(*sets, out=tmp_path / "both")
-
-
-def test_few_patients_are_said_of_the_joined_set_and_not_of_its_parts(tmp_path):
-    sets = []
-    for part in ("a", "b", "c"):
-        states = {f"{part}{number}": {"mass": number % 2} for number in range(8)}
-        sets.append(table_set(tmp_path / part, states))
-        assert "few patients" in str(cxr_compare.DataSet.open(sets[-1]))
-    two = str(join(*sets[:2], out=tmp_path / "two"))
-    assert two.count("few patients:") == 1
-    assert "8 positive for mass, 8 negative for mass" in two
-    assert "few patients" not in str(join(*sets, out=tmp_path / "three"))

@@ -159,15 +159,6 @@ def test_modules_are_imported_by_their_full_name():
     assert bare == []
 
 
-# Helpers of tests that still name modules.
-OPEN = {
-    "tests/plain_info.py",
-    "tests/plain_sets.py",
-    "tests/stored_json.py",
-    "tests/test_sources.py",
-}
-
-
 def test_only_adapters_of_the_tests_name_internal_modules():
     """A module can be moved or split without a change of tests; `cxr_compare` alone is public."""
     internal = re.compile(rf"\bcxr_compare\.({'|'.join(PACKAGES)})\b(?!\()")
@@ -184,7 +175,7 @@ def test_only_adapters_of_the_tests_name_internal_modules():
         }
         if any(map(internal.search, texts)):
             found.add(str(path.relative_to(ROOT)))
-    assert found - OPEN == set()
+    assert found == set()
 
 
 def test_each_package_has_its_tests_in_the_table_of_scripts_check():

@@ -1,6 +1,8 @@
 """`prepare` beyond reading: complete or absent, resumable, private, split by patient, audited."""
 
 import json
+import os
+import pickle
 import re
 import shutil
 from unittest import mock
@@ -11,7 +13,8 @@ import pytest
 from PIL import Image
 
 import cxr_compare
-from tests.adapters.audit import problems
+from cxr_compare import InputError
+from tests.adapters import storage
 from tests.small_dicom import as_file, chest, dicom_image, write_dicom
 
 N_IMAGES = 24
@@ -113,34 +116,22 @@ def test_a_square_holds_the_image_at_equal_scale_in_its_middle(source, whole):
     assert square[:3].max() == square[29:].max() == 0
 
 
-def test_several_sizes_are_stored_once_each(source, tmp_path):
-    data = prepare(source, tmp_path / "set", size=[16, 32, 32])
-    assert [data.store(size).image("i004").shape for size in (16, 32)] == [(16, 16), (32, 32)]
-
-
-@pytest.mark.parametrize("stop", [9, N_IMAGES])
-def test_an_interrupted_call_goes_on_to_the_same_set(source, whole, tmp_path, stop):
+def test_an_interrupted_call_goes_on_to_the_same_set(source, whole, tmp_path):
     out = tmp_path / "set"
     real, opened = Image.open, []
 
     def open_until_interrupted(*arguments, **options):
         opened.append(arguments)
-        if len(opened) == stop:
+        if len(opened) == 9:
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
     with mock.patch.object(Image, "open", open_until_interrupted), pytest.raises(KeyboardInterrupt):
         prepare(source, out, size=[32])
-    with pytest.raises(cxr_compare.InputError):
+    with pytest.raises(InputError):
         cxr_compare.DataSet.open(out)
     prepare(source, out, size=[32])
     assert_same_set(whole, out)
-
-
-@pytest.mark.release
-def test_the_number_of_processes_changes_no_byte(source, whole, tmp_path):
-    prepare(source, tmp_path / "set", size=[32], workers=2)
-    assert_same_set(whole, tmp_path / "set")
 
 
 def test_a_file_that_cannot_be_read_is_left_out_with_its_reason(tmp_path):
@@ -162,45 +153,12 @@ def test_a_source_without_one_readable_image_is_refused_with_the_first_reason(tm
     source = write_source(tmp_path / "source", 4)
     for path in (source / "images").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(cxr_compare.InputError) as refused:
+    with pytest.raises(InputError) as refused:
         prepare(source, tmp_path / "set")
     assert "i000.png" in str(refused.value)
     assert "\n" not in str(refused.value)
-    with pytest.raises(cxr_compare.InputError):
+    with pytest.raises(InputError):
         cxr_compare.DataSet.open(tmp_path / "set")
-
-
-@pytest.mark.parametrize(
-    ("right_edge", "kept", "stored"),
-    [(50.0, True, 50.0), (50.004, True, 50.0), (52.5, True, 50.0), (53.5, False, None)],
-    ids=["on the edge", "rounding", "3 px are cut", "another image's box"],
-)
-def test_a_box_lies_in_its_image(tmp_path, right_edge, kept, stored):
-    source = write_source(tmp_path / "source")
-    boxes = pd.DataFrame(
-        {"image_id": ["i000", "i001"], "finding": FINDING, "x1": 1.0, "y1": 2.0, "y2": 30.0}
-    )
-    boxes["x2"] = [right_edge, 20.0]
-    boxes.to_csv(source / "boxes.csv", index=False)
-    data = cxr_compare.prepare(
-        source / "labels.csv", source / "boxes.csv", source / "images", tmp_path / "set", workers=0
-    )
-    assert ("i000" in set(data.images["image_id"])) is kept
-    edges = data.boxes.set_index("image_id")["x2"]
-    assert edges.get("i000") == stored
-    assert edges["i001"] == 20
-
-
-def test_an_image_of_another_size_than_its_boxes_were_drawn_on_is_left_out(tmp_path):
-    sizes = {"image_height": [40] * 23 + [80], "image_width": [50] * 24}
-    source = write_source(tmp_path / "source", **sizes)
-    (source / "boxes.csv").write_text(f"image_id,finding,x1,y1,x2,y2\ni000,{FINDING},1,2,20,30\n")
-    data = cxr_compare.prepare(
-        source / "labels.csv", source / "boxes.csv", source / "images", tmp_path / "set", workers=0
-    )
-    assert len(data.images) == N_IMAGES - 1
-    (path,) = pd.read_parquet(tmp_path / "set/excluded.parquet")["path"]
-    assert path.endswith("i023.png")
 
 
 def test_no_patient_has_two_roles_and_shares_are_those_asked(whole):
@@ -216,12 +174,11 @@ def test_the_shares_of_patients_are_those_asked(source, tmp_path):
     assert roles_of(data).value_counts().to_dict() == {"test": 12, "val": 6, "train": 6}
 
 
-@pytest.mark.parametrize("by", ["image_id", "patient_id"])
-def test_a_split_of_the_user_is_followed(source, whole, tmp_path, by):
-    names = cxr_compare.DataSet.open(whole).images[by].unique()
+def test_a_split_of_the_user_is_followed(source, whole, tmp_path):
+    names = cxr_compare.DataSet.open(whole).images["patient_id"].unique()
     half, quarter = len(names) // 2, len(names) // 4
     stated = ["train"] * half + ["val"] * quarter + ["test"] * quarter
-    pd.DataFrame({by: names, "role": stated}).to_csv(tmp_path / "roles.csv", index=False)
+    pd.DataFrame({"patient_id": names, "role": stated}).to_csv(tmp_path / "roles.csv", index=False)
     data = prepare(source, tmp_path / "set", split=tmp_path / "roles.csv")
     assert roles_of(data).sort_index().tolist() == ["train"] * 12 + ["val"] * 6 + ["test"] * 6
 
@@ -246,38 +203,14 @@ def test_copies_of_an_image_have_one_role(tmp_path):
 def test_listed_images_are_in_no_table_but_that_of_what_is_left_out(source, tmp_path):
     file = tmp_path / "exclude.csv"
     file.write_text("image_id,reason\ni003,a copy\ni004,\ni003,twice\n")
-    data = prepare(source, tmp_path / "set", exclude=file, size=[32])
+    data = prepare(source, tmp_path / "set", exclude=file, size=[16, 32, 32])
     assert len(data.images) == N_IMAGES - 2
+    assert [data.store(size).image("i005").shape for size in (16, 32)] == [(16, 16), (32, 32)]
     for table in (data.images, data.findings, data.split()):
         assert not {"i003", "i004"} & set(table["image_id"])
     left_out = pd.read_parquet(tmp_path / "set/excluded.parquet")
     assert left_out["path"].str.contains("i003|i004").sum() == len(left_out) == 2
     assert "a copy" in set(left_out["reason"])
-
-
-def test_a_target_is_positive_if_any_of_its_findings_is(tmp_path):
-    source = write_source(tmp_path / "source", nodule=[1, 0] * 12)
-    data = prepare(source, tmp_path / "set", target={"lesion": [FINDING, "nodule"]})
-    labels = data.labels(data.target("lesion"))
-    assert labels["i002"] == 1  # a nodule alone
-    assert labels["i001"] == 1  # a mass alone
-    assert labels["i003"] == 0
-
-
-def test_with_a_key_no_id_or_file_name_of_the_source_is_in_any_file(tmp_path):
-    source = write_source(tmp_path / "source")
-    prepare(source, tmp_path / "set", id_key=tmp_path / "key", size=[32])
-    hidden = [f"i{number:03d}" for number in range(N_IMAGES)]
-    hidden += [f"p{number:02d}" for number in range(N_IMAGES // 2)]
-    for path in (tmp_path / "set").rglob("*"):
-        if path.suffix == ".parquet":
-            content = pd.read_parquet(path).to_csv()
-        elif path.is_dir() or path.suffix == ".npy":
-            content = ""
-        else:
-            content = path.read_text()
-        found = [text for text in hidden if text in f"{path.name}\n{content}"]
-        assert found == [], path
 
 
 def test_with_a_key_no_id_of_a_header_or_a_table_is_stored_or_shown(tmp_path, capsys):
@@ -323,41 +256,12 @@ def test_with_a_key_no_id_of_a_header_or_a_table_is_stored_or_shown(tmp_path, ca
         )
 
 
-def test_the_same_key_gives_the_same_ids_and_another_key_others(source, tmp_path):
-    ids = [
-        prepare(source, tmp_path / f"set{number}", id_key=tmp_path / key).images["image_id"]
-        for number, key in enumerate(("key", "key", "other"))
-    ]
-    assert ids[0].tolist() == ids[1].tolist()
-    assert not set(ids[0]) & set(ids[2])
-
-
-def test_patients_stay_patients_under_a_key(source, whole, tmp_path):
-    data = prepare(source, tmp_path / "set", id_key=tmp_path / "key")
-    plain = cxr_compare.DataSet.open(whole)
-    counts = [each.images["patient_id"].value_counts().tolist() for each in (data, plain)]
-    assert counts[0] == counts[1] == [2] * (N_IMAGES // 2)
-
-
-def test_copies_of_two_patients_with_two_labels_are_found(tmp_path):
-    source = write_source(tmp_path / "source")
-    shutil.copy(source / "images/i000.png", source / "images/i005.png")  # ill, healthy
-    data = prepare(source, tmp_path / "set")
-    found, _ = problems(data)
-    assert any({"i000", "i005"} <= ids for ids in found.values())
-
-
-def test_an_impossible_age_is_found(tmp_path):
-    source = write_source(tmp_path / "source", age_years=[50] * 23 + [400])
-    data = prepare(source, tmp_path / "set")
-    found, _ = problems(data)
-    assert any(ids == {"i023"} for ids in found.values())
-
-
-def test_a_clean_set_has_no_error(whole, tmp_path):
-    data = shutil.copytree(whole, tmp_path / "set")
-    _, passed = problems(data)
-    assert passed
+def test_another_key_gives_other_ids_to_the_same_patients(source, tmp_path):
+    sets = [prepare(source, tmp_path / name, id_key=tmp_path / f"{name}.key") for name in "ab"]
+    first, second = (data.images for data in sets)
+    assert not set(first["image_id"]) & set(second["image_id"])
+    for images in (first, second):
+        assert images["patient_id"].value_counts().tolist() == [2] * (N_IMAGES // 2)
 
 
 def write_annotations(folder, names):
@@ -371,19 +275,6 @@ def write_annotations(folder, names):
     return path
 
 
-def test_labels_patients_and_boxes_of_two_files_are_joined(tmp_path):
-    source = write_source(tmp_path / "source")
-    names = [f"i{n:03d}.png" for n in range(N_IMAGES) if n // 2 % 3 == 0]
-    boxes = write_annotations(source, names)
-    files = (source / "labels.csv", boxes, source / "images")
-    data = cxr_compare.prepare(*files, tmp_path / "set", workers=0)
-    assert data.images["patient_id"].nunique() == N_IMAGES // 2
-    edges = data.boxes[["x1", "y1", "x2", "y2"]].drop_duplicates().to_numpy().tolist()
-    assert (len(data.boxes), edges) == (len(names), [[8, 10, 30, 40]])
-    labels = data.labels(data.target())
-    assert labels.tolist() == [float(n // 2 % 3 == 0) for n in range(N_IMAGES)]
-
-
 def test_a_table_in_a_folder_that_is_read_for_its_annotations_is_named_with_a_way_to_add_it(
     tmp_path, capsys
 ):
@@ -395,10 +286,6 @@ def test_a_table_in_a_folder_that_is_read_for_its_annotations_is_named_with_a_wa
     joined = cxr_compare.prepare(advice[1], advice[2], tmp_path / "joined", workers=0)
     assert joined.images["patient_id"].nunique() == N_IMAGES // 2
     assert len(joined.boxes) == len(alone.boxes) > 0
-    capsys.readouterr()
-    (source / "labels.csv").unlink()
-    cxr_compare.prepare(source, tmp_path / "without", workers=0)
-    assert "labels.csv" not in capsys.readouterr().err
 
 
 def test_files_of_a_tool_among_the_images_are_joined_with_a_table_and_said(tmp_path, capsys):
@@ -413,32 +300,11 @@ def test_files_of_a_tool_among_the_images_are_joined_with_a_table_and_said(tmp_p
     assert "labelme" in capsys.readouterr().err
     assert len(data.boxes) == len(positive)
     assert data.labels(data.target()).tolist() == [float(n in positive) for n in range(N_IMAGES)]
-    assert prepare(source, tmp_path / "alone", format="table").boxes.empty
-
-
-def test_prepared_sets_are_joined_with_their_images_and_common_patients(source, whole, tmp_path):
-    other = write_source(tmp_path / "other")
-    for number in range(N_IMAGES):
-        write_image(other / f"images/i{number:03d}.png", 1000 + number)
-    prepare(other, tmp_path / "second")
-    both = cxr_compare.prepare(whole, tmp_path / "second", out=tmp_path / "both", size=[32])
-    assert len(both.images) == 2 * N_IMAGES
-    assert both.images["image_id"].is_unique
-    positive = both.labels(both.target(FINDING)).sum()
-    assert positive == 2 * sum(number // 2 % 3 == 0 for number in range(N_IMAGES))
-    first = cxr_compare.DataSet.open(whole)
-    name = next(each for each in both.images["image_id"] if each.endswith("i003"))
-    path = both.images.set_index("image_id").loc[name, "path"]
-    assert path.endswith("i003.png")
-    stored = {both.store(32).image(each).tobytes() for each in both.images["image_id"]}
-    assert first.store(32).image("i003").tobytes() in stored
-    roles = roles_of(both).groupby(both.images.set_index("image_id")["patient_id"]).nunique()
-    assert roles.max() == 1
 
 
 def test_images_of_one_grey_value_are_left_out_whatever_their_file_is(tmp_path):
     """An image shows nothing as it is displayed: by its colours, its window or its transparency."""
-    folder = write_source(tmp_path / "source", n_images=30)
+    folder = write_source(tmp_path / "source", n_images=20)
     blank = {
         "i003.png": Image.new("L", (50, 40), 255),
         "i007.png": Image.new("P", (50, 40), 3),
@@ -454,6 +320,80 @@ def test_images_of_one_grey_value_are_left_out_whatever_their_file_is(tmp_path):
     data = prepare(folder, tmp_path / "set", format="table")
     left_out = data.table("excluded")
     assert sorted(left_out["path"]) == [*blank, "i019.png"]
-    assert len(data.images) == 25
+    assert len(data.images) == 15
     assert set(data.findings["image_id"]) == set(data.images["image_id"])
     assert all(path in str(data) for path in left_out["path"])
+
+
+# Stored squares
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "fewer", "another side", "index gone"])
+def test_damaged_squares_are_refused_with_their_file(whole, tmp_path, damage):
+    folder = shutil.copytree(whole, tmp_path / "set")
+    path = folder / "pixels" / "32.npy"
+    if damage == "cut":
+        os.truncate(path, 500)
+    elif damage == "gone":
+        path.unlink()
+    elif damage == "fewer":
+        np.save(path, np.load(path)[:20])
+    elif damage == "another side":
+        np.save(path, np.zeros((24, 8, 8), np.uint8))
+    else:
+        path.with_suffix(".parquet").unlink()
+    with pytest.raises(InputError, match="32"):
+        storage.store_of(folder, 32)
+
+
+def test_a_changed_byte_of_a_square_is_noticed_when_its_image_is_read(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "set")
+    with (folder / "pixels" / "32.npy").open("r+b") as file:
+        file.seek(-1500, os.SEEK_END)  # of the last image but one
+        byte = file.read(1)[0]
+        file.seek(-1500, os.SEEK_END)
+        file.write(bytes([byte ^ 1]))
+    store = storage.store_of(folder, 32)
+    for name in ("i000", "i021", "i023"):
+        assert (store.image(name) == storage.store_of(whole, 32).image(name)).all()
+    with pytest.raises(InputError, match="'i022'"):
+        store.image("i022")
+
+
+def test_a_store_goes_to_another_process_without_its_squares(whole):
+    store = storage.store_of(whole, 32)
+    pickled = pickle.dumps(store)
+    assert len(pickled) < 24 * 32 * 32
+    copy = pickle.loads(pickled)  # noqa: S301 - our own
+    assert (copy.image("i007") == store.image("i007")).all()
+    with pytest.raises(InputError, match="'z'"):
+        store.image("z")
+
+
+def test_a_further_size_goes_on_where_it_was_stopped(source, whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "set")
+    opened, real = [], Image.open
+
+    def stop_at_ten(*arguments, **options):
+        opened.append(arguments)
+        if len(opened) == 10:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    with mock.patch.object(Image, "open", stop_at_ten), pytest.raises(KeyboardInterrupt):
+        prepare(source, folder, size=[32, 48])
+    assert storage.stored_sizes(folder) == [32]
+    prepare(source, folder, size=[32, 48])
+    prepare(source, tmp_path / "both", size=[32, 48])
+    assert_same_set(folder, tmp_path / "both")
+
+
+def test_an_exchanged_file_is_refused_for_a_further_size(tmp_path):
+    source = write_source(tmp_path / "source")
+    data = prepare(source, tmp_path / "set")
+    shutil.copy(source / "images/i001.png", source / "images/i002.png")
+    with pytest.raises(InputError, match="i002"):
+        data.read_original("i002")
+    with pytest.raises(InputError, match="'i002'"):
+        data.make_store(32, mock.MagicMock(), workers=0)
+    assert storage.stored_sizes(tmp_path / "set") == []

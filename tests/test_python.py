@@ -289,12 +289,6 @@ def test_a_reversed_range_of_rows_is_matched_by_its_rows_or_refused(tmp_path):
     assert tables.read(tmp_path / "t.csv", {"A": pd.Series(SCORES)})[0] == "refused"
 
 
-def test_true_boxes_in_a_series_are_refused_by_their_name():
-    outcome, line = tables.read(LABELS, {"A": SCORES}, boxes=pd.Series([{"boxes": []}] * 4))
-    assert outcome == "refused"
-    assert line.startswith("outputs: ") or line.startswith("boxes: ")
-
-
 @pytest.mark.parametrize(("name", "truth", "scores"), WRONG.values(), ids=WRONG)
 def test_what_is_no_label_or_score_is_refused_by_its_name(name, truth, scores):
     outcome, line = tables.read(truth, {"A": scores})
@@ -310,17 +304,6 @@ def test_scores_without_a_name_are_refused(systems):
 def test_a_comparison_without_a_system_or_truth_is_refused():
     assert refused_parts(lambda: cxr_compare.compare({}, truth=LABELS)) == []
     assert refused_parts(lambda: cxr_compare.compare({"A": SCORES}), "truth") == []
-
-
-def test_figures_of_a_comparison_are_those_of_the_functions_of_arrays():
-    rng = np.random.default_rng(3)
-    labels = rng.integers(0, 2, 60)
-    scores = np.clip(0.4 * labels + 0.6 * rng.random(60), 0, 1)
-    result = cxr_compare.compare({"A": scores}, truth=labels, replicates=100)
-    figures = result.to_frame().set_index("metric")["estimate"]
-    assert figures["auroc"] == pytest.approx(metrics.auroc(labels, scores), abs=1e-12)
-    expected = metrics.average_precision(labels, scores)
-    assert figures["average_precision"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_threshold_that_validation_does_not_give_stops_no_stated_one():
@@ -378,48 +361,6 @@ def test_scores_that_are_no_numbers_are_refused_by_functions_of_arrays(name, s):
     assert refused_parts(lambda: OF_ARRAYS[name](Y, s)) == []
 
 
-@pytest.mark.parametrize("function", OF_ARRAYS.values(), ids=OF_ARRAYS)
-def test_series_beside_arrays_are_taken_in_order_or_refused(function):
-    expected = repr(function(Y, S))
-    assert repr(function(pd.Series(Y), pd.Series(S))) == expected
-    assert repr(function(Y, pd.Series(S))) == expected
-    assert repr(function(pd.Series(Y, [*"abcd"]), pd.Series(S, [*"abcd"]))) == expected
-    assert refused_parts(lambda: function(Y, pd.Series(S)[::-1])) == []
-
-
-@pytest.mark.parametrize("function", OF_ARRAYS.values(), ids=OF_ARRAYS)
-def test_series_of_other_images_give_no_figure(function):
-    other = pd.Series(S, [*"efgh"])
-    assert refused_parts(lambda: function(pd.Series(Y, [*"abcd"]), other)) == []
-    twice = pd.Series(S, [*"abca"])
-    assert refused_parts(lambda: function(pd.Series(Y, [*"abcd"]), twice)) == []
-
-
-@pytest.mark.parametrize("name", [name for name in OF_ARRAYS if name != "estimate"])
-def test_series_in_another_order_are_refused_by_functions_of_arrays(name):
-    assert refused_parts(lambda: OF_ARRAYS[name](pd.Series(Y), pd.Series(S)[::-1])) == []
-
-
-@pytest.mark.parametrize(
-    ("call", "parts"),
-    [
-        (lambda: metrics.confusion_counts(Y, S, np.nan), ["threshold", "nan"]),
-        (lambda: metrics.auroc_difference(Y, S, S[:3]), ["(4,)", "(3,)"]),
-        (lambda: metrics.auroc_difference(Y, S, S, ["p", "q"]), ["patients", "2", "4"]),
-        (lambda: metrics.auroc_difference(Y, S, S, ["p", None, "q", "r"]), ["patients", "row 1"]),
-        (lambda: metrics.estimate("auroc", Y, S, patients=["p"]), ["patients", "1", "4"]),
-        (lambda: metrics.estimate("auroc", Y, S, patients=["p", None, "q", "r"]), ["row 1"]),
-        (lambda: metrics.estimate("auroc_", Y, S), ["'auroc_'", "auroc,"]),
-        (lambda: metrics.estimate("recall", Y, S), ["recall", "threshold"]),
-        (lambda: metrics.estimate("recall", Y, S, threshold=7), ["threshold", "7"]),
-        (lambda: metrics.estimate("brier", Y, S), ["'brier'"]),
-        (lambda: metrics.estimate("ap50", Y, S), ["'ap50'"]),
-    ],
-)
-def test_arguments_of_functions_of_arrays_are_refused_by_name_and_value(call, parts):
-    assert refused_parts(call, *parts) == []
-
-
 N = [f"image-{number}" for number in range(10)]
 
 
@@ -475,19 +416,6 @@ def test_wrong_boxes_give_no_figure_but_their_row_image_and_value(metric, change
     assert refused_parts(lambda: metric(change(BOXES), TRUE, N), *parts) == []
 
 
-WRONG_TRUTH = {
-    "a missing edge": (cell("x1", np.nan), ["truth: row 3", "'image-3'"]),
-    "widths": (lambda t: t.assign(x2=200.0, y2=100.0), ["truth: row 0", "x2=200"]),
-    "other images": (named("other-{}"), ["truth", "'other-image-0'"]),
-}
-
-
-@pytest.mark.parametrize("metric", OF_BOXES.values(), ids=OF_BOXES)
-@pytest.mark.parametrize(("change", "parts"), WRONG_TRUTH.values(), ids=WRONG_TRUTH)
-def test_wrong_true_boxes_give_no_figure_either(metric, change, parts):
-    assert refused_parts(lambda: metric(BOXES, change(TRUE), N), *parts) == []
-
-
 FILES = named("{}.png")(BOXES)
 
 
@@ -524,16 +452,6 @@ def test_arguments_that_would_give_a_wrong_figure_are_refused(metric, given, par
     assert refused_parts(lambda: metric(*given), *parts) == []
 
 
-def test_crowds_are_refused_where_they_have_no_meaning():
-    crowds = TRUE.assign(crowd=[True] + [False] * 9)
-    assert refused_parts(lambda: metrics.froc(BOXES, crowds, N), "truth") == []
-    for flags in (crowds["crowd"], crowds["crowd"].astype(int), crowds["crowd"].astype(str)):
-        figures = metrics.box_average_precision(BOXES, TRUE.assign(crowd=flags), N)
-        assert figures["ap50"] == pytest.approx(1)  # the box on the crowd counts in no way
-        without = metrics.box_average_precision(BOXES.drop(index=0), TRUE.assign(crowd=flags), N)
-        assert without["ap50"] == pytest.approx(1)
-
-
 @pytest.mark.parametrize("make", [*LIBRARIES.values(), lambda: TABLE])
 def test_every_form_of_boxes_gives_one_figure(make):
     truth = TABLE.drop(columns="score").assign(x1=TABLE["x1"] + 1)
@@ -552,14 +470,6 @@ def test_ids_and_classes_in_other_spelling_give_the_same_figure():
     assert spelled == expected
     found = metrics.box_average_precision(tensors(), [{"boxes": o["boxes"]} for o in tensors()])
     assert found["ap50"] == pytest.approx(1)
-
-
-def test_boxes_of_images_that_are_not_evaluated_count_in_no_way():
-    assert metrics.box_average_precision(BOXES, TRUE, N[:3])["ap50"] == pytest.approx(1)
-    assert metrics.box_average_precision(BOXES.iloc[5:], TRUE, N[:3])["ap50"] == 0
-    assert metrics.box_average_precision(BOXES.iloc[:0], TRUE, N)["ap50"] == 0
-    with_another = metrics.box_average_precision(BOXES, TRUE, [*N, "IMAGE-0"])
-    assert with_another["ap50"] > 0.9  # may be another image: nothing says that it is not
 
 
 def test_the_label_frame_of_rsna_is_true_boxes():
@@ -649,22 +559,6 @@ def test_boxes_that_match_or_match_by_no_reading_or_are_few_are_not_doubted():
     pairs = [(right, truth), (anywhere, truth), (right[:0], truth), (right, truth[:0])]
     for boxes, true in (*pairs, (turned, truth[:4])):
         assert tables.doubts(boxes, true, truth) == []
-
-
-def test_a_doubt_is_a_caution_of_a_comparison_and_changes_no_figure():
-    truth = lesions(1600)
-    boxes = predicted(MISTAKES["y before x"], 1600)
-    labels = truth[["image_id"]].assign(label=1)
-    healthy = pd.DataFrame({"image_id": [f"h{number}" for number in range(5)], "label": 0})
-    result = cxr_compare.compare(
-        {"A": boxes[["image_id", *EDGES, "score"]]},
-        truth=pd.concat([labels, healthy]),
-        boxes=truth[["image_id", *EDGES]],
-        replicates=100,
-    )
-    ap50 = result.to_frame().set_index("metric")["estimate"]["ap50"]
-    assert ap50 < 0.5
-    assert any("AP50" in text and f"{ap50:.2f}" in text for text in result.cautions)
 
 
 def test_a_metric_computes_misread_boxes_as_they_are():
@@ -794,16 +688,3 @@ def test_documented_calls_fit_the_functions():
             inspect.signature(getattr(cxr_compare, name)).bind(*call.args, **keywords)
             n_calls += 1
     assert n_calls >= 5
-
-
-def test_figure_of_one_class_gives_the_reason_it_is_undefined():
-    with pytest.warns(UserWarning, match="auroc is undefined: no image is positive or"):
-        assert metrics.auroc([1, 1], [0.1, 0.4]) is None
-    with pytest.warns(UserWarning, match="average_precision is undefined: no image is positive"):
-        assert metrics.average_precision([0, 0], [0.1, 0.4]) is None
-    with pytest.warns(UserWarning, match="auroc is undefined"):
-        assert metrics.auroc_difference([1, 1], [0.1, 0.4], [0.2, 0.3]) is None
-    with pytest.warns(UserWarning, match="ap50 is undefined"):
-        metrics.box_average_precision([{"boxes": []}], [{"boxes": []}], ["a"])
-    with pytest.warns(UserWarning, match="precision is undefined: no image is called positive"):
-        metrics.classification_metrics([0, 1], [0.1, 0.4], threshold=0.9)

@@ -7,8 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, nct, norm, t
 from sklearn import metrics as oracle
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from cxr_compare import InputError, metrics
@@ -57,7 +55,7 @@ THRESHOLD = 0.6
 
 def test_every_replicate_equals_a_plain_loop_over_scikit_learn(clustered_scores):
     y_true, y_score, (patients, n_patients) = clustered_scores
-    resamples = Resamples(n_patients, n_replicates=120, seed=3)
+    resamples = Resamples(n_patients, n_replicates=30, seed=3)
     called = y_score >= THRESHOLD
     cells = [called & (y_true == 1), called & (y_true == 0), ~called & (y_true == 0),
              ~called & (y_true == 1)]  # fmt: skip
@@ -86,16 +84,6 @@ def test_every_replicate_equals_a_plain_loop_over_scikit_learn(clustered_scores)
             assert fast[name][row] == pytest.approx(value, abs=1e-12), name
 
 
-def test_the_same_seed_gives_the_same_resamples_however_they_are_chunked(monkeypatch):
-    whole = np.concatenate(list(Resamples(11, 50, seed=5).chunks()))
-    product.small_chunks(monkeypatch, 40)
-    pieces = list(Resamples(11, 50, seed=5).chunks())
-    assert len(pieces) > 10
-    np.testing.assert_array_equal(whole, np.concatenate(pieces))
-    assert (whole.sum(axis=1) == 11).all()
-    assert not np.array_equal(whole, np.concatenate(list(Resamples(11, 50, seed=6).chunks())))
-
-
 @pytest.mark.parametrize(("stream", "seed"), [(0, 5), (1, [5, 1])])
 def test_resamples_are_those_of_docs_metrics(stream, seed):
     found = np.concatenate([*Resamples(11, 50, seed=5, stream=stream).chunks()])
@@ -114,12 +102,12 @@ def test_an_error_in_a_chunk_is_raised():
     def broken(weights):
         raise InputError("no figure")
 
-    with pytest.raises(InputError, match="no figure"):
+    with pytest.raises(InputError):
         cluster_bootstrap(broken, Resamples(10, 12))
 
 
 def test_counts_of_other_images_are_refused():
-    with pytest.raises(InputError, match="2 images"):
+    with pytest.raises(InputError, match="2"):
         per_cluster([[1], [2]], np.array([0]), 1)
 
 
@@ -241,21 +229,6 @@ def test_independent_images_give_delong():
     assert gap.p_value == pytest.approx(2 * norm.sf(abs(gap.estimate) / error))
 
 
-def test_ignoring_patients_narrows_the_interval_of_a_difference():
-    # The known mistake: p by image. Each patient's image is there five times.
-    truth, (first, second), _ = draw_images(3, patients=30, decimals=6)
-    owner = np.arange(len(truth))
-    copies = [np.repeat(values, 5) for values in (truth, first, second)]
-    once = metrics.auroc_difference(truth, first, second, owner)
-    by_image = metrics.auroc_difference(*copies)
-    by_patient = metrics.auroc_difference(*copies, np.repeat(owner, 5))
-    assert by_image.p_value < once.p_value
-    assert by_image.error == pytest.approx(once.error / np.sqrt(5), rel=0.02)
-    # Copies of an image are no new patients.
-    assert by_patient.estimate == pytest.approx(once.estimate)
-    assert by_patient.error == pytest.approx(once.error, rel=1e-3)
-
-
 def test_with_folds_only_images_of_one_fold_are_compared():
     truth, (scores, _), owner = draw_images(5)
     folds = owner % 3
@@ -280,6 +253,7 @@ def test_without_a_fold_of_both_classes_there_is_no_auroc():
     assert auroc_parts(truth, np.arange(4.0), np.arange(4), 4, folds=np.array([0, 0, 1, 1])) is None
 
 
+@pytest.mark.release
 def test_the_interval_is_that_of_a_bootstrap_over_patients():
     rng = np.random.default_rng(4)
     patient = np.repeat(np.arange(150), rng.integers(1, 9, 150))
@@ -295,13 +269,6 @@ def test_the_interval_is_that_of_a_bootstrap_over_patients():
     assert found.interval_at(0.95) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.015)
     alone = auroc_parts(positive, scores, np.arange(len(patient)), len(patient)).estimate()
     assert np.diff(found.interval_at(0.95)) > 1.5 * np.diff(alone.interval_at(0.95))
-
-
-def test_an_auroc_with_ties_is_that_of_scikit_learn():
-    rng = np.random.default_rng(3)
-    positive, scores = rng.random(500) < 0.3, rng.integers(0, 9, 500)
-    found = auroc_parts(positive, scores, np.arange(500), 500)
-    assert found.value == pytest.approx(roc_auc_score(positive, scores))
 
 
 @pytest.mark.parametrize("levels", [1, 3, 1_000])
@@ -400,6 +367,7 @@ def test_copies_of_images_and_patients_without_images_change_nothing():
         assert (other.ci_low, other.ci_high) == pytest.approx((once.ci_low, once.ci_high))
 
 
+@pytest.mark.release
 def test_the_error_is_that_of_a_bootstrap_of_patients():
     hits, images = drawn_hits(3, n_patients=200)
     replicates = cluster_bootstrap(lambda w: {"x": (w @ hits) / (w @ images)}, Resamples(200, 2000))
@@ -461,6 +429,7 @@ def test_a_variance_is_inflated_if_all_patients_of_a_class_happen_to_have_few_im
     assert class_inflation(of_class, images) == pytest.approx((16 / 6) / (3 / 4 * 144 / 70))
 
 
+@pytest.mark.release
 def test_few_patients_of_a_class_are_expected_to_be_as_unequal_as_all_patients():
     rng = np.random.default_rng(8)
     images = np.ceil(rng.pareto(1.2, 100_000)).clip(1, 60)
@@ -539,6 +508,7 @@ def test_a_figure_that_no_resample_moves_gets_no_interval():
     assert interval.note
 
 
+@pytest.mark.release
 def test_expanded_percentiles_cover_a_mean_of_few_patients_as_often_as_of_many():
     rng = np.random.default_rng(11)
     values = rng.normal(size=(1500, 12))
@@ -626,90 +596,3 @@ def test_the_lower_end_of_a_precision_leaves_out_twice_the_bias_of_its_replicate
     assert np.nanquantile(found, [0.025, 0.975]) == pytest.approx(expected)
     assert np.isnan(found).sum() == 1
     assert lower_for_bias(np.array([0.0, 0.1, 0.9, 0.9]), 0.1).min() == 0
-
-
-# Calibration
-
-
-def detector_scores(n, seed):
-    """Six in ten negative and one in twelve positive images have no box; of the others beta."""
-    rng = np.random.default_rng(seed)
-    labels = rng.random(n) < 0.3
-    scores = np.where(labels, rng.beta(3, 2, n), rng.beta(1.5, 4, n))
-    return labels, np.where(rng.random(n) < np.where(labels, 1 / 12, 0.6), 0.0, scores)
-
-
-def test_platts_line_is_scikit_learns_and_its_level_at_0_pools_neighbours_as_isotonic_does():
-    labels, scores = detector_scores(600, 1)
-    n = int(labels.sum())
-    wanted = np.where(labels, (n + 1) / (n + 2), 1 / (602 - n))
-    empty = scores == 0
-    clipped = np.clip(scores, 1e-4, 1 - 1e-4)
-    design = np.column_stack([np.where(empty, 0, np.log(clipped / (1 - clipped))), empty])
-    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=2000)
-    weights = np.concatenate([wanted, 1 - wanted])
-    model.fit(np.tile(design, (2, 1)), np.repeat([1, 0], 600), sample_weight=weights)
-    theirs = model.predict_proba(design)[:, 1]
-    order = np.lexsort((theirs, scores))
-    pooled = IsotonicRegression().fit_transform(np.arange(600), theirs[order])
-    found = product.platt(labels, scores).probability(scores)[order]
-    np.testing.assert_allclose(found, pooled, rtol=1e-4)
-
-
-@pytest.mark.parametrize("n", [60, 600])
-def test_platt_scaling_of_a_detector_is_no_worse_than_its_scores(n):
-    # The known mistake: images without a box at logit(1e-4), whose Brier score was 0.124.
-    labels, scores = detector_scores(5000, 99)
-    scaled = [product.platt(*detector_scores(n, seed)).probability(scores) for seed in range(10)]
-    brier = np.mean([oracle.brier_score_loss(labels, p) for p in scaled])
-    assert brier < oracle.brier_score_loss(labels, scores)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9, 1.0]))))
-def test_a_probability_never_falls_where_the_score_rises(images):
-    labels = np.array([label for label, _ in images], bool)
-    scores = np.array([score for _, score in images], float)
-    found = product.platt(labels, scores)
-    if found is None:
-        assert labels.all() or not labels.any() or not (scores > 0).any()
-        return
-    probability = found.probability(np.linspace(0, 1, 41))
-    assert (np.diff(probability) >= 0).all()
-    assert 0 <= probability[0] <= probability[-1] <= 1
-
-
-def test_one_image_without_a_box_does_not_raise_the_faint_boxes():
-    labels = np.array([True] + [False] * 60 + [True] * 30)
-    scores = np.array([0.0, *np.linspace(0.01, 0.4, 60), *np.linspace(0.3, 0.95, 30)])
-    found = product.platt(labels, scores).probability(np.array([0.0, 0.01]))
-    assert found[0] == found[1] < 0.1
-
-
-# Shares against a floor, for guarantees
-
-
-@pytest.mark.parametrize(("hits", "floor"), [(38, 0.9), (40, 0.9), (20, 0.5), (0, 0.5)])
-def test_the_p_value_of_a_share_of_independent_images_is_the_binomial_tests(hits, floor):
-    good = np.arange(40)[None] < hits
-    (found,) = product.share_below_p_values(good.astype(float), np.ones(40), floor, 0.1)
-    assert found == pytest.approx(binomtest(hits, 40, floor, alternative="greater").pvalue)
-
-
-def test_images_of_a_patient_that_are_alike_count_less():
-    alike = np.repeat([[5.0] * 18 + [0.0, 0.0]], 1, axis=0)
-    mixed = np.full((1, 20), 4.5)
-    sizes = np.full(20, 5.0)
-    assert product.design_effects(alike, sizes)[0] == pytest.approx(5.0)
-    assert product.design_effects(mixed, sizes)[0] == 1.0
-    unsure, sure = (product.share_below_p_values(hits, sizes, 0.8, 0.1) for hits in (alike, mixed))
-    assert sure[0] < unsure[0] / 2
-
-
-def test_tensors_with_gradients_and_of_half_precision_are_arrays():
-    torch = pytest.importorskip("torch")
-    values = torch.tensor([0.25, 0.5], requires_grad=True)
-    assert product.as_array(values).tolist() == [0.25, 0.5]
-    assert product.as_array(values.bfloat16()).tolist() == [0.25, 0.5]
-    with pytest.raises(InputError):
-        product.as_array(torch.nn.Linear(1, 1).to("cpu"))

@@ -1,4 +1,4 @@
-"""Reader studies, the rules of other programs, and sizes of studies: kept figures and refusals."""
+"""The rules of other programs for boxes, and sizes of studies: kept figures and refusals."""
 
 import json
 import shutil
@@ -15,8 +15,8 @@ from supervision.metrics import MeanAveragePrecision as SupervisionAp
 from torchmetrics.detection import MeanAveragePrecision as TorchmetricsAp
 
 import cxr_compare
-from cxr_compare import DataSet, InputError, metrics
-from tests.adapters.sets import prepare_tables, table_set, write_predictions, write_source
+from cxr_compare import InputError, metrics
+from tests.adapters.sets import prepare_tables, write_source
 from tests.adapters.studies import (
     EDGES,
     Assumptions,
@@ -28,420 +28,9 @@ from tests.adapters.studies import (
 from tests.oracles.boxes import rsna
 
 KEPT = Path(__file__).parent / "kept" / "studies"
+
+
 VALUES = json.loads((KEPT / "plans_and_rules.json").read_text())
-
-
-def draw_study(folder, seed, readers, modalities, *, per=1, keep=None, ratings=True, systems=0):
-    """Ratings and decisions of 60 patients with `per` images each, and systems beside them."""
-    rng = np.random.default_rng(seed)
-    case = [f"c{patient}_{image}" for patient in range(60) for image in range(per)]
-    label = np.repeat(rng.random(60) < 0.4, per)
-    truth = {"case": case, "label": label.astype(int)}
-    truth["patient"] = [f"p{patient}" for patient in range(60) for _ in range(per)]
-    pd.DataFrame(truth).to_csv(folder / "truth.csv", index=False)
-    of_patient = 0.5 * np.repeat(rng.normal(size=60), per)
-    tables = []
-    for reader in range(readers):
-        skill = 1.0 + 0.3 * rng.normal()
-        for modality in range(modalities):
-            sure = (skill + 0.3 * modality) * label + of_patient + rng.normal(size=len(case))
-            table = pd.DataFrame({"reader": f"R{reader}", "modality": f"m{modality}", "case": case})
-            if ratings:
-                table["rating"] = np.round(sure * 2) / 2
-            table["decision"] = (sure > 0.5).astype(int)
-            tables.append(keep(table, reader, modality, rng) if keep else table)
-    pd.concat([table for table in tables if len(table)]).to_csv(folder / "ratings.csv", index=False)
-    for number in range(systems):
-        sure = 1.5 * label + of_patient + rng.normal(size=len(case))
-        table = pd.DataFrame({"case": case, "score": sure})
-        if not ratings or number == 0:
-            table["decision"] = (sure > 0.6).astype(int)
-        table.to_csv(folder / f"system{number}.csv", index=False)
-
-
-def _without(reader, modality):
-    return lambda table, r, m, rng: table[:0] if (r, m) == (reader, modality) else table
-
-
-DESIGNS = {
-    "crossed4x2": {"seed": 1, "readers": 4, "modalities": 2},
-    "five_readers_two_systems": {"seed": 5, "readers": 5, "modalities": 2, "systems": 2},
-    "clusters": {"seed": 6, "readers": 4, "modalities": 2, "per": 3, "systems": 1},
-    "nested": {
-        "seed": 7,
-        "readers": 6,
-        "modalities": 2,
-        "keep": lambda table, r, m, rng: table if (r < 3) == (m == 0) else table[:0],
-    },
-    "partly": {"seed": 8, "readers": 5, "modalities": 2, "keep": _without(4, 1)},
-    "three_partly": {"seed": 9, "readers": 5, "modalities": 3, "keep": _without(4, 2)},
-    "missing_cases": {
-        "seed": 10,
-        "readers": 4,
-        "modalities": 2,
-        "keep": lambda table, r, m, rng: table[rng.random(len(table)) < 0.9],
-    },
-    "decisions_only": {"seed": 11, "readers": 4, "modalities": 2, "ratings": False, "systems": 1},
-}
-
-
-def analyse(folder, **options):
-    """Run `cxr readers` on the files of a folder."""
-    systems = [f"{path.stem}={path}" for path in sorted(folder.glob("system*.csv"))]
-    return cxr_compare.readers(
-        [folder / "ratings.csv"],
-        truth=folder / "truth.csv",
-        system=systems,
-        out=folder / "out",
-        **options,
-    )
-
-
-@pytest.mark.parametrize("name", DESIGNS)
-def test_a_reader_study_has_the_figures_of_the_former_program(name, tmp_path):
-    draw_study(tmp_path, **DESIGNS[name])
-    outcome = analyse(tmp_path)
-    key = ["kind", "metric", "first", "second", "reader"]
-    tables = []
-    for path in (tmp_path / "out" / "readers.csv", KEPT / f"{name}.csv"):
-        table = pd.read_csv(path)
-        table[key] = table[key].astype(object).fillna("")
-        tables.append(table.sort_values(key, ignore_index=True))
-    found, expected = tables
-    pd.testing.assert_frame_equal(found[list(expected)], expected, rtol=0, atol=1e-9)
-    stored = json.loads((tmp_path / "out" / "readers.json").read_text())
-    assert str(outcome).splitlines()[0] == stored["answer"]
-    assert (tmp_path / "out" / "readers.html").is_file()
-
-
-def test_van_dykes_study_has_its_published_figures(shared_data, tmp_path):
-    folder = shared_data / "reader_study_vandyke"
-    out = tmp_path / "out"
-    options = {"truth": folder / "truth.csv", "out": out}
-    cxr_compare.readers([folder / "ratings.csv"], **options)
-    table = pd.read_csv(out / "readers.csv")
-    mean = table[(table["kind"] == "mean") & (table["metric"] == "auroc")]["estimate"]
-    assert sorted(mean) == pytest.approx([0.89703704, 0.94083736], abs=1e-8)
-    row = table[(table["kind"] == "difference") & (table["metric"] == "auroc")].iloc[0]
-    assert abs(row["estimate"]) == pytest.approx(0.04380, abs=1e-5)
-    assert row["std_error"] == pytest.approx(0.02075, abs=1e-5)
-    assert row["df"] == pytest.approx(15.26, abs=5e-3)
-    ends = sorted(abs(row[["ci_low", "ci_high"]].astype(float)))
-    assert ends == pytest.approx([0.00036, 0.08796], abs=1e-5)
-    cxr_compare.readers([folder / "ratings.csv"], **options, readers="fixed")
-    row = pd.read_csv(out / "readers.csv").query("kind == 'difference' and metric == 'auroc'")
-    ends = sorted(abs(row[["ci_low", "ci_high"]].to_numpy().ravel()))
-    assert ends == pytest.approx([0.00711, 0.08049], abs=1e-5)
-    test = json.loads((out / "readers.json").read_text())["overall"]["auroc"]
-    assert (round(test["statistic"], 5), test["freedom"]) == (5.47595, [1])
-
-
-RATINGS = "reader,modality,case,rating\n"
-BAD_RATINGS = {
-    "a column is missing": ("reader,case\nR,c0_0\n", ["rating"]),
-    "an empty cell": (RATINGS + "R,m,,1\n", ["line 2", "case"]),
-    "a rating that is no number": (RATINGS + "R,m,c0_0,high\n", ["line 2", "rating"]),
-    "a decision that is neither": ("reader,case,decision\nR,c0_0,2\n", ["line 2", "2"]),
-    "a reading twice": (RATINGS + "R,m,c0_0,1\nR,m,c0_0,2\n", ["line 3", "case"]),
-    "a case without truth": (RATINGS + "R,m,c99,1\n", ["c99"]),
-    "marks": ("reader,case,rating,x1,y1\nR,c0_0,1,2,3\n", ["x1"]),
-    "one class alone": (RATINGS + "R,m,c0_0,1\n", ["R"]),
-    "no modality in a line": (RATINGS + "R,,c0_0,1\n", ["line 2", "modality"]),
-    "no result in a column": (RATINGS + "R,m,c0_0,\n", ["ratings.csv"]),
-    "a rating without its decision": (
-        "reader,case,rating,decision\nR,c0_0,1,\n",
-        ["line 2", "decision"],
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BAD_RATINGS)
-def test_damaged_ratings_are_refused_in_one_line(name, tmp_path):
-    draw_study(tmp_path, 1, 2, 2)
-    text, parts = BAD_RATINGS[name]
-    (tmp_path / "ratings.csv").write_text(text)
-    with pytest.raises(InputError) as error:
-        analyse(tmp_path)
-    line = str(error.value)
-    assert "\n" not in line
-    assert [part for part in parts if part not in line] == []
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "parts"),
-    [
-        ("truth.csv", "case,label\nc0_0,1\nc1_0,2\n", ["3", "c1_0", "label", "2"]),
-        ("truth.csv", "case,label\nc0_0,1\nc0_0,1\n", ["line 3", "case"]),
-        ("truth.csv", "case,label,patient\nc0_0,1,\n", ["line 2", "patient"]),
-        ("m0.csv", "case,score\nc0_0,1\n", ["m0"]),
-        ("system.csv", "case,score\nc0_0,1\n", ["system", "c10_0"]),
-        ("system.csv", "case,decision\n" + "".join(f"c{k}_0,1\n" for k in range(60)), ["rating"]),
-    ],
-)
-def test_files_that_do_not_fit_a_study_are_refused(file, text, parts, tmp_path):
-    draw_study(tmp_path, 1, 2, 2)
-    (tmp_path / file).write_text(text)
-    system = {} if file == "truth.csv" else {"system": [f"{file[:-4]}={tmp_path / file}"]}
-    options = {"truth": tmp_path / "truth.csv", "out": tmp_path / "out"}
-    with pytest.raises(InputError) as error:
-        cxr_compare.readers([tmp_path / "ratings.csv"], **options, **system)
-    assert [part for part in parts if part not in str(error.value)] == []
-    assert "\n" not in str(error.value)
-
-
-def test_a_reading_in_two_files_and_files_with_other_columns_are_refused(tmp_path):
-    draw_study(tmp_path, 1, 2, 2)
-    paths = [tmp_path / "ratings.csv", tmp_path / "again.csv"]
-    options = {"truth": tmp_path / "truth.csv", "out": tmp_path / "out"}
-    table = pd.read_csv(paths[0])
-    for again, part in ((table[:1], "two files"), (table.drop(columns="rating"), "columns")):
-        again.to_csv(paths[1], index=False)
-        with pytest.raises(InputError, match=part):
-            cxr_compare.readers(paths, **options)
-
-
-def test_a_folder_with_other_files_is_refused(tmp_path):
-    draw_study(tmp_path, 1, 2, 2)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "report.html").touch()
-    with pytest.raises(InputError, match=r"report\.html"):
-        analyse(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["ratings.xlsx", "semicolons.csv"])
-def test_ratings_of_a_spreadsheet_and_with_decimal_commas_are_read(name, tmp_path):
-    draw_study(tmp_path, 1, 2, 2)
-    analyse(tmp_path)
-    table = pd.read_csv(tmp_path / "ratings.csv")
-    if name.endswith("xlsx"):
-        table.to_excel(tmp_path / name, index=False)
-    else:
-        table.to_csv(tmp_path / name, index=False, sep=";", decimal=",")
-    cxr_compare.readers(
-        [tmp_path / name], truth=tmp_path / "truth.csv", out=tmp_path / "other", system=()
-    )
-    contents = [(tmp_path / folder / "readers.csv").read_text() for folder in ("out", "other")]
-    assert contents[0] == contents[1]
-
-
-def test_one_reader_does_not_stand_for_others(tmp_path):
-    draw_study(tmp_path, 1, 1, 2)
-    with pytest.raises(InputError):
-        analyse(tmp_path)
-    analyse(tmp_path, readers="fixed")
-
-
-def claims(folder, **options):
-    """Analyse a study; its differences of the first metric, and what is claimed, in their order."""
-    analyse(folder, **options)
-    table = pd.read_csv(folder / "out" / "readers.csv")
-    rows = table[(table["kind"] == "difference") & (table["metric"] == table["metric"].iloc[0])]
-    stored = json.loads((folder / "out" / "readers.json").read_text())
-    return rows, [found["shown"] for found in stored["findings"]], stored
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_difference_is_claimed_if_its_interval_for_all_comparisons_excludes_0(seed, tmp_path):
-    draw_study(tmp_path, seed, 5, 2, systems=2)
-    rows, shown, stored = claims(tmp_path)
-    assert len(rows) == 5  # a pair of modalities, and each with each system
-    excludes = (rows["ci_low_all"] > 0) | (rows["ci_high_all"] < 0)
-    assert shown == excludes.tolist() == (rows["p_value_all"] < 0.05).tolist()
-    assert (rows["p_value_all"] >= np.minimum(1, 5 * rows["p_value"]) * (1 - 1e-9)).all()
-    system = [row for row in stored["figures"] if row["kind"] == "system"]
-    assert {row["freedom_between"] for row in system} == {None}
-
-
-@pytest.mark.parametrize(("n_readers", "cautious"), [(4, True), (6, False)])
-def test_few_degrees_of_freedom_between_readers_make_a_claim_cautious(
-    n_readers, cautious, tmp_path
-):
-    draw_study(tmp_path, 2, n_readers, 2)
-    rows, *_ = claims(tmp_path)
-    assert rows["freedom_between"].tolist() == [n_readers - 1]
-    assert rows["cautious"].tolist() == [cautious]
-    assert (rows["p_value_all"] > rows["p_value"] * 1.001).tolist() == [cautious]
-
-
-def test_an_overall_test_of_few_readers_is_claimed_only_with_a_pair_of_modalities(tmp_path):
-    draw_study(tmp_path, 6, 2, 3)
-    rows, shown, stored = claims(tmp_path)
-    assert stored["overall"]["auroc"]["p_value"] < 0.05
-    assert shown == [False] * 4
-    assert claims(tmp_path, readers="fixed")[1][0]
-    # Two readers who agree, and a system that is never wrong: it is shown to be better than they
-    # are, which says nothing of the modalities.
-    draw_study(tmp_path, 10, 2, 3)
-    table = pd.read_csv(tmp_path / "ratings.csv")
-    one = table[table["reader"] == "R0"]
-    pd.concat([one, one.assign(reader="R1")]).to_csv(tmp_path / "ratings.csv", index=False)
-    truth = pd.read_csv(tmp_path / "truth.csv")
-    truth.rename(columns={"label": "score"}).to_csv(tmp_path / "system.csv", index=False)
-    rows, shown, stored = claims(tmp_path)
-    assert stored["overall"]["auroc"]["p_value"] < 0.05
-    against = rows["second"] == "system"
-    assert any(np.array(shown[1:])[against])
-    assert not any(np.array(shown[1:])[~against])
-    assert not shown[0]
-
-
-def test_readers_who_lack_a_modality_leave_no_overall_test(tmp_path):
-    draw_study(tmp_path, **DESIGNS["three_partly"])
-    rows, shown, stored = claims(tmp_path)
-    assert (len(shown), stored["overall"]) == (len(rows), {})
-
-
-def test_a_modality_of_one_reader_is_not_said_to_hold_for_others(tmp_path):
-    keep = {"keep": lambda table, r, m, rng: table if (m == 0) == (r < 4) else table[:0]}
-    draw_study(tmp_path, 3, 5, 2, **keep)
-    texts = []
-    for readers in ("random", "fixed"):
-        stored = claims(tmp_path, readers=readers)[2]
-        texts.append(stored["answer"].rpartition(", for ")[2])
-    assert "m1" in texts[0]  # the modality that R4 alone used
-    assert texts[1] != texts[0]
-    assert "like these" not in texts[1].partition(" and ")[0]
-
-
-def test_each_metric_is_named_beside_its_figures(tmp_path):
-    draw_study(tmp_path, 1, 2, 2)
-    analyse(tmp_path)
-    html = (tmp_path / "out" / "readers.html").read_text()
-    cells = [f">{name}<" for name in ("AUROC", "Specificity", "Balanced accuracy")]
-    assert [cell for cell in cells if cell not in html] == []
-
-
-@pytest.fixture
-def read_set(tmp_path):
-    """A data set with readings of its test images, and a system's predictions by its split."""
-    ids = [f"i{number:03d}" for number in range(80)]
-    positive = np.arange(80) % 4 < 2
-    roles = np.array(["val", "test"] * 40)
-    states = {"opacity": np.where(positive, "present", "absent")}
-    data = table_set(tmp_path, ids, states, split=roles.tolist())
-    swapped = np.where(roles == "val", "test", "val")
-    table = pd.DataFrame({"image_id": ids, "role": swapped})
-    table.to_csv(tmp_path / "split.csv", index=False)
-    cxr_compare.split(data, name="swapped", file=tmp_path / "split.csv")
-    rng = np.random.default_rng(0)
-    test = np.flatnonzero(roles == "test")
-    readings = [
-        {"reader": r, "case": ids[k], "rating": rng.normal(positive[k])}
-        for r in "ABC"
-        for k in test
-    ]
-    pd.DataFrame(readings).assign(decision=lambda t: (t["rating"] > 0.5).astype(int)).to_csv(
-        tmp_path / "ratings.csv", index=False
-    )
-
-    def predictions(split):
-        # On validation images any threshold above 0.2 is best; a quarter of test images is missed.
-        score = np.where(positive, 0.8, 0.2)
-        score[(roles == "test") & (np.arange(80) % 8 == 1)] = 0.1
-        rows = pd.DataFrame({"image_id": ids, "finding": "opacity", "score": score})
-        return write_predictions(tmp_path / split, data, ids, "AI", split=split, scores=rows)
-
-    return data, predictions
-
-
-def test_a_system_decides_by_the_threshold_of_its_validation_images(read_set, tmp_path):
-    data, predictions = read_set
-    out = tmp_path / "out"
-    cxr_compare.readers(
-        [tmp_path / "ratings.csv"], data=data, out=out, system={"AI": predictions("default")}
-    )
-    table = pd.read_csv(out / "readers.csv").query("kind == 'system'").set_index("metric")
-    assert table.loc[["recall", "specificity"], "estimate"].tolist() == [0.5, 1.0]
-
-
-def test_a_system_is_compared_on_the_test_images_of_its_own_split_alone(read_set, tmp_path):
-    data, predictions = read_set
-    options = {"data": data, "out": tmp_path / "out", "system": {"AI": predictions("swapped")}}
-    with pytest.raises(InputError, match=r"AI.*i001.*swapped"):
-        cxr_compare.readers([tmp_path / "ratings.csv"], **options)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_system_in_a_folder_without_predictions_is_refused_by_its_name(read_set, tmp_path):
-    data, _ = read_set
-    options = {"data": data, "out": tmp_path / "out", "system": {"AI": data}}
-    with pytest.raises(InputError, match=r"data.*not predictions"):
-        cxr_compare.readers([tmp_path / "ratings.csv"], **options)
-
-
-def test_predictions_on_another_data_set_are_refused_though_its_images_are_called_alike(
-    read_set, tmp_path
-):
-    data, _ = read_set
-    ids = [f"i{number:03d}" for number in range(80)]
-    other = table_set(tmp_path / "b", ids, {"opacity": ["present"] * 80}, patient_id=ids[::-1])
-    rows = pd.DataFrame({"image_id": ids, "finding": "opacity", "score": 0.5})
-    made = write_predictions(tmp_path / "p", other, ids, "AI", split="default", scores=rows)
-    with pytest.raises(InputError, match="AI"):
-        cxr_compare.readers(
-            [tmp_path / "ratings.csv"], data=data, out=tmp_path / "out", system={"AI": made}
-        )
-
-
-def test_copies_of_images_within_their_patient_do_not_narrow_an_interval(tmp_path):
-    draw_study(tmp_path, 1, 4, 2)
-    analyse(tmp_path)
-    once = pd.read_csv(tmp_path / "out" / "readers.csv")
-    for name in ("truth", "ratings"):
-        table = pd.read_csv(tmp_path / f"{name}.csv")
-        copy = table.assign(case=table["case"] + "copy")
-        pd.concat([table, copy]).to_csv(tmp_path / f"{name}.csv", index=False)
-    (tmp_path / "out").rename(tmp_path / "once")
-    analyse(tmp_path)
-    twice = pd.read_csv(tmp_path / "out" / "readers.csv")
-    np.testing.assert_allclose(twice["estimate"], once["estimate"])
-    np.testing.assert_allclose(twice["std_error"], once["std_error"], rtol=0.02)
-
-
-def test_words_are_read_as_labels_and_unknown_ones_are_never_negative(tmp_path):
-    draw_study(tmp_path, 1, 2, 2)
-    analyse(tmp_path)
-    truth = pd.read_csv(tmp_path / "truth.csv")
-    words = truth.assign(label=truth["label"].map({1: "positive", 0: "negative"}))
-    words.to_csv(tmp_path / "truth.csv", index=False)
-    first = (tmp_path / "out" / "readers.csv").read_text()
-    analyse(tmp_path)
-    assert (tmp_path / "out" / "readers.csv").read_text() == first
-    words.loc[3, "label"] = "unknown"
-    words.to_csv(tmp_path / "truth.csv", index=False)
-    with pytest.raises(InputError, match="c3_0"):
-        analyse(tmp_path)
-
-
-def test_a_study_without_patients_says_so_on_its_page(tmp_path):
-    draw_study(tmp_path, 1, 6, 2)
-    notes = [claims(tmp_path)[2]["notes"]]
-    truth = pd.read_csv(tmp_path / "truth.csv")
-    truth.drop(columns="patient").to_csv(tmp_path / "truth.csv", index=False)
-    notes.append(claims(tmp_path)[2]["notes"])
-    (added,) = set(notes[1]) - set(notes[0])
-    assert added in (tmp_path / "out" / "readers.html").read_text()
-
-
-def test_a_system_may_have_read_more_cases_than_the_readers(tmp_path):
-    draw_study(tmp_path, 1, 2, 2, systems=1)
-    rows = claims(tmp_path)[0]
-    table = pd.read_csv(tmp_path / "system0.csv")
-    more = table.assign(case=table["case"] + "more", score=-table["score"])
-    pd.concat([more, table]).to_csv(tmp_path / "system0.csv", index=False)
-    pd.testing.assert_frame_equal(claims(tmp_path)[0], rows)
-
-
-@pytest.mark.parametrize(("column", "cell"), [("score", "high"), ("score", ""), ("decision", "2")])
-def test_a_system_with_a_damaged_cell_is_refused_by_its_case(column, cell, tmp_path):
-    draw_study(tmp_path, 1, 2, 2, systems=1)
-    table = pd.read_csv(tmp_path / "system0.csv", dtype=str)
-    table.loc[4, column] = cell
-    table.to_csv(tmp_path / "system0.csv", index=False)
-    with pytest.raises(InputError, match=r"system0\.csv.*c4_0"):
-        analyse(tmp_path)
-    assert not (tmp_path / "out").exists()
 
 
 def draw_boxes():
@@ -566,32 +155,36 @@ def test_cocos_rule_is_that_of_pycocotools(explained):
     )
 
 
-def test_a_figure_is_answered_by_all_rules_that_give_it_or_the_nearest(explained):
-    folder, table = explained
-    arguments = {"boxes": folder / "boxes.json", "truth": folder / "truth.json"}
+@pytest.fixture
+def four(tmp_path):
+    """COCO files of four images: the arguments of `explain`."""
+    truth = coco_of(tmp_path, [f"x{k}.png" for k in range(4)], {1: "mass"}, [(1, 1, 0), (2, 1, 0)])
+    return results_of(tmp_path, (1, True, 0.9), (2, False, 0.8), (3, True, 0.7)), truth
+
+
+def test_a_figure_is_answered_by_all_rules_that_give_it_or_the_nearest(four):
+    boxes, truth = four
+    table = explained_by(boxes, truth=truth)
     figure = f"{table['value'].iloc[0]:.3f}"
     near = (table["value"] - float(figure)).abs() <= 0.0005
-    lines = str(cxr_compare.explain(**arguments, figure=figure)).splitlines()
-    assert len(lines) == near.sum()
-    reason, row = str(cxr_compare.explain(**arguments, figure="0.9999")).splitlines()
-    assert "0.9999" in reason
-    assert row.startswith(f"{table['value'].max():.4f}")
-    (stored,) = cxr_compare.explain(**arguments, figure="0.9999").to_dict()
-    assert stored["value"] == table["value"].max()
+    lines = str(cxr_compare.explain(boxes, truth=truth, figure=figure)).splitlines()
+    assert len(lines) == near.sum() < len(table)
+    found = cxr_compare.explain(boxes, truth=truth, figure="0.9999")
+    assert "0.9999" in str(found).splitlines()[0]
+    assert {row["value"] for row in found.to_dict()} == {table["value"].max()}
 
 
-def test_a_truth_file_with_a_suffix_in_capitals_is_read(explained, tmp_path):
-    folder, table = explained
-    truth = Path(shutil.copy(folder / "truth.json", tmp_path / "TRUTH.JSON"))
-    rows = cxr_compare.explain(folder / "boxes.json", truth=truth).to_dict()
-    assert [row["value"] for row in rows] == table["value"].tolist()
+def test_a_truth_file_with_a_suffix_in_capitals_is_read(four):
+    boxes, truth = four
+    table = explained_by(boxes, truth=truth)
+    capitals = Path(shutil.copy(truth, truth.with_name("TRUTH.JSON")))
+    pd.testing.assert_frame_equal(explained_by(boxes, truth=capitals), table)
 
 
 @pytest.mark.parametrize("figure", ["1.2", "ap75=0.3", "0.3.1", "nan", ""])
-def test_a_text_that_is_no_figure_is_refused(explained, figure):
-    folder, _ = explained
+def test_a_text_that_is_no_figure_is_refused(four, figure):
     with pytest.raises(InputError, match="figure"):
-        cxr_compare.explain(folder / "boxes.json", truth=folder / "truth.json", figure=figure)
+        cxr_compare.explain(four[0], truth=four[1], figure=figure)
 
 
 def test_a_figure_without_digits_is_met_within_half_of_a_tenth():
@@ -626,6 +219,8 @@ SIX = some_boxes(
     ("a", 80, 0, 90, 10, 0.4),
     ("a", 20, 0, 30, 10, 0.2),  # false
 )
+
+
 FOUR = some_boxes(
     ("a", 0, 0, 10, 10), ("a", 50, 50, 60, 60), ("a", 80, 0, 90, 10), ("a", 0, 80, 10, 90)
 )
@@ -936,6 +531,7 @@ def test_the_variance_of_one_auroc_is_that_of_hanley_and_mcneil_with_binormal_mo
     assert study.error**2 == pytest.approx(expected / positives / negatives, rel=1e-6)
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("images", [1, 2])
 def test_the_error_of_a_plan_is_what_simulated_studies_vary_by(images):
     rng = np.random.default_rng(3)
@@ -966,44 +562,3 @@ def test_more_patients_never_have_less_power_or_a_wider_interval(assumed):
     assert (np.diff(widths) < 0).all()
     assert powers[-1] == pytest.approx(1)
     assert assumed.study(500).power(0.0) == pytest.approx(0.05, abs=1e-6)
-
-
-def test_a_share_of_a_split_keeps_its_test_images_and_lies_in_a_larger_share(tmp_path):
-    ids = [f"i{number:03d}" for number in range(120)]
-    patients = [f"p{number // 2:02d}" for number in range(120)]
-    roles = np.repeat(["train", "val", "test"], 40).tolist()
-    states = {"opacity": ["present", "present", "absent", "absent"] * 30}
-    data = table_set(tmp_path, ids, states, split=roles, patient_id=patients)
-    whole = DataSet.open(data).split("default").set_index("image_id")
-    owner = pd.Series(patients, index=ids)
-    before = set()
-    for share in (0.25, 0.5, 1.0):
-        cxr_compare.split(data, name=f"part-{share}", from_="default", share=share)
-        part = DataSet.open(data).split(f"part-{share}").set_index("image_id").loc[whole.index]
-        used = part["role"] != "unused"
-        assert (part["role"] == whole["role"])[used].all()
-        assert used[whole["role"] == "test"].all()
-        for role in ("train", "val"):
-            of_role = part.index[part["role"] == role]
-            assert owner[of_role].nunique() == round(20 * share)
-            assert len(of_role) == 2 * round(20 * share)  # whole patients
-        assert before <= set(part.index[used])
-        before = set(part.index[used])
-    for share in (0.0, 1.5):
-        with pytest.raises(InputError):
-            cxr_compare.split(data, name="none", from_="default", share=share)
-
-
-def test_a_plan_names_its_share_of_studies_and_its_interval():
-    text = str(cxr_compare.plan(auroc=[0.85, 0.8], prevalence=0.3, power=0.999, half_width=0.05))
-    assert "in 99.9 % of studies" in text
-    assert "95 % interval of the difference" in text
-
-
-def test_an_interval_says_that_it_is_for_all_comparisons_unless_there_is_none(tmp_path):
-    draw_study(tmp_path, **DESIGNS["five_readers_two_systems"])
-    assert " for all 5 comparisons at once)" in str(analyse(tmp_path))
-    ratings = pd.read_csv(tmp_path / "ratings.csv")
-    ratings.assign(rating=3).to_csv(tmp_path / "ratings.csv", index=False)
-    first = str(analyse(tmp_path)).splitlines()[0]
-    assert "(no interval, because nothing varies)" in first

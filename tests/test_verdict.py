@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import norm
 
 import cxr_compare
-from cxr_compare import InputError
+from cxr_compare import InputError, Result
 from tests.adapters import verdict
 from tests.adapters.sets import table_set, write_predictions
 
@@ -27,6 +27,20 @@ def rows_of(case):
     return [[NAN if cell is None else cell for cell in row] for row in case["rows"]]
 
 
+NUMBER = re.compile(r"(?<![\w.])[−-]?\d[\d,]*(?:\.\d+)?")
+
+
+def numbers_in(text):
+    return NUMBER.findall(text)
+
+
+def named_in(text, systems):
+    """Systems in the order in which a text first names them."""
+    longest_first = sorted(systems, key=len, reverse=True)
+    pattern = "|".join(rf"\b{re.escape(name)}\b" for name in longest_first)
+    return [*dict.fromkeys(re.findall(pattern, text))]
+
+
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in CASES])
 def test_a_verdict_says_what_its_intervals_show(case):
     options = {key: case[key] for key in ("joint", "protocol") if key in case}
@@ -35,9 +49,12 @@ def test_a_verdict_says_what_its_intervals_show(case):
     found = verdict.verdict_of(case["systems"], rows_of(case), **options)
     expect, headline = case["expect"], found["headline"]
     assert found["kind"] == expect["kind"]
-    assert headline.startswith(expect.get("starts", ""))
-    assert [part for part in expect.get("says", []) if part not in headline] == []
-    assert [part for part in expect.get("unsaid", []) if part in headline] == []
+    assert numbers_in(headline) == expect["numbers"]
+    if "named" in expect:
+        assert named_in(headline, case["systems"]) == expect["named"]
+    if "chance" in expect:
+        assert ("chance" in headline) == expect["chance"]
+    assert [term for term in expect.get("terms", []) if term not in headline] == []
     claims = {f"{claim['first']} {claim['second']}": claim for claim in found["claims"][::-1]}
     for pair, higher in expect.get("higher", {}).items():
         assert claims[pair]["higher"] == higher, pair
@@ -46,9 +63,7 @@ def test_a_verdict_says_what_its_intervals_show(case):
     if "claims" in expect:
         assert len(found["claims"]) == expect["claims"]
     if "findings" in expect:
-        assert len(found["findings"]) == len(expect["findings"])
-        for part, sentence in zip(expect["findings"], found["findings"], strict=True):
-            assert part in sentence
+        assert len(found["findings"]) == expect["findings"]
     for family, metrics in expect.get("families", {}).items():
         of_family = [claim for claim in found["claims"] if claim["family"] == family]
         assert [claim["metric"] for claim in of_family] == metrics
@@ -75,47 +90,46 @@ def drawn_figures(rng, names):
     return rows
 
 
-QUOTED = re.compile(r"(−?\d\.\d+) to (−?\d\.\d+)")
+def excludes_0(claim):
+    return claim["ci_low"] is not None and (claim["ci_low"] > 0 or claim["ci_high"] < 0)
 
 
-def test_a_sentence_shows_a_difference_exactly_where_its_interval_excludes_0():
+def test_a_difference_is_shown_exactly_where_its_interval_excludes_0_and_said_in_other_words():
     rng = np.random.default_rng(16)
-    shown = open_ = 0
-    for _ in range(250):
+    worded = {True: set(), False: set()}
+    for _ in range(60):
         found = verdict.verdict_of(["A", "B"], drawn_figures(rng, ["A", "B"]))
-        sentence = found["headline"].partition(", ")[2]
-        for low, high in QUOTED.findall(sentence):
-            ends = [float(end.replace("−", "-")) for end in (low, high)]
-            excludes = ends[0] > 0 or ends[1] < 0
-            assert excludes == ("had a higher" in sentence), sentence
-            assert excludes != ("not shown to differ" in sentence), sentence
-            shown, open_ = shown + excludes, open_ + (not excludes)
-        assert QUOTED.search(sentence) or re.search("nothing can be claimed|0.000", sentence)
-    assert min(shown, open_) > 30
+        (claim,) = (claim for claim in found["claims"] if claim["family"] == "answer")
+        shown = excludes_0(claim)
+        assert (claim["higher"] is not None) == shown
+        assert (found["kind"] == "decided") == shown
+        if shown:
+            better = claim["first"] if claim["estimate"] > 0 else claim["second"]
+            assert claim["higher"] == better
+            assert named_in(found["headline"], "AB")[0] == better
+        answer = found["headline"].partition(":")[0].partition(", ")[2]
+        worded[shown].add(re.sub(r"\b[AB]\b", "X", answer))
+    assert worded[True]
+    assert worded[False]
+    assert not worded[True] & worded[False]
 
 
-@pytest.mark.parametrize("n_systems", [3, 5, 9])
-def test_each_other_system_is_in_exactly_one_group_of_the_answer(n_systems):
+@pytest.mark.parametrize("n_systems", [3, 9])
+def test_each_system_is_named_once_with_its_figure_and_the_highest_first(n_systems):
     rng = np.random.default_rng(n_systems)
     names = list("ABCDEFGHI"[:n_systems])
-    for _ in range(40):
-        found = verdict.verdict_of(names, drawn_figures(rng, names))
-        answer = found["headline"]
-        top = re.search(r"([A-I]) had the highest", answer)[1]
-        groups = re.split(r"(shown to exceed|not shown to differ from|not tested against)", answer)
-        said = dict(zip(groups[1::2], groups[2::2], strict=True))
-        of_groups = {words: re.findall(r"\b([A-I]) \(", text) for words, text in said.items()}
-        assert sorted(name for of in of_groups.values() for name in of) == sorted({*names} - {top})
-        of_top = [c for c in found["claims"] if c["family"] == "answer"]
-        of_top = [claim for claim in of_top if top in (claim["first"], claim["second"])]
-        for claim in of_top:
-            other = claim["second"] if claim["first"] == top else claim["first"]
-            words = "not shown to differ from"
-            if claim["higher"]:
-                words = "shown to exceed"
-            elif claim["ci_low"] is None and claim["estimate"]:
-                words = "not tested against"
-            assert other in of_groups[words]
+    for _ in range(15):
+        rows = drawn_figures(rng, names)
+        values = {row[0]: row[4] for row in rows if row[2] == "auroc" and not row[1]}
+        found = verdict.verdict_of(names, rows)
+        answer = re.search(r"[A-I]\b.*", found["headline"].partition(", ")[2])[0]
+        said = re.findall(r"\b([A-I]) \((\d\.\d+)\)", answer)
+        top = named_in(answer, names)[0]
+        assert values[top] == max(values.values())
+        assert sorted(name for name, _ in said) == sorted({*names} - {top})
+        assert all(value == f"{values[name]:.3f}" for name, value in said)
+        for claim in found["claims"]:
+            assert claim["higher"] is None or excludes_0(claim)
 
 
 def test_claims_of_a_family_are_decided_as_holm_decides_their_p_values():
@@ -175,118 +189,106 @@ A, B = drawn_scores(2.2, 1), drawn_scores(1.5, 2)
 
 
 def cautions(systems, truth=TRUTH, **options):
-    given = {name: pd.Series(values, IDS) for name, values in systems.items()}
-    return list(cxr_compare.compare(given, truth=truth, replicates=100, **options).cautions)
+    """Kind and text of each caution; systems are scores of the images or frames of boxes."""
+    given = {
+        name: value if isinstance(value, pd.DataFrame) else pd.Series(value, IDS)
+        for name, value in systems.items()
+    }
+    return verdict.cautions_of(given, truth, **options)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_honest_systems_have_no_caution(seed):
     assert cautions({"A": drawn_scores(2.2, 100 + seed), "B": drawn_scores(1.5, 200 + seed)}) == []
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "part"),
+    ("first", "second", "parts"),
     [
-        (A, (A >= 0.5).astype(float), "decisions"),
-        (A, np.full(N, 0.3), "0.300"),
-        (A, np.full(N, 0.7), "0.700"),
-        (np.where(IS_TEST, A / 20, A), B, "another scale"),
-        (np.where(IS_TEST, A, 1 - A), B, "turned round"),
-        (A, A.copy(), "one file"),
-        (LABEL, B, "labels"),
-        (0.1 + 0.8 * LABEL, B, "labels"),
+        (A, (A >= 0.5).astype(float), ["B"]),
+        (A, np.full(N, 0.3), ["B", "0.300"]),
+        (A, np.full(N, 0.7), ["B", "0.700"]),
+        (np.where(IS_TEST, A / 20, A), B, ["A"]),
+        (np.where(IS_TEST, A, 1 - A), B, ["A"]),
+        (A, A.copy(), ["A", "B"]),
+        (LABEL, B, ["A"]),
+        (0.1 + 0.8 * LABEL, B, ["A"]),
     ],
     ids=[
         *("decisions", "one value", "one high value", "other scale", "turned", "identical"),
         *("labels", "made from labels"),
     ],
 )
-def test_scores_that_are_not_what_they_are_called_have_one_caution(first, second, part):
-    (said,) = (text for text in cautions({"A": first, "B": second}) if "score" in text.lower())
-    assert part in said
+def test_scores_that_are_not_what_they_are_called_have_one_caution(first, second, parts):
+    (said,) = (text for kind, text in cautions({"A": first, "B": second}) if kind == "scores")
+    assert [part for part in parts if not re.search(rf"\b{re.escape(part)}\b", said)] == []
+    assert len({"A", "B"} & set(re.findall(r"\b[AB]\b", said))) == len({*parts} & {"A", "B"})
 
 
 def test_two_values_that_disagree_with_one_label_are_no_labels():
     scores = 0.1 + 0.8 * LABEL
+    exact = cautions({"A": scores.copy(), "B": B})
     scores[-1] = 0.1
-    assert not any("labels" in text for text in cautions({"A": scores, "B": B}))
+    assert not {text for kind, text in cautions({"A": scores, "B": B})} & {*dict(exact).values()}
 
 
-def test_without_an_interval_because_all_scores_are_equal_the_note_says_so():
+def test_without_an_interval_because_all_scores_are_equal_there_is_a_note():
     systems = {"K": pd.Series(0.3, IDS), "A": pd.Series(A, IDS)}
     figures = cxr_compare.compare(systems, truth=TRUTH, replicates=100).figures
     (row,) = figures.query("first == 'K' and second == '' and metric == 'auroc'").to_dict("records")
     assert np.isnan(row["ci_low"])
-    assert "all scores are equal" in row["note"]
+    assert row["note"]
 
 
-def test_of_the_training_of_scores_it_is_only_said_that_it_is_unknown(tmp_path):
-    systems = {name: pd.Series(A, IDS) for name in ("A", "Copy")}
-    call = {"truth": TRUTH, "replicates": 100}
-    result = cxr_compare.compare(systems, **call, out=tmp_path / "report")
-    assert not any("train" in text for text in (result.headline, *result.cautions))
-    about = [note for note in result.answer.notes if "train" in note]
-    assert len(about) == 2
-    assert all("unknown" in note for note in about)
-    assert all("training_id" not in of for of in result.answer.provenance.systems.values())
-    page = result.page.read_text(encoding="utf-8")
-    assert "training of each system" not in page
-    assert not re.search(r"same (trained|training|network)", page)
-
-
-def test_the_training_of_a_joint_system_is_known():
+def test_what_scores_were_trained_on_is_unknown_and_of_a_joint_system_known():
     systems = {"A": pd.Series(A, IDS), "B": pd.Series(B, IDS)}
     result = cxr_compare.compare(systems, truth=TRUTH, both=True, replicates=100)
+    systems = result.answer.provenance.systems
+    assert all("training_id" not in of for of in systems.values())
     (own,) = (note for note in result.answer.notes if "A + B" in note)
-    assert f"fitted on {N // 2} validation images" in own
+    assert f"{N // 2} validation images" in own
 
 
 def test_confidence_of_the_predicted_class_is_asked_about_and_a_caution_if_it_is_meant():
-    confidence = np.maximum(A, 1 - A)
+    systems = {"A": pd.Series(np.maximum(A, 1 - A), IDS)}
     with pytest.raises(cxr_compare.InputError, match=r"^A: .*0\.5"):
-        cautions({"A": confidence})
-    said = cautions({"A": confidence}, columns=["A.score=score"])
-    assert sum("confidence" in text for text in said) == 1
-
-
-def test_scores_that_are_no_probabilities_count_by_their_ranks():
-    logits = np.log(A / (1 - A))
-    (said,) = cautions({"A": logits, "B": B}, columns=["A.score=score"])
-    assert "A" in said
-    assert "ranks" in said
+        cxr_compare.compare(systems, truth=TRUTH, replicates=100)
+    call = {"columns": ["A.score=score"], "replicates": 100}
+    first, *_ = cxr_compare.compare(systems, truth=TRUTH, **call).cautions
+    assert re.search(r"\bA\b.*\b0\.5\b", first)
+    logits = {"A": pd.Series(np.log(A / (1 - A)), IDS), "B": pd.Series(B, IDS)}
+    (said,) = cxr_compare.compare(logits, truth=TRUTH, **call).cautions  # ranks alone
+    assert re.search(r"\bA\b", said)
 
 
 def test_boxes_of_one_score_are_no_ranking():
     lesions = pd.DataFrame({"image_id": IDS[1::2], "x1": 10.0, "y1": 10.0, "x2": 60.0, "y2": 60.0})
     found = lesions.iloc[::2].assign(score=0.7)
-    boxes = {"D": found}
-    result = cxr_compare.compare(boxes, truth=TRUTH, boxes=lesions, replicates=100)
-    assert sum("no ranking" in text for text in result.cautions) == 1
+    assert "scores" in dict(cautions({"D": found}, boxes=lesions))
 
 
 def test_few_patients_of_a_class_are_a_caution_and_so_is_a_patient_of_many_images():
     few = TRUTH.assign(label=np.where(np.arange(N) % 8 == 1, 1.0, 0.0))
-    (said,) = (text for text in cautions({"A": A}, few) if "patient" in text)
-    assert "10 positive images" in said
+    assert "10 positive images" in dict(cautions({"A": A}, few))["few_patients"]
     one = TRUTH.copy()
     one.loc[N - 40 :, "patient_id"] = "many"
-    said = [text for text in cautions({"A": A}, one) if "One patient has" in text]
-    assert len(said) == 1
-    assert "20 of the 40 positive images" in said[0]
+    said = dict(cautions({"A": A}, one))["few_patients"]
+    assert re.search("20 .* 40 positive", said)
 
 
-def test_where_no_patient_is_known_images_of_a_class_are_counted():
+def test_where_no_patient_is_known_images_of_a_class_are_counted_and_that_comes_first():
     few = TRUTH.assign(label=np.where(np.arange(N) % 8 == 1, 1.0, 0.0))
-    (said,) = (text for text in cautions({"A": A}, few.drop(columns="patient_id")) if "20" in text)
-    assert "10 positive images" in said
-    assert "patient" not in said
+    found = cautions({"A": A, "X": drawn_scores(0.0, 5)}, few.drop(columns="patient_id"))
+    assert [kind for kind, _ in found] == ["by_image", "chance", "few_patients"]
+    assert "10 positive images" in dict(found)["few_patients"]
 
 
 @pytest.mark.parametrize(("label", "absent"), [(1.0, "negative"), (0.0, "positive")])
 def test_test_images_of_one_class_are_a_caution_that_names_the_absent_one(label, absent):
     one = TRUTH.assign(label=np.where(IS_TEST, label, LABEL))
-    (said,) = cautions({"A": A, "B": B}, one)
-    assert f"No test image is {absent}" in said
+    ((kind, said),) = cautions({"A": A, "B": B}, one)
+    assert kind == "one_class"
+    assert absent in said
 
 
 @pytest.mark.parametrize(("label", "absent"), [(1.0, "negative"), (0.0, "positive")])
@@ -302,21 +304,10 @@ def test_a_policy_without_a_threshold_is_named_with_the_reason(label, absent, po
     assert undefined["note"].tolist() == [reason]
 
 
-@pytest.mark.parametrize(
-    ("skill", "kind"), [(0.0, "not shown to be better than chance"), (-2.0, "worse than chance")]
-)
+@pytest.mark.parametrize(("skill", "kind"), [(0.0, "chance"), (-2.0, "below_chance")])
 def test_a_system_that_is_not_shown_to_beat_chance_is_named_with_its_auroc(skill, kind):
-    said = [text for text in cautions({"A": A, "X": drawn_scores(skill, 5)}) if kind in text]
-    assert len(said) == 1
-    assert "X (0." in said[0]
-    assert "A (" not in said[0]
-
-
-def test_unknown_patients_are_the_first_caution():
-    truth = TRUTH.drop(columns="patient_id")
-    said = cautions({"A": A, "X": drawn_scores(0.0, 5)}, truth)
-    assert len(said) == 2
-    assert "by image" in said[0]
+    said = dict(cautions({"A": A, "X": drawn_scores(skill, 5)}))[kind]
+    assert re.findall(r"\b([AX]) \(0\.", said) == ["X"]
 
 
 def boxed():
@@ -332,26 +323,19 @@ def boxed():
 
 def test_boxes_that_match_no_lesion_and_boxes_that_match_if_read_otherwise_are_asked_about():
     lesions, found = boxed()
-    truth = TRUTH.assign(width=500, height=500)
-    call = {"truth": truth, "boxes": lesions, "replicates": 100}
-    assert cxr_compare.compare({"D": found}, **call).cautions == ()
+    call = {"truth": TRUTH.assign(width=500, height=500), "boxes": lesions}
+    assert cautions({"D": found}, **call) == []
     away = found.assign(x1=470.0, x2=490.0, y1=470.0, y2=490.0)
-    said = cxr_compare.compare({"D": away}, **call).cautions
-    assert sum("AP50 is 0" in text for text in said) == 1
-    said = cxr_compare.compare({"D": away, "E": away.assign(x1=460.0)}, **call).cautions
-    (both,) = (text for text in said if "AP50 is 0" in text)
-    assert "D and E" in both
-    swapped = found.rename(columns={"x1": "y1", "y1": "x1", "x2": "y2", "y2": "x2"})
-    said = cxr_compare.compare({"D": swapped}, **call).cautions
-    assert any("D" in text and "AP50" in text for text in said)
+    said = dict(cautions({"D": away, "E": away.assign(x1=460.0)}, **call))
+    assert named_in(said["no_box_hits"], "DE") == ["D", "E"]
 
 
 def test_positive_images_without_boxes_are_counted():
     lesions, found = boxed()
     tested = lesions["image_id"].isin(np.array(IDS)[IS_TEST])
     some = lesions.drop(lesions.index[tested][:7])
-    said = cxr_compare.compare({"D": found}, truth=TRUTH, boxes=some, replicates=100).cautions
-    assert sum("7 of the 40 positive test images have no boxes" in text for text in said) == 1
+    said = dict(cautions({"D": found}, boxes=some))["no_boxes"]
+    assert re.search(r"\b7 of .* 40 positive", said)
 
 
 @pytest.fixture
@@ -385,33 +369,33 @@ def test_a_split_that_was_not_audited_and_one_with_an_error_are_cautions(data, t
     audit["problems"].append(leak)
     (data / "audit.json").write_text(json.dumps(audit))
     (said,) = on_data(data, tmp_path / "error")
-    assert "patient in more than one role (3 images)" in said
+    assert leak["message"] in said
+    assert "3 images" in said
     (data / "audit.json").unlink()
-    (said,) = on_data(data, tmp_path / "none")
-    assert "not checked" in said
+    assert len(on_data(data, tmp_path / "none")) == 1
 
 
 def test_synthetic_images_are_the_answer_and_a_caution(world):
     systems = {"C": world.predictions("classifier")}
-    result = cxr_compare.compare(systems, data=world.data, replicates=100)
-    assert "synthetic test images" in result.headline
-    assert any(text.startswith("Synthetic images") for text in result.cautions)
-    by_patient = cxr_compare.compare(systems, data=world.data, unit="patient", replicates=100)
-    assert any(text.startswith("Synthetic images") for text in by_patient.cautions)
+    of_images = Result.open(world.report)
+    of_patients = cxr_compare.compare(systems, data=world.data, unit="patient", replicates=100)
+    for result in (of_images, of_patients):
+        assert "synthetic" in result.headline
+        assert any("Synthetic" in text for text in result.cautions)
 
 
-def test_a_system_that_was_trained_on_another_data_set_is_named(world, tmp_path):
+def test_what_predictions_say_of_a_training_is_a_caution_or_a_note(world, tmp_path):
+    """Another data set, and start weights of unknown training."""
     made = shutil.copytree(world.predictions("classifier"), tmp_path / "C")
     info = json.loads((made / "predictions.json").read_text())
-    own = info["trained_on"]
     info["trained_on"] = [{"name": "elsewhere", "content_id": "another"}]
+    info["seen_unknown"] = ["other.pth"]
     (made / "predictions.json").write_text(json.dumps(info))
-    said = cxr_compare.compare({"C": made}, data=world.data, replicates=100).cautions
-    assert sum("elsewhere" in text for text in said) == 1
-    info["trained_on"] = own
-    (made / "predictions.json").write_text(json.dumps(info))
-    said = cxr_compare.compare({"C": made}, data=world.data, replicates=100).cautions
-    assert not any("was trained on" in text for text in said)
+    found = cxr_compare.compare({"C": made}, data=world.data, replicates=100)
+    plain = Result.open(world.report)
+    assert sum("elsewhere" in text for text in found.cautions) == 1
+    assert sum("other.pth" in note for note in found.answer.notes) == 1
+    assert not any("elsewhere" in text for text in plain.cautions)
 
 
 def test_validation_images_from_which_a_system_learned_are_counted(world, tmp_path):
@@ -424,29 +408,18 @@ def test_validation_images_from_which_a_system_learned_are_counted(world, tmp_pa
     roles.to_csv(tmp_path / "roles.csv", index=False)
     cxr_compare.split(data, name="moved", file=tmp_path / "roles.csv")
     systems = {"C": world.run("classifier")}
-    notes = [
-        " ".join(cxr_compare.compare(systems, data=data, split=split, replicates=100).answer.notes)
-        for split in ("default", "moved")
-    ]
+    found = cxr_compare.compare(systems, data=data, split="moved", replicates=100)
     count = int(np.isin(owner, moved).sum())
-    assert "C learned from" not in notes[0]
-    assert f"C learned from patients, or from copies, of {count} of the" in notes[1]
-
-
-def test_start_weights_of_unknown_training_are_named(world, tmp_path):
-    made = shutil.copytree(world.predictions("classifier"), tmp_path / "C")
-    info = json.loads((made / "predictions.json").read_text())
-    info["seen_unknown"] = ["other.pth"]
-    (made / "predictions.json").write_text(json.dumps(info))
-    notes = cxr_compare.compare({"C": made}, data=world.data, replicates=100).answer.notes
-    assert sum("other.pth in C" in note for note in notes) == 1
+    own = [note for note in found.answer.notes if re.search(rf"\bC\b.*\b{count}\b", note)]
+    assert len(own) == 1
+    assert own[0] not in Result.open(world.report).answer.notes
 
 
 def test_a_part_of_synthetic_images_is_counted_and_not_called_the_whole():
     mixed = TRUTH.copy()
     mixed.loc[N - 30 :, "patient_id"] = [f"phantom-7:{number:08d}" for number in range(30)]
     result = cxr_compare.compare({"A": pd.Series(A, IDS)}, truth=mixed, replicates=100)
-    assert sum("30 of the 80 test images are synthetic" in text for text in result.cautions) == 1
+    assert sum("30" in text and "80" in text for text in result.cautions) == 1
     assert "synthetic" not in result.headline
 
 
@@ -530,7 +503,6 @@ def test_the_reference_comes_first(asked):
 
 def test_the_figure_of_the_protocol_decides_at_its_threshold(asked):
     result = asked('metric = "f1"\npolicy = "youden"\n')
-    assert "F1 at the threshold for" in result.headline
     assert result.answer.primary == ("f1", "youden")
     assert result.answer.policy == "youden"
     assert {claim["metric"] for claim in result.answer.claims if claim["family"] == "answer"} == {
@@ -583,4 +555,4 @@ def test_the_finding_of_a_protocol_is_the_one_that_is_compared(tmp_path):
 def test_a_protocol_is_answered_by_patient_too(asked):
     result = asked('metric = "auroc"', unit="patient")
     assert result.answer.unit == "patient"
-    assert f"{N_ASKED // 2} test patients" in result.headline
+    assert str(N_ASKED // 2) in result.headline

@@ -1,5 +1,7 @@
-"""Rows are worked on in processes: in order, a few at a time, and in spite of crashes."""
+"""Images are worked on in processes, in order and in spite of crashes, or by a Ray cluster."""
 
+import hashlib
+import json
 import operator
 import os
 import signal
@@ -9,12 +11,16 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import cxr_compare
+from cxr_compare import InputError
+from tests.adapters import serving
+from tests.adapters.commands import cxr
 from tests.adapters.workers import crashed, decoded, map_images
 from tests.small_dicom import chest
 
@@ -121,7 +127,7 @@ def test_a_folder_with_the_name_of_a_module_ends_no_worker(tmp_path):
     assert (result.returncode, result.stdout) == (0, "[2, 1]\n"), result.stderr
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.release)])
 def test_a_script_without_a_main_guard_is_run_once_and_not_by_its_workers(tmp_path, method):
     script = tmp_path / "analysis.py"
     script.write_text(SCRIPT.format(method=method))
@@ -149,10 +155,11 @@ def test_the_number_of_workers_changes_no_byte(tmp_path):
 
 
 def test_images_whose_folder_is_gone_end_the_work_and_are_not_left_out(tmp_path):
-    with pytest.raises(cxr_compare.InputError, match="gone"):
+    with pytest.raises(InputError, match="gone"):
         decoded([tmp_path / "gone/1.png"], 1, on_crash=crashed)
 
 
+@pytest.mark.release
 def test_two_workers_prepare_the_folder_of_one(world, tmp_path):
     for workers in (1, 2):
         options = {"format": "rsna", "size": [96], "name": "set", "workers": workers}
@@ -163,3 +170,67 @@ def test_two_workers_prepare_the_folder_of_one(world, tmp_path):
         if path.suffix != ".json":  # which says when it was made, and by which command
             assert other.read_bytes() == path.read_bytes(), path.name
     assert len(files) > 8
+
+
+# Another engine: a Ray cluster
+
+
+VARYING = {"created", "command", "cost", "sha256_of_this_file"}
+
+
+def contents(folder):
+    """Digest of each file of a folder; of JSON the values, without those of one call."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        found[path.relative_to(folder)] = hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.suffix == ".json":
+            stored = json.loads(path.read_text())
+            found[path.relative_to(folder)] = {k: v for k, v in stored.items() if k not in VARYING}
+    return found
+
+
+@pytest.mark.release
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: the extra cluster")
+@pytest.mark.usefixtures("one_thread")
+def test_a_cluster_of_two_workers_prepares_and_predicts_the_same_bytes(world, tmp_path):
+    source = tmp_path / "xrays"
+    cxr_compare.synth(source, images=30, size=96, seed=5)
+    (source / "stage_2_train_images" / "torn.dcm").write_bytes(b"no image")
+    options = {"format": "rsna", "size": [96], "name": "set"}
+    runs = {kind: world.run(kind) for kind in ("detector", "classifier")}
+    runs["export"] = world.export("classifier")
+    with serving.cluster(workers=2):
+        for engine in ("local", "ray"):
+            folder = tmp_path / engine
+            folder.mkdir()
+            cxr_compare.prepare(source, folder / "set", engine=engine, **options)
+            for kind, run in runs.items():
+                out = folder / kind
+                cxr_compare.predict(run, data=world.data, out=out, engine=engine, device="cpu")
+    for name in ("set", *runs):
+        local = contents(tmp_path / "local" / name)
+        assert len(local) > 2
+        assert contents(tmp_path / "ray" / name) == local
+
+
+@pytest.mark.parametrize("command", ["prepare", "predict"])
+def test_an_engine_that_is_none_or_is_for_images_is_refused(world, tmp_path, command, capsys):
+    words = {
+        "prepare": ("prepare", world.xrays, tmp_path / "set", "--format", "rsna"),
+        "predict": ("predict", world.run("classifier"), "--data", world.data, "--out", "p"),
+    }
+    assert cxr(*words[command], "--engine", "dask") == 2
+    assert "dask" in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
+    run, image = world.run("classifier"), min((world.xrays / "stage_2_train_images").iterdir())
+    for wrong in ({}, {"data": world.data, "out": tmp_path / "p", "device": "cuda"}):
+        with pytest.raises(InputError, match=r"^(engine|device): "):
+            cxr_compare.predict(run, *([] if wrong else [image]), engine="ray", **wrong)
+
+
+def test_an_address_at_which_no_cluster_listens_is_one_line(world, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="Ray is not installed: the extra cluster")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(InputError, match=r"RAY_ADDRESS=127\.0\.0\.1:1: ") as refused:
+        cxr_compare.prepare(world.xrays, tmp_path / "set", format="rsna", engine="ray")
+    assert "\n" not in str(refused.value)

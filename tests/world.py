@@ -6,6 +6,7 @@ that changes a part copies its folder.
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,26 @@ class World:
                 data=self.data,
                 out=out,
                 replicates=100,
+            ),
+        )
+
+    @property
+    def zoo(self) -> Path:
+        """A folder of both runs."""
+
+        def copy(out: Path) -> None:
+            for kind in NETWORKS:
+                shutil.copytree(self.run(kind), out / kind)
+
+        return self._made("zoo", copy)
+
+    @property
+    def zoo_report(self) -> Path:
+        """The comparison of these runs and of both together, which predicts them."""
+        return self._made(
+            "zoo-report",
+            lambda out: cxr_compare.compare(
+                self.zoo, data=self.data, both=True, out=out, replicates=100
             ),
         )
 

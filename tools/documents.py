@@ -156,9 +156,7 @@ def metrics() -> str:
 def _needs(metric: Metric) -> str:
     if metric.family != "place":
         return _NEEDS.get(metric.family, "")
-    if metric.name == "pointing_accuracy":
-        return "point"
-    return "threshold, point" if metric.name == "localised_sensitivity" else "boxes"
+    return f"threshold, {metric.needs}" if metric.at_threshold else metric.needs
 
 
 def formats() -> str:

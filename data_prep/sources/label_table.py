@@ -148,6 +148,8 @@ class LabelTable:
     def cells(self, role: str) -> pd.Series:
         """Return the cells of a role, translated into standard terms; empty texts without one."""
         cells = pd.Series("", index=self.text.index, dtype=TEXT, name=role)
+        if not self.has(role):
+            return cells
         for column in self.columns.get(role, ()):
             cells = cells.where(cells != "", self.text[column]).rename(column)
         meanings = {**dictionary()["values"].get(role, {}), **self.rules.values.get(role, {})}

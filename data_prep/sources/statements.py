@@ -40,6 +40,7 @@ _TYPES = {
     **dict.fromkeys(BOX, "float64"),
     **dict.fromkeys(STATEMENT[-2:], "bool"),
 }
+_NO_STATEMENTS = pd.DataFrame(columns=STATEMENT).astype(_TYPES)
 
 
 class Statements:
@@ -83,18 +84,20 @@ class Statements:
     def frame(self) -> pd.DataFrame:
         """Return all statements: columns `STATEMENT`."""
         rows = pd.DataFrame.from_records(self._rows, columns=STATEMENT)
-        return joined_statements([rows, *self._tables])
+        return joined_statements([rows, *self._tables] if self._rows else self._tables)
 
 
 def joined_statements(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Join tables of statements to one with all columns."""
-    typed = [pd.DataFrame(columns=STATEMENT).astype(_TYPES)]
+    typed = [_NO_STATEMENTS]
     for table in tables:
         has_numbers = table.reindex(columns=BOX).notna().any(axis=1)
         full = table.assign(
             boxed=table.get("boxed", has_numbers), implied=table.get("implied", False)
         )
-        typed.append(full.reindex(columns=STATEMENT).astype(_TYPES))
+        full = full.reindex(columns=STATEMENT)
+        untyped = {name: kind for name, kind in _TYPES.items() if full[name].dtype != kind}
+        typed.append(full.astype(untyped))
     return pd.concat(typed, ignore_index=True)
 
 

@@ -52,11 +52,11 @@ _MARKERS = "o^sDvP"
 
 
 class _Chart(NamedTuple):
-    """Titles of a chart of curves, and the metric in its legend."""
+    """Title of a chart, and of a chart of curves its axes and the metric in its legend."""
 
     title: str
-    x: str
-    y: str
+    x: str = ""
+    y: str = ""
     metric: str = ""
 
 
@@ -71,12 +71,16 @@ class _Line(NamedTuple):
 
 _FILLING = {"shown": "full", "alone": "left", "open": "none"}
 _FALSE = "False positives per image"
-_CURVES = {
+_CHARTS = {
+    "forest": _Chart("Figures and differences"),
     "roc": _Chart("ROC curve", "1 − specificity", "Sensitivity", "auroc"),
-    "pr": _Chart("Precision-recall curve", "Sensitivity", "Precision", "average_precision"),
     "froc": _Chart("FROC curve", _FALSE, "Lesions found", "froc_mean"),
+    "training": _Chart("Training curves"),
+    "scores": _Chart("Scores by class"),
+    "pr": _Chart("Precision-recall curve", "Sensitivity", "Precision", "average_precision"),
     "calibration": _Chart("Calibration", "Expected share of positives", "Observed share", "brier"),
 }
+"""Charts in the order of the page."""
 
 
 PANELS = ("forest", "training")
@@ -85,10 +89,11 @@ _LOSSES = {"val_loss": "-", "train_loss": ":"}
 
 
 def chart_names(result: ResultTables) -> list[str]:
-    """Return the names of the charts that a result has."""
+    """Return the names of the charts that a result has, in the order of the page."""
     drawn = set(result.curves["chart"])
-    forest = [] if _primary(result).empty else ["forest"]
-    return [*forest, *(name for name in (*_CURVES, "scores", "training") if name in drawn)]
+    if not _primary(result).empty:
+        drawn.add("forest")
+    return [name for name in _CHARTS if name in drawn]
 
 
 def _primary(result: ResultTables) -> pd.DataFrame:
@@ -141,7 +146,7 @@ def _add_legend(figure: Figure) -> None:
 
 def _draw_curves(axes: Axes, rows: pd.DataFrame, result: ResultTables, name: str) -> None:
     """Draw one line for each system, with its points at chosen thresholds."""
-    chart = _CURVES[name]
+    chart = _CHARTS[name]
     is_froc = name == "froc"
     axes.set_title(chart.title, loc="left", fontweight="bold")
     axes.set(xlabel=chart.x, ylabel=chart.y, xlim=(0, 1), ylim=(0, 1))
@@ -310,12 +315,7 @@ def svg_bytes(figure: Figure, name: str) -> bytes:
 
 def page_svg(result: ResultTables, name: str) -> str:
     """Return a chart as an element of the page, in the colours of its theme."""
-    shown = {each: of.title for each, of in _CURVES.items()} | {
-        "forest": "Figures and differences",
-        "scores": "Scores by class",
-        "training": "Training curves",
-    }
-    return page_element(lambda: draw(name, result), name, shown[name])
+    return page_element(lambda: draw(name, result), name, _CHARTS[name].title)
 
 
 def page_element(drawing: Callable[[], Figure], name: str, title: str) -> str:

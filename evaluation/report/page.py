@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from cxr_compare.evaluation.report.result_tables import ResultTables
 
 _HERE = Path(__file__).parent
-_ORDER_OF_CHARTS = ("roc", "froc", "training", "scores", "pr", "calibration")
-"""Charts in the order of the page; others follow."""
 _MAIN_CHARTS = 3
 """Charts that stand on the page before a fold."""
 _SIDE = 360
@@ -65,8 +63,7 @@ def write_page(
     for name in chart_names(result):
         (out / files.FIGURES / f"{name}.svg").write_bytes(svg_bytes(draw(name, result), name))
         charts[name] = page_svg(result, name)
-    names = dict.fromkeys((*_ORDER_OF_CHARTS, *charts))
-    ordered = [charts[name] for name in names if name in charts and name != "forest"]
+    ordered = [chart for name, chart in charts.items() if name != "forest"]
     cases, drawn = _draw_cases(result, out, progress)
     kinds: dict[str, list[Case]] = {}
     for case in cases:

@@ -73,11 +73,6 @@ def rates(tp, fp, tn, fn):
     return metrics.rates({"tp": tp, "fp": fp, "tn": tn, "fn": fn})
 
 
-def small_chunks(monkeypatch, cells):
-    """Let resamples be drawn in chunks of so many weights."""
-    monkeypatch.setattr(bootstrap, "_CHUNK_CELLS", cells)
-
-
 def threshold(policy, labels, scores, patients=None):
     """Threshold that a policy chooses once on validation images; None without one."""
     labels, scores = np.asarray(labels) == 1, np.asarray(scores, float)
@@ -90,11 +85,6 @@ def thresholds_again(policy, labels, scores, patients, weights):
     """Threshold of a policy for each weighting, ``(R, P)``, of numbered patients."""
     labels, scores = np.asarray(labels) == 1, np.asarray(scores, float)
     return policies.thresholds(labels, scores, patients, weights, [policy])[policy]
-
-
-def few_cells(monkeypatch, cells):
-    """Let thresholds be chosen in chunks of so many weights."""
-    monkeypatch.setattr(policies, "_CELLS", cells)
 
 
 def platt(labels, scores):

@@ -9,7 +9,7 @@ from cxr_compare.evaluation.image_blind import learn_places
 from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
 from cxr_compare.evaluation.truth import Truth
 
-__all__ = ["constant_places", "guesses", "groups_of_lesions", "moved_boxes", "points_again"]
+__all__ = ["constant_places", "guesses", "groups_of_lesions", "points_again"]
 
 
 def groups_of_lesions(truth, images):
@@ -30,11 +30,6 @@ def constant_places(boxes, roles, side=400.0):
         "n_boxes": found.n_boxes,
         "claims": not found.no_claim,
     }
-
-
-def moved_boxes(boxes, true, roles):
-    """Return boxes at the positions that true boxes on images of these roles teach, in px."""
-    return _learned(true, roles, 400.0).move(boxes)
 
 
 def points_again(boxes, roles, n_replicates, seed):

@@ -41,7 +41,13 @@ def _plain(found):
         "roles": dict(zip(path[roles["image_id"]], roles["role"], strict=True)),
         "views": {n: None if pd.isna(v) else v for n, v in zip(path, views, strict=True)},
         "left_out": sorted(found.excluded["path"].astype(str)),
+        "patients": patients_of(found.images),
     }
+
+
+def patients_of(images):
+    """The paths of the images of each patient."""
+    return sorted(images.groupby("patient_id")["path"].apply(sorted))
 
 
 def tables_of(path, findings, boxes):

@@ -1,13 +1,12 @@
-"""Tables, charts, cases and drawings behind a report, and reports without their charts."""
+"""Tables, charts, cases and drawings behind a report."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pandas as pd
+from cxr_compare.evaluation.report.stored import write_table
 
 from cxr_compare import DataSet, Predictions, Result
 from cxr_compare.evaluation.drawn import DrawnSystem
@@ -15,13 +14,13 @@ from cxr_compare.evaluation.inputs.folders import output_of, truth_of
 from cxr_compare.evaluation.overlays.draw import draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.sheet import draw_sheet, legend, panels_of
-from cxr_compare.evaluation.report import tables
+from cxr_compare.evaluation.report import files, tables
 from cxr_compare.evaluation.report.case_selection import select_cases
 from cxr_compare.evaluation.report.cases import CaseSource, cases_of_images
 from cxr_compare.evaluation.report.charts import chart_names
 from cxr_compare.evaluation.report.folds import summarise_folds
 from cxr_compare.evaluation.truth import Truth
-from tests.stored_json import put_table
+from tests.adapters.sets import put_table
 
 __all__ = [
     "DrawnSystem",
@@ -37,11 +36,14 @@ __all__ = [
 ]
 
 
-@contextmanager
-def undrawn() -> Iterator[None]:
-    """Write reports whose page has no chart: they take most of the time of a small one."""
-    with mock.patch("cxr_compare.evaluation.report.page.chart_names", return_value=[]):
-        yield
+def save_tables(result: Result, folder: Path) -> None:
+    """Write the answer and the tables of a report, without its page."""
+    folder.mkdir()
+    digests = {}
+    for name in files.TABLES:
+        path = folder / f"{name}.parquet"
+        digests[path.name] = write_table(getattr(result, name), path)
+    result.answer.with_values(files=digests).write(folder / files.ANSWER)
 
 
 def errors_of(result: Result) -> dict[str, Any]:

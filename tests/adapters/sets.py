@@ -1,15 +1,69 @@
-"""Data sets of tables alone, and predictions on them, written without a model."""
+"""Data sets of tables alone, tables put into finished folders, and predictions without a model."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 
+from cxr_compare.data_prep.base.files import file_digest
+from cxr_compare.data_prep.base.ids import TEXT
+from cxr_compare.data_prep.base.tables import write_table
+from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.predictions import MadeOn, PredictionsInfo, PredictionWriter
-from tests.plain_sets import prepare_plain
-from tests.stored_json import put_table
+from cxr_compare.data_prep.sources.build import build
+from cxr_compare.data_prep.sources.image_files import has_file
+from cxr_compare.data_prep.sources.patients import add_patients
+from cxr_compare.data_prep.sources.registry import FORMATS
+from cxr_compare.data_prep.sources.source import Format, ReadOptions, Show, SourceTables
+from cxr_compare.data_prep.sources.statements import BOX, Source
+from cxr_compare.data_prep.sources.words import state_of_text
+from cxr_compare.data_prep.splits import SplitInfo, SplitOrigin
+from cxr_compare.scripts.commands.prepare import prepare
+
+EDGES = ["x1", "y1", "x2", "y2"]
+
+
+def _read_plain(root: Path, options: ReadOptions, show: Show) -> SourceTables:
+    """Read ``images.csv``, ``labels.csv`` and, if there is one, ``boxes.csv``."""
+    source = Source("plain", root, options, show)
+    images = read_text_table(root / "images.csv", ("image_id",), ("patient_id", "path"))
+    images = images.where(images != "", None).assign(source=root.name).reset_index(drop=True)
+    for column in {"height", "width", "age_years"} & set(images):
+        images[column] = images[column].astype("float64")
+    if "split" in images:
+        source.split = images[["image_id", "split"]].rename(columns={"split": "role"})
+    source.images = images.drop(columns="split", errors="ignore")
+    add_patients(source, root.name)
+    statements = source.statements
+    labels = _with_reader(read_text_table(root / "labels.csv", ("image_id", "finding")))
+    labels["state"] = labels["state"].str.lower().map(state_of_text()).astype(TEXT)
+    labels["origin"] = (labels["reader"] == "reference").map({True: "unknown", False: "reader"})
+    statements.add_table(labels)
+    if (root / "boxes.csv").exists():
+        boxes = _with_reader(read_text_table(root / "boxes.csv", ("image_id", *EDGES)))
+        boxes = boxes.astype(dict.fromkeys(EDGES, "float64")).rename(
+            columns=dict(zip(EDGES, BOX, strict=True))
+        )
+        statements.add_table(boxes.assign(state="present", origin="boxes"))
+    return build(source, coverage="localised")
+
+
+def _with_reader(table: pd.DataFrame) -> pd.DataFrame:
+    return table if "reader" in table else table.assign(reader="reference")
+
+
+_PLAIN = Format(
+    name="plain",
+    title="tables of a test",
+    folder="`images.csv` and `labels.csv`",
+    detect=has_file("images.csv", Path.is_file),
+    read=_read_plain,
+    options=("reference",),
+)
 
 
 def write_source(
@@ -32,13 +86,15 @@ def table_set(
 ) -> Path:
     """A data set without pixels of `write_source`, in ``folder / "data"``."""
     write_source(folder / "source", ids, states, **columns)
-    prepare_plain(folder / "source", folder / "data")
+    prepare_tables(folder / "source", folder / "data")
     return folder / "data"
 
 
 def prepare_tables(source: Path, out: Path, **options: Any) -> DataSet:
     """The data set of `write_source`, also with images at the column ``path``."""
-    return prepare_plain(source, out, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FORMATS, "plain", _PLAIN)
+        return prepare(source, out, format="plain", **{"workers": 0, **options})
 
 
 def write_predictions(
@@ -65,3 +121,36 @@ def put_roles(data: Path, name: str, roles: pd.Series) -> None:
     table = DataSet.open(data).split(name)
     changed = table.assign(role=roles.reindex(table["image_id"]).to_numpy())
     put_table(changed, data / "splits" / f"{name}.parquet", "split")
+
+
+def bind_tables(folder: Path) -> None:
+    """Name the tables of a folder in its record, as if its command had written them."""
+    for marker in ("dataset", "predictions", "run", "answer", "features", "started"):
+        record = folder / f"{marker}.json"
+        if not record.is_file():
+            continue
+        content = json.loads(record.read_text(encoding="utf-8"))
+        tables = [*folder.glob("*.parquet"), *folder.glob("*.parquet/*.parquet")]
+        others = [*folder.glob("*.safetensors"), *folder.glob("config.toml")]
+        names = {
+            path.relative_to(folder).as_posix(): file_digest(path)
+            for path in [*tables, *others]
+            if path.is_file()
+        }
+        record.write_text(json.dumps({**content, "files": names}), encoding="utf-8")
+    for table in folder.glob("splits/*.parquet"):
+        record = table.with_suffix(".json")
+        if not record.is_file():
+            how = SplitOrigin(method="by patient, by hand")
+            SplitInfo(how=how, files={table.name: file_digest(table)}).write(record)
+        else:
+            content = json.loads(record.read_text(encoding="utf-8"))
+            content["files"] = {table.name: file_digest(table)}
+            record.write_text(json.dumps(content), encoding="utf-8")
+
+
+def put_table(frame: pd.DataFrame, path: Path, name: str) -> None:
+    """Write a table into a folder, and name it in the record of the folder."""
+    write_table(frame, path, name)
+    bind_tables(path.parent)
+    bind_tables(path.parent.parent)

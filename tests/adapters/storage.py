@@ -6,7 +6,6 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
-from cxr_compare.data_prep.base.errors import counted_phrase
 from cxr_compare.data_prep.base.files import atomic_path, folder_lock, make_folder, write_text
 from cxr_compare.data_prep.base.provenance import provenance
 from cxr_compare.data_prep.base.pseudonyms import hide_ids, hide_names, hide_paths, read_id_key
@@ -22,7 +21,6 @@ __all__ = [
     "Preprocess",
     "atomic_path",
     "bench",
-    "counted_phrase",
     "folder_lock",
     "frame_digest",
     "hidden",

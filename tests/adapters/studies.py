@@ -2,7 +2,6 @@
 
 from cxr_compare.data_prep.base.boxes import EDGES, box_iou
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
-from cxr_compare.evaluation.statistics.ranking import RankedScores
 from cxr_compare.studies.box_protocols import nearest, protocol_figures
 from cxr_compare.studies.obuchowski_rockette import (
     ReaderEstimate,
@@ -15,7 +14,6 @@ from cxr_compare.studies.sample_size import Assumptions
 __all__ = [
     "EDGES",
     "Assumptions",
-    "RankedScores",
     "ReaderEstimate",
     "analyse_crossed",
     "analyse_nested",

@@ -33,7 +33,7 @@ from cxr_compare.training.callbacks import _RampedAverage
 from cxr_compare.training.data import Batch, EpochSampler, balancing_weights
 from cxr_compare.training.module import ClassifierModule, DetectorModule
 from cxr_compare.training.optim import build_optimiser, build_schedule
-from tests.stored_json import put_table
+from tests.adapters.sets import put_table
 
 __all__ = [
     "ChestClassifier",

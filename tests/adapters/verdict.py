@@ -5,17 +5,21 @@ from types import SimpleNamespace
 import pandas as pd
 from scipy.stats import norm
 
-from cxr_compare.evaluation.compare import UNITS
+from cxr_compare.evaluation.compare import UNITS, compare
 from cxr_compare.evaluation.figures import corrected, holm
 from cxr_compare.evaluation.image_blind import image_blind_name
+from cxr_compare.evaluation.inputs.read_output import read_output
+from cxr_compare.evaluation.inputs.read_truth import read_truth
+from cxr_compare.evaluation.notes import worst_first
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report import tables
 from cxr_compare.evaluation.truth import Truth
+from cxr_compare.evaluation.verdict.cautions import cautions
 from cxr_compare.evaluation.verdict.claims import Lookup
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 
 KEYS = ("first", "second", "metric", "policy")
-__all__ = ["decided", "differing_settings", "holm", "image_blind_name", "verdict_of"]
+__all__ = ["cautions_of", "decided", "differing_settings", "holm", "image_blind_name", "verdict_of"]
 
 
 def verdict_of(
@@ -59,6 +63,15 @@ def verdict_of(
         "findings": list(found.findings),
         "claims": [claim.to_dict() for claim in found.claims],
     }
+
+
+def cautions_of(systems, truth, **options):
+    """Kind and text of each caution of a comparison, the most harmful first."""
+    read = read_truth(truth, **options)
+    outputs = {name: read_output(value, read, name) for name, value in systems.items()}
+    made = compare(outputs, read, n_replicates=100)
+    notes = worst_first([*read.notes, *made.notes, *cautions(made)])
+    return [(note.caution, note.text) for note in notes]
 
 
 def _figures(rows):

@@ -1,4 +1,4 @@
-"""`cxr show` and `cxr overlay`: what a folder is, and pictures of results."""
+"""What a folder is and shows: `cxr show`, `cxr overlay`, and tables that are not its own."""
 
 import json
 import shutil
@@ -10,7 +10,8 @@ from PIL import Image
 
 import cxr_compare
 from cxr_compare import DataSet, InputError
-from tests.adapters.sets import table_set
+from tests.adapters import folders
+from tests.adapters.sets import put_table, table_set
 
 KINDS = {
     "data set": lambda world: world.data,
@@ -82,14 +83,10 @@ def test_each_image_that_is_named_is_one_picture_of_its_own(drawn):
 def test_the_truth_is_drawn_on_positive_images_alone(drawn, world, tmp_path):
     """With other true boxes the picture of the positive image changes, the other does not."""
     _, images, _ = drawn
-    source = shutil.copytree(world.xrays, tmp_path / "xrays")
-    table = source / "stage_2_train_labels.csv"
-    labels = pd.read_csv(table)
-    labels.loc[labels["patientId"] == images[0], ["x", "y"]] *= 0.5
-    labels.to_csv(table, index=False)
-    data = tmp_path / "data"
-    cxr_compare.prepare(source, data, format="rsna", size=[96], val=0.3, test=0.3, workers=0)
-    assert DataSet.open(data).split().equals(DataSet.open(world.data).split())
+    data = shutil.copytree(world.data, tmp_path / "data")
+    boxes = DataSet.open(data).boxes
+    boxes[["x1", "y1"]] *= 0.5
+    put_table(boxes, data / "boxes.parquet", "boxes")
     predictions = world.predictions("classifier")
     pictures = []
     for number, folder in enumerate((world.data, data)):
@@ -145,3 +142,55 @@ def test_an_overlay_that_cannot_be_drawn_is_refused(case, world, tmp_path):
     with pytest.raises(InputError, match=REFUSED[case]):
         cxr_compare.overlay(*systems, data=data, out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+# Tables of another folder
+
+PARTS = {
+    "data set": lambda world: world.data,
+    "predictions": lambda world: world.predictions("detector"),
+    "run": lambda world: world.run("classifier"),
+    "report": lambda world: world.tables_report,
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_table_that_the_folder_does_not_name_is_refused(part, world, tmp_path):
+    folder = shutil.copytree(PARTS[part](world), tmp_path / "copy")
+    read = folders.reader_of(folder)
+    assert list(read(folder))
+    tables = [path for path in sorted(folder.rglob("*.parquet")) if path.is_file()]
+    refused = 0
+    for path in tables:
+        own = path.read_bytes()
+        table = pd.read_parquet(path)
+        if "pixels" in path.parts or len(table) < 2:
+            continue
+        table.iloc[::-1].to_parquet(path)  # as valid as the first
+        with pytest.raises(InputError, match=path.name):
+            list(read(folder))
+        path.write_bytes(own)
+        refused += 1
+    assert refused
+    assert list(read(folder))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.toml"])
+def test_weights_and_configuration_of_another_run_are_refused(file, world, tmp_path):
+    folder = shutil.copytree(world.run("classifier"), tmp_path / "copy")
+    shutil.copyfile(world.run("detector") / file, folder / file)
+    with pytest.raises(InputError, match=file):
+        list(folders.run(folder))
+
+
+def test_a_part_of_a_table_more_or_less_is_refused(world, tmp_path):
+    folder = shutil.copytree(world.predictions("classifier"), tmp_path / "copy")
+    part = next(iter(sorted((folder / "scores.parquet").glob("*.parquet"))))
+    more = part.with_name("part-00099.parquet")
+    shutil.copyfile(part, more)
+    with pytest.raises(InputError, match=more.name):
+        list(folders.predictions(folder))
+    more.unlink()
+    part.unlink()
+    with pytest.raises(InputError, match=part.name):
+        list(folders.predictions(folder))

@@ -7,53 +7,17 @@ text, or a list of texts of which one is enough. ``then`` holds further calls in
 what the line advises, and its outcome.
 """
 
-import base64
-import os
-import zlib
-
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 import cxr_compare
 from cxr_compare import InputError, metrics
 from tests.adapters import people, tables
-from tests.advised import assert_leads_on, options_after
-from tests.cases import load
-from tests.small_dicom import write_radiograph
+from tests.advised import assert_leads_on, options_after, ways
+from tests.cases import load, write_file
 
 FIGURES = {"recall": "sensitivity"}
 OUTCOMES = {"truth", "scores", "boxes", "figures", "said"}
-ORIENTATION = 0x0112  # of EXIF
-
-
-def write(folder, files):
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, str):
-            path.write_text(content, encoding="utf-8")
-        elif "base64" in content:
-            path.write_bytes(base64.b64decode(content["base64"]))
-        elif "dicom" in content:
-            noise = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 4096, (64, 64))
-            write_radiograph(path, noise.astype(np.uint16), content["dicom"])
-        else:
-            write_image(path, name, content)
-
-
-def write_image(path, name, content):
-    """An image with greys of its own, so that no two are copies; or of one grey."""
-    width, height = content["image"]
-    greys = np.random.default_rng(zlib.crc32(os.fsencode(name))).integers(0, 256, (height, width))
-    if "grey" in content:
-        greys[:] = content["grey"]
-    image = Image.fromarray(greys.astype(np.uint8))
-    exif = image.getexif()
-    if "turned" in content:
-        exif[ORIENTATION] = content["turned"]
-    image.save(path, exif=exif)
 
 
 def plain(value):
@@ -75,7 +39,7 @@ def prepare(arguments, options, out):
         "roles": by_key(path[split["image_id"]], split["role"]),
         "used_roles": sorted(set(split["role"])),
         "views": by_key(path, data.images["view"]),
-        "patients": sorted(data.images.groupby("patient_id")["path"].apply(sorted)),
+        "patients": people.patients_of(data.images),
         "left_out": sorted(data.table("excluded")["path"]),
         "text": str(data),
     }
@@ -198,7 +162,52 @@ def check(step, out, capsys):
 def test_what_people_have_means_what_its_case_says(case, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "in"
     folder.mkdir()
-    write(folder, case["files"])
+    for name, content in case["files"].items():
+        write_file(folder, name, content, noise=True)
     monkeypatch.chdir(folder)
     for number, step in enumerate((case, *case.get("then", []))):
         check(step, f"../set{number}", capsys)
+
+
+# The advice that is taken from a line; the tests of conformance follow it
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "is this x? If so, say --columns box_form=xyxy; if not, say --columns box_form=xywh",
+            [[("columns", "box_form=xyxy")], [("columns", "box_form=xywh")]],
+        ),
+        (
+            "If so, say columns A.box_form=xywh, and say columns A.box_unit=percent. Or correct it",
+            [[("columns", "A.box_form=xywh"), ("columns", "A.box_unit=percent")]],
+        ),
+        ("say --columns 'unused=my column' if it is none", [[("columns", "unused=my column")]]),
+        ("set: it fits coco and yolo; say --format yolo", [[("format", "yolo")]]),
+        ("--sheet Befunde: no table is a spreadsheet; leave it out", [[("sheet", None)]]),
+        (
+            "--columns lable=x: there is no role 'lable'; did you mean 'label'?",
+            [[("columns", ("lable=x", "label=x"))]],
+        ),
+        ("truth: has no row", []),
+    ],
+)
+def test_ways_on_are_taken_from_a_line(line, expected):
+    assert ways(line) == expected
+
+
+def test_a_line_that_comes_again_is_a_dead_end_and_another_line_is_none():
+    line = "a.csv: is this x? Say --columns label=x"
+    after = {"the same": line, "on the advice": "--columns label=x: no such column"}
+    for found in after.values():
+        with pytest.raises(AssertionError):
+            assert_leads_on(line, {}, lambda _, found=found: ("refused", found), options_after)
+    assert_leads_on(line, {}, lambda _: ("refused", "a.csv: line 2: age='old'"), options_after)
+    assert_leads_on(line, {}, lambda _: ("read", None), options_after)
+
+
+def test_a_line_that_leaves_a_column_to_the_user_shows_the_columns():
+    assert_leads_on("a.csv: no score; it has id, p; say columns A.score=COLUMN", {}, None, None)
+    with pytest.raises(AssertionError):
+        assert_leads_on("a.csv: no score; say columns A.score=COLUMN", {}, None, None)

@@ -7,8 +7,13 @@ import os
 import resource
 from pathlib import Path
 
+import cv2
+import gdcm
 import numpy as np
+import pydicom
 import pytest
+from pydicom import uid
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
 
 from tests.adapters import images
 from tests.cases import load
@@ -120,3 +125,99 @@ def test_an_odd_file_of_the_field_is_read_as_it_was_looked_at(row, shared_data):
 def test_every_odd_file_is_kept(shared_data):
     present = {path.name for path in (shared_data / "dicom_odd").iterdir()} - {"INVENTORY.csv"}
     assert present == {row.values[0]["file"] for row in kept_rows()}
+
+
+# Other decoders
+
+
+LOSSY = {uid.JPEGBaseline8Bit, uid.JPEG2000, uid.JPEGLSNearLossless}
+UNREAD_BY_GDCM = {"fo-dicom__GH364.dcm"}
+
+
+def stored_by_gdcm(path):
+    """The first frame as GDCM's own parser and codecs read it; GDCM leaves MONOCHROME1 alone."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    image = reader.GetImage()
+    kind = image.GetPixelFormat()
+    name = ("i" if kind.GetPixelRepresentation() else "u") + str(kind.GetBitsAllocated() // 8)
+    buffer = image.GetBuffer().encode("utf-8", "surrogateescape")
+    width, height = image.GetDimensions()[:2]
+    values = np.frombuffer(buffer, "<" + name)[: width * height].reshape(height, width)
+    unused = kind.GetBitsAllocated() - kind.GetBitsStored()
+    return (values << unused) >> unused  # GDCM does not extend the sign of JPEG 2000
+
+
+def displayed_by_pydicom(stored, header):
+    """Greys 0 to 255, not rounded, of pydicom's own functions in the order of PS3.3 C.11."""
+    values = apply_modality_lut(stored, header).astype(np.float64)
+    if "VOILUTSequence" in header:
+        bits = header.VOILUTSequence[0].LUTDescriptor[2]
+        shown = apply_voi_lut(stored, header).astype(np.float64) / ((1 << bits) - 1)
+    elif "WindowWidth" in header:
+        shown = apply_windowing(apply_modality_lut(stored, header), header)
+        low, high = output_range(header)
+        shown = (shown - low) / (high - low)
+    elif header.BitsStored <= 8:
+        shown = values / 255
+    else:
+        low, high = np.percentile(values, [0.1, 99.9], method="inverted_cdf")
+        shown = np.clip((values - low) / (high - low), 0, 1)
+    return 255 * (1 - shown if header.PhotometricInterpretation == "MONOCHROME1" else shown)
+
+
+def output_range(header):
+    """Return the range of pydicom's window: all that the bit depth holds, after the rescale."""
+    least = -(1 << header.BitsStored - 1) if header.PixelRepresentation else 0
+    ends = np.array([least, least + (1 << header.BitsStored) - 1], dtype=np.float64)
+    ends = ends * float(header.get("RescaleSlope", 1)) + float(header.get("RescaleIntercept", 0))
+    return float(ends[0]), float(ends[1])
+
+
+@pytest.mark.release
+def test_odd_grey_files_agree_with_gdcm_and_pydicom(shared_data):
+    compared = 0
+    for path in sorted((shared_data / "dicom_odd").iterdir()):
+        kind, *found = images.read(path)
+        header = None if kind == "refused" else pydicom.dcmread(path, force=True)
+        if header is None or not header.PhotometricInterpretation.startswith("MONO"):
+            continue
+        if path.name in UNREAD_BY_GDCM or "TransferSyntaxUID" not in header.get("file_meta", ()):
+            continue
+        lossy = header.file_meta.TransferSyntaxUID in LOSSY
+        expected = displayed_by_pydicom(stored_by_gdcm(path), header)
+        difference = np.abs(found[0] - expected)
+        assert difference.max() <= (4 if lossy else 0.51), path.name
+        assert difference.mean() <= (0.6 if lossy else 0.3), path.name
+        compared += 1
+    assert compared >= 20
+
+
+@pytest.mark.release
+def test_rsna_agrees_with_gdcm_up_to_what_jpeg_decoders_differ(shared_data):
+    paths = sorted((shared_data / "rsna" / "stage_2_train_images").glob("*.dcm"))[::14][:50]
+    assert len(paths) == 50
+    for path in paths:
+        difference = np.abs(images.read(path)[1] - stored_by_gdcm(path).astype(int))
+        assert difference.max() <= 2
+        assert difference.mean() <= 0.05
+
+
+@pytest.mark.release
+@pytest.mark.parametrize(
+    ("pattern", "tolerance"),
+    [
+        ("rsna_png/**/*.png", 0),
+        ("nih/images/*.png", 0),
+        ("covid_hannover/**/*.png", 0),
+        ("kermany_full/**/*.jp*g", 3),
+        ("nih_mass_boxes/**/*.jpg", 3),
+    ],
+)
+def test_images_agree_with_opencv(shared_data, pattern, tolerance):
+    paths = sorted(shared_data.glob(pattern))[:5]
+    assert paths
+    for path in paths:
+        other = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        assert np.abs(images.read(path)[1] - other.astype(int)).max() <= tolerance, path.name
