@@ -14,7 +14,7 @@ from cxr_compare.data_prep.base.errors import InputError
 Named = tuple[str | None, Path]
 # What Python may give, beside what the words of a command line become.
 if TYPE_CHECKING:
-    from cxr_compare.serving.run import Answering
+    from cxr_compare.serving.answer import Answering
 
     AnyPath = str | os.PathLike[str]
     Texts = str | Sequence[str]

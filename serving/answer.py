@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,9 @@ from pydantic import (
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import counted
+from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.user_tables import inert_cell
+from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.evaluation.overlays.colours import system_colour
 from cxr_compare.evaluation.overlays.draw import draw_panel
@@ -31,6 +33,7 @@ from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 from cxr_compare.evaluation.overlays.sheet import SIDE, Panel, answer_lines, draw_sheet, legend
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.statistics.figure_text import score_text
+from cxr_compare.serving.limits import OperatingPoint
 
 RESEARCH_USE = "Research use only, not a medical device."
 COLOUR = system_colour(0)
@@ -310,3 +313,16 @@ def to_png_bytes(answers: Sequence[Answer], panel: int = SIDE) -> bytes:
     buffer = io.BytesIO()
     render(answers, panel).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+class Answering(Protocol):
+    """A run, or runs that answer together."""
+
+    name: str
+    target: Target
+    point: OperatingPoint
+
+    @property
+    def cautions(self) -> list[str]: ...  # noqa: D102
+
+    def answer(self, name: str, image: DecodedImage) -> Answer: ...  # noqa: D102

@@ -16,8 +16,7 @@ from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.loose_images import read_loose_images
 from cxr_compare.data_prep.parallel import Progress, Silence
 from cxr_compare.evaluation.overlays.leaf_page import write_leaf_page
-from cxr_compare.serving.answer import COLUMNS, Answer, Answers, to_png_bytes
-from cxr_compare.serving.run import Answering
+from cxr_compare.serving.answer import COLUMNS, Answer, Answering, Answers, to_png_bytes
 
 OVERLAY_END = "-overlay.png"
 _PICTURE = ".png"

@@ -15,7 +15,8 @@ from cxr_compare.evaluation.joint import JointFile
 from cxr_compare.evaluation.policies import USUAL_POLICY, parse
 from cxr_compare.evaluation.report.files import JOINT
 from cxr_compare.serving.answer import Answer
-from cxr_compare.serving.run import OperatingPoint, Run, answer_of
+from cxr_compare.serving.limits import OperatingPoint
+from cxr_compare.serving.run import Run, answer_of
 
 
 class JointRun:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -21,55 +21,17 @@ from cxr_compare.evaluation.drawn import decide
 from cxr_compare.evaluation.inputs.folders import stored_output
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.policies import USUAL_POLICY, parse
-from cxr_compare.serving.answer import COLOUR, Answer, Answers
+from cxr_compare.serving.answer import COLOUR, Answer, Answering, Answers
 from cxr_compare.serving.guard import GUARD_FILE, Guard, file_warnings
 from cxr_compare.serving.images import ARRAY, read_given
 from cxr_compare.serving.limits import (
     DECISION_FILE,
     Decision,
+    OperatingPoint,
     TrainingImages,
     seen_caution,
 )
 from cxr_compare.serving.network import Network, open_network, predict_part
-
-
-class OperatingPoint(NamedTuple):
-    """Rule by which scores become decisions.
-
-    Attributes:
-        choices: Threshold, calibration, and rule of boxes from maps.
-        reason: Why the system cannot decide; empty if it can.
-    """
-
-    policy: str
-    choices: Choices
-    reason: str
-
-    @property
-    def threshold(self) -> float | None:
-        """Lowest score that is positive."""
-        return self.choices.thresholds.get(self.policy)
-
-    @property
-    def probability(self) -> float | None:
-        """Calibrated probability at the threshold."""
-        calibration = self.choices.calibration
-        if calibration is None or self.threshold is None:
-            return None
-        return float(calibration.probability(np.array([self.threshold]))[0])
-
-
-class Answering(Protocol):
-    """A run, or runs that answer together."""
-
-    name: str
-    target: Target
-    point: OperatingPoint
-
-    @property
-    def cautions(self) -> list[str]: ...  # noqa: D102
-
-    def answer(self, name: str, image: DecodedImage) -> Answer: ...  # noqa: D102
 
 
 class Run:

@@ -14,7 +14,15 @@ pytestmark = pytest.mark.release
 ROOT = Path(__file__).resolve().parents[1]
 SUITE = [
     f"tests/test_{name}.py"
-    for name in ("metrics", "boxes", "figures", "compare", "conformance_figures", "python")
+    for name in (
+        "metrics",
+        "boxes",
+        "figures",
+        "choices",
+        "compare",
+        "conformance_figures",
+        "python",
+    )
 ]
 WRONG = ("assert ", "AssertionError", "Failed: DID NOT RAISE", "[XPASS(strict)]")
 

@@ -178,6 +178,16 @@ def test_only_adapters_of_the_tests_name_internal_modules():
     assert found == set()
 
 
+def test_each_package_has_its_tests_in_the_table_of_scripts_check():
+    script = (ROOT / "scripts/check").read_text()
+    rows = [
+        line.split() for line in re.search(r'table="\n(.*?)"', script, re.DOTALL)[1].splitlines()
+    ]
+    assert {pattern.partition("/")[0] for pattern, *_ in rows} >= set(PACKAGES)
+    names = {name for _, *tests in rows for name in tests}
+    assert [name for name in names if not (ROOT / f"tests/{name}.py").is_file()] == []
+
+
 def _module(path: Path) -> str:
     """Return the full name of a module of the product, of a tool or of the tests."""
     parts = path.relative_to(ROOT).with_suffix("").parts

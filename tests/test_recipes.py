@@ -295,7 +295,7 @@ def test_two_models_are_compared_on_two_data_sets(folder, world, capsys):
     assert "children" in capsys.readouterr().out
 
 
-@pytest.mark.long
+@pytest.mark.release
 def test_the_page_of_models_trains_nine_in_one_line_and_compares_them(shared_data, folder):
     source = shared_data / "kermany_224" / "chest_xray" / "train"
     for kind in ("NORMAL", "PNEUMONIA"):

@@ -322,13 +322,21 @@ def test_own_network_loss_callbacks_and_logger_are_used(world, tmp_path):
     assert "user's own" in recipe["config"]["training"]["module"]
 
 
-def test_an_own_augmentation_replaces_the_pipeline_and_boxes_follow(world, tmp_path):
+FLIPS = {
+    "classifier": {"noise": 0, "cutout": 0, "horizontal_flip": 1.0},
+    "detector": {"rotate_degrees": 0, "scale": 0, "mosaic": 0.0, "horizontal_flip": 1.0},
+}
+
+
+@pytest.mark.parametrize(
+    "kind", ["classifier", pytest.param("detector", marks=pytest.mark.release)]
+)
+def test_an_own_augmentation_replaces_the_pipeline_and_boxes_follow(world, tmp_path, kind):
     keys = {"training.epochs": 1, "training.ema_decay": 0.0}
-    flips = {"rotate_degrees": 0, "scale": 0, "mosaic": 0.0, "horizontal_flip": 1.0}
-    named = {**keys, **{f"augmentation.{key}": value for key, value in flips.items()}}
-    train("detector", world.data, tmp_path / "named", named)
+    named = {**keys, **{f"augmentation.{key}": value for key, value in FLIPS[kind].items()}}
+    train(kind, world.data, tmp_path / "named", named)
     flip = albumentations.Compose([albumentations.HorizontalFlip(p=1)])
-    train("detector", world.data, tmp_path / "own", keys, augmentation=flip)
+    train(kind, world.data, tmp_path / "own", keys, augmentation=flip)
     assert contents(tmp_path / "own") == contents(tmp_path / "named")
 
 

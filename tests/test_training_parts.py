@@ -7,6 +7,7 @@ import torch
 import cxr_compare
 from tests.adapters.training import (
     EpochSampler,
+    albumentations,
     average_of,
     balancing_weights,
     changed,
@@ -14,6 +15,7 @@ from tests.adapters.training import (
     figures_of_scores,
     masked_cross_entropy,
     optimiser,
+    own_augmentation,
     positive_weights,
     precision,
     rates,
@@ -67,7 +69,7 @@ def test_a_box_follows_its_patch(keys):
 
 def test_boxes_of_a_mosaic_lie_on_their_patches_at_half_the_size():
     pipeline, draw = changes(mosaic=1.0, horizontal_flip=0.5, shift=0.05), np.random.default_rng(0)
-    for seed in range(200):
+    for seed in range(60):
         images = [patch(draw.uniform(40, SIDE - 40, 2), draw.uniform(10, 24, 2)) for _ in range(3)]
         shown = [
             (pixels * (0.4 + 0.2 * n)).astype(np.uint8) for n, (pixels, _) in enumerate(images)
@@ -131,6 +133,15 @@ def test_a_box_on_the_border_survives_a_flip(box):
     made = changed(changes(horizontal_flip=1.0), np.zeros((SIDE, SIDE), np.uint8), [box], 3)
     mirrored = [[SIDE - box[2], box[1], SIDE - box[0], box[3]]]
     np.testing.assert_allclose(made.boxes, mirrored, atol=1e-3)
+
+
+def test_boxes_follow_an_augmentation_of_ones_own():
+    flip, draw = albumentations.HorizontalFlip(p=1), np.random.default_rng(0)
+    pixels, box = patch(draw.uniform(40, SIDE - 40, 2), draw.uniform(8, 24, 2))
+    expected = changed(changes(horizontal_flip=1.0), pixels, [box], 3)
+    for own in (flip, albumentations.Compose([flip])):
+        made = changed(own_augmentation(own), pixels, [box], 3)
+        assert all(np.array_equal(one, two) for one, two in zip(made, expected, strict=True))
 
 
 def test_a_box_that_a_hole_covers_is_dropped():

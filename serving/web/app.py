@@ -34,9 +34,9 @@ from cxr_compare.data_prep.images.refused_files import MAX_PIXELS, TooLargeError
 from cxr_compare.evaluation.overlays.colours import system_colour
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.report.files import PAGE as REPORT_PAGE
-from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answers, to_png_bytes
+from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answering, Answers, to_png_bytes
 from cxr_compare.serving.answer_files import answers_of
-from cxr_compare.serving.run import Answering, Run
+from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.schemas import Limits, ModelsAnswer, StateAnswer, SystemFacts
 
 MEBIBYTE = 1 << 20

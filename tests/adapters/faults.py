@@ -183,10 +183,9 @@ FAULTS = {
     "13 ties count 0 in AUROC: in a difference": [
         Edit(
             _AUROC,
-            "np.diff(negatives_so_far, prepend=0) / 2",
-            "np.diff(negatives_so_far, prepend=0)",
+            '(np.searchsorted(each, scores, "left") + np.searchsorted(each, scores, "right")) / 2',
+            'np.searchsorted(each, scores, "left" if each is classes[0] else "right")',
         ),
-        Edit(_AUROC, " + np.diff(positives_so_far, prepend=0) / 2", ""),
     ],
     "14 patients ignored in the variance": [
         Edit(

@@ -23,7 +23,12 @@ from cxr_compare.configs.settings import (
 from cxr_compare.data_prep.base.tables import read_table
 from cxr_compare.training import train as training
 from cxr_compare.training.augment import A as albumentations  # noqa: N811 - a module
-from cxr_compare.training.augment import Augmented, augment, build_augmentation
+from cxr_compare.training.augment import (
+    Augmented,
+    augment,
+    build_augmentation,
+    own_augmentation,
+)
 from cxr_compare.training.callbacks import _RampedAverage
 from cxr_compare.training.data import Batch, EpochSampler, balancing_weights
 from cxr_compare.training.module import ClassifierModule, DetectorModule
@@ -54,6 +59,7 @@ __all__ = [
     "leak",
     "masked_cross_entropy",
     "optimiser",
+    "own_augmentation",
     "parse_config",
     "positive_weights",
     "precision",
