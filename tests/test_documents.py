@@ -11,7 +11,6 @@ import yaml
 
 import cxr_compare
 from tests.adapters.documents import code_blocks, cxr_commands, options, parse
-from tests.test_package import PACKAGES
 from tools import documents
 
 ROOT = Path(__file__).resolve().parents[1]

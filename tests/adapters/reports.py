@@ -17,7 +17,6 @@ from cxr_compare.evaluation.report import files, page, tables
 from cxr_compare.evaluation.report.case_selection import select_cases
 from cxr_compare.evaluation.report.cases import CaseSource, cases_of_images
 from cxr_compare.evaluation.report.charts import chart_names
-from cxr_compare.evaluation.report.files import write_table
 from cxr_compare.evaluation.report.folds import summarise_folds
 from cxr_compare.evaluation.truth import Truth
 from tests.adapters.sets import put_table
