@@ -279,6 +279,7 @@ def test_results_are_read_for_the_split_that_is_compared(swapped, tmp_path):
         assert sorted(result.decisions["image_id"]) == ids
 
 
+@pytest.mark.release
 def test_predictions_of_another_split_in_a_report_are_not_taken(world, swapped, tmp_path):
     out = shutil.copytree(world.zoo_report, tmp_path / "report")
     for name in ("answer.json", "report.html"):

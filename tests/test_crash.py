@@ -109,6 +109,7 @@ def whole(world, tmp_path_factory):
     return run
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(
     "kind", ["classifier", pytest.param("detector", marks=pytest.mark.release)]
 )
@@ -173,6 +174,7 @@ def test_a_training_stopped_after_its_last_epoch_gets_what_it_lacks(world, whole
     assert contents(run) == contents(whole("classifier"))
 
 
+@pytest.mark.release
 def test_ctrl_c_ends_a_training_that_goes_on_afterwards(world, whole, tmp_path):
     class Interrupt(Callback):
         def on_train_batch_end(self, trainer, *_):
@@ -187,6 +189,7 @@ def test_ctrl_c_ends_a_training_that_goes_on_afterwards(world, whole, tmp_path):
     assert contents(tmp_path / "run") == contents(whole("classifier"))
 
 
+@pytest.mark.release
 def test_processes_that_load_change_no_byte(world, whole, tmp_path):
     train("classifier", world.data, tmp_path / "run", {"training.workers": 1})
     assert contents(tmp_path / "run") == contents(whole("classifier"))

@@ -135,6 +135,7 @@ def test_it_holds_no_id_of_an_image_or_a_patient(world, data, kind):
     assert set(decision["patients"]) == set(range(max(decision["patients"]) + 1))
 
 
+@pytest.mark.release
 def test_a_run_that_joins_views_of_an_image_is_refused(world, tmp_path):
     run = shutil.copytree(world.run("detector"), tmp_path / "run")
     model = json.loads((run / "model.json").read_text())

@@ -229,6 +229,7 @@ def test_a_join_goes_on_and_a_second_call_changes_nothing(tmp_path, wards):
         join(*sets, out=tmp_path / "both", val=0.3)
 
 
+@pytest.mark.release
 def test_sets_of_two_keys_or_of_a_key_and_none_are_not_joined(tmp_path):
     people = [str(number) for number in range(8)]
     one, two, three = (

@@ -24,8 +24,12 @@ from tests.oracles import rebuild
 
 ANSWERS = json.loads((HERE / "answers.json").read_text(encoding="utf-8"))
 OWN = [name for name in KEPT if name not in NEEDS_SHARED_DATA]
-# Five reports with their pages: 14 s of processor.
-SLOW = {"five-folds": pytest.mark.release}
+# Reports of many figures, or with pages.
+SLOW = dict.fromkeys(("five-folds", "fourteen-findings", "quickstart"), pytest.mark.release)
+
+
+def cases(names):
+    return [pytest.param(name, marks=SLOW.get(name, ())) for name in names]
 
 
 def require_equal(name, rows, answer):
@@ -69,7 +73,7 @@ def require_rebuilt(result):
         assert same(family["p_holm"].to_numpy(), rebuild.holm(family["p_value"].to_numpy()))
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", cases(OWN))
 def test_every_figure_and_claim_of_a_kept_comparison_stays_and_is_that_of_the_page(name):
     require_equal(name, *kept(name))
     require_rebuilt(kept_result(name))
@@ -81,9 +85,7 @@ def test_every_figure_and_claim_on_real_scores_stays(name, shared_data):
     require_rebuilt(kept_result(name, shared_data))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=SLOW.get(name, ())) for name in RECORDED]
-)
+@pytest.mark.parametrize("name", cases(RECORDED))
 def test_every_figure_of_what_no_kept_comparison_has_stays(name, tmp_path):
     require_equal(name, *RECORDED[name](tmp_path))
 
@@ -181,6 +183,7 @@ def compared(arguments, **options):
     return cxr_compare.compare(arguments.pop("systems"), **arguments, replicates=100, **options)
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_closed_interval_of_groups_and_of_a_joint_system_is_that_of_the_page(name):
     arguments = OTHERS[name]()
@@ -236,6 +239,7 @@ def average_precision(images):
     return average_precision_score(images["label"], images["score"])
 
 
+@pytest.mark.release
 def test_resampled_figures_at_fixed_thresholds_are_those_of_the_page():
     arguments = inputs.two_systems(19, 240)
     arguments["truth"] = arguments["truth"].drop(columns="role")

@@ -106,7 +106,7 @@ def torchvisions(name, model, head, box_loss):
 @pytest.mark.parametrize(
     ("name", "head", "box_loss"),
     [
-        ("resnet18", "v1", "ciou"),
+        pytest.param("resnet18", "v1", "ciou", marks=RELEASE),
         ("resnet18", "v2", "giou"),
         pytest.param("resnet18", "v1", "l1", marks=RELEASE),
         pytest.param("resnet18", "v2", "diou", marks=RELEASE),
@@ -170,6 +170,7 @@ def answers(model, images):
         return model(images)[1]
 
 
+@pytest.mark.release
 def test_boxes_at_the_borders_are_learned_and_lie_inside(learned):
     *positive, negative = answers(learned, patches())
     assert len(negative["scores"]) == 0 or negative["scores"].max() < 0.3
@@ -358,6 +359,7 @@ def test_a_view_that_is_not_finite_fails_the_image():
     assert not np.isfinite(rows).all()
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(("channels", "groups"), [(8, 1), (136, 17), (264, 24), (320, 32)])
 def test_groups_hold_eight_channels_or_more(channels, groups):
     model = small_detector(norm="group", head="v2", fpn_channels=channels)
@@ -365,6 +367,7 @@ def test_groups_hold_eight_channels_or_more(channels, groups):
     assert {norm.num_groups for norm in norms} == {groups}
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("name", ["resnet18", pytest.param("efficientnet_lite0", marks=RELEASE)])
 def test_frozen_norms_compute_what_batch_norm_does_in_evaluation_and_stay(name):
     live = networks.detector(name, SIDE, norm="batch", fpn_channels=16).eval()

@@ -124,6 +124,7 @@ def test_predictions_of_a_set_cover_validation_and_test_images(world):
     assert stored.scores["score"].between(0, 1).all()
 
 
+@pytest.mark.release
 def test_a_set_made_anew_in_the_same_place_is_read_anew(world, here):
     run, sizes = world.run("classifier"), {"size": [96], "val": 0.3, "test": 0.3, "workers": 0}
     shutil.copytree(world.data, "data")

@@ -363,6 +363,7 @@ def test_onnx_runtime_alone_gives_the_answer_of_predict(exported, monkeypatch, c
         assert names["scores"][near] == pytest.approx(box["score"], abs=1e-4)
 
 
+@pytest.mark.release
 def test_a_web_service_of_few_lines_gives_the_answer_of_predict(exported, capsys):
     import httpx
 

@@ -114,6 +114,7 @@ def test_an_image_that_is_none_gets_one_reason_and_no_number(browser, server):
         assert tab.locator(".track").count() == 0
 
 
+@pytest.mark.release
 def test_everything_is_reached_by_the_keyboard(browser, server):
     """An example, its analysis, another image; the focus is where the next step is."""
     focus = "document.activeElement.id"
@@ -170,6 +171,7 @@ def test_a_file_that_is_no_image_is_refused_with_the_reason_of_the_server(browse
     assert "415" in "".join(browser.complaints[before:])  # Chromium itself says so
 
 
+@pytest.mark.release
 def test_of_many_systems_one_is_drawn_at_a_time(browser, world, radiograph):
     names = [("A", "detector"), ("B", "classifier"), ("C d/&", "classifier"), ("D", "detector")]
     many = [cxr_compare.Run.open(world.run(kind), name=name) for name, kind in names]
@@ -198,6 +200,7 @@ def test_a_locked_server_is_opened_by_its_token(browser, systems, world, radiogr
         tab.evaluate("sessionStorage.clear()")
 
 
+@pytest.mark.release
 def test_the_report_opens_by_its_link(browser, systems, world):
     with listening(systems, report=world.report) as address, opened(browser, address) as tab:
         tab.click("#report")

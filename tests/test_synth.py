@@ -127,6 +127,7 @@ def phantom(tmp_path_factory):
     return out
 
 
+@pytest.mark.release
 def test_workers_and_an_interruption_change_no_byte(phantom, tmp_path):
     synth.write_phantom(tmp_path / "two", **PHANTOM, workers=2)
     assert digests(tmp_path / "two") == digests(phantom)

@@ -72,7 +72,11 @@ class Keep(Callback):
 
 @pytest.mark.parametrize(
     ("monitor", "best"),
-    [("auroc", 2), ("val_loss", 1), pytest.param("epoch", 3, marks=pytest.mark.release)],
+    [
+        ("auroc", 2),
+        pytest.param("val_loss", 1, marks=pytest.mark.release),
+        pytest.param("epoch", 3, marks=pytest.mark.release),
+    ],
 )
 def test_the_epoch_with_the_best_figure_is_kept_the_first_of_equal_ones(
     world, tmp_path, monitor, best
@@ -90,6 +94,7 @@ def test_the_epoch_with_the_best_figure_is_kept_the_first_of_equal_ones(
     assert len(list((tmp_path / "run/checkpoints").glob("best-*"))) == 1
 
 
+@pytest.mark.release
 def test_a_training_without_improvement_ends_early_and_trains_no_further(world, tmp_path):
     class Given(Noted):
         aurocs = (0.9, 0.5, 0.95)
@@ -103,6 +108,7 @@ def test_a_training_without_improvement_ends_early_and_trains_no_further(world, 
     assert json.loads((tmp_path / "run/run.json").read_text())["epochs"] == 2
 
 
+@pytest.mark.release
 def test_plateau_lowers_the_rate_after_three_epochs_that_did_not_improve(world, tmp_path):
     class Given(Noted):
         aurocs = (0.5, 0.5, 0.6, 0.1, 0.2, 0.3, 0.1, 0.1)
@@ -121,6 +127,7 @@ def test_plateau_lowers_the_rate_after_three_epochs_that_did_not_improve(world, 
     assert rates_ == pytest.approx([0.5] * 5 + [0.05] * 3)
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("share", [0.0, pytest.param(0.7, marks=pytest.mark.release)])
 def test_only_training_images_are_drawn_and_each_epoch_otherwise(world, tmp_path, share):
     note = Note()
@@ -328,6 +335,7 @@ FLIPS = {
 }
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(
     "kind", ["classifier", pytest.param("detector", marks=pytest.mark.release)]
 )
@@ -436,6 +444,7 @@ def test_a_file_in_the_folder_of_a_run_is_that_run(chain):
     assert seen_in(folder / "file").to_dict() == seen_in(folder / "run").to_dict()
 
 
+@pytest.mark.release
 def test_the_best_weights_of_a_training_that_did_not_end_bring_what_it_saw(world, chain, tmp_path):
     folder, data, start = chain
     begun = Path(shutil.copytree(folder / "run", tmp_path / "begun"))
@@ -463,6 +472,7 @@ def test_a_file_from_elsewhere_is_recorded_as_unknown(world, chain, tmp_path):
     small(data, tmp_path / "run", keys)  # it has ended before: nothing is read again
 
 
+@pytest.mark.release
 def test_a_head_learns_alone_on_the_features_of_a_run(chain, tmp_path):
     _, data, start = chain
     keys = {"training.epochs": 1, "model.weights": str(start), "model.trainable": "head"}
@@ -480,6 +490,7 @@ def test_a_head_learns_alone_on_the_features_of_a_run(chain, tmp_path):
 # --- several configurations -----------------------------------------------------------------------
 
 
+@pytest.mark.release
 def test_several_configurations_are_trained_one_by_one_and_one_that_fails_leaves_the_others(
     world, tmp_path, capsys
 ):

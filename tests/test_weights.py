@@ -153,6 +153,7 @@ def old_names(state):
     return old
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("head", ["v1", pytest.param("v2", marks=pytest.mark.release)])
 def test_coco_weights_reach_all_but_the_class_layer(head, monkeypatch):
     build = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}[head]
@@ -418,12 +419,17 @@ def test_a_stored_network_opens_again_and_answers_the_same(kind, tmp_path):
     "change",
     [
         {"backbone": "resnet34"},  # its tensors are more
-        {"backbone": "resnet5"},
-        {"fpn_channels": 32},
-        {"fpn_channels": -8},
+        *(
+            pytest.param(change, marks=pytest.mark.release)
+            for change in (
+                {"backbone": "resnet5"},
+                {"fpn_channels": 32},
+                {"fpn_channels": -8},
+                {"n_findings": 2},
+                {"anchor_ratios": [1.0]},
+            )
+        ),
         {"depth": 3},
-        {"n_findings": 2},
-        {"anchor_ratios": [1.0]},
     ],
 )
 def test_a_run_whose_network_does_not_fit_its_weights_is_refused(change, world, tmp_path):
@@ -438,6 +444,7 @@ def test_a_run_whose_network_does_not_fit_its_weights_is_refused(change, world, 
 # Predictions of a run
 
 
+@pytest.mark.release
 def test_another_suppression_or_view_gives_other_predictions_with_another_id(world, tmp_path):
     squares = np.random.default_rng(0).integers(0, 256, (1, 1, SIDE, SIDE), dtype=np.uint8)
     answers = {}

@@ -113,6 +113,7 @@ def test_rows_are_worked_on_from_a_thread():
     assert results == [1, 2, 3]
 
 
+@pytest.mark.release
 def test_a_folder_with_the_name_of_a_module_ends_no_worker(tmp_path):
     (tmp_path / "pydicom").mkdir()
     (tmp_path / "pydicom" / "__init__.py").write_text("raise SystemExit('the wrong pydicom')")
@@ -127,6 +128,7 @@ def test_a_folder_with_the_name_of_a_module_ends_no_worker(tmp_path):
     assert (result.returncode, result.stdout) == (0, "[2, 1]\n"), result.stderr
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.release)])
 def test_a_script_without_a_main_guard_is_run_once_and_not_by_its_workers(tmp_path, method):
     script = tmp_path / "analysis.py"
