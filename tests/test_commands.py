@@ -252,6 +252,7 @@ print([cxr(*words) for words in calls])
 """
 
 
+@pytest.mark.release
 def test_without_torch_only_what_needs_it_is_refused(world, tmp_path):
     tables, data = world.tables, world.data
     compare = ["compare", f"D={tables / 'boxes.csv'}", "--truth", tables / "truth.csv"]

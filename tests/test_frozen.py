@@ -57,7 +57,8 @@ def test_squares_of_drawn_images_stay(squares):
     assert all(len(of_side) == 20 for of_side in squares.values())
 
 
-@pytest.mark.parametrize("name", marked(frozen.SIDES, ("chexnet", "retinanet")))
+@pytest.mark.release
+@pytest.mark.parametrize("name", frozen.SIDES)
 def test_names_weights_and_outputs_of_a_network_stay(name, squares, one_thread):
     expected = dict(NETWORKS[name])
     found, outputs = frozen.network_outputs(name, squares)

@@ -548,6 +548,7 @@ STAGES = {  # children of the trunk that learn when 2 stages do
 }
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(("kind", "name", "stride"), STAGES)
 def test_the_stages_nearest_to_the_output_learn_and_the_others_stay(kind, name, stride):
     def build():

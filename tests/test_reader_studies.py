@@ -94,6 +94,7 @@ def analyse(folder, **options):
     )
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("name", DESIGNS)
 def test_a_reader_study_has_the_figures_of_the_former_program(name, tmp_path):
     draw_study(tmp_path, **DESIGNS[name])

@@ -185,6 +185,7 @@ def test_of_many_systems_one_is_drawn_at_a_time(browser, world, radiograph):
         tab.wait_for_selector("#overlay[alt$='what C d/& marks']")
 
 
+@pytest.mark.release
 def test_a_locked_server_is_opened_by_its_token(browser, systems, world, radiograph):
     with listening(systems, token=TOKEN, report=world.report) as address:
         tab = browser.page

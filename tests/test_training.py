@@ -460,6 +460,7 @@ def test_the_best_weights_of_a_training_that_did_not_end_bring_what_it_saw(world
     assert origin["started_from"]["weights"] == str(start)
 
 
+@pytest.mark.release
 def test_a_file_from_elsewhere_is_recorded_as_unknown(world, chain, tmp_path):
     _, data, start = chain
     file = tmp_path / "elsewhere.safetensors"
