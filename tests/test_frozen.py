@@ -19,13 +19,6 @@ NETWORKS = json.loads((HERE / "networks.json").read_text(encoding="utf-8"))
 SCRIPT = HERE.parents[1] / "scripts" / "quickstart"
 
 
-def marked(names, of_release):
-    return [
-        pytest.param(name, marks=pytest.mark.release if name in of_release else ())
-        for name in names
-    ]
-
-
 @pytest.mark.release
 @pytest.mark.parametrize("name", frozen.SETS)
 def test_tables_and_roles_of_a_public_set_stay(name, shared_data, tmp_path):
@@ -58,7 +51,7 @@ def test_squares_of_drawn_images_stay(squares):
 
 
 @pytest.mark.release
-@pytest.mark.parametrize("name", frozen.SIDES)
+@pytest.mark.parametrize("name", sorted(frozen.SIDES))
 def test_names_weights_and_outputs_of_a_network_stay(name, squares, one_thread):
     expected = dict(NETWORKS[name])
     found, outputs = frozen.network_outputs(name, squares)
