@@ -338,6 +338,7 @@ def test_a_comparison_has_the_joint_system_beside_its_members(members, together,
     assert set(joined.lesions["system"]) == {"D"}
 
 
+@pytest.mark.release
 def test_the_rule_is_a_small_file_that_gives_the_scores_again(world):
     """By scores in the thousandths of the tables, and the images without a box."""
     folder = world.tables_report

@@ -183,7 +183,12 @@ CALLS = {
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # what was left out of a file is said
-@pytest.mark.parametrize("name", CALLS)
+OF_RELEASE = dict.fromkeys(("synth", "split"), pytest.mark.release)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=OF_RELEASE.get(name, ())) for name in CALLS]
+)
 def test_a_command_gives_its_function_s_result_and_json_alone(name, world, tmp_path, capsys):
     words, options = CALLS[name]
     shown = []
