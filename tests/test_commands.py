@@ -182,10 +182,10 @@ CALLS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # what was left out of a file is said
 OF_RELEASE = dict.fromkeys(("synth", "split"), pytest.mark.release)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # what was left out of a file is said
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=OF_RELEASE.get(name, ())) for name in CALLS]
 )
