@@ -121,12 +121,12 @@ class RunFolder:
 
     @property
     def started(self) -> StartedRun:
-        """What was recorded at the start."""
+        """Record of the start of the training."""
         return StartedRun.read(self.folder / _STARTED)
 
     @property
     def info(self) -> RunInfo:
-        """What was recorded at the end."""
+        """Record of the finished training."""
         return RunInfo.read(self.folder / _RUN)
 
     @property

@@ -99,7 +99,7 @@ class Claim:
 
     @property
     def falling(self) -> Claim:
-        """The same difference, with the system of the higher figure first."""
+        """Difference with the system of the higher figure first."""
         first, second = self.values
         if self.equal or first >= second:
             return self
