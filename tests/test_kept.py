@@ -103,7 +103,7 @@ def test_five_comparisons_need_no_other_data():
         (lambda rows: rows, 0),
         (lambda rows: rows.sample(frac=1.0, random_state=0), 0),
         (lambda rows: rows[1:], 1),
-        (lambda rows: rows.replace({"metric": {"auroc": "auc"}}), 12),
+        (lambda rows: rows.replace({"metric": {"auroc": "auc"}}), 6),
         (lambda rows: rows.assign(estimate=rows["estimate"] + 2e-9), 198),
         (lambda rows: rows.assign(ci_low=rows["ci_low"].where(rows.index != 5)), 1),
         (lambda rows: rows.assign(n_images=rows["n_images"] + (rows.index == 7)), 1),
