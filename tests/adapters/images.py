@@ -1,6 +1,7 @@
 """One image file as plain values, its fingerprint, and whether it is taken as a radiograph."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ def read(path):
     except InputError as error:
         return "refused", str(error)
     facts = {name: image.header.get(name) for name in _HEADER_FACTS}
-    named = check_dicom_file(path.parent, path.name)
+    named = check_dicom_file(Path(path).parent, Path(path).name)
     facts |= {
         "patient": named.patient,
         "instance": named.image_id,
