@@ -21,7 +21,8 @@ SUITE = [
         "choices",
         "compare",
         "conformance_figures",
-        "python",
+        "inputs",
+        "report",
     )
 ]
 WRONG = ("assert ", "AssertionError", "Failed: DID NOT RAISE", "[XPASS(strict)]")

@@ -156,7 +156,7 @@ FAULTS = {
         Edit(
             _FROC,
             "np.concatenate([[0], false, [len(false_scores)]]) / hits.n_images",
-            "np.concatenate([[0], false, [len(false_scores)]]) / len(np.unique(hits.mark_image))",
+            "np.concatenate([[0], false, [len(false_scores)]]) / len(np.unique(hits.box_image))",
         ),
     ],
     "12 decision > for >=": [
