@@ -327,7 +327,7 @@ WITHOUT_METADATA = {"cuda-toolkit", "faster-coco-eval"}
 def licence_of(about):
     """Licence that a distribution states: its expression, its classifiers, or its field."""
     classifiers = [text for text in about.get_all("Classifier", []) if text.startswith("License")]
-    return about["License-Expression"] or "; ".join(classifiers) or about["License"] or ""
+    return about.get("License-Expression") or "; ".join(classifiers) or about.get("License") or ""
 
 
 def test_no_package_is_under_the_gpl():
