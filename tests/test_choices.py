@@ -340,7 +340,7 @@ def test_a_comparison_has_the_joint_system_beside_its_members(members, together,
 
 @pytest.mark.release
 def test_the_rule_is_a_small_file_that_gives_the_scores_again(world):
-    """By scores in the thousandths of the tables, and the images without a box."""
+    """Scores are in the thousandths of the tables, and some images have no box."""
     folder = world.tables_report
     result = cxr_compare.Result.open(folder)
     stored = json.loads((folder / "joint.json").read_text())

@@ -1,4 +1,4 @@
-"""Where each system fails: groups of images and lesions, patients as units, kinds of errors."""
+"""Failures of each system: groups of images and lesions, patients as units, kinds of errors."""
 
 import numpy as np
 import pandas as pd
@@ -16,20 +16,6 @@ CUT = "threshold=0.5"
 """Usual place of a lesion on an image of 400 px."""
 
 
-def people(n=240, seed=4):
-    """Images of people of whom sex, age, ward and class are known, with scores of one system."""
-    rng = np.random.default_rng(seed)
-    table = pd.DataFrame({"image_id": [f"i{number:03d}" for number in range(n)]})
-    table["patient_id"] = [f"p{number // 2:03d}" for number in range(n)]
-    table["label"] = rng.integers(0, 2, n)
-    table["sex"] = rng.choice(["F", "M"], n // 2).repeat(2)
-    table["age"] = rng.uniform(20, 90, n).round()
-    table["Ward"] = np.where(np.arange(n) < 4, "small", rng.choice(["a", "b"], n))
-    table["class"] = np.where(table["label"] == 1, "lesion", rng.choice(["normal", "other"], n))
-    scores = rng.normal(table["label"], 1.0)
-    return table, pd.Series(1 / (1 + np.exp(-scores)), table["image_id"], name="score")
-
-
 def compared(truth, scores, **options):
     call = {"replicates": 100, "policy": CUT}
     return cxr_compare.compare({"A": scores}, truth=truth, **call | options)
@@ -41,7 +27,7 @@ def row_of(table, **values):
 
 
 def test_figures_of_groups_equal_recounted_figures(tmp_path):
-    table, scores = people()
+    table, scores = groups.people()
     truth = tmp_path / "truth.csv"
     table.to_csv(truth, index=False)
     found = compared(truth, scores, subgroups="sex,ward,x_class,age").groups
@@ -76,7 +62,7 @@ def test_figures_of_groups_equal_recounted_figures(tmp_path):
 
 
 def test_a_group_of_fewer_than_five_patients_has_counts_and_no_interval():
-    table, scores = people()
+    table, scores = groups.people()
     found = compared(table, scores, subgroups="ward").groups
     of_ward = found[found["topic"] == "ward"]
     small = of_ward[of_ward["group"] == "small"]
@@ -89,7 +75,7 @@ def test_a_group_of_fewer_than_five_patients_has_counts_and_no_interval():
 
 
 def test_an_unknown_value_is_in_no_group():
-    table, scores = people()
+    table, scores = groups.people()
     table.loc[:99, "sex"] = None
     found = compared(table, scores, subgroups="sex").groups
     of_sex = found[(found["topic"] == "sex") & (found["metric"] == "auroc")]
@@ -99,7 +85,7 @@ def test_an_unknown_value_is_in_no_group():
 
 @pytest.mark.parametrize(("named", "part"), [("nowhere", "nowhere"), ("many", "240")])
 def test_a_column_without_groups_is_refused_before_the_work(named, part, tmp_path):
-    table, scores = people()
+    table, scores = groups.people()
     table["many"] = table["image_id"]
     with pytest.raises(InputError) as refused:
         compared(table, scores, subgroups=f"sex,{named}", out=tmp_path / "report")
@@ -123,7 +109,7 @@ def test_groups_of_a_data_set_are_those_of_its_columns(world):
 
 
 def test_groups_of_a_protocol_are_those_of_the_option(tmp_path):
-    table, scores = people(80)
+    table, scores = groups.people(80)
     (tmp_path / "protocol.toml").write_text('metric = "auroc"\nsubgroups = ["ward"]\n')
     by_file = compared(table, scores, protocol=tmp_path / "protocol.toml").groups
     by_option = compared(table, scores, subgroups=["ward"]).groups
@@ -131,7 +117,7 @@ def test_groups_of_a_protocol_are_those_of_the_option(tmp_path):
 
 
 def test_predictive_values_at_a_prevalence_equal_counted_people():
-    table, scores = people()
+    table, scores = groups.people()
     result = compared(table, scores, prevalence="0.01")
     figures = result.figures[result.figures["policy"] == CUT].set_index("metric")["estimate"]
     # 10,000 people, of whom 1 % are ill.
@@ -145,13 +131,13 @@ def test_predictive_values_at_a_prevalence_equal_counted_people():
 
 @pytest.mark.parametrize("given", ["0", "5", "x", "1.0", "0.05:0.03-0.08", "12/240"])
 def test_a_text_that_is_no_prevalence_is_refused(given):
-    table, scores = people(40)
+    table, scores = groups.people(40)
     with pytest.raises(InputError, match=r"prevalence: "):
         compared(table, scores, prevalence=given)
 
 
 def test_images_that_a_system_has_seen_are_no_test_images(tmp_path):
-    table, scores = people()
+    table, scores = groups.people()
     table["seen"] = (np.arange(len(table)) < 40).astype(int)
     unseen = table[table["seen"] == 0].drop(columns="seen")
     table.to_csv(tmp_path / "truth.csv", index=False)
@@ -169,7 +155,7 @@ def test_images_that_a_system_has_seen_are_no_test_images(tmp_path):
 
 @pytest.mark.parametrize(("cell", "part"), [("", "i003"), ("perhaps", "i003"), ("all", "seen")])
 def test_what_is_not_said_of_seen_images_is_asked(cell, part):
-    table, scores = people()
+    table, scores = groups.people()
     table["seen"] = "1" if cell == "all" else "0"
     if cell != "all":
         table.loc[3, "seen"] = cell
@@ -226,7 +212,7 @@ def test_a_system_that_lacks_an_image_of_a_patient_is_refused_by_patient_too():
 
 
 def test_a_patient_of_two_roles_is_decided_in_each_by_its_own_images():
-    table, scores = people()
+    table, scores = groups.people()
     table["role"] = np.where(np.arange(len(table)) % 4 == 1, "val", "test")
     result, by_patient = by_unit("patient", table, scores, allow_shared_patients=True)
     rows = table.assign(score=scores.to_numpy())[table["role"] == "test"]
@@ -327,7 +313,7 @@ def test_millimetres_count_only_where_the_spacing_can_be_right():
 
 @pytest.mark.parametrize("positive", [19, 30])
 def test_too_few_images_of_a_class_or_all_of_one_patient_leave_no_guess(positive):
-    table, scores = people(160)
+    table, scores = groups.people(160)
     table["label"] = (np.arange(160) < positive).astype(int)
     table.loc[: positive - 1, "patient_id"] = "one"
     found = compared(table, scores).groups

@@ -1,4 +1,4 @@
-"""What needs no lungs: constant positions of lesions, and metadata that tell the label."""
+"""Baselines without lungs: constant positions of lesions, and metadata that tell the label."""
 
 import re
 from collections import Counter
@@ -28,20 +28,6 @@ THIRD = np.array([140.0, 240.0, 240.0, 380.0])
 def blind(system):
     """Name of the constant positions with the scores of a system."""
     return f"image-blind with {system}'s scores"
-
-
-def people(n=240, seed=4):
-    """Images of people of whom sex, age, ward and class are known, with scores of one system."""
-    rng = np.random.default_rng(seed)
-    table = pd.DataFrame({"image_id": [f"i{number:03d}" for number in range(n)]})
-    table["patient_id"] = [f"p{number // 2:03d}" for number in range(n)]
-    table["label"] = rng.integers(0, 2, n)
-    table["sex"] = rng.choice(["F", "M"], n // 2).repeat(2)
-    table["age"] = rng.uniform(20, 90, n).round()
-    table["Ward"] = np.where(np.arange(n) < 4, "small", rng.choice(["a", "b"], n))
-    table["class"] = np.where(table["label"] == 1, "lesion", rng.choice(["normal", "other"], n))
-    scores = rng.normal(table["label"], 1.0)
-    return table, pd.Series(1 / (1 + np.exp(-scores)), table["image_id"], name="score")
 
 
 def row_of(table, **values):
@@ -367,7 +353,7 @@ def test_grey_levels_at_the_border_are_a_fact_also_where_some_are_unknown():
 
 def with_view(chance, seed=4):
     """Images whose view is AP with this chance if they are positive, and 0.5 if they are not."""
-    table, scores = people(400, seed)
+    table, scores = groups.people(400, seed)
     rng = np.random.default_rng(seed)
     is_ap = rng.random(400) < np.where(table["label"] == 1, chance, 0.5)
     table["view"] = np.where(is_ap, "AP", "PA")

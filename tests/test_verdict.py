@@ -1,4 +1,4 @@
-"""What an answer claims, what may make it wrong, and the protocol that fixes the question."""
+"""Claims of an answer, cautions about it, and the protocol that fixes the question."""
 
 import hashlib
 import json

@@ -48,3 +48,17 @@ def guesses(images, decode, labels):
     """Return the AUROC and its ends of each prediction without the lungs, by its name."""
     rows = measure_shortcuts(images, decode, labels.to_frame("finding"))
     return {row["fact"]: (row["auroc"], row["ci_low"], row["ci_high"]) for row in rows}
+
+
+def people(n=240, seed=4):
+    """Images of people of whom sex, age, ward and class are known, with scores of one system."""
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame({"image_id": [f"i{number:03d}" for number in range(n)]})
+    table["patient_id"] = [f"p{number // 2:03d}" for number in range(n)]
+    table["label"] = rng.integers(0, 2, n)
+    table["sex"] = rng.choice(["F", "M"], n // 2).repeat(2)
+    table["age"] = rng.uniform(20, 90, n).round()
+    table["Ward"] = np.where(np.arange(n) < 4, "small", rng.choice(["a", "b"], n))
+    table["class"] = np.where(table["label"] == 1, "lesion", rng.choice(["normal", "other"], n))
+    scores = rng.normal(table["label"], 1.0)
+    return table, pd.Series(1 / (1 + np.exp(-scores)), table["image_id"], name="score")

@@ -1,4 +1,4 @@
-"""What the server of new processes imports, once for all tests of a worker.
+"""Modules that the server of new processes imports, once for all tests of a worker.
 
 Only its first start counts, and from one that has less each process imports PyTorch anew.
 """

@@ -88,7 +88,7 @@ def doubts(boxes, true_boxes, sizes):
 
 
 def read_with_doubts(truth, systems, *, columns=(), **options):
-    """What `read` gives for one finding, and the systems whose boxes match far better otherwise."""
+    """Return what `read` does, and the systems whose boxes match far better otherwise."""
     of_truth, of_results = split_roles(roles_of(columns))
     try:
         (question,) = read_questions(None, truth, columns=of_truth, **options)
