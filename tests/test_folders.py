@@ -1,4 +1,4 @@
-"""Content of a folder, said and drawn: `cxr show`, `cxr overlay`, and tables that are not its own."""
+"""Content of a folder: `cxr show`, `cxr overlay`, and tables that are not its own."""
 
 import json
 import shutil
