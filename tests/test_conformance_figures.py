@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import cxr_compare
+from conformance import cases, run
 from cxr_compare import InputError, metrics
 from tests.cases import CONFORMANCE, load
 from tests.oracles import figures as oracles
@@ -58,6 +59,31 @@ def test_every_case_has_the_keys_of_the_format():
                 ranks_boxes = name.partition("/")[0] in ("ap50", "ap")
                 assert (figure["pycocotools"] is not None) == ranks_boxes
     assert len(names) >= 60
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "pycocotools",
+        *(
+            pytest.param(name, marks=pytest.mark.release)
+            for name in (
+                "cxr_compare",
+                "faster_coco_eval",
+                "scikit_learn",
+                "supervision",
+                "torchmetrics",
+            )
+        ),
+    ],
+)
+def test_the_page_of_peers_has_the_answers_of_a_program(program):
+    page = (CONFORMANCE.parent / "docs" / "peers.md").read_text(encoding="utf-8")
+    made = run.page([run.ask(program, cases.questions())])
+    rows = [line for line in made.splitlines() if "equal" in line]
+    assert rows
+    for row in rows:
+        assert row in page
 
 
 @pytest.mark.parametrize("order", [["a", "b"], ["b", "a"]])

@@ -1,0 +1,29 @@
+"""confidenceinterval: figures with intervals, of which the AUROC's is DeLong's."""
+
+import confidenceinterval as ci
+
+from conformance.cases import Case
+
+PACKAGE = "confidenceinterval"
+
+
+def decided(metric):
+    """Return a figure of decisions: a score of at least the threshold is called."""
+    return lambda case: float(metric(case.labels, (case.scores >= case.threshold).astype(int))[0])
+
+
+def auroc(case: Case) -> tuple[float, tuple[float, float]]:
+    """Return the AUROC with its interval."""
+    return ci.roc_auc_score(case.labels, case.scores)
+
+
+FIGURES = {
+    "auroc": lambda case: float(auroc(case)[0]),
+    "auroc_low": lambda case: float(auroc(case)[1][0]),
+    "auroc_high": lambda case: float(auroc(case)[1][1]),
+    "accuracy": decided(ci.accuracy_score),
+    "recall": decided(ci.tpr_score),
+    "specificity": decided(ci.tnr_score),
+    "precision": decided(ci.ppv_score),
+    "npv": decided(ci.npv_score),
+}

@@ -1,0 +1,56 @@
+"""MONAI: FROC of marks that are points (CAMELYON16), AUROC, and figures of a confusion matrix."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from monai.metrics import (
+    compute_confusion_matrix_metric,
+    compute_fp_tp_probs,
+    compute_froc_curve_data,
+    compute_froc_score,
+    compute_roc_auc,
+)
+
+from conformance.cases import RATES, Case
+
+PACKAGE = "monai"
+
+
+def froc(rates: list[float], case: Case) -> float:
+    """Return the mean sensitivity at rates; a mark is the centre of a box, a lesion a mask."""
+    false, true, lesions = [], [], 0
+    side = int(max(v for r in [*case.truth, *case.boxes] for v in r[1:5])) + 1
+    for image in case.images:
+        truth, found = case.rows(image)
+        mask = np.zeros((side, side), dtype=int)
+        for number, (_, x1, y1, x2, y2, *_) in enumerate(truth, start=1):
+            mask[round(y1) : round(y2), round(x1) : round(x2)] = number
+        x, y = (np.array([(r[k] + r[k + 2]) / 2 for r in found]) for k in (1, 2))
+        probs = np.array([r[5] for r in found])
+        of_image = compute_fp_tp_probs(probs, y, x, mask)
+        false, true = [*false, *of_image[0]], [*true, *of_image[1]]
+        lesions += of_image[2]
+    curve = compute_froc_curve_data(np.array(false), np.array(true), lesions, len(case.images))
+    return float(compute_froc_score(*curve, eval_thresholds=tuple(rates)))
+
+
+def auroc(case: Case) -> float:
+    """Return the AUROC, the mean over classes."""
+    return float(compute_roc_auc(torch.tensor(case.scores), torch.tensor(case.labels)))
+
+
+def at_threshold(name: str, case: Case) -> float:
+    """Return a figure of the counts of decisions."""
+    called, labels = case.scores >= case.threshold, case.labels.astype(bool)
+    pairs = ((called, labels), (called, ~labels), (~called, ~labels), (~called, labels))
+    counts = torch.tensor([float((a & b).sum()) for a, b in pairs])  # tp, fp, tn, fn
+    return float(compute_confusion_matrix_metric(name, counts))
+
+
+FIGURES = {"auroc": auroc, "froc_mean": partial(froc, list(RATES.values()))}
+FIGURES |= {f"froc_at_{name}": partial(froc, [rate]) for name, rate in RATES.items()}
+NAMES = {"recall": "sensitivity", "mcc": "matthews correlation coefficient", "f1": "f1 score"}
+NAMES |= {"npv": "negative predictive value", "balanced_accuracy": "balanced accuracy"}
+NAMES |= {name: name for name in ("specificity", "precision", "accuracy")}
+FIGURES |= {ours: partial(at_threshold, theirs) for ours, theirs in NAMES.items()}

@@ -1,0 +1,51 @@
+"""pycocotools, and any program with its interface."""
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from conformance.cases import Case
+
+PACKAGE = "pycocotools"
+
+
+def average_precision(case: Case, coco=COCO, evaluator=COCOeval) -> dict[str, float | None]:
+    """Return AP50 and AP; its -1 for "no true box" is undefined."""
+
+    def entry(image, x1, y1, x2, y2, kind):
+        number = case.images.index(image) + 1 if image in case.images else len(case.images) + 1
+        box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+        return {"image_id": number, "category_id": case.classes.index(kind) + 1, **box}
+
+    truth = coco()
+    truth.dataset = {
+        "images": [{"id": number + 1} for number in range(len(case.images))],
+        "categories": [
+            {"id": k + 1, "name": kind or "lesion"} for k, kind in enumerate(case.classes)
+        ],
+        "annotations": [
+            {"id": number, "iscrowd": int(row[6]), **entry(*row[:6])}
+            for number, row in enumerate(case.truth, start=1)
+        ],
+    }
+    truth.createIndex()
+    boxes = truth.loadRes([{"score": row[5], **entry(*row[:5], kind=row[6])} for row in case.boxes])
+    run = evaluator(truth, boxes, "bbox")
+    run.evaluate()
+    run.accumulate()
+    precision = np.asarray(run.eval["precision"])[..., 0, -1]  # all areas, at most 100 boxes
+    known = {"ap50": precision[0][precision[0] > -1], "ap": precision[precision > -1]}
+    return {name: float(part.mean()) if part.size else None for name, part in known.items()}
+
+
+def ap50(case: Case) -> float | None:
+    """Return AP at an IoU of 0.50."""
+    return average_precision(case)["ap50"]
+
+
+def ap(case: Case) -> float | None:
+    """Return AP, the mean over the cuts 0.50 to 0.95."""
+    return average_precision(case)["ap"]
+
+
+FIGURES = {"ap50": ap50, "ap": ap}

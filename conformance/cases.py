@@ -1,0 +1,123 @@
+"""The cases of `figures/`, as programs are asked them: one figure of one case at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FOLDER = Path(__file__).parent / "figures"
+RATES = {"1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2, "1": 1, "2": 2, "4": 4, "8": 8}
+"""False marks an image of FROC, by their text in names."""
+SINGLE_PRECISION = 1e-6
+"""Difference that is the rounding of 32 bits, in which several programs compute."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Data of a case for one figure.
+
+    Attributes:
+        images: Ids of all evaluated images, in the order in which equal scores rank.
+        truth: True boxes, rows of image, x1, y1, x2, y2, class, and whether it is a crowd.
+        boxes: Predicted boxes, rows of image, x1, y1, x2, y2, score, class, in the order of images.
+        classes: Names of the classes, one without a name if the case has none.
+        labels: 0 or 1 of each image, shape ``(N,)``, or ``(N, K)`` for several classes.
+        scores: Scores of the images, shaped as `labels`; of two systems those of the first.
+        others: Scores of the second system, ``(N,)``; None if there is one system.
+        patients: Patient of each image; None if the case states none.
+        threshold: Score from which an image or a box is called; NaN if the figure has none.
+    """
+
+    images: list[str]
+    truth: list[tuple[Any, ...]]
+    boxes: list[tuple[Any, ...]]
+    classes: list[str]
+    labels: np.ndarray
+    scores: np.ndarray
+    others: np.ndarray | None
+    patients: np.ndarray | None
+    threshold: float
+
+    def rows(self, image: str) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+        """Return true and predicted boxes of an image."""
+        return [r for r in self.truth if r[0] == image], [r for r in self.boxes if r[0] == image]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A figure of a case, its name without threshold and class, and the right answer."""
+
+    case: str
+    figure: str
+    name: str
+    data: Case
+    value: float | None
+    tolerance: float
+    kind: str
+
+    def is_equal(self, answer: float | None) -> bool:
+        """Tell whether an answer is the right one; None is undefined."""
+        if answer is None or self.value is None:
+            return answer is self.value
+        return abs(answer - self.value) <= max(self.tolerance, SINGLE_PRECISION)
+
+
+def questions() -> Iterator[Question]:
+    """Return all figures of all cases but those of listed draws, which no program is given."""
+    for path in sorted(FOLDER.glob("*.json")):
+        for case in json.loads(path.read_text(encoding="utf-8"))["cases"]:
+            for figure, right in case["figures"].items():
+                if "draws" in figure:
+                    continue
+                name, _, at = figure.partition("@")
+                name, _, kind = name.partition("/")
+                data = _data(case["data"], kind, float(at or "nan"))
+                yield Question(
+                    case["name"],
+                    figure,
+                    name,
+                    data,
+                    right["value"],
+                    right["tolerance"],
+                    right["kind"],
+                )
+
+
+def _data(data: dict[str, Any], kind: str, threshold: float) -> Case:
+    images, classes = data["images"], [kind] if kind else data.get("classes", [""])
+    truth = [(*(*row, "")[:6], False) for row in data.get("truth", ())]
+    truth += [(*row, "", True) for row in data.get("crowds", ())]
+    boxes = [(*row, "")[:7] for row in data.get("boxes", ())]
+    truth = [row for row in truth if row[5] in classes]
+    order = {image: number for number, image in enumerate(images)}
+    boxes = [row for row in boxes if row[6] in classes]
+    boxes.sort(key=lambda row: order.get(row[0], len(order)))
+    if "labels" in data:
+        labels = np.array([data["labels"][image] for image in images])
+        first, *others = data.get("systems", {"": data.get("scores")}).values()
+    else:
+        true = {(row[0], row[5]) for row in truth if not row[6]}
+        labels = np.array([[int((image, c) in true) for c in classes] for image in images])
+        best: dict[tuple[str, str], float] = {}
+        for row in boxes:
+            best[row[0], row[6]] = max(best.get((row[0], row[6]), 0), row[5])
+        first = {image: [best.get((image, c), 0) for c in classes] for image in images}
+        others = []
+        if len(classes) == 1:
+            labels, first = labels[:, 0], {image: row[0] for image, row in first.items()}
+    return Case(
+        images,
+        truth,
+        boxes,
+        classes,
+        labels,
+        np.array([first[image] for image in images], dtype=float),
+        np.array([others[0][image] for image in images], dtype=float) if others else None,
+        np.array([data["patients"][i] for i in images]) if "patients" in data else None,
+        threshold,
+    )

@@ -1,0 +1,177 @@
+"""Ask programs the figures of the cases of `figures/`, and show who answers what.
+
+In a clone, ``pip install --no-deps -r conformance/requirements.txt`` brings the programs beside an
+installation for development, and ``python -m conformance.run [PROGRAM ...]`` asks those that are
+named as files of `adapters/`, or all that are installed. With ``--page docs/peers.md`` all that
+follows the marker in that file is written anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import math
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from conformance.cases import RATES, Case, Question, questions
+
+FOLDER = Path(__file__).parent
+MARKER = "<!-- answers of python -m conformance.run -->"
+OUTCOMES = ("equal", "other", "refuses")
+GROUPS = {
+    "Boxes": {
+        "AP50": ("ap50",),
+        "AP": ("ap",),
+        "FROC": ("froc_mean", *(f"froc_at_{rate}" for rate in RATES)),
+        "pointing": ("pointing_accuracy",),
+        "RSNA score": ("rsna_score",),
+        "VinBigData score": ("vinbigdata_score",),
+    },
+    "Images": {
+        "AUROC": ("auroc", "auroc_A", "auroc_B"),
+        "average precision": ("average_precision",),
+        "recall, specificity": ("recall", "specificity"),
+        "precision, NPV": ("precision", "npv"),
+        "accuracy, balanced": ("accuracy", "balanced_accuracy"),
+        "F1, MCC": ("f1", "mcc"),
+        "Brier": ("brier",),
+    },
+    "Differences and intervals": {
+        "interval of the AUROC": ("auroc_low", "auroc_high"),
+        "difference of AUROCs": ("auroc_difference",),
+        "its standard error": ("auroc_difference_se", "auroc_difference_se_by_image"),
+        "its interval": ("auroc_difference_low", "auroc_difference_high"),
+        "its p-value": ("auroc_difference_p",),
+        "average precision by bootstrap": (
+            "average_precision_low",
+            "average_precision_high",
+            "average_precision_difference",
+            "average_precision_difference_low",
+            "average_precision_difference_high",
+        ),
+    },
+}
+"""Columns of each table: the names of figures that one column counts."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a program says to a question: the outcome, and its number or exception as text."""
+
+    question: Question
+    outcome: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program with its version and its answers; a figure that it lacks has none."""
+
+    name: str
+    version: str
+    answers: list[Answer]
+
+
+def ask(adapter: str, asked: Iterable[Question]) -> Program:
+    """Ask one program everything that its adapter has; ImportError if it is not installed."""
+    module = importlib.import_module(f"conformance.adapters.{adapter}")
+    has = [question for question in asked if question.name in module.FIGURES]
+    answers = [_answer(module.FIGURES[question.name], question) for question in has]
+    return Program(module.PACKAGE, version(module.PACKAGE), answers)
+
+
+def _answer(figure: Callable[[Case], float | None], question: Question) -> Answer:
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            value = figure(question.data)
+    except Exception as error:  # noqa: BLE001 what it refuses is its answer
+        return Answer(question, "refuses", type(error).__name__)
+    value = None if value is None or math.isnan(value) else float(value)
+    return Answer(question, "equal" if question.is_equal(value) else "other", shown(value))
+
+
+def shown(value: float | None) -> str:
+    """Return a number as text, and None as undefined."""
+    return "undefined" if value is None else f"{value:.4g}"
+
+
+def right(question: Question) -> str:
+    """Return the right answer, and whether it is counted or a convention."""
+    return shown(question.value) + f" ({question.kind})" * (question.value is not None)
+
+
+def page(programs: Sequence[Program]) -> str:
+    """Return the tables of programs, and every figure that one of them answers otherwise."""
+    parts = []
+    for group, columns in GROUPS.items():
+        rows = [_row(program, columns.values()) for program in programs]
+        head = ["program", *columns]
+        parts.append(f"## {group}\n\n{_table(head, [row for row in rows if row])}\n")
+    parts.append(f"## Every other answer\n\n{_others(programs)}")
+    return "\n".join(parts)
+
+
+def _row(program: Program, columns: Iterable[tuple[str, ...]]) -> list[str]:
+    cells = []
+    for names in columns:
+        count = Counter(a.outcome for a in program.answers if a.question.name in names)
+        cells.append(", ".join(f"{count[k]} {k}" for k in OUTCOMES if count[k]) or "–")
+    return [f"{program.name} {program.version}", *cells] if set(cells) != {"–"} else []
+
+
+def _others(programs: Sequence[Program]) -> str:
+    said: dict[Question, list[str]] = {}
+    for program in programs:
+        for answer in program.answers:
+            if answer.outcome != "equal":
+                said.setdefault(answer.question, []).append(f"{program.name} {answer.text}")
+    rows = [
+        [f"`{q.case}`", f"`{q.figure}`", right(q), "; ".join(answers)]
+        for q, answers in said.items()
+    ]
+    return _table(["case", "figure", "right", "other answers"], rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    """Show the answers of programs, or write them into a page."""
+    known = sorted(path.stem for path in (FOLDER / "adapters").glob("[!_]*.py"))
+    parser = argparse.ArgumentParser(
+        prog="python -m conformance.run", description="Ask programs the figures of all cases."
+    )
+    parser.add_argument("program", nargs="*", help=f"one of {', '.join(known)}; all if none")
+    parser.add_argument("--page", type=Path, help="Markdown file with the marker of the answers")
+    options = parser.parse_args()
+    if unknown := set(options.program) - {*known}:
+        parser.error(f"no adapter {', '.join(sorted(unknown))}; {', '.join(known)} are known")
+    asked, programs = list(questions()), []
+    for adapter in options.program or known:
+        try:
+            programs.append(ask(adapter, asked))
+        except ImportError as error:
+            print(f"{adapter} is not asked: {error}", file=sys.stderr)
+    programs.sort(key=lambda program: (program.name != "cxr-compare", program.name))
+    if options.page is None:
+        print(page(programs))
+        return
+    head, marker, _ = options.page.read_text(encoding="utf-8").partition(MARKER)
+    if not marker:
+        parser.error(f"{options.page}: has no line {MARKER}")
+    options.page.write_text(f"{head}{MARKER}\n\n{page(programs)}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main()
