@@ -406,6 +406,11 @@ def confusion_of(boxes, truth, ids=("a", "b"), threshold=0.5):
             [("a", 0, 0, 10, 10, 0.9, "mass"), ("a", 0, 1, 10, 11, 0.8, "mass")],
             [[1, 0, 0], [1, 0, 0], [0, 0, 0]],
         ),
+        # The surer box takes the mass, although the other one overlaps it more.
+        (
+            [("a", 0, 0, 10, 6, 0.9, "mass"), ("a", 0, 0, 10, 10, 0.8, "mass")],
+            [[1, 0, 0], [1, 0, 0], [0, 0, 0]],
+        ),
         # The third box has no lesion left, the fourth has none on its image.
         (
             [("a", 0, 1, 10, 11, score, "mass") for score in (0.9, 0.8, 0.7)]
@@ -418,6 +423,12 @@ def test_a_hand_counted_confusion_matrix(boxes, expected):
     found = confusion_of(boxes, [MASS, NODULE])
     assert found.to_numpy().tolist() == expected
     assert [*found.index] == [*found.columns] == ["mass", "nodule", "background"]
+
+
+def test_of_lesions_of_equal_overlap_the_later_one_is_matched_as_in_coco():
+    lesions = [("a", 0, 0, 10, 10, "mass"), ("a", 0, 4, 10, 14, "mass")]
+    boxes = [("a", 0, 2, 10, 12, 0.9, "mass"), ("a", 0, 0, 10, 8, 0.8, "mass")]
+    assert confusion_of(boxes, lesions).to_numpy().tolist() == [[2, 0], [0, 0]]
 
 
 def test_a_finding_that_is_only_predicted_has_an_empty_row():
