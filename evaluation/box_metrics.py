@@ -28,6 +28,7 @@ _EDGES = ["image_id", "x1", "y1", "x2", "y2"]
 RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)
 """IoU thresholds 0.40, 0.45, ... 0.75, as the next larger floats, since an IoU must exceed them."""
 _VINBIGDATA_IOU = np.nextafter(0.4, 1.0)
+_BACKGROUND = "background"
 _SHOWN = 5
 
 
@@ -190,6 +191,72 @@ def _voc_precision(hit: npt.NDArray[np.bool_], steps: npt.NDArray[Any], n_true: 
     return float((best * np.diff(found, prepend=0)).sum() / n_true)
 
 
+def box_confusion(
+    boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None, *, threshold: float
+) -> pd.DataFrame:
+    """Count which finding is predicted where which finding is: the confusion matrix of a detector.
+
+    A box and a lesion match at an IoU of at least 0.5. The boxes are matched in the order of
+    falling scores, each to the unmatched lesion of its own finding with which its IoU is highest,
+    as in COCO. Then the boxes that are left are matched in the same way to the lesions that are
+    left, which are of other findings.
+
+    Args:
+        boxes: Predicted boxes, as in `box_average_precision`, with a column ``finding`` (outputs of
+            a library with ``labels``).
+        truth: True boxes, one for each lesion, with their findings. It must have the lesions of
+            every finding on all images that are evaluated.
+        image_ids: Ids of all images that are evaluated; None for two lists in one order.
+        threshold: Score from which a box counts.
+
+    Returns:
+        Numbers of lesions and boxes. The row of a true finding has each of its lesions once, and
+        the column of a predicted finding each of its boxes. The last row, ``background``, has the
+        boxes that match no lesion, and the last column the lesions that no box matches.
+
+    Raises:
+        InputError: A box is invalid, or has no finding.
+
+    Example:
+        >>> from cxr_compare import metrics
+        >>> truth = [{"boxes": [[0, 0, 9, 9], [20, 0, 29, 9]], "labels": ["mass", "nodule"]}]
+        >>> predicted = [{"boxes": [[20, 0, 29, 9]], "labels": ["mass"], "scores": [0.9]}]
+        >>> metrics.box_confusion(predicted, truth, threshold=0.5)
+        predicted   mass  nodule  background
+        true
+        mass           0       0           1
+        nodule         1       0           0
+        background     0       0           0
+    """
+    predicted, true, ids = _tables(boxes, truth, image_ids, several=True)
+    _refuse_crowds(true)
+    for where, table in (("boxes", predicted), ("truth", true)):
+        classes = table.get("finding", [_BACKGROUND] * len(table))
+        table["finding"] = [finding_name(str(each)) for each in classes]
+        if _BACKGROUND in set(table["finding"]):
+            raise InputError(
+                f"{where}: has boxes without a class; name it as finding, or in labels"
+            )
+    called = predicted[predicted["score"] >= threshold]
+    pairs = pair_boxes(called, true, ids, None)
+    boxed = called["finding"].to_numpy()[pairs.boxes.row]
+    lesions = true["finding"].to_numpy()[pairs.truth.row]
+    differs = boxed[pairs.box] != lesions[pairs.true]
+    rows = [_BACKGROUND] * len(boxed)
+    columns = [_BACKGROUND] * len(lesions)
+    # Of lesions of equal IoU the later one is matched first, as in COCO.
+    order = np.lexsort((-pairs.true, -pairs.iou, pairs.box, differs))
+    for pair in order[pairs.iou[order] >= 0.5]:
+        box, lesion = pairs.box[pair], pairs.true[pair]
+        if rows[box] == columns[lesion] == _BACKGROUND:
+            rows[box], columns[lesion] = lesions[lesion], boxed[box]
+    missed = np.array(columns) == _BACKGROUND
+    actual, answers = [*rows, *lesions[missed]], [*boxed, *[_BACKGROUND] * missed.sum()]
+    names = [*sorted({*boxed, *lesions}), _BACKGROUND]
+    counts = pd.crosstab(actual, answers, rownames=["true"], colnames=["predicted"])
+    return counts.reindex(index=names, columns=names, fill_value=0)
+
+
 def _refuse_crowds(truth: pd.DataFrame) -> None:
     if "crowd" in truth and truth["crowd"].any():
         raise InputError(
@@ -228,9 +295,9 @@ def _plain(name: str) -> str:
 
 
 def _tables(
-    boxes: Any, truth: Any, image_ids: Iterable[Any] | None
+    boxes: Any, truth: Any, image_ids: Iterable[Any] | None, *, several: bool = False
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.Index]:
-    """Return predicted and true boxes as tables, with the ids of the images."""
+    """Return predicted and true boxes as tables, of one class or `several`, with all image ids."""
     if image_ids is None:
         if isinstance(boxes, pd.DataFrame) or isinstance(truth, pd.DataFrame):
             raise InputError("image_ids: give the id of every image, with and without boxes")
@@ -252,10 +319,10 @@ def _tables(
     _check_names(predicted["image_id"], true["image_id"], ids)
     for where, table in (("boxes", predicted), ("truth", true)):
         kinds = table["finding"].astype(str).unique() if "finding" in table else ()
-        if len(kinds) > 1:
+        if len(kinds) > 1 and not several:
             named = ", ".join(map(str, kinds[:_SHOWN]))
             raise InputError(f"{where}: has the classes {named}; give the boxes of one")
-    if "finding" in predicted and "finding" in true and len(true):
+    if "finding" in predicted and "finding" in true and len(true) and not several:
         other = other_class(
             predicted["finding"].astype(str), [finding_name(str(true["finding"][0]))]
         )

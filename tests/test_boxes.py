@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import supervision
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -369,6 +370,143 @@ def test_lists_of_outputs_in_one_order_are_read_as_tables_are():
         metrics.vinbigdata_score(outputs[1:], true)
     with pytest.raises(InputError):
         metrics.vinbigdata_score(boxes.drop(columns="score"), truth, ids)
+
+
+# Confusion of findings
+
+MASS, NODULE = ("a", 0, 0, 10, 10, "mass"), ("a", 0, 2, 10, 12, "nodule")  # their IoU is 2 / 3
+
+
+def confusion_of(boxes, truth, ids=("a", "b"), threshold=0.5):
+    """Numbers of the confusion matrix as rows, each of a true finding."""
+    true = pd.DataFrame(truth, columns=["image_id", *CORNERS, "finding"])
+    called = pd.DataFrame(boxes, columns=["image_id", *CORNERS, "score", "finding"])
+    return metrics.box_confusion(called, true, ids, threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "expected"),
+    [
+        # Rows and columns are mass, nodule and background.
+        ([("a", 0, 0, 10, 10, 0.9, "mass")], [[1, 0, 0], [0, 0, 1], [0, 0, 0]]),
+        ([("a", 0, 0, 10, 10, 0.5, "Mass")], [[1, 0, 0], [0, 0, 1], [0, 0, 0]]),
+        ([("a", 0, 0, 10, 10, 0.4, "mass")], [[0, 0, 1], [0, 0, 1], [0, 0, 0]]),
+        # The IoU with the mass is 1/2, which is enough, and 4/10.
+        ([("a", 0, 0, 10, 5, 0.9, "mass")], [[1, 0, 0], [0, 0, 1], [0, 0, 0]]),
+        ([("a", 0, 0, 10, 4, 0.9, "mass")], [[0, 0, 1], [0, 0, 1], [1, 0, 0]]),
+        # A box finds the lesion of its own finding although the other one overlaps more.
+        ([("a", 0, 2, 10, 12, 0.9, "mass")], [[1, 0, 0], [0, 0, 1], [0, 0, 0]]),
+        # A surer box of the other finding does not take the lesion from the right one.
+        (
+            [("a", 0, 0, 10, 10, 0.9, "nodule"), ("a", 0, 1, 10, 11, 0.6, "mass")],
+            [[1, 0, 0], [0, 1, 0], [0, 0, 0]],
+        ),
+        # The second box of the mass is left, and so is the nodule: it is mistaken for a mass.
+        (
+            [("a", 0, 0, 10, 10, 0.9, "mass"), ("a", 0, 1, 10, 11, 0.8, "mass")],
+            [[1, 0, 0], [1, 0, 0], [0, 0, 0]],
+        ),
+        # The surer box takes the mass, although the other one overlaps it more.
+        (
+            [("a", 0, 0, 10, 6, 0.9, "mass"), ("a", 0, 0, 10, 10, 0.8, "mass")],
+            [[1, 0, 0], [1, 0, 0], [0, 0, 0]],
+        ),
+        # The third box has no lesion left, the fourth has none on its image.
+        (
+            [("a", 0, 1, 10, 11, score, "mass") for score in (0.9, 0.8, 0.7)]
+            + [("b", 0, 0, 10, 10, 0.9, "nodule")],
+            [[1, 0, 0], [1, 0, 0], [1, 1, 0]],
+        ),
+    ],
+)
+def test_a_hand_counted_confusion_matrix(boxes, expected):
+    found = confusion_of(boxes, [MASS, NODULE])
+    assert found.to_numpy().tolist() == expected
+    assert [*found.index] == [*found.columns] == ["mass", "nodule", "background"]
+
+
+def test_of_lesions_of_equal_overlap_the_later_one_is_matched_as_in_coco():
+    lesions = [("a", 0, 0, 10, 10, "mass"), ("a", 0, 4, 10, 14, "mass")]
+    boxes = [("a", 0, 2, 10, 12, 0.9, "mass"), ("a", 0, 0, 10, 8, 0.8, "mass")]
+    assert confusion_of(boxes, lesions).to_numpy().tolist() == [[2, 0], [0, 0]]
+
+
+def test_a_finding_that_is_only_predicted_has_an_empty_row():
+    found = confusion_of([("b", 0, 0, 10, 10, 0.9, "edema")], [MASS])
+    assert found.to_dict("index") == {
+        "edema": {"edema": 0, "mass": 0, "background": 0},
+        "mass": {"edema": 0, "mass": 0, "background": 1},
+        "background": {"edema": 1, "mass": 0, "background": 0},
+    }
+
+
+FINDING = st.sampled_from(["edema", "mass", "nodule"])
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    st.lists(st.tuples(BOX, FINDING), max_size=8),
+    st.lists(st.tuples(BOX, FINDING, st.integers(1, 5)), max_size=14),
+    st.integers(1, 5),
+)
+def test_a_confusion_matrix_equals_a_plain_loop_and_counts_each_lesion_and_box_once(
+    true, predicted, least
+):
+    truth = on_a_grid([box for box, _ in true]).assign(finding=[each for _, each in true])
+    boxes = on_a_grid([box for box, *_ in predicted])
+    boxes = boxes.assign(score=[score / 5 for *_, score in predicted])
+    boxes["finding"] = [each for _, each, _ in predicted]
+    cut = least / 5
+    found = metrics.box_confusion(boxes, truth, IMAGES, threshold=cut)
+    loop = oracles.confusion(rows(boxes), rows(truth), IMAGES, cut)
+    assert found.stack()[lambda cell: cell > 0].to_dict() == dict(loop)
+    called = boxes[boxes["score"] >= cut]
+    assert found.loc["background", "background"] == 0
+    for finding in found.index[:-1]:
+        own, lesions = boxes[boxes["finding"] == finding], truth[truth["finding"] == finding]
+        assert found.loc[finding].sum() == len(lesions)
+        assert found[finding].sum() == (called["finding"] == finding).sum()
+        alone = kernels.error_types(*as_loops(own, lesions), IMAGES, cut)  # as a report counts it
+        assert found.loc[finding, finding] == sum(alone["found"])
+
+
+def test_a_confusion_matrix_is_supervisions_where_scores_rank_as_overlaps_do():
+    # Lesions lie apart, and no IoU is exactly 0.5; supervision ranks pairs by IoU, not by score.
+    rng = np.random.default_rng(4)
+    names = ["edema", "mass", "nodule"]
+    outputs, targets, predictions, truth = [], [], [], []
+    for _ in range(40):
+        left = 100.0 * rng.permutation(6)[: rng.integers(0, 5), None]
+        corners = left * [1, 0, 1, 0] + np.array([0, 0, 50, 50])
+        boxes = np.repeat(corners, 2, axis=0)
+        boxes = np.vstack([boxes, [[0, 200, 50, 250]]]) + rng.normal(0, 6, (len(boxes) + 1, 4))
+        best = [max((oracles.iou(box, one) for one in corners), default=0.1) for box in boxes]
+        scores = np.clip(best, 0.05, 1)
+        true_class, called_class = rng.integers(0, 3, len(corners)), rng.integers(0, 3, len(boxes))
+        targets.append({"boxes": corners, "labels": [names[k] for k in true_class]})
+        labels = [names[k] for k in called_class]
+        outputs.append({"boxes": boxes, "scores": scores, "labels": labels})
+        truth.append(supervision.Detections(corners, class_id=true_class))
+        predictions.append(supervision.Detections(boxes, None, scores, called_class))
+    theirs = supervision.ConfusionMatrix.from_detections(predictions, truth, names, 0.3, 0.5)
+    found = metrics.box_confusion(outputs, targets, threshold=0.3)
+    np.testing.assert_array_equal(found, theirs.matrix)
+    assert (found.to_numpy()[:3, :3] > 0).all()
+
+
+def test_boxes_without_a_class_or_of_a_crowd_have_no_confusion_matrix():
+    boxes = [("a", 0, 0, 10, 10, 0.9, "mass")]
+    true = pd.DataFrame([MASS, NODULE], columns=["image_id", *CORNERS, "finding"])
+    called = pd.DataFrame(boxes, columns=["image_id", *CORNERS, "score", "finding"])
+    for wrong in (
+        (called, true.drop(columns="finding")),
+        (called.drop(columns="finding"), true),
+        (called.drop(columns="score"), true),
+        (called, true.assign(finding=["mass", "background"])),
+        (called, true.assign(crowd=[0, 1])),
+    ):
+        with pytest.raises(InputError):
+            metrics.box_confusion(*wrong, ["a"], threshold=0.5)
 
 
 # Scores and points of images

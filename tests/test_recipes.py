@@ -164,7 +164,10 @@ def test_the_recipes_beyond_a_comparison_run(folder, capsys):
     for text in blocks_of("beyond.md"):
         if "highdicom" not in text:
             run(text, names)
-    assert "patients show a true difference" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "patients show a true difference" in printed
+    require_quoted("beyond.md", printed)
+    assert names["confusion"].to_numpy().tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
     assert len(names["result"].figures)
     called, positive = a >= 0.5, y == 1
     right, wrong = (called & positive).sum() / y.sum(), (called & ~positive).sum() / (1 - y).sum()

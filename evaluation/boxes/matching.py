@@ -38,12 +38,14 @@ class RankedBoxes:
         rank: Rank of each box in its image, 0 for the most confident, shape ``(N,)``.
         score: Score of each box, shape ``(N,)``.
         corners: Corners xyxy in original px, shape ``(N, 4)``.
+        row: Row of each box in the table, shape ``(N,)``.
     """
 
     image: npt.NDArray[np.int64]
     rank: npt.NDArray[np.int64]
     score: Floats
     corners: Floats
+    row: npt.NDArray[np.int64]
 
     @cached_property
     def falling(self) -> npt.NDArray[np.int64]:
@@ -59,11 +61,13 @@ class TrueBoxes:
         image: Index of the image of each box in the list of image ids, rising, shape ``(T,)``.
         corners: Corners xyxy in original px, shape ``(T, 4)``.
         per_image: Number of true boxes of each image, shape ``(images,)``.
+        row: Row of each box in the table, shape ``(T,)``.
     """
 
     image: npt.NDArray[np.int64]
     corners: Floats
     per_image: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def _rank_boxes(boxes: pd.DataFrame, image_ids: pd.Index, most: int | None) -> R
     counted = rank < (most or len(rank) + 1)
     row = order[counted]
     corners = boxes[EDGES].to_numpy(np.float64)
-    return RankedBoxes(image[counted], rank[counted], scores[row], corners[row])
+    return RankedBoxes(image[counted], rank[counted], scores[row], corners[row], row)
 
 
 def _rank_within(image: npt.NDArray[np.int64], n_images: int) -> npt.NDArray[np.int64]:
@@ -116,11 +120,10 @@ def _rank_within(image: npt.NDArray[np.int64], n_images: int) -> npt.NDArray[np.
 def _true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> TrueBoxes:
     """Order true boxes by image, and leave out those of images that are not in `image_ids`."""
     image = positions(truth["image_id"], image_ids)
-    evaluated = image >= 0
-    order = np.argsort(image[evaluated], kind="stable")
-    image = image[evaluated][order]
-    corners = truth[EDGES].to_numpy(np.float64)[evaluated][order]
-    return TrueBoxes(image, corners, np.bincount(image, minlength=len(image_ids)))
+    order = np.argsort(image, kind="stable")
+    row = order[image[order] >= 0]
+    corners = truth[EDGES].to_numpy(np.float64)[row]
+    return TrueBoxes(image[row], corners, np.bincount(image[row], minlength=len(image_ids)), row)
 
 
 def pair_boxes(

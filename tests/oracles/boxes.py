@@ -7,6 +7,7 @@ patients are tested.
 
 import contextlib
 import io
+from collections import Counter
 from statistics import median
 
 import numpy as np
@@ -140,6 +141,31 @@ def rsna(boxes, truth, images, cut):
             value += found / (len(called) + len(lesions) - found) / 8
         scores.append(value)
     return float(np.mean(scores)) if scores else None
+
+
+def confusion(boxes, truth, images, cut):
+    """Numbers of pairs (true finding, predicted finding); a row ends in its finding."""
+    pairs = Counter()
+    for name in images:
+        called = [row for row in boxes if row[0] == name and row[5] >= cut]
+        called = sorted(called, key=lambda row: -row[5])
+        free = [row for row in truth if row[0] == name]
+        for same in (True, False):
+            left = []
+            for box in called:
+                near = [
+                    (iou(box[1:5], lesion[1:5]), k)
+                    for k, lesion in enumerate(free)
+                    if (lesion[-1] == box[-1]) is same
+                ]
+                if near and max(near)[0] >= 0.5:
+                    pairs[free.pop(max(near)[1])[-1], box[-1]] += 1
+                else:
+                    left.append(box)
+            called = left
+        pairs.update(("background", box[-1]) for box in called)
+        pairs.update((lesion[-1], "background") for lesion in free)
+    return pairs
 
 
 def area(steps, n_true):
