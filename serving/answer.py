@@ -276,7 +276,7 @@ def render(answers: Sequence[Answer], panel: int = SIDE) -> Image.Image:
     alone = [answer for answer in answers if answer.kind != "both"] or answers
     if all(answer.warnings for answer in alone):
         alone = []
-    plain, marks = draw_panel(first.pixels, panel), ""
+    plain, shown = draw_panel(first.pixels, panel), []
     panels = [Panel("Image", "#000000", (Path(first.image).name,), plain)]
     for position, answer in enumerate(alone):
         colour = system_colour(position)
@@ -287,7 +287,8 @@ def render(answers: Sequence[Answer], panel: int = SIDE) -> Image.Image:
             continue
         drawn = plain
         if answer.decision is not False:
-            drawn, marks = draw_panel(first.pixels, panel, None, prediction), legend()
+            drawn = draw_panel(first.pixels, panel, None, prediction)
+            shown.append(prediction)
         panels.append(Panel(answer.system, colour, tuple(lines), drawn))
     warnings = [f"WARNING: {text}." for answer in answers for text in answer.warnings]
     warnings += [
@@ -304,6 +305,10 @@ def render(answers: Sequence[Answer], panel: int = SIDE) -> Image.Image:
     ]
     chosen = f"Probability and threshold: chosen on the run's validation images ({policies})."
     said = [*dict.fromkeys(warnings), *together, *dict.fromkeys(cautions)]
+    marks = legend(
+        points=any(prediction.point is not None for prediction in shown),
+        maps=any(prediction.heat is not None for prediction in shown),
+    )
     said += [chosen, RESEARCH_USE, marks] if alone else [RESEARCH_USE]
     return draw_sheet(panels, " ".join(said))
 

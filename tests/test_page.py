@@ -365,6 +365,22 @@ def test_a_sheet_shows_every_panel_whole_and_writes_below_them():
     assert longer.shape[1] == sheet.shape[1]
 
 
+@pytest.mark.parametrize("side", [320, 360, 480])
+def test_the_words_of_a_panel_do_not_run_into_the_next_or_off_the_sheet(side):
+    answers = [ImagePrediction("system " * 20, COLOUR, score=0.1)]
+    panels = reports.panels_of(
+        np.full((side, side), 90, np.uint8), answers, title="long-name-of-an-image" * 9, side=side
+    )
+    sheet = np.asarray(reports.draw_sheet(panels, "below " * 99))
+    gap = 8
+    ends = [slice(gap + side, gap + side + gap), slice(sheet.shape[1] - gap, None)]
+    high = sheet.shape[0] // 2 + side // 2  # captions and the text below
+    assert (sheet[high:] < 255).any()
+    assert (sheet[side + gap :, ends[1]] == 255).all()
+    captions = slice(side + gap, side + gap + 80)
+    assert (sheet[captions, ends[0]] == 255).all()
+
+
 # image: label, score and place of A, score and place of B; positive from 0.5 on
 IMAGES = {
     "p1": (1, 0.9, True, 0.8, True),

@@ -19,7 +19,7 @@ SIDE = 480
 """Longer side of each panel in px."""
 _COLUMNS = 5  # most panels in a row
 _SIZE = 17  # of letters, px
-_LETTERS = 52  # in a line below a panel
+_NARROWEST = 4  # letter, px
 _GAP = 8
 _INK, _QUIET = "#3A424A", "#5F6773"
 _OF_TRUTH = "White corners: true lesion. Solid box: centred on a lesion; dashed: elsewhere."
@@ -94,10 +94,14 @@ def draw_sheet(panels: Sequence[Panel], below: str = "") -> Image.Image:
         984
     """
     columns = math.ceil(len(panels) / math.ceil(len(panels) / _COLUMNS))
-    lines_below = textwrap.wrap(below, min(columns, 2) * _LETTERS)
     height, width = panels[0].pixels.shape[:2]
     wide = max(width, 2 * SIDE // 3) + _GAP
-    captions = [_wrapped(panel) for panel in panels]
+    lines_below = _wrapped(below, min(columns, 2) * wide - _GAP)
+    captions = [
+        _wrapped(panel.name, wide - _GAP, bold=True)
+        + [part for line in panel.lines for part in _wrapped(line, wide - _GAP)]
+        for panel in panels
+    ]
     high = height + round(1.4 * _SIZE * max(map(len, captions))) + 2 * _GAP
     rows = math.ceil(len(panels) / columns)
     total = rows * high + round(1.4 * _SIZE * (len(lines_below) + 1))
@@ -116,9 +120,14 @@ def draw_sheet(panels: Sequence[Panel], below: str = "") -> Image.Image:
     return canvas
 
 
-def _wrapped(panel: Panel) -> list[str]:
-    lines = (panel.name, *panel.lines)
-    return [part for line in lines for part in textwrap.wrap(line, _LETTERS)]
+def _wrapped(text: str, width: int, *, bold: bool = False) -> list[str]:
+    """Break a text into lines of at most `width` px."""
+    letters = width // _NARROWEST
+    lines = textwrap.wrap(text, letters)
+    while any(_font(bold=bold).getlength(line) > width for line in lines):
+        letters -= 1
+        lines = textwrap.wrap(text, letters)
+    return lines
 
 
 @cache
