@@ -160,12 +160,6 @@ class AugmentationSettings(Section):
         return self
 
 
-class DetectorAugmentationSettings(AugmentationSettings):
-    """Keys of ``[augmentation]`` for a detector."""
-
-    mosaic: float = Field(default=0.0, ge=0, le=1.0, description="probability of four in one")
-
-
 class TrainingSettings(Section):
     """Keys of ``[training]`` that detectors and classifiers share."""
 
@@ -238,7 +232,6 @@ class DetectorConfig(_Config):
     kind: Literal["detector"]
     data: DetectorDataSettings
     model: RetinaNetSettings
-    augmentation: DetectorAugmentationSettings = DetectorAugmentationSettings()
     training: DetectorTrainingSettings
 
 

@@ -331,7 +331,7 @@ def test_own_network_loss_callbacks_and_logger_are_used(world, tmp_path):
 
 FLIPS = {
     "classifier": {"noise": 0, "cutout": 0, "horizontal_flip": 1.0},
-    "detector": {"rotate_degrees": 0, "scale": 0, "mosaic": 0.0, "horizontal_flip": 1.0},
+    "detector": {"rotate_degrees": 0, "scale": 0, "horizontal_flip": 1.0},
 }
 
 

@@ -67,25 +67,6 @@ def test_a_box_follows_its_patch(keys):
         np.testing.assert_allclose(made.boxes[0], np.clip(drawn, 0, SIDE), atol=1.6)
 
 
-def test_boxes_of_a_mosaic_lie_on_their_patches_at_half_the_size():
-    pipeline, draw = changes(mosaic=1.0, horizontal_flip=0.5, shift=0.05), np.random.default_rng(0)
-    for seed in range(60):
-        images = [patch(draw.uniform(40, SIDE - 40, 2), draw.uniform(10, 24, 2)) for _ in range(3)]
-        shown = [
-            (pixels * (0.4 + 0.2 * n)).astype(np.uint8) for n, (pixels, _) in enumerate(images)
-        ]
-        empty = (np.zeros((SIDE, SIDE), np.uint8), [])
-        others = [(shown[1], [images[1][1]]), (shown[2], [images[2][1]]), empty]
-        made = changed(pipeline, shown[0], [images[0][1]], seed, others)
-        assert sorted(made.rows) == [0, 1, 2]
-        for box, number in zip(made.boxes, made.rows, strict=True):
-            x1, y1, x2, y2 = images[number][1]
-            np.testing.assert_allclose(box[2:] - box[:2], [(x2 - x1) / 2, (y2 - y1) / 2], atol=1.1)
-            left, top, right, bottom = box.round().astype(int)
-            grey = made.pixels[(top + bottom) // 2, (left + right) // 2]
-            assert abs(int(grey) - 220 * (0.4 + 0.2 * number)) < 5
-
-
 @pytest.mark.parametrize("keys", GREYS, ids=named)
 def test_a_change_of_greys_leaves_boxes_on_their_patch(keys):
     pipeline, draw = changes(**keys), np.random.default_rng(0)

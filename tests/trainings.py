@@ -13,7 +13,6 @@ KEYS = {
             "model.head_convs": 1,
             "augmentation.rotate_degrees": 10,
             "augmentation.scale": 0.1,
-            "augmentation.mosaic": 0.5,
         },
     ),
     "classifier": (

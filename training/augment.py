@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # the import would ask the network
 
 import albumentations as A  # noqa: N812 - the name that its users know
-import cv2
 import numpy as np
 
-from cxr_compare.configs.settings import AugmentationSettings, DetectorAugmentationSettings
+from cxr_compare.configs.settings import AugmentationSettings
 from cxr_compare.data_prep.base.errors import InputError
 
-OTHERS = "others"
-"""Name under which the pipeline takes the images that a mosaic joins."""
 _HOLE_GREY = 114
 _LEAST_VISIBLE = 0.3  # share of the area of a box that must stay inside; else it is dropped
 _LEAST_SIDE = 2.0  # px; a box with a shorter side is dropped
@@ -32,24 +28,12 @@ class Augmented(NamedTuple):
     rows: np.ndarray
 
 
-def build_augmentation(settings: AugmentationSettings, size: int) -> A.Compose | None:
-    """Build the pipeline of a configuration for squares of a side, px; None without any change.
+def build_augmentation(settings: AugmentationSettings) -> A.Compose | None:
+    """Build the pipeline of a configuration; None without any change.
 
     A box follows the ellipse that it encloses.
     """
     steps: list[A.BasicTransform] = []
-    if isinstance(settings, DetectorAugmentationSettings) and settings.mosaic:
-        # Four images of half the side: nothing of them is cut off, so no box is cut, either.
-        steps.append(
-            A.Mosaic(
-                grid_yx=(2, 2),
-                target_size=(size, size),
-                cell_shape=(size // 2, size // 2),
-                interpolation=cv2.INTER_AREA,
-                metadata_key=OTHERS,
-                p=settings.mosaic,
-            )
-        )
     if settings.horizontal_flip:
         steps.append(A.HorizontalFlip(p=settings.horizontal_flip))
     if settings.rotate_degrees or settings.scale or settings.shift:
@@ -107,21 +91,12 @@ def _with_boxes(steps: list[Any]) -> A.Compose:
         return A.Compose(steps, bbox_params=boxes)
 
 
-def augment(
-    pipeline: A.Compose, image_with_boxes: Augmented, seed: int, others: Sequence[Augmented] = ()
-) -> Augmented:
-    """Change an image, uint8 ``(H, W)``, with its boxes ``(N, 4)`` xyxy in px.
-
-    `others` are images that a mosaic may join with it.
-    """
+def augment(pipeline: A.Compose, image_with_boxes: Augmented, seed: int) -> Augmented:
+    """Change an image, uint8 ``(H, W)``, with its boxes ``(N, 4)`` xyxy in px."""
     pipeline.set_random_seed(seed % 2**32)
-    images: list[dict[str, Any]] = [
-        {"image": each.pixels, "bboxes": each.boxes, "rows": each.rows}
-        for each in (image_with_boxes, *others)
-    ]
-    joined: dict[str, Any] = {OTHERS: images[1:]} if others else {}
-    made = pipeline(**images[0], **joined)
-    image, pixels = made["image"], image_with_boxes.pixels
+    pixels, boxes, rows = image_with_boxes
+    made = pipeline(image=pixels, bboxes=boxes, rows=rows)
+    image = made["image"]
     if image.shape != pixels.shape or image.dtype != pixels.dtype:
         raise InputError(
             f"augmentation: makes {image.dtype} {image.shape} of an image, {pixels.dtype} "

@@ -27,8 +27,6 @@ from cxr_compare.training.augment import (
 from cxr_compare.training.request import Request, require_step
 
 _MOST_WORKERS = 8
-_N_OTHERS = 3  # of a mosaic
-_OTHERS_STREAM = 1  # beside the seed of a sample
 
 
 @dataclass(frozen=True)
@@ -75,12 +73,10 @@ class ChestImages(Dataset[Sample]):
         annotations: pd.DataFrame,
         findings: Sequence[str],
         augmentation: Any = None,
-        n_others: int = 0,
     ) -> None:
         self.store = store
         self.image_ids = image_ids
         self.augmentation = augmentation
-        self.n_others = n_others
         self.has_boxes = "image_id" in annotations
         if not self.has_boxes:
             labels = annotations[list(findings)].reindex(image_ids)
@@ -107,10 +103,8 @@ class ChestImages(Dataset[Sample]):
         name = str(self.image_ids[row])
         image = self._image(row)
         if seed is not None and self.augmentation is not None:
-            draw = np.random.default_rng([seed, _OTHERS_STREAM])
-            others = [self._image(each) for each in draw.integers(len(self), size=self.n_others)]
             try:
-                image = augment(self.augmentation, image, seed, others)
+                image = augment(self.augmentation, image, seed)
             except InputError:
                 raise
             except Exception as error:
@@ -218,10 +212,8 @@ class ImageData(LightningDataModule):
         super().__init__()
         self.request, self.progress = request, progress
         self.config, self.usable = request.config, request.usable
-        changes, size = self.config.augmentation, self.config.data.image_size
-        self.n_others = _N_OTHERS if getattr(changes, "mosaic", 0) and augmentation is None else 0
         if augmentation is None:
-            self.changes = build_augmentation(changes, size)
+            self.changes = build_augmentation(self.config.augmentation)
         else:
             self.changes = own_augmentation(augmentation)
         self._train: ChestImages | None = None
@@ -229,8 +221,8 @@ class ImageData(LightningDataModule):
     def _images(self, role: str) -> ChestImages:
         store = self.request.dataset.make_store(self.config.data.image_size, self.progress)
         ids, annotations = self.usable.ids[role], self.usable.annotations
-        changes = (self.changes, self.n_others) if role == "train" else ()
-        return ChestImages(store, ids, annotations, self.request.target.any_of, *changes)
+        changes = self.changes if role == "train" else None
+        return ChestImages(store, ids, annotations, self.request.target.any_of, changes)
 
     @property
     def train(self) -> ChestImages:

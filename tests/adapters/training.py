@@ -16,8 +16,8 @@ from cxr_compare.configs.load import (
     read_config,
 )
 from cxr_compare.configs.settings import (
+    AugmentationSettings,
     ClassifierTrainingSettings,
-    DetectorAugmentationSettings,
     DetectorConfig,
 )
 from cxr_compare.data_prep.base.tables import read_table
@@ -89,22 +89,15 @@ def defaults(kind):
     return found
 
 
-def changes(side=160, **keys):
-    """The pipeline of a detector's section ``[augmentation]`` with some keys; None without any."""
-    return build_augmentation(DetectorAugmentationSettings(**keys), side)
+def changes(**keys):
+    """The pipeline of a section ``[augmentation]`` with some keys; None without any."""
+    return build_augmentation(AugmentationSettings(**keys))
 
 
-def changed(pipeline, pixels, boxes, seed, others=()):
-    """An image as the pipeline changes it by a seed: pixels, boxes, and their numbers.
-
-    `others` are pairs of pixels and boxes that a mosaic may join; their boxes are numbered on.
-    """
-    images, number = [], 0
-    for each, its_boxes in ((pixels, boxes), *others):
-        edges = np.asarray(its_boxes, float).reshape(-1, 4)
-        images.append(Augmented(each, edges, number + np.arange(len(edges))))
-        number += len(edges)
-    return augment(pipeline, images[0], seed, images[1:])
+def changed(pipeline, pixels, boxes, seed):
+    """An image as the pipeline changes it by a seed: pixels, boxes, and their numbers."""
+    edges = np.asarray(boxes, float).reshape(-1, 4)
+    return augment(pipeline, Augmented(pixels, edges, np.arange(len(edges))), seed)
 
 
 def training_settings(**changes):
