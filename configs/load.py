@@ -38,7 +38,7 @@ def read_config(name: str | Path, overrides: Overrides = ()) -> Config:
 
     Raises InputError, one line that names the file or option and the key.
 
-    Example:
+    Examples:
         >>> read_config("chexnet", ["training.epochs=3"]).training.epochs
         3
     """

@@ -3,7 +3,7 @@
 Every command of the command line as a function, what they return, and `metrics`: functions of
 arrays. Each is loaded when it is first used.
 
-Example:
+Examples:
     >>> import cxr_compare
     >>> cxr_compare.metrics.auroc([0, 1, 1], [0.2, 0.3, 0.9])
     1.0

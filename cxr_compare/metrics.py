@@ -1,6 +1,6 @@
 """Metrics as functions of arrays and tables, and single figures with their intervals.
 
-Example:
+Examples:
     >>> from cxr_compare import metrics
     >>> metrics.auroc([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8])
     0.875

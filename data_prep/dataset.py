@@ -114,7 +114,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
         folder: The folder.
         info: Content of ``dataset.json``.
 
-    Example:
+    Examples:
         >>> from cxr_compare import DataSet
         >>> data = DataSet.open("sets/own")  # doctest: +SKIP
         >>> data.image_ids("test")  # doctest: +SKIP

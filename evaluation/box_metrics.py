@@ -49,7 +49,7 @@ def box_average_precision(
     Raises:
         InputError: A box is invalid, or of no image that is evaluated.
 
-    Example:
+    Examples:
         >>> from cxr_compare import metrics
         >>> truth = [{"boxes": [[0, 0, 9, 9]]}, {"boxes": []}]
         >>> predicted = [{"boxes": [[0, 0, 9, 9]], "scores": [0.9]}, {"boxes": [], "scores": []}]
@@ -75,7 +75,7 @@ def froc(boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None) -> Froc
     Source:
         Chakraborty 1989.
 
-    Example:
+    Examples:
         >>> from cxr_compare import metrics
         >>> truth = [{"boxes": [[0, 0, 9, 9]]}, {"boxes": []}]
         >>> predicted = [{"boxes": [[0, 0, 9, 9]], "scores": [0.9]}, {"boxes": [], "scores": []}]
@@ -105,7 +105,7 @@ def rsna_score(
     Returns:
         The score in [0, 1]; None if every image is left out.
 
-    Example:
+    Examples:
         >>> from cxr_compare import metrics
         >>> truth = [{"boxes": [[0, 0, 9, 9]]}, {"boxes": []}]
         >>> predicted = [{"boxes": [[0, 0, 9, 9]], "scores": [0.9]}, {"boxes": [], "scores": []}]
@@ -157,7 +157,7 @@ def vinbigdata_score(
         VinBigData Chest X-ray Abnormalities Detection 2021, evaluation page; Everingham et al. 2010
         (Pascal VOC).
 
-    Example:
+    Examples:
         >>> from cxr_compare import metrics
         >>> truth = [{"boxes": [[0, 0, 9, 9]]}, {"boxes": []}]
         >>> predicted = [{"boxes": [[0, 0, 9, 9]], "scores": [0.9]}, {"boxes": [], "scores": []}]
@@ -217,7 +217,7 @@ def box_confusion(
     Raises:
         InputError: A box is invalid, or has no finding.
 
-    Example:
+    Examples:
         >>> from cxr_compare import metrics
         >>> truth = [{"boxes": [[0, 0, 9, 9], [20, 0, 29, 9]], "labels": ["mass", "nodule"]}]
         >>> predicted = [{"boxes": [[20, 0, 29, 9]], "labels": ["mass"], "scores": [0.9]}]

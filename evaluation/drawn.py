@@ -122,7 +122,7 @@ def shown_box_cut(scores: Floats, decision: bool | None, threshold: float | None
     On a positive image these are the best box and every box at or above the threshold; on a
     negative one none; on an undecided one those at or above the threshold, or 0.5 without one.
 
-    Example:
+    Examples:
         >>> shown_box_cut(np.array([0.6, 0.2]), True, 0.3)
         0.3
     """

@@ -43,7 +43,7 @@ def estimate(
     Raises:
         InputError: The metric is unknown, needs a threshold or boxes, or the values do not fit.
 
-    Example:
+    Examples:
         >>> from cxr_compare import metrics
         >>> row = metrics.estimate("auroc", [0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.4, 0.8, 0.3, 0.2])
         >>> round(row["estimate"], 3), round(row["ci_low"], 3), round(row["ci_high"], 3)

@@ -204,7 +204,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     Source:
         Holm 1979.
 
-    Example:
+    Examples:
         >>> holm([0.25, None, 0.125])
         [0.25, None, 0.25]
     """
@@ -368,7 +368,7 @@ def lower_for_bias(drawn: Floats, value: float) -> Floats:
     bias is subtracted from the replicates below their median, but none becomes lower than 0. The
     upper half stays as it is, because the replicates do not always show the whole bias.
 
-    Example:
+    Examples:
         >>> lower_for_bias(np.array([0.25, 0.5, 0.75]), 0.25).tolist()
         [0.0, 0.5, 0.75]
     """

@@ -160,7 +160,7 @@ class Places:
 def learn_places(truth: Truth) -> Places | None:
     """Learn the constant positions from the boxes of validation and training images; None without.
 
-    Example:
+    Examples:
         >>> images = pd.DataFrame({"label": 1.0, "patient_id": "p", "role": "val", "width": 100,
         ...     "height": 100}, index=["a"])
         >>> boxes = pd.DataFrame({"image_id": ["a"], "x1": 20.0, "y1": 40.0, "x2": 40.0,

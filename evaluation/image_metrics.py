@@ -36,7 +36,7 @@ def auroc(y_true: Any, y_score: Any) -> float | None:
     Source:
         Hanley and McNeil 1982.
 
-    Example:
+    Examples:
         >>> from cxr_compare import metrics
         >>> metrics.auroc([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8])
         0.875
@@ -54,7 +54,7 @@ def average_precision(y_true: Any, y_score: Any) -> float | None:
     Returns:
         The average precision in [0, 1], or None where no image is positive.
 
-    Example:
+    Examples:
         >>> from cxr_compare import metrics
         >>> round(metrics.average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), 3)
         0.833
@@ -74,7 +74,7 @@ def confusion_counts(y_true: Any, y_score: Any, threshold: float) -> dict[str, i
     Returns:
         Numbers of images: ``tp``, ``fp``, ``tn`` and ``fn``.
 
-    Example:
+    Examples:
         >>> from cxr_compare import metrics
         >>> metrics.confusion_counts([0, 1, 1], [0.1, 0.5, 0.2], threshold=0.5)
         {'tp': 1, 'fp': 0, 'tn': 1, 'fn': 1}
@@ -102,7 +102,7 @@ def classification_metrics(y_true: Any, y_score: Any, threshold: float) -> dict[
     Returns:
         Each metric by its short name; None where its denominator is 0.
 
-    Example:
+    Examples:
         >>> from cxr_compare import metrics
         >>> metrics.classification_metrics([0, 1, 1], [0.1, 0.5, 0.2], threshold=0.5)["recall"]
         0.5

@@ -35,7 +35,7 @@ class JointScore:
     The term of a system is ``weight * log-odds of its score``. A score of exactly 0, that of an
     image without a box, is a statement of its own: its term is `at_zero`.
 
-    Example:
+    Examples:
         >>> joint = JointScore(0.0, (1.0, 0.0), (-3.0, 0.0))
         >>> joint.probability(np.array([[0.25, 0.9], [0.0, 0.9]])).round(3).tolist()
         [0.25, 0.047]

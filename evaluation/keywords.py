@@ -18,7 +18,7 @@ def refuse_unknown_keywords(name: str, keywords: Iterable[str], known: Collectio
 
     The message names the most similar keyword, or all known ones if none is similar.
 
-    Example:
+    Examples:
         >>> refuse_unknown_keywords("compare", ["patient"], ["truth", "patients"])
         Traceback (most recent call last):
         ...

@@ -50,7 +50,7 @@ class Policy(NamedTuple):
 def parse(policy: str) -> Policy:
     """Read a policy; InputError for an unknown one.
 
-    Example:
+    Examples:
         >>> parse("sensitivity>=0.95"), parse("threshold=0.3").value
         (Policy(kind='sensitivity', value=0.95, confidence=None), 0.3)
         >>> parse("specificity>=0.90@0.95").confidence
@@ -94,7 +94,7 @@ def is_fixed(policy: str) -> bool:
 def policy_text(policy: str) -> str:
     """Describe a policy in words.
 
-    Example:
+    Examples:
         >>> policy_text("max_f1"), policy_text("sensitivity>=0.95"), policy_text("threshold=0.3")
         ('best F1', 'sensitivity ≥ 0.95', 'a given score of 0.3')
         >>> policy_text("specificity>=0.90@0.95")

@@ -26,7 +26,7 @@ def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str,
     A column of the user's own is stored as ``x_`` and its name, and found by both. InputError if a
     requested column does not exist, or has more than 12 values.
 
-    Example:
+    Examples:
         >>> table = pd.DataFrame({"sex": ["F", None, "M"], "age_years": [70.0, 30.0, None]})
         >>> {name: groups.tolist() for name, groups in image_groups(table).items()}
         {'sex': ['F', '', 'M'], 'age_band': ['60 to 79', '18 to 39', '']}

@@ -100,7 +100,7 @@ def split_roles(roles: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[st
 
     ``SYSTEM.ROLE=COLUMN`` is of one system; ``score`` and ``result_image`` are of all, under "".
 
-    Example:
+    Examples:
         >>> split_roles(["label=y", "A.score=p", "score=q"])
         ({'label': 'y'}, {'A': {'score': 'p'}, '': {'score': 'q'}})
     """

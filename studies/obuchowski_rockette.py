@@ -215,7 +215,7 @@ def jackknife_covariance(replicates: npt.ArrayLike) -> Floats:
     Source:
         Efron and Stein 1981.
 
-    Example:
+    Examples:
         >>> values = np.array([1.0, 2.0, 6.0])
         >>> means_without_one = (values.sum() - values) / 2
         >>> jackknife_covariance(means_without_one[:, None]).round(3).tolist()
@@ -254,7 +254,7 @@ def analyse_crossed(
     Source:
         Obuchowski and Rockette 1995; Hillis 2007.
 
-    Example:
+    Examples:
         >>> figures = [[0.80, 0.84, 0.82], [0.86, 0.88, 0.90]]
         >>> study = analyse_crossed(figures, 1e-4 * np.eye(6))
         >>> round(study.differences[0, 1].estimate, 3), round(study.overall.p_value, 3)
@@ -306,7 +306,7 @@ def analyse_nested(
     Source:
         Obuchowski, Gallas and Hillis 2012; Hillis 2014.
 
-    Example:
+    Examples:
         >>> study = analyse_nested([[0.80, 0.84], [0.90]], 1e-4 * np.eye(3),
         ...     readers=["random", "fixed"])
         >>> round(study.differences[0, 1].estimate, 3), round(study.differences[0, 1].error, 4)

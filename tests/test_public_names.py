@@ -41,7 +41,7 @@ def test_metrics_are_functions_of_arrays_with_examples():
     for name in metrics.__all__:
         member = getattr(metrics, name)
         if inspect.isfunction(member):
-            example = (inspect.getdoc(member) or "").partition("Example:")[2]
+            example = (inspect.getdoc(member) or "").partition("Examples:")[2]
             assert f"metrics.{name}(" in example, name  # by the name that a user imports
     assert metrics.average_precision([0, 1], [0.1, 0.9]) == 1.0
 

@@ -178,7 +178,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 def balancing_weights(positive: np.ndarray, share: float) -> np.ndarray:
     """Compute draw weights with which positive images make up a share of the draws.
 
-    Example:
+    Examples:
         >>> balancing_weights(np.array([True, False, False]), 0.5).tolist()
         [0.5, 0.25, 0.25]
     """

@@ -28,7 +28,7 @@ class InputError(ValueError):
     The message is one line: the position, what is wrong with the value, and what to do. The command
     line prints it without a traceback and exits with status 2.
 
-    Example:
+    Examples:
         >>> import cxr_compare
         >>> raise cxr_compare.InputError("labels.csv: row 3: x1=nan; remove the row")
         Traceback (most recent call last):
@@ -73,7 +73,7 @@ def nearest_name(name: str, names: Collection[str], otherwise: str) -> str:
 def counted(count: int, noun: str, verb: str = "") -> str:
     """Return a number with its noun in the singular or the plural.
 
-    Example:
+    Examples:
         >>> counted(1, "box", "are"), counted(2000, "image")
         ('1 box is', '2,000 images')
     """

@@ -372,7 +372,7 @@ def read_xml_file(path: Path, tag: str) -> ElementTree.Element:
 def inert_cell(value: object) -> object:
     """Put an apostrophe before a text that a spreadsheet program would take for a formula.
 
-    Example:
+    Examples:
         >>> inert_cell("=1"), inert_cell("-8.0"), inert_cell(-8)
         ("'=1", '-8.0', -8)
     """

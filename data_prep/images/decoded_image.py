@@ -74,7 +74,7 @@ def noise_doubts(pixels: np.ndarray) -> list[str]:
     Neighbouring pixels of noise are not alike. Their correlation in radiographs is above 0.9: among
     5,220 public images a test pattern has the lowest, 0.73; the lowest of a radiograph is 0.92.
 
-    Example:
+    Examples:
         >>> noise_doubts(np.random.default_rng(0).integers(0, 256, (99, 99)).astype(np.uint8))
         ['decodes to noise: the file seems damaged']
     """
@@ -90,7 +90,7 @@ def noise_doubts(pixels: np.ndarray) -> list[str]:
 def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
     """Convert a colour image, uint8 ``(H, W, 3)``, to grey (luma of ITU-R BT.601), as Pillow does.
 
-    Example:
+    Examples:
         >>> grey_from_rgb(np.array([[[10, 10, 10], [255, 0, 0]]], np.uint8)).tolist()
         [[10, 76]]
     """
@@ -113,7 +113,7 @@ def grey_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
 
     `values` are those that can occur, in ascending order, `counts` the pixels of each, ``(N,)``.
 
-    Example:
+    Examples:
         >>> grey_range(np.array([0, 5, 9]), np.array([1, 9999, 1]))
         (0.0, 9.0)
     """

@@ -45,7 +45,7 @@ def header_facts(header: Dataset) -> dict[str, Any]:
     They are ``view`` ("PA", "AP", "LL", "other" or None), ``sex`` ("M", "F", "O" or None),
     ``age_years`` (float or None), ``modality`` (a standard term or None) and ``synthetic`` (bool).
 
-    Example:
+    Examples:
         >>> from pydicom import Dataset
         >>> header = Dataset()
         >>> header.PatientAge = "051Y"
@@ -68,7 +68,7 @@ def _age_in_years(text: str) -> float | None:
 
     The unit is years (Y, or none), months (M), weeks (W) or days (D).
 
-    Example:
+    Examples:
         >>> _age_in_years("045Y"), _age_in_years("006M"), _age_in_years("unknown")
         (45.0, 0.5, None)
     """
@@ -98,7 +98,7 @@ def burned_in_annotation(header: Dataset) -> str | None:
 def orientation(header: Dataset) -> str | None:
     r"""Return the directions of rows and columns relative to the patient, such as ``L\F``, or None.
 
-    Example:
+    Examples:
         >>> from pydicom import Dataset
         >>> header = Dataset()
         >>> header.PatientOrientation = ["L", "F"]

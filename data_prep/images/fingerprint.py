@@ -49,7 +49,7 @@ def perceptual_hash(pixels: np.ndarray) -> str | None:
     inverts the words that are odd in x, turning upside down inverts those that are odd in y, and a
     negative inverts all words. The words therefore tell how a copy was turned.
 
-    Example:
+    Examples:
         >>> gradient = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
         >>> perceptual_hash(gradient * 2) == perceptual_hash(gradient)
         True
@@ -64,7 +64,7 @@ def perceptual_hash(pixels: np.ndarray) -> str | None:
 def squash(pixels: np.ndarray, side: int) -> np.ndarray:
     """Scale an image down to a small square by averaging, whatever its aspect ratio is.
 
-    Example:
+    Examples:
         >>> squash(np.full((300, 200), 7, np.uint8), 2).tolist()
         [[7, 7], [7, 7]]
     """
@@ -81,7 +81,7 @@ def grey_ranks(pixels: np.ndarray) -> np.ndarray:
 
     Ranks stay the same under any increasing grey curve, such as more brightness.
 
-    Example:
+    Examples:
         >>> grey_ranks(np.array([[10, 200], [200, 255]], np.uint8)).tolist()
         [[-0.375, 0.0], [0.0, 0.375]]
     """

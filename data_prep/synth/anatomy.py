@@ -185,7 +185,7 @@ def smooth_outline(corners: Points) -> Points:
 def curve(*corners: tuple[float, float], steps: int = 20) -> Points:
     """Return points ``(steps, 2)`` of a Bezier curve from its first to its last control point.
 
-    Example:
+    Examples:
         >>> curve((0.0, 0.0), (1.0, 2.0), steps=3).tolist()
         [[0.0, 0.0], [0.5, 1.0], [1.0, 2.0]]
     """

@@ -36,7 +36,7 @@ class WeightedAveragePrecision:
     Source:
         Lin et al. 2014 (COCO).
 
-    Example:
+    Examples:
         >>> from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
         ...     "y2": [2.0]})

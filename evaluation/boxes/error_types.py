@@ -29,7 +29,7 @@ def count_error_types(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
     Source:
         Bolya et al. 2020 (TIDE), restricted to one class, so without classification errors.
 
-    Example:
+    Examples:
         >>> import pandas as pd
         >>> from cxr_compare.evaluation.boxes.matching import pair_boxes
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],

@@ -74,7 +74,7 @@ class WeightedFroc:
     Source:
         Chakraborty 1989.
 
-    Example:
+    Examples:
         >>> hits = LesionHits(np.array([0, 0]), np.array([0.9, 0.3]), np.array([0, 0, 1]),
         ...     np.array([0.9, 0.3, 0.4]), np.array([False, False, True]), 2)
         >>> froc = WeightedFroc(hits, np.array([0, 1]), 2)

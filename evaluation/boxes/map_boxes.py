@@ -65,7 +65,7 @@ def upsample(grid: Floats, factor: int = _UPSAMPLING) -> Floats:
 
     Between the outermost cell centres and the border of the map, the values are constant.
 
-    Example:
+    Examples:
         >>> upsample(np.array([[0.0, 1.0]]), factor=2).tolist()
         [[0.0, 0.25, 0.75, 1.0], [0.0, 0.25, 0.75, 1.0]]
     """
@@ -125,7 +125,7 @@ def map_peaks(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
     Source:
         Zhou et al. 2016 (class activation maps); Zhang et al. 2018 (the pointing game).
 
-    Example:
+    Examples:
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
         ...     "values": [[0.5, 2.0]], "x1": [0.0], "y1": [0.0], "x2": [64.0], "y2": [32.0]})
         >>> map_peaks(maps, pd.Index(["a"])).iloc[0].tolist()
@@ -170,7 +170,7 @@ def map_parts(grid: Floats, cut: float) -> MapParts:
     The map is upsampled to 8 x 8 points for each cell. Points that touch at a side or a corner
     belong to one part.
 
-    Example:
+    Examples:
         >>> parts = map_parts(np.array([[0.0, 2.0]]), cut=1.0)
         >>> parts.edges.tolist(), parts.peaks.tolist()
         ([[8, 0, 16, 8]], [2.0])
@@ -211,7 +211,7 @@ class MapBoxRule:
     Source:
         Zhou et al. 2016 and Saporta et al. 2022, who cut each map by its own range.
 
-    Example:
+    Examples:
         >>> MapBoxRule(0.5).description
         'at 50 % of the full scale'
         >>> MapBoxRule(0.6, relative=True, most=1).description
@@ -273,7 +273,7 @@ class MapBoxRule:
         The score of a box contains the score of its image (`scores`, by image id), so that boxes of
         images with a low score rank below those of images with a high score.
 
-        Example:
+        Examples:
             >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
             ...     "values": [[0.0, 2.0]], "x1": [0.0], "y1": [0.0], "x2": [64.0], "y2": [32.0]})
             >>> boxes = MapBoxRule(0.5).apply(maps, pd.Series({"a": 0.8}), (0.0, 2.0))

@@ -79,7 +79,7 @@ class BoxPairs:
         true: Position in `truth` of the true box of each pair, shape ``(pairs,)``.
         iou: IoU of the two boxes of each pair, in [0, 1], shape ``(pairs,)``.
 
-    Example:
+    Examples:
         >>> truth = pd.DataFrame({"image_id": ["a", "a"], "x1": [0.0, 2.0], "y1": [0.0, 0.0],
         ...     "x2": [4.0, 6.0], "y2": [2.0, 2.0]})
         >>> pairs = pair_boxes(truth[:1].assign(score=0.9), truth, pd.Index(["a"]))
@@ -135,7 +135,7 @@ def pair_boxes(
     boxes also ``score``, and may be empty. Boxes of images that are not in `image_ids` (each once)
     are ignored. The `most` most confident predicted boxes of an image count; None counts all.
 
-    Example:
+    Examples:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
         ...     "y2": [2.0]})
         >>> pair_boxes(truth.assign(x2=3.0, score=0.9), truth, pd.Index(["a", "b"])).iou.tolist()
@@ -223,7 +223,7 @@ def greedy_matches(
     Source:
         Lin et al. 2014 (COCO).
 
-    Example:
+    Examples:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
         ...     "y2": [2.0]})
         >>> boxes = pd.concat([truth.assign(score=0.9), truth.assign(score=0.8)])

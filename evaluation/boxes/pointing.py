@@ -18,7 +18,7 @@ def top_box_centres(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
     ``point_y`` in original px, one row for each image in the order of `image_ids`; both are NaN for
     an image without a box.
 
-    Example:
+    Examples:
         >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "x1": [0, 8], "y1": [0, 4],
         ...     "x2": [2, 12], "y2": [2, 6], "score": [0.4, 0.9]})
         >>> top_box_centres(boxes, pd.Index(["a"])).iloc[0].tolist()
@@ -41,7 +41,7 @@ def points_in_boxes(points: pd.DataFrame, truth: pd.DataFrame) -> npt.NDArray[np
     Source:
         Zhang et al. 2018, the pointing game.
 
-    Example:
+    Examples:
         >>> points = pd.DataFrame({"point_x": [4.0, 9.0], "point_y": [1.0, 1.0]}, index=["a", "b"])
         >>> truth = pd.DataFrame({"image_id": ["a", "b"], "x1": 0, "y1": 0, "x2": 4, "y2": 4})
         >>> points_in_boxes(points, truth).tolist()

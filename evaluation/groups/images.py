@@ -128,7 +128,7 @@ def _share(value: float, count: float, of: float, n_patients: int) -> dict[str, 
 def at_prevalence(counts: Floats, prevalence: float) -> dict[str, dict[str, Any]]:
     """Return both predictive values at a prevalence, by Bayes' rule, from counts by patient.
 
-    Example:
+    Examples:
         >>> counts = np.array([[9.0, 2.0, 8.0, 1.0]])
         >>> {name: round(row["estimate"], 3) for name, row in at_prevalence(counts, 0.1).items()}
         {'ppv': 0.333, 'npv': 0.986}

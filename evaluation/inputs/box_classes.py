@@ -21,7 +21,7 @@ def findings_of_classes(classes: pd.Series, findings: Sequence[str]) -> pd.Serie
     name its finding. A class that is no finding of the truth, such as one of several numbers, stays
     as it is: the reader refuses or leaves out its boxes.
 
-    Example:
+    Examples:
         >>> findings_of_classes(pd.Series(["Lung Opacity", "2"]), ["lung_opacity"]).tolist()
         ['lung_opacity', '2']
         >>> findings_of_classes(pd.Series(["1", "1"]), ["lung_opacity"])

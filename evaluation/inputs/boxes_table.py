@@ -50,7 +50,7 @@ def boxes_table(
         InputError: The outputs are no boxes, or are not one for each image, or a box or a score is
             impossible. The message names the output, the image and the value.
 
-    Example:
+    Examples:
         >>> from cxr_compare import boxes_table
         >>> boxes_table([{"boxes": [[1, 2, 3, 4]], "scores": [0.5]}], ["a"]).to_numpy().tolist()
         [['a', 1.0, 2.0, 3.0, 4.0, 0.5]]
@@ -139,7 +139,7 @@ def scores_of_findings(columns: Sequence[Any], findings: Sequence[str]) -> dict[
 
     InputError if two such columns have a prefix, as ``prob_mass`` and ``pred_mass``.
 
-    Example:
+    Examples:
         >>> scores_of_findings(["mass", "prob_Mass", "Nodule"], ["mass", "nodule"])
         {'mass': 'prob_Mass', 'nodule': 'Nodule'}
     """

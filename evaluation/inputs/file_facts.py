@@ -39,7 +39,7 @@ def measure_shortcuts(
     0.0 or NaN), by image id. There is a dictionary for each label and fact, the highest AUROC
     first.
 
-    Example:
+    Examples:
         >>> images = pd.DataFrame({"image_id": [str(n) for n in range(400)],
         ...     "patient_id": [str(n) for n in range(400)], "view": ["AP", "PA"] * 200})
         >>> labels = pd.DataFrame({"mass": [1.0, 0.0] * 200}, index=images["image_id"])

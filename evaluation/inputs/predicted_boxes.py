@@ -76,7 +76,7 @@ def without_empty_boxes(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     Returned are the boxes with an area, and a note on the others, "" if there are none. If a tenth
     of the boxes is empty, the columns were probably misread: all are returned.
 
-    Example:
+    Examples:
         >>> boxes = pd.DataFrame({"image_id": [*"abcdefghijk"], "x1": 5, "y1": 5, "x2": 9, "y2": 9})
         >>> boxes.loc[3, "x2"] = 5
         >>> rows, note = without_empty_boxes(boxes)
@@ -100,7 +100,7 @@ def require_corners(
     The columns are as for `check_predictions`. `where` names the file or argument of the rows, and
     `answers` has what to do if the boxes have another form or unit, by its name.
 
-    Example:
+    Examples:
         >>> table = pd.DataFrame({"image_id": ["a"], "x1": [40], "y1": [5], "x2": [40], "y2": [9]})
         >>> require_corners(table, "boxes")
         Traceback (most recent call last):

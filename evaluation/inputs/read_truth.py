@@ -209,7 +209,7 @@ def truth_table(path: Path) -> pd.DataFrame:
 def group_column(column: str) -> str:
     """Return the name that a column which describes the images has in their table.
 
-    Example:
+    Examples:
         >>> group_column("Age"), group_column("Ward no.")
         ('age_years', 'x_ward_no')
     """

@@ -103,7 +103,7 @@ def numbers_in(table: pd.DataFrame) -> list[str]:
 def texts_of(values: Iterable[Any]) -> list[str]:
     """Return ids or classes as texts; a whole number has no point.
 
-    Example:
+    Examples:
         >>> texts_of([1.0, 1, "a"])
         ['1', '1', 'a']
     """

@@ -87,7 +87,7 @@ def answer_lines(answer: ImagePrediction, truth: ImageTruth | None, finding: str
 def draw_sheet(panels: Sequence[Panel], below: str = "") -> Image.Image:
     """Place panels in rows that are about equally full, each above its caption, over a text.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> answer = ImagePrediction("A", "#E06C00", score=0.9, threshold=0.5, decision=True)
         >>> draw_sheet(panels_of(np.zeros((64, 64), np.uint8), [answer], title="x")).width

@@ -129,7 +129,7 @@ def render(template: str, **values: Any) -> str:
 def _parts(cell: str) -> tuple[str, str]:
     """Divide the text of a cell into its value and what stands small below it.
 
-    Example:
+    Examples:
         >>> _parts("0.965 (0.918 to 0.986)"), _parts("12")
         (('0.965', '(0.918 to 0.986)'), ('12', ''))
     """

@@ -18,7 +18,7 @@ def template_environment(*folders: Path) -> Environment:
     The folder of the template that all HTML pages extend is added. The environment escapes HTML in
     values, and raises an error if a template uses a name that the caller does not pass.
 
-    Example:
+    Examples:
         >>> template_environment().from_string("{{ name }}").render(name="a < b")
         'a &lt; b'
     """

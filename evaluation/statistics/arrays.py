@@ -99,7 +99,7 @@ def is_positive(y_score: npt.ArrayLike, threshold: npt.ArrayLike) -> npt.NDArray
 
     All parts of the program use this rule, for scores of images and of boxes.
 
-    Example:
+    Examples:
         >>> is_positive([0.4, 0.5, 0.6], 0.5).tolist()
         [False, True, True]
     """

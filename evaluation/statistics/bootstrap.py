@@ -33,7 +33,7 @@ class Resamples:
         stream: Number of the stream of random numbers. Resamples with the same seed and another
             stream are independent of each other.
 
-    Example:
+    Examples:
         >>> from cxr_compare import metrics
         >>> metrics.Resamples(n_clusters=120, seed=1)
         <2,000 resamples of 120 patients, seed 1>
@@ -58,7 +58,7 @@ class Resamples:
             Weights of one chunk, shape ``(rows, n_clusters)``; all chunks together have
             ``n_replicates`` rows.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> from cxr_compare import metrics
             >>> weights = np.concatenate(list(metrics.Resamples(3, n_replicates=4).chunks()))
@@ -90,7 +90,7 @@ def cluster_bootstrap(
     Source:
         Field and Welsh 2007, on the cluster bootstrap.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from cxr_compare import metrics
         >>> draws = metrics.Resamples(2, 3)
@@ -108,7 +108,7 @@ def cluster_index(clusters: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], int]:
 
     The order of the rows has no influence on the numbers, so it cannot change a resample.
 
-    Example:
+    Examples:
         >>> index, count = cluster_index(["b", "a", "b"])
         >>> index.tolist(), count
         ([1, 0, 1], 2)
@@ -124,7 +124,7 @@ def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> F
     every resample. A patient without an image has 0. InputError if `values` and `clusters` differ
     in length.
 
-    Example:
+    Examples:
         >>> per_cluster([[1.0], [2.0], [4.0]], np.array([0, 1, 0]), 2).tolist()
         [[5.0], [2.0]]
     """

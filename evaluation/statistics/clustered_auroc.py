@@ -180,7 +180,7 @@ def auroc_parts(
         Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data"; the components are
         those of DeLong, DeLong and Clarke-Pearson 1988.
 
-    Example:
+    Examples:
         >>> parts = auroc_parts([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8], np.arange(4), 4)
         >>> parts.value, parts.trials
         (0.875, 2)
@@ -285,7 +285,7 @@ def auroc_difference(
     Source:
         Obuchowski 1997; DeLong, DeLong and Clarke-Pearson 1988.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from cxr_compare import metrics
         >>> truth, scores = [0, 0, 0, 1, 1, 1], np.array([1, 2, 4, 3, 5, 6.0])

@@ -57,7 +57,7 @@ def confusion_by_patient(
 ) -> Floats:
     """Count ``tp``, ``fp``, ``tn`` and ``fn`` by patient, in images, shape ``(n_patients, 4)``.
 
-    Example:
+    Examples:
         >>> y_true, called = np.array([True, False]), np.array([True, True])
         >>> confusion_by_patient(y_true, called, np.array([0, 0]), 1).tolist()
         [[1.0, 1.0, 0.0, 0.0]]
@@ -85,7 +85,7 @@ def jackknife(formula: Formula, sums: Floats) -> Floats:
     Source:
         Efron and Stein 1981; Mancl and DeRouen 2001.
 
-    Example:
+    Examples:
         >>> share = np.array([[1.0, 1.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
         >>> round(float((jackknife(lambda s: s[..., 0] / s[..., 1], share) ** 2).sum()), 4)
         0.0833
@@ -115,7 +115,7 @@ class ShareParts:
         contributions: Contribution of each patient to its error, shape ``(patients,)``.
         inflation: Factor by which the variance is multiplied, see `rarer_class_inflation`.
 
-    Example:
+    Examples:
         >>> parts = ShareParts.from_sums(np.array([2.0, 1.0, 0.0]), np.array([2.0, 2.0, 1.0]))
         >>> parts.value, parts.n_patients
         (0.6, 3)
@@ -190,7 +190,7 @@ def function_of_counts(
     Source:
         Agresti and Caffo 2000, here by patient.
 
-    Example:
+    Examples:
         >>> counts = np.repeat([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]], [8, 9, 3], axis=0)
         >>> def balanced_accuracy(c):
         ...     tp, fp, tn, fn = np.moveaxis(c, -1, 0)

@@ -36,7 +36,7 @@ class ClusteredEstimate:
         method: Name of the method that gave the estimate, such as "DeLong 1988, images taken as
             independent".
 
-    Example:
+    Examples:
         >>> ClusteredEstimate(0.05, 0.02, freedom=60)
         0.050 (95 % CI 0.010 to 0.090), p = 0.015
     """
@@ -84,7 +84,7 @@ class ClusteredEstimate:
         None without a standard error. The interval of an AUROC is computed on the logit, so that it
         stays inside [0, 1].
 
-        Example:
+        Examples:
             >>> low, high = ClusteredEstimate(0.9, 0.03, bounded=True).interval_at(0.9)
             >>> round(low, 3), round(high, 3)
             (0.839, 0.94)
@@ -144,7 +144,7 @@ def smallest_detectable(error: float, freedom: float = np.inf) -> float:
     Source:
         Lachin 1981, "Introduction to sample size determination and power analysis".
 
-    Example:
+    Examples:
         >>> round(smallest_detectable(0.01), 4)
         0.028
     """

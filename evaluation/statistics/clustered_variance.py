@@ -17,7 +17,7 @@ def effective_patients(images: npt.ArrayLike) -> float:
     Source:
         Kish 1965, the effective sample size of unequal weights.
 
-    Example:
+    Examples:
         >>> effective_patients([1, 1, 1, 1]), round(effective_patients([7, 1, 1, 1]), 2)
         (4.0, 1.92)
     """
@@ -38,7 +38,7 @@ def class_inflation(of_class: Floats, images: Floats) -> float:
     expected number; at least 1. The share is the mean over patients of the share of their images.
     Both arguments count images of each patient, shape ``(patients,)``.
 
-    Example:
+    Examples:
         >>> round(class_inflation(np.array([1.0, 1, 2, 0]), np.array([1.0, 1, 2, 8])), 2)
         1.73
     """
@@ -62,7 +62,7 @@ def without_leverage(added: Floats, images: Floats) -> Floats:
     Source:
         Mancl and DeRouen 2001; MacKinnon and White 1985 (HC3).
 
-    Example:
+    Examples:
         >>> without_leverage(np.array([0.1, -0.1]), np.array([2.0, 2.0])).round(3).tolist()
         [0.141, -0.141]
     """
@@ -80,7 +80,7 @@ def satterthwaite_freedom(contributions: Floats) -> float:
     Source:
         Satterthwaite 1946.
 
-    Example:
+    Examples:
         >>> satterthwaite_freedom(np.array([1.0, -1.0, 1.0]))
         6.0
     """

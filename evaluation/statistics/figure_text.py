@@ -11,7 +11,7 @@ ZERO = 1e-6
 def number(value: float | None, digits: int = 3) -> str:
     """Format a number with a true minus sign (not a hyphen); None or NaN becomes a dash.
 
-    Example:
+    Examples:
         >>> number(-0.25), number(-0.0001), number(None), number(12.0, 0)
         ('−0.250', '0.000', '–', '12')
     """
@@ -27,7 +27,7 @@ def range_text(low: float | None, high: float | None, *, digits: int = 3) -> str
     An end of exactly 0, 1 or −1 has no decimals. One that would only round to 0 gets so many that
     its side is seen.
 
-    Example:
+    Examples:
         >>> range_text(-0.1, 1.0), range_text(-0.00024, 0.9996), range_text(None, None)
         ('−0.100 to 1', '−0.0002 to 1.000', '–')
     """
@@ -48,7 +48,7 @@ def _end_text(end: float | None, digits: int) -> str:
 def score_text(value: float) -> str:
     """Format a score or threshold: three decimals, or three digits where these would hide some.
 
-    Example:
+    Examples:
         >>> score_text(0.71), score_text(0.06), score_text(0.00412)
         ('0.710', '0.060', '0.00412')
     """
@@ -59,7 +59,7 @@ def score_text(value: float) -> str:
 def p_value_text(p_value: float | None) -> str:
     """Format a p-value for a table, with four decimals near 0.05; None becomes a dash.
 
-    Example:
+    Examples:
         >>> p_value_text(0.0517), p_value_text(0.2), p_value_text(0.00002), p_value_text(None)
         ('0.0517', '0.200', '< 0.001', '–')
     """
@@ -73,7 +73,7 @@ def p_value_text(p_value: float | None) -> str:
 def p_equation(p_value: float | None) -> str:
     """Format a p-value for a sentence.
 
-    Example:
+    Examples:
         >>> p_equation(0.0517), p_equation(0.00002), p_equation(None)
         ('p = 0.0517', 'p < 0.001', 'p unknown')
     """

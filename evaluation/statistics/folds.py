@@ -29,7 +29,7 @@ def patient_folds(
     Without labels, the fold follows from a hash of the patient's name, so it does not depend on the
     other patients. There are then always 5 folds.
 
-    Example:
+    Examples:
         >>> names = np.array(["a", "b", "c", "d", "a"])
         >>> folds = patient_folds(names, np.array([1, 1, 0, 0, 0], dtype=bool))
         >>> bool(folds[0] == folds[4]), sorted(folds[:4].tolist())

@@ -48,7 +48,7 @@ class Interval:
         Source:
             Clopper and Pearson 1934.
 
-        Example:
+        Examples:
             >>> exact = Interval.from_share(0.9, 20)
             >>> round(exact.ci_low, 3), round(exact.ci_high, 3)
             (0.683, 0.988)
@@ -98,7 +98,7 @@ class Interval:
     def to_dict(self) -> dict[str, float | None]:
         """Return estimate and interval as a dictionary for JSON, with None instead of NaN.
 
-        Example:
+        Examples:
             >>> Interval(0.8).to_dict()
             {'estimate': 0.8, 'ci_low': None, 'ci_high': None}
         """
@@ -108,7 +108,7 @@ class Interval:
     def reversed(self) -> Interval:
         """Return a difference and its interval with the opposite sign: second minus first.
 
-        Example:
+        Examples:
             >>> Interval(0.1, -0.2, 0.3).reversed()
             Interval(estimate=-0.1, ci_low=-0.3, ci_high=0.2, note='')
         """
@@ -127,7 +127,7 @@ def percentile_interval(
     Source:
         Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
 
-    Example:
+    Examples:
         >>> interval = percentile_interval(np.linspace(0.0, 1.0, 41), estimate=0.5)
         >>> round(interval.ci_low, 3), round(interval.ci_high, 3)
         (0.025, 0.975)
@@ -164,7 +164,7 @@ def expanded_level(level: float, patients: float | None) -> float:
     Source:
         Hesterberg 2015, "What teachers should know about the bootstrap", expanded percentiles.
 
-    Example:
+    Examples:
         >>> round(expanded_level(0.95, 20), 4), expanded_level(0.95, None)
         (0.9682, 0.95)
     """

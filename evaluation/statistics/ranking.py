@@ -26,7 +26,7 @@ class FallingScores:
         negated: The scores times -1, from the highest score down, so that the values rise, shape
             ``(N,)``.
 
-    Example:
+    Examples:
         >>> images = FallingScores(np.array([0.2, 0.9, 0.2]), np.array([0, 1, 1]))
         >>> sums = images.sums(np.array([[1, 1], [0, 2]]))
         >>> images.called(sums, np.array([0.2, 0.5])).tolist()
@@ -70,7 +70,7 @@ class RankedScores:
     InputError for a label that is neither 0 nor 1, a score that is not finite, or lengths that
     differ.
 
-    Example:
+    Examples:
         >>> ranked = RankedScores([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8])
         >>> ranked.auroc().tolist()
         [0.875]
@@ -171,7 +171,7 @@ class RankingSums(NamedTuple):
 
         A sample without a threshold (NaN) has NaN.
 
-        Example:
+        Examples:
             >>> ranked = RankedScores([0, 1, 1], [0.2, 0.9, 0.2])
             >>> counts = ranked.sums(np.array([[1, 1, 1], [1, 2, 1]])).counts(np.array([0.2, 0.5]))
             >>> {name: count.tolist() for name, count in counts.items()}
@@ -197,7 +197,7 @@ def roc_and_pr_curves(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> dict[str
     Source:
         Fawcett 2006, "An introduction to ROC analysis".
 
-    Example:
+    Examples:
         >>> curve = roc_and_pr_curves([0, 1, 1], [0.2, 0.9, 0.2])
         >>> curve["fpr"].tolist(), curve["tpr"].tolist()
         ([0.0, 0.0, 1.0], [0.0, 0.5, 1.0])

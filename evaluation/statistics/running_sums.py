@@ -28,7 +28,7 @@ class SegmentSums:
     in R samples (such as bootstrap resamples), shape ``(R, P)``; it returns the sums, shape
     ``(R, S)``.
 
-    Example:
+    Examples:
         >>> sums = SegmentSums(np.array([0, 0, 1]), np.array([0, 1, 1]), 2, 2)
         >>> sums(np.array([[1, 1], [2, 0]])).tolist()
         [[2, 1], [2, 0]]
@@ -77,7 +77,7 @@ class RunningRows:
     The search finds for each row the first position at which its running sum reaches a value. One
     call answers for all rows.
 
-    Example:
+    Examples:
         >>> rows = RunningRows(np.array([[1, 1, 2], [0, 3, 1]]))
         >>> rows.sums.tolist()
         [[1, 2, 4], [0, 3, 4]]
@@ -120,7 +120,7 @@ class RunningRows:
 def cumulative_rows(weights: Integers) -> npt.NDArray[np.int32]:
     """Compute the cumulative sum along each row, ``(R, n + 1)``, with a leading 0.
 
-    Example:
+    Examples:
         >>> cumulative_rows(np.array([[1, 2, 0]])).tolist()
         [[0, 1, 3, 3]]
     """
