@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,9 @@ def questions() -> Iterator[Question]:
                 name, _, at = figure.partition("@")
                 name, _, kind = name.partition("/")
                 data = _data(case["data"], kind, float(at or "nan"))
+                if name in ("auroc_A", "auroc_B"):  # of one system, which any program can tell
+                    scores = data.scores if name == "auroc_A" else data.others
+                    name, data = "auroc", replace(data, scores=scores, others=None)
                 yield Question(
                     case["name"],
                     figure,

@@ -36,7 +36,7 @@ GROUPS = {
         "VinBigData score": ("vinbigdata_score",),
     },
     "Images": {
-        "AUROC": ("auroc", "auroc_A", "auroc_B"),
+        "AUROC": ("auroc",),
         "average precision": ("average_precision",),
         "recall, specificity": ("recall", "specificity"),
         "precision, NPV": ("precision", "npv"),

@@ -105,4 +105,4 @@ FIGURES["auroc_difference_se_by_image"] = error_by_image
 FIGURES["auroc_difference_se"] = partial(auroc_difference, "error")
 FIGURES["auroc_difference_p"] = partial(auroc_difference, "p_value")
 FIGURES |= {f"auroc{e}": partial(of_images, "auroc", FIELDS[e]) for e in ("_low", "_high")}
-FIGURES |= {"auroc": auroc, "auroc_A": auroc}
+FIGURES["auroc"] = auroc

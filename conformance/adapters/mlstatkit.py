@@ -19,8 +19,6 @@ def difference(case: Case) -> float:
 
 
 FIGURES = {
-    "auroc_A": lambda case: test(case)[4],
-    "auroc_B": lambda case: test(case)[5],
     "auroc_difference": difference,
     "auroc_difference_p": lambda case: test(case)[1],
     "auroc_difference_se": lambda case: test(case)[6]["var_diff"] ** 0.5,

@@ -36,8 +36,6 @@ def error(case: Case) -> float:
 
 FIGURES = {
     "auroc": auroc,
-    "auroc_A": auroc,
-    "auroc_B": lambda case: float(curves(case).auc.ravel()[1]),
     "auroc_low": lambda case: interval(case, 0),
     "auroc_high": lambda case: interval(case, 1),
     "auroc_difference_se": error,

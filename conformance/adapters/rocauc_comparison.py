@@ -13,13 +13,8 @@ def p_value(case: Case) -> float:
 
 
 def auroc(case: Case) -> float:
-    """Return the AUROC of the first system."""
+    """Return the AUROC of a system."""
     return float(delong_roc_variance(case.labels, case.scores)[0])
 
 
-def of_second(case: Case) -> float:
-    """Return the AUROC of the second system."""
-    return float(delong_roc_variance(case.labels, case.others)[0])
-
-
-FIGURES = {"auroc_difference_p": p_value, "auroc": auroc, "auroc_A": auroc, "auroc_B": of_second}
+FIGURES = {"auroc_difference_p": p_value, "auroc": auroc}
