@@ -77,6 +77,8 @@ def questions() -> Iterator[Question]:
                 name, _, at = figure.partition("@")
                 name, _, kind = name.partition("/")
                 data = _data(case["data"], kind, float(at or "nan"))
+                if name == "auroc" and data.labels.ndim == 2:
+                    name = "macro_auroc"
                 yield Question(
                     case["name"],
                     figure,
