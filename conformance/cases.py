@@ -80,6 +80,8 @@ def questions() -> Iterator[Question]:
                 if name in ("auroc_A", "auroc_B"):  # of one system, which any program can tell
                     scores = data.scores if name == "auroc_A" else data.others
                     name, data = "auroc", replace(data, scores=scores, others=None)
+                if name == "auroc" and data.labels.ndim == 2:
+                    name = "macro_auroc"
                 yield Question(
                     case["name"],
                     figure,

@@ -36,7 +36,7 @@ GROUPS = {
         "VinBigData score": ("vinbigdata_score",),
     },
     "Images": {
-        "AUROC": ("auroc",),
+        "AUROC": ("auroc", "macro_auroc"),
         "average precision": ("average_precision",),
         "recall, specificity": ("recall", "specificity"),
         "precision, NPV": ("precision", "npv"),
@@ -82,7 +82,8 @@ class Program:
 
 def ask(adapter: str, asked: Iterable[Question]) -> Program:
     """Ask one program everything that its adapter has; ImportError if it is not installed."""
-    module = importlib.import_module(f"conformance.adapters.{adapter}")
+    with contextlib.redirect_stdout(io.StringIO()):
+        module = importlib.import_module(f"conformance.adapters.{adapter}")
     has = [question for question in asked if question.name in module.FIGURES]
     answers = [_answer(module.FIGURES[question.name], question) for question in has]
     return Program(module.PACKAGE, version(module.PACKAGE), answers)
@@ -112,9 +113,9 @@ def page(programs: Sequence[Program]) -> str:
     """Return the tables of programs, and every figure that one of them answers otherwise."""
     parts = []
     for group, columns in GROUPS.items():
-        rows = [_row(program, columns.values()) for program in programs]
-        head = ["program", *columns]
-        parts.append(f"## {group}\n\n{_table(head, [row for row in rows if row])}\n")
+        rows = [row for program in programs if (row := _row(program, columns.values()))]
+        if rows:
+            parts.append(f"## {group}\n\n{_table(['program', *columns], rows)}\n")
     parts.append(f"## Every other answer\n\n{_others(programs)}")
     return "\n".join(parts)
 
@@ -154,6 +155,12 @@ def main() -> None:
     parser.add_argument("program", nargs="*", help=f"one of {', '.join(known)}; all if none")
     parser.add_argument("--page", type=Path, help="Markdown file with the marker of the answers")
     options = parser.parse_args()
+    head = ""
+    if options.page is not None:
+        text = options.page.read_text(encoding="utf-8") if options.page.is_file() else ""
+        head, marker, _ = text.partition(MARKER)
+        if not marker:
+            parser.error(f"{options.page}: is no file with the line {MARKER}")
     if unknown := set(options.program) - {*known}:
         parser.error(f"no adapter {', '.join(sorted(unknown))}; {', '.join(known)} are known")
     asked, programs = list(questions()), []
@@ -162,13 +169,12 @@ def main() -> None:
             programs.append(ask(adapter, asked))
         except ImportError as error:
             print(f"{adapter} is not asked: {error}", file=sys.stderr)
+    if not programs or (options.page and len(programs) < len(options.program or known)):
+        parser.error("pip install --no-deps -r conformance/requirements.txt brings what is missing")
     programs.sort(key=lambda program: (program.name != "cxr-compare", program.name))
     if options.page is None:
         print(page(programs))
         return
-    head, marker, _ = options.page.read_text(encoding="utf-8").partition(MARKER)
-    if not marker:
-        parser.error(f"{options.page}: has no line {MARKER}")
     options.page.write_text(f"{head}{MARKER}\n\n{page(programs)}\n", encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""coco-froc-analysis: FROC of COCO files, hits by IoU."""
+"""coco-froc-analysis: FROC of COCO files, hits by IoU; its default is a centre in a lesion."""
 
 from functools import partial
 
@@ -23,8 +23,8 @@ def froc(rates: list[float], case: Case) -> float:
         "annotations": [entry(row) for row in case.truth],
     }
     boxes = [{"score": row[5], **entry(row)} for row in case.boxes]
-    points = [(0.0, 0.0)]
-    for cut in sorted({row[5] - 1e-9 for row in case.boxes}):  # a score must exceed the cut
+    points = []
+    for cut in {1.0, *(row[5] - 1e-9 for row in case.boxes)}:  # a score must exceed the cut
         found, false = calc_scores(froc_point(truth, boxes, cut, True, 0.2), {}, {})
         points.append((false[1][0], found[1][0]))
     return sum(max(s for f, s in points if f <= rate) for rate in rates) / len(rates)

@@ -7,9 +7,11 @@ from conformance.cases import Case
 PACKAGE = "confidenceinterval"
 
 
-def decided(metric):
+def decided(metric, **options):
     """Return a figure of decisions: a score of at least the threshold is called."""
-    return lambda case: float(metric(case.labels, (case.scores >= case.threshold).astype(int))[0])
+    return lambda case: float(
+        metric(case.labels, (case.scores >= case.threshold).astype(int), **options)[0]
+    )
 
 
 def auroc(case: Case) -> tuple[float, tuple[float, float]]:
@@ -26,4 +28,5 @@ FIGURES = {
     "specificity": decided(ci.tnr_score),
     "precision": decided(ci.ppv_score),
     "npv": decided(ci.npv_score),
+    "f1": decided(ci.f1_score, average="binary"),
 }

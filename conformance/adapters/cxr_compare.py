@@ -75,11 +75,18 @@ def precision_difference(field: str, case: Case) -> float:
 
 
 def auroc(case: Case) -> float | None:
-    """Return the AUROC of scores, the mean over the classes that have it."""
-    labels, scores = (np.reshape(v, (len(case.images), -1)).T for v in (case.labels, case.scores))
-    found = [metrics.auroc(*of_class) for of_class in zip(labels, scores, strict=True)]
-    known = [value for value in found if value is not None]
-    return float(np.mean(known)) if known else None
+    """Return the AUROC of scores."""
+    return metrics.auroc(case.labels, case.scores)
+
+
+def macro_auroc(case: Case) -> float:
+    """Return the mean AUROC over the classes that have one, of a comparison."""
+    labels, scores = (
+        pd.DataFrame(v, columns=case.classes).assign(image_id=case.images)
+        for v in (case.labels, case.scores)
+    )
+    macro = cxr_compare.compare({"A": scores}, truth=labels, target="all").macro
+    return macro.set_index("metric")["estimate"]["auroc"]
 
 
 def ap(key: str, case: Case) -> float | None:
@@ -105,4 +112,4 @@ FIGURES["auroc_difference_se_by_image"] = error_by_image
 FIGURES["auroc_difference_se"] = partial(auroc_difference, "error")
 FIGURES["auroc_difference_p"] = partial(auroc_difference, "p_value")
 FIGURES |= {f"auroc{e}": partial(of_images, "auroc", FIELDS[e]) for e in ("_low", "_high")}
-FIGURES["auroc"] = auroc
+FIGURES |= {"auroc": auroc, "macro_auroc": macro_auroc}

@@ -9,8 +9,9 @@ PACKAGE = "object-detection-metrics"
 
 def ap50(case: Case) -> float:
     """Return the mean over classes; it knows no crowds."""
-    truth = [BoundingBox.of_bbox(r[0], r[5], *r[1:5]) for r in case.truth if not r[6]]
-    found = [BoundingBox.of_bbox(r[0], r[6], *r[1:5], r[5]) for r in case.boxes]
+    rows = [case.rows(image) for image in case.images]
+    truth = [BoundingBox.of_bbox(r[0], r[5], *r[1:5]) for true, _ in rows for r in true if not r[6]]
+    found = [BoundingBox.of_bbox(r[0], r[6], *r[1:5], r[5]) for _, boxes in rows for r in boxes]
     return float(MetricPerClass.mAP(get_pascal_voc_metrics(truth, found)))
 
 

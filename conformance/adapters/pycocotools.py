@@ -11,15 +11,17 @@ PACKAGE = "pycocotools"
 
 def average_precision(case: Case, coco=COCO, evaluator=COCOeval) -> dict[str, float | None]:
     """Return AP50 and AP; its -1 for "no true box" is undefined."""
+    boxed = {row[0] for row in [*case.truth, *case.boxes]}
+    images = [*case.images, *sorted(boxed - set(case.images))]
 
     def entry(image, x1, y1, x2, y2, kind):
-        number = case.images.index(image) + 1 if image in case.images else len(case.images) + 1
+        number = images.index(image) + 1
         box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
         return {"image_id": number, "category_id": case.classes.index(kind) + 1, **box}
 
     truth = coco()
     truth.dataset = {
-        "images": [{"id": number + 1} for number in range(len(case.images))],
+        "images": [{"id": number + 1} for number in range(len(images))],
         "categories": [
             {"id": k + 1, "name": kind or "lesion"} for k, kind in enumerate(case.classes)
         ],
@@ -31,6 +33,7 @@ def average_precision(case: Case, coco=COCO, evaluator=COCOeval) -> dict[str, fl
     truth.createIndex()
     boxes = truth.loadRes([{"score": row[5], **entry(*row[:5], kind=row[6])} for row in case.boxes])
     run = evaluator(truth, boxes, "bbox")
+    run.params.imgIds = [number + 1 for number in range(len(case.images))]
     run.evaluate()
     run.accumulate()
     precision = np.asarray(run.eval["precision"])[..., 0, -1]  # all areas, at most 100 boxes

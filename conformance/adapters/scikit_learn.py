@@ -29,6 +29,7 @@ def brier(case: Case) -> float:
 
 FIGURES = {
     "auroc": ranked(metrics.roc_auc_score),
+    "macro_auroc": ranked(metrics.roc_auc_score),
     "average_precision": ranked(metrics.average_precision_score),
     "brier": brier,
     "accuracy": decided(metrics.accuracy_score),

@@ -46,3 +46,4 @@ NAMES |= {"specificity": "specificity", "npv": "negative_predictive_value"}
 NAMES |= {"mcc": "matthews_corrcoef", "auroc": "auroc", "average_precision": "average_precision"}
 FIGURES = {"ap50": partial(boxes, "map_50"), "ap": partial(boxes, "map")}
 FIGURES |= {ours: partial(images, theirs) for ours, theirs in NAMES.items()}
+FIGURES["macro_auroc"] = FIGURES["auroc"]

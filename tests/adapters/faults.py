@@ -127,7 +127,7 @@ FAULTS = {
         ),
     ],
     "9 two classes joined": [
-        Edit(f"{_EVALUATION}.box_metrics", "if len(kinds) > 1:", "if False:"),
+        Edit(f"{_EVALUATION}.box_metrics", "if len(kinds) > 1 and not several:", "if False:"),
     ],
     "9 two classes joined: in a comparison": [
         Edit(
