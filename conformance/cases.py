@@ -78,8 +78,9 @@ def questions() -> Iterator[Question]:
                 name, _, kind = name.partition("/")
                 data = _data(case["data"], kind, float(at or "nan"))
                 if name in ("auroc_A", "auroc_B"):  # of one system, which any program can tell
-                    scores = data.scores if name == "auroc_A" else data.others
-                    name, data = "auroc", replace(data, scores=scores, others=None)
+                    if name == "auroc_B" and data.others is not None:
+                        data = replace(data, scores=data.others)
+                    name, data = "auroc", replace(data, others=None)
                 if name == "auroc" and data.labels.ndim == 2:
                     name = "macro_auroc"
                 yield Question(

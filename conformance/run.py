@@ -110,13 +110,12 @@ def right(question: Question) -> str:
 
 
 def page(programs: Sequence[Program]) -> str:
-    """Return the tables of programs, and every figure that one of them answers otherwise."""
+    """Return the tables of programs: how many figures each answers how."""
     parts = []
     for group, columns in GROUPS.items():
         rows = [row for program in programs if (row := _row(program, columns.values()))]
         if rows:
             parts.append(f"## {group}\n\n{_table(['program', *columns], rows)}\n")
-    parts.append(f"## Every other answer\n\n{_others(programs)}")
     return "\n".join(parts)
 
 
@@ -128,7 +127,8 @@ def _row(program: Program, columns: Iterable[tuple[str, ...]]) -> list[str]:
     return [f"{program.name} {program.version}", *cells] if set(cells) != {"–"} else []
 
 
-def _others(programs: Sequence[Program]) -> str:
+def others(programs: Sequence[Program]) -> str:
+    """Return the table of every figure that one of the programs answers otherwise or refuses."""
     said: dict[Question, list[str]] = {}
     for program in programs:
         for answer in program.answers:
@@ -153,10 +153,14 @@ def main() -> None:
         prog="python -m conformance.run", description="Ask programs the figures of all cases."
     )
     parser.add_argument("program", nargs="*", help=f"one of {', '.join(known)}; all if none")
-    parser.add_argument("--page", type=Path, help="Markdown file with the marker of the answers")
+    parser.add_argument(
+        "--page", type=Path, help="Markdown file whose tables of all programs are written anew"
+    )
     options = parser.parse_args()
     head = ""
     if options.page is not None:
+        if options.program:
+            parser.error("--page has all programs; name none")
         text = options.page.read_text(encoding="utf-8") if options.page.is_file() else ""
         head, marker, _ = text.partition(MARKER)
         if not marker:
@@ -173,9 +177,9 @@ def main() -> None:
         parser.error("pip install --no-deps -r conformance/requirements.txt brings what is missing")
     programs.sort(key=lambda program: (program.name != "cxr-compare", program.name))
     if options.page is None:
-        print(page(programs))
+        print(f"{page(programs)}\n## Every other answer\n\n{others(programs)}")
         return
-    options.page.write_text(f"{head}{MARKER}\n\n{page(programs)}\n", encoding="utf-8")
+    options.page.write_text(f"{head}{MARKER}\n\n{page(programs)}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def rsna_score(
     """
     predicted, true, ids = _tables(boxes, truth, image_ids)
     _refuse_crowds(true)
-    called = predicted[predicted["score"] >= threshold]
+    called = _called(predicted, threshold)
     values = rsna_values(match_pairs(pair_boxes(called, true, ids), RSNA_IOU))
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else None
@@ -215,7 +215,8 @@ def box_confusion(
         boxes that match no lesion, and the last column the lesions that no box matches.
 
     Raises:
-        InputError: A box is invalid, or has no finding.
+        InputError: A box is invalid or has no finding, one table has numbers and the other names
+            of findings, or the threshold is NaN.
 
     Examples:
         >>> from cxr_compare import metrics
@@ -237,7 +238,14 @@ def box_confusion(
             raise InputError(
                 f"{where}: has boxes without a class; name it as finding, or in labels"
             )
-    called = predicted[predicted["score"] >= threshold]
+    if len(predicted) and len(true):
+        kinds = [sorted(set(table["finding"])) for table in (predicted, true)]
+        if len({all(name.isdigit() for name in names) for names in kinds}) > 1:
+            first, second = (", ".join(names[:_SHOWN]) for names in kinds)
+            raise InputError(
+                f"boxes: has the classes {first}, and the truth {second}; give both their names"
+            )
+    called = _called(predicted, threshold)
     pairs = pair_boxes(called, true, ids, None)
     boxed = called["finding"].to_numpy()[pairs.boxes.row]
     lesions = true["finding"].to_numpy()[pairs.truth.row]
@@ -255,6 +263,13 @@ def box_confusion(
     names = [*sorted({*boxed, *lesions}), _BACKGROUND]
     counts = pd.crosstab(actual, answers, rownames=["true"], colnames=["predicted"])
     return counts.reindex(index=names, columns=names, fill_value=0)
+
+
+def _called(boxes: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Return the boxes with a score of at least the threshold."""
+    if np.isnan(float(threshold)):
+        raise InputError("threshold: nan is no score; give the score from which a box counts")
+    return boxes[boxes["score"] >= float(threshold)]
 
 
 def _refuse_crowds(truth: pd.DataFrame) -> None:

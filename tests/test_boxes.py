@@ -504,9 +504,14 @@ def test_boxes_without_a_class_or_of_a_crowd_have_no_confusion_matrix():
         (called.drop(columns="score"), true),
         (called, true.assign(finding=["mass", "background"])),
         (called, true.assign(crowd=[0, 1])),
+        (called.assign(finding="1"), true),
     ):
         with pytest.raises(InputError):
             metrics.box_confusion(*wrong, ["a"], threshold=0.5)
+    for figure in (metrics.box_confusion, metrics.rsna_score):
+        one_class = true.assign(finding="mass")
+        with pytest.raises(InputError, match="threshold"):
+            figure(called, one_class, ["a"], threshold=np.nan)
 
 
 # Scores and points of images
