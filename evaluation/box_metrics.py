@@ -243,7 +243,7 @@ def box_confusion(
         if len({all(name.isdigit() for name in names) for names in kinds}) > 1:
             first, second = (", ".join(names[:_SHOWN]) for names in kinds)
             raise InputError(
-                f"boxes: has the classes {first}, and the truth {second}; give both their names"
+                f"boxes: has the classes {first}, and the truth {second}; name them alike"
             )
     called = _called(predicted, threshold)
     pairs = pair_boxes(called, true, ids, None)
