@@ -174,7 +174,10 @@ def main() -> None:
         except ImportError as error:
             print(f"{adapter} is not asked: {error}", file=sys.stderr)
     if not programs or (options.page and len(programs) < len(options.program or known)):
-        parser.error("pip install --no-deps -r conformance/requirements.txt brings what is missing")
+        parser.error(
+            "install for development (CONTRIBUTING.md), and beside it what "
+            "pip install --no-deps -r conformance/requirements.txt brings"
+        )
     programs.sort(key=lambda program: (program.name != "cxr-compare", program.name))
     if options.page is None:
         print(f"{page(programs)}\n## Every other answer\n\n{others(programs)}")
