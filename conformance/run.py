@@ -1,9 +1,9 @@
 """Ask programs the figures of the cases of `figures/`, and show who answers what.
 
-In a clone, ``pip install --no-deps -r conformance/requirements.txt`` brings the programs beside an
-installation for development, and ``python -m conformance.run [PROGRAM ...]`` asks those that are
-named as files of `adapters/`, or all that are installed. With ``--page docs/peers.md`` all that
-follows the marker in that file is written anew.
+In a clone with the environment of ``scripts/test``, ``.venv/bin/pip install --no-deps -r
+conformance/requirements.txt`` brings the programs, and ``.venv/bin/python -m conformance.run
+[PROGRAM ...]`` asks those that are named as files of `adapters/`, or all that are installed. With
+``--page docs/peers.md`` all that follows the marker in that file is written anew.
 """
 
 from __future__ import annotations
@@ -175,8 +175,8 @@ def main() -> None:
             print(f"{adapter} is not asked: {error}", file=sys.stderr)
     if not programs or (options.page and len(programs) < len(options.program or known)):
         parser.error(
-            "install for development (CONTRIBUTING.md), and beside it what "
-            "pip install --no-deps -r conformance/requirements.txt brings"
+            "scripts/test makes .venv; into it: "
+            ".venv/bin/pip install --no-deps -r conformance/requirements.txt"
         )
     programs.sort(key=lambda program: (program.name != "cxr-compare", program.name))
     if options.page is None:
