@@ -2,20 +2,7 @@
 
 from faster_coco_eval import COCO, COCOeval_faster
 
-from conformance.adapters.pycocotools import average_precision
-from conformance.cases import Case
+from conformance.adapters.pycocotools import figures
 
 PACKAGE = "faster-coco-eval"
-
-
-def ap50(case: Case) -> float | None:
-    """Return AP at an IoU of 0.50."""
-    return average_precision(case, COCO, COCOeval_faster)["ap50"]
-
-
-def ap(case: Case) -> float | None:
-    """Return AP, the mean over the cuts 0.50 to 0.95."""
-    return average_precision(case, COCO, COCOeval_faster)["ap"]
-
-
-FIGURES = {"ap50": ap50, "ap": ap}
+FIGURES = figures(COCO, COCOeval_faster)

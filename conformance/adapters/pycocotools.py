@@ -1,5 +1,7 @@
 """pycocotools, and any program with its interface."""
 
+from collections.abc import Callable
+
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -9,7 +11,7 @@ from conformance.cases import Case
 PACKAGE = "pycocotools"
 
 
-def average_precision(case: Case, coco=COCO, evaluator=COCOeval) -> dict[str, float | None]:
+def average_precision(case: Case, coco, evaluator) -> dict[str, float | None]:
     """Return AP50 and AP; its -1 for "no true box" is undefined."""
     boxed = {row[0] for row in [*case.truth, *case.boxes]}
     images = [*case.images, *sorted(boxed - set(case.images))]
@@ -41,14 +43,12 @@ def average_precision(case: Case, coco=COCO, evaluator=COCOeval) -> dict[str, fl
     return {name: float(part.mean()) if part.size else None for name, part in known.items()}
 
 
-def ap50(case: Case) -> float | None:
-    """Return AP at an IoU of 0.50."""
-    return average_precision(case)["ap50"]
+def figures(coco, evaluator) -> dict[str, Callable[[Case], float | None]]:
+    """Return the functions of AP50 and of AP, the mean over the cuts 0.50 to 0.95."""
+    return {
+        "ap50": lambda case: average_precision(case, coco, evaluator)["ap50"],
+        "ap": lambda case: average_precision(case, coco, evaluator)["ap"],
+    }
 
 
-def ap(case: Case) -> float | None:
-    """Return AP, the mean over the cuts 0.50 to 0.95."""
-    return average_precision(case)["ap"]
-
-
-FIGURES = {"ap50": ap50, "ap": ap}
+FIGURES = figures(COCO, COCOeval)
