@@ -68,7 +68,7 @@ class Question:
 
 
 def questions() -> Iterator[Question]:
-    """Return all figures of all cases but those of listed draws, which no program is given."""
+    """Return all figures of all cases, except those of the draws that a case lists."""
     for path in sorted(FOLDER.glob("*.json")):
         for case in json.loads(path.read_text(encoding="utf-8"))["cases"]:
             for figure, right in case["figures"].items():

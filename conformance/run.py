@@ -64,7 +64,7 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What a program says to a question: the outcome, and its number or exception as text."""
+    """Answer of a program to a question: the outcome, and its number or exception as text."""
 
     question: Question
     outcome: str
@@ -173,7 +173,7 @@ def main() -> None:
             programs.append(ask(adapter, asked))
         except ImportError as error:
             print(f"{adapter} is not asked: {error}", file=sys.stderr)
-    if not programs or (options.page and len(programs) < len(options.program or known)):
+    if not programs or (options.page and len(programs) < len(known)):
         parser.error(
             "scripts/test makes .venv; into it: "
             ".venv/bin/pip install --no-deps -r conformance/requirements.txt"

@@ -236,7 +236,8 @@ def box_confusion(
         table["finding"] = [finding_name(str(each)) for each in classes]
         if _BACKGROUND in set(table["finding"]):
             raise InputError(
-                f"{where}: has boxes without a class; name it as finding, or in labels"
+                f"{where}: has boxes without a class, or of one called {_BACKGROUND}; "
+                "name the finding of each as finding, or in labels"
             )
     if len(predicted) and len(true):
         kinds = [sorted(set(table["finding"])) for table in (predicted, true)]

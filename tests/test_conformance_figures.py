@@ -9,13 +9,13 @@ import pytest
 
 import cxr_compare
 from conformance import cases, run
+from conformance.cases import RATES
 from cxr_compare import InputError, metrics
 from tests.cases import CONFORMANCE, load
 from tests.oracles import figures as oracles
 
 FILES = [f"figures/{path.name}" for path in sorted((CONFORMANCE / "figures").glob("*.json"))]
 CORNERS = ["image_id", "x1", "y1", "x2", "y2"]
-RATES = {"1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2, "1": 1, "2": 2, "4": 4, "8": 8}
 RANKED = ("ap50", "ap", "froc_mean", "pointing_accuracy", "rsna_score", "vinbigdata_score")
 OF_BOXES = {*RANKED, *(f"froc_at_{rate}" for rate in RATES)}
 DRAWS = 20_000

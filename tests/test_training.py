@@ -336,9 +336,7 @@ FLIPS = {
 
 
 @pytest.mark.release
-@pytest.mark.parametrize(
-    "kind", ["classifier", pytest.param("detector", marks=pytest.mark.release)]
-)
+@pytest.mark.parametrize("kind", ["classifier", "detector"])
 def test_an_own_augmentation_replaces_the_pipeline_and_boxes_follow(world, tmp_path, kind):
     keys = {"training.epochs": 1, "training.ema_decay": 0.0}
     named = {**keys, **{f"augmentation.{key}": value for key, value in FLIPS[kind].items()}}
