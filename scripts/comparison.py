@@ -279,10 +279,11 @@ def _working_folder(out: Path | None, findings: Sequence[str], overwrite: bool) 
         with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
             yield Path(folder)
         return
-    is_finished = any((out / name).is_file() for name in (files.ANSWER, files.PAGE))
-    if is_finished and not overwrite:
-        raise InputError(f"{out}: holds a report; choose another folder, or say overwrite")
     several = len(findings) > 1
+    # What the writer of each kind writes last: the page of one finding comes before its answer.
+    last = (files.ANSWER, files.PAGE) if several else (files.ANSWER,)
+    if not overwrite and any((out / name).is_file() for name in last):
+        raise InputError(f"{out}: holds a report; choose another folder, or say overwrite")
     if several and (reserved := {*files.OF_ALL_TARGETS, LOCK_NAME}.intersection(findings)):
         raise InputError(f"target: '{min(reserved)}' is the name of a file; compare it alone")
     known = {*files.OF_ALL_TARGETS, *findings} if several else files.OF_ONE_TARGET

@@ -358,3 +358,58 @@ def test_killed_predictions_are_refused_and_go_on_to_the_same_rows(world, tmp_pa
     assert gone_on.info.inference_id == whole.info.inference_id
     for table in ("images", "boxes" if kind == "detector" else "scores"):
         pd.testing.assert_frame_equal(getattr(gone_on, table), getattr(whole, table))
+
+
+# --- comparisons ----------------------------------------------------------------------------------
+
+# A child that ends itself with SIGKILL before a file gets its name.
+KILLED_BEFORE = """
+import os, signal, sys
+import cxr_compare
+real, last = os.replace, sys.argv[1]
+def kill_or_rename(source, target, **options):
+    if str(target) == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(source, target, **options)
+os.replace = kill_or_rename
+truth, out, *targets = sys.argv[2:]
+options = {"truth": truth, "out": out, "target": targets or None, "replicates": 100}
+cxr_compare.compare("A=a.csv", **options)
+"""
+
+
+@pytest.mark.parametrize(
+    ("targets", "last"), [([], "answer.json"), (["edema", "mass"], "report.html")]
+)
+def test_a_comparison_killed_before_its_last_file_goes_on_and_a_finished_one_is_refused(
+    tmp_path, targets, last
+):
+    draw = np.random.default_rng(5)
+    ids = [f"i{number}" for number in range(24)]
+    labels = {"edema": [0, 0, 1] * 8, "mass": [0, 1] * 12}
+    labels = {name: labels[name] for name in targets or ["mass"]}
+    truth, out = tmp_path / "truth.csv", tmp_path / "report"
+    pd.DataFrame({"image_id": ids} | labels).to_csv(truth, index=False)
+    scores = {name: draw.random(24) for name in labels}
+    pd.DataFrame({"image_id": ids} | scores).to_csv(tmp_path / "a.csv", index=False)
+    arguments = [sys.executable, "-c", KILLED_BEFORE, str(out / last), str(truth), str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run([*arguments, *targets], env=environment, cwd=tmp_path, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (out / last).exists()
+
+    def compare(folder):
+        return cxr_compare.compare(
+            f"A={tmp_path / 'a.csv'}",
+            truth=truth,
+            out=folder,
+            target=targets or None,
+            replicates=100,
+        )
+
+    gone_on, whole = compare(out), compare(tmp_path / "whole")
+    pd.testing.assert_frame_equal(gone_on.to_frame(), whole.to_frame())
+    before = (out / last).read_bytes()
+    with pytest.raises(InputError, match="report"):
+        compare(out)
+    assert (out / last).read_bytes() == before

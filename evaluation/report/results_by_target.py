@@ -191,7 +191,11 @@ class ResultsByTarget(ShownAsText):
             return self.write_all(folder)
 
     def write_all(self, folder: Path) -> ResultsByTarget:
-        """Write all files into a folder that nothing else writes to at this time."""
+        """Write all files into a folder that nothing else writes to at this time.
+
+        The page is written last, so its presence shows that the folder is complete.
+        """
+        (folder / files.PAGE).unlink(missing_ok=True)
         saved = {name: each.save(folder / name) for name, each in self.results.items()}
         return replace(self, results=saved).write(folder)
 
