@@ -162,7 +162,8 @@ def chance_notes(figures: pd.DataFrame, systems: Sequence[str]) -> list[Note]:
 def _chance_note(kind: str, aurocs: Mapping[str, Interval], result: str) -> Note:
     """Note what the AUROCs of some systems, by their names, show against chance."""
     names = [
-        f"{name} ({number(auroc.estimate)}, 95 % interval {interval_text(auroc)})"
+        f"{name} ({number(auroc.estimate)}"
+        + (f", 95 % interval {interval_text(auroc)})" if auroc.bounded else ", no interval)")
         for name, auroc in aurocs.items()
     ]
     return Note(f"By AUROC, {listing(names)} {_was(names)} {result} chance (0.5).", kind)

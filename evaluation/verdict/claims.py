@@ -53,9 +53,12 @@ class Lookup:
 
 
 def against_chance(auroc: Interval) -> Literal["above", "below", "open", "unknown"]:
-    """Return whether the interval of an AUROC shows a system to be better or worse than chance."""
+    """Return whether the interval of an AUROC shows a system to be better or worse than chance.
+
+    An AUROC of chance without an interval, as scores have that are all equal, shows neither.
+    """
     if not auroc.bounded:
-        return "unknown"
+        return "open" if abs(auroc.estimate - CHANCE) < ROUNDING else "unknown"
     if auroc.ci_low > CHANCE:
         return "above"
     return "below" if auroc.ci_high < CHANCE else "open"
