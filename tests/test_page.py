@@ -1,8 +1,10 @@
 """Pages and drawings: what they show, how much they say, and that a browser shows them."""
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
@@ -487,14 +489,25 @@ def test_the_page_of_overlays_shows_each_image(world, tmp_path):
     assert len(shown) == 3
 
 
-def test_overlays_of_a_report_show_its_runs_and_a_run_alone_is_refused(world, tmp_path):
-    report = world.zoo_report
+def test_overlays_of_a_report_show_its_runs_in_its_order_and_a_run_alone_is_refused(
+    world, tmp_path
+):
+    report = Path(shutil.copytree(world.zoo_report, tmp_path / "report"))
+    answer = json.loads((report / "answer.json").read_text())
+    order = ["detector", "classifier"]
+    assert answer["systems"][:2] == order[::-1]
+    systems = [*order, *answer["systems"][2:]]
+    (report / "answer.json").write_text(json.dumps(answer | {"systems": systems}))
     image = next(iter(DataSet.open(world.data).image_ids("test")))
     drawn = {}
-    for name, systems in (("report", [report]), ("systems", sorted(report.glob("systems/*")))):
+    for name, systems in (
+        ("report", [report]),
+        ("in order", [report / "systems" / each for each in order]),
+        ("by name", sorted(report.glob("systems/*"))),
+    ):
         cxr_compare.overlay(*systems, data=world.data, out=tmp_path / name, image=[image])
         drawn[name] = (tmp_path / name / f"{image}.png").read_bytes()
-    assert drawn["report"] == drawn["systems"]
+    assert drawn["report"] == drawn["in order"] != drawn["by name"]
     with pytest.raises(cxr_compare.InputError, match="classifier"):
         cxr_compare.overlay(world.run("classifier"), data=world.data, out=tmp_path / "no")
 

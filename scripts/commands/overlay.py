@@ -94,6 +94,9 @@ def overlay(
 
 def _predictions_of(systems: Sequence[AnyPath], data: Path) -> list[Named]:
     """Return the folders of predictions that are given; a report has those of its runs."""
+    from cxr_compare.data_prep.predictions import Predictions
+    from cxr_compare.evaluation.report.result import Result
+
     found: list[Named] = []
     for name, path in run_names(systems):
         kind = folder_kind(path)
@@ -105,11 +108,13 @@ def _predictions_of(systems: Sequence[AnyPath], data: Path) -> list[Named]:
         if kind is None or kind.name != "report":
             found.append((name, path))
             continue
-        of_runs = sorted(each.parent for each in (path / "systems").glob("*/predictions.json"))
+        stored = [each.parent for each in (path / "systems").glob("*/predictions.json")]
+        of_runs = {Predictions.open(each).name: each for each in stored}
         if name is not None or not of_runs:
             problem = "is a report, which no name renames" if of_runs else "keeps no predictions"
             raise InputError(f"{path}: {problem}; give the folders of predictions")
-        found += [(None, each) for each in of_runs]
+        # In the order of the report, from which each system has its colour.
+        found += [(None, of_runs[each]) for each in Result.open(path).systems if each in of_runs]
     return found
 
 
