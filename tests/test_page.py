@@ -132,7 +132,11 @@ def test_examples_have_their_images_and_each_case_its_drawing(two):
 
 
 def test_the_third_example_is_one_that_all_miss():
-    kinds = {"Only A finds it": [1, 2], "Only B finds it": [3], "False alarms": [4]}
+    kinds = {
+        "Only A calls it positive": [1, 2],
+        "Only B calls it positive": [3],
+        "False alarms": [4],
+    }
     assert reports.examples_of(kinds | {"Missed by all": [5]}) == [1, 3, 5]
     assert reports.examples_of(kinds) == [1, 3, 4]
 
@@ -416,10 +420,17 @@ def kinds_of(table, systems=("A", "B"), **options):
 
 def test_each_kind_has_its_images_in_the_order_of_the_question():
     kinds = kinds_of(decisions_of())
-    assert list(kinds)[:3] == ["Only A finds it", "Only B finds it", "Missed by all"]
+    assert list(kinds)[:3] == [
+        "Only A calls it positive",
+        "Only B calls it positive",
+        "Missed by all",
+    ]
     ids = {kind: set(each.image_ids) for kind, each in kinds.items()}
-    assert ids["Only A finds it"] == {"p2"}
-    assert ids["Only B finds it"] == {"p3"}  # although its place is wrong
+    assert ids["Only A calls it positive"] == {"p2"}
+    assert ids["Only B calls it positive"] == {"p3"}  # although its place is wrong
+    assert kinds["Only A calls it positive"].on_lesion == 1
+    assert kinds["Only B calls it positive"].on_lesion == 0
+    assert {each.on_lesion for kind, each in kinds.items() if not kind.startswith("Only")} == {None}
     assert ids["Missed by all"] == {"p4"}
     assert ids["Right image, wrong location"] == {"p5"}
     assert ids["False alarms"] == {"n2", "n3", "n4"}
@@ -443,7 +454,7 @@ def test_each_image_is_shown_once_bounded_and_whatever_the_order_of_rows(random,
     ids = [image for each in shown.values() for image in each.image_ids]
     assert len(ids) == len(set(ids)) <= 20
     assert all(len(each.image_ids) <= per_kind for each in shown.values())
-    assert shown["Only A finds it"].total == copies
+    assert shown["Only A calls it positive"].total == copies
 
 
 def test_right_images_are_a_sample_that_the_seed_decides():

@@ -15,11 +15,16 @@ MOST_CASES = 20
 
 
 class Cases(NamedTuple):
-    """Test images with one kind of outcome; `total` counts those that are not shown, too."""
+    """Test images with one kind of outcome; `total` counts those that are not shown, too.
+
+    `on_lesion` counts those of `total` whose point of the one system that calls them positive lies
+    on a lesion; None for other kinds, and where no point or lesion is known.
+    """
 
     kind: str
     image_ids: tuple[str, ...]
     total: int
+    on_lesion: int | None = None
 
 
 def select_cases(
@@ -47,11 +52,12 @@ def select_cases(
     wide = rows.pivot(index="image_id", columns="system", values="score").loc[called.index]
     rank = wide[called.columns].rank(pct=True)
     label = rows.drop_duplicates("image_id").set_index("image_id")["label"].loc[called.index] >= 1
-    wrong = called & False
+    located = pd.DataFrame(pd.NA, called.index, called.columns, dtype="boolean")
     if "localised" in rows:
         located = rows.pivot(index="image_id", columns="system", values="localised")
-        wrong = called & located.loc[called.index, called.columns].eq(False).fillna(False)
-    kinds = list(_kinds(called, rank, label, wrong.astype(bool), np.random.default_rng(seed)))
+        located = located.loc[called.index, called.columns].astype("boolean")
+    wrong = called & located.eq(False).fillna(False).astype(bool)
+    kinds = list(_kinds(called, rank, label, wrong, np.random.default_rng(seed)))
     shown: set[str] = set()
     cases = []
     count = min(per_kind, max(1, MOST_CASES // sum(chosen.any() for _, chosen, _ in kinds)))
@@ -60,8 +66,16 @@ def select_cases(
         picked = tuple(map(str, left.sort_values(ascending=False, kind="stable").index[:count]))
         shown |= set(picked)
         if picked:
-            cases.append(Cases(kind, picked, int(chosen.sum())))
+            alone = next((name for name in called if kind == _only(name)), None)
+            points = located.loc[chosen, alone].dropna() if alone else ()
+            on_lesion = int(sum(points)) if len(points) else None
+            cases.append(Cases(kind, picked, int(chosen.sum()), on_lesion))
     return cases
+
+
+def _only(name: str) -> str:
+    """Return the kind of the images that one system alone calls positive."""
+    return f"Only {name} calls it positive"
 
 
 def _kinds(
@@ -76,7 +90,7 @@ def _kinds(
     for name in called.columns if several else ():
         others = called.drop(columns=name).any(axis=1)
         gap = rank[name] - rank.drop(columns=name).mean(axis=1)
-        yield f"Only {name} finds it", label & called[name] & ~others, gap
+        yield _only(name), label & called[name] & ~others, gap
     yield MISSED_BY_ALL if several else "Missed", label & ~called.any(axis=1), -rank.mean(axis=1)
     found_wrong = label & wrong.any(axis=1)
     yield "Right image, wrong location", found_wrong, rank.where(wrong).max(axis=1)

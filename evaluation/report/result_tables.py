@@ -89,7 +89,9 @@ class ResultTables(OpenedFromFolder):
         """Return the test images that the report shows as examples, such as misses.
 
         Returns:
-            A table with ``kind``, ``image_id``, and ``of``, the number of all images of this kind.
+            A table with ``kind``, ``image_id``, ``of``, the number of all images of this kind, and
+            ``on_lesion``, how many of these the one system that calls them positive points at the
+            lesion of (missing for other kinds, and where no point or lesion is known).
 
         Raises:
             InputError: There is no threshold, so no image is called positive or negative.
@@ -109,5 +111,10 @@ class ResultTables(OpenedFromFolder):
             per_kind=per_kind,
             seed=answer.seed,
         )
-        rows = [(each.kind, image, each.total) for each in kinds for image in each.image_ids]
-        return pd.DataFrame(rows, columns=["kind", "image_id", "of"])
+        rows = [
+            (each.kind, image, each.total, each.on_lesion)
+            for each in kinds
+            for image in each.image_ids
+        ]
+        table = pd.DataFrame(rows, columns=["kind", "image_id", "of", "on_lesion"])
+        return table.astype({"on_lesion": "Int64"})
