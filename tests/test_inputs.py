@@ -30,7 +30,7 @@ def figures(read):
     if "scores" in system:
         return metrics.auroc(labels, [system["scores"][image] for image in images]), None
     boxes = pd.DataFrame(system["boxes"], columns=["image_id", *EDGES, "score"])
-    if boxes["score"].isna().all():
+    if len(boxes) and boxes["score"].isna().all():
         return None, None
     scores = boxes.groupby("image_id")["score"].max().reindex(images).fillna(0)
     true = pd.DataFrame(read["true_boxes"], columns=["image_id", *EDGES])

@@ -67,7 +67,7 @@ def read_rows(
     if isinstance(value, pd.DataFrame):
         return read_frame(value, columns, where, name, word)
     if isinstance(value, Mapping) and "annotations" in value:  # a COCO file in memory
-        value = value["annotations"]
+        return _coco(value["annotations"], where)
     if is_output(value):
         value = [value]
     if are_outputs(value):

@@ -65,7 +65,7 @@ def read_output(
     """
     columns = dict(columns or {})
     rows = read_rows(value, truth.order, columns, where or name, name)
-    if not len(rows.table) and not (rows.ran or rows.listed):
+    if not len(rows.table) and not rows.are_boxes:  # a detector may find nothing in any image
         raise InputError(f"{rows.where}: holds no row; give predictions that have some")
     name_images(rows, truth, columns, name)
     if not rows.are_boxes:
@@ -74,7 +74,8 @@ def read_output(
         _keep_finding(rows, truth, name, findings, columns)
         return _of_scores(rows, name, named="score" in columns)
     _keep_finding(rows, truth, name, findings, columns)
-    has_scores = "score" in rows.table
+    # Where nothing is found all images have the same score.
+    has_scores = "score" in rows.table or rows.table.empty
     if not has_scores and columns.get("score") != "":
         _ask_for_scores(rows.unused, rows.where, name)
     if not has_scores:
