@@ -13,7 +13,14 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.names import LABELS, Target, column_names, find_column, image_names
+from cxr_compare.data_prep.base.names import (
+    LABELS,
+    Target,
+    column_names,
+    find_column,
+    image_names,
+    names_finding,
+)
 from cxr_compare.data_prep.dataset import boxed_images, image_labels, of_reference
 from cxr_compare.data_prep.sources.image_files import ids_of_paths, one_walk
 from cxr_compare.data_prep.sources.own_table import read_own_tables
@@ -22,16 +29,18 @@ from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_columns import recognise_tables
 from cxr_compare.data_prep.sources.words import holds_states, label_of_pair
 from cxr_compare.data_prep.sources.yolo import YOLO, line_of_other_kind
-from cxr_compare.evaluation.inputs.frames import is_unnamed
+from cxr_compare.evaluation.inputs.frames import form_of, is_unnamed
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles
 from cxr_compare.evaluation.inputs.read_truth import labels_of, read_truth, truth_table
-from cxr_compare.evaluation.inputs.rows import COLUMNS
+from cxr_compare.evaluation.inputs.rows import COLUMNS, texts_of
 from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.truth import Truth
 
 _FACTS = ("image_id", "study_id", "view", "sex", "age_years", "width", "height")
 _ROLES = {name: role for role, name in COLUMNS.roles.items()}
 """Roles of columns that `cxr prepare` calls otherwise."""
+
+
 _NAMES = tuple(name for name in column_names("label") if name not in LABELS)
 
 
@@ -116,13 +125,17 @@ def _ids_in_order(
 def names_of_findings(frame: pd.DataFrame, label: str | None) -> str | None:
     """Return the column with names of findings of a table without a column of labels; else None.
 
-    `label` is the column of labels that the user names.
+    A column with a name for labels has names of findings if the rows are boxes and one of its cells
+    is a name. `label` is the column of labels that the user names.
     """
     header = [*map(str, frame.columns)]
     if len(set(header)) < len(header):
         return None
     plain = frame.set_axis(header, axis=1)
     named = find_column(header, _NAMES) or label_of_pair(plain, _image_column(plain, {}))
+    of_boxes = find_column(header, LABELS) if form_of(header)[0] else None
+    if named is None and of_boxes and any(map(names_finding, texts_of(plain[of_boxes].dropna()))):
+        named = of_boxes
     if named is None or label not in (None, named):
         return None
     labels = find_column(header, LABELS)
