@@ -35,7 +35,7 @@ _SHOWN = 5
 def box_average_precision(
     boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None
 ) -> dict[str, float | None]:
-    """Compute COCO's AP50 and AP of the boxes of one class, by pycocotools.
+    """Compute COCO's AP50 and AP of the boxes of one class.
 
     Args:
         boxes: Predicted boxes, as a table (``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of

@@ -194,6 +194,30 @@ def test_average_precision_and_that_under_weights_equal_pycocotools(decimals):
     assert (weighted["ap50"][0], weighted["ap"][0]) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("decimals", [None, 1])
+def test_average_precision_of_drawn_sets_is_that_of_pycocotools(decimals):
+    for seed in range(15):
+        boxes, truth, ids = simulate(seed, 12, decimals)
+        crowded = boxes.sample(120, replace=True, random_state=seed)  # more than count
+        boxes = pd.concat([boxes, crowded.assign(image_id=ids[seed % 12])], ignore_index=True)
+        listed = [*ids[2:], "empty"]  # boxes of the first two are of no image of the set
+        expected = oracles.average_precision(*as_loops(boxes, truth), listed)
+        found = metrics.box_average_precision(boxes, truth, listed)
+        assert found["ap50"] == expected[0]
+        assert found["ap"] == pytest.approx(expected[1], rel=0, abs=1e-15)
+
+
+def test_pycocotools_computes_only_where_a_crowd_is_marked(monkeypatch):
+    boxes, truth, ids = simulate(0)
+    expected = metrics.box_average_precision(boxes, truth, ids)
+    monkeypatch.setattr(COCOeval, "evaluate", lambda _: pytest.fail("pycocotools was called"))
+    marked = truth.assign(crowd=False)
+    assert metrics.box_average_precision(boxes, marked, ids) == expected
+    marked.loc[0, "crowd"] = True
+    with pytest.raises(pytest.fail.Exception):
+        metrics.box_average_precision(boxes, marked, ids)
+
+
 def on_a_grid(boxes):
     """Boxes on a grid of 8 px, where equal overlaps are common."""
     corners = [(f"i{i}", 8.0 * x, 8.0 * y, 8.0 * (x + w), 8.0 * (y + h)) for i, x, y, w, h in boxes]

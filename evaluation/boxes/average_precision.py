@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.evaluation.boxes.matching import MAX_BOXES, BoxMatches
+from cxr_compare.evaluation.boxes.matching import MAX_BOXES, BoxMatches, match_pairs, pair_boxes
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.running_sums import RunningRows, SegmentSums
 
@@ -112,27 +111,40 @@ def _finds_needed(n_true: Floats) -> Floats:
 def average_precision(
     boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index
 ) -> dict[str, float | None]:
-    """Compute ``ap50`` and ``ap`` of the boxes of one class by pycocotools; None without a box.
+    """Compute ``ap50`` and ``ap`` of the boxes of one class; None without a true box.
 
     Both tables have ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px), that of predicted
     boxes also ``score``. A true box whose optional column ``crowd`` is True is no lesion to find,
-    and a predicted box on it is not counted. Boxes of other images than `image_ids` are ignored.
+    and a predicted box on it is not counted: pycocotools then computes both. Boxes of other images
+    than `image_ids` are ignored.
 
     Source:
         Lin et al. 2014 (COCO).
     """
-    crowd = truth.get("crowd", pd.Series(False, truth.index)).eq(True)
-    if not truth[~crowd]["image_id"].isin(image_ids).any():
-        return {"ap50": None, "ap": None}
+    true = truth[truth["image_id"].isin(image_ids)]
     predicted = boxes[boxes["image_id"].isin(image_ids)]
+    crowd = true.get("crowd", pd.Series(False, true.index)).eq(True)
+    if crowd.all():  # also of no box
+        return {"ap50": None, "ap": None}
     if predicted.empty:
         return {"ap50": 0.0, "ap": 0.0}
+    if crowd.any():
+        return _average_precision_with_crowds(predicted, true, image_ids)
+    matches = match_pairs(pair_boxes(predicted, true, image_ids))
+    one_cluster = np.zeros(len(image_ids), np.int64)
+    kernel = WeightedAveragePrecision(matches, one_cluster, n_clusters=1)
+    at_iou = kernel(np.ones((1, 1), np.int64))[0]  # (IoU thresholds,)
+    return {"ap50": float(at_iou[0]), "ap": float(at_iou.mean())}
+
+
+def _average_precision_with_crowds(
+    predicted: pd.DataFrame, true: pd.DataFrame, image_ids: pd.Index
+) -> dict[str, float | None]:
+    """Compute ``ap50`` and ``ap`` by pycocotools, which knows what lies on a crowd."""
+    from pycocotools.cocoeval import COCOeval
+
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = COCOeval(
-            _coco(truth[truth["image_id"].isin(image_ids)], image_ids),
-            _coco(predicted, image_ids),
-            "bbox",
-        )
+        evaluator = COCOeval(_coco(true, image_ids), _coco(predicted, image_ids), "bbox")
         parameters = evaluator.params
         parameters.maxDets = [MAX_BOXES]
         parameters.areaRng, parameters.areaRngLbl = parameters.areaRng[:1], ["all"]
@@ -142,8 +154,10 @@ def average_precision(
     return {"ap50": float(precision[0].mean()), "ap": float(precision.mean())}
 
 
-def _coco(boxes: pd.DataFrame, image_ids: pd.Index) -> COCO:
+def _coco(boxes: pd.DataFrame, image_ids: pd.Index) -> Any:
     """Return boxes as an object of pycocotools; ids start at 1, as 0 is "not matched" there."""
+    from pycocotools.coco import COCO
+
     corners = boxes[EDGES].to_numpy(np.float64)
     sides = corners[:, 2:] - corners[:, :2]
     crowd = boxes["crowd"].eq(True) if "crowd" in boxes else [False] * len(boxes)
