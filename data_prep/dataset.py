@@ -32,10 +32,10 @@ from cxr_compare.data_prep.base.tables import (
     read_table,
     require_members,
 )
-from cxr_compare.data_prep.parallel import Progress
 from cxr_compare.data_prep.splits import SplitInfo
 
 if TYPE_CHECKING:
+    from cxr_compare.data_prep.parallel import Progress
     from cxr_compare.data_prep.pixels import ImageFile, PixelStore
 
 _DIGESTED = {

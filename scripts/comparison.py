@@ -22,7 +22,6 @@ from cxr_compare.evaluation.groups.images import prevalence_of
 from cxr_compare.evaluation.policies import is_given, parse
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.cases import read_cases
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
 from cxr_compare.evaluation.subgroups import image_groups
@@ -229,6 +228,8 @@ def compare(
 def _result(made: Comparison, question: Question, *, numbers_for_ids: bool) -> Result:
     cases = None
     if question.pixels is not None:
+        from cxr_compare.evaluation.report.cases import read_cases
+
         cases = read_cases(made, question.pixels, _readings(question))
     return Result.of(made, cases, numbers_for_ids=numbers_for_ids)
 

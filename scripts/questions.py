@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -43,8 +43,10 @@ from cxr_compare.evaluation.inputs.source_truth import (
     truth_of_source,
 )
 from cxr_compare.evaluation.notes import Note
-from cxr_compare.evaluation.report.cases import Pixels
 from cxr_compare.evaluation.truth import Truth
+
+if TYPE_CHECKING:
+    from cxr_compare.evaluation.report.cases import Pixels
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-import cv2
 import numpy as np
 
 HASH_BITS = 256
@@ -54,6 +53,8 @@ def perceptual_hash(pixels: np.ndarray) -> str | None:
         >>> perceptual_hash(gradient * 2) == perceptual_hash(gradient)
         True
     """
+    import cv2  # what compares fingerprints alone runs without it
+
     small = squash(pixels, _HASH_SIDE)
     if int(small.max()) - int(small.min()) < _MIN_GREY_RANGE:
         return None
@@ -68,6 +69,8 @@ def squash(pixels: np.ndarray, side: int) -> np.ndarray:
         >>> squash(np.full((300, 200), 7, np.uint8), 2).tolist()
         [[7, 7], [7, 7]]
     """
+    import cv2  # what compares fingerprints alone runs without it
+
     height, width = pixels.shape
     whole = (max(width // side, 1) * side, max(height // side, 1) * side)
     if whole != (width, height):

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import pandas as pd
 
@@ -175,6 +174,8 @@ def map_parts(grid: Floats, cut: float) -> MapParts:
         >>> parts.edges.tolist(), parts.peaks.tolist()
         ([[8, 0, 16, 8]], [2.0])
     """
+    import cv2  # which comparisons without maps run without
+
     points = upsample(grid)
     above = points >= cut
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(

@@ -16,7 +16,6 @@ from PIL import Image
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_text
 from cxr_compare.evaluation.metrics import METRICS, metric_title
-from cxr_compare.evaluation.overlays.sheet import Panel, draw_sheet
 from cxr_compare.evaluation.policies import is_given, policy_text
 from cxr_compare.evaluation.report import files, tables
 from cxr_compare.evaluation.report.answer import Answer
@@ -26,6 +25,7 @@ from cxr_compare.evaluation.report.page_templates import template_environment
 from cxr_compare.evaluation.statistics.figure_text import DASH
 
 if TYPE_CHECKING:
+    from cxr_compare.evaluation.overlays.sheet import Panel
     from cxr_compare.evaluation.report.result_tables import ResultTables
 
 _HERE = Path(__file__).parent
@@ -211,6 +211,8 @@ def _draw_cases(
     """Draw the selected cases as PNG files and for the page; one without a file is left out."""
     if result.images is None or not result.answer.policy:
         return [], {}
+    from cxr_compare.evaluation.overlays.sheet import draw_sheet
+
     make_folder(out / files.OVERLAYS)
     cases: list[Case] = []
     drawn: dict[str, str] = {}
