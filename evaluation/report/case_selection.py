@@ -52,7 +52,7 @@ def select_cases(
     wide = rows.pivot(index="image_id", columns="system", values="score").loc[called.index]
     rank = wide[called.columns].rank(pct=True)
     label = rows.drop_duplicates("image_id").set_index("image_id")["label"].loc[called.index] >= 1
-    located = pd.DataFrame(pd.NA, called.index, called.columns, dtype="boolean")
+    located = called.astype("boolean").where(False)
     if "localised" in rows:
         located = rows.pivot(index="image_id", columns="system", values="localised")
         located = located.loc[called.index, called.columns].astype("boolean")
@@ -66,7 +66,7 @@ def select_cases(
         picked = tuple(map(str, left.sort_values(ascending=False, kind="stable").index[:count]))
         shown |= set(picked)
         if picked:
-            alone = next((name for name in called if kind == _only(name)), None)
+            alone = next((name for name in systems if kind == _only(name)), None)
             points = located.loc[chosen, alone].dropna() if alone else ()
             on_lesion = int(sum(points)) if len(points) else None
             cases.append(Cases(kind, picked, int(chosen.sum()), on_lesion))

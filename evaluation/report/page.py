@@ -42,7 +42,7 @@ class Case(NamedTuple):
     """A drawn test image on the page: its panels, and all systems over one another."""
 
     kind: str
-    count: str
+    total: str
     title: str
     panels: list[dict[str, Any]]
     together: dict[str, Any]
@@ -217,8 +217,8 @@ def _draw_cases(
     cases: list[Case] = []
     drawn: dict[str, str] = {}
     chosen = result.cases()
-    for number, row in enumerate(chosen.itertuples(), start=1):
-        image_id = row.image_id
+    for number, row in enumerate(chosen.to_dict("records"), start=1):
+        image_id = row["image_id"]
         title = f"image-{number}" if result.answer.numbers_for_ids else image_id
         try:
             panels = result.images.panels(image_id, title=title)
@@ -228,10 +228,11 @@ def _draw_cases(
         with atomic_path(out / files.OVERLAYS / drawn[title]) as path:
             draw_sheet(panels, result.images.legend).save(path, "png")
         together = _shown(result.images.together(image_id, 2 * _SIDE))
-        count = f"{counted(row.of, 'image')} in the test set"
-        if not pd.isna(row.on_lesion):
-            count += f", {row.on_lesion:,} on the lesion"
-        cases.append(Case(row.kind, count, title, [_shown(panel) for panel in panels], together))
+        total = f"{counted(row['of'], 'image')} in the test set"
+        if not pd.isna(row["on_lesion"]):
+            total += f", {row['on_lesion']:,} on the lesion"
+        shown = [_shown(panel) for panel in panels]
+        cases.append(Case(row["kind"], total, title, shown, together))
         if progress is not None:
             progress()
     return cases, drawn
