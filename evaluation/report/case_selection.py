@@ -52,7 +52,7 @@ def select_cases(
     wide = rows.pivot(index="image_id", columns="system", values="score").loc[called.index]
     rank = wide[called.columns].rank(pct=True)
     label = rows.drop_duplicates("image_id").set_index("image_id")["label"].loc[called.index] >= 1
-    located = called.astype("boolean").where(False)
+    located = called.astype("boolean").mask(called.notna())  # unknown
     if "localised" in rows:
         located = rows.pivot(index="image_id", columns="system", values="localised")
         located = located.loc[called.index, called.columns].astype("boolean")
