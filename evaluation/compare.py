@@ -13,7 +13,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.evaluation.choices import Choices, choose
-from cxr_compare.evaluation.figures import FigureRows, corrected
+from cxr_compare.evaluation.figures import AP50, AUROC, FigureRows, Key, corrected
 from cxr_compare.evaluation.image_blind import Places, image_blind_name, learn_places
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note
@@ -43,6 +43,8 @@ class Comparison:
         policies: Policies by which at least one system has a threshold, as they were named.
         joint: Name of the system that joins others, `members`; empty without one.
         shortcuts: How well metadata and image borders alone predict the label.
+        primary: Keys of the primary figures, which answer the question: that of the protocol first.
+        with_boxes: Systems that give boxes of their own.
         n_findings: Number of findings over which ``p_holm`` of the figures is corrected.
     """
 
@@ -60,6 +62,8 @@ class Comparison:
     shortcuts: pd.DataFrame = field(default_factory=pd.DataFrame)
     prevalence: float | None = None
     notes: Sequence[Note] = ()
+    primary: tuple[Key, ...] = (AUROC,)
+    with_boxes: frozenset[str] = frozenset()
     n_findings: int = 1
 
     @property
@@ -217,7 +221,17 @@ def compare(
     against = [
         (name, image_blind_name(name)) for name in systems if image_blind_name(name) in blind
     ]
-    (figures,) = corrected([rows.table([*combinations(systems, 2), *against])], joint)
+    single = {name: each for name, each in systems.items() if name != joint}
+    with_boxes = frozenset(
+        name for name, each in single.items() if each.output.boxes is not None and each.output.ranks
+    )
+    primary: tuple[Key, ...] = (protocol.key,)
+    is_open = not protocol.file_sha256 and protocol.key == AUROC
+    all_boxes = all(name in with_boxes and ("", "ap50") in frames[name] for name in single)
+    if is_open and all_boxes and len(single) > 1:
+        primary = (AUROC, AP50)  # images and places are two questions
+    table = rows.table([*combinations(systems, 2), *against])
+    (figures,) = corrected([table], joint, primary=primary, with_boxes=with_boxes)
     # A baseline has figures of places only.
     shown = figures["estimate"].notna() | ~figures["first"].isin(list(blind))
     figures = figures[shown].reset_index(drop=True)
@@ -238,6 +252,8 @@ def compare(
         shortcuts=known,
         prevalence=prevalence,
         notes=[*notes, *truth.notes],
+        primary=primary,
+        with_boxes=with_boxes,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -60,6 +60,10 @@ COLUMNS = (
 ``p_holm`` is that of `corrected`. ``detectable`` is the smallest true difference that such a test
 set shows with 80 % power.
 """
+Key = tuple[str, str]
+"""Metric of a figure and the policy of its threshold, which is empty without one."""
+AUROC: Key = ("auroc", "")
+AP50: Key = ("ap50", "")
 _JACCARD = (1, 1, 0, 1)
 """Outcomes of the images of which F1 is a function of the share that is called rightly."""
 _OF_BOTH_CLASSES = (_JACCARD, (1, 1, 0, 0), (0, 0, 1, 1))
@@ -171,26 +175,50 @@ class FigureRows:
         return figures.assign(**figures[text].astype(object).fillna(""))
 
 
-def corrected(tables: Sequence[pd.DataFrame], joint: str = "") -> list[pd.DataFrame]:
-    """Return tables of figures, one for each finding, with ``p_holm`` by Holm's method.
+def corrected(
+    tables: Sequence[pd.DataFrame],
+    joint: str = "",
+    *,
+    primary: Collection[Key] = (AUROC,),
+    with_boxes: Collection[str] = (),
+) -> list[pd.DataFrame]:
+    """Return tables of figures, one for each finding, with the corrected p-values, ``p_holm``.
 
-    It is corrected over the pairs of systems of all findings in the same figure, and of image-blind
-    baselines over the systems. A pair with the system `joint`, which must exceed each of its
-    members, is corrected over the findings alone.
+    Holm's method corrects the `primary` figures together, over these figures, the pairs of systems
+    and the findings; any other figure by itself, over the pairs and the findings. Pairs of the
+    systems `with_boxes` of their own are apart from others in figures of boxes, pairs with an
+    image-blind baseline in all figures, and a pair with the system `joint`, which must exceed each
+    of its members, is corrected over the findings alone.
+
+    The p-value of a further figure of images is at least that of the primary one for the same pair
+    and finding, so that nothing is shown in it before the primary figure is.
     """
 
-    def family(first: str, second: str) -> str:
-        if joint in (first, second):
-            return f"{first} - {second}"
-        return "image-blind" if second == image_blind_name(first) else ""
+    def family(row: Any) -> tuple[str, ...]:
+        figure = (row.metric, row.policy)
+        own = (*figure, str(METRICS[row.metric].needs == "boxes" and of_boxes(row)))
+        if joint in (row.first, row.second):
+            return (row.first, row.second, *own)
+        if row.second == image_blind_name(row.first):
+            return ("image-blind", *own)
+        return ("primary",) if figure in primary else own
 
-    rows = pd.concat(tables, keys=range(len(tables)))
-    pairs = zip(rows["first"], rows["second"], strict=True)
-    rows = rows.assign(family=[family(*pair) for pair in pairs], p_holm=np.nan)
-    tested = rows[rows["p_value"].notna()]
-    for _, of_family in tested.groupby(["family", "metric", "policy"], sort=False):
+    def of_boxes(row: Any) -> bool:
+        return row.first in with_boxes and row.second in with_boxes
+
+    rows = pd.concat(tables, keys=range(len(tables)), names=["finding"])
+    families = pd.Series([family(row) for row in rows.itertuples()], rows.index, dtype=object)
+    rows = rows.assign(p_holm=np.nan)
+    for _, of_family in rows[rows["p_value"].notna()].groupby(families, sort=False):
         rows.loc[of_family.index, "p_holm"] = holm(of_family["p_value"].tolist())
-    rows = rows.drop(columns="family")
+    gate = next((key for key in primary if not METRICS[key[0]].of_places), AUROC)
+    is_gate = (rows["metric"] == gate[0]) & (rows["policy"] == gate[1])
+    is_further = ~is_gate & ~rows["metric"].map(lambda metric: METRICS[metric].of_places)
+    pair = ["finding", "first", "second"]
+    of_gate = rows[is_gate].reset_index().set_index(pair)["p_holm"]
+    at_gate = of_gate.reindex(pd.MultiIndex.from_frame(rows.reset_index()[pair])).to_numpy()
+    # NaN, a primary figure that is not tested, stays: nothing further is tested then.
+    rows["p_holm"] = rows["p_holm"].where(~is_further, np.maximum(rows["p_holm"], at_gate))
     numbers = rows.index.get_level_values(0)
     return [rows[numbers == number].droplevel(0) for number in range(len(tables))]
 

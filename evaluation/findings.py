@@ -46,7 +46,7 @@ def mean_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
     `comparisons` has one comparison of the same systems for each finding, on the same resamples of
     the same patients. A finding enters the mean of a figure if every system has this figure with an
     interval and, of AUROC, none has one of exactly 0 or 1; ``findings`` names those that do.
-    ``p_holm`` is corrected over the pairs, for each figure by itself.
+    ``p_holm`` is that of `figures.corrected`.
     """
     systems = list(next(iter(comparisons.values())).systems)
     rows = []
@@ -62,18 +62,26 @@ def mean_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
             rows.append({**where, **row, "findings": ",".join(names)})
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS)).assign(policy="")
     table = table.astype(dict.fromkeys(("p_value", "p_holm"), np.float64))
-    (table,) = corrected([table], next(iter(comparisons.values())).joint)
+    (table,) = _corrected([table], comparisons)
     return table[list(COLUMNS)]
 
 
 def corrected_together(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
     """Return comparisons of the same systems on several findings, with ``p_holm`` over them all."""
-    joint = next(iter(comparisons.values())).joint
-    tables = corrected([each.figures for each in comparisons.values()], joint)
+    tables = _corrected([each.figures for each in comparisons.values()], comparisons)
     return {
         name: replace(each, figures=table, n_findings=len(comparisons))
         for (name, each), table in zip(comparisons.items(), tables, strict=True)
     }
+
+
+def _corrected(
+    tables: Sequence[pd.DataFrame], comparisons: Mapping[str, Comparison]
+) -> list[pd.DataFrame]:
+    """Correct the p-values of tables by the systems and primary figures of comparisons."""
+    one = next(iter(comparisons.values()))
+    keys = dict.fromkeys(key for each in comparisons.values() for key in each.primary)
+    return corrected(tables, one.joint, primary=keys, with_boxes=one.with_boxes)
 
 
 def finding_tests(figures: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -55,6 +55,11 @@ class Metric:
         return self.needs != ""
 
     @property
+    def of_places(self) -> bool:
+        """True if it says where lesions are, whether the image is called positive or not."""
+        return self.family == "place" and not self.called
+
+    @property
     def at_threshold(self) -> bool:
         """True if each policy has its own figure."""
         return self.called or self.family in ("decision", "count")

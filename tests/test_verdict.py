@@ -42,7 +42,7 @@ def named_in(text, systems):
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in CASES])
 def test_a_verdict_says_what_its_intervals_show(case):
     options = {key: case[key] for key in ("joint", "protocol") if key in case}
-    further = ("policy", "unit", "synthetic", "n_findings")
+    further = ("policy", "unit", "synthetic", "n_findings", "with_boxes")
     options |= {key: case[key] for key in further if key in case}
     found = verdict.verdict_of(case["systems"], rows_of(case), **options)
     expect, headline = case["expect"], found["headline"]
@@ -56,6 +56,9 @@ def test_a_verdict_says_what_its_intervals_show(case):
     claims = {f"{claim['first']} {claim['second']}": claim for claim in found["claims"][::-1]}
     for pair, higher in expect.get("higher", {}).items():
         assert claims[pair]["higher"] == higher, pair
+    of_figure = {(c["metric"], f"{c['first']} {c['second']}"): c for c in found["claims"]}
+    for metric, pairs in expect.get("by_figure", {}).items():
+        assert {p: c["higher"] for (m, p), c in of_figure.items() if m == metric} == pairs, metric
     for pair, p_value in expect.get("p_holm", {}).items():
         assert claims[pair]["p_holm"] == pytest.approx(p_value, abs=1e-3), pair
     if "claims" in expect:

@@ -84,6 +84,12 @@ class Answer(Record, kind="answer"):
     files: Digests = Field(default_factory=dict)
 
     @property
+    def primary_metrics(self) -> list[str]:
+        """Metrics that answer the question: that of `primary` first."""
+        answers = [claim["metric"] for claim in self.claims if claim["family"] == "answer"]
+        return list(dict.fromkeys([self.primary[0], *answers]))
+
+    @property
     def single(self) -> list[str]:
         """Systems that join no others."""
         return [name for name in self.systems if name != self.joint]

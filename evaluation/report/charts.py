@@ -272,7 +272,8 @@ def _draw_forest(figure: Figure, result: ResultTables) -> None:
     ]
     differences = []
     for claim in shown_claims(result.answer, result.figures):
-        if claim["family"] in ("answer", "joint") and outcome(claim) != "untested":
+        is_primary = [claim["metric"], claim["policy"]] == list(result.answer.primary)
+        if is_primary and claim["family"] in ("answer", "joint") and outcome(claim) != "untested":
             interval = Interval.from_row(claim)
             filling = _FILLING[outcome(claim)]
             name = f"{claim['first']} − {claim['second']}"

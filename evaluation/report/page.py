@@ -93,6 +93,7 @@ def write_page(
         opens_further=len(further) <= tables.MOST_CLAIMS,
         any_tested=any(claim["p_value"] is not None for claim in _of(shown, "answer", "joint")),
         is_corrected=any(claim["p_holm"] != claim["p_value"] for claim in answer.claims),
+        two_figures=len(answer.primary_metrics) > 1,
         n_hidden_claims=len(answer.claims) - len(shown),
         confusion=confusion,
         errors=tables.error_table(

@@ -20,7 +20,7 @@ from cxr_compare.data_prep.base.files import (
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.evaluation.findings import finding_tests, mean_table
 from cxr_compare.evaluation.keywords import with_known_keywords
-from cxr_compare.evaluation.metrics import metric_title
+from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.report import files, tables
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.statistics.figure_text import p_equation
@@ -95,11 +95,19 @@ class ResultsByTarget(ShownAsText):
 
     @property
     def _mean_sentences(self) -> list[str]:
-        means = self.macro[self.macro["metric"] == "auroc"]
+        """The answer by the mean AUROC and, if all systems give boxes, by the mean AP50."""
+        said = self._sentences_of("auroc")
+        if any("ap50" in each.answer.primary_metrics for each in self.results.values()):
+            said += self._sentences_of("ap50")
+        return said
+
+    def _sentences_of(self, metric: str) -> list[str]:
+        title = METRICS[metric].title
+        means = self.macro[self.macro["metric"] == metric]
         if joint := next(iter(self.results.values())).answer.joint:  # no answer to the question
             means = means[(means["first"] != joint) & (means["second"] != joint)]
         if means.empty:
-            return ["No mean AUROC: fewer than two findings have one with an interval."]
+            return [f"No mean {title}: fewer than two findings have one with an interval."]
         alone = means[means["second"] == ""].sort_values("estimate", ascending=False, kind="stable")
         inside = alone["findings"].iloc[0].split(",")
         findings = counted(len(inside), "finding")
@@ -118,16 +126,16 @@ class ResultsByTarget(ShownAsText):
             else:
                 against["not shown to differ from"].append(f"{other}: {gap_text}{p_text}")
         values_text = ", ".join(f"{name} {value}" for name, value in values.items())
-        sentences = [f"Mean AUROC over {findings}: {values_text}."]
+        sentences = [f"Mean {title} over {findings}: {values_text}."]
         if others:
             said = [f"{words} {listing(names)}" for words, names in against.items() if names]
-            begin = f"In mean AUROC over {findings}, {top} was "
-            sentences = [f"{begin}{', and '.join(said)}.", f"Mean AUROC: {values_text}."]
+            begin = f"In mean {title} over {findings}, {top} was "
+            sentences = [f"{begin}{', and '.join(said)}.", f"Mean {title}: {values_text}."]
         if outside := [name for name in self.results if name not in inside]:
-            sentences.append(
-                f"Not in this mean: {listing(outside)}, because an AUROC there has no interval, or "
-                "is exactly 0 or 1."
-            )
+            why = "an AUROC there has no interval, or is exactly 0 or 1"
+            if metric != "auroc":
+                why = f"an {title} there has no interval"
+            sentences.append(f"Not in this mean: {listing(outside)}, because {why}.")
         return sentences
 
     @property
@@ -136,7 +144,8 @@ class ResultsByTarget(ShownAsText):
         shown: dict[tuple[str, str], list[str]] = {}
         for name, result in self.results.items():
             for claim in result.answer.claims:
-                if claim["family"] == "answer" and claim["higher"]:
+                is_first = claim["metric"] == result.answer.primary[0]
+                if claim["family"] == "answer" and is_first and claim["higher"]:
                     pair = claim["first"], claim["second"]
                     key = pair if claim["higher"] == claim["first"] else pair[::-1]
                     shown.setdefault(key, []).append(name)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
 from cxr_compare.evaluation.compare import Comparison
+from cxr_compare.evaluation.figures import AP50, Key
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.policies import policy_text
@@ -19,9 +20,9 @@ from cxr_compare.evaluation.verdict.claims import (
 )
 from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 
-_FURTHER = ("auroc", "average_precision", "ap50")
+_FURTHER = ("auroc", "average_precision")
 _FURTHER_AT_THRESHOLD = ("recall", "specificity", "localised_sensitivity")
-"""Figures that are claimed beside the primary one."""
+"""Figures of images that are claimed beside the primary one."""
 _POINTING = "pointing_accuracy"
 """Figure on which the claim that a system localises lesions rests."""
 
@@ -51,31 +52,44 @@ def state_verdict(comparison: Comparison) -> Verdict:
     single = comparison.single
     key = comparison.protocol.key
     n_findings = comparison.n_findings
-    claims = [figures.claim("answer", *pair, *key) for pair in combinations(single, 2)]
+    pairs = list(combinations(single, 2))
+    by_figure = {
+        each: [figures.claim("answer", *pair, *each) for pair in pairs]
+        for each in comparison.primary
+    }
+    claims = by_figure[key]
+    of_answer = [claim for of_figure in by_figure.values() for claim in of_figure]
+    corrected = n_findings * sum(claim.tested for claim in of_answer) > 1
     known = [name for name in single if figures.get(name, *key).known]
     of_joint = [figures.claim("joint", comparison.joint, name, *key) for name in comparison.members]
-    places = [
+    pointing = [
         claim
         for name in single
         if (claim := figures.claim("places", name, image_blind_name(name), _POINTING)).tested
     ]
+    places = [] if AP50 in comparison.primary else _between_boxes(figures, comparison)
     further = _further(figures, single, key, comparison.main_policy)
     title = f"{comparison.primary_title} for {inside_sentence(truth.finding_title)}"
-    answer = _answer(figures, known, title, claims, key=key, n_findings=n_findings)
+    answer = _answer(figures, known, title, claims, key=key, corrected=corrected)
     if undefined := [name for name in single if name not in known]:
         reasons = "; ".join(dict.fromkeys(figures.get(name, *key).note for name in undefined))
         answer += f"; it is undefined for {listing(undefined)} ({reasons})"
     if all(against_chance(figures.get(name, "auroc")) in ("open", "below") for name in single):
         answer = f"{_nobody(single)} shown to be better than chance by AUROC; {answer}"
     headline = [f"{answer}."]
+    for further_key in comparison.primary[1:]:
+        title_of = f"{METRICS[further_key[0]].inside} for {inside_sentence(truth.finding_title)}"
+        of_figure = by_figure[further_key]
+        said = _answer(figures, single, title_of, of_figure, key=further_key, corrected=corrected)
+        headline[0] += f" {_begun(said, single)}."
     if of_joint:
         sentences = (
             _joint_sentence(of_joint, title, corrected=n_findings > 1),
             _joint_errors(figures, (comparison.joint, *comparison.members), comparison.main_policy),
         )
         headline.append(" ".join(filter(None, sentences)))
-    several = n_findings * len(places) > 1
-    findings = [_image_blind_sentence(claim, corrected=several) for claim in places]
+    several = n_findings * len(pointing) > 1
+    findings = [_image_blind_sentence(claim, corrected=several) for claim in pointing]
     count = max(figures.count(name, *key) for name in single)
     drawn = "synthetic " if 0 < truth.n_synthetic == len(truth.ids) else ""
     opening = f"On these {count:,} {drawn}test {comparison.units}, "
@@ -87,9 +101,9 @@ def state_verdict(comparison: Comparison) -> Verdict:
     return Verdict(
         opening + " ".join(headline),
         (first, *headline[1:]),
-        _kind(single, known, claims),
+        _kind(single, known, by_figure.values()),
         tuple(findings),
-        (*claims, *of_joint, *places, *further),
+        (*of_answer, *of_joint, *pointing, *places, *further),
     )
 
 
@@ -100,14 +114,16 @@ def _begun(sentence: str, systems: Sequence[str]) -> str:
 
 
 def _kind(
-    systems: Sequence[str], known: Sequence[str], claims: Sequence[Claim]
+    systems: Sequence[str], known: Sequence[str], by_figure: Collection[Sequence[Claim]]
 ) -> Literal["decided", "open", "single", "unknown"]:
-    """Return ``decided`` if one of all systems was shown to exceed every other one."""
+    """Return ``decided`` if one system was shown to exceed every other one in a primary figure."""
     if len(known) < 2:
         return "single" if len(systems) == 1 and known else "unknown"
-    if not any(claim.tested or claim.equal for claim in claims):
+    if not any(claim.tested or claim.equal for claims in by_figure for claim in claims):
         return "unknown"
-    wins = [sum(claim.higher == name for claim in claims) for name in systems]
+    wins = [
+        sum(claim.higher == name for claim in claims) for claims in by_figure for name in systems
+    ]
     return "decided" if len(systems) - 1 in wins else "open"
 
 
@@ -134,8 +150,8 @@ def _answer(
     title: str,
     claims: Sequence[Claim],
     *,
-    key: tuple[str, str],
-    n_findings: int,
+    key: Key,
+    corrected: bool,
 ) -> str:
     """State the primary figure of the only system, of two, or of the highest of several."""
     if not known:
@@ -147,8 +163,7 @@ def _answer(
         return f"the {title} of {known[0]} was {number(figure.estimate)}{interval}"
     among = [claim.falling for claim in claims if {claim.first, claim.second} <= set(known)]
     if len(known) == 2:
-        n_tests = n_findings * sum(claim.tested for claim in claims)
-        return _pair(among[0], title, corrected=n_tests > 1)
+        return _pair(among[0], title, corrected=corrected)
     top = max(known, key=lambda name: figures.get(name, *key).estimate)
     exceeds, similar = "shown to exceed", "not shown to differ from"
     untested = "not tested against"
@@ -206,9 +221,14 @@ def _joint_errors(figures: Lookup, names: Sequence[str], policy: str) -> str:
     return f"Errors at the threshold for {policy_text(policy)}: {listing(counts)}."
 
 
-def _further(
-    figures: Lookup, systems: Sequence[str], key: tuple[str, str], policy: str
-) -> list[Claim]:
+def _between_boxes(figures: Lookup, comparison: Comparison) -> list[Claim]:
+    """Return the claims of AP50 between the systems that give boxes of their own."""
+    systems = [name for name in comparison.single if name in comparison.with_boxes]
+    claims = [figures.claim("places", *pair, *AP50) for pair in combinations(systems, 2)]
+    return [claim for claim in claims if claim.tested]
+
+
+def _further(figures: Lookup, systems: Sequence[str], key: Key, policy: str) -> list[Claim]:
     """Return the claims of the reference system against each other one in further figures."""
     reference, *others = systems
     keys = [(metric, "") for metric in _FURTHER]

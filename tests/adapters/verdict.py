@@ -6,7 +6,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from cxr_compare.evaluation.compare import UNITS, compare
-from cxr_compare.evaluation.figures import corrected, holm
+from cxr_compare.evaluation.figures import AP50, AUROC, corrected, holm
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.inputs.read_truth import read_truth
@@ -32,6 +32,7 @@ def verdict_of(
     unit="image",
     synthetic=False,
     n_findings=1,
+    with_boxes=(),
 ):
     """State the verdict of rows ``first, second, metric, policy, estimate, low, high, note``.
 
@@ -41,13 +42,16 @@ def verdict_of(
     table = _figures(rows)
     given = table["p_holm"]
     joint, *members = joint or [""]
-    (table,) = corrected([table], joint)
     fixed = Protocol(**protocol or {})
+    single = [name for name in systems if name != joint]
+    all_boxes = protocol is None and len(single) > 1 and set(single) <= set(with_boxes)
+    primary = (AUROC, AP50) if all_boxes else (fixed.key,)
+    (table,) = corrected([table], joint, primary=primary, with_boxes=with_boxes)
     made = SimpleNamespace(
         figures=table.assign(p_holm=given.fillna(table["p_holm"])),
         truth=Truth(pd.DataFrame({"synthetic": [synthetic]}), finding="opacity"),
         systems=systems,
-        single=[name for name in systems if name != joint],
+        single=single,
         joint=joint,
         members=members,
         protocol=fixed,
@@ -55,6 +59,8 @@ def verdict_of(
         main_policy=policy,
         units=UNITS.get(unit, unit),
         n_findings=n_findings,
+        primary=primary,
+        with_boxes=with_boxes,
     )
     found = state_verdict(made)
     return {

@@ -266,6 +266,64 @@ def holm(p_values):
     return adjusted
 
 
+PLACES = ("pointing_accuracy", "ap50", "ap", "froc_mean")
+
+
+def corrected(rows, primary=(("auroc", ""),), joint="", with_boxes=()):
+    """The corrected p-value of each row: finding, first, second, metric, policy and p-value.
+
+    Differences of which the p-value is None have none.
+    """
+    families = {}
+    for number, row in enumerate(rows):
+        first, second, metric, policy, p_value = row[1:]
+        if p_value is None:
+            continue
+        pair = (first, second)
+        of_boxes = metric.startswith(("ap5", "froc")) or metric == "ap"
+        name = [metric, policy, of_boxes and set(pair) <= set(with_boxes)]
+        if joint and joint in pair:
+            name += pair
+        elif second == f"image-blind with {first}'s scores":
+            name += ["image-blind"]
+        elif (metric, policy) in primary:
+            name = ["primary"]
+        families.setdefault(tuple(name), []).append(number)
+    found = [None] * len(rows)
+    for numbers in families.values():
+        adjusted = holm([rows[number][5] for number in numbers])
+        for number, p_value in zip(numbers, adjusted, strict=True):
+            found[number] = float(p_value)
+
+    def is_of_places(metric):
+        return metric in PLACES or metric.startswith("froc")
+
+    first_of_images = next((key for key in primary if not is_of_places(key[0])), ("auroc", ""))
+    gate = {
+        tuple(row[:3]): p for row, p in zip(rows, found, strict=True) if row[3:5] == first_of_images
+    }
+    for number, row in enumerate(rows):
+        if row[3:5] == first_of_images or is_of_places(row[3]) or found[number] is None:
+            continue
+        before = gate.get(tuple(row[:3]))
+        found[number] = None if before is None else max(found[number], before)
+    return found
+
+
+def require_corrected(tables, **families):
+    """Require that `p_holm` of tables of figures, by finding, is that of the page of metrics."""
+    columns = ["first", "second", "metric", "policy", "p_value"]
+    rows = [
+        (finding, *row[:4], None if np.isnan(row[4]) else row[4])
+        for finding, table in tables.items()
+        for row in table[columns].itertuples(index=False, name=None)
+    ]
+    got = np.concatenate([table["p_holm"].to_numpy(np.float64) for table in tables.values()])
+    expected = np.array(corrected(rows, **families), dtype=np.float64)
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+    return int(np.isfinite(got).sum())
+
+
 def joint_score(scores, rule):
     """Joint score of images from the scores of each member."""
     total = rule["intercept"]

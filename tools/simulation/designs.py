@@ -197,6 +197,15 @@ def detectors(rng: np.random.Generator, law: Law) -> Drawn:
     return Drawn(systems, truth.assign(width=SIDE, height=SIDE), known, {"boxes": lesions})
 
 
+def beside_scores(rng: np.random.Generator, law: Law) -> Drawn:
+    """Add a classifier that guesses to two equal detectors."""
+    drawn = detectors(rng, law)
+    ids = drawn.truth["image_id"]
+    drawn.systems["C"] = pd.Series(expit(rng.standard_normal(len(ids))), ids)
+    drawn.known = replace(drawn.known, auroc={**drawn.known.auroc, "C": 0.5})
+    return drawn
+
+
 def _roles(law: Law) -> dict[str, int]:
     sizes = {"val": law.validation, "test": law.patients}
     return {role: size for role, size in sizes.items() if size}
@@ -430,6 +439,9 @@ DESIGNS: dict[str, Design] = {
     "boxes": Design(
         partial(detectors, law=Law(patients=60, validation=40, images="rsna")),
         (claims.differences, claims.box_differences, claims.box_intervals),
+    ),
+    "boxes-beside": Design(
+        partial(beside_scores, law=Law(patients=100, validation=40)), (claims.differences,)
     ),
     "places-1000": Design(
         partial(
