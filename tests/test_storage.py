@@ -17,7 +17,14 @@ from PIL import Image
 import cxr_compare
 from cxr_compare import InputError
 from tests.adapters import storage
-from tests.test_prepare import FINDING, assert_same_set, prepare, write_source
+from tests.test_prepare import (
+    DIGITS,
+    FINDING,
+    LETTERS,
+    assert_same_set,
+    prepare,
+    write_source,
+)
 
 
 @pytest.fixture(scope="module")
@@ -387,15 +394,15 @@ def test_words_of_ids_and_paths_leave_sentences():
 def test_with_a_key_no_name_is_in_any_file_while_it_works(tmp_path):
     source = write_source(tmp_path / "source", 24)
     table = pd.read_csv(source / "labels.csv")
-    table["patient_id"] = [f"DOE^JANE{n // 2}:1960" for n in range(24)]
+    table["patient_id"] = [f"{LETTERS}^JANE{n // 2}:{DIGITS}" for n in range(24)]
     table.to_csv(source / "labels.csv", index=False)
     out = tmp_path / "set"
     with mock.patch.object(os, "replace", stopped_at(3)), pytest.raises(KeyboardInterrupt):
         prepare(source, out, id_key=tmp_path / "key", size=[32])
-    _require_no_name(out, ["i000", "i023", "DOE", "1960"])
+    _require_no_name(out, ["i000", "i023", LETTERS, DIGITS])
     assert (out / "decoded.jsonl").is_file()
     prepare(source, out, id_key=tmp_path / "key", size=[32])
-    _require_no_name(out, ["i000", "i023", "DOE", "1960"])
+    _require_no_name(out, ["i000", "i023", LETTERS, DIGITS])
 
 
 def stopped_at(number, real=os.replace):
@@ -417,7 +424,8 @@ def _require_no_name(folder, names):
             content = path.read_bytes().decode(errors="replace")
             if path.suffix == ".parquet":
                 content = pd.read_parquet(path).to_csv()
-            assert not [name for name in names if name in f"{path}\n{content}"], path
+            text = f"{path.relative_to(folder)}\n{content}"
+            assert not [name for name in names if name in text], path
 
 
 # Predictions
