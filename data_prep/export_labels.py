@@ -82,7 +82,8 @@ def export(
             "or the size is not known; choose a target of which more is known"
         )
     boxes = dataset.boxes[is_member(dataset.boxes["finding"], classes)]
-    boxes = boxes.assign(category=boxes["finding"].map(classes.index)).merge(rows, on="image_id")
+    category = boxes["finding"].map(classes.index).astype("int64")  # texts where there is no box
+    boxes = boxes.assign(category=category).merge(rows, on="image_id")
     with atomic_folder(out) as folder:
         if images == "png":
             require_free_space(out, int((rows["width"] * rows["height"]).sum()))

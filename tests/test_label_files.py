@@ -1,6 +1,7 @@
 """Label files: what `export` writes reads back, and whatever tools write makes no negative."""
 
 import json
+import shutil
 from itertools import product
 
 import numpy as np
@@ -71,6 +72,14 @@ def read_back(out, format):  # noqa: A002
     return states, [[box[0], box[1], *box[3:]] for box in table["boxes"]], table["roles"]
 
 
+def prepared(folder, out):
+    """States by image and finding, and boxes, of a data set that is made of a folder."""
+    data = cxr_compare.prepare(folder, out, workers=0)
+    rows = data.findings[["image_id", "finding", "state"]].itertuples(index=False, name=None)
+    boxes = data.boxes[["image_id", "finding", "x1", "y1", "x2", "y2"]].round(6)
+    return {(image, name): state for image, name, state in rows}, sorted(boxes.to_numpy().tolist())
+
+
 @pytest.mark.parametrize("kind", ["coco", "yolo"])
 def test_what_is_certain_reads_back_and_nothing_else(data, tmp_path, kind):
     out = tmp_path / "out"
@@ -80,6 +89,38 @@ def test_what_is_certain_reads_back_and_nothing_else(data, tmp_path, kind):
     assert boxes == [["a", "mass", *WHOLE], ["a", "mass", *BOX]]
     assert (summary.n_images, summary.n_boxes, summary.n_left_out) == (2, 2, 3)
     assert not [path for path in out.rglob("*") if path.stem in "cde"]
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo"])
+def test_what_is_written_is_prepared_again_with_equal_labels_and_boxes(data, tmp_path, kind):
+    cxr_compare.export(data, tmp_path / "out", format=kind, images="png")
+    states, boxes = prepared(tmp_path / "out", tmp_path / "again")
+    assert states == {key: state for key, (state, _) in LABELS.items() if key[0] in "ab"}
+    assert boxes == [["a", "mass", *WHOLE], ["a", "mass", *BOX]]
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo"])
+def test_a_set_without_boxes_is_written_and_read_as_its_format_says(data, tmp_path, kind):
+    labels = {("m", "mass"): ("present", []), ("n", "mass"): ("absent", [])}
+    bare = write_set(tmp_path, labels | {("o", "mass"): ("absent", [])})
+    summary = cxr_compare.export(bare, tmp_path / "bare", format=kind, images="png")
+    assert (summary.n_images, summary.n_boxes, summary.n_left_out) == (2, 0, 1)
+    with pytest.raises(InputError, match="bare"):  # alone it has no finding to learn
+        prepared(tmp_path / "bare", tmp_path / "refused")
+    both = tmp_path / "both"
+    cxr_compare.export(data, both, format=kind, images="png", target="mass")
+    for path in (tmp_path / "bare").rglob("?.*"):
+        shutil.copy(path, both / path.relative_to(tmp_path / "bare"))
+    known = {("a", "mass"): "present", ("b", "mass"): "absent", ("d", "mass"): "absent"}
+    if kind == "coco":  # a file without annotations says nothing of its images
+        written = tmp_path / "bare/annotations/instances.json"
+        shutil.copy(written, both / "annotations/more.json")
+        assert [COCO(written).getImgIds(), COCO(written).getAnnIds()] == [[1, 2], []]
+    else:
+        known |= {("n", "mass"): "absent", ("o", "mass"): "absent"}
+    states, boxes = prepared(both, tmp_path / "again")
+    assert states == known
+    assert boxes == [["a", "mass", *WHOLE], ["a", "mass", *BOX]]
 
 
 def test_pycocotools_loads_what_is_written(data, tmp_path, capsys):
