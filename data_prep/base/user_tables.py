@@ -106,7 +106,7 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
         twice = f"column '{repeated.iloc[0]}' appears twice; keep one"
         raise InputError(f"{path}: {headless_problem(names.tolist()) or twice}")
     frame = rows.iloc[1:].apply(_without_apostrophe)
-    frame.columns = pd.Index([name or f"Unnamed: {n}" for n, name in enumerate(names)])
+    frame.columns = pd.Index(_column_names(names.tolist()))
     is_filled = frame != ""
     frame = frame[is_filled.any(axis=1)]
     if (names != "").sum() == 1 and (is_filled.loc[frame.index[:1]].sum(axis=1) > 1).any():
@@ -115,6 +115,22 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
             "more; delete a title, so that the names of the columns come first"
         )
     return TableFile(frame, tuple(notes))
+
+
+def _column_names(stated: list[str]) -> list[str]:
+    """Name columns without a name as pandas does: by position, and by number if that is taken.
+
+    A table that pandas wrote with its index, read and wrote again has ``Unnamed: 0`` already.
+    """
+    names = []
+    for position, name in enumerate(stated):
+        unnamed = f"Unnamed: {position}"
+        number = 0
+        while unnamed in stated:
+            number += 1
+            unnamed = f"Unnamed: {position}.{number}"
+        names.append(name or unnamed)
+    return names
 
 
 def read_text_table(
