@@ -180,7 +180,7 @@ def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts | None = None) -
     checked = {
         "image": len(images),
         "patient": int(images["patient_id"].nunique()),
-        "box": len(dataset.boxes),
+        "box": dataset.n_boxes,
         "split": len(splits),
     }
     problems = [problem for problem in found if problem.count]

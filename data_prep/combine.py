@@ -88,7 +88,8 @@ def _join(
     known: dict[str, Target] = {}
     for label, dataset in sets.items():
         for target in dataset.targets.values():
-            first = known.setdefault(target.name, target)
+            first = known.get(target.name, target)
+            known[target.name] = replace(first, joined=first.joined or target.joined)
             if target.name not in targets and {*first.any_of} != {*target.any_of}:
                 raise InputError(
                     f"target '{target.name}' is {' or '.join(target.any_of)} in {label}, and "
@@ -98,12 +99,17 @@ def _join(
     notes = _notes(sets, labelled, len(repeated))
     tables = SourceTables("combined", root, targets=known, notes=notes, **frames)
     given = dict(targets)
+    joined = []
     for name, members in targets.items():
         own = [findings.intersection(members) for findings in labelled.values()]
         if name not in members and any(found and found != {*members} for found in own):
             tables = _with_finding(tables, name, members)
             given[name] = [name]
-    return tables.with_targets(given), decode
+            joined.append(name)
+    tables = tables.with_targets(given)
+    for name in joined:
+        tables.targets[name] = replace(tables.targets[name], joined=True)
+    return tables, decode
 
 
 def _tables(

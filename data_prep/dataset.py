@@ -149,8 +149,17 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     @cached_property
     def boxes(self) -> pd.DataFrame:
-        """Boxes of the reference reader, px of the original image."""
+        """Boxes of the reference reader, px of the original image: one row a box and finding."""
         return of_reference(self.table("boxes"))
+
+    @property
+    def n_boxes(self) -> int:
+        """Number of boxes, without those that a joined finding repeats."""
+        joined = [name for t in self.targets.values() if t.joined for name in t.any_of]
+        is_joined = is_member(self.boxes["finding"], joined)
+        place = ["image_id", *EDGES]
+        others = self.boxes.loc[~is_joined, place].drop_duplicates()
+        return len(self.boxes) - len(self.boxes[is_joined].merge(others, on=place))
 
     @cached_property
     def box_coverage(self) -> pd.DataFrame:
@@ -310,7 +319,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
         n_patients = self.images["patient_id"].nunique()
         lines = [
             f"{counted(len(self.images), 'image')} of {counted(n_patients, 'patient')}, "
-            f"{counted(len(self.boxes), 'box')}"
+            f"{counted(self.n_boxes, 'box')}"
         ]
         for name, target in self.targets.items():
             labels = self.labels(target)

@@ -100,6 +100,39 @@ def test_a_target_of_findings_that_sets_label_apart_follows_each_set(tmp_path, l
     assert sorted(boxes) == ["one-present", "white", "white"]
 
 
+def test_a_box_counts_once_in_a_set_with_a_target_of_its_finding(tmp_path):
+    states = {
+        "one": {"mass": 1, "nodule": 1},  # of which the nodule has no box
+        "two": {"mass": 1, "nodule": 0},
+        "both": {"mass": 1, "nodule": 1},  # boxed at one place
+        "none": {"mass": 0, "nodule": 0},
+    }
+    boxes = "one,mass,1,1,9,9\ntwo,mass,1,1,9,9\ntwo,mass,20,1,29,9\n"
+    boxes += "both,mass,1,1,9,9\nboth,nodule,1,1,9,9\n"
+    first = table_set(tmp_path / "first", states, boxes)
+    second = table_set(tmp_path / "second", {"s": {"opacity": 1}}, "s,opacity,1,1,9,9\n")
+    wanted = {"lesion": ["mass", "nodule", "opacity"]}
+    joined = join(first, second, out=tmp_path / "joined", target=wanted)
+    counts = [cxr_compare.DataSet.open(each).n_boxes for each in (first, second, joined.folder)]
+    assert counts == [5, 1, 6]
+    assert cxr_compare.check(joined).checked["box"] == 6
+    assert joined.boxes["finding"].value_counts().to_dict() == {
+        "mass": 4,
+        "nodule": 1,
+        "opacity": 1,
+        "lesion": 6,
+    }
+    lesion = joined.target("lesion")
+    assert sorted(joined.boxes_trusted(lesion)) == ["both", "none", "s", "two"]
+    of_image = joined.target_boxes(lesion)["image_id"].value_counts().to_dict()
+    assert of_image == {"two": 2, "both": 2, "s": 1}
+    assert sorted(joined.boxes_trusted(joined.target("mass"))) == ["both", "none", "one", "two"]
+    # A set that has lesions of its own adds them, whichever is joined first.
+    third = table_set(tmp_path / "third", {"v": {"lesion": 1}}, "v,lesion,1,1,9,9\n")
+    for number, sets in enumerate(((joined.folder, third), (third, joined.folder))):
+        assert join(*sets, out=tmp_path / f"more-{number}").n_boxes == 7
+
+
 def test_a_finding_that_a_set_does_not_label_is_unknown_there(tmp_path, lesions, opacities):
     both = join(lesions, opacities, out=tmp_path / "both")
     unknown = both.labels(both.target("opacity")).isna()
