@@ -312,6 +312,36 @@ def test_an_auroc_just_below_1_is_as_sure_as_one_of_exactly_1():
     assert nearly.estimate < nearly.interval_at(0.95)[1] < 1
 
 
+def test_the_interval_of_a_rare_finding_does_not_rest_on_the_ranks_of_its_few_images():
+    truth = np.arange(400) < 6
+    scores = np.random.default_rng(2).normal(size=400)
+    scores[truth] = np.quantile(scores[~truth], [0.88, 0.89, 0.9, 0.9, 0.91, 0.92])
+    found = metrics.estimate("auroc", truth, scores)
+    low, high = rebuild.newcombe(found.estimate, 6, 394)
+    assert found.ci_low == pytest.approx(low)
+    assert found.ci_high == pytest.approx(high)
+    by_ranks = auroc_parts(truth, scores, np.arange(400), 400).variance ** 0.5
+    assert found.estimate - found.ci_low > 2 * t.ppf(0.975, 5) * by_ranks
+    opposite = metrics.estimate("auroc", truth, -scores)
+    assert (1 - opposite.ci_high, 1 - opposite.ci_low) == pytest.approx((low, high))
+
+
+def test_copies_of_images_make_no_auroc_surer_and_more_patients_do():
+    truth, patient = np.arange(60) < 6, np.arange(60)
+    scores = np.random.default_rng(12).normal(size=60)
+    scores[truth] = np.quantile(scores[~truth], 0.7) + np.arange(6) / 100
+
+    def ends(patients):
+        copies = len(patients) // 60
+        images = np.tile(truth, copies), np.tile(scores, copies)
+        return [*metrics.estimate("auroc", *images, patients)[["ci_low", "ci_high"]]]
+
+    alone = ends(patient)
+    assert alone == pytest.approx(rebuild.newcombe(roc_auc_score(truth, scores), 6, 54))
+    assert ends(np.tile(patient, 3)) == pytest.approx(alone)
+    assert np.diff(ends(np.arange(180))) < 0.8 * np.diff(alone)
+
+
 def test_a_system_against_itself_differs_by_nothing_and_gets_no_p_value():
     truth, (scores, _), owner = draw_images(1)
     gap = metrics.auroc_difference(truth, scores, scores, owner)

@@ -11,6 +11,11 @@ factor; with unequal shares a patient with many images counts for more. Interval
 Student's t with Satterthwaite's degrees of freedom. These are computed from the effective numbers
 of patients of both classes and from the spread of the contributions, and the smaller result is
 used. For a difference with one image per patient, the numbers of patients suffice.
+
+If few images are positive and many negative, the variance rests on the ranks of these few, and is
+too small where all of them happen to be high. The interval of one AUROC therefore contains
+Newcombe's interval (2006), whose variance follows from the AUROC and the numbers of images alone.
+These numbers are divided by the design effect of several images of a patient.
 """
 
 from __future__ import annotations
@@ -46,6 +51,8 @@ _EQUAL_SCORES = "no interval: all scores are equal"
 _EQUAL_RANKS = "no interval: both systems rank the images alike"
 _TOO_FEW_PAIRS = "no interval: too few patients for an AUROC of 0 or 1"
 _NO_VARIANCE = "no interval: leaving out a patient does not change the value"
+_LEAST_VARIANCE = 1e-24
+"""Smaller variances are rounding errors, as where a system is compared with itself."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class AurocParts:
             over these images of (share of the positive images that outscore the image - value) /
             number of negative images.
         images: Number of each patient's positive and negative images, shape ``(patients, 2)``.
+        by_image: Sum of the squared contributions of single images; 0 for a difference.
         trials: Largest number of pairs of a positive and a negative patient in which no patient
             occurs twice, for the exact interval of an AUROC of 0 or 1; 0 for a difference.
         bounded: True for an AUROC, which lies in [0, 1]; False for a difference of two.
@@ -73,6 +81,7 @@ class AurocParts:
     of_positive: Floats
     of_negative: Floats
     images: Floats
+    by_image: float = 0.0
     trials: int = 0
     bounded: bool = True
     equal_scores: bool = False
@@ -128,6 +137,19 @@ class AurocParts:
             return float(of_classes)
         return min(float(of_classes), satterthwaite_freedom(contributions))
 
+    @property
+    def _effective_images(self) -> tuple[float, float] | None:
+        """Numbers of positive and negative images of an AUROC, as if all were independent.
+
+        They are the numbers of images divided by the design effect: the sum of the squared
+        contributions of patients, before leverage, by that of single images. None for a difference.
+        """
+        by_patient = float(((self.of_positive + self.of_negative) ** 2).sum())
+        if not self.bounded or by_patient < _LEAST_VARIANCE:
+            return None
+        n_positive, n_negative = self.images.sum(axis=0) * self.by_image / by_patient
+        return float(n_positive), float(n_negative)
+
     def __sub__(self, other: AurocParts) -> AurocParts:
         return AurocParts(
             self.value - other.value,
@@ -151,15 +173,19 @@ class AurocParts:
             bounded=self.bounded,
             trials=min(self.trials, self.effective_patients),
         )
-        # Rounding leaves contributions of about 1e-17 where a system is compared with itself.
-        if variance < 1e-24:
+        if variance < _LEAST_VARIANCE:
             note = _EQUAL_SCORES if self.equal_scores else _NO_VARIANCE
             if self.bounded and self.value in (0.0, 1.0):
                 note = _TOO_FEW_PAIRS
             elif not self.bounded and abs(self.value) < 1e-12:
                 note = _EQUAL_RANKS
             return without_error if without_error.exact else replace(without_error, note=note)
-        return replace(without_error, error=float(np.sqrt(variance)), freedom=self.freedom)
+        return replace(
+            without_error,
+            error=float(np.sqrt(variance)),
+            freedom=self.freedom,
+            images=self._effective_images,
+        )
 
 
 def auroc_parts(
@@ -228,6 +254,7 @@ def _parts_of_patients(
         of_positive=of_classes[0],
         of_negative=of_classes[1],
         images=np.stack(images, axis=1).astype(np.float64),
+        by_image=float((added**2).sum()),
         trials=sum(
             _pairs_of_patients(truth[rows], patients[rows]) for rows in _rows_of_folds(folds)
         ),

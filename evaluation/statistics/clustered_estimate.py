@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +34,8 @@ class ClusteredEstimate:
             rarer class if that is smaller. The interval reaches no further than the exact interval
             of so many trials, and equals it for an AUROC of 0 or 1.
         span: Largest absolute value that is possible, if the value is not bounded.
+        images: Effective numbers of positive and of negative images of an AUROC, whose interval
+            contains Newcombe's interval of these numbers; None for all other figures.
         method: Name of the method that gave the estimate, such as "DeLong 1988, images taken as
             independent".
 
@@ -48,6 +51,7 @@ class ClusteredEstimate:
     note: str = ""
     trials: float = 0
     span: float = 1.0
+    images: tuple[float, float] | None = None
     method: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
@@ -99,10 +103,13 @@ class ClusteredEstimate:
             return exact
         reach /= self.estimate * (1 - self.estimate)
         middle = scipy.special.logit(self.estimate)
-        low, high = scipy.special.expit([middle - reach, middle + reach])
+        low, high = map(float, scipy.special.expit([middle - reach, middle + reach]))
+        if self.images is not None:
+            least, greatest = _newcombe_interval(self.estimate, *self.images, level)
+            low, high = min(low, least), max(high, greatest)
         if exact is None:
-            return float(low), float(high)
-        return max(float(low), exact[0]), min(float(high), exact[1])
+            return low, high
+        return max(low, exact[0]), min(high, exact[1])
 
     def _exact_interval(self, level: float) -> tuple[float, float] | None:
         """Return the exact interval with `trials` pairs of patients; None with one pair or none."""
@@ -132,6 +139,38 @@ class ClusteredEstimate:
             return None
         difference = smallest_detectable(self.error, freedom=self.freedom)
         return difference if difference <= self.span else None
+
+
+def _newcombe_interval(
+    auroc: float, n_positive: float, n_negative: float, level: float
+) -> tuple[float, float]:
+    """Compute the interval of an AUROC strictly between 0 and 1 from the numbers of images alone.
+
+    The variance is that of the end itself, as in Wilson's interval of a share. One that rests on
+    the ranks of few positive images is too small where all of these happen to be high.
+
+    Source:
+        Newcombe 2006, "Confidence intervals for an effect size measure based on the Mann-Whitney
+        statistic. Part 2", method 5.
+
+    Examples:
+        >>> low, high = _newcombe_interval(0.9, 10, 40, 0.95)
+        >>> round(low, 3), round(high, 3)
+        (0.723, 0.966)
+    """
+    reach = float(scipy.special.ndtri((1 + level) / 2))
+    others = (n_positive + n_negative) / 2 - 1
+
+    def beyond(end: float, value: float) -> float:
+        """Return how much further `end` lies below `value` than the interval reaches."""
+        variance = end * (1 - end) / (n_positive * n_negative)
+        variance *= 1 + others * ((1 - end) / (2 - end) + end / (1 + end))
+        return value - end - reach * math.sqrt(variance)
+
+    low = scipy.optimize.brentq(beyond, 0.0, auroc, args=(auroc,))
+    # The variance of an AUROC is that of 1 minus the AUROC.
+    high = 1 - scipy.optimize.brentq(beyond, 0.0, 1 - auroc, args=(1 - auroc,))
+    return float(low), float(high)
 
 
 def smallest_detectable(error: float, freedom: float = np.inf) -> float:

@@ -54,20 +54,38 @@ def no_further(ends, limits):
 
 
 def auroc_parts(images):
-    """AUROC, contribution of each patient, and numbers of positive and negative images."""
+    """AUROC, contribution of each patient, numbers of positive and negative images, and the design
+    effect.
+    """
     patients = np.unique(images["patient_id"])
     positive, negative = (images[images["label"] == label] for label in (1, 0))
     wins = (np.sign(positive["score"].to_numpy()[:, None] - negative["score"].to_numpy()) + 1) / 2
     area = wins.mean()
     q, numbers = np.zeros(len(patients)), []
+    by_patient, by_image = np.zeros(len(patients)), 0.0
     for rows, shares in ((positive, wins.mean(axis=1)), (negative, wins.mean(axis=0))):
         owner = np.searchsorted(patients, rows["patient_id"])
         n = np.bincount(owner, minlength=len(patients)).astype(float)
         numbers.append(n)
         known = np.count_nonzero(n)
-        sums = np.bincount(owner, (shares - area) / len(rows), len(patients))
+        e = (shares - area) / len(rows)
+        sums = np.bincount(owner, e, len(patients))
+        by_patient, by_image = by_patient + sums, by_image + (e**2).sum()
         q += sums / (1 - n / n.sum()) * np.sqrt((known - 1) / known) if known > 1 else np.nan
-    return area, q, numbers
+    effect = (by_patient**2).sum() / by_image if by_image else 0.0
+    return area, q, numbers, effect
+
+
+def newcombe(area, positive, negative):
+    """Ends as roots of a polynomial: both sides of the equation times (2 - x) (1 + x)."""
+    x = np.polynomial.Polynomial([0, 1])
+    more = (positive + negative) / 2 - 1
+    product = (2 - x) * (1 + x)
+    error = x * (1 - x) / (positive * negative)
+    error *= product + more * ((1 - x) * (1 + x) + x * (2 - x))
+    roots = ((area - x) ** 2 * product - norm.ppf(0.975) ** 2 * error).roots()
+    low, high = sorted(root.real for root in roots if abs(root.imag) < 1e-9 and 0 < root.real < 1)
+    return low, high
 
 
 def auroc_freedom(q, numbers, difference=False):
@@ -82,7 +100,7 @@ def auroc(images):
     """Estimate and ends."""
     if images["label"].nunique() < 2:
         return np.nan, *NONE
-    area, q, numbers = auroc_parts(images)
+    area, q, numbers, effect = auroc_parts(images)
     if np.isnan(q).any():
         return area, *NONE
     with_any = [np.count_nonzero(n) for n in numbers]
@@ -91,6 +109,9 @@ def auroc(images):
     if variance < LEAST:
         return area, *(exact(area, trials) if area in (0, 1) and trials > 1 else NONE)
     ends = on_the_logit(area, variance, auroc_freedom(q, numbers))
+    if effect > LEAST:
+        further = newcombe(area, *(n.sum() / effect for n in numbers))
+        ends = min(ends[0], further[0]), max(ends[1], further[1])
     return area, *(no_further(ends, exact(area, trials)) if trials > 1 else ends)
 
 
@@ -98,7 +119,7 @@ def auroc_difference(first, second):
     """Estimate, ends and p-value."""
     if first["label"].nunique() < 2:
         return np.nan, *NONE, np.nan
-    (one, q_one, numbers), (other, q_other, _) = auroc_parts(first), auroc_parts(second)
+    (one, q_one, numbers, _), (other, q_other, *_) = auroc_parts(first), auroc_parts(second)
     gap, q = one - other, q_one - q_other
     variance = (q**2).sum()
     if np.isnan(variance) or variance < LEAST:
