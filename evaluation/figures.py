@@ -312,7 +312,12 @@ def interval_of_counts(counts: Floats, metric: str, value: float) -> dict[str, A
         share = ShareParts.from_sums(counts @ (of * _RIGHT), counts @ of, inflation).estimate()
         if metric == "f1":
             return counted_interval(share, value, lambda end: 2 * end / (1 + end))
-        return counted_interval(share, value)
+        found = counted_interval(share, value)
+        if metric == "accuracy" and counts.sum(axis=1).max() > 1:
+            # Samples often lack the large patients of a rare class; the share does not show that.
+            of_classes = function_of_counts(partial(_scaled, metric), counts)
+            return _containing(found, counted_interval(of_classes, value))
+        return found
     span = 1 - record.lowest
     inflation = rarer_class_inflation(counts) if metric == "mcc" else 1.0
     estimate = function_of_counts(partial(_scaled, metric), counts, inflation)
@@ -338,6 +343,14 @@ def counted_interval(
         return {"note": estimate.note}
     low, high = (float(back(end)) for end in ends)
     return {"ci_low": min(low, value), "ci_high": max(high, value), "method": CLUSTERED_COUNTS}
+
+
+def _containing(found: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return an interval, widened to contain the other one, if both exist."""
+    if "ci_low" not in found or "ci_low" not in other:
+        return found
+    low, high = (found["ci_low"], other["ci_low"]), (found["ci_high"], other["ci_high"])
+    return {**found, "ci_low": min(low), "ci_high": max(high)}
 
 
 def _resampled(

@@ -444,6 +444,37 @@ def test_f1_has_the_interval_of_the_share_that_it_follows_from():
     assert (found.ci_low, found.ci_high) == pytest.approx(tuple(ends))
 
 
+def drawn_decisions(patients, images, share):
+    """Labels and scores of images, the patient of each, all images of a patient of one class."""
+    rng = np.random.default_rng(9)
+    owner = np.repeat(np.arange(patients), images)
+    truth = (np.arange(patients) < share * patients)[owner].astype(int)
+    return truth, (0.6 * truth + rng.random(len(owner))) / 1.6, owner
+
+
+def test_accuracy_of_several_images_a_patient_has_the_wider_of_two_intervals():
+    truth, scores, owner = drawn_decisions(60, np.arange(60) % 7 + 1, 0.2)
+    found = metrics.estimate("accuracy", truth, scores, owner, threshold=0.45)
+    right = (scores >= 0.45) == truth
+    hits, images = (np.bincount(owner, weights) for weights in (right, None))
+    as_share = ShareParts.from_sums(hits, images.astype(float)).estimate()
+    outcomes = [right & (truth == 1), ~right & (truth == 0), right & (truth == 0)]
+    counts = per_cluster(np.column_stack([*outcomes, ~right & (truth == 1)]), owner, 60)
+    of_counts = function_of_counts(lambda c: (c[..., 0] + c[..., 2]) / c.sum(-1), counts)
+    assert of_counts.ci_low < as_share.ci_low
+    assert of_counts.ci_high < as_share.ci_high
+    assert (found.ci_low, found.ci_high) == pytest.approx((of_counts.ci_low, as_share.ci_high))
+
+
+@pytest.mark.parametrize(("images", "share"), [(1, 0.2), (4, 0.0)])
+def test_accuracy_is_a_share_with_one_image_a_patient_or_one_class(images, share):
+    truth, scores, owner = drawn_decisions(60, images, share)
+    found = metrics.estimate("accuracy", truth, scores, owner, threshold=0.45)
+    hits = np.bincount(owner, (scores >= 0.45) == truth)
+    as_share = ShareParts.from_sums(hits, np.full(60, float(images))).estimate()
+    assert (found.ci_low, found.ci_high) == pytest.approx((as_share.ci_low, as_share.ci_high))
+
+
 def test_one_image_each_inflates_no_variance():
     assert class_inflation(np.array([1.0, 0, 0, 1]), np.ones(4)) == 1
     assert class_inflation(np.r_[np.ones(7), np.zeros(42)], np.ones(49)) == pytest.approx(1)

@@ -15,7 +15,8 @@ of 0 or 1 is exact.
 
 Precision, negative predictive value, F1 and MCC depend on how many images are positive. If the
 patients of the rarer class are few and have unequal numbers of images, the sample shows too little
-of that inequality, so the variance is multiplied by `class_inflation`.
+of that inequality, so the variance is multiplied by `class_inflation`. Accuracy is a share, but its
+interval also contains the one with the four patients where a patient has several images.
 """
 
 from __future__ import annotations

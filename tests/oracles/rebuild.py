@@ -221,6 +221,10 @@ def at_threshold(metric, counts):
     w = inflation(counts) if metric in INFLATED else 1.0
     if metric in SHARES:
         found = share(*(counts[names].sum(axis=1).to_numpy() for names in SHARES[metric]), w)
+        if metric == "accuracy" and counts[["tp", "fp", "tn", "fn"]].sum(axis=1).max() > 1:
+            wide = function(lambda tp, fp, tn, fn: (tp + tn) / (tp + fp + tn + fn), counts)
+            if not np.isnan([found[1], wide[1]]).any():
+                found = found[0], min(found[1], wide[1]), max(found[2], wide[2])
         return tuple(2 * x / (1 + x) for x in found) if metric == "f1" else found
     if metric == "mcc":
         found = function(lambda *sums: (1 + mcc(*sums)) / 2, counts, w)
