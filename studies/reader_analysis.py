@@ -2,7 +2,8 @@
 
 The covariance of the figures over cases is by the jackknife over patients. A pair of modalities
 (ways of reading) is crossed over the readers who read with both; with fewer than two such readers,
-readers are nested in modalities. A system read the cases alone; it is a fixed reader.
+readers are nested in modalities. A system read the cases alone; it is a fixed reader. The interval
+of a single reader or system is that of a comparison.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from itertools import combinations, product
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.evaluation.figures import interval_of_counts
 from cxr_compare.evaluation.metrics import rates
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.statistics.clustered_counts import confusion_by_patient
 from cxr_compare.evaluation.statistics.intervals import LEVEL
 from cxr_compare.evaluation.statistics.ranking import RankedScores
@@ -39,6 +43,7 @@ _COLUMNS = [
     *("freedom_between", "cautious", "n_readers", "n_cases", "design"),
 ]
 """Columns of ``readers.csv``."""
+_Ends = tuple[float | None, float | None]
 
 
 class ReaderStudy(NamedTuple):
@@ -93,10 +98,15 @@ class _Metric:
         columns = []
         self.names: list[tuple[str, str]] = []  # modality and reader; a system has no modality
         self.n_cases = []
+        self.ends: list[_Ends] = []
         for (modality, reader), rows in readings.groupby(["modality", "reader"], sort=False):
             if column in rows and rows[column].notna().all():
                 of_case = owner[rows["case"]].to_numpy()
-                figure = _figure(metric, truth.loc[rows["case"], "label"], rows[column], of_case)
+                label = truth.loc[rows["case"], "label"].to_numpy(dtype=bool)
+                values = rows[column].to_numpy(np.float64)
+                _, patient = np.unique(of_case, return_inverse=True)
+                figure = _figure(metric, label, values, patient)
+                self.ends.append(_interval_of_one(metric, label, values, patient))
                 columns.append(_left_out(figure, np.unique(of_case), n_patients))
                 self.names.append((str(modality), str(reader)))
                 self.n_cases.append(len(rows))
@@ -198,14 +208,16 @@ class _Metric:
         cautious = 0 < freedom < FREEDOM_OF_A_CLAIM
         level_of_all = 1 - (1 - LEVEL) / n_compared
         is_difference = named["kind"] == "difference"
-        ends: tuple[float | None, float | None] = estimate.interval_at(LEVEL) or (None, None)
-        ends_of_all: tuple[float | None, float | None] = (None, None)
+        ends: _Ends = estimate.interval_at(LEVEL) or (None, None)
+        ends_of_all: _Ends = (None, None)
         if cautious:
             ends_of_all = estimate.cautious_interval_at(level_of_all)
         elif is_difference:
             ends_of_all = estimate.interval_at(level_of_all) or (None, None)
         p_of_claim = estimate.cautious_p_value if cautious else estimate.p_value
-        if not is_difference:
+        if len(columns) == 1:
+            ends = self.ends[columns[0]]
+        elif not is_difference:
             ends, ends_of_all = _inside(ends), _inside(ends_of_all)
         found = {
             "metric": self.metric,
@@ -229,23 +241,36 @@ class _Metric:
         return texts | named | found
 
 
-def _inside(ends: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
+def _inside(ends: _Ends) -> _Ends:
     low, high = ends
     return (low, high) if low is None or high is None else (max(low, 0.0), min(high, 1.0))
 
 
 def _figure(
-    metric: str, truth: pd.Series, values: pd.Series, owner: Integers
+    metric: str, positive: npt.NDArray[np.bool_], values: Floats, patient: Integers
 ) -> Callable[[Integers], Floats]:
     """Return a function of patient weights, ``(R, patients)``, that gives a figure, ``(R,)``."""
-    positive = truth.to_numpy(dtype=bool)
-    _, patient = np.unique(owner, return_inverse=True)
     if metric == "auroc":
-        return RankedScores(positive, values.to_numpy(np.float64), patient).auroc
-    called = values.to_numpy(np.float64) == 1
-    counts = confusion_by_patient(positive, called, patient, int(patient.max()) + 1)
+        return RankedScores(positive, values, patient).auroc
+    counts = confusion_by_patient(positive, values == 1, patient, int(patient.max()) + 1)
     names = ("tp", "fp", "tn", "fn")
     return lambda weights: rates(dict(zip(names, (weights @ counts).T, strict=True)))[metric]
+
+
+def _interval_of_one(
+    metric: str, positive: npt.NDArray[np.bool_], values: Floats, patient: Integers
+) -> _Ends:
+    """Return the ends of the interval of one reader or system, by the rule of a comparison."""
+    n_patients = int(patient.max()) + 1
+    if metric == "auroc":
+        parts = auroc_parts(positive, values, patient, n_patients)
+        ends = None if parts is None else parts.estimate().interval_at(LEVEL)
+        return ends or (None, None)
+    counts = confusion_by_patient(positive, values == 1, patient, n_patients)
+    once = np.ones((1, n_patients), dtype=np.int16)
+    value = float(_figure(metric, positive, values, patient)(once)[0])
+    found = interval_of_counts(counts, metric, value)
+    return found.get("ci_low"), found.get("ci_high")
 
 
 def _left_out(figure: Callable[[Integers], Floats], present: Integers, n_patients: int) -> Floats:

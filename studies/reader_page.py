@@ -40,7 +40,8 @@ _FEW = 20
 _STEPS = np.linspace(0.0, 1.0, 401)
 _METHODS = (
     "Analysis of Obuchowski and Rockette (1995) with the degrees of freedom of Hillis (2007); the "
-    "covariance over cases is by the jackknife over patients.",
+    "covariance over cases is by the jackknife over patients. One reader or system alone has the "
+    "interval of a comparison.",
     f"With fewer than {FREEDOM_OF_A_CLAIM} degrees of freedom between readers, claims rest on "
     "cautious intervals "
     "(Zou and Donner 2008). Claims hold for all comparisons at once (Bonferroni).",

@@ -16,7 +16,7 @@ from scipy.stats import (
 )
 
 import cxr_compare
-from cxr_compare import InputError
+from cxr_compare import InputError, metrics
 from tests.adapters.sets import table_set, write_predictions
 from tests.adapters.studies import (
     ReaderEstimate,
@@ -26,6 +26,7 @@ from tests.adapters.studies import (
 )
 
 KEPT = Path(__file__).parent / "kept" / "studies"
+KINDS = ("reader", "mean")
 
 
 def draw_study(folder, seed, readers, modalities, *, per=1, keep=None, ratings=True, systems=0):
@@ -132,6 +133,59 @@ def test_van_dykes_study_has_its_published_figures(shared_data, tmp_path):
     assert ends == pytest.approx([0.00711, 0.08049], abs=1e-5)
     test = json.loads((out / "readers.json").read_text())["overall"]["auroc"]
     assert (round(test["statistic"], 5), test["freedom"]) == (5.47595, [1])
+
+
+def compared(cases, reader):
+    """Rows of a comparison of one reader with known patients, at the reader's own decisions."""
+    patients, label = cases["patient"], cases["label"]
+    yield metrics.estimate("auroc", label, reader["rating"], patients)
+    for name in ("balanced_accuracy", "recall", "specificity", "accuracy", "f1"):
+        yield metrics.estimate(name, label, reader["decision"], patients, threshold=0.5)
+
+
+def test_one_reader_has_the_interval_that_a_comparison_gives(tmp_path):
+    draw_study(tmp_path, 6, 3, 2, per=3, systems=1)
+    analyse(tmp_path)
+    cases = pd.read_csv(tmp_path / "truth.csv")
+    ratings = pd.read_csv(tmp_path / "ratings.csv")
+    system = pd.read_csv(tmp_path / "system0.csv").rename(columns={"score": "rating"})
+    of_reader = ratings[(ratings["reader"] == "R1") & (ratings["modality"] == "m0")]
+    rows = pd.read_csv(tmp_path / "out" / "readers.csv").set_index("metric")
+    found = {
+        "reader": rows[(rows["reader"] == "R1") & (rows["first"] == "m0")],
+        "system": rows[rows["kind"] == "system"],
+    }
+    for kind, reading in (("reader", of_reader), ("system", system)):
+        for expected in compared(cases, cases[["case"]].merge(reading)):
+            row = found[kind].loc[expected["metric"]]
+            for end in ("estimate", "ci_low", "ci_high"):
+                assert row[end] == pytest.approx(expected[end], abs=1e-9), (kind, row.name, end)
+
+
+def test_the_mean_of_one_reader_is_that_reader(tmp_path):
+    draw_study(tmp_path, 1, 1, 2)
+    analyse(tmp_path, readers="fixed")
+    rows = pd.read_csv(tmp_path / "out" / "readers.csv").query("metric == 'auroc'")
+    ends = ["first", "estimate", "ci_low", "ci_high"]
+    alone, mean = (rows.loc[rows["kind"] == kind, ends].values.tolist() for kind in KINDS)
+    assert alone == mean
+
+
+def test_a_reader_with_an_auroc_near_1_has_no_end_at_1(tmp_path):
+    cases = [f"c{number}" for number in range(60)]
+    label = np.arange(60) < 20
+    truth = pd.DataFrame({"case": cases, "label": label.astype(int)})
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    rating = np.where(label, 5, 1)
+    rating[[0, 30]] = 3
+    readers = [truth[["case"]].assign(reader=name, rating=rating) for name in "AB"]
+    pd.concat(readers).to_csv(tmp_path / "ratings.csv", index=False)
+    analyse(tmp_path)
+    rows = pd.read_csv(tmp_path / "out" / "readers.csv").query("kind == 'reader'")
+    # 1 pair of 800 is equal; of 20 patients Clopper and Pearson allow for 0.83.
+    assert (rows["estimate"] == 1 - 0.5 / 800).all()
+    assert (rows["ci_low"] < 0.98).all()
+    assert (rows["ci_high"] < 1).all()
 
 
 RATINGS = "reader,modality,case,rating\n"
