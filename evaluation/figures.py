@@ -69,7 +69,7 @@ _JACCARD = (1, 1, 0, 1)
 _OF_BOTH_CLASSES = (_JACCARD, (1, 1, 0, 0), (0, 0, 1, 1))
 _RIGHT = np.array([1, 0, 1, 0])
 _FEW_POSITIVE = 100
-"""Positive images below which an average precision of boxes is too high on average."""
+"""Positive images below which an average precision is too high on average."""
 _NO_CLAIM = "no p-value: resamples do not choose a guaranteed threshold again"
 _BOXES_ONCE = "no p-value: resamples do not learn the positions of constant boxes again"
 
@@ -382,9 +382,8 @@ def _resampled(
         if n_owners > 1:
             exact = Interval.from_share(float(values[0]), n_owners)
             low, high, note = exact.ci_low, exact.ci_high, ""
-    if single and of_boxes and size["n_positive"] < _FEW_POSITIVE:
-        few = "too high on average with so few positive images"
-        note = "; ".join(filter(None, [note, few]))
+    if single and of_boxes:
+        note = "; ".join(filter(None, [note, too_high(size["n_positive"])]))
     row = {"ci_low": low, "ci_high": high, "note": note, "method": BOOTSTRAP}
     if single or np.isnan(low):
         return row
@@ -418,6 +417,13 @@ def lower_for_bias(drawn: Floats, value: float) -> Floats:
         return drawn
     bias = max(float(known.mean()) - value, 0.0)
     return np.where(drawn < np.median(known), np.maximum(drawn - 2 * bias, 0.0), drawn)
+
+
+def too_high(n_positive: float) -> str:
+    """Return the note of an average precision of few positive images; empty for many."""
+    if n_positive >= _FEW_POSITIVE:
+        return ""
+    return "too high on average with so few positive images"
 
 
 def bootstrap_p_value(drawn: Floats, patients: float | None) -> float:

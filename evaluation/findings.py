@@ -4,6 +4,9 @@ A patient has images, and labels of several findings, so the figures of the find
 The AUROC has a closed interval: the contributions of a patient to the AUROC of each finding are
 averaged. All other figures are averaged in each resample, in which the patients are the same for
 all findings. A finding that is counted twice therefore makes no interval narrower.
+
+Sampling errors of findings partly cancel in a mean, and biases add up. An average precision of few
+positive images is too high on average, so the lower half of the interval of its mean is corrected.
 """
 
 from __future__ import annotations
@@ -11,13 +14,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from statistics import harmonic_mean
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.figures import bootstrap_p_value, corrected, lower_for_bias
+from cxr_compare.evaluation.figures import (
+    bootstrap_p_value,
+    corrected,
+    lower_for_bias,
+    too_high,
+)
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
@@ -36,6 +45,7 @@ COLUMNS = (
     "p_value",
     "p_holm",
     "method",
+    "note",
     "findings",
 )
 
@@ -107,7 +117,12 @@ def _known(comparison: Comparison, metric: str) -> bool:
 
 
 def _mean_auroc(comparisons: Sequence[Comparison], names: Sequence[str]) -> dict[str, Any]:
-    """Return the mean AUROC over findings, or the difference of two, by Obuchowski's method."""
+    """Return the mean AUROC over findings, or the difference of two, by Obuchowski's method.
+
+    The contributions of all findings spread less than those of a rare one, whose variance is known
+    from few patients, so the freedom of a mean is at most that of a finding of the harmonic mean of
+    the effective numbers of patients.
+    """
     value, contributions = 0.0, np.zeros(1)
     for sign, name in zip((1.0, -1.0), names, strict=False):
         parts = [part for each in comparisons if (part := each.rows.aurocs[name]) is not None]
@@ -115,10 +130,13 @@ def _mean_auroc(comparisons: Sequence[Comparison], names: Sequence[str]) -> dict
         known = [part.contributions for part in parts if part.contributions is not None]
         contributions = contributions + sign * np.mean(known, axis=0)
     freedom = satterthwaite_freedom(contributions) if np.any(contributions) else np.inf
+    if len(names) == 1:
+        effective = harmonic_mean([part.effective_patients for part in parts])
+        freedom = min(freedom, max(effective - 1, 1.0))
     error = float(np.sqrt((contributions**2).sum()))
     mean = ClusteredEstimate(value, error, freedom, bounded=len(names) == 1)
     p_value = mean.p_value if len(names) == 2 else None
-    ends = {"ci_low": mean.ci_low, "ci_high": mean.ci_high}
+    ends = {"ci_low": mean.ci_low, "ci_high": mean.ci_high, "note": ""}
     return {"estimate": value, **ends, "p_value": p_value, "method": OBUCHOWSKI}
 
 
@@ -134,14 +152,16 @@ def _resampled(
         columns.append(np.mean([np.where(np.isnan(v), v[0], v) for v in frames], axis=0))
     values = columns[0] if len(columns) == 1 else columns[0] - columns[1]
     drawn = values[1:]
-    if len(names) == 1 and metric == "ap50":
+    figures = [each.figures for each in comparisons]
+    of_metric = [rows[(rows["metric"] == metric) & (rows["second"] == "")] for rows in figures]
+    effective = [float(rows["effective_patients"].iloc[0]) for rows in of_metric]
+    bias = ""
+    if len(names) == 1 and metric in ("average_precision", "ap50"):
         drawn = lower_for_bias(drawn, float(values[0]))
-    effective = []
-    for each in comparisons:
-        rows = each.figures[(each.figures["metric"] == metric) & (each.figures["second"] == "")]
-        effective.append(float(rows["effective_patients"].iloc[0]))
+        bias = too_high(harmonic_mean([float(rows["n_positive"].iloc[0]) for rows in of_metric]))
     level = expanded_level(LEVEL, float(np.mean(effective)))
     found = percentile_interval(drawn, level, estimate=float(values[0]))
+    note = "; ".join(filter(None, [found.note, bias]))
     p_value = bootstrap_p_value(drawn, float(np.mean(effective))) if len(names) == 2 else None
-    ends = {"ci_low": found.ci_low, "ci_high": found.ci_high}
+    ends = {"ci_low": found.ci_low, "ci_high": found.ci_high, "note": note}
     return {"estimate": float(values[0]), **ends, "p_value": p_value, "method": BOOTSTRAP}

@@ -79,8 +79,26 @@ def test_a_finding_that_is_counted_twice_makes_no_interval_narrower(tables):
     for pair in (("B", ""), ("A", "B")):
         for metric in ("auroc", "average_precision"):
             one, mean = (row_of(table, *pair, metric) for table in (alone, found.macro))
-            for end in ("estimate", "ci_low", "ci_high"):
-                assert mean[end] == pytest.approx(one[end], abs=1e-9)
+            assert mean["estimate"] == pytest.approx(one["estimate"], abs=1e-9)
+            assert mean["ci_low"] <= one["ci_low"] + 1e-9
+            assert mean["ci_high"] >= one["ci_high"] - 1e-9
+            if pair[1] and metric == "average_precision":
+                assert mean["ci_low"] == pytest.approx(one["ci_low"], abs=1e-9)
+
+
+@pytest.mark.parametrize("patients", [60, 3000])
+def test_a_mean_precision_of_few_positive_images_is_said_to_be_too_high(patients):
+    rng = np.random.default_rng(5)
+    names = ["mass", "nodule"]
+    labels = rng.random((patients, 2)) < (0.1, 0.15)
+    truth = pd.DataFrame(labels.astype(int), columns=names)
+    scores = 1 / (1 + np.exp(-1.2 * truth - rng.normal(size=labels.shape)))
+    systems = dict.fromkeys("AB", scores.assign(image_id=truth.index.astype(str)))
+    truth["image_id"] = truth.index.astype(str)
+    found = cxr_compare.compare(systems, truth=truth, target="all", replicates=100).macro
+    few = row_of(found, "A", "", "average_precision")["note"]
+    assert ("too high" in few) == (patients == 60)
+    assert row_of(found, "A", "", "auroc")["note"] == ""
 
 
 def test_the_mean_ap50_of_a_finding_that_is_counted_twice_has_its_interval():

@@ -283,3 +283,32 @@ def test_resampled_figures_at_fixed_thresholds_are_those_of_the_page():
             value = figure(images[first])
             expected = (value, *rebuild.percentiles(drawn[first], value, effective))
             assert same((row["estimate"], row["ci_low"], row["ci_high"]), expected)
+
+
+def test_means_over_findings_are_those_of_the_page():
+    arguments = inputs.findings(12, 360, inputs.FINDINGS[:3])
+    result = compared(arguments)
+    names = list(result.results)
+    first, second = result.systems
+    images = {
+        system: [decided(result.results[name], system) for name in names]
+        for system in result.systems
+    }
+    patients = images[first][0]["patient_id"].nunique()
+    weights = rebuild.resamples(patients, 100, 0)
+    table = result.macro.set_index(["metric", "first", "second"])
+    for system in result.systems:
+        row = table.loc[("auroc", system, "")]
+        expected = rebuild.mean_auroc(images[system])
+        assert same((row["estimate"], row["ci_low"], row["ci_high"]), expected)
+        drawn = [rebuild.on_resamples(average_precision, each, weights) for each in images[system]]
+        effective = [
+            min(map(rebuild.effective, rebuild.auroc_parts(each)[2])) for each in images[system]
+        ]
+        estimates = [average_precision(each) for each in images[system]]
+        expected = rebuild.mean_of_resampled(estimates, np.array(drawn), effective, True)
+        row = table.loc[("average_precision", system, "")]
+        assert same((row["estimate"], row["ci_low"], row["ci_high"]), expected)
+    row = table.loc[("auroc", first, second)]
+    found = (row["estimate"], row["ci_low"], row["ci_high"], row["p_value"])
+    assert same(found, rebuild.mean_auroc_difference(images[first], images[second]))

@@ -355,6 +355,38 @@ def require_corrected(tables, **families):
     return int(np.isfinite(got).sum())
 
 
+# Means over findings
+
+
+def mean_auroc(findings):
+    """Estimate and ends of the mean AUROC of one system; a table of images for each finding."""
+    parts = [auroc_parts(images) for images in findings]
+    mean, q = np.mean([area for area, _, _ in parts]), np.mean([q for _, q, _ in parts], axis=0)
+    rarest = [min(map(effective, numbers)) for _, _, numbers in parts]
+    freedom = min(satterthwaite(q), max(len(rarest) / sum(1 / e for e in rarest) - 1, 1))
+    return mean, *on_the_logit(mean, (q**2).sum(), freedom)
+
+
+def mean_auroc_difference(first, second):
+    """Estimate, ends and p-value of the difference of two means."""
+    pairs = [
+        (auroc_parts(one), auroc_parts(other)) for one, other in zip(first, second, strict=True)
+    ]
+    gap = np.mean([one[0] - other[0] for one, other in pairs])
+    q = np.mean([one[1] - other[1] for one, other in pairs], axis=0)
+    error, freedom = np.sqrt((q**2).sum()), satterthwaite(q)
+    reach = t.ppf(0.975, freedom) * error
+    return gap, gap - reach, gap + reach, 2 * t.cdf(-abs(gap) / error, freedom)
+
+
+def mean_of_resampled(estimates, drawn, n, is_precision):
+    """Estimate and ends of the mean of a resampled figure, ``(findings, resamples)``."""
+    estimate = np.mean(estimates)
+    filled = np.where(np.isnan(drawn), np.asarray(estimates)[:, None], drawn).mean(axis=0)
+    lowered = without_bias(filled, estimate) if is_precision else filled
+    return estimate, *percentiles(lowered, estimate, np.mean(n))
+
+
 def joint_score(scores, rule):
     """Joint score of images from the scores of each member."""
     total = rule["intercept"]
