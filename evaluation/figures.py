@@ -15,7 +15,7 @@ from cxr_compare.evaluation.metrics import METRICS, ONE_CLASS, rates
 from cxr_compare.evaluation.policies import is_fixed, is_guarantee
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.arrays import Floats
-from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
+from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP, per_cluster
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, AurocParts, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_counts import (
     CLUSTERED_COUNTS,
@@ -71,6 +71,7 @@ _RIGHT = np.array([1, 0, 1, 0])
 _FEW_POSITIVE = 100
 """Positive images below which an average precision is too high on average."""
 _NO_CLAIM = "no p-value: resamples do not choose a guaranteed threshold again"
+_CALIBRATED_ONCE = "no p-value: resamples do not learn the calibrations again"
 _BOXES_ONCE = "no p-value: resamples do not learn the positions of constant boxes again"
 
 
@@ -133,6 +134,8 @@ class FigureRows:
             found = {}
         elif metric == "auroc":
             found = _auroc([self.aurocs[name] for name in names], self.truth)
+        elif metric == "brier" and len(names) == 1:
+            found = _brier(self.truth, systems[0], float(values[0]))
         elif policy and len(names) == 1:
             found = _at_threshold(self.truth, systems[0], policy, metric, float(values[0]))
         else:
@@ -302,6 +305,15 @@ def _at_threshold(
     return interval_of_counts(counts, metric, value)
 
 
+def _brier(truth: Truth, system: SystemFigures, value: float) -> dict[str, Any]:
+    """Return the interval of a mean of squared errors, by the rule of a share of images."""
+    if system.loss is None:
+        return {}
+    images = np.ones(len(system.loss))
+    sums = per_cluster(np.stack([system.loss, images], 1), truth.patients, truth.n_patients)
+    return counted_interval(ShareParts.from_sums(*sums.T).estimate(), value)
+
+
 def interval_of_counts(counts: Floats, metric: str, value: float) -> dict[str, Any]:
     """Return the interval of a metric of counts by patient (tp, fp, tn, fn), ``(patients, 4)``."""
     record = METRICS[metric]
@@ -389,6 +401,8 @@ def _resampled(
         return row
     if is_guarantee(policy):
         return row | {"note": "; ".join(filter(None, [note, _NO_CLAIM]))}
+    if metric == "brier":
+        return row | {"note": "; ".join(filter(None, [note, _CALIBRATED_ONCE]))}
     chosen = METRICS[metric].boxed and metric != "pointing_accuracy"
     if chosen and any(len(each.choices.rules) > 1 for each in systems):
         patients = None

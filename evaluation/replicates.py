@@ -46,9 +46,9 @@ class SystemFigures:
         self._point = 0 if places is None else places.best
         self._lesions_at = None if places is None else places.lesions_at(truth)
         self.localised = self._localised(self._point) if self.boxed.any() else None
-        self._loss = None
+        self.loss = None  # squared error of the calibrated probability of each image
         if choices.calibration is not None and places is None:
-            self._loss = (choices.calibration.probability(self.scores) - truth.positive) ** 2
+            self.loss = (choices.calibration.probability(self.scores) - truth.positive) ** 2
         self._of_rule: dict[int, Callable[[Integers], dict[str, Floats]]] = {}
 
     def _localised(self, candidate: int) -> npt.NDArray[np.bool_] | None:
@@ -89,9 +89,9 @@ class SystemFigures:
             ranked = self._ranked.sums(weights)
             if self.output.ranks:
                 values |= {("", name): figure for name, figure in ranked.figures().items()}
-        if self._loss is not None:
-            everything = np.ones(len(self._loss))
-            values["", "brier"] = _ratio(self._loss, everything, self.truth.patients, weights)
+        if self.loss is not None:
+            everything = np.ones(len(self.loss))
+            values["", "brier"] = _ratio(self.loss, everything, self.truth.patients, weights)
         values |= self._of_points(weights, again)
         for policy, threshold in self.choices.thresholds.items():
             if self.places is None:

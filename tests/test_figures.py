@@ -124,6 +124,19 @@ def test_the_brier_score_is_that_of_platts_probabilities_by_patient():
     row = row_of(table, "A", "brier")
     assert row["estimate"] == pytest.approx(expected)
     assert row["ci_low"] < expected < row["ci_high"]
+    again = product.table_of(truth, scores, replicates=20).figures
+    assert ends(row_of(again, "A", "brier")) == ends(row)  # it needs no resamples
+
+
+def test_a_difference_of_brier_scores_is_no_claim_as_calibrations_are_learned_once():
+    truth, scores = drawn()
+    table = product.table_of(truth, scores, replicates=100).figures
+    gap = row_of(table, "A", "brier", "", "B")
+    alone = [row_of(table, name, "brier")["estimate"] for name in "AB"]
+    assert gap["estimate"] == pytest.approx(alone[0] - alone[1])
+    assert gap["ci_low"] < gap["estimate"] < gap["ci_high"]
+    assert "calibration" in gap["note"]
+    assert np.isnan([gap[name] for name in ("p_value", "p_holm", "detectable")]).all()
 
 
 def test_the_same_seed_gives_the_same_table_and_another_other_intervals():

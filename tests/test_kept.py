@@ -157,7 +157,8 @@ def same(found, expected):
 
 def closed_intervals(result):
     """Compare each closed interval with the rebuilt one, and return how many there are."""
-    figures = result.figures[result.figures["metric"].isin([*AT_THRESHOLD, "auroc"])]
+    closed = [*AT_THRESHOLD, "auroc", "brier"]
+    figures = result.figures[result.figures["metric"].isin(closed)]
     images = {system: decided(result, system) for system in result.systems}
     seen = 0
     for row in figures.itertuples():
@@ -170,6 +171,9 @@ def closed_intervals(result):
         elif row.metric == "auroc":
             found = (row.estimate, row.ci_low, row.ci_high)
             expected = rebuild.auroc(images[row.first])
+        elif row.metric == "brier" and not row.second:
+            found = (row.estimate, row.ci_low, row.ci_high)
+            expected = rebuild.brier(images[row.first])
         elif not row.second:
             found = (row.estimate, row.ci_low, row.ci_high)
             counts = rebuild.counts_by_patient(images[row.first], row.policy)

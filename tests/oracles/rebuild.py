@@ -192,6 +192,13 @@ def share(counted, of, w=1.0):
     return s, min(ends[0], s), max(ends[1], s)
 
 
+def brier(images):
+    """Estimate and ends of the mean squared error of the probabilities, a share of images."""
+    loss = (images["probability"] - images["label"]) ** 2
+    sums = loss.groupby(images["patient_id"]).agg(["sum", "size"])
+    return share(sums["sum"].to_numpy(), sums["size"].to_numpy(float))
+
+
 def balanced_accuracy(tp, fp, tn, fn):
     return (tp / (tp + fn) + tn / (tn + fp)) / 2
 

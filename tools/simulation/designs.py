@@ -438,7 +438,7 @@ DESIGNS: dict[str, Design] = {
             law=Law((0.85, 0.85), 200, 200, "1-60", 0.08, labels_alike=1.0),
             policy=_POLICIES,
         ),
-        _AT_THRESHOLDS,
+        (*_AT_THRESHOLDS, claims.brier_intervals),
     ),
     "guarantee-clusters": Design(
         partial(scores, law=Law((0.85,), 100, 600, "rsna"), policy="sensitivity>=0.90@0.95"),
