@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -13,6 +14,7 @@ from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.verdict.claims import (
     Claim,
     Lookup,
@@ -190,8 +192,19 @@ def _pair(claim: Claim, title: str, *, corrected: bool) -> str:
     if claim.higher:
         return f"{claim.first} had a higher {title} than {claim.second}: {values}"
     if claim.tested or claim.equal:
-        return f"{claim.first} and {claim.second} were not shown to differ in {title}: {values}"
+        excluded = "" if corrected else _excluded(claim.difference)
+        both = f"{claim.first} and {claim.second}"
+        return f"{both} were not shown to differ in {title}: {values}{excluded}"
     return f"nothing can be claimed of {claim.first} and {claim.second} in {title}: {values}"
+
+
+def _excluded(difference: Interval) -> str:
+    """Return which differences, of either sign, an uncorrected interval excludes, as a clause."""
+    if not difference.bounded:
+        return ""
+    farthest = max(abs(difference.ci_low), abs(difference.ci_high))
+    rounded_up = math.ceil(round(1000 * farthest, 6)) / 1000
+    return f"; differences beyond {number(rounded_up)} are excluded" if rounded_up < 1 else ""
 
 
 def _joint_sentence(claims: Sequence[Claim], title: str, *, corrected: bool) -> str:
