@@ -7,7 +7,8 @@ from sklearn.metrics import roc_auc_score
 
 import cxr_compare
 from cxr_compare import InputError
-from tests.adapters import groups
+from tests.adapters import groups, reports
+from tests.oracles import rebuild
 
 EDGES = ["x1", "y1", "x2", "y2"]
 CUT = "threshold=0.5"
@@ -59,6 +60,46 @@ def test_figures_of_groups_equal_recounted_figures(tmp_path):
                 area = roc_auc_score(rows["label"], rows["score"])
                 assert row["estimate"] == pytest.approx(area)
     assert checked >= 20
+
+
+def test_differences_between_groups_are_those_of_the_page_of_metrics():
+    table, scores = groups.people(360)
+    table["site"] = np.random.default_rng(1).choice(["Basel", "Kiel", "Lyon"], len(table))
+    table.loc[:9, "site"] = None
+    perfect = (table["site"] == "Kiel").to_numpy()  # its AUROC of 1 has no standard error
+    scores = scores.where(~perfect, table["label"].to_numpy() * 0.9 + 0.05)
+    result = compared(table, scores, subgroups="sex,site")
+    found = result.groups[result.groups["metric"] == "auroc"]
+    images = table.assign(score=scores.to_numpy())
+    p_values = {}
+    for topic, group in (("sex", "F"), ("site", "Basel"), ("site", "Kiel"), ("site", "Lyon")):
+        known = images[images[topic].notna()]
+        inside = known[topic] == group
+        row = row_of(found, topic=topic, group=group)
+        *expected, p_values[topic, group] = rebuild.group_difference(known[inside], known[~inside])
+        assert [row[f"difference{end}"] for end in ("", "_low", "_high")] == pytest.approx(expected)
+        assert row["p_value"] == pytest.approx(p_values[topic, group], abs=1e-9)
+    others = found.set_index(["topic", "group"]).loc[[*p_values]]
+    assert others["p_holm"].tolist() == pytest.approx(
+        rebuild.holm(others["p_value"].to_numpy()).tolist()
+    )
+    # Of two groups the difference stands once.
+    assert found["difference"].notna().sum() == len(p_values)
+    excludes = (others["difference_low"] > 0) | (others["difference_high"] < 0)
+    shown = (excludes & (others["p_holm"] < 0.05)).tolist()
+    assert {*shown} == {True, False}
+    assert reports.differences_of(result)["A"].str.endswith(", shown").tolist() == shown
+
+
+def test_a_site_with_few_positive_images_is_rarely_said_to_differ():
+    rng = np.random.default_rng(31)
+    wrong = 0
+    for _ in range(200):
+        positive = np.repeat([True, False, True, False], [10, 60, 60, 200])
+        scores = rng.standard_t(5, 330) + 2.2 * positive
+        small = np.arange(330) < 70
+        wrong += groups.difference_p(positive, scores, small) < 0.05
+    assert wrong <= 17  # 5 % of 200, with P(more) = 1 %
 
 
 def test_a_group_of_fewer_than_five_patients_has_counts_and_no_interval():

@@ -12,6 +12,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import counted_interval, interval_of_counts
+from cxr_compare.evaluation.groups.differences import FEWEST, group_differences
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_counts import (
@@ -38,8 +39,8 @@ COLUMNS = (
     "note",
 )
 """Columns of the tables of groups and lesions; ``count`` and ``of`` are the parts of a share."""
-FEWEST = 5
-"""Number of patients of a group below which its figures have no interval."""
+DIFFERENCE = ("difference", "difference_low", "difference_high", "p_value", "p_holm")
+"""Further columns of groups: the AUROC of a group minus that of its topic's other images."""
 TOO_FEW = f"fewer than {FEWEST} patients: counts only"
 
 
@@ -50,14 +51,18 @@ def group_table(comparison: Comparison) -> pd.DataFrame:
     """
     test, policy = comparison.truth, comparison.main_policy
     rows: list[dict[str, Any]] = []
+    topics = image_groups(test.images, comparison.protocol.subgroups)
+    differences = group_differences(comparison, topics)
     for name, system in comparison.systems.items():
         called = comparison.called(name, policy)
-        for topic, groups in image_groups(test.images, comparison.protocol.subgroups).items():
+        for topic, groups in topics.items():
             for group in sorted(set(groups) - {""}):
                 inside = groups == group
                 found = figures_of_group(test, system.scores, called, system.localised, inside)
                 if not system.output.ranks:
                     found.pop("auroc", None)
+                if "auroc" in found:
+                    found["auroc"] |= differences.get((topic, group, name), {})
                 for metric, figure in found.items():
                     at = "" if metric == "auroc" else policy
                     where = {"topic": topic, "group": group, "system": name}
@@ -71,7 +76,7 @@ def group_table(comparison: Comparison) -> pd.DataFrame:
                 for metric, figure in at_prevalence(counts, comparison.prevalence).items()
             ]
     table = pd.concat([pd.DataFrame(rows), comparison.shortcuts], ignore_index=True)
-    return table.reindex(columns=list(COLUMNS))
+    return table.reindex(columns=[*COLUMNS, *DIFFERENCE]).astype(dict.fromkeys(DIFFERENCE, float))
 
 
 def figures_of_group(

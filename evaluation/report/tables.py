@@ -7,12 +7,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
+from cxr_compare.evaluation.groups.images import DIFFERENCE
 from cxr_compare.evaluation.groups.lesions import ERRORS
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.shortcuts import BEYOND, SHORTCUT
-from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_value_text, score_text
+from cxr_compare.evaluation.statistics.figure_text import (
+    DASH,
+    number,
+    p_equation,
+    p_value_text,
+    score_text,
+)
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval, interval_text
 from cxr_compare.evaluation.verdict.claims import ROUNDING
 
@@ -309,10 +316,28 @@ def group_table(rows: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
         table = table.map(lambda text: text.partition(" ")[0])
     number_of = rows.drop_duplicates(["topic", "group"]).set_index(["topic", "group"])["of"]
     table.insert(0, "Number", number_of.map(lambda of: DASH if pd.isna(of) else f"{of:,.0f}"))
-    names = [
-        f"{_TOPICS.get(topic, topic.replace('_', ' '))}: {group}" for topic, group in table.index
-    ]
+    names = [f"{_topic(topic)}: {group}" for topic, group in table.index]
     return table.set_axis(names).rename_axis("Group")
+
+
+def _topic(topic: str) -> str:
+    return _TOPICS.get(topic, topic.replace("_", " "))
+
+
+def difference_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
+    """Return differences of the AUROC between groups: a row a group, a column a system."""
+    aurocs = groups[(groups["metric"] == "auroc") & groups["system"].isin(systems)]
+    cells: dict[str, dict[str, str]] = {}
+    for row in aurocs.dropna(subset="p_holm").to_dict("records"):
+        of_topic = aurocs.loc[aurocs["topic"] == row["topic"], "group"].unique()
+        other = "others" if len(of_topic) > 2 else next(o for o in of_topic if o != row["group"])
+        gap = Interval(*(row[name] for name in DIFFERENCE[:3]))
+        shown = ", shown" if gap.excludes_zero and row["p_holm"] < 1 - LEVEL else ""
+        name = f"{_topic(row['topic'])}: {row['group']} − {other}"
+        text = f"{value_text(gap)}; {p_equation(row['p_holm'])}{shown}"
+        cells.setdefault(name, {})[row["system"]] = text
+    table = pd.DataFrame.from_dict(cells, orient="index", columns=[*systems])
+    return table.fillna(DASH).rename_axis("Difference")
 
 
 def group_tables(

@@ -78,6 +78,11 @@ def groups_of(result: Result) -> dict[str, pd.DataFrame]:
     return tables.group_tables(result.groups, result.lesions, result.answer.single)
 
 
+def differences_of(result: Result) -> pd.DataFrame:
+    """The table of differences between groups, which the page shows."""
+    return tables.difference_table(result.groups, result.answer.single)
+
+
 def add_readers(folder: Path, image: str, move: float) -> None:
     """Add to a data set what two readers drew on an image: one its boxes, one these moved."""
     for name in ("findings", "boxes"):

@@ -34,15 +34,15 @@ def satterthwaite(q):
     return 2 * (q**2).sum() ** 2 / (q**4).sum()
 
 
-def exact(share, trials):
-    hits = share * trials
-    low = beta.ppf(0.025, hits, trials - hits + 1) if hits > 0 else 0.0
-    high = beta.ppf(0.975, hits + 1, trials - hits) if trials - hits > 0 else 1.0
+def exact(share, trials, level=0.95):
+    hits, tail = share * trials, (1 - level) / 2
+    low = beta.ppf(tail, hits, trials - hits + 1) if hits > 0 else 0.0
+    high = beta.ppf(1 - tail, hits + 1, trials - hits) if trials - hits > 0 else 1.0
     return low, high
 
 
-def on_the_logit(value, variance, freedom):
-    reach = t.ppf(0.975, freedom) * np.sqrt(variance) / (value * (1 - value))
+def on_the_logit(value, variance, freedom, level=0.95):
+    reach = t.ppf((1 + level) / 2, freedom) * np.sqrt(variance) / (value * (1 - value))
     return expit(logit(value) - reach), expit(logit(value) + reach)
 
 
@@ -76,14 +76,14 @@ def auroc_parts(images):
     return area, q, numbers, effect
 
 
-def newcombe(area, positive, negative):
+def newcombe(area, positive, negative, level=0.95):
     """Ends as roots of a polynomial: both sides of the equation times (2 - x) (1 + x)."""
     x = np.polynomial.Polynomial([0, 1])
     more = (positive + negative) / 2 - 1
     product = (2 - x) * (1 + x)
     error = x * (1 - x) / (positive * negative)
     error *= product + more * ((1 - x) * (1 + x) + x * (2 - x))
-    roots = ((area - x) ** 2 * product - norm.ppf(0.975) ** 2 * error).roots()
+    roots = ((area - x) ** 2 * product - norm.ppf((1 + level) / 2) ** 2 * error).roots()
     low, high = sorted(root.real for root in roots if abs(root.imag) < 1e-9 and 0 < root.real < 1)
     return low, high
 
@@ -96,7 +96,7 @@ def auroc_freedom(q, numbers, difference=False):
     return min(satterthwaite(q), of_classes)
 
 
-def auroc(images):
+def auroc(images, level=0.95):
     """Estimate and ends."""
     if images["label"].nunique() < 2:
         return np.nan, *NONE
@@ -107,12 +107,12 @@ def auroc(images):
     trials = min(*with_any, len(q) // 2, *map(effective, numbers))
     variance = (q**2).sum()
     if variance < LEAST:
-        return area, *(exact(area, trials) if area in (0, 1) and trials > 1 else NONE)
-    ends = on_the_logit(area, variance, auroc_freedom(q, numbers))
+        return area, *(exact(area, trials, level) if area in (0, 1) and trials > 1 else NONE)
+    ends = on_the_logit(area, variance, auroc_freedom(q, numbers), level)
     if effect > LEAST:
-        further = newcombe(area, *(n.sum() / effect for n in numbers))
+        further = newcombe(area, *(n.sum() / effect for n in numbers), level)
         ends = min(ends[0], further[0]), max(ends[1], further[1])
-    return area, *(no_further(ends, exact(area, trials)) if trials > 1 else ends)
+    return area, *(no_further(ends, exact(area, trials, level)) if trials > 1 else ends)
 
 
 def auroc_difference(first, second):
@@ -127,6 +127,33 @@ def auroc_difference(first, second):
     freedom, error = auroc_freedom(q, numbers, difference=True), np.sqrt(variance)
     reach = t.ppf(0.975, freedom) * error
     return gap, max(gap - reach, -1), min(gap + reach, 1), 2 * t.cdf(-abs(gap) / error, freedom)
+
+
+def group_difference(group, others):
+    """AUROC of the images of a group minus that of others: estimate, ends and p-value."""
+    areas, q = [], []
+    patients = np.union1d(group["patient_id"], others["patient_id"])
+    for images in (group, others):
+        area, own, _ = auroc_parts(images)
+        areas.append(area)
+        q.append(np.zeros(len(patients)))
+        q[-1][np.searchsorted(patients, np.unique(images["patient_id"]))] = own
+    norms = [np.sqrt((own**2).sum()) for own in q]
+    rho = (q[0] * q[1]).sum() / np.prod(norms) if min(norms) ** 2 > LEAST else 0
+
+    def ends(level):
+        (low, high), (low_2, high_2) = (auroc(images, level)[1:] for images in (group, others))
+        sides = (areas[0] - low, high_2 - areas[1]), (high - areas[0], areas[1] - low_2)
+        reach = [np.sqrt(a**2 + b**2 - 2 * rho * a * b) for a, b in sides]
+        return areas[0] - areas[1] - reach[0], areas[0] - areas[1] + reach[1]
+
+    gap = areas[0] - areas[1]
+    p_low, p_high = 0.0, 1.0  # the interval of the level 1 - p has 0 inside, or not
+    for _ in range(60):
+        p = (p_low + p_high) / 2
+        low, high = ends(1 - p)
+        p_low, p_high = (p_low, p) if low > 0 or high < 0 else (p, p_high)
+    return gap, *ends(0.95), p_high
 
 
 # Figures at a threshold
