@@ -8,7 +8,7 @@ exact (Hoeffding 1948; Drezner and Wesolowsky 1990 for the bivariate normal dist
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy  # its parts load when they are first used
@@ -19,6 +19,8 @@ from cxr_compare.evaluation.statistics.intervals import LEVEL
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
 _MOST_PATIENTS = 100_000_000
+_STEP = 1e-3
+"""Step of an AUROC A for a derivative, as a multiple of A (1 - A)."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,35 @@ class Assumptions:
         counts = np.array([positives, patients - positives], dtype=np.float64)
         covariance = self._covariance(*counts)
         contrast = np.array([1.0, -1.0][: len(self.aurocs)])
+        if self.aurocs[0] < self.aurocs[-1]:  # the higher minus the lower one
+            contrast = -contrast
         freedom = (1 / counts).sum() ** 2 / (1 / (counts**2 * (counts - 1))).sum()
-        error = float(np.sqrt(contrast @ covariance @ contrast))
+        if len(self.aurocs) == 2 and self.images > 1:
+            freedom *= 2 / 3  # that of the spread of contributions, if these are normal
+        rise = self._rise_of_variance(counts, contrast)
         return PlannedStudy(
-            patients, positives, error, float(np.clip(freedom, 1.0, 1e6)), self.aurocs[0]
+            patients,
+            positives,
+            error=float(np.sqrt(contrast @ covariance @ contrast)),
+            freedom=float(np.clip(freedom, 1.0, 1e6)),
+            auroc=self.aurocs[0],
+            with_variance=float(rise @ covariance @ contrast),
+            of_variance=float(rise @ covariance @ rise),
         )
+
+    def _rise_of_variance(self, counts: Floats, contrast: Floats) -> Floats:
+        """Return how much the variance of the difference rises with each AUROC."""
+
+        def variance(number: int, step: float) -> float:
+            moved = [*self.aurocs]
+            moved[number] += step
+            return float(
+                contrast @ replace(self, aurocs=tuple(moved))._covariance(*counts) @ contrast
+            )
+
+        steps = [_STEP * auroc * (1 - auroc) for auroc in self.aurocs]
+        rises = [variance(k, h) - variance(k, -h) for k, h in enumerate(steps)]
+        return np.array(rises) / (2 * np.array(steps))
 
     def _covariance(self, positives: float, negatives: float) -> Floats:
         heights = scipy.special.ndtri(np.asarray(self.aurocs))
@@ -77,18 +103,32 @@ class Assumptions:
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """Patients of a planned study, and the precision of its result."""
+    """Patients of a planned study, and the precision of its result.
+
+    `with_variance` is the covariance of the estimated difference with its estimated variance, which
+    depends on the estimated AUROCs; `of_variance` is the variance of that variance.
+    """
 
     patients: int
     positives: int
     error: float
     freedom: float
     auroc: float
+    with_variance: float = 0.0
+    of_variance: float = 0.0
 
     def power(self, difference: float) -> float:
-        """Return the probability that the two-sided t test shows a true difference."""
-        reach = float(scipy.special.stdtrit(self.freedom, (1 + LEVEL) / 2))
-        effect = difference / self.error
+        """Return the probability that the two-sided t test shows a true difference.
+
+        Where the lower of two AUROCs comes out still lower, the difference is larger, but so is its
+        estimated variance. The quotient, t, therefore varies less than a noncentral t, by the
+        factor `spread` (delta method).
+        """
+        share = difference / (2 * self.error**2)
+        variance = self.error**2 - 2 * share * self.with_variance + share**2 * self.of_variance
+        spread = float(np.sqrt(variance)) / self.error
+        reach = float(scipy.special.stdtrit(self.freedom, (1 + LEVEL) / 2)) / spread
+        effect = difference / self.error / spread
         upper = scipy.special.nctdtr(self.freedom, effect, reach)
         return float(1 - upper + np.nan_to_num(scipy.special.nctdtr(self.freedom, effect, -reach)))
 

@@ -549,6 +549,53 @@ def test_the_error_of_a_plan_is_what_simulated_studies_vary_by(images):
     assert np.mean(gaps) == pytest.approx(0.1, abs=4 * study.error / np.sqrt(2000))
 
 
+def share_that_shows(plan, patients, positives, sets, seed):
+    """Share of simulated studies of a planned size that show that the first system is better."""
+    rng = np.random.default_rng(seed)
+    images, within = plan.get("images", 1), plan.get("within", 0.5)
+    owner = np.repeat(np.arange(patients), images)
+    truth = owner < positives
+    shift = np.sqrt(2) * ndtri(np.array(plan["auroc"]))[:, None] * truth
+
+    def normals(n):  # scores of two systems that are correlated by 0.5
+        first, rest = rng.normal(size=(2, n))
+        return np.stack([first, 0.5 * first + np.sqrt(0.75) * rest])
+
+    shown = 0
+    for _ in range(sets):
+        of_patients = np.sqrt(within) * normals(patients)[:, owner]
+        scores = of_patients + np.sqrt(1 - within) * normals(len(owner)) + shift
+        one, other = (auroc_parts(truth, each, owner, patients) for each in scores)
+        gap = (one - other).estimate()
+        shown += gap.p_value < 0.05 and gap.estimate > 0
+    return shown / sets
+
+
+PLANS = [
+    {"auroc": (0.9, 0.8), "prevalence": 0.05},
+    {"auroc": (0.95, 0.85), "prevalence": 0.1},
+    {"auroc": (0.9, 0.8), "prevalence": 0.1, "images": 3},
+    {"auroc": (0.85, 0.8), "prevalence": 0.5},
+    {"auroc": (0.85, 0.8), "prevalence": 0.5, "images": 3, "within": 0.4},
+    {"auroc": (0.9, 0.85), "prevalence": 0.5, "power": 0.9},
+]
+
+
+@pytest.mark.parametrize("sets", [1000, pytest.param(5000, marks=pytest.mark.release)])
+@pytest.mark.parametrize("plan", PLANS)
+def test_as_many_studies_as_planned_show_the_difference(plan, sets):
+    (row,) = cxr_compare.plan(**plan).to_dict()
+    shown = share_that_shows(plan, row["patients"], row["positives"], sets, 37)
+    assert shown == pytest.approx(plan.get("power", 0.8), abs=0.03)
+
+
+def test_the_order_of_two_systems_does_not_change_a_plan():
+    one, other = (
+        cxr_compare.plan(auroc=aurocs, prevalence=0.05) for aurocs in ((0.9, 0.8), (0.8, 0.9))
+    )
+    assert one.to_dict() == other.to_dict()
+
+
 @pytest.mark.parametrize("assumed", [Assumptions((0.85, 0.8), 0.1), Assumptions((0.9, 0.7), 0.5)])
 def test_more_patients_never_have_less_power_or_a_wider_interval(assumed):
     studies = [assumed.study(patients) for patients in (4, 10, 30, 100, 1000, 10**5, 10**8)]
