@@ -134,7 +134,7 @@ def group_difference(group, others):
     areas, q = [], []
     patients = np.union1d(group["patient_id"], others["patient_id"])
     for images in (group, others):
-        area, own, _ = auroc_parts(images)
+        area, own, *_ = auroc_parts(images)
         areas.append(area)
         q.append(np.zeros(len(patients)))
         q[-1][np.searchsorted(patients, np.unique(images["patient_id"]))] = own
@@ -395,8 +395,8 @@ def require_corrected(tables, **families):
 def mean_auroc(findings):
     """Estimate and ends of the mean AUROC of one system; a table of images for each finding."""
     parts = [auroc_parts(images) for images in findings]
-    mean, q = np.mean([area for area, _, _ in parts]), np.mean([q for _, q, _ in parts], axis=0)
-    rarest = [min(map(effective, numbers)) for _, _, numbers in parts]
+    mean, q = np.mean([part[0] for part in parts]), np.mean([part[1] for part in parts], axis=0)
+    rarest = [min(map(effective, part[2])) for part in parts]
     freedom = min(satterthwaite(q), max(len(rarest) / sum(1 / e for e in rarest) - 1, 1))
     return mean, *on_the_logit(mean, (q**2).sum(), freedom)
 
