@@ -8,11 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
+from torchvision.models.detection._utils import _topk_min
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.ops import clip_boxes_to_image, nms
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
@@ -186,3 +188,56 @@ class LesionRetinaNet(RetinaNet):
             {key: torch.cat([boxes[key] for boxes in of_image]) for key in keys}
             for of_image in zip(*found, strict=True)
         ]
+
+    def postprocess_detections(
+        self,
+        head_outputs: dict[str, list[Tensor]],
+        anchors: list[list[Tensor]],
+        image_shapes: list[tuple[int, int]],
+    ) -> list[Boxes]:
+        """Return the boxes of one class on each image: torchvision's, by a shorter suppression."""
+        found = []
+        for image, shape in enumerate(image_shapes):
+            taken_scores, taken_offsets, taken_anchors = [], [], []
+            for level, logits in enumerate(head_outputs["cls_logits"]):  # (B, N, 1)
+                scores = logits[image].sigmoid().flatten()
+                rows = torch.where(scores > self.score_thresh)[0]
+                highest, order = scores[rows].topk(_topk_min(rows, self.topk_candidates, 0))
+                rows = rows[order]
+                taken_scores.append(highest)
+                taken_offsets.append(head_outputs["bbox_regression"][level][image][rows])
+                taken_anchors.append(anchors[image][level][rows])
+            scores, offsets = torch.cat(taken_scores), torch.cat(taken_offsets)
+            found.append(self._highest_boxes(scores, offsets, torch.cat(taken_anchors), shape))
+        return found
+
+    def _highest_boxes(
+        self, scores: Tensor, offsets: Tensor, anchors: Tensor, shape: tuple[int, int]
+    ) -> Boxes:
+        """Suppress the highest candidates, and more of them only if too few boxes stay.
+
+        Whether a box stays depends on those of higher scores alone.
+        """
+        if torch.onnx.is_in_onnx_export():
+            # It is traced from one image, which would fix how many are tried. Nor has ONNX a stable
+            # sort.
+            return self._suppress(scores, offsets, anchors, shape)
+        scores, order = scores.sort(descending=True, stable=True)  # (N,)
+        offsets, anchors = offsets[order], anchors[order]  # (N, 4)
+        most = self.detections_per_img
+        tried = 4 * most
+        while True:
+            boxes = self._suppress(scores[:tried], offsets[:tried], anchors[:tried], shape)
+            if len(boxes["scores"]) == most or tried >= len(scores):
+                return boxes
+            tried *= 4
+
+    def _suppress(
+        self, scores: Tensor, offsets: Tensor, anchors: Tensor, shape: tuple[int, int]
+    ) -> Boxes:
+        """Return the boxes that non-maximum suppression leaves, at most `detections_per_img`."""
+        boxes = clip_boxes_to_image(self.box_coder.decode_single(offsets, anchors), shape)
+        # Neither batched_nms nor zeros_like: in an export that has no candidate, OpenVINO gives
+        # either one row, with the box that memory still holds of the image before.
+        kept = nms(boxes, scores, self.nms_thresh)[: self.detections_per_img]
+        return {"boxes": boxes[kept], "scores": scores[kept], "labels": kept * 0}

@@ -8,10 +8,12 @@ import onnx
 import onnxruntime
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
 import cxr_compare
 from cxr_compare import InputError, Run
-from tests.adapters import serving
+from tests.adapters import networks, serving
 from tests.adapters.commands import cxr
 
 KINDS = ("detector", "classifier")
@@ -75,6 +77,77 @@ def test_the_file_computes_alone_and_says_what_it_takes(world, data, kind):
             of_image["score"].sort_values(ascending=False).to_numpy(), abs=1e-4
         )
         assert outputs["boxes"].shape == (len(of_image), 4)
+
+
+SIDE, CELL = 96, 8
+DIM, BRIGHT = range(136, 190), range(200, 256)
+
+
+def spot_detector():
+    """A detector with one box of its first finding on each spot, of its second on bright ones.
+
+    The centre of each kernel carries the brightness from the pixels to the cells of 8 px. Each spot
+    has nine candidates around it, of which suppression leaves the highest.
+    """
+    anchors = {"anchor_sizes": [16.0, 24, 48, 96, 192], "anchor_ratios": (1.0, 1.01, 1.02)}
+    small = {"norm": "batch", "head": "v1", "fpn_channels": 8, "head_convs": 1}
+    model = networks.detector("resnet18", SIDE, n_findings=2, **small, **anchors)
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.weight.zero_()
+                if layer.bias is not None:
+                    layer.bias.zero_()
+        layers = dict(model.named_modules())
+        for name in (
+            "backbone.body.conv1",
+            "backbone.body.layer2.0.downsample.0",
+            "backbone.fpn.inner_blocks.0.0",
+            "backbone.fpn.layer_blocks.0.0",
+            "head.classification_head.conv.0.0",
+        ):
+            weight = layers[name].weight
+            weight[0, 0, weight.shape[2] // 2, weight.shape[3] // 2] = 1
+        logits = layers["head.classification_head.cls_logits"]
+        weight, bias = logits.weight.view(9, 3, 8, 3, 3), logits.bias.view(9, 3)
+        weight[:, 1:, 0, 1, 1] = 8  # a brightness of 0 to 2.4
+        bias[:, 1], bias[:, 2] = -9.1, -18.1
+        bias[1, 1:] += 0.1  # the middle one of three sizes, which overlaps with both others
+    return model
+
+
+def spots(count, seed):
+    """A black square with spots of different brightness, and the numbers of all and bright ones."""
+    draw = np.random.default_rng(seed)
+    values = draw.permutation([*DIM, *BRIGHT])[:count]
+    square = np.zeros((1, SIDE, SIDE), np.uint8)
+    for value, cell in zip(values, draw.permutation(11 * 11), strict=False):
+        row, column = CELL * (1 + cell // 11), CELL * (1 + cell % 11)
+        square[0, row : row + 3, column : column + 3] = value
+    return square, [min(count, 100), int((values >= BRIGHT.start).sum())]
+
+
+def test_an_export_has_the_boxes_of_its_run_for_any_number_of_them(world, tmp_path):
+    run = networks.run_with(
+        world.run("detector"), spot_detector(), tmp_path / "run", ["mass", "nodule"]
+    )
+    export = tmp_path / "export"
+    cxr_compare.export(run, export, format="onnx")
+    drawn = [spots(count, seed) for seed, count in enumerate([110, 0, 5, 99] * 4)]
+    squares = np.stack([square for square, _ in drawn])
+    expected = networks.open_network(run, "cpu")(squares)
+    for rows, (_, numbers) in zip(expected, drawn, strict=True):
+        assert [(rows[:, 5] == label).sum() for label in (1, 2)] == numbers
+    session = onnxruntime.InferenceSession(export / "model.onnx")
+    for square, rows in zip(squares, expected, strict=True):
+        found = np.column_stack(session.run(None, {"images": square[None]}))
+        np.testing.assert_allclose(found, rows, rtol=0, atol=1e-4)
+    # OpenVINO computes in bf16: equal boxes, of which the 100 highest are not always the same ones.
+    for rows, others in zip(expected, networks.open_network(export)(squares), strict=True):
+        np.testing.assert_array_equal(others[:, 5], rows[:, 5])
+        if len(rows) < 100:
+            found, boxes = (each[np.lexsort(each[:, [1, 0, 5]].T)] for each in (others, rows))
+            np.testing.assert_allclose(found, boxes, rtol=0, atol=0.02)
 
 
 def test_it_answers_without_pytorch_and_network_as_its_run_does(world, films, tmp_path):

@@ -220,6 +220,32 @@ def test_no_two_boxes_of_a_finding_overlap_by_more_than_nms_iou(nms_iou):
         assert nms_iou - 0.1 < max(largest) <= nms_iou + 1e-5
 
 
+@pytest.mark.parametrize("n_candidates", [0, 5, 99, 450, 3000])
+@pytest.mark.parametrize("n_places", [60, 3000])  # one box stays of those at a place
+def test_boxes_are_those_of_a_suppression_of_all_candidates(n_candidates, n_places):
+    model = small_detector()
+    draw = torch.Generator().manual_seed(n_candidates)
+    counts = [2400, 600]
+    place = torch.arange(3000) % n_places
+    corners = 16.0 * torch.stack([place % 60, place // 60], dim=1)
+    anchors = torch.cat([corners, corners + 16], dim=1).split(counts)
+    offsets = 0.02 * torch.randn(2, 3000, 4, generator=draw)
+    logits = torch.full((2, 3000, 1), -20.0)
+    for image in logits:
+        candidates = torch.randperm(3000, generator=draw)[:n_candidates]
+        image[candidates, 0] = torch.linspace(-5, 5, n_candidates)  # no two scores are equal
+    outputs = {"cls_logits": logits, "bbox_regression": offsets}
+    by_level = {name: values.split(counts, dim=1) for name, values in outputs.items()}
+    found, expected = (
+        network.postprocess_detections(model, by_level, [anchors] * 2, [(960, 960)] * 2)
+        for network in (type(model), RetinaNet)
+    )
+    for boxes, others in zip(found, expected, strict=True):
+        assert len(others["scores"]) <= min(n_candidates, n_places, 100)
+        for name, values in others.items():
+            assert torch.equal(boxes[name], values), name
+
+
 def test_each_finding_has_up_to_a_hundred_boxes_and_background_none():
     model = small_detector(n_findings=2).eval()
     with torch.no_grad():  # the background scores highest of all
