@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection._utils import _topk_min
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -42,6 +43,21 @@ def _group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(max(n for n in range(1, most + 1) if channels % n == 0), channels)
 
 
+class _FrozenNorm(FrozenBatchNorm2d):
+    """Frozen batch norm that leaves bf16 maps in bf16; torchvision's makes float32 of them."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise maps ``(B, C, h, w)``."""
+        return functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
+
+
 def _with_norm(body: nn.Module, kind: str) -> nn.Module:
     """Replace each live batch norm by a frozen one with its statistics, or by group norm."""
     for name, layer in list(body.named_modules()):
@@ -49,7 +65,7 @@ def _with_norm(body: nn.Module, kind: str) -> nn.Module:
             continue
         new: nn.Module = _group_norm(layer.num_features)
         if kind == "frozen":
-            new = FrozenBatchNorm2d(layer.num_features, eps=layer.eps)
+            new = _FrozenNorm(layer.num_features, eps=layer.eps)
         body.set_submodule(name, new)
     return body
 

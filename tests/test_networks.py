@@ -21,8 +21,10 @@ from torchvision.models.detection import (
 )
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.models.detection.retinanet import RetinaNetHead, _default_anchorgen
+from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import SqueezeExcitation, box_iou
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.ops.misc import FrozenBatchNorm2d
 
 from cxr_compare import InputError
 from tests.adapters import networks
@@ -410,6 +412,25 @@ def test_frozen_norms_compute_what_batch_norm_does_in_evaluation_and_stay(name):
         answers(frozen.eval(), patches()), answers(live, patches()), strict=True
     ):
         torch.testing.assert_close(boxes["scores"], others["scores"], rtol=0, atol=1e-4)
+
+
+def test_frozen_norms_are_torchvisions_and_leave_maps_in_bf16():
+    model = networks.detector("resnet18", SIDE, norm="frozen", fpn_channels=16).eval()
+    networks.draw_weights(model, 3)
+    layers = {"layer2": "0", "layer3": "1", "layer4": "2"}
+    peer = create_feature_extractor(models.resnet18(norm_layer=FrozenBatchNorm2d), layers).eval()
+    peer.load_state_dict(model.trunk.state_dict())  # all names are equal
+    pixels = (patches() / 255).expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        expected = peer(pixels)
+        found = model.trunk(pixels)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = model.trunk(pixels)
+    for name, maps in expected.items():
+        torch.testing.assert_close(found[name], maps, rtol=1e-5, atol=1e-5)
+        assert rounded[name].dtype == torch.bfloat16
+        off = (rounded[name].float() - maps).norm() / maps.norm()
+        assert 0 < off < 0.02
 
 
 def test_features_of_densenet_are_those_behind_the_norm_of_each_transition():
