@@ -46,12 +46,13 @@ def fold_table(folders: Sequence[Path]) -> pd.DataFrame:
             )
     frames = [each.figures.assign(fold=number) for number, each in enumerate(results, start=1)]
     figures = pd.concat(frames, ignore_index=True)
-    table = summarise_folds(figures[figures["metric"].map(lambda name: not _is_count(name))])
+    table = summarise_folds(figures[figures["metric"].map(_is_summarised)])
     return table.assign(ci_low=np.nan, ci_high=np.nan, p_value=np.nan) if is_repeated else table
 
 
-def _is_count(metric: str) -> bool:
-    return METRICS[metric].family == "count"
+def _is_summarised(metric: str) -> bool:
+    """Return True for figures whose values end at 1, as the intervals of means do."""
+    return METRICS[metric].family not in ("count", "line")
 
 
 def _patients(tested: pd.DataFrame) -> set[str]:
