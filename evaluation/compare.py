@@ -46,6 +46,9 @@ class Comparison:
         primary: Keys of the primary figures, which answer the question: that of the protocol first.
         with_boxes: Systems that give boxes of their own.
         n_findings: Number of findings over which ``p_holm`` of the figures is corrected.
+        uncertain: Test images of uncertain label, which no figure above counts, and the others,
+            with the label 1 (``positive``) or 0 (``negative``); empty without any.
+        scores_with_uncertain: Scores of each system on these images.
     """
 
     truth: Truth
@@ -65,6 +68,8 @@ class Comparison:
     primary: tuple[Key, ...] = (AUROC,)
     with_boxes: frozenset[str] = frozenset()
     n_findings: int = 1
+    uncertain: Mapping[str, Truth] = field(default_factory=dict)
+    scores_with_uncertain: Mapping[str, pd.Series] = field(default_factory=dict)
 
     @property
     def choices(self) -> dict[str, Choices]:
@@ -235,6 +240,9 @@ def compare(
     # A baseline has figures of places only.
     shown = figures["estimate"].notna() | ~figures["first"].isin(list(blind))
     figures = figures[shown].reset_index(drop=True)
+    uncertain = _uncertain_images(truth, outputs)
+    everything = test.ids.union(uncertain)
+    readings = {"positive": 1.0, "negative": 0.0} if len(uncertain) else {}
     scores = {name: each.scores for name, each in systems.items() if each.output.ranks}
     known = shortcuts(test, scores) if unit == "image" else pd.DataFrame()
     return Comparison(
@@ -254,7 +262,19 @@ def compare(
         notes=[*notes, *truth.notes],
         primary=primary,
         with_boxes=with_boxes,
+        uncertain={
+            name: truth.with_uncertain(everything, label) for name, label in readings.items()
+        },
+        scores_with_uncertain={name: each.scores[everything] for name, each in outputs.items()},
     )
+
+
+def _uncertain_images(truth: Truth, outputs: Mapping[str, Output]) -> pd.Index:
+    """Return the test images of uncertain label that all systems ran on."""
+    ids = truth.ids[(truth.images["role"] == "test") & truth.ids.isin(truth.uncertain)]
+    for output in outputs.values():
+        ids = ids.intersection(output.ran)
+    return ids
 
 
 def _without_ranking(protocol: Protocol, systems: Mapping[str, SystemFigures]) -> Protocol:

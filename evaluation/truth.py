@@ -27,6 +27,10 @@ def no_sizes() -> pd.DataFrame:
     return pd.DataFrame({"width": np.zeros(0), "height": np.zeros(0)}, pd.Index([], dtype=object))
 
 
+def _no_ids() -> pd.Index:
+    return pd.Index([], dtype=object)
+
+
 def no_boxes() -> pd.DataFrame:
     """Return a table of true boxes without a row."""
     return pd.DataFrame({"image_id": [], **{edge: np.zeros(0) for edge in EDGES}})
@@ -41,6 +45,7 @@ class Truth:
             (``val``, ``test``, ``train`` or ``unused``), and what else is known, such as ``sex``.
         boxes: True boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the image.
         boxed: Images whose lesions all have boxes; images without a lesion are among them.
+        uncertain: Images whose label is NaN because it is called uncertain.
         finding: Name of the finding; `title` is its name for readers, if it has another one.
         facts: What is known of test images apart from the lungs, by image id; None for columns of
             `images` alone.
@@ -60,7 +65,8 @@ class Truth:
 
     images: pd.DataFrame
     boxes: pd.DataFrame = field(default_factory=no_boxes)
-    boxed: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
+    boxed: pd.Index = field(default_factory=_no_ids)
+    uncertain: pd.Index = field(default_factory=_no_ids)
     finding: str = UNNAMED
     title: str = ""
     notes: tuple[Note, ...] = ()
@@ -78,6 +84,12 @@ class Truth:
         """Return the images of a role whose label is known."""
         rows = self.images[(self.images["role"] == role) & self.images["label"].notna()]
         return self.select(rows.index)
+
+    def with_uncertain(self, ids: pd.Index, label: float) -> Truth:
+        """Return some of the images, and give those of uncertain label this one."""
+        images = self.images
+        labels = images["label"].mask(images.index.isin(self.uncertain), label)
+        return replace(self, images=images.assign(label=labels)).select(ids)
 
     def select(self, ids: pd.Index) -> Truth:
         """Return some of the images, in the order of their ids, with their boxes."""
@@ -185,7 +197,13 @@ class Truth:
         table.loc[(table["label"] == 0) & table.index.isin(unclear), "label"] = np.nan
         table = table.rename_axis("image_id").sort_index()
         return replace(
-            self, images=table, boxes=no_boxes(), boxed=pd.Index([]), facts=None, measure=None
+            self,
+            images=table,
+            boxes=no_boxes(),
+            boxed=_no_ids(),
+            uncertain=_no_ids(),
+            facts=None,
+            measure=None,
         )
 
 

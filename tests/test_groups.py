@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 import cxr_compare
 from cxr_compare import InputError
 from tests.adapters import groups, reports
+from tests.adapters.sets import prepare_tables, write_source
 from tests.oracles import rebuild
 
 EDGES = ["x1", "y1", "x2", "y2"]
@@ -203,6 +204,63 @@ def test_what_is_not_said_of_seen_images_is_asked(cell, part):
     with pytest.raises(InputError) as refused:
         compared(table, scores)
     assert part in str(refused.value)
+
+
+READINGS = {"as positive": 1, "as negative": 0}
+
+
+def check_readings(found, truth, scores):
+    """Compare the figures of both readings with comparisons of labels that are replaced."""
+    for reading, label in READINGS.items():
+        replaced = truth.assign(label=truth["label"].replace(-1, label))
+        figures = compared(replaced, scores).figures
+        for metric in ("auroc", "recall", "specificity"):
+            row = row_of(found, topic="uncertain labels", group=reading, metric=metric)
+            policy = "" if metric == "auroc" else CUT
+            expected = row_of(figures, metric=metric, policy=policy)
+            for name in ("estimate", "ci_low", "ci_high"):
+                assert row[name] == pytest.approx(expected[name])
+
+
+def test_uncertain_labels_are_read_as_positive_and_as_negative_beside_the_figures():
+    table, scores = groups.people()
+    truth = table[["image_id", "patient_id", "label"]].astype({"label": float})
+    truth.loc[::7, "label"] = -1
+    truth.loc[5:40:7, "label"] = np.nan
+    found = compared(truth, scores)
+    check_readings(found.groups, truth, scores)
+    known = truth[truth["label"].isin([0, 1])]
+    alone = compared(known, scores[known["image_id"]])
+    pd.testing.assert_frame_equal(found.figures, alone.figures)
+    assert "uncertain labels" not in set(alone.groups["topic"])
+    # An image that one of the systems did not run on is in no reading.
+    others = cxr_compare.compare(
+        {"A": scores, "B": scores.iloc[1:]}, truth=truth, policy=CUT, replicates=100
+    )
+    at = {"topic": "uncertain labels", "group": "as positive", "metric": "auroc"}
+    for system in "AB":
+        row = row_of(others.groups, system=system, **at)
+        assert row["of"] == truth["label"].notna().sum() - 1
+
+
+def test_a_finding_of_a_target_is_uncertain_only_if_no_other_one_decides(tmp_path):
+    table, scores = groups.people(80)
+    truth = table[["image_id", "patient_id", "label"]].astype({"label": float})
+    mass = truth["label"].map({1: "present", 0: "absent"}).astype(object)
+    nodule = pd.Series("absent", truth.index)
+    mass[:8], nodule[:8] = "uncertain", ["absent", "present", "uncertain", ""] * 2
+    truth.loc[:7, "label"] = [-1, 1, -1, np.nan] * 2
+    columns = {"patient_id": truth["patient_id"], "split": "test"}
+    states = {"mass": mass, "nodule": nodule.replace("", None)}
+    source = write_source(tmp_path / "source", truth["image_id"], states, **columns)
+    labels = pd.read_csv(source / "labels.csv").dropna(subset="state")
+    labels.to_csv(source / "labels.csv", index=False)
+    prepare_tables(source, tmp_path / "data", target={"lesion": ["mass", "nodule"]})
+    scores.rename_axis("image_id").to_csv(tmp_path / "a.csv")
+    result = cxr_compare.compare(
+        {"A": tmp_path / "a.csv"}, data=tmp_path / "data", target="lesion", policy=CUT
+    )
+    check_readings(result.groups, truth, scores)
 
 
 UNITS = pd.DataFrame(

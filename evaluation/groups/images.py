@@ -41,13 +41,16 @@ COLUMNS = (
 """Columns of the tables of groups and lesions; ``count`` and ``of`` are the parts of a share."""
 DIFFERENCE = ("difference", "difference_low", "difference_high", "p_value", "p_holm")
 """Further columns of groups: the AUROC of a group minus that of its topic's other images."""
+UNCERTAIN = "uncertain labels"
+"""Topic of the figures with uncertain labels taken as positive, and as negative."""
 TOO_FEW = f"fewer than {FEWEST} patients: counts only"
 
 
 def group_table(comparison: Comparison) -> pd.DataFrame:
     """Return sensitivity, specificity, localised sensitivity and AUROC of each group of images.
 
-    Below stand the predictive values at the stated prevalence, and the AUROC of shortcuts.
+    Below stand the predictive values at the stated prevalence, the figures with uncertain labels
+    taken as positive and as negative, and the AUROC of shortcuts.
     """
     test, policy = comparison.truth, comparison.main_policy
     rows: list[dict[str, Any]] = []
@@ -75,8 +78,29 @@ def group_table(comparison: Comparison) -> pd.DataFrame:
                 {**where, "policy": policy, "metric": metric, **figure}
                 for metric, figure in at_prevalence(counts, comparison.prevalence).items()
             ]
+    rows += _with_uncertain(comparison)
     table = pd.concat([pd.DataFrame(rows), comparison.shortcuts], ignore_index=True)
     return table.reindex(columns=[*COLUMNS, *DIFFERENCE]).astype(dict.fromkeys(DIFFERENCE, float))
+
+
+def _with_uncertain(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return the figures with uncertain labels taken as positive, and as negative."""
+    rows = []
+    policy = comparison.main_policy
+    for name in comparison.single:
+        threshold = comparison.choices[name].thresholds.get(policy)
+        scores = comparison.scores_with_uncertain[name].to_numpy(np.float64)
+        called = None if threshold is None else scores >= threshold
+        for reading, truth in comparison.uncertain.items():
+            inside = np.ones(len(scores), dtype=bool)
+            found = figures_of_group(truth, scores, called, None, inside)
+            if not comparison.systems[name].output.ranks:
+                found.pop("auroc", None)
+            where = {"topic": UNCERTAIN, "group": f"as {reading}", "system": name}
+            for metric, figure in found.items():
+                at = "" if metric == "auroc" else policy
+                rows.append({**where, "policy": at, "metric": metric, **figure})
+    return rows
 
 
 def figures_of_group(

@@ -130,7 +130,16 @@ def read_truth(
     notes += shared_patients(images, where, allowed=allow_shared_patients)
     finding = UNNAMED if named.lower() in LABELS else finding_name(named)
     title = display_name(finding)
-    made = Truth(images.sort_index(), finding=finding, title=title, notes=notes, order=order)
+    states = _states_of(frame[named], frame[found["image"]].astype(str), where)
+    uncertain = pd.Index(frame[found["image"]].astype(str)[(states == "uncertain").to_numpy()])
+    made = Truth(
+        images.sort_index(),
+        uncertain=uncertain,
+        finding=finding,
+        title=title,
+        notes=notes,
+        order=order,
+    )
     if boxes is not None:
         made = keep_false_alarms(with_boxes(made, boxes, written, of_boxes, files), where)
     return with_files(made, files, written)
@@ -305,6 +314,12 @@ def _numbered(count: int) -> list[str]:
 
 def labels_of(cells: pd.Series, ids: pd.Series, where: str = "truth") -> pd.Series:
     """Return 1.0, 0.0 or NaN for cells of labels; refuse others with their row."""
+    states = _states_of(cells, ids, where)
+    return states.map({"present": 1.0, "absent": 0.0}).astype(np.float64)
+
+
+def _states_of(cells: pd.Series, ids: pd.Series, where: str) -> pd.Series:
+    """Return present, absent, uncertain or unknown for cells of labels; refuse others."""
     lines = cells.index
     cells = cells.reset_index(drop=True)
     text = cells.map(lambda cell: isinstance(cell, str)).astype(bool)
@@ -327,7 +342,7 @@ def labels_of(cells: pd.Series, ids: pd.Series, where: str = "truth") -> pd.Seri
             f"{where}: {place}, image '{ids.iloc[row]}': label={cells[row]!r}; write 1, 0 or "
             f"nothing ({int(wrong.sum())} are not)"
         )
-    return states.map({"present": 1.0, "absent": 0.0}).astype(np.float64)
+    return states
 
 
 def _roles(cells: pd.Series, ids: pd.Series, where: str) -> npt.NDArray[Any]:

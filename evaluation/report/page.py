@@ -102,6 +102,7 @@ def write_page(
         corrections=tables.correction_table(result.decisions, rows, answer.policy),
         groups=tables.group_tables(result.groups, result.lesions, answer.single),
         differences=tables.difference_table(result.groups, answer.single),
+        uncertain=tables.uncertain_table(result.groups),
         shortcuts=tables.shortcut_table(result.groups),
         recipes=tables.differing_settings(answer.provenance.systems),
         metrics=[METRICS[name] for name in tables.USUAL if metric_title(name) in main],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from cxr_compare.evaluation.groups.images import DIFFERENCE
+from cxr_compare.evaluation.groups.images import DIFFERENCE, UNCERTAIN
 from cxr_compare.evaluation.groups.lesions import ERRORS
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, metric_title
@@ -345,7 +345,7 @@ def group_tables(
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of groups by title, without those that are empty."""
     topics = groups["topic"]
-    of_images = groups[~topics.isin([SHORTCUT, BEYOND, "prevalence"])]
+    of_images = groups[~topics.isin([SHORTCUT, BEYOND, UNCERTAIN, "prevalence"])]
     tables = {
         metric_title(name): group_table(of_images[of_images["metric"] == name], systems)
         for name in _GROUP_METRICS
@@ -355,6 +355,17 @@ def group_tables(
     for metric in ("ppv", "npv"):
         tables[metric_title(metric)] = group_table(groups[groups["metric"] == metric], systems)
     return {title: table for title, table in tables.items() if len(table)}
+
+
+def uncertain_table(groups: pd.DataFrame) -> pd.DataFrame:
+    """Return figures with uncertain labels read in both ways: a row a system and reading."""
+    rows = groups[groups["topic"] == UNCERTAIN]
+    if rows.empty:
+        return pd.DataFrame()
+    rows = rows.assign(name=rows["system"] + ": " + rows["group"])
+    table = texts(rows, "name", "metric").reindex(columns=["auroc", "recall", "specificity"])
+    table = table.dropna(axis="columns", how="all").rename(columns=metric_title)
+    return table.rename_axis("Uncertain labels").rename_axis(columns=None)
 
 
 def shortcut_table(groups: pd.DataFrame) -> pd.DataFrame:
