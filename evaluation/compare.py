@@ -240,6 +240,8 @@ def compare(
     # A baseline has figures of places only.
     shown = figures["estimate"].notna() | ~figures["first"].isin(list(blind))
     figures = figures[shown].reset_index(drop=True)
+    if protocol.planned_difference is not None:
+        notes.append(_planned(protocol, figures, [name for name in systems if name != joint]))
     uncertain = _uncertain_images(truth, outputs)
     everything = test.ids.union(uncertain)
     readings = {"positive": 1.0, "negative": 0.0} if len(uncertain) else {}
@@ -267,6 +269,19 @@ def compare(
         },
         scores_with_uncertain={name: each.scores[everything] for name, each in outputs.items()},
     )
+
+
+def _planned(protocol: Protocol, figures: pd.DataFrame, systems: Sequence[str]) -> Note:
+    """Return the planned difference beside the smallest one that this test set shows as often."""
+    of = (figures["metric"] == protocol.metric) & (figures["policy"] == protocol.policy)
+    of &= figures["first"].isin(systems) & figures["second"].isin(systems)
+    smallest = figures.loc[of, "detectable"].dropna()
+    text = f"Planned to show a difference of {protocol.planned_difference:g} with 80 % power"
+    if len(smallest):
+        ends = dict.fromkeys(f"{end:.3f}" for end in (smallest.min(), smallest.max()))
+        text += f"; the smallest that this test set shows so often is {' to '.join(ends)}"
+        text += ", depending on the pair" if len(ends) > 1 else ""
+    return Note(f"{text} ({protocol.title}).")
 
 
 def _uncertain_images(truth: Truth, outputs: Mapping[str, Output]) -> pd.Index:

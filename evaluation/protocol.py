@@ -13,6 +13,12 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.policies import parse, policy_text
 
+_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "subgroups": ("list of columns", (list,)),
+    "planned_difference": ("number", (int, float)),
+}
+"""What keys hold that are no text."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -27,6 +33,8 @@ class Protocol:
         subgroups: Columns of the images, such as ``view``, by whose values figures are reported.
         reference: Name of the reference system; empty for the first one.
         target: Name of the finding; empty for the one that the command names.
+        planned_difference: Difference in the primary figure that the study was planned to show with
+            80 % power, above 0 and below 1; None if none was stated.
         file_sha256: Digest of the file that fixed the question; empty without one.
     """
 
@@ -35,10 +43,16 @@ class Protocol:
     subgroups: tuple[str, ...] = ()
     reference: str = ""
     target: str = ""
+    planned_difference: float | None = None
     file_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a question that no figure can answer."""
+        planned = self.planned_difference
+        if planned is not None and not 0 < planned < 1:
+            raise InputError(
+                f"protocol: planned_difference {planned:g} is not between 0 and 1, such as 0.05"
+            )
         able = [name for name, metric in METRICS.items() if metric.alone]
         if self.metric not in able:
             half = self.metric in METRICS and METRICS[self.metric].family == "decision"
@@ -70,8 +84,8 @@ class Protocol:
         for key, value in given.items():
             if key not in known:
                 raise InputError(f"{path}: unknown key '{key}'; there are {', '.join(known)}")
-            if not isinstance(value, list if key == "subgroups" else str):
-                kind = "list of columns" if key == "subgroups" else "text"
+            kind, types = _KINDS.get(key, ("text", (str,)))
+            if type(value) not in types:
                 raise InputError(f"{path}: '{key}' is a {kind}")
         given["subgroups"] = tuple(map(str, given.get("subgroups", ())))
         return cls(**given, file_sha256=hashlib.sha256(content).hexdigest())

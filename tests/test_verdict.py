@@ -458,6 +458,10 @@ def pairs(result):
         ('metric = "f1"\npolicy = "sensitivity>=0.9@0.9"', ["sensitivity>=0.9@0.9"]),
         ('metric = ["recall", "specificity"]\npolicy = "max_f1"', ["metric"]),
         ("margin = 0.05", ["margin"]),
+        ("planned_difference = 5", ["planned_difference", "5"]),
+        ("planned_difference = 0", ["planned_difference", "0"]),
+        ("planned_difference = true", ["planned_difference"]),
+        ('planned_difference = "0.05"', ["planned_difference"]),
         ('subgroups = "sex"', ["subgroups"]),
         ("metric = ", ["protocol.toml"]),
         ('reference = "D"', ["D", "A, B, C"]),
@@ -491,6 +495,19 @@ def test_the_figure_of_the_protocol_decides_at_its_threshold(asked):
     }
     by_auroc = asked("")
     assert by_auroc.answer.primary == ("auroc", "")
+
+
+@pytest.mark.parametrize("names", ["AB", "ABC"])
+def test_a_planned_difference_stands_beside_the_smallest_that_the_test_set_shows(asked, names):
+    systems = {name: SYSTEMS[name] for name in names}
+    result = asked("planned_difference = 0.05", systems)
+    (note,) = (note for note in result.answer.notes if "0.05" in note)
+    tests = result.tests
+    detectable = tests.loc[tests["metric"] == "auroc", "detectable"]
+    expected = sorted({f"{end:.3f}" for end in (detectable.min(), detectable.max())})
+    assert numbers_in(note) == ["0.05", "80", *expected]
+    assert result.answer.provenance.protocol["planned_difference"] == 0.05
+    assert not any("80 %" in each for each in asked("", systems).answer.notes)
 
 
 def test_a_report_says_if_its_question_was_fixed_and_by_which_file(asked):
