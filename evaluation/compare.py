@@ -230,11 +230,9 @@ def compare(
     with_boxes = frozenset(
         name for name, each in single.items() if each.output.boxes is not None and each.output.ranks
     )
-    primary: tuple[Key, ...] = (protocol.key,)
-    is_open = not protocol.file_sha256 and protocol.key == AUROC
-    all_boxes = all(name in with_boxes and ("", "ap50") in frames[name] for name in single)
-    if is_open and all_boxes and len(single) > 1:
-        primary = (AUROC, AP50)  # images and places are two questions
+    primary = _primary(
+        protocol, [frames[name] for name in single], all_boxes=with_boxes == {*single}
+    )
     table = rows.table([*combinations(systems, 2), *against])
     (figures,) = corrected([table], joint, primary=primary, with_boxes=with_boxes)
     # A baseline has figures of places only.
@@ -282,6 +280,16 @@ def _planned(protocol: Protocol, figures: pd.DataFrame, systems: Sequence[str]) 
         text += f"; the smallest that this test set shows so often is {' to '.join(ends)}"
         text += ", depending on the pair" if len(ends) > 1 else ""
     return Note(f"{text} ({protocol.title}).")
+
+
+def _primary(
+    protocol: Protocol, frames: Sequence[pd.DataFrame], *, all_boxes: bool
+) -> tuple[Key, ...]:
+    """Return the primary figures: images and places are two questions, if all systems give boxes."""
+    is_open = not protocol.file_sha256 and protocol.key == AUROC
+    known = all(("", "ap50") in frame for frame in frames)
+    both = is_open and all_boxes and known and len(frames) > 1
+    return (AUROC, AP50) if both else (protocol.key,)
 
 
 def _uncertain_images(truth: Truth, outputs: Mapping[str, Output]) -> pd.Index:
