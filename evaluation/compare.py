@@ -285,7 +285,7 @@ def _planned(protocol: Protocol, figures: pd.DataFrame, systems: Sequence[str]) 
 def _primary(
     protocol: Protocol, frames: Sequence[pd.DataFrame], *, all_boxes: bool
 ) -> tuple[Key, ...]:
-    """Return the primary figures: images and places are two questions, if all systems give boxes."""
+    """Return the primary figures: two, for images and for places, if all systems give boxes."""
     is_open = not protocol.file_sha256 and protocol.key == AUROC
     known = all(("", "ap50") in frame for frame in frames)
     both = is_open and all_boxes and known and len(frames) > 1
