@@ -34,28 +34,27 @@ def class_inflation(of_class: Floats, images: Floats) -> float:
     of patients of the class is therefore compared with the one that is expected if the class does
     not depend on the number of images; the result is their ratio, at least 1.
 
-    What is expected depends on how alike the images of a patient are: the share of the other images
-    of a patient that are of the class, for an image of the class. It is learned with one more
-    patient, who has the largest number of images, all of the class. A sample that says little about
-    it thus takes it for 1, the widest interval. Both arguments count images of each patient, shape
+    What is expected depends on how alike the images of a patient are: for an image of the class,
+    the share of its patient's images that are of the class. It is learned with one more patient,
+    who has the largest number of images, all of the class. A sample that says little about it thus
+    takes it for nearly 1, the widest interval. Both arguments count images of each patient, shape
     ``(patients,)``.
 
     Examples:
         >>> round(class_inflation(np.array([1.0, 1, 2, 0]), np.array([1.0, 1, 2, 8])), 2)
         1.73
         >>> round(class_inflation(np.array([1.0, 1, 1, 1]), np.array([1.0, 1, 2, 8])), 2)
-        2.66
+        2.65
     """
     known = images > 0
     inside, sizes = of_class[known], images[known]
     if not inside.any():
         return 1.0
     share = float((inside / sizes).mean())
-    added = sizes.max() * (sizes.max() - 1)
-    pairs = (inside * (sizes - 1)).sum() + added
-    alike = ((inside * (inside - 1)).sum() + added) / pairs if pairs else 1.0
-    expected = share * sizes.sum() ** 2 / (sizes * (1 + alike * (sizes - 1))).sum()
-    return max(effective_patients(inside) / float(expected), 1.0)
+    added = sizes.max() ** 2
+    alike = float(((inside**2).sum() + added) / ((inside * sizes).sum() + added))
+    expected = share * effective_patients(sizes) / alike
+    return max(effective_patients(inside) / expected, 1.0)
 
 
 def without_leverage(added: Floats, images: Floats) -> Floats:

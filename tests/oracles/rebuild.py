@@ -193,13 +193,9 @@ def inflation(counts):
     c = positive if effective(positive) <= effective(negative) else negative
     if not c.any():
         return 1.0
-    (n, c), largest = (x[n > 0] for x in (n, c)), n.max()
-    if largest == 1:
-        return 1.0
-    n_more, c_more = (np.append(x, largest) for x in (n, c))
-    beta = (c_more * (c_more - 1)).sum() / (c_more * (n_more - 1)).sum()
-    expected = (c / n).mean() * n.sum() ** 2 / (n * (1 + beta * (n - 1))).sum()
-    return max(effective(c) / expected, 1.0)
+    n_more, c_more = (np.append(x, n.max()) for x in (n, c))
+    beta = np.average(c_more / n_more, weights=c_more * n_more)
+    return max(effective(c) / ((c / n).mean() * effective(n)) * beta, 1.0)
 
 
 def share(counted, of, w=1.0):
