@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit, logit
+from scipy.stats import kurtosis
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tools.simulation import __main__ as simulation
@@ -152,6 +153,10 @@ def test_an_interval_beside_the_true_value_is_counted():
         made = result(figures=figures(("A", "", "auroc", "", 0.8, low, high), difference))
         found = claims.rank_intervals(made, Known({"A": 0.85}, LAW))
         assert found == {"interval auroc": missed, "interval difference": False}
+    precision = ("A", "", "average_precision", "", 0.4, 0.1, 0.2)
+    made = result(claim("answer", "A", "B", "A"), figures=figures(difference, precision))
+    found = claims.ranking(made, Known({"A": 0.8, "B": 0.8}, LAW))
+    assert found == {"answer": True, "interval difference": False}
     made = result(figures=figures(("A", "", "auroc", "", 0.6, 0.52, 0.7)))
     assert claims.chance(made, Known({"A": 0.5})) == {"chance": True}
     shown = figures(("A", "", "auroc", "", 0.8, 0.7, 0.84), ("A", "B", "auroc", "", 0.1, 0.01, 0.2))
@@ -221,6 +226,22 @@ def test_drawn_scores_have_the_auroc_and_the_correlations_that_are_stated():
     neighbours = np.flatnonzero(np.diff(sample.patients) == 0)
     alike = np.corrcoef(noise[0, neighbours], noise[0, neighbours + 1])[0, 1]
     assert alike == pytest.approx(0.4, abs=0.03)
+
+
+def test_heavy_tails_keep_the_variance_and_faint_evidence_has_the_score_0():
+    law = Law((0.85,), heavy_tails=True, positive=0.5)
+    sample = draw(np.random.default_rng(1), law, 40_000)
+    noise = logit(sample.scores[0]) - skill_of(0.85) * sample.positive
+    assert noise.var() == pytest.approx(1, abs=0.05)
+    assert kurtosis(noise) > 0.5
+    faint = draw(np.random.default_rng(1), replace(law, least_evidence=0.3), 40_000)
+    assert (faint.scores == 0).mean() == pytest.approx((sample.scores < expit(0.3)).mean())
+    assert (faint.scores[faint.scores > 0] >= expit(0.3)).all()
+
+
+def test_of_one_patient_with_20_images_all_others_have_one():
+    sample = draw(np.random.default_rng(1), Law((0.85,), images="one-20"), 60)
+    assert sorted(np.bincount(sample.patients)) == [*[1] * 59, 20]
 
 
 def test_true_figures_are_those_of_the_binormal_model_and_of_many_images():

@@ -158,6 +158,13 @@ def rank_intervals(result: Any, known: Known) -> Counted:
     return found
 
 
+def ranking(result: Any, known: Known) -> Counted:
+    """Count a false headline and missing intervals of AUROC, which rest on no resamples."""
+    headline = {"answer": differences(result, known)["answer"]}
+    found = rank_intervals(result, known)
+    return headline | {name: found[name] for name in found if name != "interval precision"}
+
+
 def rate_differences(result: Any, known: Known) -> Counted:
     """Count differences of equal systems at thresholds whose own interval leaves out 0."""
     rates = known.rates(0.5)

@@ -130,8 +130,7 @@ def precision_over_ranks(positive: Floats, negative: Floats, share: float) -> fl
 @cache
 def _mean_auroc(law: Law) -> float:
     rng = np.random.default_rng(_TRUTH)
-    n_sets = max(300, min(2000, 400_000 // law.patients))
-    samples = (draw(rng, law, law.patients) for _ in range(n_sets))
+    samples = (draw(rng, law, law.patients) for _ in range(2000))
     return float(np.mean([auroc(each.positive, each.scores[0]) for each in samples]))
 
 
@@ -408,6 +407,7 @@ _EQUAL = (claims.differences, claims.rank_intervals)
 _AT_THRESHOLDS = (claims.differences, claims.rate_differences, claims.rate_intervals)
 _POLICIES = ["max_f1", "sensitivity>=0.95", "specificity>=0.90"]
 _FEWEST = 100  # resamples
+_CLOSED = (claims.ranking, claims.rate_intervals)
 
 DESIGNS: dict[str, Design] = {
     # One system that guesses.
@@ -443,6 +443,49 @@ DESIGNS: dict[str, Design] = {
     "guarantee-clusters": Design(
         partial(scores, law=Law((0.85,), 100, 600, "rsna"), policy="sensitivity>=0.90@0.95"),
         (claims.guarantees,),
+        _FEWEST,
+    ),
+    # Shapes in which few images, or few patients, decide: figures that rest on no resamples.
+    "rare": Design(partial(scores, law=Law(patients=1000, positive=0.006)), _CLOSED, _FEWEST),
+    "rare-t5": Design(
+        partial(scores, law=Law(patients=1000, positive=0.01, heavy_tails=True)), _CLOSED, _FEWEST
+    ),
+    "rare-clusters": Design(
+        partial(scores, law=Law(patients=400, images="rsna", positive=0.02)), _CLOSED, _FEWEST
+    ),
+    "common": Design(
+        partial(scores, law=Law(patients=300, validation=200, positive=0.7), policy=_POLICIES),
+        _CLOSED,
+        _FEWEST,
+    ),
+    "one-20": Design(
+        partial(
+            scores, law=Law((0.85, 0.85), 60, 60, "one-20", labels_alike=0.8), policy=_POLICIES
+        ),
+        _CLOSED,
+        _FEWEST,
+    ),
+    "zeros": Design(
+        partial(
+            scores, law=Law(patients=200, validation=150, least_evidence=0.3), policy=_POLICIES
+        ),
+        _CLOSED,
+        _FEWEST,
+    ),
+    "alike": Design(
+        partial(
+            scores, law=Law((0.85, 0.85), 200, 150, "rsna", 0.2, labels_alike=0.8), policy=_POLICIES
+        ),
+        _CLOSED,
+        _FEWEST,
+    ),
+    "alike-unequal": Design(
+        partial(
+            scores,
+            law=Law((0.85, 0.85), 500, 500, "1-60", 0.03, labels_alike=1.0),
+            policy=_POLICIES,
+        ),
+        _CLOSED,
         _FEWEST,
     ),
     # Groups of images, and facts of which one predicts the label.

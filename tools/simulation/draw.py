@@ -1,8 +1,8 @@
 """Images with a known truth: labels, scores and boxes of systems, by patient.
 
-Scores are binormal: every image has noise of variance 1, and a positive image is shifted by the
-skill of the system. Two images of a patient correlate by 0.4 within a class, as CheXNet's scores do
-on RSNA, and the scores of two systems by 0.5.
+Scores are binormal unless the noise has heavy tails: every image has noise of variance 1, and a
+positive image is shifted by the skill of the system. Two images of a patient correlate by 0.4
+within a class, as CheXNet's scores do on RSNA, and the scores of two systems by 0.5.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ class Law:
         patients: Number of test patients.
         validation: Number of validation patients; 0 for none.
         images: Number of images of a patient: ``one``, ``1-3`` (all equally likely), ``1-60``
-            (Pareto) or ``rsna``.
+            (Pareto), ``rsna``, or ``one-20`` (one patient has 20, all others have one).
         positive: Share of positive images.
         labels_alike: Correlation of the latent labels of a patient's images. At 0.2, RSNA's labels
             then correlate by 0.1; at 1, all images of a patient have one label.
+        heavy_tails: True draws noise from Student's t with 5 degrees of freedom, of variance 1.
+        least_evidence: Evidence below which an image has the score 0, as one without a box.
         in_lungs: True draws lesions, and places like one, at two places of the image; False
             anywhere.
         lesion_side: Median side of a lesion in px.
@@ -53,13 +55,15 @@ class Law:
     images: str = "one"
     positive: float = 0.3
     labels_alike: float = 0.2
+    heavy_tails: bool = False
+    least_evidence: float = -np.inf
     in_lungs: bool = False
     lesion_side: float = 190.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Labels ``(N,)``, scores in (0, 1) ``(systems, N)``, and numbers of patients ``(N,)``."""
+    """Labels ``(N,)``, scores in [0, 1) ``(systems, N)``, and numbers of patients ``(N,)``."""
 
     positive: npt.NDArray[np.bool_]
     scores: Floats
@@ -80,6 +84,8 @@ def images_of_patients(rng: np.random.Generator, law: Law, n_patients: int) -> I
         return rng.integers(1, 4, n_patients)
     if law.images == "1-60":
         return np.minimum(1 + rng.pareto(1.0, n_patients), 60).astype(np.int64)
+    if law.images == "one-20":
+        return np.where(np.arange(n_patients) == 0, 20, 1)
     return np.ones(n_patients, dtype=np.int64)
 
 
@@ -94,14 +100,21 @@ def draw(rng: np.random.Generator, law: Law, n_patients: int) -> Sample:
         if min(len(np.unique(owner[of])) for of in (positive, ~positive)) >= 2:
             break
 
+    def standard(size: int) -> Floats:
+        """Draw values of mean 0 and variance 1."""
+        if law.heavy_tails:
+            return np.sqrt(0.6) * rng.standard_t(5, size)
+        return rng.standard_normal(size)
+
     def noise() -> Floats:
         """Draw half of the variance of a score: 0.2 of the patient and 0.3 of the image."""
-        of_patient, of_image = rng.standard_normal(n_patients), rng.standard_normal(n_images)
+        of_patient, of_image = standard(n_patients), standard(n_images)
         return np.sqrt(0.2) * of_patient[owner] + np.sqrt(0.3) * of_image
 
     common = noise()
-    evidence = [common + noise() + skill_of(auroc) * positive for auroc in law.auroc]
-    return Sample(positive, expit(np.array(evidence)), owner)
+    evidence = np.array([common + noise() + skill_of(auroc) * positive for auroc in law.auroc])
+    scores = np.where(evidence < law.least_evidence, 0.0, expit(evidence))
+    return Sample(positive, scores, owner)
 
 
 @dataclass(frozen=True)
