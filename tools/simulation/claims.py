@@ -61,9 +61,7 @@ CLAIMS = {
     "folds differ": Claim("one of two equal ways of training is higher over folds"),
     "interval folds": Claim("interval over folds misses the AUROC of the way of training"),
     "modality": Claim("readers: two equal ways of reading are said to differ"),
-    "interval readers": Claim(
-        "readers: interval of their mean AUROC misses that of all like these"
-    ),
+    "interval readers": Claim("readers: interval of their mean AUROC misses the true one"),
     "interval reader": Claim("readers: interval of the AUROC of a single one misses the true one"),
 }
 """Statements that are false, and intervals that miss what is true."""
