@@ -11,6 +11,8 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.truth import numbers_of
 
+FEWEST = 5
+"""Number of patients of a group below which its figures have no interval."""
 _DEFAULT = ("sex", "age_band", "source", "view")
 _AGES = {18: "under 18", 40: "18 to 39", 60: "40 to 59", 80: "60 to 79", 200: "80 up"}
 _AGE = ("age", "age_years", "age_band")

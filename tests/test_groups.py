@@ -84,12 +84,27 @@ def test_differences_between_groups_are_those_of_the_page_of_metrics():
     assert others["p_holm"].tolist() == pytest.approx(
         rebuild.holm(others["p_value"].to_numpy()).tolist()
     )
+    assert others["against"].tolist() == ["M", "others", "others", "others"]
     # Of two groups the difference stands once.
     assert found["difference"].notna().sum() == len(p_values)
     excludes = (others["difference_low"] > 0) | (others["difference_high"] < 0)
     shown = (excludes & (others["p_holm"] < 0.05)).tolist()
     assert {*shown} == {True, False}
-    assert reports.differences_of(result)["A"].str.endswith(", shown").tolist() == shown
+    drawn = reports.differences_of(result)["A"]
+    assert drawn.str.endswith(", shown").tolist() == shown
+    assert drawn.index[0] == "sex: F − M"
+
+
+def test_a_group_without_an_auroc_is_among_the_others():
+    table, scores = groups.people()
+    table["site"] = np.where(table["label"] == 0, "screening", "clinic")
+    table.loc[::2, "site"] = "ward"
+    table.loc[::4, "label"] = 0
+    found = compared(table, scores, subgroups="site").groups
+    row = row_of(found, topic="site", group="ward", metric="auroc")
+    assert row["against"] == "others"
+    assert row["difference_low"] < row["difference_high"]
+    assert (found.loc[found["group"] == "screening", "against"] == "").all()
 
 
 def test_a_site_with_few_positive_images_is_rarely_said_to_differ():

@@ -12,11 +12,10 @@ from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import holm
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts, auroc_parts
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.intervals import LEVEL
-from cxr_compare.evaluation.subgroups import Groups
+from cxr_compare.evaluation.subgroups import FEWEST, Groups
 
-FEWEST = 5
-"""Number of patients of a group below which its figures have no interval."""
 _LEAST_P = 1e-12
 
 
@@ -27,10 +26,10 @@ def group_differences(
 
     ``p_holm`` is corrected over all of them.
     """
-    found = {
-        (topic, group, name): difference
+    found: dict[tuple[str, str, str], dict[str, Any]] = {
+        (topic, group, name): {"against": against, **difference}
         for topic, groups in topics.items()
-        for group in compared_groups(groups)
+        for group, against in _pairs(groups)
         for name in comparison.single
         if comparison.systems[name].output.ranks
         if (difference := _against_others(comparison, name, groups, group))
@@ -41,10 +40,10 @@ def group_differences(
     return found
 
 
-def compared_groups(groups: Groups) -> list[str]:
-    """Return the groups of a topic that are compared with the others: the first one of two."""
+def _pairs(groups: Groups) -> list[tuple[str, str]]:
+    """Return two groups of a topic, or each of several with the others."""
     names = sorted(set(groups) - {""})
-    return names[:1] if len(names) == 2 else names
+    return [(names[0], names[1])] if len(names) == 2 else [(name, "others") for name in names]
 
 
 def _against_others(
@@ -75,12 +74,13 @@ def difference_of_groups(group: AurocParts, others: AurocParts) -> dict[str, Any
     Source:
         Newcombe 1998, method 10; Zou and Donner 2008; Zou 2007, with a correlation.
     """
+    estimates = group.estimate(), others.estimate()
+    correlation = _correlation(group.contributions, others.contributions)
     gap = group.value - others.value
-    low, high = _interval(group, others, LEVEL)
-    higher, lower = (group, others) if gap > 0 else (others, group)
 
     def nearer_end(p_value: float) -> float:
-        return _interval(higher, lower, 1 - p_value)[0]
+        low, high = _interval(*estimates, correlation, 1 - p_value)
+        return low if gap > 0 else -high
 
     if nearer_end(1.0) <= 0:
         p_value = 1.0
@@ -88,18 +88,20 @@ def difference_of_groups(group: AurocParts, others: AurocParts) -> dict[str, Any
         p_value = _LEAST_P
     else:
         p_value = float(scipy.optimize.brentq(nearer_end, _LEAST_P, 1.0))
+    low, high = _interval(*estimates, correlation, LEVEL)
     ends = {"difference_low": low, "difference_high": high}
     return {"difference": gap, **ends, "p_value": p_value}
 
 
-def _interval(first: AurocParts, second: AurocParts, level: float) -> tuple[float, float]:
+def _interval(
+    first: ClusteredEstimate, second: ClusteredEstimate, correlation: float, level: float
+) -> tuple[float, float]:
     """Return the interval of the difference of two AUROCs that have an interval of their own."""
-    correlation = _correlation(first.contributions, second.contributions)
-    ends = [part.estimate().interval_at(level) or (np.nan, np.nan) for part in (first, second)]
-    below = first.value - ends[0][0], ends[1][1] - second.value
-    above = ends[0][1] - first.value, second.value - ends[1][0]
+    ends = [each.interval_at(level) or (np.nan, np.nan) for each in (first, second)]
+    below = first.estimate - ends[0][0], ends[1][1] - second.estimate
+    above = ends[0][1] - first.estimate, second.estimate - ends[1][0]
     reach = [np.sqrt(x * x + y * y - 2 * correlation * x * y) for x, y in (below, above)]
-    gap = first.value - second.value
+    gap = first.estimate - second.estimate
     return float(gap - reach[0]), float(gap + reach[1])
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import counted_interval, interval_of_counts
-from cxr_compare.evaluation.groups.differences import FEWEST, group_differences
+from cxr_compare.evaluation.groups.differences import group_differences
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_counts import (
@@ -20,7 +20,7 @@ from cxr_compare.evaluation.statistics.clustered_counts import (
     confusion_by_patient,
     function_of_counts,
 )
-from cxr_compare.evaluation.subgroups import image_groups
+from cxr_compare.evaluation.subgroups import FEWEST, image_groups
 from cxr_compare.evaluation.truth import Truth
 
 COLUMNS = (
@@ -40,7 +40,7 @@ COLUMNS = (
 )
 """Columns of the tables of groups and lesions; ``count`` and ``of`` are the parts of a share."""
 DIFFERENCE = ("difference", "difference_low", "difference_high", "p_value", "p_holm")
-"""Further columns of groups: the AUROC of a group minus that of its topic's other images."""
+"""Further columns of groups: the AUROC of a group minus that of the images ``against`` it."""
 UNCERTAIN = "uncertain labels"
 """Topic of the figures with uncertain labels taken as positive, and as negative."""
 TOO_FEW = f"fewer than {FEWEST} patients: counts only"
@@ -80,7 +80,9 @@ def group_table(comparison: Comparison) -> pd.DataFrame:
             ]
     rows += _with_uncertain(comparison)
     table = pd.concat([pd.DataFrame(rows), comparison.shortcuts], ignore_index=True)
-    return table.reindex(columns=[*COLUMNS, *DIFFERENCE]).astype(dict.fromkeys(DIFFERENCE, float))
+    table = table.reindex(columns=[*COLUMNS, "against", *DIFFERENCE])
+    against = table["against"].astype(object).fillna("")
+    return table.astype(dict.fromkeys(DIFFERENCE, np.float64)).assign(against=against)
 
 
 def _with_uncertain(comparison: Comparison) -> list[dict[str, Any]]:

@@ -15,11 +15,10 @@ from cxr_compare.evaluation.boxes.froc import find_lesions
 from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import counted_interval
-from cxr_compare.evaluation.groups.differences import FEWEST
 from cxr_compare.evaluation.groups.images import COLUMNS, TOO_FEW
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.clustered_counts import ShareParts
-from cxr_compare.evaluation.subgroups import Groups
+from cxr_compare.evaluation.subgroups import FEWEST, Groups
 from cxr_compare.evaluation.truth import numbers_of
 
 ERRORS = "errors"

@@ -329,11 +329,9 @@ def difference_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFra
     aurocs = groups[(groups["metric"] == "auroc") & groups["system"].isin(systems)]
     cells: dict[str, dict[str, str]] = {}
     for row in aurocs.dropna(subset="p_holm").to_dict("records"):
-        of_topic = aurocs.loc[aurocs["topic"] == row["topic"], "group"].unique()
-        other = "others" if len(of_topic) > 2 else next(o for o in of_topic if o != row["group"])
         gap = Interval(*(row[name] for name in DIFFERENCE[:3]))
         shown = ", shown" if gap.excludes_zero and row["p_holm"] < 1 - LEVEL else ""
-        name = f"{_topic(row['topic'])}: {row['group']} − {other}"
+        name = f"{_topic(row['topic'])}: {row['group']} − {row['against']}"
         text = f"{value_text(gap)}; {p_equation(row['p_holm'])}{shown}"
         cells.setdefault(name, {})[row["system"]] = text
     table = pd.DataFrame.from_dict(cells, orient="index", columns=[*systems])
