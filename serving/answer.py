@@ -81,18 +81,21 @@ _Decision = Annotated[
 class Answer(BaseModel):
     """Answer of one system for one image.
 
+    With a warning it is withheld: it has no decision, no score, no probability and no boxes.
+
     Attributes:
         image: Path of the image as it was given, or ``array``.
         kind: ``boxes`` of a detector, ``scores`` of a classifier, ``both`` of the two joined.
         policy: Rule that chose the threshold on validation images.
-        probability: Calibrated probability; None without calibration.
+        score: Score of the finding that is decided; None with a warning.
+        probability: Calibrated probability; None without calibration, and with a warning.
         threshold: Lowest score that is positive; None where the system cannot decide.
         undecided_because: Why it cannot.
-        findings: Score of each finding that the model learned.
+        findings: Score of each finding that the model learned; none with a warning.
         boxes: Table of those that count for the decision, by falling score: ``finding``, ``x1``,
             ``y1``, ``x2``, ``y2`` in px of the image, ``score``. Those of a classifier are cut from
-            its map. A negative image has none.
-        warnings: Reasons not to trust the answer; with one there is no decision.
+            its map. A negative image has none, and so has one with a warning.
+        warnings: Reasons not to trust the answer, which then is withheld.
         no_chest_xray: True if the guard of the system says that the image is no chest X-ray.
         notes: Facts about the image, which are no warnings.
         cautions: What limits all answers of the system, or this one for its use in training.
@@ -109,7 +112,7 @@ class Answer(BaseModel):
     kind: Literal["boxes", "scores", "both"]
     finding: str
     policy: str
-    score: float = Field(ge=0, le=1)
+    score: float | None = Field(default=None, ge=0, le=1)
     probability: float | None = Field(default=None, ge=0, le=1)
     threshold: float | None = None
     threshold_probability: float | None = None
@@ -132,7 +135,13 @@ class Answer(BaseModel):
         pixels: np.ndarray,
         **described: Any,
     ) -> Answer:
-        """Make an answer of what a system says of an image, and of the image as displayed."""
+        """Make an answer of what a system says of an image, and of the image as displayed.
+
+        With a warning nothing of what it says is kept, so that no face of the answer shows it.
+        """
+        if described["warnings"]:
+            prediction = ImagePrediction(prediction.system, prediction.colour)
+            described["findings"] = {}
         counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
         order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
         rows = prediction.boxes[order]
@@ -163,14 +172,14 @@ class Answer(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def status(self) -> Literal["ok", "doubtful"]:
-        """``doubtful`` with a warning."""
+        """``doubtful`` with a warning: the answer is withheld."""
         return "doubtful" if self.warnings else "ok"
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def decision(self) -> _Decision:
         """True for positive; None with a warning, and where the system cannot decide."""
-        return None if self.warnings else self._prediction.decision
+        return self._prediction.decision
 
     def __str__(self) -> str:
         """Return the answer as one line."""
@@ -178,9 +187,10 @@ class Answer(BaseModel):
         parts = [self.image, self.system, "no answer" if self.warnings else called]
         if self.probability is not None:
             parts.append(f"probability {self.probability:.2f}")
-        limit = "" if self.threshold is None else f" (threshold {score_text(self.threshold)})"
-        parts.append(f"score {score_text(self.score)}{limit}")
-        if len(self.boxes) and not self.warnings:
+        if self.score is not None:
+            limit = "" if self.threshold is None else f" (threshold {score_text(self.threshold)})"
+            parts.append(f"score {score_text(self.score)}{limit}")
+        if len(self.boxes):
             words = [
                 f"{box.x1:.0f},{box.y1:.0f}-{box.x2:.0f},{box.y2:.0f} ({box.score:.2f})"
                 for box in _box_list(self.boxes.head(_SHOWN_BOXES))
@@ -298,11 +308,11 @@ def render(answers: Sequence[Answer], panel: int = SIDE) -> Image.Image:
     ]
     policies = "; ".join(dict.fromkeys(policy_text(answer.policy) for answer in answers))
     cautions = [f"{text[:1].upper()}{text[1:]}." for each in answers for text in each.cautions]
-    together = [
-        f"{answer.system}: {answer.finding} {_CALLED[answer.decision]}."
-        for answer in answers
-        if answer.kind == "both"
-    ]
+    together = []
+    for answer in answers:
+        if answer.kind == "both":
+            called = f"{answer.finding} {_CALLED[answer.decision]}"
+            together.append(f"{answer.system}: {'no answer' if answer.warnings else called}.")
     chosen = f"Probability and threshold: chosen on the run's validation images ({policies})."
     said = [*dict.fromkeys(warnings), *together, *dict.fromkeys(cautions)]
     marks = legend(

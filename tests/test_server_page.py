@@ -183,6 +183,11 @@ def test_of_many_systems_one_is_drawn_at_a_time(browser, world, radiograph):
         tab.wait_for_selector("#overlay[alt$='what B marks']")
         tab.keyboard.press("ArrowDown")
         tab.wait_for_selector("#overlay[alt$='what C d/& marks']")
+        tab.click("#another")
+        analyze(tab, ("flat.png", FLAT))
+        answered(tab)
+        cells = tab.locator("#answers tbody td").all_inner_texts()
+        assert cells == ["NO ANSWER", "", "", ""] * len(many)
 
 
 @pytest.mark.release

@@ -14,7 +14,7 @@ import cxr_compare
 from cxr_compare import InputError, Run
 from tests.adapters import serving
 from tests.adapters.commands import cxr
-from tests.small_dicom import as_file, dicom_image, image_file
+from tests.small_dicom import as_file, chest, dicom_image, image_file
 
 KINDS = ("detector", "classifier")
 POLICIES = ("max_f1", "youden", "sensitivity>=0.8", "specificity>=0.8", "threshold=0.25")
@@ -25,6 +25,27 @@ VARYING = {"created", "command", "cost", "sha256_of_this_file"}
 def runs(world):
     """Both runs, opened on the CPU."""
     return {kind: Run.open(world.run(kind), name=kind, device="cpu") for kind in KINDS}
+
+
+def copied_as_real(run, folder):
+    """Copy a run as if it had learned from real images, so that it answers for them."""
+    shutil.copytree(run, folder)
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"synthetic": False}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real_runs(world, tmp_path_factory):
+    """Folders of both runs as if of real images."""
+    folder = tmp_path_factory.mktemp("real")
+    return {kind: copied_as_real(world.run(kind), folder / kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def of_real(real_runs):
+    """Both runs as if of real images, opened on the CPU."""
+    return {kind: Run.open(real_runs[kind], name=kind, device="cpu") for kind in KINDS}
 
 
 @pytest.fixture(scope="module")
@@ -91,19 +112,20 @@ UNREADABLE = {
 }
 
 
-def test_each_format_gets_one_answer_and_what_cannot_be_read_its_reason(runs, film, here):
+def test_each_format_gets_one_answer_and_what_cannot_be_read_its_reason(of_real, film, here):
     folder = here / "films"
     folder.mkdir()
     for name, (_, content) in FORMATS.items():
         (folder / name).write_bytes(content(film))
     for name, content in UNREADABLE.items():
         (folder / name).write_bytes(content(film))
-    answers = runs["classifier"].predict(folder)
+    answers = of_real["classifier"].predict(folder)
     assert [answer.image for answer in answers] == [str(folder / name) for name in sorted(FORMATS)]
     for answer in answers:
         name = answer.image.rpartition("/")[2]
         apart = np.abs(answer.pixels.astype(int) - film).max()
         assert apart <= FORMATS[name][0], name
+        assert answer.warnings == []
         assert answer.score == pytest.approx(answers[-1].score, abs=2e-3), name
         assert any("MONOCHROME1" in note for note in answer.notes) == (name == "negative.dcm")
     assert set(answers.left_out) == {str(folder / name) for name in UNREADABLE}
@@ -118,14 +140,15 @@ def test_one_file_that_cannot_be_read_is_an_error_of_one_line(runs, film, here, 
     assert "\n" not in str(refused.value)
 
 
-def test_pixels_are_answered_as_their_file(runs, film, here):
+def test_pixels_are_answered_as_their_file(of_real, film, here):
     path = here / "film.png"
     path.write_bytes(image_file(film, "PNG"))
-    for run in runs.values():
+    for run in of_real.values():
         given = [path, str(path), film, np.dstack([film] * 3), Image.open(path)]
         answers = run.predict(given)
         assert isinstance(answers, cxr_compare.Answers)
         assert [answer.image for answer in answers] == [str(path)] * 2 + ["array"] * 3
+        assert answers[0].score is not None
         assert len({answer.score for answer in answers}) == 1
         assert run.predict(film).score == answers[0].score
         assert run.predict([]) == []
@@ -286,6 +309,46 @@ def test_a_run_of_drawings_decides_on_drawings_alone(runs, data, film, here):
     assert (real.status, real.decision) == ("doubtful", None)
 
 
+FIGURES = ("decision", "score", "probability", "findings", "boxes")
+
+
+def figures_of(answer):
+    """The figures of an answer that are there, by every face of it that is a record."""
+    faces = {**answer.to_json(), **{f"row {k}": v for k, v in answer.to_row().items()}}
+    faces |= {f"python {name}": getattr(answer, name) for name in FIGURES}
+    faces["python boxes"] = len(answer.boxes)
+    wanted = {f"{face}{name}" for face in ("", "row ", "python ") for name in FIGURES}
+    return {name for name in wanted & {*faces} if faces[name] not in (None, "", [], {}, 0)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_withheld_answer_shows_no_figure_and_another_keeps_its_own(
+    runs, real_runs, film, here, kind
+):
+    Image.fromarray(film).save("film.png")
+    Image.fromarray(np.dstack([film, film // 2, film // 3])).save("photograph.png")
+    policy = "threshold=0.0"  # each image is positive
+    shown = Run.open(real_runs[kind], name="A", policy=policy, device="cpu").predict("film.png")
+    assert {"decision", "score", "row probability", "findings"} <= figures_of(shown)
+    assert figures_of(shown) >= {"boxes", "row boxes", "python boxes"} or kind == "classifier"
+    doubting = Run.open(runs[kind].folder, name="A", policy=policy, device="cpu")
+    for withheld in (doubting.predict("film.png"), doubting.predict(["photograph.png"])[0]):
+        assert withheld.status == "doubtful"
+        assert figures_of(withheld) == set()
+        assert str(withheld).split("  ") == [withheld.image, "A", "no answer"]
+        assert "score=None" in repr(withheld)
+        assert withheld.threshold == 0.0  # which is of the system
+    # Of two systems on one image each has its own status, in the table as in Python.
+    words = [f"one={runs[kind].folder}", f"two={real_runs[kind]}", "film.png", "photograph.png"]
+    assert cxr("predict", *words, "--csv", "table.csv", "--device", "cpu") == 0
+    table = pd.read_csv("table.csv").set_index(["image", "system"])
+    numbers = table[["probability", "score", "decision"]]
+    answered = numbers.notna().all(axis=1)
+    assert answered[answered].index.tolist() == [("film.png", "two")]
+    assert numbers[~answered].isna().all(axis=None)
+    assert (table["status"] == "ok").equals(answered)
+
+
 @pytest.mark.parametrize(
     "kind", ["classifier", pytest.param("detector", marks=pytest.mark.release)]
 )
@@ -313,25 +376,28 @@ def test_an_image_on_which_the_network_fails_gets_no_answer_and_leaves_the_other
     assert not set(failed) & set(table["image_id"])
 
 
-def test_boxes_lie_on_the_image_and_are_drawn_for_any_shape(runs):
-    rng = np.random.default_rng(0)
-    for run in runs.values():
-        opened = Run.open(run.folder, policy="threshold=0.0", device="cpu")
-        for shape in ((120, 90), (8, 2000), (2000, 8)):
-            answer = opened.predict(rng.integers(0, 256, shape, dtype=np.uint8))
+def test_boxes_lie_on_the_image_and_are_drawn_for_any_shape(real_runs, here):
+    for folder in real_runs.values():
+        opened = Run.open(folder, policy="threshold=0.0", device="cpu")
+        for shape in ((120, 90), (64, 2000), (2000, 64), (8, 2000)):
+            (here / "film.dcm").write_bytes(dicom(chest(0, *shape)))
+            answer = opened.predict("film.dcm")
+            is_answered = shape != (8, 2000)  # which is too small
+            assert is_answered == (answer.warnings == []) == (answer.score is not None)
+            assert not is_answered or len(answer.boxes) > 0 or opened.network.kind == "scores"
             assert (answer.boxes[["x1", "y1"]].to_numpy() >= 0).all()
             assert (answer.boxes[["x2", "y2"]].to_numpy() <= [shape[1], shape[0]]).all()
             assert answer._repr_png_().startswith(b"\x89PNG")
 
 
-def test_answers_show_as_a_table_in_a_notebook(runs, film, here):
+def test_answers_show_as_a_table_in_a_notebook(of_real, film, here):
     path = here / "<b>.png"
     Image.fromarray(film).save(path)
-    answers = runs["classifier"].predict([path])
+    answers = of_real["classifier"].predict([path])
     shown = answers._repr_html_()
     assert "<table" in shown
     assert "<b>" not in shown
-    assert answers.to_frame()["score"].tolist() == [answers[0].score]
+    assert answers.to_frame()["score"].tolist() == [answers[0].score] != [None]
 
 
 def test_a_table_cell_cannot_become_a_formula(runs, film, here):
@@ -411,7 +477,7 @@ def test_both_together_answer_for_an_image_as_in_the_comparison(zoo, data, joint
 
 
 def test_both_together_heed_the_warnings_and_the_training_of_each_member(
-    zoo, data, joint, tmp_path
+    zoo, data, film, joint, tmp_path
 ):
     folder = shutil.copytree(zoo, tmp_path / "zoo")
     record = json.loads((folder / "a/run.json").read_text())
@@ -422,6 +488,16 @@ def test_both_together_heed_the_warnings_and_the_training_of_each_member(
     answers = cxr_compare.predict(folder, *files, joint=joint, device="cpu")
     together = [answer for answer in answers if answer.kind == "both"]
     assert [answer.seen_in_training for answer in together] == ["train", "unknown"]
+    Image.fromarray(film).save(tmp_path / "film.png")
+    record["synthetic"] = False  # now the first member answers for it, and the second does not
+    (folder / "a/run.json").write_text(json.dumps(record))
+    answers = cxr_compare.predict(folder, tmp_path / "film.png", joint=joint, device="cpu")
+    statuses = {answer.system: (answer.status, answer.score is None) for answer in answers}
+    assert statuses == {
+        "a": ("ok", False),
+        "b": ("doubtful", True),
+        "a + b": ("doubtful", True),
+    }
 
 
 def test_a_report_without_a_rule_or_of_other_runs_is_refused(world, zoo, joint, film, tmp_path):

@@ -225,7 +225,7 @@ function card(answer, position) {
   const made = element("article", undefined, { class: "card" });
   made.style.setProperty("--key", known.systems[position].colour);
   made.append(element("h2", answer.system), decision("p", answer));
-  if (answer.warnings.length) return made; // a probability would be read as an answer
+  if (answer.warnings.length) return made; // the answer is withheld
   const { what, value, limit } = figures(answer);
   const track = element("div", undefined, { class: "track", "aria-hidden": "true" });
   track.append(element("span", undefined, { class: "fill" }));
@@ -241,13 +241,17 @@ function card(answer, position) {
   return made;
 }
 
+function numbersOf(answer) {
+  const { value, limit } = figures(answer);
+  return [value.toFixed(2), limit?.toFixed(2) ?? "none", answer.boxes.length];
+}
+
 function table(answers) {
   const made = element("table");
   const body = made.createTBody();
   const titles = ["Picture of", "Answer", "Probability or score", "Positive from", "Boxes"];
   made.createTHead().insertRow().append(...titles.map((title) => element("th", title, { scope: "col" })));
   for (const answer of answers) {
-    const { value, limit } = figures(answer);
     const choice = element("input", undefined, { type: "radio", name: "system" });
     choice.value = answer.system;
     choice.checked = answer === worst(answers);
@@ -258,8 +262,7 @@ function table(answers) {
     label.append(choice, ` ${answer.system}`);
     const name = element("th", undefined, { scope: "row" });
     name.append(label);
-    const numbers = [value.toFixed(2), limit?.toFixed(2) ?? "none", answer.boxes.length];
-    if (answer.warnings.length) numbers.fill("");
+    const numbers = answer.warnings.length ? ["", "", ""] : numbersOf(answer);
     body.insertRow().append(name, decision("td", answer), ...numbers.map((n) => element("td", n)));
   }
   const scroll = { class: "scroll", tabindex: "0", role: "region", "aria-label": "Answers" };
