@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -203,8 +202,7 @@ def _excluded(difference: Interval) -> str:
     if not difference.bounded:
         return ""
     farthest = max(abs(difference.ci_low), abs(difference.ci_high))
-    rounded_up = math.ceil(round(1000 * farthest, 6)) / 1000
-    return f"; differences beyond {number(rounded_up)} are excluded" if rounded_up < 1 else ""
+    return f"; differences beyond {number(farthest)} are excluded" if farthest < 1 else ""
 
 
 def _joint_sentence(claims: Sequence[Claim], title: str, *, corrected: bool) -> str:
