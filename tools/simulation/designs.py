@@ -199,6 +199,32 @@ def detectors(rng: np.random.Generator, law: Law) -> Drawn:
     return Drawn(systems, truth.assign(width=SIDE, height=SIDE), known, {"boxes": lesions})
 
 
+def shared_patients(rng: np.random.Generator, law: Law) -> Drawn:
+    """Draw patients with validation and test images, which `compare` allows if it is told to."""
+    sample = draw(rng, law, law.patients)
+    n_images = len(sample.positive)
+    truth = pd.DataFrame({"image_id": [f"i{number}" for number in range(n_images)]})
+    truth["label"] = sample.positive.astype(int)
+    truth["patient_id"] = [f"p{number}" for number in sample.patients]
+    truth["role"] = rng.choice(["val", "test"], n_images)
+    systems = {
+        name: pd.Series(values, truth["image_id"])
+        for name, values in zip("AB", sample.scores, strict=True)
+    }
+    known = Known(dict(zip("AB", law.auroc, strict=True)), law)
+    return Drawn(systems, truth, known, {"allow_shared_patients": True})
+
+
+def partly_boxed(rng: np.random.Generator, law: Law, share: float) -> Drawn:
+    """Leave out the true boxes of a share of the positive images of two equal detectors."""
+    drawn = detectors(rng, law)
+    lesions = drawn.options["boxes"]
+    images = lesions["image_id"].drop_duplicates()
+    unboxed = images[rng.random(len(images)) < share]
+    drawn.options["boxes"] = lesions[~lesions["image_id"].isin(unboxed)].reset_index(drop=True)
+    return drawn
+
+
 def beside_scores(rng: np.random.Generator, law: Law) -> Drawn:
     """Add a classifier that guesses to two equal detectors."""
     drawn = detectors(rng, law)
@@ -422,6 +448,15 @@ DESIGNS: dict[str, Design] = {
     "better": Design(
         partial(scores, law=Law((0.90, 0.82, 0.82, 0.82))), (claims.differences, claims.power)
     ),
+    # Five equal systems; few validation patients; patients with validation and test images.
+    "equal-five": Design(
+        partial(scores, law=Law((0.85,) * 5, patients=150)), (claims.differences,), 2000
+    ),
+    "validation-12": Design(partial(scores, law=Law(patients=100, validation=12)), _AT_THRESHOLDS),
+    "shared-patients": Design(
+        partial(shared_patients, law=Law(patients=200, images="1-3")),
+        (claims.differences, claims.rate_differences),
+    ),
     # Thresholds that validation images choose; patients with very different numbers of images.
     "thresholds": Design(
         partial(
@@ -469,8 +504,7 @@ DESIGNS: dict[str, Design] = {
         partial(
             scores, law=Law(patients=200, validation=150, least_evidence=0.3), policy=_POLICIES
         ),
-        _CLOSED,
-        _FEWEST,
+        (*_EQUAL, claims.rate_intervals),
     ),
     "alike": Design(
         partial(
@@ -497,6 +531,10 @@ DESIGNS: dict[str, Design] = {
     # Boxes of two equal detectors, and boxes that say nothing about the image.
     "boxes": Design(
         partial(detectors, law=Law(patients=60, validation=40, images="rsna")),
+        (claims.differences, claims.box_differences, claims.box_intervals),
+    ),
+    "boxes-part": Design(
+        partial(partly_boxed, law=Law(patients=100, validation=60, images="rsna"), share=0.4),
         (claims.differences, claims.box_differences, claims.box_intervals),
     ),
     "boxes-beside": Design(
