@@ -46,6 +46,7 @@ CLAIMS = {
     "interval rate": Claim("interval of a figure at the printed threshold misses"),
     "rate differs": Claim("interval of a difference at thresholds of equal systems leaves out 0"),
     "interval group": Claim("interval of a figure in a group of images misses"),
+    "group differs": Claim("groups of images with equal AUROCs are said to differ"),
     "interval predictive": Claim("interval of PPV or NPV at a known prevalence misses"),
     "guarantee": Claim("a guaranteed sensitivity is not reached"),
     "interval boxes": Claim("interval of a figure of boxes misses the true one"),
@@ -212,6 +213,13 @@ def group_intervals(result: Any, known: Known) -> Counted:
         missed = not row["ci_low"] <= value <= row["ci_high"]
         found[f"interval group @ {row['metric']}, {row['group']}"] = missed
     return found
+
+
+def group_differences(result: Any, known: Known) -> Counted:
+    """Count whether any difference between groups of images is shown, where all are equal."""
+    rows = result.groups.dropna(subset="p_holm")
+    excludes_zero = (rows["difference_low"] > 0) | (rows["difference_high"] < 0)
+    return {"group differs": bool((excludes_zero & (rows["p_holm"] < _ALPHA)).any())}
 
 
 def predictive_values(result: Any, known: Known) -> Counted:

@@ -272,6 +272,14 @@ def with_facts(rng: np.random.Generator, law: Law, of_view: float) -> Drawn:
     return drawn
 
 
+def with_small_site(rng: np.random.Generator, law: Law, share: float) -> Drawn:
+    """Draw the hospital of each patient, which says nothing; few are of the second one."""
+    drawn = scores(rng, law, subgroups="site")
+    codes, patients = pd.factorize(drawn.truth["patient_id"])
+    drawn.truth["site"] = np.where(rng.random(len(patients)) < share, "B", "A")[codes]
+    return drawn
+
+
 def nothing_added(rng: np.random.Generator, law: Law) -> Drawn:
     """Let the second system see noise."""
     drawn = scores(rng, law, both=True)
@@ -527,7 +535,12 @@ DESIGNS: dict[str, Design] = {
     # Groups of images, and facts of which one predicts the label.
     "facts": Design(
         partial(with_facts, law=Law((0.85,), 200, 150, "1-3"), of_view=0.7),
-        (claims.group_intervals, claims.shortcuts),
+        (claims.group_intervals, claims.group_differences, claims.shortcuts),
+        _FEWEST,
+    ),
+    "site": Design(
+        partial(with_small_site, law=Law((0.85,), 300), share=0.12),
+        (claims.group_differences,),
         _FEWEST,
     ),
     # Boxes of two equal detectors, and boxes that say nothing about the image.
