@@ -113,7 +113,7 @@ def test_the_mean_ap50_of_a_finding_that_is_counted_twice_has_its_interval():
         for table in (true, found)
     )
     result = cxr_compare.compare(
-        {"D": found},
+        {"D": found, "E": found.assign(x1=0, score=rng.random(len(found)))},
         truth=truth.assign(copy=truth["mass"]),
         boxes=true,
         target=["mass", "copy"],
@@ -123,6 +123,12 @@ def test_the_mean_ap50_of_a_finding_that_is_counted_twice_has_its_interval():
     one, mean = (row_of(table, "D", "", "ap50") for table in (alone, result.macro))
     for end in ("estimate", "ci_low", "ci_high"):
         assert mean[end] == pytest.approx(one[end], abs=1e-9)
+    assert "mean AP50 over 2 findings, D was" in result.headline
+    assert rebuild.require_corrected(
+        {"": result.macro.assign(policy="")},
+        primary=[("auroc", ""), ("ap50", "")],
+        with_boxes="DE",
+    )
 
 
 def test_p_holm_of_the_findings_is_holm_over_findings_times_pairs(tables):

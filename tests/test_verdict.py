@@ -16,6 +16,7 @@ import cxr_compare
 from cxr_compare import InputError, Result
 from tests.adapters import verdict
 from tests.adapters.sets import table_set, write_predictions
+from tests.oracles import rebuild
 
 CASES = json.loads((Path(__file__).parent / "cases" / "verdict.json").read_text())["cases"]
 NAN = float("nan")
@@ -317,6 +318,44 @@ def test_boxes_that_match_no_lesion_and_boxes_that_match_if_read_otherwise_are_a
     away = found.assign(x1=470.0, x2=490.0, y1=470.0, y2=490.0)
     said = dict(cautions({"D": away, "E": away.assign(x1=460.0)}, **call))
     assert named_in(said["no_box_hits"], "DE") == ["D", "E"]
+
+
+@pytest.mark.parametrize(
+    ("beside", "content", "families"),
+    [
+        ("", "", {("answer", "auroc"), ("answer", "ap50")}),
+        ("C", "", {("answer", "auroc"), ("places", "ap50")}),
+        ("", 'metric = "auroc"', {("answer", "auroc"), ("places", "ap50")}),
+        ("", 'metric = "ap50"', {("answer", "ap50"), ("further", "auroc")}),
+    ],
+)
+def test_images_and_places_are_two_questions(tmp_path, beside, content, families):
+    lesions, found = boxed()
+    draw = np.random.default_rng(6)
+    stray = found.assign(image_id=IDS[::2], score=draw.uniform(0.1, 0.7, len(found)))
+    found = pd.concat([found, stray], ignore_index=True)
+    scores = draw.uniform(0.3, 0.9, len(found))
+    systems = {"D": found, "E": found.assign(x1=0.0, x2=500.0, score=scores)}
+    systems |= {name: drawn_scores(2.0, 5) for name in beside}
+    (tmp_path / "protocol.toml").write_text(content)
+    result = cxr_compare.compare(
+        systems,
+        truth=TRUTH.assign(width=500, height=500),
+        boxes=lesions,
+        protocol=tmp_path / "protocol.toml" if content else None,
+        replicates=200,
+    )
+    claims = [
+        claim for claim in result.answer.claims if {claim["first"], claim["second"]} == {*"DE"}
+    ]
+    assert {
+        (c["family"], c["metric"]) for c in claims if c["metric"] in ("auroc", "ap50")
+    } == families
+    (of_places,) = [claim for claim in claims if claim["metric"] == "ap50"]
+    assert of_places["higher"] == "D"
+    primary = [(metric, "") for family, metric in sorted(families, key=str) if family == "answer"]
+    assert rebuild.require_corrected({"": result.figures}, primary=primary, with_boxes="DE") > 20
+    assert ("AP50" in result.answer.sentences[0]) == (("answer", "ap50") in families)
 
 
 def test_positive_images_without_boxes_are_counted():
