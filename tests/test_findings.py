@@ -113,7 +113,7 @@ def test_the_mean_ap50_of_a_finding_that_is_counted_twice_has_its_interval():
         for table in (true, found)
     )
     result = cxr_compare.compare(
-        {"D": found, "E": found.assign(x2=70, score=rng.random(len(found)))},
+        {"D": found, "E": found.assign(x2=[30, 70] * 30, score=rng.random(60))},
         truth=truth.assign(copy=truth["mass"]),
         boxes=true,
         target=["mass", "copy"],
