@@ -17,7 +17,7 @@ _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "subgroups": ("list of columns", (list,)),
     "planned_difference": ("number", (int, float)),
 }
-"""What keys hold that are no text."""
+"""Kinds of the keys that hold no text."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ _LEVELS = np.array([-0.5, 0.4, 1.1, 2.0])
 
 @dataclass(frozen=True)
 class ReaderLaw:
-    """How a reader study is drawn.
+    """Rules by which a reader study is drawn.
 
     Within a class, the evidence of a case has a variance of 1 for each reader and modality.
 
