@@ -124,7 +124,7 @@ def average_precision(
     true = truth[truth["image_id"].isin(image_ids)]
     predicted = boxes[boxes["image_id"].isin(image_ids)]
     crowd = true.get("crowd", pd.Series(False, true.index)).eq(True)
-    if crowd.all():  # also of no box
+    if crowd.all():  # also where there is no box
         return {"ap50": None, "ap": None}
     if predicted.empty:
         return {"ap50": 0.0, "ap": 0.0}
