@@ -94,6 +94,7 @@ def write_page(
         any_tested=any(claim["p_value"] is not None for claim in _of(shown, "answer", "joint")),
         is_corrected=any(claim["p_holm"] != claim["p_value"] for claim in answer.claims),
         two_figures=len(answer.primary_metrics) > 1,
+        figure_of_images="AUROC" if METRICS[answer.primary[0]].of_places else answer.primary_title,
         n_hidden_claims=len(answer.claims) - len(shown),
         confusion=confusion,
         errors=tables.error_table(
