@@ -155,7 +155,7 @@ def test_figures_beside_the_answer_are_corrected_over_findings_too(tables):
     truth, scores = tables
     found = cxr_compare.compare(scores, truth=truth, target="all", both=True, replicates=100)
     tables_of = {name: each.figures for name, each in found.results.items()}
-    assert rebuild.require_corrected(tables_of, joint="A + B") > 90
+    assert rebuild.require_corrected(tables_of, joint="A + B") > 80
     assert rebuild.require_corrected({"": found.macro.assign(policy="")}, joint="A + B") > 4
 
 

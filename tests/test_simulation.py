@@ -110,11 +110,15 @@ def result(*made, **more):
 def test_a_claim_about_equal_systems_is_false_and_one_about_a_better_one_is_not():
     equal, better = Known({"A": 0.8, "B": 0.8}), Known({"A": 0.9, "B": 0.8})
     made = result(claim("answer", "A", "B", "A", 0.01))
-    found = {"answer": True, "any claim": True, "single p @ auroc, A-B": True}
+    found = {"answer": True, "images": True, "any claim": True, "single p @ auroc, A-B": True}
     assert claims.differences(made, equal) == found
-    assert claims.differences(made, better) == {"answer": False, "any claim": False}
+    found = {"answer": False, "images": False, "any claim": False}
+    assert claims.differences(made, better) == found
     made = result(claim("answer", "A", "B", None), claim("further", "A", "B", "B"))
-    found = {"answer": False, "further @ ap50": True, "any claim": True}
+    found = {"answer": False, "further @ ap50": True, "images": True, "any claim": True}
+    assert claims.differences(made, better) == found
+    made = result(claim("answer", "A", "B", None), claim("places", "A", "B", "B"))
+    found = {"answer": False, "images": False, "places": True, "any claim": True}
     assert claims.differences(made, better) == found
     assert claims.power(made, better) == {"power answer": False}
 
