@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, ROLES_OF_FORMS, UNITS, BoxReading, BoxUnit
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.names import class_column, finding_name, names_finding
+from cxr_compare.data_prep.base.tables import FINDING_KEY
 from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.statements import BOX, Source
@@ -37,7 +38,24 @@ def boxed_rows(
     boxed = rows[is_boxed].assign(
         finding=[of.finding for (of,) in own], state=[of.state for (of,) in own], boxed=True
     )
-    return boxed.assign(**numbers[is_boxed]), reading
+    boxed = boxed.assign(**numbers[is_boxed])
+    crowds = _crowds(source, table)[is_boxed]
+    source.statements.partial.update(
+        boxed.loc[crowds, FINDING_KEY].itertuples(index=False, name=None)
+    )
+    boxed.loc[crowds, BOX] = np.nan
+    return boxed.assign(boxed=~crowds), reading
+
+
+def _crowds(source: Source, table: LabelTable) -> pd.Series:
+    """Return True for rows of COCO's crowds, whose lesions have no box each."""
+    crowds = pd.Series(False, table.text.index)
+    for column in table.columns.get("crowd", ()):
+        crowds |= table.states(column) == "present"
+    if crowds.any():
+        text = "boxes are crowds: findings of these are boxed in part"
+        source.notes.append(counted_phrase(int(crowds.sum()), text))
+    return crowds
 
 
 def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxReading]:

@@ -43,7 +43,7 @@ from cxr_compare.data_prep.sources.words import (
     label_of_pair,
 )
 
-_ROLES = ("file", *LABEL_ROLES, "state", "reader", *FACTS, "split", *BOX_ROLES, "unused")
+_ROLES = ("file", *LABEL_ROLES, "state", "reader", *FACTS, "split", *BOX_ROLES, "crowd", "unused")
 _SIDE_PX = 1.0  # by which the side of a box in px may differ from its edges
 
 
