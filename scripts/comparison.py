@@ -120,7 +120,7 @@ def compare(
 
     Args:
         data: Data set of cxr prepare, with labels, boxes, and splits.
-        truth: Labels in place of a data set: a file, a folder of YOLO, or from Python a table.
+        truth: Labels in place of a data set: a file, a folder of YOLO or VOC, or a frame.
         boxes: Boxes of the lesions, for a truth.
         patients: Patient of each image, for a truth.
         columns: Names of columns as ROLE=COLUMN: of the truth; score and result_image of all

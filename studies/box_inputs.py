@@ -19,14 +19,15 @@ from cxr_compare.data_prep.base.names import Target, finding_name
 from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.evaluation.inputs.box_classes import findings_of_classes
-from cxr_compare.evaluation.inputs.coco_truth import coco_findings
 from cxr_compare.evaluation.inputs.files import read_rows
 from cxr_compare.evaluation.inputs.folders import truth_of
+from cxr_compare.evaluation.inputs.image_sizes import files_beside
 from cxr_compare.evaluation.inputs.other_readings import doubt
 from cxr_compare.evaluation.inputs.px_boxes import boxes_in_px
 from cxr_compare.evaluation.inputs.read_output import name_images
 from cxr_compare.evaluation.inputs.read_truth import read_truth
 from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, say
+from cxr_compare.evaluation.inputs.source_truth import read_labels, truth_of_labels
 from cxr_compare.evaluation.truth import Truth
 
 SYSTEM = "boxes"
@@ -61,7 +62,8 @@ def boxes_of_file(path: Path, columns: Mapping[str, str]) -> TrueBoxes:
     """Return the true boxes of a COCO file or of a table with the labels and boxes of images."""
     if path.suffix.lower() != ".json":
         return _together([read_truth(path, columns=columns)])
-    known = coco_findings(path)
+    labels = read_labels(path, None, columns)
+    known = dict.fromkeys(labels.tables.categories.values())
     content = read_json_file(path)
     annotations = [each for each in content["annotations"] if isinstance(each, dict)]
     names = {str(each["id"]): finding_name(str(each["name"])) for each in content["categories"]}
@@ -69,7 +71,8 @@ def boxes_of_file(path: Path, columns: Mapping[str, str]) -> TrueBoxes:
     findings = [name for name in known if name in boxed]
     if not findings:
         raise InputError(f"{path}: annotations: none is of a category")
-    truths = [read_truth(path, label=name, columns=columns) for name in findings]
+    targets = [labels.tables.targets[name] for name in findings]
+    truths = [truth_of_labels(labels, each, files=files_beside(path)) for each in targets]
     images = dict(zip(truths[0].images["coco_id"], truths[0].ids, strict=True))
     crowds = [
         {**each, "image_id": images[str(each["image_id"])]}

@@ -31,6 +31,7 @@ _NO_TABLE = "is no table that can be read; save it as CSV or .xlsx"
 _JSON_LINES = (".jsonl", ".ndjson", ".manifest")  # of Hugging Face, Labelbox and SageMaker
 _VIA_TABLE = b"region_shape_attributes"
 _VIA_JSON = (b'"_via_settings"', b'"file_attributes"')
+_IN_MEMORY = "row"  # name of the index of such a table
 _GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
 _HEADER_BYTES = 1 << 16
@@ -168,15 +169,37 @@ def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
 
 
 def refuse_line(flags: pd.Series, path: Path, reason: str, cells: pd.Series | None = None) -> None:
-    """Raise an error that names the first line of a table file for which a flag is True."""
+    """Raise an error that names the first row of a table for which a flag is True."""
     if flags.any():
         cell = "" if cells is None else f"{cells.name}={cells[flags].iloc[0]!r}"
-        raise InputError(f"{path}: line {line_number(flags)}: {cell}{reason}")
+        raise InputError(f"{path}: {line_of(flags)}: {cell}{reason}")
 
 
-def line_number(flags: pd.Series) -> int:
-    """Return the number of the first line of a table file for which a flag is True."""
-    return int(flags.index[flags.to_numpy()][0]) + 2
+def line_of(flags: pd.Series) -> str:
+    """Return the first row of a table for which a flag is True: a line of a file, or a row."""
+    row = int(flags.index[flags.to_numpy()][0])
+    return f"row {row}" if flags.index.name == _IN_MEMORY else f"line {row + 2}"
+
+
+def _texts(cells: pd.Series) -> list[str]:
+    """Return cells as texts, empty where they are missing; a whole number has no point."""
+    texts = cells.astype(object).where(cells.notna().to_numpy(), "").map(str)
+    is_whole = cells.map(lambda cell: isinstance(cell, float) and cell.is_integer())
+    return texts.mask(is_whole.to_numpy(bool), texts.str.removesuffix(".0")).tolist()
+
+
+def sheet_of(frame: pd.DataFrame, where: str, *, lines: bool = False) -> pd.DataFrame:
+    """Return the cells of a frame as texts, as `read_table_file` returns those of a file.
+
+    With `lines` its index has the lines of its file.
+    """
+    header = [str(column).strip() for column in frame.columns]
+    repeated = [name for number, name in enumerate(header) if name in header[:number]]
+    if repeated:
+        raise InputError(f"{where}: column '{repeated[0]}' appears twice; keep one")
+    texts = {name: _texts(cells) for name, (_, cells) in zip(header, frame.items(), strict=True)}
+    rows = frame.index - 2 if lines else pd.RangeIndex(len(frame), name=_IN_MEMORY)
+    return pd.DataFrame(texts, rows, dtype=TEXT).apply(lambda cells: cells.str.strip())
 
 
 def to_roles(text: pd.Series, path: Path, also: str = "") -> pd.Series:

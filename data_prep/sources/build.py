@@ -101,7 +101,7 @@ def _boxes(
     ids = rows["image_id"]
     reading = user_reading(source.options, source.statements.reading)
     reading = replace(reading, where=reading.where or str(source.root))
-    stated, actual = _box_sizes(source, ids, frame)
+    stated, actual = _box_sizes(source, ids, frame, in_px=reading.unit == "px")
     values = rows[BOX].to_numpy(np.float64)
     if resized and ids.nunique() >= ENOUGH_COPIES and (values[:, 2:] <= actual + 1).all():
         stated = actual  # the boxes were resized with the images
@@ -152,18 +152,21 @@ def _unlike_line(images: Sequence[str], stated: np.ndarray, actual: np.ndarray) 
 
 
 def _box_sizes(
-    source: Source, ids: pd.Series, frame: tuple[float, float] | None
+    source: Source, ids: pd.Series, frame: tuple[float, float] | None, *, in_px: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the size in px that each box is of, and that of the file, each ``(N, 2)``."""
     images = source.images[is_member(source.images["image_id"], ids.unique())]
     images = images.reindex(columns=["image_id", "path", "width", "height"])
-    has_files = source.root.is_dir()
+    has_files = not source.labels_alone
     sizes: dict[str, np.ndarray] = {}
     for image_id, path, *sides in images.itertuples(index=False):
         stated = actual = np.array(frame or sides, dtype=np.float64)
         if has_files and isinstance(path, str):
             with suppress(InputError):  # found again, and listed, when the image is decoded
                 actual = np.array(source.labelled_size(path), dtype=np.float64)
+        elif source.measure is not None and not in_px:
+            own = source.measure(image_id)
+            actual = actual if own is None else np.array(own, dtype=np.float64)
         sizes[image_id] = np.array([np.where(np.isfinite(stated), stated, actual), actual])
     both = np.array([sizes[image_id] for image_id in ids], dtype=np.float64).reshape(-1, 2, 2)
     return both[:, 0], both[:, 1]

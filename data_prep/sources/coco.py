@@ -112,8 +112,9 @@ def _read(source: Source) -> Iterator[ImageLabels]:
     """Yield the labels of the COCO files of a folder."""
     files: dict[str, _File] = {}
     others: list[Path] = []
-    for name in files_below(source.root, ".json"):
-        path = source.root / name
+    folder = source.root if source.root.is_dir() else source.root.parent
+    for name in files_below(folder, ".json") if folder == source.root else [source.root.name]:
+        path = folder / name
         content = read_json_file(path)
         if isinstance(content, dict) and isinstance(content.get("images"), list):
             files[name] = parsed(_File, content, str(path))
@@ -124,7 +125,9 @@ def _read(source: Source) -> Iterator[ImageLabels]:
         raise InputError(f"{first}: not COCO: no list of images")
     source.label_files = list(files)
     source.counts["files are JSON but not COCO: these are ignored"] += len(others)
-    names = {name: _category_names(file, source.root / name) for name, file in files.items()}
+    names = {name: _category_names(file, folder / name) for name, file in files.items()}
+    for numbered in names.values():
+        source.categories |= {key: class_finding(n, "categories") for key, n in numbered.items()}
     annotations = [(name, item) for name, file in files.items() for item in file.annotations]
     used = {names[name].get(item.category_id) for name, item in annotations}
     stated = _have_areas([item for _, item in annotations])
@@ -177,6 +180,8 @@ def _labels(
         if image.id in repeated:
             source.exclude([name], f"image id {image.id} appears more than once")
         labels = ImageLabels(name, path, absent=list(classes.values()), role=role)
+        if source.labels_alone:  # results of cxr compare name images by these
+            labels.facts["coco_id"] = image.id
         if not file.annotations:
             labels.readers = ()
         labels.facts["patient_id"] = value_of_role({"patient": image.patient_id}, "patient") or None

@@ -17,13 +17,14 @@ from pydantic import BaseModel, ConfigDict
 
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
-from cxr_compare.data_prep.base.user_tables import line_number, refuse_line
+from cxr_compare.data_prep.base.user_tables import line_of, refuse_line
 from cxr_compare.data_prep.sources.label_names import Label, name_labels
 from cxr_compare.data_prep.sources.source import ColumnsOption
 from cxr_compare.data_prep.sources.words import (
     ambiguous_sexes,
     class_finding,
     dictionary,
+    is_number,
     normal_classes,
     plain_cells,
     refuse_cells_beside_states,
@@ -164,6 +165,17 @@ class LabelTable:
         return {role for role in BOX_ROLES if self.has(role)}
 
     @property
+    def labelled_columns(self) -> list[str]:
+        """Columns that say what an image shows."""
+        return [column for role in LABEL_ROLES for column in self.columns.get(role, ())]
+
+    @property
+    def are_boxed(self) -> pd.Series:
+        """True for each row with a number of a box."""
+        columns = [column for role in BOX_ROLES for column in self.columns.get(role, ())]
+        return (self.text[columns] != "").any(axis=1)
+
+    @property
     def states_labels(self) -> bool:
         """True if a column holds labels or boxes, and not only facts of the images."""
         return any(self.has(role) for role in (*LABEL_ROLES, *BOX_ROLES))
@@ -213,6 +225,11 @@ class LabelTable:
         cells = self.cells("label")
         if not class_names and not self.has("state"):
             refuse_cells_beside_states(cells, self.path)
+        if self.option.wanted is not None:  # cxr compare, which numbers no class
+            is_wrong = states_of_cells(cells).isna() & cells.map(is_number).astype(bool)
+            image = next(iter(self.cells(self.key)[is_wrong]), "")
+            reason = f", image '{image}'; write 1, 0 or nothing, or the name of each class"
+            refuse_line(is_wrong, self.path, reason, cells)
         texts_of = {cell: self._texts(cell, class_names) for cell in cells.unique()}
         for cell, texts in texts_of.items():
             if texts == [cell] and cell.isdecimal():
@@ -241,7 +258,7 @@ class LabelTable:
             finding = meaning[text].finding
             if state in ("present", "absent") and finding not in normal_classes():
                 is_here = cells.map(lambda cell, text=text: text in texts_of[cell]).astype(bool)
-                where = f"line {line_number(is_here)}: column '{cells.name}'"
+                where = f"{line_of(is_here)}: column '{cells.name}'"
                 if self.path.is_dir():
                     where = f"folder '{text}'"
                 answer = "the name of the finding, or 'normal' where nothing is found"

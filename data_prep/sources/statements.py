@@ -7,7 +7,7 @@ uncertain, and where. `build` makes the tables of a data set of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -108,6 +108,11 @@ class Source(SourceTables):
     Attributes:
         options: Options of the user.
         columns_option: The option by which the user corrects roles of columns.
+        labels_alone: True without a folder of images, as for cxr compare.
+        unnamed: Finding of boxes in tables that name none; empty where the user is asked.
+        measure: Function from an image id to width and height (px) of a file, of which boxes in
+            shares are; None for the files of `root`.
+        unlabelled: An image by each finding of boxes that no table of labels without boxes has.
         show: Shows the user a line on how labels are read.
         index: Image files of the folder; None if the source is one file.
         statements: What readers say of the images.
@@ -120,6 +125,10 @@ class Source(SourceTables):
     columns_option: ColumnsOption = field(default_factory=ColumnsOption, kw_only=True)
     show: Show = lambda line: None
     index: ImageIndex | None = None
+    labels_alone: bool = False
+    unnamed: str = ""
+    measure: Callable[[str], tuple[int, int] | None] | None = None
+    unlabelled: dict[str, str] = field(default_factory=dict)
     statements: Statements = field(default_factory=Statements)
     counts: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -160,13 +169,18 @@ class Source(SourceTables):
 
         Files that are `taken` are of other names.
         """
-        note = self.files.add_names(names, taken)
+        note = "" if self.labels_alone else self.files.add_names(names, taken)
         self.notes += [note] if note else []
 
     def find_image(
         self, name: str, file: str, folders: Sequence[str], role: str | None = None
     ) -> str | None:
-        """Return the path of the image that a label file names; None if it is not exactly one."""
+        """Return the path of the image that a label file names; None if it is not exactly one.
+
+        Without a folder of images each name is one.
+        """
+        if self.labels_alone:
+            return name
         matches = self.files.by_name(name, folders, role)
         if len(matches) == 1:
             return matches[0]

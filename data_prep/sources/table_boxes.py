@@ -30,10 +30,10 @@ def boxed_rows(
     own = labels[is_boxed]
     if not table.rules.name and not table.has("label"):
         _refuse_other_class(table, is_boxed, own)
-    reason = (
-        f"a box, but not one finding that it is of; {table.option.advice('label')}, or "
-        "--class-names mass"
-    )
+    other_way = ", or --class-names mass"
+    if table.option.instead:
+        other_way = f"; it has {', '.join(table.text.columns[:20])}"
+    reason = f"a box, but not one finding that it is of; {table.option.advice('label')}{other_way}"
     refuse_line(is_boxed & (labels.str.len() != 1), table.path, reason)
     boxed = rows[is_boxed].assign(
         finding=[of.finding for (of,) in own], state=[of.state for (of,) in own], boxed=True
@@ -71,10 +71,12 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
     cells = [table.cells(role) for role in ROLES_OF_FORMS[form]]
     edges = [to_numbers(column, table.path, str(column.name)) for column in cells]
     numbers = pd.DataFrame(dict(zip(BOX, edges, strict=True)))
-    unit: BoxUnit = "share" if numbers.max().max() <= _MOST_SHARE else "px"
+    are_shares = numbers.max().max() <= _MOST_SHARE
+    # A comparison asks about shares.
+    unit: BoxUnit = "share" if are_shares and not source.labels_alone else "px"
     x, y = (str(column.name) for column in cells[:2])
     is_answered = "xmin" in table.assigned or source.options.role("box_form") is not None
-    if unit == "share" and form == "xywh" and x.lower().endswith("x") and not is_answered:
+    if are_shares and form == "xywh" and x.lower().endswith("x") and not is_answered:
         raise InputError(
             f"{table.path}: boxes are in shares of the image: are {x}, {y} the corner or the "
             f"centre? For the corner {table.option.advice('box_form', 'xywh')}, for the centre "

@@ -6,7 +6,7 @@ The user corrects what was recognised with ``--columns``.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,9 +14,14 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, nearest_name
 from cxr_compare.data_prep.base.names import (
+    LABELS,
+    class_column,
+    find_column,
     finding_name,
     headless_problem,
+    is_named,
     names_by_role,
+    names_finding,
     plain_name,
     split_column,
 )
@@ -34,12 +39,14 @@ from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_facts import FACTS
 from cxr_compare.data_prep.sources.unread_columns import (
     are_box_texts,
+    columns_of_states,
     refuse_unread_columns,
 )
 from cxr_compare.data_prep.sources.words import (
     ambiguous_sexes,
     dictionary,
     holds_states,
+    is_number,
     label_of_pair,
 )
 
@@ -56,7 +63,8 @@ def _recognise(path: Path, text: pd.DataFrame, option: ColumnsOption) -> LabelTa
     rules = max(fitting, key=lambda rules: len(rules.columns), default=TableRules())
     table = LabelTable(path, text, rules, option=option)
     plain = {plain_name(column): column for column in reversed(columns)}
-    for role, names in names_by_role().items():
+    own = {role: [name] for role, name in option.roles.items() if role.startswith("x_")}
+    for role, names in {**names_by_role(), **own}.items():
         free = [plain[name] for name in names if plain.get(name) in table.unused]
         is_side = role in ("width", "height") and table.has("xmax")
         is_published = bool(rules.name) and role in BOX_ROLES and not is_side
@@ -137,8 +145,54 @@ def _find_findings(table: LabelTable, class_names: Sequence[str]) -> None:
             if is_known and ("finding" not in table.assigned or holds_states(table.text[column])):
                 table.add("finding", [column])
     coded = [role for role in ("label", "state") if table.has(role)]
-    if len(coded) == 1 and not class_names and holds_states(table.cells(coded[0])):
+    if not coded or class_names:
+        return
+    cells = table.cells(coded[0])
+    if table.box_roles and _is_one_number(cells):
+        table.columns.pop(coded[0])  # a class of boxes that names no finding
+    elif holds_states(cells):
         table.add("finding", table.columns.pop(coded[0]))
+        table.columns.pop("state", None)  # of no label
+
+
+def _is_one_number(cells: pd.Series) -> bool:
+    """Return True for a column of classes that holds one number alone, and is not of labels."""
+    filled = cells[cells != ""]
+    is_class = find_column([str(cells.name)], LABELS) is None
+    return is_class and filled.nunique() == 1 and is_number(filled.iloc[0])
+
+
+def _find_wanted(tables: Sequence[LabelTable]) -> None:
+    """Assign the role of findings to columns that the user wants, or to all of states."""
+    wanted = tables[0].option.wanted
+    if wanted is None:
+        return
+    names = set(map(finding_name, wanted))
+    for table in tables:
+        for column in table.unused:
+            if finding_name(column) in names and holds_states(table.text[column]):
+                table.add("finding", [column])
+    first = tables[0]
+    has_labels = any(table.has(role) for table in tables for role in LABEL_ROLES)
+    if not first.box_roles and ("all" in names or not has_labels):
+        first.add("finding", columns_of_states(first.text[first.unused]))
+
+
+def _name_by_boxes(tables: Sequence[LabelTable]) -> None:
+    """Give the only labels, if they name no finding, the name of the only class of the boxes."""
+    labels = [(table, c) for table in tables for c in table.columns.get("finding", ())]
+    boxed = next((table for table in tables if table.box_roles), None)
+    if len(labels) != 1 or boxed is None or any(table.rules.name for table in tables):
+        return
+    table, column = labels[0]
+    cells = boxed.text[[*boxed.unused, *boxed.columns.get("label", ())]]
+    kind = class_column(cells)
+    if is_named(table.finding(column)) or kind is None:
+        return
+    names = set(map(finding_name, filter(names_finding, cells[kind].unique()))) - {""}
+    if len(names) == 1:
+        table.names[column] = names.pop()
+        boxed.add("unused", [kind] if kind in boxed.unused else [])
 
 
 def _find_label(tables: Sequence[LabelTable]) -> None:
@@ -157,29 +211,37 @@ def _find_label(tables: Sequence[LabelTable]) -> None:
             table.add("label", [column])
 
 
-def _read_tables(source: Source) -> list[LabelTable]:
+def _read_tables(source: Source, sheets: Mapping[Path, pd.DataFrame]) -> list[LabelTable]:
     """Read the user's label tables, with what their names of columns say."""
     paths, sheet = source.options.labels, source.options.sheet
     if sheet is not None and not any(map(is_spreadsheet, paths)):
         raise InputError(f"--sheet {sheet}: none of the tables is a spreadsheet; leave it out")
     tables = []
     for path in paths:
-        file = read_table_file(path, sheet if is_spreadsheet(path) else None)
-        for note in file.notes:
-            source.show(f"{path.name}: {note}")
-        tables.append(_recognise(path, file.text, source.columns_option))
+        text = sheets.get(path)
+        if text is None:
+            file = read_table_file(path, sheet if is_spreadsheet(path) else None)
+            text = file.text
+            for note in file.notes:
+                source.show(f"{path.name}: {note}")
+        tables.append(_recognise(path, text, source.columns_option))
     return tables
 
 
 def recognise_tables(
-    source: Source, *, names_people: bool = False, need_labels: bool = True
+    source: Source,
+    *,
+    names_people: bool = False,
+    need_labels: bool = True,
+    sheets: Mapping[Path, pd.DataFrame] | None = None,
 ) -> list[LabelTable]:
     """Read the user's label tables, recognise the content of their columns, and show the result.
 
     With `names_people` no cell is shown, and a study or a patient may stand for its images.
+    `sheets` are tables in memory, as texts, by what messages call them.
     """
     options = source.options
-    tables = _read_tables(source)
+    tables = _read_tables(source, sheets or {})
     if not tables:
         return []
     for value in options.columns:
@@ -193,6 +255,8 @@ def recognise_tables(
         _find_split(table, source)
         _find_findings(table, options.class_names)
     _find_label(tables)
+    _find_wanted(tables)
+    _name_by_boxes(tables)
     for table in tables:
         source.show(table.summary)
         refuse_unread_columns(table)
@@ -200,7 +264,9 @@ def recognise_tables(
     _refuse_boxes_as_texts(tables)
     _require_columns(tables, need_labels=need_labels)
     for table in tables:
-        refuse_line(table.cells(table.key) == "", table.path, "no image is named; fill it in")
+        cells = table.cells(table.key)
+        reason = f"no image is named in column '{cells.name}'; fill it in"
+        refuse_line(cells == "", table.path, reason)
         if table.has("label") and not names_people:
             with suppress(InputError):  # raised again if an image that is there has the label
                 source.show(table.label_line(options.class_names))
@@ -238,6 +304,8 @@ def _require_columns(tables: Sequence[LabelTable], *, need_labels: bool) -> None
             f"({option.text('label')}{'' if 'finding' in option.instead else of_findings}); it has "
             f"{', '.join(columns[:20])}"
         )
+        if unnamed and "file" in option.instead:
+            problem += f"; {option.advice('file')}"
         if len(columns) == 1 and re.search(r"[\s:|]", columns[0]):
             problem = (
                 f"has one column, '{columns[0]}'; write commas, semicolons or tabs between the "

@@ -89,17 +89,21 @@ def take_facts(source: Source, images: pd.DataFrame, facts: Sequence[pd.DataFram
     """Set the images of a source, with the facts of its tables; lateral views are left out."""
     rows = pd.concat(facts, ignore_index=True).groupby("image_id", sort=False).first()
     source.images = images.merge(rows.reset_index(), on="image_id", how="left")
-    if "view" in source.images:
+    if "view" in source.images and not source.labels_alone:  # cxr compare takes any view
         is_lateral = source.images["view"].eq("LL")
         source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
 
 
 def joined_facts(
-    tables: Sequence[LabelTable], where: str, stated: pd.DataFrame | None = None
+    tables: Sequence[LabelTable],
+    where: str,
+    stated: pd.DataFrame | None = None,
+    *,
+    with_sizes: bool = False,
 ) -> list[pd.DataFrame]:
     """Return what tables and label files state of images; refuse two values of one image."""
-    has_boxes = any(table.box_roles for table in tables)
-    facts = [read_facts(table, sizes=has_boxes) for table in tables]
+    sizes = with_sizes or any(table.box_roles for table in tables)
+    facts = [read_facts(table, sizes=sizes) for table in tables]
     facts += [] if stated is None else [stated]
     several = pd.concat(facts, ignore_index=True).groupby("image_id", sort=False).nunique().gt(1)
     if several.to_numpy().any():
@@ -121,7 +125,7 @@ def add_facts(
     """Add what tables and label files state of images, and their patients."""
     space = source.root.resolve().name
     where = str(tables[0].path) if tables else str(source.root)
-    facts = joined_facts(tables, where, stated)
+    facts = joined_facts(tables, where, stated, with_sizes=source.labels_alone)
     take_facts(source, source.images.assign(source=space), facts)
     pattern = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
     in_path = pattern is not None and not source.options.patient_pattern

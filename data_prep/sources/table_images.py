@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, counted
-from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.ids import TEXT, match_ids, renamed
 from cxr_compare.data_prep.sources.image_files import (
     folders_agree,
     ids_of_paths,
     require_unique_ids,
     unfit,
+    without_suffix,
 )
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.source import EMPTY_EDGES, SHOWS_NOTHING, unlabelled_line
@@ -26,9 +27,12 @@ def name_images(
 ) -> dict[str, str]:
     """Give each image its id and each row of the tables its image; return the ids by path."""
     cells = [table.cells("file") for table in tables]
+    if source.labels_alone and tables:  # a table alone, whose images need not be there
+        cells = [cells[0], *(_as_first(source, table, cells[0]) for table in tables[1:])]
     named = _find_images(pd.concat(cells).unique().tolist(), source) if tables else {}
     paths = pd.DataFrame({"path": list(dict.fromkeys([*marked, *named.values()]))}, dtype=TEXT)
-    source.images = images = paths.assign(image_id=ids_of_paths(paths["path"]))
+    ids_of = ids_of_names if source.labels_alone else ids_of_paths
+    source.images = images = paths.assign(image_id=ids_of(paths["path"]))
     require_unique_ids(images, source.root)
     all_paths = () if source.index is None else source.index.paths
     n_unlisted = len(set(all_paths) - set(images["path"]) - set(source.left_out))
@@ -40,9 +44,13 @@ def name_images(
         path = renamed(names, named)
         rows = {"row": range(len(path)), "image_id": renamed(path, ids), "path": path}
         table.keep_matches(pd.DataFrame(rows).dropna())
-    if source.index is None and tables:
-        _require_labelled(tables)
     return ids
+
+
+def ids_of_names(names: pd.Series) -> pd.Series:
+    """Return ids of images without files: their names, without an ending if they stay apart."""
+    short = names.map(without_suffix).astype(TEXT)
+    return short.where(~short.duplicated(keep=False), names)
 
 
 def way_to_show_nothing(source: Source, tables: Sequence[LabelTable]) -> str:
@@ -56,24 +64,18 @@ def way_to_show_nothing(source: Source, tables: Sequence[LabelTable]) -> str:
     return EMPTY_EDGES
 
 
-def _require_labelled(tables: Sequence[LabelTable]) -> None:
-    """Refuse boxes of images that the table of labels does not name: each would be a new image."""
-    first, *others = tables
-    labelled = first.images["image_id"].unique()
-    for table in others if not first.box_roles else ():
-        unknown = table.images["image_id"][~is_member(table.images["image_id"], labelled)].unique()
-        if len(unknown):
-            raise InputError(
-                f"{table.path}: {counted(len(unknown), 'image')} with boxes and no label in "
-                f"{first.path}, such as {unknown[0]!r}; give each image one id in both tables, or "
-                "add its label"
-            )
+def _as_first(source: Source, table: LabelTable, first: pd.Series) -> pd.Series:
+    """Return the images of a table by their names in the first one."""
+    cells = table.cells("file")
+    found, note = match_ids(cells, first, str(table.path))
+    source.notes += [note] if note else []
+    return renamed(cells, found)
 
 
 def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
     """Return the path of each image by its name in the tables; exclude names that fit no image."""
     index = source.index
-    if index is None:  # a table alone, whose images need not be there
+    if index is None:
         return {name: name for name in names}
     source.add_names(names)
     names_of: dict[str, list[str]] = {}

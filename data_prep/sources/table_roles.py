@@ -30,7 +30,7 @@ def add_roles(source: Source, tables: Sequence[LabelTable], *, names_people: boo
     by_column = pd.concat(
         [_roles_of_label_files(source), *(_roles_of_column(source, t) for t in tables)]
     )
-    by_name = _NO_ROLES if source.root.is_file() else _roles_of_names(source, tables, by_column)
+    by_name = _NO_ROLES if source.labels_alone else _roles_of_names(source, tables, by_column)
     roles = pd.concat([by_column, by_name], ignore_index=True)
     if roles.empty:
         return
@@ -46,7 +46,7 @@ def add_roles(source: Source, tables: Sequence[LabelTable], *, names_people: boo
         )
     _refuse_two_roles(roles, source)
     source.split = roles[["image_id", "role"]].drop_duplicates(ignore_index=True)
-    if not source.root.is_file():  # cxr compare --truth asks about the patients itself
+    if not source.labels_alone:  # cxr compare --truth asks about the patients itself
         _refuse_shared_patients(source, where, names_people=names_people)
 
 
@@ -67,7 +67,7 @@ def _roles_of_label_files(source: Source) -> pd.DataFrame:
 
 def _roles_of_column(source: Source, table: LabelTable) -> pd.DataFrame:
     """Return the roles of images by a column of roles: ``image_id``, ``role``, ``path`` of it."""
-    cells = table.cells("split").rename("split")
+    cells = table.cells("split")
     if (cells == "").all():
         return _NO_ROLES
     roles = to_roles(cells, table.path, f" on every line{_or_anew(source)}")
@@ -156,7 +156,7 @@ def _shown(path: Path) -> str:
 
 def _or_anew(source: Source) -> str:
     """Return the end of an advice: the option that drops the roles of tables, if there is one."""
-    is_truth = source.root.is_file()  # of cxr compare, which draws no split
+    is_truth = source.labels_alone  # of cxr compare, which draws no split
     return f", or {_ANEW}" if source.options.labels and not is_truth else ""
 
 

@@ -11,7 +11,6 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.names import finding_name, plain_name
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
 from cxr_compare.data_prep.sources.label_table import BOX_ROLES, LabelTable
-from cxr_compare.data_prep.sources.source import ColumnsOption
 from cxr_compare.data_prep.sources.words import (
     dictionary,
     holds_states,
@@ -51,7 +50,7 @@ def refuse_unread_columns(table: LabelTable) -> None:
     boxes = [column for role in BOX_ROLES for column in table.columns.get(role, ())]
     if not boxes:
         _refuse_unread_boxes(table, unread)
-    refuse_second_box(str(table.path), unread, table.text[boxes], table.option, labels)
+    _refuse_second_box(table, unread, table.text[boxes])
     for name in labels:
         _refuse_second_label(table, unread, table.text[name])
 
@@ -86,8 +85,8 @@ def _refuse_states_of_labels(table: LabelTable, cells: pd.Series) -> None:
 def _refuse_findings(table: LabelTable, unread: pd.DataFrame) -> None:
     """Ask about columns that hold states, present ones and others, as a column of a finding."""
     findings = [*table.columns.get("finding", ()), *table.columns.get("no_finding", ())]
-    others = [name for name in map(str, unread) if not is_circumstance(name)]
-    alike = [name for name in others if findings and _divides_images(unread[name])]
+    alike = columns_of_states(unread) if findings and not table.option.wanted else []
+    alike = [name for name in alike if _divides_images(unread[name])]
     if alike:
         finding = table.option.advice("finding", *alike)
         unused = table.option.advice("unused", *alike)
@@ -117,23 +116,21 @@ def _refuse_unread_boxes(table: LabelTable, unread: pd.DataFrame) -> None:
         )
 
 
+def columns_of_states(text: pd.DataFrame) -> list[str]:
+    """Return the columns that hold states and describe no image."""
+    return [c for c in map(str, text) if not is_circumstance(c) and holds_states(text[c])]
+
+
 def _divides_images(cells: pd.Series) -> bool:
     """Return True for states of which one is present, and a cell is another or empty."""
     states = states_of_cells(cells)
-    return holds_states(cells) and "present" in set(states) and states.nunique(dropna=False) > 1
+    return "present" in set(states) and states.nunique(dropna=False) > 1
 
 
-def refuse_second_box(
-    where: str,
-    unread: pd.DataFrame,
-    boxes: pd.DataFrame,
-    option: ColumnsOption,
-    labels: Sequence[str] = (),
-) -> None:
+def _refuse_second_box(table: LabelTable, unread: pd.DataFrame, boxes: pd.DataFrame) -> None:
     """Ask about four columns of numbers that may be another box of the row, and its label.
 
-    `boxes` has the columns of the box that is read, `labels` the names of the columns of its label.
-    All cells are texts.
+    `boxes` has the columns of the box that is read.
     """
     if len(boxes.columns) < _N_NUMBERS:
         return
@@ -151,10 +148,14 @@ def refuse_second_box(
         if is_copy or (fits and not is_count):
             alike.append(name)
     if len(alike) >= _N_NUMBERS:
-        alike += [name for name in map(str, unread) if _is_numbered_copy(name, labels)]
+        alike += [
+            name
+            for name in map(str, unread)
+            if _is_numbered_copy(name, table.columns.get("label", []))
+        ]
         raise InputError(
-            f"{where}: do {_quoted(alike)} hold another box of the row? Write each box in a row of "
-            f"its own, or {option.advice('unused', *alike)} if they hold none"
+            f"{table.path}: do {_quoted(alike)} hold another box of the row? Write each box in a "
+            f"row of its own, or {table.option.advice('unused', *alike)} if they hold none"
         )
 
 

@@ -46,12 +46,11 @@ def read_rows(
     columns: Mapping[str, str],
     where: str,
     name: str = "NAME",
-    word: str = "row",
 ) -> Rows:
     """Read predictions: a file, a folder, a frame, outputs of a library, or scores.
 
     `order` has the image ids of the truth in its order and with its index; `columns` has names of
-    columns by role; `name` is the system in advice, and `word` what messages call a row of a table.
+    columns by role; `name` is the system in advice.
     """
     if isinstance(value, str | Path):
         value, where = Path(value), str(value)
@@ -65,7 +64,7 @@ def read_rows(
         value = read_text_table(value, ())
         value.index += 2  # the line of a row, below the header
     if isinstance(value, pd.DataFrame):
-        return read_frame(value, columns, where, name, word)
+        return read_frame(value, columns, where, name)
     if isinstance(value, Mapping) and "annotations" in value:  # a COCO file in memory
         return _coco(value["annotations"], where)
     if is_output(value):

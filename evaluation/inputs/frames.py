@@ -153,12 +153,8 @@ def read_frame(
     columns: Mapping[str, str],
     where: str,
     name: str = "NAME",
-    word: str = "row",
 ) -> Rows:
-    """Read a table of scores or of boxes by the usual names of columns, or by `columns`.
-
-    `word` is what messages call a row.
-    """
+    """Read a table of scores or of boxes by the usual names of columns, or by `columns`."""
     frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
     header = [*frame.columns]
     image = columns.get("image") or find_column(header, (*image_names(header), "patientid"))
@@ -191,13 +187,13 @@ def read_frame(
         blank = table[numbers_in(table)].apply(are_blank).all(axis=1)
         ran = table["image_id"].dropna().astype(str).tolist() if blank.any() else None
         table = table[~blank]
-    require_filled(table["image_id"], where, str(image), word)
+    require_filled(table["image_id"], where, str(image))
     table = table.assign(image_id=table["image_id"].astype(str))
-    table["place"] = [f"{word} {label}" for label in table.index]
+    table["place"] = [f"row {label}" for label in table.index]
     if "crowd" in table:
         table = table.assign(crowd=crowd_flags(table["crowd"], where))
     if "finding" in table:
-        require_filled(table["finding"], where, f"the class in {kind_of(names)}", word)
+        require_filled(table["finding"], where, f"the class in {kind_of(names)}")
         table = table.assign(finding=texts_of(table["finding"]))
     called = {meaning: column for column, meaning in names.items()}
     numbers = [*numbers_in(table), *(side for side in SIDES if side in table)]

@@ -11,6 +11,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import match_ids
 from cxr_compare.data_prep.base.names import find_patient_columns
+from cxr_compare.data_prep.base.tables import SYNTHETIC_PATIENT
 from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.sources.patients import named_patients
 from cxr_compare.evaluation.inputs.frames import (
@@ -21,7 +22,18 @@ from cxr_compare.evaluation.inputs.rows import are_blank
 from cxr_compare.evaluation.notes import Note
 
 
-def fill_patients(images: pd.DataFrame) -> tuple[Note, ...]:
+def add_patients(
+    images: pd.DataFrame, patients: Any, order: pd.Series | None, where: str, *, allowed: bool
+) -> tuple[Note, ...]:
+    """Add the patient of each image, those of the user or the stated ones, and what that means."""
+    if patients is not None:
+        images["patient_id"] = _patients_of(patients, images.index, order)
+    notes = _fill_patients(images)
+    images["synthetic"] = images["patient_id"].str.contains(SYNTHETIC_PATIENT)
+    return notes + _shared_patients(images, where, allowed=allowed)
+
+
+def _fill_patients(images: pd.DataFrame) -> tuple[Note, ...]:
     """Take images of unknown patients as patients of their own, and note that."""
     if "patient_id" not in images:
         images["patient_id"] = pd.Series(pd.NA, images.index, dtype="string")
@@ -47,7 +59,7 @@ def fill_patients(images: pd.DataFrame) -> tuple[Note, ...]:
     return ()
 
 
-def shared_patients(images: pd.DataFrame, where: str, *, allowed: bool) -> tuple[Note, ...]:
+def _shared_patients(images: pd.DataFrame, where: str, *, allowed: bool) -> tuple[Note, ...]:
     """Refuse, or note, patients of test images who have images in another role."""
     tested = set(images.loc[images["role"] == "test", "patient_id"])
     others = set(images.loc[images["role"].isin(("val", "train")), "patient_id"])
@@ -66,7 +78,7 @@ def shared_patients(images: pd.DataFrame, where: str, *, allowed: bool) -> tuple
     return (Note(text, "copies"),)
 
 
-def patients_of(patients: Any, ids: pd.Index, order: pd.Series | None) -> npt.NDArray[Any]:
+def _patients_of(patients: Any, ids: pd.Index, order: pd.Series | None) -> npt.NDArray[Any]:
     """Return the patient of each image, NaN for nobody: by id, or an array in the order of truth.
 
     A file names a patient for every image.

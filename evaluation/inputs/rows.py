@@ -19,9 +19,11 @@ COLUMNS = ColumnsOption(
     "columns",
     {"file": "image", "split": "role", "x_seen": "seen"},
     {
+        "file": "add image_id (1, 2, 3 ...), the same in each file, or give arrays of one order to "
+        "cxr_compare.compare in Python",
         "unused": "remove the column",
         "state": "call the column 'state'",
-        "finding": "write its findings into the column of labels",
+        "finding": "name it as target",
     },
 )
 """The option of `cxr compare` for columns of the truth, as readers of `cxr prepare` advise it."""
@@ -122,12 +124,12 @@ def are_blank(cells: pd.Series) -> pd.Series:
     return cells.isna() | (cells.astype(str).str.strip() == "")
 
 
-def require_filled(cells: pd.Series, where: str, what: str = "", word: str = "row") -> None:
+def require_filled(cells: pd.Series, where: str, what: str = "") -> None:
     """Refuse a column with a missing cell, which is named by its row."""
     missing = are_blank(cells).to_numpy()
     if missing.any():
         row = cells.index[int(missing.argmax())]
-        raise InputError(f"{where}: {word} {row}: {what or cells.name} is missing; fill it in")
+        raise InputError(f"{where}: row {row}: {what or cells.name} is missing; fill it in")
 
 
 def require_probabilities(table: pd.DataFrame, where: str) -> None:
@@ -166,19 +168,3 @@ def box_answers(name: str) -> Mapping[str, str]:
     forms = {form: f"say {say(name, 'box_form', form)}" for form in ("xyxy", "xywh", "cxcywh")}
     units = ("px", "share", "percent", "thousandth")
     return forms | {unit: f"say {say(name, 'box_unit', unit)}" for unit in units}
-
-
-def numbers_in_cells(cells: pd.Series, where: str) -> pd.Series:
-    """Return sizes or ages as numbers; NaN where the cell is missing."""
-    numbers = pd.to_numeric(cells.mask(are_blank(cells)), errors="coerce").astype(np.float64)
-    wrong = ((numbers.isna() | (numbers < 0) | np.isinf(numbers)) & ~are_blank(cells)).to_numpy()
-    if wrong.any():
-        row = int(wrong.argmax())
-        place = place_of(cells.index[row], where)
-        raise InputError(f"{where}: {place}: {cells.name}={cells.iloc[row]!r} is no such number")
-    return numbers
-
-
-def place_of(row: Any, where: str) -> str:
-    """Return how a message calls a row of the labels: its line in a file."""
-    return f"row {row}" if where == "truth" else f"line {row}"

@@ -1,209 +1,398 @@
-"""Truth of labels that `cxr prepare` reads: YOLO folders, and tables of boxes or finding names."""
+"""Truth of labels that the readers of `cxr prepare` read: tables, frames and folders."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.base.names import (
-    LABELS,
     Target,
-    column_names,
+    display_name,
     find_column,
+    finding_name,
     image_names,
-    names_finding,
+    is_named,
+)
+from cxr_compare.data_prep.base.user_tables import (
+    is_table_file,
+    line_of,
+    refuse_line,
+    refuse_other_kind,
+    sheet_of,
 )
 from cxr_compare.data_prep.dataset import boxed_images, image_labels, of_reference
-from cxr_compare.data_prep.sources.image_files import ids_of_paths, one_walk
+from cxr_compare.data_prep.sources.coco import COCO
+from cxr_compare.data_prep.sources.image_files import one_walk
+from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.own_table import read_own_tables
-from cxr_compare.data_prep.sources.source import ReadOptions, SourceTables
+from cxr_compare.data_prep.sources.source import (
+    EMPTY_EDGES,
+    SHOWS_NOTHING,
+    ReadOptions,
+    SourceTables,
+)
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_columns import recognise_tables
-from cxr_compare.data_prep.sources.words import holds_states, label_of_pair
+from cxr_compare.data_prep.sources.voc import VOC
 from cxr_compare.data_prep.sources.yolo import YOLO, line_of_other_kind
-from cxr_compare.evaluation.inputs.frames import form_of, is_unnamed
-from cxr_compare.evaluation.inputs.image_sizes import ImageFiles
-from cxr_compare.evaluation.inputs.read_truth import labels_of, read_truth, truth_table
-from cxr_compare.evaluation.inputs.rows import COLUMNS, texts_of
-from cxr_compare.evaluation.notes import reading_notes
-from cxr_compare.evaluation.truth import Truth
+from cxr_compare.evaluation.inputs.boxes_table import checked_boxes
+from cxr_compare.evaluation.inputs.frames import is_unnamed
+from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, with_files
+from cxr_compare.evaluation.inputs.patients import add_patients
+from cxr_compare.evaluation.inputs.px_boxes import clipped
+from cxr_compare.evaluation.inputs.rows import COLUMNS, Rows
+from cxr_compare.evaluation.notes import Note, reading_notes
+from cxr_compare.evaluation.truth import UNNAMED, Truth, no_boxes
 
-_FACTS = ("image_id", "study_id", "view", "sex", "age_years", "width", "height")
+_FACTS = ("study_id", "width", "height", "age_years")
+_AS_WRITTEN = ("sex", "view")
+_MOST_NAMES = 3  # of images, in one message
 _ROLES = {name: role for role, name in COLUMNS.roles.items()}
 """Roles of columns that `cxr prepare` calls otherwise."""
 
 
-_NAMES = tuple(name for name in column_names("label") if name not in LABELS)
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Labels of all findings, as a reader of `cxr prepare` gives them.
+
+    Attributes:
+        where: What messages call them.
+        facts: All images by ``image_id``, in the order of the user: what else is said of them.
+        seen: True for each image that a system has seen; None if nobody says it.
+        order: Image ids in the order, and with the index, of a truth in memory.
+        written: How the user says that boxes are written.
+        named: Finding that the user chooses by the column of its labels; empty if none.
+        files: Image files of a folder of labels; None for a table or a file.
+    """
+
+    tables: SourceTables
+    where: str
+    facts: pd.DataFrame
+    seen: pd.Series | None = None
+    order: pd.Series | None = None
+    written: Mapping[str, str] = field(default_factory=dict)
+    named: str = ""
+    files: ImageFiles | None = None
+
+
+def read_coco(path: Path, written: Mapping[str, str]) -> Labels:
+    """Read a COCO annotation file, whose images need not be there."""
+    refuse_other_kind(path)
+    shown: list[str] = []
+    texts = tuple(f"{key}={value}" for key, value in written.items())
+    read = COCO.read(path, ReadOptions(columns=texts), shown.append)
+    _refuse_left_out(read, path)
+    read = replace(read, notes=[*shown, *read.notes])
+    facts = read.images.set_index("image_id")[["coco_id"]]
+    return Labels(read, str(path), facts, written=written)
 
 
 @one_walk()
-def read_folder(folder: Path) -> SourceTables:
-    """Read a folder of YOLO's images and labels; InputError for another, or for wrong labels."""
+def read_folder(folder: Path) -> Labels:
+    """Read a folder of images with labels of YOLO or Pascal VOC; InputError for another."""
     if (folder / "dataset.json").is_file():
         raise InputError(f"truth: {folder} is a data set of cxr prepare; give it as data")
-    if not YOLO.detect(folder):
+    fitting = [each for each in (YOLO, VOC) if each.detect(folder)]
+    if len(fitting) != 1:
         raise InputError(_unread(folder))
     shown: list[str] = []
-    read = _checked(YOLO.read(folder, ReadOptions(), shown.append), folder)
-    return replace(read, notes=[*shown, *read.notes])
+    read = fitting[0].read(folder, ReadOptions(), shown.append)
+    _refuse_left_out(read, folder)
+    read = replace(read, notes=[*shown, *read.notes])
+    images = read.images.set_index("image_id")
+    paths = {image: folder / path for image, path in images["path"].items()}
+    files = ImageFiles(paths.get, str(folder))
+    return Labels(read, str(folder), images[[]], files=files)
+
+
+def read_labels(given: Path | pd.DataFrame, boxes: Any, columns: Any, **options: Any) -> Labels:
+    """Read labels and true boxes in a folder, a COCO file, or a table; see `read_table`."""
+    if isinstance(given, pd.DataFrame) or not (given.is_dir() or given.suffix.lower() == ".json"):
+        return read_table(given, boxes, columns, **options)
+    written = {key: columns[key] for key in ("box_form", "box_unit") if key in columns}
+    if boxes is not None:
+        raise InputError(f"boxes: {boxes}: {given} holds true boxes itself; leave boxes out")
+    if given.is_dir() and columns:
+        raise InputError(f"columns: is for a table of labels, and {given} is a folder")
+    return read_folder(given) if given.is_dir() else read_coco(given, written)
 
 
 def read_table(
-    table: Path | pd.DataFrame, boxes: Any, columns: Mapping[str, str]
-) -> tuple[SourceTables, pd.Series | None]:
-    """Read a table of boxes or of names of findings, and return the order of a frame's images.
+    given: Path | pd.DataFrame,
+    boxes: Any,
+    columns: Mapping[str, str],
+    *,
+    target: Sequence[str] = (),
+    files: ImageFiles | None = None,
+    where: str = "truth",
+) -> Labels:
+    """Read a table of labels, of names of findings, or of boxes.
 
-    `boxes` is a second table, of true boxes; `columns` has names of columns by role.
+    `boxes` are true boxes of its images; `columns` has names of columns by role; `target` names
+    findings; `where` is what messages call a frame, whose index has the lines of a file.
     """
-    if boxes is not None and not isinstance(boxes, str | os.PathLike | pd.DataFrame):
-        raise InputError("boxes: beside names of findings they are a table or a file; give one")
-    frame = table
-    if isinstance(table, pd.DataFrame):
-        table = _with_ids(table, columns)
-    header = [*(table if isinstance(table, pd.DataFrame) else truth_table(table)).columns]
-    seen = find_column(header, ("seen",))
-    columns = {"seen": seen, **columns} if seen else columns
+    frame, sheets = None, {}
+    if isinstance(given, pd.DataFrame):
+        path, frame = Path(where), _with_ids(given, columns)
+        sheets[path] = sheet_of(frame, where, lines=where != "truth")
+    else:
+        path = given
+        _require_table(path)
+    paths = [path]
+    if boxes is not None:
+        if not isinstance(boxes, str | os.PathLike | pd.DataFrame):
+            ids = None if frame is None else frame[_image_column(frame, columns)].astype(str)
+            boxes = checked_boxes(boxes, None if ids is None else ids.tolist(), "boxes")
+        paths.append(Path("boxes" if isinstance(boxes, pd.DataFrame) else boxes))
+        if isinstance(boxes, pd.DataFrame):
+            sheets[paths[1]] = sheet_of(_with_ids(boxes, {}), "boxes")
+        elif Path(boxes).is_file() and not is_table_file(Path(boxes)):
+            raise InputError(
+                f"{boxes}: boxes beside labels are a table of image_id,x1,y1,x2,y2; a COCO file "
+                "holds the labels, too: give it as truth alone"
+            )
+    shown: list[str] = []
     texts = tuple(f"{_ROLES.get(role, role)}={name}" for role, name in columns.items())
-    with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
-        labels = _as_file(table, Path(folder, "truth"))
-        tables = [labels, *(() if boxes is None else [_as_file(boxes, Path(folder, "boxes"))])]
-        try:
-            options = ReadOptions(labels=tuple(tables), columns=texts)
-            shown: list[str] = []
-            source = Source("table", labels, options, shown.append, columns_option=COLUMNS)
-            read = _checked(read_own_tables(source, recognise_tables(source)), labels)
-        except InputError as error:  # a frame has no path
-            raise InputError(str(error).replace(f"{folder}/", "")) from None
+    source = Source(
+        "table",
+        path,
+        ReadOptions(labels=tuple(paths), columns=texts),
+        shown.append,
+        columns_option=replace(COLUMNS, wanted=tuple(target)),
+        labels_alone=True,
+        unnamed=UNNAMED,
+        measure=None if files is None else files.size,
+    )
+    tables = recognise_tables(source, sheets=sheets)
+    _require_one_row(tables[0])
+    read = read_own_tables(source, tables)
+    _refuse_left_out(read, path, tables)
+    for question in read.questions.values():  # a comparison has no targets of several findings
+        raise InputError(question)
+    for finding, image in source.unlabelled.items():
+        labelled = ", ".join(sorted({*read.targets} - {*source.unlabelled}))
+        raise InputError(
+            f"{paths[-1]}: image '{image}' has a box of '{finding}', and the labels are of "
+            f"{labelled}; leave such boxes out"
+        )
+    if not read.targets:
+        raise InputError(f"{path}: no test image has a known label; write 1 or 0 for some")
     read = replace(read, notes=[*shown, *read.notes])
-    if not isinstance(table, pd.DataFrame) or not isinstance(frame, pd.DataFrame):
-        return read, None
-    ids = _ids_in_order(table, read, columns)
-    order = None if ids is None else pd.Series(ids.to_numpy(), frame.index)
-    return replace(read, root=Path("the truth")), order
+    raw = tables[0].text if frame is None else frame.set_axis([*tables[0].text.columns], axis=1)
+    facts, seen = _facts_of(tables[0], raw)
+    order = None if frame is None or where != "truth" else _order(tables[0], frame)
+    written = {key: columns[key] for key in ("box_form", "box_unit") if key in columns}
+    named = finding_name(columns.get("label", ""))
+    return Labels(read, str(path), facts, seen, order, written, named)
 
 
-def _as_file(table: Any, path: Path) -> Path:
-    """Return the path of a table, to which a frame is written."""
-    if not isinstance(table, pd.DataFrame):
-        return Path(table)
-    table.to_csv(path, index=False)
-    return path
+def _require_one_row(table: LabelTable) -> None:
+    """Refuse an image of two rows in a table of states, which was joined wrongly."""
+    if table.box_roles or table.has("label"):
+        return
+    cells = table.cells("file")
+    reason = "; the image appears more than once: keep one row"
+    refuse_line(cells.duplicated(), table.path, reason, cells)
+
+
+def _refuse_left_out(read: SourceTables, where: Path, tables: Sequence[LabelTable] = ()) -> None:
+    """Refuse labels by which `cxr prepare` leaves images out: a comparison loses no test image."""
+    if read.excluded.empty:
+        return
+    image, reason = read.excluded[["path", "reason"]].iloc[0]
+    images = read.excluded.loc[read.excluded["reason"] == reason, "path"].tolist()
+    place = str(where)
+    for table in tables[::-1]:
+        rows = table.images["path"] == image
+        rows = rows & table.are_boxed if (rows & table.are_boxed).any() else rows
+        if rows.any():
+            cells = table.text.loc[rows, table.labelled_columns].iloc[0]
+            labels = "".join(f", {column}={cell!r}" for column, cell in cells.items())
+            place = f"{table.path}: {line_of(rows)}{labels}"
+            break
+    named = ", ".join(f"'{image}'" for image in images[:_MOST_NAMES])
+    raise InputError(f"{place}: image {named}: {reason}; correct it")
+
+
+def _require_table(path: Path) -> None:
+    refuse_other_kind(path)
+    if not is_table_file(path):
+        raise InputError(
+            f"{path}: is no CSV of labels and no COCO file; cxr prepare reads other formats, and "
+            "its data set is given as data"
+        )
 
 
 def _with_ids(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Return a frame with texts as names of columns, and with the images of its index as one."""
+    """Return a frame with a column of images: that of the user, its index, or numbers."""
     frame = frame.set_axis([*map(str, frame.columns)], axis=1)
-    if _image_column(frame, columns) is None and not is_unnamed(frame.index):
-        return frame.rename_axis("image_id").reset_index()
-    return frame
+    if not len(frame) or _image_column(frame, columns) is not None:
+        return frame
+    ids = numbered(len(frame)) if is_unnamed(frame.index) else frame.index
+    return frame.assign(image_id=ids)
 
 
-def _image_column(frame: pd.DataFrame, columns: Mapping[str, str]) -> str | None:
+def _image_column(frame: pd.DataFrame, columns: Mapping[str, str]) -> Any:
     header = [*frame.columns]
     return columns.get("image") or find_column(header, image_names(header))
 
 
-def _ids_in_order(
-    frame: pd.DataFrame, read: SourceTables, columns: Mapping[str, str]
-) -> pd.Series | None:
-    """Return the images in the order of a frame with a row for each; None for other frames."""
-    image = _image_column(frame, columns)
-    if image is None:
-        return None
-    ids = ids_of_paths(frame[image].astype(str))
-    return ids if ids.is_unique and set(ids) == set(read.images["image_id"]) else None
+def numbered(count: int) -> list[str]:
+    """Return ids of images without names."""
+    width = len(str(count))
+    return [f"image-{number:0{width}d}" for number in range(1, count + 1)]
 
 
-def names_of_findings(frame: pd.DataFrame, label: str | None) -> str | None:
-    """Return the column with names of findings of a table without a column of labels; else None.
+def _order(table: LabelTable, frame: pd.DataFrame) -> pd.Series:
+    """Return the images of the rows of a frame; one for each image if the rows are of boxes."""
+    order = pd.Series(table.images["image_id"].to_numpy(dtype=object), frame.index)
+    if not table.box_roles or order.is_unique:
+        return order
+    order = order.drop_duplicates()
+    return order.reset_index(drop=True) if is_unnamed(frame.index) else order
 
-    A column with a name for labels has names of findings if the rows are boxes and one of its cells
-    is a name. `label` is the column of labels that the user names.
+
+def _facts_of(table: LabelTable, raw: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series | None]:
+    """Return what columns without a role, and of sex and view, say of each image, as written.
+
+    What differs between the rows of an image is of its boxes. The second value is the column
+    ``seen``, if there is one.
     """
-    header = [*map(str, frame.columns)]
-    if len(set(header)) < len(header):
-        return None
-    plain = frame.set_axis(header, axis=1)
-    named = find_column(header, _NAMES) or label_of_pair(plain, _image_column(plain, {}))
-    of_boxes = find_column(header, LABELS) if form_of(header)[0] else None
-    if named is None and of_boxes and any(map(names_finding, texts_of(plain[of_boxes].dropna()))):
-        named = of_boxes
-    if named is None or label not in (None, named):
-        return None
-    labels = find_column(header, LABELS)
-    if label is None and labels and holds_states(plain[labels].dropna().astype(str)):
-        return None
-    try:
-        labels_of(plain[named], plain[named])
-    except InputError:
-        return named
-    return None
+    seen = next(iter(table.columns.get("x_seen", ())), None)
+    names = {column: f"x_{finding_name(column)}" for column in table.unused}
+    names |= {column: role for role in _AS_WRITTEN for column in table.columns.get(role, ())}
+    ids = pd.Index(table.images["image_id"].to_numpy(dtype=object), name="image_id")
+    rows = raw[[column for column in raw if column in names]].rename(columns=names).set_axis(ids)
+    if ids.is_unique:
+        facts = rows
+    else:
+        differ = rows.groupby(level=0).nunique(dropna=False).gt(1).any()
+        facts = rows[[*differ.index[~differ]]]
+        facts = facts[~facts.index.duplicated()]
+    if seen is None:
+        return facts, None
+    states = table.states(seen).set_axis(ids)
+    return facts, states[~ids.duplicated()]
 
 
-def _checked(tables: SourceTables, where: Path) -> SourceTables:
-    for image, reason in tables.excluded[["path", "reason"]].itertuples(index=False):
-        raise InputError(f"{where}: {image}: {reason}; correct it")
-    for question in tables.questions.values():  # a comparison has no targets of several findings
-        raise InputError(question)
-    return tables
+def choose(
+    known: Mapping[str, Target], wanted: Sequence[str], where: str, named: str = ""
+) -> list[Target]:
+    """Return the wanted findings; if none is, the `named` one, that without a name or the only one.
+
+    A wanted name is given to the only finding if it has none.
+    """
+    names = [finding_name(name) for name in wanted]
+    unnamed = [name for name in known if not is_named(name)]
+    if "all" in names and "all" not in known:
+        return list(known.values())
+    if not names:
+        chosen = [named] if named in known else unnamed or [*known]
+        if len(chosen) > 1:
+            raise InputError(
+                f"target: {where} has the findings {', '.join(known)}; name one, or all"
+            )
+        return [known[chosen[0]]]
+    if len(known) == len(unnamed) == len(names) == 1 and names[0] not in known:
+        return [replace(known[unnamed[0]], name=names[0], display_name=display_name(names[0]))]
+    for name in names:
+        if name not in known:
+            near = nearest_name(name, [*known], f"it has {', '.join(known)}")
+            raise InputError(f"target: {where} has no '{name}'; {near}")
+    return [known[name] for name in names]
 
 
-def truth_of_source(
-    tables: SourceTables,
+def truth_of_labels(
+    labels: Labels,
     target: Target,
     *,
+    patients: Any = None,
+    allow_shared_patients: bool = False,
     files: ImageFiles | None = None,
-    order: pd.Series | None = None,
-    **options: Any,
 ) -> Truth:
-    """Return the truth of one target; the options are those of `read_truth`.
+    """Return the truth of one finding.
 
     An image without a label is unknown. Images have the roles of the published split; without one
-    all are test images. `order` has the images in the order of a frame.
+    all are test images.
     """
-    images = tables.images
-    if order is not None:  # patients may be given in this order, too
-        images = images.set_index("image_id").loc[order].reset_index().set_axis(order.index)
-    table = images[[name for name in _FACTS if name in images]].copy()
+    tables, where = labels.tables, labels.where
     findings = of_reference(tables.findings)
-    labels = image_labels(images["image_id"], findings, target.any_of)
-    table[target.name] = labels.to_numpy()
-    if "x_seen" in images:
-        table["seen"] = images["x_seen"].to_numpy()
-    known = images["patient_id_source"] != "assumed_image"
-    stated = [  # a data set names its source before the patient
-        patient.removeprefix(f"{source}:")
-        for patient, source in zip(images["patient_id"], images["source"], strict=True)
-    ]
-    table["patient_id"] = pd.Series(stated, images.index, dtype="string").where(known)
-    table["role"] = _roles(tables, table["image_id"])
+    images = labels.facts.copy()
+    ids = pd.Series(images.index, dtype=object)
+    label = image_labels(ids, findings, target.any_of).to_numpy()
+    images.insert(0, "label", label)
+    own = tables.images.set_index("image_id").reindex(images.index)
+    for name in _FACTS:
+        if name in own:
+            images[name] = own[name].to_numpy()
+    images["role"] = _roles(tables, ids)
+    notes = _without_seen(images, labels.seen, where)
+    is_stated = own["patient_id_source"] != "assumed_image"
+    images["patient_id"] = pd.Series(
+        [  # a data set names its source before the patient
+            str(patient).removeprefix(f"{source}:")
+            for patient, source in zip(own["patient_id"], own["source"], strict=True)
+        ],
+        images.index,
+        dtype="string",
+    ).where(is_stated & own["patient_id"].notna())
+    notes += add_patients(images, patients, labels.order, where, allowed=allow_shared_patients)
+    said = [*tables.notes, *tables.label_notes("majority")]
+    notes += reading_notes([*said, *tables.name_notes("give both one name")])
     boxes = of_reference(tables.boxes)
     boxes = boxes.loc[boxes["finding"].isin(target.any_of), ["image_id", *EDGES]]
-    boxes = boxes.reset_index(drop=True)
-    truth = read_truth(
-        table,
-        boxes=boxes if len(boxes) else None,
-        label=target.name,
-        columns={"box_form": "xyxy", "box_unit": "px"},
-        where=str(tables.root) if order is None else "truth",
-        files=files or _files(tables),
-        **options,
+    boxes = boxes.astype({"image_id": object}).reset_index(drop=True)
+    coverage = of_reference(tables.box_coverage)
+    boxed = boxed_images(images["label"], findings, coverage, target.any_of)
+    finding = target.name if is_named(target.name) else UNNAMED
+    made = Truth(
+        images.sort_index(),
+        boxes if len(boxes) else no_boxes(),
+        boxed if len(boxes) else boxed[:0],
+        finding=finding,
+        uncertain=_uncertain(images, findings, target),
+        title=display_name(finding),
+        notes=tuple(notes),
+        order=labels.order,
+        categories=tables.categories,
     )
-    notes = [*tables.notes, *tables.label_notes("majority")]
-    notes += tables.name_notes("give both one name")
-    boxed = truth.boxed
-    if len(boxes):
-        coverage = of_reference(tables.box_coverage)
-        boxed = boxed_images(truth.images["label"], findings, coverage, target.any_of)
-    return replace(truth, notes=(*truth.notes, *reading_notes(notes)), boxed=boxed)
+    rows = Rows(made.boxes, where=where)
+    cut = clipped(made.boxes.assign(place="boxes"), made, rows)[["image_id", *EDGES]]
+    made = replace(made, boxes=cut, notes=(*made.notes, *reading_notes(rows.notes, "True boxes")))
+    return with_files(keep_false_alarms(made, where), files or labels.files, labels.written)
+
+
+def _uncertain(images: pd.DataFrame, findings: pd.DataFrame, target: Target) -> pd.Index:
+    """Return the images of unknown label that would have one if nothing were uncertain."""
+    certain = findings["state"].mask(findings["state"] == "uncertain", "absent")
+    ids = pd.Series(images.index, dtype=object)
+    without = image_labels(ids, findings.assign(state=certain), target.any_of).to_numpy()
+    return images.index[images["label"].isna() & ~np.isnan(without)]
+
+
+def _without_seen(images: pd.DataFrame, seen: pd.Series | None, where: str) -> list[Note]:
+    """Leave test images out that a column ``seen`` says a system has seen, and note them."""
+    if seen is None:
+        return []
+    unclear = ~seen.isin(["present", "absent"])
+    if unclear.any():
+        raise InputError(
+            f"{where}: image '{seen.index[unclear][0]}': seen is neither 1 nor 0; write one of them"
+        )
+    is_left = (seen.reindex(images.index) == "present") & (images["role"] == "test")
+    images.loc[is_left, "role"] = "unused"
+    if is_left.any() and not (images["role"] == "test").any():
+        raise InputError(f"{where}: every test image is 'seen'; give test images that none has")
+    text = f"{counted(int(is_left.sum()), 'test image')} left out, because a system has seen them."
+    return [Note(text)] if is_left.any() else []
 
 
 def _roles(tables: SourceTables, ids: pd.Series) -> list[str]:
@@ -219,13 +408,19 @@ def _roles(tables: SourceTables, ids: pd.Series) -> list[str]:
     return [role.get(image_id, "test") for image_id in ids]
 
 
-def _files(tables: SourceTables) -> ImageFiles | None:
-    """Return the image files of a folder; None for a table."""
-    if not tables.root.is_dir():
-        return None
-    named = zip(tables.images["image_id"], tables.images["path"], strict=True)
-    paths = {image: tables.root / path for image, path in named}
-    return ImageFiles(paths.get, str(tables.root))
+def keep_false_alarms(truth: Truth, where: str) -> Truth:
+    """Return a truth that says how images without a lesion are listed, if it lists none.
+
+    To remove the predictions for them would remove false alarms.
+    """
+    if truth.boxes.empty or (truth.images["label"] == 0).any():
+        return truth
+    way = SHOWS_NOTHING["coco"] if where.lower().endswith(".json") else EMPTY_EDGES
+    remedy = (
+        f"{where} lists no image without a lesion: if they show nothing, {way} there, so that "
+        "boxes on it count as false"
+    )
+    return replace(truth, unlisted=remedy)
 
 
 def _unread(folder: Path) -> str:
@@ -233,6 +428,6 @@ def _unread(folder: Path) -> str:
     if other := line_of_other_kind(folder):
         return f"{folder}: {other}"
     return (
-        f"{folder}: holds no labels of YOLO; cxr prepare reads other folders, and its data set is "
-        "given as data"
+        f"{folder}: holds no labels of YOLO or Pascal VOC alone; cxr prepare reads other folders, "
+        "and its data set is given as data"
     )
