@@ -102,3 +102,34 @@ def read_with_doubts(truth, systems, *, columns=(), **options):
         if any(note.caution == "other_reading" for note in output.notes)
     ]
     return {"finding": question.truth.finding, **plain}, doubted
+
+
+def labels(truth, boxes=None, *, columns=(), target=()):
+    """Labels and true boxes of each finding that `compare` reads, or the line of a refusal."""
+    try:
+        questions = read_questions(
+            None,
+            truth,
+            boxes=boxes,
+            columns=split_roles(roles_of(columns))[0],
+            target=list(target),
+        )
+    except InputError as error:
+        return str(error)
+    truths = {each.truth.finding: each.truth for each in questions}
+    known = {name: truth.images["label"].dropna() for name, truth in truths.items()}
+    return {
+        "labels": {name: of.astype(int).to_dict() for name, of in known.items()},
+        "boxes": sorted(
+            [image, name, *(round(float(edge), 3) for edge in box)]
+            for name, truth in truths.items()
+            for image, *box in truth.boxes[["image_id", *_EDGES]].itertuples(index=False)
+        ),
+        "unboxed": sorted(
+            [image, name]
+            for name, truth in truths.items()
+            for image in known[name].index.difference(truth.boxed)
+            if len(truth.boxes)
+        ),
+        "left_out": [],
+    }
