@@ -460,7 +460,7 @@ def lesions(side):
     """True boxes, the size of each image, and room on both sides of the middle."""
     rng = np.random.default_rng(8)
     width, height = rng.integers(0.75 * side, 1.25 * side, (2, LESIONS)).astype(float)
-    width = width * 0.6
+    width = np.round(width * 0.6)
     x1 = np.where(np.arange(LESIONS) % 3 == 0, 0.55, 0.12) * width + rng.uniform(0, 0.05, LESIONS)
     y1 = rng.uniform(0.1, 0.5, LESIONS) * height
     return pd.DataFrame(

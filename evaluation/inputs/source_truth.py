@@ -147,10 +147,10 @@ def read_table(
         path = given
         _require_table(path)
     paths = [path]
-    if boxes is not None:
-        if not isinstance(boxes, str | os.PathLike | pd.DataFrame):
-            ids = None if frame is None else frame[_image_column(frame, columns)].astype(str)
-            boxes = checked_boxes(boxes, None if ids is None else ids.tolist(), "boxes")
+    if boxes is not None and not isinstance(boxes, str | os.PathLike | pd.DataFrame):
+        ids = None if frame is None else frame[_image_column(frame, columns)].astype(str)
+        boxes = checked_boxes(boxes, None if ids is None else ids.tolist(), "boxes")
+    if boxes is not None and not (isinstance(boxes, pd.DataFrame) and boxes.empty):
         paths.append(Path("boxes" if isinstance(boxes, pd.DataFrame) else boxes))
         if isinstance(boxes, pd.DataFrame):
             sheets[paths[1]] = sheet_of(_with_ids(boxes, {}), "boxes")
