@@ -210,7 +210,7 @@ def test_images_that_a_system_has_seen_are_no_test_images(tmp_path):
     assert set(results.results["mass"].decisions["image_id"]) == set(unseen["image_id"])
 
 
-@pytest.mark.parametrize(("cell", "part"), [("", "i003"), ("perhaps", "i003"), ("all", "seen")])
+@pytest.mark.parametrize(("cell", "part"), [("", "i003"), ("perhaps", "row 3"), ("all", "seen")])
 def test_what_is_not_said_of_seen_images_is_asked(cell, part):
     table, scores = groups.people()
     table["seen"] = "1" if cell == "all" else "0"

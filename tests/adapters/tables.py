@@ -81,7 +81,7 @@ def _rows(table, columns):
 
 def doubts(boxes, true_boxes, sizes):
     """Texts on other readings by which far more predicted boxes match a true box."""
-    labels = sizes.assign(label=1)
+    labels = sizes[["image_id", "width", "height"]].assign(label=1)
     truth = read_truth(labels, boxes=true_boxes)
     texts = [note.text for note in doubt(boxes, truth, "A")]
     return [f"{re.search(r'would be ([0-9.]+)', text)[1]} {text}" for text in texts]
