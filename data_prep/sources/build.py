@@ -99,7 +99,7 @@ def _boxes(
 ) -> pd.DataFrame:
     """Return the boxes as corners in px of the upright image; images of wrong boxes leave."""
     ids = rows["image_id"]
-    reading = user_reading(source.options, source.statements.reading)
+    reading = user_reading(source, source.statements.reading)
     reading = replace(reading, where=reading.where or str(source.root))
     stated, actual = _box_sizes(source, ids, frame, in_px=reading.unit == "px")
     values = rows[BOX].to_numpy(np.float64)

@@ -132,7 +132,7 @@ def _read(source: Source) -> Iterator[ImageLabels]:
     used = {names[name].get(item.category_id) for name, item in annotations}
     stated = _have_areas([item for _, item in annotations])
     reading = replace(source.statements.reading, stated=stated)
-    source.statements.reading = user_reading(source.options, reading)
+    source.statements.reading = user_reading(source, reading)
     for name, file in files.items():
         # Roboflow's first category only groups the others.
         groups = {str(category.supercategory) for category in file.categories}

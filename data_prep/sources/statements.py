@@ -205,14 +205,15 @@ class Source(SourceTables):
             self.cannot_read(image, f"{position}: {error}")
 
 
-def user_reading(options: ReadOptions, reading: BoxReading) -> BoxReading:
-    """Return how boxes are read if the user answered a question about them by ``--columns``."""
+def user_reading(source: Source, reading: BoxReading) -> BoxReading:
+    """Return how boxes are read if the user answered a question about them."""
     for kind, allowed in (("form", FORMS), ("unit", UNITS)):
-        answer: Any = options.role(f"box_{kind}")
+        answer: Any = source.options.role(f"box_{kind}")
         if answer is None:
             continue
         if answer not in allowed:
-            raise InputError(f"--columns box_{kind}={answer}: use {', '.join(allowed)}")
+            given = source.columns_option.text(f"box_{kind}", answer)
+            raise InputError(f"{given}: use {', '.join(allowed)}")
         reading = replace(reading, affirmed=True, **{kind: answer})
     return reading
 
@@ -240,7 +241,8 @@ def no_finding(source: Source, where: str, problem: str) -> InputError:
         first.setdefault(reason, name)
     reasons = [f"{name}: {reason}" for reason, name in first.items()][:_MOST_REASONS]
     left_out = f" ({counted(len(source.left_out), 'image')} left out: {'; '.join(reasons)})"
+    use = "compare" if source.labels_alone else "learn"
     return InputError(
-        f"{where}: {problem}{left_out if reasons else ''}: there is no finding to learn; add "
+        f"{where}: {problem}{left_out if reasons else ''}: there is no finding to {use}; add "
         "images that show one"
     )

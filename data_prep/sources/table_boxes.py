@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import FORMS, ROLES_OF_FORMS, UNITS, BoxReading, BoxUnit
+from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxReading, BoxUnit
 from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.names import class_column, finding_name, names_finding
@@ -83,12 +83,7 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
             f"{table.option.advice('box_form', 'cxcywh')}"
         )
     affirmed = set(ROLES_OF_FORMS[form][2:]) <= table.assigned
-    answers: dict[str, str] = {
-        value: table.option.advice(f"box_{kind}", value)
-        for kind, values in (("form", FORMS), ("unit", UNITS))
-        for value in values
-    }
-    where = str(table.path)
+    where, answers = str(table.path), table.option.box_answers
     reading = BoxReading(form, unit, where, stated=True, affirmed=affirmed, answers=answers)
     return numbers, reading
 

@@ -158,9 +158,9 @@ def crowd_flags(cells: pd.Series, where: str) -> pd.Series:
 def say(name: str, role: str, column: str = "COLUMN") -> str:
     """Return the option that names a column, or how boxes are written, as advice.
 
-    `name` is the system; it is empty for the truth.
+    `name` is the system.
     """
-    return f"columns {name}{'.' if name else ''}{role}={column}"
+    return f"columns {name}.{role}={column}"
 
 
 def box_answers(name: str) -> Mapping[str, str]:
