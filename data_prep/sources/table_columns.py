@@ -48,6 +48,7 @@ from cxr_compare.data_prep.sources.words import (
     holds_states,
     is_number,
     label_of_pair,
+    states_of_cells,
 )
 
 _ROLES = ("file", *LABEL_ROLES, "state", "reader", *FACTS, "split", *BOX_ROLES, "crowd", "unused")
@@ -150,9 +151,14 @@ def _find_findings(table: LabelTable, class_names: Sequence[str]) -> None:
     cells = table.cells(coded[0])
     if table.box_roles and _is_one_number(cells):
         table.columns.pop(coded[0])  # a class of boxes that names no finding
-    elif holds_states(cells):
+    elif holds_states(cells) or (coded == ["state"] and _has_states(cells)):
         table.add("finding", table.columns.pop(coded[0]))
         table.columns.pop("state", None)  # of no label
+
+
+def _has_states(cells: pd.Series) -> bool:
+    """Return True if a cell says present or absent; another one is then refused with its row."""
+    return bool(states_of_cells(cells).isin(["present", "absent"]).any())
 
 
 def _is_one_number(cells: pd.Series) -> bool:
@@ -293,7 +299,9 @@ def _refuse_boxes_as_texts(tables: Sequence[LabelTable]) -> None:
 def _require_columns(tables: Sequence[LabelTable], *, need_labels: bool) -> None:
     """Refuse tables without a column of images or of labels."""
     unnamed = [table for table in tables if not table.has(table.key)]
-    labelled = any(table.states_labels for table in tables)
+    is_truth = bool(tables) and tables[0].option.wanted is not None
+    # Boxes of a second table do not say which images of the first are without a lesion.
+    labelled = any(table.states_labels for table in (tables[:1] if is_truth else tables))
     if unnamed or (need_labels and not labelled):
         table = (unnamed or tables)[0]
         columns = list(table.text.columns)

@@ -85,15 +85,18 @@ def _refuse_states_of_labels(table: LabelTable, cells: pd.Series) -> None:
 def _refuse_findings(table: LabelTable, unread: pd.DataFrame) -> None:
     """Ask about columns that hold states, present ones and others, as a column of a finding."""
     findings = [*table.columns.get("finding", ()), *table.columns.get("no_finding", ())]
-    alike = columns_of_states(unread) if findings and not table.option.wanted else []
+    are_boxes = bool(table.box_roles) and not table.has("label")
+    is_asked = (findings or are_boxes) and not table.option.wanted
+    alike = columns_of_states(unread) if is_asked else []
     alike = [name for name in alike if _divides_images(unread[name])]
     if alike:
+        like = f", as '{findings[0]}' does" if findings else ""
         finding = table.option.advice("finding", *alike)
         unused = table.option.advice("unused", *alike)
-        question = f"does column {_quoted(alike)} hold a finding, as '{findings[0]}' does?"
+        question = f"does column {_quoted(alike)} hold a finding{like}?"
         answer = f"If it does, {finding}, else {unused}"
         if len(alike) > 1:
-            question = f"do {_quoted(alike)} hold findings, as '{findings[0]}' does?"
+            question = f"do {_quoted(alike)} hold findings{like}?"
             answer = f"For those that do, {finding}; for the others, {unused}"
         raise InputError(f"{table.path}: {question} {answer}")
 
