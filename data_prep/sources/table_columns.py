@@ -71,6 +71,12 @@ def _recognise(path: Path, text: pd.DataFrame, option: ColumnsOption) -> LabelTa
         is_published = bool(rules.name) and role in BOX_ROLES and not is_side
         if free and not table.has(role) and not is_published:
             table.add(role, free[:1])
+    labels = plain.get("y", "")  # an edge of a box beside three others, else as of arrays
+    if labels and holds_states(text[labels]):
+        if table.box_roles == {"ymin"}:
+            table.columns.pop("ymin")
+        if labels in table.unused and not table.has("state"):
+            table.add("state", [labels])
     return table
 
 
