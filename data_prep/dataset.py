@@ -85,6 +85,16 @@ def image_labels(image_ids: pd.Series, findings: pd.DataFrame, any_of: Sequence[
     return pd.Series(values, index=pd.Index(image_ids), name="label")
 
 
+def uncertain_images(
+    image_ids: pd.Series, findings: pd.DataFrame, any_of: Sequence[str]
+) -> pd.Index:
+    """Return the ids of images of unknown label that have one if uncertain findings are absent."""
+    certain = findings["state"].mask(findings["state"] == "uncertain", "absent")
+    labels = image_labels(image_ids, findings, any_of)
+    without = image_labels(image_ids, findings.assign(state=certain), any_of)
+    return labels.index[labels.isna() & without.notna()]
+
+
 def boxed_images(
     labels: pd.Series, findings: pd.DataFrame, coverage: pd.DataFrame, any_of: Sequence[str]
 ) -> pd.Index:

@@ -239,7 +239,7 @@ def compare(
     shown = figures["estimate"].notna() | ~figures["first"].isin(list(blind))
     figures = figures[shown].reset_index(drop=True)
     if protocol.planned_difference is not None:
-        notes.append(_planned(protocol, figures, [name for name in systems if name != joint]))
+        notes.append(_planned(protocol, figures, list(single)))
     uncertain = _uncertain_images(truth, outputs)
     everything = test.ids.union(uncertain)
     readings = {"positive": 1.0, "negative": 0.0} if len(uncertain) else {}

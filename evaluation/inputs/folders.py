@@ -11,7 +11,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.tables import require_members
-from cxr_compare.data_prep.dataset import DataSet, image_labels
+from cxr_compare.data_prep.dataset import DataSet, uncertain_images
 from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.data_prep.seen import SeenImages
 from cxr_compare.evaluation.inputs.file_facts import file_facts
@@ -46,11 +46,6 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
     images = dataset.images.set_index("image_id").drop(columns=list(_TOLD_APART), errors="ignore")
     roles = dataset.split(split).set_index("image_id")["role"]
     labels = dataset.labels(target)
-    findings = dataset.findings
-    findings = findings.assign(
-        state=findings["state"].mask(findings["state"] == "uncertain", "absent")
-    )
-    without = image_labels(dataset.images["image_id"], findings, target.any_of)
     images = images.assign(label=labels.reindex(images.index), role=roles.reindex(images.index))
     images["patient_id"] = images["patient_id"].astype(str)
     images["synthetic"] = dataset.synthetic.to_numpy(dtype=bool)
@@ -65,7 +60,7 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
         images,
         boxes,
         dataset.boxes_trusted(target),
-        uncertain=labels.index[labels.isna() & without.notna()],
+        uncertain=uncertain_images(dataset.images["image_id"], dataset.findings, target.any_of),
         finding=target.name,
         title=target.display_name,
         notes=tuple(_notes(dataset, images, split)),

@@ -18,10 +18,10 @@ from cxr_compare.evaluation.inputs.frames import flat_array, is_unnamed
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, files_beside, with_files
 from cxr_compare.evaluation.inputs.patients import add_patients
 from cxr_compare.evaluation.inputs.source_truth import (
-    choose,
     numbered,
     read_labels,
     truth_of_labels,
+    wanted_targets,
 )
 from cxr_compare.evaluation.statistics.arrays import as_array
 from cxr_compare.evaluation.truth import UNNAMED, Truth
@@ -75,14 +75,14 @@ def read_truths(
         numbers = _as_numbers(values) if boxes is None else None
         if numbers is not None:
             finding = finding_name(name) or UNNAMED
-            (one,) = choose({finding: Target.of(finding, [finding])}, target, "truth")
+            (one,) = wanted_targets({finding: Target.of(finding, [finding])}, target, "truth")
             made = _truth_of_numbers(numbers, order, one, **people)
             return [with_files(made, files)]
         columns["label"] = name or "label"
         truth = pd.DataFrame({"image_id": values.index, columns["label"]: values.to_numpy()})
         truth.index = order.index
     labels = read_labels(truth, boxes, columns, target=target, files=files, where=where)
-    chosen = choose(labels.tables.targets, target, labels.where, labels.named)
+    chosen = wanted_targets(labels.tables.targets, target, labels.where, labels.named)
     return [truth_of_labels(labels, each, files=files, **people) for each in chosen]
 
 

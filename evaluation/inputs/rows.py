@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import BoxForm
+from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxForm
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.sources.source import ColumnsOption
 
@@ -165,6 +165,5 @@ def say(name: str, role: str, column: str = "COLUMN") -> str:
 
 def box_answers(name: str) -> Mapping[str, str]:
     """Return what to say if the boxes of a system have another form or unit, by its name."""
-    forms = {form: f"say {say(name, 'box_form', form)}" for form in ("xyxy", "xywh", "cxcywh")}
-    units = ("px", "share", "percent", "thousandth")
-    return forms | {unit: f"say {say(name, 'box_unit', unit)}" for unit in units}
+    forms = {form: f"say {say(name, 'box_form', form)}" for form in FORMS}
+    return forms | {unit: f"say {say(name, 'box_unit', unit)}" for unit in UNITS}

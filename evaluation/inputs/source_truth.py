@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
@@ -28,7 +27,7 @@ from cxr_compare.data_prep.base.user_tables import (
     refuse_other_kind,
     sheet_of,
 )
-from cxr_compare.data_prep.dataset import boxed_images, image_labels, of_reference
+from cxr_compare.data_prep.dataset import boxed_images, image_labels, of_reference, uncertain_images
 from cxr_compare.data_prep.sources.coco import COCO
 from cxr_compare.data_prep.sources.image_files import one_walk
 from cxr_compare.data_prep.sources.label_table import LabelTable
@@ -117,12 +116,16 @@ def read_labels(given: Path | pd.DataFrame, boxes: Any, columns: Any, **options:
     """Read labels and true boxes in a folder, a COCO file, or a table; see `read_table`."""
     if isinstance(given, pd.DataFrame) or not (given.is_dir() or given.suffix.lower() == ".json"):
         return read_table(given, boxes, columns, **options)
-    written = {key: columns[key] for key in ("box_form", "box_unit") if key in columns}
     if boxes is not None:
         raise InputError(f"boxes: {boxes}: {given} holds true boxes itself; leave boxes out")
     if given.is_dir() and columns:
         raise InputError(f"columns: is for a table of labels, and {given} is a folder")
-    return read_folder(given) if given.is_dir() else read_coco(given, written)
+    return read_folder(given) if given.is_dir() else read_coco(given, _written(columns))
+
+
+def _written(columns: Mapping[str, str]) -> dict[str, str]:
+    """Return how the user says that boxes are written."""
+    return {key: columns[key] for key in ("box_form", "box_unit") if key in columns}
 
 
 def read_table(
@@ -189,9 +192,8 @@ def read_table(
     raw = tables[0].text if frame is None else frame.set_axis([*tables[0].text.columns], axis=1)
     facts, seen = _facts_of(tables[0], raw)
     order = None if frame is None or where != "truth" else _order(tables[0], frame)
-    written = {key: columns[key] for key in ("box_form", "box_unit") if key in columns}
     named = finding_name(columns.get("label", ""))
-    return Labels(read, str(path), facts, seen, order, written, named)
+    return Labels(read, str(path), facts, seen, order, _written(columns), named)
 
 
 def _require_one_row(table: LabelTable) -> None:
@@ -283,7 +285,7 @@ def _facts_of(table: LabelTable, raw: pd.DataFrame) -> tuple[pd.DataFrame, pd.Se
     return facts, states[~ids.duplicated()]
 
 
-def choose(
+def wanted_targets(
     known: Mapping[str, Target], wanted: Sequence[str], where: str, named: str = ""
 ) -> list[Target]:
     """Return the wanted findings; if none is, the `named` one, that without a name or the only one.
@@ -358,7 +360,7 @@ def truth_of_labels(
         boxes if len(boxes) else no_boxes(),
         boxed if len(boxes) else boxed[:0],
         finding=finding,
-        uncertain=_uncertain(images, findings, target),
+        uncertain=uncertain_images(ids, findings, target.any_of),
         title=display_name(finding),
         notes=tuple(notes),
         order=labels.order,
@@ -368,14 +370,6 @@ def truth_of_labels(
     cut = clipped(made.boxes.assign(place="boxes"), made, rows)[["image_id", *EDGES]]
     made = replace(made, boxes=cut, notes=(*made.notes, *reading_notes(rows.notes, "True boxes")))
     return with_files(keep_false_alarms(made, where), files or labels.files, labels.written)
-
-
-def _uncertain(images: pd.DataFrame, findings: pd.DataFrame, target: Target) -> pd.Index:
-    """Return the images of unknown label that would have one if nothing were uncertain."""
-    certain = findings["state"].mask(findings["state"] == "uncertain", "absent")
-    ids = pd.Series(images.index, dtype=object)
-    without = image_labels(ids, findings.assign(state=certain), target.any_of).to_numpy()
-    return images.index[images["label"].isna() & ~np.isnan(without)]
 
 
 def _without_seen(images: pd.DataFrame, seen: pd.Series | None, where: str) -> list[Note]:

@@ -97,9 +97,14 @@ class ResultsByTarget(ShownAsText):
     def _mean_sentences(self) -> list[str]:
         """The answer by the mean AUROC and, if all systems give boxes, by the mean AP50."""
         said = self._sentences_of("auroc")
-        if any("ap50" in each.answer.primary_metrics for each in self.results.values()):
+        if self._has_two_figures:
             said += self._sentences_of("ap50")
         return said
+
+    @property
+    def _has_two_figures(self) -> bool:
+        """True if AUROC and AP50 answer the question."""
+        return any("ap50" in each.answer.primary_metrics for each in self.results.values())
 
     def _sentences_of(self, metric: str) -> list[str]:
         title = METRICS[metric].title
@@ -226,6 +231,7 @@ class ResultsByTarget(ShownAsText):
             sentences=self._sentences,
             cautions=self.cautions,
             grid_of_findings=self.table,
+            two_figures=self._has_two_figures,
             means=tables.texts(means.assign(title=titles), "title", "first").rename_axis("Figure"),
         )
         return replace(self, page=write_text(folder / files.PAGE, page))
