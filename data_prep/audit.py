@@ -341,7 +341,7 @@ def people_problems(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> It
         "patient_assumed",
         "warning",
         "image of an unknown patient, which counts as a patient of its own: the same person may be "
-        "in training and test unless patients are given (--patient-pattern, or a column patient)",
+        "in training and test unless patients are given (patient_pattern, or a column patient)",
         assumed,
         "give the patients; until then every interval is too narrow",
     )
@@ -410,6 +410,6 @@ def require_no_errors(
     if errors and not despite_errors:
         raise InputError(
             f"{dataset.folder}: the audit found an error: {errors[0].message}. What to do: "
-            f"{errors[0].advice}; or go on nevertheless with --despite-audit"
+            f"{errors[0].advice}; or say despite_audit to go on nevertheless"
         )
     return errors is not None, tuple(problem.message for problem in errors or ())

@@ -64,7 +64,7 @@ def _open(folders: Sequence[str | Path], out: Path) -> dict[str, DataSet]:
             if dataset.info.id_key != other.info.id_key:
                 raise InputError(
                     f"{folder}: its ids are hashed in another way than those of {other.folder}, so "
-                    "shared patients cannot be found; prepare both with one --id-key"
+                    "shared patients cannot be found; prepare both with one id_key"
                 )
         is_taken = dataset.name in sets
         sets[f"{dataset.name}-{len(sets) + 1}" if is_taken else dataset.name] = dataset
@@ -93,7 +93,7 @@ def _join(
             if target.name not in targets and {*first.any_of} != {*target.any_of}:
                 raise InputError(
                     f"target '{target.name}' is {' or '.join(target.any_of)} in {label}, and "
-                    f"{' or '.join(first.any_of)} before; say --target {target.name}=FINDING,..."
+                    f"{' or '.join(first.any_of)} before; say target {target.name}=FINDING,..."
                 )
     labelled = {n: {*p["findings"]["finding"]} for n, p in zip(sets, parts, strict=True)}
     notes = _notes(sets, labelled, len(repeated))
@@ -147,7 +147,7 @@ def _with_finding(tables: SourceTables, name: str, members: Sequence[str]) -> So
     """
     findings, coverage, boxes = tables.findings, tables.box_coverage, tables.boxes
     if is_member(findings["finding"], [name]).any():
-        raise InputError(f"--target {name}: is a finding of one set; choose another name")
+        raise InputError(f"target {name}: is a finding of one set; choose another name")
     rows = findings[is_member(findings["finding"], members)]
     rows = rows[rows["reader"] == REFERENCE_READER].merge(tables.images[["image_id", "x_set"]])
     n_labelled = rows.groupby("x_set")["finding"].nunique()

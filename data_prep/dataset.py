@@ -203,7 +203,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
         named = self.images["patient_id"].str.contains(SYNTHETIC_PATIENT)
         return self.images["source"].eq(SYNTHETIC) | named
 
-    def target(self, name: str | None = None, *, option: str = "--target NAME") -> Target:
+    def target(self, name: str | None = None, *, option: str = "target NAME") -> Target:
         """Return a target (findings that together make an image positive) by its name."""
         names = ", ".join(self.targets)
         if name is None and len(self.targets) != 1:
@@ -278,7 +278,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
         if self.info.id_key is not None:
             raise InputError(
                 f"{self.folder}: its paths are keyed hashes, so its image files cannot be found; "
-                "prepare it with the --size that is needed"
+                "prepare it with the size that is needed"
             )
 
     def read_original(self, image_id: str) -> np.ndarray:

@@ -132,7 +132,7 @@ class PredictionWriter:
 
     def __enter__(self) -> PredictionWriter:
         if not self.info.system.strip():
-            raise InputError(f"{self.folder}: the system has no name; give one with --name")
+            raise InputError(f"{self.folder}: the system has no name; give its name")
         names = (_RECORD, _UNFINISHED)
         if not any((self.folder / name).is_file() for name in names):
             require_only_files(self.folder, (), "predictions folder")

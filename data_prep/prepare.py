@@ -84,12 +84,12 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
 def _read_key(options: Options, out: Path, source: Path) -> bytes | None:
     if options.id_key is not None:
         if options.keep_ids:
-            raise InputError("--id-key and --keep-ids: choose one of them")
+            raise InputError("id_key and keep_ids: choose one of them")
         return read_id_key(options.id_key, out, source)
     if options.format == "dicom" and not options.keep_ids:
         raise InputError(
-            f"{source}: holds DICOM files, whose ids and paths may name patients; give --id-key "
-            "FILE (it is made where there is none), or --keep-ids where the files are de-identified"
+            f"{source}: holds DICOM files, whose ids and paths may name patients; give id_key "
+            "FILE (it is made where there is none), or keep_ids where the files are de-identified"
             " already"
         )
     return None
@@ -103,7 +103,7 @@ def _stated_split(options: Options, tables: SourceTables) -> Split | None:
         return read_split_file(Path(options.split), tables.images)
     if len(tables.split) and len(tables.split) == len(tables.images):
         return None  # the source gives every image a role, which makes the default split
-    raise InputError("--split official: the source has no split of its own; leave it out")
+    raise InputError("split official: the source has no split of its own; leave it out")
 
 
 def _hidden(tables: SourceTables, key: bytes) -> SourceTables:
@@ -154,7 +154,7 @@ def _decode(tables: SourceTables, out: Path, options: Options) -> tuple[SourceTa
     images = tables.images.sort_values("image_id", ignore_index=True)
     if images["path"].isna().all():
         if options.sizes:
-            raise InputError(f"{tables.root}: the source gives no images, so --size is left out")
+            raise InputError(f"{tables.root}: the source gives no images, so size is left out")
         facts = images.reindex(columns=["image_id", "file_sha256", "height", "width"])
         return _with_facts(tables, facts), empty_table("decode")
     n_bytes = len(images) * (1000 + sum(size * size for size in options.sizes))
@@ -184,9 +184,9 @@ def _decode(tables: SourceTables, out: Path, options: Options) -> tuple[SourceTa
     n_turned = int(decode["orientation"].str.startswith("exif-").fillna(False).sum())
     if n_turned and len(boxes):
         turned = f"{counted(n_turned, 'image', 'were')} turned as their EXIF says"
-        also = "; boxes must be of the turned image, else say --raw-boxes"
+        also = "; boxes must be of the turned image, else say raw_boxes"
         if options.read.raw_boxes:
-            also = ", and their boxes with them (--raw-boxes)"
+            also = ", and their boxes with them (raw_boxes)"
         notes.append(turned + also)
     return replace(tables, boxes=boxes, notes=tuple(notes)), decode
 

@@ -10,21 +10,19 @@ import shlex
 # A value is a text in quotes, or ends at a blank, without the sign that ends a sentence.
 _END = r"(?=[.,;:?)]*(?:\s|$))"
 _OPTIONS = {
-    "columns": rf"(?:--)?columns ('[^']+'|[\w.:]+=\S*?){_END}",
-    "format": rf"say --format ([\w-]+){_END}",
-    "class_names": rf"--class-names ([^\s;]*?[^\s;,]){_END}",
-    "target": rf"--target (\S+=\S+?){_END}",
-    "patient_pattern": rf"--patient-pattern ('[^']+'){_END}",
+    "columns": rf"columns ('[^']+'|[\w.:]+=\S*?){_END}",
+    "format": rf"say format ([\w-]+){_END}",
+    "class_names": rf"(?:or|order:) class_names ([^\s;]*?[^\s;,]){_END}",
+    "target": rf"\btarget (\S+=\S+?){_END}",
+    "patient_pattern": rf"\bpatient_pattern ('[^']+'){_END}",
     "images": r"images: (common)",
-    "raw_boxes": "(?:say|with) (--raw-boxes)",
-    "keep_ids": "(--keep-ids)",
-    "allow_shared_patients": "say (?:--)?(allow.shared.patients)",
+    "raw_boxes": "(?:say|with) (raw_boxes)",
+    "keep_ids": "or (keep_ids)",
+    "allow_shared_patients": "say (allow_shared_patients)",
 }
 _FLAGS = {"raw_boxes", "keep_ids", "allow_shared_patients"}
 _AND = re.compile(r",? and (?:say )?")
-_BEGIN = re.compile(
-    r"(?:--)?(columns|format|class-names|patient-pattern|reference|sheet) (\S*?):? "
-)
+_BEGIN = re.compile(r"(columns|format|class_names|patient_pattern|reference|sheet) (\S*?):? ")
 _LISTED = re.compile(r"(?:use|choose one of|there are|it has) ([\w:-]+(?:, [\w:-]+)+)")
 _SHOWS_COLUMNS = re.compile(r"\bit (also )?has \S|'[^']+' or '[^']+'|\bnone of (its|the) \d")
 _PLACEHOLDER = re.compile(r"\b(COLUMN|NAME|FILE|FINDING|FOLDER)\b")
@@ -57,7 +55,6 @@ def _value(option, text):
 
 def _of_option(line, option, given):
     """Other values of the option that a line begins with, or that it be left out."""
-    option = option.replace("-", "_")
     if "leave it out" in line:
         return [(option, None)]
     role, sign, _ = given.partition("=")
@@ -132,5 +129,5 @@ def assert_leads_on(line, call, outcome, changed):
 
 def is_dead_end(line, way, found):
     """True if a line comes again, or another one complains of what the first one advised."""
-    named = tuple(f"{sign}{option.replace('_', '-')}" for option, _ in way for sign in ("--", ""))
+    named = tuple(option for option, _ in way)
     return found == line or found.startswith(named)

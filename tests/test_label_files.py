@@ -421,7 +421,7 @@ def test_images_that_exif_turns_are_counted_for_the_user(tmp_path):
         (tmp_path / f"{name}.txt").write_text("0 .5 .5 .3 .5\n")
     (tmp_path / "data.yaml").write_text("names: [mass]\n")
     made = cxr_compare.prepare(tmp_path, tmp_path / "set", size=64, workers=0)
-    assert [note[:8] for note in made.info.notes if "--raw-boxes" in note] == ["1 image "]
+    assert [note[:8] for note in made.info.notes if "raw_boxes" in note] == ["1 image "]
 
 
 @pytest.mark.release

@@ -176,18 +176,18 @@ def test_what_people_have_means_what_its_case_says(case, tmp_path, monkeypatch, 
     ("line", "expected"),
     [
         (
-            "is this x? If so, say --columns box_form=xyxy; if not, say --columns box_form=xywh",
+            "is this x? If so, say columns box_form=xyxy; if not, say columns box_form=xywh",
             [[("columns", "box_form=xyxy")], [("columns", "box_form=xywh")]],
         ),
         (
             "If so, say columns A.box_form=xywh, and say columns A.box_unit=percent. Or correct it",
             [[("columns", "A.box_form=xywh"), ("columns", "A.box_unit=percent")]],
         ),
-        ("say --columns 'unused=my column' if it is none", [[("columns", "unused=my column")]]),
-        ("set: it fits coco and yolo; say --format yolo", [[("format", "yolo")]]),
-        ("--sheet Befunde: no table is a spreadsheet; leave it out", [[("sheet", None)]]),
+        ("say columns 'unused=my column' if it is none", [[("columns", "unused=my column")]]),
+        ("set: it fits coco and yolo; say format yolo", [[("format", "yolo")]]),
+        ("sheet Befunde: no table is a spreadsheet; leave it out", [[("sheet", None)]]),
         (
-            "--columns lable=x: there is no role 'lable'; did you mean 'label'?",
+            "columns lable=x: there is no role 'lable'; did you mean 'label'?",
             [[("columns", ("lable=x", "label=x"))]],
         ),
         ("truth: has no row", []),
@@ -198,8 +198,8 @@ def test_ways_on_are_taken_from_a_line(line, expected):
 
 
 def test_a_line_that_comes_again_is_a_dead_end_and_another_line_is_none():
-    line = "a.csv: is this x? Say --columns label=x"
-    after = {"the same": line, "on the advice": "--columns label=x: no such column"}
+    line = "a.csv: is this x? Say columns label=x"
+    after = {"the same": line, "on the advice": "columns label=x: no such column"}
     for found in after.values():
         with pytest.raises(AssertionError):
             assert_leads_on(line, {}, lambda _, found=found: ("refused", found), options_after)

@@ -63,7 +63,7 @@ class BoxReading:
         where: File or folder, for messages.
         stated: True if the file itself says the form, so that boxes that fit are not asked about.
         affirmed: True if the user has answered: nothing more is asked.
-        answers: Answer by form or unit, if it is another one than ``--columns``.
+        answers: Answer by form or unit, if it is another one than ``columns``.
     """
 
     form: BoxForm = "xyxy"
@@ -81,7 +81,7 @@ class BoxReading:
     def answer(self, value: str) -> str:
         """Return what the user says if the boxes have a form or unit."""
         kind = "form" if value in FORMS else "unit"
-        return self.answers.get(value, f"say --columns box_{kind}={value}")
+        return self.answers.get(value, f"say columns box_{kind}={value}")
 
     def question(self, form: BoxForm, unit: BoxUnit) -> str:
         """Return the question whether the boxes have another form or unit, with its answer."""

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import ENDING
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
 
@@ -59,23 +58,16 @@ def plain_name(column: str) -> str:
     return re.sub("[^a-z0-9]", "", unicodedata.normalize("NFKD", column.casefold()))
 
 
-def split_column(table: pd.DataFrame, where: str, advice: str) -> str | None:
-    """Return the column that says train, val or test of each row; None without one.
+def columns_of_roles(table: pd.DataFrame) -> list[str]:
+    """Return the column that says train, val or test of each row, or several that may be it.
 
-    A column with a name such as ``split`` is it, else the only one that holds two of these roles
-    and nothing else, whatever it is called. InputError for two of them, with the advice how the
-    user chooses one.
+    A column with a name such as ``split`` is it, else each that holds two of these roles and
+    nothing else, whatever it is called.
     """
     named = find_column([*table.columns], column_names("split"))
     if named is not None:
-        return named
-    found = [str(column) for column, cells in table.items() if _holds_roles(cells)]
-    if len(found) > 1:
-        raise InputError(
-            f"{where}: which column says the role of an image, '{found[0]}' or '{found[1]}'? If "
-            f"one does, {advice}"
-        )
-    return found[0] if found else None
+        return [named]
+    return [str(column) for column, cells in table.items() if _holds_roles(cells)]
 
 
 def _holds_roles(cells: pd.Series) -> bool:

@@ -295,7 +295,7 @@ def _read_sheet(path: Path, sheet: str | None) -> tuple[pd.DataFrame, list[str]]
     if sheet is None and len(shown) != 1:
         raise InputError(
             f"{path}: has {len(shown)} sheets with cells {shown}; save those that count as files "
-            "of their own, and give all of them (cxr prepare also reads one alone: --sheet NAME)"
+            "of their own, and give all of them (cxr prepare also reads one alone: sheet NAME)"
         )
     chosen = sheet or shown[0]
     where = f"{path}: sheet {chosen!r}"

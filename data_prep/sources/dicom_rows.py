@@ -138,16 +138,16 @@ def _no_match(
     best = max(counts, key=lambda pair: counts[pair])
     if counts[best] and best[0] != column:
         return (
-            f"{problem}, but '{best[0]}' holds the {best[1]} of {counts[best]} rows; say --columns "
+            f"{problem}, but '{best[0]}' holds the {best[1]} of {counts[best]} rows; say columns "
             f"file={best[0]}"
         )
     if counts[best]:
         role = next(role for role, keys in _KEYS_OF.items() if best[1] in keys)
-        return f"{problem}; it holds the {best[1]} of images: say --columns {role}={column}"
+        return f"{problem}; it holds the {best[1]} of images: say columns {role}={column}"
     return (
         f"{problem}, nor does another column name one; give the folder of these images, or a "
         "column with their file, SOPInstanceUID, StudyInstanceUID, AccessionNumber or PatientID "
-        "(--columns file=COLUMN)"
+        "(columns file=COLUMN)"
     )
 
 

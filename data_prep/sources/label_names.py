@@ -7,11 +7,18 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Literal, NamedTuple
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.names import without_accents
+from cxr_compare.data_prep.sources.questions import (
+    ABSENT,
+    DOUBTS,
+    LIST,
+    NORMAL,
+    without_doubt,
+    words_pattern,
+)
 from cxr_compare.data_prep.sources.words import (
     class_finding,
     dictionary,
@@ -23,11 +30,6 @@ from cxr_compare.data_prep.sources.words import (
 _SHOWN = 60  # characters of a label in a message
 _OBJECT = re.compile(r"""^\[|[{}]|["'][\w .-]+["']\s*:""")
 _NUMBERS = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)?(?:[\s,]+-?\d+(?:\.\d+)?)*(?![\w.])")
-_MINUS = re.compile("^\\s*[!\uff01]|[-\u2010-\u2015\u2212\uff0d]\\s*\\)?\\s*$")
-_ABSENT = (
-    "say that something is absent",
-    "Write 'normal' where an image shows nothing, or give the class another name",
-)
 _JOINTS = re.compile(r"""[,/+&()'"\n]|\b(?:and|und|et)\b""", re.IGNORECASE)
 
 
@@ -73,8 +75,8 @@ def name_labels(
         _refuse_lists(labels, where)
     _refuse_one_name(named, where)
     for text in named:
-        if _MINUS.search(text):
-            raise _question(text, where, *_ABSENT)
+        if ABSENT.test(text):
+            raise ABSENT.asked(text, where)
     if kind == "column":
         return LabelNames(named)
     for text, label in labels.items():
@@ -87,35 +89,14 @@ def _doubted(text: str, where: str) -> Label | None:
     """Return the finding of a label, uncertain by a word of doubt; None for this word alone."""
     if state_of_text().get(text.lower()) == "uncertain":
         return None
-    if "?" in text:
-        answer = "Write 'uncertain mass', or no question mark"
-        raise _question(text, where, "say that a finding is uncertain", answer)
     name = class_finding(text, where)
-    doubt = _any_of("uncertain_words")
-    bare = _without_doubt(name)
-    if re.fullmatch(doubt, name):
+    for question in DOUBTS:
+        if question.test(text):
+            raise question.asked(text, where)
+    if re.fullmatch(words_pattern("uncertain_words"), name):
         return None
-    if re.search(rf"(?:^|_){doubt}(?:_|$)", bare):
-        answer = "Write 'uncertain mass', with | between labels"
-        raise _question(text, where, "say that a finding is uncertain", answer)
-    if re.search(rf"(?:^|_){_any_of('past_before')}_", bare):
-        answer = "Write the finding alone if the image shows it, else 'unknown', or other words"
-        raise _question(text, where, "say that a finding was there before", answer)
+    bare = without_doubt(name)
     return Label(bare, "present" if bare == name else "uncertain")
-
-
-def _without_doubt(name: str) -> str:
-    """Return the name of a finding without the words of doubt before or behind it."""
-    doubt = _any_of("uncertain_words")
-    return re.sub(rf"^{doubt}_|_{doubt}$", "", name)
-
-
-@cache
-def _any_of(words: str) -> str:
-    """Return the pattern of a list of words of ``columns.toml``, in names of findings."""
-    names = [class_finding(word, "columns.toml") for word in dictionary()[words]]
-    names.sort(key=len, reverse=True)
-    return f"(?:{'|'.join(names)})"
 
 
 def _denied(text: str, finding: str, findings: set[str], where: str, kind: str) -> Label:
@@ -136,10 +117,9 @@ def _denied(text: str, finding: str, findings: set[str], where: str, kind: str) 
     absent.append("free")
     ends = tuple(f"_{word}" if word.isascii() else word for word in absent)  # or without a blank
     if denies or (finding.endswith(ends) and finding not in absent):
-        raise _question(text, where, *_ABSENT)
-    if kind == "label" and not word and {"normal", "healthy"} & set(finding.split("_")):
-        answer = "Write 'normal', or give it the name of a finding"
-        raise _question(text, where, "mean that the image shows nothing", answer)
+        raise ABSENT.asked(text, where)
+    if kind == "label" and not word and NORMAL.test(finding):
+        raise NORMAL.asked(text, where)
     return Label(finding)
 
 
@@ -190,7 +170,7 @@ def _refuse_lists(labels: Mapping[str, Label], where: str) -> None:
     parts_of = {}
     for text in labels:
         written = [part for part in _JOINTS.split(text) if re.search(r"[^\W_]", part)]
-        parts_of[text] = {_without_doubt(class_finding(part, where)) for part in written}
+        parts_of[text] = {without_doubt(class_finding(part, where)) for part in written}
     times = Counter(part for parts in parts_of.values() for part in parts)
     known = {*dictionary()["findings"]["names"], *normal_classes()}
     for text, parts in parts_of.items():
@@ -198,9 +178,8 @@ def _refuse_lists(labels: Mapping[str, Label], where: str) -> None:
         name = labels[text].finding
         if len(parts) == 1 or not all(are_known):
             parts = _labels_in(name, own) if name in own - normal_classes() else set()
-        if len(parts) > 1:
-            answer = "Write | or ; between labels; if it is one, give it a name of other words"
-            raise _question(text, where, f"list {len(parts)} labels", answer)
+        if LIST.test(parts):
+            raise LIST.asked(text, where, n_labels=len(parts))
 
 
 def _labels_in(name: str, own: Set[str]) -> set[str]:
@@ -214,7 +193,3 @@ def _labels_in(name: str, own: Set[str]) -> set[str]:
                 found[end] = {*labels, last}
                 break
     return found.get(len(words), set())
-
-
-def _question(text: str, where: str, meaning: str, answer: str) -> InputError:
-    return InputError(f"{where}: does the label '{text[:_SHOWN]}' {meaning}? {answer}")

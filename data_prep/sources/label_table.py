@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict
 
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
-from cxr_compare.data_prep.base.user_tables import line_of, refuse_line
+from cxr_compare.data_prep.base.user_tables import refuse_line
 from cxr_compare.data_prep.sources.label_names import Label, name_labels
-from cxr_compare.data_prep.sources.source import ColumnsOption
+from cxr_compare.data_prep.sources.source import PREPARE, Caller
 from cxr_compare.data_prep.sources.words import (
     ambiguous_sexes,
     class_finding,
@@ -29,7 +29,6 @@ from cxr_compare.data_prep.sources.words import (
     plain_cells,
     refuse_cells_beside_states,
     split_labels,
-    state_of_text,
     states_of_cells,
 )
 
@@ -102,7 +101,7 @@ class LabelTable:
         names: Finding by column, where it is not called as its column.
         images: ``image_id`` and ``path`` of each row, once they were found.
         assigned: Roles that the user has given.
-        option: The option by which the user gives them.
+        caller: The command that reads the table.
     """
 
     path: Path
@@ -113,7 +112,7 @@ class LabelTable:
     names: dict[str, str] = field(default_factory=dict)
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     assigned: set[str] = field(default_factory=set)
-    option: ColumnsOption = field(default_factory=ColumnsOption)
+    caller: Caller = PREPARE
 
     def __post_init__(self) -> None:
         for role, listed in self.rules.roles.items():
@@ -165,6 +164,22 @@ class LabelTable:
         return {role for role in BOX_ROLES if self.has(role)}
 
     @property
+    def box_columns(self) -> list[str]:
+        """Columns that describe boxes."""
+        return [column for role in BOX_ROLES for column in self.columns.get(role, ())]
+
+    @property
+    def kind(self) -> str:
+        """What the table is, in a few words."""
+        has = {
+            "boxes": bool(self.box_roles),
+            "labels": any(map(self.has, LABEL_ROLES)),
+            "patients": self.has("patient"),
+        }
+        held = [what for what, is_there in has.items() if is_there]
+        return f"a table of {' and '.join(held[:2]) or 'images'}"
+
+    @property
     def labelled_columns(self) -> list[str]:
         """Columns that say what an image shows."""
         return [column for role in LABEL_ROLES for column in self.columns.get(role, ())]
@@ -172,8 +187,7 @@ class LabelTable:
     @property
     def are_boxed(self) -> pd.Series:
         """True for each row with a number of a box."""
-        columns = [column for role in BOX_ROLES for column in self.columns.get(role, ())]
-        return (self.text[columns] != "").any(axis=1)
+        return (self.text[self.box_columns] != "").any(axis=1)
 
     @property
     def states_labels(self) -> bool:
@@ -200,7 +214,7 @@ class LabelTable:
             "nothing"
         )
         if not self.rules.roles:  # the columns of a published table are known
-            reason += f", or {self.option.advice('unused', column)} if it is no finding"
+            reason += f", or {self.caller.advice('unused', column)} if it is no finding"
         refuse_line(states.isna(), self.path, reason)  # not quoted: it may be a name
         return states
 
@@ -225,7 +239,7 @@ class LabelTable:
         cells = self.cells("label")
         if not class_names and not self.has("state"):
             refuse_cells_beside_states(cells, self.path)
-        if self.option.wanted is not None:  # cxr compare, which numbers no class
+        if self.caller.compares:  # it numbers no class
             is_wrong = states_of_cells(cells).isna() & cells.map(is_number).astype(bool)
             image = next(iter(self.cells(self.key)[is_wrong]), "")
             reason = f", image '{image}'; write 1, 0 or nothing, or the name of each class"
@@ -234,42 +248,12 @@ class LabelTable:
         for cell, texts in texts_of.items():
             if texts == [cell] and cell.isdecimal():
                 last = len(class_names) - 1
-                given = f", and --class-names names 0 to {last}" if class_names else ""
+                given = f", and class_names names 0 to {last}" if class_names else ""
                 raise InputError(
                     f"{self.path}: column '{cells.name}' numbers its classes ({cell[:20]}){given}; "
-                    "name each class from 0 on, in order: --class-names NAME,NAME,..."
+                    "name each class from 0 on, in order: class_names NAME,NAME,..."
                 )
         return texts_of, self.name(chain.from_iterable(texts_of.values()), findings)
-
-    def questions(
-        self, texts_of: Mapping[str, list[str]], meaning: Mapping[str, Label]
-    ) -> dict[str, str]:
-        """Return, by finding, the question about a label that says "positive", and not of what.
-
-        Such a word stands among names of findings. One that no finding can be called by is refused.
-        """
-        states = {text: state_of_text().get(text.lower(), "") for text in meaning}
-        named = {meaning[text].finding for text, state in states.items() if not state}
-        if self.has("state") or not named - normal_classes():
-            return {}
-        questions: dict[str, str] = {}
-        cells = self.cells("label")
-        for text, state in states.items():
-            finding = meaning[text].finding
-            if state in ("present", "absent") and finding not in normal_classes():
-                is_here = cells.map(lambda cell, text=text: text in texts_of[cell]).astype(bool)
-                where = f"{line_of(is_here)}: column '{cells.name}'"
-                if self.path.is_dir():
-                    where = f"folder '{text}'"
-                answer = "the name of the finding, or 'normal' where nothing is found"
-                question = (
-                    f"{self.path}: {where} says '{text}' beside names of findings, and not of "
-                    f"which finding ({counted(int(is_here.sum()), 'row')}); write {answer}"
-                )
-                if state == "absent" or len(text) == 1:
-                    raise InputError(question)
-                questions[finding] = question
-        return questions
 
     def _texts(self, cell: str, class_names: Sequence[str]) -> list[str]:
         """Return the labels, as they are written, that a cell of the label column lists."""
@@ -285,14 +269,13 @@ class LabelTable:
     def summary(self) -> str:
         """One line on the number of rows, the role of each column and the unused columns."""
         pairs = [(role, column) for role, columns in self.columns.items() for column in columns]
-        names = self.option.roles
+        names = self.caller.roles
         roles = ", ".join(
             f"{column} as {names.get(role, role)}" for role, column in pairs if role != "unused"
         )
         unused = f"; unused: {', '.join(self.unused)}" if self.unused else ""
         rows = counted(len(self.text), "row")
-        correct = f"(correct: {self.option.name} ROLE=COLUMN)"
-        return f"{self.path.name}: {rows}; columns: {roles}{unused} {correct}"
+        return f"{self.path.name}: {rows}; columns: {roles}{unused} (correct: columns ROLE=COLUMN)"
 
     def label_line(self, class_names: Sequence[str] = ()) -> str:
         """One line on the labels, their numbers, and what else than a finding they mean."""

@@ -23,7 +23,6 @@ from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.images.stored_size import stored_size
 from cxr_compare.data_prep.sources.image_files import ImageIndex, stem, unfit
 from cxr_compare.data_prep.sources.source import (
-    ColumnsOption,
     ReadOptions,
     Show,
     SourceTables,
@@ -107,8 +106,7 @@ class Source(SourceTables):
 
     Attributes:
         options: Options of the user.
-        columns_option: The option by which the user corrects roles of columns.
-        labels_alone: True without a folder of images, as for cxr compare.
+        labels_alone: True for a truth of cxr compare without a folder of images.
         unnamed: Finding of boxes in tables that name none; empty where the user is asked.
         measure: Function from an image id to width and height (px) of a file, of which boxes in
             shares are; None for the files of `root`.
@@ -122,10 +120,9 @@ class Source(SourceTables):
     """
 
     options: ReadOptions = field(default_factory=ReadOptions)
-    columns_option: ColumnsOption = field(default_factory=ColumnsOption, kw_only=True)
     show: Show = lambda line: None
     index: ImageIndex | None = None
-    labels_alone: bool = False
+    labels_alone: bool = field(init=False)
     unnamed: str = ""
     measure: Callable[[str], tuple[int, int] | None] | None = None
     unlabelled: dict[str, str] = field(default_factory=dict)
@@ -135,6 +132,9 @@ class Source(SourceTables):
     label_files: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list, kw_only=True)
     _sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.labels_alone = self.options.caller.compares and not self.root.is_dir()
 
     def exclude(self, ids: Iterable[Any], reason: str) -> None:
         """Leave images, or files without an image, out; the first reason of each counts."""
@@ -212,7 +212,7 @@ def user_reading(source: Source, reading: BoxReading) -> BoxReading:
         if answer is None:
             continue
         if answer not in allowed:
-            given = source.columns_option.text(f"box_{kind}", answer)
+            given = source.options.caller.text(f"box_{kind}", answer)
             raise InputError(f"{given}: use {', '.join(allowed)}")
         reading = replace(reading, affirmed=True, **{kind: answer})
     return reading
@@ -241,7 +241,7 @@ def no_finding(source: Source, where: str, problem: str) -> InputError:
         first.setdefault(reason, name)
     reasons = [f"{name}: {reason}" for reason, name in first.items()][:_MOST_REASONS]
     left_out = f" ({counted(len(source.left_out), 'image')} left out: {'; '.join(reasons)})"
-    use = "compare" if source.labels_alone else "learn"
+    use = "compare" if source.options.caller.compares else "learn"
     return InputError(
         f"{where}: {problem}{left_out if reasons else ''}: there is no finding to {use}; add "
         "images that show one"

@@ -9,11 +9,10 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxReading, BoxUnit
 from cxr_compare.data_prep.base.errors import InputError, counted_phrase
-from cxr_compare.data_prep.base.ids import is_member
-from cxr_compare.data_prep.base.names import class_column, finding_name, names_finding
 from cxr_compare.data_prep.base.tables import FINDING_KEY
 from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
 from cxr_compare.data_prep.sources.label_table import LabelTable
+from cxr_compare.data_prep.sources.questions import CORNER_OR_CENTRE, OTHER_CLASS
 from cxr_compare.data_prep.sources.statements import BOX, Source
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
@@ -29,11 +28,12 @@ def boxed_rows(
     is_boxed = numbers.notna().any(axis=1)
     own = labels[is_boxed]
     if not table.rules.name and not table.has("label"):
-        _refuse_other_class(table, is_boxed, own)
-    other_way = ", or --class-names mass"
-    if table.option.instead:
+        findings = sorted({label.finding for listed in own for label in listed})
+        OTHER_CLASS.ask(table, is_boxed=is_boxed, own=findings)
+    other_way = ", or class_names mass"
+    if table.caller.compares:
         other_way = f"; it has {', '.join(table.text.columns[:20])}"
-    reason = f"a box, but not one finding that it is of; {table.option.advice('label')}{other_way}"
+    reason = f"a box, but not one finding that it is of; {table.caller.advice('label')}{other_way}"
     refuse_line(is_boxed & (labels.str.len() != 1), table.path, reason)
     boxed = rows[is_boxed].assign(
         finding=[of.finding for (of,) in own], state=[of.state for (of,) in own], boxed=True
@@ -66,24 +66,19 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
         raise InputError(
             f"{table.path}: a box needs xmin and xmax or width, ymin and ymax or height, or "
             f"xcenter, ycenter, width and height; it has {', '.join(sorted(roles))}: name the "
-            f"others with {table.option.name}"
+            "others with columns"
         )
     cells = [table.cells(role) for role in ROLES_OF_FORMS[form]]
     edges = [to_numbers(column, table.path, str(column.name)) for column in cells]
     numbers = pd.DataFrame(dict(zip(BOX, edges, strict=True)))
     are_shares = numbers.max().max() <= _MOST_SHARE
     # A comparison asks about shares.
-    unit: BoxUnit = "share" if are_shares and not source.labels_alone else "px"
-    x, y = (str(column.name) for column in cells[:2])
+    unit: BoxUnit = "share" if are_shares and not source.options.caller.compares else "px"
     is_answered = "xmin" in table.assigned or source.options.role("box_form") is not None
-    if are_shares and form == "xywh" and x.lower().endswith("x") and not is_answered:
-        raise InputError(
-            f"{table.path}: boxes are in shares of the image: are {x}, {y} the corner or the "
-            f"centre? For the corner {table.option.advice('box_form', 'xywh')}, for the centre "
-            f"{table.option.advice('box_form', 'cxcywh')}"
-        )
+    in_doubt = are_shares and form == "xywh" and not is_answered
+    CORNER_OR_CENTRE.ask(table, is_in_doubt=in_doubt)
     affirmed = set(ROLES_OF_FORMS[form][2:]) <= table.assigned
-    where, answers = str(table.path), table.option.box_answers
+    where, answers = str(table.path), table.caller.box_answers
     reading = BoxReading(form, unit, where, stated=True, affirmed=affirmed, answers=answers)
     return numbers, reading
 
@@ -109,31 +104,12 @@ def take_reading(source: Source, own: BoxReading, *, has_boxes: bool) -> None:
     source.statements.reading = own
 
 
-def _refuse_other_class(table: LabelTable, is_boxed: pd.Series, labels: pd.Series) -> None:
-    """Refuse boxes of a class that is not their finding, in a column that was not recognised."""
-    boxed = table.text.loc[is_boxed.to_numpy(), table.unused]
-    column = class_column(boxed)
-    own = sorted({label.finding for listed in labels for label in listed})
-    if column is None or not own:
-        return
-    classes = boxed[column]
-    if classes.nunique() == 1 and not names_finding(classes.iloc[0]):
-        return
-    named = classes.map({text: finding_name(text) for text in classes.unique()})
-    is_other = pd.Series(~is_member(named, own), named.index)
-    reason = (
-        f" of a box, and the finding is {own[0]!r}; {table.option.advice('label', column)} if the "
-        f"column names what a box shows, else {table.option.advice('unused', column)}"
-    )
-    refuse_line(is_other, table.path, reason, classes)
-
-
 def only_finding(
     table: LabelTable, tables: Sequence[LabelTable], class_names: Sequence[str]
 ) -> str:
     """Return the one finding that a table, or all together, are about; empty if there are more."""
     if class_names and not table.has("finding"):
-        names = {class_finding(name, "--class-names") for name in class_names}
+        names = {class_finding(name, "class_names") for name in class_names}
     elif table.has("finding") or not any(other.has("label") for other in tables):
         group = [table] if table.has("finding") else tables
         names = {t.finding(column) for t in group for column in t.columns.get("finding", ())}

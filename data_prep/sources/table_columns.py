@@ -1,6 +1,6 @@
 """Recognition of the user's label tables: the role of each column, by its name or its cells.
 
-The user corrects what was recognised with ``--columns``.
+The user corrects what was recognised with ``columns``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from cxr_compare.data_prep.base.errors import InputError, nearest_name
 from cxr_compare.data_prep.base.names import (
     LABELS,
     class_column,
+    columns_of_roles,
     find_column,
     finding_name,
     headless_problem,
@@ -23,7 +24,6 @@ from cxr_compare.data_prep.base.names import (
     names_by_role,
     names_finding,
     plain_name,
-    split_column,
 )
 from cxr_compare.data_prep.base.user_tables import is_spreadsheet, read_table_file, refuse_line
 from cxr_compare.data_prep.sources.label_names import name_labels
@@ -34,14 +34,15 @@ from cxr_compare.data_prep.sources.label_table import (
     TableRules,
     published_tables,
 )
-from cxr_compare.data_prep.sources.source import ColumnsOption
+from cxr_compare.data_prep.sources.questions import (
+    BOXES_AS_TEXTS,
+    TWO_SPLITS,
+    UNREAD,
+    columns_of_states,
+)
+from cxr_compare.data_prep.sources.source import Caller
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_facts import FACTS
-from cxr_compare.data_prep.sources.unread_columns import (
-    are_box_texts,
-    columns_of_states,
-    refuse_unread_columns,
-)
 from cxr_compare.data_prep.sources.words import (
     ambiguous_sexes,
     dictionary,
@@ -55,16 +56,16 @@ _ROLES = ("file", *LABEL_ROLES, "state", "reader", *FACTS, "split", *BOX_ROLES, 
 _SIDE_PX = 1.0  # by which the side of a box in px may differ from its edges
 
 
-def _recognise(path: Path, text: pd.DataFrame, option: ColumnsOption) -> LabelTable:
+def _recognise(path: Path, text: pd.DataFrame, caller: Caller) -> LabelTable:
     """Recognise the columns of a published table, or else of any table by their names."""
     columns = list(text.columns)
     if text.empty:
         raise InputError(f"{path}: has no row")
     fitting = [rules for rules in published_tables() if {*rules.columns} <= {*columns}]
     rules = max(fitting, key=lambda rules: len(rules.columns), default=TableRules())
-    table = LabelTable(path, text, rules, option=option)
+    table = LabelTable(path, text, rules, caller=caller)
     plain = {plain_name(column): column for column in reversed(columns)}
-    own = {role: [name] for role, name in option.roles.items() if role.startswith("x_")}
+    own = {role: [name] for role, name in caller.roles.items() if role.startswith("x_")}
     for role, names in {**names_by_role(), **own}.items():
         free = [plain[name] for name in names if plain.get(name) in table.unused]
         is_side = role in ("width", "height") and table.has("xmax")
@@ -84,8 +85,7 @@ def _correct(tables: Sequence[LabelTable], correction: str) -> None:
     """Apply one ROLE=COLUMN of the user; ROLE= takes the role away."""
     role, equals, column = (part.strip() for part in correction.partition("="))
     kind, _, finding = role.partition(":")
-    option = tables[0].option
-    given = f"{option.name} {option.roles.get(role, role)}{equals}{column}"
+    given = f"columns {tables[0].caller.roles.get(role, role)}{equals}{column}"
     existing = [name for table in tables for name in table.text.columns]
     if not equals and role in existing:
         raise InputError(
@@ -136,11 +136,10 @@ def _find_split(table: LabelTable, source: Source) -> None:
     """Assign the role of the split to a column that holds train, val and test alone; say so."""
     if table.rules.name or table.has("split") or "split" in table.assigned:
         return
-    free = table.text[table.unused]
-    column = split_column(free, str(table.path), table.option.advice("split"))
-    if column is not None:
+    TWO_SPLITS.ask(table)
+    for column in columns_of_roles(table.text[table.unused]):
         table.add("split", [column])
-        role = table.option.roles.get("split", "split")
+        role = table.caller.roles.get("split", "split")
         source.show(f"{table.path.name}: column '{column}' holds only roles, and is read as {role}")
 
 
@@ -176,10 +175,9 @@ def _is_one_number(cells: pd.Series) -> bool:
 
 def _find_wanted(tables: Sequence[LabelTable]) -> None:
     """Assign the role of findings to columns that the user wants, or to all of states."""
-    wanted = tables[0].option.wanted
-    if wanted is None:
+    if not tables[0].caller.compares:
         return
-    names = set(map(finding_name, wanted))
+    names = set(map(finding_name, tables[0].caller.wanted))
     for table in tables:
         for column in table.unused:
             if finding_name(column) in names and holds_states(table.text[column]):
@@ -227,7 +225,7 @@ def _read_tables(source: Source, sheets: Mapping[Path, pd.DataFrame]) -> list[La
     """Read the user's label tables, with what their names of columns say."""
     paths, sheet = source.options.labels, source.options.sheet
     if sheet is not None and not any(map(is_spreadsheet, paths)):
-        raise InputError(f"--sheet {sheet}: none of the tables is a spreadsheet; leave it out")
+        raise InputError(f"sheet {sheet}: none of the tables is a spreadsheet; leave it out")
     tables = []
     for path in paths:
         text = sheets.get(path)
@@ -236,7 +234,7 @@ def _read_tables(source: Source, sheets: Mapping[Path, pd.DataFrame]) -> list[La
             text = file.text
             for note in file.notes:
                 source.show(f"{path.name}: {note}")
-        tables.append(_recognise(path, text, source.columns_option))
+        tables.append(_recognise(path, text, source.options.caller))
     return tables
 
 
@@ -271,9 +269,12 @@ def recognise_tables(
     _name_by_boxes(tables)
     for table in tables:
         source.show(table.summary)
-        refuse_unread_columns(table)
+        for question in UNREAD if not table.rules.name else ():
+            question.ask(table)
         _warn_of_unclear_sexes(table, source)
-    _refuse_boxes_as_texts(tables)
+    if not any(table.rules.name or table.box_roles for table in tables):
+        for table in tables:
+            BOXES_AS_TEXTS.ask(table)
     _require_columns(tables, need_labels=need_labels)
     for table in tables:
         cells = table.cells(table.key)
@@ -287,39 +288,23 @@ def recognise_tables(
     return tables
 
 
-def _refuse_boxes_as_texts(tables: Sequence[LabelTable]) -> None:
-    """Refuse a column of boxes that are texts, unless a table has boxes that are read."""
-    if any(table.rules.name or table.box_roles for table in tables):
-        return
-    for table in tables:
-        for column in table.unused:
-            is_box = are_box_texts(table.text[column])
-            reason = (
-                f"column '{column}' writes a box as one text, which may be corners or sizes; write "
-                "each box in a row of its own with the columns x1,y1,x2,y2 or x,y,width,height, or "
-                f"{table.option.advice('unused', column)} to leave it out"
-            )
-            refuse_line(is_box, table.path, reason)
-
-
 def _require_columns(tables: Sequence[LabelTable], *, need_labels: bool) -> None:
     """Refuse tables without a column of images or of labels."""
     unnamed = [table for table in tables if not table.has(table.key)]
-    is_truth = bool(tables) and tables[0].option.wanted is not None
+    caller = tables[0].caller
     # Boxes of a second table do not say which images of the first are without a lesion.
-    labelled = any(table.states_labels for table in (tables[:1] if is_truth else tables))
+    labelled = any(table.states_labels for table in (tables[:1] if caller.compares else tables))
     if unnamed or (need_labels and not labelled):
         table = (unnamed or tables)[0]
         columns = list(table.text.columns)
-        option = table.option
         of_findings = ", or finding=COLUMN for each finding with a column of its own"
         problem = (
-            f"a column must name the image ({option.text('file')}), and one say what it shows "
-            f"({option.text('label')}{'' if 'finding' in option.instead else of_findings}); it has "
+            f"a column must name the image ({caller.text('file')}), and one say what it shows "
+            f"({caller.text('label')}{'' if caller.compares else of_findings}); it has "
             f"{', '.join(columns[:20])}"
         )
-        if unnamed and "file" in option.instead:
-            problem += f"; {option.advice('file')}"
+        if unnamed and caller.compares:
+            problem += f"; {caller.advice('file')}"
         if len(columns) == 1 and re.search(r"[\s:|]", columns[0]):
             problem = (
                 f"has one column, '{columns[0]}'; write commas, semicolons or tabs between the "

@@ -89,7 +89,7 @@ def take_facts(source: Source, images: pd.DataFrame, facts: Sequence[pd.DataFram
     """Set the images of a source, with the facts of its tables; lateral views are left out."""
     rows = pd.concat(facts, ignore_index=True).groupby("image_id", sort=False).first()
     source.images = images.merge(rows.reset_index(), on="image_id", how="left")
-    if "view" in source.images and not source.labels_alone:  # cxr compare takes any view
+    if "view" in source.images and not source.options.caller.compares:  # it takes any view
         is_lateral = source.images["view"].eq("LL")
         source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
 
@@ -111,7 +111,7 @@ def joined_facts(
         image_id = several.index[first]
         fact = several.columns[int(several.iloc[first].to_numpy().argmax())]
         columns = _columns_of(fact, tables)
-        otherwise = f", or {tables[0].option.advice('unused', *columns)}" if columns else ""
+        otherwise = f", or {tables[0].caller.advice('unused', *columns)}" if columns else ""
         raise InputError(
             f"{where}: the rows of {image_id} have several values for {fact}; correct "
             f"them{otherwise}"

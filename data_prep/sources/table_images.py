@@ -98,7 +98,7 @@ def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
         raise InputError(
             f"{source.root}: holds {next(iter(index.paths), 'no image')}, but none of the "
             f"{len(names)} images that the table names ({names[0]!r}: "
-            f"{source.left_out[names[0]]}); give the right folder, the right column with --columns "
+            f"{source.left_out[names[0]]}); give the right folder, the right column with columns "
             "file=COLUMN, or the folder of each image in the table"
         )
     return found

@@ -17,7 +17,7 @@ from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.statements import Source
 
 _NO_ROLES = pd.DataFrame(columns=["image_id", "role", "path"], dtype=TEXT)
-_ANEW = "say --columns split= to draw a new split by patient"
+_ANEW = "say columns split= to draw a new split by patient"
 
 
 def add_roles(source: Source, tables: Sequence[LabelTable], *, names_people: bool = False) -> None:
@@ -46,7 +46,7 @@ def add_roles(source: Source, tables: Sequence[LabelTable], *, names_people: boo
         )
     _refuse_two_roles(roles, source)
     source.split = roles[["image_id", "role"]].drop_duplicates(ignore_index=True)
-    if not source.labels_alone:  # cxr compare --truth asks about the patients itself
+    if not source.options.caller.compares:  # it asks about the patients itself
         _refuse_shared_patients(source, where, names_people=names_people)
 
 
@@ -156,8 +156,8 @@ def _shown(path: Path) -> str:
 
 def _or_anew(source: Source) -> str:
     """Return the end of an advice: the option that drops the roles of tables, if there is one."""
-    is_truth = source.labels_alone  # of cxr compare, which draws no split
-    return f", or {_ANEW}" if source.options.labels and not is_truth else ""
+    is_set = source.options.labels and not source.options.caller.compares  # that draws no split
+    return f", or {_ANEW}" if is_set else ""
 
 
 def _refuse_two_roles(roles: pd.DataFrame, source: Source) -> None:

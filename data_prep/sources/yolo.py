@@ -157,13 +157,13 @@ def _class_names(root: Path, listed: Sequence[str]) -> dict[int, str]:
     if not named:
         raise InputError(
             f"{root}: no file names the classes (data.yaml, classes.txt or obj.names); give "
-            "--class-names, in the order of their numbers"
+            "class_names, in the order of their numbers"
         )
     first, *others = named
     for other in others:
         if named[other] != named[first]:
             raise InputError(
-                f"{root}: {first} and {other} name the classes differently; give --class-names"
+                f"{root}: {first} and {other} name the classes differently; give class_names"
             )
     return named[first]
 
@@ -214,7 +214,7 @@ def _looks_like_yolo(folder: Path) -> bool:
 YOLO = Format(
     name="yolo",
     title="YOLO",
-    folder="a `.txt` an image; `data.yaml` or `--class-names`",
+    folder="a `.txt` an image; `data.yaml` or `class_names`",
     detect=_looks_like_yolo,
     read=partial(
         read_annotations,

@@ -19,7 +19,7 @@ from cxr_compare.data_prep.base.names import (
     image_names,
     missing_columns,
 )
-from cxr_compare.data_prep.sources.unread_columns import are_box_texts
+from cxr_compare.data_prep.sources.questions import are_box_texts
 from cxr_compare.evaluation.inputs.rows import (
     NUMBERS,
     Rows,

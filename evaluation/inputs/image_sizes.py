@@ -21,7 +21,7 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import IMAGE_SUFFIXES
 from cxr_compare.data_prep.images.stored_size import image_size
 from cxr_compare.data_prep.sources.image_files import ImageIndex, stem
-from cxr_compare.evaluation.inputs.rows import COLUMNS
+from cxr_compare.data_prep.sources.source import COMPARE
 from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.truth import Size, Truth, numbers_of
 
@@ -171,7 +171,7 @@ def _scaled(truth: Truth, files: ImageFiles, *, affirmed: bool) -> Truth:
     each, own_each = (known.reindex(owners).to_numpy() for known in (labelled, sizes))
     corners = truth.boxes[EDGES].to_numpy(np.float64)
     if not affirmed:
-        reading = BoxReading(answers=COLUMNS.box_answers)
+        reading = BoxReading(answers=COMPARE.box_answers)
         row, question = doubt_about_size(corners, reading, each, own_each, owners)
         if question:
             raise InputError(f"images: {files.where}: image '{owners[row]}': {question}")

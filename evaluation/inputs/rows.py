@@ -11,22 +11,9 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxForm
 from cxr_compare.data_prep.base.errors import InputError, counted
-from cxr_compare.data_prep.sources.source import ColumnsOption
 
 NUMBERS = ["b1", "b2", "b3", "b4"]
 """Columns of the four numbers of a box, before it is known how they are written."""
-COLUMNS = ColumnsOption(
-    "columns",
-    {"file": "image", "split": "role", "x_seen": "seen"},
-    {
-        "file": "add image_id (1, 2, 3 ...), the same in each file, or give arrays of one order to "
-        "cxr_compare.compare in Python",
-        "unused": "remove the column",
-        "state": "call the column 'state'",
-        "finding": "name it as target",
-    },
-)
-"""The option of `cxr compare` for columns of the truth, as readers of `cxr prepare` advise it."""
 _FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 

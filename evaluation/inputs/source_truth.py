@@ -33,8 +33,10 @@ from cxr_compare.data_prep.sources.image_files import one_walk
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.own_table import read_own_tables
 from cxr_compare.data_prep.sources.source import (
+    COMPARE,
     EMPTY_EDGES,
     SHOWS_NOTHING,
+    Format,
     ReadOptions,
     SourceTables,
 )
@@ -47,14 +49,14 @@ from cxr_compare.evaluation.inputs.frames import is_unnamed
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, with_files
 from cxr_compare.evaluation.inputs.patients import add_patients
 from cxr_compare.evaluation.inputs.px_boxes import clipped
-from cxr_compare.evaluation.inputs.rows import COLUMNS, Rows
+from cxr_compare.evaluation.inputs.rows import Rows
 from cxr_compare.evaluation.notes import Note, reading_notes
 from cxr_compare.evaluation.truth import UNNAMED, Truth, no_boxes
 
 _FACTS = ("study_id", "width", "height", "age_years")
 _AS_WRITTEN = ("sex", "view")
 _MOST_NAMES = 3  # of images, in one message
-_ROLES = {name: role for role, name in COLUMNS.roles.items()}
+_ROLES = {name: role for role, name in COMPARE.roles.items()}
 """Roles of columns that `cxr prepare` calls otherwise."""
 
 
@@ -82,34 +84,36 @@ class Labels:
     files: ImageFiles | None = None
 
 
-def read_coco(path: Path, written: Mapping[str, str]) -> Labels:
+def _read_format(fmt: Format, path: Path, columns: Mapping[str, str]) -> SourceTables:
+    """Read label files in a format of `cxr prepare`, with the lines that are shown as notes."""
+    shown: list[str] = []
+    texts = tuple(f"{role}={name}" for role, name in columns.items())
+    read = fmt.read(path, ReadOptions(columns=texts, caller=COMPARE), shown.append)
+    _refuse_left_out(read, path)
+    return replace(read, notes=[*shown, *read.notes])
+
+
+def read_coco(path: Path, columns: Mapping[str, str]) -> Labels:
     """Read a COCO annotation file, whose images need not be there."""
     refuse_other_kind(path)
-    shown: list[str] = []
-    texts = tuple(f"{key}={value}" for key, value in written.items())
-    read = COCO.read(path, ReadOptions(columns=texts), shown.append)
-    _refuse_left_out(read, path)
-    read = replace(read, notes=[*shown, *read.notes])
+    read = _read_format(COCO, path, columns)
     facts = read.images.set_index("image_id")[["coco_id"]]
-    return Labels(read, str(path), facts, written=written)
+    return Labels(read, str(path), facts, written=_written(columns))
 
 
 @one_walk()
-def read_folder(folder: Path) -> Labels:
+def read_folder(folder: Path, columns: Mapping[str, str]) -> Labels:
     """Read a folder of images with labels of YOLO or Pascal VOC; InputError for another."""
     if (folder / "dataset.json").is_file():
         raise InputError(f"truth: {folder} is a data set of cxr prepare; give it as data")
     fitting = [each for each in (YOLO, VOC) if each.detect(folder)]
     if len(fitting) != 1:
         raise InputError(_unread(folder))
-    shown: list[str] = []
-    read = fitting[0].read(folder, ReadOptions(), shown.append)
-    _refuse_left_out(read, folder)
-    read = replace(read, notes=[*shown, *read.notes])
+    read = _read_format(fitting[0], folder, columns)
     images = read.images.set_index("image_id")
     paths = {image: folder / path for image, path in images["path"].items()}
     files = ImageFiles(paths.get, str(folder))
-    return Labels(read, str(folder), images[[]], files=files)
+    return Labels(read, str(folder), images[[]], written=_written(columns), files=files)
 
 
 def read_labels(given: Path | pd.DataFrame, boxes: Any, columns: Any, **options: Any) -> Labels:
@@ -118,9 +122,7 @@ def read_labels(given: Path | pd.DataFrame, boxes: Any, columns: Any, **options:
         return read_table(given, boxes, columns, **options)
     if boxes is not None:
         raise InputError(f"boxes: {boxes}: {given} holds true boxes itself; leave boxes out")
-    if given.is_dir() and columns:
-        raise InputError(f"columns: is for a table of labels, and {given} is a folder")
-    return read_folder(given) if given.is_dir() else read_coco(given, _written(columns))
+    return read_folder(given, columns) if given.is_dir() else read_coco(given, columns)
 
 
 def _written(columns: Mapping[str, str]) -> dict[str, str]:
@@ -164,13 +166,12 @@ def read_table(
             )
     shown: list[str] = []
     texts = tuple(f"{_ROLES.get(role, role)}={name}" for role, name in columns.items())
+    caller = replace(COMPARE, wanted=tuple(target))
     source = Source(
         "table",
         path,
-        ReadOptions(labels=tuple(paths), columns=texts),
+        ReadOptions(labels=tuple(paths), columns=texts, caller=caller),
         shown.append,
-        columns_option=replace(COLUMNS, wanted=tuple(target)),
-        labels_alone=True,
         unnamed=UNNAMED,
         measure=None if files is None else files.size,
     )
