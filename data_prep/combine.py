@@ -97,7 +97,7 @@ def _join(
                 )
     labelled = {n: {*p["findings"]["finding"]} for n, p in zip(sets, parts, strict=True)}
     notes = _notes(sets, labelled, len(repeated))
-    tables = SourceTables("combined", root, targets=known, notes=notes, **frames)
+    tables = SourceTables(root, targets=known, notes=notes, **frames)
     given = dict(targets)
     joined = []
     for name, members in targets.items():

@@ -5,7 +5,7 @@ What is checked of labels and boxes is checked here, for all formats.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 
@@ -28,7 +28,6 @@ from cxr_compare.data_prep.sources.source import SourceTables, targets_from_find
 from cxr_compare.data_prep.sources.statements import (
     BOX,
     Source,
-    Statements,
     no_finding,
     user_reading,
 )
@@ -57,25 +56,33 @@ def build(
     boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True), frame, resized)
     paths = source.images.dropna(subset="path").set_index("image_id")["path"]
     reasons = {paths.get(name, name): reason for name, reason in source.left_out.items()}
-    source.images = source.keep(source.images)
-    if source.images.empty:
+    images = source.keep(source.images)
+    if images.empty:
         first = next((f"; {path}: {reason}" for path, reason in reasons.items()), "")
         raise InputError(f"{source.root}: no image can be used{first}")
-    if reasons:
-        excluded = {"path": list(reasons), "stage": "labels", "reason": list(reasons.values())}
-        source.excluded = pd.DataFrame(excluded)
     rows = source.keep(rows)
     rows = rows.sort_values("boxed", kind="stable")  # the origin of a label is not that of its box
     findings = rows.drop_duplicates(LABEL_KEY).sort_index(ignore_index=True)
     findings = findings[[*LABEL_KEY, "state", "origin", "implied"]]
     rule = source.options.reference
-    source.findings, source.boxes = with_reference(findings, source.keep(boxes), rule)
-    source.box_coverage = _coverage(source, coverage)
-    source.split, source.official = source.keep(source.split), source.keep(source.official)
-    if not source.targets:
-        source.targets = targets_from_findings(sorted(set(source.findings["finding"])))
-    source.statements = Statements()  # not kept while pixels are decoded
-    return source
+    findings, boxes = with_reference(findings, source.keep(boxes), rule)
+    excluded = {"path": list(reasons), "stage": "labels", "reason": list(reasons.values())}
+    return SourceTables(
+        source.root,
+        images=images,
+        findings=findings,
+        targets=source.targets or targets_from_findings(sorted(set(findings["finding"]))),
+        boxes=boxes,
+        box_coverage=_coverage(findings, boxes, source.statements.partial, coverage),
+        excluded=pd.DataFrame(excluded, dtype=TEXT),
+        split=source.keep(source.split),
+        official=source.keep(source.official),
+        notes=source.notes,
+        implied_note=source.implied_note,
+        questions=source.questions,
+        second_names=source.second_names,
+        categories=source.categories,
+    )
 
 
 def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
@@ -200,15 +207,19 @@ def _turned(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:
     return corners
 
 
-def _coverage(source: Source, complete: str | Sequence[str]) -> pd.DataFrame:
+def _coverage(
+    findings: pd.DataFrame,
+    boxes: pd.DataFrame,
+    partial: Set[tuple[str, str]],
+    complete: str | Sequence[str],
+) -> pd.DataFrame:
     """List the images and findings on which a reader has drawn a box around every lesion."""
-    findings, boxes = source.findings, source.boxes
     if complete == "all":
         complete = findings["finding"].unique().tolist()
     elif complete == "localised" or boxes.empty:
         complete = boxes["finding"].unique().tolist()
     is_boxed = are_rows_of(findings[LABEL_KEY], boxes[LABEL_KEY])
-    some = pd.DataFrame(sorted(source.statements.partial), columns=FINDING_KEY, dtype=TEXT)
+    some = pd.DataFrame(sorted(partial), columns=FINDING_KEY, dtype=TEXT)
     is_partial = are_rows_of(findings[FINDING_KEY], some)
     is_covered = (findings["state"] == "absent") & is_member(findings["finding"], complete)
     is_covered |= (findings["state"] == "present") & (is_boxed | is_partial)
@@ -217,8 +228,8 @@ def _coverage(source: Source, complete: str | Sequence[str]) -> pd.DataFrame:
     return rows.astype(TEXT).reset_index(drop=True)
 
 
-def require_finding(source: Source) -> None:
+def require_finding(source: Source, tables: SourceTables) -> None:
     """Refuse the tables of a source that has labels, and in which no image shows a finding."""
-    states = source.findings["state"]
+    states = tables.findings["state"]
     if len(states) and not is_member(states, ["present", "uncertain"]).any():
         raise no_finding(source, str(source.root), "no image shows a finding")

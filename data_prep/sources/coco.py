@@ -262,7 +262,8 @@ COCO = Format(
     title="COCO",
     folder="`.json` files that list `images`, and the images",
     detect=has_file(".json", _is_coco),
-    read=partial(read_annotations, "coco", _read, reading=BoxReading(form="xywh")),
+    reader=partial(read_annotations, _read, reading=BoxReading(form="xywh")),
     options=("labels", "sheet", "reference", "columns", "raw_boxes", "patient_pattern"),
     found_in_folder=True,
+    shows_nothing="list each in images, without annotations",
 )

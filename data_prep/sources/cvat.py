@@ -98,6 +98,7 @@ CVAT = Format(
     title="CVAT",
     detect=has_file(".xml", _is_cvat),
     folder='`annotations.xml` ("CVAT for images 1.1"), images in any folders',
-    read=partial(read_tool_files, "cvat", ".xml", _read_file, _is_cvat),
+    reader=partial(read_tool_files, ".xml", _read_file, _is_cvat),
     options=TABLE.options,
+    shows_nothing="list each as an <image> without shapes",
 )

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,16 @@ from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading
 from cxr_compare.data_prep.base.boxes import SIDEWAYS
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member
+from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.images.stored_size import stored_size
 from cxr_compare.data_prep.sources.image_files import ImageIndex, stem, unfit
 from cxr_compare.data_prep.sources.source import (
+    Format,
     ReadOptions,
     Show,
-    SourceTables,
+    empty_images,
+    empty_roles,
     unlabelled_line,
 )
 
@@ -101,27 +105,34 @@ def joined_statements(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 @dataclass
-class Source(SourceTables):
+class Source:
     """A source while its reader gathers images, statements and notes; `build` makes its tables.
 
+    The fields from `images` on become those of the same name in `SourceTables`.
+
     Attributes:
+        format: Format that is read.
+        root: Folder of the images.
         options: Options of the user.
+        show: Shows the user a line on how labels are read.
+        index: Image files of the folder; None if the source is one file.
         labels_alone: True for a truth of cxr compare without a folder of images.
         unnamed: Finding of boxes in tables that name none; empty where the user is asked.
         measure: Function from an image id to width and height (px) of a file, of which boxes in
             shares are; None for the files of `root`.
         unlabelled: An image by each finding of boxes that no table of labels without boxes has.
-        show: Shows the user a line on how labels are read.
-        index: Image files of the folder; None if the source is one file.
         statements: What readers say of the images.
         counts: Number of cases by the phrase that tells of them.
         left_out: Reason by image, or by file without an image, that is left out.
         label_files: Label files that were read, for messages.
     """
 
+    format: Format
+    root: Path
     options: ReadOptions = field(default_factory=ReadOptions)
     show: Show = lambda line: None
     index: ImageIndex | None = None
+    _: KW_ONLY
     labels_alone: bool = field(init=False)
     unnamed: str = ""
     measure: Callable[[str], tuple[int, int] | None] | None = None
@@ -130,7 +141,15 @@ class Source(SourceTables):
     counts: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, str] = field(default_factory=dict)
     label_files: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list, kw_only=True)
+    images: pd.DataFrame = field(default_factory=empty_images)
+    split: pd.DataFrame = field(default_factory=empty_roles)
+    official: pd.DataFrame = field(default_factory=empty_roles)
+    targets: dict[str, Target] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    implied_note: str = ""
+    questions: dict[str, str] = field(default_factory=dict)
+    second_names: dict[str, str] = field(default_factory=dict)
+    categories: dict[str, str] = field(default_factory=dict)
     _sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

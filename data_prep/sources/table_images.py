@@ -18,8 +18,11 @@ from cxr_compare.data_prep.sources.image_files import (
     without_suffix,
 )
 from cxr_compare.data_prep.sources.label_table import LabelTable
-from cxr_compare.data_prep.sources.source import EMPTY_EDGES, SHOWS_NOTHING, unlabelled_line
+from cxr_compare.data_prep.sources.source import unlabelled_line
 from cxr_compare.data_prep.sources.statements import Source
+
+EMPTY_EDGES = "give each a row with its name and empty edges"
+"""Way in which a table of boxes says that images show nothing."""
 
 
 def name_images(
@@ -55,8 +58,8 @@ def ids_of_names(names: pd.Series) -> pd.Series:
 
 def way_to_show_nothing(source: Source, tables: Sequence[LabelTable]) -> str:
     """Return how label files of the format, or rows of tables, say that images show nothing."""
-    if source.format in SHOWS_NOTHING:
-        return SHOWS_NOTHING[source.format]
+    if source.format.shows_nothing:
+        return source.format.shows_nothing
     if any(table.has("label") and not table.has("state") for table in tables):
         return "give each a row with the label 'normal'"
     if any(table.has("finding") or table.has("state") for table in tables):

@@ -216,9 +216,8 @@ YOLO = Format(
     title="YOLO",
     folder="a `.txt` an image; `data.yaml` or `class_names`",
     detect=_looks_like_yolo,
-    read=partial(
+    reader=partial(
         read_annotations,
-        "yolo",
         _read,
         reading=BoxReading(form="cxcywh", unit="share", stated=True),
     ),
@@ -232,4 +231,5 @@ YOLO = Format(
         "class_names",
     ),
     found_in_folder=True,
+    shows_nothing="give each an empty .txt of its name",
 )

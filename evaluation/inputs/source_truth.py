@@ -31,17 +31,11 @@ from cxr_compare.data_prep.dataset import boxed_images, image_labels, of_referen
 from cxr_compare.data_prep.sources.coco import COCO
 from cxr_compare.data_prep.sources.image_files import one_walk
 from cxr_compare.data_prep.sources.label_table import LabelTable
-from cxr_compare.data_prep.sources.own_table import read_own_tables
-from cxr_compare.data_prep.sources.source import (
-    COMPARE,
-    EMPTY_EDGES,
-    SHOWS_NOTHING,
-    Format,
-    ReadOptions,
-    SourceTables,
-)
+from cxr_compare.data_prep.sources.own_table import TABLE, read_own_tables
+from cxr_compare.data_prep.sources.source import COMPARE, Format, ReadOptions, SourceTables
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_columns import recognise_tables
+from cxr_compare.data_prep.sources.table_images import EMPTY_EDGES
 from cxr_compare.data_prep.sources.voc import VOC
 from cxr_compare.data_prep.sources.yolo import YOLO, line_of_other_kind
 from cxr_compare.evaluation.inputs.boxes_table import checked_boxes
@@ -168,7 +162,7 @@ def read_table(
     texts = tuple(f"{_ROLES.get(role, role)}={name}" for role, name in columns.items())
     caller = replace(COMPARE, wanted=tuple(target))
     source = Source(
-        "table",
+        TABLE,
         path,
         ReadOptions(labels=tuple(paths), columns=texts, caller=caller),
         shown.append,
@@ -410,7 +404,7 @@ def keep_false_alarms(truth: Truth, where: str) -> Truth:
     """
     if truth.boxes.empty or (truth.images["label"] == 0).any():
         return truth
-    way = SHOWS_NOTHING["coco"] if where.lower().endswith(".json") else EMPTY_EDGES
+    way = COCO.shows_nothing if where.lower().endswith(".json") else EMPTY_EDGES
     remedy = (
         f"{where} lists no image without a lesion: if they show nothing, {way} there, so that "
         "boxes on it count as false"

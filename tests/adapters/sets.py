@@ -27,9 +27,9 @@ from cxr_compare.scripts.commands.prepare import prepare
 EDGES = ["x1", "y1", "x2", "y2"]
 
 
-def _read_plain(root: Path, options: ReadOptions, show: Show) -> SourceTables:
+def _read_plain(file_format: Format, root: Path, options: ReadOptions, show: Show) -> SourceTables:
     """Read ``images.csv``, ``labels.csv`` and, if there is one, ``boxes.csv``."""
-    source = Source("plain", root, options, show)
+    source = Source(file_format, root, options, show)
     images = read_text_table(root / "images.csv", ("image_id",), ("patient_id", "path"))
     images = images.where(images != "", None).assign(source=root.name).reset_index(drop=True)
     for column in {"height", "width", "age_years"} & set(images):
@@ -61,7 +61,7 @@ _PLAIN = Format(
     title="tables of a test",
     folder="`images.csv` and `labels.csv`",
     detect=has_file("images.csv", Path.is_file),
-    read=_read_plain,
+    reader=_read_plain,
     options=("reference",),
 )
 

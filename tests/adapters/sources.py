@@ -164,7 +164,7 @@ def built(images, rows, normal):
     ``rows`` are [image, finding, state, reader, implied, boxed], and ``normal`` [image, reader]; a
     box is of no meaning here.
     """
-    source = Source("drawn", Path("drawn"), ReadOptions())
+    source = Source(FORMATS["table"], Path("drawn"), ReadOptions())
     source.images = pd.DataFrame({"image_id": images, "path": None}, dtype=TEXT)
     source.images = source.images.assign(patient_id=images, patient_id_source="given")
     for image, finding, state, reader, implied, boxed in rows:
