@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
-from cxr_compare.data_prep.base.ids import TEXT, fitting_ids, is_member, match_ids, spelling_key
+from cxr_compare.data_prep.base.ids import TEXT, is_member, spelling_key
+from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import names_by_role, plain_name
 from cxr_compare.data_prep.base.user_tables import refuse_line
 from cxr_compare.data_prep.sources.label_table import LabelTable
@@ -107,10 +108,11 @@ def _matches(cells: pd.Series, known: pd.DataFrame, paths: pd.Series) -> pd.Data
     free = free[~is_member(free, names)]
     key_of = dict(zip(names, names, strict=True))
     # The table may list more than the folder has: names that fit no file are not looked for.
-    likely = [name for name, fitting in fitting_ids(others, free).fits.items() if fitting]
+    images = Names(free)
+    likely = [name for name, fitting in images.fitting(others).items() if fitting]
     if is_of_files or not names.str.match("0.").any():  # else it may have lost no zeros
         with suppress(InputError):  # if one fits two, none is taken for another name
-            key_of |= match_ids(likely, free, "")[0]
+            key_of |= images.match(likely, "")[0]
     rows = pd.DataFrame({"row": range(len(cells)), "cell": cells.array, "key": cells.map(key_of)})
     found = rows.merge(known, on="key").sort_values("row", kind="stable")
     return found.drop_duplicates(["row", "image_id"], ignore_index=True)

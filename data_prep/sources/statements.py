@@ -6,6 +6,7 @@ uncertain, and where. `build` makes the tables of a data set of them.
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,11 @@ from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading
 from cxr_compare.data_prep.base.boxes import SIDEWAYS
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member
+from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.images.stored_size import stored_size
-from cxr_compare.data_prep.sources.image_files import ImageIndex, stem, unfit
+from cxr_compare.data_prep.sources.image_files import role_from_path, stem, unfit
 from cxr_compare.data_prep.sources.source import (
     Format,
     ReadOptions,
@@ -131,7 +133,7 @@ class Source:
     root: Path
     options: ReadOptions = field(default_factory=ReadOptions)
     show: Show = lambda line: None
-    index: ImageIndex | None = None
+    index: Names | None = None
     _: KW_ONLY
     labels_alone: bool = field(init=False)
     unnamed: str = ""
@@ -177,18 +179,18 @@ class Source:
         return (height, width) if is_sideways else (width, height)
 
     @property
-    def files(self) -> ImageIndex:
+    def files(self) -> Names:
         """Image files of the user's folder."""
         if self.index is None:
             raise InputError(f"{self.root}: a file; give the folder that holds it")
         return self.index
 
     def add_names(self, names: Iterable[str], taken: Iterable[str] = ()) -> None:
-        """Let names that are of no image file be found by `match_ids`, and note how they differ.
+        """Let names that are of no image file be found by `Names.learn`, and note how they differ.
 
         Files that are `taken` are of other names.
         """
-        note = "" if self.labels_alone else self.files.add_names(names, taken)
+        note = "" if self.labels_alone else self.files.learn(names, taken)
         self.notes += [note] if note else []
 
     def find_image(
@@ -200,11 +202,14 @@ class Source:
         """
         if self.labels_alone:
             return name
-        matches = self.files.by_name(name, folders, role)
+        matches = self.files.find(name, folders)
+        if len(matches) > 1 and role:
+            of_role = [p for p in matches if role_from_path(posixpath.dirname(p)) == role]
+            matches = of_role or matches
         if len(matches) == 1:
             return matches[0]
         reason = unfit(matches)
-        near = [] if matches else self.files.by_stem(stem(name), ())
+        near = [] if matches else self.files.find(stem(name), unlisted=False)
         if near:
             reason += f"; {near[0]} has its name, but is in another folder: correct the path"
         self.exclude([f"{file}: {name}"], reason)

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.ids import TEXT, match_ids, renamed
+from cxr_compare.data_prep.base.ids import TEXT, renamed
+from cxr_compare.data_prep.base.image_names import Names, folders_agree, without_ending
 from cxr_compare.data_prep.sources.image_files import (
-    folders_agree,
     ids_of_paths,
     require_unique_ids,
     unfit,
-    without_suffix,
 )
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.source import unlabelled_line
@@ -37,7 +36,7 @@ def name_images(
     ids_of = ids_of_names if source.labels_alone else ids_of_paths
     source.images = images = paths.assign(image_id=ids_of(paths["path"]))
     require_unique_ids(images, source.root)
-    all_paths = () if source.index is None else source.index.paths
+    all_paths = () if source.index is None else source.index.images
     n_unlisted = len(set(all_paths) - set(images["path"]) - set(source.left_out))
     if n_unlisted:
         way = way_to_show_nothing(source, tables)
@@ -52,7 +51,7 @@ def name_images(
 
 def ids_of_names(names: pd.Series) -> pd.Series:
     """Return ids of images without files: their names, without an ending if they stay apart."""
-    short = names.map(without_suffix).astype(TEXT)
+    short = names.map(without_ending).astype(TEXT)
     return short.where(~short.duplicated(keep=False), names)
 
 
@@ -70,7 +69,7 @@ def way_to_show_nothing(source: Source, tables: Sequence[LabelTable]) -> str:
 def _as_first(source: Source, table: LabelTable, first: pd.Series) -> pd.Series:
     """Return the images of a table by their names in the first one."""
     cells = table.cells("file")
-    found, note = match_ids(cells, first, str(table.path))
+    found, note = Names(first).match(cells, str(table.path))
     source.notes += [note] if note else []
     return renamed(cells, found)
 
@@ -84,7 +83,7 @@ def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
     names_of: dict[str, list[str]] = {}
     times = Counter(posixpath.basename(name) for name in names)
     for name in names:
-        paths = index.by_name(name, ("", "images"))
+        paths = index.find(name, ("", "images"))
         if times[posixpath.basename(name)] > 1:  # also below folders of another machine
             paths = [path for path in paths if folders_agree(name, path)]
         if len(paths) == 1:
@@ -99,7 +98,7 @@ def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
             source.exclude(own, f"fits {path}, as {own[0]} and {own[1]} do")
     if not found:
         raise InputError(
-            f"{source.root}: holds {next(iter(index.paths), 'no image')}, but none of the "
+            f"{source.root}: holds {next(iter(index.images), 'no image')}, but none of the "
             f"{len(names)} images that the table names ({names[0]!r}: "
             f"{source.left_out[names[0]]}); give the right folder, the right column with columns "
             "file=COLUMN, or the folder of each image in the table"

@@ -28,7 +28,7 @@ from cxr_compare.data_prep.sources.image_files import (
     contains,
     files_below,
     has_file,
-    image_folders,
+    images_of_label_file,
     list_images,
     stem,
 )
@@ -61,8 +61,8 @@ def _read(source: Source) -> Iterator[ImageLabels]:
         if other := line_of_other_kind(root):
             raise InputError(f"{root}: {other}")
         source.label_files = [p for p in files_below(root, ".txt") if p not in _NAME_FILES]
-        if source.files.paths and not source.label_files:
-            raise InputError(f"{root}: {_without_texts(source.files.paths)}")
+        if source.files.images and not source.label_files:
+            raise InputError(f"{root}: {_without_texts(source.files.images)}")
         return
     names = _class_names(root, source.options.class_names)
 
@@ -86,7 +86,7 @@ def _label_files(source: Source) -> list[str]:
     """Return the text files that have the name of an image, and files of boxes beside them."""
 
     def has_image(text: str) -> bool:
-        return bool(source.files.by_stem(stem(text), image_folders(posixpath.dirname(text))))
+        return bool(images_of_label_file(source.files, text))
 
     texts = files_below(source.root, ".txt")
     others = [text for text in texts if not has_image(text)]

@@ -13,7 +13,7 @@ from cxr_compare.data_prep.base.box_check import FORMS, corners_of, four_numbers
 from cxr_compare.data_prep.base.boxes import turned_bounds
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import read_text_file
-from cxr_compare.data_prep.base.ids import fitting_ids
+from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.user_tables import (
     read_json_file,
     read_text_table,
@@ -191,8 +191,7 @@ def _names_of_outputs(outputs: Sequence[Any], ids: Sequence[str] | None, where: 
     if named and ids is None:
         return [Path(file).name for file in files]
     known = [str(name) for name in ids or ()]
-    fits: dict[str, Sequence[str]] = {name: [name] for name in known}
-    fits.update(fitting_ids(files, known).fits if named else {})
+    fits = Names(known).fitting(files) if named else {}
     found = [fits.get(file, []) for file in files]
     names = [images[0] for images in found if len(images) == 1]
     if len(set(names)) == len(files):

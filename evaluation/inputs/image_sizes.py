@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,8 +18,9 @@ from cxr_compare.data_prep.base.box_check import (
 from cxr_compare.data_prep.base.boxes import EDGES, are_scaled
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import IMAGE_SUFFIXES
+from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.images.stored_size import image_size
-from cxr_compare.data_prep.sources.image_files import ImageIndex, stem
+from cxr_compare.data_prep.sources.image_files import image_names
 from cxr_compare.data_prep.sources.source import COMPARE
 from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.truth import Size, Truth, numbers_of
@@ -62,17 +62,10 @@ def files_of_folder(folder: Path) -> ImageFiles:
     """
     if not folder.is_dir():
         raise InputError(f"images: {folder} is neither all nor common, nor a folder of images")
-    index = ImageIndex(folder)
+    names = image_names(folder)
 
     def find(image_id: str) -> Path | None:
-        matches = index.by_name(image_id, [""])
-        if len(matches) > 1:  # an id may be a path without its suffix
-            wanted = PurePosixPath(image_id).parts
-            matches = [
-                path
-                for path in matches
-                if PurePosixPath(path).with_suffix("").parts[-len(wanted) :] == wanted
-            ]
+        matches = names.find(image_id)
         if len(matches) > 1:
             raise InputError(
                 f"images: {folder}: image '{image_id}' has the files {matches[0]} and {matches[1]}"
@@ -86,23 +79,20 @@ def files_beside(truth: Path) -> ImageFiles:
     """Return the image files in the folder of a file of labels, or in its folder ``images``."""
 
     @cache
-    def names_in(folder: Path) -> dict[str, str]:
-        """Return the names of the image files by themselves, and by what only one begins with."""
+    def names_in(folder: Path) -> Names:
+        """Return the names of the image files in a folder."""
         try:
             names = [path.name for path in folder.iterdir()]
         except OSError:  # no such folder
-            return {}
-        names = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
-        times = Counter(map(stem, names))
-        once = {stem(name): name for name in names if times[stem(name)] == 1}
-        return once | {name: name for name in names}
+            names = []
+        return Names(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
 
     def find(image_id: str) -> Path | None:
         for folder in (truth.parent / "images", truth.parent):
             path = folder / image_id
-            name = names_in(path.parent).get(path.name)
-            if name is not None:
-                return path.parent / name
+            matches = names_in(path.parent).find(path.name)
+            if len(matches) == 1:
+                return path.parent / matches[0]
         return None
 
     return ImageFiles(find, str(truth.parent), named=False)

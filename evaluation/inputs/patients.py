@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
-from cxr_compare.data_prep.base.ids import match_ids
+from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import find_patient_columns
 from cxr_compare.data_prep.base.tables import SYNTHETIC_PATIENT
 from cxr_compare.data_prep.base.user_tables import read_text_table
@@ -109,7 +109,7 @@ def _patients_of(patients: Any, ids: pd.Index, order: pd.Series | None) -> npt.N
             raise InputError(
                 f"{where}: {word} {row.name}: image '{row[image]}' appears more than once; keep one"
             )
-        row_of, _ = match_ids(ids, names, where, "the list of patients")
+        row_of, _ = Names(names).match(ids, where, "the list of patients")
         patients = pd.Series(table[patient].to_numpy(), names)
         patients = patients[[row_of[image] for image in ids]].set_axis(ids)
     elif isinstance(patients, pd.Series):

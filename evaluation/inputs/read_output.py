@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
-from cxr_compare.data_prep.base.ids import match_ids
+from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import column_names, find_column, finding_name
 from cxr_compare.data_prep.sources.image_files import image_name
 from cxr_compare.evaluation.inputs.box_classes import findings_of_classes
@@ -115,7 +115,7 @@ def name_images(rows: Rows, truth: Truth, columns: Mapping[str, str], name: str 
             _ask_if_file_names(names, of_ids, truth, rows, name)
         names = names.map(of_ids) if by_id else names
     listed = [*names, *(rows.ran or ()), *rows.listed]
-    found, note = match_ids(listed, truth.ids, rows.where, remedy=truth.unlisted)
+    found, note = Names(truth.ids).match(listed, rows.where, remedy=truth.unlisted)
     rows.notes += [note] if note else []
     if rows.ran is not None:
         rows.ran = [found[image] for image in rows.ran]
@@ -136,7 +136,7 @@ def _ask_if_file_names(
 ) -> None:
     """Ask whether numbers are ids of the COCO file or names of files, if that is not the same."""
     try:
-        of_files, _ = match_ids(names, truth.ids, rows.where)
+        of_files, _ = Names(truth.ids).match(names, rows.where)
     except InputError:
         return
     advice = "write the name of each image's file"

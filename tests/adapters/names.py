@@ -3,13 +3,14 @@
 import pandas as pd
 
 from cxr_compare import InputError
-from cxr_compare.data_prep.base.ids import TEXT, is_member, match_ids, positions
+from cxr_compare.data_prep.base.ids import TEXT, is_member, positions
+from cxr_compare.data_prep.base.image_names import Names
 
 
 def images_of(names, ids):
     """The image of each name by name, or ("refused", the line)."""
     try:
-        return match_ids(names, ids, "names")[0]
+        return Names(ids).match(names, "names")[0]
     except InputError as error:
         return "refused", str(error)
 
