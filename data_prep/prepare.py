@@ -179,7 +179,7 @@ def _decode(tables: SourceTables, out: Path, options: Options) -> tuple[SourceTa
     decode = facts.loc[is_kept, list(KINDS["decode"].columns)]
     sides = tables.images.set_index("image_id")[["width", "height"]].astype("float64")
     boxes, cut = cut_boxes(tables.boxes, sides.reindex(tables.boxes["image_id"]).to_numpy())
-    notes = [*tables.name_notes(), *tables.label_notes(options.read.reference), *tables.notes]
+    notes = [*tables.label_notes(options.read.reference), *tables.notes]
     notes += [cut] if cut else []
     n_turned = int(decode["orientation"].str.startswith("exif-").fillna(False).sum())
     if n_turned and len(boxes):

@@ -287,27 +287,6 @@ def test_spellings_that_a_target_joins_are_one_finding(tmp_path):
     assert group["targets"] == ["any", "edema", "mass", "masss"]
 
 
-PNEUMONIA = "file,label\na.png,pneumonia\nb.png,pneumonia\nc.png,edema\nd.png,normal\n"
-
-
-@pytest.mark.parametrize(
-    ("boxed", "target", "pairs"),
-    [
-        ("opacity opacity", None, [("pneumonia", "opacity")]),
-        ("opacity opacity", {"pneumonia": ["pneumonia", "opacity"]}, []),
-        ("opacity nodule", None, []),  # either may be of pneumonia, or both
-        ("pneumonia opacity", None, []),  # pneumonia has boxes of its own
-    ],
-)
-def test_two_names_of_one_thing_are_said_until_a_target_joins_them(tmp_path, boxed, target, pairs):
-    first, second = boxed.split()
-    boxes = f"file,x1,y1,x2,y2,label\na.png,1,1,5,5,{first}\nb.png,2,2,6,6,{second}\n"
-    notes = labels(tmp_path, PNEUMONIA, boxes, target=target)["second_names"]
-    assert len(notes) == len(pairs)
-    for note, (labelled, drawn) in zip(notes, pairs, strict=True):
-        assert f"--target {labelled}={labelled},{drawn}" in note
-
-
 @pytest.mark.parametrize(
     "head",
     [

@@ -64,7 +64,6 @@ def labels(folder, tables, target=None, reference="majority"):
         "boxed": sorted(found.boxes[["image_id", "finding"]].to_numpy().tolist()),
         "targets": sorted(found.targets),
         "implied": int(implied[0].split()[0]) if implied else 0,
-        "second_names": found.name_notes(),
     }
 
 
