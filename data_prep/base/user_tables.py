@@ -181,11 +181,28 @@ def line_of(flags: pd.Series) -> str:
     return f"row {row}" if flags.index.name == _IN_MEMORY else f"line {row + 2}"
 
 
-def _texts(cells: pd.Series) -> list[str]:
-    """Return cells as texts, empty where they are missing; a whole number has no point."""
-    texts = cells.astype(object).where(cells.notna().to_numpy(), "").map(str)
-    is_whole = cells.map(lambda cell: isinstance(cell, float) and cell.is_integer())
-    return texts.mask(is_whole.to_numpy(bool), texts.str.removesuffix(".0")).tolist()
+def cell_text(value: Any) -> str:
+    """Return a value as the text of a cell; a whole number has no point.
+
+    Examples:
+        >>> [cell_text(value) for value in (1.0, 1, "a")]
+        ['1', '1', 'a']
+    """
+    value = value.item() if hasattr(value, "item") else value
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def cell_texts(cells: pd.Series) -> pd.Series:
+    """Return cells as texts without spaces around them, empty where they are missing."""
+    if pd.api.types.infer_dtype(cells, skipna=True) == "string":
+        texts = cells.astype(TEXT).fillna("")
+    elif cells.dtype.kind in "biuf":  # a number that repeats is converted once
+        rows, numbers = pd.factorize(cells)
+        texts = pd.Series([*map(cell_text, numbers), ""], dtype=TEXT).take(rows)
+    else:
+        filled = zip(cells.to_numpy(object), cells.notna(), strict=True)
+        texts = pd.Series([cell_text(cell) if here else "" for cell, here in filled], dtype=TEXT)
+    return texts.set_axis(cells.index).str.strip()
 
 
 def sheet_of(frame: pd.DataFrame, where: str, *, lines: bool = False) -> pd.DataFrame:
@@ -197,9 +214,9 @@ def sheet_of(frame: pd.DataFrame, where: str, *, lines: bool = False) -> pd.Data
     repeated = [name for number, name in enumerate(header) if name in header[:number]]
     if repeated:
         raise InputError(f"{where}: column '{repeated[0]}' appears twice; keep one")
-    texts = {name: _texts(cells) for name, (_, cells) in zip(header, frame.items(), strict=True)}
     rows = frame.index - 2 if lines else pd.RangeIndex(len(frame), name=_IN_MEMORY)
-    return pd.DataFrame(texts, rows, dtype=TEXT).apply(lambda cells: cells.str.strip())
+    texts = [cell_texts(cells).set_axis(rows) for _, cells in frame.items()]
+    return pd.DataFrame(dict(zip(header, texts, strict=True)), rows)
 
 
 def to_roles(text: pd.Series, path: Path, also: str = "") -> pd.Series:

@@ -71,7 +71,7 @@ def build(
         source.root,
         images=images,
         findings=findings,
-        targets=source.targets or targets_from_findings(sorted(set(findings["finding"]))),
+        targets=source.targets or targets_from_findings(sorted(findings["finding"].unique())),
         boxes=boxes,
         box_coverage=_coverage(findings, boxes, source.statements.partial, coverage),
         excluded=pd.DataFrame(excluded, dtype=TEXT),
@@ -80,7 +80,6 @@ def build(
         notes=source.notes,
         implied_note=source.implied_note,
         questions=source.questions,
-        second_names=source.second_names,
         categories=source.categories,
     )
 

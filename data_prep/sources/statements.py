@@ -150,7 +150,6 @@ class Source:
     notes: list[str] = field(default_factory=list)
     implied_note: str = ""
     questions: dict[str, str] = field(default_factory=dict)
-    second_names: dict[str, str] = field(default_factory=dict)
     categories: dict[str, str] = field(default_factory=dict)
     _sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 

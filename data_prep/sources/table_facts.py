@@ -105,7 +105,9 @@ def joined_facts(
     sizes = with_sizes or any(table.box_roles for table in tables)
     facts = [read_facts(table, sizes=sizes) for table in tables]
     facts += [] if stated is None else [stated]
-    several = pd.concat(facts, ignore_index=True).groupby("image_id", sort=False).nunique().gt(1)
+    rows = pd.concat(facts, ignore_index=True)
+    rows = rows[rows["image_id"].duplicated(keep=False)]
+    several = rows.groupby("image_id", sort=False).nunique().gt(1)
     if several.to_numpy().any():
         first = int(several.any(axis=1).to_numpy().argmax())
         image_id = several.index[first]

@@ -36,12 +36,12 @@ def name_images(
     ids_of = ids_of_names if source.labels_alone else ids_of_paths
     source.images = images = paths.assign(image_id=ids_of(paths["path"]))
     require_unique_ids(images, source.root)
+    ids = dict(zip(*(images[name].to_numpy(object) for name in ("path", "image_id")), strict=True))
     all_paths = () if source.index is None else source.index.images
-    n_unlisted = len(set(all_paths) - set(images["path"]) - set(source.left_out))
+    n_unlisted = len(set(all_paths) - {*ids, *source.left_out})
     if n_unlisted:
         way = way_to_show_nothing(source, tables)
         source.notes.append(unlabelled_line(n_unlisted, "left out", way))
-    ids = dict(zip(images["path"], images["image_id"], strict=True))
     for table, names in zip(tables, cells, strict=True):
         path = renamed(names, named)
         rows = {"row": range(len(path)), "image_id": renamed(path, ids), "path": path}

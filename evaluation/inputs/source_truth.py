@@ -336,7 +336,9 @@ def truth_of_labels(
     images["patient_id"] = pd.Series(
         [  # a data set names its source before the patient
             str(patient).removeprefix(f"{source}:")
-            for patient, source in zip(own["patient_id"], own["source"], strict=True)
+            for patient, source in zip(
+                own["patient_id"].to_numpy(object), own["source"].to_numpy(object), strict=True
+            )
         ],
         images.index,
         dtype="string",
