@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, model_validator
+import pandas as pd
+from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, model_validator
 
 from cxr_compare.data_prep.base.box_check import (
+    BoxForm,
     BoxReading,
     corners_of,
     finite_or_nan,
@@ -27,6 +29,7 @@ from cxr_compare.data_prep.sources.annotations import (
     parsed,
     read_annotations,
     value_of_role,
+    without_empty,
 )
 from cxr_compare.data_prep.sources.image_files import (
     contains,
@@ -41,7 +44,7 @@ from cxr_compare.data_prep.sources.shapes import (
     sides_of,
 )
 from cxr_compare.data_prep.sources.source import Format
-from cxr_compare.data_prep.sources.statements import Source, user_reading
+from cxr_compare.data_prep.sources.statements import BOX, Source, user_reading
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
 _MARKS = (rb'"images"\s*:\s*\[', rb'"(?:annotations|categories)"\s*:\s*\[')
@@ -60,6 +63,7 @@ _REFUSED = {
 
 def _as_text(value: Any) -> Any:
     """Return a number as text; 1.0 is 1."""
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, int) else value
@@ -92,14 +96,26 @@ class _Image(_Entry):
     patient_id: Any = None
 
 
-class _Annotation(_Entry):
-    image_id: Id
-    category_id: Id
+class _Mark(BaseModel):
+    """A mark on an image: an annotation of people, or a result of a system."""
+
+    image_id: Annotated[Id, Field(min_length=1)]
     bbox: Any = None
     segmentation: Any = None
-    iscrowd: Any = None
-    area: Any = None
+    iscrowd: Annotated[bool, BeforeValidator(lambda flag: flag or False)] = False
     attributes: Any = None
+
+
+class _Annotation(_Mark, _Entry):
+    category_id: Id
+    area: Any = None
+
+
+class _Result(_Mark):
+    score: FiniteFloat | None = None
+    category_id: Id | None = None
+    category_name: Id | None = None
+    file_name: Id | None = None
 
 
 class _File(BaseModel):
@@ -200,43 +216,112 @@ def _mark(source: Source, item: _Annotation, image: _Image, classes: dict[str, s
     if item.category_id not in classes:
         raise InputError(f"category_id {item.category_id} is not among the categories")
     label = classes[item.category_id]
-    if item.iscrowd not in (None, 0, "0", ""):
+    if item.iscrowd:
         source.counts["annotations are crowds: findings of these are boxed in part"] += 1
         return Mark(label, is_crowd=True)
     reading = source.statements.reading
+    box = _box(item, reading.form, image.width, image.height)
+    if box is None and class_finding(label, "categories") in normal_classes():
+        return Mark(label)
+    if box is None:
+        raise InputError(_no_box(item))
+    numbers, is_around = box
+    if not is_around and reading.unit == "px":
+        _refuse_other_outline(item, image, numbers, reading)
+    return Mark(label, numbers, is_around)
+
+
+def _box(
+    item: _Mark, form: BoxForm, width: Any = None, height: Any = None
+) -> tuple[Sequence[float], bool] | None:
+    """Return the box of a mark in a form, True if it is around its outline or turned bbox, or None.
+
+    `width` and `height` are those that the file states of the image.
+    """
     numbers = four_numbers(item.bbox)
-    outline = outline_points(item.segmentation, image.width, image.height)
-    if numbers is None and outline is not None:
-        return Mark(label, _as_written(edges_around(outline), reading), is_around=True)
-    if numbers is None:
-        if class_finding(label, "categories") in normal_classes():
-            return Mark(label)
-        raise InputError(
-            f"bbox is {json.dumps(item.bbox)[:60]}, not [x, y, width, height] in px, and its "
-            "segmentation is neither a polygon nor a mask (RLE) of the image"
-        )
-    sides = finite_or_nan([image.width, image.height])
-    box = corners_of(np.array([numbers]), reading.form, "px", np.array([sides]))[0]
-    if degrees := coco_rotation(item.attributes):
-        return Mark(label, _as_written(_turned(box, degrees, outline, sides), reading), True)
-    if outline is not None and reading.unit == "px":
+    degrees = _rotation(item.attributes)
+    if numbers is not None and not degrees:
+        return numbers, False
+    outline = outline_points(item.segmentation, width, height)
+    if numbers is not None:
+        sides = finite_or_nan([width, height])
+        corners = corners_of(np.array([numbers]), form, "px", np.array([sides]))[0]
+        around = _turned(corners, degrees, outline, sides)
+    elif outline is not None:
         around = edges_around(outline)
-        slack = np.fmax(_AGREE_PX, _AGREE_SHARE * max(sides))
-        if np.abs(box - around).max() > slack:
-            is_corners = np.abs(np.subtract(numbers, around)).max() <= slack
-            question = reading.question("xyxy", "px") if is_corners else "which of them is right?"
-            outside = f"its bbox {list(numbers)} is not around its segmentation"
-            raise InputError(f"{outside} ({_as_written(around, reading)}): {question}")
-    return Mark(label, numbers)
+    else:
+        return None
+    return _as_written(around, form), True
 
 
-def _as_written(corners: Sequence[float], reading: BoxReading) -> list[float]:
+def _no_box(item: _Mark) -> str:
+    """Return what a mark has in place of a box."""
+    return (
+        f"bbox is {json.dumps(item.bbox, default=str)[:60]}, not [x, y, width, height] in px, and "
+        "its segmentation is neither a polygon nor a mask (RLE) of the image"
+    )
+
+
+def _refuse_other_outline(
+    item: _Mark, image: _Image, numbers: Sequence[float], reading: BoxReading
+) -> None:
+    """Refuse a bbox in px that is not around the outline of the same annotation."""
+    outline = outline_points(item.segmentation, image.width, image.height)
+    if outline is None:
+        return
+    sides = np.array([finite_or_nan([image.width, image.height])])
+    corners = corners_of(np.array([numbers]), reading.form, "px", sides)[0]
+    around = edges_around(outline)
+    slack = np.fmax(_AGREE_PX, _AGREE_SHARE * sides.max())
+    if np.abs(corners - around).max() > slack:
+        is_corners = np.abs(np.subtract(numbers, around)).max() <= slack
+        question = reading.question("xyxy", "px") if is_corners else "which of them is right?"
+        outside = f"its bbox {list(numbers)} is not around its segmentation"
+        raise InputError(f"{outside} ({_as_written(around, reading.form)}): {question}")
+
+
+def coco_results(entries: Any, where: str, form: BoxForm = "xywh") -> pd.DataFrame:
+    """Return COCO results, a dictionary for each box, as rows of ``image_id, place`` and a box.
+
+    The rows have ``score``, ``category``, ``category_name``, ``file_name`` and ``crowd`` if the
+    results have them; ``finding`` is the name of the category, or else its number.
+    """
+    if not isinstance(entries, list | tuple):
+        raise InputError(
+            f"{where}: COCO results are a list of boxes with image_id, bbox, category_id and score"
+        )
+    items = [parsed(_Result, item, f"{where}: entry {n}") for n, item in enumerate(entries)]
+    boxes = [_box(item, form) for item in items]
+    is_missing = [box is None or bool(np.isnan(box[0]).any()) for box in boxes]
+    if any(is_missing):
+        number = is_missing.index(True)
+        raise InputError(f"{where}: entry {number}: {_no_box(items[number])}")
+    names = ["image_id", "score", "category_id"]
+    for name in ("category_name", "file_name"):  # names of some results only are not used
+        names += [name] if all(getattr(item, name) for item in items) else []
+    if any("iscrowd" in item.model_fields_set for item in items):
+        names.append("iscrowd")
+    table = pd.DataFrame([dict(item) for item in items], columns=names)
+    table[BOX] = np.reshape([box[0] for box in boxes if box], (-1, 4))
+    table["place"] = [f"entry {number}" for number in table.index]
+    table = without_empty(table, ("score", "category_id"), where)
+    table = table.rename(columns={"category_id": "category", "iscrowd": "crowd"})
+    named = [name for name in ("category_name", "category") if name in table]
+    return table.assign(finding=table[named[0]]) if named else table
+
+
+def is_result(entry: Any) -> bool:
+    """Return True for a dictionary that is one of COCO's results or annotations."""
+    return isinstance(entry, Mapping) and not entry.keys().isdisjoint(("bbox", "segmentation"))
+
+
+def _as_written(corners: Sequence[float], form: BoxForm) -> list[float]:
     """Return corners in the form of the file."""
-    numbers: list[float] = values_of(np.array([corners]), reading.form)[0].tolist()
+    numbers: list[float] = values_of(np.array([corners]), form)[0].tolist()
     return numbers
 
 
-def coco_rotation(attributes: Any) -> float:
+def _rotation(attributes: Any) -> float:
     """Return the clockwise rotation of an annotation in degrees, as CVAT writes it; 0 without."""
     value = attributes.get("rotation") if isinstance(attributes, dict) else None
     (number,) = finite_or_nan([None if isinstance(value, str) else value])

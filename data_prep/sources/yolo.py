@@ -5,14 +5,16 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cxr_compare.data_prep.base.box_check import BoxReading, finite_or_nan, values_of
+from cxr_compare.data_prep.base.box_check import BoxReading, corners_of, finite_or_nan, values_of
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import read_text_file
 from cxr_compare.data_prep.base.user_tables import read_yaml_file
@@ -22,6 +24,7 @@ from cxr_compare.data_prep.sources.annotations import (
     parsed,
     read_annotations,
     read_image_files,
+    without_empty,
 )
 from cxr_compare.data_prep.sources.image_files import (
     FILES_OPENED,
@@ -34,9 +37,15 @@ from cxr_compare.data_prep.sources.image_files import (
 )
 from cxr_compare.data_prep.sources.shapes import edges_around
 from cxr_compare.data_prep.sources.source import Format
-from cxr_compare.data_prep.sources.statements import Source
+from cxr_compare.data_prep.sources.statements import BOX, Source
 
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
+_NO_RESULTS = (*_NAME_FILES, "requirements.txt", "readme.txt")
+_FEWEST_LINES = 5
+_PROOF = 0.1
+"""Share of impossible boxes from which the usual order of a line is not meant."""
+_BEYOND = 0.01
+"""Share of a side by which a box may leave its image by rounding."""
 _BOX_LINE = rb"^\s*\d+(?:\s+[\d.]+){4,}\s*$"
 _FILES = ("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")
 
@@ -52,6 +61,13 @@ class _Names(BaseModel):
     def _number(cls, names: Any) -> Any:
         return dict(enumerate(names)) if isinstance(names, list) else names
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_points(cls, content: Any) -> Any:
+        if "kpt_shape" in content:
+            raise ValueError("describes key points (kpt_shape); boxes are read here")
+        return content
+
 
 def _read(source: Source) -> Iterator[ImageLabels]:
     """Yield the labels of a folder of YOLO labels and images."""
@@ -64,7 +80,12 @@ def _read(source: Source) -> Iterator[ImageLabels]:
         if source.files.images and not source.label_files:
             raise InputError(f"{root}: {_without_texts(source.files.images)}")
         return
-    names = _class_names(root, source.options.class_names)
+    names = dict(enumerate(source.options.class_names)) or _class_names(root)
+    if not names:
+        raise InputError(
+            f"{root}: no file names the classes (data.yaml, classes.txt or obj.names); give "
+            "class_names, in the order of their numbers"
+        )
 
     def read(path: str) -> tuple[list[str], str]:
         return read_text_file(root / path).splitlines(), ""
@@ -108,7 +129,12 @@ def _add_marks(
     for number, line in enumerate(lines, start=1):
         if line.strip():
             with source.reading_mark(labels.image, f"{labels.file}: line {number}"):
-                labels.marks.append(_mark(line.split(), names))
+                mark = _mark(line, names)
+                if mark.score is not None:
+                    raise InputError(
+                        "6 values: the last is a model's confidence; 5 make a box of a label"
+                    )
+                labels.marks.append(mark)
     try:  # shares say nothing of an image that cannot be measured
         if labels.marks:
             source.labelled_size(labels.image)
@@ -117,55 +143,130 @@ def _add_marks(
         labels.marks, labels.readers = [], ()
 
 
-def _mark(cells: list[str], names: dict[int, str]) -> Mark:
-    """Return the mark of a line: class number, centre, width and height in shares, or a polygon."""
-    if reason := not_yolo(" ".join(cells)):
+def _mark(line: str, names: dict[int, str]) -> Mark:
+    """Return the mark of a line: class number, centre, width and height in shares, or a polygon.
+
+    A sixth value is the score of a system's box.
+    """
+    cells = line.split()
+    if reason := not_yolo(line):
         raise InputError(reason)
-    if len(cells) == 6:
-        raise InputError("6 values: the last is a model's confidence; 5 make a box of a label")
-    if len(cells) != 5 and (len(cells) < 7 or len(cells) % 2 == 0):
-        raise InputError(f"{len(cells)} values; 5 make a box")
+    if len(cells) not in (5, 6) and (len(cells) < 7 or len(cells) % 2 == 0):
+        raise InputError(f"{len(cells)} values; class, centre, width and height make a box")
     label, *values = finite_or_nan(cells)
     if np.isnan([label, *values]).any():
         raise InputError("not all of it are finite numbers")
     if label not in names:
-        raise InputError(f"class {cells[0]} has no name; {len(names)} classes are named")
+        raise InputError(f"class {cells[0]} has no name; name the classes in a data.yaml")
     name = names[int(label)]
-    if len(values) == 4:
-        return Mark(name, values)
+    if len(values) <= 5:
+        return Mark(name, values[:4], score=values[4] if values[4:] else None)
     around = np.array([edges_around(np.reshape(values, (-1, 2)))])
     return Mark(name, values_of(around, "cxcywh")[0].tolist(), is_around=True)
 
 
-def _class_names(root: Path, listed: Sequence[str]) -> dict[int, str]:
-    """Return the name of each class number: `listed` by the user, else from the folder's files."""
-    if listed:
-        return dict(enumerate(listed))
-    named: dict[str, dict[int, str]] = {}
-    for path in sorted(root.iterdir()):
-        content = read_yaml_file(path) if path.suffix.lower() in (".yaml", ".yml") else None
-        if isinstance(content, dict) and "kpt_shape" in content:
-            raise InputError(f"{path}: describes key points (kpt_shape); boxes are read here")
-        if isinstance(content, dict) and "names" in content:
-            named[path.name] = parsed(_Names, content, str(path)).names
+@dataclass(frozen=True)
+class YoloResults:
+    """Boxes that a system wrote as text files.
+
+    Attributes:
+        table: Rows of ``image_id, place``, a box as centre and sides in shares, and ``score`` and
+            ``finding`` if the files have them.
+        images: Images with a file, also those without a box.
+        notes: How the lines were read.
+    """
+
+    table: pd.DataFrame
+    images: list[str]
+    notes: list[str]
+
+
+def yolo_results(folder: Path) -> YoloResults:
+    """Read a folder of text files: class, centre, size and confidence, as shares."""
+    labels = folder / "labels" if (folder / "labels").is_dir() else folder
+    files = [p for p in sorted(labels.glob("*.txt")) if p.name.lower() not in _NO_RESULTS]
+    if not files:
+        raise InputError(
+            f"{labels}: holds no .txt file of YOLO; give a CSV, JSON or the folder of save_txt=True"
+        )
+    names = result_names(folder)
+    rows = [row for path in files for row in _rows(path, names or {0: ""})]
+    table = pd.DataFrame(rows, columns=["image_id", "place", *BOX, "score", "finding"])
+    table = without_empty(table, ("score", "finding"), str(labels))
+    notes = []
+    if "score" in table and _is_score_first(table):
+        table[["score", *BOX]] = table[[*BOX, "score"]].to_numpy()
+        notes.append(
+            "Each line is read as class, confidence, centre and size: read as class, centre, size "
+            "and confidence, boxes would leave their images."
+        )
+    return YoloResults(table, [path.stem for path in files], notes)
+
+
+def _rows(path: Path, names: dict[int, str]) -> Iterator[tuple[Any, ...]]:
+    """Yield the boxes of a text file as rows of the table of `yolo_results`."""
+    for number, line in enumerate(read_text_file(path).splitlines(), start=1):
+        place = f"{path.name}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            mark = _mark(line, names)
+            if mark.is_around:  # a box with its confidence and the number of a track, or an outline
+                raise InputError(f"{len(line.split())} values; a box has 5, and its confidence")
+        except InputError as error:
+            raise InputError(f"{path.parent}: {place}: {error}") from None
+        yield path.stem, place, *(mark.box or ()), mark.score, mark.label or None
+
+
+def _is_score_first(table: pd.DataFrame) -> bool:
+    """Return True if the confidence stands before the box in all lines, and not behind it.
+
+    A few boxes that leave their images, or a few lines, prove nothing.
+    """
+    values = table[[*BOX, "score"]].to_numpy(np.float64)
+    usual = _are_impossible(values[:, :4], values[:, 4])
+    other = _are_impossible(values[:, 1:], values[:, 0])
+    return len(table) >= _FEWEST_LINES and usual.mean() > _PROOF and not other.any()
+
+
+def _are_impossible(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return True for boxes (centre and size as shares) that leave their image, or wrong scores."""
+    corners = corners_of(boxes, "cxcywh", "px", np.empty((0, 2)))
+    leaves = ((corners < -_BEYOND) | (corners > 1 + _BEYOND)).any(axis=1)
+    return leaves | (boxes[:, 2:] <= 0).any(axis=1) | (scores < 0) | (scores > 1)
+
+
+def result_names(folder: Path) -> dict[int, str]:
+    """Return the name of each class number of a folder of results; empty if no file names it."""
+    above = folder.parent / "data.yaml"
+    return _class_names(folder) or (_names_of_yaml(above) if above.is_file() else {})
+
+
+def _class_names(root: Path) -> dict[int, str]:
+    """Return the name of each class number that files of a folder state; empty if none does."""
+    yaml = [path for path in sorted(root.iterdir()) if path.suffix.lower() in (".yaml", ".yml")]
+    named = {path.name: names for path in yaml if (names := _names_of_yaml(path))}
     for name in () if named else files_below(root):
         if posixpath.basename(name) in _NAME_FILES:
             lines = [line.strip() for line in read_text_file(root / name).rstrip().splitlines()]
             if not lines or "" in lines:
                 raise InputError(f"{root / name}: must hold one class name a line")
             named[name] = dict(enumerate(lines))
-    if not named:
-        raise InputError(
-            f"{root}: no file names the classes (data.yaml, classes.txt or obj.names); give "
-            "class_names, in the order of their numbers"
-        )
-    first, *others = named
-    for other in others:
-        if named[other] != named[first]:
+    for other, names in named.items():
+        first = next(iter(named))
+        if names != named[first]:
             raise InputError(
                 f"{root}: {first} and {other} name the classes differently; give class_names"
             )
-    return named[first]
+    return next(iter(named.values()), {})
+
+
+def _names_of_yaml(path: Path) -> dict[int, str]:
+    """Return the name of each class number that a YAML file states; empty if it states none."""
+    content = read_yaml_file(path)
+    if not isinstance(content, dict) or content.keys().isdisjoint(("names", "kpt_shape")):
+        return {}
+    return parsed(_Names, content, str(path)).names
 
 
 def line_of_other_kind(folder: Path) -> str:
@@ -190,11 +291,6 @@ def not_yolo(line: str) -> str:
         "line of YOLO is a class number and four shares. Write a table image_id,finding,x1,y1,x2,y2"
         ", of results with score, and a row with empty edges for an image without a box"
     )
-
-
-def read_class_names(path: Path) -> dict[int, str]:
-    """Read the name of each class number from the key ``names`` of a YAML file."""
-    return parsed(_Names, read_yaml_file(path), str(path)).names
 
 
 def _looks_like_yolo(folder: Path) -> bool:

@@ -14,7 +14,8 @@ from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxForm, BoxReadi
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.names import finding_name
-from cxr_compare.evaluation.inputs.files import is_coco, is_output, read_outputs, read_rows
+from cxr_compare.data_prep.sources.coco import is_result
+from cxr_compare.evaluation.inputs.files import is_output, read_outputs, read_rows
 from cxr_compare.evaluation.inputs.predicted_boxes import (
     check_predictions,
     require_corners,
@@ -115,7 +116,7 @@ def _read(outputs: Any, order: pd.Series | None, where: str) -> Rows:
         raise InputError(f"{where}: is an empty list, and there are image ids; {kinds}")
     if is_output(outputs):
         outputs = [outputs]
-    if isinstance(outputs, list | tuple) and outputs and not is_coco(outputs[0]):
+    if isinstance(outputs, list | tuple) and outputs and not is_result(outputs[0]):
         named = all(isinstance(getattr(output, "path", None), str) for output in outputs)
         if order is None and not named:
             raise InputError("image_ids: give the image of each output, in the order of the list")

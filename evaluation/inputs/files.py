@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import FORMS, corners_of, four_numbers
-from cxr_compare.data_prep.base.boxes import turned_bounds
+from cxr_compare.data_prep.base.box_check import FORMS, BoxForm, corners_of
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.files import read_text_file
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.user_tables import (
     read_json_file,
     read_text_table,
     refuse_other_kind,
 )
-from cxr_compare.data_prep.sources.coco import coco_rotation
-from cxr_compare.data_prep.sources.yolo import not_yolo, read_class_names
+from cxr_compare.data_prep.sources.coco import coco_results, is_result
+from cxr_compare.data_prep.sources.yolo import result_names, yolo_results
 from cxr_compare.evaluation.inputs.frames import read_frame, read_scores
 from cxr_compare.evaluation.inputs.rows import (
     NUMBERS,
     Rows,
-    crowd_flags,
     numbers_in,
     texts_of,
     with_numbers,
 )
 from cxr_compare.evaluation.statistics.arrays import as_array
-
-_FEWEST_LINES = 5
-_PROOF = 0.1
-"""Share of impossible boxes from which the usual order of a YOLO line is not meant."""
-_BEYOND = 0.01
-"""Share of a side by which a box may leave its image by rounding."""
-_NO_PREDICTIONS = ("classes.txt", "requirements.txt", "readme.txt")
 
 
 def read_rows(
@@ -60,19 +50,19 @@ def read_rows(
             raise InputError(f"{value}: no such file or folder")
         refuse_other_kind(value)
         if value.read_bytes()[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{"):
-            return _coco(read_json_file(value), where)
+            return _coco(read_json_file(value), columns, where)
         value = read_text_table(value, ())
         value.index += 2  # the line of a row, below the header
     if isinstance(value, pd.DataFrame):
         return read_frame(value, columns, where, name)
     if isinstance(value, Mapping) and "annotations" in value:  # a COCO file in memory
-        return _coco(value["annotations"], where)
+        return _coco(value["annotations"], columns, where)
     if is_output(value):
         value = [value]
     if are_outputs(value):
         return read_outputs(value, None if order is None else order.tolist(), where)
-    if isinstance(value, list | tuple) and value and is_coco(value[0]):
-        return _coco(value, where)
+    if isinstance(value, list | tuple) and value and is_result(value[0]):
+        return _coco(value, columns, where)
     return read_scores(value, order, where)
 
 
@@ -86,66 +76,31 @@ def is_output(value: Any) -> bool:
     return _parts(value) is not None
 
 
-def is_coco(entry: Any) -> bool:
-    """Return True for one entry of COCO results or annotations."""
-    return isinstance(entry, Mapping) and "bbox" in entry
+def _coco(entries: Any, columns: Mapping[str, str], where: str) -> Rows:
+    form = cast("BoxForm", columns.get("box_form", "xywh"))
+    return Rows(coco_results(entries, where, form), form, where=where, is_coco=True)
 
 
-def _coco(entries: Any, where: str) -> Rows:
-    """Read COCO results: a dictionary for each box."""
-    if not isinstance(entries, list | tuple) or not all(map(is_coco, entries)):
-        raise InputError(
-            f"{where}: COCO results are a list of boxes with image_id, bbox, category_id and score"
-        )
-    boxes = []
-    for number, entry in enumerate(entries):
-        box = four_numbers(entry["bbox"])
-        image = entry.get("image_id")
-        if box is None or np.isnan(box).any() or not _is_filled(image):
-            raise InputError(f"{where}: entry {number} needs image_id and a bbox of four numbers")
-        boxes.append(box)
-    table = pd.DataFrame(np.reshape(boxes, (-1, 4)), columns=NUMBERS)
-    table["image_id"] = texts_of(entry["image_id"] for entry in entries)
-    table["place"] = [f"entry {number}" for number in range(len(entries))]
-    for key, column in (("score", "score"), ("category_id", "category")):
-        if _all_have(key, entries, where):
-            table[column] = [entry[key] for entry in entries]
-    for key in ("file_name", "category_name"):
-        if entries and all(_is_filled(entry.get(key)) for entry in entries):
-            table[key] = texts_of(entry[key] for entry in entries)
-    if "category" in table:
-        table["category"] = texts_of(table["category"])
-    named = next((key for key in ("category_name", "category") if key in table), None)
-    if named is not None:
-        table["finding"] = table[named]
-    if any("iscrowd" in entry for entry in entries):
-        flags = pd.Series([entry.get("iscrowd", 0) for entry in entries], dtype=object)
-        table["crowd"] = crowd_flags(flags, where)
-    rows = Rows(with_numbers(table, numbers_in(table), where), "xywh", where=where, is_coco=True)
-    _turn(rows, entries)
-    return rows
+def _yolo(folder: Path) -> Rows:
+    read = yolo_results(folder)
+    return Rows(
+        read.table,
+        "cxcywh",
+        "share",
+        stated=True,
+        listed=read.images,
+        where=str(folder),
+        notes=read.notes,
+    )
 
 
-def _is_filled(value: Any) -> bool:
-    is_plain = isinstance(value, str | int | float | np.generic)
-    return is_plain and value == value and value != ""  # NaN differs from itself
-
-
-def _all_have(key: str, entries: Sequence[Mapping[str, Any]], where: str) -> bool:
-    """Return True if all entries have a key, False if none has; refuse one that lacks it."""
-    filled = [entry.get(key) is not None for entry in entries]
-    if any(filled) and not all(filled):
-        raise InputError(f"{where}: entry {filled.index(False)} has no {key}, others have")
-    return any(filled)
-
-
-def _turn(rows: Rows, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Replace boxes that are turned, as CVAT writes them, by the bounds of the turned ones."""
-    for row, entry in enumerate(entries):
-        if degrees := coco_rotation(entry.get("attributes")):
-            x, y, width, height = rows.table[NUMBERS].iloc[row].to_numpy(np.float64)
-            x1, y1, x2, y2 = turned_bounds(np.array([x, y, x + width, y + height]), degrees)
-            rows.table.loc[row, NUMBERS] = [x1, y1, x2 - x1, y2 - y1]
+def classes_named(path: Path) -> set[str]:
+    """Return the classes that results name; empty for results that name none."""
+    if path.is_dir():
+        return set(result_names(path).values())
+    if path.suffix.lower() == ".json":
+        return set(coco_results(read_json_file(path), str(path)).get("category_name", ()))
+    return set()
 
 
 def _parts(output: Any) -> tuple[Any, Any, Any] | None:
@@ -246,98 +201,3 @@ def _output(output: Any, image: str, number: int, where: str) -> pd.DataFrame:
             raise InputError(f"{where}: {place}: the class is missing; fill it in")
         table[column] = texts_of(cells) if column == "finding" else cells
     return table
-
-
-def _yolo(folder: Path) -> Rows:
-    """Read a folder of YOLO's text files: class, centre, size and confidence, as shares."""
-    labels = folder / "labels" if (folder / "labels").is_dir() else folder
-    files = [p for p in sorted(labels.glob("*.txt")) if p.name.lower() not in _NO_PREDICTIONS]
-    if not files:
-        raise InputError(
-            f"{labels}: holds no .txt file of YOLO; give a CSV, JSON or the folder of save_txt=True"
-        )
-    rows = [row for path in files for row in _lines_of_yolo(path)]
-    table = pd.DataFrame(rows, columns=["image_id", "place", "finding", *NUMBERS, "score"])
-    scored = table["score"].notna()
-    if not scored.any():
-        table = table.drop(columns="score")
-    elif not scored.all():
-        raise InputError(
-            f"{labels}: {table['place'][~scored].iloc[0]}: no confidence, and others have one; "
-            "write it too (save_conf=True)"
-        )
-    table = with_numbers(table, [*numbers_in(table), "finding"], str(labels))
-    notes = []
-    if "score" in table and _is_score_first(table):
-        table[["score", *NUMBERS]] = table[[*NUMBERS, "score"]].to_numpy()
-        notes.append(
-            "Each line is read as class, confidence, centre and size: read as class, centre, size "
-            "and confidence, boxes would leave their images."
-        )
-    names = _yolo_names(folder)
-    unnamed = ~table["finding"].isin([0] if names is None else list(names))
-    if unnamed.any():
-        row = table[unnamed].iloc[0]
-        raise InputError(
-            f"{labels}: {row['place']}: class {row['finding']:g} has no name; name the classes in "
-            "a data.yaml beside the folder"
-        )
-    table = table.drop(columns="finding") if names is None else table
-    if names is not None:
-        table["finding"] = table["finding"].map(names)
-    listed = [path.stem for path in files]
-    return Rows(
-        table, "cxcywh", "share", stated=True, listed=listed, where=str(folder), notes=notes
-    )
-
-
-def _is_score_first(table: pd.DataFrame) -> bool:
-    """Return True if the confidence stands before the box in all lines, and not behind it.
-
-    A few boxes that leave their images, or a few lines, prove nothing.
-    """
-    values = table[[*NUMBERS, "score"]].to_numpy(np.float64)
-    usual = _are_impossible(values[:, :4], values[:, 4])
-    other = _are_impossible(values[:, 1:], values[:, 0])
-    return len(table) >= _FEWEST_LINES and usual.mean() > _PROOF and not other.any()
-
-
-def _are_impossible(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return True for boxes (centre and size as shares) that leave their image, or wrong scores."""
-    corners = np.hstack([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2])
-    leaves = ((corners < -_BEYOND) | (corners > 1 + _BEYOND)).any(axis=1)
-    return leaves | (boxes[:, 2:] <= 0).any(axis=1) | (scores < 0) | (scores > 1)
-
-
-def classes_named(path: Path) -> set[str]:
-    """Return the classes that results name; empty for results that name none."""
-    if path.is_dir():
-        return set((_yolo_names(path) or {}).values())
-    if path.suffix.lower() == ".json":
-        entries = read_json_file(path)
-        named = isinstance(entries, list) and all(map(is_coco, entries))
-        if named and all(_is_filled(entry.get("category_name")) for entry in entries):
-            return {str(entry["category_name"]) for entry in entries}
-    return set()
-
-
-def _yolo_names(folder: Path) -> dict[int, str] | None:
-    """Return the names of YOLO's classes in a data.yaml of the folder or the one above it."""
-    for parent in (folder, folder.parent):
-        if (parent / "data.yaml").is_file():
-            return read_class_names(parent / "data.yaml")
-    return None
-
-
-def _lines_of_yolo(path: Path) -> Iterator[tuple[Any, ...]]:
-    for number, line in enumerate(read_text_file(path).splitlines(), start=1):
-        cells = line.split()
-        if reason := not_yolo(line):
-            raise InputError(f"{path}: line {number}: {reason}")
-        if len(cells) not in (0, 5, 6):
-            raise InputError(
-                f"{path}: line {number}: needs class, cx, cy, width, height and confidence"
-            )
-        if cells:
-            score = cells[5] if len(cells) == 6 else None
-            yield path.stem, f"{path.name}, line {number}", *cells[:5], score
