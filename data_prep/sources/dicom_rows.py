@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted, counted_phrase
-from cxr_compare.data_prep.base.ids import TEXT, is_member, spelling_key
+from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import names_by_role, plain_name
 from cxr_compare.data_prep.base.user_tables import refuse_line
@@ -43,8 +43,9 @@ def match_rows(
         }
         key = max(found, key=lambda key: found[key]["row"].nunique())
         matches = found[key]
+        _refuse_rounded(table, cells.mask(is_member(cells, matches["cell"]), ""))
         if matches.empty:
-            raise InputError(f"{table.path}: {_no_match(source, table, cells, known, key)}")
+            raise InputError(f"{table.path}: {_no_match(source, table, cells, known)}")
         _note_differences(source, table, cells, matches, known)
         _refuse_several(table, matches)
         _exclude_unclear(source, table, matches)
@@ -118,38 +119,22 @@ def _matches(cells: pd.Series, known: pd.DataFrame, paths: pd.Series) -> pd.Data
     return found.drop_duplicates(["row", "image_id"], ignore_index=True)
 
 
-def _no_match(
-    source: Source, table: LabelTable, cells: pd.Series, known: pd.DataFrame, key: str
-) -> str:
-    """Return why no row has an image, with the column that names images if one does."""
-    column = str(cells.name)
-    _refuse_rounded(table, cells)
+def _no_match(source: Source, table: LabelTable, cells: pd.Series, known: pd.DataFrame) -> str:
+    """Return that no row has an image, which columns can name one, and what else to give."""
     expected = " or ".join(_keys_of(table)) if "file" not in table.assigned else "name"
-    problem = (
-        f"none of its {cells.nunique()} {column} is the {expected} of a radiograph in {source.root}"
+    option = source.options.caller
+    ways = []
+    for column in map(str, table.text.columns):
+        kinds = known.loc[is_member(known["key"], _plain_paths(source, table.text[column])), "kind"]
+        if len(kinds):
+            ways.append(f"{option.text('file', column)} (it holds the {kinds.iloc[0]} of images)")
+    way = " or ".join(ways) or (
+        f"{option.text('file', 'COLUMN')} for a column with their file, SOPInstanceUID, "
+        "StudyInstanceUID, AccessionNumber or PatientID, or give the folder of these images"
     )
-    if near := _near_names(cells, known[known["kind"] == key]):
-        return f"{problem}, but {near}"
-    counts = {
-        (str(name), str(kind)): int(
-            is_member(_plain_paths(source, table.text[name]), of_kind["key"]).sum()
-        )
-        for name in table.text.columns
-        for kind, of_kind in known.groupby("kind")
-    }
-    best = max(counts, key=lambda pair: counts[pair])
-    if counts[best] and best[0] != column:
-        return (
-            f"{problem}, but '{best[0]}' holds the {best[1]} of {counts[best]} rows; say columns "
-            f"file={best[0]}"
-        )
-    if counts[best]:
-        role = next(role for role, keys in _KEYS_OF.items() if best[1] in keys)
-        return f"{problem}; it holds the {best[1]} of images: say columns {role}={column}"
     return (
-        f"{problem}, nor does another column name one; give the folder of these images, or a "
-        "column with their file, SOPInstanceUID, StudyInstanceUID, AccessionNumber or PatientID "
-        "(columns file=COLUMN)"
+        f"none of its {cells.nunique()} {cells.name} is the {expected} of a radiograph in "
+        f"{source.root}, as the files and headers write it; say {way}"
     )
 
 
@@ -162,19 +147,6 @@ def _refuse_rounded(table: LabelTable, cells: pd.Series) -> None:
     refuse_line(flags, table.path, reason)
 
 
-def _near_names(cells: pd.Series, known: pd.DataFrame) -> str:
-    """Return how many names are of no image, but would be without blanks, case and zeros."""
-    names = pd.Series(cells.unique(), dtype=TEXT)
-    others = names[~is_member(names, known["key"])].map(spelling_key)
-    n_near = int(is_member(others.astype(TEXT), known["key"].map(spelling_key).astype(TEXT)).sum())
-    if not n_near:
-        return ""
-    return (
-        f"{counted(n_near, 'name')} would fit without blanks, case or zeros before the number: "
-        "write them as the headers have them"
-    )
-
-
 def _note_differences(
     source: Source,
     table: LabelTable,
@@ -183,8 +155,7 @@ def _note_differences(
     known: pd.DataFrame,
 ) -> None:
     """Note rows whose image is not there, and rows that name it by another spelling."""
-    is_found = pd.Series(is_member(cells, matches["cell"]), cells.index)
-    _refuse_rounded(table, cells.mask(is_found, ""))
+    is_found = is_member(cells, matches["cell"])
     where = f"{table.path.name}: "
     respelt = matches.loc[matches["cell"] != matches["key"], "cell"].nunique()
     if respelt:
@@ -204,8 +175,7 @@ def _note_differences(
                 f". {others['key'].nunique()} of these names are the {kind} of an image: name all "
                 "images in one way"
             )
-        near = _near_names(cells[~is_found], known[known["kind"] == matches["kind"].iloc[0]])
-        source.notes.append(f"{lost}. {near}" if near else lost)
+        source.notes.append(lost)
 
 
 def _refuse_several(table: LabelTable, matches: pd.DataFrame) -> None:
