@@ -21,7 +21,7 @@ from cxr_compare.data_prep.new_set import Options, begin, exclude_listed, write_
 from cxr_compare.data_prep.pixels import JOURNAL
 from cxr_compare.data_prep.sources.source import SourceTables
 
-_TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded")
+_TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded", "read")
 
 
 def combine(folders: Sequence[str | Path], out: str | Path, options: Options) -> DataSet:
@@ -122,6 +122,7 @@ def _tables(
     folder = Path(os.path.relpath(dataset.source_root, root)).as_posix()
     start = "" if folder == "." or dataset.info.id_key else f"{folder}/"
     tables["images"] = tables["images"].assign(x_set=label)
+    tables["read"] = tables["read"].assign(set=label)
     for name, table in tables.items():
         if "image_id" in table:
             ids = table["image_id"]

@@ -181,6 +181,11 @@ class DataSet(OpenedFromFolder, ShownAsText):
         """Facts about the decoding of each image file; empty where they were not recorded."""
         return self.table("decode")
 
+    @cached_property
+    def reading(self) -> pd.DataFrame:
+        """What was read: the role of each column of label files, classes, facts, lines shown."""
+        return self.table("read")
+
     @property
     def name(self) -> str:
         """Name of the data set."""

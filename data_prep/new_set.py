@@ -44,7 +44,10 @@ _LEAST_STORE_PX = 128  # side of squares from which on copies are compared in pl
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the function `prepare`, which the command `cxr prepare` explains."""
+    """Options of the function `prepare`, which the command `cxr prepare` explains.
+
+    `said` are lines on the reading that the command has shown before.
+    """
 
     format: str | None
     read: ReadOptions = field(default_factory=ReadOptions)
@@ -60,6 +63,7 @@ class Options:
     engine: Engine = "local"
     progress: Progress = field(default_factory=Silence)
     measure_shortcuts: MeasureShortcuts | None = None
+    said: tuple[str, ...] = ()
 
 
 def begin(out: Path, request: str, sizes: Sequence[int] = ()) -> bool:
@@ -125,7 +129,7 @@ def write_set(
 ) -> None:
     """Write all files of a data set folder but the squares, ``dataset.json`` last."""
     frames = {n: getattr(tables, n) for n in ("images", "findings", "boxes", "box_coverage")}
-    frames |= {"excluded": tables.excluded, "decode": decode}
+    frames |= {"excluded": tables.excluded, "decode": decode, "read": tables.read}
     frames["findings"] = frames["findings"].drop(columns="implied")
     frames["copies"] = find_copies(decode, _reader(out, tables))
     links = copy_keys(decode, frames["copies"])

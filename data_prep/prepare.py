@@ -38,6 +38,7 @@ from cxr_compare.data_prep.new_set import (
 )
 from cxr_compare.data_prep.pixels import JOURNAL, SquareWriter
 from cxr_compare.data_prep.preprocess import require_size
+from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source import SourceTables
 from cxr_compare.data_prep.splits import Split, read_split_file
@@ -58,7 +59,10 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
         require_size(size)
     key = _read_key(options, out, source)
     id_key = None if key is None else keyed_hash(key, KEY_ID_TEXT)
-    tables = read_source(source, options.format, options.read, options.progress.say)
+    record = ReadRecord(options.progress.say)
+    for line in options.said:
+        record.add("line", cells=line)
+    tables = read_source(source, options.format, options.read, record)
     tables = tables.with_targets(options.targets)
     split = _stated_split(options, tables)
     if key is not None:
@@ -118,8 +122,17 @@ def _hidden(tables: SourceTables, key: bytes) -> SourceTables:
         images=hide_ids(images, key),
         excluded=hide_paths(tables.excluded, key).assign(reason=reasons),
         notes=tuple(hide_names(pd.Series(tables.notes, dtype=TEXT), names)),
+        read=_without_names(tables.read, names),
         **hidden,
     )
+
+
+def _without_names(read: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
+    """Hide names in the record of reading; beside lines, its cells are words of ours and counts."""
+    texts = read[["file", "column", "cells"]].melt()["value"]
+    hidden = hide_names(texts, names).to_numpy().reshape(3, -1)
+    lines = read["cells"].mask(read["kind"] == "line", hidden[2])
+    return read.assign(file=hidden[0], column=hidden[1], cells=lines)
 
 
 def _request(

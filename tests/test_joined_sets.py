@@ -100,6 +100,15 @@ def test_a_target_of_findings_that_sets_label_apart_follows_each_set(tmp_path, l
     assert sorted(boxes) == ["one-present", "white", "white"]
 
 
+def test_what_was_read_of_each_set_is_kept_with_its_name(tmp_path, lesions, opacities):
+    read = join(lesions, opacities, out=tmp_path / "both").reading
+    formats = read[read["role"] == "format"]
+    assert formats["set"].tolist() == ["lesions", "opacities"]
+    parts = [cxr_compare.DataSet.open(folder).reading for folder in (lesions, opacities)]
+    rows = pd.concat(parts, ignore_index=True).drop(columns="set")
+    pd.testing.assert_frame_equal(read.drop(columns="set"), rows)
+
+
 def test_a_box_counts_once_in_a_set_with_a_target_of_its_finding(tmp_path):
     states = {
         "one": {"mass": 1, "nodule": 1},  # of which the nodule has no box

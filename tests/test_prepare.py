@@ -258,6 +258,28 @@ def test_with_a_key_no_id_of_a_header_or_a_table_is_stored_or_shown(tmp_path, ca
         assert [text for text in texts if marker in text.upper()] == [], marker
 
 
+def test_with_a_key_the_record_of_reading_has_no_name_of_a_file_of_labels_either(tmp_path):
+    """A label file that is called as its image, tables that are called as people."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for number in range(4):
+        write_image(folder / f"{LETTERS}{number}.png", number)
+    (folder / f"{LETTERS}0.txt").write_text("0 .5 .5 .2 .2\n")
+    (folder / "data.yaml").write_text("names: [mass]\n")
+    table = tmp_path / f"{DIGITS}A.csv"
+    rows = [f"{LETTERS}{n}.png,{DIGITS}A,{LETTERS}^JANE,{int(n == 0)}\n" for n in range(4)]
+    table.write_text("".join([f"file,patient,{LETTERS}1,mass\n", *rows]))
+    options = {"id_key": tmp_path / "key", "workers": 0}
+    data = cxr_compare.prepare(table, folder, tmp_path / "out", **options)
+    read = data.reading
+    for text in (read.to_csv(), json.dumps(data.to_dict())):
+        assert LETTERS not in text.upper()
+        assert DIGITS not in text
+    columns = read[read["kind"] == "column"]
+    assert columns["role"].tolist() == ["file", "patient", "unused", "finding"]
+    assert columns["cells"].iloc[-1] == "0 = absent (3), 1 = present (1)"
+
+
 def test_another_key_gives_other_ids_to_the_same_patients(source, tmp_path):
     sets = [prepare(source, tmp_path / name, id_key=tmp_path / f"{name}.key") for name in "ab"]
     first, second = (data.images for data in sets)

@@ -1,9 +1,11 @@
 """Folders of images and labels in every format: the tables that they mean, or one line."""
 
+import json
 import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
@@ -19,8 +21,8 @@ FILES = sorted(
 N_FACTS = 8
 
 
-def outcome(case, folder):
-    """Write the files of a case and read them: the table, or a line without the folder's path."""
+def written_case(case, folder):
+    """Write the files of a case: their folder, the paths of its tables, and its options."""
     folder = folder / "set"  # its name stands before the patients
     folder.mkdir()
     for name, content in case["files"].items():
@@ -28,16 +30,26 @@ def outcome(case, folder):
             (folder / name).mkdir(parents=True)
         else:
             write_file(folder, name, content)
-    return reading(case, folder)
+    return folder, *arguments(case, folder)
 
 
-def reading(case, folder):
-    """Read the files of a case, which are written."""
+def arguments(case, folder):
+    """Paths of the tables of a case, and its options."""
     options = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in case.get("options", {}).items()
     }
-    labels = [folder / name for name in case.get("labels", [])]
+    return [folder / name for name in case.get("labels", [])], options
+
+
+def outcome(case, folder):
+    """Write the files of a case and read them: the table, or a line without the folder's path."""
+    return reading(case, written_case(case, folder)[0])
+
+
+def reading(case, folder):
+    """Read the files of a case, which are written."""
+    labels, options = arguments(case, folder)
     kind, found = sources.read(folder / case.get("root", "."), case["format"], labels, options)
     return kind, found.replace(str(folder), "") if kind == "refused" else found
 
@@ -426,3 +438,46 @@ def test_the_public_tables_have_their_published_numbers(
     assert states.count(1) == present
     assert len(found["boxes"]) == boxes
     assert found["left_out"] == []
+
+
+RECORDS = json.loads((Path(__file__).parent / "cases/record.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize("case", RECORDS, ids=lambda case: case.get("name") or case["case"][0])
+def test_a_reader_records_what_it_took_each_column_and_class_for(case, tmp_path):
+    """A person's name is in no cell of the record, and each line that is shown is in it."""
+    expected = case["rows"]
+    if "case" in case:
+        file, name = case["case"]
+        listed = json.loads((CONFORMANCE / "inputs/sources" / file).read_text())["cases"]
+        (case,) = (each for each in listed if each["name"] == name)
+    folder, labels, options = written_case(case, tmp_path)
+    rows, shown = sources.record(folder / case.get("root", "."), case["format"], labels, options)
+    assert [row for row in rows if row[0] != "line"] == expected
+    assert [row[4] for row in rows if row[0] == "line"] == shown
+
+
+def test_a_truth_of_a_comparison_is_recorded_as_a_source_is(tmp_path):
+    table = tmp_path / "truth.csv"
+    table.write_text("image,mass,ward\na,1,East\nb,0,West\n")
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("image,x1,y1,x2,y2\na,10,20,30,40\n")
+    columns = [row[1:] for row in sources.record_of_truth(table, boxes) if row[0] == "column"]
+    assert columns == [
+        ["truth.csv", "image", "file", "2 different", 2, 2],
+        ["truth.csv", "mass", "finding", "1 = present (1), 0 = absent (1)", 2, 2],
+        ["truth.csv", "ward", "unused", "2 different", 2, 2],
+        ["boxes.csv", "image", "file", "1 different", 1, 1],
+        *(
+            ["boxes.csv", name, role, cells, 1, 1]
+            for name, role, cells in (
+                ("x1", "xmin", "10"),
+                ("y1", "ymin", "20"),
+                ("x2", "xmax", "30"),
+                ("y2", "ymax", "40"),
+            )
+        ),
+    ]
+    frame = pd.DataFrame({"mass": [1, 0]}, ["a", "b"])
+    rows = sources.record_of_truth(frame)
+    assert ["column", "truth", "mass", "finding", "1 = present (1), 0 = absent (1)", 2, 2] in rows

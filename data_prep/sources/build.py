@@ -48,6 +48,8 @@ def build(
     boxes of all images are of; files of another size are left out. With `resized`, files of any
     size are copies of images that the boxes are of, else files of the stated shape are.
     """
+    if source.index is not None:
+        source.record.add("fact", role="image_files", rows=len(source.index.images))
     rows = source.statements.frame()
     stated = rows.loc[~rows["implied"], LABEL_KEY].drop_duplicates()
     rows = rows[~(rows["implied"] & are_rows_of(rows[LABEL_KEY], stated))]
@@ -78,6 +80,7 @@ def build(
         split=source.keep(source.split),
         official=source.keep(source.official),
         notes=source.notes,
+        read=source.record.table(),
         implied_note=source.implied_note,
         questions=source.questions,
         categories=source.categories,

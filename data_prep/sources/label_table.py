@@ -99,6 +99,7 @@ class LabelTable:
         columns: Columns by role.
         key: Role of the column that says which images a row is of.
         names: Finding by column, where it is not called as its column.
+        n_rows: Rows of the file; `text` then keeps those whose images were found.
         images: ``image_id`` and ``path`` of each row, once they were found.
         assigned: Roles that the user has given.
         caller: The command that reads the table.
@@ -113,8 +114,10 @@ class LabelTable:
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     assigned: set[str] = field(default_factory=set)
     caller: Caller = PREPARE
+    n_rows: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self.n_rows = len(self.text)
         for role, listed in self.rules.roles.items():
             self.add(role, [listed] if isinstance(listed, str) else listed)
 
@@ -152,11 +155,16 @@ class LabelTable:
             return cells
         for column in self.columns.get(role, ()):
             cells = cells.where(cells != "", self.text[column]).rename(column)
-        meanings = {**dictionary()["values"].get(role, {}), **self.rules.values.get(role, {})}
         lower = cells.str.lower()
+        return renamed(lower, self.meanings(role)).fillna(cells)
+
+    def meanings(self, role: str) -> dict[str, str]:
+        """Return standard terms, empty for unknown, by the words of a role in lower case."""
+        meanings = {**dictionary()["values"].get(role, {}), **self.rules.values.get(role, {})}
         if role == "sex":
-            meanings |= dict.fromkeys(ambiguous_sexes(lower), "")
-        return renamed(lower, meanings).fillna(cells)
+            cells = chain.from_iterable(self.text[c].unique() for c in self.columns.get(role, ()))
+            meanings |= dict.fromkeys(ambiguous_sexes(cell.lower() for cell in cells), "")
+        return meanings
 
     @property
     def box_roles(self) -> set[str]:
@@ -277,14 +285,27 @@ class LabelTable:
         rows = counted(len(self.text), "row")
         return f"{self.path.name}: {rows}; columns: {roles}{unused} (correct: columns ROLE=COLUMN)"
 
+    def label_counts(
+        self, class_names: Sequence[str] = (), findings: Sequence[str] = ()
+    ) -> list[tuple[str, Label, int]]:
+        """Return the labels, what each of them means, and their numbers, the most frequent first.
+
+        One that says nothing has the finding ``unknown`` and no state. `labels` checks the cells.
+        """
+        cells = self.cells("label")
+        n_cells = cells.value_counts()
+        counts: Counter[str] = Counter()
+        for cell in cells.unique():
+            for text in self._texts(cell, class_names):
+                counts[text] += int(n_cells[cell])
+        labels, unknown = self.name(counts, findings), Label("unknown", "")
+        return [(text, labels.get(text, unknown), n) for text, n in counts.most_common()]
+
     def label_line(self, class_names: Sequence[str] = ()) -> str:
         """One line on the labels, their numbers, and what else than a finding they mean."""
-        texts_of, labels = self.labels(class_names)
-        cells = self.cells("label")
-        counts = Counter(chain.from_iterable(texts_of[cell] for cell in cells))
+        self.labels(class_names)  # refuses cells that are not understood
         shown: list[str] = []
-        for text, count in counts.most_common():
-            label = labels.get(text, Label("unknown", ""))
+        for text, label, count in self.label_counts(class_names):
             other = "" if label.state == "present" else f", taken for {label.finding} {label.state}"
             if label.finding in normal_classes():
                 other = ", taken for no finding"

@@ -26,10 +26,10 @@ from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.tables import REFERENCE_READER
 from cxr_compare.data_prep.images.stored_size import stored_size
 from cxr_compare.data_prep.sources.image_files import role_from_path, stem, unfit
+from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.source import (
     Format,
     ReadOptions,
-    Show,
     empty_images,
     empty_roles,
     unlabelled_line,
@@ -116,7 +116,7 @@ class Source:
         format: Format that is read.
         root: Folder of the images.
         options: Options of the user.
-        show: Shows the user a line on how labels are read.
+        record: What is read, and the lines that the user is shown.
         index: Image files of the folder; None if the source is one file.
         labels_alone: True for a truth of cxr compare without a folder of images.
         unnamed: Finding of boxes in tables that name none; empty where the user is asked.
@@ -132,7 +132,7 @@ class Source:
     format: Format
     root: Path
     options: ReadOptions = field(default_factory=ReadOptions)
-    show: Show = lambda line: None
+    record: ReadRecord = field(default_factory=ReadRecord)
     index: Names | None = None
     _: KW_ONLY
     labels_alone: bool = field(init=False)
@@ -155,6 +155,11 @@ class Source:
 
     def __post_init__(self) -> None:
         self.labels_alone = self.options.caller.compares and not self.root.is_dir()
+        self.record.add("fact", role="format", cells=self.format.name)
+
+    def show(self, line: str) -> None:
+        """Show the user a line on how files are read, which is kept in the record."""
+        self.record.show(line)
 
     def exclude(self, ids: Iterable[Any], reason: str) -> None:
         """Leave images, or files without an image, out; the first reason of each counts."""
@@ -239,6 +244,13 @@ def user_reading(source: Source, reading: BoxReading) -> BoxReading:
             raise InputError(f"{given}: use {', '.join(allowed)}")
         reading = replace(reading, affirmed=True, **{kind: answer})
     return reading
+
+
+def record_boxes(source: Source, reading: BoxReading, file: str | None = None) -> None:
+    """Keep how the boxes of a file, or of all label files, are written."""
+    written = user_reading(source, reading)
+    source.record.add("fact", file=file, role="box_form", cells=written.form)
+    source.record.add("fact", file=file, role="box_unit", cells=written.unit)
 
 
 def note_unlabelled(source: Source, *, unused: bool, way: str) -> None:

@@ -13,7 +13,7 @@ from cxr_compare.data_prep.base.tables import FINDING_KEY
 from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.questions import CORNER_OR_CENTRE, OTHER_CLASS
-from cxr_compare.data_prep.sources.statements import BOX, Source
+from cxr_compare.data_prep.sources.statements import BOX, Source, record_boxes
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
 _MOST_SHARE = 1.1  # shares of the size may pass the border a little; no box in px is this small
@@ -93,8 +93,8 @@ def _says_nothing(table: LabelTable, labels: pd.Series) -> pd.Series:
     return denies & ~(states == "present").any(axis=1)
 
 
-def take_reading(source: Source, own: BoxReading, *, has_boxes: bool) -> None:
-    """Set how boxes are read; refuse another reading than that of boxes before."""
+def take_reading(source: Source, own: BoxReading, file: str, *, has_boxes: bool) -> None:
+    """Set how the boxes of a file are read; refuse another reading than that of boxes before."""
     reading = source.statements.reading
     if has_boxes and (own.form, own.unit) != (reading.form, reading.unit):
         raise InputError(
@@ -102,6 +102,7 @@ def take_reading(source: Source, own: BoxReading, *, has_boxes: bool) -> None:
             "both in one form"
         )
     source.statements.reading = own
+    record_boxes(source, own, file)
 
 
 def only_finding(

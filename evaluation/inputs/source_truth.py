@@ -32,6 +32,7 @@ from cxr_compare.data_prep.sources.coco import COCO
 from cxr_compare.data_prep.sources.image_files import one_walk
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.own_table import TABLE, read_own_tables
+from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.source import COMPARE, Format, ReadOptions, SourceTables
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_columns import recognise_tables
@@ -80,11 +81,11 @@ class Labels:
 
 def _read_format(fmt: Format, path: Path, columns: Mapping[str, str]) -> SourceTables:
     """Read label files in a format of `cxr prepare`, with the lines that are shown as notes."""
-    shown: list[str] = []
+    record = ReadRecord()
     texts = tuple(f"{role}={name}" for role, name in columns.items())
-    read = fmt.read(path, ReadOptions(columns=texts, caller=COMPARE), shown.append)
+    read = fmt.read(path, ReadOptions(columns=texts, caller=COMPARE), record)
     _refuse_left_out(read, path)
-    return replace(read, notes=[*shown, *read.notes])
+    return replace(read, notes=[*record.lines, *read.notes])
 
 
 def read_coco(path: Path, columns: Mapping[str, str]) -> Labels:
@@ -158,14 +159,12 @@ def read_table(
                 f"{boxes}: boxes beside labels are a table of image_id,x1,y1,x2,y2; a COCO file "
                 "holds the labels, too: give it as truth alone"
             )
-    shown: list[str] = []
     texts = tuple(f"{_ROLES.get(role, role)}={name}" for role, name in columns.items())
     caller = replace(COMPARE, wanted=tuple(target))
     source = Source(
         TABLE,
         path,
         ReadOptions(labels=tuple(paths), columns=texts, caller=caller),
-        shown.append,
         unnamed=UNNAMED,
         measure=None if files is None else files.size,
     )
@@ -183,7 +182,7 @@ def read_table(
         )
     if not read.targets:
         raise InputError(f"{path}: no test image has a known label; write 1 or 0 for some")
-    read = replace(read, notes=[*shown, *read.notes])
+    read = replace(read, notes=[*source.record.lines, *read.notes])
     raw = tables[0].text if frame is None else frame.set_axis([*tables[0].text.columns], axis=1)
     facts, seen = _facts_of(tables[0], raw)
     order = None if frame is None or where != "truth" else _order(tables[0], frame)

@@ -128,8 +128,8 @@ def prepare(
     source, folder = _source_and_out(folders, out, labels)
     _require_source(source)
     if format is None and named:
-        found = _format_beside(source, labels) if named == ["table"] else named[0]
-        options = replace(options, format=found)
+        found, said = _format_beside(source, labels) if named == ["table"] else (named[0], ())
+        options = replace(options, format=found, said=said)
     return _shown(preparing.prepare(source, folder, options))
 
 
@@ -259,17 +259,19 @@ def _require_source(source: Path) -> None:
         raise InputError(f"{source}: is {kind.with_article}; {published}")
 
 
-def _format_beside(source: Path, tables: list[Path]) -> str:
-    """Return the format of a folder after tables, and say so if it has label files, too."""
+def _format_beside(source: Path, tables: list[Path]) -> tuple[str, tuple[str, ...]]:
+    """Return the format of a folder after tables, and the lines by which it is said."""
     from cxr_compare.data_prep.sources.registry import format_beside_tables
 
     kind = format_beside_tables(source)
-    if kind == "dicom":
-        console.say(f"{source}: read as --format dicom")
-    elif kind != "table":
+    if kind == "table":
+        return kind, ()
+    line = f"{source}: read as --format dicom"
+    if kind != "dicom":
         names = " and ".join(table.name for table in tables)
-        console.say(
+        line = (
             f"{source}: read in format {kind}, joined with {names}; take format table to read "
             f"{names} alone"
         )
-    return kind
+    console.say(line)
+    return kind, (line,)

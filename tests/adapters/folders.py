@@ -23,7 +23,7 @@ def data_set(folder: Path) -> Iterable[Any]:
     """Everything that a data set contains: tables, splits, audit, copies and pixels."""
     data = DataSet.open(folder)
     yield from (data.info, data.images, data.findings, data.boxes, data.box_coverage)
-    yield from (data.table(name) for name in ("decode", "excluded", "copies"))
+    yield from (data.table(name) for name in ("decode", "excluded", "copies", "read"))
     for path in sorted((folder / "splits").glob("*.json")):
         yield from (data.split(path.stem), SplitInfo.read(path).how)
     if (folder / "audit.json").is_file():

@@ -13,9 +13,11 @@ from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.sources import readers
 from cxr_compare.data_prep.sources.build import build
+from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.registry import FORMATS, fitting_formats, read_source
 from cxr_compare.data_prep.sources.source import ReadOptions
 from cxr_compare.data_prep.sources.statements import Source
+from cxr_compare.evaluation.inputs.source_truth import read_labels
 
 _STATES = {"present": 1, "absent": 0, "uncertain": "?"}
 _FACTS = ("path", "patient_id", "patient_id_source", "width", "height", "view", "sex", "age_years")
@@ -152,9 +154,9 @@ def _boxes(rows):
 
 def shown_lines(folder, format, labels):  # noqa: A002
     """Every line that a reading shows or notes."""
-    shown = []
-    found = read_source(folder, format, ReadOptions(labels=tuple(labels)), shown.append)
-    return [*shown, *found.notes]
+    record = ReadRecord()
+    found = read_source(folder, format, ReadOptions(labels=tuple(labels)), record)
+    return [*record.lines, *found.notes]
 
 
 def built(images, rows, normal):
@@ -185,3 +187,25 @@ def known_formats():
 def fitting(folder):
     """Names of the formats that a folder fits."""
     return fitting_formats(folder)
+
+
+def record(folder, format, labels, options):  # noqa: A002
+    """Record of a reading, and the lines that it shows.
+
+    A row is [kind, file, column, role, cells, rows, used]; a missing cell is None.
+    """
+    shown = []
+    options = ReadOptions(labels=tuple(labels), **options)
+    found = read_source(folder, format, options, ReadRecord(shown.append))
+    return _rows(found.read), shown
+
+
+def record_of_truth(given, boxes=None, columns=None):
+    """Record of the reading of a truth of cxr compare, as `record` gives it."""
+    return _rows(read_labels(given, boxes, columns or {}).tables.read)
+
+
+def _rows(read):
+    names = ["kind", "file", "column", "role", "cells", "rows", "used"]
+    table = read[names].astype(object)
+    return table.where(table.notna(), None).to_numpy().tolist()
