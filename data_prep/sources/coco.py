@@ -291,18 +291,19 @@ def coco_results(entries: Any, where: str, form: BoxForm = "xywh") -> pd.DataFra
             f"{where}: COCO results are a list of boxes with image_id, bbox, category_id and score"
         )
     items = [parsed(_Result, item, f"{where}: entry {n}") for n, item in enumerate(entries)]
-    boxes = [_box(item, form) for item in items]
-    is_missing = [box is None or bool(np.isnan(box[0]).any()) for box in boxes]
-    if any(is_missing):
-        number = is_missing.index(True)
+    found = [_box(item, form) for item in items]
+    boxes = np.reshape([box[0] if box else [np.nan] * 4 for box in found], (-1, 4))
+    is_missing = np.isnan(boxes).any(axis=1)
+    if is_missing.any():
+        number = int(is_missing.argmax())
         raise InputError(f"{where}: entry {number}: {_no_box(items[number])}")
     names = ["image_id", "score", "category_id"]
     for name in ("category_name", "file_name"):  # names of some results only are not used
         names += [name] if all(getattr(item, name) for item in items) else []
     if any("iscrowd" in item.model_fields_set for item in items):
         names.append("iscrowd")
-    table = pd.DataFrame([dict(item) for item in items], columns=names)
-    table[BOX] = np.reshape([box[0] for box in boxes if box], (-1, 4))
+    table = pd.DataFrame([vars(item) for item in items], columns=names)
+    table[BOX] = boxes
     table["place"] = [f"entry {number}" for number in table.index]
     table = without_empty(table, ("score", "category_id"), where)
     table = table.rename(columns={"category_id": "category", "iscrowd": "crowd"})
