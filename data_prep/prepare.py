@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import cut_boxes, misfit
+from cxr_compare.data_prep.base.box_check import misfit
 from cxr_compare.data_prep.base.boxes import FIELD_WIDTH_MM, are_scaled
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import folder_lock, require_free_space
@@ -190,18 +190,15 @@ def _decode(tables: SourceTables, out: Path, options: Options) -> tuple[SourceTa
             writer.finish(tables.images)
     is_kept = is_member(facts["image_id"], tables.images["image_id"])
     decode = facts.loc[is_kept, list(KINDS["decode"].columns)]
-    sides = tables.images.set_index("image_id")[["width", "height"]].astype("float64")
-    boxes, cut = cut_boxes(tables.boxes, sides.reindex(tables.boxes["image_id"]).to_numpy())
     notes = [*tables.label_notes(options.read.reference), *tables.notes]
-    notes += [cut] if cut else []
     n_turned = int(decode["orientation"].str.startswith("exif-").fillna(False).sum())
-    if n_turned and len(boxes):
+    if n_turned and len(tables.boxes):
         turned = f"{counted(n_turned, 'image', 'were')} turned as their EXIF says"
         also = "; boxes must be of the turned image, else say raw_boxes"
         if options.read.raw_boxes:
             also = ", and their boxes with them (raw_boxes)"
         notes.append(turned + also)
-    return replace(tables, boxes=boxes, notes=tuple(notes)), decode
+    return replace(tables, notes=tuple(notes)), decode
 
 
 def _misfits(images: pd.DataFrame, facts: pd.DataFrame) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import FORMS, UNITS
+from cxr_compare.data_prep.base.box_check import FORMS, ORDERS, UNITS
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.folders import folder_kind, require_folder, unfinished_kind
 from cxr_compare.data_prep.base.names import (
@@ -33,7 +33,6 @@ from cxr_compare.evaluation.inputs.folders import (
     refuse_seen,
     unknown_training,
 )
-from cxr_compare.evaluation.inputs.predicted_boxes import ORDERS
 from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.joint import join
 from cxr_compare.evaluation.output import Output

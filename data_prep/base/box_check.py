@@ -1,4 +1,4 @@
-"""Forms and units of boxes, and the one check of boxes, whatever file they come from.
+"""Forms and units of boxes, and the one way from their four numbers to px of their images.
 
 A box that cannot be used never vanishes silently: without it, an image with a lesion would look
 like one without. Where a tenth of the boxes cannot be used, the file was misread: all other forms
@@ -8,7 +8,8 @@ and units are tried, and the error asks about those by which the boxes would fit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from typing import Any, Literal, get_args
 
@@ -30,12 +31,14 @@ ROLES_OF_FORMS: dict[BoxForm, tuple[str, str, str, str]] = {
 """Roles of the columns of the four numbers of a box, by how it is written."""
 STEPS: dict[BoxUnit, float] = {"share": 1.0, "percent": 100.0, "thousandth": 1000.0}
 """Number that means the whole side of the image, by unit."""
-MANY = 0.1
-"""Share of wrong boxes from which a file was probably misread."""
-ENOUGH_COPIES = 20
-"""Images whose boxes show by all fitting into the smaller of two sizes that they are of it."""
-_CUT_SHARE = 0.01  # share of the side by which a true box may pass the border, and is cut
-_CUT_PX = 3.0  # px by which it may
+ORDERS = ("xyxy", "yxyx")
+"""Orders of the axes: x before y, and y before x."""
+_MANY = 0.1  # share of wrong boxes from which a file was probably misread
+_SLACK = 0.01  # share of the side by which a true box may pass the border
+_SLACK_PX = 3.0  # px by which any box may
+_ROUNDING = 0.01  # px by which a box passes the border by rounding alone
+_BY_CHANCE = 0.01  # chance, above which one asks, that boxes of larger images all fit a smaller one
+_ENOUGH_COPIES = 20  # images whose true boxes show by fitting the smaller size that they are of it
 _MOST = 0.9  # share of boxes that must fit another reading before it is suggested
 _FEWEST = 10  # in fewer boxes a pattern may be chance
 _MUCH_LARGER = 1.5  # sides of a stated size by which lesions would lie in one corner of it
@@ -49,8 +52,14 @@ _TEXTS = {
     "thousandth": "numbers from 0 to 1000",
 }
 _PX_OF_FILES = "are these px of the image? If so, correct the stated sizes, or remove them"
-NO_BOX = "a box needs x1 < x2 and y1 < y2 inside the image, in px of the original"
-"""Form that a box must have."""
+_NEEDED = "a box needs x1 < x2 and y1 < y2 inside the image, in px of the original"
+_OUTSIDE = "box outside the image"
+
+
+def box_answers(option: str) -> dict[str, str]:
+    """Return what the user says if boxes have a form or unit, by its name; `option` begins it."""
+    answers = {form: f"say {option}box_form={form}" for form in FORMS}
+    return answers | {unit: f"say {option}box_unit={unit}" for unit in UNITS}
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class BoxReading:
         where: File or folder, for messages.
         stated: True if the file itself says the form, so that boxes that fit are not asked about.
         affirmed: True if the user has answered: nothing more is asked.
-        answers: Answer by form or unit, if it is another one than ``columns``.
+        answers: Answer of the user by form or unit.
     """
 
     form: BoxForm = "xyxy"
@@ -71,23 +80,19 @@ class BoxReading:
     where: str = ""
     stated: bool = False
     affirmed: bool = False
-    answers: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[str, str] = field(default_factory=lambda: box_answers("columns "))
 
     @property
     def text(self) -> str:
         """Form and unit in words."""
         return f"{_TEXTS[self.form]} in {_TEXTS[self.unit]}"
 
-    def answer(self, value: str) -> str:
-        """Return what the user says if the boxes have a form or unit."""
-        kind = "form" if value in FORMS else "unit"
-        return self.answers.get(value, f"say columns box_{kind}={value}")
-
     def question(self, form: BoxForm, unit: BoxUnit) -> str:
         """Return the question whether the boxes have another form or unit, with its answer."""
         changed = [value for value in (form, unit) if value not in (self.form, self.unit)]
         names = " in ".join(_TEXTS[value] for value in changed)
-        return f"are these {names}? If so, {', and '.join(map(self.answer, changed))}"
+        answers = ", and ".join(self.answers[value] for value in changed)
+        return f"are these {names}? If so, {answers}"
 
 
 def corners_of(values: np.ndarray, form: BoxForm, unit: BoxUnit, sizes: np.ndarray) -> np.ndarray:
@@ -136,60 +141,122 @@ def four_numbers(value: Any) -> tuple[float, ...] | None:
     return tuple(finite_or_nan(value))
 
 
+@dataclass(frozen=True)
+class BoxRules:
+    """Rules for true boxes, and for those that a system predicts.
+
+    Attributes:
+        slack: Share of the side by which a box may pass the border of its image, if not by 3 px.
+        predicted: True for predicted boxes. Their images stay, so that a wrong box is refused, and
+            one of no size is no box. A detector knows no border where nobody states a size.
+        either: True if px may be of the stated size or of the file, whichever the boxes fit.
+        cuts: True if boxes are cut at the border.
+        copies: Files of another size to which boxes are scaled: those of the same shape, all, none.
+    """
+
+    slack: float = _SLACK
+    predicted: bool = False
+    either: bool = False
+    cuts: bool = True
+    copies: Literal["of_shape", "all", "none"] = "of_shape"
+
+
+TRUE_BOXES = BoxRules()
+PREDICTED_BOXES = BoxRules(0.1, predicted=True, either=True)
+
+
+@dataclass(frozen=True)
+class FittedBoxes:
+    """Boxes in px of their images.
+
+    Attributes:
+        corners: Edges ``x1, y1, x2, y2`` in px of the image file, shape ``(N, 4)``.
+        faults: Why each box cannot be used, shape ``(N,)``; empty texts for boxes that can.
+        is_copy: True for boxes that were scaled to a file of another size, shape ``(N,)``.
+        notes: What was changed, one sentence each.
+    """
+
+    corners: np.ndarray
+    faults: np.ndarray
+    is_copy: np.ndarray
+    notes: list[str]
+
+
+def fit(
+    values: np.ndarray,
+    reading: BoxReading,
+    rows: pd.DataFrame,
+    stated: np.ndarray,
+    files: np.ndarray,
+    rules: BoxRules = TRUE_BOXES,
+    unread: Sequence[tuple[str, str]] = (),
+) -> FittedBoxes:
+    """Convert the four numbers of boxes to px of their image files, and say which cannot be used.
+
+    `values` are the numbers of each box, ``(N, 4)``, NaN for what is no number. `rows` has the
+    ``image_id`` of each, and its ``place`` where messages name one. `stated` is the size that each
+    box is of, and `files` that of its file: width and height in px, ``(N, 2)``, NaN if unknown.
+    `unread` has image and reason of each further box, of which not even numbers could be read.
+
+    If a tenth of the boxes cannot be used, or if they are probably in another form or unit or of
+    another size, an `InputError` asks about that one. True boxes of one image alone are no tenth,
+    unless they are all boxes.
+    """
+    files = np.where(np.isfinite(files), files, stated)
+    sizes = np.where(np.isfinite(stated), stated, files)
+    boxes = _Boxes(values, reading, rows, sizes, files, rules)
+    notes: list[str] = []
+    if rules.either and reading.unit == "px" and boxes.is_other.any():
+        boxes, note = boxes.of_fitting_size()
+        notes.append(note)
+    elif rules.copies == "all" and boxes.copies_in_corner.any():
+        boxes = replace(boxes, sizes=files)  # they were resized with the images
+    if len(values) + len(unread):
+        boxes.require_understood(unread)
+    corners, is_sorted = boxes.sorted
+    if is_sorted.any():
+        text = "boxes were drawn from another corner than the upper left: corners are sorted"
+        notes.append(counted_phrase(int(is_sorted.sum()), text))
+    faults = boxes.faults
+    if rules.predicted:
+        faults, empty = boxes.without_size()
+        notes += empty
+    is_copy, is_unlike = boxes.is_copy, boxes.is_other & ~boxes.is_copy
+    if rules.copies == "of_shape" and is_unlike.any():
+        line = boxes.unlike_line(is_unlike)
+        if is_unlike.all():
+            raise InputError(f"{reading.where}: {line}")
+        notes.append(line)
+    for row in np.flatnonzero(is_unlike & (faults == "")):
+        faults[row] = misfit(boxes.sizes[row], files[row])
+    if is_copy.any():
+        corners = np.where(is_copy[:, None], corners * np.tile(files / boxes.sizes, 2), corners)
+        notes += [] if rules.predicted else [boxes.scaled_line()]
+    if rules.cuts:
+        cut = np.where((faults == "")[:, None], _cut(corners, files), corners)
+        n_cut = int((np.abs(cut - corners) > _ROUNDING).any(axis=1).sum())
+        corners = cut
+        if n_cut:
+            notes.append(f"{counted(n_cut, 'box')} reached beyond their image and were clipped")
+    return FittedBoxes(corners, faults, is_copy, notes)
+
+
 def _cut(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Cut boxes at the border of their image, where its size is known."""
-    ends = np.where(np.isnan(sizes), np.inf, sizes)
-    return np.clip(corners, 0, np.hstack([ends, ends]))
+    return np.clip(corners, 0, np.tile(np.nan_to_num(sizes, nan=np.inf), 2))
 
 
-def cut_boxes(boxes: pd.DataFrame, sizes: np.ndarray) -> tuple[pd.DataFrame, str]:
-    """Cut the boxes of a table (``x1, y1, x2, y2`` in px) to their images, and say how many."""
-    corners = boxes[EDGES].to_numpy(np.float64)
-    cut = _cut(corners, sizes)
-    n_cut = int((np.abs(cut - corners) > 0.01).any(axis=1).sum())
-    text = f"boxes left the image by at most {_CUT_SHARE:.0%} of a side or {_CUT_PX:g} px: cut"
-    note = counted_phrase(n_cut, text) if n_cut else ""
-    return boxes.assign(**dict(zip(EDGES, cut.T, strict=True))), note
-
-
-def box_faults(corners: np.ndarray, sizes: np.ndarray, slack: float = _CUT_SHARE) -> np.ndarray:
-    """Return why each box cannot be used; empty texts for boxes that can.
-
-    A box may pass the border of its image by a share of the side, the slack, or by 3 px.
-    """
-    most = np.fmax(slack * sizes, _CUT_PX)
+def _faults(corners: np.ndarray, sizes: np.ndarray, slack: float = _SLACK) -> np.ndarray:
+    """Return why each box cannot be used; empty texts for boxes that can."""
+    most = np.fmax(slack * sizes, _SLACK_PX)
     cut = _cut(corners, sizes)
     is_outside = (corners < -np.hstack([most, most])).any(axis=1)
     is_outside |= (corners[:, 2:] > sizes + most).any(axis=1)
     is_outside |= ~(cut[:, :2] < cut[:, 2:]).all(axis=1)
-    reasons = np.where(is_outside, "box outside the image", "").astype(object)
+    reasons = np.where(is_outside, _OUTSIDE, "").astype(object)
     reasons[~(corners[:, :2] < corners[:, 2:]).all(axis=1)] = "box of zero or negative size"
     reasons[~np.isfinite(corners).all(axis=1)] = "box with a missing or infinite number"
     return reasons
-
-
-def scaled_to_files(
-    corners: np.ndarray,
-    stated: np.ndarray,
-    files: np.ndarray,
-    is_copy: np.ndarray,
-    images: Sequence[str],
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Scale boxes to the files that are copies of the stated size, and say so.
-
-    Each box has its image, and both sizes as width and height in px, ``(N, 2)``.
-    """
-    if not is_copy.any():
-        return corners, ()
-    row = int(is_copy.argmax())
-    text = (
-        f"images have boxes of another size than the file (image '{images[row]}': "
-        f"{size_text(files[row])}, the labels are of {size_text(stated[row])}): these are taken as "
-        "copies that were resized without padding, and their boxes were scaled"
-    )
-    n_images = len({*np.asarray(images, dtype=object)[is_copy]})
-    scaled = np.where(is_copy[:, None], corners * np.tile(files / stated, 2), corners)
-    return scaled, (counted_phrase(n_images, text),)
 
 
 def size_text(size: np.ndarray) -> str:
@@ -203,196 +270,256 @@ def misfit(stated: np.ndarray, file: np.ndarray) -> str:
     return f"labels are of {size_text(stated)}, the image has {size_text(file)}"
 
 
-@dataclass(frozen=True)
-class CheckedBoxes:
-    """True boxes of a source after the check.
-
-    Attributes:
-        corners: Edges ``x1, y1, x2, y2`` in px, shape ``(N, 4)``.
-        faults: Why each box cannot be used, shape ``(N,)``; empty texts for boxes that can.
-        notes: What was changed, one sentence each.
-    """
-
-    corners: np.ndarray
-    faults: np.ndarray
-    notes: tuple[str, ...] = ()
+def row_text(rows: pd.DataFrame, row: int, where: str) -> str:
+    """Return the start of a message: the name of the table, the place of a row, and its image."""
+    place = f"{rows['place'].iloc[row]}, " if "place" in rows else ""
+    return f"{where}: {place}image '{rows['image_id'].iloc[row]}'"
 
 
-def check_boxes(
-    values: np.ndarray,
-    reading: BoxReading,
-    sizes: np.ndarray,
-    images: Sequence[str],
-    unread: Sequence[tuple[str, str]] = (),
-    files: np.ndarray | None = None,
-) -> CheckedBoxes:
-    """Convert the true boxes of a source to corners in px, and say which cannot be used.
+@dataclass(frozen=True, eq=False)
+class _Boxes:
+    """Boxes of which `fit` says what they are; `sizes` are those that they are taken to be of."""
 
-    `values` are the four numbers of each box, ``(N, 4)``, NaN for what is no number; `sizes` are
-    width and height of the image that each box is of, px, ``(N, 2)``, NaN if unknown, and `files`
-    those of the image file. `unread` has image and reason of each further box, of which not even
-    numbers could be read.
+    values: np.ndarray
+    reading: BoxReading
+    rows: pd.DataFrame
+    sizes: np.ndarray
+    files: np.ndarray
+    rules: BoxRules
 
-    If a tenth of the boxes cannot be used, or if they are probably in another form or unit, an
-    `InputError` asks about that one. The boxes of one image alone are no tenth, unless they are all
-    boxes.
-    """
-    written = corners_of(values, reading.form, reading.unit, sizes)
-    corners, notes = sorted_corners(written, reading.form, sizes)
-    faults = box_faults(corners, sizes)
-    wrong = faults != ""
-    n_boxes = len(values) + len(unread)
-    n_wrong = int(wrong.sum()) + len(unread)
-    of_images = {*np.asarray(images, dtype=object)[wrong], *(image for image, _ in unread)}
-    are_many = n_wrong >= MANY * n_boxes and (n_wrong == n_boxes > 0 or len(of_images) > 1)
-    count = f"{counted(n_wrong, 'box')} of {n_boxes:,} cannot be used"
-    if are_many and len(unread) >= MANY * n_boxes:
-        image, reason = unread[0]
-        raise InputError(f"{reading.where}: {image}: {reason} ({count}); correct them")
-    if not len(values):
-        return CheckedBoxes(corners, faults)
-    row, problem = int(wrong.argmax()), ""
-    if are_many:
-        questions = questions_about(values, reading, sizes, files)
-        problem = f"{faults[row]} ({count}): {questions}"
-    elif not reading.affirmed:
-        row, problem = doubt_about_size(corners, reading, sizes, files, images)
-        if not problem:
-            row, problem = doubt_about(values, reading, sizes)
-    if problem:
-        numbers = box_text(values[row], reading)
-        raise InputError(f"{reading.where}: image '{images[row]}': {numbers}: {problem}")
-    return CheckedBoxes(corners, faults, notes)
+    @cached_property
+    def written(self) -> np.ndarray:
+        """Corners in px, in the order in which they are written."""
+        return corners_of(self.values, self.reading.form, self.reading.unit, self.sizes)
 
+    @cached_property
+    def borders(self) -> np.ndarray:
+        """Size of the image of each box, which is endless if a detector does not know it."""
+        return np.nan_to_num(self.sizes, nan=np.inf) if self.rules.predicted else self.sizes
 
-def box_text(numbers: np.ndarray, reading: BoxReading) -> str:
-    """Return the numbers of a box and what they were taken for."""
-    return f"box [{', '.join(f'{number:g}' for number in numbers)}], read as {reading.text}"
+    @cached_property
+    def sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Corners, sorted where boxes then fit their image, and True for those that were not."""
+        first, second = self.written[:, :2], self.written[:, 2:]
+        ordered = np.hstack([np.minimum(first, second), np.maximum(first, second)])
+        is_sorted = (first > second).any(axis=1) & (self.reading.form != "cxcywh")
+        is_sorted &= _faults(ordered, self.borders, self.rules.slack) == ""
+        return np.where(is_sorted[:, None], ordered, self.written), is_sorted
 
+    @cached_property
+    def faults(self) -> np.ndarray:
+        """Why each box cannot be used; empty texts for boxes that can."""
+        return _faults(self.sorted[0], self.borders, self.rules.slack)
 
-def sorted_corners(
-    written: np.ndarray, form: BoxForm, sizes: np.ndarray, slack: float = _CUT_SHARE
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Sort the corners of boxes that then fit their image, and note how many were not in order."""
-    if form == "cxcywh":
-        return written, ()
-    first, second = written[:, :2], written[:, 2:]
-    ordered = np.hstack([np.minimum(first, second), np.maximum(first, second)])
-    is_sorted = (first > second).any(axis=1) & (box_faults(ordered, sizes, slack) == "")
-    text = "boxes were drawn from another corner than the upper left: corners are sorted"
-    notes = (counted_phrase(int(is_sorted.sum()), text),) if is_sorted.any() else ()
-    return np.where(is_sorted[:, None], ordered, written), notes
+    @cached_property
+    def is_other(self) -> np.ndarray:
+        """True for boxes that are of another size than the file."""
+        return np.isfinite(self.sizes).all(axis=1) & (self.sizes != self.files).any(axis=1)
 
+    @cached_property
+    def is_copy(self) -> np.ndarray:
+        """True for boxes whose file is a copy of another size."""
+        if self.rules.copies == "all":
+            return self.is_other
+        return are_scaled(self.sizes, self.files) & (self.rules.copies == "of_shape")
 
-def fitting_readings(
-    values: np.ndarray, reading: BoxReading, sizes: np.ndarray
-) -> list[tuple[BoxForm, BoxUnit]]:
-    """Return the other readings by which nearly all boxes would fit, the nearest first."""
-    fitting = []
-    # Smaller numbers are px of a slightly larger image, not thousandths in one corner.
-    are_small = np.nan_to_num(values).max() < min(500, 2 * np.nan_to_num(sizes).max())
-    for form, unit in product(FORMS, UNITS):
-        n_changes = (form != reading.form) + (unit != reading.unit)
-        if n_changes == 0 or (n_changes > 1 and len(values) < _FEWEST):
-            continue
-        if unit == "thousandth" and are_small:
-            continue
-        corners = corners_of(values, form, unit, sizes)
-        is_tiny = (corners[:, 2:] - corners[:, :2] <= 1.1).all(axis=1)
-        fits = (box_faults(corners, sizes) == "") & ~is_tiny
-        if fits.mean() >= _MOST:
-            fitting.append((n_changes, unit != reading.unit, form, unit))
-    return [(form, unit) for *_, form, unit in sorted(fitting, key=lambda other: other[:2])]
+    @cached_property
+    def copies_in_corner(self) -> np.ndarray:
+        """True for boxes on many larger sizes that all lie in the corner which the file fills."""
+        is_copy = self.is_copy & (self.sizes >= _MUCH_LARGER * self.files).all(axis=1)
+        is_within = np.all(self.written[:, 2:] <= self.files + 1, axis=1)
+        n_images = self.rows["image_id"][is_copy].nunique()
+        return is_copy & (n_images >= _ENOUGH_COPIES) & is_within[is_copy].all()
 
+    def of_fitting_size(self) -> tuple[_Boxes, str]:
+        """Return the boxes as px of the files or of the stated sizes, and which of them they fit.
 
-def questions_about(
-    values: np.ndarray, reading: BoxReading, sizes: np.ndarray, files: np.ndarray | None = None
-) -> str:
-    """Ask about the nearest other readings of boxes that cannot be used, and say what is needed.
+        Boxes that fit both are of the smaller one, as boxes of the larger would not all lie in its
+        corner; InputError if they might by chance.
+        """
+        by_file, other = replace(self, sizes=self.files), self.is_other
+        fit_files, fit_stated = (
+            (each.faults[other] != "").mean() < _MANY for each in (by_file, self)
+        )
+        row = int(other.argmax())
+        if fit_files and fit_stated:
+            areas = [each[other].prod(axis=1).sum() for each in (self.files, self.sizes)]
+            n_images = self.rows["image_id"][other].nunique()
+            if (min(areas) / max(areas)) ** n_images > _BY_CHANCE:
+                raise InputError(
+                    f"{row_text(self.rows, row, self.reading.where)}: are the boxes px of the "
+                    f"image file ({size_text(self.files[row])}), or of the size that the labels "
+                    f"state ({size_text(self.sizes[row])})? They fit both; write image_width and "
+                    "image_height beside each box, or give shares"
+                )
+            fit_stated = areas[1] < areas[0]
+        chosen = self if fit_stated else by_file
+        name = "size that the labels state" if fit_stated else "image files"
+        size = size_text(chosen.sizes[row])
+        return chosen, f"the boxes are taken as px of the {name} ({size}), into which they fit"
 
-    Boxes that leave the stated `sizes` may be in px of the image `files`.
-    """
-    questions = []
-    if files is not None and reading.unit == "px":
-        corners = corners_of(values, reading.form, "px", files)
-        is_other = np.isfinite(sizes).all(axis=1) & (sizes != files).any(axis=1)
-        if is_other.any() and (box_faults(corners, files) == "").mean() >= _MOST:
-            row = int(is_other.argmax())
+    def require_understood(self, unread: Sequence[tuple[str, str]]) -> None:
+        """Refuse boxes of which a tenth cannot be used, or which are probably meant otherwise."""
+        reading, faults = self.reading, self.faults
+        if self.rules.predicted and not reading.affirmed:
+            misfits = _faults(self.sorted[0], self.borders)
+            if (misfits != "").mean() >= _MANY and self.other_readings():
+                faults = misfits
+        wrong = faults != ""
+        n_boxes, n_wrong = len(wrong) + len(unread), int(wrong.sum()) + len(unread)
+        of_images = {*self.rows["image_id"][wrong], *(image for image, _ in unread)}
+        is_spread = self.rules.predicted or n_wrong == n_boxes or len(of_images) > 1
+        are_many = n_wrong >= _MANY * n_boxes and is_spread
+        count = f"{counted(n_wrong, 'box')} of {n_boxes:,} cannot be used"
+        if are_many and len(unread) >= _MANY * n_boxes:
+            image, reason = unread[0]
+            raise InputError(f"{reading.where}: {image}: {reason} ({count}); correct them")
+        if are_many:
+            row = int(wrong.argmax())
+            raise self.refused(row, f"{faults[row]} ({count}): {self.questions()}")
+        row, question = (0, "") if reading.affirmed else self.doubt()
+        if question:
+            raise self.refused(row, question)
+
+    def without_size(self) -> tuple[np.ndarray, list[str]]:
+        """Return predicted boxes of no size as faults, with a note; refuse others that are lost."""
+        corners = self.sorted[0]
+        faults = _faults(corners, self.borders, np.inf)
+        if not self.rules.cuts:
+            faults[faults == _OUTSIDE] = ""
+        is_empty = (corners[:, :2] <= corners[:, 2:]).all(axis=1) & (faults != "")
+        is_empty &= (corners[:, :2] == corners[:, 2:]).any(axis=1)
+        is_lost = (faults != "") & ~is_empty
+        if is_lost.any():
+            row = int(is_lost.argmax())
+            raise self.refused(row, f"{faults[row]}; {_NEEDED}")
+        if not is_empty.any():
+            return faults, []
+        first = row_text(self.rows, int(is_empty.argmax()), "first")
+        n_empty = counted(int(is_empty.sum()), "box")
+        return faults, [f"{n_empty} without width or height left out ({first})"]
+
+    def refused(self, row: int, problem: str) -> InputError:
+        """Return the error about a box, with its numbers and what they were taken for."""
+        names = [f"{edge}=" for edge in EDGES] if self.reading.form == "xyxy" else [""] * 4
+        values = zip(names, self.values[row], strict=True)
+        numbers = ", ".join(f"{name}{value:g}" for name, value in values)
+        if problem.startswith(_OUTSIDE) and np.isfinite(self.sizes[row]).all():
+            problem = problem.replace(_OUTSIDE, f"{_OUTSIDE} of {size_text(self.sizes[row])}", 1)
+        return InputError(
+            f"{row_text(self.rows, row, self.reading.where)}: box [{numbers}], read as "
+            f"{self.reading.text}: {problem}"
+        )
+
+    def unlike_line(self, is_unlike: np.ndarray) -> str:
+        """Return what to do about boxes on images of another shape than the labels state."""
+        row = int(is_unlike.argmax())
+        (width, height), (own_width, own_height) = self.sizes[row], self.files[row]
+        images = self.rows["image_id"]
+        text = (
+            "images have boxes that cannot be used, since the labels state another shape of the "
+            f"image. Image '{images.iloc[row]}' has {size_text(self.files[row])}, and the labels "
+            f"state {size_text(self.sizes[row])}: if its boxes are px of the image, remove the "
+            "stated size; if the image was stretched, write boxes and size in px of the image (x "
+            f"times {own_width:g} / {width:g}, y times {own_height:g} / {height:g})"
+        )
+        return counted_phrase(images[is_unlike].nunique(), text)
+
+    def scaled_line(self) -> str:
+        """Return what was done to boxes on files that are copies of the stated size."""
+        row, images = int(self.is_copy.argmax()), self.rows["image_id"]
+        text = (
+            f"images have boxes of another size than the file (image '{images.iloc[row]}': "
+            f"{size_text(self.files[row])}, the labels are of {size_text(self.sizes[row])}): these "
+            "are taken as copies that were resized without padding, and their boxes were scaled"
+        )
+        return counted_phrase(images[self.is_copy].nunique(), text)
+
+    def other_readings(self) -> list[tuple[BoxForm, BoxUnit]]:
+        """Return the other readings by which nearly all boxes would fit, the nearest first."""
+        reading, fitting = self.reading, []
+        # Smaller numbers are px of a slightly larger image, not thousandths in one corner.
+        most = min(500, 2 * np.nan_to_num(self.sizes).max())
+        are_small = np.nan_to_num(self.values).max() < most
+        for form, unit in product(FORMS, UNITS):
+            n_changes = (form != reading.form) + (unit != reading.unit)
+            if n_changes == 0 or (n_changes > 1 and len(self.values) < _FEWEST):
+                continue
+            if unit == "thousandth" and are_small:
+                continue
+            corners = corners_of(self.values, form, unit, self.sizes)
+            is_tiny = (corners[:, 2:] - corners[:, :2] <= 1.1).all(axis=1)
+            fits = (_faults(corners, self.sizes) == "") & ~is_tiny
+            if fits.mean() >= _MOST:
+                fitting.append((n_changes, unit != reading.unit, form, unit))
+        return [(form, unit) for *_, form, unit in sorted(fitting, key=lambda other: other[:2])]
+
+    def questions(self) -> str:
+        """Ask about the nearest other readings of boxes that cannot be used; say what is needed."""
+        questions = []
+        may_be_of_files = self.reading.unit == "px" and self.is_other.any() and self.asks_size
+        if may_be_of_files and (_faults(self.written, self.files) == "").mean() >= _MOST:
+            row = int(self.is_other.argmax())
             questions.append(
-                f"the labels state {size_text(sizes[row])}, and the image has "
-                f"{size_text(files[row])}: {_PX_OF_FILES}"
+                f"the labels state {size_text(self.sizes[row])}, and the image has "
+                f"{size_text(self.files[row])}: {_PX_OF_FILES}"
             )
-    others = [] if reading.affirmed else fitting_readings(values, reading, sizes)[:2]
-    questions += [reading.question(*other) for other in others]
-    return ". Or ".join([*questions, f"correct them: {NO_BOX}"])
+        others = [] if self.reading.affirmed else self.other_readings()[:2]
+        questions += [self.reading.question(*other) for other in others]
+        return ". Or ".join([*questions, f"correct them: {_NEEDED}"])
 
+    @property
+    def asks_size(self) -> bool:
+        """True if it is asked whether true boxes are px of the files, and not of the labels."""
+        return not self.rules.predicted and self.rules.copies != "none"
 
-def doubt_about_size(
-    corners: np.ndarray,
-    reading: BoxReading,
-    sizes: np.ndarray,
-    files: np.ndarray | None,
-    images: Sequence[str],
-) -> tuple[int, str]:
-    """Ask about boxes on many copies that all lie in the corner which the smaller file fills."""
-    if files is None:
+    def doubt(self) -> tuple[int, str]:
+        """Ask about boxes that can all be used, and are probably meant otherwise: row and question.
+
+        The form comes before the unit: numbers of another form may be small by chance.
+        """
+        if self.asks_size and self.copies_in_corner.any():
+            row = int(self.copies_in_corner.argmax())
+            n_images = self.rows["image_id"][self.copies_in_corner].nunique()
+            return row, (
+                f"the labels state {size_text(self.sizes[row])}, and all boxes of {n_images} such "
+                f"images fit into the {size_text(self.files[row])} of the image: {_PX_OF_FILES}; "
+                f"if not, {self.reading.answers['px']}"
+            )
+        doubts = [each for each in (self._doubt_about_form(), self._doubt_about_unit()) if each[1]]
+        if not doubts:
+            return 0, ""
+        questions = ". Or ".join(question for _, question in doubts)
+        return doubts[0][0], f"{questions}; if not, {self.reading.answers[self.reading.form]}"
+
+    def _doubt_about_form(self) -> tuple[int, str]:
+        values, reading = self.values, self.reading
+        first, second = values[:, :2], values[:, 2:]
+        if reading.form == "xyxy":
+            doubtful = (first > second).any(axis=1)
+            least = {"xywh": _MANY, "cxcywh": 0.5}  # a few may be corners of another order
+            text = "the first corner is not the upper left"
+        else:
+            doubtful = ((second > first) & (first > 0)).all(axis=1)
+            least = {"xyxy": _MOST} if not (reading.stated or len(values) < _FEWEST) else {}
+            text = "the third number exceeds the first, and the fourth the second"
+        for form, unit in self.other_readings() if doubtful.any() and least else ():
+            if unit == reading.unit and form in least and doubtful.mean() >= least[form]:
+                boxes = f"of {counted(int(doubtful.sum()), 'box')} of {len(values):,}"
+                question = reading.question(form, unit)
+                return int(doubtful.argmax()), f"{boxes} {text}: {question}"
         return 0, ""
-    is_copy = are_scaled(sizes, files) & (sizes >= _MUCH_LARGER * files).all(axis=1)
-    n_images = len({*np.asarray(images, dtype=object)[is_copy]})
-    if n_images < ENOUGH_COPIES or (corners[:, 2:] > files + 1)[is_copy].any():
+
+    def _doubt_about_unit(self) -> tuple[int, str]:
+        values, reading = self.values, self.reading
+        limits = self.sizes * (0.25 if len(values) < _FEWEST else 0.5)
+        for unit, step in STEPS.items() if reading.unit == "px" else ():
+            is_within = (np.abs(values) <= 1.1 * step).all(axis=1)
+            if unit != "share":  # a lesion may be so small, but not all of them in one corner
+                is_corner = (np.abs(self.written) <= 1.1 * step).all(axis=1)
+                is_within &= (limits >= step * np.where(is_corner, 1, 2)[:, None]).all(axis=1)
+            if is_within.mean() >= _MOST:
+                boxes = counted(int(is_within.sum()), "box", "are")
+                question = reading.question(reading.form, unit)
+                return int(is_within.argmax()), f"{boxes} within {step:g} px: {question}"
         return 0, ""
-    row = int(is_copy.argmax())
-    return row, (
-        f"the labels state {size_text(sizes[row])}, and all boxes of {n_images} such images fit "
-        f"into the {size_text(files[row])} of the image: {_PX_OF_FILES}; if not, "
-        f"{reading.answer('px')}"
-    )
-
-
-def doubt_about(values: np.ndarray, reading: BoxReading, sizes: np.ndarray) -> tuple[int, str]:
-    """Ask about boxes that can all be used, and are probably meant otherwise: row and question.
-
-    The form comes before the unit: numbers of another form may be small by chance.
-    """
-    doubts = [_doubt_about_form(values, reading, sizes), _doubt_about_unit(values, reading, sizes)]
-    doubts = [(row, question) for row, question in doubts if question]
-    if not doubts:
-        return 0, ""
-    questions = ". Or ".join(question for _, question in doubts)
-    return doubts[0][0], f"{questions}; if not, {reading.answer(reading.form)}"
-
-
-def _doubt_about_form(
-    values: np.ndarray, reading: BoxReading, sizes: np.ndarray
-) -> tuple[int, str]:
-    first, second = values[:, :2], values[:, 2:]
-    if reading.form == "xyxy":
-        doubtful = (first > second).any(axis=1)
-        least = {"xywh": MANY, "cxcywh": 0.5}  # a few may be corners of another order
-        text = "the first corner is not the upper left"
-    else:
-        doubtful = ((second > first) & (first > 0)).all(axis=1)
-        least = {"xyxy": _MOST} if not (reading.stated or len(values) < _FEWEST) else {}
-        text = "the third number exceeds the first, and the fourth the second"
-    for form, unit in fitting_readings(values, reading, sizes) if doubtful.any() and least else ():
-        if unit == reading.unit and form in least and doubtful.mean() >= least[form]:
-            boxes = f"of {counted(int(doubtful.sum()), 'box')} of {len(values):,}"
-            return int(doubtful.argmax()), f"{boxes} {text}: {reading.question(form, unit)}"
-    return 0, ""
-
-
-def _doubt_about_unit(
-    values: np.ndarray, reading: BoxReading, sizes: np.ndarray
-) -> tuple[int, str]:
-    written = corners_of(values, reading.form, reading.unit, sizes)
-    limits = sizes * (0.25 if len(values) < _FEWEST else 0.5)
-    for unit, step in STEPS.items() if reading.unit == "px" else ():
-        is_within = (np.abs(values) <= 1.1 * step).all(axis=1)
-        if unit != "share":  # a lesion may be so small, but not all of them in one corner
-            is_corner = (np.abs(written) <= 1.1 * step).all(axis=1)
-            is_within &= (limits >= step * np.where(is_corner, 1, 2)[:, None]).all(axis=1)
-        if is_within.mean() >= _MOST:
-            boxes = counted(int(is_within.sum()), "box", "are")
-            question = reading.question(reading.form, unit)
-            return int(is_within.argmax()), f"{boxes} within {step:g} px: {question}"
-    return 0, ""

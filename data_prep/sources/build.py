@@ -12,14 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import (
-    ENOUGH_COPIES,
-    check_boxes,
-    misfit,
-    scaled_to_files,
-    size_text,
-)
-from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, are_scaled, upright_boxes
+from cxr_compare.data_prep.base.box_check import TRUE_BOXES, fit
+from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, upright_boxes
 from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT, are_rows_of, is_member
 from cxr_compare.data_prep.base.tables import FINDING_KEY, LABEL_KEY
@@ -84,6 +78,7 @@ def build(
         implied_note=source.implied_note,
         questions=source.questions,
         categories=source.categories,
+        reading=source.statements.reading,
     )
 
 
@@ -110,33 +105,18 @@ def _boxes(
     ids = rows["image_id"]
     reading = user_reading(source, source.statements.reading)
     reading = replace(reading, where=reading.where or str(source.root))
+    source.statements.reading = reading
     stated, actual = _box_sizes(source, ids, frame, in_px=reading.unit == "px")
-    values = rows[BOX].to_numpy(np.float64)
-    if resized and ids.nunique() >= ENOUGH_COPIES and (values[:, 2:] <= actual + 1).all():
-        stated = actual  # the boxes were resized with the images
-    unread = source.statements.unread
-    files = actual if frame is None else None
-    checked = check_boxes(values, reading, stated, ids.tolist(), unread, files)
-    source.notes += checked.notes
-    for row in np.flatnonzero(checked.faults != ""):
-        source.exclude([ids[row]], checked.faults[row])
-    is_other = np.isfinite(stated).all(axis=1) & (stated != actual).any(axis=1)
-    is_copy = is_other
-    if not resized:
-        is_copy = are_scaled(stated, actual) if frame is None else np.zeros_like(is_other)
-    is_unlike = is_other & ~is_copy
-    for row in np.flatnonzero(is_unlike):
-        source.exclude([ids[row]], misfit(stated[row], actual[row]))
-    if frame is None and is_unlike.any():
-        line = _unlike_line(ids[is_unlike].tolist(), stated[is_unlike], actual[is_unlike])
-        if is_unlike.all():
-            raise InputError(f"{reading.where}: {line}")
-        source.notes.append(line)
+    rules = replace(TRUE_BOXES, copies="none" if frame else "all" if resized else "of_shape")
+    values, unread = rows[BOX].to_numpy(np.float64), source.statements.unread
+    fitted = fit(values, reading, rows, stated, actual, rules, unread)
+    source.notes += fitted.notes
+    for image_id, fault in zip(ids, fitted.faults, strict=True):
+        source.exclude([image_id] if fault else [], fault)
     if resized:
         source.images = source.images.drop(columns=["width", "height"], errors="ignore")
-    corners, notes = scaled_to_files(checked.corners, stated, actual, is_copy, ids.tolist())
-    source.notes += notes
-    _state_sizes(source, ids[is_copy], actual[is_copy])
+    _state_sizes(source, ids[fitted.is_copy], actual[fitted.is_copy])
+    corners = fitted.corners
     if source.options.raw_boxes:
         corners = _turned(source, ids, corners)
     table = rows[LABEL_KEY].assign(**dict(zip(EDGES, corners.T, strict=True)))
@@ -147,36 +127,22 @@ def _boxes(
     return once
 
 
-def _unlike_line(images: Sequence[str], stated: np.ndarray, actual: np.ndarray) -> str:
-    """Return what to do about boxes on images of another shape than the labels state."""
-    (width, height), (own_width, own_height) = stated[0], actual[0]
-    text = (
-        "images have boxes that cannot be used, since the labels state another shape of the image. "
-        f"Image '{images[0]}' has {size_text(actual[0])}, and the labels state "
-        f"{size_text(stated[0])}: if its boxes are px of the image, remove the stated size; if the "
-        "image was stretched, write boxes and size in px of the image (x times "
-        f"{own_width:g} / {width:g}, y times {own_height:g} / {height:g})"
-    )
-    return counted_phrase(len({*images}), text)
-
-
 def _box_sizes(
     source: Source, ids: pd.Series, frame: tuple[float, float] | None, *, in_px: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the size in px that each box is of, and that of the file, each ``(N, 2)``."""
+    """Return the size in px that each box is stated to be of, and that of its file, ``(N, 2)``."""
     images = source.images[is_member(source.images["image_id"], ids.unique())]
     images = images.reindex(columns=["image_id", "path", "width", "height"])
-    has_files = not source.labels_alone
-    sizes: dict[str, np.ndarray] = {}
+    unknown = (np.nan, np.nan)
+    sizes = {}
     for image_id, path, *sides in images.itertuples(index=False):
-        stated = actual = np.array(frame or sides, dtype=np.float64)
-        if has_files and isinstance(path, str):
+        own = None
+        if not source.labels_alone and isinstance(path, str):
             with suppress(InputError):  # found again, and listed, when the image is decoded
-                actual = np.array(source.labelled_size(path), dtype=np.float64)
+                own = source.labelled_size(path)
         elif source.measure is not None and not in_px:
             own = source.measure(image_id)
-            actual = actual if own is None else np.array(own, dtype=np.float64)
-        sizes[image_id] = np.array([np.where(np.isfinite(stated), stated, actual), actual])
+        sizes[image_id] = frame or sides, own or unknown
     both = np.array([sizes[image_id] for image_id in ids], dtype=np.float64).reshape(-1, 2, 2)
     return both[:, 0], both[:, 1]
 

@@ -262,8 +262,7 @@ def _corner_or_centre(table: LabelTable, *, is_in_doubt: bool) -> Doubt | None:
     columns = [column for role in ("xmin", "ymin") for column in table.columns.get(role, ())]
     if not is_in_doubt or not columns[0].lower().endswith("x"):
         return None
-    answers = table.caller.box_answers
-    return columns, {"corner": answers["xywh"], "centre": answers["cxcywh"]}
+    return columns, {}
 
 
 UNREAD = (
@@ -327,7 +326,7 @@ CORNER_OR_CENTRE = Question(
     "corner or centre",
     _corner_or_centre,
     "boxes are in shares of the image: are {columns} the corner or the centre? For the corner "
-    "{corner}, for the centre {centre}",
+    "say columns box_form=xywh, for the centre say columns box_form=cxcywh",
 )
 
 

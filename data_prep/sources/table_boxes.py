@@ -78,8 +78,7 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
     in_doubt = are_shares and form == "xywh" and not is_answered
     CORNER_OR_CENTRE.ask(table, is_in_doubt=in_doubt)
     affirmed = set(ROLES_OF_FORMS[form][2:]) <= table.assigned
-    where, answers = str(table.path), table.caller.box_answers
-    reading = BoxReading(form, unit, where, stated=True, affirmed=affirmed, answers=answers)
+    reading = BoxReading(form, unit, str(table.path), stated=True, affirmed=affirmed)
     return numbers, reading
 
 

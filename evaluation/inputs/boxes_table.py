@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxForm, BoxReading, corners_of
+from cxr_compare.data_prep.base.box_check import (
+    FORMS,
+    PREDICTED_BOXES,
+    UNITS,
+    BoxForm,
+    BoxReading,
+    fit,
+)
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.data_prep.sources.coco import is_result
 from cxr_compare.evaluation.inputs.files import is_output, read_outputs, read_rows
-from cxr_compare.evaluation.inputs.predicted_boxes import (
-    check_predictions,
-    require_corners,
-    without_empty_boxes,
-)
 from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, require_probabilities, texts_of
 
 _COLUMNS = ("image_id", *EDGES, "score", "finding", "crowd")
@@ -74,19 +77,15 @@ def checked_boxes(
     if "score" in table:
         require_probabilities(table, where)
     unknown = np.full((len(table), 2), np.nan)
-    form = cast("BoxForm", box_format or rows.form)
-    corners = corners_of(table[NUMBERS].to_numpy(np.float64), form, "px", unknown)
-    table = table.drop(columns=NUMBERS).assign(**dict(zip(EDGES, corners.T, strict=True)))
-    affirmed = box_format is not None
+    form, affirmed = cast("BoxForm", box_format or rows.form), box_format is not None
     reading = BoxReading(form, "px", where, rows.stated, affirmed, _ANSWERS)
-    if isinstance(outputs, pd.DataFrame) and set(EDGES) <= set(outputs) and not affirmed:
-        table, note = without_empty_boxes(table)
-        require_corners(table, where, _ANSWERS)
-        notes: tuple[str, ...] = (note,) if note else ()
-    else:
-        table, notes = check_predictions(table, reading, unknown)
-    for note in notes:
+    rules = replace(PREDICTED_BOXES, cuts=False)
+    numbers = table[NUMBERS].to_numpy(np.float64)
+    fitted = fit(numbers, reading, table, unknown, unknown, rules)
+    for note in fitted.notes:
         warnings.warn(f"{where}: {note}", UserWarning, stacklevel=3)
+    table = table.drop(columns=NUMBERS).assign(**dict(zip(EDGES, fitted.corners.T, strict=True)))
+    table = table[fitted.faults == ""]
     return table[[name for name in _COLUMNS if name in table]].reset_index(drop=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -10,18 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import (
-    BoxReading,
-    doubt_about_size,
-    scaled_to_files,
-)
+from cxr_compare.data_prep.base.box_check import BoxReading, fit, values_of
 from cxr_compare.data_prep.base.boxes import EDGES, are_scaled
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import IMAGE_SUFFIXES
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.images.stored_size import image_size
 from cxr_compare.data_prep.sources.image_files import image_names
-from cxr_compare.data_prep.sources.source import COMPARE
 from cxr_compare.evaluation.notes import reading_notes
 from cxr_compare.evaluation.truth import Size, Truth, numbers_of
 
@@ -113,65 +108,53 @@ def measured(truth: Truth, files: ImageFiles | None) -> Truth:
     return replace(truth, measure=files.size, presumed=not files.named and truth.boxes.empty)
 
 
-def with_files(
-    truth: Truth, files: ImageFiles | None, written: Mapping[str, str] | None = None
-) -> Truth:
+def with_files(truth: Truth, files: ImageFiles | None, reading: BoxReading | None = None) -> Truth:
     """Return a truth of image files: with their sizes, and with boxes in px of the files.
 
-    Boxes are scaled to a file of the shape that the truth states, unless they may be px of the
-    file, which is asked about if `written` does not say how they are written. Another true box that
-    reaches beyond its file shows that the boxes are of other images: InputError for files that the
-    user named; those beside the truth then state no size.
+    Boxes are scaled to a file of the shape that the truth states, as `cxr prepare` does; `reading`
+    is how they were written. A true box that does not fit its file shows that the boxes are of
+    other images: InputError for files that the user named; those beside the truth then state no
+    size.
     """
-    if files is None:
-        return truth
-    made = _scaled(measured(truth, files), files, affirmed=bool(written))
-    edges = made.boxes.groupby("image_id")[["x2", "y2"]].max()
-    for image_id, right, lower in edges.itertuples():
-        size = files.size(str(image_id))
-        if size is None or (right <= size[0] + 1 and lower <= size[1] + 1):
-            continue
-        if not files.named:
-            return truth
-        raise InputError(
-            f"images: {files.where}: a true box of '{image_id}' reaches beyond the {size[0]} x "
-            f"{size[1]} px of its file; give the images that the boxes were drawn on"
-        )
-    return made
-
-
-def _scaled(truth: Truth, files: ImageFiles, *, affirmed: bool) -> Truth:
-    """Return a truth with boxes and sizes of the files that have another size of the stated shape.
-
-    So `cxr prepare` reads the same labels.
-    """
-    if truth.presumed:
-        return truth
-    stated = numbers_of(truth.images, _SIDES).dropna()
-    own = [files.size(str(image)) or (np.nan, np.nan) for image in stated.index]
-    sizes = pd.DataFrame(np.reshape(own, (-1, 2)), stated.index, _SIDES)
-    is_copy = are_scaled(stated.to_numpy(), sizes.to_numpy())
-    if not is_copy.any():
-        return truth
-    labelled, sizes = stated[is_copy], sizes[is_copy]
-    images = truth.images.copy()
-    for side in _SIDES:
-        images[side] = sizes[side].reindex(images.index).fillna(images[side])
-    owners = truth.boxes["image_id"].tolist()
-    each, own_each = (known.reindex(owners).to_numpy() for known in (labelled, sizes))
+    made = measured(truth, files)
+    if files is None or made.presumed:
+        return made
+    stated = numbers_of(truth.images, _SIDES)
+    owners = truth.boxes["image_id"]
+    needed = stated.index[stated.notna().all(axis=1)].union(pd.Index(owners.unique()))
+    own_sizes = [files.size(str(image)) or (np.nan, np.nan) for image in needed]
+    own = pd.DataFrame(np.reshape(own_sizes, (-1, 2)), needed, _SIDES).reindex(stated.index)
+    is_copy = are_scaled(stated.to_numpy(), own.to_numpy())
     corners = truth.boxes[EDGES].to_numpy(np.float64)
-    if not affirmed:
-        reading = BoxReading(answers=COMPARE.box_answers)
-        row, question = doubt_about_size(corners, reading, each, own_each, owners)
-        if question:
-            raise InputError(f"images: {files.where}: image '{owners[row]}': {question}")
-    is_boxed_copy = np.isfinite(own_each).all(axis=1)
-    corners, said = scaled_to_files(corners, each, own_each, is_boxed_copy, owners)
-    notes = reading_notes([f"{note}." for note in said], "True boxes")
+    if not files.named:
+        leaves = np.any(corners[:, 2:] > own.reindex(owners).to_numpy() + 1, axis=1)
+        if owners[leaves].isin(stated.index[~is_copy]).any():
+            return truth
+        own = own.where(is_copy[:, None] | stated.isna())
+    reading = reading or BoxReading()
+    read = replace(
+        reading,
+        unit="px",
+        where=f"images: {files.where}",
+        affirmed=reading.affirmed or reading.unit != "px",
+    )
+    values = values_of(corners, reading.form)
+    each, own_each = (sizes.reindex(owners).to_numpy() for sizes in (stated, own))
+    fitted = fit(values, read, truth.boxes, each, own_each)
+    wrong = fitted.faults != ""
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"{read.where}: image '{owners[row]}': {fitted.faults[row]}; give the images that the "
+            "boxes were drawn on"
+        )
+    images = truth.images.copy()
+    for side in _SIDES if is_copy.any() else ():
+        images[side] = own[side].where(is_copy, images[side])
     return replace(
-        truth,
+        made,
         images=images,
-        boxes=truth.boxes.assign(**dict(zip(EDGES, corners.T, strict=True))),
-        labelled=labelled,
-        notes=(*truth.notes, *notes),
+        boxes=truth.boxes.assign(**dict(zip(EDGES, fitted.corners.T, strict=True))),
+        labelled=stated[is_copy],
+        notes=(*truth.notes, *reading_notes([f"{note}." for note in fitted.notes], "True boxes")),
     )

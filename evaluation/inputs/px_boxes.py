@@ -1,4 +1,4 @@
-"""Boxes of rows in px of their images: the size that each box is of, its scale and the border."""
+"""Predicted boxes of rows in px of their images."""
 
 from __future__ import annotations
 
@@ -10,27 +10,19 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import (
-    MANY,
+    PREDICTED_BOXES,
     BoxForm,
     BoxReading,
     BoxUnit,
-    box_faults,
-    corners_of,
-    size_text,
-    sorted_corners,
+    box_answers,
+    fit,
 )
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.inputs.frames import SIDES
-from cxr_compare.evaluation.inputs.predicted_boxes import FAR, check_predictions, row_text
-from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, box_answers, require_probabilities
+from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, require_probabilities
 from cxr_compare.evaluation.truth import Truth
-
-_ROUNDING = 0.01
-"""Px by which a box reaches beyond its image by rounding alone."""
-_BY_CHANCE = 0.01
-"""Chance, above which one asks, that all boxes of larger images fit a smaller size."""
 
 
 def boxes_in_px(
@@ -55,16 +47,21 @@ def boxes_in_px(
         rows.where,
         rows.stated,
         "box_form" in columns or "box_unit" in columns,
-        box_answers(name),
+        box_answers(f"columns {name}."),
     )
     if reading.unit != "px":
         truth = replace(truth, presumed=False)
     numbers = table[NUMBERS].to_numpy(np.float64)
     if columns.get("box_order") == "yxyx":  # first: a share of the height is none of the width
         numbers = numbers[:, [1, 0, 3, 2]]
-    own_sizes = truth.sizes.reindex(table["image_id"]).to_numpy()
-    sizes = _sizes(table, numbers, reading, truth, rows)
-    unsized = np.isnan(sizes).any(axis=1)
+    sizes = truth.sizes.reindex(table["image_id"]).to_numpy()
+    stated, either = sizes, False
+    if set(SIDES) <= set(table):
+        stated = table[[*SIDES]].to_numpy(np.float64)
+        _require_known_sizes(table, stated, truth, rows)
+    elif reading.unit == "px":
+        stated, either = truth.labelled.reindex(table["image_id"]).to_numpy(), True
+    unsized = np.isnan(stated).any(axis=1)
     if reading.unit != "px" and unsized.any():
         row = table[unsized].iloc[0]
         raise InputError(
@@ -72,34 +69,19 @@ def boxes_in_px(
             f"'{row['image_id']}' is unknown; name the folder of the image files (images), or give "
             "px, or a truth with width and height"
         )
-    corners = corners_of(numbers, reading.form, reading.unit, sizes)
-    table = table.drop(columns=NUMBERS).assign(**dict(zip(EDGES, corners.T, strict=True)))
-    table, notes = check_predictions(table, reading, sizes)
-    rows.notes += [f"{note[:1].upper()}{note[1:]}." for note in notes]
-    factors = np.nan_to_num((own_sizes / sizes)[table.index], nan=1.0)
-    scaled = table[EDGES].to_numpy(np.float64) * np.tile(factors, 2)
-    table = table.assign(**dict(zip(EDGES, scaled.T, strict=True)))
-    if as_given:
-        return table
-    return _at_most(clipped(table, truth, rows), rows)
+    rules = replace(PREDICTED_BOXES, either=either, cuts=not as_given)
+    fitted = fit(numbers, reading, table, stated, sizes, rules)
+    rows.notes += [f"{note[:1].upper()}{note[1:]}." for note in fitted.notes]
+    table = table.drop(columns=NUMBERS).assign(**dict(zip(EDGES, fitted.corners.T, strict=True)))
+    table = table[fitted.faults == ""]
+    return table if as_given else _at_most(table, rows)
 
 
-def _sizes(
-    table: pd.DataFrame, numbers: np.ndarray, reading: BoxReading, truth: Truth, rows: Rows
-) -> np.ndarray:
-    """Return the size in px that each box is of: of the file, the labels, or the table; (N, 2).
-
-    InputError for a table that states a third size: its boxes are of a copy.
-    """
-    sizes = truth.sizes.reindex(table["image_id"]).to_numpy()
-    labelled = truth.labelled.reindex(table["image_id"]).to_numpy()
-    labelled = np.where(np.isnan(labelled), sizes, labelled)
-    if not set(SIDES) <= set(table):
-        is_copy = (labelled != sizes).any(axis=1) & ~np.isnan(sizes).any(axis=1)
-        if reading.unit != "px" or not is_copy.any():
-            return sizes
-        return _fitting_sizes(table, numbers, reading, sizes, labelled, rows)
-    stated = table[[*SIDES]].to_numpy(np.float64)
+def _require_known_sizes(table: pd.DataFrame, stated: np.ndarray, truth: Truth, rows: Rows) -> None:
+    """Refuse a table that states a third size of an image, (N, 2): its boxes are of a copy."""
+    sizes, labelled = (
+        known.reindex(table["image_id"]).to_numpy() for known in (truth.sizes, truth.labelled)
+    )
     is_other = (sizes != stated).any(axis=1) & (labelled != stated).any(axis=1)
     is_known = ~np.isnan(sizes).all(axis=1)
     reach = truth.boxes.groupby("image_id")[["x2", "y2"]].max().reindex(table["image_id"])
@@ -116,66 +98,6 @@ def _sizes(
             f"'{table['image_id'].iloc[row]}', {has}; give boxes in px of this image, or leave out "
             f"{SIDES[0]} and {SIDES[1]} if they are"
         )
-    return stated
-
-
-def _fitting_sizes(
-    table: pd.DataFrame,
-    numbers: np.ndarray,
-    reading: BoxReading,
-    sizes: np.ndarray,
-    labelled: np.ndarray,
-    rows: Rows,
-) -> np.ndarray:
-    """Return the sizes of the files or those that the labels state, whichever boxes in px fit.
-
-    Both are width and height in px, ``(N, 2)``. Boxes that fit both are of the smaller one, as
-    boxes of the larger would not all lie in its corner; InputError if they might by chance.
-    """
-    is_copy = (labelled != sizes).any(axis=1) & ~np.isnan(sizes).any(axis=1)
-    unknown = np.full_like(sizes, np.inf)
-    written = corners_of(numbers, reading.form, "px", unknown)
-    corners, _ = sorted_corners(written, reading.form, unknown)
-    fit_files, fit_labels = (
-        (box_faults(corners, each, FAR)[is_copy] != "").mean() < MANY for each in (sizes, labelled)
-    )
-    if fit_files and fit_labels:
-        areas = [each[is_copy].prod(axis=1).sum() for each in (sizes, labelled)]
-        n_images = table["image_id"][is_copy].nunique()
-        if (min(areas) / max(areas)) ** n_images > _BY_CHANCE:
-            row = int(is_copy.argmax())
-            raise InputError(
-                f"{row_text(table, row, rows.where)}: are the boxes px of the image file "
-                f"({size_text(sizes[row])}), or of the size that the labels state "
-                f"({size_text(labelled[row])})? They fit both; write {SIDES[0]} and {SIDES[1]} "
-                "beside each box, or give shares"
-            )
-        fit_labels = areas[1] < areas[0]
-    chosen, name = (
-        (labelled, "size that the labels state") if fit_labels else (sizes, "image files")
-    )
-    size = size_text(chosen[int(is_copy.argmax())])
-    rows.notes.append(f"The boxes are taken as px of the {name} ({size}), into which they fit.")
-    return chosen
-
-
-def clipped(table: pd.DataFrame, truth: Truth, rows: Rows) -> pd.DataFrame:
-    """Return boxes cut at the borders of their images; refuse one that lies outside."""
-    limit = truth.sizes.reindex(table["image_id"]).fillna(np.inf).to_numpy()
-    corners = table[EDGES].to_numpy(np.float64)
-    cut = np.clip(corners, 0, np.tile(limit, 2))
-    outside = ~(cut[:, :2] < cut[:, 2:]).all(axis=1)
-    if outside.any():
-        row = table[outside].iloc[0]
-        edges = ", ".join(f"{edge}={row[edge]:g}" for edge in EDGES)
-        raise InputError(
-            f"{rows.where}: {row['place']}, image '{row['image_id']}': {edges}: the box lies "
-            "outside its image"
-        )
-    n_cut = int((np.abs(cut - corners) > _ROUNDING).any(axis=1).sum())
-    if n_cut:
-        rows.notes.append(f"{counted(n_cut, 'box')} reached beyond their image and were clipped.")
-    return table.assign(**dict(zip(EDGES, cut.T, strict=True)))
 
 
 def _at_most(table: pd.DataFrame, rows: Rows) -> pd.DataFrame:

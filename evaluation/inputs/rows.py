@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxForm
+from cxr_compare.data_prep.base.box_check import BoxForm
 from cxr_compare.data_prep.base.errors import InputError, counted
 
 NUMBERS = ["b1", "b2", "b3", "b4"]
@@ -148,9 +148,3 @@ def say(name: str, role: str, column: str = "COLUMN") -> str:
     `name` is the system.
     """
     return f"columns {name}.{role}={column}"
-
-
-def box_answers(name: str) -> Mapping[str, str]:
-    """Return what to say if the boxes of a system have another form or unit, by its name."""
-    forms = {form: f"say {say(name, 'box_form', form)}" for form in FORMS}
-    return forms | {unit: f"say {say(name, 'box_unit', unit)}" for unit in UNITS}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,6 @@ from cxr_compare.evaluation.inputs.boxes_table import checked_boxes
 from cxr_compare.evaluation.inputs.frames import is_unnamed
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, with_files
 from cxr_compare.evaluation.inputs.patients import add_patients
-from cxr_compare.evaluation.inputs.px_boxes import clipped
-from cxr_compare.evaluation.inputs.rows import Rows
 from cxr_compare.evaluation.notes import Note, reading_notes
 from cxr_compare.evaluation.truth import UNNAMED, Truth, no_boxes
 
@@ -64,7 +62,6 @@ class Labels:
         facts: All images by ``image_id``, in the order of the user: what else is said of them.
         seen: True for each image that a system has seen; None if nobody says it.
         order: Image ids in the order, and with the index, of a truth in memory.
-        written: How the user says that boxes are written.
         named: Finding that the user chooses by the column of its labels; empty if none.
         files: Image files of a folder of labels; None for a table or a file.
     """
@@ -74,7 +71,6 @@ class Labels:
     facts: pd.DataFrame
     seen: pd.Series | None = None
     order: pd.Series | None = None
-    written: Mapping[str, str] = field(default_factory=dict)
     named: str = ""
     files: ImageFiles | None = None
 
@@ -93,7 +89,7 @@ def read_coco(path: Path, columns: Mapping[str, str]) -> Labels:
     refuse_other_kind(path)
     read = _read_format(COCO, path, columns)
     facts = read.images.set_index("image_id")[["coco_id"]]
-    return Labels(read, str(path), facts, written=_written(columns))
+    return Labels(read, str(path), facts)
 
 
 @one_walk()
@@ -108,7 +104,7 @@ def read_folder(folder: Path, columns: Mapping[str, str]) -> Labels:
     images = read.images.set_index("image_id")
     paths = {image: folder / path for image, path in images["path"].items()}
     files = ImageFiles(paths.get, str(folder))
-    return Labels(read, str(folder), images[[]], written=_written(columns), files=files)
+    return Labels(read, str(folder), images[[]], files=files)
 
 
 def read_labels(given: Path | pd.DataFrame, boxes: Any, columns: Any, **options: Any) -> Labels:
@@ -118,11 +114,6 @@ def read_labels(given: Path | pd.DataFrame, boxes: Any, columns: Any, **options:
     if boxes is not None:
         raise InputError(f"boxes: {boxes}: {given} holds true boxes itself; leave boxes out")
     return read_folder(given, columns) if given.is_dir() else read_coco(given, columns)
-
-
-def _written(columns: Mapping[str, str]) -> dict[str, str]:
-    """Return how the user says that boxes are written."""
-    return {key: columns[key] for key in ("box_form", "box_unit") if key in columns}
 
 
 def read_table(
@@ -187,7 +178,7 @@ def read_table(
     facts, seen = _facts_of(tables[0], raw)
     order = None if frame is None or where != "truth" else _order(tables[0], frame)
     named = finding_name(columns.get("label", ""))
-    return Labels(read, str(path), facts, seen, order, _written(columns), named)
+    return Labels(read, str(path), facts, seen, order, named)
 
 
 def _require_one_row(table: LabelTable) -> None:
@@ -361,10 +352,7 @@ def truth_of_labels(
         order=labels.order,
         categories=tables.categories,
     )
-    rows = Rows(made.boxes, where=where)
-    cut = clipped(made.boxes.assign(place="boxes"), made, rows)[["image_id", *EDGES]]
-    made = replace(made, boxes=cut, notes=(*made.notes, *reading_notes(rows.notes, "True boxes")))
-    return with_files(keep_false_alarms(made, where), files or labels.files, labels.written)
+    return with_files(keep_false_alarms(made, where), files or labels.files, tables.reading)
 
 
 def _without_seen(images: pd.DataFrame, seen: pd.Series | None, where: str) -> list[Note]:

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare import InputError
-from cxr_compare.data_prep.base import box_check
-from cxr_compare.data_prep.base.box_check import BoxReading
+from cxr_compare.data_prep.base.box_check import BoxReading, fit
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.sources import readers
@@ -125,12 +124,11 @@ def check_boxes(values, sizes, form, unit, stated, answered=False):
     """Read boxes of images, one each: corners, NaN for boxes left out, or the line of a refusal."""
     reading = BoxReading(form, unit, "boxes", stated=stated, affirmed=answered)
     try:
-        checked = box_check.check_boxes(
-            values, reading, sizes, [f"i{n}" for n in range(len(values))]
-        )
+        rows = pd.DataFrame({"image_id": [f"i{n}" for n in range(len(values))]})
+        fitted = fit(values, reading, rows, sizes, sizes)
     except InputError as error:
         return str(error)
-    return np.where((checked.faults == "")[:, None], checked.corners, np.nan)
+    return np.where((fitted.faults == "")[:, None], fitted.corners, np.nan)
 
 
 def same_lesions(boxes):
