@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import BoxReading, fit, values_of
+from cxr_compare.data_prep.base.box_check import BoxReading, fit, size_text, values_of
 from cxr_compare.data_prep.base.boxes import EDGES, are_scaled
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import IMAGE_SUFFIXES
@@ -140,13 +140,17 @@ def with_files(truth: Truth, files: ImageFiles | None, reading: BoxReading | Non
     )
     values = values_of(corners, reading.form)
     each, own_each = (sizes.reindex(owners).to_numpy() for sizes in (stated, own))
-    fitted = fit(values, read, truth.boxes, each, own_each)
+    advice = "give the images that the boxes were drawn on"
+    try:
+        fitted = fit(values, read, truth.boxes, each, own_each)
+    except InputError as error:
+        raise InputError(f"{error}. Or {advice}") from None
     wrong = fitted.faults != ""
     if wrong.any():
         row = int(wrong.argmax())
         raise InputError(
-            f"{read.where}: image '{owners[row]}': {fitted.faults[row]}; give the images that the "
-            "boxes were drawn on"
+            f"{read.where}: image '{owners[row]}', of {size_text(own_each[row])}: "
+            f"{fitted.faults[row]}; {advice}"
         )
     images = truth.images.copy()
     for side in _SIDES if is_copy.any() else ():
