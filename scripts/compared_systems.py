@@ -15,17 +15,10 @@ import pandas as pd
 from cxr_compare.data_prep.base.box_check import FORMS, ORDERS, UNITS
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.folders import folder_kind, require_folder, unfinished_kind
-from cxr_compare.data_prep.base.names import (
-    LABELS,
-    class_column,
-    find_column,
-    finding_name,
-    image_names,
-)
+from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.predictions import Predictions
-from cxr_compare.evaluation.inputs.boxes_table import scores_of_findings
 from cxr_compare.evaluation.inputs.files import classes_named
 from cxr_compare.evaluation.inputs.folders import (
     learned_validation,
@@ -33,6 +26,7 @@ from cxr_compare.evaluation.inputs.folders import (
     refuse_seen,
     unknown_training,
 )
+from cxr_compare.evaluation.inputs.frames import findings_of_table
 from cxr_compare.evaluation.inputs.read_output import read_output
 from cxr_compare.evaluation.joint import join
 from cxr_compare.evaluation.output import Output
@@ -188,25 +182,19 @@ class Systems:
             value = self._opened(Path(value))
         if isinstance(value, Predictions):
             return self._knows(value.info.findings, question)
-        if not isinstance(value, pd.DataFrame):
-            if isinstance(value, Path):
-                if name not in self._classes:  # a file is read once, not for each finding
-                    self._classes[name] = {finding_name(each) for each in classes_named(value)}
-                classes = self._classes[name]
-                return finding in classes or classes.isdisjoint(findings)
+        if not isinstance(value, Path | pd.DataFrame):
             raise InputError(
                 f"{name}: with several findings give a frame with a column of scores for each of "
                 f"{', '.join(findings)}, or with a column 'finding'"
             )
-        if finding in scores_of_findings(list(value.columns), findings):
-            return True
-        kind = class_column(value)
-        if kind is None and not scores_of_findings(list(value.columns), findings):
-            raise InputError(
-                f"{where}: has no column of {', '.join(findings)}, and no column 'finding' that "
-                "names the finding of each row"
-            )
-        return kind is not None and finding in {finding_name(str(k)) for k in value[kind].unique()}
+        if name not in self._classes:  # read once, not for each finding
+            if isinstance(value, pd.DataFrame):
+                named = findings_of_table(value, findings, where)
+            else:
+                named = {finding_name(each) for each in classes_named(value)}
+                named = named if named & {*findings} else {*findings}
+            self._classes[name] = named
+        return finding in self._classes[name]
 
     @staticmethod
     def _knows(findings: Sequence[str], question: Question) -> bool:
@@ -267,8 +255,6 @@ class Systems:
             **self.columns.get(stem, {}),
             **self.columns.get(name, {}),
         }
-        if isinstance(value, pd.DataFrame) and not {"score", "finding"} & columns.keys():
-            value = _of_finding(value, truth.finding, _group(question), name)
         output = read_output(
             value, truth, name, columns=columns, where=where, findings=_group(question)
         )
@@ -326,24 +312,3 @@ def _group(question: Question) -> tuple[str, ...]:
     """Return the findings of a target of several; empty for a question of one finding."""
     any_of = () if question.target is None else question.target.any_of
     return () if any_of == (question.truth.finding,) else any_of
-
-
-def _of_finding(table: pd.DataFrame, finding: str, group: Sequence[str], name: str) -> Any:
-    """Return the scores of one finding of a table with their columns, or the highest of a group."""
-    header = [*map(str, table.columns)]
-    members = scores_of_findings(header, list(group))
-    if members and finding not in scores_of_findings(header, [finding]) and "score" not in header:
-        if lacking := [each for each in group if each not in members]:
-            raise InputError(f"{name}: has no column of scores of {', '.join(lacking)}")
-        numbers = table.set_axis(header, axis=1)[[*members.values()]]
-        best = numbers.apply(pd.to_numeric, errors="coerce").max(axis=1, skipna=False)
-        table = table.assign(**{finding: best})
-        header = [*map(str, table.columns)]
-    column = scores_of_findings(header, [finding]).get(finding)
-    if column is None or finding in LABELS or "score" in header:
-        return table
-    table = table.set_axis(header, axis=1)
-    image = find_column(header, image_names(header))
-    if image is None:
-        return table[column]
-    return table[[image, column]].rename(columns={column: "score"})

@@ -15,7 +15,6 @@ from cxr_compare.data_prep.base.ids import ENDING
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
 
 _NAMES = tomllib.loads(Path(__file__).with_name("column_names.toml").read_text(encoding="utf-8"))
-_RSNA_BOXES = ("patientid", "x", "y", "width", "height")
 _NUMBER = re.compile(r"-?\d+(?:[.,]\d+)?")
 LABELS = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
 """Names of the column of labels in a truth of one finding, which they do not name."""
@@ -46,6 +45,15 @@ class Target:
 def names_by_role() -> dict[str, list[str]]:
     """Return the recognised names of columns in users' label tables, by what a column contains."""
     return dict(_NAMES["names"])
+
+
+def predicted_names() -> dict[str, Sequence[str]]:
+    """Return the names of columns in tables of predictions, which have no labels of images."""
+    names = names_by_role()
+    own = _NAMES["predictions"]
+    roles = {role: names[role] for role in own["roles"]}
+    # An id is what the truth calls an image; RSNA's patients have one image each.
+    return {"file": ["imageid", *names["file"], "patientid"], "score": own["score"], **roles}
 
 
 def column_names(role: str) -> tuple[str, ...]:
@@ -82,16 +90,6 @@ def find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
     """Return the column that has one of several names, the preferred first, or None."""
     plain = {plain_name(column): column for column in reversed(columns)}
     return next((plain[name] for name in map(plain_name, names) if name in plain), None)
-
-
-def image_names(columns: Sequence[str]) -> tuple[str, ...]:
-    """Return the names by which the column of images is recognised, the most exact first.
-
-    In the label file of the RSNA Pneumonia Detection Challenge, and only there, ``patientId`` is an
-    image.
-    """
-    is_rsna = all(find_column(columns, (name,)) for name in _RSNA_BOXES)
-    return ("image_id", *column_names("file"), *(_RSNA_BOXES[:1] if is_rsna else ()))
 
 
 def find_patient_columns(columns: Sequence[str]) -> tuple[str, str] | None:

@@ -205,15 +205,22 @@ def cell_texts(cells: pd.Series) -> pd.Series:
     return texts.set_axis(cells.index).str.strip()
 
 
+def header_of(frame: pd.DataFrame, where: str) -> list[str]:
+    """Return the names of the columns of a frame as texts; a repeated one is refused."""
+    header = pd.Index([str(column).strip() for column in frame.columns])
+    if not header.is_unique:
+        raise InputError(
+            f"{where}: column '{header[header.duplicated()][0]}' appears twice; keep one"
+        )
+    return header.tolist()
+
+
 def sheet_of(frame: pd.DataFrame, where: str, *, lines: bool = False) -> pd.DataFrame:
     """Return the cells of a frame as texts, as `read_table_file` returns those of a file.
 
     With `lines` its index has the lines of its file.
     """
-    header = [str(column).strip() for column in frame.columns]
-    repeated = [name for number, name in enumerate(header) if name in header[:number]]
-    if repeated:
-        raise InputError(f"{where}: column '{repeated[0]}' appears twice; keep one")
+    header = header_of(frame, where)
     rows = frame.index - 2 if lines else pd.RangeIndex(len(frame), name=_IN_MEMORY)
     texts = [cell_texts(cells).set_axis(rows) for _, cells in frame.items()]
     return pd.DataFrame(dict(zip(header, texts, strict=True)), rows)

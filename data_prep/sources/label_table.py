@@ -1,4 +1,4 @@
-"""A label table: the description of its columns, and what the cells of each role say."""
+"""A table of the user: the description of its columns, and what the cells of each role say."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxForm
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
 from cxr_compare.data_prep.base.user_tables import refuse_line
@@ -55,6 +56,8 @@ class TableRules(BaseModel):
         field: Columns of width, height (px) and spacing in x, y (mm) before an image was scaled.
         file: Glob patterns of the file.
         missing: Note if the file is not there; it is required without one.
+        cell: Roles of the numbers that a cell of the role ``boxes`` lists for each box, with spaces
+            between; a label that `values` translates to nothing is no box.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -72,6 +75,7 @@ class TableRules(BaseModel):
     field: list[str] = []
     file: list[str] = []
     missing: str | None = None
+    cell: list[str] = []
 
 
 @cache
@@ -88,19 +92,27 @@ def published_tables() -> list[TableRules]:
     return [TableRules.model_validate(table) for table in [*descriptions()["table"], *tables]]
 
 
+def submissions() -> list[TableRules]:
+    """Return the descriptions of submissions to challenges, which list boxes in one cell."""
+    return [TableRules.model_validate(each) for each in descriptions()["submission"]]
+
+
+def rules_of(columns: Sequence[str]) -> TableRules:
+    """Return the description of the published table with these columns; an empty one without."""
+    fitting = [rules for rules in published_tables() if {*rules.columns} <= {*columns}]
+    return max(fitting, key=lambda rules: len(rules.columns), default=TableRules())
+
+
 @dataclass
-class LabelTable:
-    """A label table, with the content (role) of its columns.
+class Sheet:
+    """A table of labels or of predictions, with the content (role) of its columns.
 
     Attributes:
         path: The file, or the folder whose paths are the rows.
-        text: Cells.
+        text: Cells: texts, or of predictions in memory what they are there.
         rules: Description of the table.
         columns: Columns by role.
-        key: Role of the column that says which images a row is of.
         names: Finding by column, where it is not called as its column.
-        n_rows: Rows of the file; `text` then keeps those whose images were found.
-        images: ``image_id`` and ``path`` of each row, once they were found.
         assigned: Roles that the user has given.
         caller: The command that reads the table.
     """
@@ -109,9 +121,7 @@ class LabelTable:
     text: pd.DataFrame
     rules: TableRules = field(default_factory=TableRules)
     columns: dict[str, list[str]] = field(default_factory=dict)
-    key: str = "file"
     names: dict[str, str] = field(default_factory=dict)
-    images: pd.DataFrame = field(default_factory=pd.DataFrame)
     assigned: set[str] = field(default_factory=set)
     caller: Caller = PREPARE
     n_rows: int = field(init=False)
@@ -139,14 +149,61 @@ class LabelTable:
         self.add(role, [column])
         self.assigned.add(kind)
 
+    def has(self, role: str) -> bool:
+        """Return True if a column has this role."""
+        return bool(self.columns.get(role))
+
+    @property
+    def unused(self) -> list[str]:
+        """Names of columns whose role is not known."""
+        used = {column for columns in self.columns.values() for column in columns}
+        return [column for column in self.text.columns if column not in used]
+
+    @property
+    def box_roles(self) -> set[str]:
+        """Roles of the columns that describe boxes, such as ``xmin``."""
+        return {role for role in BOX_ROLES if self.has(role)}
+
+    @property
+    def box_columns(self) -> list[str]:
+        """Columns that describe boxes."""
+        return [column for role in BOX_ROLES for column in self.columns.get(role, ())]
+
+    @property
+    def kind(self) -> str:
+        """What the table is, in a few words."""
+        has = {
+            "boxes": bool(self.box_roles),
+            "labels": any(map(self.has, LABEL_ROLES)),
+            "scores": self.has("score"),
+            "patients": self.has("patient"),
+        }
+        held = [what for what, is_there in has.items() if is_there]
+        return f"a table of {' and '.join(held[:2]) or 'images'}"
+
+    @property
+    def box_form(self) -> BoxForm | None:
+        """How the four numbers of a box are written; None if the columns do not make a box."""
+        forms = ROLES_OF_FORMS.items()
+        return next((form for form, needed in forms if self.box_roles >= {*needed}), None)
+
+
+@dataclass
+class LabelTable(Sheet):
+    """A label table, whose cells are texts.
+
+    Attributes:
+        key: Role of the column that says which images a row is of.
+        images: ``image_id`` and ``path`` of each row, once they were found.
+    """
+
+    key: str = "file"
+    images: pd.DataFrame = field(default_factory=pd.DataFrame)
+
     def keep_matches(self, matches: pd.DataFrame) -> None:
         """Keep the rows whose images were found, with columns ``row``, ``image_id``, ``path``."""
         self.text = self.text.iloc[matches["row"].to_numpy()]
         self.images = matches[["image_id", "path"]].set_index(self.text.index)
-
-    def has(self, role: str) -> bool:
-        """Return True if a column has this role."""
-        return bool(self.columns.get(role))
 
     def cells(self, role: str) -> pd.Series:
         """Return the cells of a role, translated into standard terms; empty texts without one."""
@@ -167,27 +224,6 @@ class LabelTable:
         return meanings
 
     @property
-    def box_roles(self) -> set[str]:
-        """Roles of the columns that describe boxes, such as ``xmin``."""
-        return {role for role in BOX_ROLES if self.has(role)}
-
-    @property
-    def box_columns(self) -> list[str]:
-        """Columns that describe boxes."""
-        return [column for role in BOX_ROLES for column in self.columns.get(role, ())]
-
-    @property
-    def kind(self) -> str:
-        """What the table is, in a few words."""
-        has = {
-            "boxes": bool(self.box_roles),
-            "labels": any(map(self.has, LABEL_ROLES)),
-            "patients": self.has("patient"),
-        }
-        held = [what for what, is_there in has.items() if is_there]
-        return f"a table of {' and '.join(held[:2]) or 'images'}"
-
-    @property
     def labelled_columns(self) -> list[str]:
         """Columns that say what an image shows."""
         return [column for role in LABEL_ROLES for column in self.columns.get(role, ())]
@@ -201,12 +237,6 @@ class LabelTable:
     def states_labels(self) -> bool:
         """True if a column holds labels or boxes, and not only facts of the images."""
         return any(self.has(role) for role in (*LABEL_ROLES, *BOX_ROLES))
-
-    @property
-    def unused(self) -> list[str]:
-        """Names of columns whose role is not known."""
-        used = {column for columns in self.columns.values() for column in columns}
-        return [column for column in self.text.columns if column not in used]
 
     def finding(self, column: str) -> str:
         """Return the name of the finding whose labels a column holds."""

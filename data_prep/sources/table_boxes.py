@@ -60,13 +60,12 @@ def _crowds(source: Source, table: LabelTable) -> pd.Series:
 
 def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxReading]:
     """Return the four numbers of each row, NaN where it has none, and how they are read."""
-    roles = table.box_roles
-    form = next((form for form, needed in ROLES_OF_FORMS.items() if roles >= set(needed)), None)
+    form = table.box_form
     if form is None:
+        has = ", ".join(sorted(table.box_roles))
         raise InputError(
             f"{table.path}: a box needs xmin and xmax or width, ymin and ymax or height, or "
-            f"xcenter, ycenter, width and height; it has {', '.join(sorted(roles))}: name the "
-            "others with columns"
+            f"xcenter, ycenter, width and height; it has {has}: name the others with columns"
         )
     cells = [table.cells(role) for role in ROLES_OF_FORMS[form]]
     edges = [to_numbers(column, table.path, str(column.name)) for column in cells]

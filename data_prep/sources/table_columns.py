@@ -1,6 +1,7 @@
-"""Recognition of the user's label tables: the role of each column, by its name or its cells.
+"""Recognition of the user's tables: the role of each column, by its name or its cells.
 
 The user corrects what was recognised with ``columns``.
+Tables of predictions are recognised by `recognise` and corrected by `give_role`, too.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from cxr_compare.data_prep.sources.label_table import (
     BOX_ROLES,
     LABEL_ROLES,
     LabelTable,
-    TableRules,
-    published_tables,
+    Sheet,
+    rules_of,
 )
 from cxr_compare.data_prep.sources.questions import (
     BOXES_AS_TEXTS,
@@ -56,24 +57,28 @@ _ROLES = ("file", *LABEL_ROLES, "state", "reader", *FACTS, "split", *BOX_ROLES, 
 _SIDE_PX = 1.0  # by which the side of a box in px may differ from its edges
 
 
+def recognise(table: Sheet, names: Mapping[str, Sequence[str]]) -> None:
+    """Give columns without a role the one that their name says; the most exact name comes first."""
+    plain = {plain_name(column): column for column in reversed([*table.text.columns])}
+    for role, listed in names.items():
+        free = {*table.unused}
+        found = [plain[name] for name in listed if plain.get(name) in free]
+        is_side = role in ("width", "height") and table.has("xmax")
+        is_published = bool(table.rules.name) and role in BOX_ROLES and not is_side
+        if found and not table.has(role) and not is_published:
+            table.add(role, found[:1])
+
+
 def _recognise(path: Path, text: pd.DataFrame, caller: Caller) -> LabelTable:
     """Recognise the columns of a published table, or else of any table by their names."""
-    columns = list(text.columns)
     if text.empty:
         raise InputError(f"{path}: has no row")
-    fitting = [rules for rules in published_tables() if {*rules.columns} <= {*columns}]
-    rules = max(fitting, key=lambda rules: len(rules.columns), default=TableRules())
-    table = LabelTable(path, text, rules, caller=caller)
-    plain = {plain_name(column): column for column in reversed(columns)}
+    table = LabelTable(path, text, rules_of([*text.columns]), caller=caller)
     own = {role: [name] for role, name in caller.roles.items() if role.startswith("x_")}
-    for role, names in {**names_by_role(), **own}.items():
-        free = [plain[name] for name in names if plain.get(name) in table.unused]
-        is_side = role in ("width", "height") and table.has("xmax")
-        is_published = bool(rules.name) and role in BOX_ROLES and not is_side
-        if free and not table.has(role) and not is_published:
-            table.add(role, free[:1])
-    labels = plain.get("y", "")  # an edge of a box beside three others, else as of arrays
-    if labels and holds_states(text[labels]):
+    recognise(table, {**names_by_role(), **own})
+    labels = find_column([*text.columns], ("y",))
+    # An edge of a box beside three others, else as of arrays.
+    if labels is not None and holds_states(text[labels]):
         if table.box_roles == {"ymin"}:
             table.columns.pop("ymin")
         if labels in table.unused and not table.has("state"):
@@ -86,8 +91,7 @@ def _correct(tables: Sequence[LabelTable], correction: str) -> None:
     role, equals, column = (part.strip() for part in correction.partition("="))
     kind, _, finding = role.partition(":")
     given = f"columns {tables[0].caller.roles.get(role, role)}{equals}{column}"
-    existing = [name for table in tables for name in table.text.columns]
-    if not equals and role in existing:
+    if not equals and any(role in table.text for table in tables):
         raise InputError(
             f"{given}: say what the column holds, such as label={role}, or finding={role} if the "
             "finding is called so"
@@ -101,15 +105,21 @@ def _correct(tables: Sequence[LabelTable], correction: str) -> None:
         raise InputError(f"{given}: say {role}=COLUMN")
     if not finding.isprintable():
         raise InputError(f"{given}: {finding!r} is no name of a finding; use letters")
+    give_role(tables, role, column, given)
+
+
+def give_role(tables: Sequence[Sheet], role: str, column: str, given: str) -> None:
+    """Give a column the role that the user says by `given`; an empty one takes the role away."""
+    existing = [str(name) for table in tables for name in table.text.columns]
     if column and column not in existing:
-        near = nearest_name(column, existing, f"it has {', '.join(existing)}")
+        near = nearest_name(column, existing, f"it has {', '.join(existing[:20])}")
         raise InputError(f"{given}: {tables[0].path} has no column '{column}'; {near}")
     for table in tables:
         if not column or column in table.text.columns:
             table.correct(role, column)
 
 
-def _take_sizes_of_images(table: LabelTable) -> None:
+def take_sizes_of_images(table: Sheet) -> None:
     """Take ``width`` and ``height`` for those of the image where a box has none, or both edges.
 
     They are unused beside a column ``image_width``, and where they repeat the edges of the box.
@@ -124,9 +134,12 @@ def _take_sizes_of_images(table: LabelTable) -> None:
                 table.columns[f"image_{side}"] = columns
 
 
-def _repeats_edges(table: LabelTable, side: str, low: str, high: str) -> bool:
+def _repeats_edges(table: Sheet, side: str, low: str, high: str) -> bool:
     """Return True if a column holds the distance of the edges of each box, to 1 px."""
-    cells = [table.cells(role) for role in (side, low, high)]
+    roles = (side, low, high)
+    if not all(map(table.has, roles)):
+        return False
+    cells = [table.text[table.columns[role][0]] for role in roles]
     length, first, second = (pd.to_numeric(column, errors="coerce") for column in cells)
     difference = (second - first - length).abs().dropna()
     return bool(len(difference)) and bool((difference <= _SIDE_PX).all())
@@ -258,7 +271,7 @@ def recognise_tables(
         if not value.startswith(("box_form=", "box_unit=")):
             _correct(tables, value)
     for table in tables:
-        _take_sizes_of_images(table)
+        take_sizes_of_images(table)
         if names_people:  # reports are written for a study
             roles = filter(table.has, ("file", "study", "patient"))
             table.key = next(roles, table.key)

@@ -1,4 +1,4 @@
-"""Tables of boxes from the outputs of detection libraries, and scores of several findings."""
+"""Tables of boxes from the outputs of detection libraries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from cxr_compare.data_prep.base.box_check import (
 )
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.data_prep.sources.coco import is_result
 from cxr_compare.evaluation.inputs.files import is_output, read_outputs, read_rows
 from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, require_probabilities, texts_of
@@ -29,7 +28,6 @@ from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, require_probabilit
 _COLUMNS = ("image_id", *EDGES, "score", "finding", "crowd")
 _ANSWERS: dict[str, str] = dict.fromkeys(UNITS, "give px of the original image")
 _ANSWERS.update({form: f"say box_format='{form}'" for form in FORMS})
-_PREFIXES = ("prob_", "score_", "pred_")
 
 
 def boxes_table(
@@ -132,27 +130,3 @@ def _read(outputs: Any, order: pd.Series | None, where: str) -> Rows:
         held = f" of {', '.join(map(str, outputs))}" if isinstance(outputs, pd.DataFrame) else ""
         raise InputError(f"{where}: no four columns{held} are the edges of boxes; {kinds}")
     return rows
-
-
-def scores_of_findings(columns: Sequence[Any], findings: Sequence[str]) -> dict[str, Any]:
-    """Return the column of scores of each finding: ``prob_`` and its name, or its name alone.
-
-    InputError if two such columns have a prefix, as ``prob_mass`` and ``pred_mass``.
-
-    Examples:
-        >>> scores_of_findings(["mass", "prob_Mass", "Nodule"], ["mass", "nodule"])
-        {'mass': 'prob_Mass', 'nodule': 'Nodule'}
-    """
-    named: dict[str, list[Any]] = {}
-    plain: dict[str, Any] = {}
-    for column in columns:
-        name = finding_name(str(column))
-        if name in findings:
-            plain.setdefault(name, column)
-        for begin in _PREFIXES:
-            if name.startswith(begin) and name.removeprefix(begin) in findings:
-                named.setdefault(name.removeprefix(begin), []).append(column)
-    for name, found in named.items():
-        if len(found) > 1:
-            raise InputError(f"{found[0]} and {found[1]}: which are the scores of {name}?")
-    return plain | {name: found[0] for name, found in named.items()}

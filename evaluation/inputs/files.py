@@ -36,11 +36,12 @@ def read_rows(
     columns: Mapping[str, str],
     where: str,
     name: str = "NAME",
+    wanted: Sequence[str] = (),
 ) -> Rows:
     """Read predictions: a file, a folder, a frame, outputs of a library, or scores.
 
     `order` has the image ids of the truth in its order and with its index; `columns` has names of
-    columns by role; `name` is the system in advice.
+    columns by role; `name` is the system in advice; `wanted` are as `read_frame` takes them.
     """
     if isinstance(value, str | Path):
         value, where = Path(value), str(value)
@@ -54,7 +55,7 @@ def read_rows(
         value = read_text_table(value, ())
         value.index += 2  # the line of a row, below the header
     if isinstance(value, pd.DataFrame):
-        return read_frame(value, columns, where, name)
+        return read_frame(value, columns, where, name, order, wanted)
     if isinstance(value, Mapping) and "annotations" in value:  # a COCO file in memory
         return _coco(value["annotations"], columns, where)
     if is_output(value):

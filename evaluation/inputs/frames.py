@@ -1,60 +1,60 @@
-"""Predictions in memory: tables by the names of their columns, and scores of images."""
+"""Predictions in memory: tables by the roles of their columns, and scores of images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxForm
+from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.ids import TEXT, renamed
 from cxr_compare.data_prep.base.names import (
     class_column,
-    column_names,
     find_column,
+    finding_name,
     headless_problem,
-    image_names,
+    is_named,
     missing_columns,
+    predicted_names,
+)
+from cxr_compare.data_prep.base.user_tables import cell_texts, header_of
+from cxr_compare.data_prep.sources.label_table import (
+    BOX_ROLES,
+    Sheet,
+    TableRules,
+    rules_of,
+    submissions,
 )
 from cxr_compare.data_prep.sources.questions import are_box_texts
+from cxr_compare.data_prep.sources.source import COMPARE, ROLES_OF_SYSTEMS
+from cxr_compare.data_prep.sources.table_columns import (
+    give_role,
+    recognise,
+    take_sizes_of_images,
+)
+from cxr_compare.data_prep.sources.words import plain_cells
 from cxr_compare.evaluation.inputs.rows import (
     NUMBERS,
     Rows,
     are_blank,
     crowd_flags,
     numbers_in,
+    refuse_row,
     require_filled,
     say,
-    texts_of,
     with_numbers,
 )
 from cxr_compare.evaluation.statistics.arrays import as_array, of_one_column
 
 SIDES = ("image_width", "image_height")
 """Columns of a table of boxes with the size of the image that these are of."""
-_VINBIGDATA = (
-    "Aortic enlargement",
-    "Atelectasis",
-    "Calcification",
-    "Cardiomegaly",
-    "Consolidation",
-    "ILD",
-    "Infiltration",
-    "Lung Opacity",
-    "Nodule/Mass",
-    "Other lesion",
-    "Pleural effusion",
-    "Pleural thickening",
-    "Pneumothorax",
-    "Pulmonary fibrosis",
-)
-_NO_FINDING = 14
-"""Class of VinBigData that is none."""
-_RSNA_NUMBERS = ["score", *NUMBERS]
-_VINBIGDATA_NUMBERS = ["finding", *_RSNA_NUMBERS]
+_PREFIXES = ("prob_", "score_", "pred_")
 
 
 def read_scores(value: Any, order: pd.Series | None, where: str) -> Rows:
@@ -148,103 +148,209 @@ def _is_numbered(order: pd.Series) -> bool:
     return pd.api.types.is_integer_dtype(order.index)
 
 
+def predicted_table(
+    frame: pd.DataFrame, columns: Mapping[str, str], where: str, name: str = "NAME"
+) -> Sheet:
+    """Return a table of predictions with the role of each column, by its name or by `columns`."""
+    text = frame.set_axis(header_of(frame, where), axis=1)
+    caller = replace(COMPARE, system=name)
+    rules = rules_of([*text])
+    rules = rules if {*BOX_ROLES} & {*rules.roles} else TableRules()
+    table = Sheet(Path(where), text, rules, caller=caller)
+    recognise(table, predicted_names())
+    for own, role in ROLES_OF_SYSTEMS.items():
+        if own in columns:
+            give_role([table], role, columns[own], caller.text(role, columns[own]))
+    take_sizes_of_images(table)
+    if "label" not in table.assigned:
+        table.columns["label"] = []
+        free = table.text[table.unused]
+        kind = class_column(free) if table.box_form else find_column([*free], ("finding",))
+        table.add("label", [kind or ""])
+    return _with_row_for_each_box(table)
+
+
+def _with_row_for_each_box(table: Sheet) -> Sheet:
+    """Return a submission, which lists all boxes of an image in one cell, with a row for each box.
+
+    An image without a box has a row without numbers. A table that is no submission stays.
+    """
+    known = submissions()
+    column = find_column([*table.text], [str(rules.roles["boxes"]) for rules in known])
+    if column is None or not table.has("file"):
+        return table
+    where, image = str(table.path), table.columns["file"][0]
+    require_filled(table.text[image], where, image)
+    cells = table.text[column].fillna("").astype(str).str.split()
+    counts = cells.map(len).to_numpy()
+    known.sort(key=lambda rules: find_column([image], rules.columns) is None)
+    fitting = (rules for rules in known if not (counts % len(rules.cell)).any())
+    rules = next(fitting, known[0])
+    size = len(rules.cell)
+    images = pd.DataFrame({"image_id": table.text[image].astype(str), "n": counts})
+    images["place"] = [f"row {label}" for label in images.index]
+    needed = f"{{n}} numbers; each box needs {' '.join(rules.cell)}"
+    refuse_row(images, counts % size > 0, where, needed)
+    refuse_row(images, images["image_id"].duplicated(), where, "has a row already; keep one")
+    boxes = [
+        [row, *(cell[at : at + size] or [""] * size)]
+        for row, cell in enumerate(cells)
+        for at in range(0, max(len(cell), 1), size)
+    ]
+    text = pd.DataFrame(boxes, columns=["row", *rules.cell])
+    images = images.iloc[text.pop("row")]
+    text = text.set_axis(images.index)
+    for role, names in rules.values.items():  # a box of the class without a name is none
+        named = renamed(plain_cells(text[role].astype(TEXT)), {"": "", **names})
+        problem = f"{role} {{{role}}} has no name; {rules.name} has {', '.join(names)}"
+        refuse_row(images.assign(**{role: text[role]}), named.isna(), where, problem)
+        text[role] = named
+        text[(named == "").to_numpy()] = ""
+    own = {role: [role] for role in rules.cell if role not in table.assigned}
+    text = text.assign(**{image: images["image_id"]})
+    columns = {"file": [image], "boxes": [column], **own}
+    return replace(table, text=text, rules=rules, columns=columns)
+
+
 def read_frame(
     frame: pd.DataFrame,
     columns: Mapping[str, str],
     where: str,
     name: str = "NAME",
+    order: pd.Series | None = None,
+    wanted: Sequence[str] = (),
 ) -> Rows:
-    """Read a table of scores or of boxes by the usual names of columns, or by `columns`."""
-    frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
-    header = [*frame.columns]
-    image = columns.get("image") or find_column(header, (*image_names(header), "patientid"))
-    strings = find_column(header, ("predictionstring",))
-    if image is not None and strings is not None:
-        return _prediction_strings(frame, image, strings, where)
-    score = columns.get("score", find_column(header, ("score", *column_names("score")))) or None
-    form, edges = form_of(header)
-    _require_columns(header, columns, image, score, None if form else edges, where, name)
-    names: dict[Any, str] = {image: "image_id"}
-    if score:
-        names[score] = "score"
-    if form:
-        names |= dict(zip(edges, NUMBERS, strict=True))
-        _refuse_twice(header, names, where)
-        kind = columns.get("finding", class_column(frame.drop(columns=list(names))))
-        names |= {kind: "finding"} if kind else {}
-        crowd = find_column(header, ("iscrowd", "crowd"))
-        names |= {crowd: "crowd"} if crowd else {}
-        names |= _sides_of_images(header)
-    elif columns.get("finding", "finding") in header:
-        names[columns.get("finding", "finding")] = "finding"
-    _refuse_twice(header, names, where)
-    table = frame[list(names)].rename(columns=names)
-    unused = frame.drop(columns=list(names))
-    if not form:
-        refuse_box_texts(unused, where)
+    """Read a table of scores or of boxes by the usual names of columns, or by `columns`.
+
+    `wanted` are a finding and those of its group, whose scores may be in columns of their names; by
+    these alone a table without a column of images is read, in the `order` of the truth.
+    """
+    table = predicted_table(frame, columns, where, name)
+    if _take_scores(table, wanted) and not table.has("file"):
+        return read_scores(table.text.iloc[:, 0], order, where)
+    form, is_submission = table.box_form, table.has("boxes")
+    _require_columns(table, name)
+    meanings = _meanings(table)
+    rows = table.text[[*meanings]].rename(columns=meanings)
+    unused = table.text.drop(columns=[*meanings])
     ran = None
     if form:  # an image without a box is a row without numbers
-        blank = table[numbers_in(table)].apply(are_blank).all(axis=1)
-        ran = table["image_id"].dropna().astype(str).tolist() if blank.any() else None
-        table = table[~blank]
-    require_filled(table["image_id"], where, str(image))
-    table = table.assign(image_id=table["image_id"].astype(str))
-    table["place"] = [f"row {label}" for label in table.index]
-    if "crowd" in table:
-        table = table.assign(crowd=crowd_flags(table["crowd"], where))
-    if "finding" in table:
-        require_filled(table["finding"], where, f"the class in {kind_of(names)}")
-        table = table.assign(finding=texts_of(table["finding"]))
-    called = {meaning: column for column, meaning in names.items()}
-    numbers = [*numbers_in(table), *(side for side in SIDES if side in table)]
-    table = with_numbers(table, numbers, where, called)
-    read = [f"{of} as {to}" for of, to in names.items() if of != to and to not in NUMBERS]
-    note = f"Columns read: {', '.join(read) or 'as named'}"
-    left = [str(column) for column in unused]
-    note += f"; not used: {', '.join(left[:10])}." if left else "."
+        blank = rows[numbers_in(rows)].apply(are_blank).all(axis=1)
+        if is_submission or blank.any():
+            ran = rows["image_id"].dropna().astype(str).unique().tolist()
+        rows = rows[~blank]
+    else:
+        _refuse_box_texts(unused, where)
+    column_of = {meaning: column for column, meaning in meanings.items()}
+    require_filled(rows["image_id"], where, column_of["image_id"])
+    rows = rows.assign(image_id=rows["image_id"].astype(str))
+    rows["place"] = [f"row {label}" for label in rows.index]
+    if "crowd" in rows:
+        rows = rows.assign(crowd=crowd_flags(rows["crowd"], where))
+    kind = column_of.get("finding", "")
+    if kind:
+        require_filled(rows["finding"], where, f"the class in {kind}")
+        rows = rows.assign(finding=cell_texts(rows["finding"]))
+    numbers = [*numbers_in(rows), *(side for side in SIDES if side in rows)]
     return Rows(
-        table,
+        with_numbers(rows, numbers, where, column_of),
         form or "xyxy",
-        stated=form not in (None, "xyxy"),
+        stated=form not in (None, "xyxy") or is_submission,
         ran=ran,
         where=where,
-        notes=[note],
+        notes=[_note(table, meanings, [*unused])],
         unused=unused.reset_index(drop=True),
-        class_column=kind_of(names) if form else "",
-        score_column=score or "score",
+        class_column=kind if form and not is_submission else "",
+        score_column=column_of.get("score", "score"),
     )
 
 
-def _sides_of_images(header: list[str]) -> dict[Any, str]:
-    """Return the columns with the size of the image of a box; empty if one of them is missing."""
-    sides = [find_column(header, column_names(side)) for side in SIDES]
-    return {} if None in sides else dict(zip(sides, SIDES, strict=True))
+def _meanings(table: Sheet) -> dict[str, str]:
+    """Return what the columns that are read mean in `Rows`."""
+    meanings = {"file": "image_id", "score": "score", "label": "finding"}
+    if table.box_form:
+        meanings |= dict(zip(ROLES_OF_FORMS[table.box_form], NUMBERS, strict=True))
+        meanings["crowd"] = "crowd"
+        if all(map(table.has, SIDES)):
+            meanings |= dict(zip(SIDES, SIDES, strict=True))
+    return {table.columns[role][0]: meanings[role] for role in meanings if table.has(role)}
 
 
-def kind_of(names: Mapping[str, str]) -> str:
-    """Return the column that is read as the finding of each row."""
-    return next((column for column, meaning in names.items() if meaning == "finding"), "")
+def _note(table: Sheet, meanings: Mapping[str, str], unused: Sequence[str]) -> str:
+    """Return a sentence on how the columns of a table are read."""
+    if table.has("boxes"):
+        roles = " ".join(table.rules.cell)
+        return f"{table.columns['boxes'][0]} is read as {roles} of each box, {table.box_form}."
+    read = [f"{of} as {to}" for of, to in meanings.items() if of != to and to not in NUMBERS]
+    note = f"Columns read: {', '.join(read) or 'as named'}"
+    return note + (f"; not used: {', '.join(unused[:10])}." if unused else ".")
 
 
-def form_of(header: list[str]) -> tuple[BoxForm | None, list[str]]:
-    """Return how boxes are written, and the columns of their numbers; else those of some."""
-    found: dict[str, None] = {}
-    for form, roles in ROLES_OF_FORMS.items():
-        named = (find_column(header, column_names(role)) for role in roles)
-        columns = [column for column in named if column is not None]
-        if len(columns) == len(roles):
-            return form, columns
-        found |= dict.fromkeys(columns)
-    return None, list(found)
+def scores_of_findings(columns: Sequence[Any], findings: Sequence[str]) -> dict[str, Any]:
+    """Return the column of scores of each finding: ``prob_`` and its name, or its name alone.
+
+    InputError if two such columns have a prefix, as ``prob_mass`` and ``pred_mass``.
+
+    Examples:
+        >>> scores_of_findings(["mass", "prob_Mass", "Nodule"], ["mass", "nodule"])
+        {'mass': 'prob_Mass', 'nodule': 'Nodule'}
+    """
+    named: dict[str, list[Any]] = {}
+    plain: dict[str, Any] = {}
+    for column in columns:
+        name = finding_name(str(column))
+        if name in findings:
+            plain.setdefault(name, column)
+        for begin in _PREFIXES:
+            if name.startswith(begin) and name.removeprefix(begin) in findings:
+                named.setdefault(name.removeprefix(begin), []).append(column)
+    for name, found in named.items():
+        if len(found) > 1:
+            raise InputError(f"{found[0]} and {found[1]}: which are the scores of {name}?")
+    return plain | {name: found[0] for name, found in named.items()}
 
 
-def _refuse_twice(header: list[str], names: Mapping[str, str], where: str) -> None:
-    for column in names:
-        if header.count(column) > 1:
-            raise InputError(f"{where}: column '{column}' appears twice; keep one")
+def findings_of_table(frame: pd.DataFrame, findings: Sequence[str], where: str) -> set[str]:
+    """Return the findings that a table names, by columns of their scores or by its classes."""
+    table = predicted_table(frame, {}, where)
+    scored = scores_of_findings([*table.text], findings)
+    kind = class_column(table.text[[*table.unused, *table.columns.get("label", ())]])
+    if kind is None and not scored:
+        raise InputError(
+            f"{where}: has no column of {', '.join(findings)}, and no column 'finding' that names "
+            "the finding of each row"
+        )
+    named = () if kind is None else table.text[kind].unique()
+    return {*scored, *(finding_name(str(each)) for each in named)}
 
 
-def refuse_box_texts(table: pd.DataFrame, where: str) -> None:
+def _take_scores(table: Sheet, wanted: Sequence[str]) -> bool:
+    """Keep the scores of the first finding, or the highest of the others, beside the images.
+
+    All columns stay, and False is returned, if the user or the name ``score`` says which are read.
+    """
+    header = [*table.text]
+    if "score" in header or not wanted or {"score", "label"} & table.assigned:
+        return False
+    finding, *group = wanted
+    found = scores_of_findings(header, [finding]) if is_named(finding) else {}
+    found = found or scores_of_findings(header, group)
+    if not found:
+        return False
+    lacking = [each for each in group if finding not in found and each not in found]
+    if lacking:
+        raise InputError(f"{table.path}: has no column of scores of {', '.join(lacking)}")
+    column, *others = found.values()
+    if others:
+        numbers = table.text[[column, *others]].apply(pd.to_numeric, errors="coerce")
+        table.text = table.text.assign(**{finding: numbers.max(axis=1, skipna=False)})
+        column = finding
+    table.columns = {"score": [column], "file": table.columns.get("file", [])}
+    table.text = table.text[[column, *table.columns["file"]]]
+    return True
+
+
+def _refuse_box_texts(table: pd.DataFrame, where: str) -> None:
     """Refuse a column that is not read and holds a box in one cell, such as [10, 20, 30, 40]."""
     for name, cells in table.select_dtypes(exclude=["number", "bool"]).items():
         are_boxes = are_box_texts(cells.astype(str).rename(str(name))).to_numpy()
@@ -256,85 +362,20 @@ def refuse_box_texts(table: pd.DataFrame, where: str) -> None:
             )
 
 
-def _require_columns(
-    header: list[str],
-    columns: Mapping[str, str],
-    image: str | None,
-    score: str | None,
-    found: list[str] | None,
-    where: str,
-    name: str,
-) -> None:
-    """Refuse a table without a column of images, or without scores and boxes.
-
-    `found` are some columns of a box, None if it has all of them.
-    """
-    has = f"it has {', '.join(header[:20])}"
-    for column in (image, score, columns.get("finding")):
-        if column and column not in header:
-            raise InputError(f"{where}: has no column '{column}'; {has}")
-    if image is None or (score is None and found is not None):
-        if problem := headless_problem(header):
-            raise InputError(f"{where}: {problem}")
-        if image is None:
-            raise InputError(
-                f"{where}: has no column of image ids; {has}; say {say(name, 'image')}"
-            )
-        raise InputError(
-            f"{where}: has no column of scores, nor four of boxes; {has}; say "
+def _require_columns(table: Sheet, name: str) -> None:
+    """Refuse a table without a column of images, or without scores and boxes."""
+    header = [*table.text]
+    problem = ""
+    if not table.has("file"):
+        problem = f"has no column of image ids; say {say(name, 'image')}"
+    elif table.box_form is None and len(table.box_roles) > 2:
+        missing = missing_columns([edge for edge in EDGES if edge not in header])
+        problem = f"{missing}, or x, y, width and height"
+    elif not table.has("score") and table.box_form is None:
+        problem = (
+            "has no column of scores, nor four of boxes; say "
             f"{say(name, 'score')}, or write boxes as x1,y1,x2,y2"
         )
-    if found is not None and len(found) > 2:
-        missing = missing_columns([edge for edge in EDGES if edge not in header])
-        raise InputError(f"{where}: {missing}, or x, y, width and height; {has}")
-
-
-def _prediction_strings(frame: pd.DataFrame, image: str, strings: str, where: str) -> Rows:
-    """Read a Kaggle submission: all boxes of an image in one cell, as of RSNA or VinBigData."""
-    require_filled(frame[image], where, image)
-    images = frame[image].astype(str)
-    cells = [[] if pd.isna(cell) else str(cell).split() for cell in frame[strings]]
-    tried = [_RSNA_NUMBERS, _VINBIGDATA_NUMBERS]
-    if find_column([image], ("image_id",)):
-        tried.reverse()
-    fitting = [names for names in tried if not any(len(cell) % len(names) for cell in cells)]
-    names = [*fitting, *tried][0]
-    rows, seen = [], set()
-    for one, label, cell in zip(images, frame.index, cells, strict=True):
-        place = f"row {label}"
-        if one in seen:
-            raise InputError(f"{where}: {place}: image '{one}' has a row already; keep one")
-        seen.add(one)
-        if len(cell) % len(names):
-            raise InputError(
-                f"{where}: {place}, image '{one}': {len(cell)} numbers; each box needs "
-                f"{' '.join(names)}"
-            )
-        starts = range(0, len(cell), len(names))
-        rows += [(one, place, *cell[at : at + len(names)]) for at in starts]
-    table = pd.DataFrame(rows, columns=["image_id", "place", *names])
-    table = with_numbers(table, names, where)
-    infinite = np.isinf(table[names].to_numpy(np.float64)).any(axis=1)
-    if infinite.any():
-        row = table[infinite].iloc[0]
-        raise InputError(
-            f"{where}: {row['place']}, image '{row['image_id']}': a number is infinite"
-        )
-    if "finding" in names:
-        table = _named_classes(table[table["finding"] != _NO_FINDING], where)
-    form: BoxForm = "xyxy" if "finding" in names else "xywh"
-    note = f"{strings} is read as {' '.join(names)} of each box, {form}."
-    return Rows(table, form, "px", True, images.tolist(), (), where, [note])
-
-
-def _named_classes(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Replace the numbers of VinBigData's classes by their names; refuse other numbers."""
-    titles = dict(enumerate(_VINBIGDATA))
-    named = table["finding"].map(titles)
-    if named.isna().any():
-        row = table[named.isna()].iloc[0]
-        raise InputError(
-            f"{where}: {row['place']}, image '{row['image_id']}': class {row['finding']:g} has no "
-            "name; VinBigData has the classes 0 to 14"
-        )
-    return table.assign(finding=named.astype(str)).reset_index(drop=True)
+    if problem:
+        problem = headless_problem(header) or f"{problem}; it has {', '.join(header[:20])}"
+        raise InputError(f"{table.path}: {problem}")

@@ -19,6 +19,7 @@ from cxr_compare.evaluation.inputs.px_boxes import boxes_in_px
 from cxr_compare.evaluation.inputs.rows import (
     Rows,
     are_blank,
+    refuse_row,
     say,
 )
 from cxr_compare.evaluation.notes import reading_notes
@@ -27,17 +28,6 @@ from cxr_compare.evaluation.truth import Truth
 
 _ENOUGH_TO_ASK = 10
 """Scores from which none below 0.5 is no accident."""
-_PREDICTED = (
-    "predictedclass",
-    "predclass",
-    "predictedlabel",
-    "predlabel",
-    "predicted",
-    "prediction",
-    "pred",
-    "ypred",
-    "decision",
-)
 
 
 def read_output(
@@ -64,7 +54,8 @@ def read_output(
         findings: Findings of the truth's group; empty for a truth of one finding.
     """
     columns = dict(columns or {})
-    rows = read_rows(value, truth.order, columns, where or name, name)
+    wanted = (truth.finding, *findings)
+    rows = read_rows(value, truth.order, columns, where or name, name, wanted)
     if not len(rows.table) and not rows.are_boxes:  # a detector may find nothing in any image
         raise InputError(f"{rows.where}: holds no row; give predictions that have some")
     name_images(rows, truth, columns, name)
@@ -241,7 +232,7 @@ def _ask_for_scores(unused: pd.DataFrame, where: str, name: str) -> None:
 
 def _two_classes(unused: pd.DataFrame) -> pd.DataFrame:
     """Return columns of two predicted classes or labels, whose confidence scores may be."""
-    names = (*_PREDICTED, *column_names("label"))
+    names = (*column_names("decision"), *column_names("label"))
     known = [column for column in unused if find_column([str(column)], names)]
     return unused[[c for c in known if unused[c].replace("", None).nunique() == 2]]
 
@@ -275,23 +266,13 @@ def _ask_if_confidence(rows: Rows, truth: Truth, name: str) -> None:
 def _of_scores(rows: Rows, name: str, *, named: bool) -> Output:
     """Return one score for each image; probabilities, unless the user named the column."""
     table, scores = rows.table, rows.table["score"].to_numpy()
-    twice = table.duplicated("image_id")
-    if twice.any():
-        row = table[twice].iloc[0]
-        raise InputError(
-            f"{rows.where}: {row['place']} gives image '{row['image_id']}' a second score; keep one"
-        )
-    infinite = ~np.isfinite(scores)
+    table = table.assign(advice=say(name, "score", rows.score_column))
     outside = (not named) & ~((scores >= 0) & (scores <= 1))
-    if infinite.any() or outside.any():
-        row = table[infinite if infinite.any() else outside].iloc[0]
-        place = f"{rows.where}: {row['place']}, image '{row['image_id']}': score={row['score']:g}"
-        if infinite.any():
-            raise InputError(f"{place} is no finite number; correct it")
-        raise InputError(
-            f"{place} is outside [0, 1]; are these logits or per cent? Convert them, or, if only "
-            f"their ranks count, say {say(name, 'score', rows.score_column)}"
-        )
+    refuse_row(table, table.duplicated("image_id"), rows.where, "has a second score; keep one")
+    refuse_row(table, ~np.isfinite(scores), rows.where, "score={score:g} is infinite; correct it")
+    ways = "Convert them, or, if only their ranks count, say {advice}"
+    problem = f"score={{score:g}} is outside [0, 1]; are these logits or per cent? {ways}"
+    refuse_row(table, outside, rows.where, problem)
     values = pd.Series(scores, table["image_id"].to_numpy()).rename_axis("image_id")
     return Output(values, notes=tuple(reading_notes(rows.notes, name)))
 

@@ -11,10 +11,12 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import BoxForm
 from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.ids import is_member
+from cxr_compare.data_prep.base.user_tables import cell_text, cell_texts
+from cxr_compare.data_prep.sources.words import states_of_cells
 
 NUMBERS = ["b1", "b2", "b3", "b4"]
 """Columns of the four numbers of a box, before it is known how they are written."""
-_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
 @dataclass
@@ -90,18 +92,8 @@ def numbers_in(table: pd.DataFrame) -> list[str]:
 
 
 def texts_of(values: Iterable[Any]) -> list[str]:
-    """Return ids or classes as texts; a whole number has no point.
-
-    Examples:
-        >>> texts_of([1.0, 1, "a"])
-        ['1', '1', 'a']
-    """
-    return [_text(value) for value in values]
-
-
-def _text(value: Any) -> str:
-    value = value.item() if hasattr(value, "item") else value
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    """Return ids or classes as texts; a whole number has no point."""
+    return [cell_text(value) for value in values]
 
 
 def are_blank(cells: pd.Series) -> pd.Series:
@@ -119,27 +111,33 @@ def require_filled(cells: pd.Series, where: str, what: str = "") -> None:
         raise InputError(f"{where}: row {row}: {what or cells.name} is missing; fill it in")
 
 
+def refuse_row(table: pd.DataFrame, wrong: Any, where: str, problem: str) -> None:
+    """Refuse the first row that is wrong by its place and image; its cells fill in `problem`."""
+    flags = np.asarray(wrong)
+    if flags.any():
+        row = table[flags].iloc[0]
+        place = f"{where}: {row['place']}, image '{row['image_id']}'"
+        raise InputError(f"{place}: {problem.format_map(row)}")
+
+
 def require_probabilities(table: pd.DataFrame, where: str) -> None:
     """Refuse scores of boxes outside [0, 1]."""
-    wrong = ~table["score"].between(0, 1)
-    if wrong.any():
-        row = table[wrong].iloc[0]
-        raise InputError(
-            f"{where}: {row['place']}, image '{row['image_id']}': score={row['score']}; scores "
-            "of boxes lie in [0, 1]: are these logits or per cent? Convert them"
-        )
+    problem = (
+        "score={score}; scores of boxes lie in [0, 1]: are these logits or per cent? Convert them"
+    )
+    refuse_row(table, ~table["score"].between(0, 1), where, problem)
 
 
 def crowd_flags(cells: pd.Series, where: str) -> pd.Series:
     """Return True for COCO's crowds; a missing flag is none, and any other cell is refused."""
-    flags = cells.astype(str).str.lower().map(_FLAGS).mask(cells.isna(), False)
-    unknown = flags.isna().to_numpy()
-    if unknown.any():
-        row = int(unknown.argmax())
+    states = states_of_cells(cell_texts(cells))
+    is_unknown = ~is_member(states, ["present", "absent", ""])
+    if is_unknown.any():
+        row = int(is_unknown.argmax())
         raise InputError(
             f"{where}: row {cells.index[row]}: crowd={cells.iloc[row]!r} is neither 0 nor 1"
         )
-    return flags.astype(bool)
+    return states == "present"
 
 
 def say(name: str, role: str, column: str = "COLUMN") -> str:

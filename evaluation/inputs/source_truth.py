@@ -14,10 +14,10 @@ from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.base.names import (
     Target,
+    column_names,
     display_name,
     find_column,
     finding_name,
-    image_names,
     is_named,
 )
 from cxr_compare.data_prep.base.user_tables import (
@@ -30,7 +30,7 @@ from cxr_compare.data_prep.base.user_tables import (
 from cxr_compare.data_prep.dataset import boxed_images, image_labels, of_reference, uncertain_images
 from cxr_compare.data_prep.sources.coco import COCO
 from cxr_compare.data_prep.sources.image_files import one_walk
-from cxr_compare.data_prep.sources.label_table import LabelTable
+from cxr_compare.data_prep.sources.label_table import LabelTable, rules_of
 from cxr_compare.data_prep.sources.own_table import TABLE, read_own_tables
 from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.source import COMPARE, Format, ReadOptions, SourceTables
@@ -229,7 +229,8 @@ def _with_ids(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
 
 def _image_column(frame: pd.DataFrame, columns: Mapping[str, str]) -> Any:
     header = [*frame.columns]
-    return columns.get("image") or find_column(header, image_names(header))
+    published = rules_of(header).roles.get("file")
+    return columns.get("image") or published or find_column(header, column_names("file"))
 
 
 def numbered(count: int) -> list[str]:
