@@ -26,7 +26,8 @@ def read(arguments, options, out):
         source, _ = command._source_and_out(folders, None, labels)
         command._require_source(source)
         if kind is None and named:
-            kind = command._format_beside(source, labels) if named == ["table"] else named[0]
+            is_table = named == ["table"]
+            kind = command._format_beside(source, labels)[0] if is_table else named[0]
         chosen = ReadOptions(labels=tuple(labels), columns=columns, **options)
         found = read_source(source, kind, chosen).with_targets(target)
     return _plain(found)
