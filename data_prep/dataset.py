@@ -89,7 +89,10 @@ def uncertain_images(
     image_ids: pd.Series, findings: pd.DataFrame, any_of: Sequence[str]
 ) -> pd.Index:
     """Return the ids of images of unknown label that have one if uncertain findings are absent."""
-    certain = findings["state"].mask(findings["state"] == "uncertain", "absent")
+    is_uncertain = findings["state"] == "uncertain"
+    if not is_uncertain.any():
+        return pd.Index(image_ids)[:0]
+    certain = findings["state"].mask(is_uncertain, "absent")
     labels = image_labels(image_ids, findings, any_of)
     without = image_labels(image_ids, findings.assign(state=certain), any_of)
     return labels.index[labels.isna() & without.notna()]

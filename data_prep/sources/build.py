@@ -93,7 +93,8 @@ def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
     is_denied = are_rows_of(boxed[LABEL_KEY], rows.loc[rows["state"] == "absent", LABEL_KEY])
     source.exclude(boxed.loc[is_denied, "image_id"], "box of a finding that is labelled absent")
     is_alone = ~are_rows_of(boxed[LABEL_KEY], labels[LABEL_KEY])  # a label counts before its box
-    states = pd.concat([labels, boxed[is_alone]])[[*LABEL_KEY, "state"]].drop_duplicates()
+    states = pd.concat([labels, boxed[is_alone]])[[*LABEL_KEY, "state"]]
+    states = states[states.duplicated(LABEL_KEY, keep=False)].drop_duplicates()
     is_second = states.duplicated(LABEL_KEY)
     source.exclude(states.loc[is_second, "image_id"], "two states for one finding")
 

@@ -61,8 +61,9 @@ def _fill_patients(images: pd.DataFrame) -> tuple[Note, ...]:
 
 def _shared_patients(images: pd.DataFrame, where: str, *, allowed: bool) -> tuple[Note, ...]:
     """Refuse, or note, patients of test images who have images in another role."""
-    tested = set(images.loc[images["role"] == "test", "patient_id"])
-    others = set(images.loc[images["role"].isin(("val", "train")), "patient_id"])
+    patients = images["patient_id"]
+    tested = set(patients[images["role"] == "test"].unique())
+    others = set(patients[images["role"].isin(("val", "train"))].unique())
     shared = sorted(tested & others)
     if not shared:
         return ()
