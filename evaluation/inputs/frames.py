@@ -343,8 +343,8 @@ def _take_scores(table: Sheet, wanted: Sequence[str]) -> bool:
     column, *others = found.values()
     if others:
         numbers = table.text[[column, *others]].apply(pd.to_numeric, errors="coerce")
-        table.text = table.text.assign(**{finding: numbers.max(axis=1, skipna=False)})
-        column = finding
+        column = "score"
+        table.text = table.text.assign(score=numbers.max(axis=1, skipna=False))
     table.columns = {"score": [column], "file": table.columns.get("file", [])}
     table.text = table.text[[column, *table.columns["file"]]]
     return True
