@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +19,9 @@ from cxr_compare.data_prep.base.ids import IMAGE_SUFFIXES
 
 _LABEL_SUFFIXES = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
 _OTHER_SUFFIXES = (".npy", ".npz", ".nii", ".gz", ".mha", ".nrrd", ".txt", ".json", ".xml")
-_ENDINGS = f"(?:{'|'.join(map(re.escape, (*IMAGE_SUFFIXES, *_OTHER_SUFFIXES)))})*$"
+_ENDINGS = f"(?:{'|'.join(map(re.escape, (*IMAGE_SUFFIXES, *_OTHER_SUFFIXES)))})*"
 _NAME = re.compile(
-    rf"(.*/|)((?-i:[0-9a-f]{{8}}-)(?=.)|)((?:0+(?=\d+{_ENDINGS}))?)(.+?|)({_ENDINGS})", re.I | re.S
+    rf"(.*/|)((?-i:[0-9a-f]{{8}}-)(?=.)|)(0+(?=\d+{_ENDINGS}$)|)(.+?|)({_ENDINGS})", re.I | re.S
 )
 _ELSEWHERE = re.compile(r"[/\\]|\.\.|\w+:")  # start of a path on another machine, or an address
 
@@ -33,6 +33,30 @@ class _Parts(NamedTuple):
     rest: str
     ending: str
 
+    def folders(self) -> str:
+        """Return the folders that tell images apart, such as ``/a/b/``; all but ``images``."""
+        return f"/{self.folder}".replace("/images/", "/")
+
+    def near(self) -> str:
+        """Return the last of these folders, such as ``:b/``, or ``:`` without one."""
+        last = self.folders().split("/")[-2] if self.folder else ""
+        return f":{last}/" if last else ":"
+
+    def above(self) -> list[str]:
+        """Return all folders, the outermost first."""
+        names = self.folder.split("/") if self.folder else []
+        return [name for name in names if name not in ("", ".")]
+
+    def agrees(self, other: _Parts) -> bool:
+        """Return True if no folders, upload or zeros of two names contradict one another."""
+        for here, there in zip(self[1:3], other[1:3], strict=True):
+            if here and there and here != there:
+                return False
+        if not (self.folder and other.folder):
+            return True
+        one, two = self.folders(), other.folders()
+        return one.endswith(two) or two.endswith(one)
+
 
 _WORDS = {
     "ending": "file ending",
@@ -40,7 +64,9 @@ _WORDS = {
     "upload": "prefix of an upload",
     "zeros": "zeros before a number",
 }
-"""Parts that a name may have more or fewer than its image, as a message calls them."""
+"""Parts in which a name may differ from that of its image, as a message calls them."""
+_ENDS = (slice(1, 5), slice(1, 4), slice(2, 4), slice(3, 4))
+"""Parts by which images are found, one after the other: the whole last part of a path, and less."""
 
 
 def _parts(name: str) -> _Parts:
@@ -54,22 +80,8 @@ def without_ending(name: str) -> str:
 
 
 def folders_agree(name: str, other: str) -> bool:
-    """Return True if the folder of one of two names is an end of the other's.
-
-    Folders called ``images`` do not count.
-    """
-    return _ends_agree(_parts(name), _parts(other))
-
-
-def _ends_agree(one: _Parts, other: _Parts) -> bool:
-    here, there = (f"/{parts.folder}".replace("/images/", "/") for parts in (one, other))
-    return here.endswith(there) or there.endswith(here)
-
-
-def _agree(one: _Parts, other: _Parts) -> bool:
-    """Return True if two names of one rest have no folder, upload or zeros that contradict."""
-    pairs = ((one.upload, other.upload), (one.zeros, other.zeros))
-    return _ends_agree(one, other) and all(a == b for a, b in pairs if a and b)
+    """Return True if the folder of one of two names is an end of the other's."""
+    return _parts(name).agrees(_parts(other))
 
 
 class Names:
@@ -77,7 +89,7 @@ class Names:
 
     Args:
         images: Name of each image: an id, or the path of a file below a folder.
-        root: That folder. A path from another machine then says nothing of folders in it, unless
+        root: That folder. A path on another machine then says nothing of the folders in it, unless
             it tells two names apart.
     """
 
@@ -85,53 +97,70 @@ class Names:
         self.images = list(dict.fromkeys(images))
         self._known = set(self.images)
         self._root = root
-        self._others: dict[str, list[str]] = {}  # names that were learned
+        self._indexes: dict[int, dict[str, list[str]]] = {}
 
     @cached_property
-    def _indexes(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """Return the images by path, and by a last part, which begins with ``/``; and these bare.
+    def _parts_of(self) -> dict[str, _Parts]:
+        return {image: _parts(image) for image in self.images}
 
-        Bare are those without the ending of a file.
+    def _index(self, end: int) -> dict[str, list[str]]:
+        """Return the images by an end of their names, alone, and with the folder before it.
+
+        The first two ends also with all folders, as ``/a/b/1.png``.
         """
-        whole: dict[str, list[str]] = {}
-        bare: dict[str, list[str]] = {}
-        for image in self.images:
-            path = posixpath.normpath(image.replace("\\", "/"))
-            for index, text in ((whole, path), (bare, without_ending(path))):
-                for key in {text, f"/{posixpath.basename(text)}"}:
+        if end not in self._indexes:
+            index = self._indexes[end] = {}
+            for image, parts in self._parts_of.items():
+                last = "".join(parts[_ENDS[end]])
+                keys = [last, parts.near() + last]
+                if end < 2:
+                    keys.append("/".join(["/", *parts.above(), last]))
+                for key in keys:
                     index.setdefault(key, []).append(image)
-        return whole, bare
+        return self._indexes[end]
 
-    def find(
-        self, name: str, folders: Iterable[str] = ("",), *, unlisted: bool = True
-    ) -> list[str]:
+    def _anywhere(self, parts: _Parts, end: int) -> list[str]:
+        """Return the images that have an end of a name, in folders that do not contradict it."""
+        index = self._index(end)
+        last = "".join(parts[_ENDS[end]])
+        near = parts.near()
+        keys = [near + last, f":{last}"] if near != ":" else [last]
+        images = [image for key in keys for image in index.get(key, ())]
+        return [image for image in images if parts.agrees(self._parts_of[image])]
+
+    def find(self, name: str, folders: Sequence[str] = ("",)) -> list[str]:
         """Return the images that one name may be of, by itself.
 
         The longest end of its path that is an image in one of the folders counts; else the images
         anywhere that have its last part, and folders that do not contradict it; else the same
-        without the ending of a file. Files below the root that are no image by their ending count
-        where `unlisted`.
+        without the ending of a file.
         """
-        if name in self._others:
-            return self._others[name]
-        *above, last = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")] or [""]
-        folders = list(folders) if last else []
-        for index, end in zip(self._indexes, (last, without_ending(last)), strict=True):
+        return self._find(name, _parts(name.rstrip("/")), folders)
+
+    def _find(self, name: str, parts: _Parts, folders: Sequence[str]) -> list[str]:
+        above = parts.above()
+        for end in (0, 1):
+            last = "".join(parts[_ENDS[end]])
+            index = self._index(end)
             for start in range(len(above) + 1):
+                below = "/".join([*above[start:], last])
                 for folder in folders:
-                    path = posixpath.normpath(posixpath.join(folder, *above[start:], end))
-                    if path in index:
-                        return index[path]
-                    if unlisted and index is self._indexes[0] and self._is_unlisted(path):
+                    path = f"{folder}/{below}" if folder else below
+                    path = posixpath.normpath(path) if ".." in path else path
+                    if images := index.get(f"//{path}"):
+                        return images
+                    if not end and self._is_unlisted(path):
                         return [path]
-            if matches := index.get(f"/{end}"):
-                if len(matches) == 1 and self._root and _ELSEWHERE.match(name):
-                    return matches
-                return [image for image in matches if folders_agree(name, image)]
+            if everywhere := index.get(last):
+                is_one = len(everywhere) == 1 and self._is_elsewhere(name)
+                return everywhere if is_one else self._anywhere(parts, end)
         return []
 
+    def _is_elsewhere(self, name: str) -> bool:
+        return self._root is not None and _ELSEWHERE.match(name) is not None
+
     def _is_unlisted(self, path: str) -> bool:
-        """Return True for a file of any suffix that is no label file and that a label names."""
+        """Return True for a file below the root, of any suffix, that is no label file."""
         if self._root is None or path.startswith(("..", "/")):
             return False
         try:
@@ -139,27 +168,42 @@ class Names:
         except (OSError, ValueError):  # a name too long, or with a null character
             return False
 
-    def fitting(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """Return the images that each of some names fits: one that equals it, or those of `find`.
+    def fitting(
+        self, names: Iterable[str], folders: Sequence[str] = ("",)
+    ) -> tuple[dict[str, list[str]], str]:
+        """Return the images that each name fits, and a sentence on names found by parts, if any.
 
-        If these are not one for each, all names that equal none lose the prefix of an upload, and
-        if need be zeros before a number, as the images do.
+        A name that equals an image is this one; `find` tells of the others. If it finds none for
+        some, all that equal none lose the prefix of an upload, and if need be zeros before a
+        number, as the images do. Of files this counts only if each name then fits one of its own;
+        else a name that may be of two is of both.
         """
-        found = {name: [name] if name in self._known else self.find(name) for name in names}
-        others = {name: _parts(name) for name in found if name not in self._known}
-        if all(len(found[name]) == 1 for name in others):
-            return found
-        own = {image: _parts(image) for image in self.images}
-        for end in (lambda parts: parts.zeros + parts.rest, lambda parts: parts.rest):
-            images_of: dict[str, list[str]] = {}
-            for image, parts in own.items():
-                images_of.setdefault(end(parts), []).append(image)
-            for name, parts in others.items():
-                same = images_of.get(end(parts), [])
-                found[name] = [image for image in same if _agree(parts, own[image])]
-            if all(len(found[name]) == 1 for name in others):
+        fits = {name: [name] for name in names}
+        parts_of = {name: _parts(name.rstrip("/")) for name in fits if name not in self._known}
+        for name, parts in parts_of.items():
+            fits[name] = self._find(name, parts, folders)
+        times = Counter(parts[1:] for parts in parts_of.values())
+        others: dict[str, _Parts] = {}
+        for name, parts in parts_of.items():
+            if self._root and times[parts[1:]] > 1:
+                fits[name] = [image for image in fits[name] if folders_agree(name, image)]
+            elif self._is_elsewhere(name):
+                parts = parts._replace(folder="")
+            if len(fits[name]) < 2:
+                others[name] = parts
+        made: dict[str, list[str]] = {}
+        for end in () if all(fits.values()) else (2, 3):
+            made = {name: self._anywhere(parts, end) for name, parts in others.items()}
+            if all(len(images) == 1 for images in made.values()):
                 break
-        return found
+        unknown = {name: images for name, images in made.items() if not fits[name]}
+        own = {images[0] for images in made.values() if len(images) == 1} - fits.keys()
+        if len(own) == len(made):
+            found = {name: images[0] for name, images in unknown.items()}
+            return fits | unknown, self._note(found, "the folder")
+        if self._root:
+            made = {name: images for name, images in unknown.items() if len(images) > 1}
+        return fits | made, ""
 
     def match(
         self,
@@ -178,7 +222,7 @@ class Names:
             >>> Names(["a", "0001"]).match(["a", "out/1.png"], "A")[0]
             {'a': 'a', 'out/1.png': '0001'}
         """
-        fits = self.fitting(names)
+        fits, _ = self.fitting(names)
         for name, images in fits.items():
             if len(images) > 1:
                 raise InputError(
@@ -187,7 +231,7 @@ class Names:
                 )
         unknown = [name for name, images in fits.items() if not images]
         if unknown:
-            near = {_parts(image).rest.casefold(): image for image in sorted(self.images)}
+            near = {parts.rest.casefold(): image for image, parts in self._parts_of.items()}
             image = near.get(_parts(unknown[0]).rest.casefold())
             some = min(self.images, default="none")
             advice = f"; is it {image!r}?" if image else f", whose images are such as {some!r};"
@@ -202,48 +246,20 @@ class Names:
                 raise InputError(
                     f"{where}: calls image '{image}' {first[image]!r} and {name!r}; keep one name"
                 )
-        return found, _note(found, among)
+        return found, self._note({n: i for n, i in found.items() if n != i}, among)
 
-    def learn(self, names: Iterable[str], taken: Iterable[str] = ()) -> str:
-        """Find names that are of no image from now on, if `match` finds one for all of them.
-
-        The images are those that are not `taken` and that none of the other names is of. A name
-        that may be of two is found as both. The sentence says how the names differ; it is empty if
-        none was learned.
-        """
-        matches = {name: self.find(name, ("", "images")) for name in dict.fromkeys(names)}
-        unknown = [name for name, images in matches.items() if not images]
-        if not unknown:
+    def _note(self, found: Mapping[str, str], among: str) -> str:
+        """Return a sentence on names that are not those of their images, empty without any."""
+        if not found:
             return ""
-        named = {*taken, *chain.from_iterable(matches.values())}
-        free = Names(image for image in self.images if image not in named)
-        lasts = [posixpath.basename(name.replace("\\", "/")) for name in unknown]
-        are_unique = len({*lasts}) == len(lasts)
-        spelt = {
-            last if are_unique and _ELSEWHERE.match(name) else name: name
-            for name, last in zip(unknown, lasts, strict=True)
-        }
-        fits = free.fitting(spelt)
-        found = {name: images[0] for name, images in fits.items() if len(images) == 1}
-        if len({*found.values()}) == len(unknown):
-            self._others |= {spelt[name]: [image] for name, image in found.items()}
-            return _note(found, "the folder")
-        self._others |= {spelt[name]: images for name, images in fits.items() if len(images) > 1}
-        return ""
-
-
-def _note(found: Mapping[str, str], among: str) -> str:
-    """Return the sentence on names that are not those of their images."""
-    others = [name for name, image in found.items() if name != image]
-    if not others:
-        return ""
-    pairs = [(_parts(name), _parts(found[name])) for name in others]
-    differ = [
-        word
-        for part, word in _WORDS.items()
-        if any(getattr(one, part) != getattr(two, part) for one, two in pairs)
-    ]
-    return (
-        f"{counted(len(others), 'image')} found by another name: {', '.join(differ)} (such as "
-        f"{others[0]!r} for {found[others[0]]!r} of {among})."
-    )
+        pairs = [(_parts(name), self._parts_of[image]) for name, image in found.items()]
+        differ = [
+            word
+            for part, word in _WORDS.items()
+            if any(getattr(one, part) != getattr(two, part) for one, two in pairs)
+        ]
+        name, image = next(iter(found.items()))
+        return (
+            f"{counted(len(found), 'image')} found by another name: {', '.join(differ)} (such as "
+            f"{name!r} for {image!r} of {among})."
+        )

@@ -184,13 +184,12 @@ def _labels(
         by_image.setdefault(item.image_id, []).append((number, item))
     role = role_from_path(path)
     folder = path.rpartition("/")[0]
-    source.add_names(image.file_name for image in file.images)
+    folders = (folder, f"{folder}/images", "", "images")
+    found = source.find_images((image.file_name for image in file.images), path, folders, role)
     first_of: dict[str, _Image] = {}
     repeated = {i.id for i in file.images if first_of.setdefault(i.id, i) != i}
     for image in file.images:
-        name = source.find_image(
-            image.file_name, path, (folder, f"{folder}/images", "", "images"), role
-        )
+        name = found.get(image.file_name)
         if name is None:
             continue
         if image.id in repeated:

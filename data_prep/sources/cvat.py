@@ -34,10 +34,10 @@ from cxr_compare.data_prep.sources.statements import Source
 
 def _read_file(source: Source, path: Path) -> Iterator[ImageLabels]:
     entries = read_xml_file(path, "annotations").findall("image")
-    source.add_names(entry.get("name", "") for entry in entries)
+    found = source.find_images((entry.get("name", "") for entry in entries), path.name)
     for entry in entries:
         name = entry.get("name", "")
-        image = source.find_image(name, path.name, ("", "images"))
+        image = found.get(name)
         if image is None:
             continue
         labels = ImageLabels(image, path.name)

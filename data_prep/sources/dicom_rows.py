@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -108,12 +107,12 @@ def _matches(cells: pd.Series, known: pd.DataFrame, paths: pd.Series) -> pd.Data
         free = paths[~is_member(paths, known.loc[is_member(known["key"], names), "path"])]
     free = free[~is_member(free, names)]
     key_of = dict(zip(names, names, strict=True))
-    # The table may list more than the folder has: names that fit no file are not looked for.
-    images = Names(free)
-    likely = [name for name, fitting in images.fitting(others).items() if fitting]
-    if is_of_files or not names.str.match("0.").any():  # else it may have lost no zeros
-        with suppress(InputError):  # if one fits two, none is taken for another name
-            key_of |= images.match(likely, "")[0]
+    fits, _ = Names(free).fitting(others)
+    own = {name: images[0] for name, images in fits.items() if images}
+    # If one fits two, or two fit one, none is taken for another name.
+    is_clear = len({*own.values()}) == sum(map(len, fits.values()))
+    if is_clear and (is_of_files or not names.str.match("0.").any()):  # else no zeros were lost
+        key_of |= own
     rows = pd.DataFrame({"row": range(len(cells)), "cell": cells.array, "key": cells.map(key_of)})
     found = rows.merge(known, on="key").sort_values("row", kind="stable")
     return found.drop_duplicates(["row", "image_id"], ignore_index=True)

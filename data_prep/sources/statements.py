@@ -189,35 +189,39 @@ class Source:
             raise InputError(f"{self.root}: a file; give the folder that holds it")
         return self.index
 
-    def add_names(self, names: Iterable[str], taken: Iterable[str] = ()) -> None:
-        """Let names that are of no image file be found by `Names.learn`, and note how they differ.
-
-        Files that are `taken` are of other names.
-        """
-        note = "" if self.labels_alone else self.files.learn(names, taken)
+    def fitting(self, names: Iterable[str], folders: Sequence[str] = ()) -> dict[str, list[str]]:
+        """Return the image files that each name fits, and note how names differ from these."""
+        fits, note = self.files.fitting(names, folders)
         self.notes += [note] if note else []
+        return fits
 
-    def find_image(
-        self, name: str, file: str, folders: Sequence[str], role: str | None = None
-    ) -> str | None:
-        """Return the path of the image that a label file names; None if it is not exactly one.
+    def find_images(
+        self,
+        names: Iterable[str],
+        file: str = "",
+        folders: Sequence[str] = ("", "images"),
+        role: str | None = None,
+    ) -> dict[str, str]:
+        """Return the path of each image that a file of labels names.
 
-        Without a folder of images each name is one.
+        A name that is not of exactly one image is left out. Without a folder each name is one.
         """
         if self.labels_alone:
-            return name
-        matches = self.files.find(name, folders)
-        if len(matches) > 1 and role:
-            of_role = [p for p in matches if role_from_path(posixpath.dirname(p)) == role]
-            matches = of_role or matches
-        if len(matches) == 1:
-            return matches[0]
-        reason = unfit(matches)
-        near = [] if matches else self.files.find(stem(name), unlisted=False)
-        if near:
-            reason += f"; {near[0]} has its name, but is in another folder: correct the path"
-        self.exclude([f"{file}: {name}"], reason)
-        return None
+            return {name: name for name in names}
+        found: dict[str, str] = {}
+        fits = self.fitting(names, folders)
+        for name, matches in fits.items():
+            if len(matches) > 1 and role:
+                of_role = [p for p in matches if role_from_path(posixpath.dirname(p)) == role]
+                matches = of_role or matches
+            if len(matches) == 1:
+                found[name] = matches[0]
+                continue
+            reason = unfit(matches)
+            if not matches and (near := self.files.find(stem(name), ())):
+                reason += f"; {near[0]} has its name, but is in another folder: correct the path"
+            self.exclude([f"{file}: {name}" if file else name], reason)
+        return found
 
     def cannot_read(self, image: str, reason: str) -> None:
         """Leave out an image of which a mark cannot be read: its findings are unknown."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
-from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
@@ -14,7 +12,6 @@ from cxr_compare.data_prep.base.image_names import Names, folders_agree, without
 from cxr_compare.data_prep.sources.image_files import (
     ids_of_paths,
     require_unique_ids,
-    unfit,
 )
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.source import unlabelled_line
@@ -76,20 +73,11 @@ def _as_first(source: Source, table: LabelTable, first: pd.Series) -> pd.Series:
 
 def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
     """Return the path of each image by its name in the tables; exclude names that fit no image."""
-    index = source.index
-    if index is None:
+    if source.index is None:
         return {name: name for name in names}
-    source.add_names(names)
     names_of: dict[str, list[str]] = {}
-    times = Counter(posixpath.basename(name) for name in names)
-    for name in names:
-        paths = index.find(name, ("", "images"))
-        if times[posixpath.basename(name)] > 1:  # also below folders of another machine
-            paths = [path for path in paths if folders_agree(name, path)]
-        if len(paths) == 1:
-            names_of.setdefault(paths[0], []).append(name)
-        else:
-            source.exclude([name], unfit(paths))
+    for name, path in source.find_images(names).items():
+        names_of.setdefault(path, []).append(name)
     found: dict[str, str] = {}
     for path, own in names_of.items():
         if all(folders_agree(name, own[0]) for name in own):
@@ -98,7 +86,7 @@ def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
             source.exclude(own, f"fits {path}, as {own[0]} and {own[1]} do")
     if not found:
         raise InputError(
-            f"{source.root}: holds {next(iter(index.images), 'no image')}, but none of the "
+            f"{source.root}: holds {next(iter(source.files.images), 'no image')}, but none of the "
             f"{len(names)} images that the table names ({names[0]!r}: "
             f"{source.left_out[names[0]]}); give the right folder, the right column with columns "
             "file=COLUMN, or the folder of each image in the table"

@@ -31,7 +31,6 @@ from cxr_compare.data_prep.sources.image_files import (
     contains,
     files_below,
     has_file,
-    images_of_label_file,
     list_images,
     stem,
 )
@@ -105,18 +104,14 @@ def _without_texts(images: Sequence[str]) -> str:
 
 def _label_files(source: Source) -> list[str]:
     """Return the text files that have the name of an image, and files of boxes beside them."""
-
-    def has_image(text: str) -> bool:
-        return bool(images_of_label_file(source.files, text))
-
     texts = files_below(source.root, ".txt")
-    others = [text for text in texts if not has_image(text)]
+    others = [text for text in texts if not source.files.find(stem(text), ())]
     boxed = {text for text in others if contains(source.root / text, (_BOX_LINE,))}
     folders = {posixpath.dirname(text) for text in boxed}
     beside = [text for text in others if posixpath.dirname(text) in folders]
     empty = {text for text in beside if not contains(source.root / text, (rb"\S",))}
-    source.add_names(stem(text) for text in beside if text in boxed | empty)
-    named = {text for text in texts if has_image(text)}
+    fits, _ = source.files.fitting((stem(text) for text in beside if text in boxed | empty), ())
+    named = {text for text in texts if text not in others or fits.get(stem(text))}
     folders = {posixpath.dirname(text) for text in named}
     boxed = {text for text in boxed if posixpath.dirname(text) in folders}
     return [text for text in texts if text in named | boxed]

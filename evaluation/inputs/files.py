@@ -147,7 +147,7 @@ def _names_of_outputs(outputs: Sequence[Any], ids: Sequence[str] | None, where: 
     if named and ids is None:
         return [Path(file).name for file in files]
     known = [str(name) for name in ids or ()]
-    fits = Names(known).fitting(files) if named else {}
+    fits = Names(known).fitting(files)[0] if named else {}
     found = [fits.get(file, []) for file in files]
     names = [images[0] for images in found if len(images) == 1]
     if len(set(names)) == len(files):
