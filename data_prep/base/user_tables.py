@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import PROGRAM_ERRORS, InputError, first_line
@@ -188,7 +189,7 @@ def cell_text(value: Any) -> str:
         >>> [cell_text(value) for value in (1.0, 1, "a")]
         ['1', '1', 'a']
     """
-    value = value.item() if hasattr(value, "item") else value
+    value = value.item() if isinstance(value, np.generic) else value
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
@@ -200,8 +201,7 @@ def cell_texts(cells: pd.Series) -> pd.Series:
         rows, numbers = pd.factorize(cells)
         texts = pd.Series([*map(cell_text, numbers), ""], dtype=TEXT).take(rows)
     else:
-        filled = zip(cells.to_numpy(object), cells.notna(), strict=True)
-        texts = pd.Series([cell_text(cell) if here else "" for cell, here in filled], dtype=TEXT)
+        texts = cells.astype(object).where(cells.notna(), "").map(cell_text).astype(TEXT)
     return texts.set_axis(cells.index).str.strip()
 
 

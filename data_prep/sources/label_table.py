@@ -56,8 +56,8 @@ class TableRules(BaseModel):
         field: Columns of width, height (px) and spacing in x, y (mm) before an image was scaled.
         file: Glob patterns of the file.
         missing: Note if the file is not there; it is required without one.
-        cell: Roles of the numbers that a cell of the role ``boxes`` lists for each box, with spaces
-            between; a label that `values` translates to nothing is no box.
+        cell: Roles of the numbers that a cell of the last of `columns` lists for each box, with
+            spaces between; a label that `values` translates to nothing is no box.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -90,11 +90,6 @@ def published_tables() -> list[TableRules]:
     """Return the descriptions of published tables, which are recognised by their columns."""
     tables = [t for entry in descriptions()["set"].values() for t in entry["table"] if "name" in t]
     return [TableRules.model_validate(table) for table in [*descriptions()["table"], *tables]]
-
-
-def submissions() -> list[TableRules]:
-    """Return the descriptions of submissions to challenges, which list boxes in one cell."""
-    return [TableRules.model_validate(each) for each in descriptions()["submission"]]
 
 
 def rules_of(columns: Sequence[str]) -> TableRules:

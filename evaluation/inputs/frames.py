@@ -28,11 +28,10 @@ from cxr_compare.data_prep.sources.label_table import (
     BOX_ROLES,
     Sheet,
     TableRules,
+    descriptions,
     rules_of,
-    submissions,
 )
 from cxr_compare.data_prep.sources.questions import are_box_texts
-from cxr_compare.data_prep.sources.source import COMPARE, ROLES_OF_SYSTEMS
 from cxr_compare.data_prep.sources.table_columns import (
     give_role,
     recognise,
@@ -54,6 +53,8 @@ from cxr_compare.evaluation.statistics.arrays import as_array, of_one_column
 
 SIDES = ("image_width", "image_height")
 """Columns of a table of boxes with the size of the image that these are of."""
+_ANSWERS = {"image": "file", "score": "score", "finding": "label"}
+"""Roles of the columns that the user names."""
 _PREFIXES = ("prob_", "score_", "pred_")
 
 
@@ -153,14 +154,13 @@ def predicted_table(
 ) -> Sheet:
     """Return a table of predictions with the role of each column, by its name or by `columns`."""
     text = frame.set_axis(header_of(frame, where), axis=1)
-    caller = replace(COMPARE, system=name)
     rules = rules_of([*text])
     rules = rules if {*BOX_ROLES} & {*rules.roles} else TableRules()
-    table = Sheet(Path(where), text, rules, caller=caller)
+    table = Sheet(Path(where), text, rules)
     recognise(table, predicted_names())
-    for own, role in ROLES_OF_SYSTEMS.items():
+    for own, role in _ANSWERS.items():
         if own in columns:
-            give_role([table], role, columns[own], caller.text(role, columns[own]))
+            give_role([table], role, columns[own], say(name, own, columns[own]))
     take_sizes_of_images(table)
     if "label" not in table.assigned:
         table.columns["label"] = []
@@ -175,8 +175,8 @@ def _with_row_for_each_box(table: Sheet) -> Sheet:
 
     An image without a box has a row without numbers. A table that is no submission stays.
     """
-    known = submissions()
-    column = find_column([*table.text], [str(rules.roles["boxes"]) for rules in known])
+    known = [TableRules.model_validate(each) for each in descriptions()["submission"]]
+    column = find_column([*table.text], [rules.columns[-1] for rules in known])
     if column is None or not table.has("file"):
         return table
     where, image = str(table.path), table.columns["file"][0]
