@@ -40,7 +40,7 @@ from cxr_compare.data_prep.pixels import JOURNAL, SquareWriter
 from cxr_compare.data_prep.preprocess import require_size
 from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.registry import read_source
-from cxr_compare.data_prep.sources.source import SourceTables
+from cxr_compare.data_prep.sources.source import Caller, SourceTables
 from cxr_compare.data_prep.splits import Split, read_split_file
 
 _FROM_HEADER = ("view", "sex", "age_years", "spacing_row_mm", "spacing_col_mm")
@@ -59,10 +59,11 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
         require_size(size)
     key = _read_key(options, out, source)
     id_key = None if key is None else keyed_hash(key, KEY_ID_TEXT)
+    read = replace(options.read, caller=Caller(hides_cells=key is not None))
     record = ReadRecord(options.progress.say)
     for line in options.said:
         record.add("line", cells=line)
-    tables = read_source(source, options.format, options.read, record)
+    tables = read_source(source, options.format, read, record)
     tables = tables.with_targets(options.targets)
     split = _stated_split(options, tables)
     if key is not None:

@@ -306,9 +306,8 @@ class LabelTable(Sheet):
         roles = ", ".join(
             f"{column} as {names.get(role, role)}" for role, column in pairs if role != "unused"
         )
-        unused = f"; unused: {', '.join(self.unused)}" if self.unused else ""
         rows = counted(len(self.text), "row")
-        return f"{self.path.name}: {rows}; columns: {roles}{unused} (correct: columns ROLE=COLUMN)"
+        return f"{self.path.name}: {rows}; columns: {roles} (correct: columns ROLE=COLUMN)"
 
     def label_counts(
         self, class_names: Sequence[str] = (), findings: Sequence[str] = ()

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 Doubt = tuple[Sequence[str], dict[str, str]]
 """Columns in doubt, and further words of the sentence."""
 _N_NUMBERS = 4  # of a box
+_MOST_VALUES = 12  # of a column that is shown with them
+_WORDS_OF_SENTENCE = 3  # and one more
+_FEW_SENTENCES = 4  # that are no long names
 _SIZES = ("w", "h", "width", "height")
 _EDGES = {
     "x": {"x", "xmin", "xmax", "xcenter", "xc", "cx"},
@@ -99,47 +102,142 @@ def _two_splits(table: LabelTable) -> Doubt | None:
     return (found, {}) if len(found) > 1 else None
 
 
-def _roles_as_states(table: LabelTable) -> Doubt | None:
-    """Find a column of 0 and 1 that is called like a role, such as ``is_test``."""
-    for column, cells in _unread(table).items() if not table.has("split") else ():
-        name = plain_name(str(column))
-        names = {name, name.removeprefix("is"), name.removeprefix("in"), name.removesuffix("set")}
-        if names & {*ROLE_NAMES, "holdout", "heldout"} and _divides_images(cells):
-            return [str(column)], {}
-    return None
+def _states(table: LabelTable) -> Doubt | None:
+    """Find columns of states, some present and some not, that may be of labels or of images."""
+    asked = [name for name in table.unused if _may_be_states(table, table.text[name])]
+    if not asked:
+        return None
+    ways = []
+    if table.has("label") and not table.has("state"):
+        state = table.caller.advice("state", asked[0])
+        ways.append(f"whether the label of its row is present ({state})")
+    ways.append(f"whether a finding is present ({table.caller.advice('finding', *asked)})")
+    if any(map(_is_called_as_role, asked)):
+        ways.append("which images are for the test (write a column split with train, val or test)")
+    listed = ", ".join(shown_column(table, name) for name in asked)
+    return asked, {"listed": listed, "ways": ", or ".join(ways)}
 
 
-def _states_of_labels(table: LabelTable) -> Doubt | None:
-    """Find a column that may say whether the label of its row is present."""
-    is_asked = table.has("label") and not table.has("state")
-    for column, cells in _unread(table).items() if is_asked else ():
-        words = set(plain_cells(cells))
-        says_both = {"present", "absent"} <= words or {"positive", "negative"} <= words
-        if says_both and holds_states(cells):
-            return [str(column)], {}
-    return None
+def _may_be_states(table: LabelTable, cells: pd.Series) -> bool:
+    """Return True for states of which one is present, and a cell is another or empty.
+
+    It is no fact of the images by its name, and does not repeat the labels that are read.
+    """
+    name = str(cells.name)
+    is_stated = table.has("state") and not table.has("finding")
+    if _is_called_as_role(name):
+        return not table.has("split") and _divides_images(cells)
+    if is_circumstance(name) or is_stated or not table.states_labels or _counts_rows(cells):
+        return False
+    if not table.has("label"):
+        return not table.caller.wanted and _divides_images(cells)
+    is_new = _divides_images(cells) and not _repeats_labels(table, cells)
+    return is_new or _grades_labels(table, cells)
 
 
-def _findings(table: LabelTable) -> Doubt | None:
-    """Find columns that hold states, present ones and others, as a column of a finding."""
-    findings = [*table.columns.get("finding", ()), *table.columns.get("no_finding", ())]
-    are_boxes = bool(table.box_roles) and not table.has("label")
-    is_asked = (findings or are_boxes) and not table.caller.wanted
-    alike = columns_of_states(_unread(table)) if is_asked else []
-    alike = [name for name in alike if _divides_images(table.text[name])]
-    like = f", as '{findings[0]}' does" if findings else ""
-    return (alike, {"like": like}) if alike else None
+def _counts_rows(cells: pd.Series) -> bool:
+    """Return True for whole numbers that rise by 1 from row to row, as an index that was saved."""
+    return set(pd.to_numeric(cells, errors="coerce").diff().iloc[1:]) == {1.0}
 
 
-def columns_of_states(text: pd.DataFrame) -> list[str]:
-    """Return the columns that hold states and describe no image."""
-    return [c for c in map(str, text) if not is_circumstance(c) and holds_states(text[c])]
+def _is_called_as_role(column: str) -> bool:
+    """Return True for a column that is called like a role, such as ``is_test``."""
+    name = plain_name(column)
+    names = {name, name.removeprefix("is"), name.removeprefix("in"), name.removesuffix("set")}
+    return bool(names & {*ROLE_NAMES, "holdout", "heldout"})
 
 
 def _divides_images(cells: pd.Series) -> bool:
     """Return True for states of which one is present, and a cell is another or empty."""
     states = states_of_cells(cells)
-    return "present" in set(states) and states.nunique(dropna=False) > 1
+    return holds_states(cells) and "present" in set(states) and states.nunique(dropna=False) > 1
+
+
+def _repeats_labels(table: LabelTable, cells: pd.Series) -> bool:
+    """Return True for states that are present on exactly the rows with the label of a finding."""
+    nothing = {*normal_classes(), *map(finding_name, dictionary()["unknown"])}
+    label = table.cells("label")
+    named = {cell: bool(_names_in(cell) - nothing) for cell in label.unique()}
+    is_present = states_of_cells(cells).eq("present").fillna(False)
+    return bool((label.map(named).astype(bool) == is_present).all())
+
+
+def _grades_labels(table: LabelTable, cells: pd.Series) -> bool:
+    """Return True for grades from 0 on, such as 0 to 3, that differ between rows of an image."""
+    grades = {*plain_cells(cells)} - {""}
+    if not {"0", "1", "2"} <= grades <= {*"0123456789"} or not table.has(table.key):
+        return False
+    return bool(cells.groupby(table.cells(table.key).to_numpy()).nunique().gt(1).any())
+
+
+def _certainty(table: LabelTable) -> Doubt | None:
+    """Find a column with words of doubt beside labels."""
+    doubt = re.compile(words_pattern("uncertain_words"))
+    for column in table.unused if any(map(table.has, ("label", "finding"))) else ():
+        values = {finding_name(cell) for cell in table.text[column].unique()} - {""}
+        if 1 < len(values) <= _MOST_VALUES and any(map(doubt.fullmatch, values)):
+            return [column], {"listed": shown_column(table, column)}
+    return None
+
+
+def _sentences(table: LabelTable) -> Doubt | None:
+    """Find a column of labels whose cells are sentences, hardly one of which is repeated."""
+    if not table.has("label") or "label" in table.assigned:
+        return None
+    cells = table.cells("label")
+    is_sentence = cells.str.count(r"\w+[.,]?\s+") >= _WORDS_OF_SENTENCE
+    sentences = cells[is_sentence & ~cells.str.startswith(("[", "{"))]
+    if len(sentences) < _FEW_SENTENCES or sentences.nunique() <= 0.8 * len(sentences):
+        return None
+    return [str(cells.name)], {"n": f"{len(sentences):,}", "label": table.caller.advice("label")}
+
+
+def shown_column(table: LabelTable, column: str) -> str:
+    return f"'{column}' ({shown_cells(table, column)})"
+
+
+def shown_cells(table: LabelTable, column: str) -> str:
+    """Return the values of a column that is not read with their numbers, or how many differ.
+
+    Values are shown if they are few, on many patients each, and numbers or words of ours.
+    """
+    counts = table.text[column].value_counts()
+    people = table.cells("patient" if table.has("patient") else table.key).nunique()
+    are_few = 1 < len(counts) <= _MOST_VALUES and 3 * len(counts) < people
+    if table.caller.hides_cells or not (are_few and all(map(_is_known_value, counts.index))):
+        return f"{table.text[column].replace('', None).nunique():,} different"
+    shown = [(str(value), n) for value, n in counts.items()]
+    values = (f"{value or 'empty'}{':' * is_number(value)} {n:,}" for value, n in shown)
+    return ", ".join(values)
+
+
+def _is_known_value(cell: str) -> bool:
+    return cell == "" or is_number(cell) or finding_name(cell) in _known_words()
+
+
+@cache
+def _known_words() -> frozenset[str]:
+    """Return states, roles and all words of ``columns.toml``, as names of findings."""
+    found: set[str] = {*ROLE_NAMES}
+    rest: list[Any] = [dictionary()]
+    for each in rest:
+        if isinstance(each, str):
+            found.add(finding_name(each))
+        else:
+            rest += [*each.values(), *each] if isinstance(each, dict) else each
+    return frozenset(found)
+
+
+def unread_line(table: LabelTable) -> str:
+    """Return one line on the columns that are not read, facts of the images last."""
+    columns = sorted(table.unused, key=is_circumstance)
+    listed = ", ".join(shown_column(table, column) for column in columns)
+    return f"{table.path.name}: not read: {listed}" if listed else ""
+
+
+def columns_of_states(text: pd.DataFrame) -> list[str]:
+    """Return the columns that hold states and describe no image."""
+    return [c for c in map(str, text) if not is_circumstance(c) and holds_states(text[c])]
 
 
 def _unread_boxes(table: LabelTable) -> Doubt | None:
@@ -170,9 +268,8 @@ def _second_box(table: LabelTable) -> Doubt | None:
         if filled.empty or numbers.isna().any() or holds_states(filled):
             continue
         fits = numbers.between(0, read.max().max()).all() and is_boxed[filled.index].all()
-        is_count = set(numbers.diff().dropna()) == {1.0}
         is_copy = _is_numbered_copy(str(name), [*boxes, *_SIZES])
-        if is_copy or (fits and not is_count):
+        if is_copy or (fits and not _counts_rows(filled)):
             alike.append(str(name))
     if len(alike) < _N_NUMBERS:
         return None
@@ -181,24 +278,20 @@ def _second_box(table: LabelTable) -> Doubt | None:
 
 
 def _second_label(table: LabelTable) -> Doubt | None:
-    """Find a column with labels of the column that is read, or with its name and a number."""
+    """Find a column with labels that their row does not have in the column that is read."""
+    unknown = {"", *map(finding_name, dictionary()["unknown"])}
     for label in table.columns.get("label", ()):
-        known = _names(table.text[label]) - {"", *map(finding_name, dictionary()["unknown"])}
-        is_chosen = "label" in table.assigned
+        own = _names(table.text[label])
+        known = {*own, *dictionary()["findings"]["names"]} - unknown
+        taken = own if "label" in table.assigned else normal_classes()
         for column in table.unused:
-            cells = table.text[column]
-            names = _names(cells)
-            repeats = bool(names - normal_classes()) and names <= known and not is_chosen
-            is_numbered = bool(names) and _is_numbered_copy(column, [label])
-            if is_numbered or (repeats and _adds_labels(cells, table.text[label])):
+            names = _names(table.text[column])
+            if not names - taken or not names <= known:
+                continue
+            pairs = {*zip(table.text[column], table.text[label], strict=True)}
+            if any(_names_in(other) - _names_in(read) for other, read in pairs):
                 return [column], {"label_column": label}
     return None
-
-
-def _adds_labels(cells: pd.Series, label: pd.Series) -> bool:
-    """Return True if a row has a label in `cells` that it has not in the column that is read."""
-    pairs = {*zip(cells, label, strict=True)}
-    return any(_names_in(other) - _names_in(read) for other, read in pairs)
 
 
 def _names(cells: pd.Series) -> set[str]:
@@ -267,22 +360,21 @@ def _corner_or_centre(table: LabelTable, *, is_in_doubt: bool) -> Doubt | None:
 
 UNREAD = (
     Question(
-        "roles as 0 and 1",
-        _roles_as_states,
-        "does column {columns} say which images are for training and for the test? If so, write a "
-        "column split with train, val or test on every line in its place; {finding} if it holds a "
-        "finding, and {unused} if neither",
+        "states",
+        _states,
+        "do {listed} say {ways}? If not, {unused}",
     ),
     Question(
-        "states of the labels",
-        _states_of_labels,
-        "does column {columns} say whether the label of its row is present or absent? If it does, "
-        "{state}, else {unused}",
+        "certainty of the labels",
+        _certainty,
+        "does {listed} say how sure a label is? Write 'uncertain' before each label that is not "
+        "sure, or {unused} if all count alike",
     ),
     Question(
-        "further findings",
-        _findings,
-        "do {columns} hold findings{like}? For each that does, {finding}, else {unused}",
+        "sentences as labels",
+        _sentences,
+        "column {columns} holds {n} sentences; {label}, or write a column with the findings of "
+        "each report",
     ),
     Question(
         "boxes that are not read",

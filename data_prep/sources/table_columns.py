@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -40,6 +41,7 @@ from cxr_compare.data_prep.sources.questions import (
     TWO_SPLITS,
     UNREAD,
     columns_of_states,
+    unread_line,
 )
 from cxr_compare.data_prep.sources.source import Caller
 from cxr_compare.data_prep.sources.statements import Source
@@ -234,9 +236,13 @@ def _find_label(tables: Sequence[LabelTable]) -> None:
             table.add("label", [column])
 
 
-def _read_tables(source: Source, sheets: Mapping[Path, pd.DataFrame]) -> list[LabelTable]:
+def _read_tables(
+    source: Source, sheets: Mapping[Path, pd.DataFrame], *, hides_cells: bool
+) -> list[LabelTable]:
     """Read the user's label tables, with what their names of columns say."""
     paths, sheet = source.options.labels, source.options.sheet
+    caller = source.options.caller
+    caller = replace(caller, hides_cells=hides_cells or caller.hides_cells)
     if sheet is not None and not any(map(is_spreadsheet, paths)):
         raise InputError(f"sheet {sheet}: none of the tables is a spreadsheet; leave it out")
     tables = []
@@ -247,7 +253,7 @@ def _read_tables(source: Source, sheets: Mapping[Path, pd.DataFrame]) -> list[La
             text = file.text
             for note in file.notes:
                 source.show(f"{path.name}: {note}")
-        tables.append(_recognise(path, text, source.options.caller))
+        tables.append(_recognise(path, text, caller))
     return tables
 
 
@@ -264,7 +270,7 @@ def recognise_tables(
     `sheets` are tables in memory, as texts, by what messages call them.
     """
     options = source.options
-    tables = _read_tables(source, sheets or {})
+    tables = _read_tables(source, sheets or {}, hides_cells=names_people)
     if not tables:
         return []
     for value in options.columns:
@@ -281,10 +287,7 @@ def recognise_tables(
     _find_wanted(tables)
     _name_by_boxes(tables)
     for table in tables:
-        source.show(table.summary)
-        for question in UNREAD if not table.rules.name else ():
-            question.ask(table)
-        _warn_of_unclear_sexes(table, source)
+        _show_columns(source, table)
     if not any(table.rules.name or table.box_roles for table in tables):
         for table in tables:
             BOXES_AS_TEXTS.ask(table)
@@ -299,6 +302,16 @@ def recognise_tables(
     findings = [c for t in tables for c in t.columns.get("finding", ()) if c not in t.names]
     name_labels(findings, f"{tables[0].path}: first line", "column")
     return tables
+
+
+def _show_columns(source: Source, table: LabelTable) -> None:
+    """Show what the columns of a table hold, and ask about those that are not read."""
+    source.show(table.summary)
+    if line := unread_line(table):
+        source.show(line)
+    for question in UNREAD:
+        question.ask(table)
+    _warn_of_unclear_sexes(table, source)
 
 
 def _require_columns(tables: Sequence[LabelTable], *, need_labels: bool) -> None:
