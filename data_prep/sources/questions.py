@@ -193,6 +193,7 @@ def _sentences(table: LabelTable) -> Doubt | None:
 
 
 def shown_column(table: LabelTable, column: str) -> str:
+    """Return a column with its values, or how many differ."""
     return f"'{column}' ({shown_cells(table, column)})"
 
 
