@@ -64,7 +64,8 @@ def read_systems(given: Sequence[Any]) -> dict[str, Any]:
         if not name.strip():
             raise InputError("compare: a system has no name; write NAME=PATH")
         is_table = isinstance(value, str | pd.DataFrame)  # a table of no box has columns
-        if hasattr(value, "__len__") and not is_table and not len(value):
+        is_list = isinstance(value, list)  # of boxes in no image
+        if hasattr(value, "__len__") and not (is_table or is_list) and not len(value):
             raise InputError(f"{name}: is empty; give its scores or boxes")
         named[name] = Path(value) if isinstance(value, str) else value
         if isinstance(named[name], Path) and not named[name].exists():

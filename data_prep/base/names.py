@@ -106,9 +106,13 @@ def missing_columns(names: Sequence[str]) -> str:
 
 
 def headless_problem(columns: Sequence[str]) -> str:
-    """Return a phrase on a table whose first row holds values; empty if it holds names."""
+    """Return a phrase on a table whose first row holds values; empty if it holds names.
+
+    Numbers that count from 0, as classes of `predict_proba`, name columns beside a name.
+    """
     values = [c for c in columns if ENDING.search(c) or _NUMBER.fullmatch(c.strip())]
-    if not values:
+    are_classes = values == [*map(str, range(len(values)))] and len(values) < len(columns)
+    if not values or are_classes:
         return ""
     return (
         f"the first row is no head: it holds the value {values[0]!r}; write the names of the "

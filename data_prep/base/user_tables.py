@@ -36,6 +36,26 @@ _IN_MEMORY = "row"  # name of the index of such a table
 _GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
 _HEADER_BYTES = 1 << 16
+_NO_CSV = "save a CSV of image_id,score, or give the values in Python"
+_KINDS = {
+    b"\x93NUMPY": f"holds an array of NumPy; {_NO_CSV}",
+    b"\x89HDF": f"is an HDF5 file; {_NO_CSV}",
+    b"\x80\x02": f"is a pickle, which is not opened, as it can run code; {_NO_CSV}",
+    b"\x80\x03": f"is a pickle, which is not opened, as it can run code; {_NO_CSV}",
+    b"\x80\x04": f"is a pickle, which is not opened, as it can run code; {_NO_CSV}",
+    b"\x80\x05": f"is a pickle, which is not opened, as it can run code; {_NO_CSV}",
+    b"PAR1": "is a Parquet file; save it as CSV",
+    b"\xd0\xcf\x11\xe0": "is an old or encrypted workbook; save it as .xlsx without a password",
+    b"%PDF": "is a PDF; save its table as CSV or .xlsx",
+    b"SQLite": "is a database; export the table as CSV",
+}
+"""What a file is by its first bytes, and what to do."""
+_IN_ZIP = {
+    rb"[^/]*\.npy$": f"holds arrays of NumPy; {_NO_CSV}",
+    rb".*data\.pkl$": f"is a file of PyTorch; {_NO_CSV}",
+    rb".*\.(csv|tsv|txt|json|xml)$": "is an archive; unpack it",
+}
+"""The same of an archive by the name of its first file."""
 _DECIMAL_COMMA = r"[-+]?\d*,?\d+(?:[eE][-+]?\d+)?"
 _MOST_EXACT = 10**15  # a spreadsheet keeps 15 digits of a number
 
@@ -69,6 +89,11 @@ def unread_kind(path: Path) -> str:
             "each box: file,label,xmin,ymin,xmax,ymax"
         )
     start = _first_bytes(path, _HEADER_BYTES)
+    if reason := next((r for begin, r in _KINDS.items() if start.startswith(begin)), ""):
+        return reason
+    if start.startswith(_ZIP):
+        first = start[30 : 30 + int.from_bytes(start[26:28], "little")]
+        return next((r for name, r in _IN_ZIP.items() if re.match(name, first)), "")
     is_json = start.lstrip()[:1] == b"{"
     if _VIA_TABLE in start.partition(b"\n")[0] or (is_json and any(m in start for m in _VIA_JSON)):
         return "is of VIA, whose own files are not read; export COCO there"

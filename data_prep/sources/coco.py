@@ -77,7 +77,8 @@ class _Entry(BaseModel):
     @classmethod
     def _refuse(cls, content: Any) -> Any:
         for key, reason in _REFUSED.items():
-            if isinstance(content, dict) and content.get(key) is not None:
+            value = content.get(key) if isinstance(content, dict) else None
+            if value is not None and (key, value) != ("score", 1):  # as people's tools write it
                 raise ValueError(reason)
         return content
 
@@ -285,6 +286,8 @@ def coco_results(entries: Any, where: str, form: BoxForm = "xywh") -> pd.DataFra
     The rows have ``score``, ``category``, ``category_name``, ``file_name`` and ``crowd`` if the
     results have them; ``finding`` is the name of the category, or else its number.
     """
+    if isinstance(entries, Mapping) and "annotations" in entries:
+        entries = _with_names(entries)
     if not isinstance(entries, list | tuple):
         raise InputError(
             f"{where}: COCO results are a list of boxes with image_id, bbox, category_id and score"
@@ -308,6 +311,22 @@ def coco_results(entries: Any, where: str, form: BoxForm = "xywh") -> pd.DataFra
     table = table.rename(columns={"category_id": "category", "iscrowd": "crowd"})
     named = [name for name in ("category_name", "category") if name in table]
     return table.assign(finding=table[named[0]]) if named else table
+
+
+def _with_names(file: Mapping[str, Any]) -> list[Any]:
+    """Return the annotations of a COCO file with the names of its images and categories."""
+    files = {image.get("id"): image.get("file_name") for image in file.get("images", ())}
+    classes = {each.get("id"): each.get("name") for each in file.get("categories", ())}
+    named = []
+    for item in file["annotations"]:
+        if isinstance(item, Mapping):
+            names = {
+                "file_name": files.get(item.get("image_id")),
+                "category_name": classes.get(item.get("category_id")),
+            }
+            item = {**{key: name for key, name in names.items() if name}, **item}
+        named.append(item)
+    return named
 
 
 def is_result(entry: Any) -> bool:

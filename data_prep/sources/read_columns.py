@@ -73,7 +73,7 @@ def _taken_for(table: LabelTable, column: str, role: str) -> str:
     if role in ("view", "sex", "split"):
         return _words(cells, {**(ROLE_NAMES if role == "split" else {}), **table.meanings(role)})
     if role == "age":
-        return _range(years(table.cells(role).drop_duplicates(), table.path))
+        return _range(years(table.cells(role), table.path))
     if role == "unused":
         return shown_cells(table, column)
     if role in _NUMBERS:

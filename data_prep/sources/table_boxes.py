@@ -82,12 +82,13 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
 
 
 def _says_nothing(table: LabelTable, labels: pd.Series) -> pd.Series:
-    """Return True for rows that state an absence, or that nothing is found, and no finding."""
+    """Return True for rows without a label, or that state an absence or that nothing is found."""
     columns = [*table.columns.get("finding", ()), *table.columns.get("state", ())]
     states = pd.DataFrame({c: table.states(c) for c in columns}, index=labels.index)
     normal = normal_classes()
     is_normal = labels.map(lambda listed: any(label.finding in normal for label in listed))
-    denies = is_normal.astype(bool) | (states == "absent").any(axis=1)
+    is_empty = (labels.str.len() == 0) & table.has("label")
+    denies = is_empty | is_normal.astype(bool) | (states == "absent").any(axis=1)
     return denies & ~(states == "present").any(axis=1)
 
 

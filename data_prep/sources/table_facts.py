@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.names import missing_columns
 from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
@@ -128,6 +128,11 @@ def add_facts(
     space = source.root.resolve().name
     where = str(tables[0].path) if tables else str(source.root)
     facts = joined_facts(tables, where, stated, with_sizes=source.labels_alone)
+    for table, own in zip(tables, facts, strict=False):
+        cells = table.cells("age")
+        if n_odd := int((cells != "").sum() - own.get("age_years", cells[:0]).notna().sum()):
+            text = f"cells of '{cells.name}' are no age, and count as unknown"
+            source.notes.append(counted_phrase(n_odd, text))
     take_facts(source, source.images.assign(source=space), facts)
     pattern = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
     in_path = pattern is not None and not source.options.patient_pattern

@@ -19,7 +19,7 @@ from cxr_compare.data_prep.base.user_tables import (
 )
 from cxr_compare.data_prep.sources.coco import coco_results, is_result
 from cxr_compare.data_prep.sources.yolo import result_names, yolo_results
-from cxr_compare.evaluation.inputs.frames import read_frame, read_scores
+from cxr_compare.evaluation.inputs.frames import read_frame, read_scores, with_named_index
 from cxr_compare.evaluation.inputs.rows import (
     NUMBERS,
     Rows,
@@ -50,19 +50,24 @@ def read_rows(
         if not value.is_file():
             raise InputError(f"{value}: no such file or folder")
         refuse_other_kind(value)
-        if value.read_bytes()[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{"):
-            return _coco(read_json_file(value), columns, where)
-        value = read_text_table(value, ())
-        value.index += 2  # the line of a row, below the header
+        if value.read_bytes()[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"[", b"{"):
+            value = read_text_table(value, ())
+            value.index += 2  # the line of a row, below the header
+            return read_frame(value, columns, where, name, order, wanted)
+        value = read_json_file(value)
+        if are_rows(value):
+            return read_frame(pd.DataFrame(value), columns, where, name, order, wanted)
+        return _coco(value, columns, where)
     if isinstance(value, pd.DataFrame):
+        value = with_named_index(value, columns)
         return read_frame(value, columns, where, name, order, wanted)
-    if isinstance(value, Mapping) and "annotations" in value:  # a COCO file in memory
-        return _coco(value["annotations"], columns, where)
+    if isinstance(value, Mapping) and "annotations" in value:
+        return _coco(value, columns, where)
     if is_output(value):
         value = [value]
     if are_outputs(value):
         return read_outputs(value, None if order is None else order.tolist(), where)
-    if isinstance(value, list | tuple) and value and is_result(value[0]):
+    if isinstance(value, list | tuple) and (not value or is_result(value[0])):
         return _coco(value, columns, where)
     return read_scores(value, order, where)
 
@@ -75,6 +80,16 @@ def are_outputs(value: Any) -> bool:
 def is_output(value: Any) -> bool:
     """Return True for the output of a detection library for one image."""
     return _parts(value) is not None
+
+
+def are_rows(value: Any) -> bool:
+    """Return True for a list of dictionaries of one value each, which is a table."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(row, Mapping) and not is_result(row) for row in value)
+        and not any(isinstance(cell, list | Mapping) for row in value for cell in row.values())
+    )
 
 
 def _coco(entries: Any, columns: Mapping[str, str], where: str) -> Rows:

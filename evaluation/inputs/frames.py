@@ -16,6 +16,7 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import TEXT, renamed
 from cxr_compare.data_prep.base.names import (
     class_column,
+    column_names,
     find_column,
     finding_name,
     headless_problem,
@@ -81,6 +82,21 @@ def read_scores(value: Any, order: pd.Series | None, where: str) -> Rows:
 def is_unnamed(index: pd.Index) -> bool:
     """Return True for an index that pandas made, which names no image."""
     return isinstance(index, pd.RangeIndex)
+
+
+def with_named_index(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Return a frame whose index names its images, without a column that does, with such a one."""
+    frame = frame.set_axis([*map(str, frame.columns)], axis=1)
+    if is_unnamed(frame.index) or image_column(frame, columns) is not None:
+        return frame
+    return frame.assign(image_id=frame.index)
+
+
+def image_column(frame: pd.DataFrame, columns: Mapping[str, str]) -> Any:
+    """Return the column of images by the answer of the user, or by its name; None without one."""
+    header = [*frame.columns]
+    published = rules_of(header).roles.get("file")
+    return columns.get("image") or published or find_column(header, column_names("file"))
 
 
 def flat_array(value: Any, where: str) -> np.ndarray:

@@ -14,9 +14,7 @@ from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.base.names import (
     Target,
-    column_names,
     display_name,
-    find_column,
     finding_name,
     is_named,
 )
@@ -30,7 +28,7 @@ from cxr_compare.data_prep.base.user_tables import (
 from cxr_compare.data_prep.dataset import boxed_images, image_labels, of_reference, uncertain_images
 from cxr_compare.data_prep.sources.coco import COCO
 from cxr_compare.data_prep.sources.image_files import one_walk
-from cxr_compare.data_prep.sources.label_table import LabelTable, rules_of
+from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.own_table import TABLE, read_own_tables
 from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.source import COMPARE, Format, ReadOptions, SourceTables
@@ -40,7 +38,7 @@ from cxr_compare.data_prep.sources.table_images import EMPTY_EDGES
 from cxr_compare.data_prep.sources.voc import VOC
 from cxr_compare.data_prep.sources.yolo import YOLO, line_of_other_kind
 from cxr_compare.evaluation.inputs.boxes_table import checked_boxes
-from cxr_compare.evaluation.inputs.frames import is_unnamed
+from cxr_compare.evaluation.inputs.frames import image_column, is_unnamed, with_named_index
 from cxr_compare.evaluation.inputs.image_sizes import ImageFiles, with_files
 from cxr_compare.evaluation.inputs.patients import add_patients
 from cxr_compare.evaluation.notes import Note, reading_notes
@@ -139,7 +137,7 @@ def read_table(
         _require_table(path)
     paths = [path]
     if boxes is not None and not isinstance(boxes, str | os.PathLike | pd.DataFrame):
-        ids = None if frame is None else frame[_image_column(frame, columns)].astype(str)
+        ids = None if frame is None else frame[image_column(frame, columns)].astype(str)
         boxes = checked_boxes(boxes, None if ids is None else ids.tolist(), "boxes")
     if boxes is not None and not (isinstance(boxes, pd.DataFrame) and boxes.empty):
         paths.append(Path("boxes" if isinstance(boxes, pd.DataFrame) else boxes))
@@ -220,17 +218,10 @@ def _require_table(path: Path) -> None:
 
 def _with_ids(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """Return a frame with a column of images: that of the user, its index, or numbers."""
-    frame = frame.set_axis([*map(str, frame.columns)], axis=1)
-    if not len(frame) or _image_column(frame, columns) is not None:
+    frame = with_named_index(frame, columns)
+    if not len(frame) or image_column(frame, columns) is not None:
         return frame
-    ids = numbered(len(frame)) if is_unnamed(frame.index) else frame.index
-    return frame.assign(image_id=ids)
-
-
-def _image_column(frame: pd.DataFrame, columns: Mapping[str, str]) -> Any:
-    header = [*frame.columns]
-    published = rules_of(header).roles.get("file")
-    return columns.get("image") or published or find_column(header, column_names("file"))
+    return frame.assign(image_id=numbered(len(frame)))
 
 
 def numbered(count: int) -> list[str]:
