@@ -53,7 +53,7 @@ _KINDS = {
 _IN_ZIP = {
     rb"[^/]*\.npy$": f"holds arrays of NumPy; {_NO_CSV}",
     rb".*data\.pkl$": f"is a file of PyTorch; {_NO_CSV}",
-    rb".*\.(csv|tsv|txt|json|xml)$": "is an archive; unpack it",
+    rb".*\.(csv|tsv|txt)$": "is an archive; unpack it",
 }
 """The same of an archive by the name of its first file."""
 _DECIMAL_COMMA = r"[-+]?\d*,?\d+(?:[eE][-+]?\d+)?"

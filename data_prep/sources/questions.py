@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 Doubt = tuple[Sequence[str], dict[str, str]]
 """Columns in doubt, and further words of the sentence."""
 _N_NUMBERS = 4  # of a box
+_N_STATES = 2  # present and absent: so many rows may count by chance
 _MOST_VALUES = 12  # of a column that is shown with them
 _WORDS_OF_SENTENCE = 3  # and one more
 _FEW_SENTENCES = 4  # that are no long names
@@ -137,7 +138,8 @@ def _may_be_states(table: LabelTable, cells: pd.Series) -> bool:
 
 def _counts_rows(cells: pd.Series) -> bool:
     """Return True for whole numbers that rise by 1 from row to row, as an index that was saved."""
-    return set(pd.to_numeric(cells, errors="coerce").diff().iloc[1:]) == {1.0}
+    is_index = len(cells) > _N_STATES or str(cells.name).startswith("Unnamed")
+    return is_index and set(pd.to_numeric(cells, errors="coerce").diff().iloc[1:]) == {1.0}
 
 
 def _is_called_as_role(column: str) -> bool:
