@@ -1,7 +1,8 @@
 """Names of images: which image of a set a name is of, as tables, label files and results write it.
 
 A name is a folder, the eight hexadecimal digits that Label Studio puts before an upload, zeros
-before a number, a rest, and the ending of a file.
+before a number, a rest, and the ending of a file. All names of a table may carry one prefix more,
+or one less, than their images.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _ENDINGS = f"(?:{'|'.join(map(re.escape, (*IMAGE_SUFFIXES, *_OTHER_SUFFIXES)))})
 _NAME = re.compile(
     rf"(.*/|)((?-i:[0-9a-f]{{8}}-)(?=.)|)(0+(?=\d+{_ENDINGS}$)|)(.+?|)({_ENDINGS})", re.I | re.S
 )
+_BEGINNINGS = re.compile(r"(?<=[\W_])(?=[^\W_])|(?<=[^\W\d_])(?=\d)")  # of what follows a prefix
 _ELSEWHERE = re.compile(r"[/\\]|\.\.|\w+:")  # start of a path on another machine, or an address
 
 
@@ -61,6 +63,7 @@ class _Parts(NamedTuple):
 _WORDS = {
     "ending": "file ending",
     "folder": "folder",
+    "rest": "prefix of all names",
     "upload": "prefix of an upload",
     "zeros": "zeros before a number",
 }
@@ -82,6 +85,12 @@ def without_ending(name: str) -> str:
 def folders_agree(name: str, other: str) -> bool:
     """Return True if the folder of one of two names is an end of the other's."""
     return _parts(name).agrees(_parts(other))
+
+
+def _after_prefixes(text: str) -> dict[str, str]:
+    """Return what follows each prefix with a letter that a name may carry, and the prefix."""
+    starts = [found.start() for found in _BEGINNINGS.finditer(text)]
+    return {text[n:]: text[:n] for n in starts if re.search(r"[^\W\d_]", text[:n])}
 
 
 class Names:
@@ -196,6 +205,8 @@ class Names:
             made = {name: self._anywhere(parts, end) for name, parts in others.items()}
             if all(len(images) == 1 for images in made.values()):
                 break
+        if not any(fits.values()) and not any(made.values()):
+            made = self._behind_prefix(fits) or made
         unknown = {name: images for name, images in made.items() if not fits[name]}
         own = {images[0] for images in made.values() if len(images) == 1} - fits.keys()
         if len(own) == len(made):
@@ -204,6 +215,27 @@ class Names:
         if self._root:
             made = {name: images for name, images in unknown.items() if len(images) > 1}
         return fits | made, ""
+
+    def _behind_prefix(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """Return the image of each name, if two or more all carry one prefix, or all lack one."""
+        parts = {name: _parts(name) for name in names}
+        own = {image: _parts(image) for image in self.images}
+        for these, those in ((parts, own), (own, parts)):
+            whole: dict[str, list[str]] = {}
+            for name, part in those.items():
+                whole.setdefault(part.zeros + part.rest, []).append(name)
+            pairs = [
+                (prefix, *((one, other) if these is parts else (other, one)))
+                for one, part in these.items()
+                for end, prefix in _after_prefixes(part.zeros + part.rest).items()
+                for other in whole.get(end, ())
+                if part.agrees(those[other])
+            ]
+            found = {name: [image] for _, name, image in pairs}
+            is_one = len({prefix for prefix, *_ in pairs}) == 1
+            if is_one and len(parts) == len(found) == len(pairs) > 1:
+                return found
+        return {}
 
     def match(
         self,
@@ -258,6 +290,8 @@ class Names:
             for part, word in _WORDS.items()
             if any(getattr(one, part) != getattr(two, part) for one, two in pairs)
         ]
+        if any(one.rest != two.rest for one, two in pairs):
+            differ.append("a prefix of all names")
         name, image = next(iter(found.items()))
         return (
             f"{counted(len(found), 'image')} found by another name: {', '.join(differ)} (such as "
