@@ -38,10 +38,10 @@ _SLACK = 0.01  # share of the side by which a true box may pass the border
 _SLACK_PX = 3.0  # px by which any box may
 _ROUNDING = 0.01  # px by which a box passes the border by rounding alone
 _BY_CHANCE = 0.01  # chance, above which one asks, that boxes of larger images all fit a smaller one
-_ENOUGH_COPIES = 20  # images whose true boxes show by fitting the smaller size that they are of it
+_ENOUGH_COPIES = 20  # images whose boxes show by fitting a smaller size that they are of it
 _MOST = 0.9  # share of boxes that must fit another reading before it is suggested
 _FEWEST = 10  # in fewer boxes a pattern may be chance
-_MUCH_LARGER = 1.5  # sides of a stated size by which lesions would lie in one corner of it
+_MUCH_LARGER = 1.5  # sides by which an image exceeds a corner in which no lesions all lie
 _TEXTS = {
     "xyxy": "corners x1, y1, x2, y2",
     "xywh": "x, y, width and height",
@@ -487,7 +487,8 @@ class _Boxes:
                 f"if not, {self.reading.answers['px']}"
             )
         doubts = [each for each in (self._doubt_about_form(), self._doubt_about_unit()) if each[1]]
-        if not doubts:
+        doubts = doubts or [self._doubt_about_size()]
+        if not doubts[0][1]:
             return 0, ""
         questions = ". Or ".join(question for _, question in doubts)
         return doubts[0][0], f"{questions}; if not, {self.reading.answers[self.reading.form]}"
@@ -523,3 +524,23 @@ class _Boxes:
                 question = reading.question(reading.form, unit)
                 return int(is_within.argmax()), f"{boxes} within {step:g} px: {question}"
         return 0, ""
+
+    def _doubt_about_size(self) -> tuple[int, str]:
+        """Ask about boxes that fill the upper left of all images, as px of smaller copies do.
+
+        A chest has two lungs: boxes that begin near its left side do not all end far from its
+        right side. Those of the aorta or of a hilus begin as far from one side as they end from
+        the other. Of 9,555 boxes of RSNA and 984 of NIH, by finding, no drawn 10 images look so.
+        """
+        n_images = self.rows["image_id"].nunique()
+        shares = self.written / np.tile(self.sizes, 2)
+        if self.reading.unit != "px" or n_images < _ENOUGH_COPIES or np.isnan(shares).any():
+            return 0, ""
+        left, (right, lower) = shares[:, 0].min(), shares[:, 2:].max(axis=0)
+        if max(right, lower) > 1 / _MUCH_LARGER or left > (1 - right) / 2:
+            return 0, ""
+        return int(shares[:, 2].argmax()), (
+            f"no box of {len(shares):,} passes {right:.0%} of the width or {lower:.0%} of the "
+            "height: are these px of a smaller copy of the image? If so, write its size beside "
+            "each box as image_width and image_height, or give shares"
+        )
