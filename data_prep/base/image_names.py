@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,9 @@ _ENDINGS = f"(?:{'|'.join(map(re.escape, (*IMAGE_SUFFIXES, *_OTHER_SUFFIXES)))})
 _NAME = re.compile(
     rf"(.*/|)((?-i:[0-9a-f]{{8}}-)(?=.)|)(0+(?=\d+{_ENDINGS}$)|)(.+?|)({_ENDINGS})", re.I | re.S
 )
-_BEGINNINGS = re.compile(r"(?<=[\W_])(?=[^\W_])|(?<=[^\W\d_])(?=\d)")  # of what follows a prefix
+_PREFIX = re.compile(
+    r".*[^\W\d_](?:\d|.*[\W_][^\W_])"
+)  # with a letter, and the character behind it
 _ELSEWHERE = re.compile(r"[/\\]|\.\.|\w+:")  # start of a path on another machine, or an address
 
 
@@ -87,10 +89,13 @@ def folders_agree(name: str, other: str) -> bool:
     return _parts(name).agrees(_parts(other))
 
 
-def _after_prefixes(text: str) -> dict[str, str]:
-    """Return what follows each prefix with a letter that a name may carry, and the prefix."""
-    starts = [found.start() for found in _BEGINNINGS.finditer(text)]
-    return {text[n:]: text[:n] for n in starts if re.search(r"[^\W\d_]", text[:n])}
+def _without_prefix(names: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yield two or more names by what is left of them without each prefix that all carry."""
+    lasts = [posixpath.basename(name.replace("\\", "/")) for name in names]
+    for end in range(1, len(posixpath.commonprefix(lasts)) + 1):
+        if len(names) > 1 and _PREFIX.fullmatch(lasts[0][: end + 1]):
+            pairs = zip(names, lasts, strict=True)
+            yield {name.removesuffix(last) + last[end:]: name for name, last in pairs}
 
 
 class Names:
@@ -185,8 +190,17 @@ class Names:
         A name that equals an image is this one; `find` tells of the others. If it finds none for
         some, all that equal none lose the prefix of an upload, and if need be zeros before a
         number, as the images do. Of files this counts only if each name then fits one of its own;
-        else a name that may be of two is of both.
+        else a name that may be of two is of both. If none fits, all names may carry a prefix, or
+        all images.
         """
+        fits, note = self._fitting(names, folders)
+        if any(fits.values()) or not (behind := self._behind_prefix([*fits])):
+            return fits, note
+        return behind, self._note({name: images[0] for name, images in behind.items()}, "the folder")
+
+    def _fitting(
+        self, names: Iterable[str], folders: Sequence[str] = ("",)
+    ) -> tuple[dict[str, list[str]], str]:
         fits = {name: [name] for name in names}
         parts_of = {name: _parts(name.rstrip("/")) for name in fits if name not in self._known}
         for name, parts in parts_of.items():
@@ -205,8 +219,6 @@ class Names:
             made = {name: self._anywhere(parts, end) for name, parts in others.items()}
             if all(len(images) == 1 for images in made.values()):
                 break
-        if not any(fits.values()) and not any(made.values()):
-            made = self._behind_prefix(fits) or made
         unknown = {name: images for name, images in made.items() if not fits[name]}
         own = {images[0] for images in made.values() if len(images) == 1} - fits.keys()
         if len(own) == len(made):
@@ -216,25 +228,22 @@ class Names:
             made = {name: images for name, images in unknown.items() if len(images) > 1}
         return fits | made, ""
 
-    def _behind_prefix(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """Return the image of each name, if two or more all carry one prefix, or all lack one."""
-        parts = {name: _parts(name) for name in names}
-        own = {image: _parts(image) for image in self.images}
-        for these, those in ((parts, own), (own, parts)):
-            whole: dict[str, list[str]] = {}
-            for name, part in those.items():
-                whole.setdefault(part.zeros + part.rest, []).append(name)
-            pairs = [
-                (prefix, *((one, other) if these is parts else (other, one)))
-                for one, part in these.items()
-                for end, prefix in _after_prefixes(part.zeros + part.rest).items()
-                for other in whole.get(end, ())
-                if part.agrees(those[other])
-            ]
-            found = {name: [image] for _, name, image in pairs}
-            is_one = len({prefix for prefix, *_ in pairs}) == 1
-            if is_one and len(parts) == len(found) == len(pairs) > 1:
+    def _behind_prefix(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Return the image of each name, if all names carry one prefix, or all images do."""
+        for bare in _without_prefix(names):
+            found = {bare[name]: images for name, images in self._fitting(bare)[0].items()}
+            if all(len(images) == 1 for images in found.values()):
                 return found
+        for bare in _without_prefix(self.images):
+            fits, _ = Names(bare)._fitting(names)
+            if all(len(images) == 1 for images in fits.values()):
+                return {name: [bare[image]] for name, (image,) in fits.items()}
+        return {}
+                return found
+        for bare in _without_prefix(self.images):
+            fits = Names(bare).fitting(names)
+            if all(len(images) == 1 for images in fits.values()):
+                return {name: [bare[image]] for name, (image,) in fits.items()}
         return {}
 
     def match(
