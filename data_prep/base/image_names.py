@@ -196,7 +196,8 @@ class Names:
         fits, note = self._fitting(names, folders)
         if any(fits.values()) or not (behind := self._behind_prefix([*fits])):
             return fits, note
-        return behind, self._note({name: images[0] for name, images in behind.items()}, "the folder")
+        found = {name: images[0] for name, images in behind.items()}
+        return behind, self._note(found, "the folder")
 
     def _fitting(
         self, names: Iterable[str], folders: Sequence[str] = ("",)
@@ -236,12 +237,6 @@ class Names:
                 return found
         for bare in _without_prefix(self.images):
             fits, _ = Names(bare)._fitting(names)
-            if all(len(images) == 1 for images in fits.values()):
-                return {name: [bare[image]] for name, (image,) in fits.items()}
-        return {}
-                return found
-        for bare in _without_prefix(self.images):
-            fits = Names(bare).fitting(names)
             if all(len(images) == 1 for images in fits.values()):
                 return {name: [bare[image]] for name, (image,) in fits.items()}
         return {}
