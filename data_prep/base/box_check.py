@@ -21,6 +21,7 @@ from cxr_compare.data_prep.base.errors import InputError, counted, counted_phras
 
 BoxForm = Literal["xyxy", "xywh", "cxcywh"]
 BoxUnit = Literal["px", "share", "percent", "thousandth"]
+Copies = Literal["of_shape", "all"]
 FORMS: tuple[BoxForm, ...] = get_args(BoxForm)
 UNITS: tuple[BoxUnit, ...] = get_args(BoxUnit)
 ROLES_OF_FORMS: dict[BoxForm, tuple[str, str, str, str]] = {
@@ -53,6 +54,10 @@ _TEXTS = {
 }
 _PX_OF_FILES = "are these px of the image? If so, correct the stated sizes, or remove them"
 _NEEDED = "a box needs x1 < x2 and y1 < y2 inside the image, in px of the original"
+_RESIZED = (
+    "if the images are resized copies, say of which size the boxes are: image_width and "
+    "image_height beside each box"
+)
 _OUTSIDE = "box outside the image"
 
 
@@ -149,16 +154,17 @@ class BoxRules:
         slack: Share of the side by which a box may pass the border of its image, if not by 3 px.
         predicted: True for predicted boxes. Their images stay, so that a wrong box is refused, and
             one of no size is no box. A detector knows no border where nobody states a size.
-        either: True if px may be of the stated size or of the file, whichever the boxes fit.
+        either: True if px may be of the stated size or of the file, whichever the boxes fit. True
+            boxes that fit both are asked about.
         cuts: True if boxes are cut at the border.
-        copies: Files of another size to which boxes are scaled: those of the same shape, all, none.
+        copies: Files of another size to which boxes are scaled: those of the same shape, or all.
     """
 
     slack: float = _SLACK
     predicted: bool = False
     either: bool = False
     cuts: bool = True
-    copies: Literal["of_shape", "all", "none"] = "of_shape"
+    copies: Copies = "of_shape"
 
 
 TRUE_BOXES = BoxRules()
@@ -208,7 +214,7 @@ def fit(
     notes: list[str] = []
     if rules.either and reading.unit == "px" and boxes.is_other.any():
         boxes, note = boxes.of_fitting_size()
-        notes.append(note)
+        notes += [note] if rules.predicted or not boxes.is_copy.any() else []  # these are scaled
     elif rules.copies == "all" and boxes.copies_in_corner.any():
         boxes = replace(boxes, sizes=files)  # they were resized with the images
     if len(values) + len(unread):
@@ -321,7 +327,7 @@ class _Boxes:
         """True for boxes whose file is a copy of another size."""
         if self.rules.copies == "all":
             return self.is_other
-        return are_scaled(self.sizes, self.files) & (self.rules.copies == "of_shape")
+        return are_scaled(self.sizes, self.files)
 
     @cached_property
     def copies_in_corner(self) -> np.ndarray:
@@ -331,11 +337,17 @@ class _Boxes:
         n_images = self.rows["image_id"][is_copy].nunique()
         return is_copy & (n_images >= _ENOUGH_COPIES) & is_within[is_copy].all()
 
+    @property
+    def size_name(self) -> str:
+        """What the size is that boxes are taken to be of, if it is not that of the file."""
+        is_published = self.rules.either and not self.rules.predicted
+        return "size of the published images" if is_published else "size that the labels state"
+
     def of_fitting_size(self) -> tuple[_Boxes, str]:
         """Return the boxes as px of the files or of the stated sizes, and which of them they fit.
 
-        Boxes that fit both are of the smaller one, as boxes of the larger would not all lie in its
-        corner; InputError if they might by chance.
+        Predicted boxes that fit both are of the smaller one, as boxes of the larger would not all
+        lie in its corner; InputError if they might by chance.
         """
         by_file, other = replace(self, sizes=self.files), self.is_other
         fit_files, fit_stated = (
@@ -345,16 +357,17 @@ class _Boxes:
         if fit_files and fit_stated:
             areas = [each[other].prod(axis=1).sum() for each in (self.files, self.sizes)]
             n_images = self.rows["image_id"][other].nunique()
-            if (min(areas) / max(areas)) ** n_images > _BY_CHANCE:
+            by_chance = (min(areas) / max(areas)) ** n_images > _BY_CHANCE
+            if by_chance or not self.rules.predicted:
                 raise InputError(
                     f"{row_text(self.rows, row, self.reading.where)}: are the boxes px of the "
-                    f"image file ({size_text(self.files[row])}), or of the size that the labels "
-                    f"state ({size_text(self.sizes[row])})? They fit both; write image_width and "
+                    f"image file ({size_text(self.files[row])}), or of the {self.size_name} "
+                    f"({size_text(self.sizes[row])})? They fit both; write image_width and "
                     "image_height beside each box, or give shares"
                 )
             fit_stated = areas[1] < areas[0]
         chosen = self if fit_stated else by_file
-        name = "size that the labels state" if fit_stated else "image files"
+        name = self.size_name if fit_stated else "image files"
         size = size_text(chosen.sizes[row])
         return chosen, f"the boxes are taken as px of the {name} ({size}), into which they fit"
 
@@ -417,10 +430,10 @@ class _Boxes:
         (width, height), (own_width, own_height) = self.sizes[row], self.files[row]
         images = self.rows["image_id"]
         text = (
-            "images have boxes that cannot be used, since the labels state another shape of the "
-            f"image. Image '{images.iloc[row]}' has {size_text(self.files[row])}, and the labels "
-            f"state {size_text(self.sizes[row])}: if its boxes are px of the image, remove the "
-            "stated size; if the image was stretched, write boxes and size in px of the image (x "
+            "images have boxes that cannot be used, since the image has another shape than the "
+            f"{self.size_name}. Image '{images.iloc[row]}' has {size_text(self.files[row])}, and "
+            f"not {size_text(self.sizes[row])}: if its boxes are px of the image, state its "
+            "own size; if the image was stretched, write boxes and size in px of the image (x "
             f"times {own_width:g} / {width:g}, y times {own_height:g} / {height:g})"
         )
         return counted_phrase(images[is_unlike].nunique(), text)
@@ -457,8 +470,9 @@ class _Boxes:
     def questions(self) -> str:
         """Ask about the nearest other readings of boxes that cannot be used; say what is needed."""
         questions = []
-        may_be_of_files = self.reading.unit == "px" and self.is_other.any() and self.asks_size
-        if may_be_of_files and (_faults(self.written, self.files) == "").mean() >= _MOST:
+        are_px = self.reading.unit == "px" and not self.rules.predicted
+        fit_files = (_faults(self.written, self.files) == "").mean() >= _MOST
+        if are_px and fit_files and self.is_other.any():
             row = int(self.is_other.argmax())
             questions.append(
                 f"the labels state {size_text(self.sizes[row])}, and the image has "
@@ -466,19 +480,16 @@ class _Boxes:
             )
         others = [] if self.reading.affirmed else self.other_readings()[:2]
         questions += [self.reading.question(*other) for other in others]
+        if are_px and not self.is_other.any() and (self.faults == _OUTSIDE).any():
+            questions.append(_RESIZED)
         return ". Or ".join([*questions, f"correct them: {_NEEDED}"])
-
-    @property
-    def asks_size(self) -> bool:
-        """True if it is asked whether true boxes are px of the files, and not of the labels."""
-        return not self.rules.predicted and self.rules.copies != "none"
 
     def doubt(self) -> tuple[int, str]:
         """Ask about boxes that can all be used, and are probably meant otherwise: row and question.
 
         The form comes before the unit: numbers of another form may be small by chance.
         """
-        if self.asks_size and self.copies_in_corner.any():
+        if not self.rules.predicted and self.copies_in_corner.any():
             row = int(self.copies_in_corner.argmax())
             n_images = self.rows["image_id"][self.copies_in_corner].nunique()
             return row, (

@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import TRUE_BOXES, fit
+from cxr_compare.data_prep.base.box_check import TRUE_BOXES, Copies, fit
 from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, upright_boxes
 from cxr_compare.data_prep.base.errors import InputError, counted_phrase
-from cxr_compare.data_prep.base.ids import TEXT, are_rows_of, is_member
+from cxr_compare.data_prep.base.ids import DICOM_SUFFIXES, TEXT, are_rows_of, is_member
 from cxr_compare.data_prep.base.tables import FINDING_KEY, LABEL_KEY
 from cxr_compare.data_prep.sources.readers import with_reference
 from cxr_compare.data_prep.sources.source import SourceTables, targets_from_findings
@@ -28,19 +28,11 @@ from cxr_compare.data_prep.sources.statements import (
 from cxr_compare.data_prep.sources.words import dictionary
 
 
-def build(
-    source: Source,
-    *,
-    coverage: str | Sequence[str] = "all",
-    frame: tuple[float, float] | None = None,
-    resized: bool = False,
-) -> SourceTables:
+def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTables:
     """Check the statements of a source and make its tables of them.
 
     `coverage` says which findings have no box where they are absent: ``all``, those that are
-    ``localised`` anywhere, or some by name if anything is boxed. `frame` is the size in px that the
-    boxes of all images are of; files of another size are left out. With `resized`, files of any
-    size are copies of images that the boxes are of, else files of the stated shape are.
+    ``localised`` anywhere, or some by name if anything is boxed.
     """
     if source.index is not None:
         source.record.add("fact", role="image_files", rows=len(source.index.images))
@@ -49,7 +41,7 @@ def build(
     rows = rows[~(rows["implied"] & are_rows_of(rows[LABEL_KEY], stated))]
     rows = rows[is_member(rows["image_id"], source.images["image_id"])].reset_index(drop=True)
     _exclude_contradictions(source, rows)
-    boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True), frame, resized)
+    boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True))
     paths = source.images.dropna(subset="path").set_index("image_id")["path"]
     reasons = {paths.get(name, name): reason for name, reason in source.left_out.items()}
     images = source.keep(source.images)
@@ -99,22 +91,21 @@ def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
     source.exclude(states.loc[is_second, "image_id"], "two states for one finding")
 
 
-def _boxes(
-    source: Source, rows: pd.DataFrame, frame: tuple[float, float] | None, resized: bool
-) -> pd.DataFrame:
+def _boxes(source: Source, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the boxes as corners in px of the upright image; images of wrong boxes leave."""
     ids = rows["image_id"]
     reading = user_reading(source, source.statements.reading)
     reading = replace(reading, where=reading.where or str(source.root))
     source.statements.reading = reading
-    stated, actual = _box_sizes(source, ids, frame, in_px=reading.unit == "px")
-    rules = replace(TRUE_BOXES, copies="none" if frame else "all" if resized else "of_shape")
+    stated, actual = _box_sizes(source, ids, in_px=reading.unit == "px")
+    copies: Copies = "all" if source.stretched else "of_shape"
+    rules = replace(TRUE_BOXES, either=source.size is not None, copies=copies)
     values, unread = rows[BOX].to_numpy(np.float64), source.statements.unread
     fitted = fit(values, reading, rows, stated, actual, rules, unread)
     source.notes += fitted.notes
     for image_id, fault in zip(ids, fitted.faults, strict=True):
         source.exclude([image_id] if fault else [], fault)
-    if resized:
+    if source.stretched and source.images["path"].notna().any():
         source.images = source.images.drop(columns=["width", "height"], errors="ignore")
     _state_sizes(source, ids[fitted.is_copy], actual[fitted.is_copy])
     corners = fitted.corners
@@ -128,9 +119,7 @@ def _boxes(
     return once
 
 
-def _box_sizes(
-    source: Source, ids: pd.Series, frame: tuple[float, float] | None, *, in_px: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _box_sizes(source: Source, ids: pd.Series, *, in_px: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return the size in px that each box is stated to be of, and that of its file, ``(N, 2)``."""
     images = source.images[is_member(source.images["image_id"], ids.unique())]
     images = images.reindex(columns=["image_id", "path", "width", "height"])
@@ -138,12 +127,13 @@ def _box_sizes(
     sizes = {}
     for image_id, path, *sides in images.itertuples(index=False):
         own = None
+        is_copy = isinstance(path, str) and not path.lower().endswith(DICOM_SUFFIXES)
         if not source.labels_alone and isinstance(path, str):
             with suppress(InputError):  # found again, and listed, when the image is decoded
                 own = source.labelled_size(path)
         elif source.measure is not None and not in_px:
             own = source.measure(image_id)
-        sizes[image_id] = frame or sides, own or unknown
+        sizes[image_id] = (is_copy and source.size) or sides, own or unknown
     both = np.array([sizes[image_id] for image_id in ids], dtype=np.float64).reshape(-1, 2, 2)
     return both[:, 0], both[:, 1]
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxForm
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
-from cxr_compare.data_prep.base.user_tables import refuse_line
+from cxr_compare.data_prep.base.user_tables import read_header, refuse_line
 from cxr_compare.data_prep.sources.label_names import Label, name_labels
 from cxr_compare.data_prep.sources.source import PREPARE, Caller
 from cxr_compare.data_prep.sources.words import (
@@ -53,6 +53,8 @@ class TableRules(BaseModel):
         unknown: Labels that say nothing.
         values: Other words for the cells of a role.
         numbers: Facts that are numbers.
+        size: Width and height in px of the published images, of which the boxes are.
+        ids: Pattern of the published ids: the size is that of images of which most have such ids.
         field: Columns of width, height (px) and spacing in x, y (mm) before an image was scaled.
         file: Glob patterns of the file.
         missing: Note if the file is not there; it is required without one.
@@ -72,10 +74,21 @@ class TableRules(BaseModel):
     unknown: list[str] = []
     values: dict[str, dict[str, str]] = {}
     numbers: list[str] = []
+    size: tuple[int, int] | None = None
+    ids: str = ""
     field: list[str] = []
     file: list[str] = []
     missing: str | None = None
     cell: list[str] = []
+
+    def find(self, root: Path) -> list[Path]:
+        """Return the files of the table in a folder, of each pattern the newest name."""
+        found = [sorted(root.glob(pattern))[-1:] for pattern in self.file]
+        return [path for paths in found for path in paths]
+
+    def fits(self, path: Path) -> bool:
+        """Return True if a file has the columns of the table."""
+        return {name.lower() for name in self.columns} <= {n.lower() for n in read_header(path)}
 
 
 @cache
@@ -152,6 +165,7 @@ class Sheet:
     def unused(self) -> list[str]:
         """Names of columns whose role is not known."""
         used = {column for columns in self.columns.values() for column in columns}
+        used |= {*self.rules.field}
         return [column for column in self.text.columns if column not in used]
 
     @property

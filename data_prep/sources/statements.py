@@ -123,6 +123,8 @@ class Source:
         measure: Function from an image id to width and height (px) of a file, of which boxes in
             shares are; None for the files of `root`.
         unlabelled: An image by each finding of boxes that no table of labels without boxes has.
+        size: Published width and height, px, that boxes are of where their images state none.
+        stretched: Image files of any shape are copies of images of the stated sizes.
         statements: What readers say of the images.
         counts: Number of cases by the phrase that tells of them.
         left_out: Reason by image, or by file without an image, that is left out.
@@ -139,6 +141,8 @@ class Source:
     unnamed: str = ""
     measure: Callable[[str], tuple[int, int] | None] | None = None
     unlabelled: dict[str, str] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+    stretched: bool = False
     statements: Statements = field(default_factory=Statements)
     counts: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, str] = field(default_factory=dict)

@@ -34,6 +34,7 @@ from cxr_compare.data_prep.sources.label_table import (
     LABEL_ROLES,
     LabelTable,
     Sheet,
+    TableRules,
     rules_of,
 )
 from cxr_compare.data_prep.sources.questions import (
@@ -71,11 +72,13 @@ def recognise(table: Sheet, names: Mapping[str, Sequence[str]]) -> None:
             table.add(role, found[:1])
 
 
-def _recognise(path: Path, text: pd.DataFrame, caller: Caller) -> LabelTable:
+def _recognise(
+    path: Path, text: pd.DataFrame, caller: Caller, rules: TableRules | None = None
+) -> LabelTable:
     """Recognise the columns of a published table, or else of any table by their names."""
     if text.empty:
         raise InputError(f"{path}: has no row")
-    table = LabelTable(path, text, rules_of([*text.columns]), caller=caller)
+    table = LabelTable(path, text, rules or rules_of([*text.columns]), caller=caller)
     own = {role: [name] for role, name in caller.roles.items() if role.startswith("x_")}
     recognise(table, {**names_by_role(), **own})
     labels = find_column([*text.columns], ("y",))
@@ -237,12 +240,10 @@ def _find_label(tables: Sequence[LabelTable]) -> None:
 
 
 def _read_tables(
-    source: Source, sheets: Mapping[Path, pd.DataFrame], *, hides_cells: bool
+    source: Source, sheets: Mapping[Path, pd.DataFrame], known: Mapping[Path, TableRules]
 ) -> list[LabelTable]:
     """Read the user's label tables, with what their names of columns say."""
     paths, sheet = source.options.labels, source.options.sheet
-    caller = source.options.caller
-    caller = replace(caller, hides_cells=hides_cells or caller.hides_cells)
     if sheet is not None and not any(map(is_spreadsheet, paths)):
         raise InputError(f"sheet {sheet}: none of the tables is a spreadsheet; leave it out")
     tables = []
@@ -253,7 +254,7 @@ def _read_tables(
             text = file.text
             for note in file.notes:
                 source.show(f"{path.name}: {note}")
-        tables.append(_recognise(path, text, caller))
+        tables.append(_recognise(path, text, source.options.caller, known.get(path)))
     return tables
 
 
@@ -263,20 +264,24 @@ def recognise_tables(
     names_people: bool = False,
     need_labels: bool = True,
     sheets: Mapping[Path, pd.DataFrame] | None = None,
+    known: Mapping[Path, TableRules] | None = None,
 ) -> list[LabelTable]:
     """Read the user's label tables, recognise the content of their columns, and show the result.
 
     With `names_people` no cell is shown, and a study or a patient may stand for its images.
-    `sheets` are tables in memory, as texts, by what messages call them.
+    `sheets` are tables in memory, as texts, by what messages call them, and `known` describes
+    tables whose columns alone would not say which they are.
     """
     options = source.options
-    tables = _read_tables(source, sheets or {}, hides_cells=names_people)
+    tables = _read_tables(source, sheets or {}, known or {})
     if not tables:
         return []
     for value in options.columns:
         if not value.startswith(("box_form=", "box_unit=")):
             _correct(tables, value)
     for table in tables:
+        hides = names_people or table.caller.hides_cells
+        table.caller = replace(table.caller, hides_cells=hides)
         take_sizes_of_images(table)
         if names_people:  # reports are written for a study
             roles = filter(table.has, ("file", "study", "patient"))

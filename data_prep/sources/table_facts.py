@@ -28,6 +28,8 @@ FACTS = {
 }
 """Column of the images table for each role that states a fact about the image."""
 
+_MOST_IDS = 0.5  # share of rows with an id of a set from which its images are taken for the set's
+
 
 def read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
     """Return the facts of a table's rows, with ``image_id``; a cell without a fact is missing."""
@@ -92,6 +94,14 @@ def take_facts(source: Source, images: pd.DataFrame, facts: Sequence[pd.DataFram
     if "view" in source.images and not source.options.caller.compares:  # it takes any view
         is_lateral = source.images["view"].eq("LL")
         source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
+
+
+def take_published_sizes(source: Source, tables: Sequence[LabelTable]) -> None:
+    """Set the size of the published images of a set, if most images have ids of it."""
+    for table in () if any(table.has("image_width") for table in tables) else tables:
+        ids = table.images["image_id"]
+        if table.rules.size and ids.str.fullmatch(table.rules.ids).mean() > _MOST_IDS:
+            source.size = table.rules.size
 
 
 def joined_facts(

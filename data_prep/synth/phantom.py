@@ -11,7 +11,7 @@ from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
 from cxr_compare.data_prep.base.files import folder_lock, make_folder, require_free_space
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.data_prep.parallel import map_images
-from cxr_compare.data_prep.sources.described import PHANTOM, PhantomArguments, PhantomInfo
+from cxr_compare.data_prep.sources.rsna import PHANTOM, PhantomArguments, PhantomInfo
 from cxr_compare.data_prep.synth.lesions import BOX_FRACTION
 from cxr_compare.data_prep.synth.rendering import count_images, draw_image, draw_patient
 from cxr_compare.data_prep.synth.rsna_files import (

@@ -16,7 +16,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
 from cxr_compare.data_prep.base.files import atomic_path
-from cxr_compare.data_prep.sources.described import MAPPING
+from cxr_compare.data_prep.sources.rsna import MAPPING
 from cxr_compare.data_prep.synth.rendering import Patient, SynthImage
 
 TRAIN_IMAGES = "stage_2_train_images"

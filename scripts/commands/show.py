@@ -141,7 +141,7 @@ def _predictions(folder: Path) -> dict[str, Any]:
 
 
 def _phantom(folder: Path) -> dict[str, Any]:
-    from cxr_compare.data_prep.sources.described import PhantomInfo
+    from cxr_compare.data_prep.sources.rsna import PhantomInfo
 
     info = PhantomInfo.read(folder / "synth.json").to_json()
     return {name: info[name] for name in ("arguments", "counts", "box_rule")}
