@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import Field
 
 from cxr_compare.data_prep.base.boxes import EDGES, box_iou
-from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
+from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted, printable
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.records import Items, Record
 from cxr_compare.data_prep.base.tables import LABEL_KEY, OLDEST_YEARS
@@ -76,7 +76,7 @@ class Problem(Record):
         """Severity, message, number and first examples as one line of text."""
         shown = [*self.images[:_SHOWN], *(["..."] if len(self.images) > _SHOWN else [])]
         examples = f": {', '.join(shown)}" if shown else ""
-        return f"{self.severity}: {self.message} ({self.count:,}{examples})"
+        return printable(f"{self.severity}: {self.message} ({self.count:,}{examples})")
 
 
 class Audit(ShownAsText, Record, kind="audit"):

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
-from cxr_compare.data_prep.base.files import folder_lock
+from cxr_compare.data_prep.base.files import folder_lock, require_unchanged
 from cxr_compare.data_prep.base.folders import OpenedFromFolder, require_folder
 from cxr_compare.data_prep.base.ids import are_rows_of, is_member, positions
 from cxr_compare.data_prep.base.names import Target
@@ -32,7 +32,7 @@ from cxr_compare.data_prep.base.tables import (
     read_table,
     require_members,
 )
-from cxr_compare.data_prep.splits import SplitInfo
+from cxr_compare.data_prep.splits import SplitInfo, SplitOrigin
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.parallel import Progress
@@ -224,20 +224,23 @@ class DataSet(OpenedFromFolder, ShownAsText):
     def split(self, name: str = "default") -> pd.DataFrame:
         """Return the table that assigns each image to train, validation or test."""
         path = self.folder / "splits" / f"{name}.parquet"
-        if not path.is_file():
+        if name not in self.info.ids.split_ids:
             names = ", ".join(self.split_names) or "none"
             raise InputError(f"{self.folder}: has no split '{name}'; it has {names}")
-        table = read_table(path, "split", self._split_info(name).files)
+        table = read_table(path, "split", self.info.files, self.folder)
         require_members(table["image_id"], self.images, path)
         return table
 
-    def _split_info(self, name: str) -> SplitInfo:
-        return SplitInfo.read(self.folder / "splits" / f"{name}.json")
+    def split_origin(self, name: str) -> SplitOrigin:
+        """Return how a split was made."""
+        path = self.folder / "splits" / f"{name}.json"
+        require_unchanged(path, self.info.files.get(f"splits/{name}.json"))
+        return SplitInfo.read(path).how
 
     @property
     def split_names(self) -> list[str]:
         """Names of the splits in the folder."""
-        return sorted(path.stem for path in self.folder.glob("splits/*.parquet"))
+        return sorted(self.info.ids.split_ids)
 
     def image_ids(self, role: str, split: str = "default") -> pd.Index:
         """Return the sorted ids of the images of a part such as train, validation or test."""
@@ -297,19 +300,33 @@ class DataSet(OpenedFromFolder, ShownAsText):
         """Open the pixel store: all images of the data set, resized to squares of one side."""
         from cxr_compare.data_prep.pixels import PixelStore, pixels_file
 
-        return PixelStore.open(pixels_file(self.folder, size))
+        return PixelStore.open(pixels_file(self.folder, size), self.info.files)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sizes of the complete pixel stores, px, the smallest first."""
+        names = (name.split("/") for name in self.info.files)
+        return sorted(int(Path(name[1]).stem) for name in names if name[0] == "pixels")
 
     def make_store(self, size: int, progress: Progress, workers: int | None = None) -> PixelStore:
         """Open the pixel store of a size, and make it if it is not there."""
-        from cxr_compare.data_prep.pixels import add_size, stored_sizes
+        from cxr_compare.data_prep.pixels import add_size, size_journal
 
-        if size not in stored_sizes(self.folder):
+        record = self.folder / "dataset.json"
+        self.info = DataSetInfo.read(record)  # another process may have added it
+        if size not in self.sizes:
             self._require_paths()
             if workers is None:
                 workers = min(cpu_count(), len(self.images) // _IMAGES_PER_WORKER)
             title = f"Pixels at {size} px"
             with folder_lock(self.folder), progress.track(title, len(self.images)) as advance:
-                add_size(self.folder, self.images, self.source_root, size, workers, advance)
+                made = add_size(self.folder, self.images, self.source_root, size, workers, advance)
+                info = DataSetInfo.read(record)
+                self.info = info.with_values(files={**info.files, **made})
+                self.info.write(record)
+        journal = size_journal(self.folder, size)
+        if journal.exists():  # the folder may be read-only
+            journal.unlink()
         return self.store(size)
 
     def identities(self, image_ids: pd.Index) -> pd.DataFrame:
@@ -357,7 +374,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
         lines += self.info.notes
         lines += self._limits()
         for name in self.split_names:
-            lines += [f"split '{name}': {note}" for note in self._split_info(name).how.notes]
+            lines += [f"split '{name}': {note}" for note in self.split_origin(name).notes]
         lines.append(f"{self.folder}: complete")
         if self.has_pixels:
             config = "chexnet_small" if self.boxes.empty else "retinanet_small"

@@ -17,10 +17,11 @@ import pandas as pd
 from cxr_compare.data_prep.audit import MeasureShortcuts, audit
 from cxr_compare.data_prep.audit_page import write_audit
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.files import LOCK_NAME, write_text
+from cxr_compare.data_prep.base.files import require_free_space, write_text
+from cxr_compare.data_prep.base.folders import folder_state
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.provenance import cpu_count, provenance
-from cxr_compare.data_prep.base.pseudonyms import hide_paths
+from cxr_compare.data_prep.base.pseudonyms import HIDDEN, hide_paths
 from cxr_compare.data_prep.base.tables import write_table
 from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line
 from cxr_compare.data_prep.copies import copy_keys, find_copies
@@ -31,7 +32,6 @@ from cxr_compare.data_prep.pixels import (
     ImageFile,
     PixelStore,
     pixels_file,
-    stored_sizes,
 )
 from cxr_compare.data_prep.sources.source import ReadOptions, SourceTables
 from cxr_compare.data_prep.splits import Split, SplitRule, adopt, draw_split, settle
@@ -66,25 +66,31 @@ class Options:
     said: tuple[str, ...] = ()
 
 
-def begin(out: Path, request: str, sizes: Sequence[int] = ()) -> bool:
-    """Return True for the complete data set of a request; begin one in a new folder."""
+def begin(out: Path, request: str, sizes: Sequence[int] = (), n_bytes: int = 0) -> bool:
+    """Return True for the complete data set of a request; begin one in a new folder.
+
+    `n_bytes` is the space that it takes: without it nothing is begun.
+    """
     complete, journal = out / "dataset.json", out / JOURNAL
     head = json.dumps({"request": request, "sizes": sorted(sizes)}) + "\n"
-    if complete.is_file():
+    is_same = True
+    state = folder_state(out, "data set")
+    if state == "finished":
         is_same = DataSetInfo.read(complete).request == request
-    elif journal.is_file():
+    elif state == "interrupted":
         is_same = journal.read_bytes().startswith(head.encode())
-    elif all(path.name == LOCK_NAME for path in out.iterdir()):
-        write_text(journal, head)
-        is_same = True
-    else:
+    elif state == "foreign":
         raise InputError(f"{out}: not empty and not a cxr data set; choose a new folder")
+    if state != "finished" and is_same:
+        require_free_space(out, n_bytes)
+    if state == "new":
+        write_text(journal, head)
     if not is_same:
         raise InputError(
             f"{out}: is a data set of other images, labels or options; give the same, or choose a "
             "new folder"
         )
-    return complete.is_file()
+    return state == "finished"
 
 
 def exclude_listed(tables: SourceTables, path: Path) -> SourceTables:
@@ -126,39 +132,50 @@ def write_set(
     split: Split | None = None,
     key: bytes | None = None,
     id_key: str | None = None,
+    squares: Mapping[str, str] | None = None,
 ) -> None:
-    """Write all files of a data set folder but the squares, ``dataset.json`` last."""
+    """Write all files of a data set folder but the squares, ``dataset.json`` last.
+
+    `squares` are the digests of the indices of the squares, by name.
+    """
+    squares = dict(squares or {})
     frames = {n: getattr(tables, n) for n in ("images", "findings", "boxes", "box_coverage")}
     frames |= {"excluded": tables.excluded, "decode": decode, "read": tables.read}
     frames["findings"] = frames["findings"].drop(columns="implied")
-    frames["copies"] = find_copies(decode, _reader(out, tables))
+    frames["copies"] = find_copies(decode, _reader(out, tables, squares))
     links = copy_keys(decode, frames["copies"])
     splits = _make_splits(tables, links, split, options)
     if key is not None:
         frames |= {name: hide_paths(frames[name], key) for name in ("images", "excluded")}
     files = {f"{n}.parquet": write_table(f, out / f"{n}.parquet", n) for n, f in frames.items()}
-    split_ids = {n: write_split(out, n, s, frames["images"], links) for n, s in splits.items()}
+    split_ids = {}
+    for name, made in splits.items():
+        split_ids[name], written = write_split(out, name, made, frames["images"], links)
+        files |= written
     info = DataSetInfo(
         name=options.name or out.resolve().name,
-        source_root=str(tables.root.resolve()),
+        source_root=str(tables.root.resolve()) if id_key is None else HIDDEN,
         targets=tables.targets,
         ids=digests(frames).with_values(split_ids=split_ids),
         request=request,
         id_key=id_key,
         notes=tuple(tables.notes),
-        files=files,
-        **provenance(),
+        files=files | squares,
+        **provenance(hides_paths=id_key is not None),
     )
     dataset = DataSet(out, info)
     write_audit(dataset, audit(dataset, options.measure_shortcuts), out)
     info.write(out / "dataset.json")
 
 
-def _reader(out: Path, tables: SourceTables) -> Callable[[str], np.ndarray]:
+def _reader(
+    out: Path, tables: SourceTables, squares: Mapping[str, str]
+) -> Callable[[str], np.ndarray]:
     """Return a function that reads an image: its square without the border, or else its file."""
-    size = next((size for size in stored_sizes(out) if size >= _LEAST_STORE_PX), None)
+    sizes = sorted(int(Path(name).stem) for name in squares)
+    size = next((size for size in sizes if size >= _LEAST_STORE_PX), None)
     if size is not None:
-        return PixelStore.open(pixels_file(out, size)).image_without_border
+        return PixelStore.open(pixels_file(out, size), squares).image_without_border
     files: Any = tables.images.set_index("image_id")[["path", "file_sha256"]]
 
     def read(image_id: str) -> np.ndarray:

@@ -267,9 +267,10 @@ class SquareWriter:
         types = {name: column.dtype for name, column in _FACTS.items()}
         return rows.reindex(columns=list(types)).astype(types)
 
-    def finish(self, images: pd.DataFrame) -> None:
+    def finish(self, images: pd.DataFrame) -> dict[str, str]:
         """Write the index of each array for the images that are kept."""
         self._commit()
+        files = {}
         ids = images["image_id"]
         for size in self.sizes:
             checksums = [self.done[i][f"crc32_{size}"] for i in ids]
@@ -277,7 +278,9 @@ class SquareWriter:
                 row=ids.map(self._rows), crc32=checksums
             )
             path = _index_file(pixels_file(self._folder, size))
-            write_table(index.sort_values("image_id"), path, "pixel_index")
+            digest = write_table(index.sort_values("image_id"), path, "pixel_index")
+            files[index_name(size)] = digest
+        return files
 
 
 def _array_head(images: int, size: int) -> bytes:
@@ -295,21 +298,28 @@ def add_size(
     size: int,
     workers: int,
     on_decoded: Callable[[int], object],
-) -> None:
-    """Store the images of a complete data set as squares of a further size."""
+) -> dict[str, str]:
+    """Store the images of a complete data set as squares of a further size.
+
+    Return the digest of the index by its name. The journal is left, for the record names the index
+    before it goes.
+    """
     if images["path"].isna().any():
         raise InputError(f"{folder}: the data set has no image files, so it has no pixels")
     require_free_space(folder, len(images) * size**2)
     images = images.sort_values("image_id")
-    journal = pixels_file(folder, size).with_suffix(".jsonl")
-    with SquareWriter(folder, journal, images["image_id"], [size]) as writer:
+    with SquareWriter(folder, size_journal(folder, size), images["image_id"], [size]) as writer:
         failed = writer.decode(images, root, workers, on_decoded)
         if failed:
             image_id, error = next(iter(failed.items()))
             in_all = counted(len(failed), "image")
             raise InputError(f"image '{image_id}': {error} ({in_all} in all)")
-        writer.finish(images)
-    journal.unlink()
+        return writer.finish(images)
+
+
+def size_journal(folder: Path, size: int) -> Path:
+    """Return the journal of a further size of a complete data set."""
+    return pixels_file(folder, size).with_suffix(".jsonl")
 
 
 def pixels_file(folder: Path, size: int) -> Path:
@@ -322,9 +332,9 @@ def _index_file(path: Path) -> Path:
     return path.with_suffix(".parquet")
 
 
-def stored_sizes(folder: Path) -> list[int]:
-    """Return the sizes of the complete pixel stores of a data set, px, the smallest first."""
-    return sorted(int(p.stem) for p in folder.glob("pixels/*.parquet") if p.stem.isdecimal())
+def index_name(size: int) -> str:
+    """Return the name by which the record of a data set names the index of its squares."""
+    return f"pixels/{size}.parquet"
 
 
 class PixelStore:
@@ -345,9 +355,13 @@ class PixelStore:
         self._start = array.offset
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open a complete pixel store by its array, see `pixels_file`."""
-        return cls(path, read_table(_index_file(path), "pixel_index"))
+    def open(cls, path: Path, files: Mapping[str, str]) -> Self:
+        """Open a complete pixel store by its array, see `pixels_file`.
+
+        `files` are the SHA-256 digests in the record of the data set.
+        """
+        index = read_table(_index_file(path), "pixel_index", files, path.parent.parent)
+        return cls(path, index)
 
     def image(self, image_id: str) -> np.ndarray:
         """Return the square of an image, uint8, shape ``(S, S)``."""

@@ -18,9 +18,12 @@ from cxr_compare.data_prep.base.files import (
     file_digest,
     folder_lock,
     make_folder,
-    require_only_files,
 )
-from cxr_compare.data_prep.base.folders import OpenedFromFolder, require_folder
+from cxr_compare.data_prep.base.folders import (
+    OpenedFromFolder,
+    require_folder,
+    require_writable,
+)
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.provenance import MadeRecord
 from cxr_compare.data_prep.base.records import Digests, Items, Record
@@ -121,21 +124,18 @@ class PredictionWriter:
 
     Attributes:
         done: Ids of the images that have been written.
-        files: SHA-256 of files beside the tables, such as the images of the training.
     """
 
     def __init__(self, folder: Path, info: PredictionsInfo) -> None:
         self.folder = Path(folder)
         self.info = info
         self.done: set[str] = set()
-        self.files: dict[str, str] = {}
+        self._files: dict[str, str] = {}
 
     def __enter__(self) -> PredictionWriter:
         if not self.info.system.strip():
             raise InputError(f"{self.folder}: the system has no name; give its name")
-        names = (_RECORD, _UNFINISHED)
-        if not any((self.folder / name).is_file() for name in names):
-            require_only_files(self.folder, (), "predictions folder")
+        require_writable(self.folder, "predictions")
         with ExitStack() as stack:
             stack.enter_context(folder_lock(self.folder))
             self._open()
@@ -143,11 +143,6 @@ class PredictionWriter:
         return self
 
     def _open(self) -> None:
-        if (self.folder / _RECORD).is_file():
-            raise InputError(
-                f"{self.folder}: already holds complete predictions; choose another folder, or "
-                "remove it to predict again"
-            )
         made_on = self.info.data_set
         identity = {
             "kind": self.info.kind,
@@ -178,12 +173,16 @@ class PredictionWriter:
         self.done |= set(images["image_id"])
         self._next_part += 1
 
+    def add_seen(self, seen: pd.DataFrame) -> None:
+        """Write the table of the images that were used to fit or select the system."""
+        self._files[SEEN_FILE] = write_table(seen, self.folder / SEEN_FILE, "seen")
+
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._lock:
             if kind is None:
                 parts = sorted(self.folder.glob("*.parquet/part-*.parquet"))
-                digests = {f"{p.parent.name}/{p.name}": file_digest(p) for p in parts}
-                self.info.with_values(files=digests | self.files).write(self.folder / _RECORD)
+                digests = {p.relative_to(self.folder).as_posix(): file_digest(p) for p in parts}
+                self.info.with_values(files=digests | self._files).write(self.folder / _RECORD)
                 (self.folder / _UNFINISHED).unlink(missing_ok=True)
 
 
@@ -224,7 +223,7 @@ class Predictions(OpenedFromFolder, ShownAsText):
             yield self.tables[name]
         stated = {self.folder / n for n in self.info.files if n.startswith(f"{name}.parquet/")}
         for path in sorted(stated.union(self.folder.glob(f"{name}.parquet/part-*.parquet"))):
-            yield read_table(path, _KIND_OF_TABLE[name], self.info.files)
+            yield read_table(path, _KIND_OF_TABLE[name], self.info.files, self.folder)
 
     def _table(self, name: str) -> pd.DataFrame:
         return _joined(list(self._parts(name)), _KIND_OF_TABLE[name])

@@ -6,6 +6,7 @@ A call that was interrupted can be repeated, and goes on.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import pandas as pd
 from cxr_compare.data_prep.base.box_check import misfit
 from cxr_compare.data_prep.base.boxes import FIELD_WIDTH_MM, are_scaled
 from cxr_compare.data_prep.base.errors import InputError, counted
-from cxr_compare.data_prep.base.files import folder_lock, require_free_space
+from cxr_compare.data_prep.base.files import folder_lock
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.pseudonyms import (
+    HIDDEN,
     KEY_ID_TEXT,
     hide_ids,
     hide_names,
@@ -59,8 +61,13 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
         require_size(size)
     key = _read_key(options, out, source)
     id_key = None if key is None else keyed_hash(key, KEY_ID_TEXT)
+    shown = "" if key is None else str(source)  # the name of a folder may be that of a patient
+
+    def say(line: str) -> None:
+        options.progress.say(line.replace(shown, HIDDEN) if shown else line)
+
     read = replace(options.read, caller=Caller(hides_cells=key is not None))
-    record = ReadRecord(options.progress.say)
+    record = ReadRecord(say)
     for line in options.said:
         record.add("line", cells=line)
     tables = read_source(source, options.format, read, record)
@@ -73,12 +80,12 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
         tables = exclude_listed(tables, options.exclude)
     request = _request(tables, options, split, id_key)
     with folder_lock(out):
-        if not begin(out, request, options.sizes):
-            tables, decode = _decode(tables, out, options)
+        if not begin(out, request, options.sizes, _space(tables, options.sizes)):
+            tables, decode, squares = _decode(tables, out, options)
             if tables.images.empty:
                 first = tables.excluded.iloc[0]
                 raise InputError(f"{source}: no usable image; {first['path']}: {first['reason']}")
-            write_set(out, tables, decode, request, options, split, key, id_key)
+            write_set(out, tables, decode, request, options, split, key, id_key, squares)
         (out / JOURNAL).unlink(missing_ok=True)
     dataset = DataSet.open(out)
     for size in options.sizes:  # of a set that was complete before
@@ -163,16 +170,23 @@ def _request(
     return digest.hexdigest()[:16]
 
 
-def _decode(tables: SourceTables, out: Path, options: Options) -> tuple[SourceTables, pd.DataFrame]:
-    """Decode the images of a source, and return its tables with the measured facts."""
+def _space(tables: SourceTables, sizes: Sequence[int]) -> int:
+    """Return the bytes that the facts and squares of all images take."""
+    n_images = 0 if tables.images["path"].isna().all() else len(tables.images)
+    return n_images * (1000 + sum(size * size for size in sizes))
+
+
+def _decode(
+    tables: SourceTables, out: Path, options: Options
+) -> tuple[SourceTables, pd.DataFrame, dict[str, str]]:
+    """Decode the images of a source; return its tables with the measured facts, and squares."""
     images = tables.images.sort_values("image_id", ignore_index=True)
     if images["path"].isna().all():
         if options.sizes:
             raise InputError(f"{tables.root}: the source gives no images, so size is left out")
         facts = images.reindex(columns=["image_id", "file_sha256", "height", "width"])
-        return _with_facts(tables, facts), empty_table("decode")
-    n_bytes = len(images) * (1000 + sum(size * size for size in options.sizes))
-    require_free_space(out, n_bytes)
+        return _with_facts(tables, facts), empty_table("decode"), {}
+    squares = {}
     with SquareWriter(out, out / JOURNAL, images["image_id"], options.sizes) as writer:
         with options.progress.track("Reading images", len(images)) as advance:
             errors = writer.decode(
@@ -188,7 +202,7 @@ def _decode(tables: SourceTables, out: Path, options: Options) -> tuple[SourceTa
         )
         tables = _with_facts(without(tables, reasons.index.to_series(), gone), facts)
         if len(tables.images):
-            writer.finish(tables.images)
+            squares = writer.finish(tables.images)
     is_kept = is_member(facts["image_id"], tables.images["image_id"])
     decode = facts.loc[is_kept, list(KINDS["decode"].columns)]
     notes = [*tables.label_notes(options.read.reference), *tables.notes]
@@ -199,7 +213,7 @@ def _decode(tables: SourceTables, out: Path, options: Options) -> tuple[SourceTa
         if options.read.raw_boxes:
             also = ", and their boxes with them (raw_boxes)"
         notes.append(turned + also)
-    return replace(tables, notes=tuple(notes)), decode
+    return replace(tables, notes=tuple(notes)), decode, squares
 
 
 def _misfits(images: pd.DataFrame, facts: pd.DataFrame) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member
-from cxr_compare.data_prep.base.records import Digests, Items, Record
+from cxr_compare.data_prep.base.records import Items, Record
 from cxr_compare.data_prep.base.tables import FINDING_KEY, REFERENCE_READER
 from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line, to_roles
 from cxr_compare.data_prep.copies import Links, patient_groups
@@ -60,10 +60,9 @@ class SplitOrigin(Record):
 
 
 class SplitInfo(Record, kind="split"):
-    """Content of ``splits/NAME.json``, which is written after the table of the split."""
+    """Content of ``splits/NAME.json``, beside the table of the split."""
 
     how: SplitOrigin
-    files: Digests
 
 
 Split = tuple[pd.DataFrame, SplitOrigin]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.files import folder_lock, make_folder
+from cxr_compare.data_prep.base.files import file_digest, folder_lock, make_folder
 from cxr_compare.data_prep.base.tables import frame_digest, write_table
 from cxr_compare.data_prep.copies import Links, copy_keys, patient_groups
 from cxr_compare.data_prep.dataset import DataSet, DataSetInfo, count_roles
@@ -82,12 +82,12 @@ def add_splits(
         taken = sorted(set(splits) & set(info.ids.split_ids))
         if taken:
             raise InputError(f"{dataset.folder}: split '{taken[0]}' is there; choose another name")
-        split_ids = {
-            key: write_split(dataset.folder, key, (table, how), images, links)
-            for key, table in splits.items()
-        }
-        ids = info.ids.with_values(split_ids={**info.ids.split_ids, **split_ids})
-        info.with_values(ids=ids).write(dataset.folder / "dataset.json")
+        ids, files = dict(info.ids.split_ids), dict(info.files)
+        for key, table in splits.items():
+            ids[key], written = write_split(dataset.folder, key, (table, how), images, links)
+            files |= written
+        info = info.with_values(ids=info.ids.with_values(split_ids=ids), files=files)
+        info.write(dataset.folder / "dataset.json")
     origin = how.to_json()
     return {k: {"roles": count_roles(dataset, t), "how": origin} for k, t in splits.items()}
 
@@ -128,12 +128,15 @@ def _fold_as_test(split: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
     return split.assign(role=role)
 
 
-def write_split(folder: Path, name: str, split: Split, images: pd.DataFrame, links: Links) -> str:
-    """Write one split and its record, and return its digest; refuse one that leaks."""
+def write_split(
+    folder: Path, name: str, split: Split, images: pd.DataFrame, links: Links
+) -> tuple[str, dict[str, str]]:
+    """Write one split; return the digest of its roles, and those of its files. Refuse a leak."""
     table, how = split
     require_clean(table, images, links, f"split '{name}'")
-    split_folder = make_folder(folder / "splits")
-    digest = write_table(table, split_folder / f"{name}.parquet", "split")
-    record = SplitInfo(how=how, files={f"{name}.parquet": digest})
-    record.write(split_folder / f"{name}.json")
-    return frame_digest(table, ["image_id", "role"])
+    make_folder(folder / "splits")
+    of_table, of_origin = f"splits/{name}.parquet", f"splits/{name}.json"
+    digest = write_table(table, folder / of_table, "split")
+    SplitInfo(how=how).write(folder / of_origin)
+    files = {of_table: digest, of_origin: file_digest(folder / of_origin)}
+    return frame_digest(table, ["image_id", "role"]), files

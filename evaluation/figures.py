@@ -96,6 +96,14 @@ class FigureRows:
         self.truth, self.systems, self.frames = truth, systems, frames
 
     @cached_property
+    def _values(self) -> dict[str, dict[tuple[str, str], Floats]]:
+        """Replicates of each figure of each system, by which a pair costs one subtraction."""
+        return {
+            name: {key: frame[key].to_numpy(np.float64) for key in frame.columns}
+            for name, frame in self.frames.items()
+        }
+
+    @cached_property
     def aurocs(self) -> dict[str, AurocParts | None]:
         """AUROC of each system with the contribution of each patient."""
         truth = self.truth
@@ -130,11 +138,11 @@ class FigureRows:
         systems = [self.systems[name] for name in names]
         if METRICS[metric].family == "line":
             return self._line_row(names[0], metric) if len(names) == 1 else None
-        if any(key not in self.frames[name] for name in names):
+        if any(key not in self._values[name] for name in names):
             return None
-        values = self.frames[names[0]][key].to_numpy(np.float64)
+        values = self._values[names[0]][key]
         if len(names) == 2:
-            values = values - self.frames[names[1]][key].to_numpy(np.float64)
+            values = values - self._values[names[1]][key]
         size = self._size(metric)
         if METRICS[metric].family == "count":
             if len(names) == 2:

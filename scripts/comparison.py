@@ -14,14 +14,14 @@ import pandas as pd
 from cyclopts import Parameter, validators
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.files import LOCK_NAME, folder_lock, require_only_files
+from cxr_compare.data_prep.base.files import LOCK_NAME, folder_lock
+from cxr_compare.data_prep.base.folders import OF_REPORTS, KindName, require_writable
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.compare import compare as compare_outputs
 from cxr_compare.evaluation.findings import corrected_together
 from cxr_compare.evaluation.groups.images import prevalence_of
 from cxr_compare.evaluation.policies import is_given, parse
 from cxr_compare.evaluation.protocol import Protocol
-from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
 from cxr_compare.evaluation.subgroups import image_groups
@@ -281,13 +281,9 @@ def _working_folder(out: Path | None, findings: Sequence[str], overwrite: bool) 
             yield Path(folder)
         return
     several = len(findings) > 1
-    # What the writer of each kind writes last: the page of one finding comes before its answer.
-    last = (files.ANSWER, files.PAGE) if several else (files.ANSWER,)
-    if not overwrite and any((out / name).is_file() for name in last):
-        raise InputError(f"{out}: holds a report; choose another folder, or say overwrite")
-    if several and (reserved := {*files.OF_ALL_TARGETS, LOCK_NAME}.intersection(findings)):
+    if several and (reserved := {*OF_REPORTS, LOCK_NAME}.intersection(findings)):
         raise InputError(f"target: '{min(reserved)}' is the name of a file; compare it alone")
-    known = {*files.OF_ALL_TARGETS, *findings} if several else files.OF_ONE_TARGET
-    require_only_files(out, known, "report")
+    kind: KindName = "report on several findings" if several else "report"
+    require_writable(out, kind, findings if several else (), overwrite=overwrite)
     with folder_lock(out):  # which removes the folder of a refused call
         yield out

@@ -10,18 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cxr_compare.data_prep.base.errors import ShownAsText, shortened
+from cxr_compare.data_prep.base.errors import ShownAsText, printable, shortened
 
 
 def say(text: str = "") -> None:
     """Write lines to stderr; the middle of a very long one, which quotes a file, is left out."""
-    sys.stderr.write("\n".join(map(shortened, text.split("\n"))) + "\n")
+    sys.stderr.write(printable("\n".join(map(shortened, text.split("\n"))), "\n") + "\n")
     sys.stderr.flush()
 
 
 def emit(text: str) -> None:
     """Write a result to stdout."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(printable(text, "\n\t") + "\n")
     sys.stdout.flush()
 
 

@@ -57,6 +57,7 @@ BOX_COLUMNS = ("finding", *EDGES, "score")
 """Columns of the table of an answer's boxes."""
 _CALLED = {True: "POSITIVE", False: "negative", None: "undecided"}
 _DECISIONS = {True: "positive", False: "negative", None: None}
+_COMPUTED = ("status", "decision")
 
 
 def _box_table(boxes: Any) -> pd.DataFrame:
@@ -152,6 +153,23 @@ class Answer(BaseModel):
         numbers: dict[str, Any] = {"score": prediction.score, "probability": prediction.probability}
         answer = cls(boxes=boxes, **numbers, **described)
         answer._prediction, answer._pixels = replace(prediction, boxes=rows), pixels
+        return answer
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Answer:
+        """Restore an answer from its JSON; its map and its pixels are lost."""
+        facts = {name: value for name, value in stored.items() if name not in _COMPUTED}
+        answer = cls.model_validate(facts)
+        answer._prediction = ImagePrediction(
+            answer.system,
+            COLOUR,
+            score=answer.score,
+            threshold=answer.threshold,
+            probability=answer.probability,
+            decision={word: value for value, word in _DECISIONS.items()}.get(stored["decision"]),
+            boxes=answer.boxes[[*EDGES, "score"]].to_numpy(float),
+            box_cut=0.0,
+        )
         return answer
 
     def renamed(self, image: str) -> Answer:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, counted
-from cxr_compare.data_prep.base.files import atomic_path, make_folder
+from cxr_compare.data_prep.base.errors import InputError, counted, printable
+from cxr_compare.data_prep.base.files import atomic_path, folder_lock, make_folder, path_lock
 from cxr_compare.data_prep.base.provenance import cpu_count
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
-from cxr_compare.data_prep.images.loose_images import read_loose_images
+from cxr_compare.data_prep.images.loose_images import LooseImage, read_loose_images
 from cxr_compare.data_prep.parallel import Progress, Silence
 from cxr_compare.evaluation.overlays.leaf_page import write_leaf_page
 from cxr_compare.serving.answer import COLUMNS, Answer, Answering, Answers, to_png_bytes
+from cxr_compare.serving.answer_journal import Outcome, journal_for
 
 OVERLAY_END = "-overlay.png"
 _PICTURE = ".png"
 _WORTH_WORKERS = 16
+_LONGEST_STEM = 230
+"""Bytes of the name of an overlay, with its end and a number 255 at most."""
 
 
 def answers_of(
@@ -58,34 +62,77 @@ def answer_files(
     workers = min(cpu_count(), len(files)) if len(files) >= _WORTH_WORKERS else 1
     answers, drawn = Answers(), dict[Path, str]()
     shown = progress if len(files) > 1 else Silence()
-    with shown.track("Predicting images", len(files)) as advance:
-        for file in read_loose_images(files, workers=workers):
-            # One by one: an answer does not depend on the images beside it.
-            outcome: list[Answer] | InputError = InputError(str(file.problem))
-            if file.image is not None:
-                outcome = answers_of(runs, str(file.path), file.image)
+    with (
+        _drawing_into(out),
+        journal_for(csv, runs, out) as journal,
+        shown.track("Predicting images", len(files)) as advance,
+    ):
+        stored = {path: known for path in files if (known := journal.stored(path))}
+        names = {path: problem for path in files if (problem := _problem_of_name(path))}
+        todo = [path for path in files if path not in stored and path not in names]
+        read = read_loose_images(todo, workers=workers)
+        for path in files:
+            outcome = stored.get(path)
+            if outcome is None:
+                outcome = Outcome(problem=names[path]) if path in names else None
+                outcome = outcome or _answered(runs, next(read), out, drawn)
+                journal.add(path, outcome)
+            if out is not None and outcome.drawn:
+                drawn[out.parent / outcome.drawn] = str(path)
+            answers += [answer.without_pixels() for answer in outcome.answers]
+            if outcome.problem:
+                answers.left_out[printable(str(path))] = outcome.problem
             advance(1)
-            if isinstance(outcome, InputError):
-                answers.left_out[str(file.path)] = str(outcome)
-                continue
-            if out is not None:
-                drawn[_draw(outcome, out, drawn)] = str(file.path)
-            answers += [answer.without_pixels() for answer in outcome]
-    if not answers:
-        reason = next(iter(answers.left_out.values()))
-        many = f"none of {counted(len(files), 'file')} was answered; the first: "
-        raise InputError(reason if len(files) == 1 else many + reason)
-    for reason in answers.left_out.values():
-        progress.say(f"left out: {reason}")
-    if out is not None and len(drawn) > 1:
-        page = write_leaf_page(out, list(drawn.values()), list(drawn))
-        progress.say(f"Overlays: {counted(len(drawn), 'image')} in {out}; to leaf through: {page}")
-    if csv is not None:
-        make_folder(csv.parent)
-        rows = [dict.fromkeys(COLUMNS) | entry for entry in answers.to_dict() if "problem" in entry]
-        table = pd.concat([answers.to_frame(), pd.DataFrame(rows)]) if rows else answers.to_frame()
-        write_csv(table, csv)
+        if not answers:
+            reason = next(iter(answers.left_out.values()))
+            many = f"none of {counted(len(files), 'file')} was answered; the first: "
+            raise InputError(reason if len(files) == 1 else many + reason)
+        for reason in answers.left_out.values():
+            progress.say(f"left out: {reason}")
+        if out is not None and len(drawn) > 1:
+            page = write_leaf_page(out, list(drawn.values()), list(drawn))
+            n_drawn = counted(len(drawn), "image")
+            progress.say(f"Overlays: {n_drawn} in {out}; to leaf through: {page}")
+        if csv is not None:
+            entries = (entry for entry in answers.to_dict() if "problem" in entry)
+            rows = [dict.fromkeys(COLUMNS) | entry for entry in entries]
+            table = answers.to_frame()
+            write_csv(pd.concat([table, pd.DataFrame(rows)]) if rows else table, csv)
     return answers
+
+
+def _drawing_into(out: Path | None) -> AbstractContextManager[None]:
+    """Lock the folder of the overlays, or the one picture."""
+    if out is None:
+        return nullcontext()
+    if out.suffix.lower() != _PICTURE:
+        return folder_lock(out)
+    make_folder(out.parent)
+    return path_lock(out)
+
+
+def _problem_of_name(path: Path) -> str:
+    """Return why a file is left out whose name no table can hold; empty for any other."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return f"{printable(str(path))}: the name is not UTF-8; rename the file"
+    return ""
+
+
+def _answered(
+    runs: Sequence[Answering], file: LooseImage, out: Path | None, drawn: Container[Path]
+) -> Outcome:
+    """Answer for a file, one by one: an answer does not depend on the images beside it."""
+    found: list[Answer] | InputError = InputError(str(file.problem))
+    if file.image is not None:
+        found = answers_of(runs, str(file.path), file.image)
+    if isinstance(found, InputError):
+        return Outcome(problem=str(found))
+    if out is None:
+        return Outcome(found)
+    path = _draw(found, out, drawn)
+    return Outcome(found, drawn=path.relative_to(out.parent).as_posix())
 
 
 def _draw(answers: Sequence[Answer], out: Path, drawn: Container[Path]) -> Path:
@@ -93,10 +140,11 @@ def _draw(answers: Sequence[Answer], out: Path, drawn: Container[Path]) -> Path:
     path = out
     if out.suffix.lower() != _PICTURE:
         stem = Path(answers[0].image).stem
+        while len(stem.encode()) > _LONGEST_STEM:
+            stem = stem[:-1]
         names = (f"{stem}-{number}" if number > 1 else stem for number in count(1))
         paths = (out / f"{name}{OVERLAY_END}" for name in names)
         path = next(path for path in paths if path not in drawn)  # one name in two folders
-    make_folder(path.parent)
     with atomic_path(path) as temporary:
         temporary.write_bytes(to_png_bytes(answers))
     return path

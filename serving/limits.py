@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 from pydantic import model_validator
 
 from cxr_compare.data_prep.base.errors import counted
+from cxr_compare.data_prep.base.files import named_file
 from cxr_compare.data_prep.base.records import Items, Record
 from cxr_compare.data_prep.base.tables import read_table
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
@@ -120,10 +122,10 @@ class TrainingImages:
     is_complete: bool
 
     @classmethod
-    def of_run(cls, folder: Path, info: RunInfo) -> TrainingImages:
-        """Read the images that a run has seen."""
-        path = folder / SEEN_FILE
-        lookup = SeenImages(read_table(path, "seen", files=info.files)) if path.is_file() else None
+    def of_run(cls, folder: Path, files: Mapping[str, str], info: RunInfo) -> TrainingImages:
+        """Read the images that a run has seen; an export has none."""
+        path = named_file(folder, SEEN_FILE, files)
+        lookup = None if path is None else SeenImages(read_table(path, "seen"))
         return cls(
             lookup if lookup and lookup.has_pixels else None, is_complete=not info.unknown_weights
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,6 +37,7 @@ class Network(Protocol):
 
     Attributes:
         info: Record of its training.
+        files: SHA-256 of the files beside it, by name, as the record of its folder names them.
         map_frame: Edges of the maps, px of the square.
         device: Name of what computes, ``cpu`` or ``cuda``.
         backend: Program that computes.
@@ -46,6 +47,7 @@ class Network(Protocol):
     folder: Path
     kind: Literal["boxes", "scores"]
     info: RunInfo
+    files: Mapping[str, str]
     preprocess: Preprocess
     device: str
     backend: str
@@ -131,15 +133,15 @@ class TorchNetwork:
         from cxr_compare.training.model_files import load_model
         from cxr_compare.training.run_folder import RunFolder
 
-        run = RunFolder.open(folder)
-        run.require_weights()
+        info = RunFolder.open(folder).info
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.backends.cudnn.allow_tf32 = False
         self.folder = folder
         self.device = device
-        self.info = run.info
-        model = load_model(folder, own)
+        self.info = info
+        self.files: Mapping[str, str] = info.files
+        model = load_model(folder, info.files, own)
         try:
             self.model = model.to(device).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:  # no GPU, or no PyTorch that knows it

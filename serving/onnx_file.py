@@ -22,7 +22,7 @@ from cxr_compare.data_prep.base.files import require_unchanged
 from cxr_compare.data_prep.base.provenance import MadeRecord
 from cxr_compare.data_prep.base.records import Digests
 from cxr_compare.data_prep.preprocess import Preprocess
-from cxr_compare.training.run_info import RunInfo
+from cxr_compare.training.run_info import PREPROCESS_FILE, RunInfo
 
 EXPORT_FILE = "export.json"
 MODEL_FILE = "model.onnx"
@@ -45,7 +45,7 @@ class ExportInfo(MadeRecord, kind="export"):
         map_frame: Edges of the maps, px of the square.
         openvino: Number format in which OpenVINO answers as the run.
         proof: How far it answers as its run, in words.
-        files: SHA-256 of the ONNX file.
+        files: SHA-256 of the files beside it.
     """
 
     gives: Literal["boxes", "scores"]
@@ -119,15 +119,15 @@ class OnnxNetwork:
     ) -> None:
         info = ExportInfo.read(folder / EXPORT_FILE)
         path = folder / MODEL_FILE
-        if not path.is_file():
-            raise InputError(f"{path}: is missing; export the run again")
-        require_unchanged(path, info.files.get(MODEL_FILE))
+        for name in (MODEL_FILE, PREPROCESS_FILE):
+            require_unchanged(folder / name, info.files.get(name))
         self.folder = folder
         self.kind = info.gives
         self.info = info.run
+        self.files: Mapping[str, str] = info.files
         self.map_frame = info.map_frame
         self.proof = info.proof
-        self.preprocess = Preprocess.read(folder / "preprocess.json")
+        self.preprocess = Preprocess.read(folder / PREPROCESS_FILE)
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         has_openvino = device != "cuda" and find_spec("openvino")
         self.backend: str = reader or ("openvino" if has_openvino else "onnx")
@@ -143,7 +143,7 @@ class OnnxNetwork:
     def inference_id(self) -> str:
         """Return the digest of what decides a prediction, to its last bit."""
         how = f"{self.backend} {self.precision} {self.device}"
-        return digest_of(self.folder, (MODEL_FILE, "preprocess.json"), how)
+        return digest_of(self.folder, (MODEL_FILE, PREPROCESS_FILE), how)
 
     def inference_ids(self) -> list[str]:
         """Return the one digest that it has."""

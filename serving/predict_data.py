@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +12,14 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
-from cxr_compare.data_prep.base.files import file_digest
+from cxr_compare.data_prep.base.files import named_file, scratch_folder
+from cxr_compare.data_prep.base.folders import folder_state
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.provenance import cpu_count, provenance
+from cxr_compare.data_prep.base.tables import read_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.parallel import Engine, Progress, map_images
-from cxr_compare.data_prep.pixels import PixelStore
+from cxr_compare.data_prep.pixels import PixelStore, index_name
 from cxr_compare.data_prep.predictions import (
     SEEN_FILE,
     MadeOn,
@@ -95,7 +95,9 @@ def predict_data_set(
         todo = wanted[~wanted.isin(writer.done)].tolist()
         step = batch_size(network)
         batches = (sizes.loc[todo[start : start + step]] for start in range(0, len(todo), step))
-        predict = _Predictor(network.folder, store.path, network if engine == "local" else None)
+        index = dataset.info.files[index_name(store.size)]
+        local = network if engine == "local" else None
+        predict = _Predictor(network.folder, store.path, index, local)
         parts = map_images(
             predict,
             batches,
@@ -113,10 +115,9 @@ def predict_data_set(
                 "latency_device": device_name(network.device),
             }
             writer.info = writer.info.with_values(cost={**(record.cost or {}), **timed})
-        seen = network.folder / SEEN_FILE
-        if seen.is_file():
-            shutil.copyfile(seen, out / SEEN_FILE)
-            writer.files[SEEN_FILE] = file_digest(out / SEEN_FILE)
+        seen = named_file(network.folder, SEEN_FILE, network.files)
+        if seen is not None:
+            writer.add_seen(read_table(seen, "seen"))
         writer.info = writer.info.with_values(**provenance())
     return Predictions.open(out)
 
@@ -157,9 +158,10 @@ def _recipe(network: Network) -> dict[str, Any] | None:
 
 def _history(run: Path) -> dict[str, list[float | None]]:
     """Return losses and validation figures of each epoch, for the training curves of a page."""
-    if not (run / "metrics.csv").is_file():
+    path = named_file(run, "metrics.csv", RunFolder(run).info.files)
+    if path is None:
         return {}
-    table = pd.read_csv(run / "metrics.csv")
+    table = pd.read_csv(path)
     shown = ["epoch", "train_loss", "val_loss", *figures_of(dict.fromkeys(map(str, table), 0.0))]
     known = table[[name for name in shown if name in table]].astype(object)
     known = known.where(known.notna(), None)
@@ -170,7 +172,7 @@ def predicted_before(
     network: Network, dataset: DataSet, out: Path, split: str
 ) -> Predictions | None:
     """Return complete predictions of this network for this split in a folder, or None."""
-    if not (out / "predictions.json").is_file():
+    if folder_state(out, "predictions") != "finished":
         return None
     dataset.split(split)
     stored = Predictions.open(out)
@@ -184,11 +186,12 @@ class _Predictor:
 
     folder: Path
     store: Path
+    index: str
     network: Network | None
 
     def __call__(self, sizes: pd.DataFrame) -> Part:
         network = self.network or _opened(self.folder)
-        store = _store(self.store.resolve(), self.store.stat().st_mtime_ns)
+        store = _store(self.store.resolve(), self.index)
         return predict_part(network, store, sizes.index.tolist(), sizes)
 
 
@@ -198,8 +201,8 @@ def _opened(folder: Path) -> Network:
 
 
 @lru_cache(maxsize=1)
-def _store(path: Path, changed: int) -> PixelStore:  # a data set made anew has another time
-    return PixelStore.open(path)
+def _store(path: Path, index: str) -> PixelStore:
+    return PixelStore.open(path, {index_name(int(path.stem)): index})
 
 
 def _refuse(sizes: pd.DataFrame) -> Part:
@@ -235,13 +238,11 @@ def freeze_decision(
 ) -> None:
     """Predict the validation images of a run, and store their scores and what they choose."""
     path = network.folder / DECISION_FILE
-    if path.is_file():
+    if RunFolder(network.folder).has(DECISION_FILE):
         return
     validation = truth_of(dataset, target, split).of("val")
-    with tempfile.TemporaryDirectory(dir=network.folder, prefix=".validation-") as folder:
-        made = predict_data_set(
-            network, dataset, Path(folder) / "made", split, progress, roles=["val"]
-        )
+    with scratch_folder(path) as folder:
+        made = predict_data_set(network, dataset, folder, split, progress, roles=["val"])
         output = output_of(network.info.name, made, validation, target)
         ran = validation.select(validation.ids.intersection(output.ran))
         chosen = choose(output, ran, [USUAL_POLICY])
@@ -256,6 +257,7 @@ def freeze_decision(
         patients=tuple(ran.patients.tolist()),
     )
     decision.write(path)
+    RunFolder(network.folder).name_files(DECISION_FILE)
     point = f"no threshold ({chosen.reasons.get(USUAL_POLICY)})"
     if USUAL_POLICY in chosen.thresholds:
         point = f"positive from score {chosen.thresholds[USUAL_POLICY]:.3g} on"

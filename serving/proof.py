@@ -10,7 +10,7 @@ import numpy as np
 
 from cxr_compare.data_prep.base.boxes import box_iou
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.files import atomic_folder, file_digest
+from cxr_compare.data_prep.base.files import atomic_folder, file_digest, named_file
 from cxr_compare.data_prep.base.provenance import provenance
 from cxr_compare.data_prep.preprocess import letterbox
 from cxr_compare.serving.network import Network, TorchNetwork
@@ -46,13 +46,14 @@ def export_run(run: Path, out: Path) -> Path:
         }
         write_onnx(network.model, folder / MODEL_FILE, facts)
         for name in _COMPANIONS:
-            if (run / name).is_file():
-                shutil.copyfile(run / name, folder / name)
+            stored = named_file(run, name, network.files)
+            if stored is not None:
+                shutil.copyfile(stored, folder / name)
         record = ExportInfo(
             gives=network.kind,
             run=network.info,
             map_frame=network.map_frame,
-            files={MODEL_FILE: file_digest(folder / MODEL_FILE)},
+            files={path.name: file_digest(path) for path in sorted(folder.iterdir())},
             **provenance(),
         )
         record.write(folder / EXPORT_FILE)

@@ -11,6 +11,7 @@ import pandas as pd
 from PIL.Image import Image
 
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import named_file
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.loose_images import find_image_files
@@ -50,9 +51,9 @@ class Run:
         shown = info.target if self.decision is None else self.decision.finding
         self.target = Target(info.target, info.findings, shown)
         self.point = self._operating_point(policy or USUAL_POLICY)
-        self.training_images = TrainingImages.of_run(folder, info)
-        guard = folder / GUARD_FILE
-        self.guard = Guard.read(guard) if guard.is_file() else None
+        self.training_images = TrainingImages.of_run(folder, network.files, info)
+        guard = named_file(folder, GUARD_FILE, network.files)
+        self.guard = None if guard is None else Guard.read(guard)
 
     @classmethod
     def open(
@@ -75,8 +76,8 @@ class Run:
     @cached_property
     def decision(self) -> Decision | None:
         """Validation scores of the run; None for a training that was stopped before them."""
-        path = self.folder / DECISION_FILE
-        return Decision.read(path) if path.is_file() else None
+        path = named_file(self.folder, DECISION_FILE, self.network.files)
+        return None if path is None else Decision.read(path)
 
     def _operating_point(self, policy: str) -> OperatingPoint:
         parse(policy)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cxr_compare.data_prep.base.errors import counted
-from cxr_compare.data_prep.base.files import write_text
+from cxr_compare.data_prep.base.files import file_digest, write_text
 from cxr_compare.data_prep.base.provenance import provenance
 from cxr_compare.data_prep.base.records import write_json
 from cxr_compare.data_prep.base.user_tables import write_csv
@@ -34,8 +34,6 @@ from cxr_compare.studies.reader_analysis import ReaderStudy
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FILES = {"readers.csv", "readers.json", "readers.html"}
-"""Files of a reader study; the page is written last."""
 _FEW = 20
 _STEPS = np.linspace(0.0, 1.0, 401)
 _METHODS = (
@@ -177,7 +175,7 @@ def notes(study: ReaderStudy, n_cases: int) -> list[str]:
 
 
 def write(study: ReaderStudy, out: Path, n_cases: int, cautions: Sequence[str] = ()) -> Path:
-    """Write ``readers.csv``, ``readers.json`` and, last, the page ``readers.html``.
+    """Write ``readers.csv``, the page ``readers.html`` and, last, ``readers.json``.
 
     `cautions` are those on truth and systems, beside the `notes` of the study itself.
     """
@@ -196,7 +194,6 @@ def write(study: ReaderStudy, out: Path, n_cases: int, cautions: Sequence[str] =
         "figures": study.figures.to_dict("records"),
     }
     write_csv(study.figures, out / "readers.csv")
-    write_json(out / "readers.json", "readers", stored)
     n_readings = study.readings["reader"].nunique()
     who = "1 reader" if n_readings == 1 else f"{n_readings} readers and systems"
     chart = ""
@@ -214,7 +211,10 @@ def write(study: ReaderStudy, out: Path, n_cases: int, cautions: Sequence[str] =
         methods=_METHODS,
         versions=provenance()["versions"],
     )
-    return write_text(out / "readers.html", page)
+    path = write_text(out / "readers.html", page)
+    files = {name: file_digest(out / name) for name in ("readers.csv", path.name)}
+    write_json(out / "readers.json", "readers", {**stored, "files": files})
+    return path
 
 
 def _cells(study: ReaderStudy) -> list[tuple[str, ...]]:

@@ -9,6 +9,7 @@ import pytest
 
 import cxr_compare
 from cxr_compare import InputError, metrics
+from tests.adapters import folders
 from tests.adapters.commands import cxr, stopped_while_predicting
 from tests.adapters.sets import prepare_tables, write_source
 
@@ -294,9 +295,9 @@ def test_predictions_of_another_split_in_a_report_are_not_taken(world, swapped, 
 def test_predictions_that_are_not_of_the_data_set_are_refused(world, tmp_path, made_on):
     folder = shutil.copytree(world.predictions("classifier"), tmp_path / "predictions")
     stored = json.loads((folder / "predictions.json").read_text())
-    stored["data_set"] = {**stored["data_set"], "content_id": "0" * 16}
-    stored["data_set"] = None if made_on == "loose files" else stored["data_set"]
-    (folder / "predictions.json").write_text(json.dumps(stored))
+    other = {**stored["data_set"], "content_id": "0" * 16}
+    data_set = None if made_on == "loose files" else other
+    folders.edit_record(folder / "predictions.json", data_set=data_set)
     with pytest.raises(InputError) as refused:
         cxr_compare.compare({"C": folder}, data=world.data, replicates=100)
     assert str(folder) in str(refused.value)

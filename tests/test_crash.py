@@ -287,7 +287,7 @@ def stored_bytes(folder):
             stored = path.read_bytes()
             if path.name == "dataset.json":
                 record = json.loads(stored)
-                stored = {key: record[key] for key in record.keys() - {"created", "name"}}
+                stored = {key: record[key] for key in record.keys() - {"created", "name", "sha256"}}
             elif path.suffix == ".html":
                 stored = re.sub(b"Audit of [a-z0-9-]+", b"", stored)
             content[path.relative_to(folder).as_posix()] = stored

@@ -113,8 +113,11 @@ def mutate_value(content: dict[str, Any], draw: random.Random) -> dict[str, Any]
 
 
 def change_json(path: Path, draw: random.Random) -> None:
-    text = json.dumps(mutate_value(json.loads(path.read_text()), draw))
-    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    changed = mutate_value(json.loads(path.read_text()), draw)
+    with suppress(ValueError):  # a number that is not finite
+        folders.reseal(path, changed)
+        return
+    path.write_text(json.dumps(changed), encoding="utf-8", errors="surrogatepass")
 
 
 def change_toml(path: Path, draw: random.Random) -> None:

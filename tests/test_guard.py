@@ -1,6 +1,5 @@
 """The guard: chest X-rays pass, other images are named; on drawn images, and on real ones."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from sklearn.datasets import load_sample_images
 
 import cxr_compare
 from cxr_compare import InputError, Run
-from tests.adapters import serving
+from tests.adapters import folders, serving
 from tests.adapters.images import read
 from tests.small_dicom import as_file, dicom_image
 
@@ -159,8 +158,7 @@ def run(world, tmp_path_factory, guard):
     folder = tmp_path_factory.mktemp("guarded") / "run"
     shutil.copytree(world.run("classifier"), folder)
     guard.write(folder / "guard.npz")
-    record = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(record | {"synthetic": False}))
+    folders.edit_record(folder / "run.json", synthetic=False)
     return Run.open(folder, name="A", device="cpu")
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import cxr_compare
 from cxr_compare import DataSet, Result
-from tests.adapters import reports
+from tests.adapters import folders, reports
 from tests.adapters.reports import ImagePrediction, ImageTruth
 
 VOID = {"meta", "link", "input", "br", "img"}
@@ -508,7 +508,7 @@ def test_overlays_of_a_report_show_its_runs_in_its_order_and_a_run_alone_is_refu
     order = ["detector", "classifier"]
     assert answer["systems"][:2] == order[::-1]
     systems = [*order, *answer["systems"][2:]]
-    (report / "answer.json").write_text(json.dumps(answer | {"systems": systems}))
+    folders.edit_record(report / "answer.json", systems=systems)
     image = next(iter(DataSet.open(world.data).image_ids("test")))
     drawn = {}
     for name, systems in (

@@ -406,7 +406,7 @@ def test_a_further_size_goes_on_where_it_was_stopped(source, whole, tmp_path):
 
     with mock.patch.object(Image, "open", stop_at_ten), pytest.raises(KeyboardInterrupt):
         prepare(source, folder, size=[32, 48])
-    assert storage.stored_sizes(folder) == [32]
+    assert cxr_compare.DataSet.open(folder).sizes == [32]
     prepare(source, folder, size=[32, 48])
     prepare(source, tmp_path / "both", size=[32, 48])
     assert_same_set(folder, tmp_path / "both")
@@ -420,4 +420,4 @@ def test_an_exchanged_file_is_refused_for_a_further_size(tmp_path):
         data.read_original("i002")
     with pytest.raises(InputError, match="'i002'"):
         data.make_store(32, mock.MagicMock(), workers=0)
-    assert storage.stored_sizes(tmp_path / "set") == []
+    assert cxr_compare.DataSet.open(tmp_path / "set").sizes == []

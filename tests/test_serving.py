@@ -12,7 +12,7 @@ from PIL import Image
 
 import cxr_compare
 from cxr_compare import InputError, Run
-from tests.adapters import serving
+from tests.adapters import folders, serving
 from tests.adapters.commands import cxr
 from tests.small_dicom import as_file, chest, dicom_image, image_file
 
@@ -30,8 +30,7 @@ def runs(world):
 def copied_as_real(run, folder):
     """Copy a run as if it had learned from real images, so that it answers for them."""
     shutil.copytree(run, folder)
-    record = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(record | {"synthetic": False}))
+    folders.edit_record(folder / "run.json", synthetic=False)
     return folder
 
 
@@ -243,8 +242,9 @@ def test_a_run_that_cannot_decide_says_why_and_is_never_negative(world, film, tm
     }
     if change == "gone":
         (run / "decision.json").unlink()
+        folders.name_files(run)
     else:
-        (run / "decision.json").write_text(json.dumps(decision | changes[change]))
+        folders.edit_record(run / "decision.json", **changes[change])
     answer = Run.open(run, device="cpu").predict(film)
     assert answer.threshold is None
     assert answer.decision is None
@@ -264,10 +264,8 @@ def test_a_decision_is_a_truth_value_in_python_and_a_word_in_json(runs, data):
 def rewrite(run, positive, scores):
     """Replace the validation images of a run, each of a patient of its own."""
     path = run / "decision.json"
-    stored = json.loads(path.read_text())
     numbers = list(range(len(scores)))
-    changed = {"positive": positive, "scores": scores, "patients": numbers}
-    path.write_text(json.dumps(stored | changed))
+    folders.edit_record(path, positive=positive, scores=scores, patients=numbers)
 
 
 @pytest.mark.parametrize(("apart", "guesses"), [(0.0, True), (0.5, False)])
@@ -480,17 +478,15 @@ def test_both_together_heed_the_warnings_and_the_training_of_each_member(
     zoo, data, film, joint, tmp_path
 ):
     folder = shutil.copytree(zoo, tmp_path / "zoo")
-    record = json.loads((folder / "a/run.json").read_text())
-    record["files"].pop("seen.parquet")
     (folder / "a/seen.parquet").unlink()  # now the first member knows no training image
-    (folder / "a/run.json").write_text(json.dumps(record))
+    folders.name_files(folder / "a")
     files = [data.image_file(data.image_ids(role)[0]).path for role in ("train", "test")]
     answers = cxr_compare.predict(folder, *files, joint=joint, device="cpu")
     together = [answer for answer in answers if answer.kind == "both"]
     assert [answer.seen_in_training for answer in together] == ["train", "unknown"]
     Image.fromarray(film).save(tmp_path / "film.png")
-    record["synthetic"] = False  # now the first member answers for it, and the second does not
-    (folder / "a/run.json").write_text(json.dumps(record))
+    # Now the first member answers for it, and the second does not.
+    folders.edit_record(folder / "a/run.json", synthetic=False)
     answers = cxr_compare.predict(folder, tmp_path / "film.png", joint=joint, device="cpu")
     statuses = {answer.system: (answer.status, answer.score is None) for answer in answers}
     assert statuses == {

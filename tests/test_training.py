@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 from safetensors.torch import load_file
 
 import cxr_compare
+from tests.adapters import folders
 from tests.adapters.commands import PROGRAM, cxr
 from tests.adapters.training import (
     Constant,
@@ -398,8 +399,7 @@ def chain(world, tmp_path_factory):
     data = Path(shutil.copytree(world.data, folder / "data"))
     cxr_compare.split(data, name="other", seed=8)
     start = Path(shutil.copytree(world.run("classifier"), folder / "start"))
-    record = json.loads((start / "preprocess.json").read_text())
-    (start / "preprocess.json").write_text(json.dumps({**record, "mean": 0.3, "std": 0.2}))
+    folders.edit_record(start / "preprocess.json", mean=0.3, std=0.2)
     keys = {"training.epochs": 1, "data.split": "other"}
     small(data, folder / "run", {**keys, "model.weights": str(start)})
     return folder, data, start

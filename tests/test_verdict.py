@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 import cxr_compare
 from cxr_compare import InputError, Result
-from tests.adapters import verdict
+from tests.adapters import folders, verdict
 from tests.adapters.sets import table_set, write_predictions
 from tests.oracles import rebuild
 
@@ -394,8 +394,7 @@ def test_a_split_that_was_not_audited_and_one_with_an_error_are_cautions(data, t
         "count": 3,
         "split": "ours",
     }
-    audit["problems"].append(leak)
-    (data / "audit.json").write_text(json.dumps(audit))
+    folders.edit_record(data / "audit.json", problems=[*audit["problems"], leak])
     (said,) = on_data(data, tmp_path / "error")
     assert leak["message"] in said
     assert "3 images" in said
@@ -415,10 +414,8 @@ def test_synthetic_images_are_the_answer_and_a_caution(world):
 def test_what_predictions_say_of_a_training_is_a_caution_or_a_note(world, tmp_path):
     """Another data set, and start weights of unknown training."""
     made = shutil.copytree(world.predictions("classifier"), tmp_path / "C")
-    info = json.loads((made / "predictions.json").read_text())
-    info["trained_on"] = [{"name": "elsewhere", "content_id": "another"}]
-    info["seen_unknown"] = ["other.pth"]
-    (made / "predictions.json").write_text(json.dumps(info))
+    elsewhere = [{"name": "elsewhere", "content_id": "another"}]
+    folders.edit_record(made / "predictions.json", trained_on=elsewhere, seen_unknown=["other.pth"])
     found = cxr_compare.compare({"C": made}, data=world.data, replicates=100)
     plain = Result.open(world.report)
     assert sum("elsewhere" in text for text in found.cautions) == 1

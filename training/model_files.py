@@ -15,14 +15,12 @@ from torch import Tensor, nn
 
 from cxr_compare.classification.chexnet import ChestClassifier
 from cxr_compare.data_prep.base.errors import InputError, first_line
-from cxr_compare.data_prep.base.files import atomic_path
+from cxr_compare.data_prep.base.files import atomic_path, require_unchanged
 from cxr_compare.data_prep.base.records import Record
 from cxr_compare.data_prep.preprocess import Preprocess
 from cxr_compare.detection.retinanet import LesionRetinaNet
-from cxr_compare.training.run_info import WEIGHTS_FILE
+from cxr_compare.training.run_info import MODEL_FILE, PREPROCESS_FILE, WEIGHTS_FILE
 
-MODEL_FILE = "model.json"
-PREPROCESS_FILE = "preprocess.json"
 Model = LesionRetinaNet | ChestClassifier
 _CLASSES: dict[str, type[Model]] = {"boxes": LesionRetinaNet, "scores": ChestClassifier}
 _COUNTER = "num_batches_tracked"
@@ -78,11 +76,16 @@ def save_architecture(model: Model, folder: Path) -> None:
     ModelInfo(gives=model.kind, arguments=model.arguments).write(folder / MODEL_FILE)
 
 
-def load_model(folder: Path, own: Callable[..., Any] | None = None) -> Any:
+def load_model(
+    folder: Path, files: Mapping[str, str], own: Callable[..., Any] | None = None
+) -> Any:
     """Build the network of a folder and load its weights; it is in evaluation mode.
 
-    `own` builds a network of the user's own from preprocessing and number of findings.
+    `files` are the SHA-256 digests in the record of the folder. `own` builds a network of the
+    user's own from preprocessing and number of findings.
     """
+    for name in (MODEL_FILE, PREPROCESS_FILE, WEIGHTS_FILE):
+        require_unchanged(folder / name, files.get(name))
     path = folder / MODEL_FILE
     info = ModelInfo.read(path)
     preprocess = Preprocess.read(folder / PREPROCESS_FILE)

@@ -15,21 +15,33 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import (
     file_digest,
     make_folder,
-    require_only_files,
+    named_file,
     require_unchanged,
     write_text,
 )
-from cxr_compare.data_prep.base.folders import require_folder
+from cxr_compare.data_prep.base.folders import require_folder, require_writable
 from cxr_compare.data_prep.base.provenance import provenance
 from cxr_compare.data_prep.base.tables import read_table, write_table
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.predictions import SEEN_FILE, MadeOn
-from cxr_compare.training.run_info import WEIGHTS_FILE, RunInfo, StartedRun
+from cxr_compare.training.run_info import (
+    MODEL_FILE,
+    PREPROCESS_FILE,
+    WEIGHTS_FILE,
+    RunInfo,
+    StartedRun,
+)
 
 _CONFIG = "config.toml"
 _STARTED = "started.json"
+_HISTORY = "metrics.csv"
 _RUN = "run.json"
+_NAMED = (
+    *(_CONFIG, WEIGHTS_FILE, MODEL_FILE, PREPROCESS_FILE),
+    *(_HISTORY, "batch.png", "curves.png"),
+)
+"""Files that ``run.json`` names beside the table of the images."""
 Row = dict[str, Any]
 """Losses, figures and learning rate of an epoch: a row of ``metrics.csv``."""
 
@@ -56,8 +68,7 @@ class RunFolder:
     ) -> RunFolder:
         """Begin a training in a free folder; its configuration is written last."""
         run = cls(folder)
-        # A start that was stopped before its last file left only these: it may start again.
-        require_only_files(folder, {"checkpoints", SEEN_FILE, _STARTED}, "run")
+        require_writable(folder, "run")
         make_folder(run.checkpoints)
         files = {SEEN_FILE: write_table(seen, folder / SEEN_FILE, "seen")}
         started.with_values(files=files, **provenance()).write(folder / _STARTED)
@@ -137,19 +148,31 @@ class RunFolder:
 
     def write_history(self, rows: Sequence[Row]) -> None:
         """Write ``metrics.csv``, a row an epoch."""
-        write_csv(pd.DataFrame(list(rows)), self.folder / "metrics.csv", float_format="%.6g")
+        write_csv(pd.DataFrame(list(rows)), self.folder / _HISTORY, float_format="%.6g")
 
     def complete(self, **facts: Any) -> None:
         """Write ``run.json``, which marks the training as ended."""
         started = self.started
         values = {name: getattr(started, name) for name in started.model_fields_set}
-        files = {name: file_digest(self.folder / name) for name in (_CONFIG, WEIGHTS_FILE)}
+        paths = [self.folder / name for name in _NAMED]
+        files = {path.name: file_digest(path) for path in paths if path.is_file()}
         info = RunInfo(**{**values, **facts, "files": {**started.files, **files}})
         info.write(self.folder / _RUN)
 
-    def require_weights(self) -> None:
-        """Refuse weights that are not those that the training wrote."""
-        require_unchanged(self.folder / WEIGHTS_FILE, self.info.files.get(WEIGHTS_FILE))
+    def name_files(self, *names: str) -> None:
+        """Name further files of a training that has ended in ``run.json``."""
+        info = self.info
+        files = {name: file_digest(self.folder / name) for name in names}
+        info.with_values(files={**info.files, **files}).write(self.folder / _RUN)
+
+    def has(self, name: str) -> bool:
+        """Return True if a file is there that ``run.json`` names; one that is changed is refused.
+
+        A file that was lost, or that a stopped call left unnamed, is made again.
+        """
+        files = self.info.files
+        is_there = name in files and (self.folder / name).is_file()
+        return is_there and named_file(self.folder, name, files) is not None
 
     def require_same(
         self, settings: Config, dataset: DataSet, own_parts: Sequence[str] = ()

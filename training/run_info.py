@@ -12,6 +12,8 @@ from cxr_compare.data_prep.base.records import Digests, Items, NumbersByName, Re
 from cxr_compare.data_prep.predictions import MadeOn, TrainingSet
 
 WEIGHTS_FILE = "model.safetensors"
+MODEL_FILE = "model.json"
+PREPROCESS_FILE = "preprocess.json"
 
 
 class StartedFrom(Record):

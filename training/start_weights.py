@@ -17,6 +17,7 @@ from torchvision import models
 
 from cxr_compare.classification.chexnet import ChestClassifier
 from cxr_compare.data_prep.base.errors import InputError, first_line
+from cxr_compare.data_prep.base.files import require_unchanged
 from cxr_compare.networks.trunks import LITE
 from cxr_compare.training.model_files import WEIGHTS_FILE, Model, read_weights
 from cxr_compare.training.run_folder import RunFolder
@@ -192,7 +193,7 @@ def _read(model: Model, weights: str) -> StartWeights:
     run: RunFolder | None = None
     if path.is_dir():
         run = RunFolder.open(path)
-        run.require_weights()
+        require_unchanged(run.folder / WEIGHTS_FILE, run.info.files.get(WEIGHTS_FILE))
         path = path / WEIGHTS_FILE
     elif path.is_file():
         run = RunFolder.around(path)

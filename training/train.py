@@ -32,7 +32,12 @@ from cxr_compare.classification.chexnet import ChestClassifier
 from cxr_compare.configs.load import dump_config
 from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.base.errors import InputError, counted
-from cxr_compare.data_prep.base.files import atomic_path, folder_lock, require_free_space
+from cxr_compare.data_prep.base.files import (
+    atomic_path,
+    folder_lock,
+    require_free_space,
+    require_unchanged,
+)
 from cxr_compare.data_prep.parallel import Progress, Silence
 from cxr_compare.data_prep.preprocess import Preprocess
 from cxr_compare.detection.retinanet import LesionRetinaNet
@@ -45,13 +50,13 @@ from cxr_compare.training.callbacks import (
     WeightAverage,
 )
 from cxr_compare.training.data import ImageData, collate
-from cxr_compare.training.model_files import WEIGHTS_FILE, Model, count_flops, save_architecture
+from cxr_compare.training.model_files import Model, count_flops, save_architecture
 from cxr_compare.training.module import ClassifierModule, DetectorModule, TrainingModule
 from cxr_compare.training.optim import monitor_mode
 from cxr_compare.training.plots import draw_batch, draw_curves
 from cxr_compare.training.request import Request
 from cxr_compare.training.run_folder import RunFolder, figures_of, made_on
-from cxr_compare.training.run_info import StartedRun
+from cxr_compare.training.run_info import PREPROCESS_FILE, WEIGHTS_FILE, StartedRun
 from cxr_compare.training.start_weights import StartWeights, start_from
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -171,7 +176,9 @@ def build_model(
     weights = settings.weights
     before = RunFolder.around(Path(weights))
     if before is not None:  # pixels as the run has learned them
-        of_run = Preprocess.read(before.folder / "preprocess.json")
+        if before.is_complete:
+            require_unchanged(before.folder / PREPROCESS_FILE, before.info.files[PREPROCESS_FILE])
+        of_run = Preprocess.read(before.folder / PREPROCESS_FILE)
         preprocess = Preprocess(size=size, mean=of_run.mean, std=of_run.std)
     build: type[Model] = LesionRetinaNet if config.kind == "detector" else ChestClassifier
     with torch.random.fork_rng(devices=()):

@@ -37,8 +37,12 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        shown = (c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shortened(message))
-        super().__init__("".join(shown))
+        super().__init__(printable(shortened(message)))
+
+
+def printable(text: str, kept: str = "") -> str:
+    """Replace what a terminal would obey, or no file can hold, but for some characters."""
+    return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def shortened(line: str) -> str:

@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import is_work_file
 
 KindName = Literal[
-    "data set", "run", "export", "predictions", "report", "phantom", "table of folds"
+    "data set",
+    "run",
+    "export",
+    "predictions",
+    "report",
+    "report on several findings",
+    "phantom",
+    "table of folds",
+    "reader study",
+    "set of overlays",
 ]
+State = Literal["new", "interrupted", "finished", "foreign"]
 REPORT_MARKER = "answer.json"
-"""File that marks a report folder complete."""
+"""Record of a report folder."""
+OF_REPORT = frozenset(
+    {
+        REPORT_MARKER,
+        "report.html",
+        *(f"{name}.parquet" for name in ("figures", "groups", "lesions", "decisions", "curves")),
+        *(f"{name}.csv" for name in ("figures", "groups", "lesions")),
+        *("table.tex", "table.md", "figures", "overlays", "systems", "joint.json"),
+    }
+)
+"""Files of a report."""
+OF_REPORTS = frozenset(
+    {"answers.json", "report.html", "figures.csv", "macro.csv", "tests.csv", "systems"}
+)
+"""Files of a report on several findings, beside one folder for each."""
 
 
 class FolderKind(NamedTuple):
-    """A kind of folder: the file that marks it complete, the command that makes it."""
+    """A kind of folder that a command makes.
+
+    Attributes:
+        record: File that is written last, and names the digests of all else.
+        command: Command that makes it.
+        begun: File by which a folder that is not finished is recognised, whatever else it holds.
+        files: Names by which one without such a file is recognised if it holds no others.
+    """
 
     name: KindName
-    marker: str
+    record: str
     command: str
-    first_files: tuple[str, ...] = ()  # by any of which one that was begun is recognised
+    begun: str = ""
+    files: frozenset[str] = frozenset()
 
     @property
     def with_article(self) -> str:
@@ -30,31 +64,107 @@ class FolderKind(NamedTuple):
 
 
 _KINDS = (
-    FolderKind("data set", "dataset.json", "prepare", ("decoded.jsonl", "images.parquet")),
-    FolderKind("run", "run.json", "train", ("config.toml", "checkpoints")),
+    FolderKind("data set", "dataset.json", "prepare", "decoded.jsonl"),
+    FolderKind(
+        "run",
+        "run.json",
+        "train",
+        "config.toml",
+        frozenset({"checkpoints", "seen.parquet", "started.json"}),
+    ),
     FolderKind("export", "export.json", "export"),
-    FolderKind("predictions", "predictions.json", "predict", ("unfinished.json",)),
-    FolderKind("report", REPORT_MARKER, "compare", ("decisions.parquet",)),
-    FolderKind("phantom", "synth.json", "synth", ("synth.started.json",)),
-    FolderKind("table of folds", "folds.csv", "folds"),
+    FolderKind("predictions", "predictions.json", "predict", "unfinished.json"),
+    FolderKind("report", REPORT_MARKER, "compare", files=OF_REPORT),
+    FolderKind("report on several findings", "answers.json", "compare", files=OF_REPORTS),
+    FolderKind("phantom", "synth.json", "synth", "synth.started.json"),
+    FolderKind("table of folds", "folds.json", "folds", files=frozenset({"folds.csv"})),
+    FolderKind(
+        "reader study",
+        "readers.json",
+        "readers",
+        files=frozenset({"readers.csv", "readers.html"}),
+    ),
+    FolderKind("set of overlays", "overlays.json", "overlay"),
 )
 
 
+def folder_state(folder: Path, name: KindName, further: Collection[str] = ()) -> State:
+    """Return whether a folder of a kind is finished, interrupted, new or of something else.
+
+    `further` are names that it may hold beside those of its kind.
+    """
+    kind = _kind(name)
+    if (folder / kind.record).is_file():
+        return "finished"
+    if kind.begun and (folder / kind.begun).is_file():
+        return "interrupted"
+    if _foreign_name(folder, kind, further) is not None:
+        return "foreign"
+    is_new = not folder.exists() or all(map(is_work_file, folder.iterdir()))
+    return "new" if is_new else "interrupted"
+
+
+def require_writable(
+    folder: Path, name: KindName, further: Collection[str] = (), *, overwrite: bool = False
+) -> None:
+    """Refuse a folder that holds something else, or that is finished and not to be replaced."""
+    state = folder_state(folder, name, further)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a file stands where a folder is needed")
+    if state == "finished" and not overwrite:
+        further_way = ", or say overwrite" if _kind(name).command == "compare" else ""
+        raise InputError(
+            f"{folder}: holds finished {_kind(name).name}; choose another folder{further_way}"
+        )
+    # A folder that is to be replaced may hold nothing that is not replaced.
+    other = _foreign_name(folder, _kind(name), further)
+    if state == "foreign" or (state == "finished" and other):
+        raise InputError(
+            f"{folder}: holds '{other}', which no {name} has; choose another folder (out)"
+        )
+
+
+def _kind(name: KindName) -> FolderKind:
+    return next(kind for kind in _KINDS if kind.name == name)
+
+
+def _foreign_name(folder: Path, kind: FolderKind, further: Collection[str]) -> str | None:
+    """Return the first name in a folder that no folder of a kind has."""
+    if folder.exists() and not folder.is_dir():
+        return folder.name
+    own = {kind.record, kind.begun, *kind.files, *further}
+    paths = sorted(folder.iterdir()) if folder.exists() else ()
+    others = (path.name for path in paths if path.name not in own and not is_work_file(path))
+    return next(others, None)
+
+
 def folder_kind(folder: Path) -> FolderKind | None:
-    """Return the kind of a complete folder that a ``cxr`` command made; None for any other."""
-    return next((kind for kind in _KINDS if (folder / kind.marker).is_file()), None)
+    """Return the kind of a finished folder that a ``cxr`` command made; None for any other."""
+    return next((kind for kind in _KINDS if (folder / kind.record).is_file()), None)
 
 
 def unfinished_kind(folder: Path) -> FolderKind | None:
-    """Return the kind of a folder that a command began and did not complete; None for any other."""
-    begun = [k for k in _KINDS if any((folder / name).exists() for name in k.first_files)]
-    return begun[0] if begun and folder_kind(folder) is None else None
+    """Return the kind of a folder that a command began and did not finish; None for any other."""
+    if folder_kind(folder) is not None or not folder.is_dir():
+        return None
+    reports = {path.name for path in folder.iterdir() if _is_report(path)}
+    begun = (
+        kind
+        for kind in _KINDS
+        if folder_state(folder, kind.name, reports if kind.record == "answers.json" else ())
+        == "interrupted"
+    )
+    return next(begun, None)
+
+
+def _is_report(folder: Path) -> bool:
+    return folder.is_dir() and folder_state(folder, "report") in ("finished", "interrupted")
 
 
 def require_folder(folder: Path, name: KindName) -> None:
     """Refuse a path that is no complete folder of a kind, and say which command makes one."""
-    required = next(kind for kind in _KINDS if kind.name == name)
-    if (folder / required.marker).is_file():
+    required = _kind(name)
+    if (folder / required.record).is_file():
         return
     actual = folder_kind(folder)
     if not folder.is_dir():
@@ -62,7 +172,7 @@ def require_folder(folder: Path, name: KindName) -> None:
     elif actual is not None:
         problem = f"is {actual.with_article}, not {required.with_article}"
     else:
-        problem = f"holds no {required.marker}, so it is no complete {name} folder"
+        problem = f"holds no {required.record}, so it is no complete {name} folder"
     raise InputError(
         f"{folder}: {problem}; cxr {required.command} makes one, and completes one that it began"
     )

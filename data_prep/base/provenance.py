@@ -58,12 +58,13 @@ def cpu_count() -> int:
     return int(joblib.cpu_count())
 
 
-def provenance() -> dict[str, Any]:
+def provenance(*, hides_paths: bool = False) -> dict[str, Any]:
     """Return a record of how a folder was made; absolute paths lose their folders.
 
-    From Python there is no command.
+    `hides_paths` leaves out every path that exists. From Python there is no command.
     """
-    words = [_ABSOLUTE_PATH.sub(lambda match: Path(match[0]).name, word) for word in sys.argv[1:]]
+    given = map(_without_path, sys.argv[1:]) if hides_paths else sys.argv[1:]
+    words = [_ABSOLUTE_PATH.sub(lambda match: Path(match[0]).name, word) for word in given]
     is_command_line = Path(sys.argv[0]).stem in _PROGRAMS
     return {
         "command": shlex.join(["cxr", *words]) if is_command_line else None,
@@ -71,6 +72,12 @@ def provenance() -> dict[str, Any]:
         "revision": _git_revision(),
         "versions": dict(package_versions()),
     }
+
+
+def _without_path(word: str) -> str:
+    """Return a word of a command without the path that it is, or that stands behind its sign."""
+    option, sign, value = word.rpartition("=")
+    return f"{option}{sign}PATH" if value and Path(value).exists() else word
 
 
 @cache

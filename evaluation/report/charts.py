@@ -192,8 +192,8 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, result: ResultTables, name: str
 
 def _label(result: ResultTables, system: str, metric: str, shown: str = "") -> str:
     """Return a name, or what is shown for it, with its figure and interval if they are known."""
-    rows = result.figures
-    rows = rows[(rows["first"] == system) & (rows["second"] == "") & (rows["policy"] == "")]
+    rows = result.of_systems
+    rows = rows[(rows["first"] == system) & (rows["policy"] == "")]
     values = {
         row["metric"]: value_text(Interval.from_row(row))
         for row in rows.dropna(subset="estimate").to_dict("records")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, counted, printable
 from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_text
 from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.policies import is_given, policy_text
@@ -35,6 +36,8 @@ _SIDE = 360
 """Longer side of a panel on the page, px."""
 _QUALITY = 82
 _EXAMPLES = 3
+_MARKDOWN = re.compile(r"[\\`*_\[\]|]")
+"""Signs that Markdown would obey in a cell."""
 _VALUE = re.compile(r"([−\d.,]+) (\(.*?\))(; .*)?")
 
 
@@ -116,6 +119,7 @@ def write_page(
         ],
     )
     write_text(out / files.PAGE, page)
+    main = main.rename(index=printable)
     style = main.reset_index().style.hide(axis="index").format(escape="latex")
     latex = style.format_index(axis="columns", escape="latex").to_latex(hrules=True)
     write_text(out / files.LATEX_TABLE, latex)
@@ -143,10 +147,15 @@ def _parts(cell: str) -> tuple[str, str]:
 
 def _write_markdown(frame: pd.DataFrame, path: Path) -> None:
     """Write a table as Markdown."""
-    rows = [[frame.index.name, *frame.columns], ["---"] * (frame.shape[1] + 1)]
-    rows += frame.reset_index().to_numpy().tolist()
-    lines = [" | ".join(str(cell).replace("|", r"\|") for cell in row) for row in rows]
+    rows = [[frame.index.name, *frame.columns], *frame.reset_index().to_numpy().tolist()]
+    lines = [" | ".join(map(_markdown_cell, row)) for row in rows]
+    lines.insert(1, " | ".join(["---"] * len(rows[0])))
     write_text(path, "\n".join(f"| {line} |" for line in lines) + "\n")
+
+
+def _markdown_cell(cell: object) -> str:
+    """Return a text as a cell of a Markdown table shows it, whatever signs it has."""
+    return html.escape(_MARKDOWN.sub(r"\\\g<0>", printable(str(cell))), quote=False)
 
 
 def _counts(answer: Answer) -> str:

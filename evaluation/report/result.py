@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.files import folder_lock, make_folder, require_only_files
-from cxr_compare.data_prep.base.folders import require_folder
+from cxr_compare.data_prep.base.files import folder_lock, require_unchanged
+from cxr_compare.data_prep.base.folders import require_folder, require_writable
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import COLUMNS
@@ -157,7 +157,9 @@ class Result(ResultTables):
                 f"image '{image_id}' is not drawn in this report; give compare the folder of the "
                 "image files, as images=FOLDER, or draw it with cxr overlay"
             )
-        with Image.open(self.folder / files.OVERLAYS / drawn) as picture:
+        name = f"{files.OVERLAYS}/{drawn}"
+        require_unchanged(self.folder / name, self.answer.files.get(name))
+        with Image.open(self.folder / name) as picture:
             return picture.copy()
 
     @with_known_keywords
@@ -168,8 +170,7 @@ class Result(ResultTables):
             InputError: The folder holds something other than a report.
         """
         folder = Path(folder)
-        require_only_files(folder, files.OF_ONE_TARGET, "report")
-        make_folder(folder)
+        require_writable(folder, "report", overwrite=True)
         with folder_lock(folder):
             self.write(folder)
         return Result.open(folder)
@@ -188,10 +189,8 @@ class Result(ResultTables):
 
         (folder / files.ANSWER).unlink(missing_ok=True)
         overlays = write_page(self, folder, progress)
-        digests = {}
         for name in files.TABLES:
-            path = folder / f"{name}.parquet"
-            digests[path.name] = files.write_table(getattr(self, name), path)
+            files.write_table(getattr(self, name), folder / f"{name}.parquet")
         for name in files.AS_CSV:
             write_csv(getattr(self, name), folder / f"{name}.csv")
         (folder / files.JOINT).unlink(missing_ok=True)
@@ -199,7 +198,7 @@ class Result(ResultTables):
             if "joint" in record:
                 path = folder / files.JOINT
                 JointFile.from_content(record["joint"], path).write(path)
-        answer = self.answer.with_values(overlays=overlays, files=digests)
+        answer = self.answer.with_values(overlays=overlays, files=files.digests_of(folder))
         answer.write(folder / files.ANSWER)
 
 

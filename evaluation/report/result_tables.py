@@ -40,6 +40,11 @@ class ResultTables(OpenedFromFolder):
         """
         return self.table_of("figures")
 
+    @cached_property
+    def of_systems(self) -> pd.DataFrame:
+        """Figures of systems: the rows of `figures` that have no second one."""
+        return self.figures[self.figures["second"] == ""]
+
     @property
     def tests(self) -> pd.DataFrame:
         """Paired differences of two systems: the rows of `figures` that have a second one."""

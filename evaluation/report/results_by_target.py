@@ -13,10 +13,10 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import ShownAsText, counted
 from cxr_compare.data_prep.base.files import (
     folder_lock,
-    make_folder,
-    require_only_files,
     write_text,
 )
+from cxr_compare.data_prep.base.folders import require_writable
+from cxr_compare.data_prep.base.records import Digests, Items, Record
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.evaluation.findings import finding_tests, mean_table
 from cxr_compare.evaluation.keywords import with_known_keywords
@@ -29,6 +29,22 @@ from cxr_compare.evaluation.verdict.cautions import FEW_PATIENTS
 from cxr_compare.evaluation.verdict.prose import listing
 
 _MEAN = "Mean over findings"
+
+
+class AnswerByFinding(Record, kind="answers"):
+    """Content of ``answers.json``, the record of a report on several findings.
+
+    Attributes:
+        headline: Main conclusion of all findings.
+        findings: Findings that were compared, each with a report in the folder of its name.
+        left_out: Findings that were not, with the reason.
+        files: SHA-256 of all files, and of the record of each report, by name.
+    """
+
+    headline: str
+    findings: Items[str]
+    left_out: dict[str, str]
+    files: Digests
 
 
 @dataclass(frozen=True, repr=False)
@@ -199,17 +215,16 @@ class ResultsByTarget(ShownAsText):
     def save(self, folder: str | Path) -> ResultsByTarget:
         """Write one page for all findings, and a report folder for each of them."""
         folder = Path(folder)
-        require_only_files(folder, files.OF_ALL_TARGETS.union(self.results), "report")
-        make_folder(folder)
+        require_writable(folder, "report on several findings", self.results, overwrite=True)
         with folder_lock(folder):
             return self.write_all(folder)
 
     def write_all(self, folder: Path) -> ResultsByTarget:
         """Write all files into a folder that nothing else writes to at this time.
 
-        The page is written last, so its presence shows that the folder is complete.
+        ``answers.json`` is written last, so its presence shows that the folder is complete.
         """
-        (folder / files.PAGE).unlink(missing_ok=True)
+        (folder / files.ANSWERS).unlink(missing_ok=True)
         saved = {name: each.save(folder / name) for name, each in self.results.items()}
         return replace(self, results=saved).write(folder)
 
@@ -234,7 +249,15 @@ class ResultsByTarget(ShownAsText):
             two_figures=self._has_two_figures,
             means=tables.texts(means.assign(title=titles), "title", "first").rename_axis("Figure"),
         )
-        return replace(self, page=write_text(folder / files.PAGE, page))
+        write_text(folder / files.PAGE, page)
+        record = AnswerByFinding(
+            headline=self.headline,
+            findings=tuple(self.results),
+            left_out=dict(self.left_out),
+            files=files.digests_of(folder, list(self.results)),
+        )
+        record.write(folder / files.ANSWERS)
+        return replace(self, page=folder / files.PAGE)
 
 
 def _pairs_of(result: Result) -> pd.DataFrame:

@@ -18,14 +18,18 @@ def folds(reports: list[Path], *, out: AnyPath) -> Shown:
         reports: Reports of cxr compare on the same systems and data set.
         out: Folder to make.
     """
-    from cxr_compare.data_prep.base.files import make_folder, require_only_files
+    from cxr_compare.data_prep.base.files import file_digest, folder_lock
+    from cxr_compare.data_prep.base.folders import require_writable
+    from cxr_compare.data_prep.base.records import write_json
     from cxr_compare.data_prep.base.user_tables import write_csv
     from cxr_compare.evaluation.report.folds import fold_table, main_rows
 
     out = Path(out)
-    require_only_files(out, {"folds.csv"}, "table of folds")
+    require_writable(out, "table of folds", overwrite=True)
     table = fold_table([Path(report) for report in reports])
-    make_folder(out)
-    write_csv(table, out / "folds.csv")
+    with folder_lock(out):
+        write_csv(table, out / "folds.csv")
+        files = {"folds.csv": file_digest(out / "folds.csv")}
+        write_json(out / "folds.json", "folds", {"reports": len(reports), "files": files})
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return Shown(f"{main_rows(table).to_string()}\nTable: {out / 'folds.csv'}", rows)

@@ -45,7 +45,7 @@ def overlay(
         split: Split whose test images are drawn.
         limit: Number of test images that are drawn at random.
     """
-    from cxr_compare.data_prep.base.files import atomic_path, make_folder
+    from cxr_compare.data_prep.base.files import atomic_path, folder_lock
     from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.data_prep.predictions import Predictions
     from cxr_compare.evaluation.inputs.folders import output_of, truth_of
@@ -81,13 +81,12 @@ def overlay(
     readings = readings_of(dataset, finding.any_of)
     cases = cases_of_images(outputs, truth, dataset.read_original, chosen, wanted, readings)
     files = [out / _file_name(image_id) for image_id in chosen]
-    make_folder(out)
-    with console.track("Drawing", len(chosen)) as advance:
+    with folder_lock(out), console.track("Drawing", len(chosen)) as advance:
         for image_id, file in zip(chosen, files, strict=True):
             with atomic_path(file) as temporary:
                 cases.draw(image_id).save(temporary, "png")
             advance()
-    page = write_leaf_page(out, chosen, files)
+        page = write_leaf_page(out, chosen, files)
     line = f"Overlays: {counted(len(files), 'image')} in {out}; to leaf through: {page}"
     return Shown(line, list(map(str, files)))
 

@@ -47,7 +47,8 @@ def readers(
             known, decision) or, with a data set, NAME=PREDICTIONS; may be repeated.
         readers: random for readers like these, fixed for these readers alone.
     """
-    from cxr_compare.data_prep.base.files import make_folder, require_only_files
+    from cxr_compare.data_prep.base.files import folder_lock
+    from cxr_compare.data_prep.base.folders import require_writable
     from cxr_compare.data_prep.base.user_tables import read_json_file
     from cxr_compare.evaluation.inputs.folders import truth_of
     from cxr_compare.evaluation.notes import worst_first
@@ -55,7 +56,7 @@ def readers(
 
     out = Path(out)
     systems = _systems([system] if isinstance(system, str) else system or ())
-    require_only_files(out, reader_page.FILES, "reader study")
+    require_writable(out, "reader study", overwrite=True)
     if (truth is None) == (data is None):
         raise InputError("readers: give either truth or data")
     dataset = None if data is None else DataSet.open(Path(data))
@@ -79,7 +80,8 @@ def readers(
     used, joined = readings.join(cases, tables, read)
     study = reader_analysis.analyse(used, joined, readers)
     cautions = [note.text for note in worst_first(notes)]
-    page = reader_page.write(study, make_folder(out), len(cases), cautions)
+    with folder_lock(out):
+        page = reader_page.write(study, out, len(cases), cautions)
     lines = [statement.text for statement in reader_page.statements(study)]
     return Shown("\n".join([*lines, f"Page: {page}"]), read_json_file(out / "readers.json"))
 

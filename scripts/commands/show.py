@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import require_unchanged
 from cxr_compare.data_prep.base.folders import folder_kind, unfinished_kind
-from cxr_compare.evaluation.report.files import MACRO_CSV
+from cxr_compare.evaluation.report.files import ANSWER, ANSWERS, MACRO_CSV
 from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath
 
@@ -23,7 +24,7 @@ def show(folder: AnyPath) -> Shown:
     kind = folder_kind(folder)
     if kind is not None and kind.name == "report":
         return _report(folder)
-    if (folder / MACRO_CSV).is_file():
+    if kind is not None and kind.name == "report on several findings":
         return _reports(folder)
     if kind is None or kind.name not in _FACTS:
         raise InputError(f"{folder}: {_what_it_is(folder)}")
@@ -63,8 +64,12 @@ def _report(folder: Path) -> Shown:
 def _reports(folder: Path) -> Shown:
     """Return the answer on each finding of a comparison on several."""
     from cxr_compare.evaluation.report.result import Result
+    from cxr_compare.evaluation.report.results_by_target import AnswerByFinding
 
-    results = [Result.open(each) for each in sorted(folder.iterdir()) if folder_kind(each)]
+    record = AnswerByFinding.read(folder / ANSWERS)
+    for name in record.findings:
+        require_unchanged(folder / name / ANSWER, record.files.get(f"{name}/{ANSWER}"))
+    results = [Result.open(folder / name) for name in record.findings]
     lines = [f"{each.answer.target}: {each.headline}" for each in results]
     lines.append(f"Means over findings: {folder / MACRO_CSV}")
     return Shown("\n".join(lines), {each.answer.target: each.to_dict() for each in results})
@@ -72,14 +77,13 @@ def _reports(folder: Path) -> Shown:
 
 def _data_set(folder: Path) -> dict[str, Any]:
     from cxr_compare.data_prep.dataset import DataSet, count_roles
-    from cxr_compare.data_prep.pixels import stored_sizes
 
     dataset = DataSet.open(folder)
     facts: dict[str, Any] = {
         "name": dataset.name,
         "images": len(dataset.images),
         "patients": int(dataset.images["patient_id"].nunique()),
-        "squares": [f"{size} px" for size in stored_sizes(folder)] or None,
+        "squares": [f"{size} px" for size in dataset.sizes] or None,
     }
     for name, target in dataset.targets.items():
         labels = dataset.labels(target)

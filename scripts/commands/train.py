@@ -150,6 +150,7 @@ def _train(request: Request, device: str, devices: int, options: Mapping[str, An
     import cv2
     import torch
 
+    from cxr_compare.data_prep.base.files import folder_lock
     from cxr_compare.serving.guard import GUARD_FILE, MIN_IMAGES, MIN_PATIENTS, fit_guard
     from cxr_compare.serving.network import TorchNetwork
     from cxr_compare.serving.predict_data import freeze_decision
@@ -172,16 +173,20 @@ def _train(request: Request, device: str, devices: int, options: Mapping[str, An
     if process_rank() > 0:
         raise SystemExit(0)  # a further process of Lightning; the first one goes on alone
     dataset, data, out = request.dataset, request.config.data, run.folder
-    if not (out / GUARD_FILE).is_file():
-        images = dataset.images.set_index("image_id").loc[dataset.image_ids("train", data.split)]
-        store = dataset.make_store(data.image_size, console)
-        guard = fit_guard(store, images["patient_id"], images.get("age_years"))
-        if guard is None:
-            needed = f"{MIN_IMAGES} training images of {MIN_PATIENTS} patients"
-            console.say(f"No guard against other images: it takes {needed}")
-        else:
-            guard.write(out / GUARD_FILE)
-            console.say("Guard: the training images tell what is no frontal chest X-ray")
-    network = TorchNetwork(out, device, options["model"])
-    freeze_decision(network, dataset, dataset.target(run.info.target), data.split, console)
+    with folder_lock(out):
+        if not run.has(GUARD_FILE):
+            ids = dataset.image_ids("train", data.split)
+            images = dataset.images.set_index("image_id").loc[ids]
+            store = dataset.make_store(data.image_size, console)
+            guard = fit_guard(store, images["patient_id"], images.get("age_years"))
+            if guard is None:
+                needed = f"{MIN_IMAGES} training images of {MIN_PATIENTS} patients"
+                console.say(f"No guard against other images: it takes {needed}")
+            else:
+                guard.write(out / GUARD_FILE)
+                run.name_files(GUARD_FILE)
+                console.say("Guard: the training images tell what is no frontal chest X-ray")
+        network = TorchNetwork(out, device, options["model"])
+        freeze_decision(network, dataset, dataset.target(run.info.target), data.split, console)
+        network.files = run.info.files
     return Run(out, run.info.name, network, None)

@@ -9,14 +9,15 @@ import os
 import re
 import threading
 import traceback
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
@@ -37,9 +38,9 @@ from cxr_compare.evaluation.report.files import PAGE as REPORT_PAGE
 from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answering, Answers, to_png_bytes
 from cxr_compare.serving.answer_files import answers_of
 from cxr_compare.serving.run import Run
+from cxr_compare.serving.web.intake import MEBIBYTE, Intake
 from cxr_compare.serving.web.schemas import Limits, ModelsAnswer, StateAnswer, SystemFacts
 
-MEBIBYTE = 1 << 20
 LOG = logging.getLogger("cxr.serve")
 _PAGE = Path(__file__).with_name("page")
 _IN_MEMORY = 4
@@ -73,7 +74,7 @@ class ServeSettings:
         token: What clients must send; needed where others can reach the address.
         allowed_hosts: Further names by which clients call the server.
         report: Folder of a report that is served, too.
-        patience: Seconds in which an upload must arrive.
+        intake: Limits on uploads that arrive.
     """
 
     host: str = "127.0.0.1"
@@ -82,7 +83,7 @@ class ServeSettings:
     allowed_hosts: tuple[str, ...] = ()
     report: Path | None = None
     max_bytes: int = 64 * MEBIBYTE
-    patience: float = 60.0
+    intake: Intake = field(default_factory=Intake, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse an address that others can reach without a token, and what does not exist."""
@@ -315,20 +316,44 @@ class _InMemory(MultiPartParser):
 async def _upload(
     request: Request, app: FastAPI, settings: ServeSettings
 ) -> AsyncIterator[tuple[str, bytes]]:
-    """Receive the one file of a request, of bounded size and in bounded time."""
-    if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+    """Receive the one file of a request, of bounded size and in bounded time.
+
+    A place for analysing is taken when the file is there, so that no slow client holds one.
+    """
+    if _is_of_another_site(request.headers):
         raise HTTPException(403, "sent by a page of another site; use the page of this server")
-    if not request.headers.get("Content-Type", "").startswith("multipart/form-data"):
+    if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
         raise HTTPException(415, "send the image as the field 'file' of multipart/form-data")
-    _require_size(int(request.headers.get("Content-Length", 0)), settings.max_bytes)
-    async with app.state.places:
+    stated = int(request.headers.get("Content-Length", settings.max_bytes))
+    _require_size(stated, settings.max_bytes)
+    intake = settings.intake
+    async with AsyncExitStack() as stack:
         try:
-            async with asyncio.timeout(settings.patience):
-                received = await _receive(request, settings.max_bytes)
+            await stack.enter_async_context(intake.room(stated))
+            place = await stack.enter_async_context(AsyncExitStack())
+            await place.enter_async_context(intake.place())
         except TimeoutError:
-            reason = f"the image did not arrive within {settings.patience:g} s; send it again"
+            reason = "too many images arrive at this time; send it again"
+            raise HTTPException(503, reason, _CLOSE) from None
+        try:
+            received = await _receive(request, settings)
+        except TimeoutError:
+            reason = (
+                f"the image arrived at less than {intake.least_rate // 1000} kB/s; send it again"
+            )
             raise HTTPException(408, reason, _CLOSE) from None
-        yield received
+        await place.aclose()
+        async with app.state.places:
+            yield received
+
+
+def _is_of_another_site(headers: Headers) -> bool:
+    """Return True for the page of another site; browsers before 2023 state its origin alone."""
+    site = headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = headers.get("Origin")
+    return origin is not None and urlsplit(origin).netloc != headers.get("Host")
 
 
 def _require_size(size: int, most: int) -> None:
@@ -337,12 +362,12 @@ def _require_size(size: int, most: int) -> None:
         raise HTTPException(413, reason, _CLOSE)
 
 
-async def _receive(request: Request, most: int) -> tuple[str, bytes]:
-    async def bounded() -> AsyncIterator[bytes]:
+async def _receive(request: Request, settings: ServeSettings) -> tuple[str, bytes]:
+    async def bounded() -> AsyncGenerator[bytes]:
         received = 0
-        async for part in request.stream():
+        async for part in settings.intake.in_time(request.stream()):
             received += len(part)
-            _require_size(received, most)
+            _require_size(received, settings.max_bytes)
             yield part
 
     parser = _InMemory(request.headers, bounded(), max_files=1, max_fields=0)

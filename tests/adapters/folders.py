@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -12,8 +13,8 @@ import pandas as pd
 
 from cxr_compare import DataSet, Predictions, Result, Run
 from cxr_compare.data_prep.audit import Audit
-from cxr_compare.data_prep.pixels import stored_sizes
-from cxr_compare.data_prep.splits import SplitInfo
+from cxr_compare.data_prep.base.files import file_digest
+from cxr_compare.data_prep.base.records import sealed
 from cxr_compare.serving.guard import GUARD_FILE, Guard
 from cxr_compare.training.callbacks import AtomicCheckpointIO
 from cxr_compare.training.run_folder import RunFolder
@@ -25,10 +26,10 @@ def data_set(folder: Path) -> Iterable[Any]:
     yield from (data.info, data.images, data.findings, data.boxes, data.box_coverage)
     yield from (data.table(name) for name in ("decode", "excluded", "copies", "read"))
     for path in sorted((folder / "splits").glob("*.json")):
-        yield from (data.split(path.stem), SplitInfo.read(path).how)
+        yield from (data.split(path.stem), data.split_origin(path.stem))
     if (folder / "audit.json").is_file():
         yield Audit.read(folder / "audit.json").to_dict()
-    for size in stored_sizes(folder):
+    for size in data.sizes:
         store = data.store(size)
         yield from (vars(store.placement(name)) for name in store.ids)
         yield from (store.image(name) for name in store.ids)
@@ -70,6 +71,37 @@ def add_guard(folder: Path) -> None:
     """Write a guard of drawn numbers: the runs of these tests learn from too few images for one."""
     draw = np.random.default_rng(2)
     Guard(*(draw.random((4, 30)) for _ in fields(Guard))).write(folder / GUARD_FILE)
+    name_files(folder)
+
+
+def name_files(folder: Path) -> None:
+    """Name the files of a folder, as they are, in its record and its own digest."""
+    for record in sorted(folder.glob("*.json"), key=lambda path: path.name in READERS):
+        content = json.loads(record.read_text(encoding="utf-8"))
+        files = {}
+        for name in content.get("files", ()):
+            if (folder / name).is_file():
+                files[name] = file_digest(folder / name)
+        for path in (*folder.glob("*.parquet"), *folder.glob("*/*.parquet"), *folder.glob("*.npz")):
+            if path.is_file() and record.name in READERS:
+                files[path.relative_to(folder).as_posix()] = file_digest(path)
+        for path in folder.glob("splits/*.json"):
+            files[path.relative_to(folder).as_posix()] = file_digest(path)
+        if "files" in content:
+            content["files"] = files
+        reseal(record, content)
+
+
+def reseal(record: Path, content: dict[str, Any]) -> None:
+    """Write a record with other content, as its command would have written it."""
+    plain = {key: value for key, value in content.items() if key != "sha256"}
+    record.write_text(sealed(plain), encoding="utf-8")
+
+
+def edit_record(path: Path, **changes: Any) -> None:
+    """Change values of a JSON file of a folder, as if its command had written it so."""
+    reseal(path, {**json.loads(path.read_text(encoding="utf-8")), **changes})
+    name_files(path.parent)
 
 
 def exported(folder: Path) -> Iterable[Any]:

@@ -11,19 +11,21 @@ import torch
 
 from cxr_compare.classification.chexnet import ChestClassifier
 from cxr_compare.classification.inference import score_tables
+from cxr_compare.data_prep.base.files import file_digest
 from cxr_compare.data_prep.preprocess import Placement, Preprocess, letterbox
 from cxr_compare.detection.inference import MAX_PER_FINDING, box_tables, predict_views
 from cxr_compare.detection.retinanet import MIN_SCORE, LesionRetinaNet
 from cxr_compare.networks.trunks import NETWORKS, PooledNorm, freeze, stages_of
 from cxr_compare.serving.network import open_network
+from cxr_compare.training import model_files
 from cxr_compare.training.model_files import (
     count_flops,
-    load_model,
     read_weights,
     save_architecture,
     write_weights,
 )
 from cxr_compare.training.start_weights import CHEXNET_FINDINGS, start_from
+from tests.adapters.folders import edit_record
 
 __all__ = [
     "CHEXNET_FINDINGS",
@@ -100,17 +102,19 @@ def save_model(model, folder):
     write_weights(model.state_dict(), folder / "model.safetensors")
 
 
+def load_model(folder):
+    """Build the network of a folder whose files are as its record would name them."""
+    names = ("model.json", "preprocess.json", "model.safetensors")
+    return model_files.load_model(folder, {name: file_digest(folder / name) for name in names})
+
+
 def run_with(run, model, folder, findings=None):
     """Copy a finished run to a folder with another network, as if that had been trained."""
     shutil.copytree(run, folder)
     save_model(model, folder)
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     for name in ("started.json", "run.json"):
         record = json.loads((folder / name).read_text())
-        record["findings"] = findings or record["findings"]
-        if name == "run.json":
-            record["files"]["model.safetensors"] = digest
-        (folder / name).write_text(json.dumps(record))
+        edit_record(folder / name, findings=findings or record["findings"])
     return folder
 
 
@@ -118,8 +122,7 @@ def change_arguments(run, **keys):
     """Change what the network of a run is built with, in its folder."""
     path = Path(run) / "model.json"
     record = json.loads(path.read_text())
-    record["arguments"] |= keys
-    path.write_text(json.dumps(record))
+    edit_record(path, arguments=record["arguments"] | keys)
 
 
 def box_part(found, findings, placements, sizes):

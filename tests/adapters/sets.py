@@ -1,6 +1,5 @@
 """Data sets of tables alone, tables put into finished folders, and predictions without a model."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.base.files import file_digest
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.tables import write_table
 from cxr_compare.data_prep.base.user_tables import read_text_table
@@ -24,6 +22,7 @@ from cxr_compare.data_prep.sources.statements import BOX, Source
 from cxr_compare.data_prep.sources.words import state_of_text
 from cxr_compare.data_prep.splits import SplitInfo, SplitOrigin
 from cxr_compare.scripts.commands.prepare import prepare
+from tests.adapters.folders import name_files
 
 EDGES = ["x1", "y1", "x2", "y2"]
 
@@ -128,28 +127,11 @@ def put_roles(data: Path, name: str, roles: pd.Series) -> None:
 
 def bind_tables(folder: Path) -> None:
     """Name the tables of a folder in its record, as if its command had written them."""
-    for marker in ("dataset", "predictions", "run", "answer", "features", "started"):
-        record = folder / f"{marker}.json"
-        if not record.is_file():
-            continue
-        content = json.loads(record.read_text(encoding="utf-8"))
-        tables = [*folder.glob("*.parquet"), *folder.glob("*.parquet/*.parquet")]
-        others = [*folder.glob("*.safetensors"), *folder.glob("config.toml")]
-        names = {
-            path.relative_to(folder).as_posix(): file_digest(path)
-            for path in [*tables, *others]
-            if path.is_file()
-        }
-        record.write_text(json.dumps({**content, "files": names}), encoding="utf-8")
     for table in folder.glob("splits/*.parquet"):
         record = table.with_suffix(".json")
         if not record.is_file():
-            how = SplitOrigin(method="by patient, by hand")
-            SplitInfo(how=how, files={table.name: file_digest(table)}).write(record)
-        else:
-            content = json.loads(record.read_text(encoding="utf-8"))
-            content["files"] = {table.name: file_digest(table)}
-            record.write_text(json.dumps(content), encoding="utf-8")
+            SplitInfo(how=SplitOrigin(method="by patient, by hand")).write(record)
+    name_files(folder)
 
 
 def put_table(frame: pd.DataFrame, path: Path, name: str) -> None:

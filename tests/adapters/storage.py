@@ -6,12 +6,13 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
+from cxr_compare import DataSet
 from cxr_compare.data_prep.base.files import atomic_path, folder_lock, make_folder, write_text
 from cxr_compare.data_prep.base.provenance import provenance
 from cxr_compare.data_prep.base.pseudonyms import hide_ids, hide_names, hide_paths, read_id_key
 from cxr_compare.data_prep.base.records import Items, Record
 from cxr_compare.data_prep.base.tables import frame_digest, read_table, write_table
-from cxr_compare.data_prep.pixels import ImageFile, PixelStore, pixels_file, stored_sizes
+from cxr_compare.data_prep.pixels import ImageFile, PixelStore
 from cxr_compare.data_prep.predictions import MadeOn, PredictionsInfo, PredictionWriter
 from cxr_compare.data_prep.preprocess import Preprocess, letterbox
 
@@ -32,7 +33,6 @@ __all__ = [
     "read_id_key",
     "read_table",
     "store_of",
-    "stored_sizes",
     "write_table",
     "write_text",
 ]
@@ -76,4 +76,4 @@ def predictions_info(model: str = "m") -> PredictionsInfo:
 
 def store_of(folder: Path, size: int) -> PixelStore:
     """The squares of a data set folder."""
-    return PixelStore.open(pixels_file(folder, size))
+    return DataSet.open(folder).store(size)
