@@ -99,7 +99,9 @@ class FigureRows:
     def _values(self) -> dict[str, dict[tuple[str, str], Floats]]:
         """Replicates of each figure of each system, by which a pair costs one subtraction."""
         return {
-            name: {key: frame[key].to_numpy(np.float64) for key in frame.columns}
+            name: {
+                (str(key[0]), str(key[1])): frame[key].to_numpy(np.float64) for key in frame.columns
+            }
             for name, frame in self.frames.items()
         }
 

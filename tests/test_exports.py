@@ -1,0 +1,90 @@
+"""Exports of label files: what is written is prepared again with equal tables."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import cxr_compare
+from tests.adapters.sets import EDGES, prepare_tables
+
+COUNT = 24
+WITHOUT_TEST = ["train"] * 12 + ["val"] * 12
+WITH_TEST = ["train"] * 10 + ["val"] * 7 + ["test"] * 7
+
+
+def made_set(folder, boxed, bare=(), *, unknown=False, roles=WITH_TEST):
+    """A data set of images, whose findings are `boxed`, or `bare` of boxes."""
+    draw = np.random.default_rng(3)
+    (folder / "images").mkdir(parents=True)
+    ids = [f"i{number:02d}" for number in range(COUNT)]
+    for name in ids:
+        pixels = draw.integers(0, 255, (40, 50), np.uint8)
+        Image.fromarray(pixels).save(folder / f"images/{name}.png")
+    paths = [f"images/{name}.png" for name in ids]
+    images = pd.DataFrame({"image_id": ids, "patient_id": ids, "path": paths, "split": roles})
+    images.to_csv(folder / "images.csv", index=False)
+    labels, boxes = [], []
+    for finding in (*boxed, *bare):
+        for number, name in enumerate(ids):
+            state = "present" if draw.random() < 0.5 else "absent"
+            state = "uncertain" if unknown and number % 7 == 3 else state
+            labels.append((name, finding, state))
+            for _ in range(draw.integers(1, 3) if state == "present" and finding in boxed else 0):
+                first, sides = draw.uniform(0, 20, 2), draw.uniform(5, 19, 2)
+                boxes.append((name, finding, *first, *(first + sides)))
+    table = pd.DataFrame(labels, columns=["image_id", "finding", "state"])
+    table.to_csv(folder / "labels.csv", index=False)
+    pd.DataFrame(boxes, columns=["image_id", "finding", *EDGES]).to_csv(
+        folder / "boxes.csv", index=False
+    )
+    return prepare_tables(folder, folder / "data")
+
+
+def rows(table, names, columns):
+    """Rows of a table for some images, in one order."""
+    table = table.loc[table["image_id"].isin(names), ["image_id", *columns]]
+    return table.sort_values(["image_id", *columns], ignore_index=True)
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo"])
+@pytest.mark.parametrize("split", [None, "default"])
+@pytest.mark.parametrize(
+    ("boxed", "bare", "unknown", "roles"),
+    [
+        (["mass"], [], False, WITH_TEST),
+        (["mass"], [], True, WITHOUT_TEST),
+        (["mass", "nodule"], [], False, WITHOUT_TEST),
+        (["mass", "nodule"], [], True, WITH_TEST),
+        (["mass"], ["edema"], True, WITH_TEST),
+    ],
+)
+def test_an_export_is_read_again_with_equal_tables(
+    tmp_path, kind, split, boxed, bare, unknown, roles
+):
+    data = made_set(tmp_path / "set", boxed, bare, unknown=unknown, roles=roles)
+    out = tmp_path / "out"
+    summary = cxr_compare.export(data, out, format=kind, split=split, images="png")
+    again = cxr_compare.prepare(out, tmp_path / "again", format=kind, workers=0)
+    names = {name.rsplit("/")[-1] for name in again.images["image_id"]}
+    assert len(names) == len(again.images) == summary.n_images
+    assert summary.n_images + summary.n_left_out == COUNT
+    states = ["finding", "state"]
+    pd.testing.assert_frame_equal(
+        rows(again.findings, names, states), rows(data.findings, names, states)
+    )
+    boxes = ["finding", *EDGES]
+    pd.testing.assert_frame_equal(rows(again.boxes, names, boxes), rows(data.boxes, names, boxes))
+    if split is not None:
+        of_roles = [rows(each, names, ["role"]) for each in (again.split("official"), data.split())]
+        pd.testing.assert_frame_equal(*of_roles)
+
+
+def test_an_export_that_was_stopped_leaves_no_image_to_the_next(tmp_path):
+    data = made_set(tmp_path / "set", ["mass"])
+    left = tmp_path / ".out-0123abcd.tmp" / "images"
+    left.mkdir(parents=True)
+    (left / "of-another-set.png").write_bytes(b"")
+    cxr_compare.export(data, tmp_path / "out", format="coco", images="none")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "set"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["annotations"]
