@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -410,11 +409,6 @@ print(result.headline)
     assert done.stdout.count("the script runs") == 1
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
 def is_ready(address):
     with suppress(httpx.TransportError):
         return httpx.get(f"{address}/healthz").is_success
@@ -423,12 +417,11 @@ def is_ready(address):
 
 @pytest.mark.oldest
 def test_serve_answers_for_an_uploaded_image(folder):
-    port = free_port()
-    server = subprocess.Popen(
-        [*PROGRAM, "serve", "classifier-onnx", "--port", str(port)], cwd=folder
-    )
-    address = f"http://127.0.0.1:{port}"
+    words = [*PROGRAM, "serve", "classifier-onnx", "--port", "0"]  # a free one
+    server = subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE, text=True)
     try:
+        lines = iter(server.stderr.readline, "")
+        address = next(line for line in lines if line.startswith("Page: ")).split()[1].rstrip("/")
         end = time.monotonic() + START_S
         while not is_ready(address):
             assert server.poll() is None

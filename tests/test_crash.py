@@ -28,9 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # --- a flipped bit --------------------------------------------------------------------------------
 
-# Pages, pictures and tables for people, which the program does not read again; a record is text
-# without a checksum of its own.
-UNREAD = {".json", ".html", ".png", ".svg", ".pdf", ".tex", ".md", ".csv", ".txt", ".toml", ".lock"}
+# Pages, pictures and tables for people, which the program does not read again.
+UNREAD = {".html", ".png", ".svg", ".pdf", ".tex", ".md", ".csv", ".txt", ".toml", ".lock"}
 
 
 def outcome(folder, path, whole):
@@ -83,6 +82,48 @@ def test_a_flipped_bit_is_refused_or_without_effect(world, part, count, tmp_path
     outcomes = flip_bits(folder, count, seed=31)
     assert outcomes["silent"] == 0
     assert outcomes["refused"] > count // 3
+
+
+def change_value(content, draw):
+    """Change one text, number or truth value anywhere in a JSON value."""
+    places = [
+        (content, key) for key in (content if isinstance(content, dict) else range(len(content)))
+    ]
+    leaves = []
+    while places:
+        holder, key = places.pop()
+        value = holder[key]
+        if isinstance(value, dict | list):
+            keys = value if isinstance(value, dict) else range(len(value))
+            places += [(value, inner) for inner in keys]
+        else:
+            leaves.append((holder, key))
+    holder, key = leaves[draw.integers(len(leaves))]
+    value = holder[key]
+    if isinstance(value, bool):
+        holder[key] = not value
+    elif isinstance(value, int | float):
+        holder[key] = value + 1
+    else:
+        holder[key] = f"{value}a"
+
+
+@pytest.mark.parametrize("part", OF_PART)
+def test_a_changed_value_of_any_record_is_refused_by_its_name(world, part, tmp_path):
+    draw = np.random.default_rng(5)
+    folder = Path(shutil.copytree(OF_PART[part](world), tmp_path / part))
+    records = sorted(folder.rglob("*.json"))
+    assert records
+    for path in [*records, *records]:
+        before = path.read_text()
+        content = json.loads(before)
+        change_value(content, draw)
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputError) as refused:
+            folders.content(folder)
+        above = [path.name, *(p.name for p in path.parents if p.is_relative_to(folder))]
+        assert any(name in str(refused.value) for name in above)
+        path.write_text(before)
 
 
 # --- trainings ------------------------------------------------------------------------------------
@@ -379,7 +420,12 @@ cxr_compare.compare("A=a.csv", **options)
 
 
 @pytest.mark.parametrize(
-    ("targets", "last"), [([], "answer.json"), (["edema", "mass"], "report.html")]
+    ("targets", "last"),
+    [
+        ([], "answer.json"),
+        (["edema", "mass"], "report.html"),
+        (["edema", "mass"], "answers.json"),
+    ],
 )
 def test_a_comparison_killed_before_its_last_file_goes_on_and_a_finished_one_is_refused(
     tmp_path, targets, last
@@ -409,6 +455,8 @@ def test_a_comparison_killed_before_its_last_file_goes_on_and_a_finished_one_is_
 
     gone_on, whole = compare(out), compare(tmp_path / "whole")
     pd.testing.assert_frame_equal(gone_on.to_frame(), whole.to_frame())
+    names = [{p.relative_to(each) for p in each.rglob("*")} for each in (out, tmp_path / "whole")]
+    assert names[0] == names[1]
     before = (out / last).read_bytes()
     with pytest.raises(InputError, match="report"):
         compare(out)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -164,7 +165,7 @@ def test_a_table_that_the_folder_does_not_name_is_refused(part, world, tmp_path)
     for path in tables:
         own = path.read_bytes()
         table = pd.read_parquet(path)
-        if "pixels" in path.parts or len(table) < 2:
+        if len(table) < 2:
             continue
         table.iloc[::-1].to_parquet(path)  # as valid as the first
         with pytest.raises(InputError, match=path.name):
@@ -175,12 +176,41 @@ def test_a_table_that_the_folder_does_not_name_is_refused(part, world, tmp_path)
     assert list(read(folder))
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "config.toml"])
-def test_weights_and_configuration_of_another_run_are_refused(file, world, tmp_path):
-    folder = shutil.copytree(world.run("classifier"), tmp_path / "copy")
-    shutil.copyfile(world.run("detector") / file, folder / file)
+@pytest.mark.parametrize("change", ["another run", "lost"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("model.safetensors", "config.toml", "model.json", "preprocess.json"),
+        *("decision.json", "guard.npz", "seen.parquet"),
+    ],
+)
+def test_a_file_of_another_run_and_a_lost_one_are_refused(file, change, world, tmp_path):
+    folder = Path(shutil.copytree(world.run("classifier"), tmp_path / "copy"))
+    folders.add_guard(folder)
+    assert list(folders.run(folder))
+    if change == "lost":
+        (folder / file).unlink()
+    elif file in ("guard.npz", "preprocess.json", "seen.parquet"):  # those of both runs are equal
+        (folder / file).write_bytes((folder / "decision.json").read_bytes())
+    else:
+        shutil.copyfile(world.run("detector") / file, folder / file)
     with pytest.raises(InputError, match=file):
         list(folders.run(folder))
+
+
+def test_a_guard_that_the_run_does_not_name_is_refused(world, tmp_path):
+    folder = Path(shutil.copytree(world.run("classifier"), tmp_path / "copy"))
+    (folder / "guard.npz").write_bytes(b"of another run")
+    with pytest.raises(InputError, match="guard"):
+        list(folders.run(folder))
+
+
+def test_a_page_that_was_changed_is_refused_when_the_folder_is_shown(world, tmp_path):
+    folder = Path(shutil.copytree(world.report, tmp_path / "copy"))
+    page = folder / "report.html"
+    page.write_text(page.read_text().replace("</html>", " </html>"))
+    with pytest.raises(InputError, match="report"):
+        cxr_compare.show(folder)
 
 
 def test_a_part_of_a_table_more_or_less_is_refused(world, tmp_path):

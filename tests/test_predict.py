@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 import cxr_compare
+from tests.adapters import serving
 from tests.adapters.commands import cxr
 
 KINDS = ("detector", "classifier")
@@ -163,3 +165,87 @@ def test_a_guarantee_that_too_few_validation_patients_can_give_is_refused(world,
     assert ask(*words, "--policy", "sensitivity>=0.90@0.90") == 2
     assert "100 validation patients" in capsys.readouterr().err
     assert ask(*words, "--policy", "sensitivity>=0.90") == 0
+
+
+def written(folder):
+    """Bytes of the table and of the pictures of a call."""
+    files = [path for path in folder.rglob("*") if path.suffix in (".csv", ".png")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_a_stopped_call_for_a_table_goes_on_after_the_images_that_were_answered(
+    world, films, tmp_path, monkeypatch
+):
+    run, images = world.run("classifier"), tmp_path / "images"
+    images.mkdir()
+    for number, path in enumerate(films.values()):
+        shutil.copy(path, images / f"{number}.dcm")
+    (images / "notes.txt").write_text("no image")
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    call = {"csv": "table.csv", "out": "drawn", "device": "cpu"}
+    for folder in (stopped, whole):
+        folder.mkdir()
+    monkeypatch.chdir(stopped)
+    with serving.stopped_at(3) as answered, pytest.raises(KeyboardInterrupt):
+        cxr_compare.predict(run, images, **call)
+    assert answered == ["0.dcm", "1.dcm"]
+    assert not (stopped / "table.csv").exists()
+    with serving.stopped_at(99) as answered:
+        gone_on = cxr_compare.predict(run, images, **call)
+    assert answered == ["2.dcm", "3.dcm"]
+    monkeypatch.chdir(whole)
+    expected = cxr_compare.predict(run, images, **call)
+    assert gone_on.to_dict() == expected.to_dict()
+    assert str(gone_on) == str(expected)
+    assert written(stopped) == written(whole)
+    assert sorted(path.name for path in stopped.iterdir()) == ["drawn", "table.csv"]
+
+
+@pytest.mark.parametrize("change", ["another run", "another image"])
+def test_a_table_of_a_stopped_call_does_not_count_for_another(world, films, here, change):
+    run, images = world.run("classifier"), here / "images"
+    images.mkdir()
+    for number, path in enumerate(films.values()):
+        shutil.copy(path, images / f"{number}.dcm")
+    with serving.stopped_at(3), pytest.raises(KeyboardInterrupt):
+        cxr_compare.predict(run, images, csv="table.csv", device="cpu")
+    if change == "another run":
+        run = world.run("detector")
+    else:
+        (images / "0.dcm").write_bytes((images / "3.dcm").read_bytes() + b"\0\0")
+    with serving.stopped_at(99) as answered:
+        cxr_compare.predict(run, images, csv="table.csv", device="cpu")
+    assert "0.dcm" in answered
+    assert ("1.dcm" in answered) is (change == "another run")
+
+
+def test_files_of_odd_names_cost_no_other_answer(world, films, here):
+    images = here / "images"
+    images.mkdir()
+    film = next(iter(films.values())).read_bytes()
+    (images / "plain.dcm").write_bytes(film)
+    (images / f"{'n' * 240}.dcm").write_bytes(film)
+    (images / f"{'ß' * 120}.dcm").write_bytes(film)
+    (images / os.fsdecode(b"M\xfcller.dcm")).write_bytes(film)
+    answers = cxr_compare.predict(
+        world.run("classifier"), images, out="drawn", csv="table.csv", device="cpu"
+    )
+    assert len(answers) == 3
+    (reason,) = answers.left_out.values()
+    assert "UTF-8" in reason
+    assert len(list((here / "drawn").glob("*.png"))) == 3
+    with (here / "table.csv").open(newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 4
+    assert ask(world.run("classifier"), images, "--json") == 1  # both ends of a terminal take it
+
+
+def test_what_a_killed_call_left_beside_its_overlays_is_removed(world, films, here):
+    (here / "drawn").mkdir()
+    (here / "drawn/.a-overlay.png-0123abcd.tmp").touch()
+    (here / ".table.csv-0123abcd.tmp").touch()
+    (here / ".other.csv-0123abcd.tmp").touch()
+    cxr_compare.predict(
+        world.run("classifier"), *films.values(), out="drawn", csv="table.csv", device="cpu"
+    )
+    left = [path.name for path in here.rglob("*") if path.name.startswith(".")]
+    assert left == [".other.csv-0123abcd.tmp"]

@@ -254,6 +254,7 @@ def test_with_a_key_no_id_of_a_header_or_a_table_is_stored_or_shown(tmp_path, ca
         elif path.is_file() and path.suffix != ".npy":
             texts.append(path.read_text())
         texts.append(path.name)
+    assert [text for text in texts if str(folder) in text] == []
     for marker in (LETTERS, DIGITS):
         assert [text for text in texts if marker in text.upper()] == [], marker
 

@@ -225,6 +225,7 @@ def test_a_policy_that_is_none_is_refused_before_any_answer(world, tmp_path, pol
     if of == "undecided":
         folder = shutil.copytree(folder, tmp_path / "run")
         (folder / "decision.json").unlink()
+        folders.name_files(folder)
     if not policy:
         assert Run.open(folder, policy=policy, device="cpu").point.policy == "max_f1"
         return

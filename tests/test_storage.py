@@ -91,6 +91,15 @@ def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_pat
     assert of_user.exists()
 
 
+def test_a_temporary_file_of_a_writer_that_works_is_left_alone(tmp_path):
+    """One writes a folder that it renames, another locks the folder around it."""
+    path = tmp_path / "out"
+    with storage.path_lock(path), storage.atomic_path(path) as temporary:
+        with storage.folder_lock(tmp_path):
+            pass
+        assert temporary.exists()
+
+
 def test_a_new_folder_in_which_nothing_was_written_is_removed(tmp_path):
     (tmp_path / "old").mkdir()
     for name in ("new", "old"):
@@ -130,6 +139,7 @@ def test_work_that_cannot_fit_is_refused_before_an_image_is_read(source, tmp_pat
         pytest.raises(InputError, match=str(tmp_path / "set")),
     ):
         prepare(source, tmp_path / "set", size=[512])
+    assert not (tmp_path / "set").exists()
 
 
 # Requests

@@ -9,6 +9,7 @@ from typing import Any
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import require_unchanged
 from cxr_compare.data_prep.base.folders import folder_kind, unfinished_kind
+from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.evaluation.report.files import ANSWER, ANSWERS, MACRO_CSV
 from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath
@@ -17,11 +18,15 @@ from cxr_compare.scripts.options import AnyPath
 def show(folder: AnyPath) -> Shown:
     """Say what a folder is; of a report, print its sentence and its table.
 
+    A folder of which a file is lost or changed that its record names is refused.
+
     Args:
         folder: Data set, run, export, predictions, report, table of folds, or synthetic images.
     """
     folder = Path(folder)
     kind = folder_kind(folder)
+    if kind is not None:
+        _require_named_files(folder, kind.record)
     if kind is not None and kind.name == "report":
         return _report(folder)
     if kind is not None and kind.name == "report on several findings":
@@ -31,6 +36,17 @@ def show(folder: AnyPath) -> Shown:
     facts = {"kind": kind.name, **_FACTS[kind.name](folder)}
     lines = [f"  {name}: {_words(value)}" for name, value in facts.items() if value is not None]
     return Shown("\n".join([f"{folder}: {_NAMES.get(kind.name, kind.name)}", *lines[1:]]), facts)
+
+
+def _require_named_files(folder: Path, record: str) -> None:
+    """Refuse a folder of which a file is lost or changed that its record names."""
+    content = read_json_file(folder / record)
+    files = content.get("files") if isinstance(content, dict) else None
+    for name, digest in files.items() if isinstance(files, dict) else ():
+        require_unchanged(folder / name, digest)
+        if name.endswith(_RECORDS):  # of a folder of its own
+            path = folder / name
+            _require_named_files(path.parent, path.name)
 
 
 def _what_it_is(folder: Path) -> str:
@@ -163,4 +179,5 @@ _FACTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "table of folds": _folds,
     "phantom": _phantom,
 }
+_RECORDS = ("/answer.json", "/predictions.json")
 _NAMES = {"phantom": "synthetic images"}

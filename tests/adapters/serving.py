@@ -16,6 +16,7 @@ from cxr_compare.data_prep.parallel import ray_cluster
 from cxr_compare.data_prep.pixels import LoosePixels
 from cxr_compare.data_prep.preprocess import letterbox
 from cxr_compare.data_prep.synth.rendering import draw_image, draw_patient
+from cxr_compare.serving import answer_files
 from cxr_compare.serving.guard import Guard, fit_guard
 from cxr_compare.serving.network import TorchNetwork
 from cxr_compare.serving.onnx_file import OnnxNetwork
@@ -76,6 +77,21 @@ print(json.dumps(held))
 def draw(numbers):
     """Draw synthetic radiographs, one a patient of a number."""
     return [draw_image(draw_patient(1, number, 0.4), 0, _SIDE).pixels for number in numbers]
+
+
+@contextmanager
+def stopped_at(number):
+    """Interrupt `cxr predict` before the answer for an image of a number; yield those answered."""
+    real, answered = answer_files.answers_of, []
+
+    def answer_or_stop(runs, name, image):
+        if len(answered) + 1 == number:
+            raise KeyboardInterrupt
+        answered.append(Path(name).name)
+        return real(runs, name, image)
+
+    with mock.patch.object(answer_files, "answers_of", answer_or_stop):
+        yield answered
 
 
 def square(pixels):

@@ -7,7 +7,13 @@ import pandas as pd
 from pydantic import Field
 
 from cxr_compare import DataSet
-from cxr_compare.data_prep.base.files import atomic_path, folder_lock, make_folder, write_text
+from cxr_compare.data_prep.base.files import (
+    atomic_path,
+    folder_lock,
+    make_folder,
+    path_lock,
+    write_text,
+)
 from cxr_compare.data_prep.base.provenance import provenance
 from cxr_compare.data_prep.base.pseudonyms import hide_ids, hide_names, hide_paths, read_id_key
 from cxr_compare.data_prep.base.records import Items, Record
@@ -28,6 +34,7 @@ __all__ = [
     "hide_names",
     "letterbox",
     "make_folder",
+    "path_lock",
     "predictions_info",
     "provenance",
     "read_id_key",
