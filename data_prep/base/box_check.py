@@ -21,7 +21,6 @@ from cxr_compare.data_prep.base.errors import InputError, counted, counted_phras
 
 BoxForm = Literal["xyxy", "xywh", "cxcywh"]
 BoxUnit = Literal["px", "share", "percent", "thousandth"]
-Copies = Literal["of_shape", "all"]
 FORMS: tuple[BoxForm, ...] = get_args(BoxForm)
 UNITS: tuple[BoxUnit, ...] = get_args(BoxUnit)
 ROLES_OF_FORMS: dict[BoxForm, tuple[str, str, str, str]] = {
@@ -157,14 +156,14 @@ class BoxRules:
         either: True if px may be of the stated size or of the file, whichever the boxes fit. True
             boxes that fit both are asked about.
         cuts: True if boxes are cut at the border.
-        copies: Files of another size to which boxes are scaled: those of the same shape, or all.
+        stretched: True if a file of another shape is a copy, too, to which boxes are scaled.
     """
 
     slack: float = _SLACK
     predicted: bool = False
     either: bool = False
     cuts: bool = True
-    copies: Copies = "of_shape"
+    stretched: bool = False
 
 
 TRUE_BOXES = BoxRules()
@@ -215,7 +214,7 @@ def fit(
     if rules.either and reading.unit == "px" and boxes.is_other.any():
         boxes, note = boxes.of_fitting_size()
         notes += [note] if rules.predicted or not boxes.is_copy.any() else []  # these are scaled
-    elif rules.copies == "all" and boxes.copies_in_corner.any():
+    elif rules.stretched and boxes.copies_in_corner.any():
         boxes = replace(boxes, sizes=files)  # they were resized with the images
     if len(values) + len(unread):
         boxes.require_understood(unread)
@@ -228,7 +227,7 @@ def fit(
         faults, empty = boxes.without_size()
         notes += empty
     is_copy, is_unlike = boxes.is_copy, boxes.is_other & ~boxes.is_copy
-    if rules.copies == "of_shape" and is_unlike.any():
+    if is_unlike.any():
         line = boxes.unlike_line(is_unlike)
         if is_unlike.all():
             raise InputError(f"{reading.where}: {line}")
@@ -325,9 +324,7 @@ class _Boxes:
     @cached_property
     def is_copy(self) -> np.ndarray:
         """True for boxes whose file is a copy of another size."""
-        if self.rules.copies == "all":
-            return self.is_other
-        return are_scaled(self.sizes, self.files)
+        return self.is_other if self.rules.stretched else are_scaled(self.sizes, self.files)
 
     @cached_property
     def copies_in_corner(self) -> np.ndarray:

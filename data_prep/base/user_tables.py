@@ -40,6 +40,7 @@ _VIA_TABLE = b"region_shape_attributes"
 _VIA_JSON = (b'"_via_settings"', b'"file_attributes"')
 _IN_MEMORY = "row"  # name of the index of such a table
 _GZIP = b"\x1f\x8b"
+_GZIP_FORMAT = 31  # as zlib calls it
 _ZIP = b"PK\x03\x04"
 _HEADER_BYTES = 1 << 16
 _NO_CSV = "save a CSV of image_id,score, or give the values in Python"
@@ -185,11 +186,13 @@ def read_text_table(
 def read_header(path: Path) -> list[str]:
     """Return the names of the columns of a text file; none for a file of another kind."""
     content = _first_bytes(path, _HEADER_BYTES)
-    if content.startswith((_GZIP, _ZIP)):
+    if content.startswith(_ZIP):
         return []
     try:
+        if content.startswith(_GZIP):
+            content = zlib.decompressobj(_GZIP_FORMAT).decompress(content, _HEADER_BYTES)
         rows, _ = _parse(decode_text(content, str(path), errors="replace"), n_rows=1)
-    except ValueError:
+    except (ValueError, zlib.error):
         return []
     return rows.iloc[0].str.strip().tolist()
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import TRUE_BOXES, Copies, fit
+from cxr_compare.data_prep.base.box_check import TRUE_BOXES, fit
 from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, upright_boxes
 from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import DICOM_SUFFIXES, TEXT, are_rows_of, is_member
@@ -98,8 +98,7 @@ def _boxes(source: Source, rows: pd.DataFrame) -> pd.DataFrame:
     reading = replace(reading, where=reading.where or str(source.root))
     source.statements.reading = reading
     stated, actual = _box_sizes(source, ids, in_px=reading.unit == "px")
-    copies: Copies = "all" if source.stretched else "of_shape"
-    rules = replace(TRUE_BOXES, either=source.size is not None, copies=copies)
+    rules = replace(TRUE_BOXES, either=source.size is not None, stretched=source.stretched)
     values, unread = rows[BOX].to_numpy(np.float64), source.statements.unread
     fitted = fit(values, reading, rows, stated, actual, rules, unread)
     source.notes += fitted.notes

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxForm
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
-from cxr_compare.data_prep.base.user_tables import read_header, refuse_line
+from cxr_compare.data_prep.base.user_tables import refuse_line
 from cxr_compare.data_prep.sources.label_names import Label, name_labels
 from cxr_compare.data_prep.sources.source import PREPARE, Caller
 from cxr_compare.data_prep.sources.words import (
@@ -85,10 +85,6 @@ class TableRules(BaseModel):
         """Return the files of the table in a folder, of each pattern the newest name."""
         found = [sorted(root.glob(pattern))[-1:] for pattern in self.file]
         return [path for paths in found for path in paths]
-
-    def fits(self, path: Path) -> bool:
-        """Return True if a file has the columns of the table."""
-        return {name.lower() for name in self.columns} <= {n.lower() for n in read_header(path)}
 
 
 @cache

@@ -27,7 +27,7 @@ def boxed_rows(
     numbers[numbers.eq(0).all(axis=1) & _says_nothing(table, labels)] = np.nan  # placeholders
     is_boxed = numbers.notna().any(axis=1)
     own = labels[is_boxed]
-    if not table.rules.name and not table.has("label"):
+    if not table.has("label"):
         findings = sorted({label.finding for listed in own for label in listed})
         OTHER_CLASS.ask(table, is_boxed=is_boxed, own=findings)
     other_way = ", or class_names mass"

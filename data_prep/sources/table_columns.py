@@ -66,9 +66,7 @@ def recognise(table: Sheet, names: Mapping[str, Sequence[str]]) -> None:
     for role, listed in names.items():
         free = {*table.unused}
         found = [plain[name] for name in listed if plain.get(name) in free]
-        is_side = role in ("width", "height") and table.has("xmax")
-        is_published = bool(table.rules.name) and role in BOX_ROLES and not is_side
-        if found and not table.has(role) and not is_published:
+        if found and not table.has(role):
             table.add(role, found[:1])
 
 
@@ -152,7 +150,7 @@ def _repeats_edges(table: Sheet, side: str, low: str, high: str) -> bool:
 
 def _find_split(table: LabelTable, source: Source) -> None:
     """Assign the role of the split to a column that holds train, val and test alone; say so."""
-    if table.rules.name or table.has("split") or "split" in table.assigned:
+    if table.has("split") or "split" in table.assigned:
         return
     TWO_SPLITS.ask(table)
     for column in columns_of_roles(table.text[table.unused]):
@@ -210,7 +208,7 @@ def _name_by_boxes(tables: Sequence[LabelTable]) -> None:
     """Give the only labels, if they name no finding, the name of the only class of the boxes."""
     labels = [(table, c) for table in tables for c in table.columns.get("finding", ())]
     boxed = next((table for table in tables if table.box_roles), None)
-    if len(labels) != 1 or boxed is None or any(table.rules.name for table in tables):
+    if len(labels) != 1 or boxed is None:
         return
     table, column = labels[0]
     cells = boxed.text[[*boxed.unused, *boxed.columns.get("label", ())]]
@@ -293,7 +291,7 @@ def recognise_tables(
     _name_by_boxes(tables)
     for table in tables:
         _show_columns(source, table)
-    if not any(table.rules.name or table.box_roles for table in tables):
+    if not any(table.box_roles for table in tables):
         for table in tables:
             BOXES_AS_TEXTS.ask(table)
     _require_columns(tables, need_labels=need_labels)
