@@ -119,6 +119,7 @@ class Sheet:
         names: Finding by column, where it is not called as its column.
         assigned: Roles that the user has given.
         caller: The command that reads the table.
+        pairs: Columns by which it is joined, each with the key of images that it holds.
     """
 
     path: Path
@@ -128,6 +129,7 @@ class Sheet:
     names: dict[str, str] = field(default_factory=dict)
     assigned: set[str] = field(default_factory=set)
     caller: Caller = PREPARE
+    pairs: Sequence[tuple[str, str]] = ()
     n_rows: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ Tables of predictions are recognised by `recognise` and corrected by `give_role`
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +47,7 @@ from cxr_compare.data_prep.sources.questions import (
 from cxr_compare.data_prep.sources.source import Caller
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_facts import FACTS
+from cxr_compare.data_prep.sources.table_keys import Keys, choose_keys
 from cxr_compare.data_prep.sources.words import (
     ambiguous_sexes,
     dictionary,
@@ -259,31 +260,30 @@ def _read_tables(
 def recognise_tables(
     source: Source,
     *,
-    names_people: bool = False,
+    headers: Callable[[], Keys] | None = None,
     need_labels: bool = True,
     sheets: Mapping[Path, pd.DataFrame] | None = None,
     known: Mapping[Path, TableRules] | None = None,
 ) -> list[LabelTable]:
     """Read the user's label tables, recognise the content of their columns, and show the result.
 
-    With `names_people` no cell is shown, and a study or a patient may stand for its images.
-    `sheets` are tables in memory, as texts, by what messages call them, and `known` describes
-    tables whose columns alone would not say which they are.
+    `headers` returns the keys of DICOM files, whose tables name people: no cell is shown. `sheets`
+    are tables in memory, as texts, by what messages call them, and `known` describes tables whose
+    columns alone would not say which they are.
     """
     options = source.options
+    names_people = headers is not None
     tables = _read_tables(source, sheets or {}, known or {})
     if not tables:
         return []
     for value in options.columns:
         if not value.startswith(("box_form=", "box_unit=")):
             _correct(tables, value)
+    choose_keys(source, tables, headers)
     for table in tables:
         hides = names_people or table.caller.hides_cells
         table.caller = replace(table.caller, hides_cells=hides)
         take_sizes_of_images(table)
-        if names_people:  # reports are written for a study
-            roles = filter(table.has, ("file", "study", "patient"))
-            table.key = next(roles, table.key)
         _find_split(table, source)
         _find_findings(table, options.class_names)
     _find_label(tables)

@@ -16,6 +16,7 @@ from cxr_compare.data_prep.sources.image_files import (
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.source import unlabelled_line
 from cxr_compare.data_prep.sources.statements import Source
+from cxr_compare.data_prep.sources.table_keys import match_rows, table_keys
 
 EMPTY_EDGES = "give each a row with its name and empty edges"
 """Way in which a table of boxes says that images show nothing."""
@@ -25,9 +26,10 @@ def name_images(
     source: Source, tables: Sequence[LabelTable], marked: Sequence[str] = ()
 ) -> dict[str, str]:
     """Give each image its id and each row of the tables its image; return the ids by path."""
-    cells = [table.cells("file") for table in tables]
+    by_file = [table for table in tables if not table.pairs]
+    cells = [table.cells("file") for table in by_file]
     if source.labels_alone and tables:  # a table alone, whose images need not be there
-        cells = [cells[0], *(_as_first(source, table, cells[0]) for table in tables[1:])]
+        cells = [cells[0], *(_as_first(source, table, cells[0]) for table in by_file[1:])]
     named = _find_images(pd.concat(cells).unique().tolist(), source) if tables else {}
     paths = pd.DataFrame({"path": list(dict.fromkeys([*marked, *named.values()]))}, dtype=TEXT)
     ids_of = ids_of_names if source.labels_alone else ids_of_paths
@@ -39,10 +41,13 @@ def name_images(
     if n_unlisted:
         way = way_to_show_nothing(source, tables)
         source.notes.append(unlabelled_line(n_unlisted, "left out", way))
-    for table, names in zip(tables, cells, strict=True):
+    for table, names in zip(by_file, cells, strict=True):
         path = renamed(names, named)
         rows = {"row": range(len(path)), "image_id": renamed(path, ids), "path": path}
         table.keep_matches(pd.DataFrame(rows).dropna())
+    for table in tables:
+        if table.pairs:
+            match_rows(source, table, table_keys(source, by_file))
     return ids
 
 
