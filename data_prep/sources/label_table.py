@@ -20,6 +20,7 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member, renamed
 from cxr_compare.data_prep.base.user_tables import refuse_line
 from cxr_compare.data_prep.sources.label_names import Label, name_labels
+from cxr_compare.data_prep.sources.record import words_of
 from cxr_compare.data_prep.sources.source import PREPARE, Caller
 from cxr_compare.data_prep.sources.words import (
     ambiguous_sexes,
@@ -31,6 +32,7 @@ from cxr_compare.data_prep.sources.words import (
     refuse_cells_beside_states,
     split_labels,
     states_of_cells,
+    view_of,
 )
 
 BOX_ROLES = ("xmin", "xmax", "width", "xcenter", "ymin", "ymax", "height", "ycenter")
@@ -214,21 +216,37 @@ class LabelTable(Sheet):
 
     def cells(self, role: str) -> pd.Series:
         """Return the cells of a role, translated into standard terms; empty texts without one."""
+        cells = self._written(role)
+        return renamed(cells.str.lower(), self.meanings(role)).fillna(cells)
+
+    def _written(self, role: str) -> pd.Series:
         cells = pd.Series("", index=self.text.index, dtype=TEXT, name=role)
-        if not self.has(role):
-            return cells
         for column in self.columns.get(role, ()):
             cells = cells.where(cells != "", self.text[column]).rename(column)
-        lower = cells.str.lower()
-        return renamed(lower, self.meanings(role)).fillna(cells)
+        return cells
 
     def meanings(self, role: str) -> dict[str, str]:
         """Return standard terms, empty for unknown, by the words of a role in lower case."""
         meanings = {**dictionary()["values"].get(role, {}), **self.rules.values.get(role, {})}
+        cells = chain.from_iterable(self.text[c].unique() for c in self.columns.get(role, ()))
+        words = {cell.lower() for cell in cells} if role in ("sex", "view") else set()
         if role == "sex":
-            cells = chain.from_iterable(self.text[c].unique() for c in self.columns.get(role, ()))
-            meanings |= dict.fromkeys(ambiguous_sexes(cell.lower() for cell in cells), "")
+            meanings |= dict.fromkeys(ambiguous_sexes(words), "")
+        if role == "view":
+            views = {word: view_of(word) for word in words - {*meanings}}
+            meanings |= {word: view for word, view in views.items() if view is not None}
         return meanings
+
+    def word_line(self, role: str) -> str:
+        """One line on the words of views or sexes, if one is not known or is of a lateral view."""
+        counts = self._written(role).value_counts().drop("", errors="ignore")
+        meanings = {**dict.fromkeys(dictionary()["unknown"], ""), **self.meanings(role)}
+        taken = [meanings.get(str(word).lower(), "not known") for word in counts.index]
+        if {*taken} <= {"PA", "AP", "M", "F", "O", ""}:
+            return ""
+        shown = {"LL": "lateral, left out", "": "frontal" if role == "view" else "unknown"}
+        rows = zip(counts.index, taken, counts, strict=True)
+        return f"{role}: {words_of((word, shown.get(of, of), n) for word, of, n in rows)}"
 
     @property
     def labelled_columns(self) -> list[str]:

@@ -299,6 +299,9 @@ def recognise_tables(
         cells = table.cells(table.key)
         reason = f"no image is named in column '{cells.name}'; fill it in"
         refuse_line(cells == "", table.path, reason)
+        for line in map(table.word_line, ("view", "sex")):
+            if line and not (names_people or options.caller.compares):
+                source.show(line)
         if table.has("label") and not names_people:
             with suppress(InputError):  # raised again if an image that is there has the label
                 source.show(table.label_line(options.class_names))

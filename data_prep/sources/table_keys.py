@@ -7,7 +7,7 @@ files, which are one more table of keys.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,8 @@ from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import normal_views, plain_cells
 
-_OWNERS = ["study", "patient"]
+_OWNERS = ("study", "patient")
+_ROLES = ("file", *_OWNERS)
 _ROUNDED = r"[-+]?\d(?:[.,]\d+)?[eE]\+\d+"  # a long number as spreadsheets show it
 _DATE = (
     r"((?:19|2\d)\d\d)[-/.]?(0[1-9]|1[0-2])[-/.]?(0[1-9]|[12]\d|3[01])(?:\D.*)?"
@@ -41,7 +42,7 @@ class Keys:
         images: ``image_id``, ``path``, ``study`` and ``patient`` of each image.
         cells: Its keys, by column; empty if unknown.
         roles: Columns of studies and of patients.
-        files: Names of DICOM files as ``key``, with the columns of `images`.
+        files: Names of DICOM files as ``key``, with the columns of `images`; empty for tables.
         paths: Paths of all DICOM files, also of those that are left out.
     """
 
@@ -49,8 +50,8 @@ class Keys:
     images: pd.DataFrame
     cells: pd.DataFrame
     roles: dict[str, list[str]]
-    files: pd.DataFrame | None = None
-    paths: pd.Series | None = None
+    files: pd.DataFrame = field(default_factory=pd.DataFrame)
+    paths: pd.Series = field(default_factory=lambda: pd.Series(dtype=TEXT))
 
 
 def header_keys(files: pd.DataFrame, paths: pd.Series) -> Keys:
@@ -74,7 +75,7 @@ def header_keys(files: pd.DataFrame, paths: pd.Series) -> Keys:
 
 def table_keys(source: Source, tables: Sequence[LabelTable]) -> Keys:
     """Return the keys in tables that name files; lateral views, which are left out, have none."""
-    parts = []
+    parts = [pd.DataFrame(columns=["image_id", "path", *_OWNERS])]
     for table in tables:
         held = [c for role in _OWNERS for c in table.columns.get(role, ())]
         free = [*table.unused, *(c for r in ("key", "view") for c in table.columns.get(r, ()))]
@@ -108,52 +109,45 @@ def choose_keys(
 ) -> None:
     """Find the columns by which the rows of each table have images, whatever they are called."""
     keys = headers() if headers else None
-    named = [t for t in tables if _names_files(source, t, keys) and not (keys and _is_owner(t))]
-    first = tables[:1] if source.options.caller.compares else ()  # it loses no image
-    for table in tables:
-        known = keys or (table_keys(source, named) if named else None)
-        if known is None or any(table is each for each in (*named, *first)):
+    named = [table for table in tables if _names_files(source, table, keys)]
+    for table in tables[1:] if source.options.caller.compares else tables:  # it loses no image
+        if any(table is other for other in named):
             continue
+        known = keys or table_keys(source, named)
         pairs = _pairs(table, known)
         if table.has("file") and "file" not in table.assigned:
-            if keys or _counts_rows(table.cells("file")):  # else its files may be elsewhere
-                raise _no_image(source, table, known)
+            if keys or (pairs and _counts_rows(table.cells("file"))):  # else files are elsewhere
+                raise _no_image(source, table, known, pairs)
         elif pairs:
-            _join(table, pairs)
-        elif _names_files(source, table, keys) or _take_files(source, table, keys):
-            continue
-        elif keys and any(map(table.has, ("file", *_OWNERS))):
+            table.pairs = pairs
+            table.add("key", [column for column, _ in pairs if column in table.unused])
+            table.key = _role(table, pairs[0][0]) or "key"
+        elif _take_files(source, table, keys):
+            named.append(table)
+        elif keys and any(map(table.has, _ROLES)):
             raise _no_image(source, table, known)
 
 
-def _join(table: LabelTable, pairs: _Pairs) -> None:
-    """Record that a table is joined by columns."""
-    first = pairs[0][0]
-    table.pairs = pairs
-    table.add("key", [column for column, _ in pairs if column in table.unused])
-    roles = ("file", *_OWNERS)
-    table.key = next((role for role in roles if first in table.columns.get(role, ())), "key")
+def _role(table: LabelTable, column: str) -> str:
+    return next((role for role in _ROLES if column in table.columns.get(role, ())), "")
 
 
 def _names_files(source: Source, table: LabelTable, keys: Keys | None) -> bool:
-    """Return True if the column of files of a table names an image, in any spelling."""
-    cells = table.cells("file")
+    """Return True if a column of a table names images as files, in any spelling.
+
+    A column that is called otherwise is taken if the table has none and names no study.
+    """
     if not table.has("file"):
-        return False
+        return not table.has("study") and _take_files(source, table, keys)
     if keys is not None:
         return not _rows_of_files(source, table, keys).empty
-    return source.index is None or any(source.files.fitting(cells.unique())[0].values())
-
-
-def _is_owner(table: LabelTable) -> bool:
-    """Return True if the user names images by a column that is called as studies or patients."""
-    called = plain_name(str(table.cells("file").name))
-    return "file" in table.assigned and any(called in names_by_role()[role] for role in _OWNERS)
+    names = table.cells("file").unique()
+    return source.index is None or any(source.files.fitting(names)[0].values())
 
 
 def _take_files(source: Source, table: LabelTable, keys: Keys | None) -> bool:
     """Take the column whose cells name files as that of images; ask if there are several."""
-    if headless_problem(list(table.text.columns)):
+    if table.has("file") or headless_problem(list(table.text.columns)):
         return False
     found = [c for c in table.unused if _share_of_files(source, table.text[c], keys) > 1 / 2]
     if len(found) > 1:
@@ -161,42 +155,56 @@ def _take_files(source: Source, table: LabelTable, keys: Keys | None) -> bool:
         raise InputError(f"{table.path}: columns {', '.join(found)} name images; say {ways}")
     for column in found:
         table.columns["file"] = [column]
-        source.show(f"{table.path.name}: column '{column}' names images, by its cells")
+        source.show(f"{table.path.name}: column '{column}' names images, as its cells are files")
     return bool(found)
 
 
 def _share_of_files(source: Source, cells: pd.Series, keys: Keys | None) -> float:
-    """Return the share of the first names in a column that are files; 0 for a single name."""
-    names = cells[cells != ""].drop_duplicates()[:_MOST_TRIED]
-    if len(names) < 2 or (keys is None and source.index is None):
+    """Return the share of the first names in a column that are files.
+
+    It is 0 for a single name, and for numbers that count the rows or repeat themselves.
+    """
+    names = cells[cells != ""].drop_duplicates()
+    are_counts = names.str.isdecimal().all() and (not cells.is_unique or _counts_rows(cells))
+    if len(names) < 2 or are_counts:
         return 0.0
+    names = names[:_MOST_TRIED]
     if keys is not None:
         return float(is_member(_plain_paths(source, names), keys.files["key"]).mean())
-    return sum(bool(source.files.find(name, ("", "images"))) for name in names) / len(names)
+    index = source.index
+    return sum(bool(index and index.find(name, ("", "images"))) for name in names) / len(names)
 
 
 def _pairs(table: LabelTable, keys: Keys) -> _Pairs:
     """Return the columns of a table and of keys that have the same cells; empty without any."""
-    for role in ("file", *_OWNERS, ""):
+    headers = [key for listed in keys.roles.values() for key in listed if len(keys.files)]
+    for role in (*_ROLES, ""):
         own = table.columns.get(role, [])
-        own = own if role else [name for name in table.unused if _is_key(table.text[name])]
-        alike = [(column, key) for column in own for key in _alike(column, role, keys)]
-        found = {pair: _fit(table, keys, [pair], half=not role) for pair in alike}
+        if not role:
+            own = [column for column in table.unused if _is_key(table.text[column])]
+        elif role == "file" and role not in table.assigned:
+            continue
+        found = {
+            (column, key): _fit(table, keys, (column, key), half=not role)
+            for column in own
+            for key in (*_alike(table, column, keys), *(() if role in _OWNERS else headers))
+        }
         best = max(found, key=lambda pair: found[pair], default=None)
         if best is not None and found[best]:
             return _finer(table, keys, best)
-        if own and alike:  # it names what is not here
-            return ()
+        if found:  # it names what is not here
+            break
     return ()
 
 
-def _alike(column: str, role: str, keys: Keys) -> list[str]:
+def _alike(table: LabelTable, column: str, keys: Keys) -> list[str]:
     """Return the keys that a column may hold, the likeliest first."""
-    called = [r for r in _OWNERS if role == "file" and plain_name(column) in names_by_role()[r]]
-    same = [key for r in (role, *called) for key in keys.roles.get(r, ())]
-    same += [key for key in keys.cells if plain_name(key) == plain_name(column)]
-    if role not in _OWNERS and keys.files is not None:
-        same += [key for listed in keys.roles.values() for key in listed]
+    name, role = plain_name(column), _role(table, column)
+    called = [r for r in _OWNERS if role == r or name in names_by_role()[r]]
+    same = [key for r in called for key in keys.roles[r]]
+    same += [key for key in map(str, keys.cells) if plain_name(key) == name]
+    if _are_dates(table.text[column]):
+        same += [key for key in map(str, keys.cells) if _are_dates(keys.cells[key])]
     return list(dict.fromkeys(same))
 
 
@@ -216,41 +224,38 @@ def _counts_rows(cells: pd.Series) -> bool:
     return any(cells.tolist() == [*map(str, range(n, n + len(cells)))] for n in (0, 1))
 
 
-def _fit(table: LabelTable, keys: Keys, pairs: _Pairs, *, half: bool) -> int:
-    """Return how many keys both have; 0 if `half` and it is less than half of the shorter list.
+def _fit(table: LabelTable, keys: Keys, pair: tuple[str, str], *, half: bool) -> int:
+    """Return how many keys both have.
 
-    Such a key tells the rows or the images apart.
+    With `half` it is 0 for less than half of the shorter list, and if several rows have a key that
+    several images have.
     """
-    cells, known = _joined(table, keys, pairs)
+    cells, known = _joined(table, keys, [pair])
     here, there = cells[cells != ""], known[known != ""]
     n_both = len({*here} & {*there})
-    is_doubtful = 2 * n_both < min(here.nunique(), there.nunique())
-    is_doubtful |= not (here.is_unique or there.is_unique)
-    return 0 if half and is_doubtful else n_both
+    is_key = here.is_unique or there.is_unique
+    is_clear = is_key and 2 * n_both >= min(here.nunique(), there.nunique())
+    return n_both if is_clear or not half else 0
 
 
 def _finer(table: LabelTable, keys: Keys, first: tuple[str, str]) -> _Pairs:
     """Return pairs of columns that tell more images apart than one does, as patient and date do."""
-    dated = [c for c in table.unused if _are_dates(table.text[c])]
-    pairs = [(c, k) for c in dated for k in keys.cells if _are_dates(keys.cells[k])]
-    others = {role: table.columns.get(role, ()) for role in ("patient", "view")}
-    pairs += [(c, k) for role, own in others.items() for c in own for k in _alike(c, role, keys)]
-    pairs += [(c, k) for c in table.unused for k in _alike(c, "view", keys)]
-    chosen = [first]
-    for pair in dict.fromkeys(pairs):
-        if pair[0] in (column for column, _ in chosen):
-            continue
-        n_told = [_joined(table, keys, p)[1].nunique() for p in (chosen, [*chosen, pair])]
-        cells, known = _joined(table, keys, [*chosen, pair])
-        n_both = len({*cells} & {*known} - {""})
-        if n_told[1] > n_told[0] and 2 * n_both >= min(cells.nunique(), known.nunique()):
-            chosen.append(pair)
+    own = [*table.columns.get("patient", ()), *table.columns.get("view", ()), *table.unused]
+    chosen, known = [first], _joined(table, keys, [first])[1]
+    for column in own:
+        for key in _alike(table, column, keys) if column not in dict(chosen) else ():
+            cells, finer = _joined(table, keys, [*chosen, (column, key)])
+            n_both = len({*cells} & {*finer} - {""})
+            fits = 2 * n_both >= min(cells.nunique(), finer.nunique())
+            if fits and finer.nunique() > known.nunique():
+                chosen, known = [*chosen, (column, key)], finer
+                break
     return chosen
 
 
 def _are_dates(cells: pd.Series) -> bool:
     filled = cells[cells != ""]
-    return bool(len(filled)) and bool(filled.str.fullmatch(_DATE).all())
+    return bool(len(filled) and filled.str.fullmatch(_DATE).all())
 
 
 def _plain_keys(cells: pd.Series) -> pd.Series:
@@ -267,13 +272,14 @@ def _joined(table: LabelTable, keys: Keys, pairs: _Pairs) -> tuple[pd.Series, pd
         known = _plain_keys(keys.cells[key])
         cells = _plain_keys(table.text[column])
         texts.append((renamed(cells, _spelling(cells, known)), known))
-    one, other = (pd.concat(side, axis=1) for side in zip(*texts, strict=True))
-    return _one_text(one), _one_text(other)
+    return _one_text([cells for cells, _ in texts]), _one_text([known for _, known in texts])
 
 
-def _one_text(parts: pd.DataFrame) -> pd.Series:
-    texts = parts.iloc[:, 0].str.cat(parts.iloc[:, 1:], sep="\0")
-    return texts.where((parts != "").all(axis=1), "")
+def _one_text(parts: Sequence[pd.Series]) -> pd.Series:
+    texts = parts[0]
+    for part in parts[1:]:
+        texts = (texts + "\0" + part).where((texts != "") & (part != ""), "")
+    return texts
 
 
 def _spelling(cells: pd.Series, known: pd.Series, free: pd.Series | None = None) -> dict[str, str]:
@@ -306,7 +312,7 @@ def _plain_paths(source: Source, cells: pd.Series) -> pd.Series:
 def _rows_of_files(source: Source, table: LabelTable, keys: Keys) -> pd.DataFrame:
     """Return the images of the rows that name DICOM files, by path, name or SOPInstanceUID."""
     cells, known = _plain_paths(source, table.cells("file")), keys.files
-    named = known.loc[is_member(known["key"], cells), "path"]
+    named = known["path"][is_member(known["key"], cells)]
     free = keys.paths[~is_member(keys.paths, named)]  # also lateral views
     return _rows_of(renamed(cells, _spelling(cells, known["key"], free)), known)
 
@@ -340,29 +346,23 @@ def match_rows(source: Source, table: LabelTable, keys: Keys) -> None:
         raise _no_image(source, table, keys)
     _note_rows(source, table, keys, matches)
     _refuse_several(table, matches)
-    if not any(key in keys.roles["study"] for _, key in table.pairs):
+    is_of_patient = not any(key in keys.roles["study"] for _, key in table.pairs)
+    if table.pairs and is_of_patient and table.states_labels:
         _refuse_contradictions(table, keys, matches)
-    _exclude_unclear(source, table, keys, matches)
+        _exclude_studies(source, table, matches)
+    _exclude_boxed(source, table, matches)
     table.keep_matches(matches)
 
 
-def _no_image(source: Source, table: LabelTable, keys: Keys) -> InputError:
-    """Return the error of a table whose rows have no image, with the columns that give them one."""
-    role = next(role for role in ("file", *_OWNERS, "key") if table.has(role))
-    cells, ways = table.cells(role), []
-    for column in map(str, table.text.columns):
-        held = [k for k in keys.cells if _fit(table, keys, [(column, k)], half=role == "key")]
-        if _share_of_files(source, table.text[column], keys):
-            held = ["file or SOPInstanceUID"]
-        if held:
-            way = table.caller.text("file", column)
-            ways.append(f"{way} (it holds the {held[0]} of images)")
-    way = " or ".join(ways) or (
-        f"{table.caller.text('file', 'COLUMN')} for a column with their file, SOPInstanceUID, "
-        "StudyInstanceUID, AccessionNumber or PatientID, or give the folder of these images"
-    )
+def _no_image(source: Source, table: LabelTable, keys: Keys, pairs: _Pairs = ()) -> InputError:
+    """Return the error of a table whose rows have no image; `pairs` would give them some."""
+    cells = table.cells(next(role for role in (*_ROLES, "key") if table.has(role)))
+    way = f"{table.caller.text('file', 'COLUMN')} for a column with their file, SOPInstanceUID, "
+    way += "StudyInstanceUID, AccessionNumber or PatientID, or give the folder of these images"
+    for column, key in pairs[:1]:
+        way = f"{table.caller.text('file', column)} (it holds the {key} of images)"
     return InputError(
-        f"{table.path}: none of its {cells.nunique()} {cells.name} names a radiograph in "
+        f"{table.path}: none of its {cells.nunique()} {cells.name} names an image in "
         f"{source.root}, as the files and {keys.where} write it; say {way}"
     )
 
@@ -426,44 +426,57 @@ def _refuse_several(table: LabelTable, matches: pd.DataFrame) -> None:
 
 
 def _refuse_contradictions(table: LabelTable, keys: Keys, matches: pd.DataFrame) -> None:
-    """Refuse a row whose image has another value in a column that both have, such as the date."""
-    of_image = keys.cells.set_axis(keys.images["image_id"])
+    """Refuse a row whose image has another value in a column that both have, such as the date.
+
+    So are rows of one patient that are of several dates.
+    """
+    rows, named = matches["row"], _called(table)
+    same = {plain_name(key): key for key in map(str, keys.cells)}
     for column in table.unused:
-        for key in (k for k in of_image if plain_name(k) == plain_name(column)):
-            own = _plain_keys(table.text[column]).iloc[matches["row"]]
-            other = _plain_keys(of_image[key])[matches["image_id"]].to_numpy()
+        own = _plain_keys(table.text[column]).iloc[rows]
+        unused = table.caller.advice("unused", column)
+        n_values = own.groupby(matches["key"].to_numpy()).transform("nunique")
+        reason = (
+            f"rows of one {named} have several dates in column '{column}', and {keys.where} do not "
+            f"say which is that of the image; leave the others out, or {unused}"
+        )
+        refuse_line((n_values > 1) & _are_dates(own), table.path, reason)
+        if key := same.get(plain_name(column)):
+            of_image = _plain_keys(keys.cells[key]).set_axis(keys.images["image_id"])
+            other = of_image[matches["image_id"]].to_numpy()
             reason = (
-                f"column '{column}' is otherwise in {keys.where} for the same {_called(table)}; "
-                f"correct it, or {table.caller.advice('unused', column)}"
+                f"column '{column}' is otherwise in {keys.where} for the same {named}; correct it, "
+                f"or {unused}"
             )
             refuse_line((own != other) & (own != "") & (other != ""), table.path, reason)
 
 
-def _exclude_unclear(source: Source, table: LabelTable, keys: Keys, matches: pd.DataFrame) -> None:
-    """Leave out images of a patient with several studies, or of a study of which a row has a box.
+def _exclude_studies(source: Source, table: LabelTable, matches: pd.DataFrame) -> None:
+    """Leave out the images of a patient with several studies, of which a row has labels.
 
     A table that only states facts of patients, such as the sex, is of all their images.
     """
-    counts = matches.groupby("row")[["study", "image_id"]].transform("nunique")
-    if table.states_labels:
-        ids = matches.loc[counts["study"] > 1, "image_id"]
-        reason = "its patient has several studies, and the table does not say which one is labelled"
-        source.exclude(ids, reason)
-        if len(ids):
-            text = (
-                f"images are left out, since {table.path.name} labels patients who have several "
-                "studies; add a column with the StudyInstanceUID or the date of the labelled study"
-            )
-            source.notes.append(counted_phrase(ids.nunique(), text))
-    edges = [table.cells(role) != "" for role in sorted(table.box_roles)]
-    if edges:
-        is_boxed = pd.concat(edges, axis=1).any(axis=1).to_numpy()[matches["row"]]
-        ids = matches.loc[is_boxed & (counts["image_id"] > 1), "image_id"]
-        reason = "one of several images of a study or patient, and the table does not say which one"
-        source.exclude(ids, f"{reason} the box is of")
-        if len(ids):
-            text = (
-                f"images are left out, since {table.path.name} has boxes of studies or patients "
-                "that have several images; add a column with the SOPInstanceUID of the image"
-            )
-            source.notes.append(counted_phrase(ids.nunique(), text))
+    is_several = matches.groupby("row")["study"].transform("nunique") > 1
+    reason = "its patient has several studies, and the table does not say which one is labelled"
+    text = (
+        f"images are left out, since {table.path.name} labels patients who have several studies; "
+        "add a column with the StudyInstanceUID or the date of the labelled study"
+    )
+    _exclude(source, matches["image_id"][is_several], reason, text)
+
+
+def _exclude_boxed(source: Source, table: LabelTable, matches: pd.DataFrame) -> None:
+    """Leave out the images of a study or patient with several images, of which a row has a box."""
+    is_several = matches.groupby("row")["image_id"].transform("nunique") > 1
+    is_several &= table.are_boxed.to_numpy()[matches["row"]]
+    reason = "one of several images of a study or patient, and the table does not say which one"
+    text = (
+        f"images are left out, since {table.path.name} has boxes of studies or patients that have "
+        "several images; add a column with the SOPInstanceUID of the image"
+    )
+    _exclude(source, matches["image_id"][is_several], f"{reason} the box is of", text)
+
+
+def _exclude(source: Source, ids: pd.Series, reason: str, text: str) -> None:
+    source.exclude(ids, reason)
+    source.notes += [counted_phrase(ids.nunique(), text)] if len(ids) else []
