@@ -299,12 +299,8 @@ def recognise_tables(
         cells = table.cells(table.key)
         reason = f"no image is named in column '{cells.name}'; fill it in"
         refuse_line(cells == "", table.path, reason)
-        for line in map(table.word_line, ("view", "sex")):
-            if line and not (names_people or options.caller.compares):
-                source.show(line)
-        if table.has("label") and not names_people:
-            with suppress(InputError):  # raised again if an image that is there has the label
-                source.show(table.label_line(options.class_names))
+        if not names_people:
+            _show_words(source, table)
     findings = [c for t in tables for c in t.columns.get("finding", ()) if c not in t.names]
     name_labels(findings, f"{tables[0].path}: first line", "column")
     return tables
@@ -318,6 +314,16 @@ def _show_columns(source: Source, table: LabelTable) -> None:
     for question in UNREAD:
         question.ask(table)
     _warn_of_unclear_sexes(table, source)
+
+
+def _show_words(source: Source, table: LabelTable) -> None:
+    """Show what the words of views, sexes and labels are taken for."""
+    for line in map(table.word_line, ("view", "sex")):
+        if line and not source.options.caller.compares:  # it takes any view
+            source.show(line)
+    if table.has("label"):
+        with suppress(InputError):  # raised again if an image that is there has the label
+            source.show(table.label_line(source.options.class_names))
 
 
 def _require_columns(tables: Sequence[LabelTable], *, need_labels: bool) -> None:
