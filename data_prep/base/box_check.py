@@ -207,9 +207,10 @@ def fit(
     another size, an `InputError` asks about that one. True boxes of one image alone are no tenth,
     unless they are all boxes.
     """
+    are_measured = bool(np.isfinite(files).all())
     files = np.where(np.isfinite(files), files, stated)
     sizes = np.where(np.isfinite(stated), stated, files)
-    boxes = _Boxes(values, reading, rows, sizes, files, rules)
+    boxes = _Boxes(values, reading, rows, sizes, files, rules, are_measured)
     notes: list[str] = []
     if rules.either and reading.unit == "px" and boxes.is_other.any():
         boxes, note = boxes.of_fitting_size()
@@ -283,7 +284,10 @@ def row_text(rows: pd.DataFrame, row: int, where: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Boxes:
-    """Boxes of which `fit` says what they are; `sizes` are those that they are taken to be of."""
+    """Boxes of which `fit` says what they are; `sizes` are those that they are taken to be of.
+
+    They `are_measured` if the sizes of all files are known.
+    """
 
     values: np.ndarray
     reading: BoxReading
@@ -291,6 +295,7 @@ class _Boxes:
     sizes: np.ndarray
     files: np.ndarray
     rules: BoxRules
+    are_measured: bool
 
     @cached_property
     def written(self) -> np.ndarray:
@@ -542,7 +547,8 @@ class _Boxes:
         """
         n_images = self.rows["image_id"].nunique()
         shares = self.written / np.tile(self.sizes, 2)
-        if self.reading.unit != "px" or n_images < _ENOUGH_COPIES or np.isnan(shares).any():
+        are_many = n_images >= _ENOUGH_COPIES and self.are_measured
+        if self.reading.unit != "px" or not are_many:
             return 0, ""
         left, (right, lower) = shares[:, 0].min(), shares[:, 2:].max(axis=0)
         if max(right, lower) > 1 / _MUCH_LARGER or left > (1 - right) / 2:
