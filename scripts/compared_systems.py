@@ -14,7 +14,12 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, ORDERS, UNITS
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.folders import folder_kind, require_folder, unfinished_kind
+from cxr_compare.data_prep.base.folders import (
+    folder_kind,
+    folder_state,
+    require_folder,
+    unfinished_kind,
+)
 from cxr_compare.data_prep.base.names import finding_name
 from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
@@ -61,6 +66,8 @@ def read_systems(given: Sequence[Any]) -> dict[str, Any]:
             raise InputError(f"compare: two systems are called '{name}'; write NAME=PATH")
         if name.startswith("image-blind with "):
             raise InputError(f"{name}: is the name of a baseline; rename the system")
+        if not name.isprintable():
+            raise InputError(f"{name}: is no name that a table can show; rename the system")
         if not name.strip():
             raise InputError("compare: a system has no name; write NAME=PATH")
         is_table = isinstance(value, str | pd.DataFrame)  # a table of no box has columns
@@ -271,7 +278,7 @@ class Systems:
         stored = predicted_before(network, dataset, made, split)
         if stored is not None:
             return stored
-        if (made / "predictions.json").is_file():
+        if folder_state(made, "predictions") == "finished":
             if not self.overwrite:
                 raise InputError(f"{made}: holds predictions of another training; say overwrite")
             shutil.rmtree(made)

@@ -194,6 +194,33 @@ def test_slow_uploads_end_and_others_get_through(systems, radiographs):
             assert sent < 1000
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example"}, 200),
+        ({}, 200),
+    ],
+)
+def test_a_page_of_another_site_is_refused_by_what_its_browser_says(
+    server, radiographs, headers, status
+):
+    files = {"file": ("a.png", radiographs["png"])}
+    response = httpx.post(f"{server}/v1/analyze", files=files, headers=headers, timeout=60)
+    assert response.status_code == status
+
+
+def test_uploads_together_hold_no_more_memory_than_is_allowed(systems, radiographs):
+    """A slow one says that it will fill all of it, and another waits until that has ended."""
+    size = MEBIBYTE
+    intake = Intake(n_bytes=size, grace=1.0)
+    with listening(systems, intake=intake, max_bytes=size) as address, connect(address) as slow:
+        assert post(address, radiographs["png"]).status_code == 200
+        assert slow.recv(1 << 16).startswith(b"HTTP/1.1 408")
+    assert intake.n_bytes == size
+
+
 def test_an_upload_without_an_end_is_cut_off_at_the_limit(server):
     """No Content-Length says how large it will be."""
     answer, sent = trickle(server, bytes(MEBIBYTE // 4), 0.01)

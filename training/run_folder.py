@@ -19,7 +19,7 @@ from cxr_compare.data_prep.base.files import (
     require_unchanged,
     write_text,
 )
-from cxr_compare.data_prep.base.folders import require_folder, require_writable
+from cxr_compare.data_prep.base.folders import folder_state, require_folder, require_writable
 from cxr_compare.data_prep.base.provenance import provenance
 from cxr_compare.data_prep.base.tables import read_table, write_table
 from cxr_compare.data_prep.base.user_tables import write_csv
@@ -102,7 +102,7 @@ class RunFolder:
     @property
     def is_complete(self) -> bool:
         """True if the training has ended."""
-        return (self.folder / _RUN).is_file()
+        return folder_state(self.folder, "run") == "finished"
 
     @property
     def checkpoints(self) -> Path:

@@ -113,8 +113,9 @@ def require_writable(
         raise InputError(f"{folder}: a file stands where a folder is needed")
     if state == "finished" and not overwrite:
         further_way = ", or say overwrite" if _kind(name).command == "compare" else ""
+        article = "" if name == "predictions" else "a "
         raise InputError(
-            f"{folder}: holds finished {_kind(name).name}; choose another folder{further_way}"
+            f"{folder}: holds {article}finished {name}; choose another folder{further_way}"
         )
     # A folder that is to be replaced may hold nothing that is not replaced.
     other = _foreign_name(folder, _kind(name), further)

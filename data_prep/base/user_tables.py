@@ -285,7 +285,8 @@ def _without_apostrophe(column: pd.Series) -> pd.Series:
     texts = column.str.strip()
     if not texts.str.contains("'", regex=False).any():
         return texts
-    return texts.str.replace(r"(^|[;\t\r\n])'\s*([=+@-])", r"\1\2", regex=True)
+    written = r"(^|[;\t\r\n])'(\s*[=+@-])"
+    return texts.str.replace(written, r"\1\2", regex=True).str.strip()
 
 
 def _read_delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:

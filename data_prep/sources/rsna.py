@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from cxr_compare.data_prep.base.errors import counted
-from cxr_compare.data_prep.base.records import Record
+from cxr_compare.data_prep.base.records import Digests, Record
 from cxr_compare.data_prep.base.tables import SYNTHETIC
 from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line, to_numbers
 from cxr_compare.data_prep.sources.label_table import LabelTable, published_tables
@@ -45,6 +45,7 @@ class PhantomInfo(Record, kind="synth"):
     arguments: PhantomArguments
     counts: dict[str, int] = Field(default_factory=dict)
     box_rule: str | None = None
+    files: Digests = Field(default_factory=dict)
 
 
 def read_mapping(path: Path, space: str = "nih") -> pd.DataFrame:

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
-from cxr_compare.data_prep.base.files import folder_lock, make_folder, require_free_space
+from cxr_compare.data_prep.base.files import (
+    file_digest,
+    folder_lock,
+    make_folder,
+    require_free_space,
+)
+from cxr_compare.data_prep.base.folders import folder_state
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.data_prep.parallel import map_images
 from cxr_compare.data_prep.sources.rsna import PHANTOM, PhantomArguments, PhantomInfo
@@ -117,13 +123,12 @@ def _require_in_range(arguments: PhantomArguments) -> None:
 
 def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int] | None:
     """Return the counts of a complete phantom, or None for a new or incomplete folder."""
-    # A hidden file is a lock or a temporary file of an interrupted run.
-    if not out.exists() or (out.is_dir() and all(p.name[0] == "." for p in out.iterdir())):
+    state = folder_state(out, "phantom")
+    if state == "new":
         return None
-    files = [path for path in (out / PHANTOM, out / _STARTED) if path.is_file()]
-    if not files:
+    if state == "foreign":
         raise InputError(f"{out}: not an empty folder and not a phantom; choose another folder")
-    record = PhantomInfo.read(files[0])
+    record = PhantomInfo.read(out / (PHANTOM if state == "finished" else _STARTED))
     stored = record.arguments.to_json()
     for name, value in arguments.to_json().items():
         if stored[name] != value:
@@ -137,7 +142,7 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
 def _finish(
     out: Path, arguments: PhantomArguments, records: list[dict[str, Any]]
 ) -> dict[str, int]:
-    """Write the tables and, last, the JSON that marks the folder complete."""
+    """Write the tables and, last, the record; the images follow from its arguments."""
     counts = {
         "n_images": arguments.n_images,
         "n_patients": len({record["nih_patient"] for record in records}),
@@ -145,11 +150,14 @@ def _finish(
         "n_boxes": sum(len(record["boxes"]) for record in records),
         "n_test_images": count_test_images(arguments.n_images),
     }
+    files = {}
     for name, frame in rsna_tables(records).items():
         write_csv(frame, out / name)
+        files[name] = file_digest(out / name)
     record = PhantomInfo(
         arguments=arguments,
         counts=counts,
+        files=files,
         box_rule=f"extent in which a lesion adds more than {BOX_FRACTION} of its own peak",
     )
     record.write(out / PHANTOM)
