@@ -15,12 +15,13 @@ from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted, 
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.records import Items, Record
 from cxr_compare.data_prep.base.tables import LABEL_KEY, OLDEST_YEARS
+from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.data_prep.copies import copy_keys
-from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.dataset import DATA_PAGE, DataSet
 
 AUDIT = "audit.json"
 """File of the audit for programs, in the folder of the data set."""
-AUDIT_PAGE = "audit.html"
+EXCLUDE = "exclude.csv"
 MeasureShortcuts = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], list[dict[str, Any]]]
 Severity = Literal["error", "warning", "info"]
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
@@ -103,7 +104,7 @@ class Audit(ShownAsText, Record, kind="audit"):
             if problem.advice and problem.severity != "info":
                 lines.append(f"    what to do: {problem.advice}")
         lines.append(f"{self.folder}: checked {self.scope}: {self.verdict}")
-        lines.append(f"Page: {Path(self.folder) / AUDIT_PAGE}")
+        lines.append(f"Page: {Path(self.folder) / DATA_PAGE}")
         return "\n".join(lines)
 
     def for_split(self, name: str) -> Self:
@@ -120,13 +121,16 @@ class Audit(ShownAsText, Record, kind="audit"):
 
     @property
     def verdict(self) -> str:
-        """One sentence on whether the data set can be used."""
+        """One sentence on whether the data set can be used, which begins in lower case."""
         severities = [problem.severity for problem in self.problems]
         errors = counted(severities.count("error"), "error")
         warnings = counted(severities.count("warning"), "warning")
         if not self.passed:
             return f"results are invalid because of {errors}; {warnings} may affect them"
-        return f"no error was found that invalidates results; {warnings} may affect them"
+        return (
+            f"no error in what the audit checks (copies, patients, roles, ages), and {warnings}; "
+            "look at the pictures: they show whether labels and boxes were read rightly"
+        )
 
     @property
     def table(self) -> pd.DataFrame:
@@ -192,6 +196,15 @@ def audit(dataset: DataSet, measure_shortcuts: MeasureShortcuts | None = None) -
         facts={**dataset.ids.model_dump(), "shortcuts": shortcuts},
         folder=str(dataset.folder),
     )
+
+
+def write_audit(found: Audit) -> None:
+    """Write the result of an audit, and the list of exclusions unless there is one."""
+    folder = Path(found.folder)
+    found.write(folder / AUDIT)
+    exclusions = found.exclusions
+    if len(exclusions) and not (folder / EXCLUDE).exists():
+        write_csv(exclusions, folder / EXCLUDE)
 
 
 def _problem(

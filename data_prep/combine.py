@@ -43,6 +43,8 @@ def combine(folders: Sequence[str | Path], out: str | Path, options: Options) ->
     id_key = next(iter(sets.values())).info.id_key
     with folder_lock(out):
         if not begin(out, request):
+            shown = options.pictures and all(d.info.pictures for d in sets.values())
+            options = replace(options, pictures=shown)
             write_set(out, tables, decode, request, options, id_key=id_key)
         (out / JOURNAL).unlink(missing_ok=True)
     return DataSet.open(out)

@@ -44,6 +44,8 @@ _DIGESTED = {
     "box_coverage": ("image_id", "finding", "reader", "coverage"),
 }
 _IMAGE_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
+DATA_PAGE = "data.html"
+"""The page for people, which shows the data set and its faults."""
 _IMAGES_PER_WORKER = 200  # starting a process takes as long as decoding these
 _FEW_PATIENTS = 10
 _SHOWN, _NAMED = 10, 3  # reasons for which files were left out, and files of each, for people
@@ -67,6 +69,7 @@ class DataSetInfo(MadeRecord, kind="dataset"):
     request: str
     id_key: str | None = None
     notes: Items[str] = ()
+    pictures: bool = True
     files: Digests = Field(default_factory=dict)
 
 
@@ -188,6 +191,22 @@ class DataSet(OpenedFromFolder, ShownAsText):
     def reading(self) -> pd.DataFrame:
         """What was read: the role of each column of label files, classes, facts, lines shown."""
         return self.table("read")
+
+    @property
+    def label_counts(self) -> pd.DataFrame:
+        """Images of each target that are present, absent, unknown and uncertain, and its boxes."""
+        ids, counts = self.images["image_id"], {}
+        for name, target in self.targets.items():
+            labels = self.labels(target)
+            n_uncertain = len(uncertain_images(ids, self.findings, target.any_of))
+            counts[name] = {
+                "present": int((labels == 1).sum()),
+                "absent": int((labels == 0).sum()),
+                "unknown": int(labels.isna().sum()) - n_uncertain,
+                "uncertain": n_uncertain,
+                "boxes": int(is_member(self.boxes["finding"], target.any_of).sum()),
+            }
+        return pd.DataFrame.from_dict(counts, "index")
 
     @property
     def name(self) -> str:
@@ -356,15 +375,11 @@ class DataSet(OpenedFromFolder, ShownAsText):
             f"{counted(len(self.images), 'image')} of {counted(n_patients, 'patient')}, "
             f"{counted(self.n_boxes, 'box')}"
         ]
-        for name, target in self.targets.items():
-            labels = self.labels(target)
-            n_positive, n_negative = int((labels == 1).sum()), int((labels == 0).sum())
-            unknown = int(labels.isna().sum())
-            counts = f"{n_positive:,} positive, {n_negative:,} negative, {unknown:,} unknown"
-            lines.append(f"target {name}: {counts}")
+        lines += table_lines(self.label_counts)
         for name in ("default", "official"):
             if name in self.ids.split_ids:
-                lines += [f"split '{name}'", *role_lines(count_roles(self, self.split(name)))]
+                lines.append(f"split '{name}'")
+                lines += table_lines(_counts_by_role(self.images, self.split(name)))
         excluded = self.table("excluded")
         listed = f"{len(excluded):,} (all in {self.folder / 'excluded.parquet'})"
         lines.append(f"left out: {listed if len(excluded) else 'nothing'}")
@@ -376,6 +391,8 @@ class DataSet(OpenedFromFolder, ShownAsText):
         for name in self.split_names:
             lines += [f"split '{name}': {note}" for note in self.split_origin(name).notes]
         lines.append(f"{self.folder}: complete")
+        if (self.folder / DATA_PAGE).is_file():
+            lines.append(f"Look at the pictures: {self.folder / DATA_PAGE}")
         if self.has_pixels:
             config = "chexnet_small" if self.boxes.empty else "retinanet_small"
             lines.append(f"Next: cxr train {config} --data {self.folder} --out RUN")
@@ -419,22 +436,28 @@ def of_reference(table: pd.DataFrame) -> pd.DataFrame:
 
 def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Count images, patients and positive images in each role (train, val, test, unused)."""
-    rows = dataset.images[["image_id", "patient_id"]].merge(split, on="image_id")
-    labels = {name: dataset.labels(target) for name, target in dataset.targets.items()}
-    counts = {}
-    for role in ROLES:
-        of_role = rows[rows["role"] == role]
-        if len(of_role):
-            counts[role] = {"images": len(of_role), "patients": of_role["patient_id"].nunique()}
-            for name, known in labels.items():
-                n_positive = int((known[of_role["image_id"]] == 1).sum())
-                counts[role][f"positive for {name}"] = n_positive
-    return counts
+    counts = _counts_by_role(dataset.images, split)
+    roles = split.set_index("image_id")["role"]
+    for name, target in dataset.targets.items():
+        labels = dataset.labels(target)
+        positive = roles.reindex(labels.index[labels == 1]).value_counts()
+        counts[f"positive for {name}"] = positive.reindex(counts.index, fill_value=0)
+    rows = counts.astype(int).T.to_dict()
+    return {str(role): {str(what): n for what, n in row.items()} for role, row in rows.items()}
 
 
-def role_lines(roles: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Return the counts of `count_roles` as lines of text for display."""
-    return [
-        f"  {role:6s} {', '.join(f'{n:,} {noun}' for noun, n in counts.items())}"
-        for role, counts in roles.items()
-    ]
+def _counts_by_role(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers of images and patients of each role that a split gives."""
+    rows = images[["image_id", "patient_id"]].merge(split, on="image_id")
+    counts = rows.groupby("role").agg(
+        images=("image_id", "size"), patients=("patient_id", "nunique")
+    )
+    return counts.reindex([r for r in ROLES if r in counts.index]).rename_axis(None)
+
+
+def table_lines(counts: pd.DataFrame) -> list[str]:
+    """Return a table of numbers as lines of text for display, with two spaces before each."""
+    if counts.empty:
+        return []
+    text = counts.map("{:,}".format).to_string()
+    return [f"  {line}" for line in text.splitlines()]

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.audit import MeasureShortcuts, audit
-from cxr_compare.data_prep.audit_page import write_audit
+from cxr_compare.data_prep.audit import MeasureShortcuts, audit, write_audit
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import require_free_space, write_text
 from cxr_compare.data_prep.base.folders import folder_state
@@ -46,7 +45,8 @@ _LEAST_STORE_PX = 128  # side of squares from which on copies are compared in pl
 class Options:
     """Options of the function `prepare`, which the command `cxr prepare` explains.
 
-    `said` are lines on the reading that the command has shown before.
+    `said` are lines on the reading that the command has shown before, and `pictures` is False if
+    the page of the data set shows no image.
     """
 
     format: str | None
@@ -64,6 +64,7 @@ class Options:
     progress: Progress = field(default_factory=Silence)
     measure_shortcuts: MeasureShortcuts | None = None
     said: tuple[str, ...] = ()
+    pictures: bool = True
 
 
 def begin(out: Path, request: str, sizes: Sequence[int] = (), n_bytes: int = 0) -> bool:
@@ -160,11 +161,11 @@ def write_set(
         request=request,
         id_key=id_key,
         notes=tuple(tables.notes),
+        pictures=options.pictures,
         files=files | squares,
         **provenance(hides_paths=id_key is not None),
     )
-    dataset = DataSet(out, info)
-    write_audit(dataset, audit(dataset, options.measure_shortcuts), out)
+    write_audit(audit(DataSet(out, info), options.measure_shortcuts))
     info.write(out / "dataset.json")
 
 

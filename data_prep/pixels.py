@@ -29,7 +29,7 @@ from cxr_compare.data_prep.base.files import (
     require_free_space,
 )
 from cxr_compare.data_prep.base.ids import TEXT, is_member
-from cxr_compare.data_prep.base.tables import KINDS, read_table, write_table
+from cxr_compare.data_prep.base.tables import HEADER_FACTS, KINDS, read_table, write_table
 from cxr_compare.data_prep.images.border_greys import border_greys, mean_grey
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image
@@ -125,7 +125,7 @@ def _facts(image: DecodedImage, path: Path) -> dict[str, Any]:
         "border_greys": border_greys(image.pixels),
         "header_spacing_row_mm": image.spacing_row_mm,
         "header_spacing_col_mm": image.spacing_col_mm,
-        **{f"header_{key}": image.header.get(key) for key in ("view", "sex", "age_years")},
+        **{f"header_{key}": image.header.get(key) for key in HEADER_FACTS},
     }
 
 

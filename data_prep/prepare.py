@@ -28,7 +28,13 @@ from cxr_compare.data_prep.base.pseudonyms import (
     keyed_hash,
     read_id_key,
 )
-from cxr_compare.data_prep.base.tables import KINDS, empty_table, frame_digest, typed_table
+from cxr_compare.data_prep.base.tables import (
+    HEADER_FACTS,
+    KINDS,
+    empty_table,
+    frame_digest,
+    typed_table,
+)
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.new_set import (
     LABEL_TABLES,
@@ -45,7 +51,7 @@ from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source import Caller, SourceTables
 from cxr_compare.data_prep.splits import Split, read_split_file
 
-_FROM_HEADER = ("view", "sex", "age_years", "spacing_row_mm", "spacing_col_mm")
+_FROM_HEADER = (*HEADER_FACTS, "spacing_row_mm", "spacing_col_mm")
 
 
 def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
@@ -213,7 +219,9 @@ def _decode(
         if options.read.raw_boxes:
             also = ", and their boxes with them (raw_boxes)"
         notes.append(turned + also)
-    return replace(tables, notes=tuple(notes)), decode, squares
+    implied = pd.DataFrame({"kind": "line", "cells": tables.implied_notes}, dtype=TEXT)
+    read = typed_table(pd.concat([tables.read, implied]), "read")
+    return replace(tables, notes=tuple(notes), read=read), decode, squares
 
 
 def _misfits(images: pd.DataFrame, facts: pd.DataFrame) -> dict[str, str]:

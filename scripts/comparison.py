@@ -22,6 +22,7 @@ from cxr_compare.evaluation.findings import corrected_together
 from cxr_compare.evaluation.groups.images import prevalence_of
 from cxr_compare.evaluation.policies import is_given, parse
 from cxr_compare.evaluation.protocol import Protocol
+from cxr_compare.evaluation.report.composition import composition_of, composition_rows
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
 from cxr_compare.evaluation.subgroups import image_groups
@@ -231,7 +232,10 @@ def _result(made: Comparison, question: Question, *, numbers_for_ids: bool) -> R
         from cxr_compare.evaluation.report.cases import read_cases
 
         cases = read_cases(made, question.pixels, _readings(question))
-    return Result.of(made, cases, numbers_for_ids=numbers_for_ids)
+    result = Result.of(made, cases, numbers_for_ids=numbers_for_ids)
+    table = composition_of(made, question.truth, question.dataset, question.split)
+    answer = result.answer.with_values(composition=composition_rows(table))
+    return replace(result, answer=answer)
 
 
 def _readings(question: Question) -> pd.DataFrame | None:

@@ -173,8 +173,8 @@ def other(role):
 
 def test_a_clean_set_passes_and_its_page_is_named(data, capsys):
     assert cxr("check", data) == 0
-    assert str(data / "audit.html") in capsys.readouterr().out
-    assert "60 patients" in (data / "audit.html").read_text(encoding="utf-8")
+    assert str(data / "data.html") in capsys.readouterr().out
+    assert "60 patients" in (data / "data.html").read_text(encoding="utf-8")
 
 
 def test_a_leak_is_an_error_with_a_command_that_mends_it(data, capsys):

@@ -43,7 +43,8 @@ def header_facts(header: Dataset) -> dict[str, Any]:
     """Read facts about patient and exposure from a DICOM header that identify nobody.
 
     They are ``view`` ("PA", "AP", "LL", "other" or None), ``sex`` ("M", "F", "O" or None),
-    ``age_years`` (float or None), ``modality`` (a standard term or None) and ``synthetic`` (bool).
+    ``age_years`` (float or None), ``manufacturer`` and ``model`` of the machine (text or None),
+    ``modality`` (a standard term or None) and ``synthetic`` (bool).
 
     Examples:
         >>> from pydicom import Dataset
@@ -58,6 +59,8 @@ def header_facts(header: Dataset) -> dict[str, Any]:
         "view": _view(header),
         "sex": sex if sex in {"M", "F", "O"} else None,
         "age_years": _age_in_years(clean_text(header, "PatientAge")),
+        "manufacturer": clean_text(header, "Manufacturer") or None,
+        "model": clean_text(header, "ManufacturerModelName") or None,
         "modality": modality if modality in _MODALITIES.split() else None,
         "synthetic": clean_text(header, "ConversionType").upper() == "SYN",
     }

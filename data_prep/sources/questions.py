@@ -233,7 +233,9 @@ def _known_words() -> frozenset[str]:
 
 def unread_line(table: LabelTable) -> str:
     """Return one line on the columns that are not read, facts of the images last."""
-    columns = sorted(table.unused, key=is_circumstance)
+    unread = [column for column in table.unused if column not in table.rules.field]
+    filled = [column for column in unread if (table.text[column] != "").any()]
+    columns = sorted(filled, key=is_circumstance)
     listed = ", ".join(shown_column(table, column) for column in columns)
     return f"{table.path.name}: not read: {listed}" if listed else ""
 

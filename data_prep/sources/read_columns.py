@@ -15,7 +15,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
 from cxr_compare.data_prep.sources.label_table import BOX_ROLES, LabelTable
-from cxr_compare.data_prep.sources.questions import shown_cells
+from cxr_compare.data_prep.sources.questions import shown_cells, unread_line
 from cxr_compare.data_prep.sources.record import label_meaning, words_of
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import dictionary, plain_cells, state_of_text, years
@@ -31,7 +31,10 @@ def record_columns(
 
     `findings` are those of a public set.
     """
+    shown = "\n".join(source.record.lines)
     for table in tables:
+        if (line := unread_line(table)) and f"{table.path.name}: not read: " not in shown:
+            source.show(line)
         rows = copy(table)  # of a patient or study, each once
         rows.text = table.text[~table.text.index.duplicated()]
         labels = _labels(rows, source.options.class_names, findings)
@@ -40,6 +43,8 @@ def record_columns(
             for role in roles or ["field" if column in table.rules.field else "unused"]:
                 if role == "unused" and table.path.is_dir():
                     continue  # a part of a path, which no user wrote as a column
+                if role == "unused" and not (rows.text[column] != "").any():
+                    continue  # empty, as behind a comma at the end of each line
                 source.record.add(
                     "column",
                     file=file_name(table, tables),

@@ -326,7 +326,7 @@ def truth_of_labels(
         dtype="string",
     ).where(is_stated & own["patient_id"].notna())
     notes += add_patients(images, patients, labels.order, where, allowed=allow_shared_patients)
-    notes += reading_notes([*tables.notes, *tables.label_notes("majority")])
+    notes += reading_notes([*tables.notes, *tables.label_notes("majority"), *tables.implied_notes])
     boxes = of_reference(tables.boxes)
     boxes = boxes.loc[boxes["finding"].isin(target.any_of), ["image_id", *EDGES]]
     boxes = boxes.astype({"image_id": object}).reset_index(drop=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import cv2
@@ -40,13 +41,7 @@ def draw_panel(
     or no lesion is known, and dashed if not. The activation map and the scores of boxes are drawn
     for a single system only.
     """
-    if pixels.ndim != 2 or pixels.dtype != np.uint8:
-        raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
-    scale = side / max(pixels.shape)
-    size = tuple(max(1, round(length * scale)) for length in pixels.shape[::-1])
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    resized = cv2.resize(pixels, size, interpolation=method)
-    canvas: Pixels = np.asarray(cv2.cvtColor(resized, cv2.COLOR_GRAY2RGB), np.uint8)
+    canvas, scale = _canvas(pixels, side)
     for prediction in predictions[:1] if len(predictions) == 1 else ():
         if prediction.heat is not None:
             canvas = _draw_map(canvas, prediction, prediction.heat, scale)
@@ -61,6 +56,29 @@ def draw_panel(
         known = lesions if is_known else None
         _draw_prediction(canvas, prediction, known, scale, alone=len(predictions) == 1)
     return np.asarray(canvas, dtype=np.uint8)
+
+
+def draw_boxes(pixels: Pixels, side: int, boxes: Iterable[tuple[str, Boxes]]) -> Pixels:
+    """Resize a grey image to a longer side of `side` px, and draw boxes in a colour each.
+
+    Edges of boxes are shares of the sides of the image.
+    """
+    canvas, _ = _canvas(pixels, side)
+    for colour, box in boxes:
+        x1, y1, x2, y2 = np.rint(box * np.tile(canvas.shape[1::-1], 2)).astype(int).tolist()
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), getrgb(colour), 2)
+    return canvas
+
+
+def _canvas(pixels: Pixels, side: int) -> tuple[Pixels, float]:
+    """Resize a grey image to a longer side of `side` px, in RGB, and return the scale, too."""
+    if pixels.ndim != 2 or pixels.dtype != np.uint8:
+        raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
+    scale = side / max(pixels.shape)
+    size = tuple(max(1, round(length * scale)) for length in pixels.shape[::-1])
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    resized = cv2.resize(pixels, size, interpolation=method)
+    return np.asarray(cv2.cvtColor(resized, cv2.COLOR_GRAY2RGB), np.uint8), scale
 
 
 def _draw_prediction(

@@ -53,6 +53,7 @@ class Answer(Record, kind="answer"):
         policy: Policy of the threshold for results that are shown at one threshold only.
         thresholds: Score threshold by system and policy; boxes without scores have none.
         joint: Name of the system that joins others, `members`; empty without one.
+        composition: Rows on who is where: ``group``, ``value``, and a number for each part.
         overlays: File of the drawing of each example image, by image id or its number.
         n_findings: Number of findings over which corrected p-values are corrected.
         numbers_for_ids: True if the page shows numbers in place of the ids of images.
@@ -80,6 +81,7 @@ class Answer(Record, kind="answer"):
     provenance: ReportOrigin
     n_findings: int = 1
     numbers_for_ids: bool = False
+    composition: Items[dict[str, Any]] = ()
     overlays: dict[str, str] = Field(default_factory=dict)
     files: Digests = Field(default_factory=dict)
 

@@ -22,6 +22,7 @@ from cxr_compare.evaluation.report import files, tables
 from cxr_compare.evaluation.report.answer import Answer
 from cxr_compare.evaluation.report.case_selection import MISSED_BY_ALL
 from cxr_compare.evaluation.report.charts import chart_names, draw, page_svg, svg_bytes
+from cxr_compare.evaluation.report.composition import shown_composition
 from cxr_compare.evaluation.report.page_templates import template_environment
 from cxr_compare.evaluation.statistics.figure_text import DASH
 
@@ -76,6 +77,7 @@ def write_page(
     shown = tables.shown_claims(answer, figures)
     further = _of(shown, "places", "further")
     confusion = tables.confusion(figures, rows, answer.policy)
+    participants, flow = shown_composition(answer.composition)
     page = render(
         "report.html.jinja",
         answer=answer,
@@ -108,6 +110,8 @@ def write_page(
         differences=tables.difference_table(result.groups, answer.single),
         uncertain=tables.uncertain_table(result.groups),
         shortcuts=tables.shortcut_table(result.groups),
+        participants=participants,
+        flow=flow,
         recipes=tables.differing_settings(answer.provenance.systems),
         metrics=[METRICS[name] for name in tables.USUAL if metric_title(name) in main],
         methods=_methods(figures, patients_known="patients" in answer.counts),

@@ -193,6 +193,9 @@ class Result(ResultTables):
             files.write_table(getattr(self, name), folder / f"{name}.parquet")
         for name in files.AS_CSV:
             write_csv(getattr(self, name), folder / f"{name}.csv")
+        if self.answer.composition:
+            table = pd.DataFrame(self.answer.composition, dtype=object).astype("string")
+            write_csv(table.fillna(""), folder / files.COMPOSITION_CSV)
         (folder / files.JOINT).unlink(missing_ok=True)
         for record in self.answer.provenance.systems.values():
             if "joint" in record:

@@ -19,10 +19,11 @@ def check(
     split: str | None = None,
     train: list[Path] | None = None,
     mapping: AnyPath | None = None,
+    without_pictures: bool = False,
 ) -> Audit | SplitCheck:
     """Search a data set, or a split that somebody published, for leaks and faults.
 
-    Of a data set it writes audit.html (the page to read), audit.json and exclude.csv (images to
+    Of a data set it writes data.html (the page to read), audit.json and exclude.csv (images to
     leave out, for `cxr prepare --exclude`) into the folder; exit status 1 says that there is an
     error. Of a published split, a table with a column of images or patients and one of roles
     (train, val, test), it counts the test images whose patient is in training, too; exit status 1
@@ -33,29 +34,35 @@ def check(
         train: List of training images, where DATA is a list of test images; may be repeated.
         mapping: Patient of each image of a published split: a table image_id,patient_id,
             rsna_to_nih.csv for images of the RSNA challenge, or a data set.
+        without_pictures: Show no X-ray on the page of the data set.
     """
     data = Path(data)
     if not data.exists():
         raise InputError(f"{data}: no such file or folder; give a data set or a published split")
     if data.is_file():
-        if split is not None:
-            raise InputError(f"split: is for a data set, and {data} is a published split")
+        for name, is_given in (
+            ("split", split is not None),
+            ("without_pictures", without_pictures),
+        ):
+            if is_given:
+                raise InputError(f"{name}: is for a data set, and {data} is a published split")
         given = [train] if isinstance(train, str | Path) else train or ()
         lists = [Path(each) for each in given]
         return check_published_split(data, lists, None if mapping is None else Path(mapping))
     if train or mapping is not None:
         argument = "train" if train else "mapping"
         raise InputError(f"{argument}: is for a published split, and {data} is a folder")
-    from cxr_compare.data_prep.audit import audit
-    from cxr_compare.data_prep.audit_page import write_audit
+    from cxr_compare.data_prep.audit import audit, write_audit
     from cxr_compare.data_prep.base.files import folder_lock
     from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
+    from cxr_compare.evaluation.report.data_page import write_data_page
 
     dataset = DataSet.open(data)
     if split is not None:
         dataset.split(split)  # refuses a name that it does not have, before anything is measured
     found = audit(dataset, measure_shortcuts)
     with folder_lock(data):
-        write_audit(dataset, found, data)
+        write_audit(found)
+        write_data_page(dataset, found, pictures=not without_pictures)
     return found if split is None else found.for_split(split)

@@ -13,7 +13,7 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.folders import folder_kind, require_folder
 from cxr_compare.data_prep.base.provenance import cpu_count
 from cxr_compare.data_prep.base.user_tables import is_table_file, refuse_other_kind
-from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.dataset import DATA_PAGE, DataSet
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import (
     AnyPath,
@@ -53,6 +53,7 @@ def prepare(
     exclude: AnyPath | None = None,
     id_key: AnyPath | None = None,
     keep_ids: bool = False,
+    without_pictures: bool = False,
     workers: int | None = None,
     engine: Engine = "local",
 ) -> DataSet:
@@ -87,6 +88,7 @@ def prepare(
         id_key: File with a secret key, by which ids and paths are replaced by hashes. It is made
             if it does not exist, and must lie outside the data set.
         keep_ids: Keep the ids of DICOM files, which then must name nobody.
+        without_pictures: Show no X-ray on the page of the data set, data.html.
         workers: Processes that decode images, one a processor without it; 0 decodes in this one.
     """
     from cxr_compare.data_prep import prepare as preparing
@@ -122,6 +124,7 @@ def prepare(
         engine=engine,
         progress=console,
         measure_shortcuts=measure_shortcuts,
+        pictures=not without_pictures,
     )
     if out is not None and len(folders) > 1:
         return _join(folders, Path(out), options)
@@ -130,7 +133,8 @@ def prepare(
     if format is None and named:
         found, said = _format_beside(source, labels) if named == ["table"] else (named[0], ())
         options = replace(options, format=found, said=said)
-    return _shown(preparing.prepare(source, folder, options))
+    dataset = preparing.prepare(source, folder, options)
+    return _shown(dataset, without_pictures=without_pictures)
 
 
 def _join(folders: list[Path], out: Path, options: Any) -> DataSet:
@@ -149,17 +153,26 @@ def _join(folders: list[Path], out: Path, options: Any) -> DataSet:
     dataset = combine(folders, out, options)
     for side in options.sizes:
         dataset.make_store(side, console)
-    return _shown(dataset)
+    return _shown(dataset, without_pictures=not options.pictures)
 
 
-def _shown(dataset: DataSet) -> DataSet:
-    """Return the data set, and say what its audit found."""
+def _shown(dataset: DataSet, *, without_pictures: bool) -> DataSet:
+    """Return the data set, write its page if it lacks, and say what its audit found."""
     from cxr_compare.data_prep.audit import AUDIT, Audit
+    from cxr_compare.data_prep.base.files import folder_lock
+    from cxr_compare.evaluation.report.data_page import write_data_page
 
-    for problem in Audit.read(dataset.folder / AUDIT).problems:
-        console.say(f"check: {problem.line}")
+    audit = Audit.read(dataset.folder / AUDIT)
+    hides = without_pictures and dataset.info.pictures
+    if hides or not (dataset.folder / DATA_PAGE).exists():
+        with folder_lock(dataset.folder):
+            write_data_page(dataset, audit, pictures=not without_pictures)
+    for problem in audit.problems:
+        if problem.severity != "info":  # the page has the others
+            console.say(f"check: {problem.line}")
         if problem.severity == "error" and problem.advice:
             console.say(f"    what to do: {problem.advice}")
+    console.say(f"check: {audit.verdict}")
     return dataset
 
 

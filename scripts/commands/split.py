@@ -51,13 +51,15 @@ def split(
             roles that they have there. Of one seed, a smaller share lies in a larger one.
         seed: Random seed of the draw, 0 without it.
     """
-    from cxr_compare.data_prep.audit import audit
-    from cxr_compare.data_prep.audit_page import write_audit
+    import pandas as pd
+
+    from cxr_compare.data_prep.audit import audit, write_audit
     from cxr_compare.data_prep.base.files import folder_lock
-    from cxr_compare.data_prep.dataset import DataSet, role_lines
+    from cxr_compare.data_prep.dataset import DataSet, table_lines
     from cxr_compare.data_prep.splits import SplitRule
     from cxr_compare.data_prep.stored_splits import add_splits
     from cxr_compare.evaluation.inputs.file_facts import measure_shortcuts
+    from cxr_compare.evaluation.report.data_page import write_data_page
 
     drawn: dict[str, Any] = {"val": val, "test": test, "folds": folds, "seed": seed}
     given = {**drawn, "file": file, "from": from_, "share": share}
@@ -81,10 +83,12 @@ def split(
     )
     dataset = DataSet.open(data)
     with folder_lock(data):
-        write_audit(dataset, audit(dataset, measure_shortcuts), data)
+        found = audit(dataset, measure_shortcuts)
+        write_audit(found)
+        write_data_page(dataset, found)
     lines = []
     for split_name, result in made.items():
-        lines += [f"{data}: split '{split_name}'", *role_lines(result["roles"])]
+        lines += [f"{data}: split '{split_name}'", *table_lines(pd.DataFrame(result["roles"]))]
     notes = next(iter(made.values()))["how"].get("notes", ())
     lines += [f"note: {note}" for note in notes]
     return Shown("\n".join(lines), made)

@@ -58,7 +58,7 @@ def labels(folder, tables, target=None, reference="majority"):
     found = read_source(folder, "table", options).with_targets(target or {})
     key = ("image_id", "finding", "reader")
     rows = found.findings.astype(object)
-    implied = [note for note in found.label_notes(reference) if "count as absent" in note]
+    implied = [note for note in found.implied_notes if "count as absent" in note]
     return {
         "states": _by(rows, key, rows["state"].map(_STATES)),
         "origins": _by(rows, key, rows["origin"]),

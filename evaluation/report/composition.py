@@ -1,0 +1,208 @@
+"""Who is where: images, patients, labels and facts of each part of a split, and their flow.
+
+Each part (train, val, test, unused, and all) has numbers by group, such as ``sex``, and value, such
+as ``F``. The group ``flow`` leads from the files that were found to what is evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.ids import is_member
+from cxr_compare.data_prep.base.tables import REFERENCE_READER, ROLES
+from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.sources.readers import same_lesions
+from cxr_compare.evaluation.compare import Comparison
+from cxr_compare.evaluation.truth import Truth, numbers_of
+
+Counts = dict[tuple[str, str], float]
+"""Numbers by group and value."""
+_FACTS = {"sex": "sex", "view": "view", "source": "source", "x_set": "set"} | {
+    name: name for name in ("manufacturer", "model")
+}
+"""Titles of columns of the images."""
+_MOST_VALUES = 6
+_FLOW = "flow"
+_FOUND = {
+    "files": "files found",
+    "image_files": "image files found",
+    "unnamed_files": "image files that no label names",
+}
+_STAGES = {
+    "labels": "left out because of their labels, or without a file",
+    "decode": "left out because they cannot be read",
+    "size": "left out because their size is not the one that is stated",
+    "list": "left out by a list of the user",
+}
+
+
+def composition(
+    dataset: DataSet, split: str = "default", only: str | None = None
+) -> dict[str, Counts]:
+    """Return who is where in a data set, for all targets or one, and the flow of its files."""
+    targets = dataset.targets if only is None else {only: dataset.targets[only]}
+    images = dataset.images.set_index("image_id")
+    images["role"] = dataset.split(split).set_index("image_id")["role"]
+    images["is_assumed"] = images["patient_id_source"] == "assumed_image"
+    boxes = dataset.boxes[is_member(dataset.boxes["finding"], _findings(dataset, only))]
+    boxed = boxes.drop_duplicates(["image_id", *EDGES])["image_id"]
+    labels = {name: dataset.labels(target) for name, target in targets.items()}
+    parts = _by_part(images, labels, boxed)
+    for finding in _findings(dataset, only):
+        votes, drawn = (_of_readers(dataset.table(name), finding) for name in ("findings", "boxes"))
+        for part, counts in parts.items() if len(votes) else ():
+            ids = images.index if part == "all" else images.index[images["role"] == part]
+            counts |= _agreement(finding, votes[is_member(votes["image_id"], ids)], drawn)
+    hidden = "hashed with a key (id_key)" if dataset.info.id_key else "as in the files"
+    parts["all"] |= {("ids", hidden): len(images), **_flow_of_files(dataset)}
+    return parts
+
+
+def _findings(dataset: DataSet, only: str | None) -> list[str]:
+    targets = dataset.targets.values() if only is None else [dataset.targets[only]]
+    return [*dict.fromkeys(name for target in targets for name in target.any_of)]
+
+
+def composition_of(
+    made: Comparison, full: Truth, dataset: DataSet | None, split: str
+) -> dict[str, Counts]:
+    """Return who is where in a comparison, whose flow ends with what is evaluated.
+
+    `full` is the truth with the images of all parts, of a data set and its split if there is one.
+    """
+    if dataset is not None:
+        parts = composition(dataset, split, full.finding)
+    else:
+        images = full.images.assign(is_assumed=not full.patients_known)
+        parts = _by_part(images, {full.finding_title: images["label"]}, full.boxes["image_id"])
+        parts["all"][(_FLOW, "images of the truth")] = len(images)
+    tested = full.images[full.images["role"] == "test"]
+    n_unknown = int(tested["label"].isna().sum())
+    parts["all"] |= {
+        (_FLOW, "test images"): len(tested),
+        (_FLOW, "test images of unknown label, which are left out"): n_unknown,
+        (_FLOW, f"{made.units} that are evaluated"): len(made.truth.ids),
+    }
+    return parts
+
+
+def _by_part(
+    images: pd.DataFrame, labels: Mapping[str, pd.Series], boxes: pd.Series
+) -> dict[str, Counts]:
+    """Return the numbers of each part that has images, and of all."""
+    images = images.assign(boxes=boxes.value_counts().reindex(images.index).fillna(0))
+    for name in filter(images.columns.__contains__, _FACTS):
+        values = images[name].dropna().astype(str)
+        common = values.value_counts().index[:_MOST_VALUES]
+        images[name] = values.where(values.isin(common), "other values")
+    parts = {role: images[images["role"] == role] for role in ROLES} | {"all": images}
+    return {part: _counts(own, images, labels) for part, own in parts.items() if len(own)}
+
+
+def _counts(part: pd.DataFrame, images: pd.DataFrame, labels: Mapping[str, pd.Series]) -> Counts:
+    """Return the numbers of a part of the images."""
+    counts: Counts = {("images", ""): len(part)}
+    if not images["is_assumed"].all():
+        patients = part["patient_id"].value_counts()
+        counts |= {("patients", ""): len(patients), **_spread("images of a patient", patients)}
+    if images["is_assumed"].any():
+        title = "images of unknown patients, each counted as one"
+        counts[(title, "")] = int(part["is_assumed"].sum())
+    for name, known in labels.items():
+        own = known[part.index]
+        counts[(name, "positive")] = int((own == 1).sum())
+        counts[(name, "negative")] = int((own == 0).sum())
+        counts[(name, "unknown")] = int(own.isna().sum())
+    counts[("boxes", "")] = int(part["boxes"].sum())
+    counts[("images with boxes", "")] = int((part["boxes"] > 0).sum())
+    column = "age_years" if "age_years" in images else "age"
+    years = numbers_of(part, [column])[column].dropna()
+    if numbers_of(images, [column])[column].notna().any():
+        counts |= _spread("age, years", years) if len(years) else {}
+        counts[("age, years", "not stated")] = len(part) - len(years)
+    for name, title in _FACTS.items():
+        if name in images and images[name].notna().any():
+            values = part[name].value_counts()
+            for value in images[name].value_counts().index:
+                counts[(title, str(value))] = int(values.get(value, 0))
+            counts[(title, "not stated")] = int(part[name].isna().sum())
+    return counts
+
+
+def _spread(group: str, numbers: pd.Series) -> Counts:
+    values = {"median": numbers.median(), "lowest": numbers.min(), "highest": numbers.max()}
+    return {(group, name): round(float(value), 1) for name, value in values.items()}
+
+
+def _of_readers(table: pd.DataFrame, finding: str) -> pd.DataFrame:
+    return table[(table["finding"] == finding) & (table["reader"] != REFERENCE_READER)]
+
+
+def _agreement(finding: str, labels: pd.DataFrame, boxes: pd.DataFrame) -> Counts:
+    """Return how readers agree on a finding: Fleiss' kappa, and boxes of several that overlap.
+
+    It is of images that two or more have read. Source: Fleiss, Psychol Bull 76 (1971) 378.
+    """
+    votes = labels.groupby(["image_id", "state"]).size().unstack(fill_value=0)
+    votes = votes[votes.sum(axis=1) > 1]
+    if votes.empty:
+        return {}
+    n_readers = votes.sum(axis=1)
+    agree = float(((votes * (votes - 1)).sum(axis=1) / (n_readers * (n_readers - 1))).mean())
+    chance = float(((votes.sum() / n_readers.sum()) ** 2).sum())
+    title = f"readers of {finding}"
+    counts: Counts = {(title, "images that two or more read"): len(votes)}
+    if chance < 1:
+        counts[(title, "kappa (Fleiss)")] = round((agree - chance) / (1 - chance), 3)
+    drawn = boxes[is_member(boxes["image_id"], votes.index)].reset_index(drop=True)
+    if len(drawn):
+        n_drawn = drawn["reader"].groupby(same_lesions(drawn)).nunique()
+        counts[(title, "lesions that one or more boxed")] = len(n_drawn)
+        counts[(title, "lesions that two or more boxed")] = int((n_drawn > 1).sum())
+    return counts
+
+
+def _flow_of_files(dataset: DataSet) -> Counts:
+    """Return the numbers of files found, of those left out by stage, and of images."""
+    read = dataset.reading
+    facts = read[(read["kind"] == "fact") & read["rows"].notna()].groupby("role")["rows"].sum()
+    found = {title: int(facts[role]) for role, title in _FOUND.items() if role in facts}
+    stages = dataset.table("excluded")["stage"].value_counts()
+    found |= {title: int(stages[stage]) for stage, title in _STAGES.items() if stage in stages}
+    found["images of the data set"] = len(dataset.images)
+    return {(_FLOW, title): n for title, n in found.items()}
+
+
+def composition_rows(parts: Mapping[str, Counts]) -> tuple[dict[str, Any], ...]:
+    """Return a row for each group and value, with the number of each part; None where unknown."""
+    return tuple(
+        {"group": group, "value": value}
+        | {part: counts.get((group, value)) for part, counts in parts.items()}
+        for group, value in parts["all"]
+    )
+
+
+def shown_composition(
+    rows: Sequence[Mapping[str, Any]],
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return a table of texts with one row for each group, and the numbers of the flow."""
+    table: dict[str, dict[str, str]] = {}
+    flow = {}
+    for row in rows:
+        group, value = row["group"], row["value"]
+        if group == _FLOW:
+            flow[value] = row["all"]
+            continue
+        for part in [*row][2:]:
+            cells = table.setdefault(part, {})
+            number = row[part]
+            if number or (number == 0 and not value):
+                shown = f"{number:,.4g}" if isinstance(number, float) else f"{number:,}"
+                text = f"{value}: {shown}" if value else shown
+                cells[group] = ", ".join(filter(None, [cells.get(group), text]))
+    frame = pd.DataFrame(table).reindex([*table.get("all", ())])
+    return frame.fillna("").rename_axis(""), flow

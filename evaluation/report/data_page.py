@@ -1,0 +1,264 @@
+"""The page of a data set, ``data.html``: pictures by rule, what was read, who is where, faults."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from PIL import Image
+from PIL.ImageColor import getrgb
+
+from cxr_compare.data_prep.audit import Audit, Problem
+from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.files import write_text
+from cxr_compare.data_prep.base.ids import is_member
+from cxr_compare.data_prep.dataset import DATA_PAGE, DataSet
+from cxr_compare.data_prep.reading import read_files, reading_facts
+from cxr_compare.data_prep.splits import SplitInfo
+from cxr_compare.evaluation.overlays.colours import system_colour
+from cxr_compare.evaluation.overlays.draw import Pixels, draw_boxes
+from cxr_compare.evaluation.report.composition import (
+    composition,
+    composition_rows,
+    shown_composition,
+)
+from cxr_compare.evaluation.report.page_templates import template_environment
+
+Picture = dict[str, Any]
+_SIDE, _QUALITY = 224, 76
+_MOST_BYTES = 1_000_000  # of all pictures but the outlines
+_SEED = 0
+_IN_ROW, _MOST_POSITIVES, _MOST_FINDINGS = 8, 32, 16
+_MOST_CASES, _CASES_SHOWN, _IMAGES_SHOWN = 16, 3, 3  # of all faults, and of each
+_MOST_OUTLINES = 400
+_ADULT = 18.0
+_KINDS = ["source", "x_set", "view", "child"]
+_BARS = 32
+_PATIENTS = {
+    "given": "stated",
+    "mapped": "from a table of patients",
+    "mapped_unverified": "from a table of patients that was not checked",
+    "assumed_image": "unknown, each image one of its own",
+}
+"""Words for where a patient comes from."""
+
+
+class _Album:
+    """Small pictures of a data set, each with its boxes and a line of facts.
+
+    Attributes:
+        boxes: All boxes, in shares of the sides of their image.
+        colours: Colour of each boxed finding.
+        squares: What was drawn, without boxes, as squares.
+    """
+
+    def __init__(self, dataset: DataSet, roles: pd.Series, *, shown: bool) -> None:
+        facts = dataset.images.set_index("image_id")
+        self.facts = facts.reindex(columns=["view", "age_years", "sex"]).assign(role=roles)
+        self.facts["age_years"] = self.facts["age_years"].map("{:g} y".format, na_action="ignore")
+        sides = facts[["width", "height"]].reindex(dataset.boxes["image_id"]).astype("float64")
+        self.boxes = dataset.boxes[["image_id", "finding"]].copy()
+        self.boxes[EDGES] = dataset.boxes[EDGES].to_numpy() / np.tile(sides.to_numpy(), 2)
+        findings = self.boxes["finding"].value_counts().index
+        self.colours = {finding: system_colour(place) for place, finding in enumerate(findings)}
+        self.squares: list[Any] = []
+        self._read = _reader(dataset)
+        self._shown, self._room = shown, _MOST_BYTES
+
+    def pictures(self, ids: Iterable[str], *reasons: str) -> list[Picture]:
+        """Return a picture of each image that can be read, with the reasons for choosing them."""
+        made = []
+        for place, image_id in enumerate(ids if self._shown else ()):
+            if self._room < 0:
+                break
+            with suppress(InputError):
+                pixels = self._read(image_id)
+                self.squares.append(cv2.resize(pixels, (_SIDE, _SIDE)))
+                own = self.boxes[self.boxes["image_id"] == image_id]
+                once = own.drop_duplicates(EDGES)  # a finding that joins others has their boxes
+                marks = zip(once["finding"].map(self.colours), once[EDGES].to_numpy(), strict=True)
+                drawn = draw_boxes(pixels, _SIDE, marks)
+                facts = [text for text in self.facts.loc[image_id] if isinstance(text, str)]
+                source = _source(drawn)
+                self._room -= len(source)
+                made.append(
+                    {
+                        "src": source,
+                        "name": image_id,
+                        "why": "".join(reasons[place : place + 1]),
+                        "findings": own["finding"].unique(),
+                        "facts": " · ".join(facts),
+                    }
+                )
+        return made
+
+    def positions(self, finding: str) -> str:
+        """Return the outlines of the boxes of a finding over the mean of the pictures."""
+        boxes = self.boxes.loc[self.boxes["finding"] == finding, EDGES].dropna()
+        drawn = (_SIDE - 1) * boxes.sample(frac=1, random_state=_SEED)[:_MOST_OUTLINES].to_numpy()
+        density = np.zeros((_SIDE, _SIDE))
+        for x1, y1, x2, y2 in np.rint(drawn).astype(int).tolist():
+            density += cv2.rectangle(np.zeros_like(density), (x1, y1), (x2, y2), 1.0)
+        share = np.sqrt(density / max(density.max(), 1))[:, :, None]
+        mean = np.mean(self.squares or [density], axis=0)[:, :, None]
+        return _source(mean * (1 - share) + np.array(getrgb(self.colours[finding])) * share)
+
+
+def _reader(dataset: DataSet) -> Callable[[str], Pixels]:
+    """Return how an image is read: its largest square, if that is large or paths are hidden."""
+    sizes = [n for n in dataset.sizes if n >= _SIDE or dataset.info.id_key]
+    return dataset.store(sizes[-1]).image_without_border if sizes else dataset.read_original
+
+
+def _source(pixels: Any) -> str:
+    content = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(content, "jpeg", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def write_data_page(dataset: DataSet, audit: Audit, *, pictures: bool = True) -> None:
+    """Write the page that shows people what was read of a data set, and what is wrong with it.
+
+    It shows no image without `pictures`, nor if the set was prepared so.
+    """
+    pictures = pictures and dataset.info.pictures
+    album = _Album(dataset, dataset.split().set_index("image_id")["role"], shown=pictures)
+    read = dataset.reading
+    participants, flow = shown_composition(composition_rows(composition(dataset)))
+    environment = template_environment(Path(__file__).parent)
+    environment.filters["counted"] = counted
+    page = environment.get_template("data.html.jinja").render(
+        dataset=dataset,
+        audit=audit,
+        counts=dataset.label_counts,
+        groups=dict(_groups(dataset, album)) if pictures else {},
+        pictures=pictures,
+        positions={f: album.positions(f) for f in [*album.colours][:_MOST_FINDINGS]},
+        colours=album.colours,
+        n_boxes=dataset.boxes["finding"].value_counts().to_dict(),
+        charts=[*_charts(dataset, album.boxes)],
+        facts=reading_facts(read) | _facts(dataset),
+        unread=[
+            (title, *row)
+            for title, rows in read_files(read)
+            for row in rows.loc[rows["role"] == "unused", ["column", "cells"]].to_numpy()
+        ],
+        tables=[*read_files(read)],
+        lines=[*read.loc[read["kind"] == "line", "cells"], *dataset.info.notes],
+        participants=participants,
+        flow=flow,
+        faults=[*_faults(audit, album)],
+        shortcuts=audit.facts.get("shortcuts", []),
+    )
+    write_text(dataset.folder / DATA_PAGE, page)
+
+
+def _groups(dataset: DataSet, album: _Album) -> Iterator[tuple[str, list[Picture]]]:
+    """Choose pictures by rule and seed: positives, negatives, unknown ones, and extremes."""
+    images = dataset.images.set_index("image_id", drop=False)
+    known = {name: dataset.labels(target) for name, target in dataset.targets.items()}
+    labels = pd.DataFrame(known, index=images.index)
+    targets = [*dataset.targets.items()][:_MOST_FINDINGS]
+    most = min(_IN_ROW, max(2, _MOST_POSITIVES // max(len(targets), 1)))
+    for name, target in targets:
+        positive = images[labels[name] == 1]
+        boxes = album.boxes[is_member(album.boxes["finding"], target.any_of)]
+        is_boxed = is_member(positive["image_id"], boxes["image_id"])
+        bare = _pick(positive[~is_boxed], most)
+        boxed = _pick(positive[is_boxed], most - min(len(bare), (most + 3) // 4))
+        title = f"{name}: {len(positive):,} positive, {is_boxed.sum():,} with boxes"
+        yield title, album.pictures([*boxed, *bare][:most])
+    where = " for all findings that are labelled" if len(targets) > 1 else ""
+    is_positive = (labels == 1).any(axis=1)
+    is_negative = (labels == 0).any(axis=1) & ~is_positive
+    for kind, flags in {"negative": is_negative, "unknown": labels.isna().all(axis=1)}.items():
+        yield f"{flags.sum():,} {kind}{where}", album.pictures(_pick(images[flags], _IN_ROW))
+    once = album.boxes.drop_duplicates(["image_id", *EDGES])
+    extremes = _extremes(dataset, once.set_index("image_id"))
+    yield "Extremes", album.pictures(extremes.values(), *extremes)
+
+
+def _pick(images: pd.DataFrame, count: int) -> list[str]:
+    """Draw images of different patients; each source, view and age group has its turn."""
+    drawn = images.sample(frac=1, random_state=_SEED).drop_duplicates("patient_id")
+    drawn["child"] = drawn.get("age_years", pd.Series(dtype=float)) < _ADULT
+    turn = drawn.groupby([n for n in _KINDS if n in drawn], dropna=False).cumcount()
+    return drawn["image_id"].iloc[turn.argsort(kind="stable")].tolist()[:count]
+
+
+def _extremes(dataset: DataSet, boxes: pd.DataFrame) -> dict[str, str]:
+    """Return the images that show misreadings, by what is extreme in them."""
+    images, decode = (t.set_index("image_id") for t in (dataset.images, dataset.decode))
+    x1, y1, x2, y2 = (boxes[edge] for edge in EDGES)
+    area = 100 * (x2 - x1) * (y2 - y1)
+    measured = {
+        "smallest box: % of the image": area,
+        "largest box: % of the image": -area,
+        "box nearest to a border: %": 100 * pd.concat([x1, y1, 1 - x2, 1 - y2], axis=1).min(axis=1),
+        "most boxes:": -boxes["finding"].groupby(level=0).count(),
+        "darkest: mean grey": decode["mean_grey"],
+        "brightest: mean grey": -decode["mean_grey"],
+        "narrowest: px": images["width"].astype("float64"),
+        "youngest: years": images.get("age_years", pd.Series(dtype=float)),
+    }
+    known = {what: values.dropna() for what, values in measured.items()}
+    return {
+        what.replace(":", f": {abs(values.min()):,.4g}"): str(values.idxmin())
+        for what, values in known.items()
+        if values.nunique() > 1
+    }
+
+
+def _charts(dataset: DataSet, boxes: pd.DataFrame) -> Iterator[tuple[str, list[float], list[str]]]:
+    """Yield histograms: the title, heights of bars, and the lowest, median and highest value."""
+    images = dataset.images
+    x1, y1, x2, y2 = (boxes[edge] for edge in EDGES)
+    measured = {
+        "Boxes: share of the image, % (log)": 100 * (x2 - x1) * (y2 - y1),
+        "Boxes: width / height (log)": (x2 - x1) / (y2 - y1),
+        "Images: width, px": images["width"],
+        "Images: height, px": images["height"],
+        "Images: width of the field, mm": images["spacing_col_mm"] * images["width"],
+        "Images: mean grey": dataset.decode["mean_grey"],
+        "Age, years": images.get("age_years", pd.Series(dtype=float)),
+    }
+    for title, values in measured.items():
+        known = values.dropna().astype("float64")
+        if known.nunique() > 1:
+            spaced = np.geomspace if title.endswith("(log)") else np.linspace
+            heights = np.histogram(known, spaced(known.min(), known.max(), _BARS + 1))[0]
+            shown = [f"{value:.4g}" for value in (known.min(), known.median(), known.max())]
+            yield title, (heights / max(heights.max(), 1)).tolist(), shown
+
+
+def _facts(dataset: DataSet) -> dict[str, str]:
+    """Return where patients come from, if ids are hidden, the sizes of images, and the split."""
+    images = dataset.images
+    sizes = images["width"].astype(str) + " × " + images["height"].astype(str) + " px"
+    origins = images["patient_id_source"].replace(_PATIENTS)
+    shown = {}
+    for title, values in {"patients": origins, "sizes": sizes}.items():
+        counts = values.dropna().value_counts()
+        texts = [f"{value} ({n:,})" for value, n in counts[:_IN_ROW].items()]
+        more = [f"{len(counts) - _IN_ROW:,} others"] if len(counts) > _IN_ROW else []
+        shown[title] = ", ".join([*texts, *more])
+    shown["ids"] = "hashed with a key (id_key)" if dataset.info.id_key else "as in the files"
+    how = SplitInfo.read(dataset.folder / "splits" / "default.json").how
+    return {**shown, "parts": how.method}
+
+
+def _faults(audit: Audit, album: _Album) -> Iterator[tuple[Problem, list[list[Picture]]]]:
+    """Yield each problem with pictures of its first cases, as long as there is room."""
+    left = _MOST_CASES
+    for problem in audit.problems:
+        cases = problem.cases[: min(left, _CASES_SHOWN)] if problem.severity != "info" else ()
+        left -= len(cases)
+        yield problem, [album.pictures(case[:_IMAGES_SHOWN]) for case in cases]

@@ -1,0 +1,240 @@
+"""The page of a data set: pictures by rule, the columns that were read, who is where."""
+
+import base64
+import re
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+import cxr_compare
+from cxr_compare import DataSet
+from tests.outline import Outline
+from tests.small_dicom import chest
+
+N = 24
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A table with masses on every third image, one image without a label, and a column unused."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "png").mkdir()
+    rows = []
+    for number in range(N):
+        cv2.imwrite(str(folder / "png" / f"i{number}.png"), chest(number, 120, 100))
+        label = "mass" if number % 3 == 0 else "No finding" if number < N - 1 else "unknown"
+        edges = [10, 30, 40 + number, 60] if label == "mass" else [""] * 4
+        age = 4 if number in (4, 5) else 50
+        rows.append(
+            (f"i{number}.png", f"p{number // 2}", label, *edges, age, "MF"[number % 2], "A")
+        )
+    columns = ["image", "patient", "label", "xmin", "ymin", "xmax", "ymax", "age", "sex", "ward"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "labels.csv", index=False)
+    cv2.imwrite(str(folder / "png" / "other.png"), chest(77, 120, 100))
+    cxr_compare.prepare(folder / "labels.csv", folder / "png", folder / "set", workers=0)
+    return folder / "set"
+
+
+def page_of(folder):
+    return (folder / "data.html").read_text(encoding="utf-8")
+
+
+def section(page, title):
+    (found,) = (part for part in re.split(r"<section|</section>", page) if f">{title}" in part)
+    return found
+
+
+def test_the_set_keeps_each_column_with_its_role_and_what_its_cells_mean(own):
+    read = DataSet.open(own).table("read")
+    table = read[read["kind"] == "column"].set_index("column")
+    assert table["role"].to_dict() == {
+        "image": "file", "patient": "patient", "label": "label", "xmin": "xmin", "ymin": "ymin",
+        "xmax": "xmax", "ymax": "ymax", "age": "age", "sex": "sex", "ward": "unused",
+    }  # fmt: skip
+    assert (table["rows"] == N).all()
+    assert table.at["patient", "cells"] == f"{N // 2} different"
+    assert table.at["xmax", "cells"] == "40 to 61"
+    said = table.at["label", "cells"]
+    assert "mass = mass (8)" in said
+    assert "No finding = no finding (15)" in said
+    assert "unknown = unknown (1)" in said
+    counts = read[read["rows"].notna() & (read["kind"] == "fact")].set_index("role")["rows"]
+    assert counts.to_dict() == {"image_files": N + 1, "unnamed_files": 1}
+    assert any("labels.csv" in line for line in read.loc[read["kind"] == "line", "cells"])
+    page = page_of(own)
+    assert all(name in section(page, "What was read") for name in columns_of(table))
+
+
+def columns_of(table):
+    return [f"<td>{name}</td>" for name in table.index]
+
+
+@pytest.mark.parametrize(
+    ("title", "count"),
+    [("mass: 8 positive, 8 with boxes", 8), ("15 negative", 8), ("1 unknown", 1)],
+)
+def test_each_class_is_shown(own, title, count):
+    assert section(page_of(own), title).count("<img") == count
+
+
+def test_a_rare_group_has_its_turn_and_a_patient_is_shown_once(own):
+    shown = section(page_of(own), "15 negative")
+    assert "4 y" in shown  # one child of eight patients
+    names = re.findall(r"<small>i(\d+)</small>", shown)
+    assert len({int(name) // 2 for name in names}) == len(names)
+
+
+def test_extremes_are_named(own):
+    shown = section(page_of(own), "Extremes")
+    largest = re.search(r"largest box[^<]*</b>.*?<small>(\w+)</small>", shown, re.DOTALL)
+    assert largest[1] == "i21"
+    youngest = re.search(r"youngest[^<]*</b>.*?<small>(\w+)</small>", shown, re.DOTALL)
+    assert youngest[1] == "i4"
+
+
+def test_a_box_is_drawn_where_it_was_read(own):
+    figure = re.search(r"<figure>(?:(?!</figure>).)*<small>i0</small>", page_of(own), re.DOTALL)[0]
+    source = re.findall(r'base64,([^"]+)"', figure)[-1]
+    drawn = cv2.imdecode(np.frombuffer(base64.b64decode(source), np.uint8), 1).astype(int)
+    rows, columns = np.nonzero(drawn[..., 2] - drawn[..., 0] > 60)
+    height, width, _ = drawn.shape
+    found = [columns.min() / width, rows.min() / height, columns.max() / width, rows.max() / height]
+    assert found == pytest.approx([10 / 100, 30 / 120, 40 / 100, 60 / 120], abs=0.02)
+
+
+def test_who_is_where_adds_up(own):
+    data = DataSet.open(own)
+    shown = section(page_of(own), "Who is where")
+    cells = {
+        row[0]: row[1:] for row in map(cells_of, re.findall("<tr>(.*?)</tr>", shown, re.DOTALL))
+    }
+    *parts, every = [int(cell) for cell in cells["images"]]
+    assert sum(parts) == every == len(data.images) == N
+    assert cells["mass"][-1] == "positive: 8, negative: 15, unknown: 1"
+    assert cells["sex"][-1] in ("M: 12, F: 12", "F: 12, M: 12")
+    assert cells["age, years"][-1] == "median: 50, lowest: 4, highest: 50"
+    assert cells["Image files that no label names"] == ["1"]
+    assert cells["Images of the data set"] == [str(N)]
+
+
+def cells_of(row):
+    return re.findall(r"<t[dh]>(.*?)</t[dh]>", row)
+
+
+def test_the_page_opens_alone_and_is_the_same_each_time(own):
+    page = page_of(own)
+    outline = Outline(page)
+    assert outline.open == outline.problems == []
+    assert all(link.startswith(("data:", "#")) for link in outline.links)
+    cxr_compare.check(own)
+    assert page_of(own) == page
+
+
+def test_without_pictures_the_page_shows_none_and_stays_so(own, tmp_path):
+    assert "This page holds X-rays" in page_of(own)
+    before = page_of(own)
+    cxr_compare.check(own, without_pictures=True)
+    page = page_of(own)
+    cxr_compare.check(own)
+    assert page_of(own) == before
+    assert page.count("<img") == 1  # the outlines of boxes
+    assert "holds X-rays" not in page
+    folder = own.parent
+    out = tmp_path / "set"
+    options = {"without_pictures": True, "workers": 0}
+    cxr_compare.prepare(folder / "labels.csv", folder / "png", out, **options)
+    assert page_of(out).count("<img") == 1
+    cxr_compare.split(out, name="other", seed=1)
+    assert page_of(out).count("<img") == 1
+
+
+def test_a_browser_shows_it_without_sideways_scroll_and_messages(browser, own):
+    for width, dark in ((390, False), (1280, True)):
+        browser.open(own / "data.html", width, 900, dark=dark)
+        browser.evaluate("document.querySelectorAll('details').forEach((f) => { f.open = true; })")
+        assert browser.evaluate("document.documentElement.scrollWidth") == width
+    assert browser.complaints == []
+
+
+def test_a_page_of_many_findings_and_images_that_compress_badly_stays_small(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "png").mkdir()
+    for number in range(40):
+        noise = rng.integers(0, 255, (30, 30), np.uint8).repeat(8, 0).repeat(8, 1)
+        cv2.imwrite(str(tmp_path / "png" / f"i{number}.png"), noise)
+    findings = {f"finding{n}": rng.integers(0, 2, 40) for n in range(18)}
+    table = pd.DataFrame({"image": [f"i{n}.png" for n in range(40)], **findings})
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    columns = [f"finding={name}" for name in findings]
+    options = {"columns": columns, "workers": 0}
+    cxr_compare.prepare(tmp_path / "labels.csv", tmp_path / "png", tmp_path / "set", **options)
+    page = page_of(tmp_path / "set")
+    assert page.count("<img") > 20
+    assert len(page) < 1_500_000
+
+
+@pytest.fixture(scope="module")
+def read_twice(tmp_path_factory):
+    """Eight images that A and B read: 3 times both say 1, 3 times 0; they box 2 of 3 alike."""
+    folder = tmp_path_factory.mktemp("readers")
+    (folder / "png").mkdir()
+    states = {"A": [1, 1, 1, 1, 0, 0, 0, 0], "B": [1, 1, 1, 0, 1, 0, 0, 0]}
+    rows = []
+    for number in range(8):
+        cv2.imwrite(str(folder / "png" / f"i{number}.png"), chest(number, 120, 100))
+        for reader, of in states.items():
+            left = 60 if reader == "B" and number == 2 else 10
+            edges = [left, 20, left + 30, 60] if of[number] else [""] * 4
+            label = "mass" if of[number] else "No finding"
+            rows.append((f"i{number}.png", reader, label, *edges))
+    columns = ["image", "reader", "label", "xmin", "ymin", "xmax", "ymax"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "labels.csv", index=False)
+    cxr_compare.prepare(folder / "labels.csv", folder / "png", folder / "set", workers=0)
+    return folder / "set"
+
+
+def test_how_readers_agree_is_shown(read_twice):
+    """Agreement 0.75, by chance 0.5: kappa 0.5. Of 6 lesions that one or both box, 2 are alike."""
+    shown = section(page_of(read_twice), "Who is where")
+    agreement = next(
+        row
+        for row in map(cells_of, re.findall("<tr>(.*?)</tr>", shown, re.DOTALL))
+        if row[0] == "readers of mass"
+    )
+    assert agreement[-1] == (
+        "images that two or more read: 8, kappa (Fleiss): 0.5, lesions that one or more boxed: 6, "
+        "lesions that two or more boxed: 2"
+    )
+
+
+def rows_of(report):
+    table = pd.read_csv(report / "composition.csv", dtype=str, keep_default_na=False)
+    return table.set_index(["group", "value"])
+
+
+def test_the_report_says_who_is_where_and_how_images_came_to_be_evaluated(own, tmp_path):
+    data = DataSet.open(own)
+    ids = [*data.image_ids("test"), *data.image_ids("val")]
+    scores = pd.DataFrame({"image_id": ids, "score": np.linspace(0, 1, len(ids))})
+    options = {"replicates": 100, "policy": ["threshold=0.5"]}
+    cxr_compare.compare({"A": scores}, data=own, out=tmp_path / "one", **options)
+    rows = rows_of(tmp_path / "one")
+    parts = data.split()["role"].value_counts()
+    for part, n in parts.items():
+        assert rows.at[("images", ""), part] == str(n)
+    assert [rows.at[("mass", of), "all"] for of in ("positive", "negative", "unknown")] == [
+        "8", "15", "1",
+    ]  # fmt: skip
+    flow = rows.loc["flow", "all"]
+    assert flow["image files found"] == str(N + 1)
+    assert flow["images that are evaluated"] == str(parts["test"])
+    assert "Who is where" in (tmp_path / "one" / "report.html").read_text(encoding="utf-8")
+    truth = pd.DataFrame(
+        {"image_id": ids, "label": data.labels(data.target()).reindex(ids), "sex": "F"}
+    ).dropna()
+    cxr_compare.compare({"A": scores}, truth=truth, out=tmp_path / "two", **options)
+    rows = rows_of(tmp_path / "two")
+    assert rows.at[("sex", "F"), "test"] == str(len(truth))
+    assert ("patients", "") not in rows.index
