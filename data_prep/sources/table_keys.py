@@ -142,7 +142,8 @@ def _names_files(source: Source, table: LabelTable, keys: Keys | None) -> bool:
     if keys is not None:
         return not _rows_of_files(source, table, keys).empty
     names = table.cells("file").unique()
-    return source.index is None or any(source.files.fitting(names)[0].values())
+    parts = (names[:_MOST_TRIED], names)
+    return source.index is None or any(any(source.files.fitting(n)[0].values()) for n in parts)
 
 
 def _take_files(source: Source, table: LabelTable, keys: Keys | None) -> bool:
@@ -178,17 +179,16 @@ def _share_of_files(source: Source, cells: pd.Series, keys: Keys | None) -> floa
 def _pairs(table: LabelTable, keys: Keys) -> _Pairs:
     """Return the columns of a table and of keys that have the same cells; empty without any."""
     headers = [key for listed in keys.roles.values() for key in listed if len(keys.files)]
-    for role in (*_ROLES, ""):
+    roles = ("file", *_OWNERS) if "file" in table.assigned else _OWNERS
+    for role in (*roles, ""):
         own = table.columns.get(role, [])
         if not role:
             own = [column for column in table.unused if _is_key(table.text[column])]
-        elif role == "file" and role not in table.assigned:
-            continue
-        found = {
-            (column, key): _fit(table, keys, (column, key), half=not role)
-            for column in own
-            for key in (*_alike(table, column, keys), *(() if role in _OWNERS else headers))
-        }
+        found = {}
+        for column in own:
+            for key in (*_alike(table, column, keys), *(() if role in _OWNERS else headers)):
+                n_both, is_most, _ = _common(table, keys, [(column, key)])
+                found[column, key] = n_both if role or is_most else 0
         best = max(found, key=lambda pair: found[pair], default=None)
         if best is not None and found[best]:
             return _finer(table, keys, best)
@@ -211,12 +211,8 @@ def _alike(table: LabelTable, column: str, keys: Keys) -> list[str]:
 def _is_key(cells: pd.Series) -> bool:
     """Return True for cells that may be ids: no numbers of rows, measures or dates."""
     filled = cells[cells != ""]
-    others = (_DECIMAL, _DATE)
-    return (
-        filled.nunique() > 1
-        and not _counts_rows(cells)
-        and not any(filled.str.fullmatch(other).all() for other in others)
-    )
+    is_other = _counts_rows(cells) or _are_dates(cells) or filled.str.fullmatch(_DECIMAL).all()
+    return filled.nunique() > 1 and not is_other
 
 
 def _counts_rows(cells: pd.Series) -> bool:
@@ -224,31 +220,23 @@ def _counts_rows(cells: pd.Series) -> bool:
     return any(cells.tolist() == [*map(str, range(n, n + len(cells)))] for n in (0, 1))
 
 
-def _fit(table: LabelTable, keys: Keys, pair: tuple[str, str], *, half: bool) -> int:
-    """Return how many keys both have.
-
-    With `half` it is 0 for less than half of the shorter list, and if several rows have a key that
-    several images have.
-    """
-    cells, known = _joined(table, keys, [pair])
-    here, there = cells[cells != ""], known[known != ""]
-    n_both = len({*here} & {*there})
-    is_key = here.is_unique or there.is_unique
-    is_clear = is_key and 2 * n_both >= min(here.nunique(), there.nunique())
-    return n_both if is_clear or not half else 0
+def _common(table: LabelTable, keys: Keys, pairs: _Pairs) -> tuple[int, bool, int]:
+    """Return how many keys both have, True for half of the shorter list, and how many images do."""
+    cells, known = _joined(table, keys, pairs)
+    here, there = {*cells} - {""}, {*known} - {""}
+    n_both = len(here & there)
+    return n_both, 2 * n_both >= min(len(here), len(there)), len(there)
 
 
 def _finer(table: LabelTable, keys: Keys, first: tuple[str, str]) -> _Pairs:
     """Return pairs of columns that tell more images apart than one does, as patient and date do."""
     own = [*table.columns.get("patient", ()), *table.columns.get("view", ()), *table.unused]
-    chosen, known = [first], _joined(table, keys, [first])[1]
+    chosen, n_told = [first], _common(table, keys, [first])[2]
     for column in own:
         for key in _alike(table, column, keys) if column not in dict(chosen) else ():
-            cells, finer = _joined(table, keys, [*chosen, (column, key)])
-            n_both = len({*cells} & {*finer} - {""})
-            fits = 2 * n_both >= min(cells.nunique(), finer.nunique())
-            if fits and finer.nunique() > known.nunique():
-                chosen, known = [*chosen, (column, key)], finer
+            _, is_most, n_finer = _common(table, keys, [*chosen, (column, key)])
+            if is_most and n_finer > n_told:
+                chosen, n_told = [*chosen, (column, key)], n_finer
                 break
     return chosen
 
@@ -337,14 +325,17 @@ def match_rows(source: Source, table: LabelTable, keys: Keys) -> None:
     label of a patient with several studies, or a box of a study with several images.
     """
     if table.pairs:
+        written = _one_text([_plain_keys(table.text[column]) for column, _ in table.pairs])
         cells, known = _joined(table, keys, table.pairs)
         matches = _rows_of(cells, keys.images.assign(key=known))
     else:
+        written = _plain_paths(source, table.cells("file"))
         matches = _rows_of_files(source, table, keys)
     _refuse_rounded(table, matches)
     if matches.empty:
         raise _no_image(source, table, keys)
-    _note_rows(source, table, keys, matches)
+    is_respelt = written.to_numpy()[matches["row"]] != matches["key"]
+    _note_rows(source, table, keys, matches, matches["key"][is_respelt].nunique())
     _refuse_several(table, matches)
     is_of_patient = not any(key in keys.roles["study"] for _, key in table.pairs)
     if table.pairs and is_of_patient and table.states_labels:
@@ -383,8 +374,10 @@ def _called(table: LabelTable) -> str:
     return " and ".join(columns)
 
 
-def _note_rows(source: Source, table: LabelTable, keys: Keys, matches: pd.DataFrame) -> None:
-    """Say by what a table is joined, and note rows without an image, or of another spelling."""
+def _note_rows(
+    source: Source, table: LabelTable, keys: Keys, matches: pd.DataFrame, n_respelt: int
+) -> None:
+    """Say by what a table is joined, and note rows without an image, and names that were spelt."""
     called, n_rows = _called(table), len(table.text)
     n_lost = n_rows - matches["row"].nunique()
     if table.pairs:
@@ -393,13 +386,10 @@ def _note_rows(source: Source, table: LabelTable, keys: Keys, matches: pd.DataFr
             f"{table.path.name}: joined with {keys.where} by {called}: {n_rows - n_lost:,} of "
             f"{n_rows:,} rows, {n_images}"
         )
-    keys_of = matches.drop_duplicates("row")
-    written = _plain_paths(source, table.cells(table.key)).iloc[keys_of["row"]]
-    respelt = written[(written != keys_of["key"].to_numpy())].nunique() if not table.pairs else 0
     where = f"{table.path.name}: "
-    if respelt:
+    if n_respelt:
         source.notes.append(
-            f"{where}{counted(respelt, 'cell')} of {called} found by another spelling (folder, "
+            f"{where}{counted(n_respelt, 'cell')} of {called} found by another spelling (folder, "
             "file ending or zeros before a number)"
         )
     if n_lost and source.options.caller.compares:
