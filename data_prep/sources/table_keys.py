@@ -352,6 +352,8 @@ def _no_image(source: Source, table: LabelTable, keys: Keys, pairs: _Pairs = ())
     way += "StudyInstanceUID, AccessionNumber or PatientID, or give the folder of these images"
     for column, key in pairs[:1]:
         way = f"{table.caller.text('file', column)} (it holds the {key} of images)"
+        if keys.files.empty:  # the other table has this column, too
+            way = f"{table.caller.text('unused', str(cells.name))} to join it by {column}"
     return InputError(
         f"{table.path}: none of its {cells.nunique()} {cells.name} names an image in "
         f"{source.root}, as the files and {keys.where} write it; say {way}"
@@ -407,9 +409,10 @@ def _refuse_several(table: LabelTable, matches: pd.DataFrame) -> None:
     if not table.pairs:
         is_several = owners["path"] > 1
     rows = set(owners.index[is_several])
+    way = "add a column with the study or the image" if table.pairs else "name it with its folder"
     reason = (
-        f"column '{_called(table)}' fits several files, or studies of several patients; name each "
-        "file with its folder, or its SOPInstanceUID"
+        f"column '{_called(table)}' fits several files, or studies of several patients; {way}, "
+        "such as its SOPInstanceUID"
     )
     index = table.text.index
     refuse_line(pd.Series([row in rows for row in range(len(index))], index), table.path, reason)
@@ -427,8 +430,8 @@ def _refuse_contradictions(table: LabelTable, keys: Keys, matches: pd.DataFrame)
         unused = table.caller.advice("unused", column)
         n_values = own.groupby(matches["key"].to_numpy()).transform("nunique")
         reason = (
-            f"rows of one {named} have several dates in column '{column}', and {keys.where} do not "
-            f"say which is that of the image; leave the others out, or {unused}"
+            f"rows of one {named} have several dates in column '{column}', and no date in "
+            f"{keys.where} says which is that of the image; leave the others out, or {unused}"
         )
         refuse_line((n_values > 1) & _are_dates(own), table.path, reason)
         if key := same.get(plain_name(column)):
