@@ -358,4 +358,7 @@ class Answering(Protocol):
     @property
     def cautions(self) -> list[str]: ...  # noqa: D102
 
+    @property
+    def identity(self) -> list[Any]: ...  # noqa: D102
+
     def answer(self, name: str, image: DecodedImage) -> Answer: ...  # noqa: D102

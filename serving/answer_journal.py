@@ -12,8 +12,6 @@ from typing import BinaryIO
 from cxr_compare.data_prep.base.files import disk_errors, make_folder, path_lock
 from cxr_compare.data_prep.base.records import digest_of
 from cxr_compare.serving.answer import Answer, Answering
-from cxr_compare.serving.joint import JointRun
-from cxr_compare.serving.run import Run
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def journal_for(
         return
     make_folder(table.parent)
     path = table.with_name(f".{table.name}.part")
-    head = json.dumps({"request": digest_of([[_of_run(run) for run in runs], str(out)])}) + "\n"
+    head = json.dumps({"request": digest_of([[run.identity for run in runs], str(out)])}) + "\n"
     with path_lock(table), disk_errors(table):
         with path.open("a+b") as file:
             file.seek(0)
@@ -105,12 +103,3 @@ def journal_for(
                 file.flush()
             yield AnswerJournal(file, known)
         path.unlink()
-
-
-def _of_run(system: Answering) -> list[object]:
-    """Return what decides the answers of a system: its files, threshold and calibration."""
-    members = [system] if isinstance(system, Run) else []
-    if isinstance(system, JointRun):
-        members = list(system.members)
-    files = [[run.network.inference_id(), dict(run.network.files)] for run in members]
-    return [system.name, repr(system.point), files]

@@ -58,6 +58,12 @@ class JointRun:
         reason = "" if wanted in made.thresholds else made.reasons[wanted]
         return cls(made, OperatingPoint(wanted, choices, reason), members)
 
+    @property
+    def identity(self) -> list[Any]:
+        """What decides its answers: its members, rule, threshold and calibration."""
+        members = [member.identity for member in self.members]
+        return [self.name, repr(self.point), repr(self.rule), members]
+
     def answer(self, name: str, image: DecodedImage) -> Answer:
         """Answer for an image that is read; an output that is not finite raises InputError."""
         outputs, doubts = {}, []

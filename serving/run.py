@@ -98,6 +98,12 @@ class Run:
         caution = None if measured is None else measured.caution(self.name)
         return [] if caution is None else [caution]
 
+    @property
+    def identity(self) -> list[Any]:
+        """What decides its answers: its files, threshold and calibration."""
+        files = dict(self.network.files)
+        return [self.name, repr(self.point), self.network.inference_id(), files]
+
     def __fspath__(self) -> str:
         """Return its folder, so that it may be given where a path is."""
         return str(self.folder)
