@@ -392,7 +392,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
             lines += [f"split '{name}': {note}" for note in self.split_origin(name).notes]
         lines.append(f"{self.folder}: complete")
         if (self.folder / DATA_PAGE).is_file():
-            lines.append(f"Look at the pictures: {self.folder / DATA_PAGE}")
+            lines.append(f"Page: {self.folder / DATA_PAGE}")
         if self.has_pixels:
             config = "chexnet_small" if self.boxes.empty else "retinanet_small"
             lines.append(f"Next: cxr train {config} --data {self.folder} --out RUN")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import pandas as pd
+
+from cxr_compare.data_prep.base.errors import counted
 
 _FACTS = {
     "format": "format",
@@ -37,26 +39,53 @@ def reading_facts(read: pd.DataFrame) -> dict[str, str]:
     return shown
 
 
-def read_files(read: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield the title of each label file with its rows on columns, or on classes."""
+class ReadFile(NamedTuple):
+    """What was read of one label file, or of all that have classes.
+
+    Attributes:
+        name: Name of the file, after that of its set if several were joined.
+        size: Numbers of its rows or marks.
+        columns: Each column with its role (``unused`` if it was not read) and what its cells mean.
+    """
+
+    name: str
+    size: str
+    columns: list[tuple[str, str, str]]
+
+    @property
+    def unread(self) -> list[str]:
+        """Columns that are not read, with what is in them."""
+        return [f"'{name}' ({cells})" for name, role, cells in self.columns if role == "unused"]
+
+
+def read_files(read: pd.DataFrame) -> list[ReadFile]:
+    """Return what was read of each label file."""
     rows = read[read["kind"].isin(["column", "class"])]
-    owner = rows["set"].fillna("") + rows["set"].notna().map({True: ": ", False: ""})
-    for title, of_file in rows.groupby(owner + rows["file"].fillna("labels"), sort=False):
-        yield str(title), of_file
+    rows = rows.assign(
+        file=(rows["set"] + ": ").fillna("") + rows["file"].fillna("label files"),
+        column=rows["column"].fillna("classes"),
+    )
+    files = []
+    for name, of_file in rows.groupby("file", sort=False):
+        first = of_file.iloc[0]
+        size = counted(int(first["rows"]), "row" if first["kind"] == "column" else "mark")
+        if pd.notna(first["used"]) and first["used"] != first["rows"]:
+            size += f", of which {first['used']:,} are of images that are there"
+        columns = of_file[["column", "role", "cells"]].itertuples(index=False, name=None)
+        files.append(ReadFile(str(name), size, list(columns)))
+    return files
 
 
 def reading_lines(read: pd.DataFrame) -> list[str]:
     """Return what was read as lines: facts, columns with their roles, and columns not read."""
     lines = [f"{title}: {text}" for title, text in reading_facts(read).items()]
-    for title, rows in read_files(read):
-        is_unread = rows["role"].eq("unused").fillna(False)
-        used = rows[~is_unread]
-        named = [f"{column} as {role}" for column, role in used[["column", "role"]].to_numpy()]
-        if rows["kind"].iloc[0] == "class":
-            named = used["cells"].tolist()
-        lines.append(f"{title}: {rows['rows'].iloc[0]:,} rows; {', '.join(named)}")
-        unread = rows.loc[is_unread, ["column", "cells"]].to_numpy()
-        if len(unread):
-            listed = ", ".join(f"'{column}' ({cells})" for column, cells in unread)
-            lines.append(f"{title}: not read: {listed}")
+    for file in read_files(read):
+        named = [
+            f"{cells}" if name == "classes" else f"{name} as {role}"
+            for name, role, cells in file.columns
+            if role != "unused"
+        ]
+        lines.append(f"{file.name}: {file.size}; {', '.join(named)}")
+        if file.unread:
+            lines.append(f"{file.name}: not read: {', '.join(file.unread)}")
     return lines

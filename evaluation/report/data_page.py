@@ -146,12 +146,8 @@ def write_data_page(dataset: DataSet, audit: Audit, *, pictures: bool = True) ->
         n_boxes=dataset.boxes["finding"].value_counts().to_dict(),
         charts=[*_charts(dataset, album.boxes)],
         facts=reading_facts(read) | _facts(dataset),
-        unread=[
-            (title, *row)
-            for title, rows in read_files(read)
-            for row in rows.loc[rows["role"] == "unused", ["column", "cells"]].to_numpy()
-        ],
-        tables=[*read_files(read)],
+        files=read_files(read),
+        unread=[column for file in read_files(read) for column in file.unread],
         lines=[*read.loc[read["kind"] == "line", "cells"], *dataset.info.notes],
         participants=participants,
         flow=flow,

@@ -31,11 +31,17 @@ def show(folder: AnyPath) -> Shown:
         return _report(folder)
     if kind is not None and kind.name == "report on several findings":
         return _reports(folder)
+    if kind is not None and kind.name == "data set":
+        return _data_set(folder)
     if kind is None or kind.name not in _FACTS:
         raise InputError(f"{folder}: {_what_it_is(folder)}")
     facts = {"kind": kind.name, **_FACTS[kind.name](folder)}
-    lines = [f"  {name}: {_words(value)}" for name, value in facts.items() if value is not None]
-    return Shown("\n".join([f"{folder}: {_NAMES.get(kind.name, kind.name)}", *lines[1:]]), facts)
+    title = f"{folder}: {_NAMES.get(kind.name, kind.name)}"
+    return Shown("\n".join([title, *_fact_lines(facts)[1:]]), facts)
+
+
+def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
+    return [f"  {name}: {_words(value)}" for name, value in facts.items() if value is not None]
 
 
 def _require_named_files(folder: Path, record: str) -> None:
@@ -58,7 +64,7 @@ def _what_it_is(folder: Path) -> str:
     if begun is not None:
         return f"holds an unfinished {begun.name}; the same cxr {begun.command} goes on"
     names = [_NAMES.get(name, name) for name in _FACTS]
-    return f"is no {', '.join(names)} or report"
+    return f"is no data set, {', '.join(names)} or report"
 
 
 def _words(value: Any) -> str:
@@ -91,28 +97,27 @@ def _reports(folder: Path) -> Shown:
     return Shown("\n".join(lines), {each.answer.target: each.to_dict() for each in results})
 
 
-def _data_set(folder: Path) -> dict[str, Any]:
-    from cxr_compare.data_prep.dataset import DataSet, count_roles
+def _data_set(folder: Path) -> Shown:
+    """Return what a data set holds, and what its files were taken for when they were read."""
+    from cxr_compare.data_prep.dataset import DataSet, count_roles, table_lines
+    from cxr_compare.data_prep.reading import reading_lines
 
     dataset = DataSet.open(folder)
     facts: dict[str, Any] = {
         "name": dataset.name,
         "images": len(dataset.images),
         "patients": int(dataset.images["patient_id"].nunique()),
-        "squares": [f"{size} px" for size in dataset.sizes] or None,
     }
-    for name, target in dataset.targets.items():
-        labels = dataset.labels(target)
-        facts[f"target {name}"] = {
-            "positive": int((labels == 1).sum()),
-            "negative": int((labels == 0).sum()),
-            "unknown": int(labels.isna().sum()),
-            "boxes": len(dataset.target_boxes(target)),
-        }
+    if dataset.sizes:
+        facts["squares"] = [f"{size} px" for size in dataset.sizes]
     for name in dataset.ids.split_ids:
         roles = count_roles(dataset, dataset.split(name))
         facts[f"split {name}"] = {role: counts["images"] for role, counts in roles.items()}
-    return facts
+    lines = [f"{folder}: data set", *_fact_lines(facts), *table_lines(dataset.label_counts)]
+    read = reading_lines(dataset.reading)
+    lines += [f"  {line}" for line in read]
+    targets = dataset.label_counts.to_dict("index")
+    return Shown("\n".join(lines), {"kind": "data set", **facts, "targets": targets, "read": read})
 
 
 def _run(folder: Path) -> dict[str, Any]:
@@ -172,7 +177,6 @@ def _folds(folder: Path) -> dict[str, Any]:
 
 
 _FACTS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "data set": _data_set,
     "run": _run,
     "export": _export,
     "predictions": _predictions,
