@@ -29,7 +29,7 @@ OF_REPORT = frozenset(
         REPORT_MARKER,
         "report.html",
         *(f"{name}.parquet" for name in ("figures", "groups", "lesions", "decisions", "curves")),
-        *(f"{name}.csv" for name in ("figures", "groups", "lesions")),
+        *(f"{name}.csv" for name in ("figures", "groups", "lesions", "composition")),
         *("table.tex", "table.md", "figures", "overlays", "systems", "joint.json"),
     }
 )

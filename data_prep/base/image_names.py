@@ -193,15 +193,16 @@ class Names:
         else a name that may be of two is of both. If none fits, all names may carry a prefix, or
         all images.
         """
-        fits, note = self._fitting(names, folders)
+        fits, note = self.by_parts(names, folders)
         if any(fits.values()) or not (behind := self._behind_prefix([*fits])):
             return fits, note
         found = {name: images[0] for name, images in behind.items()}
         return behind, self._note(found, "the folder")
 
-    def _fitting(
+    def by_parts(
         self, names: Iterable[str], folders: Sequence[str] = ("",)
     ) -> tuple[dict[str, list[str]], str]:
+        """Return what `fitting` returns, without looking for prefixes."""
         fits = {name: [name] for name in names}
         parts_of = {name: _parts(name.rstrip("/")) for name in fits if name not in self._known}
         for name, parts in parts_of.items():
@@ -232,11 +233,11 @@ class Names:
     def _behind_prefix(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Return the image of each name, if all names carry one prefix, or all images do."""
         for bare in _without_prefix(names):
-            found = {bare[name]: images for name, images in self._fitting(bare)[0].items()}
+            found = {bare[name]: images for name, images in self.by_parts(bare)[0].items()}
             if all(len(images) == 1 for images in found.values()):
                 return found
         for bare in _without_prefix(self.images):
-            fits, _ = Names(bare)._fitting(names)
+            fits, _ = Names(bare).by_parts(names)
             if all(len(images) == 1 for images in fits.values()):
                 return {name: [bare[image]] for name, (image,) in fits.items()}
         return {}

@@ -279,11 +279,11 @@ def _format_beside(source: Path, tables: list[Path]) -> tuple[str, tuple[str, ..
     kind = format_beside_tables(source)
     if kind == "table":
         return kind, ()
-    line = f"{source}: read as --format dicom"
+    line = "images: read as format dicom"
     if kind != "dicom":
         names = " and ".join(table.name for table in tables)
         line = (
-            f"{source}: read in format {kind}, joined with {names}; take format table to read "
+            f"images: read in format {kind}, joined with {names}; take format table to read "
             f"{names} alone"
         )
     console.say(line)
