@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.files import is_work_file
+from cxr_compare.data_prep.base.files import folder_lock, is_work_file
 
 KindName = Literal[
     "data set",
@@ -88,6 +89,10 @@ _KINDS = (
 )
 
 
+_WITHOUT_BEGINNING = ("predictions", "phantom")
+"""Kinds of which a finished folder lacks the file by which one that was begun is recognised."""
+
+
 def folder_state(folder: Path, name: KindName, further: Collection[str] = ()) -> State:
     """Return whether a folder of a kind is finished, interrupted, new or of something else.
 
@@ -107,11 +112,17 @@ def folder_state(folder: Path, name: KindName, further: Collection[str] = ()) ->
 def require_writable(
     folder: Path, name: KindName, further: Collection[str] = (), *, overwrite: bool = False
 ) -> None:
-    """Refuse a folder that holds something else, or that is finished and not to be replaced."""
+    """Refuse a folder that holds something else, or that is finished and not to be replaced.
+
+    What a command left in a finished folder that was killed behind its record is removed.
+    """
     state = folder_state(folder, name, further)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file stands where a folder is needed")
     if state == "finished" and not overwrite:
+        with suppress(InputError), folder_lock(folder):  # it may be read-only, or in use
+            if name in _WITHOUT_BEGINNING:
+                (folder / _kind(name).begun).unlink(missing_ok=True)
         further_way = ", or say overwrite" if _kind(name).command == "compare" else ""
         article = "" if name == "predictions" else "a "
         raise InputError(

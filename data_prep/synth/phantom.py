@@ -9,6 +9,7 @@ from typing import Any
 
 from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
 from cxr_compare.data_prep.base.files import (
+    LOCK_NAME,
     file_digest,
     folder_lock,
     make_folder,
@@ -128,6 +129,10 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
         return None
     if state == "foreign":
         raise InputError(f"{out}: not an empty folder and not a phantom; choose another folder")
+    left = any((out / name).exists() for name in (_STARTED, LOCK_NAME))
+    if state == "finished" and left:  # a call was killed behind its record
+        with folder_lock(out):
+            (out / _STARTED).unlink(missing_ok=True)
     record = PhantomInfo.read(out / (PHANTOM if state == "finished" else _STARTED))
     stored = record.arguments.to_json()
     for name, value in arguments.to_json().items():
