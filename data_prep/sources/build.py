@@ -51,7 +51,8 @@ def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTab
     if source.index is not None:
         used = {*source.images["path"].dropna(), *reasons}
         n_unnamed = sum(path not in used for path in source.index.images)
-        source.record.add("fact", role="unnamed_files", rows=n_unnamed)
+        if n_unnamed:
+            source.record.add("fact", role="unnamed_files", rows=n_unnamed)
     rows = source.keep(rows)
     rows = rows.sort_values("boxed", kind="stable")  # the origin of a label is not that of its box
     findings = rows.drop_duplicates(LABEL_KEY).sort_index(ignore_index=True)

@@ -33,7 +33,8 @@ def record_columns(
     """
     shown = "\n".join(source.record.lines)
     for table in tables:
-        if (line := unread_line(table)) and f"{table.path.name}: not read: " not in shown:
+        line = "" if table.path.is_dir() else unread_line(table)
+        if line and f"{table.path.name}: not read: " not in shown:
             source.show(line)
         rows = copy(table)  # of a patient or study, each once
         rows.text = table.text[~table.text.index.duplicated()]
