@@ -362,7 +362,7 @@ KILLS = {  # a call, its number, and what was half written to the journal
 )
 def test_a_killed_preparation_goes_on_to_the_same_bytes(prepared, tmp_path, call, number, tail):
     source, whole = prepared
-    out = tmp_path / "set"
+    out = tmp_path / whole.name  # its page has the name of the folder
     command = [sys.executable, "-c", KILLED, call, str(number), str(source), str(out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     killed = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
