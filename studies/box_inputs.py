@@ -18,17 +18,18 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.names import Target, finding_name
 from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.inputs.box_classes import findings_of_classes
 from cxr_compare.evaluation.inputs.files import read_rows
 from cxr_compare.evaluation.inputs.folders import truth_of
 from cxr_compare.evaluation.inputs.image_sizes import files_beside
-from cxr_compare.evaluation.inputs.other_readings import doubt
 from cxr_compare.evaluation.inputs.px_boxes import boxes_in_px
 from cxr_compare.evaluation.inputs.read_output import name_images
 from cxr_compare.evaluation.inputs.read_truth import read_truth
 from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, say
 from cxr_compare.evaluation.inputs.source_truth import read_labels, truth_of_labels
 from cxr_compare.evaluation.truth import Truth
+from cxr_compare.evaluation.verdict.box_checks import placed_boxes, placement_notes
 
 SYSTEM = "boxes"
 """Name of the predicted boxes in advice on columns."""
@@ -129,8 +130,8 @@ def predicted_boxes(
         notes.append(f"{left_out} left out: a label is unknown, or a lesion has no box.")
     for each in true.truths:
         own = boxes[boxes["finding"] == each.finding]
-        if not {"box_form", "box_unit"} & columns.keys():
-            notes += [note.text for note in doubt(own, each, f"the boxes of {each.finding}")]
+        placed = placed_boxes(each, pair_boxes(own, each.boxes, each.ids[each.is_boxed]))
+        notes += [note.text for note in placement_notes(placed, each.finding)]
     return boxes, notes
 
 

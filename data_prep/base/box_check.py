@@ -53,6 +53,10 @@ _TEXTS = {
 }
 _PX_OF_FILES = "are these px of the image? If so, correct the stated sizes, or remove them"
 _NEEDED = "a box needs x1 < x2 and y1 < y2 inside the image, in px of the original"
+_COPY = (
+    "are these px of a smaller copy of the image? If so, write its size beside each box as "
+    "image_width and image_height, or give shares"
+)
 _RESIZED = (
     "if the images are resized copies, say of which size the boxes are: image_width and "
     "image_height beside each box"
@@ -535,6 +539,8 @@ class _Boxes:
             if is_within.mean() >= _MOST:
                 boxes = counted(int(is_within.sum()), "box", "are")
                 question = reading.question(reading.form, unit)
+                if unit != "share":
+                    question += f". Or {_COPY}"
                 return int(is_within.argmax()), f"{boxes} within {step:g} px: {question}"
         return 0, ""
 
@@ -555,6 +561,5 @@ class _Boxes:
             return 0, ""
         return int(shares[:, 2].argmax()), (
             f"no box of {len(shares):,} passes {right:.0%} of the width or {lower:.0%} of the "
-            "height: are these px of a smaller copy of the image? If so, write its size beside "
-            "each box as image_width and image_height, or give shares"
+            f"height: {_COPY}"
         )

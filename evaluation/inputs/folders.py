@@ -15,7 +15,6 @@ from cxr_compare.data_prep.dataset import DataSet, uncertain_images
 from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.data_prep.seen import SeenImages
 from cxr_compare.evaluation.inputs.file_facts import file_facts
-from cxr_compare.evaluation.inputs.other_readings import doubt
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.truth import Truth
@@ -111,8 +110,7 @@ def output_of(name: str, predictions: Predictions, truth: Truth, target: Target)
     recorded = predictions.info.to_json()
     record = {key: value for key, value in recorded.items() if key in _RECORDED}
     record |= {"folder": predictions.folder.name, "trained_on": _trained_on(predictions)}
-    notes = () if output.boxes is None else tuple(doubt(output.boxes, truth, name))
-    return replace(output, record=record, notes=notes)
+    return replace(output, record=record)
 
 
 def stored_output(predictions: Predictions, findings: tuple[str, ...], ran: pd.Index) -> Output:

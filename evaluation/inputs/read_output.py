@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import column_names, find_column, finding_name
+from cxr_compare.data_prep.base.user_tables import cell_texts
 from cxr_compare.data_prep.sources.image_files import image_name
+from cxr_compare.data_prep.sources.words import states_of_cells
 from cxr_compare.evaluation.inputs.box_classes import findings_of_classes
 from cxr_compare.evaluation.inputs.files import read_rows
-from cxr_compare.evaluation.inputs.other_readings import doubt
 from cxr_compare.evaluation.inputs.px_boxes import boxes_in_px
 from cxr_compare.evaluation.inputs.rows import (
     Rows,
@@ -22,7 +24,7 @@ from cxr_compare.evaluation.inputs.rows import (
     refuse_row,
     say,
 )
-from cxr_compare.evaluation.notes import reading_notes
+from cxr_compare.evaluation.notes import Note, reading_notes
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.truth import Truth
 
@@ -62,8 +64,10 @@ def read_output(
     if not rows.are_boxes:
         if "score" not in columns and "finding" not in rows.table:
             _ask_if_confidence(rows, truth, name)
+        doubts = [] if "finding" in rows.table else list(_other_labels(rows, truth, name))
         _keep_finding(rows, truth, name, findings, columns)
-        return _of_scores(rows, name, named="score" in columns)
+        output = _of_scores(rows, name, named="score" in columns)
+        return replace(output, notes=(*doubts, *output.notes))
     _keep_finding(rows, truth, name, findings, columns)
     # Where nothing is found all images have the same score.
     has_scores = "score" in rows.table or rows.table.empty
@@ -76,13 +80,10 @@ def read_output(
         ran = _roles_with_boxes(boxes, truth, rows)
     else:
         ran = pd.Index(sorted({*rows.ran, *boxes["image_id"]}))
-    doubts = []
-    if not {"box_form", "box_unit"} & columns.keys():
-        doubts = doubt(boxes, truth, name)
     empty = len(ran) - boxes["image_id"].nunique()
     if empty:
         rows.notes.append(f"{counted(empty, 'image')} without a box: run, with nothing found.")
-    notes = (*doubts, *reading_notes(rows.notes, name))
+    notes = tuple(reading_notes(rows.notes, name))
     return Output.of_detector(boxes, ran, ranks=has_scores, notes=notes)
 
 
@@ -261,6 +262,35 @@ def _ask_if_confidence(rows: Rows, truth: Truth, name: str) -> None:
             f"{rows.where}: {question}? Give the probability of the finding, or, if this is it, "
             f"say {say(name, 'score', rows.score_column)}"
         )
+
+
+def _other_labels(rows: Rows, truth: Truth, name: str) -> Iterator[Note]:
+    """Yield a caution for each column of labels that a table brings, if they contradict the truth.
+
+    A column whose name may be that of a decision is none if a threshold of the scores gives it.
+    """
+    scores = rows.table["score"].to_numpy()
+    labels = truth.images["label"].reindex(rows.table["image_id"]).to_numpy()
+    names_of_labels = column_names("state")
+    for column, cells in rows.unused.items():
+        is_label = find_column([str(column)], names_of_labels) is not None
+        if not is_label and not find_column([str(column)], ("label", "labels", truth.finding)):
+            continue
+        states = states_of_cells(cell_texts(cells))
+        own = states.map({"present": 1.0, "absent": 0.0}).to_numpy(np.float64)
+        if not states.isin(["present", "absent", "uncertain", ""]).all() or len(own) != len(scores):
+            continue
+        first, second = scores[own == 0], scores[own == 1]
+        if not is_label and (not len(first) or not len(second) or first.max() <= second.min()):
+            continue
+        known = ~np.isnan(own) & ~np.isnan(labels)
+        n_other, n_known = int((own != labels)[known].sum()), int(known.sum())
+        if n_other:
+            text = (
+                f"{column} of {name} differs from the truth on {n_other:,} of "
+                f"{counted(n_known, 'image')}: do the names belong to these scores?"
+            )
+            yield Note(text, "scores")
 
 
 def _of_scores(rows: Rows, name: str, *, named: bool) -> Output:

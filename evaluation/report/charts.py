@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.image_blind import image_blind_name
@@ -81,11 +82,12 @@ _CHARTS = {
     "scores": _Chart("Scores by class"),
     "pr": _Chart("Precision-recall curve", "Sensitivity", "Precision", "average_precision"),
     "calibration": _Chart("Calibration", "Expected share of positives", "Observed share", "brier"),
+    "places": _Chart("Centres of boxes", "True", "Predicted"),
 }
 """Charts in the order of the page."""
 
 
-PANELS = ("forest", "training")
+PANELS = ("forest", "training", "places")
 """Charts of several panels, which no given axes can hold."""
 _LOSSES = {"val_loss": "-", "train_loss": ":"}
 
@@ -120,9 +122,10 @@ def draw(name: str, result: ResultTables, axes: Axes | None = None) -> Figure:
     if name == "forest":
         _draw_forest(figure, result)
         return figure
-    if name == "training":
+    if name in PANELS:
         rows = result.curves[result.curves["chart"] == name]
-        _draw_training(figure, rows, result)
+        draw_panels = _draw_training if name == "training" else _draw_places
+        draw_panels(figure, rows, result)
         return figure
     _draw_one(figure.subplots(), name, result)
     _add_legend(figure)
@@ -256,6 +259,26 @@ def _draw_training(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> 
     losses.set_ylim(bottom=0)
     figures.set(xlabel="Epoch")
     figures.locator_params(axis="x", integer=True)
+    _add_legend(figure)
+
+
+def _draw_places(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> None:
+    """Draw predicted against true centres of boxes; those of a right detector lie on the line."""
+    highest = float(rows[["x", "y"]].to_numpy(np.float64).max())
+    end, of = (1, "share of the image") if highest <= 1.5 else (highest, "px")
+    titles = (("across", f"{_CHARTS['places'].title}: x"), ("down", "y"))
+    for axes, (kind, title) in zip(figure.subplots(1, 2), titles, strict=True):
+        _style(axes)
+        axes.set_title(title, loc="left", fontweight="bold")
+        axes.plot([0, end], [0, end], color=QUIET, linewidth=0.8)
+        axes.set(xlabel=f"True, {of}", ylabel="Predicted", xlim=(0, end), ylim=(0, end))
+        axes.set_aspect("equal")
+        axes.locator_params(nbins=5)
+        for place, system in enumerate(result.systems):
+            own = rows[(rows["system"] == system) & (rows["kind"] == kind)]
+            style: dict[str, Any] = {"color": system_colour(place), "alpha": 0.6, "markersize": 3}
+            label = _plain(system) if kind == "across" and len(own) else None
+            axes.plot(own["x"], own["y"], _MARKERS[place % len(_MARKERS)], **style, label=label)
     _add_legend(figure)
 
 

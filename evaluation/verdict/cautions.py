@@ -18,6 +18,7 @@ from cxr_compare.evaluation.statistics.clustered_variance import effective_patie
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
 from cxr_compare.evaluation.truth import Truth
+from cxr_compare.evaluation.verdict.box_checks import box_notes
 from cxr_compare.evaluation.verdict.claims import CHANCE, against_chance
 from cxr_compare.evaluation.verdict.prose import listing
 from cxr_compare.evaluation.verdict.score_checks import score_notes
@@ -33,6 +34,7 @@ def cautions(comparison: Comparison) -> list[Note]:
     single = {name: comparison.systems[name] for name in comparison.single}
     return [
         *score_notes(single),
+        *box_notes(single),
         *missing_boxes(comparison.figures, comparison.truth),
         *one_class(comparison.truth),
         *few_patients(comparison.truth),
