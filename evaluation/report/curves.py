@@ -20,7 +20,7 @@ SCORE_BINS = 20
 """Number of bins of equal width, from 0 to 1, of the histogram of scores."""
 _PER_BIN = 25
 _MOST_BINS = 10
-_MOST_CENTRES = 200
+_MOST_CENTRES = 100
 
 
 def curve_table(comparison: Comparison) -> pd.DataFrame:

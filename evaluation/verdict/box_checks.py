@@ -84,7 +84,7 @@ def _reading_text(reading: Reading, boxes: Boxes) -> str:
     if name == "mirrored":
         return "Read mirrored left to right"
     if name == "moved":
-        return "Moved back, and sized, by these medians"
+        return "Corrected by these medians"
     start, step = np.asarray(reading.details)
     way = f"Read{order if turned else ''}"
     if name == "scaled" and not ((step == 1).all() or not boxes.is_one_size):
