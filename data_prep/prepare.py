@@ -20,7 +20,6 @@ from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import folder_lock
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.pseudonyms import (
-    HIDDEN,
     KEY_ID_TEXT,
     hide_ids,
     hide_names,
@@ -67,15 +66,11 @@ def prepare(source: str | Path, out: str | Path, options: Options) -> DataSet:
         require_size(size)
     key = _read_key(options, out, source)
     id_key = None if key is None else keyed_hash(key, KEY_ID_TEXT)
-    shown = "" if key is None else str(source)  # the name of a folder may be that of a patient
-
-    def say(line: str) -> None:
-        options.progress.say(line.replace(shown, HIDDEN) if shown else line)
-
     read = replace(options.read, caller=Caller(hides_cells=key is not None))
-    record = ReadRecord(say)
+    # The name of a folder may be that of a patient.
+    record = ReadRecord(options.progress.say, hidden="" if key is None else str(source))
     for line in options.said:
-        record.add("line", cells=line)
+        record.keep(line)
     tables = read_source(source, options.format, read, record)
     tables = tables.with_targets(options.targets)
     split = _stated_split(options, tables)

@@ -290,6 +290,9 @@ def test_with_a_key_the_record_of_reading_has_no_name_of_a_file_of_labels_either
 
 def test_another_key_gives_other_ids_to_the_same_patients(source, tmp_path):
     sets = [prepare(source, tmp_path / name, id_key=tmp_path / f"{name}.key") for name in "ab"]
+    for data in sets:
+        assert str(source) not in data.reading.to_csv()
+        assert str(source) not in (data.folder / "data.html").read_text(encoding="utf-8")
     first, second = (data.images for data in sets)
     assert not set(first["image_id"]) & set(second["image_id"])
     for images in (first, second):

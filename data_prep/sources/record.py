@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from cxr_compare.data_prep.base.pseudonyms import HIDDEN
 from cxr_compare.data_prep.base.tables import typed_table
 from cxr_compare.data_prep.sources.words import normal_classes
 
@@ -18,17 +19,23 @@ _MOST_WORDS = 40  # of a column or of classes, the most frequent first
 class ReadRecord:
     """What a reader took columns, classes and boxes for, and the lines that it showed.
 
-    `show` is a function that shows the user a line.
+    `show` is a function that shows the user a line, and `hidden` a path that no line names.
     """
 
-    def __init__(self, show: Show = lambda line: None) -> None:
+    def __init__(self, show: Show = lambda line: None, hidden: str = "") -> None:
         self._show = show
+        self._hidden = hidden
         self._rows: list[dict[str, Any]] = []
 
     def show(self, line: str) -> None:
         """Show the user a line on how files are read, and keep it."""
+        self._show(self.keep(line))
+
+    def keep(self, line: str) -> str:
+        """Keep a line, and return it as it is kept."""
+        line = line.replace(self._hidden, HIDDEN) if self._hidden else line
         self.add("line", cells=line)
-        self._show(line)
+        return line
 
     def add(self, kind: RowKind, **cells: str | int | None) -> None:
         """Keep a row of the table ``read``; cells that are not given are missing."""

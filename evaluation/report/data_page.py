@@ -22,7 +22,6 @@ from cxr_compare.data_prep.base.files import write_text
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.dataset import DATA_PAGE, DataSet
 from cxr_compare.data_prep.reading import read_files, reading_facts
-from cxr_compare.data_prep.splits import SplitInfo
 from cxr_compare.evaluation.overlays.colours import system_colour
 from cxr_compare.evaluation.overlays.draw import Pixels, draw_boxes
 from cxr_compare.evaluation.report.composition import (
@@ -34,7 +33,7 @@ from cxr_compare.evaluation.report.page_templates import template_environment
 
 Picture = dict[str, Any]
 _SIDE, _QUALITY = 224, 76
-_MOST_BYTES = 1_000_000  # of all pictures but the outlines
+_MOST_BYTES = 900_000  # of all pictures but the outlines
 _SEED = 0
 _IN_ROW, _MOST_POSITIVES, _MOST_FINDINGS = 8, 32, 16
 _MOST_CASES, _CASES_SHOWN, _IMAGES_SHOWN = 16, 3, 3  # of all faults, and of each
@@ -238,17 +237,18 @@ def _charts(dataset: DataSet, boxes: pd.DataFrame) -> Iterator[tuple[str, list[f
 def _facts(dataset: DataSet) -> dict[str, str]:
     """Return where patients come from, if ids are hidden, the sizes of images, and the split."""
     images = dataset.images
-    sizes = images["width"].astype(str) + " × " + images["height"].astype(str) + " px"
+    sides = images[["width", "height"]].dropna().astype(str)
+    sizes = sides["width"] + " × " + sides["height"] + " px"
     origins = images["patient_id_source"].replace(_PATIENTS)
     shown = {}
     for title, values in {"patients": origins, "sizes": sizes}.items():
-        counts = values.dropna().value_counts()
+        counts = values.value_counts()
         texts = [f"{value} ({n:,})" for value, n in counts[:_IN_ROW].items()]
         more = [f"{len(counts) - _IN_ROW:,} others"] if len(counts) > _IN_ROW else []
         shown[title] = ", ".join([*texts, *more])
     shown["ids"] = "hashed with a key (id_key)" if dataset.info.id_key else "as in the files"
-    how = SplitInfo.read(dataset.folder / "splits" / "default.json").how
-    return {**shown, "parts": how.method}
+    known = {title: text for title, text in shown.items() if text}
+    return {**known, "parts": dataset.split_origin("default").method}
 
 
 def _faults(audit: Audit, album: _Album) -> Iterator[tuple[Problem, list[list[Picture]]]]:
