@@ -231,7 +231,12 @@ class Names:
         return fits | made, ""
 
     def _behind_prefix(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Return the image of each name, if all names carry one prefix, or all images do."""
+        """Return the image of each name, if all names carry one prefix, or all images do.
+
+        The prefix of an upload is none: one upload is not another.
+        """
+        if any(_parts(name).upload for name in (*names, *self.images)):
+            return {}
         for bare in _without_prefix(names):
             found = {bare[name]: images for name, images in self.by_parts(bare)[0].items()}
             if all(len(images) == 1 for images in found.values()):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -38,10 +38,8 @@ from cxr_compare.data_prep.sources.words import (
     states_of_cells,
 )
 
-if TYPE_CHECKING:
-    from cxr_compare.data_prep.sources.label_names import Label
-    from cxr_compare.data_prep.sources.label_table import LabelTable
-
+Table: TypeAlias = Any
+"""A `LabelTable`, whose module asks the questions about words of labels that stand here."""
 Doubt = tuple[Sequence[str], dict[str, str]]
 """Columns in doubt, and further words of the sentence."""
 _N_NUMBERS = 4  # of a box
@@ -82,7 +80,7 @@ class Question:
     test: Callable[..., Doubt | None]
     sentence: str
 
-    def ask(self, table: LabelTable, **known: Any) -> None:
+    def ask(self, table: Table, **known: Any) -> None:
         """Ask the user, by an `InputError` that begins with the table, if the test says so."""
         doubt = self.test(table, **known)
         if doubt is None:
@@ -94,16 +92,16 @@ class Question:
         raise InputError(f"{table.path}: {table.kind}; {asked}")
 
 
-def _unread(table: LabelTable) -> pd.DataFrame:
+def _unread(table: Table) -> pd.DataFrame:
     return table.text[table.unused]
 
 
-def _two_splits(table: LabelTable) -> Doubt | None:
+def _two_splits(table: Table) -> Doubt | None:
     found = columns_of_roles(_unread(table))
     return (found, {}) if len(found) > 1 else None
 
 
-def _states(table: LabelTable) -> Doubt | None:
+def _states(table: Table) -> Doubt | None:
     """Find columns of states, some present and some not, that may be of labels or of images."""
     asked = [name for name in table.unused if _may_be_states(table, table.text[name])]
     if not asked:
@@ -112,14 +110,16 @@ def _states(table: LabelTable) -> Doubt | None:
     if table.has("label") and not table.has("state"):
         state = table.caller.advice("state", asked[0])
         ways.append(f"whether the label of its row is present ({state})")
-    ways.append(f"whether a finding is present ({table.caller.advice('finding', *asked)})")
+    findings = table.columns.get("finding", ())
+    like = f", as '{findings[0]}' does" if findings else ""
+    ways.append(f"whether a finding is present{like} ({table.caller.advice('finding', *asked)})")
     if any(map(_is_called_as_role, asked)):
         ways.append("which images are for the test (write a column split with train, val or test)")
     listed = ", ".join(shown_column(table, name) for name in asked)
     return asked, {"listed": listed, "ways": ", or ".join(ways)}
 
 
-def _may_be_states(table: LabelTable, cells: pd.Series) -> bool:
+def _may_be_states(table: Table, cells: pd.Series) -> bool:
     """Return True for states of which one is present, and a cell is another or empty.
 
     It is no fact of the images by its name, and does not repeat the labels that are read.
@@ -155,7 +155,7 @@ def _divides_images(cells: pd.Series) -> bool:
     return holds_states(cells) and "present" in set(states) and states.nunique(dropna=False) > 1
 
 
-def _repeats_labels(table: LabelTable, cells: pd.Series) -> bool:
+def _repeats_labels(table: Table, cells: pd.Series) -> bool:
     """Return True for states that are present on exactly the rows with the label of a finding."""
     nothing = {*normal_classes(), *map(finding_name, dictionary()["unknown"])}
     label = table.cells("label")
@@ -164,7 +164,7 @@ def _repeats_labels(table: LabelTable, cells: pd.Series) -> bool:
     return bool((label.map(named).astype(bool) == is_present).all())
 
 
-def _grades_labels(table: LabelTable, cells: pd.Series) -> bool:
+def _grades_labels(table: Table, cells: pd.Series) -> bool:
     """Return True for grades from 0 on, such as 0 to 3, that differ between rows of an image."""
     grades = {*plain_cells(cells)} - {""}
     if not {"0", "1", "2"} <= grades <= {*"0123456789"} or not table.has(table.key):
@@ -172,7 +172,7 @@ def _grades_labels(table: LabelTable, cells: pd.Series) -> bool:
     return bool(cells.groupby(table.cells(table.key).to_numpy()).nunique().gt(1).any())
 
 
-def _certainty(table: LabelTable) -> Doubt | None:
+def _certainty(table: Table) -> Doubt | None:
     """Find a column with words of doubt beside labels."""
     doubt = re.compile(words_pattern("uncertain_words"))
     for column in table.unused if any(map(table.has, ("label", "finding"))) else ():
@@ -182,7 +182,7 @@ def _certainty(table: LabelTable) -> Doubt | None:
     return None
 
 
-def _sentences(table: LabelTable) -> Doubt | None:
+def _sentences(table: Table) -> Doubt | None:
     """Find a column of labels whose cells are sentences, hardly one of which is repeated."""
     if not table.has("label") or "label" in table.assigned:
         return None
@@ -194,12 +194,12 @@ def _sentences(table: LabelTable) -> Doubt | None:
     return [str(cells.name)], {"n": f"{len(sentences):,}", "label": table.caller.advice("label")}
 
 
-def shown_column(table: LabelTable, column: str) -> str:
+def shown_column(table: Table, column: str) -> str:
     """Return a column with its values, or how many differ."""
     return f"'{column}' ({shown_cells(table, column)})"
 
 
-def shown_cells(table: LabelTable, column: str) -> str:
+def shown_cells(table: Table, column: str) -> str:
     """Return the values of a column that is not read with their numbers, or how many differ.
 
     Values are shown if they are few, on many patients each, and numbers or words of ours.
@@ -231,7 +231,7 @@ def _known_words() -> frozenset[str]:
     return frozenset(found)
 
 
-def unread_line(table: LabelTable) -> str:
+def unread_line(table: Table) -> str:
     """Return one line on the columns that are not read, facts of the images last."""
     unread = [column for column in table.unused if column not in table.rules.field]
     filled = [column for column in unread if (table.text[column] != "").any()]
@@ -245,7 +245,7 @@ def columns_of_states(text: pd.DataFrame) -> list[str]:
     return [c for c in map(str, text) if not is_circumstance(c) and holds_states(text[c])]
 
 
-def _unread_boxes(table: LabelTable) -> Doubt | None:
+def _unread_boxes(table: Table) -> Doubt | None:
     """Find columns of numbers that are called like the edges of boxes, such as ``x1_1``."""
     kind_of: dict[str, str] = {}
     for name, cells in _unread(table).items() if not table.box_roles else ():
@@ -259,7 +259,7 @@ def _unread_boxes(table: LabelTable) -> Doubt | None:
     return ([*kind_of], {}) if are_boxes else None
 
 
-def _second_box(table: LabelTable) -> Doubt | None:
+def _second_box(table: Table) -> Doubt | None:
     """Find four columns of numbers that may be another box of the row, and its label."""
     boxes = table.text[table.box_columns]
     if len(boxes.columns) < _N_NUMBERS:
@@ -282,7 +282,7 @@ def _second_box(table: LabelTable) -> Doubt | None:
     return [*alike, *(c for c in table.unused if _is_numbered_copy(c, labels))], {}
 
 
-def _second_label(table: LabelTable) -> Doubt | None:
+def _second_label(table: Table) -> Doubt | None:
     """Find a column with labels that their row does not have in the column that is read."""
     unknown = {"", *map(finding_name, dictionary()["unknown"])}
     for label in table.columns.get("label", ()):
@@ -318,7 +318,7 @@ def _without_digits(name: str) -> str:
     return plain_name(name).translate(str.maketrans("", "", "0123456789"))
 
 
-def _boxes_as_texts(table: LabelTable) -> Doubt | None:
+def _boxes_as_texts(table: Table) -> Doubt | None:
     """Find a column that writes boxes as texts."""
     for column in table.unused:
         are_boxes = are_box_texts(table.text[column])
@@ -338,7 +338,7 @@ def are_box_texts(cells: pd.Series) -> pd.Series:
     return are_boxes & cells.str.fullmatch(r"\s*[\[(][-\d.,;e\s()\[\]]*")
 
 
-def _other_class(table: LabelTable, *, is_boxed: pd.Series, own: Sequence[str]) -> Doubt | None:
+def _other_class(table: Table, *, is_boxed: pd.Series, own: Sequence[str]) -> Doubt | None:
     """Find boxes of a class that is none of their `own` findings, in a column that is not read."""
     boxed = table.text.loc[is_boxed.to_numpy(), table.unused]
     column = class_column(boxed)
@@ -355,7 +355,7 @@ def _other_class(table: LabelTable, *, is_boxed: pd.Series, own: Sequence[str]) 
     return [column], {"place": shown, "of": own[0]}
 
 
-def _corner_or_centre(table: LabelTable, *, is_in_doubt: bool) -> Doubt | None:
+def _corner_or_centre(table: Table, *, is_in_doubt: bool) -> Doubt | None:
     """Find shares of a corner or a centre that their columns call x and y."""
     columns = [column for role in ("xmin", "ymin") for column in table.columns.get(role, ())]
     if not is_in_doubt or not columns[0].lower().endswith("x"):
@@ -428,20 +428,20 @@ CORNER_OR_CENTRE = Question(
 
 
 def of_which_findings(
-    table: LabelTable, texts_of: Mapping[str, list[str]], meaning: Mapping[str, Label]
+    table: Table, texts_of: Mapping[str, list[str]], meaning: Mapping[str, tuple[str, str]]
 ) -> dict[str, str]:
     """Return, by finding, the question about a label that says "positive", and not of what.
 
     Such a word stands among names of findings. One that no finding can be called by is refused.
     """
     states = {text: state_of_text().get(text.lower(), "") for text in meaning}
-    named = {meaning[text].finding for text, state in states.items() if not state}
+    named = {meaning[text][0] for text, state in states.items() if not state}
     if table.has("state") or not named - normal_classes():
         return {}
     questions: dict[str, str] = {}
     cells = table.cells("label")
     for text, state in states.items():
-        finding = meaning[text].finding
+        finding = meaning[text][0]
         if state in ("present", "absent") and finding not in normal_classes():
             is_here = cells.map(lambda cell, text=text: text in texts_of[cell]).astype(bool)
             where = f"{line_of(is_here)}: column '{cells.name}'"

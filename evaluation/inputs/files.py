@@ -57,7 +57,13 @@ def read_rows(
         value = read_json_file(value)
         if are_rows(value):
             return read_frame(pd.DataFrame(value), columns, where, name, order, wanted)
-        return _coco(value, columns, where)
+        rows = _coco(value, columns, where)
+        if isinstance(value, Mapping) and "score" not in rows.table:
+            raise InputError(
+                f"{where}: a COCO file of annotations, whose boxes have no scores; give COCO "
+                "results, or write a score into each annotation"
+            )
+        return rows
     if isinstance(value, pd.DataFrame):
         value = with_named_index(value, columns)
         return read_frame(value, columns, where, name, order, wanted)

@@ -58,6 +58,8 @@ def read_output(
     columns = dict(columns or {})
     wanted = (truth.finding, *findings)
     rows = read_rows(value, truth.order, columns, where or name, name, wanted)
+    if isinstance(value, list) and not value and truth.boxes.empty:
+        raise InputError(f"{rows.where}: is empty; give its scores or boxes")
     if not len(rows.table) and not rows.are_boxes:  # a detector may find nothing in any image
         raise InputError(f"{rows.where}: holds no row; give predictions that have some")
     name_images(rows, truth, columns, name)
