@@ -59,8 +59,8 @@ def header_facts(header: Dataset) -> dict[str, Any]:
         "view": _view(header),
         "sex": sex if sex in {"M", "F", "O"} else None,
         "age_years": _age_in_years(clean_text(header, "PatientAge")),
-        "manufacturer": clean_text(header, "Manufacturer") or None,
-        "model": clean_text(header, "ManufacturerModelName") or None,
+        "manufacturer": _name_of_machine(clean_text(header, "Manufacturer")),
+        "model": _name_of_machine(clean_text(header, "ManufacturerModelName")),
         "modality": modality if modality in _MODALITIES.split() else None,
         "synthetic": clean_text(header, "ConversionType").upper() == "SYN",
     }
@@ -123,6 +123,11 @@ def _view(header: Dataset) -> str | None:
         return _VIEW_CODES.get(clean_text(codes[0], "CodeValue"), "other")
     # Rows that run to the front or the back of the patient: seen from the side.
     return "LL" if (orientation(header) or "").startswith(("A\\", "P\\")) else None
+
+
+def _name_of_machine(text: str) -> str | None:
+    """Return the name of a machine; None for a text with signs of names of people or of damage."""
+    return text if re.fullmatch(r"[\w .,&()/+-]{1,64}", text, re.ASCII) else None
 
 
 def clean_text(header: Dataset, keyword: str) -> str:
