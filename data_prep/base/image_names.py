@@ -117,6 +117,14 @@ class Names:
     def _parts_of(self) -> dict[str, _Parts]:
         return {image: _parts(image) for image in self.images}
 
+    @cached_property
+    def _by_letters(self) -> dict[str, list[str]]:
+        """Files by the last part of their paths, in whatever case it is written."""
+        index: dict[str, list[str]] = {}
+        for image, parts in self._parts_of.items():
+            index.setdefault("".join(parts[_ENDS[0]]).casefold(), []).append(image)
+        return index
+
     def _index(self, end: int) -> dict[str, list[str]]:
         """Return the images by an end of their names, alone, and with the folder before it.
 
@@ -147,7 +155,7 @@ class Names:
 
         The longest end of its path that is an image in one of the folders counts; else the images
         anywhere that have its last part, and folders that do not contradict it; else the same
-        without the ending of a file.
+        without the ending of a file; else files of this last part in another case.
         """
         return self._find(name, _parts(name.rstrip("/")), folders)
 
@@ -168,7 +176,9 @@ class Names:
             if everywhere := index.get(last):
                 is_one = len(everywhere) == 1 and self._is_elsewhere(name)
                 return everywhere if is_one else self._anywhere(parts, end)
-        return []
+        whole = "".join(parts[_ENDS[0]]).casefold()
+        alike = self._by_letters.get(whole, ()) if self._root is not None else ()
+        return [image for image in alike if parts.agrees(self._parts_of[image])]
 
     def _is_elsewhere(self, name: str) -> bool:
         return self._root is not None and _ELSEWHERE.match(name) is not None

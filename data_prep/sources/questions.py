@@ -175,9 +175,11 @@ def _grades_labels(table: Table, cells: pd.Series) -> bool:
 def _certainty(table: Table) -> Doubt | None:
     """Find a column with words of doubt beside labels."""
     doubt = re.compile(words_pattern("uncertain_words"))
+    labels = {*normal_classes(), *dictionary()["findings"]["names"]}
     for column in table.unused if any(map(table.has, ("label", "finding"))) else ():
         values = {finding_name(cell) for cell in table.text[column].unique()} - {""}
-        if 1 < len(values) <= _MOST_VALUES and any(map(doubt.fullmatch, values)):
+        are_few = 1 < len(values) <= _MOST_VALUES and not values & labels
+        if are_few and any(map(doubt.fullmatch, values)):
             return [column], {"listed": shown_column(table, column)}
     return None
 
