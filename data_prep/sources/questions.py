@@ -86,7 +86,7 @@ class Question:
         if doubt is None:
             return
         columns, words = doubt
-        for answer in re.findall(r"\{(finding|label|split|state|unused)\}", self.sentence):
+        for answer in re.findall(r"\{(finding|label|reader|split|state|unused)\}", self.sentence):
             words[answer] = table.caller.advice(answer, *columns)
         asked = self.sentence.format(columns=_quoted(columns), **words)
         raise InputError(f"{table.path}: {table.kind}; {asked}")
@@ -170,6 +170,33 @@ def _grades_labels(table: Table, cells: pd.Series) -> bool:
     if not {"0", "1", "2"} <= grades <= {*"0123456789"} or not table.has(table.key):
         return False
     return bool(cells.groupby(table.cells(table.key).to_numpy()).nunique().gt(1).any())
+
+
+def _rows_apart(table: Table) -> Doubt | None:
+    """Find columns that tell apart the rows of images whose labels contradict one another."""
+    images = table.cells(table.key)
+    is_of_images = table.has(table.key) and not (table.has("reader") or table.box_roles)
+    if not is_of_images or not images.duplicated().any():
+        return None
+    said = {c: states_of_cells(table.text[c]) for c in table.columns.get("finding", ())}
+    if table.has("label") and not table.has("state"):
+        nothing = normal_classes()
+        names = {cell: _names_in(cell) for cell in table.cells("label").unique()}
+        is_none = {
+            cell: "absent" if of <= nothing else "present" for cell, of in names.items() if of
+        }
+        said["label"] = table.cells("label").map(is_none)
+    known = pd.DataFrame(said, images.index)
+    known = known.where(known.isin(["present", "absent"]))
+    differ = known.groupby(images.to_numpy()).nunique().gt(1).any(axis=1)
+    rows = images.isin(differ.index[differ])
+    columns = [c for c in table.unused if 1 < table.text[c].nunique() <= _MOST_VALUES]
+    apart = [
+        c for c in columns if not table.text.loc[rows, [c]].assign(i=images).duplicated().any()
+    ]
+    if not rows.any() or not apart:
+        return None
+    return apart, {"listed": ", ".join(shown_column(table, column) for column in apart)}
 
 
 def _certainty(table: Table) -> Doubt | None:
@@ -370,6 +397,13 @@ UNREAD = (
         "states",
         _states,
         "do {listed} say {ways}? If not, {unused}",
+    ),
+    Question(
+        "rows that contradict one another",
+        _rows_apart,
+        "rows of one image contradict one another, and {listed} tell them apart: which rows count? "
+        "Keep those alone; or {reader} if this says who read the image, or {unused} to do without "
+        "such images",
     ),
     Question(
         "certainty of the labels",
