@@ -81,7 +81,8 @@ def _parts(name: str) -> _Parts:
 
 def without_ending(name: str) -> str:
     """Return a name with ``/`` and without the ending of a file; a UID has dots, too."""
-    return "".join(_parts(name)[:-1])
+    has_none = "." not in name and "\\" not in name  # most ids: no need to take them apart
+    return name if has_none else "".join(_parts(name)[:-1])
 
 
 def folders_agree(name: str, other: str) -> bool:
