@@ -120,10 +120,11 @@ class Names:
 
     @cached_property
     def _by_letters(self) -> dict[str, list[str]]:
-        """Files by the last part of their paths, in whatever case it is written."""
+        """Files by the last part of their paths, and without its ending, in whatever case."""
         index: dict[str, list[str]] = {}
         for image, parts in self._parts_of.items():
-            index.setdefault("".join(parts[_ENDS[0]]).casefold(), []).append(image)
+            for end in {"".join(parts[end]).casefold() for end in _ENDS[:2]}:
+                index.setdefault(end, []).append(image)
         return index
 
     def _index(self, end: int) -> dict[str, list[str]]:
