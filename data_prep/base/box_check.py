@@ -553,7 +553,8 @@ class _Boxes:
         """
         n_images = self.rows["image_id"].nunique()
         shares = self.written / np.tile(self.sizes, 2)
-        are_many = n_images >= _ENOUGH_COPIES and self.are_measured
+        n_boxes = len(np.unique(shares, axis=0))  # one box on all images says nothing of them
+        are_many = min(n_images, n_boxes) >= _ENOUGH_COPIES and self.are_measured
         if self.reading.unit != "px" or not are_many:
             return 0, ""
         left, (right, lower) = shares[:, 0].min(), shares[:, 2:].max(axis=0)

@@ -171,7 +171,13 @@ def read_table(
         )
     if not read.targets:
         raise InputError(f"{path}: no test image has a known label; write 1 or 0 for some")
-    read = replace(read, notes=[*source.record.lines, *read.notes])
+    columns_of = [t.finding(c) for t in tables for c in t.columns.get("finding", ())]
+    in_order = {name: read.targets[name] for name in columns_of if name in read.targets}
+    read = replace(
+        read,
+        targets={**in_order, **read.targets},
+        notes=[*source.record.lines, *read.notes],
+    )
     raw = tables[0].text if frame is None else frame.set_axis([*tables[0].text.columns], axis=1)
     facts, seen = _facts_of(tables[0], raw)
     order = None if frame is None or where != "truth" else _order(tables[0], frame)
