@@ -131,6 +131,9 @@ class _Processes:
             raise CrashError from None
 
     def restart(self) -> None:
+        # One that was started while the pool broke waits for work forever, and would be waited for.
+        for process in [*self._pool._processes.values()]:
+            process.kill()
         self._pool.shutdown()
         self._pool = _start_pool(self.workers)
 
