@@ -189,7 +189,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     @cached_property
     def reading(self) -> pd.DataFrame:
-        """What was read: the role of each column of label files, classes, facts, lines shown."""
+        """Record of what was read: roles of columns of label files, classes, facts, lines shown."""
         return self.table("read")
 
     @property

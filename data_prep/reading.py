@@ -40,7 +40,7 @@ def reading_facts(read: pd.DataFrame) -> dict[str, str]:
 
 
 class ReadFile(NamedTuple):
-    """What was read of one label file, or of all that have classes.
+    """Record of one label file, or of all that have classes.
 
     Attributes:
         name: Name of the file, after that of its set if several were joined.

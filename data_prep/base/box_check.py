@@ -322,7 +322,7 @@ class _Boxes:
 
     @cached_property
     def faults(self) -> np.ndarray:
-        """Why each box cannot be used; empty texts for boxes that can."""
+        """Reason why each box cannot be used; empty texts for boxes that can."""
         return _faults(self.sorted[0], self.borders, self.rules.slack)
 
     @cached_property
@@ -345,7 +345,7 @@ class _Boxes:
 
     @property
     def size_name(self) -> str:
-        """What the size is that boxes are taken to be of, if it is not that of the file."""
+        """Meaning of the size that boxes are taken to be of, if it is not that of the file."""
         is_published = self.rules.either and not self.rules.predicted
         return "size of the published images" if is_published else "size that the labels state"
 

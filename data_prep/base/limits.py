@@ -17,7 +17,8 @@ MOST_BYTES = 512 << 20
 MOST_ROWS = 10_000_000
 """Rows of a table."""
 _CHUNK = 1 << 20
-_GZIP_WINDOW = 31  # of zlib: with the header of gzip
+GZIP_WINDOW = 31
+"""Number by which zlib knows the header of gzip."""
 MOST_YAML_BYTES = 256 << 10
 MOST_YAML_DEPTH = 50
 MOST_WORKBOOK_BYTES = 256 << 20
@@ -30,7 +31,7 @@ def inflated(content: bytes, path: Path) -> bytes:
     parts: list[bytes] = []
     n_bytes = n_rows = 0
     while content:
-        stream = zlib.decompressobj(_GZIP_WINDOW)
+        stream = zlib.decompressobj(GZIP_WINDOW)
         while not stream.eof:
             part = stream.decompress(content, _CHUNK)
             content = stream.unconsumed_tail

@@ -19,6 +19,7 @@ from cxr_compare.data_prep.base.errors import PROGRAM_ERRORS, InputError, first_
 from cxr_compare.data_prep.base.files import atomic_path, decode_text, read_text_file
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.limits import (
+    GZIP_WINDOW,
     filled_range,
     inflated,
     require_plain_yaml,
@@ -40,23 +41,22 @@ _VIA_TABLE = b"region_shape_attributes"
 _VIA_JSON = (b'"_via_settings"', b'"file_attributes"')
 _IN_MEMORY = "row"  # name of the index of such a table
 _GZIP = b"\x1f\x8b"
-_GZIP_FORMAT = 31  # as zlib calls it
 _ZIP = b"PK\x03\x04"
 _HEADER_BYTES = 1 << 16
 _NO_CSV = "save a CSV of image_id,score, or give the values in Python"
 _KINDS = {
     b"\x93NUMPY": f"holds an array of NumPy; {_NO_CSV}",
     b"\x89HDF": f"is an HDF5 file; {_NO_CSV}",
-    b"\x80\x02": f"is a pickle, which is not opened, as it can run code; {_NO_CSV}",
-    b"\x80\x03": f"is a pickle, which is not opened, as it can run code; {_NO_CSV}",
-    b"\x80\x04": f"is a pickle, which is not opened, as it can run code; {_NO_CSV}",
-    b"\x80\x05": f"is a pickle, which is not opened, as it can run code; {_NO_CSV}",
+    **dict.fromkeys(
+        (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+        f"is a pickle, which is not opened, as it can run code; {_NO_CSV}",
+    ),
     b"PAR1": "is a Parquet file; save it as CSV",
     b"\xd0\xcf\x11\xe0": "is an old or encrypted workbook; save it as .xlsx without a password",
     b"%PDF": "is a PDF; save its table as CSV or .xlsx",
     b"SQLite": "is a database; export the table as CSV",
 }
-"""What a file is by its first bytes, and what to do."""
+"""Kind of a file by its first bytes, and what to do."""
 _IN_ZIP = {
     rb"[^/]*\.npy$": f"holds arrays of NumPy; {_NO_CSV}",
     rb".*data\.pkl$": f"is a file of PyTorch; {_NO_CSV}",
@@ -190,7 +190,7 @@ def read_header(path: Path) -> list[str]:
         return []
     try:
         if content.startswith(_GZIP):
-            content = zlib.decompressobj(_GZIP_FORMAT).decompress(content, _HEADER_BYTES)
+            content = zlib.decompressobj(GZIP_WINDOW).decompress(content, _HEADER_BYTES)
         rows, _ = _parse(decode_text(content, str(path), errors="replace"), n_rows=1)
     except (ValueError, zlib.error):
         return []

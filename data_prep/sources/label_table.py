@@ -132,10 +132,8 @@ class Sheet:
     assigned: set[str] = field(default_factory=set)
     caller: Caller = PREPARE
     pairs: Sequence[tuple[str, str]] = ()
-    n_rows: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.n_rows = len(self.text)
         for role, listed in self.rules.roles.items():
             self.add(role, [listed] if isinstance(listed, str) else listed)
 
@@ -180,11 +178,10 @@ class Sheet:
 
     @property
     def kind(self) -> str:
-        """What the table is, in a few words."""
+        """Contents of the table in a few words."""
         has = {
             "boxes": bool(self.box_roles),
             "labels": any(map(self.has, LABEL_ROLES)),
-            "scores": self.has("score"),
             "patients": self.has("patient"),
         }
         held = [what for what, is_there in has.items() if is_there]
@@ -192,7 +189,7 @@ class Sheet:
 
     @property
     def box_form(self) -> BoxForm | None:
-        """How the four numbers of a box are written; None if the columns do not make a box."""
+        """Form of the four numbers of a box; None if the columns do not make a box."""
         forms = ROLES_OF_FORMS.items()
         return next((form for form, needed in forms if self.box_roles >= {*needed}), None)
 
@@ -204,10 +201,16 @@ class LabelTable(Sheet):
     Attributes:
         key: Role of the column that says which images a row is of.
         images: ``image_id`` and ``path`` of each row, once they were found.
+        n_rows: Rows of the file; `text` then keeps those whose images were found.
     """
 
     key: str = "file"
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
+    n_rows: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.n_rows = len(self.text)
 
     def keep_matches(self, matches: pd.DataFrame) -> None:
         """Keep the rows whose images were found, with columns ``row``, ``image_id``, ``path``."""

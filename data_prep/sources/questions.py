@@ -180,12 +180,11 @@ def _rows_apart(table: Table) -> Doubt | None:
         return None
     said = {c: states_of_cells(table.text[c]) for c in table.columns.get("finding", ())}
     if table.has("label") and not table.has("state"):
-        nothing = normal_classes()
         names = {cell: _names_in(cell) for cell in table.cells("label").unique()}
-        is_none = {
-            cell: "absent" if of <= nothing else "present" for cell, of in names.items() if of
-        }
-        said["label"] = table.cells("label").map(is_none)
+        state = {True: "absent", False: "present"}  # of any finding, by a row that says "normal"
+        said["label"] = table.cells("label").map(
+            {cell: state[of <= normal_classes()] for cell, of in names.items() if of}
+        )
     known = pd.DataFrame(said, images.index)
     known = known.where(known.isin(["present", "absent"]))
     differ = known.groupby(images.to_numpy()).nunique().gt(1).any(axis=1)
@@ -262,8 +261,7 @@ def _known_words() -> frozenset[str]:
 
 def unread_line(table: Table) -> str:
     """Return one line on the columns that are not read, facts of the images last."""
-    unread = [column for column in table.unused if column not in table.rules.field]
-    filled = [column for column in unread if (table.text[column] != "").any()]
+    filled = [column for column in table.unused if (table.text[column] != "").any()]
     columns = sorted(filled, key=is_circumstance)
     listed = ", ".join(shown_column(table, column) for column in columns)
     return f"{table.path.name}: not read: {listed}" if listed else ""

@@ -12,6 +12,7 @@ import pandas as pd
 from cxr_compare.data_prep.base.box_check import FORMS, BoxForm, corners_of
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.image_names import Names
+from cxr_compare.data_prep.base.names import class_column
 from cxr_compare.data_prep.base.user_tables import (
     read_json_file,
     read_text_table,
@@ -121,7 +122,12 @@ def classes_named(path: Path) -> set[str]:
     if path.is_dir():
         return set(result_names(path).values())
     if path.suffix.lower() == ".json":
-        return set(coco_results(read_json_file(path), str(path)).get("category_name", ()))
+        content = read_json_file(path)
+        if are_rows(content):
+            table = pd.DataFrame(content)
+            kind = class_column(table)
+            return set() if kind is None else {str(each) for each in table[kind].dropna()}
+        return set(coco_results(content, str(path)).get("category_name", ()))
     return set()
 
 

@@ -131,6 +131,7 @@ def write_data_page(dataset: DataSet, audit: Audit, *, pictures: bool = True) ->
     pictures = pictures and dataset.info.pictures
     album = _Album(dataset, dataset.split().set_index("image_id")["role"], shown=pictures)
     read = dataset.reading
+    files = read_files(read)
     participants, flow = shown_composition(composition_rows(composition(dataset)))
     environment = template_environment(Path(__file__).parent)
     environment.filters["counted"] = counted
@@ -145,8 +146,8 @@ def write_data_page(dataset: DataSet, audit: Audit, *, pictures: bool = True) ->
         n_boxes=dataset.boxes["finding"].value_counts().to_dict(),
         charts=[*_charts(dataset, album.boxes)],
         facts=reading_facts(read) | _facts(dataset),
-        files=read_files(read),
-        unread=[column for file in read_files(read) for column in file.unread],
+        files=files,
+        unread=[column for file in files for column in file.unread],
         lines=[*read.loc[read["kind"] == "line", "cells"], *dataset.info.notes],
         participants=participants,
         flow=flow,
