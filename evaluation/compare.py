@@ -18,6 +18,7 @@ from cxr_compare.evaluation.image_blind import Places, image_blind_name, learn_p
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.paired_differences import figure_table
 from cxr_compare.evaluation.policies import USUAL_POLICY, is_guarantee, policy_text
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.replicates import SystemFigures, choose_again, replicates
@@ -233,7 +234,7 @@ def compare(
     primary = _primary(
         protocol, [frames[name] for name in single], all_boxes=with_boxes == {*single}
     )
-    table = rows.table([*combinations(systems, 2), *against])
+    table = figure_table(rows, [*combinations(systems, 2), *against])
     (figures,) = corrected([table], joint, primary=primary, with_boxes=with_boxes)
     # A baseline has figures of places only.
     shown = figures["estimate"].notna() | ~figures["first"].isin(list(blind))

@@ -69,5 +69,5 @@ def estimate(
     output = read_output(y_score, truth, "y_score", columns={"score": "score"})
     given = (policy,) if policy else ()
     rows = compare({"A": output}, truth, policies=given, n_replicates=replicates).rows
-    row = rows.row(("A",), metric, policy)
+    row = rows.row("A", metric, policy)
     return pd.Series({"metric": metric, "ci_low": np.nan, "ci_high": np.nan, **(row or {})})

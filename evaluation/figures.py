@@ -1,8 +1,8 @@
-"""The table of figures and paired differences, with intervals by patient and p-values."""
+"""The table of figures of systems, with intervals by patient, and the correction of p-values."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -13,7 +13,6 @@ import scipy  # its parts load when they are first used
 from cxr_compare.evaluation.choices import log_odds
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, ONE_CLASS, rates
-from cxr_compare.evaluation.policies import is_fixed, is_guarantee
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP, per_cluster
@@ -30,10 +29,7 @@ from cxr_compare.evaluation.statistics.clustered_counts import (
     function_of_counts,
     rarer_class_inflation,
 )
-from cxr_compare.evaluation.statistics.clustered_estimate import (
-    ClusteredEstimate,
-    smallest_detectable,
-)
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.intervals import (
     LEVEL,
@@ -76,9 +72,6 @@ _OF_BOTH_CLASSES = (_JACCARD, (1, 1, 0, 0), (0, 0, 1, 1))
 _RIGHT = np.array([1, 0, 1, 0])
 _FEW_POSITIVE = 100
 """Positive images below which an average precision is too high on average."""
-_NO_CLAIM = "no p-value: resamples do not choose a guaranteed threshold again"
-_CALIBRATED_ONCE = "no p-value: resamples do not learn the calibrations again"
-_BOXES_ONCE = "no p-value: resamples do not learn the positions of constant boxes again"
 
 
 class FigureRows:
@@ -97,7 +90,7 @@ class FigureRows:
 
     @cached_property
     def _values(self) -> dict[str, dict[tuple[str, str], Floats]]:
-        """Replicates of each figure of each system, by which a pair costs one subtraction."""
+        """Replicates of each figure of each system."""
         return {
             name: {
                 (str(key[0]), str(key[1])): frame[key].to_numpy(np.float64) for key in frame.columns
@@ -131,42 +124,46 @@ class FigureRows:
                 }
         return sizes
 
-    def _size(self, metric: str) -> dict[str, float]:
+    def size(self, metric: str) -> dict[str, float]:
+        """Return the numbers of images and patients that a figure rests on, by their columns."""
         return self._sizes[METRICS[metric].boxed, METRICS[metric].of_class]
 
-    def row(self, names: Sequence[str], metric: str, policy: str = "") -> dict[str, Any] | None:
-        """Return the row of a system, or of the difference of two; None if one lacks the figure."""
-        key = (policy, metric)
-        systems = [self.systems[name] for name in names]
+    @cached_property
+    def keys(self) -> list[tuple[str, str]]:
+        """Policy and metric of every figure, in the order of the table."""
+        of_frames = [str(key[0]) for frame in self.frames.values() for key in frame.columns]
+        reasons = [name for each in self.systems.values() for name in each.choices.reasons]
+        policies = dict.fromkeys([*filter(None, of_frames), *reasons])
+        return [
+            (policy, name)
+            for name, metric in METRICS.items()
+            for policy in (policies if metric.at_threshold else ("",))
+        ]
+
+    def replicates(self, name: str, metric: str, policy: str = "") -> Floats | None:
+        """Return a figure of a system on the images and on resamples; None if it has none."""
+        return self._values[name].get((policy, metric))
+
+    def row(self, name: str, metric: str, policy: str = "") -> dict[str, Any] | None:
+        """Return the row of a figure of a system; None if it lacks the figure."""
+        system = self.systems[name]
         if METRICS[metric].family == "line":
-            return self._line_row(names[0], metric) if len(names) == 1 else None
-        if any(key not in self._values[name] for name in names):
+            return self._line_row(name, metric)
+        values = self.replicates(name, metric, policy)
+        if values is None:
             return None
-        values = self._values[names[0]][key]
-        if len(names) == 2:
-            values = values - self._values[names[1]][key]
-        size = self._size(metric)
+        size = self.size(metric)
         if METRICS[metric].family == "count":
-            if len(names) == 2:
-                return None
             found = {}
         elif metric == "auroc":
-            found = _auroc([self.aurocs[name] for name in names], self.truth)
-        elif metric == "brier" and len(names) == 1:
-            found = _brier(self.truth, systems[0], float(values[0]))
-        elif policy and len(names) == 1:
-            found = _at_threshold(self.truth, systems[0], policy, metric, float(values[0]))
+            found = _auroc(self.aurocs[name], self.truth)
+        elif metric == "brier":
+            found = _brier(self.truth, system, float(values[0]))
+        elif policy:
+            found = _at_threshold(self.truth, system, policy, metric, float(values[0]))
         else:
-            found = _resampled(systems, policy, metric, values, size, self.truth)
-        if len(names) == 2 and names[1] == image_blind_name(names[0]):
-            places = systems[1].places
-            no_claim = "" if places is None else places.no_claim
-            if not no_claim and METRICS[metric].needs == "boxes" and "p_value" in found:
-                no_claim = _BOXES_ONCE
-            if no_claim:
-                found |= {"p_value": np.nan, "detectable": np.nan, "note": no_claim}
-        names = (names[0], names[1] if len(names) == 2 else "")
-        where = {"first": names[0], "second": names[1], "metric": metric, "policy": policy}
+            found = _resampled(metric, values, size, self.truth)
+        where = {"first": name, "second": "", "metric": metric, "policy": policy}
         return {**where, "estimate": float(values[0]), **found, **size}
 
     def _line_row(self, name: str, metric: str) -> dict[str, Any] | None:
@@ -177,38 +174,25 @@ class FigureRows:
         fit = calibration_slope if metric == "calibration_slope" else calibration_in_the_large
         predicted = log_odds(system.choices.calibration.probability(system.scores))
         line = fit(truth.positive, predicted, truth.patients, truth.n_patients)
-        found: dict[str, Any] = {"note": _undefined(truth, metric)}
+        found: dict[str, Any] = {"note": undefined(truth, metric)}
         if line is not None:
             ends = {"ci_low": line.ci_low, "ci_high": line.ci_high, "method": FIT}
             found = {"estimate": line.estimate, **ends, "note": line.note}
         where = {"first": name, "second": "", "metric": metric, "policy": ""}
-        return {**where, **found, **self._size(metric)}
+        return {**where, **found, **self.size(metric)}
 
-    def table(self, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
-        """Return a row for each figure of a system and for each difference of the pairs."""
-        of_frames = [str(key[0]) for frame in self.frames.values() for key in frame.columns]
-        reasons = [name for each in self.systems.values() for name in each.choices.reasons]
-        policies = dict.fromkeys([*filter(None, of_frames), *reasons])
-        keys = [
-            (policy, name)
-            for name, metric in METRICS.items()
-            for policy in (policies if metric.at_threshold else ("",))
-        ]
+    def of_systems(self) -> pd.DataFrame:
+        """Return a row for each figure of each system, with the reason for one that it lacks."""
         rows = []
-        for names in [*((name,) for name in self.systems), *pairs]:
-            for policy, metric in keys:
-                row = self.row(names, metric, policy)
-                if row is None and len(names) == 1:
-                    note = _why_none(self.truth, self.systems[names[0]], metric, policy)
-                    row = {"first": names[0], "second": "", "metric": metric, "policy": policy}
-                    row |= {"note": note, **self._size(metric)}
-                if row is not None:
-                    rows.append(row)
-        figures = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
-        numbers = ("estimate", "p_value", "p_holm", "detectable")
-        figures = figures.astype(dict.fromkeys(numbers, np.float64))
-        text = ["method", "note"]
-        return figures.assign(**figures[text].astype(object).fillna(""))
+        for name, system in self.systems.items():
+            for policy, metric in self.keys:
+                row = self.row(name, metric, policy)
+                if row is None:
+                    note = _why_none(self.truth, system, metric, policy)
+                    row = {"first": name, "second": "", "metric": metric, "policy": policy}
+                    row |= {"note": note, **self.size(metric)}
+                rows.append(row)
+        return pd.DataFrame(rows)
 
 
 def corrected(
@@ -229,27 +213,15 @@ def corrected(
     The p-value of a further figure of images is at least that of the primary one for the same pair
     and finding, so that nothing is shown in it before the primary figure is.
     """
-
-    def family(row: Any) -> tuple[str, ...]:
-        figure = (row.metric, row.policy)
-        own = (*figure, str(METRICS[row.metric].needs == "boxes" and of_boxes(row)))
-        if joint in (row.first, row.second):
-            return (row.first, row.second, *own)
-        if row.second == image_blind_name(row.first):
-            return ("image-blind", *own)
-        return ("primary",) if figure in primary else own
-
-    def of_boxes(row: Any) -> bool:
-        return row.first in with_boxes and row.second in with_boxes
-
     rows = pd.concat(tables, keys=range(len(tables)), names=["finding"])
-    families = pd.Series([family(row) for row in rows.itertuples()], rows.index, dtype=object)
-    rows = rows.assign(p_holm=np.nan)
-    for _, of_family in rows[rows["p_value"].notna()].groupby(families, sort=False):
-        rows.loc[of_family.index, "p_holm"] = holm(of_family["p_value"].tolist())
+    tested = rows[rows["p_value"].notna()]
+    families = _families(tested, joint, primary, with_boxes)
+    adjusted = tested.groupby(families, sort=False)["p_value"].transform(lambda p: holm(p.tolist()))
+    rows = rows.assign(p_holm=adjusted.reindex(rows.index))
     gate = next((key for key in primary if not METRICS[key[0]].of_places), AUROC)
     is_gate = (rows["metric"] == gate[0]) & (rows["policy"] == gate[1])
-    is_further = ~is_gate & ~rows["metric"].map(lambda metric: METRICS[metric].of_places)
+    of_places = [name for name, metric in METRICS.items() if metric.of_places]
+    is_further = ~is_gate & ~rows["metric"].isin(of_places)
     pair = ["finding", "first", "second"]
     of_gate = rows[is_gate].reset_index().set_index(pair)["p_holm"]
     at_gate = of_gate.reindex(pd.MultiIndex.from_frame(rows.reset_index()[pair])).to_numpy()
@@ -257,6 +229,32 @@ def corrected(
     rows["p_holm"] = rows["p_holm"].where(~is_further, np.maximum(rows["p_holm"], at_gate))
     numbers = rows.index.get_level_values(0)
     return [rows[numbers == number].droplevel(0) for number in range(len(tables))]
+
+
+def _families(
+    tested: pd.DataFrame, joint: str, primary: Collection[Key], with_boxes: Collection[str]
+) -> list[pd.Series]:
+    """Return what the rows of a family of tests have in common, as columns."""
+    first, second, metric, policy = (
+        tested[name] for name in ("first", "second", "metric", "policy")
+    )
+    of_joint = first.eq(joint) | second.eq(joint)
+    of_blind = second == first.map({name: image_blind_name(name) for name in first.unique()})
+    of_primary = pd.Series(False, tested.index)
+    for key in primary:
+        of_primary |= metric.eq(key[0]) & policy.eq(key[1])
+    of_primary &= ~of_joint & ~of_blind
+    boxed = [name for name, each in METRICS.items() if each.needs == "boxes"]
+    of_boxes = metric.isin(boxed) & first.isin(with_boxes) & second.isin(with_boxes)
+    return [
+        of_blind & ~of_joint,
+        of_primary,
+        first.where(of_joint, ""),
+        second.where(of_joint, ""),
+        metric.mask(of_primary, ""),
+        policy.mask(of_primary, ""),
+        of_boxes & ~of_primary,
+    ]
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -272,12 +270,13 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         >>> holm([0.25, None, 0.125])
         [0.25, None, 0.25]
     """
-    tests = [(p, position) for position, p in enumerate(p_values) if p is not None]
+    tests = [position for position, p in enumerate(p_values) if p is not None]
+    values = np.array([p_values[position] for position in tests], dtype=np.float64)
+    order = np.argsort(values)
+    raised = np.minimum(1.0, values[order] * np.arange(len(tests), 0, -1))
     adjusted: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for rank, (p, position) in enumerate(sorted(tests)):
-        highest = max(highest, min(1.0, p * (len(tests) - rank)))
-        adjusted[position] = highest
+    for place, p in zip(order.tolist(), np.maximum.accumulate(raised).tolist(), strict=True):
+        adjusted[tests[place]] = p
     return adjusted
 
 
@@ -297,7 +296,7 @@ def _why_none(truth: Truth, system: SystemFigures, metric: str, policy: str) -> 
     return "no validation image has boxes, so no rule cuts its maps into boxes"
 
 
-def _undefined(truth: Truth, metric: str) -> str:
+def undefined(truth: Truth, metric: str) -> str:
     """Return why a figure is undefined, with the class that is absent."""
     text = METRICS[metric].undefined
     if not text.startswith(ONE_CLASS):
@@ -309,15 +308,13 @@ def _undefined(truth: Truth, metric: str) -> str:
     return text.removeprefix(f"{ONE_CLASS}, or ")
 
 
-def _auroc(parts: Sequence[AurocParts | None], truth: Truth) -> dict[str, Any]:
-    """Return the closed interval of an AUROC, or of the difference of two."""
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
-        return {"note": _undefined(truth, "auroc")}
-    estimate = (known[0] if len(known) == 1 else known[0] - known[1]).estimate()
-    ends = {"ci_low": estimate.ci_low, "ci_high": estimate.ci_high, "note": estimate.note}
-    tested = {"p_value": estimate.p_value, "detectable": estimate.detectable}
-    return {**ends, **(tested if len(known) == 2 else {}), "method": OBUCHOWSKI}
+def _auroc(parts: AurocParts | None, truth: Truth) -> dict[str, Any]:
+    """Return the closed interval of an AUROC."""
+    if parts is None:
+        return {"note": undefined(truth, "auroc")}
+    estimate = parts.estimate()
+    ends = {"ci_low": estimate.ci_low, "ci_high": estimate.ci_high}
+    return {**ends, "note": estimate.note, "method": OBUCHOWSKI}
 
 
 def _at_threshold(
@@ -326,7 +323,7 @@ def _at_threshold(
     """Return the interval of a figure at its printed threshold, from the counts of each patient."""
     called = system.scores >= system.choices.thresholds[policy]
     if np.isnan(value):
-        return {"note": _undefined(truth, metric)}
+        return {"note": undefined(truth, metric)}
     if metric == "localised_sensitivity" and system.localised is not None:
         of = truth.positive & truth.is_boxed
         hits, images = (
@@ -399,52 +396,26 @@ def _containing(found: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resampled(
-    systems: Sequence[SystemFigures],
-    policy: str,
-    metric: str,
-    values: Floats,
-    size: Mapping[str, float],
-    truth: Truth,
+    metric: str, values: Floats, size: Mapping[str, float], truth: Truth
 ) -> dict[str, Any]:
-    """Return the percentile interval of a figure or difference, and the p-value of a difference."""
-    single = len(systems) == 1
-    drawn = values[1:]
-    ranks = any(each.output.ranks for each in systems)  # else the threshold is never chosen
-    refits = bool(policy) and not is_fixed(policy) and ranks
-    patients = None if refits else size["effective_patients"]
+    """Return the percentile interval of a figure without a threshold."""
+    value, drawn = float(values[0]), values[1:]
     of_boxes = metric in ("ap", "ap50")
-    if np.isnan(values[0]):
-        return {"note": _undefined(truth, metric)}
-    if single and of_boxes:
-        drawn = lower_for_bias(drawn, float(values[0]))
-    of_choices = [each.choices.reasons for each in systems]
-    if why := next((reasons[policy] for reasons in of_choices if policy in reasons), ""):
-        return {"note": f"no interval: {why}"}
-    found = percentile_interval(drawn, expanded_level(LEVEL, patients), estimate=float(values[0]))
+    if np.isnan(value):
+        return {"note": undefined(truth, metric)}
+    if of_boxes:
+        drawn = lower_for_bias(drawn, value)
+    level = expanded_level(LEVEL, size["effective_patients"])
+    found = percentile_interval(drawn, level, estimate=value)
     low, high, note = found.ci_low, found.ci_high, found.note
-    if single and metric == "pointing_accuracy" and found.unmoved and values[0] in (0.0, 1.0):
+    if metric == "pointing_accuracy" and found.unmoved and value in (0.0, 1.0):
         n_owners = len(np.unique(truth.patients[truth.positive & truth.is_boxed]))
         if n_owners > 1:
-            exact = Interval.from_share(float(values[0]), n_owners)
+            exact = Interval.from_share(value, n_owners)
             low, high, note = exact.ci_low, exact.ci_high, ""
-    if single and of_boxes:
+    if of_boxes:
         note = "; ".join(filter(None, [note, too_high(size["n_positive"])]))
-    row = {"ci_low": low, "ci_high": high, "note": note, "method": BOOTSTRAP}
-    if single or np.isnan(low):
-        return row
-    if is_guarantee(policy):
-        return row | {"note": "; ".join(filter(None, [note, _NO_CLAIM]))}
-    if metric == "brier":
-        return row | {"note": "; ".join(filter(None, [note, _CALIBRATED_ONCE]))}
-    chosen = METRICS[metric].boxed and metric != "pointing_accuracy"
-    if chosen and any(len(each.choices.rules) > 1 for each in systems):
-        patients = None
-    error = float(np.nanstd(drawn, ddof=1))
-    freedom = max(size["effective_patients"] - 1, 1.0)
-    return row | {
-        "p_value": bootstrap_p_value(drawn, patients),
-        "detectable": smallest_detectable(error, freedom),
-    }
+    return {"ci_low": low, "ci_high": high, "note": note, "method": BOOTSTRAP}
 
 
 def lower_for_bias(drawn: Floats, value: float) -> Floats:
@@ -473,15 +444,15 @@ def too_high(n_positive: float) -> str:
     return "too high on average with so few positive images"
 
 
-def bootstrap_p_value(drawn: Floats, patients: float | None) -> float:
-    """Return the two-sided p-value of a difference of 0 from its replicates.
+def bootstrap_p_value(drawn: Floats, patients: float | None) -> Floats:
+    """Return the two-sided p-values of differences of 0 from their replicates, ``(..., R)``.
 
-    It is corrected for a small effective number of `patients`, as the interval is; None does not.
+    They are corrected for a small effective number of `patients`, as intervals are; None does not.
     """
-    known = drawn[~np.isnan(drawn)]
-    smaller = min(int((known <= 0).sum()), int((known >= 0).sum()))
-    p_value = min(1.0, 2 * (smaller + 1) / (len(known) + 1))
+    n_known = (~np.isnan(drawn)).sum(axis=-1)
+    smaller = np.minimum((drawn <= 0).sum(axis=-1), (drawn >= 0).sum(axis=-1))
+    p_value = np.asarray(np.minimum(1.0, 2 * (smaller + 1) / (n_known + 1)))
     if patients is None or not patients > 1:
         return p_value
     widened = scipy.special.ndtri(p_value / 2) * np.sqrt((patients - 1) / patients)
-    return float(2 * scipy.special.stdtr(patients - 1, widened))
+    return np.asarray(2 * scipy.special.stdtr(patients - 1, widened))

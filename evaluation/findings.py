@@ -11,11 +11,10 @@ positive images is too high on average, so the lower half of the interval of its
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
+from functools import partial
 from statistics import harmonic_mean
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,11 +26,24 @@ from cxr_compare.evaluation.figures import (
     lower_for_bias,
     too_high,
 )
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers, passes
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI
-from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
-from cxr_compare.evaluation.statistics.clustered_variance import satterthwaite_freedom
-from cxr_compare.evaluation.statistics.intervals import LEVEL, expanded_level, percentile_interval
+from cxr_compare.evaluation.statistics.clustered_estimate import (
+    ClusteredEstimate,
+    p_values,
+    plain_interval,
+)
+from cxr_compare.evaluation.statistics.clustered_variance import (
+    satterthwaite_freedom,
+    satterthwaite_freedoms,
+)
+from cxr_compare.evaluation.statistics.intervals import (
+    LEVEL,
+    expanded_level,
+    percentile_interval,
+    percentile_intervals,
+)
 
 MEANS = ("auroc", "average_precision", "ap50", "froc_mean")
 """Figures of which a mean over findings is shown; the last two need boxes."""
@@ -59,18 +71,19 @@ def mean_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
     ``p_holm`` is that of `figures.corrected`.
     """
     systems = list(next(iter(comparisons.values())).systems)
-    rows = []
+    parts: list[pd.DataFrame] = []
     for metric in MEANS:
         found = {name: _known(each, metric) for name, each in comparisons.items()}
         names = [name for name, known in found.items() if known]
         if len(names) < 2:
             continue
         of = [comparisons[name] for name in names]
-        for pair in [*((name,) for name in systems), *combinations(systems, 2)]:
-            row = _mean_auroc(of, pair) if metric == "auroc" else _resampled(of, pair, metric)
-            where = {"metric": metric, "first": pair[0], "second": "".join(pair[1:])}
-            rows.append({**where, **row, "findings": ",".join(names)})
-    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS)).assign(policy="")
+        make = _mean_aurocs if metric == "auroc" else partial(_resampled, metric=metric)
+        parts += [
+            found.assign(metric=metric, findings=",".join(names)) for found in make(of, systems)
+        ]
+    table = pd.concat(parts or [pd.DataFrame()], ignore_index=True)
+    table = table.reindex(columns=list(COLUMNS)).assign(policy="")
     table = table.astype(dict.fromkeys(("p_value", "p_holm"), np.float64))
     (table,) = _corrected([table], comparisons)
     return table[list(COLUMNS)]
@@ -116,52 +129,112 @@ def _known(comparison: Comparison, metric: str) -> bool:
     return metric != "auroc" or not rows["estimate"].isin([0.0, 1.0]).any()
 
 
-def _mean_auroc(comparisons: Sequence[Comparison], names: Sequence[str]) -> dict[str, Any]:
-    """Return the mean AUROC over findings, or the difference of two, by Obuchowski's method.
+def _pairs(systems: Sequence[str]) -> tuple[Integers, Integers, dict[str, list[str]]]:
+    """Return the positions of both systems of each pair, and their names as columns."""
+    first, second = np.triu_indices(len(systems), 1)
+    names = {
+        "first": [systems[place] for place in first.tolist()],
+        "second": [systems[place] for place in second.tolist()],
+    }
+    return first, second, names
+
+
+def _mean_aurocs(
+    comparisons: Sequence[Comparison], systems: Sequence[str]
+) -> Iterator[pd.DataFrame]:
+    """Yield mean AUROCs over findings, and differences of all pairs, by Obuchowski's method.
 
     The contributions of all findings spread less than those of a rare one, whose variance is known
     from few patients, so the freedom of a mean is at most that of a finding of the harmonic mean of
     the effective numbers of patients.
     """
-    value, contributions = 0.0, np.zeros(1)
-    for sign, name in zip((1.0, -1.0), names, strict=False):
+    means = []
+    of_patients = []
+    for name in systems:
         parts = [part for each in comparisons if (part := each.rows.aurocs[name]) is not None]
-        value += sign * float(np.mean([part.value for part in parts]))
+        value = float(np.mean([part.value for part in parts]))
         known = [part.contributions for part in parts if part.contributions is not None]
-        contributions = contributions + sign * np.mean(known, axis=0)
-    freedom = satterthwaite_freedom(contributions) if np.any(contributions) else np.inf
-    if len(names) == 1:
+        contributions = np.mean(known, axis=0)
         effective = harmonic_mean([part.effective_patients for part in parts])
+        freedom = satterthwaite_freedom(contributions) if contributions.any() else np.inf
         freedom = min(freedom, max(effective - 1, 1.0))
-    error = float(np.sqrt((contributions**2).sum()))
-    mean = ClusteredEstimate(value, error, freedom, bounded=len(names) == 1)
-    p_value = mean.p_value if len(names) == 2 else None
-    ends = {"ci_low": mean.ci_low, "ci_high": mean.ci_high, "note": ""}
-    return {"estimate": value, **ends, "p_value": p_value, "method": OBUCHOWSKI}
+        error = float(np.sqrt((contributions**2).sum()))
+        means.append(ClusteredEstimate(value, error, freedom, bounded=True))
+        of_patients.append(contributions)
+    table = pd.DataFrame(
+        {
+            "first": systems,
+            "estimate": [mean.estimate for mean in means],
+            "ci_low": [mean.ci_low for mean in means],
+            "ci_high": [mean.ci_high for mean in means],
+        }
+    )
+    yield table.assign(second="", note="", method=OBUCHOWSKI)
+    yield _auroc_gaps(table["estimate"].to_numpy(), np.stack(of_patients), systems)
+
+
+def _auroc_gaps(means: Floats, of_patients: Floats, systems: Sequence[str]) -> pd.DataFrame:
+    """Return the differences of all pairs of means, with contributions of patients ``(S, P)``."""
+    first, second, names = _pairs(systems)
+    gap = means[first] - means[second]
+    error, freedom = np.full((2, len(gap)), np.nan)
+    for pairs in passes(len(gap), of_patients.shape[1]):
+        contributions = of_patients[first[pairs]] - of_patients[second[pairs]]
+        variance = (contributions**2).sum(axis=1)
+        error[pairs] = np.sqrt(np.where(variance > 0, variance, np.nan))
+        freedom[pairs] = satterthwaite_freedoms(contributions)
+    low, high = plain_interval(gap, error, freedom, span=1.0)
+    ends = {
+        "estimate": gap,
+        "ci_low": low,
+        "ci_high": high,
+        "p_value": p_values(gap, error, freedom),
+    }
+    return pd.DataFrame({**names, **ends, "note": "", "method": OBUCHOWSKI})
 
 
 def _resampled(
-    comparisons: Sequence[Comparison], names: Sequence[str], metric: str
-) -> dict[str, Any]:
-    """Return the mean over findings of another figure, or of a difference, by resamples."""
-    columns = []
-    for name in names:
+    comparisons: Sequence[Comparison], systems: Sequence[str], metric: str
+) -> Iterator[pd.DataFrame]:
+    """Yield the means over findings of another figure, and their differences, by resamples."""
+    figures = [each.figures for each in comparisons]
+    of_metric = [rows[(rows["metric"] == metric) & (rows["second"] == "")] for rows in figures]
+    effective = float(np.mean([float(rows["effective_patients"].iloc[0]) for rows in of_metric]))
+    level = expanded_level(LEVEL, effective)
+    biased = metric in ("average_precision", "ap50")
+    bias = ""
+    if biased:
+        bias = too_high(harmonic_mean([float(rows["n_positive"].iloc[0]) for rows in of_metric]))
+    means = []
+    rows = []
+    for name in systems:
         frames = [each.rows.frames[name]["", metric].to_numpy(np.float64) for each in comparisons]
         # A resample without an image of a class leaves the figure undefined: it then has that of
         # the images themselves, so that one rare finding does not undefine the mean.
-        columns.append(np.mean([np.where(np.isnan(v), v[0], v) for v in frames], axis=0))
-    values = columns[0] if len(columns) == 1 else columns[0] - columns[1]
-    drawn = values[1:]
-    figures = [each.figures for each in comparisons]
-    of_metric = [rows[(rows["metric"] == metric) & (rows["second"] == "")] for rows in figures]
-    effective = [float(rows["effective_patients"].iloc[0]) for rows in of_metric]
-    bias = ""
-    if len(names) == 1 and metric in ("average_precision", "ap50"):
-        drawn = lower_for_bias(drawn, float(values[0]))
-        bias = too_high(harmonic_mean([float(rows["n_positive"].iloc[0]) for rows in of_metric]))
-    level = expanded_level(LEVEL, float(np.mean(effective)))
-    found = percentile_interval(drawn, level, estimate=float(values[0]))
-    note = "; ".join(filter(None, [found.note, bias]))
-    p_value = bootstrap_p_value(drawn, float(np.mean(effective))) if len(names) == 2 else None
-    ends = {"ci_low": found.ci_low, "ci_high": found.ci_high, "note": note}
-    return {"estimate": float(values[0]), **ends, "p_value": p_value, "method": BOOTSTRAP}
+        mean = np.mean([np.where(np.isnan(v), v[0], v) for v in frames], axis=0)
+        value, drawn = float(mean[0]), mean[1:]
+        if biased:
+            drawn = lower_for_bias(drawn, value)
+        found = percentile_interval(drawn, level, estimate=value)
+        note = "; ".join(filter(None, [found.note, bias]))
+        ends = {"ci_low": found.ci_low, "ci_high": found.ci_high, "note": note}
+        rows.append({"first": name, "estimate": value, **ends})
+        means.append(mean)
+    yield pd.DataFrame(rows).assign(second="", method=BOOTSTRAP)
+    yield _resampled_gaps(np.stack(means), systems, effective)
+
+
+def _resampled_gaps(means: Floats, systems: Sequence[str], effective: float) -> pd.DataFrame:
+    """Return the differences of all pairs of means, ``(S, 1 + R)``, of so many patients."""
+    first, second, names = _pairs(systems)
+    gap = means[first, 0] - means[second, 0]
+    drawn = np.ascontiguousarray(means[:, 1:])
+    level = expanded_level(LEVEL, effective)
+    low, high, p_value = np.full((3, len(gap)), np.nan)
+    notes = np.full(len(gap), "", dtype=object)
+    for pairs in passes(len(gap), drawn.shape[1]):
+        gaps = drawn[first[pairs]] - drawn[second[pairs]]
+        low[pairs], high[pairs], notes[pairs] = percentile_intervals(gaps, level, gap[pairs])
+        p_value[pairs] = bootstrap_p_value(gaps, effective)
+    ends = {"estimate": gap, "ci_low": low, "ci_high": high, "p_value": p_value}
+    return pd.DataFrame({**names, **ends, "note": notes, "method": BOOTSTRAP})

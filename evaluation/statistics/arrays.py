@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ Floats = npt.NDArray[np.float64]
 """Array of float64 of any shape."""
 Integers = npt.NDArray[np.integer[Any]]
 """Array of whole numbers of any width and shape."""
+_PASS_CELLS = 500_000
 
 
 def as_array(values: Any) -> npt.NDArray[Any]:
@@ -92,6 +94,13 @@ def require_one_order(**values: Any) -> None:
         rising = each.index.is_monotonic_increasing
         if others and pd.api.types.is_integer_dtype(each.index) and not rising:
             raise InputError(f"{name}: its index is not in order, and {others[0]} has none")
+
+
+def passes(n_rows: int, width: int) -> Iterator[slice]:
+    """Yield the rows of a table of this width in parts of at most half a million cells."""
+    step = max(1, _PASS_CELLS // max(width, 1))
+    for start in range(0, n_rows, step):
+        yield slice(start, start + step)
 
 
 def is_positive(y_score: npt.ArrayLike, threshold: npt.ArrayLike) -> npt.NDArray[np.bool_]:

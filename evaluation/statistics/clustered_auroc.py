@@ -20,8 +20,10 @@ These numbers are divided by the design effect of several images of a patient.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,14 +33,20 @@ from cxr_compare.evaluation.statistics.arrays import (
     Floats,
     Integers,
     check_truth_and_scores,
+    passes,
     patient_names,
     require_one_order,
 )
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
-from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.clustered_estimate import (
+    ClusteredEstimate,
+    p_values,
+    plain_interval,
+    smallest_detectable,
+)
 from cxr_compare.evaluation.statistics.clustered_variance import (
     effective_patients,
-    satterthwaite_freedom,
+    satterthwaite_freedoms,
     without_leverage,
 )
 
@@ -53,6 +61,7 @@ _TOO_FEW_PAIRS = "no interval: too few patients for an AUROC of 0 or 1"
 _NO_VARIANCE = "no interval: leaving out a patient does not change the value"
 _LEAST_VARIANCE = 1e-24
 """Smaller variances are rounding errors, as where a system is compared with itself."""
+_SAME_RANKS = 1e-12
 
 
 @dataclass(frozen=True)
@@ -105,11 +114,7 @@ class AurocParts:
         covariance of the two AUROCs. The value is None if fewer than two patients have a positive
         image, or fewer than two a negative one.
         """
-        if np.count_nonzero(self.images, axis=0).min() < 2:
-            return None
-        positive_images, negative_images = self.images.T
-        of_positive = without_leverage(self.of_positive, positive_images)
-        return of_positive + without_leverage(self.of_negative, negative_images)
+        return _contributions(self.of_positive, self.of_negative, self.images)
 
     @property
     def variance(self) -> float | None:
@@ -128,14 +133,10 @@ class AurocParts:
         needs only the former: with the smaller result, it would be shown less often, and with the
         normal distribution falsely in more than 5 % of test sets with few positive images.
         """
-        effective = np.array([effective_patients(of_class) for of_class in self.images.T])
-        of_classes = (1 / effective).sum() ** 2 / (1 / (effective**2 * (effective - 1))).sum()
-        if not self.bounded and self.images.sum(axis=1).max() <= 1:
-            return float(of_classes)
         contributions = self.contributions
-        if contributions is None or not contributions.any():
-            return float(of_classes)
-        return min(float(of_classes), satterthwaite_freedom(contributions))
+        if contributions is None:
+            return _freedom_of_classes(self.images)
+        return float(_freedoms(contributions[None], self.images, bounded=self.bounded)[0])
 
     @property
     def _effective_images(self) -> tuple[float, float] | None:
@@ -177,7 +178,7 @@ class AurocParts:
             note = _EQUAL_SCORES if self.equal_scores else _NO_VARIANCE
             if self.bounded and self.value in (0.0, 1.0):
                 note = _TOO_FEW_PAIRS
-            elif not self.bounded and abs(self.value) < 1e-12:
+            elif not self.bounded and abs(self.value) < _SAME_RANKS:
                 note = _EQUAL_RANKS
             return without_error if without_error.exact else replace(without_error, note=note)
         return replace(
@@ -186,6 +187,65 @@ class AurocParts:
             freedom=self.freedom,
             images=self._effective_images,
         )
+
+
+def _contributions(of_positive: Floats, of_negative: Floats, images: Floats) -> Floats | None:
+    """Return `AurocParts.contributions`, ``(..., patients)``."""
+    if np.count_nonzero(images, axis=0).min() < 2:
+        return None
+    positive_images, negative_images = images.T
+    return without_leverage(of_positive, positive_images) + without_leverage(
+        of_negative, negative_images
+    )
+
+
+def _freedom_of_classes(images: Floats) -> float:
+    """Return the degrees of freedom by the effective numbers of patients of both classes."""
+    effective = np.array([effective_patients(of_class) for of_class in images.T])
+    return float((1 / effective).sum() ** 2 / (1 / (effective**2 * (effective - 1))).sum())
+
+
+def _freedoms(contributions: Floats, images: Floats, *, bounded: bool) -> Floats:
+    """Return `AurocParts.freedom` of each row of contributions, ``(N, patients)``."""
+    of_classes = np.full(len(contributions), _freedom_of_classes(images))
+    if not bounded and images.sum(axis=1).max() <= 1:
+        return of_classes
+    return np.fmin(of_classes, satterthwaite_freedoms(contributions))
+
+
+def auroc_differences(
+    parts: Sequence[AurocParts], first: Integers, second: Integers
+) -> dict[str, npt.NDArray[Any]]:
+    """Estimate the differences of pairs of AUROCs on the same images, which have these positions.
+
+    The values are those of `estimate` of each difference, by the names of the table of figures.
+    """
+    images = parts[0].images
+    value = np.array([part.value for part in parts])
+    of_positive = np.stack([part.of_positive for part in parts])
+    of_negative = np.stack([part.of_negative for part in parts])
+    gap = value[first] - value[second]
+    error, freedom = np.full((2, len(gap)), np.nan)
+    for rows in passes(len(gap), len(images)):
+        one, other = first[rows], second[rows]
+        contributions = _contributions(
+            of_positive[one] - of_positive[other], of_negative[one] - of_negative[other], images
+        )
+        if contributions is None:
+            return {"note": np.full(len(gap), FEW_PATIENTS, dtype=object)}
+        variance = (contributions**2).sum(axis=1)
+        error[rows] = np.sqrt(np.where(variance < _LEAST_VARIANCE, np.nan, variance))
+        freedom[rows] = _freedoms(contributions, images, bounded=False)
+    low, high = plain_interval(gap, error, freedom, span=1.0)
+    detectable = smallest_detectable(error, freedom)
+    notes = np.where(np.abs(gap) < _SAME_RANKS, _EQUAL_RANKS, _NO_VARIANCE)
+    return {
+        "ci_low": low,
+        "ci_high": high,
+        "p_value": p_values(gap, error, freedom),
+        "detectable": np.where(detectable <= 1.0, detectable, np.nan),
+        "note": np.where(np.isnan(error), notes, "").astype(object),
+    }
 
 
 def auroc_parts(

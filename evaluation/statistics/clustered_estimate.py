@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import scipy  # its parts load when they are first used
+from numpy.typing import ArrayLike
 
+from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
@@ -95,9 +97,10 @@ class ClusteredEstimate:
         """
         if not self.error:
             return self._exact_interval(level) if self.exact else None
-        reach = float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
         if not self.bounded:
-            return max(self.estimate - reach, -self.span), min(self.estimate + reach, self.span)
+            ends = plain_interval(self.estimate, self.error, self.freedom, self.span, level)
+            return float(ends[0]), float(ends[1])
+        reach = float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
         exact = self._exact_interval(level)
         if not 0 < self.estimate < 1:
             return exact
@@ -126,7 +129,7 @@ class ClusteredEstimate:
         """
         if not self.error:
             return None
-        return float(2 * scipy.special.stdtr(self.freedom, -abs(self.estimate) / self.error))
+        return float(p_values(self.estimate, self.error, self.freedom))
 
     @property
     def detectable(self) -> float | None:
@@ -137,8 +140,23 @@ class ClusteredEstimate:
         """
         if not self.error:
             return None
-        difference = smallest_detectable(self.error, freedom=self.freedom)
+        difference = float(smallest_detectable(self.error, freedom=self.freedom))
         return difference if difference <= self.span else None
+
+
+def plain_interval(
+    estimate: ArrayLike, error: ArrayLike, freedom: ArrayLike, span: float, level: float = LEVEL
+) -> tuple[Floats, Floats]:
+    """Return both ends of the intervals of estimates with Student's t, inside ``[-span, span]``."""
+    reach = scipy.special.stdtrit(freedom, (1 + level) / 2) * np.asarray(error)
+    middle = np.asarray(estimate)
+    return np.maximum(middle - reach, -span), np.minimum(middle + reach, span)
+
+
+def p_values(estimate: ArrayLike, error: ArrayLike, freedom: ArrayLike) -> Floats:
+    """Return the two-sided p-values of the hypothesis that the true values are 0."""
+    ratio = -np.abs(estimate) / np.asarray(error)
+    return np.asarray(2 * scipy.special.stdtr(freedom, ratio))
 
 
 def _newcombe_interval(
@@ -173,7 +191,7 @@ def _newcombe_interval(
     return float(low), float(high)
 
 
-def smallest_detectable(error: float, freedom: float = np.inf) -> float:
+def smallest_detectable(error: ArrayLike, freedom: ArrayLike = np.inf) -> Floats:
     """Compute the smallest true difference that a two-sided test detects with 80 % power.
 
     The formula is ``(t[1 - alpha / 2] + t[power]) x standard error`` of the paired difference: the
@@ -184,7 +202,8 @@ def smallest_detectable(error: float, freedom: float = np.inf) -> float:
         Lachin 1981, "Introduction to sample size determination and power analysis".
 
     Examples:
-        >>> round(smallest_detectable(0.01), 4)
+        >>> smallest_detectable(0.01).round(4).tolist()
         0.028
     """
-    return float(scipy.special.stdtrit(freedom, [(1 + LEVEL) / 2, _POWER]).sum()) * error
+    needed = [scipy.special.stdtrit(freedom, share) for share in ((1 + LEVEL) / 2, _POWER)]
+    return np.asarray((needed[0] + needed[1]) * np.asarray(error))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import scipy  # its parts load when they are first used
 
@@ -134,24 +135,42 @@ def percentile_interval(
         >>> percentile_interval(np.ones(40), estimate=1.0).note
         'no interval: resampling the patients does not change the value'
     """
-    defined = replicates[~np.isnan(replicates)]
-    n_undefined = len(replicates) - len(defined)
-    undefined_note = _UNDEFINED.format(n_undefined, len(replicates))
-    if not len(defined) or n_undefined > MOST_UNDEFINED * len(replicates):
-        return Interval(estimate, note=undefined_note)
+    low, high, notes = percentile_intervals(replicates[None], level, np.array([estimate]))
+    note = str(notes[0])
+    return Interval(estimate, float(low[0]), float(high[0]), note, unmoved=note == NO_WIDTH)
+
+
+def percentile_intervals(
+    replicates: Floats, level: float, estimates: Floats
+) -> tuple[Floats, Floats, npt.NDArray[np.object_]]:
+    """Return both ends, NaN without an interval, and the note of each of N rows, ``(N, R)``."""
+    size = replicates.shape[1]
+    low, high = np.full((2, len(replicates)), np.nan)
+    notes = np.full(len(replicates), "", dtype=object)
     tail = round((1 - level) / 2, 12)  # 0.025, and not 0.025000000000000022
-    low, high = np.quantile(defined, [tail, 1 - tail])
-    if low == high:
-        return Interval(estimate, note=NO_WIDTH, unmoved=True)
-    if estimate < low - _ROUNDING or estimate > high + _ROUNDING:
+    n_undefined = np.isnan(replicates).sum(axis=1)
+    for count in np.unique(n_undefined).tolist():
+        rows = n_undefined == count
+        note = _UNDEFINED.format(count, size)
+        if count == size or count > MOST_UNDEFINED * size:
+            notes[rows] = note
+            continue
+        defined = replicates[rows]
+        if count:
+            notes[rows] = f"{note}{_LEFT_OUT}"
+            defined = np.sort(defined, axis=1)[:, :-count]  # NaN is sorted last
+        low[rows], high[rows] = np.quantile(defined, [tail, 1 - tail], axis=1)
+    notes[low == high] = NO_WIDTH
+    shifted = (low < high) & ((estimates < low - _ROUNDING) | (estimates > high + _ROUNDING))
+    for row in np.flatnonzero(shifted):
         # An example is the average precision of few lesions, which is higher on resamples.
-        note = (
+        notes[row] = (
             f"no interval: resampling itself shifts this figure (middle {100 * level:.4g} % of "
-            f"resamples: {low:.3f} to {high:.3f})"
+            f"resamples: {low[row]:.3f} to {high[row]:.3f})"
         )
-        return Interval(estimate, note=note)
-    note = f"{undefined_note}{_LEFT_OUT}" if n_undefined else ""
-    return Interval(estimate, float(low), float(high), note)
+    none = (low == high) | shifted
+    low[none] = high[none] = np.nan
+    return low, high, notes
 
 
 def expanded_level(level: float, patients: float | None) -> float:

@@ -13,6 +13,8 @@ CHANCE = 0.5
 """AUROC of a system whose scores are random."""
 ROUNDING = 1e-9
 """Difference below which two figures are equal."""
+_KEYS = ("first", "second", "metric", "policy")
+_READ = ("estimate", "ci_low", "ci_high", "note", "p_value", "p_holm", "n_images")
 Family = Literal["answer", "joint", "places", "further"]
 """Kinds of claims: the question, the joint system, constant positions, and a further figure."""
 
@@ -21,19 +23,28 @@ class Lookup:
     """Figures and differences of a table by their names."""
 
     def __init__(self, figures: pd.DataFrame) -> None:
-        self._rows: dict[tuple[str, str, str, str], Any] = {
-            (row["first"], row["second"], row["metric"], row["policy"]): row
-            for row in figures.to_dict("records")
-        }
+        keys = zip(*(figures[name] for name in _KEYS), strict=True)
+        self._places = {key: place for place, key in enumerate(keys)}
+        self._columns = {name: figures[name].tolist() for name in _READ}
+        self._figures: dict[tuple[str, str, str], Interval] = {}
+
+    def _row(self, first: str, second: str, metric: str, policy: str) -> dict[str, Any] | None:
+        place = self._places.get((first, second, metric, policy))
+        if place is None:
+            return None
+        return {name: column[place] for name, column in self._columns.items()}
 
     def get(self, system: str, metric: str, policy: str = "") -> Interval:
         """Return a figure of a system; NaN if there is none."""
-        row = self._rows.get((system, "", metric, policy))
-        return Interval() if row is None else Interval.from_row(row)
+        key = (system, metric, policy)
+        if key not in self._figures:
+            row = self._row(system, "", metric, policy)
+            self._figures[key] = Interval() if row is None else Interval.from_row(row)
+        return self._figures[key]
 
     def count(self, system: str, metric: str, policy: str = "") -> int:
         """Return the number of images on which a figure rests."""
-        row = self._rows.get((system, "", metric, policy))
+        row = self._row(system, "", metric, policy)
         return 0 if row is None or pd.isna(row["n_images"]) else int(row["n_images"])
 
     def claim(
@@ -42,8 +53,8 @@ class Lookup:
         """Return the claim about two systems in one figure, first minus second."""
         one, other = self.get(first, metric, policy), self.get(second, metric, policy)
         values = one.estimate, other.estimate
-        row = self._rows.get((first, second, metric, policy))
-        stored = row or self._rows.get((second, first, metric, policy))
+        row = self._row(first, second, metric, policy)
+        stored = row or self._row(second, first, metric, policy)
         if stored is None:
             return Claim(family, first, second, metric, policy, values, Interval())
         difference = Interval.from_row(stored)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -122,10 +123,8 @@ def _kind(
         return "single" if len(systems) == 1 and known else "unknown"
     if not any(claim.tested or claim.equal for claims in by_figure for claim in claims):
         return "unknown"
-    wins = [
-        sum(claim.higher == name for claim in claims) for claims in by_figure for name in systems
-    ]
-    return "decided" if len(systems) - 1 in wins else "open"
+    wins = [Counter(claim.higher for claim in claims if claim.higher) for claims in by_figure]
+    return "decided" if any(len(systems) - 1 in each.values() for each in wins) else "open"
 
 
 def _gap(claim: Claim, *, corrected: bool) -> str:
@@ -162,22 +161,21 @@ def _answer(
         ends = range_text(figure.ci_low, figure.ci_high)
         interval = f" (95 % interval {ends})" if figure.bounded else ""
         return f"the {title} of {known[0]} was {number(figure.estimate)}{interval}"
-    among = [claim.falling for claim in claims if {claim.first, claim.second} <= set(known)]
+    among = [claim for claim in claims if claim.first in known and claim.second in known]
     if len(known) == 2:
-        return _pair(among[0], title, corrected=corrected)
+        return _pair(among[0].falling, title, corrected=corrected)
     top = max(known, key=lambda name: figures.get(name, *key).estimate)
     exceeds, similar = "shown to exceed", "not shown to differ from"
     untested = "not tested against"
     results: dict[str, list[str]] = {exceeds: [], similar: [], untested: []}
-    for claim in among:
-        if top in (claim.first, claim.second):
-            other, value = claim.second, claim.values[1]
-            if claim.second == top:  # as high
-                other, value = claim.first, claim.values[0]
-            words = similar if claim.tested or claim.equal else untested
-            if claim.higher:
-                words = exceeds
-            results[words].append(f"{other} ({number(value)})")
+    for claim in (each.falling for each in among if top in (each.first, each.second)):
+        other, value = claim.second, claim.values[1]
+        if claim.second == top:  # as high
+            other, value = claim.first, claim.values[0]
+        words = similar if claim.tested or claim.equal else untested
+        if claim.higher:
+            words = exceeds
+        results[words].append(f"{other} ({number(value)})")
     groups = [f"{words} {listing(names)}" for words, names in results.items() if names]
     against = ", and ".join(groups)
     highest = number(figures.get(top, *key).estimate)

@@ -246,15 +246,15 @@ FAULTS = {
     "19 Holm without its maximum": [
         Edit(
             f"{_EVALUATION}.figures",
-            "max(highest, min(1.0, p * (len(tests) - rank)))",
-            "min(1.0, p * (len(tests) - rank))",
+            "np.maximum.accumulate(raised)",
+            "raised",
         ),
     ],
     "20 p without plus one": [
         Edit(
             f"{_EVALUATION}.figures",
-            "2 * (smaller + 1) / (len(known) + 1)",
-            "2 * smaller / len(known)",
+            "2 * (smaller + 1) / (n_known + 1)",
+            "2 * smaller / n_known",
         ),
     ],
     "21 a pair on different images": [
