@@ -15,7 +15,7 @@ from cxr_compare.data_prep.base.records import write_json
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.overlays.colours import system_colour
-from cxr_compare.evaluation.report.charts import QUIET, page_element
+from cxr_compare.evaluation.report.charts import QUIET, page_element, svg_text
 from cxr_compare.evaluation.report.page_templates import template_environment
 from cxr_compare.evaluation.statistics.figure_text import (
     number,
@@ -198,7 +198,7 @@ def write(study: ReaderStudy, out: Path, n_cases: int, cautions: Sequence[str] =
     who = "1 reader" if n_readings == 1 else f"{n_readings} readers and systems"
     chart = ""
     if "auroc" in study.metrics:
-        chart = page_element(lambda: _roc_curves(study), "readers", "ROC curves")
+        chart = page_element(svg_text(lambda: _roc_curves(study), "readers"), "ROC curves")
     template = template_environment(Path(__file__).parent).get_template("study.html.jinja")
     page = template.render(
         kicker=f"Reader study · {who} · {counted(len(study.truth), 'case')}",

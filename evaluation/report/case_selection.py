@@ -32,6 +32,7 @@ def select_cases(
     systems: Sequence[str],
     policy: str,
     *,
+    alone: Sequence[str] | None = None,
     per_kind: int = CASES_PER_KIND,
     seed: int = 0,
 ) -> list[Cases]:
@@ -40,6 +41,7 @@ def select_cases(
     The most confident errors come first, by the rank of a score among the scores of its system,
     because scores of two systems have no common scale. An image is shown once, with the first of
     its kinds. `systems` are those that join no others; systems without decisions are left out.
+    What one system alone calls positive is a kind for those of `alone`, or for all.
     """
     column = f"decision_{policy}"
     if column not in decisions:
@@ -57,7 +59,8 @@ def select_cases(
         located = rows.pivot(index="image_id", columns="system", values="localised")
         located = located.loc[called.index, called.columns].astype("boolean")
     wrong = called & located.eq(False).fillna(False).astype(bool)
-    kinds = list(_kinds(called, rank, label, wrong, np.random.default_rng(seed)))
+    finders = [name for name in systems if name in called and (alone is None or name in alone)]
+    kinds = list(_kinds(called, finders, rank, label, wrong, np.random.default_rng(seed)))
     shown: set[str] = set()
     cases = []
     count = min(per_kind, max(1, MOST_CASES // sum(chosen.any() for _, chosen, _ in kinds)))
@@ -66,8 +69,8 @@ def select_cases(
         picked = tuple(map(str, left.sort_values(ascending=False, kind="stable").index[:count]))
         shown |= set(picked)
         if picked:
-            alone = next((name for name in systems if kind == _only(name)), None)
-            points = located.loc[chosen, alone].dropna() if alone else ()
+            finder = next((name for name in systems if kind == _only(name)), None)
+            points = located.loc[chosen, finder].dropna() if finder else ()
             on_lesion = int(sum(points)) if len(points) else None
             cases.append(Cases(kind, picked, int(chosen.sum()), on_lesion))
     return cases
@@ -80,6 +83,7 @@ def _only(name: str) -> str:
 
 def _kinds(
     called: pd.DataFrame,
+    finders: Sequence[str],
     rank: pd.DataFrame,
     label: pd.Series,
     wrong: pd.DataFrame,
@@ -87,7 +91,7 @@ def _kinds(
 ) -> Iterator[tuple[str, pd.Series, pd.Series]]:
     """Yield each kind of outcome with its images, and their strength: the highest come first."""
     several = called.shape[1] > 1
-    for name in called.columns if several else ():
+    for name in finders if several else ():
         others = called.drop(columns=name).any(axis=1)
         gap = rank[name] - rank.drop(columns=name).mean(axis=1)
         yield _only(name), label & called[name] & ~others, gap

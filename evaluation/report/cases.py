@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -57,14 +57,21 @@ class CaseSource:
             maps=any(system.maps is not None for system in self.systems),
         )
 
-    def panels(self, image_id: str, *, side: int = SIDE, title: str | None = None) -> list[Panel]:
-        """Draw the plain image, the true lesions and the answer of each system.
+    def panels(
+        self,
+        image_id: str,
+        *,
+        side: int = SIDE,
+        title: str | None = None,
+        systems: Collection[str] | None = None,
+    ) -> list[Panel]:
+        """Draw the plain image, the true lesions and the answer of each system, or of `systems`.
 
         InputError if the file of the image cannot be read.
         """
         return panels_of(
             self.pixels(image_id),
-            self._predictions(image_id),
+            self._predictions(image_id, systems),
             title=image_id if title is None else title,
             finding=self.truth.finding_title,
             truth=self._truth(image_id),
@@ -76,16 +83,17 @@ class CaseSource:
         """Draw the panels of an image as one picture."""
         return draw_sheet(self.panels(image_id, side=side), self.legend)
 
-    def together(self, image_id: str, side: int) -> Panel:
-        """Draw the answers of all systems over one another, with the outcome of each in words."""
-        truth, answers = self._truth(image_id), self._predictions(image_id)
+    def together(self, image_id: str, side: int, systems: Collection[str]) -> Panel:
+        """Draw the answers of systems over one another, with the outcome of each in words."""
+        truth, answers = self._truth(image_id), self._predictions(image_id, systems)
         pixels = draw_panel(self.pixels(image_id), side, truth, *answers)
         return Panel("", "", tuple(" ".join(each.outcome(truth)) for each in answers), pixels)
 
-    def _predictions(self, image_id: str) -> list[ImagePrediction]:
+    def _predictions(self, image_id: str, systems: Collection[str] | None) -> list[ImagePrediction]:
         return [
             system.prediction(image_id, system_colour(place))
             for place, system in enumerate(self.systems)
+            if systems is None or system.name in systems
         ]
 
     def _row(self, image_id: str) -> dict[Any, Any]:

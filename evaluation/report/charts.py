@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 QUIET = "#7A848E"
 """Grey that is seen on white and on black."""
 _INK = "#010203"
-"""Colour that becomes that of the page's text."""
+"""Colour of text that becomes black in a file, and that of the text on a page."""
+_GROUND = "#fdfcfb"
+"""Colour of the ground that becomes white in a file, and none on a page."""
 _INKS = (
     "text.color",
     "axes.labelcolor",
@@ -101,11 +103,11 @@ def chart_names(result: ResultTables) -> list[str]:
 
 
 def _primary(result: ResultTables) -> pd.DataFrame:
-    """Return the rows of the primary figure of each system where it is known, highest first."""
+    """Return the rows of the primary figure of each shown system that has it, highest first."""
     metric, policy = result.answer.primary
     rows = result.figures
     of = (rows["metric"] == metric) & (rows["policy"] == policy) & (rows["second"] == "")
-    rows = rows[of & rows["first"].isin(result.systems)].dropna(subset="estimate")
+    rows = rows[of & rows["first"].isin(result.shown)].dropna(subset="estimate")
     return rows.sort_values("estimate", ascending=False, kind="stable")
 
 
@@ -149,6 +151,11 @@ def _add_legend(figure: Figure) -> None:
     figure.set_size_inches(5, 3.3 + 0.2 * lines)
 
 
+def _placed(result: ResultTables) -> list[tuple[int, str]]:
+    """Return the shown systems, each with its position, which gives its colour."""
+    return [(result.systems.index(name), name) for name in result.shown]
+
+
 def _draw_curves(axes: Axes, rows: pd.DataFrame, result: ResultTables, name: str) -> None:
     """Draw one line for each system, with its points at chosen thresholds."""
     chart = _CHARTS[name]
@@ -160,7 +167,7 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, result: ResultTables, name: str
         axes.set(xscale="log", xlim=(rates[0], rates[-1]))
         axes.set_xticks(rates, [name.replace("_", "/") for name in RATES])
         axes.minorticks_off()
-    for place, system in enumerate(result.systems):
+    for place, system in _placed(result):
         own = rows[rows["system"] == system]
         colour = system_colour(place)
         style: dict[str, Any] = {"color": colour, "linestyle": _DASHES[place % len(_DASHES)]}
@@ -222,7 +229,7 @@ def _draw_scores(axes: Axes, rows: pd.DataFrame, result: ResultTables) -> None:
     axes.set_title("Scores by class", loc="left", fontweight="bold")
     axes.set(xlabel="Score", ylabel="positive ↑, negative ↓", xlim=(0, 1))
     axes.set_yticks([])
-    for place, system in enumerate(result.systems):
+    for place, system in _placed(result):
         own = rows[rows["system"] == system]
         if own.empty:
             continue
@@ -244,7 +251,7 @@ def _draw_training(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> 
     for axes, title, kinds in parts:
         _style(axes)
         axes.set_title(title, loc="left", fontweight="bold")
-        for place, system in enumerate(result.systems):
+        for place, system in _placed(result):
             own = rows[rows["system"] == system]
             kept = own.loc[own["kind"] == "kept", "x"]
             for kind, dash in kinds.items():
@@ -274,7 +281,7 @@ def _draw_places(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> No
         axes.set(xlabel=f"True, {of}", ylabel="Predicted", xlim=(0, end), ylim=(0, end))
         axes.set_aspect("equal")
         axes.locator_params(nbins=5)
-        for place, system in enumerate(result.systems):
+        for place, system in _placed(result):
             own = rows[(rows["system"] == system) & (rows["kind"] == kind)]
             style: dict[str, Any] = {"color": system_colour(place), "alpha": 0.6, "markersize": 3}
             label = _plain(system) if kind == "across" and len(own) else None
@@ -335,36 +342,34 @@ def _draw_forest(figure: Figure, result: ResultTables) -> None:
         plots[-1].set_title("Differences", loc="left", fontsize="medium")
 
 
-def svg_bytes(figure: Figure, name: str) -> bytes:
-    """Return a figure as an SVG file without a date; `name` makes the ids in it its own."""
-    import matplotlib as mpl
-
-    drawn = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(drawn, format="svg", metadata=dict.fromkeys(("Date", "Creator")))
-    return drawn.getvalue()
+def chart_svg(result: ResultTables, name: str) -> tuple[bytes, str]:
+    """Draw a chart once; return it as a file, and as an element of the page."""
+    svg = svg_text(lambda: draw(name, result), name)
+    file = svg.replace(_INK, "#000000").replace(_GROUND, "#ffffff")
+    return file.encode(), page_element(svg, _CHARTS[name].title)
 
 
-def page_svg(result: ResultTables, name: str) -> str:
-    """Return a chart as an element of the page, in the colours of its theme."""
-    return page_element(lambda: draw(name, result), name, _CHARTS[name].title)
+def svg_text(drawing: Callable[[], Figure], name: str) -> str:
+    """Return a figure that a function draws as SVG without a date, for `page_element`.
 
-
-def page_element(drawing: Callable[[], Figure], name: str, title: str) -> str:
-    """Return a figure that a function draws as an SVG element in the colours of a page's theme.
-
-    `name` makes the ids in it its own, and `title` is what a screen reader says.
+    `name` makes the ids in it its own.
     """
     import matplotlib as mpl
 
-    inks: Any = dict.fromkeys(_INKS, _INK) | {"font.family": "sans-serif"}
-    with mpl.rc_context(inks):
-        figure = drawing()
-        figure.patch.set_alpha(0)
-        for axes in figure.axes:
-            axes.patch.set_alpha(0)
-        text = svg_bytes(figure, name).decode()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    colours: Any = dict.fromkeys(_INKS, _INK)
+    colours |= dict.fromkeys(("figure.facecolor", "axes.facecolor"), _GROUND)
+    drawn = io.BytesIO()
+    with mpl.rc_context({**colours, "font.family": "sans-serif", "svg.hashsalt": name}):
+        drawing().savefig(drawn, format="svg", metadata=dict.fromkeys(("Date", "Creator")))
+    return drawn.getvalue().decode()
+
+
+def page_element(svg: str, title: str) -> str:
+    """Return an SVG of `svg_text` as an element in the colours of a page's theme.
+
+    `title` is what a screen reader says.
+    """
+    text = svg[svg.index("<svg") :].replace(_INK, "currentColor").replace(_GROUND, "none")
     text = re.sub(
         r"(<svg[^>]*?) width=\"[^\"]*\" height=\"[^\"]*\"|(<svg[^>]*?) height=\"[^\"]*\"",
         r"\1\2",

@@ -21,7 +21,7 @@ from cxr_compare.evaluation.policies import is_given, policy_text
 from cxr_compare.evaluation.report import files, tables
 from cxr_compare.evaluation.report.answer import Answer
 from cxr_compare.evaluation.report.case_selection import MISSED_BY_ALL
-from cxr_compare.evaluation.report.charts import chart_names, draw, page_svg, svg_bytes
+from cxr_compare.evaluation.report.charts import chart_names, chart_svg
 from cxr_compare.evaluation.report.composition import shown_composition
 from cxr_compare.evaluation.report.page_templates import template_environment
 from cxr_compare.evaluation.statistics.figure_text import DASH
@@ -65,8 +65,8 @@ def write_page(
         stale.unlink()
     charts = {}
     for name in chart_names(result):
-        (out / files.FIGURES / f"{name}.svg").write_bytes(svg_bytes(draw(name, result), name))
-        charts[name] = page_svg(result, name)
+        file, charts[name] = chart_svg(result, name)
+        (out / files.FIGURES / f"{name}.svg").write_bytes(file)
     ordered = [chart for name, chart in charts.items() if name != "forest"]
     cases, drawn = _draw_cases(result, out, progress)
     kinds: dict[str, list[Case]] = {}
@@ -74,9 +74,11 @@ def write_page(
         kinds.setdefault(case.kind, []).append(case)
     answer, main, figures = result.answer, result.table, result.figures
     rows = [name for name in main.index if name in answer.systems]
-    shown = tables.shown_claims(answer, figures)
-    further = _of(shown, "places", "further")
-    confusion = tables.confusion(figures, rows, answer.policy)
+    shown = [name for name in rows if name in result.shown]
+    single = [name for name in result.shown if name != answer.joint]
+    differences = tables.shown_claims(answer, figures)
+    further = _of(differences, "places", "further")
+    confusion = tables.confusion(figures, shown, answer.policy)
     participants, flow = shown_composition(answer.composition)
     page = render(
         "report.html.jinja",
@@ -93,26 +95,32 @@ def write_page(
         further_figures=main.loc[rows].iloc[:, tables.MOST_COLUMNS :],
         image_blind=_without_empty(main.drop(index=rows)),
         undefined=list(_undefined(result, main)),
-        claims=tables.claim_table(_of(shown, "answer", "joint"), answer.claims),
+        single=single,
+        n_shown=len(shown),
+        claims=tables.claim_table(_of(differences, "answer", "joint"), answer.claims),
         further_claims=tables.claim_table(further, answer.claims),
-        opens_further=len(further) <= tables.MOST_CLAIMS,
-        any_tested=any(claim["p_value"] is not None for claim in _of(shown, "answer", "joint")),
+        opens_further=len(further) <= tables.MOST_SHOWN,
+        any_tested=any(
+            claim["p_value"] is not None for claim in _of(differences, "answer", "joint")
+        ),
         is_corrected=any(claim["p_holm"] != claim["p_value"] for claim in answer.claims),
         two_figures=len(answer.primary_metrics) > 1,
         figure_of_images="AUROC" if METRICS[answer.primary[0]].of_places else answer.primary_title,
-        n_hidden_claims=len(answer.claims) - len(shown),
+        n_hidden_claims=len(answer.claims) - len(differences),
         confusion=confusion,
         errors=tables.error_table(
-            confusion, result.decisions, result.lesions, rows, answer.policy, answer.joint
+            confusion, result.decisions, result.lesions, shown, answer.policy, answer.joint
         ),
-        corrections=tables.correction_table(result.decisions, rows, answer.policy),
-        groups=tables.group_tables(result.groups, result.lesions, answer.single),
-        differences=tables.difference_table(result.groups, answer.single),
-        uncertain=tables.uncertain_table(result.groups),
-        shortcuts=tables.shortcut_table(result.groups),
+        corrections=tables.correction_table(result.decisions, shown, answer.policy),
+        groups=tables.group_tables(result.groups, result.lesions, single),
+        differences=tables.difference_table(result.groups, single),
+        uncertain=tables.uncertain_table(result.groups, shown),
+        shortcuts=tables.shortcut_table(result.groups, shown),
         participants=participants,
         flow=flow,
-        recipes=tables.differing_settings(answer.provenance.systems),
+        recipes=tables.differing_settings(
+            {name: record for name, record in answer.provenance.systems.items() if name in shown}
+        ),
         metrics=[METRICS[name] for name in tables.USUAL if metric_title(name) in main],
         methods=_methods(figures, patients_known="patients" in answer.counts),
         no_threshold=_no_threshold(figures, answer),
@@ -238,13 +246,13 @@ def _draw_cases(
         image_id = row["image_id"]
         title = f"image-{number}" if result.answer.numbers_for_ids else image_id
         try:
-            panels = result.images.panels(image_id, title=title)
+            panels = result.images.panels(image_id, title=title, systems=result.shown)
         except InputError:
             continue
         drawn[title] = f"{number:02d}.png"
         with atomic_path(out / files.OVERLAYS / drawn[title]) as path:
             draw_sheet(panels, result.images.legend).save(path, "png")
-        together = _shown(result.images.together(image_id, 2 * _SIDE))
+        together = _shown(result.images.together(image_id, 2 * _SIDE, result.shown))
         total = f"{counted(row['of'], 'image')} in the test set"
         if not pd.isna(row["on_lesion"]):
             total += f", {row['on_lesion']:,} on the lesion"

@@ -15,7 +15,7 @@ from cxr_compare.data_prep.base.folders import OpenedFromFolder
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report.answer import Answer
-from cxr_compare.evaluation.report.tables import main_table
+from cxr_compare.evaluation.report.tables import main_table, shown_systems
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.cases import CaseSource
@@ -50,6 +50,11 @@ class ResultTables(OpenedFromFolder):
         """Paired differences of two systems: the rows of `figures` that have a second one."""
         figures = self.figures
         return figures[figures["second"] != ""].reset_index(drop=True)
+
+    @cached_property
+    def shown(self) -> list[str]:
+        """Systems that charts, cases and tables of the page show: of many, twelve."""
+        return shown_systems(self.answer, self.figures)
 
     @cached_property
     def groups(self) -> pd.DataFrame:
@@ -113,6 +118,7 @@ class ResultTables(OpenedFromFolder):
             self.decisions,
             answer.single,
             answer.policy,
+            alone=self.shown,
             per_kind=per_kind,
             seed=answer.seed,
         )

@@ -46,8 +46,8 @@ MOST_INTERVALS = 4
 """Systems of whose figures in groups the page shows the intervals."""
 _TERMINAL = 100
 """Characters of a line in a terminal."""
-MOST_CLAIMS = 12
-"""Differences that are shown at once, before only those from the highest system are, or a fold."""
+MOST_SHOWN = 12
+"""Systems, and differences, that the page shows; of more see `shown_systems`, `shown_claims`."""
 _COSTS = (
     ("Parameters (million)", "parameters", 1e6),
     ("FLOPs per image (billion)", "flops", 1e9),
@@ -144,22 +144,45 @@ def _of_systems(values: Mapping[str, Mapping[str, Any]], key: str, text: Any) ->
     return pd.Series({n: DASH if v is None else text(v) for n, v in found.items()}, dtype=object)
 
 
+def _primary(answer: Answer, figures: pd.DataFrame) -> pd.Series:
+    """Return the primary figure of each system that joins no others, by its name."""
+    metric, policy = answer.primary
+    of = (figures["metric"] == metric) & (figures["policy"] == policy) & (figures["second"] == "")
+    return figures[of & figures["first"].isin(answer.single)].set_index("first")["estimate"]
+
+
+def shown_systems(answer: Answer, figures: pd.DataFrame) -> list[str]:
+    """Return the systems that the page shows beside its main table, which has all.
+
+    Of many they are the reference, the joint system, and those of the highest primary figure.
+    """
+    systems = list(answer.systems)
+    if len(systems) <= MOST_SHOWN:
+        return systems
+    highest = _primary(answer, figures).sort_values(ascending=False, kind="stable")
+    always = [systems[0], *filter(None, [answer.joint])]
+    chosen = list(dict.fromkeys([*always, *highest.index]))[:MOST_SHOWN]
+    return [name for name in systems if name in chosen]
+
+
 def shown_claims(answer: Answer, figures: pd.DataFrame) -> list[Mapping[str, Any]]:
     """Return the tested differences; of many systems, those of the answer from the highest one.
 
-    Those of the answer are left out where no system has the primary figure.
+    Of many, only those between `shown_systems`. Those of the answer are left out where no system
+    has the primary figure.
     """
     claims = answer.claims
-    metric, policy = answer.primary
-    of = (figures["metric"] == metric) & (figures["policy"] == policy) & (figures["second"] == "")
-    highest = figures[of & figures["first"].isin(answer.single)].set_index("first")["estimate"]
+    highest = _primary(answer, figures)
     if highest.isna().all():
         return [claim for claim in claims if claim["family"] not in ("answer", "joint")]
-    if sum(claim["family"] == "answer" for claim in claims) <= MOST_CLAIMS:
+    if sum(claim["family"] == "answer" for claim in claims) <= MOST_SHOWN:
         return list(claims)
     top = highest.idxmax()
+    systems = set(shown_systems(answer, figures))
     shown: list[Mapping[str, Any]] = []
     for claim in claims:
+        if claim["first"] not in systems or claim["second"] not in systems:
+            continue
         if claim["family"] == "joint" or (claim["family"] == "answer" and claim["first"] == top):
             shown.append(claim)
         elif claim["family"] == "answer" and claim["second"] == top:
@@ -290,19 +313,12 @@ def correction_table(decisions: pd.DataFrame, systems: Sequence[str], policy: st
         return pd.DataFrame()
     rows = rows.assign(right=rows["positive"] == rows["called"])
     right = rows.pivot(index="image_id", columns="system", values="right")
-    cells = {
-        other: {
-            name: ""
-            if name == other
-            else str(int((right[name].eq(False) & right[other].eq(True)).sum()))
-            for name in systems
-            if name in right
-        }
-        for other in systems
-        if other in right
-    }
-    table = pd.DataFrame(cells)
-    table.insert(0, "All errors", right.eq(False).sum().reindex(table.index).astype(str))
+    right = right[[name for name in systems if name in right]]
+    errors = right.eq(False).astype(int)
+    table = (errors.T @ right.eq(True).astype(int)).astype(str).rename_axis(columns=None)
+    for name in table:
+        table.loc[name, name] = ""
+    table.insert(0, "All errors", errors.sum().astype(str))
     return table.rename_axis("Errors of")
 
 
@@ -355,9 +371,9 @@ def group_tables(
     return {title: table for title, table in tables.items() if len(table)}
 
 
-def uncertain_table(groups: pd.DataFrame) -> pd.DataFrame:
+def uncertain_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
     """Return figures with uncertain labels read in both ways: a row a system and reading."""
-    rows = groups[groups["topic"] == UNCERTAIN]
+    rows = groups[(groups["topic"] == UNCERTAIN) & groups["system"].isin(systems)]
     if rows.empty:
         return pd.DataFrame()
     rows = rows.assign(name=rows["system"] + ": " + rows["group"])
@@ -366,9 +382,10 @@ def uncertain_table(groups: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis("Uncertain labels").rename_axis(columns=None)
 
 
-def shortcut_table(groups: pd.DataFrame) -> pd.DataFrame:
+def shortcut_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
     """Return the AUROC of predictions without the lungs, and of systems minus the strongest."""
-    rows = groups[groups["topic"].isin([SHORTCUT, BEYOND])]
+    of_systems = (groups["topic"] == BEYOND) & groups["system"].isin(systems)
+    rows = groups[(groups["topic"] == SHORTCUT) | of_systems]
     cells = {}
     for row in rows.to_dict("records"):
         name = row["group"] if row["topic"] == SHORTCUT else f"{row['system']} − {row['group']}"
