@@ -11,7 +11,13 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.box_figures import BoxFigures
-from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_box_candidates, map_scale
+from cxr_compare.evaluation.boxes.map_boxes import (
+    MapBoxRule,
+    MapLevels,
+    map_box_candidates,
+    map_levels,
+    map_scale,
+)
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.policies import (
@@ -104,7 +110,8 @@ class Choices:
         calibration: Function from scores to probabilities; None without validation images of both
             classes, or if scores are no probabilities.
         rules: Rules that cut activation maps into boxes; the one at position `rule` is chosen.
-        scale: Range of raw values on which all maps of the system are shown.
+        scale: Range of raw values on which all maps of the system are cut.
+        levels: Levels at which they are drawn; None without maps.
         output: The system's output on the validation images, which are `truth`.
         box_figures: Figures of the boxes of each rule on validation images.
     """
@@ -115,6 +122,7 @@ class Choices:
     rules: tuple[MapBoxRule, ...] = ()
     rule: int = 0
     scale: tuple[float, float] = (0.0, 1.0)
+    levels: MapLevels | None = None
     output: Output | None = None
     truth: Truth | None = None
     box_figures: tuple[BoxFigures, ...] = ()
@@ -165,7 +173,8 @@ def choose(output: Output, truth: Truth, policies: Sequence[str]) -> Choices:
         return replace(called, output=output.select(truth.ids), truth=truth)
     _require_probabilities(output, policies)
     if not len(truth.ids):
-        return _without_images(truth, policies)
+        made = _without_images(truth, policies)
+        return made if output.maps is None else replace(made, levels=map_levels(output.maps))
     output = output.select(truth.ids)
     scores = output.scores.to_numpy(np.float64)
     made = Choices(
@@ -176,7 +185,7 @@ def choose(output: Output, truth: Truth, policies: Sequence[str]) -> Choices:
     )
     if output.maps is None:
         return made
-    made = replace(made, scale=map_scale(output.maps))
+    made = replace(made, scale=map_scale(output.maps), levels=map_levels(output.maps))
     if output.boxes is not None or not truth.is_boxed.any():
         return made
     return _with_rule(made, output.maps, output.scores, truth)

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.evaluation.boxes.map_boxes import map_grid
+from cxr_compare.evaluation.boxes.map_boxes import MapFrame, MapLevels, map_grid
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.output import Output
-from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
+from cxr_compare.evaluation.overlays.colours import SystemMark
+from cxr_compare.evaluation.overlays.image_prediction import HeatMap, ImagePrediction
 from cxr_compare.evaluation.statistics.arrays import Floats
 
 _UNDECIDED = 0.5
@@ -29,7 +30,7 @@ class DrawnSystem:
         decisions: Table by image id: ``score``, and where they are known ``probability``,
             ``decision``, ``localised``, ``point_x`` and ``point_y``.
         boxes: Boxes that are evaluated; None without.
-        maps: Activation maps; None without. `scale` is the range of raw values that is shown.
+        maps: Activation maps; None without. `levels` are those at which they are drawn.
         of_maps: True if the boxes are cut out of the maps.
     """
 
@@ -37,7 +38,7 @@ class DrawnSystem:
     decisions: pd.DataFrame
     boxes: pd.DataFrame | None = None
     maps: pd.DataFrame | None = None
-    scale: tuple[float, float] = (0.0, 1.0)
+    levels: MapLevels | None = None
     threshold: float | None = None
     of_maps: bool = False
 
@@ -50,8 +51,8 @@ class DrawnSystem:
         ids = () if self.maps is None else self.maps["image_id"]
         return {str(image): row for row, image in enumerate(ids)}
 
-    def prediction(self, image_id: str, colour: str) -> ImagePrediction:
-        """Return the answer to one image, to be drawn in a colour such as ``#1f77b4``."""
+    def prediction(self, image_id: str, mark: SystemMark) -> ImagePrediction:
+        """Return the answer to one image, to be drawn with the mark of the system."""
         row: dict[Any, Any] = {}
         if image_id in self.decisions.index:
             row = self.decisions.loc[image_id].to_dict()
@@ -69,7 +70,7 @@ class DrawnSystem:
             cut = math.inf if decision is False else 0.0
         return ImagePrediction(
             system=self.name,
-            colour=colour,
+            mark=mark,
             score=known.get("score"),
             threshold=self.threshold,
             probability=known.get("probability"),
@@ -78,17 +79,16 @@ class DrawnSystem:
             box_cut=cut,
             point=point,
             localised=bool(known["localised"]) if "localised" in known else None,
-            **self._heat(image_id),
+            heat=self._heat(image_id),
         )
 
-    def _heat(self, image_id: str) -> dict[str, Any]:
-        """Return the map of an image on the fixed scale of its system, with its frame."""
-        if self.maps is None or image_id not in self._map_of:
-            return {}
+    def _heat(self, image_id: str) -> HeatMap | None:
+        """Return the map of an image on the levels of its system."""
+        if self.maps is None or self.levels is None or image_id not in self._map_of:
+            return None
         row: dict[Any, Any] = self.maps.iloc[self._map_of[image_id]].to_dict()
-        low, high = self.scale
-        heat = np.nan_to_num(np.clip((map_grid(row) - low) / (high - low), 0, 1))
-        return {"heat": heat, "frame": tuple(float(row[edge]) for edge in EDGES)}
+        frame = MapFrame(*(float(row[edge]) for edge in EDGES))
+        return HeatMap(map_grid(row), frame, self.levels)
 
 
 def decide(name: str, output: Output, choices: Choices, policy: str) -> DrawnSystem:
@@ -110,7 +110,7 @@ def decide(name: str, output: Output, choices: Choices, policy: str) -> DrawnSys
         table,
         choices.boxes(output),
         output.maps,
-        choices.scale,
+        choices.levels,
         threshold,
         of_maps=output.boxes is None,
     )

@@ -121,9 +121,19 @@ def _runs_inside(folder: Path) -> list[tuple[str | None, Path]]:
 
 
 def open_runs(
-    runs: Sequence[Named], *, policy: str | None, joint: AnyPath | None, device: str
+    runs: Sequence[Named],
+    *,
+    policy: str | None,
+    joint: AnyPath | None,
+    device: str,
+    report: AnyPath | None = None,
 ) -> list[Answering]:
-    """Open runs and exports by name, and the rule by which they answer together."""
+    """Open runs and exports by name, and the rule by which they answer together.
+
+    Each has the colour and the symbol of the report, or else of `joint`, if one of its systems has
+    its name; the others follow.
+    """
+    from cxr_compare.evaluation.overlays.colours import marks_of
     from cxr_compare.serving.run import Run
 
     opened = [Run.open(path, name=name, policy=policy, device=device) for name, path in runs]
@@ -131,8 +141,23 @@ def open_runs(
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two systems are called '{name}'; write NAME=PATH")
-    if joint is None:
-        return [*opened]
-    from cxr_compare.serving.joint import JointRun
+    answering: list[Answering] = [*opened]
+    if joint is not None:
+        from cxr_compare.serving.joint import JointRun
 
-    return [*opened, JointRun.open(Path(joint), opened, policy)]
+        answering.append(JointRun.open(Path(joint), opened, policy))
+    order = [*_systems_of(report or joint), *(each.name for each in answering)]
+    marks = marks_of(list(dict.fromkeys(order)))
+    for each in answering:
+        each.mark = marks[each.name]
+    return answering
+
+
+def _systems_of(report: AnyPath | None) -> list[str]:
+    """Return the systems of a report in its order; none of a report on several findings."""
+    from cxr_compare.evaluation.report import files
+    from cxr_compare.evaluation.report.result import Result
+
+    if report is None or not (Path(report) / files.ANSWER).is_file():
+        return []
+    return list(Result.open(Path(report)).systems)

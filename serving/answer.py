@@ -27,7 +27,7 @@ from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.user_tables import inert_cell
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.evaluation.overlays.colours import system_colour
+from cxr_compare.evaluation.overlays.colours import SystemMark, system_mark
 from cxr_compare.evaluation.overlays.draw import draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 from cxr_compare.evaluation.overlays.sheet import SIDE, Panel, answer_lines, draw_sheet, legend
@@ -36,7 +36,6 @@ from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.serving.limits import OperatingPoint
 
 RESEARCH_USE = "Research use only, not a medical device."
-COLOUR = system_colour(0)
 _GREY = "#9E9E9E"
 _SHOWN_BOXES = 3
 _NOTEBOOK_PANEL = 360
@@ -125,7 +124,7 @@ class Answer(BaseModel):
     notes: list[str] = []
     cautions: list[str] = []
     seen_in_training: Literal["train", "val", "no", "unknown"] = "unknown"
-    _prediction: ImagePrediction = PrivateAttr(default=ImagePrediction("", COLOUR))
+    _prediction: ImagePrediction = PrivateAttr(default=ImagePrediction("", system_mark(0)))
     _pixels: np.ndarray | None = PrivateAttr(default=None)
 
     @classmethod
@@ -141,7 +140,7 @@ class Answer(BaseModel):
         With a warning nothing of what it says is kept, so that no face of the answer shows it.
         """
         if described["warnings"]:
-            prediction = ImagePrediction(prediction.system, prediction.colour)
+            prediction = ImagePrediction(prediction.system, prediction.mark)
             described["findings"] = {}
         counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
         order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
@@ -162,7 +161,7 @@ class Answer(BaseModel):
         answer = cls.model_validate(facts)
         answer._prediction = ImagePrediction(
             answer.system,
-            COLOUR,
+            system_mark(0),
             score=answer.score,
             threshold=answer.threshold,
             probability=answer.probability,
@@ -305,19 +304,17 @@ def render(answers: Sequence[Answer], panel: int = SIDE) -> Image.Image:
     if all(answer.warnings for answer in alone):
         alone = []
     plain, shown = draw_panel(first.pixels, panel), []
-    panels = [Panel("Image", "#000000", (Path(first.image).name,), plain)]
-    for position, answer in enumerate(alone):
-        colour = system_colour(position)
-        prediction = replace(answer._prediction, colour=colour)
+    panels = [Panel("Image", None, (Path(first.image).name,), plain)]
+    for answer in alone:
+        prediction = answer._prediction
         lines = answer_lines(prediction, None, answer.finding)
         if answer.warnings:
-            panels.append(Panel(answer.system, _GREY, ("no answer: see the warning",), plain))
+            mark = prediction.mark._replace(colour=_GREY)
+            panels.append(Panel(answer.system, mark, ("no answer: see the warning",), plain))
             continue
-        drawn = plain
-        if answer.decision is not False:
-            drawn = draw_panel(first.pixels, panel, None, prediction)
-            shown.append(prediction)
-        panels.append(Panel(answer.system, colour, tuple(lines), drawn))
+        shown.append(prediction)
+        drawn = draw_panel(first.pixels, panel, None, prediction)
+        panels.append(Panel(answer.system, prediction.mark, tuple(lines), drawn))
     warnings = [f"WARNING: {text}." for answer in answers for text in answer.warnings]
     warnings += [
         f"{answer.system} is undecided: {answer.undecided_because}."
@@ -334,8 +331,8 @@ def render(answers: Sequence[Answer], panel: int = SIDE) -> Image.Image:
     chosen = f"Probability and threshold: chosen on the run's validation images ({policies})."
     said = [*dict.fromkeys(warnings), *together, *dict.fromkeys(cautions)]
     marks = legend(
-        points=any(prediction.point is not None for prediction in shown),
-        maps=any(prediction.heat is not None for prediction in shown),
+        points=any(prediction.has_point(None) for prediction in shown),
+        maps=any(prediction.has_map(None) for prediction in shown),
     )
     said += [chosen, RESEARCH_USE, marks] if alone else [RESEARCH_USE]
     return draw_sheet(panels, " ".join(said))
@@ -354,6 +351,7 @@ class Answering(Protocol):
     name: str
     target: Target
     point: OperatingPoint
+    mark: SystemMark
 
     @property
     def cautions(self) -> list[str]: ...  # noqa: D102

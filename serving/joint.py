@@ -12,6 +12,7 @@ from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.pixels import LoosePixels
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.joint import JointFile
+from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.policies import USUAL_POLICY, parse
 from cxr_compare.evaluation.report.files import JOINT
 from cxr_compare.serving.answer import Answer
@@ -25,7 +26,10 @@ class JointRun:
     Attributes:
         name: What its answers call it.
         members: The runs, in the order of the rule.
+        mark: Colour and symbol of the systems together.
     """
+
+    mark = system_mark(0)
 
     def __init__(self, made: JointFile, point: OperatingPoint, members: Sequence[Run]) -> None:
         self.name, self.rule, self.point = made.name, made.rule, point

@@ -252,6 +252,7 @@ def freeze_decision(
         calibration=chosen.calibration,
         map_rule=chosen.rules[chosen.rule] if chosen.rules else None,
         map_scale=chosen.scale,
+        map_levels=chosen.levels,
         positive=tuple(ran.positive.tolist()),
         scores=tuple(output.scores.reindex(ran.ids).tolist()),
         patients=tuple(ran.patients.tolist()),

@@ -21,8 +21,9 @@ from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.drawn import decide
 from cxr_compare.evaluation.inputs.folders import stored_output
 from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.policies import USUAL_POLICY, parse
-from cxr_compare.serving.answer import COLOUR, Answer, Answering, Answers
+from cxr_compare.serving.answer import Answer, Answering, Answers
 from cxr_compare.serving.guard import GUARD_FILE, Guard, file_warnings
 from cxr_compare.serving.images import ARRAY, read_given
 from cxr_compare.serving.limits import (
@@ -43,7 +44,10 @@ class Run:
         target: What it decides.
         network: What computes.
         point: Threshold, calibration and rule of boxes.
+        mark: Colour and symbol in its drawings.
     """
+
+    mark = system_mark(0)
 
     def __init__(self, folder: Path, name: str, network: Network, policy: str | None) -> None:
         self.folder, self.name, self.network = folder, name, network
@@ -216,7 +220,7 @@ def answer_of(
     """Decide on the output for an image and make the answer, with further fields of it."""
     point = system.point
     decided = decide(system.name, output, point.choices, point.policy)
-    prediction = decided.prediction(name, COLOUR)
+    prediction = decided.prediction(name, system.mark)
     source = output.maps if decided.of_maps else output.boxes
     findings = [] if source is None else source["finding"].tolist()
     if decided.of_maps:  # one map an image

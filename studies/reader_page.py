@@ -14,7 +14,7 @@ from cxr_compare.data_prep.base.provenance import provenance
 from cxr_compare.data_prep.base.records import write_json
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.evaluation.metrics import METRICS
-from cxr_compare.evaluation.overlays.colours import system_colour
+from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.report.charts import QUIET, page_element, svg_text
 from cxr_compare.evaluation.report.page_templates import template_environment
 from cxr_compare.evaluation.statistics.figure_text import (
@@ -263,7 +263,7 @@ def _roc_curves(study: ReaderStudy) -> Figure:
             heights.append(np.interp(_STEPS, line["fpr"], line["tpr"]))
         dash = _DASHES[position % len(_DASHES)]
         x, y = np.r_[0, _STEPS], np.r_[0, np.mean(heights, axis=0)]
-        axes.plot(x, y, dash, color=system_colour(position), linewidth=2, label=str(label))
+        axes.plot(x, y, dash, color=system_mark(position).colour, linewidth=2, label=str(label))
     axes.plot([0, 1], [0, 1], ":", color=QUIET, label="guessing")
     figure.legend(loc="outside lower left", ncols=2, frameon=False, alignment="left")
     return figure

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
-from PIL import Image
+from PIL import Image, ImageColor
 
 import cxr_compare
 from cxr_compare import DataSet, Result
@@ -182,7 +182,7 @@ def test_a_browser_shows_it_without_sideways_scroll_and_messages(browser, name, 
     assert browser.complaints == []
 
 
-COLOUR = "#FF0000"
+RED = reports.SystemMark("#FF0000", "s", ((0, 0), (100, 0), (100, 100), (0, 100)))
 SIDE = 64
 GREY = np.full((SIDE, SIDE), 90, np.uint8)
 
@@ -195,7 +195,7 @@ def red(drawn):
 
 def drawn_box(box, lesions=None, **options):
     boxes = np.array([[*box, 0.9]])
-    answer = ImagePrediction("A", COLOUR, boxes=boxes, box_cut=0.5, **options)
+    answer = ImagePrediction("A", RED, boxes=boxes, box_cut=0.5, **options)
     truth = None if lesions is None else ImageTruth(1.0, np.array(lesions, float).reshape(-1, 4))
     # two systems on one image: boxes without the numbers above them
     return reports.draw_panel(np.zeros((256, 256), np.uint8), 256, truth, answer, answer)
@@ -224,24 +224,24 @@ def test_a_box_a_lesion_and_a_cross_lie_at_their_pixels():
     assert (rows.min(), rows.max()) == pytest.approx((60, 220), abs=2)
     assert (columns.min(), columns.max()) == pytest.approx((40, 200), abs=2)
     assert not corners[100:180, 80:160].any()  # the inside stays visible
-    cross = reports.draw_panel(plain, 256, None, ImagePrediction("A", COLOUR, point=(150.0, 50.0)))
+    cross = reports.draw_panel(plain, 256, None, ImagePrediction("A", RED, point=(150.0, 50.0)))
     rows, columns = red(cross)
     assert (rows.mean(), columns.mean()) == pytest.approx((50, 150), abs=1)
 
 
 def test_a_point_of_an_image_that_is_called_negative_is_not_drawn():
-    answer = ImagePrediction("A", COLOUR, point=(30.0, 30.0), decision=False)
+    answer = ImagePrediction("A", RED, point=(30.0, 30.0), decision=False)
     drawn = reports.draw_panel(GREY, SIDE, None, answer)
     assert (drawn == 90).all()
 
 
 def test_boxes_below_the_cut_are_absent_and_at_most_eight_are_drawn():
-    low = ImagePrediction("A", COLOUR, boxes=np.array([[8, 8, 50, 50, 0.29]]), box_cut=0.3)
+    low = ImagePrediction("A", RED, boxes=np.array([[8, 8, 50, 50, 0.29]]), box_cut=0.3)
     assert (reports.draw_panel(GREY, SIDE, None, low) == 90).all()
     places = np.arange(12) * 40.0
     boxes = np.column_stack([places, np.full(12, 200.0), places + 30, np.full(12, 280.0)])
     boxes = np.column_stack([boxes, np.linspace(0.9, 0.4, 12)])
-    answer = ImagePrediction("A", COLOUR, boxes=boxes, box_cut=0.0)
+    answer = ImagePrediction("A", RED, boxes=boxes, box_cut=0.0)
     drawn = reports.draw_panel(np.zeros((500, 500), np.uint8), 500, None, answer)
     _, columns = red(drawn[200:])  # below the scores
     assert columns.max() < places[8]
@@ -265,41 +265,104 @@ def test_a_box_is_solid_on_a_lesion_and_dashed_elsewhere(lesions, is_solid, why)
     assert covered > 0.3
 
 
-def tint(heat, frame=(0.0, 0.0, SIDE, SIDE)):
-    answer = ImagePrediction("A", COLOUR, heat=np.asarray(heat, float), frame=frame)
-    return reports.draw_panel(GREY, SIDE, None, answer)
+def mapped(values, decision=None):
+    """An answer with a map, whose levels are 0.5, 0.75 and 1, and whose peak is its point."""
+    values = np.asarray(values, float)
+    row, column = np.unravel_index(values.argmax(), values.shape)
+    peak = (column + 0.5) * SIDE / values.shape[1], (row + 0.5) * SIDE / values.shape[0]
+    frame, levels = reports.MapFrame(0, 0, SIDE, SIDE), reports.MapLevels(0.5, 0.75, 1.0)
+    heat = reports.HeatMap(values, frame, levels)
+    return ImagePrediction("A", RED, decision=decision, heat=heat, point=peak)
+
+
+def tint(values, decision=None, truth=None):
+    return reports.draw_panel(GREY, SIDE, truth, mapped(values, decision))
 
 
 def test_equal_values_of_two_maps_have_equal_tints_whatever_their_maxima():
     weak, strong = np.zeros((8, 8)), np.zeros((8, 8))
-    weak[1, 1] = strong[1, 1] = 0.4
+    weak[1, 1] = strong[1, 1] = 0.9
     strong[6, 6] = 1.0
-    np.testing.assert_array_equal(tint(weak)[:24, :24], tint(strong)[:24, :24])
-    assert (tint(np.zeros((8, 8))) == 90).all()
-    high = tint(strong)
-    assert high[52, 52, 0] > high[12, 12, 0] > 90  # the centres of both cells
-    assert high[52, 52, 1] >= 40  # the lung stays visible
+    cut = np.s_[20:28, 4:20]  # beside the cross of one, and inside the line of both
+    np.testing.assert_array_equal(tint(weak)[cut], tint(strong)[cut])
+    broad = np.full((8, 8), 0.7)
+    broad[2:5, 2:5] = 1.0
+    inside, beside = tint(broad)[36, 36].astype(int), tint(broad)[60, 60].astype(int)
+    assert inside[0] > beside[0] > 90 > beside[1] > inside[1] >= 40  # the lung stays visible
+    assert (tint(np.full((8, 8), 0.5))[16:, 16:] == 90).all()  # what is not high has no tint
 
 
-def test_the_map_of_an_image_is_a_share_of_the_scale_of_its_system():
+@pytest.mark.parametrize(
+    ("decision", "label", "is_drawn"),
+    [
+        (True, 1.0, True),
+        (True, 0.0, True),
+        (False, 1.0, True),  # missed
+        (False, 0.0, False),
+        (False, float("nan"), False),
+        (None, float("nan"), True),
+        (True, None, True),
+        (False, None, False),
+    ],
+)
+def test_a_map_and_its_peak_are_drawn_where_it_calls_positive_and_on_what_it_misses(
+    decision, label, is_drawn
+):
+    values = np.zeros((4, 4))
+    values[1, 2] = 1.0
+    truth = None if label is None else ImageTruth(label)
+    drawn = tint(values, decision, truth)
+    assert (drawn != 90).any() == is_drawn
+    if is_drawn:
+        rows, columns = red(drawn)
+        assert (rows.mean(), columns.mean()) == pytest.approx((24, 40), abs=2)
+    words = mapped(np.ones((4, 4)), decision).map_words(truth)
+    assert ("diffuse" in words) == is_drawn
+
+
+def test_a_map_points_at_nothing_where_more_than_a_third_of_it_or_nothing_is_high():
+    few, many = np.zeros((3, 4)), np.zeros((3, 4))
+    few[0] = 0.9
+    many[0], many[1, 0] = 0.9, 0.6
+    told = [mapped(values, True).map_words(None) for values in (few, many, np.zeros((3, 4)))]
+    assert told[0] == ""
+    assert "42 %" in told[1]
+    assert told[2] not in ("", told[1])
+
+
+def test_the_map_of_an_image_has_the_levels_of_its_system():
     frame = dict(zip(["x1", "y1", "x2", "y2"], (0.0, 0.0, 64.0, 32.0), strict=True))
     maps = pd.DataFrame(
         {"image_id": ["b"], "grid_h": [1], "grid_w": [2], "values": [[0.0, 2.0]], **frame}
     )
     scores = pd.DataFrame({"score": [0.9, 0.8]}, ["a", "b"])
-    system = reports.DrawnSystem("A", scores, maps=maps, scale=(0.0, 4.0))
-    answers = [system.prediction(image_id, COLOUR) for image_id in "ab"]
+    levels = reports.MapLevels(1.0, 2.0, 4.0)
+    system = reports.DrawnSystem("A", scores, maps=maps, levels=levels)
+    answers = [system.prediction(image_id, RED) for image_id in "ab"]
     assert answers[0].heat is None
-    assert answers[1].heat.tolist() == [[0.0, 0.5]]
+    assert answers[1].heat.values.tolist() == [[0.0, 2.0]]
+    assert answers[1].heat.levels == levels
 
 
-def test_a_map_that_is_high_nearly_everywhere_shows_the_cell_of_its_peak_and_no_tint():
-    heat = np.full((4, 4), 0.6)
-    heat[1, 2] = 0.7
-    rows, columns = red(tint(heat))
-    assert (rows.min(), rows.max()) == pytest.approx((16, 32), abs=2)
-    assert (columns.min(), columns.max()) == pytest.approx((32, 48), abs=2)
-    assert (tint(heat)[40:, :28] == 90).all()
+def test_more_systems_than_four_on_one_image_have_their_points_alone():
+    box = np.array([[8.0, 8, 56, 56, 0.9]])
+    answers = [ImagePrediction("A", RED, boxes=box, point=(32.0, 32.0))] * 5
+    few, many = (reports.draw_panel(GREY, SIDE, None, *answers[:count]) for count in (4, 5))
+    assert (few[:24] != 90).any()
+    assert (many[:24] == 90).all()
+    assert (many[24:40, 24:40] != 90).any()
+
+
+@pytest.mark.parametrize("left_top", [(0.0, 0.0), (40.0, 0.0), (225.0, 5.0), (-9.0, -9.0)])
+def test_the_score_of_a_box_at_the_edge_is_written_whole(left_top):
+    def label(x, y):
+        box = np.array([[x, y, x + 30, y + 30, 0.88]])
+        blank = np.zeros((256, 256), np.uint8) + 255
+        answer = ImagePrediction("A", RED, boxes=box, box_cut=0.0)
+        drawn = reports.draw_panel(blank, 256, None, answer).astype(int)
+        return (drawn.sum(axis=2) == 0).sum()
+
+    assert label(*left_top) > 0.8 * label(100.0, 100.0)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +379,7 @@ def test_a_map_that_is_high_nearly_everywhere_shows_the_cell_of_its_peak_and_no_
     ],
 )
 def test_the_outcome_follows_decision_label_and_place(decision, label, localised, sign):
-    answer = ImagePrediction("A", COLOUR, decision=decision, localised=localised)
+    answer = ImagePrediction("A", RED, decision=decision, localised=localised)
     assert answer.outcome(ImageTruth(label))[0] == sign
 
 
@@ -325,12 +388,12 @@ def test_the_outcome_follows_decision_label_and_place(decision, label, localised
     [(0.5, 0.5, "score 0.500 ≥ 0.500"), (0.50001, 0.50002, "score 0.50001 < 0.50002")],
 )
 def test_a_tie_is_positive_and_two_numbers_never_read_the_same(score, threshold, text):
-    shown = ImagePrediction("A", COLOUR, score=score, threshold=threshold).score_words()
+    shown = ImagePrediction("A", RED, score=score, threshold=threshold).score_words()
     assert shown == text
 
 
 def test_without_boxes_there_is_no_panel_and_no_word_of_them():
-    answer = ImagePrediction("A", COLOUR, score=0.9, decision=True)
+    answer = ImagePrediction("A", RED, score=0.9, decision=True)
     options = {"title": "x", "finding": "mass"}
     known = ImageTruth(1.0, np.array([[8.0, 8, 30, 30]]))
     names = [
@@ -358,7 +421,7 @@ def test_boxes_of_single_readers_are_drawn_beside_the_truth():
 
 
 def test_a_sheet_shows_every_panel_whole_and_writes_below_them():
-    answers = [ImagePrediction(f"S{n}", COLOUR, score=0.1) for n in range(3)]
+    answers = [ImagePrediction(f"S{n}", RED, score=0.1) for n in range(3)]
     panels = reports.panels_of(
         np.full((96, 96), 90, np.uint8), answers, title="x", truth=ImageTruth(0.0), side=96
     )
@@ -373,7 +436,7 @@ def test_a_sheet_shows_every_panel_whole_and_writes_below_them():
 
 @pytest.mark.parametrize("side", [320, 360, 480])
 def test_the_words_of_a_panel_do_not_run_into_the_next_or_off_the_sheet(side):
-    answers = [ImagePrediction("system " * 20, COLOUR, score=0.1)]
+    answers = [ImagePrediction("system " * 20, RED, score=0.1)]
     panels = reports.panels_of(
         np.full((side, side), 90, np.uint8), answers, title="long-name-of-an-image" * 9, side=side
     )
@@ -507,8 +570,8 @@ def test_overlays_of_a_report_show_its_runs_in_its_order_and_a_run_alone_is_refu
     answer = json.loads((report / "answer.json").read_text())
     order = ["detector", "classifier"]
     assert answer["systems"][:2] == order[::-1]
-    systems = [*order, *answer["systems"][2:]]
-    folders.edit_record(report / "answer.json", systems=systems)
+    in_order = [*order, *answer["systems"][2:]]
+    folders.edit_record(report / "answer.json", systems=in_order)
     image = next(iter(DataSet.open(world.data).image_ids("test")))
     drawn = {}
     for name, systems in (
@@ -519,6 +582,12 @@ def test_overlays_of_a_report_show_its_runs_in_its_order_and_a_run_alone_is_refu
         cxr_compare.overlay(*systems, data=world.data, out=tmp_path / name, image=[image])
         drawn[name] = (tmp_path / name / f"{image}.png").read_bytes()
     assert drawn["report"] == drawn["in order"] != drawn["by name"]
+    folders.edit_record(report / "answer.json", systems=["a file", *in_order])
+    cxr_compare.overlay(report, data=world.data, out=tmp_path / "more", image=[image])
+    picture = np.asarray(Image.open(tmp_path / "more" / f"{image}.png"))
+    colours = [ImageColor.getrgb(reports.system_mark(place).colour) for place in range(3)]
+    names = [(picture == colour).all(axis=2).any() for colour in colours]
+    assert names == [False, True, True]  # as in the report, whose first system is not drawn
     with pytest.raises(cxr_compare.InputError, match="classifier"):
         cxr_compare.overlay(world.run("classifier"), data=world.data, out=tmp_path / "no")
 

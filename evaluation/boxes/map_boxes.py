@@ -137,9 +137,9 @@ def map_peaks(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
 
 
 def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
-    """Compute the range of raw values on which all activation maps of a system are shown.
+    """Compute the range of raw values on which all activation maps of a system are cut into boxes.
 
-    The same range is used for every map, so a faint map stays faint when it is drawn or cut. The
+    The same range is used for every map, so a faint map stays faint when it is cut. The
     lower end is 0 (no evidence), the upper end the 99th percentile of the highest values of the
     maps of the validation images; it is 1 if that is not positive, or there is no map.
     """
@@ -147,6 +147,29 @@ def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
     high = float(np.quantile(peaks, 0.99)) if peaks else 1.0
     # If no validation map has a positive value, any positive upper end will do.
     return 0.0, high if high > 0 else 1.0
+
+
+class MapLevels(NamedTuple):
+    """Raw values between which all activation maps of a system are drawn.
+
+    Of the cells of its maps 90 % are not above `high`, and 97 % not above `highest`; `top` has the
+    deepest tint.
+    """
+
+    high: float
+    highest: float
+    top: float
+
+
+def map_levels(maps: pd.DataFrame) -> MapLevels | None:
+    """Compute the levels at which activation maps of a system are drawn; None without a map.
+
+    They are shares of cells, as raw values have another range and another form in each network.
+    """
+    cells = [one.grid.ravel() for one in _read_maps(maps)]
+    if not cells:
+        return None
+    return MapLevels(*map(float, np.quantile(np.concatenate(cells), (0.9, 0.97, 0.999))))
 
 
 class MapParts(NamedTuple):

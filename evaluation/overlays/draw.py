@@ -13,6 +13,7 @@ from PIL.ImageColor import getrgb
 from cxr_compare.evaluation.overlays.image_prediction import (
     NO_BOXES,
     Boxes,
+    HeatMap,
     ImagePrediction,
     ImageTruth,
 )
@@ -22,11 +23,12 @@ MOST_BOXES = 8
 """Largest number of boxes that are drawn, because more would hide the lungs."""
 _MOST_BESIDE = 3
 """Largest number of boxes of each of several systems on one image."""
+_MOST_SYSTEMS = 4
+"""Largest number of systems on one image that have more than their point."""
 _WHITE = (255, 255, 255)
 _READER = (240, 228, 66)
-_DEEPEST = 0.45
+_DEEPEST = 0.5
 """Opacity of the highest value of an activation map."""
-_HIGH, _BROAD = 0.5, 1 / 3
 
 
 def draw_panel(
@@ -38,23 +40,29 @@ def draw_panel(
     """Resize a grey image to a longer side of `side` px, and draw over it in RGB.
 
     True lesions are white corners. A box of a system is solid if its centre lies on a true lesion,
-    or no lesion is known, and dashed if not. The activation map and the scores of boxes are drawn
-    for a single system only.
+    or no lesion is known, and dashed if not. A system has its activation map where `has_map` says
+    so: of a single system a tint and two lines, of several the inner line. More than
+    four systems have their points alone.
     """
     canvas, scale = _canvas(pixels, side)
-    for prediction in predictions[:1] if len(predictions) == 1 else ():
-        if prediction.heat is not None:
-            canvas = _draw_map(canvas, prediction, prediction.heat, scale)
+    alone = len(predictions) == 1
+    if len(predictions) <= _MOST_SYSTEMS:
+        for prediction in predictions:
+            if prediction.heat is not None and prediction.has_map(truth):
+                colour = prediction.mark.colour
+                canvas = _draw_map(canvas, prediction.heat, colour, scale, alone=alone)
     lesions = NO_BOXES if truth is None or truth.boxes is None else truth.boxes
     for boxes in {} if truth is None or predictions else truth.readers.values():
         for box in boxes * scale:
             _polyline(canvas, _corners(box), _READER)
     for box in lesions * scale:
         _brackets(canvas, box)
-    is_known = truth is not None and truth.boxes is not None
+    known = lesions if truth is not None and truth.boxes is not None else None
     for prediction in predictions:
-        known = lesions if is_known else None
-        _draw_prediction(canvas, prediction, known, scale, alone=len(predictions) == 1)
+        if len(predictions) <= _MOST_SYSTEMS and not prediction.has_map(truth):
+            _draw_boxes(canvas, prediction, known, scale, alone=alone)
+        if prediction.has_point(truth):
+            _cross(canvas, prediction, scale)
     return np.asarray(canvas, dtype=np.uint8)
 
 
@@ -81,7 +89,7 @@ def _canvas(pixels: Pixels, side: int) -> tuple[Pixels, float]:
     return np.asarray(cv2.cvtColor(resized, cv2.COLOR_GRAY2RGB), np.uint8), scale
 
 
-def _draw_prediction(
+def _draw_boxes(
     canvas: Pixels,
     prediction: ImagePrediction,
     lesions: Boxes | None,
@@ -89,9 +97,10 @@ def _draw_prediction(
     *,
     alone: bool,
 ) -> None:
-    most = MOST_BOXES if alone else _MOST_BESIDE
-    colour = getrgb(prediction.colour)
+    """Draw the best boxes of a system, the best one last, and of a single system their scores."""
+    colour = getrgb(prediction.mark.colour)
     ordered = prediction.boxes[np.argsort(-prediction.boxes[:, 4], kind="stable")]
+    most = MOST_BOXES if alone else _MOST_BESIDE
     for box in ordered[ordered[:, 4] >= prediction.box_cut][:most][::-1]:
         centre = (box[:2] + box[2:4]) / 2
         is_dashed = lesions is not None and not on_lesion(centre, lesions)
@@ -99,10 +108,15 @@ def _draw_prediction(
         _polyline(canvas, corners, colour, dashed=is_dashed)
         if alone:
             _write(canvas, f"{box[4]:.2f}", corners[0], colour)
-    if prediction.point is not None and prediction.decision is not False:
-        centre, arm = np.array(prediction.point) * scale, max(canvas.shape) / 48
-        for across in (np.array([arm, 0.0]), np.array([0.0, arm])):
-            _polyline(canvas, np.array([centre - across, centre + across]), colour)
+
+
+def _cross(canvas: Pixels, prediction: ImagePrediction, scale: float) -> None:
+    """Mark the point of a system."""
+    centre, arm = np.array(prediction.point) * scale, max(canvas.shape) / 48
+    for across in (np.array([arm, 0.0]), np.array([0.0, arm])):
+        _polyline(
+            canvas, np.array([centre - across, centre + across]), getrgb(prediction.mark.colour)
+        )
 
 
 def on_lesion(point: Boxes, lesions: Boxes) -> bool:
@@ -110,28 +124,33 @@ def on_lesion(point: Boxes, lesions: Boxes) -> bool:
     return bool(((lesions[:, :2] <= point) & (point <= lesions[:, 2:4])).all(axis=1).any())
 
 
-def _draw_map(canvas: Pixels, prediction: ImagePrediction, heat: Boxes, scale: float) -> Pixels:
-    """Blend the colour of a system into the image, the more the higher its map is.
-
-    A map that is high in more than a third of its cells points at nothing: of it the cell of the
-    peak is outlined.
-    """
+def _draw_map(canvas: Pixels, heat: HeatMap, colour: str, scale: float, *, alone: bool) -> Pixels:
+    """Draw a map: a tint that begins at what is high, and lines around this and the highest."""
     height, width = canvas.shape[:2]
-    x1, y1, x2, y2 = np.array(prediction.frame) * scale
-    rows, columns = heat.shape
+    x1, y1, x2, y2 = np.array(heat.frame) * scale
+    rows, columns = heat.values.shape
     # From cells of the map to pixels of the panel; beyond the outermost centres it is constant.
     step = np.array([(x2 - x1) / columns, (y2 - y1) / rows])
-    if (heat >= _HIGH).mean() > _BROAD:
-        row, column = np.unravel_index(int(heat.argmax()), heat.shape)
-        corner = np.array([x1 + column * step[0], y1 + row * step[1]])
-        _polyline(
-            canvas, _corners(np.concatenate([corner, corner + step])), getrgb(prediction.colour)
-        )
-        return canvas
     matrix = np.array([[step[0], 0, x1 + step[0] / 2], [0, step[1], y1 + step[1] / 2]])
-    warped = cv2.warpAffine(heat, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
-    share = _DEEPEST * np.asarray(warped, np.float64)[:, :, None]
-    return np.rint(canvas * (1 - share) + np.array(getrgb(prediction.colour)) * share).astype("u1")
+    warped = cv2.warpAffine(heat.values, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    values, (high, highest, top) = np.asarray(warped, np.float64), heat.levels
+    if alone:
+        share = np.interp(values, [high, max(top, np.nextafter(high, np.inf))], [0, _DEEPEST])
+        share = share[:, :, None]
+        canvas = np.rint(canvas * (1 - share) + np.array(getrgb(colour)) * share).astype("u1")
+        _outline(canvas, values > high, colour, 0.5)
+    _outline(canvas, values > highest, colour, 1)
+    return canvas
+
+
+def _outline(canvas: Pixels, inside: npt.NDArray[np.bool_], colour: str, thickness: float) -> None:
+    """Draw the border of a region, but not along the edge of the image."""
+    beyond = 8  # px, where its border lies that is not drawn
+    wider = np.pad(inside.astype(np.uint8), beyond, mode="edge")
+    found, _ = cv2.findContours(wider, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    for points in found:
+        closed = np.concatenate([points, points[:1]])[:, 0].astype(np.float64) - beyond
+        _polyline(canvas, closed, getrgb(colour), thickness=thickness)
 
 
 def _corners(box: Boxes) -> Boxes:
@@ -149,10 +168,15 @@ def _brackets(canvas: Pixels, box: Boxes) -> None:
 
 
 def _polyline(
-    canvas: Pixels, points: Boxes, colour: tuple[int, ...], *, dashed: bool = False
+    canvas: Pixels,
+    points: Boxes,
+    colour: tuple[int, ...],
+    *,
+    dashed: bool = False,
+    thickness: float = 1,
 ) -> None:
-    """Draw a line with a dark rim."""
-    width = max(1, round(max(canvas.shape) / 250))
+    """Draw a line with a dark rim; `thickness` is a share of the usual one, a thin one has none."""
+    width = max(1, round(thickness * max(canvas.shape) / 250))
     pieces = [points]
     if dashed:
         pieces = [
@@ -161,13 +185,21 @@ def _polyline(
         ]
         pieces = [piece[at : at + 2] for piece in pieces for at in range(0, len(piece), 2)]
     lines = [np.rint(piece * 16).astype(np.int32) for piece in pieces]
-    for shade, wide in (((0, 0, 0), width + 2), (colour, width)):
+    for shade, wide in (((0, 0, 0), width + 2), (colour, width))[thickness < 1 :]:
         cv2.polylines(canvas, lines, False, shade, wide, cv2.LINE_AA, 4)
 
 
 def _write(canvas: Pixels, text: str, corner: Boxes, colour: tuple[int, ...]) -> None:
-    """Write a number above a corner, or inside the image where there is no space above."""
-    size = max(canvas.shape) / 750
-    place = int(max(corner[0], 0)), int(max(corner[1] - 8 * size, 24 * size))
-    for shade, wide in (((0, 0, 0), 5), (colour, 2)):
-        cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, shade, wide, cv2.LINE_AA)
+    """Write a number on a dark label that stands on a box, or in it where there is no space."""
+    size, font = max(canvas.shape) / 900, cv2.FONT_HERSHEY_SIMPLEX
+    weight = max(1, round(2 * size))
+    (wide, high), _ = cv2.getTextSize(text, font, size, weight)
+    gap = round(8 * size)
+    rim = max(1, round(max(canvas.shape) / 250)) + 1  # of the box
+    left = int(np.clip(corner[0] - rim / 2, 0, max(0, canvas.shape[1] - wide - 2 * gap)))
+    top = int(corner[1]) - rim - high - 2 * gap
+    if top < 0:
+        top = int(max(corner[1], 0)) + rim
+    cv2.rectangle(canvas, (left, top), (left + wide + 2 * gap, top + high + 2 * gap), (0, 0, 0), -1)
+    place = left + gap, top + gap + high
+    cv2.putText(canvas, text, place, font, size, colour, weight, cv2.LINE_AA)

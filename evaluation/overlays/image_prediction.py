@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from cxr_compare.evaluation.boxes.map_boxes import MapFrame, MapLevels
+from cxr_compare.evaluation.overlays.colours import SystemMark
 from cxr_compare.evaluation.statistics.figure_text import score_text
 
 Boxes = npt.NDArray[np.float64]
 NO_BOXES: Boxes = np.empty((0, 4))
+_BROAD = 1 / 3
+"""Share of the cells that are high from which a map points at nothing."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,20 @@ class ImageTruth:
         return f"{finding}: present" + ("" if self.boxes is None else f", boxes: {len(self.boxes)}")
 
 
+class HeatMap(NamedTuple):
+    """Activation map as it is drawn.
+
+    Attributes:
+        values: Raw values, shape ``(rows, columns)``.
+        frame: Rectangle that they cover, xyxy in original px.
+        levels: Levels that all maps of the system share.
+    """
+
+    values: npt.NDArray[np.float64]
+    frame: MapFrame
+    levels: MapLevels
+
+
 @dataclass(frozen=True)
 class ImagePrediction:
     """Answer of one system to one image; what it does not give, or is unknown, is None.
@@ -43,23 +62,42 @@ class ImagePrediction:
         decision: True if the system calls the image positive; None if it is undecided.
         boxes: Boxes xyxy in original px with their score, shape ``(N, 5)``.
         box_cut: Boxes with at least this score are drawn.
-        heat: Activation map on the system's own fixed scale, 0 to 1, shape ``(rows, columns)``.
-        frame: Rectangle that the map covers, xyxy in original px.
+        heat: Activation map.
         point: Point that is scored, x and y in original px; `localised` says if it is on a lesion.
     """
 
     system: str
-    colour: str
+    mark: SystemMark
     score: float | None = None
     threshold: float | None = None
     probability: float | None = None
     decision: bool | None = None
     boxes: Boxes = field(default_factory=lambda: np.empty((0, 5)))
     box_cut: float = 0.5
-    heat: npt.NDArray[np.float64] | None = None
-    frame: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    heat: HeatMap | None = None
     point: tuple[float, float] | None = None
     localised: bool | None = None
+
+    def has_map(self, truth: ImageTruth | None) -> bool:
+        """Return True if the map is drawn: not on images that are called negative, but on missed.
+
+        A map on an image that is rightly called negative would show evidence where there is none.
+        """
+        is_missed = truth is not None and truth.label >= 1
+        return self.heat is not None and (self.decision is not False or is_missed)
+
+    def has_point(self, truth: ImageTruth | None) -> bool:
+        """Return True if the point is drawn: on images not called negative, and with a map."""
+        return self.point is not None and (self.decision is not False or self.has_map(truth))
+
+    def map_words(self, truth: ImageTruth | None) -> str:
+        """Return in words what of the map that is drawn points at no place; empty if it does."""
+        if self.heat is None or not self.has_map(truth):
+            return ""
+        share = float((self.heat.values > self.heat.levels.high).mean())
+        if share > _BROAD:
+            return f"heat map diffuse: {100 * share:.0f} % is high"
+        return "" if share else "heat map: nothing is high"
 
     def outcome(self, truth: ImageTruth) -> tuple[str, str]:
         """Return a sign and words on whether the system is right."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from cxr_compare.evaluation.overlays.colours import SystemMark
 from cxr_compare.evaluation.overlays.draw import Pixels, draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
 
@@ -21,30 +22,42 @@ _COLUMNS = 5  # most panels in a row
 _SIZE = 17  # of letters, px
 _NARROWEST = 4  # letter, px
 _GAP = 8
-_INK, _QUIET = "#3A424A", "#5F6773"
-_OF_TRUTH = "White corners: true lesion. Solid box: centred on a lesion; dashed: elsewhere."
+_BLACK, _INK, _QUIET = "#000000", "#3A424A", "#5F6773"
+_OF_TRUTH = (
+    "White corners: true lesion. Solid box: centred on a lesion, or the lesions of the image have "
+    "no boxes; dashed: elsewhere."
+)
 _OF_READERS = "Yellow: boxes of single readers."
 _OF_POINTS = "Cross: scored point."
 _OF_MAPS = (
-    "Tint: activation map, on one fixed scale for all images of a system; small solid box without "
-    "a score: peak of a map that is high in more than a third of its cells."
+    "Tint: where the activation map (heat map) of a classifier is high, above 90 % of all cells of "
+    "its validation images; thick line: above 97 %. These levels are the same for all its images; "
+    "diffuse: more than a third is high. The cross is the peak. A map is drawn where the system "
+    "calls positive"
 )
+_OF_MISSED = " or misses a positive"
 
 
 def legend(
-    *, lesions: bool = False, readers: bool = False, points: bool = True, maps: bool = True
+    *,
+    labels: bool = False,
+    lesions: bool = False,
+    readers: bool = False,
+    points: bool = True,
+    maps: bool = True,
 ) -> str:
     """Return what the marks on panels mean, without those that no panel can have."""
-    parts = {_OF_TRUTH: lesions, _OF_READERS: readers, _OF_POINTS: points, _OF_MAPS: maps}
+    of_maps = f"{_OF_MAPS}{_OF_MISSED if labels else ''}."
+    parts = {_OF_TRUTH: lesions, _OF_READERS: readers, _OF_POINTS: points, of_maps: maps}
     return " ".join(text for text, is_drawn in parts.items() if is_drawn)
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One drawing of an image, with its name, the colour of the name, and lines below it."""
+    """One drawing of an image, with its name, the mark of a system, and lines below it."""
 
     name: str
-    colour: str
+    mark: SystemMark | None
     lines: tuple[str, ...]
     pixels: Pixels
 
@@ -63,25 +76,26 @@ def panels_of(
     words = () if truth is None else (truth.words(finding),)
     has_boxes = truth is not None and (truth.boxes is not None or len(truth.readers) > 0)
     lines = (title, facts, *(() if has_boxes else words))
-    panels = [Panel("Image", "#000000", lines, draw_panel(pixels, side))]
+    panels = [Panel("Image", None, lines, draw_panel(pixels, side))]
     if truth is not None and has_boxes:
         of_readers = (f"{name}: {len(boxes)}" for name, boxes in truth.readers.items())
         lines = (*words, *of_readers)
-        panels.append(Panel("Truth", "#000000", lines, draw_panel(pixels, side, truth)))
+        panels.append(Panel("Truth", None, lines, draw_panel(pixels, side, truth)))
     for answer in predictions:
         lines = tuple(answer_lines(answer, truth, finding))
         drawn = draw_panel(pixels, side, truth, answer)
-        panels.append(Panel(answer.system, answer.colour, lines, drawn))
+        panels.append(Panel(answer.system, answer.mark, lines, drawn))
     return panels
 
 
 def answer_lines(answer: ImagePrediction, truth: ImageTruth | None, finding: str) -> list[str]:
     """Return the outcome of an answer in words, and its score beside the threshold."""
+    said = answer.score_words(), answer.map_words(truth)
     if truth is not None:
-        return [" ".join(answer.outcome(truth)), answer.score_words()]
+        return [" ".join(answer.outcome(truth)), *filter(None, said)]
     called = {True: "POSITIVE", False: "negative", None: "undecided"}[answer.decision]
     chance = "" if answer.probability is None else f", probability {answer.probability:.2f}"
-    return [f"{finding}: {called}{chance}", answer.score_words()]
+    return [f"{finding}: {called}{chance}", *filter(None, said)]
 
 
 def draw_sheet(panels: Sequence[Panel], below: str = "") -> Image.Image:
@@ -89,7 +103,8 @@ def draw_sheet(panels: Sequence[Panel], below: str = "") -> Image.Image:
 
     Examples:
         >>> import numpy as np
-        >>> answer = ImagePrediction("A", "#E06C00", score=0.9, threshold=0.5, decision=True)
+        >>> from cxr_compare.evaluation.overlays.colours import system_mark
+        >>> answer = ImagePrediction("A", system_mark(0), score=0.9, threshold=0.5, decision=True)
         >>> draw_sheet(panels_of(np.zeros((64, 64), np.uint8), [answer], title="x")).width
         984
     """
@@ -98,7 +113,7 @@ def draw_sheet(panels: Sequence[Panel], below: str = "") -> Image.Image:
     wide = max(width, 2 * SIDE // 3) + _GAP
     lines_below = _wrapped(below, min(columns, 2) * wide - _GAP)
     captions = [
-        _wrapped(panel.name, wide - _GAP, bold=True)
+        _wrapped(panel.name, wide - _GAP - _SIZE, bold=True)
         + [part for line in panel.lines for part in _wrapped(line, wide - _GAP)]
         for panel in panels
     ]
@@ -111,13 +126,23 @@ def draw_sheet(panels: Sequence[Panel], below: str = "") -> Image.Image:
         left, top = _GAP + place % columns * wide, _GAP + place // columns * high
         canvas.paste(Image.fromarray(panel.pixels), (left, top))
         for number, line in enumerate(caption):
-            spot = left, top + height + round(1.4 * _SIZE * number) + 4
-            colour = _INK if number else panel.colour
-            pen.text(spot, line, colour, font=_font(bold=not number))
+            x, y = left, top + height + round(1.4 * _SIZE * number) + 4
+            colour = _INK if number else _BLACK
+            if panel.mark is not None and not number:
+                colour = panel.mark.colour
+                pen.polygon(_symbol(panel.mark, x, y + _SIZE // 4), colour)
+                x += _SIZE
+            pen.text((x, y), line, colour, font=_font(bold=not number))
     for number, line in enumerate(lines_below):
         spot = _GAP, rows * high + round(1.4 * _SIZE * number)
         pen.text(spot, line, _QUIET, font=_font())
     return canvas
+
+
+def _symbol(mark: SystemMark, left: int, top: int) -> list[tuple[float, float]]:
+    """Return the corners of a symbol at a position, px."""
+    side = 0.7 * _SIZE / 100
+    return [(left + x * side, top + y * side) for x, y in mark.polygon]
 
 
 def _wrapped(text: str, width: int, *, bold: bool = False) -> list[str]:

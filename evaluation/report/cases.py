@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from cxr_compare.evaluation.choices import Choices, choose
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.drawn import DrawnSystem, decide
 from cxr_compare.evaluation.output import Output
-from cxr_compare.evaluation.overlays.colours import system_colour
+from cxr_compare.evaluation.overlays.colours import SystemMark, marks_of
 from cxr_compare.evaluation.overlays.draw import draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import (
     NO_BOXES,
@@ -39,18 +39,30 @@ class CaseSource:
     """Reader of truth, pixels and answers of one test image at a time, which draws them.
 
     `readings` has the boxes of single readers: ``image_id``, ``reader`` and edges in px of the
-    original, without edges in the row of a reader who drew none.
+    original, without edges in the row of a reader who drew none. `marks` has the colour and the
+    symbol of each system by name.
     """
 
     truth: Truth
     pixels: Pixels
     systems: tuple[DrawnSystem, ...]
     readings: pd.DataFrame | None = None
+    marks: Mapping[str, SystemMark] = field(default_factory=dict)
+
+    def in_order(self, systems: Sequence[str]) -> CaseSource:
+        """Return the source with its systems in the order of a report, from which they are marked.
+
+        `systems` are all names of the report, of which some may not be drawn.
+        """
+        names = list(systems)
+        drawn = sorted(self.systems, key=lambda system: names.index(system.name))
+        return replace(self, systems=tuple(drawn), marks=marks_of(names))
 
     @property
     def legend(self) -> str:
         """Legend of the marks on the panels."""
         return legend(
+            labels=True,
             lesions=len(self.truth.boxes) > 0,
             readers=self.readings is not None and len(self.readings) > 0,
             points=any("point_x" in system.decisions for system in self.systems),
@@ -87,12 +99,12 @@ class CaseSource:
         """Draw the answers of systems over one another, with the outcome of each in words."""
         truth, answers = self._truth(image_id), self._predictions(image_id, systems)
         pixels = draw_panel(self.pixels(image_id), side, truth, *answers)
-        return Panel("", "", tuple(" ".join(each.outcome(truth)) for each in answers), pixels)
+        return Panel("", None, tuple(" ".join(each.outcome(truth)) for each in answers), pixels)
 
     def _predictions(self, image_id: str, systems: Collection[str] | None) -> list[ImagePrediction]:
         return [
-            system.prediction(image_id, system_colour(place))
-            for place, system in enumerate(self.systems)
+            system.prediction(image_id, self.marks[system.name])
+            for system in self.systems
             if systems is None or system.name in systems
         ]
 
@@ -146,7 +158,7 @@ def read_cases(
 ) -> CaseSource:
     """Prepare the test images of a comparison for drawing, decided by its main policy.
 
-    The joint system has the boxes of a member, and is not drawn.
+    The joint system has the boxes of a member, and is not drawn. `CaseSource.in_order` marks them.
     """
     truth, policy = comparison.truth, comparison.main_policy
     systems = {name: comparison.systems[name] for name in comparison.single}
@@ -161,10 +173,12 @@ def cases_of_images(
     image_ids: Sequence[str],
     policy: str,
     readings: pd.DataFrame | None = None,
+    systems: Sequence[str] = (),
 ) -> CaseSource:
     """Prepare some images for drawing, decided by a policy that validation images choose.
 
-    InputError for an image that no system ran on.
+    `systems` are the names of a report in its order, behind which come all others. InputError for
+    an image that no system ran on.
     """
     for image_id in image_ids:
         if not any(image_id in each.ran for each in outputs.values()):
@@ -174,7 +188,8 @@ def cases_of_images(
         validation = truth.of("val")
         ran = validation.select(validation.ids.intersection(output.ran))
         drawn.append(_drawn(name, output, choose(output, ran, [policy]), policy, truth))
-    return CaseSource(truth, pixels, tuple(drawn), readings)
+    source = CaseSource(truth, pixels, tuple(drawn), readings)
+    return source.in_order(list(dict.fromkeys([*systems, *outputs])))
 
 
 def _drawn(name: str, output: Output, choices: Choices, policy: str, truth: Truth) -> DrawnSystem:

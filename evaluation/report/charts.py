@@ -13,7 +13,7 @@ import pandas as pd
 
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import RATES
-from cxr_compare.evaluation.overlays.colours import system_colour
+from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.report.tables import outcome, shown_claims, value_text
 from cxr_compare.evaluation.statistics.intervals import Interval
@@ -169,7 +169,7 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, result: ResultTables, name: str
         axes.minorticks_off()
     for place, system in _placed(result):
         own = rows[rows["system"] == system]
-        colour = system_colour(place)
+        colour = system_mark(place).colour
         style: dict[str, Any] = {"color": colour, "linestyle": _DASHES[place % len(_DASHES)]}
         style |= {"drawstyle": "steps-post"} if is_froc else {}
         curve = own[own["kind"] == "curve"]
@@ -234,7 +234,10 @@ def _draw_scores(axes: Axes, rows: pd.DataFrame, result: ResultTables) -> None:
         if own.empty:
             continue
         tallest = own["y"].max()
-        for kind, side, colour in (("positive", 1, system_colour(place)), ("negative", -1, QUIET)):
+        for kind, side, colour in (
+            ("positive", 1, system_mark(place).colour),
+            ("negative", -1, QUIET),
+        ):
             bars = own[own["kind"] == kind]
             heights = side * 0.4 * bars["y"] / tallest
             label = _plain(system) if side > 0 else None
@@ -256,11 +259,11 @@ def _draw_training(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> 
             kept = own.loc[own["kind"] == "kept", "x"]
             for kind, dash in kinds.items():
                 line = own[own["kind"] == kind]
-                style: dict[str, Any] = {"color": system_colour(place), "linestyle": dash}
+                style: dict[str, Any] = {"color": system_mark(place).colour, "linestyle": dash}
                 label = _plain(system) if axes is losses and dash == "-" and len(line) else None
                 axes.plot(line["x"], line["y"], **style, label=label)
                 best = line[line["x"].isin(kept)]
-                axes.plot(best["x"], best["y"], "o", color=system_colour(place))
+                axes.plot(best["x"], best["y"], "o", color=system_mark(place).colour)
     losses.plot([], [], color=QUIET, linestyle=":", label="on training images")
     losses.plot([], [], "o", color=QUIET, label="epoch that was kept")
     losses.set_ylim(bottom=0)
@@ -283,9 +286,10 @@ def _draw_places(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> No
         axes.locator_params(nbins=5)
         for place, system in _placed(result):
             own = rows[(rows["system"] == system) & (rows["kind"] == kind)]
-            style: dict[str, Any] = {"color": system_colour(place), "alpha": 0.6, "markersize": 3}
+            mark = system_mark(place)
+            style: dict[str, Any] = {"color": mark.colour, "alpha": 0.6, "markersize": 3}
             label = _plain(system) if kind == "across" and len(own) else None
-            axes.plot(own["x"], own["y"], _MARKERS[place % len(_MARKERS)], **style, label=label)
+            axes.plot(own["x"], own["y"], mark.marker, **style, label=label)
     _add_legend(figure)
 
 
@@ -305,7 +309,7 @@ def _draw_forest(figure: Figure, result: ResultTables) -> None:
 
     rows = _primary(result)
     figures = [
-        _Line(name, Interval.from_row(row), system_colour(result.systems.index(name)), "full")
+        _Line(name, Interval.from_row(row), system_mark(result.systems.index(name)).colour, "full")
         for name, row in zip(rows["first"], rows.to_dict("records"), strict=True)
     ]
     differences = []

@@ -22,7 +22,7 @@ from cxr_compare.data_prep.base.files import write_text
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.dataset import DATA_PAGE, DataSet
 from cxr_compare.data_prep.reading import read_files, reading_facts
-from cxr_compare.evaluation.overlays.colours import system_colour
+from cxr_compare.evaluation.overlays.colours import system_mark
 from cxr_compare.evaluation.overlays.draw import Pixels, draw_boxes
 from cxr_compare.evaluation.report.composition import (
     composition,
@@ -67,7 +67,9 @@ class _Album:
         self.boxes = dataset.boxes[["image_id", "finding"]].copy()
         self.boxes[EDGES] = dataset.boxes[EDGES].to_numpy() / np.tile(sides.to_numpy(), 2)
         findings = self.boxes["finding"].value_counts().index
-        self.colours = {finding: system_colour(place) for place, finding in enumerate(findings)}
+        self.colours = {
+            finding: system_mark(place).colour for place, finding in enumerate(findings)
+        }
         self.squares: list[Any] = []
         self._read = _reader(dataset)
         self._shown, self._room = shown, _MOST_BYTES

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from cxr_compare.evaluation.overlays.colours import SYSTEM_MARKS
+
 
 @cache
 def template_environment(*folders: Path) -> Environment:
@@ -27,5 +29,6 @@ def template_environment(*folders: Path) -> Environment:
         autoescape=True,
         undefined=StrictUndefined,
     )
+    environment.globals["marks"] = SYSTEM_MARKS
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "sort_keys": True}
     return environment

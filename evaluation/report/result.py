@@ -58,7 +58,8 @@ class Result(ResultTables):
         """Return the result of a comparison in memory; `numbers_for_ids` keeps ids off the page."""
         tables = partial(_table, comparison)
         answer = answer_of(comparison, numbers_for_ids=numbers_for_ids)
-        return cls(answer, tables, images, comparison=comparison)
+        drawn = None if images is None else images.in_order(answer.systems)
+        return cls(answer, tables, drawn, comparison=comparison)
 
     @classmethod
     def open(cls, folder: str | Path) -> Result:

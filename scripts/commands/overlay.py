@@ -63,7 +63,8 @@ def overlay(
         raise InputError(f"{dataset.folder}: has no pixels to draw on")
     chosen = _chosen(dataset, [image] if isinstance(image, str) else image, split, limit)
     opened: dict[str, Predictions] = {}
-    for given, path in _predictions_of(systems, dataset.folder):
+    folders, of_reports = _predictions_of(systems, dataset.folder)
+    for given, path in folders:
         predictions = Predictions.open(path)
         name = given or predictions.name
         if name in opened:
@@ -79,7 +80,8 @@ def overlay(
     truth = truth_of(dataset, finding, split)
     outputs = {name: output_of(name, each, truth, finding) for name, each in opened.items()}
     readings = readings_of(dataset, finding.any_of)
-    cases = cases_of_images(outputs, truth, dataset.read_original, chosen, wanted, readings)
+    pixels = dataset.read_original
+    cases = cases_of_images(outputs, truth, pixels, chosen, wanted, readings, of_reports)
     files = [out / _file_name(image_id) for image_id in chosen]
     with folder_lock(out), console.track("Drawing", len(chosen)) as advance:
         for image_id, file in zip(chosen, files, strict=True):
@@ -91,12 +93,16 @@ def overlay(
     return Shown(line, list(map(str, files)))
 
 
-def _predictions_of(systems: Sequence[AnyPath], data: Path) -> list[Named]:
-    """Return the folders of predictions that are given; a report has those of its runs."""
+def _predictions_of(systems: Sequence[AnyPath], data: Path) -> tuple[list[Named], list[str]]:
+    """Return the folders of predictions that are given, and all systems of the reports among them.
+
+    A report has the predictions of its runs, and decides the order of the systems.
+    """
     from cxr_compare.data_prep.predictions import Predictions
     from cxr_compare.evaluation.report.result import Result
 
     found: list[Named] = []
+    of_reports: list[str] = []
     for name, path in run_names(systems):
         kind = folder_kind(path)
         if kind is not None and kind.name == "run":
@@ -112,9 +118,9 @@ def _predictions_of(systems: Sequence[AnyPath], data: Path) -> list[Named]:
         if name is not None or not of_runs:
             problem = "is a report, which no name renames" if of_runs else "keeps no predictions"
             raise InputError(f"{path}: {problem}; give the folders of predictions")
-        # In the order of the report, from which each system has its colour.
-        found += [(None, of_runs[each]) for each in Result.open(path).systems if each in of_runs]
-    return found
+        of_reports += Result.open(path).systems
+        found += [(None, each) for each in stored]
+    return found, of_reports
 
 
 def _chosen(dataset: DataSet, image: Sequence[str] | None, split: str, limit: int) -> list[str]:

@@ -57,7 +57,7 @@ def serve(
         report=None if report is None else Path(report),
     )
     with listen(settings) as listening:
-        systems = open_runs(named, policy=policy, joint=joint, device=device)
+        systems = open_runs(named, policy=policy, joint=joint, device=device, report=report)
         warm_up(systems)
         for caution in (caution for system in systems for caution in system.cautions):
             say(f"CAUTION: {caution}")

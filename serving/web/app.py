@@ -32,7 +32,6 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image, starts_like_dicom
 from cxr_compare.data_prep.images.refused_files import MAX_PIXELS, TooLargeError
-from cxr_compare.evaluation.overlays.colours import system_colour
 from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.report.files import PAGE as REPORT_PAGE
 from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answering, Answers, to_png_bytes
@@ -135,7 +134,7 @@ def build_app(systems: Sequence[Answering], settings: ServeSettings) -> FastAPI:
     @app.get("/v1/models")
     async def models() -> ModelsAnswer:
         report = f"/report/{REPORT_PAGE}" if settings.report else None
-        facts = [_facts(system, position) for position, system in enumerate(systems)]
+        facts = [_facts(system) for system in systems]
         limits = Limits(bytes=settings.max_bytes, pixels=MAX_PIXELS)
         return ModelsAnswer(systems=facts, limits=limits, report=report)
 
@@ -240,7 +239,7 @@ def _shown(report: Path) -> dict[str, Path]:
     }
 
 
-def _facts(system: Answering, position: int) -> SystemFacts:
+def _facts(system: Answering) -> SystemFacts:
     point = system.point
     facts: dict[str, Any] = {"kind": "both"}
     if isinstance(system, Run):
@@ -260,7 +259,8 @@ def _facts(system: Answering, position: int) -> SystemFacts:
             facts |= {"ci_low": measured.ci_low, "ci_high": measured.ci_high}
     return SystemFacts(
         name=system.name,
-        colour=system_colour(position),
+        colour=system.mark.colour,
+        symbol=system.mark.clip_path,
         finding=system.target.display_name,
         policy=point.policy,
         policy_text=policy_text(point.policy),

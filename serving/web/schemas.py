@@ -11,7 +11,8 @@ class SystemFacts(BaseModel):
     """A system that is served.
 
     Attributes:
-        colour: Its colour in the overlay of all systems, ``#RRGGBB``.
+        colour: Its colour in overlays, ``#RRGGBB``.
+        symbol: Its symbol in overlays, a ``clip-path`` of CSS.
         policy_text: Rule that chose the threshold, in words.
         validation_auroc: AUROC on the validation images, which also chose the threshold.
         ci_low: Lower end of its 95 % interval by patient.
@@ -21,6 +22,7 @@ class SystemFacts(BaseModel):
     name: str
     kind: str
     colour: str
+    symbol: str
     finding: str
     policy: str
     policy_text: str

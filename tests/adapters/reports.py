@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare import DataSet, Predictions, Result
+from cxr_compare.evaluation.boxes.map_boxes import MapFrame, MapLevels
 from cxr_compare.evaluation.drawn import DrawnSystem
 from cxr_compare.evaluation.inputs.folders import output_of, truth_of
+from cxr_compare.evaluation.overlays.colours import SystemMark, system_mark
 from cxr_compare.evaluation.overlays.draw import draw_panel
-from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
+from cxr_compare.evaluation.overlays.image_prediction import HeatMap, ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.sheet import draw_sheet, legend, panels_of
 from cxr_compare.evaluation.report import files, page, tables
 from cxr_compare.evaluation.report.case_selection import select_cases
@@ -23,8 +25,12 @@ from tests.adapters.sets import put_table
 
 __all__ = [
     "DrawnSystem",
+    "HeatMap",
     "ImagePrediction",
     "ImageTruth",
+    "MapFrame",
+    "MapLevels",
+    "SystemMark",
     "chart_names",
     "draw_panel",
     "draw_sheet",
@@ -32,6 +38,7 @@ __all__ = [
     "panels_of",
     "select_cases",
     "summarise_folds",
+    "system_mark",
 ]
 
 
@@ -118,4 +125,5 @@ def panels_of_readings(
     boxes = pd.DataFrame([{"image_id": "a", **edges}])
     truth = Truth(images, boxes, pd.Index(["a"]), finding="mass")
     system = DrawnSystem("A", pd.DataFrame({"score": [0.9], "decision": [True]}, ["a"]))
-    return CaseSource(truth, lambda _: pixels, (system,), readings).panels("a", side=64)
+    source = CaseSource(truth, lambda _: pixels, (system,), readings)
+    return source.in_order(["A"]).panels("a", side=64)

@@ -224,7 +224,10 @@ function figures(answer) {
 function card(answer, position) {
   const made = element("article", undefined, { class: "card" });
   made.style.setProperty("--key", known.systems[position].colour);
-  made.append(element("h2", answer.system), decision("p", answer));
+  const name = element("h2", answer.system);
+  name.prepend(element("span", undefined, { class: "key" }));
+  name.firstChild.style.clipPath = known.systems[position].symbol;
+  made.append(name, decision("p", answer));
   if (answer.warnings.length) return made; // the answer is withheld
   const { what, value, limit } = figures(answer);
   const track = element("div", undefined, { class: "track", "aria-hidden": "true" });
@@ -237,7 +240,7 @@ function card(answer, position) {
   const from = limit === null ? "" : `, positive from ${limit.toFixed(2)} on`;
   made.append(element("p", `${what} ${value.toFixed(2)}${from}`), track);
   const boxes = answer.boxes.length;
-  if (boxes) made.append(element("p", `${boxes} ${boxes === 1 ? "box" : "boxes"}, see the picture`));
+  if (boxes && answer.kind === "boxes") made.append(element("p", `${boxes} ${boxes === 1 ? "box" : "boxes"}, see the picture`));
   return made;
 }
 
@@ -288,6 +291,7 @@ function row(system) {
   if (known.systems.length <= SIDE_BY_SIDE) {
     name.append(element("span", undefined, { class: "key" }));
     name.style.setProperty("--key", system.colour);
+    name.firstChild.style.clipPath = system.symbol;
   }
   name.append(`${system.name} (${system.finding})`);
   const ends = [system.ci_low, system.ci_high].map((end) => end?.toFixed(2)).join(" to ");
