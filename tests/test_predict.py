@@ -9,10 +9,10 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 import cxr_compare
-from tests.adapters import serving
+from tests.adapters import reports, serving
 from tests.adapters.commands import cxr
 
 KINDS = ("detector", "classifier")
@@ -82,6 +82,39 @@ def test_each_image_has_one_overlay(world, films, here):
     assert sorted(re.findall(r'<img src="([^"]+)"', page)) == [path.name for path in drawn]
     with Image.open(drawn[0]) as image:
         assert image.width > image.height  # image and both systems side by side
+
+
+def test_predict_and_overlay_draw_the_same_map(world, films, here):
+    """The levels that the run stores are those of its validation images in the data set."""
+    opened = cxr_compare.DataSet.open(world.data)
+    labels = opened.labels(opened.target())
+    name = next(name for name in opened.image_ids("test") if labels[name] == 0)
+    chosen = {"policy": "threshold=0.0001"}  # called positive, so that it has a map
+    cxr_compare.predict(
+        world.run("classifier"), opened.image_file(name).path, out="p.png", device="cpu", **chosen
+    )
+    stored = world.predictions("classifier")
+    cxr_compare.overlay(stored, data=world.data, out="o", image=[name], **chosen)
+    panels = []
+    for file, place in (("p.png", 1), (f"o/{name}.png", 2)):  # which has a panel of the truth
+        with Image.open(file) as picture:
+            left = 8 + place * 488
+            panels.append(np.asarray(picture.crop((left, 8, left + 480, 400))).astype(int))
+    drawn, expected = panels
+    assert (np.ptp(drawn, axis=2) > 40).sum() > 100  # in colour
+    assert np.abs(drawn - expected).mean() < 0.05
+
+
+def test_a_system_has_its_colour_in_the_report_whatever_the_order_of_the_call(world, films, here):
+    names = cxr_compare.Result.open(world.zoo_report).systems[:2]
+    runs = [f"{name}={world.zoo / name}" for name in names]
+    colours = [ImageColor.getrgb(reports.system_mark(place).colour) for place in range(2)]
+    file = next(iter(films.values()))
+    for number, systems in enumerate((runs, runs[::-1])):
+        assert ask(*systems, file, "--out", f"{number}.png", "--joint", world.zoo_report) == 0
+        picture = np.asarray(Image.open(f"{number}.png"))
+        lefts = [np.nonzero((picture == colour).all(axis=2))[1].min() for colour in colours]
+        assert np.argsort(lefts).tolist() == [number, 1 - number]
 
 
 def test_a_png_is_the_overlay_of_one_image(world, films, here, capsys):

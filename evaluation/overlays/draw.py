@@ -21,9 +21,9 @@ from cxr_compare.evaluation.overlays.image_prediction import (
 Pixels = npt.NDArray[np.uint8]
 MOST_BOXES = 8
 """Largest number of boxes that are drawn, because more would hide the lungs."""
-_MOST_BESIDE = 3
+MOST_BESIDE = 3
 """Largest number of boxes of each of several systems on one image."""
-_MOST_SYSTEMS = 4
+MOST_SYSTEMS = 4
 """Largest number of systems on one image that have more than their point."""
 _WHITE = (255, 255, 255)
 _READER = (240, 228, 66)
@@ -46,7 +46,7 @@ def draw_panel(
     """
     canvas, scale = _canvas(pixels, side)
     alone = len(predictions) == 1
-    if len(predictions) <= _MOST_SYSTEMS:
+    if len(predictions) <= MOST_SYSTEMS:
         for prediction in predictions:
             if prediction.heat is not None and prediction.has_map(truth):
                 colour = prediction.mark.colour
@@ -59,7 +59,7 @@ def draw_panel(
         _brackets(canvas, box)
     known = lesions if truth is not None and truth.boxes is not None else None
     for prediction in predictions:
-        if len(predictions) <= _MOST_SYSTEMS and not prediction.has_map(truth):
+        if len(predictions) <= MOST_SYSTEMS and not prediction.has_map(truth):
             _draw_boxes(canvas, prediction, known, scale, alone=alone)
         if prediction.has_point(truth):
             _cross(canvas, prediction, scale)
@@ -100,7 +100,7 @@ def _draw_boxes(
     """Draw the best boxes of a system, the best one last, and of a single system their scores."""
     colour = getrgb(prediction.mark.colour)
     ordered = prediction.boxes[np.argsort(-prediction.boxes[:, 4], kind="stable")]
-    most = MOST_BOXES if alone else _MOST_BESIDE
+    most = MOST_BOXES if alone else MOST_BESIDE
     for box in ordered[ordered[:, 4] >= prediction.box_cut][:most][::-1]:
         centre = (box[:2] + box[2:4]) / 2
         is_dashed = lesions is not None and not on_lesion(centre, lesions)
@@ -191,7 +191,7 @@ def _polyline(
 
 def _write(canvas: Pixels, text: str, corner: Boxes, colour: tuple[int, ...]) -> None:
     """Write a number on a dark label that stands on a box, or in it where there is no space."""
-    size, font = max(canvas.shape) / 900, cv2.FONT_HERSHEY_SIMPLEX
+    size, font = max(canvas.shape) / 750, cv2.FONT_HERSHEY_SIMPLEX
     weight = max(1, round(2 * size))
     (wide, high), _ = cv2.getTextSize(text, font, size, weight)
     gap = round(8 * size)

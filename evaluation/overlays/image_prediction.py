@@ -87,17 +87,27 @@ class ImagePrediction:
         return self.heat is not None and (self.decision is not False or is_missed)
 
     def has_point(self, truth: ImageTruth | None) -> bool:
-        """Return True if the point is drawn: on images not called negative, and with a map."""
-        return self.point is not None and (self.decision is not False or self.has_map(truth))
+        """Return True if the point is drawn: not on images called negative, unless a map is high.
+
+        The peak of a map that is low everywhere would mark a place where no evidence is.
+        """
+        is_seen = self.decision is not False or (self.has_map(truth) and self._high > 0)
+        return self.point is not None and is_seen
 
     def map_words(self, truth: ImageTruth | None) -> str:
-        """Return in words what of the map that is drawn points at no place; empty if it does."""
-        if self.heat is None or not self.has_map(truth):
+        """Return in words that the map which is drawn points at no place; empty if it does."""
+        if not self.has_map(truth):
             return ""
-        share = float((self.heat.values > self.heat.levels.high).mean())
-        if share > _BROAD:
-            return f"heat map diffuse: {100 * share:.0f} % is high"
-        return "" if share else "heat map: nothing is high"
+        if self._high > _BROAD:
+            return f"heat map diffuse: {100 * self._high:.0f} % is high"
+        return "" if self._high else "heat map: nothing is high"
+
+    @property
+    def _high(self) -> float:
+        """Share of the cells of the map that are high; 0 without a map."""
+        return (
+            0.0 if self.heat is None else float((self.heat.values > self.heat.levels.high).mean())
+        )
 
     def outcome(self, truth: ImageTruth) -> tuple[str, str]:
         """Return a sign and words on whether the system is right."""

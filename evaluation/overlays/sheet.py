@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from cxr_compare.evaluation.overlays.colours import SystemMark
-from cxr_compare.evaluation.overlays.draw import Pixels, draw_panel
+from cxr_compare.evaluation.overlays.draw import MOST_BESIDE, MOST_SYSTEMS, Pixels, draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
 
 SIDE = 480
@@ -23,8 +23,9 @@ _SIZE = 17  # of letters, px
 _NARROWEST = 4  # letter, px
 _GAP = 8
 _BLACK, _INK, _QUIET = "#000000", "#3A424A", "#5F6773"
+_CORNERS = "White corners: true lesion."
 _OF_TRUTH = (
-    "White corners: true lesion. Solid box: centred on a lesion, or the lesions of the image have "
+    f"{_CORNERS} Solid box: centred on a lesion, or the lesions of the image have "
     "no boxes; dashed: elsewhere."
 )
 _OF_READERS = "Yellow: boxes of single readers."
@@ -36,6 +37,18 @@ _OF_MAPS = (
     "calls positive"
 )
 _OF_MISSED = " or misses a positive"
+
+
+def example_legend(n_systems: int, *, lesions: bool, points: bool, maps: bool) -> str:
+    """Return what the marks of several systems over one another mean, as `draw_panel` has them."""
+    if n_systems > MOST_SYSTEMS:
+        none = f"Boxes and maps of more than {MOST_SYSTEMS} systems are not drawn on one image."
+        parts = {_CORNERS: lesions, _OF_POINTS: points, none: lesions or maps}
+    else:
+        boxes = f"At most {MOST_BESIDE} boxes of each system are drawn."
+        line = "Line: around the highest part of the heat map of a classifier."
+        parts = {_OF_TRUTH: lesions, boxes: lesions, _OF_POINTS: points, line: maps}
+    return " ".join(text for text, is_drawn in parts.items() if is_drawn)
 
 
 def legend(

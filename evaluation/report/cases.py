@@ -26,7 +26,14 @@ from cxr_compare.evaluation.overlays.image_prediction import (
     ImagePrediction,
     ImageTruth,
 )
-from cxr_compare.evaluation.overlays.sheet import SIDE, Panel, draw_sheet, legend, panels_of
+from cxr_compare.evaluation.overlays.sheet import (
+    SIDE,
+    Panel,
+    draw_sheet,
+    example_legend,
+    legend,
+    panels_of,
+)
 from cxr_compare.evaluation.truth import Truth
 
 Pixels = Callable[[str], npt.NDArray[np.uint8]]
@@ -65,8 +72,18 @@ class CaseSource:
             labels=True,
             lesions=len(self.truth.boxes) > 0,
             readers=self.readings is not None and len(self.readings) > 0,
-            points=any("point_x" in system.decisions for system in self.systems),
-            maps=any(system.maps is not None for system in self.systems),
+            points=self._has_points,
+            maps=self._has_maps,
+        )
+
+    @property
+    def example_legend(self) -> str:
+        """Legend of the marks of all systems over one another, as `together` draws them."""
+        return example_legend(
+            len(self.systems),
+            lesions=len(self.truth.boxes) > 0,
+            points=self._has_points,
+            maps=self._has_maps,
         )
 
     def panels(
@@ -100,6 +117,14 @@ class CaseSource:
         truth, answers = self._truth(image_id), self._predictions(image_id, systems)
         pixels = draw_panel(self.pixels(image_id), side, truth, *answers)
         return Panel("", None, tuple(" ".join(each.outcome(truth)) for each in answers), pixels)
+
+    @property
+    def _has_points(self) -> bool:
+        return any("point_x" in system.decisions for system in self.systems)
+
+    @property
+    def _has_maps(self) -> bool:
+        return any(system.maps is not None for system in self.systems)
 
     def _predictions(self, image_id: str, systems: Collection[str] | None) -> list[ImagePrediction]:
         return [

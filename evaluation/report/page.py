@@ -89,7 +89,7 @@ def write_page(
         further=ordered[_MAIN_CHARTS:],
         examples=_examples(kinds),
         legend=result.images.legend if result.images else "",
-        has_lesions=result.images is not None and len(result.images.truth.boxes) > 0,
+        example_legend=result.images.example_legend if result.images else "",
         cases=kinds,
         main=main.loc[rows].iloc[:, : tables.MOST_COLUMNS],
         further_figures=main.loc[rows].iloc[:, tables.MOST_COLUMNS :],
