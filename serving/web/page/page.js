@@ -240,7 +240,10 @@ function card(answer, position) {
   const from = limit === null ? "" : `, positive from ${limit.toFixed(2)} on`;
   made.append(element("p", `${what} ${value.toFixed(2)}${from}`), track);
   const boxes = answer.boxes.length;
-  if (boxes && answer.kind === "boxes") made.append(element("p", `${boxes} ${boxes === 1 ? "box" : "boxes"}, see the picture`));
+  if (answer.decision === "positive" && answer.kind !== "both") {
+    const counted = `${boxes} ${boxes === 1 ? "box" : "boxes"}`;
+    made.append(element("p", `${answer.kind === "scores" ? "heat map" : counted}, see the picture`));
+  }
   return made;
 }
 
