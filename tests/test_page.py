@@ -270,7 +270,7 @@ def mapped(values, decision=None):
     values = np.asarray(values, float)
     row, column = np.unravel_index(values.argmax(), values.shape)
     peak = (column + 0.5) * SIDE / values.shape[1], (row + 0.5) * SIDE / values.shape[0]
-    frame, levels = reports.MapFrame(0, 0, SIDE, SIDE), reports.MapLevels(0.5, 0.75, 1.0)
+    frame, levels = (0, 0, SIDE, SIDE), (0.5, 0.75, 1.0)
     heat = reports.HeatMap(values, frame, levels)
     return ImagePrediction("A", RED, decision=decision, heat=heat, point=peak)
 
@@ -359,13 +359,11 @@ def test_the_score_of_a_box_at_the_edge_is_written_whole(left_top):
         box = np.array([[x, y, x + 30, y + 30, 0.88]])
         answer = ImagePrediction("A", RED, boxes=box, box_cut=0.0)
         blank = np.full((256, 256), 255, np.uint8)
-        # two systems on one image have no scores
-        with_score, without = (
-            reports.draw_panel(blank, 256, None, *[answer] * count) for count in (1, 2)
-        )
-        return (with_score != without).any(axis=2).sum()
+        with_score = reports.draw_panel(blank, 256, None, answer)
+        without = reports.draw_panel(blank, 256, None, answer, ImagePrediction("B", RED))
+        return [np.ptp(each) for each in np.nonzero((with_score != without).any(axis=2))]
 
-    assert label(*left_top) == pytest.approx(label(100.0, 100.0), rel=0.2)
+    assert label(*left_top) == pytest.approx(label(100.0, 100.0), abs=4)
 
 
 @pytest.mark.parametrize(

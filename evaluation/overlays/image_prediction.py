@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cxr_compare.evaluation.boxes.map_boxes import MapFrame, MapLevels
 from cxr_compare.evaluation.overlays.colours import SystemMark
 from cxr_compare.evaluation.statistics.figure_text import score_text
 
@@ -46,12 +45,13 @@ class HeatMap(NamedTuple):
     Attributes:
         values: Raw values, shape ``(rows, columns)``.
         frame: Rectangle that they cover, xyxy in original px.
-        levels: Levels that all maps of the system share.
+        levels: Raw values that all maps of the system share: above the first a value is high, above
+            the second it is among the highest, and the third has the deepest tint.
     """
 
     values: npt.NDArray[np.float64]
-    frame: MapFrame
-    levels: MapLevels
+    frame: tuple[float, float, float, float]
+    levels: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ class ImagePrediction:
     @property
     def _high(self) -> float:
         """Share of the cells of the map that are high; 0 without a map."""
-        return (
-            0.0 if self.heat is None else float((self.heat.values > self.heat.levels.high).mean())
-        )
+        if self.heat is None:
+            return 0.0
+        return float((self.heat.values > self.heat.levels[0]).mean())
 
     def outcome(self, truth: ImageTruth) -> tuple[str, str]:
         """Return a sign and words on whether the system is right."""

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare import DataSet, Predictions, Result
-from cxr_compare.evaluation.boxes.map_boxes import MapFrame, MapLevels
+from cxr_compare.evaluation.boxes.map_boxes import MapLevels
 from cxr_compare.evaluation.drawn import DrawnSystem
 from cxr_compare.evaluation.inputs.folders import output_of, truth_of
 from cxr_compare.evaluation.overlays.colours import SystemMark, system_mark
@@ -28,7 +28,6 @@ __all__ = [
     "HeatMap",
     "ImagePrediction",
     "ImageTruth",
-    "MapFrame",
     "MapLevels",
     "SystemMark",
     "chart_names",
