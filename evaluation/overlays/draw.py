@@ -107,7 +107,7 @@ def _draw_boxes(
         corners = _corners(box * scale)
         _polyline(canvas, corners, colour, dashed=is_dashed)
         if alone:
-            _write(canvas, f"{box[4]:.2f}", corners[0], colour)
+            _write(canvas, f"{box[4]:.2f}", corners[0])
 
 
 def _cross(canvas: Pixels, prediction: ImagePrediction, scale: float) -> None:
@@ -189,7 +189,7 @@ def _polyline(
         cv2.polylines(canvas, lines, False, shade, wide, cv2.LINE_AA, 4)
 
 
-def _write(canvas: Pixels, text: str, corner: Boxes, colour: tuple[int, ...]) -> None:
+def _write(canvas: Pixels, text: str, corner: Boxes) -> None:
     """Write a number on a dark label that stands on a box, or in it where there is no space."""
     size, font = max(canvas.shape) / 750, cv2.FONT_HERSHEY_SIMPLEX
     weight = max(1, round(2 * size))
@@ -202,4 +202,4 @@ def _write(canvas: Pixels, text: str, corner: Boxes, colour: tuple[int, ...]) ->
         top = int(max(corner[1], 0)) + rim
     cv2.rectangle(canvas, (left, top), (left + wide + 2 * gap, top + high + 2 * gap), (0, 0, 0), -1)
     place = left + gap, top + gap + high
-    cv2.putText(canvas, text, place, font, size, colour, weight, cv2.LINE_AA)
+    cv2.putText(canvas, text, place, font, size, _WHITE, weight, cv2.LINE_AA)
