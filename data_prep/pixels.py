@@ -29,7 +29,13 @@ from cxr_compare.data_prep.base.files import (
     require_free_space,
 )
 from cxr_compare.data_prep.base.ids import TEXT, is_member
-from cxr_compare.data_prep.base.tables import HEADER_FACTS, KINDS, read_table, write_table
+from cxr_compare.data_prep.base.tables import (
+    HEADER_FACTS,
+    KINDS,
+    read_table,
+    validated,
+    write_table,
+)
 from cxr_compare.data_prep.images.border_greys import border_greys, mean_grey
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image
@@ -360,8 +366,9 @@ class PixelStore:
 
         `files` are the SHA-256 digests in the record of the data set.
         """
-        index = read_table(_index_file(path), "pixel_index", files, path.parent.parent)
-        return cls(path, index)
+        file = _index_file(path)
+        index = read_table(file, "pixel_index", files, path.parent.parent)
+        return cls(path, validated(index, "pixel_index", str(file)))
 
     def image(self, image_id: str) -> np.ndarray:
         """Return the square of an image, uint8, shape ``(S, S)``."""

@@ -22,7 +22,7 @@ from cxr_compare.evaluation.paired_differences import figure_table
 from cxr_compare.evaluation.policies import USUAL_POLICY, is_guarantee, policy_text
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.replicates import SystemFigures, choose_again, replicates
-from cxr_compare.evaluation.shortcuts import shortcuts
+from cxr_compare.evaluation.shortcuts import shortcuts, too_few
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.subgroups import image_groups
 from cxr_compare.evaluation.truth import Truth
@@ -246,6 +246,8 @@ def compare(
     readings = {"positive": 1.0, "negative": 0.0} if len(uncertain) else {}
     scores = {name: each.scores for name, each in systems.items() if each.output.ranks}
     known = shortcuts(test, scores) if unit == "image" else pd.DataFrame()
+    if unit == "image" and (reason := too_few(test)):
+        notes.append(Note(reason))
     return Comparison(
         truth=test,
         systems=systems,

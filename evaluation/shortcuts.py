@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.data_prep.base.tables import OLDEST_YEARS
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts, auroc_parts
@@ -89,6 +90,19 @@ def shortcuts(truth: Truth, scores: Mapping[str, Floats]) -> pd.DataFrame:
                 gap = with_fold_variance((own - guess).estimate(), guess.estimate())
                 add(BEYOND, strongest, name, own, gap)
     return pd.DataFrame(rows)
+
+
+def too_few(truth: Truth) -> str:
+    """Return why nothing is fitted although facts are known; empty if something may be."""
+    positive = int(truth.positive.sum())
+    counts = {"positive": positive, "negative": len(truth.ids) - positive}
+    name, count = min(counts.items(), key=lambda each: each[1])
+    if count >= _FEWEST or next(_facts(truth), None) is None:
+        return ""
+    return (
+        "How well metadata and image borders alone predict the label is not computed: "
+        f"{counted(count, f'{name} image')}, and it takes {_FEWEST}."
+    )
 
 
 def measured(truth: Truth, fold: Integers) -> Iterator[tuple[str, str, int, AurocParts]]:

@@ -60,6 +60,13 @@ def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str,
     return groups_of
 
 
+def in_order(groups: Groups) -> list[str]:
+    """Return the names of the known groups: bands of age from the lowest up, others by name."""
+    ages = [*_AGES.values()]
+    known = set(groups) - {""}
+    return sorted(known, key=lambda name: (ages.index(name) if name in ages else -1, name))
+
+
 def _column(images: pd.DataFrame, name: str) -> str | None:
     """Return the column of images that a user names; None if there is none."""
     names = (name, name.lower(), f"x_{name.lower()}")

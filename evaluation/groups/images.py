@@ -20,7 +20,7 @@ from cxr_compare.evaluation.statistics.clustered_counts import (
     confusion_by_patient,
     function_of_counts,
 )
-from cxr_compare.evaluation.subgroups import FEWEST, image_groups
+from cxr_compare.evaluation.subgroups import FEWEST, image_groups, in_order
 from cxr_compare.evaluation.truth import Truth
 
 COLUMNS = (
@@ -59,7 +59,7 @@ def group_table(comparison: Comparison) -> pd.DataFrame:
     for name, system in comparison.systems.items():
         called = comparison.called(name, policy)
         for topic, groups in topics.items():
-            for group in sorted(set(groups) - {""}):
+            for group in in_order(groups):
                 inside = groups == group
                 found = figures_of_group(test, system.scores, called, system.localised, inside)
                 if not system.output.ranks:

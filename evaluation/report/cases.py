@@ -127,10 +127,12 @@ class CaseSource:
         return any(system.maps is not None for system in self.systems)
 
     def _predictions(self, image_id: str, systems: Collection[str] | None) -> list[ImagePrediction]:
+        by_name = {system.name: system for system in self.systems}
+        names = by_name if systems is None else systems
         return [
-            system.prediction(image_id, self.marks[system.name])
-            for system in self.systems
-            if systems is None or system.name in systems
+            by_name[name].prediction(image_id, self.marks[name])
+            for name in names
+            if name in by_name
         ]
 
     def _row(self, image_id: str) -> dict[Any, Any]:

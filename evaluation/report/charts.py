@@ -91,6 +91,9 @@ _CHARTS = {
 
 PANELS = ("forest", "training", "places")
 """Charts of several panels, which no given axes can hold."""
+_TITLE: dict[str, Any] = {"loc": "left", "fontweight": "bold"}
+_MOST_TIMES = 20
+"""Times the median loss up to which a loss is drawn: one value would flatten all others."""
 _LOSSES = {"val_loss": "-", "train_loss": ":"}
 
 
@@ -266,7 +269,11 @@ def _draw_training(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> 
                 axes.plot(best["x"], best["y"], "o", color=system_mark(place).colour)
     losses.plot([], [], color=QUIET, linestyle=":", label="on training images")
     losses.plot([], [], "o", color=QUIET, label="epoch that was kept")
-    losses.set_ylim(bottom=0)
+    values = rows.loc[rows["kind"].isin([*_LOSSES]), "y"].to_numpy(np.float64)
+    highest = values[values <= _MOST_TIMES * np.median(values)].max(initial=0.0)
+    losses.set_ylim(bottom=0, top=1.05 * highest or None)
+    if n_above := int((values > highest).sum()):
+        losses.set_title(f"Training curves: loss ({n_above} higher values cut off)", **_TITLE)
     figures.set(xlabel="Epoch")
     figures.locator_params(axis="x", integer=True)
     _add_legend(figure)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxr_compare.data_prep.base.errors import InputError, counted, printable
+from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_text
 from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.policies import is_given, policy_text
@@ -24,7 +23,7 @@ from cxr_compare.evaluation.report.case_selection import MISSED_BY_ALL
 from cxr_compare.evaluation.report.charts import chart_names, chart_svg
 from cxr_compare.evaluation.report.composition import shown_composition
 from cxr_compare.evaluation.report.page_templates import template_environment
-from cxr_compare.evaluation.statistics.figure_text import DASH
+from cxr_compare.evaluation.report.paper import write_paper
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.overlays.sheet import Panel
@@ -37,8 +36,6 @@ _SIDE = 360
 """Longer side of a panel on the page, px."""
 _QUALITY = 82
 _EXAMPLES = 3
-_MARKDOWN = re.compile(r"[\\`*_\[\]|]")
-"""Signs that Markdown would obey in a cell."""
 _VALUE = re.compile(r"([−\d.,]+) (\(.*?\))(; .*)?")
 
 
@@ -73,9 +70,8 @@ def write_page(
     for case in cases:
         kinds.setdefault(case.kind, []).append(case)
     answer, main, figures = result.answer, result.table, result.figures
-    rows = [name for name in main.index if name in answer.systems]
-    shown = [name for name in rows if name in result.shown]
-    single = [name for name in result.shown if name != answer.joint]
+    shown = result.shown
+    single = [name for name in shown if name != answer.joint]
     differences = tables.shown_claims(answer, figures)
     further = _of(differences, "places", "further")
     confusion = tables.confusion(figures, shown, answer.policy)
@@ -83,6 +79,8 @@ def write_page(
     page = render(
         "report.html.jinja",
         answer=answer,
+        single=single,
+        methods_text=write_paper(answer, figures, out),
         counts=_counts(answer),
         forest=charts.get("forest", ""),
         charts=ordered[:_MAIN_CHARTS],
@@ -91,11 +89,11 @@ def write_page(
         legend=result.images.legend if result.images else "",
         example_legend=result.images.example_legend if result.images else "",
         cases=kinds,
-        main=main.loc[rows].iloc[:, : tables.MOST_COLUMNS],
-        further_figures=main.loc[rows].iloc[:, tables.MOST_COLUMNS :],
-        image_blind=_without_empty(main.drop(index=rows)),
+        main=main.iloc[:, : tables.MOST_COLUMNS],
+        further_figures=main.iloc[:, tables.MOST_COLUMNS :],
+        image_blind=tables.image_blind_table(answer, figures),
+        costs=tables.cost_table(answer, shown),
         undefined=list(_undefined(result, main)),
-        single=single,
         n_shown=len(shown),
         claims=tables.claim_table(_of(differences, "answer", "joint"), answer.claims),
         further_claims=tables.claim_table(further, answer.claims),
@@ -126,16 +124,9 @@ def write_page(
         no_threshold=_no_threshold(figures, answer),
         effective=_effective_patients(result),
         given={policy: is_given(policy) for of in answer.thresholds.values() for policy in of},
-        unscored=[
-            name for name in answer.systems if name in confusion and not answer.thresholds[name]
-        ],
+        unscored=[name for name in shown if name in confusion and not answer.thresholds[name]],
     )
     write_text(out / files.PAGE, page)
-    main = main.rename(index=printable)
-    style = main.reset_index().style.hide(axis="index").format(escape="latex")
-    latex = style.format_index(axis="columns", escape="latex").to_latex(hrules=True)
-    write_text(out / files.LATEX_TABLE, latex)
-    _write_markdown(main, out / files.MARKDOWN_TABLE)
     return drawn
 
 
@@ -157,19 +148,6 @@ def _parts(cell: str) -> tuple[str, str]:
     return (str(cell), "") if match is None else (match[1], match[2] + (match[3] or ""))
 
 
-def _write_markdown(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table as Markdown."""
-    rows = [[frame.index.name, *frame.columns], *frame.reset_index().to_numpy().tolist()]
-    lines = [" | ".join(map(_markdown_cell, row)) for row in rows]
-    lines.insert(1, " | ".join(["---"] * len(rows[0])))
-    write_text(path, "\n".join(f"| {line} |" for line in lines) + "\n")
-
-
-def _markdown_cell(cell: object) -> str:
-    """Return a text as a cell of a Markdown table shows it, whatever signs it has."""
-    return html.escape(_MARKDOWN.sub(r"\\\g<0>", printable(str(cell))), quote=False)
-
-
 def _counts(answer: Answer) -> str:
     """Return the numbers of test images, patients and positives behind the answer."""
     counts = answer.counts
@@ -177,11 +155,6 @@ def _counts(answer: Answer) -> str:
     if "patients" in counts and answer.unit != "patient":
         patients = f" of {counted(counts['patients'], 'patient')}"
     return f"{counts['images']:,} test {answer.units}{patients}, {counts['positive']:,} positive"
-
-
-def _without_empty(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table without the columns in which nothing is known."""
-    return table.loc[:, (table != DASH).any()]
 
 
 def _no_threshold(figures: pd.DataFrame, answer: Answer) -> str:

@@ -101,7 +101,7 @@ class Result(ResultTables):
         lines = [self.headline, *self.answer.findings]
         lines += [f"Caution: {caution}" for caution in self.cautions]
         lines += [f"Note: {note}" for note in self.answer.notes]
-        lines += ["", plain_rows(self.table, self.systems)]
+        lines += ["", plain_rows(self.table)]
         return "\n".join([*lines, "", f"Report: {self.page}"] if self.page else lines)
 
     def _repr_html_(self) -> str:

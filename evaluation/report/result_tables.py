@@ -15,7 +15,7 @@ from cxr_compare.data_prep.base.folders import OpenedFromFolder
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report.answer import Answer
-from cxr_compare.evaluation.report.tables import main_table, shown_systems
+from cxr_compare.evaluation.report.tables import main_table, ordered, shown_systems
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.cases import CaseSource
@@ -78,11 +78,13 @@ class ResultTables(OpenedFromFolder):
 
     @property
     def table(self) -> pd.DataFrame:
-        """Main table of the report as texts: a row for each system, the highest one first.
-
-        Rows of the image-blind baselines follow.
-        """
+        """Main table of the report as texts: a row for each system, the highest one first."""
         return main_table(self.answer, self.figures)
+
+    @cached_property
+    def ordered(self) -> list[str]:
+        """Names of the systems as pages, tables and charts show them: the highest one first."""
+        return ordered(self.answer, self.figures)
 
     @property
     def systems(self) -> list[str]:

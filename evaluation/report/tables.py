@@ -59,6 +59,7 @@ _ERRORS = {
     "duplicate": "Duplicate boxes",
     "background": "Boxes on background",
 }
+_BEYOND = "Difference of the AUROC"
 _COUNTS = ("tp", "fn", "fp", "tn")
 _OF_RUN = ("parameters", "n_train", "n_boxes", "n_labels", "epochs", "seconds_training")
 """Facts of a run that stand beside its configuration."""
@@ -85,48 +86,72 @@ def texts(rows: pd.DataFrame, index: str | list[str], columns: str) -> pd.DataFr
     return wide.fillna(DASH)
 
 
-def main_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
-    """Return the usual figures, the threshold and the costs: a row for each system.
+def ordered(answer: Answer, figures: pd.DataFrame) -> list[str]:
+    """Return the names of the systems in their order everywhere: the highest primary figure first.
 
-    The highest primary figure comes first. The image-blind baselines follow, with figures of places
-    alone; the joint system has none of these, as it has the boxes of one of its members.
+    Systems without this figure come last.
     """
+    metric, policy = answer.primary
+    of = (figures["metric"] == metric) & (figures["policy"] == policy) & (figures["second"] == "")
+    highest = figures[of].set_index("first")["estimate"].reindex([*answer.systems])
+    return list(highest.sort_values(ascending=False, kind="stable").index)
+
+
+def main_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
+    """Return the usual figures and the threshold: a row for each system, in their order.
+
+    The joint system has no figures of places, as it has the boxes of one of its members.
+    """
+    table = _usual(answer, figures, ordered(answer, figures))
+    chosen = {name: of.get(answer.policy) for name, of in answer.thresholds.items()}
+    if any(value is not None for value in chosen.values()):
+        values = [chosen[name] for name in table.index]
+        table["Score threshold"] = [DASH if v is None else score_text(v) for v in values]
+    return table
+
+
+def image_blind_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
+    """Return the figures of places of the image-blind baselines: a row for each."""
+    names = [image_blind_name(name) for name in ordered(answer, figures) if name != answer.joint]
+    known = set(figures["first"])
+    return _usual(answer, figures, [name for name in names if name in known])
+
+
+def cost_table(answer: Answer, order: Sequence[str]) -> pd.DataFrame:
+    """Return parameters, FLOPs and times of the systems of which they are known."""
+    rows: dict[str, dict[str, str]] = {}
+    for name in order:
+        cost = answer.costs[name]
+        known = {title: cost[key] / unit for title, key, unit in _COSTS if cost.get(key)}
+        rows[name] = {title: f"{value:,.3g}" for title, value in known.items()}
+        rows[name]["Timed on"] = cost.get("latency_device") or DASH
+    columns = [*(title for title, _, _ in _COSTS), "Timed on"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).fillna(DASH)
+    shown = table != DASH
+    return table.loc[shown.any(axis="columns"), shown.any(axis="index")].rename_axis("System")
+
+
+def _usual(answer: Answer, figures: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Return the usual figures of systems or baselines as texts, the primary one first."""
     metric, at = answer.primary
-    systems, policy, joint = answer.systems, answer.policy, answer.joint
     wanted = [metric, *(name for name in USUAL if name != metric)]
     alone = figures[(figures["second"] == "") & figures["estimate"].notna()]
-    of_primary = (alone["metric"] == metric) & (alone["policy"] == at)
+    shown = (alone["metric"] == metric) & (alone["policy"] == at)
+    shown |= (alone["metric"] != metric) & alone["policy"].isin(["", answer.policy])
     of_places = alone["metric"].map(lambda name: METRICS[name].boxed)
-    shown = of_primary | ((alone["metric"] != metric) & alone["policy"].isin(["", policy]))
-    shown &= ~((alone["first"] == joint) & of_places) & alone["metric"].isin(wanted)
+    shown &= ~((alone["first"] == answer.joint) & of_places)
+    shown &= alone["metric"].isin(wanted) & alone["first"].isin(names)
     table = texts(alone[shown], "first", "metric").reindex(columns=wanted)
-    baselines = [image_blind_name(name) for name in systems if name != joint]
-    highest = alone[of_primary].set_index("first")["estimate"].reindex([*systems])
-    ordered = highest.sort_values(ascending=False, kind="stable").index
-    rows = [*ordered, *(name for name in baselines if name in table.index)]
-    table = table.reindex(rows).dropna(axis="columns", how="all").fillna(DASH)
-    table = table.rename(columns=metric_title)
-    extra = (
-        {"Score threshold": _of_systems(answer.thresholds, policy, score_text)} if policy else {}
-    )
-    for title, key, unit in _COSTS:
-        extra[title] = _of_systems(
-            answer.costs, key, lambda value, unit=unit: f"{value / unit:,.3g}"
-        )
-    extra["Timed on"] = _of_systems(answer.costs, "latency_device", str)
-    for title, column in extra.items():
-        if not (column == DASH).all():
-            table[title] = column.reindex(rows).fillna(DASH)
-    return table.rename_axis("System").rename_axis(columns=None)
+    table = table.reindex(names).dropna(axis="columns", how="all").fillna(DASH)
+    return table.rename(columns=metric_title).rename_axis("System").rename_axis(columns=None)
 
 
-def plain_rows(table: pd.DataFrame, systems: Sequence[str]) -> str:
+def plain_rows(table: pd.DataFrame) -> str:
     """Return the values of the main table for a terminal: a line a system, as many as fit."""
-    rows = table.loc[[name for name in table.index if name in systems]]
-    columns = [["", "System", *rows.index]]
-    for title in rows:
+    columns = [["", "System", *table.index]]
+    for title in table:
         above, _, below = str(title).removesuffix(" (recall)").rpartition(" ")
-        column = [above, below, *rows[title].str.split(" ").str[0]]
+        column = [above, below, *table[title].str.split(" ").str[0]]
         used = sum(max(map(len, each)) + 2 for each in columns)
         if len(columns) > 1 and used + max(map(len, column)) > _TERMINAL:
             break
@@ -139,57 +164,49 @@ def plain_rows(table: pd.DataFrame, systems: Sequence[str]) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def _of_systems(values: Mapping[str, Mapping[str, Any]], key: str, text: Any) -> pd.Series:
-    found = {name: of_system.get(key) for name, of_system in values.items()}
-    return pd.Series({n: DASH if v is None else text(v) for n, v in found.items()}, dtype=object)
-
-
-def _primary(answer: Answer, figures: pd.DataFrame) -> pd.Series:
-    """Return the primary figure of each system that joins no others, by its name."""
-    metric, policy = answer.primary
-    of = (figures["metric"] == metric) & (figures["policy"] == policy) & (figures["second"] == "")
-    return figures[of & figures["first"].isin(answer.single)].set_index("first")["estimate"]
-
-
 def shown_systems(answer: Answer, figures: pd.DataFrame) -> list[str]:
     """Return the systems that the page shows beside its main table, which has all.
 
     Of many they are the reference, the joint system, and those of the highest primary figure.
     """
-    systems = list(answer.systems)
-    if len(systems) <= MOST_SHOWN:
-        return systems
-    highest = _primary(answer, figures).sort_values(ascending=False, kind="stable")
-    always = [systems[0], *filter(None, [answer.joint])]
-    chosen = list(dict.fromkeys([*always, *highest.index]))[:MOST_SHOWN]
-    return [name for name in systems if name in chosen]
+    order = ordered(answer, figures)
+    always = [answer.systems[0], *filter(None, [answer.joint])]
+    chosen = list(dict.fromkeys([*always, *order]))[:MOST_SHOWN]
+    return [name for name in order if name in chosen]
 
 
 def shown_claims(answer: Answer, figures: pd.DataFrame) -> list[Mapping[str, Any]]:
-    """Return the tested differences; of many systems, those of the answer from the highest one.
+    """Return the tested differences, each of the higher system minus the lower one.
 
-    Of many, only those between `shown_systems`. Those of the answer are left out where no system
-    has the primary figure.
+    Higher is the one that stands first by the primary figure. The joint system always stands
+    before its members, and a system before its baseline. Of many differences, those of the answer
+    from the highest system to other `shown_systems` are returned. Those of the answer are left out
+    where no system has the primary figure.
     """
-    claims = answer.claims
-    highest = _primary(answer, figures)
-    if highest.isna().all():
+    metric, policy = answer.primary
+    of = (figures["metric"] == metric) & (figures["policy"] == policy) & (figures["second"] == "")
+    order = [name for name in ordered(answer, figures) if name != answer.joint]
+    claims = [_falling(claim, order) for claim in answer.claims]
+    if figures.loc[of & figures["first"].isin(order), "estimate"].isna().all():
         return [claim for claim in claims if claim["family"] not in ("answer", "joint")]
     if sum(claim["family"] == "answer" for claim in claims) <= MOST_SHOWN:
-        return list(claims)
-    top = highest.idxmax()
-    systems = set(shown_systems(answer, figures))
-    shown: list[Mapping[str, Any]] = []
-    for claim in claims:
-        if claim["first"] not in systems or claim["second"] not in systems:
-            continue
-        if claim["family"] == "joint" or (claim["family"] == "answer" and claim["first"] == top):
-            shown.append(claim)
-        elif claim["family"] == "answer" and claim["second"] == top:
-            turned = Interval.from_row(claim).reversed().to_dict()
-            names = {"first": top, "second": claim["first"]}
-            shown.append({**claim, **names, **turned})
-    return shown
+        return claims
+    top, systems = order[0], set(shown_systems(answer, figures))
+    return [
+        claim
+        for claim in claims
+        if {claim["first"], claim["second"]} <= systems
+        and (claim["family"] == "joint" or (claim["family"] == "answer" and claim["first"] == top))
+    ]
+
+
+def _falling(claim: Mapping[str, Any], order: Sequence[str]) -> Mapping[str, Any]:
+    """Return a difference of two systems with the first one of an order first."""
+    first, second = claim["first"], claim["second"]
+    if not {first, second} <= {*order} or order.index(first) < order.index(second):
+        return claim
+    turned = Interval.from_row(claim).reversed().to_dict()
+    return {**claim, "first": second, "second": first, **turned}
 
 
 def outcome(claim: Mapping[str, Any]) -> Literal["shown", "alone", "open", "untested"]:
@@ -386,11 +403,15 @@ def shortcut_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame
     """Return the AUROC of predictions without the lungs, and of systems minus the strongest."""
     of_systems = (groups["topic"] == BEYOND) & groups["system"].isin(systems)
     rows = groups[(groups["topic"] == SHORTCUT) | of_systems]
-    cells = {}
+    cells: dict[str, dict[str, str]] = {}
     for row in rows.to_dict("records"):
-        name = row["group"] if row["topic"] == SHORTCUT else f"{row['system']} − {row['group']}"
-        cells[name] = value_text(Interval.from_row(row))
-    return pd.DataFrame({"AUROC": cells}).rename_axis("Predicted from")
+        value = value_text(Interval.from_row(row))
+        if row["topic"] == SHORTCUT:
+            cells[row["group"]] = {"AUROC": value, _BEYOND: DASH}
+        else:
+            cells[f"{row['system']} − {row['group']}"] = {"AUROC": DASH, _BEYOND: value}
+    table = pd.DataFrame.from_dict(cells, orient="index", columns=["AUROC", _BEYOND])
+    return table.loc[:, (table != DASH).any()].rename_axis("Predicted from")
 
 
 def differing_settings(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:

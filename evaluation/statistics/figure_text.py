@@ -57,17 +57,17 @@ def score_text(value: float) -> str:
 
 
 def p_value_text(p_value: float | None) -> str:
-    """Format a p-value for a table, with four decimals near 0.05; None becomes a dash.
+    """Format a p-value for a table, with the side of 0.05 on which it lies; None becomes a dash.
 
     Examples:
-        >>> p_value_text(0.0517), p_value_text(0.2), p_value_text(0.00002), p_value_text(None)
-        ('0.0517', '0.200', '< 0.001', '–')
+        >>> p_value_text(0.0503), p_value_text(0.2), p_value_text(0.00002), p_value_text(None)
+        ('0.0503', '0.200', '< 0.001', '–')
     """
     if p_value is None:
         return DASH
     if p_value < 0.001:
         return "< 0.001"
-    return number(p_value, 4 if 0.045 < p_value < 0.055 else 3)
+    return number(p_value, 4 if f"{p_value:.3f}" == "0.050" else 3)
 
 
 def p_equation(p_value: float | None) -> str:
@@ -75,7 +75,7 @@ def p_equation(p_value: float | None) -> str:
 
     Examples:
         >>> p_equation(0.0517), p_equation(0.00002), p_equation(None)
-        ('p = 0.0517', 'p < 0.001', 'p unknown')
+        ('p = 0.052', 'p < 0.001', 'p unknown')
     """
     if p_value is None:
         return "p unknown"

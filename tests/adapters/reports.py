@@ -69,6 +69,11 @@ def claims_of(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return tables.claim_table(claims, claims)
 
 
+def costs(result: Result) -> pd.DataFrame:
+    """The table of what each system costs."""
+    return tables.cost_table(result.answer, result.systems)
+
+
 def shown_claims(result: Result) -> list[Mapping[str, Any]]:
     """The differences that the page shows."""
     return tables.shown_claims(result.answer, result.figures)

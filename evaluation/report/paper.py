@@ -1,0 +1,254 @@
+"""Tables and a methods text that a paper can take, made of the answer and figures of a report."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from cxr_compare.data_prep.base.errors import counted, printable
+from cxr_compare.data_prep.base.files import write_text
+from cxr_compare.evaluation.image_blind import image_blind_name
+from cxr_compare.evaluation.metrics import METRICS, metric_title
+from cxr_compare.evaluation.policies import is_given, policy_text
+from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.tables import ordered, shown_claims
+from cxr_compare.evaluation.statistics.figure_text import (
+    DASH,
+    number,
+    p_value_text,
+    score_text,
+)
+from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
+
+if TYPE_CHECKING:
+    from cxr_compare.evaluation.report.answer import Answer
+
+_FIGURES = ("auroc", "accuracy", "precision", "recall", "f1", "ap50", "specificity")
+"""Figures of a table for a paper, the most asked first: as many of these as stand there."""
+_N_FIGURES = 6
+_PACKAGES = "% Packages: booktabs\n"
+_SIGNS = {"−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$", "<": "$<$", ">": "$>$"}
+"""Signs that LaTeX knows by another name."""
+_LATEX = re.compile(r"[\\&%$#_{}~^]")
+_LATEX_NAMES = {"\\": "textbackslash{}", "~": "textasciitilde{}", "^": "textasciicircum{}"}
+_MARKDOWN = re.compile(r"[\\`*_\[\]|]")
+"""Signs that Markdown would obey in a cell."""
+_OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}
+
+
+def write_paper(answer: Answer, figures: pd.DataFrame, out: Path) -> str:
+    """Write both tables as LaTeX and as Markdown, and the methods text, which is returned."""
+    systems, differences = figure_table(answer, figures), difference_table(answer, figures)
+    caption = _caption(answer)
+    parts = [_latex(systems, caption, "systems")]
+    texts = [_markdown(systems, caption)]
+    if len(differences):
+        of = "Differences between the systems with 95 % intervals and p-values."
+        parts.append(_latex(differences, of, "differences"))
+        texts.append(_markdown(differences, of))
+    write_text(out / files.LATEX_TABLE, _PACKAGES + "\n".join(parts))
+    write_text(out / files.MARKDOWN_TABLE, "\n".join(texts))
+    methods = " ".join(_sentences(answer, figures))
+    write_text(out / files.METHODS_TEXT, f"{methods}\n")
+    return methods
+
+
+def figure_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
+    """Return six figures with their intervals as texts: a row for each system, highest first."""
+    metric, at = answer.primary
+    alone = figures[(figures["second"] == "") & figures["first"].isin(answer.systems)]
+    of = (alone["metric"] == metric) & (alone["policy"] == at)
+    of |= (alone["metric"] != metric) & alone["policy"].isin(["", answer.policy])
+    of &= ~((alone["first"] == answer.joint) & alone["metric"].map(lambda m: METRICS[m].boxed))
+    rows = alone[of & alone["estimate"].notna()]
+    present = [name for name in (metric, *_FIGURES) if name in set(rows["metric"])]
+    shown = list(dict.fromkeys(present))[:_N_FIGURES]
+    cells = rows.assign(text=[_value(row) for row in rows.to_dict("records")])
+    wide = cells.drop_duplicates(["first", "metric"]).pivot(
+        index="first", columns="metric", values="text"
+    )
+    wide = wide.reindex(index=ordered(answer, figures), columns=shown)
+    table = wide.fillna(DASH).rename(columns=metric_title)
+    return table.rename_axis("System").rename_axis(columns=None)
+
+
+def difference_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
+    """Return the tested differences between systems, with intervals and p-values as texts."""
+    blind = {image_blind_name(name) for name in answer.systems}
+    rows = []
+    for claim in shown_claims(answer, figures):
+        if claim["second"] in blind or claim["p_value"] is None:
+            continue
+        metric, policy = claim["metric"], claim["policy"]
+        rows.append(
+            {
+                "Difference": f"{claim['first']} − {claim['second']}",
+                "Figure": metric_title(metric) + (f", {policy_text(policy)}" if policy else ""),
+                "Value (95 % interval)": _value(claim),
+                "p": p_value_text(claim["p_value"]),
+                "p, corrected": p_value_text(claim["p_holm"]),
+            }
+        )
+    table = pd.DataFrame(rows)
+    if rows and (table["p"] == table["p, corrected"]).all():
+        table = table.drop(columns="p, corrected")
+    return table.set_index("Difference") if rows else table
+
+
+def _value(row: Mapping[Any, Any]) -> str:
+    """Return a figure with its interval, each with three decimals."""
+    ends = [row["ci_low"], row["ci_high"]]
+    value = number(row["estimate"])
+    return value if pd.isna(ends).any() else f"{value} ({number(ends[0])} to {number(ends[1])})"
+
+
+def _caption(answer: Answer) -> str:
+    counts = answer.counts
+    patients = f" of {counted(counts['patients'], 'patient')}" if "patients" in counts else ""
+    by = "patient" if "patients" in counts else "image"
+    text = f"Figures with 95 % intervals by {by} on {counts['images']:,} test {answer.units}"
+    text += f"{patients}, {counts['positive']:,} of them positive."
+    return f"{text} Decisions are {_at(answer.policy)}." if answer.policy else text
+
+
+def _at(policy: str) -> str:
+    return f"at the threshold for {policy_text(policy)}"
+
+
+def _latex(table: pd.DataFrame, caption: str, label: str) -> str:
+    """Return a table as LaTeX, with each interval below its value."""
+    shown = table.reset_index().map(_latex_cell)
+    shown.columns = [_latex_text(str(name)) for name in shown]
+    style = shown.style.hide(axis="index")
+    text = style.to_latex(
+        hrules=True,
+        environment="table*",
+        position_float="centering",
+        caption=_latex_text(caption),
+        label=f"tab:{label}",
+        column_format="l" * shown.shape[1],
+    )
+    return str(text)
+
+
+def _latex_cell(cell: str) -> str:
+    value, above, ends = str(cell).partition(" (")
+    if above and ends.endswith(")") and " to " in ends:
+        return rf"\shortstack[l]{{{_latex_text(value)}\\({_latex_text(ends)}}}"
+    return _latex_text(str(cell))
+
+
+def _latex_text(text: str) -> str:
+    """Return a text as LaTeX shows it, whatever signs it has."""
+    text = _LATEX.sub(lambda sign: "\\" + _LATEX_NAMES.get(sign[0], sign[0]), printable(text))
+    for sign, name in _SIGNS.items():
+        text = text.replace(sign, name)
+    return text
+
+
+def _markdown(table: pd.DataFrame, caption: str) -> str:
+    rows = [[table.index.name, *table.columns], *table.reset_index().to_numpy().tolist()]
+    lines = [" | ".join(map(_markdown_cell, row)) for row in rows]
+    lines.insert(1, " | ".join(["---"] * len(rows[0])))
+    return f"{_markdown_cell(caption)}\n\n" + "".join(f"| {line} |\n" for line in lines)
+
+
+def _markdown_cell(cell: object) -> str:
+    """Return a text as a cell of a Markdown table shows it, whatever signs it has."""
+    return html.escape(_MARKDOWN.sub(r"\\\g<0>", printable(str(cell))), quote=False)
+
+
+def _sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
+    """Yield the sentences of the methods text, each from the records of the report."""
+    counts, made = answer.counts, answer.provenance
+    title = f"{METRICS[answer.primary[0]].inside} for {inside_sentence(answer.title)}"
+    yield (
+        f"{listing(answer.single)} were compared in {title}."
+        if len(answer.single) > 1
+        else f"{answer.single[0]} was evaluated by {title}."
+    )
+    for name in answer.single:
+        yield from _system(name, made.systems.get(name) or {})
+    if answer.joint:
+        yield (
+            f"{answer.joint} is a logistic regression of the scores of {listing(answer.members)}, "
+            "fitted on validation images."
+        )
+    of_set = f" of the data set {made.data_set.name}" if made.data_set else ""
+    patients = f" of {counted(counts['patients'], 'patient')}" if "patients" in counts else ""
+    yield (
+        f"The test set had {counts['images']:,} {answer.units}{patients}{of_set}, "
+        f"{counts['positive']:,} of them positive."
+    )
+    yield from _thresholds(answer)
+    by = "patient" if patients else "image"
+    alone = figures["first"].isin(answer.systems) & (figures["second"] == "")
+    methods = _methods(answer, figures[alone], by)
+    yield (
+        f"Intervals are 95 %: {methods}, with {made.bootstrap['replicates']:,} resamples "
+        f"(seed {answer.seed})."
+    )
+    pairs = figures["first"].isin(answer.single) & figures["second"].isin(answer.single)
+    tested = sum(
+        claim["family"] == "answer" and claim["p_value"] is not None for claim in answer.claims
+    )
+    if tested:
+        n_tests = tested * answer.n_findings
+        correction = f", corrected by Holm's method over {n_tests} tests" if n_tests > 1 else ""
+        yield (
+            f"Differences are paired on the same {answer.units}{correction}: "
+            f"{_methods(answer, figures[pairs], by)}."
+        )
+    if made.protocol.get("file_sha256"):
+        yield "A protocol file fixed the question beforehand."
+    versions = made.versions or {}
+    named = [f"{name} {versions[name]}" for name in ("cxr-compare", "torch") if name in versions]
+    yield f"Figures were computed with {listing(named)}."
+
+
+def _methods(answer: Answer, rows: pd.DataFrame, by: str) -> str:
+    """Return the method of each interval of the figures that the tables show."""
+    found: dict[str, list[str]] = {}
+    rows = rows[rows["ci_low"].notna() & rows["metric"].isin([*_FIGURES, answer.primary[0]])]
+    for row in rows.drop_duplicates(["method", "metric"]).to_dict("records"):
+        found.setdefault(row["method"], []).append(METRICS[row["metric"]].inside)
+    return "; ".join(
+        f"{listing(titles)} by {method.replace('patient', by)}" for method, titles in found.items()
+    )
+
+
+def _system(name: str, record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how a system was trained, or that its answers were given."""
+    recipe = record.get("recipe") or {}
+    run, config = recipe.get("run") or {}, recipe.get("config") or {}
+    if not run:
+        yield f"The answers of {name} were read from results that were given."
+        return
+    training, size = config.get("training") or {}, (recipe.get("preprocess") or {}).get("size")
+    begin = "random weights" if run.get("pretrained") == "none" else f"{run.get('pretrained')}"
+    trained = record.get("trained_on") or {}
+    learned = f" ({run['n_boxes']:,} boxes)" if "n_boxes" in run else ""
+    optimiser = training.get("optimiser", "")
+    yield (
+        f"{name} is a {run.get('model_kind')} ({recipe.get('network')}, images of {size} by {size} "
+        f"pixels), trained from {begin} on {trained.get('train', '')}{learned} for "
+        f"{counted(run['epochs'], 'epoch')} ({_OPTIMISERS.get(optimiser, optimiser)}, learning "
+        f"rate {training.get('learning_rate'):g}, batches of {training.get('batch_size')}); epoch "
+        f"{run['best_epoch']} was kept by {metric_title(run['monitor'])} on {trained.get('val')}."
+    )
+
+
+def _thresholds(answer: Answer) -> Iterator[str]:
+    policy = answer.policy
+    found = [(name, of.get(policy)) for name, of in answer.thresholds.items()]
+    texts = [f"{score_text(value)} for {name}" for name, value in found if value is not None]
+    if not texts:
+        return
+    how = "were given" if is_given(policy) else f"for {policy_text(policy)} were chosen"
+    on = "" if is_given(policy) else " on validation images"
+    yield f"Score thresholds {how}{on}: {listing(texts)}."
