@@ -376,12 +376,12 @@ def detected():
 def test_kinds_of_errors_add_up_to_lesions_and_to_called_boxes(detected):
     lesions, boxes, result = detected
     kinds = result.lesions[result.lesions["topic"] == "errors"].set_index("metric")
-    of_lesions = kinds.loc[["found", "poorly_boxed", "missed"]]
+    of_lesions = kinds.loc[["found_iou_50", "poorly_boxed_iou_50", "missed_iou_50"]]
     assert of_lesions["count"].sum() == len(lesions)
     assert (of_lesions["of"] == len(lesions)).all()
     counts = kinds["count"]
-    wrong = counts[["poor_box", "duplicate", "background"]].sum()
-    assert counts["found"] + wrong == (boxes["score"] >= 0.5).sum()
+    wrong = counts[["poor_box_iou_50", "duplicate_iou_50", "background_iou_50"]].sum()
+    assert counts["found_iou_50"] + wrong == (boxes["score"] >= 0.5).sum()
     assert (counts > 0).all()
 
 

@@ -137,7 +137,7 @@ def test_the_third_example_is_one_that_all_miss():
         "Only B calls it positive": [3],
         "False alarms": [4],
     }
-    assert reports.examples_of(kinds | {"Missed by all": [5]}) == [1, 3, 5]
+    assert reports.examples_of(kinds | {"No system calls it positive": [5]}) == [1, 3, 5]
     assert reports.examples_of(kinds) == [1, 3, 4]
 
 
@@ -488,7 +488,7 @@ def test_each_kind_has_its_images_in_the_order_of_the_question():
     assert list(kinds)[:3] == [
         "Only A calls it positive",
         "Only B calls it positive",
-        "Missed by all",
+        "No system calls it positive",
     ]
     ids = {kind: set(each.image_ids) for kind, each in kinds.items()}
     assert ids["Only A calls it positive"] == {"p2"}
@@ -496,8 +496,8 @@ def test_each_kind_has_its_images_in_the_order_of_the_question():
     assert kinds["Only A calls it positive"].on_lesion == 1
     assert kinds["Only B calls it positive"].on_lesion == 0
     assert {each.on_lesion for kind, each in kinds.items() if not kind.startswith("Only")} == {None}
-    assert ids["Missed by all"] == {"p4"}
-    assert ids["Right image, wrong location"] == {"p5"}
+    assert ids["No system calls it positive"] == {"p4"}
+    assert ids["Called positive, points elsewhere"] == {"p5"}
     assert ids["False alarms"] == {"n2", "n3", "n4"}
     assert ids["All are right"] == {"p1", "n1"}
 
@@ -532,7 +532,7 @@ def test_right_images_are_a_sample_that_the_seed_decides():
 def test_what_is_unknown_or_undecided_is_no_error():
     table = decisions_of()
     table.loc[table["image_id"] == "p4", "label"] = np.nan
-    assert "Missed by all" not in kinds_of(table)
+    assert "No system calls it positive" not in kinds_of(table)
     undecided = decisions_of()
     undecided.loc[undecided["system"] == "B", "decision_t"] = pd.NA
     kinds = kinds_of(undecided)

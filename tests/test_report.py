@@ -150,7 +150,7 @@ def test_errors_and_matrices_are_those_of_a_count(compared):
         called = decisions[name].astype(bool)
         (tn, fp), (fn, tp) = confusion_matrix(label, called)
         assert made["confusion"][name] == {"tp": tp, "fn": fn, "fp": fp, "tn": tn}
-        assert made["errors"].loc[name, "Missed positives"] == str(fn)
+        assert made["errors"].loc[name, "Positives missed"] == str(fn)
         assert made["errors"].loc[name, "False alarms"] == str(fp)
         assert made["corrected"].loc[name, "All errors"] == str(fn + fp)
         for other in set(compared.systems) - {name}:
@@ -158,7 +158,7 @@ def test_errors_and_matrices_are_those_of_a_count(compared):
             assert made["corrected"].loc[name, other] == str(both.sum())
     located = compared.decisions.query("system == 'Boxes' and label == 1 and decision_max_f1")
     wrong = (~located["localised"].astype(bool)).sum()
-    assert made["errors"].loc["Boxes", "Called positive, wrong place"] == str(wrong)
+    assert made["errors"].loc["Boxes", "Called, points elsewhere"] == str(wrong)
     assert made["errors"].loc[compared.answer.joint, "Lesions missed"] == DASH
 
 
@@ -246,7 +246,7 @@ def test_the_methods_text_has_the_facts_of_trainings_and_of_the_test_set(world):
     assert f"{counts['images']} images of {counts['patients']} patients" in text
     for kind in ("detector", "classifier"):
         facts = cxr_compare.show(world.run(kind)).to_dict()
-        assert f"on {facts['train_images']} images of" in text
+        assert f"on {facts['images']['training']} images of" in text
 
 
 def test_a_name_with_markup_stays_text_everywhere(tmp_path):

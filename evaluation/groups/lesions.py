@@ -24,8 +24,12 @@ from cxr_compare.evaluation.truth import numbers_of
 ERRORS = "errors"
 """Topic of the kinds of errors."""
 _FEWEST_LESIONS = 10
+ALL_LESIONS = "all lesions"
+"""Topic of all lesions together."""
 _PER_LESION = ("found", "poorly_boxed", "missed")
 _PER_IMAGE = ("poor_box", "duplicate", "background")
+_RULE = "_iou_50"
+"""End of the names of the kinds of errors, by the IoU from which their boxes match a lesion."""
 _SIZES_MM = (30.0, 60.0)
 _NAMES_MM = ("up to 30 mm", "30 to 60 mm", "over 60 mm")
 
@@ -50,9 +54,13 @@ def lesion_table(comparison: Comparison) -> pd.DataFrame:
         for kind in (*_PER_LESION, *_PER_IMAGE):
             of = kinds["lesions"] if kind in _PER_LESION else everything
             figure = _share(kinds[kind], of, patients, test.n_patients)
-            rows.append({"topic": ERRORS, "group": "", **of_system, "metric": kind, **figure})
+            name_of = f"{kind}{_RULE}"
+            rows.append({"topic": ERRORS, "group": "", **of_system, "metric": name_of, **figure})
         reached = find_lesions(pairs).best >= cut
         owners = patients[pairs.truth.image]
+        found = _share(reached, np.ones(len(reached)), owners, test.n_patients)
+        where = {"topic": ALL_LESIONS, "group": "", **of_system, "metric": "lesion_recall"}
+        rows.append({**where, **found})
         sized = test.images.assign(width=test.sizes["width"], height=test.sizes["height"])
         for topic, groups in lesion_groups(pairs, sized[test.is_boxed]).items():
             for group in sorted(set(groups) - {""}, key=_by_size):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 CASES_PER_KIND = 4
-MISSED_BY_ALL = "Missed by all"
+MISSED_BY_ALL = "No system calls it positive"
 MOST_CASES = 20
 """Largest number of cases of all kinds together; with many kinds, each has fewer."""
 
@@ -36,7 +36,7 @@ def select_cases(
     per_kind: int = CASES_PER_KIND,
     seed: int = 0,
 ) -> list[Cases]:
-    """Select example images: misses, wrong locations, false alarms, and right decisions.
+    """Select example images: misses, wrong places, false alarms, and right decisions.
 
     The most confident errors come first, by the rank of a score among the scores of its system,
     because scores of two systems have no common scale. An image is shown once, with the first of
@@ -97,7 +97,7 @@ def _kinds(
         yield _only(name), label & called[name] & ~others, gap
     yield MISSED_BY_ALL if several else "Missed", label & ~called.any(axis=1), -rank.mean(axis=1)
     found_wrong = label & wrong.any(axis=1)
-    yield "Right image, wrong location", found_wrong, rank.where(wrong).max(axis=1)
+    yield "Called positive, points elsewhere", found_wrong, rank.where(wrong).max(axis=1)
     alarm = ~label & called.any(axis=1)
     yield "False alarms", alarm, rank.where(called).max(axis=1)
     right = called.eq(label, axis=0).all(axis=1) & ~found_wrong

@@ -24,6 +24,8 @@ from cxr_compare.evaluation.report.charts import chart_names, chart_svg
 from cxr_compare.evaluation.report.composition import shown_composition
 from cxr_compare.evaluation.report.page_templates import template_environment
 from cxr_compare.evaluation.report.paper import write_paper
+from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.verdict.prose import listing
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.overlays.sheet import Panel
@@ -36,6 +38,8 @@ _SIDE = 360
 """Longer side of a panel on the page, px."""
 _QUALITY = 82
 _EXAMPLES = 3
+_MOST_NAMED = 4
+"""Systems whose errors one sentence counts."""
 _VALUE = re.compile(r"([−\d.,]+) (\(.*?\))(; .*)?")
 
 
@@ -80,6 +84,8 @@ def write_page(
         "report.html.jinja",
         answer=answer,
         single=single,
+        first_lines=_first_lines(answer, confusion, single),
+        has_drawings=bool(drawn),
         methods_text=write_paper(answer, figures, out),
         counts=_counts(answer),
         forest=charts.get("forest", ""),
@@ -155,6 +161,39 @@ def _counts(answer: Answer) -> str:
     if "patients" in counts and answer.unit != "patient":
         patients = f" of {counted(counts['patients'], 'patient')}"
     return f"{counts['images']:,} test {answer.units}{patients}, {counts['positive']:,} positive"
+
+
+def _first_lines(
+    answer: Answer, matrices: Mapping[str, Mapping[str, int]], single: Sequence[str]
+) -> list[str]:
+    """Return where each system fails, whether all together are better, and where each points."""
+    lines = []
+    known = [name for name in single if name in matrices]
+    if known and len(known) <= _MOST_NAMED:
+        of = matrices[known[0]]
+        n_positive, n_negative = of["tp"] + of["fn"], of["tn"] + of["fp"]
+        missed = listing([f"{name} misses {matrices[name]['fn']:,}" for name in known])
+        alarms = [matrices[name]["fp"] for name in known]
+        kind = "is a false alarm" if alarms == [1] else "are false alarms"
+        lines.append(
+            f"Of {n_positive:,} positive {answer.units}, {missed}; of {n_negative:,} negative "
+            f"ones, {listing([f'{count:,}' for count in alarms])} {kind}."
+        )
+    return [*lines, *_both_line(answer, single), *answer.findings]
+
+
+def _both_line(answer: Answer, single: Sequence[str]) -> Iterator[str]:
+    """Yield whether all systems together are better than the best one alone."""
+    claims = {each["second"]: each for each in answer.claims if each["family"] == "joint"}
+    best = next((name for name in single if name in claims), None)
+    if best is None:
+        return
+    gap = tables.value_text(Interval.from_row(claims[best]))
+    all_of = "Both" if len(answer.members) == 2 else "All"
+    if all(each["higher"] == answer.joint for each in claims.values()):
+        yield f"{all_of} together: better than each alone (than {best} by {gap})."
+    else:
+        yield f"{all_of} together: not shown to be better than {best} alone ({gap})."
 
 
 def _no_threshold(figures: pd.DataFrame, answer: Answer) -> str:

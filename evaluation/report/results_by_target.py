@@ -105,8 +105,7 @@ class ResultsByTarget(ShownAsText):
             return []
         return [
             f"Intervals of the means are too narrow, as {listing(few)} "
-            f"{'has' if len(few) == 1 else 'have'} fewer than {FEW_PATIENTS} effective patients of "
-            "a class."
+            f"{'has' if len(few) == 1 else 'have'} few patients of a class."
         ]
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from cxr_compare.evaluation.groups.images import DIFFERENCE, UNCERTAIN
-from cxr_compare.evaluation.groups.lesions import ERRORS
+from cxr_compare.evaluation.groups.lesions import ALL_LESIONS, ERRORS
 from cxr_compare.evaluation.image_blind import image_blind_name
 from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.policies import policy_text
@@ -53,12 +53,6 @@ _COSTS = (
     ("FLOPs per image (billion)", "flops", 1e9),
     ("Time per image (ms)", "latency_ms", 1.0),
 )
-_ERRORS = {
-    "missed": "Lesions missed",
-    "poor_box": "Boxes poorly placed",
-    "duplicate": "Duplicate boxes",
-    "background": "Boxes on background",
-}
 _BEYOND = "Difference of the AUROC"
 _COUNTS = ("tp", "fn", "fp", "tn")
 _OF_RUN = ("parameters", "n_train", "n_boxes", "n_labels", "epochs", "seconds_training")
@@ -295,14 +289,14 @@ def error_table(
     policy: str,
     joint: str = "",
 ) -> pd.DataFrame:
-    """Return the errors of each system, and those of its boxes; the joint system has no boxes.
+    """Return the errors of each system, and the lesions it misses; the joint system has no boxes.
 
     `matrices` are those of `confusion`.
     """
     if not matrices:
         return pd.DataFrame()
     rows = _outcomes(decisions, policy)
-    kinds = {"Missed positives": "fn", "False alarms": "fp"}
+    kinds = {"Positives missed": "fn", "False alarms": "fp"}
     counts = pd.DataFrame(
         {
             title: {name: str(of[cell]) for name, of in matrices.items()}
@@ -314,12 +308,10 @@ def error_table(
         wrong = with_boxes["called"] & with_boxes["positive"]
         wrong &= ~with_boxes["localised"].astype(bool)
         number_of = wrong.groupby(with_boxes["system"]).sum().astype(str)
-        counts["Called positive, wrong place"] = number_of
-    boxes = lesions[lesions["topic"].eq(ERRORS) & lesions["metric"].isin(_ERRORS)]
-    boxes = boxes[boxes["system"] != joint]
-    if len(boxes):
-        of_kind = boxes.pivot(index="system", columns="metric", values="count")[[*_ERRORS]]
-        counts = counts.join(of_kind.map("{:.0f}".format).rename(columns=_ERRORS))
+        counts["Called, points elsewhere"] = number_of
+    found = lesions[lesions["topic"] == ALL_LESIONS].set_index("system")
+    if len(found):
+        counts["Lesions missed"] = (found["of"] - found["count"]).map("{:,.0f}".format)
     return counts.reindex([*systems]).fillna(DASH).rename_axis("System")
 
 
@@ -349,7 +341,7 @@ def group_table(rows: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame:
         table = table.map(lambda text: text.partition(" ")[0])
     number_of = rows.drop_duplicates(["topic", "group"]).set_index(["topic", "group"])["of"]
     table.insert(0, "Number", number_of.map(lambda of: DASH if pd.isna(of) else f"{of:,.0f}"))
-    names = [f"{_topic(topic)}: {group}" for topic, group in table.index]
+    names = [": ".join(filter(None, [_topic(topic), group])) for topic, group in table.index]
     return table.set_axis(names).rename_axis("Group")
 
 

@@ -74,32 +74,25 @@ def few_patients(evaluated: Truth) -> list[Note]:
         n_images = int(images.sum())
         if not n_images:
             continue
-        effective = effective_patients(images)
-        if effective < FEW_PATIENTS:
-            few.append(_few_patients_text(name, images, effective, known=evaluated.patients_known))
+        if effective_patients(images) < FEW_PATIENTS:
+            few.append(_few_patients_text(name, images, known=evaluated.patients_known))
         most = int(images.max())
         if most > 1 and most >= _LARGE_SHARE * n_images:
             share = f"{100 * most / n_images:.0f} %"
             largest.append(f"One patient has {most:,} of the {n_images:,} {name} images ({share}).")
     if few:
         unit = "patient" if evaluated.patients_known else "image"
-        few.append(
-            f"With fewer than {FEW_PATIENTS} {unit}s of a class, one {unit} more or less may "
-            "change the answer."
-        )
+        few.append(f"With so few, one {unit} more or less may change the answer.")
     return [Note(" ".join([*few, *largest]), "few_patients")] if few or largest else []
 
 
-def _few_patients_text(name: str, images: Integers, effective: float, *, known: bool) -> str:
-    """Say how much the images of few patients of a class say, from the images of each patient."""
+def _few_patients_text(name: str, images: Integers, *, known: bool) -> str:
+    """Say how many images and patients a class has, from the images of each patient."""
     n_images, n_patients = int(images.sum()), int(np.count_nonzero(images))
     verb = "is" if n_images == 1 else "are"
     if not known:
         return f"There {verb} {counted(n_images, f'{name} image')}."
-    text = f"The {counted(n_images, f'{name} image')} {verb} of {counted(n_patients, 'patient')}"
-    if n_images > n_patients:
-        text += f", and say as much as {effective:.1f} patients with one image each would"
-    return f"{text}."
+    return f"The {counted(n_images, f'{name} image')} {verb} of {counted(n_patients, 'patient')}."
 
 
 def no_box_hits(figures: pd.DataFrame, systems: Mapping[str, SystemFigures]) -> list[Note]:

@@ -90,8 +90,7 @@ def state_verdict(comparison: Comparison) -> Verdict:
             _joint_errors(figures, (comparison.joint, *comparison.members), comparison.main_policy),
         )
         headline.append(" ".join(filter(None, sentences)))
-    several = n_findings * len(pointing) > 1
-    findings = [_image_blind_sentence(claim, corrected=several) for claim in pointing]
+    findings = [_image_blind_sentence(claim) for claim in pointing]
     count = max(figures.count(name, *key) for name in single)
     drawn = "synthetic " if 0 < truth.n_synthetic == len(truth.ids) else ""
     opening = f"On these {count:,} {drawn}test {comparison.units}, "
@@ -251,9 +250,12 @@ def _further(figures: Lookup, systems: Sequence[str], key: Key, policy: str) -> 
     return [claim for claim in claims if claim.tested]
 
 
-def _image_blind_sentence(claim: Claim, *, corrected: bool) -> str:
-    """State whether a system points at lesions better than the constant point."""
-    shown = "localises" if claim.higher == claim.first else "was not shown to localise"
-    values = f"{number(claim.values[0])}, constant point {number(claim.values[1])}"
-    gap = _gap(claim, corrected=corrected)
-    return f"{claim.first} {shown} lesions: {METRICS[claim.metric].inside} {values}, {gap}."
+def _image_blind_sentence(claim: Claim) -> str:
+    """State whether a system points at lesions more often than their usual place is right."""
+    own, blind = (f"{100 * value:.0f} %" for value in claim.values)
+    if claim.higher == claim.first:
+        return f"{claim.first} points at the lesion in {own}; the usual place alone in {blind}."
+    less = "points at the lesion less often than the usual place alone"
+    if claim.higher != claim.second:
+        less = "was not shown to point at the lesion more often than the usual place alone"
+    return f"{claim.first} {less}: {own} and {blind}."
