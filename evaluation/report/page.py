@@ -24,7 +24,8 @@ from cxr_compare.evaluation.report.charts import chart_names, chart_svg
 from cxr_compare.evaluation.report.composition import shown_composition
 from cxr_compare.evaluation.report.page_templates import template_environment
 from cxr_compare.evaluation.report.paper import write_paper
-from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
 from cxr_compare.evaluation.verdict.prose import listing
 
 if TYPE_CHECKING:
@@ -188,12 +189,13 @@ def _both_line(answer: Answer, single: Sequence[str]) -> Iterator[str]:
     best = next((name for name in single if name in claims), None)
     if best is None:
         return
-    gap = tables.value_text(Interval.from_row(claims[best]))
+    gap = Interval.from_row(claims[best])
+    value = f"{number(gap.estimate)}, {interval_text(gap) or gap.note}"
     all_of = "Both" if len(answer.members) == 2 else "All"
     if all(each["higher"] == answer.joint for each in claims.values()):
-        yield f"{all_of} together: better than each alone (than {best} by {gap})."
+        yield f"{all_of} together: better than each alone (than {best} by {value})."
     else:
-        yield f"{all_of} together: not shown to be better than {best} alone ({gap})."
+        yield f"{all_of} together: not shown to be better than {best} alone (difference {value})."
 
 
 def _no_threshold(figures: pd.DataFrame, answer: Answer) -> str:
