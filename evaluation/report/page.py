@@ -256,14 +256,14 @@ def _draw_cases(
     cases: list[Case] = []
     drawn: dict[str, str] = {}
     chosen = result.cases()
-    for number, row in enumerate(chosen.to_dict("records"), start=1):
+    for place, row in enumerate(chosen.to_dict("records"), start=1):
         image_id = row["image_id"]
-        title = f"image-{number}" if result.answer.numbers_for_ids else image_id
+        title = f"image-{place}" if result.answer.numbers_for_ids else image_id
         try:
             panels = result.images.panels(image_id, title=title, systems=result.shown)
         except InputError:
             continue
-        drawn[title] = f"{number:02d}.png"
+        drawn[title] = f"{place:02d}.png"
         with atomic_path(out / files.OVERLAYS / drawn[title]) as path:
             draw_sheet(panels, result.images.legend).save(path, "png")
         together = _shown(result.images.together(image_id, 2 * _SIDE, result.shown))
