@@ -118,10 +118,9 @@ class ImagePrediction:
         if not self.decision:
             return "✗", "missed"
         if self.localised is None:
-            return "✓", "found"
-        return (
-            ("✓", "found, on the lesion") if self.localised else ("✗", "right image, wrong place")
-        )
+            return "✓", "called positive"
+        words = ("✓", "points at the lesion") if self.localised else ("✗", "points elsewhere")
+        return words[0], f"called positive, {words[1]}"
 
     def score_words(self) -> str:
         """Return the score beside its threshold; full digits where both would look equal."""
