@@ -75,7 +75,7 @@ def shortcuts(truth: Truth, scores: Mapping[str, Floats]) -> pd.DataFrame:
         }
         rows.append(row)
 
-    fold = patient_folds(truth.owners.astype(object))
+    fold = patient_folds(truth.owners)
     on_all = []
     for kind, fact, n_known, parts in measured(truth, fold):
         add(SHORTCUT, fact, SHORTCUT, parts, with_fold_variance(parts.estimate()))
@@ -123,6 +123,12 @@ def measured(truth: Truth, fold: Integers) -> Iterator[tuple[str, str, int, Auro
         parts = auroc_parts(positive, scores, patients, truth.n_patients, folds=fold_of)
         if parts is not None:
             yield kind, fact, int(known.sum()), parts
+
+
+def fact_columns(table: pd.DataFrame) -> list[str]:
+    """Return the columns of a table of images that are facts."""
+    border = [str(name) for name in table if str(name).startswith(BORDER_GREY)]
+    return [name for name in (*_PERSON, *FILE, *border) if name in table]
 
 
 def _facts(truth: Truth) -> Iterator[tuple[str, str, pd.DataFrame]]:

@@ -56,7 +56,7 @@ def measure_shortcuts(
         known = truth.of("test")
         if known.ids.empty:
             continue
-        fold = patient_folds(known.owners.astype(object))
+        fold = patient_folds(known.owners)
         for kind, fact, n_known, parts in measured(known, fold):
             estimate = with_fold_variance(parts.estimate())
             ends = (estimate.ci_low, estimate.ci_high) if estimate.has_interval else (None, None)

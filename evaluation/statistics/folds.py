@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError
 
 MOST_FOLDS = 5
 """Largest number of folds."""
-_HASH_KEY = "0" * 16
 
 
 def patient_folds(
@@ -20,14 +16,12 @@ def patient_folds(
 ) -> npt.NDArray[np.int64]:
     """Assign images to folds, numbered from 0; all images of a patient are in one fold.
 
-    With labels, the patients with a positive image are assigned to the folds in turn, and so are
-    the other patients, in the order of a hash of their names. The folds are then balanced, and they
-    are the same on every machine and for any order of images. There are as many folds as there are
-    patients of the rarer kind (with, or without, a positive image), but at most 5; InputError if
-    there are fewer than two.
+    Patients are dealt to the folds in turn, in the order of their names, so folds are the same for
+    any order of images, and for other names in the same order. Without labels there are 5 folds.
 
-    Without labels, the fold follows from a hash of the patient's name, so it does not depend on the
-    other patients. There are then always 5 folds.
+    With labels, the patients with a positive image are dealt, and then the other patients. There
+    are as many folds as there are patients of the rarer kind (with, or without, a positive image),
+    but at most 5; InputError if there are fewer than two.
 
     Examples:
         >>> names = np.array(["a", "b", "c", "d", "a"])
@@ -35,10 +29,9 @@ def patient_folds(
         >>> bool(folds[0] == folds[4]), sorted(folds[:4].tolist())
         (True, [0, 0, 1, 1])
     """
-    if y_true is None:
-        hashes = pd.util.hash_array(np.asarray(patients, dtype=object), hash_key=_HASH_KEY)
-        return (hashes % MOST_FOLDS).astype(np.int64)
     names, patient_of_image = np.unique(patients, return_inverse=True)
+    if y_true is None:
+        return patient_of_image % MOST_FOLDS
     has_positive = np.bincount(patient_of_image, weights=y_true) > 0
     n_with = int(has_positive.sum())
     n_without = int((~has_positive).sum())
@@ -48,9 +41,7 @@ def patient_folds(
             f"validation has {n_with} patients with and {n_without} "
             "without a positive image; folds need two of each"
         )
-    digests = np.array([hashlib.sha256(str(name).encode()).hexdigest() for name in names])
     fold = np.zeros(len(names), dtype=np.int64)
     for kind in (has_positive, ~has_positive):
-        members = np.flatnonzero(kind)
-        fold[members[np.argsort(digests[members])]] = np.arange(len(members)) % n_folds
+        fold[kind] = np.arange(kind.sum()) % n_folds
     return fold[patient_of_image]
