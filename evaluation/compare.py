@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +34,25 @@ UNITS = {"image": "images", "study": "studies", "patient": "patients"}
 
 
 @dataclass(frozen=True, eq=False)
+class Request:
+    """All that `compare` was given; the same request gives the same comparison."""
+
+    outputs: Mapping[str, Output]
+    truth: Truth
+    protocol: Protocol
+    options: Mapping[str, Any]
+
+    def compare(self) -> Comparison:
+        """Make the comparison."""
+        return compare(self.outputs, self.truth, protocol=self.protocol, **self.options)
+
+
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """Everything from which a result is made.
 
     Attributes:
+        request: What was compared, of which everything else follows.
         truth: The evaluated test images.
         systems: Every system on these images, the reference first, with its output and choices.
         baselines: Image-blind baselines by their names, as `image_blind_name` gives them.
@@ -52,6 +68,7 @@ class Comparison:
         scores_with_uncertain: Scores of each system on these images.
     """
 
+    request: Request
     truth: Truth
     systems: Mapping[str, SystemFigures]
     baselines: Mapping[str, SystemFigures]
@@ -193,6 +210,15 @@ def compare(
     numbers of resamples.
     """
     protocol = protocol or Protocol()
+    options = {
+        "policies": list(policies),
+        "n_replicates": n_replicates,
+        "seed": seed,
+        "common": common,
+        "unit": unit,
+        "prevalence": prevalence,
+    }
+    request = Request(outputs, truth, protocol, options)
     outputs = {name: outputs[name] for name in protocol.in_order(list(outputs))}
     test, notes = common_images(truth, outputs, common=common)
     if unit != "image":
@@ -249,6 +275,7 @@ def compare(
     if unit == "image" and (reason := too_few(test)):
         notes.append(Note(reason))
     return Comparison(
+        request=request,
         truth=test,
         systems=systems,
         baselines=blind,

@@ -32,6 +32,7 @@ COMMANDS = {
     "compare": "Compare systems on the same images.",
     "folds": "Join the reports of the folds of a cross-validation into one table.",
     "overlay": "Draw predictions over chosen images.",
+    "verify": "Compute a report again from its folder, and say what differs.",
     "show": "Say what a folder is; print a report.",
     "export": "Write a run as ONNX, or a data set as COCO or YOLO.",
     "serve": "Serve runs to browsers and programs.",

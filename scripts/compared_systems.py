@@ -271,18 +271,22 @@ class Systems:
     def _predict(
         self, network: Network, name: str, question: Question, folder: Path
     ) -> Predictions:
-        from cxr_compare.serving.predict_data import predict_data_set, predicted_before
+        from cxr_compare.serving.predict_data import predict_data_set, predicted_before, seen_by
 
         dataset, split = _data_set(question, Path(name)), question.split
         made = folder / files.SYSTEMS / re.sub(r"[^\w.+-]+", "_", name)
         stored = predicted_before(network, dataset, made, split)
-        if stored is not None:
-            return stored
-        if folder_state(made, "predictions") == "finished":
-            if not self.overwrite:
-                raise InputError(f"{made}: holds predictions of another training; say overwrite")
-            shutil.rmtree(made)
-        return predict_data_set(network, dataset, made, split, console, name=name)
+        if stored is None:
+            if folder_state(made, "predictions") == "finished":
+                if not self.overwrite:
+                    text = f"{made}: holds predictions of another training; say overwrite"
+                    raise InputError(text)
+                shutil.rmtree(made)
+            stored = predict_data_set(
+                network, dataset, made, split, console, name=name, names_seen=False
+            )
+        stored.seen = seen_by(network)  # a report names no patient
+        return stored
 
 
 def _of_predictions(name: str, predictions: Predictions, question: Question) -> Output:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Unpack, overload
 
@@ -16,13 +16,16 @@ from cyclopts import Parameter, validators
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.base.folders import OF_REPORTS, KindName, require_writable
+from cxr_compare.data_prep.base.records import digest_of
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.compare import compare as compare_outputs
 from cxr_compare.evaluation.findings import corrected_together
 from cxr_compare.evaluation.groups.images import prevalence_of
 from cxr_compare.evaluation.policies import is_given, parse
 from cxr_compare.evaluation.protocol import Protocol
+from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.composition import composition_of, composition_rows
+from cxr_compare.evaluation.report.inputs import given_files
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
 from cxr_compare.evaluation.subgroups import image_groups
@@ -37,7 +40,7 @@ from cxr_compare.scripts.options import (
     comma_parts,
     roles_of,
 )
-from cxr_compare.scripts.questions import Question, read_questions
+from cxr_compare.scripts.questions import Question, read_questions, with_numbered_patients
 
 _SEED = 0
 _FEWEST_REPLICATES = 100
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
         replicates: int
         out: AnyPath | None
         overwrite: bool
+        without_inputs: bool
         numbers_for_ids: bool
         allow_shared_patients: bool
 
@@ -111,6 +115,7 @@ def compare(
     replicates: _Replicates = 2000,
     out: AnyPath | None = None,
     overwrite: bool = False,
+    without_inputs: bool = False,
     numbers_for_ids: bool = False,
     allow_shared_patients: bool = False,
 ) -> Result | ResultsByTarget:
@@ -142,8 +147,10 @@ def compare(
         replicates: Number of resampled sets of patients, at least 100.
         out: Folder of the report.
         overwrite: Replace a report.
-        numbers_for_ids: Show numbers in place of the ids of images on the page. The tables and
-            predictions in its folder keep the ids.
+        without_inputs: Leave labels, scores and boxes out of the folder; `cxr verify` can then
+            compute nothing again.
+        numbers_for_ids: Show numbers in place of the ids of images on the page. The tables, inputs
+            and predictions in its folder keep the ids.
         allow_shared_patients: Compare although patients are in two parts of the truth.
     """
     named = read_systems(systems)
@@ -156,6 +163,30 @@ def compare(
     wanted = [target] if isinstance(target, str) else list(target or ())
     fixed = _protocol(protocol, comma_parts(subgroups), wanted)
     of_truth, of_results = split_roles(roles_of(columns))
+    options: dict[str, Any] = {
+        "policies": policies,
+        "n_replicates": replicates,
+        "seed": _SEED,
+        "common": images == "common",
+        "unit": unit,
+        "prevalence": share,
+    }
+    request = {
+        **options,
+        "protocol": asdict(fixed),
+        "target": wanted,
+        "split": split,
+        "columns": list(roles_of(columns)),
+        "both": both,
+        "without_inputs": without_inputs,
+        "numbers_for_ids": numbers_for_ids,
+        "allow_shared_patients": allow_shared_patients,
+    }
+    parts = {"data": data, "truth": truth, "boxes": boxes, "patients": patients}
+    parts |= {"protocol": protocol, "images": None if images in ("all", "common") else images}
+    made_by = {"request": request, "files": given_files(parts, named)}
+    if out is not None and not overwrite and (stored := _made_before(Path(out), made_by)):
+        return stored
     questions = read_questions(
         data,
         truth,
@@ -167,6 +198,7 @@ def compare(
         images=None if images in ("all", "common") else Path(images),
         allow_shared_patients=allow_shared_patients,
     )
+    questions = with_numbered_patients(questions)
     has_validation = bool((questions[0].truth.images["role"] == "val").any())
     if data is None and not has_validation:
         _require_given_thresholds([*policies, *filter(None, [fixed.policy])])
@@ -174,15 +206,8 @@ def compare(
         if fixed.subgroups:  # refused before runs are predicted
             image_groups(each.truth.of("test").images, fixed.subgroups)
     reading = Systems(named, of_results, both=both, overwrite=overwrite)
-    left_out = {
-        each.truth.finding: reason
-        for each in questions
-        if len(questions) > 1 and (reason := reading.reason_to_leave_out(each, questions))
-    }
+    left_out = _left_out(reading, questions)
     asked = [each for each in questions if each.truth.finding not in left_out]
-    if not asked:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
-        raise InputError(f"compare: no finding can be compared: {reasons}")
     drawn = None
     if len(asked) > 1:
         drawn = np.unique(np.concatenate([each.truth.of("test").owners for each in asked]))
@@ -200,19 +225,14 @@ def compare(
                 comparisons[each.truth.finding] = compare_outputs(
                     outputs,
                     replace(each.truth, drawn=drawn),
-                    policies=policies,
-                    n_replicates=replicates,
-                    seed=_SEED,
-                    common=images == "common",
                     protocol=fixed,
-                    unit=unit,
-                    prevalence=share,
                     advance=advance,
+                    **options,
                 )
         if len(comparisons) > 1:
             comparisons = corrected_together(comparisons)
         results = {
-            name: _result(comparisons[name], each, numbers_for_ids=numbers_for_ids)
+            name: _result(comparisons[name], each, made_by, numbers_for_ids=numbers_for_ids)
             for each in asked
             for name in [each.truth.finding]
         }
@@ -226,7 +246,37 @@ def compare(
         return Result.open(folder)
 
 
-def _result(made: Comparison, question: Question, *, numbers_for_ids: bool) -> Result:
+def _left_out(reading: Systems, questions: Sequence[Question]) -> dict[str, str]:
+    """Return the findings that cannot be compared, with the reason; refuse if none can."""
+    if len(questions) < 2:
+        return {}
+    reasons = {q.truth.finding: reading.reason_to_leave_out(q, questions) for q in questions}
+    if all(reasons.values()):
+        text = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise InputError(f"compare: no finding can be compared: {text}")
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _made_before(out: Path, made_by: dict[str, Any]) -> Result | ResultsByTarget | None:
+    """Return the finished report of the same request in a folder; None for any other folder."""
+    stored: Result | ResultsByTarget
+    if (out / files.ANSWERS).is_file():
+        stored = ResultsByTarget.open(out)
+        first = next(iter(stored.results.values()))
+    elif (out / files.ANSWER).is_file():
+        stored = first = Result.open(out)
+    else:
+        return None
+    origin = first.answer.provenance
+    if digest_of({"request": origin.request, "files": origin.files}) != digest_of(made_by):
+        return None
+    console.say(f"{out}: is the report on this, which was made before")
+    return stored
+
+
+def _result(
+    made: Comparison, question: Question, made_by: dict[str, Any], *, numbers_for_ids: bool
+) -> Result:
     cases = None
     if question.pixels is not None:
         from cxr_compare.evaluation.report.cases import read_cases
@@ -234,7 +284,8 @@ def _result(made: Comparison, question: Question, *, numbers_for_ids: bool) -> R
         cases = read_cases(made, question.pixels, _readings(question))
     result = Result.of(made, cases, numbers_for_ids=numbers_for_ids)
     table = composition_of(made, question.truth, question.dataset, question.split)
-    answer = result.answer.with_values(composition=composition_rows(table))
+    origin = result.answer.provenance.with_values(**made_by)
+    answer = result.answer.with_values(composition=composition_rows(table), provenance=origin)
     return replace(result, answer=answer)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.folders import require_folder
@@ -81,6 +83,29 @@ def read_questions(
     from cxr_compare.evaluation.report.pixels import pixels_of_files
 
     return [Question(each, pixels=pixels_of_files(files)) for each in truths]
+
+
+def with_numbered_patients(questions: Sequence[Question]) -> list[Question]:
+    """Return the questions with a number in place of the name of each patient, in their order.
+
+    A report needs to know whose images are whose, and no more. All numbers have as many digits, so
+    that they sort as the names do. Those of a data set are the same for every split.
+    """
+    owners = [each.truth.owners for each in questions]
+    of_data = [each.dataset.images["patient_id"] for each in questions if each.dataset]
+    names = np.unique(np.concatenate([*owners, *of_data]).astype(str))
+    digits = len(str(len(names)))
+    numbers = np.array([f"{place:0{digits}d}" for place in range(1, len(names) + 1)], object)
+    return [
+        replace(
+            each,
+            truth=replace(
+                each.truth,
+                images=each.truth.images.assign(patient_id=numbers[np.searchsorted(names, own)]),
+            ),
+        )
+        for each, own in zip(questions, owners, strict=True)
+    ]
 
 
 def _of_data(data: Any, wanted: Sequence[str], split: str) -> list[Question]:

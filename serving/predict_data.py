@@ -56,10 +56,12 @@ def predict_data_set(
     name: str | None = None,
     roles: Sequence[str] = ("val", "test"),
     engine: Engine = "local",
+    names_seen: bool = True,
 ) -> Predictions:
     """Predict images of a data set into a folder; one that is not complete is gone on with.
 
-    Of the engine ``ray`` the machines of a cluster, which see the same folders, compute.
+    `names_seen` adds the table of the images and patients that the training has seen. Of the
+    engine ``ray`` the machines of a cluster, which see the same folders, compute.
     """
     info = network.info
     table = dataset.split(split)
@@ -115,11 +117,17 @@ def predict_data_set(
                 "latency_device": device_name(network.device),
             }
             writer.info = writer.info.with_values(cost={**(record.cost or {}), **timed})
-        seen = named_file(network.folder, SEEN_FILE, network.files)
+        seen = seen_by(network) if names_seen else None
         if seen is not None:
-            writer.add_seen(read_table(seen, "seen"))
+            writer.add_seen(seen)
         writer.info = writer.info.with_values(**provenance())
     return Predictions.open(out)
+
+
+def seen_by(network: Network) -> pd.DataFrame | None:
+    """Return the table of the images that the training of a network has seen; None if unknown."""
+    path = named_file(network.folder, SEEN_FILE, network.files)
+    return None if path is None else read_table(path, "seen")
 
 
 def _made_on(dataset: DataSet, split: str) -> MadeOn:

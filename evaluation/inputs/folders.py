@@ -109,7 +109,8 @@ def output_of(name: str, predictions: Predictions, truth: Truth, target: Target)
     output = stored_output(predictions, target.any_of, ran[ran.isin(truth.ids)])
     recorded = predictions.info.to_json()
     record = {key: value for key, value in recorded.items() if key in _RECORDED}
-    record |= {"folder": predictions.folder.name, "trained_on": _trained_on(predictions)}
+    record |= {"folder": predictions.folder.name, "findings": list(target.any_of)}
+    record["trained_on"] = _trained_on(predictions)
     return replace(output, record=record)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -31,12 +32,17 @@ class EvaluatedOn(Record):
 
 
 class ReportOrigin(MadeRecord):
-    """Data set, systems with their records, resamples and versions behind a comparison."""
+    """Data set, systems with their records, resamples and versions behind a comparison.
+
+    `request` has all options, and `files` name, size and SHA-256 of what the user gave.
+    """
 
     data_set: EvaluatedOn | None = None
     bootstrap: dict[str, Any] = Field(default_factory=dict)
     systems: dict[str, dict[str, Any]] = Field(default_factory=dict)
     protocol: dict[str, Any] = Field(default_factory=dict)
+    request: dict[str, Any] = Field(default_factory=dict)
+    files: Items[dict[str, Any]] = ()
 
 
 class Answer(Record, kind="answer"):
@@ -169,6 +175,10 @@ def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answe
             bootstrap={"replicates": resamples.n_replicates, "seed": resamples.seed},
             systems=records,
             protocol=comparison.protocol.to_dict(),
+            request={
+                **comparison.request.options,
+                "protocol": asdict(comparison.request.protocol),
+            },
         ),
         n_findings=comparison.n_findings,
         numbers_for_ids=numbers_for_ids,

@@ -25,7 +25,7 @@ def fold_table(folders: Sequence[Path]) -> pd.DataFrame:
     Folds, whose test patients differ, also have an interval and, for differences, a p-value.
     Repeated trainings (of other seeds), which are tested on the same images, have none. InputError
     for fewer than two reports, reports on other systems or data, the same report twice, and test
-    sets that share some patients.
+    sets that share some patients, or images if the reports are of other tables of labels.
     """
     results = [Result.open(folder) for folder in folders]
     if len(results) < 2:
@@ -34,14 +34,23 @@ def fold_table(folders: Sequence[Path]) -> pd.DataFrame:
     for folder, question in zip(folders, asked, strict=True):
         if question != asked[0]:
             raise InputError(f"{folder}: other systems, finding or data than {folders[0]}")
+    tables = [_labels_of(each) for each in results]
+    one_table = all(table == tables[0] for table in tables)
+    if not one_table and results[0].answer.unit != "image":
+        raise InputError(
+            f"folds: reports by {results[0].answer.unit} of several tables of labels may share "
+            "patients, who are numbers in each; give all one data set, or compare by image"
+        )
     tested = [each.decisions.sort_values(["system", "image_id"]) for each in results]
+    patients = "patient_id" if one_table and "patient_id" in tested[0] else "image_id"
     is_repeated = all(set(each["image_id"]) == set(tested[0]["image_id"]) for each in tested)
     for one, other in combinations(range(len(tested)), 2):
         if is_repeated:
             _require_repeated(tested[one], tested[other], folders[one], folders[other])
-        elif shared := _patients(tested[one]) & _patients(tested[other]):
+        elif shared := {*tested[one][patients]} & {*tested[other][patients]}:
+            kind = patients.removesuffix("_id")
             raise InputError(
-                f"{folders[other]}: tests {counted(len(shared), 'patient')} of {folders[one]}; "
+                f"{folders[other]}: tests {counted(len(shared), kind)} of {folders[one]}; "
                 "folds share no patient, and repeated trainings are tested on the same images"
             )
     frames = [each.figures.assign(fold=number) for number, each in enumerate(results, start=1)]
@@ -55,9 +64,12 @@ def _is_summarised(metric: str) -> bool:
     return METRICS[metric].family not in ("count", "line")
 
 
-def _patients(tested: pd.DataFrame) -> set[str]:
-    """Return the patients of test images; where they are unknown, each image counts as one."""
-    return set(tested["patient_id" if "patient_id" in tested else "image_id"])
+def _labels_of(result: Result) -> object:
+    """Return what the patients of a report are numbered by: its data set, or files of labels."""
+    made = result.answer.provenance
+    if made.data_set is not None and made.data_set.content_id is not None:
+        return made.data_set.content_id
+    return [each["sha256"] for each in made.files if each["given_as"] in ("truth", "patients")]
 
 
 def _require_repeated(one: pd.DataFrame, other: pd.DataFrame, first: Path, second: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from cxr_compare.evaluation.joint import JointFile
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer, answer_of
+from cxr_compare.evaluation.report.inputs import read_inputs, write_inputs
 from cxr_compare.evaluation.report.result_tables import ResultTables
 from cxr_compare.evaluation.report.tables import plain_rows
 
@@ -202,8 +204,29 @@ class Result(ResultTables):
             if "joint" in record:
                 path = folder / files.JOINT
                 JointFile.from_content(record["joint"], path).write(path)
+        self._write_inputs(folder, overlays)
         answer = self.answer.with_values(overlays=overlays, files=files.digests_of(folder))
         answer.write(folder / files.ANSWER)
+
+    def drawn_images(self, overlays: Mapping[str, str]) -> list[str]:
+        """Return the ids of the images whose drawings have these files."""
+        chosen = self.cases()["image_id"].tolist() if overlays else []
+        return [chosen[int(Path(name).stem) - 1] for name in overlays.values()]
+
+    def _write_inputs(self, folder: Path, overlays: Mapping[str, str]) -> None:
+        """Write what the figures rest on, from memory or from the folder of this result."""
+        if self.answer.provenance.request.get("without_inputs"):
+            shutil.rmtree(folder / files.INPUTS, ignore_errors=True)
+        elif self.comparison is not None:
+            readings = None if self.images is None else self.images.readings
+            if readings is not None:  # the legend names readers if there is a row
+                drawn = readings["image_id"].isin(self.drawn_images(overlays))
+                readings = readings[drawn | (np.arange(len(drawn)) == 0)]
+            is_drawn = self.images is not None
+            write_inputs(folder, self.comparison.request, readings, drawn=is_drawn)
+        elif self.folder is not None and self.folder.resolve() != folder.resolve():
+            request, *_ = read_inputs(self.folder, self.answer)
+            write_inputs(folder, request, None, drawn=False)
 
 
 def _table(comparison: Comparison, name: str) -> pd.DataFrame:

@@ -75,6 +75,14 @@ class ResultsByTarget(ShownAsText):
         single = {name: _pairs_of(each) for name, each in results.items()}
         return cls(results, mean_table(made), finding_tests(single), left_out)
 
+    @classmethod
+    def open(cls, folder: Path) -> ResultsByTarget:
+        """Open the folder of a finished report on several findings."""
+        record = AnswerByFinding.read(folder / files.ANSWERS)
+        results = {name: Result.open(folder / name) for name in record.findings}
+        macro, tests = (_numbers(folder / name) for name in (files.MACRO_CSV, files.TESTS_CSV))
+        return cls(results, macro, tests, record.left_out, folder / files.PAGE)
+
     @property
     def systems(self) -> list[str]:
         """Names of the systems, the reference first."""
@@ -264,6 +272,13 @@ def _pairs_of(result: Result) -> pd.DataFrame:
     systems = [*result.systems, ""]
     figures = result.figures
     return figures[figures["first"].isin(systems) & figures["second"].isin(systems)]
+
+
+def _numbers(path: Path) -> pd.DataFrame:
+    """Read a table of means or differences."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    numbers = ["estimate", "ci_low", "ci_high", "p_value", "p_holm"]
+    return table.assign(**table[numbers].apply(pd.to_numeric))
 
 
 def _value(row: dict[Any, Any]) -> str:

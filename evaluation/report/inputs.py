@@ -1,0 +1,255 @@
+"""What the figures of a report rest on, in its folder ``inputs``: by it all are computed again.
+
+Tables hold labels, patients, roles and true boxes, and of each system scores, boxes and activation
+maps as they were read; ``inputs.json`` holds what their readers said. All else is in the answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_float_dtype
+
+from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.files import file_digest, is_work_file, make_folder
+from cxr_compare.data_prep.base.folders import folder_kind
+from cxr_compare.data_prep.base.records import Items, Record
+from cxr_compare.data_prep.predictions import Predictions
+from cxr_compare.evaluation.compare import Request
+from cxr_compare.evaluation.inputs.folders import stored_output
+from cxr_compare.evaluation.joint import join
+from cxr_compare.evaluation.notes import Note
+from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.protocol import Protocol
+from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.answer import Answer
+from cxr_compare.evaluation.shortcuts import fact_columns
+from cxr_compare.evaluation.subgroups import group_columns
+from cxr_compare.evaluation.truth import Truth, no_boxes, numbers_of
+
+_RECORD = "inputs.json"
+_SIDES = ["width", "height"]
+_MEASURED = ["measured_width", "measured_height"]
+"""Sizes in the headers of image files, which no fact about the images is taken from."""
+_DRAWN = ("view", "sex", "age_years", "x_class")
+_OF_LESIONS = ("view", "spacing_row_mm", "spacing_col_mm")
+_COLUMNS = {
+    "boxes": ["image_id", *EDGES, "score"],
+    "maps": ["image_id", "grid_h", "grid_w", "values", *EDGES],
+}
+_TEXTS = (".txt", ".yaml", ".yml", ".csv", ".json", ".xml")
+
+
+class SystemRead(Record):
+    """What the reader of one system said.
+
+    Attributes:
+        tables: ``boxes`` and ``maps``, as far as the system has them.
+        predictions: Folder that has its scores, boxes and maps, from the report; empty for tables.
+    """
+
+    ranks: bool
+    notes: Items[Note]
+    tables: Items[str] = ()
+    predictions: str = ""
+
+
+class Inputs(Record, kind="inputs"):
+    """Content of ``inputs.json``: what readers said of the truth and the systems.
+
+    Attributes:
+        drawn: True if test images were drawn.
+    """
+
+    notes: Items[Note]
+    systems: dict[str, SystemRead]
+    drawn: bool
+
+
+def write_inputs(
+    report: Path, request: Request, readings: pd.DataFrame | None, *, drawn: bool
+) -> None:
+    """Write what a report rests on; `readings` are boxes of single readers, as far as drawn."""
+    folder = report / files.INPUTS
+    shutil.rmtree(folder, ignore_errors=True)
+    make_folder(folder)
+    images = _images(request, drawn=drawn)
+    true_boxes = request.truth.boxes[["image_id", *EDGES]]
+    tested = images.index[images["role"].isin(("test", "val"))]
+    systems: dict[str, SystemRead] = {}
+    rows: dict[str, list[pd.DataFrame]] = {"scores": [], "boxes": [], "maps": []}
+    for name, output in request.outputs.items():
+        if "members" in output.record:  # it is joined again
+            continue
+        known = {n: of for n in _COLUMNS if (of := getattr(output, n)) is not None}
+        predictions = _predictions_beside(report, output)
+        if not predictions:
+            scores = output.scores[output.scores.index.isin(tested)]
+            table = pd.DataFrame({"image_id": scores.index, "score": scores.to_numpy(np.float64)})
+            rows["scores"].append(table.assign(system=name))
+            for part, of in known.items():
+                columns = [column for column in _COLUMNS[part] if column in of]
+                rows[part].append(of.loc[of["image_id"].isin(tested), columns].assign(system=name))
+        systems[name] = SystemRead(
+            ranks=output.ranks,
+            notes=output.notes,
+            tables=() if predictions else tuple(known),
+            predictions=predictions,
+        )
+    tables = {name: pd.concat(parts, ignore_index=True) for name, parts in rows.items() if parts}
+    tables["images"] = images.reset_index(names="image_id")
+    if len(true_boxes):
+        tables["true_boxes"] = true_boxes[true_boxes["image_id"].isin(images.index)]
+    if readings is not None:
+        tables["readings"] = readings
+    for name, table in tables.items():
+        files.write_table(table, folder / f"{name}.parquet")
+    Inputs(notes=request.truth.notes, systems=systems, drawn=drawn).write(folder / _RECORD)
+
+
+def _images(request: Request, *, drawn: bool) -> pd.DataFrame:
+    """Return the images that figures rest on, with the columns that the request uses.
+
+    Facts are those of test images, but for units, which keep what all their images share.
+    """
+    truth, unit = request.truth, request.options["unit"]
+    images = truth.images
+    facts = images if truth.facts is None else images.drop(columns=truth.facts, errors="ignore")
+    facts = facts if truth.facts is None else facts.join(truth.facts)
+    used = [*group_columns(images, request.protocol.subgroups), *_OF_LESIONS]
+    used += fact_columns(facts) if unit == "image" else []
+    used += ["study_id"] if unit == "study" else []
+    used += _DRAWN if drawn else []
+    facts = facts[[name for name in dict.fromkeys(used) if name in facts]].apply(_plain)
+    if unit == "image":
+        facts = facts[images["role"] == "test"].reindex(images.index)
+    names = ["patient_id", "role", "label", "synthetic"]
+    table = images[[name for name in names if name in images]].assign(
+        boxed=truth.is_boxed, uncertain=truth.ids.isin(truth.uncertain)
+    )
+    sides = [name for name in _SIDES if name in images]
+    table[sides] = numbers_of(images, sides)
+    table = table.join(facts.drop(columns=table.columns, errors="ignore"))
+    kept = images["role"].isin(("test", "val")).to_numpy()
+    if len(truth.boxes):
+        if truth.measure is not None and not truth.presumed:
+            table[_MEASURED] = truth.sizes
+        unknown = truth.sizes.isna().any(axis=1).to_numpy()
+        kept = kept | truth.ids.isin(truth.boxes["image_id"]) | unknown
+    return table[kept]
+
+
+def _plain(cells: pd.Series) -> pd.Series:
+    """Return numbers as they are, and all else as texts, which is what figures take it for."""
+    if is_float_dtype(cells):
+        return cells
+    cells = cells.astype(object)
+    return cells.where(cells.notna(), None).map(str, na_action="ignore")
+
+
+def _predictions_beside(report: Path, output: Output) -> str:
+    """Return the folder of the predictions that were made for a report; empty without one."""
+    name = Path(str(output.record.get("folder", ""))).name
+    for folder in (f"{files.SYSTEMS}/{name}", f"../{files.SYSTEMS}/{name}"):
+        if name and (report / folder / "predictions.json").is_file():
+            made = Predictions.open(report / folder).info
+            if made.inference_id == output.record.get("inference_id"):
+                return folder
+    return ""
+
+
+def read_inputs(report: Path, answer: Answer) -> tuple[Request, pd.DataFrame | None, bool]:
+    """Read what `write_inputs` wrote: the request, in which systems are joined again, and more."""
+    folder, made = report / files.INPUTS, answer.provenance
+    stored = Inputs.read(folder / _RECORD)
+    rows = {path.stem: _table(folder, path.stem) for path in folder.glob("*.parquet")}
+    images = rows["images"].set_index("image_id")
+    sizes = images.reindex(columns=_MEASURED).dropna()
+    measured = {
+        str(image): (int(width), int(height))
+        for image, width, height in sizes.itertuples(name=None)
+    }
+    truth = Truth(
+        images.drop(columns=["boxed", "uncertain", *_MEASURED], errors="ignore"),
+        rows.get("true_boxes", no_boxes()),
+        images.index[images["boxed"].to_numpy(bool)],
+        images.index[images["uncertain"].to_numpy(bool)],
+        finding=answer.target,
+        title=answer.title,
+        notes=stored.notes,
+        record={} if made.data_set is None else made.data_set.to_json(),
+        measure=measured.get if measured else None,
+    )
+    tested = images.index[images["role"].isin(("test", "val"))]
+    outputs = {}
+    for name, system in stored.systems.items():
+        record = made.systems[name]
+        if system.predictions:
+            predictions = Predictions.open(report / system.predictions)
+            ran = predictions.images_run
+            output = stored_output(predictions, tuple(record["findings"]), ran[ran.isin(tested)])
+        else:
+            own: dict[str, Any] = {part: _of(rows[part], name) for part in system.tables}
+            scores = _of(rows["scores"], name).set_index("image_id")["score"]
+            output = Output(scores, **own)
+        outputs[name] = replace(output, record=record, notes=system.notes, ranks=system.ranks)
+    if answer.joint:
+        outputs[answer.joint] = join(outputs, truth)
+    options = dict(made.request)
+    protocol = options.pop("protocol")
+    protocol = Protocol(**{**protocol, "subgroups": tuple(protocol["subgroups"])})
+    known = ("policies", "n_replicates", "seed", "common", "unit", "prevalence")
+    request = Request(outputs, truth, protocol, {name: options[name] for name in known})
+    return request, rows.get("readings"), stored.drawn
+
+
+def _table(folder: Path, name: str) -> pd.DataFrame:
+    return files.with_texts(pd.read_parquet(folder / f"{name}.parquet"))
+
+
+def _of(table: pd.DataFrame, system: str) -> pd.DataFrame:
+    return table[table["system"] == system].drop(columns="system").reset_index(drop=True)
+
+
+def given_files(parts: Mapping[str, Any], systems: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return name, size and SHA-256 of each file, folder or value, by what it was given as."""
+    given = {role: value for role, value in parts.items() if value is not None}
+    given |= {f"system {name}": value for name, value in systems.items()}
+    return [{"given_as": role, **given_file(value)} for role, value in given.items()]
+
+
+def given_file(value: Any) -> dict[str, Any]:
+    """Return name, size and SHA-256 of a file or folder, or the digest of a value in memory.
+
+    A folder of ours has the record that names all its files. Of another one the texts count by
+    their digests, and the other files, such as images, by their sizes.
+    """
+    if not isinstance(value, str | os.PathLike) or not os.path.exists(value):  # noqa: PTH110
+        import joblib  # type: ignore[import-untyped]
+
+        # Equal values have equal digests, whatever objects hold them.
+        digest = hashlib.sha256(joblib.hash(value, "sha1").encode()).hexdigest()
+        return {"name": f"a {type(value).__name__} in memory", "sha256": digest}
+    path = Path(value)
+    name = path.resolve().name
+    if path.is_file():
+        return {"name": name, "bytes": path.stat().st_size, "sha256": file_digest(path)}
+    if kind := folder_kind(path):
+        return {**given_file(path / kind.record), "name": f"{name}/{kind.record}"}
+    inside = sorted(p for p in path.rglob("*") if p.is_file() and not is_work_file(p))
+    lines = [
+        f"{file_digest(p) if p.suffix.lower() in _TEXTS else p.stat().st_size}  "
+        f"{p.relative_to(path).as_posix()}"
+        for p in inside
+    ]
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    size = sum(p.stat().st_size for p in inside)
+    return {"name": name, "files": len(inside), "bytes": size, "sha256": digest}
