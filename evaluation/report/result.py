@@ -225,6 +225,9 @@ class Result(ResultTables):
             is_drawn = self.images is not None
             write_inputs(folder, self.comparison.request, readings, drawn=is_drawn)
         elif self.folder is not None and self.folder.resolve() != folder.resolve():
+            for path in (self.folder / files.INPUTS).iterdir():
+                name = f"{files.INPUTS}/{path.name}"
+                require_unchanged(path, self.answer.files.get(name))
             request, *_ = read_inputs(self.folder, self.answer)
             write_inputs(folder, request, None, drawn=False)
 
