@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -229,16 +230,17 @@ def given_files(parts: Mapping[str, Any], systems: Mapping[str, Any]) -> list[di
 def given_file(value: Any) -> dict[str, Any]:
     """Return name, size and SHA-256 of a file or folder, or the digest of a value in memory.
 
-    A folder of ours has the record that names all its files. Of another one the texts count by
-    their digests, and the other files, such as images, by their sizes.
+    A folder of ours has the record that names all its files. Another one, whose name may be that of
+    a person, counts by the digests of its texts, and the sizes of its other files, such as images.
     """
     if not isinstance(value, str | os.PathLike) or not os.path.exists(value):  # noqa: PTH110
-        import joblib  # type: ignore[import-untyped]
-
-        # Equal values have equal digests, however they lie in memory.
-        content = value.to_csv() if hasattr(value, "to_csv") else joblib.hash(value)
-        digest = hashlib.sha256(str(content).encode()).hexdigest()
-        return {"name": f"a {type(value).__name__} in memory", "sha256": digest}
+        try:
+            # Equal tables have equal texts, however they lie in memory.
+            content = value.to_csv().encode() if hasattr(value, "to_csv") else pickle.dumps(value)
+        except Exception:  # noqa: BLE001 - any object may be given, and is refused where it is read
+            content = os.urandom(32)
+        digest = hashlib.sha256(content).hexdigest()
+        return {"name": f"{type(value).__name__} in memory", "sha256": digest}
     path = Path(value)
     name = path.resolve().name
     if path.is_file():
@@ -253,4 +255,4 @@ def given_file(value: Any) -> dict[str, Any]:
     ]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     size = sum(p.stat().st_size for p in inside)
-    return {"name": name, "files": len(inside), "bytes": size, "sha256": digest}
+    return {"name": f"folder of {len(inside)} files", "bytes": size, "sha256": digest}
