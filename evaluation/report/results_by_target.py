@@ -80,7 +80,10 @@ class ResultsByTarget(ShownAsText):
         """Open the folder of a finished report on several findings."""
         record = AnswerByFinding.read(folder / files.ANSWERS)
         results = {name: Result.open(folder / name) for name in record.findings}
-        macro, tests = (_numbers(folder / name) for name in (files.MACRO_CSV, files.TESTS_CSV))
+        macro, tests = (
+            numbers_of_means(pd.read_csv(folder / name, dtype=str, keep_default_na=False))
+            for name in (files.MACRO_CSV, files.TESTS_CSV)
+        )
         return cls(results, macro, tests, record.left_out, folder / files.PAGE)
 
     @property
@@ -274,9 +277,8 @@ def _pairs_of(result: Result) -> pd.DataFrame:
     return figures[figures["first"].isin(systems) & figures["second"].isin(systems)]
 
 
-def _numbers(path: Path) -> pd.DataFrame:
-    """Read a table of means or differences."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+def numbers_of_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of means or differences, read as texts, with its numbers as numbers."""
     numbers = ["estimate", "ci_low", "ci_high", "p_value", "p_holm"]
     return table.assign(**table[numbers].apply(pd.to_numeric))
 

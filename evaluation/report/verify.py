@@ -29,7 +29,11 @@ from cxr_compare.evaluation.report.answer import Answer
 from cxr_compare.evaluation.report.cases import read_cases
 from cxr_compare.evaluation.report.inputs import given_file, read_inputs
 from cxr_compare.evaluation.report.result import Result
-from cxr_compare.evaluation.report.results_by_target import AnswerByFinding, ResultsByTarget
+from cxr_compare.evaluation.report.results_by_target import (
+    AnswerByFinding,
+    ResultsByTarget,
+    numbers_of_means,
+)
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 
 _TOLERANCE = 1e-9
@@ -309,12 +313,9 @@ def _blank(sizes: pd.DataFrame, drawn: Sequence[str], image_id: str) -> npt.NDAr
 
 
 def _csv(path: Path) -> pd.DataFrame:
-    """Read a table of a report; columns in which all cells are numbers are numbers."""
+    """Read a table of a report: as texts, as all but means are written from the stored digits."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    for name, cells in table.items():
-        numbers = pd.to_numeric(cells, errors="coerce")
-        table[name] = numbers if numbers.notna().eq(cells != "").all() else cells
-    return table
+    return numbers_of_means(table) if path.name == files.MACRO_CSV else table
 
 
 def _text(path: Path) -> str:
