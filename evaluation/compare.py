@@ -316,7 +316,7 @@ def _primary(
     protocol: Protocol, frames: Sequence[pd.DataFrame], *, all_boxes: bool
 ) -> tuple[Key, ...]:
     """Return the primary figures: two, for images and for places, if all systems give boxes."""
-    is_open = not protocol.file_sha256 and protocol.key == AUROC
+    is_open = not protocol.is_fixed and protocol.key == AUROC
     known = all(("", "ap50") in frame for frame in frames)
     both = is_open and all_boxes and known and len(frames) > 1
     return (AUROC, AP50) if both else (protocol.key,)
@@ -331,10 +331,10 @@ def _uncertain_images(truth: Truth, outputs: Mapping[str, Output]) -> pd.Index:
 
 
 def _without_ranking(protocol: Protocol, systems: Mapping[str, SystemFigures]) -> Protocol:
-    """Let F1 decide if boxes of a system have no scores, unless a file fixed the figure."""
+    """Let F1 decide if boxes of a system have no scores, unless the figure is fixed."""
     chosen = [each.choices.thresholds for each in systems.values()]
     common = [p for p in chosen[0] if all(p in c for c in chosen) and not is_guarantee(p)]
-    if protocol.file_sha256 or all(each.output.ranks for each in systems.values()) or not common:
+    if protocol.is_fixed or all(each.output.ranks for each in systems.values()) or not common:
         return protocol
     return replace(protocol, metric="f1", policy=common[0])
 

@@ -16,6 +16,7 @@ from cxr_compare.evaluation.policies import parse, policy_text
 _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "subgroups": ("list of columns", (list,)),
     "planned_difference": ("number", (int, float)),
+    "margin": ("number", (int, float)),
 }
 """Kinds of the keys that hold no text."""
 
@@ -35,6 +36,9 @@ class Protocol:
         target: Name of the finding; empty for the one that the command names.
         planned_difference: Difference in the primary figure that the study was planned to show with
             80 % power, above 0 and below 1; None if none was stated.
+        margin: Difference in the primary figure by which a system may be lower than the reference;
+            None if none was stated.
+        chosen: True if the command names the metric, which no file fixed.
         file_sha256: Digest of the file that fixed the question; empty without one.
     """
 
@@ -44,31 +48,33 @@ class Protocol:
     reference: str = ""
     target: str = ""
     planned_difference: float | None = None
+    margin: float | None = None
+    chosen: bool = False
     file_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a question that no figure can answer."""
-        planned = self.planned_difference
-        if planned is not None and not 0 < planned < 1:
-            raise InputError(
-                f"protocol: planned_difference {planned:g} is not between 0 and 1, such as 0.05"
-            )
+        where = "protocol: " if self.file_sha256 else ""
+        for name in ("planned_difference", "margin"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise InputError(f"{where}{name}: {value:g} is not between 0 and 1, such as 0.05")
         able = [name for name, metric in METRICS.items() if metric.alone]
         if self.metric not in able:
             half = self.metric in METRICS and METRICS[self.metric].family == "decision"
             why = "is half of an operating point; take balanced_accuracy or f1" if half else ""
             raise InputError(
-                f"protocol: metric '{self.metric}' {why or 'is none of ' + ', '.join(able)}"
+                f"{where}metric: '{self.metric}' {why or 'is none of ' + ', '.join(able)}"
             )
         needs = METRICS[self.metric].family == "decision"
         if needs != bool(self.policy):
             raise InputError(
-                f"protocol: metric '{self.metric}' "
+                f"{where}metric: '{self.metric}' "
                 + ("needs a policy, such as max_f1" if needs else "has no policy; leave it out")
             )
         if self.policy and parse(self.policy).confidence is not None:
             raise InputError(
-                f"protocol: policy '{self.policy}' is a guarantee, at which no difference is "
+                f"{where}policy: '{self.policy}' is a guarantee, at which no difference is "
                 "claimed; take another one, such as max_f1"
             )
 
@@ -80,7 +86,7 @@ class Protocol:
             given = tomllib.loads(content.decode())
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: cannot be read as TOML: {error}") from error
-        known = [each.name for each in fields(cls) if each.name != "file_sha256"]
+        known = [each.name for each in fields(cls) if each.name not in ("chosen", "file_sha256")]
         for key, value in given.items():
             if key not in known:
                 raise InputError(f"{path}: unknown key '{key}'; there are {', '.join(known)}")
@@ -89,6 +95,11 @@ class Protocol:
                 raise InputError(f"{path}: '{key}' is a {kind}")
         given["subgroups"] = tuple(map(str, given.get("subgroups", ())))
         return cls(**given, file_sha256=hashlib.sha256(content).hexdigest())
+
+    @property
+    def is_fixed(self) -> bool:
+        """True if a file or the command says which figure decides."""
+        return self.chosen or bool(self.file_sha256)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -114,8 +125,8 @@ class Protocol:
         return [first, *(name for name in systems if name != first)]
 
     def require(self, systems: Mapping[str, Any]) -> None:
-        """Refuse systems without what the question of a protocol file needs."""
-        for name, system in systems.items() if self.file_sha256 else ():
+        """Refuse systems without what the figure needs that a file or the command names."""
+        for name, system in systems.items() if self.is_fixed else ():
             if self.policy and self.policy not in system.choices.thresholds:
                 why = system.choices.reasons.get(self.policy, "there is none")
                 raise InputError(f"{name}: has no threshold for {self.policy}: {why}")
@@ -125,4 +136,6 @@ class Protocol:
     def to_dict(self) -> dict[str, Any]:
         """Return the protocol as JSON values for the report."""
         kind = "protocol given" if self.file_sha256 else "exploratory"
+        if self.chosen:
+            kind = "chosen on the command line"
         return asdict(self) | {"subgroups": list(self.subgroups), "analysis": kind}

@@ -21,7 +21,8 @@ from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.compare import compare as compare_outputs
 from cxr_compare.evaluation.findings import corrected_together
 from cxr_compare.evaluation.groups.images import prevalence_of
-from cxr_compare.evaluation.policies import is_given, parse
+from cxr_compare.evaluation.metrics import METRICS
+from cxr_compare.evaluation.policies import USUAL_POLICY, is_given, parse
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.composition import composition_of, composition_rows
@@ -69,6 +70,9 @@ if TYPE_CHECKING:
         policy: Texts | None
         unit: Literal["image", "study", "patient"]
         protocol: AnyPath | None
+        metric: str | None
+        margin: float | None
+        gate: bool
         subgroups: Texts | None
         prevalence: float | None
         replicates: int
@@ -110,6 +114,9 @@ def compare(
     policy: Texts | None = None,
     unit: Literal["image", "study", "patient"] = "image",
     protocol: AnyPath | None = None,
+    metric: str | None = None,
+    margin: float | None = None,
+    gate: bool = False,
     subgroups: Texts | None = None,
     prevalence: float | None = None,
     replicates: _Replicates = 2000,
@@ -142,6 +149,11 @@ def compare(
             shows decisions by the first. May be repeated.
         unit: What is decided on.
         protocol: File that fixed the question beforehand.
+        metric: Primary figure in place of the AUROC, such as ap50 or f1.
+        margin: Difference in the primary figure, such as 0.05, that was stated beforehand: the
+            answer says whether each system is worse than the first one by more.
+        gate: Exit with status 0 if no system is worse by more than the margin, 1 if one is, and 4
+            if it cannot be told.
         subgroups: Columns of the images, such as sex,view, whose groups are reported, too.
         prevalence: Prevalence at which predictive values are shown, such as 0.05.
         replicates: Number of resampled sets of patients, at least 100.
@@ -161,7 +173,9 @@ def compare(
     _check_options(policies, unit, replicates)
     share = prevalence_of(prevalence)
     wanted = [target] if isinstance(target, str) else list(target or ())
-    fixed = _protocol(protocol, comma_parts(subgroups), wanted)
+    stated = _stated(metric, margin, comma_parts(subgroups), policies)
+    fixed = _protocol(protocol, stated, wanted)
+    _require_reference(fixed, len(named), gate=gate)
     of_truth, of_results = split_roles(roles_of(columns))
     options: dict[str, Any] = {
         "policies": policies,
@@ -238,12 +252,13 @@ def compare(
         }
         if len(questions) > 1:
             by_target = ResultsByTarget.of(results, left_out)
-            return by_target if out is None else by_target.write_all(folder)
+            by_target = by_target if out is None else by_target.write_all(folder)
+            return replace(by_target, gate=gate)
         (result,) = results.values()
-        if out is None:
-            return result
-        result.write(folder)
-        return Result.open(folder)
+        if out is not None:
+            result.write(folder)
+            result = Result.open(folder)
+        return replace(result, gate=gate)
 
 
 def _left_out(reading: Systems, questions: Sequence[Question]) -> dict[str, str]:
@@ -308,14 +323,40 @@ def _check_options(policies: Sequence[str], unit: str, replicates: int) -> None:
         raise InputError(f"replicates: {replicates} are too few; give {_FEWEST_REPLICATES} or more")
 
 
-def _protocol(path: AnyPath | None, subgroups: Sequence[str], wanted: Sequence[str]) -> Protocol:
+def _stated(
+    metric: str | None, margin: float | None, subgroups: Sequence[str], policies: Sequence[str]
+) -> Protocol:
+    """Return the question that the options ask; a figure at a threshold has the first policy."""
+    if isinstance(margin, bool | str):
+        raise InputError(f"margin: {margin!r} is no number, such as 0.05")
+    question = Protocol(subgroups=tuple(subgroups), margin=margin)
+    if metric is None:
+        return question
+    decides = metric in METRICS and METRICS[metric].family == "decision"
+    policy = [*policies, USUAL_POLICY][0] if decides else ""
+    return replace(question, metric=metric, policy=policy, chosen=True)
+
+
+def _protocol(path: AnyPath | None, stated: Protocol, wanted: Sequence[str]) -> Protocol:
+    """Return the question of a protocol file, which the options may not change."""
     if path is None:
-        return Protocol(subgroups=tuple(subgroups))
+        return stated
     fixed = Protocol.read(Path(path))
-    for name, given in (("target", wanted), ("subgroups", subgroups)):
+    for name, given in (("target", wanted), ("subgroups", stated.subgroups)):
         if given and getattr(fixed, name):
             raise InputError(f"{name}: the protocol {path} fixes it; leave it out")
-    return replace(fixed, subgroups=fixed.subgroups or tuple(subgroups))
+    for name, is_stated in (("metric", stated.chosen), ("margin", stated.margin is not None)):
+        if is_stated:
+            raise InputError(f"{name}: the protocol {path} fixes the question; write {name} there")
+    return replace(fixed, subgroups=fixed.subgroups or stated.subgroups)
+
+
+def _require_reference(question: Protocol, n_systems: int, *, gate: bool) -> None:
+    """Refuse a margin without a second system, and a gate without a margin."""
+    if gate and question.margin is None:
+        raise InputError("gate: needs a margin, such as 0.05")
+    if question.margin is not None and n_systems < 2:
+        raise InputError("margin: give two systems or more, the reference first")
 
 
 def _require_given_thresholds(policies: Sequence[str]) -> None:

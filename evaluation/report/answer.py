@@ -49,7 +49,8 @@ class Answer(Record, kind="answer"):
     """Content of ``answer.json``, which is written last and marks a report as complete.
 
     Attributes:
-        sentences: The headline without its opening: the answer, and that on the joint system.
+        sentences: The headline without its opening: the answer, and those on the margin and on the
+            joint system.
         cautions: Sentences on what may make the answer wrong, the most harmful first.
         findings: Sentences on whether each system localises lesions.
         claims: Differences that are tested, with their family and what was shown.
@@ -59,6 +60,9 @@ class Answer(Record, kind="answer"):
         policy: Policy of the threshold for results that are shown at one threshold only.
         thresholds: Score threshold by system and policy; boxes without scores have none.
         joint: Name of the system that joins others, `members`; empty without one.
+        margin: A stated margin, the reference system, the decision on each other system with the
+            interval of the difference to it, and ``gate``, the decision on all; empty without one.
+        ranks: Lowest and highest rank of each of three systems or more in the primary figure.
         composition: Rows on who is where: ``group``, ``value``, and a number for each part.
         overlays: File of the drawing of each example image, by image id or its number.
         n_findings: Number of findings over which corrected p-values are corrected.
@@ -85,6 +89,8 @@ class Answer(Record, kind="answer"):
     policies: Items[str]
     thresholds: dict[str, NumbersByName]
     provenance: ReportOrigin
+    margin: dict[str, Any] = Field(default_factory=dict)
+    ranks: dict[str, tuple[int, int]] = Field(default_factory=dict)
     n_findings: int = 1
     numbers_for_ids: bool = False
     composition: Items[dict[str, Any]] = ()
@@ -180,6 +186,8 @@ def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answe
                 "protocol": asdict(comparison.request.protocol),
             },
         ),
+        margin=dict(verdict.margin),
+        ranks=dict(verdict.ranks),
         n_findings=comparison.n_findings,
         numbers_for_ids=numbers_for_ids,
     )

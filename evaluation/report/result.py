@@ -47,6 +47,7 @@ class Result(ResultTables):
         images: Drawing of the test images; None without image files, or if opened from a folder.
         folder: Folder of the report; None if it was not written.
         comparison: What the tables are made of; None if the result was opened from its folder.
+        gate: True if the exit status of the command is the decision by the margin.
     """
 
     @classmethod

@@ -16,6 +16,7 @@ from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report.answer import Answer
 from cxr_compare.evaluation.report.tables import main_table, ordered, shown_systems
+from cxr_compare.evaluation.verdict.margin import GATE_STATUS
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.report.cases import CaseSource
@@ -30,6 +31,7 @@ class ResultTables(OpenedFromFolder):
     images: CaseSource | None = None
     folder: Path | None = None
     comparison: Comparison | None = None
+    gate: bool = False
 
     @cached_property
     def figures(self) -> pd.DataFrame:
@@ -90,6 +92,11 @@ class ResultTables(OpenedFromFolder):
     def systems(self) -> list[str]:
         """Names of the compared detectors and classifiers, the reference system first."""
         return list(self.answer.systems)
+
+    @property
+    def exit_status(self) -> int:
+        """Exit status of the command: 0, or of a gate what the margin shows."""
+        return GATE_STATUS[self.answer.margin["gate"]] if self.gate else 0
 
     @property
     def policies(self) -> list[str]:

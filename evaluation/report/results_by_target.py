@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -26,6 +26,7 @@ from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.statistics.figure_text import p_equation
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 from cxr_compare.evaluation.verdict.cautions import FEW_PATIENTS
+from cxr_compare.evaluation.verdict.margin import GATE_STATUS, Gate, gate_of
 from cxr_compare.evaluation.verdict.prose import listing
 
 _MEAN = "Mean over findings"
@@ -56,6 +57,7 @@ class ResultsByTarget(ShownAsText):
         macro: Means over the findings with 95 % intervals, for systems and pairs of systems.
         tests: Differences of the AUROC for each finding and pair of systems.
         left_out: Findings that are not evaluated, with the reason.
+        gate: True if the exit status of the command is the decision by the margin.
     """
 
     results: Mapping[str, Result]
@@ -63,6 +65,7 @@ class ResultsByTarget(ShownAsText):
     tests: pd.DataFrame
     left_out: Mapping[str, str]
     page: Path | None = None
+    gate: bool = False
 
     @classmethod
     def of(
@@ -92,6 +95,23 @@ class ResultsByTarget(ShownAsText):
         return next(iter(self.results.values())).systems
 
     @property
+    def exit_status(self) -> int:
+        """Exit status of the command: 0, or of a gate what the margin shows on all findings."""
+        return GATE_STATUS[self.margin] if self.gate else 0
+
+    @property
+    def margin(self) -> Gate | Literal[""]:
+        """Decision by the stated margin on all systems and findings; empty without a margin.
+
+        A finding that is left out cannot be told.
+        """
+        margins = [each.answer.margin for each in self.results.values()]
+        if not all(margins):
+            return ""
+        decisions = [name for margin in margins for name in margin["decisions"].values()]
+        return gate_of([*decisions, *(["cannot tell"] if self.left_out else [])])
+
+    @property
     def headline(self) -> str:
         """Mean AUROC of each system, and which differences of it were shown."""
         return " ".join(self._sentences)
@@ -101,7 +121,31 @@ class ResultsByTarget(ShownAsText):
         """The answer by the mean AUROC, which single findings differ, and what is left out."""
         left_out = [f"Left out: {name} ({why})." for name, why in self.left_out.items()]
         single = [self._single_findings] if len(self.systems) > 1 else []
-        return [*self._mean_sentences, *single, *left_out]
+        margin = [self._margin_sentence] if self.margin else []
+        return [*self._mean_sentences, *margin, *single, *left_out]
+
+    @property
+    def _margin_sentence(self) -> str:
+        """The decision by the margin on all findings, with those that stand against it."""
+        shown: dict[str, list[str]] = {"worse": [], "cannot tell": []}
+        for finding, result in self.results.items():
+            margin = result.answer.margin
+            for name, decision in margin["decisions"].items():
+                if decision in shown:
+                    shown[decision].append(f"{name} ({finding})")
+        shown["cannot tell"] += [f"{finding} (left out)" for finding in self.left_out]
+        begin = f"By the stated margin of {margin['margin']:g} in {result.answer.primary_title}, "
+        parts = [
+            f"{text} {listing(shown[decision])}"
+            for decision, text in (
+                ("worse", f"worse than {margin['reference']} by more:"),
+                ("cannot tell", "it cannot be told of"),
+            )
+            if shown[decision]
+        ]
+        if not parts:
+            return f"{begin}no system is worse than {margin['reference']} by more in any finding."
+        return f"{begin}{'; '.join(parts)}."
 
     @property
     def cautions(self) -> list[str]:
@@ -211,7 +255,8 @@ class ResultsByTarget(ShownAsText):
         """Return what ``cxr compare --json`` prints."""
         macro = self.macro.astype(object).where(self.macro.notna(), None).to_dict("records")
         folders = {name: each.folder and str(each.folder) for name, each in self.results.items()}
-        return {"headline": self.headline, "macro": macro, "targets": folders}
+        shown = {"headline": self.headline, "macro": macro, "targets": folders}
+        return shown | ({"gate": self.margin} if self.margin else {})
 
     def __str__(self) -> str:
         cautions = [f"Caution: {caution}" for caution in self.cautions]

@@ -94,9 +94,13 @@ def ordered(answer: Answer, figures: pd.DataFrame) -> list[str]:
 def main_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
     """Return the usual figures and the threshold: a row for each system, in their order.
 
+    Of three systems or more the range of ranks stands first.
     The joint system has no figures of places, as it has the boxes of one of its members.
     """
     table = _usual(answer, figures, ordered(answer, figures))
+    if answer.ranks:
+        ranges = {name: _range(*ranks) for name, ranks in answer.ranks.items()}
+        table.insert(0, "Rank", [ranges.get(name, DASH) for name in table.index])
     chosen = {name: of.get(answer.policy) for name, of in answer.thresholds.items()}
     if any(value is not None for value in chosen.values()):
         values = [chosen[name] for name in table.index]
@@ -140,12 +144,16 @@ def _usual(answer: Answer, figures: pd.DataFrame, names: list[str]) -> pd.DataFr
     return table.rename(columns=metric_title).rename_axis("System").rename_axis(columns=None)
 
 
+def _range(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def plain_rows(table: pd.DataFrame) -> str:
     """Return the values of the main table for a terminal: a line a system, as many as fit."""
     columns = [["", "System", *table.index]]
     for title in table:
         above, _, below = str(title).removesuffix(" (recall)").rpartition(" ")
-        column = [above, below, *table[title].str.split(" ").str[0]]
+        column = [above, below, *table[title].str.partition(" (")[0]]
         used = sum(max(map(len, each)) + 2 for each in columns)
         if len(columns) > 1 and used + max(map(len, column)) > _TERMINAL:
             break

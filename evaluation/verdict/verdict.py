@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.figures import AP50, Key
@@ -20,6 +20,7 @@ from cxr_compare.evaluation.verdict.claims import (
     Lookup,
     against_chance,
 )
+from cxr_compare.evaluation.verdict.margin import margin_record, margin_sentence
 from cxr_compare.evaluation.verdict.prose import inside_sentence, listing
 
 _FURTHER = ("auroc", "average_precision")
@@ -33,7 +34,8 @@ _POINTING = "pointing_accuracy"
 class Verdict:
     """Headline of a comparison, further findings, and the claims that both rest on.
 
-    `sentences` are those of the headline without its opening: the answer first.
+    `sentences` are those of the headline without its opening: the answer first. `margin` is that of
+    `margin_record`. `ranks` are the lowest and the highest rank of each of three systems or more.
     """
 
     headline: str
@@ -41,6 +43,8 @@ class Verdict:
     kind: Literal["decided", "open", "single", "unknown"]
     findings: tuple[str, ...]
     claims: tuple[Claim, ...]
+    margin: Mapping[str, Any]
+    ranks: Mapping[str, tuple[int, int]]
 
 
 def state_verdict(comparison: Comparison) -> Verdict:
@@ -84,6 +88,9 @@ def state_verdict(comparison: Comparison) -> Verdict:
         of_figure = by_figure[further_key]
         said = _answer(figures, single, title_of, of_figure, key=further_key, corrected=corrected)
         headline[0] += f" {_begun(said, single)}."
+    margin = margin_record(comparison, claims)
+    if margin:
+        headline.append(margin_sentence(margin, comparison.primary_title))
     if of_joint:
         sentences = (
             _joint_sentence(of_joint, title, corrected=n_findings > 1),
@@ -105,7 +112,30 @@ def state_verdict(comparison: Comparison) -> Verdict:
         _kind(single, known, by_figure.values()),
         tuple(findings),
         (*of_answer, *of_joint, *pointing, *places, *further),
+        margin,
+        rank_ranges(claims, known),
     )
+
+
+def rank_ranges(claims: Sequence[Claim], systems: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the range of ranks of each of three systems or more; empty for fewer.
+
+    A rank is at least 1 plus the number of systems that were shown to be higher, and at most the
+    number of systems minus those shown to be lower. If no difference is shown falsely, all ranges
+    hold.
+
+    Source:
+        Al Mohamad, Goeman and van Zwet 2022, "Simultaneous confidence intervals for ranks".
+    """
+    if len(systems) < 3:
+        return {}
+    shown = [claim for claim in claims if {claim.first, claim.second} <= set(systems)]
+    ranges = {}
+    for name in systems:
+        own = [each for each in shown if each.higher and name in (each.first, each.second)]
+        below = sum(each.higher == name for each in own)
+        ranges[name] = (1 + len(own) - below, len(systems) - below)
+    return ranges
 
 
 def _begun(sentence: str, systems: Sequence[str]) -> str:
@@ -167,6 +197,7 @@ def _answer(
     exceeds, similar = "shown to exceed", "not shown to differ from"
     untested = "not tested against"
     results: dict[str, list[str]] = {exceeds: [], similar: [], untested: []}
+    alike = []
     for claim in (each.falling for each in among if top in (each.first, each.second)):
         other, value = claim.second, claim.values[1]
         if claim.second == top:  # as high
@@ -175,10 +206,15 @@ def _answer(
         if claim.higher:
             words = exceeds
         results[words].append(f"{other} ({number(value)})")
+        if words == similar:
+            alike.append(claim.difference)
     groups = [f"{words} {listing(names)}" for words, names in results.items() if names]
     against = ", and ".join(groups)
     highest = number(figures.get(top, *key).estimate)
-    return f"{top} had the highest {title} of {len(known)} systems ({highest}); it was {against}"
+    return (
+        f"{top} had the highest {title} of {len(known)} systems ({highest}); it was {against}"
+        f"{_excluded(alike)}"
+    )
 
 
 def _pair(claim: Claim, title: str, *, corrected: bool) -> str:
@@ -188,17 +224,18 @@ def _pair(claim: Claim, title: str, *, corrected: bool) -> str:
     if claim.higher:
         return f"{claim.first} had a higher {title} than {claim.second}: {values}"
     if claim.tested or claim.equal:
-        excluded = "" if corrected else _excluded(claim.difference)
         both = f"{claim.first} and {claim.second}"
-        return f"{both} were not shown to differ in {title}: {values}{excluded}"
+        return (
+            f"{both} were not shown to differ in {title}: {values}{_excluded([claim.difference])}"
+        )
     return f"nothing can be claimed of {claim.first} and {claim.second} in {title}: {values}"
 
 
-def _excluded(difference: Interval) -> str:
-    """Return which differences, of either sign, an uncorrected interval excludes, as a clause."""
-    if not difference.bounded:
+def _excluded(differences: Sequence[Interval]) -> str:
+    """Return which differences, of either sign, all these intervals exclude, as a clause."""
+    if not differences or not all(each.bounded for each in differences):
         return ""
-    farthest = max(abs(difference.ci_low), abs(difference.ci_high))
+    farthest = max(abs(end) for each in differences for end in (each.ci_low, each.ci_high))
     return f"; differences beyond {number(farthest)} are excluded" if farthest < 1 else ""
 
 

@@ -173,7 +173,7 @@ def false_table(results: Sequence[Result]) -> Iterator[str]:
                 f"{of:,}",
                 *_share(counted, of),
                 f"{min(shares):.1f}–{max(shares):.1f}",
-                "" if claim.limit is None else f"at most {claim.limit:.0f}",
+                "" if claim.limit is None else f"at most {claim.limit:g}",
             )
             yield f"| {' | '.join(cells)} |"
 

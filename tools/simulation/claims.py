@@ -7,7 +7,8 @@ speak of is left out. The part of a name before `` @ `` is a key of `CLAIMS` or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -55,6 +56,11 @@ CLAIMS = {
     "shortcut": Claim("facts that predict nothing are said to predict the label"),
     "interval shortcut": Claim("interval of the AUROC of a fact misses the true one"),
     "joint": Claim("a joint system that adds nothing is called better than each"),
+    "margin": Claim(
+        "a system that is worse by exactly the margin is called not worse by more", 2.5
+    ),
+    "excluded": Claim("a true difference is beyond those that the headline excludes"),
+    "ranks": Claim("the range of ranks of any system leaves out its rank"),
     "finding": Claim("several findings: the first page names a single one that differs"),
     "page of a finding": Claim("several findings: any page calls an equal system higher"),
     "mean": Claim("several findings: equal systems are said to differ in the mean AUROC"),
@@ -70,6 +76,7 @@ POWER = {
     "power answer": "a better system is called higher in the headline",
     "power localises": "a detector is said to localise",
     "power shortcut": "a fact that predicts the label is said to predict it",
+    "power margin": "an equal system is called not worse by more than the margin",
     "power joint": "a joint system that adds something is called better than each",
 }
 """Statements that are true."""
@@ -301,6 +308,47 @@ def joint(result: Any, known: Known) -> Counted:
     claims = [each for each in result.answer.claims if each["family"] == "joint"]
     is_said = all(each["higher"] == result.answer.joint for each in claims) and bool(claims)
     return {"power joint" if known.joint_adds else "joint": is_said}
+
+
+def margin(decisions: Mapping[str, str], known: Known) -> Counted:
+    """Count systems that are called not worse by more than a margin by which they are worse."""
+    better = {name: known.better("A", name) for name in decisions}
+    is_shown = {name: each in ("not worse", "equivalent") for name, each in decisions.items()}
+    return {
+        f"margin @ {name}" if better[name] else "power margin": is_shown[name] for name in decisions
+    }
+
+
+_EXCLUDED = re.compile(r"differences beyond (\d\.\d+) are excluded")
+
+
+def ranks(result: Any, known: Known) -> Counted:
+    """Count ranges of ranks that miss a rank, and a headline that excludes a true difference.
+
+    Systems that are equally good have all ranks between them.
+    """
+    true = known.auroc
+    found: Counted = {}
+    missed = [
+        not (
+            low <= 1 + sum(other > true[name] for other in true.values())
+            and high >= len(true) - sum(other < true[name] for other in true.values())
+        )
+        for name, (low, high) in result.answer.ranks.items()
+    ]
+    if missed:
+        found["ranks"] = any(missed)
+    if excluded := _EXCLUDED.search(result.headline):
+        claims = [each for each in result.answer.claims if each["family"] == "answer"]
+        top = result.table.index[0]
+        open_pairs = [
+            (each["first"], each["second"])
+            for each in claims
+            if not each["higher"] and top in (each["first"], each["second"])
+        ]
+        farthest = max(abs(true[one] - true[other]) for one, other in open_pairs)
+        found["excluded"] = farthest > float(excluded[1])
+    return found
 
 
 def findings(result: Any, known: Known) -> Counted:

@@ -22,6 +22,8 @@ from sklearn.linear_model import LogisticRegression
 
 import cxr_compare
 from cxr_compare.evaluation.report.folds import summarise_folds
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts, margin_interval
+from cxr_compare.evaluation.verdict.margin import decide
 from tools.simulation import claims, reader_studies
 from tools.simulation.draw import EDGES, LUNGS, SIDE, Floats, Law, Sample, draw, draw_boxes
 from tools.simulation.reader_studies import ReaderLaw
@@ -410,6 +412,40 @@ def report_of(drawn: Drawn, replicates: int) -> Any:
         )
 
 
+def margin_decisions(drawn: Drawn, replicates: int) -> dict[str, str]:
+    """Return what a report decides by the margin, with the functions that it calls."""
+    truth = drawn.truth
+    patients, names = pd.factorize(truth["patient_id"])
+    parts = {
+        name: auroc_parts(truth["label"] == 1, values, patients, len(names))
+        for name, values in drawn.systems.items()
+    }
+    reference = parts.pop("A")
+    found = {}
+    for name, part in parts.items():
+        ends = None if None in (reference, part) else margin_interval(reference, part)
+        margin = drawn.options["margin"]
+        found[name] = "cannot tell" if ends is None else decide(*ends, margin)
+    return found
+
+
+@cache
+def _mean_gap(law: Law) -> float:
+    """Return how much higher the mean AUROC of the first system is than that of the others."""
+    rng = np.random.default_rng(_TRUTH)
+    gaps = []
+    for _ in range(10_000):
+        each = draw(rng, law, law.patients)
+        first, *others = (auroc(each.positive, values) for values in each.scores)
+        gaps.append(first - np.mean(others))
+    return float(np.mean(gaps))
+
+
+def worse_by_the_margin(rng: np.random.Generator, law: Law) -> Drawn:
+    """Draw systems of which all but the first are worse than it by exactly the margin."""
+    return scores(rng, law, margin=_mean_gap(law))
+
+
 def joined_folds(drawn: Drawn, replicates: int) -> pd.DataFrame:
     """Return the table that `cxr_compare.folds` makes of the reports of all folds."""
     figures = []
@@ -567,6 +603,30 @@ DESIGNS: dict[str, Design] = {
     ),
     "joint": Design(
         partial(scores, law=Law(patients=600, validation=200), both=True), (claims.joint,), _FEWEST
+    ),
+    # Systems that are worse than the first by exactly the margin, or equal to it; ranks.
+    **{
+        f"margin-{name}": Design(
+            partial(worse_by_the_margin, law=law), (claims.margin,), report=margin_decisions
+        )
+        for name, law in {
+            "rsna": Law((0.85, 0.80), 150, images="rsna"),
+            "five": Law((0.90, 0.85, 0.85, 0.85, 0.85), 120, images="1-3"),
+            "few": Law((0.80, 0.70), 40, positive=0.4),
+            "high": Law((0.95, 0.92), 300, images="1-3"),
+            "rare": Law((0.90, 0.80), 300, positive=0.08),
+            "unequal": Law((0.90, 0.82), 300, images="1-60", positive=0.1, labels_alike=1.0),
+        }.items()
+    },
+    "margin-equal": Design(
+        partial(scores, law=Law((0.85, 0.85), 300), margin=0.07),
+        (claims.margin,),
+        report=margin_decisions,
+    ),
+    "ranks": Design(
+        partial(scores, law=Law((0.92, 0.87, 0.87, 0.80, 0.70), 150, images="1-3")),
+        (claims.ranks,),
+        _FEWEST,
     ),
     # Several findings, and folds.
     "findings": Design(

@@ -1,0 +1,131 @@
+"""Decisions by a margin that was stated: is a system worse than the reference by more?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from cxr_compare.evaluation.compare import Comparison
+from cxr_compare.evaluation.figures import AUROC
+from cxr_compare.evaluation.replicates import SystemFigures
+from cxr_compare.evaluation.statistics.clustered_auroc import margin_interval
+from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.evaluation.verdict.claims import Claim
+from cxr_compare.evaluation.verdict.prose import listing
+
+Decision = Literal["equivalent", "not worse", "worse", "cannot tell"]
+Gate = Literal["pass", "fail", "cannot tell"]
+GATE_STATUS: Mapping[str, int] = {"pass": 0, "fail": 1, "cannot tell": 4}
+"""Exit status of each; 2 and 3 are those of bad input and of a fault."""
+_SAID: Mapping[Decision, str] = {
+    "equivalent": "{systems} {verb} equivalent to {reference} within {margin}",
+    "not worse": "{systems} {verb} not worse than {reference} by more than {margin}",
+    "worse": "{systems} {verb} worse than {reference} by more than {margin}",
+    "cannot tell": "it cannot be told whether {systems} {verb} worse than {reference} by more than "
+    "{margin}",
+}
+
+
+def gate_of(decisions: Iterable[Decision]) -> Gate:
+    """Return the decision on all systems and findings together; one that is worse is enough.
+
+    All must be shown not to be worse, so none is corrected for the others (intersection-union
+    test: Berger 1982).
+    """
+    found = list(decisions)
+    if "worse" in found:
+        return "fail"
+    return "cannot tell" if "cannot tell" in found or not found else "pass"
+
+
+def margin_record(comparison: Comparison, claims: Sequence[Claim]) -> dict[str, Any]:
+    """Return the decision on each system for ``answer.json``; empty without a margin.
+
+    `claims` are those of the primary figure. The 95 % interval of each difference, reference minus
+    system, has two one-sided tests at 2.5 % as its ends (Schuirmann 1987). That of an AUROC is the
+    `margin_interval`.
+    """
+    margin, reference = comparison.protocol.margin, comparison.single[0]
+    if margin is None:
+        return {}
+    decisions: dict[str, Decision] = {}
+    intervals: dict[str, list[float]] = {}
+    for claim in claims:
+        if claim.first != reference:
+            continue
+        name = claim.second
+        ends = _ends(comparison, claim)
+        if ends is not None:
+            intervals[name] = list(ends)
+            decisions[name] = decide(*ends, margin)
+        elif claim.equal and _same(comparison.systems[reference], comparison.systems[name]):
+            decisions[name] = "equivalent"
+        else:
+            decisions[name] = "cannot tell"
+    return {
+        "margin": margin,
+        "reference": reference,
+        "decisions": decisions,
+        "intervals": intervals,
+        "gate": gate_of(decisions.values()),
+    }
+
+
+def _ends(comparison: Comparison, claim: Claim) -> tuple[float, float] | None:
+    """Return the ends of the difference between the reference and a system."""
+    gap = claim.difference
+    if not gap.bounded:
+        return None
+    if (claim.metric, claim.policy) != AUROC:
+        return gap.ci_low, gap.ci_high
+    parts = [comparison.rows.aurocs[name] for name in (claim.first, claim.second)]
+    if parts[0] is None or parts[1] is None:
+        return None
+    return margin_interval(parts[0], parts[1])
+
+
+def decide(low: float, high: float, margin: float) -> Decision:
+    """Return what the interval of reference minus system shows, from its ends."""
+    if high < margin:
+        return "equivalent" if low > -margin else "not worse"
+    return "worse" if low > margin else "cannot tell"
+
+
+def _same(one: SystemFigures, other: SystemFigures) -> bool:
+    """Return True if two systems gave the same scores, boxes and thresholds."""
+    boxes, others = one.output.boxes, other.output.boxes
+    same_boxes = boxes is others if boxes is None or others is None else boxes.equals(others)
+    same_scores = one.output.scores.equals(other.output.scores)
+    return same_boxes and same_scores and one.choices.thresholds == other.choices.thresholds
+
+
+def margin_sentence(record: Mapping[str, Any], title: str) -> str:
+    """State the decision on each system, with how much worse or better it may be."""
+    named: dict[Decision, list[str]] = {}
+    for name, decision in record["decisions"].items():
+        ends = record["intervals"].get(name)
+        between = f" ({_between(*ends)})" if ends else ""
+        named.setdefault(decision, []).append(name + between)
+    margin = f"{record['margin']:g}"
+    parts = [
+        _SAID[decision].format(
+            systems=listing(systems),
+            verb="is" if len(systems) == 1 else "are",
+            reference=record["reference"],
+            margin=margin,
+        )
+        for decision, systems in named.items()
+    ]
+    begin = f"By the stated margin of {margin} in {title}"
+    if record["intervals"]:
+        begin += " and the 95 % interval for a margin"
+    return f"{begin}, {'; '.join(parts)}."
+
+
+def _between(low: float, high: float) -> str:
+    """Return how much worse or better a system is, from the ends of reference minus system."""
+    if high < 0:
+        return f"{number(-high)} to {number(-low)} better"
+    if low > 0:
+        return f"{number(low)} to {number(high)} worse"
+    return f"{number(high)} worse to {number(-low)} better"
