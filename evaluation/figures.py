@@ -243,9 +243,10 @@ def _families(
     of_primary = pd.Series(False, tested.index)
     for key in primary:
         of_primary |= metric.eq(key[0]) & policy.eq(key[1])
-    of_primary &= ~of_joint & ~of_blind
-    boxed = [name for name, each in METRICS.items() if each.needs == "boxes"]
-    of_boxes = metric.isin(boxed) & first.isin(with_boxes) & second.isin(with_boxes)
+    needs_boxes = metric.isin([name for name, each in METRICS.items() if each.needs == "boxes"])
+    have_boxes = first.isin(with_boxes) & second.isin(with_boxes)
+    of_boxes = needs_boxes & have_boxes
+    of_primary &= ~of_joint & ~of_blind & (have_boxes | ~needs_boxes)
     return [
         of_blind & ~of_joint,
         of_primary,

@@ -111,6 +111,12 @@ class Claim:
             return ""
         return self.first if self.difference.estimate > 0 else self.second
 
+    def untested(self, why: str) -> Claim:
+        """Return the claim without its p-values, for a reason that stands in its place."""
+        nan = float("nan")
+        noted = replace(self.difference, note=why)
+        return replace(self, difference=noted, p_value=nan, p_holm=nan)
+
     @property
     def falling(self) -> Claim:
         """Difference with the system of the higher figure first."""

@@ -74,7 +74,7 @@ def margin_record(comparison: Comparison, claims: Sequence[Claim]) -> dict[str, 
 def _ends(comparison: Comparison, claim: Claim) -> tuple[float, float] | None:
     """Return the ends of the difference between the reference and a system."""
     gap = claim.difference
-    if not gap.bounded:
+    if not claim.tested:
         return None
     if (claim.metric, claim.policy) != AUROC:
         return gap.ci_low, gap.ci_high

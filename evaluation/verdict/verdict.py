@@ -60,7 +60,10 @@ def state_verdict(comparison: Comparison) -> Verdict:
     n_findings = comparison.n_findings
     pairs = list(combinations(single, 2))
     by_figure = {
-        each: [figures.claim("answer", *pair, *each) for pair in pairs]
+        each: [
+            _of_own_boxes(figures.claim("answer", *pair, *each), figures, comparison.with_boxes)
+            for pair in pairs
+        ]
         for each in comparison.primary
     }
     claims = by_figure[key]
@@ -266,10 +269,28 @@ def _joint_errors(figures: Lookup, names: Sequence[str], policy: str) -> str:
     return f"Errors at the threshold for {policy_text(policy)}: {listing(counts)}."
 
 
+def _of_own_boxes(claim: Claim, figures: Lookup, with_boxes: Collection[str]) -> Claim:
+    """Return a claim, untested if it is of boxes which are not both systems' own, or are no better.
+
+    Boxes are no better if those of both systems are worse than constant positions with the same
+    scores.
+    """
+    pair = claim.first, claim.second
+    if METRICS[claim.metric].needs != "boxes":
+        return claim
+    if lacking := [name for name in pair if name not in with_boxes]:
+        return claim.untested(f"no own boxes of {listing(lacking)}")
+    blind = [figures.get(image_blind_name(name), claim.metric, claim.policy) for name in pair]
+    if all(value < each.estimate for value, each in zip(claim.values, blind, strict=True)):
+        return claim.untested("both are worse than constant positions with their scores")
+    return claim
+
+
 def _between_boxes(figures: Lookup, comparison: Comparison) -> list[Claim]:
     """Return the claims of AP50 between the systems that give boxes of their own."""
-    systems = [name for name in comparison.single if name in comparison.with_boxes]
-    claims = [figures.claim("places", *pair, *AP50) for pair in combinations(systems, 2)]
+    own = comparison.with_boxes
+    pairs = combinations([name for name in comparison.single if name in own], 2)
+    claims = [_of_own_boxes(figures.claim("places", *pair, *AP50), figures, own) for pair in pairs]
     return [claim for claim in claims if claim.tested]
 
 
