@@ -68,7 +68,8 @@ class Assumptions:
             positives,
             error=float(np.sqrt(contrast @ covariance @ contrast)),
             freedom=float(np.clip(freedom, 1.0, 1e6)),
-            auroc=self.aurocs[0],
+            aurocs=self.aurocs,
+            covariance=covariance,
             with_variance=float(rise @ covariance @ contrast),
             of_variance=float(rise @ covariance @ rise),
         )
@@ -105,15 +106,17 @@ class Assumptions:
 class PlannedStudy:
     """Patients of a planned study, and the precision of its result.
 
-    `with_variance` is the covariance of the estimated difference with its estimated variance, which
-    depends on the estimated AUROCs; `of_variance` is the variance of that variance.
+    `covariance` is that of the estimated AUROCs, ``(systems, systems)``. `with_variance` is the
+    covariance of the estimated difference with its estimated variance, which depends on the
+    estimated AUROCs; `of_variance` is the variance of that variance.
     """
 
     patients: int
     positives: int
     error: float
     freedom: float
-    auroc: float
+    aurocs: tuple[float, ...]
+    covariance: Floats
     with_variance: float = 0.0
     of_variance: float = 0.0
 
@@ -132,13 +135,32 @@ class PlannedStudy:
         upper = scipy.special.nctdtr(self.freedom, effect, reach)
         return float(1 - upper + np.nan_to_num(scipy.special.nctdtr(self.freedom, effect, -reach)))
 
+    def power_within(self, margin: float) -> float:
+        """Return the probability that the second system is shown not to be worse by more.
+
+        The interval is that of `clustered_auroc.margin_interval`: the variance at its end is that
+        of AUROCs which differ by the margin.
+        """
+        contrast = np.array([1.0, -1.0])
+        aurocs = np.array(self.aurocs)
+        distance = margin - float(contrast @ aurocs)
+        variance = float(contrast @ self.covariance @ contrast)
+        moved = np.clip(aurocs + self.covariance @ contrast * distance / variance, 0, 1)
+        scaled = contrast * moved * (1 - moved) / (aurocs * (1 - aurocs))
+        at_end = max(float(scaled @ self.covariance @ scaled), variance)
+        reach = float(scipy.special.stdtrit(self.freedom, (1 + LEVEL) / 2))
+        reach *= float(np.sqrt(at_end / variance))
+        effect = distance / float(np.sqrt(variance))
+        return float(1 - scipy.special.nctdtr(self.freedom, effect, reach))
+
     def half_width(self, *, of_difference: bool) -> float:
         """Return half of the interval of a difference, or of one AUROC on the logit."""
         reach = float(scipy.special.stdtrit(self.freedom, (1 + LEVEL) / 2)) * self.error
         if of_difference:
             return reach
-        slope = self.auroc * (1 - self.auroc)
-        middle = scipy.special.logit(self.auroc)
+        auroc = self.aurocs[0]
+        slope = auroc * (1 - auroc)
+        middle = scipy.special.logit(auroc)
         low, high = scipy.special.expit([middle - reach / slope, middle + reach / slope])
         return float(high - low) / 2
 

@@ -22,6 +22,7 @@ from tests.adapters.studies import (
     Assumptions,
     auroc_parts,
     box_iou,
+    margin_interval,
     nearest,
     protocol_figures,
 )
@@ -501,6 +502,8 @@ def test_a_plan_asks_for_as_many_patients_as_the_former_program(plan):
         ({"auroc": [0.9, 0.8], "prevalence": 0.3, "difference": -0.1}, "difference"),
         ({"auroc": [0.9, 0.8], "prevalence": 0.3, "half_width": 0}, "half-width"),
         ({"auroc": 0.8, "prevalence": 0.3, "half_width": 0.1, "difference": 0.1}, "difference"),
+        ({"auroc": 0.8, "prevalence": 0.3, "margin": 5}, "margin"),
+        ({"auroc": [0.8, 0.7], "prevalence": 0.3, "margin": 0.1}, "margin"),
     ],
 )
 def test_a_plan_out_of_range_is_refused_by_its_argument(arguments, part):
@@ -550,7 +553,10 @@ def test_the_error_of_a_plan_is_what_simulated_studies_vary_by(images):
 
 
 def share_that_shows(plan, patients, positives, sets, seed):
-    """Share of simulated studies of a planned size that show that the first system is better."""
+    """Share of simulated studies of a planned size that show what was planned.
+
+    That is that the first system is better, or that the second is not worse by more than a margin.
+    """
     rng = np.random.default_rng(seed)
     images, within = plan.get("images", 1), plan.get("within", 0.5)
     owner = np.repeat(np.arange(patients), images)
@@ -566,6 +572,9 @@ def share_that_shows(plan, patients, positives, sets, seed):
         of_patients = np.sqrt(within) * normals(patients)[:, owner]
         scores = of_patients + np.sqrt(1 - within) * normals(len(owner)) + shift
         one, other = (auroc_parts(truth, each, owner, patients) for each in scores)
+        if "margin" in plan:
+            shown += margin_interval(one, other)[1] < plan["margin"]
+            continue
         gap = (one - other).estimate()
         shown += gap.p_value < 0.05 and gap.estimate > 0
     return shown / sets
@@ -578,6 +587,9 @@ PLANS = [
     {"auroc": (0.85, 0.8), "prevalence": 0.5},
     {"auroc": (0.85, 0.8), "prevalence": 0.5, "images": 3, "within": 0.4},
     {"auroc": (0.9, 0.85), "prevalence": 0.5, "power": 0.9},
+    {"auroc": (0.85, 0.85), "prevalence": 0.3, "margin": 0.07},
+    {"auroc": (0.9, 0.88), "prevalence": 0.1, "margin": 0.1},
+    {"auroc": (0.85, 0.87), "prevalence": 0.3, "margin": 0.05, "images": 3},
 ]
 
 

@@ -269,8 +269,25 @@ def test_few_patients_of_a_class_are_a_caution_and_so_is_a_patient_of_many_image
 def test_where_no_patient_is_known_images_of_a_class_are_counted_and_that_comes_first():
     few = TRUTH.assign(label=np.where(np.arange(N) % 8 == 1, 1.0, 0.0))
     found = cautions({"A": A, "X": drawn_scores(0.0, 5)}, few.drop(columns="patient_id"))
-    assert [kind for kind, _ in found] == ["by_image", "chance", "few_patients"]
+    kinds = ["by_image", "chance", "few_patients", "few_validation"]
+    assert [kind for kind, _ in found] == kinds
     assert "10 positive images" in dict(found)["few_patients"]
+
+
+@pytest.mark.parametrize(
+    ("validation", "policy", "is_said"),
+    [(30, "max_f1", True), (40, "max_f1", False), (30, "threshold=0.5", False)],
+)
+def test_a_threshold_that_few_validation_patients_chose_is_a_caution(validation, policy, is_said):
+    """Half of them are positive."""
+    kept = np.arange(N) >= N // 2 - validation
+    systems = {
+        name: pd.Series(of[kept], TRUTH["image_id"][kept]) for name, of in (("A", A), ("B", B))
+    }
+    found = verdict.cautions_of(systems, TRUTH[kept], policies=[policy])
+    assert [kind for kind, _ in found] == ["few_validation"] * is_said
+    for _, said in found:
+        assert re.search(r"\bA \(.* of 80 .*\bB \(.* of 80 .*\b30\b.*\b15\b", said)
 
 
 @pytest.mark.parametrize(("label", "absent"), [(1.0, "negative"), (0.0, "positive")])
@@ -548,6 +565,148 @@ def test_a_planned_difference_stands_beside_the_smallest_that_the_test_set_shows
     assert numbers_in(note) == ["0.05", "80", *expected]
     assert result.answer.provenance.protocol["planned_difference"] == 0.05
     assert not any("80 %" in each for each in asked("", systems).answer.notes)
+
+
+def of_gap(gap, count=150, seed=3):
+    """Labels, patients of two images, and scores of a reference and of a system that is worse."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(count) % 3 == 0
+    first = rng.normal(size=count) + 2 * label
+    second = first + 0.3 * rng.normal(size=count) - gap * label
+    scores = {"A": 1 / (1 + np.exp(-first)), "B": 1 / (1 + np.exp(-second))}
+    return scores, {"truth": label.astype(int), "patients": np.arange(count) // 2}
+
+
+@pytest.mark.parametrize(
+    ("gap", "margin", "decision", "status"),
+    [
+        (0.0, 0.2, "equivalent", 0),
+        (-1.5, 0.01, "not worse", 0),
+        (3.0, 0.05, "worse", 1),
+        (0.1, 0.01, "cannot tell", 4),
+    ],
+)
+def test_a_margin_is_decided_by_an_interval_and_a_gate_ends_by_it(gap, margin, decision, status):
+    scores, truth = of_gap(gap)
+    options = {**truth, "replicates": 100, "margin": margin}
+    made = cxr_compare.compare(scores, **options, gate=True)
+    assert made.answer.margin["decisions"] == {"B": decision}
+    assert made.exit_status == status
+    assert cxr_compare.compare(scores, **options).exit_status == 0
+    low, high = made.answer.margin["intervals"]["B"]
+    (row,) = made.tests[made.tests["metric"] == "auroc"].to_dict("records")
+    assert low <= row["ci_low"] <= row["ci_high"] <= high
+    assert (high < margin) == (decision in ("equivalent", "not worse"))
+    assert (low > margin) == (decision == "worse")
+    assert f"{margin:g}" in numbers_in(made.headline)
+
+
+def test_a_gate_joins_all_systems_and_the_one_that_is_worse_decides():
+    scores, truth = of_gap(0.0)
+    worse, _ = of_gap(3.0)
+    options = {**truth, "replicates": 100, "margin": 0.2, "gate": True}
+    both = {**scores, "C": worse["B"]}
+    assert cxr_compare.compare(both, **options).exit_status == 1
+    options["margin"] = 0.9
+    assert cxr_compare.compare(both, **options).exit_status == 0
+    rare = {**scores, "C": np.random.default_rng(5).random(len(scores["A"]))}
+    options["margin"] = float(
+        cxr_compare.compare(rare, **options).answer.margin["intervals"]["C"][0]
+    )
+    assert cxr_compare.compare(rare, **options).exit_status == 4
+
+
+def test_a_gate_joins_all_findings():
+    scores, truth = of_gap(0.0)
+    worse, _ = of_gap(3.0)
+    ids = [f"i{number}" for number in range(150)]
+    labels = pd.DataFrame({"image_id": ids, "patient_id": [f"p{n}" for n in truth["patients"]]})
+    labels["mass"] = labels["nodule"] = truth["truth"]
+    systems = {name: pd.DataFrame({"image_id": ids}) for name in "AB"}
+    options = {"truth": labels, "target": "all", "replicates": 100, "margin": 0.2, "gate": True}
+    for name, table in systems.items():
+        table["mass"] = table["nodule"] = scores[name]
+    found = cxr_compare.compare(systems, **options)
+    assert (found.exit_status, found.to_dict()["gate"]) == (0, "pass")
+    systems["B"]["nodule"] = worse["B"]
+    found = cxr_compare.compare(systems, **options)
+    assert (found.exit_status, found.to_dict()["gate"]) == (1, "fail")
+    assert "nodule" in found.headline
+
+
+def test_the_same_output_is_equivalent_although_its_difference_has_no_interval():
+    scores, truth = of_gap(0.0)
+    same = {"A": scores["A"], "B": scores["A"].copy()}
+    made = cxr_compare.compare(same, **truth, replicates=100, margin=0.01, gate=True)
+    assert made.answer.margin["decisions"] == {"B": "equivalent"}
+    assert made.exit_status == 0
+    perfect = {name: truth["truth"] * 0.5 + 0.1 * of for name, of in scores.items()}
+    made = cxr_compare.compare(perfect, **truth, replicates=100, margin=0.01, gate=True)
+    assert made.exit_status == 4  # both are right on these images, and not the same
+
+
+def test_a_joint_system_is_in_no_margin_decision():
+    systems = {name: SYSTEMS[name] for name in "AB"}
+    made = cxr_compare.compare(systems, truth=ASKED_TRUTH, both=True, replicates=100, margin=0.9)
+    assert made.answer.margin["decisions"].keys() == {"B"}
+
+
+@pytest.mark.parametrize(
+    ("systems", "options", "part"),
+    [
+        ("A", {"margin": 0.05}, "margin"),
+        ("AB", {"margin": 0}, "margin"),
+        ("AB", {"margin": 1}, "margin"),
+        ("AB", {"margin": 5}, "margin"),
+        ("AB", {"margin": "0.05"}, "margin"),
+        ("AB", {"gate": True}, "gate"),
+        ("AB", {"metric": "aurok"}, "metric"),
+        ("AB", {"metric": "recall"}, "metric"),
+        ("AB", {"metric": "f1", "policy": "sensitivity>=0.9@0.9"}, "policy"),
+        ("AB", {"metric": "ap50"}, "A"),
+    ],
+)
+def test_a_margin_or_a_metric_that_cannot_decide_is_refused_in_one_line(systems, options, part):
+    given = {name: SYSTEMS[name] for name in systems}
+    with pytest.raises(InputError, match=f"^{part}: ") as refused:
+        cxr_compare.compare(given, truth=ASKED_TRUTH, replicates=100, **options)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_margin_of_a_protocol_is_stored_and_what_a_protocol_fixes_is_not_asked_again(asked):
+    systems = {name: SYSTEMS[name] for name in "AB"}
+    made = asked("margin = 0.9", systems, gate=True)
+    assert made.exit_status == 0
+    assert made.answer.provenance.protocol["margin"] == 0.9
+    for given in ({"margin": 0.9}, {"metric": "auroc"}):
+        with pytest.raises(InputError, match=f"^{next(iter(given))}: .*protocol"):
+            asked("", systems, **given)
+
+
+def test_a_metric_of_the_command_decides_and_no_protocol_is_claimed():
+    systems = {name: SYSTEMS[name] for name in "AB"}
+    call = {"truth": ASKED_TRUTH, "replicates": 100}
+    answer = cxr_compare.compare(systems, **call, metric="f1", policy="youden").answer
+    assert answer.primary == ("f1", "youden")
+    assert answer.provenance.protocol["analysis"] == "chosen on the command line"
+    assert answer.provenance.protocol["file_sha256"] == ""
+    assert cxr_compare.compare(systems, **call, metric="f1").answer.primary == ("f1", "max_f1")
+
+
+def test_ranks_are_those_that_the_shown_differences_leave():
+    rng = np.random.default_rng(2)
+    label = np.arange(300) % 3 == 0
+    skills = {"A": 3.0, "B": 2.9, "C": 1.0, "D": 0.0}
+    scores = {
+        name: 1 / (1 + np.exp(-rng.normal(size=300) - of * label)) for name, of in skills.items()
+    }
+    made = cxr_compare.compare(scores, truth=label.astype(int), replicates=100)
+    assert made.answer.ranks == {"A": (1, 2), "B": (1, 2), "C": (3, 3), "D": (4, 4)}
+    assert made.to_dict()["ranks"]["C"] == [3, 3]
+    assert made.table["Rank"][list("ABCD")].tolist() == ["1 to 2", "1 to 2", "3", "4"]
+    two = cxr_compare.compare({n: scores[n] for n in "AB"}, truth=label.astype(int), replicates=100)
+    assert two.answer.ranks == {}
+    assert "Rank" not in two.table
 
 
 def test_a_report_says_if_its_question_was_fixed_and_by_which_file(asked):

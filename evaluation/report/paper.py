@@ -66,7 +66,7 @@ def figure_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
     of |= (alone["metric"] != metric) & alone["policy"].isin(["", answer.policy])
     of &= ~((alone["first"] == answer.joint) & alone["metric"].map(lambda m: METRICS[m].boxed))
     rows = alone[of & alone["estimate"].notna()]
-    present = [name for name in (metric, *_FIGURES) if name in set(rows["metric"])]
+    present = [name for name in (*answer.primary_metrics, *_FIGURES) if name in set(rows["metric"])]
     shown = list(dict.fromkeys(present))[:_N_FIGURES]
     cells = rows.assign(text=[_value(row) for row in rows.to_dict("records")])
     wide = cells.drop_duplicates(["first", "metric"]).pivot(

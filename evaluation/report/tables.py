@@ -35,6 +35,7 @@ USUAL = (
     "f1",
     "localised_sensitivity",
     "ap50",
+    "ap",
     "average_precision",
     "froc_mean",
     "pointing_accuracy",
@@ -130,9 +131,14 @@ def cost_table(answer: Answer, order: Sequence[str]) -> pd.DataFrame:
 
 
 def _usual(answer: Answer, figures: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Return the usual figures of systems or baselines as texts, the primary one first."""
+    """Return the usual figures of systems or baselines as texts, the primary ones first.
+
+    COCO's AP is there where AP50 is a primary figure.
+    """
     metric, at = answer.primary
-    wanted = [metric, *(name for name in USUAL if name != metric)]
+    first = answer.primary_metrics
+    first += ["ap"] if "ap50" in first else []
+    wanted = [*first, *(name for name in USUAL if name not in first)]
     alone = figures[(figures["second"] == "") & figures["estimate"].notna()]
     shown = (alone["metric"] == metric) & (alone["policy"] == at)
     shown |= (alone["metric"] != metric) & alone["policy"].isin(["", answer.policy])

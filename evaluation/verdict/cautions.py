@@ -11,11 +11,12 @@ from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note
+from cxr_compare.evaluation.policies import is_fixed
 from cxr_compare.evaluation.replicates import SystemFigures
 from cxr_compare.evaluation.shortcuts import BEYOND, SHORTCUT
 from cxr_compare.evaluation.statistics.arrays import Integers
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
-from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.evaluation.statistics.figure_text import number, score_text
 from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
 from cxr_compare.evaluation.truth import Truth
 from cxr_compare.evaluation.verdict.box_checks import box_notes
@@ -38,6 +39,7 @@ def cautions(comparison: Comparison) -> list[Note]:
         *missing_boxes(comparison.figures, comparison.truth),
         *one_class(comparison.truth),
         *few_patients(comparison.truth),
+        *few_validation_patients(single, comparison.main_policy, comparison.units),
         *no_box_hits(comparison.figures, single),
         *synthetic_images(comparison.truth),
         *chance_notes(comparison.figures, list(comparison.systems)),
@@ -93,6 +95,37 @@ def _few_patients_text(name: str, images: Integers, *, known: bool) -> str:
     if not known:
         return f"There {verb} {counted(n_images, f'{name} image')}."
     return f"The {counted(n_images, f'{name} image')} {verb} of {counted(n_patients, 'patient')}."
+
+
+def few_validation_patients(
+    systems: Mapping[str, SystemFigures], policy: str, units: str
+) -> list[Note]:
+    """Note systems whose threshold few validation patients of a class chose.
+
+    They are few if their effective number is below 20, as for a class of test patients.
+    """
+    if not policy or is_fixed(policy):
+        return []
+    chosen: dict[str, list[str]] = {}
+    for name, each in systems.items():
+        truth, threshold = each.choices.truth, each.choices.thresholds.get(policy)
+        if truth is None or threshold is None or not each.output.ranks:
+            continue
+        classes = [truth.patients[of] for of in (truth.positive, ~truth.positive)]
+        if min(effective_patients(np.bincount(of)) for of in classes) >= FEW_PATIENTS:
+            continue
+        number_of = f"{len(truth.ids):,}, of which {len(classes[0]):,} are positive"
+        called = int((each.scores >= threshold).sum())
+        share = f"{called:,} of {len(each.scores):,} test {units} are called"
+        chosen.setdefault(number_of, []).append(f"{name} ({score_text(threshold)}; {share})")
+    return [
+        Note(
+            f"Few validation {units} chose the threshold of {listing(names)}: {number_of}. Others "
+            "would choose another one.",
+            "few_validation",
+        )
+        for number_of, names in chosen.items()
+    ]
 
 
 def no_box_hits(figures: pd.DataFrame, systems: Mapping[str, SystemFigures]) -> list[Note]:

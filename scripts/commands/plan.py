@@ -20,6 +20,7 @@ def plan(
     prevalence: float,
     difference: float | None = None,
     half_width: float | None = None,
+    margin: float | None = None,
     power: float = 0.8,
     correlation: float = 0.5,
     images: int = 1,
@@ -32,36 +33,45 @@ def plan(
         prevalence: Assumed share of the test patients with the disease.
         difference: Smallest difference that would matter; without it that of the two AUROCs.
         half_width: Half-width of a 95 % interval that the study shall have.
-        power: Probability that the difference is shown.
+        margin: Difference by which the second system shall be shown not to be worse; of one AUROC,
+            both have it.
+        power: Probability that the difference, or that of the margin, is shown.
         correlation: Assumed correlation of the two systems' scores within a class.
         images: Assumed number of images of each patient.
         within: Assumed correlation of one system's scores of two images of a patient.
     """
     from cxr_compare.studies.sample_size import Assumptions, fewest
 
-    for argument, value in (("difference", difference), ("half-width", half_width)):
+    given = {"difference": difference, "half-width": half_width, "margin": margin}
+    for argument, value in given.items():
         if value is not None and not 0 < value < 0.5:
             raise InputError(f"{argument}: {value:g} is not between 0 and 0.5")
     if not 0.05 <= power <= 0.999:
         raise InputError(f"power: {power:g} is not from 0.05 to 0.999")
     if images < 1:
         raise InputError(f"images: {images} is not 1 or more")
-    aurocs = _numbers(auroc)
+    aurocs = _aurocs(auroc, margin)
     assumed = Assumptions(aurocs, prevalence, correlation, images, within)
     two = len(aurocs) == 2
-    if two and difference is None:
+    if two and difference is None and not margin:
         difference = abs(aurocs[0] - aurocs[1])
     elif difference is not None and not two:
         raise InputError("difference: is for two systems; give half-width for one")
-    if not difference and not half_width:
+    if not difference and not half_width and not margin:
         raise InputError(
-            "plan: give two different values of auroc, or difference; for one system half-width"
+            "plan: give two different values of auroc, difference or margin; for one system "
+            "half-width"
         )
     found = []
     if difference:
         shown = difference
         study = fewest(assumed, lambda planned: planned.power(shown) >= power)
         found.append((f"show a difference of {shown:g} in {100 * power:g} % of studies", study))
+    if margin:
+        most = margin
+        study = fewest(assumed, lambda planned: planned.power_within(most) >= power)
+        aim = f"show that the second system is not worse by more than {most:g}"
+        found.append((f"{aim} in {100 * power:g} % of studies", study))
     if half_width:
         wanted = half_width
         study = fewest(assumed, lambda planned: planned.half_width(of_difference=two) <= wanted)
@@ -70,6 +80,18 @@ def plan(
     lines = [f"{s.patients:,} test patients, {s.positives:,} positive, {aim}" for aim, s in found]
     rows = [{"aim": aim, "patients": s.patients, "positives": s.positives} for aim, s in found]
     return Shown("\n".join(lines), rows)
+
+
+def _aurocs(auroc: Any, margin: float | None) -> tuple[float, ...]:
+    """Return the assumed AUROCs; with a margin, one alone is that of both systems."""
+    aurocs = _numbers(auroc)
+    if margin is None:
+        return aurocs
+    if len(aurocs) == 1:
+        return aurocs * 2
+    if aurocs[0] - aurocs[1] >= margin:
+        raise InputError(f"margin: the second AUROC is assumed to be lower by {margin:g} or more")
+    return aurocs
 
 
 def _numbers(auroc: str | float | Iterable[float]) -> tuple[float, ...]:

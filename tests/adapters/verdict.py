@@ -71,11 +71,11 @@ def verdict_of(
     }
 
 
-def cautions_of(systems, truth, **options):
+def cautions_of(systems, truth, policies=(), **options):
     """Kind and text of each caution of a comparison, the most harmful first."""
     read = read_truth(truth, **options)
     outputs = {name: read_output(value, read, name) for name, value in systems.items()}
-    made = compare(outputs, read, n_replicates=100)
+    made = compare(outputs, read, policies=policies, n_replicates=100)
     notes = worst_first([*read.notes, *made.notes, *cautions(made)])
     return [(note.caution, note.text) for note in notes]
 
