@@ -139,6 +139,41 @@ def test_a_joint_system_must_be_called_better_than_each_member():
     assert claims.joint(result(*made), known) == {"joint": False}
 
 
+def test_a_system_that_is_worse_by_the_margin_must_not_be_called_not_worse():
+    known = Known({"A": 0.9, "B": 0.8, "C": 0.8, "D": 0.9})
+    decisions = {"B": "not worse", "C": "cannot tell", "D": "equivalent"}
+    found = {"margin @ B": True, "margin @ C": False, "power margin": True}
+    assert claims.margin(decisions, known) == found
+
+
+@pytest.mark.parametrize("name", ["margin-five", "margin-few"])
+def test_what_is_decided_by_a_margin_in_a_design_is_what_a_report_decides(name):
+    design = DESIGNS[name]
+    for seed in range(3):
+        drawn = design.draw(np.random.default_rng(seed))
+        report = designs.report_of(drawn, 100)
+        assert design.report(drawn, 100) == report.answer.margin["decisions"]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "excluded", "found"),
+    [
+        ({"A": (1, 2), "B": (1, 3), "C": (2, 3)}, 0.2, {"ranks": False, "excluded": False}),
+        ({"A": (1, 1), "B": (2, 3), "C": (2, 3)}, 0.05, {"ranks": False, "excluded": True}),
+        ({"A": (1, 2), "B": (2, 2), "C": (3, 3)}, 0.2, {"ranks": True, "excluded": False}),
+    ],
+)
+def test_a_range_must_have_the_rank_and_a_headline_must_not_exclude_what_is_true(
+    ranks, excluded, found
+):
+    made = result(claim("answer", "A", "B", None), claim("answer", "A", "C", None))
+    made.answer.ranks = ranks
+    made.headline = f"...; differences beyond {excluded:.3f} are excluded."
+    made.table = pd.DataFrame(index=list("ABC"))
+    known = Known({"A": 0.9, "B": 0.8, "C": 0.8})
+    assert claims.ranks(made, known) == found
+
+
 def test_a_guarantee_is_violated_below_the_sensitivity_that_it_names():
     for threshold, is_violated in ((0.5, False), (0.6, True)):  # sensitivity 0.929 and 0.856
         made = result()

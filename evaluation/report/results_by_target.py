@@ -108,8 +108,9 @@ class ResultsByTarget(ShownAsText):
         margins = [each.answer.margin for each in self.results.values()]
         if not all(margins):
             return ""
-        decisions = [name for margin in margins for name in margin["decisions"].values()]
-        return gate_of([*decisions, *(["cannot tell"] if self.left_out else [])])
+        decisions = [each for margin in margins for each in margin["decisions"].values()]
+        decisions += ["cannot tell"] if self.left_out else []
+        return gate_of(decisions)
 
     @property
     def headline(self) -> str:

@@ -138,7 +138,7 @@ def _usual(answer: Answer, figures: pd.DataFrame, names: list[str]) -> pd.DataFr
     metric, at = answer.primary
     first = answer.primary_metrics
     first += ["ap"] if "ap50" in first else []
-    wanted = [*first, *(name for name in USUAL if name not in first)]
+    wanted = [*first, *(name for name in USUAL if name not in (*first, "ap"))]
     alone = figures[(figures["second"] == "") & figures["estimate"].notna()]
     shown = (alone["metric"] == metric) & (alone["policy"] == at)
     shown |= (alone["metric"] != metric) & alone["policy"].isin(["", answer.policy])

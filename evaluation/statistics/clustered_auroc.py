@@ -248,6 +248,8 @@ def auroc_differences(
         "detectable": np.where(detectable <= 1.0, detectable, np.nan),
         "note": np.where(np.isnan(error), notes, "").astype(object),
     }
+
+
 def margin_interval(first: AurocParts, second: AurocParts) -> tuple[float, float] | None:
     """Return the 95 % interval of a difference of two AUROCs for a test of another value than 0.
 
