@@ -272,8 +272,7 @@ def compare(
     readings = {"positive": 1.0, "negative": 0.0} if len(uncertain) else {}
     scores = {name: each.scores for name, each in systems.items() if each.output.ranks}
     known = shortcuts(test, scores) if unit == "image" else pd.DataFrame()
-    if unit == "image" and (reason := too_few(test)):
-        notes.append(Note(reason))
+    notes += too_few(test) if unit == "image" else []
     return Comparison(
         request=request,
         truth=test,

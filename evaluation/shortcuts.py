@@ -15,6 +15,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.errors import counted
 from cxr_compare.data_prep.base.tables import OLDEST_YEARS
+from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
@@ -92,17 +93,18 @@ def shortcuts(truth: Truth, scores: Mapping[str, Floats]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def too_few(truth: Truth) -> str:
-    """Return why nothing is fitted although facts are known; empty if something may be."""
+def too_few(truth: Truth) -> list[Note]:
+    """Note that nothing is fitted although facts are known, because a class has few images."""
     positive = int(truth.positive.sum())
     counts = {"positive": positive, "negative": len(truth.ids) - positive}
     name, count = min(counts.items(), key=lambda each: each[1])
     if count >= _FEWEST or next(_facts(truth), None) is None:
-        return ""
-    return (
+        return []
+    text = (
         "How well metadata and image borders alone predict the label is not computed: "
         f"{counted(count, f'{name} image')}, and it takes {_FEWEST}."
     )
+    return [Note(text)]
 
 
 def measured(truth: Truth, fold: Integers) -> Iterator[tuple[str, str, int, AurocParts]]:
