@@ -31,7 +31,16 @@ OF_REPORT = frozenset(
         "report.html",
         *(f"{name}.parquet" for name in ("figures", "groups", "lesions", "decisions", "curves")),
         *(f"{name}.csv" for name in ("figures", "groups", "lesions", "composition")),
-        *("table.tex", "table.md", "figures", "overlays", "inputs", "systems", "joint.json"),
+        *(
+            "table.tex",
+            "table.md",
+            "methods.txt",
+            "figures",
+            "overlays",
+            "inputs",
+            "systems",
+            "joint.json",
+        ),
     }
 )
 """Files of a report."""

@@ -301,7 +301,7 @@ def _again(
     if not drawn:
         return result
     blank = partial(_blank, made.truth.sizes, result.drawn_images(answer.overlays))
-    return replace(result, images=read_cases(made, blank, readings))
+    return replace(result, images=read_cases(made, blank, readings).in_order(right.systems))
 
 
 def _blank(sizes: pd.DataFrame, drawn: Sequence[str], image_id: str) -> npt.NDArray[np.uint8]:
