@@ -17,6 +17,7 @@ from functools import partial
 from statistics import harmonic_mean
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.evaluation.compare import Comparison
@@ -44,6 +45,7 @@ from cxr_compare.evaluation.statistics.intervals import (
     percentile_interval,
     percentile_intervals,
 )
+from cxr_compare.evaluation.truth import Truth
 
 MEANS = ("auroc", "average_precision", "ap50", "froc_mean")
 """Figures of which a mean over findings is shown; the last two need boxes."""
@@ -87,6 +89,12 @@ def mean_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
     table = table.astype(dict.fromkeys(("p_value", "p_holm"), np.float64))
     (table,) = _corrected([table], comparisons)
     return table[list(COLUMNS)]
+
+
+def patients_of_all(truths: Sequence[Truth]) -> npt.NDArray[np.str_] | None:
+    """Return the test patients of several findings, who are resampled for each; None of one."""
+    owners = [truth.of("test").owners for truth in truths]
+    return np.unique(np.concatenate(owners)) if len(owners) > 1 else None
 
 
 def corrected_together(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:

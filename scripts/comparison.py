@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Unpack, overload
 
-import numpy as np
 import pandas as pd
 from cyclopts import Parameter, validators
 
@@ -19,7 +18,7 @@ from cxr_compare.data_prep.base.folders import OF_REPORTS, KindName, require_wri
 from cxr_compare.data_prep.base.records import digest_of
 from cxr_compare.evaluation.compare import Comparison
 from cxr_compare.evaluation.compare import compare as compare_outputs
-from cxr_compare.evaluation.findings import corrected_together
+from cxr_compare.evaluation.findings import corrected_together, patients_of_all
 from cxr_compare.evaluation.groups.images import prevalence_of
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.policies import USUAL_POLICY, is_given, parse
@@ -222,9 +221,7 @@ def compare(
     reading = Systems(named, of_results, both=both, overwrite=overwrite)
     left_out = _left_out(reading, questions)
     asked = [each for each in questions if each.truth.finding not in left_out]
-    drawn = None
-    if len(asked) > 1:
-        drawn = np.unique(np.concatenate([each.truth.of("test").owners for each in asked]))
+    drawn = patients_of_all([each.truth for each in asked])
     findings = [each.truth.finding for each in questions]
     with _working_folder(None if out is None else Path(out), findings, overwrite) as folder:
         comparisons: dict[str, Comparison] = {}

@@ -64,15 +64,10 @@ class SystemRead(Record):
 
 
 class Inputs(Record, kind="inputs"):
-    """Content of ``inputs.json``: what readers said of the truth and the systems.
-
-    Attributes:
-        drawn: True if test images were drawn.
-    """
+    """Content of ``inputs.json``: what readers said of the truth and the systems."""
 
     notes: Items[Note]
     systems: dict[str, SystemRead]
-    drawn: bool
 
 
 def write_inputs(
@@ -113,7 +108,7 @@ def write_inputs(
         tables["readings"] = readings
     for name, table in tables.items():
         files.write_table(table, folder / f"{name}.parquet")
-    Inputs(notes=request.truth.notes, systems=systems, drawn=drawn).write(folder / _RECORD)
+    Inputs(notes=request.truth.notes, systems=systems).write(folder / _RECORD)
 
 
 def _images(request: Request, *, drawn: bool) -> pd.DataFrame:
@@ -167,8 +162,8 @@ def _predictions_beside(report: Path, output: Output) -> str:
     return ""
 
 
-def read_inputs(report: Path, answer: Answer) -> tuple[Request, pd.DataFrame | None, bool]:
-    """Read what `write_inputs` wrote: the request, in which systems are joined again, and more."""
+def read_inputs(report: Path, answer: Answer) -> tuple[Request, pd.DataFrame | None]:
+    """Read what `write_inputs` wrote: the request, joining systems again, and readings."""
     folder, made = report / files.INPUTS, answer.provenance
     stored = Inputs.read(folder / _RECORD)
     rows = {path.stem: _table(folder, path.stem) for path in folder.glob("*.parquet")}
@@ -209,7 +204,7 @@ def read_inputs(report: Path, answer: Answer) -> tuple[Request, pd.DataFrame | N
     protocol = Protocol(**{**protocol, "subgroups": tuple(protocol["subgroups"])})
     known = ("policies", "n_replicates", "seed", "common", "unit", "prevalence")
     request = Request(outputs, truth, protocol, {name: options[name] for name in known})
-    return request, rows.get("readings"), stored.drawn
+    return request, rows.get("readings")
 
 
 def _table(folder: Path, name: str) -> pd.DataFrame:

@@ -223,12 +223,11 @@ class Result(ResultTables):
             if readings is not None:  # the legend names readers if there is a row
                 drawn = readings["image_id"].isin(self.drawn_images(overlays))
                 readings = readings[drawn | (np.arange(len(drawn)) == 0)]
-            is_drawn = self.images is not None
-            write_inputs(folder, self.comparison.request, readings, drawn=is_drawn)
+            write_inputs(folder, self.comparison.request, readings, drawn=bool(overlays))
         elif self.folder is not None and self.folder.resolve() != folder.resolve():
-            for path in (self.folder / files.INPUTS).iterdir():
-                name = f"{files.INPUTS}/{path.name}"
-                require_unchanged(path, self.answer.files.get(name))
+            for name, digest in self.answer.files.items():
+                if name.startswith(f"{files.INPUTS}/"):
+                    require_unchanged(self.folder / name, digest)
             request, *_ = read_inputs(self.folder, self.answer)
             write_inputs(folder, request, None, drawn=False)
 

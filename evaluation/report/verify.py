@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
@@ -17,13 +16,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted, first_line
-from cxr_compare.data_prep.base.files import is_work_file, make_folder
+from cxr_compare.data_prep.base.files import make_folder
 from cxr_compare.data_prep.base.folders import require_folder
 from cxr_compare.data_prep.base.provenance import package_versions
 from cxr_compare.data_prep.base.records import Record, changed_files
 from cxr_compare.data_prep.base.user_tables import read_json_file
-from cxr_compare.evaluation.compare import Comparison, Request
-from cxr_compare.evaluation.findings import corrected_together
+from cxr_compare.evaluation.compare import Comparison
+from cxr_compare.evaluation.findings import corrected_together, patients_of_all
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer
 from cxr_compare.evaluation.report.cases import read_cases
@@ -39,9 +38,7 @@ from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 _TOLERANCE = 1e-9
 """Largest difference of two equal numbers, relative for numbers above 1."""
 _RESAMPLED = ("ci_low", "ci_high", "p_value", "p_holm")
-_KEYS = ("target", "topic", "group", "system", "first", "second", "metric", "policy", "curve")
-_NOT_COMPUTED = ("files", "command", "created", "revision", "versions")
-"""Parts of an answer that no computation gives; the digests of its files are compared before."""
+_KEYS = ("topic", "group", "system", "first", "second", "metric", "policy", "curve", "image_id")
 _PICTURE = re.compile(r'src="data:image/jpeg;base64,[^"]*"')
 _DRAWN = re.compile(r"<svg.*?</svg>|<[^>]*>", re.DOTALL)
 _SHOWN = 5
@@ -104,13 +101,44 @@ class _Found:
     computed: int = 0
     same_versions: bool = True
 
-    def add(self, file: str, place: str, stored: Any, again: Any) -> None:
-        """Note a difference; of long texts what stands around the first one."""
-        texts = [str(stored), str(again)]
-        pairs = enumerate(zip_longest(*texts))
-        first = max(0, next((n for n, (a, b) in pairs if a != b), 0) - 30)
-        parts = [text[first : first + 80] for text in texts]
-        self.differences.append(f"{file}: {place}: {parts[0]} stored, {parts[1]} computed again")
+    def compare(
+        self,
+        file: str,
+        stored: Mapping[str, Any],
+        again: Mapping[str, Any],
+        loose: Collection[str] = (),
+        limit: float = 0.0,
+    ) -> bool:
+        """Compare values by their place; return True if the stored ones may stay.
+
+        Those at the places `loose` may differ by a limit under other versions.
+        """
+        wrong, n_near = [], 0
+        for place in {**again, **stored}:
+            one, other = stored.get(place), again.get(place)
+            gap = float(one != other)
+            if gap and isinstance(one, int | float) and isinstance(other, int | float):
+                gap = abs(one - other) / max(1.0, abs(one), abs(other))
+            if gap > _TOLERANCE and place in loose and gap <= limit:
+                n_near += 1
+            elif gap > _TOLERANCE:
+                wrong.append((place, *_around(str(one), str(other))))
+        self.computed += len(again)
+        if n_near:
+            numbers = counted(n_near, "number")
+            text = f"{file}: {numbers} by resamples of other versions, within {limit:g}"
+            self.remarks.append(text)
+        lines = [f"{file}: {at}: {a} stored, {b} computed again" for at, a, b in wrong[:_SHOWN]]
+        more = [f"{file}: {len(wrong) - _SHOWN:,} further differences"]
+        self.differences += lines + (more if len(wrong) > _SHOWN else [])
+        return not wrong
+
+
+def _around(stored: str, again: str) -> tuple[str, str]:
+    """Return two texts, of long ones what stands around the first difference."""
+    pairs = enumerate(zip_longest(stored, again))
+    first = max(0, next((n for n, (a, b) in pairs if a != b), 0) - 30)
+    return stored[first : first + 80], again[first : first + 80]
 
 
 def verify_report(folder: Path, given: Sequence[Path] = ()) -> Verification:
@@ -125,10 +153,8 @@ def verify_report(folder: Path, given: Sequence[Path] = ()) -> Verification:
     several = (folder / files.ANSWERS).is_file()
     if not several:
         require_folder(folder, "report")
-    found = _Found()
     main = files.ANSWERS if several else files.ANSWER
-    found.differences += [f"{name}: {how}" for name, how in changed_files(folder, main)]
-    found.differences += [f"{name}: was added to the report" for name in _added(folder, main)]
+    found = _Found([f"{name}: {how}" for name, how in changed_files(folder, main)])
     whole = _record(AnswerByFinding, folder / main) if several else None
     names = whole.findings if whole else ("",)
     answers = {name: _record(Answer, folder / name / files.ANSWER) for name in names}
@@ -138,13 +164,12 @@ def verify_report(folder: Path, given: Sequence[Path] = ()) -> Verification:
             f"{folder}: is one of {answer.n_findings} findings that were compared together; give "
             "the folder of all of them"
         )
-    _compare_versions(answer, found)
-    if answer.provenance.request.get("without_inputs"):
-        found.remarks.append(
-            "not computed again: figures, sentences, tables and charts, as the report was written "
-            "without its inputs; its files were compared by their digests"
-        )
-    else:
+    was, now = answer.provenance.versions or {}, package_versions()
+    other = [f"{n} {was[n]} there, {now.get(n, 'none')} here" for n in was if was[n] != now.get(n)]
+    found.same_versions = not other
+    found.remarks += [f"other versions: {'; '.join(other)}"] if other else []
+    found.remarks += _not_computed(answers)
+    if not answer.provenance.request.get("without_inputs"):
         try:
             with tempfile.TemporaryDirectory(prefix="cxr-") as fresh:
                 _compute(folder, Path(fresh), answers, whole, found)
@@ -157,23 +182,6 @@ def verify_report(folder: Path, given: Sequence[Path] = ()) -> Verification:
     )
 
 
-def _added(folder: Path, main: str) -> Iterator[str]:
-    """Yield the files of a report that no record names."""
-    content = read_json_file(folder / main)
-    named = {*content.get("files", ()), main}
-    records = [name for name in named if "/" in name and name.endswith(".json")]
-    inside = {str(Path(name).parent): Path(name).name for name in records}
-    inside.pop(files.INPUTS, None)
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        is_inside = any(name.startswith(f"{part}/") for part in inside)
-        if path.is_file() and not (name in named or is_inside or is_work_file(path)):
-            yield name
-    for part, record in inside.items():
-        if (folder / part / record).is_file():
-            yield from (f"{part}/{name}" for name in _added(folder / part, record))
-
-
 def _record(kind: type[_R], path: Path) -> _R:
     """Read a record, whose seal was compared before."""
     content = read_json_file(path)
@@ -182,24 +190,33 @@ def _record(kind: type[_R], path: Path) -> _R:
     return kind.from_content(content, path)
 
 
-def _compare_versions(answer: Answer, found: _Found) -> None:
-    was, now = answer.provenance.versions or {}, package_versions()
-    other = [f"{n} {was[n]} there, {now.get(n, 'none')} here" for n in was if was[n] != now.get(n)]
-    found.same_versions = not other
-    found.remarks += [f"other versions: {'; '.join(other)}"] if other else []
+def _not_computed(answers: Mapping[str, Answer]) -> Iterator[str]:
+    """Yield what cannot be computed from a report."""
+    made = {name: of for a in answers.values() for name, of in a.provenance.systems.items()}
+    systems = [name for name, of in made.items() if of.get("inference_id")]
+    pictures = sum(len(answer.overlays) for answer in answers.values())
+    if any(answer.provenance.request.get("without_inputs") for answer in answers.values()):
+        yield (
+            "not computed again, but compared by their digests: all figures, sentences, tables and "
+            "charts, as the report was written without its inputs"
+        )
+    if pictures:
+        yield f"not computed again, but compared by their digests: {counted(pictures, 'picture')}"
+    if systems:
+        yield f"not computed again, as they are inputs: the predictions of {', '.join(systems)}"
 
 
 def _compare_given(answer: Answer, given: Sequence[Path], found: _Found) -> None:
     """Compare files with those of which the report was made."""
-    known = {each["sha256"]: each for each in answer.provenance.files}
-    lacking = {each["name"] for each in known.values()}
+    known = answer.provenance.files
+    lacking = {each["name"] for each in known}
     for path in given:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
         file = given_file(path)
         lacking.discard(file["name"])
-        if file["sha256"] not in known:
-            roles = [e["given_as"] for e in known.values() if e["name"] == file["name"]]
+        if file["sha256"] not in [each["sha256"] for each in known]:
+            roles = [each["given_as"] for each in known if each["name"] == file["name"]]
             was = f"; the {' and '.join(roles)} was another file" if roles else ""
             found.differences.append(f"{path}: the report was not made of this file{was}")
     if given and lacking:
@@ -215,90 +232,78 @@ def _compute(
 ) -> None:
     """Write the report again into a new folder, and compare each file."""
     read = {name: read_inputs(folder / name, answer) for name, answer in answers.items()}
-    made = {name: each.compare() for name, each in _together(read).items()}
+    drawn = patients_of_all([request.truth for request, _ in read.values()])
+    made = {
+        name: replace(request, truth=replace(request.truth, drawn=drawn)).compare()
+        for name, (request, _) in read.items()
+    }
     if len(made) > 1:
         made = corrected_together(made)
     results = {}
     for name, answer in answers.items():
-        _, readings, drawn = read[name]
-        results[name] = _again(folder / name, answer, made[name], readings, found, name, drawn)
+        tables = _tables(folder, name, made[name], found)
+        results[name] = _result(answer, made[name], tables, read[name][1])
         results[name].write(make_folder(fresh / name))
     if whole is not None:
         ResultsByTarget.of(results, whole.left_out).write(fresh)
-    for path in sorted(fresh.rglob("*")):
+    for path in sorted(fresh.rglob("*.*")):
         name = path.relative_to(fresh).as_posix()
-        if path.is_dir() or path.suffix in (".parquet", ".png") or path.parent.name == files.INPUTS:
+        if path.suffix in (".parquet", ".png") or path.parent.name == files.INPUTS:
             continue
-        found.computed += 1
         if not (folder / name).is_file():
             found.differences.append(f"{name}: is missing")
-        elif path.suffix == ".json":
-            stored, again = (read_json_file(of / name) for of in (folder, fresh))
-            _compare_values(name, stored, again, "", found)
-        elif path.suffix == ".csv":
-            _compare_tables(name, _csv(folder / name), _csv(path), found)
-        else:
-            _compare_lines(name, _text(folder / name), _text(path), found)
-    pictures = sum(len(answer.overlays) for answer in answers.values())
-    if pictures:
-        text = f"not computed again: {counted(pictures, 'picture')}, compared by their digests"
-        found.remarks.append(text)
-    systems = {
-        name
-        for each in answers.values()
-        for name, of in each.provenance.systems.items()
-        if of.get("inference_id")
-    }
-    if systems:
-        found.remarks.append(
-            f"not computed again: the predictions of {', '.join(sorted(systems))}, which are "
-            "inputs, compared by their digests"
-        )
+            continue
+        stored, again = _content(folder / name), _content(path)
+        if stored != again and not found.same_versions and path.suffix in (".svg", ".html"):
+            numbers = [_numbers(folder / name), _numbers(path)]
+            if numbers[0] == numbers[1]:
+                found.remarks.append(f"{name}: is drawn otherwise by these versions")
+                continue
+        found.compare(name, stored, again)
 
 
-def _together(read: Mapping[str, tuple[Request, Any, bool]]) -> dict[str, Request]:
-    """Return requests for several findings, whose resamples are of the patients of them all."""
-    requests = {name: each[0] for name, each in read.items()}
-    if len(requests) < 2:
-        return requests
-    drawn = np.unique(np.concatenate([r.truth.of("test").owners for r in requests.values()]))
-    return {
-        name: replace(each, truth=replace(each.truth, drawn=drawn))
-        for name, each in requests.items()
-    }
-
-
-def _again(
-    folder: Path,
-    answer: Answer,
-    made: Comparison,
-    readings: pd.DataFrame | None,
-    found: _Found,
-    finding: str,
-    drawn: bool,
-) -> Result:
-    """Compare the tables of one finding; return the result that is right, to be written.
+def _tables(folder: Path, finding: str, made: Comparison, found: _Found) -> dict[str, pd.DataFrame]:
+    """Compare the tables of a finding; return those that are right.
 
     A table that is equal keeps its stored digits, so that no last digit is printed otherwise.
     """
     tables: dict[str, pd.DataFrame] = {}
     for name in files.TABLES:
         file = f"{finding}/{name}.parquet".removeprefix("/")
-        again = getattr(Result.of(made), name)
-        stored = None
-        if (folder / f"{name}.parquet").is_file():
-            stored = files.with_texts(pd.read_parquet(folder / f"{name}.parquet"))
+        again: pd.DataFrame = getattr(Result.of(made), name)
         tables[name] = again
-        if stored is not None and _compare_tables(file, stored, again, found, made):
+        if not (folder / file).is_file():
+            continue
+        stored = files.with_texts(pd.read_parquet(folder / file))
+        cells = _cells(again)
+        loose: list[str] = []
+        if not found.same_versions and "method" in again:
+            rows = again[again["method"] == BOOTSTRAP]
+            ends = tuple(f", {column}" for column in _RESAMPLED)
+            starts = tuple(f"row {row + 1} " for row in rows.index)
+            loose = [at for at in cells if at.startswith(starts) and at.endswith(ends)]
+        limit = 2 / made.resamples.n_replicates
+        if found.compare(file, _cells(stored), cells, loose, limit):
             tables[name] = stored
+    return tables
+
+
+def _result(
+    answer: Answer,
+    made: Comparison,
+    tables: Mapping[str, pd.DataFrame],
+    readings: pd.DataFrame | None,
+) -> Result:
+    """Return the result that is right, of tables and of what no computation gives."""
     made = replace(made, figures=tables["figures"])
-    again = Result.of(made, numbers_for_ids=answer.numbers_for_ids)
-    origin = again.answer.provenance.with_values(
-        request=answer.provenance.request, files=answer.provenance.files
-    )
-    right = again.answer.with_values(composition=answer.composition, provenance=origin)
+    right = Result.of(made, numbers_for_ids=answer.numbers_for_ids).answer
+    computed = {
+        name: getattr(right.provenance, name) for name in ("systems", "protocol", "bootstrap")
+    }
+    origin = answer.provenance.with_values(**computed)
+    right = right.with_values(composition=answer.composition, provenance=origin)
     result = Result(right, tables.__getitem__, comparison=made)
-    if not drawn:
+    if not answer.overlays:
         return result
     blank = partial(_blank, made.truth.sizes, result.drawn_images(answer.overlays))
     return replace(result, images=read_cases(made, blank, readings).in_order(right.systems))
@@ -312,94 +317,42 @@ def _blank(sizes: pd.DataFrame, drawn: Sequence[str], image_id: str) -> npt.NDAr
     return np.zeros((int(height), int(width)), np.uint8)
 
 
-def _csv(path: Path) -> pd.DataFrame:
-    """Read a table of a report: as texts, as all but means are written from the stored digits."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return numbers_of_means(table) if path.name == files.MACRO_CSV else table
+def _content(path: Path) -> dict[str, Any]:
+    """Return the content of a file by place: keys, cells or lines, but for pictures and digests.
+
+    A CSV file is compared as texts, as it is written from stored digits; the means are numbers.
+    """
+    if path.suffix == ".json":
+        content = read_json_file(path)
+        return dict(_values({k: v for k, v in content.items() if k not in ("files", "sha256")}))
+    if path.suffix == ".csv":
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        return _cells(numbers_of_means(table) if path.name == files.MACRO_CSV else table)
+    text = _PICTURE.sub("", path.read_text("utf-8", errors="replace"))
+    return {f"line {number}": line for number, line in enumerate(text.splitlines(), start=1)}
 
 
-def _text(path: Path) -> str:
-    return _PICTURE.sub("", path.read_text("utf-8", errors="replace"))
+def _numbers(path: Path) -> list[str]:
+    """Return the numbers of a page outside its tags and charts."""
+    return re.findall(r"\d[\d.,]*", _DRAWN.sub(" ", path.read_text("utf-8", errors="replace")))
 
 
-def _compare_tables(
-    name: str,
-    stored: pd.DataFrame,
-    again: pd.DataFrame,
-    found: _Found,
-    made: Comparison | None = None,
-) -> bool:
-    """Compare a table cell by cell; return True if its stored digits may stay."""
-    found.computed += again.size
-    if list(stored) != list(again) or len(stored) != len(again):
-        found.add(name, "rows and columns", stored.shape, again.shape)
-        return False
-    again = again.reset_index(drop=True)
-    near = np.zeros(len(again), bool)
-    if made is not None and not found.same_versions and "method" in again:
-        near = again["method"].eq(BOOTSTRAP).to_numpy()
-    wrong = []
-    for column in again:
-        gap = _gaps(stored[column], again[column])
-        limit = 2 / made.resamples.n_replicates if made and column in _RESAMPLED else 0.0
-        is_near = near & (gap > _TOLERANCE) & (gap <= limit)
-        if is_near.any():
-            text = (
-                f"{name}: {column} of {counted(int(is_near.sum()), 'row')} differ by no more than "
-            )
-            found.remarks.append(text + f"{limit:g}, as these versions resample otherwise")
-        wrong += [(row, column) for row in np.flatnonzero((gap > _TOLERANCE) & ~is_near)]
-    keys = [key for key in (*_KEYS, "image_id") if key in again]
-    for row, column in wrong[:_SHOWN]:
-        words = ", ".join(filter(None, map(str, again.loc[row, keys])))
-        found.add(
-            name, f"row {row + 1} ({words}), {column}", stored[column][row], again[column][row]
-        )
-    if len(wrong) > _SHOWN:
-        found.differences.append(f"{name}: {len(wrong) - _SHOWN:,} further cells")
-    return not wrong
+def _cells(table: pd.DataFrame) -> dict[str, Any]:
+    """Return the cells of a table by row, with what it is of, and column."""
+    names = [name for name in _KEYS if name in table]
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return {
+        f"row {number} ({', '.join(str(row[n]) for n in names if row[n])}), {column}": value
+        for number, row in enumerate(rows, start=1)
+        for column, value in row.items()
+    }
 
 
-def _gaps(one: pd.Series, other: pd.Series) -> npt.NDArray[np.float64]:
-    """Return the differences of cells, relative for numbers above 1; infinite for other texts."""
-    empty = one.isna().to_numpy() & other.isna().to_numpy()
-    if all(pd.api.types.is_numeric_dtype(each) for each in (one, other)):
-        a, b = (each.to_numpy(np.float64, na_value=np.nan) for each in (one, other))
-        gap = np.where(a == b, 0.0, np.abs(a - b) / np.fmax(1.0, np.fmax(np.abs(a), np.abs(b))))
+def _values(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value of a JSON file with its keys."""
+    if isinstance(content, dict | list):
+        items = content.items() if isinstance(content, dict) else enumerate(content, start=1)
+        for name, value in items:
+            yield from _values(value, f"{key}.{name}".strip("."))
     else:
-        gap = np.where(one.astype(str).to_numpy() == other.astype(str).to_numpy(), 0.0, np.inf)
-    return np.where(empty, 0.0, np.nan_to_num(gap, nan=np.inf))
-
-
-def _compare_values(file: str, stored: Any, again: Any, key: str, found: _Found) -> None:
-    """Compare two JSON values, and name the keys that differ."""
-    if isinstance(stored, dict) and isinstance(again, dict):
-        for name in {**stored, **again}:
-            if name not in _NOT_COMPUTED and not (name == "sha256" and not key):
-                place = f"{key}.{name}".strip(".")
-                _compare_values(file, stored.get(name), again.get(name), place, found)
-    elif isinstance(stored, list) and isinstance(again, list) and len(stored) == len(again):
-        for number, pair in enumerate(zip(stored, again, strict=True), start=1):
-            _compare_values(file, *pair, f"{key} {number}", found)
-    else:
-        found.computed += 1
-        kinds = {type(stored), type(again)}
-        is_number = kinds <= {int, float}
-        limit = _TOLERANCE * max(1.0, abs(stored), abs(again)) if is_number else 0.0
-        if stored != again and not (is_number and abs(stored - again) <= limit):
-            found.add(file, key, json.dumps(stored), json.dumps(again))
-
-
-def _compare_lines(name: str, stored: str, again: str, found: _Found) -> None:
-    """Name the first lines in which two texts differ."""
-    if not found.same_versions and stored != again:
-        numbers = [re.findall(r"\d[\d.,]*", _DRAWN.sub(" ", text)) for text in (stored, again)]
-        if numbers[0] == numbers[1]:
-            found.remarks.append(f"{name}: is drawn otherwise by these versions")
-            return
-    lines = list(zip_longest(stored.splitlines(), again.splitlines(), fillvalue=""))
-    wrong = [number for number, (one, other) in enumerate(lines) if one != other]
-    for number in wrong[:_SHOWN]:
-        found.add(name, f"line {number + 1}", *lines[number])
-    if len(wrong) > _SHOWN:
-        found.differences.append(f"{name}: {len(wrong) - _SHOWN:,} further lines")
+        yield key, content
