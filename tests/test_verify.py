@@ -138,7 +138,7 @@ EDITS = {
     ),
     "claim": (
         lambda r: in_json(r / "answer.json", ["claims", 0, "higher"], lambda _: "A"),
-        ["answer.json", "claims 1.higher"],
+        ["answer.json", "claims.1.higher"],
     ),
     "csv": (lambda r: in_text(r / "figures.csv"), ["figures.csv: row"]),
     "markdown": (lambda r: in_text(r / "table.md"), ["table.md: line"]),
@@ -194,7 +194,7 @@ def test_an_edit_of_what_figures_rest_on_is_found(report, edit):
 
 
 def test_last_digits_and_other_versions_are_no_difference(report):
-    in_table(report / "figures.parquet", "estimate", lambda v: v * (1 + 1e-13))
+    in_table(report / "decisions.parquet", "score", lambda v: v * (1 + 1e-13))
     keys = ["provenance", "versions", "scipy"]
     in_json(report / "answer.json", keys, lambda _: "1.0")
     seal_again(report)
