@@ -257,6 +257,20 @@ def test_boxes_of_one_score_are_no_ranking():
     assert "scores" in dict(cautions({"D": found}, boxes=lesions))
 
 
+def test_of_detectors_alone_both_primary_figures_and_ap_come_first_in_the_table():
+    lesions = pd.DataFrame({"image_id": IDS[1::2], "x1": 10.0, "y1": 10.0, "x2": 60.0, "y2": 60.0})
+    scores = {"D": A[1::2], "E": B[1::2]}
+    systems = {name: lesions.assign(score=of) for name, of in scores.items()}
+    call = {"truth": TRUTH, "boxes": lesions, "replicates": 100}
+    table = cxr_compare.compare(systems, **call).table
+    assert table.columns[:3].tolist() == ["AUROC", "AP50", "AP[.5:.95]"]
+    chosen = cxr_compare.compare(systems, **call, metric="ap50")
+    assert chosen.table.columns[:2].tolist() == ["AP50", "AP[.5:.95]"]
+    assert chosen.answer.primary_metrics == ["ap50"]
+    mixed = cxr_compare.compare({**systems, "C": pd.Series(A, IDS)}, **call).table
+    assert "AP[.5:.95]" not in mixed
+
+
 def test_few_patients_of_a_class_are_a_caution_and_so_is_a_patient_of_many_images():
     few = TRUTH.assign(label=np.where(np.arange(N) % 8 == 1, 1.0, 0.0))
     assert "10 positive images" in dict(cautions({"A": A}, few))["few_patients"]
