@@ -597,7 +597,7 @@ def of_gap(gap, count=150, seed=3):
         (0.0, 0.2, "equivalent", 0),
         (-1.5, 0.01, "not worse", 0),
         (3.0, 0.05, "worse", 1),
-        (0.1, 0.01, "cannot tell", 4),
+        (0.2, 0.05, "cannot tell", 4),
     ],
 )
 def test_a_margin_is_decided_by_an_interval_and_a_gate_ends_by_it(gap, margin, decision, status):
