@@ -263,8 +263,9 @@ def margin_interval(first: AurocParts, second: AurocParts) -> tuple[float, float
         Miettinen and Nurminen 1985, "Comparative analysis of two rates", for shares.
     """
     gap = first - second
+    estimate = gap.estimate()
     one, other = first.contributions, second.contributions
-    if not gap.estimate().has_interval or one is None or other is None:
+    if not estimate.has_interval or one is None or other is None:
         return None
     squares, others, products = float(one @ one), float(other @ other), float(one @ other)
     variance = squares + others - 2 * products
@@ -281,13 +282,15 @@ def margin_interval(first: AurocParts, second: AurocParts) -> tuple[float, float
         return step**2 - quantile**2 * at_end
 
     ends = []
-    for sign in (-1.0, 1.0):
-        step = sign * quantile * float(np.sqrt(variance))
-        if beyond(step) < 0:
-            while beyond(step) < 0:
-                step *= 1.25
-            step = float(scipy.optimize.brentq(beyond, step / 1.25, step))
-        ends.append(float(np.clip(gap.value + step, -1.0, 1.0)))
+    for end in (estimate.ci_low, estimate.ci_high):
+        step = end - gap.value
+        if abs(end) == 1 or beyond(step) >= 0:
+            ends.append(end)
+            continue
+        while beyond(step) < 0:
+            step *= 1.25
+        step = float(scipy.optimize.brentq(beyond, step / 1.25, step))
+        ends.append(min(max(gap.value + step, -1.0), 1.0))
     return ends[0], ends[1]
 
 
