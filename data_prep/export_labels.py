@@ -20,6 +20,8 @@ from cxr_compare.data_prep.base.files import atomic_folder, make_folder, require
 from cxr_compare.data_prep.base.ids import are_rows_of, is_member
 from cxr_compare.data_prep.base.tables import FINDING_KEY
 from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.sources.label_names import Label, name_labels
+from cxr_compare.data_prep.sources.words import dictionary, normal_classes
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,6 +86,7 @@ def export(
     boxes = dataset.boxes[is_member(dataset.boxes["finding"], classes)]
     category = boxes["finding"].map(classes.index).astype("int64")  # texts where there is no box
     boxes = boxes.assign(category=category).merge(rows, on="image_id")
+    _require_boxes(dataset, format, rows, boxes, split)
     with atomic_folder(out) as folder:
         if images == "png":
             require_free_space(out, int((rows["width"] * rows["height"]).sum()))
@@ -101,6 +104,27 @@ def export(
     return ExportSummary(format, out, len(rows), len(boxes), n_left_out)
 
 
+def _require_boxes(
+    dataset: DataSet, format_name: str, rows: pd.DataFrame, boxes: pd.DataFrame, split: str | None
+) -> None:
+    """Refuse label files without a box, which would call every image negative or say nothing."""
+    if boxes.empty:
+        raise InputError(
+            f"{dataset.folder}: none of the images to write shows a finding with its boxes, and a "
+            f"{format_name} file says by boxes alone that a finding is present; choose a target "
+            "that has boxes, or use the table of labels of the source"
+        )
+    if format_name != "coco":
+        return
+    for role in rows["role"].unique():
+        if not (boxes["role"] == role).any():
+            raise InputError(
+                f"{dataset.folder}: no {role} image of split '{split}' has a box, and a COCO file "
+                "without one does not say that its images are negative; use yolo, or leave split "
+                "out"
+            )
+
+
 def _classes(dataset: DataSet, target: str | None) -> list[str]:
     """Return the findings to write: those of a target, or all."""
     if target is None:
@@ -112,6 +136,14 @@ def _classes(dataset: DataSet, target: str | None) -> list[str]:
             raise InputError(
                 f"{dataset.folder}: finding {name!r} has characters that label files cannot hold; "
                 "rename it in the source"
+            )
+    unusable = {*dictionary()["unknown"], *normal_classes()}
+    named = name_labels(classes, str(dataset.folder), "class").labels
+    for name in classes:
+        if named.get(name) != Label(name) or name in unusable:
+            raise InputError(
+                f"{dataset.folder}: finding '{name}' would be read as another label if it were a "
+                "class of a label file; rename it in the source"
             )
     return classes
 

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 import cxr_compare
+from cxr_compare import InputError
 from tests.adapters.sets import EDGES, prepare_tables
 
 COUNT = 24
@@ -13,8 +14,11 @@ WITHOUT_TEST = ["train"] * 12 + ["val"] * 12
 WITH_TEST = ["train"] * 10 + ["val"] * 7 + ["test"] * 7
 
 
-def made_set(folder, boxed, bare=(), *, unknown=False, roles=WITH_TEST):
-    """A data set of images, whose findings are `boxed`, or `bare` of boxes."""
+def made_set(folder, boxed, bare=(), *, unknown=False, roles=WITH_TEST, healthy=""):
+    """A data set of images, whose findings are `boxed`, or `bare` of boxes.
+
+    In the `healthy` role nothing is found.
+    """
     draw = np.random.default_rng(3)
     (folder / "images").mkdir(parents=True)
     ids = [f"i{number:02d}" for number in range(COUNT)]
@@ -29,6 +33,7 @@ def made_set(folder, boxed, bare=(), *, unknown=False, roles=WITH_TEST):
         for number, name in enumerate(ids):
             state = "present" if draw.random() < 0.5 else "absent"
             state = "uncertain" if unknown and number % 7 == 3 else state
+            state = "absent" if roles[number] == healthy else state
             labels.append((name, finding, state))
             for _ in range(draw.integers(1, 3) if state == "present" and finding in boxed else 0):
                 first, sides = draw.uniform(0, 20, 2), draw.uniform(5, 19, 2)
@@ -50,20 +55,26 @@ def rows(table, names, columns):
 @pytest.mark.parametrize("kind", ["coco", "yolo"])
 @pytest.mark.parametrize("split", [None, "default"])
 @pytest.mark.parametrize(
-    ("boxed", "bare", "unknown", "roles"),
+    ("boxed", "bare", "unknown", "roles", "healthy"),
     [
-        (["mass"], [], False, WITH_TEST),
-        (["mass"], [], True, WITHOUT_TEST),
-        (["mass", "nodule"], [], False, WITHOUT_TEST),
-        (["mass", "nodule"], [], True, WITH_TEST),
-        (["mass"], ["edema"], True, WITH_TEST),
+        (["mass"], [], False, WITH_TEST, ""),
+        (["mass"], [], True, WITHOUT_TEST, ""),
+        (["mass", "nodule"], [], False, WITHOUT_TEST, ""),
+        (["mass", "nodule"], [], True, WITH_TEST, ""),
+        (["mass"], ["edema"], True, WITH_TEST, ""),
+        (["mass"], [], False, WITH_TEST, "val"),
     ],
 )
 def test_an_export_is_read_again_with_equal_tables(
-    tmp_path, kind, split, boxed, bare, unknown, roles
+    tmp_path, kind, split, boxed, bare, unknown, roles, healthy
 ):
-    data = made_set(tmp_path / "set", boxed, bare, unknown=unknown, roles=roles)
+    data = made_set(tmp_path / "set", boxed, bare, unknown=unknown, roles=roles, healthy=healthy)
     out = tmp_path / "out"
+    if kind == "coco" and split is not None and healthy:  # a file without a box says nothing
+        with pytest.raises(InputError, match=healthy):
+            cxr_compare.export(data, out, format=kind, split=split)
+        assert not out.exists()
+        return
     summary = cxr_compare.export(data, out, format=kind, split=split, images="png")
     again = cxr_compare.prepare(out, tmp_path / "again", format=kind, workers=0)
     names = {name.rsplit("/")[-1] for name in again.images["image_id"]}
@@ -78,6 +89,42 @@ def test_an_export_is_read_again_with_equal_tables(
     if split is not None:
         of_roles = [rows(each, names, ["role"]) for each in (again.split("official"), data.split())]
         pd.testing.assert_frame_equal(*of_roles)
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo"])
+@pytest.mark.parametrize("split", [None, "default"])
+@pytest.mark.parametrize(
+    ("boxed", "bare", "unknown", "target", "named"),
+    [
+        ([], ["edema"], False, None, "boxes"),
+        ([], ["edema", "mass"], True, None, "boxes"),
+        (["mass"], ["edema"], False, "edema", "boxes"),
+        (["mass", "possible_mass"], [], False, None, "possible_mass"),
+        (["unknown"], [], False, None, "unknown"),
+        (["no_mass", "mass"], [], False, "no_mass", "no_mass"),
+    ],
+)
+def test_what_a_file_of_boxes_cannot_say_is_refused_before_it_is_written(
+    tmp_path, kind, split, boxed, bare, unknown, target, named
+):
+    data = made_set(tmp_path / "set", boxed, bare, unknown=unknown)
+    with pytest.raises(InputError, match=named) as refused:
+        cxr_compare.export(data, tmp_path / "out", format=kind, split=split, target=target)
+    assert "\n" not in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo"])
+def test_class_folders_have_no_boxes_to_export(tmp_path, kind):
+    for number in range(COUNT):
+        folder = tmp_path / "set" / ("normal" if number % 2 else "opacity")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 50), np.uint8)
+        Image.fromarray(pixels).save(folder / f"i{number}.png")
+    data = cxr_compare.prepare(tmp_path / "set", tmp_path / "data", workers=0)
+    with pytest.raises(InputError, match="boxes"):
+        cxr_compare.export(data, tmp_path / "out", format=kind)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "set"]
 
 
 def test_an_export_that_was_stopped_leaves_no_image_to_the_next(tmp_path):
