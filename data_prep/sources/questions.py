@@ -151,8 +151,10 @@ def _is_called_as_role(column: str) -> bool:
 
 def _divides_images(cells: pd.Series) -> bool:
     """Return True for states of which one is present, and a cell is another or empty."""
+    if not holds_states(cells):
+        return False
     states = states_of_cells(cells)
-    return holds_states(cells) and "present" in set(states) and states.nunique(dropna=False) > 1
+    return "present" in set(states) and states.nunique(dropna=False) > 1
 
 
 def _repeats_labels(table: Table, cells: pd.Series) -> bool:
@@ -233,10 +235,14 @@ def shown_cells(table: Table, column: str) -> str:
     Values are shown if they are few, on many patients each, and numbers or words of ours.
     """
     counts = table.text[column].value_counts()
-    people = table.cells("patient" if table.has("patient") else table.key).nunique()
-    are_few = 1 < len(counts) <= _MOST_VALUES and 3 * len(counts) < people
-    if table.caller.hides_cells or not (are_few and all(map(_is_known_value, counts.index))):
-        return f"{table.text[column].replace('', None).nunique():,} different"
+    if (
+        table.caller.hides_cells
+        or not 1 < len(counts) <= _MOST_VALUES
+        or not all(map(_is_known_value, counts.index))
+        or table.cells("patient" if table.has("patient") else table.key).nunique()
+        <= 3 * len(counts)
+    ):
+        return f"{len(counts.index[counts.index != '']):,} different"
     shown = [(str(value), n) for value, n in counts.items()]
     values = (f"{value or 'empty'}{':' * is_number(value)} {n:,}" for value, n in shown)
     return ", ".join(values)
@@ -360,7 +366,7 @@ def are_box_texts(cells: pd.Series) -> pd.Series:
     In a column with a name of boxes, such as ``bbox``, any cell with four numbers is one.
     """
     are_boxes = cells.str.count(r"\d+(?:\.\d+)?") >= _N_NUMBERS
-    if plain_name(str(cells.name)) in _BOX_COLUMNS:
+    if not are_boxes.any() or plain_name(str(cells.name)) in _BOX_COLUMNS:
         return are_boxes
     return are_boxes & cells.str.fullmatch(r"\s*[\[(][-\d.,;e\s()\[\]]*")
 

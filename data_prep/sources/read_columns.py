@@ -33,8 +33,8 @@ def record_columns(
     """
     shown = "\n".join(source.record.lines)
     for table in tables:
-        line = "" if table.path.is_dir() else unread_line(table)
-        if line and f"{table.path.name}: not read: " not in shown:
+        is_shown = table.path.is_dir() or f"{table.path.name}: not read: " in shown
+        if not is_shown and (line := unread_line(table)):
             source.show(line)
         rows = copy(table)  # of a patient or study, each once
         rows.text = table.text[~table.text.index.duplicated()]
