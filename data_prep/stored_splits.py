@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,13 @@ def add_splits(
     file: Path | None = None,
     keep_test_of: str | None = None,
     share: float | None = None,
+    write_pages: Callable[[DataSet], None],
 ) -> dict[str, dict[str, Any]]:
     """Add a split to a data set, or with `test_folds` one for each fold, which tests once.
 
     Roles come from a file, from the test set of another split (or, with a share, from a part of its
-    patients), or from a draw by patient.
+    patients), or from a draw by patient. `write_pages` writes what else the folder says of its
+    splits, before the record names them: the same call goes on after it was stopped.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"split name {name!r}: use letters, digits, '-', '_' and '.' only")
@@ -87,6 +90,7 @@ def add_splits(
             ids[key], written = write_split(dataset.folder, key, (table, how), images, links)
             files |= written
         info = info.with_values(ids=info.ids.with_values(split_ids=ids), files=files)
+        write_pages(DataSet(dataset.folder, info))
         info.write(dataset.folder / "dataset.json")
     origin = how.to_json()
     return {k: {"roles": count_roles(dataset, t), "how": origin} for k, t in splits.items()}

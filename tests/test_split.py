@@ -1,8 +1,12 @@
 """`cxr split` and `cxr check`: patients stay in one role, and leaks of a split are counted."""
 
 import json
+import os
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -401,3 +405,44 @@ def test_a_random_split_by_image_of_the_public_tables_leaks_most_of_its_test(sha
     train = write(tmp_path / "train.txt", *ids[5_337:])
     (row,) = cxr_compare.check(test, train=[train], mapping=mapping).roles
     assert row.share == pytest.approx(0.70, abs=0.02)
+
+
+# --- a split that was stopped ---------------------------------------------------------------------
+
+# A child that ends itself with SIGKILL at the n-th name that a file gets.
+KILLED = """
+import os, signal, sys
+import cxr_compare
+real, left = os.replace, [int(sys.argv[1])]
+def kill_or_rename(*arguments, **options):
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments, **options)
+os.replace = kill_or_rename
+cxr_compare.split(sys.argv[2], name="cv", folds=3)
+"""
+N_RENAMES = 9  # a table and a record of each of three folds, audit.json, data.html, dataset.json
+
+
+@pytest.mark.parametrize("number", [1, 6, 7, 8, N_RENAMES])
+def test_a_killed_split_goes_on_to_the_same_bytes_and_a_finished_one_is_refused(
+    made, tmp_path, number
+):
+    def contents(folder):
+        return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    def copied(name):  # pages and records name the folder
+        return Path(shutil.copytree(made, tmp_path / name / "set"))
+
+    whole, stopped = copied("whole"), copied("stopped")
+    cxr_compare.split(whole, name="cv", folds=3)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", KILLED, str(number), str(stopped)]
+    killed = subprocess.run(words, env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    cxr_compare.split(stopped, name="cv", folds=3)
+    assert contents(stopped) == contents(whole)
+    with pytest.raises(InputError, match="cv-0"):
+        cxr_compare.split(stopped, name="cv", folds=3)
+    assert contents(stopped) == contents(whole)

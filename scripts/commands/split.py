@@ -54,7 +54,6 @@ def split(
     import pandas as pd
 
     from cxr_compare.data_prep.audit import audit, write_audit
-    from cxr_compare.data_prep.base.files import folder_lock
     from cxr_compare.data_prep.dataset import DataSet, table_lines
     from cxr_compare.data_prep.splits import SplitRule
     from cxr_compare.data_prep.stored_splits import add_splits
@@ -71,21 +70,22 @@ def split(
     if share is not None and from_ is None:
         raise InputError("split: share is of the split that from names; give it, too")
     data = Path(data)
-    dataset = DataSet.open(data)
+
+    def write_pages(dataset: DataSet) -> None:
+        found = audit(dataset, measure_shortcuts)
+        write_audit(found)
+        write_data_page(dataset, found)
+
     made = add_splits(
-        dataset,
+        DataSet.open(data),
         name,
         SplitRule(**{key: value for key, value in drawn.items() if value is not None}),
         test_folds=folds is not None,
         file=None if file is None else Path(file),
         keep_test_of=from_,
         share=share,
+        write_pages=write_pages,
     )
-    dataset = DataSet.open(data)
-    with folder_lock(data):
-        found = audit(dataset, measure_shortcuts)
-        write_audit(found)
-        write_data_page(dataset, found)
     lines = []
     for split_name, result in made.items():
         lines += [f"{data}: split '{split_name}'", *table_lines(pd.DataFrame(result["roles"]))]
