@@ -126,6 +126,16 @@ def test_a_changed_value_of_any_record_is_refused_by_its_name(world, part, tmp_p
         path.write_text(before)
 
 
+def test_a_changed_digest_is_refused_by_the_name_of_the_record_that_states_it(world, tmp_path):
+    folder = Path(shutil.copytree(world.report, tmp_path / "report"))
+    path = folder / "answer.json"
+    content = json.loads(path.read_text())
+    content["files"]["report.html"] = "0" * 64
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"answer\.json"):
+        cxr_compare.show(folder)
+
+
 # --- trainings ------------------------------------------------------------------------------------
 
 PLACES = [

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.base.files import require_unchanged
+from cxr_compare.data_prep.base.files import AGAIN, require_unchanged
 from cxr_compare.data_prep.base.folders import folder_kind, unfinished_kind
+from cxr_compare.data_prep.base.records import is_sealed
 from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.evaluation.report.files import ANSWER, ANSWERS, MACRO_CSV
 from cxr_compare.scripts.console import Shown
@@ -47,7 +48,11 @@ def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
 def _require_named_files(folder: Path, record: str) -> None:
     """Refuse a folder of which a file is lost or changed that its record names."""
     content = read_json_file(folder / record)
-    files = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not is_sealed(content):
+        raise InputError(
+            f"{folder / record}: is not as it was written (its SHA-256 differs); {AGAIN}"
+        )
+    files = content.get("files")
     for name, digest in files.items() if isinstance(files, dict) else ():
         require_unchanged(folder / name, digest)
         if name.endswith(_RECORDS):  # of a folder of its own
