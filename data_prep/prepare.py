@@ -193,7 +193,7 @@ def _decode(
             errors = writer.decode(
                 images[["image_id", "path"]], tables.root, options.workers, advance, options.engine
             )
-        facts = writer.facts()
+        facts = _without_lone_machines(writer.facts(), images)
         sizes = _misfits(images, facts)
         reasons = pd.Series({**errors, **sizes}, dtype=TEXT)
         paths = images.set_index("image_id")["path"]
@@ -217,6 +217,16 @@ def _decode(
     implied = pd.DataFrame({"kind": "line", "cells": tables.implied_notes}, dtype=TEXT)
     read = typed_table(pd.concat([tables.read, implied]), "read")
     return replace(tables, notes=tuple(notes), read=read), decode, squares
+
+
+def _without_lone_machines(facts: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+    """Remove names of machines that the headers of one patient alone have: they may name people."""
+    facts = facts.copy()
+    patients = facts["image_id"].map(images.set_index("image_id")["patient_id"])
+    for column in ("header_manufacturer", "header_model"):
+        n_patients = patients.groupby(facts[column]).transform("nunique")
+        facts[column] = facts[column].where(n_patients > 1)
+    return facts
 
 
 def _misfits(images: pd.DataFrame, facts: pd.DataFrame) -> dict[str, str]:
