@@ -86,8 +86,8 @@ def export(
     boxes = dataset.boxes[is_member(dataset.boxes["finding"], classes)]
     category = boxes["finding"].map(classes.index).astype("int64")  # texts where there is no box
     boxes = boxes.assign(category=category).merge(rows, on="image_id")
-    _require_boxes(dataset, format, rows, boxes, split)
     with atomic_folder(out) as folder:
+        _require_boxes(dataset, format, rows, boxes, split)
         if images == "png":
             require_free_space(out, int((rows["width"] * rows["height"]).sum()))
             for image_id, name in zip(rows["image_id"], rows["name"], strict=True):

@@ -100,24 +100,25 @@ def test_what_is_written_is_prepared_again_with_equal_labels_and_boxes(data, tmp
 
 
 @pytest.mark.parametrize("kind", ["coco", "yolo"])
-def test_a_set_without_boxes_is_written_and_read_as_its_format_says(data, tmp_path, kind):
-    labels = {("m", "mass"): ("present", []), ("n", "mass"): ("absent", [])}
-    bare = write_set(tmp_path, labels | {("o", "mass"): ("absent", [])})
-    summary = cxr_compare.export(bare, tmp_path / "bare", format=kind, images="png")
-    assert (summary.n_images, summary.n_boxes, summary.n_left_out) == (2, 0, 1)
-    with pytest.raises(InputError, match="bare"):  # alone it has no finding to learn
-        prepared(tmp_path / "bare", tmp_path / "refused")
+def test_a_set_without_boxes_is_refused_and_files_without_boxes_are_read_as_their_format_says(
+    data, tmp_path, kind
+):
+    bare = write_set(tmp_path, {("m", "mass"): ("present", []), ("n", "mass"): ("absent", [])})
+    with pytest.raises(InputError, match="boxes"):  # its positives would be left out
+        cxr_compare.export(bare, tmp_path / "bare", format=kind)
+    assert not (tmp_path / "bare").exists()
     both = tmp_path / "both"
     cxr_compare.export(data, both, format=kind, images="png", target="mass")
-    for path in (tmp_path / "bare").rglob("?.*"):
-        shutil.copy(path, both / path.relative_to(tmp_path / "bare"))
+    shutil.copy(tmp_path / "source/p1.png", both / "images/n.png")
     known = {("a", "mass"): "present", ("b", "mass"): "absent", ("d", "mass"): "absent"}
     if kind == "coco":  # a file without annotations says nothing of its images
-        written = tmp_path / "bare/annotations/instances.json"
-        shutil.copy(written, both / "annotations/more.json")
-        assert [COCO(written).getImgIds(), COCO(written).getAnnIds()] == [[1, 2], []]
+        image = {"id": 1, "file_name": "n.png", "width": 100, "height": 80}
+        classes = [{"id": 1, "name": "mass"}]
+        content = {"images": [image], "annotations": [], "categories": classes}
+        (both / "annotations/more.json").write_text(json.dumps(content))
     else:
-        known |= {("n", "mass"): "absent", ("o", "mass"): "absent"}
+        (both / "labels/n.txt").write_text("")
+        known |= {("n", "mass"): "absent"}
     states, boxes = prepared(both, tmp_path / "again")
     assert states == known
     assert boxes == [["a", "mass", *WHOLE], ["a", "mass", *BOX]]
@@ -134,7 +135,10 @@ def test_pycocotools_loads_what_is_written(data, tmp_path, capsys):
     assert not (tmp_path / "out" / "images").exists()
 
 
-def test_of_a_split_each_role_has_files_that_torchvision_loads(data, tmp_path, capsys):
+def test_of_a_split_each_role_has_files_that_torchvision_loads(tmp_path, capsys):
+    labels = {name: ("present", [BOX]) for name in ("a", "b")} | {"c": ("absent", [])}
+    labels = {(name, "mass"): label for name, label in labels.items()}
+    data = write_set(tmp_path, labels, {"a": "train", "b": "val", "c": "train"})
     out = tmp_path / "out"
     cxr_compare.export(data, out, format="coco", split="default", images="png")
     found = {}
@@ -142,7 +146,7 @@ def test_of_a_split_each_role_has_files_that_torchvision_loads(data, tmp_path, c
         coco = torchvision.datasets.CocoDetection(out / "images", path)
         found[path.name] = (len(coco), sum(len(annotations) for _, annotations in coco))
         assert {image.size for image, _ in coco} == {(100, 80)}
-    assert found == {"instances_train.json": (1, 2), "instances_val.json": (1, 0)}
+    assert found == {"instances_train.json": (2, 1), "instances_val.json": (1, 1)}
 
 
 def test_yolo_gets_images_and_their_folders_by_role(data, tmp_path):
