@@ -65,9 +65,6 @@ class DrawnSystem:
         point = None
         if {"point_x", "point_y"} <= known.keys():
             point = float(known["point_x"]), float(known["point_y"])
-        cut = shown_box_cut(boxes[:, 4], decision, self.threshold)
-        if self.of_maps:
-            cut = math.inf if decision is False else 0.0
         return ImagePrediction(
             system=self.name,
             mark=mark,
@@ -76,11 +73,28 @@ class DrawnSystem:
             probability=known.get("probability"),
             decision=decision,
             boxes=boxes,
-            box_cut=cut,
+            box_cut=self._box_cut(boxes[:, 4], decision),
             point=point,
             localised=bool(known["localised"]) if "localised" in known else None,
             heat=self._heat(image_id),
         )
+
+    def shown_boxes(self) -> pd.DataFrame | None:
+        """Return the boxes that are shown on their images; None without boxes."""
+        if self.boxes is None:
+            return None
+        decisions = self.decisions["decision"].astype("boolean")
+        decided = {image: bool(called) for image, called in decisions.dropna().items()}
+        scores = self.boxes["score"].to_numpy(np.float64)
+        is_shown = np.zeros(len(scores), bool)
+        for image, rows in self._boxes_of.items():
+            is_shown[rows] = scores[rows] >= self._box_cut(scores[rows], decided.get(image))
+        return self.boxes[is_shown]
+
+    def _box_cut(self, scores: Floats, decision: bool | None) -> float:
+        if self.of_maps:
+            return math.inf if decision is False else 0.0
+        return shown_box_cut(scores, decision, self.threshold)
 
     def _heat(self, image_id: str) -> HeatMap | None:
         """Return the map of an image on the levels of its system."""

@@ -296,25 +296,30 @@ class Answers(list[Answer]):
 def render(answers: Sequence[Answer], panel: int = SIDE) -> Image.Image:
     """Draw an image and beside it what each system says of it.
 
-    Systems together have a sentence and no panel: their boxes are those of a member. With a
-    warning, and for a negative image, nothing is drawn of an answer.
+    Systems together have a sentence and no panel: their boxes are those of a member. An answer
+    with a warning, or negative, marks nothing: it is a line below the image.
     """
     first = answers[0]
     alone = [answer for answer in answers if answer.kind != "both"] or answers
     if all(answer.warnings for answer in alone):
         alone = []
-    plain, shown = draw_panel(first.pixels, panel), []
+    plain = draw_panel(first.pixels, panel)
     panels = [Panel("Image", None, (Path(first.image).name,), plain)]
+    shown: list[ImagePrediction] = []
+    beside: list[str] = []
     for answer in alone:
         prediction = answer._prediction
         lines = answer_lines(prediction, None, answer.finding)
         if answer.warnings:
-            mark = prediction.mark._replace(colour=_GREY)
-            panels.append(Panel(answer.system, mark, ("no answer: see the warning",), plain))
+            beside.append(f"{answer.system}: no answer, see the warning")
             continue
-        shown.append(prediction)
+        if answer.decision is False:
+            beside.append(f"{answer.system}: {', '.join(lines)}")
+            continue
         drawn = draw_panel(first.pixels, panel, None, prediction)
+        shown.append(prediction)
         panels.append(Panel(answer.system, prediction.mark, tuple(lines), drawn))
+    panels[0] = replace(panels[0], lines=(*panels[0].lines, *beside))
     warnings = [f"WARNING: {text}." for answer in answers for text in answer.warnings]
     warnings += [
         f"{answer.system} is undecided: {answer.undecided_because}."

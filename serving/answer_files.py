@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import count
 from pathlib import Path
 
 import pandas as pd
@@ -16,15 +15,14 @@ from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.loose_images import LooseImage, read_loose_images
 from cxr_compare.data_prep.parallel import Progress, Silence
-from cxr_compare.evaluation.overlays.leaf_page import write_leaf_page
+from cxr_compare.evaluation.report import overlay_page
+from cxr_compare.evaluation.report.case_selection import ImageKind
+from cxr_compare.evaluation.report.overlay_page import OVERLAY_END, Overlay
 from cxr_compare.serving.answer import COLUMNS, Answer, Answering, Answers, to_png_bytes
 from cxr_compare.serving.answer_journal import Outcome, journal_for
 
-OVERLAY_END = "-overlay.png"
 _PICTURE = ".png"
 _WORTH_WORKERS = 16
-_LONGEST_STEM = 230
-"""Bytes of the name of an overlay, with its end and a number 255 at most."""
 
 
 def answers_of(
@@ -47,8 +45,8 @@ def answer_files(
 ) -> Answers:
     """Answer for files; one that cannot be read is left out with its reason, the others go on.
 
-    `out` is a folder that gets an overlay of each image and a page of all, or the PNG of one; `csv`
-    is the table.
+    `out` is a folder that gets an overlay of each image and a page of all, in place of those of a
+    former call, or the PNG of one; `csv` is the table.
     """
     if csv is not None and csv.exists() and not csv.is_file():
         raise InputError(f"csv: {csv} is no file that can be replaced; name another")
@@ -60,7 +58,8 @@ def answer_files(
             f"out: {out} is one picture, and there are {len(files)} images; name a folder"
         )
     workers = min(cpu_count(), len(files)) if len(files) >= _WORTH_WORKERS else 1
-    answers, drawn = Answers(), dict[Path, str]()
+    answers, drawn = Answers(), dict[Path, Overlay]()
+    folder = None if out is None or out.suffix.lower() == _PICTURE else out
     shown = progress if len(files) > 1 else Silence()
     with (
         _drawing_into(out),
@@ -68,6 +67,7 @@ def answer_files(
         shown.track("Predicting images", len(files)) as advance,
     ):
         stored = {path: known for path in files if (known := journal.stored(path))}
+        _remove_former(folder, stored.values())
         names = {path: problem for path in files if (problem := _problem_of_name(path))}
         todo = [path for path in files if path not in stored and path not in names]
         read = read_loose_images(todo, workers=workers)
@@ -78,7 +78,8 @@ def answer_files(
                 outcome = outcome or _answered(runs, next(read), out, drawn)
                 journal.add(path, outcome)
             if out is not None and outcome.drawn:
-                drawn[out.parent / outcome.drawn] = str(path)
+                file = out.parent / outcome.drawn
+                drawn[file] = _overlay(path, file, outcome.answers)
             answers += [answer.without_pixels() for answer in outcome.answers]
             if outcome.problem:
                 answers.left_out[printable(str(path))] = outcome.problem
@@ -89,10 +90,11 @@ def answer_files(
             raise InputError(reason if len(files) == 1 else many + reason)
         for reason in answers.left_out.values():
             progress.say(f"left out: {reason}")
-        if out is not None and len(drawn) > 1:
-            page = write_leaf_page(out, list(drawn.values()), list(drawn))
+        if folder is not None:
+            page = _write_page(folder, list(drawn.values()), answers)
+            overlay_page.write_overlay_record(folder, drawn)
             n_drawn = counted(len(drawn), "image")
-            progress.say(f"Overlays: {n_drawn} in {out}; to leaf through: {page}")
+            progress.say(f"Overlays: {n_drawn} in {out}; to look through: {page}")
         if csv is not None:
             entries = (entry for entry in answers.to_dict() if "problem" in entry)
             rows = [dict.fromkeys(COLUMNS) | entry for entry in entries]
@@ -111,6 +113,13 @@ def _drawing_into(out: Path | None) -> AbstractContextManager[None]:
     return path_lock(out)
 
 
+def _remove_former(folder: Path | None, stored: Iterable[Outcome]) -> None:
+    """Remove the overlays of a former call, but those of this one, which was interrupted."""
+    if folder is not None:
+        own = {folder.parent / outcome.drawn for outcome in stored}
+        overlay_page.remove_overlays(folder, own)
+
+
 def _problem_of_name(path: Path) -> str:
     """Return why a file is left out whose name no table can hold; empty for any other."""
     try:
@@ -121,7 +130,7 @@ def _problem_of_name(path: Path) -> str:
 
 
 def _answered(
-    runs: Sequence[Answering], file: LooseImage, out: Path | None, drawn: Container[Path]
+    runs: Sequence[Answering], file: LooseImage, out: Path | None, drawn: Collection[Path]
 ) -> Outcome:
     """Answer for a file, one by one: an answer does not depend on the images beside it."""
     found: list[Answer] | InputError = InputError(str(file.problem))
@@ -135,16 +144,43 @@ def _answered(
     return Outcome(found, drawn=path.relative_to(out.parent).as_posix())
 
 
-def _draw(answers: Sequence[Answer], out: Path, drawn: Container[Path]) -> Path:
+def _draw(answers: Sequence[Answer], out: Path, drawn: Collection[Path]) -> Path:
     """Draw what all runs say of an image, and return the file."""
     path = out
     if out.suffix.lower() != _PICTURE:
-        stem = Path(answers[0].image).stem
-        while len(stem.encode()) > _LONGEST_STEM:
-            stem = stem[:-1]
-        names = (f"{stem}-{number}" if number > 1 else stem for number in count(1))
-        paths = (out / f"{name}{OVERLAY_END}" for name in names)
-        path = next(path for path in paths if path not in drawn)  # one name in two folders
+        path = overlay_page.overlay_file(out, Path(answers[0].image).stem, drawn)
     with atomic_path(path) as temporary:
         temporary.write_bytes(to_png_bytes(answers))
     return path
+
+
+def _overlay(path: Path, file: Path, answers: Sequence[Answer]) -> Overlay:
+    """Return the drawing of an image as the page has it."""
+    remarks = [text for answer in answers for text in (*answer.warnings, *answer.notes)]
+    lines = [f"{text[:1].upper()}{text[1:]}." for text in dict.fromkeys(remarks)]
+    for answer in answers:
+        said = str(answer).removeprefix(answer.image).strip()
+        lines.append(said.replace("  ", ", "))
+    thumbnail = overlay_page.thumbnail_of(answers[0].pixels)
+    return Overlay(str(path), path.name, file.name, lines, thumbnail)
+
+
+def _write_page(folder: Path, overlays: Sequence[Overlay], answers: Sequence[Answer]) -> Path:
+    """Write the page of all drawings, with a tab for what each system calls positive."""
+    by_score = sorted(answers, key=lambda answer: -(answer.score or 0))
+    positive: dict[str, list[str]] = {answer.system: [] for answer in answers}
+    decisions: dict[str, set[bool | None]] = {answer.image: set() for answer in by_score}
+    for answer in by_score:
+        decisions[answer.image].add(answer.decision)
+        if answer.decision:
+            positive[answer.system].append(answer.image)
+    kinds = [
+        ImageKind(f"positive-{name}", f"Called positive by {name}", tuple(images))
+        for name, images in positive.items()
+    ]
+    disputed = tuple(image for image, said in decisions.items() if {True, False} <= said)
+    unanswered = tuple(image for image, said in decisions.items() if None in said)
+    kinds.append(ImageKind("disagree", "The systems disagree", disputed))
+    kinds.append(ImageKind("no-answer", "No answer", unanswered))
+    titles = ", ".join(dict.fromkeys(answer.finding for answer in answers))
+    return overlay_page.write_overlay_page(folder, titles, overlays, kinds, total=len(overlays))

@@ -82,9 +82,40 @@ def drawn(world, tmp_path_factory):
 
 def test_each_image_that_is_named_is_one_picture_of_its_own(drawn):
     out, images, files = drawn
-    assert files == [str(out / f"{image}.png") for image in images]
+    assert files == [str(out / f"{image}-overlay.png") for image in images]
     pictures = [np.asarray(Image.open(file)) for file in files]
     assert all(picture.std() > 5 for picture in pictures)
+
+
+def test_an_image_is_named_by_its_id_or_by_its_file(world, tmp_path):
+    data = Path(shutil.copytree(world.data, tmp_path / "data"))
+    opened = DataSet.open(data)
+    image = opened.image_ids("test")[0]
+    path = Path(opened.images.set_index("image_id").at[image, "path"])
+    drawn = []
+    for number, name in enumerate((image, path.stem, path.name, str(path))):
+        made = cxr_compare.overlay(
+            world.predictions("classifier"), data=data, out=tmp_path / str(number), image=name
+        )
+        drawn.append(Path(made.to_dict()[0]).read_bytes())
+    assert drawn == drawn[:1] * 4
+    page = (tmp_path / "0/index.html").read_text()
+    assert f'"name":"{path.name}"' in page
+
+
+def test_overlays_of_a_former_call_leave_and_other_files_are_not_mixed_with_them(world, tmp_path):
+    first, second = DataSet.open(world.data).image_ids("test")[:2]
+    out, systems = tmp_path / "o", [world.predictions("classifier")]
+    for image in (first, second):
+        cxr_compare.overlay(*systems, data=world.data, out=out, image=image)
+        assert [path.name for path in out.glob("*.png")] == [f"{image}-overlay.png"]
+    (out / "overlays.json").unlink()  # as a killed call leaves it
+    cxr_compare.overlay(*systems, data=world.data, out=out, image=first)
+    assert [path.name for path in out.glob("*.png")] == [f"{first}-overlay.png"]
+    (out / "thesis.txt").write_text("two years of work")
+    with pytest.raises(InputError, match="thesis"):
+        cxr_compare.overlay(*systems, data=world.data, out=out, image=second)
+    assert [path.name for path in out.glob("*.png")] == [f"{first}-overlay.png"]
 
 
 def test_the_truth_is_drawn_on_positive_images_alone(drawn, world, tmp_path):

@@ -99,8 +99,8 @@ def test_a_page_is_whole_short_and_needs_nothing_from_outside(name, request):
     assert page.problems == []
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
-    beside = [link for link in page.links if not link.startswith(("#", "data:"))]
-    assert all((file.parent / link).exists() for link in beside)
+    others = [link for link in page.links if not link.startswith(("#", "data:"))]
+    assert all((file.parent / link.partition("#")[0]).is_file() for link in others)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert file.stat().st_size < MOST_BYTES
     assert page.shown <= 3_000
@@ -127,7 +127,7 @@ def test_examples_have_their_images_and_each_case_its_drawing(two):
     examples = text[text.index('aria-label="Examples"') : text.index('id="figures"')]
     assert examples.count("<img") == min(3, len(kinds))
     assert all(f"<b>{kind}</b>" in examples for kind in kinds[:2])
-    drawn = {path.name for path in (two / "overlays").iterdir()}
+    drawn = {path.name for path in (two / "overlays").glob("*.png")}
     assert drawn == set(result.answer.overlays.values())
     assert set(result.answer.overlays) == set(result.cases()["image_id"])
 
@@ -553,17 +553,97 @@ def test_readers_of_a_data_set_are_on_the_sheets_of_overlay(world, tmp_path):
             reports.add_readers(data, image, 12.0)
         out = tmp_path / str(number)
         cxr_compare.overlay(world.predictions("classifier"), data=data, out=out, image=[image])
-        pictures.append(np.asarray(Image.open(out / f"{image}.png")).astype(int))
+        pictures.append(np.asarray(Image.open(out / f"{image}-overlay.png")).astype(int))
     yellow = [(each[:, :, 0] - each[:, :, 2] > 120).sum() for each in pictures]
     assert yellow[1] > yellow[0] + 100
 
 
-def test_the_page_of_overlays_shows_each_image(world, tmp_path):
-    cxr_compare.overlay(world.predictions("classifier"), data=world.data, out=tmp_path, limit=3)
-    page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    shown = re.findall(r'<img src="([^"]+)"', page)
-    assert sorted(shown) == sorted(path.name for path in tmp_path.glob("*.png"))
-    assert len(shown) == 3
+@pytest.fixture(scope="module")
+def overlays(world, tmp_path_factory):
+    """Overlays of a report of files: the worst four images of each kind."""
+    out = tmp_path_factory.mktemp("overlays") / "o"
+    cxr_compare.overlay(world.tables_report, images=world.pictures, out=out, limit=4)
+    return out
+
+
+def kinds_on(tab):
+    """The number of drawn images and of all images in each tab of a page of overlays."""
+    texts = tab.locator(".kinds a").all_inner_texts()
+    found = [re.fullmatch(r"(.+?)(\d+)(?: of (\d+))?", text.replace("\n", "")) for text in texts]
+    return {each[1].strip(): (int(each[2]), int(each[3] or each[2])) for each in found}
+
+
+def test_the_page_of_overlays_counts_the_images_of_each_cell_and_arrows_go_on(
+    browser, overlays, world
+):
+    tab, page = browser.page, overlays / "index.html"
+    answer = Result.open(world.tables_report)
+    counts = answer.figures.set_index(["first", "metric", "policy"])["estimate"]
+    browser.open(page, 1280, 900)
+    kinds = kinds_on(tab)
+    drawn = {path.name for path in overlays.glob("*.png")}
+    assert kinds["All"] == (len(drawn), answer.answer.counts["images"])
+    for name in ("Boxes", "Scores"):
+        for title, cell in ((f"Missed by {name}", "fn"), (f"False alarms of {name}", "fp")):
+            n = counts[name, cell, answer.answer.policy]
+            assert kinds.get(title, (0, 0))[1] == n
+            assert kinds.get(title, (0, 0))[0] >= min(n, 4)
+    assert "to the report" in tab.inner_text("header")
+    for width, dark in ((1280, False), (390, True)):
+        browser.open(page, width, 900, dark=dark)
+        assert browser.evaluate("document.documentElement.scrollWidth") == width
+        seen = set()
+        for number in range(1, len(drawn) + 1):
+            assert tab.inner_text("#place") == f"{number} of {len(drawn)}"
+            tab.locator("#picture").evaluate("(picture) => picture.decode()")
+            seen.add(tab.get_attribute("#picture", "src"))
+            tab.keyboard.press("ArrowRight")
+        assert seen == drawn
+        assert tab.inner_text("#place") == f"1 of {len(drawn)}"
+    assert browser.complaints == []
+
+
+def test_a_cell_of_the_confusion_matrix_opens_its_images_and_the_page_leads_back(browser, world):
+    tab = browser.page
+    browser.open(world.tables_report / "report.html", 1280, 900)
+    tab.click(".matrix a >> nth=0")
+    tab.wait_for_selector("#strip")
+    assert (
+        tab.locator("#strip a").count()
+        == kinds_on(tab)[
+            tab.locator(".kinds [aria-current]").evaluate("(tab) => tab.firstChild.textContent")
+        ][0]
+        < kinds_on(tab)["All"][0]
+    )
+    system = re.search(
+        "(?:Missed by|False alarms of) (.+?)\\s*\\d", tab.inner_text(".kinds [aria-current]")
+    )[1]
+    said = tab.inner_text("#lines")
+    assert re.search(f"{system}: ✗ (missed|false alarm)", said)
+    address = tab.url
+    tab.keyboard.press("ArrowRight")
+    assert tab.url != address or tab.locator("#strip a").count() == 1
+    tab.reload()
+    tab.goto(address)
+    assert tab.inner_text("#lines") == said
+    tab.click("header a")
+    tab.wait_for_selector("#answer")
+    assert browser.complaints == []
+
+
+def test_overlays_of_a_report_of_files_are_those_of_its_comparison(world, overlays):
+    tables = world.tables
+    made = cxr_compare.compare(
+        {"Boxes": tables / "boxes.csv", "Scores": tables / "a.csv"},
+        truth=tables / "truth.csv",
+        boxes=tables / "true_boxes.csv",
+        images=str(world.pictures),
+        replicates=100,
+    )
+    files = sorted(overlays.glob("*.png"))
+    for file in files[:: len(files) // 8]:
+        drawn = made.overlay(file.name.removesuffix("-overlay.png"))
+        np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(drawn))
 
 
 def test_overlays_of_a_report_show_its_runs_in_its_order_and_a_run_alone_is_refused(
@@ -578,19 +658,25 @@ def test_overlays_of_a_report_show_its_runs_in_its_order_and_a_run_alone_is_refu
     image = next(iter(DataSet.open(world.data).image_ids("test")))
     drawn = {}
     for name, systems in (
-        ("report", [report]),
+        ("of report", [report]),
         ("in order", [report / "systems" / each for each in order]),
         ("by name", sorted(report.glob("systems/*"))),
     ):
         cxr_compare.overlay(*systems, data=world.data, out=tmp_path / name, image=[image])
-        drawn[name] = (tmp_path / name / f"{image}.png").read_bytes()
-    assert drawn["report"] == drawn["in order"] != drawn["by name"]
-    folders.edit_record(report / "answer.json", systems=["a file", *in_order])
-    cxr_compare.overlay(report, data=world.data, out=tmp_path / "more", image=[image])
-    picture = np.asarray(Image.open(tmp_path / "more" / f"{image}.png"))
+        drawn[name] = (tmp_path / name / f"{image}-overlay.png").read_bytes()
+    assert drawn["of report"] == drawn["in order"] != drawn["by name"]
+    several = tmp_path / "several"  # of whose findings one folder of predictions is written
+    shutil.copytree(report, several / "opacity")
+    (several / "opacity/systems").rename(several / "systems")
+    (several / "answers.json").touch()
+    cxr_compare.overlay(
+        several / "opacity", data=world.data, out=tmp_path / "of finding", image=[image]
+    )
+    assert (tmp_path / "of finding" / f"{image}-overlay.png").read_bytes() == drawn["of report"]
     colours = [ImageColor.getrgb(reports.system_mark(place).colour) for place in range(3)]
+    picture = np.asarray(Image.open(tmp_path / "of report" / f"{image}-overlay.png"))
     names = [(picture == colour).all(axis=2).any() for colour in colours]
-    assert names == [False, True, True]  # as in the report, whose first system is not drawn
+    assert names == [True, True, False]  # as the report marks them, whatever their order
     with pytest.raises(cxr_compare.InputError, match="classifier"):
         cxr_compare.overlay(world.run("classifier"), data=world.data, out=tmp_path / "no")
 

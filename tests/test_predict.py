@@ -79,7 +79,7 @@ def test_each_image_has_one_overlay(world, films, here):
     assert len(drawn) == len(stems)
     assert all(path.name.startswith(stem) for path, stem in zip(drawn, stems, strict=True))
     page = (here / "drawn/index.html").read_text(encoding="utf-8")
-    assert sorted(re.findall(r'<img src="([^"]+)"', page)) == [path.name for path in drawn]
+    assert sorted(set(re.findall(r'href="([^"]+-overlay.png)"', page))) == [p.name for p in drawn]
     with Image.open(drawn[0]) as image:
         assert image.width > image.height  # image and both systems side by side
 
@@ -96,7 +96,10 @@ def test_predict_and_overlay_draw_the_same_map(world, films, here):
     stored = world.predictions("classifier")
     cxr_compare.overlay(stored, data=world.data, out="o", image=[name], **chosen)
     panels = []
-    for file, place in (("p.png", 1), (f"o/{name}.png", 2)):  # which has a panel of the truth
+    for file, place in (
+        ("p.png", 1),
+        (f"o/{name}-overlay.png", 2),
+    ):  # which has a panel of the truth
         with Image.open(file) as picture:
             left = 8 + place * 488
             panels.append(np.asarray(picture.crop((left, 8, left + 480, 400))).astype(int))
@@ -115,6 +118,19 @@ def test_a_system_has_its_colour_in_the_report_whatever_the_order_of_the_call(wo
         picture = np.asarray(Image.open(f"{number}.png"))
         lefts = [np.nonzero((picture == colour).all(axis=2))[1].min() for colour in colours]
         assert np.argsort(lefts).tolist() == [number, 1 - number]
+
+
+def test_overlays_of_yesterday_leave_and_the_other_files_of_the_folder_stay(world, films, here):
+    first, second, *_ = films.values()
+    (here / "drawn").mkdir()
+    (here / "drawn/notes.txt").write_text("mine")
+    for files in ((first, second), (second,)):
+        assert ask(world.run("classifier"), *files, "--out", "drawn") == 0
+        drawn = {path.name for path in (here / "drawn").glob("*.png")}
+        page = (here / "drawn/index.html").read_text(encoding="utf-8")
+        assert drawn == {f"{file.stem}-overlay.png" for file in files}
+        assert set(re.findall(r'href="([^"]+-overlay.png)"', page)) == drawn
+    assert (here / "drawn/notes.txt").read_text() == "mine"
 
 
 def test_a_png_is_the_overlay_of_one_image(world, films, here, capsys):

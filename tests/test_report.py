@@ -15,7 +15,7 @@ import cxr_compare
 from cxr_compare import InputError, Result, metrics
 from tests.adapters import reports
 
-TABLES = ("figures", "groups", "lesions", "decisions", "curves")
+TABLES = ("figures", "groups", "lesions", "decisions", "boxes", "curves")
 DASH = "–"
 VALUE = re.compile(r"(−?[\d.]+)(?: \((−?[\d.]+) to (−?[\d.]+)\))?")
 
@@ -390,6 +390,11 @@ def test_no_name_stands_on_the_page_or_in_the_answer_of_a_report_that_hides_them
     out = tmp_path / "report"
     result = cxr_compare.compare(systems, **call, numbers_for_ids=True, out=out)
     texts = [out / "report.html", out / "answer.json", *out.glob("figures/*.svg")]
+    drawn = tmp_path / "drawn"
+    shown = cxr_compare.overlay(out, images=folder, out=drawn, limit=2)
+    assert len(shown.to_dict()) == len(list(drawn.glob("*.png"))) > 2
+    assert not any("SMITH" in path.name for path in drawn.iterdir())
+    texts += [out / "overlays/index.html", drawn / "index.html"]
     text = str(result) + "".join(path.read_text() for path in texts)
     assert "image-1" in text
     # Base64 has neither _ nor -, so that no picture on the page holds one of these by chance.
@@ -402,7 +407,7 @@ def test_no_name_stands_on_the_page_or_in_the_answer_of_a_report_that_hides_them
     assert result.decisions["image_id"].str.startswith("SMITH").all()
     shown = next(iter(result.answer.overlays))
     assert result.overlay(shown).width > 300
-    assert len(list((out / "overlays").iterdir())) == len(result.answer.overlays)
+    assert len(list((out / "overlays").glob("*.png"))) == len(result.answer.overlays)
     plain = cxr_compare.compare(systems, **call)
     assert "SMITH_09" in str(plain)  # which is what hiding hides
     with pytest.raises(InputError, match="SMITH_00"):

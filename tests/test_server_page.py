@@ -202,8 +202,24 @@ def test_a_locked_server_is_opened_by_its_token(browser, systems, world, radiogr
         tab.wait_for_selector("#systems:not([hidden])")
         analyze(tab, str(radiograph))
         answered(tab)
-        assert tab.get_attribute("#report", "href") is None  # a link sends no token
+        before = len(browser.complaints)
+        tab.click("#report")
+        tab.wait_for_url("**/report/report.html")
+        assert len(tab.inner_text("main")) > 100
+        tab.click(".matrix a >> nth=0")
+        tab.wait_for_selector("#place:not(:empty)")
+        tab.locator("#picture").evaluate("(picture) => picture.decode()")
+        assert browser.complaints[before:] == []
+        cookie = {"cxr-report": tab.context.cookies()[0]["value"]}
+        opened = {
+            path: httpx.get(f"{address}{path}", cookies=cookie).status_code
+            for path in ("/report/report.html", "/v1/models", "/openapi.json")
+        }
+        assert opened == {"/report/report.html": 200, "/v1/models": 401, "/openapi.json": 401}
+        assert httpx.get(f"{address}/report/report.html").status_code == 401
+        tab.goto(address)
         tab.evaluate("sessionStorage.clear()")
+        tab.context.clear_cookies()
 
 
 @pytest.mark.release

@@ -1,8 +1,8 @@
-"""Selection of the cases that a reader should see: where each system fails, and a random sample."""
+"""Test images by what came of them: cases that a reader should see, and all images of a kind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,70 @@ class Cases(NamedTuple):
     image_ids: tuple[str, ...]
     total: int
     on_lesion: int | None = None
+
+
+class ImageKind(NamedTuple):
+    """Test images of one kind, the worst first; `key` names the kind in addresses of a page."""
+
+    key: str
+    title: str
+    image_ids: tuple[str, ...]
+
+    def named(self, names: Mapping[str, str]) -> ImageKind:
+        """Return the kind with other names of its images, empty for an image without one."""
+        return self._replace(image_ids=tuple(names.get(image, "") for image in self.image_ids))
+
+
+def missed_key(name: str) -> str:
+    """Return the key of the positive images that a system calls negative."""
+    return f"missed-{name}"
+
+
+def false_alarm_key(name: str) -> str:
+    """Return the key of the negative images that a system calls positive."""
+    return f"false-alarms-{name}"
+
+
+def image_kinds(
+    label: pd.Series, called: pd.DataFrame, score: pd.DataFrame, located: pd.DataFrame
+) -> list[ImageKind]:
+    """Return the images that each system decides wrongly, those in dispute, and the right ones.
+
+    All are by image id, and the tables by system: True where it calls an image positive, its
+    score, and True where its point lies on a lesion (missing where that is unknown). Systems that
+    decide nothing, and images without a label or a decision, are left out; right images come in
+    random order.
+    """
+    called = called.dropna(axis="columns", how="all").dropna().astype(bool)
+    label = label.loc[called.index].dropna() >= 1
+    called = called.loc[label.index]
+    names = list(called.columns)
+    if called.empty:
+        return []
+    score = score.loc[called.index, names].astype("Float64")
+    located = located.loc[called.index, names].astype("boolean")
+    wrong = called & located.eq(False).fillna(False).astype(bool)
+    rank = score.rank(pct=True)
+    kinds = []
+    for name in names:
+        missed = label & ~called[name]
+        kinds.append((missed_key(name), f"Missed by {name}", missed, -score[name]))
+    for name in names:
+        alarm = ~label & called[name]
+        kinds.append((false_alarm_key(name), f"False alarms of {name}", alarm, score[name]))
+    for name in names:
+        place = label & wrong[name]
+        kinds.append((f"wrong-location-{name}", f"Wrong location: {name}", place, score[name]))
+    gap = rank.max(axis=1) - rank.min(axis=1)
+    kinds.append(("disagree", "The systems disagree", called.nunique(axis=1) > 1, gap))
+    right = called.eq(label, axis=0).all(axis=1) & ~(wrong.any(axis=1) & label)
+    chance = pd.Series(np.random.default_rng(0).random(len(label)), label.index)
+    kinds.append(("right", "All are right" if len(names) > 1 else "Right", right, chance))
+    return [
+        ImageKind(key, title, tuple(map(str, worst.index)))
+        for key, title, chosen, strength in kinds
+        if len(worst := strength[chosen].sort_values(ascending=False, kind="stable"))
+    ]
 
 
 def select_cases(

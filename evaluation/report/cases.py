@@ -15,10 +15,8 @@ from PIL import Image
 
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.evaluation.choices import Choices, choose
 from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.drawn import DrawnSystem, decide
-from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.drawn import DrawnSystem
 from cxr_compare.evaluation.overlays.colours import SystemMark, marks_of
 from cxr_compare.evaluation.overlays.draw import draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import (
@@ -34,6 +32,8 @@ from cxr_compare.evaluation.overlays.sheet import (
     legend,
     panels_of,
 )
+from cxr_compare.evaluation.report.case_selection import ImageKind, image_kinds
+from cxr_compare.evaluation.report.drawn_systems import drawn_systems
 from cxr_compare.evaluation.truth import Truth
 
 Pixels = Callable[[str], npt.NDArray[np.uint8]]
@@ -56,14 +56,15 @@ class CaseSource:
     readings: pd.DataFrame | None = None
     marks: Mapping[str, SystemMark] = field(default_factory=dict)
 
-    def in_order(self, systems: Sequence[str]) -> CaseSource:
-        """Return the source with its systems in the order of a report, from which they are marked.
+    def in_order(self, systems: Sequence[str], shown: Sequence[str] = ()) -> CaseSource:
+        """Return the source with its systems marked as in a report, and in the order of its page.
 
-        `systems` are all names of the report, of which some may not be drawn.
+        `systems` are all names of the report, of which some may not be drawn, and `shown` the same
+        in the order of the page, if it is another one.
         """
-        names = list(systems)
-        drawn = sorted(self.systems, key=lambda system: names.index(system.name))
-        return replace(self, systems=tuple(drawn), marks=marks_of(names))
+        order = list(shown or systems)
+        drawn = sorted(self.systems, key=lambda system: order.index(system.name))
+        return replace(self, systems=tuple(drawn), marks=marks_of(list(systems)))
 
     @property
     def legend(self) -> str:
@@ -111,6 +112,22 @@ class CaseSource:
     def draw(self, image_id: str, *, side: int = SIDE) -> Image.Image:
         """Draw the panels of an image as one picture."""
         return draw_sheet(self.panels(image_id, side=side), self.legend)
+
+    def require_answers(self, image_ids: Sequence[str]) -> None:
+        """Refuse an image that no system ran on."""
+        for image_id in image_ids:
+            if not any(image_id in system.decisions.index for system in self.systems):
+                raise InputError(f"overlay: no system ran on image '{image_id}'; predict it first")
+
+    def kinds(self) -> list[ImageKind]:
+        """Return the test images by what came of them, the worst of each kind first."""
+        ids = self.truth.of("test").ids
+        tables = {system.name: system.decisions.reindex(ids) for system in self.systems}
+        called, score, located = (
+            pd.DataFrame({system: table.get(name) for system, table in tables.items()}, ids)
+            for name in ("decision", "score", "localised")
+        )
+        return image_kinds(self.truth.images["label"].loc[ids], called, score, located)
 
     def together(self, image_id: str, side: int, systems: Collection[str]) -> Panel:
         """Draw the answers of systems over one another, with the outcome of each in words."""
@@ -185,48 +202,6 @@ def read_cases(
 ) -> CaseSource:
     """Prepare the test images of a comparison for drawing, decided by its main policy.
 
-    The joint system has the boxes of a member, and is not drawn. `CaseSource.in_order` marks them.
+    `CaseSource.in_order` marks the systems.
     """
-    truth, policy = comparison.truth, comparison.main_policy
-    systems = {name: comparison.systems[name] for name in comparison.single}
-    drawn = [_drawn(name, of.output, of.choices, policy, truth) for name, of in systems.items()]
-    return CaseSource(truth, pixels, tuple(drawn), readings)
-
-
-def cases_of_images(
-    outputs: Mapping[str, Output],
-    truth: Truth,
-    pixels: Pixels,
-    image_ids: Sequence[str],
-    policy: str,
-    readings: pd.DataFrame | None = None,
-    systems: Sequence[str] = (),
-) -> CaseSource:
-    """Prepare some images for drawing, decided by a policy that validation images choose.
-
-    `systems` are the names of a report in its order, behind which come all others. InputError for
-    an image that no system ran on.
-    """
-    for image_id in image_ids:
-        if not any(image_id in each.ran for each in outputs.values()):
-            raise InputError(f"overlay: no system ran on image '{image_id}'; predict it first")
-    drawn = []
-    for name, output in outputs.items():
-        validation = truth.of("val")
-        ran = validation.select(validation.ids.intersection(output.ran))
-        drawn.append(_drawn(name, output, choose(output, ran, [policy]), policy, truth))
-    source = CaseSource(truth, pixels, tuple(drawn), readings)
-    return source.in_order(list(dict.fromkeys([*systems, *outputs])))
-
-
-def _drawn(name: str, output: Output, choices: Choices, policy: str, truth: Truth) -> DrawnSystem:
-    """Return the answers of a system, and if its point lies on a lesion where all have boxes."""
-    decided = decide(name, output, choices, policy)
-    hits = output.localised(truth.boxes)
-    if hits is None:
-        return decided
-    table = decided.decisions
-    positive = truth.images["label"].reindex(table.index) == 1
-    localised = pd.Series(hits, table.index, dtype="boolean")
-    known = positive & table.index.isin(truth.boxed)
-    return replace(decided, decisions=table.assign(localised=localised.where(known)))
+    return CaseSource(comparison.truth, pixels, drawn_systems(comparison), readings)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_text
@@ -19,9 +16,22 @@ from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.policies import is_given, policy_text
 from cxr_compare.evaluation.report import files, tables
 from cxr_compare.evaluation.report.answer import Answer
-from cxr_compare.evaluation.report.case_selection import MISSED_BY_ALL
+from cxr_compare.evaluation.report.case_selection import (
+    MISSED_BY_ALL,
+    ImageKind,
+    false_alarm_key,
+    missed_key,
+)
 from cxr_compare.evaluation.report.charts import chart_names, chart_svg
 from cxr_compare.evaluation.report.composition import shown_composition
+from cxr_compare.evaluation.report.overlay_page import (
+    OVERLAYS_PAGE,
+    Overlay,
+    lines_of,
+    picture_source,
+    thumbnail_of,
+    write_overlay_page,
+)
 from cxr_compare.evaluation.report.page_templates import template_environment
 from cxr_compare.evaluation.report.paper import write_paper
 from cxr_compare.evaluation.statistics.figure_text import number
@@ -63,14 +73,14 @@ def write_page(
     `progress` is called for each drawing.
     """
     make_folder(out / files.FIGURES)
-    for stale in (*(out / files.OVERLAYS).glob("*.png"), *(out / files.FIGURES).glob("*")):
+    for stale in (*(out / files.OVERLAYS).glob("*"), *(out / files.FIGURES).glob("*")):
         stale.unlink()
     charts = {}
     for name in chart_names(result):
         file, charts[name] = chart_svg(result, name)
         (out / files.FIGURES / f"{name}.svg").write_bytes(file)
     ordered = [chart for name, chart in charts.items() if name != "forest"]
-    cases, drawn = _draw_cases(result, out, progress)
+    cases, drawn, links = _draw_cases(result, out, progress)
     kinds: dict[str, list[Case]] = {}
     for case in cases:
         kinds.setdefault(case.kind, []).append(case)
@@ -96,6 +106,7 @@ def write_page(
         legend=result.images.legend if result.images else "",
         example_legend=result.images.example_legend if result.images else "",
         cases=kinds,
+        links=links,
         main=main.iloc[:, : tables.MOST_COLUMNS],
         further_figures=main.iloc[:, tables.MOST_COLUMNS :],
         image_blind=tables.image_blind_table(answer, figures),
@@ -246,15 +257,21 @@ def _undefined(result: ResultTables, main: pd.DataFrame) -> Iterator[str]:
 
 def _draw_cases(
     result: ResultTables, out: Path, progress: Callable[..., None] | None
-) -> tuple[list[Case], dict[str, str]]:
-    """Draw the selected cases as PNG files and for the page; one without a file is left out."""
+) -> tuple[list[Case], dict[str, str], dict[tuple[str, str], str]]:
+    """Draw the selected cases as PNG files and for the page; one without a file is left out.
+
+    Returned are, too, the file of each drawing, and the addresses of the images in cells of the
+    confusion matrices on the page of these drawings.
+    """
     if result.images is None or not result.answer.policy:
-        return [], {}
+        return [], {}, {}
     from cxr_compare.evaluation.overlays.sheet import draw_sheet
 
     make_folder(out / files.OVERLAYS)
     cases: list[Case] = []
     drawn: dict[str, str] = {}
+    titles: dict[str, str] = {}
+    overlays: list[Overlay] = []
     chosen = result.cases()
     for place, row in enumerate(chosen.to_dict("records"), start=1):
         image_id = row["image_id"]
@@ -263,7 +280,7 @@ def _draw_cases(
             panels = result.images.panels(image_id, title=title, systems=result.shown)
         except InputError:
             continue
-        drawn[title] = f"{place:02d}.png"
+        drawn[title], titles[image_id] = f"{place:02d}.png", title
         with atomic_path(out / files.OVERLAYS / drawn[title]) as path:
             draw_sheet(panels, result.images.legend).save(path, "png")
         together = _shown(result.images.together(image_id, 2 * _SIDE, result.shown))
@@ -272,9 +289,35 @@ def _draw_cases(
             total += f", {row['on_lesion']:,} on the lesion"
         shown = [_shown(panel) for panel in panels]
         cases.append(Case(row["kind"], total, title, shown, together))
+        thumbnail = thumbnail_of(panels[0].pixels)
+        overlays.append(Overlay(title, title, drawn[title], lines_of(panels), thumbnail))
         if progress is not None:
             progress()
-    return cases, drawn
+    if not overlays:
+        return cases, drawn, {}
+    kinds = [each.named(titles) for each in result.images.kinds()]
+    write_overlay_page(
+        out / files.OVERLAYS,
+        result.answer.title,
+        overlays,
+        kinds,
+        total=result.answer.counts["images"],
+        report=out / files.PAGE,
+        remark="The cases of the report; cxr overlay draws more of each kind.",
+    )
+    return cases, drawn, _links_of_cells(result.answer, kinds)
+
+
+def _links_of_cells(answer: Answer, kinds: Sequence[ImageKind]) -> dict[tuple[str, str], str]:
+    """Return the address of the drawn images in a cell of a confusion matrix, where there are any.
+
+    A cell is a system with ``fn`` or ``fp``.
+    """
+    drawn = {kind.key for kind in kinds if any(kind.image_ids)}
+    cells = {(name, "fn"): missed_key(name) for name in answer.single}
+    cells |= {(name, "fp"): false_alarm_key(name) for name in answer.single}
+    page = f"{files.OVERLAYS}/{OVERLAYS_PAGE}"
+    return {cell: f"{page}#kind={quote(key)}" for cell, key in cells.items() if key in drawn}
 
 
 def _examples(kinds: dict[str, list[Case]]) -> list[Case]:
@@ -286,9 +329,5 @@ def _examples(kinds: dict[str, list[Case]]) -> list[Case]:
 
 def _shown(panel: Panel) -> dict[str, Any]:
     """Return a panel for the page: its name, its lines, and the ``src`` of its picture."""
-    picture = Image.fromarray(np.asarray(panel.pixels))
-    picture.thumbnail((_SIDE, _SIDE))
-    content = io.BytesIO()
-    picture.save(content, "jpeg", quality=_QUALITY, subsampling=0)
-    source = f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+    source = picture_source(panel.pixels, _SIDE, _QUALITY)
     return {"name": panel.name, "lines": [line for line in panel.lines if line], "src": source}

@@ -1,4 +1,4 @@
-"""Result of a comparison: the answer and five tables, in memory or in a report folder."""
+"""Result of a comparison: the answer and six tables, in memory or in a report folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer, answer_of
 from cxr_compare.evaluation.report.inputs import read_inputs, write_inputs
 from cxr_compare.evaluation.report.result_tables import ResultTables
-from cxr_compare.evaluation.report.tables import plain_rows
+from cxr_compare.evaluation.report.tables import ordered, plain_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result(ResultTables):
-    """Result of comparing detectors and classifiers: the answer, and five tables behind it.
+    """Result of comparing detectors and classifiers: the answer, and six tables behind it.
 
     ``answer`` is the content of ``answer.json``; ``figures``, ``groups``, ``lesions``,
-    ``decisions`` and ``curves`` are DataFrames, which are computed or read when first used.
+    ``decisions``, ``boxes`` and ``curves`` are DataFrames, which are computed or read when first
+    used.
 
     Attributes:
         table_of: Function that returns one of the tables by its name.
@@ -61,7 +62,11 @@ class Result(ResultTables):
         """Return the result of a comparison in memory; `numbers_for_ids` keeps ids off the page."""
         tables = partial(_table, comparison)
         answer = answer_of(comparison, numbers_for_ids=numbers_for_ids)
-        drawn = None if images is None else images.in_order(answer.systems)
+        drawn = (
+            None
+            if images is None
+            else images.in_order(answer.systems, ordered(answer, comparison.figures))
+        )
         return cls(answer, tables, drawn, comparison=comparison)
 
     @classmethod
@@ -158,8 +163,8 @@ class Result(ResultTables):
         drawn = self.answer.overlays.get(image_id)
         if drawn is None or self.folder is None:
             raise InputError(
-                f"image '{image_id}' is not drawn in this report; give compare the folder of the "
-                "image files, as images=FOLDER, or draw it with cxr overlay"
+                f"image '{image_id}' is not drawn in this report; draw it with cxr overlay, from "
+                "its data set (data) or the folder of its image files (images)"
             )
         name = f"{files.OVERLAYS}/{drawn}"
         require_unchanged(self.folder / name, self.answer.files.get(name))
@@ -233,16 +238,18 @@ class Result(ResultTables):
 
 
 def _table(comparison: Comparison, name: str) -> pd.DataFrame:
-    """Return one of the five tables of a comparison."""
+    """Return one of the six tables of a comparison."""
     from cxr_compare.evaluation.groups.images import group_table
     from cxr_compare.evaluation.groups.lesions import lesion_table
     from cxr_compare.evaluation.report.curves import curve_table
+    from cxr_compare.evaluation.report.drawn_systems import drawn_boxes
 
     make: dict[str, Callable[[Comparison], pd.DataFrame]] = {
         "figures": lambda made: made.figures,
         "groups": group_table,
         "lesions": lesion_table,
         "decisions": lambda made: made.decisions,
+        "boxes": drawn_boxes,
         "curves": curve_table,
     }
     table = make[name](comparison)

@@ -306,7 +306,9 @@ def _result(
     if not answer.overlays:
         return result
     blank = partial(_blank, made.truth.sizes, result.drawn_images(answer.overlays))
-    return replace(result, images=read_cases(made, blank, readings).in_order(right.systems))
+    return replace(
+        result, images=read_cases(made, blank, readings).in_order(right.systems, result.ordered)
+    )
 
 
 def _blank(sizes: pd.DataFrame, drawn: Sequence[str], image_id: str) -> npt.NDArray[np.uint8]:

@@ -2,69 +2,240 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import pandas as pd
 from cyclopts import Parameter
 
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.folders import folder_kind
 from cxr_compare.scripts import console
 from cxr_compare.scripts.console import Shown
-from cxr_compare.scripts.options import AnyPath, DataFolder, Named, Policy, Texts, run_names
+from cxr_compare.scripts.options import AnyPath, Named, Policy, Texts, run_names
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.dataset import DataSet
+    from cxr_compare.data_prep.predictions import Predictions
+    from cxr_compare.evaluation.drawn import DrawnSystem
+    from cxr_compare.evaluation.report.case_selection import ImageKind
+    from cxr_compare.evaluation.report.cases import CaseSource
+    from cxr_compare.evaluation.report.overlay_page import Overlay
+    from cxr_compare.evaluation.report.result import Result
 
 _SEED = 0
+
+
+@dataclass
+class _Drawing:
+    """What is drawn: the images with their truth and answers, and their names.
+
+    Attributes:
+        names: Name of each image for the reader, by id; its id for others.
+        find: Function from names that a user writes to the id of each.
+        report: Report whose systems are drawn.
+    """
+
+    source: CaseSource
+    find: Callable[[Sequence[str]], list[str]]
+    names: Mapping[str, str] = field(default_factory=dict)
+    report: Result | None = None
 
 
 def overlay(
     *systems: Annotated[
         AnyPath,
-        Parameter(
-            help="Report of trained runs, or predictions of the data set; NAME=PATH renames one."
-        ),
+        Parameter(help="A report, or predictions of the data set; NAME=PATH renames one of these."),
     ],
-    data: DataFolder,
+    data: Annotated[AnyPath | None, Parameter(help="Data set of cxr prepare.")] = None,
+    images: AnyPath | None = None,
     out: AnyPath,
     target: str | None = None,
     image: Texts | None = None,
-    split: str = "default",
+    split: str | None = None,
     limit: int = 20,
     policy: Policy = None,
 ) -> Shown:
     """Draw image, truth and each system side by side: one PNG an image, and a page of all.
 
+    The page has a tab for each kind of image: missed by a system, its false alarms, its wrong
+    locations, images on which the systems disagree.
+
     Args:
-        out: Folder of the overlays.
+        images: Folder of the image files, for the report of a comparison that had a truth and no
+            data set.
+        out: Folder of the overlays. Those of a former call are replaced.
         target: Finding whose truth is drawn, where the data set has several.
-        image: Id of an image to draw; may be repeated. Without it test images are drawn at random.
+        image: Id of an image to draw, or the name of its file; may be repeated. Without it the
+            worst test images of each kind are drawn.
         split: Split whose test images are drawn.
-        limit: Number of test images that are drawn at random.
+        limit: Largest number of images of each kind.
     """
-    from cxr_compare.data_prep.base.files import atomic_path, folder_lock
-    from cxr_compare.data_prep.dataset import DataSet
-    from cxr_compare.data_prep.predictions import Predictions
-    from cxr_compare.evaluation.inputs.folders import output_of, truth_of
-    from cxr_compare.evaluation.overlays.leaf_page import write_leaf_page
-    from cxr_compare.evaluation.policies import USUAL_POLICY, parse
-    from cxr_compare.evaluation.report.cases import cases_of_images
-    from cxr_compare.evaluation.report.pixels import readings_of
+    from cxr_compare.data_prep.base.files import folder_lock
+    from cxr_compare.evaluation.policies import parse
+    from cxr_compare.evaluation.report import overlay_page as page
 
     if not systems:
         raise InputError("overlay: give a report of cxr compare, or predictions of cxr predict")
     if limit < 1:
         raise InputError(f"limit: {limit}; give 1 or more")
-    dataset, out = DataSet.open(Path(data)), Path(out)
-    if not dataset.has_pixels:
-        raise InputError(f"{dataset.folder}: has no pixels to draw on")
-    chosen = _chosen(dataset, [image] if isinstance(image, str) else image, split, limit)
-    opened: dict[str, Predictions] = {}
-    folders, of_reports = _predictions_of(systems, dataset.folder)
-    for given, path in folders:
+    if policy is not None:
+        parse(policy)
+    named, out = run_names(systems), Path(out)
+    kind = folder_kind(named[0][1])
+    if kind is not None and kind.name == "report":
+        drawing = _of_report(named, data, images, target, split, policy)
+    elif kind is not None and kind.name == "report on several findings":
+        raise InputError(f"{named[0][1]}: is a report on several findings; give that of one in it")
+    elif images is not None:
+        raise InputError("images: are for a report without a data set; give data for predictions")
+    elif data is None:
+        raise InputError("data: is needed; give the data set of the predictions")
+    else:
+        drawing = _of_predictions(named, Path(data), target, split or "default", policy)
+    wanted = [image] if isinstance(image, str) else image
+    kinds = drawing.source.kinds()
+    chosen = drawing.find(wanted) if wanted else _worst(drawing.source, kinds, limit)
+    drawing.source.require_answers(chosen)
+    page.require_overlay_folder(out)
+    with folder_lock(out):
+        page.remove_overlays(out)
+        try:
+            drawn = _draw(drawing, chosen, out, may_lack=not wanted)
+        except InputError:
+            page.remove_overlays(out)
+            raise
+        shown = page.write_overlay_page(
+            out,
+            drawing.source.truth.finding_title,
+            list(drawn.values()),
+            [each.named({image_id: of.image for image_id, of in drawn.items()}) for each in kinds],
+            total=len(drawing.source.truth.of("test").ids),
+            report=None if drawing.report is None else drawing.report.page,
+        )
+        files = [out / each.file for each in drawn.values()]
+        page.write_overlay_record(out, files)
+    line = f"Overlays: {counted(len(files), 'image')} in {out}; to look through: {shown}"
+    return Shown(line, list(map(str, files)))
+
+
+def _draw(
+    drawing: _Drawing, chosen: Sequence[str], out: Path, *, may_lack: bool
+) -> dict[str, Overlay]:
+    """Draw images into a folder; one without a file is left out with its reason, if it may be."""
+    from cxr_compare.data_prep.base.files import atomic_path
+    from cxr_compare.data_prep.base.image_names import without_ending
+    from cxr_compare.evaluation.overlays.sheet import draw_sheet
+    from cxr_compare.evaluation.report import overlay_page as page
+
+    source, drawn, problems = drawing.source, dict[str, page.Overlay](), list[InputError]()
+    has_numbers = drawing.report is not None and drawing.report.answer.numbers_for_ids
+    files: list[Path] = []
+    with console.track("Drawing", len(chosen)) as advance:
+        for number, image_id in enumerate(chosen, start=1):
+            name = f"image-{number}" if has_numbers else drawing.names.get(image_id, image_id)
+            try:
+                panels = source.panels(image_id, title=name)
+            except InputError as problem:
+                problems.append(problem)
+                continue
+            files.append(page.overlay_file(out, without_ending(name), files))
+            with atomic_path(files[-1]) as temporary:
+                draw_sheet(panels, source.legend).save(temporary, "png")
+            thumbnail, lines = page.thumbnail_of(panels[0].pixels), page.lines_of(panels)
+            key = name if has_numbers else image_id
+            drawn[image_id] = page.Overlay(key, name, files[-1].name, lines, thumbnail)
+            advance()
+    if problems and not (may_lack and drawn):
+        raise problems[0]
+    if problems:
+        console.say(f"{counted(len(problems), 'image', 'are')} not drawn: {problems[0]}")
+    return drawn
+
+
+def _of_report(
+    named: Sequence[Named],
+    data: AnyPath | None,
+    images: AnyPath | None,
+    target: str | None,
+    split: str | None,
+    policy: str | None,
+) -> _Drawing:
+    """Return what is drawn of a report, in its order, by its policy unless another is given."""
+    from cxr_compare.evaluation.report.result import Result
+
+    (name, path), *others = named
+    if others or name is not None:
+        problem = "is a report, which no name renames" if name else "is a report"
+        raise InputError(f"{path}: {problem}; give it alone, or folders of predictions")
+    result = Result.open(path)
+    fixed = {"target": target, "split": split}
+    for option in (option for option, value in fixed.items() if value is not None):
+        raise InputError(f"{option}: the report {path} fixes it; leave it out")
+    made_on = result.answer.provenance.data_set
+    if made_on is None or made_on.content_id is None:
+        if data is not None or images is None:
+            raise InputError(
+                f"images: is needed, because {path} is of a truth and no data set; give the folder "
+                "of its image files, without data"
+            )
+        return _of_truth(result, Path(images), policy or result.answer.policy)
+    if images is not None or data is None:
+        raise InputError(f"data: is needed, because {path} is of a data set; give it, not images")
+    dataset = _with_pixels(Path(data))
+    if dataset.ids.content_id != made_on.content_id:
+        raise InputError(f"data: {dataset.folder} is not the data set of {path}; give that one")
+    return _of_data(
+        _systems_of(result),
+        dataset,
+        result.answer.target,
+        str(made_on.split),
+        policy or result.answer.policy,
+        result,
+    )
+
+
+def _of_truth(result: Result, images: Path, policy: str) -> _Drawing:
+    """Return what is drawn of a report without a data set: what its tables hold."""
+    from cxr_compare.data_prep.base.image_names import Names
+    from cxr_compare.evaluation.inputs.image_sizes import files_of_folder
+    from cxr_compare.evaluation.report.pixels import pixels_of_files
+    from cxr_compare.evaluation.report.report_cases import cases_of_report
+
+    if policy not in ("", *result.policies):
+        known = ", ".join(result.policies) or "none"
+        raise InputError(f"policy: {policy} is none of this report; it has {known}")
+    files = files_of_folder(images)
+    source = cases_of_report(result, pixels_of_files(files), policy)
+    ids = source.truth.ids
+    if not any(map(files.find, ids)):
+        raise InputError(f"images: {images}: no file has the name of an image, such as {ids[0]}")
+    names = Names(ids)
+
+    def find(wanted: Sequence[str]) -> list[str]:
+        return list(names.match(wanted, "image", str(result.folder))[0].values())
+
+    return _Drawing(source, find, report=result)
+
+
+def _of_predictions(
+    named: Sequence[Named], data: Path, target: str | None, split: str, policy: str | None
+) -> _Drawing:
+    """Return what is drawn of folders of predictions."""
+    from cxr_compare.data_prep.predictions import Predictions
+
+    dataset = _with_pixels(data)
+    opened: dict[str, Predictions | None] = {}
+    for given, path in named:
+        kind = folder_kind(path)
+        if kind is not None and kind.name == "run":
+            raise InputError(
+                f"{path}: is a run, whose answers are drawn; give the report of cxr compare, or "
+                f"write first: cxr predict {path} --data {data} --out PREDICTIONS"
+            )
         predictions = Predictions.open(path)
         name = given or predictions.name
         if name in opened:
@@ -74,68 +245,102 @@ def overlay(
         if made_on is not None and is_same and made_on.split not in (None, split):
             raise InputError(f"{path}: is of split '{made_on.split}'; give split {made_on.split}")
         opened[name] = predictions
+    return _of_data(opened, dataset, target, split, policy)
+
+
+def _of_data(
+    systems: Mapping[str, Predictions | None],
+    dataset: DataSet,
+    target: str | None,
+    split: str,
+    policy: str | None,
+    report: Result | None = None,
+) -> _Drawing:
+    """Return what is drawn of a data set; systems without predictions stand in the report."""
+    from cxr_compare.evaluation.inputs.folders import output_of, truth_of
+    from cxr_compare.evaluation.policies import USUAL_POLICY
+    from cxr_compare.evaluation.report.cases import CaseSource
+    from cxr_compare.evaluation.report.drawn_systems import decided_system
+    from cxr_compare.evaluation.report.pixels import readings_of
+    from cxr_compare.evaluation.report.report_cases import system_of_report
+
     wanted = policy or USUAL_POLICY
-    parse(wanted)
     finding = dataset.target(target)
     truth = truth_of(dataset, finding, split)
-    outputs = {name: output_of(name, each, truth, finding) for name, each in opened.items()}
-    readings = readings_of(dataset, finding.any_of)
-    pixels = dataset.read_original
-    cases = cases_of_images(outputs, truth, pixels, chosen, wanted, readings, of_reports)
-    files = [out / _file_name(image_id) for image_id in chosen]
-    with folder_lock(out), console.track("Drawing", len(chosen)) as advance:
-        for image_id, file in zip(chosen, files, strict=True):
-            with atomic_path(file) as temporary:
-                cases.draw(image_id).save(temporary, "png")
-            advance()
-        page = write_leaf_page(out, chosen, files)
-    line = f"Overlays: {counted(len(files), 'image')} in {out}; to leaf through: {page}"
-    return Shown(line, list(map(str, files)))
-
-
-def _predictions_of(systems: Sequence[AnyPath], data: Path) -> tuple[list[Named], list[str]]:
-    """Return the folders of predictions that are given, and all systems of the reports among them.
-
-    A report has the predictions of its runs, and decides the order of the systems.
-    """
-    from cxr_compare.data_prep.predictions import Predictions
-    from cxr_compare.evaluation.report.result import Result
-
-    found: list[Named] = []
-    of_reports: list[str] = []
-    for name, path in run_names(systems):
-        kind = folder_kind(path)
-        if kind is not None and kind.name == "run":
-            raise InputError(
-                f"{path}: is a run, whose answers are drawn; give the report of cxr compare, or "
-                f"write first: cxr predict {path} --data {data} --out PREDICTIONS"
-            )
-        if kind is None or kind.name != "report":
-            found.append((name, path))
-            continue
-        stored = [each.parent for each in (path / "systems").glob("*/predictions.json")]
-        of_runs = {Predictions.open(each).name: each for each in stored}
-        if name is not None or not of_runs:
-            problem = "is a report, which no name renames" if of_runs else "keeps no predictions"
-            raise InputError(f"{path}: {problem}; give the folders of predictions")
-        of_reports += Result.open(path).systems
-        found += [(None, each) for each in stored]
-    return found, of_reports
-
-
-def _chosen(dataset: DataSet, image: Sequence[str] | None, split: str, limit: int) -> list[str]:
-    """Return the images that are named, or some test images."""
-    if image:
-        unknown = sorted(set(image) - set(dataset.images["image_id"]))
-        if unknown:
-            raise InputError(f"{dataset.folder}: has no image '{unknown[0]}'")
-        return list(dict.fromkeys(image))
-    ids = dataset.image_ids("test", split).to_numpy()
-    if not len(ids):
+    if not (truth.images["role"] == "test").any():
         raise InputError(f"{dataset.folder}: split '{split}' has no test image")
+    drawn: list[DrawnSystem] = []
+    for name, predictions in systems.items():
+        if predictions is not None:
+            output = output_of(name, predictions, truth, finding)
+            drawn.append(decided_system(name, output, truth, wanted))
+        elif report is not None:
+            drawn.append(system_of_report(report, name, wanted))
+    readings = readings_of(dataset, finding.any_of)
+    paths = dataset.images.set_index("image_id")["path"]
+    names = _names_of(paths)
+
+    def find(images: Sequence[str]) -> list[str]:
+        return _found(images, paths, dataset.folder)
+
+    source = CaseSource(truth, dataset.read_original, tuple(drawn), readings)
+    given = list(systems)
+    source = source.in_order(report.systems if report else given, report.ordered if report else ())
+    return _Drawing(source, find, names, report)
+
+
+def _systems_of(result: Result) -> dict[str, Predictions | None]:
+    """Return the systems of a report of a data set, with the predictions that were made for it."""
+    from cxr_compare.data_prep.predictions import Predictions
+    from cxr_compare.evaluation.report import files
+
+    folder = Path(result)
+    above = folder.parent if (folder.parent / files.ANSWERS).is_file() else folder
+    paths = (folder / files.SYSTEMS, above / files.SYSTEMS)
+    records = {record for path in paths for record in path.glob("*/predictions.json")}
+    stored = {made.name: made for made in map(Predictions.open, (each.parent for each in records))}
+    for name in result.answer.single:
+        record = result.answer.provenance.systems[name]
+        if name not in stored and record.get("maps"):
+            raise InputError(
+                f"{folder}: has no activation maps of {name}, whose predictions lie elsewhere; "
+                "give the folders of predictions in place of the report"
+            )
+    return {name: stored.get(name) for name in result.answer.single}
+
+
+def _with_pixels(data: Path) -> DataSet:
+    from cxr_compare.data_prep.dataset import DataSet
+
+    dataset = DataSet.open(data)
+    if not dataset.has_pixels:
+        raise InputError(f"{dataset.folder}: has no pixels to draw on")
+    return dataset
+
+
+def _names_of(paths: pd.Series) -> dict[str, str]:
+    """Return the name of the file of each image, with its folders where two have one name."""
+    last = paths.map(lambda path: PurePosixPath(path).name)
+    return dict(last.where(~last.duplicated(keep=False), paths))
+
+
+def _found(images: Sequence[str], paths: pd.Series, folder: Path) -> list[str]:
+    """Return the ids of images, each named by its id or its file."""
+    from cxr_compare.data_prep.base.image_names import Names
+
+    by_path = {path: image_id for image_id, path in paths.items()}
+    others = [name for name in images if name not in paths.index]
+    remedy = "give the id of an image, or the name of its file"
+    found, _ = Names(by_path).match(others, "image", str(folder), remedy)
+    ids = [name if name in paths.index else str(by_path[found[name]]) for name in images]
+    return list(dict.fromkeys(ids))
+
+
+def _worst(source: CaseSource, kinds: Sequence[ImageKind], limit: int) -> list[str]:
+    """Return the first images of each kind; of images that are not decided some at random."""
+    if kinds:
+        return list(dict.fromkeys(image for kind in kinds for image in kind.image_ids[:limit]))
+    images = source.truth.images
+    ids = images.index[images["role"] == "test"].to_numpy()
     drawn = np.random.default_rng(_SEED).choice(ids, min(limit, len(ids)), replace=False)
     return sorted(map(str, drawn))
-
-
-def _file_name(image_id: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in image_id) + ".png"

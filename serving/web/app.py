@@ -25,7 +25,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import Headers, MutableHeaders, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cxr_compare.data_prep.base.errors import InputError
@@ -36,6 +36,7 @@ from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.report.files import PAGE as REPORT_PAGE
 from cxr_compare.serving.answer import RESEARCH_USE, Answer, Answering, Answers, to_png_bytes
 from cxr_compare.serving.answer_files import answers_of
+from cxr_compare.serving.joint import JointRun
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.intake import MEBIBYTE, Intake
 from cxr_compare.serving.web.schemas import Limits, ModelsAnswer, StateAnswer, SystemFacts
@@ -56,6 +57,8 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_REPORT_COOKIE = "cxr-report"
+"""Cookie by which a browser whose page has sent the token opens the report, and nothing else."""
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _OPEN_PATHS = ("/", "/healthz")  # and the files of the page, which asks for the token
 _UNAUTHORISED = "send the token of this server: Authorization: Bearer TOKEN"
@@ -132,7 +135,11 @@ def build_app(systems: Sequence[Answering], settings: ServeSettings) -> FastAPI:
     by_name = {system.name: system for system in systems}
 
     @app.get("/v1/models")
-    async def models() -> ModelsAnswer:
+    async def models(response: Response) -> ModelsAnswer:
+        if settings.report and settings.token:  # a link sends no token
+            value = _report_pass(settings.token)
+            options: Any = {"path": "/report", "httponly": True, "samesite": "strict"}
+            response.set_cookie(_REPORT_COOKIE, value, **options)
         report = f"/report/{REPORT_PAGE}" if settings.report else None
         facts = [_facts(system) for system in systems]
         limits = Limits(bytes=settings.max_bytes, pixels=MAX_PIXELS)
@@ -223,10 +230,20 @@ class _Gate:
         path = scope["path"]
         if self.token is None or path in _OPEN_PATHS or path.startswith("/page/"):
             return True
-        scheme, _, given = Headers(scope=scope).get("Authorization", "").partition(" ")
+        headers = Headers(scope=scope)
+        if path.startswith("/report/"):
+            cookie = cookie_parser(headers.get("Cookie", "")).get(_REPORT_COOKIE, "")
+            if hmac.compare_digest(cookie.encode(), _report_pass(self.token).encode()):
+                return True
+        scheme, _, given = headers.get("Authorization", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(
             given.encode(), self.token.encode()
         )
+
+
+def _report_pass(token: str) -> str:
+    """Return what the cookie of the report holds, from which nobody learns the token."""
+    return hmac.new(token.encode(), b"report", "sha256").hexdigest()
 
 
 def _shown(report: Path) -> dict[str, Path]:
@@ -242,6 +259,8 @@ def _shown(report: Path) -> dict[str, Path]:
 def _facts(system: Answering) -> SystemFacts:
     point = system.point
     facts: dict[str, Any] = {"kind": "both"}
+    if isinstance(system, JointRun):
+        facts["members"] = [member.name for member in system.members]
     if isinstance(system, Run):
         network, info = system.network, system.network.info
         measured = None if system.decision is None else system.decision.auroc
@@ -265,6 +284,7 @@ def _facts(system: Answering) -> SystemFacts:
         policy=point.policy,
         policy_text=policy_text(point.policy),
         threshold=point.threshold,
+        threshold_probability=point.probability,
         undecided_because=point.reason,
         cautions=system.cautions,
         **facts,

@@ -14,6 +14,8 @@ class SystemFacts(BaseModel):
         colour: Its colour in overlays, ``#RRGGBB``.
         symbol: Its symbol in overlays, a ``clip-path`` of CSS.
         policy_text: Rule that chose the threshold, in words.
+        threshold_probability: Calibrated probability of the threshold; None without calibration.
+        members: Systems that a joint one joins.
         validation_auroc: AUROC on the validation images, which also chose the threshold.
         ci_low: Lower end of its 95 % interval by patient.
         guard: True if it recognises images that are no frontal chest X-rays.
@@ -27,6 +29,7 @@ class SystemFacts(BaseModel):
     policy: str
     policy_text: str
     threshold: float | None
+    threshold_probability: float | None
     undecided_because: str | None
     backend: str | None = None
     image_size: int | None = None
@@ -37,6 +40,7 @@ class SystemFacts(BaseModel):
     validation_auroc: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
+    members: list[str] = []
     cautions: list[str] = []
 
 

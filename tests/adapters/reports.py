@@ -17,8 +17,9 @@ from cxr_compare.evaluation.overlays.image_prediction import HeatMap, ImagePredi
 from cxr_compare.evaluation.overlays.sheet import draw_sheet, legend, panels_of
 from cxr_compare.evaluation.report import files, page, tables
 from cxr_compare.evaluation.report.case_selection import select_cases
-from cxr_compare.evaluation.report.cases import CaseSource, cases_of_images
+from cxr_compare.evaluation.report.cases import CaseSource
 from cxr_compare.evaluation.report.charts import chart_names
+from cxr_compare.evaluation.report.drawn_systems import decided_system
 from cxr_compare.evaluation.report.folds import summarise_folds
 from cxr_compare.evaluation.truth import Truth
 from tests.adapters.sets import put_table
@@ -115,8 +116,10 @@ def outcomes_of(systems: Mapping[str, Path], data: Path, policy: str) -> dict[st
         name: output_of(name, Predictions.open(folder), truth, target)
         for name, folder in systems.items()
     }
-    drawn = cases_of_images(outputs, truth, dataset.read_original, [], policy).systems
-    return {system.name: system.decisions for system in drawn}
+    return {
+        name: decided_system(name, output, truth, policy).decisions
+        for name, output in outputs.items()
+    }
 
 
 def panels_of_readings(

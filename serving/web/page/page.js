@@ -8,7 +8,7 @@ let known = { systems: [], limits: { bytes: Infinity } };
 let chosen = null; // file
 let number = 0; // of the analysis that is shown: an earlier one that ends late is dropped
 let urls = [];
-let isAnswered = true; // by a system: else the picture is the image alone
+let marking = []; // systems that mark something, which have a panel beside the image
 
 class Refused extends Error {}
 
@@ -122,7 +122,7 @@ async function analyze() {
   const mine = ++number;
   show("result");
   $("result-title").textContent = file.name || "image";
-  $("verdict").replaceChildren(element("p", "Analyzing…"));
+  $("verdict").replaceChildren(element("p", "Analysing…"));
   $("verdict").className = "verdict";
   list("cautions", []);
   list("notes", []);
@@ -140,7 +140,7 @@ async function analyze() {
     if (mine !== number) return;
     clear();
     const text = error instanceof Refused ? error.message : `something went wrong (${error})`;
-    complain(`${file.name}: not analyzed: ${text}`);
+    complain(`${file.name}: not analysed: ${text}`);
   }
 }
 
@@ -150,16 +150,20 @@ async function draw(file, system) {
   const picture = await (await sendFile(`/v1/overlay${query}`, file)).blob();
   const pressed = document.querySelector("[name=system]:checked");
   if (mine !== number || (pressed && pressed.value !== system)) return;
-  const shown = known.systems.filter(({ kind }) => kind !== "both"); // the joint answer has no panel
   const whose = system ?? "each system";
   const url = kept(picture);
   $("overlay").src = url;
-  const panels = isAnswered ? (system === null ? shown.length : 1) : 0;
+  const panels = marking.filter((name) => system === null || name === system).length;
   $("overlay").style.setProperty("--panels", panels + 1);
-  $("overlay").alt = `${file.name}: the image, and beside it what ${whose} marks`;
+  const beside = panels ? `and beside it what ${whose} marks` : `on which ${whose} marks nothing`;
+  $("overlay").alt = `${file.name}: the image, ${beside}`;
   $("save-overlay").href = url;
   $("save-overlay").download = `${file.name.replace(/\.\w+$/, "")}-overlay.png`;
   $("figure").hidden = false;
+}
+
+function marks(answer) {
+  return !answer.warnings.length && answer.decision !== "negative";
 }
 
 function worst(answers) {
@@ -173,7 +177,8 @@ function showAnswers(answers) {
     answer.warnings.length ? answer.warnings : [`${answer.system}: ${answer.undecided_because}`],
   );
   const doubted = answers.some((answer) => answer.warnings.length);
-  isAnswered = answers.some((answer) => !answer.warnings.length);
+  const shown = answers.filter(({ kind }) => kind !== "both"); // the joint answer has no panel
+  marking = shown.filter(marks).map(({ system }) => system);
   const other = answers.some((answer) => answer.no_chest_xray);
   const unanswered = other ? "No answer: not a chest X-ray" : "No answer for this image";
   const none = doubted ? unanswered : "No decision on this image";
@@ -283,8 +288,7 @@ async function showSystems() {
   $("rows").replaceChildren(...systems.map(row));
   list("limits", systems.flatMap((system) => system.cautions));
   $("report").hidden = !report;
-  if (report && token) $("report").textContent = `Report, for clients that send the token: ${report}`;
-  else if (report) $("report").href = report;
+  if (report) $("report").href = report; // with a token the answer above brought its cookie
   $("systems").hidden = false;
 }
 
@@ -300,11 +304,15 @@ function row(system) {
   const ends = [system.ci_low, system.ci_high].map((end) => end?.toFixed(2)).join(" to ");
   const interval = system.ci_low === null ? "no interval" : ends;
   const auroc = system.validation_auroc;
-  const figure = auroc === null ? "not known" : `${auroc.toFixed(2)} (${interval})`;
-  const at = system.threshold === null ? "none" : `${system.threshold.toPrecision(3)}, ${system.policy_text}`;
+  const unknown = system.kind === "both" ? "see the report that joined them" : "not known";
+  const figure = auroc === null ? unknown : `${auroc.toFixed(2)} (${interval})`;
+  const { threshold, threshold_probability: probability } = system;
+  const limit = probability === null ? `score ${threshold?.toPrecision(3)}` : `probability ${probability.toFixed(2)}`;
+  const at = threshold === null ? "none" : `${limit}, ${system.policy_text}`;
   const drawn = system.synthetic ? "synthetic " : "";
   const count = system.n_train ? `, ${system.n_train.toLocaleString("en")} ${drawn}images` : "";
-  const origin = `${system.trained_on.join(", ") || "its members"}${count}`;
+  const together = `the scores of ${system.members.join(" and ")}`;
+  const origin = `${system.trained_on.join(", ") || together}${count}`;
   made.append(name, ...[figure, at, origin].map((text) => element("td", text)));
   return made;
 }
