@@ -199,6 +199,26 @@ def test_an_auroc_and_its_difference_are_those_of_obuchowski_by_patient():
     assert ends(row_of(table, "A", "auroc")) == pytest.approx(ends(alone))
 
 
+def test_the_differences_of_a_pair_are_the_same_whatever_other_systems_are_compared():
+    truth, scores = drawn()
+    rng = np.random.default_rng(8)
+    for name in "CDE":
+        scores[name] = np.clip(scores["B"] + rng.normal(0, 0.2, N), 0, 1)
+    policies = ["max_f1", "sensitivity>=0.80"]
+    table = product.table_of(truth, scores, given=policies, replicates=60).figures
+    for pair in (["A", "B"], ["B", "D"], ["D", "E"]):
+        chosen = {name: scores[name] for name in pair}
+        alone = product.table_of(truth, chosen, given=policies, replicates=60).figures
+        of_pair = table[table["first"].eq(pair[0]) & table["second"].eq(pair[1])]
+        expected = alone[alone["second"] != ""]
+        assert len(of_pair) == len(expected) > 15
+        pd.testing.assert_frame_equal(
+            of_pair.drop(columns="p_holm").reset_index(drop=True),
+            expected.drop(columns="p_holm").reset_index(drop=True),
+            check_exact=True,
+        )
+
+
 def test_a_system_against_itself_differs_by_nothing_and_is_never_called_different():
     truth, scores = drawn()
     ids = truth.ids

@@ -334,6 +334,27 @@ def test_of_seven_systems_without_a_defined_figure_no_empty_chart_is_drawn():
     assert set(reports.chart_names(result)) == {"pr", "scores"}
 
 
+def test_of_fourteen_systems_charts_show_the_reference_and_the_eleven_highest(tmp_path):
+    rng = np.random.default_rng(1)
+    labels = np.arange(60) % 2
+    scores = {f"S{k}": (labels * k / 13 + rng.random(60)) / 2 for k in range(14)}
+    result = cxr_compare.compare(scores, truth=labels, replicates=100).save(tmp_path / "r")
+    aurocs = result.figures[(result.figures["metric"] == "auroc")]
+    aurocs = aurocs[aurocs["second"] == ""].set_index("first")["estimate"]
+    highest = aurocs.drop("S0").nlargest(11).index
+    texts = [text.get_text() for text in result.plot("roc").legends[0].get_texts()]
+    drawn = {text.partition(":")[0] for text in texts} - {"chance"}
+    assert drawn == {"S0", *highest}
+    assert set(result.table.index) == set(result.curves["system"]) - {""} == set(scores)
+    assert len(result.tests["first"].drop_duplicates()) == 13
+    top = aurocs.idxmax()
+    shown = reports.shown_claims(result)
+    assert {claim["second"] for claim in shown} == set(scores) - {top}
+    page = (tmp_path / "r" / "report.html").read_text()
+    hidden = next(name for name in scores if name not in drawn)
+    assert f"{hidden}: " not in page[page.index('id="curves"') : page.index('id="methods"')]
+
+
 def test_a_difference_that_is_not_tested_is_not_in_the_forest():
     label = np.arange(40) % 2
     noise = np.random.default_rng(2).random(40)

@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
@@ -486,9 +487,12 @@ def inert_cell(value: object) -> object:
         >>> inert_cell("=1"), inert_cell("-8.0"), inert_cell(-8), inert_cell("x;=1")
         ("'=1", '-8.0', -8, "x;'=1")
     """
-    if not isinstance(value, str):
-        return value
-    parts = re.split(r"([;\t\r\n])", value)
+    return _inert_text(value) if isinstance(value, str) else value
+
+
+@lru_cache(maxsize=4096)  # a long table has the same few texts in many rows
+def _inert_text(text: str) -> str:
+    parts = re.split(r"([;\t\r\n])", text)
     return "".join(f"'{part}" if _is_formula(part) else part for part in parts)
 
 

@@ -154,9 +154,12 @@ def _add_legend(figure: Figure) -> None:
     figure.set_size_inches(5, 3.3 + 0.2 * lines)
 
 
-def _placed(result: ResultTables) -> list[tuple[int, str]]:
-    """Return the shown systems, each with its position, which gives its colour."""
-    return [(result.systems.index(name), name) for name in result.shown]
+def _drawn(result: ResultTables) -> list[tuple[int, str, str]]:
+    """Return the shown systems: the row of each, its name, and its colour."""
+    return [
+        (row, name, system_mark(result.systems.index(name)).colour)
+        for row, name in enumerate(result.shown)
+    ]
 
 
 def _draw_curves(axes: Axes, rows: pd.DataFrame, result: ResultTables, name: str) -> None:
@@ -170,9 +173,8 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, result: ResultTables, name: str
         axes.set(xscale="log", xlim=(rates[0], rates[-1]))
         axes.set_xticks(rates, [name.replace("_", "/") for name in RATES])
         axes.minorticks_off()
-    for place, system in _placed(result):
+    for place, system, colour in _drawn(result):
         own = rows[rows["system"] == system]
-        colour = system_mark(place).colour
         style: dict[str, Any] = {"color": colour, "linestyle": _DASHES[place % len(_DASHES)]}
         style |= {"drawstyle": "steps-post"} if is_froc else {}
         curve = own[own["kind"] == "curve"]
@@ -232,19 +234,16 @@ def _draw_scores(axes: Axes, rows: pd.DataFrame, result: ResultTables) -> None:
     axes.set_title("Scores by class", loc="left", fontweight="bold")
     axes.set(xlabel="Score", ylabel="positive ↑, negative ↓", xlim=(0, 1))
     axes.set_yticks([])
-    for place, system in _placed(result):
+    for place, system, colour in _drawn(result):
         own = rows[rows["system"] == system]
         if own.empty:
             continue
         tallest = own["y"].max()
-        for kind, side, colour in (
-            ("positive", 1, system_mark(place).colour),
-            ("negative", -1, QUIET),
-        ):
+        for kind, side, ink in (("positive", 1, colour), ("negative", -1, QUIET)):
             bars = own[own["kind"] == kind]
             heights = side * 0.4 * bars["y"] / tallest
             label = _plain(system) if side > 0 else None
-            axes.bar(bars["x"], heights, 0.045, -place, color=colour, zorder=2, label=label)
+            axes.bar(bars["x"], heights, 0.045, -place, color=ink, zorder=2, label=label)
 
 
 def _draw_training(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> None:
@@ -257,16 +256,16 @@ def _draw_training(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> 
     for axes, title, kinds in parts:
         _style(axes)
         axes.set_title(title, loc="left", fontweight="bold")
-        for place, system in _placed(result):
+        for _, system, colour in _drawn(result):
             own = rows[rows["system"] == system]
             kept = own.loc[own["kind"] == "kept", "x"]
             for kind, dash in kinds.items():
                 line = own[own["kind"] == kind]
-                style: dict[str, Any] = {"color": system_mark(place).colour, "linestyle": dash}
+                style: dict[str, Any] = {"color": colour, "linestyle": dash}
                 label = _plain(system) if axes is losses and dash == "-" and len(line) else None
                 axes.plot(line["x"], line["y"], **style, label=label)
                 best = line[line["x"].isin(kept)]
-                axes.plot(best["x"], best["y"], "o", color=system_mark(place).colour)
+                axes.plot(best["x"], best["y"], "o", color=colour)
     losses.plot([], [], color=QUIET, linestyle=":", label="on training images")
     losses.plot([], [], "o", color=QUIET, label="epoch that was kept")
     values = rows.loc[rows["kind"].isin([*_LOSSES]), "y"].to_numpy(np.float64)
@@ -291,10 +290,10 @@ def _draw_places(figure: Figure, rows: pd.DataFrame, result: ResultTables) -> No
         axes.set(xlabel=f"True, {of}", ylabel="Predicted", xlim=(0, end), ylim=(0, end))
         axes.set_aspect("equal")
         axes.locator_params(nbins=5)
-        for place, system in _placed(result):
+        for _, system, colour in _drawn(result):
             own = rows[(rows["system"] == system) & (rows["kind"] == kind)]
-            mark = system_mark(place)
-            style: dict[str, Any] = {"color": mark.colour, "alpha": 0.6, "markersize": 3}
+            mark = system_mark(result.systems.index(system))
+            style: dict[str, Any] = {"color": colour, "alpha": 0.6, "markersize": 3}
             label = _plain(system) if kind == "across" and len(own) else None
             axes.plot(own["x"], own["y"], mark.marker, **style, label=label)
     _add_legend(figure)
@@ -321,6 +320,8 @@ def _draw_forest(figure: Figure, result: ResultTables) -> None:
     ]
     differences = []
     for claim in shown_claims(result.answer, result.figures):
+        if not {claim["first"], claim["second"]} <= {*result.shown}:
+            continue
         is_primary = [claim["metric"], claim["policy"]] == list(result.answer.primary)
         if is_primary and claim["family"] in ("answer", "joint") and outcome(claim) != "untested":
             interval = Interval.from_row(claim)

@@ -48,7 +48,7 @@ MOST_INTERVALS = 4
 _TERMINAL = 100
 """Characters of a line in a terminal."""
 MOST_SHOWN = 12
-"""Systems, and differences, that the page shows; of more see `shown_systems`, `shown_claims`."""
+"""Systems, and differences, up to which the page shows all: `shown_systems`, `shown_claims`."""
 _COSTS = (
     ("Parameters (million)", "parameters", 1e6),
     ("FLOPs per image (billion)", "flops", 1e9),
@@ -173,7 +173,7 @@ def plain_rows(table: pd.DataFrame) -> str:
 
 
 def shown_systems(answer: Answer, figures: pd.DataFrame) -> list[str]:
-    """Return the systems that the page shows beside its main table, which has all.
+    """Return the systems that the page shows beside its main figures and their differences.
 
     Of many they are the reference, the joint system, and those of the highest primary figure.
     """
@@ -188,8 +188,8 @@ def shown_claims(answer: Answer, figures: pd.DataFrame) -> list[Mapping[str, Any
 
     Higher is the one that stands first by the primary figure. The joint system always stands
     before its members, and a system before its baseline. Of many differences, those of the answer
-    from the highest system to other `shown_systems` are returned. Those of the answer are left out
-    where no system has the primary figure.
+    from the highest system are returned. Those of the answer are left out where no system has the
+    primary figure.
     """
     metric, policy = answer.primary
     of = (figures["metric"] == metric) & (figures["policy"] == policy) & (figures["second"] == "")
@@ -199,12 +199,11 @@ def shown_claims(answer: Answer, figures: pd.DataFrame) -> list[Mapping[str, Any
         return [claim for claim in claims if claim["family"] not in ("answer", "joint")]
     if sum(claim["family"] == "answer" for claim in claims) <= MOST_SHOWN:
         return claims
-    top, systems = order[0], set(shown_systems(answer, figures))
+    top = order[0]
     return [
         claim
         for claim in claims
-        if {claim["first"], claim["second"]} <= systems
-        and (claim["family"] == "joint" or (claim["family"] == "answer" and claim["first"] == top))
+        if claim["family"] == "joint" or (claim["family"] == "answer" and claim["first"] == top)
     ]
 
 
