@@ -41,7 +41,7 @@ _RESAMPLED = ("ci_low", "ci_high", "p_value", "p_holm")
 _KEYS = ("topic", "group", "system", "first", "second", "metric", "policy", "curve", "image_id")
 _PICTURE = re.compile(r'src="data:image/jpeg;base64,[^"]*"')
 _DRAWN = re.compile(r"<svg.*?</svg>|<[^>]*>", re.DOTALL)
-_SHOWN = 5
+_SHOWN = 10
 _SIDE = 256
 _R = TypeVar("_R", bound=Record)
 
