@@ -199,7 +199,7 @@ def compare(
     parts |= {"protocol": protocol, "images": None if images in ("all", "common") else images}
     made_by = {"request": request, "files": given_files(parts, named)}
     if out is not None and not overwrite and (stored := _made_before(Path(out), made_by)):
-        return stored
+        return replace(stored, gate=gate)
     questions = read_questions(
         data,
         truth,

@@ -155,9 +155,10 @@ def open_runs(
 
 def _systems_of(report: AnyPath | None) -> list[str]:
     """Return the systems of a report in its order; none of a report on several findings."""
+    if report is None:
+        return []
     from cxr_compare.evaluation.report import files
     from cxr_compare.evaluation.report.result import Result
 
-    if report is None or not (Path(report) / files.ANSWER).is_file():
-        return []
-    return list(Result.open(Path(report)).systems)
+    is_one = (Path(report) / files.ANSWER).is_file()
+    return list(Result.open(Path(report)).systems) if is_one else []

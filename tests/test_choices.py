@@ -290,7 +290,7 @@ def froc_mean(boxes, true, ids):
     return float(np.mean([found[rates <= rate].max() for rate in RATES]))
 
 
-@pytest.mark.parametrize(("seed", "gate"), [(6, "rescaled"), (13, "untouched"), (17, "multiplied")])
+@pytest.mark.parametrize(("seed", "gate"), [(1, "rescaled"), (13, "untouched"), (17, "multiplied")])
 def test_the_gate_is_the_best_on_validation_by_froc(seed, gate):
     images, true, boxes, scores = drawn_members(seed=seed)
     found = joint.fitted(images, true, {"D": boxes, "C": scores})

@@ -363,7 +363,7 @@ def with_view(chance, seed=4):
     return systems, table[["image_id", "patient_id", "label", "view"]]
 
 
-@pytest.mark.parametrize("chance", [0.5, 0.9, 0.98])
+@pytest.mark.parametrize("chance", [0.5, 0.85, 0.98])
 def test_systems_that_are_not_shown_to_exceed_a_guess_without_the_lungs_have_a_caution(chance):
     systems, table = with_view(chance)
     result = cxr_compare.compare(systems, truth=table, replicates=100)

@@ -650,21 +650,20 @@ def test_overlays_of_a_report_show_its_runs_in_its_order_and_a_run_alone_is_refu
     world, tmp_path
 ):
     report = Path(shutil.copytree(world.zoo_report, tmp_path / "report"))
-    answer = json.loads((report / "answer.json").read_text())
-    order = ["detector", "classifier"]
-    assert answer["systems"][:2] == order[::-1]
-    in_order = [*order, *answer["systems"][2:]]
+    opened = Result.open(report)
+    order = [name for name in opened.ordered if name in ("detector", "classifier")]
+    in_order = [*order, *(name for name in opened.systems if name not in order)]
     folders.edit_record(report / "answer.json", systems=in_order)
     image = next(iter(DataSet.open(world.data).image_ids("test")))
     drawn = {}
     for name, systems in (
         ("of report", [report]),
         ("in order", [report / "systems" / each for each in order]),
-        ("by name", sorted(report.glob("systems/*"))),
+        ("in another order", [report / "systems" / each for each in order[::-1]]),
     ):
         cxr_compare.overlay(*systems, data=world.data, out=tmp_path / name, image=[image])
         drawn[name] = (tmp_path / name / f"{image}-overlay.png").read_bytes()
-    assert drawn["of report"] == drawn["in order"] != drawn["by name"]
+    assert drawn["of report"] == drawn["in order"] != drawn["in another order"]
     several = tmp_path / "several"  # of whose findings one folder of predictions is written
     shutil.copytree(report, several / "opacity")
     (several / "opacity/systems").rename(several / "systems")

@@ -562,7 +562,7 @@ def test_a_target_names_labels_that_have_no_name():
     ("command", "given", "part"),
     [
         ("compare", "patient", "patients"),
-        ("compare", "metrics", "truth"),
+        ("compare", "ground", "truth"),
         ("train", "loss", "module"),
     ],
 )

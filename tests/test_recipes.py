@@ -197,7 +197,7 @@ def test_answers_of_a_vision_language_model_are_where_they_say(folder):
         policy="threshold=0.5",
         replicates=100,
     )
-    found = result.lesions.query("metric == 'found'")
+    found = result.lesions.query("metric == 'found_iou_50'")
     assert found["estimate"].tolist() == [1]
 
 

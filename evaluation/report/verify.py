@@ -39,7 +39,7 @@ _TOLERANCE = 1e-9
 """Largest difference of two equal numbers, relative for numbers above 1."""
 _RESAMPLED = ("ci_low", "ci_high", "p_value", "p_holm")
 _KEYS = ("topic", "group", "system", "first", "second", "metric", "policy", "curve", "image_id")
-_PICTURE = re.compile(r'src="data:image/jpeg;base64,[^"]*"')
+_PICTURE = re.compile(r"data:image/jpeg;base64,[^\"']*")
 _DRAWN = re.compile(r"<svg.*?</svg>|<[^>]*>", re.DOTALL)
 _SHOWN = 10
 _SIDE = 256
