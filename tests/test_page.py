@@ -1,6 +1,5 @@
 """Pages and drawings: what they show, how much they say, and that a browser shows them."""
 
-import json
 import re
 import shutil
 from html.parser import HTMLParser
