@@ -78,7 +78,7 @@ def image_kinds(
         kinds.append((false_alarm_key(name), f"False alarms of {name}", alarm, score[name]))
     for name in names:
         place = label & wrong[name]
-        kinds.append((f"wrong-location-{name}", f"Wrong location: {name}", place, score[name]))
+        kinds.append((f"elsewhere-{name}", f"{name} points elsewhere", place, score[name]))
     gap = rank.max(axis=1) - rank.min(axis=1)
     kinds.append(("disagree", "The systems disagree", called.nunique(axis=1) > 1, gap))
     right = called.eq(label, axis=0).all(axis=1) & ~(wrong.any(axis=1) & label)

@@ -151,8 +151,15 @@ def write_page(
 def render(template: str, **values: Any) -> str:
     """Fill in a template (Jinja) as an HTML page, in which special characters are escaped."""
     environment = template_environment(_HERE, _HERE)
-    environment.filters.update(policy_text=policy_text, parts=_parts, counted=counted)
+    environment.filters.update(
+        policy_text=policy_text, parts=_parts, counted=counted, unbroken=_unbroken
+    )
     return environment.get_template(template).render(**values)
+
+
+def _unbroken(sentence: str) -> str:
+    """Return a sentence whose p-values stand on one line."""
+    return re.sub(r"\bp ([=<]) ", "p\u00a0\\1\u00a0", sentence)
 
 
 def _parts(cell: str) -> tuple[str, str]:

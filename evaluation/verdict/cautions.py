@@ -24,6 +24,8 @@ from cxr_compare.evaluation.verdict.claims import CHANCE, against_chance
 from cxr_compare.evaluation.verdict.prose import listing
 from cxr_compare.evaluation.verdict.score_checks import score_notes
 
+_MOST_DETAILED = 2
+"""Systems of which a caution states threshold and calls."""
 FEW_PATIENTS = 20
 """Effective number of patients of a class below which a comparison carries a caution."""
 _LARGE_SHARE = 0.1
@@ -106,7 +108,7 @@ def few_validation_patients(
     """
     if not policy or is_fixed(policy):
         return []
-    chosen: dict[str, list[str]] = {}
+    chosen: dict[str, dict[str, str]] = {}
     for name, each in systems.items():
         truth, threshold = each.choices.truth, each.choices.thresholds.get(policy)
         if truth is None or threshold is None or not each.output.ranks:
@@ -117,15 +119,21 @@ def few_validation_patients(
         number_of = f"{len(truth.ids):,}, of which {len(classes[0]):,} are positive"
         called = int((each.scores >= threshold).sum())
         share = f"{called:,} of {len(each.scores):,} test {units} are called"
-        chosen.setdefault(number_of, []).append(f"{name} ({score_text(threshold)}; {share})")
+        text = f"{name} ({score_text(threshold)}; {share})"
+        chosen.setdefault(number_of, {})[name] = text
     return [
         Note(
-            f"Few validation {units} chose the threshold of {listing(names)}: {number_of}. Others "
-            "would choose another one.",
+            f"Few validation {units} chose the threshold of {_few_named(texts)}: {number_of}. "
+            "Others would choose another one.",
             "few_validation",
         )
-        for number_of, names in chosen.items()
+        for number_of, texts in chosen.items()
     ]
+
+
+def _few_named(texts: Mapping[str, str]) -> str:
+    """Return the texts of one or two systems, or the names of several."""
+    return listing([*(texts.values() if len(texts) <= _MOST_DETAILED else texts)])
 
 
 def no_box_hits(figures: pd.DataFrame, systems: Mapping[str, SystemFigures]) -> list[Note]:
