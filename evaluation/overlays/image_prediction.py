@@ -114,7 +114,7 @@ class ImagePrediction:
         if self.decision is None or np.isnan(truth.label):
             return "–", "undecided" if self.decision is None else "truth unknown"
         if truth.label < 1:
-            return ("✗", "false alarm") if self.decision else ("✓", "correctly clear")
+            return ("✗", "false alarm") if self.decision else ("✓", "rightly not called")
         if not self.decision:
             return "✗", "missed"
         if self.localised is None:
