@@ -329,6 +329,7 @@ def _stated(
     question = Protocol(subgroups=tuple(subgroups), margin=margin)
     if metric is None:
         return question
+    metric = metric.lower()
     decides = metric in METRICS and METRICS[metric].family == "decision"
     policy = [*policies, USUAL_POLICY][0] if decides else ""
     return replace(question, metric=metric, policy=policy, chosen=True)

@@ -372,7 +372,7 @@ def test_the_score_of_a_box_at_the_edge_is_written_whole(left_top):
     [
         (True, 1.0, True, "✓"),
         (True, 1.0, None, "✓"),
-        (True, 1.0, False, "✗"),
+        (True, 1.0, False, "✓"),
         (False, 1.0, None, "✗"),
         (True, 0.0, None, "✗"),
         (False, 0.0, None, "✓"),

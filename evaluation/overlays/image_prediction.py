@@ -100,7 +100,10 @@ class ImagePrediction:
             return ""
         if self._high > _BROAD:
             return f"heat map diffuse: {100 * self._high:.0f} % is high"
-        return "" if self._high else "heat map: nothing is high"
+        low = "heat map: nothing is high"
+        if self.decision is not False:
+            low += ", its peak is scored"
+        return "" if self._high else low
 
     @property
     def _high(self) -> float:
@@ -119,8 +122,8 @@ class ImagePrediction:
             return "✗", "missed"
         if self.localised is None:
             return "✓", "called positive"
-        words = ("✓", "points at the lesion") if self.localised else ("✗", "points elsewhere")
-        return words[0], f"called positive, {words[1]}"
+        where = "points at the lesion" if self.localised else "but points elsewhere"
+        return "✓", f"called positive, {where}"
 
     def score_words(self) -> str:
         """Return the score beside its threshold; full digits where both would look equal."""

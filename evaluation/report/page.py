@@ -138,7 +138,7 @@ def write_page(
             {name: record for name, record in answer.provenance.systems.items() if name in shown}
         ),
         metrics=[METRICS[name] for name in tables.USUAL if metric_title(name) in main],
-        methods=_methods(figures, patients_known="patients" in answer.counts),
+        methods=_methods(figures),
         no_threshold=_no_threshold(figures, answer),
         effective=_effective_patients(result),
         given={policy: is_given(policy) for of in answer.thresholds.values() for policy in of},
@@ -222,15 +222,11 @@ def _no_threshold(figures: pd.DataFrame, answer: Answer) -> str:
     return "; ".join(dict.fromkeys(rows.loc[rows["first"].isin(answer.systems), "note"]))
 
 
-def _methods(figures: pd.DataFrame, *, patients_known: bool) -> dict[str, list[str]]:
-    """Return the titles of the figures of systems whose interval each method gives.
-
-    Where no patient is known, the names of the methods say image in place of patient.
-    """
+def _methods(figures: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the titles of the figures of systems whose interval each method gives."""
     rows = figures[figures["ci_low"].notna() & (figures["second"] == "")]
-    unit = "patient" if patients_known else "image"
     return {
-        str(method).replace("patient", unit): list(dict.fromkeys(map(metric_title, of["metric"])))
+        str(method): list(dict.fromkeys(map(metric_title, of["metric"])))
         for method, of in rows.groupby("method")
     }
 

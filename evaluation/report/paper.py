@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,31 +60,39 @@ def write_paper(answer: Answer, figures: pd.DataFrame, out: Path) -> str:
 
 def figure_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
     """Return six figures with their intervals as texts: a row for each system, highest first."""
+    rows = _rows(answer, figures)
+    cells = rows.assign(text=[_value(row) for row in rows.to_dict("records")])
+    wide = cells.pivot_table("text", "first", "metric", aggfunc="first")
+    wide = wide.reindex(index=ordered(answer, figures), columns=_metrics(answer, rows))
+    table = wide.fillna(DASH).rename(columns=metric_title)
+    return table.rename_axis("System").rename_axis(columns=None)
+
+
+def _rows(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
+    """Return the known figures of systems without and at the threshold that is shown."""
     metric, at = answer.primary
     alone = figures[(figures["second"] == "") & figures["first"].isin(answer.systems)]
     of = (alone["metric"] == metric) & (alone["policy"] == at)
     of |= (alone["metric"] != metric) & alone["policy"].isin(["", answer.policy])
     of &= ~((alone["first"] == answer.joint) & alone["metric"].map(lambda m: METRICS[m].boxed))
-    rows = alone[of & alone["estimate"].notna()]
-    present = [name for name in (*answer.primary_metrics, *_FIGURES) if name in set(rows["metric"])]
-    shown = list(dict.fromkeys(present))[:_N_FIGURES]
-    cells = rows.assign(text=[_value(row) for row in rows.to_dict("records")])
-    wide = cells.drop_duplicates(["first", "metric"]).pivot(
-        index="first", columns="metric", values="text"
-    )
-    wide = wide.reindex(index=ordered(answer, figures), columns=shown)
-    table = wide.fillna(DASH).rename(columns=metric_title)
-    return table.rename_axis("System").rename_axis(columns=None)
+    return alone[of & alone["estimate"].notna()]
+
+
+def _metrics(answer: Answer, rows: pd.DataFrame) -> list[str]:
+    """Return the figures of the table, the primary ones first."""
+    wanted = dict.fromkeys((*answer.primary_metrics, *_FIGURES))
+    return [name for name in wanted if name in set(rows["metric"])][:_N_FIGURES]
 
 
 def difference_table(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
-    """Return the tested differences between systems, with intervals and p-values as texts."""
+    """Return the tested differences between systems in figures of the other table, as texts."""
     blind = {image_blind_name(name) for name in answer.systems}
     rows = []
+    shown = _metrics(answer, _rows(answer, figures))
     for claim in shown_claims(answer, figures):
-        if claim["second"] in blind or claim["p_value"] is None:
-            continue
         metric, policy = claim["metric"], claim["policy"]
+        if claim["second"] in blind or claim["p_value"] is None or metric not in shown:
+            continue
         rows.append(
             {
                 "Difference": f"{claim['first']} − {claim['second']}",
@@ -133,12 +141,14 @@ def _latex(table: pd.DataFrame, caption: str, label: str) -> str:
         label=f"tab:{label}",
         column_format="l" * shown.shape[1],
     )
-    return str(text)
+    return str(text).replace("\\centering", "\\centering\\footnotesize\\tabcolsep3pt", 1)
 
 
 def _latex_cell(cell: str) -> str:
     value, above, ends = str(cell).partition(" (")
     if above and ends.endswith(")") and " to " in ends:
+        if "−" not in ends:
+            ends = ends.replace(" to ", "--")
         return rf"\shortstack[l]{{{_latex_text(value)}\\({_latex_text(ends)}}}"
     return _latex_text(str(cell))
 
@@ -172,8 +182,11 @@ def _sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
         if len(answer.single) > 1
         else f"{answer.single[0]} was evaluated by {title}."
     )
-    for name in answer.single:
-        yield from _system(name, made.systems.get(name) or {})
+    trained = [name for name in answer.single if (made.systems.get(name) or {}).get("recipe")]
+    for name in trained:
+        yield _trained(name, made.systems[name])
+    if given := [name for name in answer.single if name not in trained]:
+        yield f"The answers of {listing(given)} were read from results that were given."
     if answer.joint:
         yield (
             f"{answer.joint} is a logistic regression of the scores of {listing(answer.members)}, "
@@ -186,55 +199,65 @@ def _sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
         f"{counts['positive']:,} of them positive."
     )
     yield from _thresholds(answer)
-    by = "patient" if patients else "image"
-    alone = figures["first"].isin(answer.systems) & (figures["second"] == "")
-    methods = _methods(answer, figures[alone], by)
+    alone = _rows(answer, figures)
+    shown = _metrics(answer, alone)
+    methods = _methods(shown, alone)
     yield (
         f"Intervals are 95 %: {methods}, with {made.bootstrap['replicates']:,} resamples "
         f"(seed {answer.seed})."
     )
-    pairs = figures["first"].isin(answer.single) & figures["second"].isin(answer.single)
-    tested = sum(
-        claim["family"] == "answer" and claim["p_value"] is not None for claim in answer.claims
+    yield from _of_differences(answer, figures, shown)
+    if answer.margin:
+        yield answer.sentences[1]
+    fixed = made.protocol.get("file_sha256")
+    yield (
+        "A protocol file fixed the question beforehand."
+        if fixed
+        else "The question was not fixed beforehand: the analysis is exploratory."
     )
-    if tested:
-        n_tests = tested * answer.n_findings
-        correction = f", corrected by Holm's method over {n_tests} tests" if n_tests > 1 else ""
-        yield (
-            f"Differences are paired on the same {answer.units}{correction}: "
-            f"{_methods(answer, figures[pairs], by)}."
-        )
-    if made.protocol.get("file_sha256"):
-        yield "A protocol file fixed the question beforehand."
     versions = made.versions or {}
     named = [f"{name} {versions[name]}" for name in ("cxr-compare", "torch") if name in versions]
     yield f"Figures were computed with {listing(named)}."
 
 
-def _methods(answer: Answer, rows: pd.DataFrame, by: str) -> str:
+def _of_differences(answer: Answer, figures: pd.DataFrame, shown: Collection[str]) -> Iterator[str]:
+    """Yield how the differences of the table were tested."""
+    claims = [each for each in answer.claims if each["p_value"] is not None]
+    tested = {(each["metric"], each["policy"]) for each in claims}
+    rows = figures[figures["first"].isin(answer.single) & figures["second"].isin(answer.single)]
+    keys = zip(rows["metric"], rows["policy"], strict=True)
+    rows = rows[[key in tested for key in keys]]
+    methods = _methods(shown, rows)
+    if not methods:
+        return
+    n_tests = answer.n_findings * sum(each["family"] == "answer" for each in claims)
+    correction = f", corrected by Holm's method over {n_tests} tests" if n_tests > 1 else ""
+    yield f"Differences are paired on the same {answer.units}{correction}: {methods}."
+    if answer.joint:
+        yield f"Differences of {answer.joint} from its members are not corrected."
+    if answer.policy and not is_given(answer.policy):
+        yield "Thresholds are chosen again in the resamples of differences."
+
+
+def _methods(shown: Collection[str], rows: pd.DataFrame) -> str:
     """Return the method of each interval of the figures that the tables show."""
     found: dict[str, list[str]] = {}
-    rows = rows[rows["ci_low"].notna() & rows["metric"].isin([*_FIGURES, answer.primary[0]])]
+    rows = rows[rows["ci_low"].notna() & rows["metric"].isin(shown)]
     for row in rows.drop_duplicates(["method", "metric"]).to_dict("records"):
         found.setdefault(row["method"], []).append(METRICS[row["metric"]].inside)
-    return "; ".join(
-        f"{listing(titles)} by {method.replace('patient', by)}" for method, titles in found.items()
-    )
+    return "; ".join(f"{listing(titles)} by {method}" for method, titles in found.items())
 
 
-def _system(name: str, record: Mapping[str, Any]) -> Iterator[str]:
-    """Yield how a system was trained, or that its answers were given."""
-    recipe = record.get("recipe") or {}
+def _trained(name: str, record: Mapping[str, Any]) -> str:
+    """Return how a system was trained."""
+    recipe = record["recipe"]
     run, config = recipe.get("run") or {}, recipe.get("config") or {}
-    if not run:
-        yield f"The answers of {name} were read from results that were given."
-        return
     training, size = config.get("training") or {}, (recipe.get("preprocess") or {}).get("size")
     begin = "random weights" if run.get("pretrained") == "none" else f"{run.get('pretrained')}"
     trained = record.get("trained_on") or {}
     learned = f" ({run['n_boxes']:,} boxes)" if "n_boxes" in run else ""
     optimiser = training.get("optimiser", "")
-    yield (
+    return (
         f"{name} is a {run.get('model_kind')} ({recipe.get('network')}, images of {size} by {size} "
         f"pixels), trained from {begin} on {trained.get('train', '')}{learned} for "
         f"{counted(run['epochs'], 'epoch')} ({_OPTIMISERS.get(optimiser, optimiser)}, learning "

@@ -254,6 +254,11 @@ def _table(comparison: Comparison, name: str) -> pd.DataFrame:
     }
     table = make[name](comparison)
     if not comparison.truth.patients_known:
+        if "method" in table:
+            by_image = table["method"].map(
+                lambda name: name.replace("patient", "image"), na_action="ignore"
+            )
+            table = table.assign(method=by_image)
         if "n_patients" in table:
             table = table.assign(n_patients=np.nan)
         table = table.drop(columns="patient_id", errors="ignore")

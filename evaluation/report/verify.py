@@ -79,7 +79,10 @@ class Verification(ShownAsText):
         verdict = f"equal ({self.computed:,} values)" if self.is_equal else verdict
         lines = [f"{self.folder}: {verdict}"]
         lines += [f"  {line}" for line in (*self.differences, *self.remarks)]
-        return "\n".join([*lines, f"  SHA-256 of the report: {self.sha256}"])
+        if count and self.computed and not any(map(_is_of_table, self.differences)):
+            lines.append("  all figures in the tables are equal")
+        text = "  SHA-256 of what was written, which the record states"
+        return "\n".join([*lines, f"{text}: {self.sha256}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``cxr verify --json`` prints."""
@@ -90,6 +93,10 @@ class Verification(ShownAsText):
             "computed": self.computed,
             "sha256": self.sha256,
         }
+
+
+def _is_of_table(difference: str) -> bool:
+    return difference.partition(":")[0].endswith((".parquet", ".csv"))
 
 
 @dataclass

@@ -309,11 +309,14 @@ def _further(figures: Lookup, systems: Sequence[str], key: Key, policy: str) -> 
 
 
 def _image_blind_sentence(claim: Claim) -> str:
-    """State whether a system points at lesions more often than their usual place is right."""
+    """State whether a system points at lesions more often than one place for all images does."""
     own, blind = (f"{100 * value:.0f} %" for value in claim.values)
     if claim.higher == claim.first:
-        return f"{claim.first} points at the lesion in {own}; the usual place alone in {blind}."
-    less = "points at the lesion less often than the usual place alone"
+        return (
+            f"{claim.first} points at the lesion in {own} of the positive images; one place for "
+            f"all images does in {blind}."
+        )
+    less = "points at the lesion less often than one place for all images does"
     if claim.higher != claim.second:
-        less = "was not shown to point at the lesion more often than the usual place alone"
+        less = "was not shown to point at the lesion more often than one place for all images does"
     return f"{claim.first} {less}: {own} and {blind}."
