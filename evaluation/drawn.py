@@ -79,18 +79,6 @@ class DrawnSystem:
             heat=self._heat(image_id),
         )
 
-    def shown_boxes(self) -> pd.DataFrame | None:
-        """Return the boxes that are shown on their images; None without boxes."""
-        if self.boxes is None:
-            return None
-        decisions = self.decisions["decision"].astype("boolean")
-        decided = {image: bool(called) for image, called in decisions.dropna().items()}
-        scores = self.boxes["score"].to_numpy(np.float64)
-        is_shown = np.zeros(len(scores), bool)
-        for image, rows in self._boxes_of.items():
-            is_shown[rows] = scores[rows] >= self._box_cut(scores[rows], decided.get(image))
-        return self.boxes[is_shown]
-
     def _box_cut(self, scores: Floats, decision: bool | None) -> float:
         if self.of_maps:
             return math.inf if decision is False else 0.0

@@ -159,7 +159,7 @@ def compare(
         out: Folder of the report.
         overwrite: Replace a report.
         without_inputs: Leave labels, scores and boxes out of the folder; `cxr verify` can then
-            compute nothing again.
+            compute nothing again, and `cxr overlay` draw nothing.
         numbers_for_ids: Show numbers in place of the ids of images on the page. The tables, inputs
             and predictions in its folder keep the ids.
         allow_shared_patients: Compare although patients are in two parts of the truth.

@@ -1,5 +1,6 @@
 """Pages and drawings: what they show, how much they say, and that a browser shows them."""
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -645,6 +646,30 @@ def test_overlays_of_a_report_of_files_are_those_of_its_comparison(world, overla
         np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(drawn))
 
 
+def test_overlays_of_a_report_of_predictions_that_lie_elsewhere_are_its_own(world, tmp_path):
+    report = Result.open(world.report)
+    called = report.decisions.query("system == 'CheXNet' and decision_max_f1")["image_id"]
+    image = next(name for name in report.cases()["image_id"] if name in set(called))
+    cxr_compare.overlay(world.report, data=world.data, out=tmp_path / "o", image=image)
+    drawn, own = (
+        np.asarray(picture).astype(int)
+        for picture in (Image.open(tmp_path / f"o/{image}-overlay.png"), report.overlay(image))
+    )
+    side = own.shape[1] // 4  # of the image, the truth and two systems
+    np.testing.assert_array_equal(drawn[:, side:], own[:, side:])  # the first one names its file
+    place = 2 + report.ordered.index("CheXNet")
+    of_map = own[:, place * side : (place + 1) * side]
+    assert (abs(of_map[:, :, 0] - of_map[:, :, 2]) > 20).mean() > 0.01  # a heat map
+
+
+def test_overlays_of_a_report_without_its_inputs_are_refused(world, tmp_path):
+    call = {"truth": world.tables / "truth.csv", "replicates": 100, "without_inputs": True}
+    cxr_compare.compare(world.tables / "a.csv", out=tmp_path / "report", **call)
+    with pytest.raises(cxr_compare.InputError, match="without_inputs"):
+        cxr_compare.overlay(tmp_path / "report", images=world.pictures, out=tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+
+
 def test_overlays_of_a_report_show_its_runs_in_its_order_and_a_run_alone_is_refused(
     world, tmp_path
 ):
@@ -666,7 +691,11 @@ def test_overlays_of_a_report_show_its_runs_in_its_order_and_a_run_alone_is_refu
     several = tmp_path / "several"  # of whose findings one folder of predictions is written
     shutil.copytree(report, several / "opacity")
     (several / "opacity/systems").rename(several / "systems")
-    (several / "answers.json").touch()
+    inputs = several / "opacity/inputs/inputs.json"
+    read = json.loads(inputs.read_text())["systems"]
+    above = {n: {**of, "predictions": f"../{of['predictions']}"} for n, of in read.items()}
+    folders.edit_record(inputs, systems=above)
+    folders.name_files(several / "opacity")
     cxr_compare.overlay(
         several / "opacity", data=world.data, out=tmp_path / "of finding", image=[image]
     )

@@ -15,7 +15,7 @@ import cxr_compare
 from cxr_compare import InputError, Result, metrics
 from tests.adapters import reports
 
-TABLES = ("figures", "groups", "lesions", "decisions", "boxes", "curves")
+TABLES = ("figures", "groups", "lesions", "decisions", "curves")
 DASH = "–"
 VALUE = re.compile(r"(−?[\d.]+)(?: \((−?[\d.]+) to (−?[\d.]+)\))?")
 

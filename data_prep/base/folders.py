@@ -29,8 +29,7 @@ OF_REPORT = frozenset(
     {
         REPORT_MARKER,
         "report.html",
-        *(f"{name}.parquet" for name in ("figures", "groups", "lesions", "decisions")),
-        *("boxes.parquet", "curves.parquet"),
+        *(f"{name}.parquet" for name in ("figures", "groups", "lesions", "decisions", "curves")),
         *(f"{name}.csv" for name in ("figures", "groups", "lesions", "composition")),
         *(
             "table.tex",

@@ -20,7 +20,13 @@ import pandas as pd
 from pandas.api.types import is_float_dtype
 
 from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.data_prep.base.files import file_digest, is_work_file, make_folder
+from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.files import (
+    file_digest,
+    is_work_file,
+    make_folder,
+    require_unchanged,
+)
 from cxr_compare.data_prep.base.folders import folder_kind
 from cxr_compare.data_prep.base.records import Items, Record
 from cxr_compare.data_prep.predictions import Predictions
@@ -205,6 +211,20 @@ def read_inputs(report: Path, answer: Answer) -> tuple[Request, pd.DataFrame | N
     known = ("policies", "n_replicates", "seed", "common", "unit", "prevalence")
     request = Request(outputs, truth, protocol, {name: options[name] for name in known})
     return request, rows.get("readings")
+
+
+def stored_request(report: Path, answer: Answer) -> Request:
+    """Return the request of a report; InputError without its inputs, or if they were changed."""
+    if answer.provenance.request.get("without_inputs"):
+        raise InputError(
+            f"{report}: was written without its inputs, of which overlays are drawn; compare again "
+            "and leave out without_inputs"
+        )
+    for name, digest in answer.files.items():
+        if name.startswith(f"{files.INPUTS}/"):
+            require_unchanged(report / name, digest)
+    request, _ = read_inputs(report, answer)
+    return request
 
 
 def _table(folder: Path, name: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Result of a comparison: the answer and six tables, in memory or in a report folder."""
+"""Result of a comparison: the answer and five tables, in memory or in a report folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cxr_compare.evaluation.joint import JointFile
 from cxr_compare.evaluation.keywords import with_known_keywords
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import Answer, answer_of
-from cxr_compare.evaluation.report.inputs import read_inputs, write_inputs
+from cxr_compare.evaluation.report.inputs import stored_request, write_inputs
 from cxr_compare.evaluation.report.result_tables import ResultTables
 from cxr_compare.evaluation.report.tables import ordered, plain_rows
 
@@ -37,11 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result(ResultTables):
-    """Result of comparing detectors and classifiers: the answer, and six tables behind it.
+    """Result of comparing detectors and classifiers: the answer, and five tables behind it.
 
     ``answer`` is the content of ``answer.json``; ``figures``, ``groups``, ``lesions``,
-    ``decisions``, ``boxes`` and ``curves`` are DataFrames, which are computed or read when first
-    used.
+    ``decisions`` and ``curves`` are DataFrames, which are computed or read when first used.
 
     Attributes:
         table_of: Function that returns one of the tables by its name.
@@ -230,26 +229,20 @@ class Result(ResultTables):
                 readings = readings[drawn | (np.arange(len(drawn)) == 0)]
             write_inputs(folder, self.comparison.request, readings, drawn=bool(overlays))
         elif self.folder is not None and self.folder.resolve() != folder.resolve():
-            for name, digest in self.answer.files.items():
-                if name.startswith(f"{files.INPUTS}/"):
-                    require_unchanged(self.folder / name, digest)
-            request, *_ = read_inputs(self.folder, self.answer)
-            write_inputs(folder, request, None, drawn=False)
+            write_inputs(folder, stored_request(self.folder, self.answer), None, drawn=False)
 
 
 def _table(comparison: Comparison, name: str) -> pd.DataFrame:
-    """Return one of the six tables of a comparison."""
+    """Return one of the five tables of a comparison."""
     from cxr_compare.evaluation.groups.images import group_table
     from cxr_compare.evaluation.groups.lesions import lesion_table
     from cxr_compare.evaluation.report.curves import curve_table
-    from cxr_compare.evaluation.report.drawn_systems import drawn_boxes
 
     make: dict[str, Callable[[Comparison], pd.DataFrame]] = {
         "figures": lambda made: made.figures,
         "groups": group_table,
         "lesions": lesion_table,
         "decisions": lambda made: made.decisions,
-        "boxes": drawn_boxes,
         "curves": curve_table,
     }
     table = make[name](comparison)

@@ -1,4 +1,4 @@
-"""The answer of a comparison and the six tables behind it, which are read when first used."""
+"""The answer of a comparison and the five tables behind it, which are read when first used."""
 
 from __future__ import annotations
 
@@ -72,11 +72,6 @@ class ResultTables(OpenedFromFolder):
     def decisions(self) -> pd.DataFrame:
         """One row for each test image and system: label, score and decisions."""
         return self.table_of("decisions")
-
-    @cached_property
-    def boxes(self) -> pd.DataFrame:
-        """Boxes that are drawn on test images: of each system, and true ones, without a system."""
-        return self.table_of("boxes")
 
     @cached_property
     def curves(self) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,13 +18,15 @@ from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath, Named, Policy, Texts, run_names
 
 if TYPE_CHECKING:
+    from cxr_compare.data_prep.base.names import Target
     from cxr_compare.data_prep.dataset import DataSet
-    from cxr_compare.data_prep.predictions import Predictions
+    from cxr_compare.evaluation.compare import Request
     from cxr_compare.evaluation.drawn import DrawnSystem
     from cxr_compare.evaluation.report.case_selection import ImageKind
     from cxr_compare.evaluation.report.cases import CaseSource
     from cxr_compare.evaluation.report.overlay_page import Overlay
     from cxr_compare.evaluation.report.result import Result
+    from cxr_compare.evaluation.truth import Truth
 
 _SEED = 0
 
@@ -165,6 +167,8 @@ def _of_report(
     policy: str | None,
 ) -> _Drawing:
     """Return what is drawn of a report, in its order, by its policy unless another is given."""
+    from cxr_compare.evaluation.inputs.folders import truth_of
+    from cxr_compare.evaluation.report.inputs import stored_request
     from cxr_compare.evaluation.report.result import Result
 
     (name, path), *others = named
@@ -175,50 +179,62 @@ def _of_report(
     fixed = {"target": target, "split": split}
     for option in (option for option, value in fixed.items() if value is not None):
         raise InputError(f"{option}: the report {path} fixes it; leave it out")
-    made_on = result.answer.provenance.data_set
+    answer, made_on = result.answer, result.answer.provenance.data_set
     if made_on is None or made_on.content_id is None:
         if data is not None or images is None:
             raise InputError(
                 f"images: is needed, because {path} is of a truth and no data set; give the folder "
                 "of its image files, without data"
             )
-        return _of_truth(result, Path(images), policy or result.answer.policy)
-    if images is not None or data is None:
-        raise InputError(f"data: is needed, because {path} is of a data set; give it, not images")
-    dataset = _with_pixels(Path(data))
-    if dataset.ids.content_id != made_on.content_id:
-        raise InputError(f"data: {dataset.folder} is not the data set of {path}; give that one")
-    return _of_data(
-        _systems_of(result),
-        dataset,
-        result.answer.target,
-        str(made_on.split),
-        policy or result.answer.policy,
-        result,
+        if policy not in (None, *result.policies):
+            known = ", ".join(result.policies) or "none"
+            raise InputError(f"policy: {policy} is none of this report; it has {known}")
+        drawing = _of_truth(result, stored_request(Path(path), answer), Path(images), policy)
+    else:
+        if images is not None or data is None:
+            raise InputError(
+                f"data: is needed, because {path} is of a data set; give it, not images"
+            )
+        dataset = _with_pixels(Path(data))
+        if dataset.ids.content_id != made_on.content_id:
+            raise InputError(f"data: {dataset.folder} is not the data set of {path}; give that one")
+        request, finding = stored_request(Path(path), answer), dataset.target(answer.target)
+        truth = truth_of(dataset, finding, str(made_on.split))
+        drawing = _of_data(_systems_of(result, request, policy), dataset, truth, finding)
+    source = drawing.source.in_order(result.systems, result.ordered)
+    return replace(drawing, source=source, report=result)
+
+
+def _systems_of(result: Result, request: Request, policy: str | None) -> tuple[DrawnSystem, ...]:
+    """Return the answers of the systems of a report, by its policy unless another is given."""
+    from cxr_compare.evaluation.report.drawn_systems import decided_system
+
+    answer = result.answer
+    return tuple(
+        decided_system(name, request.outputs[name], request.truth, policy or answer.policy)
+        for name in answer.single
     )
 
 
-def _of_truth(result: Result, images: Path, policy: str) -> _Drawing:
-    """Return what is drawn of a report without a data set: what its tables hold."""
+def _of_truth(result: Result, request: Request, images: Path, policy: str | None) -> _Drawing:
+    """Return what is drawn of a report without a data set."""
     from cxr_compare.data_prep.base.image_names import Names
     from cxr_compare.evaluation.inputs.image_sizes import files_of_folder
+    from cxr_compare.evaluation.report.cases import CaseSource
     from cxr_compare.evaluation.report.pixels import pixels_of_files
-    from cxr_compare.evaluation.report.report_cases import cases_of_report
 
-    if policy not in ("", *result.policies):
-        known = ", ".join(result.policies) or "none"
-        raise InputError(f"policy: {policy} is none of this report; it has {known}")
     files = files_of_folder(images)
-    source = cases_of_report(result, pixels_of_files(files), policy)
-    ids = source.truth.ids
+    ids = pd.Index(result.decisions["image_id"].unique())
     if not any(map(files.find, ids)):
         raise InputError(f"images: {images}: no file has the name of an image, such as {ids[0]}")
+    systems = _systems_of(result, request, policy)
+    source = CaseSource(request.truth.select(ids), pixels_of_files(files), systems)
     names = Names(ids)
 
     def find(wanted: Sequence[str]) -> list[str]:
         return list(names.match(wanted, "image", str(result.folder))[0].values())
 
-    return _Drawing(source, find, report=result)
+    return _Drawing(source, find)
 
 
 def _of_predictions(
@@ -226,9 +242,12 @@ def _of_predictions(
 ) -> _Drawing:
     """Return what is drawn of folders of predictions."""
     from cxr_compare.data_prep.predictions import Predictions
+    from cxr_compare.evaluation.inputs.folders import output_of, truth_of
+    from cxr_compare.evaluation.policies import USUAL_POLICY
+    from cxr_compare.evaluation.report.drawn_systems import decided_system
 
     dataset = _with_pixels(data)
-    opened: dict[str, Predictions | None] = {}
+    opened: dict[str, Predictions] = {}
     for given, path in named:
         kind = folder_kind(path)
         if kind is not None and kind.name == "run":
@@ -245,68 +264,33 @@ def _of_predictions(
         if made_on is not None and is_same and made_on.split not in (None, split):
             raise InputError(f"{path}: is of split '{made_on.split}'; give split {made_on.split}")
         opened[name] = predictions
-    return _of_data(opened, dataset, target, split, policy)
-
-
-def _of_data(
-    systems: Mapping[str, Predictions | None],
-    dataset: DataSet,
-    target: str | None,
-    split: str,
-    policy: str | None,
-    report: Result | None = None,
-) -> _Drawing:
-    """Return what is drawn of a data set; systems without predictions stand in the report."""
-    from cxr_compare.evaluation.inputs.folders import output_of, truth_of
-    from cxr_compare.evaluation.policies import USUAL_POLICY
-    from cxr_compare.evaluation.report.cases import CaseSource
-    from cxr_compare.evaluation.report.drawn_systems import decided_system
-    from cxr_compare.evaluation.report.pixels import readings_of
-    from cxr_compare.evaluation.report.report_cases import system_of_report
-
-    wanted = policy or USUAL_POLICY
     finding = dataset.target(target)
     truth = truth_of(dataset, finding, split)
     if not (truth.images["role"] == "test").any():
         raise InputError(f"{dataset.folder}: split '{split}' has no test image")
-    drawn: list[DrawnSystem] = []
-    for name, predictions in systems.items():
-        if predictions is not None:
-            output = output_of(name, predictions, truth, finding)
-            drawn.append(decided_system(name, output, truth, wanted))
-        elif report is not None:
-            drawn.append(system_of_report(report, name, wanted))
-    readings = readings_of(dataset, finding.any_of)
+    systems = tuple(
+        decided_system(name, output_of(name, each, truth, finding), truth, policy or USUAL_POLICY)
+        for name, each in opened.items()
+    )
+    drawing = _of_data(systems, dataset, truth, finding)
+    return replace(drawing, source=drawing.source.in_order(list(opened)))
+
+
+def _of_data(
+    systems: tuple[DrawnSystem, ...], dataset: DataSet, truth: Truth, finding: Target
+) -> _Drawing:
+    """Return what is drawn of a data set; an image is named by its id or its file."""
+    from cxr_compare.evaluation.report.cases import CaseSource
+    from cxr_compare.evaluation.report.pixels import readings_of
+
     paths = dataset.images.set_index("image_id")["path"]
-    names = _names_of(paths)
+    readings = readings_of(dataset, finding.any_of)
+    source = CaseSource(truth, dataset.read_original, systems, readings)
 
     def find(images: Sequence[str]) -> list[str]:
         return _found(images, paths, dataset.folder)
 
-    source = CaseSource(truth, dataset.read_original, tuple(drawn), readings)
-    given = list(systems)
-    source = source.in_order(report.systems if report else given, report.ordered if report else ())
-    return _Drawing(source, find, names, report)
-
-
-def _systems_of(result: Result) -> dict[str, Predictions | None]:
-    """Return the systems of a report of a data set, with the predictions that were made for it."""
-    from cxr_compare.data_prep.predictions import Predictions
-    from cxr_compare.evaluation.report import files
-
-    folder = Path(result)
-    above = folder.parent if (folder.parent / files.ANSWERS).is_file() else folder
-    paths = (folder / files.SYSTEMS, above / files.SYSTEMS)
-    records = {record for path in paths for record in path.glob("*/predictions.json")}
-    stored = {made.name: made for made in map(Predictions.open, (each.parent for each in records))}
-    for name in result.answer.single:
-        record = result.answer.provenance.systems[name]
-        if name not in stored and record.get("maps"):
-            raise InputError(
-                f"{folder}: has no activation maps of {name}, whose predictions lie elsewhere; "
-                "give the folders of predictions in place of the report"
-            )
-    return {name: stored.get(name) for name in result.answer.single}
+    return _Drawing(source, find, _names_of(paths))
 
 
 def _with_pixels(data: Path) -> DataSet:

@@ -113,7 +113,7 @@ def report(folder: Path) -> Iterable[Any]:
     """The parts of a report that other commands read."""
     opened = Result.open(folder)
     yield from (opened.answer, opened.figures, opened.tests, opened.groups)
-    yield from (opened.lesions, opened.decisions, opened.boxes, opened.curves)
+    yield from (opened.lesions, opened.decisions, opened.curves)
 
 
 READERS = {
