@@ -137,20 +137,12 @@ class Places:
         return kept
 
     def note(self) -> Note:
-        """Return what the baseline is, for readers."""
-        x, y = self.candidates[self.best]
-        point = f"at {x:.2f} of the width and {y:.2f} of the height"
-        if bool((self.sizes == 1).all(axis=None)):
-            point = f"x {x:.0f}, y {y:.0f} px: the sizes of images are unknown"
+        """Return of what the baseline was learned, for readers."""
+        in_px = ", in px as sizes of images are unknown" if (self.sizes == 1).all(axis=None) else ""
         patients = math.floor(10 * self.effective_patients) / 10  # 19.96 is fewer than 20
         text = (
-            "Image-blind baseline of each system that shows places: it keeps the number and the "
-            "scores of the system's boxes on each image, and the k-th most confident one lies at "
-            f"the k-th of {len(self.boxes)} constant positions (further boxes are left out); it "
-            f"points at the best constant point ({point}). The positions were learned on "
-            f"{self.n_boxes:,} boxes of {patients:,.1f} effective patients in validation and "
-            "training images. A localisation figure says something only beside that of the "
-            "baseline."
+            f"Image-blind baseline (docs/evaluation.md): constant positions{in_px}, learned on "
+            f"{self.n_boxes:,} boxes of {patients:,.1f} effective patients."
         )
         if self.no_claim:
             text += f" Nothing is claimed about differences from it: {self.no_claim}."

@@ -143,22 +143,31 @@ def test_claims_of_a_family_are_decided_as_holm_decides_their_p_values():
 
 
 def training(size, **run):
-    config = {"training": {"seed": 1, "batch_size": 8}, "model": {"weights": "none"}}
+    training = {"seed": 1, "batch_size": 8, "optimiser": "sgd"}
+    config = {"training": training, "model": {"weights": "none"}}
     return {"recipe": {"network": "N", "config": config, "preprocess": {"size": size}, "run": run}}
 
 
-def test_settings_in_which_trainings_differ_are_named_with_that_of_each_system():
+def test_main_settings_of_trainings_are_shown_and_others_where_they_differ():
     records = {"A": training(128, n_train=500), "B": training(96, n_train=500)}
-    assert verdict.differing_settings(records) == {"size": {"A": "128", "B": "96"}}
+    main = {
+        "network": {"A": "N", "B": "N"},
+        "size": {"A": "128", "B": "96"},
+        "model.weights": {"A": "none", "B": "none"},
+        "training.optimiser": {"A": "sgd", "B": "sgd"},
+    }
+    assert verdict.training_settings(records) == main
     records["B"]["recipe"]["config"]["own"] = {"new_setting": 3}
-    assert verdict.differing_settings(records)["own.new_setting"] == {"A": "", "B": "3"}
+    assert verdict.training_settings(records) == main | {"own.new_setting": {"A": "", "B": "3"}}
 
 
-def test_equal_trainings_and_systems_without_a_training_differ_in_nothing():
+def test_systems_without_a_training_have_no_settings_and_seeds_are_none():
     one, other = training(96, epochs=6), training(96, epochs=6)
     other["recipe"]["config"]["training"]["seed"] = 2
-    assert verdict.differing_settings({"A": one, "B": other, "C": {}}) == {}
-    assert verdict.differing_settings({"C": {}}) == {}
+    shown = verdict.training_settings({"A": one, "B": other, "C": {}})
+    assert list(shown) == ["network", "size", "model.weights", "training.optimiser"]
+    assert set(shown["size"]) == {"A", "B"}
+    assert verdict.training_settings({"C": {}}) == {}
 
 
 N = 160

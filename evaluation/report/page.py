@@ -134,7 +134,7 @@ def write_page(
         shortcuts=tables.shortcut_table(result.groups, shown),
         participants=participants,
         flow=flow,
-        recipes=tables.differing_settings(
+        recipes=tables.training_settings(
             {name: record for name, record in answer.provenance.systems.items() if name in shown}
         ),
         metrics=[METRICS[name] for name in tables.USUAL if metric_title(name) in main],

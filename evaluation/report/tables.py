@@ -58,6 +58,8 @@ _BEYOND = "Difference of the AUROC"
 _COUNTS = ("tp", "fn", "fp", "tn")
 _OF_RUN = ("parameters", "n_train", "n_boxes", "n_labels", "epochs", "seconds_training")
 """Facts of a run that stand beside its configuration."""
+_MAIN_SETTINGS = ("network", "size", "model.weights", "training.optimiser", "training.epochs")
+"""Settings that are shown even where they are equal."""
 _NO_CONDITIONS = ("training.seed", "model.compile", "kind")
 _GROUP_METRICS = ("recall", "specificity", "auroc")
 _TOPICS = {
@@ -419,8 +421,8 @@ def shortcut_table(groups: pd.DataFrame, systems: Sequence[str]) -> pd.DataFrame
     return table.loc[:, (table != DASH).any()].rename_axis("Predicted from")
 
 
-def differing_settings(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the settings in which trainings differ: a row a setting, a column a trained system.
+def training_settings(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the main settings of trainings, then those that differ: a column a trained system.
 
     `records` are those of the systems. The settings are those of the configuration, by key, with
     the input size and counts of the run.
@@ -431,7 +433,10 @@ def differing_settings(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame
         if record.get("recipe")
     }
     table = pd.DataFrame(columns, dtype=object).fillna("").map(str)
-    return table[table.nunique(axis=1) > 1].rename_axis("Setting")
+    main = [name for name in _MAIN_SETTINGS if name in table.index]
+    others = table.drop(index=main)
+    shown = pd.concat([table.loc[main], others[others.nunique(axis=1) > 1]])
+    return shown.rename_axis("Setting")
 
 
 def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:

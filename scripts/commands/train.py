@@ -185,7 +185,6 @@ def _train(request: Request, device: str, devices: int, options: Mapping[str, An
             else:
                 guard.write(out / GUARD_FILE)
                 run.name_files(GUARD_FILE)
-                console.say("Guard: the training images tell what is no frontal chest X-ray")
         network = TorchNetwork(out, device, options["model"])
         freeze_decision(network, dataset, dataset.target(run.info.target), data.split, console)
         network.files = run.info.files

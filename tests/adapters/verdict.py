@@ -19,7 +19,7 @@ from cxr_compare.evaluation.verdict.claims import Lookup
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 
 KEYS = ("first", "second", "metric", "policy")
-__all__ = ["cautions_of", "decided", "differing_settings", "holm", "image_blind_name", "verdict_of"]
+__all__ = ["cautions_of", "decided", "holm", "image_blind_name", "training_settings", "verdict_of"]
 
 
 def verdict_of(
@@ -109,6 +109,6 @@ def decided(gaps, error):
     return [bool(figures.claim("answer", "A", name, "auroc").higher) for name in names]
 
 
-def differing_settings(records):
-    """Return the settings in which trainings differ: that of each system, by setting."""
-    return tables.differing_settings(records).to_dict("index")
+def training_settings(records):
+    """Return the settings of trainings that a report shows: that of each system, by setting."""
+    return tables.training_settings(records).to_dict("index")
