@@ -226,8 +226,8 @@ def _of_differences(answer: Answer, figures: pd.DataFrame, shown: Collection[str
     tested = {(each["metric"], each["policy"]) for each in claims}
     rows = figures[figures["first"].isin(answer.single) & figures["second"].isin(answer.single)]
     keys = zip(rows["metric"], rows["policy"], strict=True)
-    rows = rows[[key in tested for key in keys]]
-    methods = _methods(shown, rows)
+    is_tested = pd.Series([key in tested for key in keys], rows.index, dtype=bool)
+    methods = _methods(shown, rows[is_tested])
     if not methods:
         return
     n_tests = answer.n_findings * sum(each["family"] == "answer" for each in claims)

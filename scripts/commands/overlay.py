@@ -191,10 +191,10 @@ def _of_report(
             raise InputError(f"policy: {policy} is none of this report; it has {known}")
         drawing = _of_truth(result, stored_request(Path(path), answer), Path(images), policy)
     else:
-        if images is not None or data is None:
-            raise InputError(
-                f"data: is needed, because {path} is of a data set; give it, not images"
-            )
+        if images is not None:
+            raise InputError(f"images: {path} is of a data set, which has them; give data instead")
+        if data is None:
+            raise InputError(f"data: give the data set of which {path} was made; it has the images")
         dataset = _with_pixels(Path(data))
         if dataset.ids.content_id != made_on.content_id:
             raise InputError(f"data: {dataset.folder} is not the data set of {path}; give that one")
