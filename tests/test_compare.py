@@ -42,6 +42,7 @@ def compared(systems, tables, **options):
 def test_the_same_scores_in_any_form_give_the_same_figures(tables, world, tmp_path):
     scores = tables["a"]
     scores.to_excel(tmp_path / "a.xlsx", index=False)
+    scores.to_parquet(tmp_path / "a.parquet", index=False)
     named = scores.rename(columns={"image_id": "Image Index", "score": "prob"})
     named.to_csv(tmp_path / "named.csv", index=False)
     series = scores.set_index("image_id")["score"]
@@ -54,6 +55,7 @@ def test_the_same_scores_in_any_form_give_the_same_figures(tables, world, tmp_pa
         "CSV": world.tables / "a.csv",
         "a text of its path": str(world.tables / "a.csv"),
         "Excel": tmp_path / "a.xlsx",
+        "Parquet": tmp_path / "a.parquet",
         "other names": tmp_path / "named.csv",
     }
     results = {name: compared({"A": form}, tables) for name, form in forms.items()}
@@ -92,8 +94,10 @@ def test_the_same_boxes_in_any_form_give_the_same_figures(tables, world, tmp_pat
     equal(of_coco, of_file)
 
 
-def test_a_truth_in_any_form_gives_the_same_figures(tables, world):
+def test_a_truth_in_any_form_gives_the_same_figures(tables, world, tmp_path):
     truth = tables["truth"].drop(columns="role")
+    truth.set_index("image_id").to_parquet(tmp_path / "truth.parquet")
+    tables["true_boxes"].to_parquet(tmp_path / "boxes.parquet")
     labels = truth.set_index("image_id")["label"]
     true = tables["true_boxes"]
     by_image = dict(tuple(true.groupby("image_id")))
@@ -104,6 +108,7 @@ def test_a_truth_in_any_form_gives_the_same_figures(tables, world):
     arrays = {"D": tables["boxes"], "A": tables["a"]}
     calls = [
         (systems, {"truth": truth, "boxes": true}),
+        (systems, {"truth": tmp_path / "truth.parquet", "boxes": tmp_path / "boxes.parquet"}),
         (systems, {"truth": truth[["image_id", "label"]], "boxes": true, "patients": "file"}),
         (systems, {"truth": world.tables / "coco.json", "patients": "file"}),
         (arrays, {"truth": labels, "boxes": true, "patients": "file"}),

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import math
+import pickle
 import re
 import zipfile
 
@@ -13,6 +14,7 @@ import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -200,6 +202,63 @@ def test_a_csv_has_the_cells_that_pandas_finds(tmp_path_factory, lines, end, mar
     assert head == ["one", "two", "three"]
     assert list(rows) == [line + 2 for line in expected.index]
     assert list(rows.values()) == expected.to_numpy().tolist()
+
+
+@pytest.mark.parametrize("index", ["", "file"])
+def test_a_parquet_file_is_read_by_its_content_with_its_named_index(tmp_path, index):
+    path = tmp_path / "t.csv"
+    cells = {"file": ["a.png", "b.png"], "x": [0.1 + 0.2, float("nan")], "n": [7, 12], "c": ["", "é"]}
+    table = pd.DataFrame(cells)
+    (table.set_index(index) if index else table).to_parquet(path)
+    rows = {2: ["a.png", repr(0.1 + 0.2), "7", ""], 3: ["b.png", "", "12", "é"]}
+    assert user_tables.read(path) == (list(cells), rows)
+    assert user_tables.head(path) == []
+
+
+@pytest.mark.parametrize("wrong", ["cut", "a list in a cell", "bytes in a cell", "other bytes"])
+def test_a_parquet_file_that_is_no_table_is_one_line(tmp_path, wrong):
+    path = tmp_path / "t.parquet"
+    cell = {"a list in a cell": ["mass"], "bytes in a cell": b"mass"}.get(wrong, "mass")
+    pd.DataFrame({"file": ["a.png"], "label": [cell]}).to_parquet(path)
+    if wrong == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    if wrong == "other bytes":
+        path.write_bytes(b"\0\1\2")
+    line = user_tables.read(path)
+    assert isinstance(line, str)
+    assert "t.parquet" in line
+    assert "\n" not in line
+
+
+class Opened:
+    def __reduce__(self):
+        return exec, ("raise RuntimeError('a pickle was opened')",)
+
+
+def results_of(kind, path):
+    """Write results as other software does: a pickle, or arrays."""
+    if kind == "torch":
+        torch.save([Opened()], path)
+    elif kind == "torch of former versions":
+        torch.save([Opened()], path, _use_new_zipfile_serialization=False)
+    elif kind.startswith("pickle"):
+        path.write_bytes(pickle.dumps([Opened()], protocol=int(kind[-1])))
+    else:
+        with path.open("wb") as file:
+            (np.save if kind == "array" else np.savez)(file, np.zeros((2, 5)))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["torch", "torch of former versions", "pickle 2", "pickle 4", "pickle 5", "array", "arrays"],
+)
+@pytest.mark.parametrize("name", ["a.pt", "a.csv", "a.xlsx", "a"])
+def test_results_that_hold_objects_are_one_line_and_never_opened(tmp_path, kind, name):
+    results_of(kind, tmp_path / name)
+    line = user_tables.read(tmp_path / name)
+    assert f"/{name}: " in line
+    assert "boxes_table" in line
+    assert "\n" not in line
 
 
 @pytest.mark.parametrize("cut", [3, 2000, -30])

@@ -38,7 +38,7 @@ def inflated(content: bytes, path: Path) -> bytes:
             if not (part or content or stream.eof):
                 raise EOFError("the compressed text is cut short")
             n_bytes, n_rows = n_bytes + len(part), n_rows + part.count(b"\n")
-            _require(n_bytes, n_rows, path)
+            require_table_size(n_bytes, n_rows, path)
             parts.append(part)
         content = stream.unused_data.lstrip(b"\0")
     return b"".join(parts)
@@ -46,14 +46,15 @@ def inflated(content: bytes, path: Path) -> bytes:
 
 def require_text_size(content: bytes, path: Path) -> None:
     """Refuse a text of too many bytes or rows."""
-    _require(len(content), content.count(b"\n"), path)
+    require_table_size(len(content), content.count(b"\n"), path)
 
 
-def _require(n_bytes: int, n_rows: int, path: Path) -> None:
+def require_table_size(n_bytes: int, n_rows: int, path: Path) -> None:
+    """Refuse a table of too many bytes, when it is inflated, or rows."""
     if n_bytes > MOST_BYTES or n_rows > MOST_ROWS:
         raise InputError(
-            f"{path}: is a text of more than {MOST_BYTES >> 20} MiB, or {MOST_ROWS:,} rows; divide "
-            "it into several files"
+            f"{path}: holds more than {MOST_BYTES >> 20} MiB, or {MOST_ROWS:,} rows; divide it "
+            "into several files"
         )
 
 

@@ -24,6 +24,7 @@ from cxr_compare.data_prep.base.limits import (
     filled_range,
     inflated,
     require_plain_yaml,
+    require_table_size,
     require_text_size,
     require_workbook_size,
 )
@@ -32,8 +33,9 @@ from cxr_compare.data_prep.base.tables import ROLE_NAMES
 
 _TEXTS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _WORKBOOKS = (".xlsx", ".xlsm")
+_PARQUETS = (".parquet",)
 _OTHER_TABLES = (
-    ".xls", ".xlsb", ".ods", ".numbers", ".gsheet", ".parquet", ".feather", ".sav", ".dta", ".rds",
+    ".xls", ".xlsb", ".ods", ".numbers", ".gsheet", ".feather", ".sav", ".dta", ".rds",
     ".sas7bdat", ".csv.zip", ".tsv.zip",
 )  # fmt: skip
 _NO_TABLE = "is no table that can be read; save it as CSV or .xlsx"
@@ -43,8 +45,12 @@ _VIA_JSON = (b'"_via_settings"', b'"file_attributes"')
 _IN_MEMORY = "row"  # name of the index of such a table
 _GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
+_PARQUET = b"PAR1"
 _HEADER_BYTES = 1 << 16
-_NO_CSV = "save a CSV of image_id,score, or give the values in Python"
+_NO_CSV = (
+    "load it in Python and give compare its scores, or its boxes (cxr_compare.boxes_table), or "
+    "save them as CSV"
+)
 _KINDS = {
     b"\x93NUMPY": f"holds an array of NumPy; {_NO_CSV}",
     b"\x89HDF": f"is an HDF5 file; {_NO_CSV}",
@@ -52,7 +58,6 @@ _KINDS = {
         (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
         f"is a pickle, which is not opened, as it can run code; {_NO_CSV}",
     ),
-    b"PAR1": "is a Parquet file; save it as CSV",
     b"\xd0\xcf\x11\xe0": "is an old or encrypted workbook; save it as .xlsx without a password",
     b"%PDF": "is a PDF; save its table as CSV or .xlsx",
     b"SQLite": "is a database; export the table as CSV",
@@ -78,7 +83,7 @@ class TableFile:
 
 def is_table_file(path: Path) -> bool:
     """Return True if a file name is that of a table, even of a kind that cannot be read."""
-    return path.name.lower().endswith((*_TEXTS, *_WORKBOOKS, *_OTHER_TABLES))
+    return path.name.lower().endswith((*_TEXTS, *_WORKBOOKS, *_PARQUETS, *_OTHER_TABLES))
 
 
 def is_spreadsheet(path: Path) -> bool:
@@ -123,6 +128,8 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
     The index is the line number less two. A repeated column is refused; blank lines are left out.
     """
     refuse_other_kind(path)
+    if _first_bytes(path, len(_PARQUET)) == _PARQUET:
+        return TableFile(_read_parquet(path))
     if is_spreadsheet(path) or path.suffix.lower() in _WORKBOOKS:
         try:
             rows, notes = _read_sheet(path, sheet)
@@ -187,7 +194,7 @@ def read_text_table(
 def read_header(path: Path) -> list[str]:
     """Return the names of the columns of a text file; none for a file of another kind."""
     content = _first_bytes(path, _HEADER_BYTES)
-    if content.startswith(_ZIP):
+    if content.startswith((_ZIP, _PARQUET)):
         return []
     try:
         if content.startswith(_GZIP):
@@ -322,6 +329,32 @@ def _read_delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:
     if decimal:
         notes.append(f"decimal commas are read as points in {', '.join(decimal)}")
     return rows, notes
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """Return the cells of a Parquet file as texts; InputError for cells that are no values."""
+    import pyarrow as pa  # slow to import, and seldom needed
+    from pyarrow import parquet
+
+    try:
+        facts = parquet.read_metadata(path)
+        groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
+        require_table_size(sum(each.total_byte_size for each in groups), facts.num_rows, path)
+        table = parquet.read_table(path)
+        frame = table.to_pandas()
+    except (InputError, *PROGRAM_ERRORS):
+        raise
+    except Exception as error:  # noqa: BLE001 - a broken file raises anything
+        raise InputError(f"{path}: not readable as Parquet ({first_line(error)})") from None
+    for column in table.schema:
+        if pa.types.is_nested(column.type) or "binary" in str(column.type):
+            raise InputError(
+                f"{path}: column '{column.name}' holds {column.type}; write one number or text a "
+                "cell"
+            )
+    named = [name for name in frame.index.names if name is not None]
+    frame = frame.reset_index(named) if named else frame
+    return sheet_of(frame, str(path)).reset_index(drop=True)
 
 
 def _parse(text: str, n_rows: int | None = None) -> tuple[pd.DataFrame, str]:
