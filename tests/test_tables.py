@@ -207,7 +207,12 @@ def test_a_csv_has_the_cells_that_pandas_finds(tmp_path_factory, lines, end, mar
 @pytest.mark.parametrize("index", ["", "file"])
 def test_a_parquet_file_is_read_by_its_content_with_its_named_index(tmp_path, index):
     path = tmp_path / "t.csv"
-    cells = {"file": ["a.png", "b.png"], "x": [0.1 + 0.2, float("nan")], "n": [7, 12], "c": ["", "é"]}
+    cells = {
+        "file": ["a.png", "b.png"],
+        "x": [0.1 + 0.2, float("nan")],
+        "n": [7, 12],
+        "c": ["", "é"],
+    }
     table = pd.DataFrame(cells)
     (table.set_index(index) if index else table).to_parquet(path)
     rows = {2: ["a.png", repr(0.1 + 0.2), "7", ""], 3: ["b.png", "", "12", "é"]}

@@ -80,7 +80,7 @@ class Keep(Callback):
     ],
 )
 def test_the_epoch_with_the_best_figure_is_kept_the_first_of_equal_ones(
-    world, tmp_path, monitor, best
+    world, tmp_path, monitor, best, capsys
 ):
     class Given(Noted):
         aurocs = (0.5, 0.9, 0.9)
@@ -93,6 +93,8 @@ def test_the_epoch_with_the_best_figure_is_kept_the_first_of_equal_ones(
     stored = load_file(tmp_path / "run/model.safetensors")
     assert all(torch.equal(value, stored[name]) for name, value in keep.weights[best - 1].items())
     assert len(list((tmp_path / "run/checkpoints").glob("best-*"))) == 1
+    few_chose = f"epoch {best} of 3 is kept" in capsys.readouterr().err
+    assert few_chose == (best < 3)  # of the world's few validation images
 
 
 @pytest.mark.release

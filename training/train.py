@@ -63,6 +63,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 _PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 _FLAG_LINES = ("flags", "features")  # of /proc/cpuinfo
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
+_ENOUGH_POSITIVE = 50
+"""Number of positive validation images below which sampling error may choose the epoch."""
 _BYTES_PER_PARAMETER = 48  # checkpoint, best and final weights, each doubled while it is written
 _EXPECTED = (
     "does not have many workers",
@@ -152,6 +154,7 @@ def train(
                 },
             }
             _complete(run, config, history, trainer, facts)
+            _say_few_positive(images, history, config.training.monitor, progress)
     return run
 
 
@@ -379,6 +382,21 @@ def _complete(
         seconds=round(history.seconds, 1),
         **facts,
     )
+
+
+def _say_few_positive(
+    images: ImageData, history: History, monitor: str, progress: Progress
+) -> None:
+    """Say if few positive validation images chose another epoch than the last."""
+    usable, epoch = images.usable, history.best["epoch"]
+    n_positive = int(usable.ids["val"].isin(usable.positive).sum())
+    if epoch < len(history.rows) and n_positive < _ENOUGH_POSITIVE:
+        progress.say(
+            f"note: epoch {epoch} of {len(history.rows)} is kept by {monitor} on "
+            f"{counted(n_positive, 'positive validation image')}; of fewer than "
+            f"{_ENOUGH_POSITIVE} the best epoch may be one by sampling error (training.monitor "
+            "epoch keeps the last)"
+        )
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
