@@ -15,7 +15,15 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.feature_extraction import create_feature_extractor
-from torchvision.ops import clip_boxes_to_image, nms
+from torchvision.ops import (
+    box_iou,
+    clip_boxes_to_image,
+    complete_box_iou_loss,
+    distance_box_iou_loss,
+    generalized_box_iou_loss,
+    nms,
+    sigmoid_focal_loss,
+)
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
@@ -34,6 +42,11 @@ _MAPS = {
     LITE: ("stage2", "stage4", "act2"),
 }
 """Layers whose maps have 8, 16 and 32 px a cell."""
+_IOU_LOSSES = {
+    "giou": generalized_box_iou_loss,
+    "diou": distance_box_iou_loss,
+    "ciou": complete_box_iou_loss,
+}
 Targets = list[dict[str, Tensor]]
 Boxes = dict[str, Tensor]
 
@@ -174,6 +187,60 @@ class LesionRetinaNet(RetinaNet):
             n_anchors = self.anchor_generator.num_anchors_per_location()
             counts = [m.shape[2] * m.shape[3] * n for m, n in zip(maps, n_anchors, strict=True)]
             return losses, self._boxes(outputs, anchors, counts, sides)
+
+    def compute_loss(
+        self, targets: Targets, head_outputs: dict[str, Tensor], anchors: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """Return torchvision's losses, of all images at once, so that the GPU rarely waits."""
+        logits, offsets = head_outputs["cls_logits"], head_outputs["bbox_regression"]
+        boxes = torch.cat([target["boxes"] for target in targets])  # (N, 4)
+        labels = torch.cat([target["labels"] for target in targets])  # (N,)
+        matches = self._match(boxes, [len(target["boxes"]) for target in targets], anchors[0])
+        n_matched = (matches >= 0).sum(dim=1).clamp(min=1)  # (B,)
+        image, anchor = torch.where(matches >= 0)
+        row = matches[image, anchor]
+        true = torch.zeros_like(logits)  # (B, A, 1 + K)
+        true[image, anchor, labels[row]] = 1.0
+        focal = sigmoid_focal_loss(logits, true).sum(dim=2)  # (B, A)
+        focal = focal * (matches != self.proposal_matcher.BETWEEN_THRESHOLDS)
+        of_boxes = self._box_losses(offsets[image, anchor], anchors[0][anchor], boxes[row])
+        return {
+            "classification": (focal.sum(dim=1) / n_matched).mean(),
+            "bbox_regression": (of_boxes / n_matched[image]).sum() / len(targets),
+        }
+
+    def _match(self, boxes: Tensor, counts: list[int], anchors: Tensor) -> Tensor:
+        """Return for each anchor of each image ``(B, A)`` the row of its box, or less than 0.
+
+        As torchvision's `Matcher`, which waits for the GPU at each image.
+        """
+        matcher = self.proposal_matcher
+        overlaps = box_iou(boxes, anchors)  # (N, A)
+        is_closest = overlaps == overlaps.amax(dim=1, keepdim=True)
+        matches = []
+        first = 0
+        for overlap, closest in zip(overlaps.split(counts), is_closest.split(counts), strict=True):
+            if not len(overlap):
+                matches.append(anchors.new_full((len(anchors),), -1, dtype=torch.int64))
+                continue
+            highest, row = overlap.max(dim=0)  # (A,)
+            other = torch.where(
+                highest < matcher.low_threshold,
+                matcher.BELOW_LOW_THRESHOLD,
+                matcher.BETWEEN_THRESHOLDS,
+            )
+            taken = (highest >= matcher.high_threshold) | closest.any(dim=0)
+            matches.append(torch.where(taken, row + first, other))
+            first += len(overlap)
+        return torch.stack(matches)
+
+    def _box_losses(self, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """Return the losses ``(M,)`` of matched anchors."""
+        kind = self.head.regression_head._loss_type
+        if kind == "l1":
+            true = self.box_coder.encode_single(boxes, anchors)
+            return functional.l1_loss(offsets, true, reduction="none").sum(dim=1)
+        return _IOU_LOSSES[kind](self.box_coder.decode_single(offsets, anchors), boxes)
 
     def _boxes(
         self,

@@ -4,6 +4,7 @@ import copy
 import math
 from contextlib import nullcontext
 from functools import partial
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -141,6 +142,31 @@ def test_losses_and_boxes_are_those_of_torchvisions_retinanet(name, head, box_lo
         assert set(boxes["labels"].tolist()) == {1}
         torch.testing.assert_close(boxes["scores"], others["scores"], rtol=0, atol=1e-5)
         torch.testing.assert_close(boxes["boxes"], others["boxes"], rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("box_loss", ["l1", "giou", "diou", "ciou"])
+@pytest.mark.parametrize("n_findings", [1, 14])
+def test_losses_of_any_number_of_boxes_have_the_gradients_of_torchvisions(n_findings, box_loss):
+    model = small_detector(n_findings=n_findings, box_loss=box_loss)
+    draw = np.random.default_rng(n_findings)
+    for n_boxes in ([0, 1, 40], [2], [0, 0]):
+        images = patches()[: len(n_boxes)]
+        true = []
+        for n in n_boxes:
+            starts = draw.uniform(-5, 70, (n, 2))
+            starts[n // 2 :] = starts[: n - n // 2]  # some begin at one point
+            corners = np.hstack([starts, starts + draw.uniform(1, 40, (n, 2))])
+            labels = torch.from_numpy(draw.integers(1, n_findings + 1, n))
+            true.append({"boxes": torch.from_numpy(corners).float(), "labels": labels})
+        learned = []
+        for kind in (type(model), RetinaNet):
+            with mock.patch.object(type(model), "compute_loss", kind.compute_loss):
+                losses, _ = model.train()(images, true)
+            model.zero_grad()
+            sum(losses.values()).backward()
+            gradients = [p.grad.flatten() for p in model.parameters()]
+            learned.append(torch.cat([torch.stack([*losses.values()]), *gradients]))
+        torch.testing.assert_close(*learned, rtol=1e-4, atol=1e-6)
 
 
 def test_a_batch_without_a_box_has_finite_losses_and_gradients_everywhere():
