@@ -31,36 +31,45 @@ _MOST_WORKERS = 8
 
 @dataclass(frozen=True)
 class Batch:
-    """Images ``(B, 1, S, S)`` with their labels ``(B, K)``, or with the boxes of each.
+    """Images ``(B, 1, S, S)`` with their labels, or with the boxes of each.
 
     Attributes:
-        targets: 1 present, 0 absent, NaN unknown; or for each image ``boxes`` (N, 4) xyxy in px of
-            the square, and ``labels`` (N,), from 1.
+        truth: Labels ``(B, K)``, 1 present, 0 absent, NaN unknown; or the boxes of all images as
+            rows ``(N, 5)`` of x1, y1, x2, y2 in px of the square, and finding from 1. It stays in
+            the memory of the processor.
+        n_boxes: Number of boxes of each image, for a detector.
+        on_device: `truth` on the device of the network; None where that is the processor.
     """
 
     image_ids: list[str]
     images: Tensor
-    targets: Any
+    truth: Tensor
+    n_boxes: list[int] | None = None
+    on_device: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    @property
+    def targets(self) -> Any:
+        """Labels ``(B, K)``; or for each image ``boxes`` (N, 4) xyxy in px and ``labels`` (N,)."""
+        truth = self.truth if self.on_device is None else self.on_device
+        if self.n_boxes is None:
+            return truth
+        boxes, labels = truth[:, :4].split(self.n_boxes), truth[:, 4].long().split(self.n_boxes)
+        return [{"boxes": b, "labels": n} for b, n in zip(boxes, labels, strict=True)]
+
     def to(self, device: torch.device) -> Self:
-        """Copy the batch to a device."""
-        if isinstance(self.targets, Tensor):
-            targets: Any = self.targets.to(device, non_blocking=True)
-        else:
-            targets = [
-                {key: value.to(device) for key, value in one.items()} for one in self.targets
-            ]
-        return replace(self, images=self.images.to(device, non_blocking=True), targets=targets)
+        """Copy images and truth to a device, one copy each."""
+        images, truth = (x.to(device, non_blocking=True) for x in (self.images, self.truth))
+        return replace(self, images=images, on_device=truth)
 
     def pin_memory(self) -> Self:
-        """Move the pixels to memory from which a GPU can copy them."""
-        return replace(self, images=self.images.pin_memory())
+        """Move pixels and truth to memory from which a GPU copies them without a wait."""
+        return replace(self, images=self.images.pin_memory(), truth=self.truth.pin_memory())
 
 
-Sample = tuple[str, np.ndarray, Any]
+Sample = tuple[str, np.ndarray, Tensor]
 
 
 class ChestImages(Dataset[Sample]):
@@ -113,9 +122,8 @@ class ChestImages(Dataset[Sample]):
                 ) from error
         if not self.has_boxes:
             return name, image.pixels, torch.from_numpy(self.targets[row])
-        labels = torch.from_numpy(self._labels[image.rows])
-        corners = torch.from_numpy(np.array(image.boxes, np.float32))
-        return name, image.pixels, {"boxes": corners, "labels": labels}
+        rows = np.column_stack([image.boxes, self._labels[image.rows]]).astype(np.float32)
+        return name, image.pixels, torch.from_numpy(rows)
 
     def _image(self, row: int) -> Augmented:
         pixels = self.store.image(str(self.image_ids[row]))
@@ -127,10 +135,11 @@ class ChestImages(Dataset[Sample]):
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Join samples of one size into a batch."""
-    ids, pixels, targets = zip(*samples, strict=True)
+    ids, pixels, truth = zip(*samples, strict=True)
     images = torch.from_numpy(np.stack(pixels)).unsqueeze(1)
-    is_labels = isinstance(targets[0], Tensor)
-    return Batch(list(ids), images, torch.stack(targets) if is_labels else list(targets))
+    if truth[0].ndim == 1:  # labels (K,), and no boxes (N, 5)
+        return Batch(list(ids), images, torch.stack(truth))
+    return Batch(list(ids), images, torch.cat(truth), [len(boxes) for boxes in truth])
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

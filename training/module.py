@@ -129,21 +129,19 @@ class DetectorModule(TrainingModule):
         return losses
 
     def validate(self, batch: Batch) -> tuple[dict[str, Tensor], Any]:
-        """Return the losses, and detected and true boxes as rows of edges, score, finding."""
+        """Return the losses, and the numbers and rows of detected and true boxes."""
         losses, found = self.model(batch.images, batch.targets)
-        detected = [_rows(one["boxes"], one["scores"], one["labels"]) for one in found]
-        true = [
-            _rows(one["boxes"], torch.ones(len(one["boxes"])), one["labels"])
-            for one in batch.targets
+        rows = [
+            torch.cat([one["boxes"], one["labels"][:, None], one["scores"][:, None]], dim=1)
+            for one in found
         ]
-        return losses, (batch.image_ids, detected, true)
+        detected = [len(one) for one in rows], torch.cat(rows).cpu().double().numpy()
+        return losses, (batch.image_ids, detected, (batch.n_boxes, batch.truth.double().numpy()))
 
     def figures(self, outputs: list[Any]) -> dict[str, float]:
         """Return the mean AP50 and AP of the findings, and AUROC of the images."""
         ids = [image_id for output in outputs for image_id in output[0]]
-        detected, true = (
-            _table(ids, [rows for output in outputs for rows in output[part]]) for part in (1, 2)
-        )
+        detected, true = (_table(ids, [output[part] for output in outputs]) for part in (1, 2))
         by_finding = [
             box_precision(
                 detected[detected["finding"] == label],
@@ -176,7 +174,7 @@ class ClassifierModule(TrainingModule):
 
     def n_labels(self, batch: Batch) -> int:
         """Return the number of known labels."""
-        return int(batch.targets.isfinite().sum())
+        return int(batch.truth.isfinite().sum())
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the cross entropy of the known labels."""
@@ -188,7 +186,7 @@ class ClassifierModule(TrainingModule):
         logits, _ = self.model(batch.images)
         loss = masked_cross_entropy(logits, batch.targets, self.weight)
         scores = logits.double().sigmoid().cpu().numpy()
-        return {"classification": loss}, (scores, batch.targets.cpu().numpy())
+        return {"classification": loss}, (scores, batch.truth.numpy())
 
     def figures(self, outputs: list[Any]) -> dict[str, float]:
         """Return the mean AUROC and average precision of the findings, over known labels."""
@@ -209,13 +207,11 @@ def _mean(figures: Sequence[float | None]) -> float:
     return float(np.mean(defined)) if defined else float("nan")
 
 
-def _rows(boxes: Tensor, scores: Tensor, labels: Tensor) -> np.ndarray:
-    columns = [boxes.cpu().double(), scores.cpu().double()[:, None], labels.cpu().double()[:, None]]
-    return torch.cat(columns, dim=1).numpy()
-
-
-def _table(image_ids: Sequence[str], images: Sequence[np.ndarray]) -> pd.DataFrame:
-    names = np.repeat(np.asarray(image_ids, object), [len(rows) for rows in images])
-    rows = np.concatenate(images) if images else np.empty((0, 6))
-    table = pd.DataFrame(rows, columns=[*EDGES, "score", "finding"])
+def _table(
+    image_ids: Sequence[str], shares: Sequence[tuple[list[int], np.ndarray]]
+) -> pd.DataFrame:
+    """Return the table of the boxes of images, from numbers of boxes and their rows."""
+    names = np.repeat(np.asarray(image_ids, object), [n for counts, _ in shares for n in counts])
+    rows = np.concatenate([rows for _, rows in shares])
+    table = pd.DataFrame(rows, columns=[*EDGES, "finding", "score"][: rows.shape[1]])
     return table.assign(image_id=names, finding=table["finding"].astype(int))

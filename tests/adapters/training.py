@@ -138,19 +138,18 @@ def step_loss(name, *overrides):
         np.random.default_rng(0).integers(0, 256, (2, 1, side, side), dtype=np.uint8)
     )
     if isinstance(config, DetectorConfig):
-        box = torch.tensor([[8.0, 8.0, side - 16.0, side - 24.0]])
-        empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-        targets = [{"boxes": box, "labels": torch.tensor([1])}, empty]
+        box = torch.tensor([[8.0, 8.0, side - 16.0, side - 24.0, 1.0]])
+        batch = Batch(["a", "b"], images, box, [1, 0])
         learner = DetectorModule(model, config.training)
     else:
-        targets = torch.tensor([[1.0], [0.0]])
+        batch = Batch(["a", "b"], images, torch.tensor([[1.0], [0.0]]))
         learner = ClassifierModule(model, config.training)
         learner.weight = None
     made = build_optimiser(model, config.training)
     losses = []
     for _ in range(2):
         made.zero_grad()
-        loss = sum(learner.losses(Batch(["a", "b"], images, targets)).values())
+        loss = sum(learner.losses(batch).values())
         loss.backward()
         made.step()
         losses.append(float(loss.detach()))
