@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import binom
+import scipy  # its parts load when they are first used
 
 from cxr_compare.data_prep.base.box_check import FORMS, corners_of, values_of
 from cxr_compare.data_prep.base.boxes import box_iou
@@ -147,7 +147,9 @@ class Boxes:
         values = np.hstack([predicted - true, sides[0] / sides[1]])
         owners = self._patients[self.pairs.boxes.image[self.pairs.box[self.near]]]
         ordered = np.sort(pd.DataFrame(values).groupby(owners).median().to_numpy(), axis=0)
-        first = int(binom.ppf(_LEVEL / 2, len(ordered), 0.5)) - 1
+        n = len(ordered)
+        chances = scipy.special.bdtr(np.arange(n + 1), n, 0.5)  # of at most 0, 1, ... heads
+        first = int(np.searchsorted(chances, _LEVEL / 2)) - 1
         if first < 0:
             return None
         low, high = ordered[first], ordered[-1 - first]
