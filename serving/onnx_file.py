@@ -150,12 +150,12 @@ class OnnxNetwork:
         return [self.inference_id()]
 
     def __call__(self, squares: np.ndarray) -> Output:
-        """Predict squares, one after another: the boxes of an image are a table of its own."""
+        """Predict squares; a detector one after another, as its file takes one image."""
+        if self.kind == "scores":
+            scores, maps = self._run(squares)
+            return scores.astype(np.float64), maps
         outputs = [self._run(image[None]) for image in squares]
-        if self.kind == "boxes":
-            return [np.column_stack(each).astype(np.float64) for each in outputs]
-        scores, maps = (np.concatenate(part) for part in zip(*outputs, strict=True))
-        return scores.astype(np.float64), maps
+        return [np.column_stack(each).astype(np.float64) for each in outputs]
 
 
 def _onnxruntime(path: Path, device: str) -> tuple[Any, str]:
@@ -174,7 +174,7 @@ def _onnxruntime(path: Path, device: str) -> tuple[Any, str]:
     computes = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
     if device == "cuda" and computes == "cpu":
         raise InputError("device: onnxruntime can use no GPU of this machine; leave device out")
-    return lambda image: session.run(None, {"images": image}), computes
+    return lambda images: session.run(None, {"images": images}), computes
 
 
 @cache
@@ -202,8 +202,8 @@ def _openvino(path: Path, names: tuple[str, ...], precision: Precision) -> tuple
     computes_bf16 = "bf" in str(compiled.get_property("INFERENCE_PRECISION_HINT"))
     request = compiled.create_infer_request()
 
-    def run(image: np.ndarray) -> list[np.ndarray]:
-        request.infer({"images": image})
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        request.infer({"images": images})
         return [request.get_tensor(name).data.copy() for name in names]
 
     return run, "bf16" if computes_bf16 else "fp32"
