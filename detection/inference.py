@@ -34,15 +34,15 @@ def box_tables(
     output is not finite is failed.
     """
     finite = [bool(np.isfinite(rows).all()) for rows in found]
+    sides = sizes.reindex(list(image_ids))[["width", "height"]].to_numpy(
+        np.float64, na_value=np.nan
+    )
     parts = []
-    for image_id, rows, is_finite in zip(image_ids, found, finite, strict=True):
+    for image_id, rows, is_finite, size in zip(image_ids, found, finite, sides, strict=True):
         if is_finite:
-            size = sizes.reindex([image_id])[["width", "height"]].to_numpy(
-                np.float64, na_value=np.nan
-            )
             if not np.isfinite(size).all():
                 raise InputError(f"images: image '{image_id}' has no width and height; prepare it")
-            width, height = size[0].tolist()
+            width, height = size
             corners = placement(image_id).to_original(rows[:, :4].astype(np.float64), width, height)
             parts.append((image_id, np.column_stack([corners, rows[:, 4:]])))
     rows = np.concatenate([rows for _, rows in parts]) if parts else np.empty((0, 6))
