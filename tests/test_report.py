@@ -223,7 +223,7 @@ def test_tables_of_a_paper_have_at_most_seven_columns_and_three_decimals(compare
     saved = compared.folder
     latex = (saved / "table.tex").read_text()
     assert latex.startswith("% Packages: ")
-    tables = latex.split(r"\begin{tabular}")[1:]
+    tables = latex.split(r"\begin{table*}")[1:]
     markdown = (saved / "table.md").read_text()
     of_markdown = [each for each in markdown.split("\n\n") if each.startswith("|")]
     assert len(tables) == len(of_markdown) == 2  # systems, and differences

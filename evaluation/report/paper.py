@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Collection, Iterator, Mapping
+import textwrap
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
 _FIGURES = ("auroc", "accuracy", "precision", "recall", "f1", "ap50", "specificity")
 """Figures of a table for a paper, the most asked first: as many of these as stand there."""
 _N_FIGURES = 6
-_PACKAGES = "% Packages: booktabs\n"
+_PACKAGES = "% Packages: booktabs. The tables are as wide as a page of two columns.\n"
 _SIGNS = {"−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$", "<": "$<$", ">": "$>$"}
 """Signs that LaTeX knows by another name."""
 _LATEX = re.compile(r"[\\&%$#_{}~^]")
+_SMALL = r"\centering" + "\n" + r"\footnotesize" + "\n" + r"\setlength{\tabcolsep}{3pt}"
 _LATEX_NAMES = {"\\": "textbackslash{}", "~": "textasciitilde{}", "^": "textasciicircum{}"}
 _MARKDOWN = re.compile(r"[\\`*_\[\]|]")
 """Signs that Markdown would obey in a cell."""
@@ -130,8 +132,9 @@ def _at(policy: str) -> str:
 
 def _latex(table: pd.DataFrame, caption: str, label: str) -> str:
     """Return a table as LaTeX, with each interval below its value."""
-    shown = table.reset_index().map(_latex_cell)
-    shown.columns = [_latex_text(str(name)) for name in shown]
+    width = 14 if table.shape[1] >= _N_FIGURES else 32  # in characters
+    shown = table.reset_index().map(lambda cell: _latex_cell(str(cell), width))
+    shown.columns = [_latex_lines("b", textwrap.wrap(str(name), width)) for name in shown]
     style = shown.style.hide(axis="index")
     text = style.to_latex(
         hrules=True,
@@ -141,16 +144,23 @@ def _latex(table: pd.DataFrame, caption: str, label: str) -> str:
         label=f"tab:{label}",
         column_format="l" * shown.shape[1],
     )
-    return str(text).replace("\\centering", "\\centering\\footnotesize\\tabcolsep3pt", 1)
+    text = str(text).replace(r"\centering", _SMALL)
+    return text.replace(" \\\\\n", " \\\\\n\\addlinespace[3pt]\n")
 
 
-def _latex_cell(cell: str) -> str:
-    value, above, ends = str(cell).partition(" (")
+def _latex_cell(cell: str, width: int) -> str:
+    value, above, ends = cell.partition(" (")
     if above and ends.endswith(")") and " to " in ends:
-        if "−" not in ends:
-            ends = ends.replace(" to ", "--")
-        return rf"\shortstack[l]{{{_latex_text(value)}\\({_latex_text(ends)}}}"
-    return _latex_text(str(cell))
+        return _latex_lines("t", [value, f"({ends}"])
+    return _latex_lines("t", textwrap.wrap(cell, width, break_long_words=False))
+
+
+def _latex_lines(aligned: str, lines: Sequence[str]) -> str:
+    """Return the lines of a cell, which its row aligns by the first (t) or the last one (b)."""
+    text = r"\\".join(map(_latex_text, lines))
+    if len(lines) == 1:
+        return text
+    return rf"\begin{{tabular}}[{aligned}]{{@{{}}l@{{}}}}{text}\end{{tabular}}"
 
 
 def _latex_text(text: str) -> str:
