@@ -83,15 +83,22 @@ def batch_size(network: Network) -> int:
     return max(1, min(_MOST_IMAGES, _BATCH_PIXELS // network.preprocess.size**2))
 
 
-def predict_part(
-    network: Network, source: PixelSource, image_ids: Sequence[str], sizes: pd.DataFrame
+def predict_images(network: Network, source: PixelSource, image_ids: Sequence[str]) -> Output:
+    """Predict images together."""
+    return network(np.stack([source.image(image_id) for image_id in image_ids])[:, None])
+
+
+def output_tables(
+    network: Network,
+    source: PixelSource,
+    image_ids: Sequence[str],
+    output: Output,
+    sizes: pd.DataFrame,
 ) -> Part:
-    """Predict images together, in px of the originals.
+    """Return the outputs for images as tables, in px of the originals.
 
     `sizes` has their width and height by ``image_id``.
     """
-    squares = np.stack([source.image(image_id) for image_id in image_ids])[:, None]
-    output = network(squares)
     findings = network.info.findings
     if isinstance(output, list):
         return box_tables(image_ids, output, findings, source.placement, sizes)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
@@ -23,7 +24,6 @@ from cxr_compare.data_prep.pixels import PixelStore, index_name
 from cxr_compare.data_prep.predictions import (
     SEEN_FILE,
     MadeOn,
-    Part,
     Predictions,
     PredictionsInfo,
     PredictionWriter,
@@ -37,11 +37,14 @@ from cxr_compare.serving.network import (
     batch_size,
     device_name,
     open_network,
-    predict_part,
+    output_tables,
+    predict_images,
 )
+from cxr_compare.serving.onnx_file import Output
 from cxr_compare.training.run_folder import RunFolder, figures_of
 
 _OWN = "of the user's own"
+_Batch = tuple[list[str], Output]
 _PART = 1024
 """Images of one file of the tables: what an interruption costs at most."""
 
@@ -96,11 +99,11 @@ def predict_data_set(
     with PredictionWriter(out, record) as writer:
         todo = wanted[~wanted.isin(writer.done)].tolist()
         step = batch_size(network)
-        batches = (sizes.loc[todo[start : start + step]] for start in range(0, len(todo), step))
+        batches = (todo[start : start + step] for start in range(0, len(todo), step))
         index = dataset.info.files[index_name(store.size)]
         local = network if engine == "local" else None
         predict = _Predictor(network.folder, store.path, index, local)
-        parts = map_images(
+        outputs = map_images(
             predict,
             batches,
             1 if engine == "local" else cpu_count(),
@@ -109,7 +112,8 @@ def predict_data_set(
         )
         started = time.perf_counter()
         with progress.track(f"Predicting with {record.system}", len(todo)) as advance:
-            for part in _joined(parts, advance):
+            for ids, output in _joined(outputs, advance):
+                part = output_tables(network, store, ids, output, sizes)
                 writer.add(part.images, **part.tables)
         if todo and engine == "local":
             timed = {
@@ -197,10 +201,10 @@ class _Predictor:
     index: str
     network: Network | None
 
-    def __call__(self, sizes: pd.DataFrame) -> Part:
+    def __call__(self, image_ids: list[str]) -> _Batch:
         network = self.network or _opened(self.folder)
         store = _store(self.store.resolve(), self.index)
-        return predict_part(network, store, sizes.index.tolist(), sizes)
+        return image_ids, predict_images(network, store, image_ids)
 
 
 @lru_cache(maxsize=1)
@@ -213,32 +217,34 @@ def _store(path: Path, index: str) -> PixelStore:
     return PixelStore.open(path, {index_name(int(path.stem)): index})
 
 
-def _refuse(sizes: pd.DataFrame) -> Part:
+def _refuse(image_ids: list[str]) -> _Batch:
     raise InputError(
-        f"the process that predicts '{sizes.index[0]}' and the next images ended, for want of "
+        f"the process that predicts '{image_ids[0]}' and the next images ended, for want of "
         "memory perhaps; the same command goes on"
     )
 
 
-def _joined(parts: Iterable[Part], advance: Any) -> Iterator[Part]:
-    held: list[Part] = []
-    for part in parts:
-        held.append(part)
-        advance(len(part.images))
-        if sum(len(each.images) for each in held) >= _PART:
-            yield _concat(held)
-            held = []
-    if held:
-        yield _concat(held)
+def _joined(batches: Iterable[_Batch], advance: Any) -> Iterator[_Batch]:
+    """Join batches to those of one file of the tables."""
+    ids: list[str] = []
+    outputs: list[Output] = []
+    for image_ids, output in batches:
+        ids += image_ids
+        outputs.append(output)
+        advance(len(image_ids))
+        if len(ids) >= _PART:
+            yield ids, _concat(outputs)
+            ids, outputs = [], []
+    if ids:
+        yield ids, _concat(outputs)
 
 
-def _concat(parts: Sequence[Part]) -> Part:
-    """Join the predictions of several groups of images, in their order."""
-    tables = {
-        name: pd.concat([part.tables[name] for part in parts], ignore_index=True)
-        for name in parts[0].tables
-    }
-    return Part(pd.concat([part.images for part in parts], ignore_index=True), tables)
+def _concat(outputs: list[Any]) -> Output:
+    """Join the outputs for several groups of images, in their order."""
+    if isinstance(outputs[0], list):
+        return [rows for output in outputs for rows in output]
+    scores, maps = (np.concatenate(part) for part in zip(*outputs, strict=True))
+    return scores, maps
 
 
 def freeze_decision(

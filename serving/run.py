@@ -33,7 +33,7 @@ from cxr_compare.serving.limits import (
     TrainingImages,
     seen_caution,
 )
-from cxr_compare.serving.network import Network, open_network, predict_part
+from cxr_compare.serving.network import Network, open_network, output_tables, predict_images
 
 
 class Run:
@@ -177,7 +177,9 @@ class Run:
     def predict_part(self, source: LoosePixels) -> Part:
         """Return the tables of images in memory."""
         sizes = source.sizes.set_index("image_id")
-        return predict_part(self.network, source, list(source.ids), sizes)
+        ids = list(source.ids)
+        output = predict_images(self.network, source, ids)
+        return output_tables(self.network, source, ids, output, sizes)
 
     def output(self, part: Part, name: str) -> Output:
         """Return scores, boxes and maps of the image in tables; a failed one raises InputError."""
