@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -143,7 +144,6 @@ class TorchNetwork:
         info = RunFolder.open(folder).info
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        torch.backends.cudnn.allow_tf32 = False
         self.folder = folder
         self.device = device
         self.info = info
@@ -182,14 +182,27 @@ class TorchNetwork:
         if self.kind == "boxes":
             views = getattr(self.model, "views", ())
             return predict_views(self._detect, images, views) if views else self._detect(images)
-        with torch.inference_mode():
+        with torch.inference_mode(), _without_tf32():
             logits, maps = self.model(images.to(self.device))
         return logits.double().sigmoid().cpu().numpy(), maps.cpu().numpy()
 
     def _detect(self, images: Any) -> list[np.ndarray]:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), _without_tf32():
             _, found = self.model(images.to(self.device))
         rows = [torch.column_stack([b["boxes"], b["scores"], b["labels"]]) for b in found]
         return [each.double().cpu().numpy() for each in rows]
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Convolve in fp32 here; a training of the same process keeps what its settings say."""
+    import torch
+
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -543,6 +543,14 @@ def test_a_gpu_that_is_not_there_is_one_line(world, of, capsys):
     assert capsys.readouterr().err.startswith("cxr: device: ")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prediction_leaves_the_number_format_of_the_process(world, data, kind, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    image = data.image_file(data.image_ids("test")[0]).path
+    Run.open(world.run(kind)).predict([image])
+    assert torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("kind", KINDS)
