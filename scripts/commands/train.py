@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -14,9 +14,12 @@ from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.base.errors import TRAIN_PACKAGES, InputError, counted, require_packages
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import AnyPath, DataFolder, Device, Settings, settings_of
-from cxr_compare.serving.run import Run
-from cxr_compare.training.request import Request
 
+if TYPE_CHECKING:
+    from cxr_compare.serving.run import Run
+    from cxr_compare.training.request import Request
+else:
+    Run = Any  # the help needs no pandas
 _FromPython = Annotated[Any, Parameter(parse=False)]
 
 
@@ -84,6 +87,8 @@ def train(
         callbacks: Callbacks of Lightning, from Python.
         loggers: Loggers of Lightning, from Python.
     """
+    from cxr_compare.training.request import Request
+
     require_packages("train", "train", TRAIN_PACKAGES)
     data, out = Path(data), Path(out)
     names = [str(config)] if Path(config).is_file() else str(config).split(",")
