@@ -141,7 +141,7 @@ def _parse(text: str) -> tuple[str, Any]:
         raise InputError(f"set {text}: write it as section.key=value")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
-    except ValueError:
+    except (ValueError, RecursionError):
         return key, value  # a plain word or a path
 
 

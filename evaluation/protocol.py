@@ -84,7 +84,7 @@ class Protocol:
         try:
             content = path.read_bytes()
             given = tomllib.loads(content.decode())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # thousands of brackets
             raise InputError(f"{path}: cannot be read as TOML: {error}") from error
         known = [each.name for each in fields(cls) if each.name not in ("chosen", "file_sha256")]
         for key, value in given.items():

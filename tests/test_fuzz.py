@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tomli_w
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import cxr_compare
@@ -305,6 +306,7 @@ def test_a_configuration_gives_a_result_or_one_line(tmp_path_factory, config, dr
 
 
 @settings(max_examples=100)
+@example(key="model.backbone", value="[" * 50_000, equals="=")
 @given(key=KEYS, value=VALUES, equals=st.sampled_from(["=", " = ", ""]))
 def test_a_setting_gives_a_result_or_one_line(key, value, equals):
     outcome(lambda: cxr_compare.configs("chexnet_small", set_=[f"{key}{equals}{value}"]), "")
@@ -318,6 +320,24 @@ def test_a_protocol_gives_a_result_or_one_line(tmp_path_factory, draw):
     change_toml(path, draw)
     given = {"truth": [0, 1], "protocol": path, "replicates": 1}  # too few are refused after it
     outcome(lambda: cxr_compare.compare({"A": [0.1, 0.2]}, **given), "")
+
+
+def test_boxes_with_an_infinite_number_are_refused_in_one_line(tmp_path):
+    """Warnings are errors here: no arithmetic is done with the number."""
+    truth = {"image_id": ["a", "b"], "label": [1, 0], "width": 480, "height": 480}
+    lesions = {"image_id": ["a"], "x1": [200.0], "y1": [200.0], "x2": [300.0], "y2": [310.0]}
+    boxes = pd.DataFrame({**lesions, "score": 0.5})
+    boxes = pd.concat([boxes.assign(x1="1e400"), boxes.assign(image_id="b")])
+    boxes.to_csv(tmp_path / "boxes.csv", index=False)
+    with pytest.raises(InputError) as refused:
+        cxr_compare.compare(
+            {"D": tmp_path / "boxes.csv"},
+            truth=pd.DataFrame(truth),
+            boxes=pd.DataFrame(lesions),
+            replicates=100,
+        )
+    assert "boxes.csv" in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 # Label files of every format

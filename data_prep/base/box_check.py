@@ -211,6 +211,7 @@ def fit(
     another size, an `InputError` asks about that one. True boxes of one image alone are no tenth,
     unless they are all boxes.
     """
+    values = np.where(np.isfinite(values), values, np.nan)  # no arithmetic with infinite numbers
     are_measured = bool(np.isfinite(files).all())
     files = np.where(np.isfinite(files), files, stated)
     sizes = np.where(np.isfinite(stated), stated, files)
