@@ -211,7 +211,6 @@ def fit(
     another size, an `InputError` asks about that one. True boxes of one image alone are no tenth,
     unless they are all boxes.
     """
-    values = np.where(np.isfinite(values), values, np.nan)  # no arithmetic with infinite numbers
     are_measured = bool(np.isfinite(files).all())
     files = np.where(np.isfinite(files), files, stated)
     sizes = np.where(np.isfinite(stated), stated, files)
@@ -458,6 +457,7 @@ class _Boxes:
     def other_readings(self) -> list[tuple[BoxForm, BoxUnit]]:
         """Return the other readings by which nearly all boxes would fit, the nearest first."""
         reading, fitting = self.reading, []
+        values = np.where(np.isfinite(self.values), self.values, np.nan)  # inf - inf would warn
         # Smaller numbers are px of a slightly larger image, not thousandths in one corner.
         most = min(500, 2 * np.nan_to_num(self.sizes).max())
         are_small = np.nan_to_num(self.values).max() < most
@@ -467,7 +467,7 @@ class _Boxes:
                 continue
             if unit == "thousandth" and are_small:
                 continue
-            corners = corners_of(self.values, form, unit, self.sizes)
+            corners = corners_of(values, form, unit, self.sizes)
             is_tiny = (corners[:, 2:] - corners[:, :2] <= 1.1).all(axis=1)
             fits = (_faults(corners, self.sizes) == "") & ~is_tiny
             if fits.mean() >= _MOST:
