@@ -64,7 +64,7 @@ class JointRun:
 
     @property
     def identity(self) -> list[Any]:
-        """What decides its answers: its members, rule, threshold and calibration."""
+        """Records that decide its answers: its members, rule, threshold and calibration."""
         members = [member.identity for member in self.members]
         return [self.name, repr(self.point), repr(self.rule), members]
 

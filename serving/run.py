@@ -104,7 +104,7 @@ class Run:
 
     @property
     def identity(self) -> list[Any]:
-        """What decides its answers: its files, threshold and calibration."""
+        """Records that decide its answers: its files, threshold and calibration."""
         files = dict(self.network.files)
         return [self.name, repr(self.point), self.network.inference_id(), files]
 

@@ -1,4 +1,4 @@
-"""Where predicted boxes lie against true ones, and how many match if they are read in another way.
+"""Position of predicted boxes against true ones, and matches if they are read in another way.
 
 The most confident boxes of an image, as many as it has true ones, are set against these. A right
 detector shows by its nearest pairs how far it is off. Boxes that were misread as a whole are not

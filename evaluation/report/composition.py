@@ -1,4 +1,4 @@
-"""Who is where: images, patients, labels and facts of each part of a split, and their flow.
+"""Composition of a data set: images, patients, labels and facts of each part, and their flow.
 
 Each part (train, val, test, unused, and all) has numbers by group, such as ``sex``, and value, such
 as ``F``. The group ``flow`` leads from the files that were found to what is evaluated.

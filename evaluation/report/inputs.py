@@ -1,4 +1,4 @@
-"""What the figures of a report rest on, in its folder ``inputs``: by it all are computed again.
+"""Inputs of a report, in its folder ``inputs``, by which all its figures are computed again.
 
 Tables hold labels, patients, roles and true boxes, and of each system scores, boxes and activation
 maps as they were read; ``inputs.json`` holds what their readers said. All else is in the answer.
@@ -56,7 +56,7 @@ _TEXTS = (".txt", ".yaml", ".yml", ".csv", ".json", ".xml")
 
 
 class SystemRead(Record):
-    """What the reader of one system said.
+    """Statements of the reader of one system.
 
     Attributes:
         tables: ``boxes`` and ``maps``, as far as the system has them.

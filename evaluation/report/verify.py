@@ -101,7 +101,7 @@ def _is_of_table(difference: str) -> bool:
 
 @dataclass
 class _Found:
-    """What is found while a report is compared."""
+    """Differences and remarks that are found while a report is compared."""
 
     differences: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)

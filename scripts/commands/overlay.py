@@ -33,7 +33,7 @@ _SEED = 0
 
 @dataclass
 class _Drawing:
-    """What is drawn: the images with their truth and answers, and their names.
+    """Images to draw, with their truth, answers and names.
 
     Attributes:
         names: Name of each image for the reader, by id; its id for others.
