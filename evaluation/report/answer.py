@@ -52,7 +52,7 @@ class Answer(Record, kind="answer"):
         sentences: The headline without its opening: the answer, and those on the margin and on the
             joint system.
         cautions: Sentences on what may make the answer wrong, the most harmful first.
-        findings: Sentences on whether each system localises lesions.
+        findings: Sentences on whether each system points at lesions.
         claims: Differences that are tested, with their family and what was shown.
         notes: Further remarks, such as how labels and results were read.
         counts: Numbers of evaluated images (or units), patients and positive images.

@@ -91,13 +91,14 @@ def write_page(
     further = _of(differences, "places", "further")
     confusion = tables.confusion(figures, shown, answer.policy)
     participants, flow = shown_composition(answer.composition)
+    methods_text = write_paper(answer, figures, out)
     page = render(
         "report.html.jinja",
         answer=answer,
         single=single,
         first_lines=_first_lines(answer, confusion, single),
         has_drawings=bool(drawn),
-        methods_text=write_paper(answer, figures, out),
+        methods_text=methods_text,
         counts=_counts(answer),
         forest=charts.get("forest", ""),
         charts=ordered[:_MAIN_CHARTS],

@@ -55,6 +55,7 @@ class Verification(ShownAsText):
         remarks: Other versions and what follows from them, and what was not compared.
         computed: Number of cells, values and files that were computed again.
         sha256: Digest in the record of the report, by which all its files are named.
+        tables_equal: True if all tables were computed again, and none differs.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class Verification(ShownAsText):
     remarks: tuple[str, ...]
     computed: int
     sha256: str
+    tables_equal: bool = False
 
     @property
     def is_equal(self) -> bool:
@@ -79,7 +81,7 @@ class Verification(ShownAsText):
         verdict = f"equal ({self.computed:,} values)" if self.is_equal else verdict
         lines = [f"{self.folder}: {verdict}"]
         lines += [f"  {line}" for line in (*self.differences, *self.remarks)]
-        if count and self.computed and not any(map(_is_of_table, self.differences)):
+        if count and self.tables_equal:
             lines.append("  all figures in the tables are equal")
         text = "  SHA-256 of what was written, which the record states"
         return "\n".join([*lines, f"{text}: {self.sha256}"])
@@ -95,10 +97,6 @@ class Verification(ShownAsText):
         }
 
 
-def _is_of_table(difference: str) -> bool:
-    return difference.partition(":")[0].endswith((".parquet", ".csv"))
-
-
 @dataclass
 class _Found:
     """Differences and remarks that are found while a report is compared."""
@@ -107,6 +105,7 @@ class _Found:
     remarks: list[str] = field(default_factory=list)
     computed: int = 0
     same_versions: bool = True
+    is_whole: bool = False
 
     def compare(
         self,
@@ -184,8 +183,14 @@ def verify_report(folder: Path, given: Sequence[Path] = ()) -> Verification:
             found.differences.append(f"{files.INPUTS}: give no report ({first_line(error)})")
     _compare_given(answer, given, found)
     seal = str(read_json_file(folder / main).get("sha256", ""))
+    files_named = [line.partition(":")[0] for line in found.differences]
     return Verification(
-        folder, tuple(found.differences), tuple(found.remarks), found.computed, seal
+        folder,
+        tuple(found.differences),
+        tuple(found.remarks),
+        found.computed,
+        seal,
+        found.is_whole and not any(name.endswith((".parquet", ".csv")) for name in files_named),
     )
 
 
@@ -267,6 +272,7 @@ def _compute(
                 found.remarks.append(f"{name}: is drawn otherwise by these versions")
                 continue
         found.compare(name, stored, again)
+    found.is_whole = True
 
 
 def _tables(folder: Path, finding: str, made: Comparison, found: _Found) -> dict[str, pd.DataFrame]:

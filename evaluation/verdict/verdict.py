@@ -27,7 +27,7 @@ _FURTHER = ("auroc", "average_precision")
 _FURTHER_AT_THRESHOLD = ("recall", "specificity", "localised_sensitivity")
 """Figures of images that are claimed beside the primary one."""
 _POINTING = "pointing_accuracy"
-"""Figure on which the claim that a system localises lesions rests."""
+"""Figure on which the claim that a system points at lesions rests."""
 
 
 @dataclass(frozen=True)
