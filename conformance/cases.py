@@ -13,6 +13,8 @@ import numpy as np
 FOLDER = Path(__file__).parent / "figures"
 RATES = {"1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2, "1": 1, "2": 2, "4": 4, "8": 8}
 """False marks an image of FROC, by their text in names."""
+LEVELS = ("core", "coco", "camelyon", "voc", "undefined", "patients")
+"""Sets of rules that a program may claim; README.md says which each is."""
 SINGLE_PRECISION = 1e-6
 """Difference that is the rounding of 32 bits, in which several programs compute."""
 
@@ -50,7 +52,10 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """A figure of a case, its name without threshold and class, and the right answer."""
+    """A figure of a case, its name without threshold and class, and the right answer.
+
+    Its levels are the sets of rules that give this answer, of `LEVELS`; none if no set does.
+    """
 
     case: str
     figure: str
@@ -59,6 +64,7 @@ class Question:
     value: float | None
     tolerance: float
     kind: str
+    levels: tuple[str, ...]
 
     def is_equal(self, answer: float | None) -> bool:
         """Tell whether an answer is the right one; None is undefined."""
@@ -91,6 +97,7 @@ def questions() -> Iterator[Question]:
                     right["value"],
                     right["tolerance"],
                     right["kind"],
+                    tuple(right["levels"]),
                 )
 
 

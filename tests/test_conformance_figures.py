@@ -14,6 +14,7 @@ from cxr_compare import InputError, metrics
 from tests.adapters import figures as product
 from tests.cases import CONFORMANCE, load
 from tests.oracles import figures as oracles
+from tests.oracles import levels
 
 FILES = [f"figures/{path.name}" for path in sorted((CONFORMANCE / "figures").glob("*.json"))]
 CORNERS = ["image_id", "x1", "y1", "x2", "y2"]
@@ -54,12 +55,19 @@ def test_every_case_has_the_keys_of_the_format():
             assert case["name"] not in names
             names.add(case["name"])
             for name, figure in case["figures"].items():
-                assert [*figure] == ["value", "tolerance", "kind", "source", "pycocotools"]
+                keys = ["value", "tolerance", "kind", "levels", "source", "pycocotools"]
+                assert [*figure] == keys
                 assert (figure["value"] is None) == (figure["kind"] == "undefined")
                 assert figure["kind"] in ("counted", "convention", "undefined")
                 ranks_boxes = name.partition("/")[0] in ("ap50", "ap")
                 assert (figure["pycocotools"] is not None) == ranks_boxes
     assert len(names) >= 60
+
+
+@pytest.mark.parametrize("case", load(*FILES))
+def test_a_value_has_the_levels_whose_rules_give_it(case):
+    for name, figure in case["figures"].items():
+        assert figure["levels"] == levels.of_value(name, case), name
 
 
 @pytest.mark.parametrize(
