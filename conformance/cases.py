@@ -1,20 +1,24 @@
-"""The cases of `figures/`, as programs are asked them: one figure of one case at a time."""
+"""The cases of `figures/`, as programs are asked them: one figure of one case at a time.
+
+This module, `check` and `plugin` need the standard library alone (`plugin` pytest, too).
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 FOLDER = Path(__file__).parent / "figures"
-RATES = {"1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2, "1": 1, "2": 2, "4": 4, "8": 8}
-"""False marks an image of FROC, by their text in names."""
+SUITE = "1.0"
+"""Version of the suite, which CHANGELOG.md describes."""
 LEVELS = ("core", "coco", "camelyon", "voc", "undefined", "patients")
 """Sets of rules that a program may claim; README.md says which each is."""
+RATES = {"1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2, "1": 1, "2": 2, "4": 4, "8": 8}
+"""False marks an image of FROC, by their text in names."""
 SINGLE_PRECISION = 1e-6
 """Difference that is the rounding of 32 bits, in which several programs compute."""
 
@@ -28,9 +32,9 @@ class Case:
         truth: True boxes, rows of image, x1, y1, x2, y2, class, and whether it is a crowd.
         boxes: Predicted boxes, rows of image, x1, y1, x2, y2, score, class, in the order of images.
         classes: Names of the classes, one without a name if the case has none.
-        labels: 0 or 1 of each image, shape ``(N,)``, or ``(N, K)`` for several classes.
+        labels: List of 0 or 1 of each image, or of a list by class if there are several.
         scores: Scores of the images, shaped as `labels`; of two systems those of the first.
-        others: Scores of the second system, ``(N,)``; None if there is one system.
+        others: Scores of the second system; None if there is one system.
         patients: Patient of each image; None if the case states none.
         threshold: Score from which an image or a box is called; NaN if the figure has none.
     """
@@ -39,10 +43,10 @@ class Case:
     truth: list[tuple[Any, ...]]
     boxes: list[tuple[Any, ...]]
     classes: list[str]
-    labels: np.ndarray
-    scores: np.ndarray
-    others: np.ndarray | None
-    patients: np.ndarray | None
+    labels: Any
+    scores: Any
+    others: Any
+    patients: Any
     threshold: float
 
     def rows(self, image: str) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
@@ -73,32 +77,77 @@ class Question:
         return abs(answer - self.value) <= max(self.tolerance, SINGLE_PRECISION)
 
 
+def digest(cases: list[dict[str, Any]]) -> str:
+    """Return the SHA-256 of all names, data and values of cases; what only explains is left out."""
+    values = [
+        {"name": case["name"], "data": case["data"], "figures": _without_sources(case["figures"])}
+        for case in cases
+    ]
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_sources(figures: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: {key: value for key, value in figure.items() if key != "source"}
+        for name, figure in figures.items()
+    }
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the cases of a file; ValueError if its version or its values are not as it states."""
+    file = json.loads(path.read_text(encoding="utf-8"))
+    if file["suite"] != SUITE:
+        raise ValueError(f"{path.name}: is of suite {file['suite']}, and this runner of {SUITE}")
+    found = digest(file["cases"])
+    if found != file["sha256"]:
+        raise ValueError(
+            f"{path.name}: its values have the SHA-256 {found}, and it states {file['sha256']}"
+        )
+    return list(file["cases"])
+
+
+def suite_digest() -> str:
+    """Return the SHA-256 of the whole suite: of the digests of its files, in the order of names."""
+    digests = [digest(read(path)) for path in _files()]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _files() -> list[Path]:
+    return sorted(FOLDER.glob("*.json"))
+
+
 def questions() -> Iterator[Question]:
     """Return all figures of all cases, except those of the draws that a case lists."""
-    for path in sorted(FOLDER.glob("*.json")):
-        for case in json.loads(path.read_text(encoding="utf-8"))["cases"]:
-            for figure, right in case["figures"].items():
-                if "draws" in figure:
-                    continue
-                name, _, at = figure.partition("@")
-                name, _, kind = name.partition("/")
-                data = _data(case["data"], kind, float(at or "nan"))
-                if name in ("auroc_A", "auroc_B"):  # of one system, which any program can tell
-                    if name == "auroc_B" and data.others is not None:
-                        data = replace(data, scores=data.others)
-                    name, data = "auroc", replace(data, others=None)
-                if name == "auroc" and data.labels.ndim == 2:
-                    name = "macro_auroc"
-                yield Question(
-                    case["name"],
-                    figure,
-                    name,
-                    data,
-                    right["value"],
-                    right["tolerance"],
-                    right["kind"],
-                    tuple(right["levels"]),
-                )
+    for path in _files():
+        for case in read(path):
+            yield from questions_of(case)
+
+
+def questions_of(case: dict[str, Any]) -> Iterator[Question]:
+    """Return the figures of a case of a file."""
+    for figure, right in case["figures"].items():
+        if "draws" in figure:
+            continue
+        name, _, at = figure.partition("@")
+        name, _, kind = name.partition("/")
+        data = _data(case["data"], kind, float(at or "nan"))
+        if name in ("auroc_A", "auroc_B"):  # of one system, which any program can tell
+            if name == "auroc_B" and data.others is not None:
+                data = replace(data, scores=data.others)
+            name, data = "auroc", replace(data, others=None)
+        if name == "auroc" and len(data.classes) > 1:
+            name = "macro_auroc"
+        yield Question(
+            case["name"],
+            figure,
+            name,
+            data,
+            right["value"],
+            right["tolerance"],
+            right["kind"],
+            tuple(right["levels"]),
+        )
 
 
 def _data(data: dict[str, Any], kind: str, threshold: float) -> Case:
@@ -111,26 +160,41 @@ def _data(data: dict[str, Any], kind: str, threshold: float) -> Case:
     boxes = [row for row in boxes if row[6] in classes]
     boxes.sort(key=lambda row: order.get(row[0], len(order)))
     if "labels" in data:
-        labels = np.array([data["labels"][image] for image in images])
-        first, *others = data.get("systems", {"": data.get("scores")}).values()
+        labels = [data["labels"][image] for image in images]
+        first, *others = [
+            [float(scores[image]) for image in images]
+            for scores in data.get("systems", {"": data.get("scores")}).values()
+        ]
     else:
-        true = {(row[0], row[5]) for row in truth if not row[6]}
-        labels = np.array([[int((image, c) in true) for c in classes] for image in images])
-        best: dict[tuple[str, str], float] = {}
-        for row in boxes:
-            best[row[0], row[6]] = max(best.get((row[0], row[6]), 0), row[5])
-        first = {image: [best.get((image, c), 0) for c in classes] for image in images}
+        labels, first = _of_boxes(images, truth, boxes, classes)
         others = []
-        if len(classes) == 1:
-            labels, first = labels[:, 0], {image: row[0] for image, row in first.items()}
+    patients = [data["patients"][image] for image in images] if "patients" in data else None
     return Case(
         images,
         truth,
         boxes,
         classes,
         labels,
-        np.array([first[image] for image in images], dtype=float),
-        np.array([others[0][image] for image in images], dtype=float) if others else None,
-        np.array([data["patients"][i] for i in images]) if "patients" in data else None,
+        first,
+        others[0] if others else None,
+        patients,
         threshold,
     )
+
+
+def _of_boxes(
+    images: list[str],
+    truth: list[tuple[Any, ...]],
+    boxes: list[tuple[Any, ...]],
+    classes: list[str],
+) -> tuple[list[Any], list[Any]]:
+    """Return labels and scores of images: whether it has a true box, and its surest box."""
+    true = {(row[0], row[5]) for row in truth if not row[6]}
+    best: dict[tuple[str, str], float] = {}
+    for row in boxes:
+        best[row[0], row[6]] = max(best.get((row[0], row[6]), 0.0), float(row[5]))
+    labels = [[int((image, c) in true) for c in classes] for image in images]
+    scores = [[best.get((image, c), 0.0) for c in classes] for image in images]
+    if len(classes) > 1:
+        return labels, scores
+    return [row[0] for row in labels], [row[0] for row in scores]

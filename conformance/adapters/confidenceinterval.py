@@ -2,6 +2,7 @@
 
 import confidenceinterval as ci
 
+from conformance.adapters import of_arrays
 from conformance.cases import Case
 
 PACKAGE = "confidenceinterval"
@@ -30,3 +31,4 @@ FIGURES = {
     "npv": decided(ci.npv_score),
     "f1": decided(ci.f1_score, average="binary"),
 }
+FIGURES = of_arrays(FIGURES)

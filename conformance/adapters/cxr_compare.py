@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 import cxr_compare
+from conformance.adapters import of_arrays
 from conformance.cases import RATES, Case
 from cxr_compare import metrics
 
@@ -113,3 +114,4 @@ FIGURES["auroc_difference_se"] = partial(auroc_difference, "error")
 FIGURES["auroc_difference_p"] = partial(auroc_difference, "p_value")
 FIGURES |= {f"auroc{e}": partial(of_images, "auroc", FIELDS[e]) for e in ("_low", "_high")}
 FIGURES |= {"auroc": auroc, "macro_auroc": macro_auroc}
+FIGURES = of_arrays(FIGURES)

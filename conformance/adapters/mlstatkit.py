@@ -2,6 +2,7 @@
 
 from MLstatkit import Delong_test
 
+from conformance.adapters import of_arrays
 from conformance.cases import Case
 
 PACKAGE = "mlstatkit"
@@ -24,3 +25,4 @@ FIGURES = {
     "auroc_difference_se": lambda case: delong(case)[6]["var_diff"] ** 0.5,
     "auroc_difference_se_by_image": lambda case: delong(case)[6]["var_diff"] ** 0.5,
 }
+FIGURES = of_arrays(FIGURES)

@@ -16,6 +16,7 @@ from monai.metrics import (
     compute_roc_auc,
 )
 
+from conformance.adapters import of_arrays
 from conformance.cases import RATES, Case
 
 PACKAGE = "monai"
@@ -92,3 +93,4 @@ NAMES = {"recall": "sensitivity", "mcc": "matthews correlation coefficient", "f1
 NAMES |= {"npv": "negative predictive value", "balanced_accuracy": "balanced accuracy"}
 NAMES |= {name: name for name in ("specificity", "precision", "accuracy")}
 FIGURES |= {ours: partial(at_threshold, theirs) for ours, theirs in NAMES.items()}
+FIGURES = of_arrays(FIGURES)

@@ -4,6 +4,7 @@ from functools import partial
 
 from pycm import ConfusionMatrix, ROCCurve
 
+from conformance.adapters import of_arrays
 from conformance.cases import Case
 
 PACKAGE = "pycm"
@@ -37,3 +38,4 @@ NAMES = {"recall": "TPR", "specificity": "TNR", "precision": "PPV", "npv": "NPV"
 NAMES |= {"accuracy": "ACC", "mcc": "MCC"}
 FIGURES = {"auroc": auroc, "brier": brier}
 FIGURES |= {ours: partial(figure, theirs) for ours, theirs in NAMES.items()}
+FIGURES = of_arrays(FIGURES)

@@ -3,6 +3,7 @@
 import numpy as np
 from pyroc import ROC
 
+from conformance.adapters import of_arrays
 from conformance.cases import Case
 
 PACKAGE = "pyroc"
@@ -44,3 +45,4 @@ FIGURES = {
     "auroc_difference_low": lambda case: of_difference(case, 0),
     "auroc_difference_high": lambda case: of_difference(case, 1),
 }
+FIGURES = of_arrays(FIGURES)

@@ -2,6 +2,7 @@
 
 from rocauc_comparison.delong import delong_roc_test, delong_roc_variance
 
+from conformance.adapters import of_arrays
 from conformance.cases import Case
 
 PACKAGE = "rocauc-comparison"
@@ -18,3 +19,4 @@ def auroc(case: Case) -> float:
 
 
 FIGURES = {"auroc_difference_p": p_value, "auroc": auroc}
+FIGURES = of_arrays(FIGURES)

@@ -2,6 +2,7 @@
 
 from sklearn import metrics
 
+from conformance.adapters import of_arrays
 from conformance.cases import Case
 
 PACKAGE = "scikit-learn"
@@ -41,3 +42,4 @@ FIGURES = {
     "specificity": swapped(metrics.recall_score),
     "npv": swapped(metrics.precision_score),
 }
+FIGURES = of_arrays(FIGURES)

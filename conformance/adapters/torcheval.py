@@ -3,6 +3,8 @@
 import torch
 from torcheval.metrics import functional
 
+from conformance.adapters import of_arrays
+
 PACKAGE = "torcheval"
 
 
@@ -26,3 +28,4 @@ FIGURES = {
     "recall": decided(functional.binary_recall),
     "f1": decided(functional.binary_f1_score),
 }
+FIGURES = of_arrays(FIGURES)

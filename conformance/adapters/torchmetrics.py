@@ -6,6 +6,7 @@ import torch
 from torchmetrics.detection import MeanAveragePrecision
 from torchmetrics.functional import classification
 
+from conformance.adapters import of_arrays
 from conformance.cases import Case
 
 PACKAGE = "torchmetrics"
@@ -47,3 +48,4 @@ NAMES |= {"mcc": "matthews_corrcoef", "auroc": "auroc", "average_precision": "av
 FIGURES = {"ap50": partial(boxes, "map_50"), "ap": partial(boxes, "map")}
 FIGURES |= {ours: partial(images, theirs) for ours, theirs in NAMES.items()}
 FIGURES["macro_auroc"] = FIGURES["auroc"]
+FIGURES = of_arrays(FIGURES)
