@@ -9,23 +9,20 @@ conformance/requirements.txt`` brings the programs, and ``.venv/bin/python -m co
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
-import io
-import math
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from conformance.cases import RATES, Case, Question, questions
+from conformance.cases import RATES, Question, questions
+from conformance.check import OUTCOMES, Answer, answer, figures_of, shown
 
 FOLDER = Path(__file__).parent
 MARKER = "<!-- answers of python -m conformance.run -->"
-OUTCOMES = ("equal", "other", "refuses")
 GROUPS = {
     "Boxes": {
         "AP50": ("ap50",),
@@ -63,15 +60,6 @@ GROUPS = {
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Answer of a program to a question: the outcome, and its number or exception as text."""
-
-    question: Question
-    outcome: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Program:
     """A program with its version and its answers; a figure that it lacks has none."""
 
@@ -82,26 +70,12 @@ class Program:
 
 def ask(adapter: str, asked: Iterable[Question]) -> Program:
     """Ask one program everything that its adapter has; ImportError if it is not installed."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        module = importlib.import_module(f"conformance.adapters.{adapter}")
-    has = [question for question in asked if question.name in module.FIGURES]
-    answers = [_answer(module.FIGURES[question.name], question) for question in has]
-    return Program(module.PACKAGE, version(module.PACKAGE), answers)
-
-
-def _answer(figure: Callable[[Case], float | None], question: Question) -> Answer:
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            value = figure(question.data)
-    except Exception as error:  # noqa: BLE001 what it refuses is its answer
-        return Answer(question, "refuses", type(error).__name__)
-    value = None if value is None or math.isnan(value) else float(value)
-    return Answer(question, "equal" if question.is_equal(value) else "other", shown(value))
-
-
-def shown(value: float | None) -> str:
-    """Return a number as text, and None as undefined."""
-    return "undefined" if value is None else f"{value:.4g}"
+    name = f"conformance.adapters.{adapter}"
+    figures = figures_of(name)
+    answers = [answer(figures, question) for question in asked]
+    package = importlib.import_module(name).PACKAGE
+    has = [each for each in answers if each.outcome != "not offered"]
+    return Program(package, version(package), has)
 
 
 def right(question: Question) -> str:
@@ -131,9 +105,9 @@ def others(programs: Sequence[Program]) -> str:
     """Return the table of every figure that one of the programs answers otherwise or refuses."""
     said: dict[Question, list[str]] = {}
     for program in programs:
-        for answer in program.answers:
-            if answer.outcome != "equal":
-                said.setdefault(answer.question, []).append(f"{program.name} {answer.text}")
+        for each in program.answers:
+            if each.outcome != "equal":
+                said.setdefault(each.question, []).append(f"{program.name} {each.text}")
     rows = [
         [f"`{q.case}`", f"`{q.figure}`", right(q), "; ".join(answers)]
         for q, answers in said.items()
