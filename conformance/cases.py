@@ -152,8 +152,9 @@ def questions_of(case: dict[str, Any]) -> Iterator[Question]:
 
 def _data(data: dict[str, Any], kind: str, threshold: float) -> Case:
     images, classes = data["images"], [kind] if kind else data.get("classes", [""])
-    truth = [(*(*row, "")[:6], False) for row in data.get("truth", ())]
-    truth += [(*row, "", True) for row in data.get("crowds", ())]
+    rows = data.get("truth", [])
+    crowd = data.get("crowd", [False] * len(rows))
+    truth = [(*(*row, "")[:6], flag) for row, flag in zip(rows, crowd, strict=True)]
     boxes = [(*row, "")[:7] for row in data.get("boxes", ())]
     truth = [row for row in truth if row[5] in classes]
     order = {image: number for number, image in enumerate(images)}

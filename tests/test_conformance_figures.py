@@ -138,9 +138,8 @@ def tables(data):
     kinds = ["finding"] if "classes" in data else []
     boxes = pd.DataFrame(data["boxes"], columns=[*CORNERS, "score", *kinds])
     truth = pd.DataFrame(data["truth"], columns=[*CORNERS, *kinds])
-    if "crowds" in data:
-        crowds = pd.DataFrame(data["crowds"], columns=CORNERS).assign(crowd=True)
-        truth = pd.concat([truth.assign(crowd=False), crowds], ignore_index=True)
+    if "crowd" in data:
+        truth["crowd"] = data["crowd"]
     return boxes, truth
 
 
@@ -168,7 +167,7 @@ def of_boxes(metric, data, at):
 def is_comparable(data):
     """True for lesions and boxes of listed images, whose ties rank in the order of their ids."""
     listed = {row[0] for row in [*data["truth"], *data["boxes"]]} <= set(data["images"])
-    has_both = data["truth"] and data["boxes"] and "crowds" not in data
+    has_both = data["truth"] and data["boxes"] and "crowd" not in data
     return has_both and listed and data["images"] == sorted(data["images"])
 
 

@@ -23,7 +23,12 @@ def figure(name, data):
     if "classes" in data:
         return _of_classes(name, kind or data["classes"], data)
     if name in _OF_BOXES:
-        return _OF_BOXES[name](data["boxes"], data["truth"], data["images"], data.get("crowds", ()))
+        crowd = data.get("crowd", [False] * len(data["truth"]))
+        lesions, crowds = (
+            [row for row, flag in zip(data["truth"], crowd, strict=True) if flag == is_crowd]
+            for is_crowd in (False, True)
+        )
+        return _OF_BOXES[name](data["boxes"], lesions, data["images"], crowds)
     if name == "rsna_score":
         return boxes.rsna(data["boxes"], data["truth"], data["images"], float(threshold))
     if name in RATES:
@@ -68,8 +73,11 @@ _OF_PROBABILITIES = {
 def pycocotools(data):
     """Return the number of pycocotools, or the name of its exception, by figure of a case."""
     classes = data.get("classes", [""])
-    truth = [[*row[:5], _class_of(row, 5), 0] for row in data["truth"]]
-    truth += [[*row, "", 1] for row in data.get("crowds", ())]
+    crowd = data.get("crowd", [False] * len(data["truth"]))
+    truth = [
+        [*row[:5], _class_of(row, 5), int(flag)]
+        for row, flag in zip(data["truth"], crowd, strict=True)
+    ]
     results = [[*row[:5], _class_of(row, 6), row[5]] for row in data["boxes"]]
     names = [f"ap50/{kind}" for kind in classes] if "classes" in data else ["ap50"]
     try:
