@@ -64,8 +64,6 @@ class Platt:
     @classmethod
     def fit(cls, positive: npt.NDArray[np.bool_], scores: Floats) -> Platt | None:
         """Fit the scaling with Platt's smoothed labels; None if a class is absent."""
-        from sklearn.linear_model import LogisticRegression
-
         n_positive, n = int(positive.sum()), len(positive)
         if not 0 < n_positive < n or (scores < 0).any() or (scores > 1).any():
             return None
@@ -74,6 +72,8 @@ class Platt:
         x = log_odds(scores[boxed])[:, None]
         if not len(x):
             return None
+        from sklearn.linear_model import LogisticRegression
+
         label = np.repeat([1, 0], len(x))
         weight = np.concatenate([target[boxed], 1 - target[boxed]])
         fit = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)

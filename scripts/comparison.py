@@ -9,28 +9,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Unpack, overload
 
-import pandas as pd
 from cyclopts import Parameter, validators
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.base.folders import OF_REPORTS, KindName, require_writable
-from cxr_compare.data_prep.base.records import digest_of
-from cxr_compare.evaluation.compare import Comparison
-from cxr_compare.evaluation.compare import compare as compare_outputs
-from cxr_compare.evaluation.findings import corrected_together, patients_of_all
-from cxr_compare.evaluation.groups.images import prevalence_of
-from cxr_compare.evaluation.metrics import METRICS
-from cxr_compare.evaluation.policies import USUAL_POLICY, is_given, parse
-from cxr_compare.evaluation.protocol import Protocol
-from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.composition import composition_of, composition_rows
-from cxr_compare.evaluation.report.inputs import given_files
-from cxr_compare.evaluation.report.result import Result
-from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
-from cxr_compare.evaluation.subgroups import image_groups
 from cxr_compare.scripts import console
-from cxr_compare.scripts.compared_systems import Systems, read_systems, split_roles
 from cxr_compare.scripts.options import (
     AnyColumns,
     AnyPath,
@@ -40,7 +24,6 @@ from cxr_compare.scripts.options import (
     comma_parts,
     roles_of,
 )
-from cxr_compare.scripts.questions import Question, read_questions, with_numbered_patients
 
 _SEED = 0
 _FEWEST_REPLICATES = 100
@@ -56,6 +39,14 @@ _System = Annotated[
 
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from cxr_compare.evaluation.compare import Comparison
+    from cxr_compare.evaluation.protocol import Protocol
+    from cxr_compare.evaluation.report.result import Result
+    from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
+    from cxr_compare.scripts.compared_systems import Systems
+    from cxr_compare.scripts.questions import Question
 
     class _Options(TypedDict, total=False):
         data: AnyPath | None
@@ -80,6 +71,8 @@ if TYPE_CHECKING:
         without_inputs: bool
         numbers_for_ids: bool
         allow_shared_patients: bool
+else:
+    Result = ResultsByTarget = Any  # the help needs no pandas
 
 
 # One finding gives a Result; all of them, or a list, one for each.
@@ -164,6 +157,14 @@ def compare(
             and predictions in its folder keep the ids.
         allow_shared_patients: Compare although patients are in two parts of the truth.
     """
+    from cxr_compare.evaluation.compare import compare as compare_outputs
+    from cxr_compare.evaluation.findings import corrected_together, patients_of_all
+    from cxr_compare.evaluation.groups.images import prevalence_of
+    from cxr_compare.evaluation.report.inputs import given_files
+    from cxr_compare.evaluation.subgroups import image_groups
+    from cxr_compare.scripts.compared_systems import Systems, read_systems, split_roles
+    from cxr_compare.scripts.questions import read_questions, with_numbered_patients
+
     named = read_systems(systems)
     if both and len(named) < 2:
         raise InputError("both: give two systems or more")
@@ -247,15 +248,24 @@ def compare(
             for each in asked
             for name in [each.truth.finding]
         }
-        if len(questions) > 1:
-            by_target = ResultsByTarget.of(results, left_out)
-            by_target = by_target if out is None else by_target.write_all(folder)
-            return replace(by_target, gate=gate)
-        (result,) = results.values()
-        if out is not None:
-            result.write(folder)
-            result = Result.open(folder)
-        return replace(result, gate=gate)
+        answer = _joined(results, left_out) if len(questions) > 1 else results[findings[0]]
+        return replace(answer if out is None else _written(answer, folder), gate=gate)
+
+
+def _joined(results: dict[str, Result], left_out: dict[str, str]) -> ResultsByTarget:
+    from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
+
+    return ResultsByTarget.of(results, left_out)
+
+
+def _written(answer: Result | ResultsByTarget, folder: Path) -> Result | ResultsByTarget:
+    """Write the report, and return it as it is read from its folder."""
+    from cxr_compare.evaluation.report.result import Result
+
+    if not isinstance(answer, Result):
+        return answer.write_all(folder)
+    answer.write(folder)
+    return Result.open(folder)
 
 
 def _left_out(reading: Systems, questions: Sequence[Question]) -> dict[str, str]:
@@ -271,6 +281,11 @@ def _left_out(reading: Systems, questions: Sequence[Question]) -> dict[str, str]
 
 def _made_before(out: Path, made_by: dict[str, Any]) -> Result | ResultsByTarget | None:
     """Return the finished report of the same request in a folder; None for any other folder."""
+    from cxr_compare.data_prep.base.records import digest_of
+    from cxr_compare.evaluation.report import files
+    from cxr_compare.evaluation.report.result import Result
+    from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
+
     stored: Result | ResultsByTarget
     if (out / files.ANSWERS).is_file():
         stored = ResultsByTarget.open(out)
@@ -289,6 +304,9 @@ def _made_before(out: Path, made_by: dict[str, Any]) -> Result | ResultsByTarget
 def _result(
     made: Comparison, question: Question, made_by: dict[str, Any], *, numbers_for_ids: bool
 ) -> Result:
+    from cxr_compare.evaluation.report.composition import composition_of, composition_rows
+    from cxr_compare.evaluation.report.result import Result
+
     cases = None
     if question.pixels is not None:
         from cxr_compare.evaluation.report.cases import read_cases
@@ -312,6 +330,8 @@ def _readings(question: Question) -> pd.DataFrame | None:
 
 def _check_options(policies: Sequence[str], unit: str, replicates: int) -> None:
     """Refuse values before runs are predicted, which may take hours."""
+    from cxr_compare.evaluation.policies import parse
+
     for text in policies:
         parse(text)
     if unit not in ("image", "study", "patient"):
@@ -324,6 +344,10 @@ def _stated(
     metric: str | None, margin: float | None, subgroups: Sequence[str], policies: Sequence[str]
 ) -> Protocol:
     """Return the question that the options ask; a figure at a threshold has the first policy."""
+    from cxr_compare.evaluation.metrics import METRICS
+    from cxr_compare.evaluation.policies import USUAL_POLICY
+    from cxr_compare.evaluation.protocol import Protocol
+
     if isinstance(margin, bool | str):
         raise InputError(f"margin: {margin!r} is no number, such as 0.05")
     question = Protocol(subgroups=tuple(subgroups), margin=margin)
@@ -339,6 +363,8 @@ def _protocol(path: AnyPath | None, stated: Protocol, wanted: Sequence[str]) -> 
     """Return the question of a protocol file, which the options may not change."""
     if path is None:
         return stated
+    from cxr_compare.evaluation.protocol import Protocol
+
     fixed = Protocol.read(Path(path))
     for name, given in (("target", wanted), ("subgroups", stated.subgroups)):
         if given and getattr(fixed, name):
@@ -359,6 +385,8 @@ def _require_reference(question: Protocol, n_systems: int, *, gate: bool) -> Non
 
 def _require_given_thresholds(policies: Sequence[str]) -> None:
     """Refuse rules that choose a threshold, for a truth without validation images."""
+    from cxr_compare.evaluation.policies import is_given
+
     for policy in policies:
         if not is_given(policy):
             raise InputError(

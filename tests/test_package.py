@@ -288,19 +288,34 @@ def test_version_is_the_same_everywhere():
 # --- what must start at once does not import what takes long to import ----------------------------
 
 CLI = "from tests.adapters.commands import main; sys.argv = 'cxr {}'.split(); main()"
-IN_HELP = "torch pandas sklearn matplotlib numpy scipy"
+HELPS = """
+from tests.adapters.commands import NAMES, cxr
+print({cxr(name, "--help") for name in NAMES})
+"""
+FEW = """
+import os
+from PIL import Image
+from tests.adapters.commands import cxr
+
+for number in range(20):
+    os.makedirs(folder := ("s/normal", "s/mass")[number % 2], exist_ok=True)
+    Image.linear_gradient("L").rotate(9 * number).save(f"{folder}/{number}.png")
+print(cxr("prepare", "s", "d", "--workers", "0"))
+"""
+IN_HELP = "torch pandas sklearn matplotlib numpy scipy pydantic cv2 PIL"
 COMMANDS = "import cxr_compare; [getattr(cxr_compare, name) for name in cxr_compare.__all__]"
 
 
 @pytest.mark.parametrize(
     ("code", "heavy", "message"),
     [
-        (CLI.format("--help"), IN_HELP + " pydantic", "compare"),
-        (CLI.format("predict --help"), "torch sklearn matplotlib", "--policy"),
+        (CLI.format("--help"), IN_HELP, "compare"),
+        (HELPS, IN_HELP, "{0}"),
+        (FEW, "torch sklearn matplotlib", "\n0\n"),  # too few images to measure a shortcut
         (CLI.format("show ."), "torch sqlite3", "data set"),
         (COMMANDS, "torch sklearn matplotlib", ""),
     ],
-    ids=["help", "help of a command", "show", "commands"],
+    ids=["help", "help of each command", "prepare", "show", "commands"],
 )
 def test_it_imports_nothing_heavy(code, heavy, message, tmp_path):
     for name in ("run/run.json", "run/config.toml", "notes.txt"):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.audit import Audit
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.published_split import SplitCheck, check_published_split
 from cxr_compare.scripts.options import AnyPath
+
+if TYPE_CHECKING:
+    from cxr_compare.data_prep.audit import Audit
+    from cxr_compare.data_prep.published_split import SplitCheck
+else:
+    Audit = SplitCheck = Any  # the help needs no pandas
 
 
 def check(
@@ -40,6 +44,8 @@ def check(
     if not data.exists():
         raise InputError(f"{data}: no such file or folder; give a data set or a published split")
     if data.is_file():
+        from cxr_compare.data_prep.published_split import check_published_split
+
         for name, is_given in (
             ("split", split is not None),
             ("without_pictures", without_pictures),

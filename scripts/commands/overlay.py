@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import pandas as pd
 from cyclopts import Parameter
 
 from cxr_compare.data_prep.base.errors import InputError, counted
@@ -18,6 +16,8 @@ from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath, Named, Policy, Texts, run_names
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cxr_compare.data_prep.base.names import Target
     from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.evaluation.compare import Request
@@ -218,6 +218,8 @@ def _systems_of(result: Result, request: Request, policy: str | None) -> tuple[D
 
 def _of_truth(result: Result, request: Request, images: Path, policy: str | None) -> _Drawing:
     """Return what is drawn of a report without a data set."""
+    import pandas as pd
+
     from cxr_compare.data_prep.base.image_names import Names
     from cxr_compare.evaluation.inputs.image_sizes import files_of_folder
     from cxr_compare.evaluation.report.cases import CaseSource
@@ -324,6 +326,8 @@ def _worst(source: CaseSource, kinds: Sequence[ImageKind], limit: int) -> list[s
     """Return the first images of each kind; of images that are not decided some at random."""
     if kinds:
         return list(dict.fromkeys(image for kind in kinds for image in kind.image_ids[:limit]))
+    import numpy as np
+
     images = source.truth.images
     ids = images.index[images["role"] == "test"].to_numpy()
     drawn = np.random.default_rng(_SEED).choice(ids, min(limit, len(ids)), replace=False)

@@ -6,13 +6,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.folders import folder_kind, require_folder, unfinished_kind
-from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import (
     AnyPath,
@@ -26,7 +25,12 @@ from cxr_compare.scripts.options import (
     require_engine,
     run_names,
 )
-from cxr_compare.serving.answer import Answers
+
+if TYPE_CHECKING:
+    from cxr_compare.data_prep.predictions import Predictions
+    from cxr_compare.serving.answer import Answers
+else:
+    Answers = Predictions = Any  # the help needs no pandas
 
 _NO_IMAGES = ("data set", "run", "predictions", "report")
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.folders import folder_kind, require_folder
-from cxr_compare.data_prep.base.provenance import cpu_count
-from cxr_compare.data_prep.base.user_tables import is_table_file, refuse_other_kind
-from cxr_compare.data_prep.dataset import DATA_PAGE, DataSet
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import (
     AnyPath,
@@ -25,6 +22,11 @@ from cxr_compare.scripts.options import (
     require_engine,
     roles_of,
 )
+
+if TYPE_CHECKING:
+    from cxr_compare.data_prep.dataset import DataSet
+else:
+    DataSet = Any  # the help needs no pandas
 
 _FORM = "cxr prepare [LABELS ...] IMAGES OUT"
 
@@ -92,6 +94,7 @@ def prepare(
         workers: Processes that decode images, one a processor without it; 0 decodes in this one.
     """
     from cxr_compare.data_prep import prepare as preparing
+    from cxr_compare.data_prep.base.provenance import cpu_count
     from cxr_compare.data_prep.new_set import Options
     from cxr_compare.data_prep.sources.source import ReadOptions
     from cxr_compare.data_prep.splits import SplitRule
@@ -160,6 +163,7 @@ def _shown(dataset: DataSet, *, without_pictures: bool) -> DataSet:
     """Return the data set, write its page if it lacks, and say what its audit found."""
     from cxr_compare.data_prep.audit import AUDIT, Audit
     from cxr_compare.data_prep.base.files import folder_lock
+    from cxr_compare.data_prep.dataset import DATA_PAGE
     from cxr_compare.evaluation.report.data_page import write_data_page
 
     audit = Audit.read(dataset.folder / AUDIT)
@@ -214,6 +218,7 @@ def _labels_and_folders(
 
 def _label_format(path: Path) -> str | None:
     """Return the format of a file of labels; None for a folder."""
+    from cxr_compare.data_prep.base.user_tables import is_table_file, refuse_other_kind
     from cxr_compare.data_prep.sources.registry import FORMATS, format_of_file
 
     if path.is_dir():

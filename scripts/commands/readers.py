@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.predictions import Predictions
 from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath, run_names
 
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cxr_compare.data_prep.base.names import Target
+    from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.evaluation.notes import Note
 
 
@@ -50,6 +49,7 @@ def readers(
     from cxr_compare.data_prep.base.files import folder_lock
     from cxr_compare.data_prep.base.folders import require_writable
     from cxr_compare.data_prep.base.user_tables import read_json_file
+    from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.evaluation.inputs.folders import truth_of
     from cxr_compare.evaluation.notes import worst_first
     from cxr_compare.studies import reader_analysis, reader_page, readings
@@ -100,6 +100,7 @@ def _predicted(
     name: str, path: Path, dataset: DataSet | None, target: Target | None, cases: list[str]
 ) -> tuple[pd.DataFrame, list[Note]]:
     """Return what a system predicted for test images of the split that it was made on."""
+    from cxr_compare.data_prep.predictions import Predictions
     from cxr_compare.studies import readings
 
     predictions = Predictions.open(path)

@@ -9,9 +9,6 @@ from typing import Any
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import AGAIN, require_unchanged
 from cxr_compare.data_prep.base.folders import folder_kind, unfinished_kind
-from cxr_compare.data_prep.base.records import is_sealed
-from cxr_compare.data_prep.base.user_tables import read_json_file
-from cxr_compare.evaluation.report.files import ANSWER, ANSWERS, MACRO_CSV
 from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath
 
@@ -47,6 +44,9 @@ def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
 
 def _require_named_files(folder: Path, record: str) -> None:
     """Refuse a folder of which a file is lost or changed that its record names."""
+    from cxr_compare.data_prep.base.records import is_sealed
+    from cxr_compare.data_prep.base.user_tables import read_json_file
+
     content = read_json_file(folder / record)
     if not isinstance(content, dict) or not is_sealed(content):
         raise InputError(
@@ -90,6 +90,7 @@ def _report(folder: Path) -> Shown:
 
 def _reports(folder: Path) -> Shown:
     """Return the answer on each finding of a comparison on several."""
+    from cxr_compare.evaluation.report.files import ANSWER, ANSWERS, MACRO_CSV
     from cxr_compare.evaluation.report.result import Result
     from cxr_compare.evaluation.report.results_by_target import AnswerByFinding
 

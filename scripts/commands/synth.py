@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cxr_compare.data_prep.synth.phantom import PhantomSummary
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import AnyPath
+
+if TYPE_CHECKING:
+    from cxr_compare.data_prep.synth.phantom import PhantomSummary
+else:
+    PhantomSummary = Any  # the help needs no pandas
 
 _PREVALENCE = 0.3
 

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cxr_compare.configs.load import dump_config, read_config
-from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.base.errors import TRAIN_PACKAGES, InputError, counted, require_packages
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import AnyPath, DataFolder, Device, Settings, settings_of
 
 if TYPE_CHECKING:
+    from cxr_compare.configs.settings import Config
     from cxr_compare.serving.run import Run
     from cxr_compare.training.request import Request
 else:
@@ -87,6 +86,7 @@ def train(
         callbacks: Callbacks of Lightning, from Python.
         loggers: Loggers of Lightning, from Python.
     """
+    from cxr_compare.configs.load import read_config
     from cxr_compare.training.request import Request
 
     require_packages("train", "train", TRAIN_PACKAGES)
@@ -130,6 +130,8 @@ def _require_different(
     n_names: int, settings: Mapping[str, Config], folders: Mapping[str, Path]
 ) -> None:
     """Refuse two names of one training, whose runs would be compared as if they were two."""
+    from cxr_compare.configs.load import dump_config
+
     if n_names > len(settings) or len({*folders.values()}) < len(settings):
         raise InputError(f"config: {', '.join(settings)}: two have one name; keep or rename one")
     seen: dict[str, str] = {}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cxr_compare.evaluation.report.verify import Verification, verify_report
 from cxr_compare.scripts.options import AnyPath
+
+if TYPE_CHECKING:
+    from cxr_compare.evaluation.report.verify import Verification
+else:
+    Verification = Any  # the help needs no pandas
 
 
 def verify(
@@ -22,4 +26,6 @@ def verify(
     Exit status 1 says that something differs, or that nothing could be computed; other versions of
     packages are named.
     """
+    from cxr_compare.evaluation.report.verify import verify_report
+
     return verify_report(Path(report), [Path(each) for each in inputs])
