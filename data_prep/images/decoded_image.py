@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from cxr_compare.data_prep.images.fingerprint import perceptual_hash
 _SHOWN_PERCENTILES = (0.1, 99.9)  # become black and white in a deep image without a window
 _MIN_CORRELATION = 0.5  # least correlation of neighbouring pixels in an image larger than an icon
 _ICON_SIDE = 64  # px
+_ROWS = 64  # that are compared at a time, so that they stay in the cache of the processor
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,22 @@ def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
     return np.array(Image.fromarray(np.ascontiguousarray(rgb)).convert("L"))
 
 
-def are_equal_channels(rgb: np.ndarray) -> bool:
-    """Return True if red, green and blue of an image ``(H, W, C)`` are equal: it has no colour."""
-    red, green, blue = (rgb[..., channel] for channel in range(3))
-    return np.array_equal(red, green) and np.array_equal(green, blue)
+def grey_of_equal_channels(rgb: np.ndarray) -> np.ndarray | None:
+    """Return the grey of an image ``(H, W, C)`` of equal channels; None if it has colour.
+
+    Examples:
+        >>> grey_of_equal_channels(np.array([[[7, 7, 7], [9, 9, 9]]], np.uint8)).tolist()
+        [[7, 9]]
+    """
+    grey = np.empty(rgb.shape[:2], rgb.dtype)
+    channels: Sequence[np.ndarray] | None = None
+    for top in range(0, len(rgb), _ROWS):
+        channels = cv2.split(rgb[top : top + _ROWS], channels)
+        red, green, blue = channels[:3]
+        if cv2.norm(red, green, cv2.NORM_INF) or cv2.norm(green, blue, cv2.NORM_INF):
+            return None
+        grey[top : top + _ROWS] = red
+    return grey
 
 
 def colour_note(*, is_grey: bool) -> str:

@@ -14,10 +14,10 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_windowing
 
 from cxr_compare.data_prep.images.decoded_image import (
-    are_equal_channels,
     by_rows,
     colour_note,
     grey_from_rgb,
+    grey_of_equal_channels,
     grey_range,
 )
 
@@ -241,5 +241,6 @@ def show_colour(
     if depth != 8:
         values = np.rint(values * (255 / ((1 << depth) - 1)))
     rgb = np.ascontiguousarray(values, dtype=np.uint8)
-    notes.append(colour_note(is_grey=are_equal_channels(rgb)))
-    return grey_from_rgb(rgb)
+    grey = grey_of_equal_channels(rgb)
+    notes.append(colour_note(is_grey=grey is not None))
+    return grey_from_rgb(rgb) if grey is None else grey
