@@ -23,7 +23,6 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.evaluation.box_metrics import RSNA_IOU, rsna_values
 from cxr_compare.evaluation.boxes.matching import (
     IOU_THRESHOLDS,
-    BoxPairs,
     best_pairs,
     match_pairs,
     pair_boxes,
@@ -79,8 +78,7 @@ def protocol_figures(
                 _of_class(
                     protocol,
                     _read(boxes[boxes["finding"] == finding], protocol),
-                    _read(truth[of_class & ~crowd], protocol),
-                    _read(truth[of_class & crowd], protocol),
+                    _read(truth[of_class], protocol),
                     ids,
                     chosen,
                 )
@@ -101,7 +99,6 @@ def _of_class(
     protocol: _Protocol,
     boxes: pd.DataFrame,
     truth: pd.DataFrame,
-    crowds: pd.DataFrame,
     ids: pd.Index,
     chosen: dict[str, Any],
 ) -> pd.DataFrame:
@@ -109,35 +106,21 @@ def _of_class(
     matches = match_pairs(best_pairs(pairs) if protocol.best_only else pairs)
     falling = np.argsort(-pairs.boxes.score, kind="stable")
     first = pairs.boxes.rank[falling] < (protocol.most or np.inf)
-    on_crowd = np.zeros(len(falling))
-    if len(crowds):
-        on_crowd = _share_on_crowds(pair_boxes(boxes, crowds, ids, most=None))[falling]
     rows = []
     for images, is_in in chosen.items():
         n_true = int(matches.n_true[is_in].sum())
         for floor in FLOORS:
             counts = first & is_in[matches.image] & (matches.score >= floor)
             areas = []
-            for column, iou in enumerate(IOU_THRESHOLDS):
+            for column in range(len(IOU_THRESHOLDS)):
                 hit = matches.hit[:, column]
-                counted = counts & (hit | (on_crowd < iou))
+                counted = counts & ~matches.is_ignored[:, column]
                 called = np.cumsum(counted)[hit & counted]
                 areas.append(_area(protocol.area, called, n_true, int(counted.sum())))
             for name, which in _IOUS.items():
                 value = float(np.mean([areas[at] for at in which]))
                 rows.append({"iou": name, "floor": floor, "images": images, "value": value})
     return pd.DataFrame(rows)
-
-
-def _share_on_crowds(pairs: BoxPairs) -> Floats:
-    """Return the largest share of each predicted box that lies on one crowd, shape ``(boxes,)``."""
-    box = pairs.boxes.corners[pairs.box]
-    crowd = pairs.truth.corners[pairs.true]
-    sides = np.minimum(box[:, 2:], crowd[:, 2:]) - np.maximum(box[:, :2], crowd[:, :2])
-    overlap = np.maximum(sides, 0).prod(axis=1) / (box[:, 2:] - box[:, :2]).prod(axis=1)
-    share = np.zeros(len(pairs.boxes.score))
-    np.maximum.at(share, pairs.box, overlap)
-    return share
 
 
 def _best_precision(

@@ -26,7 +26,18 @@ from tests.oracles import boxes as oracles
 CELL = st.integers(0, 4)
 BOX = st.tuples(st.integers(0, 3), CELL, CELL, st.integers(1, 3), st.integers(1, 3))
 IMAGES = [f"i{number}" for number in range(4)]
+
+
+def with_crowds(boxes, truth, images, weights):
+    """AP if every second true box is a crowd."""
+    return kernels.weighted_ap(boxes, truth, images, weights, np.arange(len(truth)) % 2 > 0).mean()
+
+
 FIGURES = {
+    "ap with crowds": (
+        with_crowds,
+        lambda boxes, truth, ids: oracles.average_precision(boxes, truth[::2], ids, truth[1::2])[1],
+    ),
     "ap50": (kernels.weighted_ap, lambda *rows: oracles.average_precision(*rows)[0]),
     "froc": (kernels.weighted_froc, oracles.froc),
 }
@@ -194,28 +205,42 @@ def test_average_precision_and_that_under_weights_equal_pycocotools(decimals):
     assert (weighted["ap50"][0], weighted["ap"][0]) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("n_crowded", [0, 12], ids=["no crowds", "crowds"])
 @pytest.mark.parametrize("decimals", [None, 1])
-def test_average_precision_of_drawn_sets_is_that_of_pycocotools(decimals):
+def test_average_precision_of_drawn_sets_is_that_of_pycocotools(decimals, n_crowded):
     for seed in range(15):
         boxes, truth, ids = simulate(seed, 12, decimals)
+        crowds = simulate(seed + 100, n_crowded)[1]
         crowded = boxes.sample(120, replace=True, random_state=seed)  # more than count
         boxes = pd.concat([boxes, crowded.assign(image_id=ids[seed % 12])], ignore_index=True)
         listed = [*ids[2:], "empty"]  # boxes of the first two are of no image of the set
-        expected = oracles.average_precision(*as_loops(boxes, truth), listed)
-        found = metrics.box_average_precision(boxes, truth, listed)
+        expected = oracles.average_precision(*as_loops(boxes, truth), listed, rows(crowds))
+        marked = pd.concat([truth.assign(crowd=False), crowds.assign(crowd=True)])
+        found = metrics.box_average_precision(boxes, marked, listed)
         assert found["ap50"] == expected[0]
         assert found["ap"] == pytest.approx(expected[1], rel=0, abs=1e-15)
 
 
-def test_pycocotools_computes_only_where_a_crowd_is_marked(monkeypatch):
-    boxes, truth, ids = simulate(0)
-    expected = metrics.box_average_precision(boxes, truth, ids)
-    monkeypatch.setattr(COCOeval, "evaluate", lambda _: pytest.fail("pycocotools was called"))
-    marked = truth.assign(crowd=False)
-    assert metrics.box_average_precision(boxes, marked, ids) == expected
-    marked.loc[0, "crowd"] = True
-    with pytest.raises(pytest.fail.Exception):
-        metrics.box_average_precision(boxes, marked, ids)
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    st.lists(st.tuples(BOX, st.booleans()), max_size=8),
+    st.lists(st.tuples(BOX, st.integers(1, 5)), min_size=1, max_size=14),
+)
+def test_each_box_is_true_false_or_ignored_at_each_cut_as_by_pycocotools(true, scored):
+    truth, crowds = rows_on_a_grid([box for box, _ in true]), [is_crowd for _, is_crowd in true]
+    boxes = rows_on_a_grid([box for box, _ in scored])
+    boxes = [[*row, score / 5] for row, (_, score) in zip(boxes, scored, strict=True)]
+    marked = [[*row, int(crowd)] for row, crowd in zip(truth, crowds, strict=True)]
+    expected = oracles.coco_matches(boxes, marked, IMAGES)
+    hit, is_ignored, n_true = kernels.matches(boxes, truth, IMAGES, crowds)
+    np.testing.assert_array_equal(hit, expected[0])
+    np.testing.assert_array_equal(is_ignored, expected[1])
+    if n_true.any():
+        precision = kernels.weighted_ap(boxes, truth, IMAGES, [1] * 4, crowds)
+        np.testing.assert_allclose(precision, expected[2], rtol=0, atol=1e-12)
+        np.testing.assert_array_equal(hit.sum(axis=1) / n_true.sum(), expected[3])
+    else:
+        assert (expected[2] == -1).all()
 
 
 def on_a_grid(boxes):

@@ -347,10 +347,13 @@ labels, scores = [0, 1] * 12, [number * 7 % 24 / 24 for number in range(24)]
 roles = ["val", "val", "test", "test"] * 6
 truth = pd.DataFrame({"image_id": ids, "label": labels, "role": roles, "width": 90, "height": 80})
 boxes = truth.loc[truth["label"] == 1, ["image_id"]].assign(x1=40, y1=30, x2=60, y2=50)
+crowds = boxes.assign(crowd=[True] + [False] * 11)
+cxr_compare.metrics.box_average_precision(boxes.assign(score=0.5), crowds, ids)
 few = {"replicates": 100}
 cxr_compare.compare({"A": scores, "B": labels}, truth=labels, **few).save("arrays")
 frames = {"A": pd.Series(scores, ids), "D": boxes.assign(score=0.5)}
 cxr_compare.compare(frames, truth=truth, boxes=boxes, **few).save("frames")
+cxr_compare.compare(frames, truth=truth, boxes=crowds, **few).save("crowds")
 cxr_compare.Result.open("frames").plot("froc")
 truth.to_csv("truth.csv", index=False)
 boxes.to_csv("boxes.csv", index=False)
@@ -371,7 +374,7 @@ def test_a_comparison_without_images_imports_no_decoder_workbook_or_lock(tmp_pat
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for name in ("arrays", "frames", "files"):
+    for name in ("arrays", "frames", "crowds", "files"):
         assert (tmp_path / name / "answer.json").is_file()
 
 

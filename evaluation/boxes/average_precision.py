@@ -3,22 +3,18 @@
 The predicted boxes of an image are matched in the order of falling scores; equal scores keep the
 order of their rows. Each predicted box is matched to the unmatched true box with which its IoU is
 highest, if that IoU reaches the threshold. Among true boxes of equal IoU the later one is matched.
-Boxes on images without lesions count as false positives. Average precision is the mean of the
-interpolated precision at COCO's 101 recall levels 0, 0.01, ... 1.
+Boxes on images without lesions count as false positives, and boxes on a crowd are not counted.
+Average precision is the mean of the interpolated precision at COCO's 101 recall levels 0, 0.01,
+... 1.
 """
 
 from __future__ import annotations
-
-import contextlib
-import io
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.evaluation.boxes.matching import MAX_BOXES, BoxMatches, match_pairs, pair_boxes
+from cxr_compare.evaluation.boxes.matching import BoxMatches, match_pairs, pair_boxes
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.running_sums import RunningRows, SegmentSums
 
@@ -60,6 +56,12 @@ class WeightedAveragePrecision:
         self._others = SegmentSums(
             segment[counted], patient_of_box[counted], int(finds.sum()), n_clusters
         )
+        # Boxes on a crowd do not count; which ones differs between the thresholds.
+        self._ignored: list[SegmentSums] = []
+        if matches.is_ignored.any():
+            for is_ignored in (matches.is_ignored & (segment < finds.sum())[:, None]).T:
+                of_box = segment[is_ignored], patient_of_box[is_ignored]
+                self._ignored.append(SegmentSums(*of_box, int(finds.sum()), n_clusters))
 
     def __call__(self, weights: Integers) -> Floats:
         """Compute the average precision, ``(R, thresholds)``, under R weightings, shape ``(R, P)``.
@@ -73,6 +75,9 @@ class WeightedAveragePrecision:
         needed = _finds_needed(n_true)  # (R, 101)
         figures = np.full((len(weights), len(self._hits)), np.nan)
         for column, hit in enumerate(self._hits):
+            if self._ignored:
+                n_ignored = np.cumsum(self._ignored[column](weights), axis=1, dtype=np.int64)
+                called = n_called - n_ignored + np.spacing(1)
             found = np.take(finder, hit, axis=1)
             called_at_hits = np.take(called, hit, axis=1)
             figures[:, column] = _interpolated(RunningRows(found), called_at_hits, needed)
@@ -115,71 +120,15 @@ def average_precision(
 
     Both tables have ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px), that of predicted
     boxes also ``score``. A true box whose optional column ``crowd`` is True is no lesion to find,
-    and a predicted box on it is not counted: pycocotools then computes both. Boxes of other images
-    than `image_ids` are ignored.
+    and a predicted box on it is not counted. Boxes of other images than `image_ids` are ignored.
 
     Source:
         Lin et al. 2014 (COCO).
     """
-    true = truth[truth["image_id"].isin(image_ids)]
-    predicted = boxes[boxes["image_id"].isin(image_ids)]
-    crowd = true.get("crowd", pd.Series(False, true.index)).eq(True)
-    if crowd.all():  # also where there is no box
+    pairs = pair_boxes(boxes, truth, image_ids)
+    if not pairs.truth.per_image.any():
         return {"ap50": None, "ap": None}
-    if predicted.empty:
-        return {"ap50": 0.0, "ap": 0.0}
-    if crowd.any():
-        return _average_precision_with_crowds(predicted, true, image_ids)
-    matches = match_pairs(pair_boxes(predicted, true, image_ids))
     one_cluster = np.zeros(len(image_ids), np.int64)
-    kernel = WeightedAveragePrecision(matches, one_cluster, n_clusters=1)
+    kernel = WeightedAveragePrecision(match_pairs(pairs), one_cluster, n_clusters=1)
     at_iou = kernel(np.ones((1, 1), np.int64))[0]  # (IoU thresholds,)
     return {"ap50": float(at_iou[0]), "ap": float(at_iou.mean())}
-
-
-def _average_precision_with_crowds(
-    predicted: pd.DataFrame, true: pd.DataFrame, image_ids: pd.Index
-) -> dict[str, float | None]:
-    """Compute ``ap50`` and ``ap`` by pycocotools, which knows what lies on a crowd."""
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = COCOeval(_coco(true, image_ids), _coco(predicted, image_ids), "bbox")
-        parameters = evaluator.params
-        parameters.maxDets = [MAX_BOXES]
-        parameters.areaRng, parameters.areaRngLbl = parameters.areaRng[:1], ["all"]
-        evaluator.evaluate()
-        evaluator.accumulate()
-    precision = evaluator.eval["precision"][:, :, 0, 0, 0]  # (IoU thresholds, recall levels)
-    return {"ap50": float(precision[0].mean()), "ap": float(precision.mean())}
-
-
-def _coco(boxes: pd.DataFrame, image_ids: pd.Index) -> Any:
-    """Return boxes as an object of pycocotools; ids start at 1, as 0 is "not matched" there."""
-    from pycocotools.coco import COCO
-
-    corners = boxes[EDGES].to_numpy(np.float64)
-    sides = corners[:, 2:] - corners[:, :2]
-    crowd = boxes["crowd"].eq(True) if "crowd" in boxes else [False] * len(boxes)
-    scores = boxes["score"] if "score" in boxes else [1.0] * len(boxes)
-    images = image_ids.get_indexer(pd.Index(boxes["image_id"]))
-    rows = zip(images, corners, sides, scores, crowd, strict=True)
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": number} for number in range(len(image_ids))],
-        "categories": [{"id": 1, "name": "lesion"}],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": int(image),
-                "category_id": 1,
-                "bbox": [*corner[:2].tolist(), *side.tolist()],
-                "area": float(side.prod()),
-                "score": float(score),
-                "iscrowd": int(is_crowd),
-            }
-            for number, (image, corner, side, score, is_crowd) in enumerate(rows, start=1)
-        ],
-    }
-    coco.createIndex()
-    return coco

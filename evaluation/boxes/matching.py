@@ -78,6 +78,8 @@ class BoxPairs:
         box: Position in `boxes` of the predicted box of each pair, rising, shape ``(pairs,)``.
         true: Position in `truth` of the true box of each pair, shape ``(pairs,)``.
         iou: IoU of the two boxes of each pair, in [0, 1], shape ``(pairs,)``.
+        on_crowd: Largest share of the area of each predicted box that lies on one of COCO's crowds,
+            shape ``(N,)``.
 
     Examples:
         >>> truth = pd.DataFrame({"image_id": ["a", "a"], "x1": [0.0, 2.0], "y1": [0.0, 0.0],
@@ -92,6 +94,7 @@ class BoxPairs:
     box: npt.NDArray[np.int64]
     true: npt.NDArray[np.int64]
     iou: Floats
+    on_crowd: Floats
 
 
 def _rank_boxes(boxes: pd.DataFrame, image_ids: pd.Index, most: int | None) -> RankedBoxes:
@@ -117,11 +120,13 @@ def _rank_within(image: npt.NDArray[np.int64], n_images: int) -> npt.NDArray[np.
     return np.asarray(np.arange(len(image)) - (np.cumsum(counts) - counts)[image])
 
 
-def _true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> TrueBoxes:
-    """Order true boxes by image, and leave out those of images that are not in `image_ids`."""
+def _true_boxes(
+    truth: pd.DataFrame, chosen: npt.NDArray[np.bool_], image_ids: pd.Index
+) -> TrueBoxes:
+    """Order the chosen true boxes by image, and leave out those of images not in `image_ids`."""
     image = positions(truth["image_id"], image_ids)
     order = np.argsort(image, kind="stable")
-    row = order[image[order] >= 0]
+    row = order[(image[order] >= 0) & chosen[order]]
     corners = truth[EDGES].to_numpy(np.float64)[row]
     return TrueBoxes(image[row], corners, np.bincount(image[row], minlength=len(image_ids)), row)
 
@@ -133,7 +138,8 @@ def pair_boxes(
 
     Both tables have ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px), that of predicted
     boxes also ``score``, and may be empty. Boxes of images that are not in `image_ids` (each once)
-    are ignored. The `most` most confident predicted boxes of an image count; None counts all.
+    are ignored. The `most` most confident predicted boxes of an image count; None counts all. A
+    true box whose optional column ``crowd`` is True is in no pair: `on_crowd` says what lies on it.
 
     Examples:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
@@ -142,14 +148,40 @@ def pair_boxes(
         [0.75]
     """
     ranked = _rank_boxes(boxes, image_ids, most)
-    true_boxes = _true_boxes(truth, image_ids)
-    first_of_image = np.cumsum(true_boxes.per_image) - true_boxes.per_image
-    partners = true_boxes.per_image[ranked.image]
-    box = np.repeat(np.arange(len(ranked.image)), partners)
-    within_image = np.arange(len(box)) - np.repeat(np.cumsum(partners) - partners, partners)
-    true = first_of_image[ranked.image[box]] + within_image
+    is_crowd = np.zeros(len(truth), dtype=bool)
+    if "crowd" in truth:
+        is_crowd = truth["crowd"].eq(True).to_numpy(bool)
+    true_boxes = _true_boxes(truth, ~is_crowd, image_ids)
+    box, true = _all_pairs(ranked, true_boxes)
     iou = box_iou(ranked.corners[box], true_boxes.corners[true])
-    return BoxPairs(ranked, true_boxes, box, true, iou)
+    on_crowd = np.zeros(len(ranked.image))
+    if is_crowd.any():
+        on_crowd = _share_on_crowds(ranked, _true_boxes(truth, is_crowd, image_ids))
+    return BoxPairs(ranked, true_boxes, box, true, iou, on_crowd)
+
+
+def _all_pairs(
+    boxes: RankedBoxes, truth: TrueBoxes
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the positions of the predicted and the true box of each pair of one image."""
+    first_of_image = np.cumsum(truth.per_image) - truth.per_image
+    partners = truth.per_image[boxes.image]
+    box = np.repeat(np.arange(len(boxes.image)), partners)
+    within_image = np.arange(len(box)) - np.repeat(np.cumsum(partners) - partners, partners)
+    return box, first_of_image[boxes.image[box]] + within_image
+
+
+def _share_on_crowds(boxes: RankedBoxes, crowds: TrueBoxes) -> Floats:
+    """Return the largest share of each predicted box that lies on one crowd, shape ``(N,)``."""
+    of_pair, crowd = _all_pairs(boxes, crowds)
+    box, other = boxes.corners[of_pair], crowds.corners[crowd]
+    sides = np.minimum(box[:, 2:], other[:, 2:]) - np.maximum(box[:, :2], other[:, :2])
+    shared = np.maximum(sides, 0).prod(axis=1)
+    area = (box[:, 2:] - box[:, :2]).prod(axis=1)
+    share = np.divide(shared, area, out=np.zeros_like(shared), where=area > 0)
+    largest = np.zeros(len(boxes.image))
+    np.maximum.at(largest, of_pair, share)
+    return largest
 
 
 def best_pairs(pairs: BoxPairs) -> BoxPairs:
@@ -166,12 +198,15 @@ class BoxMatches:
 
     Attributes:
         hit: True where a box matches a true box at an IoU threshold, shape ``(boxes, thresholds)``.
+        is_ignored: True where a box matches none and lies on a crowd, so that it is neither true
+            nor false, shape ``(boxes, thresholds)``.
         image: Index of the image of each box in the list of image ids, shape ``(boxes,)``.
         score: Score of each box, falling, shape ``(boxes,)``.
         n_true: Number of true boxes of each image, shape ``(images,)``.
     """
 
     hit: npt.NDArray[np.bool_]
+    is_ignored: npt.NDArray[np.bool_]
     image: npt.NDArray[np.int64]
     score: Floats
     n_true: npt.NDArray[np.int64]
@@ -183,7 +218,9 @@ def match_pairs(
     """Match predicted to true boxes at several IoU thresholds at once, from pairs of them.
 
     The predicted boxes of an image are matched in the order of falling scores. Each is matched to
-    the unmatched true box with which its IoU is highest, if that IoU reaches the threshold.
+    the unmatched true box with which its IoU is highest, if that IoU reaches the threshold. A box
+    without a match is ignored if its share on a crowd reaches the threshold: a crowd is matched
+    after all other true boxes, and any number of times.
 
     Source:
         Lin et al. 2014 (COCO).
@@ -192,9 +229,14 @@ def match_pairs(
     boxes = pairs.boxes
     usable = pairs.iou >= thresholds.min(initial=1.0)
     hit = greedy_matches(pairs, usable, thresholds).hit
+    is_ignored = ~hit & (pairs.on_crowd[:, None] >= thresholds)
     falling = boxes.falling
     return BoxMatches(
-        hit[falling], boxes.image[falling], boxes.score[falling], pairs.truth.per_image
+        hit[falling],
+        is_ignored[falling],
+        boxes.image[falling],
+        boxes.score[falling],
+        pairs.truth.per_image,
     )
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "map_parts",
     "map_peaks",
     "map_scale",
+    "matches",
     "upsample",
     "weighted_ap",
     "weighted_froc",
@@ -36,15 +37,21 @@ def frame(rows, *scored):
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[1:], float))
 
 
-def _pairs(boxes, truth, images):
-    return pair_boxes(frame(boxes, "score"), frame(truth), pd.Index(images))
+def _pairs(boxes, truth, images, crowds=None):
+    true = frame(truth) if crowds is None else frame(truth).assign(crowd=crowds)
+    return pair_boxes(frame(boxes, "score"), true, pd.Index(images))
 
 
-def weighted_ap(boxes, truth, images, weights):
-    """AP50 with each image counted as often as its weight says."""
-    n = len(images)
-    kernel = WeightedAveragePrecision(match_pairs(_pairs(boxes, truth, images)), np.arange(n), n)
-    return float(np.ravel(kernel(np.array([weights])))[0])
+def matches(boxes, truth, images, crowds=None):
+    """Hits and ignored boxes at each threshold, by falling score, and lesions of each image."""
+    found = match_pairs(_pairs(boxes, truth, images, crowds))
+    return found.hit.T, found.is_ignored.T, found.n_true
+
+
+def weighted_ap(boxes, truth, images, weights, crowds=None):
+    """AP at each threshold with each image counted as often as its weight says."""
+    n, found = len(images), match_pairs(_pairs(boxes, truth, images, crowds))
+    return WeightedAveragePrecision(found, np.arange(n), n)(np.array([weights]))[0]
 
 
 def weighted_froc(boxes, truth, images, weights):

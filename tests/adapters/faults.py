@@ -55,16 +55,11 @@ FAULTS = {
             "(x2 - x1 + 1) * (y2 - y1 + 1) + (right - left + 1) * (bottom - top + 1) - shared",
         ),
     ],
-    "2 IoU > for >=: AP with interval": [
+    "2 IoU > for >=: AP": [
         Edit(_MATCHING, "is_free = (iou >= thresholds)", "is_free = (iou > thresholds)"),
     ],
-    "2 IoU > for >=: AP": [
-        Edit(
-            _PRECISION,
-            "        parameters.maxDets = [MAX_BOXES]\n",
-            "        parameters.maxDets = [MAX_BOXES]\n"
-            "        parameters.iouThrs = parameters.iouThrs + 1e-9\n",
-        ),
+    "2 IoU > for >=: share on a crowd": [
+        Edit(_MATCHING, "(pairs.on_crowd[:, None] >= thresh", "(pairs.on_crowd[:, None] > thresh"),
     ],
     "2 IoU > for >=: FROC": [
         Edit(
@@ -74,14 +69,14 @@ FAULTS = {
         ),
     ],
     "3 crowd rule gone": [
-        Edit(
-            _PRECISION,
-            'crowd = boxes["crowd"].eq(True) if "crowd" in boxes else [False] * len(boxes)',
-            "crowd = [False] * len(boxes)",
-        ),
+        Edit(_MATCHING, 'if "crowd" in truth:', "if False:"),
     ],
     "4 ignored box counted: on a crowd": [
-        Edit(_PRECISION, '"iscrowd": int(is_crowd),', '"iscrowd": 0, "ignore": int(is_crowd),'),
+        Edit(
+            _MATCHING,
+            "is_ignored = ~hit & (pairs.on_crowd[:, None] >= thresholds)",
+            "is_ignored = np.zeros_like(hit)",
+        ),
     ],
     "4 ignored box counted: of another image": [
         Edit(
@@ -147,9 +142,9 @@ FAULTS = {
     "11 images without a box dropped": [
         Edit(
             _MATCHING,
-            "    true_boxes = _true_boxes(truth, image_ids)\n",
+            "    is_crowd = np.zeros(len(truth), dtype=bool)\n",
             '    truth = truth[truth["image_id"].isin(boxes["image_id"])]\n'
-            "    true_boxes = _true_boxes(truth, image_ids)\n",
+            "    is_crowd = np.zeros(len(truth), dtype=bool)\n",
         ),
     ],
     "11 images without a box dropped: FROC": [

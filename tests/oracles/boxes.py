@@ -45,8 +45,8 @@ def per_image(boxes, truth, images):
         yield sorted(own, key=lambda box: -box[1])[:100], lesions
 
 
-def coco_figures(annotations, results, images, categories=("",)):
-    """AP50 and AP of each category, then of all, as pycocotools gives them; -1 without a truth.
+def _evaluated(annotations, results, images, categories):
+    """pycocotools' evaluation of boxes of every size.
 
     Annotations are ``(image, x1, y1, x2, y2, category, iscrowd)``, results
     ``(image, x1, y1, x2, y2, category, score)``. Images and categories are numbered from 1 in their
@@ -75,13 +75,36 @@ def coco_figures(annotations, results, images, categories=("",)):
         }
         coco.createIndex()
         evaluator = COCOeval(coco, coco.loadRes([entry(row) for row in results]), "bbox")
+        evaluator.params.areaRng = evaluator.params.areaRng[:1]
+        evaluator.params.areaRngLbl = ["all"]
         evaluator.evaluate()
         evaluator.accumulate()
+    return evaluator
+
+
+def coco_figures(annotations, results, images, categories=("",)):
+    """AP50 and AP of each category, then of all, as pycocotools gives them; -1 without a truth."""
+    evaluator = _evaluated(annotations, results, images, categories)
     precision = evaluator.eval["precision"][:, :, :, 0, -1]  # (cuts, recall levels, categories)
     return [
         (_mean_of_known(chosen[0]), _mean_of_known(chosen))
         for chosen in [*(precision[:, :, [k]] for k in range(len(categories))), precision]
     ]
+
+
+def coco_matches(boxes, truth, images):
+    """Hits, ignored boxes, AP and recall at each cut by pycocotools; -1 without a lesion.
+
+    Rows of the truth end with iscrowd. Hits and ignored boxes stand by falling score.
+    """
+    annotations = [(*row[:5], "", row[5]) for row in truth]
+    evaluator = _evaluated(annotations, [(*row[:5], "", row[5]) for row in boxes], images, ("",))
+    found = [image for image in evaluator.evalImgs if image is not None]
+    order = np.argsort([-score for image in found for score in image["dtScores"]], kind="stable")
+    matched = np.hstack([image["dtMatches"] for image in found])[:, order] > 0
+    ignored = np.hstack([image["dtIgnore"] for image in found])[:, order]
+    precision, recall = (evaluator.eval[name][..., 0, 0, -1] for name in ("precision", "recall"))
+    return matched & ~ignored, ignored, precision.mean(axis=1), recall
 
 
 def _mean_of_known(precision):
