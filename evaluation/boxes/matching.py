@@ -172,12 +172,16 @@ def _all_pairs(
 
 
 def _share_on_crowds(boxes: RankedBoxes, crowds: TrueBoxes) -> Floats:
-    """Return the largest share of each predicted box that lies on one crowd, shape ``(N,)``."""
+    """Return the largest share of each predicted box that lies on one crowd, shape ``(N,)``.
+
+    An edge is COCO's start plus side, so that shares equal those of pycocotools to the last bit.
+    """
     of_pair, crowd = _all_pairs(boxes, crowds)
-    box, other = boxes.corners[of_pair], crowds.corners[crowd]
-    sides = np.minimum(box[:, 2:], other[:, 2:]) - np.maximum(box[:, :2], other[:, :2])
-    shared = np.maximum(sides, 0).prod(axis=1)
-    area = (box[:, 2:] - box[:, :2]).prod(axis=1)
+    start, other = boxes.corners[of_pair, :2], crowds.corners[crowd, :2]
+    side = boxes.corners[of_pair, 2:] - start
+    other_side = crowds.corners[crowd, 2:] - other
+    across = np.minimum(start + side, other + other_side) - np.maximum(start, other)
+    shared, area = np.maximum(across, 0).prod(axis=1), side.prod(axis=1)
     share = np.divide(shared, area, out=np.zeros_like(shared), where=area > 0)
     largest = np.zeros(len(boxes.image))
     np.maximum.at(largest, of_pair, share)
