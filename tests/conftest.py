@@ -17,7 +17,9 @@ from tests.world import world
 __all__ = ["world"]
 
 # The same examples every time: a test that fails once must fail again.
-hypothesis.settings.register_profile("repeatable", max_examples=50, derandomize=True, deadline=None)
+hypothesis.settings.register_profile(
+    "repeatable", max_examples=50, derandomize=True, deadline=None, report_multiple_bugs=False
+)
 hypothesis.settings.load_profile("repeatable")
 
 
