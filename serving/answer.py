@@ -27,6 +27,7 @@ from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.user_tables import inert_cell
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.images.loose_images import DICOM_IDS
 from cxr_compare.evaluation.overlays.colours import SystemMark, system_mark
 from cxr_compare.evaluation.overlays.draw import draw_panel
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
@@ -238,7 +239,7 @@ class Answer(BaseModel):
 
 _FIRST = ("image", "system", "finding", "status", "decision", "probability", "score")
 COLUMNS = (*_FIRST, *(name for name in Answer.model_fields if name not in (*_FIRST, "findings")))
-"""Columns of the table of ``cxr predict --csv``."""
+"""Columns of an answer in the table of ``cxr predict --csv``."""
 
 
 class Answers(list[Answer]):
@@ -246,13 +247,18 @@ class Answers(list[Answer]):
 
     Attributes:
         left_out: Reason by path.
+        dicom_ids: Identifiers in the header of each file by path; None if they were not asked for.
     """
 
     def __init__(
-        self, answers: Sequence[Answer] = (), left_out: dict[str, str] | None = None
+        self,
+        answers: Sequence[Answer] = (),
+        left_out: dict[str, str] | None = None,
+        dicom_ids: dict[str, dict[str, str | None]] | None = None,
     ) -> None:
         super().__init__(answers)
         self.left_out = left_out or {}
+        self.dicom_ids = dicom_ids
 
     @property
     def exit_status(self) -> int:
@@ -275,19 +281,28 @@ class Answers(list[Answer]):
             part = f" ({len(images):,} of {n_images:,} images)" if len(images) < n_images else ""
             lines.append(f"CAUTION{part}: {text}")
         lines += [f"left out: {reason}" for reason in self.left_out.values()]
-        return "\n".join(dict.fromkeys(lines))
+        return "\n".join(dict.fromkeys(lines)) or "no images"
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return the answers for JSON, behind them the files that were left out."""
+        return self._with_ids([answer.to_json() for answer in self])
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the answers as a table, behind them the files that were left out."""
+        rows = self._with_ids([answer.to_row() for answer in self])
+        columns = [*COLUMNS, "problem", *(() if self.dicom_ids is None else DICOM_IDS)]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _with_ids(self, answered: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the entry of each answer and of each file without one, with its identifiers."""
         refused = [
             {"image": path, "status": "refused", "problem": why}
             for path, why in self.left_out.items()
         ]
-        return [*(answer.to_json() for answer in self), *refused]
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the answers as a table."""
-        return pd.DataFrame([answer.to_row() for answer in self], columns=list(COLUMNS))
+        images = [*(answer.image for answer in self), *self.left_out]
+        ids = self.dicom_ids or {}
+        entries = zip([*answered, *refused], images, strict=True)
+        return [entry | ids.get(image, {}) for entry, image in entries]
 
     def _repr_html_(self) -> str:
         return self.to_frame().to_html(notebook=True)

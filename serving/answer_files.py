@@ -6,19 +6,21 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-import pandas as pd
-
 from cxr_compare.data_prep.base.errors import InputError, counted, printable
 from cxr_compare.data_prep.base.files import atomic_path, folder_lock, make_folder, path_lock
 from cxr_compare.data_prep.base.provenance import cpu_count
 from cxr_compare.data_prep.base.user_tables import write_csv
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
-from cxr_compare.data_prep.images.loose_images import LooseImage, read_loose_images
+from cxr_compare.data_prep.images.loose_images import (
+    LooseImage,
+    read_dicom_ids,
+    read_loose_images,
+)
 from cxr_compare.data_prep.parallel import Progress, Silence
 from cxr_compare.evaluation.report import overlay_page
 from cxr_compare.evaluation.report.case_selection import ImageKind
 from cxr_compare.evaluation.report.overlay_page import OVERLAY_END, Overlay
-from cxr_compare.serving.answer import COLUMNS, Answer, Answering, Answers, to_png_bytes
+from cxr_compare.serving.answer import Answer, Answering, Answers, to_png_bytes
 from cxr_compare.serving.answer_journal import Outcome, journal_for
 
 _PICTURE = ".png"
@@ -41,24 +43,27 @@ def answer_files(
     *,
     out: Path | None = None,
     csv: Path | None = None,
+    dicom_ids: bool = False,
     progress: Progress = Silence(),  # noqa: B008 - it has no state
 ) -> Answers:
     """Answer for files; one that cannot be read is left out with its reason, the others go on.
 
     `out` is a folder that gets an overlay of each image and a page of all, in place of those of a
-    former call, or the PNG of one; `csv` is the table.
+    former call, or the PNG of one; `csv` is the table, which also has a file without an answer.
+    Identifiers of DICOM files are in the answers alone, and in no journal.
     """
     if csv is not None and csv.exists() and not csv.is_file():
         raise InputError(f"csv: {csv} is no file that can be replaced; name another")
     files = [path for path in paths if not path.name.endswith(OVERLAY_END)]
-    if not files:
+    if paths and not files:
         raise InputError(f"{paths[0]}: holds overlays of an earlier call alone; give images")
     if out is not None and out.suffix.lower() == _PICTURE and len(files) > 1:
         raise InputError(
             f"out: {out} is one picture, and there are {len(files)} images; name a folder"
         )
     workers = min(cpu_count(), len(files)) if len(files) >= _WORTH_WORKERS else 1
-    answers, drawn = Answers(), dict[Path, Overlay]()
+    answers = Answers(dicom_ids={} if dicom_ids else None)
+    drawn = dict[Path, Overlay]()
     folder = None if out is None or out.suffix.lower() == _PICTURE else out
     shown = progress if len(files) > 1 else Silence()
     with (
@@ -80,26 +85,21 @@ def answer_files(
             if out is not None and outcome.drawn:
                 file = out.parent / outcome.drawn
                 drawn[file] = _overlay(path, file, outcome.answers)
-            answers += [answer.without_pixels() for answer in outcome.answers]
-            if outcome.problem:
-                answers.left_out[printable(str(path))] = outcome.problem
+            _add(answers, path, outcome)
             advance(1)
-        if not answers:
+        if answers.left_out and not answers and csv is None:
             reason = next(iter(answers.left_out.values()))
             many = f"none of {counted(len(files), 'file')} was answered; the first: "
             raise InputError(reason if len(files) == 1 else many + reason)
         for reason in answers.left_out.values():
             progress.say(f"left out: {reason}")
-        if folder is not None:
+        if folder is not None and drawn:
             page = _write_page(folder, list(drawn.values()), answers)
             overlay_page.write_overlay_record(folder, drawn)
             n_drawn = counted(len(drawn), "image")
             progress.say(f"Overlays: {n_drawn} in {out}; to look through: {page}")
         if csv is not None:
-            entries = (entry for entry in answers.to_dict() if "problem" in entry)
-            rows = [dict.fromkeys(COLUMNS) | entry for entry in entries]
-            table = answers.to_frame()
-            write_csv(pd.concat([table, pd.DataFrame(rows)]) if rows else table, csv)
+            write_csv(answers.to_frame(), csv)
     return answers
 
 
@@ -118,6 +118,16 @@ def _remove_former(folder: Path | None, stored: Iterable[Outcome]) -> None:
     if folder is not None:
         own = {folder.parent / outcome.drawn for outcome in stored}
         overlay_page.remove_overlays(folder, own)
+
+
+def _add(answers: Answers, path: Path, outcome: Outcome) -> None:
+    """Add the outcome of a file to the answers, with its identifiers if they were asked for."""
+    answers += [answer.without_pixels() for answer in outcome.answers]
+    name = printable(str(path)) if outcome.problem else str(path)
+    if outcome.problem:
+        answers.left_out[name] = outcome.problem
+    if answers.dicom_ids is not None:
+        answers.dicom_ids[name] = read_dicom_ids(path)
 
 
 def _problem_of_name(path: Path) -> str:

@@ -5,16 +5,20 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from PIL import Image, ImageColor
 
 import cxr_compare
 from tests.adapters import reports, serving
 from tests.adapters.commands import cxr
+from tests.adapters.documents import code_blocks
 
+ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("detector", "classifier")
 EDGES = ["x1", "y1", "x2", "y2"]
 
@@ -302,3 +306,97 @@ def test_what_a_killed_call_left_beside_its_overlays_is_removed(world, films, he
     )
     left = [path.name for path in here.rglob("*") if path.name.startswith(".")]
     assert left == [".other.csv-0123abcd.tmp"]
+
+
+# --- a folder for each night ----------------------------------------------------------------------
+
+
+def test_the_columns_of_the_table_are_those_of_the_document(world, films, here):
+    assert ask(world.run("classifier"), *films.values(), "--csv", "table.csv") == 0
+    blocks = [text for _, text in code_blocks(ROOT / "docs/formats.md")]
+    header = (here / "table.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert f"{header}\n" in blocks
+
+
+def test_an_empty_folder_is_a_table_without_rows_and_no_picture_of_the_night_before(
+    world, films, here, capsys
+):
+    (here / "inbox").mkdir()
+    call = (world.run("classifier"), "inbox", "--out", "drawn")
+    film = shutil.copy(next(iter(films.values())), here / "inbox/film.dcm")
+    assert ask(*call, "--csv", "first.csv") == 0
+    assert (here / "drawn/film-overlay.png").is_file()
+    film.unlink()
+    capsys.readouterr()
+    assert ask(*call, "--csv", "second.csv", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == []
+    first, second = (pd.read_csv(here / f"{name}.csv") for name in ("first", "second"))
+    assert (len(first), len(second)) == (1, 0)
+    assert list(first.columns) == list(second.columns)
+    assert list((here / "drawn").iterdir()) == []
+
+
+def test_files_that_cannot_be_read_have_their_rows_if_no_other_file_came(world, here):
+    (here / "inbox").mkdir()
+    for name in ("a.dcm", "b.png"):
+        (here / "inbox" / name).write_bytes(b"cut short")
+    assert ask(world.run("classifier"), "inbox", "--csv", "table.csv") == 1
+    table = pd.read_csv(here / "table.csv")
+    assert table["image"].tolist() == ["inbox/a.dcm", "inbox/b.png"]
+    assert (table["status"] == "refused").all()
+    assert table["problem"].notna().all()
+    assert [path.name for path in here.iterdir() if path.name.startswith(".")] == []
+
+
+IDS = {"sop_instance_uid": "SOPInstanceUID", "study_instance_uid": "StudyInstanceUID"}
+
+
+def test_ids_of_dicom_files_are_in_table_and_json_if_asked_for_and_nowhere_else(
+    world, films, here, capsys
+):
+    (here / "inbox").mkdir()
+    content = next(iter(films.values())).read_bytes()
+    header = pydicom.dcmread(next(iter(films.values())))
+    stated = {name: str(header[keyword].value) for name, keyword in IDS.items()}
+    odd = content
+    for text in stated.values():
+        odd = odd.replace(text.encode(), "=1+1".ljust(len(text)).encode())
+    files = {"cut.dcm": content[: len(content) // 2], "film.dcm": content, "odd.dcm": odd}
+    for name, written_bytes in files.items():
+        (here / "inbox" / name).write_bytes(written_bytes)
+    Image.fromarray(header.pixel_array).save(here / "inbox/film.png")
+    unknown = dict.fromkeys(IDS)
+    expected = {"cut.dcm": stated, "film.dcm": stated, "film.png": unknown, "odd.dcm": unknown}
+    call = (world.run("classifier"), "inbox", "--csv", "table.csv")
+
+    assert ask(*call) == 1
+    assert not set(IDS) & set(pd.read_csv("table.csv").columns)
+    printed = "".join(capsys.readouterr())
+    with serving.stopped_at(3):
+        assert ask(*call, "--dicom-ids") == 130
+    journal = (here / ".table.csv.part").read_text(encoding="utf-8")
+    assert "film.dcm" in journal
+    assert ask(*call, "--dicom-ids") == 1
+    printed += "".join(capsys.readouterr())
+    assert not [text for text in stated.values() if text in printed + journal]
+    assert "=1+1" not in printed
+    table = pd.read_csv("table.csv", dtype=object)
+    found = table.where(table.notna(), None).set_index("image")[list(IDS)].to_dict("index")
+    assert {Path(name).name: ids for name, ids in found.items()} == expected
+    assert ask(*call, "--dicom-ids", "--json") == 1
+    answers = json.loads(capsys.readouterr().out)
+    assert {Path(each["image"]).name: {n: each[n] for n in IDS} for each in answers} == expected
+    assert ask(world.run("classifier"), "--data", world.data, "--out", "p", "--dicom-ids") == 2
+
+
+@pytest.mark.parametrize("lost", [[], ["overlays.json"]])
+def test_a_stopped_call_leaves_no_page_of_the_night_before(world, films, here, lost):
+    first, second, *others = films.values()
+    run = world.run("classifier")
+    assert ask(run, first, second, "--out", "drawn") == 0
+    for name in lost:  # as kill -9 just before the record
+        (here / "drawn" / name).unlink()
+    with serving.stopped_at(2):
+        assert ask(run, *others, "--out", "drawn") == 130
+    left = [path.name for path in (here / "drawn").iterdir() if not path.name.startswith(".")]
+    assert left == [f"{others[0].stem}-overlay.png"]

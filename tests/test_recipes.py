@@ -5,7 +5,9 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import mypy.api
@@ -16,11 +18,12 @@ import pytest
 from PIL import ExifTags, Image
 
 import cxr_compare
-from tests.adapters.commands import cxr
+from tests.adapters.commands import PROGRAM, cxr
 from tests.adapters.documents import code_blocks, cxr_commands
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 EDGES = ["x1", "y1", "x2", "y2"]
+IDS_OF_HEADERS = ("SOPInstanceUID", "StudyInstanceUID")
 ONE_EPOCH = {"data.image_size": 96, "training.epochs": 1}
 SMALL_MODELS = {  # of the configurations that pages name
     "chexnet_quickstart": {"model.backbone": "small_cnn"},
@@ -199,6 +202,49 @@ def test_answers_of_a_vision_language_model_are_where_they_say(folder):
     )
     found = result.lesions.query("metric == 'found_iou_50'")
     assert found["estimate"].tolist() == [1]
+
+
+@pytest.mark.release
+def test_the_nightly_job_of_a_hospital_answers_each_night_once(folder, world, monkeypatch, capsys):
+    for name, kind in (("retinanet", "detector"), ("chexnet", "classifier")):
+        (folder / name).symlink_to(world.run(kind))
+    (folder / "venv/bin").mkdir(parents=True)
+    program = folder / "venv/bin/cxr"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(PROGRAM)} "$@"\n')
+    program.chmod(0o700)
+    films = sorted(world.xrays.rglob("*.dcm"))[:4]
+    nights = {"2026-11-26": films[:3], "2026-11-27": [], date.today().isoformat(): films[3:]}
+    for night, files in nights.items():
+        (folder / "inbox" / night).mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, folder / "inbox" / night)
+    (folder / "inbox/2026-11-26/cut.dcm").write_bytes(films[0].read_bytes()[:500])
+    script, _ = blocks_of("hospital.md", "sh")
+    (folder / "night").write_text(replaced(script, "/srv/cxr", str(folder)))
+    monkeypatch.setenv("PYTHONPATH", str(DOCS.parent))
+    done = subprocess.run(["sh", "night"], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""  # no mail of cron
+    log = (folder / "nights.log").read_text()
+    assert re.findall(r"night (\S+): exit status (\d+)", log) == [
+        ("2026-11-26", "1"),
+        ("2026-11-27", "0"),
+    ]
+    ids = [str(pydicom.dcmread(file)[name].value) for file in films for name in IDS_OF_HEADERS]
+    printed = log + "".join(path.read_text() for path in (folder / "nights").glob("*.txt"))
+    assert not [text for text in ids if text in printed]
+    tables = {path: path.read_bytes() for path in sorted((folder / "nights").glob("*.csv"))}
+    assert [path.stem for path in tables] == ["2026-11-26", "2026-11-27"]
+    assert [len(pd.read_csv(path)) for path in tables] == [7, 0]
+    assert oct(next(iter(tables)).stat().st_mode & 0o777) == "0o600"
+    subprocess.run(["sh", "night"], check=True)  # is done
+    assert (folder / "nights.log").read_text() == log
+
+    monkeypatch.setattr(sys, "argv", ["watch.py", *map(str, tables)])
+    (watch,) = blocks_of("hospital.md")
+    rows = pd.DataFrame(run(watch)["rows"]).set_index("system")
+    assert rows["images"].to_dict() == {"RetinaNet": 4, "CheXNet": 4}
+    assert (rows["unreadable"] == 0.25).all()
+    capsys.readouterr()
 
 
 @pytest.mark.release

@@ -5,14 +5,20 @@ This module imports no pandas, so that worker processes start fast.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cxr_compare.data_prep.base.errors import InputError
-from cxr_compare.data_prep.images.image import DecodedImage, read_image
+from cxr_compare.data_prep.images.dicom_header import clean_text
+from cxr_compare.data_prep.images.image import DecodedImage, read_image, starts_like_dicom
 from cxr_compare.data_prep.images.refused_files import DECODER_CRASHED
 from cxr_compare.data_prep.parallel import map_images
+
+DICOM_IDS = {"sop_instance_uid": "SOPInstanceUID", "study_instance_uid": "StudyInstanceUID"}
+"""Identifiers by which an archive finds an image, as columns and as elements of a header."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,7 @@ class LooseImage:
 def find_image_files(sources: Sequence[Path]) -> list[Path]:
     """List the files that a user named, and all files below the folders that the user named.
 
-    Each file stands once; hidden files are left out. A source that does not exist, or contains no
-    file, is refused.
+    Each file stands once; hidden files are left out. A source that does not exist is refused.
     """
     files: dict[Path, None] = {}
     for source in sources:
@@ -36,10 +41,28 @@ def find_image_files(sources: Sequence[Path]) -> list[Path]:
             raise InputError(f"{source}: no such file or folder")
         below = sorted(source.rglob("*")) if source.is_dir() else [source]
         visible = [path for path in below if path.is_file() and not path.name.startswith(".")]
-        if not visible:
-            raise InputError(f"{source}: holds no files; give a folder with images")
         files.update(dict.fromkeys(visible))
     return list(files)
+
+
+def read_dicom_ids(path: Path) -> dict[str, str | None]:
+    """Read the identifiers of a DICOM file by `DICOM_IDS`; None where a file states none."""
+    ids: dict[str, str | None] = dict.fromkeys(DICOM_IDS)
+    try:
+        with path.open("rb") as file:
+            is_dicom = starts_like_dicom(file.read(132))
+        if not is_dicom:
+            return ids
+        import pydicom  # 0.3 s, which other images are read without
+
+        tags = [*DICOM_IDS.values()]
+        with warnings.catch_warnings(action="ignore"):  # which quote a wrong value
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
+            texts = {name: clean_text(header, keyword) for name, keyword in DICOM_IDS.items()}
+    except Exception:  # noqa: BLE001 - pydicom raises all kinds on broken files
+        return ids
+    stated = {name: text for name, text in texts.items() if re.fullmatch("[0-9.]{1,64}", text)}
+    return ids | stated
 
 
 def read_loose_images(paths: Iterable[Path], *, workers: int = 0) -> Iterator[LooseImage]:

@@ -95,11 +95,11 @@ def require_overlay_folder(folder: Path) -> None:
 
 def remove_overlays(folder: Path, kept: Iterable[Path] = ()) -> None:
     """Remove the overlays of a former call and its page, so that none stays beside another page."""
-    record = folder / _RECORD
-    if record.is_file():
+    record, overlays = folder / _RECORD, {*folder.glob(f"*{OVERLAY_END}")}
+    if record.is_file() or overlays:  # a killed call may have left the page without a record
         (folder / OVERLAYS_PAGE).unlink(missing_ok=True)
-        record.unlink()
-    for path in {*folder.glob(f"*{OVERLAY_END}")} - {*kept}:
+        record.unlink(missing_ok=True)
+    for path in overlays - {*kept}:
         path.unlink()
 
 

@@ -65,6 +65,7 @@ def predict(
     split: str | None = None,
     out: AnyPath | None = None,
     csv: AnyPath | None = None,
+    dicom_ids: bool = False,
     policy: Policy = None,
     joint: AnyPath | None = None,
     device: Device = "auto",
@@ -77,13 +78,15 @@ def predict(
         out: Folder of the predictions of a data set; for images the folder of their overlays, or
             the PNG of one.
         csv: Table of the answers to write.
+        dicom_ids: Add SOPInstanceUID and StudyInstanceUID of DICOM files to the table and to JSON.
+            They identify patients.
         joint: Report of a comparison of both together, by whose rule the runs answer, too.
     """
     if not all(isinstance(path, str | Path) for path in paths):
         raise InputError("predict: give paths; an opened run answers by its own method predict")
     require_engine(engine)
     runs, images = _sorted_paths(run_names(paths))
-    for_images = {"csv": csv, "policy": policy, "joint": joint}
+    for_images = {"csv": csv, "dicom_ids": dicom_ids or None, "policy": policy, "joint": joint}
     for_data = {"split": split, "engine": None if engine == "local" else engine}
     others = for_data if data is None else for_images
     unused = [name for name, value in others.items() if value is not None]
@@ -109,7 +112,8 @@ def predict(
     files = find_image_files(images)
     answering = open_runs(runs, policy=policy, joint=joint, device=device)
     out, csv = (None if path is None else Path(path) for path in (out, csv))
-    return answer_files(answering, files, out=out, csv=csv, progress=console)
+    asked: Any = {"out": out, "csv": csv, "dicom_ids": dicom_ids}
+    return answer_files(answering, files, **asked, progress=console)
 
 
 def _sorted_paths(given: Sequence[Named]) -> tuple[list[Named], list[Path]]:
