@@ -2,12 +2,12 @@
 
 import asyncio
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 
 import mypy.api
@@ -209,11 +209,14 @@ def test_the_nightly_job_of_a_hospital_answers_each_night_once(folder, world, mo
     for name, kind in (("retinanet", "detector"), ("chexnet", "classifier")):
         (folder / name).symlink_to(world.run(kind))
     (folder / "venv/bin").mkdir(parents=True)
-    program = folder / "venv/bin/cxr"
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(PROGRAM)} "$@"\n')
-    program.chmod(0o700)
+    today = 'if [ "$1" = +%F ]; then echo 2026-11-28; else echo now; fi'
+    for name, line in (("cxr", f'exec {shlex.join(PROGRAM)} "$@"'), ("date", today)):
+        program = folder / "venv/bin" / name
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{folder / 'venv/bin'}{os.pathsep}{os.environ['PATH']}")
     films = sorted(world.xrays.rglob("*.dcm"))[:4]
-    nights = {"2026-11-26": films[:3], "2026-11-27": [], date.today().isoformat(): films[3:]}
+    nights = {"2026-11-26": films[:3], "2026-11-27": [], "2026-11-28": films[3:]}
     for night, files in nights.items():
         (folder / "inbox" / night).mkdir(parents=True)
         for file in files:
