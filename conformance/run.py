@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
 import warnings
 from collections import Counter
@@ -18,54 +19,65 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from conformance.cases import RATES, Question, questions
-from conformance.check import OUTCOMES, Answer, answer, figures_of, shown
+from conformance.cases import LEVELS, Question, questions
+from conformance.check import Answer, answer, figures_of, shown
 
 FOLDER = Path(__file__).parent
 MARKER = "<!-- answers of python -m conformance.run -->"
-GROUPS = {
-    "Boxes": {
-        "AP50": ("ap50",),
-        "AP": ("ap",),
-        "FROC": ("froc_mean", *(f"froc_at_{rate}" for rate in RATES)),
-        "pointing": ("pointing_accuracy",),
-        "RSNA score": ("rsna_score",),
-        "VinBigData score": ("vinbigdata_score",),
-    },
-    "Images": {
-        "AUROC": ("auroc", "macro_auroc"),
-        "average precision": ("average_precision",),
-        "recall, specificity": ("recall", "specificity"),
-        "precision, NPV": ("precision", "npv"),
-        "accuracy, balanced": ("accuracy", "balanced_accuracy"),
-        "F1, MCC": ("f1", "mcc"),
-        "Brier": ("brier",),
-    },
-    "Differences and intervals": {
-        "interval of the AUROC": ("auroc_low", "auroc_high"),
-        "difference of AUROCs": ("auroc_difference",),
-        "its standard error": ("auroc_difference_se", "auroc_difference_se_by_image"),
-        "its interval": ("auroc_difference_low", "auroc_difference_high"),
-        "its p-value": ("auroc_difference_p",),
-        "average precision by bootstrap": (
-            "average_precision_low",
-            "average_precision_high",
-            "average_precision_difference",
-            "average_precision_difference_low",
-            "average_precision_difference_high",
-        ),
-    },
+TITLES = {
+    "ap50": "AP50",
+    "ap": "AP",
+    "froc_mean": "FROC",
+    "pointing_accuracy": "pointing",
+    "rsna_score": "RSNA score",
+    "vinbigdata_score": "VinBigData score",
+    "auroc": "AUROC",
+    "macro_auroc": "mean AUROC",
+    "average_precision": "average precision",
+    "recall": "recall",
+    "specificity": "specificity",
+    "precision": "precision",
+    "npv": "NPV",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "f1": "F1",
+    "mcc": "MCC",
+    "brier": "Brier score",
+    "auroc_low": "interval of an AUROC",
+    "auroc_difference": "difference of AUROCs",
+    "auroc_difference_se": "its standard error",
+    "auroc_difference_low": "its interval",
+    "auroc_difference_p": "p of two AUROCs",
+    "average_precision_low": "intervals by bootstrap",
 }
-"""Columns of each table: the names of figures that one column counts."""
+"""Titles on the page of what programs have, by the name of a figure."""
+COLUMNS = ("equal", "counted", "other rule", "undefined", "refused")
+"""Columns of the page, in one of which each answer is counted."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why programs give other answers: their rule, where it is stated, and what it gives."""
+
+    rule: str
+    stated: str
+    programs: list[str]
+    answers: dict[str, dict[str, float | None]]
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program with its version and its answers; a figure that it lacks has none."""
+    """A program with its version, options that the adapter chose, and its answers."""
 
     name: str
     version: str
+    chosen: str
     answers: list[Answer]
+
+    @property
+    def title(self) -> str:
+        """Return name and version."""
+        return f"{self.name} {self.version}"
 
 
 def ask(adapter: str, asked: Iterable[Question]) -> Program:
@@ -73,32 +85,100 @@ def ask(adapter: str, asked: Iterable[Question]) -> Program:
     name = f"conformance.adapters.{adapter}"
     figures = figures_of(name)
     answers = [answer(figures, question) for question in asked]
-    package = importlib.import_module(name).PACKAGE
+    module = importlib.import_module(name)
     has = [each for each in answers if each.outcome != "not offered"]
-    return Program(package, version(package), has)
+    return Program(module.PACKAGE, version(module.PACKAGE), getattr(module, "CHOSEN", ""), has)
 
 
-def right(question: Question) -> str:
-    """Return the right answer, and whether it is counted or a convention."""
-    return shown(question.value) + f" ({question.kind})" * (question.value is not None)
+def reasons() -> list[Reason]:
+    """Return the known reasons of other answers."""
+    content = json.loads((FOLDER / "adapters" / "reasons.json").read_text(encoding="utf-8"))
+    return [Reason(**reason) for reason in content["reasons"]]
+
+
+def column(answer: Answer) -> str:
+    """Return the column of an answer; the README of the cases says what leaves a choice."""
+    if answer.outcome in ("equal", "refuses"):
+        return "refused" if answer.outcome == "refuses" else "equal"
+    if "undefined" in answer.question.levels:
+        return "undefined"
+    return "counted" if answer.question.kind == "counted" else "other rule"
+
+
+def explains(reason: Reason, program: Program, answer: Answer) -> bool:
+    """Tell whether a reason gives this answer of the program, to the digits that are shown."""
+    given = reason.answers.get(answer.question.case, {})
+    figure = answer.question.figure
+    return (
+        program.name in reason.programs and figure in given and shown(given[figure]) == answer.text
+    )
+
+
+def unexplained(program: Program) -> list[Answer]:
+    """Return the other answers of a program that no reason gives."""
+    known = reasons()
+    return [
+        each
+        for each in program.answers
+        if column(each) in ("counted", "other rule")
+        and not any(explains(reason, program, each) for reason in known)
+    ]
 
 
 def page(programs: Sequence[Program]) -> str:
-    """Return the tables of programs: how many figures each answers how."""
-    parts = []
-    for group, columns in GROUPS.items():
-        rows = [row for program in programs if (row := _row(program, columns.values()))]
-        if rows:
-            parts.append(f"## {group}\n\n{_table(['program', *columns], rows)}\n")
-    return "\n".join(parts)
+    """Return the tables: what programs have, their answers by level, and why they are others."""
+    parts = {"What was asked": _asked(programs), "All cases": _counts(programs, None)}
+    parts |= {f"Level {level}": _counts(programs, level) for level in LEVELS}
+    parts["Why answers are others"] = _reasons(programs)
+    parts["Each answer that is counted"] = _counted(programs)
+    return "\n".join(f"## {title}\n\n{text}\n" for title, text in parts.items())
 
 
-def _row(program: Program, columns: Iterable[tuple[str, ...]]) -> list[str]:
-    cells = []
-    for names in columns:
-        count = Counter(a.outcome for a in program.answers if a.question.name in names)
-        cells.append(", ".join(f"{count[k]} {k}" for k in OUTCOMES if count[k]) or "–")
-    return [f"{program.name} {program.version}", *cells] if set(cells) != {"–"} else []
+def _asked(programs: Sequence[Program]) -> str:
+    rows = []
+    for program in programs:
+        has = {each.question.name for each in program.answers}
+        titles = [title for name, title in TITLES.items() if name in has]
+        rows.append([program.name, ", ".join(titles), program.chosen or "none"])
+    return _table(["program", "figures", "options that were chosen"], rows)
+
+
+def _counts(programs: Sequence[Program], level: str | None) -> str:
+    rows = []
+    for program in programs:
+        answers = [a for a in program.answers if level is None or level in a.question.levels]
+        count = Counter(column(each) for each in answers)
+        if answers:
+            rows.append([program.title, str(len(answers)), *(str(count[k]) for k in COLUMNS)])
+    return _table(["program", "asked", *COLUMNS], rows)
+
+
+def _reasons(programs: Sequence[Program]) -> str:
+    rows = []
+    for reason in reasons():
+        count: Counter[str] = Counter()
+        for program in programs:
+            count.update(column(a) for a in program.answers if explains(reason, program, a))
+        if count:
+            counts = [str(count[k]) for k in ("counted", "other rule")]
+            rows.append([reason.rule, ", ".join(reason.programs), *counts, reason.stated])
+    return _table(["rule", "programs", "counted", "other rule", "where it is stated"], rows)
+
+
+def _counted(programs: Sequence[Program]) -> str:
+    rows = [
+        [
+            program.name,
+            f"`{each.question.case}`",
+            f"`{each.question.figure}`",
+            shown(each.question.value),
+            each.text,
+        ]
+        for program in programs
+        for each in program.answers
+        if column(each) == "counted"
+    ]
+    return _table(["program", "case", "figure", "right", "answer"], rows)
 
 
 def others(programs: Sequence[Program]) -> str:
@@ -107,9 +187,10 @@ def others(programs: Sequence[Program]) -> str:
     for program in programs:
         for each in program.answers:
             if each.outcome != "equal":
-                said.setdefault(each.question, []).append(f"{program.name} {each.text}")
+                text = f"{program.name} {each.text} ({column(each)})"
+                said.setdefault(each.question, []).append(text)
     rows = [
-        [f"`{q.case}`", f"`{q.figure}`", right(q), "; ".join(answers)]
+        [f"`{q.case}`", f"`{q.figure}`", shown(q.value), "; ".join(answers)]
         for q, answers in said.items()
     ]
     return _table(["case", "figure", "right", "other answers"], rows)
@@ -153,6 +234,9 @@ def main() -> None:
             ".venv/bin/pip install --no-deps -r conformance/requirements.txt"
         )
     programs.sort(key=lambda program: (program.name != "cxr-compare", program.name))
+    for program in programs:
+        for each in unexplained(program):
+            print(f"reasons.json has no rule of {program.name} for {each}", file=sys.stderr)
     if options.page is None:
         print(f"{page(programs)}\n## Every other answer\n\n{others(programs)}")
         return

@@ -88,11 +88,22 @@ def test_a_value_has_the_levels_whose_rules_give_it(case):
 )
 def test_the_page_of_peers_has_the_answers_of_a_program(program):
     page = (CONFORMANCE.parent / "docs" / "peers.md").read_text(encoding="utf-8")
-    made = run.page([run.ask(program, cases.questions())])
-    rows = [line for line in made.splitlines() if "equal" in line]
-    assert rows
-    for row in rows:
-        assert row in page
+    asked = run.ask(program, cases.questions())
+    rows = [line for line in run.page([asked]).splitlines() if line.startswith(f"| {asked.name} ")]
+    assert len(rows) > 2
+    assert set(rows) <= set(page.splitlines())
+    assert run.unexplained(asked) == []
+
+
+def test_reasons_are_of_figures_and_programs_that_are_asked_and_give_other_values():
+    asked = {(q.case, q.figure): q for q in cases.questions()}
+    adapters = CONFORMANCE / "adapters"
+    for reason in run.reasons():
+        assert all(
+            (adapters / f"{name.replace('-', '_')}.py").is_file() for name in reason.programs
+        )
+        for case, figures in reason.answers.items():
+            assert not any(asked[case, figure].is_equal(v) for figure, v in figures.items())
 
 
 @pytest.mark.parametrize("order", [["a", "b"], ["b", "a"]])

@@ -1,4 +1,4 @@
-"""One file a program: `PACKAGE` is its name at PyPI, `FIGURES` has a function of a case each."""
+"""One file a program: its name at PyPI, options that were chosen for it, functions of a case."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

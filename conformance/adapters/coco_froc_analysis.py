@@ -7,6 +7,7 @@ from coco_froc_analysis.froc.froc_curve import calc_scores, froc_point
 from conformance.cases import RATES, Case
 
 PACKAGE = "coco-froc-analysis"
+CHOSEN = "`use_iou=True`, `iou_thres=0.2`: its default is a centre in a lesion"
 
 
 def froc(rates: list[float], case: Case) -> float:

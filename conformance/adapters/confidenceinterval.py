@@ -6,6 +6,7 @@ from conformance.adapters import of_arrays
 from conformance.cases import Case
 
 PACKAGE = "confidenceinterval"
+CHOSEN = "`average='binary'` for F1"
 
 
 def decided(metric, **options):

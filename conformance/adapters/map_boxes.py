@@ -5,6 +5,7 @@ from map_boxes import mean_average_precision_for_boxes
 from conformance.cases import Case
 
 PACKAGE = "map-boxes"
+CHOSEN = 'a row of the class "nan" for each image, which lists the images without a true box'
 
 
 def ap50(case: Case) -> float:

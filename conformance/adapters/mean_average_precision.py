@@ -6,6 +6,10 @@ from mean_average_precision import MetricBuilder
 from conformance.cases import Case
 
 PACKAGE = "mean-average-precision"
+CHOSEN = (
+    "`mpolicy='soft'`, 101 `recall_thresholds` and COCO's `iou_thresholds`, which its README "
+    "names COCO's metric"
+)
 RECALLS = np.arange(0.0, 1.01, 0.01)
 
 

@@ -20,6 +20,10 @@ from conformance.adapters import of_arrays
 from conformance.cases import RATES, Case
 
 PACKAGE = "monai"
+CHOSEN = (
+    "`COCOMetric`: COCO's IoU cuts and `max_detection=[100]`, crowds as `gt_ignore`; FROC: "
+    "the rates of the cases, a mark being the centre of its box"
+)
 
 
 def box_precision(key: str, case: Case) -> float | None:

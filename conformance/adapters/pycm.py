@@ -8,6 +8,7 @@ from conformance.adapters import of_arrays
 from conformance.cases import Case
 
 PACKAGE = "pycm"
+CHOSEN = "a threshold of 0.5 beside the Brier score"
 
 
 def figure(name: str, case: Case) -> float | None:

@@ -9,6 +9,7 @@ from pycocotools.cocoeval import COCOeval
 from conformance.cases import Case
 
 PACKAGE = "pycocotools"
+CHOSEN = "`imgIds`: the images of the case"
 
 
 def average_precision(case: Case, coco, evaluator) -> dict[str, float | None]:

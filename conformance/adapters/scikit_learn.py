@@ -6,6 +6,7 @@ from conformance.adapters import of_arrays
 from conformance.cases import Case
 
 PACKAGE = "scikit-learn"
+CHOSEN = "`pos_label=0` for specificity and NPV"
 
 
 def ranked(metric):
