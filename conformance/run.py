@@ -92,7 +92,7 @@ def ask(adapter: str, asked: Iterable[Question]) -> Program:
 
 def reasons() -> list[Reason]:
     """Return the known reasons of other answers."""
-    content = json.loads((FOLDER / "adapters" / "reasons.json").read_text(encoding="utf-8"))
+    content = json.loads((FOLDER / "reasons.json").read_text(encoding="utf-8"))
     return [Reason(**reason) for reason in content["reasons"]]
 
 
