@@ -45,14 +45,14 @@ TITLES = {
     "brier": "Brier score",
     "auroc_low": "interval of an AUROC",
     "auroc_difference": "difference of AUROCs",
-    "auroc_difference_se": "its standard error",
-    "auroc_difference_low": "its interval",
+    "auroc_difference_se": "standard error of a difference",
+    "auroc_difference_low": "interval of a difference",
     "auroc_difference_p": "p of two AUROCs",
     "average_precision_low": "intervals by bootstrap",
 }
 """Titles on the page of what programs have, by the name of a figure."""
-COLUMNS = ("equal", "counted", "other rule", "undefined", "refused")
-"""Columns of the page, in one of which each answer is counted."""
+COLUMNS = ("counted", "other rule", "undefined", "refused")
+"""Columns of the page, in one of which each answer that is not equal is counted."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,9 @@ def _counts(programs: Sequence[Program], level: str | None) -> str:
         answers = [a for a in program.answers if level is None or level in a.question.levels]
         count = Counter(column(each) for each in answers)
         if answers:
-            rows.append([program.title, str(len(answers)), *(str(count[k]) for k in COLUMNS)])
-    return _table(["program", "asked", *COLUMNS], rows)
+            equal = f"{count['equal']} of {len(answers)}"
+            rows.append([program.title, equal, *(str(count[k]) for k in COLUMNS)])
+    return _table(["program", "equal", *COLUMNS], rows)
 
 
 def _reasons(programs: Sequence[Program]) -> str:
