@@ -16,7 +16,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import islice
@@ -81,6 +81,23 @@ def map_images(
             yield from results
     finally:
         pool.close()
+
+
+def in_thread(
+    pool: ThreadPoolExecutor, function: Callable[[Row], Result], rows: Iterable[Row]
+) -> Iterator[Result]:
+    """Yield one result a row, in order; the thread of a pool works while the caller goes on.
+
+    One row is under way at a time, and none after one that fails, whose error is raised here. The
+    pool is the caller's, who ends it before what the function uses.
+    """
+    under_way: list[Future[Result]] = []
+    for row in rows:
+        results = [task.result() for task in under_way]
+        under_way = [pool.submit(function, row)]
+        yield from results
+    for task in under_way:
+        yield task.result()
 
 
 def _alone(

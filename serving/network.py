@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -30,6 +29,9 @@ from cxr_compare.training.run_info import RunInfo
 
 RUN_FILES = ("model.safetensors", "model.json", "preprocess.json")
 _MOST_IMAGES = 16
+_MOST_ON_GPU = 64
+_BYTES_PER_PIXEL = 1024
+"""Memory of a GPU for an image, by the pixels of its square: twice what VGG takes, the most."""
 _BATCH_PIXELS = 8 * 224**2
 
 
@@ -43,6 +45,7 @@ class Network(Protocol):
         device: Name of what computes, ``cpu`` or ``cuda``.
         backend: Program that computes.
         precision: Number format in which it does, ``fp32`` or ``bf16``.
+        views: Views of an image that a detector joins with the plain one; others may be set.
     """
 
     folder: Path
@@ -50,12 +53,11 @@ class Network(Protocol):
     info: RunInfo
     files: Mapping[str, str]
     preprocess: Preprocess
+    map_frame: Frame | None
     device: str
     backend: str
     precision: str
-
-    @property
-    def map_frame(self) -> Frame | None: ...  # noqa: D102
+    views: Sequence[str]
 
     def inference_id(self) -> str: ...  # noqa: D102
 
@@ -78,15 +80,34 @@ def open_network(folder: Path | str, device: str = "auto", own: Any = None) -> N
 
 
 def batch_size(network: Network) -> int:
-    """Return the number of images that are predicted together."""
-    if network.device != "cpu":
+    """Return the number of images that are predicted together: on a GPU, as half its memory holds.
+
+    Memory that torch keeps from a training in this process counts as free.
+    """
+    pixels = network.preprocess.size**2
+    if network.device == "cpu":
+        return max(1, min(_MOST_IMAGES, _BATCH_PIXELS // pixels))
+    if network.backend != "torch":
         return _MOST_IMAGES
-    return max(1, min(_MOST_IMAGES, _BATCH_PIXELS // network.preprocess.size**2))
+    from torch import cuda
+
+    free = cuda.mem_get_info()[0] + cuda.memory_reserved() - cuda.memory_allocated()
+    return max(1, min(_MOST_ON_GPU, free // 2 // (pixels * _BYTES_PER_PIXEL)))
+
+
+def read_squares(network: Network, source: PixelSource, image_ids: Sequence[str]) -> np.ndarray:
+    """Read squares ``(B, 1, S, S)``, for a GPU into memory from which it copies by itself."""
+    squares = np.stack([source.image(image_id) for image_id in image_ids])[:, None]
+    if network.backend == "torch" and network.device != "cpu":
+        import torch
+
+        squares = torch.from_numpy(squares).pin_memory().numpy()
+    return squares
 
 
 def predict_images(network: Network, source: PixelSource, image_ids: Sequence[str]) -> Output:
     """Predict images together."""
-    return network(np.stack([source.image(image_id) for image_id in image_ids])[:, None])
+    return network(read_squares(network, source, image_ids))
 
 
 def output_tables(
@@ -149,30 +170,29 @@ class TorchNetwork:
         self.info = info
         self.files: Mapping[str, str] = info.files
         model = load_model(folder, info.files, own)
+        map_frame: Frame | None = None if model.kind == "boxes" else model.map_frame()
         try:
             self.model = model.to(device).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:  # no GPU, or no PyTorch that knows it
             raise InputError(f"device: {device} cannot be used ({first_line(error)})") from None
         self.kind = self.model.kind
         self.preprocess = self.model.preprocess
+        self.map_frame = map_frame
+        self._trained_views: Sequence[str] = getattr(model, "views", ())
+        self.views = self._trained_views
 
     def inference_id(self) -> str:
         """Return the digest of what decides a prediction, to its last bit."""
-        return digest_of(self.folder, RUN_FILES, f"torch fp32 {self.device}")
+        return self._digest(self.device)
 
     def inference_ids(self) -> list[str]:
         """Return the digests that it has on one device or another."""
-        return [digest_of(self.folder, RUN_FILES, f"torch fp32 {each}") for each in ("cpu", "cuda")]
+        return [self._digest("cpu"), self._digest("cuda")]
 
-    @cached_property
-    def map_frame(self) -> Frame | None:
-        """Edges of the maps, px of the square; None for a detector."""
-        if self.kind == "boxes":
-            return None
-        model = self.model.to("cpu")
-        frame = model.map_frame()
-        model.to(self.device)
-        return frame
+    def _digest(self, device: str) -> str:
+        """Return the digest on a device; views of the training are in its files."""
+        views = "" if self.views == self._trained_views else f" views {','.join(self.views)}"
+        return digest_of(self.folder, RUN_FILES, f"torch fp32 {device}{views}")
 
     def __call__(self, squares: np.ndarray) -> Output:
         """Predict squares."""
@@ -180,19 +200,21 @@ class TorchNetwork:
 
         images = torch.from_numpy(squares)
         if self.kind == "boxes":
-            views = getattr(self.model, "views", ())
-            return predict_views(self._detect, images, views) if views else self._detect(images)
+            if self.views:
+                return predict_views(self._detect, images, self.views)
+            return self._detect(images)
         with torch.inference_mode(), _without_tf32():
-            logits, maps = self.model(images.to(self.device))
+            logits, maps = self.model(images.to(self.device, non_blocking=True))
         return logits.double().sigmoid().cpu().numpy(), maps.cpu().numpy()
 
     def _detect(self, images: Any) -> list[np.ndarray]:
         import torch
 
         with torch.inference_mode(), _without_tf32():
-            _, found = self.model(images.to(self.device))
+            _, found = self.model(images.to(self.device, non_blocking=True))
         rows = [torch.column_stack([b["boxes"], b["scores"], b["labels"]]) for b in found]
-        return [each.double().cpu().numpy() for each in rows]
+        on_host = torch.cat(rows).double().cpu()  # one copy: a GPU is waited for once
+        return [each.numpy() for each in on_host.split([len(each) for each in rows])]
 
 
 @contextmanager

@@ -111,6 +111,8 @@ class OnnxNetwork:
     network answers otherwise in it than its run.
     """
 
+    views: Sequence[str] = ()
+
     def __init__(
         self,
         folder: Path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.base.provenance import cpu_count, provenance
 from cxr_compare.data_prep.base.tables import read_table
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.data_prep.parallel import Engine, Progress, map_images
+from cxr_compare.data_prep.parallel import Engine, Progress, in_thread, map_images
 from cxr_compare.data_prep.pixels import PixelStore, index_name
 from cxr_compare.data_prep.predictions import (
     SEEN_FILE,
@@ -39,6 +40,7 @@ from cxr_compare.serving.network import (
     open_network,
     output_tables,
     predict_images,
+    read_squares,
 )
 from cxr_compare.serving.onnx_file import Output
 from cxr_compare.training.run_folder import RunFolder, figures_of
@@ -96,25 +98,30 @@ def predict_data_set(
     wanted = table.loc[table["role"].isin(roles), "image_id"].sort_values()
     store = dataset.make_store(network.preprocess.size, progress)
     sizes = dataset.images.set_index("image_id")[["width", "height"]]
-    with PredictionWriter(out, record) as writer:
+    with (
+        PredictionWriter(out, record) as writer,
+        ThreadPoolExecutor(1) as reading,
+        ThreadPoolExecutor(1) as writing,
+    ):
         todo = wanted[~wanted.isin(writer.done)].tolist()
         step = batch_size(network)
         batches = (todo[start : start + step] for start in range(0, len(todo), step))
-        index = dataset.info.files[index_name(store.size)]
-        local = network if engine == "local" else None
-        predict = _Predictor(network.folder, store.path, index, local)
-        outputs = map_images(
-            predict,
-            batches,
-            1 if engine == "local" else cpu_count(),
-            on_crash=_refuse,
-            engine=engine,
-        )
+        outputs: Iterator[_Batch]
+        if engine == "local":
+            outputs = _outputs(network, store, batches, reading)
+        else:
+            index = dataset.info.files[index_name(store.size)]
+            predict = _Predictor(network.folder, tuple(network.views), store.path, index)
+            outputs = map_images(predict, batches, cpu_count(), on_crash=_refuse, engine=engine)
+
+        def write(batch: _Batch) -> None:
+            part = output_tables(network, store, *batch, sizes)
+            writer.add(part.images, **part.tables)
+
         started = time.perf_counter()
         with progress.track(f"Predicting with {record.system}", len(todo)) as advance:
-            for ids, output in _joined(outputs, advance):
-                part = output_tables(network, store, ids, output, sizes)
-                writer.add(part.images, **part.tables)
+            for _ in in_thread(writing, write, _joined(outputs, advance)):
+                pass
         if todo and engine == "local":
             timed = {
                 "latency_ms": 1000 * (time.perf_counter() - started) / len(todo),
@@ -141,7 +148,7 @@ def _made_on(dataset: DataSet, split: str) -> MadeOn:
 
 
 def _recipe(network: Network) -> dict[str, Any] | None:
-    """Return how a run was trained, for the page of a comparison; None of an export."""
+    """Return how a run was trained and is predicted, for a page; None of an export."""
     if not (network.folder / "config.toml").is_file():
         return None
     config = RunFolder(network.folder).config.model_dump()
@@ -149,6 +156,7 @@ def _recipe(network: Network) -> dict[str, Any] | None:
     model["weights"] = Path(model["weights"]).name  # without folders of the user
     if network.kind == "boxes":
         model["architecture"] = "retinanet"
+        model["views"] = list(network.views)
     own = network.info.own_parts
     if "model" in own:  # the keys are of the network that the configuration would have built
         config["model"] = model = {"backbone": f"a network {_OWN}", "weights": "none"}
@@ -192,24 +200,38 @@ def predicted_before(
     return stored if made == (network.inference_id(), _made_on(dataset, split)) else None
 
 
+def _outputs(
+    network: Network, store: PixelStore, batches: Iterable[list[str]], reading: ThreadPoolExecutor
+) -> Iterator[_Batch]:
+    """Compute the batches here; the next one is read meanwhile."""
+
+    def read(image_ids: list[str]) -> tuple[list[str], np.ndarray]:
+        return image_ids, read_squares(network, store, image_ids)
+
+    for image_ids, squares in in_thread(reading, read, batches):
+        yield image_ids, network(squares)
+
+
 @dataclass(frozen=True)
 class _Predictor:
     """Function of a batch that a machine of a cluster can compute: it opens what it needs."""
 
     folder: Path
+    views: tuple[str, ...]
     store: Path
     index: str
-    network: Network | None
 
     def __call__(self, image_ids: list[str]) -> _Batch:
-        network = self.network or _opened(self.folder)
+        network = _opened(self.folder, self.views)
         store = _store(self.store.resolve(), self.index)
         return image_ids, predict_images(network, store, image_ids)
 
 
 @lru_cache(maxsize=1)
-def _opened(folder: Path) -> Network:
-    return open_network(folder, "cpu")
+def _opened(folder: Path, views: tuple[str, ...]) -> Network:
+    network = open_network(folder, "cpu")
+    network.views = views
+    return network
 
 
 @lru_cache(maxsize=1)

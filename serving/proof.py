@@ -32,7 +32,7 @@ _COMPANIONS = ("preprocess.json", "decision.json", "guard.npz")
 def export_run(run: Path, out: Path) -> Path:
     """Write a run as an export: one ONNX file, and what its answers need; no patient's id."""
     network = TorchNetwork(run, "cpu")
-    if getattr(network.model, "views", ()):
+    if network.views:
         raise InputError(
             f"{run}: joins views of an image, which an export cannot; train it without model.views"
         )

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from cyclopts import Parameter
 
@@ -20,6 +20,8 @@ from cxr_compare.scripts.options import (
     Engine,
     Named,
     Policy,
+    Texts,
+    comma_parts,
     is_run,
     open_runs,
     require_engine,
@@ -63,6 +65,7 @@ def predict(
     ],
     data: DataFolder | None = None,
     split: str | None = None,
+    views: Texts | None = None,
     out: AnyPath | None = None,
     csv: AnyPath | None = None,
     dicom_ids: bool = False,
@@ -75,6 +78,8 @@ def predict(
 
     Args:
         split: Split of the data set, whose validation and test images are predicted.
+        views: Views of each image of a data set that a detector joins with the plain one, in place
+            of those of its training: flip, scale0.8, scale1.2, with commas.
         out: Folder of the predictions of a data set; for images the folder of their overlays, or
             the PNG of one.
         csv: Table of the answers to write.
@@ -87,7 +92,11 @@ def predict(
     require_engine(engine)
     runs, images = _sorted_paths(run_names(paths))
     for_images = {"csv": csv, "dicom_ids": dicom_ids or None, "policy": policy, "joint": joint}
-    for_data = {"split": split, "engine": None if engine == "local" else engine}
+    for_data = {
+        "split": split,
+        "views": views,
+        "engine": None if engine == "local" else engine,
+    }
     others = for_data if data is None else for_images
     unused = [name for name, value in others.items() if value is not None]
     if unused:
@@ -102,8 +111,11 @@ def predict(
             raise InputError("out: is needed with data; name the folder to make")
         if engine == "ray" and device == "cuda":
             raise InputError("device: engine ray computes on processors; leave device out")
-        options = {"split": split or "default", "device": device, "engine": engine}
-        return _predict_data(runs, Path(data), Path(out), **options)
+        if views is not None:
+            views = comma_parts(views)
+            _check_views(runs, views)
+        options: Any = {"split": split or "default", "device": device, "engine": engine}
+        return _predict_data(runs, Path(data), Path(out), views=views, **options)
     if not images:
         raise InputError("predict: give images after the runs, or a data set as data")
     from cxr_compare.data_prep.images.loose_images import find_image_files
@@ -136,8 +148,34 @@ def _sorted_paths(given: Sequence[Named]) -> tuple[list[Named], list[Path]]:
     return runs, [path for _, path in others]
 
 
+def _check_views(runs: Sequence[Named], views: Sequence[str]) -> None:
+    """Refuse views that are none, and runs that take none, before any of them is predicted."""
+    from cxr_compare.configs.settings import View
+    from cxr_compare.training.run_folder import RunFolder
+
+    names = get_args(View)
+    unknown = [view for view in views if view not in names]
+    if unknown or not views:
+        written = f"'{unknown[0]}' is none" if unknown else "is empty"
+        raise InputError(f"views: {written}; choose from {', '.join(names)}")
+    if len({*views}) < len(views):
+        raise InputError(f"views: {', '.join(views)} has a view twice; give each once")
+    for _, path in runs:
+        if (path / "export.json").is_file():
+            raise InputError(f"views: {path} is an export, which joins none; give its run")
+        if RunFolder.open(path).info.model_kind != "detector":
+            raise InputError(f"views: {path} is a classifier, which joins none; leave views out")
+
+
 def _predict_data(
-    runs: Sequence[Named], data: Path, out: Path, *, split: str, device: str, engine: str
+    runs: Sequence[Named],
+    data: Path,
+    out: Path,
+    *,
+    views: Sequence[str] | None,
+    split: str,
+    device: str,
+    engine: str,
 ) -> Predictions | PredictionsOfRuns:
     from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.serving.network import open_network
@@ -147,6 +185,8 @@ def _predict_data(
     made = PredictionsOfRuns(out)
     for name, path in runs:
         network = open_network(path, device if engine == "local" else "cpu")
+        if views is not None:
+            network.views = tuple(views)
         options: Any = {"name": name, "engine": engine}
         if len(runs) == 1:
             return predict_data_set(network, dataset, out, split, console, **options)
