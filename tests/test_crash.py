@@ -416,6 +416,33 @@ def test_killed_predictions_are_refused_and_go_on_to_the_same_rows(world, tmp_pa
         pd.testing.assert_frame_equal(getattr(gone_on, table), getattr(whole, table))
 
 
+@pytest.mark.parametrize(
+    ("failing", "number"), [("reading", 12), ("computing", 6), ("writing", 2), ("writing", 9)]
+)
+@pytest.mark.parametrize("error", [InputError("the disk is full"), KeyboardInterrupt()], ids=repr)
+def test_what_fails_in_a_step_of_predicting_is_raised_and_the_call_goes_on(
+    world, tmp_path, failing, number, error
+):
+    out, options = tmp_path / "failed", {"data": world.data, "device": "cpu"}
+    with (
+        serving.parts_of_four(failing, number, error),
+        pytest.raises(type(error)) as raised,
+    ):
+        cxr_compare.predict(world.run("classifier"), out=out, **options)
+    assert raised.value is error
+    written = sorted(path.name for path in (out / "predicted_images.parquet").iterdir())
+    assert written
+    assert sorted(path.name for path in out.iterdir() if path.is_file()) == ["unfinished.json"]
+    with serving.parts_of_four():
+        cxr_compare.predict(world.run("classifier"), out=out, **options)
+        cxr_compare.predict(world.run("classifier"), out=tmp_path / "whole", **options)
+    tables = [sorted((tmp_path / name).rglob("*.parquet")) for name in ("failed", "whole")]
+    files = [[path for path in paths if path.is_file()] for paths in tables]
+    assert len(files[0]) == len(files[1]) > 20
+    for one, other in zip(*files, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
 # --- comparisons ----------------------------------------------------------------------------------
 
 # A child that ends itself with SIGKILL before a file gets its name.

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image, ImageColor
 
 import cxr_compare
-from tests.adapters import reports, serving
+from cxr_compare import InputError
+from tests.adapters import networks, reports, serving
 from tests.adapters.commands import cxr
 from tests.adapters.documents import code_blocks
 
@@ -181,6 +182,64 @@ def test_predictions_of_a_set_cover_validation_and_test_images(world):
     assert set(stored.images_run) == expected
     assert set(stored.scores["image_id"]) == expected
     assert stored.scores["score"].between(0, 1).all()
+
+
+def test_views_of_a_trained_run_are_those_of_a_run_that_was_trained_with_them(world, tmp_path):
+    run, options = world.run("detector"), {"data": world.data, "device": "cpu"}
+    trained = shutil.copytree(run, tmp_path / "trained")
+    networks.change_arguments(trained, views=["flip", "scale0.8"])
+    given = cxr_compare.predict(run, out=tmp_path / "given", views="flip,scale0.8", **options)
+    of_trained = cxr_compare.predict(trained, out=tmp_path / "of-trained", **options)
+    plain = cxr_compare.predict(run, out=tmp_path / "plain", **options)
+    pd.testing.assert_frame_equal(given.boxes, of_trained.boxes)
+    assert not given.boxes.equals(plain.boxes)
+    made = [each.info for each in (given, of_trained, plain)]
+    assert len({info.inference_id for info in made}) == 3
+    assert len({info.training_id for info in made}) == 1
+    assert given.info.recipe["config"]["model"]["views"] == ["flip", "scale0.8"]
+    with pytest.raises(InputError, match="given"):  # of other views
+        cxr_compare.predict(run, out=tmp_path / "given", views=["flip"], **options)
+    again = {"out": tmp_path / "again", "views": ["flip", "scale0.8"]}
+    same = cxr_compare.predict(trained, **again, **options).info
+    assert same.inference_id == of_trained.info.inference_id
+
+
+def test_a_run_is_compared_with_itself_with_views(world, tmp_path):
+    run, options = world.run("detector"), {"data": world.data, "device": "cpu"}
+    cxr_compare.predict(run, out=tmp_path / "views", views=["flip"], **options)
+    result = cxr_compare.compare(
+        f"Plain={run}",
+        f"Views={tmp_path / 'views'}",
+        data=world.data,
+        out=tmp_path / "report",
+        replicates=100,
+    )
+    assert list(result.systems) == ["Plain", "Views"]
+    recipes = [result.answer.provenance.systems[name]["recipe"] for name in result.systems]
+    assert [recipe["config"]["model"]["views"] for recipe in recipes] == [[], ["flip"]]
+
+
+@pytest.mark.parametrize(
+    ("of", "views", "place"),
+    [
+        ("detector", "flip,turn", "turn"),
+        ("detector", "flip,flip", "flip"),
+        ("detector", "", "scale0.8"),
+        ("classifier", "flip", "classifier"),
+        ("export", "flip", "export"),
+        ("zoo", "flip", "classifier"),
+    ],
+)
+def test_views_that_cannot_be_joined_are_one_line(world, here, capsys, of, views, place):
+    others = {"export": lambda: world.export("detector"), "zoo": lambda: world.zoo}
+    folder = others[of]() if of in others else world.run(of)
+    words = ("--data", world.data, "--views", views, "--out", "p")
+    capsys.readouterr()  # what was said while these were made
+    assert ask(folder, *words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cxr: views: ")
+    assert place in line
+    assert not list(here.iterdir())
 
 
 @pytest.mark.release

@@ -543,6 +543,14 @@ def test_a_gpu_that_is_not_there_is_one_line(world, of, capsys):
     assert capsys.readouterr().err.startswith("cxr: device: ")
 
 
+def test_a_batch_of_a_gpu_follows_its_memory():
+    gib = 2**30
+    assert serving.batch_on_gpu(224, free=40 * gib) == 64
+    assert serving.batch_on_gpu(512, free=2 * gib) == 4
+    assert serving.batch_on_gpu(512, free=gib, kept=gib) == 4  # of a training in this process
+    assert serving.batch_on_gpu(1024, free=gib // 8) == 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_prediction_leaves_the_number_format_of_the_process(world, data, kind, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)

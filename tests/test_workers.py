@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ import cxr_compare
 from cxr_compare import InputError
 from tests.adapters import serving
 from tests.adapters.commands import cxr
-from tests.adapters.workers import crashed, decoded, map_images
+from tests.adapters.workers import crashed, decoded, in_thread, map_images
 from tests.small_dicom import chest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,6 +95,44 @@ def test_an_error_in_a_worker_keeps_its_type_and_names_its_row(workers):
     with pytest.raises(ValueError, match="invalid literal") as raised:
         list(map_images(int, ["1", "x", "3"], workers, on_crash=crashed, together=2))
     assert any("'x'" in note for note in raised.value.__notes__)
+
+
+def test_a_thread_works_on_a_row_while_the_next_is_made():
+    begun, made = threading.Event(), threading.Event()
+
+    def rows():
+        yield 0
+        assert begun.wait(60)  # the thread has the first row already
+        made.set()
+        yield from (1, 2)
+
+    def work(row):
+        begun.set()
+        return row, made.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert list(in_thread(pool, work, rows())) == [(row, True) for row in range(3)]
+
+
+def test_a_thread_works_on_the_next_row_while_a_result_is_used():
+    second = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        results = in_thread(pool, lambda row: row == 1 and second.set(), range(4))
+        next(results)
+        assert second.wait(60)
+        assert len(list(results)) == 3
+
+
+def test_no_row_follows_one_that_fails_in_a_thread():
+    tried = []
+
+    def work(text):
+        tried.append(text)
+        return int(text)
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="invalid literal"):
+        list(in_thread(pool, work, ["1", "x", "3", "4"]))
+    assert tried == ["1", "x"]
 
 
 def test_processes_end_with_the_callers_interest():

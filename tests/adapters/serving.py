@@ -5,20 +5,22 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.parallel import ray_cluster
-from cxr_compare.data_prep.pixels import LoosePixels
+from cxr_compare.data_prep.pixels import LoosePixels, PixelStore
+from cxr_compare.data_prep.predictions import PredictionWriter
 from cxr_compare.data_prep.preprocess import letterbox
 from cxr_compare.data_prep.synth.rendering import draw_image, draw_patient
-from cxr_compare.serving import answer_files
+from cxr_compare.serving import answer_files, predict_data
 from cxr_compare.serving.guard import Guard, fit_guard
-from cxr_compare.serving.network import TorchNetwork
+from cxr_compare.serving.network import TorchNetwork, batch_size
 from cxr_compare.serving.onnx_file import OnnxNetwork
 
 __all__ = ["Guard"]
@@ -92,6 +94,49 @@ def stopped_at(number):
 
     with mock.patch.object(answer_files, "answers_of", answer_or_stop):
         yield answered
+
+
+def batch_on_gpu(side, free, kept=0):
+    """Images of a side that a run predicts together on a GPU with so many free bytes.
+
+    `kept` are bytes that torch has and does not use.
+    """
+    network = SimpleNamespace(device="cuda", backend="torch", preprocess=SimpleNamespace(size=side))
+    facts = {"mem_get_info": (free, 2**40), "memory_reserved": kept, "memory_allocated": 0}
+    with ExitStack() as stack:
+        for name, value in facts.items():
+            stack.enter_context(mock.patch(f"torch.cuda.{name}", return_value=value))
+        return batch_size(network)
+
+
+_STEPS = {
+    "reading": (PixelStore, "image"),
+    "computing": (TorchNetwork, "__call__"),
+    "writing": (PredictionWriter, "add"),
+}
+
+
+@contextmanager
+def parts_of_four(failing=None, number=0, error=None):
+    """Predict a data set in parts of four images; a step of a number may raise an error.
+
+    A step is an image that is read, a batch that is computed, or a part that is written.
+    """
+    home, name = _STEPS[failing or "writing"]
+    real, calls = getattr(home, name), []
+
+    def step(self, *arguments, **tables):
+        calls.append(arguments)
+        if failing and len(calls) == number:
+            raise error
+        return real(self, *arguments, **tables)
+
+    with (
+        mock.patch.object(predict_data, "_PART", 4),
+        mock.patch.object(predict_data, "batch_size", return_value=2),
+        mock.patch.object(home, name, step),
+    ):
+        yield
 
 
 def square(pixels):

@@ -1,9 +1,9 @@
 """One function applied to many rows in processes, and drawn radiographs that they write."""
 
-from cxr_compare.data_prep.parallel import map_images
+from cxr_compare.data_prep.parallel import in_thread, map_images
 from cxr_compare.data_prep.pixels import DecodeTask, ImageFile, decode_one
 
-__all__ = ["map_images"]
+__all__ = ["in_thread", "map_images"]
 
 
 def crashed(row):
