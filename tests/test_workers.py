@@ -216,7 +216,7 @@ def test_two_workers_prepare_the_folder_of_one(world, tmp_path):
 # Another engine: a Ray cluster
 
 
-VARYING = {"created", "command", "cost", "sha256_of_this_file"}
+VARYING = {"created", "command", "cost", "sha256"}
 
 
 def contents(folder):
