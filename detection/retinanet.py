@@ -83,6 +83,22 @@ def _with_norm(body: nn.Module, kind: str) -> nn.Module:
     return body
 
 
+def _pyramid(backbone: str, norm: str, head: str, channels: int) -> BackboneWithFPN:
+    """Build a trunk and the five levels of its feature pyramid, of 8 to 128 px a cell."""
+    body = _with_norm(build_trunk(backbone), norm)
+    nodes = {node: str(level) for level, node in enumerate(_MAPS[backbone])}
+    layers = {"leaf_modules": [PaddedConv]}  # their stride tells the stages apart
+    maps = create_feature_extractor(body, nodes, tracer_kwargs=layers)
+    with torch.no_grad():
+        widths = [m.shape[1] for m in maps.eval()(torch.zeros(1, 3, 64, 64)).values()]
+    maps.train()
+    top = LastLevelP6P7(widths[-1] if head == "v2" else channels, channels)
+    top.use_P5 = head != "v2"
+    pyramid = BackboneWithFPN(body, {}, widths, channels, extra_blocks=top)
+    pyramid.body = maps
+    return pyramid
+
+
 class LesionRetinaNet(RetinaNet):
     """Boxes of findings, of uint8 squares ``(B, 1, S, S)``; labels are 1 to K.
 
@@ -114,17 +130,7 @@ class LesionRetinaNet(RetinaNet):
     ) -> None:
         if backbone not in _MAPS:
             raise InputError(f"backbone {backbone}: a RetinaNet takes {', '.join(_MAPS)}")
-        body = _with_norm(build_trunk(backbone), norm)
-        nodes = {node: str(level) for level, node in enumerate(_MAPS[backbone])}
-        layers = {"leaf_modules": [PaddedConv]}  # their stride tells the stages apart
-        maps = create_feature_extractor(body, nodes, tracer_kwargs=layers)
-        with torch.no_grad():
-            widths = [m.shape[1] for m in maps.eval()(torch.zeros(1, 3, 64, 64)).values()]
-        maps.train()
-        top = LastLevelP6P7(widths[-1] if head == "v2" else fpn_channels, fpn_channels)
-        top.use_P5 = head != "v2"
-        pyramid = BackboneWithFPN(body, {}, widths, fpn_channels, extra_blocks=top)
-        pyramid.body = maps
+        pyramid = _pyramid(backbone, norm, head, fpn_channels)
         finest = max(16, round(preprocess.size / 16))
         sides = anchor_sizes or [finest * 2**level for level in range(5)]
         octaves = tuple(tuple(int(side * 2 ** (n / 3)) for n in range(3)) for side in sides)
