@@ -117,7 +117,7 @@ def test_a_stated_threshold_is_taken_whatever_validation_says(labels):
 @pytest.mark.parametrize(
     "policy",
     [
-        *("max_f2", "sensitivity>0.9", "sensitivity>=1.2", "", "cost:1/1", "threshold=1.5"),
+        *("nonsense", "sensitivity>0.9", "sensitivity>=1.2", "", "cost:1/1", "threshold=1.5"),
         *("threshold>=0.3", "threshold=", "sensitivity>=0.9@", "sensitivity>=0.9@1.5"),
         *("sensitivity>=1@0.9", "sensitivity>=0.90@0", "youden@0.9", "sensitivity>=nan"),
     ],
