@@ -13,7 +13,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from cxr_compare.configs.settings import KINDS, Classifier, Config
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, nearest_name
 from cxr_compare.data_prep.base.files import read_text_file
 
 _FOLDER = Path(__file__).parent
@@ -111,13 +111,11 @@ def _key_of(error: Any) -> str:
 
 
 def _require_network(name: str) -> None:
-    known = [*config_names(), *get_args(Classifier)]
-    if name not in get_args(Classifier):
-        near = difflib.get_close_matches(name, known, 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(
-            f"{name}: no configuration or network; there are {', '.join(known)}{meant}"
-        )
+    networks = get_args(Classifier)
+    if name not in networks:
+        near = nearest_name(name, [*config_names(), *networks], "")
+        lists = "cxr configs prints the configurations, and docs/models.md has the networks"
+        raise InputError(f"{name}: no configuration or network; {f'{near} {lists}'.strip()}")
 
 
 def _keys_of_network(name: str, values: dict[str, Any]) -> dict[str, Any]:

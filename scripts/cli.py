@@ -9,6 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -21,26 +22,108 @@ from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import disk_errors
 from cxr_compare.scripts.console import emit, emit_json, say
 
+
+@dataclass(frozen=True)
+class Command:
+    """What the help says of a command: its first sentence, its arguments, and an example."""
+
+    line: str
+    arguments: str
+    example: str
+
+
 COMMANDS = {
-    "synth": "Draw synthetic chest X-rays with known lesions.",
-    "prepare": "Make a data set of images and labels.",
-    "check": "Search a data set, or a published split, for leaks and faults.",
-    "split": "Add a split by patient to a data set.",
-    "configs": "Print the names of the configurations, or one of them.",
-    "train": "Train a detector or a classifier.",
-    "predict": "Answer for images, or predict a data set.",
-    "compare": "Compare systems on the same images.",
-    "folds": "Join the reports of the folds of a cross-validation into one table.",
-    "overlay": "Draw predictions over chosen images.",
-    "verify": "Compute a report again from its folder, and say what differs.",
-    "show": "Say what a folder is; print a report.",
-    "export": "Write a run as ONNX, or a data set as COCO or YOLO.",
-    "serve": "Serve runs to browsers and programs.",
-    "readers": "Compare a system with the readers of a study.",
-    "explain": "Say which average precision a published number is.",
-    "plan": "Say how many patients a comparison needs.",
+    "synth": Command(
+        "Draw synthetic chest X-rays with known lesions.",
+        "OUT",
+        "cxr synth xrays --images 60 --size 128",
+    ),
+    "prepare": Command(
+        "Make a data set of images and labels.",
+        "[LABELS...] IMAGES OUT",
+        "cxr prepare labels.csv images out/data",
+    ),
+    "check": Command(
+        "Search a data set, or a published split, for leaks and faults.",
+        "DATA",
+        "cxr check out/data",
+    ),
+    "split": Command(
+        "Add a split by patient to a data set.",
+        "DATA --name NAME",
+        "cxr split out/data --name cv --folds 5",
+    ),
+    "configs": Command(
+        "Print the names of the configurations, or one of them.",
+        "[NAME]",
+        "cxr configs retinanet_small",
+    ),
+    "train": Command(
+        "Train a detector or a classifier.",
+        "CONFIG --data DATA --out OUT",
+        "cxr train retinanet_small --data out/data --out out/retinanet",
+    ),
+    "predict": Command(
+        "Answer for images, or predict a data set.",
+        "RUNS... [IMAGES...]",
+        "cxr predict out/retinanet out/chexnet new-images \\\n    --out out/new --csv out/new.csv",
+    ),
+    "compare": Command(
+        "Compare systems on the same images.",
+        "SYSTEMS...",
+        "cxr compare RetinaNet=out/retinanet CheXNet=out/chexnet --both \\\n"
+        "    --data out/data --out out/report",
+    ),
+    "folds": Command(
+        "Join the reports of the folds of a cross-validation into one table.",
+        "REPORTS... --out OUT",
+        "cxr folds out/report-0 out/report-1 out/report-2 --out out/folds",
+    ),
+    "overlay": Command(
+        "Draw predictions over chosen images.",
+        "SYSTEMS... --out OUT",
+        "cxr overlay out/report --data out/data --out out/overlays",
+    ),
+    "verify": Command(
+        "Compute a report again from its folder, and say what differs.",
+        "REPORT [INPUTS...]",
+        "cxr verify out/report",
+    ),
+    "show": Command(
+        "Say what a folder is; print a report.",
+        "FOLDER",
+        "cxr show out/report",
+    ),
+    "export": Command(
+        "Write a run as ONNX, or a data set as COCO or YOLO.",
+        "SOURCE OUT --format FORMAT",
+        "cxr export out/retinanet out/retinanet-onnx --format onnx",
+    ),
+    "serve": Command(
+        "Serve runs to browsers and programs.",
+        "RUNS...",
+        "cxr serve out/retinanet out/chexnet --report out/report",
+    ),
+    "readers": Command(
+        "Compare a system with the readers of a study.",
+        "RATINGS... --out OUT",
+        "cxr readers ratings.csv --truth truth.csv --out out/readers \\\n"
+        "    --system CheXNet=scores.csv",
+    ),
+    "explain": Command(
+        "Say which average precision a published number is.",
+        "BOXES",
+        "cxr explain boxes.csv --data out/data --figure 0.3554",
+    ),
+    "plan": Command(
+        "Say how many patients a comparison needs.",
+        "--auroc NUMBERS --prevalence SHARE",
+        "cxr plan --auroc 0.85,0.80 --prevalence 0.3",
+    ),
 }
-"""Commands with their first sentence, so that the list of them loads none."""
+"""The help of each command, so that the list of them loads none."""
+VALUES = {"STR": "TEXT", "INT": "NUMBER", "FLOAT": "NUMBER"}
+"""Words of the help for a value, by the name of its type in Python."""
 _HOMES = {"compare": "cxr_compare.scripts.comparison"}
 _BAD_INPUT, _BUG, _INTERRUPTED, _NOBODY_READS = 2, 3, 130, 141
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -75,23 +158,52 @@ def _read_value(wanted: Any, tokens: Sequence[Token]) -> Any:
     return value
 
 
+def _shown_default(value: Any) -> str | None:
+    """Return a default as the help shows it; nothing for a flag, or where there is none."""
+    return None if value is None or value is False else str(value)
+
+
+def value_word(metavar: str | None) -> str | None:
+    """Return the word for a value in place of its type in Python."""
+    return None if metavar is None else re.sub(r"\w+", lambda m: VALUES.get(m[0], m[0]), metavar)
+
+
+def _show_panel(console: Any, options: Any, panel: Any) -> None:
+    """Print a part of the help as cyclopts does, without words of Python."""
+    from cyclopts.help.formatters import DefaultFormatter
+
+    entries = [entry.copy(metavar=value_word(entry.metavar)) for entry in panel.entries]
+    DefaultFormatter()(console, options, panel.copy(entries=entries))
+
+
 def build_app(called: str = "") -> App:
     """Build the application; only the command `called` is described in full."""
     app = App(
         name="cxr",
         help="Detector or classifier: which finds the disease better on your chest X-rays, and "
         "how sure?\n\nResearch use only, not a medical device.",
+        usage="Usage: cxr COMMAND [OPTIONS]",
         version=_versions,
         help_format="markdown",
-        default_parameter=Parameter(negative=(), converter=_read_value),
+        help_formatter=_show_panel,
+        default_parameter=Parameter(
+            negative=(), converter=_read_value, show_default=_shown_default
+        ),
         exit_on_error=False,
         print_error=False,
         suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
     app["--help"].group = app["--version"].group = Group("Options")
-    for place, (name, line) in enumerate(COMMANDS.items()):
-        shown = {} if name == called else {"help": line}
+    for place, (name, command) in enumerate(COMMANDS.items()):
+        shown = (
+            {
+                "usage": f"Usage: cxr {name} {command.arguments} [OPTIONS]",
+                "help_epilogue": f"Example:\n```\n{command.example}\n```",
+            }
+            if name == called
+            else {"help": command.line}
+        )
         app.command(f"{home_of(name)}:{name}", name=name, sort_key=place, **shown)
     app.meta.default(partial(_run, app))
     app.meta.suppress_keyboard_interrupt = False  # else it ends without a word
@@ -102,7 +214,7 @@ def _run(
     app: App,
     /,
     *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    as_json: Annotated[bool, Parameter("--json", negative=())] = False,
+    as_json: Annotated[bool, Parameter("--json", negative=(), show_default=False)] = False,
 ) -> int:
     """Run a command, and print its result.
 

@@ -27,7 +27,7 @@ from cxr_compare.scripts.options import (
 
 _SEED = 0
 _FEWEST_REPLICATES = 100
-_Table = Annotated[Any, Parameter(converter=as_given)]
+_Table = Annotated[Any, Parameter(converter=as_given, metavar="PATH")]
 _Replicates = Annotated[int, Parameter(validator=validators.Number(gte=_FEWEST_REPLICATES))]
 _System = Annotated[
     Any,
@@ -120,12 +120,13 @@ def compare(
 ) -> Result | ResultsByTarget:
     """Compare detectors and classifiers on the same images, with intervals by patient.
 
-    A system is a run, a predictions folder, or a result file; from Python also an array, a Series,
-    or a frame. Thresholds are chosen on validation images alone. The first system is the reference.
+    Thresholds are chosen on validation images alone. The first system is the reference.
 
     Args:
+        systems: Runs, predictions folders and result files, and from Python arrays, Series and
+            frames, which truth, boxes and patients may be, too.
         data: Data set of cxr prepare, with labels, boxes, and splits.
-        truth: Labels in place of a data set: a file, a folder of YOLO or VOC, or a frame.
+        truth: Labels in place of a data set: a file, or a folder of YOLO or VOC.
         boxes: Boxes of the lesions, for a truth.
         patients: Patient of each image, for a truth.
         columns: Names of columns as ROLE=COLUMN: of the truth; score and result_image of all

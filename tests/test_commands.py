@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -51,6 +52,17 @@ def test_every_option_is_described_and_no_flag_has_an_opposite(name, capsys):
     assert "--json" in shown
     for names in options:
         assert any(each in shown for each in names), names
+
+
+@pytest.mark.parametrize("name", commands.NAMES)
+def test_help_names_each_argument_in_words_of_the_terminal(name, capsys):
+    assert cxr(name, "--help") == 0
+    usage, shown = capsys.readouterr().out.split("\n", 1)
+    required = re.sub(r"\[.*?\]", "", usage)
+    assert required.startswith(f"Usage: cxr {name} ")
+    assert [each for each in commands.required_of(name) if each not in required] == []
+    python = r"\b(ARGS|STR|INT|FLOAT|BOOL|ANY|None|False|Python|frames?|arrays?|Series|dict)\b"
+    assert re.findall(python, usage + shown) == []
 
 
 WRONG = {

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import cxr_compare
-from tests.adapters.documents import code_blocks, cxr_commands, options, parse
+from tests.adapters.documents import code_blocks, cxr_commands, example, options, parse
 from tools import documents
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,6 +80,18 @@ def test_documented_commands_parse():
         except Exception as error:
             error.add_note(f"{page}: {command}")
             raise
+
+
+def test_the_help_of_each_command_has_an_example_in_the_words_of_the_readme():
+    shell = [text for kind, text in code_blocks(ROOT / "README.md") if kind == "bash"]
+    shown = [" ".join(each.split()) for text in shell for each in cxr_commands(text)]
+    of_readme = {command.split()[1] for command in shown}
+    assert {"prepare", "train", "compare", "overlay", "predict"} <= of_readme
+    for name in options():
+        command = example(name)
+        assert command.split()[:2] == ["cxr", name]
+        parse(command)
+        assert name not in of_readme or command in shown
 
 
 OF_OTHERS = {"--version", "--small", "--gpus-per-task", "--now"}

@@ -20,7 +20,7 @@ from cxr_compare.configs.load import config_names, read_config  # noqa: E402
 from cxr_compare.configs.settings import KINDS, Classifier, Detector, Section  # noqa: E402
 from cxr_compare.data_prep.sources.registry import FORMATS  # noqa: E402
 from cxr_compare.evaluation.metrics import METRICS, Metric  # noqa: E402
-from cxr_compare.scripts.cli import COMMANDS, build_app  # noqa: E402
+from cxr_compare.scripts.cli import COMMANDS, build_app, value_word  # noqa: E402
 from tools.simulation import __main__ as simulation  # noqa: E402
 
 _NEEDS = {"decision": "threshold", "count": "threshold"}
@@ -80,8 +80,10 @@ def commands() -> str:
     for name in COMMANDS:
         app = build_app(name)
         app[name].default_parameter = app.default_parameter
-        text = app[name].generate_docs(heading_level=2, usage_name=f"cxr {name}")
-        text = re.sub(r"\A#+ .*", f"## {name}", text).replace(" *[default: False]*", "")
+        text = app[name].generate_docs(heading_level=2, usage_name="cxr")
+        text = re.sub(r"\A#+ .*", f"## {name}", text)
+        text = re.sub(r"(?<=`--)[\w-]+ [A-Z.]+(?=`)", lambda match: value_word(match[0]), text)
+        text += f"\n```bash\n{COMMANDS[name].example}\n```"
         described.append("\n".join(line for line in text.splitlines() if "`--json`" not in line))
     return "\n\n".join(part.strip() for part in described)
 

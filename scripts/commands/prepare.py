@@ -34,9 +34,7 @@ _FORM = "cxr prepare [LABELS ...] IMAGES OUT"
 def prepare(
     *paths: Annotated[
         AnyPath,
-        Parameter(
-            help=f"Labels, images and the folder to make: {_FORM}. Labels may lie among the images."
-        ),
+        Parameter(help="Labels, images and the folder to make. Labels may lie among the images."),
     ],
     format: str | None = None,  # noqa: A002 - the name of the option
     out: AnyPath | None = None,

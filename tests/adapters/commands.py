@@ -38,6 +38,17 @@ def options_of(name):
     return {each.names: each.parameter.help for each in arguments if each.parse}
 
 
+def required_of(name):
+    """Name of each argument and option that a command requires, as its usage line has it."""
+    app = cli.build_app(name)
+    arguments = app[name].assemble_argument_collection(default_parameter=app.default_parameter)
+    return [
+        each.name if each.index is None else each.name.lstrip("-").upper()
+        for each in arguments
+        if each.parse and each.required
+    ]
+
+
 @contextmanager
 def failing(name, error):
     """A command that raises an error."""

@@ -33,3 +33,8 @@ def options():
         name: shared.union(*(each.names for each in APP[name].assemble_argument_collection()))
         for name in COMMANDS
     }
+
+
+def example(name):
+    """Example of a command in its help, in one line."""
+    return " ".join(COMMANDS[name].example.replace("\\\n", " ").split())
