@@ -159,8 +159,8 @@ def common_images(
             if len(of):
                 said.append(f"{name} lacks {len(of)} ({', '.join(of[:_SHOWN])}{more})")
         raise InputError(
-            f"the systems' test images differ: {'; '.join(said)}; predict them, or compare on the "
-            "images that all have with images: common"
+            f"the systems' test images differ: {'; '.join(said)}; predict them, or say "
+            "images common to compare on those that all have"
         )
     if not len(ids):
         raise InputError(
@@ -381,9 +381,9 @@ def _baselines(
     if places is None and showing:
         notes.append(
             Note(
-                "There is no image-blind baseline, because no validation or training image has a "
-                "box to learn constant positions from. So it is not known whether the systems "
-                "localise lesions better than positions that do not depend on the image."
+                "There is no image-blind baseline (docs/metrics.md#image-blind-baseline), as no "
+                "validation or training image has a box. So it is not known whether the systems "
+                "localise lesions better than constant positions."
             )
         )
     if places is None or not showing:

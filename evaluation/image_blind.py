@@ -141,8 +141,8 @@ class Places:
         in_px = ", in px as sizes of images are unknown" if (self.sizes == 1).all(axis=None) else ""
         patients = math.floor(10 * self.effective_patients) / 10  # 19.96 is fewer than 20
         text = (
-            f"Image-blind baseline (docs/evaluation.md): constant positions{in_px}, learned on "
-            f"{self.n_boxes:,} boxes of {patients:,.1f} effective patients."
+            "Image-blind baseline (docs/metrics.md#image-blind-baseline): constant positions"
+            f"{in_px}, learned on {self.n_boxes:,} boxes of {patients:,.1f} effective patients."
         )
         if self.no_claim:
             text += f" Nothing is claimed about differences from it: {self.no_claim}."

@@ -292,7 +292,7 @@ class Systems:
 def _of_predictions(name: str, predictions: Predictions, question: Question) -> Output:
     """Return the output in a predictions folder of the question's data set."""
     if question.dataset is None or question.target is None:
-        raise InputError(f"{name}: holds predictions of a data set; give it as data")
+        raise InputError(f"{name}: holds predictions of a data set; say data for that one")
     tested = question.truth.of("test").ids.intersection(predictions.images_run)
     notes = refuse_seen(name, predictions, question.dataset, tested)
     validation = question.truth.of("val").ids.intersection(predictions.images_run)
@@ -316,7 +316,7 @@ def _predictable(run: os.PathLike[str], question: Question) -> Network:
 
 def _data_set(question: Question, run: Path) -> DataSet:
     if question.dataset is None:
-        raise InputError(f"{run}: is a run; give its images as a data set (data)")
+        raise InputError(f"{run}: is a run; say data for the data set of its images")
     return question.dataset
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.files import named_file, scratch_folder
 from cxr_compare.data_prep.base.folders import folder_state
 from cxr_compare.data_prep.base.names import Target
@@ -295,8 +295,3 @@ def freeze_decision(
     )
     decision.write(path)
     RunFolder(network.folder).name_files(DECISION_FILE)
-    point = f"no threshold ({chosen.reasons.get(USUAL_POLICY)})"
-    if USUAL_POLICY in chosen.thresholds:
-        point = f"positive from score {chosen.thresholds[USUAL_POLICY]:.3g} on"
-    images = counted(len(ran.ids), "validation image")
-    progress.say(f"Operating point ({USUAL_POLICY}, {images}): {point}")

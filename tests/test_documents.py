@@ -132,6 +132,21 @@ def test_a_command_that_a_message_proposes_has_the_options_that_it_names():
     assert wrong == [], "\n".join(wrong)
 
 
+def test_a_page_that_a_message_names_is_there_with_its_heading():
+    named = {
+        link
+        for _, text in texts_of_code()
+        for link in re.findall(r"\bdocs/([a-z-]+\.md(?:#[a-z0-9-]+)?)", text)
+    }
+    assert len(named) > 4
+    headings = {
+        f"{page.name}#{re.sub(r'[^a-z0-9 -]', '', title.lower()).replace(' ', '-')}"
+        for page in PAGES
+        for title in re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    }
+    assert named <= headings | {page.name for page in PAGES}
+
+
 def test_generated_documents_are_those_of_the_code():
     assert list(documents.stale()) == [], "run: python tools/documents.py"
 

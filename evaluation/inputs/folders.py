@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -175,8 +176,8 @@ def refuse_seen(
     folder, made_on = predictions.folder, predictions.info.data_set
     if made_on is None:
         raise InputError(
-            f"{folder}: predictions of {name} are of loose files, not of a data set; predict "
-            f"{dataset.folder} as data"
+            f"{folder}: predictions of {name} are of loose files, not of a data set; write "
+            f"cxr predict RUN --data {shlex.quote(str(dataset.folder))} --out PREDICTIONS"
         )
     if made_on.content_id != dataset.ids.content_id:
         raise InputError(

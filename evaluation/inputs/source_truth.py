@@ -94,7 +94,9 @@ def read_coco(path: Path, columns: Mapping[str, str]) -> Labels:
 def read_folder(folder: Path, columns: Mapping[str, str]) -> Labels:
     """Read a folder of images with labels of YOLO or Pascal VOC; InputError for another."""
     if (folder / "dataset.json").is_file():
-        raise InputError(f"truth: {folder} is a data set of cxr prepare; give it as data")
+        raise InputError(
+            f"truth: {folder} is a data set of cxr prepare; say data in place of truth"
+        )
     fitting = [each for each in (YOLO, VOC) if each.detect(folder)]
     if len(fitting) != 1:
         raise InputError(_unread(folder))
@@ -146,7 +148,7 @@ def read_table(
         elif Path(boxes).is_file() and not is_table_file(Path(boxes)):
             raise InputError(
                 f"{boxes}: boxes beside labels are a table of image_id,x1,y1,x2,y2; a COCO file "
-                "holds the labels, too: give it as truth alone"
+                "holds the labels, too: say truth for it, and leave boxes out"
             )
     texts = tuple(f"{_ROLES.get(role, role)}={name}" for role, name in columns.items())
     caller = replace(COMPARE, wanted=tuple(target))
@@ -217,8 +219,8 @@ def _require_table(path: Path) -> None:
     refuse_other_kind(path)
     if not is_table_file(path):
         raise InputError(
-            f"{path}: is no CSV of labels and no COCO file; cxr prepare reads other formats, and "
-            "its data set is given as data"
+            f"{path}: is no CSV of labels and no COCO file; make a data set of it by "
+            "cxr prepare, and say data in place of truth"
         )
 
 
@@ -403,6 +405,6 @@ def _unread(folder: Path) -> str:
     if other := line_of_other_kind(folder):
         return f"{folder}: {other}"
     return (
-        f"{folder}: holds no labels of YOLO or Pascal VOC alone; cxr prepare reads other folders, "
-        "and its data set is given as data"
+        f"{folder}: holds no labels of YOLO or Pascal VOC alone; make a data set of it by cxr "
+        "prepare, and say data in place of truth"
     )

@@ -234,9 +234,8 @@ def shortcut_notes(shortcuts: pd.DataFrame) -> list[Note]:
         return []
     text = (
         f"The label can be predicted without the lungs, from {fact}, with AUROC "
-        f"{number(guess.estimate)} in 5-fold cross-validation by patient. Compared with this "
-        f"prediction on the same images, {listing(texts)} {_was(texts)} not shown to be better. "
-        "Each of these AUROCs compares only images of the same fold, so it can differ from the "
-        "system's AUROC elsewhere."
+        f"{number(guess.estimate)} in 5-fold cross-validation by patient "
+        f"(docs/metrics.md#shortcuts). Compared with this prediction on the same images, "
+        f"{listing(texts)} {_was(texts)} not shown to be better."
     )
     return [Note(text, "shortcut")]

@@ -75,9 +75,8 @@ def _texts_on_values(
             unfair = ", and differences to other systems are not fair to it"
         yield (
             f"All scores of {name} are 0 or 1: they are decisions, not probabilities. Its AUROC is "
-            "the mean of one sensitivity and one specificity: lower than that of its probabilities "
-            "if these rank the images of equal decision better than at random. Its average "
-            f"precision, too, is another one{unfair}."
+            "the mean of one sensitivity and one specificity, and its average precision, too, is "
+            f"another one{unfair} (docs/evaluation.md#decisions)."
         )
     if len(box_scores) >= _FEWEST and len(np.unique(box_scores)) == 1:
         yield (

@@ -117,7 +117,10 @@ def predict(
         options: Any = {"split": split or "default", "device": device, "engine": engine}
         return _predict_data(runs, Path(data), Path(out), views=views, **options)
     if not images:
-        raise InputError("predict: give images after the runs, or a data set as data")
+        raise InputError(
+            "predict: images are missing; write cxr predict RUNS IMAGES, or for a data set cxr "
+            "predict RUN --data DATA --out OUT"
+        )
     from cxr_compare.data_prep.images.loose_images import find_image_files
     from cxr_compare.serving.answer_files import answer_files
 

@@ -43,8 +43,8 @@ class Runs:
         return int(bool(self.failed))
 
     def __str__(self) -> str:
-        """Return a line a training."""
-        lines = [f"{name}: {run.folder}" for name, run in self.runs.items()]
+        """Return what each training kept, or why it failed."""
+        lines = [str(run) for run in self.runs.values()]
         lines += [f"{name}: failed, {reason}" for name, reason in self.failed.items()]
         call = f"cxr compare {self.folder} --data {self.data} --out REPORT"
         return "\n".join([*lines, f"Next: {call}"])

@@ -94,7 +94,7 @@ class ServeSettings:
         if self.token is None and not _is_loopback(self.host):
             raise InputError(
                 f"host: others can reach {self.host}; write a token of 16 characters or more into "
-                "a file, and give the file as token"
+                "a file, and say token FILE"
             )
         for name in self.allowed_hosts:
             if not _HOST.fullmatch(name):
