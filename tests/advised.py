@@ -15,7 +15,7 @@ _OPTIONS = {
     "class_names": rf"(?:or|order:) class_names ([^\s;]*?[^\s;,]){_END}",
     "target": rf"\btarget (\S+=\S+?){_END}",
     "patient_pattern": rf"\bpatient_pattern ('[^']+'){_END}",
-    "images": r"images: (common)",
+    "images": r"say images (common)",
     "raw_boxes": "(?:say|with) (raw_boxes)",
     "keep_ids": "or (keep_ids)",
     "allow_shared_patients": "say (allow_shared_patients)",
