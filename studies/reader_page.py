@@ -185,7 +185,7 @@ def write(study: ReaderStudy, out: Path, n_cases: int, cautions: Sequence[str] =
     stored = {
         "answer": first.text,
         "findings": [each._asdict() for each in said],
-        "notes": warned,
+        "must_say": warned,
         "overall": {name: _test_record(each.overall) for name, each in study.crossed.items()},
         "components": {
             name: vars(each.components) if each.components else None

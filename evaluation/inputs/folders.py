@@ -233,4 +233,5 @@ def learned_validation(
 
 def unknown_training(name: str) -> Note:
     """Return the note on a system whose training images are unknown."""
-    return Note(f"What {name} was trained on is unknown: test images may not be new to it.")
+    text = f"What {name} was trained on is unknown: test images may not be new to it."
+    return Note(text, is_said=True)

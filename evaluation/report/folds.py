@@ -19,7 +19,7 @@ KEYS = ["first", "second", "policy", "metric"]
 _ROUNDING = 1e-12
 
 
-def fold_table(folders: Sequence[Path]) -> pd.DataFrame:
+def fold_table(results: Sequence[Result]) -> pd.DataFrame:
     """Return mean and standard deviation of every figure over several reports.
 
     Folds, whose test patients differ, also have an interval and, for differences, a p-value.
@@ -27,7 +27,7 @@ def fold_table(folders: Sequence[Path]) -> pd.DataFrame:
     for fewer than two reports, reports on other systems or data, the same report twice, and test
     sets that share some patients, or images if the reports are of other tables of labels.
     """
-    results = [Result.open(folder) for folder in folders]
+    folders = [each.folder for each in results]
     if len(results) < 2:
         raise InputError("folds: at least two reports are joined")
     asked = [_question(each) for each in results]
@@ -72,7 +72,9 @@ def _labels_of(result: Result) -> object:
     return [each["sha256"] for each in made.files if each["given_as"] in ("truth", "patients")]
 
 
-def _require_repeated(one: pd.DataFrame, other: pd.DataFrame, first: Path, second: Path) -> None:
+def _require_repeated(
+    one: pd.DataFrame, other: pd.DataFrame, first: Path | None, second: Path | None
+) -> None:
     """Refuse repeated trainings with other labels, or with the same scores: one report twice."""
     if not np.array_equal(one["label"], other["label"]):
         raise InputError(f"{second}: has other labels than {first}")

@@ -36,6 +36,8 @@ from cxr_compare.evaluation.report.page_templates import template_environment
 from cxr_compare.evaluation.report.paper import write_paper
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
+from cxr_compare.evaluation.verdict.cautions import without_scores
+from cxr_compare.evaluation.verdict.claims import NOT_EQUAL
 from cxr_compare.evaluation.verdict.prose import listing
 
 if TYPE_CHECKING:
@@ -143,7 +145,12 @@ def write_page(
         no_threshold=_no_threshold(figures, answer),
         effective=_effective_patients(result),
         given={policy: is_given(policy) for of in answer.thresholds.values() for policy in of},
-        unscored=[name for name in shown if name in confusion and not answer.thresholds[name]],
+        unscored=[
+            without_scores(name)
+            for name in shown
+            if name in confusion and not answer.thresholds[name]
+        ],
+        not_equal=NOT_EQUAL,
     )
     write_text(out / files.PAGE, page)
     return drawn

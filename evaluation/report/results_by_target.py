@@ -27,7 +27,7 @@ from cxr_compare.evaluation.statistics.figure_text import p_equation
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 from cxr_compare.evaluation.verdict.cautions import FEW_PATIENTS
 from cxr_compare.evaluation.verdict.margin import GATE_STATUS, Gate, gate_of
-from cxr_compare.evaluation.verdict.prose import listing
+from cxr_compare.evaluation.verdict.prose import joined_sentences, listing
 
 _MEAN = "Mean over findings"
 
@@ -165,6 +165,12 @@ class ResultsByTarget(ShownAsText):
         ]
 
     @property
+    def must_say(self) -> list[str]:
+        """Sentences that belong to the headline wherever it is quoted, with those of findings."""
+        of_findings = {name: each.answer.must_say for name, each in self.results.items()}
+        return [*self.cautions, *joined_sentences(of_findings)]
+
+    @property
     def _mean_sentences(self) -> list[str]:
         """The answer by the mean AUROC and, if all systems give boxes, by the mean AP50."""
         said = self._sentences_of("auroc")
@@ -256,7 +262,8 @@ class ResultsByTarget(ShownAsText):
         """Return what ``cxr compare --json`` prints."""
         macro = self.macro.astype(object).where(self.macro.notna(), None).to_dict("records")
         folders = {name: each.folder and str(each.folder) for name, each in self.results.items()}
-        shown = {"headline": self.headline, "macro": macro, "targets": folders}
+        shown = {"headline": self.headline, "must_say": self.must_say}
+        shown |= {"macro": macro, "targets": folders}
         return shown | ({"gate": self.margin} if self.margin else {})
 
     def __str__(self) -> str:

@@ -63,6 +63,14 @@ def synthetic_images(truth: Truth) -> list[Note]:
     return [Note(text, "synthetic")]
 
 
+def without_scores(name: str) -> str:
+    """Say how a system decides whose boxes have no scores."""
+    return (
+        f"{name} gives boxes without scores: an image is positive where it has a box, at no "
+        "threshold."
+    )
+
+
 def few_patients(evaluated: Truth) -> list[Note]:
     """Make a note if a class has few patients, or if one patient has many of its images.
 

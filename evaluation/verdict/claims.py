@@ -13,6 +13,8 @@ CHANCE = 0.5
 """AUROC of a system whose scores are random."""
 ROUNDING = 1e-9
 """Difference below which two figures are equal."""
+NOT_EQUAL = "Not shown is not the same as equal."
+"""Sentence that belongs to each difference that was tested and not shown."""
 _KEYS = ("first", "second", "metric", "policy")
 _READ = ("estimate", "ci_low", "ci_high", "note", "p_value", "p_holm", "n_images")
 Family = Literal["answer", "joint", "places", "further"]

@@ -16,6 +16,7 @@ from cxr_compare.evaluation.policies import policy_text
 from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.verdict.claims import (
+    NOT_EQUAL,
     Claim,
     Lookup,
     against_chance,
@@ -36,6 +37,7 @@ class Verdict:
 
     `sentences` are those of the headline without its opening: the answer first. `margin` is that of
     `margin_record`. `ranks` are the lowest and the highest rank of each of three systems or more.
+    `limits` say what was not shown, beside the headline.
     """
 
     headline: str
@@ -45,6 +47,7 @@ class Verdict:
     claims: tuple[Claim, ...]
     margin: Mapping[str, Any]
     ranks: Mapping[str, tuple[int, int]]
+    limits: tuple[str, ...]
 
 
 def state_verdict(comparison: Comparison) -> Verdict:
@@ -100,7 +103,12 @@ def state_verdict(comparison: Comparison) -> Verdict:
             _joint_errors(figures, (comparison.joint, *comparison.members), comparison.main_policy),
         )
         headline.append(" ".join(filter(None, sentences)))
-    findings = [_image_blind_sentence(claim) for claim in pointing]
+    findings = tuple(_image_blind_sentence(claim) for claim in pointing)
+    by_claim = zip(pointing, findings, strict=True)
+    limits = [text for claim, text in by_claim if claim.higher != claim.first]
+    decided = [claim for claim in (*of_answer, *of_joint) if claim.tested or claim.equal]
+    if not all(claim.higher for claim in decided):
+        limits.append(NOT_EQUAL)
     count = max(figures.count(name, *key) for name in single)
     drawn = "synthetic " if 0 < truth.n_synthetic == len(truth.ids) else ""
     opening = f"On these {count:,} {drawn}test {comparison.units}, "
@@ -113,10 +121,11 @@ def state_verdict(comparison: Comparison) -> Verdict:
         opening + " ".join(headline),
         (first, *headline[1:]),
         _kind(single, known, by_figure.values()),
-        tuple(findings),
+        findings,
         (*of_answer, *of_joint, *pointing, *places, *further),
         margin,
         rank_ranges(claims, known),
+        tuple(limits),
     )
 
 

@@ -23,13 +23,18 @@ def folds(reports: list[Path], *, out: AnyPath) -> Shown:
     from cxr_compare.data_prep.base.records import write_json
     from cxr_compare.data_prep.base.user_tables import write_csv
     from cxr_compare.evaluation.report.folds import fold_table, main_rows
+    from cxr_compare.evaluation.report.result import Result
+    from cxr_compare.evaluation.verdict.prose import joined_sentences
 
     out = Path(out)
     require_writable(out, "table of folds", overwrite=True)
-    table = fold_table([Path(report) for report in reports])
+    results = [Result.open(report) for report in reports]
+    table = fold_table(results)
     with folder_lock(out):
         write_csv(table, out / "folds.csv")
         files = {"folds.csv": file_digest(out / "folds.csv")}
         write_json(out / "folds.json", "folds", {"reports": len(reports), "files": files})
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    return Shown(f"{main_rows(table).to_string()}\nTable: {out / 'folds.csv'}", rows)
+    said = {str(each.folder): each.answer.must_say for each in results}
+    values = {"must_say": joined_sentences(said), "figures": rows}
+    return Shown(f"{main_rows(table).to_string()}\nTable: {out / 'folds.csv'}", values)
