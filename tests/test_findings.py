@@ -178,6 +178,12 @@ def test_a_caution_names_findings_of_few_patients_in_a_mean(tables):
     assert "edema" in caution
     assert "mass" not in caution
     assert caution in str(found)
+    first, *others = found.to_dict()["must_say"]
+    assert first == caution
+    in_all = set.intersection(*({*each.answer.must_say} for each in found.results.values()))
+    for name, result in found.results.items():
+        for text in result.answer.must_say:
+            assert others.count(text if text in in_all else f"{name}: {text}") == 1
 
 
 def test_the_summary_names_the_findings_in_which_a_system_is_shown_to_be_higher(tables):
@@ -390,7 +396,12 @@ def folds(tmp_path_factory):
 def table_of(made, tmp_path):
     shown = cxr_compare.folds(made, out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "folds.csv").fillna({"second": "", "policy": ""})
-    assert len(shown.to_dict()) == len(table)
+    assert len(shown.to_dict()["figures"]) == len(table)
+    for folder in made:
+        said = cxr_compare.Result.open(folder).answer.must_say
+        assert said
+        one_of = {*shown.to_dict()["must_say"]}
+        assert all({text, f"{folder}: {text}"} & one_of for text in said)
     return table.set_index(["first", "second", "metric", "policy"])
 
 

@@ -1,5 +1,6 @@
 """A report: its folder, that it is read as it was made, its tables, and what results print."""
 
+import html
 import re
 import shutil
 from typing import Any
@@ -86,6 +87,70 @@ def test_the_same_comparison_twice_gives_the_same_bytes_and_is_read_as_it_was_ma
     assert answers[0] == answers[1]
     lines = [result.plot("roc").axes[0].lines[0].get_xydata() for result in (opened, made)]
     np.testing.assert_array_equal(*lines)
+
+
+def by_patient(skill, n=120):
+    """Scores of one or two systems, labels and patients, each of whom has two images."""
+    rng = np.random.default_rng(5)
+    label = np.arange(n) // 2 % 3 == 0
+    scores = {name: 0.5 * rng.random(n) + label * of for name, of in zip("AB", skill, strict=False)}
+    return scores, label.astype(int), np.arange(n) // 2
+
+
+def compared_boxes(*, ranked):
+    """A system of boxes, with or without scores, beside a classifier."""
+    scores, label, patients = by_patient((0.4, 0.4), n=720)
+    ids = [f"i{number}" for number in range(len(label))]
+    truth = pd.DataFrame({"image_id": ids, "label": label, "patient_id": patients})
+    truth["role"] = np.where(patients % 2, "val", "test")
+    corners = np.random.default_rng(6).integers(0, 300, (2, len(label), 2))
+    lesions, boxes = (
+        truth[["image_id"]].assign(x1=x1, y1=y1, x2=x1 + 200, y2=y1 + 200)
+        for x1, y1 in corners.transpose(0, 2, 1)
+    )
+    lesions, boxes = lesions[label == 1], boxes[np.arange(len(label)) % 8 < 4]
+    if ranked:
+        boxes["score"] = scores["A"][boxes.index]
+    systems = {"Boxes": boxes, "B": pd.Series(scores["B"], index=ids)}
+    call = {"truth": truth.assign(width=512, height=512), "boxes": lesions, "replicates": 100}
+    return cxr_compare.compare(systems, policy="threshold=0.5", **call)
+
+
+def of_skill(*skill):
+    scores, label, patients = by_patient(skill)
+    return cxr_compare.compare(scores, truth=label, patients=patients, replicates=100)
+
+
+# The comparison, and how many sentences say what was not shown and which boxes have no scores;
+# drawn boxes are not shown to lie on lesions.
+SAID = {
+    "one system": (lambda: of_skill(0.2), 0),
+    "shown to differ": (lambda: of_skill(0.4, 0.0), 0),
+    "not shown to differ": (lambda: of_skill(0.2, 0.2), 1),
+    "no patients, few images": (arrays, 1),
+    "boxes with scores": (lambda: compared_boxes(ranked=True), 1),
+    "boxes without scores": (lambda: compared_boxes(ranked=False), 1),
+}
+
+
+@pytest.mark.parametrize(("make", "n"), SAID.values(), ids=SAID)
+def test_what_must_be_said_is_what_the_page_says_with_its_answer(make, n, tmp_path):
+    made = make()
+    said = made.to_dict()["must_say"]
+    assert said == Result.open(made.save(tmp_path / "r").folder).to_dict()["must_say"]
+    assert said == cxr_compare.show(tmp_path / "r").to_dict()["must_say"]
+    trainings = [text for text in made.answer.notes if text in said]
+    assert len(trainings) == len(made.systems)
+    assert len(said) == len(made.cautions) + n + len(trainings)
+    text = html.unescape(re.sub(r"<[^>]*>", "", (tmp_path / "r" / "report.html").read_text()))
+    assert [sentence for sentence in said if sentence not in text] == []
+    assert said[: len(made.cautions)] == list(made.cautions)
+
+
+def test_what_must_be_said_of_synthetic_images_names_them(world):
+    result = Result.open(world.report)
+    assert any("ynthetic" in text for text in result.answer.must_say)
+    assert {*result.cautions} < {*result.answer.must_say}
 
 
 def test_a_comparison_changes_nothing_in_what_it_compares(world):
