@@ -384,6 +384,7 @@ def _baselines(
                 "There is no image-blind baseline (docs/metrics.md#image-blind-baseline), as no "
                 "validation or training image has a box. So it is not known whether the systems "
                 "localise lesions better than constant positions."
+                is_said=True,
             )
         )
     if places is None or not showing:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -15,7 +16,8 @@ from tools import documents
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = re.findall(r"^    cxr_compare\.\w+ = (\w+)$", (ROOT / "setup.cfg").read_text(), re.M)
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+SKILL = ROOT / "skills/cxr-compare/SKILL.md"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), SKILL]
 
 
 def test_extras_are_installed_from_a_clone_as_no_index_has_the_package():
@@ -105,6 +107,37 @@ def test_an_option_that_a_page_names_is_one_of_a_command():
         quoted = " ".join(re.findall(r"`([^`]+)`", text))
         named = set(re.findall(r"(?<!\S)--[a-z][a-z-]+", quoted))
         assert named <= known, f"{page.name}: {named - known}"
+
+
+def test_the_skill_has_the_form_of_agent_skills():
+    _, head, body = SKILL.read_text().split("---\n", 2)
+    facts = yaml.safe_load(head)
+    assert facts["name"] == SKILL.parent.name
+    assert 0 < len(facts["description"]) <= 1024
+    assert len(SKILL.read_text().splitlines()) <= 120
+    commands = re.findall(r"`(cxr [a-z]+ [^`]+)`", body)
+    assert len(commands) > 8
+    for command in commands:
+        for name in re.findall(r"(?<!\S)--[a-z-]+", command):
+            assert name in {*options()[command.split()[1]], *OF_OTHERS, "--json"}, command
+
+
+def test_the_keys_that_the_skill_explains_are_those_of_a_comparison():
+    rng = np.random.default_rng(0)
+    label = np.arange(60) % 2
+    scores = {name: label * 0.3 + 0.6 * rng.random(60) for name in "AB"}
+    found = cxr_compare.compare(scores, truth=label, margin=0.05, replicates=100).to_dict()
+    table = re.search(r"\| key of `cxr compare --json`.*?\n\n", SKILL.read_text(), re.DOTALL)[0]
+    rows = [line.strip("| ").split(" | ", 1) for line in table.strip().splitlines()[2:]]
+    explained = {key: text for keys, text in rows for key in re.findall(r"`(\w+)`", keys)}
+    assert (
+        {"headline", "must_say", "claims", "figures", "margin"} < explained.keys() <= found.keys()
+    )
+    for key in ("claims", "figures"):
+        columns = {"first", "second", "metric", "estimate", "ci_low", "ci_high"}
+        assert columns <= found[key][0].keys()
+    assert found["kind"] in explained["kind"]
+    assert found["margin"]["gate"] in ("pass", "fail", "cannot tell")
 
 
 def texts_of_code() -> Iterator[tuple[str, str]]:

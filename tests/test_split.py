@@ -386,6 +386,20 @@ def test_a_split_of_patients_needs_no_mapping(tmp_path):
     assert found == [("patient", 2, 1), ("patient", 1, 0)]
 
 
+def test_a_split_of_images_that_names_their_patients_needs_no_mapping(tmp_path):
+    rows = ["a.png,p,train", "b.png,p,test", "c.png,q,test", "d.png,,test"]
+    split = write(tmp_path / "s.csv", "filename,patient,split", *rows)
+    (row,) = cxr_compare.check(split).roles
+    assert (row.unit, row.listed, row.known, row.shared) == ("image", 3, 2, 1)
+
+
+def test_a_column_that_names_images_of_rsna_names_no_patient(tmp_path):
+    rows = [f"{UUIDS[0]},{UUIDS[0]},train", f"{UUIDS[1]},{UUIDS[1]},test"]
+    split = write(tmp_path / "s.csv", "image_id,patientId,split", *rows)
+    with pytest.raises(InputError, match=r"s\.csv"):
+        cxr_compare.check(split)
+
+
 def test_a_clean_published_split_passes_and_its_json_has_the_counts(tmp_path, mapping, capsys):
     rows = [f"{UUIDS[0]},train", f"{UUIDS[1]},train", f"{UUIDS[4]},test"]
     split = write(tmp_path / "split.csv", "image_id,role", *rows)

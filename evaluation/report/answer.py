@@ -53,7 +53,8 @@ class Answer(Record, kind="answer"):
         sentences: The headline without its opening: the answer, and those on the margin and on the
             joint system.
         must_say: Sentences that belong to the headline wherever it is quoted: the cautions, what
-            was not shown, which boxes have no scores, and whose training is unknown.
+            was not shown, which boxes have no scores, and whose training, or which baseline, is
+            unknown.
         cautions: Sentences on what may make the answer wrong, the most harmful first.
         findings: Sentences on whether each system points at lesions.
         claims: Differences that are tested, with their family and what was shown.
@@ -153,15 +154,15 @@ def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answe
     said = [*comparison.notes, *cautions_of(comparison)]
     cautions = [note.text for note in worst_first(said)]
     notes = list(dict.fromkeys(note.text for note in said if not note.caution))
-    trainings = [note.text for note in said if note.is_said]
+    unknown = [note.text for note in said if note.is_said]
     if numbers_for_ids:
         cautions = [_without_ids(text, truth.ids, systems) for text in cautions]
         notes = [_without_ids(text, truth.ids, systems) for text in notes]
-        trainings = [_without_ids(text, truth.ids, systems) for text in trainings]
+        unknown = [_without_ids(text, truth.ids, systems) for text in unknown]
     unscored = [without_scores(name) for name, each in systems.items() if not each.output.ranks]
     return Answer(
         headline=verdict.headline,
-        must_say=(*cautions, *verdict.limits, *unscored, *trainings),
+        must_say=(*cautions, *verdict.limits, *unscored, *unknown),
         sentences=verdict.sentences,
         kind=verdict.kind,
         cautions=tuple(cautions),

@@ -1,0 +1,1 @@
+"""Skills for programs that call programs: each a folder with a file SKILL.md."""
