@@ -262,9 +262,13 @@ class ResultsByTarget(ShownAsText):
         """Return what ``cxr compare --json`` prints."""
         macro = self.macro.astype(object).where(self.macro.notna(), None).to_dict("records")
         folders = {name: each.folder and str(each.folder) for name, each in self.results.items()}
-        shown = {"headline": self.headline, "must_say": self.must_say}
-        shown |= {"macro": macro, "targets": folders}
-        return shown | ({"gate": self.margin} if self.margin else {})
+        return {
+            "headline": self.headline,
+            "must_say": self.must_say,
+            "macro": macro,
+            "targets": folders,
+            **({"gate": self.margin} if self.margin else {}),
+        }
 
     def __str__(self) -> str:
         cautions = [f"Caution: {caution}" for caution in self.cautions]
