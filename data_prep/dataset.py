@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import Field
 
 from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
+from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted, require_extra
 from cxr_compare.data_prep.base.files import folder_lock, require_unchanged
 from cxr_compare.data_prep.base.folders import OpenedFromFolder, require_folder
 from cxr_compare.data_prep.base.ids import are_rows_of, is_member, positions
@@ -296,6 +296,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     def image_file(self, image_id: str) -> ImageFile:
         """Return the file of an image, with the checksum for reading it."""
+        require_extra(f"{self.folder}: its images", "images", "cv2")
         from cxr_compare.data_prep.pixels import ImageFile  # evaluating needs no decoder
 
         self._require_paths()
@@ -329,6 +330,7 @@ class DataSet(OpenedFromFolder, ShownAsText):
 
     def make_store(self, size: int, progress: Progress, workers: int | None = None) -> PixelStore:
         """Open the pixel store of a size, and make it if it is not there."""
+        require_extra(f"{self.folder}: its images", "images", "cv2")
         from cxr_compare.data_prep.pixels import add_size, size_journal
 
         record = self.folder / "dataset.json"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import pandas as pd
 import yaml  # type: ignore[import-untyped]
@@ -89,6 +88,8 @@ def export(
     with atomic_folder(out) as folder:
         _require_boxes(dataset, format, rows, boxes, split)
         if images == "png":
+            import cv2
+
             require_free_space(out, int((rows["width"] * rows["height"]).sum()))
             for image_id, name in zip(rows["image_id"], rows["name"], strict=True):
                 pixels = dataset.read_original(image_id)

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import platform
 import secrets
-import signal
 import socket
-import sys
 import tempfile
 import textwrap
-import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import islice
-from multiprocessing.context import BaseContext
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, Protocol, TypeVar
 
-import cv2
-
-from cxr_compare.data_prep.base.errors import InputError, first_line, require_packages
+from cxr_compare.data_prep.base.errors import InputError, first_line, require_extra
 from cxr_compare.data_prep.base.provenance import package_versions
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 Engine = Literal["local", "ray"]
-_PRELOADED = "cxr_compare.data_prep.pixels"
 _RETRIES = 2  # of a task in a cluster, whose machine may have ended
 _CONNECT_S = 20.0
 
@@ -130,13 +120,18 @@ class _Processes:
     """Processes of this machine. If one ends, the batches of all are lost."""
 
     def __init__(self, workers: int) -> None:
+        from concurrent.futures.process import BrokenProcessPool
+
+        from cxr_compare.data_prep.processes import start_pool
+
         self.workers = workers
-        self._pool = _start_pool(workers)
+        self._start, self._broken = start_pool, BrokenProcessPool
+        self._pool = start_pool(workers)
 
     def send(self, function: Callable[[Any], Any], rows: list[Any]) -> Future[list[Any]]:
         try:
             return self._pool.submit(_apply, function, rows)
-        except BrokenProcessPool as error:
+        except self._broken as error:
             lost: Future[list[Any]] = Future()
             lost.set_exception(error)
             return lost
@@ -144,7 +139,7 @@ class _Processes:
     def results(self, task: Future[list[Any]]) -> list[Any]:
         try:
             return task.result()
-        except BrokenProcessPool:
+        except self._broken:
             raise CrashError from None
 
     def restart(self) -> None:
@@ -152,7 +147,7 @@ class _Processes:
         for process in [*self._pool._processes.values()]:
             process.kill()
         self._pool.shutdown()
-        self._pool = _start_pool(self.workers)
+        self._pool = self._start(self.workers)
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -194,7 +189,7 @@ def ray_cluster(workers: int) -> Iterator[Any]:
 
     A cluster that the program has joined already is taken, and stays.
     """
-    require_packages("engine: ray", "cluster", ("ray",))
+    require_extra("engine: ray", "cluster", "ray")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is reported to Ray's maker
     address = os.environ.get("RAY_ADDRESS")
     if not address:  # only who has the token sends work to a cluster of one's own
@@ -241,6 +236,8 @@ def _apply_elsewhere(
     folder: str, versions: dict[str, str], function: Callable[[Any], Any], rows: list[Any]
 ) -> list[Any]:
     """Apply a function on a machine of a cluster, whose software must be that of the driver."""
+    import cv2
+
     machine = f"engine: ray: the machine {platform.node()}"
     here = package_versions()
     for name, version in versions.items():
@@ -252,87 +249,6 @@ def _apply_elsewhere(
     os.environ["OMP_NUM_THREADS"] = "1"
     cv2.setNumThreads(1)
     return _apply(function, rows)
-
-
-def _start_pool(workers: int) -> ProcessPoolExecutor:
-    context = worker_context(_PRELOADED)
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker)
-
-
-# If possible, a small server process forks the workers: a fork of a process with threads can hang.
-_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-_Context: Any = type(multiprocessing.get_context(_METHOD))
-_main_module_lock = threading.Lock()
-
-
-@contextmanager
-def _without_main_module() -> Iterator[None]:
-    """Hide the main module of this process from processes that start in the block."""
-    with _main_module_lock:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
-
-
-class _WorkerProcess(_Context.Process):
-    """A worker process that does not import the main module of its parent."""
-
-    @staticmethod
-    def _Popen(process: Any) -> Any:  # noqa: N802 - the method that `multiprocessing` calls
-        with _without_main_module():
-            return _Context.Process._Popen(process)
-
-
-class _WorkerContext(_Context):
-    """A start method with our worker processes."""
-
-    Process = _WorkerProcess
-
-
-def worker_context(*modules: str) -> BaseContext:
-    """Return a `multiprocessing` context whose processes do not run the caller's script again."""
-    context: BaseContext = _WorkerContext()
-    if _METHOD == "forkserver":
-        context.set_forkserver_preload(list(modules))
-        _start_server()
-    return context
-
-
-def _start_server() -> None:
-    """Start the server with SIGINT blocked, as its forks then are: Ctrl-C is the parent's."""
-    from multiprocessing import forkserver, resource_tracker
-
-    safe_path = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        resource_tracker.ensure_running()  # first: its own start unblocks the signal
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    finally:
-        del os.environ["PYTHONSAFEPATH"]
-        if safe_path is not None:
-            os.environ["PYTHONSAFEPATH"] = safe_path
-
-
-def begin_worker() -> None:
-    """Prepare this worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent has ended: a killed parent cannot end its workers."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 class Progress(Protocol):

@@ -383,7 +383,7 @@ def _baselines(
             Note(
                 "There is no image-blind baseline (docs/metrics.md#image-blind-baseline), as no "
                 "validation or training image has a box. So it is not known whether the systems "
-                "localise lesions better than constant positions."
+                "localise lesions better than constant positions.",
                 is_said=True,
             )
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Unpack, ov
 
 from cyclopts import Parameter, validators
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.data_prep.base.files import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.base.folders import OF_REPORTS, KindName, require_writable
 from cxr_compare.scripts import console
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from cxr_compare.evaluation.compare import Comparison
     from cxr_compare.evaluation.protocol import Protocol
+    from cxr_compare.evaluation.report.cases import CaseSource
     from cxr_compare.evaluation.report.result import Result
     from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
     from cxr_compare.scripts.compared_systems import Systems
@@ -308,16 +309,25 @@ def _result(
     from cxr_compare.evaluation.report.composition import composition_of, composition_rows
     from cxr_compare.evaluation.report.result import Result
 
-    cases = None
-    if question.pixels is not None:
-        from cxr_compare.evaluation.report.cases import read_cases
-
-        cases = read_cases(made, question.pixels, _readings(question))
-    result = Result.of(made, cases, numbers_for_ids=numbers_for_ids)
+    result = Result.of(made, _cases(made, question), numbers_for_ids=numbers_for_ids)
     table = composition_of(made, question.truth, question.dataset, question.split)
     origin = result.answer.provenance.with_values(**made_by)
     answer = result.answer.with_values(composition=composition_rows(table), provenance=origin)
     return replace(result, answer=answer)
+
+
+def _cases(made: Comparison, question: Question) -> CaseSource | None:
+    """Return what draws the images; None where they have no files, or nothing here draws."""
+    if question.pixels is None:
+        return None
+    try:
+        require_extra("X-rays are not drawn", "images")
+    except InputError as error:  # figures need none
+        console.say(str(error))
+        return None
+    from cxr_compare.evaluation.report.cases import read_cases
+
+    return read_cases(made, question.pixels, _readings(question))
 
 
 def _readings(question: Question) -> pd.DataFrame | None:

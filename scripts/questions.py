@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.data_prep.base.folders import require_folder
 from cxr_compare.data_prep.base.names import Target
 from cxr_compare.data_prep.dataset import DataSet
@@ -68,6 +68,8 @@ def read_questions(
         return _of_data(data, target, split)
     if split != "default":
         raise InputError(f"split: {split} is of a data set; name the roles in the truth")
+    if images is not None:
+        require_extra(f"images: {images}", "images")
     files = None if images is None else files_of_folder(images)
     truths = read_truths(
         truth,

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
@@ -46,6 +45,8 @@ _TURNS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
 
 def statistics(square: np.ndarray) -> np.ndarray:
     """Describe an image: order of its greys by place, directions of its edges, and its contrast."""
+    import cv2
+
     image = _without_borders(square)
     image = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     small = cv2.resize(image, (_LAYOUT, _LAYOUT), interpolation=cv2.INTER_AREA)
@@ -82,6 +83,8 @@ def statistics(square: np.ndarray) -> np.ndarray:
 
 
 def _without_borders(image: np.ndarray) -> np.ndarray:
+    import cv2
+
     if max(image.shape) > 2 * _SIDE:
         scale = 2 * _SIDE / max(image.shape)
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -177,6 +180,8 @@ class Guard:
 
 def file_warnings(path: Path | None, image: DecodedImage) -> list[str]:
     """Return sentences on why a file holds no frontal chest X-ray, by its header and its pixels."""
+    import cv2
+
     reason, is_dicom = (None, False) if path is None else why_no_radiograph(path)
     found = [f"by its DICOM header no frontal chest X-ray: {reason}"] if reason else []
     height, width = image.pixels.shape

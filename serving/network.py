@@ -14,10 +14,9 @@ import pandas as pd
 
 from cxr_compare.classification.inference import score_tables
 from cxr_compare.data_prep.base.errors import (
-    TRAIN_PACKAGES,
     InputError,
     first_line,
-    require_packages,
+    require_extra,
 )
 from cxr_compare.data_prep.base.folders import require_folder
 from cxr_compare.data_prep.pixels import PixelSource
@@ -73,9 +72,10 @@ def open_network(folder: Path | str, device: str = "auto", own: Any = None) -> N
     """
     folder = Path(folder)
     if (folder / EXPORT_FILE).is_file():
+        require_extra(f"{folder} (an export)", "images")
         return OnnxNetwork(folder, device=device)
     require_folder(folder, "run")
-    require_packages(f"{folder} (a run)", "train", TRAIN_PACKAGES)
+    require_extra(f"{folder} (a run)", "train")
     return TorchNetwork(folder, device, own)
 
 

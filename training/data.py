@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.base.errors import InputError, first_line
 from cxr_compare.data_prep.base.provenance import cpu_count
-from cxr_compare.data_prep.parallel import Progress, begin_worker, worker_context
+from cxr_compare.data_prep.parallel import Progress
 from cxr_compare.data_prep.pixels import PixelSource
+from cxr_compare.data_prep.processes import begin_worker, worker_context
 from cxr_compare.training.augment import (
     Augmented,
     augment,

@@ -5,10 +5,18 @@ from __future__ import annotations
 import difflib
 import html
 import importlib.util
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
-TRAIN_PACKAGES = ("torch", "torchvision", "lightning", "albumentations", "safetensors")
-"""Packages of the pip extra `train`, which training and prediction with a run need."""
+_IMAGES = ("cv2", "pydicom", "simplejpeg", "jpeg_ls", "openjpeg", "gdcm", "pycocotools", "openpyxl")
+_TRAIN = (*_IMAGES, "torch", "torchvision", "lightning", "albumentations", "safetensors")
+EXTRAS = {
+    "images": _IMAGES,
+    "train": _TRAIN,
+    "export": (*_TRAIN, "onnx", "onnxruntime"),
+    "serve": (*_IMAGES, "fastapi", "uvicorn", "python_multipart"),
+    "cluster": (*_IMAGES, "ray"),
+}
+"""Modules of the pip extras, with those of the extra that each builds on."""
 PROGRAM_ERRORS = (ImportError, NameError)
 """Errors that no file causes: of our own code, or of an installation that lacks a part."""
 _PLURALS = {"box": "boxes", "study": "studies", "patch": "patches", "copy": "copies"}
@@ -57,9 +65,9 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def require_packages(feature: str, extra: str, modules: Sequence[str]) -> None:
-    """Refuse a feature if a module that it needs is not installed; `extra` is the pip extra."""
-    for name in modules:
+def require_extra(feature: str, extra: str, *modules: str) -> None:
+    """Refuse a feature without its pip extra, or without the only modules of it that it needs."""
+    for name in modules or EXTRAS[extra]:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:  # the second: a bare folder such as wandb/
             package = name.replace("_", "-")

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import PROGRAM_ERRORS, InputError, first_line
+from cxr_compare.data_prep.base.errors import PROGRAM_ERRORS, InputError, first_line, require_extra
 from cxr_compare.data_prep.base.files import atomic_path, decode_text, read_text_file
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.limits import (
@@ -378,6 +378,7 @@ def _parse(text: str, n_rows: int | None = None) -> tuple[pd.DataFrame, str]:
 
 def _read_sheet(path: Path, sheet: str | None) -> tuple[pd.DataFrame, list[str]]:
     """Return the cells of the only filled sheet of a workbook, or of the named one, and a note."""
+    require_extra(str(path), "images", "openpyxl")
     import openpyxl  # slow to import, and seldom needed
 
     content = path.read_bytes()  # the name may end in another way

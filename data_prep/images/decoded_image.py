@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -79,6 +78,8 @@ def noise_doubts(pixels: np.ndarray) -> list[str]:
         >>> noise_doubts(np.random.default_rng(0).integers(0, 256, (99, 99)).astype(np.uint8))
         ['decodes to noise: the file seems damaged']
     """
+    import cv2
+
     spread = float(cv2.meanStdDev(pixels)[1].item())
     if min(pixels.shape) < _ICON_SIDE or spread < 1:
         return []
@@ -105,6 +106,8 @@ def grey_of_equal_channels(rgb: np.ndarray) -> np.ndarray | None:
         >>> grey_of_equal_channels(np.array([[[7, 7, 7], [9, 9, 9]]], np.uint8)).tolist()
         [[7, 9]]
     """
+    import cv2
+
     grey = np.empty(rgb.shape[:2], rgb.dtype)
     channels: Sequence[np.ndarray] | None = None
     for top in range(0, len(rgb), _ROWS):

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.errors import require_extra
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
@@ -197,6 +198,7 @@ def map_parts(grid: Floats, cut: float) -> MapParts:
         >>> parts.edges.tolist(), parts.peaks.tolist()
         ([[8, 0, 16, 8]], [2.0])
     """
+    require_extra("boxes of activation maps", "images", "cv2")
     import cv2  # which comparisons without maps run without
 
     points = upsample(grid)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import BoxReading, fit, size_text, values_of
 from cxr_compare.data_prep.base.boxes import EDGES, are_scaled
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.data_prep.base.ids import IMAGE_SUFFIXES
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.images.stored_size import image_size
@@ -42,6 +42,8 @@ class ImageFiles:
         """Return width and height of an image in px; None without a file that states them."""
         if image_id not in self._sizes:
             path = self.find(image_id)
+            if path is not None and not self._sizes:
+                require_extra(f"{path}: its size", "images")
             try:
                 self._sizes[image_id] = None if path is None else image_size(path)
             except InputError:  # said where the pixels are read

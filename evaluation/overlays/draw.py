@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL.ImageColor import getrgb
@@ -71,6 +70,8 @@ def draw_boxes(pixels: Pixels, side: int, boxes: Iterable[tuple[str, Boxes]]) ->
 
     Edges of boxes are shares of the sides of the image.
     """
+    import cv2
+
     canvas, _ = _canvas(pixels, side)
     for colour, box in boxes:
         x1, y1, x2, y2 = np.rint(box * np.tile(canvas.shape[1::-1], 2)).astype(int).tolist()
@@ -80,6 +81,8 @@ def draw_boxes(pixels: Pixels, side: int, boxes: Iterable[tuple[str, Boxes]]) ->
 
 def _canvas(pixels: Pixels, side: int) -> tuple[Pixels, float]:
     """Resize a grey image to a longer side of `side` px, in RGB, and return the scale, too."""
+    import cv2
+
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
     scale = side / max(pixels.shape)
@@ -126,6 +129,8 @@ def on_lesion(point: Boxes, lesions: Boxes) -> bool:
 
 def _draw_map(canvas: Pixels, heat: HeatMap, colour: str, scale: float, *, alone: bool) -> Pixels:
     """Draw a map: a tint that begins at what is high, and lines around this and the highest."""
+    import cv2
+
     height, width = canvas.shape[:2]
     x1, y1, x2, y2 = np.array(heat.frame) * scale
     rows, columns = heat.values.shape
@@ -145,6 +150,8 @@ def _draw_map(canvas: Pixels, heat: HeatMap, colour: str, scale: float, *, alone
 
 def _outline(canvas: Pixels, inside: npt.NDArray[np.bool_], colour: str, thickness: float) -> None:
     """Draw the border of a region, but not along the edge of the image."""
+    import cv2
+
     beyond = 8  # px, where its border lies that is not drawn
     wider = np.pad(inside.astype(np.uint8), beyond, mode="edge")
     found, _ = cv2.findContours(wider, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -176,6 +183,8 @@ def _polyline(
     thickness: float = 1,
 ) -> None:
     """Draw a line with a dark rim; `thickness` is a share of the usual one, a thin one has none."""
+    import cv2
+
     width = max(1, round(thickness * max(canvas.shape) / 250))
     pieces = [points]
     if dashed:
@@ -191,6 +200,8 @@ def _polyline(
 
 def _write(canvas: Pixels, text: str, corner: Boxes) -> None:
     """Write a number on a dark label that stands on a box, or in it where there is no space."""
+    import cv2
+
     size, font = max(canvas.shape) / 750, cv2.FONT_HERSHEY_SIMPLEX
     weight = max(1, round(2 * size))
     (wide, high), _ = cv2.getTextSize(text, font, size, weight)

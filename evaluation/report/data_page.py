@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -76,6 +75,8 @@ class _Album:
 
     def pictures(self, ids: Iterable[str], *reasons: str) -> list[Picture]:
         """Return a picture of each image that can be read, with the reasons for choosing them."""
+        import cv2
+
         made = []
         for place, image_id in enumerate(ids if self._shown else ()):
             if self._room < 0:
@@ -103,6 +104,8 @@ class _Album:
 
     def positions(self, finding: str) -> str:
         """Return the outlines of the boxes of a finding over the mean of the pictures."""
+        import cv2
+
         boxes = self.boxes.loc[self.boxes["finding"] == finding, EDGES].dropna()
         drawn = (_SIDE - 1) * boxes.sample(frac=1, random_state=_SEED)[:_MOST_OUTLINES].to_numpy()
         density = np.zeros((_SIDE, _SIDE))

@@ -15,7 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted, first_line
+from cxr_compare.data_prep.base.errors import (
+    InputError,
+    ShownAsText,
+    counted,
+    first_line,
+    require_extra,
+)
 from cxr_compare.data_prep.base.files import make_folder
 from cxr_compare.data_prep.base.folders import require_folder
 from cxr_compare.data_prep.base.provenance import package_versions
@@ -318,6 +324,7 @@ def _result(
     result = Result(right, tables.__getitem__, comparison=made)
     if not answer.overlays:
         return result
+    require_extra("verify: a report with drawn images", "images")
     blank = partial(_blank, made.truth.sizes, result.drawn_images(answer.overlays))
     return replace(
         result, images=read_cases(made, blank, readings).in_order(right.systems, result.ordered)

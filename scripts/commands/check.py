@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.scripts.options import AnyPath
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def check(
     if train or mapping is not None:
         argument = "train" if train else "mapping"
         raise InputError(f"{argument}: is for a published split, and {data} is a folder")
+    require_extra("check", "images")
     from cxr_compare.data_prep.audit import audit, write_audit
     from cxr_compare.data_prep.base.files import folder_lock
     from cxr_compare.data_prep.dataset import DataSet

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.base.errors import InputError, counted
+from cxr_compare.data_prep.base.errors import InputError, counted, require_extra
 from cxr_compare.data_prep.base.folders import folder_kind
 from cxr_compare.scripts import console
 from cxr_compare.scripts.console import Shown
@@ -76,6 +76,7 @@ def overlay(
         split: Split whose test images are drawn.
         limit: Largest number of images of each kind.
     """
+    require_extra("overlay", "images")
     from cxr_compare.data_prep.base.files import folder_lock
     from cxr_compare.evaluation.policies import parse
     from cxr_compare.evaluation.report import overlay_page as page

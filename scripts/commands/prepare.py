@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.data_prep.base.folders import folder_kind, require_folder
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import (
@@ -91,6 +91,7 @@ def prepare(
         without_pictures: Show no X-ray on the page of the data set, data.html.
         workers: Processes that decode images, one a processor without it; 0 decodes in this one.
     """
+    require_extra("prepare", "images")
     from cxr_compare.data_prep import prepare as preparing
     from cxr_compare.data_prep.base.provenance import cpu_count
     from cxr_compare.data_prep.new_set import Options

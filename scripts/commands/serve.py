@@ -9,11 +9,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.base.errors import InputError, require_packages
+from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.scripts.console import say
 from cxr_compare.scripts.options import AnyPath, Device, Policy, is_run, open_runs, run_names
 
-_NEEDED = ("fastapi", "uvicorn", "python_multipart")
 _SHORTEST_TOKEN = 16
 
 
@@ -40,7 +39,7 @@ def serve(
         allowed_host: Name by which clients may call this server; may be repeated.
         joint: Report of cxr compare --both, by whose rule the runs answer together, too.
     """
-    require_packages("serve", "serve", _NEEDED)
+    require_extra("serve", "serve")
     named = run_names(runs)
     if not named:
         raise InputError("serve: give runs of cxr train, exports, or a folder of them")

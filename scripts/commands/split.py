@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.scripts.console import Shown
 from cxr_compare.scripts.options import AnyPath, DataFolder
 
@@ -51,6 +51,7 @@ def split(
             roles that they have there. Of one seed, a smaller share lies in a larger one.
         seed: Random seed of the draw, 0 without it.
     """
+    require_extra("split", "images")
     import pandas as pd
 
     from cxr_compare.data_prep.audit import audit, write_audit

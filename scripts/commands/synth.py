@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxr_compare.data_prep.base.errors import require_extra
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import AnyPath
 
@@ -25,6 +26,7 @@ def synth(out: AnyPath, /, *, images: int = 2000, size: int = 256, seed: int = 0
         size: Side of an image, px.
         seed: Random seed; the same seed gives the same bytes.
     """
+    require_extra("synth", "images")
     from cxr_compare.data_prep.base.provenance import cpu_count
     from cxr_compare.data_prep.synth.phantom import count_test_images, write_phantom
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cxr_compare.data_prep.base.errors import TRAIN_PACKAGES, InputError, counted, require_packages
+from cxr_compare.data_prep.base.errors import InputError, counted, require_extra
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import AnyPath, DataFolder, Device, Settings, settings_of
 
@@ -89,7 +89,7 @@ def train(
     from cxr_compare.configs.load import read_config
     from cxr_compare.training.request import Request
 
-    require_packages("train", "train", TRAIN_PACKAGES)
+    require_extra("train", "train")
     data, out = Path(data), Path(out)
     names = [str(config)] if Path(config).is_file() else str(config).split(",")
     if len(names) > 1 and not all(name.strip() for name in names):
