@@ -14,7 +14,7 @@ import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
 from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted
+from cxr_compare.data_prep.base.errors import InputError, ShownAsText, counted, require_extra
 from cxr_compare.data_prep.base.files import atomic_folder, make_folder, require_free_space
 from cxr_compare.data_prep.base.ids import are_rows_of, is_member
 from cxr_compare.data_prep.base.tables import FINDING_KEY
@@ -88,6 +88,7 @@ def export(
     with atomic_folder(out) as folder:
         _require_boxes(dataset, format, rows, boxes, split)
         if images == "png":
+            require_extra(f"{out}: images as png", "images", "cv2")
             import cv2
 
             require_free_space(out, int((rows["width"] * rows["height"]).sum()))

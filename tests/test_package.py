@@ -332,52 +332,6 @@ def test_it_imports_nothing_heavy(code, heavy, message, tmp_path):
     assert message in done.stdout + done.stderr
 
 
-# --- a comparison without images needs no decoder of images, no workbook and no file lock -------
-
-COMPARES = """
-import json, sys
-for name in ("cv2", "fcntl", "openpyxl", "pycocotools", "pydicom"):
-    sys.modules[name] = None  # importing it is an ImportError
-import pandas as pd
-import cxr_compare
-from tests.adapters.commands import main
-
-ids = [f"i{number}" for number in range(24)]
-labels, scores = [0, 1] * 12, [number * 7 % 24 / 24 for number in range(24)]
-roles = ["val", "val", "test", "test"] * 6
-truth = pd.DataFrame({"image_id": ids, "label": labels, "role": roles, "width": 90, "height": 80})
-boxes = truth.loc[truth["label"] == 1, ["image_id"]].assign(x1=40, y1=30, x2=60, y2=50)
-crowds = boxes.assign(crowd=[True] + [False] * 11)
-cxr_compare.metrics.box_average_precision(boxes.assign(score=0.5), crowds, ids)
-few = {"replicates": 100}
-cxr_compare.compare({"A": scores, "B": labels}, truth=labels, **few).save("arrays")
-frames = {"A": pd.Series(scores, ids), "D": boxes.assign(score=0.5)}
-cxr_compare.compare(frames, truth=truth, boxes=boxes, **few).save("frames")
-cxr_compare.compare(frames, truth=truth, boxes=crowds, **few).save("crowds")
-cxr_compare.Result.open("frames").plot("froc")
-truth.to_csv("truth.csv", index=False)
-boxes.to_csv("boxes.csv", index=False)
-truth[["image_id"]].assign(score=scores).to_csv("a.csv", index=False)
-found = [{"image_id": name, "bbox": [40, 30, 20, 20], "score": 0.5} for name in boxes["image_id"]]
-with open("d.json", "w") as file:
-    json.dump(found, file)
-given = "--truth truth.csv --boxes boxes.csv A=a.csv D=d.json --columns D.box_form=xywh"
-sys.argv = ["cxr", "compare", *given.split(), "--out", "files", "--replicates", "100"]
-main()
-"""
-
-
-def test_a_comparison_without_images_imports_no_decoder_workbook_or_lock(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", COMPARES], cwd=tmp_path, env=environment, check=False,
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    for name in ("arrays", "frames", "crowds", "files"):
-        assert (tmp_path / name / "answer.json").is_file()
-
-
 # --- licences -------------------------------------------------------------------------------------
 
 FORBIDDEN = re.compile(r"\bA?GPL|Affero|(?<!Lesser )General Public License", re.IGNORECASE)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from unittest import mock
 
+from cxr_compare.data_prep.base.errors import EXTRAS as EXTRAS
 from cxr_compare.scripts import cli, console
 
 NAMES = tuple(cli.COMMANDS)

@@ -4,6 +4,8 @@ from cxr_compare.data_prep.parallel import in_thread, map_images
 from cxr_compare.data_prep.pixels import DecodeTask, ImageFile, decode_one
 
 __all__ = ["in_thread", "map_images"]
+STARTS_PROCESSES = "cxr_compare.data_prep.processes"
+"""The module that imports `multiprocessing`."""
 
 
 def crashed(row):
