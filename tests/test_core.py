@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from PIL import Image
 
 from tests.adapters.commands import EXTRAS, NAMES
 from tests.adapters.documents import code_blocks
@@ -148,9 +149,18 @@ def test_arrays_boxes_and_files_are_compared_saved_shown_and_verified(core, tmp_
 
 
 def test_what_needs_an_extra_is_refused_in_one_line_that_names_it(core, world, tmp_path):
-    tables, data, images = world.tables, world.data, ["--images", world.pictures]
+    tables, data = world.tables, world.data
     truth = ["compare", f"D={tables / 'boxes.csv'}", "--truth", tables / "truth.csv"]
     (tmp_path / "truth.xlsx").write_bytes(b"PK\x03\x04")
+    mask = {"size": [8, 9], "counts": [9, 20, 43]}
+    found = {"image_id": 1, "category_id": 1, "id": 1, "segmentation": mask, "bbox": [1, 1, 3, 2]}
+    images = [{"id": 1, "file_name": "a.png", "width": 9, "height": 8}]
+    categories = [{"id": 1, "name": "mass"}]
+    masks = {"images": images, "annotations": [found], "categories": categories}
+    (tmp_path / "masks.json").write_text(json.dumps(masks))
+    (tmp_path / "yolo").mkdir()
+    Image.new("L", (90, 80)).save(tmp_path / "yolo/a.png")
+    (tmp_path / "yolo/a.txt").write_text("0 0.5 0.5 0.2 0.2")
     run_folder, out = world.run("classifier"), tmp_path / "out"
     refused = {
         "images": [
@@ -160,8 +170,10 @@ def test_what_needs_an_extra_is_refused_in_one_line_that_names_it(core, world, t
             ["split", data, "--name", "new"],
             ["overlay", world.predictions("detector"), "--data", data, "--out", out],
             ["predict", world.export("classifier"), world.pictures],
-            [*truth, *images],
+            [*truth, "--images", world.pictures],
             ["export", data, out, "--format", "yolo"],
+            ["compare", "--truth", "yolo", f"D={tables / 'boxes.csv'}"],
+            ["compare", "--truth", "masks.json", f"D={tables / 'boxes.csv'}"],
             ["compare", "--truth", "truth.xlsx", f"D={tables / 'boxes.csv'}"],
         ],
         "train": [

@@ -21,7 +21,7 @@ from cxr_compare.data_prep.base.box_check import (
     four_numbers,
     values_of,
 )
-from cxr_compare.data_prep.base.errors import InputError
+from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
@@ -146,6 +146,10 @@ def _read(source: Source) -> Iterator[ImageLabels]:
     for numbered in names.values():
         source.categories |= {key: class_finding(n, "categories") for key, n in numbered.items()}
     annotations = [(name, item) for name, file in files.items() for item in file.annotations]
+    for name, item in annotations:
+        if isinstance(item.segmentation, dict) and not item.iscrowd:
+            require_extra(f"{name}: masks (RLE)", "images", "pycocotools")
+            break
     used = {names[name].get(item.category_id) for name, item in annotations}
     stated = _have_areas([item for _, item in annotations])
     reading = replace(source.statements.reading, stated=stated)

@@ -19,7 +19,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading
 from cxr_compare.data_prep.base.boxes import SIDEWAYS
-from cxr_compare.data_prep.base.errors import InputError, counted, require_extra
+from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import Target
@@ -177,8 +177,6 @@ class Source:
     def stored_size(self, path: str) -> tuple[int, int, int]:
         """Return width and height (px) of an image as stored, and its EXIF orientation."""
         if path not in self._sizes:
-            if not self._sizes:
-                require_extra(f"{path}: its size", "images")
             self._sizes[path] = stored_size(self.root / path)
         return self._sizes[path]
 

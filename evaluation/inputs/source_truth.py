@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.base.boxes import EDGES
-from cxr_compare.data_prep.base.errors import InputError, counted, nearest_name
+from cxr_compare.data_prep.base.errors import InputError, counted, nearest_name, require_extra
 from cxr_compare.data_prep.base.names import (
     Target,
     display_name,
@@ -100,6 +100,7 @@ def read_folder(folder: Path, columns: Mapping[str, str]) -> Labels:
     fitting = [each for each in (YOLO, VOC) if each.detect(folder)]
     if len(fitting) != 1:
         raise InputError(_unread(folder))
+    require_extra(f"truth: {folder}: sizes of its images", "images")
     read = _read_format(fitting[0], folder, columns)
     images = read.images.set_index("image_id")
     paths = {image: folder / path for image, path in images["path"].items()}
