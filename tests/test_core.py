@@ -183,7 +183,6 @@ def test_what_needs_an_extra_is_refused_in_one_line_that_names_it(core, world, t
         ],
         "serve": [["serve", run_folder]],
         "export": [["export", run_folder, out, "--format", "onnx"]],
-        "cluster": [["predict", run_folder, "--data", data, "--out", out, "--engine", "ray"]],
     }
     calls = [[str(word) for word in call] for of in refused.values() for call in of]
     extras = [extra for extra, of in refused.items() for _ in of]
