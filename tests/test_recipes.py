@@ -385,10 +385,12 @@ def test_the_page_of_own_parts_is_followed(folder, world, capfd):
 
 @pytest.mark.release
 @pytest.mark.filterwarnings("ignore")
-def test_the_tutorial_runs_on_a_small_set(folder):
+def test_the_notebook_of_the_tutorial_runs_on_a_small_set(folder):
     names = {}
-    for text in blocks_of("tutorial.md"):
-        run_small(text.replace('"), 400, 1000', '"), 60, 200'), names)
+    for cell in json.loads((DOCS / "tutorial.ipynb").read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            script = "".join(cell["source"])
+            run_small(script.replace('"), 400, 1000', '"), 60, 200'), names)
     assert len(names["result"].figures)
     assert Path("tour-output/report/report.html").is_file()
 

@@ -41,6 +41,7 @@ def generated() -> dict[str, str]:
     }
     pages = {path: _with_parts(_read(path), own) for path, own in parts.items()}
     pages["docs/validity.md"] = simulation.with_tables(_read("docs/validity.md"))
+    pages["docs/tutorial.ipynb"] = notebook(_read("docs/tutorial.md"))
     return pages
 
 
@@ -72,6 +73,20 @@ def _table(head: str, rows: Iterable[Iterable[str]]) -> str:
         cells = [re.sub(r"(?<!\\)\|", r"\|", cell) for cell in row]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def notebook(page: str) -> str:
+    """Return a page as a notebook without outputs, whose cells of code are its Python blocks."""
+    cells: list[dict[str, Any]] = []
+    for number, text in enumerate(re.split(r"^```python\n(.*?)^```\n", page, flags=re.M | re.S)):
+        kind: dict[str, Any] = {"cell_type": "markdown"}
+        if number % 2:
+            kind = {"cell_type": "code", "execution_count": None, "outputs": []}
+        source = text.strip().splitlines(keepends=True)
+        cells.append({**kind, "id": f"cell-{number}", "metadata": {}, "source": source})
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    whole = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 
 def commands() -> str:
