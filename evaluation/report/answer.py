@@ -19,6 +19,8 @@ from cxr_compare.evaluation.verdict.cautions import cautions as cautions_of
 from cxr_compare.evaluation.verdict.cautions import without_scores
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 
+_PAGE = re.compile(r" \(docs/\S+\)")
+"""Page of the documents behind a note: a sentence that is quoted elsewhere does without it."""
 _EXAMPLES = re.compile(r" \((?:[^()]|\([^()]*\))*\)|,? (?:row \d+, )?image '[^']*'")
 
 
@@ -162,7 +164,9 @@ def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answe
     unscored = [without_scores(name) for name, each in systems.items() if not each.output.ranks]
     return Answer(
         headline=verdict.headline,
-        must_say=(*cautions, *verdict.limits, *unscored, *unknown),
+        must_say=tuple(
+            _PAGE.sub("", text) for text in (*cautions, *verdict.limits, *unscored, *unknown)
+        ),
         sentences=verdict.sentences,
         kind=verdict.kind,
         cautions=tuple(cautions),

@@ -18,6 +18,7 @@ from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.policies import is_given, policy_text
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.tables import ordered, shown_claims
+from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.figure_text import (
     DASH,
     number,
@@ -212,10 +213,9 @@ def _sentences(answer: Answer, figures: pd.DataFrame) -> Iterator[str]:
     alone = _rows(answer, figures)
     shown = _metrics(answer, alone)
     methods = _methods(shown, alone)
-    yield (
-        f"Intervals are 95 %: {methods}, with {made.bootstrap['replicates']:,} resamples "
-        f"(seed {answer.seed})."
-    )
+    resampled = alone["metric"].isin(shown) & (alone["method"] == BOOTSTRAP)
+    drawn = f" ({made.bootstrap['replicates']:,} resamples, seed {answer.seed})"
+    yield f"Intervals are 95 %: {methods}{drawn if resampled.any() else ''}."
     yield from _of_differences(answer, figures, shown)
     if answer.margin:
         yield answer.sentences[1]
