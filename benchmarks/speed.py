@@ -1,23 +1,20 @@
-"""Speed of the five pieces of work that users wait for, beside the plain program for each.
+"""Speed of the work that users wait for, beside the programs that somebody would write or take.
 
     python -m benchmarks.speed
+    python -m benchmarks.speed detector boxes --seconds 10
 
-Both sides of a pair take turns seven times, in one process with one thread; the ratio is formed
-within a turn, so that a machine that changes its speed changes both. Above 1 cxr-compare is faster.
+All sides of a piece of work take turns in one process with one thread. Above 1 cxr-compare is
+faster. Where both sides compute the same, the outputs of the first turn are compared.
 """
 
+import argparse
 import contextlib
 import io
-import os
-import platform
-import re
 import shutil
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,66 +22,94 @@ import pandas as pd
 import pydicom
 import torch
 import torchvision
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 import cxr_compare
+from benchmarks.box_precision import EDGES, peers, precision_work
+from benchmarks.detector import decode_work, loss_work, predict_work, step_work
+from benchmarks.turns import HEADER, Work, machine, rows, use_one_thread
 
-TURNS = 7
-IMAGES = 120
 SIZE = 128
-EDGES = ["x1", "y1", "x2", "y2"]
+Images = tuple[Path, cxr_compare.DataSet]
+"""A folder of synthetic X-rays, and the data set that is made of them."""
 
 
-class Pair(NamedTuple):
-    """A piece of work, done by this program and by a plain one."""
-
-    work: str
-    ours: Callable[[], object]
-    plain: Callable[[], object]
-
-
-def measure(pair: Pair) -> str:
-    """Return medians in seconds and the ratio with its lowest and highest turn."""
-    turns = []
-    for turn in range(TURNS + 1):  # the first turn loads what later ones have
-        seconds = {}
-        for side in (pair.ours, pair.plain) if turn % 2 else (pair.plain, pair.ours):
-            begun = time.perf_counter()
-            with contextlib.redirect_stderr(io.StringIO()):
-                side()
-            seconds[side] = time.perf_counter() - begun
-        turns.append((seconds[pair.ours], seconds[pair.plain]))
-    ours, plain = (statistics.median(column) for column in zip(*turns[1:], strict=True))
-    ratios = [other / own for own, other in turns[1:]]
-    ends = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    ratio = statistics.median(ratios)
-    return f"| {pair.work} | {ours:.3f} s | {plain:.3f} s | {ratio:.2f} ({ends}) |"
+def _images(scratch: Path, n_images: int, side: int, size: int) -> Images:
+    """Draw X-rays, and prepare them."""
+    xrays = scratch / f"{n_images} X-rays"
+    cxr_compare.synth(xrays, images=n_images, size=side, seed=0)
+    made = cxr_compare.prepare(
+        xrays, scratch / f"{n_images} images", format="rsna", size=[size], workers=0
+    )
+    return xrays, made
 
 
-def prepare_pair(xrays: Path, scratch: Path) -> Pair:
-    """From DICOM files to squares."""
-    files = sorted(xrays.rglob("*.dcm"))
+def prepare_works(scratch: Path, n_images: int = 24, side: int = 2048) -> Iterator[Work]:
+    """From files of real size to squares of 512 px: DICOM with JPEG inside, JPEG and PNG."""
+    xrays = scratch / "large"
+    cxr_compare.synth(xrays, images=n_images, size=side, seed=0)
+    sources = sorted(xrays.rglob("*.dcm"))
+    yield _prepare_work("DICOM", sources, pydicom_pixels, scratch, [xrays], format="rsna")
+    for suffix in ("jpg", "png"):
+        folder = scratch / suffix
+        folder.mkdir()
+        files = [folder / f"{number:03d}.{suffix}" for number in range(len(sources))]
+        for source, file in zip(sources, files, strict=True):
+            cv2.imwrite(str(file), pydicom_pixels(source))
+        labels = scratch / f"{suffix}.csv"
+        table = pd.DataFrame({"image_id": [file.name for file in files]})
+        table["patient_id"] = table.index
+        table.assign(label=table.index % 2).to_csv(labels, index=False)
+        yield _prepare_work(suffix.upper(), files, opencv_pixels, scratch, [labels, folder])
 
-    def ours() -> None:
-        shutil.rmtree(scratch / "data", ignore_errors=True)
-        cxr_compare.prepare(xrays, scratch / "data", format="rsna", size=[SIZE], workers=0)
 
-    def plain() -> None:
-        squares = np.zeros((len(files), SIZE, SIZE), np.uint8)
+def pydicom_pixels(file: Path) -> np.ndarray:
+    """Decode a DICOM file."""
+    return pydicom.dcmread(file).pixel_array
+
+
+def opencv_pixels(file: Path) -> np.ndarray:
+    """Decode a JPEG or PNG file."""
+    return np.asarray(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE))
+
+
+def _prepare_work(
+    kind: str,
+    files: list[Path],
+    decode: Callable[[Path], np.ndarray],
+    scratch: Path,
+    paths: list[Path],
+    **options: Any,
+) -> Work:
+    size = 512
+    out = scratch / f"prepared {kind}"
+    side = len(decode(files[0]))
+
+    def ours() -> np.ndarray:
+        shutil.rmtree(out, ignore_errors=True)
+        cxr_compare.prepare(*paths, out, size=[size], workers=0, **options)
+        return np.load(out / "pixels" / f"{size}.npy", mmap_mode="r")
+
+    def other() -> np.ndarray:
+        squares = np.zeros((len(files), size, size), np.uint8)
         for row, file in enumerate(files):
-            pixels = pydicom.dcmread(file).pixel_array
-            squares[row] = cv2.resize(pixels, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+            squares[row] = cv2.resize(decode(file), (size, size), interpolation=cv2.INTER_AREA)
         np.save(scratch / "squares.npy", squares)
+        return squares
 
-    return Pair(f"prepare {len(files)} DICOM files", ours, plain)
+    def check(own: np.ndarray, squares: np.ndarray) -> None:
+        by_sum = [each[np.argsort(each.sum(axis=(1, 2)))] for each in (own, squares)]
+        np.testing.assert_array_equal(by_sum[0], by_sum[1])
+
+    beside = "pydicom and OpenCV" if kind == "DICOM" else "OpenCV"
+    name = f"prepare {kind} files of {side:,} px"
+    return Work(name, ours, {beside: other}, check, len(files))
 
 
-def epoch_pair(data: Path, scratch: Path) -> Pair:
+def epoch_work(data: cxr_compare.DataSet, scratch: Path) -> Work:
     """One epoch of CheXNet, with its validation and its run folder, beside a bare loop."""
-    squares = np.load(scratch / "squares.npy")
+    squares = np.load(data.folder / "pixels" / f"{SIZE}.npy")
     labels = torch.from_numpy(np.arange(len(squares)) % 2).float()
 
     def ours() -> None:
@@ -92,24 +117,73 @@ def epoch_pair(data: Path, scratch: Path) -> Pair:
         keys = [f"data.image_size={SIZE}", "training.epochs=1", "training.workers=0"]
         cxr_compare.train("chexnet_quickstart", data=data, out=scratch / "run", set_=keys)
 
-    def plain() -> None:
+    def other() -> None:
         model = torchvision.models.densenet121(num_classes=1)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
         n_training = int(0.65 * len(squares))
         for start in range(0, n_training, 16):
-            rows = slice(start, min(start + 16, n_training))
-            batch = torch.from_numpy(squares[rows]).float().div(255)[:, None].expand(-1, 3, -1, -1)
+            chosen = slice(start, min(start + 16, n_training))
+            grey = torch.from_numpy(squares[chosen]).float().div(255)
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                model(batch)[:, 0], labels[rows]
+                model(grey[:, None].expand(-1, 3, -1, -1))[:, 0], labels[chosen]
             )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
-    return Pair(f"one epoch of CheXNet at {SIZE} px", ours, plain)
+    name = f"one epoch of CheXNet, {len(squares)} images of {SIZE} px"
+    return Work(name, ours, {"torchvision": other})
 
 
-def compare_pair(n_images: int = 27_000, replicates: int = 200) -> Pair:
+def scores_work(data: cxr_compare.DataSet, scratch: Path) -> Work:
+    """Predictions of a data set by a small classifier, beside a bare loop with its network."""
+    run, out = scratch / "small", scratch / "scores"
+    size = data.sizes[0]
+    keys = [f"data.image_size={size}", "training.epochs=1", "training.workers=0"]
+    cxr_compare.train("small_cnn", data=data, out=run, set_=keys)
+    opened: Any = cxr_compare.Run.open(run)
+    model = opened.network.model.eval()
+
+    def ours() -> pd.Series:
+        shutil.rmtree(out, ignore_errors=True)
+        cxr_compare.predict(run, data=data, out=out)
+        return cxr_compare.Predictions.open(out).scores.set_index("image_id")["score"]
+
+    ids = ours().index
+    store = data.store(size)
+    np.save(scratch / "squares.npy", np.stack([store.image(image_id) for image_id in ids]))
+
+    def other() -> np.ndarray:
+        squares = torch.from_numpy(np.load(scratch / "squares.npy"))[:, None]
+        with torch.inference_mode():
+            logits = [model(batch)[0] for batch in squares.split(8)]
+        return torch.cat(logits).double().sigmoid()[:, 0].numpy()
+
+    def check(own: pd.Series, scores: np.ndarray) -> None:
+        np.testing.assert_allclose(own.to_numpy(), scores, atol=1e-6)
+
+    name = f"predict {len(ids)} images of a data set, small CNN at {size} px"
+    return Work(name, ours, {"PyTorch": other}, check, len(ids))
+
+
+def answer_work(xrays: Path, run: Path) -> Work:
+    """The answer of a run for one DICOM file beside the bare network."""
+    file = min(xrays.rglob("*.dcm"))
+    model = torchvision.models.densenet121(num_classes=1).eval()
+    opened = cxr_compare.Run.open(run)
+
+    def ours() -> None:
+        opened.predict(file)
+
+    def other() -> None:
+        pixels = cv2.resize(pydicom.dcmread(file).pixel_array, (SIZE, SIZE))
+        with torch.inference_mode():
+            model(torch.from_numpy(pixels).float().div(255)[None, None].expand(-1, 3, -1, -1))
+
+    return Work(f"answer of CheXNet at {SIZE} px for one DICOM file", ours, {"torchvision": other})
+
+
+def compare_work(n_images: int = 26_684, replicates: int = 200) -> Work:
     """A detector's boxes and a classifier with intervals, beside resamples by scikit-learn."""
     rng = np.random.default_rng(0)
     ids = np.arange(n_images).astype(str)
@@ -136,109 +210,57 @@ def compare_pair(n_images: int = 27_000, replicates: int = 200) -> Pair:
         systems = {"Boxes": found, "Scores": scores}
         cxr_compare.compare(systems, truth=truth, boxes=lesions, replicates=replicates)
 
-    def plain() -> None:
+    def other() -> None:
         for _ in range(replicates):
             drawn = rng.choice(test, len(test))
             for score in (best, scores):
                 y, s = label[drawn], score[drawn]
                 roc_auc_score(y, s), average_precision_score(y, s), f1_score(y, s >= 0.5)
 
-    return Pair(
-        f"compare boxes and scores on {n_images} images, {replicates} resamples", ours, plain
-    )
+    name = f"compare boxes and scores on {n_images:,} images, {replicates} resamples"
+    return Work(name, ours, {"scikit-learn": other})
 
 
-def boxes_pair(n_images: int = 2000, n_boxes: int = 20) -> Pair:
-    """AP50 and AP of a detector beside pycocotools."""
-    rng = np.random.default_rng(0)
-    corners = rng.uniform(0, 800, (n_images * n_boxes, 2))
-    table = pd.DataFrame(np.hstack([corners, corners + rng.uniform(40, 200, corners.shape)]))
-    table.columns = EDGES
-    table.insert(0, "image_id", np.repeat(np.arange(n_images), n_boxes).astype(str))
-    table["score"] = rng.random(len(table))
-    truth = table.iloc[::n_boxes, :5]
-    ids = [str(number) for number in range(n_images)]
-
-    def entries(rows: pd.DataFrame) -> list[dict[str, object]]:
-        images = rows["image_id"].astype(int).tolist()
-        scores = rows["score"].tolist() if "score" in rows else [0.0] * len(rows)
-        made: list[dict[str, object]] = []
-        for image, edges, score in zip(images, rows[EDGES].to_numpy(), scores, strict=True):
-            width, height = edges[2:] - edges[:2]
-            made.append(
-                {
-                    "id": len(made) + 1,
-                    "image_id": image + 1,
-                    "category_id": 1,
-                    "bbox": [edges[0], edges[1], width, height],
-                    "area": width * height,
-                    "iscrowd": 0,
-                    "score": score,
-                }
-            )
-        return made
-
-    def ours() -> None:
-        cxr_compare.metrics.box_average_precision(table, truth, ids)
-
-    def plain() -> None:
-        with contextlib.redirect_stdout(io.StringIO()):
-            coco = COCO()
-            coco.dataset = {
-                "images": [{"id": number + 1} for number in range(n_images)],
-                "categories": [{"id": 1}],
-                "annotations": entries(truth),
-            }
-            coco.createIndex()
-            evaluator = COCOeval(coco, coco.loadRes(entries(table)), "bbox")
-            evaluator.evaluate()
-            evaluator.accumulate()
-
-    return Pair(f"AP50 and AP of {n_images} images with {n_boxes} boxes", ours, plain)
+def works(chosen: list[str], scratch: Path) -> Iterator[Work]:
+    """Yield the work of the chosen parts; a part is made ready when its turn comes."""
+    if "prepare" in chosen:
+        yield from prepare_works(scratch)
+    if "training" in chosen:
+        xrays, data = _images(scratch, 120, 256, SIZE)
+        yield epoch_work(data, scratch)
+        yield answer_work(xrays, scratch / "run")
+    if "predict" in chosen:
+        yield scores_work(_images(scratch, 1000, 224, 224)[1], scratch)
+    if "detector" in chosen:
+        yield predict_work(_images(scratch, 16, 512, 512)[1], scratch)
+        yield decode_work(1)
+        yield decode_work(14)
+        yield loss_work()
+        yield step_work()
+    if "boxes" in chosen:
+        installed = list(peers())
+        yield precision_work(installed, 2_000, 20)
+        yield precision_work(installed, 26_684, 5)
+    if "compare" in chosen:
+        yield compare_work()
 
 
-def predict_pair(xrays: Path, run: Path) -> Pair:
-    """The answer of a run for one DICOM file beside the bare network."""
-    file = min(xrays.rglob("*.dcm"))
-    model = torchvision.models.densenet121(num_classes=1).eval()
-    opened = cxr_compare.Run.open(run)
-
-    def ours() -> None:
-        opened.predict(file)
-
-    def plain() -> None:
-        pixels = cv2.resize(pydicom.dcmread(file).pixel_array, (SIZE, SIZE))
-        with torch.inference_mode():
-            model(torch.from_numpy(pixels).float().div(255)[None, None].expand(-1, 3, -1, -1))
-
-    return Pair("answer for one image", ours, plain)
-
-
-def machine() -> str:
-    """Name the processor, and the versions that the times depend on."""
-    about = Path("/proc/cpuinfo")
-    models = re.findall(r"model name\s*: (.*)", about.read_text()) if about.exists() else []
-    name = models[0] if models else platform.processor() or platform.machine()
-    return (
-        f"{name}, {os.cpu_count()} cores, one thread; torch {torch.__version__}, "
-        f"Python {platform.python_version()}"
-    )
+PARTS = ["prepare", "training", "predict", "detector", "boxes", "compare"]
 
 
 def main() -> None:
-    """Print the machine and a row of each pair."""
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    with threadpool_limits(1), tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        with contextlib.redirect_stderr(io.StringIO()):
-            cxr_compare.synth(scratch / "xrays", images=IMAGES, size=256, seed=0)
-        print(f"{machine()}\n\n| work | cxr-compare | plain program | ratio |\n|---|---|---|---|")
-        print(measure(prepare_pair(scratch / "xrays", scratch)), flush=True)
-        print(measure(epoch_pair(scratch / "data", scratch)), flush=True)
-        print(measure(compare_pair()), flush=True)
-        print(measure(boxes_pair()), flush=True)
-        print(measure(predict_pair(scratch / "xrays", scratch / "run")), flush=True)
+    """Print the machine and a row of each piece of work."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("parts", nargs="*", default=PARTS, help=", ".join(PARTS))
+    parser.add_argument("--seconds", type=float, default=30.0, help="after which no turn begins")
+    given = parser.parse_args()
+    use_one_thread()
+    print(f"{machine()}\n\n{HEADER}", flush=True)
+    quiet = contextlib.redirect_stderr(io.StringIO())
+    with quiet, threadpool_limits(1), tempfile.TemporaryDirectory() as folder:
+        for work in works(given.parts, Path(folder)):
+            for row in rows(work, given.seconds):
+                print(row, flush=True)
 
 
 if __name__ == "__main__":
