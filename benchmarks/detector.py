@@ -89,7 +89,7 @@ def _torchvision(network: LesionRetinaNet) -> RetinaNet:
     return made.eval()
 
 
-class _Plain(LesionRetinaNet):
+class PlainRetinaNet(LesionRetinaNet):
     """The detector with torchvision's loss and torchvision's decoding."""
 
     compute_loss = RetinaNet.compute_loss
@@ -111,7 +111,7 @@ class _Stored(nn.Module):
 def _networks(n_findings: int = 1) -> tuple[LesionRetinaNet, LesionRetinaNet]:
     """Return two networks with the same random weights, ours and the plain one."""
     made = []
-    for kind in (LesionRetinaNet, _Plain):
+    for kind in (LesionRetinaNet, PlainRetinaNet):
         torch.manual_seed(0)
         made.append(kind(Preprocess(size=SIZE, mean=0.449, std=0.226), n_findings, nms_iou=0.5))
     return made[0], made[1]
