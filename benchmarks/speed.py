@@ -35,13 +35,12 @@ Images = tuple[Path, cxr_compare.DataSet]
 """A folder of synthetic X-rays, and the data set that is made of them."""
 
 
-def _images(scratch: Path, n_images: int, side: int, size: int) -> Images:
+def _images(scratch: Path, n_images: int, side: int, size: int, **shares: float) -> Images:
     """Draw X-rays, and prepare them."""
     xrays = scratch / f"{n_images} X-rays"
-    cxr_compare.synth(xrays, images=n_images, size=side, seed=0)
-    made = cxr_compare.prepare(
-        xrays, scratch / f"{n_images} images", format="rsna", size=[size], workers=0
-    )
+    cxr_compare.synth(xrays, images=n_images, size=side, seed=1)
+    out = scratch / f"{n_images} images"
+    made = cxr_compare.prepare(xrays, out, format="rsna", size=[size], workers=0, **shares)
     return xrays, made
 
 
@@ -230,9 +229,9 @@ def works(chosen: list[str], scratch: Path) -> Iterator[Work]:
         yield epoch_work(data, scratch)
         yield answer_work(xrays, scratch / "run")
     if "predict" in chosen:
-        yield scores_work(_images(scratch, 1000, 224, 224)[1], scratch)
+        yield scores_work(_images(scratch, 600, 224, 224)[1], scratch)
     if "detector" in chosen:
-        yield predict_work(_images(scratch, 16, 512, 512)[1], scratch)
+        yield predict_work(_images(scratch, 16, 512, 512, val=0.4)[1], scratch)
         yield decode_work(1)
         yield decode_work(14)
         yield loss_work()

@@ -9,11 +9,9 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import cv2
-import torch
 
 MOST_TURNS = 7
 FEWEST_TURNS = 3
@@ -96,7 +94,10 @@ def _timed(side: Callable[[], object]) -> tuple[float, object]:
 
 
 def use_one_thread() -> None:
-    """Let the libraries of this process compute in one thread."""
+    """Let the libraries of this process compute in one thread; what needs none imports none."""
+    import cv2
+    import torch
+
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     os.environ["RAYON_NUM_THREADS"] = "1"  # of ultrafast-pycocotools
@@ -108,6 +109,6 @@ def machine() -> str:
     models = re.findall(r"model name\s*: (.*)", about.read_text()) if about.exists() else []
     name = models[0] if models else platform.processor() or platform.machine()
     return (
-        f"{name}, {os.cpu_count()} cores, one thread; torch {torch.__version__}, "
+        f"{name}, {os.cpu_count()} cores, one thread; torch {metadata.version('torch')}, "
         f"Python {platform.python_version()}"
     )
