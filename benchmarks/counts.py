@@ -23,7 +23,6 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.detector import PlainRetinaNet
-from benchmarks.turns import use_one_thread
 from cxr_compare.configs.load import read_config
 from cxr_compare.configs.settings import Config
 from cxr_compare.training.data import Batch, collate
@@ -145,7 +144,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.counts", description=__doc__)
     usual = ["retinanet", "retinanet:14", "chexnet"]
     parser.add_argument("configs", nargs="*", default=usual, help="NAME, or NAME:FINDINGS")
-    use_one_thread()
     print(HEADER, flush=True)
     for given in parser.parse_args().configs:
         name, _, n_findings = given.partition(":")

@@ -3,7 +3,7 @@
     python -m benchmarks.speed
     python -m benchmarks.speed detector boxes --seconds 10
 
-All sides of a piece of work take turns in one process with one thread. Above 1 cxr-compare is
+All sides of a piece of work take turns in one process on one core. Above 1 cxr-compare is
 faster. Where both sides compute the same, the outputs of the first turn are compared.
 """
 
@@ -28,19 +28,20 @@ from threadpoolctl import threadpool_limits
 import cxr_compare
 from benchmarks.box_precision import EDGES, peers, precision_work
 from benchmarks.detector import decode_work, loss_work, predict_work, step_work
-from benchmarks.turns import HEADER, Work, machine, rows, use_one_thread
+from benchmarks.turns import HEADER, Work, machine, rows, use_one_core
+from cxr_compare.serving.network import open_network
 
 SIZE = 128
 Images = tuple[Path, cxr_compare.DataSet]
 """A folder of synthetic X-rays, and the data set that is made of them."""
 
 
-def _images(scratch: Path, n_images: int, side: int, size: int, **shares: float) -> Images:
+def _images(scratch: Path, n_images: int, side: int, size: int, val: float = 0.15) -> Images:
     """Draw X-rays, and prepare them."""
     xrays = scratch / f"{n_images} X-rays"
     cxr_compare.synth(xrays, images=n_images, size=side, seed=1)
     out = scratch / f"{n_images} images"
-    made = cxr_compare.prepare(xrays, out, format="rsna", size=[size], workers=0, **shares)
+    made = cxr_compare.prepare(xrays, out, format="rsna", size=[size], workers=0, val=val)
     return xrays, made
 
 
@@ -165,6 +166,20 @@ def scores_work(data: cxr_compare.DataSet, scratch: Path) -> Work:
     return Work(name, ours, {"PyTorch": other}, check, len(ids))
 
 
+def export_work(data: cxr_compare.DataSet, run: Path, scratch: Path) -> Work:
+    """The export of a run, as `cxr predict` computes it, beside the run."""
+    cxr_compare.export(run, scratch / "export", format="onnx")
+    exported, network = open_network(scratch / "export", "cpu"), open_network(run, "cpu")
+    squares = np.load(data.folder / "pixels" / f"{SIZE}.npy")[:8, None]
+
+    def check(own: Any, other: Any) -> None:
+        np.testing.assert_allclose(own[0], other[0], atol=0.001)
+
+    name = f"CheXNet at {SIZE} px, export in {exported.backend} {exported.precision}"
+    others = {"the run in PyTorch fp32": lambda: network(squares)}
+    return Work(name, lambda: exported(squares), others, check, len(squares))
+
+
 def answer_work(xrays: Path, run: Path) -> Work:
     """The answer of a run for one DICOM file beside the bare network."""
     file = min(xrays.rglob("*.dcm"))
@@ -228,6 +243,7 @@ def works(chosen: list[str], scratch: Path) -> Iterator[Work]:
         xrays, data = _images(scratch, 120, 256, SIZE)
         yield epoch_work(data, scratch)
         yield answer_work(xrays, scratch / "run")
+        yield export_work(data, scratch / "run", scratch)
     if "predict" in chosen:
         yield scores_work(_images(scratch, 600, 224, 224)[1], scratch)
     if "detector" in chosen:
@@ -253,7 +269,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=PARTS, help=", ".join(PARTS))
     parser.add_argument("--seconds", type=float, default=30.0, help="after which no turn begins")
     given = parser.parse_args()
-    use_one_thread()
+    use_one_core()
     print(f"{machine()}\n\n{HEADER}", flush=True)
     quiet = contextlib.redirect_stderr(io.StringIO())
     with quiet, threadpool_limits(1), tempfile.TemporaryDirectory() as folder:
