@@ -188,9 +188,9 @@ def loss_work(n_images: int = 8) -> Work:
     return Work(name, lambda: learn(ours), beside, torch.testing.assert_close)
 
 
-def step_work(n_images: int = 2) -> Work:
-    """From images to the gradients of all weights."""
-    images, targets = _images(n_images), _targets(4)[4 - n_images :]
+def step_work() -> Work:
+    """From an image to the gradients of all weights."""
+    images, targets = _images(1), _targets(4)[3:]
     ours, plain = _networks()
 
     def learn(network: LesionRetinaNet) -> Made:
@@ -203,5 +203,5 @@ def step_work(n_images: int = 2) -> Work:
     def check(own: Made, other: Made) -> None:
         torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-5)
 
-    name = f"RetinaNet R50 forward and backward, batch of {n_images} at {SIZE} px, fp32"
+    name = f"RetinaNet R50 forward and backward, 1 image of {SIZE} px, fp32"
     return Work(name, lambda: learn(ours), {BESIDE: lambda: learn(plain)}, check)

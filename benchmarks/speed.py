@@ -177,7 +177,7 @@ def export_work(data: cxr_compare.DataSet, run: Path, scratch: Path) -> Work:
 
     name = f"CheXNet at {SIZE} px, export in {exported.backend} {exported.precision}"
     others = {"the run in PyTorch fp32": lambda: network(squares)}
-    return Work(name, lambda: exported(squares), others, check, len(squares))
+    return Work(name, lambda: exported(squares), others, check, len(squares), "within 0.001")
 
 
 def answer_work(xrays: Path, run: Path) -> Work:
@@ -240,12 +240,12 @@ def works(chosen: list[str], scratch: Path) -> Iterator[Work]:
     if "prepare" in chosen:
         yield from prepare_works(scratch)
     if "training" in chosen:
-        xrays, data = _images(scratch, 120, 256, SIZE)
+        xrays, data = _images(scratch, 60, 256, SIZE)
         yield epoch_work(data, scratch)
         yield answer_work(xrays, scratch / "run")
         yield export_work(data, scratch / "run", scratch)
     if "predict" in chosen:
-        yield scores_work(_images(scratch, 600, 224, 224)[1], scratch)
+        yield scores_work(_images(scratch, 400, 224, 224)[1], scratch)
     if "detector" in chosen:
         yield predict_work(_images(scratch, 16, 512, 512, val=0.4)[1], scratch)
         yield decode_work(1)
