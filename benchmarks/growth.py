@@ -32,7 +32,7 @@ from cxr_compare.evaluation.inputs.files import read_rows
 from cxr_compare.evaluation.inputs.read_truth import read_truth
 
 SIZES = [1_000, 10_000, 100_000, 1_000_000]
-REPLICATES = 200
+REPLICATES = 100
 
 
 def write_tables(folder: Path, n_images: int) -> None:
