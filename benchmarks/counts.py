@@ -9,7 +9,8 @@ decoding in place of ours.
 
 A kernel is an operator of PyTorch that computes or writes, and calls no other that does; views and
 allocations are none. A wait is an operator whose result the processor must read before it goes on:
-a number, or the rows that a condition holds for. A GPU may fuse some kernels or split others.
+a number, or the rows that a condition holds for. A number that is converted for an
+operator counts, too, which a GPU does not; and it may fuse some kernels or split others.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def count(function: Callable[[], object]) -> Count:
 
     Examples:
         >>> numbers = torch.ones(3)
-        >>> count(lambda: numbers.view(1, 3).add(1).mul(2))
+        >>> count(lambda: numbers.view(1, 3).add(numbers).mul(numbers))
         Count(kernels=2, waits=0)
         >>> count(lambda: numbers[numbers > 0]).waits, count(numbers.sum().item).waits
         (1, 1)

@@ -5,7 +5,8 @@
 
 Each piece of work of each size is a process of its own, with one thread and one pass. Its seconds
 are those of its processor after the imports; its memory is the most that the whole process had.
-The exponent is that of the last step: 1 doubles with the images, 2 quadruples.
+The exponent is that of the last step: with 1 a figure grows as the images do, with 2 as their
+square.
 """
 
 import argparse
