@@ -96,8 +96,8 @@ def test_the_help_of_each_command_has_an_example_in_the_words_of_the_readme():
         assert name not in of_readme or command in shown
 
 
-OF_OTHERS = {"--version", "--small", "--gpus-per-task", "--now"}
-"""Options of `cxr` itself, of a script, of SLURM and of systemd."""
+OF_OTHERS = {"--version", "--small", "--gpus-per-task", "--now", "--install"}
+"""Options of `cxr` itself, of a script, of SLURM, of systemd and of WSL."""
 
 
 def test_an_option_that_a_page_names_is_one_of_a_command():

@@ -151,9 +151,9 @@ def test_the_page_of_detectors_prints_what_it_quotes(folder, capsys):
     names = {"outputs": outputs, "targets": targets, "labels": np.arange(60) % 2}
     names |= {"image_ids": [f"i{number:03d}" for number in range(60)]}
     names |= {"scores": rng.random(60), "patient_ids": np.arange(60) // 2}
-    own, files, counts = blocks_of("detector-output.md")
+    own, files, second, counts = blocks_of("detector-output.md")
     run(own, names)
-    run(files)
+    run(second, run(files))
     run_commands("detector-output.md")
     run(counts, names)
     require_quoted("detector-output.md", "".join(capsys.readouterr()))
@@ -272,6 +272,20 @@ def test_the_page_of_own_data_prints_what_it_quotes(folder, capsys):
     require_quoted("my-data.md", "".join(capsys.readouterr()))
 
 
+def test_the_page_on_a_paper_takes_table_figures_and_names_of_files(folder, world):
+    (folder / "out").mkdir()
+    (folder / "out/report").symlink_to(world.report)
+    (folder / "out/data").symlink_to(world.data)
+    names = {}
+    for text in blocks_of("paper.md"):
+        run(text, names)
+    assert Path("small.tex").read_text().startswith("\\begin{tabular}")
+    assert Path("forest.pdf").is_file()
+    answers = pd.read_csv("answers.csv")
+    assert len(answers) == len(names["result"].decisions)
+    assert all((world.xrays / path).is_file() for path in answers["path"])
+
+
 @pytest.mark.release
 def test_two_readers_are_joined_as_the_page_of_studies_says(folder):
     write_own_data(folder)
@@ -306,6 +320,18 @@ def write_own_data(folder):
     )
     (folder / "annotations.xml").write_text(f"<annotations>{drawn}</annotations>")
     pd.DataFrame({"image_id": names[6:8], "reason": "child"}).to_csv(folder / "exclude.csv")
+    films = {"normal": "film-n{:03d}.png", "pneumonia": "film-p{:03d}.png"}  # two class folders
+    for kind, name in films.items():
+        (folder / "xrays" / kind).mkdir(parents=True)
+        for number in range(60):
+            pixels = Image.fromarray(rng.integers(20, 230, (12, 12), dtype=np.uint8))
+            pixels.resize((64, 64)).save(folder / "xrays" / kind / name.format(number))
+    box = '<box label="pneumonia" xtl="10" ytl="15" xbr="30" ybr="35"></box>'
+    drawn = "".join(
+        f'<image id="{n}" name="film-p{n:03d}.png" width="64" height="64">{box}</image>'
+        for n in range(0, 60, 2)
+    )
+    (folder / "cvat.xml").write_text(f"<annotations>{drawn}</annotations>")
 
 
 def small_training(config, *, set_=None, **given):
