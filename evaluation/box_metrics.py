@@ -282,7 +282,8 @@ def _refuse_crowds(truth: pd.DataFrame) -> None:
 
 def _check_names(boxes: pd.Series, truth: pd.Series, ids: pd.Index) -> None:
     """Refuse names that differ from one of `ids` in case or ending, and tables of other images."""
-    known = dict(zip(map(_plain, ids[::-1]), ids[::-1], strict=True))
+    plain = [_plain(name) for name in ids]
+    known = dict(zip(plain[::-1], ids[::-1], strict=True))
     predicted, true = set(boxes), set(truth)
     for where, own, other in (("boxes", boxes, truth), ("truth", truth, boxes)):
         names = predicted if where == "boxes" else true
@@ -299,10 +300,12 @@ def _check_names(boxes: pd.Series, truth: pd.Series, ids: pd.Index) -> None:
                 f"{where}: none of its images is in image_ids: it has {own.iloc[0]!r}, and these "
                 f"{', '.join(map(repr, ids[:1]))}"
             )
-    for name in ids:
-        first = known[_plain(name)]
+    for name, key in zip(ids, plain, strict=True):
+        first = known[key]
+        if name == first:
+            continue
         apart = all((each in predicted) != (each in true) for each in (first, name))
-        if name != first and (name.lower() != first.lower() or apart):
+        if name.lower() != first.lower() or apart:
             raise InputError(f"image_ids: are {first!r} and {name!r} one image? Give it one name")
 
 
