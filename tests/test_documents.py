@@ -17,6 +17,7 @@ from tools import documents
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = re.findall(r"^    cxr_compare\.\w+ = (\w+)$", (ROOT / "setup.cfg").read_text(), re.M)
 SKILL = ROOT / "skills/cxr-compare/SKILL.md"
+SEARCHED = json.loads((ROOT / "tests/cases/search.json").read_text())
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), SKILL]
 
 
@@ -50,6 +51,26 @@ def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if "://" not in link:
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_a_page_has_one_name_in_navigation_readme_and_index():
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    assert re.findall(r"- .+: +\S+\.md", navigation) == [], "its title is the name of a page"
+    for page in (ROOT / "README.md", ROOT / "docs/index.md"):
+        links = re.findall(r"\[([^\]]+)\]\((?:docs/)?([a-z-]+\.md)\)", page.read_text())
+        assert len(links) > 10
+        for text, target in links:
+            title = re.match(r"# (.+)", (ROOT / "docs" / target).read_text())
+            if title and target != "index.md":
+                assert " ".join(text.split()).lower() == title[1].lower(), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("words", SEARCHED)
+def test_what_people_search_for_is_in_a_heading_or_the_first_lines_of_its_page(words):
+    text = (ROOT / "docs" / SEARCHED[words]).read_text()
+    begins = text.partition("\n## ")[0] + "".join(re.findall(r"^#+ .+$", text, re.M))
+    for word in words.lower().split():
+        assert word in begins.lower(), f"docs/{SEARCHED[words]} has no {word!r} where it begins"
 
 
 def test_constraints_pin_names_and_versions_only():
