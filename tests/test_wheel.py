@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import json
 import os
 import re
 import shutil
@@ -281,6 +282,16 @@ def test_no_page_of_the_site_loads_anything_from_a_network(pages):
     assert [address for text in written for address in loads.findall(text)] == []
     assert loads.search('<script src="https://unpkg.com/shim">')
     assert loads.search("src: url('//fonts.example/a.woff2')")
+
+
+def test_the_index_of_the_site_has_what_people_search_for(pages):
+    sections = json.loads((pages / "search/search_index.json").read_text())["docs"]
+    for words, page in json.loads((ROOT / "tests/cases/search.json").read_text()).items():
+        place = page.replace(".md", ".html")
+        own = [each for each in sections if each["location"].partition("#")[0] == place]
+        text = " ".join(each["title"] + " " + each["text"] for each in own).lower()
+        assert all(word in text for word in words.lower().split()), f"{page}: {words}"
+    assert not [each for each in sections if each["location"].startswith("changelog")]
 
 
 def test_site_opened_as_files_answers_a_search(pages, browser):
