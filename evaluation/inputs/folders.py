@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -146,11 +145,11 @@ def _one_map_each(
     return scored.drop_duplicates("image_id").drop(columns="score").reset_index(drop=True)
 
 
-def _trained_on(predictions: Predictions) -> Any:
-    """Return in words the images and patients on which a system was trained."""
+def _trained_on(predictions: Predictions) -> dict[str, str]:
+    """Return in words the images and patients on which a system was trained; empty if unknown."""
     seen = predictions.seen
     if seen is None:
-        return "unknown"
+        return {}
     counts = seen.groupby("role")[["image_id", "patient_id"]].nunique()
     described = {
         str(role): f"{row.image_id:,} images of {row.patient_id:,} patients"

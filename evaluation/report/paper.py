@@ -83,7 +83,8 @@ def _rows(answer: Answer, figures: pd.DataFrame) -> pd.DataFrame:
 
 def _metrics(answer: Answer, rows: pd.DataFrame) -> list[str]:
     """Return the figures of the table, the primary ones first."""
-    wanted = dict.fromkeys((*answer.primary_metrics, *_FIGURES))
+    beside = ("ap",) if answer.primary[0] == "ap50" else ()
+    wanted = dict.fromkeys((*answer.primary_metrics, *beside, *_FIGURES))
     return [name for name in wanted if name in set(rows["metric"])][:_N_FIGURES]
 
 
@@ -265,14 +266,18 @@ def _trained(name: str, record: Mapping[str, Any]) -> str:
     training, size = config.get("training") or {}, (recipe.get("preprocess") or {}).get("size")
     begin = "random weights" if run.get("pretrained") == "none" else f"{run.get('pretrained')}"
     trained = record.get("trained_on") or {}
+    images = trained.get("train", counted(run["n_train"], "image"))
     learned = f" ({run['n_boxes']:,} boxes)" if "n_boxes" in run else ""
+    kept = "the last epoch was kept"
+    if run["monitor"] != "epoch":
+        on = trained.get("val", counted(run["n_val"], "image"))
+        kept = f"epoch {run['best_epoch']} was kept by {metric_title(run['monitor'])} on {on}"
     optimiser = training.get("optimiser", "")
     return (
         f"{name} is a {run.get('model_kind')} ({recipe.get('network')}, images of {size} by {size} "
-        f"pixels), trained from {begin} on {trained.get('train', '')}{learned} for "
+        f"pixels), trained from {begin} on {images}{learned} for "
         f"{counted(run['epochs'], 'epoch')} ({_OPTIMISERS.get(optimiser, optimiser)}, learning "
-        f"rate {training.get('learning_rate'):g}, batches of {training.get('batch_size')}); epoch "
-        f"{run['best_epoch']} was kept by {metric_title(run['monitor'])} on {trained.get('val')}."
+        f"rate {training.get('learning_rate'):g}, batches of {training.get('batch_size')}); {kept}."
     )
 
 
