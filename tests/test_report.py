@@ -314,6 +314,15 @@ def test_the_methods_text_has_the_facts_of_trainings_and_of_the_test_set(world):
         assert f"on {facts['images']['training']} images of" in text
 
 
+def test_predictions_that_lie_in_a_report_are_compared_with_a_methods_text(world, tmp_path):
+    systems = {path.name: path for path in (world.zoo_report / "systems").iterdir()}
+    cxr_compare.compare(systems, data=world.data, out=tmp_path / "r", replicates=100)
+    text = (tmp_path / "r/methods.txt").read_text()
+    for kind in ("detector", "classifier"):
+        facts = cxr_compare.show(world.run(kind)).to_dict()
+        assert f"on {facts['images']['training']} images" in text
+
+
 def test_a_name_with_markup_stays_text_everywhere(tmp_path):
     name = "<b>_x$\\frac$ | 50 % & more"
     label = np.arange(40) % 2
