@@ -194,7 +194,10 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, result: ResultTables, name: str
         for number_of, policy in enumerate(result.policies):
             points = own[(own["kind"] == "points") & (own["policy"] == policy)]
             marker = _MARKERS[number_of % len(_MARKERS)]
-            axes.plot(points["x"], points["y"], marker, color=colour, markeredgecolor="white")
+            whole: dict[str, Any] = {"clip_on": is_froc, "zorder": 3}  # at 0 and 1 the axis would cut a marker
+            axes.plot(
+                points["x"], points["y"], marker, color=colour, markeredgecolor="white", **whole
+            )
     guide = rows[rows["system"] == ""]
     if len(guide):
         text = "perfect calibration" if name == "calibration" else "chance"
