@@ -194,10 +194,9 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, result: ResultTables, name: str
         for number_of, policy in enumerate(result.policies):
             points = own[(own["kind"] == "points") & (own["policy"] == policy)]
             marker = _MARKERS[number_of % len(_MARKERS)]
-            whole: dict[str, Any] = {"clip_on": is_froc, "zorder": 3}  # at 0 and 1 the axis would cut a marker
-            axes.plot(
-                points["x"], points["y"], marker, color=colour, markeredgecolor="white", **whole
-            )
+            look: dict[str, Any] = {"color": colour, "markeredgecolor": "white", "zorder": 3}
+            look["clip_on"] = is_froc  # the axes of the others would cut a mark at 0 and 1
+            axes.plot(points["x"], points["y"], marker, **look)
     guide = rows[rows["system"] == ""]
     if len(guide):
         text = "perfect calibration" if name == "calibration" else "chance"
