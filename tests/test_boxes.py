@@ -221,7 +221,7 @@ def test_average_precision_of_drawn_sets_is_that_of_pycocotools(decimals, n_crow
         assert found["ap"] == pytest.approx(expected[1], rel=0, abs=1e-15)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     st.lists(st.tuples(BOX, st.booleans()), max_size=8),
     st.lists(st.tuples(BOX, st.integers(1, 5)), min_size=1, max_size=14),

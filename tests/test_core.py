@@ -193,6 +193,7 @@ def test_what_needs_an_extra_is_refused_in_one_line_that_names_it(core, world, t
     assert not out.exists()
 
 
+@pytest.mark.release
 def test_a_data_set_is_compared_without_drawing_its_images(core, world, tmp_path):
     call = ["compare", world.predictions("detector"), "--data", world.data, "--out", "report"]
     (answer,) = run(core, tmp_path, calls=[[*map(str, call), *QUICK]])["answers"]

@@ -465,8 +465,8 @@ cxr_compare.compare("A=a.csv", **options)
     ("targets", "last"),
     [
         ([], "answer.json"),
-        (["edema", "mass"], "report.html"),
-        (["edema", "mass"], "answers.json"),
+        pytest.param(["edema", "mass"], "report.html", marks=pytest.mark.release),
+        pytest.param(["edema", "mass"], "answers.json", marks=pytest.mark.release),
     ],
 )
 def test_a_comparison_killed_before_its_last_file_goes_on_and_a_finished_one_is_refused(

@@ -204,6 +204,7 @@ def test_views_of_a_trained_run_are_those_of_a_run_that_was_trained_with_them(wo
     assert same.inference_id == of_trained.info.inference_id
 
 
+@pytest.mark.release
 def test_a_run_is_compared_with_itself_with_views(world, tmp_path):
     run, options = world.run("detector"), {"data": world.data, "device": "cpu"}
     cxr_compare.predict(run, out=tmp_path / "views", views=["flip"], **options)

@@ -182,6 +182,7 @@ def trickle(address, content, pause_s):
                 return b"", sent
 
 
+@pytest.mark.release
 def test_slow_uploads_end_and_others_get_through(systems, radiographs):
     """Bytes come, the image never: more than arrive at once, and a good one is answered."""
     with listening(systems, intake=Intake(grace=0.5)) as address, ThreadPoolExecutor(20) as threads:

@@ -147,6 +147,7 @@ def test_a_system_that_is_worse_by_the_margin_must_not_be_called_not_worse():
     assert claims.margin(decisions, known) == found
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("name", ["margin-five", "margin-few"])
 def test_what_is_decided_by_a_margin_in_a_design_is_what_a_report_decides(name):
     design = DESIGNS[name]
