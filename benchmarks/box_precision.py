@@ -10,8 +10,8 @@ import pandas as pd
 
 import cxr_compare
 from benchmarks.turns import Work
+from cxr_compare.data_prep.base.boxes import EDGES
 
-EDGES = ["x1", "y1", "x2", "y2"]
 PEERS = {
     "pycocotools": ("pycocotools.coco", "pycocotools.cocoeval", "COCOeval"),
     "faster-coco-eval": ("faster_coco_eval", "faster_coco_eval", "COCOeval_faster"),

@@ -1,4 +1,4 @@
-"""What a GPU would be asked for by a step of training, counted on a processor.
+"""Kernels and waits of a step of training on a GPU, counted on a processor.
 
     python -m benchmarks.counts
     python -m benchmarks.counts retinanet chexnet:14

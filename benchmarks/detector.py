@@ -15,8 +15,8 @@ from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.image_list import ImageList
 
 import cxr_compare
-from benchmarks.box_precision import EDGES
 from benchmarks.turns import Work
+from cxr_compare.data_prep.base.boxes import EDGES
 from cxr_compare.data_prep.preprocess import Preprocess
 from cxr_compare.detection.retinanet import LesionRetinaNet
 

@@ -23,10 +23,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 import cxr_compare
-from benchmarks.box_precision import EDGES
+from benchmarks.drawn_tables import draw_tables
 from benchmarks.turns import machine
 from cxr_compare.data_prep.copies import close_pairs
 from cxr_compare.evaluation.inputs.files import read_rows
@@ -34,34 +33,6 @@ from cxr_compare.evaluation.inputs.read_truth import read_truth
 
 SIZES = [1_000, 10_000, 100_000, 1_000_000]
 REPLICATES = 100
-
-
-def write_tables(folder: Path, n_images: int) -> None:
-    """Write a truth with true boxes on a quarter, boxes of a detector, and a classifier's scores.
-
-    Two images are of each patient; a sixth of the patients are for validation.
-    """
-    rng = np.random.default_rng(0)
-    ids = np.char.add("image", np.arange(n_images).astype(str))
-    label = (rng.random(n_images) < 0.25).astype(int)
-    patient = rng.integers(0, n_images // 2, n_images)
-    truth = pd.DataFrame({"image_id": ids, "label": label, "patient_id": patient})
-    truth["role"] = np.where(patient % 6 == 0, "val", "test")
-    truth.to_csv(folder / "truth.csv", index=False)
-
-    def boxes(images: np.ndarray) -> pd.DataFrame:
-        corner = rng.integers(0, 700, (len(images), 2))
-        sides = rng.integers(60, 300, corner.shape)
-        table = pd.DataFrame(np.hstack([corner, corner + sides]), columns=EDGES)
-        return table.assign(image_id=ids[images])
-
-    lesions = boxes(np.flatnonzero(label))
-    lesions.to_csv(folder / "lesions.csv", index=False)
-    found = boxes(rng.integers(0, n_images, 2 * n_images)).assign(score=rng.random(2 * n_images))
-    hits = lesions.assign(score=0.4 + 0.6 * rng.random(len(lesions)))
-    pd.concat([found, hits]).round(4).to_csv(folder / "boxes.csv", index=False)
-    scores = np.round(rng.random(n_images) * 0.6 + 0.3 * label, 4)
-    pd.DataFrame({"image_id": ids, "score": scores}).to_csv(folder / "scores.csv", index=False)
 
 
 def tables(folder: Path, n_images: int) -> None:
@@ -147,7 +118,8 @@ def main() -> None:
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in given.work}
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            write_tables(Path(folder), size)
+            for name, table in draw_tables(size)._asdict().items():
+                table.to_csv(Path(folder, f"{name}.csv"), index=False)
             for name in given.work:
                 measured[name].append(measure(name, Path(folder), size))
     for name in given.work:

@@ -26,8 +26,9 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 import cxr_compare
-from benchmarks.box_precision import EDGES, peers, precision_work
+from benchmarks.box_precision import peers, precision_work
 from benchmarks.detector import decode_work, loss_work, predict_work, step_work
+from benchmarks.drawn_tables import draw_tables
 from benchmarks.turns import HEADER, Work, machine, rows, use_one_core
 from cxr_compare.serving.network import open_network
 
@@ -199,29 +200,14 @@ def answer_work(xrays: Path, run: Path) -> Work:
 
 def compare_work(n_images: int = 26_684, replicates: int = 200) -> Work:
     """A detector's boxes and a classifier with intervals, beside resamples by scikit-learn."""
-    rng = np.random.default_rng(0)
-    ids = np.arange(n_images).astype(str)
-    label = (rng.random(n_images) < 0.25).astype(int)
-    truth = pd.DataFrame({"image_id": ids, "label": label})
-    truth["patient_id"] = rng.integers(0, n_images // 2, n_images).astype(str)
-    truth["role"] = np.where(truth["patient_id"].astype(int) % 6 == 0, "val", "test")
-
-    def boxes(images: np.ndarray) -> pd.DataFrame:
-        corner = rng.uniform(0, 700, (len(images), 2))
-        table = pd.DataFrame(np.hstack([corner, corner + rng.uniform(60, 300, corner.shape)]))
-        table.columns = EDGES
-        return table.assign(image_id=ids[images])
-
-    lesions = boxes(np.flatnonzero(label))
-    found = boxes(rng.integers(0, n_images, 2 * n_images)).assign(score=rng.random(2 * n_images))
-    hits = lesions.assign(score=0.4 + 0.6 * rng.random(len(lesions)))
-    found = pd.concat([found, hits], ignore_index=True)
-    scores = np.round(rng.random(n_images) * 0.6 + 0.3 * label, 3)
-    best = found.groupby("image_id")["score"].max().reindex(ids).fillna(0).to_numpy()
+    truth, lesions, found, answers = draw_tables(n_images)
+    label, scores = truth["label"].to_numpy(), answers["score"].to_numpy()
+    best = found.groupby("image_id")["score"].max().reindex(truth["image_id"]).fillna(0).to_numpy()
     test = np.flatnonzero(truth["role"] == "test")
+    rng = np.random.default_rng(0)
 
     def ours() -> None:
-        systems = {"Boxes": found, "Scores": scores}
+        systems = {"Boxes": found, "Scores": answers}
         cxr_compare.compare(systems, truth=truth, boxes=lesions, replicates=replicates)
 
     def other() -> None:

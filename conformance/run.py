@@ -57,7 +57,7 @@ COLUMNS = ("counted", "other rule", "undefined", "refused")
 
 @dataclass(frozen=True)
 class Reason:
-    """Why programs give other answers: their rule, where it is stated, and what it gives."""
+    """Reason of other answers: a rule, where it is stated, who follows it, and what it gives."""
 
     rule: str
     stated: str

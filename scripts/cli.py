@@ -25,7 +25,7 @@ from cxr_compare.scripts.console import emit, emit_json, say
 
 @dataclass(frozen=True)
 class Command:
-    """What the help says of a command: its first sentence, its arguments, and an example."""
+    """Help of a command: its first sentence, its arguments, and an example."""
 
     line: str
     arguments: str

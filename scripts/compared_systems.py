@@ -292,7 +292,7 @@ class Systems:
 def _of_predictions(name: str, predictions: Predictions, question: Question) -> Output:
     """Return the output in a predictions folder of the question's data set."""
     if question.dataset is None or question.target is None:
-        raise InputError(f"{name}: holds predictions of a data set; say data for that one")
+        raise InputError(f"{name}: holds predictions of a data set; say data for this data set")
     tested = question.truth.of("test").ids.intersection(predictions.images_run)
     notes = refuse_seen(name, predictions, question.dataset, tested)
     validation = question.truth.of("val").ids.intersection(predictions.images_run)

@@ -1,4 +1,4 @@
-"""What `pip install .` alone can do: where its packages are installed, and no others."""
+"""Commands and functions where the packages of `pip install .` are installed, and no others."""
 
 import json
 import os

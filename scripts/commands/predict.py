@@ -154,6 +154,7 @@ def _sorted_paths(given: Sequence[Named]) -> tuple[list[Named], list[Path]]:
 def _check_views(runs: Sequence[Named], views: Sequence[str]) -> None:
     """Refuse views that are none, and runs that take none, before any of them is predicted."""
     from cxr_compare.configs.settings import View
+    from cxr_compare.serving.onnx_file import EXPORT_FILE
     from cxr_compare.training.run_folder import RunFolder
 
     names = get_args(View)
@@ -164,7 +165,7 @@ def _check_views(runs: Sequence[Named], views: Sequence[str]) -> None:
     if len({*views}) < len(views):
         raise InputError(f"views: {', '.join(views)} has a view twice; give each once")
     for _, path in runs:
-        if (path / "export.json").is_file():
+        if (path / EXPORT_FILE).is_file():
             raise InputError(f"views: {path} is an export, which joins none; give its run")
         if RunFolder.open(path).info.model_kind != "detector":
             raise InputError(f"views: {path} is a classifier, which joins none; leave views out")
