@@ -4,7 +4,7 @@
 
 Each set has as many negative as positive images, of 700 to 1,400 px or of one size, with one or two
 lesions near the places of the lungs. Detectors differ in how near their boxes lie, how many lesions
-they find, and in false boxes; two see nothing. The table of docs/evaluation.md is from its output.
+they find, and in false boxes; two see nothing. The table of docs/validity.md is from its output.
 """
 
 from __future__ import annotations
