@@ -126,11 +126,14 @@ def unexplained(program: Program) -> list[Answer]:
 
 
 def page(programs: Sequence[Program]) -> str:
-    """Return the tables: what programs have, their answers by level, and why they are others."""
-    parts = {"What was asked": _asked(programs), "All cases": _counts(programs, None)}
-    parts |= {f"Level {level}": _counts(programs, level) for level in LEVELS}
-    parts["Why answers are others"] = _reasons(programs)
-    parts["Each answer that is counted"] = _counted(programs)
+    """Return the tables: answers by program and level, why some differ, and what was asked."""
+    parts = {
+        "All cases": _counts(programs),
+        "Equal answers by level": _equal(programs),
+        "Why answers are others": _reasons(programs),
+        "Each answer that is counted": _counted(programs),
+        "What was asked": _asked(programs),
+    }
     return "\n".join(f"## {title}\n\n{text}\n" for title, text in parts.items())
 
 
@@ -143,15 +146,24 @@ def _asked(programs: Sequence[Program]) -> str:
     return _table(["program", "figures", "options that were chosen"], rows)
 
 
-def _counts(programs: Sequence[Program], level: str | None) -> str:
+def _counts(programs: Sequence[Program]) -> str:
     rows = []
     for program in programs:
-        answers = [a for a in program.answers if level is None or level in a.question.levels]
-        count = Counter(column(each) for each in answers)
-        if answers:
-            equal = f"{count['equal']} of {len(answers)}"
-            rows.append([program.title, equal, *(str(count[k]) for k in COLUMNS)])
+        count = Counter(column(each) for each in program.answers)
+        equal = f"{count['equal']} of {len(program.answers)}"
+        rows.append([program.title, equal, *(str(count[k]) for k in COLUMNS)])
     return _table(["program", "equal", *COLUMNS], rows)
+
+
+def _equal(programs: Sequence[Program]) -> str:
+    rows = []
+    for program in programs:
+        row = [program.title]
+        for level in LEVELS:
+            of_level = [column(a) for a in program.answers if level in a.question.levels]
+            row.append(f"{of_level.count('equal')} of {len(of_level)}" if of_level else "")
+        rows.append(row)
+    return _table(["program", *LEVELS], rows)
 
 
 def _reasons(programs: Sequence[Program]) -> str:
