@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import corners_of
-from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.names import Target, finding_name
 from cxr_compare.data_prep.base.user_tables import read_json_file
@@ -26,7 +26,7 @@ from cxr_compare.evaluation.inputs.image_sizes import files_beside
 from cxr_compare.evaluation.inputs.px_boxes import boxes_in_px
 from cxr_compare.evaluation.inputs.read_output import name_images
 from cxr_compare.evaluation.inputs.read_truth import read_truth
-from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, say
+from cxr_compare.evaluation.inputs.rows import Rows, say
 from cxr_compare.evaluation.inputs.source_truth import read_labels, truth_of_labels
 from cxr_compare.evaluation.truth import Truth
 from cxr_compare.evaluation.verdict.box_checks import placed_boxes, placement_notes

@@ -103,12 +103,12 @@ class BoxReading:
         return f"are these {names}? If so, {answers}"
 
 
-def corners_of(values: np.ndarray, form: BoxForm, unit: BoxUnit, sizes: np.ndarray) -> np.ndarray:
-    """Convert boxes ``(N, 4)`` to corners in px, in the order in which they are written.
+def corners_of(numbers: np.ndarray, form: BoxForm, unit: BoxUnit, sizes: np.ndarray) -> np.ndarray:
+    """Convert numbers of boxes ``(N, 4)`` to corners in px, in the order in which they are written.
 
     `sizes` are width and height of the image of each box, px, ``(N, 2)``; NaN if unknown.
     """
-    first, second = values[:, :2], values[:, 2:]
+    first, second = numbers[:, :2], numbers[:, 2:]
     if form == "xywh":
         second = first + second
     elif form == "cxcywh":
@@ -117,8 +117,8 @@ def corners_of(values: np.ndarray, form: BoxForm, unit: BoxUnit, sizes: np.ndarr
     return corners if unit == "px" else corners * np.hstack([sizes, sizes]) / STEPS[unit]
 
 
-def values_of(corners: np.ndarray, form: BoxForm) -> np.ndarray:
-    """Return the four numbers in a form of boxes that are given as corners, shape ``(N, 4)``."""
+def numbers_in_form(corners: np.ndarray, form: BoxForm) -> np.ndarray:
+    """Return the numbers in a form of boxes that are given as corners, shape ``(N, 4)``."""
     first, second = corners[:, :2], corners[:, 2:]
     if form == "xyxy":
         return corners
@@ -192,7 +192,7 @@ class FittedBoxes:
 
 
 def fit(
-    values: np.ndarray,
+    numbers: np.ndarray,
     reading: BoxReading,
     rows: pd.DataFrame,
     stated: np.ndarray,
@@ -202,7 +202,7 @@ def fit(
 ) -> FittedBoxes:
     """Convert the four numbers of boxes to px of their image files, and say which cannot be used.
 
-    `values` are the numbers of each box, ``(N, 4)``, NaN for what is no number. `rows` has the
+    `numbers` are those of each box, ``(N, 4)``, NaN for what is no number. `rows` has the
     ``image_id`` of each, and its ``place`` where messages name one. `stated` is the size that each
     box is of, and `files` that of its file: width and height in px, ``(N, 2)``, NaN if unknown.
     `unread` has image and reason of each further box, of which not even numbers could be read.
@@ -214,16 +214,16 @@ def fit(
     are_measured = bool(np.isfinite(files).all())
     files = np.where(np.isfinite(files), files, stated)
     sizes = np.where(np.isfinite(stated), stated, files)
-    boxes = _Boxes(values, reading, rows, sizes, files, rules, are_measured)
+    boxes = _Boxes(numbers, reading, rows, sizes, files, rules, are_measured)
     notes: list[str] = []
     if rules.either and reading.unit == "px" and boxes.is_other.any():
         boxes, note = boxes.of_fitting_size()
         notes += [note] if rules.predicted or not boxes.is_copy.any() else []  # these are scaled
     elif rules.stretched and boxes.copies_in_corner.any():
         boxes = replace(boxes, sizes=files)  # they were resized with the images
-    if len(values) + len(unread):
+    if len(numbers) + len(unread):
         boxes.require_understood(unread)
-    corners, is_sorted = boxes.sorted
+    corners, is_sorted = boxes.sorted_corners
     if is_sorted.any():
         text = "boxes were drawn from another corner than the upper left: corners are sorted"
         notes.append(counted_phrase(int(is_sorted.sum()), text))
@@ -293,7 +293,7 @@ class _Boxes:
     They `are_measured` if the sizes of all files are known.
     """
 
-    values: np.ndarray
+    numbers: np.ndarray
     reading: BoxReading
     rows: pd.DataFrame
     sizes: np.ndarray
@@ -302,9 +302,9 @@ class _Boxes:
     are_measured: bool
 
     @cached_property
-    def written(self) -> np.ndarray:
+    def corners(self) -> np.ndarray:
         """Corners in px, in the order in which they are written."""
-        return corners_of(self.values, self.reading.form, self.reading.unit, self.sizes)
+        return corners_of(self.numbers, self.reading.form, self.reading.unit, self.sizes)
 
     @cached_property
     def borders(self) -> np.ndarray:
@@ -312,18 +312,18 @@ class _Boxes:
         return np.nan_to_num(self.sizes, nan=np.inf) if self.rules.predicted else self.sizes
 
     @cached_property
-    def sorted(self) -> tuple[np.ndarray, np.ndarray]:
+    def sorted_corners(self) -> tuple[np.ndarray, np.ndarray]:
         """Corners, sorted where boxes then fit their image, and True for those that were not."""
-        first, second = self.written[:, :2], self.written[:, 2:]
+        first, second = self.corners[:, :2], self.corners[:, 2:]
         ordered = np.hstack([np.minimum(first, second), np.maximum(first, second)])
         is_sorted = (first > second).any(axis=1) & (self.reading.form != "cxcywh")
         is_sorted &= _faults(ordered, self.borders, self.rules.slack) == ""
-        return np.where(is_sorted[:, None], ordered, self.written), is_sorted
+        return np.where(is_sorted[:, None], ordered, self.corners), is_sorted
 
     @cached_property
     def faults(self) -> np.ndarray:
         """Reason why each box cannot be used; empty texts for boxes that can."""
-        return _faults(self.sorted[0], self.borders, self.rules.slack)
+        return _faults(self.sorted_corners[0], self.borders, self.rules.slack)
 
     @cached_property
     def is_other(self) -> np.ndarray:
@@ -339,7 +339,7 @@ class _Boxes:
     def copies_in_corner(self) -> np.ndarray:
         """True for boxes on many larger sizes that all lie in the corner which the file fills."""
         is_copy = self.is_copy & (self.sizes >= _MUCH_LARGER * self.files).all(axis=1)
-        is_within = np.all(self.written[:, 2:] <= self.files + 1, axis=1)
+        is_within = np.all(self.corners[:, 2:] <= self.files + 1, axis=1)
         n_images = self.rows["image_id"][is_copy].nunique()
         return is_copy & (n_images >= _ENOUGH_COPIES) & is_within[is_copy].all()
 
@@ -381,7 +381,7 @@ class _Boxes:
         """Refuse boxes of which a tenth cannot be used, or which are probably meant otherwise."""
         reading, faults = self.reading, self.faults
         if self.rules.predicted and not reading.affirmed:
-            misfits = _faults(self.sorted[0], self.borders)
+            misfits = _faults(self.sorted_corners[0], self.borders)
             if (misfits != "").mean() >= _MANY and self.other_readings():
                 faults = misfits
         wrong = faults != ""
@@ -402,7 +402,7 @@ class _Boxes:
 
     def without_size(self) -> tuple[np.ndarray, list[str]]:
         """Return predicted boxes of no size as faults, with a note; refuse others that are lost."""
-        corners = self.sorted[0]
+        corners = self.sorted_corners[0]
         faults = _faults(corners, self.borders, np.inf)
         if not self.rules.cuts:
             faults[faults == _OUTSIDE] = ""
@@ -421,12 +421,12 @@ class _Boxes:
     def refused(self, row: int, problem: str) -> InputError:
         """Return the error about a box, with its numbers and what they were taken for."""
         names = [f"{edge}=" for edge in EDGES] if self.reading.form == "xyxy" else [""] * 4
-        values = zip(names, self.values[row], strict=True)
-        numbers = ", ".join(f"{name}{value:g}" for name, value in values)
+        pairs = zip(names, self.numbers[row], strict=True)
+        shown = ", ".join(f"{name}{number:g}" for name, number in pairs)
         if problem.startswith(_OUTSIDE) and np.isfinite(self.sizes[row]).all():
             problem = problem.replace(_OUTSIDE, f"{_OUTSIDE} of {size_text(self.sizes[row])}", 1)
         return InputError(
-            f"{row_text(self.rows, row, self.reading.where)}: box [{numbers}], read as "
+            f"{row_text(self.rows, row, self.reading.where)}: box [{shown}], read as "
             f"{self.reading.text}: {problem}"
         )
 
@@ -457,17 +457,17 @@ class _Boxes:
     def other_readings(self) -> list[tuple[BoxForm, BoxUnit]]:
         """Return the other readings by which nearly all boxes would fit, the nearest first."""
         reading, fitting = self.reading, []
-        values = np.where(np.isfinite(self.values), self.values, np.nan)  # inf - inf would warn
+        numbers = np.where(np.isfinite(self.numbers), self.numbers, np.nan)  # inf - inf would warn
         # Smaller numbers are px of a slightly larger image, not thousandths in one corner.
         most = min(500, 2 * np.nan_to_num(self.sizes).max())
-        are_small = np.nan_to_num(self.values).max() < most
+        are_small = np.nan_to_num(self.numbers).max() < most
         for form, unit in product(FORMS, UNITS):
             n_changes = (form != reading.form) + (unit != reading.unit)
-            if n_changes == 0 or (n_changes > 1 and len(self.values) < _FEWEST):
+            if n_changes == 0 or (n_changes > 1 and len(self.numbers) < _FEWEST):
                 continue
             if unit == "thousandth" and are_small:
                 continue
-            corners = corners_of(values, form, unit, self.sizes)
+            corners = corners_of(numbers, form, unit, self.sizes)
             is_tiny = (corners[:, 2:] - corners[:, :2] <= 1.1).all(axis=1)
             fits = (_faults(corners, self.sizes) == "") & ~is_tiny
             if fits.mean() >= _MOST:
@@ -478,7 +478,7 @@ class _Boxes:
         """Ask about the nearest other readings of boxes that cannot be used; say what is needed."""
         questions = []
         are_px = self.reading.unit == "px" and not self.rules.predicted
-        fit_files = (_faults(self.written, self.files) == "").mean() >= _MOST
+        fit_files = (_faults(self.corners, self.files) == "").mean() >= _MOST
         if are_px and fit_files and self.is_other.any():
             row = int(self.is_other.argmax())
             questions.append(
@@ -512,30 +512,30 @@ class _Boxes:
         return doubts[0][0], f"{questions}; if not, {self.reading.answers[self.reading.form]}"
 
     def _doubt_about_form(self) -> tuple[int, str]:
-        values, reading = self.values, self.reading
-        first, second = values[:, :2], values[:, 2:]
+        numbers, reading = self.numbers, self.reading
+        first, second = numbers[:, :2], numbers[:, 2:]
         if reading.form == "xyxy":
             doubtful = (first > second).any(axis=1)
             least = {"xywh": _MANY, "cxcywh": 0.5}  # a few may be corners of another order
             text = "the first corner is not the upper left"
         else:
             doubtful = ((second > first) & (first > 0)).all(axis=1)
-            least = {"xyxy": _MOST} if not (reading.stated or len(values) < _FEWEST) else {}
+            least = {"xyxy": _MOST} if not (reading.stated or len(numbers) < _FEWEST) else {}
             text = "the third number exceeds the first, and the fourth the second"
         for form, unit in self.other_readings() if doubtful.any() and least else ():
             if unit == reading.unit and form in least and doubtful.mean() >= least[form]:
-                boxes = f"of {counted(int(doubtful.sum()), 'box')} of {len(values):,}"
+                boxes = f"of {counted(int(doubtful.sum()), 'box')} of {len(numbers):,}"
                 question = reading.question(form, unit)
                 return int(doubtful.argmax()), f"{boxes} {text}: {question}"
         return 0, ""
 
     def _doubt_about_unit(self) -> tuple[int, str]:
-        values, reading = self.values, self.reading
-        limits = self.sizes * (0.25 if len(values) < _FEWEST else 0.5)
+        numbers, reading = self.numbers, self.reading
+        limits = self.sizes * (0.25 if len(numbers) < _FEWEST else 0.5)
         for unit, step in STEPS.items() if reading.unit == "px" else ():
-            is_within = (np.abs(values) <= 1.1 * step).all(axis=1)
+            is_within = (np.abs(numbers) <= 1.1 * step).all(axis=1)
             if unit != "share":  # a lesion may be so small, but not all of them in one corner
-                is_corner = (np.abs(self.written) <= 1.1 * step).all(axis=1)
+                is_corner = (np.abs(self.corners) <= 1.1 * step).all(axis=1)
                 is_within &= (limits >= step * np.where(is_corner, 1, 2)[:, None]).all(axis=1)
             if is_within.mean() >= _MOST:
                 boxes = counted(int(is_within.sum()), "box", "are")
@@ -553,7 +553,7 @@ class _Boxes:
         the other. Of 9,555 boxes of RSNA and 984 of NIH, by finding, no drawn 10 images look so.
         """
         n_images = self.rows["image_id"].nunique()
-        shares = self.written / np.tile(self.sizes, 2)
+        shares = self.corners / np.tile(self.sizes, 2)
         n_boxes = len(np.unique(shares, axis=0))  # one box on all images says nothing of them
         are_many = min(n_images, n_boxes) >= _ENOUGH_COPIES and self.are_measured
         if self.reading.unit != "px" or not are_many:

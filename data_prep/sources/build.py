@@ -13,18 +13,13 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import TRUE_BOXES, fit
-from cxr_compare.data_prep.base.boxes import EDGES, SIDEWAYS, upright_boxes
+from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS, SIDEWAYS, upright_boxes
 from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.ids import DICOM_SUFFIXES, TEXT, are_rows_of, is_member
 from cxr_compare.data_prep.base.tables import FINDING_KEY, LABEL_KEY
 from cxr_compare.data_prep.sources.readers import with_reference
 from cxr_compare.data_prep.sources.source import SourceTables, targets_from_findings
-from cxr_compare.data_prep.sources.statements import (
-    BOX,
-    Source,
-    no_finding,
-    user_reading,
-)
+from cxr_compare.data_prep.sources.statements import Source, no_finding, user_reading
 from cxr_compare.data_prep.sources.words import dictionary
 
 
@@ -104,8 +99,8 @@ def _boxes(source: Source, rows: pd.DataFrame) -> pd.DataFrame:
     source.statements.reading = reading
     stated, actual = _box_sizes(source, ids, in_px=reading.unit == "px")
     rules = replace(TRUE_BOXES, either=source.size is not None, stretched=source.stretched)
-    values, unread = rows[BOX].to_numpy(np.float64), source.statements.unread
-    fitted = fit(values, reading, rows, stated, actual, rules, unread)
+    numbers, unread = rows[NUMBERS].to_numpy(np.float64), source.statements.unread
+    fitted = fit(numbers, reading, rows, stated, actual, rules, unread)
     source.notes += fitted.notes
     for image_id, fault in zip(ids, fitted.faults, strict=True):
         source.exclude([image_id] if fault else [], fault)

@@ -19,8 +19,9 @@ from cxr_compare.data_prep.base.box_check import (
     corners_of,
     finite_or_nan,
     four_numbers,
-    values_of,
+    numbers_in_form,
 )
+from cxr_compare.data_prep.base.boxes import NUMBERS
 from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.data_prep.base.user_tables import read_json_file
 from cxr_compare.data_prep.sources.annotations import (
@@ -39,12 +40,12 @@ from cxr_compare.data_prep.sources.image_files import (
 )
 from cxr_compare.data_prep.sources.shapes import (
     box_of_rectangle,
-    edges_around,
+    corners_around,
     outline_points,
     sides_of,
 )
 from cxr_compare.data_prep.sources.source import Format
-from cxr_compare.data_prep.sources.statements import BOX, Source, user_reading
+from cxr_compare.data_prep.sources.statements import Source, user_reading
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
 _MARKS = (rb'"images"\s*:\s*\[', rb'"(?:annotations|categories)"\s*:\s*\[')
@@ -252,7 +253,7 @@ def _box(
         corners = corners_of(np.array([numbers]), form, "px", np.array([sides]))[0]
         around = _turned(corners, degrees, outline, sides)
     elif outline is not None:
-        around = edges_around(outline)
+        around = corners_around(outline)
     else:
         return None
     return _as_written(around, form), True
@@ -275,7 +276,7 @@ def _refuse_other_outline(
         return
     sides = np.array([finite_or_nan([image.width, image.height])])
     corners = corners_of(np.array([numbers]), reading.form, "px", sides)[0]
-    around = edges_around(outline)
+    around = corners_around(outline)
     slack = np.fmax(_AGREE_PX, _AGREE_SHARE * sides.max())
     if np.abs(corners - around).max() > slack:
         is_corners = np.abs(np.subtract(numbers, around)).max() <= slack
@@ -298,8 +299,8 @@ def coco_results(entries: Any, where: str, form: BoxForm = "xywh") -> pd.DataFra
         )
     items = [parsed(_Result, item, f"{where}: entry {n}") for n, item in enumerate(entries)]
     found = [_box(item, form) for item in items]
-    boxes = np.reshape([box[0] if box else [np.nan] * 4 for box in found], (-1, 4))
-    is_missing = np.isnan(boxes).any(axis=1)
+    numbers = np.reshape([box[0] if box else [np.nan] * 4 for box in found], (-1, 4))
+    is_missing = np.isnan(numbers).any(axis=1)
     if is_missing.any():
         number = int(is_missing.argmax())
         raise InputError(f"{where}: entry {number}: {_no_box(items[number])}")
@@ -309,7 +310,7 @@ def coco_results(entries: Any, where: str, form: BoxForm = "xywh") -> pd.DataFra
     if any("iscrowd" in item.model_fields_set for item in items):
         names.append("iscrowd")
     table = pd.DataFrame([vars(item) for item in items], columns=names)
-    table[BOX] = boxes
+    table[NUMBERS] = numbers
     table["place"] = [f"entry {number}" for number in table.index]
     table = without_empty(table, ("score", "category_id"), where)
     table = table.rename(columns={"category_id": "category", "iscrowd": "crowd"})
@@ -340,7 +341,7 @@ def is_result(entry: Any) -> bool:
 
 def _as_written(corners: Sequence[float], form: BoxForm) -> list[float]:
     """Return corners in the form of the file."""
-    numbers: list[float] = values_of(np.array([corners]), form)[0].tolist()
+    numbers: list[float] = numbers_in_form(np.array([corners]), form)[0].tolist()
     return numbers
 
 
@@ -352,13 +353,13 @@ def _rotation(attributes: Any) -> float:
 
 
 def _turned(
-    box: np.ndarray, degrees: float, outline: np.ndarray | None, sides: Sequence[float]
+    corners: np.ndarray, degrees: float, outline: np.ndarray | None, sides: Sequence[float]
 ) -> list[float]:
     """Return the corners around a box that CVAT turned, or around its outline if that is turned."""
-    if outline is not None and not all(np.isin(outline[:, n], box[n::2]).all() for n in (0, 1)):
-        return edges_around(outline)
+    if outline is not None and not all(np.isin(outline[:, n], corners[n::2]).all() for n in (0, 1)):
+        return corners_around(outline)
     limits = np.nan_to_num(sides, nan=np.inf).tolist()
-    return box_of_rectangle(box[:2], box[2:], limits, degrees)[0]
+    return box_of_rectangle(corners[:2], corners[2:], limits, degrees)[0]
 
 
 def _is_coco(path: Path) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, UNITS, BoxReading
-from cxr_compare.data_prep.base.boxes import SIDEWAYS
+from cxr_compare.data_prep.base.boxes import NUMBERS, SIDEWAYS
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import TEXT, is_member
 from cxr_compare.data_prep.base.image_names import Names
@@ -35,14 +35,13 @@ from cxr_compare.data_prep.sources.source import (
     unlabelled_line,
 )
 
-BOX = ["b1", "b2", "b3", "b4"]
-STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "boxed", "implied"]
+STATEMENT = ["image_id", "finding", "state", "reader", "origin", *NUMBERS, "boxed", "implied"]
 """Columns of a table of statements: four numbers of a box (NaN without one), and True if the row
 has a box, and if it only follows from what others say."""
 _MOST_REASONS = 3  # for which images were left out, in one message
 _TYPES = {
     **dict.fromkeys(STATEMENT[:5], TEXT),
-    **dict.fromkeys(BOX, "float64"),
+    **dict.fromkeys(NUMBERS, "float64"),
     **dict.fromkeys(STATEMENT[-2:], "bool"),
 }
 _NO_STATEMENTS = pd.DataFrame(columns=STATEMENT).astype(_TYPES)
@@ -70,16 +69,16 @@ class Statements:
         self,
         image_id: str,
         finding: str,
-        box: Sequence[float] | None = None,
+        numbers: Sequence[float] | None = None,
         *,
         state: str = "present",
         reader: str = REFERENCE_READER,
         origin: str = "unknown",
         implied: bool = False,
     ) -> None:
-        """Add a statement, with a box or without."""
-        numbers = (np.nan,) * 4 if box is None else tuple(box)
-        row = (image_id, finding, state, reader, origin, *numbers, box is not None, implied)
+        """Add a statement, with the numbers of a box or without."""
+        box = (np.nan,) * 4 if numbers is None else tuple(numbers)
+        row = (image_id, finding, state, reader, origin, *box, numbers is not None, implied)
         self._rows.append(row)
 
     def add_table(self, table: pd.DataFrame) -> None:
@@ -96,7 +95,7 @@ def joined_statements(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Join tables of statements to one with all columns."""
     typed = [_NO_STATEMENTS]
     for table in tables:
-        has_numbers = table.reindex(columns=BOX).notna().any(axis=1)
+        has_numbers = table.reindex(columns=NUMBERS).notna().any(axis=1)
         full = table.assign(
             boxed=table.get("boxed", has_numbers), implied=table.get("implied", False)
         )

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS, BoxReading, BoxUnit
+from cxr_compare.data_prep.base.boxes import NUMBERS
 from cxr_compare.data_prep.base.errors import InputError, counted_phrase
 from cxr_compare.data_prep.base.tables import FINDING_KEY
 from cxr_compare.data_prep.base.user_tables import refuse_line, to_numbers
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.questions import CORNER_OR_CENTRE, OTHER_CLASS
-from cxr_compare.data_prep.sources.statements import BOX, Source, record_boxes
+from cxr_compare.data_prep.sources.statements import Source, record_boxes
 from cxr_compare.data_prep.sources.words import class_finding, normal_classes
 
 _MOST_SHARE = 1.1  # shares of the size may pass the border a little; no box in px is this small
@@ -43,7 +44,7 @@ def boxed_rows(
     source.statements.partial.update(
         boxed.loc[crowds, FINDING_KEY].itertuples(index=False, name=None)
     )
-    boxed.loc[crowds, BOX] = np.nan
+    boxed.loc[crowds, NUMBERS] = np.nan
     return boxed.assign(boxed=~crowds), reading
 
 
@@ -68,8 +69,8 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
             f"xcenter, ycenter, width and height; it has {has}: name the others with columns"
         )
     cells = [table.cells(role) for role in ROLES_OF_FORMS[form]]
-    edges = [to_numbers(column, table.path, str(column.name)) for column in cells]
-    numbers = pd.DataFrame(dict(zip(BOX, edges, strict=True)))
+    columns = [to_numbers(column, table.path, str(column.name)) for column in cells]
+    numbers = pd.DataFrame(dict(zip(NUMBERS, columns, strict=True)))
     are_shares = numbers.max().max() <= _MOST_SHARE
     # A comparison asks about shares.
     unit: BoxUnit = "share" if are_shares and not source.options.caller.compares else "px"

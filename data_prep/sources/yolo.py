@@ -14,7 +14,13 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cxr_compare.data_prep.base.box_check import BoxReading, corners_of, finite_or_nan, values_of
+from cxr_compare.data_prep.base.box_check import (
+    BoxReading,
+    corners_of,
+    finite_or_nan,
+    numbers_in_form,
+)
+from cxr_compare.data_prep.base.boxes import NUMBERS
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import read_text_file
 from cxr_compare.data_prep.base.user_tables import read_yaml_file
@@ -34,9 +40,9 @@ from cxr_compare.data_prep.sources.image_files import (
     list_images,
     stem,
 )
-from cxr_compare.data_prep.sources.shapes import edges_around
+from cxr_compare.data_prep.sources.shapes import corners_around
 from cxr_compare.data_prep.sources.source import Format
-from cxr_compare.data_prep.sources.statements import BOX, Source
+from cxr_compare.data_prep.sources.statements import Source
 
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 _NO_RESULTS = (*_NAME_FILES, "requirements.txt", "readme.txt")
@@ -148,16 +154,16 @@ def _mark(line: str, names: dict[int, str]) -> Mark:
         raise InputError(reason)
     if len(cells) not in (5, 6) and (len(cells) < 7 or len(cells) % 2 == 0):
         raise InputError(f"{len(cells)} values; class, centre, width and height make a box")
-    label, *values = finite_or_nan(cells)
-    if np.isnan([label, *values]).any():
+    number, *numbers = finite_or_nan(cells)
+    if np.isnan([number, *numbers]).any():
         raise InputError("not all of it are finite numbers")
-    if label not in names:
+    if number not in names:
         raise InputError(f"class {cells[0]} has no name; name the classes in a data.yaml")
-    name = names[int(label)]
-    if len(values) <= 5:
-        return Mark(name, values[:4], score=values[4] if values[4:] else None)
-    around = np.array([edges_around(np.reshape(values, (-1, 2)))])
-    return Mark(name, values_of(around, "cxcywh")[0].tolist(), is_around=True)
+    name = names[int(number)]
+    if len(numbers) <= 5:
+        return Mark(name, numbers[:4], score=numbers[4] if numbers[4:] else None)
+    around = np.array([corners_around(np.reshape(numbers, (-1, 2)))])
+    return Mark(name, numbers_in_form(around, "cxcywh")[0].tolist(), is_around=True)
 
 
 @dataclass(frozen=True)
@@ -186,11 +192,11 @@ def yolo_results(folder: Path) -> YoloResults:
         )
     names = result_names(folder)
     rows = [row for path in files for row in _rows(path, names or {0: ""})]
-    table = pd.DataFrame(rows, columns=["image_id", "place", *BOX, "score", "finding"])
+    table = pd.DataFrame(rows, columns=["image_id", "place", *NUMBERS, "score", "finding"])
     table = without_empty(table, ("score", "finding"), str(labels))
     notes = []
     if "score" in table and _is_score_first(table):
-        table[["score", *BOX]] = table[[*BOX, "score"]].to_numpy()
+        table[["score", *NUMBERS]] = table[[*NUMBERS, "score"]].to_numpy()
         notes.append(
             "Each line is read as class, confidence, centre and size: read as class, centre, size "
             "and confidence, boxes would leave their images."
@@ -210,7 +216,7 @@ def _rows(path: Path, names: dict[int, str]) -> Iterator[tuple[Any, ...]]:
                 raise InputError(f"{len(line.split())} values; a box has 5, and its confidence")
         except InputError as error:
             raise InputError(f"{path.parent}: {place}: {error}") from None
-        yield path.stem, place, *(mark.box or ()), mark.score, mark.label or None
+        yield path.stem, place, *(mark.numbers or ()), mark.score, mark.label or None
 
 
 def _is_score_first(table: pd.DataFrame) -> bool:
@@ -218,17 +224,17 @@ def _is_score_first(table: pd.DataFrame) -> bool:
 
     A few boxes that leave their images, or a few lines, prove nothing.
     """
-    values = table[[*BOX, "score"]].to_numpy(np.float64)
+    values = table[[*NUMBERS, "score"]].to_numpy(np.float64)
     usual = _are_impossible(values[:, :4], values[:, 4])
     other = _are_impossible(values[:, 1:], values[:, 0])
     return len(table) >= _FEWEST_LINES and usual.mean() > _PROOF and not other.any()
 
 
-def _are_impossible(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def _are_impossible(numbers: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Return True for boxes (centre and size as shares) that leave their image, or wrong scores."""
-    corners = corners_of(boxes, "cxcywh", "px", np.empty((0, 2)))
+    corners = corners_of(numbers, "cxcywh", "px", np.empty((0, 2)))
     leaves = ((corners < -_BEYOND) | (corners > 1 + _BEYOND)).any(axis=1)
-    return leaves | (boxes[:, 2:] <= 0).any(axis=1) | (scores < 0) | (scores > 1)
+    return leaves | (numbers[:, 2:] <= 0).any(axis=1) | (scores < 0) | (scores > 1)
 
 
 def result_names(folder: Path) -> dict[int, str]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy  # its parts load when they are first used
 
-from cxr_compare.data_prep.base.box_check import FORMS, corners_of, values_of
+from cxr_compare.data_prep.base.box_check import FORMS, corners_of, numbers_in_form
 from cxr_compare.data_prep.base.boxes import box_iou
 from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
 from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs
@@ -189,7 +189,7 @@ class Boxes:
         for read in FORMS:
             for written in FORMS:
                 if read != written:
-                    other = corners_of(values_of(corners, read), written, "px", unknown)
+                    other = corners_of(numbers_in_form(corners, read), written, "px", unknown)
                     yield Reading("form", other, (read, written))
         if self.is_sized:
             mirrored = corners.copy()

@@ -19,11 +19,11 @@ from cxr_compare.data_prep.base.box_check import (
     BoxReading,
     fit,
 )
-from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.sources.coco import is_result
 from cxr_compare.evaluation.inputs.files import is_output, read_outputs, read_rows
-from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, require_probabilities, texts_of
+from cxr_compare.evaluation.inputs.rows import Rows, require_probabilities, texts_of
 
 _COLUMNS = ("image_id", *EDGES, "score", "finding", "crowd")
 _ANSWERS: dict[str, str] = dict.fromkeys(UNITS, "give px of the original image")

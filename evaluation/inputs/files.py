@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import FORMS, BoxForm, corners_of
+from cxr_compare.data_prep.base.boxes import NUMBERS
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.image_names import Names
 from cxr_compare.data_prep.base.names import class_column
@@ -21,13 +22,7 @@ from cxr_compare.data_prep.base.user_tables import (
 from cxr_compare.data_prep.sources.coco import coco_results, is_result
 from cxr_compare.data_prep.sources.yolo import result_names, yolo_results
 from cxr_compare.evaluation.inputs.frames import read_frame, read_scores, with_named_index
-from cxr_compare.evaluation.inputs.rows import (
-    NUMBERS,
-    Rows,
-    numbers_in,
-    texts_of,
-    with_numbers,
-)
+from cxr_compare.evaluation.inputs.rows import Rows, numbers_in, texts_of, with_numbers
 from cxr_compare.evaluation.statistics.arrays import as_array
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import ROLES_OF_FORMS
-from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS
 from cxr_compare.data_prep.base.errors import InputError
 from cxr_compare.data_prep.base.ids import TEXT, renamed
 from cxr_compare.data_prep.base.names import (
@@ -40,7 +40,6 @@ from cxr_compare.data_prep.sources.table_columns import (
 )
 from cxr_compare.data_prep.sources.words import plain_cells
 from cxr_compare.evaluation.inputs.rows import (
-    NUMBERS,
     Rows,
     are_blank,
     crowd_flags,

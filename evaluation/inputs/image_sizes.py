@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.base.box_check import BoxReading, fit, size_text, values_of
+from cxr_compare.data_prep.base.box_check import BoxReading, fit, numbers_in_form, size_text
 from cxr_compare.data_prep.base.boxes import EDGES, are_scaled
 from cxr_compare.data_prep.base.errors import InputError, require_extra
 from cxr_compare.data_prep.base.ids import IMAGE_SUFFIXES
@@ -140,11 +140,11 @@ def with_files(truth: Truth, files: ImageFiles | None, reading: BoxReading | Non
         where=f"images: {files.where}",
         affirmed=reading.affirmed or reading.unit != "px",
     )
-    values = values_of(corners, reading.form)
+    numbers = numbers_in_form(corners, reading.form)
     each, own_each = (sizes.reindex(owners).to_numpy() for sizes in (stated, own))
     advice = "give the images that the boxes were drawn on"
     try:
-        fitted = fit(values, read, truth.boxes, each, own_each)
+        fitted = fit(numbers, read, truth.boxes, each, own_each)
     except InputError as error:
         raise InputError(f"{error}. Or {advice}") from None
     wrong = fitted.faults != ""

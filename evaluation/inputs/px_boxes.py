@@ -17,11 +17,11 @@ from cxr_compare.data_prep.base.box_check import (
     box_answers,
     fit,
 )
-from cxr_compare.data_prep.base.boxes import EDGES
+from cxr_compare.data_prep.base.boxes import EDGES, NUMBERS
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.inputs.frames import SIDES
-from cxr_compare.evaluation.inputs.rows import NUMBERS, Rows, require_probabilities
+from cxr_compare.evaluation.inputs.rows import Rows, require_probabilities
 from cxr_compare.evaluation.truth import Truth
 
 

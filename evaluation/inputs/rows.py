@@ -10,13 +10,11 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.box_check import BoxForm
+from cxr_compare.data_prep.base.boxes import NUMBERS
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.user_tables import cell_text, cell_texts
 from cxr_compare.data_prep.sources.words import states_of_cells
-
-NUMBERS = ["b1", "b2", "b3", "b4"]
-"""Columns of the four numbers of a box, before it is known how they are written."""
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from cxr_compare.data_prep.base.boxes import NUMBERS
 from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.tables import write_table
 from cxr_compare.data_prep.base.user_tables import read_text_table
@@ -18,7 +19,7 @@ from cxr_compare.data_prep.sources.patients import add_patients
 from cxr_compare.data_prep.sources.record import ReadRecord
 from cxr_compare.data_prep.sources.registry import FORMATS
 from cxr_compare.data_prep.sources.source import Format, ReadOptions, SourceTables
-from cxr_compare.data_prep.sources.statements import BOX, Source
+from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import state_of_text
 from cxr_compare.data_prep.splits import SplitInfo, SplitOrigin
 from cxr_compare.scripts.commands.prepare import prepare
@@ -48,7 +49,7 @@ def _read_plain(
     if (root / "boxes.csv").exists():
         boxes = _with_reader(read_text_table(root / "boxes.csv", ("image_id", *EDGES)))
         boxes = boxes.astype(dict.fromkeys(EDGES, "float64")).rename(
-            columns=dict(zip(EDGES, BOX, strict=True))
+            columns=dict(zip(EDGES, NUMBERS, strict=True))
         )
         statements.add_table(boxes.assign(state="present", origin="boxes"))
     return build(source, coverage="localised")
