@@ -79,7 +79,7 @@ class BoxReading:
         unit: Unit of the numbers.
         where: File or folder, for messages.
         stated: True if the file itself says the form, so that boxes that fit are not asked about.
-        affirmed: True if the user has answered: nothing more is asked.
+        answered: True if nothing is asked: the user has answered, or each number has a name.
         answers: Answer of the user by form or unit.
     """
 
@@ -87,7 +87,7 @@ class BoxReading:
     unit: BoxUnit = "px"
     where: str = ""
     stated: bool = False
-    affirmed: bool = False
+    answered: bool = False
     answers: Mapping[str, str] = field(default_factory=lambda: box_answers("columns "))
 
     @property
@@ -380,7 +380,7 @@ class _Boxes:
     def require_understood(self, unread: Sequence[tuple[str, str]]) -> None:
         """Refuse boxes of which a tenth cannot be used, or which are probably meant otherwise."""
         reading, faults = self.reading, self.faults
-        if self.rules.predicted and not reading.affirmed:
+        if self.rules.predicted and not reading.answered:
             misfits = _faults(self.sorted_corners[0], self.borders)
             if (misfits != "").mean() >= _MANY and self.other_readings():
                 faults = misfits
@@ -396,7 +396,7 @@ class _Boxes:
         if are_many:
             row = int(wrong.argmax())
             raise self.refused(row, f"{faults[row]} ({count}): {self.questions()}")
-        row, question = (0, "") if reading.affirmed else self.doubt()
+        row, question = (0, "") if reading.answered else self.doubt()
         if question:
             raise self.refused(row, question)
 
@@ -485,7 +485,7 @@ class _Boxes:
                 f"the labels state {size_text(self.sizes[row])}, and the image has "
                 f"{size_text(self.files[row])}: {_PX_OF_FILES}"
             )
-        others = [] if self.reading.affirmed else self.other_readings()[:2]
+        others = [] if self.reading.answered else self.other_readings()[:2]
         questions += [self.reading.question(*other) for other in others]
         if are_px and not self.is_other.any() and (self.faults == _OUTSIDE).any():
             questions.append(_RESIZED)

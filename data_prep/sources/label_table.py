@@ -119,7 +119,7 @@ class Sheet:
         rules: Description of the table.
         columns: Columns by role.
         names: Finding by column, where it is not called as its column.
-        assigned: Roles that the user has given.
+        answered: Roles whose columns the user has said.
         caller: The command that reads the table.
         pairs: Columns by which it is joined, each with the key of images that it holds.
     """
@@ -129,7 +129,7 @@ class Sheet:
     rules: TableRules = field(default_factory=TableRules)
     columns: dict[str, list[str]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
-    assigned: set[str] = field(default_factory=set)
+    answered: set[str] = field(default_factory=set)
     caller: Caller = PREPARE
     pairs: Sequence[tuple[str, str]] = ()
 
@@ -150,10 +150,10 @@ class Sheet:
         kind = role.partition(":")[0]
         for columns in self.columns.values():
             columns[:] = [other for other in columns if other != column]
-        if kind not in self.assigned or kind not in ("finding", "unused"):
+        if kind not in self.answered or kind not in ("finding", "unused"):
             self.columns[kind] = []
         self.add(role, [column])
-        self.assigned.add(kind)
+        self.answered.add(kind)
 
     def has(self, role: str) -> bool:
         """Return True if a column has this role."""

@@ -214,7 +214,7 @@ def _certainty(table: Table) -> Doubt | None:
 
 def _sentences(table: Table) -> Doubt | None:
     """Find a column of labels whose cells are sentences, hardly one of which is repeated."""
-    if not table.has("label") or "label" in table.assigned:
+    if not table.has("label") or "label" in table.answered:
         return None
     cells = table.cells("label")
     is_sentence = cells.str.count(r"\w+[.,]?\s+") >= _WORDS_OF_SENTENCE
@@ -321,7 +321,7 @@ def _second_label(table: Table) -> Doubt | None:
     for label in table.columns.get("label", ()):
         own = _names(table.text[label])
         known = {*own, *dictionary()["findings"]["names"]} - unknown
-        taken = own if "label" in table.assigned else normal_classes()
+        taken = own if "label" in table.answered else normal_classes()
         for column in table.unused:
             names = _names(table.text[column])
             if not names - taken or not names <= known:

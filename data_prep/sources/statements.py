@@ -249,7 +249,7 @@ def user_reading(source: Source, reading: BoxReading) -> BoxReading:
         if answer not in allowed:
             given = source.options.caller.text(f"box_{kind}", answer)
             raise InputError(f"{given}: use {', '.join(allowed)}")
-        reading = replace(reading, affirmed=True, **{kind: answer})
+        reading = replace(reading, answered=True, **{kind: answer})
     return reading
 
 

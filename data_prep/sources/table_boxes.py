@@ -74,11 +74,11 @@ def _read_boxes(source: Source, table: LabelTable) -> tuple[pd.DataFrame, BoxRea
     are_shares = numbers.max().max() <= _MOST_SHARE
     # A comparison asks about shares.
     unit: BoxUnit = "share" if are_shares and not source.options.caller.compares else "px"
-    is_answered = "xmin" in table.assigned or source.options.role("box_form") is not None
+    is_answered = "xmin" in table.answered or source.options.role("box_form") is not None
     in_doubt = are_shares and form == "xywh" and not is_answered
     CORNER_OR_CENTRE.ask(table, is_in_doubt=in_doubt)
-    affirmed = set(ROLES_OF_FORMS[form][2:]) <= table.assigned
-    reading = BoxReading(form, unit, str(table.path), stated=True, affirmed=affirmed)
+    answered = set(ROLES_OF_FORMS[form][2:]) <= table.answered
+    reading = BoxReading(form, unit, str(table.path), stated=True, answered=answered)
     return numbers, reading
 
 

@@ -131,7 +131,7 @@ def take_sizes_of_images(table: Sheet) -> None:
     has_edge = bool(table.box_roles - {"width", "height"})
     for side, low, high in (("width", "xmin", "xmax"), ("height", "ymin", "ymax")):
         is_of_box = has_edge and not table.has(high)
-        if table.has(side) and not (is_of_box or side in table.assigned):
+        if table.has(side) and not (is_of_box or side in table.answered):
             is_unused = table.has(f"image_{side}") or _repeats_edges(table, side, low, high)
             columns = table.columns.pop(side)
             if not is_unused:
@@ -151,7 +151,7 @@ def _repeats_edges(table: Sheet, side: str, low: str, high: str) -> bool:
 
 def _find_split(table: LabelTable, source: Source) -> None:
     """Assign the role of the split to a column that holds train, val and test alone; say so."""
-    if table.has("split") or "split" in table.assigned:
+    if table.has("split") or "split" in table.answered:
         return
     TWO_SPLITS.ask(table)
     for column in columns_of_roles(table.text[table.unused]):
@@ -162,10 +162,10 @@ def _find_split(table: LabelTable, source: Source) -> None:
 
 def _find_findings(table: LabelTable, class_names: Sequence[str]) -> None:
     """Assign the role of findings to columns of states."""
-    if "finding" not in table.columns or ("finding" in table.assigned and table.has("finding")):
+    if "finding" not in table.columns or ("finding" in table.answered and table.has("finding")):
         for column in table.unused:
             is_known = finding_name(column) in dictionary()["findings"]["names"]
-            if is_known and ("finding" not in table.assigned or holds_states(table.text[column])):
+            if is_known and ("finding" not in table.answered or holds_states(table.text[column])):
                 table.add("finding", [column])
     coded = [role for role in ("label", "state") if table.has(role)]
     if not coded or class_names:
@@ -233,7 +233,7 @@ def _find_label(tables: Sequence[LabelTable]) -> None:
     for table in of_images:
         column = label_of_pair(table.text, next(iter(table.columns.get("file", ())), None))
         is_free = column in (*table.columns.get("state", ()), *table.unused)
-        if column is not None and is_free and not table.assigned & {"label", "state"}:
+        if column is not None and is_free and not table.answered & {"label", "state"}:
             table.columns["state"] = []
             table.add("label", [column])
 

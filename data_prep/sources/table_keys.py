@@ -115,7 +115,7 @@ def choose_keys(
             continue
         known = keys or table_keys(source, named)
         pairs = _pairs(table, known)
-        if table.has("file") and "file" not in table.assigned:
+        if table.has("file") and "file" not in table.answered:
             if keys or (pairs and _counts_rows(table.cells("file"))):  # else files are elsewhere
                 raise _no_image(source, table, known, pairs)
         elif pairs:
@@ -179,7 +179,7 @@ def _share_of_files(source: Source, cells: pd.Series, keys: Keys | None) -> floa
 def _pairs(table: LabelTable, keys: Keys) -> _Pairs:
     """Return the columns of a table and of keys that have the same cells; empty without any."""
     headers = [key for listed in keys.roles.values() for key in listed if len(keys.files)]
-    roles = ("file", *_OWNERS) if "file" in table.assigned else _OWNERS
+    roles = ("file", *_OWNERS) if "file" in table.answered else _OWNERS
     for role in (*roles, ""):
         own = table.columns.get(role, [])
         if not role:

@@ -83,7 +83,7 @@ def _roles_of_names(
     """
     role_of = _named_roles(source.options.labels)
     tables = [table for table in tables if _has_labels(table)] or tables
-    named = [t for t in tables if t.path in role_of and "split" not in t.assigned]
+    named = [t for t in tables if t.path in role_of and "split" not in t.answered]
     if not named:
         return _NO_ROLES
     parts = [

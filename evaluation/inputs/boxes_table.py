@@ -75,8 +75,8 @@ def checked_boxes(
     if "score" in table:
         require_probabilities(table, where)
     unknown = np.full((len(table), 2), np.nan)
-    form, affirmed = cast("BoxForm", box_format or rows.form), box_format is not None
-    reading = BoxReading(form, "px", where, rows.stated, affirmed, _ANSWERS)
+    form, answered = cast("BoxForm", box_format or rows.form), box_format is not None
+    reading = BoxReading(form, "px", where, rows.stated, answered, _ANSWERS)
     rules = replace(PREDICTED_BOXES, cuts=False)
     numbers = table[NUMBERS].to_numpy(np.float64)
     fitted = fit(numbers, reading, table, unknown, unknown, rules)

@@ -53,8 +53,8 @@ from cxr_compare.evaluation.statistics.arrays import as_array, of_one_column
 
 SIDES = ("image_width", "image_height")
 """Columns of a table of boxes with the size of the image that these are of."""
-_ANSWERS = {"image": "file", "score": "score", "finding": "label"}
-"""Roles of the columns that the user names."""
+_ROLES = {"image": "file", "score": "score", "finding": "label"}
+"""Role by the name that `cxr compare` gives it, for columns that the user names."""
 _PREFIXES = ("prob_", "score_", "pred_")
 
 
@@ -173,11 +173,11 @@ def predicted_table(
     rules = rules if {*BOX_ROLES} & {*rules.roles} else TableRules()
     table = Sheet(Path(where), text, rules)
     recognise(table, predicted_names())
-    for own, role in _ANSWERS.items():
+    for own, role in _ROLES.items():
         if own in columns:
             give_role([table], role, columns[own], say(name, own, columns[own]))
     take_sizes_of_images(table)
-    if "label" not in table.assigned:
+    if "label" not in table.answered:
         table.columns["label"] = []
         free = table.text[table.unused]
         kind = class_column(free) if table.box_form else find_column([*free], ("finding",))
@@ -221,7 +221,7 @@ def _with_row_for_each_box(table: Sheet) -> Sheet:
         refuse_row(images.assign(**{role: text[role]}), named.isna(), where, problem)
         text[role] = named
         text[(named == "").to_numpy()] = ""
-    own = {role: [role] for role in rules.cell if role not in table.assigned}
+    own = {role: [role] for role in rules.cell if role not in table.answered}
     text = text.assign(**{image: images["image_id"]})
     columns = {"file": [image], "boxes": [column], **own}
     return replace(table, text=text, rules=rules, columns=columns)
@@ -345,7 +345,7 @@ def _take_scores(table: Sheet, wanted: Sequence[str]) -> bool:
     All columns stay, and False is returned, if the user or the name ``score`` says which are read.
     """
     header = [*table.text]
-    if "score" in header or not wanted or {"score", "label"} & table.assigned:
+    if "score" in header or not wanted or {"score", "label"} & table.answered:
         return False
     finding, *group = wanted
     found = scores_of_findings(header, [finding]) if is_named(finding) else {}

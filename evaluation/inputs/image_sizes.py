@@ -138,7 +138,7 @@ def with_files(truth: Truth, files: ImageFiles | None, reading: BoxReading | Non
         reading,
         unit="px",
         where=f"images: {files.where}",
-        affirmed=reading.affirmed or reading.unit != "px",
+        answered=reading.answered or reading.unit != "px",
     )
     numbers = numbers_in_form(corners, reading.form)
     each, own_each = (sizes.reindex(owners).to_numpy() for sizes in (stated, own))

@@ -68,7 +68,7 @@ def read_output(
             _ask_if_confidence(rows, truth, name)
         doubts = [] if "finding" in rows.table else list(_other_labels(rows, truth, name))
         _keep_finding(rows, truth, name, findings, columns)
-        output = _of_scores(rows, name, named="score" in columns)
+        output = _of_scores(rows, name, answered="score" in columns)
         return replace(output, notes=(*doubts, *output.notes))
     _keep_finding(rows, truth, name, findings, columns)
     # Where nothing is found all images have the same score.
@@ -295,11 +295,11 @@ def _other_labels(rows: Rows, truth: Truth, name: str) -> Iterator[Note]:
             yield Note(text, "scores")
 
 
-def _of_scores(rows: Rows, name: str, *, named: bool) -> Output:
+def _of_scores(rows: Rows, name: str, *, answered: bool) -> Output:
     """Return one score for each image; probabilities, unless the user named the column."""
     table, scores = rows.table, rows.table["score"].to_numpy()
     table = table.assign(advice=say(name, "score", rows.score_column))
-    outside = (not named) & ~((scores >= 0) & (scores <= 1))
+    outside = (not answered) & ~((scores >= 0) & (scores <= 1))
     refuse_row(table, table.duplicated("image_id"), rows.where, "has a second score; keep one")
     refuse_row(table, ~np.isfinite(scores), rows.where, "score={score:g} is infinite; correct it")
     ways = "Convert them, or, if only their ranks count, say {advice}"

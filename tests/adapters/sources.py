@@ -122,7 +122,7 @@ def _plain(value):
 
 def check_boxes(values, sizes, form, unit, stated, answered=False):
     """Read boxes of images, one each: corners, NaN for boxes left out, or the line of a refusal."""
-    reading = BoxReading(form, unit, "boxes", stated=stated, affirmed=answered)
+    reading = BoxReading(form, unit, "boxes", stated=stated, answered=answered)
     try:
         rows = pd.DataFrame({"image_id": [f"i{n}" for n in range(len(values))]})
         fitted = fit(values, reading, rows, sizes, sizes)
