@@ -97,7 +97,7 @@ def with_numbered_patients(questions: Sequence[Question]) -> list[Question]:
     of_data = [each.dataset.images["patient_id"] for each in questions if each.dataset]
     names = np.unique(np.concatenate([*owners, *of_data]).astype(str))
     digits = len(str(len(names)))
-    numbers = np.array([f"{place:0{digits}d}" for place in range(1, len(names) + 1)], object)
+    numbers = np.array([f"{number:0{digits}d}" for number in range(1, len(names) + 1)], object)
     return [
         replace(
             each,

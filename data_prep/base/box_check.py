@@ -203,9 +203,10 @@ def fit(
     """Convert the four numbers of boxes to px of their image files, and say which cannot be used.
 
     `numbers` are those of each box, ``(N, 4)``, NaN for what is no number. `rows` has the
-    ``image_id`` of each, and its ``place`` where messages name one. `stated` is the size that each
-    box is of, and `files` that of its file: width and height in px, ``(N, 2)``, NaN if unknown.
-    `unread` has image and reason of each further box, of which not even numbers could be read.
+    ``image_id`` of each, and its ``position`` where messages name one. `stated` is the size that
+    each box is of, and `files` that of its file: width and height in px, ``(N, 2)``, NaN if
+    unknown. `unread` has image and reason of each further box, of which not even numbers could be
+    read.
 
     If a tenth of the boxes cannot be used, or if they are probably in another form or unit or of
     another size, an `InputError` asks about that one. True boxes of one image alone are no tenth,
@@ -281,9 +282,9 @@ def misfit(stated: np.ndarray, file: np.ndarray) -> str:
 
 
 def row_text(rows: pd.DataFrame, row: int, where: str) -> str:
-    """Return the start of a message: the name of the table, the place of a row, and its image."""
-    place = f"{rows['place'].iloc[row]}, " if "place" in rows else ""
-    return f"{where}: {place}image '{rows['image_id'].iloc[row]}'"
+    """Return the start of a message: name of the table, position of a row, and its image."""
+    position = f"{rows['position'].iloc[row]}, " if "position" in rows else ""
+    return f"{where}: {position}image '{rows['image_id'].iloc[row]}'"
 
 
 @dataclass(frozen=True, eq=False)

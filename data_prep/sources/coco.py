@@ -286,7 +286,7 @@ def _refuse_other_outline(
 
 
 def coco_results(entries: Any, where: str, form: BoxForm = "xywh") -> pd.DataFrame:
-    """Return COCO results, a dictionary for each box, as rows of ``image_id, place`` and a box.
+    """Return COCO results, a dictionary for each box, as rows of ``image_id, position`` and a box.
 
     The rows have ``score``, ``category``, ``category_name``, ``file_name`` and ``crowd`` if the
     results have them; ``finding`` is the name of the category, or else its number.
@@ -311,7 +311,7 @@ def coco_results(entries: Any, where: str, form: BoxForm = "xywh") -> pd.DataFra
         names.append("iscrowd")
     table = pd.DataFrame([vars(item) for item in items], columns=names)
     table[NUMBERS] = numbers
-    table["place"] = [f"entry {number}" for number in table.index]
+    table["position"] = [f"entry {number}" for number in table.index]
     table = without_empty(table, ("score", "category_id"), where)
     table = table.rename(columns={"category_id": "category", "iscrowd": "crowd"})
     named = [name for name in ("category_name", "category") if name in table]

@@ -385,7 +385,7 @@ def _other_class(table: Table, *, is_boxed: pd.Series, own: Sequence[str]) -> Do
     if not is_other.any():
         return None
     shown = f"{line_of(is_other)}: {column}={classes[is_other].iloc[0]!r}"
-    return [column], {"place": shown, "of": own[0]}
+    return [column], {"position": shown, "of": own[0]}
 
 
 def _corner_or_centre(table: Table, *, is_in_doubt: bool) -> Doubt | None:
@@ -456,7 +456,7 @@ BOXES_AS_TEXTS = Question(
 OTHER_CLASS = Question(
     "the class of boxes",
     _other_class,
-    "{place} of a box, and the finding is '{of}'; {label} if the column names what a box shows, "
+    "{position} of a box, and the finding is '{of}'; {label} if the column names what a box shows, "
     "else {unused}",
 )
 CORNER_OR_CENTRE = Question(

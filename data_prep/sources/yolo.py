@@ -171,8 +171,8 @@ class YoloResults:
     """Boxes that a system wrote as text files.
 
     Attributes:
-        table: Rows of ``image_id, place``, a box as centre and sides in shares, and ``score`` and
-            ``finding`` if the files have them.
+        table: Rows of ``image_id, position``, a box as centre and sides in shares, and ``score``
+            and ``finding`` if the files have them.
         images: Images with a file, also those without a box.
         notes: How the lines were read.
     """
@@ -192,7 +192,7 @@ def yolo_results(folder: Path) -> YoloResults:
         )
     names = result_names(folder)
     rows = [row for path in files for row in _rows(path, names or {0: ""})]
-    table = pd.DataFrame(rows, columns=["image_id", "place", *NUMBERS, "score", "finding"])
+    table = pd.DataFrame(rows, columns=["image_id", "position", *NUMBERS, "score", "finding"])
     table = without_empty(table, ("score", "finding"), str(labels))
     notes = []
     if "score" in table and _is_score_first(table):
@@ -207,7 +207,7 @@ def yolo_results(folder: Path) -> YoloResults:
 def _rows(path: Path, names: dict[int, str]) -> Iterator[tuple[Any, ...]]:
     """Yield the boxes of a text file as rows of the table of `yolo_results`."""
     for number, line in enumerate(read_text_file(path).splitlines(), start=1):
-        place = f"{path.name}, line {number}"
+        position = f"{path.name}, line {number}"
         if not line.strip():
             continue
         try:
@@ -215,8 +215,8 @@ def _rows(path: Path, names: dict[int, str]) -> Iterator[tuple[Any, ...]]:
             if mark.is_around:  # a box with its confidence and the number of a track, or an outline
                 raise InputError(f"{len(line.split())} values; a box has 5, and its confidence")
         except InputError as error:
-            raise InputError(f"{path.parent}: {place}: {error}") from None
-        yield path.stem, place, *(mark.numbers or ()), mark.score, mark.label or None
+            raise InputError(f"{path.parent}: {position}: {error}") from None
+        yield path.stem, position, *(mark.numbers or ()), mark.score, mark.label or None
 
 
 def _is_score_first(table: pd.DataFrame) -> bool:

@@ -211,7 +211,7 @@ def _output(output: Any, image: str, number: int, where: str) -> pd.DataFrame:
         unknown = np.full((len(corners), 2), np.nan)
         corners = corners_of(corners, form, "px", unknown)
     table = pd.DataFrame(corners, columns=NUMBERS).assign(image_id=image)
-    table["place"] = [f"number {number}, box {box}" for box in range(len(table))]
+    table["position"] = [f"number {number}, box {box}" for box in range(len(table))]
     for column, noun, values in (("score", "scores", scores), ("finding", "labels", classes)):
         if values is None:
             continue
@@ -220,7 +220,7 @@ def _output(output: Any, image: str, number: int, where: str) -> pd.DataFrame:
             raise InputError(f"{at}: {len(table)} boxes and {len(cells)} {noun}; give one each")
         missing = pd.isna(cells)
         if column == "finding" and missing.any():
-            place = table["place"][int(missing.argmax())]
-            raise InputError(f"{where}: {place}: the class is missing; fill it in")
+            position = table["position"][int(missing.argmax())]
+            raise InputError(f"{where}: {position}: the class is missing; fill it in")
         table[column] = texts_of(cells) if column == "finding" else cells
     return table

@@ -203,7 +203,7 @@ def _with_row_for_each_box(table: Sheet) -> Sheet:
     rules = next(fitting, known[0])
     size = len(rules.cell)
     images = pd.DataFrame({"image_id": table.text[image].astype(str), "n": counts})
-    images["place"] = [f"row {label}" for label in images.index]
+    images["position"] = [f"row {label}" for label in images.index]
     needed = f"{{n}} numbers; each box needs {' '.join(rules.cell)}"
     refuse_row(images, counts % size > 0, where, needed)
     refuse_row(images, images["image_id"].duplicated(), where, "has a row already; keep one")
@@ -259,7 +259,7 @@ def read_frame(
     column_of = {meaning: column for column, meaning in meanings.items()}
     require_filled(rows["image_id"], where, column_of["image_id"])
     rows = rows.assign(image_id=rows["image_id"].astype(str))
-    rows["place"] = [f"row {label}" for label in rows.index]
+    rows["position"] = [f"row {label}" for label in rows.index]
     if "crowd" in rows:
         rows = rows.assign(crowd=crowd_flags(rows["crowd"], where))
     kind = column_of.get("finding", "")

@@ -65,7 +65,7 @@ def boxes_in_px(
     if reading.unit != "px" and unsized.any():
         row = table[unsized].iloc[0]
         raise InputError(
-            f"{rows.where}: {row['place']}: the boxes are shares, and the size of image "
+            f"{rows.where}: {row['position']}: the boxes are shares, and the size of image "
             f"'{row['image_id']}' is unknown; name the folder of the image files (images), or give "
             "px, or a truth with width and height"
         )
@@ -94,9 +94,9 @@ def _require_known_sizes(table: pd.DataFrame, stated: np.ndarray, truth: Truth, 
         if not is_known[row]:
             has = f"on which a true box reaches to {of_truth}"
         raise InputError(
-            f"{rows.where}: {table['place'].iloc[row]}: states {of_table} px as the size of image "
-            f"'{table['image_id'].iloc[row]}', {has}; give boxes in px of this image, or leave out "
-            f"{SIDES[0]} and {SIDES[1]} if they are"
+            f"{rows.where}: {table['position'].iloc[row]}: states {of_table} px as the size of "
+            f"image '{table['image_id'].iloc[row]}', {has}; give boxes in px of this image, or "
+            f"leave out {SIDES[0]} and {SIDES[1]} if they are"
         )
 
 

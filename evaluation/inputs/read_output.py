@@ -170,8 +170,8 @@ def _name_categories(
             listed = ", ".join(f"{number} {finding}" for number, finding in in_order.items())
             or_id = f", or {say(name, 'finding', 'id')} if they are those of the truth"
             raise InputError(
-                f"{rows.where}: {table['place'].iloc[0]}: do the numbers of categories count from "
-                f"0 ({listed})? Say {say(name, 'finding', 'order')}{or_id if is_id else ''}; "
+                f"{rows.where}: {table['position'].iloc[0]}: do the numbers of categories count "
+                f"from 0 ({listed})? Say {say(name, 'finding', 'order')}{or_id if is_id else ''}; "
                 "else name each category in category_name"
             )
     named = numbers.map(in_order if answer == "order" else by_number)
@@ -183,7 +183,7 @@ def _name_categories(
     if wrong.any():
         row = table[wrong].iloc[0]
         raise InputError(
-            f"{rows.where}: {row['place']}: category {row['category']} is none of the truth's "
+            f"{rows.where}: {row['position']}: category {row['category']} is none of the truth's "
             f"categories, or has another name there ({', '.join(categories.values())}); correct "
             f"it, or say {say(name, 'finding', '')} if all boxes are of the finding"
         )

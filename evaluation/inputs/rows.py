@@ -1,4 +1,4 @@
-"""Predictions as rows: ``image_id, place``, and ``score``, ``finding`` and the numbers of a box."""
+"""Predictions as rows: ``image_id``, ``position``, ``score``, ``finding``, numbers of a box."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def with_numbers(
     where: str,
     called: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Return a table with some columns as float64 and a place for each row; refuse other cells.
+    """Return a table with some columns as float64 and a position for each row; refuse other cells.
 
     `called` has the user's name of a column, for messages.
     """
-    if "place" not in table:
-        table = table.assign(place=[f"row {label}" for label in table.index])
+    if "position" not in table:
+        table = table.assign(position=[f"row {label}" for label in table.index])
     for column in columns:
         cells = table[column]
         cells = cells.astype(str) if cells.dtype == object else cells  # a cell may hold anything
@@ -76,7 +76,7 @@ def with_numbers(
             row, cell = table[wrong].iloc[0], cells[wrong].iloc[0]
             shown = repr(cell[:80]) if isinstance(cell, str) else str(cell)
             raise InputError(
-                f"{where}: {row['place']}, image '{row['image_id']}': "
+                f"{where}: {row['position']}, image '{row['image_id']}': "
                 f"{(called or {}).get(column, column)}={shown} is no number; correct it "
                 f"({counted(int(wrong.sum()), 'row', 'are')} so)"
             )
@@ -110,12 +110,12 @@ def require_filled(cells: pd.Series, where: str, what: str = "") -> None:
 
 
 def refuse_row(table: pd.DataFrame, wrong: Any, where: str, problem: str) -> None:
-    """Refuse the first row that is wrong by its place and image; its cells fill in `problem`."""
+    """Refuse the first row that is wrong by its position and image; its cells fill in `problem`."""
     flags = np.asarray(wrong)
     if flags.any():
         row = table[flags].iloc[0]
-        place = f"{where}: {row['place']}, image '{row['image_id']}'"
-        raise InputError(f"{place}: {problem.format_map(row)}")
+        start = f"{where}: {row['position']}, image '{row['image_id']}'"
+        raise InputError(f"{start}: {problem.format_map(row)}")
 
 
 def require_probabilities(table: pd.DataFrame, where: str) -> None:

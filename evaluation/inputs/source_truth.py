@@ -203,17 +203,17 @@ def _refuse_left_out(read: SourceTables, where: Path, tables: Sequence[LabelTabl
         return
     image, reason = read.excluded[["path", "reason"]].iloc[0]
     images = read.excluded.loc[read.excluded["reason"] == reason, "path"].tolist()
-    place = f"{where}:"
+    start = f"{where}:"
     for table in tables[::-1]:
         rows = table.images["path"] == image
         rows = rows & table.are_boxed if (rows & table.are_boxed).any() else rows
         if rows.any():
             cells = table.text.loc[rows, table.labelled_columns].iloc[0]
             labels = "".join(f", {column}={cell!r}" for column, cell in cells.items())
-            place = f"{table.path}: {line_of(rows)}{labels}: image"
+            start = f"{table.path}: {line_of(rows)}{labels}: image"
             break
     named = ", ".join(f"'{image}'" for image in images[:_MOST_NAMES])
-    raise InputError(f"{place} {named}: {reason}; correct it")
+    raise InputError(f"{start} {named}: {reason}; correct it")
 
 
 def _require_table(path: Path) -> None:
