@@ -156,7 +156,7 @@ class Truth:
         if self.measure is None or self.presumed:
             return sizes
         unknown = sizes.index[sizes.isna().any(axis=1)]
-        read = [self.measure(str(image)) or (np.nan, np.nan) for image in unknown]
+        read = [self.measure(image_id) or (np.nan, np.nan) for image_id in map(str, unknown)]
         sizes.loc[unknown] = np.reshape(read, (-1, 2))
         return sizes
 

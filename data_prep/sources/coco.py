@@ -128,38 +128,38 @@ class _File(BaseModel):
 
 def _read(source: Source) -> Iterator[ImageLabels]:
     """Yield the labels of the COCO files of a folder."""
-    files: dict[str, _File] = {}
+    contents: dict[str, _File] = {}
     others: list[Path] = []
     folder = source.root if source.root.is_dir() else source.root.parent
-    for name in files_below(folder, ".json") if folder == source.root else [source.root.name]:
-        path = folder / name
+    for file in files_below(folder, ".json") if folder == source.root else [source.root.name]:
+        path = folder / file
         content = read_json_file(path)
         if isinstance(content, dict) and isinstance(content.get("images"), list):
-            files[name] = parsed(_File, content, str(path))
+            contents[file] = parsed(_File, content, str(path))
         else:
             others.append(path)
-    if not files:
+    if not contents:
         first = others[0] if others else source.root
         raise InputError(f"{first}: not COCO: no list of images")
-    source.label_files = list(files)
+    source.label_files = list(contents)
     source.counts["files are JSON but not COCO: these are ignored"] += len(others)
-    names = {name: _category_names(file, folder / name) for name, file in files.items()}
+    names = {file: _category_names(content, folder / file) for file, content in contents.items()}
     for numbered in names.values():
         source.categories |= {key: class_finding(n, "categories") for key, n in numbered.items()}
-    annotations = [(name, item) for name, file in files.items() for item in file.annotations]
-    for name, item in annotations:
+    annotations = [(file, item) for file in contents for item in contents[file].annotations]
+    for file, item in annotations:
         if isinstance(item.segmentation, dict) and not item.iscrowd:
-            require_extra(f"{name}: masks (RLE)", "images", "pycocotools")
+            require_extra(f"{file}: masks (RLE)", "images", "pycocotools")
             break
-    used = {names[name].get(item.category_id) for name, item in annotations}
+    used = {names[file].get(item.category_id) for file, item in annotations}
     stated = _have_areas([item for _, item in annotations])
     reading = replace(source.statements.reading, stated=stated)
     source.statements.reading = user_reading(source, reading)
-    for name, file in files.items():
+    for file, content in contents.items():
         # Roboflow's first category only groups the others.
-        groups = {str(category.supercategory) for category in file.categories}
-        classes = {key: n for key, n in names[name].items() if n in used or n not in groups}
-        yield from _labels(source, name, file, classes)
+        groups = {str(category.supercategory) for category in content.categories}
+        classes = {key: n for key, n in names[file].items() if n in used or n not in groups}
+        yield from _labels(source, file, content, classes)
 
 
 def _category_names(file: _File, path: Path) -> dict[str, str]:
@@ -182,38 +182,38 @@ def _have_areas(annotations: Sequence[_Annotation]) -> bool:
 
 
 def _labels(
-    source: Source, path: str, file: _File, classes: dict[str, str]
+    source: Source, file: str, content: _File, classes: dict[str, str]
 ) -> Iterator[ImageLabels]:
     """Yield the labels of each image of a file."""
     by_image: dict[str, list[tuple[int, _Annotation]]] = {}
-    for number, item in enumerate(file.annotations):
+    for number, item in enumerate(content.annotations):
         by_image.setdefault(item.image_id, []).append((number, item))
-    role = role_from_path(path)
-    folder = path.rpartition("/")[0]
+    role = role_from_path(file)
+    folder = file.rpartition("/")[0]
     folders = (folder, f"{folder}/images", "", "images")
-    found = source.find_images((image.file_name for image in file.images), path, folders, role)
+    found = source.find_images((image.file_name for image in content.images), file, folders, role)
     first_of: dict[str, _Image] = {}
-    repeated = {i.id for i in file.images if first_of.setdefault(i.id, i) != i}
-    for image in file.images:
-        name = found.get(image.file_name)
-        if name is None:
+    repeated = {i.id for i in content.images if first_of.setdefault(i.id, i) != i}
+    for image in content.images:
+        path = found.get(image.file_name)
+        if path is None:
             continue
         if image.id in repeated:
-            source.exclude([name], f"image id {image.id} appears more than once")
-        labels = ImageLabels(name, path, absent=list(classes.values()), role=role)
+            source.exclude([path], f"image id {image.id} appears more than once")
+        labels = ImageLabels(path, file, absent=list(classes.values()), role=role)
         if source.labels_alone:  # results of cxr compare name images by these
             labels.facts["coco_id"] = image.id
-        if not file.annotations:
+        if not content.annotations:
             labels.readers = ()
         labels.facts["patient_id"] = value_of_role({"patient": image.patient_id}, "patient") or None
-        with source.reading_mark(name, f"{path}: image {image.id}"):
+        with source.reading_mark(path, f"{file}: image {image.id}"):
             labels.facts |= sides_of(image.width, image.height)
         for number, item in by_image.get(image.id, []):
-            with source.reading_mark(name, f"{path}: annotations[{number}]"):
+            with source.reading_mark(path, f"{file}: annotations[{number}]"):
                 labels.marks.append(_mark(source, item, image, classes))
         yield labels
     for key in by_image.keys() - first_of.keys():
-        source.exclude([f"{path}: image {key}"], "annotated, but not among the images")
+        source.exclude([f"{file}: image {key}"], "annotated, but not among the images")
 
 
 def _mark(source: Source, item: _Annotation, image: _Image, classes: dict[str, str]) -> Mark:

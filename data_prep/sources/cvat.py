@@ -32,16 +32,16 @@ from cxr_compare.data_prep.sources.source import Format
 from cxr_compare.data_prep.sources.statements import Source
 
 
-def _read_file(source: Source, path: Path) -> Iterator[ImageLabels]:
-    entries = read_xml_file(path, "annotations").findall("image")
-    found = source.find_images((entry.get("name", "") for entry in entries), path.name)
+def _read_file(source: Source, file: Path) -> Iterator[ImageLabels]:
+    entries = read_xml_file(file, "annotations").findall("image")
+    found = source.find_images((entry.get("name", "") for entry in entries), file.name)
     for entry in entries:
         name = entry.get("name", "")
-        image = found.get(name)
-        if image is None:
+        path = found.get(name)
+        if path is None:
             continue
-        labels = ImageLabels(image, path.name)
-        with source.reading_mark(image, f"{path.name}: {name}"):
+        labels = ImageLabels(path, file.name)
+        with source.reading_mark(path, f"{file.name}: {name}"):
             labels.facts |= sides_of(entry.get("width"), entry.get("height"))
         if role := role_from_path(entry.get("subset", "")):
             labels.facts["split"] = role
@@ -52,7 +52,7 @@ def _read_file(source: Source, path: Path) -> Iterator[ImageLabels]:
             attributes = {str(a.get("name")): a.text for a in shape.findall("attribute")}
             if patient := value_of_role(attributes, "patient"):
                 labels.facts.setdefault("patient_id", patient)
-            with source.reading_mark(image, f"{path.name}: {name}: shape {number}"):
+            with source.reading_mark(path, f"{file.name}: {name}: shape {number}"):
                 for kind in ("reader", "state"):
                     if value_of_role(attributes, kind):
                         raise InputError(f"the attribute for the {kind} is not read; remove it")

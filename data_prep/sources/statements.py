@@ -226,18 +226,18 @@ class Source:
             self.exclude([f"{file}: {name}" if file else name], reason)
         return found
 
-    def cannot_read(self, image: str, reason: str) -> None:
+    def cannot_read(self, path: str, reason: str) -> None:
         """Leave out an image of which a mark cannot be read: its findings are unknown."""
-        self.exclude([image], reason)
-        self.statements.unread.append((image, reason))
+        self.exclude([path], reason)
+        self.statements.unread.append((path, reason))
 
     @contextmanager
-    def reading_mark(self, image: str, position: str) -> Iterator[None]:
+    def reading_mark(self, path: str, position: str) -> Iterator[None]:
         """Leave out the image if a mark cannot be read, which an `InputError` says."""
         try:
             yield
         except InputError as error:
-            self.cannot_read(image, f"{position}: {error}")
+            self.cannot_read(path, f"{position}: {error}")
 
 
 def user_reading(source: Source, reading: BoxReading) -> BoxReading:

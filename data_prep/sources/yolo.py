@@ -77,8 +77,8 @@ class _Names(BaseModel):
 def _read(source: Source) -> Iterator[ImageLabels]:
     """Yield the labels of a folder of YOLO labels and images."""
     root = source.root
-    paths = _label_files(source)
-    if not paths:
+    files = _label_files(source)
+    if not files:
         if other := line_of_other_kind(root):
             raise InputError(f"{root}: {other}")
         source.label_files = [p for p in files_below(root, ".txt") if p not in _NAME_FILES]
@@ -92,10 +92,10 @@ def _read(source: Source) -> Iterator[ImageLabels]:
             "class_names, in the order of their numbers"
         )
 
-    def read(path: str) -> tuple[list[str], str]:
-        return read_text_file(root / path).splitlines(), ""
+    def read(file: str) -> tuple[list[str], str]:
+        return read_text_file(root / file).splitlines(), ""
 
-    yield from read_image_files(source, paths, read, partial(_add_marks, names))
+    yield from read_image_files(source, files, read, partial(_add_marks, names))
 
 
 def _without_texts(images: Sequence[str]) -> str:
@@ -129,7 +129,7 @@ def _add_marks(
     labels.absent = list(names.values())
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            with source.reading_mark(labels.image, f"{labels.file}: line {number}"):
+            with source.reading_mark(labels.path, f"{labels.file}: line {number}"):
                 mark = _mark(line, names)
                 if mark.score is not None:
                     raise InputError(
@@ -138,9 +138,9 @@ def _add_marks(
                 labels.marks.append(mark)
     try:  # shares say nothing of an image that cannot be measured
         if labels.marks:
-            source.labelled_size(labels.image)
+            source.labelled_size(labels.path)
     except InputError as error:
-        source.exclude([labels.image], str(error).removeprefix(f"{source.root / labels.image}: "))
+        source.exclude([labels.path], str(error).removeprefix(f"{source.root / labels.path}: "))
         labels.marks, labels.readers = [], ()
 
 

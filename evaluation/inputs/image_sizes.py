@@ -124,7 +124,7 @@ def with_files(truth: Truth, files: ImageFiles | None, reading: BoxReading | Non
     stated = numbers_of(truth.images, _SIDES)
     owners = truth.boxes["image_id"]
     needed = stated.index[stated.notna().all(axis=1)].union(pd.Index(owners.unique()))
-    own_sizes = [files.size(str(image)) or (np.nan, np.nan) for image in needed]
+    own_sizes = [files.size(image_id) or (np.nan, np.nan) for image_id in map(str, needed)]
     own = pd.DataFrame(np.reshape(own_sizes, (-1, 2)), needed, _SIDES).reindex(stated.index)
     is_copy = are_scaled(stated.to_numpy(), own.to_numpy())
     corners = truth.boxes[EDGES].to_numpy(np.float64)

@@ -112,7 +112,7 @@ def _patients_of(patients: Any, ids: pd.Index, order: pd.Series | None) -> npt.N
             )
         row_of, _ = Names(names).match(ids, where, "the list of patients")
         patients = pd.Series(table[patient].to_numpy(), names)
-        patients = patients[[row_of[image] for image in ids]].set_axis(ids)
+        patients = patients[[row_of[image_id] for image_id in ids]].set_axis(ids)
     elif isinstance(patients, pd.Series):
         patients = patients.set_axis(ids_of_series(patients, order, "patients"))
         twice = patients.index.duplicated()

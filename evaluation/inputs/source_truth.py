@@ -103,7 +103,7 @@ def read_folder(folder: Path, columns: Mapping[str, str]) -> Labels:
     require_extra(f"truth: {folder}: sizes of its images", "images")
     read = _read_format(fitting[0], folder, columns)
     images = read.images.set_index("image_id")
-    paths = {image: folder / path for image, path in images["path"].items()}
+    paths = {image_id: folder / path for image_id, path in images["path"].items()}
     files = ImageFiles(paths.get, str(folder))
     return Labels(read, str(folder), images[[]], files=files)
 
@@ -166,10 +166,10 @@ def read_table(
     _refuse_left_out(read, path, tables)
     for question in read.questions.values():  # a comparison has no targets of several findings
         raise InputError(question)
-    for finding, image in source.unlabelled.items():
+    for finding, image_id in source.unlabelled.items():
         labelled = ", ".join(sorted({*read.targets} - {*source.unlabelled}))
         raise InputError(
-            f"{paths[-1]}: image '{image}' has a box of '{finding}', and the labels are of "
+            f"{paths[-1]}: image '{image_id}' has a box of '{finding}', and the labels are of "
             f"{labelled}; leave such boxes out"
         )
     if not read.targets:
@@ -201,18 +201,18 @@ def _refuse_left_out(read: SourceTables, where: Path, tables: Sequence[LabelTabl
     """Refuse labels by which `cxr prepare` leaves images out: a comparison loses no test image."""
     if read.excluded.empty:
         return
-    image, reason = read.excluded[["path", "reason"]].iloc[0]
-    images = read.excluded.loc[read.excluded["reason"] == reason, "path"].tolist()
+    path, reason = read.excluded[["path", "reason"]].iloc[0]
+    paths = read.excluded.loc[read.excluded["reason"] == reason, "path"].tolist()
     start = f"{where}:"
     for table in tables[::-1]:
-        rows = table.images["path"] == image
+        rows = table.images["path"] == path
         rows = rows & table.are_boxed if (rows & table.are_boxed).any() else rows
         if rows.any():
             cells = table.text.loc[rows, table.labelled_columns].iloc[0]
             labels = "".join(f", {column}={cell!r}" for column, cell in cells.items())
             start = f"{table.path}: {line_of(rows)}{labels}: image"
             break
-    named = ", ".join(f"'{image}'" for image in images[:_MOST_NAMES])
+    named = ", ".join(f"'{path}'" for path in paths[:_MOST_NAMES])
     raise InputError(f"{start} {named}: {reason}; correct it")
 
 
