@@ -220,20 +220,20 @@ def _mark(source: Source, item: _Annotation, image: _Image, classes: dict[str, s
     """Return the mark of an annotation."""
     if item.category_id not in classes:
         raise InputError(f"category_id {item.category_id} is not among the categories")
-    label = classes[item.category_id]
+    text = classes[item.category_id]
     if item.iscrowd:
         source.counts["annotations are crowds: findings of these are boxed in part"] += 1
-        return Mark(label, is_crowd=True)
+        return Mark(text, is_crowd=True)
     reading = source.statements.reading
     box = _box(item, reading.form, image.width, image.height)
-    if box is None and class_finding(label, "categories") in normal_classes():
-        return Mark(label)
+    if box is None and class_finding(text, "categories") in normal_classes():
+        return Mark(text)
     if box is None:
         raise InputError(_no_box(item))
     numbers, is_around = box
     if not is_around and reading.unit == "px":
         _refuse_other_outline(item, image, numbers, reading)
-    return Mark(label, numbers, is_around)
+    return Mark(text, numbers, is_around)
 
 
 def _box(

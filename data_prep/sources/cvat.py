@@ -62,8 +62,8 @@ def _read_file(source: Source, file: Path) -> Iterator[ImageLabels]:
 
 def _mark(shape: Element, sides: Sides) -> Mark:
     """Return the mark of a shape or tag."""
-    label = shape.get("label", "").strip()
-    if not label:
+    text = shape.get("label", "").strip()
+    if not text:
         raise InputError(f"a <{shape.tag[:40]}> has no label")
 
     def numbers(*names: str) -> np.ndarray:
@@ -71,14 +71,14 @@ def _mark(shape: Element, sides: Sides) -> Mark:
 
     (degrees,) = finite_or_nan([shape.get("rotation", 0)])
     if shape.tag == "tag":
-        return Mark(label)
+        return Mark(text)
     if shape.tag == "box":
         low, high = numbers("xtl", "ytl"), numbers("xbr", "ybr")
-        return Mark(label, *box_of_rectangle(low, high, sides, degrees))
+        return Mark(text, *box_of_rectangle(low, high, sides, degrees))
     if shape.tag == "ellipse":
         centre = numbers("cx", "cy")
         points = ellipse_points(centre, numbers("rx", "ry"))
-        return Mark(label, *box_around(points, sides, degrees, centre))
+        return Mark(text, *box_around(points, sides, degrees, centre))
     if shape.tag == "mask":
         low = numbers("left", "top")
         points = np.array([low, low + numbers("width", "height")])
@@ -86,7 +86,7 @@ def _mark(shape: Element, sides: Sides) -> Mark:
         points = pairs_of([pair.split(",") for pair in shape.attrib["points"].split(";")])
     else:
         raise InputError(f"a <{shape.tag[:40]}> has no box")
-    return Mark(label, *box_around(points, sides))
+    return Mark(text, *box_around(points, sides))
 
 
 def _is_cvat(path: Path) -> bool:

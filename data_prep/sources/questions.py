@@ -468,20 +468,20 @@ CORNER_OR_CENTRE = Question(
 
 
 def of_which_findings(
-    table: Table, texts_of: Mapping[str, list[str]], meaning: Mapping[str, tuple[str, str]]
+    table: Table, texts_of: Mapping[str, list[str]], meanings: Mapping[str, tuple[str, str]]
 ) -> dict[str, str]:
     """Return, by finding, the question about a label that says "positive", and not of what.
 
     Such a word stands among names of findings. One that no finding can be called by is refused.
     """
-    states = {text: state_of_text().get(text.lower(), "") for text in meaning}
-    named = {meaning[text][0] for text, state in states.items() if not state}
+    states = {text: state_of_text().get(text.lower(), "") for text in meanings}
+    named = {meanings[text][0] for text, state in states.items() if not state}
     if table.has("state") or not named - normal_classes():
         return {}
     questions: dict[str, str] = {}
     cells = table.cells("label")
     for text, state in states.items():
-        finding = meaning[text][0]
+        finding = meanings[text][0]
         if state in ("present", "absent") and finding not in normal_classes():
             is_here = cells.map(lambda cell, text=text: text in texts_of[cell]).astype(bool)
             where = f"{line_of(is_here)}: column '{cells.name}'"

@@ -110,17 +110,17 @@ def _without_texts(images: Sequence[str]) -> str:
 
 def _label_files(source: Source) -> list[str]:
     """Return the text files that have the name of an image, and files of boxes beside them."""
-    texts = files_below(source.root, ".txt")
-    others = [text for text in texts if not source.files.find(stem(text), ())]
-    boxed = {text for text in others if contains(source.root / text, (_BOX_LINE,))}
-    folders = {posixpath.dirname(text) for text in boxed}
-    beside = [text for text in others if posixpath.dirname(text) in folders]
-    empty = {text for text in beside if not contains(source.root / text, (rb"\S",))}
-    fits, _ = source.files.fitting((stem(text) for text in beside if text in boxed | empty), ())
-    named = {text for text in texts if text not in others or fits.get(stem(text))}
-    folders = {posixpath.dirname(text) for text in named}
-    boxed = {text for text in boxed if posixpath.dirname(text) in folders}
-    return [text for text in texts if text in named | boxed]
+    files = files_below(source.root, ".txt")
+    others = [file for file in files if not source.files.find(stem(file), ())]
+    boxed = {file for file in others if contains(source.root / file, (_BOX_LINE,))}
+    folders = {posixpath.dirname(file) for file in boxed}
+    beside = [file for file in others if posixpath.dirname(file) in folders]
+    empty = {file for file in beside if not contains(source.root / file, (rb"\S",))}
+    fits, _ = source.files.fitting((stem(file) for file in beside if file in boxed | empty), ())
+    named = {file for file in files if file not in others or fits.get(stem(file))}
+    folders = {posixpath.dirname(file) for file in named}
+    boxed = {file for file in boxed if posixpath.dirname(file) in folders}
+    return [file for file in files if file in named | boxed]
 
 
 def _add_marks(
@@ -216,7 +216,7 @@ def _rows(path: Path, names: dict[int, str]) -> Iterator[tuple[Any, ...]]:
                 raise InputError(f"{len(line.split())} values; a box has 5, and its confidence")
         except InputError as error:
             raise InputError(f"{path.parent}: {position}: {error}") from None
-        yield path.stem, position, *(mark.numbers or ()), mark.score, mark.label or None
+        yield path.stem, position, *(mark.numbers or ()), mark.score, mark.text or None
 
 
 def _is_score_first(table: pd.DataFrame) -> bool:

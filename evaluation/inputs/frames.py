@@ -245,9 +245,9 @@ def read_frame(
         return read_scores(table.text.iloc[:, 0], order, where)
     form, is_submission = table.box_form, table.has("boxes")
     _require_columns(table, name)
-    meanings = _meanings(table)
-    rows = table.text[[*meanings]].rename(columns=meanings)
-    unused = table.text.drop(columns=[*meanings])
+    names = _names_in_rows(table)
+    rows = table.text[[*names]].rename(columns=names)
+    unused = table.text.drop(columns=[*names])
     ran = None
     if form:  # an image without a box is a row without numbers
         blank = rows[numbers_in(rows)].apply(are_blank).all(axis=1)
@@ -256,7 +256,7 @@ def read_frame(
         rows = rows[~blank]
     else:
         _refuse_box_texts(unused, where)
-    column_of = {meaning: column for column, meaning in meanings.items()}
+    column_of = {name: column for column, name in names.items()}
     require_filled(rows["image_id"], where, column_of["image_id"])
     rows = rows.assign(image_id=rows["image_id"].astype(str))
     rows["position"] = [f"row {label}" for label in rows.index]
@@ -273,30 +273,30 @@ def read_frame(
         stated=form not in (None, "xyxy") or is_submission,
         ran=ran,
         where=where,
-        notes=[_note(table, meanings, [*unused])],
+        notes=[_note(table, names, [*unused])],
         unused=unused.reset_index(drop=True),
         class_column=kind if form and not is_submission else "",
         score_column=column_of.get("score", "score"),
     )
 
 
-def _meanings(table: Sheet) -> dict[str, str]:
-    """Return what the columns that are read mean in `Rows`."""
-    meanings = {"file": "image_id", "score": "score", "label": "finding"}
+def _names_in_rows(table: Sheet) -> dict[str, str]:
+    """Return the column of `Rows` by each column that is read."""
+    names = {"file": "image_id", "score": "score", "label": "finding"}
     if table.box_form:
-        meanings |= dict(zip(ROLES_OF_FORMS[table.box_form], NUMBERS, strict=True))
-        meanings["crowd"] = "crowd"
+        names |= dict(zip(ROLES_OF_FORMS[table.box_form], NUMBERS, strict=True))
+        names["crowd"] = "crowd"
         if all(map(table.has, SIDES)):
-            meanings |= dict(zip(SIDES, SIDES, strict=True))
-    return {table.columns[role][0]: meanings[role] for role in meanings if table.has(role)}
+            names |= dict(zip(SIDES, SIDES, strict=True))
+    return {table.columns[role][0]: names[role] for role in names if table.has(role)}
 
 
-def _note(table: Sheet, meanings: Mapping[str, str], unused: Sequence[str]) -> str:
+def _note(table: Sheet, names: Mapping[str, str], unused: Sequence[str]) -> str:
     """Return a sentence on how the columns of a table are read."""
     if table.has("boxes"):
         roles = " ".join(table.rules.cell)
         return f"{table.columns['boxes'][0]} is read as {roles} of each box, {table.box_form}."
-    read = [f"{of} as {to}" for of, to in meanings.items() if of != to and to not in NUMBERS]
+    read = [f"{of} as {to}" for of, to in names.items() if of != to and to not in NUMBERS]
     note = f"Columns read: {', '.join(read) or 'as named'}"
     return note + (f"; not used: {', '.join(unused[:10])}." if unused else ".")
 
