@@ -44,7 +44,7 @@ def _read_file(source: Source, file: Path) -> Iterator[ImageLabels]:
         with source.reading_mark(path, f"{file.name}: {name}"):
             labels.facts |= sides_of(entry.get("width"), entry.get("height"))
         if role := role_from_path(entry.get("subset", "")):
-            labels.facts["split"] = role
+            labels.facts["role"] = role
         sides = (labels.facts.get("width"), labels.facts.get("height"))
         for number, shape in enumerate(entry, start=1):
             text = "shapes were drawn by a model: these are read like the others"

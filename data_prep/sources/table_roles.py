@@ -57,11 +57,11 @@ def _unused_roles(ids: pd.Series, tables: Sequence[LabelTable]) -> pd.DataFrame:
 
 
 def _roles_of_label_files(source: Source) -> pd.DataFrame:
-    """Take the column ``split`` of the images, which label files state, out of their table."""
-    if "split" not in source.images:
+    """Take the ``role`` of images, which label files state, out of their table."""
+    if "role" not in source.images:
         return _NO_ROLES
-    stated = source.images[["image_id"]].assign(role=source.images["split"], path=str(source.root))
-    source.images = source.images.drop(columns="split")
+    stated = source.images[["image_id", "role"]].assign(path=str(source.root))
+    source.images = source.images.drop(columns="role")
     return stated.dropna(subset="role")
 
 

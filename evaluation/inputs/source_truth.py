@@ -375,14 +375,14 @@ def _without_seen(images: pd.DataFrame, seen: pd.Series | None, where: str) -> l
 
 def _roles(tables: SourceTables, ids: pd.Series) -> list[str]:
     """Return the role of each image; InputError for a published split without test images."""
-    published = tables.split if tables.official.empty else tables.official
-    if not tables.official.empty and not (published["role"] == "test").any():
-        parts = ", ".join(sorted(set(published["role"])))
+    split = tables.split if tables.official.empty else tables.official
+    if not tables.official.empty and not (split["role"] == "test").any():
+        parts = ", ".join(sorted(set(split["role"])))
         raise InputError(
             f"{tables.root}: its split has no test images ({parts}); give the tested images and "
             "their labels alone"
         )
-    role = dict(zip(published["image_id"], published["role"], strict=True))
+    role = dict(zip(split["image_id"], split["role"], strict=True))
     return [role.get(image_id, "test") for image_id in ids]
 
 
