@@ -123,8 +123,8 @@ def split_roles(roles: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[st
                 raise InputError(f"columns {text}: choose one of {', '.join(_CHOICES[role])}")
             of_truth[role] = column
         else:
-            known = ", ".join((*_OF_TRUTH, *_OF_ALL))
-            raise InputError(f"columns {text}: write ROLE=COLUMN; the roles are {known}")
+            names = ", ".join((*_OF_TRUTH, *_OF_ALL))
+            raise InputError(f"columns {text}: write ROLE=COLUMN; the roles are {names}")
     return of_truth, of_results
 
 
@@ -224,12 +224,12 @@ class Systems:
         for name, network in runs.items():
             self._predicted[name] = self._predict(network, name, question, folder)
             read[name] = self._read(name, question)
-        found = {name: read[name] for name in self.given}
+        outputs = {name: read[name] for name in self.given}
         if self.both:
-            name = " + ".join(found)
+            name = " + ".join(outputs)
             console.say(f"Joining {name}")
-            found[name] = join(found, question.truth)
-        return found
+            outputs[name] = join(outputs, question.truth)
+        return outputs
 
     def _network(self, name: str, question: Question) -> Network:
         """Open a run, once for all findings; one whose images or findings lack is refused."""

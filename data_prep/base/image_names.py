@@ -110,7 +110,7 @@ class Names:
 
     def __init__(self, images: Iterable[str], root: Path | None = None) -> None:
         self.images = list(dict.fromkeys(images))
-        self._known = set(self.images)
+        self._image_set = set(self.images)
         self._root = root
         self._indexes: dict[int, dict[str, list[str]]] = {}
 
@@ -216,7 +216,7 @@ class Names:
     ) -> tuple[dict[str, list[str]], str]:
         """Return what `fitting` returns, without looking for prefixes."""
         fits = {name: [name] for name in names}
-        parts_of = {name: _parts(name.rstrip("/")) for name in fits if name not in self._known}
+        parts_of = {name: _parts(name.rstrip("/")) for name in fits if name not in self._image_set}
         for name, parts in parts_of.items():
             fits[name] = self._find(name, parts, folders)
         times = Counter(parts[1:] for parts in parts_of.values())

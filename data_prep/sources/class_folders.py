@@ -39,8 +39,8 @@ def has_class_folders(root: Path) -> bool:
     """Return True for folders of classes, half of which have names of findings or of none."""
     labels = _labels_of_folders(root)
     names = {class_finding(label, label) for label in set(labels) if any(map(str.isalpha, label))}
-    known = {*normal_classes(), *dictionary()["findings"]["names"]}
-    n_known = sum(bool(known & {name, *name.split("_")}) for name in names)
+    known_names = {*normal_classes(), *dictionary()["findings"]["names"]}
+    n_known = sum(bool(known_names & {name, *name.split("_")}) for name in names)
     return len(names) > 1 and (labels != "").mean() >= 0.9 and n_known >= len(names) / 2
 
 

@@ -191,11 +191,11 @@ def _labels(
     role = role_from_path(file)
     folder = file.rpartition("/")[0]
     folders = (folder, f"{folder}/images", "", "images")
-    found = source.find_images((image.file_name for image in content.images), file, folders, role)
+    path_of = source.find_images((image.file_name for image in content.images), file, folders, role)
     first_of: dict[str, _Image] = {}
     repeated = {i.id for i in content.images if first_of.setdefault(i.id, i) != i}
     for image in content.images:
-        path = found.get(image.file_name)
+        path = path_of.get(image.file_name)
         if path is None:
             continue
         if image.id in repeated:
@@ -298,8 +298,8 @@ def coco_results(entries: Any, where: str, form: BoxForm = "xywh") -> pd.DataFra
             f"{where}: COCO results are a list of boxes with image_id, bbox, category_id and score"
         )
     items = [parsed(_Result, item, f"{where}: entry {n}") for n, item in enumerate(entries)]
-    found = [_box(item, form) for item in items]
-    numbers = np.reshape([box[0] if box else [np.nan] * 4 for box in found], (-1, 4))
+    boxes = [_box(item, form) for item in items]
+    numbers = np.reshape([box[0] if box else [np.nan] * 4 for box in boxes], (-1, 4))
     is_missing = np.isnan(numbers).any(axis=1)
     if is_missing.any():
         number = int(is_missing.argmax())

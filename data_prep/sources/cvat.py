@@ -34,10 +34,10 @@ from cxr_compare.data_prep.sources.statements import Source
 
 def _read_file(source: Source, file: Path) -> Iterator[ImageLabels]:
     entries = read_xml_file(file, "annotations").findall("image")
-    found = source.find_images((entry.get("name", "") for entry in entries), file.name)
+    path_of = source.find_images((entry.get("name", "") for entry in entries), file.name)
     for entry in entries:
         name = entry.get("name", "")
-        path = found.get(name)
+        path = path_of.get(name)
         if path is None:
             continue
         labels = ImageLabels(path, file.name)

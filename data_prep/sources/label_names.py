@@ -172,9 +172,9 @@ def _refuse_lists(labels: Mapping[str, Label], where: str) -> None:
         written = [part for part in _JOINTS.split(text) if re.search(r"[^\W_]", part)]
         parts_of[text] = {without_doubt(class_finding(part, where)) for part in written}
     times = Counter(part for parts in parts_of.values() for part in parts)
-    known = {*dictionary()["findings"]["names"], *normal_classes()}
+    known_names = {*dictionary()["findings"]["names"], *normal_classes()}
     for text, parts in parts_of.items():
-        are_known = [times[f] > 1 or ("," in text and f in known) for f in parts]
+        are_known = [times[f] > 1 or ("," in text and f in known_names) for f in parts]
         name = labels[text].finding
         if len(parts) == 1 or not all(are_known):
             parts = _labels_in(name, own) if name in own - normal_classes() else set()
@@ -185,11 +185,11 @@ def _refuse_lists(labels: Mapping[str, Label], where: str) -> None:
 def _labels_in(name: str, own: Set[str]) -> set[str]:
     """Return the other labels of which a name is made, joined by ``_``; an empty set if none."""
     words = name.split("_")
-    found: dict[int, set[str]] = {0: set()}  # labels by the number of words that they take
+    labels_before: dict[int, set[str]] = {0: set()}  # labels by the number of words that they take
     for end in range(1, len(words) + 1):
-        for begin, labels in found.items():
+        for begin, labels in labels_before.items():
             last = "_".join(words[begin:end])
             if last in own and last != name:
-                found[end] = {*labels, last}
+                labels_before[end] = {*labels, last}
                 break
-    return found.get(len(words), set())
+    return labels_before.get(len(words), set())

@@ -85,8 +85,8 @@ class TableRules(BaseModel):
 
     def find(self, root: Path) -> list[Path]:
         """Return the files of the table in a folder, of each pattern the newest name."""
-        found = [sorted(root.glob(pattern))[-1:] for pattern in self.file]
-        return [path for paths in found for path in paths]
+        matches = [sorted(root.glob(pattern))[-1:] for pattern in self.file]
+        return [path for paths in matches for path in paths]
 
 
 @cache
@@ -184,8 +184,8 @@ class Sheet:
             "labels": any(map(self.has, LABEL_ROLES)),
             "patients": self.has("patient"),
         }
-        held = [what for what, is_there in has.items() if is_there]
-        return f"a table of {' and '.join(held[:2]) or 'images'}"
+        contents = [content for content, is_there in has.items() if is_there]
+        return f"a table of {' and '.join(contents[:2]) or 'images'}"
 
     @property
     def box_form(self) -> BoxForm | None:
@@ -287,12 +287,12 @@ class LabelTable(Sheet):
     def name(self, texts: Iterable[str], findings: Sequence[str] = ()) -> dict[str, Label]:
         """Return finding and state of labels, without those which say that nothing is known."""
         unknown = {*dictionary()["unknown"], *self.rules.unknown}
-        known = [text for text in texts if text.lower() not in unknown]
+        stating = [text for text in texts if text.lower() not in unknown]
         where = f"{self.path}: column '{(*self.columns.get('label', ()), 'label')[0]}'"
         others = [name.replace("_", " ") for name in findings]
         # Beside a state, "uncertain" and "no" in front are part of a name.
         kind: Literal["column", "label"] = "column" if self.has("state") else "label"
-        return name_labels([*known, *others], where, kind).labels
+        return name_labels([*stating, *others], where, kind).labels
 
     def labels(
         self, class_names: Sequence[str] = (), findings: Sequence[str] = ()

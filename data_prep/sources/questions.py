@@ -80,9 +80,9 @@ class Question:
     test: Callable[..., Doubt | None]
     sentence: str
 
-    def ask(self, table: Table, **known: Any) -> None:
+    def ask(self, table: Table, **facts: Any) -> None:
         """Ask the user, by an `InputError` that begins with the table, if the test says so."""
-        doubt = self.test(table, **known)
+        doubt = self.test(table, **facts)
         if doubt is None:
             return
         columns, words = doubt
@@ -97,8 +97,8 @@ def _unread(table: Table) -> pd.DataFrame:
 
 
 def _two_splits(table: Table) -> Doubt | None:
-    found = columns_of_roles(_unread(table))
-    return (found, {}) if len(found) > 1 else None
+    columns = columns_of_roles(_unread(table))
+    return (columns, {}) if len(columns) > 1 else None
 
 
 def _states(table: Table) -> Doubt | None:
@@ -180,16 +180,16 @@ def _rows_apart(table: Table) -> Doubt | None:
     is_of_images = table.has(table.key) and not (table.has("reader") or table.box_roles)
     if not is_of_images or not images.duplicated().any():
         return None
-    said = {c: states_of_cells(table.text[c]) for c in table.columns.get("finding", ())}
+    states_of = {c: states_of_cells(table.text[c]) for c in table.columns.get("finding", ())}
     if table.has("label") and not table.has("state"):
         names = {cell: _names_in(cell) for cell in table.cells("label").unique()}
         state = {True: "absent", False: "present"}  # of any finding, by a row that says "normal"
-        said["label"] = table.cells("label").map(
+        states_of["label"] = table.cells("label").map(
             {cell: state[of <= normal_classes()] for cell, of in names.items() if of}
         )
-    known = pd.DataFrame(said, images.index)
-    known = known.where(known.isin(["present", "absent"]))
-    differ = known.groupby(images.to_numpy()).nunique().gt(1).any(axis=1)
+    states = pd.DataFrame(states_of, images.index)
+    states = states.where(states.isin(["present", "absent"]))
+    differ = states.groupby(images.to_numpy()).nunique().gt(1).any(axis=1)
     rows = images.isin(differ.index[differ])
     columns = [c for c in table.unused if 1 < table.text[c].nunique() <= _MOST_VALUES]
     apart = [
@@ -255,14 +255,14 @@ def _is_known_value(cell: str) -> bool:
 @cache
 def _known_words() -> frozenset[str]:
     """Return states, roles and all words of ``columns.toml``, as names of findings."""
-    found: set[str] = {*ROLE_NAMES}
+    words: set[str] = {*ROLE_NAMES}
     rest: list[Any] = [dictionary()]
     for each in rest:
         if isinstance(each, str):
-            found.add(finding_name(each))
+            words.add(finding_name(each))
         else:
             rest += [*each.values(), *each] if isinstance(each, dict) else each
-    return frozenset(found)
+    return frozenset(words)
 
 
 def unread_line(table: Table) -> str:
@@ -320,11 +320,11 @@ def _second_label(table: Table) -> Doubt | None:
     unknown = {"", *map(finding_name, dictionary()["unknown"])}
     for label in table.columns.get("label", ()):
         own = _names(table.text[label])
-        known = {*own, *dictionary()["findings"]["names"]} - unknown
+        labels = {*own, *dictionary()["findings"]["names"]} - unknown
         taken = own if "label" in table.answered else normal_classes()
         for column in table.unused:
             names = _names(table.text[column])
-            if not names - taken or not names <= known:
+            if not names - taken or not names <= labels:
                 continue
             pairs = {*zip(table.text[column], table.text[label], strict=True)}
             if any(_names_in(other) - _names_in(read) for other, read in pairs):

@@ -211,20 +211,20 @@ class Source:
         """
         if self.labels_alone:
             return {name: name for name in names}
-        found: dict[str, str] = {}
+        path_of: dict[str, str] = {}
         fits = self.fitting(names, folders)
         for name, matches in fits.items():
             if len(matches) > 1 and role:
                 of_role = [p for p in matches if role_from_path(posixpath.dirname(p)) == role]
                 matches = of_role or matches
             if len(matches) == 1:
-                found[name] = matches[0]
+                path_of[name] = matches[0]
                 continue
             reason = unfit(matches)
             if not matches and (near := self.files.find(stem(name), ())):
                 reason += f"; {near[0]} has its name, but is in another folder: correct the path"
             self.exclude([f"{file}: {name}" if file else name], reason)
-        return found
+        return path_of
 
     def cannot_read(self, path: str, reason: str) -> None:
         """Leave out an image of which a mark cannot be read: its findings are unknown."""

@@ -66,9 +66,9 @@ def recognise(table: Sheet, names: Mapping[str, Sequence[str]]) -> None:
     plain = {plain_name(column): column for column in reversed([*table.text.columns])}
     for role, listed in names.items():
         free = {*table.unused}
-        found = [plain[name] for name in listed if plain.get(name) in free]
-        if found and not table.has(role):
-            table.add(role, found[:1])
+        columns = [plain[name] for name in listed if plain.get(name) in free]
+        if columns and not table.has(role):
+            table.add(role, columns[:1])
 
 
 def _recognise(
@@ -239,7 +239,7 @@ def _find_label(tables: Sequence[LabelTable]) -> None:
 
 
 def _read_tables(
-    source: Source, sheets: Mapping[Path, pd.DataFrame], known: Mapping[Path, TableRules]
+    source: Source, sheets: Mapping[Path, pd.DataFrame], rules: Mapping[Path, TableRules]
 ) -> list[LabelTable]:
     """Read the user's label tables, with what their names of columns say."""
     paths, sheet = source.options.labels, source.options.sheet
@@ -253,7 +253,7 @@ def _read_tables(
             text = file.text
             for note in file.notes:
                 source.show(f"{path.name}: {note}")
-        tables.append(_recognise(path, text, source.options.caller, known.get(path)))
+        tables.append(_recognise(path, text, source.options.caller, rules.get(path)))
     return tables
 
 
@@ -263,17 +263,17 @@ def recognise_tables(
     headers: Callable[[], Keys] | None = None,
     need_labels: bool = True,
     sheets: Mapping[Path, pd.DataFrame] | None = None,
-    known: Mapping[Path, TableRules] | None = None,
+    rules: Mapping[Path, TableRules] | None = None,
 ) -> list[LabelTable]:
     """Read the user's label tables, recognise the content of their columns, and show the result.
 
     `headers` returns the keys of DICOM files, whose tables name people: no cell is shown. `sheets`
-    are tables in memory, as texts, by what messages call them, and `known` describes tables whose
+    are tables in memory, as texts, by what messages call them, and `rules` describes tables whose
     columns alone would not say which they are.
     """
     options = source.options
     names_people = headers is not None
-    tables = _read_tables(source, sheets or {}, known or {})
+    tables = _read_tables(source, sheets or {}, rules or {})
     if not tables:
         return []
     for value in options.columns:

@@ -30,25 +30,25 @@ def name_images(
     cells = [table.cells("file") for table in by_file]
     if source.labels_alone and tables:  # a table alone, whose images need not be there
         cells = [cells[0], *(_as_first(source, table, cells[0]) for table in by_file[1:])]
-    named = _find_images(pd.concat(cells).unique().tolist(), source) if tables else {}
-    paths = pd.DataFrame({"path": list(dict.fromkeys([*marked, *named.values()]))}, dtype=TEXT)
-    ids_of = ids_of_names if source.labels_alone else ids_of_paths
-    source.images = images = paths.assign(image_id=ids_of(paths["path"]))
+    path_of = _find_images(pd.concat(cells).unique().tolist(), source) if tables else {}
+    paths = pd.DataFrame({"path": list(dict.fromkeys([*marked, *path_of.values()]))}, dtype=TEXT)
+    to_ids = ids_of_names if source.labels_alone else ids_of_paths
+    source.images = images = paths.assign(image_id=to_ids(paths["path"]))
     require_unique_ids(images, source.root)
-    ids = dict(zip(*(images[name].to_numpy(object) for name in ("path", "image_id")), strict=True))
+    id_of = dict(images[["path", "image_id"]].itertuples(index=False, name=None))
     all_paths = () if source.index is None else source.index.images
-    n_unlisted = len(set(all_paths) - {*ids, *source.left_out})
+    n_unlisted = len(set(all_paths) - {*id_of, *source.left_out})
     if n_unlisted:
         way = way_to_show_nothing(source, tables)
         source.notes.append(unlabelled_line(n_unlisted, "left out", way))
     for table, names in zip(by_file, cells, strict=True):
-        path = renamed(names, named)
-        rows = {"row": range(len(path)), "image_id": renamed(path, ids), "path": path}
+        path = renamed(names, path_of)
+        rows = {"row": range(len(path)), "image_id": renamed(path, id_of), "path": path}
         table.keep_matches(pd.DataFrame(rows).dropna())
     for table in tables:
         if table.pairs:
             match_rows(source, table, table_keys(source, by_file))
-    return ids
+    return id_of
 
 
 def ids_of_names(names: pd.Series) -> pd.Series:
@@ -71,9 +71,9 @@ def way_to_show_nothing(source: Source, tables: Sequence[LabelTable]) -> str:
 def _as_first(source: Source, table: LabelTable, first: pd.Series) -> pd.Series:
     """Return the images of a table by their names in the first one."""
     cells = table.cells("file")
-    found, note = Names(first).match(cells, str(table.path))
+    name_of, note = Names(first).match(cells, str(table.path))
     source.notes += [note] if note else []
-    return renamed(cells, found)
+    return renamed(cells, name_of)
 
 
 def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
@@ -83,17 +83,17 @@ def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
     names_of: dict[str, list[str]] = {}
     for name, path in source.find_images(names).items():
         names_of.setdefault(path, []).append(name)
-    found: dict[str, str] = {}
+    path_of: dict[str, str] = {}
     for path, own in names_of.items():
         if all(folders_agree(name, own[0]) for name in own):
-            found |= dict.fromkeys(own, path)
+            path_of |= dict.fromkeys(own, path)
         else:
             source.exclude(own, f"fits {path}, as {own[0]} and {own[1]} do")
-    if not found:
+    if not path_of:
         raise InputError(
             f"{source.root}: holds {next(iter(source.files.images), 'no image')}, but none of the "
             f"{len(names)} images that the table names ({names[0]!r}: "
             f"{source.left_out[names[0]]}); give the right folder, the right column with columns "
             "file=COLUMN, or the folder of each image in the table"
         )
-    return found
+    return path_of

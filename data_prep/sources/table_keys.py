@@ -60,7 +60,8 @@ def header_keys(files: pd.DataFrame, paths: pd.Series) -> Keys:
     stems, names = (paths.str.rsplit("/", n=1).str[-1] for paths in (bare, files["path"]))
     uids = files["image_id"]
     images = _with_owners(files[["image_id", "path"]], files["study"], files["patient"])
-    known = [images.assign(key=k) for k in (files["path"], bare, names, stems, uids, uids + ".dcm")]
+    texts = (files["path"], bare, names, stems, uids, uids + ".dcm")
+    named = pd.concat([images.assign(key=text) for text in texts])
     cells = {
         "StudyInstanceUID": files["study"],
         "AccessionNumber": files["accession_number"],
@@ -68,7 +69,7 @@ def header_keys(files: pd.DataFrame, paths: pd.Series) -> Keys:
         "StudyDate": files["study_date"],
     }
     roles = {"study": ["StudyInstanceUID", "AccessionNumber"], "patient": ["PatientID"]}
-    named = pd.concat(known).astype(TEXT).drop_duplicates(ignore_index=True)
+    named = named.astype(TEXT).drop_duplicates(ignore_index=True)
     where = "the DICOM headers"
     return Keys(where, images, pd.DataFrame(cells, dtype=TEXT), roles, named, paths.astype(TEXT))
 
@@ -77,9 +78,9 @@ def table_keys(source: Source, tables: Sequence[LabelTable]) -> Keys:
     """Return the keys in tables that name files; lateral views, which are left out, have none."""
     parts = [pd.DataFrame(columns=["image_id", "path", *_OWNERS])]
     for table in tables:
-        held = [c for role in _OWNERS for c in table.columns.get(role, ())]
+        of_owners = [c for role in _OWNERS for c in table.columns.get(role, ())]
         free = [*table.unused, *(c for r in ("key", "view") for c in table.columns.get(r, ()))]
-        part = table.text[[c for c in free if c not in held]].rename(columns=plain_name)
+        part = table.text[[c for c in free if c not in of_owners]].rename(columns=plain_name)
         part = part.loc[:, ~part.columns.duplicated()]
         part = part.assign(**{role: table.cells(role) for role in _OWNERS})
         names = table.cells("file").to_numpy()
@@ -113,11 +114,11 @@ def choose_keys(
     for table in tables[1:] if source.options.caller.compares else tables:  # it loses no image
         if any(table is other for other in named):
             continue
-        known = keys or table_keys(source, named)
-        pairs = _pairs(table, known)
+        others = keys or table_keys(source, named)
+        pairs = _pairs(table, others)
         if table.has("file") and "file" not in table.answered:
             if keys or (pairs and _counts_rows(table.cells("file"))):  # else files are elsewhere
-                raise _no_image(source, table, known, pairs)
+                raise _no_image(source, table, others, pairs)
         elif pairs:
             table.pairs = pairs
             table.add("key", [column for column, _ in pairs if column in table.unused])
@@ -125,7 +126,7 @@ def choose_keys(
         elif _take_files(source, table, keys):
             named.append(table)
         elif keys and any(map(table.has, _ROLES)):
-            raise _no_image(source, table, known)
+            raise _no_image(source, table, others)
 
 
 def _role(table: LabelTable, column: str) -> str:
@@ -222,8 +223,8 @@ def _counts_rows(cells: pd.Series) -> bool:
 
 def _common(table: LabelTable, keys: Keys, pairs: _Pairs) -> tuple[int, bool, int]:
     """Return how many keys both have, True for half of the shorter list, and how many images do."""
-    cells, known = _joined(table, keys, pairs)
-    here, there = {*cells} - {""}, {*known} - {""}
+    row_keys, image_keys = _joined(table, keys, pairs)
+    here, there = {*row_keys} - {""}, {*image_keys} - {""}
     n_both = len(here & there)
     return n_both, 2 * n_both >= min(len(here), len(there)), len(there)
 
@@ -231,12 +232,12 @@ def _common(table: LabelTable, keys: Keys, pairs: _Pairs) -> tuple[int, bool, in
 def _finer(table: LabelTable, keys: Keys, first: tuple[str, str]) -> _Pairs:
     """Return pairs of columns that tell more images apart than one does, as patient and date do."""
     own = [*table.columns.get("patient", ()), *table.columns.get("view", ()), *table.unused]
-    chosen, n_told = [first], _common(table, keys, [first])[2]
+    chosen, n_apart = [first], _common(table, keys, [first])[2]
     for column in own:
         for key in _alike(table, column, keys) if column not in dict(chosen) else ():
             _, is_most, n_finer = _common(table, keys, [*chosen, (column, key)])
-            if is_most and n_finer > n_told:
-                chosen, n_told = [*chosen, (column, key)], n_finer
+            if is_most and n_finer > n_apart:
+                chosen, n_apart = [*chosen, (column, key)], n_finer
                 break
     return chosen
 
@@ -257,10 +258,10 @@ def _joined(table: LabelTable, keys: Keys, pairs: _Pairs) -> tuple[pd.Series, pd
     """Return the key of each row of a table, and of each image; empty if a part of it is."""
     texts = []
     for column, key in pairs:
-        known = _plain_keys(keys.cells[key])
-        cells = _plain_keys(table.text[column])
-        texts.append((renamed(cells, _spelling(cells, known)), known))
-    return _one_text([cells for cells, _ in texts]), _one_text([known for _, known in texts])
+        image_keys = _plain_keys(keys.cells[key])
+        row_keys = _plain_keys(table.text[column])
+        texts.append((renamed(row_keys, _spelling(row_keys, image_keys)), image_keys))
+    return _one_text([rows for rows, _ in texts]), _one_text([images for _, images in texts])
 
 
 def _one_text(parts: Sequence[pd.Series]) -> pd.Series:
@@ -270,19 +271,20 @@ def _one_text(parts: Sequence[pd.Series]) -> pd.Series:
     return texts
 
 
-def _spelling(cells: pd.Series, known: pd.Series, free: pd.Series | None = None) -> dict[str, str]:
-    """Return each cell as it is known, by another spelling if each such cell has one of its own.
+def _spelling(cells: pd.Series, keys: pd.Series, free: pd.Series | None = None) -> dict[str, str]:
+    """Return the key of each cell, in another spelling if each such cell has one of its own.
 
-    `free` are those that a cell of another spelling may be.
+    `free` are the keys that a cell of another spelling may be.
     """
     names = pd.Series(cells.unique(), dtype=TEXT)
     spelt = dict(zip(names, names, strict=True))
-    others = names[~is_member(names, known)]
+    others = names[~is_member(names, keys)]
     if free is None and names.str.match("0.").any():  # it has lost no zeros
         return spelt
-    images = Names((known if free is None else free)[lambda keys: ~is_member(keys, names)])
+    free = keys if free is None else free
+    images = Names(free[~is_member(free, names)])
     fits, _ = images.fitting(others)
-    own = {name: found[0] for name, found in fits.items() if found}
+    own = {name: fitting[0] for name, fitting in fits.items() if fitting}
     # If one fits two, or two fit one, none is taken for another name.
     is_clear = len({*own.values()}) == sum(map(len, fits.values()))
     spelt |= own if is_clear else {}
@@ -299,17 +301,17 @@ def _plain_paths(source: Source, cells: pd.Series) -> pd.Series:
 
 def _rows_of_files(source: Source, table: LabelTable, keys: Keys) -> pd.DataFrame:
     """Return the images of the rows that name DICOM files, by path, name or SOPInstanceUID."""
-    cells, known = _plain_paths(source, table.cells("file")), keys.files
-    named = known["path"][is_member(known["key"], cells)]
+    cells, files = _plain_paths(source, table.cells("file")), keys.files
+    named = files["path"][is_member(files["key"], cells)]
     free = keys.paths[~is_member(keys.paths, named)]  # also lateral views
-    return _rows_of(renamed(cells, _spelling(cells, known["key"], free)), known)
+    return _rows_of(renamed(cells, _spelling(cells, files["key"], free)), files)
 
 
-def _rows_of(keys: pd.Series, known: pd.DataFrame) -> pd.DataFrame:
-    """Return the images that are `known` by the key of each row: ``row`` and ``key``, too."""
+def _rows_of(keys: pd.Series, images: pd.DataFrame) -> pd.DataFrame:
+    """Return the images of the key of each row, of those with a ``key``; with ``row``."""
     rows = pd.DataFrame({"row": range(len(keys)), "key": keys.array})
-    found = rows[rows["key"] != ""].merge(known, on="key").sort_values("row", kind="stable")
-    return found.drop_duplicates(["row", "image_id"], ignore_index=True)
+    pairs = rows[rows["key"] != ""].merge(images, on="key").sort_values("row", kind="stable")
+    return pairs.drop_duplicates(["row", "image_id"], ignore_index=True)
 
 
 def named_files(source: Source, tables: Sequence[LabelTable], keys: Keys) -> list[str]:
@@ -326,8 +328,8 @@ def match_rows(source: Source, table: LabelTable, keys: Keys) -> None:
     """
     if table.pairs:
         written = _one_text([_plain_keys(table.text[column]) for column, _ in table.pairs])
-        cells, known = _joined(table, keys, table.pairs)
-        matches = _rows_of(cells, keys.images.assign(key=known))
+        row_keys, image_keys = _joined(table, keys, table.pairs)
+        matches = _rows_of(row_keys, keys.images.assign(key=image_keys))
     else:
         written = _plain_paths(source, table.cells("file"))
         matches = _rows_of_files(source, table, keys)

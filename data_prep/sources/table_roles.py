@@ -133,14 +133,14 @@ def _named_roles(paths: Sequence[Path]) -> dict[Path, str]:
     if not paths:
         return {}
     folder = Path(os.path.commonpath([path.resolve().parent for path in paths]))
-    found: dict[Path, str] = {}
+    role_of: dict[Path, str] = {}
     for path in paths:
         inside = path.resolve().relative_to(folder).with_suffix("")
         roles = next(filter(None, map(_roles_in_name, reversed(inside.parts))), set())
         if len(roles) == 1:
-            found[path] = next(iter(roles))
+            role_of[path] = next(iter(roles))
     role = ROLE_NAMES.get(folder.name.lower())
-    return found if found or role is None else dict.fromkeys(paths, role)
+    return role_of if role_of or role is None else dict.fromkeys(paths, role)
 
 
 def _roles_in_name(name: str) -> set[str]:

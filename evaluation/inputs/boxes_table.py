@@ -127,6 +127,6 @@ def _read(outputs: Any, order: pd.Series | None, where: str) -> Rows:
         return rows
     rows = read_rows(outputs, order, {}, where)
     if not rows.are_boxes:
-        held = f" of {', '.join(map(str, outputs))}" if isinstance(outputs, pd.DataFrame) else ""
-        raise InputError(f"{where}: no four columns{held} are the edges of boxes; {kinds}")
+        columns = f" of {', '.join(map(str, outputs))}" if isinstance(outputs, pd.DataFrame) else ""
+        raise InputError(f"{where}: no four columns{columns} are the edges of boxes; {kinds}")
     return rows

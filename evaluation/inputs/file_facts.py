@@ -53,11 +53,11 @@ def measure_shortcuts(
     rows: list[dict[str, Any]] = []
     for target in labels:
         truth = Truth(table.assign(label=labels[target].reindex(table.index)), facts=facts)
-        known = truth.of("test")
-        if known.ids.empty:
+        test = truth.of("test")
+        if test.ids.empty:
             continue
-        fold = patient_folds(known.owners)
-        for kind, fact, n_known, parts in measured(known, fold):
+        fold = patient_folds(test.owners)
+        for kind, fact, n_known, parts in measured(test, fold):
             estimate = with_fold_variance(parts.estimate())
             ends = (estimate.ci_low, estimate.ci_high) if estimate.has_interval else (None, None)
             rows.append(
@@ -68,8 +68,8 @@ def measure_shortcuts(
                     "auroc": estimate.estimate,
                     "ci_low": ends[0],
                     "ci_high": ends[1],
-                    "n_images": len(known.ids),
-                    "n_positive": int(known.positive.sum()),
+                    "n_images": len(test.ids),
+                    "n_positive": int(test.positive.sum()),
                     "n_known": n_known,
                 }
             )

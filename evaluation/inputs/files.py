@@ -168,10 +168,10 @@ def _names_of_outputs(outputs: Sequence[Any], ids: Sequence[str] | None, where: 
     named = all(files)
     if named and ids is None:
         return [Path(file).name for file in files]
-    known = [str(name) for name in ids or ()]
-    fits = Names(known).fitting(files)[0] if named else {}
-    found = [fits.get(file, []) for file in files]
-    names = [images[0] for images in found if len(images) == 1]
+    image_ids = [str(name) for name in ids or ()]
+    fits = Names(image_ids).fitting(files)[0] if named else {}
+    images_of = [fits.get(file, []) for file in files]
+    names = [images[0] for images in images_of if len(images) == 1]
     if len(set(names)) == len(files):
         return names
     if ids is None or len(ids) != len(outputs):
@@ -180,13 +180,13 @@ def _names_of_outputs(outputs: Sequence[Any], ids: Sequence[str] | None, where: 
             f"{where}: {len(outputs)} outputs of {images}; give one output for each image, in one "
             "order, or the boxes as a table with image_id"
         )
-    for number, (of_file, image) in enumerate(zip(found, known, strict=True)):
+    for number, (of_file, image) in enumerate(zip(images_of, image_ids, strict=True)):
         if of_file and image not in of_file:
             raise InputError(
                 f"{where}[{number}]: is of the file {files[number]!r}, not of image '{image}'; "
                 "give the ids in the order of the outputs"
             )
-    return known
+    return image_ids
 
 
 def _output(output: Any, image: str, number: int, where: str) -> pd.DataFrame:
@@ -195,8 +195,8 @@ def _output(output: Any, image: str, number: int, where: str) -> pd.DataFrame:
     at = f"{where}[{number}]"
     if parts is None:
         kind = type(output).__name__
-        held = f" with {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
-        raise InputError(f"{at}: is a {kind}{held}; give an output with boxes for each image")
+        contents = f" with {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+        raise InputError(f"{at}: is a {kind}{contents}; give an output with boxes for each image")
     boxes, scores, classes = parts
     try:
         corners = as_array(boxes).astype(np.float64)

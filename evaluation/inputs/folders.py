@@ -188,18 +188,18 @@ def refuse_seen(
     seen = predictions.seen
     if seen is None:
         return [unknown_training(name)]
-    found = SeenImages(seen).among(dataset.identities(tested))
-    if len(found.by_id):
-        owners = dataset.images.set_index("image_id")["patient_id"].reindex(found.by_id)
+    overlap = SeenImages(seen).among(dataset.identities(tested))
+    if len(overlap.by_id):
+        owners = dataset.images.set_index("image_id")["patient_id"].reindex(overlap.by_id)
         patients = sorted(set(owners.astype(str)))
         raise InputError(
             f"{folder}: {name} has seen {counted(len(patients), 'patient')} of "
-            f"{counted(len(found.by_id), 'test image')} in training "
+            f"{counted(len(overlap.by_id), 'test image')} in training "
             f"({', '.join(patients[:_SHOWN])}); compare on a split whose test patients it has not "
             "seen"
         )
-    copies = found.describe_copies(name)
-    if len(found.equal):
+    copies = overlap.describe_copies(name)
+    if len(overlap.equal):
         raise InputError(
             f"{folder}: {copies[0]}; compare on images that it has not seen: cxr split keeps "
             "copies in one role"

@@ -190,17 +190,17 @@ def _with_row_for_each_box(table: Sheet) -> Sheet:
 
     An image without a box has a row without numbers. A table that is no submission stays.
     """
-    known = [TableRules.model_validate(each) for each in descriptions()["submission"]]
-    column = find_column([*table.text], [rules.columns[-1] for rules in known])
+    submissions = [TableRules.model_validate(each) for each in descriptions()["submission"]]
+    column = find_column([*table.text], [rules.columns[-1] for rules in submissions])
     if column is None or not table.has("file"):
         return table
     where, image = str(table.path), table.columns["file"][0]
     require_filled(table.text[image], where, image)
     cells = table.text[column].fillna("").astype(str).str.split()
     counts = cells.map(len).to_numpy()
-    known.sort(key=lambda rules: find_column([image], rules.columns) is None)
-    fitting = (rules for rules in known if not (counts % len(rules.cell)).any())
-    rules = next(fitting, known[0])
+    submissions.sort(key=lambda rules: find_column([image], rules.columns) is None)
+    fitting = (rules for rules in submissions if not (counts % len(rules.cell)).any())
+    rules = next(fitting, submissions[0])
     size = len(rules.cell)
     images = pd.DataFrame({"image_id": table.text[image].astype(str), "n": counts})
     images["position"] = [f"row {label}" for label in images.index]
@@ -348,14 +348,14 @@ def _take_scores(table: Sheet, wanted: Sequence[str]) -> bool:
     if "score" in header or not wanted or {"score", "label"} & table.answered:
         return False
     finding, *group = wanted
-    found = scores_of_findings(header, [finding]) if is_named(finding) else {}
-    found = found or scores_of_findings(header, group)
-    if not found:
+    scores = scores_of_findings(header, [finding]) if is_named(finding) else {}
+    scores = scores or scores_of_findings(header, group)
+    if not scores:
         return False
-    lacking = [each for each in group if finding not in found and each not in found]
+    lacking = [each for each in group if finding not in scores and each not in scores]
     if lacking:
         raise InputError(f"{table.path}: has no column of scores of {', '.join(lacking)}")
-    column, *others = found.values()
+    column, *others = scores.values()
     if others:
         numbers = table.text[[column, *others]].apply(pd.to_numeric, errors="coerce")
         column = "score"

@@ -91,11 +91,11 @@ def _patients_of(patients: Any, ids: pd.Index, order: pd.Series | None) -> npt.N
         patients.index += 2
     if isinstance(patients, pd.DataFrame):
         header = [*map(str, patients.columns)]
-        found = find_patient_columns(header)
-        if found is None:
+        columns = find_patient_columns(header)
+        if columns is None:
             raise InputError(f"{where}: needs image_id and patient_id; it has {', '.join(header)}")
         table = patients.set_axis(header, axis=1)
-        image, patient = found
+        image, patient = columns
         word = "line" if where != "patients" else "row"
         gaps = are_blank(table[image])
         if where != "patients":

@@ -80,7 +80,7 @@ def boxes_in_px(
 def _require_known_sizes(table: pd.DataFrame, stated: np.ndarray, truth: Truth, rows: Rows) -> None:
     """Refuse a table that states a third size of an image, (N, 2): its boxes are of a copy."""
     sizes, labelled = (
-        known.reindex(table["image_id"]).to_numpy() for known in (truth.sizes, truth.labelled)
+        each.reindex(table["image_id"]).to_numpy() for each in (truth.sizes, truth.labelled)
     )
     is_other = (sizes != stated).any(axis=1) & (labelled != stated).any(axis=1)
     is_known = ~np.isnan(sizes).all(axis=1)
@@ -103,9 +103,9 @@ def _require_known_sizes(table: pd.DataFrame, stated: np.ndarray, truth: Truth, 
 def _at_most(table: pd.DataFrame, rows: Rows) -> pd.DataFrame:
     """Return the 100 boxes of each image with the highest scores, from a score of 0.001."""
     rank = table["score"].rank(method="first", ascending=False).groupby(table["image_id"]).rank()
-    kept = table[(rank <= MAX_BOXES) & (table["score"] >= LEAST_SCORE)]
-    if len(kept) < len(table):
-        left_out = counted(len(table) - len(kept), "box")
+    best = table[(rank <= MAX_BOXES) & (table["score"] >= LEAST_SCORE)]
+    if len(best) < len(table):
+        left_out = counted(len(table) - len(best), "box")
         rows.notes.append(
             f"{left_out} left out: below score {LEAST_SCORE}, or beyond the {MAX_BOXES} best of "
             "an image."
@@ -113,4 +113,4 @@ def _at_most(table: pd.DataFrame, rows: Rows) -> pd.DataFrame:
     twice = int(table.duplicated(["image_id", *EDGES, "score"]).sum())
     if twice:
         rows.notes.append(f"{counted(twice, 'box', 'are')} given twice, and count as false.")
-    return kept[["image_id", *EDGES, "score"]].reset_index(drop=True)
+    return best[["image_id", *EDGES, "score"]].reset_index(drop=True)

@@ -109,20 +109,20 @@ def name_images(rows: Rows, truth: Truth, columns: Mapping[str, str], name: str 
             _ask_if_file_names(names, of_ids, truth, rows, name)
         names = names.map(of_ids) if by_id else names
     listed = [*names, *(rows.ran or ()), *rows.listed]
-    found, note = Names(truth.ids).match(listed, rows.where, remedy=truth.unlisted)
+    id_of, note = Names(truth.ids).match(listed, rows.where, remedy=truth.unlisted)
     rows.notes += [note] if note else []
     if rows.ran is not None:
-        rows.ran = [found[image] for image in rows.ran]
-    rows.listed = [found[image] for image in rows.listed]
-    rows.table = table.assign(image_id=names.map(found))
+        rows.ran = [id_of[image] for image in rows.ran]
+    rows.listed = [id_of[image] for image in rows.listed]
+    rows.table = table.assign(image_id=names.map(id_of))
     if truth.categories and "category" in table:
         _name_categories(rows, truth.categories, columns.get("finding"), name, by_id=by_id)
 
 
 def _has_files_of(truth: Truth, table: pd.DataFrame) -> bool:
     """Return True if a ``file_name`` of COCO results is that of an image of the truth."""
-    known = set(map(image_name, truth.ids))
-    return bool(table["file_name"].map(image_name).isin(known).any())
+    names = set(map(image_name, truth.ids))
+    return bool(table["file_name"].map(image_name).isin(names).any())
 
 
 def _ask_if_file_names(
@@ -202,11 +202,11 @@ def _keep_finding(
         rows.table = rows.table.drop(columns="finding", errors="ignore")
     if "finding" not in rows.table:
         return
-    known = [truth.finding, *group]
-    findings = findings_of_classes(rows.table["finding"].astype(str), known)
-    if findings is not None and not findings.isin(known).all():
+    allowed = [truth.finding, *group]
+    findings = findings_of_classes(rows.table["finding"].astype(str), allowed)
+    if findings is not None and not findings.isin(allowed).all():
         kinds = ", ".join(map(repr, findings.unique()[:5]))
-        if not findings.isin(known).any():
+        if not findings.isin(allowed).any():
             column = f" in column '{rows.class_column}'" if rows.class_column else ""
             others = ", ".join(map(str, rows.unused.columns[:20]))
             other = f"say {say(name, 'finding')} (it also has {others}), or " if others else "say "
@@ -215,7 +215,7 @@ def _keep_finding(
                 f"'{truth.finding}'; {other}{say(name, 'finding', '')} if all are of it"
             )
         rows.notes.append(f"Rows of other classes than '{truth.finding}' are left out ({kinds}).")
-        rows.table = rows.table[findings.isin(known).to_numpy()].reset_index(drop=True)
+        rows.table = rows.table[findings.isin(allowed).to_numpy()].reset_index(drop=True)
     if group and not rows.are_boxes and not rows.table.duplicated(["image_id", "finding"]).any():
         best = rows.table.sort_values("score", ascending=False, kind="stable")
         rows.table = best.drop_duplicates("image_id").sort_index().reset_index(drop=True)
@@ -236,8 +236,8 @@ def _ask_for_scores(unused: pd.DataFrame, where: str, name: str) -> None:
 def _two_classes(unused: pd.DataFrame) -> pd.DataFrame:
     """Return columns of two predicted classes or labels, whose confidence scores may be."""
     names = (*column_names("decision"), *column_names("label"))
-    known = [column for column in unused if find_column([str(column)], names)]
-    return unused[[c for c in known if unused[c].replace("", None).nunique() == 2]]
+    columns = [column for column in unused if find_column([str(column)], names)]
+    return unused[[c for c in columns if unused[c].replace("", None).nunique() == 2]]
 
 
 def _ask_if_confidence(rows: Rows, truth: Truth, name: str) -> None:
@@ -248,12 +248,12 @@ def _ask_if_confidence(rows: Rows, truth: Truth, name: str) -> None:
     high = high and len(np.unique(scores)) > 1  # equal scores are no confidence
     question = ""
     for column, cells in _two_classes(rows.unused).items():
-        known = ~are_blank(cells).to_numpy()
-        second = (cells != cells[known].mode()[0]).to_numpy()
-        first, other = scores[known & ~second], scores[known & second]
+        is_known = ~are_blank(cells).to_numpy()
+        second = (cells != cells[is_known].mode()[0]).to_numpy()
+        first, other = scores[is_known & ~second], scores[is_known & second]
         if first.max() <= other.min() or other.max() <= first.min():
             continue  # the class is a score at or above a threshold
-        labelled = known & ~np.isnan(labels)
+        labelled = is_known & ~np.isnan(labels)
         pairs = set(zip(second[labelled].tolist(), labels[labelled].tolist(), strict=True))
         if high or not 0 < len(pairs) <= 2:  # else the column is that of the labels
             question = f"is score the confidence of the class in '{column}'"
@@ -285,8 +285,8 @@ def _other_labels(rows: Rows, truth: Truth, name: str) -> Iterator[Note]:
         first, second = scores[own == 0], scores[own == 1]
         if not is_label and (not len(first) or not len(second) or first.max() <= second.min()):
             continue
-        known = ~np.isnan(own) & ~np.isnan(labels)
-        n_other, n_known = int((own != labels)[known].sum()), int(known.sum())
+        is_known = ~np.isnan(own) & ~np.isnan(labels)
+        n_other, n_known = int((own != labels)[is_known].sum()), int(is_known.sum())
         if n_other:
             text = (
                 f"{column} of {name} differs from the truth on {n_other:,} of "

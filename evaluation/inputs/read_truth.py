@@ -128,8 +128,10 @@ def _truth_of_numbers(
     if not names.is_unique:
         twice = names[names.duplicated()][0]
         raise InputError(f"truth: image '{twice}' appears more than once; keep one row")
-    known = {1.0, 0.0, -1.0} if numbers.isin([0.0]).any() and numbers.isin([1.0]).any() else {1, 0}
-    wrong = ~(numbers.isin(known) | numbers.isna()).to_numpy()
+    allowed = (
+        {1.0, 0.0, -1.0} if numbers.isin([0.0]).any() and numbers.isin([1.0]).any() else {1, 0}
+    )
+    wrong = ~(numbers.isin(allowed) | numbers.isna()).to_numpy()
     if wrong.any():
         row = int(wrong.argmax())
         raise InputError(

@@ -272,30 +272,30 @@ def _facts_of(table: LabelTable, raw: pd.DataFrame) -> tuple[pd.DataFrame, pd.Se
 
 
 def wanted_targets(
-    known: Mapping[str, Target], wanted: Sequence[str], where: str, named: str = ""
+    targets: Mapping[str, Target], wanted: Sequence[str], where: str, named: str = ""
 ) -> list[Target]:
     """Return the wanted findings; if none is, the `named` one, that without a name or the only one.
 
     A wanted name is given to the only finding if it has none.
     """
     names = [finding_name(name) for name in wanted]
-    unnamed = [name for name in known if not is_named(name)]
-    if "all" in names and "all" not in known:
-        return list(known.values())
+    unnamed = [name for name in targets if not is_named(name)]
+    if "all" in names and "all" not in targets:
+        return list(targets.values())
     if not names:
-        chosen = [named] if named in known else unnamed or [*known]
+        chosen = [named] if named in targets else unnamed or [*targets]
         if len(chosen) > 1:
             raise InputError(
-                f"target: {where} has the findings {', '.join(known)}; name one, or all"
+                f"target: {where} has the findings {', '.join(targets)}; name one, or all"
             )
-        return [known[chosen[0]]]
-    if len(known) == len(unnamed) == len(names) == 1 and names[0] not in known:
-        return [replace(known[unnamed[0]], name=names[0], display_name=display_name(names[0]))]
+        return [targets[chosen[0]]]
+    if len(targets) == len(unnamed) == len(names) == 1 and names[0] not in targets:
+        return [replace(targets[unnamed[0]], name=names[0], display_name=display_name(names[0]))]
     for name in names:
-        if name not in known:
-            near = nearest_name(name, [*known], f"it has {', '.join(known)}")
+        if name not in targets:
+            near = nearest_name(name, [*targets], f"it has {', '.join(targets)}")
             raise InputError(f"target: {where} has no '{name}'; {near}")
-    return [known[name] for name in names]
+    return [targets[name] for name in names]
 
 
 def truth_of_labels(
