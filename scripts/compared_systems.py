@@ -50,15 +50,15 @@ _MAY_BE_NONE = ("score", "finding")
 _CHOICES = {"box_form": FORMS, "box_unit": UNITS, "box_order": ORDERS}
 
 
-def read_systems(given: Sequence[Any]) -> dict[str, Any]:
+def read_systems(systems: Sequence[Any]) -> dict[str, Any]:
     """Return systems by name: a path for a text ``PATH`` or ``NAME=PATH``, else the value."""
-    if len(given) == 1 and isinstance(given[0], list | tuple):
-        given = list(given[0])
+    if len(systems) == 1 and isinstance(systems[0], list | tuple):
+        systems = list(systems[0])
     pairs: list[tuple[str, Any]] = []
-    if len(given) == 1 and isinstance(given[0], Mapping):
-        pairs = [(str(name), value) for name, value in given[0].items()]
+    if len(systems) == 1 and isinstance(systems[0], Mapping):
+        pairs = [(str(name), value) for name, value in systems[0].items()]
     else:
-        for each in given:
+        for each in systems:
             pairs += _named(each)
     named: dict[str, Any] = {}
     for name, value in pairs:
@@ -82,15 +82,15 @@ def read_systems(given: Sequence[Any]) -> dict[str, Any]:
     return named
 
 
-def _named(given: Any) -> list[tuple[str, Any]]:
-    if isinstance(given, Predictions):
-        return [(given.name, given)]
-    if not isinstance(given, str | os.PathLike):
+def _named(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, Predictions):
+        return [(value.name, value)]
+    if not isinstance(value, str | os.PathLike):
         raise InputError(
-            f"compare: a {type(given).__name__} has no name; give scores and boxes by the names of "
+            f"compare: a {type(value).__name__} has no name; give scores and boxes by the names of "
             "their systems, such as {'A': scores}"
         )
-    return [(name or _usual_name(path), path) for name, path in run_names([os.fspath(given)])]
+    return [(name or _usual_name(path), path) for name, path in run_names([os.fspath(value)])]
 
 
 def _usual_name(path: Path) -> str:
@@ -133,13 +133,13 @@ class Systems:
     """The systems of one call.
 
     Attributes:
-        given: What was given of each system, by name.
+        inputs: What the user gives of each system, by name.
         columns: Names of columns in results by system ("" for all) and role.
         both: True adds the system that joins all others.
         overwrite: True replaces predictions of another training.
     """
 
-    given: Mapping[str, Any]
+    inputs: Mapping[str, Any]
     columns: Mapping[str, Mapping[str, str]]
     both: bool = False
     overwrite: bool = False
@@ -150,26 +150,26 @@ class Systems:
 
     def __post_init__(self) -> None:
         """Refuse names of columns that are of no system."""
-        stems = {value.stem for value in self.given.values() if isinstance(value, Path)}
+        stems = {value.stem for value in self.inputs.values() if isinstance(value, Path)}
         for system, columns in self.columns.items():
             for role, column in columns.items():
-                if system and system not in {*self.given, *stems}:
+                if system and system not in {*self.inputs, *stems}:
                     raise InputError(
                         f"columns {system}.{role}={column}: no system is called '{system}'; the "
-                        f"systems are {', '.join(self.given)}"
+                        f"systems are {', '.join(self.inputs)}"
                     )
                 allowed = _CHOICES.get(role)
                 if allowed and column not in allowed:
                     raise InputError(
                         f"columns {system}.{role}={column}: choose one of {', '.join(allowed)}"
                     )
-        if self.both and " + ".join(self.given) in self.given:
-            raise InputError(f"both: a system is called '{' + '.join(self.given)}'; rename it")
+        if self.both and " + ".join(self.inputs) in self.inputs:
+            raise InputError(f"both: a system is called '{' + '.join(self.inputs)}'; rename it")
 
     def reason_to_leave_out(self, question: Question, questions: Sequence[Question]) -> str:
         """Return why one of several findings cannot be compared; empty if it can."""
         findings = [each.truth.finding for each in questions]
-        for name in self.given:
+        for name in self.inputs:
             if not self._says(name, question, findings):
                 return f"{name} says nothing about it"
         if question.truth.of("test").images["label"].nunique() < 2:
@@ -182,7 +182,7 @@ class Systems:
 
     def _says(self, name: str, question: Question, findings: Sequence[str]) -> bool:
         """Return True unless what was given of a system names other findings only."""
-        value, finding = self.given[name], question.truth.finding
+        value, finding = self.inputs[name], question.truth.finding
         where = str(value) if isinstance(value, Path) else name
         if isinstance(value, os.PathLike) and not isinstance(value, Predictions):
             if is_run(Path(value)):
@@ -214,17 +214,17 @@ class Systems:
         # What needs no work is read first: a wrong file is refused before hours of prediction.
         runs = {
             name: self._network(name, question)
-            for name, value in self.given.items()
+            for name, value in self.inputs.items()
             if name not in self._predicted
             and isinstance(value, os.PathLike)
             and not isinstance(value, Predictions)
             and is_run(Path(value))
         }
-        read = {name: self._read(name, question) for name in self.given if name not in runs}
+        read = {name: self._read(name, question) for name in self.inputs if name not in runs}
         for name, network in runs.items():
             self._predicted[name] = self._predict(network, name, question, folder)
             read[name] = self._read(name, question)
-        outputs = {name: read[name] for name in self.given}
+        outputs = {name: read[name] for name in self.inputs}
         if self.both:
             name = " + ".join(outputs)
             console.say(f"Joining {name}")
@@ -234,7 +234,7 @@ class Systems:
     def _network(self, name: str, question: Question) -> Network:
         """Open a run, once for all findings; one whose images or findings lack is refused."""
         if name not in self._networks:
-            self._networks[name] = _predictable(self.given[name], question)
+            self._networks[name] = _predictable(self.inputs[name], question)
         return self._networks[name]
 
     def _opened(self, path: Path) -> Any:
@@ -251,7 +251,7 @@ class Systems:
         return path
 
     def _read(self, name: str, question: Question) -> Output:
-        value, truth = self._predicted.get(name, self.given[name]), question.truth
+        value, truth = self._predicted.get(name, self.inputs[name]), question.truth
         where = str(value) if isinstance(value, Path) else name
         stem = value.stem if isinstance(value, Path) else name
         if isinstance(value, Path):

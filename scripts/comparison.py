@@ -175,8 +175,8 @@ def compare(
     _check_options(policies, unit, replicates)
     share = prevalence_of(prevalence)
     wanted = [target] if isinstance(target, str) else list(target or ())
-    stated = _stated(metric, margin, comma_parts(subgroups), policies)
-    fixed = _protocol(protocol, stated, wanted)
+    by_options = _protocol_of_options(metric, margin, comma_parts(subgroups), policies)
+    fixed = _protocol(protocol, by_options, wanted)
     _require_reference(fixed, len(named), gate=gate)
     of_truth, of_results = split_roles(roles_of(columns))
     options: dict[str, Any] = {
@@ -223,14 +223,14 @@ def compare(
             image_groups(each.truth.of("test").images, fixed.subgroups)
     reading = Systems(named, of_results, both=both, overwrite=overwrite)
     left_out = _left_out(reading, questions)
-    asked = [each for each in questions if each.truth.finding not in left_out]
-    drawn = patients_of_all([each.truth for each in asked])
+    compared = [each for each in questions if each.truth.finding not in left_out]
+    drawn = patients_of_all([each.truth for each in compared])
     findings = [each.truth.finding for each in questions]
     with _working_folder(None if out is None else Path(out), findings, overwrite) as folder:
         comparisons: dict[str, Comparison] = {}
-        for each in asked:
+        for each in compared:
             outputs = reading.outputs(each, folder)
-            if each is asked[0] and not has_validation and not policies:
+            if each is compared[0] and not has_validation and not policies:
                 console.say(
                     "Without validation images no threshold is chosen; give policy threshold=T to "
                     "call images"
@@ -247,7 +247,7 @@ def compare(
             comparisons = corrected_together(comparisons)
         results = {
             name: _result(comparisons[name], each, made_by, numbers_for_ids=numbers_for_ids)
-            for each in asked
+            for each in compared
             for name in [each.truth.finding]
         }
         answer = _joined(results, left_out) if len(questions) > 1 else results[findings[0]]
@@ -351,46 +351,49 @@ def _check_options(policies: Sequence[str], unit: str, replicates: int) -> None:
         raise InputError(f"replicates: {replicates} are too few; give {_FEWEST_REPLICATES} or more")
 
 
-def _stated(
+def _protocol_of_options(
     metric: str | None, margin: float | None, subgroups: Sequence[str], policies: Sequence[str]
 ) -> Protocol:
-    """Return the question that the options ask; a figure at a threshold has the first policy."""
+    """Return the protocol that the options state; a figure at a threshold has the first policy."""
     from cxr_compare.evaluation.metrics import METRICS
     from cxr_compare.evaluation.policies import USUAL_POLICY
     from cxr_compare.evaluation.protocol import Protocol
 
     if isinstance(margin, bool | str):
         raise InputError(f"margin: {margin!r} is no number, such as 0.05")
-    question = Protocol(subgroups=tuple(subgroups), margin=margin)
+    protocol = Protocol(subgroups=tuple(subgroups), margin=margin)
     if metric is None:
-        return question
+        return protocol
     metric = metric.lower()
     decides = metric in METRICS and METRICS[metric].family == "decision"
     policy = [*policies, USUAL_POLICY][0] if decides else ""
-    return replace(question, metric=metric, policy=policy, chosen=True)
+    return replace(protocol, metric=metric, policy=policy, chosen=True)
 
 
-def _protocol(path: AnyPath | None, stated: Protocol, wanted: Sequence[str]) -> Protocol:
-    """Return the question of a protocol file, which the options may not change."""
+def _protocol(path: AnyPath | None, by_options: Protocol, wanted: Sequence[str]) -> Protocol:
+    """Return the protocol of a file, which the options may not change, or else that of options."""
     if path is None:
-        return stated
+        return by_options
     from cxr_compare.evaluation.protocol import Protocol
 
     fixed = Protocol.read(Path(path))
-    for name, given in (("target", wanted), ("subgroups", stated.subgroups)):
+    for name, given in (("target", wanted), ("subgroups", by_options.subgroups)):
         if given and getattr(fixed, name):
             raise InputError(f"{name}: the protocol {path} fixes it; leave it out")
-    for name, is_stated in (("metric", stated.chosen), ("margin", stated.margin is not None)):
+    for name, is_stated in (
+        ("metric", by_options.chosen),
+        ("margin", by_options.margin is not None),
+    ):
         if is_stated:
             raise InputError(f"{name}: the protocol {path} fixes the question; write {name} there")
-    return replace(fixed, subgroups=fixed.subgroups or stated.subgroups)
+    return replace(fixed, subgroups=fixed.subgroups or by_options.subgroups)
 
 
-def _require_reference(question: Protocol, n_systems: int, *, gate: bool) -> None:
+def _require_reference(protocol: Protocol, n_systems: int, *, gate: bool) -> None:
     """Refuse a margin without a second system, and a gate without a margin."""
-    if gate and question.margin is None:
+    if gate and protocol.margin is None:
         raise InputError("gate: needs a margin, such as 0.05")
-    if question.margin is not None and n_systems < 2:
+    if protocol.margin is not None and n_systems < 2:
         raise InputError("margin: give two systems or more, the reference first")
 
 

@@ -208,8 +208,8 @@ class Names:
         fits, note = self.by_parts(names, folders)
         if any(fits.values()) or not (behind := self._behind_prefix([*fits])):
             return fits, note
-        found = {name: images[0] for name, images in behind.items()}
-        return behind, self._note(found, "the folder")
+        image_of = {name: images[0] for name, images in behind.items()}
+        return behind, self._note(image_of, "the folder")
 
     def by_parts(
         self, names: Iterable[str], folders: Sequence[str] = ("",)
@@ -236,8 +236,8 @@ class Names:
         unknown = {name: images for name, images in made.items() if not fits[name]}
         own = {images[0] for images in made.values() if len(images) == 1} - fits.keys()
         if len(own) == len(made):
-            found = {name: images[0] for name, images in unknown.items()}
-            return fits | unknown, self._note(found, "the folder")
+            image_of = {name: images[0] for name, images in unknown.items()}
+            return fits | unknown, self._note(image_of, "the folder")
         if self._root:
             made = {name: images for name, images in unknown.items() if len(images) > 1}
         return fits | made, ""
@@ -250,9 +250,9 @@ class Names:
         if any(_parts(name).upload for name in (*names, *self.images)):
             return {}
         for bare in _without_prefix(names):
-            found = {bare[name]: images for name, images in self.by_parts(bare)[0].items()}
-            if all(len(images) == 1 for images in found.values()):
-                return found
+            images_of = {bare[name]: images for name, images in self.by_parts(bare)[0].items()}
+            if all(len(images) == 1 for images in images_of.values()):
+                return images_of
         for bare in _without_prefix(self.images):
             fits, _ = Names(bare).by_parts(names)
             if all(len(images) == 1 for images in fits.values()):
@@ -293,20 +293,20 @@ class Names:
                 f"{where}: {counted(len(unknown), 'image', 'are')} not in {among}, such as "
                 f"{unknown[0]!r}{advice} {remedy}"
             )
-        found = {name: images[0] for name, images in fits.items()}
+        image_of = {name: images[0] for name, images in fits.items()}
         first: dict[str, str] = {}
-        for name, image in found.items():
+        for name, image in image_of.items():
             if first.setdefault(image, name) != name:
                 raise InputError(
                     f"{where}: calls image '{image}' {first[image]!r} and {name!r}; keep one name"
                 )
-        return found, self._note({n: i for n, i in found.items() if n != i}, among)
+        return image_of, self._note({n: i for n, i in image_of.items() if n != i}, among)
 
-    def _note(self, found: Mapping[str, str], among: str) -> str:
+    def _note(self, image_of: Mapping[str, str], among: str) -> str:
         """Return a sentence on names that are not those of their images, empty without any."""
-        if not found:
+        if not image_of:
             return ""
-        pairs = [(_parts(name), self._parts_of[image]) for name, image in found.items()]
+        pairs = [(_parts(name), self._parts_of[image]) for name, image in image_of.items()]
         differ = [
             word
             for part, word in _WORDS.items()
@@ -314,8 +314,8 @@ class Names:
         ]
         if any(one.rest != two.rest for one, two in pairs):
             differ.append("a prefix of all names")
-        name, image = next(iter(found.items()))
+        name, image = next(iter(image_of.items()))
         return (
-            f"{counted(len(found), 'image')} found by another name: {', '.join(differ)} (such as "
-            f"{name!r} for {image!r} of {among})."
+            f"{counted(len(image_of), 'image')} found by another name: {', '.join(differ)} (such "
+            f"as {name!r} for {image!r} of {among})."
         )

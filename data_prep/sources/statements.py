@@ -247,8 +247,8 @@ def user_reading(source: Source, reading: BoxReading) -> BoxReading:
         if answer is None:
             continue
         if answer not in allowed:
-            given = source.options.caller.text(f"box_{kind}", answer)
-            raise InputError(f"{given}: use {', '.join(allowed)}")
+            argument = source.options.caller.text(f"box_{kind}", answer)
+            raise InputError(f"{argument}: use {', '.join(allowed)}")
         reading = replace(reading, answered=True, **{kind: answer})
     return reading
 

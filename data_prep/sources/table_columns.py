@@ -94,30 +94,30 @@ def _correct(tables: Sequence[LabelTable], correction: str) -> None:
     """Apply one ROLE=COLUMN of the user; ROLE= takes the role away."""
     role, equals, column = (part.strip() for part in correction.partition("="))
     kind, _, finding = role.partition(":")
-    given = f"columns {tables[0].caller.roles.get(role, role)}{equals}{column}"
+    argument = f"columns {tables[0].caller.roles.get(role, role)}{equals}{column}"
     if not equals and any(role in table.text for table in tables):
         raise InputError(
-            f"{given}: say what the column holds, such as label={role}, or finding={role} if the "
-            "finding is called so"
+            f"{argument}: say what the column holds, such as label={role}, or finding={role} if "
+            "the finding is called so"
         )
     if kind not in _ROLES and not kind.startswith("x_"):
         usual = [each for each, names in names_by_role().items() if plain_name(kind) in names]
         near = nearest_name(kind, _ROLES, f"roles are {', '.join(_ROLES)} and x_...")
         near = f"did you mean '{usual[0]}'?" if usual else near
-        raise InputError(f"{given}: there is no role '{kind}'; {near}")
+        raise InputError(f"{argument}: there is no role '{kind}'; {near}")
     if not equals:
-        raise InputError(f"{given}: say {role}=COLUMN")
+        raise InputError(f"{argument}: say {role}=COLUMN")
     if not finding.isprintable():
-        raise InputError(f"{given}: {finding!r} is no name of a finding; use letters")
-    give_role(tables, role, column, given)
+        raise InputError(f"{argument}: {finding!r} is no name of a finding; use letters")
+    give_role(tables, role, column, argument)
 
 
-def give_role(tables: Sequence[Sheet], role: str, column: str, given: str) -> None:
-    """Give a column the role that the user says by `given`; an empty one takes the role away."""
+def give_role(tables: Sequence[Sheet], role: str, column: str, argument: str) -> None:
+    """Give a column the role that the user says by `argument`; an empty one takes the role away."""
     existing = [str(name) for table in tables for name in table.text.columns]
     if column and column not in existing:
         near = nearest_name(column, existing, f"it has {', '.join(existing[:20])}")
-        raise InputError(f"{given}: {tables[0].path} has no column '{column}'; {near}")
+        raise InputError(f"{argument}: {tables[0].path} has no column '{column}'; {near}")
     for table in tables:
         if not column or column in table.text.columns:
             table.correct(role, column)

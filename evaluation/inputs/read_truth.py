@@ -86,17 +86,17 @@ def read_truths(
     return [truth_of_labels(labels, each, files=files, **people) for each in chosen]
 
 
-def _by_image(given: Any) -> tuple[pd.Series, pd.Series]:
+def _by_image(truth: Any) -> tuple[pd.Series, pd.Series]:
     """Return labels in memory by image id, and the ids by the index of the user.
 
     Images are numbered if the index names none.
     """
-    if isinstance(given, pd.Series) and given.index.nlevels > 1:
+    if isinstance(truth, pd.Series) and truth.index.nlevels > 1:
         raise InputError("truth: its index has several levels; give one of image ids")
-    array = flat_array(given, "truth")
+    array = flat_array(truth, "truth")
     ids = index = pd.Index(numbered(len(array)))
-    if isinstance(given, pd.Series):
-        index = given.index
+    if isinstance(truth, pd.Series):
+        index = truth.index
         ids = ids if is_unnamed(index) else index.astype(str).where(index.notna(), None)
     return pd.Series(array, ids), pd.Series(ids, index)
 

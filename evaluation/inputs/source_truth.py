@@ -108,17 +108,17 @@ def read_folder(folder: Path, columns: Mapping[str, str]) -> Labels:
     return Labels(read, str(folder), images[[]], files=files)
 
 
-def read_labels(given: Path | pd.DataFrame, boxes: Any, columns: Any, **options: Any) -> Labels:
+def read_labels(truth: Path | pd.DataFrame, boxes: Any, columns: Any, **options: Any) -> Labels:
     """Read labels and true boxes in a folder, a COCO file, or a table; see `read_table`."""
-    if isinstance(given, pd.DataFrame) or not (given.is_dir() or given.suffix.lower() == ".json"):
-        return read_table(given, boxes, columns, **options)
+    if isinstance(truth, pd.DataFrame) or not (truth.is_dir() or truth.suffix.lower() == ".json"):
+        return read_table(truth, boxes, columns, **options)
     if boxes is not None:
-        raise InputError(f"boxes: {boxes}: {given} holds true boxes itself; leave boxes out")
-    return read_folder(given, columns) if given.is_dir() else read_coco(given, columns)
+        raise InputError(f"boxes: {boxes}: {truth} holds true boxes itself; leave boxes out")
+    return read_folder(truth, columns) if truth.is_dir() else read_coco(truth, columns)
 
 
 def read_table(
-    given: Path | pd.DataFrame,
+    truth: Path | pd.DataFrame,
     boxes: Any,
     columns: Mapping[str, str],
     *,
@@ -132,11 +132,11 @@ def read_table(
     findings; `where` is what messages call a frame, whose index has the lines of a file.
     """
     frame, sheets = None, {}
-    if isinstance(given, pd.DataFrame):
-        path, frame = Path(where), _with_ids(given, columns)
+    if isinstance(truth, pd.DataFrame):
+        path, frame = Path(where), _with_ids(truth, columns)
         sheets[path] = sheet_of(frame, where, lines=where != "truth")
     else:
-        path = given
+        path = truth
         _require_table(path)
     paths = [path]
     if boxes is not None and not isinstance(boxes, str | os.PathLike | pd.DataFrame):
