@@ -115,7 +115,7 @@ class Sheet:
 
     Attributes:
         path: The file, or the folder whose paths are the rows.
-        text: Cells: texts, or of predictions in memory what they are there.
+        text: Cells as texts; those of predictions in memory have their own types.
         rules: Description of the table.
         columns: Columns by role.
         names: Finding by column, where it is not called as its column.
@@ -241,7 +241,7 @@ class LabelTable(Sheet):
         return meanings
 
     def word_line(self, role: str) -> str:
-        """One line on the words of views or sexes, if one is not known or is of a lateral view."""
+        """Return a line on words of views or sexes, if one is not known or is of a lateral view."""
         counts = self._written(role).value_counts().drop("", errors="ignore")
         meanings = {**dict.fromkeys(dictionary()["unknown"], ""), **self.meanings(role)}
         taken = [meanings.get(str(word).lower(), "not known") for word in counts.index]
@@ -359,7 +359,7 @@ class LabelTable(Sheet):
         return [(text, labels.get(text, unknown), n) for text, n in counts.most_common()]
 
     def label_line(self, class_names: Sequence[str] = ()) -> str:
-        """One line on the labels, their numbers, and what else than a finding they mean."""
+        """Return a line on the labels, their numbers, and what else than a finding they mean."""
         self.labels(class_names)  # refuses cells that are not understood
         shown: list[str] = []
         for text, label, count in self.label_counts(class_names):
