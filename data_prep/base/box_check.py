@@ -387,13 +387,13 @@ class _Boxes:
                 faults = misfits
         wrong = faults != ""
         n_boxes, n_wrong = len(wrong) + len(unread), int(wrong.sum()) + len(unread)
-        of_images = {*self.rows["image_id"][wrong], *(image for image, _ in unread)}
+        of_images = {*self.rows["image_id"][wrong], *(image_id for image_id, _ in unread)}
         is_spread = self.rules.predicted or n_wrong == n_boxes or len(of_images) > 1
         are_many = n_wrong >= _MANY * n_boxes and is_spread
         count = f"{counted(n_wrong, 'box')} of {n_boxes:,} cannot be used"
         if are_many and len(unread) >= _MANY * n_boxes:
-            image, reason = unread[0]
-            raise InputError(f"{reading.where}: {image}: {reason} ({count}); correct them")
+            image_id, reason = unread[0]
+            raise InputError(f"{reading.where}: {image_id}: {reason} ({count}); correct them")
         if are_many:
             row = int(wrong.argmax())
             raise self.refused(row, f"{faults[row]} ({count}): {self.questions()}")

@@ -147,8 +147,8 @@ def read_outputs(outputs: Sequence[Any], ids: Sequence[str] | None, where: str) 
     """Read a list with an output for each image, in the order of the images or of their files."""
     names = _names_of_outputs(outputs, ids, where)
     tables = [
-        _output(output, image, number, where)
-        for number, (image, output) in enumerate(zip(names, outputs, strict=True))
+        _output(output, name, number, where)
+        for number, (name, output) in enumerate(zip(names, outputs, strict=True))
     ]
     filled = [number for number, table in enumerate(tables) if len(table)] or range(len(tables))
     for column, noun in (("score", "scores"), ("finding", "labels")):
@@ -180,16 +180,16 @@ def _names_of_outputs(outputs: Sequence[Any], ids: Sequence[str] | None, where: 
             f"{where}: {len(outputs)} outputs of {images}; give one output for each image, in one "
             "order, or the boxes as a table with image_id"
         )
-    for number, (of_file, image) in enumerate(zip(images_of, image_ids, strict=True)):
-        if of_file and image not in of_file:
+    for number, (of_file, image_id) in enumerate(zip(images_of, image_ids, strict=True)):
+        if of_file and image_id not in of_file:
             raise InputError(
-                f"{where}[{number}]: is of the file {files[number]!r}, not of image '{image}'; "
+                f"{where}[{number}]: is of the file {files[number]!r}, not of image '{image_id}'; "
                 "give the ids in the order of the outputs"
             )
     return image_ids
 
 
-def _output(output: Any, image: str, number: int, where: str) -> pd.DataFrame:
+def _output(output: Any, name: str, number: int, where: str) -> pd.DataFrame:
     """Return the boxes of one image; refuse what is no output of a detection library."""
     parts = _parts(output)
     at = f"{where}[{number}]"
@@ -210,7 +210,7 @@ def _output(output: Any, image: str, number: int, where: str) -> pd.DataFrame:
     if form in FORMS:
         unknown = np.full((len(corners), 2), np.nan)
         corners = corners_of(corners, form, "px", unknown)
-    table = pd.DataFrame(corners, columns=NUMBERS).assign(image_id=image)
+    table = pd.DataFrame(corners, columns=NUMBERS).assign(image_id=name)
     table["position"] = [f"number {number}, box {box}" for box in range(len(table))]
     for column, noun, values in (("score", "scores", scores), ("finding", "labels", classes)):
         if values is None:

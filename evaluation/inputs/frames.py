@@ -191,18 +191,18 @@ def _with_row_for_each_box(table: Sheet) -> Sheet:
     An image without a box has a row without numbers. A table that is no submission stays.
     """
     submissions = [TableRules.model_validate(each) for each in descriptions()["submission"]]
-    column = find_column([*table.text], [rules.columns[-1] for rules in submissions])
-    if column is None or not table.has("file"):
+    box_column = find_column([*table.text], [rules.columns[-1] for rules in submissions])
+    if box_column is None or not table.has("file"):
         return table
-    where, image = str(table.path), table.columns["file"][0]
-    require_filled(table.text[image], where, image)
-    cells = table.text[column].fillna("").astype(str).str.split()
+    where, file_column = str(table.path), table.columns["file"][0]
+    require_filled(table.text[file_column], where, file_column)
+    cells = table.text[box_column].fillna("").astype(str).str.split()
     counts = cells.map(len).to_numpy()
-    submissions.sort(key=lambda rules: find_column([image], rules.columns) is None)
+    submissions.sort(key=lambda rules: find_column([file_column], rules.columns) is None)
     fitting = (rules for rules in submissions if not (counts % len(rules.cell)).any())
     rules = next(fitting, submissions[0])
     size = len(rules.cell)
-    images = pd.DataFrame({"image_id": table.text[image].astype(str), "n": counts})
+    images = pd.DataFrame({"image_id": table.text[file_column].astype(str), "n": counts})
     images["position"] = [f"row {label}" for label in images.index]
     needed = f"{{n}} numbers; each box needs {' '.join(rules.cell)}"
     refuse_row(images, counts % size > 0, where, needed)
@@ -222,8 +222,8 @@ def _with_row_for_each_box(table: Sheet) -> Sheet:
         text[role] = named
         text[(named == "").to_numpy()] = ""
     own = {role: [role] for role in rules.cell if role not in table.answered}
-    text = text.assign(**{image: images["image_id"]})
-    columns = {"file": [image], "boxes": [column], **own}
+    text = text.assign(**{file_column: images["image_id"]})
+    columns = {"file": [file_column], "boxes": [box_column], **own}
     return replace(table, text=text, rules=rules, columns=columns)
 
 
