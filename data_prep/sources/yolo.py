@@ -159,11 +159,11 @@ def _mark(line: str, names: dict[int, str]) -> Mark:
         raise InputError("not all of it are finite numbers")
     if number not in names:
         raise InputError(f"class {cells[0]} has no name; name the classes in a data.yaml")
-    name = names[int(number)]
+    text = names[int(number)]
     if len(numbers) <= 5:
-        return Mark(name, numbers[:4], score=numbers[4] if numbers[4:] else None)
+        return Mark(text, numbers[:4], score=numbers[4] if numbers[4:] else None)
     around = np.array([corners_around(np.reshape(numbers, (-1, 2)))])
-    return Mark(name, numbers_in_form(around, "cxcywh")[0].tolist(), is_around=True)
+    return Mark(text, numbers_in_form(around, "cxcywh")[0].tolist(), is_around=True)
 
 
 @dataclass(frozen=True)
