@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +13,7 @@ from cxr_compare.data_prep.base.ids import TEXT
 from cxr_compare.data_prep.base.tables import ROLE_NAMES
 from cxr_compare.data_prep.sources.image_files import list_images
 from cxr_compare.data_prep.sources.label_table import LabelTable, TableRules
+from cxr_compare.data_prep.sources.questions import BESIDE_FOLDERS
 from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.words import class_finding, dictionary, normal_classes
 
@@ -57,17 +58,24 @@ def _labels_of_folders(root: Path) -> pd.Series:
     return rows.loc[rows["split"] != "mask", "label"]
 
 
-def labels_beside(source: Source, labelled: Collection[str]) -> list[LabelTable]:
-    """Return the table of the class folders if the images in them are not all `labelled`."""
+def labels_beside(
+    source: Source, tables: Sequence[LabelTable], labelled: Collection[str]
+) -> list[LabelTable]:
+    """Return the table of the class folders if the images in them are not all `labelled`.
+
+    `tables` state no label of images. A column of theirs that may is asked about.
+    """
     if source.index is None or {*source.files.images} <= {*labelled, *source.left_out}:
         return []
     if not has_class_folders(source.root):
         return []
+    for each in tables:
+        if not each.states_labels:
+            BESIDE_FOLDERS.ask(each)
     table = class_table(source, labelled)
+    files = f"the label files are of {len(labelled)} images, and " if labelled else ""
     line = table.label_line(source.options.class_names)
-    source.show(
-        f"the label files are of {len(labelled)} images, and the folders are classes: {line}"
-    )
+    source.show(f"{files}the folders are classes: {line}")
     return [table]
 
 

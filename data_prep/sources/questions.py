@@ -342,6 +342,21 @@ def _names_in(cell: str) -> set[str]:
     return {finding_name(text) or text for text in split_labels(cell) if not is_number(text)}
 
 
+def _labels_beside_folders(table: Table) -> Doubt | None:
+    """Find columns of a table without labels that may be labels, beside folders of classes."""
+    known = {*normal_classes(), *dictionary()["findings"]["names"]}
+    unknown = set(map(finding_name, dictionary()["unknown"]))
+    asked = []
+    for column in table.unused:
+        cells = table.text[column]
+        names = _names(cells) - unknown
+        are_states = _divides_images(cells) and not _counts_rows(cells)
+        if (are_states and not is_circumstance(column)) or (names and names <= known):
+            asked.append(column)
+    listed = ", ".join(shown_column(table, column) for column in asked)
+    return (asked, {"listed": listed}) if asked else None
+
+
 def _is_numbered_copy(name: str, used: Sequence[str]) -> bool:
     """Return True for a name that differs from one of `used` in its digits alone, as xmin2."""
     return any(_without_digits(name) == _without_digits(other) for other in used)
@@ -445,6 +460,12 @@ TWO_SPLITS = Question(
     "two columns of roles",
     _two_splits,
     "which of {columns} says the role of an image? If one does, {split}",
+)
+BESIDE_FOLDERS = Question(
+    "labels beside class folders",
+    _labels_beside_folders,
+    "the folders of the images are classes: do {listed} say what an image shows, too? If so, "
+    "{finding}, or {label} if its cells name findings, and the table counts; if not, {unused}",
 )
 BOXES_AS_TEXTS = Question(
     "boxes as texts",
