@@ -110,6 +110,7 @@ class JointRule:
                     "joined; of a logit take 1 / (1 + exp(-score))"
                 )
             ran = ran.intersection(output.ran)
+        _require_predicted(members, validation)
         validation = validation.select(ran)
         positive, owners = validation.positive, validation.owners
         n_with = len(set(owners[positive]))
@@ -118,7 +119,7 @@ class JointRule:
             raise InputError(
                 f"both: weights are fitted on validation images, and {n_with} patients with and "
                 f"{n_without} without {truth.finding} have any that all systems predicted; it "
-                "takes two of each"
+                "takes two of each: give more patients the role val"
             )
         columns = _columns(members, validation.ids)
         folds = patient_folds(owners, positive)
@@ -186,6 +187,22 @@ def join(members: Mapping[str, Output], truth: Truth) -> Output:
         f"{counted(len(held_out), 'validation image')}."
     )
     return replace(rule.apply(members, held_out), notes=(note,))
+
+
+def _require_predicted(members: Mapping[str, Output], validation: Truth) -> None:
+    """Refuse a truth without validation images, and systems that predicted none of them."""
+    fitted = "both: weights are fitted on validation images"
+    if not len(validation.ids):
+        raise InputError(
+            f"{fitted}, and there are none; give the truth a column 'role' with val and test (a "
+            "data set gets both from cxr split), and each system predictions for both"
+        )
+    for name, output in members.items():
+        if not validation.ids.isin(output.ran).any():
+            raise InputError(
+                f"{fitted}, and {name} has no prediction for any of the {len(validation.ids):,} "
+                "images of role val; predict these, too, and add them to its file"
+            )
 
 
 def gated(boxes: pd.DataFrame, scores: pd.Series, gate: Gate) -> pd.DataFrame:
