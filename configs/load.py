@@ -12,7 +12,7 @@ from typing import Any, get_args
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from cxr_compare.configs.settings import KINDS, Classifier, Config
+from cxr_compare.configs.settings import KINDS, Classifier, Config, Section, Views
 from cxr_compare.data_prep.base.errors import InputError, nearest_name
 from cxr_compare.data_prep.base.files import read_text_file
 
@@ -56,6 +56,18 @@ def read_config(name: str | Path, overrides: Overrides = ()) -> Config:
 def parse_config(text: str, source: str) -> Config:
     """Check a configuration that a training has stored; messages begin with `source`."""
     return _checked(_parse_toml(text, source), source, {})
+
+
+class _Views(Section):
+    views: Views
+
+
+def require_views(views: Sequence[str]) -> None:
+    """Refuse views that a training would not take; messages begin with ``views``."""
+    try:
+        _Views.model_validate({"views": [*views]})
+    except ValidationError as error:
+        raise InputError(problem_of_keys(error, ["views"])) from None
 
 
 def _parse_toml(text: str, source: str) -> dict[str, Any]:
@@ -105,9 +117,10 @@ def problem_of_keys(error: ValidationError, known: Sequence[str]) -> str:
 
 
 def _key_of(error: Any) -> str:
-    # The place of a value that may be of two types ends with one of them, such as constrained-int.
-    is_type = re.compile(r"literal\[.*|constrained-\w+").fullmatch
-    return ".".join(str(part) for part in error["loc"] if not is_type(str(part)))
+    # The place of a value that may be of two types ends with one of them, such as constrained-int,
+    # and that of a member of a list with its number.
+    is_no_key = re.compile(r"literal\[.*|constrained-\w+|\d+").fullmatch
+    return ".".join(str(part) for part in error["loc"] if not is_no_key(str(part)))
 
 
 def _require_network(name: str) -> None:

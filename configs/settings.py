@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -86,6 +93,15 @@ class ModelSettings(Section):
 View = Literal["flip", "scale0.8", "scale1.2"]
 
 
+def _require_each_once(views: list[str]) -> list[str]:
+    if len({*views}) < len(views):
+        raise ValueError("a view is there twice; give each once")
+    return views
+
+
+Views = Annotated[list[View], AfterValidator(_require_each_once)]
+
+
 class RetinaNetSettings(ModelSettings):
     """Keys of ``[model]`` for a RetinaNet."""
 
@@ -104,7 +120,7 @@ class RetinaNetSettings(ModelSettings):
     nms_iou: Annotated[float, Field(ge=0.1, le=0.9)] = Field(
         default=0.3, description="boxes of one finding that overlap more are suppressed"
     )
-    views: list[View] = Field(
+    views: Views = Field(
         default=[], description="views that are predicted and joined beside the plain image"
     )
 

@@ -153,17 +153,14 @@ def _sorted_paths(given: Sequence[Named]) -> tuple[list[Named], list[Path]]:
 
 def _check_views(runs: Sequence[Named], views: Sequence[str]) -> None:
     """Refuse views that are none, and runs that take none, before any of them is predicted."""
+    from cxr_compare.configs.load import require_views
     from cxr_compare.configs.settings import View
     from cxr_compare.serving.onnx_file import EXPORT_FILE
     from cxr_compare.training.run_folder import RunFolder
 
-    names = get_args(View)
-    unknown = [view for view in views if view not in names]
-    if unknown or not views:
-        written = f"'{unknown[0]}' is none" if unknown else "is empty"
-        raise InputError(f"views: {written}; choose from {', '.join(names)}")
-    if len({*views}) < len(views):
-        raise InputError(f"views: {', '.join(views)} has a view twice; give each once")
+    if not views:
+        raise InputError(f"views: is empty; choose from {', '.join(get_args(View))}")
+    require_views(views)
     for _, path in runs:
         if (path / EXPORT_FILE).is_file():
             raise InputError(f"views: {path} is an export, which joins none; give its run")
