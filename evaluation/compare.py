@@ -15,7 +15,12 @@ import pandas as pd
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.evaluation.choices import Choices, choose
 from cxr_compare.evaluation.figures import AP50, AUROC, FigureRows, Key, corrected
-from cxr_compare.evaluation.image_blind import Places, image_blind_name, learn_places
+from cxr_compare.evaluation.image_blind import (
+    IMAGE_BLIND_PAGE,
+    Places,
+    image_blind_name,
+    learn_places,
+)
 from cxr_compare.evaluation.metrics import METRICS
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
@@ -381,10 +386,11 @@ def _baselines(
     if places is None and showing:
         notes.append(
             Note(
-                "There is no image-blind baseline (docs/metrics.md#image-blind-baseline), as no "
-                "validation or training image has a box. So it is not known whether the systems "
-                "localise lesions better than constant positions.",
+                "There is no image-blind baseline, as no validation or training image has a box. "
+                "So it is not known whether the systems localise lesions better than constant "
+                "positions.",
                 is_said=True,
+                page=IMAGE_BLIND_PAGE,
             )
         )
     if places is None or not showing:

@@ -27,6 +27,7 @@ from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.truth import Truth
 
+IMAGE_BLIND_PAGE = "docs/metrics.md#image-blind-baseline"
 ENOUGH_BOXES = 100
 """Number of boxes that positions must be learned from, so that a claim may rest on them."""
 ENOUGH_PATIENTS = 20
@@ -141,12 +142,12 @@ class Places:
         in_px = ", in px as sizes of images are unknown" if (self.sizes == 1).all(axis=None) else ""
         patients = math.floor(10 * self.effective_patients) / 10  # 19.96 is fewer than 20
         text = (
-            "Image-blind baseline (docs/metrics.md#image-blind-baseline): constant positions"
-            f"{in_px}, learned on {self.n_boxes:,} boxes of {patients:,.1f} effective patients."
+            f"Image-blind baseline: constant positions{in_px}, learned on {self.n_boxes:,} boxes "
+            f"of {patients:,.1f} effective patients."
         )
         if self.no_claim:
             text += f" Nothing is claimed about differences from it: {self.no_claim}."
-        return Note(text)
+        return Note(text, page=IMAGE_BLIND_PAGE)
 
 
 def learn_places(truth: Truth) -> Places | None:

@@ -147,6 +147,18 @@ def test_what_must_be_said_is_what_the_page_says_with_its_answer(make, n, tmp_pa
     assert said[: len(made.cautions)] == list(made.cautions)
 
 
+@pytest.mark.parametrize("numbers_for_ids", [False, True])
+def test_a_sentence_that_is_quoted_does_without_its_page(numbers_for_ids):
+    labels = np.arange(40) % 2
+    decisions = np.where(np.arange(40) < 8, 1 - labels, labels)
+    options = {"replicates": 100, "numbers_for_ids": numbers_for_ids}
+    answer = cxr_compare.compare({"A": decisions}, truth=labels, **options).answer
+    (caution,) = [text for text in answer.cautions if "docs/" in text]
+    sentence = caution.partition(" See docs/evaluation.md#")[0]
+    assert sentence in answer.must_say
+    assert not any("docs/" in text for text in answer.must_say)
+
+
 def test_what_must_be_said_of_synthetic_images_names_them(world):
     result = Result.open(world.report)
     assert any("ynthetic" in text for text in result.answer.must_say)

@@ -19,8 +19,6 @@ from cxr_compare.evaluation.verdict.cautions import cautions as cautions_of
 from cxr_compare.evaluation.verdict.cautions import without_scores
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 
-_PAGE = re.compile(r" \(docs/\S+\)")
-"""Page of the documents behind a note: a sentence that is quoted elsewhere does without it."""
 _EXAMPLES = re.compile(r" \((?:[^()]|\([^()]*\))*\)|,? (?:row \d+, )?image '[^']*'")
 
 
@@ -154,22 +152,19 @@ def answer_of(comparison: Comparison, *, numbers_for_ids: bool = False) -> Answe
         counts["patients"] = len(set(truth.owners))
     resamples = comparison.resamples
     said = [*comparison.notes, *cautions_of(comparison)]
-    cautions = [note.text for note in worst_first(said)]
-    notes = list(dict.fromkeys(note.text for note in said if not note.caution))
-    unknown = [note.text for note in said if note.is_said]
     if numbers_for_ids:
-        cautions = [_without_ids(text, truth.ids, systems) for text in cautions]
-        notes = [_without_ids(text, truth.ids, systems) for text in notes]
-        unknown = [_without_ids(text, truth.ids, systems) for text in unknown]
+        said = [each._replace(text=_without_ids(each.text, truth.ids, systems)) for each in said]
+    cautions = worst_first(said)
+    notes = dict.fromkeys(note.with_page for note in said if not note.caution)
+    quoted = [note.text for note in cautions]
+    unknown = [note.text for note in said if note.is_said]
     unscored = [without_scores(name) for name, each in systems.items() if not each.output.ranks]
     return Answer(
         headline=verdict.headline,
-        must_say=tuple(
-            _PAGE.sub("", text) for text in (*cautions, *verdict.limits, *unscored, *unknown)
-        ),
+        must_say=(*quoted, *verdict.limits, *unscored, *unknown),
         sentences=verdict.sentences,
         kind=verdict.kind,
-        cautions=tuple(cautions),
+        cautions=tuple(note.with_page for note in cautions),
         findings=verdict.findings,
         claims=tuple(claim.to_dict() for claim in verdict.claims),
         notes=tuple(notes),

@@ -42,9 +42,10 @@ def placement_notes(boxes: Boxes, name: str) -> list[Note]:
     text = (
         f"{line} {_reading_text(reading, boxes)}, the AP50 of {name} would be "
         f"{reading.after:.2f} (now {reading.now:.2f}). Draw some boxes: was the file read as it is "
-        "meant (docs/evaluation.md#where-the-boxes-lie)?"
+        "meant?"
     )
-    return [Note(text.strip(), "other_reading")]
+    page = "docs/evaluation.md#where-the-boxes-lie"
+    return [Note(text.strip(), "other_reading", page=page)]
 
 
 def _placement_text(placement: Placement, name: str, *, in_px: bool) -> str:

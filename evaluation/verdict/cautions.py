@@ -242,8 +242,7 @@ def shortcut_notes(shortcuts: pd.DataFrame) -> list[Note]:
         return []
     text = (
         f"The label can be predicted without the lungs, from {fact}, with AUROC "
-        f"{number(guess.estimate)} in 5-fold cross-validation by patient "
-        f"(docs/metrics.md#shortcuts). Compared with this prediction on the same images, "
-        f"{listing(texts)} {_was(texts)} not shown to be better."
+        f"{number(guess.estimate)} in 5-fold cross-validation by patient. Compared with this "
+        f"prediction on the same images, {listing(texts)} {_was(texts)} not shown to be better."
     )
-    return [Note(text, "shortcut")]
+    return [Note(text, "shortcut", page="docs/metrics.md#shortcuts")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -15,6 +16,7 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 
+_caution = partial(Note, caution="scores")
 _FEWEST = 10
 """Number of test images from which equal or two-valued scores are not left to chance."""
 _LEAST_DISTANCE = 0.6
@@ -35,29 +37,28 @@ def score_notes(systems: Mapping[str, SystemFigures]) -> list[Note]:
     to 300 images, and scores with the same distribution in each class were called another scale in
     none of 36,000 simulations of 40 to 300 images with shifts of prevalence.
     """
-    texts: list[str] = []
+    notes: list[Note] = []
     systems = {name: each for name, each in systems.items() if each.output.ranks}
     for name, system in systems.items():
-        texts += _texts_on_values(name, system, systems.values())
-        texts += _texts_on_validation(name, system)
+        notes += _notes_on_values(name, system, systems.values())
+        notes += _notes_on_validation(name, system)
     for (one, first), (other, second) in combinations(systems.items(), 2):
         # An exported model may well agree with its run.
         exported = any(each.output.record.get("exported_from") for each in (first, second))
         if _are_enough(first) and not exported and np.array_equal(first.scores, second.scores):
-            texts.append(
-                f"{one} and {other} have the same score on every test image: are they one file?"
-            )
-    return [Note(text, "scores") for text in texts]
+            text = f"{one} and {other} have the same score on every test image: are they one file?"
+            notes.append(_caution(text))
+    return notes
 
 
 def _are_enough(system: SystemFigures) -> bool:
     return len(system.scores) >= _FEWEST
 
 
-def _texts_on_values(
+def _notes_on_values(
     name: str, system: SystemFigures, of_all: Collection[SystemFigures]
-) -> Iterator[str]:
-    """Say what the values of a system's test scores are, beside those of all systems."""
+) -> Iterator[Note]:
+    """Note what the values of a system's test scores are, beside those of all systems."""
     if not _are_enough(system):
         return
     scores = system.scores
@@ -65,7 +66,7 @@ def _texts_on_values(
     n_values = len(np.unique(scores))
     box_scores = _box_scores(system)
     if n_values == 2 and np.array_equal(scores == high, system.truth.positive):
-        yield (
+        yield _caution(
             f"The scores of {name} are {high:g} on every positive and {low:g} on every "
             "negative test image: are they the labels, or made from them?"
         )
@@ -73,39 +74,40 @@ def _texts_on_values(
         unfair = ""
         if any(len(np.unique(other.scores)) > 2 for other in of_all):
             unfair = ", and differences to other systems are not fair to it"
-        yield (
+        yield _caution(
             f"All scores of {name} are 0 or 1: they are decisions, not probabilities. Its AUROC is "
             "the mean of one sensitivity and one specificity, and its average precision, too, is "
-            f"another one{unfair} (docs/evaluation.md#decisions)."
+            f"another one{unfair}.",
+            page="docs/evaluation.md#decisions",
         )
     if len(box_scores) >= _FEWEST and len(np.unique(box_scores)) == 1:
-        yield (
+        yield _caution(
             f"All boxes of {name} have the score {number(box_scores[0])}: that is no "
             "ranking, so its average precision of boxes and FROC rest on ties, and its image "
             "scores say only if an image has a box."
         )
     if n_values == 1:
-        yield (
+        yield _caution(
             f"All scores of {name} are {number(low)}: they tell no image from another, so its "
             "figures say nothing of the images."
         )
     if low < 0 or high > 1:
-        yield (
+        yield _caution(
             f"The scores of {name} lie between {number(low)} and {number(high)}: they are no "
             "probabilities, and only their ranks count. It has no calibration."
         )
     made_here = any(system.output.record.get(key) for key in ("recipe", "backend", "members"))
     may_be_confidence = system.output.boxes is None and not made_here
     if may_be_confidence and n_values > 2 and low >= 0.5 and high <= 1:
-        yield (
+        yield _caution(
             f"No score of {name} is below 0.5: if they are the confidence of the predicted "
             "class, all its figures are wrong. Give the probability of the finding, 1 - "
             "confidence where the class is another."
         )
 
 
-def _texts_on_validation(name: str, system: SystemFigures) -> Iterator[str]:
-    """Say that a system's validation scores are turned round, or of another scale than on test."""
+def _notes_on_validation(name: str, system: SystemFigures) -> Iterator[Note]:
+    """Note that a system's validation scores are turned round, or of another scale than on test."""
     truth, output = system.choices.truth, system.choices.output
     if truth is None or output is None:
         return
@@ -118,14 +120,14 @@ def _texts_on_validation(name: str, system: SystemFigures) -> Iterator[str]:
     )
     area = _auroc_if_turned(validation)
     if area is not None:
-        yield (
+        yield _caution(
             f"On validation images the scores of {name} are higher for negative than for "
             f"positive images (AUROC {number(area)}): are they turned round there? Its thresholds "
             "and calibration are then wrong."
         )
     elif _is_another_scale(validation, system.scores, system.truth.positive):
         on_test, middle = float(np.median(system.scores)), validation["score"].median()
-        yield (
+        yield _caution(
             f"The scores of {name} have another scale on test than on validation images "
             f"(median {number(on_test)} and {number(middle)}), in both classes: thresholds and "
             "calibration from validation do not fit."
