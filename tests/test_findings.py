@@ -1,5 +1,7 @@
 """A comparison on several findings, each as alone and their mean; means over folds."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -402,6 +404,9 @@ def table_of(made, tmp_path):
         assert said
         one_of = {*shown.to_dict()["must_say"]}
         assert all({text, f"{folder}: {text}"} & one_of for text in said)
+    stored = json.loads((tmp_path / "out" / "folds.json").read_text())["must_say"]
+    assert stored == shown.to_dict()["must_say"]
+    assert all(text in str(shown) for text in stored)
     return table.set_index(["first", "second", "metric", "policy"])
 
 
