@@ -206,7 +206,7 @@ def _decode(
             squares = writer.finish(tables.images)
     is_kept = is_member(facts["image_id"], tables.images["image_id"])
     decode = facts.loc[is_kept, list(KINDS["decode"].columns)]
-    notes = [*tables.label_notes(options.read.reference), *tables.notes]
+    notes = [*tables.label_notes(options.read.reference), *tables.word_notes, *tables.notes]
     n_turned = int(decode["orientation"].str.startswith("exif-").fillna(False).sum())
     if n_turned and len(tables.boxes):
         turned = f"{counted(n_turned, 'image', 'were')} turned as their EXIF says"

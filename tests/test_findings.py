@@ -367,6 +367,34 @@ def test_a_figure_that_is_undefined_in_a_fold_has_no_mean_and_equal_ones_no_inte
     assert row["note"]
 
 
+def test_systems_that_learned_from_other_images_are_said_with_their_numbers(tmp_path):
+    ids = pd.Index([f"i{n:03d}" for n in range(120)])
+    positive = np.arange(120) % 3 == 0
+    data = table_set(tmp_path, ids, {"mass": positive.astype(int)})
+    roles = cxr_compare.DataSet.open(data).split().set_index("image_id")["role"].reindex(ids)
+    train, others = ids[roles == "train"], ids[roles != "train"]
+    few = train[~positive[roles == "train"]].append(train[positive[roles == "train"]][:5])
+    scores = pd.DataFrame({"image_id": others, "finding": "mass", "score": 0.0})
+    scores["score"] = np.linspace(0, 1, len(scores))
+
+    def cautions(**learned):
+        folder = tmp_path / "-".join(learned)
+        made = {
+            name: write_predictions(
+                folder / name, data, others, name, scores=scores, learned=images
+            )
+            for name, images in learned.items()
+        }
+        return cxr_compare.compare(made, data=data, replicates=100).cautions
+
+    numbers = [f"{len(few)} (5 positive)", f"{len(train)} ({positive[roles == 'train'].sum()} pos"]
+    said = cautions(A=few, B=train, C=train, D=None)
+    (line,) = [text for text in said if numbers[0] in text]
+    assert line.index("A") < line.index(numbers[0]) < line.index("B and C") < line.index(numbers[1])
+    assert "D" not in line
+    assert not any(numbers[1] in text for text in cautions(E=train, F=train, G=None))
+
+
 @pytest.fixture(scope="module")
 def folds(tmp_path_factory):
     """Reports of three folds; of the first also with other scores, as of another seed."""

@@ -71,6 +71,7 @@ def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTab
         questions=source.questions,
         categories=source.categories,
         reading=source.statements.reading,
+        unlabelled=tuple(source.unlabelled),
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.names import Target
+from cxr_compare.data_prep.base.records import digest_of
 from cxr_compare.data_prep.base.tables import require_members
 from cxr_compare.data_prep.dataset import DataSet, uncertain_images
 from cxr_compare.data_prep.predictions import Predictions
@@ -111,6 +113,7 @@ def output_of(name: str, predictions: Predictions, truth: Truth, target: Target)
     record = {key: value for key, value in recorded.items() if key in _RECORDED}
     record |= {"folder": predictions.folder.name, "findings": list(target.any_of)}
     record["trained_on"] = _trained_on(predictions)
+    record["learned_from"] = _learned_from(predictions, truth)
     return replace(output, record=record)
 
 
@@ -156,6 +159,20 @@ def _trained_on(predictions: Predictions) -> dict[str, str]:
         for role, row in zip(counts.index, counts.itertuples(), strict=True)
     }
     return {"data set": ", ".join(dict.fromkeys(_data_sets(predictions).values())), **described}
+
+
+def _learned_from(predictions: Predictions, truth: Truth) -> dict[str, Any]:
+    """Return the number of images that a system learned from, of positive ones, and a digest.
+
+    Empty if they are unknown; `positive` is None if some are no images of the truth.
+    """
+    seen = predictions.seen
+    if seen is None:
+        return {}
+    ids = sorted(seen.loc[seen["role"] == "train", "image_id"].astype(str))
+    labels = truth.images["label"].reindex(ids)
+    positive = int((labels == 1).sum()) if set(ids) <= set(truth.images.index) else None
+    return {"images": len(ids), "positive": positive, "digest": digest_of(ids)}
 
 
 def _data_sets(predictions: Predictions) -> dict[str, str]:

@@ -44,6 +44,7 @@ def cautions(comparison: Comparison) -> list[Note]:
         *few_validation_patients(single, comparison.main_policy, comparison.units),
         *no_box_hits(comparison.figures, single),
         *synthetic_images(comparison.truth),
+        *unequal_training(single),
         *chance_notes(comparison.figures, list(comparison.systems)),
         *shortcut_notes(comparison.shortcuts),
     ]
@@ -61,6 +62,25 @@ def synthetic_images(truth: Truth) -> list[Note]:
             "figures on all of them together are not figures of patients."
         )
     return [Note(text, "synthetic")]
+
+
+def unequal_training(systems: Mapping[str, SystemFigures]) -> list[Note]:
+    """Note which images the systems learned from, if it is known and they are not the same."""
+    learned = {name: each.output.record.get("learned_from") for name, each in systems.items()}
+    alike: dict[str, list[str]] = {}
+    for name, images in learned.items():
+        if images:
+            alike.setdefault(images["digest"], []).append(name)
+    if len(alike) < 2:
+        return []
+    texts = []
+    for names in alike.values():
+        images = learned[names[0]] or {}
+        positive = images["positive"]
+        of_them = "" if positive is None else f" ({positive:,} positive)"
+        texts.append(f"{listing(names)} from {images['images']:,}{of_them}")
+    text = f"The systems did not learn from the same images: {listing(texts)}."
+    return [Note(text, "unequal_training")]
 
 
 def without_scores(name: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from cxr_compare.data_prep.base.boxes import NUMBERS
 from cxr_compare.data_prep.base.ids import TEXT
-from cxr_compare.data_prep.base.tables import write_table
+from cxr_compare.data_prep.base.tables import KINDS, write_table
 from cxr_compare.data_prep.base.user_tables import read_text_table
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.predictions import MadeOn, PredictionsInfo, PredictionWriter
@@ -109,13 +109,20 @@ def write_predictions(
     split: str | None = None,
     **options: Any,
 ) -> Path:
-    """Predictions that succeeded; tables (``scores``, ``boxes``) and facts as keywords."""
+    """Predictions that succeeded; tables (``scores``, ``boxes``) and facts as keywords.
+
+    `learned` are the images of the training, each of a patient of its own.
+    """
+    learned = options.pop("learned", None)
     tables = {name: options.pop(name) for name in ("scores", "boxes") if name in options}
     (kind,) = tables
     made_on = MadeOn(name="set", content_id=DataSet.open(data).ids.content_id, split=split)
     facts = {"system": system, "kind": kind, "inference_id": folder.name, "data_set": made_on}
     with PredictionWriter(folder, PredictionsInfo(**facts | options)) as writer:
         writer.add(pd.DataFrame({"image_id": ids, "status": "ok", "reason": None}), **tables)
+        if learned is not None:
+            seen = pd.DataFrame({"image_id": learned, "patient_id": learned, "role": "train"})
+            writer.add_seen(seen.reindex(columns=[*KINDS["seen"].columns]))
     return folder
 
 
