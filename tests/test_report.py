@@ -159,6 +159,19 @@ def test_a_sentence_that_is_quoted_does_without_its_page(numbers_for_ids):
     assert not any("docs/" in text for text in answer.must_say)
 
 
+@pytest.mark.parametrize(("positive", "n"), [(30, 1), (120, 0)])
+def test_a_figure_that_is_too_high_on_average_says_so_once_on_the_page(positive, n, tmp_path):
+    rng = np.random.default_rng(0)
+    ids = [f"i{number:03d}" for number in range(positive + 20)]
+    box = {"x1": 10, "y1": 10, "x2": 30, "y2": 30}
+    true = pd.DataFrame({"image_id": ids[:positive], **box})
+    found = pd.DataFrame({"image_id": ids[5:], **box, "score": rng.random(len(ids) - 5)})
+    truth = pd.DataFrame({"image_id": ids, "mass": [1] * positive + [0] * 20})
+    made = cxr_compare.compare({"A": found}, truth=truth, boxes=true, replicates=100)
+    page = made.save(tmp_path / "report").folder / "report.html"
+    assert page.read_text().count("too high on average") == n
+
+
 def test_what_must_be_said_of_synthetic_images_names_them(world):
     result = Result.open(world.report)
     assert any("ynthetic" in text for text in result.answer.must_say)

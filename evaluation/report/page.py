@@ -12,6 +12,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.base.errors import InputError, counted
 from cxr_compare.data_prep.base.files import atomic_path, make_folder, write_text
+from cxr_compare.evaluation.figures import too_high
 from cxr_compare.evaluation.metrics import METRICS, metric_title
 from cxr_compare.evaluation.policies import is_given, policy_text
 from cxr_compare.evaluation.report import files, tables
@@ -114,7 +115,7 @@ def write_page(
         further_figures=main.iloc[:, tables.MOST_COLUMNS :],
         image_blind=tables.image_blind_table(answer, figures),
         costs=tables.cost_table(answer, shown),
-        undefined=list(_undefined(result, main)),
+        remarks=[*_undefined(result, main), *_too_high(result, main)],
         n_shown=len(shown),
         claims=tables.claim_table(_of(differences, "answer", "joint"), answer.claims),
         further_claims=tables.claim_table(further, answer.claims),
@@ -264,6 +265,20 @@ def _undefined(result: ResultTables, main: pd.DataFrame) -> Iterator[str]:
             lacking.setdefault(titles, []).append(str(system))
         for titles, systems in lacking.items():
             yield f"{', '.join(titles)} of {', '.join(systems)}: {note}."
+
+
+def _too_high(result: ResultTables, main: pd.DataFrame) -> Iterator[str]:
+    """Yield which figures of the main table are too high on average, as few images are positive."""
+    rows = result.figures
+    of = rows["first"].isin(result.answer.systems) & (rows["second"] == "")
+    of &= rows["metric"].isin(["ap50", "ap"]) & (rows["estimate"] > 0)
+    biased = rows[of & rows["n_positive"].map(too_high).ne("")]
+    titles = [
+        title for title in dict.fromkeys(map(metric_title, biased["metric"])) if title in main
+    ]
+    if titles:
+        n_positive = int(biased["n_positive"].min())
+        yield f"{' and '.join(titles)}: {too_high(n_positive)} ({n_positive:,})."
 
 
 def _draw_cases(
