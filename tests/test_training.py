@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import cxr_compare
 from tests.adapters import folders
-from tests.adapters.commands import PROGRAM, cxr
+from tests.adapters.commands import PROGRAM, cxr, progress_shown
 from tests.adapters.training import (
     Constant,
     Failing,
@@ -98,6 +98,15 @@ def test_the_epoch_with_the_best_figure_is_kept_the_first_of_equal_ones(
 
 
 @pytest.mark.release
+def test_progress_is_shown_from_the_first_batch_on(world, tmp_path):
+    with progress_shown("Training") as events:
+        small(world.data, tmp_path / "run")
+    total, *steps = events[next(n for n, event in enumerate(events) if isinstance(event, int)) :]
+    first = next(n for n, event in enumerate(steps) if isinstance(event, str))
+    assert "1 of 2" in steps[first]
+    assert sum(steps[:first]) == len(steps[:first]) - 1 == total / 2 > 1  # it begins at 0
+
+
 def test_a_training_without_improvement_ends_early_and_trains_no_further(world, tmp_path):
     class Given(Noted):
         aurocs = (0.9, 0.5, 0.95)

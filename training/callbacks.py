@@ -18,7 +18,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from cxr_compare.data_prep.base.errors import InputError, first_line
+from cxr_compare.data_prep.base.errors import InputError, counted, first_line
 from cxr_compare.data_prep.base.files import atomic_path
 from cxr_compare.data_prep.parallel import Progress
 from cxr_compare.training.model_files import write_weights
@@ -84,7 +84,8 @@ class History(Callback):
         self._began = time.perf_counter()
         per_epoch = int(trainer.num_training_batches)
         total = (trainer.max_epochs or 1) * per_epoch
-        self._advance = self._stack.enter_context(self.progress.track("Training", total))
+        described = f"Training, {counted(trainer.max_epochs or 1, 'epoch')} in batches"
+        self._advance = self._stack.enter_context(self.progress.track(described, total))
         self._advance(trainer.current_epoch * per_epoch)
 
     def on_train_batch_end(self, *_: Any) -> None:
