@@ -353,8 +353,8 @@ def people_problems(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> It
     yield _problem(
         "patient_assumed",
         "warning",
-        "image of an unknown patient, which counts as a patient of its own: the same person may be "
-        "in training and test unless patients are given (patient_pattern, or a column patient)",
+        "image of an unknown patient, which counts as a patient of its own: without a column "
+        "patient, or patient_pattern, one person may be in training and test",
         assumed,
         "give the patients; until then every interval is too narrow",
     )

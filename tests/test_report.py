@@ -575,7 +575,9 @@ def test_a_difference_prints_value_interval_and_p_value():
 
 def test_a_comparison_prints_its_answer_and_its_table_and_a_notebook_shows_both(compared):
     lines = str(compared).splitlines()
-    assert lines[0] == compared.headline
+    assert compared.headline.startswith(f"{lines[0]} ")  # it goes on on both together
+    assert compared.answer.joint not in lines[0]
+    assert "ogether" in lines[1]
     assert str(compared.page) in lines[-1]
     assert all(any(caution in line for line in lines) for caution in compared.cautions)
     assert all(any(line.startswith(f"{name} ") for line in lines) for name in compared.systems)

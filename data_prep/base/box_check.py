@@ -437,11 +437,10 @@ class _Boxes:
         (width, height), (own_width, own_height) = self.sizes[row], self.files[row]
         images = self.rows["image_id"]
         text = (
-            "images have boxes that cannot be used, since the image has another shape than the "
-            f"{self.size_name}. Image '{images.iloc[row]}' has {size_text(self.files[row])}, and "
-            f"not {size_text(self.sizes[row])}: if its boxes are px of the image, state its "
-            "own size; if the image was stretched, write boxes and size in px of the image (x "
-            f"times {own_width:g} / {width:g}, y times {own_height:g} / {height:g})"
+            f"images have another shape than the {self.size_name}, and their boxes are not used: "
+            f"'{images.iloc[row]}' has {size_text(self.files[row])}, not "
+            f"{size_text(self.sizes[row])}; state its own size, and if it was stretched multiply "
+            f"x by {own_width:g} / {width:g} and y by {own_height:g} / {height:g}"
         )
         return counted_phrase(images[is_unlike].nunique(), text)
 

@@ -158,9 +158,8 @@ def _refuse_other_content(text: str, where: str) -> None:
         )
     if is_value or n_numbers >= 4:
         raise InputError(
-            f"{where}: {text[:_SHOWN]!r} is no name of a finding; write names such as 'mass', "
-            "'normal' where nothing is found and 'unknown' where nobody could say, or 1 and 0 in a "
-            "column for each finding; boxes have columns x1,y1,x2,y2"
+            f"{where}: {text[:_SHOWN]!r} is no name of a finding; write 'mass', 'normal' or "
+            "'unknown', or 1 and 0 in a column for each finding; boxes have columns x1,y1,x2,y2"
         )
 
 

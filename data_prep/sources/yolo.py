@@ -102,9 +102,8 @@ def _without_texts(images: Sequence[str]) -> str:
     """Return that images have no text file, and where each must lie."""
     text = re.sub(r"\bimages/", "labels/", posixpath.splitext(images[0])[0]) + ".txt"
     return (
-        f"holds {counted(len(images), 'image')} and no label file; put a .txt of its name beside "
-        f"each image or into a folder labels, such as {text} for {images[0]}, with a line for each "
-        "box; an empty one says that the image shows nothing"
+        f"holds {counted(len(images), 'image')} and no label file; give each a .txt, such as "
+        f"{text} for {images[0]}, with a line for each box, and empty where the image shows nothing"
     )
 
 
@@ -288,9 +287,9 @@ def not_yolo(line: str) -> str:
     if np.isnan(finite_or_nan(cells[1:5])).any():
         return ""
     return (
-        f"{line.strip()[:80]!r} is the name of a class and a box in px, as for Cartucho's mAP; a "
-        "line of YOLO is a class number and four shares. Write a table image_id,finding,x1,y1,x2,y2"
-        ", of results with score, and a row with empty edges for an image without a box"
+        f"{line.strip()[:80]!r} is a class name and px, and a line of YOLO a class number and four "
+        "shares; write a table image_id,finding,x1,y1,x2,y2 (of results with score), with empty "
+        "edges for an image without a box"
     )
 
 

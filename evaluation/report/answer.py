@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +15,8 @@ from cxr_compare.data_prep.base.records import Digests, Items, NumbersByName, Re
 from cxr_compare.evaluation.compare import UNITS, Comparison
 from cxr_compare.evaluation.joint import JointFile
 from cxr_compare.evaluation.notes import worst_first
+from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
 from cxr_compare.evaluation.verdict.cautions import cautions as cautions_of
 from cxr_compare.evaluation.verdict.cautions import without_scores
 from cxr_compare.evaluation.verdict.verdict import state_verdict
@@ -112,6 +114,19 @@ class Answer(Record, kind="answer"):
     def single(self) -> list[str]:
         """Systems that join no others."""
         return [name for name in self.systems if name != self.joint]
+
+    def both_line(self, order: Sequence[str]) -> str:
+        """Return whether all systems together are better than the first in order alone."""
+        claims = {each["second"]: each for each in self.claims if each["family"] == "joint"}
+        best = next((name for name in order if name in claims), None)
+        if best is None:
+            return ""
+        gap = Interval.from_row(claims[best])
+        value = f"{number(gap.estimate)}, {interval_text(gap) or gap.note}"
+        all_of = "Both" if len(self.members) == 2 else "All"
+        if all(each["higher"] == self.joint for each in claims.values()):
+            return f"{all_of} together: better than each alone (than {best} by {value})."
+        return f"{all_of} together: not shown to be better than {best} alone (difference {value})."
 
     @property
     def units(self) -> str:

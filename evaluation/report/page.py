@@ -35,8 +35,6 @@ from cxr_compare.evaluation.report.overlay_page import (
 )
 from cxr_compare.evaluation.report.page_templates import template_environment
 from cxr_compare.evaluation.report.paper import write_paper
-from cxr_compare.evaluation.statistics.figure_text import number
-from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
 from cxr_compare.evaluation.verdict.cautions import without_scores
 from cxr_compare.evaluation.verdict.claims import NOT_EQUAL
 from cxr_compare.evaluation.verdict.prose import listing
@@ -207,22 +205,7 @@ def _first_lines(
             f"Of {n_positive:,} positive {answer.units}, {missed}; of {n_negative:,} negative "
             f"ones, {listing([f'{count:,}' for count in alarms])} {kind}."
         )
-    return [*lines, *_both_line(answer, single), *answer.findings]
-
-
-def _both_line(answer: Answer, single: Sequence[str]) -> Iterator[str]:
-    """Yield whether all systems together are better than the best one alone."""
-    claims = {each["second"]: each for each in answer.claims if each["family"] == "joint"}
-    best = next((name for name in single if name in claims), None)
-    if best is None:
-        return
-    gap = Interval.from_row(claims[best])
-    value = f"{number(gap.estimate)}, {interval_text(gap) or gap.note}"
-    all_of = "Both" if len(answer.members) == 2 else "All"
-    if all(each["higher"] == answer.joint for each in claims.values()):
-        yield f"{all_of} together: better than each alone (than {best} by {value})."
-    else:
-        yield f"{all_of} together: not shown to be better than {best} alone (difference {value})."
+    return [*lines, *filter(None, [answer.both_line(single)]), *answer.findings]
 
 
 def _no_threshold(figures: pd.DataFrame, answer: Answer) -> str:

@@ -105,7 +105,11 @@ class Result(ResultTables):
         return f"<Result of {' and '.join(self.systems)} on {self.answer.target}>"
 
     def __str__(self) -> str:
-        lines = [self.headline, *self.answer.findings]
+        answer = self.answer
+        both = answer.both_line(ordered(answer, self.figures))
+        # The page and JSON have the long sentence on the joint system.
+        headline = answer.headline.removesuffix(f" {answer.sentences[-1]}" if both else "")
+        lines = [headline, *filter(None, [both]), *answer.findings]
         lines += [f"Caution: {caution}" for caution in self.cautions]
         lines += [f"Note: {note}" for note in self.answer.notes]
         lines += ["", plain_rows(self.table)]
