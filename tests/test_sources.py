@@ -13,6 +13,7 @@ import cxr_compare
 from tests.adapters import sources
 from tests.advised import assert_leads_on, options_after
 from tests.cases import CONFORMANCE, ORIENTATION, load, write_file
+from tests.label_files import meanings
 
 FORMATS_PAGE = Path(__file__).parents[1] / "docs/formats.md"
 FILES = sorted(
@@ -136,7 +137,7 @@ def again(case, call, folder):
     return reading({**case, "format": call["format"], "options": options}, folder / "set")
 
 
-@pytest.mark.parametrize("case", load(*FILES))
+@pytest.mark.parametrize("case", [*load(*FILES), *meanings()])
 def test_a_folder_means_what_its_case_says(case, tmp_path):
     kind, found = outcome(case, tmp_path)
     if "refused" in case:
@@ -153,7 +154,9 @@ def test_a_folder_means_what_its_case_says(case, tmp_path):
 
 
 @pytest.mark.release
-@pytest.mark.parametrize("case", [case for case in load(*FILES) if "refused" in case.values[0]])
+@pytest.mark.parametrize(
+    "case", [each for each in [*load(*FILES), *meanings()] if "refused" in each.values[0]]
+)
 def test_what_a_refusal_advises_leads_on(case, tmp_path):
     _, line = outcome(case, tmp_path)
     call = {"format": case["format"], **case.get("options", {})}
