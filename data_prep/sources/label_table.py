@@ -219,13 +219,16 @@ class LabelTable(Sheet):
 
     def cells(self, role: str) -> pd.Series:
         """Return the cells of a role, translated into standard terms; empty texts without one."""
-        cells = self._written(role)
-        return renamed(cells.str.lower(), self.meanings(role)).fillna(cells)
+        cells, meanings = self._written(role), self.meanings(role)
+        return renamed(cells.str.lower(), meanings).fillna(cells) if meanings else cells
 
     def _written(self, role: str) -> pd.Series:
-        cells = pd.Series("", index=self.text.index, dtype=TEXT, name=role)
-        for column in self.columns.get(role, ()):
-            cells = cells.where(cells != "", self.text[column]).rename(column)
+        columns = [self.text[column] for column in self.columns.get(role, ())]
+        if not columns:
+            return pd.Series("", index=self.text.index, dtype=TEXT, name=role)
+        cells = columns[0]
+        for others in columns[1:]:
+            cells = cells.where(cells != "", others).rename(others.name)
         return cells
 
     def meanings(self, role: str) -> dict[str, str]:

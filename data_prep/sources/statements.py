@@ -85,6 +85,12 @@ class Statements:
         """Add a table of statements; columns of boxes, ``boxed`` and ``implied`` may lack."""
         self._tables.append(table)
 
+    @property
+    def images(self) -> set[str]:
+        """Images of which something is stated."""
+        ids = (table["image_id"].unique() for table in self._tables)
+        return {row[0] for row in self._rows}.union(*ids)
+
     def frame(self) -> pd.DataFrame:
         """Return all statements: columns `STATEMENT`."""
         rows = pd.DataFrame.from_records(self._rows, columns=STATEMENT)
@@ -95,10 +101,9 @@ def joined_statements(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Join tables of statements to one with all columns."""
     typed = [_NO_STATEMENTS]
     for table in tables:
-        has_numbers = table.reindex(columns=NUMBERS).notna().any(axis=1)
-        full = table.assign(
-            boxed=table.get("boxed", has_numbers), implied=table.get("implied", False)
-        )
+        full = table if "implied" in table else table.assign(implied=False)
+        if "boxed" not in table:
+            full = full.assign(boxed=table.reindex(columns=NUMBERS).notna().any(axis=1))
         full = full.reindex(columns=STATEMENT)
         untyped = {name: kind for name, kind in _TYPES.items() if full[name].dtype != kind}
         typed.append(full.astype(untyped))
@@ -266,7 +271,7 @@ def note_unlabelled(source: Source, *, unused: bool, way: str) -> None:
     `way` says how they are called negative.
     """
     ids = source.keep(source.images)["image_id"]
-    unlabelled = ids[~is_member(ids, source.statements.frame()["image_id"].unique())]
+    unlabelled = ids[~is_member(ids, source.statements.images)]
     if unlabelled.empty:
         return
     taken = "unknown, not negative"
