@@ -40,6 +40,27 @@ def named_in(text, systems):
     return [*dict.fromkeys(re.findall(pattern, text))]
 
 
+@pytest.mark.parametrize(
+    ("ap50", "froc", "with_boxes", "n"),
+    [
+        ((0.2, 0.1, 0.3), (-0.2, -0.3, -0.1), "AB", 1),
+        ((0.2, 0.1, 0.3), (0.2, 0.1, 0.3), "AB", 0),
+        ((0.2, 0.1, 0.3), (-0.2, -0.5, 0.1), "AB", 0),
+        ((0.2, -0.1, 0.5), (-0.2, -0.3, -0.1), "AB", 0),
+        ((0.2, 0.1, 0.3), (-0.2, -0.3, -0.1), "A", 0),
+    ],
+)
+def test_figures_of_boxes_that_show_opposite_differences_are_said(ap50, froc, with_boxes, n):
+    rows = [("A", "", "auroc", "", 0.8, 0.7, 0.9, ""), ("B", "", "auroc", "", 0.8, 0.7, 0.9, "")]
+    for metric, gap in (("auroc", (0.0, -0.1, 0.1)), ("ap50", ap50), ("froc_mean", froc)):
+        rows += [(name, "", metric, "", 0.5, 0.4, 0.6, "") for name in "AB" if metric != "auroc"]
+        rows.append(("A", "B", metric, "", *gap, ""))
+    found = verdict.verdict_of(["A", "B"], rows, with_boxes=[*with_boxes])
+    assert len(found["findings"]) == n
+    for text in found["findings"]:
+        assert text.index("A had") < text.index("AP50") < text.index("B") < text.index("FROC")
+
+
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in CASES])
 def test_a_verdict_says_what_its_intervals_show(case):
     options = {key: case[key] for key in ("joint", "protocol") if key in case}

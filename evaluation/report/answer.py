@@ -58,7 +58,8 @@ class Answer(Record, kind="answer"):
             was not shown, which boxes have no scores, and whose training, or which baseline, is
             unknown.
         cautions: Sentences on what may make the answer wrong, the most harmful first.
-        findings: Sentences on whether each system points at lesions.
+        findings: Sentences on whether each system points at lesions, and on detectors of which AP50
+            and FROC show another one to be higher.
         claims: Differences that are tested, with their family and what was shown.
         notes: Further remarks, such as how labels and results were read.
         counts: Numbers of evaluated images (or units), patients and positive images.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -121,7 +121,7 @@ def state_verdict(comparison: Comparison) -> Verdict:
         opening + " ".join(headline),
         (first, *headline[1:]),
         _kind(single, known, by_figure.values()),
-        findings,
+        (*findings, *_figures_that_disagree(figures, comparison)),
         (*of_answer, *of_joint, *pointing, *places, *further),
         margin,
         rank_ranges(claims, known),
@@ -301,6 +301,24 @@ def _between_boxes(figures: Lookup, comparison: Comparison) -> list[Claim]:
     pairs = combinations([name for name in comparison.single if name in own], 2)
     claims = [_of_own_boxes(figures.claim("places", *pair, *AP50), figures, own) for pair in pairs]
     return [claim for claim in claims if claim.tested]
+
+
+def _figures_that_disagree(figures: Lookup, comparison: Comparison) -> Iterator[str]:
+    """Yield pairs of detectors of which AP50 shows one to be higher, and the mean FROC the other.
+
+    Each of both figures is corrected over its pairs.
+    """
+    own = comparison.with_boxes
+    for pair in combinations([name for name in comparison.single if name in own], 2):
+        by_ap50, by_froc = (
+            _of_own_boxes(figures.claim("places", *pair, metric), figures, own).higher
+            for metric in ("ap50", "froc_mean")
+        )
+        if by_ap50 and by_froc and by_ap50 != by_froc:
+            yield (
+                f"{by_ap50} had the higher AP50, and {by_froc} the higher mean FROC, in which "
+                "boxes need not fit as well (IoU of 0.2, not 0.5)."
+            )
 
 
 def _further(figures: Lookup, systems: Sequence[str], key: Key, policy: str) -> list[Claim]:
