@@ -38,6 +38,7 @@ def pytest_collection_finish() -> None:
     """Each training looks through all garbage twice: not again through what was imported."""
     gc.freeze()
     atexit.register(gc.unfreeze)
+    gc.set_threshold(20_000)
     gc.enable()
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import functools
 import graphlib
 import os
 import re
@@ -29,7 +30,17 @@ FOLDERS = sorted(
 FILES = sorted(path for folder in FOLDERS for path in folder.glob("*.py"))
 # The package imports its functions when they are called; its imports for type checkers name them.
 PACKAGE = ast.parse((ROOT / "cxr_compare/__init__.py").read_text(encoding="utf-8"))
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """Parse a file once for all tests."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def trees() -> dict[Path, ast.Module]:
+    """The product and the benchmarks."""
+    return {path: tree_of(path) for path in FILES}
 
 
 def test_packages_are_mapped_in_setup_cfg_and_linked_by_scripts_link():
@@ -72,22 +83,22 @@ def test_a_public_name_loads_the_module_that_type_checkers_see():
 
 
 def test_each_command_of_the_command_line_is_a_public_function():
-    modules = {path.stem for path in (ROOT / "scripts/commands").glob("[!_]*.py")}
-    assert {*modules, "compare"} == set(NAMES)
+    commands = {path.stem for path in (ROOT / "scripts/commands").glob("[!_]*.py")}
+    assert {*commands, "compare"} == set(NAMES)
     assert {name: cxr_compare._HOMES.get(name) for name in NAMES} == {
         name: home_of(name) for name in NAMES
     }
 
 
 def test_packages_have_at_most_one_level_of_subpackages():
-    modules = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-    assert [path for path in modules if len(path.relative_to(ROOT).parts) > 3] == []
-    assert [path for path in modules if path.parent not in FOLDERS] == []
+    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    assert [path for path in paths if len(path.relative_to(ROOT).parts) > 3] == []
+    assert [path for path in paths if path.parent not in FOLDERS] == []
 
 
 def test_init_of_a_package_contains_only_a_docstring():
     for folder in FOLDERS:
-        body = TREES[folder / "__init__.py"].body
+        body = tree_of(folder / "__init__.py").body
         assert len(body) == 1, folder
         assert isinstance(body[0], ast.Expr), folder
 
@@ -97,7 +108,7 @@ def test_names_are_descriptive():
     assert [path for path in FILES if path.stem in banned] == []
     definitions = [
         node
-        for tree in TREES.values()
+        for tree in trees().values()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
     ]
@@ -134,7 +145,7 @@ FOR_LINUX = ("serving/web", "training", "benchmarks")
 def test_the_core_uses_nothing_that_one_system_alone_has():
     """It runs on Linux, macOS and Windows; a function that one lacks is asked for by hasattr."""
     uses = set()
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         module_path = str(path.relative_to(ROOT))
         imported = {name.partition(".")[0] for _, name in _imports_of(tree)}
         uses |= {(module_path, name) for name in imported & POSIX_MODULES}
@@ -153,7 +164,7 @@ def test_modules_are_imported_by_their_full_name():
     bare = [
         (path, name)
         for path in files
-        for level, name in _imports_of(ast.parse(path.read_text(encoding="utf-8")))
+        for level, name in _imports_of(tree_of(path))
         if level or name.partition(".")[0] in PACKAGES
     ]
     assert bare == []
@@ -166,7 +177,7 @@ def test_only_adapters_of_the_tests_name_internal_modules():
     for path in (ROOT / "tests").rglob("*.py"):
         if path.parent.name == "adapters":
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = tree_of(path)
         texts = {name for _, name in _imports_of(tree)}
         texts |= {
             node.value
@@ -197,29 +208,31 @@ def _module(path: Path) -> str:
 
 PROGRAMS = [path for name in ("benchmarks", "tools") for path in (ROOT / name).rglob("*.py")]
 OTHERS = [*PROGRAMS, *(ROOT / "tests").rglob("*.py"), *(ROOT / "cxr_compare").glob("*.py")]
-MODULES = {
-    _module(path): TREES.get(path) or ast.parse(path.read_text(encoding="utf-8"))
-    for path in [*FILES, *OTHERS]
-}
+
+
+@functools.cache
+def modules() -> dict[str, ast.Module]:
+    """The modules of the product, of tools, benchmarks and tests."""
+    return {_module(path): tree_of(path) for path in [*FILES, *OTHERS]}
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    modules = {_module(path) for path in FILES}
+    product = {_module(path) for path in FILES}
     imports = {
-        module: {name for _, name in _imports_of(MODULES[module]) if name in modules - {module}}
-        for module in modules
+        module: {name for _, name in _imports_of(modules()[module]) if name in product - {module}}
+        for module in product
     }
     assert sum(map(len, imports.values())) > 1_000
     graphlib.TopologicalSorter(imports).prepare()  # names the circle
 
 
 def test_each_module_of_the_product_is_imported_or_is_started_by_a_command():
-    trees = [tree for module, tree in MODULES.items() if module.startswith("cxr_compare")]
-    imported = {name for tree in trees for _, name in _imports_of(tree)}
+    ours = [tree for module, tree in modules().items() if module.startswith("cxr_compare")]
+    imported = {name for tree in ours for _, name in _imports_of(tree)}
     points = CONFIG["options.entry_points"].values()
     started = {line.partition(" = ")[2].partition(":")[0] for p in points for line in p.split("\n")}
-    modules = {_module(path) for path in FILES if path.name != "__init__.py"}
-    product = {module for module in modules if module.startswith("cxr_compare.")}
+    product = {_module(path) for path in FILES if path.name != "__init__.py"}
+    product = {module for module in product if module.startswith("cxr_compare.")}
     assert product - imported - started == set(), "nobody imports these: delete them"
 
 
@@ -255,12 +268,12 @@ def _imported_names(tree: ast.Module) -> Iterator[tuple[str, str | None]]:
 
 def test_what_tools_and_benchmarks_import_is_there():
     """No other test reads each of these programs, which are run by hand."""
-    there = MODULES.keys() | {module.rpartition(".")[0] for module in MODULES}
-    defined = {module: _defined(tree) for module, tree in MODULES.items()}
+    there = modules().keys() | {module.rpartition(".")[0] for module in modules()}
+    defined = {module: _defined(tree) for module, tree in modules().items()}
     missing = [
         f"{path.relative_to(ROOT)}: {module}.{name}"
         for path in PROGRAMS
-        for module, name in _imported_names(MODULES[_module(path)])
+        for module, name in _imported_names(modules()[_module(path)])
         if module not in there
         or (name and name not in defined.get(module, ()) and f"{module}.{name}" not in there)
     ]
@@ -269,7 +282,7 @@ def test_what_tools_and_benchmarks_import_is_there():
 
 def test_every_public_function_and_class_has_a_docstring():
     missing = []
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in tree.body:
             public = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
             decorators = {
