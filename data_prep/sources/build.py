@@ -32,8 +32,9 @@ def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTab
     if source.index is not None:
         source.record.add("fact", role="image_files", rows=len(source.index.images))
     rows = source.statements.frame()
-    stated = rows.loc[~rows["implied"], LABEL_KEY].drop_duplicates()
-    rows = rows[~(rows["implied"] & are_rows_of(rows[LABEL_KEY], stated))]
+    if rows["implied"].any():
+        stated = rows.loc[~rows["implied"], LABEL_KEY].drop_duplicates()
+        rows = rows[~(rows["implied"] & are_rows_of(rows[LABEL_KEY], stated))]
     rows = rows[is_member(rows["image_id"], source.images["image_id"])].reset_index(drop=True)
     _exclude_contradictions(source, rows)
     boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True))
@@ -77,17 +78,21 @@ def build(source: Source, *, coverage: str | Sequence[str] = "all") -> SourceTab
 
 def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
     """Leave out images about which one reader says two things."""
-    labels, boxed = rows[~rows["boxed"]], rows[rows["boxed"]]
-    named = rows[(rows["state"] == "present") | rows["boxed"]]
-    named = named[~is_member(named["finding"], dictionary()["nothing_on"])]
-    normal = pd.DataFrame(source.statements.normal, columns=["image_id", "reader"], dtype=TEXT)
-    is_normal = are_rows_of(named[["image_id", "reader"]], normal)
-    source.exclude(named.loc[is_normal, "image_id"], "'no finding' beside a finding")
-    is_denied = are_rows_of(boxed[LABEL_KEY], rows.loc[rows["state"] == "absent", LABEL_KEY])
-    source.exclude(boxed.loc[is_denied, "image_id"], "box of a finding that is labelled absent")
-    is_alone = ~are_rows_of(boxed[LABEL_KEY], labels[LABEL_KEY])  # a label counts before its box
-    states = pd.concat([labels, boxed[is_alone]])[[*LABEL_KEY, "state"]]
-    states = states[states.duplicated(LABEL_KEY, keep=False)].drop_duplicates()
+    if source.statements.normal:
+        named = rows[(rows["state"] == "present") | rows["boxed"]]
+        named = named[~is_member(named["finding"], dictionary()["nothing_on"])]
+        normal = pd.DataFrame(source.statements.normal, columns=["image_id", "reader"], dtype=TEXT)
+        is_normal = are_rows_of(named[["image_id", "reader"]], normal)
+        source.exclude(named.loc[is_normal, "image_id"], "'no finding' beside a finding")
+    states = rows
+    if rows["boxed"].any():
+        labels, boxed = rows[~rows["boxed"]], rows[rows["boxed"]]
+        is_denied = are_rows_of(boxed[LABEL_KEY], rows.loc[rows["state"] == "absent", LABEL_KEY])
+        source.exclude(boxed.loc[is_denied, "image_id"], "box of a finding that is labelled absent")
+        is_alone = ~are_rows_of(boxed[LABEL_KEY], labels[LABEL_KEY])  # labels count before boxes
+        states = pd.concat([labels, boxed[is_alone]])
+    states = states.loc[states.duplicated(LABEL_KEY, keep=False), [*LABEL_KEY, "state"]]
+    states = states.drop_duplicates()
     is_second = states.duplicated(LABEL_KEY)
     source.exclude(states.loc[is_second, "image_id"], "two states for one finding")
 

@@ -223,12 +223,12 @@ class LabelTable(Sheet):
         return renamed(cells.str.lower(), meanings).fillna(cells) if meanings else cells
 
     def _written(self, role: str) -> pd.Series:
-        columns = [self.text[column] for column in self.columns.get(role, ())]
-        if not columns:
+        if not self.has(role):
             return pd.Series("", index=self.text.index, dtype=TEXT, name=role)
-        cells = columns[0]
-        for others in columns[1:]:
-            cells = cells.where(cells != "", others).rename(others.name)
+        first, *others = self.columns[role]
+        cells = self.text[first]
+        for column in others:
+            cells = cells.where(cells != "", self.text[column]).rename(column)
         return cells
 
     def meanings(self, role: str) -> dict[str, str]:

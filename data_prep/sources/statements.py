@@ -99,15 +99,16 @@ class Statements:
 
 def joined_statements(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Join tables of statements to one with all columns."""
-    typed = [_NO_STATEMENTS]
+    typed = []
     for table in tables:
-        full = table if "implied" in table else table.assign(implied=False)
+        full = table.reindex(columns=STATEMENT)
         if "boxed" not in table:
-            full = full.assign(boxed=table.reindex(columns=NUMBERS).notna().any(axis=1))
-        full = full.reindex(columns=STATEMENT)
+            full["boxed"] = full[NUMBERS].notna().any(axis=1)
+        if "implied" not in table:
+            full["implied"] = False
         untyped = {name: kind for name, kind in _TYPES.items() if full[name].dtype != kind}
-        typed.append(full.astype(untyped))
-    return pd.concat(typed, ignore_index=True)
+        typed.append(full.astype(untyped) if untyped else full)
+    return pd.concat(typed or [_NO_STATEMENTS], ignore_index=True)
 
 
 @dataclass

@@ -69,6 +69,7 @@ class _Album:
         self.colours = {
             finding: system_mark(place).colour for place, finding in enumerate(findings)
         }
+        self._rows = self.boxes.groupby("image_id").indices
         self.squares: list[Any] = []
         self._read = _reader(dataset)
         self._shown, self._room = shown, _MOST_BYTES
@@ -84,10 +85,13 @@ class _Album:
             with suppress(InputError):
                 pixels = self._read(image_id)
                 self.squares.append(cv2.resize(pixels, (_SIDE, _SIDE)))
-                own = self.boxes[self.boxes["image_id"] == image_id]
-                once = own.drop_duplicates(EDGES)  # a finding that joins others has their boxes
-                marks = zip(once["finding"].map(self.colours), once[EDGES].to_numpy(), strict=True)
-                drawn = draw_boxes(pixels, _SIDE, marks)
+                own = self.boxes.iloc[self._rows.get(image_id, [])]
+                marks: dict[tuple[float, ...], str] = {}
+                for _, finding, *edges in own.itertuples(index=False):
+                    # A finding that joins others has their boxes.
+                    marks.setdefault(tuple(edges), self.colours[finding])
+                boxes = ((colour, np.array(edges)) for edges, colour in marks.items())
+                drawn = draw_boxes(pixels, _SIDE, boxes)
                 facts = [text for text in self.facts.loc[image_id] if isinstance(text, str)]
                 source = _source(drawn)
                 self._room -= len(source)
