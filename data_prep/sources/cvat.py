@@ -82,8 +82,8 @@ def _mark(shape: Element, sides: Sides) -> Mark:
     if shape.tag == "mask":
         low = numbers("left", "top")
         points = np.array([low, low + numbers("width", "height")])
-    elif "points" in shape.attrib:
-        points = pairs_of([pair.split(",") for pair in shape.attrib["points"].split(";")])
+    elif shape.tag == "polygon":
+        points = pairs_of([pair.split(",") for pair in shape.get("points", "").split(";")])
     else:
         raise InputError(f"a <{shape.tag[:40]}> has no box")
     return Mark(text, *box_around(points, sides))
