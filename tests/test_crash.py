@@ -1,13 +1,12 @@
 """Interrupted and damaged work: it goes on to the same bytes, or says which file is damaged."""
 
+import contextlib
 import json
 import multiprocessing
 import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -21,10 +20,9 @@ import cxr_compare
 from cxr_compare import InputError
 from tests.adapters import folders, serving
 from tests.adapters.training import Constant, albumentations
+from tests.killed import killed_at
 from tests.test_prepare import prepare, write_source
 from tests.trainings import FILES, KINDS, contents, train
-
-ROOT = Path(__file__).resolve().parents[1]
 
 # --- a flipped bit --------------------------------------------------------------------------------
 
@@ -315,25 +313,6 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(world, whole, tmp_path, spo
 
 # --- preparations ---------------------------------------------------------------------------------
 
-# A child that ends itself with SIGKILL at the n-th call of a function.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import PIL.Image
-import cxr_compare
-calls = {"read": (PIL.Image, "open"), "commit": (os, "fsync"), "rename": (os, "replace")}
-owner, name = calls[sys.argv[1]]
-real, left = getattr(owner, name), [int(sys.argv[2])]
-def kill_or_call(*arguments, **options):
-    left[0] -= 1
-    if left[0] == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments, **options)
-setattr(owner, name, kill_or_call)
-source, out = Path(sys.argv[3]), sys.argv[4]
-cxr_compare.prepare(source / "labels.csv", source / "images", out, size=[32], workers=0)
-"""
-
 
 def stored_bytes(folder):
     """Bytes of all files, but the time and the name of the folder."""
@@ -378,10 +357,8 @@ KILLS = {  # a call, its number, and what was half written to the journal
 def test_a_killed_preparation_goes_on_to_the_same_bytes(prepared, tmp_path, call, number, tail):
     source, whole = prepared
     out = tmp_path / whole.name  # its page has the name of the folder
-    command = [sys.executable, "-c", KILLED, call, str(number), str(source), str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    given = source / "labels.csv", source / "images", out
+    killed_at((call, number), "prepare", *given, size=[32], workers=0)
     assert not (out / "dataset.json").exists()
     if tail:
         with (out / "decoded.jsonl").open("ab") as journal:
@@ -445,21 +422,6 @@ def test_what_fails_in_a_step_of_predicting_is_raised_and_the_call_goes_on(
 
 # --- comparisons ----------------------------------------------------------------------------------
 
-# A child that ends itself with SIGKILL before a file gets its name.
-KILLED_BEFORE = """
-import os, signal, sys
-import cxr_compare
-real, last = os.replace, sys.argv[1]
-def kill_or_rename(source, target, **options):
-    if str(target) == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(source, target, **options)
-os.replace = kill_or_rename
-truth, out, *targets = sys.argv[2:]
-options = {"truth": truth, "out": out, "target": targets or None, "replicates": 100}
-cxr_compare.compare("A=a.csv", **options)
-"""
-
 
 @pytest.mark.parametrize(
     ("targets", "last"),
@@ -480,10 +442,9 @@ def test_a_comparison_killed_before_its_last_file_goes_on_and_a_finished_one_is_
     pd.DataFrame({"image_id": ids} | labels).to_csv(truth, index=False)
     scores = {name: draw.random(24) for name in labels}
     pd.DataFrame({"image_id": ids} | scores).to_csv(tmp_path / "a.csv", index=False)
-    arguments = [sys.executable, "-c", KILLED_BEFORE, str(out / last), str(truth), str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run([*arguments, *targets], env=environment, cwd=tmp_path, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    with contextlib.chdir(tmp_path):
+        options = {"truth": truth, "out": out, "target": targets or None, "replicates": 100}
+        killed_at(out / last, "compare", "A=a.csv", **options)
     assert not (out / last).exists()
 
     def compare(folder, replicates=100):

@@ -1,12 +1,8 @@
 """`cxr split` and `cxr check`: patients stay in one role, and leaks of a split are counted."""
 
 import json
-import os
 import shlex
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -18,6 +14,7 @@ import cxr_compare
 from cxr_compare import DataSet, InputError
 from tests.adapters.commands import cxr
 from tests.adapters.sets import prepare_tables, put_roles, table_set, write_source
+from tests.killed import killed_at
 from tests.small_dicom import chest
 
 ROOT = Path(__file__).parents[1]
@@ -423,19 +420,6 @@ def test_a_random_split_by_image_of_the_public_tables_leaks_most_of_its_test(sha
 
 # --- a split that was stopped ---------------------------------------------------------------------
 
-# A child that ends itself with SIGKILL at the n-th name that a file gets.
-KILLED = """
-import os, signal, sys
-import cxr_compare
-real, left = os.replace, [int(sys.argv[1])]
-def kill_or_rename(*arguments, **options):
-    left[0] -= 1
-    if left[0] == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments, **options)
-os.replace = kill_or_rename
-cxr_compare.split(sys.argv[2], name="cv", folds=3)
-"""
 N_RENAMES = 9  # a table and a record of each of three folds, audit.json, data.html, dataset.json
 
 
@@ -451,10 +435,7 @@ def test_a_killed_split_goes_on_to_the_same_bytes_and_a_finished_one_is_refused(
 
     whole, stopped = copied("whole"), copied("stopped")
     cxr_compare.split(whole, name="cv", folds=3)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", KILLED, str(number), str(stopped)]
-    killed = subprocess.run(words, env=environment, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    killed_at(("rename", number), "split", stopped, name="cv", folds=3)
     cxr_compare.split(stopped, name="cv", folds=3)
     assert contents(stopped) == contents(whole)
     with pytest.raises(InputError, match="cv-0"):

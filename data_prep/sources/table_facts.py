@@ -117,6 +117,8 @@ def joined_facts(
     facts += [] if stated is None else [stated]
     rows = pd.concat(facts, ignore_index=True)
     rows = rows[rows["image_id"].duplicated(keep=False)]
+    if rows.empty:
+        return facts
     several = rows.groupby("image_id", sort=False).nunique().gt(1)
     if several.to_numpy().any():
         first = int(several.any(axis=1).to_numpy().argmax())

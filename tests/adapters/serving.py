@@ -1,8 +1,11 @@
 """Guard, exports and predicting of this program, and the places where a test must reach into it."""
 
 import ctypes
+import itertools
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -12,6 +15,7 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
+import torch
 
 from cxr_compare.data_prep.parallel import ray_cluster
 from cxr_compare.data_prep.pixels import LoosePixels, PixelStore
@@ -22,25 +26,11 @@ from cxr_compare.serving import answer_files, predict_data
 from cxr_compare.serving.guard import Guard, fit_guard
 from cxr_compare.serving.network import TorchNetwork, batch_size
 from cxr_compare.serving.onnx_file import OnnxNetwork
+from tests.adapters.commands import cxr
 
 __all__ = ["Guard"]
 ROOT = Path(__file__).resolve().parents[2]
 _SIDE = 128
-# Predicts in parts of four images, and dies as by kill -9 before the third of them is written.
-_KILLED = """
-import os, signal, sys
-from cxr_compare.serving import predict_data
-from cxr_compare.scripts.cli import main
-predict_data._PART = 4
-add, added = predict_data.PredictionWriter.add, []
-def add_or_die(self, images, **tables):
-    if len(added) == int(os.environ["PARTS"]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    added.append(images)
-    add(self, images, **tables)
-predict_data.PredictionWriter.add = add_or_die
-main()
-"""
 # What an export must answer without.
 _HEAVY = (
     *("torch", "torchvision", "lightning", "timm", "albumentations", "safetensors", "sklearn"),
@@ -222,9 +212,27 @@ def _python(code, *words, **variables):
     )
 
 
-def predict_in_parts(*words, killed_after=1000):
-    """`cxr predict` in a process of its own, in parts of four images; its exit status."""
-    return _python(_KILLED, "predict", *words, PARTS=str(killed_after)).returncode
+def predict_in_parts(*words, killed_after):
+    """`cxr predict` in parts of four images, in a process that dies after some; its exit status."""
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=_predict_and_die, args=(words, killed_after))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def _predict_and_die(words, killed_after):
+    torch.set_num_threads(1)
+    add, numbers = predict_data.PredictionWriter.add, itertools.count()
+
+    def add_or_die(self, images, **tables):
+        if next(numbers) == killed_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        add(self, images, **tables)
+
+    predict_data._PART = 4
+    predict_data.PredictionWriter.add = add_or_die
+    cxr("predict", *words)
 
 
 def without_torch(*words, home):
