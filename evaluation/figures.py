@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -216,18 +217,24 @@ def corrected(
     rows = pd.concat(tables, keys=range(len(tables)), names=["finding"])
     tested = rows[rows["p_value"].notna()]
     families = _families(tested, joint, primary, with_boxes)
-    adjusted = tested.groupby(families, sort=False)["p_value"].transform(lambda p: holm(p.tolist()))
-    rows = rows.assign(p_holm=adjusted.reindex(rows.index))
+    of_family: dict[tuple[Any, ...], list[float]] = {}
+    for family, p_value in zip(zip(*families, strict=True), tested["p_value"], strict=True):
+        of_family.setdefault(family, []).append(p_value)
+    holms = {family: iter(holm(p_values)) for family, p_values in of_family.items()}
+    adjusted = [next(holms[family]) for family in zip(*families, strict=True)]
+    p_holm = np.full(len(rows), np.nan)
+    p_holm[rows["p_value"].notna()] = adjusted
+    rows = rows.assign(p_holm=p_holm)
     gate = next((key for key in primary if not METRICS[key[0]].of_places), AUROC)
     is_gate = (rows["metric"] == gate[0]) & (rows["policy"] == gate[1])
     of_places = [name for name, metric in METRICS.items() if metric.of_places]
     is_further = ~is_gate & ~rows["metric"].isin(of_places)
-    pair = ["finding", "first", "second"]
-    of_gate = rows[is_gate].reset_index().set_index(pair)["p_holm"]
-    at_gate = of_gate.reindex(pd.MultiIndex.from_frame(rows.reset_index()[pair])).to_numpy()
+    numbers = rows.index.get_level_values(0)
+    pairs = [*zip(numbers, rows["first"], rows["second"], strict=True)]
+    of_gate = dict(zip(compress(pairs, is_gate), rows.loc[is_gate, "p_holm"], strict=True))
+    at_gate = np.array([of_gate.get(pair, np.nan) for pair in pairs])
     # NaN, a primary figure that is not tested, stays: nothing further is tested then.
     rows["p_holm"] = rows["p_holm"].where(~is_further, np.maximum(rows["p_holm"], at_gate))
-    numbers = rows.index.get_level_values(0)
     return [rows[numbers == number].droplevel(0) for number in range(len(tables))]
 
 

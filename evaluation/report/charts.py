@@ -369,12 +369,18 @@ def svg_text(drawing: Callable[[], Figure], name: str) -> str:
     `name` makes the ids in it its own.
     """
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    colours: Any = dict.fromkeys(_INKS, _INK)
-    colours |= dict.fromkeys(("figure.facecolor", "axes.facecolor"), _GROUND)
+    from cxr_compare.evaluation.overlays.notebook_figure import SAVED
+
+    settings: Any = dict.fromkeys(_INKS, _INK)
+    settings |= dict.fromkeys(("figure.facecolor", "axes.facecolor"), _GROUND)
+    settings |= {**SAVED, "font.family": "sans-serif", "svg.hashsalt": name}
+    settings |= {"axes.titley": 1.0}  # else looked for at each drawing
     drawn = io.BytesIO()
-    with mpl.rc_context({**colours, "font.family": "sans-serif", "svg.hashsalt": name}):
-        drawing().savefig(drawn, format="svg", metadata=dict.fromkeys(("Date", "Creator")))
+    with mpl.rc_context(settings):
+        canvas = FigureCanvasSVG(drawing())  # `savefig` draws twice
+        canvas.print_svg(drawn, metadata=dict.fromkeys(("Date", "Creator")))
     return drawn.getvalue().decode()
 
 
