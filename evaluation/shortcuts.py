@@ -182,19 +182,23 @@ def _predicted(table: pd.DataFrame, positive: np.ndarray, fold: np.ndarray) -> F
     others = [name for name in names if name not in numbers]
     table = table.assign(**{name: table[name].astype("string").fillna("") for name in others})
     table = table.astype(dict.fromkeys(numbers, np.float64) | dict.fromkeys(others, object))
+    # Of a table scikit-learn asks for the names of the columns at each step.
+    cells = table[[*numbers, *others]].to_numpy(object if others else np.float64)
     lines = make_pipeline(
         SimpleImputer(strategy="median", add_indicator=True),
         SplineTransformer(4, degree=1, knots="quantile"),
     )
     kinds = OneHotEncoder(min_frequency=_FEWEST, handle_unknown="infrequent_if_exist")
-    encoded = make_column_transformer((lines, numbers), (kinds, others))
+    columns = [*range(len(names))]
+    first, last = columns[: len(numbers)], columns[len(numbers) :]
+    encoded = make_column_transformer((lines, first), (kinds, last)) if others else lines
     model = make_pipeline(encoded, LogisticRegression(max_iter=1000))
     scores = np.empty(len(positive))
     for number in np.unique(fold):
         rows = np.flatnonzero(fold != number)
         rows = rows[:: math.ceil(len(rows) / _MOST)]
-        model.fit(table.iloc[rows], positive[rows])
-        scores[fold == number] = model.decision_function(table[fold == number])
+        model.fit(cells[rows], positive[rows])
+        scores[fold == number] = model.decision_function(cells[fold == number])
     return scores.round(9)
 
 
