@@ -8,7 +8,7 @@ one fails (learn then test; Angelopoulos et al. 2025, Annals of Applied Statisti
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,11 +25,6 @@ USUAL_POLICY = "max_f1"
 _FLOOR = re.compile(r"(sensitivity|specificity)>=(0?\.\d+|1)")
 _GUARANTEE = re.compile(r"(sensitivity|specificity)>=(0?\.\d*[1-9]\d*)@(0?\.\d*[1-9]\d*)")
 _GIVEN = re.compile(r"threshold=([-+.\de]+)")
-_NAMED = {
-    "": "Without a threshold",
-    "max_f1": "best F1",
-    "youden": "best sensitivity + specificity",
-}
 _FEWEST_ERRORS = 2
 """Errors that a floor must allow: with fewer, no resample shows how far its threshold varies."""
 _CELLS = 2_000_000
@@ -37,6 +32,29 @@ _CELLS = 2_000_000
 _GUARANTEED_PATIENTS = 100
 """Fewest patients: with 60 real ones a bound of 90 % confidence was violated in 20.7 %."""
 _ROWS_AT_ONCE = 256
+
+
+class _Best(NamedTuple):
+    """A policy that takes the cut of the highest gain, if that is above 0.
+
+    `gain` is a function of the positive and of all images at or above each score, ``(R, L)``, and
+    of the numbers of positive and of all images, ``(R, 1)``.
+    """
+
+    words: str
+    gain: Callable[[Integers, Integers, Integers, Integers], Floats | Integers]
+
+
+_BEST = {
+    "max_f1": _Best(
+        "best F1",
+        lambda positive, called, n_positive, _n: positive / np.maximum(called + n_positive, 1),
+    ),
+    "youden": _Best(
+        "best sensitivity + specificity",
+        lambda positive, called, n_positive, n: positive * n - called * n_positive,
+    ),
+}
 
 
 class Policy(NamedTuple):
@@ -56,7 +74,7 @@ def parse(policy: str) -> Policy:
         >>> parse("specificity>=0.90@0.95").confidence
         0.95
     """
-    if policy in ("max_f1", "youden"):
+    if policy in _BEST:
         return Policy(policy)
     if match := _FLOOR.fullmatch(policy):
         return Policy(match[1], float(match[2]))
@@ -71,7 +89,7 @@ def parse(policy: str) -> Policy:
             return Policy("threshold", value)
         raise InputError(f"policy {policy!r}: write a score from 0 to 1, such as threshold=0.5")
     raise InputError(
-        f"policy {policy!r} is unknown: write max_f1, youden, sensitivity>=0.95, "
+        f"policy {policy!r} is unknown: write {', '.join(_BEST)}, sensitivity>=0.95, "
         "specificity>=0.90, sensitivity>=0.90@0.95 (with 95 % confidence) or threshold=0.5"
     )
 
@@ -105,7 +123,9 @@ def policy_text(policy: str) -> str:
     if is_guarantee(policy):
         floor = policy_text(policy.partition("@")[0])
         return f"{floor} with {100 * (parse(policy).confidence or 0):g} % confidence"
-    return _NAMED.get(policy, policy.replace(">=", " ≥ "))
+    if policy in _BEST:
+        return _BEST[policy].words
+    return policy.replace(">=", " ≥ ") or "Without a threshold"
 
 
 @dataclass(frozen=True)
@@ -132,10 +152,8 @@ class Cuts:
         if kind == "threshold":
             return np.full(len(self.called), value)
         n_positive, n = self.positive[:, -1:], self.called[:, -1:]
-        if kind in ("max_f1", "youden"):
-            gain = self.positive / np.maximum(self.called + n_positive, 1)
-            if kind == "youden":
-                gain = self.positive * n - self.called * n_positive
+        if kind in _BEST:
+            gain = _BEST[kind].gain(self.positive, self.called, n_positive, n)
             gain = np.where(self.called >= n, 0, gain)
             index = gain.argmax(axis=1)
             exists = gain.max(axis=1) > 0
