@@ -42,6 +42,10 @@ def box_tables(
         if is_finite:
             if not np.isfinite(size).all():
                 raise InputError(f"images: image '{image_id}' has no width and height; prepare it")
+            if not np.isin(rows[:, 5], np.arange(1, len(findings) + 1)).all():
+                labels = ", ".join(f"{label:g}" for label in np.unique(rows[:, 5]))
+                numbered = ", ".join(f"{n} is '{name}'" for n, name in enumerate(findings, start=1))
+                raise InputError(f"model: image '{image_id}': boxes of class {labels}; {numbered}")
             width, height = size
             corners = placement(image_id).to_original(rows[:, :4].astype(np.float64), width, height)
             parts.append((image_id, np.column_stack([corners, rows[:, 4:]])))

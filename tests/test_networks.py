@@ -368,6 +368,15 @@ def test_an_image_of_unknown_size_is_named_and_never_without_boxes(missing):
         networks.box_part([rows] * 2, ["mass"], [square] * 2, [(SIDE, SIDE), (SIDE, missing)])
 
 
+@pytest.mark.parametrize("label", [0, 3])
+def test_a_box_of_a_class_that_is_no_finding_is_named_and_is_none_of_another(label):
+    rows = rows_of(np.array([[8.0, 8, 40, 40]]))
+    rows[:, 5] = label
+    square = networks.Placement.in_square(SIDE, SIDE, SIDE)
+    with pytest.raises(InputError, match=f"image0.*{label}"):
+        networks.box_part([rows], ["mass", "edema"], [square], [(SIDE, SIDE)])
+
+
 def rows_of(corners):
     """Rows of boxes of the finding 1 with falling scores."""
     scores = np.linspace(0.9, 0.1, len(corners))
