@@ -496,11 +496,21 @@ def test_each_kind_has_its_images_in_the_order_of_the_question():
     assert ids["Only B calls it positive"] == {"p3"}  # although its place is wrong
     assert kinds["Only A calls it positive"].on_lesion == 1
     assert kinds["Only B calls it positive"].on_lesion == 0
-    assert {each.on_lesion for kind, each in kinds.items() if not kind.startswith("Only")} == {None}
+    assert {each.n_boxed for kind, each in kinds.items() if not kind.startswith("Only")} == {0}
     assert ids["No system calls it positive"] == {"p4"}
     assert ids["Called positive, points elsewhere"] == {"p5"}
     assert ids["False alarms"] == {"n2", "n3", "n4"}
     assert ids["All are right"] == {"p1", "n1"}
+
+
+def test_of_images_found_alone_those_with_boxes_are_counted_and_come_first():
+    """An image without boxes, p6, has the higher score, and none is on the lesion or beside it."""
+    kinds = kinds_of(decisions_of(IMAGES | {"p6": (1, 0.1, None, 0.99, None)}))
+    only = kinds["Only B calls it positive"]
+    assert (only.total, only.n_boxed, only.on_lesion) == (2, 1, 0)
+    assert only.image_ids == ("p3", "p6")
+    unboxed = {name: (*row[:2], None, row[3], None) for name, row in IMAGES.items()}
+    assert {each.n_boxed for each in kinds_of(decisions_of(unboxed)).values()} == {0}
 
 
 def test_the_most_confident_errors_come_first_by_rank_within_the_system():

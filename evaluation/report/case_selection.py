@@ -17,14 +17,15 @@ MOST_CASES = 20
 class Cases(NamedTuple):
     """Test images with one kind of outcome; `total` counts those that are not shown, too.
 
-    `on_lesion` counts those of `total` whose point of the one system that calls them positive lies
-    on a lesion; None for other kinds, and where no point or lesion is known.
+    `n_boxed` counts those of `total` where it is known if the point of the one system that calls
+    them positive lies on a lesion, and `on_lesion` those where it does; 0 for other kinds.
     """
 
     kind: str
     image_ids: tuple[str, ...]
     total: int
-    on_lesion: int | None = None
+    n_boxed: int = 0
+    on_lesion: int = 0
 
 
 class ImageKind(NamedTuple):
@@ -103,8 +104,9 @@ def select_cases(
     """Select example images: misses, wrong places, false alarms, and right decisions.
 
     The most confident errors come first, by the rank of a score among the scores of its system,
-    because scores of two systems have no common scale. An image is shown once, with the first of
-    its kinds. `systems` are those that join no others; systems without decisions are left out.
+    because scores of two systems have no common scale; of those that one system finds alone, the
+    ones with boxes come before the others. An image is shown once, with the first of its kinds.
+    `systems` are those that join no others; systems without decisions are left out.
     What one system alone calls positive is a kind for those of `alone`, or for all.
     """
     column = f"decision_{policy}"
@@ -130,13 +132,15 @@ def select_cases(
     count = min(per_kind, max(1, MOST_CASES // sum(chosen.any() for _, chosen, _ in kinds)))
     for kind, chosen, strength in kinds:
         left = strength[chosen].drop(list(shown), errors="ignore")
-        picked = tuple(map(str, left.sort_values(ascending=False, kind="stable").index[:count]))
+        left = left.sort_values(ascending=False, kind="stable")
+        finder = next((name for name in systems if kind == _only(name)), None)
+        points = located.loc[chosen, finder].dropna() if finder else pd.Series(dtype="boolean")
+        boxed_first = np.argsort(~left.index.isin(points.index), kind="stable")
+        picked = tuple(map(str, left.index[boxed_first][:count]))
         shown |= set(picked)
         if picked:
-            finder = next((name for name in systems if kind == _only(name)), None)
-            points = located.loc[chosen, finder].dropna() if finder else ()
-            on_lesion = int(sum(points)) if len(points) else None
-            cases.append(Cases(kind, picked, int(chosen.sum()), on_lesion))
+            total = int(chosen.sum())
+            cases.append(Cases(kind, picked, total, len(points), int(points.sum())))
     return cases
 
 

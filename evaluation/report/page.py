@@ -294,8 +294,9 @@ def _draw_cases(
             draw_sheet(panels, result.images.legend).save(path, "png")
         together = _shown(result.images.together(image_id, 2 * _SIDE, result.shown))
         total = f"{counted(row['of'], 'image')} in the test set"
-        if not pd.isna(row["on_lesion"]):
-            total += f", {row['on_lesion']:,} on the lesion"
+        if row["n_boxed"]:
+            of_boxed = "" if row["n_boxed"] == row["of"] else f" of the {row['n_boxed']:,} with boxes"
+            total += f",{of_boxed} {row['on_lesion']:,} on the lesion"
         shown = [_shown(panel) for panel in panels]
         cases.append(Case(row["kind"], total, title, shown, together))
         thumbnail = thumbnail_of(panels[0].pixels)

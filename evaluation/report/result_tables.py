@@ -108,9 +108,9 @@ class ResultTables(OpenedFromFolder):
         """Return the test images that the report shows as examples, such as misses.
 
         Returns:
-            A table with ``kind``, ``image_id``, ``of``, the number of all images of this kind, and
-            ``on_lesion``, how many of these the one system that calls them positive points at the
-            lesion of (missing for other kinds, and where no point or lesion is known).
+            A table with ``kind``, ``image_id`` and ``of``, the number of all images of this kind.
+            For what one system alone calls positive, ``n_boxed`` is the number of these with boxes,
+            and ``on_lesion`` that of those at whose lesion it points; both are 0 for other kinds.
 
         Raises:
             InputError: There is no threshold, so no image is called positive or negative.
@@ -132,9 +132,8 @@ class ResultTables(OpenedFromFolder):
             seed=answer.seed,
         )
         rows = [
-            (each.kind, image, each.total, each.on_lesion)
+            (each.kind, image, each.total, each.n_boxed, each.on_lesion)
             for each in kinds
             for image in each.image_ids
         ]
-        table = pd.DataFrame(rows, columns=["kind", "image_id", "of", "on_lesion"])
-        return table.astype({"on_lesion": "Int64"})
+        return pd.DataFrame(rows, columns=["kind", "image_id", "of", "n_boxed", "on_lesion"])
