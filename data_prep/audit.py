@@ -400,6 +400,19 @@ def shortcut_problems(measured: list[dict[str, Any]]) -> Iterator[Problem]:
         )
 
 
+def strongest_shortcut(dataset: DataSet, target: str) -> dict[str, Any] | None:
+    """Return the fact that predicts a target best, as ``audit.json`` has it; None if unknown."""
+    path = dataset.folder / AUDIT
+    if not path.is_file():
+        return None
+    facts = Audit.read(path).facts
+    ids = dataset.ids
+    if (facts.get("content_id"), facts.get("labels_id")) != (ids.content_id, ids.labels_id):
+        return None
+    rows = [row for row in facts.get("shortcuts", []) if row["target"] == target]
+    return max(rows, key=lambda row: row["auroc"], default=None)
+
+
 def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
     """Return the errors of one split in ``audit.json``; None if it is of another split."""
     path = dataset.folder / AUDIT

@@ -67,6 +67,17 @@ def test_the_set_keeps_each_column_with_its_role_and_what_its_cells_mean(own):
     assert all(name in section(page, "What was read") for name in columns_of(table))
 
 
+def test_prepare_prints_each_sentence_of_the_audit(own, tmp_path, capsys):
+    folder, listed = own.parent, tmp_path / "exclude.csv"
+    listed.write_text("image_id,reason\ni1,blurred\n")
+    options = {"exclude": listed, "workers": 0}
+    cxr_compare.prepare(folder / "labels.csv", folder / "png", tmp_path / "set", **options)
+    said = capsys.readouterr().err.splitlines()
+    problems = cxr_compare.check(tmp_path / "set").problems
+    assert "info" in {problem.severity for problem in problems}
+    assert all(sum(each.message in line for line in said) == 1 for each in problems)
+
+
 def columns_of(table):
     return [f"<td>{name}</td>" for name in table.index]
 

@@ -463,6 +463,29 @@ def test_a_split_that_was_not_audited_and_one_with_an_error_are_cautions(data, t
     assert len(on_data(data, tmp_path / "none")) == 1
 
 
+def test_a_shortcut_of_the_whole_set_is_named_where_the_test_images_are_too_few(tmp_path):
+    """The view is known by half of the labels; 30 test images have 15 of a class."""
+    states = {"opacity": np.where(LABEL == 1, "present", "absent")}
+    views = np.where((LABEL == 1) | (np.arange(N) % 4 == 0), "AP", "PA")
+    data = table_set(tmp_path, IDS, states, view=views)
+    cxr_compare.check(data)
+    roles = TRUTH[["image_id"]].assign(role=np.where(np.arange(N) < N - 30, "val", "test"))
+    for name, table in (("few", roles), ("many", TRUTH[["image_id", "role"]])):
+        table.to_csv(tmp_path / "roles.csv", index=False)
+        cxr_compare.split(data, name=name, file=tmp_path / "roles.csv")
+    (row,) = json.loads((data / "audit.json").read_text())["facts"]["shortcuts"]
+    scores = pd.DataFrame({"image_id": IDS, "finding": "opacity", "score": A})
+    found = {}
+    for split in ("few", "many"):
+        stored = write_predictions(tmp_path / split, data, IDS, "A", split=split, scores=scores)
+        call = {"data": data, "split": split, "replicates": 100}
+        notes = cxr_compare.compare({"A": stored}, **call).answer.notes
+        found[split] = [note for note in notes if f"AUROC {row['auroc']:.3f}" in note]
+    assert row["auroc"] > 0.65
+    assert [len(of) for of in found.values()] == [1, 0]
+    assert f"On {N} images" in found["few"][0]
+
+
 def test_synthetic_images_are_the_answer_and_a_caution(world):
     systems = {"C": world.predictions("classifier")}
     of_images = Result.open(world.report)

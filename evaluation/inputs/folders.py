@@ -19,6 +19,8 @@ from cxr_compare.data_prep.seen import SeenImages
 from cxr_compare.evaluation.inputs.file_facts import file_facts
 from cxr_compare.evaluation.notes import Note
 from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.shortcuts import too_few
+from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.truth import Truth
 
 _SHOWN = 5
@@ -57,7 +59,7 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
     record = {"name": dataset.name, "content_id": ids.content_id, "labels_id": ids.labels_id}
     own = dataset.images
     tested = own[own["image_id"].isin(images.index[(images["role"] == "test").to_numpy()])]
-    return Truth(
+    made = Truth(
         images,
         boxes,
         dataset.boxes_trusted(target),
@@ -68,6 +70,24 @@ def truth_of(dataset: DataSet, target: Target, split: str = "default") -> Truth:
         facts=file_facts(tested, dataset.decode),
         record={**record, "split": split, "split_ids": dict(ids.split_ids)},
     )
+    return replace(made, notes=(*made.notes, *_audited_shortcut(dataset, made)))
+
+
+def _audited_shortcut(dataset: DataSet, truth: Truth) -> list[Note]:
+    """Note the strongest shortcut of all images where the test images are too few for one."""
+    from cxr_compare.data_prep.audit import strongest_shortcut
+
+    found = strongest_shortcut(dataset, truth.finding) if too_few(truth.of("test")) else None
+    if found is None:
+        return []
+    ends = found["ci_low"], found["ci_high"]
+    interval = "" if None in ends else f" (95 % interval {range_text(*ends)})"
+    text = (
+        f"On {found['n_known']:,} images of the data set, the audit predicted the label without "
+        f"the lungs, from {found['fact']}, with AUROC {number(found['auroc'])}{interval}: see "
+        "data.html."
+    )
+    return [Note(text)]
 
 
 def _notes(dataset: DataSet, images: pd.DataFrame, split: str) -> list[Note]:

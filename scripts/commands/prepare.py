@@ -171,8 +171,7 @@ def _shown(dataset: DataSet, *, without_pictures: bool) -> DataSet:
         with folder_lock(dataset.folder):
             write_data_page(dataset, audit, pictures=not without_pictures)
     for problem in audit.problems:
-        if problem.severity != "info":  # the page has the others
-            console.say(f"check: {problem.line}")
+        console.say(f"check: {problem.line}")
         if problem.severity == "error" and problem.advice:
             console.say(f"    what to do: {problem.advice}")
     console.say(f"check: {audit.verdict}")
