@@ -21,7 +21,7 @@ from cxr_compare.data_prep.base.folders import folder_state
 from cxr_compare.data_prep.base.ids import is_member
 from cxr_compare.data_prep.base.provenance import cpu_count, provenance
 from cxr_compare.data_prep.base.pseudonyms import HIDDEN, hide_paths
-from cxr_compare.data_prep.base.tables import write_table
+from cxr_compare.data_prep.base.tables import typed_table, write_table
 from cxr_compare.data_prep.base.user_tables import read_text_table, refuse_line
 from cxr_compare.data_prep.copies import copy_keys, find_copies
 from cxr_compare.data_prep.dataset import DataSet, DataSetInfo, digests
@@ -141,7 +141,8 @@ def write_set(
     """
     squares = dict(squares or {})
     frames = {n: getattr(tables, n) for n in ("images", "findings", "boxes", "box_coverage")}
-    frames |= {"excluded": tables.excluded, "decode": decode, "read": tables.read}
+    frames |= {"excluded": tables.excluded, "decode": decode}
+    frames["read"] = _with_joined_findings(tables.read, options.targets)
     frames["findings"] = frames["findings"].drop(columns="implied")
     frames["copies"] = find_copies(decode, _reader(out, tables, squares))
     links = copy_keys(decode, frames["copies"])
@@ -167,6 +168,15 @@ def write_set(
     )
     write_audit(audit(DataSet(out, info), options.measure_shortcuts))
     info.write(out / "dataset.json")
+
+
+def _with_joined_findings(
+    read: pd.DataFrame, targets: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
+    """Add to the record of reading which findings each target of the user joins."""
+    joined = [f"{', '.join(of)} = {name}" for name, of in targets.items() if len({*of}) > 1]
+    facts = pd.DataFrame({"kind": "fact", "role": "target", "cells": joined})
+    return typed_table(pd.concat([read, facts], ignore_index=True), "read")
 
 
 def _reader(

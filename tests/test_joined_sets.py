@@ -156,6 +156,9 @@ def test_spellings_that_a_target_joins_are_one_finding(tmp_path, opacities):
     assert list(both.targets) == ["opacity"]
     expected = {"white": 1, "clear": 0, "bare": 1, "a": 1, "b": 0}
     assert label_of(both, "opacity") == expected
+    said = "opacity, opacitiy = opacity"
+    assert any(said in line for line in cxr_compare.show(both.folder).to_dict()["read"])
+    assert said in (both.folder / "data.html").read_text()
 
 
 def test_a_target_of_two_meanings_or_of_no_finding_is_refused(tmp_path, lesions, opacities):
