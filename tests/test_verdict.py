@@ -507,6 +507,21 @@ def test_what_predictions_say_of_a_training_is_a_caution_or_a_note(world, tmp_pa
     assert not any("elsewhere" in text for text in plain.cautions)
 
 
+def test_a_training_that_ended_within_its_warm_up_is_a_caution(data, tmp_path):
+    cxr_compare.check(data)
+
+    def said(name, epochs, **settings):
+        recipe = {"config": {"training": settings}, "run": {"epochs": epochs}}
+        return on_data(data, tmp_path / name, recipe=recipe)
+
+    (short,) = said("short", 2, warmup_epochs=5.0, schedule="one_cycle")
+    assert re.search(r"\bA\b.*\b2 epochs\b.*\b5\b", short)
+    assert len(said("equal", 1, warmup_epochs=1.0, schedule="cosine")) == 1
+    assert said("whole", 4, warmup_epochs=1.0, schedule="one_cycle") == []
+    assert said("none", 1, warmup_epochs=1.0, schedule="plateau") == []
+    assert said("unknown", 2) == []
+
+
 def test_validation_images_from_which_a_system_learned_are_counted(world, tmp_path):
     data = shutil.copytree(world.data, tmp_path / "data")
     roles = cxr_compare.DataSet.open(data).split()[["image_id", "role"]]
